@@ -1,0 +1,18 @@
+//! Compiles the `.proto` files in Rust: no `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    const FILES: [&str; 4] = [
+        "skirmish/v1/frame.proto",
+        "skirmish/v1/session.proto",
+        "skirmish/v1/room.proto",
+        "skirmish/v1/state.proto",
+    ];
+    for file in FILES {
+        println!("cargo::rerun-if-changed={file}");
+    }
+    prost_build::Config::new()
+        // Payloads stay slices of the buffer that was received.
+        .bytes(["."])
+        .compile_fds(protox::compile(FILES, ["."])?)?;
+    Ok(())
+}
