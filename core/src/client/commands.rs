@@ -1,0 +1,207 @@
+//! What the application asks of the client.
+
+use alloc::string::String;
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use super::event::Outcome;
+use super::outbox::Message;
+use super::room::{Phase, Room};
+use super::{Client, CommandError, MessageId, State};
+use crate::id::Name;
+use crate::time::Now;
+use crate::wire;
+
+/// Application messages that wait to be sent.
+const MAX_APPLICATION: usize = 64;
+/// What a frame has beside the payload, at most.
+const FRAME_OVERHEAD: usize =
+    wire::HEADER_LEN + wire::MAX_METADATA + wire::TRAILER_LEN + wire::seal::OVERHEAD;
+
+impl Client {
+    /// Wants to be in a room; also while there is no connection. `history` is how many
+    /// entries from before the first join to deliver. Idempotent.
+    ///
+    /// # Errors
+    /// [`CommandError::BadName`], [`CommandError::TooManyRooms`],
+    /// [`CommandError::Undrained`].
+    pub fn join(&mut self, now: Now, room: &str, history: u32) -> Result<(), CommandError> {
+        self.ready(now)?;
+        Name::new(room).map_err(|_| CommandError::BadName)?;
+        let wanted = self.rooms().count();
+        if let Some(room) = self.rooms.get_mut(room) {
+            if let Phase::Leaving { again: again @ false, .. } = &mut room.phase {
+                if wanted >= self.limits.rooms {
+                    return Err(CommandError::TooManyRooms);
+                }
+                *again = true;
+                room.history = history;
+            }
+            return Ok(());
+        }
+        // Rooms that are being left count on their own: the server gets to the leaves first.
+        if wanted >= self.limits.rooms || self.rooms.len() >= 2 * self.limits.rooms {
+            return Err(CommandError::TooManyRooms);
+        }
+        let mut new = Room::new(history);
+        if let Some(identity) = self.identity() {
+            new.replicated.open(self.server_clock(now), &self.config.player, &identity);
+        }
+        self.rooms.insert(String::from(room), new);
+        Ok(())
+    }
+
+    /// Leaves a room. Messages to it that were never sent are refused at once; entries
+    /// may still come until [`Event::Left`](super::Event::Left).
+    ///
+    /// # Errors
+    /// [`CommandError::NotInRoom`], [`CommandError::Undrained`].
+    pub fn leave(&mut self, now: Now, room: &str) -> Result<(), CommandError> {
+        self.ready(now)?;
+        let Self { rooms, outputs, .. } = self;
+        let name = room;
+        let room = rooms.get_mut(name).filter(|room| room.is_wanted()).ok_or(CommandError::NotInRoom)?;
+        outputs.outcomes(name, room.outbox.settle_unsent(), Outcome::Refused);
+        room.latest.clear();
+        let (sent, live) = match room.phase {
+            Phase::Leaving { sent, live, .. } => (sent, live),
+            Phase::Member { live } => (false, live),
+            Phase::Wanted { .. } | Phase::Joining => (false, false),
+        };
+        room.phase = Phase::Leaving { sent, live, again: false };
+        if !room.asked {
+            room.close(name, v1::LeftReason::Asked, outputs);
+            rooms.remove(name);
+        }
+        Ok(())
+    }
+
+    /// A reliable message to everybody in the room, this client included. Kept until it is
+    /// acknowledged, up to `outbox_messages` and `outbox_bytes`, also while there is no
+    /// connection. Its fate comes as [`Event::Outcome`](super::Event::Outcome).
+    ///
+    /// # Errors
+    /// [`CommandError::NotInRoom`], [`CommandError::OutboxFull`],
+    /// [`CommandError::TooLarge`], [`CommandError::Undrained`].
+    pub fn say(
+        &mut self,
+        now: Now,
+        room: &str,
+        body: Bytes,
+        type_url: &str,
+    ) -> Result<MessageId, CommandError> {
+        self.ready(now)?;
+        self.check_body(&body, type_url)?;
+        let bytes: usize = self.rooms.values().map(|room| room.outbox.bytes()).sum();
+        let id = MessageId(self.next_message);
+        let message = Message { id, body, type_url: String::from(type_url) };
+        let full = self.outstanding() >= self.config.outbox_messages
+            || bytes + message.size() > self.config.outbox_bytes;
+        let room = self.wanted(room)?;
+        if full {
+            return Err(CommandError::OutboxFull);
+        }
+        room.outbox.push(message);
+        self.next_message += 1;
+        Ok(id)
+    }
+
+    /// A message of which only the newest by key counts. While it cannot be sent, the
+    /// newest is kept.
+    ///
+    /// # Errors
+    /// [`CommandError::NotInRoom`], [`CommandError::BadKey`], [`CommandError::TooLarge`],
+    /// [`CommandError::Undrained`].
+    pub fn latest(
+        &mut self,
+        now: Now,
+        room: &str,
+        key: u32,
+        body: Bytes,
+        type_url: &str,
+    ) -> Result<(), CommandError> {
+        self.ready(now)?;
+        self.check_body(&body, type_url)?;
+        let keys = self.limits.latest_keys;
+        let room = self.wanted(room)?;
+        if key >= keys {
+            return Err(CommandError::BadKey);
+        }
+        room.latest.insert(key, (body, String::from(type_url)));
+        Ok(())
+    }
+
+    /// Sets or (with `None`) removes a property of the player in the room's state; at once
+    /// in the client's replica, and at everybody else's when the connection allows.
+    ///
+    /// # Errors
+    /// [`CommandError::NotInRoom`], [`CommandError::BadName`], [`CommandError::TooLarge`],
+    /// [`CommandError::StateFull`], [`CommandError::Undrained`].
+    pub fn set_property(
+        &mut self,
+        now: Now,
+        room: &str,
+        name: &str,
+        value: Option<Bytes>,
+    ) -> Result<(), CommandError> {
+        self.ready(now)?;
+        let clock = self.server_clock(now);
+        let names = self.limits.state_entries;
+        let Self { rooms, config, .. } = self;
+        let room = rooms.get_mut(room).filter(|room| room.is_wanted()).ok_or(CommandError::NotInRoom)?;
+        room.replicated.set_property(clock, &config.player, name, value, names)
+    }
+
+    /// Adds to (or takes away from) the player's share of a counter in the room's state.
+    ///
+    /// # Errors
+    /// As for [`Self::set_property`].
+    pub fn add(&mut self, now: Now, room: &str, counter: &str, delta: i64) -> Result<(), CommandError> {
+        self.ready(now)?;
+        let clock = self.server_clock(now);
+        let names = self.limits.state_entries;
+        let Self { rooms, config, .. } = self;
+        let room = rooms.get_mut(room).filter(|room| room.is_wanted()).ok_or(CommandError::NotInRoom)?;
+        room.replicated.add(clock, &config.player, counter, delta, names)
+    }
+
+    /// A message to the server's application; sent once or, if the connection is lost
+    /// before, not at all. `type_url` routes it, and may not be empty.
+    ///
+    /// # Errors
+    /// [`CommandError::NotConnected`], [`CommandError::BadName`],
+    /// [`CommandError::TooLarge`], [`CommandError::OutboxFull`],
+    /// [`CommandError::Undrained`].
+    pub fn send(&mut self, now: Now, type_url: &str, payload: Bytes) -> Result<(), CommandError> {
+        self.ready(now)?;
+        if type_url.is_empty() {
+            return Err(CommandError::BadName);
+        }
+        let fits = payload.len() + FRAME_OVERHEAD <= self.limits.frame_bytes;
+        if !fits || type_url.len() > wire::MAX_TYPE_URL {
+            return Err(CommandError::TooLarge);
+        }
+        let link = self.link.as_mut().filter(|_| self.state == State::Connected);
+        let link = link.ok_or(CommandError::NotConnected)?;
+        if link.application.len() >= MAX_APPLICATION {
+            return Err(CommandError::OutboxFull);
+        }
+        link.application.push_back((String::from(type_url), payload));
+        Ok(())
+    }
+
+    fn ready(&mut self, now: Now) -> Result<(), CommandError> {
+        self.observe(now);
+        if self.is_congested() { Err(CommandError::Undrained) } else { Ok(()) }
+    }
+
+    fn check_body(&self, body: &Bytes, type_url: &str) -> Result<(), CommandError> {
+        let fits = body.len() <= self.limits.body_bytes && type_url.len() <= wire::MAX_TYPE_URL;
+        fits.then_some(()).ok_or(CommandError::TooLarge)
+    }
+
+    fn wanted(&mut self, room: &str) -> Result<&mut Room, CommandError> {
+        self.rooms.get_mut(room).filter(|room| room.is_wanted()).ok_or(CommandError::NotInRoom)
+    }
+}

@@ -1,0 +1,272 @@
+//! What the server says of a room.
+
+use alloc::string::String;
+
+use skirmish_proto::v1;
+
+use super::event::Outcome;
+use super::link::Fault;
+use super::replicated::Keep;
+use super::room::Phase;
+use super::{Client, Event};
+use crate::crdt::StateError;
+use crate::id::Cursor;
+use crate::plant::Plant;
+use crate::time::{Duration, Now};
+
+/// The longest wait that a `Throttle` may ask for.
+const LONGEST_THROTTLE: Duration = Duration::from_secs(60);
+
+const NEVER_SENT: &str = "a message acknowledged that was never sent";
+
+impl Client {
+    pub(super) fn joined(&mut self, now: Now, joined: v1::Joined) -> Result<(), Fault> {
+        let clock = self.server_clock(now);
+        let Some(identity) = self.identity() else { return Ok(()) };
+        let Self { rooms, outputs, config, planted, .. } = self;
+        let Some(room) = rooms.get_mut(&joined.room) else { return Ok(()) };
+        let name = &joined.room;
+        room.awaited = false;
+        room.stale = false;
+        let (was_member, was_live) = match room.phase {
+            Phase::Leaving { .. } => return Ok(()),
+            Phase::Member { live } => (true, live),
+            Phase::Wanted { .. } | Phase::Joining => (false, false),
+        };
+        let same_log = room.cursor.is_some_and(|cursor| cursor.epoch == joined.epoch);
+        let resumed = was_member && joined.resumed && same_log;
+        if resumed {
+            if joined.client_seq < room.outbox.acknowledged() {
+                return Err(Fault::protocol("acknowledged messages are not in the log any more"));
+            }
+            let acknowledged = room
+                .outbox
+                .acknowledge(joined.client_seq, config.outbox_messages)
+                .map_err(|_| Fault::protocol(NEVER_SENT))?;
+            outputs.outcomes(name, acknowledged, Outcome::Acknowledged);
+            if !was_live {
+                room.outbox.resend(planted.is(Plant::ResentBackwards));
+            }
+        } else {
+            if same_log && room.cursor.is_some_and(|cursor| joined.seq < cursor.seq) {
+                return Err(Fault::protocol("the log went back"));
+            }
+            outputs.outcomes(name, room.outbox.settle_sent(), Outcome::Unknown);
+            room.outbox.renumber(joined.client_seq);
+        }
+        let away = room.away_since.take().map_or(Duration::ZERO, |since| now.instant.since(since));
+        let keep = if room.replicated.is_of_another_life(joined.epoch) {
+            Keep::Own
+        } else if away >= identity.limits.tombstone_horizon {
+            Keep::Unsent
+        } else {
+            Keep::Everything
+        };
+        room.replicated.joined(clock, &config.player, &identity, joined.epoch, keep);
+        // A new membership in a log that the client knows: the cursor stays, so that the
+        // snapshot that follows tells what was missed.
+        if !same_log {
+            room.cursor = Some(Cursor { epoch: joined.epoch, seq: joined.seq });
+            room.fresh = true;
+            room.versions.clear();
+        }
+        room.member = joined.member;
+        room.phase = Phase::Member { live: true };
+        let (epoch, member) = (joined.epoch, joined.member);
+        outputs.event(Event::Joined { room: joined.room, epoch, member, resumed });
+        Ok(())
+    }
+
+    pub(super) fn left(&mut self, now: Now, left: v1::Left) {
+        use v1::LeftReason;
+
+        let Self { rooms, outputs, config, .. } = self;
+        let Some(room) = rooms.get_mut(&left.room) else { return };
+        let name = &left.room;
+        let reason = left.reason();
+        let stale = core::mem::take(&mut room.stale);
+        room.awaited = false;
+        let gone = matches!(reason, LeftReason::Unspecified | LeftReason::Gone | LeftReason::NotAMember);
+        let keep = match room.phase {
+            Phase::Leaving { again, .. } => {
+                room.end(name, again, outputs);
+                again
+            }
+            // What is said of the membership of before is no answer to the join, and
+            // neither is that a message named a room which the session was not in.
+            Phase::Wanted { .. } | Phase::Joining if stale || reason == LeftReason::NotAMember => true,
+            Phase::Wanted { .. } if gone => true,
+            Phase::Joining if gone => {
+                let not_before = now.instant + config.backoff_min;
+                room.phase = Phase::Wanted { not_before: Some(not_before) };
+                true
+            }
+            Phase::Member { .. } if gone && config.rejoin => {
+                room.rejoin(now.instant, name, None, outputs);
+                outputs.event(Event::Left { room: name.clone(), reason });
+                true
+            }
+            Phase::Wanted { .. } | Phase::Joining | Phase::Member { .. } => {
+                room.close(name, reason, outputs);
+                false
+            }
+        };
+        if !keep {
+            rooms.remove(&left.room);
+        }
+    }
+
+    pub(super) fn entry(&mut self, entry: v1::Entry) -> Result<(), Fault> {
+        let Self { rooms, outputs, config, .. } = self;
+        let Some(room) = rooms.get_mut(&entry.room).filter(|room| room.is_live()) else { return Ok(()) };
+        let Some(cursor) = &mut room.cursor else { return Ok(()) };
+        if entry.epoch != cursor.epoch {
+            return Err(Fault::protocol("an entry of another epoch of the room"));
+        }
+        if entry.seq <= cursor.seq {
+            return Ok(());
+        }
+        if entry.seq - cursor.seq > 1 {
+            return Err(Fault::protocol("a gap between entries without a snapshot"));
+        }
+        cursor.seq = entry.seq;
+        let cursor = *cursor;
+        room.fresh = false;
+        let kind = entry.kind();
+        let mut message = None;
+        if kind == v1::EntryKind::Say && entry.member == room.member {
+            let acknowledged = room
+                .outbox
+                .acknowledge(entry.client_seq, config.outbox_messages)
+                .map_err(|_| Fault::protocol(NEVER_SENT))?;
+            outputs.outcomes(&entry.room, acknowledged, Outcome::Acknowledged);
+            message = room.outbox.seen(entry.client_seq);
+        }
+        outputs.event(Event::Entry {
+            room: entry.room,
+            cursor,
+            kind,
+            member: entry.member,
+            message,
+            client_seq: entry.client_seq,
+            at_ms: entry.at_ms,
+            body: entry.body,
+            type_url: entry.type_url,
+            player: entry.player,
+        });
+        Ok(())
+    }
+
+    pub(super) fn ack(&mut self, ack: &v1::Ack) -> Result<(), Fault> {
+        self.acknowledge(&ack.room, ack.epoch, ack.client_seq)
+    }
+
+    pub(super) fn snapshot(&mut self, snapshot: v1::Snapshot) -> Result<(), Fault> {
+        self.acknowledge(&snapshot.room, snapshot.epoch, snapshot.client_seq)?;
+        let Self { rooms, outputs, .. } = self;
+        let Some(room) = rooms.get_mut(&snapshot.room).filter(|room| room.is_live()) else { return Ok(()) };
+        let Some(cursor) = &mut room.cursor else { return Ok(()) };
+        if snapshot.epoch != cursor.epoch {
+            return Err(Fault::protocol("a snapshot of another epoch of the room"));
+        }
+        if snapshot.seq < cursor.seq && !room.fresh {
+            return Err(Fault::protocol("a snapshot of before the last entry"));
+        }
+        let missing = match snapshot.missing_from {
+            // The cursor knows better than the server what was delivered.
+            _ if !room.fresh && snapshot.seq > cursor.seq => Some((cursor.seq + 1, snapshot.seq)),
+            from if from > 0 && from <= snapshot.seq && room.fresh => Some((from, snapshot.seq)),
+            _ => None,
+        };
+        cursor.seq = snapshot.seq;
+        let cursor = *cursor;
+        room.fresh = false;
+        outputs.event(Event::Snapshot { room: snapshot.room, cursor, missing, members: snapshot.members });
+        Ok(())
+    }
+
+    pub(super) fn throttle(&mut self, now: Now, throttle: v1::Throttle) {
+        let class = throttle.class();
+        let retry_after = Duration::from_millis(throttle.retry_after_ms.into()).min(LONGEST_THROTTLE);
+        let Some(room) = self.rooms.get_mut(&throttle.room).filter(|room| room.is_live()) else { return };
+        if class == v1::Class::Reliable {
+            room.outbox.go_back(throttle.expected, now.instant + retry_after);
+        }
+        self.outputs.event(Event::Throttled { room: throttle.room, class, retry_after });
+    }
+
+    pub(super) fn latest_received(&mut self, latest: v1::Latest) {
+        let Some(room) = self.rooms.get_mut(&latest.room).filter(|room| room.is_live()) else { return };
+        if latest.epoch == room.epoch() && room.versions.grows(latest.member, latest.key, latest.version) {
+            self.outputs.event(Event::Latest {
+                room: latest.room,
+                member: latest.member,
+                key: latest.key,
+                version: latest.version,
+                body: latest.body,
+                type_url: latest.type_url,
+            });
+        }
+    }
+
+    pub(super) fn state_received(&mut self, now: Now, state: &v1::State) -> Result<(), Fault> {
+        if state.refused
+            && !state.full
+            && let Some(session) = &mut self.session
+        {
+            session.clock.wall_ms = state.wall_ms;
+            session.clock.heard = now.instant;
+        }
+        let clock = self.server_clock(now);
+        let Self { rooms, outputs, config, .. } = self;
+        let Some(room) = rooms.get_mut(&state.room).filter(|room| room.is_live()) else { return Ok(()) };
+        if state.epoch != room.epoch() {
+            return Ok(());
+        }
+        if state.full {
+            room.replicated.give_up(&state.entries);
+            let names = state.entries.iter().map(|entry| entry.name.clone()).collect();
+            outputs.event(Event::StateRefused { room: String::from(&state.room), names });
+        } else if state.refused {
+            room.replicated.refused(clock, &config.player, state);
+        } else if room.replicated.merge(clock, &state.entries).map_err(|error| state_fault(&error))? {
+            outputs.event(Event::State { room: String::from(&state.room) });
+        }
+        Ok(())
+    }
+
+    pub(super) fn reconcile(&mut self, step: &v1::Reconcile) -> Result<(), Fault> {
+        let Self { rooms, outputs, config, .. } = self;
+        let Some(room) = rooms.get_mut(&step.room).filter(|room| room.is_live()) else { return Ok(()) };
+        if step.epoch != room.epoch() {
+            return Ok(());
+        }
+        if room.replicated.reconcile(&config.player, step).map_err(|error| state_fault(&error))? {
+            outputs.event(Event::State { room: String::from(&step.room) });
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, room: &str, epoch: u64, client_seq: u64) -> Result<(), Fault> {
+        let Self { rooms, outputs, config, .. } = self;
+        let name = room;
+        let Some(room) = rooms.get_mut(name).filter(|room| room.is_live() && room.epoch() == epoch) else {
+            return Ok(());
+        };
+        let acknowledged = room
+            .outbox
+            .acknowledge(client_seq, config.outbox_messages)
+            .map_err(|_| Fault::protocol(NEVER_SENT))?;
+        outputs.outcomes(name, acknowledged, Outcome::Acknowledged);
+        Ok(())
+    }
+}
+
+fn state_fault(error: &StateError) -> Fault {
+    match error {
+        StateError::TooMany => Fault::incompatible("the room's state is larger than this client keeps"),
+        StateError::Malformed => Fault::protocol("malformed state"),
+        StateError::NotOwner => Fault::protocol("state of another owner"),
+        StateError::ClockTooFarAhead => Fault::protocol("state from far in the future"),
+    }
+}

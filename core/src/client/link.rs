@@ -1,0 +1,320 @@
+//! The life of a connection, and of the session across connections.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use super::room::Phase;
+use super::state::{State, Step};
+use super::{Client, Event, Output};
+use crate::id::SessionId;
+use crate::plant::Plant;
+use crate::time::{Deadline, Duration, Instant, Now, Wall};
+use crate::wire::seal::{Offer, Seal};
+use crate::wire::{self, WireError};
+
+/// Heartbeats that may stay out before the client gives the connection up: one more than
+/// the server waits for, who can tell the reason.
+const SILENT_HEARTBEATS: u32 = 4;
+/// Pings that wait for their answer to be sent; of more, the oldest are forgotten.
+const MAX_PONGS: usize = 8;
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// `Hello` was sent.
+    pub(super) greeted: bool,
+    pub(super) welcomed: bool,
+    pub(super) offer: Option<Offer>,
+    pub(super) seal: Option<Seal>,
+    /// Nonces to be sent back.
+    pub(super) pongs: VecDeque<u64>,
+    /// Application messages to be sent.
+    pub(super) application: VecDeque<(String, Bytes)>,
+    pub(super) rtt: Option<Duration>,
+    /// When the last frame came.
+    heard: Instant,
+}
+
+impl Link {
+    fn new(now: Instant) -> Self {
+        Self {
+            greeted: false,
+            welcomed: false,
+            offer: None,
+            seal: None,
+            pongs: VecDeque::new(),
+            application: VecDeque::new(),
+            rtt: None,
+            heard: now,
+        }
+    }
+
+    pub(super) fn ping(&mut self, ping: &v1::Ping) {
+        if self.pongs.len() >= MAX_PONGS {
+            self.pongs.pop_front();
+        }
+        self.pongs.push_back(ping.nonce);
+        if ping.rtt_us > 0 {
+            self.rtt = Some(Duration::from_micros(ping.rtt_us));
+        }
+    }
+}
+
+/// A session, as the last `Welcome` told it.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) replica: u64,
+    pub(super) heartbeat: Duration,
+    /// How long the server remembers removals.
+    pub(super) horizon: Duration,
+    pub(super) clock: ServerClock,
+}
+
+/// The server's wall clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ServerClock {
+    /// What it showed.
+    pub(super) wall_ms: u64,
+    /// When.
+    pub(super) heard: Instant,
+}
+
+impl ServerClock {
+    pub(super) fn at(self, now: Now) -> Now {
+        let elapsed = u64::try_from(now.instant.since(self.heard).as_millis()).unwrap_or(u64::MAX);
+        Now { instant: now.instant, wall: Wall(self.wall_ms.saturating_add(elapsed)) }
+    }
+}
+
+/// Why the client gives up a connection.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) reason: v1::Reason,
+    pub(super) message: String,
+}
+
+impl Fault {
+    /// The server broke the protocol.
+    pub(super) fn protocol(message: &str) -> Self {
+        Self { reason: v1::Reason::ProtocolError, message: String::from(message) }
+    }
+
+    /// The server cannot do what this client needs, and will not be able to next time.
+    pub(super) fn incompatible(message: &str) -> Self {
+        Self { reason: v1::Reason::Incompatible, message: String::from(message) }
+    }
+}
+
+impl From<WireError> for Fault {
+    fn from(error: WireError) -> Self {
+        Self { reason: v1::Reason::ProtocolError, message: alloc::format!("{error}") }
+    }
+}
+
+/// Whether dialling again would not help, or would fight the player's other device.
+fn is_final(reason: v1::Reason) -> bool {
+    use v1::Reason;
+    matches!(reason, Reason::TakenOver | Reason::Kicked | Reason::Unauthenticated | Reason::Incompatible)
+}
+
+impl Client {
+    /// Wants to be connected: dials, cutting a back-off short. Does nothing if that is
+    /// under way already, or if more outputs wait than may.
+    pub fn connect(&mut self, now: Now) {
+        self.observe(now);
+        if self.is_congested() {
+            return;
+        }
+        self.step(Step::BackoffOver);
+        self.dial();
+    }
+
+    /// Says goodbye, which ends the session, and goes to [`State::Idle`] for good: every
+    /// message without an outcome gets one, every room is left.
+    pub fn disconnect(&mut self, now: Now) {
+        self.observe(now);
+        let goodbye = v1::Goodbye { reason: v1::Reason::ClientLeft.into(), ..v1::Goodbye::default() };
+        if let Some(link) = self.link.as_mut().filter(|link| link.welcomed) {
+            let frame = wire::encode(v1::Kind::Goodbye, &v1::Metadata::default(), &goodbye);
+            self.farewell = match &mut link.seal {
+                Some(seal) => seal.seal(&frame).ok(),
+                None => Some(frame),
+            };
+        }
+        self.end_session(v1::LeftReason::Asked);
+        self.stop();
+    }
+
+    /// The connection that was dialled is open, upgrade included.
+    pub fn handle_connected(&mut self, now: Now) {
+        self.observe(now);
+        if self.state == State::Connecting {
+            self.farewell = None;
+            self.link = Some(Link::new(now.instant));
+            self.step(Step::Established);
+        }
+    }
+
+    /// The connection is gone, or the dial failed.
+    pub fn handle_disconnected(&mut self, now: Now) {
+        self.observe(now);
+        self.farewell = None;
+        self.lose(Duration::ZERO);
+    }
+
+    /// One whole frame of the connection. A frame that breaks the protocol closes it.
+    pub fn handle_frame(&mut self, now: Now, frame: Bytes) {
+        self.observe(now);
+        let Some(link) = &mut self.link else { return };
+        link.heard = now.instant;
+        let taken = if self.is_congested() {
+            Err(Fault { reason: v1::Reason::Unspecified, message: String::from("events were not polled") })
+        } else {
+            self.receive(now, frame)
+        };
+        if let Err(fault) = taken {
+            self.give_up(fault);
+        }
+    }
+
+    /// The server said goodbye.
+    pub(super) fn goodbye(&mut self, goodbye: v1::Goodbye) {
+        let reason = goodbye.reason();
+        self.outputs.event(Event::Closed { reason, message: goodbye.message });
+        if reason == v1::Reason::Kicked {
+            self.end_session(v1::LeftReason::Kicked);
+        }
+        if is_final(reason) {
+            self.stop();
+        } else {
+            self.outputs.push(Output::Hangup);
+            self.lose(Duration::from_millis(goodbye.retry_after_ms.into()));
+        }
+    }
+
+    pub(super) fn give_up(&mut self, fault: Fault) {
+        self.outputs.event(Event::Closed { reason: fault.reason, message: fault.message });
+        if is_final(fault.reason) {
+            self.stop();
+        } else {
+            self.outputs.push(Output::Hangup);
+            self.lose(Duration::ZERO);
+        }
+    }
+
+    /// When the state itself wants something done.
+    pub(super) fn state_deadline(&self) -> Option<Deadline> {
+        let timeout = self.entered + self.config.connect_timeout;
+        match self.state {
+            State::Idle => None,
+            State::Connecting => Some(Deadline::new(timeout, "the dial takes too long")),
+            State::Syncing => Some(Deadline::new(timeout, "the handshake takes too long")),
+            State::Connected => Some(Deadline::new(self.silent_at()?, "the server is silent")),
+            State::Disconnected => Some(Deadline::new(self.retry_at?, "the back-off is over")),
+        }
+    }
+
+    /// Does what the state wants done, if it is due.
+    pub(super) fn expire(&mut self, now: Now) {
+        if self.state_deadline().is_none_or(|deadline| now.instant < deadline.at) {
+            return;
+        }
+        match self.state {
+            State::Idle => {}
+            State::Connecting | State::Syncing | State::Connected => {
+                self.outputs.push(Output::Hangup);
+                self.lose(Duration::ZERO);
+            }
+            State::Disconnected => {
+                self.retry_at = None;
+                self.step(Step::BackoffOver);
+                if !self.planted.is(Plant::BackoffForever) {
+                    self.dial();
+                }
+            }
+        }
+    }
+
+    fn silent_at(&self) -> Option<Instant> {
+        let heartbeat = self.session.as_ref()?.heartbeat;
+        Some(self.link.as_ref()?.heard + heartbeat.saturating_mul(SILENT_HEARTBEATS))
+    }
+
+    fn dial(&mut self) {
+        if self.state == State::Idle {
+            self.retry_at = None;
+            self.step(Step::Dial);
+            self.outputs.push(Output::Dial);
+        }
+    }
+
+    /// The connection is gone; the client comes back after the back-off.
+    fn lose(&mut self, retry_after: Duration) {
+        if self.state.after(Step::Lost).is_none() {
+            return;
+        }
+        self.drop_link();
+        let wait = self.backoff.next(&mut self.rng, retry_after);
+        self.retry_at = Some(self.now + wait);
+        self.step(Step::Lost);
+    }
+
+    /// The connection is given up and the client does not come back by itself.
+    fn stop(&mut self) {
+        if !matches!(self.state, State::Idle | State::Disconnected) {
+            self.outputs.push(Output::Hangup);
+        }
+        self.drop_link();
+        self.retry_at = None;
+        self.backoff.reset();
+        self.step(Step::Stop);
+    }
+
+    fn drop_link(&mut self) {
+        self.link = None;
+        self.state_at = None;
+        for room in self.rooms.values_mut() {
+            room.disconnected(self.now);
+        }
+    }
+
+    /// The session is over and nobody wants another one.
+    fn end_session(&mut self, reason: v1::LeftReason) {
+        self.session = None;
+        for (name, mut room) in core::mem::take(&mut self.rooms) {
+            room.close(&name, reason, &mut self.outputs);
+        }
+    }
+
+    /// The server does not know the session any more: memberships are gone, and rooms
+    /// that are wanted are joined anew.
+    pub(super) fn lose_session(&mut self) {
+        let Self { rooms, outputs, config, now, .. } = self;
+        rooms.retain(|name, room| {
+            room.asked = false;
+            room.stale = room.awaited;
+            room.awaited = false;
+            let left = |reason| Event::Left { room: name.clone(), reason };
+            match room.phase {
+                Phase::Wanted { .. } | Phase::Joining => true,
+                Phase::Member { .. } if config.rejoin => {
+                    room.rejoin(*now, name, None, outputs);
+                    outputs.event(left(v1::LeftReason::Gone));
+                    true
+                }
+                Phase::Member { .. } => {
+                    room.close(name, v1::LeftReason::Gone, outputs);
+                    false
+                }
+                Phase::Leaving { again, .. } => {
+                    room.end(name, again, outputs);
+                    again
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,208 @@
+//! Frames from the server: decoding, the handshake, and who takes what.
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use super::event::Outcome;
+use super::link::{Fault, ServerClock, Session};
+use super::replicated::Identity;
+use super::state::{State, Step};
+use super::{Client, Event};
+use crate::config::Config;
+use crate::id::SessionId;
+use crate::time::{Duration, Now};
+use crate::wire::{self, Frame, ToClient, WireError};
+
+/// What the server takes: what the last `Welcome` said; before the first, what is usual.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) frame_bytes: usize,
+    pub(super) body_bytes: usize,
+    pub(super) rooms: usize,
+    pub(super) latest_keys: u32,
+    pub(super) state_entries: usize,
+    /// Reliable messages that may be on their way. What is beyond half of what the server
+    /// takes at once would as a rule only be throttled and sent again.
+    pub(super) in_flight: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let usual = Config::default();
+        Self {
+            frame_bytes: usual.frames.frame_bytes,
+            body_bytes: usual.frames.body_bytes,
+            rooms: usual.sessions.rooms,
+            latest_keys: usual.rooms.latest_keys,
+            state_entries: usual.rooms.state_entries,
+            in_flight: window(usual.rates.reliable.burst),
+        }
+    }
+}
+
+impl Limits {
+    /// The most rooms and keys that are kept, whatever the server allows.
+    const MAX_ROOMS: usize = 64;
+    const MAX_LATEST_KEYS: u32 = 256;
+
+    /// A limit that the server leaves out is the usual one.
+    fn new(limits: &v1::Limits) -> Self {
+        let usual = Self::default();
+        let or = |limit: u32, usual: usize| match limit {
+            0 => usual,
+            limit => usize::try_from(limit).unwrap_or(usize::MAX),
+        };
+        Self {
+            frame_bytes: or(limits.frame_bytes, usual.frame_bytes),
+            body_bytes: or(limits.body_bytes, usual.body_bytes),
+            rooms: or(limits.rooms, usual.rooms).min(Self::MAX_ROOMS),
+            latest_keys: match limits.latest_keys {
+                0 => usual.latest_keys,
+                keys => keys.min(Self::MAX_LATEST_KEYS),
+            },
+            state_entries: or(limits.state_entries, usual.state_entries),
+            in_flight: match limits.reliable_burst {
+                0 => usual.in_flight,
+                burst => window(burst),
+            },
+        }
+    }
+}
+
+fn window(burst: u32) -> usize {
+    usize::try_from(burst / 2).unwrap_or(usize::MAX).clamp(1, 128)
+}
+
+/// Bounds of what the server may say its heartbeat is.
+const HEARTBEAT: (u32, u32) = (100, 3_600_000);
+
+impl Client {
+    pub(super) fn receive(&mut self, now: Now, frame: Bytes) -> Result<(), Fault> {
+        let message = self.decode(frame)?;
+        let Some(link) = &mut self.link else { return Ok(()) };
+        let message = match message {
+            ToClient::Welcome(welcome) if link.greeted && !link.welcomed => {
+                return self.welcome(now, &welcome);
+            }
+            ToClient::Welcome(_) => return Err(Fault::protocol("a second Welcome")),
+            ToClient::Goodbye(goodbye) => {
+                self.goodbye(goodbye);
+                return Ok(());
+            }
+            message if link.welcomed => message,
+            _ => return Err(Fault::protocol("a frame before the Welcome")),
+        };
+        match message {
+            ToClient::Ping(ping) => link.ping(&ping),
+            ToClient::Application { type_url, payload } => {
+                self.outputs.event(Event::Application { type_url, payload });
+            }
+            ToClient::Joined(joined) => self.joined(now, joined)?,
+            ToClient::Left(left) => self.left(now, left),
+            ToClient::Entry(entry) => self.entry(entry)?,
+            ToClient::Ack(ack) => self.ack(&ack)?,
+            ToClient::Throttle(throttle) => self.throttle(now, throttle),
+            ToClient::Snapshot(snapshot) => self.snapshot(snapshot)?,
+            ToClient::Latest(latest) => self.latest_received(latest),
+            ToClient::State(state) => self.state_received(now, &state)?,
+            ToClient::Reconcile(step) => self.reconcile(&step)?,
+            ToClient::Welcome(_) | ToClient::Goodbye(_) => {}
+        }
+        self.finish_sync();
+        Ok(())
+    }
+
+    fn decode(&mut self, bytes: Bytes) -> Result<ToClient, Fault> {
+        let Some(link) = &mut self.link else { return Err(Fault::protocol("no connection")) };
+        let welcomed = link.welcomed;
+        let decoded = (|| {
+            let mut frame = Frame::decode(bytes, self.config.max_frame)?;
+            if let Some(seal) = &mut link.seal {
+                frame = seal.open(frame)?;
+            }
+            if frame.flags & wire::FLAG_ZSTD != 0 && self.config.accept_zstd {
+                frame = self.zstd.inflate(frame, self.config.max_frame)?;
+            }
+            ToClient::decode(&frame)
+        })();
+        decoded.map_err(|error| match error {
+            // Only the first answer can tell another version from nonsense.
+            WireError::UnknownVersion(_) if !welcomed => {
+                Fault::incompatible("the server speaks another version of the protocol")
+            }
+            error => error.into(),
+        })
+    }
+
+    fn welcome(&mut self, now: Now, welcome: &v1::Welcome) -> Result<(), Fault> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        if let Some(offer) = link.offer.take() {
+            if welcome.seal_key.is_empty() {
+                return Err(Fault::incompatible("the server does not seal"));
+            }
+            link.seal = Some(offer.finish(&welcome.seal_key, &welcome.session)?);
+        }
+        let id = SessionId::from_wire(&welcome.session)
+            .ok_or_else(|| Fault::protocol("the session's identifier is not 16 bytes long"))?;
+        if welcome.resumed && self.session.is_none() {
+            return Err(Fault::protocol("a session resumed that was not asked for"));
+        }
+        link.welcomed = true;
+        let lost = self.session.is_some() && !welcome.resumed;
+        let (shortest, longest) = HEARTBEAT;
+        let heartbeat = match welcome.heartbeat_ms {
+            0 => Config::default().heartbeat.interval,
+            ms => Duration::from_millis(ms.clamp(shortest, longest).into()),
+        };
+        self.limits = Limits::new(&welcome.limits.unwrap_or_default());
+        self.session = Some(Session {
+            id,
+            replica: welcome.replica,
+            heartbeat,
+            horizon: match welcome.tombstone_horizon_ms {
+                0 => Config::default().rooms.tombstone_horizon,
+                ms => Duration::from_millis(ms.into()),
+            },
+            clock: ServerClock { wall_ms: welcome.wall_ms, heard: now.instant },
+        });
+        self.backoff.reset();
+        self.outputs.event(Event::Session { epoch: welcome.epoch, resumed: welcome.resumed, lost });
+        if lost {
+            self.lose_session();
+        }
+        self.adapt(now);
+        self.finish_sync();
+        Ok(())
+    }
+
+    /// Makes what was kept fit what the server said it takes.
+    fn adapt(&mut self, now: Now) {
+        let clock = self.server_clock(now);
+        let Some(identity) = self.identity() else { return };
+        let Self { rooms, outputs, config, limits, .. } = self;
+        for (name, room) in rooms {
+            let larger = room.outbox.settle_larger(limits.body_bytes);
+            outputs.outcomes(name, larger, Outcome::Refused);
+            room.latest.retain(|key, (body, _)| *key < limits.latest_keys && body.len() <= limits.body_bytes);
+            room.replicated.open(clock, &config.player, &identity);
+            if let Some(replica) = room.replicated.replica_mut() {
+                replica.observe_wall(clock, clock.wall.0);
+            }
+        }
+    }
+
+    /// How replicas of this session are made.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        let session = self.session.as_ref()?;
+        let (names, entries) = (self.limits.state_entries, self.config.state_entries);
+        Some(Identity::new(session.replica, names, entries, session.horizon, self.planted))
+    }
+
+    /// Connected, once the server has answered for every room of the resume.
+    fn finish_sync(&mut self) {
+        let welcomed = self.link.as_ref().is_some_and(|link| link.welcomed);
+        if self.state == State::Syncing && welcomed && !self.rooms.values().any(|room| room.awaited) {
+            self.step(Step::Synced);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Scripts of hand-made server frames.
+
+mod messages;
+mod random;
+mod rooms;
+mod session;
+mod shared_state;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use prost::Message;
+use skirmish_proto::v1;
+
+use super::{Client, ClientConfig, Event, MessageId, Outcome, Output, State};
+use crate::time::{Duration, Instant, Now, Wall};
+use crate::wire::{self, Frame, ToServer, encode};
+
+const SESSION: [u8; 16] = [7; 16];
+/// What the server's clock shows when the test begins; the client's own is wrong.
+const SERVER_WALL: u64 = 1_700_000_000_000;
+
+/// A client, its driver and its clock.
+struct Script {
+    client: Client,
+    now: Now,
+    /// Outputs since they were asked for last.
+    outputs: Vec<Output>,
+}
+
+impl Script {
+    fn new(config: ClientConfig) -> Self {
+        let now = Now { instant: Instant::from_micros(1_000_000), wall: Wall(5) };
+        Self { client: Client::new(config, [3; 32]), now, outputs: Vec::new() }
+    }
+
+    /// A client that is connected in a fresh session.
+    fn connected() -> Self {
+        let mut script = Self::new(config());
+        script.connect();
+        script.welcome(false);
+        script.outputs.clear();
+        script
+    }
+
+    /// A client that is in the room "a", as member 1 of epoch 5, at entry 10.
+    fn in_room() -> Self {
+        let mut script = Self::connected();
+        script.client.join(script.now, "a", 0).unwrap();
+        assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 0 })]);
+        script.joined(5, 10, 0, false);
+        script.snapshot(5, 10, 0);
+        script.settle_state();
+        script.outputs.clear();
+        script
+    }
+
+    /// Lets state be exchanged, which the script does not look at.
+    fn settle_state(&mut self) {
+        for _ in 0..4 {
+            let _ = self.sent();
+            self.sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn connect(&mut self) {
+        self.client.connect(self.now);
+        self.established();
+    }
+
+    /// The dial succeeds.
+    fn established(&mut self) {
+        self.drain();
+        assert_eq!(self.client.state(), State::Connecting);
+        self.client.handle_connected(self.now);
+        self.drain();
+    }
+
+    /// Takes the `Hello` and answers it.
+    fn welcome(&mut self, resumed: bool) -> v1::Hello {
+        let hello = self.hello();
+        self.tell(v1::Kind::Welcome, &welcome(resumed));
+        hello
+    }
+
+    fn hello(&mut self) -> v1::Hello {
+        match self.sent().as_slice() {
+            [ToServer::Hello(hello)] => hello.clone(),
+            other => panic!("not a Hello: {other:?}"),
+        }
+    }
+
+    /// The connection is cut, and after the back-off another one is there.
+    fn cut(&mut self) {
+        self.client.handle_disconnected(self.now);
+        self.drain();
+        self.reconnect();
+    }
+
+    fn reconnect(&mut self) {
+        assert_eq!(self.client.state(), State::Disconnected);
+        self.sleep_to_deadline();
+        self.established();
+    }
+
+    /// A frame from the server.
+    fn tell(&mut self, kind: v1::Kind, message: &impl Message) {
+        self.client.handle_frame(self.now, encode(kind, &v1::Metadata::default(), message));
+        self.drain();
+    }
+
+    fn joined(&mut self, epoch: u64, seq: u64, client_seq: u64, resumed: bool) {
+        let room = String::from("a");
+        self.tell(v1::Kind::Joined, &v1::Joined { room, epoch, member: 1, resumed, client_seq, seq });
+    }
+
+    fn snapshot(&mut self, epoch: u64, seq: u64, client_seq: u64) {
+        let room = String::from("a");
+        let snapshot = v1::Snapshot { room, epoch, seq, client_seq, ..v1::Snapshot::default() };
+        self.tell(v1::Kind::Snapshot, &snapshot);
+    }
+
+    /// An entry of the room "a"; member 1 is the client.
+    fn entry(&mut self, seq: u64, member: u32, client_seq: u64) {
+        self.tell(v1::Kind::Entry, &entry(5, seq, member, client_seq));
+    }
+
+    fn left(&mut self, reason: v1::LeftReason) {
+        self.tell(v1::Kind::Left, &v1::Left { room: "a".into(), reason: reason.into() });
+    }
+
+    fn say(&mut self, text: &'static str) -> MessageId {
+        let id = self.client.say(self.now, "a", Bytes::from_static(text.as_bytes()), "").unwrap();
+        self.drain();
+        id
+    }
+
+    /// Everything the client wants to send now.
+    fn sent(&mut self) -> Vec<ToServer> {
+        core::iter::from_fn(|| self.client.poll_transmit(self.now))
+            .map(|frame| ToServer::decode(&Frame::decode(frame, 1 << 20).unwrap()).unwrap())
+            .collect()
+    }
+
+    /// The numbers and bodies of the reliable messages it wants to send now.
+    fn said(&mut self) -> Vec<(u64, String)> {
+        let text = |body: &Bytes| String::from_utf8(body.to_vec()).unwrap();
+        self.sent()
+            .iter()
+            .filter_map(|message| match message {
+                ToServer::Say(say) => Some((say.client_seq, text(&say.body))),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        self.now.instant = self.now.instant + time;
+        self.client.handle_timeout(self.now);
+        self.drain();
+    }
+
+    /// Sleeps exactly until the reported deadline; returns its reason.
+    fn sleep_to_deadline(&mut self) -> &'static str {
+        let deadline = self.client.poll_timeout().expect("a deadline");
+        self.sleep(deadline.at - self.now.instant);
+        deadline.reason
+    }
+
+    /// Polls outputs; until then one is due now.
+    fn drain(&mut self) {
+        while let Some(output) = self.client.poll_output() {
+            self.outputs.push(output);
+        }
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        core::mem::take(&mut self.outputs)
+            .into_iter()
+            .filter_map(|output| match output {
+                Output::Event(event) => Some(event),
+                Output::Dial | Output::Hangup => None,
+            })
+            .collect()
+    }
+
+    fn outcomes(&mut self) -> Vec<(MessageId, Outcome)> {
+        self.events()
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Outcome { message, outcome, .. } => Some((message, outcome)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn closed(&mut self) -> Option<v1::Reason> {
+        self.events().into_iter().find_map(|event| match event {
+            Event::Closed { reason, .. } => Some(reason),
+            _ => None,
+        })
+    }
+}
+
+fn config() -> ClientConfig {
+    ClientConfig { player: "alice".into(), ..ClientConfig::default() }
+}
+
+fn welcome(resumed: bool) -> v1::Welcome {
+    v1::Welcome {
+        session: Bytes::from_static(&SESSION),
+        epoch: 1,
+        resumed,
+        heartbeat_ms: 1_000,
+        session_ttl_ms: 60_000,
+        wall_ms: SERVER_WALL,
+        replica: 9,
+        ..v1::Welcome::default()
+    }
+}
+
+fn entry(epoch: u64, seq: u64, member: u32, client_seq: u64) -> v1::Entry {
+    let kind = v1::EntryKind::Say.into();
+    v1::Entry { room: "a".into(), epoch, seq, kind, member, client_seq, ..v1::Entry::default() }
+}

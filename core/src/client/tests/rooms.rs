@@ -1,0 +1,174 @@
+//! Memberships, and the delivery of entries.
+
+use super::super::CommandError;
+use super::*;
+use crate::id::Cursor;
+
+fn delivered(events: &[Event]) -> Vec<u64> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Entry { cursor, .. } => Some(cursor.seq),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn duplicates_are_dropped() {
+    let mut script = Script::in_room();
+    for seq in [11, 12, 11, 10, 12, 13] {
+        script.entry(seq, 2, 1);
+    }
+    assert_eq!(delivered(&script.events()), [11, 12, 13]);
+}
+
+#[test]
+fn a_gap_is_the_servers_fault_and_is_resumed_from_the_cursor() {
+    let mut script = Script::in_room();
+    script.entry(11, 2, 1);
+    script.entry(13, 2, 3);
+    assert!(script.outputs.contains(&Output::Hangup));
+    let events = script.events();
+    assert_eq!(delivered(&events), [11]);
+    assert!(events.iter().any(|event| matches!(event, Event::Closed { reason, .. }
+        if *reason == v1::Reason::ProtocolError)));
+    script.reconnect();
+    assert_eq!(script.welcome(true).resume.unwrap().rooms[0].seq, 11);
+}
+
+#[test]
+fn a_snapshot_moves_the_cursor_and_tells_what_is_missing() {
+    let mut script = Script::in_room();
+    script.snapshot(5, 20, 0);
+    script.entry(21, 2, 1);
+    let events = script.events();
+    assert!(matches!(&events[0], Event::Snapshot { missing: Some((11, 20)), .. }));
+    assert_eq!(delivered(&events), [21]);
+    assert_eq!(script.client.cursor("a"), Some(Cursor { epoch: 5, seq: 21 }));
+    script.snapshot(5, 15, 0);
+    assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+}
+
+#[test]
+fn entries_of_another_epoch_or_of_rooms_left_are_not_delivered() {
+    let mut script = Script::in_room();
+    script.tell(v1::Kind::Entry, &v1::Entry { room: "b".into(), ..entry(5, 11, 2, 1) });
+    assert_eq!(script.events(), []);
+    script.tell(v1::Kind::Entry, &entry(6, 11, 2, 1));
+    assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+}
+
+#[test]
+fn a_room_that_is_gone_is_joined_again_in_its_new_epoch() {
+    let mut script = Script::in_room();
+    let sent = script.say("sent");
+    script.sent();
+    let unsent = script.say("unsent");
+    script.left(v1::LeftReason::Gone);
+    assert_eq!(script.outcomes(), [(sent, Outcome::Unknown)]);
+    assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 0 })]);
+    script.joined(6, 0, 0, false);
+    script.snapshot(6, 0, 0);
+    assert_eq!(script.said(), [(1, "unsent".into())]);
+    script.tell(v1::Kind::Entry, &entry(6, 1, 1, 1));
+    assert_eq!(script.outcomes(), [(unsent, Outcome::Acknowledged)]);
+}
+
+#[test]
+fn without_rejoin_a_room_that_is_gone_is_left() {
+    let mut script = Script::in_room();
+    script.client.config.rejoin = false;
+    let unsent = script.say("unsent");
+    script.left(v1::LeftReason::Gone);
+    assert_eq!(script.outcomes(), [(unsent, Outcome::Refused)]);
+    assert_eq!(script.client.rooms().count(), 0);
+}
+
+#[test]
+fn refusals_of_a_room_are_final() {
+    for reason in [v1::LeftReason::RoomFull, v1::LeftReason::Limit, v1::LeftReason::Kicked] {
+        let mut script = Script::connected();
+        script.client.join(script.now, "a", 0).unwrap();
+        let id = script.say("early");
+        script.sent();
+        script.left(reason);
+        assert_eq!(script.outcomes(), [(id, Outcome::Refused)]);
+        assert_eq!((script.client.rooms().count(), script.sent().len()), (0, 0));
+    }
+}
+
+#[test]
+fn leaving_ends_with_the_servers_word_and_may_be_followed_by_another_join() {
+    let mut script = Script::in_room();
+    script.client.leave(script.now, "a").unwrap();
+    assert_eq!(script.client.leave(script.now, "a"), Err(CommandError::NotInRoom));
+    assert_eq!(script.sent(), [ToServer::Leave(v1::Leave { room: "a".into() })]);
+    script.client.join(script.now, "a", 3).unwrap();
+    let id = script.say("again");
+    assert_eq!(script.sent(), []);
+    script.left(v1::LeftReason::Asked);
+    assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 3 })]);
+    script.joined(5, 8, 4, false);
+    assert_eq!(script.said(), [(5, "again".into())]);
+    script.tell(v1::Kind::Ack, &v1::Ack { room: "a".into(), epoch: 5, client_seq: 5 });
+    assert_eq!(script.outcomes(), [(id, Outcome::Acknowledged)]);
+}
+
+#[test]
+fn a_lost_session_ends_memberships_and_rooms_are_joined_anew() {
+    let mut script = Script::in_room();
+    let sent = script.say("sent");
+    script.sent();
+    let unsent = script.say("unsent");
+    script.cut();
+    script.outputs.clear();
+    script.welcome(false);
+    assert_eq!(script.client.state(), State::Connected);
+    let events = script.events();
+    assert!(events.contains(&Event::Session { epoch: 1, resumed: false, lost: true }));
+    assert!(events.contains(&Event::Left { room: "a".into(), reason: v1::LeftReason::Gone }));
+    let unknown = Event::Outcome { room: "a".into(), message: sent, outcome: Outcome::Unknown };
+    assert!(events.contains(&unknown));
+    assert!(matches!(script.sent().as_slice(), [ToServer::Join(_)]));
+    // The server's word about the old membership is no answer to the join.
+    script.left(v1::LeftReason::Gone);
+    assert_eq!(script.sent(), []);
+    script.joined(5, 14, 0, false);
+    script.snapshot(5, 14, 0);
+    let missed = script
+        .events()
+        .into_iter()
+        .any(|event| matches!(event, Event::Snapshot { missing: Some((11, 14)), .. }));
+    assert!(missed, "the log is the one from before, and entries are missing");
+    assert_eq!(script.said(), [(1, "unsent".into())]);
+    script.entry(15, 1, 1);
+    assert_eq!(script.outcomes(), [(unsent, Outcome::Acknowledged)]);
+}
+
+#[test]
+fn latest_messages_are_delivered_only_if_they_are_newer() {
+    let mut script = Script::in_room();
+    let mut versions = Vec::new();
+    for (member, version) in [(2, 5), (2, 4), (3, 1), (2, 5), (2, 6)] {
+        let latest = v1::Latest { room: "a".into(), member, epoch: 5, version, ..v1::Latest::default() };
+        script.tell(v1::Kind::Latest, &latest);
+        for event in script.events() {
+            if let Event::Latest { member, version, .. } = event {
+                versions.push((member, version));
+            }
+        }
+    }
+    assert_eq!(versions, [(2, 5), (3, 1), (2, 6)]);
+}
+
+#[test]
+fn rooms_are_bounded_and_names_checked() {
+    let mut script = Script::connected();
+    assert_eq!(script.client.join(script.now, "no room", 0), Err(CommandError::BadName));
+    for room in ["1", "2", "3", "4", "5", "6", "7", "8", "8"] {
+        script.client.join(script.now, room, 0).unwrap();
+    }
+    assert_eq!(script.client.join(script.now, "9", 0), Err(CommandError::TooManyRooms));
+    assert_eq!(script.client.say(script.now, "9", Bytes::new(), ""), Err(CommandError::NotInRoom));
+}

@@ -1,0 +1,211 @@
+//! Connecting, resuming, giving up.
+
+use super::*;
+
+fn states(events: &[Event]) -> Vec<State> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            Event::StateChanged { to, .. } => Some(*to),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_fresh_session_is_connected_at_the_welcome() {
+    let mut script = Script::new(config());
+    assert_eq!(script.client.poll_timeout(), None);
+    script.connect();
+    assert_eq!(script.client.state(), State::Syncing);
+    let hello = script.welcome(false);
+    assert_eq!(hello.resume, None);
+    assert!(hello.accept_zstd && hello.seal_key.is_empty());
+    assert!(script.outputs.contains(&Output::Dial));
+    let events = script.events();
+    assert!(events.contains(&Event::Session { epoch: 1, resumed: false, lost: false }));
+    assert_eq!(states(&events), [State::Connecting, State::Syncing, State::Connected]);
+}
+
+#[test]
+fn queued_output_is_a_deadline_that_is_due() {
+    let mut script = Script::new(config());
+    script.client.connect(script.now);
+    assert_eq!(script.client.poll_timeout().unwrap().at, script.now.instant);
+    script.drain();
+    assert!(script.client.poll_timeout().unwrap().at > script.now.instant);
+}
+
+#[test]
+fn a_resume_names_the_session_and_the_cursors_and_waits_for_the_answers() {
+    let mut script = Script::in_room();
+    script.entry(11, 2, 1);
+    script.cut();
+    let hello = script.welcome(true);
+    let resume = hello.resume.unwrap();
+    assert_eq!(resume.session, Bytes::from_static(&SESSION));
+    assert_eq!(resume.rooms, [v1::RoomCursor { room: "a".into(), epoch: 5, seq: 11 }]);
+    assert_eq!(script.client.state(), State::Syncing);
+    assert_eq!(script.sent(), []);
+    script.joined(5, 11, 0, true);
+    assert_eq!(script.client.state(), State::Connected);
+    script.entry(12, 2, 2);
+    let events = script.events();
+    assert!(matches!(events.last(), Some(Event::Entry { cursor, .. }) if cursor.seq == 12));
+}
+
+#[test]
+fn pings_are_answered_while_syncing_and_while_connected() {
+    let mut script = Script::in_room();
+    script.tell(v1::Kind::Ping, &v1::Ping { nonce: 1, rtt_us: 1_500 });
+    assert_eq!(script.sent(), [ToServer::Pong(v1::Pong { nonce: 1 })]);
+    assert_eq!(script.client.rtt(), Some(Duration::from_micros(1_500)));
+    script.cut();
+    script.welcome(true);
+    script.tell(v1::Kind::Ping, &v1::Ping { nonce: 2, rtt_us: 0 });
+    assert_eq!(script.client.state(), State::Syncing);
+    assert_eq!(script.sent(), [ToServer::Pong(v1::Pong { nonce: 2 })]);
+}
+
+#[test]
+fn a_silent_server_is_hung_up_on_after_four_heartbeats_and_dialled_again() {
+    let mut script = Script::connected();
+    script.sleep(Duration::from_millis(3_999));
+    assert_eq!(script.client.state(), State::Connected);
+    assert_eq!(script.sleep_to_deadline(), "the server is silent");
+    assert_eq!(script.client.state(), State::Disconnected);
+    assert!(script.outputs.contains(&Output::Hangup));
+    script.outputs.clear();
+    script.sleep_to_deadline();
+    assert!(script.outputs.contains(&Output::Dial));
+}
+
+#[test]
+fn dial_and_handshake_have_a_deadline() {
+    let mut script = Script::new(config());
+    script.client.connect(script.now);
+    script.drain();
+    assert_eq!(script.sleep_to_deadline(), "the dial takes too long");
+    script.reconnect();
+    assert_eq!(script.sleep_to_deadline(), "the handshake takes too long");
+    assert_eq!(script.client.state(), State::Disconnected);
+}
+
+#[test]
+fn waits_follow_what_the_server_asks_for() {
+    let mut script = Script::connected();
+    let goodbye =
+        v1::Goodbye { reason: v1::Reason::Draining.into(), message: String::new(), retry_after_ms: 20_000 };
+    script.tell(v1::Kind::Goodbye, &goodbye);
+    assert_eq!(script.closed(), Some(v1::Reason::Draining));
+    let wait = script.client.poll_timeout().unwrap().at - script.now.instant;
+    assert!(wait >= Duration::from_secs(20) && wait <= Duration::from_secs(23), "{wait:?}");
+}
+
+#[test]
+fn connect_cuts_the_back_off_short() {
+    let mut script = Script::connected();
+    script.client.handle_disconnected(script.now);
+    script.drain();
+    script.client.connect(script.now);
+    script.drain();
+    assert_eq!(script.client.state(), State::Connecting);
+}
+
+#[test]
+fn after_a_final_reason_nothing_is_dialled() {
+    use v1::Reason;
+    for reason in [Reason::TakenOver, Reason::Kicked, Reason::Unauthenticated, Reason::Incompatible] {
+        let mut script = Script::connected();
+        script.tell(v1::Kind::Goodbye, &v1::Goodbye { reason: reason.into(), ..v1::Goodbye::default() });
+        assert!(script.outputs.contains(&Output::Hangup));
+        assert_eq!(script.closed(), Some(reason));
+        assert_eq!((script.client.state(), script.client.poll_timeout()), (State::Idle, None));
+    }
+}
+
+#[test]
+fn disconnect_says_goodbye_and_settles_everything() {
+    let mut script = Script::in_room();
+    let sent = script.say("sent");
+    script.sent();
+    let unsent = script.say("unsent");
+    script.client.disconnect(script.now);
+    script.drain();
+    assert!(script.outputs.contains(&Output::Hangup));
+    assert_eq!(script.outcomes(), [(sent, Outcome::Unknown), (unsent, Outcome::Refused)]);
+    let goodbye = v1::Goodbye { reason: v1::Reason::ClientLeft.into(), ..v1::Goodbye::default() };
+    assert_eq!(script.sent(), [ToServer::Goodbye(goodbye)]);
+    assert_eq!((script.client.state(), script.client.poll_timeout()), (State::Idle, None));
+}
+
+#[test]
+fn malformed_frames_and_frames_out_of_turn_break_the_protocol() {
+    let ping = encode(v1::Kind::Ping, &v1::Metadata::default(), &v1::Ping::default());
+    let hello = encode(v1::Kind::Hello, &v1::Metadata::default(), &v1::Hello::default());
+    for frame in [Bytes::from_static(b"nonsense"), ping, hello] {
+        let mut script = Script::new(config());
+        script.connect();
+        script.hello();
+        script.client.handle_frame(script.now, frame);
+        script.drain();
+        assert!(script.outputs.contains(&Output::Hangup));
+        assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+        assert_eq!(script.client.state(), State::Disconnected);
+    }
+    let mut script = Script::connected();
+    script.tell(v1::Kind::Welcome, &welcome(false));
+    assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+}
+
+#[test]
+fn events_that_nobody_polls_close_the_connection() {
+    let mut script = Script::new(ClientConfig { events: 8, ..config() });
+    script.connect();
+    script.welcome(false);
+    script.outputs.clear();
+    let metadata = v1::Metadata { type_url: "t".into(), ..v1::Metadata::default() };
+    for _ in 0..100 {
+        let frame = wire::encode_bytes(v1::Kind::Application, &metadata, b"x");
+        script.client.handle_frame(script.now, frame);
+    }
+    assert_eq!(script.client.join(script.now, "b", 0), Err(super::super::CommandError::Undrained));
+    script.drain();
+    assert!(script.outputs.len() <= 8 + 3);
+    assert_eq!(script.closed(), Some(v1::Reason::Unspecified));
+}
+
+#[test]
+fn a_sealed_session_seals_both_ways() {
+    for pinned in [false, true] {
+        let statik = [9; 32];
+        let key = pinned.then(|| wire::seal::public_key(statik));
+        let mut script = Script::new(ClientConfig { seal: true, pinned: key, ..config() });
+        script.connect();
+        let hello = script.hello();
+        assert_eq!(hello.seal_pinned, pinned);
+        let statik = pinned.then_some(statik);
+        let (public, mut seal) = wire::seal::answer([4; 32], statik, &hello.seal_key, &SESSION).unwrap();
+        let seal_key = Bytes::copy_from_slice(&public);
+        script.tell(v1::Kind::Welcome, &v1::Welcome { seal_key, ..welcome(false) });
+        let ping = encode(v1::Kind::Ping, &v1::Metadata::default(), &v1::Ping { nonce: 3, rtt_us: 0 });
+        script.client.handle_frame(script.now, seal.seal(&ping).unwrap());
+        script.drain();
+        let frame = Frame::decode(script.client.poll_transmit(script.now).unwrap(), 1 << 16).unwrap();
+        let pong = ToServer::decode(&seal.open(frame).unwrap()).unwrap();
+        assert_eq!(pong, ToServer::Pong(v1::Pong { nonce: 3 }));
+        script.outputs.clear();
+        script.client.handle_frame(script.now, ping);
+        script.drain();
+        assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+    }
+}
+
+#[test]
+fn a_server_that_does_not_seal_is_incompatible() {
+    let mut script = Script::new(ClientConfig { seal: true, ..config() });
+    script.connect();
+    script.welcome(false);
+    assert_eq!(script.closed(), Some(v1::Reason::Incompatible));
+    assert_eq!(script.client.state(), State::Idle);
+}

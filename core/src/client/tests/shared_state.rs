@@ -1,0 +1,170 @@
+//! The room's replicated state, against a server's replica.
+
+use super::*;
+use crate::crdt::{Replica, ReplicaLimits};
+
+fn server() -> Replica {
+    let limits = ReplicaLimits {
+        entries_per_owner: 32,
+        entries: 8_192,
+        clock_bound: Duration::from_secs(2),
+        tombstone_horizon: Duration::from_secs(600),
+        planted: crate::plant::Planted::default(),
+    };
+    Replica::new(1, limits)
+}
+
+/// The server's time when it is `now` for the client.
+fn clock(script: &Script) -> Now {
+    let elapsed = script.now.instant.since(Instant::from_micros(1_000_000)).as_millis();
+    Now { instant: script.now.instant, wall: Wall(SERVER_WALL + u64::try_from(elapsed).unwrap()) }
+}
+
+/// Exchanges state until neither side has more to say.
+fn exchange(script: &mut Script, server: &mut Replica, epoch: u64) {
+    for _ in 0..40 {
+        for message in script.sent() {
+            match message {
+                ToServer::State(state) => {
+                    server.merge(clock(script), Some("alice"), &state.entries).unwrap();
+                }
+                ToServer::Reconcile(step) => {
+                    let answer = server.reconcile(&step).unwrap();
+                    let room = String::from("a");
+                    if !answer.entries.is_empty() {
+                        let entries = answer.entries;
+                        let state = v1::State { room: room.clone(), epoch, entries, ..v1::State::default() };
+                        script.tell(v1::Kind::State, &state);
+                    }
+                    if let Some(step) = answer.reconcile {
+                        script.tell(v1::Kind::Reconcile, &v1::Reconcile { room, epoch, ..step });
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        script.sleep(Duration::from_millis(50));
+    }
+    assert_eq!(script.client.replica("a").unwrap().root(), server.root());
+}
+
+fn set(script: &mut Script, name: &str, value: &'static [u8]) {
+    script.client.set_property(script.now, "a", name, Some(Bytes::from_static(value))).unwrap();
+}
+
+#[test]
+fn what_is_written_while_cut_off_merges_on_return() {
+    let mut server = server();
+    let mut script = Script::new(config());
+    script.client.join(script.now, "a", 0).unwrap();
+    set(&mut script, "colour", b"red");
+    script.client.add(script.now, "a", "kills", 3).unwrap();
+    script.connect();
+    script.welcome(false);
+    script.sent();
+    server.set_property(clock(&script), "bob", "colour", Some(Bytes::from_static(b"blue"))).unwrap();
+    script.joined(5, 0, 0, false);
+    script.snapshot(5, 0, 0);
+    exchange(&mut script, &mut server, 5);
+    assert_eq!(server.property("alice", "colour"), Some(&Bytes::from_static(b"red")));
+    assert_eq!(script.client.replica("a").unwrap().property("bob", "colour").unwrap(), "blue");
+
+    script.client.handle_disconnected(script.now);
+    script.drain();
+    set(&mut script, "colour", b"green");
+    script.client.add(script.now, "a", "kills", -1).unwrap();
+    server.set_property(clock(&script), "bob", "colour", None).unwrap();
+    script.reconnect();
+    script.welcome(true);
+    script.joined(5, 0, 0, true);
+    exchange(&mut script, &mut server, 5);
+    assert_eq!(server.property("alice", "colour"), Some(&Bytes::from_static(b"green")));
+    assert_eq!(server.counter("kills"), 2);
+    assert_eq!(script.client.replica("a").unwrap().property("bob", "colour"), None);
+}
+
+#[test]
+fn a_new_epoch_gets_what_the_player_owns_and_forgets_the_rest() {
+    let mut old = server();
+    let mut script = Script::in_room();
+    old.set_property(clock(&script), "bob", "colour", Some(Bytes::from_static(b"blue"))).unwrap();
+    set(&mut script, "colour", b"red");
+    script.client.add(script.now, "a", "kills", 3).unwrap();
+    exchange_after_rejoin(&mut script, &mut old, 5);
+    script.cut();
+    let hello = script.hello();
+    assert!(hello.resume.is_some());
+    script.tell(v1::Kind::Welcome, &v1::Welcome { replica: 10, ..welcome(false) });
+    script.sent();
+    let mut new = server();
+    script.joined(6, 0, 0, false);
+    exchange(&mut script, &mut new, 6);
+    assert_eq!(new.property("alice", "colour"), Some(&Bytes::from_static(b"red")));
+    assert_eq!(new.property("bob", "colour"), None);
+    script.client.add(script.now, "a", "kills", 1).unwrap();
+    exchange(&mut script, &mut new, 6);
+    assert_eq!(new.counter("kills"), 4);
+}
+
+/// The walk of the join went nowhere; a resume starts another.
+fn exchange_after_rejoin(script: &mut Script, server: &mut Replica, epoch: u64) {
+    script.cut();
+    script.welcome(true);
+    script.joined(epoch, 10, 0, true);
+    exchange(script, server, epoch);
+}
+
+#[test]
+fn a_refused_clock_is_corrected_and_the_entries_sent_again() {
+    let mut server = server();
+    let mut script = Script::in_room();
+    set(&mut script, "colour", b"red");
+    let mut later = clock(&script);
+    later.wall = Wall(later.wall.0 - 60_000);
+    let refused = script.sent().into_iter().find_map(|message| match message {
+        ToServer::State(state) => Some(state),
+        _ => None,
+    });
+    let refused = refused.expect("the property was sent");
+    assert!(server.merge(later, Some("alice"), &refused.entries).is_err());
+    let answer = v1::State { refused: true, wall_ms: later.wall.0, ..refused };
+    script.tell(v1::Kind::State, &answer);
+    script.sleep(Duration::from_millis(50));
+    let again = script.sent().into_iter().find_map(|message| match message {
+        ToServer::State(state) => Some(state),
+        _ => None,
+    });
+    server.merge(later, Some("alice"), &again.expect("sent again").entries).unwrap();
+    assert_eq!(server.property("alice", "colour").unwrap(), "red");
+}
+
+#[test]
+fn frames_of_state_keep_their_distance() {
+    let mut script = Script::in_room();
+    let mut frames = 0;
+    for i in 0..100u8 {
+        set(&mut script, "colour", if i % 2 == 0 { b"red" } else { b"blue" });
+        frames += script.sent().len();
+        script.sleep(Duration::from_millis(10));
+    }
+    assert!((18..=21).contains(&frames), "{frames} in a second");
+    script.sleep(Duration::from_millis(50));
+    script.sent();
+    let silence = script.client.poll_timeout().map(|deadline| deadline.reason);
+    assert_ne!(silence, Some("output is queued"));
+}
+
+/// What a server has no word of, not even a tombstone, was removed long ago.
+#[test]
+fn a_walk_forgets_what_others_wrote_and_the_server_has_forgotten() {
+    let mut old = server();
+    let mut script = Script::in_room();
+    old.set_property(clock(&script), "bob", "colour", Some(Bytes::from_static(b"blue"))).unwrap();
+    set(&mut script, "colour", b"red");
+    exchange_after_rejoin(&mut script, &mut old, 5);
+    assert!(script.client.replica("a").unwrap().property("bob", "colour").is_some());
+    let mut forgetful = server();
+    exchange_after_rejoin(&mut script, &mut forgetful, 5);
+    assert_eq!(script.client.replica("a").unwrap().property("bob", "colour"), None);
+    assert_eq!(forgetful.property("alice", "colour"), Some(&Bytes::from_static(b"red")));
+}

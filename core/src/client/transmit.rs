@@ -1,0 +1,247 @@
+//! The next frame for the connection, computed from what the client wants when the
+//! connection takes one.
+
+use alloc::string::String;
+
+use bytes::Bytes;
+use prost::Message;
+use skirmish_proto::v1;
+
+use super::link::Fault;
+use super::room::{Phase, Room};
+use super::{Client, State};
+use crate::time::{Deadline, Duration, Instant, Now};
+use crate::wire::seal::Offer;
+use crate::wire::{self, encode};
+
+/// Between two frames of state, over all rooms: changes are gathered meanwhile, and the
+/// server, which closes connections that send many, sees at most 20 a second.
+const STATE_INTERVAL: Duration = Duration::from_millis(50);
+/// Size of a frame of state, about.
+const STATE_BYTES: usize = 16 * 1024;
+/// Longest name and version for the server's logs, in bytes.
+const MAX_AGENT: usize = 64;
+
+/// Kinds of messages that a room takes turns with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Reliable,
+    Latest,
+    State,
+}
+
+const LANES: [Lane; 3] = [Lane::Reliable, Lane::Latest, Lane::State];
+
+/// What a room has to know to send.
+struct Turn<'a> {
+    now: Instant,
+    name: &'a str,
+    player: &'a str,
+    /// Whether another reliable message may be on its way.
+    reliable: bool,
+    /// Whether it is time for state.
+    state: bool,
+    state_bytes: usize,
+}
+
+impl Client {
+    /// The next frame for the connection; `None` if there is nothing to be sent now.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Now) -> Option<Bytes> {
+        self.observe(now);
+        if let Some(frame) = self.farewell.take() {
+            return Some(frame);
+        }
+        let frame = self.next_frame(now.instant)?;
+        match &mut self.link.as_mut()?.seal {
+            None => Some(frame),
+            Some(seal) => match seal.seal(&frame) {
+                Ok(frame) => Some(frame),
+                Err(error) => {
+                    self.give_up(Fault::from(error));
+                    None
+                }
+            },
+        }
+    }
+
+    /// When something may be sent that may not be sent yet.
+    pub(super) fn send_deadline(&self) -> Option<Deadline> {
+        if self.state != State::Connected {
+            return None;
+        }
+        let earliest = |at: Option<Instant>, reason, sofar| {
+            Deadline::earliest(sofar, at.map(|at| Deadline::new(at, reason)))
+        };
+        let mut deadline = None;
+        for room in self.rooms.values() {
+            deadline = earliest(room.not_before(), "a room may be joined", deadline);
+            deadline = earliest(room.outbox.retry_at, "the throttle is over", deadline);
+        }
+        earliest(self.state_at, "state may be sent", deadline)
+    }
+
+    /// Lets go what had to wait.
+    pub(super) fn release(&mut self, now: Instant) {
+        let over = |at: &mut Option<Instant>| {
+            if at.is_some_and(|at| at <= now) {
+                *at = None;
+            }
+        };
+        over(&mut self.state_at);
+        for room in self.rooms.values_mut() {
+            over(&mut room.outbox.retry_at);
+            if let Phase::Wanted { not_before } = &mut room.phase {
+                over(not_before);
+            }
+        }
+    }
+
+    fn next_frame(&mut self, now: Instant) -> Option<Bytes> {
+        let link = self.link.as_mut()?;
+        if !link.greeted {
+            return Some(self.hello());
+        }
+        if !link.welcomed {
+            return None;
+        }
+        if let Some(nonce) = link.pongs.pop_front() {
+            return Some(plain(v1::Kind::Pong, &v1::Pong { nonce }));
+        }
+        if self.state != State::Connected {
+            return None;
+        }
+        self.membership(now).or_else(|| self.application()).or_else(|| self.room_message(now))
+    }
+
+    fn hello(&mut self) -> Bytes {
+        let seal = self.config.seal.then(|| Offer::new(self.rng.bytes(), self.config.pinned));
+        let resume = self.session.as_ref().map(|session| v1::Resume {
+            session: Bytes::copy_from_slice(session.id.as_bytes()),
+            rooms: self
+                .rooms
+                .iter_mut()
+                .filter(|(_, room)| matches!(room.phase, Phase::Member { .. }))
+                .filter_map(|(name, room)| {
+                    let cursor = room.cursor?;
+                    room.awaited = true;
+                    Some(v1::RoomCursor { room: name.clone(), epoch: cursor.epoch, seq: cursor.seq })
+                })
+                .collect(),
+        });
+        let mut agent = self.config.agent.clone();
+        while agent.len() > MAX_AGENT {
+            agent.pop();
+        }
+        let hello = v1::Hello {
+            token: Bytes::new(),
+            resume,
+            seal_key: seal.as_ref().map_or_else(Bytes::new, |seal| Bytes::copy_from_slice(&seal.public())),
+            seal_pinned: seal.is_some() && self.config.pinned.is_some(),
+            accept_zstd: self.config.accept_zstd,
+            agent,
+        };
+        if let Some(link) = &mut self.link {
+            link.greeted = true;
+            link.offer = seal;
+        }
+        plain(v1::Kind::Hello, &hello)
+    }
+
+    /// Leaves before joins, since the server counts the rooms of a session.
+    fn membership(&mut self, now: Instant) -> Option<Bytes> {
+        for (name, room) in &mut self.rooms {
+            if let Phase::Leaving { sent: sent @ false, .. } = &mut room.phase {
+                *sent = true;
+                return Some(plain(v1::Kind::Leave, &v1::Leave { room: name.clone() }));
+            }
+        }
+        let (name, room) = self.rooms.iter_mut().find(|(_, room)| {
+            matches!(room.phase, Phase::Wanted { not_before } if not_before.is_none_or(|at| at <= now))
+        })?;
+        room.phase = Phase::Joining;
+        room.asked = true;
+        Some(plain(v1::Kind::Join, &v1::Join { room: name.clone(), history: room.history }))
+    }
+
+    fn application(&mut self) -> Option<Bytes> {
+        let (type_url, payload) = self.link.as_mut()?.application.pop_front()?;
+        let metadata = v1::Metadata { type_url, ..v1::Metadata::default() };
+        Some(wire::encode_bytes(v1::Kind::Application, &metadata, &payload))
+    }
+
+    /// One frame of the next room that has one: rooms take turns, and within a room the
+    /// kinds of messages do.
+    fn room_message(&mut self, now: Instant) -> Option<Bytes> {
+        let in_flight: usize = self.rooms.values().map(|room| room.outbox.in_flight()).sum();
+        let mut name = self.served.clone();
+        for _ in 0..self.rooms.len() {
+            name = self.next_room(&name)?;
+            let Some(room) = self.rooms.get_mut(&name).filter(|room| room.is_open()) else { continue };
+            let turn = Turn {
+                now,
+                name: &name,
+                player: &self.config.player,
+                reliable: in_flight < self.limits.in_flight,
+                state: self.state_at.is_none_or(|at| at <= now),
+                state_bytes: STATE_BYTES.min(self.limits.frame_bytes / 2),
+            };
+            for (index, lane) in LANES.iter().enumerate().cycle().skip(room.lane).take(LANES.len()) {
+                let frame = match lane {
+                    Lane::Reliable => reliable(room, &turn),
+                    Lane::Latest => latest(room, &turn),
+                    Lane::State => state(room, &turn),
+                };
+                if frame.is_some() {
+                    room.lane = (index + 1) % LANES.len();
+                    if *lane == Lane::State {
+                        self.state_at = Some(now + STATE_INTERVAL);
+                    }
+                    self.served = name;
+                    return frame;
+                }
+            }
+        }
+        None
+    }
+}
+
+fn reliable(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
+    if !turn.reliable {
+        return None;
+    }
+    let (client_seq, message) = room.outbox.send_next(turn.now)?;
+    Some(plain(
+        v1::Kind::Say,
+        &v1::Say {
+            room: String::from(turn.name),
+            client_seq,
+            body: message.body.clone(),
+            type_url: message.type_url.clone(),
+        },
+    ))
+}
+
+fn latest(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
+    let (key, (body, type_url)) = room.latest.pop_first()?;
+    let latest = v1::Latest { room: String::from(turn.name), key, body, type_url, ..v1::Latest::default() };
+    Some(plain(v1::Kind::Latest, &latest))
+}
+
+fn state(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
+    if !turn.state {
+        return None;
+    }
+    let (name, epoch) = (String::from(turn.name), room.epoch());
+    let entries = room.replicated.next_entries(turn.player, turn.state_bytes);
+    if !entries.is_empty() {
+        let state = v1::State { room: name, epoch, entries, ..v1::State::default() };
+        return Some(plain(v1::Kind::State, &state));
+    }
+    let step = room.replicated.next_step()?;
+    Some(plain(v1::Kind::Reconcile, &v1::Reconcile { room: name, epoch, ..step }))
+}
+
+fn plain(kind: v1::Kind, message: &impl Message) -> Bytes {
+    encode(kind, &v1::Metadata::default(), message)
+}

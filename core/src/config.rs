@@ -1,0 +1,236 @@
+//! What a node is told at its start: limits, rates and times.
+//!
+//! Every queue, table and loop of the core is bounded by a number in here.
+
+use crate::time::Duration;
+
+/// Configuration of a node. [`Default`] is fit for production.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Caps of the connection table.
+    pub connections: ConnectionLimits,
+    /// Liveness of connections.
+    pub heartbeat: Heartbeat,
+    /// How fast a connection may send.
+    pub rates: Rates,
+    /// Sessions.
+    pub sessions: SessionLimits,
+    /// Rooms.
+    pub rooms: RoomLimits,
+    /// Frames.
+    pub frames: FrameLimits,
+}
+
+/// Caps of the connection table (row H2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Connections in all.
+    pub total: usize,
+    /// Connections from one address.
+    pub per_address: usize,
+    /// Connections that have not said `Hello` yet.
+    pub unauthenticated: usize,
+    /// From accepting a connection to its `Hello`.
+    pub handshake_timeout: Duration,
+    /// How long a connection that is being closed may take to send what is queued.
+    pub linger: Duration,
+}
+
+/// The heartbeat (row H1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Between two pings. Below the 30 s after which NATs forget a connection.
+    pub interval: Duration,
+    /// Each interval is shortened by a random part of up to this many percent, so that
+    /// connections that came together do not stay together.
+    pub jitter_percent: u8,
+    /// After this many unanswered pings the connection counts as unhealthy.
+    pub unhealthy_after: u8,
+    /// After this many unanswered pings the connection is closed.
+    pub close_after: u8,
+}
+
+/// A token bucket: `per_second` on average, `burst` at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Refill per second.
+    pub per_second: u32,
+    /// Size of the bucket.
+    pub burst: u32,
+}
+
+/// How fast a connection may send, by class. Excess of reliable and latest messages is
+/// throttled and said; of anything else, and of bytes, it closes the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Reliable messages.
+    pub reliable: Rate,
+    /// Latest messages.
+    pub latest: Rate,
+    /// Joins, leaves, state, application messages.
+    pub control: Rate,
+    /// Bytes of all frames.
+    pub bytes: Rate,
+}
+
+/// Sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Sessions in all, with and without a connection.
+    pub total: usize,
+    /// How long a session is kept after its connection is lost.
+    pub ttl: Duration,
+    /// Rooms a session may be in.
+    pub rooms: usize,
+}
+
+/// Rooms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomLimits {
+    /// Rooms in all.
+    pub total: usize,
+    /// Members of a room.
+    pub members: usize,
+    /// Entries in the window of a room's log.
+    pub window_entries: usize,
+    /// Bytes in the window of a room's log.
+    pub window_bytes: usize,
+    /// How long a room gathers messages before it wakes its members; zero wakes them at
+    /// the end of each batch of input.
+    pub flush_interval: Duration,
+    /// Keys of latest messages for each member.
+    pub latest_keys: u32,
+    /// Names of properties and counters for each player.
+    pub state_entries: usize,
+    /// How far ahead of the node's clock a stamp may be.
+    pub clock_bound: Duration,
+    /// How long a removed entry of the state is remembered. Must be longer than
+    /// [`SessionLimits::ttl`]: a replica that was away for longer starts afresh.
+    pub tombstone_horizon: Duration,
+}
+
+/// Frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// Largest frame on the wire, and largest payload after inflating, in bytes.
+    pub frame_bytes: usize,
+    /// Largest body of a message, in bytes.
+    pub body_bytes: usize,
+    /// Payloads from this size on are compressed for whoever accepts it; 0 never.
+    pub compress_from: usize,
+}
+
+/// Why a configuration is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub &'static str);
+
+impl core::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+impl Config {
+    /// Bytes that a frame may need beside the body of its message.
+    pub const FRAME_OVERHEAD: usize = 2048;
+
+    /// The longest that a member can hear nothing of its rooms and still resume: it stops
+    /// reading, misses its heartbeats, is closed, and comes back just in time.
+    #[must_use]
+    pub fn longest_absence(&self) -> Duration {
+        let unheard = self.heartbeat.interval * (u32::from(self.heartbeat.close_after) + 1);
+        self.sessions.ttl + self.connections.linger + unheard
+    }
+
+    /// Checks that the numbers fit each other.
+    ///
+    /// # Errors
+    /// Says which do not, and what they must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(ConfigError(error)) };
+        let Self { connections, heartbeat, rates, sessions, rooms, frames } = self;
+        check(connections.total > 0, "connections.total must be at least 1")?;
+        check(connections.total < u32::MAX as usize, "connections.total must be below 2^32 - 1")?;
+        check(connections.per_address > 0, "connections.per_address must be at least 1")?;
+        check(connections.unauthenticated > 0, "connections.unauthenticated must be at least 1")?;
+        check(!connections.handshake_timeout.is_zero(), "connections.handshake_timeout must not be zero")?;
+        check(!heartbeat.interval.is_zero(), "heartbeat.interval must not be zero")?;
+        check(heartbeat.jitter_percent <= 50, "heartbeat.jitter_percent must be at most 50")?;
+        check(
+            0 < heartbeat.unhealthy_after && heartbeat.unhealthy_after < heartbeat.close_after,
+            "heartbeat.unhealthy_after must be at least 1 and below heartbeat.close_after",
+        )?;
+        for rate in [rates.reliable, rates.latest, rates.control, rates.bytes] {
+            check(
+                rate.per_second > 0 && rate.burst > 0,
+                "every rate must be at least 1 per second, with a burst of at least 1",
+            )?;
+        }
+        check(
+            rates.bytes.burst as usize >= frames.frame_bytes,
+            "rates.bytes.burst must be at least frames.frame_bytes",
+        )?;
+        check(
+            sessions.total > 0 && sessions.rooms > 0,
+            "sessions.total and sessions.rooms must be at least 1",
+        )?;
+        check(rooms.total > 0 && rooms.members > 0, "rooms.total and rooms.members must be at least 1")?;
+        check(
+            rooms.window_entries > 0 && rooms.window_bytes > 0,
+            "the window of a room must hold at least one entry",
+        )?;
+        check(
+            rooms.tombstone_horizon > self.longest_absence(),
+            "rooms.tombstone_horizon must be longer than sessions.ttl + connections.linger + heartbeat.interval * (heartbeat.close_after + 1): whoever resumes must find the tombstones of what was removed while it heard nothing",
+        )?;
+        check(
+            frames.body_bytes + Self::FRAME_OVERHEAD <= frames.frame_bytes,
+            "frames.body_bytes must leave 2048 bytes of frames.frame_bytes for what is around a body",
+        )?;
+        check(
+            rooms.members * 80 + Self::FRAME_OVERHEAD <= frames.frame_bytes,
+            "frames.frame_bytes must have 80 bytes for each of rooms.members, and 2048 more: a snapshot names them all",
+        )
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            connections: ConnectionLimits {
+                total: 18_000,
+                per_address: 256,
+                unauthenticated: 1_024,
+                handshake_timeout: Duration::from_secs(10),
+                linger: Duration::from_secs(5),
+            },
+            heartbeat: Heartbeat {
+                interval: Duration::from_secs(15),
+                jitter_percent: 10,
+                unhealthy_after: 2,
+                close_after: 3,
+            },
+            rates: Rates {
+                reliable: Rate { per_second: 60, burst: 120 },
+                latest: Rate { per_second: 120, burst: 240 },
+                control: Rate { per_second: 30, burst: 100 },
+                bytes: Rate { per_second: 1024 * 1024, burst: 8 * 1024 * 1024 },
+            },
+            sessions: SessionLimits { total: 40_000, ttl: Duration::from_secs(60), rooms: 8 },
+            rooms: RoomLimits {
+                total: 20_000,
+                members: 256,
+                window_entries: 256,
+                window_bytes: 64 * 1024,
+                flush_interval: Duration::ZERO,
+                latest_keys: 8,
+                state_entries: 32,
+                clock_bound: Duration::from_secs(2),
+                tombstone_horizon: Duration::from_secs(600),
+            },
+            frames: FrameLimits { frame_bytes: 64 * 1024, body_bytes: 16 * 1024, compress_from: 1024 },
+        }
+    }
+}

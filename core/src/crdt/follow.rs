@@ -1,0 +1,104 @@
+//! How a client's replica follows its server's, where the two do not simply merge.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use skirmish_proto::v1;
+
+use super::key::KeyBuf;
+use super::{Key, MAX_WALL_MS, Replica, Stamp};
+use crate::time::Now;
+
+/// Where the counts of fresh stamps start after a refusal: above those that a clock at
+/// the same millisecond got to by itself.
+const RESTAMPED: u32 = 1 << 31;
+
+impl Replica {
+    /// Tells the replica what time it is at the server, so that its stamps follow the
+    /// server's clock. For clients.
+    pub fn observe_wall(&mut self, now: Now, server_wall_ms: u64) {
+        self.now = now;
+        self.clock.follow(now, server_wall_ms);
+    }
+
+    /// A server refused entries of `owner` because our clock was ahead. Takes
+    /// `server_wall_ms` as the present, stamps the owner's properties that lie beyond
+    /// `latest_ms` (and beyond all that others wrote) afresh, in their order, and returns
+    /// all entries of the owner, for sending: they may all have been in the batch.
+    ///
+    /// The fresh stamps are the latest that the server takes, because it may have taken
+    /// an older write of the same entry with a stamp up to that.
+    pub fn restamp(
+        &mut self,
+        now: Now,
+        owner: &str,
+        server_wall_ms: u64,
+        latest_ms: u64,
+    ) -> Vec<v1::StateEntry> {
+        self.now = now;
+        let latest_ms = latest_ms.clamp(server_wall_ms, MAX_WALL_MS);
+        let others = self.properties.iter_writes().filter(|(key, ..)| key.parts().owner != owner);
+        let presence = self.presence.as_map().iter_writes().map(|(_, stamp, _)| stamp);
+        let mut known = others.map(|(_, stamp, _)| stamp).chain(presence).max().unwrap_or_default();
+        known = known.max(Stamp { wall_ms: latest_ms, count: RESTAMPED, replica: 0 });
+        let edge = known.wall_ms;
+        let keys: Vec<Key> = self.keys_of(v1::Domain::Property, owner).cloned().collect();
+        let mut beyond = Vec::new();
+        for key in &keys {
+            match self.properties.write(key.as_bytes()) {
+                Some((stamp, _)) if stamp.wall_ms > edge => beyond.push((stamp, key.clone())),
+                Some((stamp, _)) => known = known.max(stamp),
+                None => {}
+            }
+        }
+        self.clock.turn_back(now, server_wall_ms, known);
+        beyond.sort();
+        for (_, key) in beyond {
+            let parts = key.parts();
+            let value = self.properties.get(key.as_bytes()).cloned();
+            if let Ok(key) = KeyBuf::property(parts.owner, parts.name) {
+                let stamp = self.clock.tick(now);
+                self.write_property(&key, stamp, value, true);
+            }
+        }
+        let counters = self.keys_of(v1::Domain::Counter, owner);
+        keys.iter().chain(counters).filter_map(|key| self.entry(key)).collect()
+    }
+
+    /// Forgets stamped entries of others in these buckets that the server does not have:
+    /// `heard` are the keys of all entries that it sent since it was asked for them. For
+    /// clients, whose server is where what others write comes from: what it has no word of,
+    /// not even a tombstone, was removed so long ago that it forgot. Returns whether
+    /// there were any.
+    pub(crate) fn forget_unheard(&mut self, leaves: &[u32], heard: &BTreeSet<Key>, owner: &str) -> bool {
+        let mut unheard = Vec::new();
+        for bucket in leaves.iter().filter_map(|leaf| u8::try_from(*leaf).ok()) {
+            let first = (bucket, Key::from(&[][..]));
+            let keys = self.buckets.range(first..).take_while(|(other, _)| *other == bucket);
+            unheard.extend(
+                keys.map(|(_, key)| key)
+                    .filter(|key| {
+                        let parts = key.parts();
+                        let own = parts.owner == owner && parts.domain == v1::Domain::Property;
+                        parts.domain != v1::Domain::Counter && !own && !heard.contains(*key)
+                    })
+                    .cloned(),
+            );
+        }
+        for key in &unheard {
+            self.evict(key);
+        }
+        !unheard.is_empty()
+    }
+
+    /// Gives up entries that a server has no place for. Nobody else has them.
+    pub(crate) fn give_up(&mut self, entries: &[v1::StateEntry]) {
+        for entry in entries {
+            let Some(key) = Key::of(entry) else { continue };
+            // What was written since is another entry, with an answer of its own.
+            if self.entry(&key).as_ref() == Some(entry) {
+                self.evict(&key);
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Hybrid logical clocks.
+//!
+//! A stamp is close to the wall clock, and later than every stamp that its maker had
+//! seen, whatever the wall clock does. So "the last writer wins" means about what
+//! players think it means, and an answer always beats what it answers.
+
+use skirmish_proto::v1;
+
+use crate::time::{Duration, Now};
+
+/// Latest time that a stamp can name (Unix time in ms; the year 10889). Beyond it an
+/// entry is malformed, so that no stamp can exhaust the clocks.
+pub const MAX_WALL_MS: u64 = 1 << 48;
+
+/// When and by whom something was written. Totally ordered, by the fields in their
+/// order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// Unix time in milliseconds, at least that of every stamp the writer had seen.
+    pub wall_ms: u64,
+    /// Tells apart what was written within the same `wall_ms`.
+    pub count: u32,
+    /// The writer.
+    pub replica: u64,
+}
+
+impl Stamp {
+    /// The time part as one number, for [`super::Version`].
+    pub(super) fn as_u128(self) -> u128 {
+        u128::from(self.wall_ms) << 32 | u128::from(self.count)
+    }
+}
+
+impl From<Stamp> for v1::Stamp {
+    fn from(stamp: Stamp) -> Self {
+        Self { wall_ms: stamp.wall_ms, count: stamp.count, replica: stamp.replica }
+    }
+}
+
+impl From<v1::Stamp> for Stamp {
+    fn from(stamp: v1::Stamp) -> Self {
+        Self { wall_ms: stamp.wall_ms, count: stamp.count, replica: stamp.replica }
+    }
+}
+
+/// A stamp was more than the clock bound ahead of the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooFarAhead;
+
+/// A hybrid logical clock. Its stamps only grow, until [`Self::turn_back`].
+#[derive(Clone, Debug)]
+pub struct Hlc {
+    replica: u64,
+    bound_ms: u64,
+    /// The latest stamp made or observed.
+    last: Stamp,
+    /// The highest reading of the own wall clock. Stamps are bounded against this and
+    /// not against `last`: else every stamp that is a little ahead, and accepted, would
+    /// let the next one be ahead a little more. And not against the reading of the
+    /// moment: a clock that was set back would refuse what was written before.
+    highest_ms: u64,
+    /// What to add to the own wall clock to get the one that is followed.
+    offset_ms: i64,
+}
+
+impl Hlc {
+    /// The clock of `replica`, which refuses stamps more than `bound` ahead of it.
+    #[must_use]
+    pub fn new(replica: u64, bound: Duration) -> Self {
+        Self { replica, bound_ms: millis(bound), last: Stamp::default(), highest_ms: 0, offset_ms: 0 }
+    }
+
+    /// The replica that the stamps name.
+    #[must_use]
+    pub const fn replica(&self) -> u64 {
+        self.replica
+    }
+
+    /// The wall clock, corrected by [`Self::follow`]: Unix time in milliseconds.
+    #[must_use]
+    pub fn wall_ms(&self, now: Now) -> u64 {
+        now.wall.0.saturating_add_signed(self.offset_ms).min(MAX_WALL_MS)
+    }
+
+    /// A stamp for a write of our own, later than all that were made or observed.
+    pub fn tick(&mut self, now: Now) -> Stamp {
+        let wall_ms = self.read(now);
+        let (wall_ms, count) = if wall_ms > self.last.wall_ms {
+            (wall_ms, 0)
+        } else if let Some(count) = self.last.count.checked_add(1) {
+            (self.last.wall_ms, count)
+        } else {
+            (self.last.wall_ms + 1, 0)
+        };
+        self.last = Stamp { wall_ms, count, replica: self.replica };
+        self.last
+    }
+
+    /// Whether a stamp is believable.
+    ///
+    /// # Errors
+    /// If it is more than the bound ahead of the highest reading of our wall clock.
+    pub fn check(&mut self, now: Now, stamp: Stamp) -> Result<(), TooFarAhead> {
+        self.read(now);
+        if stamp.wall_ms > self.highest_ms.saturating_add(self.bound_ms) { Err(TooFarAhead) } else { Ok(()) }
+    }
+
+    /// Takes note of a stamp made elsewhere: ours will be later.
+    pub fn observe(&mut self, stamp: Stamp) {
+        self.last = self.last.max(stamp);
+    }
+
+    /// Follows another wall clock, which shows `wall_ms` now. Stamps do not go back.
+    pub fn follow(&mut self, now: Now, wall_ms: u64) {
+        let difference = i128::from(wall_ms.min(MAX_WALL_MS)) - i128::from(now.wall.0);
+        self.offset_ms = i64::try_from(difference).unwrap_or(i64::MIN);
+        self.highest_ms = wall_ms.min(MAX_WALL_MS);
+    }
+
+    /// Turns the clock back to `wall_ms`, but not to before `known`. For a replica whose
+    /// clock was ahead and whose stamps of that time nobody accepted.
+    pub fn turn_back(&mut self, now: Now, wall_ms: u64, known: Stamp) {
+        self.follow(now, wall_ms);
+        self.last = known;
+    }
+
+    /// The highest reading of the own wall clock, and the latest stamp that is believed.
+    pub fn believes(&mut self, now: Now) -> (u64, u64) {
+        self.read(now);
+        (self.highest_ms, self.highest_ms.saturating_add(self.bound_ms).min(MAX_WALL_MS))
+    }
+
+    fn read(&mut self, now: Now) -> u64 {
+        let wall_ms = self.wall_ms(now);
+        self.highest_ms = self.highest_ms.max(wall_ms);
+        wall_ms
+    }
+}
+
+/// Whole milliseconds, as far as they fit.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::{Instant, Wall};
+
+    fn at(ms: u64) -> Now {
+        Now { instant: Instant::from_micros(ms * 1000), wall: Wall(ms) }
+    }
+
+    fn clock() -> Hlc {
+        Hlc::new(7, Duration::from_secs(2))
+    }
+
+    #[test]
+    fn stamps_grow_when_the_wall_clock_stands_or_goes_back() {
+        let mut clock = clock();
+        let stamps = [1000, 1000, 400, 1001].map(|ms| clock.tick(at(ms)));
+        assert!(stamps.is_sorted_by(|a, b| a < b), "{stamps:?}");
+        assert_eq!((stamps[3].wall_ms, stamps[3].count), (1001, 0));
+    }
+
+    #[test]
+    fn a_stamp_is_later_than_what_was_observed() {
+        let mut clock = clock();
+        let remote = Stamp { wall_ms: 2500, count: 9, replica: 99 };
+        clock.observe(remote);
+        assert!(clock.tick(at(1000)) > remote);
+    }
+
+    #[test]
+    fn a_full_count_carries_into_the_time() {
+        let mut clock = clock();
+        clock.observe(Stamp { wall_ms: 5000, count: u32::MAX, replica: 9 });
+        assert_eq!(clock.tick(at(1000)), Stamp { wall_ms: 5001, count: 0, replica: 7 });
+    }
+
+    #[test]
+    fn accepted_stamps_do_not_stretch_the_bound() {
+        let mut clock = clock();
+        let edge = Stamp { wall_ms: 3000, count: 0, replica: 9 };
+        assert_eq!(clock.check(at(1000), edge), Ok(()));
+        clock.observe(edge);
+        assert!(clock.tick(at(1000)) > edge);
+        assert_eq!(clock.check(at(1000), Stamp { wall_ms: 3001, ..edge }), Err(TooFarAhead));
+        assert_eq!(clock.check(at(1001), Stamp { wall_ms: 3001, ..edge }), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_set_back_still_takes_what_it_took_before() {
+        let mut clock = clock();
+        clock.tick(at(10_000));
+        assert_eq!(clock.check(at(1000), Stamp { wall_ms: 10_000, count: 3, replica: 9 }), Ok(()));
+    }
+
+    #[test]
+    fn follows_another_clock() {
+        for server in [500, 90_000] {
+            let mut clock = clock();
+            clock.follow(at(1000), server);
+            assert_eq!(clock.wall_ms(at(1010)), server + 10);
+            assert_eq!(clock.tick(at(1010)).wall_ms, server + 10);
+        }
+    }
+}

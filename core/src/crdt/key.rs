@@ -1,0 +1,157 @@
+//! Names of entries, in the canonical encoding that the Merkle tree hashes.
+
+use alloc::sync::Arc;
+use core::borrow::Borrow;
+
+use skirmish_proto::v1;
+
+use super::StateError;
+
+/// Longest owner, and longest name of an entry, in bytes.
+pub const MAX_NAME: usize = 64;
+
+/// The canonical encoding of an entry's name: the domain (1 byte, the number in
+/// `state.proto`), the length of the owner (1 byte), the owner, the name, and, for a
+/// counter's share, its replica (8 bytes, big-endian).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key(Arc<[u8]>);
+
+impl From<&[u8]> for Key {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Key {
+    /// The key of an entry from the wire; `None` if it has a name that is not one.
+    pub(crate) fn of(entry: &v1::StateEntry) -> Option<Self> {
+        KeyBuf::of(entry).ok().map(|key| Self::from(key.as_bytes()))
+    }
+
+    pub(super) fn parts(&self) -> Parts<'_> {
+        Parts::of(&self.0)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A key on the stack, for looking entries up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeyBuf {
+    bytes: [u8; Self::MAX],
+    len: usize,
+}
+
+impl KeyBuf {
+    const MAX: usize = 2 + 2 * MAX_NAME + 8;
+
+    pub(super) fn presence(player: &str) -> Result<Self, StateError> {
+        Self::new(v1::Domain::Presence, player, "")
+    }
+
+    pub(super) fn property(owner: &str, name: &str) -> Result<Self, StateError> {
+        Self::new(v1::Domain::Property, owner, name)
+    }
+
+    pub(super) fn share(owner: &str, name: &str, replica: u64) -> Result<Self, StateError> {
+        let mut key = Self::new(v1::Domain::Counter, owner, name)?;
+        key.push(&replica.to_be_bytes());
+        Ok(key)
+    }
+
+    pub(super) fn of(entry: &v1::StateEntry) -> Result<Self, StateError> {
+        match entry.domain() {
+            v1::Domain::Presence if entry.name.is_empty() => Self::presence(&entry.owner),
+            v1::Domain::Property => Self::property(&entry.owner, &entry.name),
+            v1::Domain::Counter => Self::share(&entry.owner, &entry.name, entry.replica),
+            v1::Domain::Presence | v1::Domain::Unspecified => Err(StateError::Malformed),
+        }
+    }
+
+    /// What the keys of everything that `owner` has in a domain start with. Such keys
+    /// are next to each other in their order.
+    pub(super) fn owner(domain: v1::Domain, owner: &str) -> Result<Self, StateError> {
+        Self::new(domain, owner, "")
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn new(domain: v1::Domain, owner: &str, name: &str) -> Result<Self, StateError> {
+        if owner.is_empty() || owner.len() > MAX_NAME || name.len() > MAX_NAME {
+            return Err(StateError::Malformed);
+        }
+        let mut key = Self { bytes: [0; Self::MAX], len: 0 };
+        // Both fit: domains are small, and the owner's length was just checked.
+        key.push(&[domain as u8, owner.len() as u8]);
+        key.push(owner.as_bytes());
+        key.push(name.as_bytes());
+        Ok(key)
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+}
+
+/// What a key says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) domain: v1::Domain,
+    pub(super) owner: &'a str,
+    pub(super) name: &'a str,
+    /// 0 if it is no share.
+    pub(super) replica: u64,
+}
+
+impl<'a> Parts<'a> {
+    /// Of a key; the key of a whole counter is that of a share without its replica, so
+    /// it must not come here.
+    pub(super) fn of(key: &'a [u8]) -> Self {
+        let domain = key.first().map_or(0, |&domain| i32::from(domain));
+        let domain = v1::Domain::try_from(domain).unwrap_or_default();
+        let (key, replica) = match (domain, key.split_last_chunk::<8>()) {
+            (v1::Domain::Counter, Some((rest, replica))) => (rest, u64::from_be_bytes(*replica)),
+            _ => (key, 0),
+        };
+        let (owner, name) = owner_and_name(key);
+        Self { domain, owner, name, replica }
+    }
+}
+
+/// Owner and name of a key without replica.
+pub(super) fn owner_and_name(key: &[u8]) -> (&str, &str) {
+    let text = |bytes| core::str::from_utf8(bytes).unwrap_or_default();
+    match key {
+        [_, len, rest @ ..] => {
+            let (owner, name) = rest.split_at(rest.len().min(usize::from(*len)));
+            (text(owner), text(name))
+        }
+        _ => ("", ""),
+    }
+}
+
+/// Whether an entry has what its domain asks for, and nothing else.
+pub(super) fn check_form(entry: &v1::StateEntry) -> Result<(), StateError> {
+    let stamp_is_sound = entry.stamp.as_ref().is_some_and(|stamp| stamp.wall_ms <= super::MAX_WALL_MS);
+    let sound = match entry.domain() {
+        v1::Domain::Presence => stamp_is_sound && entry.value.is_empty(),
+        v1::Domain::Property => {
+            let longest = if entry.removed { 0 } else { super::MAX_VALUE };
+            stamp_is_sound && entry.value.len() <= longest
+        }
+        v1::Domain::Counter => entry.stamp.is_none() && !entry.removed && entry.value.is_empty(),
+        v1::Domain::Unspecified => false,
+    };
+    if sound { Ok(()) } else { Err(StateError::Malformed) }
+}

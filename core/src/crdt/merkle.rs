@@ -1,0 +1,104 @@
+//! The hash tree by which two replicas find where they differ.
+//!
+//! # What a client in another language has to do
+//!
+//! `H(s, x)` is XXH3, 64 bits, of the bytes `x` with the seed `s`. Numbers are
+//! big-endian.
+//!
+//! * **Key** of an entry: domain (1 byte), length of the owner (1 byte), owner, name;
+//!   for a counter also the replica (8 bytes). `k = H(0, key)`.
+//! * **Bucket**, that is, index of the leaf: the top 8 bits of `k`. The inner node above
+//!   it has the top 4 bits as its index.
+//! * **Hash of an entry** that has a stamp:
+//!   `H(H(k, wall_ms (8) || count (4) || replica (8)), value)`, presence having an empty
+//!   value; of a counter's share: `H(k, plus (8) || minus (8))`. A tombstone has none.
+//! * **Leaf**: the sum, modulo 2^64, of the hashes of the entries in its bucket; so it is
+//!   0 for an empty one, entries may be taken in any order, and a change costs one
+//!   subtraction and one addition.
+//! * **Inner node**: `H(0, the hashes of its 16 leaves (8 each), in order)`.
+//! * **Root**: `H(0, the hashes of the 16 inner nodes (8 each), in order)`.
+//!
+//! Tombstones are left out so that the tree compares what can be seen, and collecting
+//! tombstones does not change it (see [`super::tombstone`]). An entry here and its
+//! tombstone there do differ, and are found.
+//!
+//! The hash is not a cryptographic one: who writes entries can make them collide, but
+//! only its own, and only to hide its own writes.
+
+use alloc::collections::BTreeMap;
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::{Share, Stamp};
+
+/// Nodes below each node.
+pub const FAN_OUT: usize = 16;
+/// Leaves of the tree, and buckets that keys fall into.
+pub const LEAVES: usize = FAN_OUT * FAN_OUT;
+
+/// The tree. Only leaves are stored, and only those that are not 0; the 17 nodes above
+/// are computed when they are asked for (2 KiB to hash), which is rare.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Merkle {
+    leaves: BTreeMap<u8, u64>,
+}
+
+impl Merkle {
+    /// An entry's hash changed; 0 stands for none.
+    pub(super) fn change(&mut self, bucket: u8, from: u64, to: u64) {
+        let leaf = self.leaves.entry(bucket).or_insert(0);
+        *leaf = leaf.wrapping_sub(from).wrapping_add(to);
+        if *leaf == 0 {
+            self.leaves.remove(&bucket);
+        }
+    }
+
+    pub(super) fn root(&self) -> u64 {
+        combine(core::array::from_fn(|index| self.inner(index)))
+    }
+
+    /// A node of level 1; `index` is below [`FAN_OUT`].
+    pub(super) fn inner(&self, index: usize) -> u64 {
+        combine(core::array::from_fn(|child| self.leaf(index * FAN_OUT + child)))
+    }
+
+    /// A node of level 2; 0 beyond [`LEAVES`].
+    pub(super) fn leaf(&self, index: usize) -> u64 {
+        u8::try_from(index).ok().and_then(|index| self.leaves.get(&index).copied()).unwrap_or(0)
+    }
+}
+
+/// The hash of a key.
+pub(super) fn key_hash(key: &[u8]) -> u64 {
+    xxh3_64(key)
+}
+
+/// Where a key with this hash belongs.
+pub(super) const fn bucket(key_hash: u64) -> u8 {
+    (key_hash >> 56) as u8
+}
+
+/// The hash of an entry with a stamp.
+pub(super) fn stamped_hash(key_hash: u64, stamp: Stamp, value: &[u8]) -> u64 {
+    let mut bytes = [0; 20];
+    bytes[..8].copy_from_slice(&stamp.wall_ms.to_be_bytes());
+    bytes[8..12].copy_from_slice(&stamp.count.to_be_bytes());
+    bytes[12..].copy_from_slice(&stamp.replica.to_be_bytes());
+    xxh3_64_with_seed(value, xxh3_64_with_seed(&bytes, key_hash))
+}
+
+/// The hash of a counter's share.
+pub(super) fn share_hash(key_hash: u64, share: Share) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&share.plus.to_be_bytes());
+    bytes[8..].copy_from_slice(&share.minus.to_be_bytes());
+    xxh3_64_with_seed(&bytes, key_hash)
+}
+
+fn combine(children: [u64; FAN_OUT]) -> u64 {
+    let mut bytes = [0; FAN_OUT * 8];
+    for (place, child) in bytes.chunks_exact_mut(8).zip(children) {
+        place.copy_from_slice(&child.to_be_bytes());
+    }
+    xxh3_64(&bytes)
+}

@@ -1,0 +1,165 @@
+//! Liveness of a connection (row H1): who does not answer pings is gone.
+
+use crate::config;
+use crate::rng::Rng;
+use crate::time::{Duration, Instant};
+
+/// The heartbeat of one connection.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    due: Instant,
+    sent: Instant,
+    nonce: u64,
+    waiting: bool,
+    missed: u8,
+    rtt_us: u32,
+}
+
+/// What to do when a heartbeat is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    /// It is not due yet.
+    Early,
+    /// Send a ping with this nonce.
+    Ping {
+        /// Comes back in the pong.
+        nonce: u64,
+        /// The connection has just become unhealthy.
+        unhealthy: bool,
+    },
+    /// Too many were missed: close the connection.
+    Dead,
+}
+
+impl Heartbeat {
+    /// A heartbeat whose first ping is due one jittered interval from now.
+    #[must_use]
+    pub fn new(config: &config::Heartbeat, now: Instant, rng: &mut Rng) -> Self {
+        Self { due: now + jittered(config, rng), sent: now, nonce: 0, waiting: false, missed: 0, rtt_us: 0 }
+    }
+
+    /// When the next ping is due.
+    #[must_use]
+    pub const fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Pings in a row that were not answered within their interval.
+    #[must_use]
+    pub const fn missed(&self) -> u8 {
+        self.missed
+    }
+
+    /// The smoothed round trip (RFC 6298, alpha 1/8); `None` before the first pong.
+    #[must_use]
+    pub const fn rtt(&self) -> Option<Duration> {
+        if self.rtt_us == 0 { None } else { Some(Duration::from_micros(self.rtt_us as u64)) }
+    }
+
+    /// The time of a ping may have come.
+    pub fn handle_timeout(&mut self, config: &config::Heartbeat, now: Instant, rng: &mut Rng) -> Beat {
+        if now < self.due {
+            return Beat::Early;
+        }
+        if self.waiting {
+            self.missed = self.missed.saturating_add(1);
+            if self.missed >= config.close_after {
+                return Beat::Dead;
+            }
+        }
+        let unhealthy = self.waiting && self.missed == config.unhealthy_after;
+        self.nonce += 1;
+        self.waiting = true;
+        self.sent = now;
+        self.due = now + jittered(config, rng);
+        Beat::Ping { nonce: self.nonce, unhealthy }
+    }
+
+    /// Any frame came: the peer lives. Returns whether the connection had been unhealthy.
+    pub fn handle_frame(&mut self, config: &config::Heartbeat) -> bool {
+        let was_unhealthy = self.missed >= config.unhealthy_after;
+        self.missed = 0;
+        was_unhealthy
+    }
+
+    /// A pong came. One that answers an older ping, or none, says nothing about the
+    /// round trip.
+    pub fn handle_pong(&mut self, now: Instant, nonce: u64) {
+        if !self.waiting || nonce != self.nonce {
+            return;
+        }
+        self.waiting = false;
+        let sample = u32::try_from(now.since(self.sent).as_micros()).unwrap_or(u32::MAX).max(1);
+        self.rtt_us =
+            if self.rtt_us == 0 { sample } else { self.rtt_us - self.rtt_us / 8 + sample / 8 }.max(1);
+    }
+}
+
+fn jittered(config: &config::Heartbeat, rng: &mut Rng) -> Duration {
+    let most = config.interval * u32::from(config.jitter_percent) / 100;
+    config.interval - rng.duration(Duration::ZERO..=most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn closes_after_three_misses_and_warns_after_two() {
+        let config = Config::default().heartbeat;
+        let mut rng = Rng::new([1; 32]);
+        let mut heartbeat = Heartbeat::new(&config, Instant::ZERO, &mut rng);
+        let mut beats = [Beat::Early; 4];
+        for beat in &mut beats {
+            *beat = heartbeat.handle_timeout(&config, heartbeat.due(), &mut rng);
+        }
+        assert_eq!(
+            beats,
+            [
+                Beat::Ping { nonce: 1, unhealthy: false },
+                Beat::Ping { nonce: 2, unhealthy: false },
+                Beat::Ping { nonce: 3, unhealthy: true },
+                Beat::Dead,
+            ]
+        );
+    }
+
+    #[test]
+    fn an_answer_clears_the_misses_and_measures() {
+        let config = Config::default().heartbeat;
+        let mut rng = Rng::new([1; 32]);
+        let mut heartbeat = Heartbeat::new(&config, Instant::ZERO, &mut rng);
+        for _ in 0..100 {
+            let due = heartbeat.due();
+            let Beat::Ping { nonce, .. } = heartbeat.handle_timeout(&config, due, &mut rng) else {
+                panic!("a peer that answers is never dead")
+            };
+            let then = due + Duration::from_millis(40);
+            heartbeat.handle_frame(&config);
+            heartbeat.handle_pong(then, nonce);
+        }
+        assert_eq!(heartbeat.rtt().unwrap().as_millis(), 40);
+    }
+
+    #[test]
+    fn stays_within_the_interval_and_its_jitter() {
+        let config = Config::default().heartbeat;
+        let mut rng = Rng::new([2; 32]);
+        for _ in 0..1000 {
+            let wait = jittered(&config, &mut rng);
+            assert!(wait <= config.interval && wait >= config.interval * 9 / 10);
+        }
+    }
+
+    #[test]
+    fn a_spurious_timeout_changes_nothing() {
+        let config = Config::default().heartbeat;
+        let mut rng = Rng::new([1; 32]);
+        let mut heartbeat = Heartbeat::new(&config, Instant::ZERO, &mut rng);
+        for _ in 0..10 {
+            assert_eq!(heartbeat.handle_timeout(&config, Instant::ZERO, &mut rng), Beat::Early);
+        }
+        assert_eq!(heartbeat.missed(), 0);
+    }
+}

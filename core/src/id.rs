@@ -1,0 +1,157 @@
+//! Names and numbers that identify things.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::fmt;
+
+use subtle::ConstantTimeEq as _;
+
+/// Longest name of a player or a room, in bytes.
+pub const MAX_NAME: usize = 64;
+
+/// Why a text is not a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameError {
+    /// It is empty.
+    Empty,
+    /// It is longer than [`MAX_NAME`] bytes.
+    TooLong,
+    /// It has a character that is none of `A-Z a-z 0-9 . _ : -`.
+    BadCharacter,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the name is empty",
+            Self::TooLong => "the name is longer than 64 bytes",
+            Self::BadCharacter => "the name has a character other than A-Z a-z 0-9 . _ : -",
+        })
+    }
+}
+
+impl core::error::Error for NameError {}
+
+/// A valid name: 1 to [`MAX_NAME`] bytes of `A-Z a-z 0-9 . _ : -`. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// If it is empty, too long, or has a character that names do not have.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        if name.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if name.len() > MAX_NAME {
+            return Err(NameError::TooLong);
+        }
+        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-')) {
+            return Err(NameError::BadCharacter);
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        Self::from(name.as_str())
+    }
+}
+
+/// A connection of a node. Never used twice, so that a late event of a closed
+/// connection cannot reach the one that has its place now.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+impl ConnId {
+    /// The connection's place in the node's table: small and dense, and reused after
+    /// the connection is gone. For indexing tables that are kept beside the node.
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        self.slot as usize
+    }
+}
+
+impl fmt::Debug for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "conn{}.{}", self.slot, self.generation)
+    }
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A session's identifier: 16 unguessable bytes. Whoever has it (and the player's
+/// token) can resume the session, so it is never logged and compares in constant time.
+#[derive(Clone, Copy)]
+pub struct SessionId(pub(crate) [u8; 16]);
+
+impl SessionId {
+    /// An identifier from the wire; `None` if it is not 16 bytes long.
+    #[must_use]
+    pub fn from_wire(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The bytes, for the wire.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl PartialEq for SessionId {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for SessionId {}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(..)")
+    }
+}
+
+/// A network address that caps are counted for: an IPv6 address, or an IPv4 address
+/// mapped into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(pub [u8; 16]);
+
+/// An entry's place in a room's log: the life of the room, and the entry's number in
+/// it, from 1. Ordered, and names one entry for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cursor {
+    /// Which life of the room.
+    pub epoch: u64,
+    /// Which entry of it; 0 is before the first.
+    pub seq: u64,
+}

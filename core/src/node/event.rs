@@ -1,0 +1,213 @@
+//! What a node tells its driver.
+
+use alloc::string::String;
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use crate::id::{ConnId, Name};
+
+/// Why a connection is refused before there is any state for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node has as many connections as it may.
+    Full,
+    /// The address has as many connections as it may.
+    AddressFull,
+    /// Too many connections have not said `Hello` yet.
+    TooManyUnauthenticated,
+    /// The node is about to stop.
+    Draining,
+}
+
+impl core::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the server is full",
+            Self::AddressFull => "too many connections from this address",
+            Self::TooManyUnauthenticated => "too many connections are waiting to authenticate",
+            Self::Draining => "the server is about to stop",
+        })
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+/// The trace that a connection belongs to (row T1), as W3C Trace Context has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// Names the trace; all zeros for none.
+    pub trace_id: [u8; 16],
+    /// Names the span that is the parent of what happens here.
+    pub span_id: [u8; 8],
+    /// Bit 0: sampled.
+    pub flags: u8,
+}
+
+/// Whom the upgrade's token named.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The player.
+    pub player: Name,
+    /// The token itself: if `Hello` has one, it must be the same.
+    pub token: Bytes,
+    /// The trace that the upgrade named, or a fresh one.
+    pub trace: Trace,
+}
+
+/// What the driver must do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Ask `poll_transmit` for this connection until it has nothing or the socket is full.
+    Wake(ConnId),
+    /// Send what `poll_transmit` still has, close the connection, and call
+    /// `handle_closed`. Its input is ignored from now on.
+    Close(ConnId, v1::Reason),
+    /// Drop the connection at once: it did not let itself be closed, and the node has
+    /// forgotten it.
+    Abort(ConnId),
+    /// Tell whoever wants to know.
+    Event(Event),
+}
+
+/// What happened: for logs, metrics, the audit, and the application.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A player has a new session.
+    SessionOpened {
+        /// Its connection.
+        conn: ConnId,
+        /// Its player.
+        player: Name,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// A session has a new connection.
+    SessionResumed {
+        /// The new connection.
+        conn: ConnId,
+        /// The session's player.
+        player: Name,
+        /// Its new epoch.
+        epoch: u64,
+    },
+    /// A session is gone, and its memberships with it. `REASON_UNSPECIFIED` if it
+    /// was without a connection for too long.
+    SessionEnded {
+        /// Its player.
+        player: Name,
+        /// Why.
+        reason: v1::Reason,
+    },
+    /// A session has lost its connection; it is kept for a while.
+    ConnectionLost {
+        /// The connection.
+        conn: ConnId,
+        /// The session's player.
+        player: Name,
+        /// The trace that the connection belonged to; the node has forgotten it.
+        trace: Trace,
+    },
+    /// A connection misses heartbeats.
+    Unhealthy {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// A peer broke the protocol or its limits; its connection is being closed.
+    Misbehaved {
+        /// The connection.
+        conn: ConnId,
+        /// How.
+        what: String,
+    },
+    /// A room was made.
+    RoomOpened {
+        /// Its name.
+        room: Name,
+        /// Which life of it this is.
+        epoch: u64,
+    },
+    /// The last member left a room, and it is gone.
+    RoomClosed {
+        /// Its name.
+        room: Name,
+        /// Which life of it this was.
+        epoch: u64,
+    },
+    /// A message for the application, to be answered with [`Node::send`](super::Node::send).
+    Application {
+        /// The sender's connection.
+        conn: ConnId,
+        /// The sender.
+        player: Name,
+        /// What the payload is.
+        type_url: String,
+        /// The message.
+        payload: Bytes,
+        /// The trace it belongs to.
+        trace: Trace,
+    },
+}
+
+/// Gauges, and counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Gauge: connections of every phase.
+    pub connections: usize,
+    /// Gauge: connections without a session yet.
+    pub unauthenticated: usize,
+    /// Gauge: connections that are being closed.
+    pub closing: usize,
+    /// Gauge: connections that miss heartbeats.
+    pub unhealthy: usize,
+    /// Gauge: sessions.
+    pub sessions: usize,
+    /// Gauge: sessions without a connection.
+    pub detached: usize,
+    /// Gauge: rooms.
+    pub rooms: usize,
+    /// Gauge: memberships.
+    pub members: usize,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused for a cap.
+    pub refused: u64,
+    /// Frames taken.
+    pub frames_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Frames handed out.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Reliable messages appended.
+    pub entries: u64,
+    /// Entries handed out, one for each member.
+    pub deliveries: u64,
+    /// Snapshots for members that fell out of a window.
+    pub snapshots: u64,
+    /// Latest messages taken.
+    pub latest: u64,
+    /// Latest messages that replaced one.
+    pub conflated: u64,
+    /// Messages not taken for their rate.
+    pub throttled: u64,
+    /// Reliable messages that came again.
+    pub duplicates: u64,
+    /// Connections closed because a newer one of the player came.
+    pub takeovers: u64,
+    /// Sessions resumed.
+    pub resumes: u64,
+    /// Sessions that ended because nobody resumed them.
+    pub expiries: u64,
+    /// Connections closed for breaking the protocol.
+    pub protocol_errors: u64,
+    /// Connections closed for missing heartbeats.
+    pub heartbeat_timeouts: u64,
+    /// Connections closed for not saying `Hello` in time.
+    pub handshake_timeouts: u64,
+    /// Writes to a room's state that were refused for their clock.
+    pub clock_refusals: u64,
+    /// Writes to a room's state that found it full.
+    pub state_full: u64,
+}

@@ -1,0 +1,450 @@
+//! What comes in: a frame to its session and its room.
+
+use alloc::boxed::Box;
+use alloc::string::{String, ToString as _};
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+use subtle::ConstantTimeEq as _;
+
+use super::{Event, Node, Trace};
+use crate::connection::{Connection, Phase};
+use crate::crdt::{self, ReconcileAnswer, StateError};
+use crate::id::{ConnId, SessionId};
+use crate::plant::Plant;
+use crate::room::Said;
+use crate::session::{Membership, SessionKey, Throttle};
+use crate::slab::Key;
+use crate::time::{Duration, Now};
+use crate::wire::{self, Frame, ToServer, WireError, seal};
+
+/// Longest name of a message, in bytes.
+pub(super) const MAX_TYPE_URL: usize = 256;
+
+/// Longest name of a client, in bytes.
+const MAX_AGENT: usize = 64;
+
+/// How often a sender of latest messages is told that some were dropped.
+const LATEST_THROTTLE: Duration = Duration::from_secs(1);
+
+impl Node {
+    pub(super) fn take_frame(&mut self, now: Now, key: Key, bytes: Bytes) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let fenced = connection.is_closing() && !self.planted.is(Plant::OldConnectionWrites);
+        if fenced || matches!(connection.phase, Phase::Upgrading { .. }) {
+            return;
+        }
+        self.stats.frames_in += 1;
+        self.stats.bytes_in += bytes.len() as u64;
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        if connection.buckets.bytes.take(now.instant, length).is_err() {
+            return self.misbehaved(
+                now,
+                key,
+                v1::Reason::RateLimited,
+                "more bytes than the limits allow".into(),
+            );
+        }
+        if connection.heartbeat.handle_frame(&self.config.heartbeat) {
+            self.stats.unhealthy -= 1;
+        }
+        match self.decode(key, bytes) {
+            Ok((message, metadata)) => self.dispatch(now, key, message, metadata),
+            Err(error) => {
+                let reason = match error.fault() {
+                    wire::Fault::Incompatible => v1::Reason::Incompatible,
+                    wire::Fault::Misbehaved | wire::Fault::Caller => v1::Reason::ProtocolError,
+                };
+                self.misbehaved(now, key, reason, error.to_string());
+            }
+        }
+    }
+
+    fn decode(&mut self, key: Key, bytes: Bytes) -> Result<(ToServer, v1::Metadata), WireError> {
+        let mut frame = Frame::decode(bytes, self.config.frames.frame_bytes)?;
+        if let Some(seal) = self.connections.get_mut(key).and_then(|c| c.seal.as_mut()) {
+            frame = seal.open(frame)?;
+        }
+        let frame = self.zstd.inflate(frame, self.config.frames.frame_bytes)?;
+        Ok((ToServer::decode(&frame)?, frame.metadata()?))
+    }
+
+    fn dispatch(&mut self, now: Now, key: Key, message: ToServer, metadata: v1::Metadata) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Phase::Greeting { identity, .. } = &connection.phase {
+            let ToServer::Hello(hello) = message else {
+                let what = "the first frame must be Hello";
+                return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+            };
+            let same = hello.token.is_empty() || bool::from(hello.token.ct_eq(&identity.token));
+            if !same {
+                let what = "the token in Hello is not that of the upgrade";
+                return self.misbehaved(now, key, v1::Reason::Unauthenticated, what.into());
+            }
+            return self.hello(now, key, hello);
+        }
+        let Some(session) = connection.session else { return };
+        let control = !matches!(message, ToServer::Say(_) | ToServer::Latest(_) | ToServer::Pong(_));
+        if control && connection.buckets.control.take(now.instant, 1).is_err() {
+            let what = "more requests than the limits allow";
+            return self.misbehaved(now, key, v1::Reason::RateLimited, what.into());
+        }
+        match message {
+            ToServer::Hello(_) => {
+                self.misbehaved(now, key, v1::Reason::ProtocolError, "a second Hello".into());
+            }
+            ToServer::Pong(pong) => connection.heartbeat.handle_pong(now.instant, pong.nonce),
+            ToServer::Goodbye(_) => {
+                self.end_session(now, session, v1::Reason::ClientLeft);
+                self.close(now, key, v1::Reason::ClientLeft, "");
+            }
+            ToServer::Join(join) => self.join(now, key, session, &join),
+            ToServer::Leave(leave) => self.leave(now, key, session, &leave.room),
+            ToServer::Say(say) => self.say(now, key, session, say, &metadata),
+            ToServer::Latest(latest) => self.latest(now, key, session, latest, &metadata),
+            ToServer::State(state) => self.state(now, key, session, &state),
+            ToServer::Reconcile(step) => self.reconcile(now, key, session, &step),
+            ToServer::Application { type_url, payload } => {
+                self.application(now, key, session, type_url, payload, &metadata);
+            }
+        }
+    }
+
+    fn hello(&mut self, now: Now, key: Key, hello: v1::Hello) {
+        if hello.agent.len() > MAX_AGENT {
+            let what = "the name of the client is longer than 64 bytes";
+            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+        }
+        let resume = hello.resume.as_ref();
+        if resume.is_some_and(|resume| resume.rooms.len() > self.config.sessions.rooms) {
+            let what = "a resume names more rooms than a session may be in";
+            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+        }
+        let resumed_id = resume.and_then(|resume| SessionId::from_wire(&resume.session));
+        let Some((session, resumed)) = self.take_session(now, key, resumed_id) else {
+            return self.close(
+                now,
+                key,
+                v1::Reason::Overloaded,
+                "the server has no place for another session",
+            );
+        };
+        let Some((id, epoch, replica)) = self.sessions.get(session).map(|s| (s.id, s.epoch, s.replica))
+        else {
+            return;
+        };
+        let mut seal_key = Bytes::new();
+        if !hello.seal_key.is_empty() {
+            let statik = if hello.seal_pinned { self.seal_key } else { None };
+            if hello.seal_pinned && statik.is_none() {
+                let what = "the server has no static key for sealing";
+                return self.misbehaved(now, key, v1::Reason::Incompatible, what.into());
+            }
+            match seal::answer(self.rng.bytes(), statik, &hello.seal_key, id.as_bytes()) {
+                Ok((public, seal)) => {
+                    seal_key = Bytes::copy_from_slice(&public);
+                    if let Some(connection) = self.connections.get_mut(key) {
+                        connection.seal = Some(Box::new(seal));
+                    }
+                }
+                Err(error) => {
+                    return self.misbehaved(now, key, v1::Reason::ProtocolError, error.to_string());
+                }
+            }
+        }
+        let welcome = v1::Welcome {
+            session: Bytes::copy_from_slice(id.as_bytes()),
+            epoch,
+            resumed,
+            heartbeat_ms: millis(self.config.heartbeat.interval),
+            session_ttl_ms: millis(self.config.sessions.ttl),
+            tombstone_horizon_ms: millis(self.config.rooms.tombstone_horizon),
+            limits: Some(self.limits()),
+            seal_key,
+            wall_ms: now.wall.0,
+            replica,
+        };
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.accept_zstd = hello.accept_zstd;
+            connection.welcome = Some(wire::encode(v1::Kind::Welcome, &v1::Metadata::default(), &welcome));
+        }
+        if let Some(resume) = hello.resume {
+            self.resume_rooms(now, key, session, resumed, &resume.rooms);
+        }
+        self.wake(key);
+    }
+
+    fn limits(&self) -> v1::Limits {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let (rates, frames) = (&self.config.rates, &self.config.frames);
+        v1::Limits {
+            frame_bytes: count(frames.frame_bytes),
+            body_bytes: count(frames.body_bytes),
+            rooms: count(self.config.sessions.rooms),
+            reliable_rate: rates.reliable.per_second,
+            reliable_burst: rates.reliable.burst,
+            latest_rate: rates.latest.per_second,
+            latest_burst: rates.latest.burst,
+            latest_keys: self.config.rooms.latest_keys,
+            state_entries: count(self.config.rooms.state_entries),
+            control_rate: rates.control.per_second,
+            control_burst: rates.control.burst,
+            bytes_rate: rates.bytes.per_second,
+            bytes_burst: rates.bytes.burst,
+        }
+    }
+
+    fn say(&mut self, now: Now, key: Key, session: SessionKey, say: v1::Say, metadata: &v1::Metadata) {
+        if say.body.len() > self.config.frames.body_bytes || say.type_url.len() > MAX_TYPE_URL {
+            let what = "a message larger than the limits allow";
+            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+        }
+        let Self { connections, sessions, rooms, zstd, stats, .. } = self;
+        let Some(connection) = connections.get_mut(key) else { return };
+        let membership = sessions.get_mut(session).and_then(|session| {
+            let named =
+                |m: &&mut Membership| rooms.get(m.room).is_some_and(|h| h.room.name().as_str() == say.room);
+            session.memberships.iter_mut().find(named)
+        });
+        let Some(membership) = membership else {
+            return self.left(now, key, say.room, v1::LeftReason::NotAMember);
+        };
+        let Some(hosted) = rooms.get_mut(membership.room) else { return };
+        let expected = hosted.room.member(membership.number).map_or(0, |m| m.client_seq + 1);
+        // Only what would be appended costs: what is under way behind a message that was
+        // not taken must not use up what that message waits for.
+        if say.client_seq == expected
+            && let Err(wait) = connection.buckets.reliable.take(now.instant, 1)
+        {
+            stats.throttled += 1;
+            membership.throttled = Some(expected);
+            membership.throttle = Some(Throttle { expected, retry_after_ms: millis(wait) });
+            return self.wake(key);
+        }
+        let room = membership.room;
+        match hosted.room.say(now.wall, membership.number, say, &plain_trace(metadata), zstd) {
+            Some(Said::Appended { .. }) => {
+                stats.entries += 1;
+                self.room_changed(now, room);
+            }
+            Some(Said::Duplicate) => {
+                stats.duplicates += 1;
+                membership.acknowledge = true;
+                self.wake(key);
+            }
+            // Messages that were under way behind one that was not taken each find the
+            // gap; it was named with that one.
+            Some(Said::Gap { expected }) if membership.throttled != Some(expected) => {
+                membership.throttled = Some(expected);
+                membership.throttle = Some(Throttle { expected, retry_after_ms: 0 });
+                self.wake(key);
+            }
+            Some(Said::Gap { .. }) | None => {}
+        }
+    }
+
+    fn latest(
+        &mut self,
+        now: Now,
+        key: Key,
+        session: SessionKey,
+        latest: v1::Latest,
+        metadata: &v1::Metadata,
+    ) {
+        let limits = (&self.config.frames, &self.config.rooms);
+        if latest.body.len() > limits.0.body_bytes || latest.type_url.len() > MAX_TYPE_URL {
+            let what = "a message larger than the limits allow";
+            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+        }
+        if latest.key >= limits.1.latest_keys {
+            let what = "a latest message with a key that the limits do not allow";
+            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+        }
+        let Some(at) = self.membership(session, &latest.room) else {
+            return self.left(now, key, latest.room, v1::LeftReason::NotAMember);
+        };
+        let Self { connections, sessions, rooms, stats, .. } = self;
+        let Some(connection) = connections.get_mut(key) else { return };
+        let Some(membership) = sessions.get_mut(session).and_then(|s| s.memberships.get_mut(at)) else {
+            return;
+        };
+        if let Err(wait) = connection.buckets.latest.take(now.instant, 1) {
+            stats.throttled += 1;
+            if now.instant >= membership.latest_throttled {
+                membership.latest_throttled = now.instant + LATEST_THROTTLE;
+                membership.latest_throttle = Some(millis(wait));
+                self.wake(key);
+            }
+            return;
+        }
+        let Some(hosted) = rooms.get_mut(membership.room) else { return };
+        stats.latest += 1;
+        stats.conflated +=
+            u64::from(hosted.room.put_latest(membership.number, latest, &plain_trace(metadata)));
+        let room = membership.room;
+        self.room_changed(now, room);
+    }
+
+    fn state(&mut self, now: Now, key: Key, session: SessionKey, state: &v1::State) {
+        let Some((room, player)) = self.state_of(session, &state.room, state.epoch) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        match hosted.room.state.merge(now, Some(player.as_str()), &state.entries) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.room_changed(now, room);
+                self.book_room(room);
+            }
+            Err(StateError::ClockTooFarAhead) => {
+                self.stats.clock_refusals += 1;
+                let (wall_ms, latest_ms) = hosted.room.state.believes(now);
+                let refusal = v1::State {
+                    room: state.room.clone(),
+                    epoch: state.epoch,
+                    entries: state.entries.clone(),
+                    refused: true,
+                    wall_ms,
+                    latest_ms,
+                    full: false,
+                };
+                self.answer(now, key, wire::encode(v1::Kind::State, &v1::Metadata::default(), &refusal));
+            }
+            Err(StateError::TooMany) => self.state_full(now, key, room, &player, state),
+            Err(StateError::NotOwner) => {
+                let what = "a write to an entry of the state that another owns";
+                self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+            }
+            Err(StateError::Malformed) => {
+                let what = "a malformed entry of the state";
+                self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+            }
+        }
+    }
+
+    /// Not all of a client's entries fit: takes those that do, and names the others.
+    fn state_full(&mut self, now: Now, key: Key, room: Key, player: &crate::id::Name, state: &v1::State) {
+        self.stats.state_full += 1;
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let mut fits = |entry: &v1::StateEntry| {
+            let merged = hosted.room.state.merge(now, Some(player.as_str()), core::slice::from_ref(entry));
+            merged != Err(StateError::TooMany)
+        };
+        let refusal = v1::State {
+            room: state.room.clone(),
+            epoch: state.epoch,
+            entries: state.entries.iter().filter(|entry| !fits(entry)).cloned().collect(),
+            refused: true,
+            full: true,
+            ..v1::State::default()
+        };
+        self.answer(now, key, wire::encode(v1::Kind::State, &v1::Metadata::default(), &refusal));
+        self.room_changed(now, room);
+        self.book_room(room);
+    }
+
+    fn reconcile(&mut self, now: Now, key: Key, session: SessionKey, step: &v1::Reconcile) {
+        let Some((room, _)) = self.state_of(session, &step.room, step.epoch) else { return };
+        let Some(hosted) = self.rooms.get(room) else { return };
+        let epoch = hosted.room.epoch();
+        match hosted.room.state.reconcile(step) {
+            Ok(ReconcileAnswer { reconcile, entries }) => {
+                for entries in crdt::split(&entries, super::outbound::STATE_FRAME_BYTES) {
+                    let (room, entries) = (step.room.clone(), entries.to_vec());
+                    let state = v1::State { room, epoch, entries, ..v1::State::default() };
+                    self.answer(now, key, wire::encode(v1::Kind::State, &v1::Metadata::default(), &state));
+                }
+                if let Some(reconcile) = reconcile {
+                    let reconcile = v1::Reconcile { room: step.room.clone(), epoch, ..reconcile };
+                    self.answer(
+                        now,
+                        key,
+                        wire::encode(v1::Kind::Reconcile, &v1::Metadata::default(), &reconcile),
+                    );
+                }
+            }
+            Err(_) => {
+                let what = "a malformed step of a reconciliation";
+                self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+            }
+        }
+    }
+
+    fn application(
+        &mut self,
+        now: Now,
+        key: Key,
+        session: SessionKey,
+        type_url: String,
+        payload: Bytes,
+        metadata: &v1::Metadata,
+    ) {
+        if payload.len() > self.config.frames.body_bytes || type_url.len() > MAX_TYPE_URL {
+            let what = "a message larger than the limits allow";
+            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+        }
+        let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) else { return };
+        let Some(connection) = self.connections.get(key) else { return };
+        let trace = Trace::from_metadata(metadata).unwrap_or(connection.trace);
+        self.event(Event::Application { conn: ConnId::from_key(key), player, type_url, payload, trace });
+    }
+
+    /// A room of a session, if the epoch is the room's, and the session's player. Messages
+    /// of another epoch are late: what they are about is gone, and the client is told so
+    /// by other means.
+    fn state_of(&self, session: SessionKey, room: &str, epoch: u64) -> Option<(Key, crate::id::Name)> {
+        let at = self.membership(session, room)?;
+        let session = self.sessions.get(session)?;
+        let key = session.memberships.get(at)?.room;
+        (self.rooms.get(key)?.room.epoch() == epoch).then(|| (key, session.player.clone()))
+    }
+
+    /// Answers a request of the connection. Whoever lets answers pile up is closed.
+    pub(super) fn answer(&mut self, now: Now, key: Key, frame: Bytes) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.queue(frame) {
+            self.wake(key);
+        } else {
+            let what = "requests without reading the answers";
+            self.misbehaved(now, key, v1::Reason::RateLimited, what.into());
+        }
+    }
+}
+
+impl Trace {
+    /// The trace that a frame names, if it names one.
+    #[must_use]
+    pub fn from_metadata(metadata: &v1::Metadata) -> Option<Self> {
+        Some(Self {
+            trace_id: metadata.trace_id.as_ref().try_into().ok()?,
+            span_id: metadata.span_id.as_ref().try_into().ok()?,
+            flags: u8::try_from(metadata.trace_flags).ok()?,
+        })
+    }
+}
+
+impl Connection {
+    /// The identity that the upgrade admitted, taken out.
+    pub(super) fn player(&self) -> Option<crate::id::Name> {
+        match &self.phase {
+            Phase::Greeting { identity, .. } => Some(identity.player.clone()),
+            Phase::Upgrading { .. } | Phase::Open | Phase::Closing { .. } => None,
+        }
+    }
+}
+
+/// What of a frame's metadata goes on to others: its trace, if it is one.
+fn plain_trace(metadata: &v1::Metadata) -> v1::Metadata {
+    match Trace::from_metadata(metadata) {
+        Some(_) => v1::Metadata {
+            trace_id: metadata.trace_id.clone(),
+            span_id: metadata.span_id.clone(),
+            trace_flags: metadata.trace_flags,
+            type_url: String::new(),
+        },
+        None => v1::Metadata::default(),
+    }
+}
+
+/// Milliseconds, rounded up, so that nobody comes back too early.
+pub(super) fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,480 @@
+//! A whole server node: connections, sessions and rooms as one state machine.
+//!
+//! A reliable message takes this way: [`Node::handle_frame`] (`inbound`) finds its
+//! session and its room, [`Room::say`] appends it, the members' connections are woken,
+//! and [`Node::poll_transmit`] (`outbound`) reads it from the log for each of them.
+
+mod event;
+mod inbound;
+mod lifecycle;
+mod outbound;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use skirmish_proto::v1;
+
+use crate::agenda::{Agenda, Booking};
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::crdt::Replica;
+use crate::heartbeat::Beat;
+use crate::id::{Address, ConnId, Name};
+use crate::plant::{Plant, Planted};
+use crate::rng::{Rng, Seed};
+use crate::room::Room;
+use crate::session::{KeyedHasher, SessionKey, Sessions};
+use crate::slab::{Key, Slab};
+use crate::time::{Deadline, Duration, Instant, Now};
+use crate::wire;
+
+pub use event::{Event, Identity, Output, Refusal, Stats, Trace};
+
+/// A node: one shard of a process, single-threaded.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    rng: Rng,
+    planted: Planted,
+    seal_key: Option<[u8; 32]>,
+    zstd: wire::Zstd,
+    connections: Slab<Connection>,
+    by_address: BTreeMap<Address, usize>,
+    sessions: Sessions,
+    rooms: Slab<Hosted>,
+    rooms_by_name: HashMap<Name, Key, KeyedHasher>,
+    incarnation: u64,
+    epochs: u64,
+    agenda: Agenda<Timer>,
+    outputs: VecDeque<Output>,
+    /// `Retry-After` of a node that is about to stop.
+    draining: Option<Duration>,
+    /// The time of the last input: when queued output was due.
+    now: Instant,
+    stats: Stats,
+}
+
+/// A room and its place in the agenda.
+#[derive(Debug)]
+struct Hosted {
+    room: Room<SessionKey>,
+    booking: Booking,
+}
+
+/// What the agenda has deadlines of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Connection(Key),
+    Session(Key),
+    Room(Key),
+}
+
+impl Timer {
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Connection(_) => "a connection's handshake, heartbeat or linger",
+            Self::Session(_) => "a session without a connection expires",
+            Self::Room(_) => "a room flushes, or forgets tombstones",
+        }
+    }
+}
+
+impl Node {
+    /// A node.
+    ///
+    /// The epochs of its rooms count up from `incarnation`, so that must be larger than
+    /// that of every earlier start by more rooms than were opened since (2^20 for each
+    /// millisecond between the starts is what the shell uses). `seal_key` is the static X25519 secret that clients may
+    /// have pinned.
+    #[must_use]
+    pub fn new(config: Config, seed: Seed, incarnation: u64, seal_key: Option<[u8; 32]>) -> Self {
+        let mut rng = Rng::new(seed);
+        Self {
+            planted: Planted::default(),
+            seal_key,
+            zstd: wire::Zstd::default(),
+            connections: Slab::new(config.connections.total),
+            by_address: BTreeMap::new(),
+            sessions: Sessions::new(rng.split(), config.sessions.total),
+            rooms: Slab::new(config.rooms.total),
+            rooms_by_name: HashMap::with_hasher(KeyedHasher::new(rng.split())),
+            incarnation,
+            epochs: 0,
+            agenda: Agenda::new(),
+            outputs: VecDeque::new(),
+            draining: None,
+            now: Instant::ZERO,
+            stats: Stats::default(),
+            rng,
+            config,
+        }
+    }
+
+    /// Plants a bug. Before the first input.
+    #[cfg(feature = "plant")]
+    pub fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
+    }
+
+    // Getters.
+
+    /// Gauges and counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            connections: self.connections.len(),
+            sessions: self.sessions.len(),
+            rooms: self.rooms.len(),
+            ..self.stats
+        }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The smoothed round trip of a connection; `None` before its first pong.
+    #[must_use]
+    pub fn rtt(&self, conn: ConnId) -> Option<Duration> {
+        self.connections.get(conn.key())?.heartbeat.rtt()
+    }
+
+    /// The trace that a connection belongs to.
+    #[must_use]
+    pub fn trace(&self, conn: ConnId) -> Option<Trace> {
+        Some(self.connections.get(conn.key())?.trace)
+    }
+
+    /// A room's state as the node has it.
+    #[must_use]
+    pub fn replica(&self, room: &str) -> Option<&Replica> {
+        let name = Name::new(room).ok()?;
+        Some(&self.rooms.get(*self.rooms_by_name.get(&name)?)?.room.state)
+    }
+
+    /// Checks every bound of the node (G11). Looks at everything there is: for
+    /// simulation and debugging.
+    ///
+    /// # Errors
+    /// Names the bound that does not hold.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        let check = |holds: bool, bound| if holds { Ok(()) } else { Err(bound) };
+        let config = &self.config;
+        check(self.connections.len() <= config.connections.total, "connections")?;
+        check(self.sessions.len() <= config.sessions.total, "sessions")?;
+        check(self.rooms.len() <= config.rooms.total, "rooms")?;
+        check(
+            self.stats.unauthenticated <= config.connections.unauthenticated,
+            "unauthenticated connections",
+        )?;
+        check(
+            self.by_address.values().all(|n| *n <= config.connections.per_address),
+            "connections of an address",
+        )?;
+        check(self.by_address.len() <= self.connections.len(), "addresses")?;
+        check(self.rooms_by_name.len() == self.rooms.len(), "names of rooms")?;
+        let things = self.connections.len() + self.sessions.len() + self.rooms.len();
+        check(self.agenda.len() <= things, "agenda")?;
+        let mut members = 0;
+        for hosted in self.rooms.keys().filter_map(|key| self.rooms.get(key)) {
+            hosted.room.audit(&config.rooms)?;
+            members += hosted.room.members().len();
+            check(!hosted.room.members().is_empty(), "rooms without a member")?;
+        }
+        check(members == self.stats.members, "memberships")?;
+        for connection in self.connections.keys().filter_map(|key| self.connections.get(key)) {
+            check(connection.control.len() <= crate::connection::CONTROL_QUEUE, "queue of a connection")?;
+            let Some(session) = connection.session.and_then(|key| self.sessions.get(key)) else { continue };
+            check(session.memberships.len() <= config.sessions.rooms, "rooms of a session")?;
+        }
+        Ok(())
+    }
+
+    // Inputs.
+
+    /// A connection was accepted; nothing is known of it but its address. The time for
+    /// its handshake starts to run.
+    ///
+    /// # Errors
+    /// If a cap is reached; then there is no state for it, and the driver drops it.
+    pub fn handle_accept(&mut self, now: Now, address: Address) -> Result<ConnId, Refusal> {
+        self.now = now.instant;
+        let caps = &self.config.connections;
+        let of_address = self.by_address.get(&address).copied().unwrap_or(0);
+        let refusal = if self.draining.is_some() {
+            Some(Refusal::Draining)
+        } else if self.connections.len() >= caps.total {
+            Some(Refusal::Full)
+        } else if of_address >= caps.per_address {
+            Some(Refusal::AddressFull)
+        } else if self.stats.unauthenticated >= caps.unauthenticated {
+            Some(Refusal::TooManyUnauthenticated)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.stats.refused += 1;
+            return Err(refusal);
+        }
+        let connection = Connection::new(&self.config, address, now.instant, &mut self.rng);
+        let Some(key) = self.connections.insert(connection) else {
+            self.stats.refused += 1;
+            return Err(Refusal::Full);
+        };
+        self.stats.accepted += 1;
+        self.stats.unauthenticated += 1;
+        self.by_address.insert(address, of_address + 1);
+        self.book_connection(key);
+        Ok(ConnId::from_key(key))
+    }
+
+    /// The upgrade's checks passed. Ignored if the connection is being closed already.
+    pub fn handle_upgraded(&mut self, now: Now, conn: ConnId, identity: Identity) {
+        self.now = now.instant;
+        self.admit(conn.key(), identity);
+    }
+
+    /// One whole frame. Ignored if the connection is being closed.
+    pub fn handle_frame(&mut self, now: Now, conn: ConnId, frame: Bytes) {
+        self.now = now.instant;
+        self.take_frame(now, conn.key(), frame);
+    }
+
+    /// Something came that is no frame, such as a text message. Closes the connection.
+    pub fn handle_violation(&mut self, now: Now, conn: ConnId, what: &'static str) {
+        self.now = now.instant;
+        self.misbehaved(now, conn.key(), v1::Reason::ProtocolError, what.into());
+    }
+
+    /// The connection is gone.
+    pub fn handle_closed(&mut self, now: Now, conn: ConnId) {
+        self.now = now.instant;
+        self.forget_connection(now, conn.key());
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now.instant;
+        while let Some(timer) = self.agenda.take_due(now.instant) {
+            match timer {
+                Timer::Connection(key) => self.connection_timeout(now, key),
+                Timer::Session(key) => self.session_timeout(now, key),
+                Timer::Room(key) => self.room_timeout(now, key),
+            }
+        }
+    }
+
+    // Commands.
+
+    /// Refuses new connections and closes those there are, each after it was sent what it
+    /// is owed; tells them to come back, here or elsewhere, after `retry_after`.
+    pub fn drain(&mut self, now: Now, retry_after: Duration) {
+        self.now = now.instant;
+        if self.draining.replace(retry_after).is_some() {
+            return;
+        }
+        let connections: alloc::vec::Vec<Key> = self.connections.keys().collect();
+        for key in connections {
+            self.close(now, key, v1::Reason::Draining, "the server is about to stop");
+        }
+    }
+
+    /// Ends the session of a player. False if there is none.
+    pub fn kick(&mut self, now: Now, player: &str) -> bool {
+        self.now = now.instant;
+        let Some(key) = Name::new(player).ok().and_then(|name| self.sessions.of_player(&name)) else {
+            return false;
+        };
+        let conn = self.sessions.get(key).and_then(|session| session.conn);
+        self.end_session(now, key, v1::Reason::Kicked);
+        if let Some(conn) = conn {
+            self.close(now, conn.key(), v1::Reason::Kicked, "removed by an operator or by the application");
+        }
+        true
+    }
+
+    /// Sends an application message to a connection. False, and nothing is kept, if the
+    /// connection is gone, its queue is full, or the message is too large.
+    pub fn send(&mut self, now: Now, conn: ConnId, type_url: &str, payload: &[u8]) -> bool {
+        self.now = now.instant;
+        if payload.len() > self.config.frames.body_bytes || type_url.len() > inbound::MAX_TYPE_URL {
+            return false;
+        }
+        let metadata = v1::Metadata { type_url: String::from(type_url), ..v1::Metadata::default() };
+        let Some(connection) = self.connections.get_mut(conn.key()).filter(|c| c.is_open()) else {
+            return false;
+        };
+        let queued = connection.queue(wire::encode_bytes(v1::Kind::Application, &metadata, payload));
+        self.wake(conn.key());
+        queued
+    }
+
+    // Polls.
+
+    /// The next thing to do.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The next frame for a connection. To be asked for only while its socket takes more:
+    /// what is not asked for stays where it is and costs nothing.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Now, conn: ConnId) -> Option<Bytes> {
+        self.now = self.now.max(now.instant);
+        self.next_frame(now, conn.key())
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        if !self.outputs.is_empty() {
+            return Some(Deadline::new(self.now, "output is queued"));
+        }
+        self.agenda.next().map(|(at, timer)| Deadline::new(at, timer.reason()))
+    }
+
+    // What the parts share.
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Tells the driver that there is something to transmit, unless it knows.
+    fn wake(&mut self, key: Key) {
+        wake(&mut self.connections, &mut self.outputs, key);
+    }
+
+    /// A room has something new for its members: now, or when it has gathered for its
+    /// interval.
+    fn room_changed(&mut self, now: Now, room: Key) {
+        let interval = self.config.rooms.flush_interval;
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        // The window must not lose what nobody was let read yet.
+        if interval.is_zero() || hosted.room.is_window_full() {
+            self.release(room);
+        } else {
+            hosted.room.gather_until(now.instant + interval);
+            self.book_room(room);
+        }
+    }
+
+    /// Lets the members of a room read what it has, and wakes them.
+    fn release(&mut self, room: Key) {
+        let Self { rooms, sessions, connections, outputs, planted, .. } = self;
+        let Some(hosted) = rooms.get_mut(room) else { return };
+        hosted.room.release();
+        for member in hosted.room.members() {
+            let Some(conn) = sessions.get(member.session).and_then(|session| session.conn) else { continue };
+            let was_woken = wake(connections, outputs, conn.key());
+            if was_woken && planted.is(Plant::SlowReaderStalls) {
+                break;
+            }
+        }
+    }
+
+    fn book_connection(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            let at = connection.deadline();
+            self.agenda.book(Timer::Connection(key), &mut connection.booking, at);
+        }
+    }
+
+    fn book_room(&mut self, key: Key) {
+        let Some(hosted) = self.rooms.get_mut(key) else { return };
+        let flush = hosted.room.flush_at();
+        let collect = hosted.room.state.poll_timeout().map(|deadline| deadline.at);
+        if let Some(at) = flush.into_iter().chain(collect).min() {
+            self.agenda.book(Timer::Room(key), &mut hosted.booking, at);
+        }
+    }
+
+    fn connection_timeout(&mut self, now: Now, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.booking.clear();
+        if connection.is_open() {
+            match connection.heartbeat.handle_timeout(&self.config.heartbeat, now.instant, &mut self.rng) {
+                Beat::Early => {}
+                Beat::Ping { nonce, unhealthy } => {
+                    let rtt = connection.heartbeat.rtt().unwrap_or_default();
+                    let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+                    let ping = v1::Ping { nonce, rtt_us };
+                    // A queue that is full is not read, and the miss will tell.
+                    connection.queue(wire::encode(v1::Kind::Ping, &v1::Metadata::default(), &ping));
+                    if unhealthy {
+                        self.stats.unhealthy += 1;
+                        self.event(Event::Unhealthy { conn: ConnId::from_key(key) });
+                    }
+                    self.wake(key);
+                }
+                Beat::Dead if self.planted.is(Plant::HeartbeatBlind) => {
+                    connection.heartbeat.handle_frame(&self.config.heartbeat);
+                }
+                Beat::Dead => {
+                    self.stats.heartbeat_timeouts += 1;
+                    self.close(now, key, v1::Reason::HeartbeatTimeout, "too many heartbeats were missed");
+                }
+            }
+        } else if connection.deadline() <= now.instant {
+            if connection.is_closing() {
+                self.outputs.push_back(Output::Abort(ConnId::from_key(key)));
+                self.forget_connection(now, key);
+            } else {
+                self.stats.handshake_timeouts += 1;
+                self.close(now, key, v1::Reason::HandshakeTimeout, "no Hello within the handshake deadline");
+            }
+        }
+        self.book_connection(key);
+    }
+
+    fn session_timeout(&mut self, now: Now, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.booking.clear();
+        match session.expires {
+            Some(at) if at <= now.instant => {
+                self.stats.expiries += 1;
+                self.end_session(now, key, v1::Reason::Unspecified);
+            }
+            Some(at) => self.agenda.book(Timer::Session(key), &mut session.booking, at),
+            None => {}
+        }
+    }
+
+    fn room_timeout(&mut self, now: Now, key: Key) {
+        let Some(hosted) = self.rooms.get_mut(key) else { return };
+        hosted.booking.clear();
+        if hosted.room.state.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
+            hosted.room.state.collect(now);
+        }
+        if hosted.room.flush_at().is_some_and(|at| at <= now.instant) {
+            self.release(key);
+        }
+        self.book_room(key);
+    }
+}
+
+/// Returns whether the driver knew already.
+fn wake(connections: &mut Slab<Connection>, outputs: &mut VecDeque<Output>, key: Key) -> bool {
+    let Some(connection) = connections.get_mut(key) else { return false };
+    let was_woken = core::mem::replace(&mut connection.woken, true);
+    if !was_woken {
+        outputs.push_back(Output::Wake(ConnId::from_key(key)));
+    }
+    was_woken
+}
+
+impl ConnId {
+    const fn from_key(key: Key) -> Self {
+        Self { slot: key.slot, generation: key.generation }
+    }
+
+    const fn key(self) -> Key {
+        Key { slot: self.slot, generation: self.generation }
+    }
+}

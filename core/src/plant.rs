@@ -1,0 +1,80 @@
+//! Bugs that can be planted, to show that the oracles of the simulator bite.
+//!
+//! Without the feature `plant` there are none, and every site compiles to nothing.
+
+/// A bug to plant; one variant per bug, named for what is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plant {
+    /// The node applies a message again that it has applied before (G3).
+    DuplicateApplied,
+    /// The node tells a resuming session that a message more is in the log than is (G2).
+    AcknowledgedUnlogged,
+    /// A connection that was taken over can still write (G7).
+    OldConnectionWrites,
+    /// A member that fell out of the window goes on without a snapshot (G5).
+    GapUnannounced,
+    /// A room that is opened again uses the epoch of its last life (G1).
+    EpochReused,
+    /// Latest messages of a member who lags are queued instead of conflated (G11).
+    Unconflated,
+    /// A write to the state counts by arrival, not by stamp (G10).
+    ArrivalWins,
+    /// A resume starts one entry late (G5).
+    ResumeOffByOne,
+    /// Missed heartbeats close nothing (L1).
+    HeartbeatBlind,
+    /// The client gives up after its first back-off (L1).
+    BackoffForever,
+    /// The client sends what is unacknowledged again in reverse order (G4).
+    ResentBackwards,
+    /// Tombstones are collected at once (G10).
+    TombstoneForgotten,
+    /// A reader that lags keeps the room from waking the members after it (L1).
+    SlowReaderStalls,
+}
+
+impl Plant {
+    /// Every bug there is.
+    pub const ALL: [Self; 13] = [
+        Self::DuplicateApplied,
+        Self::AcknowledgedUnlogged,
+        Self::OldConnectionWrites,
+        Self::GapUnannounced,
+        Self::EpochReused,
+        Self::Unconflated,
+        Self::ArrivalWins,
+        Self::ResumeOffByOne,
+        Self::HeartbeatBlind,
+        Self::BackoffForever,
+        Self::ResentBackwards,
+        Self::TombstoneForgotten,
+        Self::SlowReaderStalls,
+    ];
+}
+
+/// The bug planted in a machine, if any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Planted(#[cfg(feature = "plant")] Option<Plant>);
+
+impl Planted {
+    /// A machine with this bug.
+    #[cfg(feature = "plant")]
+    #[must_use]
+    pub const fn with(plant: Plant) -> Self {
+        Self(Some(plant))
+    }
+
+    /// Whether this is the bug.
+    #[cfg(feature = "plant")]
+    #[must_use]
+    pub fn is(self, plant: Plant) -> bool {
+        self.0 == Some(plant)
+    }
+
+    /// Whether this is the bug: there is none in this build.
+    #[cfg(not(feature = "plant"))]
+    #[must_use]
+    pub const fn is(self, _plant: Plant) -> bool {
+        false
+    }
+}

@@ -1,0 +1,81 @@
+//! How fast somebody may send: a token bucket.
+
+use crate::config::Rate;
+use crate::time::{Duration, Instant};
+
+/// A token bucket. Starts full; exact to a millionth of a token, without drift.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    rate: Rate,
+    /// In millionths: a rate of one a second adds one of them each microsecond.
+    millionths: u64,
+    refilled: Instant,
+}
+
+const TOKEN: u64 = 1_000_000;
+
+impl Bucket {
+    /// A full bucket.
+    #[must_use]
+    pub const fn new(rate: Rate, now: Instant) -> Self {
+        Self { rate, millionths: rate.burst as u64 * TOKEN, refilled: now }
+    }
+
+    /// Takes `tokens`, or nothing.
+    ///
+    /// # Errors
+    /// If there are not so many: the time until there will be. The time for more than
+    /// the bucket can hold is that of a full bucket.
+    pub fn take(&mut self, now: Instant, tokens: u32) -> Result<(), Duration> {
+        let full = u64::from(self.rate.burst) * TOKEN;
+        let elapsed = u64::try_from(now.since(self.refilled).as_micros()).unwrap_or(u64::MAX);
+        self.millionths =
+            self.millionths.saturating_add(elapsed.saturating_mul(self.rate.per_second.into())).min(full);
+        self.refilled = self.refilled.max(now);
+        let wanted = u64::from(tokens) * TOKEN;
+        match self.millionths.checked_sub(wanted) {
+            Some(rest) => {
+                self.millionths = rest;
+                Ok(())
+            }
+            None => {
+                let missing = wanted.min(full).saturating_sub(self.millionths);
+                Err(Duration::from_micros(missing.div_ceil(u64::from(self.rate.per_second.max(1))).max(1)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATE: Rate = Rate { per_second: 10, burst: 3 };
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    #[test]
+    fn gives_the_burst_and_then_the_rate() {
+        let mut bucket = Bucket::new(RATE, at(0));
+        for _ in 0..3 {
+            bucket.take(at(0), 1).unwrap();
+        }
+        assert_eq!(bucket.take(at(0), 1), Err(Duration::from_millis(100)));
+        assert_eq!(bucket.take(at(99), 1), Err(Duration::from_millis(1)));
+        bucket.take(at(100), 1).unwrap();
+        bucket.take(at(10_000), 3).unwrap();
+        assert!(bucket.take(at(10_000), 1).is_err());
+    }
+
+    #[test]
+    fn a_refusal_takes_nothing_and_tells_the_exact_wait() {
+        let mut bucket = Bucket::new(RATE, at(0));
+        let wait = bucket.take(at(0), 9).unwrap_err();
+        assert_eq!(wait, Duration::from_micros(1));
+        bucket.take(at(0), 3).unwrap();
+        let wait = bucket.take(at(0), 2).unwrap_err();
+        bucket.take(at(0) + wait, 2).unwrap();
+    }
+}

@@ -1,0 +1,114 @@
+//! Latest messages: by sender and key, the newest replaces the one before.
+
+use alloc::collections::BTreeMap;
+use bytes::Bytes;
+
+use crate::plant::{Plant, Planted};
+
+/// The newest message of every sender and key. A reader is a number, the version it has
+/// got so far, so that what a slow reader missed is replaced and never queued.
+#[derive(Debug)]
+pub struct LatestBoard {
+    version: u64,
+    slots: BTreeMap<(u32, u32), u64>,
+    messages: BTreeMap<u64, Message>,
+    planted: Planted,
+}
+
+#[derive(Debug)]
+struct Message {
+    member: u32,
+    frame: Bytes,
+}
+
+impl LatestBoard {
+    /// An empty board.
+    #[must_use]
+    pub const fn new(planted: Planted) -> Self {
+        Self { version: 0, slots: BTreeMap::new(), messages: BTreeMap::new(), planted }
+    }
+
+    /// The version that the next message will have.
+    #[must_use]
+    pub const fn next_version(&self) -> u64 {
+        self.version + 1
+    }
+
+    /// Puts a message up; the one of the same member and key goes. Returns whether there
+    /// was one.
+    pub fn put(&mut self, member: u32, key: u32, frame: Bytes) -> bool {
+        self.version += 1;
+        let old = self.slots.insert((member, key), self.version);
+        if let Some(old) = old.filter(|_| !self.planted.is(Plant::Unconflated)) {
+            self.messages.remove(&old);
+        }
+        self.messages.insert(self.version, Message { member, frame });
+        old.is_some()
+    }
+
+    /// The oldest message after version `after` that is not of `reader` itself, and its
+    /// version.
+    #[must_use]
+    pub fn next(&self, after: u64, reader: u32) -> Option<(u64, &Bytes)> {
+        let newer = self.messages.range(after.checked_add(1)?..);
+        newer.filter(|(_, message)| message.member != reader).map(|(version, m)| (*version, &m.frame)).next()
+    }
+
+    /// Forgets what the member put up.
+    pub fn remove_member(&mut self, member: u32) {
+        let old = self.slots.range((member, 0)..=(member, u32::MAX));
+        let old: alloc::vec::Vec<_> = old.map(|(slot, version)| (*slot, *version)).collect();
+        for (slot, version) in old {
+            self.slots.remove(&slot);
+            self.messages.remove(&version);
+        }
+    }
+
+    /// Messages that are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether there is no message.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_gets_each_sender_and_key_once_in_its_newest_form() {
+        let mut board = LatestBoard::new(Planted::default());
+        for n in 0..10u8 {
+            board.put(1, 0, Bytes::copy_from_slice(&[n]));
+            board.put(2, u32::from(n % 2), Bytes::copy_from_slice(&[100 + n]));
+        }
+        assert_eq!(board.len(), 3);
+        let mut after = 0;
+        let mut got = alloc::vec::Vec::new();
+        while let Some((version, frame)) = board.next(after, 3) {
+            got.push(frame[0]);
+            after = version;
+        }
+        assert_eq!(got, [108, 9, 109]);
+        assert!(board.next(after, 3).is_none());
+        board.put(1, 0, Bytes::from_static(&[77]));
+        assert_eq!(board.next(after, 3).unwrap().1[0], 77);
+        assert!(board.next(after, 1).is_none(), "nobody gets back what it sent");
+    }
+
+    #[test]
+    fn a_member_that_leaves_takes_its_messages_along() {
+        let mut board = LatestBoard::new(Planted::default());
+        board.put(1, 0, Bytes::new());
+        board.put(1, 7, Bytes::new());
+        board.put(2, 0, Bytes::new());
+        board.remove_member(1);
+        assert_eq!((board.len(), board.slots.len()), (1, 1));
+    }
+}

@@ -1,0 +1,96 @@
+//! Compressed payloads (row W3).
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use bytes::Bytes;
+use zstd_safe::{CCtx, DCtx};
+
+use super::frame::Header;
+use super::{FLAG_SEALED, FLAG_ZSTD, Frame, TRAILER_LEN, WireError, encode};
+
+/// zstd's fastest regular level: payloads are small, and a level above saves little on
+/// them.
+const LEVEL: i32 = 1;
+
+/// Compression contexts, shared by all connections of a node. Each is made when it is
+/// first needed, and kept; no state passes from one frame to the next.
+#[derive(Default)]
+pub struct Zstd {
+    deflate: Option<CCtx<'static>>,
+    inflate: Option<DCtx<'static>>,
+    /// Where a payload is compressed to before its size is known.
+    scratch: Vec<u8>,
+}
+
+impl fmt::Debug for Zstd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Zstd")
+            .field("deflate", &self.deflate.is_some())
+            .field("inflate", &self.inflate.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Zstd {
+    /// The same frame with its payload compressed, or `None` if that would not make it
+    /// smaller. `frame` is what [`super::encode()`] made; one that is compressed or sealed
+    /// already gives `None`. The same frame gives the same bytes.
+    #[must_use]
+    pub fn deflate(&mut self, frame: &Bytes) -> Option<Bytes> {
+        let header = Header::of_encoded(frame).filter(|header| header.flags == 0)?;
+        let payload = frame.get(header.payload_start()..header.payload_end())?;
+        let context = self.deflate.get_or_insert_with(CCtx::create);
+        self.scratch.clear();
+        self.scratch.reserve(zstd_safe::compress_bound(payload.len()));
+        let len = context.compress(&mut self.scratch, payload, LEVEL).ok()?;
+        if len >= payload.len() {
+            return None;
+        }
+        let metadata_field = u16::try_from(header.metadata_len).ok()?;
+        let payload_field = u32::try_from(len).ok()?;
+        let front = Header::write(header.kind, FLAG_ZSTD, metadata_field, payload_field);
+        let mut buffer = Vec::with_capacity(header.payload_start() + len + TRAILER_LEN);
+        buffer.extend_from_slice(&front);
+        buffer.extend_from_slice(&frame[front.len()..header.payload_start()]);
+        buffer.extend_from_slice(&self.scratch);
+        Some(encode::finish(buffer))
+    }
+
+    /// Inflates the payload if the flag is set, and passes every other frame through.
+    ///
+    /// The size of the content stands in the zstd frame; it is compared with
+    /// `max_payload` before anything is allocated, and the content goes into a buffer of
+    /// exactly that size. So neither a lying size nor a large window nor a bomb gets more
+    /// memory than `max_payload`.
+    ///
+    /// # Errors
+    /// If the payload is still sealed, is not exactly one zstd frame with its content size,
+    /// or would be larger than `max_payload`.
+    pub fn inflate(&mut self, frame: Frame, max_payload: usize) -> Result<Frame, WireError> {
+        if frame.flags & FLAG_SEALED != 0 {
+            return Err(WireError::StillSealed);
+        }
+        if frame.flags & FLAG_ZSTD == 0 {
+            return Ok(frame);
+        }
+        let source = &frame.payload[..];
+        let announced = zstd_safe::get_frame_content_size(source)
+            .map_err(|_| WireError::BadCompression)?
+            .ok_or(WireError::NoContentSize)?;
+        let len = match usize::try_from(announced) {
+            Ok(len) if len <= max_payload => len,
+            _ => return Err(WireError::InflatedTooLong(announced)),
+        };
+        // One frame and nothing after it: further frames could be of any number and no content.
+        if zstd_safe::find_frame_compressed_size(source) != Ok(source.len()) {
+            return Err(WireError::BadCompression);
+        }
+        let mut content = Vec::with_capacity(len);
+        let context = self.inflate.get_or_insert_with(DCtx::create);
+        if context.decompress(&mut content, source) != Ok(len) {
+            return Err(WireError::BadCompression);
+        }
+        frame.with_payload(Bytes::from(content), FLAG_ZSTD)
+    }
+}

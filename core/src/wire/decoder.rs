@@ -1,0 +1,149 @@
+//! Frames from a byte stream.
+
+use bytes::{Bytes, BytesMut};
+
+use super::frame::Header;
+use super::{Frame, HEADER_LEN, WireError};
+
+/// Incremental decoder for a byte stream; any chunking gives the same frames, and a
+/// fatal error becomes the state.
+///
+/// Push a chunk, then poll until there is no frame left, then push the next. A frame
+/// that lies wholly in one chunk is a slice of it; only one that spans chunks is
+/// copied. Every field of a header is checked as soon as its bytes are there, and the
+/// memory held follows the bytes that came (at most twice as many, and at most twice
+/// `max_frame`), never a length that was only announced.
+#[derive(Debug)]
+pub struct Decoder {
+    max_frame: usize,
+    /// What is not read yet of the last chunk.
+    chunk: Bytes,
+    /// The front of a frame that began in an earlier chunk.
+    partial: BytesMut,
+    failed: Option<WireError>,
+}
+
+impl Decoder {
+    /// A decoder at the start of a stream of frames of at most `max_frame` bytes each.
+    #[must_use]
+    pub fn new(max_frame: usize) -> Self {
+        Self { max_frame, chunk: Bytes::new(), partial: BytesMut::new(), failed: None }
+    }
+
+    /// Takes the next bytes of the stream.
+    ///
+    /// # Errors
+    /// The fatal error, if there was one; [`WireError::NotDrained`] if
+    /// [`Self::poll_frame`] has not returned `None` since the last push: then the chunk is
+    /// not taken and the decoder is as before.
+    pub fn push(&mut self, chunk: Bytes) -> Result<(), WireError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        if !self.chunk.is_empty() {
+            return Err(WireError::NotDrained);
+        }
+        self.chunk = chunk;
+        Ok(())
+    }
+
+    /// The next whole frame; `None` if more bytes are needed.
+    ///
+    /// # Errors
+    /// If what comes next is not a frame; see [`Frame::decode`]. The stream has lost its
+    /// frame boundaries then, so every later call returns the same error.
+    pub fn poll_frame(&mut self) -> Result<Option<Frame>, WireError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let result = self.next_frame();
+        if let Err(error) = result {
+            self.failed = Some(error);
+            self.chunk = Bytes::new();
+            self.partial = BytesMut::new();
+        }
+        result
+    }
+
+    /// Checks that the stream may end here.
+    ///
+    /// # Errors
+    /// The fatal error, if there was one; [`WireError::Truncated`] in the middle of a frame.
+    pub fn finish(&self) -> Result<(), WireError> {
+        match self.failed {
+            Some(error) => Err(error),
+            None if self.chunk.is_empty() && self.partial.is_empty() => Ok(()),
+            None => Err(WireError::Truncated),
+        }
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame>, WireError> {
+        if self.partial.is_empty()
+            && let Some(header) = Header::check(&self.chunk, self.max_frame)?
+            && self.chunk.len() >= header.frame_len()
+        {
+            return Frame::cut(self.chunk.split_to(header.frame_len()), &header).map(Some);
+        }
+        self.gather(HEADER_LEN);
+        let Some(header) = Header::check(&self.partial, self.max_frame)? else { return Ok(None) };
+        self.gather(header.frame_len());
+        if self.partial.len() < header.frame_len() {
+            return Ok(None);
+        }
+        Frame::cut(core::mem::take(&mut self.partial).freeze(), &header).map(Some)
+    }
+
+    /// Moves bytes from the chunk to the partial frame until that has `len` bytes.
+    fn gather(&mut self, len: usize) {
+        let missing = len.saturating_sub(self.partial.len()).min(self.chunk.len());
+        self.partial.extend_from_slice(&self.chunk.split_to(missing));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skirmish_proto::v1::Kind;
+
+    use super::*;
+    use crate::wire::frame::Header as Head;
+
+    #[test]
+    fn memory_follows_the_bytes_that_came_and_not_the_length_announced() {
+        let mut decoder = Decoder::new(64 * 1024);
+        decoder.push(Bytes::copy_from_slice(&Head::write(Kind::Say, 0, 0, 60_000))).unwrap();
+        assert!(decoder.poll_frame().unwrap().is_none());
+        for came in 17..2_000 {
+            decoder.push(Bytes::from_static(b"x")).unwrap();
+            assert!(decoder.poll_frame().unwrap().is_none());
+            assert_eq!(decoder.partial.len(), came);
+            assert!(decoder.partial.capacity() <= 2 * came.max(64));
+        }
+    }
+
+    #[test]
+    fn a_wrong_header_is_refused_before_anything_is_kept() {
+        let good = Head::write(Kind::Say, 0, 0, 0);
+        // A byte of the header, its wrong value, and after how many bytes it shows.
+        for (byte, value, at) in [
+            (1, 0, 2),      // magic
+            (4, 1, 6),      // version
+            (6, 0x80, 8),   // flags
+            (8, 0x05, 10),  // metadata length
+            (10, 0x10, 12), // kind
+            (13, 0x01, 16), // payload length
+        ] {
+            let mut header = good;
+            header[byte] = value;
+            let mut decoder = Decoder::new(1024);
+            for (index, byte) in header.iter().enumerate() {
+                decoder.push(Bytes::copy_from_slice(&[*byte])).unwrap();
+                if index + 1 == at {
+                    assert!(decoder.poll_frame().is_err());
+                    break;
+                }
+                assert!(decoder.poll_frame().unwrap().is_none());
+            }
+            assert_eq!(decoder.partial.capacity(), 0);
+        }
+    }
+}

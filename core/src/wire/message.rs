@@ -1,0 +1,244 @@
+//! Frames to messages, by kind and direction (row W4).
+
+use alloc::string::String;
+
+use bytes::Bytes;
+use prost::Message;
+use skirmish_proto::v1::{self, Kind};
+
+use super::items::{self, MAX_ITEMS};
+use super::{FLAG_SEALED, FLAG_ZSTD, Frame, WireError};
+
+/// Longest `type_url`, in bytes.
+pub const MAX_TYPE_URL: usize = 256;
+/// Longest `Hello.agent`, in bytes.
+const MAX_AGENT: usize = 64;
+/// Longest `Goodbye.message`, in bytes.
+const MAX_GOODBYE: usize = 256;
+const KEY_LEN: usize = 32;
+const SESSION_LEN: usize = 16;
+
+/// A message from a client. Bodies are slices of the buffer that was received.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToServer {
+    /// A message of the application.
+    Application {
+        /// What the payload is; 1 to [`MAX_TYPE_URL`] bytes.
+        type_url: String,
+        /// The message, encoded as the application encodes it.
+        payload: Bytes,
+    },
+    /// Opens a session or resumes one.
+    Hello(v1::Hello),
+    /// The last frame of the connection.
+    Goodbye(v1::Goodbye),
+    /// Answers a ping.
+    Pong(v1::Pong),
+    /// Asks to become a member of a room.
+    Join(v1::Join),
+    /// Asks to leave a room.
+    Leave(v1::Leave),
+    /// A reliable message to a room.
+    Say(v1::Say),
+    /// A message of which only the newest counts.
+    Latest(v1::Latest),
+    /// Entries of a room's replicated state.
+    State(v1::State),
+    /// One step of comparing replicas.
+    Reconcile(v1::Reconcile),
+}
+
+impl ToServer {
+    /// Decodes the payload by the frame's kind. Checked are the encoding, the lengths that
+    /// the protocol fixes, and that no repeated field has more than 4,096 elements; what
+    /// names and numbers mean is up to whom they are for.
+    ///
+    /// # Errors
+    /// If the payload is still sealed or compressed, only servers send this kind, or the
+    /// payload or the metadata is not what the protocol says.
+    pub fn decode(frame: &Frame) -> Result<Self, WireError> {
+        check_plain(frame)?;
+        let metadata = frame.metadata()?;
+        Ok(match frame.kind {
+            Kind::Application => {
+                let (type_url, payload) = application(frame, metadata)?;
+                Self::Application { type_url, payload }
+            }
+            Kind::Hello => Self::Hello(hello(frame)?),
+            Kind::Goodbye => Self::Goodbye(goodbye(frame)?),
+            Kind::Pong => Self::Pong(body(frame)?),
+            Kind::Join => Self::Join(body(frame)?),
+            Kind::Leave => Self::Leave(body(frame)?),
+            Kind::Say => Self::Say(say(frame)?),
+            Kind::Latest => Self::Latest(latest(frame)?),
+            Kind::State => Self::State(state(frame)?),
+            Kind::Reconcile => Self::Reconcile(reconcile(frame)?),
+            Kind::Welcome
+            | Kind::Ping
+            | Kind::Joined
+            | Kind::Left
+            | Kind::Entry
+            | Kind::Ack
+            | Kind::Throttle
+            | Kind::Snapshot => return Err(WireError::WrongDirection(frame.kind)),
+        })
+    }
+}
+
+/// A message from a server. Bodies are slices of the buffer that was received.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToClient {
+    /// A message of the application.
+    Application {
+        /// What the payload is; 1 to [`MAX_TYPE_URL`] bytes.
+        type_url: String,
+        /// The message, encoded as the application encodes it.
+        payload: Bytes,
+    },
+    /// Answers a hello.
+    Welcome(v1::Welcome),
+    /// The last frame of the connection.
+    Goodbye(v1::Goodbye),
+    /// Asks whether the client lives.
+    Ping(v1::Ping),
+    /// The session is a member of a room.
+    Joined(v1::Joined),
+    /// The session is not a member of a room.
+    Left(v1::Left),
+    /// One entry of a room's log.
+    Entry(v1::Entry),
+    /// Acknowledges reliable messages.
+    Ack(v1::Ack),
+    /// A message was not taken.
+    Throttle(v1::Throttle),
+    /// Stands in for entries that the member cannot get.
+    Snapshot(v1::Snapshot),
+    /// A message of which only the newest counts.
+    Latest(v1::Latest),
+    /// Entries of a room's replicated state.
+    State(v1::State),
+    /// One step of comparing replicas.
+    Reconcile(v1::Reconcile),
+}
+
+impl ToClient {
+    /// Decodes the payload by the frame's kind; see [`ToServer::decode`].
+    ///
+    /// # Errors
+    /// As for [`ToServer::decode`]; here it is the kinds that only clients send that are
+    /// refused.
+    pub fn decode(frame: &Frame) -> Result<Self, WireError> {
+        check_plain(frame)?;
+        let metadata = frame.metadata()?;
+        Ok(match frame.kind {
+            Kind::Application => {
+                let (type_url, payload) = application(frame, metadata)?;
+                Self::Application { type_url, payload }
+            }
+            Kind::Welcome => Self::Welcome(welcome(frame)?),
+            Kind::Goodbye => Self::Goodbye(goodbye(frame)?),
+            Kind::Ping => Self::Ping(body(frame)?),
+            Kind::Joined => Self::Joined(body(frame)?),
+            Kind::Left => Self::Left(body(frame)?),
+            Kind::Entry => Self::Entry(entry(frame)?),
+            Kind::Ack => Self::Ack(body(frame)?),
+            Kind::Throttle => Self::Throttle(body(frame)?),
+            Kind::Snapshot => Self::Snapshot(snapshot(frame)?),
+            Kind::Latest => Self::Latest(latest(frame)?),
+            Kind::State => Self::State(state(frame)?),
+            Kind::Reconcile => Self::Reconcile(reconcile(frame)?),
+            Kind::Hello | Kind::Pong | Kind::Join | Kind::Leave | Kind::Say => {
+                return Err(WireError::WrongDirection(frame.kind));
+            }
+        })
+    }
+}
+
+fn check_plain(frame: &Frame) -> Result<(), WireError> {
+    if frame.flags & FLAG_SEALED != 0 {
+        return Err(WireError::StillSealed);
+    }
+    if frame.flags & FLAG_ZSTD != 0 {
+        return Err(WireError::StillCompressed);
+    }
+    Ok(())
+}
+
+fn body<M: Message + Default>(frame: &Frame) -> Result<M, WireError> {
+    M::decode(frame.payload.clone()).map_err(|_| WireError::BadPayload(frame.kind))
+}
+
+fn application(frame: &Frame, metadata: v1::Metadata) -> Result<(String, Bytes), WireError> {
+    if metadata.type_url.is_empty() {
+        return Err(WireError::NoTypeUrl);
+    }
+    Ok((metadata.type_url, frame.payload.clone()))
+}
+
+fn hello(frame: &Frame) -> Result<v1::Hello, WireError> {
+    check_items(frame, &[2, 2], "Resume.rooms")?;
+    let hello: v1::Hello = body(frame)?;
+    check(matches!(hello.seal_key.len(), 0 | KEY_LEN), "Hello.seal_key")?;
+    check(hello.agent.len() <= MAX_AGENT, "Hello.agent")?;
+    check(hello.resume.as_ref().is_none_or(|resume| resume.session.len() == SESSION_LEN), "Resume.session")?;
+    Ok(hello)
+}
+
+fn welcome(frame: &Frame) -> Result<v1::Welcome, WireError> {
+    let welcome: v1::Welcome = body(frame)?;
+    check(welcome.session.len() == SESSION_LEN, "Welcome.session")?;
+    check(matches!(welcome.seal_key.len(), 0 | KEY_LEN), "Welcome.seal_key")?;
+    Ok(welcome)
+}
+
+fn goodbye(frame: &Frame) -> Result<v1::Goodbye, WireError> {
+    let goodbye: v1::Goodbye = body(frame)?;
+    check(goodbye.message.len() <= MAX_GOODBYE, "Goodbye.message")?;
+    Ok(goodbye)
+}
+
+fn say(frame: &Frame) -> Result<v1::Say, WireError> {
+    let say: v1::Say = body(frame)?;
+    check(say.type_url.len() <= MAX_TYPE_URL, "Say.type_url")?;
+    Ok(say)
+}
+
+fn entry(frame: &Frame) -> Result<v1::Entry, WireError> {
+    let entry: v1::Entry = body(frame)?;
+    check(entry.type_url.len() <= MAX_TYPE_URL, "Entry.type_url")?;
+    Ok(entry)
+}
+
+fn latest(frame: &Frame) -> Result<v1::Latest, WireError> {
+    let latest: v1::Latest = body(frame)?;
+    check(latest.type_url.len() <= MAX_TYPE_URL, "Latest.type_url")?;
+    Ok(latest)
+}
+
+fn snapshot(frame: &Frame) -> Result<v1::Snapshot, WireError> {
+    check_items(frame, &[6], "Snapshot.members")?;
+    body(frame)
+}
+
+fn state(frame: &Frame) -> Result<v1::State, WireError> {
+    check_items(frame, &[3], "State.entries")?;
+    body(frame)
+}
+
+fn reconcile(frame: &Frame) -> Result<v1::Reconcile, WireError> {
+    check_items(frame, &[4], "Reconcile.nodes")?;
+    body(frame)
+}
+
+/// Refuses more than [`MAX_ITEMS`] elements of the field at the end of `path`.
+fn check_items(frame: &Frame, path: &[u64], field: &'static str) -> Result<(), WireError> {
+    match items::count(&frame.payload, path) {
+        None => Err(WireError::BadPayload(frame.kind)),
+        Some(count) if count > MAX_ITEMS => Err(WireError::TooManyItems(field)),
+        Some(_) => Ok(()),
+    }
+}
+
+fn check(right: bool, field: &'static str) -> Result<(), WireError> {
+    if right { Ok(()) } else { Err(WireError::BadFieldLength(field)) }
+}

@@ -1,0 +1,261 @@
+//! Writes the first inputs of the corpora, the same every time:
+//! `cargo run -p skirmish-fuzz --example seeds`.
+//!
+//! They are made by the real encoders, so that a fuzzer starts with what is accepted.
+
+use std::fs;
+use std::io;
+
+use bytes::Bytes;
+use prost::Message as _;
+use skirmish_core::wire::{self, Zstd, seal};
+use skirmish_fuzz::corpus;
+use skirmish_proto::v1::{self, Kind};
+use skirmish_sim::draw::generator;
+
+fn main() -> io::Result<()> {
+    let messages = messages();
+    let corpora = [("frame", frames(&messages)), ("machine", steps()), ("message", payloads(&messages))];
+    for (name, inputs) in corpora {
+        let directory = corpus::directory(name);
+        fs::create_dir_all(&directory)?;
+        for (index, input) in inputs.iter().enumerate() {
+            fs::write(directory.join(format!("seed-{index:02}")), input)?;
+        }
+    }
+    Ok(())
+}
+
+/// One message of every kind, and its encoded form.
+fn messages() -> Vec<(Kind, Vec<u8>)> {
+    let room = || "arena-1".to_owned();
+    let type_url = || "game.v1.Move".to_owned();
+    let body = || Bytes::from_static(b"body of the message");
+    let stamp = v1::Stamp { wall_ms: 1_700_000_000_000, count: 3, replica: 9 };
+    let entry = v1::StateEntry {
+        domain: v1::Domain::Property.into(),
+        owner: "ada".into(),
+        name: "colour".into(),
+        stamp: Some(stamp),
+        value: Bytes::from_static(b"red"),
+        ..v1::StateEntry::default()
+    };
+    let counter = v1::StateEntry {
+        domain: v1::Domain::Counter.into(),
+        owner: "ada".into(),
+        name: "score".into(),
+        replica: 9,
+        plus: 5,
+        minus: 2,
+        ..v1::StateEntry::default()
+    };
+    vec![
+        (Kind::Application, b"application".to_vec()),
+        (
+            Kind::Hello,
+            v1::Hello {
+                token: Bytes::from_static(b"token"),
+                resume: Some(v1::Resume {
+                    session: Bytes::from_static(&[7; 16]),
+                    rooms: vec![v1::RoomCursor { room: room(), epoch: 2, seq: 41 }],
+                }),
+                seal_key: Bytes::from_static(&[8; 32]),
+                seal_pinned: true,
+                accept_zstd: true,
+                agent: "fuzz/1".into(),
+            }
+            .encode_to_vec(),
+        ),
+        (
+            Kind::Welcome,
+            v1::Welcome {
+                session: Bytes::from_static(&[7; 16]),
+                epoch: 1,
+                resumed: true,
+                heartbeat_ms: 15_000,
+                session_ttl_ms: 60_000,
+                tombstone_horizon_ms: 600_000,
+                limits: Some(v1::Limits {
+                    frame_bytes: 65_536,
+                    body_bytes: 16_384,
+                    rooms: 8,
+                    reliable_rate: 60,
+                    reliable_burst: 120,
+                    latest_rate: 120,
+                    latest_burst: 240,
+                    latest_keys: 8,
+                    state_entries: 32,
+                    control_rate: 20,
+                    control_burst: 40,
+                    bytes_rate: 262_144,
+                    bytes_burst: 524_288,
+                }),
+                seal_key: Bytes::from_static(&[8; 32]),
+                wall_ms: 1_700_000_000_000,
+                replica: 9,
+            }
+            .encode_to_vec(),
+        ),
+        (
+            Kind::Goodbye,
+            v1::Goodbye {
+                reason: v1::Reason::Draining.into(),
+                message: "restart".into(),
+                retry_after_ms: 500,
+            }
+            .encode_to_vec(),
+        ),
+        (Kind::Ping, v1::Ping { nonce: 77, rtt_us: 1_200 }.encode_to_vec()),
+        (Kind::Pong, v1::Pong { nonce: 77 }.encode_to_vec()),
+        (Kind::Join, v1::Join { room: room(), history: 10 }.encode_to_vec()),
+        (
+            Kind::Joined,
+            v1::Joined { room: room(), epoch: 2, member: 4, resumed: true, client_seq: 6, seq: 41 }
+                .encode_to_vec(),
+        ),
+        (Kind::Leave, v1::Leave { room: room() }.encode_to_vec()),
+        (Kind::Left, v1::Left { room: room(), reason: v1::LeftReason::Kicked.into() }.encode_to_vec()),
+        (
+            Kind::Say,
+            v1::Say { room: room(), client_seq: 7, body: body(), type_url: type_url() }.encode_to_vec(),
+        ),
+        (
+            Kind::Entry,
+            v1::Entry {
+                room: room(),
+                epoch: 2,
+                seq: 42,
+                kind: v1::EntryKind::Say.into(),
+                member: 4,
+                client_seq: 7,
+                at_ms: 1_700_000_000_000,
+                body: body(),
+                type_url: type_url(),
+                player: "ada".into(),
+            }
+            .encode_to_vec(),
+        ),
+        (Kind::Ack, v1::Ack { room: room(), epoch: 2, client_seq: 7 }.encode_to_vec()),
+        (
+            Kind::Throttle,
+            v1::Throttle {
+                room: room(),
+                class: v1::Class::Reliable.into(),
+                expected: 8,
+                retry_after_ms: 250,
+            }
+            .encode_to_vec(),
+        ),
+        (
+            Kind::Snapshot,
+            v1::Snapshot {
+                room: room(),
+                epoch: 2,
+                seq: 90,
+                missing_from: 43,
+                client_seq: 7,
+                members: vec![v1::Member { member: 4, player: "ada".into() }],
+            }
+            .encode_to_vec(),
+        ),
+        (
+            Kind::Latest,
+            v1::Latest {
+                room: room(),
+                key: 1,
+                body: body(),
+                type_url: type_url(),
+                member: 4,
+                epoch: 2,
+                version: 12,
+            }
+            .encode_to_vec(),
+        ),
+        (
+            Kind::State,
+            v1::State { room: room(), epoch: 2, entries: vec![entry, counter], ..v1::State::default() }
+                .encode_to_vec(),
+        ),
+        (
+            Kind::Reconcile,
+            v1::Reconcile {
+                room: room(),
+                epoch: 2,
+                level: 1,
+                nodes: vec![v1::MerkleNode { index: 3, hash: 0x0123_4567_89AB_CDEF }],
+                leaves: vec![48, 49],
+            }
+            .encode_to_vec(),
+        ),
+    ]
+}
+
+/// For the target `message`: each message, whole and cut short.
+fn payloads(messages: &[(Kind, Vec<u8>)]) -> Vec<Vec<u8>> {
+    let mut inputs = Vec::new();
+    for (index, (kind, payload)) in messages.iter().enumerate() {
+        let type_url: &[u8] = if *kind == Kind::Application { b"game.v1.Move" } else { b"" };
+        let number = u8::try_from(index).expect("there are few kinds");
+        let length = u8::try_from(type_url.len()).expect("the name is short");
+        let input = [&[number, length], type_url, payload].concat();
+        inputs.push(input[..input.len() / 2].to_vec());
+        inputs.push(input);
+    }
+    inputs
+}
+
+/// For the target `frame`: each message as a frame; several in a stream; compressed,
+/// sealed, damaged.
+fn frames(messages: &[(Kind, Vec<u8>)]) -> Vec<Vec<u8>> {
+    let metadata = v1::Metadata {
+        trace_id: Bytes::from_static(&[1; 16]),
+        span_id: Bytes::from_static(&[2; 8]),
+        trace_flags: 1,
+        type_url: "game.v1.Move".into(),
+    };
+    let plain: Vec<Bytes> = messages
+        .iter()
+        .map(|(kind, payload)| wire::encode_bytes(*kind, &v1::Metadata::default(), payload))
+        .collect();
+    let large = wire::encode_bytes(Kind::Application, &metadata, &[b'a'; 600]);
+    let small = Zstd::default().deflate(&large).expect("one byte 600 times can be compressed");
+    let offer = seal::Offer::new([1; 32], None);
+    let (_, mut sealer) =
+        seal::answer([2; 32], None, &offer.public(), &[3; 16]).expect("the key of the offer is a good one");
+    let sealed = sealer.seal(&large).expect("a plain frame can be sealed");
+
+    // Options and chunk sizes as the target reads them.
+    let with = |options: u8, sizes: &[u8], stream: &[u8]| {
+        let count = u8::try_from(sizes.len()).expect("there are at most 15 sizes");
+        [&[options, count], sizes, stream].concat()
+    };
+    let mut inputs: Vec<Vec<u8>> = plain.iter().map(|frame| with(0, &[], frame)).collect();
+    inputs.push(with(2, &[], &plain[1]));
+    inputs.push(with(3, &[], &large));
+    inputs.push(with(0, &[16, 0, 3], &plain.concat()));
+    inputs.push(with(2, &[99], &[&large[..], &plain[4][..]].concat()));
+    inputs.push(with(0, &[7], &[&small[..], &sealed[..], &plain[5][..]].concat()));
+    inputs.push(with(1, &[], &small));
+    let mut damaged = large.to_vec();
+    damaged[30] ^= 4;
+    inputs.push(with(0, &[20], &damaged));
+    inputs.push(with(1, &[20], &damaged));
+    inputs.push(with(0, &[], &large[..40]));
+    inputs
+}
+
+/// For the target `machine`: steps of every kind, close together and far apart.
+fn steps() -> Vec<Vec<u8>> {
+    (0..24_u64)
+        .map(|seed| {
+            let mut rng = generator(seed, "corpus");
+            let mut byte = |last: u64| u8::try_from(rng.range(0..=last)).expect("the range ends at 255");
+            let mut input = seed.to_be_bytes().to_vec();
+            let longest_wait = [10, 40, 80][usize::try_from(seed % 3).expect("it is below 3")];
+            for _ in 0..10 + seed * 3 {
+                input.extend([byte(longest_wait), byte(255), byte(5), byte(255), byte(255), byte(255)]);
+            }
+            input
+        })
+        .collect()
+}

@@ -1,0 +1,10 @@
+//! Any payload under any kind into the decoding of messages.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| skirmish_fuzz::message(input));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::process::ExitCode {
+    skirmish_fuzz::corpus::main("message", skirmish_fuzz::message)
+}

@@ -1,0 +1,112 @@
+//! Target `message`: any payload under any kind.
+//!
+//! Input: one byte for the kind, one byte for the length of the metadata's
+//! `type_url`, the `type_url`, and the payload.
+
+use bytes::Bytes;
+use skirmish_core::wire::{self, Frame, ToClient, ToServer};
+use skirmish_proto::v1;
+
+/// Largest payload; a fuzzer gains nothing from more.
+const MAX_PAYLOAD: usize = 64 * 1024;
+
+/// What decodes is the same after it was encoded and decoded again, and no side
+/// takes a message that only itself sends.
+///
+/// # Panics
+///
+/// One of these does not hold.
+pub fn message(input: &[u8]) {
+    let [kind, length, rest @ ..] = input else { return };
+    let kinds = kinds();
+    let kind = kinds[usize::from(*kind) % kinds.len()];
+    let (type_url, payload) = rest.split_at(usize::from(*length).min(rest.len()));
+    let payload = &payload[..payload.len().min(MAX_PAYLOAD)];
+    let metadata = v1::Metadata {
+        type_url: String::from_utf8_lossy(type_url).chars().take(64).collect(),
+        ..v1::Metadata::default()
+    };
+    let frame = decode(wire::encode_bytes(kind, &metadata, payload));
+
+    if let Ok(message) = ToServer::decode(&frame) {
+        assert!(from_client(kind), "a server took {kind:?}");
+        assert_eq!(ToServer::decode(&decode(to_server(&message))).as_ref(), Ok(&message));
+    }
+    if let Ok(message) = ToClient::decode(&frame) {
+        assert!(from_server(kind), "a client took {kind:?}");
+        assert_eq!(ToClient::decode(&decode(to_client(&message))).as_ref(), Ok(&message));
+    }
+}
+
+/// Every kind there is, in the order of their numbers.
+fn kinds() -> Vec<v1::Kind> {
+    (0..64).filter_map(|number| v1::Kind::try_from(number).ok()).collect()
+}
+
+fn decode(bytes: Bytes) -> Frame {
+    // Whatever decodes may be longer when it is encoded again, but not by more
+    // than what stands around it.
+    Frame::decode(bytes, 2 * MAX_PAYLOAD).expect("what was encoded is a frame")
+}
+
+/// Whether clients send this kind, by the description of the protocol.
+fn from_client(kind: v1::Kind) -> bool {
+    use v1::Kind as K;
+    match kind {
+        K::Application | K::Goodbye | K::Latest | K::State | K::Reconcile => true,
+        K::Hello | K::Pong | K::Join | K::Leave | K::Say => true,
+        K::Welcome | K::Ping | K::Joined | K::Left | K::Entry | K::Ack | K::Throttle | K::Snapshot => false,
+    }
+}
+
+/// Whether servers send this kind, by the description of the protocol.
+fn from_server(kind: v1::Kind) -> bool {
+    use v1::Kind as K;
+    match kind {
+        K::Application | K::Goodbye | K::Latest | K::State | K::Reconcile => true,
+        K::Hello | K::Pong | K::Join | K::Leave | K::Say => false,
+        K::Welcome | K::Ping | K::Joined | K::Left | K::Entry | K::Ack | K::Throttle | K::Snapshot => true,
+    }
+}
+
+fn to_server(message: &ToServer) -> Bytes {
+    use v1::Kind as K;
+    let none = v1::Metadata::default();
+    match message {
+        ToServer::Application { type_url, payload } => application(type_url, payload),
+        ToServer::Hello(message) => wire::encode(K::Hello, &none, message),
+        ToServer::Goodbye(message) => wire::encode(K::Goodbye, &none, message),
+        ToServer::Pong(message) => wire::encode(K::Pong, &none, message),
+        ToServer::Join(message) => wire::encode(K::Join, &none, message),
+        ToServer::Leave(message) => wire::encode(K::Leave, &none, message),
+        ToServer::Say(message) => wire::encode(K::Say, &none, message),
+        ToServer::Latest(message) => wire::encode(K::Latest, &none, message),
+        ToServer::State(message) => wire::encode(K::State, &none, message),
+        ToServer::Reconcile(message) => wire::encode(K::Reconcile, &none, message),
+    }
+}
+
+fn to_client(message: &ToClient) -> Bytes {
+    use v1::Kind as K;
+    let none = v1::Metadata::default();
+    match message {
+        ToClient::Application { type_url, payload } => application(type_url, payload),
+        ToClient::Welcome(message) => wire::encode(K::Welcome, &none, message),
+        ToClient::Goodbye(message) => wire::encode(K::Goodbye, &none, message),
+        ToClient::Ping(message) => wire::encode(K::Ping, &none, message),
+        ToClient::Joined(message) => wire::encode(K::Joined, &none, message),
+        ToClient::Left(message) => wire::encode(K::Left, &none, message),
+        ToClient::Entry(message) => wire::encode(K::Entry, &none, message),
+        ToClient::Ack(message) => wire::encode(K::Ack, &none, message),
+        ToClient::Throttle(message) => wire::encode(K::Throttle, &none, message),
+        ToClient::Snapshot(message) => wire::encode(K::Snapshot, &none, message),
+        ToClient::Latest(message) => wire::encode(K::Latest, &none, message),
+        ToClient::State(message) => wire::encode(K::State, &none, message),
+        ToClient::Reconcile(message) => wire::encode(K::Reconcile, &none, message),
+    }
+}
+
+fn application(type_url: &str, payload: &[u8]) -> Bytes {
+    let metadata = v1::Metadata { type_url: type_url.into(), ..v1::Metadata::default() };
+    wire::encode_bytes(v1::Kind::Application, &metadata, payload)
+}

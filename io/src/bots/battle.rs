@@ -1,0 +1,188 @@
+//! Conducts a battle, or players who only stay: gathers them, plays, settles, leaves.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use skirmish_core::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use super::Error;
+use super::interrupt::{TICK, Waited, interruptible, until};
+use super::options::Mode;
+use super::player::Player;
+use super::process::{Watched, own_cpu};
+use super::progress::Progress;
+use super::report::{Report, Usage};
+use super::swarm::Swarm;
+use super::world::{Stage, World};
+
+/// From the last arrival to the first message.
+const LEAD: Duration = Duration::from_millis(200);
+/// How long saying goodbye may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Runs a battle.
+pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
+    let options = &swarm.options;
+    let world = Arc::new(World::new(options.clone()));
+    let progress = Progress::new(0);
+    let empty = swarm.watched.and_then(Watched::resident);
+
+    if gather(swarm, &world, &progress).await == Waited::Interrupted {
+        return Err(Error::Interrupted);
+    }
+    {
+        let shared = world.lock();
+        if shared.arrived < options.players {
+            return Err(Error::NotGathered {
+                arrived: shared.arrived,
+                players: options.players,
+                trouble: shared.trouble.clone(),
+            });
+        }
+    }
+
+    let mut usage = Usage::default();
+    play(swarm, &world, &progress, &mut usage).await;
+    if options.mode == Mode::Idle {
+        usage.resident_per_connection = swarm
+            .watched
+            .and_then(Watched::resident)
+            .zip(empty)
+            .map(|(full, empty)| full.saturating_sub(empty) / u64::from(options.players));
+    } else if let Some(full) = swarm.watched.and_then(Watched::resident) {
+        usage.resident_per_connection = Some(full / u64::from(options.players));
+    }
+
+    world.enter(Stage::Settle);
+    progress.stage("settle", u64::from(options.players));
+    let settled = until(|| {
+        let shared = world.lock();
+        let open = shared.unsettled();
+        progress
+            .show(u64::from(options.players - open), format!("{} messages under way", shared.outstanding));
+        shared.is_settled()
+    });
+    let _ = interruptible(async {
+        let _ = tokio::time::timeout(options.patience, settled).await;
+    })
+    .await;
+
+    let report = Report::of_battle(options, &mut world.lock(), &usage);
+    world.enter(Stage::Leave);
+    let left = until(|| {
+        let shared = world.lock();
+        progress.show(u64::from(shared.gone), "gone".to_owned());
+        shared.gone >= options.players
+    });
+    let _ = interruptible(async {
+        let _ = tokio::time::timeout(FAREWELL, left).await;
+    })
+    .await;
+    Ok(report)
+}
+
+/// Starts the players one after the other, so that never too many are on their way in.
+async fn gather(swarm: &Swarm, world: &Arc<World>, progress: &Progress) -> Waited {
+    let options = &swarm.options;
+    progress.stage("gather", u64::from(options.players));
+    let doors = Arc::new(Semaphore::new(options.connect_inflight as usize));
+    let start = async {
+        for index in 0..options.players {
+            let Ok(permit) = Arc::clone(&doors).acquire_owned().await else { return };
+            let mut rng = swarm.rng(u64::from(index));
+            let mut driver = swarm.driver(index, &mut rng);
+            let mut player = Player::new(index, Arc::clone(world), rng, permit);
+            tokio::spawn(async move {
+                let result = poll_fn(|cx| driver.poll(cx, &mut player)).await;
+                player.gone(result);
+            });
+        }
+        std::future::pending::<()>().await;
+    };
+    // Over when all are there, when one is refused for good, or when nobody has come for long.
+    let watch = async {
+        let (mut arrived, mut since) = (0, swarm.clock.now().instant);
+        until(|| {
+            let shared = world.lock();
+            let now = swarm.clock.now().instant;
+            if shared.arrived > arrived {
+                (arrived, since) = (shared.arrived, now);
+            }
+            progress.show(u64::from(arrived), shared.trouble.clone().unwrap_or_default());
+            arrived >= options.players || shared.refused || now.since(since) > options.patience
+        })
+        .await;
+    };
+    interruptible(async {
+        tokio::select! {
+            biased;
+            () = start => {}
+            () = watch => {}
+        }
+    })
+    .await
+}
+
+/// Sends for the warm-up and the duration, or only waits for the latter. Measures the
+/// processes over the part of the duration that passed.
+async fn play(swarm: &Swarm, world: &Arc<World>, progress: &Progress, usage: &mut Usage) {
+    let options = &swarm.options;
+    let start = swarm.clock.now().instant + LEAD;
+    let from = start + options.warmup;
+    let to = from + options.duration;
+    if options.mode == Mode::Battle {
+        world.lock().stats.window = Some((from, to));
+        world.enter(Stage::Play { from: start, to });
+        progress.stage("warm up", 1);
+        if interruptible(sleep(from - swarm.clock.now().instant)).await == Waited::Interrupted {
+            world.lock().stats.window = Some((from, from));
+            return;
+        }
+    }
+
+    let begin = swarm.clock.now().instant;
+    let cpu = swarm.watched.and_then(Watched::cpu);
+    let own = own_cpu();
+    progress.stage("play", options.duration.as_secs());
+    let end = begin + options.duration;
+    let mut last = world.lock().stats.delivered_ever;
+    let waited = interruptible(async {
+        loop {
+            let left = end - swarm.clock.now().instant;
+            if left.is_zero() {
+                return;
+            }
+            sleep(left.min(TICK * 10)).await;
+            let passed = swarm.clock.now().instant.since(begin);
+            let shared = world.lock();
+            let ever = shared.stats.delivered_ever;
+            let counts = shared.checker.counts();
+            progress.show(
+                passed.as_secs(),
+                format!(
+                    "s, {}/{} connected, {} deliveries/s, p99 {:.1} ms, {} duplicates, {} out of order",
+                    shared.connected,
+                    options.players,
+                    ever - last,
+                    Duration::from_micros(shared.stats.latency.value_at_quantile(0.99)).as_secs_f64() * 1e3,
+                    counts.duplicates,
+                    counts.out_of_order,
+                ),
+            );
+            last = ever;
+        }
+    })
+    .await;
+
+    let now = swarm.clock.now().instant;
+    usage.measured = now.since(begin);
+    usage.interrupted = waited == Waited::Interrupted;
+    usage.server_cpu =
+        swarm.watched.and_then(Watched::cpu).zip(cpu).map(|(end, begin)| end.saturating_sub(begin));
+    usage.bots_cpu = own_cpu().saturating_sub(own);
+    if usage.interrupted && options.mode == Mode::Battle {
+        world.lock().stats.window = Some((from, now));
+    }
+}

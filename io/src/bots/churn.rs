@@ -1,0 +1,216 @@
+//! Churn: players who connect, join, leave and close, over and over.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Context;
+
+use hdrhistogram::Histogram;
+use skirmish_core::time::{Duration, Instant, Now};
+use skirmish_proto::v1::LeftReason;
+use tokio::time::sleep;
+
+use super::Error;
+use super::interrupt::{TICK, Waited, interruptible};
+use super::process::{Watched, own_cpu};
+use super::progress::Progress;
+use super::report::{Report, Usage};
+use super::stats::{histogram, record};
+use super::swarm::Swarm;
+use crate::client::{Act, App, DialError, Event, Machine};
+
+/// What the cycles of a churn came to.
+pub(super) struct Churned {
+    /// Cycles that ended in the window, whole.
+    pub whole: u64,
+    /// Cycles that ended in the window, not whole.
+    pub failed: u64,
+    /// How long the whole ones took.
+    pub took: Histogram<u64>,
+    /// The first thing that went wrong.
+    pub trouble: Option<String>,
+}
+
+/// The counts, and whether they are wanted now.
+struct Tally {
+    churned: Churned,
+    measuring: bool,
+    ever: u64,
+}
+
+impl Tally {
+    fn add(&mut self, cycle: Cycle, took: Duration) {
+        self.ever += 1;
+        if self.measuring && cycle.whole {
+            self.churned.whole += 1;
+            record(&mut self.churned.took, took);
+        } else if self.measuring {
+            self.churned.failed += 1;
+        }
+        if let Some(trouble) = cycle.trouble {
+            self.churned.trouble.get_or_insert(trouble);
+        }
+    }
+}
+
+/// Runs a churn: `inflight` workers, each with one cycle after the other.
+pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
+    let options = &swarm.options;
+    let churned = Churned { whole: 0, failed: 0, took: histogram(), trouble: None };
+    let tally = Arc::new(Mutex::new(Tally { churned, measuring: false, ever: 0 }));
+    let lock = || tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let progress = Progress::new(0);
+    progress.stage("churn", (options.warmup + options.duration).as_secs());
+
+    let mut usage = Usage::default();
+    let work = async {
+        let workers = (0..options.inflight).map(|worker| cycles(swarm, worker, &tally));
+        futures_util::future::join_all(workers).await;
+    };
+    let measure = async {
+        sleep(options.warmup).await;
+        lock().measuring = true;
+        let begin = swarm.clock.now().instant;
+        let (cpu, own) = (swarm.watched.and_then(Watched::cpu), own_cpu());
+        let waited = interruptible(async {
+            loop {
+                let passed = swarm.clock.now().instant.since(begin);
+                if passed >= options.duration {
+                    return;
+                }
+                progress.show((options.warmup + passed).as_secs(), format!("s, {} cycles", lock().ever));
+                sleep(TICK.min(options.duration - passed)).await;
+            }
+        })
+        .await;
+        lock().measuring = false;
+        usage.measured = swarm.clock.now().instant.since(begin);
+        usage.interrupted = waited == Waited::Interrupted;
+        usage.server_cpu =
+            swarm.watched.and_then(Watched::cpu).zip(cpu).map(|(end, begin)| end.saturating_sub(begin));
+        usage.bots_cpu = own_cpu().saturating_sub(own);
+    };
+    tokio::select! {
+        biased;
+        () = work => {}
+        () = measure => {}
+    }
+    let tally = lock();
+    if usage.measured.is_zero() {
+        return Err(Error::Interrupted);
+    }
+    Ok(Report::of_churn(options, &tally.churned, &usage))
+}
+
+/// One cycle after the other. Each worker has players of its own: two cycles of one player
+/// at a time would take each other's session over.
+async fn cycles(swarm: &Swarm, worker: u32, tally: &Mutex<Tally>) {
+    let options = &swarm.options;
+    let own = (options.players / options.inflight).max(1);
+    for count in 0_u64.. {
+        let turn = u32::try_from(count % u64::from(own)).unwrap_or_default();
+        let player = turn * options.inflight + worker;
+        let mut rng = swarm.rng(count << 32 | u64::from(worker));
+        let begin = swarm.clock.now().instant;
+        let mut cycle = Cycle::new(options.room(player), begin + options.patience);
+        let mut driver = swarm.driver(player, &mut rng);
+        let result = poll_fn(|cx| driver.poll(cx, &mut cycle)).await;
+        let end = swarm.clock.now().instant;
+
+        if let Err(error) = result {
+            cycle.fail(error.to_string());
+        }
+        let whole = cycle.whole;
+        tally.lock().unwrap_or_else(PoisonError::into_inner).add(cycle, end.since(begin));
+        if !whole {
+            // A server that refuses everybody is not to be hammered.
+            sleep(TICK).await;
+        }
+    }
+}
+
+/// One cycle from nothing to nothing.
+struct Cycle {
+    room: String,
+    step: Step,
+    /// Gives up then.
+    until: Instant,
+    /// The connection was made, the room joined and left.
+    whole: bool,
+    /// What went wrong.
+    trouble: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Join,
+    AwaitJoined,
+    Leave,
+    AwaitLeft,
+    Close,
+    Closed,
+}
+
+impl Cycle {
+    const fn new(room: String, until: Instant) -> Self {
+        Self { room, step: Step::Join, until, whole: false, trouble: None }
+    }
+
+    fn fail(&mut self, trouble: String) {
+        self.trouble.get_or_insert(trouble);
+        if self.step != Step::Closed {
+            self.step = Step::Close;
+        }
+    }
+}
+
+impl App for Cycle {
+    fn event(&mut self, _now: Now, event: Event) {
+        match event {
+            Event::Joined { .. } if self.step == Step::AwaitJoined => self.step = Step::Leave,
+            Event::Left { reason: LeftReason::Asked, .. } if self.step == Step::AwaitLeft => {
+                self.whole = true;
+                self.step = Step::Close;
+            }
+            Event::Left { reason, .. } if self.step != Step::Closed => self.fail(format!("{reason:?}")),
+            Event::Closed { reason, message } if self.step != Step::Closed => {
+                self.fail(format!("connection closed: {reason:?} {message}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn poll_command(&mut self, _cx: &mut Context<'_>, now: Now, machine: &mut Machine) -> Act {
+        if now.instant >= self.until {
+            self.fail("a cycle took too long".to_owned());
+        }
+        let result = match self.step {
+            Step::AwaitJoined | Step::AwaitLeft | Step::Closed => return Act::Nothing,
+            Step::Join => {
+                self.step = Step::AwaitJoined;
+                machine.join(now, &self.room, 0)
+            }
+            Step::Leave => {
+                self.step = Step::AwaitLeft;
+                machine.leave(now, &self.room)
+            }
+            Step::Close => {
+                self.step = Step::Closed;
+                machine.disconnect(now);
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            self.fail(format!("{error:?}"));
+        }
+        Act::Commanded
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        (self.step != Step::Closed).then_some(self.until)
+    }
+
+    fn dial_failed(&mut self, error: &DialError) {
+        // A cycle is counted once, whole or not: it does not wait for another try.
+        self.fail(error.to_string());
+    }
+}

@@ -1,0 +1,128 @@
+//! A server in this process, so that bots need nothing else.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::oneshot;
+
+use super::Error;
+use super::options::{Mode, Options};
+use super::tokens::Tokens;
+use crate::config::{Config, Rate};
+use crate::server::Server;
+use crate::token::{Keys, new_secret};
+
+/// A server on a thread of its own. Stops when dropped.
+pub(super) struct Local {
+    url: String,
+    keys: Arc<Keys>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Local {
+    /// Starts one on a free loopback port, with limits that fit the load.
+    pub(super) fn start(options: &Options) -> Result<Self, Error> {
+        let failed = |error: &dyn std::fmt::Display| Error::LocalServer(error.to_string());
+        let secret = new_secret().map_err(|error| failed(&error))?;
+        let keys = || Keys::from_secret("bots", secret.as_bytes()).map_err(|error| failed(&error));
+        let (server_keys, keys) = (keys()?, Arc::new(keys()?));
+        let config = config(options);
+        let (stop, stopped) = oneshot::channel();
+        let (started, start) = mpsc::channel();
+        let serve = move || {
+            let report = started.clone();
+            let run = async move {
+                match Server::builder(config).keys(server_keys).bind().await {
+                    Ok(server) => {
+                        // If nobody hears it any more, `stopped` is over, too.
+                        let _ = started.send(Ok(server.local_addr()));
+                        tokio::select! {
+                            biased;
+                            // Whether told or dropped: there is nobody left to drain.
+                            _ = stopped => {}
+                            () = server.run(std::future::pending()) => {}
+                        }
+                    }
+                    Err(error) => {
+                        let _ = started.send(Err(error.to_string()));
+                    }
+                }
+            };
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(run),
+                Err(error) => {
+                    let _ = report.send(Err(error.to_string()));
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("server".to_owned()).spawn(serve)?;
+        let address = start
+            .recv()
+            .map_err(|_| Error::LocalServer("its thread ended".to_owned()))?
+            .map_err(Error::LocalServer)?;
+        Ok(Self { url: format!("ws://{address}/"), keys, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Its address.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What signs tokens that it takes.
+    pub(super) fn tokens(&self) -> Tokens {
+        Tokens::Signed(Arc::clone(&self.keys))
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // If it is gone, it has stopped.
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the server's thread panicked");
+        }
+    }
+}
+
+/// Everything that bounds the load is far above it; everything else is as in production.
+fn config(options: &Options) -> Config {
+    let mut config = Config::default();
+    config.listen.address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    config.admin.enabled = false;
+    let connections = match options.mode {
+        Mode::Battle | Mode::Idle => options.players,
+        Mode::Churn => options.inflight,
+    } as usize;
+    // Connections that were cut are seen to be gone only later.
+    let connections = 2 * connections + 1_024;
+    config.connections.total = connections;
+    config.connections.per_address = connections;
+    config.connections.unauthenticated = connections;
+    config.sessions.total = config.sessions.total.max(2 * connections);
+    config.rooms.total = config.rooms.total.max(2 * options.rooms() as usize);
+    config.rooms.members = config.rooms.members.max(2 * options.room_size as usize);
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be at most 100000"
+    )]
+    let rate = options.rate.ceil() as u32;
+    let at_least = |rate: Rate, per_second: u32| Rate {
+        per_second: rate.per_second.max(per_second),
+        burst: rate.burst.max(4 * per_second),
+    };
+    config.rates.reliable = at_least(config.rates.reliable, 2 * rate);
+    config.rates.latest = at_least(config.rates.latest, 2 * rate);
+    let bytes =
+        u32::try_from(options.size + 256).unwrap_or(u32::MAX).saturating_mul(2 * rate).min(u32::MAX / 4);
+    config.rates.bytes = at_least(config.rates.bytes, bytes);
+    config.frames.body_bytes = config.frames.body_bytes.max(options.size);
+    config.frames.frame_bytes = config.frames.frame_bytes.max(options.size + 4_096);
+    config
+}

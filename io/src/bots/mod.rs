@@ -1,0 +1,131 @@
+//! `skirmish bots`: many players through the real client over real sockets (row O2).
+//!
+//! Each bot is a [`Driver`](crate::client::Driver) in a task of its own, without a channel
+//! in between: the driver calls the bot for each event. All bots share one thread, so that
+//! they can be pinned to one core beside the server, and one `world`, where everything is
+//! counted and the guarantees are checked (`verdict`).
+//!
+//! Load is offered on a schedule that does not wait for the server (open loop): each
+//! message carries the time at which it was due, and latency counts from then. A server
+//! that stalls, or a bot that is cut off, is charged for all of it.
+//!
+//! ```text
+//! skirmish bots --players 1000 --room-size 10 --rate 2 --duration 30s --disconnect-rate 0.01
+//! ```
+
+mod battle;
+mod body;
+mod churn;
+mod interrupt;
+mod local;
+mod options;
+mod player;
+mod process;
+mod progress;
+mod report;
+mod stats;
+mod swarm;
+mod tokens;
+mod verdict;
+mod world;
+
+use std::io;
+
+pub use options::{Class, Mode, Options, Phase};
+pub use report::{GuaranteeReport, Latencies, Report, ServerReport};
+
+use crate::client::DialError;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option has a value that makes no sense.
+    #[error("{option}: {problem}")]
+    Option {
+        /// Which.
+        option: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The limit on file descriptors is too low for so many players.
+    #[error(
+        "so many players need {needed} file descriptors, the limit is {limit}: take fewer players, raise the \
+         limit (ulimit -n), or run the server in a process of its own"
+    )]
+    Descriptors {
+        /// What is needed.
+        needed: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// The address of the server is not one.
+    #[error(transparent)]
+    Address(#[from] DialError),
+    /// Tokens cannot be signed.
+    #[error("tokens: {0}")]
+    Tokens(String),
+    /// The server in this process did not start.
+    #[error("cannot start a server: {0}")]
+    LocalServer(String),
+    /// Not every player got into its room.
+    #[error("only {arrived} of {players} players got into their rooms{}", because(.trouble.as_deref()))]
+    NotGathered {
+        /// How many did.
+        arrived: u32,
+        /// How many should have.
+        players: u32,
+        /// The first thing that went wrong.
+        trouble: Option<String>,
+    },
+    /// Interrupted before anything was measured.
+    #[error("interrupted before anything was measured")]
+    Interrupted,
+    /// No runtime.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(#[from] io::Error),
+}
+
+fn because(trouble: Option<&str>) -> String {
+    trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default()
+}
+
+/// Runs the bots on this thread until they are done or interrupted (Ctrl-C), and reports
+/// what was measured so far. To be called outside of any runtime.
+///
+/// # Errors
+/// If an option is wrong, or the players cannot get in. A broken guarantee is not an
+/// error: see [`Report::held`].
+pub fn run(options: Options) -> Result<Report, Error> {
+    options.check()?;
+    let local = options.server.is_none();
+    let connections = match options.mode {
+        Mode::Battle | Mode::Idle => u64::from(options.players),
+        Mode::Churn => u64::from(options.inflight),
+    };
+    process::reserve_descriptors(if local { 2 * connections } else { connections })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let spinning = options.spin.then(|| tokio::spawn(spin()));
+        let report = conduct(options).await;
+        if let Some(spinning) = spinning {
+            spinning.abort();
+        }
+        report
+    })
+}
+
+async fn conduct(options: Options) -> Result<Report, Error> {
+    let swarm = swarm::Swarm::new(options)?;
+    match swarm.options.mode {
+        Mode::Battle | Mode::Idle => battle::run(&swarm).await,
+        Mode::Churn => churn::run(&swarm).await,
+    }
+}
+
+/// Never lets the runtime sleep: it looks at the sockets again and again.
+async fn spin() {
+    loop {
+        tokio::task::yield_now().await;
+    }
+}

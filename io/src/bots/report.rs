@@ -1,0 +1,386 @@
+//! What the bots saw, as a table and as JSON.
+
+use std::fmt;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use skirmish_core::time::Duration;
+
+use super::churn::Churned;
+use super::options::{Class, Mode, Options};
+use super::verdict::Guarantee;
+use super::world::Shared;
+
+/// The report of one run. Times are in microseconds, memory in bytes.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// `battle`, `idle` or `churn`.
+    pub mode: &'static str,
+    /// `reliable` or `latest`.
+    pub class: &'static str,
+    /// Players, and rooms that they were in.
+    pub players: u32,
+    /// Rooms.
+    pub rooms: u32,
+    /// Offered load: messages per second of each player.
+    pub rate: f64,
+    /// Bytes of a message's body.
+    pub size: usize,
+    /// Seconds that were measured.
+    pub seconds: f64,
+    /// Ctrl-C came before the end.
+    pub interrupted: bool,
+    /// Messages that were due in the window.
+    pub sent: u64,
+    /// Messages that the client could not take.
+    pub not_taken: u64,
+    /// Deliveries in the window.
+    pub delivered: u64,
+    /// The same per second.
+    pub deliveries_per_second: f64,
+    /// Outcomes of all reliable messages.
+    pub acknowledged: u64,
+    /// Never sent.
+    pub refused: u64,
+    /// Sent to a session that was lost.
+    pub unknown: u64,
+    /// Acknowledged messages that a member that stayed did not get.
+    pub lost: u64,
+    /// Deliveries that came twice.
+    pub duplicates: u64,
+    /// Deliveries overtaken by a later one of the same sender.
+    pub out_of_order: u64,
+    /// Entries that a snapshot announced as missing.
+    pub announced_missing: u64,
+    /// Entries that no other member's was left to compare with.
+    pub uncompared: u64,
+    /// From due time to delivery.
+    pub latency: Latencies,
+    /// From due time to the moment when the bot had handed the message to its client; what
+    /// is in here is the bots' own fault.
+    pub lag: Latencies,
+    /// Connections cut on purpose.
+    pub cuts: u64,
+    /// Connections after the first.
+    pub reconnects: u64,
+    /// Those that found their session again.
+    pub resumes: u64,
+    /// Those that did not.
+    pub sessions_lost: u64,
+    /// Snapshots that stood in for entries.
+    pub snapshots: u64,
+    /// Times that the server asked to slow down.
+    pub throttled: u64,
+    /// Players who were away or behind at the end.
+    pub unsettled: u32,
+    /// Whole cycles of connect, join, leave, close.
+    pub cycles: u64,
+    /// Cycles that failed.
+    pub cycles_failed: u64,
+    /// Whole cycles per second.
+    pub cycles_per_second: f64,
+    /// How long a whole cycle took.
+    pub cycle: Latencies,
+    /// What the server's process used.
+    pub server: ServerReport,
+    /// CPU time of the bots for each delivery (or cycle).
+    pub bots_cpu_us_per_operation: f64,
+    /// The first thing that went wrong on the way, if anything did.
+    pub trouble: Option<String>,
+    /// G1 to G5, empty where they do not apply.
+    pub guarantees: Vec<GuaranteeReport>,
+}
+
+/// Percentiles in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Latencies {
+    /// Values that these are of.
+    pub count: u64,
+    /// Median.
+    pub p50_us: u64,
+    /// 99 of 100 are at most this.
+    pub p99_us: u64,
+    /// 999 of 1,000 are at most this.
+    pub p999_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
+/// What the server's process used; `None` where it is not known.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct ServerReport {
+    /// Cores busy on average.
+    pub cores: Option<f64>,
+    /// CPU time for each delivery (or cycle), in microseconds.
+    pub cpu_us_per_operation: Option<f64>,
+    /// Resident memory for each connection, in bytes: in idle mode what the connections
+    /// added, otherwise all of it.
+    pub resident_per_connection: Option<u64>,
+}
+
+/// One guarantee as the bots saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GuaranteeReport {
+    /// Number and name.
+    pub name: &'static str,
+    /// How often it was broken.
+    pub breaches: u64,
+    /// The first time, in words.
+    pub first: Option<String>,
+}
+
+/// What was measured of the processes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    pub measured: Duration,
+    pub interrupted: bool,
+    pub server_cpu: Option<Duration>,
+    pub bots_cpu: Duration,
+    pub resident_per_connection: Option<u64>,
+}
+
+impl Latencies {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        Self {
+            count: histogram.len(),
+            p50_us: histogram.value_at_quantile(0.5),
+            p99_us: histogram.value_at_quantile(0.99),
+            p999_us: histogram.value_at_quantile(0.999),
+            max_us: histogram.max(),
+        }
+    }
+}
+
+impl Report {
+    /// Whether everything held: no guarantee was broken, and at the end everybody was
+    /// there and had everything. This is the exit code.
+    #[must_use]
+    pub fn held(&self) -> bool {
+        let guaranteed = self.guarantees.iter().all(|guarantee| guarantee.breaches == 0);
+        guaranteed
+            && self.unsettled == 0
+            && self.cycles_failed == 0
+            && (self.mode != "churn" || self.cycles > 0)
+    }
+
+    /// The report as one JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("numbers, texts and lists have a JSON form")
+    }
+
+    pub(super) fn of_battle(options: &Options, shared: &mut Shared, usage: &Usage) -> Self {
+        let unsettled = shared.unsettled();
+        let bots = &shared.bots;
+        let (breaches, counts) = shared.checker.finish(|player| bots[player as usize].connected);
+        let stats = &shared.stats;
+        let mut report = Self::empty(options, usage, stats.delivered);
+        report.sent = stats.sent;
+        report.not_taken = stats.not_taken;
+        report.delivered = stats.delivered;
+        report.deliveries_per_second = per_second(stats.delivered, usage);
+        report.acknowledged = stats.acknowledged;
+        report.refused = stats.refused;
+        report.unknown = stats.unknown;
+        report.lost = counts.lost;
+        report.duplicates = counts.duplicates;
+        report.out_of_order = counts.out_of_order;
+        report.announced_missing = counts.announced;
+        report.uncompared = counts.uncompared;
+        report.latency = Latencies::of(&stats.latency);
+        report.lag = Latencies::of(&stats.lag);
+        report.cuts = stats.cuts;
+        report.reconnects = stats.reconnects;
+        report.resumes = stats.resumes;
+        report.sessions_lost = stats.sessions_lost;
+        report.snapshots = stats.snapshots;
+        report.throttled = stats.throttled;
+        report.unsettled = unsettled;
+        report.trouble = shared.trouble.clone();
+        report.guarantees = Guarantee::ALL
+            .iter()
+            .zip(breaches)
+            .map(|(guarantee, breaches)| GuaranteeReport {
+                name: guarantee.title(),
+                breaches: breaches.count,
+                first: breaches.first,
+            })
+            .collect();
+        report
+    }
+
+    pub(super) fn of_churn(options: &Options, churned: &Churned, usage: &Usage) -> Self {
+        let mut report = Self::empty(options, usage, churned.whole);
+        report.cycles = churned.whole;
+        report.cycles_failed = churned.failed;
+        report.cycles_per_second = per_second(churned.whole, usage);
+        report.cycle = Latencies::of(&churned.took);
+        report.trouble = churned.trouble.clone();
+        report
+    }
+
+    /// A report with what is known without counting.
+    fn empty(options: &Options, usage: &Usage, operations: u64) -> Self {
+        let each = |cpu: Duration| micros(cpu) / float(operations.max(1));
+        let seconds = usage.measured.as_secs_f64();
+        Self {
+            mode: match options.mode {
+                Mode::Battle => "battle",
+                Mode::Idle => "idle",
+                Mode::Churn => "churn",
+            },
+            class: match options.class {
+                Class::Reliable => "reliable",
+                Class::Latest => "latest",
+            },
+            players: options.players,
+            rooms: options.rooms(),
+            rate: options.rate,
+            size: options.size,
+            seconds,
+            interrupted: usage.interrupted,
+            sent: 0,
+            not_taken: 0,
+            delivered: 0,
+            deliveries_per_second: 0.0,
+            acknowledged: 0,
+            refused: 0,
+            unknown: 0,
+            lost: 0,
+            duplicates: 0,
+            out_of_order: 0,
+            announced_missing: 0,
+            uncompared: 0,
+            latency: Latencies::default(),
+            lag: Latencies::default(),
+            cuts: 0,
+            reconnects: 0,
+            resumes: 0,
+            sessions_lost: 0,
+            snapshots: 0,
+            throttled: 0,
+            unsettled: 0,
+            cycles: 0,
+            cycles_failed: 0,
+            cycles_per_second: 0.0,
+            cycle: Latencies::default(),
+            server: ServerReport {
+                cores: usage.server_cpu.map(|cpu| cpu.as_secs_f64() / seconds.max(f64::EPSILON)),
+                cpu_us_per_operation: usage.server_cpu.filter(|_| operations > 0).map(each),
+                resident_per_connection: usage.resident_per_connection,
+            },
+            bots_cpu_us_per_operation: if operations > 0 { each(usage.bots_cpu) } else { 0.0 },
+            trouble: None,
+            guarantees: Vec::new(),
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "figures for people")]
+const fn float(number: u64) -> f64 {
+    number as f64
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn per_second(count: u64, usage: &Usage) -> f64 {
+    float(count) / usage.measured.as_secs_f64().max(f64::EPSILON)
+}
+
+impl fmt::Display for Latencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |us: u64| float(us) / 1e3;
+        write!(
+            f,
+            "p50 {:.2} ms  p99 {:.2} ms  p99.9 {:.2} ms  max {:.2} ms",
+            ms(self.p50_us),
+            ms(self.p99_us),
+            ms(self.p999_us),
+            ms(self.max_us)
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut row = |name: &str, value: String| writeln!(f, "{name:<34}{value}");
+        row("mode", format!("{}, {} players in {} rooms", self.mode, self.players, self.rooms))?;
+        let interrupted = if self.interrupted { " (interrupted)" } else { "" };
+        row("measured", format!("{:.1} s{interrupted}", self.seconds))?;
+        match self.mode {
+            "churn" => {
+                row("cycles", format!("{} whole, {} failed", self.cycles, self.cycles_failed))?;
+                row("cycles/s", format!("{:.0}", self.cycles_per_second))?;
+                row("cycle time", self.cycle.to_string())?;
+            }
+            "idle" => {}
+            _ => {
+                row("offered", format!("{} msg/s each, {} bytes, {}", self.rate, self.size, self.class))?;
+                row("sent", format!("{} ({} not taken)", self.sent, self.not_taken))?;
+                row("delivered", self.delivered.to_string())?;
+                row("deliveries/s", format!("{:.0}", self.deliveries_per_second))?;
+                row("latency from due time", self.latency.to_string())?;
+                row("  of which the bots' own", self.lag.to_string())?;
+                row(
+                    "outcomes",
+                    format!(
+                        "{} acknowledged, {} refused, {} unknown",
+                        self.acknowledged, self.refused, self.unknown
+                    ),
+                )?;
+                row(
+                    "lost / dup / out of order",
+                    format!("{} / {} / {}", self.lost, self.duplicates, self.out_of_order),
+                )?;
+                row(
+                    "connections",
+                    format!(
+                        "{} cut, {} reconnects, {} resumed, {} sessions lost",
+                        self.cuts, self.reconnects, self.resumes, self.sessions_lost
+                    ),
+                )?;
+                row(
+                    "snapshots",
+                    format!("{} for {} entries announced as missing", self.snapshots, self.announced_missing),
+                )?;
+                if self.throttled > 0 {
+                    row("throttled", format!("{} times", self.throttled))?;
+                }
+                if self.uncompared > 0 {
+                    row("not compared", format!("{} entries older than the window", self.uncompared))?;
+                }
+            }
+        }
+        let operation = if self.mode == "churn" { "cycle" } else { "delivery" };
+        if let Some(cpu) = self.server.cpu_us_per_operation {
+            let cores = self.server.cores.unwrap_or_default();
+            row(&format!("server CPU/{operation}"), format!("{cpu:.2} us ({cores:.2} cores)"))?;
+        }
+        if let Some(bytes) = self.server.resident_per_connection {
+            row("server memory/connection", format!("{:.1} KiB", float(bytes) / 1024.0))?;
+        }
+        if self.bots_cpu_us_per_operation > 0.0 {
+            row(&format!("bots CPU/{operation}"), format!("{:.2} us", self.bots_cpu_us_per_operation))?;
+        }
+        if self.unsettled > 0 {
+            row("not settled", format!("{} players were away or behind at the end", self.unsettled))?;
+        }
+        if let Some(trouble) = &self.trouble {
+            row("first trouble", trouble.clone())?;
+        }
+        for guarantee in &self.guarantees {
+            let verdict = match &guarantee.first {
+                None => "held".to_owned(),
+                Some(first) => format!("BROKEN {} times, first: {first}", guarantee.breaches),
+            };
+            row(guarantee.name, verdict)?;
+        }
+        write!(f, "{:<34}{}", "verdict", if self.held() { "all held" } else { "FAILED" })
+    }
+}

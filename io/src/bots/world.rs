@@ -1,0 +1,110 @@
+//! What the bots of one battle share.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use skirmish_core::time::Instant;
+
+use super::options::Options;
+use super::stats::Stats;
+use super::verdict::Checker;
+
+/// The stages of a battle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Everybody connects and joins.
+    Gather,
+    /// Messages are sent from `from` until before `to`.
+    Play { from: Instant, to: Instant },
+    /// Nothing is sent any more; what is under way is delivered.
+    Settle,
+    /// Everybody says goodbye.
+    Leave,
+}
+
+/// Shared by all bots and the one who conducts them. There is one thread, so the lock is
+/// never waited for.
+#[derive(Debug)]
+pub(super) struct World {
+    pub options: Options,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub stage: Stage,
+    pub stats: Stats,
+    pub checker: Checker,
+    pub bots: Vec<Bot>,
+    /// Bots that have been in their room.
+    pub arrived: u32,
+    /// Bots in each state, for the progress line.
+    pub connected: u32,
+    /// Messages without an outcome.
+    pub outstanding: u64,
+    /// Bots whose task is over.
+    pub gone: u32,
+    /// The first thing that went wrong on the way in.
+    pub trouble: Option<String>,
+    /// A bot was refused for good.
+    pub refused: bool,
+}
+
+/// What is known of a bot.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bot {
+    /// Wakes its task.
+    pub waker: Option<Waker>,
+    /// It has been in its room.
+    pub arrived: bool,
+    pub connected: bool,
+}
+
+impl World {
+    pub(super) fn new(options: Options) -> Self {
+        let shared = Shared {
+            stage: Stage::Gather,
+            stats: Stats::new(),
+            checker: Checker::new(options.players, options.room_size),
+            bots: vec![Bot::default(); options.players as usize],
+            arrived: 0,
+            connected: 0,
+            outstanding: 0,
+            gone: 0,
+            trouble: None,
+            refused: false,
+        };
+        Self { options, shared: Mutex::new(shared) }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on to the next stage and wakes every bot.
+    pub(super) fn enter(&self, stage: Stage) {
+        let wakers: Vec<Waker> = {
+            let mut shared = self.lock();
+            shared.stage = stage;
+            shared.bots.iter().filter_map(|bot| bot.waker.clone()).collect()
+        };
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+}
+
+impl Shared {
+    /// Whether everything is delivered that will be: everybody is connected, every message
+    /// has its outcome, and nobody is behind.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outstanding == 0 && self.unsettled() == 0
+    }
+
+    /// Players who are away or behind.
+    pub(super) fn unsettled(&self) -> u32 {
+        let open =
+            |(player, bot): (u32, &Bot)| bot.arrived && (!bot.connected || self.checker.is_behind(player));
+        u32::try_from((0..).zip(&self.bots).filter(|bot| open(*bot)).count()).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,144 @@
+//! The command line: `skirmish serve`, `skirmish token`.
+
+mod bots;
+mod dev;
+mod log;
+mod serve;
+mod token;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Sources};
+
+/// A real-time battle server.
+#[derive(Debug, Parser)]
+#[command(name = "skirmish", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server.
+    Serve(serve::Serve),
+    /// Make a token for a player.
+    Token(token::Token),
+    Bots(bots::Bots),
+}
+
+/// Where the configuration comes from; the same for every command that has one.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Configuration")]
+struct ConfigArgs {
+    /// Read this TOML file; also set by SKIRMISH_CONFIG.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set any key, such as `heartbeat.interval=20s` or
+    /// `auth.origins=["https://game.example"]`. May be repeated; wins over everything else.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+}
+
+/// Why a command did not do what it should.
+#[derive(Debug)]
+enum Failure {
+    /// It was asked wrongly: exit code 2.
+    Usage(String),
+    /// It could not: exit code 1.
+    Failed(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Usage(text) | Self::Failed(text)) = self;
+        f.write_str(text)
+    }
+}
+
+/// Carries out a command line. `shutdown` is asked once, by a command that runs until
+/// it is told to stop.
+pub fn run<F, S>(arguments: impl IntoIterator<Item = OsString>, shutdown: F) -> ExitCode
+where
+    F: FnOnce() -> S,
+    S: Future<Output = ()>,
+{
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and are no errors.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = match cli.command {
+        Command::Serve(serve) => serve.run(&environment(), shutdown),
+        Command::Token(token) => token.run(&environment()),
+        Command::Bots(bots) => bots.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(match failure {
+                Failure::Usage(_) => 2,
+                Failure::Failed(_) => 1,
+            })
+        }
+    }
+}
+
+/// The environment, as far as it is text.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+impl ConfigArgs {
+    /// The configuration, from the file, the environment and the flags: those that have
+    /// a name of their own (key, value, flag), then `--set`.
+    fn load(
+        &self,
+        environment: &[(String, String)],
+        named: Vec<(&str, String, &str)>,
+    ) -> Result<Config, Failure> {
+        let from_environment = environment.iter().find(|(name, _)| name == "SKIRMISH_CONFIG");
+        let path = self.config.clone().or_else(|| from_environment.map(|(_, path)| path.into()));
+        let file = path.map(|path| match std::fs::read_to_string(&path) {
+            Ok(text) => Ok((path, text)),
+            Err(error) => Err(Failure::Usage(format!("{}: {error}", path.display()))),
+        });
+        let named = named.into_iter().map(|(key, value, flag)| (key.to_owned(), value, flag.to_owned()));
+        let set = self.set.iter().map(|(key, value)| (key.clone(), value.clone(), "--set".to_owned()));
+        let sources = Sources {
+            file: file.transpose()?,
+            environment: environment.to_vec(),
+            flags: named.chain(set).collect(),
+        };
+        Config::load(&sources).map_err(|error| Failure::Usage(error.to_string()))
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,152 @@
+//! `skirmish serve`.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use skirmish_core::id::Name;
+use tracing::info;
+
+use super::{ConfigArgs, Failure, dev, log};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::server::{Server, StartError};
+use crate::token::Keys;
+
+/// How long the token that is printed at the start of a development server is good.
+const DEV_TTL: Duration = Duration::from_secs(24 * 3600);
+
+const EXAMPLES: &str = "\
+Examples:
+  skirmish serve --dev
+      Play on this machine at once: a key of its own, and a token to connect with.
+  skirmish serve --config skirmish.toml --listen 0.0.0.0:9500
+      Serve with the keys and limits of a file.
+  SKIRMISH_ROOMS__FLUSH_INTERVAL=50ms skirmish serve --config skirmish.toml
+      Change one key by the environment: SKIRMISH_, sections set apart by two underscores.
+  skirmish serve --config skirmish.toml --print-config
+      See every key with its value, secrets redacted, and whether they are good.
+
+The first SIGTERM or SIGINT drains the server: it takes no more connections, sends
+everybody what they are owed and closes. The second stops it at once.
+
+Exit code: 0 after a drain, 1 if it could not start, 2 if it was asked wrongly.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Serve {
+    /// For development: make a key (kept in .skirmish/dev.key), print a token, and listen
+    /// on a loopback address only.
+    #[arg(long)]
+    dev: bool,
+    /// Where players connect; the same as `listen.address`.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where health and metrics are asked for; the same as `admin.address`.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin: Option<SocketAddr>,
+    /// Log level or directives, such as `info,audit=warn`; the same as `log.level`.
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// How log lines look; the same as `log.format`.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
+    /// Print the configuration as it would be used, with secrets redacted, and stop.
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Serve {
+    pub(super) fn run<F, S>(self, environment: &[(String, String)], shutdown: F) -> Result<(), Failure>
+    where
+        F: FnOnce() -> S,
+        S: Future<Output = ()>,
+    {
+        let mut config = self.load(environment)?;
+        if self.print_config {
+            let text = config.to_toml().map_err(|e| Failure::Failed(e.to_string()))?;
+            print(&text);
+            return Ok(());
+        }
+        let dev_key = if self.dev { Some(dev::prepare(&mut config)?) } else { None };
+        log::start(&config.log, environment)?;
+        if config.auth.keys.is_empty() {
+            let help = "configure auth.keys, or use --dev to try it out on this machine";
+            return Err(Failure::Usage(format!("auth.keys: there is no key to check tokens with: {help}")));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Failure::Failed(format!("cannot start the runtime: {e}")))?;
+        runtime.block_on(async {
+            let keys = Keys::load(&config.auth).map_err(|e| start_error(StartError::Key(e)))?;
+            let token = match &dev_key {
+                Some(_) => Some(dev_token(&keys)?),
+                None => None,
+            };
+            let scheme = if config.tls.certificate_file.is_some() { "wss" } else { "ws" };
+            let path = config.listen.paths.first().cloned().unwrap_or_default();
+            let server = Server::builder(config).keys(keys).bind().await.map_err(start_error)?;
+            let url = format!("{scheme}://{}{path}", server.local_addr());
+            info!(url, admin = server.admin_addr().map(tracing::field::display), "listening");
+            if let (Some(file), Some(token)) = (dev_key, token) {
+                print(&format!(
+                    "Development server at {url}\n\
+                     A token for the player `dev`, good for a day:\n\n  {token}\n\n\
+                     More of them: skirmish token --dev --player NAME   (key: {})\n",
+                    file.display()
+                ));
+            }
+            server.run(shutdown()).await;
+            info!("stopped");
+            Ok(())
+        })
+    }
+
+    fn load(&self, environment: &[(String, String)]) -> Result<Config, Failure> {
+        let quoted = |text: &str| toml::Value::from(text).to_string();
+        let format = self.log_format.map(|format| match format {
+            Format::Human => "human".to_owned(),
+            Format::Json => "json".to_owned(),
+        });
+        let named = [
+            ("listen.address", self.listen.map(|a| a.to_string()), "--listen"),
+            ("admin.address", self.admin.map(|a| a.to_string()), "--admin"),
+            ("log.level", self.log.clone(), "--log"),
+            ("log.format", format, "--log-format"),
+        ];
+        let named = named.into_iter().filter_map(|(key, value, flag)| Some((key, quoted(&value?), flag)));
+        self.config.load(environment, named.collect())
+    }
+}
+
+fn dev_token(keys: &Keys) -> Result<String, Failure> {
+    let player = Name::new("dev").map_err(|e| Failure::Failed(e.to_string()))?;
+    let wall = Clock::new().now().wall;
+    keys.sign(&player, DEV_TTL, wall, None).map_err(|e| Failure::Failed(e.to_string()))
+}
+
+fn start_error(error: StartError) -> Failure {
+    match error {
+        StartError::Config(..) | StartError::NoKeys => Failure::Usage(error.to_string()),
+        StartError::Key(_) | StartError::File(_) | StartError::Bind { .. } | StartError::Randomness(_) => {
+            Failure::Failed(error.to_string())
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "what the command was asked for")]
+fn print(text: &str) {
+    print!("{text}");
+}

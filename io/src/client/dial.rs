@@ -1,0 +1,317 @@
+//! Opening a connection: where to, with which token, over what.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_tungstenite::client_async_with_config;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Uri};
+
+use super::error::DialError;
+use super::socket::{self, Socket};
+
+/// A boxed future, as the seams of this module return it.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A byte stream to a server.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// The seam under the client: how a byte stream to a server is opened. [`Tcp`] in
+/// production; the simulator and tests wrap it.
+pub trait Dial: Send + Sync {
+    /// Opens a stream to the target's host and port; TLS and WebSocket come on top.
+    fn dial(&self, target: &Target) -> BoxFuture<io::Result<Box<dyn Stream>>>;
+}
+
+/// Dials over TCP, without Nagle's delay.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tcp;
+
+impl Dial for Tcp {
+    fn dial(&self, target: &Target) -> BoxFuture<io::Result<Box<dyn Stream>>> {
+        let address = target.address.clone();
+        Box::pin(async move {
+            let stream = TcpStream::connect(&*address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    uri: Uri,
+    address: Arc<str>,
+    host: Arc<str>,
+    tls: bool,
+}
+
+impl Target {
+    /// Reads an address of the form `ws://host[:port]/path` or `wss://host[:port]/path`.
+    ///
+    /// # Errors
+    /// [`DialError::Url`] if it is not of that form.
+    pub fn parse(url: &str) -> Result<Self, DialError> {
+        let bad = || DialError::Url(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| bad())?;
+        let tls = match uri.scheme_str() {
+            Some("ws") => false,
+            Some("wss") => true,
+            _ => return Err(bad()),
+        };
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(bad)?;
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let address = format!("{host}:{port}").into();
+        let host = host.trim_start_matches('[').trim_end_matches(']').into();
+        Ok(Self { uri, address, host, tls })
+    }
+
+    /// `host:port`, to resolve and connect to.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The host's name or address, as TLS checks it.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// True for `wss://`.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        self.tls
+    }
+}
+
+type Provider = dyn Fn() -> BoxFuture<io::Result<String>> + Send + Sync;
+
+/// Where the token of each connection comes from (row W1).
+#[derive(Clone)]
+pub struct Credentials(Source);
+
+#[derive(Clone)]
+enum Source {
+    Fixed(Arc<str>),
+    Provider(Arc<Provider>),
+}
+
+impl Credentials {
+    /// The same token for every connection. Once it expires, reconnecting fails.
+    #[must_use]
+    pub fn fixed(token: &str) -> Self {
+        Self(Source::Fixed(token.into()))
+    }
+
+    /// Asks for a token before every connection, so that one that expires is replaced. An
+    /// error counts as a failed dial: the client backs off and asks again.
+    pub fn provider<F, T>(provider: F) -> Self
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: Future<Output = io::Result<String>> + Send + 'static,
+    {
+        Self(Source::Provider(Arc::new(move || Box::pin(provider()))))
+    }
+}
+
+impl From<&str> for Credentials {
+    fn from(token: &str) -> Self {
+        Self::fixed(token)
+    }
+}
+
+impl From<String> for Credentials {
+    fn from(token: String) -> Self {
+        Self::fixed(&token)
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}
+
+/// Everything a connection is opened with. Cheap to clone.
+#[derive(Clone)]
+pub struct Endpoint {
+    target: Target,
+    credentials: Credentials,
+    headers: Arc<[(HeaderName, HeaderValue)]>,
+    dialer: Arc<dyn Dial>,
+    #[cfg(not(madsim))]
+    tls: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
+    max_frame: usize,
+}
+
+impl Endpoint {
+    /// An endpoint that is dialled over TCP and, for `wss://`, TLS with the certificates the
+    /// system trusts. `max_frame` is the largest WebSocket message taken, in bytes.
+    ///
+    /// # Errors
+    /// [`DialError::Url`] if `url` is not an address.
+    pub fn new(url: &str, credentials: impl Into<Credentials>, max_frame: usize) -> Result<Self, DialError> {
+        Ok(Self {
+            target: Target::parse(url)?,
+            credentials: credentials.into(),
+            headers: Arc::new([]),
+            dialer: Arc::new(Tcp),
+            #[cfg(not(madsim))]
+            tls: None,
+            max_frame,
+        })
+    }
+
+    /// The same endpoint with another token.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: impl Into<Credentials>) -> Self {
+        self.credentials = credentials.into();
+        self
+    }
+
+    /// The same endpoint, dialled in another way.
+    #[must_use]
+    pub fn with_dialer(mut self, dialer: Arc<dyn Dial>) -> Self {
+        self.dialer = dialer;
+        self
+    }
+
+    /// The same endpoint with other TLS settings, such as a private authority's root.
+    #[cfg(not(madsim))]
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The same endpoint with these headers added to each upgrade, such as `Origin` or
+    /// `traceparent`.
+    ///
+    /// # Errors
+    /// [`DialError::Header`] if a name or a value is none that HTTP allows.
+    pub fn with_headers(mut self, headers: &[(String, String)]) -> Result<Self, DialError> {
+        let parse = |(name, value): &(String, String)| {
+            let bad = || DialError::Header(name.clone());
+            let key: HeaderName = name.parse().map_err(|_| bad())?;
+            Ok((key, value.parse().map_err(|_| bad())?))
+        };
+        self.headers = headers.iter().map(parse).collect::<Result<_, DialError>>()?;
+        Ok(self)
+    }
+
+    /// Dials, and upgrades to a WebSocket with the token in `X-Game-Token`.
+    pub(super) fn open(&self) -> BoxFuture<Result<Socket, DialError>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let token = match &this.credentials.0 {
+                Source::Fixed(token) => HeaderValue::from_str(token),
+                Source::Provider(provider) => {
+                    HeaderValue::from_str(&provider().await.map_err(DialError::Token)?)
+                }
+            };
+            let mut token = token.map_err(|_| DialError::Header("X-Game-Token".to_owned()))?;
+            token.set_sensitive(true);
+            let mut request = this.target.uri.clone().into_client_request()?;
+            let headers = request.headers_mut();
+            headers.insert("x-game-token", token);
+            for (name, value) in this.headers.iter() {
+                headers.insert(name, value.clone());
+            }
+            let stream = this.dialer.dial(&this.target).await.map_err(DialError::Io)?;
+            let stream = if this.target.tls { this.wrap(stream).await? } else { stream };
+            let config = socket::config(this.max_frame);
+            let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
+            Ok(socket)
+        })
+    }
+
+    #[cfg(not(madsim))]
+    async fn wrap(&self, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>, DialError> {
+        use tokio_rustls::TlsConnector;
+        use tokio_rustls::rustls::pki_types::ServerName;
+
+        let tls = match &self.tls {
+            Some(tls) => Arc::clone(tls),
+            None => system_tls()?,
+        };
+        let name = ServerName::try_from(self.target.host.to_string())
+            .map_err(|error| DialError::Tls(error.to_string()))?;
+        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(DialError::Io)?;
+        Ok(Box::new(stream))
+    }
+
+    #[cfg(madsim)]
+    #[allow(clippy::unused_async, reason = "the same signature as outside of the simulation")]
+    async fn wrap(&self, _: Box<dyn Stream>) -> Result<Box<dyn Stream>, DialError> {
+        Err(DialError::Tls("not in the simulation".to_owned()))
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// TLS that trusts what the system trusts.
+#[cfg(not(madsim))]
+fn system_tls() -> Result<Arc<tokio_rustls::rustls::ClientConfig>, DialError> {
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        return Err(DialError::Tls("the system has no trusted certificates".to_owned()));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| DialError::Tls(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_from_addresses() {
+        let target = Target::parse("ws://127.0.0.1:7777/play?x=1").unwrap();
+        assert_eq!(
+            (target.address(), target.host(), target.is_tls()),
+            ("127.0.0.1:7777", "127.0.0.1", false)
+        );
+        let target = Target::parse("wss://[::1]").unwrap();
+        assert_eq!((target.address(), target.host(), target.is_tls()), ("[::1]:443", "::1", true));
+        for bad in ["", "http://a/", "ws://", "127.0.0.1:7777", "ws://a b/"] {
+            assert!(matches!(Target::parse(bad), Err(DialError::Url(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn headers_that_http_forbids_are_refused() {
+        let endpoint = Endpoint::new("ws://a/", "token", 1024).unwrap();
+        let split = [("origin".to_owned(), "a\r\nb: c".to_owned())];
+        assert!(matches!(endpoint.with_headers(&split), Err(DialError::Header(name)) if name == "origin"));
+    }
+
+    #[test]
+    fn only_a_refusal_for_good_is_final() {
+        assert!(DialError::Unauthorized.is_final());
+        assert!(DialError::Forbidden.is_final());
+        assert!(!DialError::Unavailable.is_final());
+        assert!(!DialError::Http(500).is_final());
+    }
+}

@@ -1,0 +1,314 @@
+//! Machine and socket in one: what a client's task polls.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use skirmish_core::client::{Client as Machine, ClientConfig, Event, Output, State};
+use skirmish_core::rng::Seed;
+use skirmish_core::time::{Duration, Instant, Now};
+use tokio::time::{Sleep, sleep_until};
+
+use super::dial::{BoxFuture, Endpoint};
+use super::error::DialError;
+use super::socket::{Gone, Link, Socket};
+use crate::clock::Clock;
+
+/// Frames taken from the socket in one drive before others get their turn.
+const FRAMES: usize = 64;
+/// Commands taken in one drive.
+const COMMANDS: usize = 64;
+/// Passes over everything in one drive.
+const PASSES: usize = 8;
+/// How long a connection that is being closed may take.
+const LINGER: Duration = Duration::from_secs(2);
+/// The shortest sleep, so that a deadline that stays due cannot become a busy loop.
+const SHORTEST: Duration = Duration::from_millis(5);
+
+/// What an application did with its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Nothing; it will wake the task, or has said by [`App::deadline`] when to ask again.
+    Nothing,
+    /// It gave the machine one command.
+    Commanded,
+    /// The connection is to be dropped without a word, as when a cable is cut.
+    Cut,
+}
+
+/// The application on top of a [`Driver`].
+pub trait App {
+    /// Something happened. Must not block.
+    fn event(&mut self, now: Now, event: Event);
+
+    /// Gives the machine at most one command.
+    fn poll_command(&mut self, cx: &mut Context<'_>, now: Now, machine: &mut Machine) -> Act;
+
+    /// Whether more events are welcome. While not, nothing is read from the socket and the
+    /// machine's clock stands still; the application wakes the task when that changes.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    /// When to ask for a command again even if nothing else happens.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// A connection could not be opened; the machine backs off, unless the error is final.
+    fn dial_failed(&mut self, _error: &DialError) {}
+}
+
+/// Owns a client machine and its socket, and follows the driving contract of the core.
+///
+/// It has no task of its own: poll it from one. There is one timer, moved only when the
+/// next deadline comes closer.
+pub struct Driver {
+    machine: Machine,
+    endpoint: Endpoint,
+    clock: Clock,
+    connection: Connection,
+    timer: Timer,
+}
+
+enum Connection {
+    None,
+    Dialing(BoxFuture<Result<Socket, DialError>>),
+    Open(Link),
+    Closing { link: Link, until: Instant },
+}
+
+impl Driver {
+    /// A client that wants to be connected to the endpoint.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, config: ClientConfig, seed: Seed, clock: Clock) -> Self {
+        let mut machine = Machine::new(config, seed);
+        machine.connect(clock.now());
+        Self { machine, endpoint, clock, connection: Connection::None, timer: Timer::default() }
+    }
+
+    /// The machine, for its getters.
+    #[must_use]
+    pub const fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Does everything that can be done now, and arranges for the task to be woken when
+    /// there is more. Ready when the client has ended: after [`Machine::disconnect`], or
+    /// because the server ended the session for good.
+    ///
+    /// # Errors
+    /// A [`DialError`] that is final ends the client too.
+    pub fn poll(&mut self, cx: &mut Context<'_>, app: &mut impl App) -> Poll<Result<(), DialError>> {
+        let now = self.clock.now();
+        let mut ticked = false;
+        self.drain(now, app);
+        for _ in 0..PASSES {
+            let mut again = false;
+            // An application that takes no events stops everything that would make some.
+            let ready = app.poll_ready(cx).is_ready();
+            if ready {
+                again |= self.dialed(now, cx, app)?;
+                // Before the timeouts: what has arrived proves that the server lives.
+                again |= self.receive(now, cx, app);
+                if !ticked && self.machine.poll_timeout().is_some_and(|due| due.at <= now.instant) {
+                    ticked = true;
+                    self.machine.handle_timeout(now);
+                    self.drain(now, app);
+                    again = true;
+                }
+            }
+            again |= self.command(now, cx, app);
+            again |= self.send(now, cx, app);
+            if again {
+                continue;
+            }
+            if self.has_ended() {
+                // Nobody will connect this machine again: what has no outcome yet gets one.
+                self.machine.disconnect(now);
+                self.drain(now, app);
+                return Poll::Ready(Ok(()));
+            }
+            if self.rest(now, cx, app, ready).is_pending() {
+                return Poll::Pending;
+            }
+            break;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes all outputs, as the contract demands after each input and command.
+    fn drain(&mut self, now: Now, app: &mut impl App) {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Event(event) => app.event(now, event),
+                // Whatever is left of the last connection is of no interest any more.
+                Output::Dial => self.connection = Connection::Dialing(self.endpoint.open()),
+                Output::Hangup => {
+                    self.connection = match std::mem::replace(&mut self.connection, Connection::None) {
+                        Connection::Open(link) => Connection::Closing { link, until: now.instant + LINGER },
+                        closing @ Connection::Closing { .. } => closing,
+                        Connection::None | Connection::Dialing(_) => Connection::None,
+                    };
+                }
+            }
+        }
+    }
+
+    fn dialed(&mut self, now: Now, cx: &mut Context<'_>, app: &mut impl App) -> Result<bool, DialError> {
+        let Connection::Dialing(dialing) = &mut self.connection else { return Ok(false) };
+        let Poll::Ready(result) = dialing.as_mut().poll(cx) else { return Ok(false) };
+        match result {
+            Ok(socket) => {
+                self.connection = Connection::Open(Link::new(socket));
+                self.machine.handle_connected(now);
+                self.drain(now, app);
+                Ok(true)
+            }
+            Err(error) => {
+                app.dial_failed(&error);
+                if error.is_final() {
+                    self.connection = Connection::None;
+                    self.machine.disconnect(now);
+                    self.drain(now, app);
+                    return Err(error);
+                }
+                tracing::debug!(%error, "dial failed");
+                self.lost(now, app);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Reads what is there, up to the budget. True if there may be more, or if the
+    /// connection changed.
+    fn receive(&mut self, now: Now, cx: &mut Context<'_>, app: &mut impl App) -> bool {
+        for _ in 0..FRAMES {
+            let Connection::Open(link) = &mut self.connection else { return false };
+            match link.poll_frame(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(frame)) => {
+                    self.machine.handle_frame(now, frame);
+                    self.drain(now, app);
+                }
+                Poll::Ready(Err(Gone)) => {
+                    self.lost(now, app);
+                    return true;
+                }
+            }
+            if app.poll_ready(cx).is_pending() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes commands, up to the budget. True if there may be more.
+    fn command(&mut self, now: Now, cx: &mut Context<'_>, app: &mut impl App) -> bool {
+        for _ in 0..COMMANDS {
+            match app.poll_command(cx, now, &mut self.machine) {
+                Act::Nothing => return false,
+                Act::Commanded => self.drain(now, app),
+                Act::Cut => {
+                    self.lost(now, app);
+                    return true;
+                }
+            }
+            if matches!(self.connection, Connection::Dialing(_)) {
+                return true;
+            }
+        }
+        true
+    }
+
+    /// Writes what the machine has, while the socket takes it, and flushes. True if the
+    /// connection changed.
+    fn send(&mut self, now: Now, cx: &mut Context<'_>, app: &mut impl App) -> bool {
+        let machine = &mut self.machine;
+        let next = || machine.poll_transmit(now);
+        match &mut self.connection {
+            Connection::None | Connection::Dialing(_) => false,
+            Connection::Open(link) => match link.poll_send(cx, next) {
+                Poll::Pending | Poll::Ready(Ok(())) => false,
+                Poll::Ready(Err(Gone)) => {
+                    self.lost(now, app);
+                    true
+                }
+            },
+            Connection::Closing { link, until } => {
+                if link.poll_close(cx, next).is_pending() && *until > now.instant {
+                    return false;
+                }
+                // The machine has forgotten this connection: it is told nothing.
+                self.connection = Connection::None;
+                true
+            }
+        }
+    }
+
+    /// The connection is gone, or was never there.
+    fn lost(&mut self, now: Now, app: &mut impl App) {
+        self.connection = Connection::None;
+        self.machine.handle_disconnected(now);
+        self.drain(now, app);
+    }
+
+    /// The machine wants no connection and the last one is closed. It may still have
+    /// deadlines of its own, such as for tombstones; nothing comes of them any more.
+    fn has_ended(&self) -> bool {
+        matches!(self.connection, Connection::None) && self.machine.state() == State::Idle
+    }
+
+    /// Sleeps until the earliest deadline.
+    fn rest(&mut self, now: Now, cx: &mut Context<'_>, app: &impl App, ready: bool) -> Poll<()> {
+        let mut want = self.machine.poll_timeout().filter(|_| ready).map(|deadline| deadline.at);
+        let mut also = |at: Instant| want = Some(want.map_or(at, |want| want.min(at)));
+        if let Some(at) = app.deadline() {
+            also(at);
+        }
+        if let Connection::Closing { until, .. } = &self.connection {
+            also(*until);
+        }
+        let Some(mut want) = want else { return Poll::Pending };
+        if want <= now.instant {
+            want = now.instant + SHORTEST;
+        }
+        self.timer.poll_until(cx, &self.clock, now.instant, want)
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// One timer of the runtime. Deadlines move with almost every frame, mostly away; so the
+/// timer is left where it is until it fires, unless it would fire too late.
+#[derive(Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    at: Instant,
+    waker: Option<Waker>,
+}
+
+impl Timer {
+    fn poll_until(&mut self, cx: &mut Context<'_>, clock: &Clock, now: Instant, want: Instant) -> Poll<()> {
+        let early_enough = now < self.at && self.at <= want;
+        let registered = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if early_enough && registered {
+            return Poll::Pending;
+        }
+        let at = if early_enough { self.at } else { want };
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                sleep.as_mut().reset(clock.deadline(at));
+                sleep
+            }
+            none => none.insert(Box::pin(sleep_until(clock.deadline(at)))),
+        };
+        self.at = at;
+        self.waker = Some(cx.waker().clone());
+        sleep.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,59 @@
+//! The client library: the client machine of the core over a real WebSocket (rows R1, R2, W1).
+//!
+//! [`Client::builder`] names the server and the token, [`Builder::connect`] waits for the
+//! first session and gives two halves: [`Client`] takes commands, [`Events`] says what
+//! happened. One task drives both; it reconnects, resumes and sends again by itself.
+//!
+//! ```no_run
+//! use skirmish_io::client::{Client, Event, Outcome};
+//!
+//! # async fn play() -> Result<(), skirmish_io::client::Error> {
+//! let builder = Client::builder("ws://127.0.0.1:9500/", "a signed token").player("alice");
+//! let (client, mut events) = builder.connect().await?;
+//! client.join("arena", 0).await?;
+//! let attack = client.say("arena", "north gate", "mygame.v1.Attack").await?;
+//! client.set_property("arena", "hat", Some("red".into())).await?;
+//! while let Some(event) = events.next_event().await {
+//!     match event {
+//!         Event::Entry { cursor, member, body, .. } => {
+//!             tracing::info!("{cursor:?} member {member} says {body:?}");
+//!         }
+//!         Event::Outcome { message, outcome: Outcome::Acknowledged, .. } if message == attack => break,
+//!         _ => {}
+//!     }
+//! }
+//! client.disconnect().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Back-pressure
+//!
+//! Events wait in a queue of [`Builder::event_capacity`]. While it is full the task reads
+//! nothing from the socket, so an application that stops reading costs a constant amount
+//! of memory here, and the server treats it like any slow reader: latest messages are
+//! conflated, and entries that fall out of the room's window are replaced by an explicit
+//! snapshot. It also answers no heartbeat meanwhile; after three the server closes the
+//! connection, and the session resumes once events are read again. Commands are taken all
+//! the time, so that one task may both command and read.
+//!
+//! # Without a task
+//!
+//! [`Driver`] is what the task runs: machine and socket, polled with an [`App`] that gets
+//! each event by a plain call. Programs with very many clients use it directly.
+
+mod dial;
+mod driver;
+mod error;
+mod handle;
+mod queue;
+mod socket;
+
+pub use dial::{BoxFuture, Credentials, Dial, Endpoint, Stream, Target, Tcp};
+pub use driver::{Act, App, Driver};
+pub use error::{DialError, Error};
+pub use handle::{Builder, Client};
+pub use queue::Events;
+pub use skirmish_core::client::{
+    Client as Machine, ClientConfig, CommandError, Event, MessageId, Outcome, State,
+};

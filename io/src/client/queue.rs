@@ -1,0 +1,207 @@
+//! The bounded queue of events between a client's task and its application.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use skirmish_core::client::Event;
+
+use super::error::DialError;
+
+/// What happened to a client, in order. Reading it is what lets the client read on.
+#[derive(Debug)]
+pub struct Events(Arc<Shared>);
+
+/// The task's end of the queue.
+#[derive(Debug)]
+pub(super) struct Feed(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared(Mutex<Queue>);
+
+#[derive(Debug)]
+struct Queue {
+    events: VecDeque<Event>,
+    capacity: usize,
+    /// Whoever waits for an event.
+    reader: Option<Waker>,
+    /// The task, while it waits for a place.
+    writer: Option<Waker>,
+    /// The application dropped its end.
+    unread: bool,
+    /// The task has ended, with this error.
+    ended: bool,
+    error: Option<DialError>,
+}
+
+/// A queue that is full at `capacity` events.
+pub(super) fn queue(capacity: usize) -> (Feed, Events) {
+    let queue = Queue {
+        events: VecDeque::new(),
+        capacity: capacity.max(1),
+        reader: None,
+        writer: None,
+        unread: false,
+        ended: false,
+        error: None,
+    };
+    let shared = Arc::new(Shared(Mutex::new(queue)));
+    (Feed(Arc::clone(&shared)), Events(shared))
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Events {
+    /// The next event; `None` once the client has ended and everything was read.
+    /// Cancel-safe: an event is taken only when it is returned.
+    pub async fn next_event(&mut self) -> Option<Event> {
+        poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    /// The next event if there is one already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        let mut queue = self.0.lock();
+        let event = queue.events.pop_front();
+        queue.make_place();
+        event
+    }
+
+    /// Like [`Self::next_event`], to be polled.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut queue = self.0.lock();
+        if let Some(event) = queue.events.pop_front() {
+            queue.make_place();
+            return Poll::Ready(Some(event));
+        }
+        if queue.ended {
+            return Poll::Ready(None);
+        }
+        queue.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Why the client has ended, if that was because its server refused it. Once.
+    pub fn take_error(&mut self) -> Option<DialError> {
+        self.0.lock().error.take()
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.unread = true;
+        queue.events = VecDeque::new();
+        queue.make_place();
+    }
+}
+
+impl Feed {
+    /// Adds an event. Without a reader it is forgotten.
+    pub(super) fn push(&self, event: Event) {
+        let mut queue = self.0.lock();
+        if queue.unread {
+            return;
+        }
+        queue.events.push_back(event);
+        if let Some(reader) = queue.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Ready while the queue is not full.
+    pub(super) fn poll_place(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut queue = self.0.lock();
+        if queue.unread || queue.events.len() < queue.capacity {
+            return Poll::Ready(());
+        }
+        queue.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// No more events will come.
+    pub(super) fn end(&self, error: Option<DialError>) {
+        let mut queue = self.0.lock();
+        queue.ended = true;
+        queue.error = error;
+        if let Some(reader) = queue.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.ended = true;
+        if let Some(reader) = queue.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+impl Queue {
+    /// Wakes the task once half of the queue is free, so that it reads in batches.
+    fn make_place(&mut self) {
+        if self.events.len() <= self.capacity / 2
+            && let Some(writer) = self.writer.take()
+        {
+            writer.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(room: &str) -> Event {
+        Event::State { room: room.to_owned() }
+    }
+
+    #[test]
+    fn a_full_queue_has_no_place_until_half_of_it_was_read() {
+        let (feed, mut events) = queue(4);
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..4 {
+            assert!(feed.poll_place(&mut cx).is_ready());
+            feed.push(event("a"));
+        }
+        assert!(feed.poll_place(&mut cx).is_pending());
+        assert!(events.try_next().is_some());
+        assert!(feed.0.lock().writer.is_some(), "woken too early");
+        assert!(events.try_next().is_some());
+        assert!(feed.0.lock().writer.is_none(), "not woken");
+        assert!(feed.poll_place(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn events_come_in_order_then_the_end() {
+        let (feed, mut events) = queue(4);
+        let mut cx = Context::from_waker(Waker::noop());
+        feed.push(event("a"));
+        feed.push(event("b"));
+        feed.end(Some(DialError::Forbidden));
+        drop(feed);
+        assert_eq!(events.poll_event(&mut cx), Poll::Ready(Some(event("a"))));
+        assert_eq!(events.poll_event(&mut cx), Poll::Ready(Some(event("b"))));
+        assert_eq!(events.poll_event(&mut cx), Poll::Ready(None));
+        assert!(matches!(events.take_error(), Some(DialError::Forbidden)));
+    }
+
+    #[test]
+    fn without_a_reader_events_are_forgotten_and_never_block() {
+        let (feed, events) = queue(1);
+        let mut cx = Context::from_waker(Waker::noop());
+        feed.push(event("a"));
+        assert!(feed.poll_place(&mut cx).is_pending());
+        drop(events);
+        feed.push(event("b"));
+        assert!(feed.poll_place(&mut cx).is_ready());
+        assert!(feed.0.lock().events.is_empty());
+    }
+}

@@ -1,0 +1,232 @@
+//! From the sources to a configuration.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Deserialize as _;
+use toml::{Table, Value};
+
+use super::Config;
+
+/// Prefix of the environment variables; sections are set apart by `__`.
+const PREFIX: &str = "SKIRMISH_";
+
+/// What a configuration is made from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// Name and content of the file, if there is one.
+    pub file: Option<(PathBuf, String)>,
+    /// Environment variables. Those that do not start with `SKIRMISH_`, or have no `__`
+    /// in them, are ignored: orchestrators set variables such as `SKIRMISH_PORT`.
+    pub environment: Vec<(String, String)>,
+    /// Flags: the key, the value as it would be in the file (or bare text), and the
+    /// flag's name.
+    pub flags: Vec<(String, String, String)>,
+}
+
+/// Where a value was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In the file.
+    File(PathBuf),
+    /// By this environment variable.
+    Environment(String),
+    /// By this flag.
+    Flag(String),
+    /// Nowhere: it is the default, or several values do not go together.
+    Combined,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment(name) | Self::Flag(name) => f.write_str(name),
+            Self::Combined => f.write_str("configuration"),
+        }
+    }
+}
+
+/// A configuration that is not one: which key, where it was set, and what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where the value was set.
+    pub source: Source,
+    /// The key, such as `frames.body_bytes`; empty if it is the file as a whole.
+    pub key: String,
+    /// What is wrong, on one line.
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.source)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// The configuration that the sources make, validated.
+    ///
+    /// # Errors
+    /// If the file is not TOML, a key is unknown, or a value is of the wrong type or
+    /// makes no sense.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut layers = Layers::new();
+        if let Some((path, text)) = &sources.file {
+            let table: Table = text.parse().map_err(|e: toml::de::Error| ConfigError {
+                source: Source::File(path.clone()),
+                key: String::new(),
+                problem: on_one_line(&describe(&e, text)),
+            })?;
+            merge(&mut layers.merged, table.clone());
+            layers.file = Some((path.clone(), table));
+        }
+        for (name, value) in &sources.environment {
+            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            if rest.contains("__") {
+                let key = rest.to_ascii_lowercase().replace("__", ".");
+                layers.set(&key, value, Source::Environment(name.clone()))?;
+            }
+        }
+        for (key, value, flag) in &sources.flags {
+            layers.set(key, value, Source::Flag(flag.clone()))?;
+        }
+        let config = layers.parse()?;
+        config.validate().map_err(|(key, problem)| layers.error(key, problem))?;
+        Ok(config)
+    }
+}
+
+/// The sources merged into one table, and who set what.
+struct Layers {
+    merged: Table,
+    file: Option<(PathBuf, Table)>,
+    overrides: BTreeMap<String, Source>,
+}
+
+impl Layers {
+    /// The defaults, so that a section that sets one key keeps the others of that place.
+    fn new() -> Self {
+        let merged = Table::try_from(Config::default()).unwrap_or_default();
+        Self { merged, file: None, overrides: BTreeMap::new() }
+    }
+
+    /// Sets one key over what is there.
+    fn set(&mut self, key: &str, text: &str, source: Source) -> Result<(), ConfigError> {
+        let wrong = |problem: &str| ConfigError {
+            source: source.clone(),
+            key: key.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let mut table = &mut self.merged;
+        let mut parts = key.split('.').peekable();
+        while let Some(part) = parts.next() {
+            if part.is_empty() {
+                return Err(wrong("not a key: a name is missing between two dots"));
+            }
+            if parts.peek().is_none() {
+                table.insert(part.to_owned(), value(text));
+                break;
+            }
+            let inner = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
+            table = inner.as_table_mut().ok_or_else(|| wrong("not a section, but a value"))?;
+        }
+        self.overrides.insert(key.to_owned(), source);
+        Ok(())
+    }
+
+    fn parse(&self) -> Result<Config, ConfigError> {
+        let mut track = serde_path_to_error::Track::new();
+        let value = Value::Table(self.merged.clone());
+        Config::deserialize(serde_path_to_error::Deserializer::new(value, &mut track)).map_err(|e| {
+            let path = track.path().to_string();
+            let mut key = if path == "." { String::new() } else { path };
+            let message = on_one_line(e.message());
+            // The path of an unknown key ends at its section.
+            let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+            if let Some(name) = unknown
+                && key.rsplit('.').next() != Some(name)
+            {
+                let dot = if key.is_empty() { "" } else { "." };
+                key = format!("{key}{dot}{name}");
+            }
+            self.error(key, message)
+        })
+    }
+
+    /// An error at a key, with who set it.
+    fn error(&self, key: String, problem: String) -> ConfigError {
+        let within = |inner: &str, outer: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let mut overrides = self.overrides.iter().rev();
+        let by_override =
+            overrides.find(|(set, _)| within(&key, set) || (!key.is_empty() && within(set, &key)));
+        let source = match (by_override, &self.file) {
+            (Some((_, source)), _) => source.clone(),
+            (None, Some((path, table))) if lookup(table, &key) => Source::File(path.clone()),
+            (None, _) => Source::Combined,
+        };
+        ConfigError { source, key, problem }
+    }
+}
+
+/// Lays one table over another, section by section.
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Whether the table has the key.
+fn lookup(table: &Table, key: &str) -> bool {
+    let mut parts = key.split(['.', '[']);
+    let Some(first) = parts.next().and_then(|part| table.get(part)) else { return key.is_empty() };
+    let mut value = first;
+    for part in parts {
+        let next = match value {
+            Value::Table(table) => table.get(part),
+            Value::Array(array) => part.trim_end_matches(']').parse().ok().and_then(|i: usize| array.get(i)),
+            _ => None,
+        };
+        match next {
+            Some(next) => value = next,
+            None => return false,
+        }
+    }
+    true
+}
+
+/// A value from text: as TOML if it is TOML, else the text itself.
+fn value(text: &str) -> Value {
+    match format!("value = {text}").parse::<Table>() {
+        Ok(mut table) if table.len() == 1 => table.remove("value").unwrap_or_else(|| text.into()),
+        _ => text.into(),
+    }
+}
+
+/// A parser's message with the line it is about.
+fn describe(error: &toml::de::Error, text: &str) -> String {
+    let line =
+        error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+    match line {
+        Some(line) => format!("line {line}: {}", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

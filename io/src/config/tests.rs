@@ -1,0 +1,129 @@
+//! Layers, and what errors say.
+
+use std::time::Duration;
+
+use super::*;
+
+fn file(text: &str) -> Sources {
+    Sources { file: Some(("skirmish.toml".into(), text.to_owned())), ..Sources::default() }
+}
+
+fn with_environment(mut sources: Sources, variables: &[(&str, &str)]) -> Sources {
+    sources.environment = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    sources
+}
+
+fn with_flag(mut sources: Sources, key: &str, value: &str) -> Sources {
+    sources.flags.push((key.to_owned(), value.to_owned(), "--set".to_owned()));
+    sources
+}
+
+fn error(sources: &Sources) -> String {
+    let error = Config::load(sources).expect_err("must be refused").to_string();
+    assert!(!error.contains('\n'), "more than one line: {error}");
+    error
+}
+
+#[test]
+fn defaults_are_the_cores_and_are_valid() {
+    let config = Config::load(&Sources::default()).unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(config.core(), skirmish_core::config::Config::default());
+}
+
+#[test]
+fn later_sources_win() {
+    let text = "[heartbeat]\ninterval = '20s'\nclose_after = 5\n[rooms]\nmembers = 7\n";
+    let variables = [
+        ("SKIRMISH_HEARTBEAT__INTERVAL", "12s"),
+        ("SKIRMISH_RATES__RELIABLE__BURST", "999"),
+        ("SKIRMISH_PORT", "tcp://10.0.0.1:9500"),
+        ("PATH", "/bin"),
+    ];
+    let sources = with_flag(with_environment(file(text), &variables), "heartbeat.interval", "11s");
+    let config = Config::load(&sources).unwrap();
+    assert_eq!(config.heartbeat.interval, Duration::from_secs(11), "flag over variable over file");
+    assert_eq!(config.rates.reliable, Rate { per_second: 60, burst: 999 }, "variable over default");
+    assert_eq!((config.heartbeat.close_after, config.rooms.members), (5, 7), "file over default");
+}
+
+#[test]
+fn values_of_variables_and_flags_are_toml_or_text() {
+    let variables = [
+        ("SKIRMISH_AUTH__ORIGINS", r#"["https://a.example", "https://b.example"]"#),
+        ("SKIRMISH_AUTH__AUDIENCE", "my game"),
+        ("SKIRMISH_LISTEN__ADDRESS", "[::1]:9"),
+        ("SKIRMISH_ADMIN__ENABLED", "false"),
+    ];
+    let config = Config::load(&with_environment(Sources::default(), &variables)).unwrap();
+    assert_eq!(config.auth.origins.len(), 2);
+    assert_eq!(config.auth.audience, "my game");
+    assert_eq!(config.listen.address.to_string(), "[::1]:9");
+    assert!(!config.admin.enabled);
+}
+
+#[test]
+fn errors_name_the_key_and_who_set_it() {
+    let cases = [
+        (file("[rooms]\nmembers = 'many'"), "skirmish.toml: rooms.members: ", "expected usize"),
+        (file("[rooms]\nmebmers = 1"), "skirmish.toml: rooms.mebmers: ", "unknown field `mebmers`"),
+        (file("[room]\nmembers = 1"), "skirmish.toml: room: ", "unknown field `room`"),
+        (file("[rooms\n"), "skirmish.toml: ", "line 1: "),
+        (file("[heartbeat]\ninterval = '15 parsecs'"), "skirmish.toml: heartbeat.interval: ", "parsecs"),
+        (file("[listen]\naddress = 'nowhere'"), "skirmish.toml: listen.address: ", "socket address"),
+        (file("[frames]\nframe_bytes = 100"), "skirmish.toml: frames.frame_bytes: ", "body_bytes"),
+        (file("[[auth.keys]]\nid = 'a'"), "skirmish.toml: auth.keys[0]: ", "secret_file"),
+        (
+            file("[[auth.keys]]\nid = 'a'\nsecret = 'x'\ntypo = 1"),
+            "skirmish.toml: auth.keys[0].typo: ",
+            "unknown",
+        ),
+        (
+            with_environment(Sources::default(), &[("SKIRMISH_ROOMS__MEMBERS", "many")]),
+            "SKIRMISH_ROOMS__MEMBERS: rooms.members: ",
+            "expected usize",
+        ),
+        (
+            with_environment(Sources::default(), &[("SKIRMISH_ROOMS__MEBMERS", "1")]),
+            "SKIRMISH_ROOMS__MEBMERS: rooms.mebmers: ",
+            "unknown field",
+        ),
+        (
+            with_flag(Sources::default(), "rates.bytes.burst", "1"),
+            "--set: rates.bytes.burst: ",
+            "frame_bytes",
+        ),
+        (
+            with_flag(Sources::default(), "rooms.tombstone_horizon", "1s"),
+            "--set: rooms.tombstone_horizon: ",
+            "ttl",
+        ),
+        (with_flag(Sources::default(), "room.members", "1"), "--set: room: ", "unknown field `room`"),
+        (with_flag(file("rooms = 1"), "rooms.members", "1"), "--set: rooms.members: ", "not a section"),
+        (with_flag(Sources::default(), "rooms..members", "1"), "--set: rooms..members: ", "not a key"),
+        (
+            with_flag(Sources::default(), "auth.origins", "['game.example/']"),
+            "--set: auth.origins[0]: ",
+            "origin",
+        ),
+        (with_flag(Sources::default(), "tls.key_file", "k.pem"), "--set: tls: ", "certificate_file"),
+    ];
+    for (sources, start, part) in cases {
+        let error = error(&sources);
+        assert!(error.starts_with(start), "`{error}` should start with `{start}`");
+        assert!(error.contains(part), "`{error}` should say `{part}`");
+    }
+}
+
+#[test]
+fn what_is_printed_loads_again_and_hides_secrets() {
+    let secret = "do-not-show-this-to-anyone-at-all";
+    let text = format!("[[auth.keys]]\nid = 'a'\nsecret = '{secret}'\n[heartbeat]\ninterval = '1m 5s'\n");
+    let config = Config::load(&file(&text)).unwrap();
+    let printed = config.to_toml().unwrap();
+    assert!(!printed.contains(secret) && !format!("{config:?}").contains(secret));
+    assert!(printed.contains("[redacted]"));
+    let mut again = Config::load(&file(&printed)).unwrap();
+    again.auth.keys = config.auth.keys.clone();
+    assert_eq!(again, config);
+}

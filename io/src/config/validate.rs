@@ -1,0 +1,183 @@
+//! Values that make no sense, though they are of the right type.
+
+use std::time::Duration;
+
+use super::{Algorithm, Config, Rate, TokenKey};
+
+/// Room that a frame needs beside the body of a message: header, metadata, the fields
+/// around the body, checksum and seal.
+const AROUND_A_BODY: usize = 2 * 1024;
+
+/// Most keys that a token may have to be checked with.
+const MAX_KEYS: usize = 16;
+
+/// The key, and what is wrong with its value.
+type Wrong = (String, String);
+
+impl Config {
+    /// Checks the values that a type cannot.
+    ///
+    /// # Errors
+    /// The first key whose value makes no sense, and why.
+    pub fn validate(&self) -> Result<(), (String, String)> {
+        self.validate_listeners()?;
+        self.validate_auth()?;
+        self.validate_times()?;
+        self.validate_sizes()?;
+        for (key, rate) in [
+            ("rates.reliable", self.rates.reliable),
+            ("rates.latest", self.rates.latest),
+            ("rates.control", self.rates.control),
+            ("rates.bytes", self.rates.bytes),
+        ] {
+            let Rate { per_second, burst } = rate;
+            check(per_second > 0, format!("{key}.per_second"), "must be at least 1")?;
+            check(burst > 0, format!("{key}.burst"), "must be at least 1")?;
+        }
+        let burst = usize::try_from(self.rates.bytes.burst).unwrap_or(usize::MAX);
+        check(
+            burst >= self.frames.frame_bytes,
+            "rates.bytes.burst",
+            "must be at least frames.frame_bytes, or no frame of that size could ever be sent",
+        )
+    }
+
+    fn validate_listeners(&self) -> Result<(), Wrong> {
+        check(!self.listen.paths.is_empty(), "listen.paths", "must name at least one path")?;
+        for (index, path) in self.listen.paths.iter().enumerate() {
+            check(
+                path.starts_with('/') && !path.contains(['?', '#', ' ']),
+                format!("listen.paths[{index}]"),
+                "must start with `/` and have no query in it",
+            )?;
+        }
+        let port = self.listen.address.port();
+        check(
+            !self.admin.enabled || port == 0 || self.admin.address != self.listen.address,
+            "admin.address",
+            "must not be the address of the players' listener",
+        )?;
+        check(
+            self.tls.certificate_file.is_some() == self.tls.key_file.is_some(),
+            "tls",
+            "needs both `certificate_file` and `key_file`, or neither",
+        )?;
+        check(!self.log.level.trim().is_empty(), "log.level", "must not be empty")
+    }
+
+    fn validate_auth(&self) -> Result<(), Wrong> {
+        let auth = &self.auth;
+        for (index, origin) in auth.origins.iter().enumerate() {
+            let scheme_and_host = origin.split_once("://").is_some_and(|(scheme, host)| {
+                !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ', '?', '#'])
+            });
+            check(
+                origin == "*" || scheme_and_host,
+                format!("auth.origins[{index}]"),
+                "must be an origin such as `https://game.example` (no path), or `*`",
+            )?;
+        }
+        check(!auth.audience.is_empty(), "auth.audience", "must not be empty")?;
+        check(auth.keys.len() <= MAX_KEYS, "auth.keys", "there may be at most 16 keys")?;
+        for (index, key) in auth.keys.iter().enumerate() {
+            let at = |field: &str| format!("auth.keys[{index}]{field}");
+            check(!key.id.is_empty(), at(".id"), "must not be empty")?;
+            let same = auth.keys.iter().take(index).any(|other| other.id == key.id);
+            check(!same, at(".id"), "another key has this id")?;
+            validate_key(key).map_err(|problem| (at(""), problem.to_owned()))?;
+        }
+        if let Some(signing) = &auth.signing {
+            let known = auth.keys.iter().any(|key| key.id == *signing);
+            check(known, "auth.signing", "is not the id of a key in auth.keys")?;
+        }
+        Ok(())
+    }
+
+    fn validate_times(&self) -> Result<(), Wrong> {
+        for (key, time) in [
+            ("connections.handshake_timeout", self.connections.handshake_timeout),
+            ("connections.linger", self.connections.linger),
+            ("heartbeat.interval", self.heartbeat.interval),
+            ("rooms.clock_bound", self.rooms.clock_bound),
+        ] {
+            check(time >= Duration::from_millis(1), key, "must be at least 1ms")?;
+        }
+        // Milliseconds in 32 bits are what the protocol has for them.
+        for (key, time) in [
+            ("heartbeat.interval", self.heartbeat.interval),
+            ("sessions.ttl", self.sessions.ttl),
+            ("drain.retry_after", self.drain.retry_after),
+        ] {
+            check(u32::try_from(time.as_millis()).is_ok(), key, "must be less than 49 days")?;
+        }
+        let beat = &self.heartbeat;
+        check(beat.jitter_percent <= 90, "heartbeat.jitter_percent", "must be at most 90")?;
+        check(beat.unhealthy_after > 0, "heartbeat.unhealthy_after", "must be at least 1")?;
+        check(
+            beat.close_after >= beat.unhealthy_after,
+            "heartbeat.close_after",
+            "must be at least heartbeat.unhealthy_after",
+        )?;
+        check(
+            self.rooms.tombstone_horizon > self.core().longest_absence(),
+            "rooms.tombstone_horizon",
+            "must be longer than sessions.ttl + connections.linger + heartbeat.interval * (heartbeat.close_after + 1)",
+        )
+    }
+
+    fn validate_sizes(&self) -> Result<(), Wrong> {
+        for (key, number) in [
+            ("connections.total", self.connections.total),
+            ("connections.per_address", self.connections.per_address),
+            ("connections.unauthenticated", self.connections.unauthenticated),
+            ("sessions.total", self.sessions.total),
+            ("sessions.rooms", self.sessions.rooms),
+            ("rooms.total", self.rooms.total),
+            ("rooms.members", self.rooms.members),
+            ("rooms.window_entries", self.rooms.window_entries),
+        ] {
+            check(number > 0, key, "must be at least 1")?;
+            check(u32::try_from(number).is_ok(), key, "must be less than 4294967296")?;
+        }
+        check(
+            self.sessions.total >= self.connections.total,
+            "sessions.total",
+            "must be at least connections.total",
+        )?;
+        let frames = &self.frames;
+        check(frames.body_bytes > 0, "frames.body_bytes", "must be at least 1")?;
+        check(
+            frames.frame_bytes >= frames.body_bytes.saturating_add(AROUND_A_BODY),
+            "frames.frame_bytes",
+            "must be at least frames.body_bytes + 2048",
+        )?;
+        check(frames.frame_bytes <= 16 << 20, "frames.frame_bytes", "must be at most 16777216 (16 MiB)")?;
+        check(
+            self.rooms.window_bytes >= frames.frame_bytes,
+            "rooms.window_bytes",
+            "must be at least frames.frame_bytes",
+        )
+    }
+}
+
+/// Whether a key has what its algorithm needs and nothing else.
+fn validate_key(key: &TokenKey) -> Result<(), &'static str> {
+    let public = key.public_key_file.is_some() || key.private_key_file.is_some();
+    match key.algorithm {
+        Algorithm::HS256 if public => Err("a key for HS256 has a secret, not a public or private key"),
+        Algorithm::HS256 if key.secret.is_some() == key.secret_file.is_some() => {
+            Err("a key for HS256 needs either `secret` or `secret_file`")
+        }
+        Algorithm::EdDSA | Algorithm::ES256 if key.secret.is_some() || key.secret_file.is_some() => {
+            Err("a key for EdDSA or ES256 has no secret, but `public_key_file`")
+        }
+        Algorithm::EdDSA | Algorithm::ES256 if key.public_key_file.is_none() => {
+            Err("a key for EdDSA or ES256 needs `public_key_file`")
+        }
+        Algorithm::HS256 | Algorithm::EdDSA | Algorithm::ES256 => Ok(()),
+    }
+}
+
+fn check(holds: bool, key: impl Into<String>, problem: &str) -> Result<(), Wrong> {
+    if holds { Ok(()) } else { Err((key.into(), problem.to_owned())) }
+}

@@ -1,0 +1,80 @@
+//! Health, readiness and metrics, on an address of their own (rows O1, D4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::http::{Refused, read_head};
+use super::metrics::{self, Snapshot};
+use super::{ACCEPT_BACKOFF, Handle};
+
+/// Requests that are served at a time.
+const AT_A_TIME: usize = 16;
+/// How long a request may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves requests for as long as it is polled.
+pub(super) async fn serve(listener: TcpListener, server: Handle) {
+    let places = Arc::new(Semaphore::new(AT_A_TIME));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let server = server.clone();
+                tokio::spawn(async move {
+                    // Whoever takes too long is dropped; it is the operator's own tool.
+                    let _ = tokio::time::timeout(TIMEOUT, answer(stream, &server)).await;
+                    drop(place);
+                });
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_BACKOFF).await,
+        }
+    }
+}
+
+async fn answer(mut stream: TcpStream, server: &Handle) -> std::io::Result<()> {
+    let Ok(head) = read_head(&mut stream).await else { return Ok(()) };
+    let text = respond(head.bytes(), server);
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+fn respond(head: &[u8], server: &Handle) -> String {
+    let mut headers = [httparse::EMPTY_HEADER; super::http::MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    if !matches!(request.parse(head), Ok(httparse::Status::Complete(_))) {
+        return Refused::bad_request("not an HTTP request").response(0);
+    }
+    if request.method != Some("GET") {
+        return Refused::method_not_allowed().response(0);
+    }
+    match request.path {
+        Some("/healthz") => ok("text/plain", "ok\n"),
+        Some("/readyz") => match server.ready() {
+            Ok(()) => ok("text/plain", "ready\n"),
+            Err(why) => Refused::unavailable(why).response(0),
+        },
+        Some("/metrics") => {
+            let snapshot = {
+                let shard = server.0.shared.lock();
+                let (counters, accepting) = (shard.counters.clone(), shard.accepting);
+                Snapshot { stats: shard.node.stats(), counters, accepting }
+            };
+            match snapshot.encode() {
+                Ok(text) => ok(metrics::CONTENT_TYPE, &text),
+                Err(_) => Refused::unavailable("the metrics could not be written").response(0),
+            }
+        }
+        _ => Refused::not_found().response(0),
+    }
+}
+
+fn ok(content_type: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}

@@ -1,0 +1,219 @@
+//! From a configuration to a server that listens.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use skirmish_core::node::Node;
+use skirmish_core::rng::{Rng, Seed};
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use super::application::{Handler, Routes};
+use super::shard::Shared;
+use super::upgrade::Policy;
+use super::{Handle, Inner, Server};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::token::{KeyError, Keys};
+
+/// What a connection reads at a time, in bytes. Each has a buffer of this size.
+const READ_BUFFER: usize = 1024;
+/// From this many bytes on, what is sent goes to the socket before the flush.
+const WRITE_BUFFER: usize = 8 * 1024;
+
+/// Why a server does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration makes no sense: the key, and what is wrong.
+    Config(String, String),
+    /// There is no key to check tokens with.
+    NoKeys,
+    /// A key cannot be used.
+    Key(KeyError),
+    /// The certificate, its key or the sealing key cannot be used.
+    File(String),
+    /// An address cannot be listened at.
+    Bind {
+        /// The key of the address in the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system has no randomness.
+    Randomness(getrandom::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(key, problem) => write!(f, "configuration: {key}: {problem}"),
+            Self::NoKeys => f.write_str("auth.keys: there is no key to check tokens with"),
+            Self::Key(error) => write!(f, "auth.keys: {error}"),
+            Self::File(problem) => f.write_str(problem),
+            Self::Bind { key, address, error } => write!(f, "{key}: cannot listen at {address}: {error}"),
+            Self::Randomness(error) => write!(f, "no randomness: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Makes a [`Server`].
+#[derive(Debug)]
+pub struct Builder {
+    config: Config,
+    keys: Option<Keys>,
+    clock: Option<Clock>,
+    seed: Option<Seed>,
+    incarnation: Option<u64>,
+    routes: Routes,
+    #[cfg(feature = "plant")]
+    planted: skirmish_core::plant::Planted,
+}
+
+impl Builder {
+    pub(super) fn new(config: Config) -> Self {
+        Self {
+            config,
+            keys: None,
+            clock: None,
+            seed: None,
+            incarnation: None,
+            routes: Routes::default(),
+            #[cfg(feature = "plant")]
+            planted: skirmish_core::plant::Planted::default(),
+        }
+    }
+
+    /// Checks tokens with these keys instead of those that the configuration names.
+    #[must_use]
+    pub fn keys(mut self, keys: Keys) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
+    /// Sends application messages of this type to a handler. A message that has none
+    /// is a violation of the protocol and closes its connection.
+    #[must_use]
+    pub fn route(mut self, type_url: impl Into<String>, handler: impl Handler) -> Self {
+        self.routes.insert(type_url.into(), handler);
+        self
+    }
+
+    /// Sends application messages that have no handler of their own to this one.
+    #[must_use]
+    pub fn fallback(mut self, handler: impl Handler) -> Self {
+        self.routes.set_fallback(handler);
+        self
+    }
+
+    /// Draws everything random from this seed instead of the system's randomness: for
+    /// simulation. Session identifiers are among it, so it must be secret otherwise.
+    #[must_use]
+    pub const fn seed(mut self, seed: Seed) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The number of this start. No earlier start of the same server may have had it;
+    /// by default it is made from the clock and randomness.
+    #[must_use]
+    pub const fn incarnation(mut self, incarnation: u64) -> Self {
+        self.incarnation = Some(incarnation);
+        self
+    }
+
+    /// Reads this clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Plants a bug in the node.
+    #[cfg(feature = "plant")]
+    #[must_use]
+    pub const fn plant(mut self, planted: skirmish_core::plant::Planted) -> Self {
+        self.planted = planted;
+        self
+    }
+
+    /// Listens. Connections are taken once [`Server::run`] is polled.
+    ///
+    /// # Errors
+    /// If the configuration makes no sense, a key or certificate cannot be used, or an
+    /// address cannot be listened at.
+    pub async fn bind(self) -> Result<Server, StartError> {
+        let Self { config, routes, .. } = self;
+        config.validate().map_err(|(key, problem)| StartError::Config(key, problem))?;
+        let keys = match self.keys {
+            Some(keys) => keys,
+            None => Keys::load(&config.auth).map_err(StartError::Key)?,
+        };
+        if keys.is_empty() {
+            return Err(StartError::NoKeys);
+        }
+        let seal_key = config.seal.key_file.as_deref().map(seal_key).transpose().map_err(StartError::File)?;
+        let mut seed = Seed::default();
+        match self.seed {
+            Some(given) => seed = given,
+            None => getrandom::fill(&mut seed).map_err(StartError::Randomness)?,
+        }
+        let mut rng = Rng::new(seed);
+        let clock = self.clock.unwrap_or_default();
+        let drawn = rng.u64();
+        let incarnation =
+            self.incarnation.unwrap_or_else(|| clock.now().wall.0 << 20 | drawn & ((1 << 20) - 1));
+        #[allow(unused_mut, reason = "changed where bugs are planted")]
+        let mut node = Node::new(config.core(), rng.split(), incarnation, seal_key);
+        #[cfg(feature = "plant")]
+        node.plant(self.planted);
+
+        let frame = config.frames.frame_bytes;
+        let web_socket = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            // Beyond the buffer itself there is at most one frame, since the next is
+            // pulled only when the socket has taken the buffer.
+            .max_write_buffer_size(WRITE_BUFFER + 2 * frame)
+            .max_message_size(Some(frame))
+            .max_frame_size(Some(frame));
+        #[cfg(not(madsim))]
+        let tls = super::tls::acceptor(&config.tls).map_err(StartError::File)?;
+        let listener = listen("listen.address", config.listen.address).await?;
+        let admin = match config.admin.enabled {
+            true => Some(listen("admin.address", config.admin.address).await?),
+            false => None,
+        };
+        let inner = Inner {
+            shared: Shared::new(node, clock, rng),
+            routes,
+            policy: Policy::new(&config, keys),
+            web_socket,
+            #[cfg(not(madsim))]
+            tls,
+        };
+        Ok(Server { listener, admin, handle: Handle(Arc::new(inner)), drain: config.drain })
+    }
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound.await.map_err(|error| StartError::Bind { key, address, error })
+}
+
+/// Reads a static X25519 secret: 64 hexadecimal digits.
+fn seal_key(file: &Path) -> Result<[u8; 32], String> {
+    let wrong = |problem: &str| format!("seal.key_file: {}: {problem}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|e| wrong(&e.to_string()))?;
+    super::trace::hex(text.trim()).ok_or_else(|| wrong("it must have 64 hexadecimal digits"))
+}

@@ -1,0 +1,176 @@
+//! As much HTTP/1.1 as the upgrade and the admin listener need: a bounded request head
+//! in, a small answer out.
+
+use std::borrow::Cow;
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// Longest request head, in bytes.
+pub(super) const MAX_HEAD: usize = 8 * 1024;
+/// Most headers of a request.
+pub(super) const MAX_HEADERS: usize = 64;
+
+const END: &[u8] = b"\r\n\r\n";
+
+/// A request head, with what came after it in the same reads.
+#[derive(Debug)]
+pub(super) struct Head {
+    bytes: Vec<u8>,
+    end: usize,
+}
+
+impl Head {
+    /// The head, with its final empty line.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.end]
+    }
+
+    /// What came after it.
+    pub(super) fn rest(&self) -> Vec<u8> {
+        self.bytes[self.end..].to_vec()
+    }
+}
+
+/// Why there is no request head.
+#[derive(Debug)]
+pub(super) enum HeadError {
+    /// The peer closed, or the connection failed.
+    Io(io::Error),
+    /// It is longer than [`MAX_HEAD`].
+    TooLong,
+}
+
+/// Reads a request head. Waits as long as the peer does: the caller has the deadline.
+pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<Head, HeadError> {
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        let seen = bytes.len();
+        if seen >= MAX_HEAD {
+            return Err(HeadError::TooLong);
+        }
+        let room = u64::try_from(MAX_HEAD - seen).unwrap_or(u64::MAX);
+        match (&mut *stream).take(room).read_buf(&mut bytes).await {
+            Ok(0) => return Err(HeadError::Io(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(error) => return Err(HeadError::Io(error)),
+        }
+        // The end may straddle two reads.
+        let from = seen.saturating_sub(END.len() - 1);
+        if let Some(at) = bytes[from..].windows(END.len()).position(|window| window == END) {
+            return Ok(Head { end: from + at + END.len(), bytes });
+        }
+    }
+}
+
+/// The refusal of a request: a status, why, and headers that the status asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    status: u16,
+    name: &'static str,
+    headers: &'static str,
+    body: Cow<'static, str>,
+}
+
+impl Refused {
+    const fn new(status: u16, name: &'static str, headers: &'static str, body: Cow<'static, str>) -> Self {
+        Self { status, name, headers, body }
+    }
+
+    pub(super) fn bad_request(body: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(400, "Bad Request", "", body.into())
+    }
+
+    pub(super) const fn unauthorized(body: String) -> Self {
+        Self::new(401, "Unauthorized", "WWW-Authenticate: X-Game-Token\r\n", Cow::Owned(body))
+    }
+
+    pub(super) const fn forbidden(body: &'static str) -> Self {
+        Self::new(403, "Forbidden", "", Cow::Borrowed(body))
+    }
+
+    pub(super) const fn not_found() -> Self {
+        Self::new(404, "Not Found", "", Cow::Borrowed("there is nothing at this path"))
+    }
+
+    pub(super) const fn method_not_allowed() -> Self {
+        Self::new(405, "Method Not Allowed", "Allow: GET\r\n", Cow::Borrowed("only GET is allowed"))
+    }
+
+    pub(super) const fn upgrade_required(body: &'static str) -> Self {
+        let headers = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+        Self::new(426, "Upgrade Required", headers, Cow::Borrowed(body))
+    }
+
+    pub(super) const fn too_large(body: &'static str) -> Self {
+        Self::new(431, "Request Header Fields Too Large", "", Cow::Borrowed(body))
+    }
+
+    pub(super) const fn unavailable(body: &'static str) -> Self {
+        Self::new(503, "Service Unavailable", "", Cow::Borrowed(body))
+    }
+
+    pub(super) const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Why, for the client and for the log.
+    pub(super) fn body(&self) -> &str {
+        &self.body
+    }
+
+    /// The whole answer. With `retry_after` seconds above zero, that header is in it.
+    pub(super) fn response(&self, retry_after: u64) -> String {
+        let Self { status, name, headers, body } = self;
+        let retry = match retry_after {
+            0 => String::new(),
+            seconds => format!("Retry-After: {seconds}\r\n"),
+        };
+        let length = body.len() + 1;
+        let connection = if *status == 426 { "upgrade, close" } else { "close" };
+        format!(
+            "HTTP/1.1 {status} {name}\r\n{headers}{retry}Content-Type: text/plain\r\n\
+             Content-Length: {length}\r\nConnection: {connection}\r\n\r\n{body}\n"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn head_of(reads: &[&[u8]]) -> Result<Head, HeadError> {
+        let chained = reads.iter().fold(Vec::new(), |mut all, read| {
+            all.extend_from_slice(read);
+            all
+        });
+        read_head(&mut chained.as_slice()).await
+    }
+
+    #[tokio::test]
+    async fn a_head_ends_at_its_empty_line() {
+        let head = head_of(&[b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest"]).await.unwrap();
+        assert_eq!(head.bytes(), b"GET / HTTP/1.1\r\nA: b\r\n\r\n");
+        assert_eq!(head.rest(), b"rest");
+    }
+
+    #[tokio::test]
+    async fn a_head_may_come_byte_by_byte() {
+        let whole = b"GET / HTTP/1.1\r\n\r\nrest";
+        let (mut near, mut far) = tokio::io::duplex(1);
+        let writer = tokio::spawn(async move {
+            tokio::io::AsyncWriteExt::write_all(&mut near, whole).await.ok();
+        });
+        let head = read_head(&mut far).await.unwrap();
+        assert_eq!(head.bytes(), &whole[..18]);
+        drop(far);
+        writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_head_is_bounded() {
+        let endless = vec![b'a'; MAX_HEAD + 1];
+        assert!(matches!(head_of(&[&endless]).await, Err(HeadError::TooLong)));
+        assert!(matches!(head_of(&[b"GET /"]).await, Err(HeadError::Io(_))));
+    }
+}

@@ -1,0 +1,128 @@
+//! What the node tells, for people: log lines and the audit (rows T1, D3).
+//!
+//! Every line that belongs to a connection carries `trace_id`, `conn` and, once it is
+//! known, `player`. They are fields of the line and not of a span, since a span kept
+//! open for each connection would cost it more memory than the rest of its state.
+//! Lines of the audit have the target `audit`.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use skirmish_core::id::ConnId;
+use skirmish_core::node::{Event, Refusal, Trace};
+use skirmish_proto::v1;
+use tracing::{Level, debug, enabled, info};
+
+use super::application::Message;
+use super::http::Refused;
+use super::shard::Shard;
+
+/// Shows a trace id as W3C writes it.
+pub(super) struct TraceId(pub(super) Trace);
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.trace_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Takes note of an event. An application message is returned.
+pub(super) fn event(shard: &mut Shard, event: Event) -> Option<Message> {
+    let trace_of = |conn| TraceId(shard.node.trace(conn).unwrap_or_default());
+    match event {
+        Event::Application { conn, player, type_url, payload, trace } => {
+            return Some(Message { conn, player, type_url, payload, trace });
+        }
+        Event::SessionOpened { conn, player, epoch } => {
+            let trace_id = trace_of(conn);
+            info!(%trace_id, %conn, %player, epoch, "session opened");
+        }
+        Event::SessionResumed { conn, player, epoch } => {
+            let trace_id = trace_of(conn);
+            info!(%trace_id, %conn, %player, epoch, "session resumed");
+        }
+        Event::SessionEnded { player, reason } => match reason {
+            v1::Reason::Kicked => info!(target: "audit", %player, "kicked"),
+            _ => info!(%player, reason = name(reason), "session ended"),
+        },
+        Event::ConnectionLost { conn, player, trace } => {
+            let trace_id = TraceId(trace);
+            info!(%trace_id, %conn, %player, "connection lost, session kept");
+        }
+        Event::Unhealthy { conn } => {
+            let (trace_id, player) = (trace_of(conn), player(shard, conn));
+            debug!(%trace_id, %conn, player, "connection misses heartbeats");
+        }
+        Event::Misbehaved { conn, what } => {
+            let (trace_id, player) = (trace_of(conn), player(shard, conn));
+            info!(target: "audit", %trace_id, %conn, player, what, "peer broke the protocol or its limits");
+        }
+        Event::RoomOpened { room, epoch } => debug!(%room, epoch, "room opened"),
+        Event::RoomClosed { room, epoch } => debug!(%room, epoch, "room closed"),
+    }
+    None
+}
+
+/// The node closes a connection.
+pub(super) fn closing(shard: &Shard, conn: ConnId, reason: v1::Reason) {
+    let trace_id = TraceId(shard.node.trace(conn).unwrap_or_default());
+    let (player, reason_name) = (player(shard, conn), name(reason));
+    if reason == v1::Reason::TakenOver {
+        info!(target: "audit", %trace_id, %conn, player, "taken over by a newer connection");
+    } else {
+        debug!(%trace_id, %conn, player, reason = reason_name, "closing");
+    }
+}
+
+/// The node gave a connection up.
+pub(super) fn aborted(shard: &Shard, conn: ConnId) {
+    let player = player(shard, conn);
+    debug!(%conn, player, "did not let itself be closed in time, dropped");
+}
+
+/// A connection was refused before there was any state for it.
+pub(super) fn refused_at_accept(address: IpAddr, refusal: Refusal) {
+    info!(target: "audit", peer = %address, "connection refused: {refusal}");
+}
+
+/// An upgrade was refused.
+pub(super) fn refused_at_upgrade(address: IpAddr, conn: ConnId, trace: Trace, refused: &Refused) {
+    let trace_id = TraceId(trace);
+    let status = refused.status();
+    info!(target: "audit", %trace_id, %conn, peer = %address, status, "upgrade refused: {}", refused.body());
+}
+
+/// An upgrade passed.
+pub(super) fn upgraded(shard: &Shard, address: IpAddr, conn: ConnId, trace: Trace) {
+    if enabled!(Level::DEBUG) {
+        let trace_id = TraceId(trace);
+        let player = player(shard, conn);
+        debug!(%trace_id, %conn, player, peer = %address, "upgraded");
+    }
+}
+
+/// A connection failed before or after the upgrade.
+pub(super) fn failed(shard: &Shard, conn: ConnId, error: &dyn fmt::Display) {
+    if enabled!(Level::DEBUG) {
+        let trace_id = TraceId(shard.node.trace(conn).unwrap_or_default());
+        let player = player(shard, conn);
+        debug!(%trace_id, %conn, player, "connection failed: {error}");
+    }
+}
+
+/// No handler is registered for an application message.
+pub(super) fn unrouted(message: &Message) {
+    let Message { conn, player, type_url, .. } = message;
+    let trace_id = TraceId(message.trace);
+    info!(target: "audit", %trace_id, %conn, %player, type_url, "application message without a handler");
+}
+
+fn player(shard: &Shard, conn: ConnId) -> Option<&str> {
+    shard.player(conn).map(skirmish_core::id::Name::as_str)
+}
+
+/// A reason without the prefix that all have.
+pub(super) fn name(reason: v1::Reason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix("REASON_").unwrap_or(name)
+}

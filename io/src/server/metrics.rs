@@ -1,0 +1,168 @@
+//! Figures for Prometheus, in the OpenMetrics text format.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use skirmish_core::node::Stats;
+
+/// What the shell counts beside the node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counters {
+    /// Upgrades refused, by HTTP status.
+    refused_upgrades: BTreeMap<u16, u64>,
+    /// Application messages that no handler is registered for.
+    pub(super) unrouted: u64,
+    /// Connections that the operating system did not hand over.
+    pub(super) accept_errors: u64,
+}
+
+impl Counters {
+    pub(super) fn refused_upgrade(&mut self, status: u16) {
+        *self.refused_upgrades.entry(status).or_insert(0) += 1;
+    }
+}
+
+/// Everything that is exported, as of one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) stats: Stats,
+    pub(super) counters: Counters,
+    pub(super) accepting: bool,
+}
+
+impl Snapshot {
+    /// The text to serve.
+    pub(super) fn encode(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("skirmish");
+        registry.register_collector(Box::new(self));
+        let mut text = String::with_capacity(4 * 1024);
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+/// The content type of what [`Snapshot::encode`] makes.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Self { stats: s, counters, accepting } = self;
+        let settled = s.connections.saturating_sub(s.unauthenticated).saturating_sub(s.closing);
+        let by_state = [
+            ("unauthenticated", s.unauthenticated),
+            ("open", settled.saturating_sub(s.unhealthy)),
+            ("unhealthy", s.unhealthy),
+            ("closing", s.closing),
+        ];
+        let mut family =
+            encoder.encode_descriptor("connections", "Connections by state", None, MetricType::Gauge)?;
+        for (state, number) in by_state {
+            ConstGauge::new(signed(number)).encode(family.encode_family(&[("state", state)])?)?;
+        }
+        let gauges = [
+            ("sessions", "Sessions, with and without a connection", s.sessions),
+            ("sessions_detached", "Sessions without a connection", s.detached),
+            ("rooms", "Rooms", s.rooms),
+            ("members", "Memberships of rooms", s.members),
+            ("accepting", "1 while new connections are taken", usize::from(*accepting)),
+        ];
+        for (name, help, number) in gauges {
+            let gauge = ConstGauge::new(signed(number));
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        if let Some(bytes) = resident_bytes() {
+            let help = "Memory of the process that is resident";
+            let gauge = ConstGauge::new(signed(bytes));
+            gauge.encode(encoder.encode_descriptor(
+                "resident_memory_bytes",
+                help,
+                None,
+                MetricType::Gauge,
+            )?)?;
+        }
+        let count = [
+            ("accepted", "Connections accepted", s.accepted),
+            ("refused", "Connections refused for a cap", s.refused),
+            ("accept_errors", "Connections that the system did not hand over", counters.accept_errors),
+            ("frames_in", "Frames taken", s.frames_in),
+            ("in_bytes", "Bytes of the frames taken", s.bytes_in),
+            ("frames_out", "Frames sent", s.frames_out),
+            ("out_bytes", "Bytes of the frames sent", s.bytes_out),
+            ("entries", "Reliable messages appended to a log", s.entries),
+            ("deliveries", "Entries sent, one for each member", s.deliveries),
+            ("snapshots", "Snapshots for members that fell out of a window", s.snapshots),
+            ("latest", "Latest messages taken", s.latest),
+            ("conflated", "Latest messages that replaced one", s.conflated),
+            ("throttled", "Messages not taken for their rate", s.throttled),
+            ("duplicates", "Reliable messages that came again", s.duplicates),
+            ("takeovers", "Connections closed because a newer one came", s.takeovers),
+            ("resumes", "Sessions resumed", s.resumes),
+            ("expiries", "Sessions that nobody resumed", s.expiries),
+            ("protocol_errors", "Connections closed for breaking the protocol", s.protocol_errors),
+            ("heartbeat_timeouts", "Connections closed for missing heartbeats", s.heartbeat_timeouts),
+            ("handshake_timeouts", "Connections closed for not saying Hello", s.handshake_timeouts),
+            ("clock_refusals", "Writes to a state refused for their clock", s.clock_refusals),
+            ("state_full", "Writes to a state that found it full", s.state_full),
+            ("unrouted", "Application messages without a handler", counters.unrouted),
+        ];
+        for (name, help, number) in count {
+            let counter = ConstCounter::new(number);
+            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        let help = "Upgrades refused, by HTTP status";
+        let mut family = encoder.encode_descriptor("upgrades_refused", help, None, MetricType::Counter)?;
+        for (status, number) in &counters.refused_upgrades {
+            ConstCounter::new(*number).encode(family.encode_family(&[("status", u64::from(*status))])?)?;
+        }
+        Ok(())
+    }
+}
+
+fn signed(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Memory of this process that is resident, where the system says.
+fn resident_bytes() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_is_in_the_text() {
+        let mut counters = Counters::default();
+        counters.refused_upgrade(401);
+        counters.refused_upgrade(401);
+        let stats = Stats {
+            connections: 10,
+            unauthenticated: 1,
+            closing: 2,
+            unhealthy: 3,
+            entries: 7,
+            ..Stats::default()
+        };
+        let text = Snapshot { stats, counters, accepting: true }.encode().unwrap();
+        for line in [
+            "skirmish_connections{state=\"open\"} 4",
+            "skirmish_connections{state=\"unhealthy\"} 3",
+            "skirmish_entries_total 7",
+            "skirmish_upgrades_refused_total{status=\"401\"} 2",
+            "skirmish_accepting 1",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The server: a node behind a listener.
+//!
+//! One node is one shard, and everything of it runs on one thread: a current-thread
+//! runtime. There is one task for each connection and one driver that has the only
+//! timer; see `connection` for the order in which a turn does things and why.
+//!
+//! ```
+//! use skirmish_io::config::Config;
+//! use skirmish_io::server::{Handle, Message, Server};
+//! use skirmish_io::token::{Keys, new_secret};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = Config::default();
+//! config.listen.address = "127.0.0.1:0".parse()?;
+//! config.admin.enabled = false;
+//!
+//! let server = Server::builder(config)
+//!     .keys(Keys::from_secret("main", new_secret()?.as_bytes())?)
+//!     .route("mygame.v1.Attack", |attack: Message, server: &Handle| {
+//!         server.send(attack.conn, "mygame.v1.Attacked", &attack.payload);
+//!     })
+//!     .bind()
+//!     .await?;
+//! println!("players connect to ws://{}/", server.local_addr());
+//!
+//! let shutdown = async { /* wait for a signal here */ };
+//! server.run(shutdown).await;
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(not(madsim))]
+mod admin;
+mod application;
+mod build;
+mod connection;
+mod http;
+mod journal;
+#[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
+mod metrics;
+mod shard;
+mod stream;
+#[cfg(not(madsim))]
+mod tls;
+mod trace;
+mod upgrade;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skirmish_core::id::ConnId;
+use skirmish_core::node::{Node, Stats};
+use skirmish_core::time::Now;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tracing::{error, info, info_span, warn};
+
+pub use application::{Handler, Message};
+pub use build::{Builder, StartError};
+pub use upgrade::{SUBPROTOCOL, TOKEN_PREFIX};
+
+use crate::config::{Config, Drain};
+use application::Routes;
+use http::Refused;
+use shard::{Shard, Shared};
+use stream::Stream;
+use upgrade::Policy;
+
+/// The driver runs at least this often.
+const DRIVER_PULSE: Duration = Duration::from_secs(1);
+/// A driver that has not run for this long is stuck.
+const DRIVER_STUCK: Duration = Duration::from_secs(5);
+/// After an error of the listener, such as too many open files.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How long a connection that is refused at once may take to be told so.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections that are being told so at a time; others are just dropped.
+const REFUSALS_AT_A_TIME: usize = 64;
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    listener: (TcpListener, SocketAddr),
+    admin: Option<(TcpListener, SocketAddr)>,
+    handle: Handle,
+    drain: Drain,
+}
+
+/// A server to talk to while it runs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Inner>);
+
+struct Inner {
+    shared: Shared,
+    routes: Routes,
+    policy: Policy,
+    web_socket: WebSocketConfig,
+    #[cfg(not(madsim))]
+    tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+impl Server {
+    /// Starts to make a server.
+    #[must_use]
+    pub fn builder(config: Config) -> Builder {
+        Builder::new(config)
+    }
+
+    /// Where players connect: the address that was bound, with its real port.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.listener.1
+    }
+
+    /// Where operators ask, if that is enabled.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(_, address)| *address)
+    }
+
+    /// A handle to the server.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves until `shutdown` is ready, and then until every connection has got what it
+    /// is owed and is closed, or the drain's timeout has passed. Dropping the future
+    /// stops everything at once.
+    ///
+    /// Wants a current-thread runtime. On another one it works, without being any
+    /// faster.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { listener: (listener, _), admin, handle, drain } = self;
+        let _running = Running { handle: handle.clone(), tasks: background(&handle, admin) };
+        tokio::select! {
+            biased;
+            () = shutdown => {}
+            () = accept(&listener, &handle) => {}
+        }
+        drop(listener);
+        info!(connections = handle.stats().connections, "draining");
+        handle.drain(drain.retry_after);
+        if tokio::time::timeout(drain.timeout, handle.0.shared.idle()).await.is_err() {
+            warn!(connections = handle.stats().connections, "drain timed out, connections are dropped");
+        }
+    }
+}
+
+/// Starts the tasks that are not a connection's.
+fn background(handle: &Handle, admin: Option<(TcpListener, SocketAddr)>) -> Vec<JoinHandle<()>> {
+    let driven = handle.clone();
+    let mut tasks = vec![tokio::spawn(async move { driven.0.shared.drive().await })];
+    #[cfg(not(madsim))]
+    if let Some((listener, _)) = admin {
+        tasks.push(tokio::spawn(admin::serve(listener, handle.clone())));
+    }
+    #[cfg(madsim)]
+    drop(admin);
+    tasks.shrink_to_fit();
+    tasks
+}
+
+/// What runs beside [`Server::run`] and ends with it.
+struct Running {
+    handle: Handle,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.handle.0.shared.abandon();
+    }
+}
+
+/// Takes connections for as long as it is polled.
+async fn accept(listener: &TcpListener, server: &Handle) {
+    let refusals = Arc::new(tokio::sync::Semaphore::new(REFUSALS_AT_A_TIME));
+    let mut failing = false;
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => {
+                failing = false;
+                accepted
+            }
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) =>
+            {
+                continue;
+            }
+            Err(e) => {
+                server.0.shared.lock().counters.accept_errors += 1;
+                // Said once, not every time it is tried again.
+                if !std::mem::replace(&mut failing, true) {
+                    error!("cannot accept connections: {e}");
+                }
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                continue;
+            }
+        };
+        // Each drive ends in one write; waiting to fill a packet would only delay it.
+        let _ = stream.set_nodelay(true);
+        let address = peer.ip().to_canonical();
+        match server.0.shared.command(|shard, now| shard.accept(now, address)) {
+            Ok(conn) => {
+                tokio::spawn(connection::serve(server.clone(), stream, conn, address));
+            }
+            Err(refusal) => {
+                journal::refused_at_accept(address, refusal);
+                if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
+                    tokio::spawn(async move {
+                        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, turn_away(stream)).await;
+                        drop(place);
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Tells a client over plain HTTP that there is no place for it.
+async fn turn_away(stream: TcpStream) {
+    let mut stream = Stream::Plain(stream);
+    if http::read_head(&mut stream).await.is_ok() {
+        let refused = Refused::unavailable("the server takes no more connections now");
+        connection::goodbye(&mut stream, refused.response(1)).await;
+    }
+}
+
+impl Handle {
+    /// Sends an application message to a connection. False, and nothing is kept, if the
+    /// connection is gone, its queue is full, or the message is too large.
+    pub fn send(&self, conn: ConnId, type_url: &str, payload: &[u8]) -> bool {
+        self.input(|shard, now| shard.node.send(now, conn, type_url, payload))
+    }
+
+    /// Ends the session of a player. False if there is none.
+    pub fn kick(&self, player: &str) -> bool {
+        self.input(|shard, now| shard.node.kick(now, player))
+    }
+
+    /// Takes no more connections and closes those there are, after they got what they
+    /// are owed; they are told to come back after `retry_after`. [`Server::run`] does
+    /// this when it is told to shut down.
+    pub fn drain(&self, retry_after: Duration) {
+        self.input(|shard, now| {
+            shard.accepting = false;
+            shard.node.drain(now, retry_after);
+        });
+    }
+
+    /// Gauges and counters of the node.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.shared.lock().node.stats()
+    }
+
+    /// Looks at the node. The handle must not be used inside.
+    pub fn inspect<R>(&self, look: impl FnOnce(&Node) -> R) -> R {
+        look(&self.0.shared.lock().node)
+    }
+
+    /// Whether the server takes connections and its driver runs.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn ready(&self) -> Result<(), &'static str> {
+        let now = self.0.shared.clock().now().instant;
+        let shard = self.0.shared.lock();
+        if !shard.accepting {
+            return Err("draining");
+        }
+        if now.since(shard.driven) > DRIVER_STUCK {
+            return Err("the driver has not run for too long");
+        }
+        Ok(())
+    }
+
+    /// Gives the node an input, and its application messages to their handlers.
+    fn input<R>(&self, f: impl FnOnce(&mut Shard, Now) -> R) -> R {
+        let mut mail = Vec::new();
+        let result = self.0.shared.input(&mut mail, f);
+        for message in mail {
+            self.deliver(message);
+        }
+        result
+    }
+
+    fn deliver(&self, message: Message) {
+        let Message { conn, player, trace, .. } = &message;
+        match self.0.routes.find(&message.type_url) {
+            Some(handler) => {
+                let trace_id = journal::TraceId(*trace);
+                let span = info_span!("application", %trace_id, %conn, %player);
+                span.in_scope(|| handler.handle(message, self));
+            }
+            None => {
+                journal::unrouted(&message);
+                self.0.shared.command(|shard, now| {
+                    shard.counters.unrouted += 1;
+                    let what = "an application message of a type that has no handler here";
+                    shard.node.handle_violation(now, message.conn, what);
+                });
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { routes, policy, .. } = self;
+        f.debug_struct("Inner").field("routes", routes).field("policy", policy).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// TLS, if it is configured.
+    #[cfg(not(madsim))]
+    async fn secure(&self, stream: TcpStream) -> io::Result<Stream> {
+        Ok(match &self.tls {
+            Some(acceptor) => Stream::Tls(Box::new(acceptor.accept(stream).await?)),
+            None => Stream::Plain(stream),
+        })
+    }
+
+    #[cfg(madsim)]
+    #[allow(clippy::unused_async, reason = "TLS is not simulated")]
+    async fn secure(&self, stream: TcpStream) -> io::Result<Stream> {
+        Ok(Stream::Plain(stream))
+    }
+}

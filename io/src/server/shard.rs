@@ -1,0 +1,262 @@
+//! A shard: the node, and what the shell keeps beside it for each connection.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use skirmish_core::id::{ConnId, Name};
+use skirmish_core::node::{Identity, Node, Output, Refusal};
+use skirmish_core::rng::Rng;
+use skirmish_core::time::{Instant, Now};
+use skirmish_proto::v1;
+use tokio::sync::Notify;
+
+use super::application::Message;
+use super::journal;
+use super::metrics::Counters;
+use crate::clock::Clock;
+
+/// A shard that tasks share. All of them run on one thread, so the lock is never waited
+/// for; it is never held over an await.
+#[derive(Debug)]
+pub(super) struct Shared {
+    clock: Clock,
+    shard: Mutex<Shard>,
+    /// The driver's deadline became earlier.
+    rearm: Notify,
+    /// The last connection is gone.
+    idle: Notify,
+}
+
+/// The node and its connections' tasks.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) node: Node,
+    pub(super) counters: Counters,
+    pub(super) rng: Rng,
+    /// When the driver ran last.
+    pub(super) driven: Instant,
+    /// Whether new connections are taken.
+    pub(super) accepting: bool,
+    slots: Vec<Slot>,
+    /// Application messages that were taken and not yet handled: those of one input.
+    mail: Vec<Message>,
+    /// What the driver sleeps until.
+    armed: Option<Instant>,
+}
+
+/// The place of a connection, at its [`ConnId::slot`].
+#[derive(Debug, Default)]
+struct Slot {
+    conn: Option<ConnId>,
+    waker: Option<Waker>,
+    player: Option<Name>,
+    transmit: bool,
+    closing: Option<v1::Reason>,
+}
+
+/// What a connection's task has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Orders {
+    /// The node has something to transmit.
+    pub(super) transmit: bool,
+    /// The node closes the connection.
+    pub(super) closing: Option<v1::Reason>,
+}
+
+impl Shared {
+    pub(super) fn new(node: Node, clock: Clock, rng: Rng) -> Self {
+        let shard = Shard {
+            node,
+            counters: Counters::default(),
+            rng,
+            driven: clock.now().instant,
+            accepting: true,
+            slots: Vec::new(),
+            mail: Vec::new(),
+            armed: None,
+        };
+        Self { clock, shard: Mutex::new(shard), rearm: Notify::new(), idle: Notify::new() }
+    }
+
+    /// Gives the node one input, and carries out what it answers. Application messages
+    /// go to `mail`, to be handled after the lock is free again.
+    pub(super) fn input<R>(&self, mail: &mut Vec<Message>, f: impl FnOnce(&mut Shard, Now) -> R) -> R {
+        let now = self.clock.now();
+        let mut shard = self.lock();
+        let result = f(&mut shard, now);
+        if shard.settle() {
+            self.rearm.notify_one();
+        }
+        mail.append(&mut shard.mail);
+        result
+    }
+
+    /// [`Self::input`] for inputs that no application message can come from.
+    pub(super) fn command<R>(&self, f: impl FnOnce(&mut Shard, Now) -> R) -> R {
+        self.input(&mut Vec::new(), f)
+    }
+
+    /// Looks at the shard.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shard> {
+        self.shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// A connection's task is done.
+    pub(super) fn closed(&self, conn: ConnId) {
+        let none_left = self.command(|shard, now| {
+            if let Some(slot) = shard.slot(conn) {
+                *slot = Slot::default();
+            }
+            shard.node.handle_closed(now, conn);
+            shard.node.stats().connections == 0
+        });
+        if none_left {
+            self.idle.notify_one();
+        }
+    }
+
+    /// Waits until there is no connection.
+    pub(super) async fn idle(&self) {
+        while self.lock().node.stats().connections > 0 {
+            self.idle.notified().await;
+        }
+    }
+
+    /// Has every connection's task end.
+    pub(super) fn abandon(&self) {
+        for slot in &mut self.lock().slots {
+            if let Some(waker) = std::mem::take(slot).waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Calls the node's timeouts for as long as it is polled. The one timer of the
+    /// shard.
+    pub(super) async fn drive(&self) {
+        loop {
+            let deadline = {
+                let now = self.clock.now();
+                let mut shard = self.lock();
+                shard.driven = now.instant;
+                // The clock decides, not the timer that woke this task.
+                if shard.node.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
+                    shard.node.handle_timeout(now);
+                }
+                shard.settle();
+                let deadline = shard.node.poll_timeout().map(|deadline| deadline.at);
+                // Also runs when there is nothing to do, so that its pulse can be felt.
+                let pulse = now.instant + super::DRIVER_PULSE;
+                let deadline = deadline.map_or(pulse, |at| at.min(pulse));
+                shard.armed = Some(deadline);
+                deadline
+            };
+            // A deadline that is due again at once must not starve the connections.
+            tokio::task::yield_now().await;
+            tokio::select! {
+                biased;
+                () = self.rearm.notified() => {}
+                () = tokio::time::sleep_until(self.clock.deadline(deadline)) => {}
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Takes a connection that was accepted.
+    pub(super) fn accept(&mut self, now: Now, address: std::net::IpAddr) -> Result<ConnId, Refusal> {
+        let octets = match address {
+            std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            std::net::IpAddr::V6(v6) => v6.octets(),
+        };
+        let conn = self.node.handle_accept(now, skirmish_core::id::Address(octets))?;
+        if self.slots.len() <= conn.slot() {
+            self.slots.resize_with(conn.slot() + 1, Slot::default);
+        }
+        if let Some(slot) = self.slots.get_mut(conn.slot()) {
+            *slot = Slot { conn: Some(conn), ..Slot::default() };
+        }
+        Ok(conn)
+    }
+
+    /// The upgrade's checks passed.
+    pub(super) fn upgraded(&mut self, now: Now, conn: ConnId, identity: Identity) {
+        if let Some(slot) = self.slot(conn) {
+            slot.player = Some(identity.player.clone());
+        }
+        self.node.handle_upgraded(now, conn, identity);
+    }
+
+    /// What a connection's task has to do; its waker is kept for when that changes.
+    /// `None`: drop the connection.
+    pub(super) fn orders(&mut self, conn: ConnId, waker: &Waker) -> Option<Orders> {
+        let slot = self.slot(conn)?;
+        match &mut slot.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        Some(Orders { transmit: slot.transmit, closing: slot.closing })
+    }
+
+    /// The node has nothing more to transmit to this connection.
+    pub(super) fn transmitted(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slot(conn) {
+            slot.transmit = false;
+        }
+    }
+
+    /// The player of a connection, once the upgrade named it.
+    pub(super) fn player(&self, conn: ConnId) -> Option<&Name> {
+        self.slots.get(conn.slot()).filter(|slot| slot.conn == Some(conn))?.player.as_ref()
+    }
+
+    /// Carries out what the node wants. Whether the driver sleeps too long now.
+    pub(super) fn settle(&mut self) -> bool {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Wake(conn) => self.wake(conn, |slot| slot.transmit = true),
+                Output::Close(conn, reason) => {
+                    journal::closing(self, conn, reason);
+                    self.wake(conn, |slot| slot.closing = Some(reason));
+                }
+                Output::Abort(conn) => {
+                    journal::aborted(self, conn);
+                    // Its task finds no slot of its own and ends.
+                    self.wake(conn, |slot| slot.conn = None);
+                }
+                Output::Event(event) => {
+                    if let Some(message) = journal::event(self, event) {
+                        self.mail.push(message);
+                    }
+                }
+            }
+        }
+        let due = self.node.poll_timeout().map(|deadline| deadline.at);
+        let sleeps_too_long = match (due, self.armed) {
+            (Some(due), Some(armed)) => due < armed,
+            // Not armed: the driver runs, or has been told.
+            (_, None) | (None, _) => false,
+        };
+        if sleeps_too_long {
+            self.armed = None;
+        }
+        sleeps_too_long
+    }
+
+    fn wake(&mut self, conn: ConnId, change: impl FnOnce(&mut Slot)) {
+        if let Some(slot) = self.slot(conn) {
+            change(slot);
+            if let Some(waker) = &slot.waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    fn slot(&mut self, conn: ConnId) -> Option<&mut Slot> {
+        self.slots.get_mut(conn.slot()).filter(|slot| slot.conn == Some(conn))
+    }
+}

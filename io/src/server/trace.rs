@@ -1,0 +1,153 @@
+//! Trace context from the upgrade's headers: W3C `traceparent`, or B3 (row T1).
+
+use skirmish_core::node::Trace;
+use skirmish_core::rng::Rng;
+
+/// The headers that can carry a trace context, as far as they are there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TraceHeaders<'a> {
+    /// `traceparent`.
+    pub(super) traceparent: Option<&'a str>,
+    /// `b3`.
+    pub(super) b3: Option<&'a str>,
+    /// `X-B3-TraceId`.
+    pub(super) b3_trace_id: Option<&'a str>,
+    /// `X-B3-SpanId`.
+    pub(super) b3_span_id: Option<&'a str>,
+    /// `X-B3-Sampled`.
+    pub(super) b3_sampled: Option<&'a str>,
+}
+
+impl TraceHeaders<'_> {
+    /// The context that the headers carry; W3C is preferred. One that is malformed
+    /// counts as none, as the specifications ask.
+    pub(super) fn parse(&self) -> Option<Trace> {
+        self.traceparent
+            .and_then(w3c)
+            .or_else(|| self.b3.and_then(b3_single))
+            .or_else(|| b3(self.b3_trace_id?, self.b3_span_id, self.b3_sampled))
+    }
+}
+
+/// A new trace, not sampled.
+pub(super) fn fresh(rng: &mut Rng) -> Trace {
+    Trace { trace_id: rng.bytes(), span_id: rng.bytes(), flags: 0 }
+}
+
+/// `version-traceid-spanid-flags`. A version after 00 may have more after it.
+fn w3c(header: &str) -> Option<Trace> {
+    let header = header.trim();
+    let mut parts = header.split('-');
+    let version = parts.next()?;
+    let [version_number]: [u8; 1] = hex(version)?;
+    let trace_id = hex(parts.next()?)?;
+    let span_id = hex(parts.next()?)?;
+    let [flags] = hex(parts.next()?)?;
+    if version_number == 0xff || (version_number == 0 && parts.next().is_some()) {
+        return None;
+    }
+    valid(Trace { trace_id, span_id, flags: flags & 1 })
+}
+
+/// `traceid-spanid[-sampled[-parentspanid]]`.
+fn b3_single(header: &str) -> Option<Trace> {
+    let mut parts = header.trim().split('-');
+    let trace_id = parts.next()?;
+    let span_id = parts.next()?;
+    b3(trace_id, Some(span_id), parts.next())
+}
+
+fn b3(trace_id: &str, span_id: Option<&str>, sampled: Option<&str>) -> Option<Trace> {
+    let trace_id = trace_id.trim();
+    let trace_id = match trace_id.len() {
+        16 => {
+            let mut wide = [0; 16];
+            wide[8..].copy_from_slice(&hex::<8>(trace_id)?);
+            wide
+        }
+        _ => hex(trace_id)?,
+    };
+    let span_id = hex(span_id?.trim())?;
+    let flags = u8::from(matches!(sampled.map(str::trim), Some("1" | "d" | "true")));
+    valid(Trace { trace_id, span_id, flags })
+}
+
+fn valid(trace: Trace) -> Option<Trace> {
+    (trace.trace_id != [0; 16] && trace.span_id != [0; 8]).then_some(trace)
+}
+
+/// Exactly `N` bytes from lower or upper case hexadecimal digits.
+pub(super) fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let text = text.as_bytes();
+    if text.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        let digit = |d: u8| char::from(d).to_digit(16).and_then(|d| u8::try_from(d).ok());
+        *byte = digit(digits[0])? << 4 | digit(digits[1])?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const SPAN: &str = "00f067aa0ba902b7";
+
+    fn trace(flags: u8) -> Trace {
+        Trace { trace_id: hex(ID).unwrap(), span_id: hex(SPAN).unwrap(), flags }
+    }
+
+    #[test]
+    fn w3c_traceparent() {
+        let parse = |header: &str| TraceHeaders { traceparent: Some(header), ..Default::default() }.parse();
+        assert_eq!(parse(&format!("00-{ID}-{SPAN}-01")), Some(trace(1)));
+        assert_eq!(parse(&format!("00-{ID}-{SPAN}-00")), Some(trace(0)));
+        assert_eq!(parse(&format!("cc-{ID}-{SPAN}-01-what-is-next")), Some(trace(1)), "a later version");
+        for bad in [
+            String::new(),
+            format!("ff-{ID}-{SPAN}-01"),
+            format!("00-{ID}-{SPAN}-01-more"),
+            format!("00-{ID}-{SPAN}"),
+            format!("00-{}-{SPAN}-01", "0".repeat(32)),
+            format!("00-{ID}-{}-01", "0".repeat(16)),
+            format!("00-{ID}x-{SPAN}-01"),
+            format!("00-{}-{SPAN}-01", "g".repeat(32)),
+            format!("0-{ID}-{SPAN}-01"),
+            "é".repeat(30),
+        ] {
+            assert_eq!(parse(&bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn b3_in_one_header_and_in_several() {
+        let single = |header: &str| TraceHeaders { b3: Some(header), ..Default::default() }.parse();
+        assert_eq!(single(&format!("{ID}-{SPAN}-1")), Some(trace(1)));
+        assert_eq!(single(&format!("{ID}-{SPAN}-d-{SPAN}")), Some(trace(1)));
+        assert_eq!(single(&format!("{ID}-{SPAN}")), Some(trace(0)));
+        assert_eq!(single("0"), None, "only says: do not sample");
+        let several = |id, span, sampled| {
+            TraceHeaders { b3_trace_id: id, b3_span_id: span, b3_sampled: sampled, ..Default::default() }
+                .parse()
+        };
+        assert_eq!(several(Some(ID), Some(SPAN), Some("1")), Some(trace(1)));
+        assert_eq!(several(Some(ID), Some(SPAN), None), Some(trace(0)));
+        assert_eq!(several(Some(ID), None, None), None);
+        let mut narrow = trace(0);
+        narrow.trace_id[..8].fill(0);
+        assert_eq!(several(Some(&ID[16..]), Some(SPAN), Some("0")), Some(narrow), "64 bits are widened");
+    }
+
+    #[test]
+    fn w3c_wins_and_falls_back() {
+        let b3 = format!("{ID}-{SPAN}-1");
+        let other = format!("00-{}-{SPAN}-00", "1".repeat(32));
+        let both = |w3c| TraceHeaders { traceparent: Some(w3c), b3: Some(&b3), ..Default::default() }.parse();
+        assert_eq!(both(&other).unwrap().trace_id, [0x11; 16]);
+        assert_eq!(both("malformed"), Some(trace(1)));
+    }
+}

@@ -1,0 +1,93 @@
+//! A process's clocks.
+
+use skirmish_core::time::{Instant, Now, Wall};
+
+/// Unix time at the world's beginning, in milliseconds.
+const BEGINNING: i64 = 1_800_000_000_000;
+
+/// What a process's monotonic clock shows when the process starts.
+const FIRST_INSTANT: i64 = 1_000_000;
+
+/// The clocks of a process, both wrong in their own way: the monotonic one drifts, the
+/// wall clock is off and jumps as well.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: i64,
+    drift_ppm: i64,
+    wall_offset_ms: i64,
+}
+
+impl Clock {
+    /// Clocks of a process that starts at `started` (world time, microseconds).
+    #[must_use]
+    pub fn new(started: u64, drift_ppm: i64, wall_offset_ms: i64) -> Self {
+        Self { started: signed(started), drift_ppm, wall_offset_ms }
+    }
+
+    /// The clocks after the process was started again: the machine's wall clock stays
+    /// as it was.
+    #[must_use]
+    pub fn restarted(self, at: u64) -> Self {
+        let shown = self.elapsed(signed(at) - self.started) - (signed(at) - self.started);
+        Self { started: signed(at), wall_offset_ms: self.wall_offset_ms + shown / 1_000, ..self }
+    }
+
+    /// What the clocks show at a moment of the world.
+    #[must_use]
+    pub fn now(&self, at: u64) -> Now {
+        let elapsed = self.elapsed(signed(at) - self.started);
+        let wall = BEGINNING + (self.started + elapsed) / 1_000 + self.wall_offset_ms;
+        Now { instant: Instant::from_micros(unsigned(FIRST_INSTANT + elapsed)), wall: Wall(unsigned(wall)) }
+    }
+
+    /// The first moment of the world at which the monotonic clock shows `instant`.
+    #[must_use]
+    pub fn world(&self, instant: Instant) -> u64 {
+        let target = signed(instant.as_micros()).saturating_sub(FIRST_INSTANT).max(0);
+        let wide = i128::from(target) * 1_000_000 / i128::from(1_000_000 + self.drift_ppm);
+        let mut guess = i64::try_from(wide).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
+        while self.elapsed(guess) < target && guess < i64::MAX / 4 {
+            guess += 1;
+        }
+        while guess > 0 && self.elapsed(guess - 1) >= target {
+            guess -= 1;
+        }
+        unsigned(self.started + guess)
+    }
+
+    /// Moves the wall clock.
+    pub fn jump(&mut self, millis: i64) {
+        self.wall_offset_ms = self.wall_offset_ms.saturating_add(millis);
+    }
+
+    fn elapsed(&self, true_micros: i64) -> i64 {
+        let wide = i128::from(true_micros) * i128::from(1_000_000 + self.drift_ppm) / 1_000_000;
+        i64::try_from(wide).unwrap_or(i64::MAX / 2)
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX / 2)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_moment_of_a_deadline_is_the_first_at_which_it_has_come() {
+        for drift in [-20_000, -50, 0, 1, 50, 20_000] {
+            let clock = Clock::new(7_000_003, drift, 0);
+            for local in [1_000_000, 1_000_001, 1_000_999, 5_000_000, 3_600_000_000] {
+                let local = Instant::from_micros(local);
+                let at = clock.world(local);
+                assert!(clock.now(at).instant >= local);
+                assert!(at == 7_000_003 || clock.now(at - 1).instant < local);
+            }
+        }
+    }
+}

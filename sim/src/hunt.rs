@@ -1,0 +1,94 @@
+//! Runs many seeds.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use skirmish_core::plant::Plant;
+
+use crate::coverage::Coverage;
+use crate::draw::draw;
+use crate::oracle::Violation;
+use crate::world::{Options, run};
+
+/// Which seeds to run, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The first seed.
+    pub first: u64,
+    /// How many, at most.
+    pub seeds: u64,
+    /// How many at a time.
+    pub jobs: usize,
+    /// Whether to go on after a failure.
+    pub keep_going: bool,
+    /// A bug to plant.
+    pub plant: Option<Plant>,
+}
+
+/// A seed that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// When, in microseconds of the world's time.
+    pub at: u64,
+    /// What.
+    pub violation: Violation,
+}
+
+/// What has come of a hunt so far.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Microseconds that passed in their worlds.
+    pub micros: u64,
+    /// Those that failed, by seed.
+    pub failures: Vec<Failure>,
+    /// What was visited.
+    pub coverage: Coverage,
+}
+
+/// Runs seeds until there are no more, one has failed, or `go_on` says no; `progress`
+/// is told after each.
+pub fn hunt(plan: &Plan, go_on: impl Fn() -> bool + Sync, mut progress: impl FnMut(&Tally)) -> Tally {
+    let next = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let (results, tally) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..plan.jobs.max(1) {
+            let results = results.clone();
+            let (next, stop, go_on) = (&next, &stop, &go_on);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) && go_on() {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= plan.seeds {
+                        break;
+                    }
+                    let seed = plan.first.wrapping_add(index);
+                    let outcome = run(&draw(seed), Options { plant: plan.plant, traced: false });
+                    if outcome.violation.is_some() && !plan.keep_going {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    if results.send((seed, outcome)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(results);
+        let mut all = Tally::default();
+        for (seed, outcome) in tally {
+            all.seeds += 1;
+            all.micros += outcome.micros;
+            all.coverage.merge(&outcome.coverage);
+            if let Some((at, violation)) = outcome.violation {
+                all.failures.push(Failure { seed, at, violation });
+                all.failures.sort_by_key(|failure| failure.seed.wrapping_sub(plan.first));
+            }
+            progress(&all);
+        }
+        all
+    })
+}

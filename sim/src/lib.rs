@@ -1,0 +1,26 @@
+//! The simulator of Skirmish: it draws a scenario from a seed, runs the real machines
+//! through it on a simulated network and simulated clocks, and checks the guarantees.
+//!
+//! [`draw`] makes a [`scenario`] from a seed; [`world`] runs it and tells the
+//! [`oracle`]s what can be observed; [`shrink`] leaves out what a failure does not
+//! need; [`report`] and [`picture`] show it. [`hunt`] does so for many seeds.
+
+pub mod clock;
+pub mod coverage;
+pub mod draw;
+pub mod history;
+pub mod hunt;
+pub mod network;
+pub mod oracle;
+pub mod picture;
+pub mod report;
+pub mod scenario;
+#[cfg(all(feature = "shell", madsim))]
+pub mod shell;
+pub mod shrink;
+pub mod world;
+
+#[cfg(all(feature = "shell", not(madsim)))]
+compile_error!(
+    "the feature `shell` needs `--cfg madsim`; `cargo sim`, from the root of the repository, passes both"
+);

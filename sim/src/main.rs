@@ -1,0 +1,323 @@
+//! The command line of the simulator.
+#![allow(clippy::print_stdout, reason = "printing is what this program does")]
+
+#[cfg_attr(not(all(feature = "shell", madsim)), path = "shell_absent.rs")]
+mod shell_world;
+mod terminal;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use skirmish_core::plant::Plant;
+use skirmish_sim::draw::draw;
+use skirmish_sim::hunt::{Failure, Plan, hunt};
+use skirmish_sim::report::{Report, plant_name, plant_of};
+use skirmish_sim::scenario::Scenario;
+use skirmish_sim::world::{Options, Outcome, run};
+use skirmish_sim::{picture, shrink};
+use terminal::{Progress, Stopwatch, bold, green, red};
+
+/// Simulates Skirmish: draws a scenario from a seed, runs the real machines through its
+/// faults, and checks every guarantee.
+///
+/// The same seed always gives the same run. A seed that fails is made shorter, and
+/// reported with the guarantee that it breaks, the command that replays it, and a page
+/// with its picture.
+#[derive(Parser)]
+#[command(name = "skirmish-sim", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  skirmish-sim hunt --seeds 10000                     look for a seed that fails
+  skirmish-sim hunt --minutes 10 --from $(git rev-parse HEAD)
+  skirmish-sim replay 4711 --trace                    see what happens in a seed, line by line
+  skirmish-sim replay --schedule failure.scenario --html failure.html
+  skirmish-sim plants                                 see that every planted bug is caught";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs one seed after the other and stops at the first that fails.
+    ///
+    /// Exit code 0: none failed; 1: at least one did.
+    Hunt(HuntArgs),
+    /// Runs one seed, or one schedule, again.
+    ///
+    /// Exit code 0: it holds; 1: it breaks a guarantee.
+    Replay(ReplayArgs),
+    /// Plants each bug there is and hunts until an oracle catches it.
+    ///
+    /// Exit code 0: every bug is caught; 1: at least one is not.
+    Plants {
+        /// Gives up on a bug after this many seeds.
+        #[arg(long, default_value_t = 20_000, value_name = "N")]
+        seeds: u64,
+        /// Seeds run at a time [default: one for each processor].
+        #[arg(long, value_name = "N")]
+        jobs: Option<usize>,
+    },
+    /// Prints the scenario of a seed, in the form that `replay --schedule` reads.
+    Show {
+        /// The seed: a number, or a commit hash.
+        #[arg(value_parser = seed)]
+        seed: u64,
+    },
+}
+
+#[derive(Args)]
+struct HuntArgs {
+    /// How many seeds [default: 1000, or as many as fit into --minutes].
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+    /// The first seed: a number, or a commit hash [default: 0].
+    #[arg(long, default_value = "0", value_parser = seed, hide_default_value = true)]
+    from: u64,
+    /// Stops after this many minutes.
+    #[arg(long, value_name = "M")]
+    minutes: Option<f64>,
+    /// Plants a bug; see `plants`.
+    #[arg(long, value_name = "NAME", value_parser = plant_of)]
+    plant: Option<Plant>,
+    /// What is simulated.
+    #[arg(long, value_enum, default_value_t = World::Machine)]
+    world: World,
+    /// Seeds run at a time [default: one for each processor].
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Goes on after a failure and lists all at the end.
+    #[arg(long)]
+    keep_going: bool,
+    /// In the shell world: runs every seed twice, and not only the first.
+    #[arg(long)]
+    check_determinism: bool,
+    /// Where the report of a failing seed goes.
+    #[arg(long, default_value = "target/sim", value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+struct ReplayArgs {
+    /// The seed: a number, or a commit hash.
+    #[arg(value_parser = seed, required_unless_present = "schedule")]
+    seed: Option<u64>,
+    /// A file with a scenario, instead of a seed.
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    schedule: Option<PathBuf>,
+    /// Plants a bug; see `plants`.
+    #[arg(long, value_name = "NAME", value_parser = plant_of)]
+    plant: Option<Plant>,
+    /// What is simulated.
+    #[arg(long, value_enum, default_value_t = World::Machine, conflicts_with_all = ["schedule", "shrink", "html"])]
+    world: World,
+    /// Prints everything that happens.
+    #[arg(long)]
+    trace: bool,
+    /// Leaves out the steps that the failure does not need.
+    #[arg(long)]
+    shrink: bool,
+    /// Draws the run as one HTML page.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// What is simulated.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum World {
+    /// Bare machines: fast.
+    Machine,
+    /// The real shell, with its sockets and tasks simulated.
+    Shell,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Hunt(args) => hunt_seeds(&args),
+        Command::Replay(args) => replay(&args),
+        Command::Plants { seeds, jobs } => Ok(plants(seeds, jobs.unwrap_or_else(processors))),
+        Command::Show { seed } => {
+            print!("{}", draw(seed));
+            Ok(true)
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{} {error}", red("error:"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A number, or the first 64 bits of a commit hash.
+fn seed(text: &str) -> Result<u64, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let digits = text.get(..text.len().min(16)).unwrap_or_default();
+    u64::from_str_radix(digits, 16).map_err(|_| "a seed is a number or a commit hash".to_owned())
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
+    if args.world == World::Shell {
+        return shell_world::hunt_seeds(args);
+    }
+    let watch = Stopwatch::start(args.minutes);
+    let seeds = args.seeds.unwrap_or_else(|| if args.minutes.is_some() { u64::MAX } else { 1_000 });
+    let plan = Plan {
+        first: args.from,
+        seeds,
+        jobs: args.jobs.unwrap_or_else(processors),
+        keep_going: args.keep_going,
+        plant: args.plant,
+    };
+    println!("hunting from seed {}", args.from);
+    let mut progress = Progress::new();
+    let tally = hunt(
+        &plan,
+        || !watch.is_over(),
+        |tally| {
+            progress.show(|| {
+                let rate = tally.micros as f64 / 1e6 / watch.seconds();
+                format!(
+                    "{} seeds, {} failed, {rate:.0} scenario-seconds/s",
+                    tally.seeds,
+                    tally.failures.len()
+                )
+            });
+        },
+    );
+    progress.clear();
+    let (wall, world) = (watch.seconds(), tally.micros as f64 / 1e6);
+    println!("{} seeds in {wall:.1} s: {:.0} scenario-seconds per second", tally.seeds, world / wall);
+    println!("coverage marks:\n{}", tally.coverage);
+    if args.keep_going {
+        table(&tally.failures);
+    }
+    let Some(first) = tally.failures.first() else {
+        println!("{} no guarantee broken", green("ok:"));
+        return Ok(true);
+    };
+    tell(first.seed, args.plant, &args.out)?;
+    Ok(false)
+}
+
+fn table(failures: &[Failure]) {
+    for failure in failures {
+        let seconds = failure.at as f64 / 1e6;
+        println!("{:>20}  {seconds:>9.3} s  {}", failure.seed, failure.violation);
+    }
+}
+
+/// Reports a failing seed on the terminal and in files.
+fn tell(seed: u64, plant: Option<Plant>, out: &Path) -> Result<(), String> {
+    let report = Report::of_seed(seed, plant)
+        .ok_or_else(|| format!("seed {seed} failed and does not fail again: the run is not deterministic"))?;
+    let text = report.to_string();
+    let (head, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    println!("{}\n{rest}", red(head));
+    fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
+    let schedule = out.join(format!("seed-{seed}.scenario"));
+    write(&schedule, &report.scenario.to_string())?;
+    let html = out.join(format!("seed-{seed}.html"));
+    write(&html, &report.page())?;
+    let plant = plant.map_or_else(String::new, |plant| format!(" --plant {}", plant_name(plant)));
+    println!("{}  {}", bold("picture:"), html.display());
+    println!("{}   skirmish-sim replay {seed}{plant} --trace", bold("replay:"));
+    println!("{} skirmish-sim replay --schedule {}{plant} --trace", bold("shortest:"), schedule.display());
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn replay(args: &ReplayArgs) -> Result<bool, String> {
+    if args.world == World::Shell {
+        return shell_world::replay(args);
+    }
+    let mut scenario: Scenario = match (&args.schedule, args.seed) {
+        (Some(path), _) => {
+            let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            text.parse().map_err(|error| format!("{}: {error}", path.display()))?
+        }
+        (None, seed) => draw(seed.unwrap_or(0)),
+    };
+    let options = Options { plant: args.plant, traced: args.trace || args.html.is_some() };
+    if args.shrink
+        && let Some((_, violation)) = run(&scenario, options).violation
+    {
+        scenario = shrink::shrink(&scenario, options, violation.guarantee, 2_000).scenario;
+        print!("{scenario}");
+    }
+    let outcome = run(&scenario, options);
+    if args.trace {
+        for record in &outcome.history.records {
+            let (seconds, micros) = (record.at / 1_000_000, record.at % 1_000_000);
+            println!("{seconds:>5}.{micros:06}  {:<9} {}", record.lane.to_string(), record.text);
+        }
+    }
+    if let Some(path) = &args.html {
+        write(path, &picture::page(&scenario, &outcome))?;
+    }
+    conclude(&outcome);
+    Ok(outcome.violation.is_none())
+}
+
+fn conclude(outcome: &Outcome) {
+    println!("{:.3} s of the world's time, event log {:016x}", outcome.micros as f64 / 1e6, outcome.hash);
+    match &outcome.violation {
+        None => println!("{} no guarantee broken", green("ok:")),
+        Some((at, violation)) => {
+            println!("{} {violation} (at {:.6} s)", red("broken:"), *at as f64 / 1e6);
+        }
+    }
+}
+
+fn plants(seeds: u64, jobs: usize) -> bool {
+    let mut all = true;
+    println!("{:<24}{:>10}  caught by", "planted bug", "seeds");
+    for plant in Plant::ALL {
+        let name = plant_name(plant);
+        match first_caught(plant, seeds, jobs) {
+            Some(failure) => {
+                let (seed, violation) = (failure.seed + 1, &failure.violation);
+                println!("{name:<24}{seed:>10}  {}: {}", violation.guarantee.code(), violation.what);
+            }
+            None => {
+                all = false;
+                println!("{name:<24}{seeds:>10}  {}", red("not caught"));
+            }
+        }
+    }
+    all
+}
+
+/// The first seed that fails with the planted bug and holds without it.
+fn first_caught(plant: Plant, seeds: u64, jobs: usize) -> Option<Failure> {
+    let mut first = 0;
+    let mut progress = Progress::new();
+    while first < seeds {
+        let plan = Plan { first, seeds: seeds - first, jobs, keep_going: false, plant: Some(plant) };
+        let tally = hunt(
+            &plan,
+            || true,
+            |tally| progress.show(|| format!("{}: {} seeds", plant_name(plant), first + tally.seeds)),
+        );
+        progress.clear();
+        let failure = tally.failures.into_iter().next()?;
+        if run(&draw(failure.seed), Options::default()).violation.is_none() {
+            return Some(failure);
+        }
+        first = failure.seed + 1;
+    }
+    None
+}

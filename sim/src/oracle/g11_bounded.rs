@@ -1,0 +1,101 @@
+//! G11: every cap holds, and a reader that is slow delays nobody but itself.
+
+use std::collections::BTreeMap;
+
+use skirmish_core::id::Cursor;
+
+use super::{Guarantee, Observation, Room, Verdict, Who, broken};
+
+/// How far each member is, and since when somebody was further.
+#[derive(Debug, Default)]
+pub(super) struct Bounded {
+    /// When somebody first delivered an entry.
+    first: BTreeMap<(Room, Cursor), u64>,
+    /// How far a member is, and since when it has been a member.
+    reached: BTreeMap<(Who, Room), (Cursor, u64)>,
+}
+
+impl Bounded {
+    pub(super) fn observe(&mut self, at: u64, seen: &Observation) -> Verdict {
+        match *seen {
+            Observation::Audit { result: Err(what) } => {
+                broken(Guarantee::Bounded, format_args!("a cap was passed: {what}"))
+            }
+            Observation::Entry(entry) => {
+                self.first.entry((entry.room, entry.cursor)).or_insert(at);
+                if let Some(reached) = self.reached.get_mut(&(entry.who, entry.room)) {
+                    reached.0 = entry.cursor;
+                }
+                Ok(())
+            }
+            Observation::Snapshot { who, room, cursor, .. } => {
+                self.reached.insert((who, room), (cursor, at));
+                Ok(())
+            }
+            Observation::Joined { who, room, .. } => {
+                if let Some(reached) = self.reached.get_mut(&(who, room)) {
+                    reached.1 = at;
+                }
+                Ok(())
+            }
+            Observation::Left { who, room } => {
+                self.reached.remove(&(who, room));
+                Ok(())
+            }
+            Observation::Session { who, resumed: false, .. } | Observation::Gone { who } => {
+                self.reached.retain(|(member, _), _| *member != who);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn look(&mut self, at: u64, free: &[(Who, u64)], within: u64) -> Verdict {
+        for (&(who, room), &(cursor, member_since)) in &self.reached {
+            let Some(&(_, free_since)) = free.iter().find(|(other, _)| *other == who) else { continue };
+            let next = Cursor { epoch: cursor.epoch, seq: cursor.seq + 1 };
+            let Some(&first) = self.first.get(&(room, next)) else { continue };
+            let since = first.max(free_since).max(member_since);
+            if at.saturating_sub(since) > within {
+                return broken(
+                    Guarantee::Bounded,
+                    format_args!(
+                        "nothing holds {who} back, but it has waited {} ms for {next:?} of room {room}, which \
+                         others have",
+                        (at - since) / 1_000
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::{ANN, BOB, entry, joined, snapshot};
+    use super::*;
+
+    #[test]
+    fn a_passed_cap_is_caught() {
+        let mut bounded = Bounded::default();
+        assert!(bounded.observe(0, &Observation::Audit { result: Ok(()) }).is_ok());
+        assert!(bounded.observe(0, &Observation::Audit { result: Err("window") }).is_err());
+    }
+
+    #[test]
+    fn a_member_that_waits_for_what_others_have_is_caught() {
+        let mut bounded = Bounded::default();
+        for who in [ANN, BOB] {
+            assert!(bounded.observe(0, &joined(who, false)).is_ok());
+            assert!(bounded.observe(0, &snapshot(who, 0, None)).is_ok());
+        }
+        assert!(bounded.observe(10, &Observation::Entry(entry(ANN, 1, 1))).is_ok());
+        assert!(bounded.look(60, &[(BOB, 0)], 50).is_ok());
+        assert!(bounded.look(61, &[(BOB, 0)], 50).is_err());
+        assert!(bounded.look(61, &[(BOB, 20)], 50).is_ok());
+        assert!(bounded.look(61, &[], 50).is_ok());
+        assert!(bounded.observe(62, &Observation::Entry(entry(BOB, 1, 1))).is_ok());
+        assert!(bounded.look(900, &[(BOB, 0)], 50).is_ok());
+    }
+}

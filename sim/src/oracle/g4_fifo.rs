@@ -1,0 +1,92 @@
+//! G4: each sender's messages have the order, in the log, in which they were said.
+
+use std::collections::BTreeMap;
+
+use skirmish_core::id::Cursor;
+
+use super::{Guarantee, Observation, Room, Verdict, Who, broken};
+
+/// Each sender's messages by place. Serials grow, so they are the order of saying.
+#[derive(Debug, Default)]
+pub(super) struct Fifo {
+    senders: BTreeMap<u64, Who>,
+    logs: BTreeMap<(Who, Room), BTreeMap<Cursor, u64>>,
+    /// What a reader saw last of each member, without a gap since.
+    counted: BTreeMap<(Who, Room), BTreeMap<u32, u64>>,
+}
+
+impl Fifo {
+    pub(super) fn observe(&mut self, seen: &Observation) -> Verdict {
+        match *seen {
+            Observation::Said { who, serial, .. } => {
+                self.senders.insert(serial, who);
+                Ok(())
+            }
+            Observation::Snapshot { who, room, .. }
+            | Observation::Left { who, room }
+            | Observation::Joined { who, room, resumed: false, .. } => {
+                self.counted.remove(&(who, room));
+                Ok(())
+            }
+            Observation::Entry(entry) => {
+                let Some(serial) = entry.serial else { return Ok(()) };
+                let counted = self.counted.entry((entry.who, entry.room)).or_default();
+                if let Some(before) = counted.insert(entry.member, entry.client_seq)
+                    && entry.client_seq != before + 1
+                {
+                    return broken(
+                        Guarantee::Fifo,
+                        format_args!(
+                            "in room {} message {} of member {} follows its message {before}",
+                            entry.room, entry.client_seq, entry.member
+                        ),
+                    );
+                }
+                self.place(entry.room, entry.cursor, serial)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn place(&mut self, room: Room, cursor: Cursor, serial: u64) -> Verdict {
+        let Some(&sender) = self.senders.get(&serial) else { return Ok(()) };
+        let log = self.logs.entry((sender, room)).or_default();
+        log.insert(cursor, serial);
+        let before = log.range(..cursor).next_back().filter(|(_, other)| **other > serial);
+        let after = log.range(cursor..).nth(1).filter(|(_, other)| **other < serial);
+        match before.or(after) {
+            None => Ok(()),
+            Some((place, other)) => broken(
+                Guarantee::Fifo,
+                format_args!(
+                    "message {serial} of {sender} is at {cursor:?} of room {room}, but {other} at {place:?}"
+                ),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Entry;
+    use super::super::build::{BOB, entry, said};
+    use super::*;
+
+    #[test]
+    fn messages_that_changed_places_are_caught() {
+        let mut fifo = Fifo::default();
+        let member = |seq, serial, member| Observation::Entry(Entry { member, ..entry(BOB, seq, serial) });
+        assert!(fifo.observe(&said(1)).is_ok());
+        assert!(fifo.observe(&said(2)).is_ok());
+        assert!(fifo.observe(&member(7, 2, 1)).is_ok());
+        assert!(fifo.observe(&member(8, 1, 2)).is_err());
+    }
+
+    #[test]
+    fn a_hole_in_a_members_count_is_caught() {
+        let mut fifo = Fifo::default();
+        assert!(fifo.observe(&Observation::Entry(entry(BOB, 1, 1))).is_ok());
+        assert!(fifo.observe(&Observation::Entry(entry(BOB, 2, 2))).is_ok());
+        assert!(fifo.observe(&Observation::Entry(entry(BOB, 3, 4))).is_err());
+    }
+}

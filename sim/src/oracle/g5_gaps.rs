@@ -1,0 +1,164 @@
+//! G5: a member gets every entry, or a snapshot that says which are missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skirmish_core::id::Cursor;
+
+use super::{Guarantee, Observation, Room, Verdict, Who, broken};
+
+/// How far a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// A member that no snapshot has placed yet.
+    Unplaced(u64),
+    /// Has everything up to here.
+    At(Cursor),
+}
+
+/// Where every member stands.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    members: BTreeMap<(Who, Room), Reading>,
+    /// Those whose last join has not been answered by a snapshot or an entry yet.
+    fresh: BTreeSet<(Who, Room)>,
+}
+
+impl Gaps {
+    pub(super) fn observe(&mut self, seen: &Observation) -> Verdict {
+        match *seen {
+            Observation::Joined { who, room, epoch, resumed } => self.joined((who, room), epoch, resumed),
+            Observation::Snapshot { who, room, cursor, missing } => {
+                self.snapshot((who, room), cursor, missing)
+            }
+            Observation::Entry(entry) => self.entry((entry.who, entry.room), entry.cursor),
+            Observation::Left { who, room } => {
+                self.members.remove(&(who, room));
+                Ok(())
+            }
+            Observation::Session { who, resumed: false, .. } | Observation::Gone { who } => {
+                self.members.retain(|(member, _), _| *member != who);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn is_member(&self, who: Who, room: Room) -> bool {
+        self.members.contains_key(&(who, room))
+    }
+
+    fn joined(&mut self, member: (Who, Room), epoch: u64, resumed: bool) -> Verdict {
+        let (who, room) = member;
+        self.fresh.insert(member);
+        if !resumed {
+            self.members.insert(member, Reading::Unplaced(epoch));
+            return Ok(());
+        }
+        let before = match self.members.get(&member) {
+            Some(Reading::Unplaced(epoch)) => *epoch,
+            Some(Reading::At(cursor)) => cursor.epoch,
+            // The answer to the join was lost with a connection.
+            None => {
+                self.members.insert(member, Reading::Unplaced(epoch));
+                return Ok(());
+            }
+        };
+        if before == epoch {
+            return Ok(());
+        }
+        broken(
+            Guarantee::Gaps,
+            format_args!("{who} resumed room {room} in epoch {epoch}, but was a member in {before}"),
+        )
+    }
+
+    fn snapshot(&mut self, member: (Who, Room), cursor: Cursor, missing: Option<(u64, u64)>) -> Verdict {
+        let (who, room) = member;
+        let Some(reading) = self.members.get_mut(&member) else {
+            return broken(
+                Guarantee::Gaps,
+                format_args!("{who} got a snapshot of room {room} without joining"),
+            );
+        };
+        let before = std::mem::replace(reading, Reading::At(cursor));
+        let Reading::At(before) = before else {
+            self.fresh.remove(&member);
+            return Ok(());
+        };
+        let expected = self.fresh.remove(&member);
+        let right = match missing {
+            // One that tells nothing, and that nothing asked for, is one too many.
+            None => cursor == before && expected,
+            Some((from, to)) => cursor.epoch == before.epoch && from == before.seq + 1 && to == cursor.seq,
+        };
+        if right {
+            return Ok(());
+        }
+        broken(
+            Guarantee::Gaps,
+            format_args!(
+                "{who} was at {before:?} of room {room}; the snapshot at {cursor:?} says that {missing:?} is missing"
+            ),
+        )
+    }
+
+    fn entry(&mut self, member: (Who, Room), cursor: Cursor) -> Verdict {
+        let (who, room) = member;
+        match self.members.get_mut(&member) {
+            Some(Reading::At(at)) if at.epoch == cursor.epoch && at.seq + 1 == cursor.seq => {
+                *at = cursor;
+                self.fresh.remove(&member);
+                Ok(())
+            }
+            other => broken(
+                Guarantee::Gaps,
+                format_args!("{who} delivered {cursor:?} of room {room} standing at {other:?}"),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::{ANN, entry, joined, snapshot};
+    use super::*;
+
+    fn run(history: &[Observation]) -> Verdict {
+        let mut gaps = Gaps::default();
+        history.iter().try_for_each(|seen| gaps.observe(seen))
+    }
+
+    fn got(seq: u64) -> Observation {
+        Observation::Entry(entry(ANN, seq, seq))
+    }
+
+    #[test]
+    fn every_entry_in_turn_passes_and_one_left_out_is_caught() {
+        let start = [joined(ANN, false), snapshot(ANN, 3, None)];
+        assert!(run(&[start[0], start[1], got(4), got(5)]).is_ok());
+        assert!(run(&[start[0], start[1], got(4), got(6)]).is_err());
+        assert!(run(&[start[0], start[1], got(4), joined(ANN, true), got(5)]).is_ok());
+        assert!(run(&[start[0], start[1], got(4), joined(ANN, true), got(6)]).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_must_say_exactly_what_is_missing() {
+        let start = [joined(ANN, false), snapshot(ANN, 3, None), got(4)];
+        let then = |last| run(&[start[0], start[1], start[2], last]);
+        assert!(then(snapshot(ANN, 9, Some((5, 9)))).is_ok());
+        assert!(then(snapshot(ANN, 9, None)).is_err());
+        assert!(then(snapshot(ANN, 4, None)).is_err());
+        assert!(then(snapshot(ANN, 9, Some((6, 9)))).is_err());
+        assert!(then(snapshot(ANN, 9, Some((5, 8)))).is_err());
+    }
+
+    #[test]
+    fn an_entry_without_a_membership_is_caught() {
+        assert!(run(&[got(1)]).is_err());
+        assert!(run(&[joined(ANN, false), got(1)]).is_err());
+        assert!(
+            run(&[joined(ANN, false), snapshot(ANN, 0, None), Observation::Gone { who: ANN }, got(1)])
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! L1: after the last fault, within the stated bound, every client is connected, every
+//! room that it wants to be in has it, nothing it said is without an outcome, and it
+//! has everything that others have.
+
+use skirmish_core::client::State;
+use skirmish_core::id::Cursor;
+
+use super::{Guarantee, Verdict, broken};
+
+/// What a client has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The client's number.
+    pub client: usize,
+    /// The state of its machine.
+    pub state: State,
+    /// Messages without outcome, as its application counts.
+    pub open: usize,
+    /// Messages without outcome, as its machine counts.
+    pub outstanding: usize,
+    /// The rooms it wants to be in.
+    pub rooms: Vec<Place>,
+}
+
+/// What a client has come to in one room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The room's name.
+    pub room: String,
+    /// Whether the client was told that it is a member.
+    pub member: bool,
+    /// How far it is.
+    pub cursor: Option<Cursor>,
+    /// How far anybody is.
+    pub newest: Option<Cursor>,
+}
+
+/// Whether the client has all that it was promised.
+///
+/// # Errors
+/// If not: the first thing that it has not.
+pub fn satisfied(standing: &Standing) -> Verdict {
+    let client = standing.client;
+    if standing.state != State::Connected {
+        return unmet(format_args!("client {client} is {:?}, not Connected", standing.state));
+    }
+    for place in &standing.rooms {
+        if !place.member {
+            return unmet(format_args!("client {client} has no answer to its wish to join {}", place.room));
+        }
+        let behind = place.newest.is_some_and(|newest| place.cursor.is_none_or(|at| at < newest));
+        if behind {
+            return unmet(format_args!(
+                "client {client} is at {:?} of {}, others at {:?}",
+                place.cursor, place.room, place.newest
+            ));
+        }
+    }
+    if standing.outstanding > 0 {
+        return unmet(format_args!("{} messages of client {client} have no outcome", standing.outstanding));
+    }
+    if standing.open > 0 {
+        return unmet(format_args!(
+            "client {client} never told the outcome of {} messages that it no longer keeps",
+            standing.open
+        ));
+    }
+    Ok(())
+}
+
+fn unmet(what: std::fmt::Arguments<'_>) -> Verdict {
+    broken(Guarantee::Liveness, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing() -> Standing {
+        let cursor = Some(Cursor { epoch: 1, seq: 4 });
+        let place = Place { room: "room-0".into(), member: true, cursor, newest: cursor };
+        Standing { client: 0, state: State::Connected, open: 0, outstanding: 0, rooms: vec![place] }
+    }
+
+    #[test]
+    fn each_condition_is_demanded() {
+        assert!(satisfied(&standing()).is_ok());
+        assert!(satisfied(&Standing { state: State::Syncing, ..standing() }).is_err());
+        assert!(satisfied(&Standing { open: 1, ..standing() }).is_err());
+        assert!(satisfied(&Standing { outstanding: 1, ..standing() }).is_err());
+        let mut behind = standing();
+        behind.rooms[0].newest = Some(Cursor { epoch: 1, seq: 5 });
+        assert!(satisfied(&behind).is_err());
+        let mut outside = standing();
+        outside.rooms[0].member = false;
+        assert!(satisfied(&outside).is_err());
+    }
+}

@@ -1,0 +1,185 @@
+//! One HTML page of a run: a lane for the node and for each client, time downwards,
+//! messages as arrows, what was wrong shaded, the violation marked. No script, nothing
+//! loaded from anywhere.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use crate::history::{Lane, Passage, Record};
+use crate::scenario::Scenario;
+use crate::world::Outcome;
+
+/// Most moments that are drawn: the last ones before the violation.
+const MAX_MOMENTS: usize = 1_500;
+
+const LANE_WIDTH: usize = 230;
+const LEFT: usize = 110;
+const TOP: usize = 60;
+
+/// Draws a run.
+#[must_use]
+pub fn page(scenario: &Scenario, outcome: &Outcome) -> String {
+    let scale = Scale::new(outcome);
+    let lanes = usize::try_from(scenario.shape.clients).unwrap_or(1).clamp(1, 64) + 1;
+    let (width, height) = (LEFT + lanes * LANE_WIDTH + 40, scale.height() + 40);
+    let mut svg = String::new();
+    for lane in 0..lanes {
+        let x = x_of(lane);
+        let name = if lane == 0 { "node".to_owned() } else { format!("client {}", lane - 1) };
+        let _ = write!(svg, "<line class=lane x1={x} y1={TOP} x2={x} y2={height} />");
+        let _ = write!(svg, "<text class=name x={x} y=30>{name}</text>");
+    }
+    for (y, at) in scale.ticks() {
+        let _ = write!(svg, "<text class=time x=100 y={y}>{}</text>", seconds(at));
+    }
+    for trouble in &outcome.history.troubles {
+        let Some(lane) = lane_of(trouble.lane) else { continue };
+        let (from, to) = (scale.y(trouble.from), scale.y(trouble.to));
+        let (x, label) = (x_of(lane) - 12, escape(trouble.label));
+        let _ = write!(
+            svg,
+            "<rect class=trouble x={x} y={from} width=24 height={}><title>{label}, {} to {}</title></rect>",
+            (to - from).max(3),
+            seconds(trouble.from),
+            seconds(trouble.to)
+        );
+    }
+    for passage in outcome.history.passages.iter().filter(|passage| passage.arrived >= scale.first) {
+        arrow(&mut svg, &scale, passage);
+    }
+    for record in outcome.history.records.iter().filter(|record| record.at >= scale.first) {
+        mark(&mut svg, &scale, record);
+    }
+    if let Some((at, violation)) = &outcome.violation {
+        let y = scale.y(*at);
+        let _ = write!(svg, "<line class=violation x1={LEFT} y1={y} x2={width} y2={y} />");
+        let what = escape(&violation.to_string());
+        let _ = write!(svg, "<text class=violation x={LEFT} y={}>{what}</text>", y + 18);
+    }
+    let verdict = outcome
+        .violation
+        .as_ref()
+        .map_or_else(|| "no guarantee broken".to_owned(), |(_, violation)| escape(&violation.to_string()));
+    let seed = scenario.seed;
+    let text = escape(&scenario.to_string());
+    format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Seed {seed}</title><style>{STYLE}</style>\
+         <h1>Seed {seed}</h1><p class=verdict>{verdict}</p><p>Time goes down, as far as something happens; \
+         red bands are faults, dots are what a process did (point at them).</p>\
+         <svg xmlns='http://www.w3.org/2000/svg' width={width} height={height}>{svg}</svg>\
+         <h2>Scenario</h2><pre>{text}</pre></html>\n"
+    )
+}
+
+const STYLE: &str = "body{font:14px system-ui,sans-serif;margin:24px;color:#222;background:#fff}\
+.verdict{font-size:18px;color:#b00020}.lane{stroke:#999}.name{font-weight:bold;text-anchor:middle}\
+.time{text-anchor:end;fill:#777;font-size:11px}.trouble{fill:#d32f2f;fill-opacity:.22}\
+.up{stroke:#1565c0}.down{stroke:#2e7d32}.message{font-size:10px;fill:#555;text-anchor:middle}\
+.event{fill:#444}.step{fill:#e65100;font-size:11px}\
+line.violation{stroke:#b00020;stroke-width:2}text.violation{fill:#b00020;font-weight:bold}\
+pre{background:#f6f6f6;padding:12px}";
+
+/// Where moments are on the page: nothing is drawn to scale where nothing happens.
+struct Scale {
+    first: u64,
+    moments: Vec<(u64, usize)>,
+}
+
+impl Scale {
+    fn new(outcome: &Outcome) -> Self {
+        let mut moments: BTreeSet<u64> = outcome.history.records.iter().map(|record| record.at).collect();
+        moments.extend(outcome.history.passages.iter().flat_map(|passage| [passage.sent, passage.arrived]));
+        moments.insert(outcome.micros);
+        let skip = moments.len().saturating_sub(MAX_MOMENTS);
+        let moments: Vec<u64> = moments.into_iter().skip(skip).collect();
+        let first = moments.first().copied().unwrap_or(0);
+        let (mut y, mut before) = (TOP, first);
+        let mut placed = Vec::new();
+        for at in moments {
+            // From 6 pixels for a microsecond to 40 for a second and more.
+            let gap = usize::try_from((at - before).max(1).ilog2()).unwrap_or(0) * 2;
+            y += gap.clamp(6, 40);
+            placed.push((at, y));
+            before = at;
+        }
+        Self { first, moments: placed }
+    }
+
+    fn y(&self, at: u64) -> usize {
+        let after = self.moments.partition_point(|(moment, _)| *moment < at);
+        self.moments.get(after).or_else(|| self.moments.last()).map_or(TOP, |(_, y)| *y)
+    }
+
+    fn height(&self) -> usize {
+        self.moments.last().map_or(TOP, |(_, y)| *y)
+    }
+
+    /// Moments that are written beside the lanes: not too close to each other.
+    fn ticks(&self) -> Vec<(usize, u64)> {
+        let mut ticks: Vec<(usize, u64)> = Vec::new();
+        for &(at, y) in &self.moments {
+            if ticks.last().is_none_or(|(before, _)| y - before >= 30) {
+                ticks.push((y, at));
+            }
+        }
+        ticks
+    }
+}
+
+fn arrow(svg: &mut String, scale: &Scale, passage: &Passage) {
+    let (client, node) = (x_of(passage.client + 1), x_of(0));
+    let (from, to, class) = if passage.up { (client, node, "up") } else { (node, client, "down") };
+    let (sent, arrived) = (scale.y(passage.sent), scale.y(passage.arrived));
+    let label = escape(&passage.label);
+    let short = label.split(" (").next().unwrap_or_default();
+    let _ = write!(
+        svg,
+        "<line class={class} x1={from} y1={sent} x2={to} y2={arrived}><title>{label}, sent {}, arrived {}\
+         </title></line><circle class={class} cx={to} cy={arrived} r=2 />\
+         <text class=message x={} y={}>{short}</text>",
+        seconds(passage.sent),
+        seconds(passage.arrived),
+        client - LANE_WIDTH / 3,
+        if passage.up { sent } else { arrived },
+    );
+}
+
+fn mark(svg: &mut String, scale: &Scale, record: &Record) {
+    let (y, text) = (scale.y(record.at), escape(&record.text));
+    match lane_of(record.lane) {
+        None if !record.text.starts_with("VIOLATION") => {
+            let _ = write!(svg, "<text class=step x={} y={}>{text}</text>", LEFT + 8, y - 3);
+        }
+        None => {}
+        Some(_) if record.text.starts_with("sends") => {}
+        Some(lane) => {
+            let x = x_of(lane);
+            let at = seconds(record.at);
+            let _ = write!(svg, "<circle class=event cx={x} cy={y} r=4><title>{at}: {text}</title></circle>");
+        }
+    }
+}
+
+fn lane_of(lane: Lane) -> Option<usize> {
+    match lane {
+        Lane::World => None,
+        Lane::Node => Some(0),
+        Lane::Client(number) => Some(number + 1),
+    }
+}
+
+fn x_of(lane: usize) -> usize {
+    LEFT + LANE_WIDTH / 2 + lane * LANE_WIDTH
+}
+
+fn seconds(micros: u64) -> String {
+    format!("{}.{:06} s", micros / 1_000_000, micros % 1_000_000)
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('\'', "&#39;")
+        .replace('"', "&quot;")
+}

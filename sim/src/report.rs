@@ -1,0 +1,91 @@
+//! What a person reads about a failing seed.
+
+use std::fmt;
+
+use skirmish_core::plant::Plant;
+
+use crate::draw::draw;
+use crate::oracle::Violation;
+use crate::picture;
+use crate::scenario::Scenario;
+use crate::shrink::shrink;
+use crate::world::{Options, Outcome, run};
+
+/// Most scenarios that are run to make a failing one shorter.
+const SHRINK_RUNS: usize = 400;
+
+/// Everything there is to say about a failure.
+#[derive(Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The planted bug, if any.
+    pub plant: Option<Plant>,
+    /// What broke, in the scenario of the seed.
+    pub violation: Violation,
+    /// Steps before and after it was made shorter.
+    pub steps: (usize, usize),
+    /// The shortest scenario that breaks the same guarantee.
+    pub scenario: Scenario,
+    /// A run of it, with texts and picture.
+    pub outcome: Outcome,
+}
+
+impl Report {
+    /// Runs the scenario of a seed; if it fails, makes it shorter and reports.
+    #[must_use]
+    pub fn of_seed(seed: u64, plant: Option<Plant>) -> Option<Self> {
+        let full = draw(seed);
+        let options = Options { plant, traced: false };
+        let (_, violation) = run(&full, options).violation?;
+        let scenario = shrink(&full, options, violation.guarantee, SHRINK_RUNS).scenario;
+        let outcome = run(&scenario, Options { traced: true, ..options });
+        let steps = (full.steps.len(), scenario.steps.len());
+        Some(Self { seed, plant, violation, steps, scenario, outcome })
+    }
+
+    /// The page that shows it: self-contained HTML.
+    #[must_use]
+    pub fn page(&self) -> String {
+        picture::page(&self.scenario, &self.outcome)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, violation) =
+            self.outcome.violation.as_ref().map_or((0, &self.violation), |(at, violation)| (*at, violation));
+        writeln!(f, "seed {} breaks {}", self.seed, violation.guarantee)?;
+        writeln!(f, "  {}", violation.what)?;
+        writeln!(f, "  after {}.{:06} s of the world's time", at / 1_000_000, at % 1_000_000)?;
+        writeln!(f, "shortest schedule found: {} of {} steps", self.steps.1, self.steps.0)?;
+        for step in &self.scenario.steps {
+            writeln!(f, "  {:>4}.{:06} s  {}", step.at / 1_000_000, step.at % 1_000_000, step.action)?;
+        }
+        Ok(())
+    }
+}
+
+/// The name of a planted bug on the command line: `duplicate-applied`.
+#[must_use]
+pub fn plant_name(plant: Plant) -> String {
+    let mut name = String::new();
+    for letter in format!("{plant:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+/// The planted bug of a name.
+///
+/// # Errors
+/// If there is none: all names there are.
+pub fn plant_of(name: &str) -> Result<Plant, String> {
+    Plant::ALL.into_iter().find(|plant| plant_name(*plant) == name).ok_or_else(|| {
+        let names: Vec<String> = Plant::ALL.into_iter().map(plant_name).collect();
+        format!("there is no planted bug of this name; there are: {}", names.join(", "))
+    })
+}

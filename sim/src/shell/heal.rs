@@ -1,0 +1,182 @@
+//! The second phase: no fault any more, and L1 and G10 are demanded.
+
+use std::collections::BTreeMap;
+
+use skirmish_core::crdt::Replica;
+use skirmish_io::client::Machine;
+
+use super::ledger::{AFTERMATH, at, room_name};
+use super::plan::Deed;
+use super::stage::Stage;
+use crate::history::Lane;
+use crate::oracle::g10_convergence::converged;
+use crate::oracle::l1_liveness::{Place, Standing, satisfied};
+use crate::oracle::{Guarantee, Verdict, Violation};
+
+/// How often the conditions are checked, in microseconds.
+const CHECK_EVERY: u64 = 200_000;
+
+/// What a client's machine says of itself.
+struct Report {
+    standing: Standing,
+    replicas: Vec<(String, Replica)>,
+}
+
+impl Stage {
+    /// Ends every fault, lets one client of each player live, and waits: first for what
+    /// the faults left behind, then for one more message of everybody.
+    pub(super) async fn heal(&mut self) -> Verdict {
+        self.shared.lock().note(Lane::World, format_args!("every fault ends"));
+        self.calm();
+        self.start_server().await;
+        let present = self.present().await?;
+        self.await_rest(&present).await?;
+        for &client in &present {
+            for room in 0..self.rooms() {
+                self.order(client, Deed::Say { room, count: 1, size: 16 });
+            }
+        }
+        // Until the orders are carried out there is nothing to wait for.
+        self.pass_until(at() + 10_000).await?;
+        self.await_rest(&present).await
+    }
+
+    /// One client of each player plays; the others' processes end, since no two can be
+    /// connected.
+    async fn present(&mut self) -> Result<Vec<usize>, Violation> {
+        let mut chosen: BTreeMap<usize, usize> = BTreeMap::new();
+        for (client, seat) in self.shared.lock().seats.iter().enumerate() {
+            let best = chosen.entry(seat.player).or_insert(client);
+            if seat.running {
+                *best = client;
+            }
+        }
+        let present: Vec<usize> = chosen.into_values().collect();
+        for client in 0..self.plan.clients() {
+            if !present.contains(&client) {
+                self.kill_client(client).await;
+            }
+        }
+        for &client in &present {
+            // Not all at once.
+            let pause = self.rng.range(0..=50_000);
+            self.pass_until(at() + pause).await?;
+            self.start_client(client).await;
+            let room = self.room_of(client);
+            self.order(client, Deed::Join { room, history: 0 });
+        }
+        Ok(present)
+    }
+
+    /// Waits until every condition holds; the first that does not hold when the bound
+    /// is over is the violation.
+    async fn await_rest(&mut self, present: &[usize]) -> Verdict {
+        let mut backlog = 0;
+        for &client in present {
+            let report = self.report(client).await;
+            backlog = backlog.max(report.map_or(0, |report| report.standing.outstanding as u64));
+        }
+        let bound = self.plan.shape.liveness_bound(backlog) + AFTERMATH;
+        let end = at() + bound;
+        loop {
+            self.pass_until(at() + CHECK_EVERY).await?;
+            // It may have been about to end when the faults stopped.
+            self.start_server().await;
+            for &client in present {
+                // What was still under way of another client took the session over, or an
+                // operator ended it: the application starts again.
+                if !self.shared.lock().seats[client].running {
+                    self.start_client(client).await;
+                    let room = self.room_of(client);
+                    self.order(client, Deed::Join { room, history: 0 });
+                }
+            }
+            match self.unmet(present).await {
+                Ok(()) => return Ok(()),
+                Err(unmet) if at() >= end => {
+                    // A broken promise explains more than a missing message.
+                    self.shared.lock().oracles.rest()?;
+                    let what = format!("{} ms after the last fault, {}", bound / 1_000, unmet.what);
+                    return Err(Violation { what, ..unmet });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The first condition that is not met.
+    async fn unmet(&self, present: &[usize]) -> Verdict {
+        let mut reports = Vec::new();
+        for &client in present {
+            let Some(report) = self.report(client).await else {
+                let what = format!("client {client} does not answer its application");
+                return Err(Violation { guarantee: Guarantee::Liveness, what });
+            };
+            satisfied(&report.standing)?;
+            reports.push(report);
+        }
+        self.shared.lock().oracles.rest()?;
+        let Some(server) = self.shared.lock().server.handle.clone() else {
+            let what = "the server does not run".to_owned();
+            return Err(Violation { guarantee: Guarantee::Liveness, what });
+        };
+        let names: Vec<String> = (0..4).map(|number| format!("counter-{number}")).collect();
+        for Report { standing, replicas } in &reports {
+            for (room, ours) in replicas {
+                let label = format!("client {}'s replica of {room}", standing.client);
+                let verdict = server.inspect(|node| {
+                    let theirs = node.replica(room).ok_or_else(|| Violation {
+                        guarantee: Guarantee::Convergence,
+                        what: format!("the server has none like {label}"),
+                    })?;
+                    converged((&label, ours), ("the server's", theirs), &names)
+                });
+                verdict?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a client how it is; none if it has ended or not begun.
+    async fn report(&self, client: usize) -> Option<Report> {
+        let handle = self.shared.lock().seats[client].client.clone()?;
+        let look = |machine: &Machine| {
+            let rooms: Vec<String> = machine.rooms().map(str::to_owned).collect();
+            let replica = |room: &String| Some((room.clone(), machine.replica(room)?.clone()));
+            let replicas: Vec<_> = rooms.iter().filter_map(replica).collect();
+            let cursors: Vec<_> = rooms.iter().map(|room| machine.cursor(room)).collect();
+            (rooms, cursors, replicas, machine.state(), machine.outstanding())
+        };
+        let (rooms, cursors, replicas, state, outstanding) = handle.inspect(look).await.ok()?;
+        let ledger = self.shared.lock();
+        let who = ledger.who(client);
+        let mut places = Vec::new();
+        for number in 0..self.rooms() {
+            let room = room_name(number);
+            let Some(index) = rooms.iter().position(|wanted| *wanted == room) else { continue };
+            places.push(Place {
+                room,
+                member: ledger.oracles.is_member(who, number),
+                cursor: cursors[index],
+                newest: ledger.oracles.newest(number),
+            });
+        }
+        let open = ledger.oracles.open_messages(who);
+        Some(Report { standing: Standing { client, state, open, outstanding, rooms: places }, replicas })
+    }
+
+    fn order(&self, client: usize, deed: Deed) {
+        if let Some(orders) = &self.shared.lock().seats[client].orders {
+            // A client that has just ended needs no orders.
+            let _ = orders.send(deed);
+        }
+    }
+
+    fn rooms(&self) -> u32 {
+        u32::try_from(self.plan.shape.rooms).unwrap_or(1)
+    }
+
+    fn room_of(&self, client: usize) -> u32 {
+        u32::try_from(client).unwrap_or(0) % self.rooms()
+    }
+}

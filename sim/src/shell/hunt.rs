@@ -1,0 +1,222 @@
+//! Runs many seeds, each in a process of its own.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use skirmish_core::plant::Plant;
+
+use crate::report::plant_name;
+
+/// Processes at a time, at most.
+const JOBS: usize = 2;
+
+/// A process that takes longer than this much real time hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(300);
+/// How often a process is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What stands before the hash in a process's last words.
+const HASH_MARK: &str = "event log ";
+
+/// Which seeds to run, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The first seed.
+    pub first: u64,
+    /// How many, at most.
+    pub seeds: u64,
+    /// How many at a time; two at most.
+    pub jobs: usize,
+    /// Whether to go on after a failure.
+    pub keep_going: bool,
+    /// A bug to plant in the server.
+    pub plant: Option<Plant>,
+    /// Whether every seed is run twice, and not only the first.
+    pub check_determinism: bool,
+    /// Where logs of failing seeds go.
+    pub out: PathBuf,
+}
+
+/// A seed that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What its process said of it.
+    pub what: String,
+    /// Where all that happened is written down.
+    pub log: PathBuf,
+}
+
+/// What has come of a hunt so far.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Seeds that were run twice with the same event log.
+    pub repeated: u64,
+    /// Seconds that passed in their worlds.
+    pub seconds: f64,
+    /// Those that failed, by seed.
+    pub failures: Vec<Failure>,
+}
+
+/// What a process said at its end.
+#[derive(Clone, Debug, PartialEq)]
+struct LastWords {
+    good: bool,
+    hash: Option<String>,
+    seconds: f64,
+    what: String,
+}
+
+/// Runs seeds until there are no more, one has failed, or `go_on` says no; `progress`
+/// is told after each.
+///
+/// # Errors
+/// If processes cannot be started or their logs not written.
+pub fn hunt(
+    plan: &Plan,
+    go_on: impl Fn() -> bool + Sync,
+    mut progress: impl FnMut(&Tally),
+) -> io::Result<Tally> {
+    fs::create_dir_all(&plan.out)?;
+    let program = std::env::current_exe()?;
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let error = Mutex::new(None);
+    let (results, tally) = mpsc::channel();
+    let all = thread::scope(|scope| {
+        for _ in 0..plan.jobs.clamp(1, JOBS) {
+            let results = results.clone();
+            let (next, stop, go_on, error, program) = (&next, &stop, &go_on, &error, &program);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) && go_on() {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= plan.seeds {
+                        break;
+                    }
+                    let twice = index == 0 || plan.check_determinism;
+                    match try_seed(program, plan, plan.first.wrapping_add(index), twice) {
+                        Ok(result) => {
+                            if result.1.is_some() && !plan.keep_going {
+                                stop.store(true, Ordering::Relaxed);
+                            }
+                            if results.send((result, twice)).is_err() {
+                                break;
+                            }
+                        }
+                        Err(failed) => {
+                            stop.store(true, Ordering::Relaxed);
+                            *error.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
+                        }
+                    }
+                }
+            });
+        }
+        drop(results);
+        let mut all = Tally::default();
+        for ((seconds, failure), twice) in tally {
+            all.seeds += 1;
+            all.repeated += u64::from(twice && failure.is_none());
+            all.seconds += seconds;
+            all.failures.extend(failure);
+            all.failures.sort_by_key(|failure| failure.seed.wrapping_sub(plan.first));
+            progress(&all);
+        }
+        all
+    });
+    match error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(all),
+    }
+}
+
+/// Runs a seed, perhaps twice. Seconds of its world, and the failure, if it is one.
+fn try_seed(program: &Path, plan: &Plan, seed: u64, twice: bool) -> io::Result<(f64, Option<Failure>)> {
+    let log = plan.out.join(format!("shell-seed-{seed}.log"));
+    let words = run(program, plan, seed, &log, false)?;
+    let failure = |what| Some(Failure { seed, what, log: log.clone() });
+    if !words.good {
+        // Once more, with all that happens: the same, if the run is decided by its seed.
+        let again = run(program, plan, seed, &log, true)?;
+        let differs = if again.hash == words.hash { "" } else { " (and its second run differed)" };
+        return Ok((words.seconds, failure(format!("{}{differs}", words.what))));
+    }
+    if twice {
+        let again = run(program, plan, seed, &log, false)?;
+        if again.hash != words.hash {
+            let or_none = |words: &LastWords| words.hash.clone().unwrap_or_else(|| "none".to_owned());
+            let what = format!("not deterministic: event logs {} and {}", or_none(&words), or_none(&again));
+            return Ok((words.seconds, failure(what)));
+        }
+    }
+    fs::remove_file(&log)?;
+    Ok((words.seconds, None))
+}
+
+/// Runs a seed in a process of its own.
+fn run(program: &Path, plan: &Plan, seed: u64, log: &Path, trace: bool) -> io::Result<LastWords> {
+    let file = File::create(log)?;
+    let mut command = Command::new(program);
+    command.args(["replay", "--world", "shell", &seed.to_string()]);
+    if let Some(plant) = plan.plant {
+        command.args(["--plant", &plant_name(plant)]);
+    }
+    if trace {
+        command.arg("--trace");
+    }
+    let mut child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
+    let mut waited = Duration::ZERO;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if waited >= HANGS_AFTER {
+            child.kill()?;
+            child.wait()?;
+            break None;
+        }
+        thread::sleep(LOOK_EVERY);
+        waited += LOOK_EVERY;
+    };
+    Ok(last_words(&String::from_utf8_lossy(&fs::read(log)?), status))
+}
+
+/// Finds in what a process printed what it came to.
+fn last_words(log: &str, status: Option<ExitStatus>) -> LastWords {
+    let line = log.lines().rev().find(|line| line.contains(HASH_MARK));
+    let hash = line.and_then(|line| Some(line.split_once(HASH_MARK)?.1.trim().to_owned()));
+    let seconds = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
+    let what = match status {
+        None => format!("no end after {} s of real time", HANGS_AFTER.as_secs()),
+        Some(_) => {
+            let telling = |line: &&str| line.starts_with("broken:") || line.contains("panicked at");
+            let mut lines = log.lines().skip_while(|line| !telling(line));
+            let first = lines.next().unwrap_or("the process failed without a word").to_owned();
+            // The message of a panic is on the line after its place.
+            if first.contains("panicked at") {
+                format!("{first} {}", lines.next().unwrap_or(""))
+            } else {
+                first
+            }
+        }
+    };
+    LastWords { good: status.is_some_and(|status| status.success()), hash, seconds, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_understood() {
+        let words = last_words("12.5 s of the world's time, event log 00ff\nbroken: G1 (x): y\n", None);
+        assert_eq!((words.hash.as_deref(), words.seconds, words.good), (Some("00ff"), 12.5, false));
+    }
+}

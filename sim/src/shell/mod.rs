@@ -1,0 +1,52 @@
+//! The shell world: the server and the client library of the shell, compiled with
+//! `--cfg madsim`, as processes on simulated hosts: real tasks, timers, WebSocket
+//! handshakes, kills and restarts, on a simulated runtime and network.
+//!
+//! It checks the same guarantees as the machine world, from what the applications of
+//! the clients are told, and covers what bare machines have none of: the driver loops,
+//! the order of their wake-ups, queues between tasks, cancellation. What the simulated
+//! network does not do like a real one is written at [`dial`] and [`stage`].
+//!
+//! A run is wholly decided by its seed if it is the only one of its process: the
+//! runtime's libraries keep some state for the whole process. [`hunt`] therefore starts
+//! one process for each run.
+
+mod dial;
+mod heal;
+pub mod hunt;
+mod ledger;
+mod plan;
+mod player;
+mod stage;
+
+use std::sync::Arc;
+
+use madsim::runtime::Runtime;
+
+use crate::history::Lane;
+use crate::world::{Options, Outcome};
+use ledger::Shared;
+use stage::Stage;
+
+/// Runs the scenario of a seed. Only the first run of a process is the one that the seed
+/// stands for.
+///
+/// A bug can be planted in the server only.
+#[must_use]
+pub fn run(seed: u64, options: Options) -> Outcome {
+    let plan = Arc::new(plan::draw(seed));
+    let shared = Shared::new(&plan, options.traced);
+    let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
+    let (micros, result) = runtime.block_on(async {
+        let result = Stage::new(plan, shared.clone(), options.plant).live().await;
+        // Says of two runs whether as many packets were sent.
+        let packets = madsim::net::NetSim::current().stat().msg_count;
+        shared.lock().note(Lane::World, format_args!("the end, after {packets} packets"));
+        (ledger::at(), result)
+    });
+    let mut ledger = shared.lock();
+    let violation = result.err().map(|violation| (micros, violation));
+    let (hash, coverage) = (ledger.history.hash(), std::mem::take(&mut ledger.coverage));
+    let history = std::mem::take(&mut ledger.history);
+    Outcome { hash, violation, micros, coverage, history }
+}

@@ -1,0 +1,421 @@
+//! What will happen in a run of the shell world: drawn from the seed, as data.
+
+use skirmish_core::rng::Rng;
+
+use crate::draw::generator;
+use crate::scenario::Shape;
+
+/// Which way a link is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    Both,
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
+}
+
+/// What a client's application does. Without a connection most of it is kept for later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    Join {
+        room: u32,
+        history: u32,
+    },
+    Leave {
+        room: u32,
+    },
+    Say {
+        room: u32,
+        count: u32,
+        size: usize,
+    },
+    Latest {
+        room: u32,
+        key: u32,
+        count: u32,
+    },
+    Set {
+        room: u32,
+        name: u32,
+        value: u32,
+    },
+    Unset {
+        room: u32,
+        name: u32,
+    },
+    Add {
+        room: u32,
+        name: u32,
+        delta: i64,
+    },
+    Application {
+        size: usize,
+    },
+    /// Ends the session and the process.
+    Quit,
+}
+
+/// What happens to a client or its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ToClient {
+    /// The process starts, unless it runs.
+    Start,
+    Do(Deed),
+    Kill,
+    Pause,
+    Resume,
+    /// The application takes this many milliseconds for each event; 0 ends that.
+    Dawdle(u64),
+    Cut(Cut),
+    Mend,
+    /// Its wall clock is wrong by this many milliseconds from now on.
+    Skew(i64),
+}
+
+/// What happens to the server, its host or the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ToServer {
+    Start,
+    Kill,
+    /// It is told to stop in an orderly way.
+    Drain,
+    Pause,
+    Resume,
+    Cut(Cut),
+    Mend,
+    Skew(i64),
+    /// An operator ends a player's session.
+    Kick {
+        player: usize,
+    },
+    /// Every packet takes a time between the two, in microseconds, and of a thousand
+    /// this many are lost.
+    Weather {
+        low: u64,
+        high: u64,
+        loss: u32,
+    },
+}
+
+/// One step of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    Client(usize, ToClient),
+    Server(ToServer),
+}
+
+/// A run: its sizes, and its steps by time.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) shape: Shape,
+    /// Events that may wait for a client's application.
+    pub(super) event_capacity: usize,
+    /// Whether what clients read and write is chopped into small pieces.
+    pub(super) chopped: bool,
+    /// Whether applications wait for their first connection before they do anything.
+    pub(super) patient: bool,
+    /// When, in microseconds, and what.
+    pub(super) steps: Vec<(u64, Act)>,
+}
+
+impl Plan {
+    /// The player of a client.
+    pub(super) fn player(&self, client: usize) -> usize {
+        client % usize::try_from(self.shape.players).unwrap_or(1).max(1)
+    }
+
+    pub(super) fn clients(&self) -> usize {
+        usize::try_from(self.shape.clients).unwrap_or(1)
+    }
+}
+
+/// The plan of a seed.
+pub(super) fn draw(seed: u64) -> Plan {
+    let mut rng = generator(seed, "shell");
+    let shape = draw_shape(&mut rng);
+    let mut draft = Draft { steps: Vec::new(), end: shape.chaos_ms * 1_000, shape, rng };
+    draft.workload();
+    draft.faults();
+    let Draft { mut steps, mut rng, .. } = draft;
+    steps.sort_by_key(|&(at, _)| at);
+    Plan {
+        seed,
+        shape,
+        event_capacity: pick(&mut rng, &[1, 4, 64, 256]),
+        chopped: rng.range(0..=1) == 0,
+        patient: rng.range(0..=3) == 0,
+        steps,
+    }
+}
+
+fn draw_shape(rng: &mut Rng) -> Shape {
+    let clients = rng.range(1..=6);
+    let session_ttl_ms = pick(rng, &[1_000, 10_000, 60_000]);
+    let reliable_rate = pick(rng, &[5, 60, 1_000]);
+    let backoff_min_ms = pick(rng, &[50, 500]);
+    let heartbeat_ms = pick(rng, &[1_000, 3_000, 15_000]);
+    Shape {
+        clients,
+        players: if rng.range(0..=2) > 0 { clients } else { rng.range(1..=clients) },
+        rooms: pick(rng, &[1, 1, 2]),
+        chaos_ms: rng.range(5_000..=40_000),
+        latency_us: pick(rng, &[500, 5_000, 80_000]),
+        jitter_us: pick(rng, &[100, 5_000, 100_000]),
+        skew_ms: pick(rng, &[0, 500, 10_000]),
+        linger_ms: pick(rng, &[500, 5_000]),
+        handshake_ms: pick(rng, &[2_000, 10_000]),
+        heartbeat_ms,
+        reliable_rate,
+        reliable_burst: reliable_rate * pick(rng, &[1, 2]),
+        session_ttl_ms,
+        window_entries: pick(rng, &[4, 32, 1_024]),
+        flush_ms: pick(rng, &[0, 0, 20]),
+        // Longer than a member can be away: until its connection is given up, which a
+        // pause of the server puts off, and then for the life of its session.
+        tombstone_ms: (session_ttl_ms + heartbeat_ms * 5 + 60_000) * 2,
+        compress_from: pick(rng, &[0, 64]),
+        backoff_min_ms,
+        backoff_max_ms: backoff_min_ms * 6,
+        connect_ms: pick(rng, &[2_000, 10_000]),
+        outbox: pick(rng, &[8, 1_024]),
+        seal_percent: pick(rng, &[0, 0, 50]),
+        ..Shape::default()
+    }
+}
+
+/// Steps that are being drawn.
+struct Draft {
+    steps: Vec<(u64, Act)>,
+    end: u64,
+    shape: Shape,
+    rng: Rng,
+}
+
+impl Draft {
+    fn workload(&mut self) {
+        for client in 0..self.clients() {
+            let start = self.rng.range(0..=1_000_000);
+            self.client(start, client, ToClient::Start);
+            let room = self.room();
+            self.client(start + 1_000, client, ToClient::Do(Deed::Join { room, history: 0 }));
+            // One application says something all the time, another hardly anything.
+            let gap = pick(&mut self.rng, &[20_000, 200_000, 1_000_000]);
+            let mut at = start + 2_000;
+            while at < self.end {
+                let deed = self.deed();
+                self.client(at, client, ToClient::Do(deed));
+                at += self.rng.range(gap / 4..=gap * 2);
+            }
+        }
+    }
+
+    fn deed(&mut self) -> Deed {
+        let room = self.room();
+        match self.rng.range(0..=99) {
+            0..=54 => Deed::Say {
+                room,
+                count: pick(&mut self.rng, &[1, 1, 1, 3, 12]),
+                size: pick(&mut self.rng, &[8, 8, 100, 3_000]),
+            },
+            55..=69 => Deed::Latest { room, key: self.small(4), count: pick(&mut self.rng, &[1, 5]) },
+            70..=77 => Deed::Set { room, name: self.small(4), value: self.small(1_000) },
+            78..=81 => Deed::Unset { room, name: self.small(4) },
+            82..=89 => Deed::Add { room, name: self.small(4), delta: i64::from(self.small(20)) - 10 },
+            90..=93 => Deed::Join { room, history: pick(&mut self.rng, &[0, 3, 100]) },
+            94..=95 => Deed::Leave { room },
+            96..=98 => Deed::Application { size: pick(&mut self.rng, &[0, 500]) },
+            _ => Deed::Quit,
+        }
+    }
+
+    /// Each kind of fault is in about half of the seeds, and there rare or frequent.
+    fn faults(&mut self) {
+        let kinds: [fn(&mut Self, u64); 10] = [
+            Self::cut_client,
+            Self::cut_server,
+            Self::kill_client,
+            Self::vanish_client,
+            Self::pause_client,
+            Self::dawdle,
+            Self::stop_server,
+            Self::pause_server,
+            Self::weather,
+            Self::authority,
+        ];
+        for kind in kinds {
+            if self.rng.range(0..=1) == 0 {
+                continue;
+            }
+            let gap = pick(&mut self.rng, &[2_000_000, 8_000_000, 20_000_000]);
+            let mut at = self.rng.range(500_000..=gap);
+            while at < self.end {
+                kind(self, at);
+                at += self.rng.range(gap / 4..=gap * 2);
+            }
+        }
+        for client in 0..self.clients() {
+            let skew = self.skew();
+            self.client(0, client, ToClient::Skew(skew));
+        }
+        let skew = self.skew();
+        self.server(0, ToServer::Skew(skew));
+    }
+
+    fn cut_client(&mut self, at: u64) {
+        let (client, cut, end) = (self.any_client(), self.cut(), at + self.span());
+        self.client(at, client, ToClient::Cut(cut));
+        self.client(end, client, ToClient::Mend);
+    }
+
+    fn cut_server(&mut self, at: u64) {
+        let (cut, end) = (self.cut(), at + self.span());
+        self.server(at, ToServer::Cut(cut));
+        self.server(end, ToServer::Mend);
+    }
+
+    fn kill_client(&mut self, at: u64) {
+        let (client, back) = (self.any_client(), at + self.span());
+        self.client(at, client, ToClient::Kill);
+        self.start_client(back, client);
+    }
+
+    /// The host is gone and nobody is told: the process must not die before those who
+    /// wait for it have given up, since its death would show.
+    fn vanish_client(&mut self, at: u64) {
+        let client = self.any_client();
+        let gone = at + self.shape.heartbeat_ms * 5_000 + self.shape.linger_ms * 1_000;
+        self.client(at, client, ToClient::Cut(Cut::Both));
+        self.client(at, client, ToClient::Pause);
+        self.client(gone, client, ToClient::Kill);
+        self.client(gone + 1_000, client, ToClient::Mend);
+        self.start_client(gone + 500_000, client);
+    }
+
+    fn pause_client(&mut self, at: u64) {
+        let (client, end) = (self.any_client(), at + self.span());
+        self.client(at, client, ToClient::Pause);
+        self.client(end, client, ToClient::Resume);
+    }
+
+    fn dawdle(&mut self, at: u64) {
+        let (client, end) = (self.any_client(), at + self.span());
+        let millis = pick(&mut self.rng, &[10, 100, 1_000]);
+        self.client(at, client, ToClient::Dawdle(millis));
+        self.client(end, client, ToClient::Dawdle(0));
+    }
+
+    fn stop_server(&mut self, at: u64) {
+        match self.rng.range(0..=2) {
+            0 => self.server(at, ToServer::Drain),
+            1 => self.server(at, ToServer::Kill),
+            // The host is gone and nobody is told.
+            _ => {
+                self.server(at, ToServer::Cut(Cut::Both));
+                self.server(at, ToServer::Pause);
+                let gone = at + self.shape.heartbeat_ms * 5_000;
+                self.server(gone, ToServer::Kill);
+                self.server(gone + 1_000, ToServer::Mend);
+                self.server(gone + 2_000, ToServer::Start);
+                return;
+            }
+        }
+        let back = at + self.span();
+        self.server(back, ToServer::Start);
+    }
+
+    fn pause_server(&mut self, at: u64) {
+        let end = at + self.span();
+        self.server(at, ToServer::Pause);
+        self.server(end, ToServer::Resume);
+    }
+
+    fn weather(&mut self, at: u64) {
+        let low = pick(&mut self.rng, &[1_000, 50_000, 400_000]);
+        let high = low * pick(&mut self.rng, &[1, 3]) + 1_000;
+        let loss = pick(&mut self.rng, &[0, 10, 100]);
+        self.server(at, ToServer::Weather { low, high, loss });
+        let Shape { latency_us, jitter_us, .. } = self.shape;
+        let end = at + self.span();
+        self.server(end, ToServer::Weather { low: latency_us, high: latency_us + jitter_us, loss: 0 });
+    }
+
+    fn authority(&mut self, at: u64) {
+        if self.rng.range(0..=1) == 0 {
+            let players = self.shape.players;
+            let player = usize::try_from(self.rng.range(0..=players - 1)).unwrap_or(0);
+            self.server(at, ToServer::Kick { player });
+        } else {
+            // The clock is set right or wrong.
+            let (client, skew) = (self.any_client(), self.skew());
+            self.client(at, client, ToClient::Skew(skew));
+        }
+    }
+
+    fn start_client(&mut self, at: u64, client: usize) {
+        let room = self.room();
+        self.client(at, client, ToClient::Start);
+        self.client(at + 1_000, client, ToClient::Do(Deed::Join { room, history: 3 }));
+    }
+
+    fn client(&mut self, at: u64, client: usize, what: ToClient) {
+        self.steps.push((at, Act::Client(client, what)));
+    }
+
+    fn server(&mut self, at: u64, what: ToServer) {
+        self.steps.push((at, Act::Server(what)));
+    }
+
+    fn clients(&self) -> usize {
+        usize::try_from(self.shape.clients).unwrap_or(1)
+    }
+
+    fn any_client(&mut self) -> usize {
+        let last = self.shape.clients - 1;
+        usize::try_from(self.rng.range(0..=last)).unwrap_or(0)
+    }
+
+    fn room(&mut self) -> u32 {
+        let rooms = u32::try_from(self.shape.rooms).unwrap_or(1);
+        self.small(rooms)
+    }
+
+    fn small(&mut self, below: u32) -> u32 {
+        u32::try_from(self.rng.range(0..=u64::from(below) - 1)).unwrap_or(0)
+    }
+
+    fn cut(&mut self) -> Cut {
+        pick(&mut self.rng, &[Cut::Both, Cut::Up, Cut::Down])
+    }
+
+    fn skew(&mut self) -> i64 {
+        let most = i64::try_from(self.shape.skew_ms).unwrap_or(0);
+        i64::try_from(self.rng.range(0..=self.shape.skew_ms * 2)).unwrap_or(0) - most
+    }
+
+    /// How long a fault lasts: shorter or longer than a heartbeat takes to notice it.
+    fn span(&mut self) -> u64 {
+        let most = pick(&mut self.rng, &[20_000, 1_000_000, 8_000_000]);
+        self.rng.range(most / 10..=most)
+    }
+}
+
+fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+    let last = from.len() as u64 - 1;
+    from[usize::try_from(rng.range(0..=last)).unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_decided_by_its_seed_and_in_order() {
+        for seed in 0..50 {
+            let plan = draw(seed);
+            assert_eq!(plan.steps, draw(seed).steps);
+            assert!(plan.steps.is_sorted_by_key(|&(at, _)| at));
+        }
+    }
+}

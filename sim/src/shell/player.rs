@@ -1,0 +1,145 @@
+//! A client's process: the client library, and an application that does as the plan
+//! says and tells the ledger what it is told.
+
+use bytes::Bytes;
+use madsim::time::{Duration, sleep};
+use skirmish_core::id::Name;
+use skirmish_core::rng::Seed;
+use skirmish_core::time::Wall;
+use skirmish_io::client::{Builder, Client, Error, Events};
+use skirmish_io::clock::Clock;
+use skirmish_io::token::Keys;
+use tokio::sync::mpsc;
+
+use super::ledger::{Shared, room_name};
+use super::plan::Deed;
+use crate::history::Lane;
+use crate::oracle::Who;
+
+/// Where the server is.
+pub(super) const SERVER: &str = "10.0.0.1:9500";
+
+/// How long a token is good: longer than any run, however wrong the clocks are.
+const TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The keys that tokens are signed and checked with.
+pub(super) fn keys(seed: &Seed) -> Keys {
+    Keys::from_secret("sim", seed).expect("a seed is as long as a secret must be")
+}
+
+/// The name of a player.
+pub(super) fn player_name(player: usize) -> Name {
+    Name::new(&format!("player-{player}")).expect("it is short and has letters, digits and a dash only")
+}
+
+/// A token for a player.
+pub(super) fn token(keys: &Keys, player: usize, wall: Wall) -> String {
+    keys.sign(&player_name(player), TOKEN_LIFE, wall, None).expect("the key is there and can sign")
+}
+
+/// One life of the process, until its client has ended.
+pub(super) async fn live(
+    shared: Shared,
+    who: Who,
+    builder: Builder,
+    clock: Clock,
+    patient: bool,
+    orders: mpsc::UnboundedReceiver<Deed>,
+) {
+    let connected = if patient { builder.connect().await } else { builder.start() };
+    let (client, mut events) = match connected {
+        Ok(started) => started,
+        Err(error) => {
+            let mut ledger = shared.lock();
+            ledger.note(Lane::Client(who.client), format_args!("does not get to play: {error}"));
+            return ledger.gone(who.client);
+        }
+    };
+    {
+        let mut ledger = shared.lock();
+        let seat = &mut ledger.seats[who.client];
+        (seat.client, seat.clock) = (Some(client.clone()), Some(clock));
+    }
+    tokio::spawn(play(shared.clone(), who, client, orders));
+    watch(&shared, who, &mut events).await;
+    until_idle(&shared, who).await;
+    let mut ledger = shared.lock();
+    ledger.ended(who);
+    let error = events.take_error();
+    ledger.note(Lane::Client(who.client), format_args!("has ended, error: {error:?}"));
+    ledger.gone(who.client);
+}
+
+/// Takes events for as long as there are any.
+async fn watch(shared: &Shared, who: Who, events: &mut Events) {
+    while let Some(event) = events.next_event().await {
+        until_idle(shared, who).await;
+        let dawdles = {
+            let mut ledger = shared.lock();
+            ledger.event(who, event);
+            ledger.seats[who.client].dawdles
+        };
+        if dawdles > 0 {
+            sleep(Duration::from_millis(dawdles)).await;
+        }
+    }
+}
+
+/// Waits until no command is being carried out: what follows from one must not be noted
+/// before the command is.
+async fn until_idle(shared: &Shared, who: Who) {
+    while shared.lock().seats[who.client].busy {
+        sleep(Duration::from_micros(1)).await;
+    }
+}
+
+/// Does what it is ordered to do.
+async fn play(shared: Shared, who: Who, client: Client, mut orders: mpsc::UnboundedReceiver<Deed>) {
+    while let Some(deed) = orders.recv().await {
+        shared.lock().seats[who.client].busy = true;
+        let result = carry_out(&shared, who, &client, deed).await;
+        let mut ledger = shared.lock();
+        let lane = Lane::Client(who.client);
+        match result {
+            Ok(()) => ledger.note(lane, format_args!("{deed:?}")),
+            Err(error) => ledger.note(lane, format_args!("{deed:?} is refused: {error}")),
+        }
+        ledger.seats[who.client].busy = false;
+    }
+}
+
+async fn carry_out(shared: &Shared, who: Who, client: &Client, deed: Deed) -> Result<(), Error> {
+    match deed {
+        Deed::Join { room, history } => client.join(&room_name(room), history).await,
+        Deed::Leave { room } => client.leave(&room_name(room)).await,
+        Deed::Say { room, count, size } => {
+            for _ in 0..count {
+                let serial = shared.lock().serial();
+                let mut body = serial.to_be_bytes().to_vec();
+                body.resize(size.max(8), b'x');
+                let message = client.say(&room_name(room), body, "sim.v1.Said").await?;
+                shared.lock().said(who, room, message.0, serial);
+            }
+            Ok(())
+        }
+        Deed::Latest { room, key, count } => {
+            for number in 0..count {
+                let body = Bytes::copy_from_slice(&number.to_be_bytes());
+                client.latest(&room_name(room), key, body, "sim.v1.Position").await?;
+            }
+            Ok(())
+        }
+        Deed::Set { room, name, value } => {
+            let value = Bytes::from(value.to_string());
+            client.set_property(&room_name(room), &format!("property-{name}"), Some(value)).await
+        }
+        Deed::Unset { room, name } => {
+            client.set_property(&room_name(room), &format!("property-{name}"), None).await
+        }
+        Deed::Add { room, name, delta } => {
+            client.add(&room_name(room), &format!("counter-{name}"), delta).await
+        }
+        Deed::Application { size } => client.send("sim.v1.Echo", vec![7; size]).await,
+        Deed::Quit => client.disconnect().await,
+    }
+}

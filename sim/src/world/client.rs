@@ -1,0 +1,410 @@
+//! Drives the clients.
+
+use std::hash::Hasher as _;
+
+use bytes::Bytes;
+use skirmish_core::client::{Client, Event, Outcome, Output, State};
+use skirmish_core::id::Name;
+use skirmish_core::plant::Planted;
+use skirmish_core::rng::{Rng, Seed};
+use skirmish_core::time::Now;
+use skirmish_core::wire::{self, Frame};
+use skirmish_proto::v1::{EntryKind, Kind, LeftReason, Reason};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{MAX_ROUNDS, World};
+use crate::clock::Clock;
+use crate::history::Lane;
+use crate::network::{Item, Way};
+use crate::oracle::{Entry, Guarantee, Observation, Room, Verdict, Violation, Who};
+use crate::scenario::Shape;
+
+/// The latest that something held back until a take-over arrives, in microseconds.
+const MOST_LATE: u64 = 10_000_000;
+
+/// A client's process.
+pub(super) struct ClientProcess {
+    pub(super) machine: Client,
+    pub(super) player: Name,
+    number: usize,
+    life: u32,
+    pub(super) clock: Clock,
+    rng: Rng,
+    planted: Planted,
+    /// The connection it has or has asked for.
+    pub(super) conn: Option<u64>,
+    pub(super) paused: bool,
+    /// Reads nothing until this moment.
+    pub(super) stalled_until: u64,
+    /// Reads one frame in this time, in microseconds.
+    pub(super) read_gap: u64,
+    /// How many of its next reliable messages are sent twice.
+    pub(super) repeat: u64,
+    /// When it was last seen held back by something.
+    pub(super) troubled: u64,
+    wakes: Option<u64>,
+    spins: (u64, u32),
+    percent: u64,
+}
+
+impl ClientProcess {
+    pub(super) fn new(shape: &Shape, number: usize, clock: Clock, seed: Seed, planted: Planted) -> Self {
+        let mut rng = Rng::new(seed);
+        let percent = rng.range(0..=99);
+        let player = player_name(number as u64 % shape.players.max(1));
+        let machine = machine(shape, percent, &player, rng.split(), planted);
+        Self {
+            machine,
+            player,
+            number,
+            life: 0,
+            clock,
+            rng,
+            planted,
+            conn: None,
+            paused: false,
+            stalled_until: 0,
+            read_gap: 0,
+            repeat: 0,
+            troubled: 0,
+            wakes: None,
+            spins: (0, 0),
+            percent,
+        }
+    }
+
+    pub(super) fn who(&self) -> Who {
+        Who { client: self.number, life: self.life }
+    }
+
+    pub(super) fn wakes(&self) -> Option<u64> {
+        self.wakes.filter(|_| !self.paused)
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.machine.state() == State::Connected
+    }
+
+    pub(super) fn is_reading_nothing(&self) -> bool {
+        self.paused || self.stalled_until > 0
+    }
+
+    pub(super) fn is_troubled(&self) -> bool {
+        self.is_reading_nothing() || self.read_gap > 0
+    }
+}
+
+fn machine(shape: &Shape, percent: u64, player: &Name, seed: Seed, planted: Planted) -> Client {
+    let mut config = shape.client_config(percent);
+    config.player = player.as_str().into();
+    let mut machine = Client::new(config, seed);
+    machine.plant(planted);
+    machine
+}
+
+/// The name of a room.
+pub(super) fn room_name(room: u64) -> String {
+    format!("room-{room}")
+}
+
+fn player_name(player: u64) -> Name {
+    Name::new(&format!("player-{player}")).expect("it is short and has letters, digits and a dash only")
+}
+
+/// The number of a room by its name.
+fn room_number(name: &str) -> Room {
+    name.rsplit('-').next().and_then(|digits| digits.parse().ok()).unwrap_or(Room::MAX)
+}
+
+/// The guarantee that a client's accusation is about.
+fn accused(message: &str) -> Guarantee {
+    let about = [("gap", Guarantee::Gaps), ("acknowledged", Guarantee::Kept), ("back", Guarantee::Order)];
+    about.iter().find(|(word, _)| message.contains(word)).map_or(Guarantee::Liveness, |(_, is)| *is)
+}
+
+/// Whether the frame is a reliable message that is not sealed.
+fn is_plain_say(frame: &Bytes) -> bool {
+    let frame = Frame::decode(frame.clone(), usize::MAX);
+    frame.is_ok_and(|frame| frame.kind == Kind::Say && frame.flags & wire::FLAG_SEALED == 0)
+}
+
+impl World<'_> {
+    /// One input to a client, and everything that follows from it at this moment.
+    pub(super) fn client_input<T>(
+        &mut self,
+        client: usize,
+        input: impl FnOnce(&mut Client, Now) -> T,
+    ) -> Result<T, Violation> {
+        let process = &mut self.clients[client];
+        let now = process.clock.now(self.at);
+        let result = input(&mut process.machine, now);
+        self.settle_client(client)?;
+        Ok(result)
+    }
+
+    pub(super) fn client_timeout(&mut self, client: usize) -> Verdict {
+        let spins = &mut self.clients[client].spins;
+        *spins = if spins.0 == self.at { (self.at, spins.1 + 1) } else { (self.at, 0) };
+        if spins.1 > MAX_ROUNDS {
+            let reason = self.clients[client].machine.poll_timeout().map(|due| due.reason);
+            return self.broken(
+                Guarantee::Bounded,
+                format!("client {client}'s deadline ({reason:?}) does not go away when it is served"),
+            );
+        }
+        self.client_input(client, Client::handle_timeout)
+    }
+
+    /// Drains a client: outputs, then frames, until there are neither.
+    pub(super) fn settle_client(&mut self, client: usize) -> Verdict {
+        for round in 0.. {
+            if round > MAX_ROUNDS {
+                return self.broken(Guarantee::Bounded, format!("client {client}'s output has no end"));
+            }
+            let mut quiet = true;
+            while let Some(output) = self.clients[client].machine.poll_output() {
+                quiet = false;
+                match output {
+                    Output::Dial => self.dial(client),
+                    Output::Hangup => self.hang_up(client),
+                    Output::Event(event) => self.client_event(client, event)?,
+                }
+            }
+            if !self.pump_client(client) && quiet {
+                break;
+            }
+        }
+        let process = &mut self.clients[client];
+        let due = process.machine.poll_timeout();
+        process.wakes = due.map(|due| process.clock.world(due.at).max(self.at));
+        Ok(())
+    }
+
+    /// Asks the client for frames as long as its connection takes them; says whether
+    /// there were any.
+    fn pump_client(&mut self, client: usize) -> bool {
+        let Some(id) = self.clients[client].conn else { return false };
+        let mut any = false;
+        loop {
+            let Some(conn) = self.conns.get(&id).filter(|conn| conn.connected) else { return any };
+            if !conn.up.is_writable() {
+                self.coverage.hit("back-pressure at client");
+                return any;
+            }
+            let process = &mut self.clients[client];
+            let now = process.clock.now(self.at);
+            let Some(frame) = process.machine.poll_transmit(now) else { return any };
+            any = true;
+            let repeat = process.repeat > 0 && is_plain_say(&frame);
+            process.repeat -= u64::from(repeat);
+            if repeat {
+                self.send(id, Way::Up, Item::Frame(frame.clone()));
+            }
+            self.send(id, Way::Up, Item::Frame(frame));
+        }
+    }
+
+    /// The client closes its connection after what it still has to send.
+    fn hang_up(&mut self, client: usize) {
+        self.pump_client(client);
+        let Some(id) = self.clients[client].conn.take() else { return };
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.client_open = false;
+        }
+        self.send(id, Way::Up, Item::Fin);
+        self.forget_if_over(id);
+    }
+
+    /// A pipe to the node has room again.
+    pub(super) fn client_can_write(&mut self, id: u64) -> Verdict {
+        let Some(conn) = self.conns.get(&id) else { return Ok(()) };
+        let client = conn.client;
+        if self.clients[client].conn != Some(id) || self.clients[client].paused || !conn.connected {
+            return Ok(());
+        }
+        self.settle_client(client)
+    }
+
+    pub(super) fn arrive_at_client(&mut self, id: u64, item: Item) -> Verdict {
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        let client = conn.client;
+        if !conn.client_open || self.clients[client].conn != Some(id) {
+            return Ok(());
+        }
+        match item {
+            Item::Open => {
+                conn.connected = true;
+                self.client_input(client, Client::handle_connected)
+            }
+            Item::Frame(frame) => self.client_input(client, |machine, now| machine.handle_frame(now, frame)),
+            Item::Fin | Item::Reset => {
+                conn.client_open = false;
+                self.clients[client].conn = None;
+                self.send(id, Way::Up, Item::Fin);
+                self.client_input(client, Client::handle_disconnected)
+            }
+        }
+    }
+
+    /// The client gives its connection up, and what it had sent arrives late.
+    pub(super) fn roam(&mut self, client: usize, millis: u64) -> Verdict {
+        let Some(id) = self.clients[client].conn.take() else { return Ok(()) };
+        self.coverage.hit("client roamed");
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.client_open = false;
+            let late = if millis == 0 { MOST_LATE } else { millis * 1_000 };
+            conn.held_until = self.at + late;
+            conn.released_by_takeover = millis == 0;
+        }
+        self.send(id, Way::Up, Item::Fin);
+        self.client_input(client, Client::handle_disconnected)
+    }
+
+    /// The client's process dies and starts again with nothing.
+    pub(super) fn crash_client(&mut self, client: usize) -> Verdict {
+        self.coverage.hit("client crash");
+        self.observe(Observation::Gone { who: self.clients[client].who() })?;
+        if let Some(id) = self.clients[client].conn.take() {
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.client_open = false;
+            }
+            self.send(id, Way::Up, Item::Reset);
+            self.forget_if_over(id);
+        }
+        let process = &mut self.clients[client];
+        process.life += 1;
+        process.clock = process.clock.restarted(self.at);
+        let seed = process.rng.split();
+        process.machine =
+            machine(&self.scenario.shape, process.percent, &process.player, seed, process.planted);
+        self.settle_client(client)
+    }
+
+    pub(super) fn resume_client(&mut self, client: usize) -> Verdict {
+        if !self.clients[client].paused {
+            return Ok(());
+        }
+        self.clients[client].paused = false;
+        self.relief(Lane::Client(client), "paused");
+        self.schedule_arrivals(client, self.at);
+        if let Some(id) = self.clients[client].conn {
+            self.client_can_write(id)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn unstall(&mut self, client: usize) -> Verdict {
+        if self.clients[client].stalled_until <= self.at {
+            self.clients[client].stalled_until = 0;
+            self.relief(Lane::Client(client), "stalled");
+            self.schedule_arrivals(client, self.at);
+        }
+        Ok(())
+    }
+
+    fn client_event(&mut self, client: usize, event: Event) -> Verdict {
+        self.history.record(self.at, Lane::Client(client), format_args!("{event:?}"));
+        let who = self.clients[client].who();
+        match event {
+            Event::StateChanged { .. } => Ok(()),
+            Event::Session { resumed, lost, .. } => {
+                if lost {
+                    self.coverage.hit("session lost");
+                }
+                self.observe(Observation::Session { who, resumed, lost })
+            }
+            Event::Joined { room, epoch, resumed, .. } => {
+                self.coverage.hit(if resumed { "join resumed" } else { "joined" });
+                self.observe(Observation::Joined { who, room: room_number(&room), epoch, resumed })
+            }
+            Event::Left { room, reason } => {
+                if matches!(reason, LeftReason::RoomFull | LeftReason::Limit) {
+                    self.coverage.hit("join refused");
+                }
+                self.observe(Observation::Left { who, room: room_number(&room) })
+            }
+            Event::Snapshot { room, cursor, missing, .. } => {
+                self.coverage.hit(match missing {
+                    Some(_) => "snapshot with loss",
+                    None => "snapshot without loss",
+                });
+                self.observe(Observation::Snapshot { who, room: room_number(&room), cursor, missing })
+            }
+            Event::Latest { room, member, key, version, .. } => {
+                self.coverage.hit("latest delivered");
+                self.observe(Observation::Latest { who, room: room_number(&room), member, key, version })
+            }
+            Event::Outcome { message, outcome, .. } => {
+                self.coverage.hit(match outcome {
+                    Outcome::Acknowledged => "acknowledged",
+                    Outcome::Refused => "refused",
+                    Outcome::Unknown => "unknown",
+                });
+                self.observe(Observation::Outcome { who, message: message.0, outcome })
+            }
+            Event::State { .. } => {
+                self.coverage.hit("state changed");
+                Ok(())
+            }
+            Event::StateRefused { .. } => {
+                self.coverage.hit("state refused");
+                Ok(())
+            }
+            Event::Throttled { .. } => {
+                self.coverage.hit("throttled told");
+                Ok(())
+            }
+            Event::Application { .. } => Ok(()),
+            Event::Closed { reason, message } => self.closed(client, reason, &message),
+            entry @ Event::Entry { .. } => self.entry(who, entry),
+        }
+    }
+
+    fn entry(&mut self, who: Who, event: Event) -> Verdict {
+        let Event::Entry { room, cursor, kind, member, message, client_seq, at_ms, body, type_url, player } =
+            event
+        else {
+            return Ok(());
+        };
+        self.coverage.hit("entry");
+        let mut digest = Xxh3::new();
+        for number in [kind as u64, member.into(), client_seq, at_ms] {
+            digest.write_u64(number);
+        }
+        for bytes in [&body[..], type_url.as_bytes(), player.as_bytes()] {
+            digest.write_u64(bytes.len() as u64);
+            digest.write(bytes);
+        }
+        let serial = (kind == EntryKind::Say)
+            .then(|| body.get(..8).and_then(|head| head.try_into().ok()).map_or(0, u64::from_be_bytes));
+        self.observe(Observation::Entry(Entry {
+            who,
+            room: room_number(&room),
+            cursor,
+            member,
+            client_seq,
+            serial,
+            own: message.map(|message| message.0),
+            digest: digest.finish(),
+        }))
+    }
+
+    /// The connection was closed for a reason. Both sides are honest, so neither ever has
+    /// cause to say that the other broke the protocol; what the client accuses the server
+    /// of tells which guarantee it saw broken.
+    fn closed(&mut self, client: usize, reason: Reason, message: &str) -> Verdict {
+        match reason {
+            Reason::ProtocolError | Reason::Incompatible | Reason::Unauthenticated => self.broken(
+                accused(message),
+                format!(
+                    "client {client} was disconnected although both sides are honest: {reason:?}, {message}"
+                ),
+            ),
+            Reason::TakenOver | Reason::Kicked if self.healed.is_some() => {
+                self.recalled.push(client);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What gets from one end of a connection to the other, and when.
+
+use bytes::Bytes;
+use skirmish_core::wire::Frame;
+
+use super::{Happening, World};
+use crate::history::{Lane, Passage};
+use crate::network::{Conn, Item, Way};
+use crate::oracle::Verdict;
+
+impl World<'_> {
+    /// The client asks for a connection.
+    pub(super) fn dial(&mut self, client: usize) {
+        let shape = &self.scenario.shape;
+        let id = self.next_conn;
+        self.next_conn += 1;
+        self.conns.insert(id, Conn::new(client, shape.pipe_up, shape.pipe_down));
+        self.clients[client].conn = Some(id);
+        self.send(id, Way::Up, Item::Open);
+    }
+
+    /// Puts something into a pipe; it arrives when the link lets it.
+    pub(super) fn send(&mut self, id: u64, way: Way, item: Item) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let link = &mut self.links[conn.client];
+        if let Item::Frame(frame) = &item {
+            let lane = if way == Way::Up { Lane::Client(conn.client) } else { Lane::Node };
+            self.history.record(self.at, lane, format_args!("sends on {id}: {}", Label(frame)));
+            self.history.frame(frame);
+        }
+        let due = self.at + link.travel();
+        conn.pipe(way).push(item, self.at, due);
+        self.schedule_arrival(id, way, 0);
+    }
+
+    /// Schedules the arrival of the first flight, unless something holds it back.
+    pub(super) fn schedule_arrival(&mut self, id: u64, way: Way, not_before: u64) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let held = conn.vanished
+            || self.links[conn.client].is_cut(way)
+            || (way == Way::Down && self.clients[conn.client].is_reading_nothing());
+        let not_before = if way == Way::Up { not_before.max(conn.held_until) } else { not_before };
+        let pipe = conn.pipe(way);
+        let Some(due) = pipe.due().filter(|_| !held && !pipe.scheduled) else { return };
+        pipe.scheduled = true;
+        self.schedule(due.max(not_before), Happening::Arrive(id, way));
+    }
+
+    /// Schedules all arrivals of a client's connections again: something that held them
+    /// back is gone.
+    pub(super) fn schedule_arrivals(&mut self, client: usize, not_before: u64) {
+        let of_client = |(id, conn): (&u64, &Conn)| (conn.client == client).then_some(*id);
+        for id in self.conns.iter().filter_map(of_client).collect::<Vec<_>>() {
+            self.schedule_arrival(id, Way::Up, not_before);
+            self.schedule_arrival(id, Way::Down, not_before);
+        }
+    }
+
+    /// The first flight of a pipe has come to its end.
+    pub(super) fn arrive(&mut self, id: u64, way: Way) -> Verdict {
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        let client = conn.client;
+        conn.pipe(way).scheduled = false;
+        let early = conn.pipe(way).due().is_some_and(|due| self.at < due);
+        if early || (way == Way::Up && self.at < conn.held_until) {
+            self.schedule_arrival(id, way, 0);
+            return Ok(());
+        }
+        let paused = match way {
+            Way::Up => self.node.is_paused(),
+            Way::Down => self.clients[client].is_reading_nothing(),
+        };
+        if conn.vanished || paused || self.links[client].is_cut(way) {
+            return Ok(());
+        }
+        let Some(flight) = conn.pipe(way).pop() else { return Ok(()) };
+        if let Item::Frame(frame) = &flight.item
+            && self.history.traced
+        {
+            let label = Label(frame).to_string();
+            let passage = Passage { client, up: way == Way::Up, sent: flight.sent, arrived: self.at, label };
+            self.history.passages.push(passage);
+        }
+        let gap = if way == Way::Down { self.clients[client].read_gap } else { 0 };
+        self.schedule_arrival(id, way, self.at + gap);
+        match way {
+            Way::Up => {
+                self.arrive_at_node(id, flight.item)?;
+                self.client_can_write(id)?;
+            }
+            Way::Down => {
+                self.arrive_at_client(id, flight.item)?;
+                self.node_can_write(id)?;
+            }
+        }
+        self.forget_if_over(id);
+        Ok(())
+    }
+
+    /// Drops a connection that neither end has any more.
+    pub(super) fn forget_if_over(&mut self, id: u64) {
+        let over =
+            |conn: &Conn| !conn.client_open && conn.node.is_none() && (conn.up.is_empty() || conn.vanished);
+        if self.conns.get(&id).is_some_and(over) {
+            self.conns.remove(&id);
+        }
+    }
+
+    /// Whether something keeps the client from getting what the node sends.
+    pub(super) fn is_held_back(&self, client: usize) -> bool {
+        let process = &self.clients[client];
+        let link = &self.links[client];
+        let conn = process.conn.and_then(|id| self.conns.get(&id));
+        let standing = conn.is_some_and(|conn| conn.connected && conn.node.is_some() && !conn.vanished);
+        // A small pipe over a long way is slow: what is under way holds back the rest.
+        let full = conn.is_some_and(|conn| !conn.down.is_writable());
+        !standing
+            || full
+            || link.up_cut.is_some()
+            || link.down_cut.is_some()
+            || process.is_troubled()
+            || !process.is_connected()
+    }
+}
+
+/// Says what a frame is.
+pub(super) struct Label<'a>(pub(super) &'a Bytes);
+
+impl std::fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The kind stands in the header, which is never sealed.
+        match Frame::decode(self.0.clone(), usize::MAX) {
+            Ok(frame) => {
+                let name = frame.kind.as_str_name().trim_start_matches("KIND_").to_lowercase();
+                let flags = ["", " zstd", " sealed", " zstd sealed"][usize::from(frame.flags & 3)];
+                write!(f, "{name} ({} bytes{flags})", self.0.len())
+            }
+            Err(error) => write!(f, "no frame ({error})"),
+        }
+    }
+}

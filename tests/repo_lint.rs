@@ -1,0 +1,422 @@
+//! The rules that the repository keeps, as far as a program can check them.
+//!
+//! What the compiler and clippy can check is theirs (the lints of `Cargo.toml`,
+//! `clippy.toml`); what is left is here: layout, what the core may name, what the
+//! simulator cannot run, dependencies, and what the README promises. A rule is a
+//! function from a file to what is wrong with it, so each is tested on a text that
+//! breaks it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Longest source file, in lines.
+const MAX_LINES: usize = 600;
+/// Most packages that a build for this machine may take in, ours included.
+const MAX_PACKAGES: usize = 360;
+/// Directories that are not ours: built, found by fuzzers, git's own.
+const SKIPPED: [&str; 5] = ["target", ".git", "artifacts", "coverage", "corpus"];
+/// The crates, by their directories.
+const CRATES: [&str; 6] = ["proto", "core", "io", "sim", "fuzz", "tests"];
+
+/// A text file of the repository.
+struct File {
+    /// Relative to the root, with `/`.
+    path: String,
+    text: String,
+}
+
+impl File {
+    fn is_rust(&self) -> bool {
+        self.path.ends_with(".rs")
+    }
+
+    /// A complaint for every line of which `wrong` says what is wrong.
+    fn lines(&self, mut wrong: impl FnMut(&str) -> Option<String>) -> Vec<String> {
+        self.text
+            .lines()
+            .enumerate()
+            .filter_map(|(index, line)| Some(format!("{}:{}: {}", self.path, index + 1, wrong(line)?)))
+            .collect()
+    }
+}
+
+#[test]
+fn source_files_are_of_a_length_to_read() {
+    check(too_long);
+}
+
+fn too_long(file: &File) -> Vec<String> {
+    let lines = file.text.lines().count();
+    if file.is_rust() && lines > MAX_LINES {
+        return vec![format!("{}: {lines} lines, at most {MAX_LINES} are allowed: split it", file.path)];
+    }
+    Vec::new()
+}
+
+#[test]
+fn source_files_say_what_they_are() {
+    check(undocumented);
+}
+
+fn undocumented(file: &File) -> Vec<String> {
+    if file.is_rust() && !file.text.starts_with("//!") {
+        return vec![format!("{}: does not begin with a line `//! ...` that says what it is", file.path)];
+    }
+    Vec::new()
+}
+
+#[test]
+fn nothing_is_left_over() {
+    check(left_over);
+}
+
+fn left_over(file: &File) -> Vec<String> {
+    // In pieces, so that this file does not break its own rule.
+    let markers = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+        concat!("HA", "CK"),
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+        concat!("dbg", "!("),
+        concat!("#[ig", "nore"),
+    ];
+    file.lines(|line| {
+        let marker = markers.iter().find(|marker| has_word(line, marker))?;
+        Some(format!("`{marker}` is left over"))
+    })
+}
+
+#[test]
+fn no_file_depends_on_one_machine() {
+    check(machine_bound);
+}
+
+fn machine_bound(file: &File) -> Vec<String> {
+    let paths = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/Use", "rs/")];
+    let mut wrong = file.lines(|line| {
+        let path = paths.iter().find(|path| line.contains(*path))?;
+        Some(format!("`{path}` is there on one machine only"))
+    });
+    if file.path == "Cargo.lock" {
+        wrong.extend(file.lines(|line| {
+            let source = line.strip_prefix("source = ")?;
+            (source != "\"registry+https://github.com/rust-lang/crates.io-index\"")
+                .then(|| format!("a dependency from {source}"))
+        }));
+    }
+    wrong
+}
+
+#[test]
+fn the_core_names_nothing_that_surrounds_it() {
+    check(impure);
+    for path in ["core/src/lib.rs", "proto/src/lib.rs"] {
+        let text = fs::read_to_string(root().join(path)).expect("the crate has a root");
+        assert!(text.lines().any(|line| line == "#![no_std]"), "{path} is not `#![no_std]` any more");
+    }
+}
+
+/// The compiler keeps the core from the standard library, but not from declaring that
+/// it links it, nor from a dependency that reads the clock. Tests may do as they like:
+/// they are below the first `#[cfg(test)]` of a file, or in a directory `tests`.
+fn impure(file: &File) -> Vec<String> {
+    if !file.is_rust() || !file.path.starts_with("core/src/") || file.path.contains("/tests/") {
+        return Vec::new();
+    }
+    let text = file.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
+    let file = File { path: file.path.clone(), text };
+    let banned = [
+        "std::",
+        "extern crate std",
+        "tokio::",
+        "rand::",
+        "getrandom::",
+        "OsRng",
+        "SysRng",
+        "thread_rng",
+        "SystemTime",
+    ];
+    file.lines(|line| {
+        let code = line.split("//").next().unwrap_or_default();
+        let name = banned.iter().find(|name| has_word(code, name))?;
+        Some(format!("the core has nothing to do with `{name}`"))
+    })
+}
+
+#[test]
+fn selects_are_biased() {
+    check(unbiased);
+}
+
+/// `tokio::select!` without `biased;` draws on a generator that no seed reaches.
+fn unbiased(file: &File) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !file.is_rust() {
+        return wrong;
+    }
+    let call = concat!("sel", "ect! {");
+    let mut at = 0;
+    while let Some(found) = file.text[at..].find(call) {
+        at += found + call.len();
+        let mut body = file.text[at..].lines().map(str::trim);
+        let first = body.find(|line| !line.is_empty() && !line.starts_with("//")).unwrap_or_default();
+        if !first.starts_with("biased;") {
+            let line = file.text[..at].lines().count();
+            wrong.push(format!("{}:{line}: `{call}` does not begin with `biased;`", file.path));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_crate_is_under_the_lints_of_the_workspace() {
+    for name in CRATES {
+        let manifest = read(&format!("{name}/Cargo.toml"));
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{name}/Cargo.toml has lints of its own");
+    }
+}
+
+#[test]
+fn scripts_stop_at_the_first_failure_and_can_be_run() {
+    let mut scripts = vec![root().join(".ci/run")];
+    let directory = fs::read_dir(root().join("scripts")).expect("there are scripts");
+    scripts.extend(directory.map(|entry| entry.expect("an entry can be read").path()));
+    for script in scripts {
+        let text = fs::read_to_string(&script).expect("a script is a text");
+        assert!(text.starts_with("#!/usr/bin/env bash\n#"), "{}: no first comment", script.display());
+        assert!(text.contains("\nset -euo pipefail\n"), "{}: goes on after a failure", script.display());
+        assert!(is_executable(&script), "{}: cannot be run", script.display());
+    }
+}
+
+#[test]
+fn the_readme_names_what_is_there() {
+    let Ok(readme) = fs::read_to_string(root().join("README.md")) else { return };
+    let wrong = promises_broken(&readme, &read(".cargo/config.toml"));
+    assert!(wrong.is_empty(), "README.md\n{}", wrong.join("\n"));
+    assert!(read(".ci/run").contains("./scripts/test"), "the CI runs something else than the README says");
+}
+
+/// Links and commands of the README that lead nowhere.
+fn promises_broken(readme: &str, cargo_config: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut in_code = false;
+    for line in readme.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+            continue;
+        }
+        if !in_code {
+            for link in line.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+                if !link.is_empty() && !link.contains("://") && !root().join(link).exists() {
+                    wrong.push(format!("links to {link}, which is not there"));
+                }
+            }
+            continue;
+        }
+        let words: Vec<&str> = line.trim().trim_start_matches("$ ").split_whitespace().collect();
+        match words[..] {
+            [script, ..] if script.starts_with("./scripts/") && !root().join(script).exists() => {
+                wrong.push(format!("runs {script}, which is not there"));
+            }
+            ["cargo", "sim", ..] if !cargo_config.contains("\nsim = ") => {
+                wrong.push("runs `cargo sim`, which is no alias".to_owned());
+            }
+            ["cargo", ..] => {
+                let package = words.iter().skip_while(|word| !matches!(**word, "-p" | "--package")).nth(1);
+                let known = |name: &&&str| {
+                    name.strip_prefix("skirmish-").is_some_and(|short| CRATES.contains(&short))
+                };
+                if let Some(name) = package.filter(|name| !known(name)) {
+                    wrong.push(format!("names package {name}, which is not there"));
+                }
+            }
+            _ => {}
+        }
+    }
+    wrong
+}
+
+#[test]
+fn dependencies_are_few_and_free() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().expect("cargo lists packages");
+    assert!(
+        packages.len() <= MAX_PACKAGES,
+        "{} packages, at most {MAX_PACKAGES} are allowed: do without some, or raise the bound and say why",
+        packages.len()
+    );
+    let allowed = allowed_licences(&read("deny.toml"));
+    let wrong: Vec<String> = packages
+        .iter()
+        .filter_map(|package| {
+            let licence = package["license"].as_str().unwrap_or("no licence");
+            (!is_allowed(licence, &allowed)).then(|| format!("{}: {licence}", package["name"]))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "licences that deny.toml does not allow:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_core_depends_on_nothing_that_surrounds_it() {
+    let tree = cargo(&["tree", "--locked", "-p", "skirmish-core", "-e", "normal", "--prefix", "none"]);
+    for name in ["tokio", "mio", "socket2", "getrandom", "rand", "tracing", "libc", "async-trait", "chrono"] {
+        let found = tree.lines().any(|line| line.split(' ').next() == Some(name));
+        assert!(!found, "skirmish-core depends on {name}");
+    }
+}
+
+/// The list `allow` of the licences in `deny.toml`.
+fn allowed_licences(deny: &str) -> BTreeSet<String> {
+    let (_, list) = deny.split_once("\nallow = [").expect("deny.toml lists what is allowed");
+    let (list, _) = list.split_once(']').expect("the list ends");
+    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn is_allowed(licence: &str, allowed: &BTreeSet<String>) -> bool {
+    // Lax: old manifests write "MIT/Apache-2.0".
+    spdx::Expression::parse_mode(licence, spdx::ParseMode::LAX)
+        .is_ok_and(|licence| licence.evaluate(|needed| allowed.contains(&needed.to_string())))
+}
+
+fn metadata() -> Value {
+    let host = Command::new("rustc").arg("-vV").output().expect("rustc runs").stdout;
+    let host = String::from_utf8(host).expect("rustc writes text");
+    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc says its host");
+    let json = cargo(&["metadata", "--format-version", "1", "--locked", "--filter-platform", host]);
+    serde_json::from_str(&json).expect("cargo writes JSON")
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let output =
+        Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().expect("cargo runs");
+    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("cargo writes text")
+}
+
+/// Applies a rule to every text file of the repository.
+fn check(rule: fn(&File) -> Vec<String>) {
+    let wrong: Vec<String> = files().iter().flat_map(rule).collect();
+    assert!(wrong.is_empty(), "{} complaints\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn files() -> Vec<File> {
+    let mut files = Vec::new();
+    collect(&root(), &mut files);
+    assert!(files.len() > 20, "the repository was not found");
+    files
+}
+
+fn collect(directory: &Path, files: &mut Vec<File>) {
+    for entry in fs::read_dir(directory).expect("a directory of the repository can be read") {
+        let path = entry.expect("an entry can be read").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if SKIPPED.contains(&name) {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, files);
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            let relative = path.strip_prefix(root()).expect("it was found under the root");
+            let path = relative.to_string_lossy().replace('\\', "/");
+            files.push(File { path, text });
+        }
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository").to_path_buf()
+}
+
+/// Whether `word` stands in `line` and is not the end of a longer name.
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|before| before.is_alphanumeric() || before == '_')
+    })
+}
+
+#[cfg(unix)]
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_executable(_: &Path) -> bool {
+    true
+}
+
+mod rules {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> File {
+        File { path: path.into(), text: text.into() }
+    }
+
+    #[test]
+    fn length_and_first_line() {
+        assert_eq!(too_long(&file("a.rs", &"x\n".repeat(MAX_LINES))), Vec::<String>::new());
+        assert_eq!(too_long(&file("a.rs", &"x\n".repeat(MAX_LINES + 1))).len(), 1);
+        assert_eq!(undocumented(&file("a.rs", "//! Says it.\n")).len(), 0);
+        assert_eq!(undocumented(&file("a.rs", "use x;\n")).len(), 1);
+    }
+
+    #[test]
+    fn leftovers_and_machines() {
+        assert_eq!(left_over(&file("a.sh", concat!("a\n# TO", "DO later"))).len(), 1);
+        assert_eq!(left_over(&file("a.rs", concat!("#[ig", "nore = \"slow\"]"))).len(), 1);
+        assert_eq!(machine_bound(&file("a.md", concat!("in /ro", "ot/x"))).len(), 1);
+        let lock = "source = \"registry+https://mirror.example/index\"\n";
+        assert_eq!(machine_bound(&file("Cargo.lock", lock)).len(), 1);
+    }
+
+    #[test]
+    fn purity() {
+        for line in ["use std::fmt;", "let now = SystemTime::now();", "tokio::spawn(x)", "rand::random()"] {
+            assert_eq!(impure(&file("core/src/a.rs", line)).len(), 1, "{line}");
+            assert_eq!(impure(&file("io/src/a.rs", line)).len(), 0, "{line}");
+        }
+        assert_eq!(impure(&file("core/src/a.rs", "use core::fmt; // not std::fmt")).len(), 0);
+        let test = "fn x() {}\n#[cfg(test)]\nmod tests {\n    extern crate std;\n}\n";
+        assert_eq!(impure(&file("core/src/a.rs", test)).len(), 0);
+        assert_eq!(impure(&file("core/src/a.rs", "extern crate std;")).len(), 1);
+    }
+
+    #[test]
+    fn selects() {
+        let select = |first: &str| file("a.rs", &format!(concat!("tokio::sel", "ect! {{\n  {}\n}}"), first));
+        assert_eq!(unbiased(&select("biased;")).len(), 0);
+        assert_eq!(unbiased(&select("// first: what is due\n  biased;")).len(), 0);
+        assert_eq!(unbiased(&select("x = y => {}")).len(), 1);
+    }
+
+    #[test]
+    fn readme() {
+        let config = "[alias]\nsim = []";
+        let good = "See [core](core/src/lib.rs).\n```\n./scripts/test\ncargo sim hunt\ncargo run -p skirmish-io\n```";
+        assert_eq!(promises_broken(good, config), Vec::<String>::new());
+        let bad = "See [x](no/such.md).\n```\n./scripts/none\ncargo run -p skirmish-none\n```";
+        assert_eq!(promises_broken(bad, config).len(), 3);
+        assert_eq!(promises_broken("```\ncargo sim hunt\n```", "").len(), 1);
+    }
+
+    #[test]
+    fn licences() {
+        let allowed = allowed_licences("x\nallow = [\n  \"MIT\",\n  \"ISC\",\n]\n[bans]");
+        assert!(is_allowed("MIT OR GPL-3.0-only", &allowed));
+        assert!(is_allowed("MIT/Apache-2.0", &allowed));
+        assert!(!is_allowed("MIT AND GPL-3.0-only", &allowed));
+        assert!(!is_allowed("no licence", &allowed));
+    }
+}

@@ -1,0 +1,42 @@
+//! What operators ask for (rows O1, D4).
+
+use skirmish_tests::http::{exchange, get, status};
+use skirmish_tests::server::Running;
+use skirmish_tests::socket::Socket;
+
+#[tokio::test]
+async fn health_readiness_and_nothing_else() {
+    let server = Running::start(|_| {}).await;
+    assert_eq!(get(server.admin, "/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(get(server.admin, "/readyz").await, (200, "ready\n".to_owned()));
+    assert_eq!(get(server.admin, "/").await.0, 404);
+    assert_eq!(status(&exchange(server.admin, "POST /readyz HTTP/1.1\r\n\r\n").await), 405);
+    assert_eq!(status(&exchange(server.admin, "\u{1}\r\n\r\n").await), 400);
+    assert_eq!(get(server.address, "/healthz").await.0, 404, "players do not see it");
+}
+
+#[tokio::test]
+async fn metrics_count_what_happens() {
+    let server = Running::start(|_| {}).await;
+    let mut alice = Socket::open(server.address, "alice").await;
+    let mut bob = Socket::open(server.address, "bob").await;
+    alice.join("arena").await;
+    bob.join("arena").await;
+    alice.say("arena", 1, "hello").await;
+    assert_eq!((alice.said().await.body, bob.said().await.body), ("hello".into(), "hello".into()));
+    let text = get(server.admin, "/metrics").await.1;
+    for line in [
+        "skirmish_connections{state=\"open\"} 2",
+        "skirmish_connections{state=\"unauthenticated\"} 0",
+        "skirmish_sessions 2",
+        "skirmish_rooms 1",
+        "skirmish_members 2",
+        "skirmish_accepting 1",
+        "skirmish_accepted_total 2",
+        "skirmish_protocol_errors_total 0",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("alice") && !text.contains("arena"), "players and rooms are no labels:\n{text}");
+}

@@ -1,0 +1,16 @@
+//! Skirmish over real sockets: what clients, operators and strangers see of it.
+
+mod admin;
+mod application;
+mod command_line;
+mod cut;
+mod drain;
+mod frames;
+mod handshake;
+mod refusals;
+mod restart;
+mod shared_state;
+mod slow_reader;
+mod takeover;
+mod tls;
+mod trace;

@@ -1,0 +1,90 @@
+//! A member that stops reading: it costs constant memory, delays nobody, and is told
+//! what it missed (G5, G11).
+
+use skirmish_core::wire::ToClient;
+use skirmish_tests::http::metric;
+use skirmish_tests::process::Process;
+use skirmish_tests::socket::Socket;
+
+/// Size of a message, in bytes.
+const BODY: usize = 8 * 1024;
+/// Messages that are said at once.
+const BATCH: u64 = 16;
+/// Batches until the server has touched all memory that it needs for so many members.
+const WARM: u64 = 32;
+/// Batches in all: 24 MiB of messages, more than a system keeps for one socket.
+const BATCHES: u64 = 192;
+/// How much the server's memory may grow after it is warm: a sixth of what is said then.
+const GROWTH: u64 = 3 << 20;
+
+#[tokio::test]
+async fn a_member_that_stops_reading_costs_constant_memory_and_delays_nobody() {
+    let server = Process::start(&[
+        "rates.reliable={ per_second = 1000000, burst = 1000000 }",
+        "rates.bytes={ per_second = 1000000000, burst = 1000000000 }",
+        // It would be closed for its silence otherwise, on a slow machine.
+        "heartbeat.interval=\"1h\"",
+        "rooms.tombstone_horizon=\"24h\"",
+        "rooms.window_bytes=262144",
+        "log.level=\"info\"",
+    ])
+    .await;
+    let mut stalled = Socket::connect_narrow(server.address, "stalled").await;
+    stalled.hello(None).await;
+    let joined = stalled.join("arena").await;
+    let mut talker = Socket::open(server.address, "talker").await;
+    talker.join("arena").await;
+    let mut reader = Socket::open(server.address, "reader").await;
+    reader.join("arena").await;
+
+    // Each batch is said once the one before it has arrived, so the members that do read
+    // need no luck to keep up; if they had to wait for the one that does not, this would
+    // never end.
+    let mut warm = None;
+    let mut last = 0;
+    for batch in 0..BATCHES {
+        for client_seq in batch * BATCH + 1..=(batch + 1) * BATCH {
+            talker.say("arena", client_seq, vec![b'x'; BODY]).await;
+        }
+        for client_seq in batch * BATCH + 1..=(batch + 1) * BATCH {
+            for member in [&mut talker, &mut reader] {
+                let entry = member.said().await;
+                assert_eq!((entry.client_seq, entry.body.len()), (client_seq, BODY));
+                last = entry.seq;
+            }
+        }
+        if batch == WARM {
+            warm = metric(server.admin, "skirmish_resident_memory_bytes").await;
+        }
+    }
+    assert_eq!(metric(server.admin, "skirmish_snapshots_total").await, Some(0), "nobody else fell behind");
+    let full = metric(server.admin, "skirmish_resident_memory_bytes").await;
+    // Not every system says.
+    if let (Some(warm), Some(full)) = (warm, full) {
+        assert!(full <= warm + GROWTH, "the server's memory grew from {warm} to {full} bytes");
+    }
+
+    // Now it reads: entry after entry, and where some are missing, a snapshot says which.
+    let mut cursor = joined.seq;
+    let mut missing = 0;
+    while cursor < last {
+        match stalled.next().await {
+            ToClient::Entry(entry) => {
+                assert_eq!(entry.seq, cursor + 1, "a gap that was not announced");
+                cursor = entry.seq;
+            }
+            ToClient::Snapshot(snapshot) if snapshot.missing_from != 0 => {
+                assert_eq!(snapshot.missing_from, cursor + 1, "a gap that was not announced");
+                missing += snapshot.seq - cursor;
+                cursor = snapshot.seq;
+                assert_eq!(snapshot.members.len(), 3);
+            }
+            ToClient::Snapshot(snapshot) => cursor = snapshot.seq,
+            _ => {}
+        }
+    }
+    assert!(missing > BATCHES * BATCH / 4, "only {missing} entries are missing: the reader never stalled");
+    // It is a member like any other again.
+    talker.say("arena", BATCHES * BATCH + 1, "welcome back").await;
+    assert_eq!(stalled.said().await.body, "welcome back");
+}

@@ -1,0 +1,107 @@
+//! What a player may have seen, whatever was cut: the guarantees G3 and G5 from one
+//! player's side, and that outcomes are final.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skirmish_io::client::{Event, MessageId, Outcome};
+
+/// What is wrong with a player's history; empty if nothing.
+#[must_use]
+pub fn complaints(seen: &[Event]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut cursors = BTreeMap::new();
+    let mut settled = BTreeSet::new();
+    for event in seen {
+        match event {
+            // A new membership begins where its snapshot says, or its first entry.
+            Event::Joined { room, resumed: false, .. } => {
+                cursors.remove(room);
+            }
+            Event::Snapshot { room, cursor, missing, .. } => {
+                if let (Some((epoch, seq)), Some((first, last))) = (cursors.get(room), missing)
+                    && (*epoch, *seq + 1, cursor.seq) != (cursor.epoch, *first, *last)
+                {
+                    wrong.push(format!("{room}: after {epoch}.{seq} a snapshot without {first} to {last}"));
+                }
+                cursors.insert(room.clone(), (cursor.epoch, cursor.seq));
+            }
+            Event::Entry { room, cursor, .. } => {
+                let at = (cursor.epoch, cursor.seq);
+                match cursors.insert(room.clone(), at) {
+                    Some((epoch, seq)) if (epoch, seq + 1) != at => {
+                        wrong.push(format!("{room}: after {epoch}.{seq} came {}.{}", at.0, at.1));
+                    }
+                    Some(_) | None => {}
+                }
+            }
+            Event::Outcome { message, .. } if !settled.insert(*message) => {
+                wrong.push(format!("{message:?} has two outcomes"));
+            }
+            _ => {}
+        }
+    }
+    wrong
+}
+
+/// Checks that these messages, said in this order by the player, have one outcome each
+/// and all the same.
+///
+/// # Panics
+/// If they have not.
+pub fn assert_outcomes(seen: &[Event], messages: &[MessageId], expected: Outcome) {
+    for message in messages {
+        let outcomes: Vec<_> = crate::player::outcomes(seen, *message).collect();
+        assert_eq!(outcomes, [expected], "{message:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skirmish_core::id::Cursor;
+    use skirmish_proto::v1;
+
+    use super::*;
+
+    fn snapshot(seq: u64, missing: Option<(u64, u64)>) -> Event {
+        let (room, cursor) = ("a".to_owned(), Cursor { epoch: 1, seq });
+        Event::Snapshot { room, cursor, missing, members: Vec::new() }
+    }
+
+    fn entry(seq: u64) -> Event {
+        Event::Entry {
+            room: "a".to_owned(),
+            cursor: Cursor { epoch: 1, seq },
+            kind: v1::EntryKind::Say,
+            member: 1,
+            message: None,
+            client_seq: 1,
+            at_ms: 0,
+            body: bytes::Bytes::new(),
+            type_url: String::new(),
+            player: String::new(),
+        }
+    }
+
+    fn outcome() -> Event {
+        Event::Outcome { room: "a".to_owned(), message: MessageId(1), outcome: Outcome::Acknowledged }
+    }
+
+    #[test]
+    fn a_good_history_passes() {
+        let seen = [snapshot(3, None), entry(4), entry(5), snapshot(9, Some((6, 9))), entry(10), outcome()];
+        assert_eq!(complaints(&seen), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_kind_of_bad_history_is_told() {
+        let bad: [&[Event]; 4] = [
+            &[snapshot(3, None), entry(5)],
+            &[snapshot(3, None), entry(4), entry(4)],
+            &[snapshot(3, None), snapshot(9, Some((5, 9)))],
+            &[outcome(), outcome()],
+        ];
+        for seen in bad {
+            assert_eq!(complaints(seen).len(), 1, "{seen:?}");
+        }
+    }
+}

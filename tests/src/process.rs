@@ -1,0 +1,172 @@
+//! The program itself, in a process of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::{SECRET, eventually, within};
+
+/// The program, built when it is first asked for.
+///
+/// Cargo names a binary to tests (`CARGO_BIN_EXE_...`) of its own package only, and these
+/// tests are in another; and where it builds several packages at once, it may give this
+/// one features that the program is not shipped with. So it is built as users build it,
+/// with the profile and into the directory of this test.
+///
+/// # Panics
+/// If it cannot be built.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(build)
+}
+
+fn build() -> PathBuf {
+    // `TARGET/PROFILE/deps/TEST`
+    let test = std::env::current_exe().expect("a test knows its file");
+    let directory = test.ancestors().nth(2).expect("a test is in the directory `deps` of its profile");
+    let profile = match directory.file_name().and_then(|name| name.to_str()).expect("it has a name") {
+        "debug" => "dev",
+        other => other,
+    };
+    let target = directory.parent().expect("profiles are below the target directory");
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["build", "--package", "skirmish-io", "--bin", "skirmish", "--message-format", "json"])
+        .args(["--profile", profile, "--target-dir"])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let messages = String::from_utf8(output.stdout).expect("cargo writes text");
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut executables = messages.filter(|m| m["target"]["name"] == "skirmish");
+    executables.find_map(|m| Some(m["executable"].as_str()?.into())).expect("cargo names what it has built")
+}
+
+/// Runs the program to its end.
+///
+/// # Panics
+/// If it does not end.
+pub async fn run(arguments: &[&str]) -> Output {
+    let mut command = command();
+    command.args(arguments).stdin(Stdio::null());
+    within("the end of the program", command.output()).await.expect("the program runs")
+}
+
+/// The program without the environment of whoever runs the test.
+fn command() -> Command {
+    let mut command = Command::new(program());
+    command.env_clear().current_dir(std::env::temp_dir()).kill_on_drop(true);
+    command
+}
+
+/// A running `skirmish serve`; killed when it is dropped.
+#[derive(Debug)]
+pub struct Process {
+    /// Where players connect.
+    pub address: SocketAddr,
+    /// Where operators ask.
+    pub admin: SocketAddr,
+    child: Child,
+    log: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Process {
+    /// Starts a server on free ports, with more keys set (`--set`).
+    pub async fn start(settings: &[&str]) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), settings).await
+    }
+
+    /// Starts a server at an address.
+    ///
+    /// # Panics
+    /// If it does not start to listen.
+    pub async fn start_at(address: SocketAddr, settings: &[&str]) -> Self {
+        let mut command = command();
+        command.args(["serve", "--admin", "127.0.0.1:0", "--log", "debug", "--log-format", "json"]);
+        command.args(["--listen", &address.to_string(), "--set", &key()]);
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
+        let log: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let written = Arc::clone(&log);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                written.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        let mut process = Self { address, admin: address, child, log };
+        let line = process.logged("the server to listen", |line| line["message"] == "listening").await;
+        let url = line["url"].as_str().expect("it says where");
+        let bound = url.split('/').nth(2).expect("an authority");
+        process.address = bound.parse().expect("an address");
+        process.admin = line["admin"].as_str().expect("it says where").parse().expect("an address");
+        process
+    }
+
+    /// For the client library.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("ws://{}/", self.address)
+    }
+
+    /// The lines of the log so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<Value> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for a line of the log.
+    ///
+    /// # Panics
+    /// If the process ends before.
+    pub async fn logged(&mut self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let mut found = None;
+        eventually(what, async || {
+            // Asked first, so that the last lines of a process that has ended are seen.
+            let ended = self.child.try_wait().expect("a child can be asked");
+            found = self.log().into_iter().find(|line| is(line));
+            assert!(found.is_some() || ended.is_none(), "{ended:?}: {:#?}", self.log());
+            found.is_some()
+        })
+        .await;
+        found.expect("it was waited for")
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// If the process has ended.
+    pub fn signal(&self, signal: Signal) {
+        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        kill_process(id.expect("it runs"), signal).expect("a child takes signals");
+    }
+
+    /// Waits for the end of the process. Its exit code; `None` if a signal killed it.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub async fn exit(&mut self) -> Option<i32> {
+        within("the end of the server", self.child.wait()).await.expect("a child can be waited for").code()
+    }
+
+    /// Kills the process as nothing can resist.
+    pub async fn kill(mut self) -> SocketAddr {
+        self.signal(Signal::KILL);
+        assert_eq!(self.exit().await, None);
+        self.address
+    }
+}
+
+/// The key of the servers, as a setting.
+#[must_use]
+pub fn key() -> String {
+    format!("auth.keys=[{{ id = \"test\", secret = \"{SECRET}\" }}]")
+}

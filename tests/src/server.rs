@@ -1,0 +1,80 @@
+//! A server in this process.
+
+use std::net::SocketAddr;
+
+use skirmish_io::config::Config;
+use skirmish_io::server::{Builder, Handle, Server};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::{eventually, keys, within};
+
+/// A server that runs on the test's own runtime.
+#[derive(Debug)]
+pub struct Running {
+    /// Where players connect.
+    pub address: SocketAddr,
+    /// Where operators ask.
+    pub admin: SocketAddr,
+    /// The server from within.
+    pub handle: Handle,
+    stop: oneshot::Sender<()>,
+    done: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts a server with the default configuration, changed.
+    pub async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        Self::build(change, |builder| builder).await
+    }
+
+    /// Starts a server with the default configuration, changed, and handlers.
+    ///
+    /// # Panics
+    /// If it cannot start.
+    pub async fn build(change: impl FnOnce(&mut Config), with: impl FnOnce(Builder) -> Builder) -> Self {
+        let mut config = Config::default();
+        config.listen.address.set_port(0);
+        config.admin.address.set_port(0);
+        change(&mut config);
+        let builder = with(Server::builder(config).keys(keys()));
+        let server = builder.bind().await.expect("a free port is free");
+        let (stop, stopped) = oneshot::channel::<()>();
+        Self {
+            address: server.local_addr(),
+            admin: server.admin_addr().expect("it is enabled by default"),
+            handle: server.handle(),
+            stop,
+            done: tokio::spawn(server.run(async { drop(stopped.await) })),
+        }
+    }
+
+    /// For the client library.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("ws://{}/", self.address)
+    }
+
+    /// Checks that every table of the node is what it should be.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn audit(&self) {
+        self.handle.inspect(|node| node.audit()).expect("the node's tables agree");
+    }
+
+    /// Waits until there are this many connections.
+    pub async fn connections(&self, number: usize) {
+        let what = format!("{number} connections");
+        eventually(&what, async || self.handle.stats().connections == number).await;
+    }
+
+    /// Drains the server and waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub async fn stop(self) {
+        drop(self.stop);
+        within("the end of the server", self.done).await.expect("the server does not panic");
+    }
+}

@@ -1,0 +1,232 @@
+//! A player's WebSocket without our client on it: frames are made and read by hand.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use prost::Message;
+use skirmish_core::wire::{Frame, ToClient, encode, encode_bytes};
+use skirmish_proto::v1;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_tungstenite::tungstenite::Message as WsMessage;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderName;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::{token, within};
+
+/// Largest frame that is taken.
+const MAX_FRAME: usize = 1 << 20;
+
+/// An upgraded connection. Pings of the server are answered while it is read.
+#[derive(Debug)]
+pub struct Socket(WebSocketStream<TcpStream>);
+
+impl Socket {
+    /// Connects as a player.
+    pub async fn connect(address: SocketAddr, player: &str) -> Self {
+        Self::connect_with(address, player, &[]).await
+    }
+
+    /// Connects as a player, with more headers.
+    ///
+    /// # Panics
+    /// If there is no connection.
+    pub async fn connect_with(address: SocketAddr, player: &str, headers: &[(&str, &str)]) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server listens");
+        Self::upgrade(stream, player, headers).await
+    }
+
+    /// Connects as a player whose system takes little that is not read.
+    ///
+    /// # Panics
+    /// If there is no connection.
+    pub async fn connect_narrow(address: SocketAddr, player: &str) -> Self {
+        let socket = TcpSocket::new_v4().expect("there are sockets");
+        socket.set_recv_buffer_size(4 * 1024).expect("the size of a buffer can be set");
+        let stream = socket.connect(address).await.expect("the server listens");
+        Self::upgrade(stream, player, &[]).await
+    }
+
+    async fn upgrade(stream: TcpStream, player: &str, headers: &[(&str, &str)]) -> Self {
+        let mut request = "ws://localhost/".into_client_request().expect("an address");
+        let token = token(player);
+        for (name, value) in [("x-game-token", token.as_str())].iter().chain(headers) {
+            let name: HeaderName = name.parse().expect("a header's name");
+            request.headers_mut().insert(name, value.parse().expect("a header's value"));
+        }
+        let upgraded = within("the upgrade", client_async(request, stream)).await;
+        Self(upgraded.expect("the server upgrades the connection").0)
+    }
+
+    /// Connects, says `Hello` and is welcomed.
+    pub async fn open(address: SocketAddr, player: &str) -> Self {
+        let mut socket = Self::connect(address, player).await;
+        socket.hello(None).await;
+        socket
+    }
+
+    /// Says `Hello` and waits for the welcome.
+    pub async fn hello(&mut self, resume: Option<v1::Resume>) -> v1::Welcome {
+        self.send(v1::Kind::Hello, &v1::Hello { resume, ..v1::Hello::default() }).await;
+        match self.next().await {
+            ToClient::Welcome(welcome) => welcome,
+            other => panic!("not a welcome: {other:?}"),
+        }
+    }
+
+    /// Joins a room and waits until the server has said so.
+    pub async fn join(&mut self, room: &str) -> v1::Joined {
+        self.send(v1::Kind::Join, &v1::Join { room: room.to_owned(), history: 0 }).await;
+        self.until(|message| match message {
+            ToClient::Joined(joined) if joined.room == room => Some(joined),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Says a reliable message.
+    pub async fn say(&mut self, room: &str, client_seq: u64, body: impl Into<Bytes>) {
+        self.send(v1::Kind::Say, &say(room, client_seq, body)).await;
+    }
+
+    /// Sends a frame.
+    pub async fn send(&mut self, kind: v1::Kind, message: &impl Message) {
+        self.send_with(kind, &v1::Metadata::default(), message).await;
+    }
+
+    /// Sends a frame with metadata.
+    pub async fn send_with(&mut self, kind: v1::Kind, metadata: &v1::Metadata, message: &impl Message) {
+        self.try_send(encode(kind, metadata, message)).await.expect("the connection is open");
+    }
+
+    /// Sends an application message.
+    pub async fn send_application(&mut self, type_url: &str, payload: &[u8]) {
+        let metadata = v1::Metadata { type_url: type_url.to_owned(), ..v1::Metadata::default() };
+        let frame = encode_bytes(v1::Kind::Application, &metadata, payload);
+        self.try_send(frame).await.expect("the connection is open");
+    }
+
+    /// Sends a binary message.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn try_send(&mut self, message: Bytes) -> Result<(), String> {
+        let sent = within("a message to be sent", self.0.send(WsMessage::Binary(message))).await;
+        sent.map_err(|error| error.to_string())
+    }
+
+    /// Sends a text message.
+    ///
+    /// # Panics
+    /// If the connection is gone.
+    pub async fn send_text(&mut self, text: &str) {
+        self.0.send(WsMessage::text(text)).await.expect("the connection is open");
+    }
+
+    /// Sends bytes below the WebSocket.
+    ///
+    /// # Panics
+    /// If the connection is gone.
+    pub async fn send_raw(&mut self, bytes: &[u8]) {
+        let written = within("bytes to be sent", self.0.get_mut().write_all(bytes)).await;
+        written.expect("the connection is open");
+    }
+
+    /// The next message but pings.
+    pub async fn next(&mut self) -> ToClient {
+        self.next_with_metadata().await.1
+    }
+
+    /// The next message but pings, with its metadata.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub async fn next_with_metadata(&mut self) -> (v1::Metadata, ToClient) {
+        loop {
+            let message = within("a message", self.0.next()).await;
+            let frame = match message.expect("the connection is open").expect("the connection is well") {
+                WsMessage::Binary(bytes) => Frame::decode(bytes, MAX_FRAME).expect("the server sends frames"),
+                WsMessage::Pong(_) => continue,
+                other => panic!("not a frame: {other:?}"),
+            };
+            match ToClient::decode(&frame).expect("the server sends messages") {
+                ToClient::Ping(ping) => {
+                    self.send(v1::Kind::Pong, &v1::Pong { nonce: ping.nonce }).await;
+                }
+                message => return (frame.metadata().expect("it was decoded"), message),
+            }
+        }
+    }
+
+    /// Reads until `pick` takes a message.
+    pub async fn until<T>(&mut self, mut pick: impl FnMut(ToClient) -> Option<T>) -> T {
+        loop {
+            if let Some(picked) = pick(self.next().await) {
+                return picked;
+            }
+        }
+    }
+
+    /// The next entry that is somebody's message.
+    pub async fn said(&mut self) -> v1::Entry {
+        self.until(|message| match message {
+            ToClient::Entry(entry) if entry.kind() == v1::EntryKind::Say => Some(entry),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Reads to the end of the connection. The goodbye is its last frame, and then there
+    /// is a close frame of this code.
+    ///
+    /// # Panics
+    /// If the server closes it in another way.
+    pub async fn closed(&mut self, reason: v1::Reason, code: u16) -> v1::Goodbye {
+        let goodbye = self
+            .until(|message| match message {
+                ToClient::Goodbye(goodbye) => Some(goodbye),
+                _ => None,
+            })
+            .await;
+        assert_eq!(goodbye.reason(), reason, "{}", goodbye.message);
+        match within("the close frame", self.0.next()).await {
+            Some(Ok(WsMessage::Close(Some(frame)))) => assert_eq!(u16::from(frame.code), code),
+            other => panic!("not a close frame: {other:?}"),
+        }
+        self.ended().await;
+        goodbye
+    }
+
+    /// Reads to the end of the connection, whatever comes before.
+    pub async fn ended(&mut self) {
+        within("the end of the connection", async { while let Some(Ok(_)) = self.0.next().await {} }).await;
+    }
+}
+
+/// A reliable message.
+pub fn say(room: &str, client_seq: u64, body: impl Into<Bytes>) -> v1::Say {
+    v1::Say { room: room.to_owned(), client_seq, body: body.into(), type_url: String::new() }
+}
+
+/// The bytes of one WebSocket frame of at most 65,535 bytes, masked as clients must if
+/// `masked`.
+///
+/// # Panics
+/// If the payload is longer.
+#[must_use]
+pub fn web_socket_frame(last: bool, opcode: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+    let mut frame = vec![u8::from(last) << 7 | opcode];
+    let length = u16::try_from(payload.len()).expect("a short payload");
+    frame.push(u8::from(masked) << 7 | 126);
+    frame.extend(length.to_be_bytes());
+    if masked {
+        frame.extend(MASK);
+        frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    } else {
+        frame.extend(payload);
+    }
+    frame
+}
