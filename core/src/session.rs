@@ -52,6 +52,9 @@ pub(crate) struct Membership {
     pub(crate) latest: u64,
     /// Changes of the room's state up to this one were.
     pub(crate) change: u64,
+    /// The removals that the room's state had forgotten when the member last had reason to
+    /// walk the tree.
+    pub(crate) forgotten: u64,
     /// The `Joined` to send.
     pub(crate) joined: Option<Joined>,
     /// The `Snapshot` to send though no entry is missing: the member is new.
@@ -82,16 +85,18 @@ pub(crate) struct Throttle {
 }
 
 impl Membership {
-    pub(crate) const fn new(room: Key, number: u32, seq: u64, change: u64, joined: Joined) -> Self {
+    /// A new membership, which reads the log after `seq`, and the state from its beginning.
+    pub(crate) const fn new(room: Key, number: u32, seq: u64, forgotten: u64) -> Self {
         Self {
             room,
             number,
             start: seq,
             seq,
             latest: 0,
-            change,
-            joined: Some(joined),
-            welcome_snapshot: !joined.resumed,
+            change: 0,
+            forgotten,
+            joined: Some(Joined { resumed: false }),
+            welcome_snapshot: true,
             acknowledge: false,
             throttle: None,
             throttled: None,

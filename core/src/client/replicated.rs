@@ -228,6 +228,10 @@ impl Replicated {
     /// Takes a step of the walk.
     pub(super) fn reconcile(&mut self, player: &str, step: &v1::Reconcile) -> Result<bool, StateError> {
         let Some((identity, replica)) = &mut self.replica else { return Ok(false) };
+        if step.level == 0 && step.nodes.is_empty() {
+            self.walk = true;
+            return Ok(false);
+        }
         let answer = replica.reconcile(step)?;
         let believed = self.heard.len() <= identity.limits.entries;
         let changed = believed && replica.forget_unheard(&step.leaves, &self.heard, player);

@@ -38,8 +38,7 @@ pub struct ReplicaLimits {
 
 /// One replica of a room's state.
 ///
-/// Counters' shares stay for as long as the room does, also when their owner has left
-/// for good: what was counted stays counted. They are bounded by the caps.
+/// Counters' shares stay for as long as the room does: what was counted stays counted.
 #[derive(Clone, Debug)]
 pub struct Replica {
     limits: ReplicaLimits,
@@ -55,6 +54,8 @@ pub struct Replica {
     /// Keys by the number of their last change.
     changes: BTreeMap<u64, Key>,
     change: u64,
+    /// The number of the last change that a dropped tombstone was.
+    forgotten: u64,
     graveyard: Graveyard,
     /// The last time that we were told.
     pub(super) now: Now,
@@ -99,6 +100,7 @@ impl Replica {
             merkle: Merkle::default(),
             changes: BTreeMap::new(),
             change: 0,
+            forgotten: 0,
             now: Now::default(),
         }
     }
@@ -394,13 +396,19 @@ impl Replica {
         self.change
     }
 
+    /// The number of the newest change that was a removal and is forgotten. A reader that had
+    /// not got that far does not hear of it, and has to walk the tree.
+    #[must_use]
+    pub const fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
     /// The entries that changed after change number `after`, oldest change first, each
     /// once, in its newest form: as many as `max_bytes` hold when encoded, but at least
     /// one. With them, the change number that the reader has reached and passes as
     /// `after` next time. None: there is nothing newer.
     ///
-    /// A reader that is behind for longer than the tombstone horizon may miss a removal,
-    /// and has to walk the tree.
+    /// A reader may be too far behind for removals: see [`Self::forgotten`].
     #[must_use]
     pub fn changes_since(&self, after: u64, max_bytes: usize) -> (Vec<v1::StateEntry>, u64) {
         let mut entries = Vec::new();
@@ -459,6 +467,7 @@ impl Replica {
             self.presence.as_map_mut().forget(key.as_bytes());
             self.properties.forget(key.as_bytes());
             if let Some(meta) = self.index.remove(key.as_bytes()) {
+                self.forgotten = self.forgotten.max(meta.change);
                 self.changes.remove(&meta.change);
                 self.buckets.remove(&(bucket(meta.key_hash), key));
             }

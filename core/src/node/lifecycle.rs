@@ -242,10 +242,11 @@ impl Node {
             return self.left(now, key, join.room.clone(), v1::LeftReason::RoomFull);
         }
         let number = hosted.room.join(now.wall, player, session, zstd);
+        let forgotten = hosted.room.state.forgotten();
         let before = hosted.room.log().head() - 1;
         let seq = before.saturating_sub(join.history.into()).max(hosted.room.log().first() - 1);
         if let Some(session) = sessions.get_mut(session) {
-            session.memberships.push(Membership::new(room, number, seq, 0, Joined { resumed: false }));
+            session.memberships.push(Membership::new(room, number, seq, forgotten));
         }
         stats.members += 1;
         self.set_present_in(now, room, session, true);
@@ -296,6 +297,7 @@ impl Node {
             membership.seq = (cursor.seq + late).min(hosted.room.released());
             membership.latest = 0;
             membership.change = hosted.room.state.change();
+            membership.forgotten = hosted.room.state.forgotten();
             membership.joined = Some(Joined { resumed: true });
             // If nothing was delivered yet, the snapshot of the join may be lost too.
             membership.welcome_snapshot = cursor.seq <= membership.start;

@@ -115,6 +115,7 @@ impl Membership {
         planted: crate::plant::Planted,
     ) -> Option<Next> {
         let metadata = v1::Metadata::default();
+        let epoch = room.epoch();
         if let Some(joined) = self.joined.take() {
             let early = u64::from(planted.is(Plant::AcknowledgedUnlogged) && joined.resumed);
             let message = v1::Joined {
@@ -172,6 +173,13 @@ impl Membership {
         if let Some((version, frame)) = room.latest.next(self.latest, self.number) {
             self.latest = version;
             return Some(Next::Other(frame.clone()));
+        }
+        let forgotten = room.state.forgotten();
+        if self.forgotten < forgotten && self.change < forgotten {
+            self.forgotten = forgotten;
+            let room = String::from(room.name().clone());
+            let walk = v1::Reconcile { room, epoch, ..v1::Reconcile::default() };
+            return Some(Next::Other(wire::encode(v1::Kind::Reconcile, &metadata, &walk)));
         }
         if self.change < room.state.change() {
             let (entries, change) = room.state.changes_since(self.change, STATE_FRAME_BYTES);

@@ -1,5 +1,6 @@
 //! A node driven by hand-made frames, one behaviour a test.
 
+mod limits;
 mod random;
 
 use alloc::string::{String, ToString as _};
@@ -184,22 +185,6 @@ fn a_gap_in_the_numbers_of_a_sender_is_named() {
     world.send(a.conn, v1::Kind::Say, &say(3, "early"));
     let messages = world.received(a.conn);
     assert!(matches!(&messages[..], [ToClient::Throttle(t)] if t.expected == 1), "{messages:?}");
-}
-
-#[test]
-fn whoever_is_too_fast_is_told_once_and_then_taken_again() {
-    let mut world =
-        World::new(|config| config.rates.reliable = crate::config::Rate { per_second: 10, burst: 2 });
-    let mut a = world.player("a");
-    for _ in 0..6 {
-        world.say(&mut a, "fast");
-    }
-    let messages = world.received(a.conn);
-    let throttles = messages.iter().filter(|m| matches!(m, ToClient::Throttle(_))).count();
-    assert_eq!((said(&messages).len(), throttles), (2, 1), "{messages:?}");
-    world.advance(Duration::from_millis(100));
-    world.send(a.conn, v1::Kind::Say, &say(3, "again"));
-    assert_eq!(said(&world.received(a.conn)).len(), 1);
 }
 
 #[test]
