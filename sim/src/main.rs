@@ -26,18 +26,18 @@ use terminal::{Progress, Stopwatch, bold, green, red};
 /// reported with the guarantee that it breaks, the command that replays it, and a page
 /// with its picture.
 #[derive(Parser)]
-#[command(name = "skirmish-sim", version, after_help = EXAMPLES)]
+#[command(name = "cargo sim", bin_name = "cargo sim", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
 const EXAMPLES: &str = "Examples:
-  skirmish-sim hunt --seeds 10000                     look for a seed that fails
-  skirmish-sim hunt --minutes 10 --from $(git rev-parse HEAD)
-  skirmish-sim replay 4711 --trace                    see what happens in a seed, line by line
-  skirmish-sim replay --schedule failure.scenario --html failure.html
-  skirmish-sim plants                                 see that every planted bug is caught";
+  cargo sim hunt --seeds 10000                     look for a seed that fails
+  cargo sim hunt --minutes 10 --from $(git rev-parse HEAD)
+  cargo sim replay 4711 --trace                    see what happens in a seed, line by line
+  cargo sim replay --schedule failure.scenario --html failure.html
+  cargo sim plants                                 see that every planted bug is caught";
 
 #[derive(Subcommand)]
 enum Command {
@@ -231,8 +231,8 @@ fn tell(seed: u64, plant: Option<Plant>, out: &Path) -> Result<(), String> {
     write(&html, &report.page())?;
     let plant = plant.map_or_else(String::new, |plant| format!(" --plant {}", plant_name(plant)));
     println!("{}  {}", bold("picture:"), html.display());
-    println!("{}   skirmish-sim replay {seed}{plant} --trace", bold("replay:"));
-    println!("{} skirmish-sim replay --schedule {}{plant} --trace", bold("shortest:"), schedule.display());
+    println!("{}   cargo sim replay {seed}{plant} --trace", bold("replay:"));
+    println!("{} cargo sim replay --schedule {}{plant} --trace", bold("shortest:"), schedule.display());
     Ok(())
 }
 
