@@ -44,8 +44,11 @@ pub fn page(scenario: &Scenario, outcome: &Outcome) -> String {
             seconds(trouble.to)
         );
     }
-    for passage in outcome.history.passages.iter().filter(|passage| passage.arrived >= scale.first) {
-        arrow(&mut svg, &scale, passage);
+    let mut passages: Vec<&Passage> =
+        outcome.history.passages.iter().filter(|passage| passage.arrived >= scale.first).collect();
+    passages.sort_by_key(|passage| way(passage));
+    for together in passages.chunk_by(|a, b| way(a) == way(b)) {
+        arrow(&mut svg, &scale, together);
     }
     for record in outcome.history.records.iter().filter(|record| record.at >= scale.first) {
         mark(&mut svg, &scale, record);
@@ -74,7 +77,7 @@ pub fn page(scenario: &Scenario, outcome: &Outcome) -> String {
 const STYLE: &str = "body{font:14px system-ui,sans-serif;margin:24px;color:#222;background:#fff}\
 .verdict{font-size:18px;color:#b00020}.lane{stroke:#999}.name{font-weight:bold;text-anchor:middle}\
 .time{text-anchor:end;fill:#777;font-size:11px}.trouble{fill:#d32f2f;fill-opacity:.22}\
-.up{stroke:#1565c0}.down{stroke:#2e7d32}.message{font-size:10px;fill:#555;text-anchor:middle}\
+.up{stroke:#1565c0}.down{stroke:#2e7d32}.message{font-size:10px;fill:#555}.left{text-anchor:end}\
 .event{fill:#444}.step{fill:#e65100;font-size:11px}\
 line.violation{stroke:#b00020;stroke-width:2}text.violation{fill:#b00020;font-weight:bold}\
 pre{background:#f6f6f6;padding:12px}";
@@ -126,21 +129,30 @@ impl Scale {
     }
 }
 
-fn arrow(svg: &mut String, scale: &Scale, passage: &Passage) {
+/// What passages have in common that look the same on the page.
+const fn way(passage: &Passage) -> (usize, bool, u64, u64) {
+    (passage.client, passage.up, passage.sent, passage.arrived)
+}
+
+/// One arrow for passages of the same way. What a client sends is written to the right of
+/// its lane, what it gets to the left.
+fn arrow(svg: &mut String, scale: &Scale, together: &[&Passage]) {
+    let Some(passage) = together.first() else { return };
     let (client, node) = (x_of(passage.client + 1), x_of(0));
     let (from, to, class) = if passage.up { (client, node, "up") } else { (node, client, "down") };
     let (sent, arrived) = (scale.y(passage.sent), scale.y(passage.arrived));
-    let label = escape(&passage.label);
-    let short = label.split(" (").next().unwrap_or_default();
+    let labels: Vec<&str> = together.iter().map(|passage| passage.label.as_str()).collect();
+    let short: Vec<&str> = labels.iter().map(|label| label.split(" (").next().unwrap_or_default()).collect();
+    let (label, short) = (escape(&labels.join(", ")), escape(&short.join(", ")));
+    let (side, x, y) = if passage.up { ("right", client + 10, sent) } else { ("left", client - 10, arrived) };
     let _ = write!(
         svg,
         "<line class={class} x1={from} y1={sent} x2={to} y2={arrived}><title>{label}, sent {}, arrived {}\
          </title></line><circle class={class} cx={to} cy={arrived} r=2 />\
-         <text class=message x={} y={}>{short}</text>",
+         <text class='message {side}' x={x} y={}>{short}</text>",
         seconds(passage.sent),
         seconds(passage.arrived),
-        client - LANE_WIDTH / 3,
-        if passage.up { sent } else { arrived },
+        y + 3,
     );
 }
 
