@@ -13,15 +13,19 @@ pub fn complaints(seen: &[Event]) -> Vec<String> {
     let mut settled = BTreeSet::new();
     for event in seen {
         match event {
-            // A new membership begins where its snapshot says, or its first entry.
+            // A new membership begins where its snapshot says.
             Event::Joined { room, resumed: false, .. } => {
                 cursors.remove(room);
             }
             Event::Snapshot { room, cursor, missing, .. } => {
-                if let (Some((epoch, seq)), Some((first, last))) = (cursors.get(room), missing)
-                    && (*epoch, *seq + 1, cursor.seq) != (cursor.epoch, *first, *last)
-                {
-                    wrong.push(format!("{room}: after {epoch}.{seq} a snapshot without {first} to {last}"));
+                if let Some((epoch, seq)) = cursors.get(room) {
+                    // The first and the last entry that must be said to be missing.
+                    let owed = (cursor.seq != *seq).then_some((*seq + 1, cursor.seq));
+                    if *epoch != cursor.epoch || *missing != owed {
+                        wrong.push(format!(
+                            "{room}: after {epoch}.{seq} a snapshot of {cursor:?} without {missing:?}"
+                        ));
+                    }
                 }
                 cursors.insert(room.clone(), (cursor.epoch, cursor.seq));
             }
@@ -31,7 +35,8 @@ pub fn complaints(seen: &[Event]) -> Vec<String> {
                     Some((epoch, seq)) if (epoch, seq + 1) != at => {
                         wrong.push(format!("{room}: after {epoch}.{seq} came {}.{}", at.0, at.1));
                     }
-                    Some(_) | None => {}
+                    Some(_) => {}
+                    None => wrong.push(format!("{room}: {}.{} came before a snapshot", at.0, at.1)),
                 }
             }
             Event::Outcome { message, .. } if !settled.insert(*message) => {
@@ -94,10 +99,12 @@ mod tests {
 
     #[test]
     fn every_kind_of_bad_history_is_told() {
-        let bad: [&[Event]; 4] = [
+        let bad: [&[Event]; 6] = [
             &[snapshot(3, None), entry(5)],
             &[snapshot(3, None), entry(4), entry(4)],
             &[snapshot(3, None), snapshot(9, Some((5, 9)))],
+            &[snapshot(3, None), snapshot(9, None)],
+            &[entry(1)],
             &[outcome(), outcome()],
         ];
         for seen in bad {
