@@ -44,6 +44,7 @@ pub mod id;
 pub mod node;
 pub mod plant;
 pub mod rate;
+pub mod registry;
 pub mod rng;
 pub mod room;
 mod session;
