@@ -108,6 +108,22 @@ impl fmt::Display for ConnId {
     }
 }
 
+/// A node of a cluster: a number that no other start of any node has ever had.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
 /// A session's identifier: 16 unguessable bytes. Whoever has it (and the player's
 /// token) can resume the session, so it is never logged and compares in constant time.
 #[derive(Clone, Copy)]
