@@ -76,7 +76,7 @@ fn replica_merge(c: &mut Criterion) {
         tombstone_horizon: Duration::from_secs(600),
         planted: Planted::default(),
     };
-    let mut replica = Replica::new(1, limits);
+    let mut replica = Replica::new(1, limits, [7; 32]);
     let entry = |n: u64| v1::StateEntry {
         domain: v1::Domain::Property.into(),
         owner: format!("player-{}", scattered(n) / 10),

@@ -10,7 +10,7 @@ pub(crate) struct Key {
 }
 
 /// A table whose places are reused in a fixed order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Slab<T> {
     slots: Vec<(u32, Option<T>)>,
     free: Vec<u32>,

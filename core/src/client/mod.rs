@@ -62,6 +62,8 @@ use crate::wire::Zstd;
 pub struct Client {
     config: ClientConfig,
     rng: Rng,
+    /// Keeps names in rooms' states from being chosen to collide.
+    names_seed: Seed,
     planted: Planted,
     /// The latest time heard of.
     now: Instant,
@@ -92,10 +94,12 @@ impl Client {
     /// A client that is [`State::Idle`]. The seed is what jitter and keys are drawn from.
     #[must_use]
     pub fn new(config: ClientConfig, seed: Seed) -> Self {
+        let mut rng = Rng::new(seed);
         Self {
             backoff: Backoff::new(config.backoff_min, config.backoff_max),
             config,
-            rng: Rng::new(seed),
+            names_seed: rng.split(),
+            rng,
             planted: Planted::default(),
             now: Instant::ZERO,
             state: State::Idle,

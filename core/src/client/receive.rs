@@ -195,7 +195,7 @@ impl Client {
     pub(super) fn identity(&self) -> Option<Identity> {
         let session = self.session.as_ref()?;
         let (names, entries) = (self.limits.state_entries, self.config.state_entries);
-        Some(Identity::new(session.replica, names, entries, session.horizon, self.planted))
+        Some(Identity::new(session.replica, names, entries, session.horizon, self.names_seed, self.planted))
     }
 
     /// Connected, once the server has answered for every room of the resume.

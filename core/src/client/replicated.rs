@@ -13,6 +13,7 @@ use super::event::CommandError;
 use crate::crdt::{Key, MAX_VALUE, Replica, ReplicaLimits, StateError};
 use crate::id::MAX_NAME;
 use crate::plant::Planted;
+use crate::rng::Seed;
 use crate::time::{Duration, Now};
 
 /// Answers of the walk that wait to be sent. The walk is a dialogue, so there is one, or
@@ -28,6 +29,8 @@ pub(super) struct Identity {
     /// `Welcome.replica`.
     pub(super) replica: u64,
     pub(super) limits: ReplicaLimits,
+    /// Keeps names from being chosen to collide.
+    pub(super) seed: Seed,
 }
 
 impl Identity {
@@ -37,6 +40,7 @@ impl Identity {
         names: usize,
         entries: usize,
         horizon: Duration,
+        seed: Seed,
         planted: Planted,
     ) -> Self {
         let limits = ReplicaLimits {
@@ -46,7 +50,7 @@ impl Identity {
             tombstone_horizon: horizon,
             planted,
         };
-        Self { replica, limits }
+        Self { replica, limits, seed }
     }
 }
 
@@ -103,7 +107,7 @@ impl Replicated {
         if self.replica.is_some() {
             return;
         }
-        let mut replica = Replica::new(identity.replica, identity.limits.clone());
+        let mut replica = Replica::new(identity.replica, identity.limits.clone(), identity.seed);
         replica.observe_wall(now, now.wall.0);
         // The names were checked and counted when they were written; a server that allows
         // fewer than it is usual gets as many as it allows.

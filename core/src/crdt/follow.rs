@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
-use super::key::KeyBuf;
-use super::{Key, MAX_WALL_MS, Replica, Stamp};
+use super::index::Slot;
+use super::{Key, KeyBuf, MAX_WALL_MS, Replica, Stamp};
 use crate::time::Now;
 
 /// Where the counts of fresh stamps start after a refusal: above those that a clock at
@@ -37,32 +37,30 @@ impl Replica {
     ) -> Vec<v1::StateEntry> {
         self.now = now;
         let latest_ms = latest_ms.clamp(server_wall_ms, MAX_WALL_MS);
-        let others = self.properties.iter_writes().filter(|(key, ..)| key.parts().owner != owner);
+        let is_other = |slot: &Slot| self.index.key(*slot).is_some_and(|key| key.parts().owner != owner);
+        let others = self.properties.iter_writes().filter(|(slot, ..)| is_other(slot));
         let presence = self.presence.as_map().iter_writes().map(|(_, stamp, _)| stamp);
         let mut known = others.map(|(_, stamp, _)| stamp).chain(presence).max().unwrap_or_default();
         known = known.max(Stamp { wall_ms: latest_ms, count: RESTAMPED, replica: 0 });
         let edge = known.wall_ms;
-        let keys: Vec<Key> = self.keys_of(v1::Domain::Property, owner).cloned().collect();
+        let own: Vec<Slot> = self.entries_of(v1::Domain::Property, owner).map(|(_, slot)| slot).collect();
         let mut beyond = Vec::new();
-        for key in &keys {
-            match self.properties.write(key.as_bytes()) {
-                Some((stamp, _)) if stamp.wall_ms > edge => beyond.push((stamp, key.clone())),
+        for &slot in &own {
+            match self.properties.write(&slot) {
+                Some((stamp, _)) if stamp.wall_ms > edge => beyond.push((stamp, slot)),
                 Some((stamp, _)) => known = known.max(stamp),
                 None => {}
             }
         }
         self.clock.turn_back(now, server_wall_ms, known);
         beyond.sort();
-        for (_, key) in beyond {
-            let parts = key.parts();
-            let value = self.properties.get(key.as_bytes()).cloned();
-            if let Ok(key) = KeyBuf::property(parts.owner, parts.name) {
-                let stamp = self.clock.tick(now);
-                self.write_property(&key, stamp, value, true);
-            }
+        for (_, slot) in beyond {
+            let value = self.properties.get(&slot).cloned();
+            let stamp = self.clock.tick(now);
+            self.write_property(slot, stamp, value, true);
         }
-        let counters = self.keys_of(v1::Domain::Counter, owner);
-        keys.iter().chain(counters).filter_map(|key| self.entry(key)).collect()
+        let counters = self.entries_of(v1::Domain::Counter, owner).map(|(_, slot)| slot);
+        own.iter().copied().chain(counters).filter_map(|slot| self.entry(slot)).collect()
     }
 
     /// Forgets stamped entries of others in these buckets that the server does not have:
@@ -73,20 +71,16 @@ impl Replica {
     pub(crate) fn forget_unheard(&mut self, leaves: &[u32], heard: &BTreeSet<Key>, owner: &str) -> bool {
         let mut unheard = Vec::new();
         for bucket in leaves.iter().filter_map(|leaf| u8::try_from(*leaf).ok()) {
-            let first = (bucket, Key::from(&[][..]));
-            let keys = self.buckets.range(first..).take_while(|(other, _)| *other == bucket);
-            unheard.extend(
-                keys.map(|(_, key)| key)
-                    .filter(|key| {
-                        let parts = key.parts();
-                        let own = parts.owner == owner && parts.domain == v1::Domain::Property;
-                        parts.domain != v1::Domain::Counter && !own && !heard.contains(*key)
-                    })
-                    .cloned(),
-            );
+            unheard.extend(self.index.in_bucket(bucket).filter(|slot| {
+                self.index.key(*slot).is_some_and(|key| {
+                    let parts = key.parts();
+                    let own = parts.owner == owner && parts.domain == v1::Domain::Property;
+                    parts.domain != v1::Domain::Counter && !own && !heard.contains(key)
+                })
+            }));
         }
-        for key in &unheard {
-            self.evict(key);
+        for &slot in &unheard {
+            self.evict(slot);
         }
         !unheard.is_empty()
     }
@@ -94,10 +88,11 @@ impl Replica {
     /// Gives up entries that a server has no place for. Nobody else has them.
     pub(crate) fn give_up(&mut self, entries: &[v1::StateEntry]) {
         for entry in entries {
-            let Some(key) = Key::of(entry) else { continue };
+            let known = KeyBuf::of(entry).ok().and_then(|key| self.index.find(&key));
+            let Some(slot) = known else { continue };
             // What was written since is another entry, with an answer of its own.
-            if self.entry(&key).as_ref() == Some(entry) {
-                self.evict(&key);
+            if self.entry(slot).as_ref() == Some(entry) {
+                self.evict(slot);
             }
         }
     }

@@ -82,6 +82,13 @@ impl KeyBuf {
         Self::new(domain, owner, "")
     }
 
+    /// What the keys of everything in a domain start with.
+    pub(super) fn domain(domain: v1::Domain) -> Self {
+        let mut key = Self { bytes: [0; Self::MAX], len: 0 };
+        key.push(&[domain as u8]);
+        key
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -90,9 +97,9 @@ impl KeyBuf {
         if owner.is_empty() || owner.len() > MAX_NAME || name.len() > MAX_NAME {
             return Err(StateError::Malformed);
         }
-        let mut key = Self { bytes: [0; Self::MAX], len: 0 };
-        // Both fit: domains are small, and the owner's length was just checked.
-        key.push(&[domain as u8, owner.len() as u8]);
+        let mut key = Self::domain(domain);
+        // It fits, as was just checked.
+        key.push(&[owner.len() as u8]);
         key.push(owner.as_bytes());
         key.push(name.as_bytes());
         Ok(key)
@@ -139,6 +146,11 @@ pub(super) fn owner_and_name(key: &[u8]) -> (&str, &str) {
         }
         _ => ("", ""),
     }
+}
+
+/// The key of the counter that a share belongs to.
+pub(super) fn counter_of(key: &[u8]) -> &[u8] {
+    key.split_last_chunk::<8>().map_or(key, |(counter, _)| counter)
 }
 
 /// Whether an entry has what its domain asks for, and nothing else.

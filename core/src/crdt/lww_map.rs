@@ -59,30 +59,6 @@ impl<K: Ord, V: Ord> LwwMap<K, V> {
         }
     }
 
-    /// Like [`Self::apply`], for whoever holds the key in borrowed form; `own` is asked
-    /// for the key only if it is new.
-    pub fn apply_with<Q: Ord + ?Sized>(
-        &mut self,
-        key: &Q,
-        own: impl FnOnce() -> K,
-        stamp: Stamp,
-        value: Option<V>,
-    ) -> bool
-    where
-        K: Borrow<Q>,
-    {
-        self.version.raise(stamp.replica, stamp.as_u128());
-        if let Some(register) = self.entries.get_mut(key) {
-            let wins = register.loses_to(stamp, value.as_ref());
-            if wins {
-                *register = Register { stamp, value };
-            }
-            return wins;
-        }
-        self.entries.insert(own(), Register { stamp, value });
-        true
-    }
-
     /// Whether [`Self::apply`] would change anything.
     pub fn would_change<Q: Ord + ?Sized>(&self, key: &Q, stamp: Stamp, value: Option<&V>) -> bool
     where

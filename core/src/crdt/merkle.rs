@@ -25,7 +25,7 @@
 //! The hash is not a cryptographic one: who writes entries can make them collide, but
 //! only its own, and only to hide its own writes.
 
-use alloc::collections::BTreeMap;
+use alloc::boxed::Box;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -36,21 +36,20 @@ pub const FAN_OUT: usize = 16;
 /// Leaves of the tree, and buckets that keys fall into.
 pub const LEAVES: usize = FAN_OUT * FAN_OUT;
 
-/// The tree. Only leaves are stored, and only those that are not 0; the 17 nodes above
-/// are computed when they are asked for (2 KiB to hash), which is rare.
+/// The tree. Only leaves are stored, those under an inner node once one of them was
+/// written; the 17 nodes above are computed when they are asked for (2 KiB to hash),
+/// which is rare.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Merkle {
-    leaves: BTreeMap<u8, u64>,
+    leaves: [Option<Box<[u64; FAN_OUT]>>; FAN_OUT],
 }
 
 impl Merkle {
     /// An entry's hash changed; 0 stands for none.
     pub(super) fn change(&mut self, bucket: u8, from: u64, to: u64) {
-        let leaf = self.leaves.entry(bucket).or_insert(0);
+        let (inner, child) = place(bucket);
+        let leaf = &mut self.leaves[inner].get_or_insert_default()[child];
         *leaf = leaf.wrapping_sub(from).wrapping_add(to);
-        if *leaf == 0 {
-            self.leaves.remove(&bucket);
-        }
     }
 
     pub(super) fn root(&self) -> u64 {
@@ -64,8 +63,15 @@ impl Merkle {
 
     /// A node of level 2; 0 beyond [`LEAVES`].
     pub(super) fn leaf(&self, index: usize) -> u64 {
-        u8::try_from(index).ok().and_then(|index| self.leaves.get(&index).copied()).unwrap_or(0)
+        let Ok(bucket) = u8::try_from(index) else { return 0 };
+        let (inner, child) = place(bucket);
+        self.leaves[inner].as_ref().map_or(0, |leaves| leaves[child])
     }
+}
+
+/// Inner node of a leaf, and which of its children it is; both below [`FAN_OUT`].
+const fn place(bucket: u8) -> (usize, usize) {
+    (bucket as usize / FAN_OUT, bucket as usize % FAN_OUT)
 }
 
 /// The hash of a key.

@@ -12,17 +12,21 @@
 //! * [`merkle`] is how two replicas find what differs after they were apart, and
 //!   [`Replica::reconcile`] the conversation by which they do.
 
+mod changes;
 mod counter;
 mod follow;
 mod hlc;
+mod index;
 mod key;
 mod lww_map;
 mod lww_set;
+mod merge;
 pub mod merkle;
 mod replica;
 pub mod tombstone;
 mod version;
 mod walk;
+mod writes;
 
 #[cfg(test)]
 mod tests;

@@ -33,8 +33,9 @@
 
 use alloc::collections::BTreeMap;
 
+use super::Stamp;
 use super::hlc::millis;
-use super::{Key, Stamp};
+use super::index::Slot;
 use crate::time::Duration;
 
 /// The tombstones of a replica.
@@ -42,7 +43,7 @@ use crate::time::Duration;
 pub(super) struct Graveyard {
     horizon_ms: u64,
     /// Stamps, by the last millisecond of the wall clock that the tombstone is kept.
-    tombstones: BTreeMap<(u64, Key), Stamp>,
+    tombstones: BTreeMap<(u64, Slot), Stamp>,
     /// The newest stamp of a tombstone that was dropped.
     dropped: Stamp,
 }
@@ -53,15 +54,15 @@ impl Graveyard {
     }
 
     /// Learns of a tombstone. Returns until when it is kept.
-    pub(super) fn insert(&mut self, stamp: Stamp, key: Key, wall_ms: u64) -> u64 {
+    pub(super) fn insert(&mut self, stamp: Stamp, slot: Slot, wall_ms: u64) -> u64 {
         let kept_ms = stamp.wall_ms.max(wall_ms).saturating_add(self.horizon_ms);
-        self.tombstones.insert((kept_ms, key), stamp);
+        self.tombstones.insert((kept_ms, slot), stamp);
         kept_ms
     }
 
     /// The entry was written again.
-    pub(super) fn remove(&mut self, kept_ms: u64, key: Key) {
-        self.tombstones.remove(&(kept_ms, key));
+    pub(super) fn remove(&mut self, kept_ms: u64, slot: Slot) {
+        self.tombstones.remove(&(kept_ms, slot));
     }
 
     /// Whether a stamp is past the horizon.
@@ -71,13 +72,13 @@ impl Graveyard {
 
     /// Takes the tombstone that is due first, if it may be dropped, or with `any` in any
     /// case.
-    pub(super) fn take(&mut self, wall_ms: u64, any: bool) -> Option<Key> {
+    pub(super) fn take(&mut self, wall_ms: u64, any: bool) -> Option<Slot> {
         if !any && self.next_due_ms()? >= wall_ms {
             return None;
         }
-        let ((_, key), stamp) = self.tombstones.pop_first()?;
+        let ((_, slot), stamp) = self.tombstones.pop_first()?;
         self.dropped = self.dropped.max(stamp);
-        Some(key)
+        Some(slot)
     }
 
     /// Whether an unknown entry of this stamp may be what a dropped tombstone removed.

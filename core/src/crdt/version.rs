@@ -1,6 +1,6 @@
 //! Vector clocks: how much of what each replica wrote has been seen.
 
-use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 /// A vector clock: for each replica that ever wrote, how far its writes have been
@@ -11,7 +11,10 @@ use core::cmp::Ordering;
 /// Bounded: beyond [`Self::MAX_REPLICAS`] the smallest number is forgotten, which is of
 /// the replica that has written least, or not for longest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Version(BTreeMap<u64, u128>);
+pub struct Version(
+    /// In the order of the replicas.
+    Vec<(u64, u128)>,
+);
 
 impl Version {
     /// Replicas that are remembered.
@@ -20,7 +23,7 @@ impl Version {
     /// How far the writes of `replica` have been seen.
     #[must_use]
     pub fn seen(&self, replica: u64) -> u128 {
-        self.0.get(&replica).copied().unwrap_or(0)
+        self.place(replica).ok().and_then(|place| self.0.get(place)).map_or(0, |&(_, seen)| seen)
     }
 
     /// Raises the number of `replica` to `to`, if it is lower. Returns whether it was.
@@ -28,29 +31,36 @@ impl Version {
         if to == 0 {
             return false;
         }
-        if let Some(seen) = self.0.get_mut(&replica) {
-            let raised = *seen < to;
-            *seen = (*seen).max(to);
-            return raised;
+        match self.place(replica) {
+            Ok(place) => {
+                let Some((_, seen)) = self.0.get_mut(place) else { return false };
+                let raised = *seen < to;
+                *seen = (*seen).max(to);
+                return raised;
+            }
+            Err(place) => self.0.insert(place, (replica, to)),
         }
-        self.0.insert(replica, to);
         if self.0.len() > Self::MAX_REPLICAS {
-            let least =
-                self.0.iter().min_by_key(|&(&replica, &to)| (to, replica)).map(|(&replica, _)| replica);
-            self.0.retain(|&replica, _| Some(replica) != least);
+            let least = self.0.iter().copied().min_by_key(|&(replica, to)| (to, replica));
+            self.0.retain(|&seen| Some(seen) != least);
         }
         true
     }
 
     /// Takes the greater number of both for each replica. Returns whether any grew.
     pub fn join(&mut self, other: &Self) -> bool {
-        other.0.iter().fold(false, |grew, (&replica, &to)| self.raise(replica, to) | grew)
+        other.0.iter().fold(false, |grew, &(replica, to)| self.raise(replica, to) | grew)
     }
 
     /// Whether everything that `other` has seen has been seen here too.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        other.0.iter().all(|(&replica, &to)| self.seen(replica) >= to)
+        other.0.iter().all(|&(replica, to)| self.seen(replica) >= to)
+    }
+
+    /// Where a replica is, or would be.
+    fn place(&self, replica: u64) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&replica, |&(replica, _)| replica)
     }
 }
 

@@ -22,7 +22,7 @@ use skirmish_proto::v1;
 
 use super::merkle::{FAN_OUT, LEAVES};
 use super::replica::framed_len;
-use super::{Key, Replica, StateError};
+use super::{Replica, StateError};
 
 /// An answer takes no further bucket once its entries have this many bytes. Together
 /// with the last bucket it may be more; see [`split`].
@@ -134,13 +134,10 @@ impl Replica {
     /// Appends the entries of a bucket, tombstones too; returns their size.
     fn put_bucket(&self, index: usize, entries: &mut Vec<v1::StateEntry>) -> usize {
         let Ok(bucket) = u8::try_from(index) else { return 0 };
-        let first = (bucket, Key::from(&[][..]));
         let mut bytes = 0;
-        for (_, key) in self.buckets.range(first..).take_while(|(other, _)| *other == bucket) {
-            if let Some(entry) = self.entry(key) {
-                bytes += framed_len(&entry);
-                entries.push(entry);
-            }
+        for entry in self.index.in_bucket(bucket).filter_map(|slot| self.entry(slot)) {
+            bytes += framed_len(&entry);
+            entries.push(entry);
         }
         bytes
     }

@@ -330,6 +330,7 @@ impl Node {
             limits: &self.config.rooms,
             compress_from: self.config.frames.compress_from,
             replica: self.rng.u64(),
+            seed: self.rng.split(),
             planted: self.planted,
         };
         let hosted = Hosted { room: Room::new(name.clone(), epoch, &config), booking: Booking::default() };

@@ -17,6 +17,7 @@ use crate::config::RoomLimits;
 use crate::crdt::{Replica, ReplicaLimits};
 use crate::id::Name;
 use crate::plant::{Plant, Planted};
+use crate::rng::Seed;
 use crate::time::{Instant, Now, Wall};
 use crate::wire;
 
@@ -84,6 +85,8 @@ pub struct RoomConfig<'a> {
     pub compress_from: usize,
     /// The replica that the server writes the room's state as.
     pub replica: u64,
+    /// Keeps the room's names from being chosen to collide.
+    pub seed: Seed,
     /// A bug, for the simulator.
     pub planted: Planted,
 }
@@ -109,7 +112,7 @@ impl<S: Copy> Room<S> {
             members: Vec::new(),
             next_member: 1,
             latest: LatestBoard::new(config.planted),
-            state: Replica::new(config.replica, state_limits),
+            state: Replica::new(config.replica, state_limits, config.seed),
             flush_at: None,
             compress_from: config.compress_from,
             scratch,

@@ -62,7 +62,7 @@ mod tests {
             planted: skirmish_core::plant::Planted::default(),
         };
         let now = Now { instant: Instant::from_micros(1), wall: Wall(1_000) };
-        let (mut one, two) = (Replica::new(1, limits.clone()), Replica::new(2, limits));
+        let (mut one, two) = (Replica::new(1, limits.clone(), [0; 32]), Replica::new(2, limits, [0; 32]));
         assert!(converged(("node", &one), ("client", &two), &[]).is_ok());
         one.set_property(now, "ann", "colour", Some("red".into())).unwrap();
         let verdict = converged(("node", &one), ("client", &two), &[]).unwrap_err();

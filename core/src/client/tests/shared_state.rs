@@ -11,7 +11,7 @@ fn server() -> Replica {
         tombstone_horizon: Duration::from_secs(600),
         planted: crate::plant::Planted::default(),
     };
-    Replica::new(1, limits)
+    Replica::new(1, limits, [0; 32])
 }
 
 /// The server's time when it is `now` for the client.

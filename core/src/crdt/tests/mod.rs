@@ -36,7 +36,7 @@ fn limits() -> ReplicaLimits {
 }
 
 fn replica(id: u64) -> Replica {
-    Replica::new(id, limits())
+    Replica::new(id, limits(), [0; 32])
 }
 
 fn property(owner: &str, name: &str, wall_ms: u64, value: Option<&'static str>) -> v1::StateEntry {

@@ -108,7 +108,7 @@ fn malformed_entries_are_refused() {
 #[test]
 fn caps_are_never_passed() {
     let limits = ReplicaLimits { entries_per_owner: 3, entries: 5, ..limits() };
-    let mut r = Replica::new(1, limits);
+    let mut r = Replica::new(1, limits, [1; 32]);
     for name in ["a", "b"] {
         r.set_property(at(0), "ann", name, Some(RED)).unwrap();
     }
@@ -317,7 +317,7 @@ fn a_walk_ships_only_buckets_that_differ() {
 #[test]
 fn a_walk_through_large_replicas_goes_in_bounded_steps() {
     let limits = ReplicaLimits { entries: 5000, ..limits() };
-    let (mut a, mut b) = (Replica::new(1, limits.clone()), Replica::new(2, limits));
+    let (mut a, mut b) = (Replica::new(1, limits.clone(), [1; 32]), Replica::new(2, limits, [2; 32]));
     let value = Bytes::from(vec![7; 1024]);
     for n in 0..1500 {
         let replica = if n % 3 == 0 { &mut a } else { &mut b };
@@ -389,7 +389,7 @@ mod planted {
     use crate::plant::{Plant, Planted};
 
     fn planted(plant: Plant) -> Replica {
-        Replica::new(1, ReplicaLimits { planted: Planted::with(plant), ..limits() })
+        Replica::new(1, ReplicaLimits { planted: Planted::with(plant), ..limits() }, [1; 32])
     }
 
     #[test]

@@ -1,0 +1,124 @@
+//! What a replica keeps about each entry beside its state, and how entries are found.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::hash::{BuildHasher as _, Hasher as _};
+
+use hashbrown::HashTable;
+
+use super::key::{Key, KeyBuf};
+use super::merkle::{bucket, key_hash};
+use crate::rng::Seed;
+use crate::session::KeyedHasher;
+use crate::slab::Slab;
+
+/// The place of an entry, by which its state is kept: a number is compared faster than
+/// a name. The places of entries that are gone find nothing.
+pub(super) use crate::slab::Key as Slot;
+
+/// All entries of a replica, tombstones too. Whoever owns it bounds how many are put in.
+#[derive(Clone, Debug)]
+pub(super) struct Index {
+    entries: Slab<Meta>,
+    hasher: KeyedHasher,
+    /// Never iterated.
+    by_hash: HashTable<Slot>,
+    in_order: BTreeMap<Key, Slot>,
+    buckets: BTreeSet<(u8, Slot)>,
+}
+
+/// What is kept about an entry.
+#[derive(Clone, Debug)]
+pub(super) struct Meta {
+    pub(super) key: Key,
+    pub(super) key_hash: u64,
+    /// What it adds to its leaf of the Merkle tree.
+    pub(super) hash: u64,
+    /// The number of its last change.
+    pub(super) change: u64,
+    /// Until when it is kept, in wall time, if it is a tombstone.
+    pub(super) kept_ms: Option<u64>,
+}
+
+impl Index {
+    /// An empty index. Strangers choose the keys, so their hash is keyed from the seed.
+    pub(super) fn new(seed: Seed) -> Self {
+        Self {
+            entries: Slab::new(usize::MAX),
+            hasher: KeyedHasher::new(seed),
+            by_hash: HashTable::new(),
+            in_order: BTreeMap::new(),
+            buckets: BTreeSet::new(),
+        }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn find(&self, key: &KeyBuf) -> Option<Slot> {
+        let is_it = |slot: &Slot| self.key(*slot).is_some_and(|known| known.as_bytes() == key.as_bytes());
+        self.by_hash.find(hash(&self.hasher, key.as_bytes()), is_it).copied()
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&Meta> {
+        self.entries.get(slot)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Meta> {
+        self.entries.get_mut(slot)
+    }
+
+    pub(super) fn key(&self, slot: Slot) -> Option<&Key> {
+        self.entries.get(slot).map(|meta| &meta.key)
+    }
+
+    /// Whether a change is the last of an entry.
+    pub(super) fn is_last(&self, change: u64, slot: Slot) -> bool {
+        self.entries.get(slot).is_some_and(|meta| meta.change == change)
+    }
+
+    /// Adds an entry that is not there yet; `None` at 2^32 entries.
+    pub(super) fn insert(&mut self, key: &KeyBuf) -> Option<Slot> {
+        let Self { entries, hasher, by_hash, in_order, buckets } = self;
+        let key = Key::from(key.as_bytes());
+        let key_hash = key_hash(key.as_bytes());
+        let slot = entries.insert(Meta { key: key.clone(), key_hash, hash: 0, change: 0, kept_ms: None })?;
+        let hash_of = |slot: &Slot| entries.get(*slot).map_or(0, |meta| hash(hasher, meta.key.as_bytes()));
+        by_hash.insert_unique(hash_of(&slot), slot, hash_of);
+        in_order.insert(key, slot);
+        buckets.insert((bucket(key_hash), slot));
+        Some(slot)
+    }
+
+    /// Drops an entry.
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Meta> {
+        let meta = self.entries.remove(slot)?;
+        let hash = hash(&self.hasher, meta.key.as_bytes());
+        if let Ok(found) = self.by_hash.find_entry(hash, |other| *other == slot) {
+            found.remove();
+        }
+        self.in_order.remove(&meta.key);
+        self.buckets.remove(&(bucket(meta.key_hash), slot));
+        Some(meta)
+    }
+
+    /// The entries whose keys start so, in the order of their keys, which is the same in
+    /// all replicas.
+    pub(super) fn starting_with(&self, prefix: KeyBuf) -> impl Iterator<Item = (&Key, Slot)> {
+        let from = (core::ops::Bound::Included(prefix.as_bytes()), core::ops::Bound::Unbounded);
+        let entries = self.in_order.range::<[u8], _>(from).map(|(key, slot)| (key, *slot));
+        entries.take_while(move |(key, _)| key.as_bytes().starts_with(prefix.as_bytes()))
+    }
+
+    /// The entries in a bucket.
+    pub(super) fn in_bucket(&self, bucket: u8) -> impl Iterator<Item = Slot> {
+        let first = (bucket, Slot { slot: 0, generation: 0 });
+        self.buckets.range(first..).take_while(move |(other, _)| *other == bucket).map(|(_, slot)| *slot)
+    }
+}
+
+fn hash(hasher: &KeyedHasher, key: &[u8]) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    hasher.write(key);
+    hasher.finish()
+}

@@ -1,0 +1,218 @@
+//! Entries from elsewhere: whether a replica takes them, and that it does.
+
+use alloc::collections::BTreeSet;
+
+use skirmish_proto::v1;
+
+use super::index::Slot;
+use super::key::{check_form, counter_of};
+use super::{Key, KeyBuf, Replica, Share, Stamp, StateError};
+use crate::plant::Plant;
+use crate::time::Now;
+
+/// What an entry from elsewhere is to a replica.
+#[derive(Debug)]
+struct Judged {
+    key: KeyBuf,
+    /// Where we have it.
+    known: Option<Slot>,
+    verdict: Verdict,
+}
+
+/// What an entry does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing.
+    Skip,
+    /// It is merged.
+    Take,
+    /// It is old and unknown, and is removed wherever it still is.
+    Bury,
+}
+
+/// What has to fit for a batch to be merged.
+#[derive(Debug, Default)]
+struct Demand {
+    /// Keys of new entries.
+    entries: BTreeSet<Key>,
+    /// New names of the owner.
+    names: BTreeSet<Key>,
+}
+
+impl Replica {
+    /// Merges entries from elsewhere, all or none. Returns whether anything changed.
+    ///
+    /// With a `writer`, they come from the client of that player, and may change only the
+    /// properties and counters that the player owns. Without, they come from a server, and
+    /// are believed, clock included.
+    ///
+    /// # Errors
+    /// See [`StateError`]; nothing was merged then.
+    pub fn merge(
+        &mut self,
+        now: Now,
+        writer: Option<&str>,
+        entries: &[v1::StateEntry],
+    ) -> Result<bool, StateError> {
+        self.now = now;
+        let before = self.change();
+        let mut demand = Demand::default();
+        let mut judged = None;
+        for entry in entries {
+            let admitted = self.admit(now, writer, entry)?;
+            self.count(&mut demand, &admitted, writer, entry);
+            judged = Some(admitted);
+        }
+        let names = writer.map(|writer| (writer, demand.names.len()));
+        let collected = self.make_room(now, names, demand.entries.len())?;
+        match (entries, judged) {
+            ([entry], Some(judged)) if !collected => self.take(now, &judged, entry)?,
+            // What was dropped to make room, and what comes first in a batch, may change
+            // what the rest does.
+            _ => {
+                for entry in entries {
+                    let judged = self.judge(KeyBuf::of(entry)?, writer, entry);
+                    self.take(now, &judged, entry)?;
+                }
+            }
+        }
+        Ok(self.change() != before)
+    }
+
+    /// Judges an entry, and checks that the writer may write it.
+    fn admit(
+        &mut self,
+        now: Now,
+        writer: Option<&str>,
+        entry: &v1::StateEntry,
+    ) -> Result<Judged, StateError> {
+        let key = KeyBuf::of(entry)?;
+        check_form(entry)?;
+        let judged = self.judge(key, writer, entry);
+        let Some(writer) = writer.filter(|_| judged.verdict != Verdict::Skip) else { return Ok(judged) };
+        if entry.owner != writer || entry.domain() == v1::Domain::Presence {
+            return Err(StateError::NotOwner);
+        }
+        if let Some(stamp) = &entry.stamp {
+            self.clock.check(now, (*stamp).into()).map_err(|_| StateError::ClockTooFarAhead)?;
+        }
+        Ok(judged)
+    }
+
+    /// Counts an entry that is new. A server's counts whatever it does; a client's, whose
+    /// names are counted too, if it does something.
+    fn count(&self, demand: &mut Demand, judged: &Judged, writer: Option<&str>, entry: &v1::StateEntry) {
+        if judged.known.is_some() || writer.is_some() && judged.verdict == Verdict::Skip {
+            return;
+        }
+        let key = judged.key.as_bytes();
+        demand.entries.insert(Key::from(key));
+        if writer.is_some() {
+            let share = entry.domain() == v1::Domain::Counter;
+            let name = if share { counter_of(key) } else { key };
+            if !share || !self.counters.contains(name) {
+                demand.names.insert(Key::from(name));
+            }
+        }
+    }
+
+    fn judge(&self, key: KeyBuf, writer: Option<&str>, entry: &v1::StateEntry) -> Judged {
+        let known = self.index.find(&key);
+        let verdict = self.verdict(&key, known, writer, entry);
+        Judged { key, known, verdict }
+    }
+
+    fn verdict(
+        &self,
+        key: &KeyBuf,
+        known: Option<Slot>,
+        writer: Option<&str>,
+        entry: &v1::StateEntry,
+    ) -> Verdict {
+        let take_if = |news| if news { Verdict::Take } else { Verdict::Skip };
+        let Some(stamp) = entry.stamp.map(Stamp::from) else {
+            let share = Share { plus: entry.plus, minus: entry.minus };
+            let ours = self.share(key.as_bytes(), entry.replica);
+            return take_if(ours.is_none_or(|ours| ours.would_grow(share)));
+        };
+        let Some(slot) = known else {
+            let is_past = || self.graveyard.is_past(stamp, self.clock.wall_ms(self.now));
+            return if entry.removed && is_past() {
+                Verdict::Skip
+            } else if writer.is_some() && self.graveyard.may_have_removed(stamp) {
+                Verdict::Bury
+            } else {
+                Verdict::Take
+            };
+        };
+        if self.limits.planted.is(Plant::ArrivalWins) {
+            return Verdict::Take;
+        }
+        take_if(match entry.domain() {
+            v1::Domain::Presence => {
+                let value = (!entry.removed).then_some(&());
+                self.presence.as_map().would_change(&slot, stamp, value)
+            }
+            _ => self.properties.would_change(&slot, stamp, (!entry.removed).then_some(&entry.value)),
+        })
+    }
+
+    fn take(&mut self, now: Now, judged: &Judged, entry: &v1::StateEntry) -> Result<(), StateError> {
+        if judged.verdict == Verdict::Skip {
+            return Ok(());
+        }
+        let slot = self.place(judged.known, &judged.key)?;
+        let replace = self.limits.planted.is(Plant::ArrivalWins);
+        match (entry.stamp.map(Stamp::from), entry.domain()) {
+            _ if judged.verdict == Verdict::Bury => {
+                let stamp = self.clock.tick(now);
+                self.write_property(slot, stamp, None, false);
+            }
+            (None, _) => {
+                self.write_share(slot, entry.replica, Share { plus: entry.plus, minus: entry.minus });
+            }
+            (Some(stamp), v1::Domain::Presence) => {
+                self.clock.observe(stamp);
+                self.write_presence(slot, stamp, !entry.removed, replace);
+            }
+            (Some(stamp), _) => {
+                self.clock.observe(stamp);
+                let value = (!entry.removed).then(|| entry.value.clone());
+                self.write_property(slot, stamp, value, replace);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that `new` more entries fit, and so many more names of an owner. Returns
+    /// whether tombstones had to be collected for it.
+    pub(super) fn make_room(
+        &mut self,
+        now: Now,
+        names: Option<(&str, usize)>,
+        new: usize,
+    ) -> Result<bool, StateError> {
+        if new == 0 || self.has_room(names, new) {
+            return Ok(false);
+        }
+        self.collect(now);
+        if self.has_room(names, new) { Ok(true) } else { Err(StateError::TooMany) }
+    }
+
+    fn has_room(&self, names: Option<(&str, usize)>, new: usize) -> bool {
+        let fits = |(owner, names): (&str, usize)| {
+            names == 0 || self.names(owner).saturating_add(names) <= self.limits.entries_per_owner
+        };
+        self.len().saturating_add(new) <= self.limits.entries && names.is_none_or(fits)
+    }
+
+    /// Names of an owner, presence aside.
+    fn names(&self, owner: &str) -> usize {
+        let properties = self.entries_of(v1::Domain::Property, owner).count();
+        let mut last: &[u8] = &[];
+        let shares = self.entries_of(v1::Domain::Counter, owner).map(|(key, _)| counter_of(key.as_bytes()));
+        // Shares of one counter stand together.
+        let counters = shares.filter(|counter| core::mem::replace(&mut last, *counter) != *counter).count();
+        properties + counters
+    }
+}

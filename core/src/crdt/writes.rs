@@ -1,0 +1,175 @@
+//! Writing to a replica: our own writes, and the only places where its state changes.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use super::index::Slot;
+use super::key::counter_of;
+use super::merkle::{bucket, share_hash, stamped_hash};
+use super::{Key, KeyBuf, MAX_VALUE, Replica, Share, Stamp, StateError};
+use crate::time::Now;
+
+impl Replica {
+    /// Says that a player is there, or is not. Says nothing new if that is known.
+    ///
+    /// # Errors
+    /// [`StateError::TooMany`] at the cap of entries; [`StateError::Malformed`] if the
+    /// name is empty or too long.
+    pub fn set_present(&mut self, now: Now, player: &str, present: bool) -> Result<(), StateError> {
+        self.now = now;
+        let key = KeyBuf::presence(player)?;
+        let known = self.index.find(&key);
+        if known.is_some_and(|slot| self.presence.contains(&slot)) == present {
+            return Ok(());
+        }
+        self.make_room(now, None, usize::from(known.is_none()))?;
+        let slot = self.place(known, &key)?;
+        let stamp = self.clock.tick(now);
+        self.write_presence(slot, stamp, present, false);
+        Ok(())
+    }
+
+    /// Sets a property; `None` removes it.
+    ///
+    /// # Errors
+    /// [`StateError::TooMany`] at a cap; [`StateError::Malformed`] if a name or the value
+    /// is too long, or the owner empty.
+    pub fn set_property(
+        &mut self,
+        now: Now,
+        owner: &str,
+        name: &str,
+        value: Option<Bytes>,
+    ) -> Result<(), StateError> {
+        self.now = now;
+        let key = KeyBuf::property(owner, name)?;
+        if value.as_ref().is_some_and(|value| value.len() > MAX_VALUE) {
+            return Err(StateError::Malformed);
+        }
+        let known = self.index.find(&key);
+        if value.is_none() && known.and_then(|slot| self.properties.get(&slot)).is_none() {
+            return Ok(());
+        }
+        let new = usize::from(known.is_none());
+        self.make_room(now, Some((owner, new)), new)?;
+        let slot = self.place(known, &key)?;
+        let stamp = self.clock.tick(now);
+        self.write_property(slot, stamp, value, false);
+        Ok(())
+    }
+
+    /// Adds to a counter, or takes away, in the name of `owner`.
+    ///
+    /// # Errors
+    /// [`StateError::TooMany`] at a cap, and when the sum of what was added, or taken away,
+    /// would exceed 64 bits; [`StateError::Malformed`] if a name is too long, or the owner
+    /// empty.
+    pub fn add(&mut self, now: Now, owner: &str, name: &str, delta: i64) -> Result<(), StateError> {
+        self.now = now;
+        let replica = self.clock.replica();
+        let key = KeyBuf::share(owner, name, replica)?;
+        let share = self.share(key.as_bytes(), replica).unwrap_or_default();
+        let share = share.plus(delta).ok_or(StateError::TooMany)?;
+        let known = self.index.find(&key);
+        let new = usize::from(known.is_none());
+        let names = usize::from(!self.counters.contains(counter_of(key.as_bytes())));
+        self.make_room(now, Some((owner, names)), new)?;
+        let slot = self.place(known, &key)?;
+        self.write_share(slot, replica, share);
+        Ok(())
+    }
+
+    /// Removes all properties of a player that has left for good. Its shares of counters
+    /// stay.
+    pub fn remove_owner(&mut self, now: Now, owner: &str) {
+        self.now = now;
+        let entries = self.entries_of(v1::Domain::Property, owner).map(|(_, slot)| slot);
+        let set: Vec<Slot> = entries.filter(|slot| self.properties.get(slot).is_some()).collect();
+        for slot in set {
+            let stamp = self.clock.tick(now);
+            self.write_property(slot, stamp, None, false);
+        }
+    }
+
+    /// The place of an entry, which is given one if it is not known.
+    pub(super) fn place(&mut self, known: Option<Slot>, key: &KeyBuf) -> Result<Slot, StateError> {
+        known.map_or_else(|| self.index.insert(key).ok_or(StateError::TooMany), Ok)
+    }
+
+    // The only places where the state changes; each keeps the rest up to date. With
+    // `replace` a write wins whatever its stamp.
+
+    pub(super) fn write_presence(&mut self, slot: Slot, stamp: Stamp, present: bool, replace: bool) {
+        let hash = self.hash_of(slot, stamp, present.then_some(&[]));
+        let changed = if replace {
+            self.presence.as_map_mut().replace(slot, stamp, present.then_some(()))
+        } else {
+            self.presence.apply(slot, stamp, present)
+        };
+        if changed {
+            self.record(slot, hash, (!present).then_some(stamp));
+        }
+    }
+
+    pub(super) fn write_property(&mut self, slot: Slot, stamp: Stamp, value: Option<Bytes>, replace: bool) {
+        let hash = self.hash_of(slot, stamp, value.as_deref());
+        let tombstone = value.is_none().then_some(stamp);
+        let changed = if replace {
+            self.properties.replace(slot, stamp, value)
+        } else {
+            self.properties.apply(slot, stamp, value)
+        };
+        if changed {
+            self.record(slot, hash, tombstone);
+        }
+    }
+
+    pub(super) fn write_share(&mut self, slot: Slot, replica: u64, share: Share) {
+        let Some(meta) = self.index.get(slot) else { return };
+        let counter = counter_of(meta.key.as_bytes());
+        if self.counters.apply_with(counter, || Key::from(counter), replica, share) {
+            let share = self.counters.share(counter, replica).unwrap_or(share);
+            self.record(slot, share_hash(meta.key_hash, share), None);
+        }
+    }
+
+    /// Drops an entry as if it had never been.
+    pub(super) fn evict(&mut self, slot: Slot) {
+        let Some(meta) = self.index.remove(slot) else { return };
+        let parts = meta.key.parts();
+        match parts.domain {
+            v1::Domain::Presence => self.presence.as_map_mut().evict(&slot),
+            v1::Domain::Property => self.properties.evict(&slot),
+            v1::Domain::Counter | v1::Domain::Unspecified => {
+                self.counters.evict(counter_of(meta.key.as_bytes()), parts.replica);
+            }
+        }
+        self.merkle.change(bucket(meta.key_hash), meta.hash, 0);
+        if let Some(kept_ms) = meta.kept_ms {
+            self.graveyard.remove(kept_ms, slot);
+        }
+    }
+
+    /// What a write adds to the Merkle tree; a tombstone nothing.
+    fn hash_of(&self, slot: Slot, stamp: Stamp, value: Option<&[u8]>) -> u64 {
+        let key_hash = self.index.get(slot).map_or(0, |meta| meta.key_hash);
+        value.map_or(0, |value| stamped_hash(key_hash, stamp, value))
+    }
+
+    /// Keeps tree, log of changes and tombstones up to date after an entry changed.
+    fn record(&mut self, slot: Slot, hash: u64, tombstone: Option<Stamp>) {
+        let Some(meta) = self.index.get_mut(slot) else { return };
+        self.merkle.change(bucket(meta.key_hash), meta.hash, hash);
+        meta.hash = hash;
+        meta.change = self.changes.append(slot);
+        if let Some(kept_ms) = meta.kept_ms.take() {
+            self.graveyard.remove(kept_ms, slot);
+        }
+        if let Some(stamp) = tombstone {
+            meta.kept_ms = Some(self.graveyard.insert(stamp, slot, self.clock.wall_ms(self.now)));
+        }
+        self.changes.tidy(self.index.len(), |change, slot| self.index.is_last(change, slot));
+    }
+}
