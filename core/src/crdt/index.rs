@@ -5,8 +5,8 @@ use core::hash::{BuildHasher as _, Hasher as _};
 
 use hashbrown::HashTable;
 
-use super::key::{Key, KeyBuf};
 use super::merkle::{bucket, key_hash};
+use super::{Key, KeyBuf, StateError};
 use crate::rng::Seed;
 use crate::session::KeyedHasher;
 use crate::slab::Slab;
@@ -51,8 +51,8 @@ impl Index {
         }
     }
 
-    pub(super) const fn len(&self) -> usize {
-        self.entries.len()
+    pub(super) fn len(&self) -> usize {
+        self.by_hash.len()
     }
 
     pub(super) fn find(&self, key: &KeyBuf) -> Option<Slot> {
@@ -77,17 +77,21 @@ impl Index {
         self.entries.get(slot).is_some_and(|meta| meta.change == change)
     }
 
-    /// Adds an entry that is not there yet; `None` at 2^32 entries.
-    pub(super) fn insert(&mut self, key: &KeyBuf) -> Option<Slot> {
+    /// Adds an entry that is not there yet.
+    ///
+    /// # Errors
+    /// [`StateError::TooMany`] at 2^32 entries.
+    pub(super) fn insert(&mut self, key: &KeyBuf) -> Result<Slot, StateError> {
         let Self { entries, hasher, by_hash, in_order, buckets } = self;
         let key = Key::from(key.as_bytes());
         let key_hash = key_hash(key.as_bytes());
-        let slot = entries.insert(Meta { key: key.clone(), key_hash, hash: 0, change: 0, kept_ms: None })?;
+        let meta = Meta { key: key.clone(), key_hash, hash: 0, change: 0, kept_ms: None };
+        let slot = entries.insert(meta).ok_or(StateError::TooMany)?;
         let hash_of = |slot: &Slot| entries.get(*slot).map_or(0, |meta| hash(hasher, meta.key.as_bytes()));
         by_hash.insert_unique(hash_of(&slot), slot, hash_of);
         in_order.insert(key, slot);
         buckets.insert((bucket(key_hash), slot));
-        Some(slot)
+        Ok(slot)
     }
 
     /// Drops an entry.

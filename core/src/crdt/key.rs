@@ -89,6 +89,10 @@ impl KeyBuf {
         key
     }
 
+    pub(super) fn is_share(&self) -> bool {
+        self.bytes.first() == Some(&(v1::Domain::Counter as u8))
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }

@@ -11,9 +11,8 @@ use crate::plant::Plant;
 use crate::time::Now;
 
 /// What an entry from elsewhere is to a replica.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Judged {
-    key: KeyBuf,
     /// Where we have it.
     known: Option<Slot>,
     verdict: Verdict,
@@ -59,20 +58,21 @@ impl Replica {
         let mut demand = Demand::default();
         let mut judged = None;
         for entry in entries {
-            let admitted = self.admit(now, writer, entry)?;
-            self.count(&mut demand, &admitted, writer, entry);
+            let key = KeyBuf::of(entry)?;
+            let admitted = self.admit(now, &key, writer, entry)?;
+            self.count(&mut demand, &key, admitted, writer);
             judged = Some(admitted);
         }
         let names = writer.map(|writer| (writer, demand.names.len()));
         let collected = self.make_room(now, names, demand.entries.len())?;
         match (entries, judged) {
-            ([entry], Some(judged)) if !collected => self.take(now, &judged, entry)?,
+            ([entry], Some(judged)) if !collected => self.take(now, judged, entry)?,
             // What was dropped to make room, and what comes first in a batch, may change
             // what the rest does.
             _ => {
                 for entry in entries {
-                    let judged = self.judge(KeyBuf::of(entry)?, writer, entry);
-                    self.take(now, &judged, entry)?;
+                    let judged = self.judge(&KeyBuf::of(entry)?, writer, entry);
+                    self.take(now, judged, entry)?;
                 }
             }
         }
@@ -83,10 +83,10 @@ impl Replica {
     fn admit(
         &mut self,
         now: Now,
+        key: &KeyBuf,
         writer: Option<&str>,
         entry: &v1::StateEntry,
     ) -> Result<Judged, StateError> {
-        let key = KeyBuf::of(entry)?;
         check_form(entry)?;
         let judged = self.judge(key, writer, entry);
         let Some(writer) = writer.filter(|_| judged.verdict != Verdict::Skip) else { return Ok(judged) };
@@ -101,14 +101,14 @@ impl Replica {
 
     /// Counts an entry that is new. A server's counts whatever it does; a client's, whose
     /// names are counted too, if it does something.
-    fn count(&self, demand: &mut Demand, judged: &Judged, writer: Option<&str>, entry: &v1::StateEntry) {
+    fn count(&self, demand: &mut Demand, key: &KeyBuf, judged: Judged, writer: Option<&str>) {
         if judged.known.is_some() || writer.is_some() && judged.verdict == Verdict::Skip {
             return;
         }
-        let key = judged.key.as_bytes();
+        let share = key.is_share();
+        let key = key.as_bytes();
         demand.entries.insert(Key::from(key));
         if writer.is_some() {
-            let share = entry.domain() == v1::Domain::Counter;
             let name = if share { counter_of(key) } else { key };
             if !share || !self.counters.contains(name) {
                 demand.names.insert(Key::from(name));
@@ -116,10 +116,9 @@ impl Replica {
         }
     }
 
-    fn judge(&self, key: KeyBuf, writer: Option<&str>, entry: &v1::StateEntry) -> Judged {
-        let known = self.index.find(&key);
-        let verdict = self.verdict(&key, known, writer, entry);
-        Judged { key, known, verdict }
+    fn judge(&self, key: &KeyBuf, writer: Option<&str>, entry: &v1::StateEntry) -> Judged {
+        let known = self.index.find(key);
+        Judged { known, verdict: self.verdict(key, known, writer, entry) }
     }
 
     fn verdict(
@@ -157,11 +156,11 @@ impl Replica {
         })
     }
 
-    fn take(&mut self, now: Now, judged: &Judged, entry: &v1::StateEntry) -> Result<(), StateError> {
+    fn take(&mut self, now: Now, judged: Judged, entry: &v1::StateEntry) -> Result<(), StateError> {
         if judged.verdict == Verdict::Skip {
             return Ok(());
         }
-        let slot = self.place(judged.known, &judged.key)?;
+        let slot = judged.known.map_or_else(|| self.index.insert(&KeyBuf::of(entry)?), Ok)?;
         let replace = self.limits.planted.is(Plant::ArrivalWins);
         match (entry.stamp.map(Stamp::from), entry.domain()) {
             _ if judged.verdict == Verdict::Bury => {

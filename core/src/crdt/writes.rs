@@ -25,7 +25,7 @@ impl Replica {
             return Ok(());
         }
         self.make_room(now, None, usize::from(known.is_none()))?;
-        let slot = self.place(known, &key)?;
+        let slot = known.map_or_else(|| self.index.insert(&key), Ok)?;
         let stamp = self.clock.tick(now);
         self.write_presence(slot, stamp, present, false);
         Ok(())
@@ -54,7 +54,7 @@ impl Replica {
         }
         let new = usize::from(known.is_none());
         self.make_room(now, Some((owner, new)), new)?;
-        let slot = self.place(known, &key)?;
+        let slot = known.map_or_else(|| self.index.insert(&key), Ok)?;
         let stamp = self.clock.tick(now);
         self.write_property(slot, stamp, value, false);
         Ok(())
@@ -76,7 +76,7 @@ impl Replica {
         let new = usize::from(known.is_none());
         let names = usize::from(!self.counters.contains(counter_of(key.as_bytes())));
         self.make_room(now, Some((owner, names)), new)?;
-        let slot = self.place(known, &key)?;
+        let slot = known.map_or_else(|| self.index.insert(&key), Ok)?;
         self.write_share(slot, replica, share);
         Ok(())
     }
@@ -91,11 +91,6 @@ impl Replica {
             let stamp = self.clock.tick(now);
             self.write_property(slot, stamp, None, false);
         }
-    }
-
-    /// The place of an entry, which is given one if it is not known.
-    pub(super) fn place(&mut self, known: Option<Slot>, key: &KeyBuf) -> Result<Slot, StateError> {
-        known.map_or_else(|| self.index.insert(key).ok_or(StateError::TooMany), Ok)
     }
 
     // The only places where the state changes; each keeps the rest up to date. With

@@ -1,6 +1,8 @@
 //! Tests of the laws, of the replica's behaviour, and of convergence.
 
+mod batches;
 mod convergence;
+mod index;
 mod laws;
 mod replica;
 mod star;
