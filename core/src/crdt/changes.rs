@@ -5,12 +5,12 @@ use alloc::collections::VecDeque;
 use super::index::Slot;
 
 /// Lines that may be stale however few entries there are.
-const SLACK: usize = 32;
+const SLACK: usize = 8;
 
 /// Which entry each change was of, oldest first. Only the last change of an entry
 /// counts: the lines of earlier ones are stale. They are passed over by readers, and
-/// cleared away once they outnumber the others, so that a line costs constant time and
-/// there are at most twice as many lines as entries, and a few.
+/// cleared away once there are more than half as many as there are entries (and a few),
+/// so that the log is bounded and a line costs constant time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ChangeLog {
     lines: VecDeque<(u64, Slot)>,
@@ -50,7 +50,8 @@ impl ChangeLog {
     /// Clears away stale lines if there are too many. `entries` is how many entries there
     /// are, and `is_last` tells whether a change is the last of its entry.
     pub(super) fn tidy(&mut self, entries: usize, is_last: impl Fn(u64, Slot) -> bool) {
-        if self.lines.len() > entries.saturating_mul(2).saturating_add(SLACK) {
+        let stale = self.lines.len().saturating_sub(entries);
+        if stale > entries / 2 + SLACK {
             self.lines.retain(|&(change, slot)| is_last(change, slot));
         }
     }

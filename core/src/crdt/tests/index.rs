@@ -72,7 +72,7 @@ proptest! {
             let slot = Slot { slot, generation: 0 };
             last.insert(slot, log.append(slot));
             log.tidy(last.len(), |change, slot| last.get(&slot) == Some(&change));
-            prop_assert!(log.since(0).count() <= 2 * last.len() + 32);
+            prop_assert!(log.since(0).count() <= last.len() + last.len() / 2 + 8);
         }
         let newest: Vec<_> = log.since(after).filter(|(change, slot)| last.get(slot) == Some(change)).collect();
         let mut expected: Vec<_> =
