@@ -169,7 +169,8 @@ impl Delete {
 pub struct Txn {
     /// All must hold. None: they do.
     pub compares: Vec<Compare>,
-    /// At most 128, and no key written twice, nested transactions included.
+    /// No key written twice, nested transactions included. At most 128; the longest of the
+    /// three lists here counts, and those of a transaction in it may be as long as is left.
     pub success: Vec<Op>,
     /// As `success`.
     pub failure: Vec<Op>,
@@ -188,8 +189,8 @@ pub enum Op {
     Txn(Txn),
 }
 
-/// A comparison of every key in a span; a span without a key holds, a single key that is
-/// not there has version, revisions and lease 0 and no value.
+/// A comparison of every key in a span, before the whole transaction. A span without a key
+/// is compared like one key that is not there: version, revisions and lease 0, no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compare {
     /// Which keys.

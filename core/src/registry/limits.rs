@@ -1,0 +1,167 @@
+//! What a request may look like: everything that can be refused without the store.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::{Compare, Delete, Error, Op, Put, Range, RegistryConfig, Request, Span, Txn};
+
+/// What a step or comparison counts beside its keys and values.
+const OP_BYTES: usize = 8;
+
+/// Checks a request, in the order in which etcd does.
+pub(super) fn check(config: &RegistryConfig, request: &Request) -> Result<(), Error> {
+    let bytes = match request {
+        Request::Range(range) => return check_range(range),
+        Request::Put(put) => {
+            check_put(put)?;
+            put_bytes(put)
+        }
+        Request::Delete(delete) => {
+            check_delete(delete)?;
+            span_bytes(&delete.span)
+        }
+        Request::Txn(txn) => {
+            check_txn(txn, config.ops)?;
+            writes(&txn.success)?;
+            writes(&txn.failure)?;
+            if is_read_only(txn) {
+                return Ok(());
+            }
+            txn_bytes(txn)
+        }
+        Request::Compact { .. }
+        | Request::Grant { .. }
+        | Request::Revoke(_)
+        | Request::KeepAlive(_)
+        | Request::TimeToLive { .. } => return Ok(()),
+    };
+    if bytes > config.request_bytes { Err(Error::TooLarge) } else { Ok(()) }
+}
+
+const fn check_span(span: &Span) -> Result<(), Error> {
+    if span.key.is_empty() { Err(Error::EmptyKey) } else { Ok(()) }
+}
+
+const fn check_range(range: &Range) -> Result<(), Error> {
+    check_span(&range.span)
+}
+
+const fn check_delete(delete: &Delete) -> Result<(), Error> {
+    check_span(&delete.span)
+}
+
+fn check_put(put: &Put) -> Result<(), Error> {
+    if put.key.is_empty() {
+        return Err(Error::EmptyKey);
+    }
+    if put.ignore_value && !put.value.is_empty() {
+        return Err(Error::ValueProvided);
+    }
+    if put.ignore_lease && put.lease.is_some_and(|lease| lease.0 != 0) {
+        return Err(Error::LeaseProvided);
+    }
+    Ok(())
+}
+
+/// The steps and comparisons of a transaction, and what is in them. A transaction has as
+/// many as its longest list; those in it may have as many as are left. Hence no recursion
+/// here or later is deeper than the cap.
+fn check_txn(txn: &Txn, ops: usize) -> Result<(), Error> {
+    let longest = txn.compares.len().max(txn.success.len()).max(txn.failure.len());
+    let Some(left) = ops.checked_sub(longest) else { return Err(Error::TooManyOps) };
+    txn.compares.iter().try_for_each(|compare| check_span(&compare.span))?;
+    txn.success.iter().chain(&txn.failure).try_for_each(|op| match op {
+        Op::Range(range) => check_range(range),
+        Op::Put(put) => check_put(put),
+        Op::Delete(delete) => check_delete(delete),
+        Op::Txn(txn) => check_txn(txn, left),
+    })
+}
+
+/// What the steps of one branch write.
+#[derive(Default)]
+struct Writes<'a> {
+    /// And whether what was there is to be kept.
+    puts: BTreeMap<&'a [u8], bool>,
+    deletes: Vec<&'a Span>,
+}
+
+/// Collects what is written and refuses keys that are written twice.
+///
+/// The branches of a transaction exclude each other and may write the same. As in etcd,
+/// two things pass that could have been refused: a key that a transaction among the steps
+/// writes and a later one deletes, and a key within a deletion without end (`\0`). Where
+/// the latter puts with `ignore_value` or `ignore_lease`, and so may find nothing to keep,
+/// etcd crashes; here it is a duplicate key.
+fn writes(ops: &[Op]) -> Result<Writes<'_>, Error> {
+    let mut all = Writes::default();
+    all.deletes.extend(
+        ops.iter().filter_map(|op| if let Op::Delete(delete) = op { Some(&delete.span) } else { None }),
+    );
+    for op in ops {
+        let Op::Txn(txn) = op else { continue };
+        let (success, failure) = (writes(&txn.success)?, writes(&txn.failure)?);
+        for (key, keeps) in &success.puts {
+            all.put(key, *keeps)?;
+        }
+        for (key, keeps) in &failure.puts {
+            if success.puts.contains_key(key) {
+                all.refuse_deleted(key, *keeps)?;
+            } else {
+                all.put(key, *keeps)?;
+            }
+        }
+        all.deletes.extend(success.deletes);
+        all.deletes.extend(failure.deletes);
+    }
+    for op in ops {
+        if let Op::Put(put) = op {
+            all.put(&put.key, put.ignore_value || put.ignore_lease)?;
+        }
+    }
+    Ok(all)
+}
+
+impl<'a> Writes<'a> {
+    fn put(&mut self, key: &'a [u8], keeps: bool) -> Result<(), Error> {
+        self.refuse_deleted(key, keeps)?;
+        if self.puts.insert(key, keeps).is_some() {
+            return Err(Error::DuplicateKey);
+        }
+        Ok(())
+    }
+
+    fn refuse_deleted(&self, key: &[u8], keeps: bool) -> Result<(), Error> {
+        let clashes = |span: &&Span| span.contains(key) && (keeps || span.end.as_ref() != [0]);
+        if self.deletes.iter().any(clashes) { Err(Error::DuplicateKey) } else { Ok(()) }
+    }
+}
+
+/// Only these are answered without being agreed upon, and so may be of any size.
+fn is_read_only(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_)))
+}
+
+const fn span_bytes(span: &Span) -> usize {
+    OP_BYTES + span.key.len() + span.end.len()
+}
+
+const fn put_bytes(put: &Put) -> usize {
+    OP_BYTES + put.key.len() + put.value.len()
+}
+
+fn compare_bytes(compare: &Compare) -> usize {
+    let value = if let super::Target::Value(value) = &compare.target { value.len() } else { 0 };
+    span_bytes(&compare.span) + value
+}
+
+fn txn_bytes(txn: &Txn) -> usize {
+    let compares = txn.compares.iter().map(compare_bytes).sum::<usize>();
+    let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
+        Op::Range(range) => span_bytes(&range.span),
+        Op::Put(put) => put_bytes(put),
+        Op::Delete(delete) => span_bytes(&delete.span),
+        Op::Txn(txn) => txn_bytes(txn),
+    });
+    OP_BYTES + compares + ops.sum::<usize>()
+}

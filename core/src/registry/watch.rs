@@ -1,0 +1,261 @@
+//! Watches: each is a cursor into the history, not a queue.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use bytes::Bytes;
+
+use super::store::{At, Change, Store};
+use super::{Change as Told, Error, News, RegistryConfig, Watch, WatchId, Watched};
+use crate::time::Instant;
+
+/// The watches there are, and which of them have something to tell.
+#[derive(Debug)]
+pub(super) struct Watches {
+    watches: BTreeMap<WatchId, Watcher>,
+    ready: BTreeSet<WatchId>,
+    /// Who told something last: the next one is whoever comes after.
+    last: WatchId,
+    /// Watches that want to be told of progress.
+    progressing: usize,
+    progress_due: Instant,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    watch: Watch,
+    /// Everything before this revision was told, or is not its business.
+    next: u64,
+    state: State,
+    /// There may be changes from `next` on.
+    behind: bool,
+    /// It was told nothing since progress was last looked at.
+    silent: bool,
+    owed_progress: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not confirmed yet.
+    New,
+    Runs,
+    /// Ends without having begun.
+    Refused,
+}
+
+impl Watches {
+    pub(super) fn new(config: &RegistryConfig, now: Instant) -> Self {
+        Self {
+            watches: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            last: WatchId(0),
+            progressing: 0,
+            progress_due: now + config.progress_interval,
+        }
+    }
+
+    /// Starts a watch in place of any with its identifier.
+    pub(super) fn insert(
+        &mut self,
+        config: &RegistryConfig,
+        store: &Store,
+        id: WatchId,
+        mut watch: Watch,
+    ) -> Result<(), Error> {
+        self.remove(id);
+        if self.watches.len() >= config.watches {
+            return Err(Error::NoSpace);
+        }
+        if watch.span.key.is_empty() {
+            // As etcd has it: the smallest key there can be.
+            watch.span.key = Bytes::from_static(&[0]);
+        }
+        let is_empty = match watch.span.end.as_ref() {
+            [] | [0] => false,
+            end => end <= watch.span.key.as_ref(),
+        };
+        let state = if is_empty { State::Refused } else { State::New };
+        let next = if watch.start == 0 { store.revision() + 1 } else { watch.start };
+        let behind = next <= store.revision();
+        self.progressing += usize::from(watch.progress);
+        self.watches.insert(id, Watcher { watch, next, state, behind, silent: true, owed_progress: false });
+        self.ready.insert(id);
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, id: WatchId) {
+        if let Some(watcher) = self.watches.remove(&id) {
+            self.progressing -= usize::from(watcher.watch.progress);
+            self.ready.remove(&id);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.watches.len()
+    }
+
+    /// There is a new revision of this many changes.
+    pub(super) fn handle_commit(&mut self, store: &Store, changes: usize) {
+        let revision = store.revision();
+        for (&id, watcher) in &mut self.watches {
+            let concerns = |change: &Change| watcher.wants(change);
+            if !watcher.behind && watcher.next <= revision && store.newest(changes).any(concerns) {
+                watcher.next = revision;
+                watcher.behind = true;
+                self.ready.insert(id);
+            }
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, config: &RegistryConfig, now: Instant) {
+        if now < self.progress_due {
+            return;
+        }
+        self.progress_due = now + config.progress_interval;
+        for (&id, watcher) in &mut self.watches {
+            if watcher.watch.progress && watcher.state == State::Runs {
+                if watcher.silent {
+                    watcher.owed_progress = true;
+                    self.ready.insert(id);
+                }
+                watcher.silent = true;
+            }
+        }
+    }
+
+    /// When watches are next told that there is nothing to tell.
+    pub(super) fn next_progress(&self) -> Option<Instant> {
+        (self.progressing > 0).then_some(self.progress_due)
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// What the next watch in turn has to tell.
+    pub(super) fn poll(&mut self, config: &RegistryConfig, store: &Store) -> Option<Watched> {
+        while let Some(id) = self.turn() {
+            self.last = id;
+            let Some(watcher) = self.watches.get_mut(&id) else {
+                self.ready.remove(&id);
+                continue;
+            };
+            let news = watcher.news(config, store);
+            let revision = watcher.next.saturating_sub(1);
+            if !watcher.behind && !watcher.owed_progress {
+                self.ready.remove(&id);
+            }
+            match news {
+                Some(news) => {
+                    if matches!(news, News::Compacted { .. } | News::Canceled) {
+                        self.remove(id);
+                    }
+                    return Some(Watched { id, revision, news });
+                }
+                None => continue,
+            }
+        }
+        None
+    }
+
+    fn turn(&self) -> Option<WatchId> {
+        let mut after = self.ready.range((Bound::Excluded(self.last), Bound::Unbounded));
+        after.next().or_else(|| self.ready.first()).copied()
+    }
+
+    pub(super) fn audit(&self, config: &RegistryConfig, store: &Store) -> Result<(), &'static str> {
+        if self.watches.len() > config.watches {
+            return Err("too many watches");
+        }
+        if self.progressing != self.watches.values().filter(|watcher| watcher.watch.progress).count() {
+            return Err("watches with progress are miscounted");
+        }
+        for (id, watcher) in &self.watches {
+            let has_news = watcher.behind || watcher.owed_progress || watcher.state != State::Runs;
+            if has_news != self.ready.contains(id) {
+                return Err("a watch has news and does not say so, or says so and has none");
+            }
+            let missed = |change: &Change| watcher.wants(change);
+            if !watcher.behind && store.since(watcher.next).any(missed) {
+                return Err("a watch has missed a change");
+            }
+        }
+        if self.ready.iter().any(|id| !self.watches.contains_key(id)) {
+            return Err("a watch that is not there has news");
+        }
+        Ok(())
+    }
+}
+
+impl Watcher {
+    fn wants(&self, change: &Change) -> bool {
+        let filtered = if change.to.value.is_some() { self.watch.no_put } else { self.watch.no_delete };
+        !filtered && self.watch.span.contains(&change.key)
+    }
+
+    fn news(&mut self, config: &RegistryConfig, store: &Store) -> Option<News> {
+        match self.state {
+            State::New => {
+                self.state = State::Runs;
+                return Some(News::Created);
+            }
+            State::Refused => return Some(News::Canceled),
+            State::Runs => {}
+        }
+        if self.behind {
+            if store.is_compacted(self.next)
+                && let Some(oldest) = store.compacted()
+            {
+                return Some(News::Compacted { oldest });
+            }
+            let changes = self.read(config, store);
+            if !changes.is_empty() {
+                self.silent = false;
+                self.owed_progress = false;
+                return Some(News::Changes(changes));
+            }
+        }
+        if !self.owed_progress {
+            return None;
+        }
+        self.owed_progress = false;
+        self.next = self.next.max(store.revision() + 1);
+        Some(News::Progress)
+    }
+
+    /// Moves the cursor on and returns what it came by.
+    fn read(&mut self, config: &RegistryConfig, store: &Store) -> Vec<Told> {
+        let mut told = Vec::new();
+        for change in store.since(self.next) {
+            let revision = change.to.modified;
+            if told.len() >= config.watch_batch && revision >= self.next {
+                self.next = revision;
+                return told;
+            }
+            self.next = revision + 1;
+            if self.wants(change) {
+                told.push(tell(change, self.watch.prev, store));
+            }
+        }
+        self.next = self.next.max(store.revision() + 1);
+        self.behind = false;
+        told
+    }
+}
+
+fn tell(change: &Change, prev: bool, store: &Store) -> Told {
+    let Change { key, to } = change;
+    // What was there before the whole revision; what made a key had nothing before it.
+    let before = to.modified - 1;
+    let is_made = to.value.is_some() && to.created == to.modified;
+    let prev = if prev && !is_made && !store.is_compacted(before) {
+        store.get(key, At::Revision(before)).map(|(key, old)| old.to_kv(key, false))
+    } else {
+        None
+    };
+    match to.value {
+        Some(_) => Told::Put { kv: to.to_kv(key, false), prev },
+        None => Told::Delete { key: key.clone(), revision: to.modified, prev },
+    }
+}
