@@ -1,0 +1,205 @@
+//! Sequences that collide a lot: few keys, few leases, near revisions.
+
+use bytes::Bytes;
+use proptest::collection::vec as many;
+use proptest::prelude::*;
+use skirmish_core::registry::{
+    Compare, Delete, LeaseId, Op, Put, Range, Relation, Request, Span, Target, Txn, Watch,
+};
+
+/// A step of a sequence. Revisions in it are relative, see [`rebase`].
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Ask(Request),
+    Watch(Watch),
+    /// Ends the watch with this index, modulo how many there are.
+    Unwatch(usize),
+}
+
+pub(crate) fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        40 => request().prop_map(Step::Ask),
+        4 => watch().prop_map(Step::Watch),
+        1 => any::<usize>().prop_map(Step::Unwatch),
+    ]
+}
+
+/// Makes relative revisions absolute: 0 stays 0, the others begin a little before `base`.
+pub(crate) fn rebase(step: &mut Step, base: u64) {
+    match step {
+        Step::Ask(Request::Range(range)) => range.revision = revision(range.revision, base),
+        Step::Ask(Request::Compact { revision: at }) => *at = revision(*at, base),
+        Step::Ask(Request::Txn(txn)) => rebase_txn(txn, base),
+        Step::Watch(watch) => watch.start = revision(watch.start, base),
+        Step::Ask(_) | Step::Unwatch(_) => {}
+    }
+}
+
+fn rebase_txn(txn: &mut Txn, base: u64) {
+    for compare in &mut txn.compares {
+        if let Target::Create(at) | Target::Mod(at) = &mut compare.target {
+            *at = revision(*at, base);
+        }
+    }
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match op {
+            Op::Range(range) => range.revision = revision(range.revision, base),
+            Op::Txn(txn) => rebase_txn(txn, base),
+            Op::Put(_) | Op::Delete(_) => {}
+        }
+    }
+}
+
+fn revision(relative: u64, base: u64) -> u64 {
+    if relative == 0 { 0 } else { (base + relative).saturating_sub(3).max(1) }
+}
+
+/// Whether etcd may come to its end by a request: it checks that there is a value or lease
+/// to be kept before it deletes every key from one on, and does not expect to find nothing.
+pub(crate) fn crashes_etcd(request: &Request) -> bool {
+    fn any(txn: &Txn, is: fn(&Op) -> bool) -> bool {
+        txn.success.iter().chain(&txn.failure).any(|op| match op {
+            Op::Txn(txn) => any(txn, is),
+            op => is(op),
+        })
+    }
+    let Request::Txn(txn) = request else { return false };
+    any(txn, |op| matches!(op, Op::Put(put) if put.ignore_value || put.ignore_lease))
+        && any(txn, |op| matches!(op, Op::Delete(delete) if delete.span.end.as_ref() == [0]))
+}
+
+fn key() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        8 => Just("a"), 6 => Just("aa"), 4 => Just("ab"), 8 => Just("b"), 4 => Just("c"),
+        2 => Just("m"), 1 => Just("\0"), 1 => Just("a\0"),
+    ]
+    .prop_map(Bytes::from)
+}
+
+/// Seldom empty, which is refused.
+fn asked_key() -> impl Strategy<Value = Bytes> {
+    prop_oneof![60 => key(), 1 => Just(Bytes::new())]
+}
+
+fn span() -> impl Strategy<Value = Span> {
+    let end = prop_oneof![
+        6 => Just(Bytes::new()),
+        2 => Just(Bytes::from("\0")),
+        4 => key(),
+        2 => Just(Bytes::from("z")),
+        1 => Just(Bytes::from("\0\0")),
+    ];
+    (asked_key(), end).prop_map(|(key, end)| Span { key, end })
+}
+
+fn lease() -> impl Strategy<Value = LeaseId> {
+    prop_oneof![10 => 1..=3u64, 1 => Just(9)].prop_map(LeaseId)
+}
+
+/// Relative to the base.
+fn at() -> impl Strategy<Value = u64> {
+    prop_oneof![2 => Just(0), 3 => 1..12u64, 2 => 1..45u64]
+}
+
+fn value() -> impl Strategy<Value = Bytes> {
+    "[xyz]{0,2}".prop_map(Bytes::from)
+}
+
+fn put() -> impl Strategy<Value = Put> {
+    let leases = prop_oneof![12 => Just(None), 6 => lease().prop_map(Some), 1 => Just(Some(LeaseId(0)))];
+    (asked_key(), value(), leases, any::<bool>(), rarely(), rarely(), prop::bool::weighted(0.9)).prop_map(
+        |(key, value, lease, prev, ignore_value, ignore_lease, proper)| {
+            // What is to be kept must not be given, and mostly is not.
+            let value = if ignore_value && proper { Bytes::new() } else { value };
+            let lease = if ignore_lease && proper { None } else { lease };
+            Put { prev, ignore_value, ignore_lease, ..Put::new(key, value, lease) }
+        },
+    )
+}
+
+fn rarely() -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.08)
+}
+
+fn range() -> impl Strategy<Value = Range> {
+    (span(), at(), 0..4u64, rarely(), rarely()).prop_map(|(span, revision, limit, keys_only, count_only)| {
+        Range { span, revision, limit, keys_only, count_only }
+    })
+}
+
+fn delete() -> impl Strategy<Value = Delete> {
+    (span(), any::<bool>()).prop_map(|(span, prev)| Delete { span, prev })
+}
+
+fn compare() -> impl Strategy<Value = Compare> {
+    let relation =
+        prop::sample::select(vec![Relation::Equal, Relation::NotEqual, Relation::Greater, Relation::Less]);
+    let target = prop_oneof![
+        (0..4u64).prop_map(Target::Version),
+        at().prop_map(Target::Create),
+        at().prop_map(Target::Mod),
+        value().prop_map(Target::Value),
+        prop::option::of(lease()).prop_map(Target::Lease),
+    ];
+    (span(), relation, target).prop_map(|(span, relation, target)| Compare { span, relation, target })
+}
+
+fn txn() -> impl Strategy<Value = Txn> {
+    let leaf = prop_oneof![
+        2 => range().prop_map(Op::Range),
+        4 => put().prop_map(Op::Put),
+        2 => delete().prop_map(Op::Delete),
+    ];
+    let op = leaf.prop_recursive(2, 12, 3, |op| {
+        (many(compare(), 0..2), many(op.clone(), 0..3), many(op, 0..3))
+            .prop_map(|(compares, success, failure)| Op::Txn(Txn { compares, success, failure }))
+    });
+    (many(compare(), 0..3), many(op.clone(), 0..4), many(op, 0..3))
+        .prop_map(|(compares, success, failure)| Txn { compares, success, failure })
+}
+
+fn watch() -> impl Strategy<Value = Watch> {
+    (span(), at(), any::<(bool, bool)>(), rarely(), rarely()).prop_map(
+        |(span, start, (prev, progress), no_put, no_delete)| Watch {
+            span,
+            start,
+            prev,
+            progress,
+            no_put,
+            no_delete,
+        },
+    )
+}
+
+/// Refused for its size.
+fn oversize() -> impl Strategy<Value = Request> {
+    let large = || Put::new("a", vec![b'x'; 1_600_000], None);
+    let reads = |n| vec![Op::Range(Range::of(Span::one("a"))); n];
+    prop_oneof![
+        Just(Request::Put(large())),
+        Just(Request::Txn(Txn { failure: vec![Op::Put(large())], ..Txn::default() })),
+        (100..160usize).prop_map(move |n| Request::Txn(Txn { success: reads(n), ..Txn::default() })),
+        (60..70usize, 60..70usize).prop_map(move |(outer, inner)| {
+            let mut ops = reads(outer);
+            ops.push(Op::Txn(Txn { failure: reads(inner), ..Txn::default() }));
+            Request::Txn(Txn { success: ops, ..Txn::default() })
+        }),
+    ]
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    // Long enough that none is over before its sequence is.
+    let ttl_s = prop_oneof![10 => 1000..2000u64, 1 => Just(9_000_000_001)];
+    prop_oneof![
+        60 => range().prop_map(Request::Range),
+        120 => put().prop_map(Request::Put),
+        40 => delete().prop_map(Request::Delete),
+        120 => txn().prop_map(Request::Txn),
+        12 => at().prop_map(|revision| Request::Compact { revision }),
+        40 => (lease(), ttl_s).prop_map(|(id, ttl_s)| Request::Grant { id, ttl_s }),
+        10 => lease().prop_map(Request::Revoke),
+        10 => lease().prop_map(Request::KeepAlive),
+        15 => (lease(), any::<bool>()).prop_map(|(id, keys)| Request::TimeToLive { id, keys }),
+        2 => oversize(),
+    ]
+}
