@@ -7,7 +7,7 @@ use skirmish_core::registry::{
     Compare, Delete, LeaseId, Op, Put, Range, Relation, Request, Span, Target, Txn, Watch,
 };
 
-/// A step of a sequence. Revisions in it are relative, see [`rebase`].
+/// A step of a sequence. Revisions in it are relative, see [`Revisions`].
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Ask(Request),
@@ -24,34 +24,53 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Makes relative revisions absolute: 0 stays 0, the others begin a little before `base`.
-pub(crate) fn rebase(step: &mut Step, base: u64) {
+/// What the revisions of a step are relative to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Revisions {
+    /// Where the sequence began.
+    pub(crate) base: u64,
+    pub(crate) compacted: u64,
+    pub(crate) newest: u64,
+}
+
+/// Makes relative revisions absolute.
+pub(crate) fn rebase(step: &mut Step, revisions: Revisions) {
     match step {
-        Step::Ask(Request::Range(range)) => range.revision = revision(range.revision, base),
-        Step::Ask(Request::Compact { revision: at }) => *at = revision(*at, base),
-        Step::Ask(Request::Txn(txn)) => rebase_txn(txn, base),
-        Step::Watch(watch) => watch.start = revision(watch.start, base),
+        Step::Ask(Request::Range(range)) => revisions.rebase(&mut range.revision),
+        Step::Ask(Request::Compact { revision }) => revisions.rebase(revision),
+        Step::Ask(Request::Txn(txn)) => rebase_txn(txn, revisions),
+        Step::Watch(watch) => revisions.rebase(&mut watch.start),
         Step::Ask(_) | Step::Unwatch(_) => {}
     }
 }
 
-fn rebase_txn(txn: &mut Txn, base: u64) {
+fn rebase_txn(txn: &mut Txn, revisions: Revisions) {
     for compare in &mut txn.compares {
-        if let Target::Create(at) | Target::Mod(at) = &mut compare.target {
-            *at = revision(*at, base);
+        if let Target::Create(revision) | Target::Mod(revision) = &mut compare.target {
+            revisions.rebase(revision);
         }
     }
     for op in txn.success.iter_mut().chain(&mut txn.failure) {
         match op {
-            Op::Range(range) => range.revision = revision(range.revision, base),
-            Op::Txn(txn) => rebase_txn(txn, base),
+            Op::Range(range) => revisions.rebase(&mut range.revision),
+            Op::Txn(txn) => rebase_txn(txn, revisions),
             Op::Put(_) | Op::Delete(_) => {}
         }
     }
 }
 
-fn revision(relative: u64, base: u64) -> u64 {
-    if relative == 0 { 0 } else { (base + relative).saturating_sub(3).max(1) }
+impl Revisions {
+    /// 0 stays; then come those where things change; the others count from the base.
+    fn rebase(self, revision: &mut u64) {
+        *revision = match *revision {
+            0 => 0,
+            1 => self.compacted - 1,
+            2 => self.compacted,
+            3 => self.newest,
+            4 => self.newest + 1,
+            after => self.base + after - 4,
+        };
+    }
 }
 
 /// Whether etcd may come to its end by a request: it checks that there is a value or lease
@@ -96,9 +115,9 @@ fn lease() -> impl Strategy<Value = LeaseId> {
     prop_oneof![10 => 1..=3u64, 1 => Just(9)].prop_map(LeaseId)
 }
 
-/// Relative to the base.
+/// See [`Revisions::rebase`].
 fn at() -> impl Strategy<Value = u64> {
-    prop_oneof![2 => Just(0), 3 => 1..12u64, 2 => 1..45u64]
+    prop_oneof![5 => Just(0), 5 => 1..=4u64, 4 => 5..15u64, 2 => 5..45u64]
 }
 
 fn value() -> impl Strategy<Value = Bytes> {
@@ -107,9 +126,9 @@ fn value() -> impl Strategy<Value = Bytes> {
 
 fn put() -> impl Strategy<Value = Put> {
     let leases = prop_oneof![12 => Just(None), 6 => lease().prop_map(Some), 1 => Just(Some(LeaseId(0)))];
-    (asked_key(), value(), leases, any::<bool>(), rarely(), rarely(), prop::bool::weighted(0.9)).prop_map(
+    (asked_key(), value(), leases, any::<bool>(), rarely(), rarely(), any::<bool>()).prop_map(
         |(key, value, lease, prev, ignore_value, ignore_lease, proper)| {
-            // What is to be kept must not be given, and mostly is not.
+            // What is to be kept must not be given, and mostly is not: of all writes most keep nothing.
             let value = if ignore_value && proper { Bytes::new() } else { value };
             let lease = if ignore_lease && proper { None } else { lease };
             Put { prev, ignore_value, ignore_lease, ..Put::new(key, value, lease) }
@@ -200,6 +219,6 @@ fn request() -> impl Strategy<Value = Request> {
         10 => lease().prop_map(Request::Revoke),
         10 => lease().prop_map(Request::KeepAlive),
         15 => (lease(), any::<bool>()).prop_map(|(id, keys)| Request::TimeToLive { id, keys }),
-        2 => oversize(),
+        4 => oversize(),
     ]
 }

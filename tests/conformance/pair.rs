@@ -21,9 +21,11 @@ pub(crate) struct Pair<'a> {
     stream: Option<WatchStream>,
     watches: BTreeMap<WatchId, Watched>,
     next_watch: u64,
-    /// Requests and watches so far.
-    pub(crate) operations: u64,
+    outcomes: Outcomes,
 }
+
+/// How often what came of what.
+pub(crate) type Outcomes = BTreeMap<String, u64>;
 
 /// A watch on both.
 struct Watched {
@@ -64,7 +66,7 @@ impl<'a> Pair<'a> {
             stream: None,
             watches: BTreeMap::new(),
             next_watch: 1,
-            operations: 0,
+            outcomes: Outcomes::new(),
         };
         pair.put("m", "").await;
         pair.ask(Request::Compact { revision: base_revision + 1 }).await.expect("there is such a revision");
@@ -74,6 +76,11 @@ impl<'a> Pair<'a> {
     /// The newest revision.
     pub(crate) fn revision(&self) -> u64 {
         self.machine.revision()
+    }
+
+    /// The revision of the last compaction.
+    pub(crate) fn compacted(&self) -> u64 {
+        self.machine.compacted().expect("there was one at the start")
     }
 
     pub(crate) async fn put(&mut self, key: &'static str, value: &'static str) -> Answer {
@@ -90,18 +97,18 @@ impl<'a> Pair<'a> {
             // What etcd still has to tell must not be compacted under it.
             self.caught_up().await;
         }
-        self.operations += 1;
         let real = within("etcd's answer", real::call(&mut self.client, &request)).await;
         let machine = self.machine.handle(self.now, &request);
         self.machine.audit().expect("the machine is in order");
         assert_eq!(comparable(&machine), comparable(&real), "machine, etcd: {request:?}");
         self.drain();
+        self.note(&outcome(&request, &machine));
         machine
     }
 
     /// Starts a watch on both.
     pub(crate) async fn watch(&mut self, watch: Watch) -> WatchId {
-        self.operations += 1;
+        self.note("Watch");
         let id = WatchId(self.next_watch);
         self.next_watch += 1;
         self.machine.watch(self.now, id, watch.clone()).expect("there is place");
@@ -130,7 +137,7 @@ impl<'a> Pair<'a> {
         if matches!(watched.real.last(), Some(Item::Canceled | Item::Compacted(_))) {
             return;
         }
-        self.operations += 1;
+        self.note("Unwatch");
         self.machine.unwatch(id);
         let stream = self.stream.as_mut().expect("there is a watch");
         stream.cancel(real::signed(id.0)).await.expect("etcd listens");
@@ -165,8 +172,8 @@ impl<'a> Pair<'a> {
     }
 
     /// Makes sure that no watch has more to tell than both have told: writes and deletes
-    /// what each of them watches, and waits until that is told.
-    pub(crate) async fn finish(mut self) -> u64 {
+    /// what each of them watches, and waits until that is told. How often what came of what.
+    pub(crate) async fn finish(mut self) -> Outcomes {
         for id in self.watches() {
             let Watched { watch, .. } = &self.watches[&id];
             let Span { key, .. } = watch.span.clone();
@@ -182,8 +189,14 @@ impl<'a> Pair<'a> {
         }
         for id in self.watches() {
             self.told(id).await;
+            let name = match self.watches[&id].machine.last() {
+                Some(Item::Compacted(_)) => "Watch: Compacted",
+                Some(Item::Canceled) => "Watch: Canceled",
+                _ => continue,
+            };
+            self.note(name);
         }
-        self.operations
+        self.outcomes
     }
 
     /// Lets the machine's time pass, after etcd's has.
@@ -229,6 +242,10 @@ impl<'a> Pair<'a> {
         }
     }
 
+    fn note(&mut self, outcome: &str) {
+        *self.outcomes.entry(outcome.to_owned()).or_default() += 1;
+    }
+
     async fn read(&mut self) {
         let stream = self.stream.as_mut().expect("there is a watch");
         let message = within("etcd to tell more", stream.message()).await.expect("etcd watches");
@@ -248,6 +265,15 @@ fn items(message: &WatchResponse) -> Vec<Item> {
         (_, true, _) => vec![Item::Canceled],
         (true, ..) => vec![Item::Created],
         _ => message.events().iter().map(|event| Item::Change(real::change(event))).collect(),
+    }
+}
+
+fn outcome(request: &Request, result: &Result<Response, Error>) -> String {
+    let request = format!("{request:?}");
+    let name = request.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    match result {
+        Ok(_) => name.to_owned(),
+        Err(error) => format!("{name}: {error:?}"),
     }
 }
 

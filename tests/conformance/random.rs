@@ -1,13 +1,13 @@
 //! Generated sequences.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use proptest::collection::vec as many;
 use proptest::test_runner::{Config, FileFailurePersistence, TestError, TestRunner};
 use skirmish_tests::etcd::{Etcd, Version};
 
-use crate::generate::{Step, crashes_etcd, rebase, step};
-use crate::pair::Pair;
+use crate::generate::{Revisions, Step, crashes_etcd, rebase, step};
+use crate::pair::{Outcomes, Pair};
 
 /// What a run on one etcd does at least.
 const OPERATIONS: u64 = 10_000;
@@ -15,31 +15,81 @@ const OPERATIONS: u64 = 10_000;
 /// Seeds of sequences that once came to something else; they are tried first.
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/conformance.txt");
 
+/// What has to come of them, for the comparison to be one.
+const OUTCOMES: &[&str] = &[
+    "Range",
+    "Range: EmptyKey",
+    "Range: Compacted",
+    "Range: FutureRevision",
+    "Put",
+    "Put: EmptyKey",
+    "Put: LeaseNotFound",
+    "Put: KeyNotFound",
+    "Put: TooLarge",
+    "Put: LeaseProvided",
+    "Put: ValueProvided",
+    "Delete",
+    "Delete: EmptyKey",
+    "Txn",
+    "Txn: DuplicateKey",
+    "Txn: EmptyKey",
+    "Txn: LeaseNotFound",
+    "Txn: KeyNotFound",
+    "Txn: TooLarge",
+    "Txn: TooManyOps",
+    "Txn: Compacted",
+    "Txn: FutureRevision",
+    "Txn: LeaseProvided",
+    "Txn: ValueProvided",
+    "Compact",
+    "Compact: Compacted",
+    "Compact: FutureRevision",
+    "Grant",
+    "Grant: LeaseExists",
+    "Grant: LeaseTtlTooLarge",
+    "Revoke",
+    "Revoke: LeaseNotFound",
+    "KeepAlive",
+    "KeepAlive: LeaseNotFound",
+    "TimeToLive",
+    "TimeToLive: LeaseNotFound",
+    "Watch",
+    "Watch: Compacted",
+    "Watch: Canceled",
+    "Unwatch",
+];
+
 #[test]
 fn generated_sequences_come_to_the_same() {
     for version in Version::installed() {
-        let operations = compare(version);
-        println!("etcd {version:?}: {operations} operations came to the same");
+        let outcomes = compare(version);
+        let operations: u64 = outcomes.values().sum();
+        println!("etcd {version:?}: {operations} operations came to the same: {outcomes:#?}");
         assert!(operations >= OPERATIONS);
+        for &outcome in OUTCOMES {
+            assert!(outcomes.contains_key(outcome), "nothing came to {outcome}");
+        }
     }
 }
 
-/// Returns how many operations there were.
-fn compare(version: Version) -> u64 {
+fn compare(version: Version) -> Outcomes {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let etcd = runtime.block_on(Etcd::start_with(version, &[]));
-    let operations = Cell::new(0);
-    while operations.get() < OPERATIONS {
+    let all = RefCell::new(Outcomes::new());
+    while all.borrow().values().sum::<u64>() < OPERATIONS {
         // A runner counts its cases once and for all.
         let mut runner = TestRunner::new(Config {
             cases: 50,
             max_shrink_iters: 500,
+            // One that shows only by waiting in vain takes a minute each time.
+            max_shrink_time: 300_000,
             failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
             ..Config::default()
         });
         let outcome = runner.run(&many(step(), 1..100), |steps| {
-            let done = runtime.block_on(run(&etcd, steps));
-            operations.set(operations.get() + done);
+            for (outcome, count) in runtime.block_on(run(&etcd, steps)) {
+                *all.borrow_mut().entry(outcome).or_default() += count;
+            }
             Ok(())
         });
         match outcome {
@@ -48,15 +98,14 @@ fn compare(version: Version) -> u64 {
             Err(other) => panic!("{other}"),
         }
     }
-    operations.get()
+    all.into_inner()
 }
 
-/// Returns how many operations there were.
-async fn run(etcd: &Etcd, steps: Vec<Step>) -> u64 {
+async fn run(etcd: &Etcd, steps: Vec<Step>) -> Outcomes {
     let mut pair = Pair::new(etcd).await;
     let base = pair.revision();
     for mut step in steps {
-        rebase(&mut step, base);
+        rebase(&mut step, Revisions { base, compacted: pair.compacted(), newest: pair.revision() });
         match step {
             Step::Ask(request) if crashes_etcd(&request) => {}
             Step::Ask(request) => {
