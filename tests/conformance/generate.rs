@@ -128,7 +128,7 @@ fn put() -> impl Strategy<Value = Put> {
     let leases = prop_oneof![12 => Just(None), 6 => lease().prop_map(Some), 1 => Just(Some(LeaseId(0)))];
     (asked_key(), value(), leases, any::<bool>(), rarely(), rarely(), any::<bool>()).prop_map(
         |(key, value, lease, prev, ignore_value, ignore_lease, proper)| {
-            // What is to be kept must not be given, and mostly is not: of all writes most keep nothing.
+            // What is to be kept must not be given, and half of the time is not.
             let value = if ignore_value && proper { Bytes::new() } else { value };
             let lease = if ignore_lease && proper { None } else { lease };
             Put { prev, ignore_value, ignore_lease, ..Put::new(key, value, lease) }

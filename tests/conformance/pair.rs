@@ -48,6 +48,15 @@ enum Item {
 impl<'a> Pair<'a> {
     /// Both without keys and leases, at the same revision, but for one key, `m`.
     pub(crate) async fn new(etcd: &'a Etcd) -> Self {
+        let mut pair = Self::fresh(etcd).await;
+        pair.put("m", "").await;
+        let revision = pair.revision();
+        pair.ask(Request::Compact { revision }).await.expect("there is such a revision");
+        pair
+    }
+
+    /// Both without keys and leases, at the same revision.
+    pub(crate) async fn fresh(etcd: &'a Etcd) -> Self {
         let mut client = etcd.client().await;
         let leases = client.leases().await.expect("etcd answers");
         for lease in leases.leases() {
@@ -58,7 +67,7 @@ impl<'a> Pair<'a> {
         let base_revision = real::unsigned(deleted.header().expect("a header").revision());
         // Both etcds that there are to compare with forget them.
         let config = RegistryConfig { base_revision, forgets_deletions: true, ..RegistryConfig::etcd() };
-        let mut pair = Self {
+        Self {
             etcd,
             client,
             machine: Registry::new(config, Instant::ZERO),
@@ -67,10 +76,7 @@ impl<'a> Pair<'a> {
             watches: BTreeMap::new(),
             next_watch: 1,
             outcomes: Outcomes::new(),
-        };
-        pair.put("m", "").await;
-        pair.ask(Request::Compact { revision: base_revision + 1 }).await.expect("there is such a revision");
-        pair
+        }
     }
 
     /// The newest revision.
@@ -171,6 +177,29 @@ impl<'a> Pair<'a> {
         }
     }
 
+    /// As [`Self::told`], where only the number of changes and what they are of is certain.
+    /// What etcd was told.
+    pub(crate) async fn told_in_any_order(&mut self, id: WatchId) -> Vec<Change> {
+        while self.watches[&id].real.len() < self.watches[&id].machine.len() {
+            self.read().await;
+        }
+        let Watched { machine, real, .. } = &self.watches[&id];
+        let changes = |items: &[Item]| {
+            let changes = items.iter().filter_map(|item| match item {
+                Item::Change(change) => Some(change.clone()),
+                Item::Created | Item::Compacted(_) | Item::Canceled => None,
+            });
+            changes.collect::<Vec<_>>()
+        };
+        let keys = |items: &[Item]| {
+            let mut keys: Vec<_> = changes(items).iter().map(|change| change.key().clone()).collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!(keys(machine), keys(real));
+        changes(real)
+    }
+
     /// Makes sure that no watch has more to tell than both have told: writes and deletes
     /// what each of them watches, and waits until that is told. How often what came of what.
     pub(crate) async fn finish(mut self) -> Outcomes {
@@ -204,11 +233,6 @@ impl<'a> Pair<'a> {
         self.now = self.now + duration;
         self.machine.handle_timeout(self.now);
         self.drain();
-    }
-
-    /// The real one alone, for what it does by itself.
-    pub(crate) fn client(&mut self) -> &mut Client {
-        &mut self.client
     }
 
     /// Waits until etcd has told all that there is to tell, and knows it.
