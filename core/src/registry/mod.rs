@@ -5,10 +5,20 @@
 //! hears from it. [`Registry`] is the machine: the embedded registry, the simulated etcd,
 //! and what the real one is compared to.
 //!
-//! # Where versions of etcd differ
+//! # Where the machine and etcd differ
 //!
-//! * A compaction forgets the deletions of its own revision before 3.5.16
-//!   ([`RegistryConfig::forgets_deletions`]).
+//! etcd 3.4.23 and 3.5.1 answer alike, and the machine as they do, but:
+//!
+//! * Before 3.5.16 a compaction forgets the deletions of its own revision; the machine does
+//!   where [`RegistryConfig::forgets_deletions`] says so.
+//! * A transaction that deletes without end (`\0`) and puts with `ignore_value` or
+//!   `ignore_lease` may be the end of an etcd; the machine refuses it as
+//!   [`Error::DuplicateKey`].
+//! * etcd takes up to a second to notice that a lease is over.
+//! * etcd that is full refuses every write until an operator says that there is place
+//!   again; the machine, as long as there is none.
+//! * The size of a request is known to etcd to the byte, to the machine within some tens.
+//! * Leases have no negative identifiers and none that the registry chooses.
 
 mod config;
 mod lease;
