@@ -41,6 +41,7 @@ mod connection;
 pub mod crdt;
 pub mod heartbeat;
 pub mod id;
+pub mod matchmaking;
 pub mod node;
 pub mod plant;
 pub mod rate;

@@ -1,0 +1,273 @@
+//! What a queue is told at its start: the shape of a match, rules, limits.
+
+use alloc::vec::Vec;
+
+use crate::config::ConfigError;
+use crate::id::Name;
+use crate::time::{Duration, Instant};
+
+/// Most teams of a match.
+pub const MAX_TEAMS: u8 = 100;
+/// Most players of a team.
+pub const MAX_TEAM_SIZE: u8 = 32;
+/// Most players of a match.
+pub const MAX_MATCH_PLAYERS: u32 = 200;
+/// Most regions of a queue.
+pub const MAX_REGIONS: usize = 64;
+/// Ratings are from minus this to this; no window is wider.
+pub const MAX_RATING: i32 = 1_000_000;
+/// A match of this quality is perfect; per mille.
+pub const PERFECT: u16 = 1000;
+
+/// Configuration of one queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// Name of the mode; a ticket for another one is refused.
+    pub mode: Name,
+    /// Teams of a match; 1 to [`MAX_TEAMS`].
+    pub teams: u8,
+    /// Players of each team; 1 to [`MAX_TEAM_SIZE`]. Ten players each for himself are ten
+    /// teams of one.
+    pub team_size: u8,
+    /// Where matches can be played; 1 to [`MAX_REGIONS`].
+    pub regions: Vec<Name>,
+    /// How far the rating of another ticket may be from a ticket's own, in points.
+    pub rating: Widening,
+    /// The latency that a ticket's players put up with, in milliseconds.
+    pub latency: Widening,
+    /// How good a match must be.
+    pub quality: Quality,
+    /// A ticket that has waited for so long is given up.
+    pub time_out: Duration,
+    /// From the start of one round of searches to that of the next, at least.
+    pub interval: Duration,
+    /// How much is done at once.
+    pub work: Work,
+    /// Caps.
+    pub limits: Limits,
+}
+
+/// A bound that widens with the waiting time of the ticket whose bound it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Widening {
+    /// At first.
+    pub start: u32,
+    /// Added for each second, evenly.
+    pub per_second: u32,
+    /// At most.
+    pub most: u32,
+}
+
+/// The rules of quality. The quality of a match, per mille, is the lower of
+///
+/// * *closeness*: [`PERFECT`] if all tickets are rated alike, 0 if the highest is
+///   `worst_spread` above the lowest, or further, linear between, rounded down;
+/// * *balance*: the same for the difference of the mean ratings of the strongest and
+///   the weakest team, and `worst_difference`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quality {
+    /// No match is formed below it, however long anybody has waited; per mille.
+    pub floor: u16,
+    /// Spread of ratings, in points, at which closeness is 0; at least 1.
+    pub worst_spread: u32,
+    /// Difference of teams, in points, at which balance is 0; at least 1.
+    pub worst_difference: u32,
+}
+
+/// How much is done at once. The unit is one look at a ticket, some 10 to 100 ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// A step begins no other search after so much. It ends after at most this and one
+    /// `search` more.
+    pub step: u32,
+    /// A search is cut after so much, and goes on in the next round.
+    pub search: u32,
+    /// Tickets of each size that a search puts together, the nearest by rating; at least
+    /// as many as a match has players.
+    pub candidates: u16,
+}
+
+/// Caps of a queue. What is over one is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Tickets that wait; below 2^32 - 1 together with `reserve`.
+    pub tickets: usize,
+    /// Tickets over that cap if they come back from a match that was not committed.
+    pub reserve: usize,
+    /// Rooms with free places.
+    pub vacancies: usize,
+    /// Attributes of a ticket or a vacancy.
+    pub attributes: usize,
+    /// Conditions of a ticket or a vacancy.
+    pub conditions: usize,
+    /// Values that one condition lists.
+    pub values: usize,
+    /// Bytes of a text.
+    pub text: usize,
+}
+
+impl QueueConfig {
+    /// A queue for `teams` teams of `team_size`, with rules fit for ratings of the usual
+    /// scale (mean 1500, deviation 300).
+    #[must_use]
+    pub fn new(mode: Name, teams: u8, team_size: u8, regions: Vec<Name>) -> Self {
+        let players = u16::from(teams).saturating_mul(team_size.into());
+        Self {
+            mode,
+            teams,
+            team_size,
+            regions,
+            rating: Widening { start: 100, per_second: 10, most: 600 },
+            latency: Widening { start: 80, per_second: 4, most: 250 },
+            quality: Quality { floor: 300, worst_spread: 800, worst_difference: 200 },
+            time_out: Duration::from_secs(300),
+            interval: Duration::from_millis(250),
+            work: Work { step: 4_000, search: 4_000, candidates: players.max(32) },
+            limits: Limits {
+                tickets: 200_000,
+                reserve: 10_000,
+                vacancies: 20_000,
+                attributes: 16,
+                conditions: 8,
+                values: 16,
+                text: 64,
+            },
+        }
+    }
+
+    /// Players of a match.
+    #[must_use]
+    pub fn players(&self) -> u32 {
+        u32::from(self.teams) * u32::from(self.team_size)
+    }
+
+    /// Checks that the numbers fit each other.
+    ///
+    /// # Errors
+    /// Says which do not, and what they must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(ConfigError(error)) };
+        check((1..=MAX_TEAMS).contains(&self.teams), "teams must be from 1 to 100")?;
+        check((1..=MAX_TEAM_SIZE).contains(&self.team_size), "team_size must be from 1 to 32")?;
+        check(
+            (2..=MAX_MATCH_PLAYERS).contains(&self.players()),
+            "a match must have from 2 to 200 players: teams * team_size",
+        )?;
+        check((1..=MAX_REGIONS).contains(&self.regions.len()), "there must be from 1 to 64 regions")?;
+        let mut sorted: Vec<&Name> = self.regions.iter().collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        check(sorted.len() == self.regions.len(), "a region is listed twice")?;
+        for widening in [self.rating, self.latency] {
+            check(
+                widening.start <= widening.most && widening.most <= MAX_RATING.unsigned_abs(),
+                "a bound that widens must have start <= most <= 1000000",
+            )?;
+        }
+        let quality = self.quality;
+        check(quality.floor <= PERFECT, "quality.floor is per mille: at most 1000")?;
+        check(
+            quality.worst_spread > 0 && quality.worst_difference > 0,
+            "quality.worst_spread and quality.worst_difference must be at least 1",
+        )?;
+        check(!self.interval.is_zero(), "interval must not be zero: nothing would ever rest")?;
+        check(self.time_out >= self.interval, "time_out must be at least interval")?;
+        check(self.work.step > 0 && self.work.search > 1, "work.step must be at least 1, work.search 2")?;
+        check(
+            (self.players()..=4096).contains(&u32::from(self.work.candidates)),
+            "work.candidates must be from the number of players of a match to 4096",
+        )?;
+        check(
+            self.limits.tickets > 0
+                && self.limits.tickets.saturating_add(self.limits.reserve) < u32::MAX as usize,
+            "limits.tickets must be at least 1, and with limits.reserve below 2^32 - 1",
+        )?;
+        check(self.limits.vacancies < u32::MAX as usize, "limits.vacancies must be below 2^32 - 1")
+    }
+}
+
+impl Widening {
+    /// How wide it is for who has waited for so long.
+    #[must_use]
+    pub fn after(&self, waited: Duration) -> u32 {
+        let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        let added = u64::from(self.per_second).saturating_mul(micros) / 1_000_000;
+        u64::from(self.start).saturating_add(added).min(self.most.into()).try_into().unwrap_or(self.most)
+    }
+
+    /// How long it takes to become so wide; `None` if it never does.
+    #[must_use]
+    pub fn reaches(&self, width: u32) -> Option<Duration> {
+        let missing = u64::from(width.saturating_sub(self.start));
+        if missing == 0 {
+            return Some(Duration::ZERO);
+        }
+        if width > self.most || self.per_second == 0 {
+            return None;
+        }
+        Some(Duration::from_micros((missing * 1_000_000).div_ceil(self.per_second.into())))
+    }
+
+    /// When it has become as wide as it gets, for who waits since `queued`.
+    pub(super) fn done(&self, queued: Instant) -> Instant {
+        self.reaches(self.most).map_or(queued, |wait| queued + wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    #[test]
+    fn widens_evenly_up_to_the_most() {
+        let widening = Widening { start: 100, per_second: 10, most: 130 };
+        let widths =
+            [0, 99, 100, 2_999, 3_000, 1_000_000].map(|ms| widening.after(Duration::from_millis(ms)));
+        assert_eq!(widths, [100, 100, 101, 129, 130, 130]);
+    }
+
+    #[test]
+    fn tells_exactly_when_it_is_so_wide() {
+        let widening = Widening { start: 100, per_second: 7, most: 130 };
+        for width in 101..=130 {
+            let wait = widening.reaches(width).unwrap();
+            assert_eq!(widening.after(wait), width);
+            assert_eq!(widening.after(wait - Duration::from_micros(1)), width - 1);
+        }
+        assert_eq!(widening.reaches(100), Some(Duration::ZERO));
+        assert_eq!(widening.reaches(131), None);
+        assert_eq!(Widening { per_second: 0, ..widening }.reaches(101), None);
+    }
+
+    #[test]
+    fn a_configuration_is_checked() {
+        let region = || Name::new("eu").unwrap();
+        let good = QueueConfig::new(Name::new("duel").unwrap(), 2, 5, vec![region()]);
+        assert_eq!(good.validate(), Ok(()));
+        let breaks: [fn(&mut QueueConfig); 16] = [
+            |c| c.teams = 0,
+            |c| c.team_size = 33,
+            |c| (c.teams, c.team_size) = (1, 1),
+            |c| (c.teams, c.team_size) = (100, 3),
+            |c| c.regions.clear(),
+            |c| c.regions.extend(c.regions.clone()),
+            |c| c.rating.start = c.rating.most + 1,
+            |c| c.latency.most = 1_000_001,
+            |c| c.quality.floor = 1001,
+            |c| c.quality.worst_spread = 0,
+            |c| c.interval = Duration::ZERO,
+            |c| c.time_out = Duration::ZERO,
+            |c| c.work.search = 1,
+            |c| c.work.candidates = 9,
+            |c| c.limits.tickets = usize::MAX,
+            |c| c.limits.vacancies = usize::MAX,
+        ];
+        for (index, spoil) in breaks.iter().enumerate() {
+            let mut bad = good.clone();
+            spoil(&mut bad);
+            assert!(bad.validate().is_err(), "case {index}");
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! The pairing engine of one queue.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use super::config::QueueConfig;
+use super::explain::Why;
+use super::formed::{Backfill, Binding, Chosen, Formed, Output};
+use super::pool::{Entry, Place, Pool};
+use super::quality::{Part, quality};
+use super::search::{Began, Effort, Outcome, Search, View, Waiting};
+use super::ticket::{Reach, Refusal, Ticket, Vacancy};
+use crate::config::ConfigError;
+use crate::id::Name;
+use crate::slab::{Key, Slab};
+use crate::time::{Deadline, Instant};
+
+/// The tickets of a queue, and the search for matches. See the [module](super) for the
+/// rules and what is promised.
+#[derive(Debug)]
+pub struct Engine {
+    config: QueueConfig,
+    now: Instant,
+    tickets: Slab<Waiting>,
+    /// By player, leaders and others.
+    players: BTreeMap<Name, Key>,
+    /// Oldest first.
+    order: BTreeMap<(Instant, Name), Key>,
+    vacancies: Slab<Vacancy>,
+    rooms: BTreeMap<Name, Key>,
+    pool: Pool,
+    round: Option<Round>,
+    /// When the last round started.
+    started: Option<Instant>,
+    /// Comings and goings of tickets and vacancies.
+    changes: u64,
+    /// Since the last round started, something came or went, or a search was cut.
+    unsettled: bool,
+    /// When all bounds are as wide as they get.
+    widens_until: Instant,
+    outputs: VecDeque<Output>,
+    stats: Stats,
+}
+
+/// A round: every ticket that was queued by its start is searched for, oldest first.
+#[derive(Debug)]
+struct Round {
+    started: Instant,
+    /// The last that was searched for.
+    passed: Option<(Instant, Name)>,
+}
+
+/// Counts since the start. At any time
+/// `inserted + restored = matched + backfilled + removed + timed_out + waiting`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Tickets inserted.
+    pub inserted: u64,
+    /// Tickets that came back.
+    pub restored: u64,
+    /// Tickets in matches.
+    pub matched: u64,
+    /// Tickets for free places of rooms.
+    pub backfilled: u64,
+    /// Tickets cancelled.
+    pub removed: u64,
+    /// Tickets that timed out.
+    pub timed_out: u64,
+    /// Tickets that wait.
+    pub waiting: usize,
+    /// Offers of free places.
+    pub vacancies: usize,
+    /// Matches formed.
+    pub matches: u64,
+    /// Rounds begun.
+    pub rounds: u64,
+    /// Searches.
+    pub searches: u64,
+    /// Searches that were cut, to go on in the next round.
+    pub cut: u64,
+    /// Looks at tickets, in all.
+    pub looks: u64,
+    /// Looks at tickets in the longest step.
+    pub longest_step: u32,
+}
+
+impl Engine {
+    /// An empty queue.
+    ///
+    /// # Errors
+    /// If the configuration is not valid.
+    pub fn new(config: QueueConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let limits = config.limits;
+        Ok(Self {
+            now: Instant::ZERO,
+            tickets: Slab::new(limits.tickets + limits.reserve),
+            players: BTreeMap::new(),
+            order: BTreeMap::new(),
+            vacancies: Slab::new(limits.vacancies),
+            rooms: BTreeMap::new(),
+            pool: Pool::new(config.regions.len(), config.team_size),
+            round: None,
+            started: None,
+            changes: 0,
+            unsettled: false,
+            widens_until: Instant::ZERO,
+            outputs: VecDeque::new(),
+            stats: Stats::default(),
+            config,
+        })
+    }
+
+    // Getters.
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &QueueConfig {
+        &self.config
+    }
+
+    /// The ticket of this leader, if it waits.
+    #[must_use]
+    pub fn ticket(&self, leader: &Name) -> Option<&Ticket> {
+        self.find(leader).map(|(_, waiting)| &waiting.ticket)
+    }
+
+    /// The ticket that this player waits with, as leader or not.
+    #[must_use]
+    pub fn ticket_of(&self, player: &Name) -> Option<&Ticket> {
+        self.tickets.get(*self.players.get(player)?).map(|waiting| &waiting.ticket)
+    }
+
+    /// The tickets that wait, oldest first.
+    pub fn tickets(&self) -> impl Iterator<Item = &Ticket> {
+        self.order.values().filter_map(|key| self.tickets.get(*key)).map(|waiting| &waiting.ticket)
+    }
+
+    /// What has happened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { waiting: self.tickets.len(), vacancies: self.vacancies.len(), ..self.stats }
+    }
+
+    /// Why the ticket of this leader still waits; `None` if it does not wait. Looks at as
+    /// many tickets as one search may.
+    #[must_use]
+    pub fn explain(&self, now: Instant, leader: &Name) -> Option<Why> {
+        let (key, waiting) = self.find(leader)?;
+        Some(Why::of(&self.view(now), key, waiting))
+    }
+
+    /// Checks the bounds, and that the tables agree with each other.
+    ///
+    /// # Errors
+    /// Says what is not as it must be.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(error) };
+        let Self { config, tickets, stats, .. } = self;
+        let (mut players, mut reaches) = (0, 0);
+        let candidates = usize::from(config.work.candidates) * usize::from(config.team_size);
+        for waiting in tickets.keys().filter_map(|key| tickets.get(key)) {
+            players += waiting.ticket.size();
+            reaches += waiting.reach.len();
+            let kept = waiting.search.as_ref().map_or(0, |search| search.kept());
+            check(kept <= candidates, "a search remembers more than its candidates")?;
+        }
+        check(tickets.len() <= config.limits.tickets + config.limits.reserve, "too many tickets wait")?;
+        check(self.vacancies.len() <= config.limits.vacancies, "too many vacancies are offered")?;
+        check(self.order.len() == tickets.len(), "the order has other tickets than the table")?;
+        check(self.players.len() == players, "a player is missing, or waits twice")?;
+        check(self.rooms.len() == self.vacancies.len(), "a vacancy has no room, or a room two")?;
+        check(self.pool.len() == (reaches, self.vacancies.len()), "the trees differ from the tables")?;
+        let most = config.work.step.saturating_add(config.work.search);
+        // A last look may be one at several tickets: the conditions of a whole match.
+        check(
+            stats.longest_step
+                <= most.saturating_add(config.players() + u32::from(config.work.candidates) * 4),
+            "a step was longer than it may be",
+        )?;
+        let came = stats.inserted + stats.restored;
+        let left = stats.matched + stats.backfilled + stats.removed + stats.timed_out;
+        check(came == left + tickets.len() as u64, "a ticket was lost, or answered twice")
+    }
+
+    // Commands.
+
+    /// A ticket comes.
+    ///
+    /// # Errors
+    /// If it is not taken: why; nothing has changed.
+    pub fn insert(&mut self, now: Instant, ticket: Ticket) -> Result<(), Refusal> {
+        self.add(now, ticket, self.config.limits.tickets)?;
+        self.stats.inserted += 1;
+        Ok(())
+    }
+
+    /// A ticket comes back from a match that could not be committed. It keeps its place
+    /// in the order, and there is a reserve of places for it over the cap of new tickets.
+    ///
+    /// # Errors
+    /// If it is not taken: why; nothing has changed.
+    pub fn restore(&mut self, now: Instant, ticket: Ticket) -> Result<(), Refusal> {
+        self.add(now, ticket, self.config.limits.tickets + self.config.limits.reserve)?;
+        self.stats.restored += 1;
+        Ok(())
+    }
+
+    /// Takes back the ticket of this leader; `None` if it does not wait.
+    pub fn remove(&mut self, leader: &Name) -> Option<Ticket> {
+        let (key, _) = self.find(leader)?;
+        let ticket = self.take(key)?.ticket;
+        self.stats.removed += 1;
+        Some(ticket)
+    }
+
+    /// A room offers free places. An earlier offer of the room is gone.
+    ///
+    /// # Errors
+    /// If it is not taken: why; nothing has changed.
+    pub fn offer_vacancy(&mut self, now: Instant, vacancy: Vacancy) -> Result<(), Refusal> {
+        self.now = self.now.max(now);
+        let region = vacancy.admit(&self.config, self.now)?;
+        let replaced = self.rooms.contains_key(&vacancy.room);
+        if !replaced && self.vacancies.len() >= self.config.limits.vacancies {
+            return Err(Refusal::Full);
+        }
+        self.withdraw_vacancy(&vacancy.room);
+        self.notice(vacancy.offered);
+        let (room, place) = (vacancy.room.clone(), place_of(&vacancy));
+        let choosy = !vacancy.traits.conditions.is_empty();
+        let key = self.vacancies.insert(vacancy).ok_or(Refusal::Full)?;
+        self.rooms.insert(room, key);
+        if let Some(tree) = self.pool.vacancies_mut(region) {
+            tree.insert(place, Entry { key, latency: 0, choosy });
+        }
+        Ok(())
+    }
+
+    /// The room has no free places any more, or takes nobody; `None` if it had offered
+    /// none.
+    pub fn withdraw_vacancy(&mut self, room: &Name) -> Option<Vacancy> {
+        let vacancy = self.vacancies.remove(self.rooms.remove(room)?)?;
+        let region = (0..).zip(&self.config.regions).find(|(_, region)| **region == vacancy.region);
+        if let Some(tree) = region.and_then(|(region, _)| self.pool.vacancies_mut(region)) {
+            tree.remove(&place_of(&vacancy));
+        }
+        Some(vacancy)
+    }
+
+    // Inputs.
+
+    /// The time of something may have come: one bounded step. While output is queued,
+    /// nothing is done.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        if !self.outputs.is_empty() {
+            return;
+        }
+        let mut looks = self.time_out();
+        if self.round.is_none() && self.next_round().is_some_and(|at| at <= self.now) {
+            self.round = Some(Round { started: self.now, passed: None });
+            self.started = Some(self.now);
+            self.unsettled = false;
+            self.stats.rounds += 1;
+        }
+        while looks < self.config.work.step {
+            let Some(key) = self.next_in_round() else { break };
+            looks = looks.saturating_add(self.search(key));
+        }
+        self.stats.looks += u64::from(looks);
+        self.stats.longest_step = self.stats.longest_step.max(looks);
+    }
+
+    // Outputs.
+
+    /// The next decision.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Self::handle_timeout`], and why. `None` as long as no time that
+    /// passes can change anything.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        if !self.outputs.is_empty() {
+            return Some(Deadline::new(self.now, "output is queued"));
+        }
+        if self.round.is_some() {
+            return Some(Deadline::new(self.now, "searches are left in this round"));
+        }
+        let next = self.next_round().map(|at| Deadline::new(at, "the next round of searches"));
+        let oldest = self.order.first_key_value().map(|((queued, _), _)| *queued);
+        let time_out =
+            oldest.map(|queued| Deadline::new(queued + self.config.time_out, "the oldest ticket times out"));
+        Deadline::earliest(next, time_out)
+    }
+
+    // Parts.
+
+    fn view(&self, now: Instant) -> View<'_> {
+        let Self { config, tickets, vacancies, pool, .. } = self;
+        View { config, tickets, vacancies, pool, now }
+    }
+
+    fn find(&self, leader: &Name) -> Option<(Key, &Waiting)> {
+        let key = *self.players.get(leader)?;
+        let waiting = self.tickets.get(key)?;
+        (waiting.ticket.leader == *leader).then_some((key, waiting))
+    }
+
+    fn change(&mut self) {
+        self.changes += 1;
+        self.unsettled = true;
+    }
+
+    /// Whether nothing can have become possible since a search began.
+    fn still_holds(&self, began: Began) -> bool {
+        began.changes == self.changes && began.at >= self.widens_until
+    }
+
+    /// Something came that waits since `queued`.
+    fn notice(&mut self, queued: Instant) {
+        self.change();
+        let Self { config, widens_until, .. } = self;
+        *widens_until = config.rating.done(queued).max(config.latency.done(queued)).max(*widens_until);
+    }
+
+    fn add(&mut self, now: Instant, mut ticket: Ticket, cap: usize) -> Result<(), Refusal> {
+        self.now = self.now.max(now);
+        let reach = ticket.admit(&self.config, self.now)?;
+        if let Some(player) = ticket.players().find(|player| self.players.contains_key(*player)) {
+            return Err(Refusal::AlreadyQueued(player.clone()));
+        }
+        if self.tickets.len() >= cap {
+            return Err(Refusal::Full);
+        }
+        let waiting = Waiting { ticket, reach, search: None, searched: None, best: None };
+        let (place, size, choosy) = (waiting.place(), waiting.size(), waiting.is_choosy());
+        let key = self.tickets.insert(waiting).ok_or(Refusal::Full)?;
+        let Some(waiting) = self.tickets.get(key) else { return Err(Refusal::Full) };
+        for player in waiting.ticket.players() {
+            self.players.insert(player.clone(), key);
+        }
+        for Reach { region, latency } in &waiting.reach {
+            if let Some(tree) = self.pool.tickets_mut(*region, size) {
+                tree.insert(place.clone(), Entry { key, latency: *latency, choosy });
+            }
+        }
+        let queued = waiting.ticket.queued;
+        self.order.insert((queued, waiting.ticket.leader.clone()), key);
+        self.notice(queued);
+        Ok(())
+    }
+
+    /// Takes a ticket out of everything. Others may come into reach by that.
+    fn take(&mut self, key: Key) -> Option<Waiting> {
+        let waiting = self.tickets.remove(key)?;
+        let (place, size) = (waiting.place(), waiting.size());
+        for reach in &waiting.reach {
+            if let Some(tree) = self.pool.tickets_mut(reach.region, size) {
+                tree.remove(&place);
+            }
+        }
+        for player in waiting.ticket.players() {
+            self.players.remove(player);
+        }
+        self.order.remove(&(waiting.ticket.queued, waiting.ticket.leader.clone()));
+        self.change();
+        Some(waiting)
+    }
+
+    /// Gives up tickets that have waited for too long, as many as a step may. Returns how
+    /// many.
+    fn time_out(&mut self) -> u32 {
+        let mut given_up = 0;
+        while given_up < self.config.work.step {
+            let Some(((queued, _), key)) = self.order.first_key_value() else { break };
+            if *queued + self.config.time_out > self.now {
+                break;
+            }
+            let key = *key;
+            let Some(waiting) = self.take(key) else { break };
+            self.outputs.push_back(Output::TimedOut(waiting.ticket.leader));
+            self.stats.timed_out += 1;
+            given_up += 1;
+        }
+        given_up
+    }
+
+    /// When the next round is to begin; `None` if it could find nothing that the last did
+    /// not.
+    fn next_round(&self) -> Option<Instant> {
+        if self.tickets.len() == 0 {
+            return None;
+        }
+        match self.started {
+            None => Some(self.now),
+            Some(started) if self.unsettled || started < self.widens_until => {
+                Some(started + self.config.interval)
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// The next ticket of the round; `None` if there is no round, or it is over.
+    fn next_in_round(&mut self) -> Option<Key> {
+        let round = self.round.as_mut()?;
+        let from = round.passed.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.order.range((from, Bound::Unbounded)).next();
+        match next.filter(|((queued, _), _)| *queued <= round.started) {
+            Some((place, key)) => {
+                round.passed = Some(place.clone());
+                Some(*key)
+            }
+            None => {
+                self.round = None;
+                None
+            }
+        }
+    }
+
+    /// Searches for one ticket. Returns how many tickets were looked at.
+    fn search(&mut self, key: Key) -> u32 {
+        let Some(waiting) = self.tickets.get_mut(key) else { return 1 };
+        let (resumed, searched) = (waiting.search.take(), waiting.searched);
+        if resumed.is_none() && searched.is_some_and(|began| self.still_holds(began)) {
+            return 1;
+        }
+        let fresh = || Search::new(Began { at: self.now, changes: self.changes });
+        let search = resumed.map_or_else(fresh, |search| *search);
+        let began = search.began();
+        let mut effort = Effort::new(self.config.work.search);
+        let outcome = self.view(self.now).search(key, search, &mut effort);
+        self.stats.searches += 1;
+        match outcome {
+            Outcome::Match(region, teams) => self.form(region, &teams),
+            Outcome::Vacancy(vacancy) => self.backfill(key, vacancy),
+            Outcome::Nothing(best) => {
+                // What came while it was cut may be where it had looked before.
+                self.unsettled |= !self.still_holds(began);
+                if let Some(waiting) = self.tickets.get_mut(key) {
+                    (waiting.searched, waiting.best) = (Some(began), best);
+                }
+            }
+            Outcome::Cut(search) => self.cut(key, search),
+        }
+        effort.spent()
+    }
+
+    fn cut(&mut self, key: Key, search: Box<Search>) {
+        self.stats.cut += 1;
+        self.unsettled = true;
+        if let Some(waiting) = self.tickets.get_mut(key) {
+            waiting.search = Some(search);
+        }
+    }
+
+    fn form(&mut self, region: u8, teams: &[Vec<Key>]) {
+        let Some(name) = self.config.regions.get(usize::from(region)).cloned() else { return };
+        let rating = |key: &Key| self.tickets.get(*key).map(|waiting| waiting.ticket.rating);
+        let ratings = || teams.iter().flatten().filter_map(rating);
+        let range = (ratings().min().unwrap_or(0), ratings().max().unwrap_or(0));
+        let mut chosen: Vec<Vec<Chosen>> = Vec::with_capacity(teams.len());
+        for team in teams {
+            let team = team.iter().filter_map(|key| self.choose(*key, range, region));
+            chosen.push(team.collect());
+        }
+        let part = |chosen: &Chosen| Part {
+            what: (),
+            size: u8::try_from(chosen.ticket.size()).unwrap_or(u8::MAX),
+            rating: chosen.ticket.rating,
+        };
+        let parts: Vec<Vec<_>> = chosen.iter().map(|team| team.iter().map(part).collect()).collect();
+        let Some(binding) = Binding::of(&self.config, chosen.iter().flatten()) else { return };
+        self.stats.matches += 1;
+        self.stats.matched += chosen.iter().map(Vec::len).sum::<usize>() as u64;
+        let quality = quality(&self.config, &parts);
+        self.outputs.push_back(Output::Match(Formed { teams: chosen, region: name, quality, binding }));
+    }
+
+    fn backfill(&mut self, key: Key, vacancy: Key) {
+        let Some(room) = self.vacancies.get(vacancy).map(|vacancy| vacancy.room.clone()) else { return };
+        let Some(vacancy) = self.withdraw_vacancy(&room) else { return };
+        let region = self.config.regions.iter().position(|region| *region == vacancy.region);
+        let region = region.and_then(|region| u8::try_from(region).ok()).unwrap_or(u8::MAX);
+        let range = (vacancy.rating, vacancy.rating);
+        let Some(chosen) = self.choose(key, range, region) else { return };
+        let Some(binding) = Binding::of_backfill(&self.config, &vacancy, &chosen) else { return };
+        self.stats.backfilled += 1;
+        let quality = self.config.quality.of(chosen.rating.needed, 0, self.config.team_size);
+        self.outputs.push_back(Output::Backfill(Box::new(Backfill { vacancy, chosen, quality, binding })));
+    }
+
+    fn choose(&mut self, key: Key, range: (i32, i32), region: u8) -> Option<Chosen> {
+        let Waiting { ticket, reach, .. } = self.take(key)?;
+        let reach = reach.iter().find(|reach| reach.region == region)?;
+        Some(Chosen::new(&self.config, self.now, ticket, range, reach.latency))
+    }
+}
+
+fn place_of(vacancy: &Vacancy) -> Place {
+    let Vacancy { rating, offered, room, .. } = vacancy;
+    Place { rating: *rating, queued: *offered, name: Some(room.clone()) }
+}

@@ -1,0 +1,393 @@
+//! Fills the teams of a match around one ticket: a depth-first search over candidates,
+//! complete, and resumable at any point.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::config::{MAX_TEAM_SIZE, QueueConfig};
+use super::quality::{Part, even_out, quality};
+use super::search::{Effort, Waiting};
+use crate::slab::{Key, Slab};
+use crate::time::{Duration, Instant};
+
+/// A ticket that agrees with the one searched for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) key: Key,
+    pub(super) size: u8,
+    pub(super) rating: i32,
+}
+
+/// Where a search stands: sets are enumerated in an order that depends on nothing but
+/// the list of what was kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Position {
+    /// Which lowest rating.
+    low: usize,
+    /// The search with it as the lowest has begun.
+    begun: bool,
+    /// Whom it has picked, by their places in the list.
+    path: Vec<u16>,
+    /// Whom it tries next.
+    next: usize,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Filled {
+    /// These teams, the searcher in the first.
+    Teams(Vec<Vec<Key>>),
+    /// There is no legal match among the candidates.
+    Nothing,
+    /// The effort ran out here.
+    Cut(Position),
+}
+
+/// A candidate, as wide as its window is now.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    kept: Kept,
+    /// The lowest and the highest rating it plays with.
+    lowest: i32,
+    highest: i32,
+    choosy: bool,
+    /// It still waits.
+    waits: bool,
+    /// It can be picked: it plays with the lowest rating, and is not picked yet.
+    open: bool,
+}
+
+/// What a set has in common.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    min: i32,
+    max: i32,
+    lowest: i32,
+    highest: i32,
+}
+
+/// The state after a pick.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    pick: Option<usize>,
+    span: Span,
+    team: u8,
+    /// Free places of that team.
+    free: u8,
+    /// The first pick of that team.
+    first: Option<usize>,
+    /// The candidate to try next.
+    next: usize,
+}
+
+/// One search.
+#[derive(Debug)]
+pub(super) struct Fill<'a> {
+    config: &'a QueueConfig,
+    tickets: &'a Slab<Waiting>,
+    most_spread: u32,
+    anchor: Candidate,
+    /// Largest first, and nearest first among those of one size.
+    list: Vec<Candidate>,
+    /// Open candidates by size.
+    left: [u32; MAX_TEAM_SIZE as usize + 1],
+    /// The best quality that was below the floor.
+    pub(super) best: Option<u16>,
+}
+
+impl<'a> Fill<'a> {
+    pub(super) fn new(
+        config: &'a QueueConfig,
+        tickets: &'a Slab<Waiting>,
+        now: Instant,
+        anchor: Kept,
+        kept: &[Kept],
+    ) -> Self {
+        let candidate = |kept: &Kept| {
+            let waiting = tickets.get(kept.key);
+            let waited = waiting.map_or(Duration::ZERO, |waiting| now.since(waiting.ticket.queued));
+            let window = i32::try_from(config.rating.after(waited)).unwrap_or(i32::MAX);
+            Candidate {
+                kept: *kept,
+                lowest: kept.rating.saturating_sub(window),
+                highest: kept.rating.saturating_add(window),
+                choosy: waiting.is_some_and(Waiting::is_choosy),
+                waits: waiting.is_some(),
+                open: false,
+            }
+        };
+        Self {
+            config,
+            tickets,
+            most_spread: config.quality.most_spread(),
+            anchor: candidate(&anchor),
+            list: kept.iter().map(candidate).collect(),
+            left: [0; MAX_TEAM_SIZE as usize + 1],
+            best: None,
+        }
+    }
+
+    /// Searches on from a position.
+    ///
+    /// A legal set has a lowest rating. For each that it can have, from the searcher's
+    /// own downwards, those who play with it are searched: so it is the upper ends of
+    /// the windows only that picks can disagree about.
+    pub(super) fn run(&mut self, from: Position, effort: &mut Effort) -> Filled {
+        let enough = self.config.players();
+        let all: u32 = self.list.iter().filter(|c| c.waits).map(|c| u32::from(c.kept.size)).sum();
+        if all + u32::from(self.anchor.kept.size) < enough {
+            return Filled::Nothing;
+        }
+        let Position { low: first, mut begun, mut path, mut next } = from;
+        for (index, low) in self.lows().into_iter().enumerate().skip(first) {
+            if effort.is_spent() {
+                return Filled::Cut(Position { low: index, begun, path, next });
+            }
+            // Not again by who goes on: with little effort it would never get anywhere.
+            if !core::mem::take(&mut begun) {
+                effort.spend(1 + u32::try_from(self.list.len() / 16).unwrap_or(u32::MAX));
+            }
+            self.open(low);
+            let mut levels = vec![self.start()];
+            if let Some(teams) =
+                self.resume(&mut levels, &core::mem::take(&mut path), core::mem::take(&mut next))
+            {
+                return Filled::Teams(teams);
+            }
+            match self.descend(&mut levels, effort) {
+                Descent::Done(teams) => return Filled::Teams(teams),
+                Descent::Exhausted => {}
+                Descent::Cut => {
+                    let picks = levels.iter().filter_map(|level| level.pick);
+                    let path = picks.filter_map(|pick| u16::try_from(pick).ok()).collect();
+                    let next = levels.last().map_or(0, |level| level.next);
+                    return Filled::Cut(Position { low: index, begun: true, path, next });
+                }
+            }
+        }
+        Filled::Nothing
+    }
+
+    /// The lowest ratings that a set can have, highest first.
+    fn lows(&self) -> Vec<i32> {
+        let anchor = &self.anchor;
+        let reached = |low: &i32| {
+            *low <= anchor.kept.rating
+                && *low >= anchor.lowest
+                && low.abs_diff(anchor.kept.rating) <= self.most_spread
+        };
+        let ratings = self.list.iter().map(|candidate| candidate.kept.rating);
+        let mut lows: Vec<i32> = ratings.chain([anchor.kept.rating]).filter(reached).collect();
+        lows.sort_unstable_by_key(|low| core::cmp::Reverse(*low));
+        lows.dedup();
+        lows
+    }
+
+    /// Opens the candidates that play with `low` and above.
+    fn open(&mut self, low: i32) {
+        self.left.fill(0);
+        for candidate in &mut self.list {
+            let rating = candidate.kept.rating;
+            candidate.open = candidate.waits
+                && rating >= low
+                && candidate.lowest <= low
+                && rating.abs_diff(low) <= self.most_spread;
+            if let Some(left) = self.left.get_mut(usize::from(candidate.kept.size)).filter(|_| candidate.open)
+            {
+                *left += 1;
+            }
+        }
+    }
+
+    fn start(&self) -> Level {
+        let Candidate { kept, lowest, highest, .. } = self.anchor;
+        let span = Span { min: kept.rating, max: kept.rating, lowest, highest };
+        let whole = Level { pick: None, span, team: 0, free: self.config.team_size, first: None, next: 0 };
+        self.joined(&whole, kept.size, None, span)
+    }
+
+    /// The level after a ticket of this size has joined the team of `level`.
+    ///
+    /// Teams but the first are alike, and so are the places of a team. So that no set is
+    /// divided in the same way twice, the picks of a team are in the order of the list,
+    /// and so are the first picks of the teams.
+    fn joined(&self, level: &Level, size: u8, pick: Option<usize>, span: Span) -> Level {
+        let free = level.free.saturating_sub(size);
+        let after = |index: Option<usize>| index.map_or(0, |index| index + 1);
+        if free > 0 {
+            return Level { pick, span, free, first: level.first.or(pick), next: after(pick), ..*level };
+        }
+        let next = if level.team == 0 { 0 } else { after(level.first.or(pick)) };
+        Level { pick, span, team: level.team + 1, free: self.config.team_size, first: None, next }
+    }
+
+    /// Picks again who had been picked, as far as they are still there.
+    fn resume(&mut self, levels: &mut Vec<Level>, path: &[u16], next: usize) -> Option<Vec<Vec<Key>>> {
+        for pick in path {
+            let pick = usize::from(*pick);
+            let fitting = levels.last().and_then(|level| self.fit(levels, level, pick));
+            self.set_next(levels, pick + 1);
+            if !fitting.is_some_and(|level| self.push(levels, pick, level)) {
+                return None;
+            }
+        }
+        match levels.last_mut() {
+            // The searcher alone makes a match.
+            Some(level) if level.team == self.config.teams => self.finish(levels),
+            Some(level) => {
+                level.next = level.next.max(next);
+                None
+            }
+            None => None,
+        }
+    }
+
+    fn descend(&mut self, levels: &mut Vec<Level>, effort: &mut Effort) -> Descent {
+        while let Some(level) = levels.last().copied() {
+            let from = self.list.partition_point(|candidate| candidate.kept.size > level.free);
+            let mut next = level.next.max(from);
+            let mut picked = None;
+            while picked.is_none() && next < self.list.len() {
+                if effort.is_spent() {
+                    self.set_next(levels, next);
+                    return Descent::Cut;
+                }
+                effort.spend(1);
+                if let Some(fitting) = self.fit_within(levels, &level, next, effort) {
+                    picked = Some((next, fitting));
+                }
+                next += 1;
+            }
+            self.set_next(levels, next);
+            match picked {
+                None => self.pop(levels),
+                Some((pick, fitting)) => {
+                    if self.push(levels, pick, fitting) && fitting.team == self.config.teams {
+                        if let Some(teams) = self.finish(levels) {
+                            return Descent::Done(teams);
+                        }
+                        self.pop(levels);
+                    }
+                }
+            }
+        }
+        Descent::Exhausted
+    }
+
+    fn set_next(&self, levels: &mut [Level], next: usize) {
+        if let Some(level) = levels.last_mut() {
+            level.next = next;
+        }
+    }
+
+    fn fit(&self, levels: &[Level], level: &Level, pick: usize) -> Option<Level> {
+        self.fit_within(levels, level, pick, &mut Effort::new(u32::MAX))
+    }
+
+    /// The level after `pick`, if the candidate may join.
+    fn fit_within(&self, levels: &[Level], level: &Level, pick: usize, effort: &mut Effort) -> Option<Level> {
+        let candidate = self.list.get(pick).filter(|candidate| candidate.open)?;
+        if candidate.kept.size > level.free {
+            return None;
+        }
+        let rating = candidate.kept.rating;
+        let span = Span {
+            min: level.span.min.min(rating),
+            max: level.span.max.max(rating),
+            lowest: level.span.lowest.max(candidate.lowest),
+            highest: level.span.highest.min(candidate.highest),
+        };
+        let agreed = span.lowest <= span.min
+            && span.max <= span.highest
+            && span.max.abs_diff(span.min) <= self.most_spread;
+        if !agreed || !self.agrees(levels, candidate, effort) {
+            return None;
+        }
+        Some(self.joined(level, candidate.kept.size, Some(pick), span))
+    }
+
+    /// Whether the conditions of the candidate and of those picked are met. Those of the
+    /// searcher were looked at when the candidate was kept.
+    fn agrees(&self, levels: &[Level], candidate: &Candidate, effort: &mut Effort) -> bool {
+        let picks = levels.iter().filter_map(|level| self.list.get(level.pick?));
+        picks.filter(|pick| pick.choosy || candidate.choosy).all(|pick| {
+            effort.spend(1);
+            let one = self.tickets.get(candidate.kept.key);
+            let other = self.tickets.get(pick.kept.key);
+            one.zip(other).is_some_and(|(one, other)| one.ticket.traits.agree(&other.ticket.traits))
+        })
+    }
+
+    /// Takes the pick, if what is left can still fill the team and the match.
+    fn push(&mut self, levels: &mut Vec<Level>, pick: usize, level: Level) -> bool {
+        self.take(pick, false);
+        let places = u32::from(self.config.teams - level.team) * u32::from(self.config.team_size);
+        let needed = places.saturating_sub(u32::from(self.config.team_size - level.free));
+        let full = level.team == self.config.teams;
+        if !full && !self.can_fill(level.free, needed) {
+            self.take(pick, true);
+            return false;
+        }
+        levels.push(level);
+        true
+    }
+
+    fn pop(&mut self, levels: &mut Vec<Level>) {
+        if let Some(pick) = levels.pop().and_then(|level| level.pick) {
+            self.take(pick, true);
+        }
+    }
+
+    fn take(&mut self, pick: usize, open: bool) {
+        let Some(candidate) = self.list.get_mut(pick) else { return };
+        candidate.open = open;
+        if let Some(left) = self.left.get_mut(usize::from(candidate.kept.size)) {
+            *left = if open { *left + 1 } else { left.saturating_sub(1) };
+        }
+    }
+
+    /// Whether some of the open candidates have exactly `free` players, and all together
+    /// at least `needed`. No is certain; yes is not.
+    fn can_fill(&self, free: u8, needed: u32) -> bool {
+        let sizes = || (0_u32..).zip(self.left.iter().copied());
+        if sizes().map(|(size, left)| size * left).sum::<u32>() < needed {
+            return false;
+        }
+        // Bit n: n players can be had.
+        let mut sums = 1_u64;
+        for (size, left) in sizes().skip(1).take(free.into()) {
+            for _ in 0..left.min(u32::from(free) / size) {
+                sums |= sums << size;
+            }
+        }
+        sums >> free & 1 == 1
+    }
+
+    /// A full set: its teams, evened out, if they are good enough.
+    fn finish(&mut self, levels: &[Level]) -> Option<Vec<Vec<Key>>> {
+        let part = |kept: Kept| Part { what: kept.key, size: kept.size, rating: kept.rating };
+        let mut teams = vec![Vec::new(); usize::from(self.config.teams)];
+        let picks = levels.iter().filter_map(|level| self.list.get(level.pick?));
+        let (mut team, mut free) = (0, self.config.team_size);
+        for kept in core::iter::once(&self.anchor).chain(picks).map(|candidate| candidate.kept) {
+            teams.get_mut(team)?.push(part(kept));
+            free = free.saturating_sub(kept.size);
+            if free == 0 {
+                (team, free) = (team + 1, self.config.team_size);
+            }
+        }
+        even_out(&mut teams);
+        let quality = quality(self.config, &teams);
+        if quality < self.config.quality.floor {
+            self.best = self.best.max(Some(quality));
+            return None;
+        }
+        Some(teams.into_iter().map(|team| team.into_iter().map(|part| part.what).collect()).collect())
+    }
+}
+
+enum Descent {
+    Done(Vec<Vec<Key>>),
+    Exhausted,
+    Cut,
+}

@@ -1,0 +1,198 @@
+//! What a queue answers, and what let it.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+use core::fmt;
+
+use super::config::{QueueConfig, Widening};
+use super::ticket::{Ticket, Vacancy};
+use crate::id::Name;
+use crate::time::{Duration, Instant};
+
+/// What a queue has decided. The tickets in it do not wait any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A match. If it cannot be committed, give the tickets back with
+    /// [`restore`](super::Engine::restore).
+    Match(Formed),
+    /// A ticket for free places of a running room.
+    Backfill(Box<Backfill>),
+    /// This ticket has waited for as long as tickets may.
+    TimedOut(Name),
+}
+
+/// A match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Formed {
+    /// The tickets of each team.
+    pub teams: Vec<Vec<Chosen>>,
+    /// Where it is to be played.
+    pub region: Name,
+    /// Per mille; see [`Quality`](super::Quality).
+    pub quality: u16,
+    /// Since when it would have been legal, and what made it so.
+    pub binding: Binding,
+}
+
+/// A ticket for free places of a running room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backfill {
+    /// The offer. It is gone; what the ticket leaves free is to be offered anew.
+    pub vacancy: Vacancy,
+    /// The ticket.
+    pub chosen: Chosen,
+    /// The closeness of the ratings, per mille; the balance is not known here.
+    pub quality: u16,
+    /// Since when it would have been legal, and what made it so.
+    pub binding: Binding,
+}
+
+/// A ticket that was chosen, and how far its bounds had widened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// The ticket, as it was inserted.
+    pub ticket: Ticket,
+    /// How long it has waited.
+    pub waited: Duration,
+    /// Its rating window, and the distance to the ticket furthest from it; points.
+    pub rating: Used,
+    /// Its latency cap, and its latency in the region; milliseconds.
+    pub latency: Used,
+}
+
+/// How much of a bound was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// What was needed.
+    pub needed: u32,
+    /// How wide the bound was.
+    pub allowed: u32,
+}
+
+/// The last of the rules to be met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// When it was met.
+    pub since: Instant,
+    /// Which it was.
+    pub rule: Rule,
+}
+
+/// A rule that had to be met.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// The ticket of this leader had to come.
+    Arrival(Name),
+    /// The room's offer had to come.
+    Offer,
+    /// The rating window of this leader's ticket had to widen.
+    Rating(Name),
+    /// The rating window of the room's offer had to widen.
+    OfferRating,
+    /// The latency cap of this leader's ticket had to widen.
+    Latency(Name),
+}
+
+impl Formed {
+    /// All tickets.
+    pub fn tickets(&self) -> impl Iterator<Item = &Ticket> {
+        self.teams.iter().flatten().map(|chosen| &chosen.ticket)
+    }
+}
+
+impl Chosen {
+    /// A ticket that plays in a region with others that are rated from `min` to `max`.
+    pub(super) fn new(
+        config: &QueueConfig,
+        now: Instant,
+        ticket: Ticket,
+        (min, max): (i32, i32),
+        latency: u32,
+    ) -> Self {
+        let waited = now.since(ticket.queued);
+        let distance = ticket.rating.abs_diff(min).max(ticket.rating.abs_diff(max));
+        Self {
+            waited,
+            rating: Used { needed: distance, allowed: config.rating.after(waited) },
+            latency: Used { needed: latency, allowed: config.latency.after(waited) },
+            ticket,
+        }
+    }
+
+    fn rules(&self, config: &QueueConfig) -> [(Instant, Rule); 3] {
+        let queued = self.ticket.queued;
+        let name = || self.ticket.leader.clone();
+        [
+            (queued, Rule::Arrival(name())),
+            (met(&config.rating, queued, self.rating.needed), Rule::Rating(name())),
+            (met(&config.latency, queued, self.latency.needed), Rule::Latency(name())),
+        ]
+    }
+}
+
+/// When a bound is so wide, for who waits since `queued`.
+fn met(widening: &Widening, queued: Instant, width: u32) -> Instant {
+    widening.reaches(width).map_or(queued, |wait| queued + wait)
+}
+
+impl Binding {
+    /// Of a match.
+    pub(super) fn of<'a>(config: &QueueConfig, chosen: impl Iterator<Item = &'a Chosen>) -> Option<Self> {
+        Self::last(chosen.flat_map(|chosen| chosen.rules(config)))
+    }
+
+    /// Of a ticket for free places.
+    pub(super) fn of_backfill(config: &QueueConfig, vacancy: &Vacancy, chosen: &Chosen) -> Option<Self> {
+        let widened = met(&config.rating, vacancy.offered, chosen.rating.needed);
+        let offer = [(vacancy.offered, Rule::Offer), (widened, Rule::OfferRating)];
+        Self::last(chosen.rules(config).into_iter().chain(offer))
+    }
+
+    /// The last to be met; of several at once the first in the order of [`Rule`], so
+    /// that a bound which had not to widen is not named.
+    fn last(rules: impl Iterator<Item = (Instant, Rule)>) -> Option<Self> {
+        let key = |(since, rule): &(Instant, Rule)| (*since, Reverse(rule.clone()));
+        rules.max_by_key(key).map(|(since, rule)| Self { since, rule })
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Arrival(name) => write!(f, "{name} had to come"),
+            Self::Offer => f.write_str("the room had to have free places"),
+            Self::Rating(name) => write!(f, "the rating window of {name} had to widen"),
+            Self::OfferRating => f.write_str("the rating window of the room had to widen"),
+            Self::Latency(name) => write!(f, "the latency cap of {name} had to widen"),
+        }
+    }
+}
+
+impl fmt::Display for Formed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { region, quality, binding, .. } = self;
+        write!(
+            f,
+            "quality {quality} of 1000 in {region}, possible since {}: {}",
+            binding.since, binding.rule
+        )?;
+        for (chosen, team) in self.teams.iter().zip(1_u32..).flat_map(|(t, n)| t.iter().map(move |c| (c, n)))
+        {
+            let Chosen { ticket, rating, latency, waited } = chosen;
+            write!(
+                f,
+                "\nteam {team}: {} ({} players) after {} s, rating {} within {} of {} points, latency {} of {} ms",
+                ticket.leader,
+                ticket.size(),
+                waited.as_secs(),
+                ticket.rating,
+                rating.needed,
+                rating.allowed,
+                latency.needed,
+                latency.allowed,
+            )?;
+        }
+        Ok(())
+    }
+}

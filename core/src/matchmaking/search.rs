@@ -1,0 +1,293 @@
+//! The search for the match, or the free places, of one ticket.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::config::QueueConfig;
+use super::fill::{Fill, Filled, Kept, Position};
+use super::pool::{Entry, Nearest, Passed, Place, Pool};
+use super::ticket::{Reach, Ticket, Vacancy};
+use crate::slab::{Key, Slab};
+use crate::time::Instant;
+
+/// A ticket that waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) ticket: Ticket,
+    /// The regions it may ever play in, nearest first.
+    pub(super) reach: Vec<Reach>,
+    /// A search that was cut, to go on from.
+    pub(super) search: Option<Box<Search>>,
+    /// When its last whole search began.
+    pub(super) searched: Option<Began>,
+    /// The best quality below the floor that the last whole search saw.
+    pub(super) best: Option<u16>,
+}
+
+impl Waiting {
+    pub(super) const fn is_choosy(&self) -> bool {
+        !self.ticket.traits.conditions.is_empty()
+    }
+
+    /// The party's size; at most a team's, which fits.
+    pub(super) fn size(&self) -> u8 {
+        u8::try_from(self.ticket.size()).unwrap_or(u8::MAX)
+    }
+
+    pub(super) fn place(&self) -> Place {
+        let Ticket { rating, queued, leader, .. } = &self.ticket;
+        Place { rating: *rating, queued: *queued, name: Some(leader.clone()) }
+    }
+}
+
+/// Looks at tickets, counted.
+#[derive(Debug)]
+pub(super) struct Effort {
+    spent: u32,
+    most: u32,
+}
+
+impl Effort {
+    pub(super) const fn new(most: u32) -> Self {
+        Self { spent: 0, most }
+    }
+
+    pub(super) const fn spend(&mut self, looks: u32) {
+        self.spent = self.spent.saturating_add(looks);
+    }
+
+    pub(super) const fn is_spent(&self) -> bool {
+        self.spent >= self.most
+    }
+
+    pub(super) const fn spent(&self) -> u32 {
+        self.spent
+    }
+}
+
+/// The state of the queue when a search began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Began {
+    pub(super) at: Instant,
+    /// Comings and goings until then.
+    pub(super) changes: u64,
+}
+
+/// Where a search stands.
+#[derive(Clone, Debug)]
+pub(super) struct Search {
+    began: Began,
+    /// Which of the ticket's regions.
+    region: usize,
+    stage: Stage,
+    /// Who agrees with the ticket there, by size, the largest first, and by distance.
+    kept: Vec<Kept>,
+    best: Option<u16>,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Running rooms come first: in them somebody waits already.
+    Vacancies(Passed),
+    /// The candidates of a size are gathered.
+    Gather(u8, Passed),
+    /// The teams are filled.
+    Fill(Position),
+}
+
+impl Search {
+    pub(super) const fn new(began: Began) -> Self {
+        let stage = Stage::Vacancies(Passed { up: None, down: None });
+        Self { began, region: 0, stage, kept: Vec::new(), best: None }
+    }
+
+    pub(super) const fn began(&self) -> Began {
+        self.began
+    }
+
+    /// Tickets it remembers.
+    pub(super) const fn kept(&self) -> usize {
+        self.kept.len()
+    }
+}
+
+/// What came of a search.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A match in this region.
+    Match(u8, Vec<Vec<Key>>),
+    /// A place in the room of this offer.
+    Vacancy(Key),
+    /// Nothing; and the best quality that was below the floor.
+    Nothing(Option<u16>),
+    /// The effort ran out.
+    Cut(Box<Search>),
+}
+
+/// What a search looks at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) config: &'a QueueConfig,
+    pub(super) tickets: &'a Slab<Waiting>,
+    pub(super) vacancies: &'a Slab<Vacancy>,
+    pub(super) pool: &'a Pool,
+    pub(super) now: Instant,
+}
+
+/// The ticket that is searched for, at this moment.
+struct Anchor<'a> {
+    key: Key,
+    waiting: &'a Waiting,
+    /// How far the rating of another may be away: by its window, and by the floor.
+    most: u32,
+    region: u8,
+}
+
+impl View<'_> {
+    /// Searches for a ticket, from where the search stands.
+    pub(super) fn search(&self, key: Key, mut search: Search, effort: &mut Effort) -> Outcome {
+        effort.spend(1);
+        let Some(waiting) = self.tickets.get(key) else { return Outcome::Nothing(None) };
+        let waited = self.now.since(waiting.ticket.queued);
+        let window = self.config.rating.after(waited);
+        let most = window.min(self.config.quality.most_spread());
+        let cap = self.config.latency.after(waited);
+        while let Some(reach) = waiting.reach.get(search.region).filter(|reach| reach.latency <= cap) {
+            let anchor = Anchor { key, waiting, most, region: reach.region };
+            match self.search_region(&anchor, &mut search, effort) {
+                Region::Found(outcome) => return outcome,
+                Region::Cut => return Outcome::Cut(Box::new(search)),
+                Region::Nothing => {
+                    let (region, best) = (search.region + 1, search.best);
+                    search = Search { region, best, ..Search::new(search.began) };
+                }
+            }
+        }
+        Outcome::Nothing(search.best)
+    }
+
+    fn search_region(&self, anchor: &Anchor<'_>, search: &mut Search, effort: &mut Effort) -> Region {
+        loop {
+            let next = match &mut search.stage {
+                Stage::Vacancies(passed) => match self.find_vacancy(anchor, passed, effort) {
+                    Found::One(key) => return Region::Found(Outcome::Vacancy(key)),
+                    Found::Cut => return Region::Cut,
+                    Found::None => Stage::Gather(self.largest(anchor), Passed::default()),
+                },
+                Stage::Gather(0, _) => Stage::Fill(Position::default()),
+                Stage::Gather(size, passed) => {
+                    if !self.gather(anchor, *size, passed, &mut search.kept, effort) {
+                        return Region::Cut;
+                    }
+                    Stage::Gather(*size - 1, Passed::default())
+                }
+                Stage::Fill(position) => {
+                    let ticket = &anchor.waiting.ticket;
+                    let own = Kept { key: anchor.key, size: anchor.waiting.size(), rating: ticket.rating };
+                    let mut fill = Fill::new(self.config, self.tickets, self.now, own, &search.kept);
+                    let filled = fill.run(core::mem::take(position), effort);
+                    search.best = search.best.max(fill.best);
+                    match filled {
+                        Filled::Teams(teams) => {
+                            return Region::Found(Outcome::Match(anchor.region, teams));
+                        }
+                        Filled::Nothing => return Region::Nothing,
+                        Filled::Cut(at) => {
+                            *position = at;
+                            return Region::Cut;
+                        }
+                    }
+                }
+            };
+            search.stage = next;
+        }
+    }
+
+    /// The largest party that can be in a match with it.
+    fn largest(&self, anchor: &Anchor<'_>) -> u8 {
+        let own_team = self.config.team_size.saturating_sub(anchor.waiting.size());
+        if self.config.teams > 1 { self.config.team_size } else { own_team }
+    }
+
+    /// Looks for free places in running rooms, the nearest by rating first.
+    fn find_vacancy(&self, anchor: &Anchor<'_>, passed: &mut Passed, effort: &mut Effort) -> Found {
+        let Some(tree) = self.pool.vacancies(anchor.region) else { return Found::None };
+        let from = core::mem::take(passed);
+        let ticket = &anchor.waiting.ticket;
+        let mut walk = Nearest::new(tree, ticket.rating, anchor.most, &from);
+        loop {
+            if effort.is_spent() {
+                *passed = walk.passed();
+                return Found::Cut;
+            }
+            let Some((place, entry)) = walk.next() else { return Found::None };
+            effort.spend(1);
+            let Some(vacancy) = self.vacancies.get(entry.key) else { continue };
+            let distance = place.rating.abs_diff(ticket.rating);
+            if anchor.waiting.size() <= vacancy.places
+                && distance <= self.config.rating.after(self.now.since(place.queued))
+                && vacancy.traits.agree(&ticket.traits)
+            {
+                return Found::One(entry.key);
+            }
+        }
+    }
+
+    /// Gathers who agrees with the ticket, among tickets of a size, the nearest by
+    /// rating first. Returns whether it came to the end.
+    fn gather(
+        &self,
+        anchor: &Anchor<'_>,
+        size: u8,
+        passed: &mut Passed,
+        kept: &mut Vec<Kept>,
+        effort: &mut Effort,
+    ) -> bool {
+        let Some(tree) = self.pool.tickets(anchor.region, size) else { return true };
+        let from = core::mem::take(passed);
+        let mut walk = Nearest::new(tree, anchor.waiting.ticket.rating, anchor.most, &from);
+        let mut found = kept.iter().rev().take_while(|kept| kept.size == size).count();
+        while found < self.config.work.candidates.into() {
+            if effort.is_spent() {
+                *passed = walk.passed();
+                return false;
+            }
+            let Some((place, entry)) = walk.next() else { return true };
+            effort.spend(1);
+            if entry.key != anchor.key && self.agrees(anchor, place, entry, effort) {
+                found += 1;
+                kept.push(Kept { key: entry.key, size, rating: place.rating });
+            }
+        }
+        true
+    }
+
+    /// Whether a ticket within the window of the one searched for wants it too.
+    fn agrees(&self, anchor: &Anchor<'_>, place: &Place, entry: Entry, effort: &mut Effort) -> bool {
+        let waited = self.now.since(place.queued);
+        let distance = place.rating.abs_diff(anchor.waiting.ticket.rating);
+        if distance > self.config.rating.after(waited) || entry.latency > self.config.latency.after(waited) {
+            return false;
+        }
+        if !entry.choosy && !anchor.waiting.is_choosy() {
+            return true;
+        }
+        effort.spend(1);
+        let other = self.tickets.get(entry.key);
+        other.is_some_and(|other| other.ticket.traits.agree(&anchor.waiting.ticket.traits))
+    }
+}
+
+/// What came of the search in one region.
+enum Region {
+    Found(Outcome),
+    Nothing,
+    Cut,
+}
+
+/// What came of a walk over the vacancies.
+enum Found {
+    One(Key),
+    None,
+    Cut,
+}

@@ -1,0 +1,114 @@
+//! Tests of the rules, of fairness, and of what never happens.
+
+mod brute;
+mod explaining;
+mod fairness;
+mod rules;
+mod vacancies;
+mod world;
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::ToString as _;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::{
+    Condition, Engine, Formed, Limits, Output, Quality, QueueConfig, Test, Ticket, Traits, Vacancy, Value,
+    Widening, Work,
+};
+use crate::id::Name;
+use crate::time::{Duration, Instant};
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::from_micros(ms * 1000)
+}
+
+fn secs(seconds: u64) -> Instant {
+    at(seconds * 1000)
+}
+
+/// A queue with round numbers: the rating window is 100 and 10 more each second, up to
+/// 500; the latency cap 50 and 5 more, up to 200; quality 0 at a spread of 1000 or a
+/// difference of 500, and no floor.
+fn config(teams: u8, team_size: u8) -> QueueConfig {
+    let regions = vec![name("eu"), name("us")];
+    QueueConfig {
+        rating: Widening { start: 100, per_second: 10, most: 500 },
+        latency: Widening { start: 50, per_second: 5, most: 200 },
+        quality: Quality { floor: 0, worst_spread: 1000, worst_difference: 500 },
+        time_out: Duration::from_secs(120),
+        interval: Duration::from_millis(100),
+        ..QueueConfig::new(name("mode"), teams, team_size, regions)
+    }
+}
+
+/// A single player in `eu`, 20 ms away.
+fn ticket(leader: &str, rating: i32, queued: Instant) -> Ticket {
+    Ticket {
+        mode: name("mode"),
+        leader: name(leader),
+        others: Vec::new(),
+        rating,
+        latencies: vec![(name("eu"), 20)],
+        traits: Traits::default(),
+        queued,
+    }
+}
+
+/// A party of this size.
+fn party(leader: &str, size: usize, rating: i32, queued: Instant) -> Ticket {
+    let others = (1..size).map(|n| name(&format!("{leader}.{n}"))).collect();
+    Ticket { others, ..ticket(leader, rating, queued) }
+}
+
+fn engine(config: QueueConfig, tickets: &[Ticket]) -> Engine {
+    let now = tickets.iter().map(|ticket| ticket.queued).max().unwrap_or_default();
+    let mut engine = Engine::new(config).unwrap();
+    for ticket in tickets {
+        engine.insert(now, ticket.clone()).unwrap();
+    }
+    engine
+}
+
+/// Steps until `end`, each when it is due, never earlier. Returns what came and when.
+fn run(engine: &mut Engine, start: Instant, end: Instant) -> Vec<(Instant, Output)> {
+    let (mut now, mut outputs) = (start, Vec::new());
+    for _ in 0..1_000_000 {
+        let Some(deadline) = engine.poll_timeout().filter(|deadline| deadline.at <= end) else {
+            return outputs;
+        };
+        now = now.max(deadline.at);
+        engine.handle_timeout(now);
+        while let Some(output) = engine.poll_output() {
+            outputs.push((now, output));
+        }
+        engine.audit().unwrap();
+    }
+    panic!("the engine never rests");
+}
+
+/// The leaders of a match, by team, each sorted, the teams too.
+fn leaders(formed: &Formed) -> Vec<Vec<&str>> {
+    let mut teams: Vec<Vec<&str>> = Vec::new();
+    for team in &formed.teams {
+        let mut team: Vec<&str> = team.iter().map(|chosen| chosen.ticket.leader.as_str()).collect();
+        team.sort_unstable();
+        teams.push(team);
+    }
+    teams.sort_unstable();
+    teams
+}
+
+/// The matches among outputs, with when they came.
+fn matches(outputs: &[(Instant, Output)]) -> Vec<(Instant, &Formed)> {
+    let formed = outputs.iter().filter_map(|(at, output)| match output {
+        Output::Match(formed) => Some((*at, formed)),
+        Output::Backfill(_) | Output::TimedOut(_) => None,
+    });
+    formed.collect()
+}
