@@ -9,11 +9,12 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use prost::Message;
 use skirmish_core::config::{Config, Rate};
-use skirmish_core::id::{Address, ConnId, Name};
+use skirmish_core::id::{Address, ConnId, Name, NodeId};
 use skirmish_core::node::{Identity, Node, Output, Trace};
+use skirmish_core::registry::{Embedded, RegistryConfig};
 use skirmish_core::time::{Instant, Now, Wall};
 use skirmish_core::wire::{Frame, ToServer, encode, encode_bytes};
-use skirmish_proto::v1::{Hello, Join, Kind, Metadata, Say};
+use skirmish_proto::v1::{Hello, Join, Kind, Metadata, NodeRecord, Say};
 
 const MAX_FRAME: usize = 64 * 1024;
 const MEMBERS: usize = 10;
@@ -79,40 +80,63 @@ fn node_say(times: u64) {
     let mut config = Config::default();
     config.rates.reliable = limitless;
     config.rates.bytes = limitless;
-    let mut node = Node::new(config, [1; 32], 1, None);
     let now = Now { instant: Instant::ZERO, wall: Wall(1_700_000_000_000) };
-    let members: Vec<ConnId> = (0..MEMBERS).map(|member| member_of(&mut node, now, member)).collect();
-    drive(&mut node, now);
+    let mut driven = Driven {
+        node: Node::new(config, [1; 32], NodeId(1), NodeRecord::default(), None),
+        registry: Embedded::new(RegistryConfig::default(), now.instant),
+    };
+    driven.node.start(now);
+    driven.drive(now);
+    let members: Vec<ConnId> = (0..MEMBERS).map(|member| driven.member(now, member)).collect();
+    driven.drive(now);
     let body = Bytes::from(payload(64));
     for client_seq in 1..=times {
-        node.handle_frame(now, members[0], frame(Kind::Say, &say(client_seq, body.clone())));
-        let sent = drive(&mut node, now);
+        driven.node.handle_frame(now, members[0], frame(Kind::Say, &say(client_seq, body.clone())));
+        let sent = driven.drive(now);
         assert!(sent == MEMBERS, "{sent} frames went out for message {client_seq}");
     }
 }
 
-/// A connection that has said `Hello` and is in the room.
-fn member_of(node: &mut Node, now: Now, member: usize) -> ConnId {
-    let player = Name::new(&format!("player-{member}")).expect("it is a name");
-    let conn = node.handle_accept(now, Address([0; 16])).expect("there is a place");
-    let identity = Identity { player, token: Bytes::new(), trace: Trace::default() };
-    node.handle_upgraded(now, conn, identity);
-    node.handle_frame(now, conn, frame(Kind::Hello, &Hello::default()));
-    node.handle_frame(now, conn, frame(Kind::Join, &Join { room: "arena".into(), history: 0 }));
-    conn
+/// A node and its registry.
+struct Driven {
+    node: Node,
+    registry: Embedded,
 }
 
-/// Drains the node as a driver does; how many frames it sent.
-fn drive(node: &mut Node, now: Now) -> usize {
-    let mut sent = 0;
-    while let Some(output) = node.poll_output() {
-        let Output::Wake(conn) = output else { continue };
-        while let Some(frame) = node.poll_transmit(now, conn) {
-            black_box(frame);
-            sent += 1;
+impl Driven {
+    /// A connection that has said `Hello` and is in the room.
+    fn member(&mut self, now: Now, member: usize) -> ConnId {
+        let player = Name::new(&format!("player-{member}")).expect("it is a name");
+        let conn = self.node.handle_accept(now, Address([0; 16])).expect("there is a place");
+        let identity = Identity { player, token: Bytes::new(), trace: Trace::default() };
+        self.node.handle_upgraded(now, conn, identity);
+        self.node.handle_frame(now, conn, frame(Kind::Hello, &Hello::default()));
+        self.drive(now);
+        self.node.handle_frame(now, conn, frame(Kind::Join, &Join { room: "arena".into(), history: 0 }));
+        self.drive(now);
+        conn
+    }
+
+    /// Drains both as a driver does; how many frames the node sent.
+    fn drive(&mut self, now: Now) -> usize {
+        let mut sent = 0;
+        loop {
+            while let Some(output) = self.node.poll_output() {
+                match output {
+                    Output::Registry(call) => self.registry.handle_call(now.instant, call),
+                    Output::Wake(conn) => {
+                        while let Some(frame) = self.node.poll_transmit(now, conn) {
+                            black_box(frame);
+                            sent += 1;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let Some(told) = self.registry.poll_told() else { return sent };
+            self.node.handle_told(now, told);
         }
     }
-    sent
 }
 
 fn say(client_seq: u64, body: Bytes) -> Say {

@@ -2,6 +2,10 @@
 //!
 //! Every queue, table and loop of the core is bounded by a number in here.
 
+use alloc::vec::Vec;
+
+pub use crate::matchmaking::MatchmakingConfig;
+pub use crate::registrar::RegistrarConfig;
 use crate::time::Duration;
 
 /// Configuration of a node. [`Default`] is fit for production.
@@ -19,6 +23,29 @@ pub struct Config {
     pub rooms: RoomLimits,
     /// Frames.
     pub frames: FrameLimits,
+    /// Links to other nodes.
+    pub links: LinkLimits,
+    /// What the node says to the registry, and how long that holds.
+    pub registrar: RegistrarConfig,
+    /// What can be queued for.
+    pub matchmaking: MatchmakingConfig,
+}
+
+/// Links to other nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkLimits {
+    /// Links in all, those included that have not said who they lead to.
+    pub total: usize,
+    /// From connecting a link to its `LinkHello`.
+    pub handshake_timeout: Duration,
+    /// Liveness. Nodes are close to each other, so it is quicker than for clients.
+    pub heartbeat: Heartbeat,
+    /// Largest frame, in bytes.
+    pub frame_bytes: usize,
+    /// Shortest wait before a dial that failed is tried again.
+    pub backoff_min: Duration,
+    /// Longest.
+    pub backoff_max: Duration,
 }
 
 /// Caps of the connection table (row H2).
@@ -150,7 +177,10 @@ impl Config {
     /// Says which do not, and what they must be.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(ConfigError(error)) };
-        let Self { connections, heartbeat, rates, sessions, rooms, frames } = self;
+        let Self { connections, heartbeat, rates, sessions, rooms, frames, links, registrar, matchmaking } =
+            self;
+        registrar.validate()?;
+        matchmaking.validate()?;
         check(connections.total > 0, "connections.total must be at least 1")?;
         check(connections.total < u32::MAX as usize, "connections.total must be below 2^32 - 1")?;
         check(connections.per_address > 0, "connections.per_address must be at least 1")?;
@@ -158,6 +188,23 @@ impl Config {
         check(!connections.handshake_timeout.is_zero(), "connections.handshake_timeout must not be zero")?;
         check(!heartbeat.interval.is_zero(), "heartbeat.interval must not be zero")?;
         check(heartbeat.jitter_percent <= 50, "heartbeat.jitter_percent must be at most 50")?;
+        check(links.total > 0, "links.total must be at least 1")?;
+        check(!links.handshake_timeout.is_zero(), "links.handshake_timeout must not be zero")?;
+        check(
+            !links.heartbeat.interval.is_zero()
+                && links.heartbeat.jitter_percent <= 50
+                && 0 < links.heartbeat.unhealthy_after
+                && links.heartbeat.unhealthy_after < links.heartbeat.close_after,
+            "links.heartbeat must have an interval, a jitter of at most 50 percent, and close after it is unhealthy",
+        )?;
+        check(
+            links.frame_bytes >= frames.frame_bytes + Self::FRAME_OVERHEAD,
+            "links.frame_bytes must be at least frames.frame_bytes and 2048",
+        )?;
+        check(
+            !links.backoff_min.is_zero() && links.backoff_min <= links.backoff_max,
+            "links.backoff_min must not be zero, nor above links.backoff_max",
+        )?;
         check(
             0 < heartbeat.unhealthy_after && heartbeat.unhealthy_after < heartbeat.close_after,
             "heartbeat.unhealthy_after must be at least 1 and below heartbeat.close_after",
@@ -231,6 +278,21 @@ impl Default for Config {
                 tombstone_horizon: Duration::from_secs(600),
             },
             frames: FrameLimits { frame_bytes: 64 * 1024, body_bytes: 16 * 1024, compress_from: 1024 },
+            links: LinkLimits {
+                total: 256,
+                handshake_timeout: Duration::from_secs(3),
+                heartbeat: Heartbeat {
+                    interval: Duration::from_secs(1),
+                    jitter_percent: 10,
+                    unhealthy_after: 2,
+                    close_after: 3,
+                },
+                frame_bytes: 256 * 1024,
+                backoff_min: Duration::from_millis(100),
+                backoff_max: Duration::from_secs(3),
+            },
+            registrar: RegistrarConfig::default(),
+            matchmaking: MatchmakingConfig::new(Vec::new()),
         }
     }
 }

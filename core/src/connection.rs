@@ -49,6 +49,8 @@ pub(crate) enum Phase {
     Upgrading { until: Instant },
     /// The upgrade passed; the first frame must be `Hello`.
     Greeting { until: Instant, identity: Box<Admitted> },
+    /// It has said `Hello`; the registry is asked for its session.
+    Claiming { until: Instant, identity: Box<Admitted>, hello: Box<v1::Hello> },
     /// Its session may write.
     Open,
     /// Its input is ignored; what is owed goes out, and then the `Goodbye`.
@@ -98,7 +100,7 @@ impl Connection {
 
     /// Whether its player has not been admitted to a session yet.
     pub(crate) const fn is_unauthenticated(&self) -> bool {
-        matches!(self.phase, Phase::Upgrading { .. } | Phase::Greeting { .. })
+        matches!(self.phase, Phase::Upgrading { .. } | Phase::Greeting { .. } | Phase::Claiming { .. })
     }
 
     /// Whether frames of its session are taken from it.
@@ -114,9 +116,10 @@ impl Connection {
     /// When something is due, whatever it is.
     pub(crate) const fn deadline(&self) -> Instant {
         match &self.phase {
-            Phase::Upgrading { until } | Phase::Greeting { until, .. } | Phase::Closing { until, .. } => {
-                *until
-            }
+            Phase::Upgrading { until }
+            | Phase::Greeting { until, .. }
+            | Phase::Claiming { until, .. }
+            | Phase::Closing { until, .. } => *until,
             Phase::Open => self.heartbeat.due(),
         }
     }
@@ -132,7 +135,7 @@ impl Connection {
 
     /// Starts to close: the queue goes, unless what is `owed` is still to be sent.
     pub(crate) fn start_closing(&mut self, until: Instant, goodbye: Option<v1::Goodbye>, owed: bool) {
-        let told = matches!(self.phase, Phase::Greeting { .. } | Phase::Open);
+        let told = matches!(self.phase, Phase::Greeting { .. } | Phase::Claiming { .. } | Phase::Open);
         if !owed {
             self.control = VecDeque::new();
         }

@@ -124,6 +124,25 @@ impl fmt::Display for NodeId {
     }
 }
 
+/// A link of a node to another. Never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+impl fmt::Debug for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "link{}.{}", self.slot, self.generation)
+    }
+}
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
 /// A session's identifier: 16 unguessable bytes. Whoever has it (and the player's
 /// token) can resume the session, so it is never logged and compares in constant time.
 #[derive(Clone, Copy)]

@@ -31,11 +31,29 @@ pub enum Plant {
     TombstoneForgotten,
     /// A reader that lags keeps the room from waking the members after it (L1).
     SlowReaderStalls,
+    /// A node that may have lost its leases goes on serving (G6).
+    LeaseAssumed,
+    /// A room is claimed whoever its record says has it (G6).
+    ClaimUncompared,
+    /// A claim without an answer is taken for one that was not done (L1).
+    UnknownIsFailure,
+    /// What happens between a read of a directory and its watch is not told (L1).
+    WatchFromNow,
+    /// Nodes take each other's messages about a room in whichever epoch (G6).
+    EpochUncompared,
+    /// A room takes messages from a node that had the session before (G7).
+    SessionEpochUncompared,
+    /// Messages that a link lost are not asked for again (L1).
+    RelayForgotten,
+    /// Messages that the room's primary did not take are not asked for again (L1).
+    HoldIgnored,
+    /// A room whose primary is dead is followed for ever (L1).
+    DeadFollowed,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 22] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -49,6 +67,15 @@ impl Plant {
         Self::ResentBackwards,
         Self::TombstoneForgotten,
         Self::SlowReaderStalls,
+        Self::LeaseAssumed,
+        Self::ClaimUncompared,
+        Self::UnknownIsFailure,
+        Self::WatchFromNow,
+        Self::EpochUncompared,
+        Self::SessionEpochUncompared,
+        Self::RelayForgotten,
+        Self::HoldIgnored,
+        Self::DeadFollowed,
     ];
 }
 

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 
 use crate::agenda::Booking;
-use crate::id::{ConnId, Name, SessionId};
+use crate::id::{ConnId, Cursor, Name, SessionId};
 use crate::rng::Seed;
 use crate::slab::{Key, Slab};
 use crate::time::Instant;
@@ -23,8 +23,10 @@ pub(crate) type SessionKey = Key;
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) player: Name,
-    /// Counts its connections.
+    /// The revision at which this node claimed it: fences other nodes.
     pub(crate) epoch: u64,
+    /// Counts the connections it had here: the newest fences the others.
+    pub(crate) attached: u64,
     /// The connection that may write, if there is one.
     pub(crate) conn: Option<ConnId>,
     /// When it ends, while it has no connection.
@@ -32,10 +34,26 @@ pub(crate) struct Session {
     pub(crate) booking: Booking,
     /// The replica that it writes rooms' states as.
     pub(crate) replica: u64,
-    /// Its rooms; at most as many as the configuration allows.
+    /// Its rooms, those included that it is on its way into; at most as many as the
+    /// configuration allows.
     pub(crate) memberships: Vec<Membership>,
     /// Which membership is served next, so that no room starves another.
     pub(crate) turn: usize,
+}
+
+/// Connections of a session on one node that its `Welcome`s tell apart.
+const ATTACHES: u64 = 1 << 12;
+
+impl Session {
+    /// It has another connection.
+    pub(crate) fn attach(&mut self) {
+        self.attached = (self.attached + 1).min(ATTACHES - 1);
+    }
+
+    /// The epoch that the newest connection is told.
+    pub(crate) const fn welcomed(&self) -> u64 {
+        self.epoch.saturating_mul(ATTACHES).saturating_add(self.attached)
+    }
 }
 
 /// A session's membership of a room: all cursors, no queue. What the member is sent is
@@ -43,7 +61,12 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) struct Membership {
     pub(crate) room: Key,
+    /// 0 while it is on its way in.
     pub(crate) number: u32,
+    /// How it wants to come in.
+    pub(crate) entry: Entry,
+    /// In a room whose primary is another node: the highest `client_seq` passed on to it.
+    pub(crate) relayed: u64,
     /// Where it started to read, before the first entry that it was owed.
     pub(crate) start: u64,
     /// Entries up to this one were handed to the connection.
@@ -71,6 +94,27 @@ pub(crate) struct Membership {
     pub(crate) latest_throttled: Instant,
 }
 
+/// How a session wants to come into a room, and how far that is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// To go on with the membership that it has, after this entry; else to become a
+    /// member.
+    pub(crate) resume: Option<Cursor>,
+    /// Entries from before to deliver.
+    pub(crate) history: u32,
+    /// What the room's primary, another node, has answered.
+    pub(crate) granted: Option<Granted>,
+}
+
+/// What a primary has answered to a session that comes in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Granted {
+    pub(crate) number: u32,
+    pub(crate) resumed: bool,
+    /// Takes effect when the log has got this far here.
+    pub(crate) at: u64,
+}
+
 /// How a membership came about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Joined {
@@ -85,24 +129,46 @@ pub(crate) struct Throttle {
 }
 
 impl Membership {
-    /// A new membership, which reads the log after `seq`, and the state from its beginning.
-    pub(crate) const fn new(room: Key, number: u32, seq: u64, forgotten: u64) -> Self {
+    /// A membership that is on its way.
+    pub(crate) const fn new(room: Key, resume: Option<Cursor>, history: u32) -> Self {
         Self {
             room,
-            number,
-            start: seq,
-            seq,
+            number: 0,
+            entry: Entry { resume, history, granted: None },
+            relayed: 0,
+            start: 0,
+            seq: 0,
             latest: 0,
             change: 0,
-            forgotten,
-            joined: Some(Joined { resumed: false }),
-            welcome_snapshot: true,
+            forgotten: 0,
+            joined: None,
+            welcome_snapshot: false,
             acknowledge: false,
             throttle: None,
             throttled: None,
             latest_throttle: None,
             latest_throttled: Instant::ZERO,
         }
+    }
+
+    /// A reliable message was not taken: those from `expected` on are taken again after a
+    /// while. Messages that were under way behind it each find that out; it is said once.
+    pub(crate) fn hold(&mut self, client_seq: u64, expected: u64, retry_after_ms: u32) {
+        if client_seq == expected || self.throttled != Some(expected) {
+            self.throttled = Some(expected);
+            self.throttle = Some(Throttle { expected, retry_after_ms });
+        }
+    }
+
+    /// It is a membership now, which reads the log after `seq`, and the state from its
+    /// beginning.
+    pub(crate) const fn begin(&mut self, number: u32, seq: u64, resumed: bool, forgotten: u64) {
+        self.number = number;
+        (self.start, self.seq) = (seq, seq);
+        (self.latest, self.change, self.forgotten) = (0, 0, forgotten);
+        self.joined = Some(Joined { resumed });
+        self.welcome_snapshot = true;
+        self.entry.granted = None;
     }
 }
 

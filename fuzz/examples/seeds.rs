@@ -58,6 +58,7 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
                 resume: Some(v1::Resume {
                     session: Bytes::from_static(&[7; 16]),
                     rooms: vec![v1::RoomCursor { room: room(), epoch: 2, seq: 41 }],
+                    epoch: 4_097,
                 }),
                 seal_key: Bytes::from_static(&[8; 32]),
                 seal_pinned: true,

@@ -54,7 +54,10 @@ fn from_client(kind: v1::Kind) -> bool {
     use v1::Kind as K;
     match kind {
         K::Application | K::Goodbye | K::Latest | K::State | K::Reconcile => true,
-        K::Hello | K::Pong | K::Join | K::Leave | K::Say => true,
+        K::Hello | K::Pong | K::Join | K::Leave | K::Say | K::Queue | K::Cancel => true,
+        K::Queued | K::Matched => false,
+        K::LinkHello | K::Attach | K::Attached | K::Detach | K::Enter => false,
+        K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => false,
         K::Welcome | K::Ping | K::Joined | K::Left | K::Entry | K::Ack | K::Throttle | K::Snapshot => false,
     }
 }
@@ -64,7 +67,10 @@ fn from_server(kind: v1::Kind) -> bool {
     use v1::Kind as K;
     match kind {
         K::Application | K::Goodbye | K::Latest | K::State | K::Reconcile => true,
-        K::Hello | K::Pong | K::Join | K::Leave | K::Say => false,
+        K::Hello | K::Pong | K::Join | K::Leave | K::Say | K::Queue | K::Cancel => false,
+        K::Queued | K::Matched => true,
+        K::LinkHello | K::Attach | K::Attached | K::Detach | K::Enter => false,
+        K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => false,
         K::Welcome | K::Ping | K::Joined | K::Left | K::Entry | K::Ack | K::Throttle | K::Snapshot => true,
     }
 }
@@ -83,6 +89,8 @@ fn to_server(message: &ToServer) -> Bytes {
         ToServer::Latest(message) => wire::encode(K::Latest, &none, message),
         ToServer::State(message) => wire::encode(K::State, &none, message),
         ToServer::Reconcile(message) => wire::encode(K::Reconcile, &none, message),
+        ToServer::Queue(message) => wire::encode(K::Queue, &none, message),
+        ToServer::Cancel(message) => wire::encode(K::Cancel, &none, message),
     }
 }
 
@@ -103,6 +111,8 @@ fn to_client(message: &ToClient) -> Bytes {
         ToClient::Latest(message) => wire::encode(K::Latest, &none, message),
         ToClient::State(message) => wire::encode(K::State, &none, message),
         ToClient::Reconcile(message) => wire::encode(K::Reconcile, &none, message),
+        ToClient::Queued(message) => wire::encode(K::Queued, &none, message),
+        ToClient::Matched(message) => wire::encode(K::Matched, &none, message),
     }
 }
 

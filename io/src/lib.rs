@@ -10,5 +10,6 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod registry;
 pub mod server;
 pub mod token;

@@ -15,19 +15,32 @@ pub struct Clock {
     started: i64,
     drift_ppm: i64,
     wall_offset_ms: i64,
+    /// If the wall clock is kept right from outside: how far it may be off, in milliseconds.
+    kept_within: Option<i64>,
 }
 
 impl Clock {
     /// Clocks of a process that starts at `started` (world time, microseconds).
     #[must_use]
     pub fn new(started: u64, drift_ppm: i64, wall_offset_ms: i64) -> Self {
-        Self { started: signed(started), drift_ppm, wall_offset_ms }
+        Self { started: signed(started), drift_ppm, wall_offset_ms, kept_within: None }
+    }
+
+    /// The same clocks, but the wall clock does not drift and is never off by more than so
+    /// many milliseconds.
+    #[must_use]
+    pub fn kept_within(self, millis: u64) -> Self {
+        let most = signed(millis);
+        Self { wall_offset_ms: self.wall_offset_ms.clamp(-most, most), kept_within: Some(most), ..self }
     }
 
     /// The clocks after the process was started again: the machine's wall clock stays
     /// as it was.
     #[must_use]
     pub fn restarted(self, at: u64) -> Self {
+        if self.kept_within.is_some() {
+            return Self { started: signed(at), ..self };
+        }
         let shown = self.elapsed(signed(at) - self.started) - (signed(at) - self.started);
         Self { started: signed(at), wall_offset_ms: self.wall_offset_ms + shown / 1_000, ..self }
     }
@@ -36,7 +49,8 @@ impl Clock {
     #[must_use]
     pub fn now(&self, at: u64) -> Now {
         let elapsed = self.elapsed(signed(at) - self.started);
-        let wall = BEGINNING + (self.started + elapsed) / 1_000 + self.wall_offset_ms;
+        let passed = if self.kept_within.is_some() { signed(at) } else { self.started + elapsed };
+        let wall = BEGINNING + passed / 1_000 + self.wall_offset_ms;
         Now { instant: Instant::from_micros(unsigned(FIRST_INSTANT + elapsed)), wall: Wall(unsigned(wall)) }
     }
 
@@ -57,7 +71,8 @@ impl Clock {
 
     /// Moves the wall clock.
     pub fn jump(&mut self, millis: i64) {
-        self.wall_offset_ms = self.wall_offset_ms.saturating_add(millis);
+        let most = self.kept_within.unwrap_or(i64::MAX / 4);
+        self.wall_offset_ms = self.wall_offset_ms.saturating_add(millis).clamp(-most, most);
     }
 
     fn elapsed(&self, true_micros: i64) -> i64 {

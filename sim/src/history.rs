@@ -11,8 +11,10 @@ use xxhash_rust::xxh3::Xxh3;
 pub enum Lane {
     /// The scenario and the network.
     World,
-    /// The node.
-    Node,
+    /// The registry, if it is a process of its own.
+    Registry,
+    /// A node, by number.
+    Node(usize),
     /// A client, by number.
     Client(usize),
 }
@@ -21,7 +23,8 @@ impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::World => f.write_str("world"),
-            Self::Node => f.write_str("node"),
+            Self::Registry => f.write_str("registry"),
+            Self::Node(number) => write!(f, "node {number}"),
             Self::Client(number) => write!(f, "client {number}"),
         }
     }
@@ -41,10 +44,10 @@ pub struct Record {
 /// A frame that got from one process to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passage {
-    /// The client at one end; the node is at the other.
-    pub client: usize,
-    /// Whether it went to the node.
-    pub up: bool,
+    /// Who sent it.
+    pub from: Lane,
+    /// Who got it.
+    pub to: Lane,
     /// When it was sent.
     pub sent: u64,
     /// When it arrived.
@@ -53,7 +56,7 @@ pub struct Passage {
     pub label: String,
 }
 
-/// A time during which something was wrong with a client's link or a process.
+/// A time during which something was wrong with a link or a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// Where.

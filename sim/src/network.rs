@@ -7,16 +7,28 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use skirmish_core::id::ConnId;
+use skirmish_core::id::{ConnId, LinkId, NodeId};
 use skirmish_core::rng::Rng;
 
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
-    /// From the client to the node.
+    /// From whoever asked for the connection: from a client to a node, from a node to the
+    /// registry, from the node that dialed to the other.
     Up,
-    /// From the node to the client.
+    /// Back to whoever asked for it.
     Down,
+}
+
+impl Way {
+    /// The way back.
+    #[must_use]
+    pub const fn back(self) -> Self {
+        match self {
+            Self::Up => Self::Down,
+            Self::Down => Self::Up,
+        }
+    }
 }
 
 /// What travels.
@@ -121,11 +133,13 @@ impl Pipe {
     }
 }
 
-/// A connection between a client and the node.
+/// A connection between a client and a node.
 #[derive(Clone, Debug)]
 pub struct Conn {
     /// Whose.
     pub client: usize,
+    /// To which node.
+    pub to: usize,
     /// To the node.
     pub up: Pipe,
     /// To the client.
@@ -136,6 +150,8 @@ pub struct Conn {
     pub connected: bool,
     /// What the node calls it, while the node has its end.
     pub node: Option<ConnId>,
+    /// The epoch of the session that it has, or had last.
+    pub epoch: u64,
     /// Whether the node has asked to close it after what is left to send.
     pub closing: bool,
     /// Whether the node has closed its direction and waits for the client to do the same.
@@ -153,15 +169,16 @@ pub struct Conn {
 impl Conn {
     /// A connection that the client has just asked for.
     #[must_use]
-    pub fn new(client: usize, up: u64, down: u64) -> Self {
-        let capacity = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX).max(1);
+    pub fn new(client: usize, to: usize, up: u64, down: u64) -> Self {
         Self {
             client,
+            to,
             up: Pipe::new(capacity(up)),
             down: Pipe::new(capacity(down)),
             client_open: true,
             connected: false,
             node: None,
+            epoch: 0,
             closing: false,
             fin_sent: false,
             held_until: 0,
@@ -180,12 +197,59 @@ impl Conn {
     }
 }
 
-/// What lies between one client and the node; its connections go over it.
+fn capacity(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
+}
+
+/// One end of a [`Wire`].
+#[derive(Clone, Debug)]
+pub struct End {
+    /// The node at this end.
+    pub node: usize,
+    /// Whether its process has the end.
+    pub open: bool,
+    /// What its machine calls it, if it knows of it.
+    pub link: Option<LinkId>,
+    /// Whether its machine said that it has something to send.
+    pub woken: bool,
+}
+
+/// A byte stream between two nodes.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    /// The end of the node that dialed, and the other.
+    pub ends: [End; 2],
+    /// Whom it meant.
+    pub dialed: NodeId,
+    /// What each end has sent.
+    pub pipes: [Pipe; 2],
+    /// Whether nothing gets through any more, in silence.
+    pub vanished: bool,
+}
+
+impl Wire {
+    /// A stream that a node has just asked for.
+    #[must_use]
+    pub fn new(from: usize, to: usize, dialed: NodeId, bytes: u64) -> Self {
+        let end = |node, open| End { node, open, link: None, woken: false };
+        let pipe = || Pipe::new(capacity(bytes));
+        Self { ends: [end(from, true), end(to, false)], dialed, pipes: [pipe(), pipe()], vanished: false }
+    }
+
+    /// Whether both machines know of it and it carries what they send.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        self.ends.iter().all(|end| end.link.is_some()) && !self.vanished
+    }
+}
+
+/// What lies between a client and a node, two nodes, or a node and the registry; their
+/// connections go over it.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// Nothing gets to the node, and since when.
+    /// Nothing gets through on the way up, and since when.
     pub up_cut: Option<u64>,
-    /// Nothing gets to the client, and since when.
+    /// Nothing gets through on the way down, and since when.
     pub down_cut: Option<u64>,
     /// Time one way, in microseconds.
     pub latency: u64,
@@ -208,6 +272,28 @@ impl Link {
             Way::Up => self.up_cut.is_some(),
             Way::Down => self.down_cut.is_some(),
         }
+    }
+
+    /// Whether something is held back, one way or the other.
+    #[must_use]
+    pub const fn is_hurt(&self) -> bool {
+        self.up_cut.is_some() || self.down_cut.is_some()
+    }
+
+    /// Cuts it at a moment: 0 both ways, 1 up, 2 down.
+    pub fn cut(&mut self, way: i64, at: u64) {
+        if way.rem_euclid(3) != 2 {
+            self.up_cut.get_or_insert(at);
+        }
+        if way.rem_euclid(3) != 1 {
+            self.down_cut.get_or_insert(at);
+        }
+    }
+
+    /// Ends every cut.
+    pub const fn heal(&mut self) {
+        self.up_cut = None;
+        self.down_cut = None;
     }
 
     /// How long the next flight takes.

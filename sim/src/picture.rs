@@ -1,4 +1,4 @@
-//! One HTML page of a run: a lane for the node and for each client, time downwards,
+//! One HTML page of a run: a lane for each process, time downwards,
 //! messages as arrows, what was wrong shaded, the violation marked. No script, nothing
 //! loaded from anywhere.
 
@@ -20,12 +20,11 @@ const TOP: usize = 60;
 #[must_use]
 pub fn page(scenario: &Scenario, outcome: &Outcome) -> String {
     let scale = Scale::new(outcome);
-    let lanes = usize::try_from(scenario.shape.clients).unwrap_or(1).clamp(1, 64) + 1;
-    let (width, height) = (LEFT + lanes * LANE_WIDTH + 40, scale.height() + 40);
+    let lanes = Lanes::new(scenario);
+    let (width, height) = (LEFT + lanes.names.len() * LANE_WIDTH + 40, scale.height() + 40);
     let mut svg = String::new();
-    for lane in 0..lanes {
+    for (lane, name) in lanes.names.iter().enumerate() {
         let x = x_of(lane);
-        let name = if lane == 0 { "node".to_owned() } else { format!("client {}", lane - 1) };
         let _ = write!(svg, "<line class=lane x1={x} y1={TOP} x2={x} y2={height} />");
         let _ = write!(svg, "<text class=name x={x} y=30>{name}</text>");
     }
@@ -33,7 +32,7 @@ pub fn page(scenario: &Scenario, outcome: &Outcome) -> String {
         let _ = write!(svg, "<text class=time x=100 y={y}>{}</text>", seconds(at));
     }
     for trouble in &outcome.history.troubles {
-        let Some(lane) = lane_of(trouble.lane) else { continue };
+        let Some(lane) = lanes.place(trouble.lane) else { continue };
         let (from, to) = (scale.y(trouble.from), scale.y(trouble.to));
         let (x, label) = (x_of(lane) - 12, escape(trouble.label));
         let _ = write!(
@@ -48,10 +47,10 @@ pub fn page(scenario: &Scenario, outcome: &Outcome) -> String {
         outcome.history.passages.iter().filter(|passage| passage.arrived >= scale.first).collect();
     passages.sort_by_key(|passage| way(passage));
     for together in passages.chunk_by(|a, b| way(a) == way(b)) {
-        arrow(&mut svg, &scale, together);
+        arrow(&mut svg, &scale, &lanes, together);
     }
     for record in outcome.history.records.iter().filter(|record| record.at >= scale.first) {
-        mark(&mut svg, &scale, record);
+        mark(&mut svg, &scale, &lanes, record);
     }
     if let Some((at, violation)) = &outcome.violation {
         let y = scale.y(*at);
@@ -130,21 +129,22 @@ impl Scale {
 }
 
 /// What passages have in common that look the same on the page.
-const fn way(passage: &Passage) -> (usize, bool, u64, u64) {
-    (passage.client, passage.up, passage.sent, passage.arrived)
+const fn way(passage: &Passage) -> (Lane, Lane, u64, u64) {
+    (passage.from, passage.to, passage.sent, passage.arrived)
 }
 
-/// One arrow for passages of the same way. What a client sends is written to the right of
-/// its lane, what it gets to the left.
-fn arrow(svg: &mut String, scale: &Scale, together: &[&Passage]) {
+/// One arrow for passages of the same way. It is written beside the lane at the outer
+/// end: what that one sends to the right, what it gets to the left.
+fn arrow(svg: &mut String, scale: &Scale, lanes: &Lanes, together: &[&Passage]) {
     let Some(passage) = together.first() else { return };
-    let (client, node) = (x_of(passage.client + 1), x_of(0));
-    let (from, to, class) = if passage.up { (client, node, "up") } else { (node, client, "down") };
+    let (Some(from), Some(to)) = (lanes.place(passage.from), lanes.place(passage.to)) else { return };
+    let up = from > to;
+    let (from, to, class) = (x_of(from), x_of(to), if up { "up" } else { "down" });
     let (sent, arrived) = (scale.y(passage.sent), scale.y(passage.arrived));
     let labels: Vec<&str> = together.iter().map(|passage| passage.label.as_str()).collect();
     let short: Vec<&str> = labels.iter().map(|label| label.split(" (").next().unwrap_or_default()).collect();
     let (label, short) = (escape(&labels.join(", ")), escape(&short.join(", ")));
-    let (side, x, y) = if passage.up { ("right", client + 10, sent) } else { ("left", client - 10, arrived) };
+    let (side, x, y) = if up { ("right", from + 10, sent) } else { ("left", to - 10, arrived) };
     let _ = write!(
         svg,
         "<line class={class} x1={from} y1={sent} x2={to} y2={arrived}><title>{label}, sent {}, arrived {}\
@@ -156,9 +156,9 @@ fn arrow(svg: &mut String, scale: &Scale, together: &[&Passage]) {
     );
 }
 
-fn mark(svg: &mut String, scale: &Scale, record: &Record) {
+fn mark(svg: &mut String, scale: &Scale, lanes: &Lanes, record: &Record) {
     let (y, text) = (scale.y(record.at), escape(&record.text));
-    match lane_of(record.lane) {
+    match lanes.place(record.lane) {
         None if !record.text.starts_with("VIOLATION") => {
             let _ = write!(svg, "<text class=step x={} y={}>{text}</text>", LEFT + 8, y - 3);
         }
@@ -172,11 +172,31 @@ fn mark(svg: &mut String, scale: &Scale, record: &Record) {
     }
 }
 
-fn lane_of(lane: Lane) -> Option<usize> {
-    match lane {
-        Lane::World => None,
-        Lane::Node => Some(0),
-        Lane::Client(number) => Some(number + 1),
+/// The lanes of the page: the registry, if it is a process of its own, the nodes, the
+/// clients.
+struct Lanes {
+    names: Vec<String>,
+    nodes: usize,
+    registry: usize,
+}
+
+impl Lanes {
+    fn new(scenario: &Scenario) -> Self {
+        let shape = &scenario.shape;
+        let (nodes, registry) = (shape.node_count(), usize::from(shape.has_remote_registry()));
+        let clients = usize::try_from(shape.clients).unwrap_or(1).clamp(1, 64);
+        let lanes = (0..registry).map(|_| Lane::Registry).chain((0..nodes).map(Lane::Node));
+        let names = lanes.chain((0..clients).map(Lane::Client)).map(|lane| lane.to_string()).collect();
+        Self { names, nodes, registry }
+    }
+
+    fn place(&self, lane: Lane) -> Option<usize> {
+        match lane {
+            Lane::World => None,
+            Lane::Registry => Some(0),
+            Lane::Node(number) => Some(self.registry + number),
+            Lane::Client(number) => Some(self.registry + self.nodes + number),
+        }
     }
 }
 

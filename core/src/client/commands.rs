@@ -191,7 +191,7 @@ impl Client {
         Ok(())
     }
 
-    fn ready(&mut self, now: Now) -> Result<(), CommandError> {
+    pub(super) fn ready(&mut self, now: Now) -> Result<(), CommandError> {
         self.observe(now);
         if self.is_congested() { Err(CommandError::Undrained) } else { Ok(()) }
     }

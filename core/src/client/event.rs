@@ -45,6 +45,10 @@ pub enum CommandError {
     BadKey,
     /// The player has as many names in the room's state as the server allows.
     StateFull,
+    /// There is a search for a match already.
+    Searching,
+    /// There is no search for a match.
+    NotSearching,
     /// Application messages need a connection.
     NotConnected,
     /// More outputs wait than [`ClientConfig::events`](super::ClientConfig::events): the
@@ -62,6 +66,8 @@ impl fmt::Display for CommandError {
             Self::TooManyRooms => "in as many rooms as the server allows",
             Self::BadKey => "not a key for latest messages",
             Self::StateFull => "as many names in the room's state as the server allows",
+            Self::Searching => "a search for a match goes on already",
+            Self::NotSearching => "no search for a match goes on",
             Self::NotConnected => "not connected",
             Self::Undrained => "too many events wait to be polled",
         })
@@ -208,6 +214,18 @@ pub enum Event {
         /// When they are taken again.
         retry_after: Duration,
     },
+    /// What has become of the search for a match.
+    Ticket {
+        /// The state; each but waiting and unavailable is the end of the search.
+        state: v1::TicketState,
+        /// The queue.
+        mode: String,
+        /// For people: why it was refused.
+        reason: String,
+    },
+    /// A match was found, or the player is still in one: each is told once for each search.
+    /// The room in it is to be joined.
+    Matched(v1::Matched),
     /// A message of the application.
     Application {
         /// What it is.

@@ -67,6 +67,7 @@ impl Link {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: SessionId,
+    pub(super) epoch: u64,
     pub(super) replica: u64,
     pub(super) heartbeat: Duration,
     /// How long the server remembers removals.

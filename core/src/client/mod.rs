@@ -28,6 +28,7 @@ mod outbox;
 mod receive;
 mod replicated;
 mod room;
+mod search;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ use self::event::Outputs;
 use self::link::{Link, Session};
 use self::receive::Limits;
 use self::room::Room;
+use self::search::Search;
 use self::state::Step;
 use crate::crdt::Replica;
 use crate::id::Cursor;
@@ -86,6 +88,7 @@ pub struct Client {
     /// No state is sent before.
     state_at: Option<Instant>,
     next_message: u64,
+    search: Search,
     outputs: Outputs,
     zstd: Zstd,
 }
@@ -113,6 +116,7 @@ impl Client {
             farewell: None,
             state_at: None,
             next_message: 1,
+            search: Search::default(),
             outputs: Outputs::default(),
             zstd: Zstd::default(),
         }

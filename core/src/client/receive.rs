@@ -106,6 +106,8 @@ impl Client {
             ToClient::Latest(latest) => self.latest_received(latest),
             ToClient::State(state) => self.state_received(now, &state)?,
             ToClient::Reconcile(step) => self.reconcile(&step)?,
+            ToClient::Queued(queued) => self.queued(queued),
+            ToClient::Matched(matched) => self.matched(matched),
             ToClient::Welcome(_) | ToClient::Goodbye(_) => {}
         }
         self.finish_sync();
@@ -157,6 +159,7 @@ impl Client {
         self.limits = Limits::new(&welcome.limits.unwrap_or_default());
         self.session = Some(Session {
             id,
+            epoch: welcome.epoch,
             replica: welcome.replica,
             heartbeat,
             horizon: match welcome.tombstone_horizon_ms {

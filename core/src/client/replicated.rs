@@ -1,7 +1,7 @@
 //! A room's replicated state at the client: the replica, and what of it the server has
 //! yet to be told.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -10,7 +10,7 @@ use prost::Message as _;
 use skirmish_proto::v1;
 
 use super::event::CommandError;
-use crate::crdt::{Key, MAX_VALUE, Replica, ReplicaLimits, StateError};
+use crate::crdt::{Forgotten, Key, MAX_VALUE, Replica, ReplicaLimits, Stamp, StateError};
 use crate::id::MAX_NAME;
 use crate::plant::Planted;
 use crate::rng::Seed;
@@ -84,7 +84,7 @@ pub(super) struct Replicated {
     /// The walk is to be started.
     walk: bool,
     /// Entries that the server sent since the last step of the walk went out.
-    heard: BTreeSet<Key>,
+    heard: BTreeMap<Key, Option<Stamp>>,
 }
 
 impl Replicated {
@@ -206,7 +206,8 @@ impl Replicated {
         let changed = replica.merge(now, None, entries)?;
         // A server that sends more than it may have is not believed about what it has not.
         if self.heard.len() <= identity.limits.entries {
-            self.heard.extend(entries.iter().filter_map(Key::of));
+            let stamped = |entry: &v1::StateEntry| Some((Key::of(entry)?, entry.stamp.map(Stamp::from)));
+            self.heard.extend(entries.iter().filter_map(stamped));
         }
         Ok(changed)
     }
@@ -238,7 +239,11 @@ impl Replicated {
         }
         let answer = replica.reconcile(step)?;
         let believed = self.heard.len() <= identity.limits.entries;
-        let changed = believed && replica.forget_unheard(&step.leaves, &self.heard, player);
+        let forgotten = match believed {
+            true => replica.forget_unheard(&step.leaves, &self.heard, player),
+            false => Forgotten::default(),
+        };
+        self.walk |= forgotten.older;
         self.heard.clear();
         let own = answer.entries.into_iter().filter(|entry| is_own(entry, player)).collect();
         self.owe(own);
@@ -250,7 +255,7 @@ impl Replicated {
                 self.walk = true;
             }
         }
-        Ok(changed)
+        Ok(forgotten.unheard || forgotten.older)
     }
 
     /// Entries to be sent beside the newest changes. If there are more than the replica

@@ -111,10 +111,14 @@ impl Client {
         if self.state != State::Connected {
             return None;
         }
-        self.membership(now).or_else(|| self.application()).or_else(|| self.room_message(now))
+        self.membership(now)
+            .or_else(|| self.search.next_frame())
+            .or_else(|| self.application())
+            .or_else(|| self.room_message(now))
     }
 
     fn hello(&mut self) -> Bytes {
+        self.search.reconnect();
         let seal = self.config.seal.then(|| Offer::new(self.rng.bytes(), self.config.pinned));
         let resume = self.session.as_ref().map(|session| v1::Resume {
             session: Bytes::copy_from_slice(session.id.as_bytes()),
@@ -128,6 +132,7 @@ impl Client {
                     Some(v1::RoomCursor { room: name.clone(), epoch: cursor.epoch, seq: cursor.seq })
                 })
                 .collect(),
+            epoch: session.epoch,
         });
         let mut agent = self.config.agent.clone();
         while agent.len() > MAX_AGENT {
@@ -242,6 +247,6 @@ fn state(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
     Some(plain(v1::Kind::Reconcile, &v1::Reconcile { room: name, epoch, ..step }))
 }
 
-fn plain(kind: v1::Kind, message: &impl Message) -> Bytes {
+pub(super) fn plain(kind: v1::Kind, message: &impl Message) -> Bytes {
     encode(kind, &v1::Metadata::default(), message)
 }

@@ -1,6 +1,6 @@
 //! How a client's replica follows its server's, where the two do not simply merge.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use skirmish_proto::v1;
@@ -12,6 +12,15 @@ use crate::time::Now;
 /// Where the counts of fresh stamps start after a refusal: above those that a clock at
 /// the same millisecond got to by itself.
 const RESTAMPED: u32 = 1 << 31;
+
+/// What a client's replica has forgotten at its server's word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Forgotten {
+    /// Entries that the server does not have.
+    pub(crate) unheard: bool,
+    /// Entries that it has in an older form, which is to be asked for.
+    pub(crate) older: bool,
+}
 
 impl Replica {
     /// Tells the replica what time it is at the server, so that its stamps follow the
@@ -63,26 +72,44 @@ impl Replica {
         own.iter().copied().chain(counters).filter_map(|slot| self.entry(slot)).collect()
     }
 
-    /// Forgets stamped entries of others in these buckets that the server does not have:
-    /// `heard` are the keys of all entries that it sent since it was asked for them. For
-    /// clients, whose server is where what others write comes from: what it has no word of,
-    /// not even a tombstone, was removed so long ago that it forgot. Returns whether
-    /// there were any.
-    pub(crate) fn forget_unheard(&mut self, leaves: &[u32], heard: &BTreeSet<Key>, owner: &str) -> bool {
-        let mut unheard = Vec::new();
+    /// Forgets stamped entries of others in these buckets that the server does not have, or
+    /// has in an older form: `heard` are the stamps of all entries that it sent since it was
+    /// asked for them. For clients, whose server is where what others write comes from. What
+    /// it has no word of, not even a tombstone, was removed so long ago that it forgot; what
+    /// it has older was heard from a server that has died with it.
+    pub(crate) fn forget_unheard(
+        &mut self,
+        leaves: &[u32],
+        heard: &BTreeMap<Key, Option<Stamp>>,
+        owner: &str,
+    ) -> Forgotten {
+        let mut forgotten = Forgotten::default();
+        let mut slots = Vec::new();
         for bucket in leaves.iter().filter_map(|leaf| u8::try_from(*leaf).ok()) {
-            unheard.extend(self.index.in_bucket(bucket).filter(|slot| {
-                self.index.key(*slot).is_some_and(|key| {
-                    let parts = key.parts();
-                    let own = parts.owner == owner && parts.domain == v1::Domain::Property;
-                    parts.domain != v1::Domain::Counter && !own && !heard.contains(key)
-                })
-            }));
+            for slot in self.index.in_bucket(bucket) {
+                let Some(key) = self.index.key(slot) else { continue };
+                let parts = key.parts();
+                let own = parts.owner == owner && parts.domain == v1::Domain::Property;
+                if own || parts.domain == v1::Domain::Counter {
+                    continue;
+                }
+                match heard.get(key) {
+                    None => forgotten.unheard = true,
+                    Some(theirs) if self.stamp(slot) > *theirs => forgotten.older = true,
+                    Some(_) => continue,
+                }
+                slots.push(slot);
+            }
         }
-        for &slot in &unheard {
+        for slot in slots {
             self.evict(slot);
         }
-        !unheard.is_empty()
+        forgotten
+    }
+
+    fn stamp(&self, slot: Slot) -> Option<Stamp> {
+        let presence = self.presence.as_map().write(&slot).map(|(stamp, _)| stamp);
+        presence.or_else(|| self.properties.write(&slot).map(|(stamp, _)| stamp))
     }
 
     /// Gives up entries that a server has no place for. Nobody else has them.

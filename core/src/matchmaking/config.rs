@@ -122,7 +122,7 @@ impl QueueConfig {
             quality: Quality { floor: 300, worst_spread: 800, worst_difference: 200 },
             time_out: Duration::from_secs(300),
             interval: Duration::from_millis(250),
-            work: Work { step: 1_000, search: 4_000, candidates: players.max(32) },
+            work: Work { step: 4_000, search: 4_000, candidates: players.max(32) },
             limits: Limits {
                 tickets: 200_000,
                 reserve: 10_000,

@@ -62,8 +62,7 @@ struct Candidate {
 struct Span {
     min: i32,
     max: i32,
-    /// The highest rating that all of them play with. Of the lowest they are known to,
-    /// since only who plays with it is open.
+    lowest: i32,
     highest: i32,
 }
 
@@ -201,8 +200,8 @@ impl<'a> Fill<'a> {
     }
 
     fn start(&self) -> Level {
-        let Candidate { kept, highest, .. } = self.anchor;
-        let span = Span { min: kept.rating, max: kept.rating, highest };
+        let Candidate { kept, lowest, highest, .. } = self.anchor;
+        let span = Span { min: kept.rating, max: kept.rating, lowest, highest };
         let whole = Level { pick: None, span, team: 0, free: self.config.team_size, first: None, next: 0 };
         self.joined(&whole, kept.size, None, span)
     }
@@ -295,9 +294,12 @@ impl<'a> Fill<'a> {
         let span = Span {
             min: level.span.min.min(rating),
             max: level.span.max.max(rating),
+            lowest: level.span.lowest.max(candidate.lowest),
             highest: level.span.highest.min(candidate.highest),
         };
-        let agreed = span.max <= span.highest && span.max.abs_diff(span.min) <= self.most_spread;
+        let agreed = span.lowest <= span.min
+            && span.max <= span.highest
+            && span.max.abs_diff(span.min) <= self.most_spread;
         if !agreed || !self.agrees(levels, candidate, effort) {
             return None;
         }

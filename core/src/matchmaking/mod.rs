@@ -57,14 +57,20 @@
 //! The same inputs give the same outputs, and tickets that come between two steps may
 //! come in any order: what is equally old and equally rated goes by name.
 
+mod caller;
 mod config;
+pub mod desk;
 mod engine;
 mod explain;
 mod fill;
 mod formed;
+pub mod keys;
+pub mod matcher;
 mod pool;
 mod quality;
+mod record;
 mod search;
+mod settings;
 mod ticket;
 
 #[cfg(test)]
@@ -74,7 +80,11 @@ pub use config::{
     Limits, MAX_MATCH_PLAYERS, MAX_RATING, MAX_REGIONS, MAX_TEAM_SIZE, MAX_TEAMS, PERFECT, Quality,
     QueueConfig, Widening, Work,
 };
+pub use desk::Desk;
 pub use engine::{Engine, Stats};
 pub use explain::{Reason, Seen, Why, Width};
 pub use formed::{Backfill, Binding, Chosen, Formed, Output, Rule, Used};
+pub use matcher::Matcher;
+pub use record::Refused;
+pub use settings::{MAX_FORMED_PLAYERS, MatchmakingConfig};
 pub use ticket::{Condition, Refusal, Test, Ticket, Traits, Vacancy, Value};

@@ -80,11 +80,6 @@ pub(super) struct Search {
     /// Which of the ticket's regions.
     region: usize,
     stage: Stage,
-    /// Only the very nearest are tried: so many of each size as make a match by
-    /// themselves. In a full pool that is enough, and costs a fraction.
-    near: bool,
-    /// There are more candidates than those.
-    more: bool,
     /// Who agrees with the ticket there, by size, the largest first, and by distance.
     kept: Vec<Kept>,
     best: Option<u16>,
@@ -103,7 +98,7 @@ enum Stage {
 impl Search {
     pub(super) const fn new(began: Began) -> Self {
         let stage = Stage::Vacancies(Passed { up: None, down: None });
-        Self { began, region: 0, stage, near: true, more: false, kept: Vec::new(), best: None }
+        Self { began, region: 0, stage, kept: Vec::new(), best: None }
     }
 
     pub(super) const fn began(&self) -> Began {
@@ -181,11 +176,8 @@ impl View<'_> {
                 },
                 Stage::Gather(0, _) => Stage::Fill(Position::default()),
                 Stage::Gather(size, passed) => {
-                    let most = self.candidates(*size, search.near);
-                    match self.gather(anchor, (*size, most), passed, &mut search.kept, effort) {
-                        Gathered::Cut => return Region::Cut,
-                        Gathered::Most => search.more = true,
-                        Gathered::All => {}
+                    if !self.gather(anchor, *size, passed, &mut search.kept, effort) {
+                        return Region::Cut;
                     }
                     Stage::Gather(*size - 1, Passed::default())
                 }
@@ -198,11 +190,6 @@ impl View<'_> {
                     match filled {
                         Filled::Teams(teams) => {
                             return Region::Found(Outcome::Match(anchor.region, teams));
-                        }
-                        Filled::Nothing if search.near && search.more => {
-                            search.near = false;
-                            search.kept.clear();
-                            Stage::Gather(self.largest(anchor), Passed::default())
                         }
                         Filled::Nothing => return Region::Nothing,
                         Filled::Cut(at) => {
@@ -220,13 +207,6 @@ impl View<'_> {
     fn largest(&self, anchor: &Anchor<'_>) -> u8 {
         let own_team = self.config.team_size.saturating_sub(anchor.waiting.size());
         if self.config.teams > 1 { self.config.team_size } else { own_team }
-    }
-
-    /// Candidates of a size that are gathered.
-    fn candidates(&self, size: u8, near: bool) -> usize {
-        let enough = usize::try_from(self.config.players().div_ceil(size.into())).unwrap_or(usize::MAX);
-        let most = usize::from(self.config.work.candidates);
-        if near { enough.min(most) } else { most }
     }
 
     /// Looks for free places in running rooms, the nearest by rating first.
@@ -254,32 +234,32 @@ impl View<'_> {
     }
 
     /// Gathers who agrees with the ticket, among tickets of a size, the nearest by
-    /// rating first.
+    /// rating first. Returns whether it came to the end.
     fn gather(
         &self,
         anchor: &Anchor<'_>,
-        (size, most): (u8, usize),
+        size: u8,
         passed: &mut Passed,
         kept: &mut Vec<Kept>,
         effort: &mut Effort,
-    ) -> Gathered {
-        let Some(tree) = self.pool.tickets(anchor.region, size) else { return Gathered::All };
+    ) -> bool {
+        let Some(tree) = self.pool.tickets(anchor.region, size) else { return true };
         let from = core::mem::take(passed);
         let mut walk = Nearest::new(tree, anchor.waiting.ticket.rating, anchor.most, &from);
         let mut found = kept.iter().rev().take_while(|kept| kept.size == size).count();
-        while found < most {
+        while found < self.config.work.candidates.into() {
             if effort.is_spent() {
                 *passed = walk.passed();
-                return Gathered::Cut;
+                return false;
             }
-            let Some((place, entry)) = walk.next() else { return Gathered::All };
+            let Some((place, entry)) = walk.next() else { return true };
             effort.spend(1);
             if entry.key != anchor.key && self.agrees(anchor, place, entry, effort) {
                 found += 1;
                 kept.push(Kept { key: entry.key, size, rating: place.rating });
             }
         }
-        Gathered::Most
+        true
     }
 
     /// Whether a ticket within the window of the one searched for wants it too.
@@ -302,15 +282,6 @@ impl View<'_> {
 enum Region {
     Found(Outcome),
     Nothing,
-    Cut,
-}
-
-/// What came of gathering candidates.
-enum Gathered {
-    /// All that there are.
-    All,
-    /// As many as are wanted.
-    Most,
     Cut,
 }
 

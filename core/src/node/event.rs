@@ -5,7 +5,8 @@ use alloc::string::String;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use crate::id::{ConnId, Name};
+use crate::id::{ConnId, LinkId, Name, NodeId};
+use crate::registry::Call;
 
 /// Why a connection is refused before there is any state for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,20 @@ pub enum Output {
     /// Drop the connection at once: it did not let itself be closed, and the node has
     /// forgotten it.
     Abort(ConnId),
+    /// Ask the registry; every request is answered with
+    /// [`Node::handle_told`](super::Node::handle_told).
+    Registry(Call),
+    /// Connect to another node, and call `handle_link` or `handle_dial_failed`.
+    Dial {
+        /// Which.
+        node: NodeId,
+        /// Where: "host:port", as that node says.
+        address: String,
+    },
+    /// Ask `poll_link_transmit` for this link until it has nothing or the socket is full.
+    WakeLink(LinkId),
+    /// Drop the link at once, for this reason; the node has forgotten it.
+    CloseLink(LinkId, String),
     /// Tell whoever wants to know.
     Event(Event),
 }
@@ -134,6 +149,86 @@ pub enum Event {
         /// Which life of it this was.
         epoch: u64,
     },
+    /// The registry confirms that this node lives: it serves the rooms that it leads.
+    Serving,
+    /// The registry has not confirmed for so long that this node lives that another might
+    /// take its rooms: it takes nothing for them until it hears.
+    NotServing,
+    /// The registry names another node.
+    NodeUp {
+        /// Which.
+        node: NodeId,
+    },
+    /// The registry does not name a node any more: it is dead.
+    NodeDown {
+        /// Which.
+        node: NodeId,
+    },
+    /// This node forms the matches of a mode from now on.
+    Elected {
+        /// The mode.
+        mode: Name,
+        /// The revision at which it was elected.
+        epoch: u64,
+    },
+    /// It does not any more.
+    Deposed {
+        /// The mode.
+        mode: Name,
+    },
+    /// This node has formed a match.
+    MatchFormed {
+        /// Its name.
+        id: String,
+        /// The mode.
+        mode: Name,
+        /// How many play.
+        players: usize,
+        /// Per mille.
+        quality: u16,
+        /// What let it form.
+        explanation: String,
+    },
+    /// A ticket has ended without a match.
+    TicketEnded {
+        /// Whose.
+        player: Name,
+        /// The mode.
+        mode: Name,
+        /// How.
+        state: v1::TicketState,
+    },
+    /// A match is over.
+    MatchEnded {
+        /// Its name.
+        id: String,
+        /// Whether it was since nobody had its room; else all players had left it.
+        abandoned: bool,
+    },
+    /// A link is up.
+    LinkUp {
+        /// Where it leads.
+        node: NodeId,
+    },
+    /// A link is gone.
+    LinkDown {
+        /// Where it led.
+        node: NodeId,
+    },
+    /// A traced message was passed on to its room's primary.
+    Relayed {
+        /// The room.
+        room: String,
+        /// The trace.
+        trace: Trace,
+    },
+    /// A traced message from another node was appended here.
+    Sequenced {
+        /// The room.
+        room: String,
+        /// The trace.
+        trace: Trace,
+    },
     /// A message for the application, to be answered with [`Node::send`](super::Node::send).
     Application {
         /// The sender's connection.
@@ -166,8 +261,10 @@ pub struct Stats {
     pub detached: usize,
     /// Gauge: rooms.
     pub rooms: usize,
-    /// Gauge: memberships.
+    /// Gauge: members of rooms that this node leads.
     pub members: usize,
+    /// Gauge: links that are up or on their way.
+    pub links: usize,
     /// Connections accepted.
     pub accepted: u64,
     /// Connections refused for a cap.
@@ -210,4 +307,18 @@ pub struct Stats {
     pub clock_refusals: u64,
     /// Writes to a room's state that found it full.
     pub state_full: u64,
+    /// Rooms that another node took, or that vanished from the registry.
+    pub rooms_lost: u64,
+    /// Times that this node had to stop serving until the registry answered again.
+    pub suspensions: u64,
+    /// Messages that another node passed on for a session which it had lost.
+    pub fenced: u64,
+    /// Requests of other nodes for a room that this node does not lead in that epoch.
+    pub refused_epochs: u64,
+    /// Matches that this node has formed.
+    pub matches: u64,
+    /// Frames taken from links.
+    pub link_frames_in: u64,
+    /// Frames handed out to links.
+    pub link_frames_out: u64,
 }

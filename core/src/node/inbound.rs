@@ -1,6 +1,5 @@
 //! What comes in: a frame to its session and its room.
 
-use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 
 use bytes::Bytes;
@@ -10,19 +9,19 @@ use subtle::ConstantTimeEq as _;
 use super::{Event, Node, Trace};
 use crate::connection::{Connection, Phase};
 use crate::crdt::{self, ReconcileAnswer, StateError};
-use crate::id::{ConnId, SessionId};
+use crate::id::ConnId;
 use crate::plant::Plant;
 use crate::room::Said;
 use crate::session::{Membership, SessionKey, Throttle};
 use crate::slab::Key;
 use crate::time::{Duration, Now};
-use crate::wire::{self, Frame, ToServer, WireError, seal};
+use crate::wire::{self, Frame, ToServer, WireError};
 
 /// Longest name of a message, in bytes.
 pub(super) const MAX_TYPE_URL: usize = 256;
 
-/// Longest name of a client, in bytes.
-const MAX_AGENT: usize = 64;
+/// When to send again what a node did not take that may not serve for now.
+pub(super) const SUSPENDED_RETRY: Duration = Duration::from_millis(500);
 
 /// How often a sender of latest messages is told that some were dropped.
 const LATEST_THROTTLE: Duration = Duration::from_secs(1);
@@ -83,6 +82,10 @@ impl Node {
             }
             return self.hello(now, key, hello);
         }
+        if matches!(connection.phase, Phase::Claiming { .. }) {
+            let what = "a frame before the Welcome";
+            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+        }
         let Some(session) = connection.session else { return };
         let control = !matches!(message, ToServer::Say(_) | ToServer::Latest(_) | ToServer::Pong(_));
         if control && connection.buckets.control.take(now.instant, 1).is_err() {
@@ -104,77 +107,15 @@ impl Node {
             ToServer::Latest(latest) => self.latest(now, key, session, latest, &metadata),
             ToServer::State(state) => self.state(now, key, session, &state),
             ToServer::Reconcile(step) => self.reconcile(now, key, session, &step),
+            ToServer::Queue(queue) => self.queue(now, session, queue),
+            ToServer::Cancel(_) => self.cancel(now, session),
             ToServer::Application { type_url, payload } => {
                 self.application(now, key, session, type_url, payload, &metadata);
             }
         }
     }
 
-    fn hello(&mut self, now: Now, key: Key, hello: v1::Hello) {
-        if hello.agent.len() > MAX_AGENT {
-            let what = "the name of the client is longer than 64 bytes";
-            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
-        }
-        let resume = hello.resume.as_ref();
-        if resume.is_some_and(|resume| resume.rooms.len() > self.config.sessions.rooms) {
-            let what = "a resume names more rooms than a session may be in";
-            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
-        }
-        let resumed_id = resume.and_then(|resume| SessionId::from_wire(&resume.session));
-        let Some((session, resumed)) = self.take_session(now, key, resumed_id) else {
-            return self.close(
-                now,
-                key,
-                v1::Reason::Overloaded,
-                "the server has no place for another session",
-            );
-        };
-        let Some((id, epoch, replica)) = self.sessions.get(session).map(|s| (s.id, s.epoch, s.replica))
-        else {
-            return;
-        };
-        let mut seal_key = Bytes::new();
-        if !hello.seal_key.is_empty() {
-            let statik = if hello.seal_pinned { self.seal_key } else { None };
-            if hello.seal_pinned && statik.is_none() {
-                let what = "the server has no static key for sealing";
-                return self.misbehaved(now, key, v1::Reason::Incompatible, what.into());
-            }
-            match seal::answer(self.rng.bytes(), statik, &hello.seal_key, id.as_bytes()) {
-                Ok((public, seal)) => {
-                    seal_key = Bytes::copy_from_slice(&public);
-                    if let Some(connection) = self.connections.get_mut(key) {
-                        connection.seal = Some(Box::new(seal));
-                    }
-                }
-                Err(error) => {
-                    return self.misbehaved(now, key, v1::Reason::ProtocolError, error.to_string());
-                }
-            }
-        }
-        let welcome = v1::Welcome {
-            session: Bytes::copy_from_slice(id.as_bytes()),
-            epoch,
-            resumed,
-            heartbeat_ms: millis(self.config.heartbeat.interval),
-            session_ttl_ms: millis(self.config.sessions.ttl),
-            tombstone_horizon_ms: millis(self.config.rooms.tombstone_horizon),
-            limits: Some(self.limits()),
-            seal_key,
-            wall_ms: now.wall.0,
-            replica,
-        };
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.accept_zstd = hello.accept_zstd;
-            connection.welcome = Some(wire::encode(v1::Kind::Welcome, &v1::Metadata::default(), &welcome));
-        }
-        if let Some(resume) = hello.resume {
-            self.resume_rooms(now, key, session, resumed, &resume.rooms);
-        }
-        self.wake(key);
-    }
-
-    fn limits(&self) -> v1::Limits {
+    pub(super) fn limits(&self) -> v1::Limits {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let (rates, frames) = (&self.config.rates, &self.config.frames);
         v1::Limits {
@@ -199,7 +140,7 @@ impl Node {
             let what = "a message larger than the limits allow";
             return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
         }
-        let Self { connections, sessions, rooms, zstd, stats, .. } = self;
+        let Self { connections, sessions, rooms, registrar, zstd, stats, .. } = self;
         let Some(connection) = connections.get_mut(key) else { return };
         let membership = sessions.get_mut(session).and_then(|session| {
             let named =
@@ -210,7 +151,15 @@ impl Node {
             return self.left(now, key, say.room, v1::LeftReason::NotAMember);
         };
         let Some(hosted) = rooms.get_mut(membership.room) else { return };
+        if !hosted.is_primary() {
+            let room = membership.room;
+            return self.relay(now, key, session, room, say, metadata);
+        }
         let expected = hosted.room.member(membership.number).map_or(0, |m| m.client_seq + 1);
+        if say.client_seq >= expected && !registrar.may_serve(now.instant) {
+            membership.hold(say.client_seq, expected, millis(SUSPENDED_RETRY));
+            return self.wake(key);
+        }
         // Only what would be appended costs: what is under way behind a message that was
         // not taken must not use up what that message waits for.
         if say.client_seq == expected
@@ -277,11 +226,15 @@ impl Node {
             }
             return;
         }
-        let Some(hosted) = rooms.get_mut(membership.room) else { return };
+        let room = membership.room;
+        let Some(hosted) = rooms.get_mut(room) else { return };
         stats.latest += 1;
+        if !hosted.is_primary() {
+            let number = membership.number;
+            return self.relay_latest(now, room, number, latest, metadata);
+        }
         stats.conflated +=
             u64::from(hosted.room.put_latest(membership.number, latest, &plain_trace(metadata)));
-        let room = membership.room;
         self.room_changed(now, room);
     }
 
@@ -425,14 +378,16 @@ impl Connection {
     /// The identity that the upgrade admitted, taken out.
     pub(super) fn player(&self) -> Option<crate::id::Name> {
         match &self.phase {
-            Phase::Greeting { identity, .. } => Some(identity.player.clone()),
+            Phase::Greeting { identity, .. } | Phase::Claiming { identity, .. } => {
+                Some(identity.player.clone())
+            }
             Phase::Upgrading { .. } | Phase::Open | Phase::Closing { .. } => None,
         }
     }
 }
 
 /// What of a frame's metadata goes on to others: its trace, if it is one.
-fn plain_trace(metadata: &v1::Metadata) -> v1::Metadata {
+pub(super) fn plain_trace(metadata: &v1::Metadata) -> v1::Metadata {
     match Trace::from_metadata(metadata) {
         Some(_) => v1::Metadata {
             trace_id: metadata.trace_id.clone(),

@@ -1,15 +1,27 @@
 //! A whole server node: connections, sessions and rooms as one state machine.
 //!
 //! A reliable message takes this way: [`Node::handle_frame`] (`inbound`) finds its
-//! session and its room, [`Room::say`] appends it, the members' connections are woken,
+//! session and its room, [`Room::say`](crate::room::Room::say) appends it, the members' connections are woken,
 //! and [`Node::poll_transmit`] (`outbound`) reads it from the log for each of them.
+//!
+//! Whose a room is, the registry says (`claims`, `hosting`): in one that another node
+//! leads, the message is passed on to that node over its link (`follower`, `links`), which
+//! appends it (`primary`), and its entry comes back with the tail of the log.
 
+mod audit;
+mod claims;
 mod event;
+mod follower;
+mod hosting;
 mod inbound;
 mod lifecycle;
+mod links;
+mod matchmaking;
 mod outbound;
+mod primary;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -18,19 +30,26 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use skirmish_proto::v1;
 
-use crate::agenda::{Agenda, Booking};
+use crate::agenda::Agenda;
 use crate::config::Config;
-use crate::connection::Connection;
+use crate::connection::{Connection, Phase};
 use crate::crdt::Replica;
 use crate::heartbeat::Beat;
-use crate::id::{Address, ConnId, Name};
+use crate::id::{Address, ConnId, LinkId, Name, NodeId};
+use crate::link::Link;
+use crate::matchmaking::{Desk, Matcher};
 use crate::plant::{Plant, Planted};
+use crate::registrar::Registrar;
+use crate::registry::{LeaseId, Told};
 use crate::rng::{Rng, Seed};
-use crate::room::Room;
-use crate::session::{KeyedHasher, SessionKey, Sessions};
+use crate::session::{KeyedHasher, Sessions};
 use crate::slab::{Key, Slab};
 use crate::time::{Deadline, Duration, Instant, Now};
 use crate::wire;
+
+use hosting::{Hosted, Role};
+use links::Peer;
+use matchmaking::ASKERS;
 
 pub use event::{Event, Identity, Output, Refusal, Stats, Trace};
 
@@ -47,8 +66,14 @@ pub struct Node {
     sessions: Sessions,
     rooms: Slab<Hosted>,
     rooms_by_name: HashMap<Name, Key, KeyedHasher>,
-    incarnation: u64,
-    epochs: u64,
+    id: NodeId,
+    registrar: Registrar,
+    desk: Desk,
+    matcher: Matcher,
+    /// The lease that those two know.
+    matchmaking_lease: Option<LeaseId>,
+    links: Slab<Link>,
+    peers: BTreeMap<NodeId, Peer>,
     agenda: Agenda<Timer>,
     outputs: VecDeque<Output>,
     /// `Retry-After` of a node that is about to stop.
@@ -58,19 +83,14 @@ pub struct Node {
     stats: Stats,
 }
 
-/// A room and its place in the agenda.
-#[derive(Debug)]
-struct Hosted {
-    room: Room<SessionKey>,
-    booking: Booking,
-}
-
 /// What the agenda has deadlines of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Connection(Key),
     Session(Key),
     Room(Key),
+    Link(Key),
+    Peer(NodeId),
 }
 
 impl Timer {
@@ -78,7 +98,9 @@ impl Timer {
         match self {
             Self::Connection(_) => "a connection's handshake, heartbeat or linger",
             Self::Session(_) => "a session without a connection expires",
-            Self::Room(_) => "a room flushes, or forgets tombstones",
+            Self::Room(_) => "a room flushes, forgets tombstones or members, or waits for its tail",
+            Self::Link(_) => "a link's handshake or heartbeat",
+            Self::Peer(_) => "another node is dialed",
         }
     }
 }
@@ -86,14 +108,26 @@ impl Timer {
 impl Node {
     /// A node.
     ///
-    /// The epochs of its rooms count up from `incarnation`, so that must be larger than
-    /// that of every earlier start by more rooms than were opened since (2^20 for each
-    /// millisecond between the starts is what the shell uses). `seal_key` is the static X25519 secret that clients may
-    /// have pinned.
+    /// `id` is a number that no other start of any node has ever had, and `record` is what
+    /// other nodes read of this one in the registry. `seal_key` is the static X25519 secret
+    /// that clients may have pinned. To be [started](Self::start) before anything else.
     #[must_use]
-    pub fn new(config: Config, seed: Seed, incarnation: u64, seal_key: Option<[u8; 32]>) -> Self {
+    pub fn new(
+        config: Config,
+        seed: Seed,
+        id: NodeId,
+        record: v1::NodeRecord,
+        seal_key: Option<[u8; 32]>,
+    ) -> Self {
         let mut rng = Rng::new(seed);
         Self {
+            id,
+            registrar: Registrar::new(config.registrar.clone(), id, record, rng.split(), 0, ASKERS),
+            desk: Desk::new(config.matchmaking.clone(), id, rng.split(), 1, ASKERS),
+            matcher: Matcher::new(&config.matchmaking, id, rng.split(), 2, ASKERS),
+            matchmaking_lease: None,
+            links: Slab::new(config.links.total),
+            peers: BTreeMap::new(),
             planted: Planted::default(),
             seal_key,
             zstd: wire::Zstd::default(),
@@ -102,8 +136,6 @@ impl Node {
             sessions: Sessions::new(rng.split(), config.sessions.total),
             rooms: Slab::new(config.rooms.total),
             rooms_by_name: HashMap::with_hasher(KeyedHasher::new(rng.split())),
-            incarnation,
-            epochs: 0,
             agenda: Agenda::new(),
             outputs: VecDeque::new(),
             draining: None,
@@ -118,6 +150,7 @@ impl Node {
     #[cfg(feature = "plant")]
     pub fn plant(&mut self, planted: Planted) {
         self.planted = planted;
+        self.registrar.plant(planted);
     }
 
     // Getters.
@@ -129,6 +162,7 @@ impl Node {
             connections: self.connections.len(),
             sessions: self.sessions.len(),
             rooms: self.rooms.len(),
+            links: self.links.len(),
             ..self.stats
         }
     }
@@ -158,45 +192,52 @@ impl Node {
         Some(&self.rooms.get(*self.rooms_by_name.get(&name)?)?.room.state)
     }
 
-    /// Checks every bound of the node (G11). Looks at everything there is: for
-    /// simulation and debugging.
-    ///
-    /// # Errors
-    /// Names the bound that does not hold.
-    pub fn audit(&self) -> Result<(), &'static str> {
-        let check = |holds: bool, bound| if holds { Ok(()) } else { Err(bound) };
-        let config = &self.config;
-        check(self.connections.len() <= config.connections.total, "connections")?;
-        check(self.sessions.len() <= config.sessions.total, "sessions")?;
-        check(self.rooms.len() <= config.rooms.total, "rooms")?;
-        check(
-            self.stats.unauthenticated <= config.connections.unauthenticated,
-            "unauthenticated connections",
-        )?;
-        check(
-            self.by_address.values().all(|n| *n <= config.connections.per_address),
-            "connections of an address",
-        )?;
-        check(self.by_address.len() <= self.connections.len(), "addresses")?;
-        check(self.rooms_by_name.len() == self.rooms.len(), "names of rooms")?;
-        let things = self.connections.len() + self.sessions.len() + self.rooms.len();
-        check(self.agenda.len() <= things, "agenda")?;
-        let mut members = 0;
-        for hosted in self.rooms.keys().filter_map(|key| self.rooms.get(key)) {
-            hosted.room.audit(&config.rooms)?;
-            members += hosted.room.members().len();
-            check(!hosted.room.members().is_empty(), "rooms without a member")?;
+    // Inputs.
+
+    /// Registers the node. The first input.
+    pub fn start(&mut self, now: Now) {
+        self.now = now.instant;
+        self.registrar.start(now);
+        if self.makes_matches() {
+            self.desk.start(now);
+            self.matcher.start(now);
         }
-        check(members == self.stats.members, "memberships")?;
-        for connection in self.connections.keys().filter_map(|key| self.connections.get(key)) {
-            check(connection.control.len() <= crate::connection::CONTROL_QUEUE, "queue of a connection")?;
-            let Some(session) = connection.session.and_then(|key| self.sessions.get(key)) else { continue };
-            check(session.memberships.len() <= config.sessions.rooms, "rooms of a session")?;
-        }
-        Ok(())
+        self.consult_registrar(now);
     }
 
-    // Inputs.
+    /// What the registry answers, or tells unasked.
+    pub fn handle_told(&mut self, now: Now, told: Told) {
+        self.now = now.instant;
+        self.pass_on(now, told);
+        self.consult_registrar(now);
+    }
+
+    /// A link to another node is connected: to which, if this node dialed. `None` if there
+    /// is no place for it; the driver drops it.
+    pub fn handle_link(&mut self, now: Now, dialed: Option<NodeId>) -> Option<LinkId> {
+        self.now = now.instant;
+        self.link_up(now, dialed)
+    }
+
+    /// A link to another node could not be connected.
+    pub fn handle_dial_failed(&mut self, now: Now, node: NodeId) {
+        self.now = now.instant;
+        self.dial_failed(now, node);
+    }
+
+    /// One whole frame from another node.
+    pub fn handle_link_frame(&mut self, now: Now, link: LinkId, frame: Bytes) {
+        self.now = now.instant;
+        self.take_link_frame(now, link.key(), frame);
+        self.consult_registrar(now);
+    }
+
+    /// A link is gone.
+    pub fn handle_link_closed(&mut self, now: Now, link: LinkId) {
+        self.now = now.instant;
+        self.forget_link(now, link.key());
+        self.consult_registrar(now);
+    }
 
     /// A connection was accepted; nothing is known of it but its address. The time for
     /// its handshake starts to run.
@@ -244,18 +285,21 @@ impl Node {
     pub fn handle_frame(&mut self, now: Now, conn: ConnId, frame: Bytes) {
         self.now = now.instant;
         self.take_frame(now, conn.key(), frame);
+        self.consult_registrar(now);
     }
 
     /// Something came that is no frame, such as a text message. Closes the connection.
     pub fn handle_violation(&mut self, now: Now, conn: ConnId, what: &'static str) {
         self.now = now.instant;
         self.misbehaved(now, conn.key(), v1::Reason::ProtocolError, what.into());
+        self.consult_registrar(now);
     }
 
     /// The connection is gone.
     pub fn handle_closed(&mut self, now: Now, conn: ConnId) {
         self.now = now.instant;
         self.forget_connection(now, conn.key());
+        self.consult_registrar(now);
     }
 
     /// Time has passed.
@@ -266,8 +310,16 @@ impl Node {
                 Timer::Connection(key) => self.connection_timeout(now, key),
                 Timer::Session(key) => self.session_timeout(now, key),
                 Timer::Room(key) => self.room_timeout(now, key),
+                Timer::Link(key) => self.link_timeout(now, key),
+                Timer::Peer(node) => self.peer_timeout(now, node),
             }
         }
+        self.registrar.handle_timeout(now);
+        if self.makes_matches() {
+            self.desk.handle_timeout(now);
+            self.matcher.handle_timeout(now);
+        }
+        self.consult_registrar(now);
     }
 
     // Commands.
@@ -283,6 +335,17 @@ impl Node {
         for key in connections {
             self.close(now, key, v1::Reason::Draining, "the server is about to stop");
         }
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.registrar.set_metadata(now, count(self.connections.len()), count(self.rooms.len()), true);
+        self.consult_registrar(now);
+    }
+
+    /// Gives up what the node has in the registry, so that others need not wait until its
+    /// leases end. The last command.
+    pub fn stop(&mut self, now: Now) {
+        self.now = now.instant;
+        self.registrar.stop(now);
+        self.consult_registrar(now);
     }
 
     /// Ends the session of a player. False if there is none.
@@ -296,6 +359,7 @@ impl Node {
         if let Some(conn) = conn {
             self.close(now, conn.key(), v1::Reason::Kicked, "removed by an operator or by the application");
         }
+        self.consult_registrar(now);
         true
     }
 
@@ -331,13 +395,26 @@ impl Node {
         self.next_frame(now, conn.key())
     }
 
+    /// The next frame for a link. As [`Self::poll_transmit`].
+    #[must_use]
+    pub fn poll_link_transmit(&mut self, now: Now, link: LinkId) -> Option<Bytes> {
+        self.now = self.now.max(now.instant);
+        self.next_link_frame(link.key())
+    }
+
     /// When [`Self::handle_timeout`] wants to be called, and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if !self.outputs.is_empty() {
             return Some(Deadline::new(self.now, "output is queued"));
         }
-        self.agenda.next().map(|(at, timer)| Deadline::new(at, timer.reason()))
+        let booked = self.agenda.next().map(|(at, timer)| Deadline::new(at, timer.reason()));
+        let own = Deadline::earliest(booked, self.registrar.poll_timeout());
+        if !self.makes_matches() {
+            return own;
+        }
+        let matches = Deadline::earliest(self.desk.poll_timeout(), self.matcher.poll_timeout());
+        Deadline::earliest(own, matches)
     }
 
     // What the parts share.
@@ -357,7 +434,7 @@ impl Node {
         let interval = self.config.rooms.flush_interval;
         let Some(hosted) = self.rooms.get_mut(room) else { return };
         // The window must not lose what nobody was let read yet.
-        if interval.is_zero() || hosted.room.is_window_full() {
+        if interval.is_zero() || hosted.room.is_window_full() || !hosted.is_primary() {
             self.release(room);
         } else {
             hosted.room.gather_until(now.instant + interval);
@@ -367,14 +444,35 @@ impl Node {
 
     /// Lets the members of a room read what it has, and wakes them.
     fn release(&mut self, room: Key) {
+        if let Some(hosted) = self.rooms.get_mut(room) {
+            hosted.room.release();
+            self.wake_readers(room);
+        }
+    }
+
+    /// Wakes whoever reads a room.
+    fn wake_readers(&mut self, room: Key) {
         let Self { rooms, sessions, connections, outputs, planted, .. } = self;
         let Some(hosted) = rooms.get_mut(room) else { return };
-        hosted.room.release();
-        for member in hosted.room.members() {
-            let Some(conn) = sessions.get(member.session).and_then(|session| session.conn) else { continue };
+        for session in &hosted.locals {
+            let Some(conn) = sessions.get(*session).and_then(|session| session.conn) else { continue };
             let was_woken = wake(connections, outputs, conn.key());
             if was_woken && planted.is(Plant::SlowReaderStalls) {
                 break;
+            }
+        }
+        self.mark_upstream(room);
+    }
+
+    /// Wakes the links on which a room is read.
+    fn mark_upstream(&mut self, room: Key) {
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        if hosted.readers.is_empty() {
+            return;
+        }
+        for key in hosted.readers.clone() {
+            if self.links.get_mut(key).is_some_and(|link| link.mark(room)) {
+                self.wake_link(key);
             }
         }
     }
@@ -390,7 +488,14 @@ impl Node {
         let Some(hosted) = self.rooms.get_mut(key) else { return };
         let flush = hosted.room.flush_at();
         let collect = hosted.room.state.poll_timeout().map(|deadline| deadline.at);
-        if let Some(at) = flush.into_iter().chain(collect).min() {
+        // While the node may not serve, nobody is let go: it looks when it may again.
+        let away =
+            hosted.away.first().map(|(until, _)| *until).filter(|_| self.registrar.may_serve(self.now));
+        let tail = match hosted.role {
+            Role::Following { attached: Err(until), .. } => Some(until),
+            Role::Claiming | Role::Primary | Role::Following { .. } => None,
+        };
+        if let Some(at) = [flush, collect, away, tail].into_iter().flatten().min() {
             self.agenda.book(Timer::Room(key), &mut hosted.booking, at);
         }
     }
@@ -427,7 +532,11 @@ impl Node {
                 self.forget_connection(now, key);
             } else {
                 self.stats.handshake_timeouts += 1;
-                self.close(now, key, v1::Reason::HandshakeTimeout, "no Hello within the handshake deadline");
+                let (reason, what) = match connection.phase {
+                    Phase::Claiming { .. } => (v1::Reason::Overloaded, claims::UNAVAILABLE),
+                    _ => (v1::Reason::HandshakeTimeout, "no Hello within the handshake deadline"),
+                };
+                self.close(now, key, reason, what);
             }
         }
         self.book_connection(key);
@@ -455,6 +564,8 @@ impl Node {
         if hosted.room.flush_at().is_some_and(|at| at <= now.instant) {
             self.release(key);
         }
+        self.attach_timeout(now, key);
+        self.expire_away(now, key);
         self.book_room(key);
     }
 }

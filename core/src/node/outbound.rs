@@ -61,14 +61,17 @@ impl Node {
         }
         let session = match &connection.phase {
             Phase::Open | Phase::Closing { owed: true, .. } => connection.session,
-            Phase::Upgrading { .. } | Phase::Greeting { .. } | Phase::Closing { .. } => None,
+            Phase::Upgrading { .. }
+            | Phase::Greeting { .. }
+            | Phase::Claiming { .. }
+            | Phase::Closing { .. } => None,
         };
         if let Some(frame) = session.and_then(|session| self.next_of_session(key, session)) {
             return Some((frame, true));
         }
         match &mut self.connections.get_mut(key)?.phase {
             Phase::Closing { goodbye, .. } => goodbye.take().map(|frame| (frame, true)),
-            Phase::Upgrading { .. } | Phase::Greeting { .. } | Phase::Open => None,
+            Phase::Upgrading { .. } | Phase::Greeting { .. } | Phase::Claiming { .. } | Phase::Open => None,
         }
     }
 
@@ -114,6 +117,9 @@ impl Membership {
         accept_zstd: bool,
         planted: crate::plant::Planted,
     ) -> Option<Next> {
+        if self.number == 0 {
+            return None;
+        }
         let metadata = v1::Metadata::default();
         let epoch = room.epoch();
         if let Some(joined) = self.joined.take() {

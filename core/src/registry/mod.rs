@@ -21,6 +21,7 @@
 //! * Leases have no negative identifiers and none that the registry chooses.
 
 mod config;
+mod embedded;
 mod lease;
 mod limits;
 mod machine;
@@ -34,6 +35,7 @@ mod txn;
 mod watch;
 
 pub use config::RegistryConfig;
+pub use embedded::Embedded;
 pub use machine::Registry;
 pub use port::{Call, CallId, Failure, Told};
 pub use request::{Compare, Delete, Op, Put, Range, Relation, Request, Span, Target, Txn, Watch};

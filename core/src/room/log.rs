@@ -61,6 +61,13 @@ impl Log {
         }
     }
 
+    /// Starts afresh, empty, after entry `seq`.
+    pub fn restart(&mut self, seq: u64) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.first = seq + 1;
+    }
+
     /// The frame of entry `seq`, if it is in the window.
     #[must_use]
     pub fn get(&self, seq: u64, accept_zstd: bool) -> Option<&Bytes> {

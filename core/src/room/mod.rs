@@ -120,6 +120,12 @@ impl<S: Copy> Room<S> {
         }
     }
 
+    /// Names the epoch of a room that has no entry yet.
+    pub fn start(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        self.scratch.epoch = epoch;
+    }
+
     /// The room's name.
     #[must_use]
     pub const fn name(&self) -> &Name {
@@ -155,6 +161,58 @@ impl<S: Copy> Room<S> {
     pub fn member(&self, number: u32) -> Option<&Member<S>> {
         let at = self.members.binary_search_by_key(&number, |m| m.number).ok()?;
         self.members.get(at)
+    }
+
+    /// The member of this number, to be changed.
+    pub fn member_mut(&mut self, number: u32) -> Option<&mut Member<S>> {
+        let at = self.members.binary_search_by_key(&number, |m| m.number).ok()?;
+        self.members.get_mut(at)
+    }
+
+    /// Takes an entry that the room's primary has appended, and its frame; it must be the
+    /// next. What members it names are seated at `seat`.
+    pub fn follow(&mut self, entry: &v1::Entry, frame: Bytes, seat: S, zstd: &mut wire::Zstd) {
+        let at = self.members.binary_search_by_key(&entry.member, |m| m.number);
+        match (entry.kind(), at) {
+            (v1::EntryKind::Say, Ok(at)) => {
+                if let Some(member) = self.members.get_mut(at) {
+                    member.client_seq = member.client_seq.max(entry.client_seq);
+                }
+            }
+            (v1::EntryKind::Join, Err(at)) => {
+                if let Ok(player) = Name::new(&entry.player) {
+                    let member = Member { number: entry.member, player, session: seat, client_seq: 0 };
+                    self.members.insert(at, member);
+                }
+            }
+            (v1::EntryKind::Leave, Ok(at)) => {
+                self.members.remove(at);
+                self.latest.remove_member(entry.member);
+            }
+            _ => {}
+        }
+        let compress = self.compress_from > 0 && frame.len() >= self.compress_from;
+        let compressed = if compress { zstd.deflate(&frame) } else { None };
+        self.log.append(frame, compressed);
+        self.release();
+    }
+
+    /// Starts afresh after entry `seq`, with these members, as the room's primary says.
+    pub fn follow_from(&mut self, seq: u64, mut members: Vec<Member<S>>) {
+        members.sort_by_key(|member| member.number);
+        members.dedup_by_key(|member| member.number);
+        let gone = |number| members.binary_search_by_key(&number, |m: &Member<S>| m.number).is_err();
+        for member in self.members.iter().map(|m| m.number).filter(|number| gone(*number)) {
+            self.latest.remove_member(member);
+        }
+        self.members = members;
+        self.log.restart(seq);
+        self.release();
+    }
+
+    /// A latest message as the room's primary passes it on.
+    pub fn follow_latest(&mut self, number: u32, key: u32, frame: Bytes) -> bool {
+        self.latest.put(number, key, frame)
     }
 
     /// Appends the join of a new member and returns its number. Changes of membership are

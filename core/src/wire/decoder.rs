@@ -53,10 +53,27 @@ impl Decoder {
     /// If what comes next is not a frame; see [`Frame::decode`]. The stream has lost its
     /// frame boundaries then, so every later call returns the same error.
     pub fn poll_frame(&mut self) -> Result<Option<Frame>, WireError> {
+        self.poll(Frame::cut)
+    }
+
+    /// The bytes of the next frame, whose header is sound; the rest of it is left for
+    /// [`Frame::decode`] to check.
+    ///
+    /// # Errors
+    /// As for [`Self::poll_frame`].
+    pub fn poll_bytes(&mut self) -> Result<Option<Bytes>, WireError> {
+        self.poll(|bytes, _| Ok(bytes))
+    }
+
+    fn poll<T>(
+        &mut self,
+        cut: impl FnOnce(Bytes, &Header) -> Result<T, WireError>,
+    ) -> Result<Option<T>, WireError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let result = self.next_frame();
+        let next = self.next();
+        let result = next.and_then(|next| next.map(|(bytes, header)| cut(bytes, &header)).transpose());
         if let Err(error) = result {
             self.failed = Some(error);
             self.chunk = Bytes::new();
@@ -77,12 +94,12 @@ impl Decoder {
         }
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame>, WireError> {
+    fn next(&mut self) -> Result<Option<(Bytes, Header)>, WireError> {
         if self.partial.is_empty()
             && let Some(header) = Header::check(&self.chunk, self.max_frame)?
             && self.chunk.len() >= header.frame_len()
         {
-            return Frame::cut(self.chunk.split_to(header.frame_len()), &header).map(Some);
+            return Ok(Some((self.chunk.split_to(header.frame_len()), header)));
         }
         self.gather(HEADER_LEN);
         let Some(header) = Header::check(&self.partial, self.max_frame)? else { return Ok(None) };
@@ -90,7 +107,7 @@ impl Decoder {
         if self.partial.len() < header.frame_len() {
             return Ok(None);
         }
-        Frame::cut(core::mem::take(&mut self.partial).freeze(), &header).map(Some)
+        Ok(Some((core::mem::take(&mut self.partial).freeze(), header)))
     }
 
     /// Moves bytes from the chunk to the partial frame until that has `len` bytes.

@@ -16,7 +16,7 @@ const MAX_AGENT: usize = 64;
 /// Longest `Goodbye.message`, in bytes.
 const MAX_GOODBYE: usize = 256;
 const KEY_LEN: usize = 32;
-const SESSION_LEN: usize = 16;
+pub(super) const SESSION_LEN: usize = 16;
 
 /// A message from a client. Bodies are slices of the buffer that was received.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +46,10 @@ pub enum ToServer {
     State(v1::State),
     /// One step of comparing replicas.
     Reconcile(v1::Reconcile),
+    /// Asks for a match.
+    Queue(v1::Queue),
+    /// Takes the ticket back.
+    Cancel(v1::Cancel),
 }
 
 impl ToServer {
@@ -73,6 +77,9 @@ impl ToServer {
             Kind::Latest => Self::Latest(latest(frame)?),
             Kind::State => Self::State(state(frame)?),
             Kind::Reconcile => Self::Reconcile(reconcile(frame)?),
+            Kind::Queue => Self::Queue(queue(frame)?),
+            Kind::Cancel => Self::Cancel(body(frame)?),
+            Kind::Queued | Kind::Matched => return Err(WireError::WrongDirection(frame.kind)),
             Kind::Welcome
             | Kind::Ping
             | Kind::Joined
@@ -81,6 +88,16 @@ impl ToServer {
             | Kind::Ack
             | Kind::Throttle
             | Kind::Snapshot => return Err(WireError::WrongDirection(frame.kind)),
+            Kind::LinkHello
+            | Kind::Attach
+            | Kind::Attached
+            | Kind::Detach
+            | Kind::Enter
+            | Kind::Entered
+            | Kind::Relay
+            | Kind::Hold
+            | Kind::Exit
+            | Kind::Exited => return Err(WireError::WrongDirection(frame.kind)),
         })
     }
 }
@@ -119,6 +136,10 @@ pub enum ToClient {
     State(v1::State),
     /// One step of comparing replicas.
     Reconcile(v1::Reconcile),
+    /// What has become of the player's ticket.
+    Queued(v1::Queued),
+    /// The player's match.
+    Matched(v1::Matched),
 }
 
 impl ToClient {
@@ -147,14 +168,31 @@ impl ToClient {
             Kind::Latest => Self::Latest(latest(frame)?),
             Kind::State => Self::State(state(frame)?),
             Kind::Reconcile => Self::Reconcile(reconcile(frame)?),
+            Kind::Queued => Self::Queued(body(frame)?),
+            Kind::Matched => {
+                check_items(frame, &[5], "Matched.teams")?;
+                check_items(frame, &[5, 1], "Team.players")?;
+                Self::Matched(body(frame)?)
+            }
+            Kind::Queue | Kind::Cancel => return Err(WireError::WrongDirection(frame.kind)),
             Kind::Hello | Kind::Pong | Kind::Join | Kind::Leave | Kind::Say => {
                 return Err(WireError::WrongDirection(frame.kind));
             }
+            Kind::LinkHello
+            | Kind::Attach
+            | Kind::Attached
+            | Kind::Detach
+            | Kind::Enter
+            | Kind::Entered
+            | Kind::Relay
+            | Kind::Hold
+            | Kind::Exit
+            | Kind::Exited => return Err(WireError::WrongDirection(frame.kind)),
         })
     }
 }
 
-fn check_plain(frame: &Frame) -> Result<(), WireError> {
+pub(super) fn check_plain(frame: &Frame) -> Result<(), WireError> {
     if frame.flags & FLAG_SEALED != 0 {
         return Err(WireError::StillSealed);
     }
@@ -164,7 +202,7 @@ fn check_plain(frame: &Frame) -> Result<(), WireError> {
     Ok(())
 }
 
-fn body<M: Message + Default>(frame: &Frame) -> Result<M, WireError> {
+pub(super) fn body<M: Message + Default>(frame: &Frame) -> Result<M, WireError> {
     M::decode(frame.payload.clone()).map_err(|_| WireError::BadPayload(frame.kind))
 }
 
@@ -197,19 +235,19 @@ fn goodbye(frame: &Frame) -> Result<v1::Goodbye, WireError> {
     Ok(goodbye)
 }
 
-fn say(frame: &Frame) -> Result<v1::Say, WireError> {
+pub(super) fn say(frame: &Frame) -> Result<v1::Say, WireError> {
     let say: v1::Say = body(frame)?;
     check(say.type_url.len() <= MAX_TYPE_URL, "Say.type_url")?;
     Ok(say)
 }
 
-fn entry(frame: &Frame) -> Result<v1::Entry, WireError> {
+pub(super) fn entry(frame: &Frame) -> Result<v1::Entry, WireError> {
     let entry: v1::Entry = body(frame)?;
     check(entry.type_url.len() <= MAX_TYPE_URL, "Entry.type_url")?;
     Ok(entry)
 }
 
-fn latest(frame: &Frame) -> Result<v1::Latest, WireError> {
+pub(super) fn latest(frame: &Frame) -> Result<v1::Latest, WireError> {
     let latest: v1::Latest = body(frame)?;
     check(latest.type_url.len() <= MAX_TYPE_URL, "Latest.type_url")?;
     Ok(latest)
@@ -220,7 +258,7 @@ fn snapshot(frame: &Frame) -> Result<v1::Snapshot, WireError> {
     body(frame)
 }
 
-fn state(frame: &Frame) -> Result<v1::State, WireError> {
+pub(super) fn state(frame: &Frame) -> Result<v1::State, WireError> {
     check_items(frame, &[3], "State.entries")?;
     body(frame)
 }
@@ -230,8 +268,16 @@ fn reconcile(frame: &Frame) -> Result<v1::Reconcile, WireError> {
     body(frame)
 }
 
+fn queue(frame: &Frame) -> Result<v1::Queue, WireError> {
+    check_items(frame, &[5], "Queue.latencies")?;
+    check_items(frame, &[6], "Queue.attributes")?;
+    check_items(frame, &[7], "Queue.conditions")?;
+    check_items(frame, &[7, 5, 1], "TextSet.texts")?;
+    body(frame)
+}
+
 /// Refuses more than [`MAX_ITEMS`] elements of the field at the end of `path`.
-fn check_items(frame: &Frame, path: &[u64], field: &'static str) -> Result<(), WireError> {
+pub(super) fn check_items(frame: &Frame, path: &[u64], field: &'static str) -> Result<(), WireError> {
     match items::count(&frame.payload, path) {
         None => Err(WireError::BadPayload(frame.kind)),
         Some(count) if count > MAX_ITEMS => Err(WireError::TooManyItems(field)),
@@ -239,6 +285,6 @@ fn check_items(frame: &Frame, path: &[u64], field: &'static str) -> Result<(), W
     }
 }
 
-fn check(right: bool, field: &'static str) -> Result<(), WireError> {
+pub(super) fn check(right: bool, field: &'static str) -> Result<(), WireError> {
     if right { Ok(()) } else { Err(WireError::BadFieldLength(field)) }
 }

@@ -15,6 +15,7 @@ mod encode;
 mod error;
 mod frame;
 mod items;
+mod link;
 mod message;
 pub mod seal;
 #[cfg(test)]
@@ -25,4 +26,5 @@ pub use decoder::Decoder;
 pub use encode::{encode, encode_bytes};
 pub use error::{Fault, WireError};
 pub use frame::{FLAG_SEALED, FLAG_ZSTD, Frame, HEADER_LEN, MAGIC, MAX_METADATA, TRAILER_LEN, VERSION};
+pub use link::ToNode;
 pub use message::{MAX_TYPE_URL, ToClient, ToServer};

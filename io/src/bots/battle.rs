@@ -4,10 +4,9 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use skirmish_core::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::Error;
+use super::gather::{Arrivals, gather};
 use super::interrupt::{TICK, Waited, interruptible, until};
 use super::options::Mode;
 use super::player::Player;
@@ -16,11 +15,11 @@ use super::progress::Progress;
 use super::report::{Report, Usage};
 use super::swarm::Swarm;
 use super::world::{Stage, World};
+use super::{Error, FAREWELL};
+use crate::client::Driver;
 
 /// From the last arrival to the first message.
 const LEAD: Duration = Duration::from_millis(200);
-/// How long saying goodbye may take.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Runs a battle.
 pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
@@ -29,19 +28,18 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     let progress = Progress::new(0);
     let empty = swarm.watched.and_then(Watched::resident);
 
-    if gather(swarm, &world, &progress).await == Waited::Interrupted {
-        return Err(Error::Interrupted);
-    }
-    {
+    let start = |index, mut driver: Driver, rng, permit| {
+        let mut player = Player::new(index, Arc::clone(&world), rng, permit);
+        tokio::spawn(async move {
+            let result = poll_fn(|cx| driver.poll(cx, &mut player)).await;
+            player.gone(result);
+        });
+    };
+    let arrivals = || {
         let shared = world.lock();
-        if shared.arrived < options.players {
-            return Err(Error::NotGathered {
-                arrived: shared.arrived,
-                players: options.players,
-                trouble: shared.trouble.clone(),
-            });
-        }
-    }
+        Arrivals { arrived: shared.arrived, refused: shared.refused, trouble: shared.trouble.clone() }
+    };
+    gather(swarm, &progress, start, arrivals).await?;
 
     let mut usage = Usage::default();
     play(swarm, &world, &progress, &mut usage).await;
@@ -81,48 +79,6 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     })
     .await;
     Ok(report)
-}
-
-/// Starts the players one after the other, so that never too many are on their way in.
-async fn gather(swarm: &Swarm, world: &Arc<World>, progress: &Progress) -> Waited {
-    let options = &swarm.options;
-    progress.stage("gather", u64::from(options.players));
-    let doors = Arc::new(Semaphore::new(options.connect_inflight as usize));
-    let start = async {
-        for index in 0..options.players {
-            let Ok(permit) = Arc::clone(&doors).acquire_owned().await else { return };
-            let mut rng = swarm.rng(u64::from(index));
-            let mut driver = swarm.driver(index, &mut rng);
-            let mut player = Player::new(index, Arc::clone(world), rng, permit);
-            tokio::spawn(async move {
-                let result = poll_fn(|cx| driver.poll(cx, &mut player)).await;
-                player.gone(result);
-            });
-        }
-        std::future::pending::<()>().await;
-    };
-    // Over when all are there, when one is refused for good, or when nobody has come for long.
-    let watch = async {
-        let (mut arrived, mut since) = (0, swarm.clock.now().instant);
-        until(|| {
-            let shared = world.lock();
-            let now = swarm.clock.now().instant;
-            if shared.arrived > arrived {
-                (arrived, since) = (shared.arrived, now);
-            }
-            progress.show(u64::from(arrived), shared.trouble.clone().unwrap_or_default());
-            arrived >= options.players || shared.refused || now.since(since) > options.patience
-        })
-        .await;
-    };
-    interruptible(async {
-        tokio::select! {
-            biased;
-            () = start => {}
-            () = watch => {}
-        }
-    })
-    .await
 }
 
 /// Sends for the warm-up and the duration, or only waits for the latter. Measures the

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::Error;
 use super::options::{Mode, Options};
 use super::tokens::Tokens;
-use crate::config::{Config, Rate};
+use crate::config::{Config, Queue, Rate};
 use crate::server::Server;
 use crate::token::{Keys, new_secret};
 
@@ -107,6 +107,12 @@ fn config(options: &Options) -> Config {
     config.sessions.total = config.sessions.total.max(2 * connections);
     config.rooms.total = config.rooms.total.max(2 * options.rooms() as usize);
     config.rooms.members = config.rooms.members.max(2 * options.room_size as usize);
+    if let Some(mode) = &options.matches.queue {
+        let (teams, team_size) = options.matches.shape();
+        config.rooms.total = config.rooms.total.max(2 * options.players as usize);
+        config.matchmaking.tickets = config.matchmaking.tickets.max(options.players as usize);
+        config.matchmaking.queues = vec![Queue::new(mode, teams, team_size, "local")];
+    }
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -11,11 +11,15 @@
 //!
 //! ```text
 //! skirmish bots --players 1000 --room-size 10 --rate 2 --duration 30s --disconnect-rate 0.01
+//! skirmish bots --match duel --players 200 --duration 30s --cancel-rate 0.1
 //! ```
 
 mod battle;
 mod body;
 mod churn;
+mod cuts;
+mod evening;
+mod gather;
 mod interrupt;
 mod local;
 mod options;
@@ -31,10 +35,16 @@ mod world;
 
 use std::io;
 
+pub use evening::{MatchOptions, MatchReport};
 pub use options::{Class, Mode, Options, Phase};
 pub use report::{GuaranteeReport, Latencies, Report, ServerReport};
 
+use skirmish_core::time::Duration;
+
 use crate::client::DialError;
+
+/// How long saying goodbye may take.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +127,9 @@ pub fn run(options: Options) -> Result<Report, Error> {
 
 async fn conduct(options: Options) -> Result<Report, Error> {
     let swarm = swarm::Swarm::new(options)?;
+    if swarm.options.matches.queue.is_some() {
+        return evening::run(&swarm).await;
+    }
     match swarm.options.mode {
         Mode::Battle | Mode::Idle => battle::run(&swarm).await,
         Mode::Churn => churn::run(&swarm).await,

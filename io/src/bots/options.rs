@@ -8,6 +8,7 @@ use skirmish_core::id::MAX_NAME;
 
 use super::Error;
 use super::body::Tag;
+use super::evening::MatchOptions;
 
 /// Drives many players through the real client over real sockets, and says what they saw.
 ///
@@ -125,6 +126,10 @@ pub struct Options {
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
+
+    /// Whole evenings.
+    #[command(flatten)]
+    pub matches: MatchOptions,
 }
 
 /// What the players do.
@@ -192,6 +197,7 @@ impl Options {
         if self.server.is_some() && self.token.is_none() && self.key_file.is_none() && self.config.is_none() {
             return bad("--server", "needs --key-file, --config or --token for the players' tokens");
         }
+        self.matches.check(self.players)?;
         // The longest suffix is that of the last room.
         if self.prefix.len() + "-room-4294967295".len() > MAX_NAME {
             return bad("--prefix", "too long");

@@ -10,6 +10,7 @@ use skirmish_proto::v1;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::Tag;
+use super::cuts::next_cut;
 use super::options::{Class, Phase};
 use super::verdict::{Delivery, entry_hash};
 use super::world::{Shared, Stage, World};
@@ -87,17 +88,8 @@ impl Player {
         }
     }
 
-    /// When the connection is cut next: a Poisson process.
     fn next_cut(&mut self, now: Instant) -> Option<Instant> {
-        let rate = self.world.options.disconnect_rate;
-        if rate <= 0.0 {
-            return None;
-        }
-        #[allow(clippy::cast_precision_loss, reason = "a random number needs no more than 53 bits")]
-        let uniform = (self.rng.u64() >> 11) as f64 / (1_u64 << 53) as f64;
-        // At most a day, which also bounds the logarithm of zero.
-        let seconds = (-(1.0 - uniform).ln() / rate).min(86_400.0);
-        Some(now + Duration::from_secs_f64(seconds))
+        next_cut(&mut self.rng, self.world.options.disconnect_rate, now)
     }
 
     fn say(&mut self, shared: &mut Shared, now: Now, due: Instant, machine: &mut Machine) {
@@ -236,7 +228,11 @@ impl App for Player {
                     shared.trouble.get_or_insert_with(|| format!("connection closed: {reason:?} {message}"));
                 }
             }
-            Event::State { .. } | Event::StateRefused { .. } | Event::Application { .. } => {}
+            Event::State { .. }
+            | Event::StateRefused { .. }
+            | Event::Application { .. }
+            | Event::Ticket { .. }
+            | Event::Matched(_) => {}
         }
     }
 

@@ -7,21 +7,23 @@ use serde::Serialize;
 use skirmish_core::time::Duration;
 
 use super::churn::Churned;
+use super::evening::MatchReport;
 use super::options::{Class, Mode, Options};
-use super::verdict::Guarantee;
+use super::stats::Stats;
+use super::verdict::{Breaches, Counts, Guarantee};
 use super::world::Shared;
 
 /// The report of one run. Times are in microseconds, memory in bytes.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// `battle`, `idle` or `churn`.
+    /// `battle`, `idle`, `churn` or `match`.
     pub mode: &'static str,
     /// `reliable` or `latest`.
     pub class: &'static str,
-    /// Players, and rooms that they were in.
+    /// Players.
     pub players: u32,
-    /// Rooms.
+    /// Rooms that they were in.
     pub rooms: u32,
     /// Offered load: messages per second of each player.
     pub rate: f64,
@@ -82,13 +84,16 @@ pub struct Report {
     pub cycles_per_second: f64,
     /// How long a whole cycle took.
     pub cycle: Latencies,
+    /// Matches, if whole evenings were played.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matches: Option<MatchReport>,
     /// What the server's process used.
     pub server: ServerReport,
     /// CPU time of the bots for each delivery (or cycle).
     pub bots_cpu_us_per_operation: f64,
     /// The first thing that went wrong on the way, if anything did.
     pub trouble: Option<String>,
-    /// G1 to G5, empty where they do not apply.
+    /// G1 to G5, and G8 for whole evenings; empty where they do not apply.
     pub guarantees: Vec<GuaranteeReport>,
 }
 
@@ -140,8 +145,14 @@ pub(super) struct Usage {
     pub resident_per_connection: Option<u64>,
 }
 
+impl GuaranteeReport {
+    pub(super) fn new(name: &'static str, breaches: Breaches) -> Self {
+        Self { name, breaches: breaches.count, first: breaches.first }
+    }
+}
+
 impl Latencies {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
         if histogram.is_empty() {
             return Self::default();
         }
@@ -165,6 +176,7 @@ impl Report {
             && self.unsettled == 0
             && self.cycles_failed == 0
             && (self.mode != "churn" || self.cycles > 0)
+            && self.matches.as_ref().is_none_or(|matches| matches.formed > 0)
     }
 
     /// The report as one JSON object.
@@ -177,40 +189,42 @@ impl Report {
         let unsettled = shared.unsettled();
         let bots = &shared.bots;
         let (breaches, counts) = shared.checker.finish(|player| bots[player as usize].connected);
-        let stats = &shared.stats;
-        let mut report = Self::empty(options, usage, stats.delivered);
-        report.sent = stats.sent;
-        report.not_taken = stats.not_taken;
-        report.delivered = stats.delivered;
-        report.deliveries_per_second = per_second(stats.delivered, usage);
-        report.acknowledged = stats.acknowledged;
-        report.refused = stats.refused;
-        report.unknown = stats.unknown;
-        report.lost = counts.lost;
-        report.duplicates = counts.duplicates;
-        report.out_of_order = counts.out_of_order;
-        report.announced_missing = counts.announced;
-        report.uncompared = counts.uncompared;
-        report.latency = Latencies::of(&stats.latency);
-        report.lag = Latencies::of(&stats.lag);
-        report.cuts = stats.cuts;
-        report.reconnects = stats.reconnects;
-        report.resumes = stats.resumes;
-        report.sessions_lost = stats.sessions_lost;
-        report.snapshots = stats.snapshots;
-        report.throttled = stats.throttled;
+        let mut report = Self::empty(options, usage, shared.stats.delivered);
+        report.add_messages(&shared.stats, counts);
         report.unsettled = unsettled;
         report.trouble = shared.trouble.clone();
-        report.guarantees = Guarantee::ALL
-            .iter()
-            .zip(breaches)
-            .map(|(guarantee, breaches)| GuaranteeReport {
-                name: guarantee.title(),
-                breaches: breaches.count,
-                first: breaches.first,
-            })
-            .collect();
+        report.add_guarantees(breaches);
         report
+    }
+
+    /// What the messages came to.
+    pub(super) fn add_messages(&mut self, stats: &Stats, counts: Counts) {
+        self.sent = stats.sent;
+        self.not_taken = stats.not_taken;
+        self.delivered = stats.delivered;
+        self.deliveries_per_second = float(stats.delivered) / self.seconds.max(f64::EPSILON);
+        self.acknowledged = stats.acknowledged;
+        self.refused = stats.refused;
+        self.unknown = stats.unknown;
+        self.lost = counts.lost;
+        self.duplicates = counts.duplicates;
+        self.out_of_order = counts.out_of_order;
+        self.announced_missing = counts.announced;
+        self.uncompared = counts.uncompared;
+        self.latency = Latencies::of(&stats.latency);
+        self.lag = Latencies::of(&stats.lag);
+        self.cuts = stats.cuts;
+        self.reconnects = stats.reconnects;
+        self.resumes = stats.resumes;
+        self.sessions_lost = stats.sessions_lost;
+        self.snapshots = stats.snapshots;
+        self.throttled = stats.throttled;
+    }
+
+    /// G1 to G5.
+    pub(super) fn add_guarantees(&mut self, breaches: [Breaches; 5]) {
+        let named = Guarantee::ALL.iter().zip(breaches);
+        self.guarantees.extend(named.map(|(g, breaches)| GuaranteeReport::new(g.title(), breaches)));
     }
 
     pub(super) fn of_churn(options: &Options, churned: &Churned, usage: &Usage) -> Self {
@@ -224,7 +238,7 @@ impl Report {
     }
 
     /// A report with what is known without counting.
-    fn empty(options: &Options, usage: &Usage, operations: u64) -> Self {
+    pub(super) fn empty(options: &Options, usage: &Usage, operations: u64) -> Self {
         let each = |cpu: Duration| micros(cpu) / float(operations.max(1));
         let seconds = usage.measured.as_secs_f64();
         Self {
@@ -268,6 +282,7 @@ impl Report {
             cycles_failed: 0,
             cycles_per_second: 0.0,
             cycle: Latencies::default(),
+            matches: None,
             server: ServerReport {
                 cores: usage.server_cpu.map(|cpu| cpu.as_secs_f64() / seconds.max(f64::EPSILON)),
                 cpu_us_per_operation: usage.server_cpu.filter(|_| operations > 0).map(each),
@@ -289,7 +304,7 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn per_second(count: u64, usage: &Usage) -> f64 {
+pub(super) fn per_second(count: u64, usage: &Usage) -> f64 {
     float(count) / usage.measured.as_secs_f64().max(f64::EPSILON)
 }
 
@@ -310,9 +325,14 @@ impl fmt::Display for Latencies {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut row = |name: &str, value: String| writeln!(f, "{name:<34}{value}");
-        row("mode", format!("{}, {} players in {} rooms", self.mode, self.players, self.rooms))?;
+        let mode =
+            self.matches.as_ref().map_or_else(|| self.mode.to_owned(), |m| format!("match {}", m.mode));
+        row("mode", format!("{mode}, {} players in {} rooms", self.players, self.rooms))?;
         let interrupted = if self.interrupted { " (interrupted)" } else { "" };
         row("measured", format!("{:.1} s{interrupted}", self.seconds))?;
+        for (name, value) in self.matches.iter().flat_map(MatchReport::rows) {
+            row(name, value)?;
+        }
         match self.mode {
             "churn" => {
                 row("cycles", format!("{} whole, {} failed", self.cycles, self.cycles_failed))?;

@@ -5,8 +5,35 @@ use clap::Args;
 use super::Failure;
 use crate::bots::{self, Options};
 
+const EXAMPLES: &str = "\
+Examples:
+  skirmish bots --players 1000 --rate 2 --duration 30s --disconnect-rate 0.01
+      Battles in rooms of ten, on a server in this process; connections are cut.
+  skirmish bots --match duel --players 200 --duration 30s
+      Whole evenings: queue, battle for five seconds, leave, and queue again.
+  skirmish bots --match squads --players 500 --party-share 40 --cancel-rate 0.1
+      Two teams of five; of ten players four come in parties of two, and every tenth
+      search is given up.
+  skirmish bots --match ffa --teams 10 --team-size 1 --players 100
+      Ten players, each for himself.
+  skirmish bots --match duel --server wss://game.example/ --config skirmish.toml
+      Another server, which has a queue of that mode. Its keys sign the players' tokens.
+
+Matches: `last ticket to all told` is from the moment when the youngest ticket of a match
+was queued to that when the last of its players was told, and so also counts how long a
+player that was cut off was away. Queues search every 250 ms (`interval`), so half of that
+is spent waiting for the next search on average.
+
+Verdict: G1 to G5 in every room, and in whole evenings G8: nobody is in two live matches,
+all players of a match are told the same teams, each is in exactly one of them, parties
+stay together, and every ticket has an end.
+
+Exit code: 0 if everything held, 1 if not or if the players could not get in, 2 if it was
+asked wrongly.";
+
 /// Drive many players through the real client, and check what they see.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Bots {
     #[command(flatten)]
     options: Options,

@@ -1,19 +1,19 @@
-//! The key of a development server.
+//! The key of a development server, and what can be queued for there.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use crate::config::{Algorithm, Config, TokenKey};
+use crate::config::{Algorithm, Config, Queue, TokenKey};
 use crate::token::new_secret;
 
 /// Kept in the working directory, so that `skirmish token --dev` finds it and tokens
 /// outlive a restart.
 const DIRECTORY: &str = ".skirmish";
 
-/// Adds the development key to the configuration, and makes it if it is not there.
-/// Where it is kept.
+/// Adds the development key to the configuration, and makes it if it is not there; and
+/// queues, if there are none. Where the key is kept.
 pub(super) fn prepare(config: &mut Config) -> Result<PathBuf, Failure> {
     if !config.auth.keys.is_empty() {
         return Err(Failure::Usage("--dev has a key of its own: leave it out, or auth.keys".to_owned()));
@@ -37,6 +37,9 @@ pub(super) fn prepare(config: &mut Config) -> Result<PathBuf, Failure> {
         public_key_file: None,
         private_key_file: None,
     });
+    if config.matchmaking.queues.is_empty() {
+        config.matchmaking.queues = Queue::development();
+    }
     Ok(file)
 }
 

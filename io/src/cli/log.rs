@@ -8,9 +8,13 @@ use tracing_subscriber::fmt;
 use super::Failure;
 use crate::config::{Log, LogFormat};
 
+/// What the transport of etcd says of every frame is for whoever asks for it by name.
+const UNLESS_ASKED: &str = "h2=warn,hyper_util=warn,tonic=warn,tower=warn";
+
 /// Starts logging for the whole process.
 pub(super) fn start(log: &Log, environment: &[(String, String)]) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&log.level)
+    // Later directives win.
+    let filter = EnvFilter::try_new(format!("{UNLESS_ASKED},{}", log.level))
         .map_err(|e| Failure::Usage(format!("log.level: {}: {e}", log.level)))?;
     let no_color = environment.iter().any(|(name, value)| name == "NO_COLOR" && !value.is_empty());
     let colours = std::io::stderr().is_terminal() && !no_color;

@@ -99,7 +99,9 @@ impl Serve {
             let path = config.listen.paths.first().cloned().unwrap_or_default();
             let server = Server::builder(config).keys(keys).bind().await.map_err(start_error)?;
             let url = format!("{scheme}://{}{path}", server.local_addr());
-            info!(url, admin = server.admin_addr().map(tracing::field::display), "listening");
+            let (admin, link) = (server.admin_addr(), server.link_addr());
+            let node = server.handle().inspect(skirmish_core::node::Node::id);
+            info!(url, admin = admin.map(tracing::field::display), link = link.map(tracing::field::display), %node, "listening");
             if let (Some(file), Some(token)) = (dev_key, token) {
                 print(&format!(
                     "Development server at {url}\n\

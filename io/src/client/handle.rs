@@ -9,6 +9,7 @@ use skirmish_core::client::{Client as Machine, ClientConfig, CommandError, Event
 use skirmish_core::id::Cursor;
 use skirmish_core::rng::Seed;
 use skirmish_core::time::{Duration, Now};
+use skirmish_proto::v1;
 use tokio::sync::{mpsc, oneshot};
 
 use super::dial::{Credentials, Dial, Endpoint};
@@ -121,6 +122,26 @@ impl Client {
     pub async fn send(&self, type_url: &str, payload: impl Into<Bytes>) -> Result<(), Error> {
         let (type_url, payload) = (type_url.to_owned(), payload.into());
         self.command(move |machine, now| machine.send(now, &type_url, payload)).await
+    }
+
+    /// Searches for a match, also while offline. The search goes on across connections until
+    /// [`Event::Matched`] says that there is one, or [`Event::Ticket`] how it ended. Whoever
+    /// is in a match leaves its room, and awaits [`Event::Left`], before the next search.
+    ///
+    /// # Errors
+    /// [`CommandError::Searching`], [`CommandError::BadName`], [`CommandError::TooLarge`]; or
+    /// the client has ended.
+    pub async fn queue(&self, queue: v1::Queue) -> Result<(), Error> {
+        self.command(move |machine, now| machine.queue(now, queue)).await
+    }
+
+    /// Gives the search for a match up. A match may have been found meanwhile: how it ended
+    /// is told as for [`Self::queue`].
+    ///
+    /// # Errors
+    /// [`CommandError::NotSearching`]; or the client has ended.
+    pub async fn cancel(&self) -> Result<(), Error> {
+        self.command(Machine::cancel).await
     }
 
     /// A player's property in a room, as this client knows it.

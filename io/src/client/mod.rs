@@ -27,6 +27,42 @@
 //! # }
 //! ```
 //!
+//! # Matches
+//!
+//! [`Client::queue`] searches for a match of a mode that the server has. The search outlives
+//! connections; it ends with [`Event::Matched`], which names the room to join, or with an
+//! [`Event::Ticket`] that says why there is none. Leaving the match's room leaves the match.
+//!
+//! ```no_run
+//! use skirmish_io::client::{Client, Error, Event, Queue, TicketState};
+//!
+//! # async fn search() -> Result<(), Error> {
+//! let builder = Client::builder("ws://127.0.0.1:9500/", "a signed token").player("alice");
+//! let (client, mut events) = builder.connect().await?;
+//! client.queue(Queue { mode: "duel".into(), ..Queue::default() }).await?;
+//! while let Some(event) = events.next_event().await {
+//!     match event {
+//!         Event::Ticket { state: TicketState::Waiting, .. } => tracing::info!("in the queue"),
+//!         Event::Ticket { state: TicketState::Unavailable, .. } => tracing::info!("still trying"),
+//!         Event::Ticket { state, reason, .. } => {
+//!             tracing::info!("no match: {state:?} {reason}");
+//!             break;
+//!         }
+//!         Event::Matched(found) => {
+//!             tracing::info!("team {} of {:?}", found.team, found.teams);
+//!             client.join(&found.room, 0).await?;
+//!             client.say(&found.room, "good luck", "mygame.v1.Chat").await?;
+//!             client.leave(&found.room).await?;
+//!         }
+//!         // Now another match may be searched for.
+//!         Event::Left { .. } => break,
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Back-pressure
 //!
 //! Events wait in a queue of [`Builder::event_capacity`]. While it is full the task reads
@@ -57,3 +93,4 @@ pub use queue::Events;
 pub use skirmish_core::client::{
     Client as Machine, ClientConfig, CommandError, Event, MessageId, Outcome, State,
 };
+pub use skirmish_proto::v1::{Matched, Queue, TicketState};

@@ -9,16 +9,24 @@
 //! [`Config::default`] is fit for production but for the keys that tokens are checked
 //! with: a server without any refuses to start.
 
+mod cluster;
 mod limits;
 mod load;
+mod matchmaking;
+mod registry;
 mod secret;
 mod validate;
 
 #[cfg(test)]
 mod tests;
 
+#[cfg(all(unix, not(madsim)))]
+pub(crate) use cluster::MAX_NODE_NAME;
+pub use cluster::{Cluster, ClusterTls, Link, LinkHeartbeat};
 pub use limits::{Connections, Frames, HeartbeatTimes, Rate, Rates, Rooms, Sessions};
 pub use load::{ConfigError, Source, Sources};
+pub use matchmaking::{LatencyWindow, Matchmaking, QualityRules, Queue, RatingWindow};
+pub use registry::{Registry, RegistryEtcd, RegistryKind};
 pub use secret::Secret;
 
 use std::net::SocketAddr;
@@ -57,6 +65,12 @@ pub struct Config {
     pub rooms: Rooms,
     /// Frames.
     pub frames: Frames,
+    /// This node among others.
+    pub cluster: Cluster,
+    /// Where nodes find each other's sessions and rooms.
+    pub registry: Registry,
+    /// What players can queue for.
+    pub matchmaking: Matchmaking,
 }
 
 /// Where players connect.
@@ -242,6 +256,9 @@ impl Config {
             sessions: self.sessions.clone().into(),
             rooms: self.rooms.clone().into(),
             frames: self.frames.clone().into(),
+            links: self.cluster.links(self.frames.frame_bytes),
+            registrar: self.cluster.registrar(),
+            matchmaking: self.matchmaking.core(self.sessions.total),
         }
     }
 

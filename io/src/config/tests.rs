@@ -107,6 +107,27 @@ fn errors_name_the_key_and_who_set_it() {
             "origin",
         ),
         (with_flag(Sources::default(), "tls.key_file", "k.pem"), "--set: tls: ", "certificate_file"),
+        (
+            file("[registry]\nkind = 'etcd'\n[cluster.link]\naddress = '10.0.0.1:9700'"),
+            "skirmish.toml: cluster.link.address: ",
+            "cluster.insecure = true",
+        ),
+        (file("[cluster.lnik]"), "skirmish.toml: cluster.lnik: ", "unknown field `lnik`"),
+        (
+            file("[[matchmaking.queues]]\nmode = 'duel'\nteams = 2\nteam_size = 0\nregions = ['eu']"),
+            "skirmish.toml: matchmaking.queues[0].team_size: ",
+            "from 1 to 32",
+        ),
+        (file("[[matchmaking.queues]]\nmode = 'duel'"), "skirmish.toml: matchmaking.queues[0]: ", "`teams`"),
+        (
+            with_flag(
+                Sources::default(),
+                "matchmaking.queues",
+                "[{ mode = 'duel', teams = 2, team_size = 1, regions = ['eu'], rating = { strat = 1 } }]",
+            ),
+            "--set: matchmaking.queues[0].rating.strat: ",
+            "unknown field",
+        ),
     ];
     for (sources, start, part) in cases {
         let error = error(&sources);
@@ -118,7 +139,10 @@ fn errors_name_the_key_and_who_set_it() {
 #[test]
 fn what_is_printed_loads_again_and_hides_secrets() {
     let secret = "do-not-show-this-to-anyone-at-all";
-    let text = format!("[[auth.keys]]\nid = 'a'\nsecret = '{secret}'\n[heartbeat]\ninterval = '1m 5s'\n");
+    let text = format!(
+        "[[auth.keys]]\nid = 'a'\nsecret = '{secret}'\n[heartbeat]\ninterval = '1m 5s'\n\
+         [[matchmaking.queues]]\nmode = 'duel'\nteams = 2\nteam_size = 1\nregions = ['eu']\n"
+    );
     let config = Config::load(&file(&text)).unwrap();
     let printed = config.to_toml().unwrap();
     assert!(!printed.contains(secret) && !format!("{config:?}").contains(secret));

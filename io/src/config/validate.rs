@@ -24,6 +24,9 @@ impl Config {
         self.validate_auth()?;
         self.validate_times()?;
         self.validate_sizes()?;
+        self.registry.validate()?;
+        self.validate_cluster()?;
+        self.matchmaking.validate()?;
         for (key, rate) in [
             ("rates.reliable", self.rates.reliable),
             ("rates.latest", self.rates.latest),
@@ -178,6 +181,7 @@ fn validate_key(key: &TokenKey) -> Result<(), &'static str> {
     }
 }
 
-fn check(holds: bool, key: impl Into<String>, problem: &str) -> Result<(), Wrong> {
+/// `Ok` if it holds.
+pub(super) fn check(holds: bool, key: impl Into<String>, problem: &str) -> Result<(), Wrong> {
     if holds { Ok(()) } else { Err((key.into(), problem.to_owned())) }
 }

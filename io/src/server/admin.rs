@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::http::{Refused, read_head};
-use super::metrics::{self, Snapshot};
+use super::metrics::{self, Cluster, Snapshot};
 use super::{ACCEPT_BACKOFF, Handle};
 
 /// Requests that are served at a time.
@@ -58,11 +58,7 @@ fn respond(head: &[u8], server: &Handle) -> String {
             Err(why) => Refused::unavailable(why).response(0),
         },
         Some("/metrics") => {
-            let snapshot = {
-                let shard = server.0.shared.lock();
-                let (counters, accepting) = (shard.counters.clone(), shard.accepting);
-                Snapshot { stats: shard.node.stats(), counters, accepting }
-            };
+            let snapshot = snapshot(server);
             match snapshot.encode() {
                 Ok(text) => ok(metrics::CONTENT_TYPE, &text),
                 Err(_) => Refused::unavailable("the metrics could not be written").response(0),
@@ -70,6 +66,21 @@ fn respond(head: &[u8], server: &Handle) -> String {
         }
         _ => Refused::not_found().response(0),
     }
+}
+
+/// The figures as of now.
+fn snapshot(server: &Handle) -> Snapshot {
+    let now = server.0.shared.clock().now().instant;
+    let shard = server.0.shared.lock();
+    let cluster = Cluster {
+        peers: shard.node.peers(),
+        followed: shard.node.rooms_followed(),
+        serving: shard.node.is_serving(now),
+        connected: shard.registry.status().connected,
+        registry: shard.registry.counters(),
+    };
+    let (counters, accepting) = (shard.counters.clone(), shard.accepting);
+    Snapshot { stats: shard.node.stats(), counters, accepting, cluster }
 }
 
 fn ok(content_type: &str, body: &str) -> String {

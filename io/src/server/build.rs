@@ -6,17 +6,25 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use skirmish_core::id::NodeId;
 use skirmish_core::node::Node;
+use skirmish_core::registry::RegistryConfig;
 use skirmish_core::rng::{Rng, Seed};
+use skirmish_core::time::Now;
+use skirmish_proto::v1;
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::application::{Handler, Routes};
+use super::links::Settings;
 use super::shard::Shared;
 use super::upgrade::Policy;
 use super::{Handle, Inner, Server};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config, RegistryKind};
+#[cfg(not(madsim))]
+use crate::registry::Etcd;
+use crate::registry::{Embedded, Registry};
 use crate::token::{KeyError, Keys};
 
 /// What a connection reads at a time, in bytes. Each has a buffer of this size.
@@ -33,7 +41,7 @@ pub enum StartError {
     NoKeys,
     /// A key cannot be used.
     Key(KeyError),
-    /// The certificate, its key or the sealing key cannot be used.
+    /// A certificate, its key, the sealing key or the way to etcd cannot be used.
     File(String),
     /// An address cannot be listened at.
     Bind {
@@ -169,11 +177,7 @@ impl Builder {
         let drawn = rng.u64();
         let incarnation =
             self.incarnation.unwrap_or_else(|| clock.now().wall.0 << 20 | drawn & ((1 << 20) - 1));
-        #[allow(unused_mut, reason = "changed where bugs are planted")]
-        let mut node = Node::new(config.core(), rng.split(), incarnation, seal_key);
-        #[cfg(feature = "plant")]
-        node.plant(self.planted);
-
+        let core = config.core();
         let frame = config.frames.frame_bytes;
         let web_socket = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -185,20 +189,44 @@ impl Builder {
             .max_frame_size(Some(frame));
         #[cfg(not(madsim))]
         let tls = super::tls::acceptor(&config.tls).map_err(StartError::File)?;
+        #[cfg(not(madsim))]
+        let mutual_tls = super::tls::Mutual::new(&config.cluster.tls).map_err(StartError::File)?;
         let listener = listen("listen.address", config.listen.address).await?;
         let admin = match config.admin.enabled {
             true => Some(listen("admin.address", config.admin.address).await?),
             false => None,
         };
+        let links = match config.cluster.link.address {
+            Some(address) => Some(listen("cluster.link.address", address).await?),
+            None => None,
+        };
+        let record = v1::NodeRecord {
+            name: config.cluster.name.clone().unwrap_or_else(host_name),
+            link: advertised(&config, links.as_ref().map(|(_, address)| *address)),
+            started_ms: clock.now().wall.0,
+            ..v1::NodeRecord::default()
+        };
+        #[allow(unused_mut, reason = "changed where bugs are planted")]
+        let mut node = Node::new(core.clone(), rng.split(), NodeId(incarnation), record, seal_key);
+        #[cfg(feature = "plant")]
+        node.plant(self.planted);
+        let registry = registry(&config.registry, &clock, &mut rng)?;
         let inner = Inner {
-            shared: Shared::new(node, clock, rng),
+            shared: Shared::new(node, registry, clock, rng),
             routes,
             policy: Policy::new(&config, keys),
             web_socket,
+            links: Settings {
+                #[cfg(not(madsim))]
+                tls: mutual_tls,
+                insecure: config.cluster.insecure,
+                dial_timeout: core.links.handshake_timeout,
+                frame_bytes: core.links.frame_bytes,
+            },
             #[cfg(not(madsim))]
             tls,
         };
-        Ok(Server { listener, admin, handle: Handle(Arc::new(inner)), drain: config.drain })
+        Ok(Server { listener, admin, links, handle: Handle(Arc::new(inner)), drain: config.drain })
     }
 }
 
@@ -211,9 +239,58 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, 
     bound.await.map_err(|error| StartError::Bind { key, address, error })
 }
 
+/// The registry that the node asks.
+#[cfg_attr(madsim, allow(unused_variables, reason = "etcd is not simulated"))]
+fn registry(config: &config::Registry, clock: &Clock, rng: &mut Rng) -> Result<Registry, StartError> {
+    let seed = rng.split();
+    match config.kind {
+        RegistryKind::Embedded => {
+            let now = clock.now();
+            let config = RegistryConfig { base_revision: first_revision(now), ..RegistryConfig::default() };
+            Ok(Registry::Embedded(Box::new(Embedded::new(config, now.instant))))
+        }
+        #[cfg(not(madsim))]
+        RegistryKind::Etcd => Etcd::start(&config.etcd, clock.clone(), seed)
+            .map(Registry::Etcd)
+            .map_err(|error| StartError::File(format!("registry.etcd: {error}"))),
+        #[cfg(madsim)]
+        RegistryKind::Etcd => Err(StartError::File("registry.kind: etcd is not simulated".to_owned())),
+    }
+}
+
+/// What other nodes dial; nothing if this one takes no links.
+fn advertised(config: &Config, bound: Option<SocketAddr>) -> String {
+    match (&config.cluster.link.advertise, bound) {
+        (Some(advertised), Some(_)) => advertised.clone(),
+        (None, Some(address)) => address.to_string(),
+        (_, None) => String::new(),
+    }
+}
+
+/// The host's name, as far as it is text and a node may have it.
+#[cfg(all(unix, not(madsim)))]
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_str().unwrap_or_default();
+    let longest = name.len().min(config::MAX_NODE_NAME);
+    (0..=longest).rev().find_map(|end| name.get(..end)).unwrap_or_default().to_owned()
+}
+
+/// Simulated hosts have none.
+#[cfg(not(all(unix, not(madsim))))]
+const fn host_name() -> String {
+    String::new()
+}
+
 /// Reads a static X25519 secret: 64 hexadecimal digits.
 fn seal_key(file: &Path) -> Result<[u8; 32], String> {
     let wrong = |problem: &str| format!("seal.key_file: {}: {problem}", file.display());
     let text = std::fs::read_to_string(file).map_err(|e| wrong(&e.to_string()))?;
     super::trace::hex(text.trim()).ok_or_else(|| wrong("it must have 64 hexadecimal digits"))
+}
+
+/// The first revision of an embedded registry: above all that an earlier start can have
+/// reached, which writes less than once in a microsecond.
+const fn first_revision(now: Now) -> u64 {
+    now.wall.0.saturating_mul(1000).saturating_add(1)
 }

@@ -106,8 +106,8 @@ impl Refused {
         Self::new(431, "Request Header Fields Too Large", "", Cow::Borrowed(body))
     }
 
-    pub(super) const fn unavailable(body: &'static str) -> Self {
-        Self::new(503, "Service Unavailable", "", Cow::Borrowed(body))
+    pub(super) fn unavailable(body: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(503, "Service Unavailable", "", body.into())
     }
 
     pub(super) const fn status(&self) -> u16 {

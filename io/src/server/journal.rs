@@ -8,13 +8,14 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use skirmish_core::id::ConnId;
+use skirmish_core::id::{ConnId, LinkId, NodeId};
 use skirmish_core::node::{Event, Refusal, Trace};
 use skirmish_proto::v1;
-use tracing::{Level, debug, enabled, info};
+use tracing::{Level, debug, enabled, info, warn};
 
 use super::application::Message;
 use super::http::Refused;
+use super::links::End;
 use super::shard::Shard;
 
 /// Shows a trace id as W3C writes it.
@@ -56,6 +57,30 @@ pub(super) fn event(shard: &mut Shard, event: Event) -> Option<Message> {
         Event::Misbehaved { conn, what } => {
             let (trace_id, player) = (trace_of(conn), player(shard, conn));
             info!(target: "audit", %trace_id, %conn, player, what, "peer broke the protocol or its limits");
+        }
+        Event::Serving => info!("serving: the registry confirms that this node lives"),
+        Event::NotServing if shard.stopping => info!("not serving any more"),
+        Event::NotServing => {
+            warn!("not serving: the registry has not confirmed for too long that this node lives");
+        }
+        Event::NodeUp { node } => info!(%node, "node up"),
+        Event::NodeDown { node } => warn!(%node, "node down"),
+        Event::Elected { mode, epoch } => info!(%mode, epoch, "elected: this node forms the matches"),
+        Event::Deposed { mode } => info!(%mode, "deposed: another node forms the matches"),
+        Event::MatchFormed { id, mode, players, quality, explanation } => {
+            info!(%id, %mode, players, quality, %explanation, "match formed");
+        }
+        Event::TicketEnded { player, mode, state } => debug!(%player, %mode, ?state, "ticket ended"),
+        Event::MatchEnded { id, abandoned } => debug!(%id, abandoned, "match ended"),
+        Event::LinkUp { node } => info!(%node, "link up"),
+        Event::LinkDown { node } => warn!(%node, "link down"),
+        Event::Relayed { room, trace } => {
+            let trace_id = TraceId(trace);
+            debug!(%trace_id, %room, "message passed on to the room's primary");
+        }
+        Event::Sequenced { room, trace } => {
+            let trace_id = TraceId(trace);
+            debug!(%trace_id, %room, "message from another node appended");
         }
         Event::RoomOpened { room, epoch } => debug!(%room, epoch, "room opened"),
         Event::RoomClosed { room, epoch } => debug!(%room, epoch, "room closed"),
@@ -108,6 +133,33 @@ pub(super) fn failed(shard: &Shard, conn: ConnId, error: &dyn fmt::Display) {
         let player = player(shard, conn);
         debug!(%trace_id, %conn, player, "connection failed: {error}");
     }
+}
+
+/// The node drops a link.
+pub(super) fn link_dropped(shard: &Shard, link: LinkId, why: &str) {
+    let peer = shard.link_peer(link);
+    info!(target: "audit", ?link, peer, "link dropped: {why}");
+}
+
+/// A link's task is done.
+pub(super) fn link_over(shard: &Shard, link: LinkId, end: &End) {
+    let peer = shard.link_peer(link);
+    match end {
+        // Why was said when it was.
+        End::Dropped => {}
+        End::Closed | End::Failed(_) => info!(?link, peer, "link over: {end}"),
+        End::Rubbish(_) | End::Stranger(_) => info!(target: "audit", ?link, peer, "link over: {end}"),
+    }
+}
+
+/// There is no place for another link.
+pub(super) fn link_refused(address: IpAddr) {
+    info!(target: "audit", peer = %address, "link refused: there are too many");
+}
+
+/// Another node could not be dialed.
+pub(super) fn dial_failed(node: NodeId, address: &str, error: &dyn fmt::Display) {
+    warn!(%node, address, "node not reached: {error}");
 }
 
 /// No handler is registered for an application message.

@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use skirmish_core::node::Stats;
 
+use crate::registry;
+
 /// What the shell counts beside the node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counters {
@@ -34,6 +36,21 @@ pub(super) struct Snapshot {
     pub(super) stats: Stats,
     pub(super) counters: Counters,
     pub(super) accepting: bool,
+    pub(super) cluster: Cluster,
+}
+
+/// What is exported of the node among others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cluster {
+    /// Other nodes that the node knows of.
+    pub(super) peers: usize,
+    /// Rooms that other nodes lead.
+    pub(super) followed: usize,
+    /// Whether the registry confirms that the node lives.
+    pub(super) serving: bool,
+    /// Whether the registry can be reached.
+    pub(super) connected: bool,
+    pub(super) registry: registry::Counters,
 }
 
 impl Snapshot {
@@ -52,7 +69,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self { stats: s, counters, accepting } = self;
+        let Self { stats: s, counters, accepting, cluster } = self;
         let settled = s.connections.saturating_sub(s.unauthenticated).saturating_sub(s.closing);
         let by_state = [
             ("unauthenticated", s.unauthenticated),
@@ -71,6 +88,12 @@ impl Collector for Snapshot {
             ("rooms", "Rooms", s.rooms),
             ("members", "Memberships of rooms", s.members),
             ("accepting", "1 while new connections are taken", usize::from(*accepting)),
+            ("links", "Links to other nodes, up or on their way", s.links),
+            ("nodes", "Other nodes that are known", cluster.peers),
+            ("rooms_led", "Rooms that this node leads", s.rooms.saturating_sub(cluster.followed)),
+            ("rooms_followed", "Rooms that other nodes lead", cluster.followed),
+            ("serving", "1 while the registry confirms that this node lives", usize::from(cluster.serving)),
+            ("registry_connected", "1 while the registry can be reached", usize::from(cluster.connected)),
         ];
         for (name, help, number) in gauges {
             let gauge = ConstGauge::new(signed(number));
@@ -86,6 +109,7 @@ impl Collector for Snapshot {
                 MetricType::Gauge,
             )?)?;
         }
+        let r = &cluster.registry;
         let count = [
             ("accepted", "Connections accepted", s.accepted),
             ("refused", "Connections refused for a cap", s.refused),
@@ -109,6 +133,21 @@ impl Collector for Snapshot {
             ("handshake_timeouts", "Connections closed for not saying Hello", s.handshake_timeouts),
             ("clock_refusals", "Writes to a state refused for their clock", s.clock_refusals),
             ("state_full", "Writes to a state that found it full", s.state_full),
+            ("rooms_lost", "Rooms that another node took, or that vanished", s.rooms_lost),
+            ("suspensions", "Times that the node had to stop serving", s.suspensions),
+            ("fenced", "Messages from nodes that had lost the session", s.fenced),
+            ("refused_epochs", "Requests for a room that is not led here in that epoch", s.refused_epochs),
+            ("link_frames_in", "Frames taken from links", s.link_frames_in),
+            ("link_frames_out", "Frames sent over links", s.link_frames_out),
+            ("registry_calls", "Requests that the registry has answered", r.calls),
+            ("registry_refused", "Of these, refused", r.refused),
+            ("registry_unavailable", "Of these, that never reached it", r.unavailable),
+            ("registry_unknown", "Of these, whose fate is unknown", r.unknown),
+            ("registry_latency_microseconds", "From asking to the answer, in all", r.latency_us),
+            ("registry_groups", "Requests to etcd, each with one group in it", r.groups),
+            ("registry_group_members", "Requests in these groups", r.members),
+            ("registry_connections", "Connections to etcd", r.connections),
+            ("registry_news", "Messages heard of watches", r.news),
             ("unrouted", "Application messages without a handler", counters.unrouted),
         ];
         for (name, help, number) in count {
@@ -150,16 +189,30 @@ mod tests {
             unauthenticated: 1,
             closing: 2,
             unhealthy: 3,
+            rooms: 5,
             entries: 7,
             ..Stats::default()
         };
-        let text = Snapshot { stats, counters, accepting: true }.encode().unwrap();
+        let cluster = Cluster {
+            peers: 2,
+            followed: 1,
+            serving: true,
+            registry: registry::Counters { calls: 9, ..registry::Counters::default() },
+            ..Cluster::default()
+        };
+        let text = Snapshot { stats, counters, accepting: true, cluster }.encode().unwrap();
         for line in [
             "skirmish_connections{state=\"open\"} 4",
             "skirmish_connections{state=\"unhealthy\"} 3",
             "skirmish_entries_total 7",
             "skirmish_upgrades_refused_total{status=\"401\"} 2",
             "skirmish_accepting 1",
+            "skirmish_nodes 2",
+            "skirmish_rooms_led 4",
+            "skirmish_rooms_followed 1",
+            "skirmish_serving 1",
+            "skirmish_registry_connected 0",
+            "skirmish_registry_calls_total 9",
             "# EOF",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");

@@ -37,6 +37,7 @@ mod build;
 mod connection;
 mod http;
 mod journal;
+mod links;
 #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
 mod metrics;
 mod shard;
@@ -49,10 +50,11 @@ mod upgrade;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +71,7 @@ pub use build::{Builder, StartError};
 pub use upgrade::{SUBPROTOCOL, TOKEN_PREFIX};
 
 use crate::config::{Config, Drain};
+use crate::registry::Status;
 use application::Routes;
 use http::Refused;
 use shard::{Shard, Shared};
@@ -85,12 +88,15 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections that are being told so at a time; others are just dropped.
 const REFUSALS_AT_A_TIME: usize = 64;
+/// How long the registry may take to answer a node that stops.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A server that listens.
 #[derive(Debug)]
 pub struct Server {
     listener: (TcpListener, SocketAddr),
     admin: Option<(TcpListener, SocketAddr)>,
+    links: Option<(TcpListener, SocketAddr)>,
     handle: Handle,
     drain: Drain,
 }
@@ -104,6 +110,7 @@ struct Inner {
     routes: Routes,
     policy: Policy,
     web_socket: WebSocketConfig,
+    links: links::Settings,
     #[cfg(not(madsim))]
     tls: Option<tokio_rustls::TlsAcceptor>,
 }
@@ -127,6 +134,12 @@ impl Server {
         self.admin.as_ref().map(|(_, address)| *address)
     }
 
+    /// Where other nodes connect, if it takes links: the address that was bound.
+    #[must_use]
+    pub fn link_addr(&self) -> Option<SocketAddr> {
+        self.links.as_ref().map(|(_, address)| *address)
+    }
+
     /// A handle to the server.
     #[must_use]
     pub fn handle(&self) -> Handle {
@@ -140,8 +153,8 @@ impl Server {
     /// Wants a current-thread runtime. On another one it works, without being any
     /// faster.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener: (listener, _), admin, handle, drain } = self;
-        let _running = Running { handle: handle.clone(), tasks: background(&handle, admin) };
+        let Self { listener: (listener, _), admin, links, handle, drain } = self;
+        let _running = Running { handle: handle.clone(), tasks: background(&handle, admin, links) };
         tokio::select! {
             biased;
             () = shutdown => {}
@@ -153,13 +166,25 @@ impl Server {
         if tokio::time::timeout(drain.timeout, handle.0.shared.idle()).await.is_err() {
             warn!(connections = handle.stats().connections, "drain timed out, connections are dropped");
         }
+        handle.input(|shard, now| {
+            shard.stopping = true;
+            shard.node.stop(now);
+        });
+        if tokio::time::timeout(FAREWELL_TIMEOUT, handle.0.shared.answered()).await.is_err() {
+            warn!("the registry does not answer: what this node has there stays until its leases end");
+        }
     }
 }
 
 /// Starts the tasks that are not a connection's.
-fn background(handle: &Handle, admin: Option<(TcpListener, SocketAddr)>) -> Vec<JoinHandle<()>> {
+fn background(
+    handle: &Handle,
+    admin: Option<(TcpListener, SocketAddr)>,
+    links: Option<(TcpListener, SocketAddr)>,
+) -> Vec<JoinHandle<()>> {
     let driven = handle.clone();
     let mut tasks = vec![tokio::spawn(async move { driven.0.shared.drive().await })];
+    tasks.push(tokio::spawn(links::serve(links.map(|(listener, _)| listener), handle.clone())));
     #[cfg(not(madsim))]
     if let Some((listener, _)) = admin {
         tasks.push(tokio::spawn(admin::serve(listener, handle.clone())));
@@ -190,29 +215,7 @@ async fn accept(listener: &TcpListener, server: &Handle) {
     let refusals = Arc::new(tokio::sync::Semaphore::new(REFUSALS_AT_A_TIME));
     let mut failing = false;
     loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => {
-                failing = false;
-                accepted
-            }
-            Err(e)
-                if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) =>
-            {
-                continue;
-            }
-            Err(e) => {
-                server.0.shared.lock().counters.accept_errors += 1;
-                // Said once, not every time it is tried again.
-                if !std::mem::replace(&mut failing, true) {
-                    error!("cannot accept connections: {e}");
-                }
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-                continue;
-            }
-        };
-        // Each drive ends in one write; waiting to fill a packet would only delay it.
-        let _ = stream.set_nodelay(true);
-        let address = peer.ip().to_canonical();
+        let (stream, address) = next_connection(listener, server, &mut failing).await;
         match server.0.shared.command(|shard, now| shard.accept(now, address)) {
             Ok(conn) => {
                 tokio::spawn(connection::serve(server.clone(), stream, conn, address));
@@ -225,6 +228,31 @@ async fn accept(listener: &TcpListener, server: &Handle) {
                         drop(place);
                     });
                 }
+            }
+        }
+    }
+}
+
+/// The next connection that a listener has, whatever goes wrong before. `failing` is
+/// whether it has gone wrong already.
+async fn next_connection(listener: &TcpListener, server: &Handle, failing: &mut bool) -> (TcpStream, IpAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                *failing = false;
+                // Each drive ends in one write; waiting to fill a packet would only delay it.
+                let _ = stream.set_nodelay(true);
+                return (stream, peer.ip().to_canonical());
+            }
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(e) => {
+                server.0.shared.lock().counters.accept_errors += 1;
+                // Said once, not every time it is tried again.
+                if !std::mem::replace(failing, true) {
+                    error!("cannot accept connections: {e}");
+                }
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
@@ -272,18 +300,27 @@ impl Handle {
         look(&self.0.shared.lock().node)
     }
 
-    /// Whether the server takes connections and its driver runs.
+    /// Whether the server takes connections, the registry confirms that its node lives, and
+    /// its driver runs.
     ///
     /// # Errors
     /// Why not.
-    pub fn ready(&self) -> Result<(), &'static str> {
+    pub fn ready(&self) -> Result<(), Cow<'static, str>> {
         let now = self.0.shared.clock().now().instant;
         let shard = self.0.shared.lock();
         if !shard.accepting {
-            return Err("draining");
+            return Err("draining".into());
         }
         if now.since(shard.driven) > DRIVER_STUCK {
-            return Err("the driver has not run for too long");
+            return Err("the driver has not run for too long".into());
+        }
+        if !shard.node.is_serving(now) {
+            let why = "the registry does not confirm that this node lives";
+            let Status { connected, error, .. } = shard.registry.status();
+            return Err(match error.filter(|_| !connected) {
+                Some(error) => format!("{why}: {error}").into(),
+                None => why.into(),
+            });
         }
         Ok(())
     }
@@ -330,7 +367,7 @@ impl Inner {
     #[cfg(not(madsim))]
     async fn secure(&self, stream: TcpStream) -> io::Result<Stream> {
         Ok(match &self.tls {
-            Some(acceptor) => Stream::Tls(Box::new(acceptor.accept(stream).await?)),
+            Some(acceptor) => Stream::Tls(Box::new(acceptor.accept(stream).await?.into())),
             None => Stream::Plain(stream),
         })
     }

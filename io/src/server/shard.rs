@@ -1,12 +1,16 @@
 //! A shard: the node, and what the shell keeps beside it for each connection.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use skirmish_core::id::{ConnId, Name};
+use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
 use skirmish_core::node::{Identity, Node, Output, Refusal};
+use skirmish_core::registry::{Call, Told};
 use skirmish_core::rng::Rng;
-use skirmish_core::time::{Instant, Now};
+use skirmish_core::time::{Deadline, Instant, Now};
 use skirmish_proto::v1;
 use tokio::sync::Notify;
 
@@ -14,6 +18,7 @@ use super::application::Message;
 use super::journal;
 use super::metrics::Counters;
 use crate::clock::Clock;
+use crate::registry::Registry;
 
 /// A shard that tasks share. All of them run on one thread, so the lock is never waited
 /// for; it is never held over an await.
@@ -25,19 +30,33 @@ pub(super) struct Shared {
     rearm: Notify,
     /// The last connection is gone.
     idle: Notify,
+    /// The node wants another node dialed.
+    dial: Notify,
+    /// The registry has answered everything.
+    answered: Notify,
 }
 
 /// The node and its connections' tasks.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) node: Node,
+    pub(super) registry: Registry,
     pub(super) counters: Counters,
     pub(super) rng: Rng,
     /// When the driver ran last.
     pub(super) driven: Instant,
     /// Whether new connections are taken.
     pub(super) accepting: bool,
+    /// Whether the node gives up what it has in the registry.
+    pub(super) stopping: bool,
+    /// Whether nobody drives the node any more.
+    abandoned: bool,
     slots: Vec<Slot>,
+    links: BTreeMap<LinkId, LinkSlot>,
+    /// Nodes that are to be dialed, and where.
+    dials: VecDeque<(NodeId, String)>,
+    /// Requests that the registry has not answered yet.
+    asked: usize,
     /// Application messages that were taken and not yet handled: those of one input.
     mail: Vec<Message>,
     /// What the driver sleeps until.
@@ -54,6 +73,15 @@ struct Slot {
     closing: Option<v1::Reason>,
 }
 
+/// What is kept for a link.
+#[derive(Debug)]
+struct LinkSlot {
+    waker: Option<Waker>,
+    /// The other end, for people.
+    peer: String,
+    transmit: bool,
+}
+
 /// What a connection's task has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Orders {
@@ -64,18 +92,34 @@ pub(super) struct Orders {
 }
 
 impl Shared {
-    pub(super) fn new(node: Node, clock: Clock, rng: Rng) -> Self {
-        let shard = Shard {
+    pub(super) fn new(node: Node, registry: Registry, clock: Clock, rng: Rng) -> Self {
+        let now = clock.now();
+        let mut shard = Shard {
             node,
+            registry,
             counters: Counters::default(),
             rng,
-            driven: clock.now().instant,
+            driven: now.instant,
             accepting: true,
+            stopping: false,
+            abandoned: false,
             slots: Vec::new(),
+            links: BTreeMap::new(),
+            dials: VecDeque::new(),
+            asked: 0,
             mail: Vec::new(),
             armed: None,
         };
-        Self { clock, shard: Mutex::new(shard), rearm: Notify::new(), idle: Notify::new() }
+        shard.node.start(now);
+        shard.settle(now);
+        Self {
+            clock,
+            shard: Mutex::new(shard),
+            rearm: Notify::new(),
+            idle: Notify::new(),
+            dial: Notify::new(),
+            answered: Notify::new(),
+        }
     }
 
     /// Gives the node one input, and carries out what it answers. Application messages
@@ -84,9 +128,10 @@ impl Shared {
         let now = self.clock.now();
         let mut shard = self.lock();
         let result = f(&mut shard, now);
-        if shard.settle() {
+        if shard.settle(now) {
             self.rearm.notify_one();
         }
+        self.announce(&shard);
         mail.append(&mut shard.mail);
         result
     }
@@ -126,13 +171,48 @@ impl Shared {
         }
     }
 
-    /// Has every connection's task end.
-    pub(super) fn abandon(&self) {
-        for slot in &mut self.lock().slots {
-            if let Some(waker) = std::mem::take(slot).waker {
-                waker.wake();
+    /// The next node to dial, and where.
+    pub(super) async fn next_dial(&self) -> (NodeId, String) {
+        loop {
+            if let Some(dial) = self.lock().dials.pop_front() {
+                return dial;
             }
+            self.dial.notified().await;
         }
+    }
+
+    /// Waits until the registry has something to tell.
+    async fn told(&self) {
+        // A future for each look, since the lock is not held between them. The registry
+        // remembers the waker.
+        poll_fn(|cx| pin!(self.lock().registry.ready()).poll(cx)).await;
+    }
+
+    /// Waits until the registry has answered everything.
+    pub(super) async fn answered(&self) {
+        while self.lock().asked > 0 {
+            self.answered.notified().await;
+        }
+    }
+
+    /// Wakes the tasks of the shell that the node has something for.
+    fn announce(&self, shard: &Shard) {
+        if !shard.dials.is_empty() {
+            self.dial.notify_one();
+        }
+        if shard.asked == 0 {
+            self.answered.notify_one();
+        }
+    }
+
+    /// Has the task of every connection and link end.
+    pub(super) fn abandon(&self) {
+        let mut shard = self.lock();
+        shard.abandoned = true;
+        let connections = shard.slots.drain(..).filter_map(|slot| slot.waker);
+        connections.for_each(Waker::wake);
+        let links = std::mem::take(&mut shard.links).into_values().filter_map(|slot| slot.waker);
+        links.for_each(Waker::wake);
     }
 
     /// Calls the node's timeouts for as long as it is polled. The one timer of the
@@ -147,8 +227,12 @@ impl Shared {
                 if shard.node.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
                     shard.node.handle_timeout(now);
                 }
-                shard.settle();
-                let deadline = shard.node.poll_timeout().map(|deadline| deadline.at);
+                shard.settle(now);
+                // After the node, which may just renew what would end now.
+                shard.registry.handle_timeout(now.instant);
+                shard.settle(now);
+                self.announce(&shard);
+                let deadline = shard.due();
                 // Also runs when there is nothing to do, so that its pulse can be felt.
                 let pulse = now.instant + super::DRIVER_PULSE;
                 let deadline = deadline.map_or(pulse, |at| at.min(pulse));
@@ -160,6 +244,7 @@ impl Shared {
             tokio::select! {
                 biased;
                 () = self.rearm.notified() => {}
+                () = self.told() => {}
                 () = tokio::time::sleep_until(self.clock.deadline(deadline)) => {}
             }
         }
@@ -214,29 +299,56 @@ impl Shard {
         self.slots.get(conn.slot()).filter(|slot| slot.conn == Some(conn))?.player.as_ref()
     }
 
-    /// Carries out what the node wants. Whether the driver sleeps too long now.
-    pub(super) fn settle(&mut self) -> bool {
-        while let Some(output) = self.node.poll_output() {
-            match output {
-                Output::Wake(conn) => self.wake(conn, |slot| slot.transmit = true),
-                Output::Close(conn, reason) => {
-                    journal::closing(self, conn, reason);
-                    self.wake(conn, |slot| slot.closing = Some(reason));
-                }
-                Output::Abort(conn) => {
-                    journal::aborted(self, conn);
-                    // Its task finds no slot of its own and ends.
-                    self.wake(conn, |slot| slot.conn = None);
-                }
-                Output::Event(event) => {
-                    if let Some(message) = journal::event(self, event) {
-                        self.mail.push(message);
-                    }
-                }
-            }
+    /// A link to another node is connected. `None`: drop it.
+    pub(super) fn link(&mut self, now: Now, dialed: Option<NodeId>, peer: String) -> Option<LinkId> {
+        if self.abandoned {
+            return None;
         }
-        let due = self.node.poll_timeout().map(|deadline| deadline.at);
-        let sleeps_too_long = match (due, self.armed) {
+        let link = self.node.handle_link(now, dialed)?;
+        self.links.insert(link, LinkSlot { waker: None, peer, transmit: false });
+        Some(link)
+    }
+
+    /// Whether there is something to transmit to a link; its task's waker is kept for when
+    /// there is. `None`: drop the link.
+    pub(super) fn link_orders(&mut self, link: LinkId, waker: &Waker) -> Option<bool> {
+        let slot = self.links.get_mut(&link)?;
+        match &mut slot.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        Some(slot.transmit)
+    }
+
+    /// The node has nothing more to transmit to this link.
+    pub(super) fn link_transmitted(&mut self, link: LinkId) {
+        if let Some(slot) = self.links.get_mut(&link) {
+            slot.transmit = false;
+        }
+    }
+
+    /// The other end of a link, for people.
+    pub(super) fn link_peer(&self, link: LinkId) -> Option<&str> {
+        Some(&self.links.get(&link)?.peer)
+    }
+
+    /// A link's task is done.
+    pub(super) fn unlink(&mut self, now: Now, link: LinkId) {
+        self.links.remove(&link);
+        self.node.handle_link_closed(now, link);
+    }
+
+    /// Carries out what the node wants. Whether the driver sleeps too long now.
+    pub(super) fn settle(&mut self, now: Now) -> bool {
+        loop {
+            while let Some(output) = self.node.poll_output() {
+                self.carry_out(now, output);
+            }
+            let Some(told) = self.registry.poll_told() else { break };
+            self.asked = self.asked.saturating_sub(usize::from(matches!(told, Told::Reply { .. })));
+            self.node.handle_told(now, told);
+        }
+        let sleeps_too_long = match (self.due(), self.armed) {
             (Some(due), Some(armed)) => due < armed,
             // Not armed: the driver runs, or has been told.
             (_, None) | (None, _) => false,
@@ -245,6 +357,52 @@ impl Shard {
             self.armed = None;
         }
         sleeps_too_long
+    }
+
+    fn carry_out(&mut self, now: Now, output: Output) {
+        match output {
+            Output::Wake(conn) => self.wake(conn, |slot| slot.transmit = true),
+            Output::Close(conn, reason) => {
+                journal::closing(self, conn, reason);
+                self.wake(conn, |slot| slot.closing = Some(reason));
+            }
+            Output::Abort(conn) => {
+                journal::aborted(self, conn);
+                // Its task finds no slot of its own and ends.
+                self.wake(conn, |slot| slot.conn = None);
+            }
+            Output::Registry(call) => {
+                self.asked += usize::from(matches!(call, Call::Request { .. }));
+                self.registry.handle(now.instant, call);
+            }
+            Output::Dial { node, address } => self.dials.push_back((node, address)),
+            Output::WakeLink(link) => {
+                if let Some(slot) = self.links.get_mut(&link) {
+                    slot.transmit = true;
+                    if let Some(waker) = &slot.waker {
+                        waker.wake_by_ref();
+                    }
+                }
+            }
+            Output::CloseLink(link, why) => {
+                journal::link_dropped(self, link, &why);
+                // Its task finds no slot of its own and ends.
+                if let Some(waker) = self.links.remove(&link).and_then(|slot| slot.waker) {
+                    waker.wake();
+                }
+            }
+            Output::Event(event) => {
+                if let Some(message) = journal::event(self, event) {
+                    self.mail.push(message);
+                }
+            }
+        }
+    }
+
+    /// When the node or the registry has something to do.
+    fn due(&self) -> Option<Instant> {
+        let due = Deadline::earliest(self.node.poll_timeout(), self.registry.poll_timeout());
+        due.map(|deadline| deadline.at)
     }
 
     fn wake(&mut self, conn: ConnId, change: impl FnOnce(&mut Slot)) {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 pub(super) enum Stream {
     Plain(TcpStream),
     #[cfg(not(madsim))]
-    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
 }
 
 /// Calls the same method of whichever stream it is.

@@ -106,7 +106,7 @@ async fn welcomes_and_drains() {
     drop(socket);
     server.done.await.unwrap();
     assert_eq!(server.handle.stats().connections, 0);
-    assert_eq!(server.handle.ready(), Err("draining"));
+    assert_eq!(server.handle.ready(), Err("draining".into()));
     assert!(TcpStream::connect(server.address).await.is_err());
 }
 

@@ -9,6 +9,7 @@ mod g2_kept;
 mod g3_once;
 mod g4_fifo;
 mod g5_gaps;
+mod g6_primary;
 mod g7_fence;
 pub mod l1_liveness;
 
@@ -30,6 +31,8 @@ pub enum Guarantee {
     Fifo,
     /// No gap unannounced.
     Gaps,
+    /// One primary.
+    Primary,
     /// One session per player.
     Fence,
     /// Replicas converge.
@@ -50,6 +53,7 @@ impl Guarantee {
             Self::Once => "G3",
             Self::Fifo => "G4",
             Self::Gaps => "G5",
+            Self::Primary => "G6",
             Self::Fence => "G7",
             Self::Convergence => "G10",
             Self::Bounded => "G11",
@@ -66,6 +70,7 @@ impl Guarantee {
             Self::Once => "nothing is delivered twice",
             Self::Fifo => "each sender's messages keep their order",
             Self::Gaps => "no gap goes unannounced",
+            Self::Primary => "one primary: no two nodes write a life of a room, nor serve it at once",
             Self::Fence => "one session per player: a connection taken over writes nothing",
             Self::Convergence => "replicas converge once links heal",
             Self::Bounded => "every cap holds, and a slow reader delays nobody",
@@ -202,12 +207,40 @@ pub enum Observation {
         /// Who.
         who: Who,
     },
-    /// The node took a frame from a connection that another one has taken over.
+    /// A node took a frame from a connection that another one has taken over, or one that
+    /// was passed on from there.
     Fenced {
         /// Whose connection.
         client: usize,
         /// What the node had written before, and after.
         written: (u64, u64),
+    },
+    /// A node began to lead a room.
+    Leads {
+        /// Which, and in which life.
+        node: (usize, u32),
+        /// Which room.
+        room: Room,
+        /// Which life of the room.
+        epoch: u64,
+    },
+    /// A node wrote entries of a room that it leads.
+    Appended {
+        /// Which, and in which life.
+        node: (usize, u32),
+        /// Which room.
+        room: Room,
+        /// Which life of the room.
+        epoch: u64,
+        /// Whether its lease surely lives.
+        serves: bool,
+    },
+    /// Who serves a room at this moment: leads it, with a lease that surely lives.
+    Serving {
+        /// Which room.
+        room: Room,
+        /// A bit for each node.
+        nodes: u32,
     },
     /// The node checked its own caps.
     Audit {
@@ -245,6 +278,7 @@ pub struct Oracles {
     once: g3_once::Once,
     fifo: g4_fifo::Fifo,
     gaps: g5_gaps::Gaps,
+    primary: g6_primary::Primary,
     fence: g7_fence::Fence,
     bounded: g11_bounded::Bounded,
 }
@@ -260,6 +294,7 @@ impl Oracles {
         self.gaps.observe(seen)?;
         self.fifo.observe(seen)?;
         self.kept.observe(seen)?;
+        self.primary.observe(seen)?;
         self.fence.observe(seen)?;
         self.bounded.observe(at, seen)
     }

@@ -300,6 +300,8 @@ impl Ledger {
             | Event::StateRefused { .. }
             | Event::Throttled { .. }
             | Event::Application { .. }
+            | Event::Ticket { .. }
+            | Event::Matched(_)
             | Event::Closed { .. } => {
                 return;
             }

@@ -131,7 +131,7 @@ impl Stage {
                 self.shared.lock().note(Lane::Client(client), format_args!("# {what:?}"));
                 return self.act_on_client(client, what).await;
             }
-            Act::Server(_) => Lane::Node,
+            Act::Server(_) => Lane::Node(0),
         };
         let Act::Server(what) = act else { return };
         self.shared.lock().note(lane, format_args!("# {what:?}"));
@@ -195,7 +195,7 @@ impl Stage {
                 let handle = self.shared.lock().server.handle.clone();
                 self.shared.lock().server.unsettled_until = at() + AFTERMATH;
                 let kicked = handle.is_some_and(|handle| handle.kick(player_name(player).as_str()));
-                self.shared.lock().note(Lane::Node, format_args!("kicked: {kicked}"));
+                self.shared.lock().note(Lane::Node(0), format_args!("kicked: {kicked}"));
             }
             ToServer::Weather { low, high, loss } => {
                 self.backlog_all();
@@ -372,7 +372,7 @@ impl Stage {
             shared.lock().server.handle = Some(handle);
             server.run(async { drop(stopped.await) }).await;
             let mut ledger = shared.lock();
-            ledger.note(Lane::Node, format_args!("has ended"));
+            ledger.note(Lane::Node(0), format_args!("has ended"));
             ledger.server.handle = None;
         });
     }

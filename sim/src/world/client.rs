@@ -33,6 +33,10 @@ pub(super) struct ClientProcess {
     planted: Planted,
     /// The connection it has or has asked for.
     pub(super) conn: Option<u64>,
+    /// The node that it connects to.
+    pub(super) home: usize,
+    /// That node does not take it, or asks it to go.
+    pub(super) unwelcome: bool,
     pub(super) paused: bool,
     /// Reads nothing until this moment.
     pub(super) stalled_until: u64,
@@ -53,6 +57,10 @@ impl ClientProcess {
         let percent = rng.range(0..=99);
         let player = player_name(number as u64 % shape.players.max(1));
         let machine = machine(shape, percent, &player, rng.split(), planted);
+        let home = match shape.node_count() as u64 {
+            1 => 0,
+            nodes => usize::try_from(rng.range(0..=nodes - 1)).unwrap_or(0),
+        };
         Self {
             machine,
             player,
@@ -62,6 +70,8 @@ impl ClientProcess {
             rng,
             planted,
             conn: None,
+            home,
+            unwelcome: false,
             paused: false,
             stalled_until: 0,
             read_gap: 0,
@@ -92,6 +102,19 @@ impl ClientProcess {
     pub(super) fn is_troubled(&self) -> bool {
         self.is_reading_nothing() || self.read_gap > 0
     }
+
+    /// Where it dials next.
+    pub(super) fn choose(&mut self, shape: &Shape) -> usize {
+        let nodes = shape.node_count();
+        if nodes > 1 {
+            let wanders = self.rng.range(0..=99) < shape.wander_percent;
+            if std::mem::take(&mut self.unwelcome) || wanders {
+                let step = self.rng.range(1..=nodes as u64 - 1);
+                self.home = (self.home + usize::try_from(step).unwrap_or(1)) % nodes;
+            }
+        }
+        self.home
+    }
 }
 
 fn machine(shape: &Shape, percent: u64, player: &Name, seed: Seed, planted: Planted) -> Client {
@@ -112,7 +135,7 @@ fn player_name(player: u64) -> Name {
 }
 
 /// The number of a room by its name.
-fn room_number(name: &str) -> Room {
+pub(super) fn room_number(name: &str) -> Room {
     name.rsplit('-').next().and_then(|digits| digits.parse().ok()).unwrap_or(Room::MAX)
 }
 
@@ -210,6 +233,7 @@ impl World<'_> {
         let Some(id) = self.clients[client].conn.take() else { return };
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.client_open = false;
+            self.clients[client].unwelcome |= !conn.connected;
         }
         self.send(id, Way::Up, Item::Fin);
         self.forget_if_over(id);
@@ -239,6 +263,7 @@ impl World<'_> {
             Item::Frame(frame) => self.client_input(client, |machine, now| machine.handle_frame(now, frame)),
             Item::Fin | Item::Reset => {
                 conn.client_open = false;
+                self.clients[client].unwelcome |= !conn.connected;
                 self.clients[client].conn = None;
                 self.send(id, Way::Up, Item::Fin);
                 self.client_input(client, Client::handle_disconnected)
@@ -313,7 +338,10 @@ impl World<'_> {
                 }
                 self.observe(Observation::Session { who, resumed, lost })
             }
-            Event::Joined { room, epoch, resumed, .. } => {
+            Event::Joined { room, epoch, resumed, member } => {
+                if let Some(conn) = self.clients[client].conn {
+                    self.note_seat(conn, &room, epoch, member);
+                }
                 self.coverage.hit(if resumed { "join resumed" } else { "joined" });
                 self.observe(Observation::Joined { who, room: room_number(&room), epoch, resumed })
             }
@@ -321,6 +349,7 @@ impl World<'_> {
                 if matches!(reason, LeftReason::RoomFull | LeftReason::Limit) {
                     self.coverage.hit("join refused");
                 }
+                self.forget_seat(client, &room);
                 self.observe(Observation::Left { who, room: room_number(&room) })
             }
             Event::Snapshot { room, cursor, missing, .. } => {
@@ -354,7 +383,7 @@ impl World<'_> {
                 self.coverage.hit("throttled told");
                 Ok(())
             }
-            Event::Application { .. } => Ok(()),
+            Event::Application { .. } | Event::Ticket { .. } | Event::Matched(_) => Ok(()),
             Event::Closed { reason, message } => self.closed(client, reason, &message),
             entry @ Event::Entry { .. } => self.entry(who, entry),
         }
@@ -400,6 +429,10 @@ impl World<'_> {
                     "client {client} was disconnected although both sides are honest: {reason:?}, {message}"
                 ),
             ),
+            Reason::Draining => {
+                self.clients[client].unwelcome = true;
+                Ok(())
+            }
             Reason::TakenOver | Reason::Kicked if self.healed.is_some() => {
                 self.recalled.push(client);
                 Ok(())

@@ -6,6 +6,7 @@ use skirmish_core::client::{Client, State};
 use skirmish_core::id::Name;
 
 use super::client::room_name;
+use super::node::NodeProcess;
 use super::{World, signed_up_to};
 use crate::history::Lane;
 use crate::network::Conn;
@@ -22,13 +23,14 @@ impl World<'_> {
     pub(super) fn heal(&mut self) -> Verdict {
         self.history.record(self.at, Lane::World, format_args!("every fault ends"));
         self.healed = Some(self.at);
-        self.start_node()?;
-        self.resume_node(self.node.life)?;
+        self.heal_registry_and_nodes()?;
         for client in 0..self.clients.len() {
-            self.links[client].latency = self.scenario.shape.latency_us;
+            for link in &mut self.links[client] {
+                link.latency = self.scenario.shape.latency_us;
+            }
             self.clients[client].read_gap = 0;
             self.clients[client].stalled_until = 0;
-            self.heal_link(client);
+            self.heal_link(client, 0);
             self.unstall(client)?;
             self.resume_client(client)?;
         }
@@ -43,6 +45,35 @@ impl World<'_> {
             }
         }
         self.await_rest(&present)
+    }
+
+    fn heal_registry_and_nodes(&mut self) -> Verdict {
+        let shape = self.scenario.shape;
+        self.start_registry();
+        self.resume_registry();
+        self.end_leaderless();
+        if let Some(registry) = self.registry.as_mut() {
+            for order in &mut registry.order {
+                (order.lag, order.blurred) = (0, 0);
+            }
+        }
+        for line in &mut self.lines {
+            line.latency = shape.registry_latency_us;
+        }
+        for road in self.roads.values_mut() {
+            road.latency = shape.node_latency_us;
+        }
+        for node in 0..self.nodes.len() {
+            self.heal_registry(node);
+            for other in 0..node {
+                self.heal_nodes(other, node);
+            }
+        }
+        for node in 0..self.nodes.len() {
+            self.start_node(node)?;
+            self.resume_node(node, self.nodes[node].life)?;
+        }
+        Ok(())
     }
 
     /// One client of each player connects; the others end their sessions, since no two
@@ -126,7 +157,7 @@ impl World<'_> {
     }
 
     /// The first condition that is not met.
-    fn unmet(&self, present: &[usize]) -> Verdict {
+    fn unmet(&mut self, present: &[usize]) -> Verdict {
         for &client in present {
             satisfied(&self.standing(client))?;
         }
@@ -136,16 +167,87 @@ impl World<'_> {
             let machine = &self.clients[client].machine;
             for room in machine.rooms() {
                 let label = format!("client {client}'s replica of {room}");
-                let node = self.node.machine.as_ref().and_then(|node| node.replica(room));
-                match (machine.replica(room), node) {
-                    (Some(ours), Some(nodes)) => {
-                        converged((&label, ours), ("the node's", nodes), &names)?;
-                    }
-                    (None, _) | (_, None) => {
-                        return self
-                            .broken(Guarantee::Convergence, format!("{label} or the node's is not there"));
-                    }
+                let Some(ours) = machine.replica(room) else {
+                    return self.broken(Guarantee::Convergence, format!("{label} is not there"));
+                };
+                let replicas = self.nodes.iter().filter_map(|node| {
+                    Some((format!("node {}'s", node.number), node.machine.as_ref()?.replica(room)?))
+                });
+                let mut any = false;
+                for (name, nodes) in replicas {
+                    any = true;
+                    converged((&label, ours), (&name, nodes), &names)?;
                 }
+                if !any {
+                    return self.broken(Guarantee::Convergence, format!("no node has {room}"));
+                }
+            }
+        }
+        self.agreed(present)?;
+        self.recorded()
+    }
+
+    /// Every record of the registry is of a session or a room that its node has.
+    fn recorded(&mut self) -> Verdict {
+        for (key, owner, epoch) in self.records() {
+            let node = self.nodes.iter().find_map(|node| node.machine.as_ref().filter(|m| m.id() == owner));
+            let held = node.and_then(|node| match key.strip_prefix("/sessions/player:") {
+                Some(player) => node.session_epoch(player),
+                None => node.leads(key.strip_prefix("/rooms/")?.strip_suffix("/state")?),
+            });
+            // A session that was registered again after its node's lease was lost has a newer
+            // epoch there than its node goes on with.
+            let is_room = key.starts_with("/rooms/");
+            if !held.is_some_and(|held| held == epoch || !is_room && held < epoch) {
+                let guarantee = if is_room { Guarantee::Primary } else { Guarantee::Fence };
+                return self.broken(
+                    guarantee,
+                    format!("{key} is {owner}'s by the registry, in epoch {epoch}; there it is {held:?}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Every node serves, every room has one primary, and every session is where its
+    /// client is and nowhere else.
+    fn agreed(&self, present: &[usize]) -> Verdict {
+        for node in &self.nodes {
+            let now = node.clock.now(self.at).instant;
+            if !node.machine.as_ref().is_some_and(|machine| machine.is_serving(now)) {
+                return self.broken(Guarantee::Liveness, format!("node {} does not serve", node.number));
+            }
+        }
+        for room in (0..self.scenario.shape.rooms).map(room_name) {
+            let machines = || self.nodes.iter().filter_map(|node| node.machine.as_ref());
+            let epochs: Vec<u64> =
+                machines().filter_map(|node| node.head(&room)).map(|head| head.epoch).collect();
+            let primaries = machines().filter_map(|node| node.leads(&room)).count();
+            if primaries != usize::from(!epochs.is_empty()) || epochs.iter().any(|epoch| *epoch != epochs[0])
+            {
+                return self.broken(
+                    Guarantee::Primary,
+                    format!(
+                        "{room} has {primaries} primaries, and its epoch is {epochs:?} at those who have it"
+                    ),
+                );
+            }
+        }
+        for &client in present {
+            let process = &self.clients[client];
+            let home = process.conn.and_then(|id| self.conns.get(&id)).map(|conn| conn.to);
+            let player = process.player.as_str();
+            let has = |node: &&NodeProcess| {
+                node.machine.as_ref().is_some_and(|machine| machine.session_epoch(player).is_some())
+            };
+            let nodes: Vec<usize> = self.nodes.iter().filter(has).map(|node| node.number).collect();
+            if home.is_none_or(|home| nodes != [home]) {
+                return self.broken(
+                    Guarantee::Fence,
+                    format!(
+                        "{player} is connected to node {home:?}, but nodes {nodes:?} have a session of it"
+                    ),
+                );
             }
         }
         Ok(())

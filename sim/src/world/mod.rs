@@ -1,31 +1,44 @@
-//! The machine world: one node and its clients as bare machines, on a network and on
-//! clocks that obey the scenario.
+//! The machine world: nodes, their registry and their clients as bare machines, on a
+//! network and on clocks that obey the scenario.
 //!
 //! Every machine is driven exactly by the contract of the core: one input, outputs
 //! drained, frames taken as far as the connection takes them, and no call again before
 //! another input or the very moment of the deadline that the machine named.
 
 mod client;
+mod connections;
+mod faults;
+mod guard;
 mod heal;
+mod letters;
+mod line;
 mod node;
+mod power;
+mod registry;
 mod steps;
 mod traffic;
+mod wires;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use skirmish_core::id::Name;
 use skirmish_core::plant::{Plant, Planted};
+use skirmish_core::registry::CallId;
 use skirmish_core::rng::Rng;
 
 use crate::clock::Clock;
 use crate::coverage::Coverage;
 use crate::draw::generator;
 use crate::history::{History, Lane, Trouble};
-use crate::network::{Conn, Link, Way};
+use crate::network::{Conn, Link, Way, Wire};
 use crate::oracle::{Guarantee, Observation, Oracles, Verdict, Violation};
 use crate::scenario::Scenario;
 use client::ClientProcess;
+use guard::Guard;
+use letters::Letter;
 use node::NodeProcess;
+use registry::RegistryProcess;
 
 /// How often the clients that nothing holds back are looked at, in microseconds.
 const LOOK_EVERY: u64 = 100_000;
@@ -69,7 +82,9 @@ pub fn run(scenario: &Scenario, options: Options) -> Outcome {
         world.history.record(world.at, Lane::World, format_args!("VIOLATION {violation}"));
         (world.at, violation)
     });
-    world.retire_node_stats();
+    for node in 0..world.nodes.len() {
+        world.retire_node_stats(node);
+    }
     world.end_troubles();
     Outcome {
         hash: world.history.hash(),
@@ -91,12 +106,37 @@ enum Happening {
     ClientResumes(usize),
     /// A client reads again.
     ClientReads(usize),
-    /// The node goes on after a pause.
-    NodeResumes(u32),
-    /// The node stops after its drain.
-    NodeStops(u32),
-    /// The node is started again.
-    NodeStarts,
+    /// A node goes on after a pause in this life.
+    NodeResumes(usize, u32),
+    /// A node stops after its drain in this life.
+    NodeStops(usize, u32),
+    /// A node is started again.
+    NodeStarts(usize),
+    /// The first flight from an end of a wire may arrive.
+    WireArrives(u64, usize),
+    /// A dial between nodes has had its time.
+    DialOver(u64),
+    /// A letter to or from the registry may arrive.
+    Letter(u64),
+    /// A call of the registry, made in this life of a node, has had its time.
+    CallOver(usize, u32, CallId),
+    /// A dial of the registry has had its time.
+    RegistryDialOver(usize, u64),
+    /// A node connects to the registry again, if it is still in this life.
+    RetryRegistry(usize, u32),
+    /// A dead connection between a node and the registry is found out, if it was dead
+    /// since this moment.
+    Silence(usize, u64),
+    /// The registry finds out that the process at the other end of a connection is gone.
+    SessionOver(u64),
+    /// The registry does what it never answered.
+    LateRequest(u64),
+    /// The registry goes on after a pause.
+    RegistryResumes,
+    /// The registry is started again.
+    RegistryStarts,
+    /// The registry has a new leader.
+    LeaderElected,
     /// The clients that nothing holds back are looked at.
     Look,
 }
@@ -106,7 +146,8 @@ enum Happening {
 enum Next {
     Step(usize),
     Queued,
-    NodeTimeout,
+    NodeTimeout(usize),
+    RegistryTimeout,
     ClientTimeout(usize),
 }
 
@@ -116,12 +157,28 @@ struct World<'a> {
     order: u64,
     queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
     next_step: usize,
-    node: NodeProcess,
+    nodes: Vec<NodeProcess>,
     clients: Vec<ClientProcess>,
-    links: Vec<Link>,
+    /// If it is a process of its own.
+    registry: Option<RegistryProcess>,
+    /// From each client to each node.
+    links: Vec<Vec<Link>>,
+    /// Between nodes, the one with the lower number first.
+    roads: BTreeMap<(usize, usize), Link>,
+    /// From each node to the registry.
+    lines: Vec<Link>,
     conns: BTreeMap<u64, Conn>,
     next_conn: u64,
+    wires: BTreeMap<u64, Wire>,
+    next_wire: u64,
+    letters: BTreeMap<u64, Letter>,
+    next_letter: u64,
+    /// Connections to the registry are counted from 1.
+    next_session: u64,
     next_serial: u64,
+    /// The epoch and the connection of each player's session that are the newest.
+    newest: BTreeMap<Name, (u64, u64)>,
+    guard: Guard,
     /// After the last fault: its moment.
     healed: Option<u64>,
     /// Clients that learn only after the last fault that they were taken over or kicked:
@@ -143,28 +200,56 @@ impl<'a> World<'a> {
             let drift = signed_up_to(&mut rng, shape.drift_ppm.min(500_000));
             Clock::new(0, drift, signed_up_to(&mut rng, shape.skew_ms))
         };
-        let node_clock = clock();
-        let count = shape.clients.clamp(1, 64);
-        let clocks: Vec<Clock> = (0..count).map(|_| clock()).collect();
-        let node = NodeProcess::new(shape, node_clock, rng.split(), planted);
+        let count = shape.node_count();
+        let mut node_clocks: Vec<Clock> = (0..count).map(|_| clock()).collect();
+        let client_clocks: Vec<Clock> = (0..shape.clients.clamp(1, 64)).map(|_| clock()).collect();
+        let registry_clock = clock();
+        if count > 1 {
+            for clock in &mut node_clocks {
+                *clock = clock.kept_within(shape.node_skew_ms);
+            }
+        }
+        let mut nodes = Vec::new();
+        let mut lines = Vec::new();
+        let mut roads = BTreeMap::new();
+        for (number, clock) in node_clocks.into_iter().enumerate() {
+            nodes.push(NodeProcess::new(shape, number, clock, rng.split(), planted));
+            let link = |latency, jitter, rng: &mut Rng| Link::new(latency, jitter, Rng::new(rng.split()));
+            lines.push(link(shape.registry_latency_us, shape.registry_jitter_us, &mut rng));
+            for other in 0..number {
+                roads.insert((other, number), link(shape.node_latency_us, shape.node_jitter_us, &mut rng));
+            }
+        }
         let mut clients = Vec::new();
         let mut links = Vec::new();
-        for (number, clock) in clocks.into_iter().enumerate() {
+        for (number, clock) in client_clocks.into_iter().enumerate() {
             clients.push(ClientProcess::new(shape, number, clock, rng.split(), planted));
-            links.push(Link::new(shape.latency_us, shape.jitter_us, Rng::new(rng.split())));
+            let link = |_| Link::new(shape.latency_us, shape.jitter_us, Rng::new(rng.split()));
+            links.push((0..count).map(link).collect());
         }
+        let registry = shape.has_remote_registry().then(|| RegistryProcess::new(registry_clock, count));
         Self {
             scenario,
             at: 0,
             order: 0,
             queue: BinaryHeap::new(),
             next_step: 0,
-            node,
+            nodes,
             clients,
+            registry,
             links,
+            roads,
+            lines,
             conns: BTreeMap::new(),
             next_conn: 1,
+            wires: BTreeMap::new(),
+            next_wire: 1,
+            letters: BTreeMap::new(),
+            next_letter: 1,
+            next_session: 1,
             next_serial: 1,
+            newest: BTreeMap::new(),
+            guard: Guard::default(),
             healed: None,
             recalled: Vec::new(),
             rng,
@@ -177,6 +262,9 @@ impl<'a> World<'a> {
 
     /// Both phases: safety under faults, then liveness without.
     fn live(&mut self) -> Verdict {
+        for node in 0..self.nodes.len() {
+            self.start_node(node)?;
+        }
         self.schedule(LOOK_EVERY, Happening::Look);
         let last_step = self.scenario.steps.last().map_or(0, |step| step.at);
         let end = (self.scenario.shape.chaos_ms * 1_000).max(last_step);
@@ -202,7 +290,8 @@ impl<'a> World<'a> {
                         self.happen(happening)?;
                     }
                 }
-                Next::NodeTimeout => self.node_timeout()?,
+                Next::NodeTimeout(node) => self.node_timeout(node)?,
+                Next::RegistryTimeout => self.registry_timeout()?,
                 Next::ClientTimeout(client) => self.client_timeout(client)?,
             }
         }
@@ -224,7 +313,10 @@ impl<'a> World<'a> {
         let step = self.scenario.steps.get(self.next_step).filter(|_| self.healed.is_none());
         offer(step.map(|step| step.at), Next::Step(self.next_step));
         offer(self.queue.peek().map(|Reverse((at, _, _))| *at), Next::Queued);
-        offer(self.node.wakes(), Next::NodeTimeout);
+        for node in &self.nodes {
+            offer(node.wakes(), Next::NodeTimeout(node.number));
+        }
+        offer(self.registry.as_ref().and_then(RegistryProcess::wakes), Next::RegistryTimeout);
         for (number, client) in self.clients.iter().enumerate() {
             offer(client.wakes(), Next::ClientTimeout(number));
         }
@@ -237,10 +329,33 @@ impl<'a> World<'a> {
             Happening::Upgrade(conn) => self.upgrade(conn),
             Happening::ClientResumes(client) => self.resume_client(client),
             Happening::ClientReads(client) => self.unstall(client),
-            Happening::NodeResumes(life) => self.resume_node(life),
-            Happening::NodeStops(life) => self.stop_drained(life),
-            Happening::NodeStarts => self.start_node(),
+            Happening::NodeResumes(node, life) => self.resume_node(node, life),
+            Happening::NodeStops(node, life) => self.stop_drained(node, life),
+            Happening::NodeStarts(node) => self.start_node(node),
+            Happening::WireArrives(wire, end) => self.wire_arrives(wire, end),
+            Happening::DialOver(wire) => self.dial_over(wire),
+            Happening::Letter(letter) => self.deliver(letter),
+            Happening::CallOver(node, life, call) => self.call_over(node, life, call),
+            Happening::RegistryDialOver(node, session) => self.registry_dial_over(node, session),
+            Happening::Silence(node, since) => self.silence(node, since),
             Happening::Look => self.look(),
+            other => {
+                self.happen_quietly(other);
+                Ok(())
+            }
+        }
+    }
+
+    /// What cannot break anything by itself.
+    fn happen_quietly(&mut self, happening: Happening) {
+        match happening {
+            Happening::RetryRegistry(node, life) => self.retry_registry(node, life),
+            Happening::SessionOver(session) => self.session_over(session),
+            Happening::LateRequest(late) => self.late_request(late),
+            Happening::RegistryResumes => self.resume_registry(),
+            Happening::RegistryStarts => self.start_registry(),
+            Happening::LeaderElected => self.elect_leader(),
+            _ => {}
         }
     }
 
@@ -260,10 +375,10 @@ impl<'a> World<'a> {
     /// Looks whether anybody waits for what others have although nothing holds it back.
     fn look(&mut self) -> Verdict {
         self.schedule(self.at + LOOK_EVERY, Happening::Look);
-        let troubled_node = self.node.is_troubled();
+        let troubled_nodes = self.nodes.iter().any(NodeProcess::is_troubled) || self.is_apart();
         let mut free = Vec::new();
         for number in 0..self.clients.len() {
-            let troubled = troubled_node || self.is_held_back(number);
+            let troubled = troubled_nodes || self.is_held_back(number);
             let client = &mut self.clients[number];
             if troubled {
                 client.troubled = self.at;
@@ -272,7 +387,10 @@ impl<'a> World<'a> {
             }
         }
         let shape = &self.scenario.shape;
-        let slowest = self.links.iter().map(|link| link.latency + link.jitter).max().unwrap_or(0);
+        let slowest = |links: &mut dyn Iterator<Item = &Link>| {
+            links.map(|link| link.latency + link.jitter).max().unwrap_or(0)
+        };
+        let slowest = slowest(&mut self.links.iter().flatten()) + slowest(&mut self.roads.values()) * 2;
         let within = shape.flush_ms * 2_000 + slowest * 8 + 1_000_000;
         self.oracles.look(self.at, &free, within)
     }

@@ -1,43 +1,71 @@
-//! Drives the node.
+//! Drives the nodes.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use skirmish_core::id::{Address, ConnId, Name};
-use skirmish_core::node::{Event, Identity, Node, Output, Trace};
+use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
+use skirmish_core::node::{Event, Node, Output};
 use skirmish_core::plant::Planted;
+use skirmish_core::registry::{Embedded, RegistryConfig, Told};
 use skirmish_core::rng::{Rng, Seed};
-use skirmish_core::time::{Duration, Now};
+use skirmish_core::time::{Deadline, Now};
+use skirmish_proto::v1;
 
+use super::line::Line;
 use super::{Happening, MAX_ROUNDS, World};
 use crate::clock::Clock;
 use crate::history::Lane;
 use crate::network::{Item, Way};
-use crate::oracle::{Guarantee, Observation, Verdict};
+use crate::oracle::{Guarantee, Observation, Verdict, Violation};
 use crate::scenario::Shape;
 
-/// The node's process: the machine while it is up, and what stays when it is not.
+/// A node's process: the machine while it is up, and what stays when it is not.
 pub(super) struct NodeProcess {
+    pub(super) number: usize,
     pub(super) machine: Option<Node>,
     pub(super) life: u32,
     pub(super) clock: Clock,
-    paused: bool,
+    pub(super) paused: bool,
     /// While it is down: whether nobody is told.
-    silent: bool,
-    wakes: Option<u64>,
+    pub(super) silent: bool,
+    pub(super) wakes: Option<u64>,
     spins: (u64, u32),
     rng: Rng,
     planted: Planted,
-    ids: BTreeMap<ConnId, u64>,
-    /// The connection that each player's session has.
-    holders: BTreeMap<Name, ConnId>,
-    /// Connections that were taken over and are still there.
-    fenced: Vec<ConnId>,
+    pub(super) ids: BTreeMap<ConnId, u64>,
+    /// Its ends of wires.
+    pub(super) wires: BTreeMap<LinkId, (u64, usize)>,
+    pub(super) registry: Registration,
+    /// What the driver of its registry tells it at this moment.
+    pub(super) told: VecDeque<Told>,
+    /// What would have happened in the process while it stood still.
+    pub(super) deferred: Vec<Happening>,
+    /// The connection that each player's session has here.
+    pub(super) holders: BTreeMap<Name, ConnId>,
+    /// Connections that were taken over here and are still there.
+    pub(super) fenced: Vec<ConnId>,
+}
+
+/// The registry as a node's process has it.
+pub(super) enum Registration {
+    /// In the process itself.
+    Embedded(Box<Embedded>),
+    /// Over the network.
+    Remote(Line),
+}
+
+/// What a round of outputs leaves to do.
+#[derive(Default)]
+struct Todo {
+    conns: Vec<u64>,
+    links: Vec<(u64, usize)>,
+    echoes: VecDeque<(ConnId, String, Bytes)>,
 }
 
 impl NodeProcess {
-    pub(super) fn new(shape: &Shape, clock: Clock, seed: Seed, planted: Planted) -> Self {
-        let mut process = Self {
+    pub(super) fn new(shape: &Shape, number: usize, clock: Clock, seed: Seed, planted: Planted) -> Self {
+        Self {
+            number,
             machine: None,
             life: 0,
             clock,
@@ -48,22 +76,40 @@ impl NodeProcess {
             rng: Rng::new(seed),
             planted,
             ids: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            registry: Self::registration(shape, 0, clock, 0),
+            told: VecDeque::new(),
+            deferred: Vec::new(),
             holders: BTreeMap::new(),
             fenced: Vec::new(),
-        };
-        process.start(shape);
-        process
+        }
     }
 
-    fn start(&mut self, shape: &Shape) {
+    /// A machine in a new life; to be started.
+    pub(super) fn start(&mut self, shape: &Shape, at: u64) {
         self.life += 1;
         let seal_key = self.rng.bytes();
-        // Epochs count from the incarnation: those of one life must not reach the next.
-        let incarnation = u64::from(self.life) << 32;
-        let mut node = Node::new(shape.node_config(), self.rng.split(), incarnation, Some(seal_key));
+        let id = NodeId(self.rng.u64().max(1));
+        let record = v1::NodeRecord {
+            name: format!("node {}", self.number),
+            link: link_address(self.number),
+            ..v1::NodeRecord::default()
+        };
+        let mut node = Node::new(shape.node_config(), self.rng.split(), id, record, Some(seal_key));
         node.plant(self.planted);
         self.machine = Some(node);
         self.silent = false;
+        self.registry = Self::registration(shape, self.life, self.clock, at);
+    }
+
+    fn registration(shape: &Shape, life: u32, clock: Clock, at: u64) -> Registration {
+        if shape.has_remote_registry() {
+            return Registration::Remote(Line::default());
+        }
+        // Epochs are revisions: those of one life must not reach the next.
+        let config =
+            RegistryConfig { base_revision: u64::from(life.max(1)) << 32, ..RegistryConfig::default() };
+        Registration::Embedded(Box::new(Embedded::new(config, clock.now(at).instant)))
     }
 
     pub(super) fn wakes(&self) -> Option<u64> {
@@ -78,406 +124,235 @@ impl NodeProcess {
     pub(super) fn is_troubled(&self) -> bool {
         self.paused || self.machine.is_none()
     }
+
+    /// The next deadline of the machine or of the registry in its process.
+    fn due(&self) -> Option<Deadline> {
+        let machine = self.machine.as_ref()?.poll_timeout();
+        match &self.registry {
+            Registration::Embedded(embedded) => Deadline::earliest(machine, embedded.poll_timeout()),
+            Registration::Remote(_) => machine,
+        }
+    }
+
+    /// What its registry tells it next.
+    fn poll_told(&mut self) -> Option<Told> {
+        match &mut self.registry {
+            Registration::Embedded(embedded) => embedded.poll_told(),
+            Registration::Remote(_) => self.told.pop_front(),
+        }
+    }
+}
+
+/// Where other nodes dial a node.
+fn link_address(number: usize) -> String {
+    format!("node-{number}")
+}
+
+/// The node that is dialed at an address.
+fn node_at(address: &str) -> Option<usize> {
+    address.strip_prefix("node-")?.parse().ok()
 }
 
 impl World<'_> {
-    /// One input to the node, and everything that follows from it at this moment.
+    /// One input to a node, and everything that follows from it at this moment.
     pub(super) fn node_input<T>(
         &mut self,
+        node: usize,
         input: impl FnOnce(&mut Node, Now) -> T,
-    ) -> Result<Option<T>, crate::oracle::Violation> {
-        let now = self.node.clock.now(self.at);
-        let Some(node) = self.node.machine.as_mut() else { return Ok(None) };
-        let result = input(node, now);
-        self.settle_node()?;
+    ) -> Result<Option<T>, Violation> {
+        let process = &mut self.nodes[node];
+        let now = process.clock.now(self.at);
+        let Some(machine) = process.machine.as_mut() else { return Ok(None) };
+        let result = input(machine, now);
+        self.settle_node(node)?;
         Ok(Some(result))
     }
 
-    pub(super) fn node_timeout(&mut self) -> Verdict {
-        let spins = &mut self.node.spins;
+    pub(super) fn node_timeout(&mut self, node: usize) -> Verdict {
+        let process = &mut self.nodes[node];
+        let spins = &mut process.spins;
         *spins = if spins.0 == self.at { (self.at, spins.1 + 1) } else { (self.at, 0) };
         if spins.1 > MAX_ROUNDS {
-            let reason = self.node.machine.as_ref().and_then(Node::poll_timeout).map(|due| due.reason);
+            let reason = process.due().map(|due| due.reason);
             return self.broken(
                 Guarantee::Bounded,
-                format!("the node's deadline ({reason:?}) does not go away when it is served"),
+                format!("node {node}'s deadline ({reason:?}) does not go away when it is served"),
             );
         }
-        self.node_input(Node::handle_timeout)?;
-        Ok(())
+        let now = process.clock.now(self.at);
+        let is_due = |deadline: Option<Deadline>| deadline.is_some_and(|deadline| deadline.at <= now.instant);
+        if is_due(process.machine.as_ref().and_then(Node::poll_timeout)) {
+            self.node_input(node, Node::handle_timeout)?;
+        }
+        // After the node, which may just renew what would end now.
+        if let Registration::Embedded(embedded) = &mut self.nodes[node].registry
+            && is_due(embedded.poll_timeout())
+        {
+            embedded.handle_timeout(now.instant);
+        }
+        self.settle_node(node)
     }
 
-    /// Drains the node: outputs, then frames, until there are neither.
-    fn settle_node(&mut self) -> Verdict {
+    /// Drains a node: outputs, then frames, until there are neither.
+    pub(super) fn settle_node(&mut self, node: usize) -> Verdict {
         let mut closed = VecDeque::new();
-        let mut echoes = VecDeque::new();
+        let mut todo = Todo::default();
         for round in 0.. {
             if round > MAX_ROUNDS {
-                return self.broken(Guarantee::Bounded, "the node's output has no end");
+                return self.broken(Guarantee::Bounded, format!("node {node}'s output has no end"));
             }
-            let mut woken = Vec::new();
-            while let Some(output) = self.node.machine.as_mut().and_then(Node::poll_output) {
-                if woken.len() > 100_000 {
-                    return self.broken(Guarantee::Bounded, "the node's output has no end");
+            let mut outputs = 0;
+            while let Some(output) = self.nodes[node].machine.as_mut().and_then(Node::poll_output) {
+                outputs += 1;
+                if outputs > 100_000 {
+                    return self.broken(Guarantee::Bounded, format!("node {node}'s output has no end"));
                 }
-                self.node_output(output, &mut woken, &mut echoes)?;
+                self.node_output(node, output, &mut todo)?;
             }
-            let idle = woken.is_empty();
-            for id in woken {
+            let (conns, links) = (std::mem::take(&mut todo.conns), std::mem::take(&mut todo.links));
+            let idle = conns.is_empty() && links.is_empty();
+            for id in conns {
                 self.pump_node(id, &mut closed);
+            }
+            for (wire, end) in links {
+                self.pump_wire(wire, end);
             }
             if !idle {
                 continue;
             }
             // The last input is done with: the next one.
-            let now = self.node.clock.now(self.at);
-            let Some(node) = self.node.machine.as_mut() else { break };
-            if let Some(conn) = closed.pop_front() {
-                node.handle_closed(now, conn);
-            } else if let Some((conn, type_url, payload)) = echoes.pop_front() {
-                if node.send(now, conn, &type_url, &payload) {
+            let process = &mut self.nodes[node];
+            let now = process.clock.now(self.at);
+            let told = process.poll_told();
+            let Some(machine) = process.machine.as_mut() else { break };
+            if let Some(told) = told {
+                machine.handle_told(now, told);
+            } else if let Some(conn) = closed.pop_front() {
+                machine.handle_closed(now, conn);
+            } else if let Some((conn, type_url, payload)) = todo.echoes.pop_front() {
+                if machine.send(now, conn, &type_url, &payload) {
                     self.coverage.hit("application echoed");
                 }
             } else {
                 break;
             }
         }
-        let Some(node) = self.node.machine.as_ref() else { return Ok(()) };
-        let due = node.poll_timeout();
-        self.node.wakes = due.map(|due| self.node.clock.world(due.at).max(self.at));
-        let result = node.audit();
-        self.observe(Observation::Audit { result })
+        let process = &mut self.nodes[node];
+        let due = process.due();
+        let Some(machine) = process.machine.as_ref() else { return Ok(()) };
+        process.wakes = due.map(|due| process.clock.world(due.at).max(self.at));
+        let result = machine.audit();
+        self.observe(Observation::Audit { result })?;
+        self.inspect(node)
     }
 
-    fn node_output(
-        &mut self,
-        output: Output,
-        woken: &mut Vec<u64>,
-        echoes: &mut VecDeque<(ConnId, String, Bytes)>,
-    ) -> Verdict {
+    fn node_output(&mut self, node: usize, output: Output, todo: &mut Todo) -> Verdict {
+        let lane = Lane::Node(node);
         match output {
             Output::Wake(conn) => {
-                if let Some(&id) = self.node.ids.get(&conn) {
-                    woken.push(id);
+                if let Some(&id) = self.nodes[node].ids.get(&conn) {
+                    todo.conns.push(id);
                     if let Some(conn) = self.conns.get_mut(&id) {
                         conn.woken = true;
                     }
                 }
-                Ok(())
             }
             Output::Close(conn, reason) => {
-                self.history.record(self.at, Lane::Node, format_args!("closes {conn}: {reason:?}"));
-                if let Some(&id) = self.node.ids.get(&conn)
+                self.history.record(self.at, lane, format_args!("closes {conn}: {reason:?}"));
+                if let Some(&id) = self.nodes[node].ids.get(&conn)
                     && let Some(conn) = self.conns.get_mut(&id)
                 {
                     conn.closing = true;
                     conn.woken = true;
-                    woken.push(id);
+                    todo.conns.push(id);
                 }
-                Ok(())
             }
             Output::Abort(conn) => {
-                self.history.record(self.at, Lane::Node, format_args!("aborts {conn}"));
-                if let Some(id) = self.detach(conn) {
+                self.history.record(self.at, lane, format_args!("aborts {conn}"));
+                if let Some(id) = self.detach(node, conn) {
                     self.send(id, Way::Down, Item::Reset);
                 }
-                Ok(())
+            }
+            Output::Registry(call) => self.call_registry(node, call),
+            Output::Dial { node: to, address } => {
+                self.history.record(self.at, lane, format_args!("dials {to} at {address}"));
+                if let Some(number) = node_at(&address) {
+                    self.dial_node(node, number, to);
+                }
+            }
+            Output::WakeLink(link) => {
+                if let Some(&(wire, end)) = self.nodes[node].wires.get(&link) {
+                    todo.links.push((wire, end));
+                    if let Some(wire) = self.wires.get_mut(&wire) {
+                        wire.ends[end].woken = true;
+                    }
+                }
+            }
+            Output::CloseLink(link, why) => {
+                self.history.record(self.at, lane, format_args!("closes {link}: {why}"));
+                self.close_link(node, link);
             }
             Output::Event(event) => {
-                self.history.record(self.at, Lane::Node, format_args!("{event:?}"));
-                self.node_event(event, echoes)
+                self.history.record(self.at, lane, format_args!("{event:?}"));
+                self.node_event(node, event, todo)?;
             }
         }
+        Ok(())
     }
 
-    fn node_event(&mut self, event: Event, echoes: &mut VecDeque<(ConnId, String, Bytes)>) -> Verdict {
+    fn node_event(&mut self, node: usize, event: Event, todo: &mut Todo) -> Verdict {
         match event {
-            Event::SessionOpened { conn, player, .. } => {
+            Event::SessionOpened { conn, player, epoch } => {
                 self.coverage.hit("session opened");
-                self.hold(conn, player);
+                self.hold(node, conn, player, epoch);
             }
-            Event::SessionResumed { conn, player, .. } => self.hold(conn, player),
+            Event::SessionResumed { conn, player, epoch } => self.hold(node, conn, player, epoch),
             Event::SessionEnded { .. } => self.coverage.hit("session ended"),
             Event::ConnectionLost { .. } => self.coverage.hit("connection lost"),
             Event::Unhealthy { .. } => self.coverage.hit("connection unhealthy"),
             Event::RoomOpened { .. } => self.coverage.hit("room opened"),
             Event::RoomClosed { .. } => self.coverage.hit("room closed"),
-            Event::Application { conn, type_url, payload, .. } => echoes.push_back((conn, type_url, payload)),
+            Event::NotServing => self.coverage.hit("node suspended"),
+            Event::NodeDown { .. } => self.coverage.hit("node known dead"),
+            Event::LinkUp { .. } => self.coverage.hit("link up"),
+            Event::LinkDown { .. } => self.coverage.hit("link lost"),
+            Event::MatchFormed { .. } => self.coverage.hit("match formed"),
+            Event::Elected { .. } => self.coverage.hit("matcher elected"),
+            Event::Serving
+            | Event::NodeUp { .. }
+            | Event::Relayed { .. }
+            | Event::Sequenced { .. }
+            | Event::Deposed { .. }
+            | Event::TicketEnded { .. }
+            | Event::MatchEnded { .. } => {}
+            Event::Application { conn, type_url, payload, .. } => {
+                todo.echoes.push_back((conn, type_url, payload));
+            }
             Event::Misbehaved { conn, what } => {
                 // Every client here is the real one: it never misbehaves.
-                let client = self.node.ids.get(&conn).and_then(|id| self.conns.get(id)).map(|c| c.client);
+                let id = self.nodes[node].ids.get(&conn);
+                let client = id.and_then(|id| self.conns.get(id)).map(|c| c.client);
                 return self.broken(
                     Guarantee::Liveness,
-                    format!("the node accuses client {client:?}, which is honest: {what}"),
+                    format!("node {node} accuses client {client:?}, which is honest: {what}"),
                 );
             }
         }
         Ok(())
     }
 
-    /// The player's session has this connection now; another one that it had is fenced.
-    fn hold(&mut self, conn: ConnId, player: Name) {
-        if let Some(before) = self.node.holders.insert(player, conn)
-            && before != conn
-            && self.node.ids.contains_key(&before)
-        {
-            self.node.fenced.push(before);
-            self.release_behind(before);
-        }
-    }
-
-    /// What was held back until its connection was taken over arrives now.
-    fn release_behind(&mut self, before: ConnId) {
-        let Some(&id) = self.node.ids.get(&before) else { return };
-        let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.released_by_takeover) else { return };
-        conn.held_until = self.at;
-        // It is scheduled for later; that arrival finds what is there then, or nothing.
-        conn.up.scheduled = false;
-        self.schedule_arrival(id, Way::Up, self.at);
-    }
-
-    /// Asks the node for frames as long as the connection takes them.
-    fn pump_node(&mut self, id: u64, closed: &mut VecDeque<ConnId>) {
-        let now = self.node.clock.now(self.at);
-        loop {
-            let Some(conn) = self.conns.get(&id) else { return };
-            let Some(name) = conn.node.filter(|_| conn.woken) else { return };
-            if !conn.down.is_writable() {
-                self.coverage.hit("back-pressure at node");
-                return;
-            }
-            let (closing, fin_sent) = (conn.closing, conn.fin_sent);
-            let waits = self.scenario.shape.close_waits > 0 && conn.client_open;
-            match self.node.machine.as_mut().and_then(|node| node.poll_transmit(now, name)) {
-                Some(frame) => self.send(id, Way::Down, Item::Frame(frame)),
-                None => {
-                    if let Some(conn) = self.conns.get_mut(&id) {
-                        conn.woken = false;
-                        conn.fin_sent = closing;
-                    }
-                    if closing && !fin_sent {
-                        self.send(id, Way::Down, Item::Fin);
-                        if !waits {
-                            self.detach(name);
-                            closed.push_back(name);
-                        }
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    /// A pipe to a client has room again.
-    pub(super) fn node_can_write(&mut self, id: u64) -> Verdict {
-        if self.node.is_paused() || !self.conns.get(&id).is_some_and(|conn| conn.woken) {
-            return Ok(());
-        }
-        let mut closed = VecDeque::new();
-        self.pump_node(id, &mut closed);
-        self.settle_node()?;
-        for conn in closed {
-            self.node_input(|node, now| node.handle_closed(now, conn))?;
-        }
-        Ok(())
-    }
-
-    /// The node's end of the connection is gone.
-    fn detach(&mut self, conn: ConnId) -> Option<u64> {
-        let id = self.node.ids.remove(&conn)?;
-        self.node.fenced.retain(|fenced| *fenced != conn);
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.node = None;
-            conn.woken = false;
-        }
-        Some(id)
-    }
-
-    pub(super) fn arrive_at_node(&mut self, id: u64, item: Item) -> Verdict {
-        let Some(conn) = self.conns.get(&id) else { return Ok(()) };
-        let (client, name) = (conn.client, conn.node);
-        if self.node.machine.is_none() && self.node.silent {
-            return Ok(());
-        }
-        match (item, name) {
-            (Item::Open, None) => self.accept(id, client),
-            (Item::Frame(frame), Some(conn)) => self.node_frame(client, conn, frame),
-            (Item::Fin | Item::Reset, Some(conn)) => {
-                self.detach(conn);
-                self.node_input(|node, now| node.handle_closed(now, conn))?;
-                Ok(())
-            }
-            // The node's end is gone: its host says so.
-            (Item::Frame(_), None) => {
-                self.send(id, Way::Down, Item::Reset);
-                Ok(())
-            }
-            (Item::Open, Some(_)) | (Item::Fin | Item::Reset, None) => Ok(()),
-        }
-    }
-
-    fn accept(&mut self, id: u64, client: usize) -> Verdict {
-        let mut address = [0; 16];
-        address[15] = u8::try_from(client).unwrap_or(u8::MAX);
-        let now = self.node.clock.now(self.at);
-        let accepted = self.node.machine.as_mut().map(|node| node.handle_accept(now, Address(address)));
-        match accepted {
-            Some(Ok(name)) => {
-                self.node.ids.insert(name, id);
-                if let Some(conn) = self.conns.get_mut(&id) {
-                    conn.node = Some(name);
-                }
-                let upgrade = self.rng.range(0..=self.scenario.shape.upgrade_us);
-                self.schedule(self.at + upgrade, Happening::Upgrade(id));
-                self.settle_node()
-            }
-            Some(Err(refusal)) => {
-                self.coverage.hit("connection refused");
-                self.history.record(self.at, Lane::Node, format_args!("refuses {id}: {refusal:?}"));
-                self.send(id, Way::Down, Item::Reset);
-                self.settle_node()
-            }
-            None => {
-                self.send(id, Way::Down, Item::Reset);
-                Ok(())
-            }
-        }
-    }
-
-    /// The connection's token has been checked.
-    pub(super) fn upgrade(&mut self, id: u64) -> Verdict {
-        if self.node.is_paused() {
-            self.schedule(self.at + 1_000, Happening::Upgrade(id));
-            return Ok(());
-        }
-        let Some(conn) = self.conns.get(&id) else { return Ok(()) };
-        let Some(name) = conn.node.filter(|_| !conn.closing) else { return Ok(()) };
-        let player = self.clients[conn.client].player.clone();
-        self.send(id, Way::Down, Item::Open);
-        let token = Bytes::copy_from_slice(player.as_str().as_bytes());
-        let identity = Identity { player, token, trace: Trace::default() };
-        self.node_input(|node, now| node.handle_upgraded(now, name, identity))?;
-        Ok(())
-    }
-
-    fn node_frame(&mut self, client: usize, conn: ConnId, frame: Bytes) -> Verdict {
-        if !self.node.fenced.contains(&conn) {
-            self.node_input(|node, now| node.handle_frame(now, conn, frame))?;
-            return Ok(());
-        }
-        self.coverage.hit("fenced input");
-        let before = self.written();
-        self.node_input(|node, now| node.handle_frame(now, conn, frame))?;
-        self.observe(Observation::Fenced { client, written: (before, self.written()) })
-    }
-
-    /// Grows with everything that clients can write.
-    fn written(&self) -> u64 {
-        let Some(node) = self.node.machine.as_ref() else { return 0 };
-        let rooms = 0..self.scenario.shape.rooms;
-        let changes = rooms.filter_map(|room| node.replica(&super::client::room_name(room)));
-        node.stats().entries + changes.map(skirmish_core::crdt::Replica::change).sum::<u64>()
-    }
-
     pub(super) fn kick(&mut self, player: &Name) -> Verdict {
-        self.node_input(|node, now| node.kick(now, player.as_str()))?;
-        Ok(())
-    }
-
-    pub(super) fn pause_node(&mut self, millis: u64) {
-        if !self.node.paused {
-            self.node.paused = true;
-            self.trouble(Lane::Node, "paused");
-            self.schedule(self.at + millis * 1_000, Happening::NodeResumes(self.node.life));
-        }
-    }
-
-    pub(super) fn resume_node(&mut self, life: u32) -> Verdict {
-        if life != self.node.life || !self.node.paused {
-            return Ok(());
-        }
-        self.node.paused = false;
-        self.relief(Lane::Node, "paused");
-        self.rouse_node()
-    }
-
-    /// What waited for the node goes on.
-    fn rouse_node(&mut self) -> Verdict {
-        for client in 0..self.clients.len() {
-            self.schedule_arrivals(client, self.at);
-        }
-        for id in self.conns.keys().copied().collect::<Vec<_>>() {
-            self.node_can_write(id)?;
-        }
-        Ok(())
-    }
-
-    /// The node dies with everything it had; it is started again later.
-    pub(super) fn crash_node(&mut self, millis: u64, silent: bool) -> Verdict {
-        if self.node.machine.is_none() {
-            return Ok(());
-        }
-        self.coverage.hit("node crash");
-        self.stop_node(silent);
-        self.schedule(self.at + millis * 1_000, Happening::NodeStarts);
-        Ok(())
-    }
-
-    fn stop_node(&mut self, silent: bool) {
-        self.retire_node_stats();
-        self.trouble(Lane::Node, "down");
-        let node = &mut self.node;
-        (node.machine, node.wakes, node.silent) = (None, None, silent);
-        let names: Vec<ConnId> = node.ids.keys().copied().collect();
-        node.holders.clear();
-        if node.paused {
-            node.paused = false;
-            self.relief(Lane::Node, "paused");
-        }
-        for name in names {
-            let Some(id) = self.detach(name) else { continue };
-            let Some(conn) = self.conns.get_mut(&id) else { continue };
-            // Of what the node had handed over, some had left the host.
-            let keep = self.links[conn.client].below(conn.down.len());
-            conn.down.truncate(keep);
-            if !silent {
-                self.send(id, Way::Down, Item::Reset);
+        for node in 0..self.nodes.len() {
+            if !self.nodes[node].is_paused() {
+                self.node_input(node, |machine, now| machine.kick(now, player.as_str()))?;
             }
-            self.forget_if_over(id);
         }
-    }
-
-    pub(super) fn start_node(&mut self) -> Verdict {
-        if self.node.machine.is_some() {
-            return Ok(());
-        }
-        self.history.record(self.at, Lane::Node, format_args!("starts"));
-        self.node.clock = self.node.clock.restarted(self.at);
-        self.node.start(&self.scenario.shape);
-        self.relief(Lane::Node, "down");
-        self.settle_node()?;
-        self.rouse_node()
-    }
-
-    pub(super) fn drain_node(&mut self, millis: u64) -> Verdict {
-        self.coverage.hit("node drain");
-        let life = self.node.life;
-        self.node_input(|node, now| node.drain(now, Duration::from_millis(millis)))?;
-        self.schedule(self.at + millis * 1_000, Happening::NodeStops(life));
         Ok(())
     }
 
-    pub(super) fn stop_drained(&mut self, life: u32) -> Verdict {
-        if life != self.node.life || self.node.machine.is_none() {
-            return Ok(());
-        }
-        self.stop_node(false);
-        self.start_node()
-    }
-
-    /// Adds what the node counted to the marks, at the end of its life.
-    pub(super) fn retire_node_stats(&mut self) {
-        let Some(stats) = self.node.machine.as_ref().map(Node::stats) else { return };
+    /// Adds what a node counted to the marks, at the end of its life.
+    pub(super) fn retire_node_stats(&mut self, node: usize) {
+        let Some(stats) = self.nodes[node].machine.as_ref().map(Node::stats) else { return };
         let marks = [
             ("session resumed", stats.resumes),
             ("take-over", stats.takeovers),
@@ -486,6 +361,9 @@ impl World<'_> {
             ("throttled at node", stats.throttled),
             ("latest conflated", stats.conflated),
             ("protocol error", stats.protocol_errors),
+            ("room lost", stats.rooms_lost),
+            ("relay fenced", stats.fenced),
+            ("stale epoch refused", stats.refused_epochs),
         ];
         for (mark, count) in marks {
             self.coverage.add(mark, count);

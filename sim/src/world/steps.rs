@@ -1,12 +1,12 @@
-//! Does the steps of a scenario.
+//! Does the steps of a scenario: what applications do; [`faults`](super::faults) has the
+//! rest.
 
 use bytes::Bytes;
 use skirmish_core::client::CommandError;
 
+use super::World;
 use super::client::room_name;
-use super::{Happening, World};
 use crate::history::Lane;
-use crate::network::{Item, Way};
 use crate::oracle::{Observation, Verdict};
 use crate::scenario::Action;
 
@@ -34,87 +34,7 @@ impl World<'_> {
                 // A process that stands still gives its machine no commands.
                 if self.clients[client].paused { Ok(()) } else { self.command(client, action) }
             }
-            Action::Kick { client } => {
-                let player = self.clients[self.client_at(client)].player.clone();
-                if self.node.is_paused() { Ok(()) } else { self.kick(&player) }
-            }
-            Action::Partition { client, way } => {
-                self.partition(self.client_at(client), way);
-                Ok(())
-            }
-            Action::Heal { client } => {
-                self.heal_link(self.client_at(client));
-                Ok(())
-            }
-            Action::Delay { client, latency } => {
-                let client = self.client_at(client);
-                self.links[client].latency = positive(latency).min(5_000_000);
-                Ok(())
-            }
-            Action::Reset { client } => {
-                self.reset(self.client_at(client));
-                Ok(())
-            }
-            Action::Vanish { client } => {
-                self.vanish(self.client_at(client));
-                Ok(())
-            }
-            Action::Stall { client, millis } => {
-                let client = self.client_at(client);
-                let until = self.at + positive(millis).min(60_000) * 1_000;
-                self.coverage.hit("reader stalled");
-                self.clients[client].stalled_until = until;
-                self.trouble(Lane::Client(client), "stalled");
-                self.schedule(until, Happening::ClientReads(client));
-                Ok(())
-            }
-            Action::Repeat { client, count } => {
-                let client = self.client_at(client);
-                self.clients[client].repeat = positive(count).min(100);
-                Ok(())
-            }
-            Action::Roam { client, millis } => {
-                let client = self.client_at(client);
-                if self.clients[client].paused {
-                    return Ok(());
-                }
-                self.roam(client, positive(millis).min(60_000))
-            }
-            Action::Slow { client, gap } => {
-                let client = self.client_at(client);
-                self.clients[client].read_gap = positive(gap).min(1_000_000);
-                Ok(())
-            }
-            Action::PauseClient { client, millis } => {
-                let client = self.client_at(client);
-                self.clients[client].paused = true;
-                self.trouble(Lane::Client(client), "paused");
-                let until = self.at + positive(millis).min(60_000) * 1_000;
-                self.schedule(until, Happening::ClientResumes(client));
-                Ok(())
-            }
-            Action::PauseNode { millis } => {
-                self.pause_node(positive(millis).min(60_000));
-                Ok(())
-            }
-            Action::Crash { millis, silent } => self.crash_node(positive(millis).min(60_000), silent != 0),
-            Action::Drain { millis } => {
-                if self.node.is_paused() {
-                    Ok(())
-                } else {
-                    self.drain_node(positive(millis).min(60_000))
-                }
-            }
-            Action::CrashClient { client } => self.crash_client(self.client_at(client)),
-            Action::Jump { process, millis } => {
-                let millis = millis.clamp(-86_400_000, 86_400_000);
-                let number = positive(process) % (self.clients.len() as u64 + 1);
-                match usize::try_from(number).unwrap_or(0).checked_sub(1) {
-                    None => self.node.clock.jump(millis),
-                    Some(client) => self.clients[client].clock.jump(millis),
-                }
-                Ok(())
-            }
+            fault => self.fault(fault),
         }
     }
 
@@ -212,58 +132,11 @@ impl World<'_> {
         }
     }
 
-    fn partition(&mut self, client: usize, way: i64) {
-        self.coverage.hit("partition");
-        let link = &mut self.links[client];
-        if way.rem_euclid(3) != 2 {
-            link.up_cut.get_or_insert(self.at);
-            self.trouble(Lane::Client(client), "cut off: to the node");
-        }
-        let link = &mut self.links[client];
-        if way.rem_euclid(3) != 1 {
-            link.down_cut.get_or_insert(self.at);
-            self.trouble(Lane::Client(client), "cut off: from the node");
-        }
-    }
-
-    pub(super) fn heal_link(&mut self, client: usize) {
-        let link = &mut self.links[client];
-        link.up_cut = None;
-        link.down_cut = None;
-        let latency = link.latency;
-        self.relief(Lane::Client(client), "cut off: to the node");
-        self.relief(Lane::Client(client), "cut off: from the node");
-        self.schedule_arrivals(client, self.at + latency);
-    }
-
-    /// Both ends learn that the connection is no more; what was under way is lost from
-    /// some message on.
-    fn reset(&mut self, client: usize) {
-        let Some(id) = self.clients[client].conn else { return };
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let link = &mut self.links[client];
-        let keep = link.below(conn.up.len());
-        conn.up.truncate(keep);
-        let keep = link.below(conn.down.len());
-        conn.down.truncate(keep);
-        self.send(id, Way::Up, Item::Reset);
-        self.send(id, Way::Down, Item::Reset);
-    }
-
-    /// Nothing gets through the connection any more, and neither end is told.
-    fn vanish(&mut self, client: usize) {
-        let Some(id) = self.clients[client].conn else { return };
-        if let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.connected) {
-            self.coverage.hit("connection vanished");
-            conn.vanished = true;
-        }
-    }
-
-    fn client_at(&self, number: i64) -> usize {
+    pub(super) fn client_at(&self, number: i64) -> usize {
         usize::try_from(positive(number)).unwrap_or(0) % self.clients.len()
     }
 }
 
-fn positive(number: i64) -> u64 {
+pub(super) fn positive(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

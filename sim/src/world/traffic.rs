@@ -14,7 +14,8 @@ impl World<'_> {
         let shape = &self.scenario.shape;
         let id = self.next_conn;
         self.next_conn += 1;
-        self.conns.insert(id, Conn::new(client, shape.pipe_up, shape.pipe_down));
+        let to = self.clients[client].choose(shape);
+        self.conns.insert(id, Conn::new(client, to, shape.pipe_up, shape.pipe_down));
         self.clients[client].conn = Some(id);
         self.send(id, Way::Up, Item::Open);
     }
@@ -22,9 +23,9 @@ impl World<'_> {
     /// Puts something into a pipe; it arrives when the link lets it.
     pub(super) fn send(&mut self, id: u64, way: Way, item: Item) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let link = &mut self.links[conn.client];
+        let link = &mut self.links[conn.client][conn.to];
         if let Item::Frame(frame) = &item {
-            let lane = if way == Way::Up { Lane::Client(conn.client) } else { Lane::Node };
+            let lane = if way == Way::Up { Lane::Client(conn.client) } else { Lane::Node(conn.to) };
             self.history.record(self.at, lane, format_args!("sends on {id}: {}", Label(frame)));
             self.history.frame(frame);
         }
@@ -37,7 +38,7 @@ impl World<'_> {
     pub(super) fn schedule_arrival(&mut self, id: u64, way: Way, not_before: u64) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let held = conn.vanished
-            || self.links[conn.client].is_cut(way)
+            || self.links[conn.client][conn.to].is_cut(way)
             || (way == Way::Down && self.clients[conn.client].is_reading_nothing());
         let not_before = if way == Way::Up { not_before.max(conn.held_until) } else { not_before };
         let pipe = conn.pipe(way);
@@ -59,7 +60,7 @@ impl World<'_> {
     /// The first flight of a pipe has come to its end.
     pub(super) fn arrive(&mut self, id: u64, way: Way) -> Verdict {
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
-        let client = conn.client;
+        let (client, node) = (conn.client, conn.to);
         conn.pipe(way).scheduled = false;
         let early = conn.pipe(way).due().is_some_and(|due| self.at < due);
         if early || (way == Way::Up && self.at < conn.held_until) {
@@ -67,10 +68,10 @@ impl World<'_> {
             return Ok(());
         }
         let paused = match way {
-            Way::Up => self.node.is_paused(),
+            Way::Up => self.nodes[node].is_paused(),
             Way::Down => self.clients[client].is_reading_nothing(),
         };
-        if conn.vanished || paused || self.links[client].is_cut(way) {
+        if conn.vanished || paused || self.links[client][node].is_cut(way) {
             return Ok(());
         }
         let Some(flight) = conn.pipe(way).pop() else { return Ok(()) };
@@ -78,8 +79,9 @@ impl World<'_> {
             && self.history.traced
         {
             let label = Label(frame).to_string();
-            let passage = Passage { client, up: way == Way::Up, sent: flight.sent, arrived: self.at, label };
-            self.history.passages.push(passage);
+            let (up, down) = (Lane::Client(client), Lane::Node(node));
+            let (from, to) = if way == Way::Up { (up, down) } else { (down, up) };
+            self.history.passages.push(Passage { from, to, sent: flight.sent, arrived: self.at, label });
         }
         let gap = if way == Way::Down { self.clients[client].read_gap } else { 0 };
         self.schedule_arrival(id, way, self.at + gap);
@@ -109,15 +111,13 @@ impl World<'_> {
     /// Whether something keeps the client from getting what the node sends.
     pub(super) fn is_held_back(&self, client: usize) -> bool {
         let process = &self.clients[client];
-        let link = &self.links[client];
         let conn = process.conn.and_then(|id| self.conns.get(&id));
         let standing = conn.is_some_and(|conn| conn.connected && conn.node.is_some() && !conn.vanished);
         // A small pipe over a long way is slow: what is under way holds back the rest.
         let full = conn.is_some_and(|conn| !conn.down.is_writable());
         !standing
             || full
-            || link.up_cut.is_some()
-            || link.down_cut.is_some()
+            || conn.is_some_and(|conn| self.links[client][conn.to].is_hurt())
             || process.is_troubled()
             || !process.is_connected()
     }

@@ -3,6 +3,7 @@
 mod messages;
 mod random;
 mod rooms;
+mod search;
 mod session;
 mod shared_state;
 

@@ -3,15 +3,18 @@
 use super::*;
 use crate::crdt::{Replica, ReplicaLimits};
 
-fn server() -> Replica {
-    let limits = ReplicaLimits {
+fn limits() -> ReplicaLimits {
+    ReplicaLimits {
         entries_per_owner: 32,
         entries: 8_192,
         clock_bound: Duration::from_secs(2),
         tombstone_horizon: Duration::from_secs(600),
         planted: crate::plant::Planted::default(),
-    };
-    Replica::new(1, limits, [0; 32])
+    }
+}
+
+fn server() -> Replica {
+    Replica::new(1, limits(), [0; 32])
 }
 
 /// The server's time when it is `now` for the client.
@@ -167,4 +170,26 @@ fn a_walk_forgets_what_others_wrote_and_the_server_has_forgotten() {
     exchange_after_rejoin(&mut script, &mut forgetful, 5);
     assert_eq!(script.client.replica("a").unwrap().property("bob", "colour"), None);
     assert_eq!(forgetful.property("alice", "colour"), Some(&Bytes::from_static(b"red")));
+}
+
+#[test]
+fn what_only_a_server_that_died_had_newer_gives_way_to_what_the_next_one_has() {
+    let mut server = server();
+    let mut script = Script::in_room();
+    server.set_present(clock(&script), "bob", true).unwrap();
+    // Another server saw bob go, told its own client, and died before it told anybody else.
+    let mut dead = Replica::new(2, limits(), [0; 32]);
+    let (known, _) = server.changes_since(0, usize::MAX);
+    dead.merge(clock(&script), None, &known).unwrap();
+    script.sleep(Duration::from_millis(50));
+    dead.set_present(clock(&script), "bob", false).unwrap();
+    let (entries, _) = dead.changes_since(0, usize::MAX);
+    let state = v1::State { room: "a".into(), epoch: 5, entries, ..v1::State::default() };
+    script.tell(v1::Kind::State, &state);
+    assert!(!script.client.replica("a").unwrap().is_present("bob"));
+    script.cut();
+    script.welcome(true);
+    script.joined(5, 10, 0, true);
+    exchange(&mut script, &mut server, 5);
+    assert!(script.client.replica("a").unwrap().is_present("bob"));
 }

@@ -178,25 +178,3 @@ fn the_only_two_who_suit_find_each_other_in_a_crowd() {
     );
     assert!(engine.stats().cut > 0);
 }
-
-#[test]
-fn if_the_nearest_do_not_suit_each_other_those_behind_them_are_tried() {
-    let group = |leader: &str, rating: i32, group: i64| {
-        let mut ticket = ticket(leader, rating, at(1));
-        ticket.traits.attributes = vec![(name("group"), Value::Number(group))];
-        let test = Test::OneOf(vec![Value::Number(0), Value::Number(group)]);
-        ticket.traits.conditions = vec![Condition { attribute: name("group"), test }];
-        ticket
-    };
-    let mut anyone = ticket("anyone", 1500, at(0));
-    anyone.traits.attributes = vec![(name("group"), Value::Number(0))];
-    let mut tickets = vec![anyone, group("x", 1560, 9), group("y", 1560, 9)];
-    tickets.extend((1..=5).map(|n| group(&format!("near{n}"), 1510, n)));
-    let mut config = config(3, 1);
-    config.work.step = 1;
-    let mut engine = engine(config, &tickets);
-    // One search: that of the oldest.
-    engine.handle_timeout(at(1));
-    let Some(Output::Match(formed)) = engine.poll_output() else { panic!("nothing was found") };
-    assert_eq!(leaders(&formed), [["anyone"], ["x"], ["y"]]);
-}

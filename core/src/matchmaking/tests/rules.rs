@@ -126,15 +126,6 @@ fn a_party_stays_together_and_teams_are_full() {
 }
 
 #[test]
-fn teams_are_filled_in_any_way_that_parties_fit() {
-    let sizes = [2, 2, 2, 1, 1, 1].into_iter().enumerate();
-    let tickets: Vec<Ticket> = sizes.map(|(n, size)| party(&format!("p{n}"), size, 1500, at(0))).collect();
-    let mut engine = engine(config(3, 3), &tickets);
-    let outputs = run(&mut engine, at(0), secs(1));
-    assert_eq!(leaders(only(&outputs).1), [["p0", "p3"], ["p1", "p4"], ["p2", "p5"]]);
-}
-
-#[test]
 fn a_free_for_all_and_a_team_against_the_machine() {
     let single = |n: u32| ticket(&format!("p{n}"), 1500, at(0));
     let mut all = engine(config(10, 1), &(0..10).map(single).collect::<Vec<_>>());

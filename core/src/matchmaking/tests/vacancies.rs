@@ -88,16 +88,3 @@ fn an_offer_is_replaced_withdrawn_and_capped() {
     engine.insert(at(0), ticket("a", 1500, at(0))).unwrap();
     assert_eq!(run(&mut engine, at(0), secs(1)), []);
 }
-
-#[test]
-fn an_offer_that_comes_while_a_search_is_cut_is_seen() {
-    // Two who cannot play with each other, and searches that take some rounds.
-    let mut config = config(2, 1);
-    config.work.search = 2;
-    (config.rating.per_second, config.latency.per_second) = (0, 0);
-    let mut queue = engine(config, &[ticket("a", 1500, at(0)), ticket("b", 1700, at(0))]);
-    assert_eq!(run(&mut queue, at(0), at(0)), []);
-    assert_eq!(queue.stats().cut, 2);
-    queue.offer_vacancy(at(1), vacancy("room", 1, 1450, at(1))).unwrap();
-    assert_eq!(filled(&run(&mut queue, at(1), secs(10))).len(), 1);
-}

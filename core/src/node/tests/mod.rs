@@ -1,6 +1,8 @@
 //! A node driven by hand-made frames, one behaviour a test.
 
+mod cluster;
 mod limits;
+mod matchmaking;
 mod random;
 
 use alloc::string::{String, ToString as _};
@@ -12,14 +14,19 @@ use prost::Message;
 use skirmish_proto::v1;
 
 use super::*;
+use crate::registry::{Embedded, RegistryConfig};
 use crate::time::Wall;
 use crate::wire::{Frame, ToClient, encode};
+
+/// All that a node has to do when nobody is there.
+const RENEWAL: &str = "a keep-alive is due";
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A node and its clock, driven by the contract.
 struct World {
     node: Node,
+    registry: Embedded,
     now: Now,
     events: Vec<Event>,
     closed: Vec<(ConnId, v1::Reason)>,
@@ -31,23 +38,34 @@ impl World {
         let mut config = Config::default();
         change(&mut config);
         config.validate().unwrap();
-        Self {
-            node: Node::new(config, [7; 32], 1000, None),
+        let record = v1::NodeRecord::default();
+        let mut world = Self {
+            node: Node::new(config, [7; 32], NodeId(1), record, None),
+            registry: Embedded::new(RegistryConfig::default(), Instant::ZERO),
             now: Now { instant: Instant::ZERO, wall: Wall(1_700_000_000_000) },
             events: vec![],
             closed: vec![],
             aborted: vec![],
-        }
+        };
+        world.node.start(world.now);
+        world.settle();
+        world
     }
 
     fn settle(&mut self) {
-        while let Some(output) = self.node.poll_output() {
-            match output {
-                Output::Event(event) => self.events.push(event),
-                Output::Close(conn, reason) => self.closed.push((conn, reason)),
-                Output::Abort(conn) => self.aborted.push(conn),
-                Output::Wake(_) => {}
+        loop {
+            while let Some(output) = self.node.poll_output() {
+                match output {
+                    Output::Event(event) => self.events.push(event),
+                    Output::Close(conn, reason) => self.closed.push((conn, reason)),
+                    Output::Abort(conn) => self.aborted.push(conn),
+                    Output::Registry(call) => self.registry.handle_call(self.now.instant, call),
+                    Output::Wake(_) => {}
+                    other => panic!("a node that is alone wants {other:?}"),
+                }
             }
+            let Some(told) = self.registry.poll_told() else { break };
+            self.node.handle_told(self.now, told);
         }
         self.node.audit().unwrap();
     }
@@ -55,11 +73,14 @@ impl World {
     /// Sleeps exactly to each reported deadline on the way.
     fn advance(&mut self, by: Duration) {
         let end = self.now.instant + by;
-        while let Some(deadline) = self.node.poll_timeout().filter(|deadline| deadline.at <= end) {
+        let due = |world: &Self| Deadline::earliest(world.node.poll_timeout(), world.registry.poll_timeout());
+        while let Some(deadline) = due(self).filter(|deadline| deadline.at <= end) {
             let at = deadline.at.max(self.now.instant);
             self.now.wall.0 += u64::try_from((at - self.now.instant).as_millis()).unwrap();
             self.now.instant = at;
             self.node.handle_timeout(self.now);
+            self.settle();
+            self.registry.handle_timeout(at);
             self.settle();
         }
         self.now.wall.0 += u64::try_from((end - self.now.instant).as_millis()).unwrap();
@@ -124,7 +145,7 @@ struct Player {
 impl Player {
     fn resume(&self, seq: u64) -> v1::Resume {
         let room = v1::RoomCursor { room: "arena".into(), epoch: self.epoch, seq };
-        v1::Resume { session: self.session.clone(), rooms: vec![room] }
+        v1::Resume { session: self.session.clone(), rooms: vec![room], ..v1::Resume::default() }
     }
 }
 
@@ -265,7 +286,7 @@ fn the_newest_connection_wins_and_the_old_one_cannot_write() {
     let new = world.accept("a");
     let (welcome, _) = world.hello(new, Some(old.resume(1)));
     assert!(welcome.resumed);
-    assert_eq!(welcome.epoch, 2);
+    assert_eq!(welcome.epoch % 4096, 2, "the second connection here");
     world.say(&mut old, "from the grave");
     assert_eq!(said(&world.received(b.conn)), []);
     assert_eq!(goodbye(&world.received(old.conn)), Some(v1::Reason::TakenOver));
@@ -511,7 +532,7 @@ fn an_idle_node_asks_for_nothing() {
     world.node.handle_closed(world.now, a.conn);
     world.settle();
     world.advance(HOUR);
-    assert_eq!(world.node.poll_timeout(), None);
+    assert_eq!(world.node.poll_timeout().map(|due| due.reason), Some(RENEWAL));
     let stats = world.node.stats();
     assert_eq!((stats.connections, stats.sessions, stats.rooms, stats.members), (0, 0, 0, 0));
 }

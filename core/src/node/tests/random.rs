@@ -97,7 +97,7 @@ fn run(steps: &[Step], flush_ms: u64) {
     let stats = world.node.stats();
     assert_eq!((stats.connections, stats.sessions, stats.rooms, stats.members), (0, 0, 0, 0));
     assert_eq!((stats.unauthenticated, stats.closing, stats.unhealthy, stats.detached), (0, 0, 0, 0));
-    assert_eq!(world.node.poll_timeout(), None);
+    assert_eq!(world.node.poll_timeout().map(|due| due.reason), Some(RENEWAL));
 }
 
 fn apply(world: &mut World, links: &mut Vec<Link>, step: &Step) {
@@ -126,7 +126,11 @@ fn apply(world: &mut World, links: &mut Vec<Link>, step: &Step) {
                     epoch: other.epochs[usize::from(room)],
                     seq,
                 };
-                Some(v1::Resume { session: other.session.clone(), rooms: (0..2).map(cursor).collect() })
+                Some(v1::Resume {
+                    session: other.session.clone(),
+                    rooms: (0..2).map(cursor).collect(),
+                    ..v1::Resume::default()
+                })
             });
             let hello = v1::Hello { resume, accept_zstd: true, ..v1::Hello::default() };
             world.send(links[i].conn, v1::Kind::Hello, &hello);

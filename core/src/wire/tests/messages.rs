@@ -21,8 +21,9 @@ fn to_client(kind: Kind, message: &impl Message) -> Result<ToClient, WireError> 
 fn every_kind_has_its_directions() {
     use Kind::*;
     let both = [Goodbye, Latest, State, Reconcile];
-    let up = [Hello, Pong, Join, Leave, Say];
-    let down = [Welcome, Ping, Joined, Left, Entry, Ack, Throttle, Snapshot];
+    let up = [Hello, Pong, Join, Leave, Say, Queue, Cancel];
+    let down = [Welcome, Ping, Joined, Left, Entry, Ack, Throttle, Snapshot, Queued, Matched];
+    let between_nodes = [LinkHello, Attach, Attached, Detach, Enter, Entered, Relay, Hold, Exit, Exited];
     let mut seen = 0;
     for number in 0..=i32::from(u16::MAX) {
         let Ok(kind) = Kind::try_from(number) else { continue };
@@ -38,7 +39,7 @@ fn every_kind_has_its_directions() {
         assert_eq!(at_server.err(), if up.contains(&kind) || both.contains(&kind) { None } else { wrong });
         assert_eq!(at_client.err(), if down.contains(&kind) || both.contains(&kind) { None } else { wrong });
     }
-    assert_eq!(seen, 1 + both.len() + up.len() + down.len());
+    assert_eq!(seen, 1 + both.len() + up.len() + down.len() + between_nodes.len());
 }
 
 #[test]
@@ -90,7 +91,7 @@ fn lengths_that_the_protocol_fixes_are_checked() {
     assert_eq!(hello(v1::Hello { seal_key: bytes(32), ..Default::default() }), Ok(()));
     assert_eq!(hello(v1::Hello { seal_key: bytes(31), ..Default::default() }), wrong("Hello.seal_key"));
     assert_eq!(hello(v1::Hello { agent: "x".repeat(65), ..Default::default() }), wrong("Hello.agent"));
-    let resume = Some(v1::Resume { session: bytes(15), rooms: Vec::new() });
+    let resume = Some(v1::Resume { session: bytes(15), rooms: Vec::new(), ..v1::Resume::default() });
     assert_eq!(hello(v1::Hello { resume, ..Default::default() }), wrong("Resume.session"));
     let welcome = |welcome: v1::Welcome| to_client(Kind::Welcome, &welcome).map(|_| ());
     assert_eq!(welcome(v1::Welcome::default()), wrong("Welcome.session"));
@@ -118,8 +119,11 @@ fn repeated_fields_are_bounded_before_they_are_decoded() {
     let members = alloc::vec![v1::Member::default(); 4097];
     let message = v1::Snapshot { members, ..Default::default() };
     assert_eq!(to_client(Kind::Snapshot, &message), Err(WireError::TooManyItems("Snapshot.members")));
-    let resume =
-        |len| v1::Resume { session: Bytes::new(), rooms: alloc::vec![v1::RoomCursor::default(); len] };
+    let resume = |len| v1::Resume {
+        session: Bytes::new(),
+        rooms: alloc::vec![v1::RoomCursor::default(); len],
+        ..v1::Resume::default()
+    };
     let hello = v1::Hello { resume: Some(resume(4097)), ..Default::default() };
     assert_eq!(to_server(Kind::Hello, &hello), Err(WireError::TooManyItems("Resume.rooms")));
     // Several occurrences of a message field are merged, so they count together.

@@ -66,6 +66,20 @@ pub(super) struct Breaches {
     pub first: Option<String>,
 }
 
+impl Breaches {
+    /// Adds one.
+    pub(super) fn add(&mut self, what: impl FnOnce() -> String) {
+        self.count += 1;
+        self.first.get_or_insert_with(what);
+    }
+
+    /// Adds those of another checker.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.first = self.first.take().or(other.first);
+    }
+}
+
 /// What was counted besides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
@@ -79,6 +93,17 @@ pub(super) struct Counts {
     pub announced: u64,
     /// Entries so old that no other member's was left to compare with.
     pub uncompared: u64,
+}
+
+impl Counts {
+    /// Adds those of another checker.
+    pub(super) const fn merge(&mut self, other: Self) {
+        self.duplicates += other.duplicates;
+        self.out_of_order += other.out_of_order;
+        self.lost += other.lost;
+        self.announced += other.announced;
+        self.uncompared += other.uncompared;
+    }
 }
 
 /// An entry as a member delivered it.
@@ -317,7 +342,5 @@ impl Checker {
 }
 
 fn breach(breaches: &mut [Breaches; 5], guarantee: Guarantee, what: impl FnOnce() -> String) {
-    let breaches = &mut breaches[guarantee as usize];
-    breaches.count += 1;
-    breaches.first.get_or_insert_with(what);
+    breaches[guarantee as usize].add(what);
 }

@@ -4,6 +4,8 @@
 //! gives the others wildly different rates and limits, so that some seeds go deep into
 //! what an average of everything would never reach.
 
+mod cluster;
+
 use skirmish_core::rng::Rng;
 
 use crate::scenario::{Action, Scenario, Shape, Step};
@@ -15,8 +17,11 @@ const MAX_STEPS: usize = 2_000;
 #[must_use]
 pub fn draw(seed: u64) -> Scenario {
     let mut rng = generator(seed, "scenario");
-    let shape = draw_shape(&mut rng);
-    let steps = draw_steps(&mut rng, &shape);
+    let mut shape = draw_shape(&mut rng);
+    let mut steps = draw_steps(&mut rng, &shape);
+    if cluster::draw_shape(seed, &mut shape) {
+        cluster::draw_steps(seed, &shape, &mut steps);
+    }
     Scenario { seed, shape, steps }
 }
 
@@ -29,6 +34,7 @@ pub fn from_bytes(bytes: &[u8]) -> Scenario {
     first[..head.len()].copy_from_slice(head);
     let seed = u64::from_be_bytes(first);
     let mut shape = draw_shape(&mut generator(seed, "scenario"));
+    cluster::draw_shape(seed, &mut shape);
     let mut at = 0;
     let mut steps = Vec::new();
     for client in 0..shape.clients {
@@ -43,10 +49,16 @@ pub fn from_bytes(bytes: &[u8]) -> Scenario {
         let name = Action::NAMES[usize::from(kind) % Action::NAMES.len()];
         let numbers = match name {
             "stall" | "pause-client" | "roam" => [a.into(), i64::from(b) * 100, 0, 0],
-            "pause-node" | "drain" => [i64::from(a) * 50, 0, 0, 0],
-            "crash" => [i64::from(a) * 50, i64::from(b & 1), 0, 0],
+            "pause-node" | "drain" | "lag-watches" => [i64::from(a) * 50, b.into(), 0, 0],
+            "crash" => [i64::from(a) * 50, i64::from(b & 1), c.into(), 0],
+            "pause-registry" | "restart-registry" | "elect-registry" => {
+                [i64::from(a) * 50, i64::from(b & 1), 0, 0]
+            }
             "jump" => [a.into(), (i64::from(b) - 128) * 1_000, 0, 0],
             "delay" | "slow" => [a.into(), i64::from(b) * 1_000, 0, 0],
+            "delay-registry" => [i64::from(a) * 1_000, b.into(), 0, 0],
+            "delay-nodes" => [a.into(), b.into(), i64::from(c) * 1_000, 0],
+            "move" => [a.into(), i64::from(b) * 50, c.into(), 0],
             _ => [a.into(), b.into(), i64::from(c) % 32, d.into()],
         };
         if let Some(action) = Action::from_numbers(name, &numbers) {
@@ -248,7 +260,7 @@ fn follow_up(rng: &mut Rng, steps: &mut Vec<Step>, at: u64, end: u64, action: Ac
         steps.push(Step { at: at.saturating_sub(1), action: say });
     }
     let (then, longest) = match action {
-        Action::Partition { client, .. } => (Action::Heal { client }, 20_000_000),
+        Action::Partition { client, .. } => (Action::Heal { client, node: 0 }, 20_000_000),
         Action::Slow { client, gap } if gap > 0 => (Action::Slow { client, gap: 0 }, 20_000_000),
         Action::Disconnect { client } | Action::Kick { client } => (Action::Connect { client }, 2_000_000),
         _ => return,

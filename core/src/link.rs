@@ -1,0 +1,150 @@
+//! A link between two nodes, from its connection to its end.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::agenda::Booking;
+use crate::config::Config;
+use crate::heartbeat::Heartbeat;
+use crate::id::NodeId;
+use crate::rng::Rng;
+use crate::slab::Key;
+use crate::time::Instant;
+
+/// Frames that may wait for a link beside what its cursors stand for. A link that is that
+/// far behind is dropped, and both sides start afresh on the next.
+pub(crate) const CONTROL_QUEUE: usize = 65_536;
+
+/// What members write is not passed on, and they are told to wait, while so many frames
+/// or bytes wait for the link.
+const RELAY_QUEUE: usize = 4_096;
+const RELAY_BYTES: usize = 8 * 1024 * 1024;
+
+/// A link.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Whom it leads to: known from the start to the one that dialed, and to the other
+    /// from the `LinkHello`.
+    pub(crate) peer: Option<NodeId>,
+    /// Until when the peer must have said `LinkHello`; `None` when it has.
+    pub(crate) greeting: Option<Instant>,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) booking: Booking,
+    control: VecDeque<Bytes>,
+    control_bytes: usize,
+    /// What is read for the peer, by room.
+    pub(crate) readers: BTreeMap<Key, Reader>,
+    /// Rooms that may have something for the peer, each once.
+    ready: VecDeque<Key>,
+    /// Whether the driver knows that there is something to transmit.
+    pub(crate) woken: bool,
+}
+
+/// How far a peer has got in a room: what this node is the primary of, all of it; what it
+/// follows, only the state that changes here.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reader {
+    pub(crate) seq: u64,
+    pub(crate) latest: u64,
+    pub(crate) change: u64,
+    ready: bool,
+}
+
+impl Reader {
+    /// A reader that starts after entry `seq`, and with the whole of the state.
+    pub(crate) const fn new(seq: u64) -> Self {
+        Self { seq, latest: 0, change: 0, ready: false }
+    }
+}
+
+impl Link {
+    /// A link that was connected just now.
+    pub(crate) fn new(config: &Config, peer: Option<NodeId>, now: Instant, rng: &mut Rng) -> Self {
+        Self {
+            peer,
+            greeting: Some(now + config.links.handshake_timeout),
+            heartbeat: Heartbeat::new(&config.links.heartbeat, now, rng),
+            booking: Booking::default(),
+            control: VecDeque::new(),
+            control_bytes: 0,
+            readers: BTreeMap::new(),
+            ready: VecDeque::new(),
+            woken: false,
+        }
+    }
+
+    /// Whether both have said `LinkHello`.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.greeting.is_none()
+    }
+
+    /// When something is due.
+    pub(crate) fn deadline(&self) -> Instant {
+        let due = self.heartbeat.due();
+        self.greeting.map_or(due, |until| until.min(due))
+    }
+
+    /// Whether what members write may be passed on.
+    pub(crate) fn takes_more(&self) -> bool {
+        self.control.len() < RELAY_QUEUE && self.control_bytes < RELAY_BYTES
+    }
+
+    /// Queues a frame. False if the peer is too far behind.
+    pub(crate) fn queue(&mut self, frame: Bytes) -> bool {
+        let fits = self.control.len() < CONTROL_QUEUE;
+        if fits {
+            self.control_bytes += frame.len();
+            self.control.push_back(frame);
+        }
+        fits
+    }
+
+    /// The next frame that was queued.
+    pub(crate) fn next_queued(&mut self) -> Option<Bytes> {
+        let frame = self.control.pop_front()?;
+        self.control_bytes -= frame.len();
+        Some(frame)
+    }
+
+    /// Starts to read a room for the peer.
+    pub(crate) fn read(&mut self, room: Key, reader: Reader) {
+        if let Some(old) = self.readers.insert(room, reader)
+            && old.ready
+        {
+            self.ready.retain(|ready| *ready != room);
+        }
+        self.mark(room);
+    }
+
+    /// Stops to read a room.
+    pub(crate) fn forget(&mut self, room: Key) {
+        if self.readers.remove(&room).is_some_and(|reader| reader.ready) {
+            self.ready.retain(|ready| *ready != room);
+        }
+    }
+
+    /// A room may have something new. False if it is not read for the peer.
+    pub(crate) fn mark(&mut self, room: Key) -> bool {
+        let Some(reader) = self.readers.get_mut(&room) else { return false };
+        if !core::mem::replace(&mut reader.ready, true) {
+            self.ready.push_back(room);
+        }
+        true
+    }
+
+    /// The next room to read for the peer; it is to be [marked](Self::mark) again unless
+    /// it has nothing.
+    pub(crate) fn next_ready(&mut self) -> Option<Key> {
+        let room = self.ready.pop_front()?;
+        if let Some(reader) = self.readers.get_mut(&room) {
+            reader.ready = false;
+        }
+        Some(room)
+    }
+
+    /// Frames that wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.control.len()
+    }
+}

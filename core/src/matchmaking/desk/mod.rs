@@ -1,0 +1,520 @@
+//! What a node does for the tickets of its own players (rows K1, K2).
+//!
+//! For each player there is what the registry is known to hold (session, ticket, notice),
+//! and what the player wants. What differs is put right by one transaction at a time, which
+//! compares what was known and answers with what there is. So a transaction whose outcome
+//! is unknown is simply asked again, and nothing is ever guessed. One watch tells of what
+//! others do to tickets and notices.
+//!
+//! # Rules
+//!
+//! * A ticket is written only while the session's key is as this session left it, while
+//!   there is no notice, and over no ticket but the one that was known.
+//! * The newest `Queue` counts: an equal one changes nothing, another one takes the place of
+//!   the ticket and waits anew.
+//! * A ticket that is gone though nobody took it back, because its lease is, is queued
+//!   again and keeps its time.
+//! * How a ticket ended is told before it is taken away, and a match until it is left: so
+//!   whoever was away hears of both.
+
+mod player;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+
+use skirmish_proto::v1::{self, TicketState};
+
+use self::player::{Context, Next, Player, Told as Heard, Wish};
+use super::caller::Caller;
+use super::keys;
+use super::record::{Refused, check};
+use super::settings::MatchmakingConfig;
+use crate::id::{Name, NodeId};
+use crate::registry::{
+    Answer, Call, Change, Failure, LeaseId, News, Range, Request, Response, Told, Watch, WatchId, Watched,
+};
+use crate::rng::Seed;
+use crate::time::{Deadline, Instant, Now};
+
+/// Players that are looked at in one step.
+const STEP: usize = 256;
+
+/// The tickets of a node's players. See the [module](self).
+#[derive(Debug)]
+pub struct Desk {
+    config: MatchmakingConfig,
+    node: NodeId,
+    now: Now,
+    lease: Option<LeaseId>,
+    players: BTreeMap<Name, Player>,
+    /// Who is to be looked at, in turn.
+    line: BTreeMap<u64, Name>,
+    turn: u64,
+    retries: BTreeSet<(Instant, Name)>,
+    caller: Caller<Asked>,
+    asked: u64,
+    base: Base,
+    decisions: VecDeque<Decision>,
+    stats: Stats,
+}
+
+/// What a desk has decided.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// The player is to be told of its ticket.
+    Ticket {
+        /// Who.
+        player: Name,
+        /// What.
+        queued: v1::Queued,
+    },
+    /// The player is to be told of its match.
+    Matched {
+        /// Who.
+        player: Name,
+        /// Its match.
+        matched: v1::Matched,
+    },
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Players whose sessions are here.
+    pub players: usize,
+    /// Requests under way.
+    pub under_way: usize,
+    /// Requests asked for players.
+    pub asked: u64,
+    /// Requests that came to nothing, or to nobody knows what.
+    pub failed: u64,
+    /// Times that the watch had to be begun anew.
+    pub rebased: u64,
+}
+
+#[derive(Debug)]
+enum Asked {
+    /// Where the watch is to begin.
+    Base,
+    Player {
+        name: Name,
+        serial: u64,
+        pair: Option<String>,
+    },
+}
+
+/// The watch, and from where on it tells everything.
+#[derive(Debug, Default)]
+struct Base {
+    /// What was read at this revision or later misses nothing.
+    revision: u64,
+    watch: Option<WatchId>,
+    failures: u32,
+    retry: Option<Instant>,
+}
+
+impl Desk {
+    /// A desk of `node`. Its requests and watches have the identifiers `first_call +
+    /// n * call_step`.
+    #[must_use]
+    pub fn new(config: MatchmakingConfig, node: NodeId, seed: Seed, first_call: u64, call_step: u64) -> Self {
+        let backoff = (config.backoff_min, config.backoff_max);
+        Self {
+            config,
+            node,
+            now: Now::default(),
+            lease: None,
+            players: BTreeMap::new(),
+            line: BTreeMap::new(),
+            turn: 0,
+            retries: BTreeSet::new(),
+            caller: Caller::new(seed, first_call, call_step, backoff),
+            asked: 0,
+            base: Base::default(),
+            decisions: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    // Getters.
+
+    /// What has happened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { players: self.players.len(), under_way: self.caller.under_way(), ..self.stats }
+    }
+
+    /// Checks the bounds, and that the tables agree with each other.
+    ///
+    /// # Errors
+    /// Says what is not as it must be.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(error) };
+        check(self.players.len() <= self.config.players, "the desk has too many players")?;
+        check(self.caller.under_way() <= self.config.calls, "the desk has too many requests under way")?;
+        let retrying = self.players.values().filter(|player| player.retry.is_some()).count();
+        check(self.retries.len() == retrying, "the desk's retries differ from its players")?;
+        let in_line = self.players.values().filter(|player| player.turn.is_some()).count();
+        check(self.line.len() == in_line, "the desk's line differs from its players")
+    }
+
+    // Commands.
+
+    /// Begins to watch.
+    pub fn start(&mut self, now: Now) {
+        self.now = now;
+        self.rebase();
+    }
+
+    /// The lease that tickets die with; `None` while the node holds none.
+    pub fn set_lease(&mut self, now: Now, lease: Option<LeaseId>) {
+        self.now = now;
+        if self.lease == lease {
+            return;
+        }
+        self.lease = lease;
+        let waiting: Vec<Name> =
+            self.players.values().filter(|player| player.is_waiting()).map(|p| p.name.clone()).collect();
+        waiting.iter().for_each(|name| self.look_at(name));
+        self.drive();
+    }
+
+    /// The player wants a match. It is told what comes of it.
+    pub fn queue(&mut self, now: Now, player: &Name, session_epoch: u64, queue: v1::Queue) {
+        self.now = now;
+        if let Err(refused) = check(&self.config, player, &queue) {
+            return self.refuse(player, &queue, &refused);
+        }
+        let Some(entry) = self.enter(player, session_epoch) else {
+            return self.refuse(player, &queue, &Refused::Full);
+        };
+        if !matches!(&entry.wish, Wish::Queue { queue: wished, .. } if *wished == queue) {
+            entry.wish = Wish::Queue { queue, queued_ms: now.wall.0 };
+        }
+        if !matches!(entry.told, Heard::Ended(_)) {
+            entry.told = Heard::Nothing;
+        }
+        self.look_at(player);
+        self.drive();
+    }
+
+    /// The player wants no match any more.
+    pub fn cancel(&mut self, now: Now, player: &Name) {
+        self.now = now;
+        let entry = self.players.get_mut(player).filter(|entry| !entry.parting && !entry.has_nothing());
+        let Some(entry) = entry else {
+            let queued = v1::Queued { state: TicketState::None.into(), ..v1::Queued::default() };
+            return self.decisions.push_back(Decision::Ticket { player: player.clone(), queued });
+        };
+        entry.cancel();
+        self.look_at(player);
+        self.drive();
+    }
+
+    /// The player's session is here, or has a connection again: it is told what there is.
+    /// Players over the cap of [`MatchmakingConfig::players`] are not looked after.
+    pub fn arrive(&mut self, now: Now, player: &Name, session_epoch: u64) {
+        self.now = now;
+        if let Some(entry) = self.enter(player, session_epoch) {
+            entry.told = Heard::Nothing;
+            self.look_at(player);
+            self.drive();
+        }
+    }
+
+    /// The player's session has ended here; `moved`: another node has it, and its ticket.
+    pub fn depart(&mut self, now: Now, player: &Name, moved: bool) {
+        self.now = now;
+        if moved {
+            return self.forget(player);
+        }
+        let Some(entry) = self.players.get_mut(player) else { return };
+        entry.parting = true;
+        entry.wish = Wish::Nothing;
+        if entry.failures > 0 {
+            // A ticket may have been written.
+            entry.view = None;
+        }
+        self.look_at(player);
+        self.drive();
+    }
+
+    /// The player has left a room. If it was its match's, it is in no match any more.
+    pub fn leave_match(&mut self, now: Now, player: &Name, room: &Name) {
+        self.now = now;
+        if let Some(entry) = self.players.get_mut(player) {
+            entry.left = Some(room.clone());
+            self.look_at(player);
+            self.drive();
+        }
+    }
+
+    // Inputs.
+
+    /// The registry has answered, or tells something.
+    pub fn handle_told(&mut self, now: Now, told: Told) {
+        self.now = now;
+        match told {
+            Told::Reply { id, outcome } => match self.caller.take(id) {
+                None => return,
+                Some(Asked::Base) => self.based(outcome),
+                Some(Asked::Player { name, serial, pair }) => self.answered(&name, serial, pair, outcome),
+            },
+            Told::Watched(watched) => self.watched(&watched),
+        }
+        self.drive();
+    }
+
+    /// The time of something may have come.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        if self.base.retry.is_some_and(|at| at <= now.instant) {
+            self.rebase();
+        }
+        for _ in 0..STEP {
+            let Some((at, name)) = self.retries.first().cloned() else { break };
+            if at > now.instant {
+                break;
+            }
+            self.stop_waiting(&name);
+            self.look_at(&name);
+        }
+        self.drive();
+    }
+
+    // Outputs.
+
+    /// What is to be asked of the registry.
+    #[must_use]
+    pub fn poll_call(&mut self) -> Option<Call> {
+        self.caller.poll()
+    }
+
+    /// What was decided.
+    #[must_use]
+    pub fn poll_decision(&mut self) -> Option<Decision> {
+        self.decisions.pop_front()
+    }
+
+    /// When to call [`Self::handle_timeout`], and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        if self.caller.has_output() || !self.decisions.is_empty() {
+            return Some(Deadline::new(self.now.instant, "output is queued"));
+        }
+        if !self.line.is_empty() && self.has_place() {
+            return Some(Deadline::new(self.now.instant, "players are to be looked at"));
+        }
+        let base = self.base.retry.map(|at| Deadline::new(at, "the watch of tickets is begun anew"));
+        let retry =
+            self.retries.first().map(|(at, _)| Deadline::new(*at, "a player's request is made again"));
+        Deadline::earliest(base, retry)
+    }
+
+    // The watch.
+
+    /// Finds out from where to watch. What players are known to have is read again when
+    /// that is known.
+    fn rebase(&mut self) {
+        self.caller.unwatch(self.base.watch.take());
+        self.base.retry = None;
+        self.stats.rebased += 1;
+        let range = Range { count_only: true, ..Range::of(keys::notices_and_tickets()) };
+        self.caller.request(Asked::Base, Request::Range(range));
+    }
+
+    fn based(&mut self, outcome: Result<Response, Failure>) {
+        let Ok(Response { revision, .. }) = outcome else {
+            self.base.failures = self.base.failures.saturating_add(1);
+            self.base.retry = Some(self.now.instant + self.caller.pause(self.base.failures));
+            return;
+        };
+        let watch = self.caller.watch(Watch::of(keys::notices_and_tickets(), revision + 1));
+        self.base = Base { revision, watch: Some(watch), failures: 0, retry: None };
+        let mut stale = Vec::new();
+        for player in self.players.values_mut().filter(|player| player.is_older(revision)) {
+            player.view = None;
+            stale.push(player.name.clone());
+        }
+        stale.iter().for_each(|name| self.look_at(name));
+    }
+
+    fn watched(&mut self, watched: &Watched) {
+        if self.base.watch != Some(watched.id) {
+            return;
+        }
+        match &watched.news {
+            News::Created | News::Progress => {}
+            News::Changes(changes) => changes.iter().for_each(|change| self.changed(change)),
+            News::Compacted { .. } | News::Canceled => {
+                self.base.watch = None;
+                self.base.failures = self.base.failures.saturating_add(1);
+                self.base.retry = Some(self.now.instant + self.caller.pause(self.base.failures));
+            }
+        }
+    }
+
+    fn changed(&mut self, change: &Change) {
+        let Some((kind, name)) = keys::owner(change.key()) else { return };
+        let Some(player) = self.players.get_mut(&name) else { return };
+        if player.hear(kind, change) {
+            self.look_at(&name);
+        }
+    }
+
+    // Players.
+
+    fn answered(
+        &mut self,
+        name: &Name,
+        serial: u64,
+        pair: Option<String>,
+        outcome: Result<Response, Failure>,
+    ) {
+        let Some(player) = self.players.get_mut(name).filter(|player| player.asked == Some(serial)) else {
+            return;
+        };
+        player.asked = None;
+        let Ok(Response { revision, answer: Answer::Txn { succeeded, answers } }) = outcome else {
+            return self.failed(name);
+        };
+        let news = revision >= self.base.revision && player.read(revision, &answers, pair);
+        if succeeded {
+            player.failures = 0;
+        } else if news {
+            // It was not as it was known to be: it is now.
+            player.failures = player.failures.saturating_add(1);
+        }
+        if succeeded || (news && player.failures <= 1) {
+            return self.look_at(name);
+        }
+        self.wait(name);
+    }
+
+    /// A request came to nothing, or nobody knows. It is the same again that is asked after
+    /// a while, unless the watch tells better.
+    fn failed(&mut self, name: &Name) {
+        self.stats.failed += 1;
+        let Some(player) = self.players.get_mut(name) else { return };
+        player.failures = player.failures.saturating_add(1);
+        if player.parting {
+            player.view = None;
+        }
+        if player.is_waiting() && player.told != Heard::Unavailable {
+            player.told = Heard::Unavailable;
+            let reason = "the registry does not answer";
+            let decision = player.tell(self.now.wall, TicketState::Unavailable, reason);
+            self.decisions.push_back(decision);
+        }
+        self.wait(name);
+    }
+
+    /// The player's entry, if it is of this session; made if there is none and there is
+    /// place.
+    fn enter(&mut self, name: &Name, epoch: u64) -> Option<&mut Player> {
+        if !self.players.contains_key(name) {
+            if self.players.len() >= self.config.players {
+                return None;
+            }
+            self.players.insert(name.clone(), Player::new(name.clone(), epoch));
+        }
+        let player = self.players.get_mut(name)?;
+        if player.epoch > epoch {
+            return None;
+        }
+        if player.epoch < epoch || player.parting {
+            player.epoch = epoch;
+            player.parting = false;
+            player.adopts = true;
+            player.view = None;
+        }
+        Some(player)
+    }
+
+    fn forget(&mut self, name: &Name) {
+        self.stop_waiting(name);
+        if let Some(turn) = self.players.remove(name).and_then(|player| player.turn) {
+            self.line.remove(&turn);
+        }
+    }
+
+    fn refuse(&mut self, player: &Name, queue: &v1::Queue, refused: &Refused) {
+        let state = TicketState::Refused.into();
+        let queued =
+            v1::Queued { state, mode: queue.mode.clone(), reason: refused.to_string(), waited_ms: 0 };
+        self.decisions.push_back(Decision::Ticket { player: player.clone(), queued });
+    }
+
+    /// Puts a player in line, unless it waits for something.
+    fn look_at(&mut self, name: &Name) {
+        let Some(player) = self.players.get_mut(name) else { return };
+        if player.turn.is_none() && player.asked.is_none() && player.retry.is_none() {
+            self.turn += 1;
+            player.turn = Some(self.turn);
+            self.line.insert(self.turn, name.clone());
+        }
+    }
+
+    fn wait(&mut self, name: &Name) {
+        let Some(player) = self.players.get_mut(name) else { return };
+        let at = self.now.instant + self.caller.pause(player.failures.max(1));
+        if player.retry.is_none() {
+            player.retry = Some(at);
+            self.retries.insert((at, name.clone()));
+        }
+    }
+
+    fn stop_waiting(&mut self, name: &Name) {
+        let Some(player) = self.players.get_mut(name) else { return };
+        if let Some(at) = player.retry.take() {
+            self.retries.remove(&(at, name.clone()));
+        }
+    }
+
+    /// One request is kept free for the watch.
+    fn has_place(&self) -> bool {
+        self.caller.under_way() + 1 < self.config.calls
+    }
+
+    /// Looks at players in their turn, as many as a step may.
+    fn drive(&mut self) {
+        for _ in 0..STEP {
+            if !self.has_place() {
+                return;
+            }
+            let Some((_, name)) = self.line.pop_first() else { return };
+            self.attend(&name);
+        }
+    }
+
+    fn attend(&mut self, name: &Name) {
+        let context = Context { wall: self.now.wall, node: self.node, lease: self.lease };
+        loop {
+            let Some(player) = self.players.get_mut(name) else { return };
+            player.turn = None;
+            if player.asked.is_some() || player.retry.is_some() {
+                return;
+            }
+            match player.next(context) {
+                Next::Rest => return,
+                Next::Tell(decision) => {
+                    self.decisions.push_back(decision);
+                }
+                Next::Ask(txn, pair) => {
+                    self.asked += 1;
+                    self.stats.asked += 1;
+                    player.asked = Some(self.asked);
+                    let asked = Asked::Player { name: name.clone(), serial: self.asked, pair };
+                    return self.caller.txn(asked, txn);
+                }
+                Next::Wait => {
+                    player.failures = player.failures.saturating_add(1);
+                    player.view = None;
+                    return self.wait(name);
+                }
+                Next::Forget => return self.forget(name),
+            }
+        }
+    }
+}

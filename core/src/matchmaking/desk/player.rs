@@ -1,0 +1,454 @@
+//! One player: what the registry is known to hold of it, what it wants, and what follows.
+
+use alloc::string::{String, ToString as _};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use skirmish_proto::v1::{self, TicketState};
+
+use super::Decision;
+use crate::id::{Name, NodeId};
+use crate::matchmaking::keys::{self, Kind};
+use crate::matchmaking::record::{decode, encode, unmatched};
+use crate::registry::{Answer, Change, Compare, Delete, KeyValue, LeaseId, Op, Put, Range, Span, Txn};
+use crate::time::{Instant, Wall};
+
+/// A player whose session is on this node.
+#[derive(Debug)]
+pub(super) struct Player {
+    pub(super) name: Name,
+    /// The session's epoch.
+    pub(super) epoch: u64,
+    /// What the registry holds; `None`: to be read.
+    pub(super) view: Option<View>,
+    pub(super) wish: Wish,
+    /// A ticket that is found may be the player's own from another node, and becomes its
+    /// wish. Later, one that it does not want is a leftover.
+    pub(super) adopts: bool,
+    /// The room that the player has left.
+    pub(super) left: Option<Name>,
+    pub(super) pair: Pair,
+    /// What the player was told last.
+    pub(super) told: Told,
+    /// The session has ended here: what is left is its ticket.
+    pub(super) parting: bool,
+    /// The request that is under way.
+    pub(super) asked: Option<u64>,
+    /// Its place in the line of those who are to be looked at.
+    pub(super) turn: Option<u64>,
+    /// Requests in a row that came to nothing.
+    pub(super) failures: u32,
+    pub(super) retry: Option<Instant>,
+}
+
+/// What the player wants.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Wish {
+    Nothing,
+    Queue {
+        queue: v1::Queue,
+        /// Unix milliseconds.
+        queued_ms: u64,
+    },
+    Cancel {
+        mode: String,
+    },
+}
+
+/// What the player was told last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Nothing,
+    Unavailable,
+    Waiting,
+    /// How the ticket that was written at this revision ended.
+    Ended(u64),
+    Matched,
+}
+
+/// What is known of the match that the player's notice names.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Pair {
+    Unread,
+    Known(v1::Matched),
+    /// There is none of this name.
+    Absent(String),
+}
+
+/// What the registry held of a player at a revision, and what was told since.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct View {
+    /// When it was read; older news are in it.
+    read: u64,
+    /// The newest news.
+    heard: u64,
+    session: Option<Session>,
+    ticket: Option<Ticket>,
+    notice: Option<Notice>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Session {
+    modified: u64,
+    epoch: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Ticket {
+    modified: u64,
+    lease: Option<LeaseId>,
+    record: v1::TicketRecord,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Notice {
+    modified: u64,
+    record: v1::NoticeRecord,
+}
+
+/// What there is to do for a player.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Nothing, until there are news.
+    Rest,
+    /// To tell it something; then there may be more to do.
+    Tell(Decision),
+    /// To ask the registry; of a match, too, if it is named.
+    Ask(Txn, Option<String>),
+    /// To read afresh, in a while: this node may not write for the player now.
+    Wait,
+    /// To forget it.
+    Forget,
+}
+
+/// What all players of a node have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context {
+    pub(super) wall: Wall,
+    pub(super) node: NodeId,
+    pub(super) lease: Option<LeaseId>,
+}
+
+impl Player {
+    pub(super) const fn new(name: Name, epoch: u64) -> Self {
+        Self {
+            name,
+            epoch,
+            view: None,
+            wish: Wish::Nothing,
+            adopts: true,
+            left: None,
+            pair: Pair::Unread,
+            told: Told::Nothing,
+            parting: false,
+            asked: None,
+            turn: None,
+            failures: 0,
+            retry: None,
+        }
+    }
+
+    /// What is to be done next. One thing at a time: what the registry holds may have
+    /// changed by the time it is done.
+    pub(super) fn next(&mut self, context: Context) -> Next {
+        let Some(view) = self.view.clone() else { return Next::Ask(self.look(None), None) };
+        if self.parting {
+            return self.part(context, &view);
+        }
+        match (&view.notice, &view.ticket) {
+            (Some(notice), ticket) => self.in_match(&view, notice, ticket.as_ref()),
+            (None, Some(ticket)) => {
+                self.leave();
+                if ticket.record.state() == TicketState::Waiting {
+                    self.waiting(context, &view, ticket)
+                } else {
+                    self.ended(context, &view, ticket)
+                }
+            }
+            (None, None) => {
+                self.leave();
+                self.idle(context, &view)
+            }
+        }
+    }
+
+    /// Has the news of an answer; `pair` is the match that was asked for. Returns whether
+    /// they are news.
+    pub(super) fn read(&mut self, revision: u64, answers: &[Answer], pair: Option<String>) -> bool {
+        if self.view.as_ref().is_some_and(|view| revision < view.read.max(view.heard)) {
+            return false;
+        }
+        let mut ranges = answers.iter().filter_map(|answer| match answer {
+            Answer::Range { kvs, .. } => Some(kvs.first()),
+            _ => None,
+        });
+        let mut next = || ranges.next().flatten();
+        let (session, ticket, notice) = (next(), next(), next());
+        let view = View {
+            read: revision,
+            heard: 0,
+            session: session.map(Session::of),
+            ticket: ticket.map(Ticket::of),
+            notice: notice.map(Notice::of),
+        };
+        if let Some(id) = pair {
+            let known = next().and_then(|kv| decode::<v1::MatchRecord>(&kv.value).r#match);
+            self.pair = known.filter(|known| known.r#match == id).map_or(Pair::Absent(id), Pair::Known);
+        }
+        let same = self.view.as_ref().is_some_and(|old| {
+            (old.session, &old.ticket, &old.notice) == (view.session, &view.ticket, &view.notice)
+        });
+        self.view = Some(view);
+        !same
+    }
+
+    /// Hears of a change. Returns whether it is news.
+    pub(super) fn hear(&mut self, kind: Kind, change: &Change) -> bool {
+        let Some(view) = &mut self.view else { return false };
+        if change.revision() <= view.read {
+            return false;
+        }
+        view.heard = change.revision();
+        let kv = match change {
+            Change::Put { kv, .. } => Some(kv),
+            Change::Delete { .. } => None,
+        };
+        match kind {
+            Kind::Ticket => view.ticket = kv.map(Ticket::of),
+            Kind::Notice => view.notice = kv.map(Notice::of),
+        }
+        true
+    }
+
+    /// Whether its view is from before a revision.
+    pub(super) fn is_older(&self, revision: u64) -> bool {
+        self.view.as_ref().is_some_and(|view| view.read < revision)
+    }
+
+    /// Whether it waits for something to be done that it was promised.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.wish != Wish::Nothing && !self.parting
+    }
+
+    /// Whether there is surely nothing to take back.
+    pub(super) fn has_nothing(&self) -> bool {
+        let empty = |view: &View| view.ticket.is_none() && view.notice.is_none();
+        self.wish == Wish::Nothing && self.view.as_ref().is_some_and(empty)
+    }
+
+    /// It wants no match any more.
+    pub(super) fn cancel(&mut self) {
+        let ticket = self.view.as_ref().and_then(|view| view.ticket.as_ref());
+        let mode = match &self.wish {
+            Wish::Queue { queue, .. } => queue.mode.clone(),
+            Wish::Cancel { mode } => mode.clone(),
+            Wish::Nothing => ticket.map(Ticket::mode).unwrap_or_default(),
+        };
+        self.wish = Wish::Cancel { mode };
+        if self.told == Told::Matched {
+            self.told = Told::Nothing;
+        }
+    }
+
+    /// Tells the state of the player's ticket.
+    pub(super) fn tell(&self, wall: Wall, state: TicketState, reason: &str) -> Decision {
+        let (mode, queued_ms) = match (&self.wish, self.view.as_ref().and_then(|view| view.ticket.as_ref())) {
+            (Wish::Queue { queue, queued_ms }, _) => (queue.mode.clone(), *queued_ms),
+            (Wish::Cancel { mode }, _) => (mode.clone(), wall.0),
+            (_, Some(ticket)) => (ticket.mode(), ticket.record.queued_ms),
+            _ => (String::new(), wall.0),
+        };
+        let waited_ms = u32::try_from(wall.0.saturating_sub(queued_ms)).unwrap_or(u32::MAX);
+        let queued = v1::Queued { state: state.into(), mode, reason: reason.to_string(), waited_ms };
+        Decision::Ticket { player: self.name.clone(), queued }
+    }
+
+    /// It is in no match.
+    fn leave(&mut self) {
+        self.pair = Pair::Unread;
+        self.left = None;
+        if self.told == Told::Matched {
+            self.told = Told::Nothing;
+        }
+    }
+
+    fn in_match(&mut self, view: &View, notice: &Notice, ticket: Option<&Ticket>) -> Next {
+        let id = &notice.record.r#match;
+        let mut over = self.left.as_ref().is_some_and(|room| room.as_str() == keys::room_of(id));
+        match &self.pair {
+            Pair::Known(matched) if matched.r#match == *id => {
+                if !over && self.told != Told::Matched {
+                    let matched = v1::Matched { team: notice.record.team, ..matched.clone() };
+                    (self.told, self.wish, self.adopts) = (Told::Matched, Wish::Nothing, false);
+                    return Next::Tell(Decision::Matched { player: self.name.clone(), matched });
+                }
+            }
+            // A notice of no match, which nobody would ever end.
+            Pair::Absent(absent) if absent == id => over = true,
+            _ if over => {}
+            _ => return Next::Ask(self.look(Some(id)), Some(id.clone())),
+        }
+        if over {
+            let key = keys::notice(&self.name);
+            let compare = Compare::unchanged(key.clone(), notice.modified);
+            return self.write(view, vec![compare], Op::Delete(Delete::of(Span::one(key))));
+        }
+        self.left = None;
+        // Who is in a match waits for none.
+        ticket.map_or(Next::Rest, |ticket| self.remove(view, ticket))
+    }
+
+    fn waiting(&mut self, context: Context, view: &View, ticket: &Ticket) -> Next {
+        if self.adopts && self.wish == Wish::Nothing {
+            let record = &ticket.record;
+            let queue = record.queue.clone().unwrap_or_default();
+            self.wish = Wish::Queue { queue, queued_ms: record.queued_ms };
+        }
+        self.adopts = false;
+        let Wish::Queue { queue, queued_ms } = &mut self.wish else { return self.remove(view, ticket) };
+        if ticket.record.queue.as_ref() == Some(queue) {
+            // It has waited since then.
+            *queued_ms = ticket.record.queued_ms.min(*queued_ms);
+        }
+        let wanted = record(queue, *queued_ms, context.node, self.epoch);
+        let is_ours = ticket.record == wanted && ticket.lease.is_some() && ticket.lease == context.lease;
+        if !is_ours {
+            return self.put(context, view, ticket.modified, &wanted);
+        }
+        if self.told == Told::Waiting {
+            return Next::Rest;
+        }
+        self.told = Told::Waiting;
+        Next::Tell(self.tell(context.wall, TicketState::Waiting, ""))
+    }
+
+    /// Tells how the ticket has ended, then takes it away: if this node is gone in between,
+    /// the next one tells it.
+    fn ended(&mut self, context: Context, view: &View, ticket: &Ticket) -> Next {
+        self.adopts = false;
+        let state = ticket.record.state();
+        if self.told == Told::Ended(ticket.modified) || state == TicketState::Unspecified {
+            return self.remove(view, ticket);
+        }
+        self.told = Told::Ended(ticket.modified);
+        self.wish = Wish::Nothing;
+        let refused = "the players of the party do not fit together into a match of this mode";
+        let reason = if state == TicketState::Refused { refused } else { "" };
+        Next::Tell(self.tell(context.wall, state, reason))
+    }
+
+    fn idle(&mut self, context: Context, view: &View) -> Next {
+        self.adopts = false;
+        match &self.wish {
+            Wish::Nothing => Next::Rest,
+            Wish::Queue { queue, queued_ms } => {
+                let wanted = record(queue, *queued_ms, context.node, self.epoch);
+                self.put(context, view, 0, &wanted)
+            }
+            Wish::Cancel { .. } => {
+                let decision = self.tell(context.wall, TicketState::Cancelled, "");
+                (self.wish, self.told) = (Wish::Nothing, Told::Nothing);
+                Next::Tell(decision)
+            }
+        }
+    }
+
+    /// The session has ended here. Its ticket is taken back, unless another node has it by
+    /// now; not even the session's key is needed for that.
+    fn part(&self, context: Context, view: &View) -> Next {
+        let ours =
+            |record: &v1::TicketRecord| record.node == context.node.0 && record.session_epoch == self.epoch;
+        let Some(ticket) = view.ticket.as_ref().filter(|ticket| ours(&ticket.record)) else {
+            return Next::Forget;
+        };
+        let key = keys::ticket(&self.name);
+        let compare = Compare::unchanged(key.clone(), ticket.modified);
+        Next::Ask(self.txn(vec![compare], Op::Delete(Delete::of(Span::one(key)))), None)
+    }
+
+    /// Writes the ticket, in place of the one that was written at `modified`, if that is
+    /// still there; 0 for none.
+    fn put(&mut self, context: Context, view: &View, modified: u64, wanted: &v1::TicketRecord) -> Next {
+        if context.lease.is_none() {
+            // It is looked at again when there is a lease.
+            return self.stall(context, Next::Rest);
+        }
+        let key = keys::ticket(&self.name);
+        let mut compares = vec![Compare::unchanged(key.clone(), modified)];
+        unmatched(&mut compares, &self.name);
+        let put = Put::new(key, encode(wanted), context.lease);
+        match self.write(view, compares, Op::Put(put)) {
+            Next::Wait => self.stall(context, Next::Wait),
+            next => next,
+        }
+    }
+
+    /// Nothing can be done for now, and the player hears of it, once.
+    fn stall(&mut self, context: Context, next: Next) -> Next {
+        if self.told == Told::Unavailable {
+            return next;
+        }
+        self.told = Told::Unavailable;
+        let reason = "the registry does not let this node queue the player yet";
+        Next::Tell(self.tell(context.wall, TicketState::Unavailable, reason))
+    }
+
+    fn remove(&self, view: &View, ticket: &Ticket) -> Next {
+        let key = keys::ticket(&self.name);
+        let compare = Compare::unchanged(key.clone(), ticket.modified);
+        self.write(view, vec![compare], Op::Delete(Delete::of(Span::one(key))))
+    }
+
+    /// Does something if the comparisons hold and the session is this node's.
+    fn write(&self, view: &View, mut compares: Vec<Compare>, op: Op) -> Next {
+        let session = view.session.filter(|session| session.epoch == self.epoch);
+        let Some(session) = session else { return Next::Wait };
+        compares.push(Compare::unchanged(keys::session(&self.name), session.modified));
+        Next::Ask(self.txn(compares, op), None)
+    }
+
+    /// A transaction that answers with what there is after it, whether it did anything or
+    /// not: so it may be asked again as often as its outcome is unknown.
+    fn txn(&self, compares: Vec<Compare>, op: Op) -> Txn {
+        let look = self.look(None).success;
+        let success = [op].into_iter().chain(look.iter().cloned()).collect();
+        Txn { compares, success, failure: look }
+    }
+
+    fn look(&self, pair: Option<&str>) -> Txn {
+        let read = |key| Op::Range(Range::of(Span::one(key)));
+        let name = &self.name;
+        let mut success = vec![read(keys::session(name)), read(keys::ticket(name)), read(keys::notice(name))];
+        success.extend(pair.map(|id| read(keys::pair(id))));
+        Txn { success, ..Txn::default() }
+    }
+}
+
+fn record(queue: &v1::Queue, queued_ms: u64, node: NodeId, session_epoch: u64) -> v1::TicketRecord {
+    let (queue, state) = (Some(queue.clone()), TicketState::Waiting.into());
+    v1::TicketRecord { queue, state, node: node.0, session_epoch, queued_ms }
+}
+
+impl Session {
+    fn of(kv: &KeyValue) -> Self {
+        let record: v1::SessionRecord = decode(&kv.value);
+        let epoch = if record.epoch == 0 { kv.modified } else { record.epoch };
+        Self { modified: kv.modified, epoch }
+    }
+}
+
+impl Ticket {
+    fn of(kv: &KeyValue) -> Self {
+        Self { modified: kv.modified, lease: kv.lease, record: decode(&kv.value) }
+    }
+
+    fn mode(&self) -> String {
+        self.record.queue.as_ref().map(|queue| queue.mode.clone()).unwrap_or_default()
+    }
+}
+
+impl Notice {
+    fn of(kv: &KeyValue) -> Self {
+        Self { modified: kv.modified, record: decode(&kv.value) }
+    }
+}

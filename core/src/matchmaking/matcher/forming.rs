@@ -1,0 +1,178 @@
+//! A match on its way into the registry.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use skirmish_proto::v1;
+
+use super::Fence;
+use super::book::{Book, Key};
+use crate::id::Name;
+use crate::matchmaking::formed::{Chosen, Formed};
+use crate::matchmaking::keys;
+use crate::matchmaking::record::{decode, encode, unmatched};
+use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Put, Range, Span, Txn};
+use crate::time::Wall;
+
+/// A match, and the transaction that makes it one: it consumes all tickets and writes the
+/// match, the notices and the room, or nothing. Asked again, it does nothing but tell
+/// whether it was done.
+#[derive(Clone, Debug)]
+pub(super) struct Forming {
+    pub(super) serial: u64,
+    pub(super) id: String,
+    pub(super) mode: Name,
+    pub(super) teams: Vec<Vec<Name>>,
+    pub(super) quality: u16,
+    pub(super) explanation: String,
+    parts: Vec<Part>,
+    pub(super) txn: Box<Txn>,
+}
+
+/// A group in a match, its players, and the revisions of their tickets.
+#[derive(Clone, Debug)]
+struct Part {
+    key: Key,
+    players: Vec<(Name, u64)>,
+}
+
+/// What came of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The match is formed.
+    Formed,
+    /// It is not, since it is somebody else who forms matches.
+    Deposed,
+    /// It is not. These groups are as they were.
+    Refused(BTreeSet<Key>),
+}
+
+impl Forming {
+    /// The transaction of a match; `None` if one of its tickets is not known.
+    pub(super) fn new(
+        formed: &Formed,
+        book: &Book,
+        fence: &Fence,
+        wall: Wall,
+        serial: u64,
+        id: String,
+    ) -> Option<Self> {
+        let part = |chosen: &Chosen| {
+            let key = book.key_of(&chosen.ticket.leader)?.clone();
+            let player = |name: &Name| Some((name.clone(), book.ticket(name)?.modified));
+            Some(Part { key, players: chosen.ticket.players().map(player).collect::<Option<_>>()? })
+        };
+        let parts: Vec<Part> = formed.teams.iter().flatten().map(part).collect::<Option<_>>()?;
+        let team =
+            |team: &Vec<Chosen>| team.iter().flat_map(|chosen| chosen.ticket.players()).cloned().collect();
+        let teams: Vec<Vec<Name>> = formed.teams.iter().map(team).collect();
+        let Formed { quality, region, binding, .. } = formed;
+        let explanation = format!("quality {quality} of 1000 in {region}: {}", binding.rule);
+        let mut forming = Self {
+            serial,
+            id,
+            mode: fence.mode.clone(),
+            teams,
+            quality: *quality,
+            explanation,
+            parts,
+            txn: Box::default(),
+        };
+        *forming.txn = forming.write(fence, wall);
+        Some(forming)
+    }
+
+    /// The groups in it.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &Key> {
+        self.parts.iter().map(|part| &part.key)
+    }
+
+    fn players(&self) -> impl Iterator<Item = &(Name, u64)> {
+        self.parts.iter().flat_map(|part| &part.players)
+    }
+
+    fn write(&self, fence: &Fence, wall: Wall) -> Txn {
+        let pair = keys::pair(&self.id);
+        let mut compares = vec![Compare::absent(pair.clone())];
+        fence.guard(&mut compares);
+        let mut success = Vec::new();
+        let mut failure = vec![read(fence.key()), read(pair.clone())];
+        for (player, modified) in self.players() {
+            let ticket = keys::ticket(player);
+            compares.push(Compare::unchanged(ticket.clone(), *modified));
+            unmatched(&mut compares, player);
+            success.push(Op::Delete(Delete::of(Span::one(ticket.clone()))));
+            failure.extend([read(ticket), read(keys::notice(player))]);
+        }
+        for (players, team) in self.teams.iter().zip(0..) {
+            for player in players {
+                let notice = v1::NoticeRecord { r#match: self.id.clone(), team };
+                success.push(Op::Put(Put::new(keys::notice(player), encode(&notice), None)));
+            }
+        }
+        let room = keys::room_of(&self.id);
+        // It is nobody's until the first player comes; the lease is for the case that this
+        // node and the players are gone before.
+        let record = v1::RoomRecord::default();
+        success.push(Op::Put(Put::new(keys::room(&room), encode(&record), Some(fence.lease))));
+        let team = |players: &Vec<Name>| v1::Team { players: players.iter().map(Name::to_string).collect() };
+        let matched = v1::Matched {
+            r#match: self.id.clone(),
+            mode: self.mode.to_string(),
+            room,
+            team: 0,
+            teams: self.teams.iter().map(team).collect(),
+            quality: self.quality.into(),
+            explanation: self.explanation.clone(),
+        };
+        let matcher_epoch = fence.epoch;
+        let record = v1::MatchRecord { r#match: Some(matched), formed_ms: wall.0, matcher_epoch };
+        success.push(Op::Put(Put::new(pair, encode(&record), None)));
+        Txn { compares, success, failure }
+    }
+
+    /// What an answer to the transaction says.
+    pub(super) fn judge(&self, fence: &Fence, succeeded: bool, answers: &[Answer]) -> Verdict {
+        if succeeded {
+            return Verdict::Formed;
+        }
+        let mut found = answers.iter().map(|answer| match answer {
+            Answer::Range { kvs, .. } => kvs.first(),
+            _ => None,
+        });
+        let mut next = || found.next().flatten();
+        let (matcher, pair) = (next(), next());
+        // Nobody else has the match's name: an earlier answer was lost.
+        if pair.is_some_and(|kv| self.is(kv)) {
+            return Verdict::Formed;
+        }
+        if matcher.is_none_or(|kv| kv.created != fence.epoch) {
+            return Verdict::Deposed;
+        }
+        let mut same = BTreeSet::new();
+        for part in &self.parts {
+            let mut unchanged = true;
+            for (_, known) in &part.players {
+                let (ticket, notice) = (next(), next());
+                // Whoever has the session of a player that is in a match takes the ticket away.
+                unchanged &= ticket.is_some_and(|kv| kv.modified == *known) && notice.is_none();
+            }
+            if unchanged {
+                same.insert(part.key.clone());
+            }
+        }
+        Verdict::Refused(same)
+    }
+
+    fn is(&self, kv: &KeyValue) -> bool {
+        decode::<v1::MatchRecord>(&kv.value).r#match.is_some_and(|matched| matched.r#match == self.id)
+    }
+}
+
+pub(super) fn read(key: bytes::Bytes) -> Op {
+    Op::Range(Range::of(Span::one(key)))
+}

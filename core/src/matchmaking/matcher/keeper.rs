@@ -1,0 +1,532 @@
+//! The matcher of one mode: elected, or about to be.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use skirmish_proto::v1::{self, TicketState};
+
+use super::book::{Book, Due, Key, Place};
+use super::forming::{Forming, read};
+use super::sweep::{Pair, Sweep};
+use super::{Decision, Fence, Standing, Stats};
+use crate::id::{Name, NodeId};
+use crate::matchmaking::caller::Caller;
+use crate::matchmaking::config::QueueConfig;
+use crate::matchmaking::engine::Engine;
+use crate::matchmaking::formed::{Formed, Output};
+use crate::matchmaking::keys;
+use crate::matchmaking::record::{self, MAX_ITEMS, encode};
+use crate::matchmaking::settings::MatchmakingConfig;
+use crate::matchmaking::ticket::Refusal;
+use crate::registry::{Call, Compare, LeaseId, Op, Put, Range, Request, Txn, WatchId};
+use crate::rng::Seed;
+use crate::time::{Deadline, Instant, Now};
+
+/// Groups whose time has come that are looked at in one step.
+const STEP: usize = 256;
+
+/// Forms the matches of one mode, while it is elected.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) config: MatchmakingConfig,
+    rules: QueueConfig,
+    pub(super) node: NodeId,
+    pub(super) now: Now,
+    pub(super) lease: Option<LeaseId>,
+    pub(super) office: Office,
+    /// The key by which matchers are elected is being read, or is to be.
+    pub(super) claiming: bool,
+    pub(super) key_watch: Option<WatchId>,
+    pub(super) queue_watch: Option<WatchId>,
+    /// All tickets are known, and watched.
+    pub(super) listed: bool,
+    pub(super) book: Book,
+    engine: Engine,
+    pub(super) caller: Caller<Task>,
+    /// What is to be asked when there is place.
+    backlog: VecDeque<Task>,
+    /// What is to be asked again, and when.
+    retries: BTreeMap<(Instant, u64), Task>,
+    /// Matches that are not decided yet.
+    pub(super) forming: usize,
+    /// Tickets that are still to end, by the transaction of their group.
+    pub(super) ending: BTreeMap<u64, usize>,
+    serial: u64,
+    matches: u64,
+    pub(super) sweep: Sweep,
+    pub(super) decisions: VecDeque<Decision>,
+    pub(super) stats: Stats,
+}
+
+/// What it is to its mode.
+#[derive(Debug)]
+pub(super) enum Office {
+    /// Nothing, or not yet.
+    None,
+    /// Another node forms the matches.
+    Follows,
+    /// It forms the matches.
+    Leads(Fence),
+}
+
+/// Something that is asked of the registry.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) what: What,
+    pub(super) failures: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// To become the matcher, and to find out who is.
+    Claim,
+    /// The tickets from a key on; revision 0 for the first page.
+    List {
+        revision: u64,
+        from: Option<Bytes>,
+    },
+    Form(Forming),
+    End(End),
+    SweepPage(Request),
+    SweepPair(Pair),
+    SweepEnd {
+        id: String,
+        abandoned: bool,
+        txn: Txn,
+    },
+}
+
+/// A ticket that ends without a match.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) serial: u64,
+    pub(super) key: Key,
+    pub(super) player: Name,
+    pub(super) state: TicketState,
+    modified: u64,
+    record: v1::TicketRecord,
+}
+
+impl Keeper {
+    /// `None` if the queue's configuration is not valid.
+    pub(super) fn new(
+        config: &MatchmakingConfig,
+        queue: &QueueConfig,
+        node: NodeId,
+        seed: Seed,
+        (first_call, call_step): (u64, u64),
+    ) -> Option<Self> {
+        let mut rules = queue.clone();
+        // What the players of a party have together.
+        let most = MAX_ITEMS * usize::from(rules.team_size);
+        rules.limits.conditions = rules.limits.conditions.max(most);
+        rules.limits.attributes = rules.limits.attributes.max(MAX_ITEMS);
+        rules.limits.tickets = config.tickets;
+        let engine = Engine::new(rules.clone()).ok()?;
+        let book = Book::new(rules.time_out, config.party_grace, config.tickets);
+        let backoff = (config.backoff_min, config.backoff_max);
+        Some(Self {
+            config: config.clone(),
+            rules,
+            node,
+            now: Now::default(),
+            lease: None,
+            office: Office::None,
+            claiming: false,
+            key_watch: None,
+            queue_watch: None,
+            listed: false,
+            book,
+            engine,
+            caller: Caller::new(seed, first_call, call_step, backoff),
+            backlog: VecDeque::new(),
+            retries: BTreeMap::new(),
+            forming: 0,
+            ending: BTreeMap::new(),
+            serial: 0,
+            matches: 0,
+            sweep: Sweep::default(),
+            decisions: VecDeque::new(),
+            stats: Stats::default(),
+        })
+    }
+
+    // Getters.
+
+    pub(super) const fn mode(&self) -> &Name {
+        &self.rules.mode
+    }
+
+    pub(super) const fn fence(&self) -> Option<&Fence> {
+        if let Office::Leads(fence) = &self.office { Some(fence) } else { None }
+    }
+
+    pub(super) const fn is_elected(&self) -> bool {
+        self.fence().is_some()
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            elected: self.is_elected().into(),
+            tickets: self.book.len(),
+            under_way: self.caller.under_way(),
+            ..self.stats
+        }
+    }
+
+    pub(super) fn explain(&self, now: Instant, player: &Name) -> Option<Standing> {
+        let group = self.book.group(self.book.key_of(player)?)?;
+        match &group.place {
+            Place::Engine(leader) => self.engine.explain(now, leader).map(Standing::Waits),
+            Place::Busy(_) | Place::Awaited => Some(Standing::Decides),
+            Place::Out => {
+                let (here, of) = group.filled();
+                Some(Standing::Gathers { here, of })
+            }
+        }
+    }
+
+    pub(super) fn audit(&self) -> Result<(), &'static str> {
+        self.engine.audit()?;
+        self.book.audit()?;
+        if self.caller.under_way() > self.config.calls {
+            return Err("the matcher has too many requests under way");
+        }
+        Ok(())
+    }
+
+    // Inputs and outputs; what the registry tells is in `replies`.
+
+    pub(super) fn set_lease(&mut self, now: Now, lease: Option<LeaseId>) {
+        self.now = now;
+        if self.lease != lease {
+            self.stop();
+            self.lease = lease;
+            self.claim();
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        while let Some(entry) = self.retries.first_entry() {
+            if entry.key().0 > now.instant {
+                break;
+            }
+            let task = entry.remove();
+            self.ask_again(task);
+        }
+        if self.is_elected() {
+            self.sweep_on_time();
+            for _ in 0..STEP {
+                let Some(Due { key, state, players }) = self.book.take_due(now.instant) else { break };
+                self.end(key, state, &players);
+            }
+            if self.can_search() && self.engine.poll_timeout().is_some_and(|next| next.at <= now.instant) {
+                self.engine.handle_timeout(now.instant);
+                self.take_outputs();
+            }
+        }
+        self.drive();
+    }
+
+    pub(super) fn poll_call(&mut self) -> Option<Call> {
+        self.caller.poll()
+    }
+
+    pub(super) fn poll_decision(&mut self) -> Option<Decision> {
+        self.decisions.pop_front()
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        if self.caller.has_output() || !self.decisions.is_empty() {
+            return Some(Deadline::new(self.now.instant, "output is queued"));
+        }
+        let retry = self.retries.keys().next();
+        let retry = retry.map(|(at, _)| Deadline::new(*at, "a request of the matcher is made again"));
+        if !self.is_elected() {
+            return retry;
+        }
+        let search = if self.can_search() { self.engine.poll_timeout() } else { None };
+        let due = self.book.next().map(|at| Deadline::new(at, "a ticket times out, or a party is lost"));
+        let sweep = self.sweep.next.map(|at| Deadline::new(at, "matches that are over are looked for"));
+        [search, due, sweep].into_iter().fold(retry, Deadline::earliest)
+    }
+
+    // The office.
+
+    /// Tries to be elected, or finds out who is.
+    pub(super) fn claim(&mut self) {
+        if self.lease.is_some() && !self.claiming {
+            self.claiming = true;
+            self.ask(Task::new(What::Claim));
+        }
+    }
+
+    /// Tries in a while.
+    pub(super) fn claim_later(&mut self) {
+        if !self.claiming {
+            self.claiming = true;
+            self.retry(Task::new(What::Claim));
+        }
+    }
+
+    /// It is elected.
+    pub(super) fn lead(&mut self, epoch: u64, lease: LeaseId) {
+        let mode = self.mode().clone();
+        self.decisions.push_back(Decision::Elected { mode: mode.clone(), epoch });
+        self.stats.elections += 1;
+        self.office = Office::Leads(Fence { mode, epoch, lease });
+        self.sweep.next = Some(self.now.instant + self.config.sweep_interval);
+        self.reload();
+        self.ask(Task::list());
+    }
+
+    /// It was found not to be elected any more.
+    pub(super) fn depose(&mut self) {
+        self.stop();
+        self.claim();
+    }
+
+    /// Stops at once and forgets all.
+    pub(super) fn stop(&mut self) {
+        if self.is_elected() {
+            self.decisions.push_back(Decision::Deposed { mode: self.mode().clone() });
+        }
+        self.office = Office::None;
+        self.claiming = false;
+        self.caller.unwatch(self.key_watch.take());
+        self.reload();
+    }
+
+    /// Forgets all tickets, and what is under way for them. The tickets are to be listed.
+    pub(super) fn reload(&mut self) {
+        self.caller.forget();
+        self.backlog.clear();
+        self.retries.clear();
+        self.caller.unwatch(self.queue_watch.take());
+        self.listed = false;
+        self.book = Book::new(self.rules.time_out, self.config.party_grace, self.config.tickets);
+        if let Ok(engine) = Engine::new(self.rules.clone()) {
+            self.engine = engine;
+        }
+        self.forming = 0;
+        self.ending.clear();
+        // A walk that was under way begins anew.
+        self.sweep.next.get_or_insert(self.now.instant);
+        if core::mem::take(&mut self.claiming) {
+            self.claim();
+        }
+    }
+
+    // Tickets.
+
+    /// Gives groups that have changed to the engine, or takes them back from it.
+    pub(super) fn settle(&mut self) {
+        while let Some(key) = self.book.take_dirty() {
+            self.settle_group(key);
+        }
+        if self.listed && self.book.has_place_again() {
+            self.reload();
+            self.ask(Task::list());
+        }
+    }
+
+    fn settle_group(&mut self, key: Key) {
+        let Some(group) = self.book.group_mut(&key) else { return };
+        if let Place::Engine(leader) = &group.place {
+            self.engine.remove(leader);
+            group.place = Place::Out;
+        }
+        let is_free = group.place == Place::Out;
+        let returns = core::mem::take(&mut group.returns);
+        self.book.drop_empty(&key);
+        if !is_free {
+            return;
+        }
+        let Some(members) = self.book.complete(&key) else { return self.book.keep(&key) };
+        let parts: Vec<(&Name, &v1::Queue)> = members
+            .iter()
+            .filter_map(|(name, ticket)| Some((*name, ticket.record.queue.as_ref()?)))
+            .collect();
+        let queued = members.first().map_or(self.now.instant, |(_, ticket)| ticket.queued);
+        let players: Vec<Name> = members.iter().map(|(name, _)| (*name).clone()).collect();
+        let ticket = match record::ticket(&self.config, &self.rules, &parts, queued) {
+            Ok(ticket) if ticket.size() == players.len() => ticket,
+            _ => return self.end(key, TicketState::Refused, &players),
+        };
+        let leader = ticket.leader.clone();
+        let now = self.now.instant;
+        let taken = if returns { self.engine.restore(now, ticket) } else { self.engine.insert(now, ticket) };
+        match taken {
+            Ok(()) => {
+                if let Some(group) = self.book.group_mut(&key) {
+                    group.place = Place::Engine(leader);
+                }
+            }
+            Err(Refusal::Full) => self.book.keep(&key),
+            Err(_) => self.end(key, TicketState::Refused, &players),
+        }
+    }
+
+    /// Ends tickets of a group.
+    fn end(&mut self, key: Key, state: TicketState, players: &[Name]) {
+        self.serial += 1;
+        let serial = self.serial;
+        self.book.engage(&key, serial);
+        let end = |player: &Name| {
+            let ticket = self.book.ticket(player)?;
+            let record = v1::TicketRecord { state: state.into(), ..ticket.record.clone() };
+            let (key, player) = (key.clone(), player.clone());
+            Some(Task::new(What::End(End { serial, key, player, state, modified: ticket.modified, record })))
+        };
+        let ends: Vec<Task> = players.iter().filter_map(end).collect();
+        if ends.is_empty() {
+            return self.book.release(&key, serial, false);
+        }
+        self.ending.insert(serial, ends.len());
+        self.backlog.extend(ends);
+    }
+
+    // Matches.
+
+    /// Matches are searched for while not too many wait to be decided.
+    fn can_search(&self) -> bool {
+        self.listed && self.is_elected() && self.forming < self.config.calls
+    }
+
+    fn take_outputs(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Match(formed) => self.form(&formed),
+                Output::TimedOut(leader) => self.time_out(&leader),
+                // No free places are offered here.
+                Output::Backfill(backfill) => self.give_back([&backfill.chosen.ticket.leader].into_iter()),
+            }
+        }
+        self.settle();
+    }
+
+    fn time_out(&mut self, leader: &Name) {
+        let Some(key) = self.book.key_of(leader).cloned() else { return };
+        let members = self.book.complete(&key).unwrap_or_default();
+        let players: Vec<Name> = members.into_iter().map(|(name, _)| name.clone()).collect();
+        self.end(key, TicketState::TimedOut, &players);
+    }
+
+    fn form(&mut self, formed: &Formed) {
+        let Office::Leads(fence) = &self.office else { return };
+        self.serial += 1;
+        self.matches += 1;
+        // Unique by the first two as long as the registry remembers, and by the third.
+        let id = format!("{:x}-{:x}-{:016x}", fence.epoch, self.matches, self.caller.rng().u64());
+        let Some(forming) = Forming::new(formed, &self.book, fence, self.now.wall, self.serial, id) else {
+            return self.give_back(formed.tickets().map(|ticket| &ticket.leader));
+        };
+        for key in forming.groups() {
+            self.book.engage(key, forming.serial);
+        }
+        self.forming += 1;
+        self.backlog.push_back(Task::new(What::Form(forming)));
+    }
+
+    fn give_back<'a>(&mut self, leaders: impl Iterator<Item = &'a Name>) {
+        for leader in leaders {
+            let Some(key) = self.book.key_of(leader).cloned() else { continue };
+            self.serial += 1;
+            self.book.engage(&key, self.serial);
+            self.book.release(&key, self.serial, true);
+        }
+    }
+
+    fn sweep_on_time(&mut self) {
+        if self.sweep.next.is_some_and(|at| at <= self.now.instant) {
+            let request = self.sweep.begin();
+            self.backlog.push_back(Task::new(What::SweepPage(request)));
+        }
+    }
+
+    // Requests.
+
+    /// Asks as much as there is place for. Elections and listings come first.
+    pub(super) fn drive(&mut self) {
+        while self.caller.under_way() + 2 < self.config.calls {
+            let Some(task) = self.backlog.pop_front() else { return };
+            self.ask(task);
+        }
+    }
+
+    pub(super) fn ask_later(&mut self, task: Task) {
+        self.backlog.push_back(task);
+    }
+
+    /// Asks again after a while.
+    pub(super) fn retry(&mut self, mut task: Task) {
+        task.failures = task.failures.saturating_add(1);
+        let at = self.now.instant + self.caller.pause(task.failures);
+        self.serial += 1;
+        self.retries.insert((at, self.serial), task);
+    }
+
+    fn ask_again(&mut self, task: Task) {
+        match task.what {
+            What::Claim | What::List { .. } => self.ask(task),
+            _ => self.backlog.push_front(task),
+        }
+    }
+
+    pub(super) fn ask(&mut self, task: Task) {
+        let Some(request) = self.request(&task.what) else { return };
+        self.caller.request(task, request);
+    }
+
+    fn request(&self, what: &What) -> Option<Request> {
+        Some(match what {
+            What::Claim => {
+                let key = keys::matcher(self.mode());
+                let record = v1::MatcherRecord { node: self.node.0 };
+                let put = Put::new(key.clone(), encode(&record), Some(self.lease?));
+                let compares = Vec::from([Compare::absent(key.clone())]);
+                let success = Vec::from([Op::Put(put), read(key.clone())]);
+                Request::Txn(Txn { compares, success, failure: Vec::from([read(key)]) })
+            }
+            What::List { revision, from } => {
+                let mut span = keys::tickets();
+                if let Some(from) = from {
+                    span.key = from.clone();
+                }
+                let limit = self.config.page.into();
+                Request::Range(Range { revision: *revision, limit, ..Range::of(span) })
+            }
+            What::Form(forming) => Request::Txn((*forming.txn).clone()),
+            What::End(end) => Request::Txn(end.txn(self.fence()?)),
+            What::SweepPage(request) => request.clone(),
+            What::SweepPair(pair) => Request::Txn(pair.look()),
+            What::SweepEnd { txn, .. } => Request::Txn(txn.clone()),
+        })
+    }
+}
+
+impl Task {
+    pub(super) const fn new(what: What) -> Self {
+        Self { what, failures: 0 }
+    }
+
+    pub(super) const fn list() -> Self {
+        Self::new(What::List { revision: 0, from: None })
+    }
+}
+
+impl End {
+    fn txn(&self, fence: &Fence) -> Txn {
+        let key = keys::ticket(&self.player);
+        let mut compares = Vec::from([Compare::unchanged(key.clone(), self.modified)]);
+        fence.guard(&mut compares);
+        let mut put = Put::new(key, encode(&self.record), None);
+        put.ignore_lease = true;
+        let failure = Vec::from([read(fence.key())]);
+        Txn { compares, success: Vec::from([Op::Put(put)]), failure }
+    }
+}

@@ -1,0 +1,276 @@
+//! Who forms matches, and how: one node at a time for each mode (rows K1, K2; G8).
+//!
+//! A node's matcher campaigns for every mode. While it is the one that forms the matches of
+//! a mode it knows the mode's tickets by a listing and a watch, gives them to the pairing
+//! [`Engine`](super::Engine), and writes what that finds. Every transaction compares the
+//! key by which it was elected, so whoever was deposed, and does not know yet, writes
+//! nothing; and every ticket, so whatever it did not know yet makes the transaction fail as
+//! a whole.
+//!
+//! # Parties
+//!
+//! * The tickets of equal mode, party and `party_size` are a party. It is complete when
+//!   there are `party_size` of them; of more, those count that queued first.
+//! * It waits since the first of its players does, and times out when that one would. A
+//!   ticket of an incomplete party times out alone.
+//! * If a ticket of a party is gone, taken back or timed out, and the party is not complete
+//!   without it, the player has [`MatchmakingConfig::party_grace`] to queue again, as it
+//!   does by itself when it moves to another node. Then the party is lost: its other
+//!   tickets end as `PARTY_LOST`. What a matcher knows of lost players ends with it; the
+//!   next one lets an incomplete party wait until its tickets time out.
+//! * To others a party has the mean of its players' ratings, their worst latency in each
+//!   region that is open to all of them, the attributes that all have alike, and the
+//!   conditions of all. If it cannot be matched like that, say since its players have no
+//!   region in common, its tickets end as `REFUSED`.
+//!
+//! # The end of matches
+//!
+//! From time to time the matcher looks at all matches of its mode. One whose players have
+//! all left is deleted. One whose room nobody has claimed within
+//! [`MatchmakingConfig::join_window`], or nobody has any more, is ended: its notices and its
+//! room go with it.
+
+mod book;
+mod forming;
+mod keeper;
+mod replies;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use skirmish_proto::v1::TicketState;
+
+use self::keeper::Keeper;
+use super::explain::Why;
+use super::keys;
+use super::settings::MatchmakingConfig;
+use crate::id::{Name, NodeId};
+use crate::registry::{Call, Compare, LeaseId, Told};
+use crate::rng::{Rng, Seed};
+use crate::time::{Deadline, Instant, Now};
+
+/// Forms matches, while it is elected. See the [module](self).
+#[derive(Debug)]
+pub struct Matcher {
+    keepers: Vec<Keeper>,
+}
+
+/// What a matcher has decided; for logs, since the registry has it already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// This node forms the matches of a mode from now on.
+    Elected {
+        /// The mode.
+        mode: Name,
+        /// The revision at which it was elected.
+        epoch: u64,
+    },
+    /// It does not any more.
+    Deposed {
+        /// The mode.
+        mode: Name,
+    },
+    /// A match is formed.
+    Formed {
+        /// Its name.
+        id: String,
+        /// The mode.
+        mode: Name,
+        /// Its players, by team.
+        teams: Vec<Vec<Name>>,
+        /// Per mille.
+        quality: u16,
+        /// What let it form.
+        explanation: String,
+    },
+    /// A ticket has ended without a match.
+    TicketEnded {
+        /// Whose.
+        player: Name,
+        /// The mode.
+        mode: Name,
+        /// How.
+        state: TicketState,
+    },
+    /// A match is over.
+    MatchEnded {
+        /// Its name.
+        id: String,
+        /// Whether it was since nobody had its room; else all players had left it.
+        abandoned: bool,
+    },
+}
+
+/// Why a player has no match yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its party is not complete.
+    Gathers {
+        /// Players of the party who have queued.
+        here: usize,
+        /// Players of the party.
+        of: usize,
+    },
+    /// It waits for others.
+    Waits(Why),
+    /// Its ticket is being decided in the registry.
+    Decides,
+}
+
+/// Counts since the start, of all modes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Modes that this node forms the matches of.
+    pub elected: usize,
+    /// Elections won.
+    pub elections: u64,
+    /// Tickets known.
+    pub tickets: usize,
+    /// Requests under way.
+    pub under_way: usize,
+    /// Matches formed.
+    pub formed: u64,
+    /// Matches that were refused since something had changed.
+    pub refused: u64,
+    /// Tickets ended.
+    pub ended: u64,
+    /// Matches ended or deleted.
+    pub swept: u64,
+    /// Requests that came to nothing, or to nobody knows what.
+    pub failed: u64,
+    /// Listings of the queue.
+    pub listings: u64,
+}
+
+/// What makes every write of a matcher void when it is not the matcher any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fence {
+    mode: Name,
+    /// The revision at which it was elected.
+    epoch: u64,
+    lease: LeaseId,
+}
+
+impl Fence {
+    fn key(&self) -> Bytes {
+        keys::matcher(&self.mode)
+    }
+
+    /// Every transaction of a matcher makes this comparison.
+    fn guard(&self, compares: &mut Vec<Compare>) {
+        compares.push(Compare::same_life(self.key(), self.epoch));
+    }
+}
+
+impl Matcher {
+    /// A matcher of `node`. Its requests and watches have the identifiers `first_call +
+    /// n * call_step`.
+    #[must_use]
+    pub fn new(
+        config: &MatchmakingConfig,
+        node: NodeId,
+        seed: Seed,
+        first_call: u64,
+        call_step: u64,
+    ) -> Self {
+        let mut rng = Rng::new(seed);
+        let count = config.queues.len() as u64;
+        let ids = |index: u64| (first_call + index * call_step, call_step * count.max(1));
+        let keeper = |(queue, index)| Keeper::new(config, queue, node, rng.split(), ids(index));
+        let keepers = config.queues.iter().zip(0..).filter_map(keeper).collect();
+        Self { keepers }
+    }
+
+    // Getters.
+
+    /// What has happened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut all = Stats::default();
+        for stats in self.keepers.iter().map(Keeper::stats) {
+            all.elected += stats.elected;
+            all.elections += stats.elections;
+            all.tickets += stats.tickets;
+            all.under_way += stats.under_way;
+            all.formed += stats.formed;
+            all.refused += stats.refused;
+            all.ended += stats.ended;
+            all.swept += stats.swept;
+            all.failed += stats.failed;
+            all.listings += stats.listings;
+        }
+        all
+    }
+
+    /// The modes that this node forms the matches of.
+    pub fn elected(&self) -> impl Iterator<Item = &Name> {
+        self.keepers.iter().filter(|keeper| keeper.is_elected()).map(Keeper::mode)
+    }
+
+    /// Why a player has no match yet; `None` if this matcher knows no ticket of it that
+    /// waits.
+    #[must_use]
+    pub fn explain(&self, now: Instant, player: &Name) -> Option<Standing> {
+        self.keepers.iter().find_map(|keeper| keeper.explain(now, player))
+    }
+
+    /// Checks the bounds, and that the tables agree with each other.
+    ///
+    /// # Errors
+    /// Says what is not as it must be.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        self.keepers.iter().try_for_each(Keeper::audit)
+    }
+
+    // Commands.
+
+    /// Begins, with [`Self::set_lease`]; before that it does nothing.
+    pub fn start(&mut self, now: Now) {
+        self.keepers.iter_mut().for_each(|keeper| keeper.handle_timeout(now));
+    }
+
+    /// The lease by which it is elected; `None` while the node holds none. Without it, or
+    /// with another one, it stops at once.
+    pub fn set_lease(&mut self, now: Now, lease: Option<LeaseId>) {
+        self.keepers.iter_mut().for_each(|keeper| keeper.set_lease(now, lease));
+    }
+
+    // Inputs.
+
+    /// The registry has answered, or tells something.
+    pub fn handle_told(&mut self, now: Now, told: Told) {
+        let mut told = Some(told);
+        for keeper in &mut self.keepers {
+            told = told.and_then(|told| keeper.handle_told(now, told));
+        }
+    }
+
+    /// The time of something may have come.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.keepers.iter_mut().for_each(|keeper| keeper.handle_timeout(now));
+    }
+
+    // Outputs.
+
+    /// What is to be asked of the registry.
+    #[must_use]
+    pub fn poll_call(&mut self) -> Option<Call> {
+        self.keepers.iter_mut().find_map(Keeper::poll_call)
+    }
+
+    /// What was decided.
+    #[must_use]
+    pub fn poll_decision(&mut self) -> Option<Decision> {
+        self.keepers.iter_mut().find_map(Keeper::poll_decision)
+    }
+
+    /// When to call [`Self::handle_timeout`], and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.keepers.iter().map(Keeper::poll_timeout).fold(None, Deadline::earliest)
+    }
+}

@@ -1,0 +1,270 @@
+//! What the registry tells the matcher of one mode, and what that changes.
+
+use alloc::vec::Vec;
+
+use skirmish_proto::v1::{self, TicketState};
+
+use super::Decision;
+use super::forming::{Forming, Verdict};
+use super::keeper::{End, Keeper, Office, Task, What};
+use super::sweep::{Finding, Pair};
+use crate::matchmaking::keys::{self, Kind};
+use crate::matchmaking::record::decode;
+use crate::registry::{Answer, Change, Error, Failure, KeyValue, News, Response, Span, Told, Watch};
+use crate::time::Now;
+
+impl Keeper {
+    /// Takes what is its own; returns what is not.
+    pub(super) fn handle_told(&mut self, now: Now, told: Told) -> Option<Told> {
+        match told {
+            Told::Reply { id, outcome } => {
+                let Some(task) = self.caller.take(id) else { return Some(Told::Reply { id, outcome }) };
+                self.now = now;
+                match outcome {
+                    Ok(response) => self.answered(task.what, &response),
+                    Err(failure) => self.failed(task, failure),
+                }
+            }
+            Told::Watched(watched) if self.key_watch == Some(watched.id) => {
+                self.now = now;
+                self.key_news(&watched.news);
+            }
+            Told::Watched(watched) if self.queue_watch == Some(watched.id) => {
+                self.now = now;
+                self.queue_news(&watched.news);
+            }
+            told @ Told::Watched(_) => return Some(told),
+        }
+        self.drive();
+        None
+    }
+
+    fn answered(&mut self, what: What, response: &Response) {
+        let Response { revision, answer } = response;
+        match (what, answer) {
+            (What::Claim, Answer::Txn { answers, .. }) => self.claimed(*revision, answers),
+            (What::List { revision: at, .. }, Answer::Range { kvs, more, .. }) => {
+                let at = if at == 0 { *revision } else { at };
+                self.listed(at, kvs, *more);
+            }
+            (What::Form(forming), Answer::Txn { succeeded, answers }) => {
+                self.decided(forming, *succeeded, answers);
+            }
+            (What::End(end), Answer::Txn { succeeded, answers }) => self.ended(end, *succeeded, answers),
+            (What::SweepPage(_), Answer::Range { kvs, more, .. }) => {
+                let mode = self.mode().clone();
+                self.sweep.take(&mode, kvs, *more);
+                self.sweep_on();
+            }
+            (What::SweepPair(pair), Answer::Txn { answers, .. }) => self.swept(&pair, answers),
+            (What::SweepEnd { id, abandoned, .. }, Answer::Txn { succeeded, .. }) => {
+                if *succeeded {
+                    self.stats.swept += 1;
+                    self.decisions.push_back(Decision::MatchEnded { id, abandoned });
+                }
+                self.sweep_on();
+            }
+            // An answer to something else: as good as none.
+            (what, _) => self.retry(Task::new(what)),
+        }
+    }
+
+    /// Nothing was done, or nobody knows. Then the same is asked again: each request says
+    /// whether it was done before.
+    fn failed(&mut self, task: Task, failure: Failure) {
+        self.stats.failed += 1;
+        match task.what {
+            What::SweepPage(_) | What::SweepPair(_) | What::SweepEnd { .. } => self.rest(),
+            // The pages read so far cannot be completed.
+            What::List { revision, .. } if revision > 0 && failure == Failure::Refused(Error::Compacted) => {
+                self.relist();
+            }
+            _ => self.retry(task),
+        }
+    }
+
+    // The office.
+
+    fn claimed(&mut self, revision: u64, answers: &[Answer]) {
+        self.claiming = false;
+        self.caller.unwatch(self.key_watch.take());
+        let found = answers.iter().rev().find_map(|answer| match answer {
+            Answer::Range { kvs, .. } => kvs.first(),
+            _ => None,
+        });
+        let (Some(kv), Some(lease)) = (found, self.lease) else { return self.claim_later() };
+        let watch = Watch::of(Span::one(kv.key.clone()), revision + 1);
+        self.key_watch = Some(self.caller.watch(watch));
+        let holder: v1::MatcherRecord = decode(&kv.value);
+        let epoch = self.fence().map(|fence| fence.epoch);
+        if holder.node != self.node.0 || kv.lease != Some(lease) {
+            let watch = self.key_watch.take();
+            if epoch.is_some() {
+                self.stop();
+            }
+            self.key_watch = watch;
+            self.office = Office::Follows;
+        } else if epoch != Some(kv.created) {
+            self.lead(kv.created, lease);
+        }
+    }
+
+    fn key_news(&mut self, news: &News) {
+        match news {
+            News::Created | News::Progress => {}
+            News::Changes(changes) => {
+                let epoch = self.fence().map(|fence| fence.epoch);
+                let is_same = |change: &Change| match change {
+                    Change::Put { kv, .. } => epoch.is_none_or(|epoch| kv.created == epoch),
+                    Change::Delete { .. } => false,
+                };
+                if !changes.iter().all(is_same) {
+                    self.depose();
+                }
+            }
+            News::Compacted { .. } | News::Canceled => {
+                self.key_watch = None;
+                self.claim_later();
+            }
+        }
+    }
+
+    // Tickets.
+
+    fn listed(&mut self, revision: u64, kvs: &[KeyValue], more: bool) {
+        for kv in kvs {
+            self.note(kv);
+        }
+        let after = kvs.last().filter(|_| more).map(|last| {
+            let mut after = last.key.to_vec();
+            after.push(0);
+            after.into()
+        });
+        match after {
+            Some(from) => self.ask(Task::new(What::List { revision, from: Some(from) })),
+            None => {
+                self.stats.listings += 1;
+                self.listed = true;
+                self.queue_watch = Some(self.caller.watch(Watch::of(keys::tickets(), revision + 1)));
+            }
+        }
+        self.settle();
+    }
+
+    fn queue_news(&mut self, news: &News) {
+        match news {
+            News::Created | News::Progress => {}
+            News::Changes(changes) => {
+                for change in changes {
+                    match change {
+                        Change::Put { kv, .. } => self.note(kv),
+                        Change::Delete { key, .. } => {
+                            if let Some((Kind::Ticket, player)) = keys::owner(key) {
+                                self.book.set(self.now, &player, None);
+                            }
+                        }
+                    }
+                }
+                self.settle();
+            }
+            News::Compacted { .. } | News::Canceled => {
+                self.queue_watch = None;
+                self.relist();
+            }
+        }
+    }
+
+    /// Begins anew, in a while.
+    fn relist(&mut self) {
+        self.reload();
+        self.retry(Task::list());
+    }
+
+    /// A ticket is as it is in the registry.
+    fn note(&mut self, kv: &KeyValue) {
+        let Some((Kind::Ticket, player)) = keys::owner(&kv.key) else { return };
+        let record: v1::TicketRecord = decode(&kv.value);
+        let mode = record.queue.as_ref().map(|queue| queue.mode.as_str());
+        let waits = record.state() == TicketState::Waiting && mode == Some(self.mode().as_str());
+        self.book.set(self.now, &player, waits.then_some((kv.modified, record)));
+    }
+
+    fn ended(&mut self, end: End, succeeded: bool, answers: &[Answer]) {
+        if succeeded {
+            self.stats.ended += 1;
+            let mode = self.mode().clone();
+            self.decisions.push_back(Decision::TicketEnded { player: end.player, mode, state: end.state });
+        } else if self.is_deposed(answers) {
+            return self.depose();
+        }
+        let Some(left) = self.ending.get_mut(&end.serial) else { return };
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            self.ending.remove(&end.serial);
+            self.book.release(&end.key, end.serial, false);
+            self.settle();
+        }
+    }
+
+    /// Whether the first key that was read is not that of this matcher's election.
+    fn is_deposed(&self, answers: &[Answer]) -> bool {
+        let Some(Answer::Range { kvs, .. }) = answers.first() else { return false };
+        let created = kvs.first().map(|kv| kv.created);
+        created != self.fence().map(|fence| fence.epoch)
+    }
+
+    // Matches.
+
+    fn decided(&mut self, forming: Forming, succeeded: bool, answers: &[Answer]) {
+        let Office::Leads(fence) = &self.office else { return };
+        let verdict = forming.judge(fence, succeeded, answers);
+        self.forming = self.forming.saturating_sub(1);
+        let groups: Vec<_> = forming.groups().cloned().collect();
+        let same = match verdict {
+            Verdict::Deposed => return self.depose(),
+            Verdict::Formed => {
+                self.stats.formed += 1;
+                let Forming { id, mode, teams, quality, explanation, .. } = forming;
+                self.decisions.push_back(Decision::Formed { id, mode, teams, quality, explanation });
+                None
+            }
+            Verdict::Refused(same) => {
+                self.stats.refused += 1;
+                Some(same)
+            }
+        };
+        for key in groups {
+            let unchanged = same.as_ref().is_some_and(|same| same.contains(&key));
+            self.book.release(&key, forming.serial, unchanged);
+        }
+        self.settle();
+    }
+
+    // The janitor.
+
+    fn swept(&mut self, pair: &Pair, answers: &[Answer]) {
+        let Office::Leads(fence) = &self.office else { return };
+        match pair.judge(fence, self.now.wall, self.config.join_window, answers) {
+            Finding::Lives => self.sweep_on(),
+            Finding::Over(txn, abandoned) => {
+                let id = pair.id.clone();
+                self.ask_later(Task::new(What::SweepEnd { id, abandoned, txn }));
+            }
+        }
+    }
+
+    /// The next match, the next page, or a rest.
+    fn sweep_on(&mut self) {
+        if let Some(pair) = self.sweep.next_pair() {
+            self.ask_later(Task::new(What::SweepPair(pair)));
+        } else if let Some(request) = self.sweep.next_page() {
+            self.ask_later(Task::new(What::SweepPage(request)));
+        } else {
+            self.rest();
+        }
+    }
+
+    fn rest(&mut self) {
+        self.sweep.next = Some(self.now.instant + self.config.sweep_interval);
+    }
+}

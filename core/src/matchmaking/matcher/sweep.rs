@@ -1,0 +1,142 @@
+//! The janitor: matches that are over.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use super::Fence;
+use super::forming::read;
+use crate::id::Name;
+use crate::matchmaking::keys;
+use crate::matchmaking::record::decode;
+use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Range, Request, Span, Txn};
+use crate::time::{Duration, Instant, Wall};
+
+/// Matches read at once.
+const PAGE: u64 = 32;
+
+/// A walk through all matches of a mode, one request at a time.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// When the next walk begins; `None` during one.
+    pub(super) next: Option<Instant>,
+    /// Where the next page begins.
+    from: Option<Bytes>,
+    /// Matches of this page.
+    todo: VecDeque<Pair>,
+}
+
+/// A match that is looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Pair {
+    pub(super) id: String,
+    modified: u64,
+    formed_ms: u64,
+    room: String,
+    players: Vec<Name>,
+}
+
+/// What to do about a match.
+#[derive(Debug)]
+pub(super) enum Finding {
+    /// It goes on.
+    Lives,
+    /// It is over: the transaction that ends it, and whether nobody had its room.
+    Over(Txn, bool),
+}
+
+impl Sweep {
+    /// Begins a walk.
+    pub(super) fn begin(&mut self) -> Request {
+        *self = Self::default();
+        self.page()
+    }
+
+    fn page(&self) -> Request {
+        let mut span = keys::pairs();
+        if let Some(from) = &self.from {
+            span.key = from.clone();
+        }
+        Request::Range(Range { limit: PAGE, ..Range::of(span) })
+    }
+
+    /// Takes a page of matches.
+    pub(super) fn take(&mut self, mode: &Name, kvs: &[KeyValue], more: bool) {
+        self.from = kvs.last().filter(|_| more).map(|last| {
+            let mut after = last.key.to_vec();
+            after.push(0);
+            after.into()
+        });
+        self.todo.extend(kvs.iter().filter_map(|kv| Pair::of(mode, kv)));
+    }
+
+    /// The next match to look at.
+    pub(super) fn next_pair(&mut self) -> Option<Pair> {
+        self.todo.pop_front()
+    }
+
+    /// The next page; `None` if that was the last.
+    pub(super) fn next_page(&self) -> Option<Request> {
+        self.from.as_ref().map(|_| self.page())
+    }
+}
+
+impl Pair {
+    fn of(mode: &Name, kv: &KeyValue) -> Option<Self> {
+        let record: v1::MatchRecord = decode(&kv.value);
+        let matched = record.r#match.filter(|matched| matched.mode == mode.as_str())?;
+        let players = matched.teams.iter().flat_map(|team| &team.players);
+        Some(Self {
+            id: matched.r#match,
+            modified: kv.modified,
+            formed_ms: record.formed_ms,
+            room: matched.room,
+            players: players.filter_map(|player| Name::new(player).ok()).collect(),
+        })
+    }
+
+    /// Reads its room and its notices.
+    pub(super) fn look(&self) -> Txn {
+        let notices = self.players.iter().map(|player| read(keys::notice(player)));
+        let room = core::iter::once(read(keys::room(&self.room)));
+        Txn { success: room.chain(notices).collect(), ..Txn::default() }
+    }
+
+    /// What an answer to [`Self::look`] says.
+    pub(super) fn judge(&self, fence: &Fence, wall: Wall, window: Duration, answers: &[Answer]) -> Finding {
+        let mut found = answers.iter().filter_map(|answer| match answer {
+            Answer::Range { kvs, .. } => Some(kvs.first()),
+            _ => None,
+        });
+        let room = found.next().flatten();
+        let names_it = |kv: &&KeyValue| decode::<v1::NoticeRecord>(&kv.value).r#match == self.id;
+        let notices: Vec<&KeyValue> = found.flatten().filter(names_it).collect();
+        let claimed = room.is_some_and(|kv| decode::<v1::RoomRecord>(&kv.value).primary != 0);
+        let waited = Duration::from_millis(wall.0.saturating_sub(self.formed_ms));
+        let abandoned = !claimed && waited > window;
+        if !notices.is_empty() && !abandoned {
+            return Finding::Lives;
+        }
+        let pair = keys::pair(&self.id);
+        let mut compares = Vec::from([Compare::unchanged(pair.clone(), self.modified)]);
+        fence.guard(&mut compares);
+        let mut success = Vec::from([delete(pair)]);
+        for kv in notices {
+            compares.push(Compare::unchanged(kv.key.clone(), kv.modified));
+            success.push(delete(kv.key.clone()));
+        }
+        // Not even a player who comes this very moment finds half a match.
+        compares.push(Compare::unchanged(keys::room(&self.room), room.map_or(0, |kv| kv.modified)));
+        if room.is_some() && !claimed {
+            success.push(delete(keys::room(&self.room)));
+        }
+        Finding::Over(Txn { compares, success, failure: Vec::new() }, abandoned)
+    }
+}
+
+fn delete(key: Bytes) -> Op {
+    Op::Delete(Delete::of(Span::one(key)))
+}

@@ -1,0 +1,333 @@
+//! Nodes with a desk and a matcher each, their players, and one registry between them.
+
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::mem::take;
+
+use skirmish_proto::v1::{self, TicketState};
+
+use super::oracle::Oracle;
+use crate::id::{Name, NodeId};
+use crate::matchmaking::desk::Desk;
+use crate::matchmaking::record::{decode, encode};
+use crate::matchmaking::{Matcher, MatchmakingConfig, keys};
+use crate::registry::{
+    Answer, Call, KeyValue, LeaseId, Put, Range, Registry, RegistryConfig, Request, Response, Span, Told,
+    Watch, WatchId,
+};
+use crate::rng::Rng;
+use crate::time::{Duration, Instant, Now, Wall};
+
+/// How long a node's lease lives without being kept alive.
+pub(super) const TTL: Duration = Duration::from_secs(5);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(1);
+pub(super) const ORACLE: WatchId = WatchId(u64::MAX);
+
+/// How often something goes wrong with a request, of 1000, and how late things are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Faults {
+    pub(super) refused: u64,
+    pub(super) lost_request: u64,
+    pub(super) lost_reply: u64,
+    /// It is done after its outcome was said to be unknown.
+    pub(super) late: u64,
+    /// A watch tells something seconds later.
+    pub(super) slow_watch: u64,
+}
+
+pub(super) struct Cluster {
+    pub(super) config: MatchmakingConfig,
+    pub(super) now: Instant,
+    pub(super) rng: Rng,
+    pub(super) registry: Registry,
+    pub(super) nodes: Vec<Node>,
+    pub(super) players: BTreeMap<Name, Player>,
+    pub(super) faults: Faults,
+    pub(super) oracle: Oracle,
+    pub(super) events: BTreeMap<(Instant, u64), Event>,
+    pub(super) serial: u64,
+    pub(super) lives: u64,
+    /// Something was done after it was said to be unknown.
+    pub(super) late: bool,
+}
+
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) life: u64,
+    pub(super) desk: Desk,
+    pub(super) matcher: Matcher,
+    /// As the node believes.
+    pub(super) lease: Option<LeaseId>,
+    pub(super) believed_until: Instant,
+    pub(super) paused: bool,
+    pub(super) inbox: Vec<Told>,
+    /// It does not reach the registry.
+    pub(super) cut: bool,
+    /// Counts its connections to the registry.
+    pub(super) link: u64,
+    pub(super) watches: BTreeMap<WatchId, Watch>,
+    pub(super) watch_at: Instant,
+    /// Whose sessions it believes to have, and their epochs.
+    pub(super) sessions: BTreeMap<Name, u64>,
+    /// Matchmaking decided, for the tests.
+    pub(super) decisions: Vec<super::super::Decision>,
+}
+
+/// A player's client.
+#[derive(Default)]
+pub(super) struct Player {
+    /// The node that it is connected to.
+    pub(super) home: Option<usize>,
+    pub(super) wish: Option<v1::Queue>,
+    pub(super) cancel: bool,
+    pub(super) matched: Option<v1::Matched>,
+    /// Its last search has ended, as it was told, without a match.
+    pub(super) ended: bool,
+    /// All that it was told.
+    pub(super) heard: Vec<TicketState>,
+    pub(super) last: v1::Queued,
+}
+
+pub(super) enum Event {
+    Call { node: usize, life: u64, call: Call, fate: Fate },
+    Told { node: usize, life: u64, link: Option<u64>, told: Told },
+    KeepAlive { node: usize, life: u64 },
+    Moved { node: usize, life: u64, player: Name, epoch: u64 },
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Fate {
+    Done,
+    LostReply,
+    Late,
+}
+
+pub(super) fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+impl Cluster {
+    pub(super) fn new(config: MatchmakingConfig, nodes: usize, seed: u64) -> Self {
+        config.validate().unwrap();
+        let mut bytes = [7; 32];
+        bytes[..8].copy_from_slice(&seed.to_be_bytes());
+        let now = Instant::from_micros(1_000_000_000);
+        let mut registry = Registry::new(RegistryConfig::etcd(), now);
+        let mut watch = Watch::of(Span::prefix("/match/"), 1);
+        watch.prev = true;
+        registry.watch(now, ORACLE, watch).unwrap();
+        let mut cluster = Self {
+            oracle: Oracle::new(&config),
+            config,
+            now,
+            rng: Rng::new(bytes),
+            registry,
+            nodes: Vec::new(),
+            players: BTreeMap::new(),
+            faults: Faults::default(),
+            events: BTreeMap::new(),
+            serial: 0,
+            lives: 0,
+            late: false,
+        };
+        for index in 0..nodes {
+            let node = cluster.boot();
+            cluster.nodes.push(node);
+            cluster.begin(index);
+        }
+        cluster
+    }
+
+    pub(super) fn time(&self) -> Now {
+        Now { instant: self.now, wall: Wall(1_700_000_000_000 + self.now.as_micros() / 1000) }
+    }
+
+    pub(super) fn boot(&mut self) -> Node {
+        self.lives += 1;
+        let first = self.lives << 40;
+        let id = NodeId(self.lives);
+        let seed = self.rng.split();
+        Node {
+            id,
+            life: self.lives,
+            desk: Desk::new(self.config.clone(), id, seed, first, 2),
+            matcher: Matcher::new(&self.config, id, self.rng.split(), first + 1, 2),
+            lease: None,
+            believed_until: self.now,
+            paused: false,
+            inbox: Vec::new(),
+            cut: false,
+            link: 0,
+            watches: BTreeMap::new(),
+            watch_at: self.now,
+            sessions: BTreeMap::new(),
+            decisions: Vec::new(),
+        }
+    }
+
+    pub(super) fn begin(&mut self, index: usize) {
+        let now = self.time();
+        let node = &mut self.nodes[index];
+        node.desk.start(now);
+        node.matcher.start(now);
+        self.keep_alive(index);
+        self.drain(index);
+    }
+
+    /// The node is gone, with all that it knew, and another one is there.
+    pub(super) fn crash(&mut self, index: usize) {
+        self.unwatch(index);
+        for player in self.players.values_mut().filter(|player| player.home == Some(index)) {
+            player.home = None;
+        }
+        self.nodes[index] = self.boot();
+        self.begin(index);
+    }
+
+    pub(super) fn cut(&mut self, index: usize) {
+        self.unwatch(index);
+        self.nodes[index].cut = true;
+    }
+
+    /// The node reaches the registry again, which makes its watches again.
+    pub(super) fn heal(&mut self, index: usize) {
+        self.unwatch(index);
+        let node = &mut self.nodes[index];
+        node.cut = false;
+        for (id, watch) in &node.watches {
+            self.registry.watch(self.now, *id, watch.clone()).unwrap();
+        }
+        self.pump();
+    }
+
+    pub(super) fn unwatch(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.link += 1;
+        node.watches.keys().for_each(|id| self.registry.unwatch(*id));
+    }
+
+    /// The node's lease ends, and it does not know yet.
+    pub(super) fn revoke(&mut self, index: usize) {
+        if let Some(lease) = self.nodes[index].lease {
+            // It may have ended already.
+            let _ = self.registry.handle(self.now, &Request::Revoke(lease));
+            self.pump();
+        }
+    }
+
+    pub(super) fn pause(&mut self, index: usize) {
+        self.nodes[index].paused = true;
+    }
+
+    pub(super) fn resume(&mut self, index: usize) {
+        self.nodes[index].paused = false;
+        // What was to be done comes first, or what there is to know.
+        if self.rng.range(0..=1) == 0 {
+            self.wake(index);
+        }
+        for told in take(&mut self.nodes[index].inbox) {
+            self.tell(index, told);
+        }
+        self.wake(index);
+    }
+
+    // The registry, for the tests and the parts of a node that are not here.
+
+    pub(super) fn ask(&mut self, request: &Request) -> Response {
+        let response = self.registry.handle(self.now, request).unwrap();
+        self.pump();
+        response
+    }
+
+    pub(super) fn get(&mut self, key: impl Into<bytes::Bytes>) -> Option<KeyValue> {
+        let answer = self.ask(&Request::Range(Range::of(Span::one(key)))).answer;
+        let Answer::Range { kvs, .. } = answer else { panic!("{answer:?}") };
+        kvs.into_iter().next()
+    }
+
+    pub(super) fn list(&mut self, span: Span) -> Vec<KeyValue> {
+        let Answer::Range { kvs, .. } = self.ask(&Request::Range(Range::of(span))).answer else { panic!() };
+        kvs
+    }
+
+    pub(super) fn ticket(&mut self, player: &str) -> Option<v1::TicketRecord> {
+        self.get(keys::ticket(&name(player))).map(|kv| decode(&kv.value))
+    }
+
+    pub(super) fn notice(&mut self, player: &str) -> Option<v1::NoticeRecord> {
+        self.get(keys::notice(&name(player))).map(|kv| decode(&kv.value))
+    }
+
+    pub(super) fn claim(&mut self, player: &Name, index: usize, epoch: u64) -> u64 {
+        let node = &self.nodes[index];
+        let record = v1::SessionRecord { session: vec![1; 16].into(), node: node.id.0, epoch };
+        let put = Put::new(keys::session(player), encode(&record), node.lease);
+        self.ask(&Request::Put(put)).revision
+    }
+
+    /// The lease is kept alive, lost, or made again; then the sessions are claimed again.
+    pub(super) fn keep_alive(&mut self, index: usize) {
+        let now = self.time();
+        let life = self.nodes[index].life;
+        self.schedule(KEEP_ALIVE, Event::KeepAlive { node: index, life });
+        let node = &mut self.nodes[index];
+        if node.paused {
+            return;
+        }
+        let lost = match node.lease {
+            Some(_) if node.cut => self.now >= node.believed_until,
+            Some(lease) => self.registry.handle(self.now, &Request::KeepAlive(lease)).is_err(),
+            None => false,
+        };
+        if lost {
+            node.lease = None;
+            node.desk.set_lease(now, None);
+            node.matcher.set_lease(now, None);
+        }
+        if !node.cut {
+            node.believed_until = self.now + (TTL - KEEP_ALIVE);
+            if node.lease.is_none() {
+                self.serve_again(index);
+            }
+        }
+        self.pump();
+        self.drain(index);
+    }
+
+    pub(super) fn serve_again(&mut self, index: usize) {
+        let now = self.time();
+        let id = LeaseId(self.rng.range(1..=u64::MAX >> 1));
+        self.ask(&Request::Grant { id, ttl_s: TTL.as_secs() });
+        self.nodes[index].lease = Some(id);
+        for (player, epoch) in self.nodes[index].sessions.clone() {
+            let record = self.get(keys::session(&player)).map(|kv| decode::<v1::SessionRecord>(&kv.value));
+            let home = self.players.get(&player).and_then(|player| player.home);
+            let epoch = match record {
+                // Whoever has the player's connection claims the session again.
+                None if home.is_none_or(|home| home == index) => self.claim(&player, index, 0),
+                Some(record) if record.node == self.nodes[index].id.0 => {
+                    self.claim(&player, index, epoch);
+                    epoch
+                }
+                _ => {
+                    self.nodes[index].sessions.remove(&player);
+                    self.nodes[index].desk.depart(now, &player, true);
+                    continue;
+                }
+            };
+            self.nodes[index].sessions.insert(player.clone(), epoch);
+            self.nodes[index].desk.arrive(now, &player, epoch);
+        }
+        self.nodes[index].desk.set_lease(now, Some(id));
+        self.nodes[index].matcher.set_lease(now, Some(id));
+    }
+
+    pub(super) fn leader(&self, mode: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.matcher.elected().any(|elected| elected.as_str() == mode))
+    }
+
+    pub(super) fn heard(&self, player: &str) -> Vec<TicketState> {
+        self.players.get(&name(player)).map(|player| player.heard.clone()).unwrap_or_default()
+    }
+}

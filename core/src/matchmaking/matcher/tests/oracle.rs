@@ -1,0 +1,188 @@
+//! What must hold of the registry at every revision, whoever wrote what.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString as _};
+
+use bytes::Bytes;
+use skirmish_proto::v1::{self, TicketState};
+
+use crate::id::{Name, NodeId};
+use crate::matchmaking::MatchmakingConfig;
+use crate::matchmaking::keys::{self, Kind};
+use crate::matchmaking::record::decode;
+use crate::registry::{
+    Answer, Change, KeyValue, News, Op, Range, Registry, Request, Response, Span, Watched,
+};
+use crate::time::Instant;
+
+pub(super) struct Oracle {
+    config: MatchmakingConfig,
+    /// The elections that are in force, by mode: revision and node.
+    elected: BTreeMap<String, (u64, u64)>,
+    /// The matches of players: written and not deleted.
+    pub(super) live: BTreeMap<Name, v1::Matched>,
+    pub(super) formed: u64,
+    /// Matches that their players were told of.
+    told: BTreeSet<(Name, String)>,
+    /// How tickets ended.
+    pub(super) ended: BTreeMap<i32, u64>,
+}
+
+impl Oracle {
+    pub(super) fn new(config: &MatchmakingConfig) -> Self {
+        Self {
+            config: config.clone(),
+            elected: BTreeMap::new(),
+            live: BTreeMap::new(),
+            formed: 0,
+            told: BTreeSet::new(),
+            ended: BTreeMap::new(),
+        }
+    }
+
+    /// A client was told of a match: one that was formed with it.
+    pub(super) fn heard(&mut self, player: &Name, matched: &v1::Matched) {
+        let team = &matched.teams[matched.team as usize];
+        assert!(team.players.contains(&player.to_string()), "{player} is told a wrong team");
+        self.told.insert((player.clone(), matched.r#match.clone()));
+    }
+
+    pub(super) fn was_told(&self, player: &Name, id: &str) -> bool {
+        self.told.contains(&(player.clone(), id.to_string()))
+    }
+
+    pub(super) fn watched(&mut self, watched: &Watched) {
+        let News::Changes(changes) = &watched.news else { return };
+        let mut rest = changes.as_slice();
+        while let Some(first) = rest.first() {
+            let count = rest.iter().take_while(|change| change.revision() == first.revision()).count();
+            let (revision, later) = rest.split_at(count);
+            self.revision(revision);
+            rest = later;
+        }
+    }
+
+    /// Checks the changes of one revision.
+    fn revision(&mut self, changes: &[Change]) {
+        let find = |key: &Bytes| changes.iter().find(|change| change.key() == key);
+        for change in changes {
+            let key = core::str::from_utf8(change.key()).unwrap();
+            if let Some(mode) = key.strip_prefix("/match/matcher/") {
+                let elected = match change {
+                    Change::Put { kv, .. } => {
+                        let record: v1::MatcherRecord = decode(&kv.value);
+                        self.elected.insert(mode.to_string(), (kv.created, record.node))
+                    }
+                    Change::Delete { .. } => self.elected.remove(mode),
+                };
+                let is_new = elected.is_none() || matches!(change, Change::Delete { .. });
+                assert!(is_new, "two are elected for {mode}");
+            }
+            match (keys::owner(change.key()), change) {
+                (Some((Kind::Notice, player)), Change::Put { kv, prev }) => {
+                    assert!(prev.is_none(), "{player} is put into a match while it is in one (G8)");
+                    let notice: v1::NoticeRecord = decode(&kv.value);
+                    assert!(
+                        find(&keys::pair(&notice.r#match)).is_some(),
+                        "{player} has a notice of no match"
+                    );
+                }
+                (Some((Kind::Notice, player)), Change::Delete { .. }) => drop(self.live.remove(&player)),
+                (Some((Kind::Ticket, player)), Change::Put { kv, .. }) => {
+                    assert!(!self.live.contains_key(&player), "{player} is queued while it is in a match");
+                    let record: v1::TicketRecord = decode(&kv.value);
+                    if record.state() != TicketState::Waiting {
+                        *self.ended.entry(record.state).or_default() += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        for change in changes {
+            let Change::Put { kv, prev } = change else { continue };
+            if kv.key.starts_with(b"/match/pairs/") {
+                assert!(prev.is_none(), "a match is formed twice");
+                self.pair(kv, find);
+            }
+        }
+    }
+
+    /// A match is formed wholly: all tickets, which waited, and all notices in this revision.
+    fn pair<'a>(&mut self, kv: &KeyValue, find: impl Fn(&Bytes) -> Option<&'a Change>) {
+        let record: v1::MatchRecord = decode(&kv.value);
+        let matched = record.r#match.unwrap();
+        self.formed += 1;
+        let queue = self.config.queue(&matched.mode).unwrap();
+        let (epoch, _) = self.elected[&matched.mode];
+        assert_eq!(epoch, record.matcher_epoch, "a matcher that is not elected forms a match");
+        assert_eq!(matched.teams.len(), usize::from(queue.teams));
+        let mut parties: BTreeMap<(String, u32), (u32, usize)> = BTreeMap::new();
+        for (team, index) in matched.teams.iter().zip(0..) {
+            assert_eq!(team.players.len(), queue.team_size.into());
+            for player in &team.players {
+                let player = Name::new(player).unwrap();
+                let consumed = find(&keys::ticket(&player));
+                let Some(Change::Delete { prev: Some(ticket), .. }) = consumed else {
+                    panic!("the ticket of {player} is not consumed")
+                };
+                let ticket: v1::TicketRecord = decode(&ticket.value);
+                assert_eq!(ticket.state(), TicketState::Waiting);
+                let wish = ticket.queue.unwrap();
+                assert_eq!(wish.mode, matched.mode);
+                if !wish.party.is_empty() {
+                    let part = parties.entry((wish.party, wish.party_size)).or_insert((index, 0));
+                    assert_eq!(part.0, index, "a party is split");
+                    part.1 += 1;
+                }
+                let Some(Change::Put { kv, .. }) = find(&keys::notice(&player)) else {
+                    panic!("{player} has no notice of its match")
+                };
+                let notice: v1::NoticeRecord = decode(&kv.value);
+                assert_eq!((notice.r#match, notice.team), (matched.r#match.clone(), index));
+                self.live.insert(player, v1::Matched { team: index, ..matched.clone() });
+            }
+        }
+        for ((_, size), (_, count)) in parties {
+            assert_eq!(size as usize, count, "a party is matched in part");
+        }
+    }
+
+    /// Who wrote must have been allowed to: the elected matcher, or who has the session.
+    pub(super) fn author(
+        &self,
+        node: NodeId,
+        request: &Request,
+        response: Option<&Response>,
+        registry: &mut Registry,
+        now: Instant,
+    ) {
+        let (Request::Txn(txn), Some(Response { answer: Answer::Txn { succeeded, .. }, .. })) =
+            (request, response)
+        else {
+            return;
+        };
+        let done = if *succeeded { &txn.success } else { &txn.failure };
+        for op in done {
+            let Op::Put(put) = op else { continue };
+            let Some((Kind::Ticket, player)) = keys::owner(&put.key) else {
+                if put.key.starts_with(b"/match/pairs/") {
+                    let record: v1::MatchRecord = decode(&put.value);
+                    let elected = self.elected[&record.r#match.unwrap().mode];
+                    assert_eq!(elected.1, node.0, "a deposed matcher has written");
+                }
+                continue;
+            };
+            let record: v1::TicketRecord = decode(&put.value);
+            if record.state() == TicketState::Waiting {
+                let range = Range::of(Span::one(keys::session(&player)));
+                let answer = registry.handle(now, &Request::Range(range)).unwrap().answer;
+                let Answer::Range { kvs, .. } = answer else { panic!() };
+                let session: v1::SessionRecord = decode(&kvs[0].value);
+                assert_eq!(session.node, node.0, "{player} is queued by a node without its session");
+            } else {
+                let elected = self.elected[&record.queue.unwrap().mode];
+                assert_eq!(elected.1, node.0, "a deposed matcher has ended a ticket");
+            }
+        }
+    }
+}

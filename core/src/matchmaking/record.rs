@@ -1,0 +1,305 @@
+//! Tickets as players ask for them, as the registry keeps them, and as the engine takes
+//! them.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use bytes::Bytes;
+use prost::Message;
+use skirmish_proto::v1;
+
+use super::config::QueueConfig;
+use super::keys;
+use super::settings::MatchmakingConfig;
+use super::ticket::{Condition, Refusal, Test, Ticket, Traits, Value};
+use crate::id::Name;
+use crate::registry::Compare;
+use crate::time::{Duration, Instant, Now};
+
+/// Regions, attributes or conditions of a player's ticket, at most.
+pub(super) const MAX_ITEMS: usize = 8;
+
+/// Texts that a condition lists, at most.
+const MAX_TEXTS: usize = 16;
+
+/// Why a player's ticket is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no queue of this mode.
+    UnknownMode,
+    /// A party, region or attribute is not a name.
+    BadName,
+    /// A party must have from 2 players to as many as a team has, and who is alone has none.
+    PartySize,
+    /// More than 8 regions, attributes or conditions, or more than 16 texts in a condition.
+    TooMany,
+    /// An attribute or a condition has no value.
+    NoValue,
+    /// The node has no place for another player.
+    Full,
+    /// The queue does not take such tickets.
+    Rule(Refusal),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownMode => f.write_str("there is no queue of this mode"),
+            Self::BadName => {
+                f.write_str("the name of the party, of a region or of an attribute is not a name")
+            }
+            Self::PartySize => f.write_str("a party must have from 2 players to as many as a team has"),
+            Self::TooMany => f.write_str("there are too many regions, attributes, conditions or texts"),
+            Self::NoValue => f.write_str("an attribute or a condition has no value"),
+            Self::Full => f.write_str("the node has no place for another player"),
+            Self::Rule(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for Refused {}
+
+/// A value for the registry.
+pub(super) fn encode(record: &impl Message) -> Bytes {
+    record.encode_to_vec().into()
+}
+
+/// A value from the registry. One that cannot be read is as good as an empty one, which
+/// nobody takes for a ticket that waits or a match that is there.
+pub(super) fn decode<M: Message + Default>(value: &Bytes) -> M {
+    M::decode(value.clone()).unwrap_or_default()
+}
+
+/// The comparison that keeps who is in a match from having a ticket, and from being in
+/// another match (G8). Whoever writes a ticket or a notice makes it.
+pub(super) fn unmatched(compares: &mut Vec<Compare>, player: &Name) {
+    compares.push(Compare::absent(keys::notice(player)));
+}
+
+/// Since when a ticket waits, by the monotonic clock: as long as the wall clock says, but
+/// not since a moment to come, and at most for `most`, since wall clocks differ and jump.
+pub(super) fn queued_at(now: Now, queued_ms: u64, most: Duration) -> Instant {
+    let waited = Duration::from_millis(now.wall.0.saturating_sub(queued_ms)).min(most);
+    let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+    Instant::from_micros(now.instant.as_micros().saturating_sub(micros))
+}
+
+/// Checks what a player asks for, as far as it can be checked without the other players.
+pub(super) fn check(config: &MatchmakingConfig, player: &Name, queue: &v1::Queue) -> Result<(), Refused> {
+    let rules = config.queue(&queue.mode).ok_or(Refused::UnknownMode)?;
+    let counts = [queue.latencies.len(), queue.attributes.len(), queue.conditions.len()];
+    if counts.iter().any(|count| *count > MAX_ITEMS) {
+        return Err(Refused::TooMany);
+    }
+    let sizes = if queue.party.is_empty() { 0..=1 } else { 2..=rules.team_size.into() };
+    if !sizes.contains(&queue.party_size) {
+        return Err(Refused::PartySize);
+    }
+    if !queue.party.is_empty() {
+        name(&queue.party)?;
+    }
+    let mut ticket = ticket(config, rules, &[(player, queue)], Instant::ZERO)?;
+    if !queue.latencies.is_empty() {
+        let latency = |latency: &v1::RegionLatency| Ok((name(&latency.region)?, latency.millis));
+        ticket.latencies = queue.latencies.iter().map(latency).collect::<Result<_, Refused>>()?;
+    }
+    ticket.admit(rules, Instant::ZERO).map(|_| ()).map_err(Refused::Rule)
+}
+
+/// The engine's ticket for a party, or for one player alone; the first of `members`, of
+/// whom there is at least one, leads it.
+///
+/// * Its rating is the mean of its players' ratings.
+/// * It may play where all of its players may, with the latency of the one who has it
+///   worst. Who names no region may play in all of them, and has it nowhere far.
+/// * It has the attributes that all of its players have with the same value.
+/// * It has the conditions of all of its players. They do not have to meet each other's.
+pub(super) fn ticket(
+    config: &MatchmakingConfig,
+    rules: &QueueConfig,
+    members: &[(&Name, &v1::Queue)],
+    queued: Instant,
+) -> Result<Ticket, Refused> {
+    let Some(((leader, first), others)) = members.split_first() else { return Err(Refused::PartySize) };
+    let rating = |queue: &v1::Queue| if config.trust_rating { queue.rating } else { config.default_rating };
+    let sum: u64 = members.iter().map(|(_, queue)| u64::from(rating(queue))).sum();
+    let mean = sum / members.len() as u64;
+    let mut attributes = attributes_of(first)?;
+    let mut conditions = conditions_of(first)?;
+    for (_, queue) in others {
+        let theirs = attributes_of(queue)?;
+        attributes.retain(|attribute| theirs.contains(attribute));
+        for condition in conditions_of(queue)? {
+            if !conditions.contains(&condition) {
+                conditions.push(condition);
+            }
+        }
+    }
+    let latency = |region: &Name| {
+        let worst = members.iter().map(|(_, queue)| latency_of(queue, region)).max()?;
+        Some((region.clone(), u32::try_from(worst).ok()?))
+    };
+    Ok(Ticket {
+        mode: rules.mode.clone(),
+        leader: (*leader).clone(),
+        others: others.iter().map(|(player, _)| (*player).clone()).collect(),
+        rating: i32::try_from(mean).unwrap_or(i32::MAX),
+        latencies: rules.regions.iter().filter_map(latency).collect(),
+        traits: Traits { attributes, conditions },
+        queued,
+    })
+}
+
+/// More than any latency, for a region that a player does not name.
+const NOWHERE: u64 = u64::MAX;
+
+fn latency_of(queue: &v1::Queue, region: &Name) -> u64 {
+    if queue.latencies.is_empty() {
+        return 0;
+    }
+    let named = queue.latencies.iter().find(|latency| latency.region == region.as_str());
+    named.map_or(NOWHERE, |latency| latency.millis.into())
+}
+
+fn name(text: &str) -> Result<Name, Refused> {
+    Name::new(text).map_err(|_| Refused::BadName)
+}
+
+fn attributes_of(queue: &v1::Queue) -> Result<Vec<(Name, Value)>, Refused> {
+    let attribute = |attribute: &v1::Attribute| {
+        let value = match attribute.value.as_ref().ok_or(Refused::NoValue)? {
+            v1::attribute::Value::Number(number) => Value::Number(*number),
+            v1::attribute::Value::Text(text) => Value::Text(text.clone()),
+        };
+        Ok((name(&attribute.name)?, value))
+    };
+    queue.attributes.iter().map(attribute).collect()
+}
+
+fn conditions_of(queue: &v1::Queue) -> Result<Vec<Condition>, Refused> {
+    let condition = |condition: &v1::Condition| {
+        let test = match condition.value.as_ref().ok_or(Refused::NoValue)? {
+            v1::condition::Value::Number(number) => Test::Is(Value::Number(*number)),
+            v1::condition::Value::Text(text) => Test::Is(Value::Text(text.clone())),
+            v1::condition::Value::Range(range) => Test::Between(range.low, range.high),
+            v1::condition::Value::Set(set) if set.texts.len() > MAX_TEXTS => return Err(Refused::TooMany),
+            v1::condition::Value::Set(set) => {
+                Test::OneOf(set.texts.iter().map(|text| Value::Text(String::clone(text))).collect())
+            }
+        };
+        Ok(Condition { attribute: name(&condition.name)?, test })
+    };
+    queue.conditions.iter().map(condition).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString as _;
+    use alloc::vec;
+
+    use super::*;
+    use crate::time::Wall;
+
+    fn name_of(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn config() -> MatchmakingConfig {
+        let regions = vec![name_of("eu"), name_of("us")];
+        let mut config = MatchmakingConfig::new(vec![QueueConfig::new(name_of("duo"), 2, 2, regions)]);
+        config.trust_rating = true;
+        config
+    }
+
+    fn latency(region: &str, millis: u32) -> v1::RegionLatency {
+        v1::RegionLatency { region: region.to_string(), millis }
+    }
+
+    fn attribute(name: &str, number: i64) -> v1::Attribute {
+        v1::Attribute { name: name.to_string(), value: Some(v1::attribute::Value::Number(number)) }
+    }
+
+    fn condition(name: &str, value: Option<v1::condition::Value>) -> v1::Condition {
+        v1::Condition { name: name.to_string(), value }
+    }
+
+    fn good() -> v1::Queue {
+        v1::Queue {
+            mode: "duo".to_string(),
+            party: "p".to_string(),
+            party_size: 2,
+            rating: 1700,
+            latencies: vec![latency("eu", 20), latency("us", 90)],
+            attributes: vec![attribute("level", 3), attribute("team", 1)],
+            conditions: vec![condition("level", Some(v1::condition::Value::Number(3)))],
+        }
+    }
+
+    #[test]
+    fn what_a_player_asks_for_is_checked() {
+        let (config, ann) = (config(), name_of("ann"));
+        assert_eq!(check(&config, &ann, &good()), Ok(()));
+        let alone = v1::Queue { mode: "duo".to_string(), ..v1::Queue::default() };
+        assert_eq!(check(&config, &ann, &alone), Ok(()));
+        let set = |count| {
+            let texts = vec!["x".to_string(); count];
+            condition("level", Some(v1::condition::Value::Set(v1::TextSet { texts })))
+        };
+        let rule = Refused::Rule;
+        type Spoil = fn(&mut v1::Queue);
+        let cases: [(Spoil, Refused); 11] = [
+            (|q| q.mode = "war".to_string(), Refused::UnknownMode),
+            (|q| q.party = "no name".to_string(), Refused::BadName),
+            (|q| q.party_size = 1, Refused::PartySize),
+            (|q| q.party_size = 3, Refused::PartySize),
+            (|q| q.party.clear(), Refused::PartySize),
+            (|q| q.latencies = vec![latency("eu", 1); 9], Refused::TooMany),
+            (|q| q.attributes[0].value = None, Refused::NoValue),
+            (|q| q.conditions[0].value = None, Refused::NoValue),
+            (|q| q.attributes[1].name = "level".to_string(), rule(Refusal::ListedTwice(name_of("level")))),
+            (|q| q.latencies[0].region = "mars".to_string(), rule(Refusal::UnknownRegion(name_of("mars")))),
+            (|q| q.rating = 1_000_001, rule(Refusal::RatingOutOfRange)),
+        ];
+        for (spoil, refused) in cases {
+            let mut bad = good();
+            spoil(&mut bad);
+            assert_eq!(check(&config, &ann, &bad), Err(refused));
+        }
+        let mut many = good();
+        many.conditions = vec![set(17)];
+        assert_eq!(check(&config, &ann, &many), Err(Refused::TooMany));
+        many.conditions = vec![set(16)];
+        assert_eq!(check(&config, &ann, &many), Ok(()));
+    }
+
+    #[test]
+    fn a_party_is_as_its_players_together() {
+        let (mut config, ann, bob) = (config(), name_of("ann"), name_of("bob"));
+        let (one, mut two) = (good(), good());
+        two.rating = 1301;
+        two.latencies = vec![latency("us", 120)];
+        two.attributes = vec![attribute("level", 3), attribute("team", 2)];
+        two.conditions.push(condition("team", Some(v1::condition::Value::Number(1))));
+        let members = [(&ann, &one), (&bob, &two)];
+        let made = ticket(&config, &config.queues[0], &members, Instant::ZERO).unwrap();
+        assert_eq!((made.leader, made.others, made.rating), (ann.clone(), vec![bob.clone()], 1500));
+        assert_eq!(made.latencies, [(name_of("us"), 120)]);
+        assert_eq!(made.traits.attributes, [(name_of("level"), Value::Number(3))]);
+        assert_eq!(made.traits.conditions.len(), 2);
+        // Who names no region is no hindrance.
+        two.latencies.clear();
+        config.trust_rating = false;
+        let members = [(&ann, &one), (&bob, &two)];
+        let made = ticket(&config, &config.queues[0], &members, Instant::ZERO).unwrap();
+        assert_eq!(made.latencies, [(name_of("eu"), 20), (name_of("us"), 90)]);
+        assert_eq!(made.rating, 1500);
+    }
+
+    #[test]
+    fn waiting_is_counted_by_the_wall_clock_within_bounds() {
+        let now = Now { instant: Instant::from_micros(60_000_000), wall: Wall(1_000_000) };
+        let at = |queued_ms| queued_at(now, queued_ms, Duration::from_secs(30)).as_micros() / 1_000_000;
+        assert_eq!([at(990_000), at(2_000_000), at(1_000_000), at(0)], [50, 60, 60, 30]);
+    }
+}

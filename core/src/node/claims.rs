@@ -1,0 +1,277 @@
+//! Sessions in the registry: from `Hello` to `Welcome`, and when another node takes one.
+
+use alloc::boxed::Box;
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use super::hosting::{Place, Role};
+use super::{Event, Node, Output, inbound};
+use crate::agenda::Booking;
+use crate::connection::Phase;
+use crate::id::{ConnId, Name, SessionId};
+use crate::registrar::{Decision, SessionClaim};
+use crate::session::{Session, SessionKey};
+use crate::slab::Key;
+use crate::time::Now;
+use crate::wire::{self, seal};
+
+/// Longest name of a client, in bytes.
+const MAX_AGENT: usize = 64;
+
+/// What a client is told whose session cannot be claimed now.
+pub(super) const UNAVAILABLE: &str = "the registry of sessions does not answer";
+
+impl Node {
+    pub(super) fn hello(&mut self, now: Now, key: Key, hello: v1::Hello) {
+        if hello.agent.len() > MAX_AGENT {
+            let what = "the name of the client is longer than 64 bytes";
+            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+        }
+        let resume = hello.resume.as_ref();
+        if resume.is_some_and(|resume| resume.rooms.len() > self.config.sessions.rooms) {
+            let what = "a resume names more rooms than a session may be in";
+            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+        }
+        let named = resume.and_then(|resume| SessionId::from_wire(&resume.session));
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(player) = connection.player() else { return };
+        // A session that this node has goes on without asking anybody.
+        let existing = self
+            .sessions
+            .of_player(&player)
+            .filter(|existing| self.sessions.get(*existing).is_some_and(|session| Some(session.id) == named));
+        let newest = resume.map_or(0, |resume| resume.epoch);
+        match existing.and_then(|existing| Some((existing, self.sessions.get(existing)?.welcomed()))) {
+            Some((session, welcomed)) if newest <= welcomed => {
+                return self.welcome(now, key, session, true, hello);
+            }
+            // It was on another node since, which is not known here yet.
+            Some((session, _)) => self.replace_session(now, session, true),
+            None => {}
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match core::mem::replace(&mut connection.phase, Phase::Open) {
+            Phase::Greeting { until, identity } => {
+                connection.phase = Phase::Claiming { until, identity, hello: Box::new(hello) };
+            }
+            other => connection.phase = other,
+        }
+        let fresh = SessionId(self.rng.bytes());
+        if self.registrar.claim_session(now, token(key), &player, named, fresh).is_err() {
+            let what = "too many sessions wait for the registry";
+            self.close(now, key, v1::Reason::Overloaded, what);
+        }
+    }
+
+    /// Carries out what the registry has decided.
+    pub(super) fn decide(&mut self, now: Now, decision: Decision) {
+        match decision {
+            Decision::Serving => {
+                self.event(Event::Serving);
+                self.serve_again(now);
+            }
+            Decision::NotServing => {
+                self.stats.suspensions += 1;
+                self.event(Event::NotServing);
+            }
+            Decision::Session { token, player, outcome } => {
+                self.session_claimed(now, key_of(token), &player, &outcome);
+            }
+            Decision::SessionLost { player, epoch } => self.session_lost(now, &player, epoch),
+            Decision::Room { room, outcome } => self.room_claimed(now, &room, &outcome),
+            Decision::RoomLost { room, .. } => self.room_lost(now, &room),
+            Decision::NodeUp { id, record } => self.node_up(now, id, &record),
+            Decision::NodeDown { id } => self.node_down(now, id),
+        }
+    }
+
+    fn session_claimed(&mut self, now: Now, key: Key, player: &Name, outcome: &SessionClaim) {
+        let hello = self.connections.get_mut(key).and_then(|connection| match &mut connection.phase {
+            Phase::Claiming { hello, .. } => Some(core::mem::take(&mut **hello)),
+            _ => None,
+        });
+        let SessionClaim::Granted { id, epoch, resumed, .. } = *outcome else {
+            return self.close(now, key, v1::Reason::Overloaded, UNAVAILABLE);
+        };
+        let existing = self.sessions.of_player(player);
+        let same = existing.filter(|key| self.sessions.get(*key).is_some_and(|session| session.id == id));
+        if let (None, Some(existing)) = (same, existing) {
+            self.replace_session(now, existing, false);
+        }
+        let session = match same {
+            Some(session) => Some(session),
+            None => self.sessions.insert(Session {
+                id,
+                player: player.clone(),
+                epoch,
+                attached: 0,
+                conn: None,
+                expires: None,
+                booking: Booking::default(),
+                replica: self.rng.u64(),
+                memberships: Vec::new(),
+                turn: 0,
+            }),
+        };
+        let Some(session) = session else {
+            self.registrar.release_session(now, player);
+            return self.close(
+                now,
+                key,
+                v1::Reason::Overloaded,
+                "the server has no place for another session",
+            );
+        };
+        if same.is_some() {
+            self.raise_epoch(now, session, epoch);
+        }
+        if same.is_none() {
+            self.stats.detached += 1;
+        }
+        match hello {
+            Some(hello) => self.welcome(now, key, session, resumed, hello),
+            // The connection has gone meanwhile; the player may come back.
+            None if same.is_none() => self.start_expiry(now, session),
+            None => {}
+        }
+    }
+
+    /// Ends a session of which there is a newer one, or which `goes_on` from elsewhere.
+    fn replace_session(&mut self, now: Now, session: SessionKey, goes_on: bool) {
+        let old = self.sessions.get(session).and_then(|session| session.conn);
+        self.end_local_session(now, session, v1::Reason::TakenOver, goes_on);
+        if let Some(old) = old {
+            self.stats.takeovers += 1;
+            self.cut_off(now, old);
+        }
+    }
+
+    /// A session that is here was claimed once more: whoever sequences its rooms must know
+    /// of the epoch that it writes with from now on.
+    fn raise_epoch(&mut self, now: Now, session: SessionKey, epoch: u64) {
+        let Some(s) = self.sessions.get_mut(session) else { return };
+        s.epoch = epoch;
+        let rooms: Vec<(Key, u32)> = s.memberships.iter().map(|m| (m.room, m.number)).collect();
+        for (room, number) in rooms {
+            let Some(hosted) = self.rooms.get_mut(room) else { continue };
+            match hosted.role {
+                Role::Claiming => {}
+                Role::Primary => hosted.move_to(number, epoch, Place::Here(session)),
+                Role::Following { .. } => {
+                    if !hosted.waiting.contains(&session) {
+                        hosted.waiting.push(session);
+                    }
+                    self.enter_waiting(now, room);
+                }
+            }
+        }
+    }
+
+    /// Opens a connection for a session and says so.
+    fn welcome(&mut self, now: Now, key: Key, session: SessionKey, resumed: bool, hello: v1::Hello) {
+        let conn = ConnId::from_key(key);
+        let Some(s) = self.sessions.get_mut(session) else { return };
+        let (id, player, replica) = (s.id, s.player.clone(), s.replica);
+        let (name, claimed) = (player.clone(), s.epoch);
+        let is_new = s.attached == 0 && !resumed;
+        s.attach();
+        let epoch = s.welcomed();
+        let old = s.conn.replace(conn);
+        s.expires = None;
+        self.stats.detached -= usize::from(old.is_none());
+        if let Some(old) = old {
+            self.stats.takeovers += 1;
+            self.cut_off(now, old);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.phase = Phase::Open;
+        connection.session = Some(session);
+        connection.heartbeat =
+            crate::heartbeat::Heartbeat::new(&self.config.heartbeat, now.instant, &mut self.rng);
+        connection.accept_zstd = hello.accept_zstd;
+        self.stats.unauthenticated -= 1;
+        self.book_connection(key);
+        self.event(if is_new {
+            Event::SessionOpened { conn, player, epoch }
+        } else {
+            Event::SessionResumed { conn, player, epoch }
+        });
+        self.stats.resumes += u64::from(!is_new);
+        self.arrive(now, &name, claimed);
+        self.set_present(now, session, true);
+        let mut seal_key = Bytes::new();
+        if !hello.seal_key.is_empty() {
+            let statik = if hello.seal_pinned { self.seal_key } else { None };
+            if hello.seal_pinned && statik.is_none() {
+                let what = "the server has no static key for sealing";
+                return self.misbehaved(now, key, v1::Reason::Incompatible, what.into());
+            }
+            match seal::answer(self.rng.bytes(), statik, &hello.seal_key, id.as_bytes()) {
+                Ok((public, seal)) => {
+                    seal_key = Bytes::copy_from_slice(&public);
+                    if let Some(connection) = self.connections.get_mut(key) {
+                        connection.seal = Some(Box::new(seal));
+                    }
+                }
+                Err(error) => {
+                    return self.misbehaved(now, key, v1::Reason::ProtocolError, error.to_string());
+                }
+            }
+        }
+        let welcome = v1::Welcome {
+            session: Bytes::copy_from_slice(id.as_bytes()),
+            epoch,
+            resumed,
+            heartbeat_ms: inbound::millis(self.config.heartbeat.interval),
+            session_ttl_ms: inbound::millis(self.config.sessions.ttl),
+            tombstone_horizon_ms: inbound::millis(self.config.rooms.tombstone_horizon),
+            limits: Some(self.limits()),
+            seal_key,
+            wall_ms: now.wall.0,
+            replica,
+        };
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.welcome = Some(wire::encode(v1::Kind::Welcome, &v1::Metadata::default(), &welcome));
+        }
+        if let Some(resume) = hello.resume {
+            self.resume_rooms(now, key, session, resumed, &resume.rooms);
+        }
+        self.wake(key);
+    }
+
+    /// Another node has the session: nothing that comes here for it counts any more.
+    pub(super) fn session_lost(&mut self, now: Now, player: &Name, epoch: u64) {
+        let Some(key) = self.sessions.of_player(player) else { return };
+        let Some(session) = self.sessions.get(key).filter(|session| session.epoch < epoch) else { return };
+        let conn = session.conn;
+        self.end_local_session(now, key, v1::Reason::TakenOver, true);
+        if let Some(conn) = conn {
+            self.stats.takeovers += 1;
+            self.close(now, conn.key(), v1::Reason::TakenOver, "a newer connection of the player took over");
+        }
+    }
+
+    /// Outputs what the registry is to be asked, and carries out what it has decided, until
+    /// there is nothing more of either.
+    pub(super) fn consult_registrar(&mut self, now: Now) {
+        while let Some(decision) = self.registrar.poll_decision() {
+            self.decide(now, decision);
+        }
+        while let Some(call) = self.registrar.poll_call() {
+            self.outputs.push_back(Output::Registry(call));
+        }
+        self.consult_matchmaking(now);
+    }
+}
+
+/// A connection as a token of the registrar, and back.
+const fn token(key: Key) -> u64 {
+    (key.slot as u64) << 32 | key.generation as u64
+}
+
+const fn key_of(token: u64) -> Key {
+    Key { slot: (token >> 32) as u32, generation: token as u32 }
+}

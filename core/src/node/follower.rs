@@ -1,0 +1,407 @@
+//! Rooms that another node is the primary of: their tail, and what members here write.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use super::hosting::{ATTACH_TIMEOUT, Role, Seat};
+use super::inbound::{SUSPENDED_RETRY, millis, plain_trace};
+use super::{Event, Node, Trace};
+use crate::id::{Name, NodeId, SessionId};
+use crate::link::Reader;
+use crate::plant::Plant;
+use crate::room::Member;
+use crate::session::{Granted, SessionKey};
+use crate::slab::Key;
+use crate::time::{Duration, Now};
+use crate::wire;
+
+/// When to send again what did not fit into the link.
+const CONGESTED_RETRY: Duration = Duration::from_millis(100);
+
+impl Node {
+    // The tail.
+
+    /// Starts to follow a room, as soon as there is a link.
+    pub(super) fn follow(&mut self, now: Now, room: Key, node: NodeId) {
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        hosted.role = Role::Following { node, attached: Err(now.instant + ATTACH_TIMEOUT) };
+        self.peer(now, node).rooms.insert(room);
+        self.attach(now, room);
+        self.book_room(room);
+    }
+
+    /// Asks for the tail of a room, if there is a link to its primary.
+    pub(super) fn attach(&mut self, now: Now, room: Key) {
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(node) = hosted.primary() else { return };
+        let Some(link) = self.peers.get(&node).and_then(|peer| peer.link) else { return };
+        hosted.role = Role::Following { node, attached: Err(now.instant + ATTACH_TIMEOUT) };
+        let message = v1::Attach {
+            room: hosted.room.name().as_str().into(),
+            epoch: hosted.room.epoch(),
+            seq: hosted.room.log().head(),
+        };
+        self.tell(now, link, wire::encode(v1::Kind::Attach, &v1::Metadata::default(), &message));
+        self.book_room(room);
+    }
+
+    pub(super) fn attached(&mut self, now: Now, link: Key, from: NodeId, attached: v1::Attached) {
+        let Some(room) = self.followed(from, &attached.room, attached.epoch) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let is_first = hosted.role != Role::Following { node: from, attached: Ok(()) };
+        hosted.role = Role::Following { node: from, attached: Ok(()) };
+        if attached.afresh {
+            let member = |m: v1::TailMember| {
+                let player = Name::new(&m.player).ok()?;
+                Some(Member { number: m.member, player, session: Seat::UNKNOWN, client_seq: m.client_seq })
+            };
+            hosted.room.follow_from(attached.seq, attached.members.into_iter().filter_map(member).collect());
+            self.wake_readers(room);
+        }
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        if is_first {
+            // Those who were members before go on; those who wait come in.
+            hosted.waiting.clone_from(&hosted.locals);
+            if !hosted.readers.contains(&link) {
+                hosted.readers.push(link);
+            }
+            if let Some(link) = self.links.get_mut(link) {
+                link.read(room, Reader::new(0));
+            }
+            self.wake_link(link);
+        }
+        self.enter_waiting(now, room);
+    }
+
+    /// Asks the primary to let those in who wait.
+    pub(super) fn enter_waiting(&mut self, now: Now, room: Key) {
+        let Some(hosted) = self.rooms.get(room) else { return };
+        if matches!(hosted.role, Role::Following { attached: Ok(()), .. }) {
+            for session in hosted.waiting.clone() {
+                self.enter(now, room, session);
+            }
+            self.close_if_idle(now, room);
+        }
+    }
+
+    fn enter(&mut self, now: Now, room: Key, session: SessionKey) {
+        let (Some(hosted), Some(s)) = (self.rooms.get(room), self.sessions.get_mut(session)) else { return };
+        let Some(link) = hosted.primary().and_then(|node| self.peers.get(&node)?.link) else { return };
+        let epoch = hosted.room.epoch();
+        let Some(membership) = s.memberships.iter_mut().find(|m| m.room == room) else { return };
+        membership.entry.granted = None;
+        if membership.number == 0 && membership.entry.resume.is_some_and(|cursor| cursor.epoch != epoch) {
+            return self.expel(now, room, session, v1::LeftReason::Gone);
+        }
+        let message = v1::Enter {
+            room: hosted.room.name().as_str().into(),
+            epoch,
+            session: Bytes::copy_from_slice(s.id.as_bytes()),
+            session_epoch: s.epoch,
+            player: s.player.as_str().into(),
+            resume: membership.number > 0 || membership.entry.resume.is_some(),
+        };
+        self.tell(now, link, wire::encode(v1::Kind::Enter, &v1::Metadata::default(), &message));
+    }
+
+    pub(super) fn entered(&mut self, now: Now, from: NodeId, entered: &v1::Entered) {
+        let Some(room) = self.followed(from, &entered.room, entered.epoch) else { return };
+        let Some(id) = SessionId::from_wire(&entered.session) else { return };
+        let Some(hosted) = self.rooms.get(room) else { return };
+        let of_id = |key: &&SessionKey| self.sessions.get(**key).is_some_and(|session| session.id == id);
+        let Some(&session) = hosted.locals.iter().find(of_id) else { return };
+        if entered.member == 0 {
+            self.expel(now, room, session, entered.reason());
+            return self.close_if_idle(now, room);
+        }
+        let membership = self
+            .sessions
+            .get_mut(session)
+            .and_then(|session| session.memberships.iter_mut().find(|membership| membership.room == room));
+        if let Some(membership) = membership {
+            let (number, resumed) = (entered.member, entered.resumed);
+            membership.entry.granted = Some(Granted { number, resumed, at: entered.seq });
+            if let Some(hosted) = self.rooms.get_mut(room)
+                && !hosted.waiting.contains(&session)
+            {
+                hosted.waiting.push(session);
+            }
+        }
+        self.activate(now, room);
+    }
+
+    /// Lets those in, or go on, whom the primary has granted it, once the tail has come as
+    /// far as the primary had when it did.
+    fn activate(&mut self, now: Now, room: Key) {
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        if hosted.waiting.is_empty() {
+            return;
+        }
+        let head = hosted.room.log().head();
+        let mut present = Vec::new();
+        let mut woken = Vec::new();
+        let Self { sessions, planted, .. } = self;
+        hosted.waiting.retain(|key| {
+            let Some(session) = sessions.get_mut(*key) else { return false };
+            let Some(membership) = session.memberships.iter_mut().find(|m| m.room == room) else {
+                return false;
+            };
+            let Some(granted) = membership.entry.granted.filter(|granted| granted.at <= head) else {
+                return true;
+            };
+            let client_seq = hosted.room.member(granted.number).map_or(0, |member| member.client_seq);
+            if membership.number == granted.number {
+                // What was passed on and did not arrive is to be sent again.
+                membership.entry.granted = None;
+                if membership.relayed > client_seq && !planted.is(Plant::RelayForgotten) {
+                    membership.throttled = None;
+                    membership.hold(client_seq + 1, client_seq + 1, 0);
+                }
+            } else {
+                let wish = membership.entry;
+                let before = if granted.resumed { granted.at } else { granted.at.saturating_sub(1) };
+                let first = hosted.room.log().first() - 1;
+                let start = before.saturating_sub(wish.history.into()).max(first);
+                let seq = wish.resume.map_or(start, |cursor| cursor.seq.min(granted.at));
+                membership.begin(granted.number, seq, granted.resumed, hosted.room.state.forgotten());
+            }
+            if !planted.is(Plant::RelayForgotten) {
+                membership.relayed = client_seq;
+            }
+            present.push(session.player.clone());
+            woken.extend(session.conn);
+            false
+        });
+        for player in present {
+            self.set_present_in(now, room, &player, true);
+        }
+        for conn in woken {
+            self.wake(conn.key());
+        }
+    }
+
+    pub(super) fn tail_entry(&mut self, now: Now, from: NodeId, entry: &v1::Entry, frame: Bytes) -> bool {
+        let Some(room) = self.followed(from, &entry.room, entry.epoch) else { return true };
+        let Self { rooms, zstd, .. } = self;
+        let Some(hosted) = rooms.get_mut(room) else { return true };
+        let head = hosted.room.log().head();
+        if entry.seq > head + 1 {
+            return false;
+        }
+        if entry.seq == head + 1 {
+            hosted.room.follow(entry, frame, Seat::UNKNOWN, zstd);
+            self.wake_readers(room);
+            self.activate(now, room);
+            // It did not ask to go: its player came in with a newer session.
+            if entry.kind() == v1::EntryKind::Leave
+                && let Some(session) = self.local_member(room, entry.member)
+            {
+                self.expel(now, room, session, v1::LeftReason::Gone);
+                self.close_if_idle(now, room);
+            }
+        }
+        true
+    }
+
+    pub(super) fn tail_latest(&mut self, from: NodeId, latest: &v1::Latest, frame: Bytes) {
+        let Some(room) = self.followed(from, &latest.room, latest.epoch) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        if latest.key < self.config.rooms.latest_keys && hosted.room.member(latest.member).is_some() {
+            self.stats.conflated += u64::from(hosted.room.follow_latest(latest.member, latest.key, frame));
+            self.wake_readers(room);
+        }
+    }
+
+    pub(super) fn hold(&mut self, from: NodeId, hold: &v1::Hold) {
+        if self.planted.is(Plant::HoldIgnored) {
+            return;
+        }
+        let Some(room) = self.followed(from, &hold.room, hold.epoch) else { return };
+        let Some(session) = self.local_member(room, hold.member) else { return };
+        let Some(s) = self.sessions.get_mut(session) else { return };
+        let conn = s.conn;
+        if let Some(membership) = s.memberships.iter_mut().find(|m| m.room == room) {
+            membership.relayed = hold.expected.saturating_sub(1);
+            membership.hold(hold.expected, hold.expected, hold.retry_after_ms);
+        }
+        if let Some(conn) = conn {
+            self.wake(conn.key());
+        }
+    }
+
+    pub(super) fn exited_from(&mut self, now: Now, from: NodeId, exited: &v1::Exited) {
+        let Some(room) = self.followed(from, &exited.room, exited.epoch) else { return };
+        if exited.member == 0 {
+            return self.close_room(now, room, exited.reason());
+        }
+        if let Some(session) = self.local_member(room, exited.member) {
+            self.expel(now, room, session, exited.reason());
+            self.close_if_idle(now, room);
+        }
+    }
+
+    /// The link to a room's primary is gone: its tail stands still until there is another.
+    pub(super) fn detach_tail(&mut self, now: Now, room: Key, link: Key) {
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        hosted.readers.retain(|reader| *reader != link);
+        if let Some(node) = hosted.primary() {
+            hosted.role = Role::Following { node, attached: Err(now.instant + ATTACH_TIMEOUT) };
+            self.book_room(room);
+        }
+    }
+
+    /// The tail has not come for too long: those who wait for it try again.
+    pub(super) fn attach_timeout(&mut self, now: Now, room: Key) {
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Role::Following { attached: Err(until), .. } = &mut hosted.role else { return };
+        if *until > now.instant {
+            return;
+        }
+        *until = now.instant + ATTACH_TIMEOUT;
+        for session in hosted.waiting.clone() {
+            let memberships = self.sessions.get(session).map(|session| &session.memberships);
+            let is_new = memberships.is_some_and(|m| m.iter().any(|m| m.room == room && m.number == 0));
+            if is_new {
+                self.expel(now, room, session, v1::LeftReason::Gone);
+            }
+        }
+        self.close_if_idle(now, room);
+    }
+
+    /// Stops to follow a room that is closed here.
+    pub(super) fn unfollow(&mut self, now: Now, room: Key, name: &Name, epoch: u64, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.rooms.remove(&room);
+        let Some(link) = peer.link else { return };
+        let message = v1::Detach { room: name.as_str().into(), epoch };
+        if let Some(link) = self.links.get_mut(link) {
+            link.forget(room);
+        }
+        self.tell(now, link, wire::encode(v1::Kind::Detach, &v1::Metadata::default(), &message));
+    }
+
+    // What members here write.
+
+    pub(super) fn relay(
+        &mut self,
+        now: Now,
+        key: Key,
+        session: SessionKey,
+        room: Key,
+        say: v1::Say,
+        metadata: &v1::Metadata,
+    ) {
+        let Self { connections, sessions, rooms, links, peers, stats, .. } = self;
+        let (Some(connection), Some(s)) = (connections.get_mut(key), sessions.get_mut(session)) else {
+            return;
+        };
+        let Some(hosted) = rooms.get(room) else { return };
+        let (session_epoch, epoch) = (s.epoch, hosted.room.epoch());
+        let Some(membership) = s.memberships.iter_mut().find(|m| m.room == room) else { return };
+        let number = membership.number;
+        // A `Hold` may have come late, after what it asks for was taken.
+        let known = hosted.room.member(number).map_or(0, |member| member.client_seq);
+        membership.relayed = membership.relayed.max(known);
+        let expected = membership.relayed + 1;
+        if say.client_seq < expected {
+            // It is on its way, or in the log already.
+            if hosted.room.member(number).is_some_and(|member| say.client_seq <= member.client_seq) {
+                stats.duplicates += 1;
+                membership.acknowledge = true;
+                self.wake(key);
+            }
+            return;
+        }
+        if say.client_seq > expected {
+            membership.hold(say.client_seq, expected, 0);
+            return self.wake(key);
+        }
+        let attached = matches!(hosted.role, Role::Following { attached: Ok(()), .. });
+        let settled = !hosted.waiting.contains(&session);
+        let link = hosted.primary().and_then(|node| peers.get(&node)?.link).filter(|_| attached && settled);
+        let Some(key_of_link) = link else {
+            membership.hold(say.client_seq, expected, millis(SUSPENDED_RETRY));
+            return self.wake(key);
+        };
+        if !links.get(key_of_link).is_some_and(crate::link::Link::takes_more) {
+            stats.throttled += 1;
+            membership.hold(say.client_seq, expected, millis(CONGESTED_RETRY));
+            return self.wake(key);
+        }
+        if let Err(wait) = connection.buckets.reliable.take(now.instant, 1) {
+            stats.throttled += 1;
+            membership.hold(say.client_seq, expected, millis(wait));
+            return self.wake(key);
+        }
+        membership.relayed = say.client_seq;
+        let trace = Trace::from_metadata(metadata);
+        let message = v1::Relay {
+            room: say.room,
+            epoch,
+            member: number,
+            session_epoch,
+            client_seq: say.client_seq,
+            body: say.body,
+            type_url: say.type_url,
+        };
+        if let Some(trace) = trace {
+            self.event(Event::Relayed { room: message.room.clone(), trace });
+        }
+        self.tell(now, key_of_link, wire::encode(v1::Kind::Relay, &plain_trace(metadata), &message));
+    }
+
+    pub(super) fn relay_latest(
+        &mut self,
+        now: Now,
+        room: Key,
+        number: u32,
+        latest: v1::Latest,
+        metadata: &v1::Metadata,
+    ) {
+        let Some(hosted) = self.rooms.get(room) else { return };
+        let link = hosted.primary().and_then(|node| self.peers.get(&node)?.link);
+        // The newest counts: what does not fit is not missed.
+        let takes = |link: &Key| self.links.get(*link).is_some_and(crate::link::Link::takes_more);
+        let Some(link) = link.filter(takes) else { return };
+        let message = v1::Latest { member: number, epoch: hosted.room.epoch(), ..latest };
+        self.tell(now, link, wire::encode(v1::Kind::Latest, &plain_trace(metadata), &message));
+    }
+
+    pub(super) fn exit(
+        &mut self,
+        now: Now,
+        room: Key,
+        node: NodeId,
+        member: u32,
+        session_epoch: u64,
+        away: bool,
+    ) {
+        let Some(link) = self.peers.get(&node).and_then(|peer| peer.link) else { return };
+        let Some(hosted) = self.rooms.get(room) else { return };
+        let (room, epoch) = (hosted.room.name().as_str().into(), hosted.room.epoch());
+        let message = v1::Exit { room, epoch, member, session_epoch, away };
+        self.tell(now, link, wire::encode(v1::Kind::Exit, &v1::Metadata::default(), &message));
+    }
+
+    // Look-ups.
+
+    /// A room that this node follows on that node in that epoch. Anything else is late.
+    pub(super) fn followed(&self, from: NodeId, room: &str, epoch: u64) -> Option<Key> {
+        let room = *self.rooms_by_name.get(&Name::new(room).ok()?)?;
+        let hosted = self.rooms.get(room)?;
+        let is_epoch = hosted.room.epoch() == epoch || self.planted.is(Plant::EpochUncompared);
+        (hosted.primary() == Some(from) && is_epoch).then_some(room)
+    }
+
+    /// The session of this node that is this member of a room.
+    fn local_member(&self, room: Key, number: u32) -> Option<SessionKey> {
+        let is_it = |key: &&SessionKey| {
+            self.sessions.get(**key).is_some_and(|session| {
+                session.memberships.iter().any(|m| m.room == room && m.number == number)
+            })
+        };
+        self.rooms.get(room)?.locals.iter().find(is_it).copied()
+    }
+}

@@ -1,0 +1,565 @@
+//! The rooms of a node: whose each is, and how sessions come in and go.
+//!
+//! A room that somebody here wants to be in is claimed in the registry. Either this node
+//! is its primary then, or it follows the node that is ([`follower`](super::follower)).
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use skirmish_proto::v1;
+
+use super::{Event, Node, Timer};
+use crate::agenda::Booking;
+use crate::id::{Cursor, MAX_NAME, Name, NodeId, SessionId};
+use crate::plant::Plant;
+use crate::registrar::RoomClaim;
+use crate::room::{Room, RoomConfig};
+use crate::session::{Joined, Membership, SessionKey};
+use crate::slab::Key;
+use crate::time::{Duration, Instant, Now};
+
+/// A room, and whose it is.
+#[derive(Debug)]
+pub(super) struct Hosted {
+    pub(super) room: Room<Seat>,
+    pub(super) role: Role,
+    pub(super) booking: Booking,
+    /// Sessions of this node that are members, or on their way in.
+    pub(super) locals: Vec<SessionKey>,
+    /// Those that are on their way in.
+    pub(super) waiting: Vec<SessionKey>,
+    /// Members whose session is nowhere, and until when they are kept.
+    pub(super) away: BTreeSet<(Instant, u32)>,
+    /// Links on which the room is read.
+    pub(super) readers: Vec<Key>,
+}
+
+/// What a node is to a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The registry is asked.
+    Claiming,
+    /// It sequences the messages.
+    Primary,
+    /// Another node does.
+    Following {
+        /// Which.
+        node: NodeId,
+        /// Whether its tail comes; until when it must, if sessions wait for it.
+        attached: Result<(), Instant>,
+    },
+}
+
+/// Where a member's session is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    pub(super) id: SessionId,
+    /// The epoch of the session; a lower one cannot write.
+    pub(super) epoch: u64,
+    pub(super) place: Place,
+}
+
+/// See [`Seat`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// On this node.
+    Here(SessionKey),
+    /// On another node, over its link.
+    There(NodeId),
+    /// Nowhere: its node or its link is gone, or another node has it and has not said so
+    /// yet. Kept until then.
+    Away(Instant),
+    /// The room's primary knows.
+    Unknown,
+}
+
+impl Seat {
+    /// Of a member that only the room's primary knows.
+    pub(super) const UNKNOWN: Self = Self { id: SessionId([0; 16]), epoch: 0, place: Place::Unknown };
+}
+
+/// Who wants to come into a room.
+pub(super) struct Entrant {
+    pub(super) seat: Seat,
+    pub(super) player: Name,
+    pub(super) resume: bool,
+}
+
+/// How a member came into a room of which this node is the primary.
+pub(super) struct Admitted {
+    pub(super) number: u32,
+    pub(super) resumed: bool,
+    /// The last entry before it was a member, or the last there is if it was one.
+    pub(super) before: u64,
+}
+
+impl Hosted {
+    pub(super) fn is_primary(&self) -> bool {
+        self.role == Role::Primary
+    }
+
+    /// The node that is followed.
+    pub(super) fn primary(&self) -> Option<NodeId> {
+        match self.role {
+            Role::Following { node, .. } => Some(node),
+            Role::Claiming | Role::Primary => None,
+        }
+    }
+
+    /// Whether nobody needs it.
+    fn is_idle(&self) -> bool {
+        self.locals.is_empty() && (!self.is_primary() || self.room.members().is_empty())
+    }
+
+    fn forget_local(&mut self, session: SessionKey) {
+        self.locals.retain(|local| *local != session);
+        self.waiting.retain(|waiting| *waiting != session);
+    }
+
+    /// Seats a member somewhere else.
+    pub(super) fn move_to(&mut self, number: u32, epoch: u64, place: Place) {
+        let Some(member) = self.room.member_mut(number) else { return };
+        if let Place::Away(until) = member.session.place {
+            self.away.remove(&(until, number));
+        }
+        if let Place::Away(until) = place {
+            self.away.insert((until, number));
+        }
+        member.session.epoch = epoch;
+        member.session.place = place;
+    }
+}
+
+impl Node {
+    // Coming in.
+
+    pub(super) fn join(&mut self, now: Now, key: Key, session: SessionKey, join: &v1::Join) {
+        let Ok(name) = Name::new(&join.room) else {
+            let shown = join.room.chars().take(MAX_NAME).collect();
+            return self.left(now, key, shown, v1::LeftReason::BadName);
+        };
+        if let Some(at) = self.membership(session, &join.room) {
+            // The client did not hear the answer to its first Join, or forgot.
+            let membership = self.sessions.get_mut(session).and_then(|s| s.memberships.get_mut(at));
+            if let Some(membership) = membership.filter(|membership| membership.number > 0) {
+                membership.joined = Some(Joined { resumed: true });
+                membership.welcome_snapshot = true;
+            }
+            return self.wake(key);
+        }
+        if !self.come_in(now, session, &name, None, join.history) {
+            self.left(now, key, join.room.clone(), v1::LeftReason::Limit);
+        }
+    }
+
+    /// Starts a session's way into a room. False if there is no place.
+    pub(super) fn come_in(
+        &mut self,
+        now: Now,
+        session: SessionKey,
+        name: &Name,
+        resume: Option<Cursor>,
+        history: u32,
+    ) -> bool {
+        let in_rooms = self.sessions.get(session).map_or(usize::MAX, |s| s.memberships.len());
+        if in_rooms >= self.config.sessions.rooms {
+            return false;
+        }
+        let Some(room) = self.open_room(now, name) else { return false };
+        let (Some(s), Some(hosted)) = (self.sessions.get_mut(session), self.rooms.get_mut(room)) else {
+            return false;
+        };
+        s.memberships.push(Membership::new(room, resume, history));
+        hosted.locals.push(session);
+        hosted.waiting.push(session);
+        match hosted.role {
+            Role::Claiming => {}
+            Role::Primary => self.seat_waiting(now, room),
+            Role::Following { .. } => self.enter_waiting(now, room),
+        }
+        true
+    }
+
+    /// The room of this name, claimed if it is not there; `None` if there is no place.
+    fn open_room(&mut self, now: Now, name: &Name) -> Option<Key> {
+        if let Some(room) = self.rooms_by_name.get(name) {
+            return Some(*room);
+        }
+        let config = RoomConfig {
+            limits: &self.config.rooms,
+            compress_from: self.config.frames.compress_from,
+            replica: self.rng.u64(),
+            seed: self.rng.split(),
+            planted: self.planted,
+        };
+        let hosted = Hosted {
+            room: Room::new(name.clone(), 0, &config),
+            role: Role::Claiming,
+            booking: Booking::default(),
+            locals: Vec::new(),
+            waiting: Vec::new(),
+            away: BTreeSet::new(),
+            readers: Vec::new(),
+        };
+        let room = self.rooms.insert(hosted)?;
+        if self.registrar.claim_room(now, name).is_err() {
+            self.rooms.remove(room);
+            return None;
+        }
+        self.rooms_by_name.insert(name.clone(), room);
+        Some(room)
+    }
+
+    /// The registry has said whose a room is.
+    pub(super) fn room_claimed(&mut self, now: Now, name: &Name, outcome: &RoomClaim) {
+        let room = self.rooms_by_name.get(name).copied();
+        let hosted = room.and_then(|room| Some((room, self.rooms.get_mut(room)?)));
+        let Some((room, hosted)) = hosted.filter(|(_, hosted)| hosted.role == Role::Claiming) else {
+            // Nobody waits for it any more.
+            if matches!(outcome, RoomClaim::Primary { .. }) && room.is_none() {
+                self.registrar.release_room(now, name);
+            }
+            return;
+        };
+        match *outcome {
+            RoomClaim::Primary { epoch } => {
+                let epoch = if self.planted.is(Plant::EpochReused) { 1 } else { epoch };
+                hosted.role = Role::Primary;
+                hosted.room.start(epoch);
+                self.event(Event::RoomOpened { room: name.clone(), epoch });
+                self.seat_waiting(now, room);
+            }
+            RoomClaim::Elsewhere { node, epoch } => {
+                hosted.room.start(epoch);
+                self.follow(now, room, node);
+            }
+            RoomClaim::Unavailable => self.close_room(now, room, v1::LeftReason::Gone),
+        }
+    }
+
+    /// Lets everybody in who waits for a room of which this node is the primary.
+    pub(super) fn seat_waiting(&mut self, now: Now, room: Key) {
+        if !self.registrar.may_serve(now.instant) {
+            return;
+        }
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        for key in core::mem::take(&mut hosted.waiting) {
+            self.seat(now, room, key);
+        }
+        self.close_if_idle(now, room);
+    }
+
+    fn seat(&mut self, now: Now, room: Key, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else { return };
+        let Some(wish) = session.memberships.iter().find(|m| m.room == room).map(|m| m.entry) else { return };
+        let conn = session.conn;
+        let epoch = self.rooms.get(room).map_or(0, |hosted| hosted.room.epoch());
+        if wish.resume.is_some_and(|cursor| cursor.epoch != epoch) {
+            return self.expel(now, room, key, v1::LeftReason::Gone);
+        }
+        let entrant = Entrant {
+            seat: Seat { id: session.id, epoch: session.epoch, place: Place::Here(key) },
+            player: session.player.clone(),
+            resume: wish.resume.is_some(),
+        };
+        let admitted = self.admit_member(now, room, entrant);
+        let (Some(session), Some(hosted)) = (self.sessions.get_mut(key), self.rooms.get_mut(room)) else {
+            return;
+        };
+        match admitted {
+            Ok(Admitted { number, resumed, before }) => {
+                let start = before.saturating_sub(wish.history.into()).max(hosted.room.log().first() - 1);
+                let seq = wish.resume.map_or(start, |cursor| cursor.seq.min(hosted.room.released()));
+                let forgotten = hosted.room.state.forgotten();
+                if let Some(membership) = session.memberships.iter_mut().find(|m| m.room == room) {
+                    membership.begin(number, seq, resumed, forgotten);
+                }
+                if let Some(conn) = conn {
+                    self.wake(conn.key());
+                }
+            }
+            Err(reason) => self.expel(now, room, key, reason),
+        }
+    }
+
+    /// Makes somebody a member of a room of which this node is the primary, or lets him
+    /// go on as the one he was.
+    pub(super) fn admit_member(
+        &mut self,
+        now: Now,
+        room: Key,
+        entrant: Entrant,
+    ) -> Result<Admitted, v1::LeftReason> {
+        self.end_other_sessions(now, room, &entrant)?;
+        let Self { rooms, zstd, config, stats, .. } = self;
+        let Some(hosted) = rooms.get_mut(room) else { return Err(v1::LeftReason::Gone) };
+        let Entrant { seat, player, resume } = entrant;
+        let known = hosted.room.members().iter().find(|member| member.session.id == seat.id);
+        let known = known.map(|member| (member.number, member.session));
+        let admitted = match known {
+            // A newer connection of the session is known already.
+            Some((_, old)) if old.epoch > seat.epoch => return Err(v1::LeftReason::NotAMember),
+            Some((number, old)) => {
+                if let Place::Here(key) = old.place
+                    && old.place != seat.place
+                {
+                    self.drop_membership(key, room);
+                }
+                let Some(hosted) = self.rooms.get_mut(room) else { return Err(v1::LeftReason::Gone) };
+                hosted.move_to(number, seat.epoch, seat.place);
+                Admitted { number, resumed: true, before: hosted.room.released() }
+            }
+            None if resume => return Err(v1::LeftReason::Gone),
+            None if hosted.room.members().len() >= config.rooms.members => {
+                return Err(v1::LeftReason::RoomFull);
+            }
+            None => {
+                let number = hosted.room.join(now.wall, player.clone(), seat, zstd);
+                stats.members += 1;
+                Admitted { number, resumed: false, before: hosted.room.log().head() - 1 }
+            }
+        };
+        self.set_present_in(now, room, &player, true);
+        self.release(room);
+        self.note_members(now, room);
+        Ok(admitted)
+    }
+
+    /// A player has one session: memberships of older ones that nobody has ended yet are
+    /// over, and an older one cannot come in behind a newer.
+    fn end_other_sessions(&mut self, now: Now, room: Key, entrant: &Entrant) -> Result<(), v1::LeftReason> {
+        let Some(hosted) = self.rooms.get(room) else { return Err(v1::LeftReason::Gone) };
+        let seat = entrant.seat;
+        let others = hosted
+            .room
+            .members()
+            .iter()
+            .filter(|member| member.player == entrant.player && member.session.id != seat.id);
+        let others: Vec<(u32, Seat)> = others.map(|member| (member.number, member.session)).collect();
+        if others.iter().any(|(_, other)| other.epoch > seat.epoch) {
+            return Err(v1::LeftReason::NotAMember);
+        }
+        for (number, other) in others {
+            if let Place::Here(key) = other.place {
+                self.expel(now, room, key, v1::LeftReason::Gone);
+            }
+            self.remove_member(now, room, number);
+        }
+        Ok(())
+    }
+
+    // Going.
+
+    pub(super) fn leave(&mut self, now: Now, key: Key, session: SessionKey, room: &str) {
+        let reason = match self.membership(session, room) {
+            Some(at) => {
+                if let Some(s) = self.sessions.get_mut(session) {
+                    let membership = s.memberships.remove(at);
+                    self.vacate(now, session, &membership);
+                }
+                v1::LeftReason::Asked
+            }
+            None => v1::LeftReason::NotAMember,
+        };
+        let shown = room.chars().take(MAX_NAME).collect();
+        self.left(now, key, shown, reason);
+    }
+
+    /// A membership that a session had is over, since the session wants it so or ends.
+    pub(super) fn vacate(&mut self, now: Now, session: SessionKey, membership: &Membership) {
+        let room = membership.room;
+        let (Some(s), Some(hosted)) = (self.sessions.get(session), self.rooms.get_mut(room)) else { return };
+        let (player, epoch) = (s.player.clone(), s.epoch);
+        let name = hosted.room.name().clone();
+        hosted.forget_local(session);
+        if self.makes_matches() {
+            self.desk.leave_match(now, &player, &name);
+        }
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        if membership.number > 0 {
+            match hosted.role {
+                Role::Primary => self.remove_member(now, room, membership.number),
+                Role::Following { node, .. } => {
+                    self.set_present_in(now, room, &player, false);
+                    self.exit(now, room, node, membership.number, epoch, false);
+                }
+                Role::Claiming => {}
+            }
+        }
+        self.close_if_idle(now, room);
+    }
+
+    /// A session went to another node: its memberships there go on as if it were away.
+    pub(super) fn hand_over(&mut self, now: Now, session: SessionKey, membership: &Membership) {
+        let room = membership.room;
+        let (Some(s), Some(hosted)) = (self.sessions.get(session), self.rooms.get_mut(room)) else { return };
+        let (player, epoch) = (s.player.clone(), s.epoch);
+        hosted.forget_local(session);
+        if membership.number > 0 {
+            match hosted.role {
+                Role::Primary => self.set_away(now, room, membership.number),
+                Role::Following { node, .. } => self.exit(now, room, node, membership.number, epoch, true),
+                Role::Claiming => {}
+            }
+            self.set_present_in(now, room, &player, false);
+        }
+        self.close_if_idle(now, room);
+    }
+
+    /// A member's session is nowhere that is known: it is kept for as long as sessions are.
+    pub(super) fn set_away(&mut self, now: Now, room: Key, number: u32) {
+        let until = now.instant + self.config.sessions.ttl;
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(epoch) = hosted.room.member(number).map(|member| member.session.epoch) else { return };
+        hosted.move_to(number, epoch, Place::Away(until));
+        self.book_room(room);
+    }
+
+    /// Takes a member out of a room of which this node is the primary. While it may not
+    /// serve, the member is only marked, and goes when it may again.
+    pub(super) fn remove_member(&mut self, now: Now, room: Key, number: u32) {
+        let serves = self.registrar.may_serve(now.instant);
+        let Self { rooms, zstd, stats, .. } = self;
+        let Some(hosted) = rooms.get_mut(room) else { return };
+        let Some(member) = hosted.room.member(number) else { return };
+        let (player, epoch) = (member.player.clone(), member.session.epoch);
+        if !serves {
+            hosted.move_to(number, epoch, Place::Away(now.instant));
+            return self.book_room(room);
+        }
+        hosted.move_to(number, epoch, Place::Unknown);
+        if hosted.room.state.set_present(now, player.as_str(), false).is_err() {
+            stats.state_full += 1;
+        }
+        hosted.room.leave(now, number, zstd);
+        stats.members -= 1;
+        self.release(room);
+        self.book_room(room);
+        self.note_members(now, room);
+    }
+
+    /// Ends the memberships of those who were away for too long.
+    pub(super) fn expire_away(&mut self, now: Now, room: Key) {
+        while let Some(hosted) = self.rooms.get_mut(room)
+            && let Some(&(until, number)) = hosted.away.first()
+            && until <= now.instant
+            && self.registrar.may_serve(now.instant)
+        {
+            self.stats.expiries += 1;
+            self.remove_member(now, room, number);
+        }
+        self.close_if_idle(now, room);
+    }
+
+    /// Forgets what a session knows of a room, without a word to anybody.
+    pub(super) fn drop_membership(&mut self, session: SessionKey, room: Key) {
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.memberships.retain(|membership| membership.room != room);
+        }
+        if let Some(hosted) = self.rooms.get_mut(room) {
+            hosted.forget_local(session);
+        }
+    }
+
+    /// Ends the membership of a session of this node, and tells it why.
+    pub(super) fn expel(&mut self, now: Now, room: Key, session: SessionKey, reason: v1::LeftReason) {
+        let Some(name) = self.rooms.get(room).map(|hosted| String::from(hosted.room.name().clone())) else {
+            return;
+        };
+        self.drop_membership(session, room);
+        if let Some(conn) = self.sessions.get(session).and_then(|session| session.conn) {
+            self.left(now, conn.key(), name, reason);
+        }
+    }
+
+    // The end of a room.
+
+    /// A room that nobody is in is closed.
+    pub(super) fn close_if_idle(&mut self, now: Now, room: Key) {
+        if self.rooms.get(room).is_some_and(Hosted::is_idle) {
+            self.close_room(now, room, v1::LeftReason::Gone);
+        }
+    }
+
+    /// Closes a room here: it was left by all, or is another's now.
+    pub(super) fn close_room(&mut self, now: Now, room: Key, reason: v1::LeftReason) {
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        for session in core::mem::take(&mut hosted.locals) {
+            self.expel(now, room, session, reason);
+        }
+        let Some(mut hosted) = self.rooms.remove(room) else { return };
+        self.agenda.cancel(Timer::Room(room), &mut hosted.booking);
+        self.rooms_by_name.remove(hosted.room.name());
+        let (name, epoch) = (hosted.room.name().clone(), hosted.room.epoch());
+        match hosted.role {
+            Role::Claiming => {}
+            Role::Primary => {
+                self.stats.members -= hosted.room.members().len();
+                for link in hosted.readers {
+                    self.exited(now, link, &name, epoch, 0, reason);
+                    if let Some(link) = self.links.get_mut(link) {
+                        link.forget(room);
+                    }
+                }
+                self.registrar.release_room(now, &name);
+                self.event(Event::RoomClosed { room: name, epoch });
+            }
+            Role::Following { node, .. } => self.unfollow(now, room, &name, epoch, node),
+        }
+    }
+
+    /// Another node is the primary of a room now, or nobody knows of it any more.
+    pub(super) fn room_lost(&mut self, now: Now, name: &Name) {
+        let Some(&room) = self.rooms_by_name.get(name) else { return };
+        if self.rooms.get(room).is_some_and(Hosted::is_primary) {
+            self.stats.rooms_lost += 1;
+            self.close_room(now, room, v1::LeftReason::Gone);
+        }
+    }
+
+    /// The leases live again: what waited for that goes on.
+    pub(super) fn serve_again(&mut self, now: Now) {
+        for room in self.rooms.keys().collect::<Vec<_>>() {
+            if self.rooms.get(room).is_some_and(Hosted::is_primary) {
+                self.attach_again(now, room);
+                self.expire_away(now, room);
+                self.seat_waiting(now, room);
+                self.book_room(room);
+            }
+        }
+    }
+
+    /// Has the room's record in the registry say how many members it has.
+    fn note_members(&mut self, now: Now, room: Key) {
+        let Some(hosted) = self.rooms.get(room).filter(|hosted| hosted.is_primary()) else { return };
+        let players = u32::try_from(hosted.room.members().len()).unwrap_or(u32::MAX);
+        let name = hosted.room.name().clone();
+        self.registrar.update_room(now, &name, players, 0, 0);
+    }
+
+    // Presence: who is connected.
+
+    pub(super) fn set_present(&mut self, now: Now, session: SessionKey, present: bool) {
+        let Some(session) = self.sessions.get(session) else { return };
+        let player = session.player.clone();
+        let rooms: Vec<Key> = session.memberships.iter().filter(|m| m.number > 0).map(|m| m.room).collect();
+        for room in rooms {
+            self.set_present_in(now, room, &player, present);
+            self.room_changed(now, room);
+        }
+    }
+
+    pub(super) fn set_present_in(&mut self, now: Now, room: Key, player: &Name, present: bool) {
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        if hosted.room.state.set_present(now, player.as_str(), present).is_err() {
+            self.stats.state_full += 1;
+        }
+        self.mark_upstream(room);
+        self.book_room(room);
+    }
+}
+
+/// How long sessions wait for the tail of a room before they are told that it is gone, and
+/// try again.
+pub(super) const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);

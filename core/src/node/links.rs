@@ -1,0 +1,319 @@
+//! Links to other nodes: dialing, greeting, liveness, and what goes over them.
+
+use alloc::collections::BTreeSet;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use super::{Event, Node, Output, Timer};
+use crate::agenda::Booking;
+use crate::heartbeat::{Beat, Heartbeat};
+use crate::id::{LinkId, NodeId};
+use crate::link::Link;
+use crate::plant::Plant;
+use crate::slab::Key;
+use crate::time::{Instant, Now};
+use crate::wire::{self, Frame, ToNode};
+
+/// Another node, as long as the registry names it or rooms are followed there.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// The link to it, once both have said `LinkHello`.
+    pub(super) link: Option<Key>,
+    /// Rooms that it is the primary of and this node follows.
+    pub(super) rooms: BTreeSet<Key>,
+    /// Where to dial; `None` if the other side dials, or it takes no links.
+    address: Option<String>,
+    /// When to dial, or, while a dial is under way, when to give it up.
+    dial_at: Option<Instant>,
+    booking: Booking,
+    /// Dials in a row that failed.
+    failures: u32,
+}
+
+impl Node {
+    // Peers.
+
+    /// What is known of another node.
+    pub(super) fn peer(&mut self, _now: Now, node: NodeId) -> &mut Peer {
+        self.peers.entry(node).or_insert_with(|| Peer {
+            link: None,
+            rooms: BTreeSet::new(),
+            address: None,
+            dial_at: None,
+            booking: Booking::default(),
+            failures: 0,
+        })
+    }
+
+    /// The registry names another node. Of two, the one with the lower number dials.
+    pub(super) fn node_up(&mut self, now: Now, node: NodeId, record: &v1::NodeRecord) {
+        if node == self.id {
+            return;
+        }
+        let dials = self.id < node && !record.link.is_empty();
+        let address = record.link.clone();
+        let peer = self.peer(now, node);
+        peer.address = dials.then_some(address);
+        if peer.link.is_none() && peer.dial_at.is_none() && dials {
+            self.book_dial(node, now.instant);
+        }
+        self.event(Event::NodeUp { node });
+    }
+
+    /// The registry does not name a node any more: it is dead, and the rooms that it led are
+    /// gone with it.
+    pub(super) fn node_down(&mut self, now: Now, node: NodeId) {
+        let Some(mut peer) = self.peers.remove(&node) else { return };
+        self.agenda.cancel(Timer::Peer(node), &mut peer.booking);
+        for room in core::mem::take(&mut peer.rooms) {
+            if self.planted.is(Plant::DeadFollowed) {
+                continue;
+            }
+            self.close_room(now, room, v1::LeftReason::Gone);
+        }
+        if let Some(link) = peer.link {
+            self.drop_link(now, link, "the registry does not name the node any more");
+        }
+        self.event(Event::NodeDown { node });
+    }
+
+    fn book_dial(&mut self, node: NodeId, at: Instant) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.dial_at = Some(at);
+            self.agenda.book(Timer::Peer(node), &mut peer.booking, at);
+        }
+    }
+
+    pub(super) fn peer_timeout(&mut self, now: Now, node: NodeId) {
+        let timeout = self.config.links.handshake_timeout;
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.booking.clear();
+        let Some(at) = peer.dial_at.take() else { return };
+        if at > now.instant {
+            return self.book_dial(node, at);
+        }
+        let Some(address) = peer.address.clone().filter(|_| peer.link.is_none()) else { return };
+        self.outputs.push_back(Output::Dial { node, address });
+        // If nothing comes of it, again.
+        self.book_dial(node, now.instant + timeout * 2);
+    }
+
+    pub(super) fn dial_failed(&mut self, now: Now, node: NodeId) {
+        let wait = &self.config.links;
+        let (least, most) = (wait.backoff_min, wait.backoff_max);
+        let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.link.is_none()) else { return };
+        if peer.address.is_none() {
+            return;
+        }
+        peer.failures = peer.failures.saturating_add(1);
+        let ceiling = (least * 2_u32.saturating_pow(peer.failures.min(16))).min(most).max(least);
+        self.agenda.cancel(Timer::Peer(node), &mut peer.booking);
+        let wait = self.rng.duration(least..=ceiling);
+        self.book_dial(node, now.instant + wait);
+    }
+
+    // Links.
+
+    pub(super) fn link_up(&mut self, now: Now, dialed: Option<NodeId>) -> Option<LinkId> {
+        let link = Link::new(&self.config, dialed, now.instant, &mut self.rng);
+        let key = self.links.insert(link)?;
+        if let Some(to) = dialed {
+            self.greet(now, key, to);
+        }
+        self.book_link(key);
+        Some(LinkId::from_key(key))
+    }
+
+    fn greet(&mut self, now: Now, key: Key, to: NodeId) {
+        let hello = v1::LinkHello { node: self.id.0, to: to.0 };
+        self.tell(now, key, wire::encode(v1::Kind::LinkHello, &v1::Metadata::default(), &hello));
+    }
+
+    pub(super) fn take_link_frame(&mut self, now: Now, key: Key, bytes: Bytes) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.heartbeat.handle_frame(&self.config.links.heartbeat);
+        self.stats.link_frames_in += 1;
+        let frame = Frame::decode(bytes.clone(), self.config.links.frame_bytes);
+        let message = frame.and_then(|frame| Ok((ToNode::decode(&frame, bytes)?, frame.metadata()?)));
+        match message {
+            Ok((message, metadata)) => self.dispatch_link(now, key, message, &metadata),
+            Err(error) => self.drop_link(now, key, &error.to_string()),
+        }
+    }
+
+    fn dispatch_link(&mut self, now: Now, key: Key, message: ToNode, metadata: &v1::Metadata) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let (Some(from), true) = (link.peer, link.is_open()) else {
+            let ToNode::Hello(hello) = message else {
+                return self.drop_link(now, key, "the first frame of a link must be LinkHello");
+            };
+            return self.link_hello(now, key, &hello);
+        };
+        match message {
+            ToNode::Hello(_) => self.drop_link(now, key, "a second LinkHello"),
+            ToNode::Ping(ping) => {
+                let pong = v1::Pong { nonce: ping.nonce };
+                self.tell(now, key, wire::encode(v1::Kind::Pong, &v1::Metadata::default(), &pong));
+            }
+            ToNode::Pong(pong) => link.heartbeat.handle_pong(now.instant, pong.nonce),
+            ToNode::Attach(attach) => self.take_attach(now, key, &attach),
+            ToNode::Attached(attached) => self.attached(now, key, from, attached),
+            ToNode::Detach(detach) => self.take_detach(now, key, from, &detach),
+            ToNode::Enter(enter) => self.take_enter(now, key, from, &enter),
+            ToNode::Entered(entered) => self.entered(now, from, &entered),
+            ToNode::Relay(relay) => self.take_relay(now, key, from, relay, metadata),
+            ToNode::Hold(hold) => self.hold(from, &hold),
+            ToNode::Exit(exit) => self.take_exit(now, from, &exit),
+            ToNode::Exited(exited) => self.exited_from(now, from, &exited),
+            ToNode::Entry(entry, frame) => {
+                if !self.tail_entry(now, from, &entry, frame) {
+                    self.drop_link(now, key, "a gap in the tail of a room");
+                }
+            }
+            ToNode::Latest(latest, frame) => {
+                if self.followed(from, &latest.room, latest.epoch).is_some() {
+                    self.tail_latest(from, &latest, frame);
+                } else {
+                    self.take_latest(now, from, latest, metadata);
+                }
+            }
+            ToNode::State(state) => self.take_state(now, from, &state),
+        }
+    }
+
+    /// The peer says who it is. It must be one that the registry names, and the right one.
+    fn link_hello(&mut self, now: Now, key: Key, hello: &v1::LinkHello) {
+        let from = NodeId(hello.node);
+        let Some(link) = self.links.get_mut(key) else { return };
+        let accepted = link.peer.is_none();
+        let right = hello.to == self.id.0 && from != self.id && link.peer.is_none_or(|peer| peer == from);
+        if !right {
+            return self.drop_link(now, key, "the link leads to another node than was meant");
+        }
+        if self.registrar.node(from).is_none() {
+            return self.drop_link(now, key, "the registry does not name the node");
+        }
+        link.peer = Some(from);
+        link.greeting = None;
+        link.heartbeat = Heartbeat::new(&self.config.links.heartbeat, now.instant, &mut self.rng);
+        if accepted {
+            self.greet(now, key, from);
+        }
+        self.book_link(key);
+        let peer = self.peer(now, from);
+        let old = peer.link.replace(key);
+        peer.failures = 0;
+        peer.dial_at = None;
+        if let Some(old) = old {
+            self.drop_link(now, old, "a newer link to the node took over");
+        }
+        self.event(Event::LinkUp { node: from });
+        let rooms: Vec<Key> =
+            self.peers.get(&from).map_or_else(Vec::new, |peer| peer.rooms.iter().copied().collect());
+        for room in rooms {
+            self.attach(now, room);
+        }
+    }
+
+    /// Ends a link from this side.
+    pub(super) fn drop_link(&mut self, now: Now, key: Key, why: &str) {
+        if self.links.get(key).is_some() {
+            self.outputs.push_back(Output::CloseLink(LinkId::from_key(key), why.into()));
+            self.forget_link(now, key);
+        }
+    }
+
+    /// A link is gone; what was read over it starts afresh on the next.
+    pub(super) fn forget_link(&mut self, now: Now, key: Key) {
+        let Some(mut link) = self.links.remove(key) else { return };
+        self.agenda.cancel(Timer::Link(key), &mut link.booking);
+        let Some(node) = link.peer else { return };
+        for room in link.readers.keys().copied() {
+            if self.rooms.get(room).is_some_and(super::Hosted::is_primary) {
+                self.detach_reader(now, room, key, node);
+            } else {
+                self.detach_tail(now, room, key);
+            }
+        }
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if peer.link == Some(key) {
+            peer.link = None;
+            self.event(Event::LinkDown { node });
+        }
+        self.dial_failed(now, node);
+    }
+
+    pub(super) fn link_timeout(&mut self, now: Now, key: Key) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.booking.clear();
+        if link.greeting.is_some_and(|until| until <= now.instant) {
+            return self.drop_link(now, key, "no LinkHello within the handshake deadline");
+        }
+        match link.heartbeat.handle_timeout(&self.config.links.heartbeat, now.instant, &mut self.rng) {
+            Beat::Early => {}
+            Beat::Ping { nonce, .. } if link.is_open() => {
+                let ping = v1::Ping { nonce, rtt_us: 0 };
+                self.tell(now, key, wire::encode(v1::Kind::Ping, &v1::Metadata::default(), &ping));
+            }
+            Beat::Ping { .. } => {}
+            Beat::Dead => return self.drop_link(now, key, "too many heartbeats were missed"),
+        }
+        self.book_link(key);
+    }
+
+    fn book_link(&mut self, key: Key) {
+        if let Some(link) = self.links.get_mut(key) {
+            let at = link.deadline();
+            self.agenda.book(Timer::Link(key), &mut link.booking, at);
+        }
+    }
+
+    /// Queues a frame for a link. One whose peer does not read is dropped.
+    pub(super) fn tell(&mut self, now: Now, key: Key, frame: Bytes) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        if link.queue(frame) {
+            self.wake_link(key);
+        } else {
+            self.drop_link(now, key, "the node at the other end does not read");
+        }
+    }
+
+    pub(super) fn wake_link(&mut self, key: Key) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        if !core::mem::replace(&mut link.woken, true) {
+            self.outputs.push_back(Output::WakeLink(LinkId::from_key(key)));
+        }
+    }
+
+    pub(super) fn next_link_frame(&mut self, key: Key) -> Option<Bytes> {
+        let link = self.links.get_mut(key)?;
+        if let Some(frame) = link.next_queued() {
+            self.stats.link_frames_out += 1;
+            return Some(frame);
+        }
+        while let Some(link) = self.links.get_mut(key).filter(|link| link.is_open())
+            && let Some(room) = link.next_ready()
+        {
+            if let Some(frame) = self.next_of_room(key, room) {
+                self.links.get_mut(key)?.mark(room);
+                self.stats.link_frames_out += 1;
+                return Some(frame);
+            }
+        }
+        self.links.get_mut(key)?.woken = false;
+        None
+    }
+}
+
+impl LinkId {
+    pub(super) const fn from_key(key: Key) -> Self {
+        Self { slot: key.slot, generation: key.generation }
+    }
+
+    pub(super) const fn key(self) -> Key {
+        Key { slot: self.slot, generation: self.generation }
+    }
+}

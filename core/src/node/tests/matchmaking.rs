@@ -1,0 +1,123 @@
+//! Players on several nodes look for a match.
+
+use super::cluster::{Cluster, Member};
+use super::*;
+use crate::matchmaking::QueueConfig;
+
+fn cluster() -> Cluster {
+    let mut config = Config::default();
+    let name = |name| Name::new(name).unwrap();
+    config.matchmaking.queues = vec![QueueConfig::new(name("duel"), 2, 1, vec![name("eu")])];
+    let mut cluster = Cluster::with(3, config);
+    // Somebody is elected.
+    cluster.advance(Duration::from_secs(1));
+    cluster
+}
+
+fn queue(cluster: &mut Cluster, member: &Member) {
+    let latencies = vec![v1::RegionLatency { region: "eu".into(), millis: 20 }];
+    let queue = v1::Queue { mode: "duel".into(), latencies, ..v1::Queue::default() };
+    cluster.send(member, v1::Kind::Queue, &queue);
+}
+
+fn states(messages: &[ToClient]) -> Vec<v1::TicketState> {
+    let state = |m: &ToClient| match m {
+        ToClient::Queued(queued) => Some(queued.state()),
+        _ => None,
+    };
+    messages.iter().filter_map(state).collect()
+}
+
+fn matched(messages: &[ToClient]) -> Option<v1::Matched> {
+    messages.iter().find_map(|m| match m {
+        ToClient::Matched(matched) => Some(matched.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn two_on_different_nodes_are_matched_and_meet_in_a_room() {
+    let mut cluster = cluster();
+    let mut ann = cluster.connect(0, "ann", None);
+    let mut bob = cluster.connect(1, "bob", None);
+    queue(&mut cluster, &ann);
+    assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Waiting]);
+    cluster.advance(Duration::from_secs(2));
+    queue(&mut cluster, &bob);
+    cluster.advance(Duration::from_secs(2));
+    let (told, other) = (cluster.received(&ann), cluster.received(&bob));
+    let (ours, theirs) = (matched(&told).expect("ann is told"), matched(&other).expect("bob is told"));
+    assert_eq!((&ours.r#match, &ours.room, &ours.teams), (&theirs.r#match, &theirs.room, &theirs.teams));
+    assert_ne!(ours.team, theirs.team);
+    for member in [&mut ann, &mut bob] {
+        cluster.send(member, v1::Kind::Join, &v1::Join { room: ours.room.clone(), history: 0 });
+        let messages = cluster.received(member);
+        assert!(messages.iter().any(|m| matches!(m, ToClient::Joined(_))), "{messages:?}");
+    }
+    // Nobody is in two matches: the next ticket has to wait until this one is left.
+    queue(&mut cluster, &ann);
+    assert_eq!(matched(&cluster.received(&ann)).map(|m| m.r#match), Some(ours.r#match.clone()));
+    cluster.send(&ann, v1::Kind::Leave, &v1::Leave { room: ours.room });
+    cluster.advance(Duration::from_secs(1));
+    cluster.received(&ann);
+    queue(&mut cluster, &ann);
+    assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Waiting]);
+}
+
+#[test]
+fn a_search_goes_on_when_its_player_comes_back_at_another_node() {
+    let mut cluster = cluster();
+    let ann = cluster.connect(0, "ann", None);
+    queue(&mut cluster, &ann);
+    cluster.advance(Duration::from_secs(1));
+    let ann = cluster.connect(2, "ann", ann.resume());
+    cluster.advance(Duration::from_secs(1));
+    let bob = cluster.connect(1, "bob", None);
+    queue(&mut cluster, &bob);
+    cluster.advance(Duration::from_secs(2));
+    assert!(matched(&cluster.received(&ann)).is_some());
+    assert!(matched(&cluster.received(&bob)).is_some());
+}
+
+#[test]
+fn who_was_away_hears_of_the_match_when_he_is_back() {
+    let mut cluster = cluster();
+    let ann = cluster.connect(0, "ann", None);
+    queue(&mut cluster, &ann);
+    cluster.advance(Duration::from_secs(1));
+    let now = cluster.now;
+    cluster.node(0).handle_closed(now, ann.conn);
+    let bob = cluster.connect(1, "bob", None);
+    queue(&mut cluster, &bob);
+    cluster.advance(Duration::from_secs(2));
+    assert!(matched(&cluster.received(&bob)).is_some());
+    let ann = cluster.connect(1, "ann", ann.resume());
+    assert!(matched(&ann.told).is_some(), "{:?}", ann.told);
+}
+
+#[test]
+fn the_matches_go_on_when_the_node_that_forms_them_dies() {
+    let mut cluster = cluster();
+    cluster.kill(0);
+    cluster.advance(Duration::from_secs(20));
+    let ann = cluster.connect(1, "ann", None);
+    let bob = cluster.connect(2, "bob", None);
+    queue(&mut cluster, &ann);
+    queue(&mut cluster, &bob);
+    cluster.advance(Duration::from_secs(3));
+    assert!(matched(&cluster.received(&ann)).is_some());
+    assert!(matched(&cluster.received(&bob)).is_some());
+}
+
+#[test]
+fn a_ticket_is_taken_back_and_an_unknown_queue_is_refused() {
+    let mut cluster = cluster();
+    let ann = cluster.connect(0, "ann", None);
+    queue(&mut cluster, &ann);
+    cluster.received(&ann);
+    cluster.send(&ann, v1::Kind::Cancel, &v1::Cancel {});
+    assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Cancelled]);
+    let unknown = v1::Queue { mode: "chess".into(), ..v1::Queue::default() };
+    cluster.send(&ann, v1::Kind::Queue, &unknown);
+    assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Refused]);
+}

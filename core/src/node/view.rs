@@ -1,0 +1,65 @@
+//! What can be seen of a node from outside: for operators, simulation and debugging.
+
+use super::{Hosted, Node, Role};
+use crate::id::{Cursor, Name, NodeId};
+use crate::time::Instant;
+
+impl Node {
+    /// Its number.
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The epoch in which this node is the primary of a room, if it is.
+    #[must_use]
+    pub fn leads(&self, room: &str) -> Option<u64> {
+        let hosted = self.hosted(room)?;
+        hosted.is_primary().then(|| hosted.room.epoch())
+    }
+
+    /// The newest entry of a room's log, as this node has it.
+    #[must_use]
+    pub fn head(&self, room: &str) -> Option<Cursor> {
+        let room = &self.hosted(room)?.room;
+        Some(Cursor { epoch: room.epoch(), seq: room.log().head() })
+    }
+
+    /// Whether the node takes what is for the rooms that it leads: the registry has confirmed
+    /// lately enough that it lives.
+    #[must_use]
+    pub fn is_serving(&self, now: Instant) -> bool {
+        self.registrar.may_serve(now)
+    }
+
+    /// How many other nodes it knows of.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// How many rooms it follows, which other nodes lead. Looks at every room.
+    #[must_use]
+    pub fn rooms_followed(&self) -> usize {
+        let follows =
+            |key| self.rooms.get(key).is_some_and(|h: &Hosted| matches!(h.role, Role::Following { .. }));
+        self.rooms.keys().filter(|key| follows(*key)).count()
+    }
+
+    /// The epoch of the session that a player has here, if there is one.
+    #[must_use]
+    pub fn session_epoch(&self, player: &str) -> Option<u64> {
+        let key = self.sessions.of_player(&Name::new(player).ok()?)?;
+        Some(self.sessions.get(key)?.epoch)
+    }
+
+    /// Whether there is a link to another node that both have greeted over.
+    #[must_use]
+    pub fn is_linked(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.link.is_some())
+    }
+
+    fn hosted(&self, room: &str) -> Option<&Hosted> {
+        self.rooms.get(*self.rooms_by_name.get(&Name::new(room).ok()?)?)
+    }
+}

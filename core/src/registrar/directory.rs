@@ -1,0 +1,90 @@
+//! The nodes that the registry knows.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use prost::Message as _;
+use skirmish_proto::v1;
+
+use super::follow::Page;
+use super::keys;
+use crate::id::NodeId;
+use crate::registry::{Change, KeyValue};
+
+/// The nodes, as of the last news. A node whose record cannot be read is there all the
+/// same, with an empty one.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    nodes: BTreeMap<NodeId, (u64, v1::NodeRecord)>,
+}
+
+/// What news come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Up(NodeId),
+    Down(NodeId),
+}
+
+impl Directory {
+    pub(super) fn get(&self, id: NodeId) -> Option<&v1::NodeRecord> {
+        self.nodes.get(&id).map(|(_, record)| record)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (NodeId, &v1::NodeRecord)> {
+        self.nodes.iter().map(|(id, (_, record))| (*id, record))
+    }
+
+    /// Takes a page in; counts what cannot be read.
+    pub(super) fn handle_page(&mut self, page: &Page, garbage: &mut u64) -> Vec<Turn> {
+        let gone = |(id, (modified, _)): (&NodeId, &(u64, v1::NodeRecord))| {
+            let key = keys::node_key(*id);
+            (page.covers(&key) && !page.has(&key) && *modified <= page.revision).then_some(*id)
+        };
+        let gone: Vec<NodeId> = self.nodes.iter().filter_map(gone).collect();
+        let mut turns = Vec::new();
+        for id in gone {
+            self.nodes.remove(&id);
+            turns.push(Turn::Down(id));
+        }
+        turns.extend(page.kvs.iter().filter_map(|kv| self.put(kv, garbage)));
+        turns
+    }
+
+    /// Takes a change in; counts what cannot be read.
+    pub(super) fn handle_change(&mut self, change: &Change, garbage: &mut u64) -> Option<Turn> {
+        match change {
+            Change::Put { kv, .. } => self.put(kv, garbage),
+            Change::Delete { key, revision, .. } => {
+                let id = keys::node_of(key)?;
+                if self.nodes.get(&id)?.0 > *revision {
+                    return None;
+                }
+                self.nodes.remove(&id);
+                Some(Turn::Down(id))
+            }
+        }
+    }
+
+    fn put(&mut self, kv: &KeyValue, garbage: &mut u64) -> Option<Turn> {
+        let Some(id) = keys::node_of(&kv.key) else {
+            *garbage += 1;
+            return None;
+        };
+        let record = v1::NodeRecord::decode(kv.value.clone()).unwrap_or_else(|_| {
+            *garbage += 1;
+            v1::NodeRecord::default()
+        });
+        match self.nodes.get_mut(&id) {
+            Some((modified, known)) => {
+                if *modified <= kv.modified {
+                    (*modified, *known) = (kv.modified, record);
+                }
+                None
+            }
+            None => {
+                self.nodes.insert(id, (kv.modified, record));
+                Some(Turn::Up(id))
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a registrar tells its node.
+
+use core::fmt;
+
+use skirmish_proto::v1;
+
+use crate::id::{Name, NodeId, SessionId};
+
+/// What a node has to know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Both leases live, and every room that is held was seen to be ours still: they go on.
+    Serving,
+    /// Stop sequencing at once: a lease may be over by the registry's clock.
+    NotServing,
+    /// What came of a claim of a session.
+    Session {
+        /// The claim's.
+        token: u64,
+        /// The player.
+        player: Name,
+        /// What came of it.
+        outcome: SessionClaim,
+    },
+    /// Another node has the session now.
+    SessionLost {
+        /// The player.
+        player: Name,
+        /// The epoch of whoever has it, above that of the session that is lost.
+        epoch: u64,
+    },
+    /// What came of all claims of a room that wait.
+    Room {
+        /// The room.
+        room: Name,
+        /// What came of them.
+        outcome: RoomClaim,
+    },
+    /// The room is not ours any more: its record is another node's, or is gone.
+    RoomLost {
+        /// The room.
+        room: Name,
+        /// The epoch of whoever has it; the lost one's if nobody has.
+        epoch: u64,
+    },
+    /// Another node lives that did not before.
+    NodeUp {
+        /// The node.
+        id: NodeId,
+        /// Its record; [`super::Registrar::node`] has the newest.
+        record: v1::NodeRecord,
+    },
+    /// Another node does not live any more.
+    NodeDown {
+        /// The node.
+        id: NodeId,
+    },
+}
+
+/// What came of a claim of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionClaim {
+    /// The session is this node's.
+    Granted {
+        /// The session.
+        id: SessionId,
+        /// Above that of everybody who had a session of this player before.
+        epoch: u64,
+        /// It is the session that was named.
+        resumed: bool,
+        /// The node that had the player's session before, this one included.
+        previous: Option<NodeId>,
+    },
+    /// The registry did not answer in time, or refused. If the claim was done nevertheless
+    /// it will be undone.
+    Unavailable,
+}
+
+/// What came of a claim of a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomClaim {
+    /// This node is the room's primary.
+    Primary {
+        /// Above that of every primary that the room had before.
+        epoch: u64,
+    },
+    /// Another node is.
+    Elsewhere {
+        /// The primary.
+        node: NodeId,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// As for [`SessionClaim::Unavailable`].
+    Unavailable,
+}
+
+/// Nothing more can be claimed: [`super::RegistrarConfig::claims`] wait, or there are
+/// [`super::RegistrarConfig::keys`] sessions and rooms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too many sessions and rooms, or claims of them")
+    }
+}
+
+impl core::error::Error for Full {}
+
+/// Figures of a registrar: how much there is now, and how often something happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegistrarStats {
+    /// Sessions held.
+    pub sessions: usize,
+    /// Rooms held.
+    pub rooms: usize,
+    /// Claims without an outcome.
+    pub claims: usize,
+    /// Requests about sessions and rooms in flight, those in the background included.
+    pub in_flight: usize,
+    /// Those in the background: they register again, or check, what was registered before.
+    pub background: usize,
+    /// Sessions and rooms whose record may not be ours any more and will be looked at.
+    pub doubtful: usize,
+    /// Requests sent.
+    pub requests: u64,
+    /// Requests that nobody knows what came of.
+    pub unknown: u64,
+    /// Leases that were lost.
+    pub leases_lost: u64,
+    /// Records that could not be read, and answers that answered something else. Not 0:
+    /// somebody else writes to the registry, or other versions do.
+    pub garbage: u64,
+    /// Requests about sessions and rooms that the registry refused; lost leases apart.
+    pub refused: u64,
+    /// Records of ours that nobody held, deleted.
+    pub swept: u64,
+}

@@ -1,0 +1,151 @@
+//! Follows a directory of the registry: reads it all, page by page as of one revision, and
+//! watches it from the revision after that one.
+
+use bytes::Bytes;
+
+use super::RegistrarConfig;
+use super::calls::backoff;
+use crate::registry::{
+    Answer, Error, Failure, KeyValue, News, Range, Request, Response, Span, Watch, WatchId,
+};
+use crate::rng::Rng;
+use crate::time::Instant;
+
+/// A directory that is followed. It has at most one request in flight.
+#[derive(Debug)]
+pub(super) struct Follow {
+    span: Span,
+    state: State,
+    failures: u32,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    /// Reads from the key on, as of the revision (0: not known yet), when the time has come.
+    Reading {
+        from: Bytes,
+        revision: u64,
+        at: Instant,
+        asked: bool,
+    },
+    Watching(WatchId),
+}
+
+/// A part of a directory as it was at a revision: whatever is not there, was not there.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) from: Bytes,
+    /// The first key that is not of the page any more; as in [`Span::end`].
+    pub(super) end: Bytes,
+    pub(super) revision: u64,
+    pub(super) kvs: alloc::vec::Vec<KeyValue>,
+}
+
+impl Page {
+    pub(super) fn covers(&self, key: &[u8]) -> bool {
+        Span { key: self.from.clone(), end: self.end.clone() }.contains(key)
+    }
+
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.kvs.binary_search_by(|kv| kv.key.as_ref().cmp(key)).is_ok()
+    }
+}
+
+impl Follow {
+    pub(super) fn new(prefix: &'static str) -> Self {
+        let span = Span::prefix(Bytes::from_static(prefix.as_bytes()));
+        Self { span, state: State::Idle, failures: 0 }
+    }
+
+    /// Reads everything, from the beginning.
+    pub(super) fn start(&mut self, at: Instant) {
+        self.state = State::Reading { from: self.span.key.clone(), revision: 0, at, asked: false };
+    }
+
+    /// Stops; the watch, if there is one, is to be ended.
+    pub(super) fn stop(&mut self) -> Option<WatchId> {
+        let before = core::mem::replace(&mut self.state, State::Idle);
+        if let State::Watching(id) = before { Some(id) } else { None }
+    }
+
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        if let State::Reading { at, asked: false, .. } = self.state { Some(at) } else { None }
+    }
+
+    /// The next page to read, if it is time.
+    pub(super) fn poll(&mut self, config: &RegistrarConfig, now: Instant) -> Option<Request> {
+        let State::Reading { from, revision, at, asked: asked @ false } = &mut self.state else {
+            return None;
+        };
+        if now < *at {
+            return None;
+        }
+        *asked = true;
+        let span = Span { key: from.clone(), end: self.span.end.clone() };
+        Some(Request::Range(Range { revision: *revision, limit: config.page.into(), ..Range::of(span) }))
+    }
+
+    /// The answer to a read: the page, and the watch to start if that was the last one, to
+    /// be told by [`Self::handle_watching`].
+    pub(super) fn handle_outcome(
+        &mut self,
+        config: &RegistrarConfig,
+        now: Instant,
+        outcome: Result<Response, Failure>,
+        rng: &mut Rng,
+    ) -> Option<(Page, Option<Watch>)> {
+        let State::Reading { from, revision, at, asked } = &mut self.state else { return None };
+        if !core::mem::take(asked) {
+            return None;
+        }
+        match outcome {
+            Ok(Response { revision: newest, answer: Answer::Range { kvs, more, .. } }) => {
+                self.failures = 0;
+                if *revision == 0 {
+                    *revision = newest;
+                }
+                let next = kvs.last().filter(|_| more).map(|kv| [kv.key.as_ref(), &[0]].concat());
+                let end = next.map_or_else(|| self.span.end.clone(), Bytes::from);
+                let watch = (!more).then(|| Watch::of(self.span.clone(), *revision + 1));
+                let from = core::mem::replace(from, end.clone());
+                Some((Page { from, end, revision: *revision, kvs }, watch))
+            }
+            Ok(_) | Err(_) => {
+                self.failures = self.failures.saturating_add(1);
+                *at = now + backoff(config, self.failures, rng);
+                if outcome == Err(Failure::Refused(Error::Compacted)) {
+                    *from = self.span.key.clone();
+                    *revision = 0;
+                }
+                None
+            }
+        }
+    }
+
+    /// The watch was started.
+    pub(super) fn handle_watching(&mut self, id: WatchId) {
+        self.state = State::Watching(id);
+    }
+
+    /// Whether news of a watch are of this directory. If they end the watch, everything is
+    /// read afresh.
+    pub(super) fn takes(
+        &mut self,
+        config: &RegistrarConfig,
+        now: Instant,
+        id: WatchId,
+        news: &News,
+        rng: &mut Rng,
+    ) -> bool {
+        if !matches!(self.state, State::Watching(mine) if mine == id) {
+            return false;
+        }
+        if matches!(news, News::Compacted { .. } | News::Canceled) {
+            self.failures = self.failures.saturating_add(1);
+            let at = now + backoff(config, self.failures, rng);
+            self.start(at);
+        }
+        true
+    }
+}

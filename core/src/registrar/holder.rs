@@ -1,0 +1,380 @@
+//! The keep-alive machine of one lease (row S2).
+
+use core::fmt;
+
+use super::RegistrarConfig;
+use super::calls::backoff;
+use crate::registry::{Answer, Error, Failure, LeaseId, Request, Response};
+use crate::rng::Rng;
+use crate::time::{Deadline, Duration, Instant};
+
+/// How it stands with a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeaseState {
+    /// Not wanted.
+    Idle,
+    /// The registry is asked for a lease until it has made one.
+    Granting,
+    /// The lease is there; what comes first with it is being written.
+    Registering,
+    /// It surely lives.
+    Held,
+    /// It surely lives, and its keep-alive is on the way.
+    Renewing,
+    /// It may be over by the registry's clock; the registry is asked until it says so.
+    Suspended,
+    /// It is over. Waits out the back-off, then everything is registered afresh.
+    Lost,
+    /// It is being revoked.
+    Ending,
+}
+
+/// What moves it from one state to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It is wanted.
+    Start,
+    /// The registry has made it, or had made it.
+    Granted,
+    /// What comes first with it is written.
+    Registered,
+    /// A keep-alive is due.
+    Renew,
+    /// A keep-alive was acknowledged.
+    Renewed,
+    /// The time for which it surely lived is over.
+    Lapsed,
+    /// The registry does not have it any more, or what was written with it.
+    Gone,
+    /// The back-off is over.
+    Retry,
+    /// It is not wanted any more.
+    Stop,
+    /// It is revoked, or will end by itself.
+    Ended,
+}
+
+/// Every transition there is. A step that has no row for a state does nothing in it.
+pub(super) const TRANSITIONS: [(LeaseState, Step, LeaseState); 22] = [
+    (LeaseState::Idle, Step::Start, LeaseState::Granting),
+    (LeaseState::Granting, Step::Granted, LeaseState::Registering),
+    (LeaseState::Granting, Step::Gone, LeaseState::Lost),
+    (LeaseState::Granting, Step::Stop, LeaseState::Ending),
+    (LeaseState::Registering, Step::Registered, LeaseState::Held),
+    (LeaseState::Registering, Step::Lapsed, LeaseState::Lost),
+    (LeaseState::Registering, Step::Gone, LeaseState::Lost),
+    (LeaseState::Registering, Step::Stop, LeaseState::Ending),
+    (LeaseState::Held, Step::Renew, LeaseState::Renewing),
+    (LeaseState::Held, Step::Lapsed, LeaseState::Suspended),
+    (LeaseState::Held, Step::Gone, LeaseState::Lost),
+    (LeaseState::Held, Step::Stop, LeaseState::Ending),
+    (LeaseState::Renewing, Step::Renewed, LeaseState::Held),
+    (LeaseState::Renewing, Step::Lapsed, LeaseState::Suspended),
+    (LeaseState::Renewing, Step::Gone, LeaseState::Lost),
+    (LeaseState::Renewing, Step::Stop, LeaseState::Ending),
+    (LeaseState::Suspended, Step::Renewed, LeaseState::Held),
+    (LeaseState::Suspended, Step::Gone, LeaseState::Lost),
+    (LeaseState::Suspended, Step::Stop, LeaseState::Ending),
+    (LeaseState::Lost, Step::Retry, LeaseState::Granting),
+    (LeaseState::Lost, Step::Stop, LeaseState::Idle),
+    (LeaseState::Ending, Step::Ended, LeaseState::Idle),
+];
+
+impl LeaseState {
+    /// The state after the step; `None` if the step does nothing here.
+    fn after(self, step: Step) -> Option<Self> {
+        TRANSITIONS.iter().find(|(from, by, _)| *from == self && *by == step).map(|(_, _, to)| *to)
+    }
+}
+
+impl fmt::Display for LeaseState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What a holder asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Grant,
+    KeepAlive,
+    /// To write what comes first with the lease.
+    Register,
+    Revoke,
+}
+
+/// Names a request of a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
+/// The holder of one lease. It has at most one request in flight.
+#[derive(Debug)]
+pub(super) struct Holder {
+    state: LeaseState,
+    id: LeaseId,
+    ttl: Duration,
+    /// What the registry made of it.
+    granted: Duration,
+    /// The registry said that the lease is there, but not for how long.
+    exists: bool,
+    /// When what the registry acknowledged last was sent.
+    renewed: Instant,
+    /// The lease surely lives before this moment, by the registry's clock too.
+    until: Instant,
+    /// Not asked before.
+    ask_at: Instant,
+    /// The request in flight.
+    asked: Option<Ticket>,
+    tickets: u64,
+    failures: u32,
+    /// Leases that were over before they were given up.
+    pub(super) lost: u64,
+}
+
+impl Holder {
+    pub(super) const fn new(ttl: Duration) -> Self {
+        Self {
+            state: LeaseState::Idle,
+            id: LeaseId(0),
+            ttl,
+            granted: ttl,
+            exists: false,
+            renewed: Instant::ZERO,
+            until: Instant::ZERO,
+            ask_at: Instant::ZERO,
+            asked: None,
+            tickets: 0,
+            failures: 0,
+            lost: 0,
+        }
+    }
+
+    pub(super) const fn state(&self) -> LeaseState {
+        self.state
+    }
+
+    pub(super) const fn id(&self) -> LeaseId {
+        self.id
+    }
+
+    /// What was written with the lease is there, unless the lease is over already.
+    pub(super) const fn is_registered(&self) -> bool {
+        matches!(self.state, LeaseState::Held | LeaseState::Renewing | LeaseState::Suspended)
+    }
+
+    /// Whether it surely lives, by the registry's clock too.
+    pub(super) fn surely_lives(&self, now: Instant) -> bool {
+        matches!(self.state, LeaseState::Held | LeaseState::Renewing) && now < self.until
+    }
+
+    /// Whether the request is the one in flight.
+    pub(super) fn awaits(&self, ticket: Ticket) -> bool {
+        self.asked == Some(ticket)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        let ask = |reason| self.asked.is_none().then(|| Deadline::new(self.ask_at, reason));
+        let lapse = Deadline::new(self.until, "a lease may be over");
+        match self.state {
+            LeaseState::Idle => None,
+            LeaseState::Held => Deadline::earliest(Some(lapse), ask("a keep-alive is due")),
+            LeaseState::Registering | LeaseState::Renewing => {
+                Deadline::earliest(Some(lapse), ask("what is registered is tried again"))
+            }
+            LeaseState::Granting | LeaseState::Suspended | LeaseState::Lost | LeaseState::Ending => {
+                ask("a lease is asked for again")
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, now: Instant, rng: &mut Rng) {
+        (self.id, self.exists) = (draw(rng), false);
+        self.ask_at = now;
+        self.step(Step::Start);
+    }
+
+    /// Gives the lease up. If a request is in flight, its answer is not of interest.
+    pub(super) fn stop(&mut self, now: Instant) {
+        self.ask_at = now;
+        self.asked = None;
+        self.failures = 0;
+        self.step(Step::Stop);
+    }
+
+    /// The registry does not have the lease, or not what was written with it.
+    pub(super) fn handle_gone(&mut self, config: &RegistrarConfig, now: Instant, rng: &mut Rng) {
+        if self.step(Step::Gone) {
+            self.give_up(config, now, rng);
+        }
+    }
+
+    /// What comes first with the lease is written.
+    pub(super) fn handle_registered(&mut self, rng: &mut Rng) {
+        if self.step(Step::Registered) {
+            self.asked = None;
+            self.failures = 0;
+            self.wait_for_renewal(rng);
+        }
+    }
+
+    /// Looks at the clock, and says what is to be asked now, if anything.
+    pub(super) fn poll(
+        &mut self,
+        config: &RegistrarConfig,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Option<(Ask, Ticket)> {
+        if now >= self.until {
+            let registering = self.state == LeaseState::Registering;
+            if self.step(Step::Lapsed) && registering {
+                self.give_up(config, now, rng);
+            }
+        }
+        if self.asked.is_some() || now < self.ask_at {
+            return None;
+        }
+        if self.step(Step::Retry) {
+            self.id = draw(rng);
+            self.exists = false;
+        }
+        self.step(Step::Renew);
+        let ask = match self.state {
+            LeaseState::Idle | LeaseState::Held | LeaseState::Lost => return None,
+            LeaseState::Granting if self.exists => Ask::KeepAlive,
+            LeaseState::Granting => Ask::Grant,
+            LeaseState::Registering => Ask::Register,
+            LeaseState::Renewing | LeaseState::Suspended => Ask::KeepAlive,
+            LeaseState::Ending => Ask::Revoke,
+        };
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.asked = Some(ticket);
+        Some((ask, ticket))
+    }
+
+    /// The request that asks for it; [`Ask::Register`] is somebody else's.
+    pub(super) fn request(&self, ask: Ask) -> Option<Request> {
+        match ask {
+            Ask::Grant => Some(Request::Grant { id: self.id, ttl_s: self.ttl.as_secs() }),
+            Ask::KeepAlive => Some(Request::KeepAlive(self.id)),
+            Ask::Revoke => Some(Request::Revoke(self.id)),
+            Ask::Register => None,
+        }
+    }
+
+    /// The answer to what was asked at `sent`. Registering is answered by
+    /// [`Self::handle_registered`], unless it failed.
+    pub(super) fn handle_outcome(
+        &mut self,
+        config: &RegistrarConfig,
+        now: Instant,
+        (ticket, sent): (Ticket, Instant),
+        outcome: Result<&Response, Failure>,
+        rng: &mut Rng,
+    ) {
+        if self.asked != Some(ticket) {
+            return;
+        }
+        self.asked = None;
+        if self.state == LeaseState::Ending {
+            match outcome {
+                Ok(_) | Err(Failure::Refused(_)) => self.step(Step::Ended),
+                Err(_) if self.failures >= 3 => self.step(Step::Ended),
+                Err(_) => return self.back_off(config, now, rng),
+            };
+            return;
+        }
+        match outcome.map(|response| &response.answer) {
+            Ok(Answer::KeptAlive { ttl_s: 0 }) | Err(Failure::Refused(Error::LeaseNotFound)) => {
+                self.handle_gone(config, now, rng);
+            }
+            Ok(Answer::Granted { ttl_s } | Answer::KeptAlive { ttl_s }) => {
+                self.handle_acknowledged(config, now, sent, Duration::from_secs(*ttl_s), rng);
+            }
+            Err(Failure::Refused(Error::LeaseExists)) => {
+                self.exists = true;
+                self.ask_at = now;
+            }
+            Ok(_) | Err(_) => self.back_off(config, now, rng),
+        }
+    }
+
+    fn handle_acknowledged(
+        &mut self,
+        config: &RegistrarConfig,
+        now: Instant,
+        sent: Instant,
+        ttl: Duration,
+        rng: &mut Rng,
+    ) {
+        // The registry counts from when it got the request, which is after it was sent.
+        let relied_on = ttl * (100 - u32::from(config.margin_percent.min(99))) / 100;
+        self.until = self.until.max(sent + relied_on);
+        self.granted = ttl;
+        self.renewed = sent;
+        self.failures = 0;
+        if self.step(Step::Granted) {
+            self.ask_at = now;
+        } else if self.step(Step::Renewed) {
+            self.wait_for_renewal(rng);
+        }
+    }
+
+    /// Three keep-alives fit into a time to live.
+    fn wait_for_renewal(&mut self, rng: &mut Rng) {
+        let third = self.granted / 3;
+        self.ask_at = self.renewed + (third - rng.duration(Duration::ZERO..=third / 10));
+    }
+
+    fn give_up(&mut self, config: &RegistrarConfig, now: Instant, rng: &mut Rng) {
+        self.lost += 1;
+        self.until = Instant::ZERO;
+        self.asked = None;
+        self.back_off(config, now, rng);
+    }
+
+    fn back_off(&mut self, config: &RegistrarConfig, now: Instant, rng: &mut Rng) {
+        self.failures = self.failures.saturating_add(1);
+        self.ask_at = now + backoff(config, self.failures, rng);
+    }
+
+    fn step(&mut self, step: Step) -> bool {
+        let after = self.state.after(step);
+        self.state = after.unwrap_or(self.state);
+        after.is_some()
+    }
+}
+
+/// A lease's identifier: 63 bits, never 0.
+fn draw(rng: &mut Rng) -> LeaseId {
+    LeaseId(rng.range(1..=u64::MAX >> 1))
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use alloc::format;
+    use alloc::string::String;
+    use std::eprintln;
+
+    use super::*;
+
+    /// A change of the table shows in review as a change of `transitions.txt`.
+    #[test]
+    fn the_table_is_the_one_that_was_reviewed() {
+        let table: String =
+            TRANSITIONS.iter().map(|(from, step, to)| format!("{from} --{step:?}--> {to}\n")).collect();
+        if table != include_str!("transitions.txt") {
+            eprintln!("{table}");
+            panic!("the transition table changed; if that is meant, transitions.txt becomes the above");
+        }
+    }
+
+    #[test]
+    fn a_step_leads_to_one_state() {
+        for (i, (from, step, _)) in TRANSITIONS.iter().enumerate() {
+            assert!(TRANSITIONS[i + 1..].iter().all(|(f, s, _)| (f, s) != (from, step)), "{from} {step:?}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Keys of the registry, and the records that they have as values.
+
+use alloc::format;
+use core::str;
+
+use bytes::Bytes;
+use prost::Message as _;
+use skirmish_proto::v1;
+
+use crate::id::{Name, NodeId, SessionId};
+use crate::registry::KeyValue;
+
+pub(super) const NODES: &str = "/nodes/";
+pub(super) const SESSIONS: &str = "/sessions/";
+const PLAYER: &str = "/sessions/player:";
+
+/// Whose record it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    /// A player's session.
+    Session(Name),
+    /// A room.
+    Room(Name),
+}
+
+impl Subject {
+    pub(super) fn key(&self) -> Bytes {
+        match self {
+            Self::Session(player) => format!("{PLAYER}{player}").into(),
+            Self::Room(room) => format!("/rooms/{room}/state").into(),
+        }
+    }
+
+    /// The session that a key is of; `None` if it is of none.
+    pub(super) fn session(key: &[u8]) -> Option<Self> {
+        let player = str::from_utf8(key).ok()?.strip_prefix(PLAYER)?;
+        Some(Self::Session(Name::new(player).ok()?))
+    }
+
+    /// Whoever has it by a record of it; `None` if the record cannot be read.
+    pub(super) fn owner(&self, kv: &KeyValue) -> Option<Owner> {
+        let (node, epoch, session) = match self {
+            Self::Session(_) => {
+                let record = v1::SessionRecord::decode(kv.value.clone()).ok()?;
+                (record.node, record.epoch, Some(SessionId::from_wire(&record.session)?))
+            }
+            Self::Room(_) => {
+                let record = v1::RoomRecord::decode(kv.value.clone()).ok()?;
+                (record.primary, record.epoch, None)
+            }
+        };
+        let claimed = epoch == 0;
+        let epoch = if claimed { kv.modified } else { epoch };
+        Some(Owner { node: NodeId(node), epoch, claimed, session })
+    }
+}
+
+/// Who has a session or a room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner {
+    pub(super) node: NodeId,
+    pub(super) epoch: u64,
+    /// The last write of the record claimed it: its revision is the epoch.
+    pub(super) claimed: bool,
+    /// Of a session's record.
+    pub(super) session: Option<SessionId>,
+}
+
+/// Who has the session or the room of a record, and in which epoch: for simulation and
+/// debugging. `None` if it is a record of neither.
+#[must_use]
+pub fn record_owner(kv: &KeyValue) -> Option<(NodeId, u64)> {
+    let subject = Subject::session(&kv.key).or_else(|| {
+        let room = str::from_utf8(&kv.key).ok()?.strip_prefix("/rooms/")?.strip_suffix("/state")?;
+        Some(Subject::Room(Name::new(room).ok()?))
+    })?;
+    subject.owner(kv).map(|owner| (owner.node, owner.epoch))
+}
+
+/// The key of a node's record.
+#[must_use]
+pub fn node_key(node: NodeId) -> Bytes {
+    format!("{NODES}{node}").into()
+}
+
+/// The node that a key is of; `None` if it is of none.
+pub(super) fn node_of(key: &[u8]) -> Option<NodeId> {
+    let digits = str::from_utf8(key).ok()?.strip_prefix(NODES)?;
+    let id = NodeId(u64::from_str_radix(digits, 16).ok()?);
+    (node_key(id) == key).then_some(id)
+}
+
+pub(super) fn session_record(session: SessionId, node: NodeId, epoch: u64) -> Bytes {
+    let session = Bytes::copy_from_slice(session.as_bytes());
+    v1::SessionRecord { session, node: node.0, epoch }.encode_to_vec().into()
+}
+
+/// What of a room changes while its primary stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RoomState {
+    pub(super) players: u32,
+    pub(super) turn: u32,
+    pub(super) countdown_ms: u64,
+}
+
+pub(super) fn room_record(node: NodeId, epoch: u64, state: RoomState) -> Bytes {
+    let RoomState { players, turn, countdown_ms } = state;
+    v1::RoomRecord { epoch, primary: node.0, players, turn, countdown_ms }.encode_to_vec().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_as_the_records_file_says_and_are_read_back() {
+        let player = Subject::Session(Name::new("a:b").unwrap());
+        assert_eq!(player.key(), "/sessions/player:a:b");
+        assert_eq!(Subject::session(b"/sessions/player:a:b"), Some(player));
+        assert_eq!(Subject::session(b"/sessions/player:"), None);
+        assert_eq!(Subject::session(b"/sessions/other"), None);
+        assert_eq!(Subject::Room(Name::new("r").unwrap()).key(), "/rooms/r/state");
+        assert_eq!(node_key(NodeId(0xAB)), "/nodes/00000000000000ab");
+        assert_eq!(node_of(b"/nodes/00000000000000ab"), Some(NodeId(0xAB)));
+        for key in ["/nodes/ab", "/nodes/00000000000000AB", "/nodes/+0000000000000ab", "/nodes/"] {
+            assert_eq!(node_of(key.as_bytes()), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_of_zero_is_the_revision_that_wrote_the_record() {
+        let subject = Subject::Room(Name::new("r").unwrap());
+        let kv = |value: Bytes| KeyValue {
+            key: subject.key(),
+            value,
+            created: 3,
+            modified: 9,
+            version: 2,
+            lease: None,
+        };
+        let owner = |value| subject.owner(&kv(value)).map(|owner| (owner.epoch, owner.claimed));
+        assert_eq!(owner(room_record(NodeId(1), 0, RoomState::default())), Some((9, true)));
+        assert_eq!(owner(room_record(NodeId(1), 4, RoomState::default())), Some((4, false)));
+        assert_eq!(owner(Bytes::from_static(b"\xff")), None);
+        let session = Subject::Session(Name::new("p").unwrap());
+        assert!(session.owner(&kv(Bytes::new())).is_none(), "a session has an identifier");
+    }
+}

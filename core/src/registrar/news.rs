@@ -1,0 +1,192 @@
+//! What the directories of the registry tell: nodes that come and go, sessions that are
+//! taken over.
+
+use super::calls::{Purpose, Topic};
+use super::claim::{Attempt, Goal};
+use super::directory::Turn;
+use super::follow::{Follow, Page};
+use super::keys::{self, Owner, Subject};
+use super::table::{News as Newest, Work};
+use super::{Decision, Registrar};
+use crate::plant::Plant;
+use crate::registry::{Change, Failure, KeyValue, News, Response, Watched};
+use crate::time::Instant;
+
+impl Registrar {
+    const fn follow_mut(&mut self, topic: Topic) -> &mut Follow {
+        match topic {
+            Topic::Nodes => &mut self.nodes,
+            Topic::Sessions => &mut self.sessions,
+        }
+    }
+
+    /// Reads what is to be read.
+    pub(super) fn poll_directories(&mut self, now: Instant) {
+        for (topic, follow) in [(Topic::Nodes, &mut self.nodes), (Topic::Sessions, &mut self.sessions)] {
+            if let Some(request) = follow.poll(&self.config, now) {
+                self.stats.requests += 1;
+                let registration = self.presence.registration();
+                let pending = super::Pending { purpose: Purpose::Read(topic), sent: now, registration };
+                self.calls.send(request, pending);
+            }
+        }
+    }
+
+    pub(super) fn handle_page(&mut self, now: Instant, topic: Topic, outcome: Result<Response, Failure>) {
+        let Self { nodes, sessions, config, rng, .. } = self;
+        let follow = match topic {
+            Topic::Nodes => nodes,
+            Topic::Sessions => sessions,
+        };
+        let Some((page, watch)) = follow.handle_outcome(config, now, outcome, rng) else { return };
+        if let Some(mut watch) = watch {
+            if self.planted.is(Plant::WatchFromNow) {
+                watch.start = 0;
+            }
+            let id = self.calls.watch(watch);
+            self.follow_mut(topic).handle_watching(id);
+        }
+        match topic {
+            Topic::Nodes => self.handle_nodes(now, &page),
+            Topic::Sessions => self.handle_sessions(now, &page),
+        }
+    }
+
+    pub(super) fn handle_watched(&mut self, now: Instant, watched: Watched) {
+        let Watched { id, news, .. } = watched;
+        let Self { nodes, sessions, config, rng, .. } = self;
+        let topic = if nodes.takes(config, now, id, &news, rng) {
+            Topic::Nodes
+        } else if sessions.takes(config, now, id, &news, rng) {
+            Topic::Sessions
+        } else {
+            return;
+        };
+        let News::Changes(changes) = news else { return };
+        for change in &changes {
+            match topic {
+                Topic::Nodes => self.handle_node_change(now, change),
+                Topic::Sessions => self.handle_session_change(now, change),
+            }
+        }
+    }
+
+    fn handle_nodes(&mut self, now: Instant, page: &Page) {
+        for turn in self.directory.handle_page(page, &mut self.stats.garbage) {
+            self.tell(turn);
+        }
+        let key = keys::node_key(self.me);
+        if page.covers(&key) && !page.has(&key) {
+            self.handle_own_deletion(now, page.revision);
+        }
+    }
+
+    fn handle_node_change(&mut self, now: Instant, change: &Change) {
+        if let Some(turn) = self.directory.handle_change(change, &mut self.stats.garbage) {
+            self.tell(turn);
+        }
+        if let Change::Delete { key, revision, .. } = change
+            && *key == keys::node_key(self.me)
+        {
+            self.handle_own_deletion(now, *revision);
+        }
+    }
+
+    /// The node's own record was not there at a revision.
+    fn handle_own_deletion(&mut self, now: Instant, revision: u64) {
+        if self.presence.life().is_some_and(|life| revision > life) {
+            self.handle_unregistered(now);
+        }
+    }
+
+    fn tell(&mut self, turn: Turn) {
+        let decision = match turn {
+            Turn::Up(id) | Turn::Down(id) if id == self.me => return,
+            Turn::Up(id) => match self.directory.get(id) {
+                Some(record) => Decision::NodeUp { id, record: record.clone() },
+                None => return,
+            },
+            Turn::Down(id) => Decision::NodeDown { id },
+        };
+        self.decisions.push_back(decision);
+    }
+
+    fn handle_sessions(&mut self, now: Instant, page: &Page) {
+        let gone = self
+            .sessions_held(|key, held| page.covers(key) && !page.has(key) && held.modified <= page.revision);
+        for subject in gone {
+            self.handle_record(now, &subject, page.revision, None);
+        }
+        for kv in &page.kvs {
+            self.handle_session_record(now, kv);
+        }
+    }
+
+    fn handle_session_change(&mut self, now: Instant, change: &Change) {
+        match change {
+            Change::Put { kv, .. } => self.handle_session_record(now, kv),
+            Change::Delete { key, revision, .. } => {
+                if let Some(subject) = Subject::session(key) {
+                    self.handle_record(now, &subject, *revision, None);
+                }
+            }
+        }
+    }
+
+    fn handle_session_record(&mut self, now: Instant, kv: &KeyValue) {
+        let subject = Subject::session(&kv.key);
+        let owner = subject.as_ref().and_then(|subject| subject.owner(kv));
+        if owner.is_none() {
+            self.stats.garbage += 1;
+        }
+        if let Some(subject) = subject {
+            self.handle_record(now, &subject, kv.modified, owner);
+        }
+    }
+
+    /// The record of a session was this at a revision.
+    fn handle_record(&mut self, now: Instant, subject: &Subject, revision: u64, owner: Option<Owner>) {
+        let Some(entry) = self.table.entries.get_mut(subject) else {
+            if owner.is_some_and(|owner| owner.node == self.me) {
+                self.sweep(now, subject, revision);
+            }
+            return;
+        };
+        if entry.news.is_none_or(|news| news.revision < revision) {
+            entry.news = Some(Newest { revision, owner });
+        }
+        let Some(held) = entry.held.filter(|held| held.modified < revision) else { return };
+        let idle = entry.work.is_none();
+        match owner {
+            Some(owner) if owner.node != self.me => self.lose(now, subject, owner.epoch),
+            // What is under way will see it for itself.
+            _ if !idle => {}
+            // A record of ours with another session is a late one of a claim that was undone.
+            Some(owner) if owner.session == Some(held.session) && owner.epoch == held.epoch => {}
+            _ => {
+                self.table.set_doubtful(subject, true);
+                self.advance(now, subject);
+            }
+        }
+    }
+
+    /// Another node has what was ours.
+    pub(super) fn lose(&mut self, now: Instant, subject: &Subject, epoch: u64) {
+        if self.table.let_go(subject).is_some() {
+            self.say_lost(subject, epoch);
+            self.abandon_work(now, subject);
+        }
+    }
+
+    /// Deletes a record of ours that nobody here has: of a request that was done late.
+    fn sweep(&mut self, now: Instant, subject: &Subject, modified: u64) {
+        if !self.running || self.table.entries.len() >= self.config.keys {
+            return;
+        }
+        self.stats.swept += 1;
+        let none = crate::id::SessionId([0; 16]);
+        let attempt = Attempt::held(Goal::Drop, self.me, none, modified);
+        self.table.entries.entry(subject.clone()).or_default().work = Some(Work::new(attempt, None));
+        self.advance(now, subject);
+    }
+}

@@ -1,0 +1,246 @@
+//! The node's own record and its two leases (row S2).
+
+use alloc::vec;
+
+use prost::Message as _;
+use skirmish_proto::v1;
+
+use super::calls::{Pending, Purpose, Which};
+use super::holder::Ticket;
+use super::keys::{self, Subject};
+use super::{Decision, Registrar};
+use crate::registry::{
+    Answer, Compare, Error, Failure, LeaseId, Op, Put, Range, Request, Response, Span, Txn,
+};
+use crate::time::{Duration, Instant};
+
+/// The node's record in the registry.
+#[derive(Debug)]
+pub(super) struct Presence {
+    record: v1::NodeRecord,
+    /// The record differs from the one that was written last.
+    dirty: bool,
+    /// Counts registrations.
+    registration: u64,
+    /// The revision that made the record, while it is there as far as is known.
+    life: Option<u64>,
+    refreshed: Instant,
+    refreshing: bool,
+    /// Losses of the rooms' lease that rooms have been told of.
+    room_losses: u64,
+}
+
+impl Presence {
+    pub(super) const fn new(record: v1::NodeRecord) -> Self {
+        Self {
+            record,
+            dirty: false,
+            registration: 0,
+            life: None,
+            refreshed: Instant::ZERO,
+            refreshing: false,
+            room_losses: 0,
+        }
+    }
+
+    pub(super) const fn registration(&self) -> u64 {
+        self.registration
+    }
+
+    /// The revision that made the record.
+    pub(super) const fn life(&self) -> Option<u64> {
+        self.life
+    }
+
+    /// Nothing is in flight or known any more.
+    pub(super) const fn forget(&mut self) {
+        self.life = None;
+        self.refreshing = false;
+    }
+
+    /// Whether others should hear of it at once.
+    pub(super) const fn set_metadata(&mut self, connections: u32, rooms: u32, draining: bool) -> bool {
+        let record = &mut self.record;
+        let urgent = record.draining != draining;
+        self.dirty |= urgent || record.connections != connections || record.rooms != rooms;
+        (record.connections, record.rooms, record.draining) = (connections, rooms, draining);
+        urgent
+    }
+}
+
+impl Registrar {
+    /// The lease that a session or a room is written with.
+    pub(super) const fn lease_of(&self, subject: &Subject) -> LeaseId {
+        match subject {
+            Subject::Session(_) => self.node_lease.id(),
+            Subject::Room(_) => self.room_lease.id(),
+        }
+    }
+
+    /// Whether the registry may be asked about a session or a room.
+    pub(super) const fn can_ask(&self, subject: &Subject) -> bool {
+        let room = matches!(subject, Subject::Room(_));
+        self.node_lease.is_registered() && (!room || self.room_lease.is_registered())
+    }
+
+    /// Asks what the leases want to have asked.
+    pub(super) fn poll_leases(&mut self, now: Instant) {
+        let Self { node_lease, config, rng, .. } = self;
+        if let Some((ask, ticket)) = node_lease.poll(config, now, rng) {
+            match node_lease.request(ask) {
+                Some(request) => self.send(now, Purpose::Lease(Which::Node, ticket), request),
+                None => self.register(now, ticket),
+            }
+        }
+        let Self { room_lease, config, rng, .. } = self;
+        if let Some((ask, ticket)) = room_lease.poll(config, now, rng) {
+            match room_lease.request(ask) {
+                Some(request) => self.send(now, Purpose::Lease(Which::Room, ticket), request),
+                None => {
+                    room_lease.handle_registered(rng);
+                    self.unpark(now);
+                }
+            }
+        }
+        self.lose_rooms(now);
+    }
+
+    pub(super) fn handle_lease(
+        &mut self,
+        now: Instant,
+        which: Which,
+        call: (Ticket, Instant),
+        outcome: Result<Response, Failure>,
+    ) {
+        let Self { node_lease, room_lease, config, rng, .. } = self;
+        let lease = match which {
+            Which::Node => node_lease,
+            Which::Room => room_lease,
+        };
+        lease.handle_outcome(config, now, call, outcome.as_ref().map_err(|failure| *failure), rng);
+        let kept = matches!(outcome, Ok(Response { answer: Answer::KeptAlive { .. }, .. }));
+        if kept && which == Which::Node && now.since(self.presence.refreshed) >= self.config.refresh {
+            self.refresh(now);
+        }
+    }
+
+    /// The registry says that a lease is over.
+    pub(super) fn handle_lease_not_found(&mut self, now: Instant, id: LeaseId) {
+        let Self { node_lease, room_lease, config, rng, .. } = self;
+        for lease in [node_lease, room_lease] {
+            if lease.id() == id {
+                lease.handle_gone(config, now, rng);
+            }
+        }
+    }
+
+    /// The node's record is not there, or not the one that was written.
+    pub(super) fn handle_unregistered(&mut self, now: Instant) {
+        if self.node_lease.is_registered() {
+            self.node_lease.handle_gone(&self.config, now, &mut self.rng);
+        }
+    }
+
+    /// Writes the node's record, and reads its revision in the same transaction.
+    fn register(&mut self, now: Instant, ticket: Ticket) {
+        let key = keys::node_key(self.me);
+        let put = Put::new(key.clone(), self.presence.record.encode_to_vec(), Some(self.node_lease.id()));
+        let success = vec![Op::Put(put), Op::Range(Range::of(Span::one(key)))];
+        self.presence.dirty = false;
+        self.presence.refreshed = now;
+        let request = Request::Txn(Txn { success, ..Txn::default() });
+        self.send(now, Purpose::Register(ticket), request);
+    }
+
+    pub(super) fn handle_registered(
+        &mut self,
+        now: Instant,
+        call: (Ticket, Instant),
+        outcome: Result<Response, Failure>,
+    ) {
+        let life = match &outcome {
+            Ok(Response { answer: Answer::Txn { succeeded: true, answers }, .. }) => match answers.last() {
+                Some(Answer::Range { kvs, .. }) => kvs.first().map(|kv| kv.created),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Some(life) = life.filter(|_| self.node_lease.awaits(call.0)) else {
+            let outcome = outcome.as_ref().map_err(|failure| *failure);
+            self.node_lease.handle_outcome(&self.config, now, call, outcome, &mut self.rng);
+            return;
+        };
+        self.node_lease.handle_registered(&mut self.rng);
+        self.presence.life = Some(life);
+        self.presence.registration += 1;
+        self.presence.refreshing = false;
+        if self.presence.registration > 1 {
+            self.again_at = now + self.rng.duration(Duration::ZERO..=self.config.jitter);
+            self.doubt_everything(now);
+        }
+        self.unpark(now);
+    }
+
+    /// Writes what is new in the node's record, or makes sure that it is there.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        let Some(life) = self.presence.life.filter(|_| self.node_lease.is_registered()) else { return };
+        if self.presence.refreshing {
+            return;
+        }
+        let key = keys::node_key(self.me);
+        let put = || Put::new(key.clone(), self.presence.record.encode_to_vec(), Some(self.node_lease.id()));
+        let success = if self.presence.dirty { vec![Op::Put(put())] } else { vec![] };
+        let compares = vec![Compare::same_life(key, life)];
+        self.presence.dirty = false;
+        self.presence.refreshing = true;
+        self.presence.refreshed = now;
+        let request = Request::Txn(Txn { compares, success, failure: vec![] });
+        self.send(now, Purpose::Refresh, request);
+    }
+
+    pub(super) fn handle_refreshed(
+        &mut self,
+        now: Instant,
+        registration: u64,
+        outcome: Result<Response, Failure>,
+    ) {
+        if registration != self.presence.registration {
+            return;
+        }
+        self.presence.refreshing = false;
+        match outcome {
+            Ok(Response { answer: Answer::Txn { succeeded: true, .. }, .. }) => {}
+            Ok(Response { answer: Answer::Txn { .. }, .. }) | Err(Failure::Refused(Error::LeaseNotFound)) => {
+                self.handle_unregistered(now);
+            }
+            Ok(_) | Err(_) => self.presence.dirty = true,
+        }
+    }
+
+    /// If the rooms' lease is over, so are the rooms.
+    fn lose_rooms(&mut self, now: Instant) {
+        if self.room_lease.lost == self.presence.room_losses {
+            return;
+        }
+        self.presence.room_losses = self.room_lease.lost;
+        for room in self.rooms_held() {
+            if let Some(held) = self.table.let_go(&room) {
+                self.say_lost(&room, held.epoch);
+                self.abandon_work(now, &room);
+            }
+        }
+    }
+
+    pub(super) fn say_lost(&mut self, subject: &Subject, epoch: u64) {
+        self.decisions.push_back(match subject.clone() {
+            Subject::Session(player) => Decision::SessionLost { player, epoch },
+            Subject::Room(room) => Decision::RoomLost { room, epoch },
+        });
+    }
+
+    pub(super) fn send(&mut self, now: Instant, purpose: Purpose, request: Request) {
+        self.stats.requests += 1;
+        let registration = self.presence.registration;
+        self.calls.send(request, Pending { purpose, sent: now, registration });
+    }
+}

@@ -1,0 +1,456 @@
+//! Serves the table: what is done next for a session or a room, and what comes of it.
+
+use alloc::vec::Vec;
+
+use super::calls::{Purpose, backoff};
+use super::claim::{Asker, Attempt, Goal, Verdict};
+use super::keys::Subject;
+use super::table::{Claim, Entry, Held, Lane, Phase, RoomWrites, Task, Work};
+use super::{Decision, Registrar, RoomClaim, SessionClaim};
+use crate::plant::Plant;
+use crate::registry::{Error, Failure, LeaseId, Request, Response};
+use crate::time::Instant;
+
+/// What came of a claim.
+enum Outcome {
+    /// It is ours, with this epoch.
+    Ours(u64),
+    /// The room is another node's.
+    Elsewhere(RoomClaim),
+    Unavailable,
+}
+
+impl Entry {
+    /// Whether a claim of it waits that no release comes after.
+    pub(super) fn is_claimed(&self) -> bool {
+        match self.tasks.back() {
+            Some(Task::Claim(_)) => true,
+            Some(Task::Release) => false,
+            None => self.work.as_ref().is_some_and(|work| work.claim.is_some()),
+        }
+    }
+
+    /// What comes next, if anything is to be done now.
+    fn next(&mut self, me: crate::id::NodeId, subject: &Subject, now: Instant) -> Next {
+        if let Some(work) = &self.work {
+            return if matches!(self.phase, Phase::Waiting(_)) {
+                Next::Wait
+            } else {
+                Next::Queue(work.lane())
+            };
+        }
+        let is_room = matches!(subject, Subject::Room(_));
+        if let Some(held) = self.held.filter(|_| is_room && self.doubtful) {
+            let attempt =
+                Attempt::held(Goal::CheckRoom { epoch: held.epoch }, me, held.session, held.modified);
+            return self.work_on(attempt, None);
+        }
+        match (self.tasks.pop_front(), self.held) {
+            (Some(Task::Release), held) => Next::Release(held),
+            (Some(Task::Claim(claim)), Some(held)) if is_room => Next::Answer(claim, held.epoch),
+            (Some(Task::Claim(claim)), held) => {
+                let goal = if is_room {
+                    Goal::TakeRoom
+                } else {
+                    Goal::TakeSession { named: claim.named, fresh: claim.fresh }
+                };
+                let attempt = held.map_or_else(
+                    || Attempt::new(goal),
+                    |held| Attempt::held(goal, me, held.session, held.modified),
+                );
+                self.work_on(attempt, Some(claim))
+            }
+            (None, Some(held)) if self.doubtful => {
+                // Most records are gone when they are doubtful, so that is tried first.
+                let goal = Goal::KeepSession { session: held.session, epoch: held.epoch };
+                self.work_on(Attempt::new(goal), None)
+            }
+            (None, Some(held)) if self.room.wanted != self.room.written => {
+                let RoomWrites { wanted, written, next } = self.room;
+                if now < next && wanted.turn == written.turn {
+                    return Next::WaitUntil(next);
+                }
+                let goal = Goal::WriteRoom { epoch: held.epoch, state: wanted };
+                self.work_on(Attempt::held(goal, me, held.session, held.modified), None)
+            }
+            (None, _) => Next::Nothing,
+        }
+    }
+
+    fn work_on(&mut self, attempt: Attempt, claim: Option<Claim>) -> Next {
+        let work = self.work.insert(Work::new(attempt, claim));
+        Next::Queue(work.lane())
+    }
+}
+
+/// What comes next for an entry.
+enum Next {
+    /// To stand in the queue.
+    Queue(Lane),
+    /// To answer a claim of what is held.
+    Answer(Claim, u64),
+    /// To delete the record, if one was held.
+    Release(Option<Held>),
+    WaitUntil(Instant),
+    /// It waits already.
+    Wait,
+    Nothing,
+}
+
+impl Work {
+    const fn lane(&self) -> Lane {
+        match self.attempt.goal {
+            Goal::CheckRoom { .. } => Lane::Check,
+            Goal::KeepSession { .. } => Lane::Again,
+            _ => Lane::Urgent,
+        }
+    }
+}
+
+impl Registrar {
+    /// Goes on with a session or a room that does not wait for an answer.
+    pub(super) fn advance(&mut self, now: Instant, subject: &Subject) {
+        loop {
+            let Some(entry) = self.table.entries.get_mut(subject) else { return };
+            if entry.phase == Phase::Calling {
+                return;
+            }
+            match entry.next(self.me, subject, now) {
+                Next::Queue(lane) => return self.table.enqueue(subject, lane),
+                Next::Wait => return,
+                Next::WaitUntil(at) => return self.table.set_phase(subject, Phase::Waiting(at)),
+                Next::Answer(claim, epoch) => {
+                    self.answer(subject, claim, None, Outcome::Ours(epoch));
+                }
+                Next::Release(held) => {
+                    self.table.let_go(subject);
+                    // A write that waited for its time is not waited for any more.
+                    self.table.set_phase(subject, Phase::Idle);
+                    let attempt =
+                        held.map(|held| Attempt::held(Goal::Drop, self.me, held.session, held.modified));
+                    if let (Some(attempt), Some(entry)) = (attempt, self.table.entries.get_mut(subject)) {
+                        entry.work = Some(Work::new(attempt, None));
+                    }
+                }
+                Next::Nothing => {
+                    self.table.set_phase(subject, Phase::Idle);
+                    return self.table.tidy(subject);
+                }
+            }
+        }
+    }
+
+    /// Sends as many requests as may be in flight.
+    pub(super) fn pump(&mut self, now: Instant) {
+        while self.node_lease.is_registered() && self.table.in_flight < self.config.in_flight {
+            let Some((lane, subject)) = self.table.first() else { return };
+            let background = lane != Lane::Urgent;
+            if background && self.table.background >= self.config.batch
+                || lane == Lane::Again && now < self.again_at
+            {
+                return;
+            }
+            let subject = subject.clone();
+            if self.can_ask(&subject) {
+                self.ask(now, &subject, background);
+            } else {
+                self.table.set_phase(&subject, Phase::Parked);
+            }
+        }
+    }
+
+    /// When sessions are registered again, if that is what is waited for.
+    pub(super) fn again_deadline(&self) -> Option<Instant> {
+        let first = self.table.first().is_some_and(|(lane, _)| lane == Lane::Again);
+        (first && self.node_lease.is_registered() && self.now < self.again_at).then_some(self.again_at)
+    }
+
+    fn ask(&mut self, now: Instant, subject: &Subject, background: bool) {
+        let lease = self.lease_of(subject);
+        let asker = Asker { node: self.me, lease };
+        let Some(entry) = self.table.entries.get_mut(subject) else { return };
+        let Some(work) = &mut entry.work else {
+            return self.table.set_phase(subject, Phase::Idle);
+        };
+        if matches!(work.attempt.goal, Goal::WriteRoom { .. }) {
+            work.attempt.set_state(entry.room.wanted);
+            entry.room.next = now + self.config.room_refresh;
+        }
+        work.sent = true;
+        let mut request = work.attempt.request(subject, asker);
+        if let (Goal::TakeRoom, Request::Txn(txn)) = (work.attempt.goal, &mut request)
+            && self.planted.is(Plant::ClaimUncompared)
+        {
+            txn.compares.clear();
+        }
+        self.table.set_phase(subject, Phase::Calling);
+        self.table.in_flight += 1;
+        self.table.background += usize::from(background);
+        self.send(now, Purpose::Key { subject: subject.clone(), lease, background }, request);
+    }
+
+    /// The answer to a request about a session or a room. It is outdated if it was sent
+    /// under another registration, or with another lease, than there is now: then whatever
+    /// it did may be undone since.
+    pub(super) fn handle_answer(
+        &mut self,
+        now: Instant,
+        subject: &Subject,
+        lease: LeaseId,
+        outdated: bool,
+        outcome: Result<Response, Failure>,
+    ) {
+        self.table.set_phase(subject, Phase::Idle);
+        if matches!(outcome, Err(Failure::Refused(Error::LeaseNotFound))) {
+            self.handle_lease_not_found(now, lease);
+        }
+        let asker = Asker { node: self.me, lease: self.lease_of(subject) };
+        let Self { table, directory, stats, planted, .. } = self;
+        let Some(work) = table.entries.get_mut(subject).and_then(|entry| entry.work.as_mut()) else {
+            return self.advance(now, subject);
+        };
+        if core::mem::take(&mut work.replaced) {
+            return self.advance(now, subject);
+        }
+        match outcome {
+            Err(Failure::Refused(Error::LeaseNotFound)) => self.advance(now, subject),
+            Err(Failure::Refused(_)) => {
+                stats.refused += 1;
+                if work.claim.is_some() {
+                    self.refuse(now, subject);
+                } else {
+                    self.try_later(now, subject);
+                }
+            }
+            Err(Failure::Unknown) if planted.is(Plant::UnknownIsFailure) && work.claim.is_some() => {
+                work.sent = false;
+                self.refuse(now, subject);
+            }
+            // Whatever came of it, the next answer will show.
+            Err(Failure::Unavailable | Failure::Unknown) => self.try_later(now, subject),
+            Ok(_) if outdated => self.advance(now, subject),
+            Ok(response) => {
+                let lives = |node| directory.get(node).is_some();
+                let verdict = work.attempt.conclude(subject, asker, &response, lives, &mut stats.garbage);
+                self.handle_verdict(now, subject, verdict, response.revision);
+            }
+        }
+    }
+
+    fn handle_verdict(&mut self, now: Instant, subject: &Subject, verdict: Verdict, revision: u64) {
+        let Some(entry) = self.table.entries.get_mut(subject) else { return };
+        match verdict {
+            Verdict::Again => {
+                let Some(work) = &mut entry.work else { return };
+                work.failures = work.failures.saturating_add(1);
+                // Somebody writes the record faster than it can be read.
+                if work.failures > 3 { self.try_later(now, subject) } else { self.advance(now, subject) }
+            }
+            Verdict::Garbled => {
+                self.stats.garbage += 1;
+                self.try_later(now, subject);
+            }
+            Verdict::Ours { epoch, modified } => {
+                let Some(work) = entry.work.take() else { return };
+                if let Goal::WriteRoom { state, .. } = work.attempt.goal {
+                    entry.room.written = state;
+                } else if matches!(work.attempt.goal, Goal::TakeRoom) {
+                    entry.room = RoomWrites::default();
+                }
+                let session = work.attempt.session();
+                self.table.hold(subject, Held { epoch, modified, session });
+                if let Some(claim) = work.claim {
+                    self.answer(subject, claim, Some(&work.attempt), Outcome::Ours(epoch));
+                }
+                self.catch_up(now, subject, modified);
+            }
+            Verdict::Others { node, epoch } => {
+                let Some(work) = entry.work.take() else { return };
+                match work.claim {
+                    Some(claim) => {
+                        let elsewhere = Outcome::Elsewhere(RoomClaim::Elsewhere { node, epoch });
+                        self.answer(subject, claim, None, elsewhere);
+                    }
+                    None => self.lose(now, subject, epoch),
+                }
+                self.advance(now, subject);
+            }
+            Verdict::Gone => {
+                entry.work = None;
+                if let Some(held) = self.table.let_go(subject) {
+                    self.say_lost(subject, held.epoch);
+                }
+                self.catch_up(now, subject, revision);
+            }
+        }
+    }
+
+    /// What a watch told meanwhile may be newer than the answer, which was as of a revision.
+    fn catch_up(&mut self, now: Instant, subject: &Subject, revision: u64) {
+        let Some(entry) = self.table.entries.get_mut(subject) else { return };
+        let held = entry.held.is_some();
+        match entry.news.take_if(|news| news.revision > revision).map(|news| news.owner) {
+            Some(Some(owner)) if owner.node != self.me => self.lose(now, subject, owner.epoch),
+            Some(_) if held => self.table.set_doubtful(subject, true),
+            Some(Some(_)) => entry.work = Some(Work::new(Attempt::new(Goal::Drop), None)),
+            Some(None) | None => {}
+        }
+        self.advance(now, subject);
+    }
+
+    fn try_later(&mut self, now: Instant, subject: &Subject) {
+        let Self { table, config, rng, .. } = self;
+        let Some(work) = table.entries.get_mut(subject).and_then(|entry| entry.work.as_mut()) else { return };
+        work.failures = work.failures.saturating_add(1);
+        let at = now + backoff(config, work.failures, rng);
+        table.set_phase(subject, Phase::Waiting(at));
+    }
+
+    /// A claim is overdue; its deadline is taken out already.
+    pub(super) fn expire_claim(&mut self, now: Instant, serial: u64, subject: &Subject) {
+        let Some(entry) = self.table.entries.get_mut(subject) else { return };
+        let working = entry.work.as_ref().and_then(|work| work.claim);
+        if let Some(claim) = working.filter(|claim| claim.serial == serial) {
+            self.answer(subject, claim, None, Outcome::Unavailable);
+            self.undo(now, subject);
+            return;
+        }
+        let is_it = |task: &Task| matches!(task, Task::Claim(claim) if claim.serial == serial);
+        let place = entry.tasks.iter().position(is_it);
+        if let Some(Task::Claim(claim)) = place.and_then(|place| entry.tasks.remove(place)) {
+            self.answer(subject, claim, None, Outcome::Unavailable);
+            self.advance(now, subject);
+        }
+    }
+
+    /// The registry refuses what is claimed.
+    fn refuse(&mut self, now: Instant, subject: &Subject) {
+        let work = self.table.entries.get(subject).and_then(|entry| entry.work.as_ref());
+        if let Some(claim) = work.and_then(|work| work.claim) {
+            self.answer(subject, claim, None, Outcome::Unavailable);
+            self.undo(now, subject);
+        }
+    }
+
+    /// Sees to it that a claim that was not granted is not done either; or, if something
+    /// had been held before, that it is held again.
+    fn undo(&mut self, now: Instant, subject: &Subject) {
+        let Some(entry) = self.table.entries.get_mut(subject) else { return };
+        let held = entry.held;
+        let calling = entry.phase == Phase::Calling;
+        let Some(work) = entry.work.take() else { return };
+        if work.sent
+            && let Some(entry) = self.table.entries.get_mut(subject)
+        {
+            let goal = held
+                .map_or(Goal::Drop, |held| Goal::KeepSession { session: held.session, epoch: held.epoch });
+            entry.work = Some(Work { replaced: calling, ..Work::new(Attempt::new(goal), None) });
+            self.table.set_doubtful(subject, held.is_some());
+        }
+        self.resume(now, subject);
+    }
+
+    /// What was ours is not any more: nothing is to be done about that which the loss has
+    /// made pointless, but what it may have written is to be deleted.
+    pub(super) fn abandon_work(&mut self, now: Instant, subject: &Subject) {
+        let Some(entry) = self.table.entries.get_mut(subject) else { return };
+        let calling = entry.phase == Phase::Calling;
+        let goal = entry.work.as_ref().map(|work| work.attempt.goal);
+        match goal {
+            Some(Goal::KeepSession { .. }) => {
+                let drop = Work::new(Attempt::new(Goal::Drop), None);
+                entry.work = Some(Work { replaced: calling, ..drop });
+            }
+            Some(Goal::CheckRoom { .. } | Goal::WriteRoom { .. }) => entry.work = None,
+            Some(Goal::TakeSession { .. } | Goal::TakeRoom | Goal::Drop) => return,
+            None => {}
+        }
+        self.resume(now, subject);
+    }
+
+    /// Goes on after the work of an entry was replaced.
+    fn resume(&mut self, now: Instant, subject: &Subject) {
+        let Some(entry) = self.table.entries.get(subject) else { return };
+        if entry.phase != Phase::Calling {
+            self.table.set_phase(subject, Phase::Idle);
+            self.advance(now, subject);
+        }
+    }
+
+    fn answer(&mut self, subject: &Subject, claim: Claim, attempt: Option<&Attempt>, outcome: Outcome) {
+        self.table.claims.remove(&(claim.until, claim.serial));
+        self.decisions.push_back(match subject.clone() {
+            Subject::Session(player) => {
+                let outcome = match (outcome, attempt) {
+                    (Outcome::Ours(epoch), Some(attempt)) => SessionClaim::Granted {
+                        id: attempt.session(),
+                        epoch,
+                        resumed: attempt.is_resumed(),
+                        previous: attempt.previous,
+                    },
+                    _ => SessionClaim::Unavailable,
+                };
+                Decision::Session { token: claim.token, player, outcome }
+            }
+            Subject::Room(room) => {
+                let outcome = match outcome {
+                    Outcome::Ours(epoch) => RoomClaim::Primary { epoch },
+                    Outcome::Elsewhere(claim) => claim,
+                    Outcome::Unavailable => RoomClaim::Unavailable,
+                };
+                Decision::Room { room, outcome }
+            }
+        });
+    }
+
+    /// The node was registered afresh: nothing that was held is surely held.
+    pub(super) fn doubt_everything(&mut self, now: Instant) {
+        let held: Vec<Subject> = self.held_subjects(|_, _| true);
+        for subject in held {
+            self.table.set_doubtful(&subject, true);
+            self.advance(now, &subject);
+        }
+    }
+
+    /// A lease is there that was not.
+    pub(super) fn unpark(&mut self, now: Instant) {
+        while let Some(subject) = self.table.take_parked() {
+            self.advance(now, &subject);
+        }
+    }
+
+    pub(super) fn rooms_held(&self) -> Vec<Subject> {
+        self.held_subjects(|subject, _| matches!(subject, Subject::Room(_)))
+    }
+
+    /// The sessions held of which something holds; of their keys, for instance.
+    pub(super) fn sessions_held(&self, holds: impl Fn(&[u8], &Held) -> bool) -> Vec<Subject> {
+        self.held_subjects(|subject, held| {
+            matches!(subject, Subject::Session(_)) && holds(&subject.key(), held)
+        })
+    }
+
+    fn held_subjects(&self, is_wanted: impl Fn(&Subject, &Held) -> bool) -> Vec<Subject> {
+        let held = |(subject, entry): (&Subject, &Entry)| {
+            entry.held.as_ref().is_some_and(|held| is_wanted(subject, held)).then(|| subject.clone())
+        };
+        self.table.entries.iter().filter_map(held).collect()
+    }
+
+    /// The end: claims are unavailable, and nothing is held.
+    pub(super) fn forget_entries(&mut self) {
+        while let Some((_, subject)) = self.table.claims.first_key_value() {
+            let subject = subject.clone();
+            let Some(entry) = self.table.entries.get_mut(&subject) else { return };
+            let mut claims: Vec<Claim> = entry.work.take().and_then(|work| work.claim).into_iter().collect();
+            claims.extend(entry.tasks.drain(..).filter_map(|task| match task {
+                Task::Claim(claim) => Some(claim),
+                Task::Release => None,
+            }));
+            for claim in claims {
+                self.answer(&subject, claim, None, Outcome::Unavailable);
+            }
+        }
+        self.table = super::Table::default();
+    }
+}

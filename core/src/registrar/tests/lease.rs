@@ -1,0 +1,319 @@
+//! The two leases, the node's record, and the other nodes.
+
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::bench::{Fate, ME, OTHER, at, name, session};
+use super::*;
+use crate::registrar::keys::session_record;
+use crate::registry::{Delete, LeaseId, Request, Span};
+use crate::time::Duration;
+
+const NODE: &str = "/nodes/000000000000000a";
+
+fn hold_session(bench: &mut Bench, player: &str) -> u64 {
+    bench.registrar.claim_session(bench.now, 1, &name(player), None, session(1)).unwrap();
+    bench.collect();
+    bench.settle();
+    bench.take();
+    bench.registrar.holds_session(&name(player)).unwrap()
+}
+
+fn delete(bench: &mut Bench, key: &'static str) {
+    bench.ask(&Request::Delete(Delete::of(Span::one(Bytes::from_static(key.as_bytes())))));
+}
+
+fn lease(bench: &mut Bench) -> Option<LeaseId> {
+    bench.get(NODE)?.lease
+}
+
+#[test]
+fn serves_once_both_leases_are_there_and_the_node_is_registered() {
+    let mut bench = Bench::new(RegistrarConfig::default());
+    assert!(!bench.registrar.may_serve(bench.now.instant));
+    while bench.get(NODE).is_none() {
+        assert_eq!(bench.take(), []);
+        assert!(bench.step(Fate::Done));
+    }
+    bench.settle();
+    assert_eq!(bench.take(), [Decision::Serving]);
+    assert!(bench.registrar.may_serve(bench.now.instant));
+    assert_eq!(bench.registrar.leases(), [LeaseState::Held; 2]);
+    assert_eq!(bench.registrar.node(ME).unwrap().name, "a");
+    assert_eq!(bench.registrar.nodes().count(), 1);
+}
+
+#[test]
+fn goes_on_for_as_long_as_the_registry_answers() {
+    let mut bench = Bench::serving();
+    let before = lease(&mut bench);
+    bench.pass(600_000, Fate::Done);
+    assert_eq!((bench.take(), lease(&mut bench)), (vec![], before));
+    let asked = bench.requests.iter().filter(|r| matches!(r, Request::KeepAlive(_))).count();
+    assert!((180..=250).contains(&asked), "every third of a time to live: {asked}");
+}
+
+#[test]
+fn stops_before_a_lease_can_be_over_by_the_registrys_clock_whatever_is_in_flight() {
+    for fate in [Fate::Lost, Fate::Unavailable, Fate::Unheard] {
+        let mut bench = Bench::serving();
+        bench.pass(8_999, fate);
+        let last = at(9_000).instant;
+        assert!(bench.registrar.may_serve(Instant::from_micros(8_999_999)), "{fate:?}");
+        assert!(!bench.registrar.may_serve(last), "nothing need be called for that");
+        assert_eq!(bench.take(), []);
+        bench.pass(1, fate);
+        assert_eq!(bench.take(), [Decision::NotServing], "{fate:?}");
+    }
+}
+
+#[test]
+fn a_driver_that_was_paused_may_not_serve_though_nothing_was_said_yet() {
+    let mut bench = Bench::serving();
+    assert!(!bench.registrar.may_serve(at(30_000).instant));
+    bench.now = at(30_000);
+    bench.registrar.update_room(bench.now, &name("r"), 1, 1, 0);
+    bench.collect();
+    assert_eq!(bench.take(), [Decision::NotServing]);
+}
+
+#[test]
+fn a_lease_counts_from_when_its_keep_alive_was_sent() {
+    let mut bench = Bench::serving();
+    bench.now = at(3_400);
+    bench.registrar.handle_timeout(bench.now);
+    bench.collect();
+    // The answers take a second and a half.
+    bench.now = at(4_900);
+    bench.settle();
+    assert!(bench.registrar.may_serve(at(12_399).instant));
+    assert!(!bench.registrar.may_serve(at(12_400).instant));
+}
+
+#[test]
+fn a_lease_that_lived_on_costs_nothing() {
+    let mut bench = Bench::serving();
+    let epoch = hold_session(&mut bench, "p");
+    let before = lease(&mut bench);
+    bench.pass(9_500, Fate::Unavailable);
+    assert_eq!(bench.take(), [Decision::NotServing]);
+    bench.registry.handle_leader_change(bench.now.instant);
+    bench.pass(4_000, Fate::Done);
+    assert_eq!(bench.take(), [Decision::Serving]);
+    assert_eq!((lease(&mut bench), bench.registrar.holds_session(&name("p"))), (before, Some(epoch)));
+    assert_eq!(bench.registrar.stats().leases_lost, 0);
+}
+
+#[test]
+fn everything_is_registered_afresh_after_a_lease_was_lost() {
+    let mut bench = Bench::serving();
+    let epoch = hold_session(&mut bench, "p");
+    let before = lease(&mut bench);
+    bench.pass(20_000, Fate::Unavailable);
+    assert_eq!(lease(&mut bench), None);
+    bench.take();
+    bench.pass(5_000, Fate::Done);
+    assert_eq!(bench.take(), [Decision::Serving]);
+    assert!(lease(&mut bench).is_some() && lease(&mut bench) != before);
+    let now = bench.registrar.holds_session(&name("p")).unwrap();
+    assert!(now > epoch, "the record was gone");
+    let kv = bench.get("/sessions/player:p").unwrap();
+    assert_eq!((kv.modified, kv.lease), (now, lease(&mut bench)));
+}
+
+#[test]
+fn a_session_that_another_node_took_meanwhile_is_lost() {
+    let mut bench = Bench::serving();
+    hold_session(&mut bench, "p");
+    bench.pass(20_000, Fate::Unavailable);
+    bench.take();
+    let ids = bench.watch_ids();
+    ids.iter().for_each(|id| bench.registry.unwatch(*id));
+    let epoch = bench.put("/sessions/player:p", session_record(session(1), OTHER, 0));
+    bench.pass(5_000, Fate::Done);
+    assert_eq!(bench.take(), [Decision::Serving, Decision::SessionLost { player: name("p"), epoch }]);
+    assert_eq!(bench.get("/sessions/player:p").unwrap().modified, epoch);
+}
+
+#[test]
+fn a_session_whose_record_outlived_the_registration_keeps_its_epoch() {
+    let mut bench = Bench::serving();
+    let epoch = hold_session(&mut bench, "p");
+    let before = lease(&mut bench);
+    delete(&mut bench, NODE);
+    bench.news();
+    assert_eq!(bench.take(), [Decision::NotServing], "somebody deleted the node's record");
+    bench.pass(3_000, Fate::Done);
+    assert_eq!(bench.take(), [Decision::Serving]);
+    let after = lease(&mut bench);
+    assert!(after.is_some() && after != before);
+    let kv = bench.get("/sessions/player:p").unwrap();
+    assert_eq!((kv.lease, bench.registrar.holds_session(&name("p"))), (after, Some(epoch)));
+    bench.pass(30_000, Fate::Done);
+    assert!(bench.get("/sessions/player:p").is_some(), "it does not go with the old lease");
+}
+
+#[test]
+fn a_lease_that_was_granted_unheard_is_used() {
+    let mut bench = Bench::new(RegistrarConfig::default());
+    while bench.step(Fate::Unheard) {}
+    assert_eq!(bench.registry.leases(), 2);
+    bench.pass(1_000, Fate::Done);
+    assert_eq!(bench.take(), [Decision::Serving]);
+    assert_eq!(bench.registry.leases(), 2);
+}
+
+#[test]
+fn the_record_is_refreshed_when_something_is_new_and_not_too_often() {
+    let mut bench = Bench::serving();
+    let mut written = Vec::new();
+    for second in 0..60 {
+        bench.registrar.set_metadata(bench.now, second, 1, false);
+        bench.collect();
+        bench.pass(1_000, Fate::Done);
+        let modified = bench.get(NODE).unwrap().modified;
+        if written.last() != Some(&modified) {
+            written.push(modified);
+        }
+    }
+    assert!((8..=13).contains(&written.len()), "{written:?}");
+    bench.registrar.set_metadata(bench.now, 99, 2, true);
+    bench.collect();
+    bench.settle();
+    let record = v1::NodeRecord::decode(bench.get(NODE).unwrap().value).unwrap();
+    assert_eq!((record.connections, record.rooms, record.draining), (99, 2, true), "at once");
+    assert_eq!(bench.registrar.node(ME), Some(&record));
+    let newest = bench.get(NODE).unwrap().modified;
+    bench.pass(60_000, Fate::Done);
+    assert_eq!(bench.get(NODE).unwrap().modified, newest, "nothing is new");
+}
+
+#[test]
+fn claims_wait_for_the_registration_and_are_unavailable_if_it_takes_too_long() {
+    let mut bench = Bench::new(RegistrarConfig::default());
+    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1)).unwrap();
+    bench.registrar.claim_room(bench.now, &name("r")).unwrap();
+    bench.collect();
+    bench.pass(5_000, Fate::Unavailable);
+    let room = Decision::Room { room: name("r"), outcome: RoomClaim::Unavailable };
+    let player = Decision::Session { token: 1, player: name("p"), outcome: SessionClaim::Unavailable };
+    assert_eq!(bench.take(), [player, room]);
+    bench.registrar.claim_session(bench.now, 2, &name("p"), None, session(1)).unwrap();
+    bench.collect();
+    bench.pass(3_000, Fate::Done);
+    let decisions = bench.take();
+    assert!(decisions.contains(&Decision::Serving));
+    let is_granted =
+        |d: &Decision| matches!(d, Decision::Session { token: 2, outcome: SessionClaim::Granted { .. }, .. });
+    assert!(decisions.iter().any(is_granted), "{decisions:?}");
+}
+
+#[test]
+fn other_nodes_come_and_go() {
+    let mut bench = Bench::new(RegistrarConfig::default());
+    let record = v1::NodeRecord { name: "b".into(), ..v1::NodeRecord::default() };
+    bench.put("/nodes/000000000000000b", record.encode_to_vec().into());
+    bench.put("/nodes/who", Bytes::new());
+    bench.settle();
+    assert!(bench.take().contains(&Decision::NodeUp { id: OTHER, record: record.clone() }));
+    let busy = v1::NodeRecord { connections: 7, ..record };
+    bench.put("/nodes/000000000000000b", busy.encode_to_vec().into());
+    bench.put("/nodes/000000000000000c", Bytes::from_static(b"\xff"));
+    bench.settle();
+    let unread = Decision::NodeUp { id: NodeId(0xC), record: v1::NodeRecord::default() };
+    assert_eq!(bench.take(), [unread], "a node lives though its record cannot be read");
+    assert_eq!(bench.registrar.node(OTHER), Some(&busy));
+    delete(&mut bench, "/nodes/000000000000000b");
+    bench.settle();
+    assert_eq!(bench.take(), [Decision::NodeDown { id: OTHER }]);
+    assert_eq!(bench.registrar.stats().garbage, 2);
+}
+
+#[test]
+fn directories_are_read_page_by_page_and_watched_from_the_revision_of_the_read() {
+    let mut bench = Bench::new(RegistrarConfig { page: 3, ..RegistrarConfig::default() });
+    for id in 0x20..0x2A {
+        bench.put(&format!("/nodes/{id:016x}"), Bytes::new());
+    }
+    // A node comes and one goes while the pages are read.
+    let mut steps = 0;
+    while bench.step(Fate::Done) {
+        steps += 1;
+        if steps == 5 {
+            bench.put("/nodes/0000000000000001", Bytes::new());
+            delete(&mut bench, "/nodes/0000000000000029");
+        }
+    }
+    bench.settle();
+    let known: Vec<u64> = bench.registrar.nodes().map(|(id, _)| id.0).collect();
+    assert_eq!(known, [1, 0xA, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28]);
+}
+
+#[test]
+fn the_end_is_graceful() {
+    let mut bench = Bench::serving();
+    hold_session(&mut bench, "p");
+    bench.registrar.claim_session(bench.now, 2, &name("q"), None, session(1)).unwrap();
+    bench.collect();
+    bench.registrar.stop(bench.now);
+    bench.collect();
+    let unavailable = Decision::Session { token: 2, player: name("q"), outcome: SessionClaim::Unavailable };
+    assert_eq!(bench.take(), [unavailable, Decision::NotServing]);
+    while bench.step(Fate::Done) {}
+    assert!(bench.get(NODE).is_none() && bench.get("/sessions/player:p").is_none());
+    assert_eq!(bench.registry.leases(), 0);
+    assert_eq!(bench.registrar.leases(), [LeaseState::Idle; 2]);
+    assert_eq!(bench.registrar.poll_timeout(), None);
+    bench.registrar.claim_session(bench.now, 3, &name("q"), None, session(1)).unwrap();
+    bench.collect();
+    assert!(matches!(
+        bench.take()[..],
+        [Decision::Session { token: 3, outcome: SessionClaim::Unavailable, .. }]
+    ));
+}
+
+#[test]
+fn many_sessions_are_registered_again_in_batches() {
+    let mut bench = Bench::serving();
+    let players: Vec<Name> = (0..20_000).map(|i| name(&format!("p{i}"))).collect();
+    for group in players.chunks(4_000) {
+        for player in group {
+            bench.registrar.claim_session(bench.now, 1, player, None, session(1)).unwrap();
+        }
+        bench.collect_unchecked();
+        while !bench.calls.is_empty() {
+            let before = bench.calls.len();
+            for _ in 0..before {
+                bench.step_unchecked(Fate::Done);
+            }
+        }
+        bench.news();
+    }
+    assert_eq!(bench.registrar.stats().sessions, 20_000);
+    bench.take();
+    bench.now.instant = bench.now.instant + Duration::from_secs(30);
+    bench.registry.handle_timeout(bench.now.instant);
+    bench.registrar.handle_timeout(bench.now);
+    assert_eq!(bench.registry.keys(), 0);
+    let mut most = 0;
+    for _ in 0..100_000 {
+        bench.collect_unchecked();
+        if bench.calls.is_empty() {
+            if bench.registrar.stats().doubtful == 0 && bench.registrar.may_serve(bench.now.instant) {
+                break;
+            }
+            bench.now.instant = bench.registrar.poll_timeout().unwrap().at;
+            bench.registrar.handle_timeout(bench.now);
+        }
+        most = most.max(bench.registrar.stats().background);
+        bench.step_unchecked(Fate::Done);
+    }
+    let stats = bench.registrar.stats();
+    assert_eq!((stats.sessions, stats.doubtful, most), (20_000, 0, 64));
+    assert_eq!(bench.registry.keys(), 20_001, "with the node's own");
+    bench.registrar.audit().unwrap();
+}

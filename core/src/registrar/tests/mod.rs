@@ -1,0 +1,11 @@
+//! Tests of the registrar, alone with a registry that does what it is told.
+
+mod bench;
+mod lease;
+mod rooms;
+mod sessions;
+mod world;
+
+use bench::Bench;
+
+use super::*;

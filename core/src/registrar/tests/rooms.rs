@@ -1,0 +1,329 @@
+//! Rooms: who is primary, and what is written of a room.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::bench::{Fate, ME, OTHER, at, name};
+use super::*;
+use crate::registrar::keys::room_record;
+use crate::registry::{Delete, Request, Span};
+use crate::time::Duration;
+
+const KEY: &str = "/rooms/r/state";
+const OTHERS_NODE: &str = "/nodes/000000000000000b";
+
+fn claim(bench: &mut Bench) {
+    bench.registrar.claim_room(bench.now, &name("r")).unwrap();
+    bench.collect();
+}
+
+fn hold(bench: &mut Bench) -> u64 {
+    claim(bench);
+    bench.settle();
+    bench.take();
+    bench.registrar.holds_room(&name("r")).unwrap()
+}
+
+fn told(outcome: RoomClaim) -> Vec<Decision> {
+    vec![Decision::Room { room: name("r"), outcome }]
+}
+
+fn others(epoch: u64) -> Bytes {
+    room_record(OTHER, epoch, RoomState::default())
+}
+
+fn record(bench: &mut Bench) -> Option<v1::RoomRecord> {
+    Some(v1::RoomRecord::decode(bench.get(KEY)?.value).unwrap())
+}
+
+fn delete(bench: &mut Bench, key: &'static str) {
+    bench.ask(&Request::Delete(Delete::of(Span::one(Bytes::from_static(key.as_bytes())))));
+}
+
+#[test]
+fn a_room_that_nobody_has_is_ours_with_the_revision_for_an_epoch() {
+    let mut bench = Bench::serving();
+    claim(&mut bench);
+    claim(&mut bench);
+    bench.settle();
+    let epoch = bench.registry.revision();
+    assert_eq!(bench.take(), told(RoomClaim::Primary { epoch }), "one answer for both");
+    assert_eq!(record(&mut bench).unwrap().primary, ME.0);
+    let lease = bench.get(KEY).unwrap().lease;
+    assert!(lease.is_some() && lease != bench.get("/nodes/000000000000000a").unwrap().lease);
+    claim(&mut bench);
+    assert!(bench.calls.is_empty());
+    assert_eq!(bench.take(), told(RoomClaim::Primary { epoch }), "what is held is not asked for");
+}
+
+#[test]
+fn a_room_of_a_node_that_lives_is_elsewhere() {
+    let mut bench = Bench::serving();
+    bench.put(OTHERS_NODE, Bytes::new());
+    let epoch = bench.put(KEY, others(0));
+    // Whether the news of the node came already or not.
+    for _ in 0..2 {
+        claim(&mut bench);
+        while bench.step(Fate::Done) {}
+        assert_eq!(bench.take(), told(RoomClaim::Elsewhere { node: OTHER, epoch }));
+        bench.news();
+        bench.take();
+    }
+    assert_eq!(bench.registrar.holds_room(&name("r")), None);
+}
+
+#[test]
+fn a_room_of_a_node_that_does_not_live_is_taken_over() {
+    let mut bench = Bench::serving();
+    let before = bench.put(KEY, others(0));
+    claim(&mut bench);
+    bench.settle();
+    let epoch = bench.registry.revision();
+    assert!(epoch > before);
+    assert_eq!(bench.take(), told(RoomClaim::Primary { epoch }));
+}
+
+#[test]
+fn nobody_takes_a_room_over_from_a_node_that_came_back_or_wrote_meanwhile() {
+    let mut bench = Bench::serving();
+    bench.put(KEY, others(0));
+    claim(&mut bench);
+    bench.step(Fate::Done);
+    bench.put(OTHERS_NODE, Bytes::new());
+    let epoch = bench.put(KEY, others(0));
+    bench.step(Fate::Done);
+    assert_eq!(bench.take(), told(RoomClaim::Elsewhere { node: OTHER, epoch }));
+}
+
+#[test]
+fn what_nobody_can_read_is_written_over() {
+    let mut bench = Bench::serving();
+    bench.put(KEY, Bytes::from_static(b"\xff"));
+    let epoch = hold(&mut bench);
+    assert_eq!(bench.get(KEY).unwrap().modified, epoch);
+}
+
+#[test]
+fn an_unheard_answer_is_read_from_the_record() {
+    let mut bench = Bench::serving();
+    claim(&mut bench);
+    bench.step(Fate::Unheard);
+    let epoch = bench.registry.revision();
+    bench.pass(1_000, Fate::Done);
+    assert_eq!(bench.take(), told(RoomClaim::Primary { epoch }));
+    assert_eq!(bench.get(KEY).unwrap().modified, epoch);
+}
+
+#[test]
+fn a_record_of_ours_from_before_gets_a_new_epoch() {
+    let mut bench = Bench::serving();
+    let before = bench.put(KEY, room_record(ME, 1, RoomState::default()));
+    let epoch = hold(&mut bench);
+    assert!(epoch > before);
+}
+
+#[test]
+fn an_overdue_claim_is_undone() {
+    let mut bench = Bench::serving();
+    claim(&mut bench);
+    bench.step(Fate::Unheard);
+    bench.pass(6_000, Fate::Lost);
+    assert_eq!(bench.take(), told(RoomClaim::Unavailable));
+    bench.pass(4_000, Fate::Done);
+    assert_eq!(record(&mut bench), None);
+}
+
+#[test]
+fn the_newest_state_is_written_not_too_often_but_a_turn_at_once() {
+    let mut bench = Bench::serving();
+    let epoch = hold(&mut bench);
+    let mut written = Vec::new();
+    for tenth in 0..50 {
+        bench.registrar.update_room(bench.now, &name("r"), tenth, 0, 5);
+        bench.collect();
+        bench.pass(100, Fate::Done);
+        let players = record(&mut bench).unwrap().players;
+        if written.last() != Some(&players) {
+            written.push(players);
+        }
+    }
+    assert_eq!(written, [0, 9, 19, 29, 39, 49]);
+    bench.pass(1_000, Fate::Done);
+    let expected = v1::RoomRecord { epoch, primary: ME.0, players: 49, turn: 0, countdown_ms: 5 };
+    assert_eq!(record(&mut bench), Some(expected));
+    for turn in 1..4 {
+        bench.registrar.update_room(bench.now, &name("r"), 49, turn, 5);
+        bench.collect();
+        bench.settle();
+        assert_eq!(record(&mut bench).unwrap().turn, turn);
+    }
+    assert_eq!(bench.registrar.holds_room(&name("r")), Some(epoch));
+    assert_eq!(bench.take(), []);
+}
+
+#[test]
+fn an_update_is_never_blind() {
+    let mut bench = Bench::serving();
+    hold(&mut bench);
+    let epoch = bench.put(KEY, others(0));
+    bench.registrar.update_room(bench.now, &name("r"), 1, 1, 0);
+    bench.collect();
+    bench.settle();
+    assert_eq!(bench.take(), [Decision::RoomLost { room: name("r"), epoch }]);
+    assert_eq!(bench.get(KEY).unwrap().modified, epoch);
+    assert_eq!(bench.registrar.holds_room(&name("r")), None);
+}
+
+#[test]
+fn an_update_that_was_done_unheard_does_not_lose_the_room() {
+    let mut bench = Bench::serving();
+    let epoch = hold(&mut bench);
+    bench.registrar.update_room(bench.now, &name("r"), 1, 1, 0);
+    bench.collect();
+    bench.step(Fate::Unheard);
+    bench.registrar.update_room(bench.now, &name("r"), 2, 1, 0);
+    bench.collect();
+    bench.pass(3_000, Fate::Done);
+    assert_eq!(bench.take(), []);
+    let record = record(&mut bench).unwrap();
+    assert_eq!((record.players, record.epoch), (2, epoch));
+}
+
+#[test]
+fn an_updated_room_that_is_gone_is_lost() {
+    let mut bench = Bench::serving();
+    let epoch = hold(&mut bench);
+    delete(&mut bench, KEY);
+    bench.registrar.update_room(bench.now, &name("r"), 1, 1, 0);
+    bench.collect();
+    bench.settle();
+    assert_eq!(bench.take(), [Decision::RoomLost { room: name("r"), epoch }]);
+    assert_eq!(record(&mut bench), None);
+}
+
+#[test]
+fn a_released_room_is_gone_and_can_be_claimed_again() {
+    let mut bench = Bench::serving();
+    let before = hold(&mut bench);
+    bench.registrar.update_room(bench.now, &name("r"), 1, 1, 0);
+    bench.registrar.release_room(bench.now, &name("r"));
+    claim(&mut bench);
+    bench.settle();
+    let epoch = bench.registrar.holds_room(&name("r")).unwrap();
+    assert!(epoch > before);
+    assert_eq!(bench.take(), told(RoomClaim::Primary { epoch }));
+    bench.registrar.release_room(bench.now, &name("r"));
+    bench.collect();
+    bench.settle();
+    assert_eq!((record(&mut bench), bench.registrar.stats().rooms), (None, 0));
+}
+
+#[test]
+fn a_release_does_not_wait_for_a_write_that_waits_for_its_time() {
+    let mut bench = Bench::serving();
+    hold(&mut bench);
+    for players in [1, 2] {
+        bench.registrar.update_room(bench.now, &name("r"), players, 0, 0);
+        bench.collect();
+        bench.settle();
+    }
+    assert_eq!(record(&mut bench).unwrap().players, 1, "the second write waits");
+    bench.registrar.release_room(bench.now, &name("r"));
+    bench.collect();
+    bench.settle();
+    assert_eq!(record(&mut bench), None);
+}
+
+#[test]
+fn rooms_that_are_ours_go_on_after_the_nodes_lease_was_lost_and_others_do_not() {
+    let mut bench = Bench::serving();
+    let kept = hold(&mut bench);
+    bench.registrar.claim_room(bench.now, &name("s")).unwrap();
+    bench.collect();
+    bench.settle();
+    bench.pass(20_000, Fate::Unavailable);
+    assert_eq!(bench.take().last(), Some(&Decision::NotServing));
+    let epoch = bench.put("/rooms/s/state", others(0));
+    bench.pass(5_000, Fate::Done);
+    // Before, not after: the room is another's.
+    assert_eq!(bench.take(), [Decision::RoomLost { room: name("s"), epoch }, Decision::Serving]);
+    assert_eq!(bench.registrar.holds_room(&name("r")), Some(kept));
+    bench.registrar.update_room(bench.now, &name("r"), 3, 0, 0);
+    bench.collect();
+    bench.settle();
+    assert_eq!(record(&mut bench).unwrap().players, 3);
+}
+
+#[test]
+fn does_not_serve_before_every_room_was_checked() {
+    let mut bench = Bench::serving();
+    hold(&mut bench);
+    bench.pass(20_000, Fate::Unavailable);
+    bench.take();
+    while bench.registrar.stats().doubtful == 0 {
+        if !bench.step(Fate::Done) {
+            bench.now.instant = bench.registrar.poll_timeout().unwrap().at;
+            bench.registrar.handle_timeout(bench.now);
+            bench.collect();
+        }
+    }
+    assert_eq!(bench.registrar.leases(), [LeaseState::Held; 2]);
+    assert!(!bench.registrar.may_serve(bench.now.instant));
+    bench.settle();
+    assert_eq!(bench.take(), [Decision::Serving]);
+}
+
+#[test]
+fn all_rooms_are_lost_with_their_lease() {
+    let mut bench = Bench::serving();
+    let epoch = hold(&mut bench);
+    bench.pass(70_000, Fate::Unavailable);
+    assert_eq!(bench.take(), [Decision::NotServing]);
+    bench.pass(5_000, Fate::Done);
+    assert_eq!(bench.take(), [Decision::RoomLost { room: name("r"), epoch }, Decision::Serving]);
+    assert_eq!(record(&mut bench), None);
+    let again = hold(&mut bench);
+    assert!(again > epoch);
+    assert_eq!(bench.registrar.stats().leases_lost, 2);
+    assert!(bench.registrar.may_serve(at(75_000).instant));
+}
+
+/// A claim is done, the node's record goes, another node takes the room over, the node
+/// registers again, and only then hears of its claim.
+#[test]
+fn an_answer_from_before_the_registration_is_not_believed() {
+    let backoff_max = Duration::from_millis(200);
+    let mut bench = Bench::new(RegistrarConfig { backoff_max, ..RegistrarConfig::default() });
+    bench.put(OTHERS_NODE, Bytes::new());
+    bench.settle();
+    bench.pass(9_950, Fate::Unavailable);
+    claim(&mut bench);
+    let Some(Call::Request { id, request }) = bench.calls.pop_back() else { panic!("a claim is asked for") };
+    let claimed = bench.ask(&request);
+    bench.pass(100, Fate::Unavailable);
+    let epoch = bench.put(KEY, others(0));
+    bench.take();
+    bench.pass(1_500, Fate::Done);
+    assert_eq!(bench.take(), [Decision::Serving]);
+    bench.tell(id, Ok(claimed));
+    assert_eq!(bench.take(), []);
+    bench.settle();
+    assert_eq!(bench.take(), told(RoomClaim::Elsewhere { node: OTHER, epoch }));
+}
+
+#[test]
+fn a_late_claim_that_was_given_up_is_found_by_the_next() {
+    let mut bench = Bench::serving();
+    claim(&mut bench);
+    let Some(Call::Request { id, request }) = bench.calls.pop_front() else { panic!("a claim is asked for") };
+    bench.tell(id, Err(Failure::Unknown));
+    bench.pass(5_500, Fate::Unavailable);
+    bench.pass(4_000, Fate::Done);
+    assert_eq!(bench.take(), told(RoomClaim::Unavailable));
+    let epoch = bench.ask(&request).revision;
+    bench.settle();
+    assert_eq!(hold(&mut bench), epoch, "nobody was told of this epoch");
+}

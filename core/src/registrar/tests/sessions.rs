@@ -1,0 +1,287 @@
+//! Sessions: claimed, taken over, lost and given up.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::bench::{Fate, ME, OTHER, name, session};
+use super::*;
+use crate::registrar::keys::session_record;
+use crate::registry::{Delete, Request, Span};
+
+const KEY: &str = "/sessions/player:p";
+
+fn claim(bench: &mut Bench, token: u64, named: Option<u8>, fresh: u8) {
+    bench.registrar.claim_session(bench.now, token, &name("p"), named.map(session), session(fresh)).unwrap();
+    bench.collect();
+}
+
+fn granted(token: u64, id: u8, epoch: u64, resumed: bool, previous: Option<NodeId>) -> Decision {
+    let outcome = SessionClaim::Granted { id: session(id), epoch, resumed, previous };
+    Decision::Session { token, player: name("p"), outcome }
+}
+
+/// Whose session it is by the registry: node, session, epoch.
+fn record(bench: &mut Bench) -> Option<(NodeId, u8, u64)> {
+    let kv = bench.get(KEY)?;
+    let record = v1::SessionRecord::decode(kv.value).unwrap();
+    let epoch = if record.epoch == 0 { kv.modified } else { record.epoch };
+    Some((NodeId(record.node), record.session[0], epoch))
+}
+
+#[test]
+fn a_claim_of_nobodys_session_is_granted_with_its_revision_for_an_epoch() {
+    let mut bench = Bench::serving();
+    claim(&mut bench, 1, Some(9), 1);
+    bench.settle();
+    let epoch = bench.registry.revision();
+    assert_eq!(bench.take(), [granted(1, 1, epoch, false, None)]);
+    assert_eq!(record(&mut bench), Some((ME, 1, epoch)));
+    assert_eq!(bench.registrar.holds_session(&name("p")), Some(epoch));
+    assert!(bench.get(KEY).unwrap().lease.is_some(), "it goes with the node");
+}
+
+#[test]
+fn a_session_is_taken_over_and_goes_on_if_it_is_the_one_that_is_named() {
+    for (named, resumed) in [(Some(5), true), (Some(6), false), (None, false)] {
+        let mut bench = Bench::serving();
+        let before = bench.put(KEY, session_record(session(5), OTHER, 0));
+        claim(&mut bench, 1, named, 1);
+        bench.settle();
+        let epoch = bench.registry.revision();
+        assert!(epoch > before);
+        let id = if resumed { 5 } else { 1 };
+        assert_eq!(bench.take(), [granted(1, id, epoch, resumed, Some(OTHER))]);
+        assert_eq!(record(&mut bench), Some((ME, id, epoch)));
+    }
+}
+
+#[test]
+fn what_nobody_can_read_is_written_over() {
+    let mut bench = Bench::serving();
+    bench.put(KEY, Bytes::from_static(b"\xff\xff"));
+    claim(&mut bench, 1, None, 1);
+    bench.settle();
+    let epoch = bench.registry.revision();
+    assert_eq!(bench.take(), [granted(1, 1, epoch, false, None)]);
+    assert!(bench.registrar.stats().garbage > 0);
+}
+
+#[test]
+fn claims_of_a_player_are_answered_in_order_each_with_a_higher_epoch() {
+    let mut bench = Bench::serving();
+    claim(&mut bench, 1, None, 1);
+    claim(&mut bench, 2, Some(1), 2);
+    claim(&mut bench, 3, Some(9), 3);
+    bench.settle();
+    let newest = bench.registry.revision();
+    assert_eq!(
+        bench.take(),
+        [
+            granted(1, 1, newest - 2, false, None),
+            granted(2, 1, newest - 1, true, Some(ME)),
+            granted(3, 3, newest, false, Some(ME)),
+        ]
+    );
+}
+
+#[test]
+fn an_unheard_answer_is_read_from_the_record() {
+    for taken in [false, true] {
+        let mut bench = Bench::serving();
+        if taken {
+            bench.put(KEY, session_record(session(5), OTHER, 0));
+        }
+        claim(&mut bench, 1, Some(5), 1);
+        if taken {
+            bench.step(Fate::Done);
+        }
+        bench.step(Fate::Unheard);
+        let epoch = bench.registry.revision();
+        bench.pass(1_000, Fate::Done);
+        let id = if taken { 5 } else { 1 };
+        assert_eq!(bench.take(), [granted(1, id, epoch, taken, taken.then_some(OTHER))]);
+        assert_eq!(record(&mut bench), Some((ME, id, epoch)), "it was not written twice");
+    }
+}
+
+#[test]
+fn a_take_over_that_came_too_late_sees_who_was_first() {
+    let mut bench = Bench::serving();
+    bench.put(KEY, session_record(session(5), OTHER, 0));
+    claim(&mut bench, 1, Some(5), 1);
+    bench.step(Fate::Done);
+    let third = NodeId(0xC);
+    bench.put(KEY, session_record(session(6), third, 0));
+    bench.settle();
+    let epoch = bench.registry.revision();
+    assert_eq!(bench.take(), [granted(1, 1, epoch, false, Some(third))], "not the session that was named");
+}
+
+#[test]
+fn another_nodes_claim_is_told_by_the_watch_however_late_it_is() {
+    let mut bench = Bench::serving();
+    claim(&mut bench, 1, None, 1);
+    bench.settle();
+    bench.take();
+    let epoch = bench.put(KEY, session_record(session(1), OTHER, 0));
+    bench.news();
+    assert_eq!(bench.take(), [Decision::SessionLost { player: name("p"), epoch }]);
+    assert_eq!(bench.registrar.holds_session(&name("p")), None);
+    bench.registrar.release_session(bench.now, &name("p"));
+    bench.collect();
+    bench.settle();
+    assert_eq!(record(&mut bench), Some((OTHER, 1, epoch)), "it is not ours to delete");
+}
+
+#[test]
+fn news_from_before_the_claim_do_not_take_it_away() {
+    let mut bench = Bench::serving();
+    bench.put(KEY, session_record(session(5), OTHER, 0));
+    claim(&mut bench, 1, None, 1);
+    while bench.step(Fate::Done) {}
+    assert_eq!(bench.take().len(), 1);
+    bench.news();
+    assert_eq!(bench.take(), []);
+    assert!(bench.registrar.holds_session(&name("p")).is_some());
+}
+
+#[test]
+fn news_that_overtake_the_answer_are_not_forgotten() {
+    let mut bench = Bench::serving();
+    claim(&mut bench, 1, None, 1);
+    let Some(Call::Request { id, request }) = bench.calls.pop_front() else { panic!("a claim is asked for") };
+    let response = bench.ask(&request);
+    let granted_at = response.revision;
+    let epoch = bench.put(KEY, session_record(session(7), OTHER, 0));
+    bench.news();
+    assert_eq!(bench.take(), []);
+    bench.tell(id, Ok(response));
+    assert_eq!(
+        bench.take(),
+        [granted(1, 1, granted_at, false, None), Decision::SessionLost { player: name("p"), epoch }]
+    );
+}
+
+#[test]
+fn a_release_deletes_the_record_if_it_is_ours_and_does_not_give_up() {
+    let mut bench = Bench::serving();
+    claim(&mut bench, 1, None, 1);
+    bench.settle();
+    bench.registrar.release_session(bench.now, &name("p"));
+    bench.collect();
+    assert_eq!(bench.registrar.holds_session(&name("p")), None);
+    for fate in [Fate::Lost, Fate::Unavailable, Fate::Unavailable, Fate::Unheard] {
+        assert!(record(&mut bench).is_some());
+        assert!(bench.step(fate));
+        bench.now.instant = bench.registrar.poll_timeout().unwrap().at;
+        bench.registrar.handle_timeout(bench.now);
+        bench.collect();
+    }
+    bench.settle();
+    assert_eq!(record(&mut bench), None);
+    assert_eq!(bench.registrar.stats().sessions, 0);
+    bench.take();
+    claim(&mut bench, 2, None, 2);
+    bench.settle();
+    let epoch = bench.registry.revision();
+    assert_eq!(bench.take(), [granted(2, 2, epoch, false, None)]);
+}
+
+#[test]
+fn a_claim_that_is_overdue_is_unavailable_and_undone() {
+    let mut bench = Bench::serving();
+    claim(&mut bench, 1, None, 1);
+    bench.step(Fate::Unheard);
+    bench.pass(6_000, Fate::Lost);
+    let unavailable = Decision::Session { token: 1, player: name("p"), outcome: SessionClaim::Unavailable };
+    assert_eq!(bench.take(), [unavailable]);
+    assert!(record(&mut bench).is_some());
+    bench.pass(4_000, Fate::Done);
+    assert_eq!(record(&mut bench), None);
+}
+
+#[test]
+fn a_claim_that_is_done_long_after_is_swept() {
+    let mut bench = Bench::serving();
+    claim(&mut bench, 1, None, 1);
+    let Some(Call::Request { id, request }) = bench.calls.pop_front() else { panic!("a claim is asked for") };
+    bench.tell(id, Err(Failure::Unknown));
+    bench.pass(5_500, Fate::Unavailable);
+    bench.pass(4_000, Fate::Done);
+    assert_eq!(bench.take().len(), 1);
+    bench.ask(&request);
+    assert!(record(&mut bench).is_some(), "nobody holds it");
+    bench.settle();
+    assert_eq!(record(&mut bench), None);
+    assert_eq!(bench.registrar.stats().swept, 1);
+}
+
+#[test]
+fn a_refusal_is_told_at_once() {
+    let mut bench = Bench::serving();
+    claim(&mut bench, 1, None, 1);
+    let Some(Call::Request { id, .. }) = bench.calls.pop_front() else { panic!("a claim is asked for") };
+    bench.tell(id, Err(Failure::Refused(crate::registry::Error::PermissionDenied)));
+    let unavailable = Decision::Session { token: 1, player: name("p"), outcome: SessionClaim::Unavailable };
+    assert_eq!(bench.take(), [unavailable]);
+}
+
+#[test]
+fn a_record_that_vanished_is_written_again_with_a_new_epoch() {
+    let mut bench = Bench::serving();
+    claim(&mut bench, 1, None, 1);
+    bench.settle();
+    bench.take();
+    let before = bench.registrar.holds_session(&name("p")).unwrap();
+    bench.ask(&Request::Delete(Delete::of(Span::one(Bytes::from_static(KEY.as_bytes())))));
+    bench.settle();
+    let epoch = bench.registrar.holds_session(&name("p")).unwrap();
+    assert!(epoch > before);
+    assert_eq!((record(&mut bench), bench.take()), (Some((ME, 1, epoch)), vec![]));
+}
+
+#[test]
+fn a_compacted_watch_is_made_up_for_by_reading() {
+    let mut bench = Bench::serving();
+    for (token, player) in [(1, "p"), (2, "q"), (3, "r")] {
+        bench.registrar.claim_session(bench.now, token, &name(player), None, session(1)).unwrap();
+        bench.collect();
+    }
+    bench.settle();
+    bench.take();
+    // Everything that happens now is lost to the watches.
+    let ids = bench.watch_ids();
+    ids.iter().for_each(|id| bench.registry.unwatch(*id));
+    let epoch = bench.put(KEY, session_record(session(5), OTHER, 0));
+    bench.ask(&Request::Delete(Delete::of(Span::one(Bytes::from_static(b"/sessions/player:q")))));
+    let oldest = bench.registry.revision();
+    for id in ids {
+        let news = crate::registry::News::Compacted { oldest };
+        let watched = crate::registry::Watched { id, revision: oldest, news };
+        bench.registrar.handle_told(bench.now, Told::Watched(watched));
+        bench.collect();
+    }
+    bench.pass(1_000, Fate::Done);
+    assert_eq!(bench.take(), [Decision::SessionLost { player: name("p"), epoch }]);
+    assert!(bench.registrar.holds_session(&name("q")).unwrap() > epoch, "it was gone");
+    assert!(bench.registrar.holds_session(&name("r")).unwrap() < epoch, "nothing happened to it");
+}
+
+#[test]
+fn more_claims_than_may_wait_are_refused() {
+    let config = RegistrarConfig { claims: 2, keys: 3, ..RegistrarConfig::default() };
+    let mut bench = Bench::new(config);
+    bench.settle();
+    let mut outcomes = Vec::new();
+    for (token, player) in [(1, "p"), (2, "q"), (3, "r")] {
+        outcomes.push(bench.registrar.claim_session(bench.now, token, &name(player), None, session(1)));
+    }
+    assert_eq!(outcomes, [Ok(()), Ok(()), Err(Full)]);
+    bench.collect();
+    bench.settle();
+    bench.registrar.claim_room(bench.now, &name("room")).unwrap();
+    assert_eq!(bench.registrar.claim_room(bench.now, &name("other")), Err(Full), "three keys are there");
+}

@@ -1,0 +1,161 @@
+//! What must hold, seen from outside.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use prost::Message as _;
+use skirmish_proto::v1;
+
+use crate::id::{Name, NodeId, SessionId};
+use crate::registrar::{Decision, RoomClaim, SessionClaim};
+use crate::registry::{Answer, KeyValue, Range, Registry, Request, Span};
+use crate::time::Instant;
+
+/// Whose a key is: its node and epoch.
+type Owned = (NodeId, u64);
+
+#[derive(Default)]
+pub(super) struct Oracle {
+    /// Every epoch that was granted, by session or room.
+    epochs: BTreeMap<(bool, Name, u64), NodeId>,
+    /// The last sessions granted.
+    sessions: BTreeMap<Name, SessionId>,
+    /// What each node is known to hold.
+    held: BTreeMap<(NodeId, Name), u64>,
+    rooms: BTreeMap<(NodeId, Name), u64>,
+    /// Claims without an answer.
+    tokens: BTreeSet<(NodeId, u64)>,
+    /// Answers that are owed, and whether the room was released since the last claim.
+    room_claims: BTreeMap<(NodeId, Name), (usize, bool)>,
+    /// The highest epoch that each key ever had, and whose it was.
+    records: BTreeMap<alloc::vec::Vec<u8>, Owned>,
+    /// What the registry says now.
+    now: BTreeMap<alloc::vec::Vec<u8>, Owned>,
+    serving: BTreeMap<NodeId, bool>,
+    seen: u64,
+}
+
+impl Oracle {
+    pub(super) fn granted(&self) -> usize {
+        self.epochs.len()
+    }
+
+    pub(super) fn last_session(&self, player: &Name) -> Option<SessionId> {
+        self.sessions.get(player).copied()
+    }
+
+    pub(super) fn claimed_session(&mut self, node: NodeId, token: u64) {
+        assert!(self.tokens.insert((node, token)));
+    }
+
+    pub(super) fn claimed_room(&mut self, node: NodeId, room: Name) {
+        let (owed, released) = self.room_claims.entry((node, room)).or_default();
+        if *owed == 0 || *released {
+            (*owed, *released) = (*owed + 1, false);
+        }
+    }
+
+    pub(super) fn released_room(&mut self, node: NodeId, room: Name) {
+        self.room_claims.entry((node, room)).or_default().1 = true;
+    }
+
+    pub(super) fn crashed(&mut self, node: NodeId) {
+        self.tokens.retain(|(id, _)| *id != node);
+        self.room_claims.retain(|(id, _), _| *id != node);
+    }
+
+    pub(super) fn decided(&mut self, node: NodeId, decision: Decision) {
+        match decision {
+            Decision::Serving | Decision::NotServing => {
+                let serving = decision == Decision::Serving;
+                let before = self.serving.insert(node, serving).unwrap_or(false);
+                assert_ne!(before, serving, "said twice");
+            }
+            Decision::Session { token, player, outcome } => {
+                assert!(self.tokens.remove(&(node, token)), "an answer to no claim");
+                if let SessionClaim::Granted { id, epoch, resumed, .. } = outcome {
+                    if resumed {
+                        assert!(self.sessions.contains_key(&player), "there was none to resume");
+                    }
+                    let before = self.epochs.insert((true, player.clone(), epoch), node);
+                    assert_eq!(before, None, "{node}: epoch {epoch} of {player} was granted before");
+                    self.sessions.insert(player, id);
+                }
+            }
+            Decision::Room { room, outcome } => {
+                let (owed, _) = self.room_claims.entry((node, room.clone())).or_default();
+                assert!(*owed > 0, "an answer to no claim");
+                *owed -= 1;
+                if let RoomClaim::Primary { epoch } = outcome {
+                    let again = self.rooms.insert((node, room.clone()), epoch) == Some(epoch);
+                    let before = self.epochs.insert((false, room.clone(), epoch), node);
+                    assert!(before.is_none() || again, "{node}: epoch {epoch} of {room} was granted before");
+                }
+            }
+            Decision::SessionLost { player, epoch } => {
+                let held = self.held.get(&(node, player.clone())).copied();
+                assert!(held.is_none_or(|held| held < epoch), "{player} was lost to an older one");
+            }
+            Decision::RoomLost { room, .. } => {
+                assert!(self.rooms.remove(&(node, room)).is_some(), "lost what was not held");
+            }
+            Decision::NodeUp { id, .. } | Decision::NodeDown { id } => assert_ne!(id, node),
+        }
+    }
+
+    /// What a node holds has a growing epoch.
+    pub(super) fn holds(&mut self, node: NodeId, player: Name, epoch: Option<u64>) {
+        if let Some(epoch) = epoch {
+            let before = self.held.insert((node, player.clone()), epoch);
+            assert!(before.is_none_or(|before| before <= epoch), "{node} {player}: {before:?} then {epoch}");
+        }
+    }
+
+    /// Looks at every record: epochs of a key never fall, and one epoch has one owner.
+    pub(super) fn look(&mut self, registry: &mut Registry, now: Instant) {
+        if self.seen == registry.revision() {
+            return;
+        }
+        self.seen = registry.revision();
+        self.now.clear();
+        for prefix in ["/sessions/", "/rooms/"] {
+            let range = Range::of(Span::prefix(prefix));
+            let answer = registry.handle(now, &Request::Range(range)).unwrap().answer;
+            let Answer::Range { kvs, .. } = answer else { panic!("{answer:?}") };
+            for kv in kvs {
+                let (node, epoch) = owner(&kv);
+                let key = kv.key.to_vec();
+                self.now.insert(key.clone(), (node, epoch));
+                if let Some((before, highest)) = self.records.insert(key, (node, epoch)) {
+                    assert!(epoch >= highest, "{kv:?}: epoch {highest}, then {epoch}");
+                    assert!(epoch > highest || node == before, "{kv:?}: epoch {epoch} of two nodes");
+                }
+            }
+        }
+    }
+
+    pub(super) fn session_of(&self, player: &Name) -> Option<Owned> {
+        self.now.get(alloc::format!("/sessions/player:{player}").as_bytes()).copied()
+    }
+
+    pub(super) fn room_of(&self, room: &Name) -> Option<Owned> {
+        self.now.get(alloc::format!("/rooms/{room}/state").as_bytes()).copied()
+    }
+
+    pub(super) fn check_answered(&self) {
+        assert!(
+            self.tokens.is_empty() && self.room_claims.values().all(|(owed, _)| *owed == 0),
+            "claims without an answer"
+        );
+    }
+}
+
+fn owner(kv: &KeyValue) -> Owned {
+    let (node, epoch) = if kv.key.starts_with(b"/rooms/") {
+        let record = v1::RoomRecord::decode(kv.value.clone()).unwrap();
+        (record.primary, record.epoch)
+    } else {
+        let record = v1::SessionRecord::decode(kv.value.clone()).unwrap();
+        (record.node, record.epoch)
+    };
+    (NodeId(node), if epoch == 0 { kv.modified } else { epoch })
+}

@@ -1,0 +1,63 @@
+//! The registry in the process that uses it.
+
+use alloc::collections::VecDeque;
+
+use super::{Call, Failure, News, Registry, RegistryConfig, Told, Watched};
+use crate::time::{Deadline, Instant};
+
+/// A [`Registry`] that a node's [`Call`]s go to directly: the default of a server that is
+/// alone, and etcd's part in the simulator. Every call is answered at once, and nothing is
+/// ever ambiguous. What it knows is gone when the process is.
+#[derive(Debug)]
+pub struct Embedded {
+    registry: Registry,
+    told: VecDeque<Told>,
+}
+
+impl Embedded {
+    /// An empty registry.
+    #[must_use]
+    pub fn new(config: RegistryConfig, now: Instant) -> Self {
+        Self { registry: Registry::new(config, now), told: VecDeque::new() }
+    }
+
+    /// The machine.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Takes a call.
+    pub fn handle_call(&mut self, now: Instant, call: Call) {
+        match call {
+            Call::Request { id, request } => {
+                let outcome = self.registry.handle(now, &request).map_err(Failure::Refused);
+                self.told.push_back(Told::Reply { id, outcome });
+            }
+            Call::Watch { id, watch } => {
+                if self.registry.watch(now, id, watch).is_err() {
+                    let revision = self.registry.revision();
+                    self.told.push_back(Told::Watched(Watched { id, revision, news: News::Canceled }));
+                }
+            }
+            Call::Unwatch(id) => self.registry.unwatch(id),
+        }
+    }
+
+    /// Time has passed: leases may have ended.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.registry.handle_timeout(now);
+    }
+
+    /// The next answer, or news of a watch.
+    #[must_use]
+    pub fn poll_told(&mut self) -> Option<Told> {
+        self.told.pop_front().or_else(|| self.registry.poll_output().map(Told::Watched))
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.registry.poll_timeout()
+    }
+}

@@ -1,0 +1,118 @@
+//! The battle of one match: who is in it, what they deliver (G1 to G5), when it is over.
+
+use skirmish_core::time::Instant;
+
+use super::super::verdict::{Breaches, Checker, Counts};
+
+/// A battle. Its players are numbered by their place in it.
+#[derive(Debug)]
+pub(super) struct Fight {
+    /// Its bots, in the order of their places.
+    bots: Vec<u32>,
+    /// Whether each has said everything and knows what became of it.
+    done: Vec<bool>,
+    /// Until when is talked.
+    pub until: Instant,
+    pub checker: Checker,
+    over: bool,
+}
+
+impl Fight {
+    /// A battle of these bots that goes on until then.
+    pub(super) fn new(bots: Vec<u32>, until: Instant) -> Self {
+        let players = u32::try_from(bots.len()).unwrap_or(u32::MAX);
+        let done = vec![false; bots.len()];
+        Self { done, until, checker: Checker::new(players, players), bots, over: false }
+    }
+
+    /// The bot's place in it.
+    pub(super) fn place(&self, bot: u32) -> Option<u32> {
+        self.bots.iter().position(|other| *other == bot).and_then(|place| u32::try_from(place).ok())
+    }
+
+    /// The bots in it.
+    pub(super) fn bots(&self) -> &[u32] {
+        &self.bots
+    }
+
+    /// Whether everybody may leave.
+    pub(super) const fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The bot has said everything, and knows what became of it.
+    pub(super) fn done(&mut self, bot: u32) {
+        if let Some(done) = self.bots.iter().position(|other| *other == bot) {
+            self.done[done] = true;
+        }
+    }
+
+    /// Whether everybody is done and has delivered what is acknowledged. It takes until
+    /// then to know that nothing is lost, so nobody leaves before.
+    pub(super) fn is_settled(&self) -> bool {
+        self.done.iter().all(|done| *done) && (0..).zip(&self.bots).all(|(at, _)| !self.checker.is_behind(at))
+    }
+
+    /// Everybody may leave: what was broken, what was counted, and how many players were
+    /// away or behind.
+    pub(super) fn end(&mut self, connected: impl Fn(u32) -> bool) -> ([Breaches; 5], Counts, u32) {
+        self.over = true;
+        let open = (0..).zip(&self.done).filter(|(at, done)| !**done || self.checker.is_behind(*at)).count();
+        let bots = &self.bots;
+        let (breaches, counts) = self.checker.finish(|place| connected(bots[place as usize]));
+        (breaches, counts, u32::try_from(open).unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skirmish_core::id::Cursor;
+
+    use super::super::super::verdict::Delivery;
+    use super::*;
+
+    /// Bots 7 and 9; each is in the room, and 7 has said something.
+    fn fight() -> Fight {
+        let mut fight = Fight::new(vec![7, 9], Instant::from_micros(1));
+        for place in 0..2 {
+            fight.checker.connected(place);
+            fight.checker.joined(place, false);
+            fight.checker.snapshot(place, Cursor { epoch: 1, seq: 0 }, None);
+        }
+        delivers(&mut fight, 0);
+        fight.checker.acknowledged(0, 1);
+        fight.checker.sequenced(0, Cursor { epoch: 1, seq: 1 });
+        fight
+    }
+
+    fn delivers(fight: &mut Fight, place: u32) {
+        let cursor = Cursor { epoch: 1, seq: 1 };
+        fight.checker.delivered(place, Delivery { cursor, hash: 1, said: Some((0, 1)) });
+    }
+
+    #[test]
+    fn it_is_settled_when_all_are_done_and_nobody_is_behind() {
+        let mut fight = fight();
+        assert_eq!((fight.place(9), fight.place(8)), (Some(1), None));
+        fight.done(7);
+        delivers(&mut fight, 1);
+        assert!(!fight.is_settled(), "bot 9 is not done");
+        fight.done(9);
+        assert!(fight.is_settled());
+        let (breaches, _, open) = fight.end(|_| true);
+        assert!(breaches.iter().all(|breaches| breaches.count == 0), "{breaches:?}");
+        assert_eq!((open, fight.is_over()), (0, true));
+    }
+
+    #[test]
+    fn who_is_behind_holds_it_up_and_what_it_never_gets_is_lost() {
+        let mut fight = fight();
+        fight.done(7);
+        fight.done(9);
+        assert!(!fight.is_settled(), "bot 9 is behind");
+        let (breaches, counts, open) = fight.end(|_| true);
+        assert!(breaches.iter().any(|breaches| breaches.count > 0));
+        assert!(counts.lost > 0);
+        assert_eq!(open, 1);
+    }
+}

@@ -1,0 +1,449 @@
+//! One match (G8), as the players see it, and how long it takes to find it.
+//!
+//! Every bot reports when it queues, what it is told, and when it has left. A bot is in a
+//! match from the moment when the first of its players is told of it, and until it has left
+//! the match's room, so that two live matches of one player are seen even if it is told
+//! of one of them only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hdrhistogram::Histogram;
+use skirmish_core::time::Instant;
+use skirmish_proto::v1::{Matched, Team, TicketState};
+
+use super::super::stats::{histogram, record};
+use super::super::verdict::Breaches;
+
+/// What is known of all searches and matches.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    rules: Rules,
+    seats: Vec<Seat>,
+    pairs: BTreeMap<String, Pair>,
+    breaches: Breaches,
+    pub tally: Tally,
+}
+
+/// What every match must be like.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub mode: String,
+    /// Teams, and players of each.
+    pub shape: (u8, u8),
+    /// Bots are named so, with a dash and their number.
+    pub prefix: String,
+    /// Bots below this are in parties: 0 and 1, 2 and 3, and so on.
+    pub in_parties: u32,
+}
+
+/// A bot.
+#[derive(Clone, Debug, Default)]
+struct Seat {
+    /// Since when it searches.
+    search: Option<Instant>,
+    /// It has taken the ticket back.
+    cancelling: bool,
+    /// Cancellations that crossed the end of their search: their answers may come later.
+    stray: u32,
+    /// The match that it is in.
+    pair: Option<String>,
+}
+
+/// A match that somebody was told of.
+#[derive(Debug)]
+struct Pair {
+    room: String,
+    teams: Vec<Team>,
+    bots: Vec<u32>,
+    told: BTreeSet<u32>,
+    left: BTreeSet<u32>,
+    /// When the youngest of its tickets was queued.
+    youngest: Instant,
+}
+
+/// What is counted; in the window only.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// From and to when is measured; nothing before it is set.
+    pub window: Option<(Instant, Instant)>,
+    /// Matches of which all players were told.
+    pub formed: u64,
+    /// Players told.
+    pub players: u64,
+    /// From the youngest ticket to the last player told.
+    pub all_told: Histogram<u64>,
+    /// From a player's own ticket to the player told.
+    pub own: Histogram<u64>,
+    pub cancelled: u64,
+    pub timed_out: u64,
+    pub party_lost: u64,
+    pub refused: u64,
+}
+
+/// What follows for a bot whose ticket has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It searches no more.
+    Search,
+    /// It was the late answer to a cancellation of a former search; the search goes on.
+    Stray,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self {
+            window: None,
+            formed: 0,
+            players: 0,
+            all_told: histogram(),
+            own: histogram(),
+            cancelled: 0,
+            timed_out: 0,
+            party_lost: 0,
+            refused: 0,
+        }
+    }
+
+    fn measures(&self, at: Instant) -> bool {
+        self.window.is_some_and(|(from, to)| from <= at && at < to)
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(rules: Rules, players: u32) -> Self {
+        Self {
+            rules,
+            seats: vec![Seat::default(); players as usize],
+            pairs: BTreeMap::new(),
+            breaches: Breaches::default(),
+            tally: Tally::new(),
+        }
+    }
+
+    /// Bots that search.
+    pub(super) fn searching(&self) -> u32 {
+        count(self.seats.iter().filter(|seat| seat.search.is_some()))
+    }
+
+    /// Matches that not everybody has left.
+    pub(super) fn live(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// The bot searches from now on.
+    pub(super) fn queued(&mut self, bot: u32, now: Instant) {
+        let seat = &mut self.seats[bot as usize];
+        (seat.search, seat.cancelling) = (Some(now), false);
+    }
+
+    /// The bot takes its ticket back.
+    pub(super) fn cancels(&mut self, bot: u32) {
+        self.seats[bot as usize].cancelling = true;
+    }
+
+    /// The bot gives up what it knows of its search.
+    pub(super) fn forget(&mut self, bot: u32) {
+        self.seats[bot as usize].search = None;
+    }
+
+    /// The bot was told that its ticket has ended without a match.
+    pub(super) fn ended(&mut self, bot: u32, state: TicketState, now: Instant) -> Ended {
+        let measured = self.tally.measures(now);
+        let seat = &mut self.seats[bot as usize];
+        let answers_cancel = matches!(state, TicketState::Cancelled | TicketState::None);
+        if answers_cancel && !seat.cancelling {
+            if seat.stray == 0 {
+                let what =
+                    || format!("player {bot} heard that its ticket is {state:?}, which it did not ask for");
+                self.breaches.add(what);
+            }
+            seat.stray = seat.stray.saturating_sub(1);
+            return Ended::Stray;
+        }
+        seat.stray += u32::from(seat.cancelling && !answers_cancel);
+        (seat.search, seat.cancelling) = (None, false);
+        if measured {
+            let counter = match state {
+                TicketState::TimedOut => &mut self.tally.timed_out,
+                TicketState::PartyLost => &mut self.tally.party_lost,
+                TicketState::Refused => &mut self.tally.refused,
+                _ => &mut self.tally.cancelled,
+            };
+            *counter += 1;
+        }
+        Ended::Search
+    }
+
+    /// The bot was told of a match. Returns the match's bots, if it is the first to be told.
+    pub(super) fn told(&mut self, bot: u32, matched: &Matched, now: Instant) -> Option<Vec<u32>> {
+        let id = &matched.r#match;
+        let first = !self.pairs.contains_key(id);
+        if first {
+            self.meet(matched, now);
+        }
+        let Self { rules, seats, pairs, breaches, tally } = self;
+        let pair = pairs.get_mut(id)?;
+        if pair.teams != matched.teams || pair.room != matched.room || matched.mode != rules.mode {
+            breaches.add(|| format!("player {bot} was told of another match {id} than others"));
+        }
+        let team = usize::try_from(matched.team).ok().and_then(|team| matched.teams.get(team));
+        if !team.is_some_and(|team| team.players.iter().any(|name| rules.bot(name) == Some(bot))) {
+            breaches.add(|| format!("player {bot} is not in its team {} of match {id}", matched.team));
+        }
+        let seat = &mut seats[bot as usize];
+        if seat.pair.as_ref() != Some(id) {
+            let other = &seat.pair;
+            breaches.add(|| format!("player {bot} was told of match {id} and is in {other:?}"));
+            seat.pair = Some(id.clone());
+        }
+        seat.stray += u32::from(seat.cancelling);
+        seat.cancelling = false;
+        if let Some(since) = seat.search.take()
+            && tally.measures(now)
+        {
+            tally.players += 1;
+            record(&mut tally.own, now.since(since));
+        }
+        if pair.told.insert(bot) && pair.told.len() == pair.bots.len() && tally.measures(now) {
+            tally.formed += 1;
+            record(&mut tally.all_told, now.since(pair.youngest));
+        }
+        first.then(|| pair.bots.clone())
+    }
+
+    /// A match that nobody was told of before: all of its players are in it from now on.
+    fn meet(&mut self, matched: &Matched, now: Instant) {
+        let Self { rules, seats, pairs, breaches, .. } = self;
+        let id = &matched.r#match;
+        let (teams, size) = rules.shape;
+        let shaped = matched.teams.len() == usize::from(teams)
+            && matched.teams.iter().all(|team| team.players.len() == usize::from(size));
+        if !shaped {
+            breaches.add(|| format!("match {id} does not have {teams} teams of {size}"));
+        }
+        let names: Vec<&String> = matched.teams.iter().flat_map(|team| &team.players).collect();
+        if names.iter().collect::<BTreeSet<_>>().len() != names.len() {
+            breaches.add(|| format!("somebody is in match {id} twice"));
+        }
+        let mut bots: Vec<u32> = names.iter().filter_map(|name| rules.bot(name)).collect();
+        bots.retain(|bot| (*bot as usize) < seats.len());
+        bots.sort_unstable();
+        bots.dedup();
+        for team in &matched.teams {
+            let team: BTreeSet<u32> = team.players.iter().filter_map(|name| rules.bot(name)).collect();
+            if let Some(bot) =
+                team.iter().find(|bot| **bot < rules.in_parties && !team.contains(&(**bot ^ 1)))
+            {
+                breaches.add(|| format!("player {bot} is in match {id} without its party"));
+            }
+        }
+        let mut youngest = None;
+        for bot in &bots {
+            let seat = &mut seats[*bot as usize];
+            if let Some(other) = seat.pair.replace(id.clone()) {
+                breaches.add(|| format!("player {bot} is in two live matches, {other} and {id}"));
+            }
+            if seat.search.is_none() {
+                breaches.add(|| format!("player {bot} is in match {id} and has no ticket"));
+            }
+            youngest = youngest.max(seat.search);
+        }
+        let pair = Pair {
+            room: matched.room.clone(),
+            teams: matched.teams.clone(),
+            bots,
+            told: BTreeSet::new(),
+            left: BTreeSet::new(),
+            youngest: youngest.unwrap_or(now),
+        };
+        pairs.insert(id.clone(), pair);
+    }
+
+    /// The bot has left its match. Returns the match if everybody was told of it and has
+    /// left: it is over.
+    pub(super) fn left(&mut self, bot: u32) -> Option<String> {
+        let id = self.seats[bot as usize].pair.take()?;
+        let pair = self.pairs.get_mut(&id)?;
+        pair.left.insert(bot);
+        if pair.left.len() < pair.bots.len() {
+            return None;
+        }
+        self.pairs.remove(&id);
+        Some(id)
+    }
+
+    /// Everything that was broken, once everybody has been told what there is to be told.
+    pub(super) fn finish(&mut self) -> Breaches {
+        let Self { seats, pairs, breaches, .. } = self;
+        for (bot, seat) in (0_u32..).zip(seats.iter()) {
+            if seat.search.is_some() {
+                breaches.add(|| format!("player {bot} never heard what became of its ticket"));
+            }
+        }
+        for (id, pair) in pairs.iter() {
+            for bot in pair.bots.iter().filter(|bot| !pair.told.contains(bot)) {
+                breaches.add(|| format!("player {bot} never heard of its match {id}"));
+            }
+        }
+        breaches.clone()
+    }
+}
+
+impl Rules {
+    /// Which bot has this name.
+    fn bot(&self, name: &str) -> Option<u32> {
+        name.strip_prefix(&self.prefix)?.strip_prefix('-')?.parse().ok()
+    }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1_000)
+    }
+
+    /// Four bots, the first two of them a party; teams of two.
+    fn ledger() -> Ledger {
+        let rules =
+            Rules { mode: "squads".to_owned(), shape: (2, 2), prefix: "bot".to_owned(), in_parties: 2 };
+        let mut ledger = Ledger::new(rules, 5);
+        ledger.tally.window = Some((ms(0), ms(1_000)));
+        for bot in 0..5 {
+            ledger.queued(bot, ms(u64::from(bot) * 10));
+        }
+        ledger
+    }
+
+    fn matched(id: &str, teams: &[&[u32]], team: u32) -> Matched {
+        let team_of = |bots: &&[u32]| Team { players: bots.iter().map(|bot| format!("bot-{bot}")).collect() };
+        Matched {
+            r#match: id.to_owned(),
+            mode: "squads".to_owned(),
+            room: format!("match:{id}"),
+            team,
+            teams: teams.iter().map(team_of).collect(),
+            ..Matched::default()
+        }
+    }
+
+    const TEAMS: &[&[u32]] = &[&[0, 1], &[2, 3]];
+
+    fn tell_all(ledger: &mut Ledger, id: &str) {
+        for bot in 0..4 {
+            ledger.told(bot, &matched(id, TEAMS, bot / 2), ms(100));
+        }
+    }
+
+    /// One breach, in these words, once who is left has its answer.
+    fn breaks(mut ledger: Ledger, words: &str) {
+        let breaches = ledger.finish();
+        assert!(breaches.first.as_ref().is_some_and(|first| first.contains(words)), "{breaches:?}");
+    }
+
+    #[test]
+    fn a_clean_evening_passes_and_is_measured() {
+        let mut ledger = ledger();
+        tell_all(&mut ledger, "a");
+        assert_eq!((ledger.tally.formed, ledger.tally.players), (1, 4));
+        assert_eq!(ledger.tally.all_told.max() / 1_000, 70, "since the youngest ticket");
+        assert_eq!(ledger.tally.own.max() / 1_000, 100, "since the oldest");
+        for bot in 0..4 {
+            assert_eq!(ledger.left(bot), (bot == 3).then(|| "a".to_owned()));
+            ledger.queued(bot, ms(200));
+        }
+        assert_eq!(ledger.live(), 0);
+        tell_all(&mut ledger, "b");
+        ledger.cancels(4);
+        assert_eq!(ledger.ended(4, TicketState::Cancelled, ms(300)), Ended::Search);
+        assert_eq!((ledger.tally.cancelled, ledger.searching()), (1, 0));
+        assert_eq!(ledger.finish(), Breaches::default());
+    }
+
+    #[test]
+    fn two_live_matches_are_seen_though_nobody_was_told_of_both() {
+        let mut ledger = ledger();
+        ledger.told(0, &matched("a", TEAMS, 0), ms(100));
+        ledger.told(4, &matched("b", &[&[4, 5], &[2, 6]], 0), ms(100));
+        breaks(ledger, "player 2 is in two live matches, a and b");
+    }
+
+    #[test]
+    fn the_next_match_before_the_last_was_left_is_seen() {
+        let mut ledger = ledger();
+        tell_all(&mut ledger, "a");
+        (0..3).for_each(|bot| drop(ledger.left(bot)));
+        (0..4).for_each(|bot| ledger.queued(bot, ms(200)));
+        ledger.told(0, &matched("b", TEAMS, 0), ms(300));
+        breaks(ledger, "player 3 is in two live matches");
+    }
+
+    #[test]
+    fn different_stories_are_seen() {
+        let told_as = |other: Matched, words: &str| {
+            let mut ledger = ledger();
+            ledger.told(0, &matched("a", TEAMS, 0), ms(100));
+            ledger.told(2, &other, ms(100));
+            breaks(ledger, words);
+        };
+        told_as(matched("a", &[&[0, 1], &[3, 2]], 1), "player 2 was told of another match");
+        told_as(Matched { room: "b".to_owned(), ..matched("a", TEAMS, 1) }, "another match");
+        told_as(Matched { mode: "duel".to_owned(), ..matched("a", TEAMS, 1) }, "another match");
+        told_as(matched("a", TEAMS, 0), "player 2 is not in its team 0");
+        told_as(matched("a", TEAMS, 7), "player 2 is not in its team 7");
+    }
+
+    #[test]
+    fn a_match_of_another_shape_is_seen() {
+        let shaped = |teams: &[&[u32]], words: &str| {
+            let mut ledger = ledger();
+            ledger.told(0, &matched("a", teams, 0), ms(100));
+            breaks(ledger, words);
+        };
+        shaped(&[&[0, 1], &[2]], "does not have 2 teams of 2");
+        shaped(&[&[0, 1], &[2, 0]], "twice");
+        shaped(&[&[0, 2], &[1, 3]], "without its party");
+    }
+
+    #[test]
+    fn who_has_no_ticket_is_in_no_match() {
+        let mut ledger = ledger();
+        ledger.cancels(2);
+        ledger.ended(2, TicketState::Cancelled, ms(50));
+        ledger.told(0, &matched("a", TEAMS, 0), ms(100));
+        breaks(ledger, "player 2 is in match a and has no ticket");
+    }
+
+    #[test]
+    fn silence_is_seen() {
+        let mut quiet = ledger();
+        tell_all(&mut quiet, "a");
+        breaks(quiet, "player 4 never heard what became of its ticket");
+        let mut ledger = ledger();
+        ledger.told(0, &matched("a", TEAMS, 0), ms(100));
+        (0..5).for_each(|bot| ledger.forget(bot));
+        breaks(ledger, "player 1 never heard of its match a");
+    }
+
+    #[test]
+    fn answers_to_what_was_not_asked_are_seen_and_late_ones_are_not_mistaken() {
+        let mut stray = ledger();
+        assert_eq!(stray.ended(4, TicketState::None, ms(50)), Ended::Stray);
+        breaks(stray, "which it did not ask for");
+
+        let mut ledger = ledger();
+        ledger.cancels(4);
+        assert_eq!(ledger.ended(4, TicketState::TimedOut, ms(50)), Ended::Search);
+        ledger.queued(4, ms(60));
+        assert_eq!(ledger.ended(4, TicketState::None, ms(70)), Ended::Stray);
+        assert_eq!(ledger.ended(4, TicketState::PartyLost, ms(80)), Ended::Search);
+        tell_all(&mut ledger, "a");
+        assert_eq!((ledger.tally.timed_out, ledger.tally.party_lost), (1, 1));
+        assert_eq!(ledger.finish(), Breaches::default());
+    }
+}

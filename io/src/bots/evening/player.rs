@@ -1,0 +1,293 @@
+//! One bot of an evening: queues, battles, leaves, queues again.
+
+use std::sync::Arc;
+use std::task::Context;
+
+use skirmish_core::rng::Rng;
+use skirmish_core::time::{Duration, Instant, Now};
+use skirmish_proto::v1::{self, TicketState};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::super::cuts::{next_cut, uniform};
+use super::super::world::Stage;
+use super::ledger::Ended;
+use super::stay::Stay;
+use super::world::{Shared, World};
+use crate::client::{Act, App, DialError, Event, Machine, State};
+
+/// The longest rest between two evenings.
+const REST: Duration = Duration::from_secs(1);
+/// A search that is given up is given up within this.
+const GIVE_UP: Duration = Duration::from_millis(500);
+
+/// A bot.
+pub(super) struct Player {
+    index: u32,
+    world: Arc<World>,
+    rng: Rng,
+    /// Held until the bot is connected, so that not too many come at a time.
+    permit: Option<OwnedSemaphorePermit>,
+    registered: bool,
+    connections: u32,
+    /// When the connection is cut next.
+    cut: Option<Instant>,
+    step: Step,
+    /// The match that it is in, or was in last.
+    stay: Option<Stay>,
+}
+
+/// What the bot is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It waits until all are there.
+    Gather,
+    /// It has neither ticket nor match, and queues then.
+    Rest { until: Instant },
+    /// It has a ticket.
+    Search {
+        /// When it takes the ticket back.
+        give_up: Option<Instant>,
+        cancelled: bool,
+        /// The answer to an old cancellation has ended the client's search.
+        stray: bool,
+    },
+    /// It is in a match.
+    Play,
+    /// It says goodbye.
+    Gone,
+}
+
+impl Player {
+    pub(super) fn new(index: u32, world: Arc<World>, rng: Rng, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            index,
+            world,
+            rng,
+            permit: Some(permit),
+            registered: false,
+            connections: 0,
+            cut: None,
+            step: Step::Gather,
+            stay: None,
+        }
+    }
+
+    /// The bot's task is over.
+    pub(super) fn gone(&mut self, result: Result<(), DialError>) {
+        let world = Arc::clone(&self.world);
+        let mut shared = world.lock();
+        shared.gone += 1;
+        self.set_connected(&mut shared, false);
+        if let Err(error) = result {
+            shared.refused = true;
+            shared.trouble.get_or_insert_with(|| error.to_string());
+        }
+    }
+
+    fn set_connected(&mut self, shared: &mut Shared, connected: bool) {
+        let bot = &mut shared.bots[self.index as usize];
+        match (std::mem::replace(&mut bot.connected, connected), connected) {
+            (false, true) => shared.connected += 1,
+            (true, false) => shared.connected -= 1,
+            _ => {}
+        }
+        if connected {
+            self.permit = None;
+            shared.arrived += u32::from(!std::mem::replace(&mut bot.arrived, true));
+        }
+    }
+
+    /// Goes on to another step.
+    fn set_step(&mut self, shared: &mut Shared, step: Step) {
+        self.step = step;
+        shared.bots[self.index as usize].busy = matches!(step, Step::Search { .. } | Step::Play);
+    }
+
+    fn rest(&mut self, shared: &mut Shared, now: Instant) {
+        let until = now + self.rng.duration(Duration::ZERO..=REST);
+        self.set_step(shared, Step::Rest { until });
+    }
+
+    /// What the bot asks for.
+    fn wish(&self) -> v1::Queue {
+        let options = &self.world.options;
+        let mode = options.matches.queue.clone().unwrap_or_default();
+        if self.index >= options.matches.in_parties(options.players) {
+            return v1::Queue { mode, ..v1::Queue::default() };
+        }
+        let party = format!("{}-party-{}", options.prefix, self.index / 2);
+        v1::Queue { mode, party, party_size: 2, ..v1::Queue::default() }
+    }
+
+    fn queue(&mut self, shared: &mut Shared, now: Now, machine: &mut Machine) -> Act {
+        if let Err(error) = machine.queue(now, self.wish()) {
+            shared.trouble.get_or_insert_with(|| format!("cannot queue: {error}"));
+            self.rest(shared, now.instant);
+            return Act::Nothing;
+        }
+        shared.ledger.queued(self.index, now.instant);
+        let gives_up = uniform(&mut self.rng) < self.world.options.matches.cancel_rate;
+        let give_up = gives_up.then(|| now.instant + self.rng.duration(Duration::ZERO..=GIVE_UP));
+        self.set_step(shared, Step::Search { give_up, cancelled: false, stray: false });
+        Act::Commanded
+    }
+
+    fn search(&mut self, shared: &mut Shared, now: Now, machine: &mut Machine) -> Act {
+        let Step::Search { give_up, cancelled, stray } = self.step else { return Act::Nothing };
+        if !machine.is_searching() {
+            if stray {
+                // The server has the ticket or takes another.
+                self.step = Step::Search { give_up, cancelled: false, stray: false };
+                return if machine.queue(now, self.wish()).is_ok() { Act::Commanded } else { Act::Nothing };
+            }
+            // Told again of a match that it had left: the server had not heard of it. A
+            // client says each match only once, so it is left once more.
+            shared.ledger.forget(self.index);
+            if let Some(stay) = &mut self.stay {
+                stay.again();
+                self.set_step(shared, Step::Play);
+            } else {
+                self.rest(shared, now.instant);
+            }
+            return Act::Nothing;
+        }
+        let last = matches!(shared.stage, Stage::Settle | Stage::Leave);
+        if cancelled || !(last || give_up.is_some_and(|at| at <= now.instant)) {
+            return Act::Nothing;
+        }
+        self.step = Step::Search { give_up: None, cancelled: true, stray };
+        shared.ledger.cancels(self.index);
+        match machine.cancel(now) {
+            Ok(()) => Act::Commanded,
+            Err(_) => Act::Nothing,
+        }
+    }
+
+    fn ticket(&mut self, shared: &mut Shared, now: Now, state: TicketState, reason: &str) {
+        match state {
+            TicketState::Unspecified | TicketState::Waiting | TicketState::Unavailable => return,
+            TicketState::Refused => {
+                shared.trouble.get_or_insert_with(|| format!("the ticket is refused: {reason}"));
+            }
+            TicketState::Cancelled | TicketState::TimedOut | TicketState::PartyLost | TicketState::None => {}
+        }
+        match shared.ledger.ended(self.index, state, now.instant) {
+            Ended::Search => {
+                if matches!(self.step, Step::Search { .. }) {
+                    self.rest(shared, now.instant);
+                }
+            }
+            Ended::Stray => {
+                if let Step::Search { stray, .. } = &mut self.step {
+                    *stray = true;
+                }
+            }
+        }
+    }
+
+    fn told(&mut self, shared: &mut Shared, now: Now, matched: &v1::Matched) {
+        let options = &self.world.options;
+        shared.told(self.index, matched, now.instant, now.instant + options.matches.battle);
+        let first = self.rng.duration(Duration::ZERO..=options.interval());
+        self.stay = Some(Stay::new(self.index, matched, first));
+        self.set_step(shared, Step::Play);
+    }
+}
+
+impl App for Player {
+    fn event(&mut self, now: Now, event: Event) {
+        let world = Arc::clone(&self.world);
+        let mut shared = world.lock();
+        let shared = &mut *shared;
+        match event {
+            Event::Ticket { state, reason, .. } => self.ticket(shared, now, state, &reason),
+            Event::Matched(matched) => self.told(shared, now, &matched),
+            Event::Left { room, reason } => {
+                let Some(stay) = self.stay.as_mut().filter(|stay| stay.room == room) else { return };
+                if stay.left(shared, reason) && self.step == Step::Play {
+                    shared.left(self.index);
+                    self.rest(shared, now.instant);
+                }
+            }
+            Event::Session { resumed, lost, .. } => {
+                if let Some(stay) = &self.stay {
+                    stay.connected(shared);
+                }
+                shared.stats.reconnects += u64::from(self.connections > 0);
+                shared.stats.resumes += u64::from(resumed);
+                shared.stats.sessions_lost += u64::from(lost);
+                self.connections += 1;
+            }
+            Event::StateChanged { to, .. } => self.set_connected(shared, to == State::Connected),
+            Event::Throttled { .. } => shared.stats.throttled += 1,
+            Event::Closed { reason, message } => {
+                if self.step != Step::Gone {
+                    shared.trouble.get_or_insert_with(|| format!("connection closed: {reason:?} {message}"));
+                }
+            }
+            other => {
+                if let Some(stay) = &mut self.stay {
+                    stay.event(shared, now, other);
+                }
+            }
+        }
+    }
+
+    fn poll_command(&mut self, cx: &mut Context<'_>, now: Now, machine: &mut Machine) -> Act {
+        let world = Arc::clone(&self.world);
+        let mut shared = world.lock();
+        let shared = &mut *shared;
+        if !self.registered {
+            shared.bots[self.index as usize].waker = Some(cx.waker().clone());
+            self.registered = true;
+        }
+        let playing = matches!(shared.stage, Stage::Play { .. });
+        if !playing {
+            self.cut = None;
+        } else if self.cut.is_some_and(|cut| cut <= now.instant) {
+            self.cut = next_cut(&mut self.rng, world.options.disconnect_rate, now.instant);
+            if shared.bots[self.index as usize].connected {
+                shared.stats.cuts += 1;
+                return Act::Cut;
+            }
+        }
+        match self.step {
+            Step::Gone => Act::Nothing,
+            _ if shared.stage == Stage::Leave => {
+                self.step = Step::Gone;
+                machine.disconnect(now);
+                Act::Commanded
+            }
+            Step::Gather => {
+                let Stage::Play { from, to } = shared.stage else { return Act::Nothing };
+                self.cut = next_cut(&mut self.rng, world.options.disconnect_rate, now.instant);
+                // Who came together does not stay together.
+                let spread = world.options.matches.battle.min((to - from) / 2);
+                let until = from + self.rng.duration(Duration::ZERO..=spread);
+                self.set_step(shared, Step::Rest { until });
+                Act::Nothing
+            }
+            Step::Rest { until } if playing && until <= now.instant => self.queue(shared, now, machine),
+            Step::Rest { .. } => Act::Nothing,
+            Step::Search { .. } => self.search(shared, now, machine),
+            Step::Play => match &mut self.stay {
+                Some(stay) => stay.poll(shared, &world.options, now, machine),
+                None => Act::Nothing,
+            },
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let next = match self.step {
+            Step::Gather | Step::Gone => None,
+            Step::Rest { until } => Some(until),
+            Step::Search { give_up, .. } => give_up,
+            Step::Play => self.stay.as_ref().and_then(Stay::deadline),
+        };
+        [next, self.cut].into_iter().flatten().min()
+    }
+
+    fn dial_failed(&mut self, error: &DialError) {
+        self.world.lock().trouble.get_or_insert_with(|| error.to_string());
+    }
+}

@@ -1,0 +1,92 @@
+//! What an evening came to.
+
+use serde::Serialize;
+
+use super::super::options::Options;
+use super::super::report::{GuaranteeReport, Latencies, Report, Usage, per_second};
+use super::world::Shared;
+
+/// Matches, as the players saw them. What is counted happened while it was measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct MatchReport {
+    /// The mode that was queued for.
+    pub mode: String,
+    /// Teams of a match.
+    pub teams: u8,
+    /// Players of a team.
+    pub team_size: u8,
+    /// Matches of which every player was told.
+    pub formed: u64,
+    /// The same per second.
+    pub formed_per_second: f64,
+    /// Players who were told of a match.
+    pub players: u64,
+    /// From the moment when the last ticket of a match was queued to that when the last of
+    /// its players was told.
+    pub last_ticket_to_all_told: Latencies,
+    /// From the moment when a player queued to that when it was told.
+    pub own_ticket_to_told: Latencies,
+    /// Tickets taken back by their players.
+    pub cancelled: u64,
+    /// Tickets for which no match was found in time.
+    pub timed_out: u64,
+    /// Tickets of parties that a player has left.
+    pub party_lost: u64,
+    /// Tickets that the server did not take.
+    pub refused: u64,
+    /// Players who still waited at the end, and took their tickets back.
+    pub waiting: u32,
+}
+
+impl MatchReport {
+    /// What people read of it: names and values.
+    pub(in super::super) fn rows(&self) -> Vec<(&'static str, String)> {
+        let (formed, players) = (self.formed, self.players);
+        vec![
+            ("matches", format!("{formed} of {} teams of {}, {players} players", self.teams, self.team_size)),
+            ("matches/s", format!("{:.2}", self.formed_per_second)),
+            ("last ticket to all told", self.last_ticket_to_all_told.to_string()),
+            ("own ticket to told", self.own_ticket_to_told.to_string()),
+            (
+                "other tickets",
+                format!(
+                    "{} cancelled, {} timed out, {} lost their party, {} refused, {} waited at the end",
+                    self.cancelled, self.timed_out, self.party_lost, self.refused, self.waiting
+                ),
+            ),
+        ]
+    }
+}
+
+/// The report of an evening; `waiting` players searched at its end.
+pub(super) fn report(options: &Options, shared: &mut Shared, usage: &Usage, waiting: u32) -> Report {
+    let broken = shared.ledger.finish();
+    let tally = &shared.ledger.tally;
+    let (teams, team_size) = options.matches.shape();
+    let matches = MatchReport {
+        mode: options.matches.queue.clone().unwrap_or_default(),
+        teams,
+        team_size,
+        formed: tally.formed,
+        formed_per_second: per_second(tally.formed, usage),
+        players: tally.players,
+        last_ticket_to_all_told: Latencies::of(&tally.all_told),
+        own_ticket_to_told: Latencies::of(&tally.own),
+        cancelled: tally.cancelled,
+        timed_out: tally.timed_out,
+        party_lost: tally.party_lost,
+        refused: tally.refused,
+        waiting,
+    };
+    let mut report = Report::empty(options, usage, shared.stats.delivered);
+    report.mode = "match";
+    report.rooms = shared.rooms;
+    report.matches = Some(matches);
+    report.unsettled = shared.unsettled + shared.busy();
+    report.trouble = shared.trouble.clone();
+    report.add_messages(&shared.stats, shared.counts);
+    report.add_guarantees(shared.breaches.clone());
+    report.guarantees.push(GuaranteeReport::new("G8 one match", broken));
+    report
+}

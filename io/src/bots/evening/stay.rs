@@ -1,0 +1,233 @@
+//! A bot's stay in one match: joins the room, talks, makes sure, leaves.
+
+use std::collections::BTreeMap;
+
+use skirmish_core::time::{Duration, Instant, Now};
+use skirmish_proto::v1::{self, LeftReason, Matched};
+
+use super::super::body::Tag;
+use super::super::options::Options;
+use super::super::verdict::{Checker, Delivery, entry_hash};
+use super::super::world::Stage;
+use super::world::Shared;
+use crate::client::{Act, Event, Machine, MessageId, Outcome};
+
+/// A stay.
+#[derive(Debug)]
+pub(super) struct Stay {
+    bot: u32,
+    id: String,
+    pub room: String,
+    step: Step,
+    /// From the join to the first message.
+    first: Duration,
+    /// When the next message is due; before the join, not known.
+    due: Option<Instant>,
+    /// When to look again whether it is time to end.
+    look: Option<Instant>,
+    /// Messages sent so far.
+    number: u64,
+    /// Numbers of the messages without an outcome.
+    outstanding: BTreeMap<MessageId, u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Join,
+    Joining,
+    Talk,
+    Leaving,
+}
+
+impl Stay {
+    /// A stay in a match, whose first message is due `first` after the join.
+    pub(super) fn new(bot: u32, matched: &Matched, first: Duration) -> Self {
+        Self {
+            bot,
+            id: matched.r#match.clone(),
+            room: matched.room.clone(),
+            step: Step::Join,
+            first,
+            due: None,
+            look: None,
+            number: 0,
+            outstanding: BTreeMap::new(),
+        }
+    }
+
+    /// The match is over, and has to be left once more.
+    pub(super) const fn again(&mut self) {
+        self.step = Step::Join;
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.step {
+            Step::Talk => [self.due, self.look].into_iter().flatten().min(),
+            Step::Join | Step::Joining | Step::Leaving => self.look,
+        }
+    }
+
+    /// What checks the battle, and the bot's place there; `None` once it is over.
+    fn checker<'a>(&self, shared: &'a mut Shared) -> Option<(&'a mut Checker, u32)> {
+        let fight = shared.fights.get_mut(&self.id).filter(|fight| !fight.is_over())?;
+        let place = fight.place(self.bot)?;
+        Some((&mut fight.checker, place))
+    }
+
+    /// The place of another bot; one that nobody has if it is not in the match.
+    fn place_of(&self, shared: &Shared, bot: u32) -> u32 {
+        shared.fights.get(&self.id).and_then(|fight| fight.place(bot)).unwrap_or(u32::MAX)
+    }
+
+    /// The bot is connected again.
+    pub(super) fn connected(&self, shared: &mut Shared) {
+        if let Some((checker, place)) = self.checker(shared) {
+            checker.connected(place);
+        }
+    }
+
+    /// The bot is not in the room any more. Whether it has left the match.
+    pub(super) fn left(&mut self, shared: &mut Shared, reason: LeftReason) -> bool {
+        if let Some((checker, place)) = self.checker(shared) {
+            checker.left(place);
+        }
+        if self.step == Step::Leaving {
+            return true;
+        }
+        // The client joins again by itself if the room was gone.
+        shared.trouble.get_or_insert_with(|| format!("left the room of its match: {reason:?}"));
+        if !matches!(reason, LeftReason::Gone | LeftReason::NotAMember | LeftReason::Unspecified) {
+            self.step = Step::Join;
+        }
+        false
+    }
+
+    /// Something happened in the room.
+    pub(super) fn event(&mut self, shared: &mut Shared, now: Now, event: Event) {
+        match event {
+            Event::Entry { room, cursor, kind, member, message, client_seq, body, player, .. } => {
+                if room != self.room {
+                    return;
+                }
+                let tag = (kind == v1::EntryKind::Say).then(|| Tag::read(&body)).flatten();
+                let said = tag.map(|tag| (self.place_of(shared, tag.sender), tag.number));
+                if let Some((checker, place)) = self.checker(shared) {
+                    let hash = entry_hash(kind as i32, member, client_seq, &body, &player);
+                    checker.delivered(place, Delivery { cursor, hash, said });
+                    if message.is_some() {
+                        checker.sequenced(place, cursor);
+                    }
+                }
+                if let Some(tag) = tag {
+                    shared.stats.deliver(now.instant, tag.due);
+                }
+            }
+            Event::Snapshot { room, cursor, missing, .. } if room == self.room => {
+                if let Some((checker, place)) = self.checker(shared) {
+                    checker.snapshot(place, cursor, missing);
+                }
+                shared.stats.snapshots += u64::from(missing.is_some());
+            }
+            Event::Joined { room, resumed, .. } if room == self.room => {
+                if let Some((checker, place)) = self.checker(shared) {
+                    checker.joined(place, resumed);
+                }
+                if self.step == Step::Joining {
+                    self.step = Step::Talk;
+                    self.due = Some(now.instant + self.first);
+                }
+            }
+            Event::Outcome { message, outcome, .. } => self.outcome(shared, message, outcome),
+            _ => {}
+        }
+    }
+
+    fn outcome(&mut self, shared: &mut Shared, message: MessageId, outcome: Outcome) {
+        let Some(number) = self.outstanding.remove(&message) else { return };
+        let counter = match outcome {
+            Outcome::Acknowledged => &mut shared.stats.acknowledged,
+            Outcome::Refused => &mut shared.stats.refused,
+            Outcome::Unknown => &mut shared.stats.unknown,
+        };
+        *counter += 1;
+        if let Some((checker, place)) = self.checker(shared) {
+            if outcome == Outcome::Acknowledged {
+                checker.acknowledged(place, number);
+            } else {
+                checker.not_acknowledged(place, number);
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn poll(
+        &mut self,
+        shared: &mut Shared,
+        options: &Options,
+        now: Now,
+        machine: &mut Machine,
+    ) -> Act {
+        let until = shared.fights.get(&self.id).map_or(now.instant, |fight| fight.until);
+        let latest = until + options.patience;
+        let last = !matches!(shared.stage, Stage::Play { .. });
+        match self.step {
+            Step::Join => {
+                self.step = Step::Joining;
+                self.look = Some(latest);
+                if let Err(error) = machine.join(now, &self.room, 0) {
+                    shared.trouble.get_or_insert_with(|| format!("cannot join: {error}"));
+                }
+                return Act::Commanded;
+            }
+            Step::Leaving => return Act::Nothing,
+            Step::Talk => {
+                let due = self.due.filter(|due| *due < until && !last);
+                if let Some(due) = due {
+                    self.look = Some(until);
+                    if due > now.instant {
+                        return Act::Nothing;
+                    }
+                    self.due = Some(due + options.interval());
+                    self.say(shared, options, now, due, machine);
+                    return Act::Commanded;
+                }
+                self.due = None;
+                self.look = Some(if until > now.instant && !last { until } else { latest });
+                let talked = last || until <= now.instant;
+                if talked
+                    && self.outstanding.is_empty()
+                    && let Some(fight) = shared.fights.get_mut(&self.id)
+                {
+                    fight.done(self.bot);
+                }
+            }
+            Step::Joining => {}
+        }
+        shared.end_fight(&self.id, latest <= now.instant);
+        if shared.fights.get(&self.id).is_some_and(|fight| !fight.is_over()) {
+            return Act::Nothing;
+        }
+        if self.step == Step::Joining && latest > now.instant {
+            // Who is not in the room yet cannot leave it.
+            return Act::Nothing;
+        }
+        self.step = Step::Leaving;
+        self.look = None;
+        if let Err(error) = machine.leave(now, &self.room) {
+            shared.trouble.get_or_insert_with(|| format!("cannot leave: {error}"));
+        }
+        Act::Commanded
+    }
+
+    fn say(&mut self, shared: &mut Shared, options: &Options, now: Now, due: Instant, machine: &mut Machine) {
+        let (sender, number) = (self.bot, self.number + 1);
+        let body = Tag { sender, number, due }.body(options.size);
+        let said = machine.say(now, &self.room, body, "");
+        if let Ok(message) = said {
+            self.number = number;
+            self.outstanding.insert(message, number);
+        }
+        shared.stats.say(now.instant, due, said.is_ok());
+    }
+}

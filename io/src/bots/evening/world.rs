@@ -1,0 +1,138 @@
+//! What the bots of an evening share.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use skirmish_core::time::Instant;
+use skirmish_proto::v1::Matched;
+
+use super::super::options::Options;
+use super::super::stats::Stats;
+use super::super::verdict::{Breaches, Counts};
+use super::super::world::Stage;
+use super::fight::Fight;
+use super::ledger::{Ledger, Rules};
+
+/// Shared by all bots and the one who conducts them. There is one thread, so the lock is
+/// never waited for.
+#[derive(Debug)]
+pub(super) struct World {
+    pub options: Options,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub stage: Stage,
+    pub stats: Stats,
+    pub ledger: Ledger,
+    pub bots: Vec<Bot>,
+    /// Battles that not everybody has left.
+    pub fights: BTreeMap<String, Fight>,
+    /// Battles so far.
+    pub rooms: u32,
+    /// What was broken in the battles that are over, and what was counted.
+    pub breaches: [Breaches; 5],
+    pub counts: Counts,
+    /// Players who were away or behind when their battle had to end.
+    pub unsettled: u32,
+    /// Bots who have been connected.
+    pub arrived: u32,
+    pub connected: u32,
+    /// Bots whose task is over.
+    pub gone: u32,
+    /// The first thing that went wrong.
+    pub trouble: Option<String>,
+    /// A bot was refused for good.
+    pub refused: bool,
+}
+
+/// What is known of a bot.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bot {
+    /// Wakes its task.
+    pub waker: Option<Waker>,
+    pub arrived: bool,
+    pub connected: bool,
+    /// It searches, or is in a match.
+    pub busy: bool,
+}
+
+impl World {
+    pub(super) fn new(options: Options) -> Self {
+        let rules = Rules {
+            mode: options.matches.queue.clone().unwrap_or_default(),
+            shape: options.matches.shape(),
+            prefix: options.prefix.clone(),
+            in_parties: options.matches.in_parties(options.players),
+        };
+        let shared = Shared {
+            stage: Stage::Gather,
+            stats: Stats::new(),
+            ledger: Ledger::new(rules, options.players),
+            bots: vec![Bot::default(); options.players as usize],
+            fights: BTreeMap::new(),
+            rooms: 0,
+            breaches: Default::default(),
+            counts: Counts::default(),
+            unsettled: 0,
+            arrived: 0,
+            connected: 0,
+            gone: 0,
+            trouble: None,
+            refused: false,
+        };
+        Self { options, shared: Mutex::new(shared) }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on to the next stage and wakes every bot.
+    pub(super) fn enter(&self, stage: Stage) {
+        let mut shared = self.lock();
+        shared.stage = stage;
+        shared.bots.iter().filter_map(|bot| bot.waker.as_ref()).for_each(Waker::wake_by_ref);
+    }
+}
+
+impl Shared {
+    /// Bots that search or are in a match.
+    pub(super) fn busy(&self) -> u32 {
+        u32::try_from(self.bots.iter().filter(|bot| bot.busy).count()).unwrap_or(u32::MAX)
+    }
+
+    /// A bot was told of its match. The first who is begins the battle.
+    pub(super) fn told(&mut self, bot: u32, matched: &Matched, now: Instant, until: Instant) {
+        if let Some(bots) = self.ledger.told(bot, matched, now) {
+            self.fights.insert(matched.r#match.clone(), Fight::new(bots, until));
+            self.rooms += 1;
+        }
+    }
+
+    /// Lets everybody leave the battle if it is settled, or if it has to be.
+    pub(super) fn end_fight(&mut self, id: &str, at_once: bool) {
+        let Self { bots, fights, breaches, counts, unsettled, .. } = self;
+        let Some(fight) = fights.get_mut(id) else { return };
+        if fight.is_over() || !(at_once || fight.is_settled()) {
+            return;
+        }
+        let (broken, counted, open) = fight.end(|bot| bots[bot as usize].connected);
+        for (all, broken) in breaches.iter_mut().zip(broken) {
+            all.merge(broken);
+        }
+        counts.merge(counted);
+        *unsettled += open;
+        let wakers = fight.bots().iter().filter_map(|bot| bots[*bot as usize].waker.as_ref());
+        wakers.for_each(Waker::wake_by_ref);
+    }
+
+    /// A bot has left its match.
+    pub(super) fn left(&mut self, bot: u32) {
+        if let Some(id) = self.ledger.left(bot) {
+            self.fights.remove(&id);
+        }
+    }
+}

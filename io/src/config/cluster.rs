@@ -1,0 +1,341 @@
+//! The cluster: what this node is to others, and how they are linked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use skirmish_core::config as core;
+
+use super::validate::check;
+use super::{Config, RegistryKind};
+
+/// Longest name of a node, in bytes.
+pub(crate) const MAX_NODE_NAME: usize = 64;
+
+/// Shorter times to live leave a node no time to miss a beat; etcd makes leases longer anyway.
+const MIN_TTL: Duration = Duration::from_secs(3);
+
+/// This node among others. By default it is alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// The node's name, for people; at most 64 bytes. Without one, the host's name.
+    pub name: Option<String>,
+    /// Whether nodes may be linked without mutual TLS over addresses that are not loopback.
+    /// Whoever reaches such an address can be a node.
+    pub insecure: bool,
+    /// Where other nodes connect.
+    pub link: Link,
+    /// Mutual TLS between nodes.
+    pub tls: ClusterTls,
+    /// Liveness of links.
+    pub heartbeat: LinkHeartbeat,
+    /// How long the registry takes the node for alive after it was heard last. A node that
+    /// cannot reach the registry stops serving before.
+    #[serde(with = "humantime_serde")]
+    pub node_ttl: Duration,
+    /// How long the registry keeps a room after its primary was heard last.
+    #[serde(with = "humantime_serde")]
+    pub room_ttl: Duration,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        let core::RegistrarConfig { node_ttl, room_ttl, .. } = core::RegistrarConfig::default();
+        Self {
+            name: None,
+            insecure: false,
+            link: Link::default(),
+            tls: ClusterTls::default(),
+            heartbeat: LinkHeartbeat::default(),
+            node_ttl,
+            room_ttl,
+        }
+    }
+}
+
+/// Where other nodes connect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Link {
+    /// Address and port to listen at; port 0 takes any free one. Without it the node takes
+    /// no links.
+    pub address: Option<SocketAddr>,
+    /// What other nodes dial, `host:port`. Without it, the address that is listened at.
+    pub advertise: Option<String>,
+}
+
+/// Mutual TLS between nodes: all three files, or none. The authority should sign nodes and
+/// nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterTls {
+    /// PEM file with the certificates of the authority that signs those of nodes.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with this node's certificate and its chain.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file with its private key.
+    pub key_file: Option<PathBuf>,
+    /// The name that the certificate of every node must be good for, whichever side it is on.
+    pub name: String,
+}
+
+impl Default for ClusterTls {
+    fn default() -> Self {
+        Self { ca_file: None, certificate_file: None, key_file: None, name: "skirmish-node".to_owned() }
+    }
+}
+
+/// Liveness of links, as `heartbeat` is that of connections. Nodes are close to each other,
+/// so it is quicker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinkHeartbeat {
+    /// Between two pings.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// Each interval is shortened by a random part of up to this many percent.
+    pub jitter_percent: u8,
+    /// After this many unanswered pings the link counts as unhealthy.
+    pub unhealthy_after: u8,
+    /// After this many unanswered pings the link is dropped and dialed anew.
+    pub close_after: u8,
+}
+
+impl Default for LinkHeartbeat {
+    fn default() -> Self {
+        let core::Heartbeat { interval, jitter_percent, unhealthy_after, close_after } =
+            core::Config::default().links.heartbeat;
+        Self { interval, jitter_percent, unhealthy_after, close_after }
+    }
+}
+
+impl Cluster {
+    /// The core's limits of links, with room for frames of this size.
+    pub(super) fn links(&self, frame_bytes: usize) -> core::LinkLimits {
+        let LinkHeartbeat { interval, jitter_percent, unhealthy_after, close_after } = self.heartbeat;
+        let links = core::Config::default().links;
+        core::LinkLimits {
+            heartbeat: core::Heartbeat { interval, jitter_percent, unhealthy_after, close_after },
+            frame_bytes: links.frame_bytes.max(frame_bytes.saturating_add(core::Config::FRAME_OVERHEAD)),
+            ..links
+        }
+    }
+
+    /// What the core says to the registry.
+    pub(super) fn registrar(&self) -> core::RegistrarConfig {
+        core::RegistrarConfig {
+            node_ttl: self.node_ttl,
+            room_ttl: self.room_ttl,
+            ..core::RegistrarConfig::default()
+        }
+    }
+}
+
+impl ClusterTls {
+    /// The files of the authority, the certificate and the key, if there is to be TLS.
+    #[must_use]
+    pub const fn files(&self) -> Option<[&PathBuf; 3]> {
+        match (&self.ca_file, &self.certificate_file, &self.key_file) {
+            (Some(ca), Some(certificate), Some(key)) => Some([ca, certificate, key]),
+            _ => None,
+        }
+    }
+}
+
+impl Config {
+    /// Checks the values of the cluster that a type cannot.
+    ///
+    /// # Errors
+    /// The first key whose value makes no sense, and why.
+    pub(super) fn validate_cluster(&self) -> Result<(), (String, String)> {
+        let Cluster { name, insecure, link, tls, heartbeat: beat, node_ttl, room_ttl } = &self.cluster;
+        check(
+            name.as_ref().is_none_or(|name| !name.is_empty() && name.len() <= MAX_NODE_NAME),
+            "cluster.name",
+            "must have from 1 to 64 bytes",
+        )?;
+        let files = [&tls.ca_file, &tls.certificate_file, &tls.key_file];
+        check(
+            tls.files().is_some() || files.iter().all(|file| file.is_none()),
+            "cluster.tls",
+            "needs `ca_file`, `certificate_file` and `key_file`, or none of them",
+        )?;
+        check(!tls.name.is_empty(), "cluster.tls.name", "must not be empty")?;
+        if let Some(advertised) = &link.advertise {
+            check(link.address.is_some(), "cluster.link.advertise", "needs `cluster.link.address`")?;
+            check(
+                is_host_and_port(advertised),
+                "cluster.link.advertise",
+                "must be a host and a port, such as `node-1.example:9700`",
+            )?;
+        }
+        if let Some(address) = link.address {
+            check(
+                self.registry.kind != RegistryKind::Embedded,
+                "cluster.link.address",
+                "is of no use while every node has a registry of its own: nodes find each other in a shared one, `registry.kind = \"etcd\"`",
+            )?;
+            check(
+                *insecure || tls.files().is_some() || address.ip().to_canonical().is_loopback(),
+                "cluster.link.address",
+                "is not a loopback address: whoever reaches it could be a node. Configure mutual TLS (`cluster.tls`), or say `cluster.insecure = true` where the network keeps strangers away",
+            )?;
+            check(
+                link.advertise.is_some() || !address.ip().to_canonical().is_unspecified(),
+                "cluster.link.advertise",
+                "must say what other nodes dial, since `cluster.link.address` stands for every address of this host",
+            )?;
+            let taken = [Some(self.listen.address), self.admin.enabled.then_some(self.admin.address)];
+            check(
+                address.port() == 0 || !taken.contains(&Some(address)),
+                "cluster.link.address",
+                "must not be the address of another listener",
+            )?;
+        }
+        check(*node_ttl >= MIN_TTL, "cluster.node_ttl", "must be at least 3s")?;
+        check(room_ttl >= node_ttl, "cluster.room_ttl", "must be at least cluster.node_ttl")?;
+        check(
+            beat.interval >= Duration::from_millis(1),
+            "cluster.heartbeat.interval",
+            "must be at least 1ms",
+        )?;
+        check(beat.jitter_percent <= 50, "cluster.heartbeat.jitter_percent", "must be at most 50")?;
+        check(beat.unhealthy_after > 0, "cluster.heartbeat.unhealthy_after", "must be at least 1")?;
+        check(
+            beat.close_after > beat.unhealthy_after,
+            "cluster.heartbeat.close_after",
+            "must be above cluster.heartbeat.unhealthy_after",
+        )
+    }
+}
+
+/// Whether the text is `host:port`, with an IPv6 address in brackets, and can be dialed.
+fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let port_is_good = port.parse().is_ok_and(|port: u16| port > 0);
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let host_is_good = match inner {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok_and(|ip| !ip.is_unspecified()),
+        None => !host.is_empty() && host != "0.0.0.0" && !host.contains([':', '/', ' ', '[', ']', '@']),
+    };
+    port_is_good && host_is_good
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The key that is wrong after a change of a sound configuration of mutual TLS.
+    fn wrong(change: impl FnOnce(&mut Cluster)) -> Option<String> {
+        let mut config = Config::default();
+        config.registry.kind = RegistryKind::Etcd;
+        let cluster = &mut config.cluster;
+        cluster.link.address = Some(SocketAddr::from(([10, 0, 0, 1], 9700)));
+        for file in [&mut cluster.tls.ca_file, &mut cluster.tls.certificate_file, &mut cluster.tls.key_file] {
+            *file = Some("file.pem".into());
+        }
+        change(cluster);
+        config.validate().err().map(|(key, _)| key)
+    }
+
+    fn key(key: &str) -> Option<String> {
+        Some(format!("cluster.{key}"))
+    }
+
+    fn address(text: &str) -> Option<SocketAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn links_without_tls_are_for_loopback_or_for_those_who_say_so() {
+        let plain = |at: &str, insecure| {
+            wrong(|cluster| {
+                cluster.tls = ClusterTls::default();
+                cluster.insecure = insecure;
+                cluster.link.address = address(at);
+                cluster.link.advertise = Some("node:9700".to_owned());
+            })
+        };
+        for loopback in ["127.0.0.1:9700", "127.9.9.9:9700", "[::1]:9700", "[::ffff:127.0.0.1]:9700"] {
+            assert_eq!(plain(loopback, false), None, "{loopback}");
+        }
+        for other in ["10.0.0.1:9700", "0.0.0.0:9700", "[::]:9700", "[2001:db8::1]:9700"] {
+            assert_eq!(plain(other, false), key("link.address"), "{other}");
+            assert_eq!(plain(other, true), None, "{other}");
+        }
+        assert_eq!(wrong(|_| ()), None, "mutual TLS is enough");
+    }
+
+    #[test]
+    fn links_need_a_registry_that_nodes_share() {
+        let mut config = Config::default();
+        config.cluster.link.address = address("127.0.0.1:0");
+        let (key, problem) = config.validate().unwrap_err();
+        assert!(key == "cluster.link.address" && problem.contains("registry.kind"), "{key}: {problem}");
+        config.registry.kind = RegistryKind::Etcd;
+        assert_eq!(config.validate(), Ok(()));
+    }
+
+    #[test]
+    fn mutual_tls_is_whole_or_not_at_all() {
+        assert_eq!(wrong(|cluster| cluster.tls.ca_file = None), key("tls"));
+        assert_eq!(wrong(|cluster| cluster.tls.certificate_file = None), key("tls"));
+        assert_eq!(wrong(|cluster| cluster.tls.key_file = None), key("tls"));
+        assert_eq!(wrong(|cluster| cluster.tls.name.clear()), key("tls.name"));
+    }
+
+    #[test]
+    fn what_is_advertised_can_be_dialed() {
+        let advertised = |text: &str| wrong(|cluster| cluster.link.advertise = Some(text.to_owned()));
+        for good in ["node-1.example:9700", "10.0.0.1:1", "[2001:db8::1]:9700"] {
+            assert_eq!(advertised(good), None, "{good}");
+        }
+        for bad in [
+            "",
+            "node",
+            "node:",
+            ":9700",
+            "node:0",
+            "node:65536",
+            "0.0.0.0:9700",
+            "[::]:9700",
+            "2001:db8::1:9700",
+            "tcp://node:9700",
+            "me@node:9700",
+        ] {
+            assert_eq!(advertised(bad), key("link.advertise"), "{bad}");
+        }
+        assert_eq!(wrong(|cluster| cluster.link.address = address("0.0.0.0:9700")), key("link.advertise"));
+        let nowhere = |cluster: &mut Cluster| {
+            cluster.link.address = None;
+            cluster.link.advertise = Some("node:9700".to_owned());
+        };
+        assert_eq!(wrong(nowhere), key("link.advertise"));
+    }
+
+    #[test]
+    fn other_values_that_make_no_sense_are_named() {
+        assert_eq!(wrong(|cluster| cluster.name = Some("n".repeat(65))), key("name"));
+        assert_eq!(wrong(|cluster| cluster.name = Some(String::new())), key("name"));
+        assert_eq!(wrong(|cluster| cluster.link.address = address("127.0.0.1:9500")), key("link.address"));
+        assert_eq!(wrong(|cluster| cluster.node_ttl = Duration::from_secs(2)), key("node_ttl"));
+        assert_eq!(wrong(|cluster| cluster.room_ttl = Duration::from_secs(9)), key("room_ttl"));
+        assert_eq!(wrong(|cluster| cluster.heartbeat.interval = Duration::ZERO), key("heartbeat.interval"));
+        assert_eq!(wrong(|cluster| cluster.heartbeat.close_after = 2), key("heartbeat.close_after"));
+        assert_eq!(wrong(|cluster| cluster.heartbeat.unhealthy_after = 0), key("heartbeat.unhealthy_after"));
+        assert_eq!(wrong(|cluster| cluster.heartbeat.jitter_percent = 51), key("heartbeat.jitter_percent"));
+    }
+
+    #[test]
+    fn the_core_takes_every_size_of_frames() {
+        for frame_bytes in [32 * 1024, 64 * 1024, 8 * 1024 * 1024] {
+            let mut config = Config::default();
+            config.frames.frame_bytes = frame_bytes;
+            config.rooms.window_bytes = frame_bytes;
+            assert_eq!(config.validate(), Ok(()));
+            assert_eq!(config.core().validate(), Ok(()));
+        }
+    }
+}

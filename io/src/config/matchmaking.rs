@@ -1,0 +1,372 @@
+//! Matchmaking: what players can queue for, and how matches are put together.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use skirmish_core::config as core;
+use skirmish_core::id::Name;
+use skirmish_core::matchmaking::{self as rules, QueueConfig};
+
+use super::validate::check;
+
+/// Matchmaking (rows K1, K2). All nodes of a cluster must have the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Matchmaking {
+    /// The rating of players of whom nothing better is known; at most 1000000.
+    pub default_rating: u32,
+    /// Whether what a client says of its player's rating counts.
+    pub trust_rating: bool,
+    /// How long a match waits for its first player. One whose room nobody has joined by
+    /// then is ended.
+    #[serde(with = "humantime_serde")]
+    pub join_window: Duration,
+    /// How long a party waits for a player whose ticket is gone to queue again.
+    #[serde(with = "humantime_serde")]
+    pub party_grace: Duration,
+    /// From one look for matches that are over to the next.
+    #[serde(with = "humantime_serde")]
+    pub sweep_interval: Duration,
+    /// Tickets of one mode that are looked at for a match. The rest wait for a place.
+    pub tickets: usize,
+    /// What can be queued for, by mode. None: the server makes no matches.
+    pub queues: Vec<Queue>,
+}
+
+impl Default for Matchmaking {
+    fn default() -> Self {
+        let core::MatchmakingConfig {
+            default_rating,
+            trust_rating,
+            join_window,
+            party_grace,
+            sweep_interval,
+            tickets,
+            ..
+        } = core::MatchmakingConfig::new(Vec::new());
+        Self {
+            default_rating,
+            trust_rating,
+            join_window,
+            party_grace,
+            sweep_interval,
+            tickets,
+            queues: Vec::new(),
+        }
+    }
+}
+
+/// A queue: the shape of its matches, and who may be in one together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    /// What clients ask for by this name.
+    pub mode: String,
+    /// Teams of a match.
+    pub teams: u8,
+    /// Players of each team. A match has at most 63 players.
+    pub team_size: u8,
+    /// Where matches can be played: 1 to 64 names.
+    pub regions: Vec<String>,
+    /// A ticket that has waited for so long is given up.
+    #[serde(default = "default_time_out", with = "humantime_serde")]
+    pub time_out: Duration,
+    /// From one search through those who wait to the next, at least.
+    #[serde(default = "default_interval", with = "humantime_serde")]
+    pub interval: Duration,
+    /// How far another rating may be from the ticket's own. The narrower window of two
+    /// tickets counts.
+    #[serde(default)]
+    pub rating: RatingWindow,
+    /// How long a player's packets may take to the region.
+    #[serde(default)]
+    pub latency: LatencyWindow,
+    /// How good a match must be.
+    #[serde(default)]
+    pub quality: QualityRules,
+}
+
+/// Writes down a bound that widens with the time that a ticket has waited.
+macro_rules! window {
+    ($(#[$doc:meta])* $name:ident at $place:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            /// At first.
+            pub start: u32,
+            /// Added for each second of waiting, evenly.
+            pub per_second: u32,
+            /// At most; no more than 1000000.
+            pub most: u32,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                let rules::Widening { start, per_second, most } = usual().$place;
+                Self { start, per_second, most }
+            }
+        }
+
+        impl From<&$name> for rules::Widening {
+            fn from(window: &$name) -> Self {
+                let $name { start, per_second, most } = *window;
+                Self { start, per_second, most }
+            }
+        }
+    };
+}
+
+window! {
+    /// How far ratings may be from each other, in points.
+    RatingWindow at rating
+}
+
+window! {
+    /// How far a region may be from a player, in milliseconds.
+    LatencyWindow at latency
+}
+
+/// How good a match must be. Its quality, from 0 to 1000, is the lower of two: 1000 if all
+/// tickets are rated alike, and 0 if they are `worst_spread` apart; 1000 if all teams are
+/// rated alike, and 0 if their means are `worst_difference` apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QualityRules {
+    /// No match is formed below it, however long anybody has waited; at most 1000.
+    pub floor: u16,
+    /// In points, at least 1.
+    pub worst_spread: u32,
+    /// In points, at least 1.
+    pub worst_difference: u32,
+}
+
+impl Default for QualityRules {
+    fn default() -> Self {
+        let rules::Quality { floor, worst_spread, worst_difference } = usual().quality;
+        Self { floor, worst_spread, worst_difference }
+    }
+}
+
+/// The core's defaults. They do not depend on the shape of the matches.
+fn usual() -> QueueConfig {
+    let nowhere = Name::new("usual").map(|name| (name, Vec::new()));
+    let (mode, regions) = nowhere.expect("it is a name");
+    QueueConfig::new(mode, 2, 1, regions)
+}
+
+fn default_time_out() -> Duration {
+    usual().time_out
+}
+
+fn default_interval() -> Duration {
+    usual().interval
+}
+
+impl Matchmaking {
+    /// The core's configuration, for as many players as there may be sessions.
+    pub(super) fn core(&self, sessions: usize) -> core::MatchmakingConfig {
+        let queues = self.queues.iter().filter_map(Queue::core).collect();
+        let core = core::MatchmakingConfig::new(queues);
+        core::MatchmakingConfig {
+            default_rating: self.default_rating,
+            trust_rating: self.trust_rating,
+            join_window: self.join_window,
+            party_grace: self.party_grace,
+            sweep_interval: self.sweep_interval,
+            players: core.players.max(sessions),
+            tickets: self.tickets,
+            ..core
+        }
+    }
+
+    /// Checks the values that a type cannot.
+    ///
+    /// # Errors
+    /// The first key whose value makes no sense, and why.
+    pub(super) fn validate(&self) -> Result<(), (String, String)> {
+        check(self.default_rating <= MAX_RATING, "matchmaking.default_rating", "must be at most 1000000")?;
+        for (key, time) in [
+            ("matchmaking.join_window", self.join_window),
+            ("matchmaking.sweep_interval", self.sweep_interval),
+        ] {
+            check(time >= Duration::from_millis(1), key, "must be at least 1ms")?;
+        }
+        check(self.tickets > 0, "matchmaking.tickets", "must be at least 1")?;
+        for (index, queue) in self.queues.iter().enumerate() {
+            let at = |key: &str| format!("matchmaking.queues[{index}].{key}");
+            queue.validate(at)?;
+            let mut earlier = self.queues.iter().take(index);
+            check(!earlier.any(|other| other.mode == queue.mode), at("mode"), "another queue has this mode")?;
+        }
+        // What the core minds beyond that.
+        self.core(0).validate().map_err(|error| ("matchmaking".to_owned(), error.to_string()))
+    }
+}
+
+/// No rating is higher, and no window wider.
+const MAX_RATING: u32 = rules::MAX_RATING.unsigned_abs();
+
+impl Queue {
+    /// A queue with the usual rules, in one region.
+    #[must_use]
+    pub fn new(mode: &str, teams: u8, team_size: u8, region: &str) -> Self {
+        Self {
+            mode: mode.to_owned(),
+            teams,
+            team_size,
+            regions: vec![region.to_owned()],
+            time_out: default_time_out(),
+            interval: default_interval(),
+            rating: RatingWindow::default(),
+            latency: LatencyWindow::default(),
+            quality: QualityRules::default(),
+        }
+    }
+
+    /// The queues of a server for development: `duel` for two players, `squads` for two
+    /// teams of five.
+    #[must_use]
+    pub fn development() -> Vec<Self> {
+        vec![Self::new("duel", 2, 1, "local"), Self::new("squads", 2, 5, "local")]
+    }
+
+    /// The core's configuration; `None` if a name is none, which validation tells.
+    fn core(&self) -> Option<QueueConfig> {
+        let regions = self.regions.iter().map(|region| Name::new(region)).collect::<Result<_, _>>().ok()?;
+        let QualityRules { floor, worst_spread, worst_difference } = self.quality;
+        Some(QueueConfig {
+            rating: (&self.rating).into(),
+            latency: (&self.latency).into(),
+            quality: rules::Quality { floor, worst_spread, worst_difference },
+            time_out: self.time_out,
+            interval: self.interval,
+            ..QueueConfig::new(Name::new(&self.mode).ok()?, self.teams, self.team_size, regions)
+        })
+    }
+
+    fn validate(&self, at: impl Fn(&str) -> String) -> Result<(), (String, String)> {
+        let named = |text: &str, key: String| {
+            Name::new(text).map(drop).map_err(|error| (key, format!("must be a name: {error}")))
+        };
+        named(&self.mode, at("mode"))?;
+        check((1..=rules::MAX_TEAMS).contains(&self.teams), at("teams"), "must be from 1 to 100")?;
+        check((1..=rules::MAX_TEAM_SIZE).contains(&self.team_size), at("team_size"), "must be from 1 to 32")?;
+        let players = u32::from(self.teams) * u32::from(self.team_size);
+        check(
+            (2..=rules::MAX_FORMED_PLAYERS).contains(&players),
+            at("team_size"),
+            "must be such that a match has from 2 to 63 players: teams * team_size",
+        )?;
+        let regions = &self.regions;
+        check(
+            (1..=rules::MAX_REGIONS).contains(&regions.len()),
+            at("regions"),
+            "must be from 1 to 64 names",
+        )?;
+        for (index, region) in regions.iter().enumerate() {
+            let key = at(&format!("regions[{index}]"));
+            check(!regions[..index].contains(region), key.clone(), "is listed twice")?;
+            named(region, key)?;
+        }
+        for (key, window) in
+            [("rating", rules::Widening::from(&self.rating)), ("latency", (&self.latency).into())]
+        {
+            check(window.most <= MAX_RATING, at(&format!("{key}.most")), "must be at most 1000000")?;
+            check(window.start <= window.most, at(&format!("{key}.start")), "must be at most `most`")?;
+        }
+        let quality = &self.quality;
+        check(quality.floor <= rules::PERFECT, at("quality.floor"), "must be at most 1000")?;
+        check(quality.worst_spread > 0, at("quality.worst_spread"), "must be at least 1")?;
+        check(quality.worst_difference > 0, at("quality.worst_difference"), "must be at least 1")?;
+        check(self.interval >= Duration::from_millis(1), at("interval"), "must be at least 1ms")?;
+        check(self.time_out >= self.interval, at("time_out"), "must be at least `interval`")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn parse(text: &str) -> Config {
+        toml::from_str(text).unwrap()
+    }
+
+    /// The key that is wrong after a change of a sound configuration.
+    fn wrong(change: impl FnOnce(&mut Matchmaking)) -> Option<String> {
+        let mut config = Config::default();
+        config.matchmaking.queues = Queue::development();
+        change(&mut config.matchmaking);
+        config.validate().err().map(|(key, _)| key)
+    }
+
+    #[test]
+    fn a_queue_needs_little_and_may_set_every_rule() {
+        let text = r#"
+            [matchmaking]
+            trust_rating = true
+            [[matchmaking.queues]]
+            mode = "duel"
+            teams = 2
+            team_size = 1
+            regions = ["eu", "us"]
+            time_out = "1m"
+            rating = { start = 50 }
+            latency = { most = 300, per_second = 1 }
+            quality.floor = 0
+            [[matchmaking.queues]]
+            mode = "all"
+            teams = 10
+            team_size = 1
+            regions = ["eu"]
+        "#;
+        let config = parse(text);
+        assert_eq!(config.validate(), Ok(()));
+        let core = config.core().matchmaking;
+        assert_eq!(core.validate(), Ok(()));
+        assert!(core.trust_rating);
+        let duel = core.queue("duel").unwrap();
+        let usual = QueueConfig::new(duel.mode.clone(), 2, 1, duel.regions.clone());
+        assert_eq!(duel.rating, rules::Widening { start: 50, ..usual.rating });
+        assert_eq!(duel.latency, rules::Widening { most: 300, per_second: 1, ..usual.latency });
+        assert_eq!(duel.quality, rules::Quality { floor: 0, ..usual.quality });
+        assert_eq!((duel.time_out, duel.interval), (Duration::from_secs(60), usual.interval));
+        let all = core.queue("all").unwrap();
+        assert_eq!(*all, QueueConfig::new(all.mode.clone(), 10, 1, all.regions.clone()));
+    }
+
+    #[test]
+    fn there_is_a_place_for_every_session() {
+        let mut config = Config::default();
+        config.sessions.total = 1_000_000;
+        assert_eq!(config.core().matchmaking.players, 1_000_000);
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_named() {
+        assert_eq!(wrong(|_| ()), None);
+        let key = |key: &str| Some(format!("matchmaking.{key}"));
+        assert_eq!(wrong(|m| m.default_rating = 1_000_001), key("default_rating"));
+        assert_eq!(wrong(|m| m.join_window = Duration::ZERO), key("join_window"));
+        assert_eq!(wrong(|m| m.sweep_interval = Duration::ZERO), key("sweep_interval"));
+        assert_eq!(wrong(|m| m.tickets = 0), key("tickets"));
+        let queue = |name: &str| key(&format!("queues[1].{name}"));
+        assert_eq!(wrong(|m| m.queues[1].mode = "duel".to_owned()), queue("mode"));
+        assert_eq!(wrong(|m| m.queues[1].mode.clear()), queue("mode"));
+        assert_eq!(wrong(|m| m.queues[1].teams = 0), queue("teams"));
+        assert_eq!(wrong(|m| m.queues[1].team_size = 33), queue("team_size"));
+        assert_eq!(wrong(|m| m.queues[1].team_size = 32), queue("team_size"), "64 players");
+        assert_eq!(wrong(|m| (m.queues[1].teams, m.queues[1].team_size) = (1, 1)), queue("team_size"));
+        assert_eq!(wrong(|m| m.queues[1].regions.clear()), queue("regions"));
+        assert_eq!(wrong(|m| m.queues[1].regions.push("local".to_owned())), queue("regions[1]"));
+        assert_eq!(wrong(|m| m.queues[1].regions.push("a b".to_owned())), queue("regions[1]"));
+        assert_eq!(wrong(|m| m.queues[1].rating.start = 601), queue("rating.start"));
+        assert_eq!(wrong(|m| m.queues[1].latency.most = 1_000_001), queue("latency.most"));
+        assert_eq!(wrong(|m| m.queues[1].quality.floor = 1_001), queue("quality.floor"));
+        assert_eq!(wrong(|m| m.queues[1].quality.worst_spread = 0), queue("quality.worst_spread"));
+        assert_eq!(wrong(|m| m.queues[1].quality.worst_difference = 0), queue("quality.worst_difference"));
+        assert_eq!(wrong(|m| m.queues[1].interval = Duration::ZERO), queue("interval"));
+        assert_eq!(wrong(|m| m.queues[1].time_out = Duration::from_millis(249)), queue("time_out"));
+    }
+}

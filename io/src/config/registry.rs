@@ -1,0 +1,235 @@
+//! The registry: in the process, or etcd.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Secret;
+
+/// etcd takes more frequent pings for an attack (`--grpc-keepalive-min-time`).
+const MIN_KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Most bytes of a group: etcd refuses requests of more than 1.5 MiB.
+const MAX_GROUP_BYTES: usize = 1024 * 1024;
+
+/// The registry: where nodes find each other's sessions, rooms and matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// Which registry.
+    pub kind: RegistryKind,
+    /// How etcd is reached; of no use without it.
+    pub etcd: RegistryEtcd,
+}
+
+/// Which registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistryKind {
+    /// In the process: for a single one, and forgotten when it ends.
+    #[default]
+    Embedded,
+    /// etcd, for any number of processes.
+    Etcd,
+}
+
+/// How etcd is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistryEtcd {
+    /// Addresses of members, such as `https://etcd-1.example:2379`. One is used at a time,
+    /// the next one when it fails.
+    pub endpoints: Vec<String>,
+    /// User to log in as; without one, nobody.
+    pub user: Option<String>,
+    /// The user's password. Better in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// A file whose content, less white space around it, is the password.
+    pub password_file: Option<PathBuf>,
+    /// PEM file with the certificates that members' are to be signed by; without it, those
+    /// that the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with this client's certificate and its chain.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file with its private key.
+    pub key_file: Option<PathBuf>,
+    /// How long connecting to a member may take, until it has answered something.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long a request may take. After that nothing is known of it if it was sent.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// Between two pings while nothing else is heard. At least 5 s.
+    #[serde(with = "humantime_serde")]
+    pub keep_alive_interval: Duration,
+    /// How long a ping may stay unanswered before the connection counts as lost.
+    #[serde(with = "humantime_serde")]
+    pub keep_alive_timeout: Duration,
+    /// The shortest wait before the members are tried once more.
+    #[serde(with = "humantime_serde")]
+    pub backoff_min: Duration,
+    /// The longest.
+    #[serde(with = "humantime_serde")]
+    pub backoff_max: Duration,
+    /// Requests that may be under way, those that wait included. More are answered at once
+    /// that the registry is unavailable.
+    pub requests: usize,
+    /// Watches.
+    pub watches: usize,
+    /// Requests that ride in one, at most 128; 1 sends each alone.
+    pub group_requests: usize,
+    /// Bytes of requests that ride in one.
+    pub group_bytes: usize,
+    /// Groups that are sent before the first of them is answered. Fewer make fuller groups.
+    pub groups: usize,
+}
+
+impl Default for RegistryEtcd {
+    fn default() -> Self {
+        Self {
+            endpoints: vec!["http://127.0.0.1:2379".to_owned()],
+            user: None,
+            password: None,
+            password_file: None,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(2),
+            keep_alive_interval: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(3),
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(3),
+            requests: 16 * 1024,
+            watches: 1024,
+            group_requests: 128,
+            group_bytes: 512 * 1024,
+            groups: 2,
+        }
+    }
+}
+
+impl Registry {
+    /// Checks the values that a type cannot.
+    ///
+    /// # Errors
+    /// The first key whose value makes no sense, and why.
+    pub fn validate(&self) -> Result<(), (String, String)> {
+        if self.kind == RegistryKind::Embedded { Ok(()) } else { self.etcd.validate() }
+    }
+}
+
+impl RegistryEtcd {
+    fn validate(&self) -> Result<(), (String, String)> {
+        check(!self.endpoints.is_empty(), "endpoints", "must name at least one member")?;
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
+            check(
+                rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '@', '?', '#', ' '])),
+                &format!("endpoints[{index}]"),
+                "must be an address such as `https://etcd-1.example:2379`, without a path or a user",
+            )?;
+        }
+        let with_tls = |endpoint: &String| endpoint.starts_with("https://");
+        check(
+            self.password.is_none() || self.password_file.is_none(),
+            "password",
+            "must not be set beside `password_file`",
+        )?;
+        check(
+            self.user.is_some() == (self.password.is_some() || self.password_file.is_some()),
+            "user",
+            "needs a password, and a password needs a user",
+        )?;
+        check(
+            self.certificate_file.is_some() == self.key_file.is_some(),
+            "certificate_file",
+            "needs `key_file`, and the other way round",
+        )?;
+        check(
+            (self.ca_file.is_none() && self.key_file.is_none()) || self.endpoints.iter().all(with_tls),
+            "ca_file",
+            "and certificates are of no use without TLS: every endpoint must start with `https://`",
+        )?;
+        for (key, duration) in [
+            ("connect_timeout", self.connect_timeout),
+            ("request_timeout", self.request_timeout),
+            ("keep_alive_timeout", self.keep_alive_timeout),
+            ("backoff_min", self.backoff_min),
+        ] {
+            check(!duration.is_zero(), key, "must not be zero")?;
+        }
+        check(
+            self.keep_alive_interval >= MIN_KEEP_ALIVE,
+            "keep_alive_interval",
+            "must be at least 5s: etcd closes connections that ping more often",
+        )?;
+        check(self.backoff_max >= self.backoff_min, "backoff_max", "must be at least `backoff_min`")?;
+        check((1..=1 << 20).contains(&self.requests), "requests", "must be from 1 to 1048576")?;
+        check((1..=1 << 20).contains(&self.watches), "watches", "must be from 1 to 1048576")?;
+        check((1..=128).contains(&self.group_requests), "group_requests", "must be from 1 to 128")?;
+        check(
+            (1..=MAX_GROUP_BYTES).contains(&self.group_bytes),
+            "group_bytes",
+            "must be from 1 to 1048576: etcd refuses requests of more than 1.5 MiB",
+        )?;
+        check((1..=64).contains(&self.groups), "groups", "must be from 1 to 64")
+    }
+}
+
+fn check(holds: bool, key: &str, why: &str) -> Result<(), (String, String)> {
+    if holds { Ok(()) } else { Err((format!("registry.etcd.{key}"), why.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(change: impl FnOnce(&mut RegistryEtcd)) -> Option<String> {
+        let mut registry = Registry { kind: RegistryKind::Etcd, ..Registry::default() };
+        change(&mut registry.etcd);
+        registry.validate().err().map(|(key, _)| key)
+    }
+
+    #[test]
+    fn the_defaults_are_sound() {
+        assert_eq!(wrong(|_| ()), None);
+        assert_eq!(Registry::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_named() {
+        let key = |key: &str| Some(format!("registry.etcd.{key}"));
+        assert_eq!(wrong(|etcd| etcd.endpoints.clear()), key("endpoints"));
+        for endpoint in ["etcd:2379", "http://", "http://a/b", "http://user:secret@etcd:2379"] {
+            assert_eq!(wrong(|etcd| etcd.endpoints.push(endpoint.to_owned())), key("endpoints[1]"));
+        }
+        assert_eq!(wrong(|etcd| etcd.user = Some("me".to_owned())), key("user"));
+        assert_eq!(wrong(|etcd| etcd.password = Some(Secret::new("x".to_owned()))), key("user"));
+        assert_eq!(wrong(|etcd| etcd.key_file = Some("key".into())), key("certificate_file"));
+        assert_eq!(wrong(|etcd| etcd.ca_file = Some("ca".into())), key("ca_file"));
+        assert_eq!(wrong(|etcd| etcd.request_timeout = Duration::ZERO), key("request_timeout"));
+        assert_eq!(
+            wrong(|etcd| etcd.keep_alive_interval = Duration::from_secs(1)),
+            key("keep_alive_interval")
+        );
+        assert_eq!(wrong(|etcd| etcd.backoff_max = Duration::ZERO), key("backoff_max"));
+        assert_eq!(wrong(|etcd| etcd.requests = 0), key("requests"));
+        assert_eq!(wrong(|etcd| etcd.group_requests = 129), key("group_requests"));
+        assert_eq!(wrong(|etcd| etcd.group_bytes = 2 << 20), key("group_bytes"));
+        assert_eq!(wrong(|etcd| etcd.groups = 0), key("groups"));
+    }
+
+    #[test]
+    fn a_file_may_set_what_it_likes_and_shows_no_secret() {
+        let text =
+            "kind = \"etcd\"\n[etcd]\nuser = \"me\"\npassword = \"hidden\"\nrequest_timeout = \"3s\"\n";
+        let registry: Registry = toml::from_str(text).unwrap();
+        assert_eq!(registry.validate(), Ok(()));
+        assert_eq!(registry.etcd.request_timeout, Duration::from_secs(3));
+        assert!(!toml::to_string(&registry).unwrap().contains("hidden"));
+        assert!(!format!("{registry:?}").contains("hidden"));
+    }
+}

@@ -1,0 +1,146 @@
+//! The registry in the process: the core's machine, answering in the same turn.
+
+use std::collections::VecDeque;
+
+use skirmish_core::registry::{Call, Failure, News, Registry, RegistryConfig, Told, Watched};
+use skirmish_core::time::{Deadline, Instant};
+
+use super::{Counters, Status};
+
+/// The registry of a single process, forgotten when that ends. What it has not told yet is
+/// bounded by the number of calls since it was last drained.
+#[derive(Debug)]
+pub struct Embedded {
+    machine: Registry,
+    told: VecDeque<Told>,
+    counters: Counters,
+    since: Instant,
+}
+
+impl Embedded {
+    /// An empty registry.
+    #[must_use]
+    pub fn new(config: RegistryConfig, now: Instant) -> Self {
+        Self {
+            machine: Registry::new(config, now),
+            told: VecDeque::new(),
+            counters: Counters::default(),
+            since: now,
+        }
+    }
+
+    /// Takes a call and answers it.
+    pub fn handle(&mut self, now: Instant, call: Call) {
+        match call {
+            Call::Request { id, request } => {
+                let outcome = self.machine.handle(now, &request).map_err(Failure::Refused);
+                self.counters.calls += 1;
+                self.counters.refused += u64::from(outcome.is_err());
+                self.told.push_back(Told::Reply { id, outcome });
+            }
+            Call::Watch { id, watch } => {
+                if self.machine.watch(now, id, watch).is_err() {
+                    let revision = self.machine.revision();
+                    self.told.push_back(Told::Watched(Watched { id, revision, news: News::Canceled }));
+                }
+            }
+            Call::Unwatch(id) => self.machine.unwatch(id),
+        }
+    }
+
+    /// What there is to tell the node.
+    pub fn poll_told(&mut self) -> Option<Told> {
+        self.told.pop_front().or_else(|| {
+            let watched = self.machine.poll_output()?;
+            self.counters.news += 1;
+            Some(Told::Watched(watched))
+        })
+    }
+
+    /// Whether an answer is queued.
+    #[must_use]
+    pub fn has_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// When [`Self::handle_timeout`] is to be called, and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let queued = (!self.told.is_empty()).then_some(Deadline::new(Instant::ZERO, "answers are queued"));
+        Deadline::earliest(queued, self.machine.poll_timeout())
+    }
+
+    /// A deadline has come, or may have.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.machine.handle_timeout(now);
+    }
+
+    /// It can always be reached.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        Status { connected: true, since: self.since, error: None }
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The machine, for its getters.
+    #[must_use]
+    pub const fn machine(&self) -> &Registry {
+        &self.machine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use skirmish_core::registry::{CallId, Change, LeaseId, Put, Request, Span, Watch, WatchId};
+    use skirmish_core::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn answers_in_the_same_turn_and_ends_leases_by_its_timeouts() {
+        let start = Instant::from_micros(1);
+        let mut registry = Embedded::new(RegistryConfig::default(), start);
+        let mut told = Vec::new();
+        let request = |id, request| Call::Request { id: CallId(id), request };
+        let key = Bytes::from_static(b"k");
+        for call in [
+            Call::Watch { id: WatchId(5), watch: Watch::of(Span::one(key.clone()), 0) },
+            request(1, Request::Grant { id: LeaseId(9), ttl_s: 2 }),
+            request(2, Request::Put(Put::new(key.clone(), "v", Some(LeaseId(9))))),
+            request(3, Request::Revoke(LeaseId(8))),
+        ] {
+            registry.handle(start, call);
+            told.extend(std::iter::from_fn(|| registry.poll_told()));
+        }
+        let kinds: Vec<_> = told
+            .iter()
+            .map(|told| match told {
+                Told::Reply { id, outcome } => (id.0, outcome.is_ok()),
+                Told::Watched(watched) => (watched.id.0, true),
+            })
+            .collect();
+        assert_eq!(kinds, [(5, true), (1, true), (2, true), (5, true), (3, false)]);
+
+        // Sleeps exactly until what it asks for, as often as it takes.
+        let mut now = start;
+        let news = loop {
+            let due = registry.poll_timeout().expect("there is a lease");
+            now = now.max(due.at);
+            assert!(now <= start + Duration::from_secs(4));
+            registry.handle_timeout(now);
+            if let Some(told) = registry.poll_told() {
+                break told;
+            }
+        };
+        let Told::Watched(Watched { news: News::Changes(changes), .. }) = news else { panic!("{news:?}") };
+        assert!(matches!(&changes[..], [Change::Delete { key: gone, .. }] if *gone == key));
+        assert_eq!((registry.counters().calls, registry.counters().refused), (3, 1));
+        assert!(registry.status().connected);
+    }
+}

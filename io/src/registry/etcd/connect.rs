@@ -1,0 +1,196 @@
+//! Connections: to which endpoint, with what, and when to try again.
+
+use std::fs;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::time::Duration;
+
+use etcd_client::{Channel, Client, ConnectOptions};
+use skirmish_core::rng::Rng;
+use tokio::time::timeout;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
+use super::outcome::text;
+use crate::config::RegistryEtcd;
+
+/// How long the operating system waits for a sign of life of an idle connection.
+const TCP_KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// What makes the options unusable.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// A file cannot be read.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// An endpoint is no address, or TLS cannot be set up for it.
+    #[error("endpoint `{endpoint}`: {why}")]
+    Endpoint {
+        /// Which.
+        endpoint: String,
+        /// Why.
+        why: String,
+    },
+    /// There is no endpoint at all.
+    #[error("no endpoint is configured")]
+    NoEndpoint,
+}
+
+pub(super) type Dialing = Pin<Box<dyn Future<Output = Result<Box<Client>, String>> + Send>>;
+
+/// Opens connections, to one endpoint after the other.
+pub(super) struct Dialer {
+    endpoints: Vec<(String, Endpoint)>,
+    options: ConnectOptions,
+    has_user: bool,
+    patience: Duration,
+    next: usize,
+}
+
+impl Dialer {
+    pub(super) fn new(options: &RegistryEtcd) -> Result<Self, OptionsError> {
+        let tls = tls(options)?;
+        let endpoints: Vec<_> =
+            options.endpoints.iter().map(|name| endpoint(name, &tls, options)).collect::<Result<_, _>>()?;
+        if endpoints.is_empty() {
+            return Err(OptionsError::NoEndpoint);
+        }
+        // A token that has expired is asked for again and the request repeated: etcd has
+        // refused it, so nothing can be done twice.
+        let mut connect = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
+        if let Some(user) = &options.user {
+            connect = connect.with_user(user, password(options)?);
+        }
+        let has_user = options.user.is_some();
+        Ok(Self { endpoints, options: connect, has_user, patience: options.connect_timeout, next: 0 })
+    }
+
+    /// Whether there is somebody to log in as.
+    pub(super) const fn has_user(&self) -> bool {
+        self.has_user
+    }
+
+    /// How many endpoints there are.
+    pub(super) const fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Dials the next endpoint in turn; its name, for logs.
+    pub(super) fn dial(&mut self) -> Option<(String, Dialing)> {
+        let (name, endpoint) = self.endpoints.get(self.next % self.endpoints.len())?.clone();
+        self.next = (self.next + 1) % self.endpoints.len();
+        let (options, patience) = (self.options.clone(), self.patience);
+        let dialing = async move {
+            let connected = timeout(patience, connect(endpoint, options)).await;
+            connected.unwrap_or_else(|_| Err("no answer within the time for connecting".to_owned()))
+        };
+        Some((name, Box::pin(dialing)))
+    }
+}
+
+/// Connects, authenticates, and lets the member prove that it is there and has a leader: a
+/// port that accepts connections is not enough.
+async fn connect(endpoint: Endpoint, options: ConnectOptions) -> Result<Box<Client>, String> {
+    let channel = endpoint.connect().await.map_err(|error| text(&error.into()))?;
+    let client = Client::from_channel(Channel::Tonic(channel), Some(options)).await;
+    let client = client.map_err(|error| text(&error))?;
+    let status = client.maintenance_client().status().await.map_err(|error| text(&error))?;
+    if status.leader() == 0 { Err("the member has no leader".to_owned()) } else { Ok(Box::new(client)) }
+}
+
+fn endpoint(
+    name: &str,
+    tls: &ClientTlsConfig,
+    options: &RegistryEtcd,
+) -> Result<(String, Endpoint), OptionsError> {
+    let wrong = |why: String| OptionsError::Endpoint { endpoint: name.to_owned(), why };
+    let mut endpoint = Endpoint::from_shared(name.to_owned())
+        .map_err(|error| wrong(error.to_string()))?
+        .connect_timeout(options.connect_timeout)
+        .tcp_keepalive(Some(TCP_KEEP_ALIVE))
+        .http2_keep_alive_interval(options.keep_alive_interval)
+        .keep_alive_timeout(options.keep_alive_timeout)
+        // etcd takes pings on a connection without a request for an attack.
+        .keep_alive_while_idle(false);
+    if name.starts_with("https://") {
+        endpoint = endpoint.tls_config(tls.clone()).map_err(|error| wrong(error.to_string()))?;
+    }
+    Ok((name.to_owned(), endpoint))
+}
+
+fn tls(options: &RegistryEtcd) -> Result<ClientTlsConfig, OptionsError> {
+    let mut tls = match &options.ca_file {
+        Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(file)?)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    if let (Some(certificate), Some(key)) = (&options.certificate_file, &options.key_file) {
+        tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    Ok(tls)
+}
+
+fn password(options: &RegistryEtcd) -> Result<String, OptionsError> {
+    match &options.password_file {
+        Some(file) => Ok(String::from_utf8_lossy(&read(file)?).trim().to_owned()),
+        None => {
+            Ok(options.password.as_ref().map_or_else(String::new, |password| password.expose().to_owned()))
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, OptionsError> {
+    fs::read(path).map_err(|error| OptionsError::File { path: path.to_owned(), error })
+}
+
+/// Exponential back-off with jitter: nodes that lost the same registry at the same moment
+/// do not come back at the same moment.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    min: Duration,
+    max: Duration,
+    ceiling: Duration,
+}
+
+impl Backoff {
+    pub(super) fn new(min: Duration, max: Duration) -> Self {
+        let max = max.max(min);
+        Self { min, max, ceiling: (min * 2).min(max) }
+    }
+
+    /// How long to wait now; next time it may be twice as long.
+    pub(super) fn next(&mut self, rng: &mut Rng) -> Duration {
+        let wait = rng.duration(self.min..=self.ceiling);
+        self.ceiling = self.ceiling.saturating_mul(2).min(self.max);
+        wait
+    }
+
+    /// The next trouble is a new one.
+    pub(super) fn reset(&mut self) {
+        self.ceiling = (self.min * 2).min(self.max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_within_their_bounds_and_start_again() {
+        let (min, max) = (Duration::from_millis(500), Duration::from_secs(3));
+        let mut backoff = Backoff::new(min, max);
+        let mut rng = Rng::new([3; 32]);
+        for _ in 0..50 {
+            let ceiling = backoff.ceiling;
+            let wait = backoff.next(&mut rng);
+            assert!(wait >= min && wait <= ceiling && ceiling <= max);
+        }
+        assert_eq!(backoff.ceiling, max);
+        backoff.reset();
+        assert_eq!(backoff.ceiling, min * 2);
+    }
+}

@@ -1,0 +1,222 @@
+//! A connection and the two streams on it.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::time::Duration;
+
+use etcd_client::{Client, LeaseKeepAliveStream, LeaseKeeper, WatchRequestSender, WatchResponseStream};
+use skirmish_core::registry::LeaseId;
+use skirmish_core::time::Instant;
+use tokio::time::timeout;
+
+use super::connect::Dialing;
+use super::outcome::text;
+use super::request::{signed, watch_options};
+use super::response::{Heard, heard, unsigned};
+use super::send::LARGEST_ANSWER;
+use super::watch::Say;
+
+/// The connection, or what is done to have one.
+pub(super) enum Link {
+    /// There is none; the next is dialled then.
+    Down(Instant),
+    /// One is being opened to the endpoint named.
+    Dialing(String, Dialing),
+    /// There is one.
+    Up(Box<Up>),
+}
+
+/// A connection.
+pub(super) struct Up {
+    pub(super) client: Box<Client>,
+    pub(super) since: Instant,
+    /// The stream of watches needs a fresh token.
+    pub(super) stale: bool,
+    pub(super) watching: Watching,
+    pub(super) keeping: Keeping,
+}
+
+type Opening<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
+
+/// The stream of watches.
+pub(super) enum Watching {
+    None,
+    Opening(Opening<(WatchRequestSender, Box<WatchResponseStream>)>),
+    Open(WatchRequestSender, Box<WatchResponseStream>),
+}
+
+/// The stream of keep-alives.
+pub(super) enum Keeping {
+    None,
+    Opening(LeaseId, Opening<Option<(LeaseKeeper, Box<LeaseKeepAliveStream>)>>),
+    Open(LeaseKeeper, Box<LeaseKeepAliveStream>),
+}
+
+/// An answer to a keep-alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) lease: LeaseId,
+    /// 0 if there is no such lease.
+    pub(super) ttl_s: u64,
+    pub(super) revision: u64,
+}
+
+/// What happens on a connection.
+pub(super) enum Happening {
+    /// It is open, or not.
+    Dialed(Result<Box<Client>, String>),
+    /// The stream of watches is open.
+    WatchOpen(WatchRequestSender, Box<WatchResponseStream>),
+    /// What was to be said on it was said.
+    Said,
+    /// It spoke.
+    Heard(Heard),
+    /// The stream of keep-alives is open; `None` if there is no such lease.
+    KeepOpen(LeaseId, Option<(LeaseKeeper, Box<LeaseKeepAliveStream>)>),
+    /// A keep-alive was sent.
+    KeepSent,
+    /// One was answered.
+    Kept(Kept),
+    /// It is broken.
+    Broken(String),
+}
+
+impl Link {
+    /// Waits for the next thing to happen. `say` is what is to be said on the stream of
+    /// watches, `keep` the lease to keep alive; news are taken only if `listening`. Can be
+    /// dropped at any time: nothing is lost, nor done that was not reported.
+    pub(super) async fn happening(
+        &mut self,
+        say: Option<&Say>,
+        keep: Option<LeaseId>,
+        listening: bool,
+    ) -> Happening {
+        match self {
+            Self::Down(_) => pending().await,
+            Self::Dialing(_, dialing) => Happening::Dialed(dialing.as_mut().await),
+            Self::Up(up) => {
+                let Up { watching, keeping, .. } = up.as_mut();
+                tokio::select! {
+                    biased;
+                    happening = keeping.happening(keep) => happening,
+                    happening = watching.happening(say, listening) => happening,
+                }
+            }
+        }
+    }
+}
+
+impl Watching {
+    /// Opens the stream, with the first thing that is said on it, and with a fresh token if
+    /// the last one has turned out to be stale.
+    pub(super) fn open(client: &Client, say: &Say, stale: bool, patience: Duration) -> Self {
+        let Say::Create { number, start, watch } = say else { return Self::None };
+        let (key, options) = watch_options(watch, *number, *start);
+        let client = client.clone();
+        let opening = async move {
+            if stale {
+                client.refresh_token().await?;
+            }
+            let mut watches = client.watch_client().max_decoding_message_size(LARGEST_ANSWER);
+            watches.watch(key, Some(options)).await
+        };
+        Self::Opening(Box::pin(async move {
+            match timeout(patience, opening).await {
+                Ok(Ok(stream)) => {
+                    let (sender, stream) = stream.split();
+                    Ok((sender, Box::new(stream)))
+                }
+                Ok(Err(error)) => Err(text(&error)),
+                Err(_) => Err("the stream of watches does not open".to_owned()),
+            }
+        }))
+    }
+
+    async fn happening(&mut self, say: Option<&Say>, listening: bool) -> Happening {
+        match self {
+            Self::None => pending().await,
+            Self::Opening(opening) => match opening.as_mut().await {
+                Ok((sender, stream)) => Happening::WatchOpen(sender, stream),
+                Err(error) => Happening::Broken(error),
+            },
+            Self::Open(sender, stream) => {
+                tokio::select! {
+                    biased;
+                    said = speak(sender, say) => match said {
+                        Ok(()) => Happening::Said,
+                        Err(error) => Happening::Broken(text(&error)),
+                    },
+                    message = stream.message(), if listening => match message {
+                        Ok(Some(response)) => match heard(response) {
+                            Ok(heard) => Happening::Heard(heard),
+                            Err(nonsense) => Happening::Broken(nonsense.to_string()),
+                        },
+                        Ok(None) => Happening::Broken("the stream of watches has ended".to_owned()),
+                        Err(error) => Happening::Broken(text(&error)),
+                    },
+                }
+            }
+        }
+    }
+}
+
+async fn speak(sender: &mut WatchRequestSender, say: Option<&Say>) -> Result<(), etcd_client::Error> {
+    match say {
+        None => pending().await,
+        Some(Say::Cancel { number }) => sender.cancel(*number).await,
+        Some(Say::Create { number, start, watch }) => {
+            let (key, options) = watch_options(watch, *number, *start);
+            sender.watch(key, Some(options)).await
+        }
+    }
+}
+
+impl Keeping {
+    /// Opens the stream by keeping a lease alive; the library keeps the answer to itself, so
+    /// that has to be done once more on the open stream.
+    pub(super) fn open(client: &Client, lease: LeaseId, patience: Duration) -> Self {
+        let mut client = client.lease_client();
+        let opening = async move {
+            match timeout(patience, client.keep_alive(signed(lease.0))).await {
+                Ok(Ok((keeper, stream))) => Ok(Some((keeper, Box::new(stream)))),
+                // What the library says for a time to live of 0.
+                Ok(Err(etcd_client::Error::LeaseKeepAliveError(why))) if why == "lease not found" => Ok(None),
+                Ok(Err(error)) => Err(text(&error)),
+                Err(_) => Err("the stream of keep-alives does not open".to_owned()),
+            }
+        };
+        Self::Opening(lease, Box::pin(opening))
+    }
+
+    async fn happening(&mut self, keep: Option<LeaseId>) -> Happening {
+        match self {
+            Self::None => pending().await,
+            Self::Opening(lease, opening) => match opening.as_mut().await {
+                Ok(opened) => Happening::KeepOpen(*lease, opened),
+                Err(error) => Happening::Broken(error),
+            },
+            Self::Open(keeper, stream) => {
+                // The library has a stream for each lease; etcd takes any on any.
+                if let Some(lease) = keep {
+                    keeper.id = signed(lease.0);
+                }
+                tokio::select! {
+                    biased;
+                    sent = keeper.keep_alive(), if keep.is_some() => match sent {
+                        Ok(()) => Happening::KeepSent,
+                        Err(error) => Happening::Broken(text(&error)),
+                    },
+                    message = stream.message() => match message {
+                        Ok(Some(response)) => Happening::Kept(Kept {
+                            lease: LeaseId(unsigned(response.0.id)),
+                            ttl_s: unsigned(response.0.ttl),
+                            revision: response.0.header.as_ref().map_or(0, |header| unsigned(header.revision)),
+                        }),
+                        Ok(None) => Happening::Broken("the stream of keep-alives has ended".to_owned()),
+                        Err(error) => Happening::Broken(text(&error)),
+                    },
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What came of a request that etcd did not answer as asked.
+
+use std::error::Error as _;
+
+use etcd_client as etcd;
+use skirmish_core::registry::{Error, Failure};
+use tonic::{Code, ConnectError, Status};
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// The request's fate.
+    Outcome(Failure),
+    /// It was surely never done, and may be sent again on another connection.
+    NotDone,
+}
+
+/// Judges an error. Whatever is not known to mean that nothing was done counts as unknown:
+/// a connection that breaks, a deadline, a leader lost, an error of a newer version.
+pub(super) fn judge(error: &etcd::Error) -> Wrong {
+    match error {
+        etcd::Error::GRpcStatus(status) => judge_status(status),
+        _ => Wrong::Outcome(Failure::Unknown),
+    }
+}
+
+fn judge_status(status: &Status) -> Wrong {
+    if let Some(wrong) = said_by_etcd(status.code(), status.message()) {
+        return wrong;
+    }
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<ConnectError>() {
+            return Wrong::NotDone;
+        }
+        source = error.source();
+    }
+    Wrong::Outcome(Failure::Unknown)
+}
+
+/// What etcd says by code and message (its `rpctypes`), so far as it means that nothing
+/// was done.
+fn said_by_etcd(code: Code, message: &str) -> Option<Wrong> {
+    if code == Code::ResourceExhausted && message.starts_with("grpc: received message larger than max") {
+        return Some(Wrong::Outcome(Failure::Refused(Error::TooLarge)));
+    }
+    let message = message.strip_prefix("etcdserver: ")?;
+    let refused = |error| Some(Wrong::Outcome(Failure::Refused(error)));
+    match (code, message) {
+        (Code::InvalidArgument, "key is not provided") => refused(Error::EmptyKey),
+        (Code::InvalidArgument, "duplicate key given in txn request") => refused(Error::DuplicateKey),
+        (Code::InvalidArgument, "too many operations in txn request") => refused(Error::TooManyOps),
+        (Code::InvalidArgument, "request is too large") => refused(Error::TooLarge),
+        (Code::OutOfRange, "mvcc: required revision has been compacted") => refused(Error::Compacted),
+        (Code::OutOfRange, "mvcc: required revision is a future revision") => refused(Error::FutureRevision),
+        (Code::NotFound, "requested lease not found") => refused(Error::LeaseNotFound),
+        (Code::FailedPrecondition, "lease already exists") => refused(Error::LeaseExists),
+        (Code::OutOfRange, "too large lease TTL") => refused(Error::LeaseTtlTooLarge),
+        (Code::InvalidArgument, "value is provided") => refused(Error::ValueProvided),
+        (Code::InvalidArgument, "lease is provided") => refused(Error::LeaseProvided),
+        (Code::InvalidArgument, "key not found") => refused(Error::KeyNotFound),
+        (Code::ResourceExhausted, "mvcc: database space exceeded") => refused(Error::NoSpace),
+        (Code::PermissionDenied, "permission denied")
+        | (Code::InvalidArgument, "user name is empty")
+        | (Code::InvalidArgument, "authentication failed, invalid user ID or password")
+        | (Code::Unauthenticated, "invalid auth token") => refused(Error::PermissionDenied),
+        // Refused before it was proposed, because the member lags.
+        (Code::ResourceExhausted, "too many requests") => Some(Wrong::Outcome(Failure::Unavailable)),
+        // Refused before it was looked at, because the client requires a leader.
+        (Code::Unavailable, "no leader") => Some(Wrong::NotDone),
+        _ => None,
+    }
+}
+
+/// An error as text for people. What etcd and the transport say holds no credentials; their
+/// metadata, which could, is left out.
+pub(super) fn text(error: &etcd::Error) -> String {
+    let (mut text, mut source) = match error {
+        etcd::Error::GRpcStatus(status) => {
+            (format!("{:?}: {}", status.code(), status.message()), status.source())
+        }
+        etcd::Error::TransportError(error) => (error.to_string(), error.source()),
+        other => (other.to_string(), None),
+    };
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(code: Code, message: &str) -> Wrong {
+        judge(&etcd::Error::GRpcStatus(Status::new(code, message)))
+    }
+
+    #[test]
+    fn refused_is_what_etcd_says_by_code_and_message() {
+        let refused = |error| Wrong::Outcome(Failure::Refused(error));
+        let lease = "etcdserver: requested lease not found";
+        assert_eq!(judged(Code::NotFound, lease), refused(Error::LeaseNotFound));
+        assert_eq!(judged(Code::InvalidArgument, "etcdserver: key not found"), refused(Error::KeyNotFound));
+        assert_eq!(
+            judged(Code::ResourceExhausted, "grpc: received message larger than max (9 vs. 8)"),
+            refused(Error::TooLarge)
+        );
+        assert_eq!(judged(Code::Unavailable, lease), Wrong::Outcome(Failure::Unknown));
+        assert_eq!(judged(Code::NotFound, "requested lease not found"), Wrong::Outcome(Failure::Unknown));
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_unknown() {
+        for (code, message) in [
+            (Code::Unavailable, "etcdserver: request timed out"),
+            (Code::Unavailable, "etcdserver: request timed out, possibly due to previous leader failure"),
+            (Code::Unavailable, "etcdserver: leader changed"),
+            (Code::Unavailable, "etcdserver: server stopped"),
+            (Code::Unavailable, "error reading server preface: EOF"),
+            (Code::DeadlineExceeded, "context deadline exceeded"),
+            (Code::Cancelled, "etcdserver: request cancelled"),
+            (Code::Unknown, "h2 protocol error"),
+            (Code::OutOfRange, "Error, decoded message length too large"),
+        ] {
+            assert_eq!(judged(code, message), Wrong::Outcome(Failure::Unknown), "{message}");
+        }
+        let other = etcd::Error::WatchError("closed".to_owned());
+        assert_eq!(judge(&other), Wrong::Outcome(Failure::Unknown));
+    }
+
+    #[test]
+    fn what_was_surely_not_done_says_so() {
+        assert_eq!(judged(Code::Unavailable, "etcdserver: no leader"), Wrong::NotDone);
+        let busy = judged(Code::ResourceExhausted, "etcdserver: too many requests");
+        assert_eq!(busy, Wrong::Outcome(Failure::Unavailable));
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let status = Status::from_error(Box::new(ConnectError(Box::new(refused))));
+        assert_eq!(judge(&etcd::Error::GRpcStatus(status)), Wrong::NotDone);
+        let status = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
+        assert_eq!(judge(&etcd::Error::GRpcStatus(status)), Wrong::Outcome(Failure::Unknown));
+    }
+}

@@ -1,0 +1,158 @@
+//! What etcd answers, as the registry's answers. Nothing is copied: the messages are taken
+//! apart.
+
+use etcd_client as etcd;
+use etcd_client::proto::{
+    PbDeleteResponse, PbEvent, PbKeyValue, PbPutResponse, PbRangeResponse, PbResponseHeader, PbResponseOp,
+    PbTxnOpResponse, PbTxnResponse,
+};
+use skirmish_core::registry::{Answer, Change, KeyValue, LeaseId, Response};
+
+/// Why an answer cannot be made sense of: etcd does not send such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the registry's answer makes no sense")]
+pub(super) struct Nonsense;
+
+/// A number of etcd's; there are none below zero where this is used.
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn lease(lease: i64) -> Option<LeaseId> {
+    (lease != 0).then(|| LeaseId(unsigned(lease)))
+}
+
+/// The revision in a header.
+pub(super) fn revision(header: Option<&PbResponseHeader>) -> Result<u64, Nonsense> {
+    header.map(|header| unsigned(header.revision)).ok_or(Nonsense)
+}
+
+fn key_value(kv: PbKeyValue) -> KeyValue {
+    KeyValue {
+        key: kv.key.into(),
+        value: kv.value.into(),
+        created: unsigned(kv.create_revision),
+        modified: unsigned(kv.mod_revision),
+        version: unsigned(kv.version),
+        lease: lease(kv.lease),
+    }
+}
+
+fn range_answer(response: PbRangeResponse) -> Answer {
+    Answer::Range {
+        kvs: response.kvs.into_iter().map(key_value).collect(),
+        more: response.more,
+        count: unsigned(response.count),
+    }
+}
+
+fn put_answer(response: PbPutResponse) -> Answer {
+    Answer::Put { prev: response.prev_kv.map(key_value) }
+}
+
+fn delete_answer(response: PbDeleteResponse) -> Answer {
+    Answer::Delete {
+        deleted: unsigned(response.deleted),
+        prev: response.prev_kvs.into_iter().map(key_value).collect(),
+    }
+}
+
+fn txn_answer(response: PbTxnResponse) -> Result<Answer, Nonsense> {
+    let answers = response.responses.into_iter().map(step_answer).collect::<Result<_, _>>()?;
+    Ok(Answer::Txn { succeeded: response.succeeded, answers })
+}
+
+fn step_answer(response: PbResponseOp) -> Result<Answer, Nonsense> {
+    match response.response.ok_or(Nonsense)? {
+        PbTxnOpResponse::ResponseRange(range) => Ok(range_answer(range)),
+        PbTxnOpResponse::ResponsePut(put) => Ok(put_answer(put)),
+        PbTxnOpResponse::ResponseDeleteRange(delete) => Ok(delete_answer(delete)),
+        PbTxnOpResponse::ResponseTxn(txn) => txn_answer(txn),
+    }
+}
+
+pub(super) fn range(response: etcd::GetResponse) -> Result<Response, Nonsense> {
+    let revision = revision(response.0.header.as_ref())?;
+    Ok(Response { revision, answer: range_answer(response.0) })
+}
+
+pub(super) fn put(response: etcd::PutResponse) -> Result<Response, Nonsense> {
+    let revision = revision(response.0.header.as_ref())?;
+    Ok(Response { revision, answer: put_answer(response.0) })
+}
+
+pub(super) fn delete(response: etcd::DeleteResponse) -> Result<Response, Nonsense> {
+    let revision = revision(response.0.header.as_ref())?;
+    Ok(Response { revision, answer: delete_answer(response.0) })
+}
+
+pub(super) fn txn(response: etcd::TxnResponse) -> Result<Response, Nonsense> {
+    let revision = revision(response.0.header.as_ref())?;
+    Ok(Response { revision, answer: txn_answer(response.0)? })
+}
+
+/// The answers to `members` requests that went as the steps of one transaction.
+pub(super) fn group(response: etcd::TxnResponse, members: usize) -> Result<Vec<Response>, Nonsense> {
+    let revision = revision(response.0.header.as_ref())?;
+    if response.0.responses.len() != members {
+        return Err(Nonsense);
+    }
+    let answers = response.0.responses.into_iter().map(step_answer);
+    answers.map(|answer| Ok(Response { revision, answer: answer? })).collect()
+}
+
+/// What is left of a lease; `None` if there is no such lease.
+pub(super) fn time_to_live(response: etcd::LeaseTimeToLiveResponse) -> Result<Option<Response>, Nonsense> {
+    let response = response.0;
+    let revision = revision(response.header.as_ref())?;
+    if response.ttl < 0 {
+        return Ok(None);
+    }
+    let mut keys: Vec<_> = response.keys.into_iter().map(Into::into).collect();
+    keys.sort_unstable();
+    let answer = Answer::TimeToLive {
+        left_s: unsigned(response.ttl),
+        granted_s: unsigned(response.granted_ttl),
+        keys,
+    };
+    Ok(Some(Response { revision, answer }))
+}
+
+/// A message of a stream of watches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// The watch's number on the stream.
+    pub(super) number: i64,
+    /// etcd's newest revision.
+    pub(super) revision: u64,
+    pub(super) created: bool,
+    pub(super) canceled: bool,
+    /// If not 0, the watch ended because everything before this is compacted.
+    pub(super) compacted: u64,
+    /// There is more of the last change's revision to come.
+    pub(super) fragment: bool,
+    pub(super) changes: Vec<Change>,
+}
+
+pub(super) fn heard(response: etcd::WatchResponse) -> Result<Heard, Nonsense> {
+    let response = response.0;
+    Ok(Heard {
+        number: response.watch_id,
+        revision: response.header.as_ref().map_or(0, |header| unsigned(header.revision)),
+        created: response.created,
+        canceled: response.canceled,
+        compacted: unsigned(response.compact_revision),
+        fragment: response.fragment,
+        changes: response.events.into_iter().map(change).collect::<Result<_, _>>()?,
+    })
+}
+
+fn change(event: PbEvent) -> Result<Change, Nonsense> {
+    let kv = event.kv.ok_or(Nonsense)?;
+    let prev = event.prev_kv.map(key_value);
+    match event.r#type {
+        0 => Ok(Change::Put { kv: key_value(kv), prev }),
+        1 => Ok(Change::Delete { key: kv.key.into(), revision: unsigned(kv.mod_revision), prev }),
+        _ => Err(Nonsense),
+    }
+}

@@ -1,0 +1,119 @@
+//! Sends a group, and makes outcomes of what comes back.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use etcd_client::{
+    Client, CompactionOptions, KvClient, LeaseClient, LeaseGrantOptions, LeaseTimeToLiveOptions, Txn,
+};
+use skirmish_core::registry::{Answer, Error, Failure, Request, Response};
+use tokio::time::timeout;
+
+use super::group::Member;
+use super::outcome::{Wrong, judge, text};
+use super::request::{delete_options, put_options, range_options, signed, step, transaction};
+use super::response::{self, Nonsense, revision, unsigned};
+
+/// Largest answer, in bytes.
+pub(super) const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Why there are no answers.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// An error came.
+    Wrong {
+        /// What it means for each request of the group.
+        wrong: Wrong,
+        /// Whether etcd said so, so that the connection is sound.
+        said: bool,
+        /// For people.
+        text: String,
+    },
+    /// Nothing came in time.
+    Silence,
+}
+
+impl From<etcd_client::Error> for Fault {
+    fn from(error: etcd_client::Error) -> Self {
+        let said = matches!(&error, etcd_client::Error::GRpcStatus(status)
+            if status.message().starts_with("etcdserver: ") || status.message().starts_with("grpc: "));
+        Self::Wrong { wrong: judge(&error), said, text: text(&error) }
+    }
+}
+
+impl From<Nonsense> for Fault {
+    fn from(nonsense: Nonsense) -> Self {
+        Self::Wrong { wrong: Wrong::Outcome(Failure::Unknown), said: false, text: nonsense.to_string() }
+    }
+}
+
+pub(super) type Sending = Pin<Box<dyn Future<Output = Result<Vec<Response>, Fault>> + Send>>;
+
+/// The answers to a group, in the order of its members.
+pub(super) fn send(client: &Client, members: &[Member], patience: Duration) -> Sending {
+    let mut kv = client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
+    match members {
+        [Member { request, .. }] => {
+            let (request, lease) = (request.clone(), client.lease_client());
+            Box::pin(async move {
+                let answer = timeout(patience, send_one(kv, lease, request)).await;
+                answer.map_err(|_| Fault::Silence)?.map(|response| vec![response])
+            })
+        }
+        members => {
+            let count = members.len();
+            let steps: Vec<_> = members.iter().filter_map(|member| step(&member.request)).collect();
+            Box::pin(async move {
+                let answer = timeout(patience, kv.txn(Txn::new().and_then(steps))).await;
+                Ok(response::group(answer.map_err(|_| Fault::Silence)??, count)?)
+            })
+        }
+    }
+}
+
+async fn send_one(mut kv: KvClient, mut lease: LeaseClient, request: Request) -> Result<Response, Fault> {
+    let response = match &request {
+        Request::Range(range) => {
+            response::range(kv.get(&*range.span.key, Some(range_options(range))).await?)?
+        }
+        Request::Put(put) => response::put(kv.put(&*put.key, &*put.value, Some(put_options(put))).await?)?,
+        Request::Delete(delete) => {
+            response::delete(kv.delete(&*delete.span.key, Some(delete_options(delete))).await?)?
+        }
+        Request::Txn(txn) => response::txn(kv.txn(transaction(txn)).await?)?,
+        Request::Compact { revision: at } => {
+            let response = kv.compact(signed(*at), Some(CompactionOptions::new())).await?;
+            Response { revision: revision(response.0.header.as_ref())?, answer: Answer::Compact }
+        }
+        Request::Grant { id, ttl_s } => {
+            let options = LeaseGrantOptions::new().with_id(signed(id.0));
+            let response = lease.grant(signed(*ttl_s), Some(options)).await?.0;
+            let answer = Answer::Granted { ttl_s: unsigned(response.ttl) };
+            Response { revision: revision(response.header.as_ref())?, answer }
+        }
+        Request::Revoke(id) => {
+            let response = lease.revoke(signed(id.0)).await?;
+            Response { revision: revision(response.0.header.as_ref())?, answer: Answer::Revoked }
+        }
+        Request::TimeToLive { id, keys } => {
+            let options = LeaseTimeToLiveOptions::new();
+            let options = if *keys { options.with_keys() } else { options };
+            let response = lease.time_to_live(signed(id.0), Some(options)).await?;
+            response::time_to_live(response)?.ok_or_else(|| refused(Error::LeaseNotFound))?
+        }
+        // They have a stream of their own.
+        Request::KeepAlive(_) => return Err(refused(Error::LeaseNotFound)),
+    };
+    Ok(response)
+}
+
+fn refused(error: Error) -> Fault {
+    let text = error.to_string();
+    Fault::Wrong { wrong: Wrong::Outcome(Failure::Refused(error)), said: true, text }
+}
+
+/// Whether a request changes nothing, so that it may be sent again whatever became of it.
+pub(super) const fn is_read(request: &Request) -> bool {
+    matches!(request, Request::Range(_) | Request::TimeToLive { .. })
+}

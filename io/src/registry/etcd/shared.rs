@@ -1,0 +1,95 @@
+//! What the driver's task tells whoever looks: status and counters.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use skirmish_core::registry::Failure;
+use skirmish_core::time::{Duration, Instant};
+
+use crate::registry::{Counters, Status};
+
+/// Shared between the driver and the handle.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    status: Mutex<Status>,
+    calls: AtomicU64,
+    refused: AtomicU64,
+    unavailable: AtomicU64,
+    unknown: AtomicU64,
+    latency_us: AtomicU64,
+    groups: AtomicU64,
+    members: AtomicU64,
+    halved: AtomicU64,
+    connections: AtomicU64,
+    news: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Relaxed);
+}
+
+impl Shared {
+    pub(super) fn status(&self) -> Status {
+        self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        let inner = &self.0;
+        Counters {
+            calls: inner.calls.load(Relaxed),
+            refused: inner.refused.load(Relaxed),
+            unavailable: inner.unavailable.load(Relaxed),
+            unknown: inner.unknown.load(Relaxed),
+            latency_us: inner.latency_us.load(Relaxed),
+            groups: inner.groups.load(Relaxed),
+            members: inner.members.load(Relaxed),
+            halved: inner.halved.load(Relaxed),
+            connections: inner.connections.load(Relaxed),
+            news: inner.news.load(Relaxed),
+        }
+    }
+
+    pub(super) fn connected(&self, now: Instant) {
+        add(&self.0.connections, 1);
+        let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.connected = true;
+        status.since = now;
+    }
+
+    pub(super) fn failed(&self, now: Instant, error: String) {
+        let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if status.connected {
+            status.connected = false;
+            status.since = now;
+        }
+        status.error = Some(error);
+    }
+
+    pub(super) fn answered<T>(&self, outcome: &Result<T, Failure>, latency: Duration) {
+        let inner = &self.0;
+        add(&inner.calls, 1);
+        add(&inner.latency_us, u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        match outcome {
+            Ok(_) => {}
+            Err(Failure::Refused(_)) => add(&inner.refused, 1),
+            Err(Failure::Unavailable) => add(&inner.unavailable, 1),
+            Err(Failure::Unknown) => add(&inner.unknown, 1),
+        }
+    }
+
+    pub(super) fn sent(&self, members: usize) {
+        add(&self.0.groups, 1);
+        add(&self.0.members, members as u64);
+    }
+
+    pub(super) fn halved(&self) {
+        add(&self.0.halved, 1);
+    }
+
+    pub(super) fn news(&self) {
+        add(&self.0.news, 1);
+    }
+}

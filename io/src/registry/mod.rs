@@ -1,0 +1,114 @@
+//! The registry that a node asks: in the process, or etcd.
+//!
+//! Whoever drives a node drives its registry in the same loop: it passes on the node's
+//! [`Call`]s with [`Registry::handle`], and what comes of them by [`Registry::poll_told`].
+//! It sleeps until [`Registry::poll_timeout`] or until [`Registry::ready`], and calls
+//! [`Registry::handle_timeout`] when the time has come.
+//!
+//! ```
+//! use skirmish_core::registry::{Call, CallId, Put, RegistryConfig, Request, Told};
+//! use skirmish_io::clock::Clock;
+//! use skirmish_io::registry::{Embedded, Registry};
+//!
+//! let clock = Clock::new();
+//! let now = clock.now().instant;
+//! let mut registry = Registry::Embedded(Box::new(Embedded::new(RegistryConfig::default(), now)));
+//! let request = Request::Put(Put::new("key", "value", None));
+//! registry.handle(now, Call::Request { id: CallId(1), request });
+//! let told = registry.poll_told();
+//! assert!(matches!(told, Some(Told::Reply { id: CallId(1), outcome: Ok(_) })));
+//! ```
+
+mod embedded;
+#[cfg(not(madsim))]
+pub mod etcd;
+mod status;
+
+use skirmish_core::registry::{Call, Told};
+use skirmish_core::time::{Deadline, Instant};
+
+pub use self::embedded::Embedded;
+#[cfg(not(madsim))]
+pub use self::etcd::Etcd;
+pub use self::status::{Counters, Status};
+
+/// A node's registry.
+#[derive(Debug)]
+pub enum Registry {
+    /// In the process.
+    Embedded(Box<Embedded>),
+    /// etcd.
+    #[cfg(not(madsim))]
+    Etcd(Etcd),
+}
+
+impl Registry {
+    /// Takes a call of the node's. Never waits; every request is answered.
+    pub fn handle(&mut self, now: Instant, call: Call) {
+        match self {
+            Self::Embedded(embedded) => embedded.handle(now, call),
+            #[cfg(not(madsim))]
+            Self::Etcd(etcd) => etcd.handle(call),
+        }
+    }
+
+    /// What there is to tell the node; to be asked until there is nothing.
+    #[must_use]
+    pub fn poll_told(&mut self) -> Option<Told> {
+        match self {
+            Self::Embedded(embedded) => embedded.poll_told(),
+            #[cfg(not(madsim))]
+            Self::Etcd(etcd) => etcd.poll_told(),
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called, and why. etcd's clock is its own.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        match self {
+            Self::Embedded(embedded) => embedded.poll_timeout(),
+            #[cfg(not(madsim))]
+            Self::Etcd(_) => None,
+        }
+    }
+
+    /// A deadline has come, or may have.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self {
+            Self::Embedded(embedded) => embedded.handle_timeout(now),
+            #[cfg(not(madsim))]
+            Self::Etcd(_) => {}
+        }
+    }
+
+    /// Waits for something to tell that does not come by [`Self::handle_timeout`]. Can be
+    /// dropped at any time.
+    pub async fn ready(&mut self) {
+        match self {
+            Self::Embedded(embedded) if embedded.has_told() => {}
+            Self::Embedded(_) => std::future::pending().await,
+            #[cfg(not(madsim))]
+            Self::Etcd(etcd) => etcd.ready().await,
+        }
+    }
+
+    /// Whether it can be reached.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Embedded(embedded) => embedded.status(),
+            #[cfg(not(madsim))]
+            Self::Etcd(etcd) => etcd.status(),
+        }
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        match self {
+            Self::Embedded(embedded) => embedded.counters(),
+            #[cfg(not(madsim))]
+            Self::Etcd(etcd) => etcd.counters(),
+        }
+    }
+}

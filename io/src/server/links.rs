@@ -1,0 +1,330 @@
+//! Links to other nodes: the listener, dials, and a task for each link.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use skirmish_core::id::{LinkId, NodeId};
+use skirmish_core::wire::{Decoder, WireError};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use super::stream::Stream;
+use super::{Handle, journal};
+
+/// What a link reads at a time, in bytes.
+const READ_BUFFER: usize = 16 * 1024;
+/// Reads before others have their turn.
+const READ_BUDGET: usize = 8;
+/// From this many bytes on, what the node has is written before more is asked for.
+const WRITE_BUFFER: usize = 64 * 1024;
+/// Writes before others have their turn.
+const WRITE_BUDGET: usize = 8;
+
+/// How links are made.
+pub(super) struct Settings {
+    #[cfg(not(madsim))]
+    pub(super) tls: Option<super::tls::Mutual>,
+    /// Whether a link over an address that is not loopback may be without TLS.
+    #[cfg_attr(madsim, allow(dead_code, reason = "TLS is not simulated"))]
+    pub(super) insecure: bool,
+    /// How long a dial may take.
+    pub(super) dial_timeout: Duration,
+    /// Largest frame, in bytes.
+    pub(super) frame_bytes: usize,
+}
+
+/// Takes links, and dials those that the node wants, for as long as it is polled.
+pub(super) async fn serve(listener: Option<TcpListener>, server: Handle) {
+    let mut failing = false;
+    loop {
+        let accepted = async {
+            match &listener {
+                Some(listener) => super::next_connection(listener, &server, &mut failing).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            (node, address) = server.0.shared.next_dial() => {
+                tokio::spawn(dial(server.clone(), node, address));
+            }
+            (stream, address) = accepted => {
+                // From now on the node counts it, and has a deadline for it.
+                match server.0.shared.command(|shard, now| shard.link(now, None, address.to_string())) {
+                    Some(link) => {
+                        tokio::spawn(accepted_link(server.clone(), stream, link));
+                    }
+                    None => journal::link_refused(address),
+                }
+            }
+        }
+    }
+}
+
+/// Connects to another node, and serves the link.
+async fn dial(server: Handle, node: NodeId, address: String) {
+    let connected = match timeout(server.0.links.dial_timeout, connect(&server.0.links, &address)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    };
+    match connected {
+        Ok(stream) => {
+            let link = server.0.shared.command(|shard, now| shard.link(now, Some(node), address.clone()));
+            match link {
+                Some(link) => serve_link(&server, stream, link).await,
+                None => journal::dial_failed(node, &address, &"there is no place for another link"),
+            }
+        }
+        Err(error) => {
+            journal::dial_failed(node, &address, &error);
+            server.0.shared.command(|shard, now| shard.node.handle_dial_failed(now, node));
+        }
+    }
+}
+
+async fn connect(settings: &Settings, address: &str) -> io::Result<Stream> {
+    let stream = TcpStream::connect(address).await?;
+    let peer = stream.peer_addr()?.ip().to_canonical();
+    let _ = stream.set_nodelay(true);
+    settings.connect(stream, peer).await
+}
+
+/// Serves a link that another node has dialed.
+async fn accepted_link(server: Handle, stream: TcpStream, link: LinkId) {
+    // The deadline is the node's: it drops a link that takes too long.
+    let told_to_stop = poll_fn(|cx| match server.0.shared.lock().link_orders(link, cx.waker()) {
+        Some(_) => Poll::Pending,
+        None => Poll::Ready(()),
+    });
+    let secured = tokio::select! {
+        biased;
+        () = told_to_stop => return,
+        secured = server.0.links.accept(stream) => secured,
+    };
+    match secured {
+        Ok(stream) => serve_link(&server, stream, link).await,
+        Err(error) => {
+            over(&server, link, &End::Stranger(error));
+        }
+    }
+}
+
+/// Serves a link until it ends.
+async fn serve_link(server: &Handle, stream: Stream, link: LinkId) {
+    let end = Link::new(server, stream, link).await;
+    over(server, link, &end);
+}
+
+/// A link's task is done.
+fn over(server: &Handle, link: LinkId, end: &End) {
+    server.0.shared.command(|shard, now| {
+        journal::link_over(shard, link, end);
+        shard.unlink(now, link);
+    });
+}
+
+impl Settings {
+    #[cfg(not(madsim))]
+    async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
+        Ok(match &self.tls {
+            Some(tls) => Stream::Tls(Box::new(tls.accept(stream).await?)),
+            None => Stream::Plain(stream),
+        })
+    }
+
+    #[cfg(not(madsim))]
+    async fn connect(&self, stream: TcpStream, peer: IpAddr) -> io::Result<Stream> {
+        match &self.tls {
+            Some(tls) => Ok(Stream::Tls(Box::new(tls.connect(stream).await?))),
+            None if self.insecure || peer.is_loopback() => Ok(Stream::Plain(stream)),
+            None => Err(io::Error::other(
+                "not without mutual TLS (`cluster.tls`) or `cluster.insecure = true`: it is not a loopback address",
+            )),
+        }
+    }
+
+    #[cfg(madsim)]
+    #[allow(clippy::unused_async, reason = "TLS is not simulated")]
+    async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
+        Ok(Stream::Plain(stream))
+    }
+
+    #[cfg(madsim)]
+    #[allow(clippy::unused_async, reason = "TLS is not simulated")]
+    async fn connect(&self, stream: TcpStream, _: IpAddr) -> io::Result<Stream> {
+        Ok(Stream::Plain(stream))
+    }
+}
+
+/// A link, driven by hand as [`connection`](super::connection) is: in one turn it first reads
+/// what is there, then writes what the node has for it, after everybody else who has
+/// something to read.
+struct Link<'a> {
+    server: &'a Handle,
+    link: LinkId,
+    stream: Stream,
+    decoder: Decoder,
+    input: BytesMut,
+    output: Vec<u8>,
+    /// Bytes of the output that are written.
+    written: usize,
+    /// Writing was put off by one turn.
+    deferred: bool,
+    /// Something was written and not flushed.
+    unflushed: bool,
+}
+
+/// Why a link is over.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The node has dropped it.
+    Dropped,
+    /// The other side has closed it.
+    Closed,
+    /// The connection failed.
+    Failed(io::Error),
+    /// What came is not frames.
+    Rubbish(WireError),
+    /// Whoever has dialed is no node of this cluster.
+    Stranger(io::Error),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dropped => f.write_str("dropped by this node"),
+            Self::Closed => f.write_str("closed by the other side"),
+            Self::Failed(error) => write!(f, "the connection failed: {error}"),
+            Self::Rubbish(error) => write!(f, "what came is not frames: {error}"),
+            Self::Stranger(error) => write!(f, "no node of this cluster: {error}"),
+        }
+    }
+}
+
+impl Future for Link<'_> {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        match self.turn(cx) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+}
+
+impl<'a> Link<'a> {
+    fn new(server: &'a Handle, stream: Stream, link: LinkId) -> Self {
+        Self {
+            server,
+            link,
+            stream,
+            decoder: Decoder::new(server.0.links.frame_bytes),
+            input: BytesMut::new(),
+            output: Vec::new(),
+            written: 0,
+            deferred: false,
+            unflushed: false,
+        }
+    }
+
+    /// Does what there is to do, and sees to it that the task is woken for the rest.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        self.server.0.shared.lock().link_orders(self.link, cx.waker()).ok_or(End::Dropped)?;
+        let has_read = self.read(cx)?;
+        // What the socket did not take last time comes first.
+        if !self.write(cx)? {
+            return Ok(());
+        }
+        if has_read && !self.deferred {
+            self.deferred = true;
+            cx.waker().wake_by_ref();
+            return Ok(());
+        }
+        self.deferred = false;
+        for _ in 0..WRITE_BUDGET {
+            self.pull(cx)?;
+            if self.output.is_empty() || !self.write(cx)? {
+                return self.flush(cx);
+            }
+        }
+        cx.waker().wake_by_ref();
+        self.flush(cx)
+    }
+
+    /// Gives the node the frames that are there. Whether there were any bytes.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        for turn in 0..READ_BUDGET {
+            self.input.reserve(READ_BUFFER);
+            match pin!(self.stream.read_buf(&mut self.input)).poll(cx) {
+                Poll::Ready(Ok(0)) => return Err(End::Closed),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(End::Failed(error)),
+                Poll::Pending => return Ok(turn > 0),
+            }
+            self.decoder.push(self.input.split().freeze()).map_err(End::Rubbish)?;
+            while let Some(frame) = self.decoder.poll_bytes().map_err(End::Rubbish)? {
+                // The node may keep a frame for long, and must not keep the whole chunk.
+                let frame = Bytes::copy_from_slice(&frame);
+                self.server.input(|shard, now| shard.node.handle_link_frame(now, self.link, frame));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(true)
+    }
+
+    /// Takes what the node has, up to what is written at a time: with the last frame at most
+    /// one frame more.
+    fn pull(&mut self, cx: &Context<'_>) -> Result<(), End> {
+        let Self { server, link, output, .. } = self;
+        server.0.shared.command(|shard, now| {
+            let transmit = shard.link_orders(*link, cx.waker()).ok_or(End::Dropped)?;
+            while transmit && output.len() < WRITE_BUFFER {
+                let Some(frame) = shard.node.poll_link_transmit(now, *link) else {
+                    shard.link_transmitted(*link);
+                    break;
+                };
+                output.extend_from_slice(&frame);
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes what was pulled. Whether the socket has taken all of it.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        while let Some(rest) = self.output.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return Err(End::Failed(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => self.written += written,
+                Poll::Ready(Err(error)) => return Err(End::Failed(error)),
+                Poll::Pending => return Ok(false),
+            }
+            self.unflushed = true;
+        }
+        self.written = 0;
+        self.output.clear();
+        // The memory that one large frame took is not kept.
+        self.output.shrink_to(2 * WRITE_BUFFER);
+        Ok(true)
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if self.unflushed && self.output.is_empty() {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(flushed) => flushed.map_err(End::Failed)?,
+                Poll::Pending => return Ok(()),
+            }
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! G6: one primary. A life of a room is led by one node and by no other ever, nothing is
+//! written by a node whose lease may be over, no two nodes serve a room at once, and
+//! whoever was told of a later life hears nothing of an earlier one.
+
+use std::collections::BTreeMap;
+
+use super::{Guarantee, Observation, Room, Verdict, Who, broken};
+
+/// A life of a node.
+type NodeLife = (usize, u32);
+
+/// Who led what, and how far everybody is.
+#[derive(Debug, Default)]
+pub(super) struct Primary {
+    leaders: BTreeMap<(Room, u64), NodeLife>,
+    newest: BTreeMap<(Who, Room), u64>,
+}
+
+impl Primary {
+    pub(super) fn observe(&mut self, seen: &Observation) -> Verdict {
+        match *seen {
+            Observation::Leads { node, room, epoch } => self.leads(node, room, epoch),
+            Observation::Appended { node, room, epoch, serves } => {
+                self.leads(node, room, epoch)?;
+                if serves {
+                    return Ok(());
+                }
+                broken(
+                    Guarantee::Primary,
+                    format_args!(
+                        "node {} wrote in room {room} although its lease may be over, in epoch {epoch}",
+                        node.0
+                    ),
+                )
+            }
+            Observation::Serving { room, nodes } if nodes.count_ones() > 1 => {
+                let names: Vec<u32> = (0..u32::BITS).filter(|node| nodes & (1 << node) != 0).collect();
+                broken(Guarantee::Primary, format_args!("nodes {names:?} serve room {room} at the same time"))
+            }
+            Observation::Joined { who, room, epoch, .. } => self.told(who, room, epoch),
+            Observation::Entry(entry) => self.told(entry.who, entry.room, entry.cursor.epoch),
+            _ => Ok(()),
+        }
+    }
+
+    fn leads(&mut self, node: NodeLife, room: Room, epoch: u64) -> Verdict {
+        let first = *self.leaders.entry((room, epoch)).or_insert(node);
+        if first == node {
+            return Ok(());
+        }
+        broken(
+            Guarantee::Primary,
+            format_args!("room {room} is led in epoch {epoch} by node {} and by node {}", first.0, node.0),
+        )
+    }
+
+    fn told(&mut self, who: Who, room: Room, epoch: u64) -> Verdict {
+        let newest = self.newest.entry((who, room)).or_default();
+        if epoch >= *newest {
+            *newest = epoch;
+            return Ok(());
+        }
+        broken(
+            Guarantee::Primary,
+            format_args!("{who} was told of epoch {epoch} of room {room} after {newest}"),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::{ANN, entry};
+    use super::super::{Cursor, Entry};
+    use super::*;
+
+    fn run(history: &[Observation]) -> Verdict {
+        let mut primary = Primary::default();
+        history.iter().try_for_each(|seen| primary.observe(seen))
+    }
+
+    fn appended(node: NodeLife, epoch: u64, serves: bool) -> Observation {
+        Observation::Appended { node, room: 0, epoch, serves }
+    }
+
+    #[test]
+    fn a_life_of_a_room_that_two_nodes_lead_is_caught() {
+        let leads = |node| Observation::Leads { node, room: 0, epoch: 4 };
+        assert!(run(&[leads((0, 1)), appended((0, 1), 4, true), appended((1, 1), 5, true)]).is_ok());
+        assert!(run(&[leads((0, 1)), leads((1, 1))]).is_err());
+        assert!(run(&[leads((0, 1)), leads((0, 2))]).is_err());
+        assert!(run(&[leads((0, 1)), appended((1, 1), 4, true)]).is_err());
+    }
+
+    #[test]
+    fn writing_with_a_lease_that_may_be_over_is_caught() {
+        assert!(run(&[appended((0, 1), 4, false)]).is_err());
+    }
+
+    #[test]
+    fn two_that_serve_at_once_are_caught() {
+        let serving = |nodes| Observation::Serving { room: 0, nodes };
+        assert!(run(&[serving(0), serving(1), serving(4)]).is_ok());
+        assert!(run(&[serving(5)]).is_err());
+    }
+
+    #[test]
+    fn an_earlier_life_after_a_later_one_is_caught() {
+        let got = |epoch| Observation::Entry(Entry { cursor: Cursor { epoch, seq: 1 }, ..entry(ANN, 1, 1) });
+        assert!(run(&[got(3), got(4), got(4)]).is_ok());
+        assert!(run(&[got(4), got(3)]).is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! Sizes, limits and rates of a scenario.
+
+use std::fmt;
+use std::time::Duration;
+
+use skirmish_core::client::ClientConfig;
+use skirmish_core::config::{
+    Config, ConnectionLimits, FrameLimits, Heartbeat, LinkLimits, Rate, Rates, RegistrarConfig, RoomLimits,
+    SessionLimits,
+};
+
+/// Bytes of the largest frame that the workload makes.
+const LARGEST_FRAME: u64 = 2_200;
+
+macro_rules! shape {
+    ($($(#[$doc:meta])* $field:ident = $default:expr;)*) => {
+        /// Sizes, limits and rates of a scenario.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Shape { $($(#[$doc])* pub $field: u64,)* }
+
+        impl Default for Shape {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl Shape {
+            /// Sets a field by its name.
+            pub(super) fn set(&mut self, name: &str, value: u64) -> Result<(), String> {
+                match name {
+                    $(stringify!($field) => self.$field = value,)*
+                    _ => return Err(format!("there is no parameter \"{name}\"")),
+                }
+                Ok(())
+            }
+        }
+
+        impl fmt::Display for Shape {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(writeln!(f, concat!(stringify!($field), " {}"), self.$field)?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+shape! {
+    /// Clients.
+    clients = 3;
+    /// Players; client `n` plays player `n` modulo this.
+    players = 3;
+    /// Rooms that are spoken of.
+    rooms = 1;
+    /// Length of the phase with faults, in milliseconds.
+    chaos_ms = 10_000;
+    /// Time one way over a link, in microseconds.
+    latency_us = 5_000;
+    /// Added at random, up to this many microseconds.
+    jitter_us = 1_000;
+    /// Bytes under way from a client to the node before the client is held back.
+    pipe_up = 65_536;
+    /// Bytes under way from the node to a client before the node is held back.
+    pipe_down = 65_536;
+    /// Time from accepting a connection to the end of its upgrade, in microseconds.
+    upgrade_us = 1_000;
+    /// Wall clocks are off by up to this many milliseconds.
+    skew_ms = 0;
+    /// 1: whoever closes a connection waits until the other end closes it too, as the
+    /// closing handshake of WebSocket does, and gets what comes meanwhile; 0: it is gone.
+    close_waits = 1;
+    /// Clocks run fast or slow by up to this many parts in a million.
+    drift_ppm = 0;
+    /// Connections in all.
+    conn_total = 64;
+    /// Connections from one address.
+    conn_per_address = 16;
+    /// Connections without `Hello`.
+    conn_unauthenticated = 16;
+    /// From accepting to `Hello`, in milliseconds.
+    handshake_ms = 10_000;
+    /// Time to send what is queued when closing, in milliseconds.
+    linger_ms = 5_000;
+    /// Heartbeat interval in milliseconds.
+    heartbeat_ms = 15_000;
+    /// Its jitter in percent.
+    heartbeat_jitter = 10;
+    /// Reliable messages per second.
+    reliable_rate = 60;
+    /// Reliable messages at once.
+    reliable_burst = 120;
+    /// Latest messages per second.
+    latest_rate = 120;
+    /// Latest messages at once.
+    latest_burst = 240;
+    /// Sessions in all.
+    session_total = 64;
+    /// Life of a session without a connection, in milliseconds.
+    session_ttl_ms = 60_000;
+    /// Rooms of a session.
+    session_rooms = 8;
+    /// Rooms in all.
+    room_total = 64;
+    /// Members of a room.
+    room_members = 64;
+    /// Entries in a log's window.
+    window_entries = 1_024;
+    /// Bytes in a log's window.
+    window_bytes = 262_144;
+    /// Flush interval in milliseconds.
+    flush_ms = 0;
+    /// Keys of latest messages.
+    latest_keys = 8;
+    /// Names of properties and counters for each player.
+    state_entries = 32;
+    /// How far ahead a stamp may be, in milliseconds.
+    clock_bound_ms = 2_000;
+    /// How long a tombstone is kept, in milliseconds.
+    tombstone_ms = 600_000;
+    /// Payloads from this size on are compressed; 0 never.
+    compress_from = 1_024;
+    /// Shortest back-off of a client, in milliseconds.
+    backoff_min_ms = 500;
+    /// Longest back-off of a client, in milliseconds.
+    backoff_max_ms = 3_000;
+    /// A client's deadline for a connection, in milliseconds.
+    connect_ms = 10_000;
+    /// Reliable messages that a client keeps.
+    outbox = 1_024;
+    /// Percent of the clients that take compressed payloads.
+    zstd_percent = 50;
+    /// Percent of the clients that ask for sealing.
+    seal_percent = 0;
+    /// Nodes.
+    nodes = 1;
+    /// 1: the registry is a process of its own; 0: it is in the process of the one node.
+    /// Several nodes have it of its own in any case.
+    remote_registry = 0;
+    /// Where there are several nodes, their wall clocks are off by at most so many
+    /// milliseconds.
+    node_skew_ms = 50;
+    /// Percent of a client's dials that go to another node than the one before.
+    wander_percent = 0;
+    /// Time one way between nodes, in microseconds.
+    node_latency_us = 500;
+    /// Added at random, up to this many microseconds.
+    node_jitter_us = 100;
+    /// Bytes under way from a node to another before the node is held back.
+    node_pipe = 1_048_576;
+    /// Heartbeat interval of links between nodes, in milliseconds.
+    link_heartbeat_ms = 1_000;
+    /// From connecting a link to its `LinkHello`, in milliseconds.
+    link_handshake_ms = 3_000;
+    /// Shortest back-off of dials between nodes, in milliseconds.
+    link_backoff_min_ms = 100;
+    /// Longest, in milliseconds.
+    link_backoff_max_ms = 3_000;
+    /// Time one way to the registry, in microseconds.
+    registry_latency_us = 500;
+    /// Added at random, up to this many microseconds.
+    registry_jitter_us = 100;
+    /// How long a node waits for the registry's answer, in milliseconds.
+    registry_call_ms = 2_000;
+    /// How long either end of a connection to the registry takes to find out that it is
+    /// dead, in milliseconds.
+    registry_keepalive_ms = 5_000;
+    /// Time to live of a node's lease, in seconds.
+    node_lease_s = 10;
+    /// Time to live of the lease of the rooms that a node leads, in seconds.
+    room_lease_s = 60;
+}
+
+impl Shape {
+    /// The node's configuration.
+    #[must_use]
+    pub fn node_config(&self) -> Config {
+        let large = Rate { per_second: 1_000_000, burst: 1_000_000 };
+        let rate = |per_second, burst| Rate { per_second: small(per_second), burst: small(burst) };
+        Config {
+            connections: ConnectionLimits {
+                total: size(self.conn_total),
+                per_address: size(self.conn_per_address),
+                unauthenticated: size(self.conn_unauthenticated),
+                handshake_timeout: Duration::from_millis(self.handshake_ms),
+                linger: Duration::from_millis(self.linger_ms),
+            },
+            heartbeat: Heartbeat {
+                interval: Duration::from_millis(self.heartbeat_ms),
+                jitter_percent: u8::try_from(self.heartbeat_jitter.min(100)).unwrap_or(100),
+                unhealthy_after: 2,
+                close_after: 3,
+            },
+            rates: Rates {
+                reliable: rate(self.reliable_rate, self.reliable_burst),
+                latest: rate(self.latest_rate, self.latest_burst),
+                control: large,
+                bytes: Rate { per_second: 1 << 30, burst: 1 << 30 },
+            },
+            sessions: SessionLimits {
+                total: size(self.session_total),
+                ttl: Duration::from_millis(self.session_ttl_ms),
+                rooms: size(self.session_rooms),
+            },
+            rooms: RoomLimits {
+                total: size(self.room_total),
+                members: size(self.room_members),
+                window_entries: size(self.window_entries),
+                window_bytes: size(self.window_bytes),
+                flush_interval: Duration::from_millis(self.flush_ms),
+                latest_keys: small(self.latest_keys),
+                state_entries: size(self.state_entries),
+                clock_bound: Duration::from_millis(self.clock_bound_ms),
+                tombstone_horizon: Duration::from_millis(self.tombstone_ms),
+            },
+            frames: FrameLimits {
+                compress_from: size(self.compress_from),
+                ..FrameLimits { frame_bytes: 64 * 1024, body_bytes: 16 * 1024, compress_from: 0 }
+            },
+            links: LinkLimits {
+                total: 256,
+                handshake_timeout: Duration::from_millis(self.link_handshake_ms),
+                heartbeat: Heartbeat {
+                    interval: Duration::from_millis(self.link_heartbeat_ms),
+                    jitter_percent: 10,
+                    unhealthy_after: 2,
+                    close_after: 3,
+                },
+                frame_bytes: 256 * 1024,
+                backoff_min: Duration::from_millis(self.link_backoff_min_ms),
+                backoff_max: Duration::from_millis(self.link_backoff_max_ms),
+            },
+            registrar: RegistrarConfig {
+                node_ttl: Duration::from_secs(self.node_lease_s),
+                room_ttl: Duration::from_secs(self.room_lease_s),
+                call_timeout: Duration::from_millis(self.registry_call_ms),
+                ..RegistrarConfig::default()
+            },
+            ..Config::default()
+        }
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub fn node_count(&self) -> usize {
+        size(self.nodes.clamp(1, 5))
+    }
+
+    /// Whether the registry is a process of its own.
+    #[must_use]
+    pub fn has_remote_registry(&self) -> bool {
+        self.node_count() > 1 || self.remote_registry > 0
+    }
+
+    /// A client's configuration; `percent` (below 100) is the client's place in the
+    /// population.
+    #[must_use]
+    pub fn client_config(&self, percent: u64) -> ClientConfig {
+        ClientConfig {
+            agent: "sim/1".into(),
+            backoff_min: Duration::from_millis(self.backoff_min_ms),
+            backoff_max: Duration::from_millis(self.backoff_max_ms),
+            connect_timeout: Duration::from_millis(self.connect_ms),
+            outbox_messages: size(self.outbox),
+            accept_zstd: percent < self.zstd_percent,
+            seal: 99 - percent.min(99) < self.seal_percent,
+            ..ClientConfig::default()
+        }
+    }
+
+    /// The bound of L1 in microseconds: within this time after the last fault, whatever
+    /// was broken is found out (heartbeats, deadlines), undone (back-off, life of a
+    /// session) and made up for (`backlog` messages at the reliable rate, and as fast as
+    /// the pipes carry them: what is on its way at once is one pipe full, or one frame if
+    /// that is larger). Doubled for clocks that drift.
+    #[must_use]
+    pub fn liveness_bound(&self, backlog: u64) -> u64 {
+        let found_out = self.heartbeat_ms * 5 + self.connect_ms + self.handshake_ms + self.linger_ms;
+        let undone = self.backoff_max_ms * 4 + self.session_ttl_ms;
+        let made_up = backlog * 1_000 / self.reliable_rate.max(1) + self.flush_ms * 10;
+        let flight_ms = (self.latency_us + self.jitter_us) / 1_000;
+        let in_one_flight = (self.pipe_up.min(self.pipe_down) / LARGEST_FRAME).max(1);
+        let carried = backlog * flight_ms / in_one_flight;
+        let under_way = (self.latency_us + self.jitter_us) * 50 / 1_000 + 5_000;
+        let among_nodes = if self.has_remote_registry() { self.cluster_bound(backlog) } else { 0 };
+        (found_out + undone + made_up + carried + under_way + among_nodes) * 2 * 1_000
+    }
+
+    /// What several nodes and their registry add to the bound of L1, in milliseconds: a
+    /// dead connection to the registry is found out, the leases of the dead end (twice, if
+    /// a new leader gives them their time again), the living register afresh, links are
+    /// dialed, and rooms are claimed, attached to and entered.
+    fn cluster_bound(&self, backlog: u64) -> u64 {
+        let registry_ms = (self.registry_latency_us + self.registry_jitter_us) / 1_000;
+        let node_ms = (self.node_latency_us + self.node_jitter_us) / 1_000;
+        let registered = self.registry_keepalive_ms * 2
+            + (self.node_lease_s + self.room_lease_s) * 3_000
+            + self.registry_call_ms * 4
+            + registry_ms * 50;
+        let linked = self.link_heartbeat_ms * 5 + self.link_handshake_ms * 4 + self.link_backoff_max_ms * 2;
+        let in_one_flight = (self.node_pipe / LARGEST_FRAME).max(1);
+        let entered = 20_000 + node_ms * 50 + backlog * node_ms / in_one_flight;
+        registered + linked + entered
+    }
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

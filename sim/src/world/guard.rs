@@ -1,0 +1,159 @@
+//! What the world remembers to see whether a room has two primaries and a player two
+//! sessions that write.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use skirmish_core::id::{Cursor, LinkId, Name};
+use skirmish_core::wire::{FLAG_SEALED, Frame, ToClient, ToNode};
+use skirmish_proto::v1::Kind;
+
+use super::World;
+use super::client::room_name;
+use crate::oracle::{Observation, Verdict};
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Guard {
+    /// How far each node was in the rooms that it led, and in which life.
+    heads: BTreeMap<(usize, u64), (u32, Cursor)>,
+    /// Who was let into a room over the newest connection, by room, epoch and member.
+    seats: BTreeMap<(u64, u64, u32), Seat>,
+}
+
+/// A member that was told so.
+#[derive(Clone)]
+struct Seat {
+    client: usize,
+    player: Name,
+    /// Epoch of the session as its `Welcome` told it: newer connections have higher ones.
+    welcomed: u64,
+    /// Epoch of the session in the registry.
+    claimed: u64,
+}
+
+impl World<'_> {
+    /// Looks at the rooms that a node leads after one of its inputs.
+    pub(super) fn inspect(&mut self, node: usize) -> Verdict {
+        let process = &self.nodes[node];
+        let life = process.life;
+        let now = process.clock.now(self.at).instant;
+        for room in 0..self.scenario.shape.rooms {
+            let name = room_name(room);
+            let Some(machine) = self.nodes[node].machine.as_ref() else { return Ok(()) };
+            let (Some(epoch), Some(head)) = (machine.leads(&name), machine.head(&name)) else {
+                self.guard.heads.remove(&(node, room));
+                continue;
+            };
+            let serves = machine.is_serving(now);
+            let before = self.guard.heads.insert((node, room), (life, head));
+            let before = before.filter(|(of, cursor)| *of == life && cursor.epoch == epoch);
+            let room = u32::try_from(room).unwrap_or(u32::MAX);
+            if before.is_none() {
+                self.observe(Observation::Leads { node: (node, life), room, epoch })?;
+            }
+            if before.map_or(0, |(_, cursor)| cursor.seq) < head.seq {
+                self.observe(Observation::Appended { node: (node, life), room, epoch, serves })?;
+            }
+        }
+        if self.nodes.len() > 1 { self.count_primaries() } else { Ok(()) }
+    }
+
+    /// At most one node serves a room at any moment.
+    fn count_primaries(&mut self) -> Verdict {
+        for room in 0..self.scenario.shape.rooms {
+            let name = room_name(room);
+            let mut serving = 0;
+            for process in &self.nodes {
+                let now = process.clock.now(self.at).instant;
+                let leads = |machine: &&skirmish_core::node::Node| {
+                    machine.leads(&name).is_some() && machine.is_serving(now)
+                };
+                if process.machine.as_ref().is_some_and(|machine| leads(&machine)) {
+                    serving |= 1 << process.number;
+                }
+            }
+            let room = u32::try_from(room).unwrap_or(u32::MAX);
+            self.observe(Observation::Serving { room, nodes: serving })?;
+        }
+        Ok(())
+    }
+
+    /// A node sends a frame over a connection: if it tells a member that it is one, what
+    /// older connections of its player write there from now on is too late.
+    pub(super) fn note_joined(&mut self, id: u64, frame: &Bytes) {
+        if self.nodes.len() == 1 {
+            return;
+        }
+        let Ok(frame) = Frame::decode(frame.clone(), usize::MAX) else { return };
+        if frame.kind != Kind::Joined || frame.flags & FLAG_SEALED != 0 {
+            return;
+        }
+        if let Ok(ToClient::Joined(joined)) = ToClient::decode(&frame) {
+            self.note_seat(id, &joined.room, joined.epoch, joined.member);
+        }
+    }
+
+    /// A member was told that it is one. If its connection is sealed, its client says so.
+    pub(super) fn note_seat(&mut self, id: u64, room: &str, epoch: u64, member: u32) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let room = u64::from(super::client::room_number(room));
+        let player = self.clients[conn.client].player.clone();
+        let claimed =
+            self.nodes[conn.to].machine.as_ref().and_then(|node| node.session_epoch(player.as_str()));
+        let Some(claimed) = claimed else { return };
+        let seat = Seat { client: conn.client, player, welcomed: conn.epoch, claimed };
+        let known = self.guard.seats.entry((room, epoch, member)).or_insert_with(|| seat.clone());
+        if seat.welcomed > known.welcomed {
+            *known = seat;
+        }
+    }
+
+    /// A client is not a member any more: the room may be its player's old connection's again.
+    pub(super) fn forget_seat(&mut self, client: usize, room: &str) {
+        let room = u64::from(super::client::room_number(room));
+        self.guard.seats.retain(|(of, ..), seat| *of != room || seat.client != client);
+    }
+
+    /// The rooms, with their epochs, that a newer connection of the player was let into.
+    pub(super) fn rooms_left(&self, id: u64) -> Vec<(u64, u64)> {
+        let Some(conn) = self.conns.get(&id).filter(|conn| conn.epoch > 0) else { return Vec::new() };
+        let player = &self.clients[conn.client].player;
+        if self.newest.get(player).is_none_or(|newest| newest.0 <= conn.epoch) {
+            return Vec::new();
+        }
+        let left = |seat: &Seat| seat.player == *player && seat.welcomed > conn.epoch;
+        let seats = self.guard.seats.iter().filter(|(_, seat)| left(seat));
+        seats.map(|(&(room, epoch, _), _)| (room, epoch)).collect()
+    }
+
+    /// A node takes a frame from another. What it passes on for a session that was let in
+    /// elsewhere since is not written.
+    pub(super) fn link_frame(&mut self, wire: u64, end: usize, link: LinkId, frame: Bytes) -> Verdict {
+        let Some(node) = self.wires.get(&wire).map(|wire| wire.ends[end].node) else { return Ok(()) };
+        let Some((name, client)) = self.outdated(&frame) else {
+            self.node_input(node, |machine, now| machine.handle_link_frame(now, link, frame))?;
+            return Ok(());
+        };
+        self.coverage.hit("fenced relay");
+        let written = self.node_input(node, |machine, now| {
+            let before = machine.head(&name).map_or(0, |head| head.seq);
+            machine.handle_link_frame(now, link, frame);
+            (before, machine.head(&name).map_or(0, |head| head.seq))
+        })?;
+        written.map_or(Ok(()), |written| self.observe(Observation::Fenced { client, written }))
+    }
+
+    /// The room and the client of a frame that passes on what was written for a session
+    /// before it moved.
+    fn outdated(&self, frame: &Bytes) -> Option<(String, usize)> {
+        let decoded = Frame::decode(frame.clone(), usize::MAX).ok()?;
+        if decoded.kind != Kind::Relay {
+            return None;
+        }
+        let Ok(ToNode::Relay(relay)) = ToNode::decode(&decoded, frame.clone()) else { return None };
+        let room = u64::from(super::client::room_number(&relay.room));
+        let seat = self.guard.seats.get(&(room, relay.epoch, relay.member))?;
+        (seat.claimed > relay.session_epoch).then_some((relay.room, seat.client))
+    }
+}

@@ -1,0 +1,105 @@
+//! What passes between the nodes and the registry, and when.
+
+use skirmish_core::registry::{CallId, Failure, Request, Response, Watch, WatchId, Watched};
+
+use super::{Happening, World};
+use crate::network::Way;
+use crate::oracle::Verdict;
+
+/// Something under way.
+#[derive(Debug)]
+pub(super) struct Letter {
+    /// From or to which node.
+    pub(super) node: usize,
+    /// Over which connection.
+    pub(super) session: u64,
+    pub(super) content: Content,
+    /// Nothing gets it to its end for now.
+    held: bool,
+}
+
+/// What it says.
+#[derive(Debug)]
+pub(super) enum Content {
+    // To the registry.
+    Dial,
+    Request(CallId, Request),
+    Watch(WatchId, Watch),
+    Unwatch(WatchId),
+    Close,
+    // To the node.
+    Opened,
+    Reply(CallId, Result<Response, Failure>),
+    Watched(Watched),
+    Reset,
+}
+
+impl Content {
+    const fn way(&self) -> Way {
+        match self {
+            Self::Dial | Self::Request(..) | Self::Watch(..) | Self::Unwatch(_) | Self::Close => Way::Up,
+            Self::Opened | Self::Reply(..) | Self::Watched(_) | Self::Reset => Way::Down,
+        }
+    }
+}
+
+impl World<'_> {
+    /// Sends a letter. Those to the registry keep their order, and so does what watches
+    /// tell; replies come as they come.
+    pub(super) fn post(&mut self, node: usize, session: u64, content: Content) {
+        let Some(registry) = self.registry.as_mut() else { return };
+        let line = &mut self.lines[node];
+        let mut due = self.at + line.travel();
+        let order = &mut registry.order[node];
+        match &content {
+            Content::Opened | Content::Reply(..) => {}
+            Content::Watched(_) => {
+                due = (due + order.lag).max(order.watched);
+                order.watched = due;
+            }
+            Content::Reset => due = due.max(order.watched),
+            _ => {
+                due = due.max(order.asked);
+                order.asked = due;
+            }
+        }
+        let id = self.next_letter;
+        self.next_letter += 1;
+        self.letters.insert(id, Letter { node, session, content, held: false });
+        self.schedule(due, Happening::Letter(id));
+    }
+
+    /// A letter may have come to its end.
+    pub(super) fn deliver(&mut self, id: u64) -> Verdict {
+        let Some(letter) = self.letters.get(&id) else { return Ok(()) };
+        let (node, way) = (letter.node, letter.content.way());
+        let stands_still = match way {
+            Way::Up => self.registry.as_ref().is_some_and(|registry| registry.paused),
+            Way::Down => self.nodes[node].is_paused(),
+        };
+        if stands_still || self.is_line_cut(node, way) {
+            if let Some(letter) = self.letters.get_mut(&id) {
+                letter.held = true;
+            }
+            return Ok(());
+        }
+        let Some(letter) = self.letters.remove(&id) else { return Ok(()) };
+        match way {
+            Way::Up => self.serve_letter(letter),
+            Way::Down => self.read_letter(letter),
+        }
+    }
+
+    /// Something that held letters back is gone: they go on, in their order.
+    pub(super) fn schedule_letters(&mut self, at: u64) {
+        let held = self.letters.iter_mut().filter(|(_, letter)| letter.held);
+        let mut free = Vec::new();
+        for (id, letter) in held {
+            letter.held = false;
+            free.push(*id);
+        }
+        for id in free {
+            self.schedule(at, Happening::Letter(id));
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! A node's connection to a registry that is a process of its own, as its driver has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skirmish_core::registry::{Call, CallId, Failure, News, Request, Told, Watch, WatchId, Watched};
+use skirmish_core::time::Duration;
+
+use super::letters::{Content, Letter};
+use super::node::Registration;
+use super::{Happening, World};
+use crate::history::Lane;
+use crate::network::Way;
+use crate::oracle::Verdict;
+
+/// How long the driver waits before it connects again, in microseconds.
+const RETRY: u64 = 300_000;
+
+/// The driver's side: calls without an answer, and watches to keep alive.
+#[derive(Default)]
+pub(super) struct Line {
+    /// The connection that it has or has asked for; 0 for none.
+    pub(super) session: u64,
+    pub(super) connected: bool,
+    calls: BTreeSet<CallId>,
+    /// Calls that wait for a connection.
+    waiting: Vec<(CallId, Request)>,
+    watches: BTreeMap<WatchId, Watching>,
+}
+
+/// A watch that is kept alive over connections.
+struct Watching {
+    watch: Watch,
+    /// Whether the node was told that it runs.
+    told: bool,
+}
+
+impl World<'_> {
+    fn line(&mut self, node: usize) -> Option<&mut Line> {
+        match &mut self.nodes[node].registry {
+            Registration::Remote(line) => Some(line),
+            Registration::Embedded(_) => None,
+        }
+    }
+
+    /// The connection that a node's driver has or has asked for, and whether it stands.
+    pub(super) fn session_of(&mut self, node: usize) -> (u64, bool) {
+        self.line(node).map_or((0, false), |line| (line.session, line.connected))
+    }
+
+    /// A node asks its registry.
+    pub(super) fn call_registry(&mut self, node: usize, call: Call) {
+        self.history.record(self.at, Lane::Node(node), format_args!("asks the registry: {call:?}"));
+        let now = self.nodes[node].clock.now(self.at);
+        if let Registration::Embedded(embedded) = &mut self.nodes[node].registry {
+            return embedded.handle_call(now.instant, call);
+        }
+        match call {
+            Call::Request { id, request } => self.call(node, id, request),
+            Call::Watch { id, watch } => {
+                let Some(line) = self.line(node) else { return };
+                line.watches.insert(id, Watching { watch: watch.clone(), told: false });
+                let session = line.connected.then_some(line.session);
+                if let Some(session) = session {
+                    self.post(node, session, Content::Watch(id, watch));
+                }
+            }
+            Call::Unwatch(id) => {
+                let Some(line) = self.line(node) else { return };
+                line.watches.remove(&id);
+                let session = line.connected.then_some(line.session);
+                if let Some(session) = session {
+                    self.post(node, session, Content::Unwatch(id));
+                }
+            }
+        }
+    }
+
+    fn call(&mut self, node: usize, id: CallId, request: Request) {
+        let impatient = self.rng.range(0..=1) == 0;
+        let life = self.nodes[node].life;
+        let wait = Duration::from_millis(self.scenario.shape.registry_call_ms);
+        let Some(line) = self.line(node) else { return };
+        if line.connected {
+            line.calls.insert(id);
+            let session = line.session;
+            self.post(node, session, Content::Request(id, request));
+        } else if impatient {
+            // Some drivers say so at once, others wait for a connection as long as they may.
+            let outcome = Err(Failure::Unavailable);
+            return self.nodes[node].told.push_back(Told::Reply { id, outcome });
+        } else {
+            line.waiting.push((id, request));
+        }
+        let process = &self.nodes[node];
+        let over = process.clock.world(process.clock.now(self.at).instant + wait);
+        self.schedule(over, Happening::CallOver(node, life, id));
+    }
+
+    /// The driver waits no longer for an answer.
+    pub(super) fn call_over(&mut self, node: usize, life: u32, id: CallId) -> Verdict {
+        if self.nodes[node].life != life {
+            return Ok(());
+        }
+        if self.nodes[node].is_paused() {
+            self.nodes[node].deferred.push(Happening::CallOver(node, life, id));
+            return Ok(());
+        }
+        let Some(line) = self.line(node) else { return Ok(()) };
+        let waiting = line.waiting.len();
+        line.waiting.retain(|(call, _)| *call != id);
+        let failure = if line.waiting.len() < waiting {
+            Failure::Unavailable
+        } else if line.calls.remove(&id) {
+            self.coverage.hit("registry silent");
+            Failure::Unknown
+        } else {
+            return Ok(());
+        };
+        self.tell(node, Told::Reply { id, outcome: Err(failure) })
+    }
+
+    fn tell(&mut self, node: usize, told: Told) -> Verdict {
+        self.history.record(self.at, Lane::Node(node), format_args!("is told: {told:?}"));
+        self.node_input(node, |machine, now| machine.handle_told(now, told))?;
+        Ok(())
+    }
+
+    /// The driver connects to the registry.
+    pub(super) fn dial_registry(&mut self, node: usize) {
+        let session = self.next_session;
+        let Some(line) = self.line(node) else { return };
+        if line.session != 0 {
+            return;
+        }
+        line.session = session;
+        self.next_session += 1;
+        self.post(node, session, Content::Dial);
+        let wait = self.scenario.shape.registry_keepalive_ms * 1_000;
+        self.schedule(self.at + wait, Happening::RegistryDialOver(node, session));
+    }
+
+    /// The registry has not answered a dial.
+    pub(super) fn registry_dial_over(&mut self, node: usize, session: u64) -> Verdict {
+        let Some(line) = self.line(node) else { return Ok(()) };
+        if line.session != session || line.connected {
+            return Ok(());
+        }
+        self.lose_registry(node, session)
+    }
+
+    /// Tries again to connect.
+    pub(super) fn retry_registry(&mut self, node: usize, life: u32) {
+        if self.nodes[node].life == life && self.nodes[node].machine.is_some() {
+            self.dial_registry(node);
+        }
+    }
+
+    /// The driver finds its connection dead: what had no answer may be done or not.
+    pub(super) fn lose_registry(&mut self, node: usize, session: u64) -> Verdict {
+        let life = self.nodes[node].life;
+        let Some(line) = self.line(node) else { return Ok(()) };
+        if line.session != session {
+            return Ok(());
+        }
+        line.session = 0;
+        line.connected = false;
+        let calls = std::mem::take(&mut line.calls);
+        self.coverage.hit("registry lost");
+        self.history.record(self.at, Lane::Node(node), format_args!("has lost the registry"));
+        self.post(node, session, Content::Close);
+        self.schedule(self.at + RETRY, Happening::RetryRegistry(node, life));
+        for id in calls {
+            self.tell(node, Told::Reply { id, outcome: Err(Failure::Unknown) })?;
+        }
+        Ok(())
+    }
+
+    /// The node's process is gone, and its connection with it.
+    pub(super) fn hang_up_registry(&mut self, node: usize, silent: bool) {
+        let Some(session) = self.line(node).map(|line| line.session).filter(|session| *session != 0) else {
+            return;
+        };
+        if silent {
+            let wait = self.scenario.shape.registry_keepalive_ms * 1_000;
+            self.schedule(self.at + wait, Happening::SessionOver(session));
+        } else {
+            self.post(node, session, Content::Close);
+        }
+    }
+
+    /// A letter from the registry has come to a node.
+    pub(super) fn read_letter(&mut self, letter: Letter) -> Verdict {
+        let Letter { node, session, content, .. } = letter;
+        if self.nodes[node].machine.is_none() {
+            return Ok(());
+        }
+        let Some(line) = self.line(node).filter(|line| line.session == session) else { return Ok(()) };
+        match content {
+            Content::Opened => {
+                line.connected = true;
+                let watches: Vec<_> =
+                    line.watches.iter().map(|(id, kept)| (*id, kept.watch.clone())).collect();
+                let waiting = std::mem::take(&mut line.waiting);
+                line.calls.extend(waiting.iter().map(|(id, _)| *id));
+                for (id, watch) in watches {
+                    self.post(node, session, Content::Watch(id, watch));
+                }
+                for (id, request) in waiting {
+                    self.post(node, session, Content::Request(id, request));
+                }
+                Ok(())
+            }
+            Content::Reply(id, outcome) => {
+                let told = Told::Reply { id, outcome };
+                if line.calls.remove(&id) { self.tell(node, told) } else { Ok(()) }
+            }
+            Content::Watched(watched) => self.watched(node, watched),
+            Content::Reset => self.lose_registry(node, session),
+            Content::Dial
+            | Content::Request(..)
+            | Content::Watch(..)
+            | Content::Unwatch(_)
+            | Content::Close => Ok(()),
+        }
+    }
+
+    fn watched(&mut self, node: usize, watched: Watched) -> Verdict {
+        let Some(line) = self.line(node) else { return Ok(()) };
+        let Some(kept) = line.watches.get_mut(&watched.id) else { return Ok(()) };
+        kept.watch.start = watched.revision + 1;
+        match watched.news {
+            News::Created if std::mem::replace(&mut kept.told, true) => return Ok(()),
+            News::Created | News::Changes(_) | News::Progress => {}
+            News::Compacted { .. } => {
+                self.coverage.hit("watch compacted");
+                if let Some(line) = self.line(node) {
+                    line.watches.remove(&watched.id);
+                }
+            }
+            News::Canceled => {
+                line.watches.remove(&watched.id);
+            }
+        }
+        self.tell(node, Told::Watched(watched))
+    }
+
+    /// Whether a letter for a node, or from it, gets through now.
+    pub(super) fn is_line_cut(&self, node: usize, way: Way) -> bool {
+        self.lines[node].is_cut(way)
+    }
+}

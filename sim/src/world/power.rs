@@ -1,0 +1,130 @@
+//! Nodes that stand still, die, are drained and are started again.
+
+use skirmish_core::id::ConnId;
+use skirmish_core::time::Duration;
+
+use super::node::Registration;
+use super::{Happening, World};
+use crate::history::Lane;
+use crate::network::{Item, Way};
+use crate::oracle::Verdict;
+
+impl World<'_> {
+    pub(super) fn pause_node(&mut self, node: usize, millis: u64) {
+        let process = &mut self.nodes[node];
+        if !process.paused {
+            process.paused = true;
+            let life = process.life;
+            self.trouble(Lane::Node(node), "paused");
+            self.schedule(self.at + millis * 1_000, Happening::NodeResumes(node, life));
+        }
+    }
+
+    pub(super) fn resume_node(&mut self, node: usize, life: u32) -> Verdict {
+        let process = &mut self.nodes[node];
+        if life != process.life || !process.paused {
+            return Ok(());
+        }
+        process.paused = false;
+        self.relief(Lane::Node(node), "paused");
+        self.rouse_node(node)
+    }
+
+    /// What waited for the node goes on.
+    fn rouse_node(&mut self, node: usize) -> Verdict {
+        for client in 0..self.clients.len() {
+            self.schedule_arrivals(client, self.at);
+        }
+        self.schedule_wires(self.at);
+        self.schedule_letters(self.at);
+        for happening in std::mem::take(&mut self.nodes[node].deferred) {
+            self.schedule(self.at, happening);
+        }
+        for id in self.conns.keys().copied().collect::<Vec<_>>() {
+            self.node_can_write(id)?;
+        }
+        for (wire, end) in self.nodes[node].wires.values().copied().collect::<Vec<_>>() {
+            self.wire_can_write(wire, end)?;
+        }
+        Ok(())
+    }
+
+    /// The node dies with everything it had; it is started again later.
+    pub(super) fn crash_node(&mut self, node: usize, millis: u64, silent: bool) {
+        if self.nodes[node].machine.is_none() {
+            return;
+        }
+        self.coverage.hit("node crash");
+        self.stop_node(node, silent);
+        self.schedule(self.at + millis * 1_000, Happening::NodeStarts(node));
+    }
+
+    fn stop_node(&mut self, node: usize, silent: bool) {
+        self.retire_node_stats(node);
+        self.trouble(Lane::Node(node), "down");
+        self.hang_up_registry(node, silent);
+        let process = &mut self.nodes[node];
+        (process.machine, process.wakes, process.silent) = (None, None, silent);
+        process.registry = Registration::Remote(super::line::Line::default());
+        process.told.clear();
+        process.deferred.clear();
+        process.holders.clear();
+        let names: Vec<ConnId> = process.ids.keys().copied().collect();
+        if process.paused {
+            process.paused = false;
+            self.relief(Lane::Node(node), "paused");
+        }
+        for name in names {
+            let Some(id) = self.detach(node, name) else { continue };
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            // Of what the node had handed over, some had left the host.
+            let keep = self.links[conn.client][node].below(conn.down.len());
+            conn.down.truncate(keep);
+            if !silent {
+                self.send(id, Way::Down, Item::Reset);
+            }
+            self.forget_if_over(id);
+        }
+        self.lose_wires(node, silent);
+    }
+
+    pub(super) fn start_node(&mut self, node: usize) -> Verdict {
+        let process = &mut self.nodes[node];
+        if process.machine.is_some() {
+            return Ok(());
+        }
+        if process.life > 0 {
+            process.clock = process.clock.restarted(self.at);
+        }
+        process.start(&self.scenario.shape, self.at);
+        let id = process.machine.as_ref().map(skirmish_core::node::Node::id);
+        self.history.record(self.at, Lane::Node(node), format_args!("starts as {id:?}"));
+        self.relief(Lane::Node(node), "down");
+        self.dial_registry(node);
+        self.node_input(node, skirmish_core::node::Node::start)?;
+        self.rouse_node(node)
+    }
+
+    pub(super) fn drain_node(&mut self, node: usize, millis: u64) -> Verdict {
+        if self.nodes[node].is_paused() {
+            return Ok(());
+        }
+        self.coverage.hit("node drain");
+        let life = self.nodes[node].life;
+        self.node_input(node, |machine, now| machine.drain(now, Duration::from_millis(millis)))?;
+        self.schedule(self.at + millis * 1_000, Happening::NodeStops(node, life));
+        Ok(())
+    }
+
+    pub(super) fn stop_drained(&mut self, node: usize, life: u32) -> Verdict {
+        if life != self.nodes[node].life || self.nodes[node].machine.is_none() {
+            return Ok(());
+        }
+        if !self.nodes[node].is_paused() {
+            // What it asks of the registry now is under way when it is gone.
+            self.node_input(node, skirmish_core::node::Node::stop)?;
+        }
+        self.stop_node(node, false);
+        self.start_node(node)
+    }
+}

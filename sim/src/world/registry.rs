@@ -1,0 +1,405 @@
+//! The registry as a process of its own: etcd's part.
+
+use std::collections::BTreeMap;
+
+use skirmish_core::id::NodeId;
+use skirmish_core::registrar::record_owner;
+use skirmish_core::registry::{
+    Answer, Failure, Range, Registry, RegistryConfig, Request, Response, Span, WatchId, Watched,
+};
+use skirmish_core::time::Deadline;
+
+use super::letters::{Content, Letter};
+use super::{Happening, MAX_ROUNDS, World};
+use crate::clock::Clock;
+use crate::history::Lane;
+use crate::oracle::{Guarantee, Verdict};
+
+/// The latest that a request is done of which nobody knew what became of it, in
+/// microseconds.
+const MOST_LATE: u64 = 6_000_000;
+
+/// The registry's process. What it knows outlives it, as etcd's does.
+pub(super) struct RegistryProcess {
+    pub(super) machine: Registry,
+    pub(super) clock: Clock,
+    pub(super) paused: bool,
+    /// It is being started again; the value says whether nobody is told.
+    pub(super) down: Option<bool>,
+    /// Nobody leads until this moment.
+    leaderless: u64,
+    wakes: Option<u64>,
+    spins: (u64, u32),
+    /// The connections that it has, and whose.
+    sessions: BTreeMap<u64, usize>,
+    /// Whose its watches are, and what their nodes call them.
+    watches: BTreeMap<WatchId, (u64, WatchId)>,
+    next_watch: u64,
+    /// Requests whose senders were told that nobody knows.
+    late: BTreeMap<u64, Request>,
+    next_late: u64,
+    /// For each node: when what was sent last arrives, and what else is odd.
+    pub(super) order: Vec<Order>,
+}
+
+/// What letters of a node keep to.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Order {
+    /// When the last request arrives.
+    pub(super) asked: u64,
+    /// When the last news of watches arrive.
+    pub(super) watched: u64,
+    /// How late news of watches come, in microseconds.
+    pub(super) lag: u64,
+    /// How many requests of which nobody will say what came of them.
+    pub(super) blurred: u64,
+}
+
+impl RegistryProcess {
+    pub(super) fn new(clock: Clock, nodes: usize) -> Self {
+        let machine = Registry::new(RegistryConfig::etcd(), clock.now(0).instant);
+        Self {
+            machine,
+            clock,
+            paused: false,
+            down: None,
+            leaderless: 0,
+            wakes: None,
+            spins: (0, 0),
+            sessions: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            next_watch: 1,
+            late: BTreeMap::new(),
+            next_late: 1,
+            order: vec![Order::default(); nodes],
+        }
+    }
+
+    pub(super) fn wakes(&self) -> Option<u64> {
+        self.wakes.filter(|_| !self.paused && self.down.is_none())
+    }
+
+    fn forget_session(&mut self, session: u64) {
+        self.sessions.remove(&session);
+        let of_session: Vec<WatchId> =
+            self.watches.iter().filter(|(_, (of, _))| *of == session).map(|(id, _)| *id).collect();
+        for id in of_session {
+            self.watches.remove(&id);
+            self.machine.unwatch(id);
+        }
+    }
+}
+
+impl World<'_> {
+    pub(super) fn registry_timeout(&mut self) -> Verdict {
+        let Some(registry) = self.registry.as_mut() else { return Ok(()) };
+        let spins = &mut registry.spins;
+        *spins = if spins.0 == self.at { (self.at, spins.1 + 1) } else { (self.at, 0) };
+        if spins.1 > MAX_ROUNDS {
+            let reason = registry.machine.poll_timeout().map(|due| due.reason);
+            return self.broken(
+                Guarantee::Bounded,
+                format!("the registry's deadline ({reason:?}) does not go away when it is served"),
+            );
+        }
+        let now = registry.clock.now(self.at).instant;
+        let revision = registry.machine.revision();
+        registry.machine.handle_timeout(now);
+        let ended = registry.machine.revision() > revision;
+        if ended {
+            self.coverage.hit("lease ended");
+            self.history.record(self.at, Lane::Registry, format_args!("leases end"));
+        }
+        self.settle_registry();
+        Ok(())
+    }
+
+    /// Sends out what watches have to tell.
+    pub(super) fn settle_registry(&mut self) {
+        while let Some(registry) = self.registry.as_mut()
+            && let Some(watched) = registry.machine.poll_output()
+        {
+            let Some(&(session, id)) = registry.watches.get(&watched.id) else { continue };
+            let Some(&node) = registry.sessions.get(&session) else { continue };
+            self.post(node, session, Content::Watched(Watched { id, ..watched }));
+        }
+        if let Some(registry) = self.registry.as_mut() {
+            let due: Option<Deadline> = registry.machine.poll_timeout();
+            registry.wakes = due.map(|due| registry.clock.world(due.at).max(self.at));
+        }
+    }
+
+    /// The sessions and rooms that the registry has, by their keys: whose they are, and in
+    /// which epoch.
+    pub(super) fn records(&mut self) -> Vec<(String, NodeId, u64)> {
+        let Some(registry) = self.registry.as_mut() else { return Vec::new() };
+        let now = registry.clock.now(self.at).instant;
+        let mut records = Vec::new();
+        for prefix in ["/sessions/player:", "/rooms/"] {
+            let range = Request::Range(Range::of(Span::prefix(prefix)));
+            let Ok(Response { answer: Answer::Range { kvs, .. }, .. }) = registry.machine.handle(now, &range)
+            else {
+                continue;
+            };
+            records.extend(kvs.iter().filter_map(|kv| {
+                let (node, epoch) = record_owner(kv)?;
+                Some((String::from_utf8_lossy(&kv.key).into_owned(), node, epoch))
+            }));
+        }
+        records
+    }
+
+    /// A letter from a node has come.
+    pub(super) fn serve_letter(&mut self, letter: Letter) -> Verdict {
+        let Letter { node, session, content, .. } = letter;
+        let at = self.at;
+        let Some(registry) = self.registry.as_mut() else { return Ok(()) };
+        if let Some(silent) = registry.down {
+            if !silent && !matches!(content, Content::Close) {
+                self.post(node, session, Content::Reset);
+            }
+            return Ok(());
+        }
+        let now = registry.clock.now(at).instant;
+        let known = registry.sessions.contains_key(&session);
+        match content {
+            Content::Dial => {
+                registry.sessions.insert(session, node);
+                self.post(node, session, Content::Opened);
+            }
+            Content::Close => registry.forget_session(session),
+            _ if !known => self.post(node, session, Content::Reset),
+            Content::Request(id, request) => {
+                let order = &mut registry.order[node];
+                let blurred = order.blurred > 0;
+                order.blurred = order.blurred.saturating_sub(1);
+                if blurred || at < registry.leaderless {
+                    return self.blur(node, session, id, request);
+                }
+                let outcome = registry.machine.handle(now, &request).map_err(Failure::Refused);
+                self.history.record(
+                    at,
+                    Lane::Registry,
+                    format_args!("answers node {node}'s {id:?}: {outcome:?}"),
+                );
+                self.post(node, session, Content::Reply(id, outcome));
+            }
+            Content::Watch(id, watch) => {
+                registry.watches.retain(|_, (of, called)| (*of, *called) != (session, id));
+                let own = WatchId(registry.next_watch);
+                registry.next_watch += 1;
+                registry.watches.insert(own, (session, id));
+                // There is room for all of them.
+                let _ = registry.machine.watch(now, own, watch);
+            }
+            Content::Unwatch(id) => {
+                let own = registry.watches.iter().find(|(_, of)| **of == (session, id)).map(|(own, _)| *own);
+                if let Some(own) = own {
+                    registry.watches.remove(&own);
+                    registry.machine.unwatch(own);
+                }
+            }
+            Content::Opened | Content::Reply(..) | Content::Watched(_) | Content::Reset => {}
+        }
+        self.settle_registry();
+        Ok(())
+    }
+
+    /// Nobody says what comes of a request: it is done, or not, or later.
+    fn blur(
+        &mut self,
+        node: usize,
+        session: u64,
+        id: skirmish_core::registry::CallId,
+        request: Request,
+    ) -> Verdict {
+        let (choice, after) = (self.rng.range(0..=3), self.rng.range(0..=MOST_LATE));
+        self.coverage.hit("registry ambiguous");
+        let Some(registry) = self.registry.as_mut() else { return Ok(()) };
+        match choice {
+            0 => {}
+            1 => {
+                let late = registry.next_late;
+                registry.next_late += 1;
+                registry.late.insert(late, request);
+                self.schedule(self.at + after, Happening::LateRequest(late));
+            }
+            _ => {
+                let now = registry.clock.now(self.at).instant;
+                let outcome = registry.machine.handle(now, &request);
+                self.history.record(
+                    self.at,
+                    Lane::Registry,
+                    format_args!("does node {node}'s {id:?} and does not say so: {outcome:?}"),
+                );
+            }
+        }
+        // Either the answer says that nobody knows, or there is none.
+        if after % 2 == 0 {
+            self.post(node, session, Content::Reply(id, Err(Failure::Unknown)));
+        }
+        self.settle_registry();
+        Ok(())
+    }
+
+    /// A request is done of which its sender was told that nobody knows.
+    pub(super) fn late_request(&mut self, late: u64) {
+        let at = self.at;
+        let Some(registry) = self.registry.as_mut() else { return };
+        if registry.paused || registry.down.is_some() || at < registry.leaderless {
+            return self.schedule(at + 100_000, Happening::LateRequest(late));
+        }
+        let Some(request) = registry.late.remove(&late) else { return };
+        let now = registry.clock.now(at).instant;
+        let outcome = registry.machine.handle(now, &request);
+        self.history.record(at, Lane::Registry, format_args!("does late: {request:?}: {outcome:?}"));
+        self.settle_registry();
+    }
+
+    // Faults.
+
+    pub(super) fn pause_registry(&mut self, millis: u64) {
+        let Some(registry) = self.registry.as_mut().filter(|registry| !registry.paused) else { return };
+        registry.paused = true;
+        self.coverage.hit("registry paused");
+        self.trouble(Lane::Registry, "paused");
+        self.schedule(self.at + millis * 1_000, Happening::RegistryResumes);
+        for node in 0..self.nodes.len() {
+            self.await_silence(node);
+        }
+    }
+
+    pub(super) fn resume_registry(&mut self) {
+        let Some(registry) = self.registry.as_mut().filter(|registry| registry.paused) else { return };
+        registry.paused = false;
+        self.relief(Lane::Registry, "paused");
+        self.schedule_letters(self.at);
+    }
+
+    pub(super) fn stop_registry(&mut self, millis: u64, silent: bool) {
+        let Some(registry) = self.registry.as_mut().filter(|registry| registry.down.is_none()) else {
+            return;
+        };
+        registry.down = Some(silent);
+        let paused = std::mem::take(&mut registry.paused);
+        let sessions = std::mem::take(&mut registry.sessions);
+        for id in std::mem::take(&mut registry.watches).into_keys() {
+            registry.machine.unwatch(id);
+        }
+        self.coverage.hit("registry restarted");
+        if paused {
+            self.relief(Lane::Registry, "paused");
+            self.schedule_letters(self.at);
+        }
+        self.trouble(Lane::Registry, "down");
+        for (session, node) in sessions {
+            if silent {
+                self.await_silence(node);
+            } else {
+                self.post(node, session, Content::Reset);
+            }
+        }
+        self.schedule(self.at + millis * 1_000, Happening::RegistryStarts);
+    }
+
+    pub(super) fn start_registry(&mut self) {
+        let Some(registry) = self.registry.as_mut().filter(|registry| registry.down.is_some()) else {
+            return;
+        };
+        registry.down = None;
+        registry.machine.handle_leader_change(registry.clock.now(self.at).instant);
+        self.relief(Lane::Registry, "down");
+        self.settle_registry();
+    }
+
+    pub(super) fn depose_leader(&mut self, millis: u64) {
+        let until = self.at + millis * 1_000;
+        let Some(registry) = self.registry.as_mut() else { return };
+        registry.leaderless = registry.leaderless.max(until);
+        self.coverage.hit("registry leader lost");
+        self.trouble(Lane::Registry, "no leader");
+        self.schedule(until, Happening::LeaderElected);
+    }
+
+    pub(super) fn elect_leader(&mut self) {
+        let at = self.at;
+        let Some(registry) = self.registry.as_mut().filter(|registry| registry.leaderless <= at) else {
+            return;
+        };
+        registry.machine.handle_leader_change(registry.clock.now(at).instant);
+        self.relief(Lane::Registry, "no leader");
+        self.settle_registry();
+    }
+
+    pub(super) fn end_leaderless(&mut self) {
+        if let Some(registry) = self.registry.as_mut() {
+            registry.leaderless = registry.leaderless.min(self.at);
+        }
+        self.elect_leader();
+    }
+
+    pub(super) fn compact_registry(&mut self, keep: u64) {
+        let Some(registry) = self.registry.as_mut().filter(|registry| registry.down.is_none()) else {
+            return;
+        };
+        let now = registry.clock.now(self.at).instant;
+        let revision = registry.machine.revision().saturating_sub(keep);
+        // One that is compacted already stays so.
+        let _ = registry.machine.handle(now, &Request::Compact { revision });
+        self.coverage.hit("registry compacted");
+        self.settle_registry();
+    }
+
+    pub(super) fn cut_registry(&mut self, node: usize, way: i64) {
+        if self.registry.is_none() {
+            return;
+        }
+        self.lines[node].cut(way, self.at);
+        self.coverage.hit("registry cut off");
+        self.trouble(Lane::Node(node), "cut off from the registry");
+        self.await_silence(node);
+    }
+
+    pub(super) fn heal_registry(&mut self, node: usize) {
+        self.lines[node].heal();
+        self.relief(Lane::Node(node), "cut off from the registry");
+        let latency = self.lines[node].latency;
+        self.schedule_letters(self.at + latency);
+    }
+
+    /// Both ends of a node's connection find out that it is dead, if nothing passes for so
+    /// long.
+    fn await_silence(&mut self, node: usize) {
+        let since = self.at;
+        let wait = self.scenario.shape.registry_keepalive_ms * 1_000;
+        self.schedule(since + wait, Happening::Silence(node, since));
+    }
+
+    /// Whether nothing has passed between a node and the registry since then.
+    pub(super) fn silence(&mut self, node: usize, since: u64) -> Verdict {
+        if self.nodes[node].is_paused() {
+            self.nodes[node].deferred.push(Happening::Silence(node, since));
+            return Ok(());
+        }
+        let line = &self.lines[node];
+        let cut = [line.up_cut, line.down_cut].into_iter().flatten().any(|at| at <= since);
+        let (session, connected) = self.session_of(node);
+        let Some(registry) = self.registry.as_mut() else { return Ok(()) };
+        let still = registry.paused || registry.down.is_some();
+        if cut {
+            let sessions = registry.sessions.iter().filter(|(_, of)| **of == node);
+            for session in sessions.map(|(session, _)| *session).collect::<Vec<_>>() {
+                registry.forget_session(session);
+            }
+        }
+        let unknown = connected && !registry.sessions.contains_key(&session);
+        if session != 0 && (cut || still || unknown) { self.lose_registry(node, session) } else { Ok(()) }
+    }
+
+    /// A node's process was gone in silence.
+    pub(super) fn session_over(&mut self, session: u64) {
+        if let Some(registry) = self.registry.as_mut() {
+            registry.forget_session(session);
+        }
+    }
+}
