@@ -7,6 +7,7 @@ mod cut;
 mod drain;
 mod frames;
 mod handshake;
+mod matchmaking;
 mod refusals;
 mod restart;
 mod shared_state;

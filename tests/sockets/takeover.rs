@@ -19,7 +19,9 @@ async fn member(server: &Running) -> (Socket, Welcome, RoomCursor) {
 
 async fn resume(server: &Running, welcome: &Welcome, cursor: RoomCursor) -> (Socket, Welcome) {
     let mut socket = Socket::connect(server.address, "alice").await;
-    let welcome = socket.hello(Some(Resume { session: welcome.session.clone(), rooms: vec![cursor] })).await;
+    let welcome = socket
+        .hello(Some(Resume { session: welcome.session.clone(), epoch: welcome.epoch, rooms: vec![cursor] }))
+        .await;
     (socket, welcome)
 }
 
@@ -103,7 +105,7 @@ async fn a_session_is_not_resumed_by_another_player() {
     let server = Running::start(|_| {}).await;
     let (mut alice, welcome, cursor) = member(&server).await;
     let mut mallory = Socket::connect(server.address, "mallory").await;
-    let resume = Resume { session: welcome.session, rooms: vec![cursor] };
+    let resume = Resume { session: welcome.session, epoch: welcome.epoch, rooms: vec![cursor] };
     assert!(!mallory.hello(Some(resume)).await.resumed);
     alice.say("arena", 2, "still mine").await;
     assert_eq!(alice.said().await.body, "still mine");

@@ -7,6 +7,7 @@
 pub mod etcd;
 pub mod history;
 pub mod http;
+pub mod pipe;
 pub mod player;
 pub mod process;
 pub mod proxy;

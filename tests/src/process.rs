@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -73,6 +73,10 @@ pub struct Process {
     pub address: SocketAddr,
     /// Where operators ask.
     pub admin: SocketAddr,
+    /// Where other nodes connect, if it takes links.
+    pub link: Option<SocketAddr>,
+    /// Which node it is.
+    pub node: String,
     child: Child,
     log: Arc<Mutex<Vec<Value>>>,
 }
@@ -102,12 +106,15 @@ impl Process {
                 written.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
-        let mut process = Self { address, admin: address, child, log };
+        let node = String::new();
+        let mut process = Self { address, admin: address, link: None, node, child, log };
         let line = process.logged("the server to listen", |line| line["message"] == "listening").await;
         let url = line["url"].as_str().expect("it says where");
         let bound = url.split('/').nth(2).expect("an authority");
         process.address = bound.parse().expect("an address");
         process.admin = line["admin"].as_str().expect("it says where").parse().expect("an address");
+        process.link = line["link"].as_str().map(|link| link.parse().expect("an address"));
+        process.node = line["node"].as_str().expect("it says which").to_owned();
         process
     }
 
@@ -120,7 +127,16 @@ impl Process {
     /// The lines of the log so far.
     #[must_use]
     pub fn log(&self) -> Vec<Value> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lines().clone()
+    }
+
+    /// How many lines of the log so far are such.
+    pub fn count(&self, is: impl Fn(&Value) -> bool) -> usize {
+        self.lines().iter().filter(|line| is(line)).count()
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<Value>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a line of the log.
@@ -132,7 +148,7 @@ impl Process {
         eventually(what, async || {
             // Asked first, so that the last lines of a process that has ended are seen.
             let ended = self.child.try_wait().expect("a child can be asked");
-            found = self.log().into_iter().find(|line| is(line));
+            found = self.lines().iter().find(|line| is(line)).cloned();
             assert!(found.is_some() || ended.is_none(), "{ended:?}: {:#?}", self.log());
             found.is_some()
         })

@@ -1,0 +1,157 @@
+//! Links between nodes: when nothing passes for a while, and when strangers call.
+
+use bytes::Bytes;
+use serde_json::Value;
+use skirmish_core::wire::{encode, encode_bytes};
+use skirmish_io::client::Outcome;
+use skirmish_proto::v1::{Kind, LinkHello, Metadata, Ping};
+use skirmish_tests::history::complaints;
+use skirmish_tests::player::{Player, builder, heard};
+use skirmish_tests::process::{Process, key, run};
+use skirmish_tests::within;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::nodes::{Nodes, is_about, shows};
+use crate::valve::Valve;
+
+#[tokio::test]
+async fn members_on_both_sides_of_a_link_that_is_dead_for_a_while_miss_nothing() {
+    let valve = Valve::start().await;
+    let mut nodes = Nodes::start(1).await;
+    // The older node dials the younger.
+    let advertise = format!("cluster.link.advertise=\"{}\"", valve.address());
+    let younger = nodes.add(&[&advertise]).await;
+    valve.lead_to(younger.link.expect("it takes links"));
+    nodes.linked().await;
+    for leads in [0, 1] {
+        let room = format!("room-{leads}");
+        let follows = 1 - leads;
+        let mut near = Player::join(builder(&nodes.url(leads), &format!("near-{leads}")), &room).await;
+        let mut far = Player::join(builder(&nodes.url(follows), &format!("far-{leads}")), &room).await;
+        near.say(&room, "before").await;
+        far.hears(&["before"]).await;
+
+        let downs = downs(&nodes);
+        valve.shut();
+        let while_shut = near.say(&room, "near while shut").await;
+        assert_eq!(near.outcome(while_shut).await, Outcome::Acknowledged, "the primary goes on");
+        let relayed = far.say(&room, "far while shut").await;
+        for (node, downs) in downs.into_iter().enumerate() {
+            let what = format!("node {node} to notice");
+            skirmish_tests::eventually(&what, async || self::downs(&nodes)[node] > downs).await;
+        }
+        near.say(&room, "near while down").await;
+        far.say(&room, "far while down").await;
+        valve.open();
+
+        let all = ["before", "near while shut", "near while down", "far while shut", "far while down"];
+        near.hears(&all).await;
+        far.hears(&all).await;
+        assert_eq!(far.outcome(relayed).await, Outcome::Acknowledged);
+        let histories = [near.leave().await, far.leave().await];
+        let [near, far] = histories.each_ref().map(|seen| heard(seen).collect::<Vec<_>>());
+        assert_eq!((near.len(), &near), (5, &far));
+        for seen in &histories {
+            assert_eq!(complaints(seen), Vec::<String>::new(), "{seen:#?}");
+        }
+    }
+}
+
+/// How often each node has said that its link is down.
+fn downs(nodes: &Nodes) -> Vec<usize> {
+    let [one, other] = &nodes.nodes[..] else { panic!("there are two") };
+    let count = |node: &Process, of: &Process| node.count(|line| is_about(line, "link down", &of.node));
+    vec![count(one, other), count(other, one)]
+}
+
+/// Sends bytes to where links are taken, and waits until the other side has enough.
+async fn call(node: &Process, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(node.link.expect("it takes links")).await.expect("it listens");
+    stream.write_all(bytes).await.expect("a new connection takes a little");
+    let mut answer = Vec::new();
+    // An end or a reset.
+    let _ = within("the end of a stranger's link", stream.read_to_end(&mut answer)).await;
+    answer
+}
+
+fn number(node: &Process) -> u64 {
+    u64::from_str_radix(&node.node, 16).expect("a node is a number")
+}
+
+fn hello(node: u64, to: u64) -> Bytes {
+    encode(Kind::LinkHello, &Metadata::default(), &LinkHello { node, to })
+}
+
+#[tokio::test]
+async fn strangers_who_call_at_the_link_address_are_dropped_and_harm_nobody() {
+    let mut nodes = Nodes::start(2).await;
+    let mut alice = Player::join(builder(&nodes.url(0), "alice"), "arena").await;
+    let mut bob = Player::join(builder(&nodes.url(1), "bob"), "arena").await;
+    let [first, second] = &mut nodes.nodes[..] else { panic!("there are two") };
+    let (this, other) = (number(first), number(second));
+    let links = downs_of(first);
+
+    let mut huge = hello(7, this).to_vec();
+    huge[12..16].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff]);
+    let mut broken = hello(7, this).to_vec();
+    *broken.last_mut().expect("it has a checksum") ^= 1;
+    let upgrade =
+        skirmish_tests::http::upgrade(&format!("X-Game-Token: {}\r\n", skirmish_tests::token("eve")));
+    let wire = [
+        ("a player's upgrade", upgrade.into_bytes(), "what came is not frames"),
+        ("noise", vec![0xaa; 4096], "what came is not frames"),
+        ("a frame that is too large", huge, "what came is not frames"),
+        ("a frame that is damaged", broken, "link dropped"),
+        (
+            "something else first",
+            encode(Kind::Ping, &Metadata::default(), &Ping::default()).to_vec(),
+            "the first frame of a link must be LinkHello",
+        ),
+        (
+            "what is for players",
+            encode_bytes(Kind::Application, &Metadata::default(), b"x").to_vec(),
+            "link dropped",
+        ),
+        ("a node that the registry does not name", hello(7, this).to_vec(), "does not name the node"),
+        ("a node that means another", hello(other, 7).to_vec(), "leads to another node than was meant"),
+        ("the node itself", hello(this, this).to_vec(), "leads to another node than was meant"),
+        ("nobody, and silence", Vec::new(), "link dropped"),
+    ];
+    for (what, bytes, why) in wire {
+        let said = |node: &Process| {
+            let says = |line: &Value| line["message"].as_str().is_some_and(|message| message.contains(why));
+            node.count(|line| line["target"] == "audit" && says(line))
+        };
+        let before = said(first);
+        assert_eq!(call(first, &bytes).await, b"", "{what}: it was answered");
+        skirmish_tests::eventually(what, async || said(first) > before).await;
+    }
+    shows(first, "skirmish_links", 1).await;
+    assert_eq!(downs_of(first), links, "the real link has suffered");
+    alice.say("arena", "still here").await;
+    bob.hears(&["still here"]).await;
+    bob.say("arena", "me too").await;
+    alice.hears(&["me too"]).await;
+}
+
+fn downs_of(node: &Process) -> usize {
+    node.count(|line| line["message"] == "link down")
+}
+
+#[tokio::test]
+async fn a_configuration_that_lets_strangers_in_is_refused() {
+    let key = key();
+    let refused = async |settings: &[&str], problem: &str| {
+        let mut arguments = vec!["serve", "--set", &key];
+        arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        let output = run(&arguments).await;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(problem) && error.trim_end().lines().count() == 1, "{error}");
+    };
+    let everywhere = "cluster.link.address=0.0.0.0:9700";
+    refused(&["registry.kind=etcd", everywhere], "cluster.insecure = true").await;
+    refused(&["registry.kind=etcd", everywhere, "cluster.insecure=true"], "cluster.link.advertise").await;
+    refused(&["cluster.link.address=127.0.0.1:9700"], "registry.kind").await;
+}

@@ -1,0 +1,11 @@
+//! Several nodes, each a process of its own, with a real etcd between them: what players
+//! see of it, and what strangers do.
+
+mod links;
+mod mutual_tls;
+mod nodes;
+mod registry;
+mod rooms;
+mod sessions;
+mod trace;
+mod valve;

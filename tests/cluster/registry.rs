@@ -1,0 +1,106 @@
+//! When etcd is away for too long, and what a node leaves behind in it.
+
+use rustix::process::Signal;
+use skirmish_io::client::{Event, Outcome};
+use skirmish_proto::v1::LeftReason;
+use skirmish_tests::history::complaints;
+use skirmish_tests::http::{get, metric};
+use skirmish_tests::player::{Player, builder};
+use skirmish_tests::socket::Socket;
+use skirmish_tests::{eventually, within};
+
+use crate::nodes::{Nodes, ready, shows};
+
+#[tokio::test]
+async fn nodes_stop_serving_while_etcd_is_away_and_come_back_with_it() {
+    let mut nodes = Nodes::start(2).await;
+    let mut alice = Player::join(builder(&nodes.url(0), "alice"), "arena").await;
+    let mut bob = Player::join(builder(&nodes.url(1), "bob"), "arena").await;
+    let message = alice.say("arena", "before").await;
+    assert_eq!(alice.outcome(message).await, Outcome::Acknowledged);
+    bob.hears(&["before"]).await;
+
+    nodes.etcd.kill().await;
+    for node in &nodes.nodes {
+        let says_why = "the registry does not confirm that this node lives";
+        eventually("a node to say that it does not serve", async || {
+            let (status, body) = get(node.admin, "/readyz").await;
+            status == 503 && body.contains(says_why)
+        })
+        .await;
+        shows(node, "skirmish_serving", 0).await;
+        assert_eq!(get(node.admin, "/healthz").await.0, 200, "it lives all the same");
+    }
+    let meanwhile = alice.say("arena", "meanwhile").await;
+
+    nodes.etcd.spawn();
+    nodes.etcd.ready().await;
+    for node in &nodes.nodes {
+        ready(node).await;
+        shows(node, "skirmish_serving", 1).await;
+        shows(node, "skirmish_links", 1).await;
+        assert!(metric(node.admin, "skirmish_suspensions_total").await >= Some(1));
+    }
+    // Whatever has become of the room: what is said now is heard.
+    let after = bob.say("arena", "after").await;
+    alice.hears(&["after"]).await;
+    bob.hears(&["after"]).await;
+    assert_eq!(bob.outcome(after).await, Outcome::Acknowledged);
+    // This one has an outcome, whichever.
+    alice.outcome(meanwhile).await;
+    for player in [alice, bob] {
+        let seen = player.leave().await;
+        assert_eq!(complaints(&seen), Vec::<String>::new(), "{seen:#?}");
+    }
+}
+
+#[tokio::test]
+async fn what_etcd_answers_is_heard_at_once() {
+    let nodes = Nodes::start(1).await;
+    // If each had to wait until the node looks by itself, all would take minutes.
+    within("a hundred sessions, one after the other", async {
+        for number in 0..100 {
+            Socket::open(nodes.nodes[0].address, &format!("player-{number}")).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_told_to_stop_leaves_nothing_behind() {
+    // Whoever had to wait for a lease to end would wait for long.
+    let mut nodes = Nodes::start_with(2, &["cluster.node_ttl=\"1h\""]).await;
+    let alice = Player::join(builder(&nodes.url(0), "alice"), "arena").await;
+    let mut bob = Player::join(builder(&nodes.url(1), "bob"), "arena").await;
+    assert_eq!(nodes.keys("/nodes/").await.len(), 2);
+    assert_eq!(nodes.keys("/rooms/").await.len(), 1);
+    assert_eq!(nodes.keys("/sessions/").await.len(), 2);
+
+    let mut first = nodes.nodes.remove(0);
+    first.signal(Signal::TERM);
+    assert_eq!(first.exit().await, Some(0));
+    // It is gone from etcd when it is gone.
+    assert_eq!(nodes.keys("/nodes/").await, [format!("/nodes/{}", nodes.nodes[0].node)]);
+    assert_eq!(nodes.keys("/sessions/").await.len(), 1, "alice's session was on the first node");
+    // Bob is told, and plays on here.
+    let gone = |event: &Event| matches!(event, Event::Left { reason: LeftReason::Gone, .. }).then_some(());
+    bob.until("to be told that the room is gone", gone).await;
+    bob.joined("arena").await;
+    let message = bob.say("arena", "alone").await;
+    assert_eq!(bob.outcome(message).await, Outcome::Acknowledged);
+    drop(alice);
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_say_goodbye_stops_all_the_same() {
+    let mut nodes = Nodes::start(1).await;
+    nodes.etcd.pause();
+    let mut node = nodes.nodes.remove(0);
+    node.signal(Signal::TERM);
+    assert_eq!(node.exit().await, Some(0));
+    let said = |line: &serde_json::Value| {
+        line["message"].as_str().is_some_and(|message| message.contains("stays until its leases end"))
+    };
+    // What it has said last may still be on its way here.
+    eventually("the node to have said so", async || node.count(said) == 1).await;
+}

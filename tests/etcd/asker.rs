@@ -1,0 +1,150 @@
+//! Asks a registry as a node would.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use skirmish_core::registry::{Answer, News};
+use skirmish_core::registry::{
+    Call, CallId, Failure, KeyValue, Range, Registry as Machine, RegistryConfig, Request, Response, Span,
+    Told, Watch, WatchId, Watched,
+};
+use skirmish_io::clock::Clock;
+use skirmish_io::config::RegistryEtcd;
+use skirmish_io::registry::{Embedded, Etcd, Registry};
+use skirmish_tests::{eventually, within};
+
+pub(crate) type Outcome = Result<Response, Failure>;
+
+/// Options that give up and come back sooner than production should.
+pub(crate) fn options(endpoints: Vec<String>) -> RegistryEtcd {
+    RegistryEtcd {
+        endpoints,
+        request_timeout: Duration::from_secs(20),
+        backoff_min: Duration::from_millis(20),
+        backoff_max: Duration::from_millis(100),
+        ..RegistryEtcd::default()
+    }
+}
+
+/// Whoever asks a registry.
+pub(crate) struct Asker {
+    clock: Clock,
+    pub(crate) registry: Registry,
+    next: u64,
+    outcomes: BTreeMap<CallId, Outcome>,
+    news: VecDeque<Watched>,
+}
+
+impl Asker {
+    pub(crate) fn new(options: &RegistryEtcd) -> Self {
+        let clock = Clock::new();
+        let etcd = Etcd::start(options, clock.clone(), [1; 32]).expect("the options are sound");
+        Self::of(clock, Registry::Etcd(etcd))
+    }
+
+    /// Asks the machine, configured as etcd is.
+    pub(crate) fn embedded() -> Self {
+        let clock = Clock::new();
+        let machine = Embedded::new(RegistryConfig::etcd(), clock.now().instant);
+        Self::of(clock, Registry::Embedded(Box::new(machine)))
+    }
+
+    fn of(clock: Clock, registry: Registry) -> Self {
+        Self { clock, registry, next: 0, outcomes: BTreeMap::new(), news: VecDeque::new() }
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        match &self.registry {
+            Registry::Embedded(embedded) => embedded.machine(),
+            Registry::Etcd(_) => panic!("it asks etcd"),
+        }
+    }
+
+    pub(crate) fn ask(&mut self, request: Request) -> CallId {
+        let id = CallId(self.next);
+        self.next += 1;
+        self.call(Call::Request { id, request });
+        id
+    }
+
+    pub(crate) fn call(&mut self, call: Call) {
+        self.registry.handle(self.clock.now().instant, call);
+    }
+
+    pub(crate) fn watch(&mut self, id: u64, watch: Watch) {
+        self.call(Call::Watch { id: WatchId(id), watch });
+    }
+
+    /// Waits for something to be told and sorts it.
+    pub(crate) async fn pump(&mut self) {
+        within("the registry to tell something", self.registry.ready()).await;
+        self.sort();
+    }
+
+    /// Sorts what there is to be told.
+    pub(crate) fn sort(&mut self) {
+        while let Some(told) = self.registry.poll_told() {
+            match told {
+                Told::Reply { id, outcome } => assert!(self.outcomes.insert(id, outcome).is_none(), "{id:?}"),
+                Told::Watched(watched) => self.news.push_back(watched),
+            }
+        }
+    }
+
+    /// An outcome that is there.
+    pub(crate) fn take(&mut self, id: CallId) -> Option<Outcome> {
+        self.outcomes.remove(&id)
+    }
+
+    pub(crate) async fn outcome(&mut self, id: CallId) -> Outcome {
+        self.sort();
+        loop {
+            match self.take(id) {
+                Some(outcome) => return outcome,
+                None => self.pump().await,
+            }
+        }
+    }
+
+    pub(crate) async fn done(&mut self, request: Request) -> Outcome {
+        let id = self.ask(request);
+        self.outcome(id).await
+    }
+
+    /// The next news, of whichever watch.
+    pub(crate) async fn news(&mut self) -> Watched {
+        self.sort();
+        loop {
+            match self.news.pop_front() {
+                Some(watched) => return watched,
+                None => self.pump().await,
+            }
+        }
+    }
+
+    /// The next news that are changes.
+    pub(crate) async fn changes(&mut self) -> Vec<skirmish_core::registry::Change> {
+        loop {
+            if let News::Changes(changes) = self.news().await.news {
+                return changes;
+            }
+        }
+    }
+
+    /// What is there now, and the revision.
+    pub(crate) async fn list(&mut self, prefix: &str) -> (u64, Vec<KeyValue>) {
+        // Whatever goes on, some day it answers.
+        let mut listed = None;
+        let request = Request::Range(Range::of(Span::prefix(prefix.to_owned())));
+        eventually("a listing", async || {
+            if let Ok(Response { revision, answer: Answer::Range { kvs, .. } }) =
+                self.done(request.clone()).await
+            {
+                listed = Some((revision, kvs));
+            }
+            listed.is_some()
+        })
+        .await;
+        listed.expect("it was waited for")
+    }
+}

@@ -1,0 +1,188 @@
+//! Group commit equals one by one.
+
+use skirmish_core::registry::{
+    Answer, Compare, Delete, Failure, KeyValue, LeaseId, Op, Put, Range, Relation, Request, Response, Span,
+    Target, Txn,
+};
+use skirmish_core::rng::Rng;
+use skirmish_io::config::RegistryEtcd;
+use skirmish_tests::etcd::{Etcd, Version};
+
+use crate::asker::{Asker, Outcome, options};
+
+/// Draws requests on few keys, so that they meet often, and now and then one to be refused.
+struct Draw(Rng);
+
+impl Draw {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0.range(0..=end - 1)
+    }
+
+    fn key(&mut self) -> String {
+        format!("k{}", self.below(40))
+    }
+
+    fn put(&mut self) -> Put {
+        let lease = match self.below(12) {
+            0..3 => Some(LeaseId(1)),
+            3 => Some(LeaseId(404)),
+            _ => None,
+        };
+        let kept = self.below(10) == 0;
+        let value = if kept { String::new() } else { format!("v{}", self.below(4)) };
+        Put { prev: self.below(3) == 0, ignore_value: kept, ..Put::new(self.key(), value, lease) }
+    }
+
+    fn span(&mut self) -> Span {
+        if self.below(4) == 0 { Span::prefix(format!("k{}", self.below(4))) } else { Span::one(self.key()) }
+    }
+
+    fn range(&mut self) -> Range {
+        Range { limit: self.below(3), ..Range::of(self.span()) }
+    }
+
+    fn delete(&mut self) -> Delete {
+        Delete { span: self.span(), prev: self.below(2) == 0 }
+    }
+
+    fn txn(&mut self, depth: u64) -> Txn {
+        let compares = (0..self.below(3)).map(|_| self.compare()).collect();
+        let ops = |draw: &mut Self| (0..draw.below(4)).map(|_| draw.op(depth)).collect();
+        Txn { compares, success: ops(self), failure: ops(self) }
+    }
+
+    fn compare(&mut self) -> Compare {
+        let relation = match self.below(4) {
+            0 => Relation::Equal,
+            1 => Relation::NotEqual,
+            2 => Relation::Greater,
+            _ => Relation::Less,
+        };
+        // Not revisions: those are what groups do not keep.
+        let target = match self.below(4) {
+            0 => Target::Version(self.below(5)),
+            1 => Target::Value(format!("v{}", self.below(4)).into()),
+            2 => Target::Lease(None),
+            _ => return Compare::absent(self.key()),
+        };
+        Compare { span: self.span(), relation, target }
+    }
+
+    fn op(&mut self, depth: u64) -> Op {
+        match self.below(6) {
+            0 => Op::Range(self.range()),
+            1 => Op::Delete(self.delete()),
+            2 if depth > 0 => Op::Txn(self.txn(depth - 1)),
+            _ => Op::Put(self.put()),
+        }
+    }
+
+    fn request(&mut self) -> Request {
+        match self.below(10) {
+            0 => Request::Range(self.range()),
+            1 => Request::Delete(self.delete()),
+            2..6 => Request::Txn(self.txn(2)),
+            _ => Request::Put(self.put()),
+        }
+    }
+}
+
+/// Without revisions: members of a group share theirs.
+fn without_revisions(outcome: Outcome) -> Result<Answer, Failure> {
+    fn kv(kv: KeyValue) -> KeyValue {
+        KeyValue { created: 0, modified: 0, ..kv }
+    }
+    fn plain(answer: Answer) -> Answer {
+        match answer {
+            Answer::Range { kvs, more, count } => {
+                Answer::Range { kvs: kvs.into_iter().map(kv).collect(), more, count }
+            }
+            Answer::Put { prev } => Answer::Put { prev: prev.map(kv) },
+            Answer::Delete { deleted, prev } => {
+                Answer::Delete { deleted, prev: prev.into_iter().map(kv).collect() }
+            }
+            Answer::Txn { succeeded, answers } => {
+                Answer::Txn { succeeded, answers: answers.into_iter().map(plain).collect() }
+            }
+            other => other,
+        }
+    }
+    outcome.map(|Response { answer, .. }| plain(answer))
+}
+
+#[tokio::test]
+async fn what_rides_together_has_the_outcomes_of_one_after_the_other() {
+    const REQUESTS: usize = 3000;
+    for version in Version::installed() {
+        for groups in [1, 4] {
+            let etcd = Etcd::start_with(version, &[]).await;
+            let mut real = Asker::new(&RegistryEtcd { groups, ..options(vec![etcd.url()]) });
+            let mut machine = Asker::embedded();
+            let mut draw = Draw(Rng::new([groups as u8; 32]));
+            let grant = Request::Grant { id: LeaseId(1), ttl_s: 600 };
+            real.done(grant.clone()).await.unwrap();
+            machine.done(grant).await.unwrap();
+
+            let requests: Vec<_> = (0..REQUESTS).map(|_| draw.request()).collect();
+            let calls: Vec<_> = requests.iter().map(|request| real.ask(request.clone())).collect();
+            let mut refused = 0;
+            for (request, call) in requests.iter().zip(calls) {
+                let expected = without_revisions(machine.done(request.clone()).await);
+                let outcome = without_revisions(real.outcome(call).await);
+                assert_eq!(outcome, expected, "{version:?} {request:?}");
+                refused += usize::from(expected.is_err());
+            }
+            let everything = Request::Range(Range::of(Span::prefix("")));
+            let expected = without_revisions(machine.done(everything.clone()).await);
+            assert_eq!(without_revisions(real.done(everything).await), expected);
+            assert!(machine.machine().keys() > 0);
+
+            let counters = real.registry.counters();
+            assert!(refused > 100 && counters.halved > 10, "{refused} {counters:?}");
+            assert!(counters.groups < counters.members, "{counters:?}");
+        }
+    }
+}
+
+/// One after the other only one of two can find the other's key absent.
+#[tokio::test]
+async fn requests_that_look_at_each_others_keys_do_not_both_win() {
+    let etcd = Etcd::start().await;
+    let mut asker = Asker::new(&options(vec![etcd.url()]));
+    asker.list("").await;
+    for round in 0..50 {
+        let claim = |own: &str, other: &str| {
+            let (own, other) = (format!("{round}/{own}"), format!("{round}/{other}"));
+            let put = Op::Put(Put::new(own, "", None));
+            Request::Txn(Txn { compares: vec![Compare::absent(other)], success: vec![put], failure: vec![] })
+        };
+        let calls = [asker.ask(claim("a", "b")), asker.ask(claim("b", "a"))];
+        let mut won = Vec::new();
+        for call in calls {
+            let Ok(Response { answer: Answer::Txn { succeeded, .. }, .. }) = asker.outcome(call).await else {
+                panic!("it is sound")
+            };
+            won.push(succeeded);
+        }
+        assert_eq!(won, [true, false]);
+    }
+}
+
+/// All that a group writes has one revision, and every member is told that revision: a
+/// watch from the one after misses nothing and sees nothing twice.
+#[tokio::test]
+async fn a_member_is_told_the_revision_of_what_it_wrote() {
+    let etcd = Etcd::start().await;
+    let mut asker = Asker::new(&options(vec![etcd.url()]));
+    asker.list("").await;
+    let calls: Vec<_> =
+        (0..500).map(|i| asker.ask(Request::Put(Put::new(format!("k{i:03}"), "", None)))).collect();
+    let mut told = Vec::new();
+    for call in calls {
+        told.push(asker.outcome(call).await.unwrap().revision);
+    }
+    let (newest, kvs) = asker.list("k").await;
+    assert_eq!(kvs.iter().map(|kv| kv.modified).collect::<Vec<_>>(), told);
+    assert_eq!(told.iter().max(), Some(&newest));
+    assert!(newest < 100, "{newest}: hardly anything rode together");
+}

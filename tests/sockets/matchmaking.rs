@@ -1,0 +1,176 @@
+//! Players who search for a match: with the program itself, the client library and bots.
+
+use std::collections::BTreeSet;
+
+use skirmish_io::client::{Event, Matched, Outcome, Queue, State, TicketState};
+use skirmish_tests::player::{Player, builder};
+use skirmish_tests::process::{Process, run};
+use skirmish_tests::proxy::Proxy;
+
+/// A queue for two, that looks often.
+const DUEL: &str = "matchmaking.queues=[{ mode = \"duel\", teams = 2, team_size = 1, regions = [\"local\"], interval = \"10ms\" }]";
+
+fn wish(mode: &str) -> Queue {
+    Queue { mode: mode.to_owned(), ..Queue::default() }
+}
+
+/// Queues, and waits until the server has the ticket.
+async fn queue(player: &mut Player) {
+    player.client.queue(wish("duel")).await.expect("nothing else is searched for");
+    assert_eq!(state(player).await.0, TicketState::Waiting);
+}
+
+/// What the player is told of its ticket next, and why.
+async fn state(player: &mut Player) -> (TicketState, String) {
+    let told = |event: &Event| match event {
+        Event::Ticket { state: TicketState::Unavailable, .. } => None,
+        Event::Ticket { state, reason, .. } => Some((*state, reason.clone())),
+        Event::Matched(matched) => panic!("nobody was there to play with: {matched:?}"),
+        _ => None,
+    };
+    player.until("news of the ticket", told).await
+}
+
+/// The match that the player is told of next.
+async fn matched(player: &mut Player) -> Matched {
+    let told = |event: &Event| match event {
+        Event::Matched(matched) => Some(matched.clone()),
+        _ => None,
+    };
+    player.until("a match", told).await
+}
+
+/// Both were told of the same match of the two, each of its own team; they talk in its
+/// room, and leave.
+async fn play(alice: &mut Player, bob: &mut Player, found: [&Matched; 2]) {
+    let [one, other] = found;
+    assert_eq!((&one.r#match, &one.room, &one.teams), (&other.r#match, &other.room, &other.teams));
+    for (matched, name) in [(one, "alice"), (other, "bob")] {
+        let team = &matched.teams[usize::try_from(matched.team).expect("a small number")];
+        assert_eq!(team.players, [name], "{matched:?}");
+    }
+    let all: BTreeSet<_> = one.teams.iter().flat_map(|team| &team.players).map(String::as_str).collect();
+    assert_eq!(all, BTreeSet::from(["alice", "bob"]));
+    for player in [&mut *alice, &mut *bob] {
+        player.client.join(&one.room, 0).await.expect("a room");
+        player.joined(&one.room).await;
+    }
+    let greeting = alice.say(&one.room, "good luck").await;
+    assert_eq!(alice.outcome(greeting).await, Outcome::Acknowledged);
+    bob.hears(&["good luck"]).await;
+    for player in [alice, bob] {
+        player.client.leave(&one.room).await.expect("a member");
+        let left = |event: &Event| matches!(event, Event::Left { room, .. } if *room == one.room);
+        player.until("to have left", |event| left(event).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn two_players_are_matched_and_play_again_and_again() {
+    let server = Process::start(&[DUEL]).await;
+    let mut alice = Player::start(builder(&server.url(), "alice"));
+    let mut bob = Player::start(builder(&server.url(), "bob"));
+    let mut matches = BTreeSet::new();
+    for _ in 0..3 {
+        queue(&mut alice).await;
+        bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
+        let found = [matched(&mut alice).await, matched(&mut bob).await];
+        play(&mut alice, &mut bob, found.each_ref()).await;
+        matches.insert(found[0].r#match.clone());
+    }
+    assert_eq!(matches.len(), 3, "every match has a name of its own");
+}
+
+#[tokio::test]
+async fn a_ticket_that_is_taken_back_is_in_no_match() {
+    let server = Process::start(&[DUEL]).await;
+    let mut alice = Player::start(builder(&server.url(), "alice"));
+    assert!(alice.client.cancel().await.is_err(), "there is nothing to take back");
+    let mut carol = Player::start(builder(&server.url(), "carol"));
+    queue(&mut carol).await;
+    carol.client.cancel().await.expect("she searches");
+    assert_eq!(state(&mut carol).await.0, TicketState::Cancelled);
+    // She would be the one to play with.
+    queue(&mut alice).await;
+    let mut bob = Player::start(builder(&server.url(), "bob"));
+    bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
+    let found = [matched(&mut alice).await, matched(&mut bob).await];
+    play(&mut alice, &mut bob, found.each_ref()).await;
+    let told = carol.leave().await;
+    assert!(!told.iter().any(|event| matches!(event, Event::Matched(_))), "{told:#?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_queued_for_is_refused_with_the_reason() {
+    let server = Process::start(&[DUEL]).await;
+    let mut alice = Player::start(builder(&server.url(), "alice"));
+    alice.client.queue(wish("chess")).await.expect("it is a name");
+    let (refused, reason) = state(&mut alice).await;
+    assert_eq!(refused, TicketState::Refused);
+    assert!(reason.contains("mode"), "{reason}");
+    let party = Queue { party: "friends".to_owned(), party_size: 2, ..wish("duel") };
+    alice.client.queue(party).await.expect("the search before has ended");
+    let (refused, reason) = state(&mut alice).await;
+    assert_eq!(refused, TicketState::Refused);
+    assert!(reason.contains("party"), "{reason}");
+    // She can go on.
+    queue(&mut alice).await;
+
+    let without = Process::start(&[]).await;
+    let mut bob = Player::start(builder(&without.url(), "bob"));
+    bob.client.queue(wish("duel")).await.expect("it is a name");
+    let (refused, reason) = state(&mut bob).await;
+    assert_eq!(refused, TicketState::Refused);
+    assert!(reason.contains("no matches"), "{reason}");
+}
+
+#[tokio::test]
+async fn who_is_away_when_the_match_forms_is_told_on_return() {
+    let server = Process::start(&[DUEL]).await;
+    let proxy = Proxy::start(server.address, None).await;
+    let mut alice = Player::start(builder(&proxy.url(), "alice"));
+    let mut bob = Player::start(builder(&server.url(), "bob"));
+    queue(&mut alice).await;
+    proxy.block();
+    let cut = |event: &Event| matches!(event, Event::StateChanged { from: State::Connected, .. });
+    alice.until("the cut", |event| cut(event).then_some(())).await;
+    bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
+    let of_bob = matched(&mut bob).await;
+    proxy.unblock();
+    let of_alice = matched(&mut alice).await;
+    play(&mut alice, &mut bob, [&of_alice, &of_bob]).await;
+}
+
+#[tokio::test]
+async fn bots_play_whole_evenings() {
+    let arguments = ["bots", "--match", "duel", "--players", "20", "--duration", "5s", "--battle", "500ms"];
+    let more = ["--cancel-rate", "0.2", "--disconnect-rate", "0.1", "--json"];
+    let output = run(&arguments).await;
+    let table = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{table}{error}");
+    for row in ["last ticket to all told", "own ticket to told", "G2 ", "G8 one match", "all held"] {
+        assert!(table.contains(row), "{row}: {table}");
+    }
+
+    let output = run(&[&arguments[..], &more[..]].concat()).await;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert!(output.status.success(), "{report:#}");
+    assert!(report["matches"]["formed"].as_u64() > Some(0), "{report:#}");
+}
+
+#[tokio::test]
+async fn bots_on_a_server_that_makes_no_matches_fail() {
+    let server = Process::start(&[]).await;
+    let key = std::env::temp_dir().join(format!("skirmish-bots-{}.key", std::process::id()));
+    std::fs::write(&key, skirmish_tests::SECRET).expect("a temporary file");
+    let url = server.url();
+    let file = key.to_str().expect("it is text");
+    let arguments = ["bots", "--match", "duel", "--players", "2", "--duration", "1s", "--warmup", "0s"];
+    let output =
+        run(&[&arguments[..], &["--server", &url, "--key-file", file, "--key-id", "test"]].concat()).await;
+    std::fs::remove_file(&key).expect("it was written");
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{table}");
+    assert!(table.contains("the ticket is refused: this server makes no matches"), "{table}");
+}
