@@ -10,7 +10,7 @@ use prost::Message as _;
 use skirmish_proto::v1;
 
 use super::event::CommandError;
-use crate::crdt::{Forgotten, Key, MAX_VALUE, Replica, ReplicaLimits, Stamp, StateError};
+use crate::crdt::{Forgotten, Heard, Key, MAX_VALUE, Replica, ReplicaLimits, StateError};
 use crate::id::MAX_NAME;
 use crate::plant::Planted;
 use crate::rng::Seed;
@@ -84,7 +84,7 @@ pub(super) struct Replicated {
     /// The walk is to be started.
     walk: bool,
     /// Entries that the server sent since the last step of the walk went out.
-    heard: BTreeMap<Key, Option<Stamp>>,
+    heard: BTreeMap<Key, Heard>,
 }
 
 impl Replicated {
@@ -206,8 +206,8 @@ impl Replicated {
         let changed = replica.merge(now, None, entries)?;
         // A server that sends more than it may have is not believed about what it has not.
         if self.heard.len() <= identity.limits.entries {
-            let stamped = |entry: &v1::StateEntry| Some((Key::of(entry)?, entry.stamp.map(Stamp::from)));
-            self.heard.extend(entries.iter().filter_map(stamped));
+            let heard = |entry: &v1::StateEntry| Some((Key::of(entry)?, Heard::of(entry)));
+            self.heard.extend(entries.iter().filter_map(heard));
         }
         Ok(changed)
     }

@@ -13,6 +13,20 @@ use crate::time::Now;
 /// the same millisecond got to by itself.
 const RESTAMPED: u32 = 1 << 31;
 
+/// What a server's form of an entry has: the stamp, or what is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    stamp: Option<Stamp>,
+    plus: u64,
+    minus: u64,
+}
+
+impl Heard {
+    pub(crate) fn of(entry: &v1::StateEntry) -> Self {
+        Self { stamp: entry.stamp.map(Stamp::from), plus: entry.plus, minus: entry.minus }
+    }
+}
+
 /// What a client's replica has forgotten at its server's word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Forgotten {
@@ -72,15 +86,14 @@ impl Replica {
         own.iter().copied().chain(counters).filter_map(|slot| self.entry(slot)).collect()
     }
 
-    /// Forgets stamped entries of others in these buckets that the server does not have, or
-    /// has in an older form: `heard` are the stamps of all entries that it sent since it was
-    /// asked for them. For clients, whose server is where what others write comes from. What
+    /// Forgets entries of others in these buckets that the server does not have, or
+    /// has in an older form: `heard` is what it sent since it was asked for them. For clients, whose server is where what others write comes from. What
     /// it has no word of, not even a tombstone, was removed so long ago that it forgot; what
     /// it has older was heard from a server that has died with it.
     pub(crate) fn forget_unheard(
         &mut self,
         leaves: &[u32],
-        heard: &BTreeMap<Key, Option<Stamp>>,
+        heard: &BTreeMap<Key, Heard>,
         owner: &str,
     ) -> Forgotten {
         let mut forgotten = Forgotten::default();
@@ -89,13 +102,12 @@ impl Replica {
             for slot in self.index.in_bucket(bucket) {
                 let Some(key) = self.index.key(slot) else { continue };
                 let parts = key.parts();
-                let own = parts.owner == owner && parts.domain == v1::Domain::Property;
-                if own || parts.domain == v1::Domain::Counter {
+                if parts.owner == owner && parts.domain != v1::Domain::Presence {
                     continue;
                 }
                 match heard.get(key) {
                     None => forgotten.unheard = true,
-                    Some(theirs) if self.stamp(slot) > *theirs => forgotten.older = true,
+                    Some(theirs) if self.is_newer(slot, theirs) => forgotten.older = true,
                     Some(_) => continue,
                 }
                 slots.push(slot);
@@ -107,9 +119,10 @@ impl Replica {
         forgotten
     }
 
-    fn stamp(&self, slot: Slot) -> Option<Stamp> {
-        let presence = self.presence.as_map().write(&slot).map(|(stamp, _)| stamp);
-        presence.or_else(|| self.properties.write(&slot).map(|(stamp, _)| stamp))
+    /// Whether our form of an entry has something that the server's has not.
+    fn is_newer(&self, slot: Slot, theirs: &Heard) -> bool {
+        let Some(ours) = self.entry(slot) else { return false };
+        ours.stamp.map(Stamp::from) > theirs.stamp || ours.plus > theirs.plus || ours.minus > theirs.minus
     }
 
     /// Gives up entries that a server has no place for. Nobody else has them.

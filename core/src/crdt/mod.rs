@@ -42,7 +42,7 @@ pub use replica::{MAX_VALUE, Replica, ReplicaLimits};
 pub use version::Version;
 pub use walk::{ANSWER_BYTES, ReconcileAnswer, split};
 
-pub(crate) use follow::Forgotten;
+pub(crate) use follow::{Forgotten, Heard};
 pub(crate) use key::Key;
 use key::KeyBuf;
 

@@ -183,6 +183,7 @@ fn what_only_a_server_that_died_had_newer_gives_way_to_what_the_next_one_has() {
     dead.merge(clock(&script), None, &known).unwrap();
     script.sleep(Duration::from_millis(50));
     dead.set_present(clock(&script), "bob", false).unwrap();
+    dead.add(clock(&script), "bob", "kills", 5).unwrap();
     let (entries, _) = dead.changes_since(0, usize::MAX);
     let state = v1::State { room: "a".into(), epoch: 5, entries, ..v1::State::default() };
     script.tell(v1::Kind::State, &state);
@@ -191,5 +192,7 @@ fn what_only_a_server_that_died_had_newer_gives_way_to_what_the_next_one_has() {
     script.welcome(true);
     script.joined(5, 10, 0, true);
     exchange(&mut script, &mut server, 5);
-    assert!(script.client.replica("a").unwrap().is_present("bob"));
+    let replica = script.client.replica("a").unwrap();
+    assert!(replica.is_present("bob"));
+    assert_eq!(replica.counter("kills"), 0, "nobody else has counted it");
 }
