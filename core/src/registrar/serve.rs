@@ -9,7 +9,13 @@ use super::table::{Claim, Entry, Held, Lane, Phase, RoomWrites, Task, Work};
 use super::{Decision, Registrar, RoomClaim, SessionClaim};
 use crate::plant::Plant;
 use crate::registry::{Error, Failure, LeaseId, Request, Response};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
+
+/// How often a room's record is looked at after a request of which nobody knows what came,
+/// once the room is given up: after this time, and then after twice as long each time, a
+/// minute in all. etcd gives a request up after seven seconds.
+const LOOKS: u32 = 5;
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// What came of a claim.
 enum Outcome {
@@ -72,6 +78,14 @@ impl Entry {
                 }
                 let goal = Goal::WriteRoom { epoch: held.epoch, state: wanted };
                 self.work_on(Attempt::held(goal, me, held.session, held.modified), None)
+            }
+            (None, None) if core::mem::take(&mut self.look_due) => {
+                self.looks -= 1;
+                self.work_on(Attempt::new(Goal::Drop), None)
+            }
+            (None, None) if self.looks > 0 => {
+                self.look_due = true;
+                Next::WaitUntil(now + FIRST_LOOK * 2_u32.pow(LOOKS - self.looks))
             }
             (None, _) => Next::Nothing,
         }
@@ -201,6 +215,13 @@ impl Registrar {
         outcome: Result<Response, Failure>,
     ) {
         self.table.set_phase(subject, Phase::Idle);
+        // What takes a record for absent holds again when the record has come and gone.
+        // Of sessions the watch tells.
+        if matches!((&outcome, subject), (Err(Failure::Unknown), Subject::Room(_)))
+            && let Some(entry) = self.table.entries.get_mut(subject)
+        {
+            (entry.looks, entry.look_due) = (LOOKS, false);
+        }
         if matches!(outcome, Err(Failure::Refused(Error::LeaseNotFound))) {
             self.handle_lease_not_found(now, lease);
         }

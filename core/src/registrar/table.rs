@@ -20,6 +20,10 @@ pub(super) struct Entry {
     pub(super) doubtful: bool,
     /// The newest change of the record that a watch told.
     pub(super) news: Option<News>,
+    /// Looks at the record that are still to be made, since a request that nobody knows
+    /// what came of may yet be done; and whether the next is due.
+    pub(super) looks: u32,
+    pub(super) look_due: bool,
     /// Of a room.
     pub(super) room: RoomWrites,
     pub(super) phase: Phase,
@@ -309,6 +313,10 @@ impl Table {
 
 impl Entry {
     fn is_idle(&self) -> bool {
-        self.held.is_none() && self.work.is_none() && self.tasks.is_empty() && self.phase != Phase::Calling
+        self.held.is_none()
+            && self.work.is_none()
+            && self.tasks.is_empty()
+            && self.looks == 0
+            && self.phase != Phase::Calling
     }
 }

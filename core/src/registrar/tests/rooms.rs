@@ -327,3 +327,20 @@ fn a_late_claim_that_was_given_up_is_found_by_the_next() {
     bench.settle();
     assert_eq!(hold(&mut bench), epoch, "nobody was told of this epoch");
 }
+
+#[test]
+fn a_claim_that_is_done_after_the_room_was_given_up_is_found_and_undone() {
+    let mut bench = Bench::serving();
+    claim(&mut bench);
+    let late = bench.requests.last().unwrap().clone();
+    bench.step(Fate::Lost);
+    bench.pass(1_000, Fate::Done);
+    bench.registrar.release_room(bench.now, &name("r"));
+    bench.collect();
+    bench.pass(1_000, Fate::Done);
+    assert_eq!(record(&mut bench), None);
+    bench.ask(&late);
+    assert!(record(&mut bench).is_some(), "it takes the room for one that never was");
+    bench.pass(30_000, Fate::Done);
+    assert_eq!(record(&mut bench), None);
+}
