@@ -111,7 +111,15 @@ impl Node {
         let Some(id) = SessionId::from_wire(&entered.session) else { return };
         let Some(hosted) = self.rooms.get(room) else { return };
         let of_id = |key: &&SessionKey| self.sessions.get(**key).is_some_and(|session| session.id == id);
-        let Some(&session) = hosted.locals.iter().find(of_id) else { return };
+        let Some(&session) = hosted.locals.iter().find(of_id) else {
+            // It has gone meanwhile: it left the room, or is not here any more.
+            let of_player = Name::new(&entered.player).ok().and_then(|name| self.sessions.of_player(&name));
+            let is_here = of_player.and_then(|key| self.sessions.get(key)).is_some_and(|s| s.id == id);
+            if entered.member > 0 {
+                self.exit(now, room, from, entered.member, entered.session_epoch, !is_here);
+            }
+            return;
+        };
         if entered.member == 0 {
             self.expel(now, room, session, entered.reason());
             return self.close_if_idle(now, room);

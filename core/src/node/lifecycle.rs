@@ -192,10 +192,13 @@ impl Node {
             let Some(hosted) = self.rooms.get(membership.room) else { continue };
             let name = hosted.room.name().as_str();
             if membership.number == 0 {
-                // On its way in: from where the client is now.
-                if let Some(cursor) = cursors.iter().find(|cursor| cursor.room == name) {
-                    membership.entry.resume = Some(Cursor { epoch: cursor.epoch, seq: cursor.seq });
-                }
+                // On its way in: from where the client is now. Into a room that it does not
+                // name it asks to be let in again, if it still wants to.
+                let Some(cursor) = cursors.iter().find(|cursor| cursor.room == name) else {
+                    ended.push(membership);
+                    continue;
+                };
+                membership.entry.resume = Some(Cursor { epoch: cursor.epoch, seq: cursor.seq });
                 gone.retain(|cursor| cursor.room != name);
                 kept.push(membership);
                 continue;

@@ -75,6 +75,8 @@ impl Node {
             room: enter.room.clone(),
             epoch: enter.epoch,
             session: enter.session.clone(),
+            session_epoch: enter.session_epoch,
+            player: enter.player.clone(),
             seq: hosted.room.released(),
             ..v1::Entered::default()
         };

@@ -18,6 +18,9 @@ pub(super) struct Cluster {
     cut: Vec<(usize, usize)>,
     /// Whether frames on links vanish.
     swallow: bool,
+    /// The node whose frames on links are held back, and those.
+    slow: Option<usize>,
+    held_back: Vec<(usize, LinkId, Bytes)>,
     /// Nodes that do not reach the registry.
     unregistered: Vec<usize>,
     /// Starts of nodes: each is a client of the registry of its own.
@@ -44,6 +47,8 @@ impl Cluster {
             wires: BTreeMap::new(),
             cut: vec![],
             swallow: false,
+            slow: None,
+            held_back: vec![],
             unregistered: vec![],
             starts: vec![],
             events: vec![],
@@ -98,6 +103,16 @@ impl Cluster {
                 let now = self.now;
                 self.node(node).handle_link_closed(now, link);
             }
+        }
+        self.settle();
+    }
+
+    /// What was held back arrives.
+    fn release(&mut self) {
+        self.slow = None;
+        for (to, link, frame) in core::mem::take(&mut self.held_back) {
+            let now = self.now;
+            self.node(to).handle_link_frame(now, link, frame);
         }
         self.settle();
     }
@@ -185,8 +200,12 @@ impl Cluster {
             }
             Output::WakeLink(link) => {
                 while let Some(frame) = self.node(index).poll_link_transmit(now, link) {
-                    if let Some(&(to, other)) = self.wires.get(&(index, link)).filter(|_| !self.swallow) {
-                        self.node(to).handle_link_frame(now, other, frame);
+                    match self.wires.get(&(index, link)).copied().filter(|_| !self.swallow) {
+                        Some((to, other)) if self.slow == Some(index) => {
+                            self.held_back.push((to, other, frame));
+                        }
+                        Some((to, other)) => self.node(to).handle_link_frame(now, other, frame),
+                        None => {}
                     }
                 }
             }
@@ -430,6 +449,13 @@ fn a_node_that_the_registry_does_not_confirm_takes_nothing_and_goes_on_when_it_d
         matches!(&messages[..], [ToClient::Throttle(throttle)] if throttle.expected == 1),
         "{messages:?}"
     );
+    // By the registry's clock its leases may have ended; nobody has taken the room.
+    cluster.heal();
+    cluster.advance(Duration::from_secs(5));
+    assert_eq!(cluster.events.last(), Some(&(0, Event::Serving)));
+    cluster.received(&ann);
+    cluster.send(&ann, v1::Kind::Say, &say(1, "held"));
+    assert_eq!(cluster.heard(&mut ann), ["held"]);
 }
 
 #[test]
@@ -508,4 +534,37 @@ fn a_primary_that_hears_of_a_newer_session_from_its_node_fences_the_older_one() 
     old.said = 0;
     cluster.say(&mut old, "late");
     assert_eq!(cluster.node(0).stats().entries, before);
+}
+
+#[test]
+fn who_goes_while_he_is_on_his_way_in_leaves_no_member_behind() {
+    let mut cluster = Cluster::new(2);
+    cluster.join(0, "ann");
+    cluster.join(1, "cid");
+    let bob = cluster.connect(1, "bob", None);
+    cluster.slow = Some(0);
+    cluster.send(&bob, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    cluster.send(&bob, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+    cluster.release();
+    assert_eq!(cluster.node(0).stats().members, 2);
+}
+
+#[test]
+fn who_comes_back_while_he_is_on_his_way_in_is_let_in_once() {
+    let mut cluster = Cluster::new(1);
+    let ann = cluster.connect(0, "ann", None);
+    // Longer than the node may serve without the registry, shorter than its leases live.
+    cluster.unregistered.push(0);
+    cluster.advance(Duration::from_millis(9_500));
+    cluster.send(&ann, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    let resume = v1::Resume { rooms: vec![], ..ann.resume().unwrap() };
+    let ann = cluster.connect(0, "ann", Some(resume));
+    cluster.heal();
+    cluster.advance(Duration::from_secs(4));
+    assert_eq!(cluster.node(0).stats().members, 0, "he has not asked again");
+    cluster.received(&ann);
+    cluster.send(&ann, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    let messages = cluster.received(&ann);
+    let snapshots = messages.iter().filter(|m| matches!(m, ToClient::Snapshot(_))).count();
+    assert_eq!((cluster.node(0).stats().members, snapshots), (1, 1), "{messages:?}");
 }
