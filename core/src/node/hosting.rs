@@ -298,8 +298,9 @@ impl Node {
         let known = hosted.room.members().iter().find(|member| member.session.id == seat.id);
         let known = known.map(|member| (member.number, member.session));
         let admitted = match known {
-            // A newer connection of the session is known already.
-            Some((_, old)) if old.epoch > seat.epoch => return Err(v1::LeftReason::NotAMember),
+            // A newer connection of the session is known already. Who asks will hear of that
+            // from the registry, or may ask again when the other has gone.
+            Some((_, old)) if old.epoch > seat.epoch => return Err(v1::LeftReason::Gone),
             Some((number, old)) => {
                 if let Place::Here(key) = old.place
                     && old.place != seat.place
@@ -338,7 +339,7 @@ impl Node {
             .filter(|member| member.player == entrant.player && member.session.id != seat.id);
         let others: Vec<(u32, Seat)> = others.map(|member| (member.number, member.session)).collect();
         if others.iter().any(|(_, other)| other.epoch > seat.epoch) {
-            return Err(v1::LeftReason::NotAMember);
+            return Err(v1::LeftReason::Gone);
         }
         for (number, other) in others {
             if let Place::Here(key) = other.place {

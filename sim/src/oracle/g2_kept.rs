@@ -28,9 +28,6 @@ pub(super) struct Kept {
     owed: BTreeMap<(Who, Room), BTreeSet<u64>>,
     /// Delivered to the sender before its acknowledgement.
     returned: BTreeSet<u64>,
-    /// Without an outcome when the sender was told that entries are missing: they may be
-    /// among those.
-    missed: BTreeSet<u64>,
 }
 
 impl Kept {
@@ -47,15 +44,7 @@ impl Kept {
                 Some(serial) => self.delivered(&entry, serial),
                 None => Ok(()),
             },
-            Observation::Snapshot { who, room, missing: Some(_), .. } => {
-                self.owed.remove(&(who, room));
-                let open = self.open.get(&who).into_iter().flatten();
-                let here =
-                    |serial: &&u64| self.messages.get(serial).is_some_and(|message| message.room == room);
-                self.missed.extend(open.filter(here));
-                Ok(())
-            }
-            Observation::Left { who, room } => {
+            Observation::Snapshot { who, room, missing: Some(_), .. } | Observation::Left { who, room } => {
                 self.owed.remove(&(who, room));
                 Ok(())
             }
@@ -94,8 +83,7 @@ impl Kept {
             );
         }
         self.open.entry(who).or_default().remove(&serial);
-        let is_owed = !self.returned.contains(&serial) && !self.missed.contains(&serial);
-        if outcome == Outcome::Acknowledged && is_owed {
+        if outcome == Outcome::Acknowledged && !self.returned.contains(&serial) {
             self.owed.entry((who, message.room)).or_default().insert(serial);
         }
         Ok(())
@@ -201,15 +189,6 @@ mod tests {
     #[test]
     fn an_announced_loss_is_no_loss() {
         assert!(run(&[said(1), outcome(1, Outcome::Acknowledged), snapshot(ANN, 9, Some((1, 9)))]).is_ok());
-    }
-
-    #[test]
-    fn a_loss_that_is_announced_before_the_acknowledgement_is_none() {
-        let acknowledged = outcome(1, Outcome::Acknowledged);
-        let missing = snapshot(ANN, 9, Some((1, 9)));
-        let later = Observation::Entry(entry(ANN, 10, 2));
-        assert!(run(&[said(1), said(2), missing, acknowledged, later]).is_ok());
-        assert!(run(&[missing, said(1), said(2), acknowledged, later]).is_err());
     }
 
     #[test]

@@ -349,7 +349,6 @@ impl World<'_> {
                 if matches!(reason, LeftReason::RoomFull | LeftReason::Limit) {
                     self.coverage.hit("join refused");
                 }
-                self.forget_seat(client, &room);
                 self.observe(Observation::Left { who, room: room_number(&room) })
             }
             Event::Snapshot { room, cursor, missing, .. } => {

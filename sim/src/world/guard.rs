@@ -109,12 +109,6 @@ impl World<'_> {
         }
     }
 
-    /// A client is not a member any more: the room may be its player's old connection's again.
-    pub(super) fn forget_seat(&mut self, client: usize, room: &str) {
-        let room = u64::from(super::client::room_number(room));
-        self.guard.seats.retain(|(of, ..), seat| *of != room || seat.client != client);
-    }
-
     /// The rooms, with their epochs, that a newer connection of the player was let into.
     pub(super) fn rooms_left(&self, id: u64) -> Vec<(u64, u64)> {
         let Some(conn) = self.conns.get(&id).filter(|conn| conn.epoch > 0) else { return Vec::new() };

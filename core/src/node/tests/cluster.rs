@@ -568,3 +568,18 @@ fn who_comes_back_while_he_is_on_his_way_in_is_let_in_once() {
     let snapshots = messages.iter().filter(|m| matches!(m, ToClient::Snapshot(_))).count();
     assert_eq!((cluster.node(0).stats().members, snapshots), (1, 1), "{messages:?}");
 }
+
+#[test]
+fn an_older_session_that_has_not_heard_of_a_newer_one_is_told_to_ask_again() {
+    let mut cluster = Cluster::new(3);
+    cluster.join(0, "bob");
+    cluster.join(1, "cid");
+    let old = cluster.connect(1, "ann", None);
+    cluster.unregistered.push(1);
+    cluster.join(2, "ann");
+    cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    let messages = cluster.received(&old);
+    // What a client that waits for the answer to a join takes for one.
+    let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
+    assert!(messages.iter().any(gone), "{messages:?}");
+}
