@@ -18,6 +18,27 @@ struct Judged {
     verdict: Verdict,
 }
 
+/// Where entries come from, and so what may be believed.
+#[derive(Clone, Copy, Debug)]
+enum Source<'a> {
+    /// From a server that knows better: everything.
+    Server,
+    /// From a server that follows this one and knows only what its clients wrote and what it
+    /// heard here, perhaps long ago: everything but what may have been removed since.
+    Follower,
+    /// From the client of this player: what the player owns.
+    Client(&'a str),
+}
+
+impl<'a> Source<'a> {
+    const fn client(self) -> Option<&'a str> {
+        match self {
+            Self::Client(player) => Some(player),
+            Self::Server | Self::Follower => None,
+        }
+    }
+}
+
 /// What an entry does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -53,17 +74,36 @@ impl Replica {
         writer: Option<&str>,
         entries: &[v1::StateEntry],
     ) -> Result<bool, StateError> {
+        self.merge_from(now, writer.map_or(Source::Server, Source::Client), entries)
+    }
+
+    /// Merges entries from a server that follows this one, all or none; see [`Self::merge`].
+    /// What it has may have been removed here while it was cut off, so long ago that the
+    /// tombstones are gone: that is removed there too.
+    ///
+    /// # Errors
+    /// See [`StateError`]; nothing was merged then.
+    pub fn merge_from_follower(&mut self, now: Now, entries: &[v1::StateEntry]) -> Result<bool, StateError> {
+        self.merge_from(now, Source::Follower, entries)
+    }
+
+    fn merge_from(
+        &mut self,
+        now: Now,
+        source: Source<'_>,
+        entries: &[v1::StateEntry],
+    ) -> Result<bool, StateError> {
         self.now = now;
         let before = self.change();
         let mut demand = Demand::default();
         let mut judged = None;
         for entry in entries {
             let key = KeyBuf::of(entry)?;
-            let admitted = self.admit(now, &key, writer, entry)?;
-            self.count(&mut demand, &key, admitted, writer);
+            let admitted = self.admit(now, &key, source, entry)?;
+            self.count(&mut demand, &key, admitted, source);
             judged = Some(admitted);
         }
-        let names = writer.map(|writer| (writer, demand.names.len()));
+        let names = source.client().map(|owner| (owner, demand.names.len()));
         let collected = self.make_room(now, names, demand.entries.len())?;
         match (entries, judged) {
             ([entry], Some(judged)) if !collected => self.take(now, judged, entry)?,
@@ -71,7 +111,7 @@ impl Replica {
             // what the rest does.
             _ => {
                 for entry in entries {
-                    let judged = self.judge(&KeyBuf::of(entry)?, writer, entry);
+                    let judged = self.judge(&KeyBuf::of(entry)?, source, entry);
                     self.take(now, judged, entry)?;
                 }
             }
@@ -84,12 +124,14 @@ impl Replica {
         &mut self,
         now: Now,
         key: &KeyBuf,
-        writer: Option<&str>,
+        source: Source<'_>,
         entry: &v1::StateEntry,
     ) -> Result<Judged, StateError> {
         check_form(entry)?;
-        let judged = self.judge(key, writer, entry);
-        let Some(writer) = writer.filter(|_| judged.verdict != Verdict::Skip) else { return Ok(judged) };
+        let judged = self.judge(key, source, entry);
+        let Some(writer) = source.client().filter(|_| judged.verdict != Verdict::Skip) else {
+            return Ok(judged);
+        };
         if entry.owner != writer || entry.domain() == v1::Domain::Presence {
             return Err(StateError::NotOwner);
         }
@@ -101,14 +143,15 @@ impl Replica {
 
     /// Counts an entry that is new. A server's counts whatever it does; a client's, whose
     /// names are counted too, if it does something.
-    fn count(&self, demand: &mut Demand, key: &KeyBuf, judged: Judged, writer: Option<&str>) {
-        if judged.known.is_some() || writer.is_some() && judged.verdict == Verdict::Skip {
+    fn count(&self, demand: &mut Demand, key: &KeyBuf, judged: Judged, source: Source<'_>) {
+        let is_client = source.client().is_some();
+        if judged.known.is_some() || is_client && judged.verdict == Verdict::Skip {
             return;
         }
         let share = key.is_share();
         let key = key.as_bytes();
         demand.entries.insert(Key::from(key));
-        if writer.is_some() {
+        if is_client {
             let name = if share { counter_of(key) } else { key };
             if !share || !self.counters.contains(name) {
                 demand.names.insert(Key::from(name));
@@ -116,16 +159,16 @@ impl Replica {
         }
     }
 
-    fn judge(&self, key: &KeyBuf, writer: Option<&str>, entry: &v1::StateEntry) -> Judged {
+    fn judge(&self, key: &KeyBuf, source: Source<'_>, entry: &v1::StateEntry) -> Judged {
         let known = self.index.find(key);
-        Judged { known, verdict: self.verdict(key, known, writer, entry) }
+        Judged { known, verdict: self.verdict(key, known, source, entry) }
     }
 
     fn verdict(
         &self,
         key: &KeyBuf,
         known: Option<Slot>,
-        writer: Option<&str>,
+        source: Source<'_>,
         entry: &v1::StateEntry,
     ) -> Verdict {
         let take_if = |news| if news { Verdict::Take } else { Verdict::Skip };
@@ -138,7 +181,7 @@ impl Replica {
             let is_past = || self.graveyard.is_past(stamp, self.clock.wall_ms(self.now));
             return if entry.removed && is_past() {
                 Verdict::Skip
-            } else if writer.is_some() && self.graveyard.may_have_removed(stamp) {
+            } else if !matches!(source, Source::Server) && self.graveyard.may_have_removed(stamp) {
                 Verdict::Bury
             } else {
                 Verdict::Take
@@ -165,7 +208,11 @@ impl Replica {
         match (entry.stamp.map(Stamp::from), entry.domain()) {
             _ if judged.verdict == Verdict::Bury => {
                 let stamp = self.clock.tick(now);
-                self.write_property(slot, stamp, None, false);
+                if entry.domain() == v1::Domain::Presence {
+                    self.write_presence(slot, stamp, false, false);
+                } else {
+                    self.write_property(slot, stamp, None, false);
+                }
             }
             (None, _) => {
                 self.write_share(slot, entry.replica, Share { plus: entry.plus, minus: entry.minus });

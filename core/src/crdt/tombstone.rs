@@ -25,9 +25,12 @@
 //! in good faith. For all others, a server that is given an unknown entry by a client
 //! compares its stamp with the newest tombstone it ever dropped: if it is not later,
 //! it may be what that tombstone removed, and the server *buries* it, by writing a new
-//! tombstone in its place, which also reaches whoever else still has it. A server that
-//! never dropped a tombstone (a new one, say) believes everything; so does a client
-//! that hears from its server, which has to learn what was written long ago. A client
+//! tombstone in its place, which also reaches whoever else still has it. So does a room's
+//! primary with what a node says that follows the room: that node may have been cut off
+//! for any time, and is given the clients' entries before it knows of the removals. A
+//! server that never dropped a tombstone (a new one, say) believes everything; so does a
+//! client that hears from its server, and a node that hears from the primary, which has
+//! to learn what was written long ago. A client
 //! whose clock is further behind than the horizon may have its first write buried; the
 //! tombstone brings its clock forward, and the next one is heard.
 

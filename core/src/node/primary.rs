@@ -199,7 +199,12 @@ impl Node {
         let led = self.led_quietly(&state.room, state.epoch);
         let Some(room) = led.or_else(|| self.followed(from, &state.room, state.epoch)) else { return };
         let Some(hosted) = self.rooms.get_mut(room) else { return };
-        match hosted.room.state.merge(now, None, &state.entries) {
+        let replica = &mut hosted.room.state;
+        let merged = match led {
+            Some(_) => replica.merge_from_follower(now, &state.entries),
+            None => replica.merge(now, None, &state.entries),
+        };
+        match merged {
             Ok(false) => {}
             Ok(true) => {
                 self.room_changed(now, room);

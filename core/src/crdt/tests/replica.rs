@@ -227,6 +227,32 @@ fn what_was_dropped_is_buried_when_a_client_brings_it_back() {
 }
 
 #[test]
+fn what_was_dropped_is_buried_when_a_follower_brings_it_back() {
+    let mut primary = replica(1);
+    let old = property("ann", "a", 0, Some("x"));
+    primary.merge_from_follower(at(0), core::slice::from_ref(&old)).unwrap();
+    primary.set_present(at(0), "ann", true).unwrap();
+    let mut follower = replica(2);
+    follower.merge(at(0), None, &everything(&primary)).unwrap();
+    // It is cut off while both are removed, and for so long that the removals are forgotten.
+    primary.set_property(at(10), "ann", "a", None).unwrap();
+    primary.set_present(at(10), "ann", false).unwrap();
+    primary.collect(at(700_000));
+    assert_eq!(primary.len(), 0);
+    assert_eq!(primary.merge_from_follower(at(700_001), &everything(&follower)), Ok(true));
+    assert_eq!((primary.property("ann", "a"), primary.is_present("ann")), (None, false));
+    follower.merge(at(700_002), None, &everything(&primary)).unwrap();
+    assert_eq!((follower.property("ann", "a"), follower.is_present("ann")), (None, false));
+    assert_eq!(follower.root(), primary.root());
+    // News are believed.
+    assert_eq!(
+        primary.merge_from_follower(at(700_003), &[property("ann", "b", 700_003, Some("x"))]),
+        Ok(true)
+    );
+    assert_eq!(primary.property("ann", "b"), Some(&Bytes::from_static(b"x")));
+}
+
+#[test]
 fn old_entries_are_news_to_a_new_replica() {
     let mut server = replica(1);
     server.set_property(at(0), "ann", "a", Some(RED)).unwrap();
