@@ -58,6 +58,7 @@ impl Node {
                 Some(Member { number: m.member, player, session: Seat::UNKNOWN, client_seq: m.client_seq })
             };
             hosted.room.follow_from(attached.seq, attached.members.into_iter().filter_map(member).collect());
+            self.expel_strangers(now, room);
             self.wake_readers(room);
         }
         let Some(hosted) = self.rooms.get_mut(room) else { return };
@@ -73,6 +74,21 @@ impl Node {
             self.wake_link(link);
         }
         self.enter_waiting(now, room);
+    }
+
+    /// Members here who are none any more: they went with an entry that is not in the window
+    /// now, of which the tail does not tell.
+    fn expel_strangers(&mut self, now: Now, room: Key) {
+        let Some(hosted) = self.rooms.get(room) else { return };
+        let is_stranger = |key: &&SessionKey| {
+            let memberships = self.sessions.get(**key).map(|session| &session.memberships);
+            let number = memberships.and_then(|m| m.iter().find(|m| m.room == room)).map_or(0, |m| m.number);
+            number > 0 && hosted.room.member(number).is_none()
+        };
+        let strangers: Vec<SessionKey> = hosted.locals.iter().filter(is_stranger).copied().collect();
+        for session in strangers {
+            self.expel(now, room, session, v1::LeftReason::Gone);
+        }
     }
 
     /// Asks the primary to let those in who wait.

@@ -9,31 +9,31 @@ use crate::registry::{Call, CallId, Failure, WatchId, Watched};
 /// cut.
 pub(super) struct Cluster {
     config: Config,
-    nodes: Vec<Option<Node>>,
+    pub(super) nodes: Vec<Option<Node>>,
     registry: Embedded,
     pub(super) now: Now,
     /// Both ends of each link.
     wires: BTreeMap<(usize, LinkId), (usize, LinkId)>,
     /// Pairs of nodes that do not reach each other.
-    cut: Vec<(usize, usize)>,
+    pub(super) cut: Vec<(usize, usize)>,
     /// Whether frames on links vanish.
-    swallow: bool,
+    pub(super) swallow: bool,
     /// The node whose frames on links are held back, and those.
-    slow: Option<usize>,
+    pub(super) slow: Option<usize>,
     held_back: Vec<(usize, LinkId, Bytes)>,
     /// Nodes that do not reach the registry.
-    unregistered: Vec<usize>,
+    pub(super) unregistered: Vec<usize>,
     /// Starts of nodes: each is a client of the registry of its own.
     starts: Vec<u64>,
-    events: Vec<(usize, Event)>,
-    closed: Vec<(usize, ConnId, v1::Reason)>,
+    pub(super) events: Vec<(usize, Event)>,
+    pub(super) closed: Vec<(usize, ConnId, v1::Reason)>,
 }
 
 /// Identifiers of calls and watches that a client of the registry has.
 const IDS: u64 = 1 << 32;
 
 impl Cluster {
-    fn new(count: usize) -> Self {
+    pub(super) fn new(count: usize) -> Self {
         Self::with(count, Config::default())
     }
 
@@ -64,7 +64,7 @@ impl Cluster {
         cluster
     }
 
-    fn start(&mut self, index: usize, id: u64) {
+    pub(super) fn start(&mut self, index: usize, id: u64) {
         let record = v1::NodeRecord { link: alloc::format!("{index}"), ..v1::NodeRecord::default() };
         let mut node = Node::new(self.config.clone(), [index as u8; 32], NodeId(id), record, None);
         node.start(self.now);
@@ -92,7 +92,7 @@ impl Cluster {
     }
 
     /// Links between two nodes are lost, and there is no other for now.
-    fn cut(&mut self, a: usize, b: usize) {
+    pub(super) fn cut(&mut self, a: usize, b: usize) {
         self.cut.push((a.min(b), a.max(b)));
         let ends: Vec<_> =
             self.wires.iter().filter(|(x, y)| x.0 == a && y.0 == b).map(|(x, y)| (*x, *y)).collect();
@@ -108,7 +108,7 @@ impl Cluster {
     }
 
     /// What was held back arrives.
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         self.slow = None;
         for (to, link, frame) in core::mem::take(&mut self.held_back) {
             let now = self.now;
@@ -117,7 +117,7 @@ impl Cluster {
         self.settle();
     }
 
-    fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.cut.clear();
         self.unregistered.clear();
     }
@@ -267,7 +267,7 @@ impl Cluster {
         member
     }
 
-    fn join(&mut self, node: usize, player: &str) -> Member {
+    pub(super) fn join(&mut self, node: usize, player: &str) -> Member {
         let mut member = self.connect(node, player, None);
         self.send(&member, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
         let messages = self.received(&member);
@@ -309,18 +309,18 @@ impl Cluster {
 pub(super) struct Member {
     pub(super) node: usize,
     pub(super) conn: ConnId,
-    session: Bytes,
+    pub(super) session: Bytes,
     /// What the `Welcome` said of the session's epoch.
-    welcomed: u64,
-    epoch: u64,
-    seq: u64,
-    said: u64,
+    pub(super) welcomed: u64,
+    pub(super) epoch: u64,
+    pub(super) seq: u64,
+    pub(super) said: u64,
     /// What came with the `Welcome`.
     pub(super) told: Vec<ToClient>,
 }
 
 impl Member {
-    fn learn(&mut self, messages: &[ToClient]) {
+    pub(super) fn learn(&mut self, messages: &[ToClient]) {
         for message in messages {
             match message {
                 ToClient::Joined(joined) => (self.epoch, self.seq) = (joined.epoch, joined.seq),
@@ -335,251 +335,4 @@ impl Member {
         let room = v1::RoomCursor { room: "arena".into(), epoch: self.epoch, seq: self.seq };
         Some(v1::Resume { session: self.session.clone(), rooms: vec![room], epoch: self.welcomed })
     }
-}
-
-#[test]
-fn members_on_different_nodes_hear_the_same_in_the_same_order() {
-    let mut cluster = Cluster::new(3);
-    let mut members: Vec<Member> = (0..3).map(|n| cluster.join(n, ["ann", "bob", "cid"][n])).collect();
-    assert_eq!(members[0].epoch, members[2].epoch);
-    for member in &mut members {
-        cluster.heard(member);
-    }
-    for round in 0..5 {
-        for n in 0..3 {
-            let mut member = members.remove(n);
-            cluster.say(&mut member, &alloc::format!("{n} says {round}"));
-            members.insert(n, member);
-        }
-    }
-    let heard: Vec<Vec<String>> = members.iter_mut().map(|member| cluster.heard(member)).collect();
-    assert_eq!(heard[0].len(), 15);
-    assert_eq!(heard[0], heard[1]);
-    assert_eq!(heard[0], heard[2]);
-}
-
-#[test]
-fn a_session_goes_on_at_another_node_and_the_old_connection_is_closed() {
-    let mut cluster = Cluster::new(3);
-    let mut ann = cluster.join(0, "ann");
-    let mut bob = cluster.join(1, "bob");
-    cluster.say(&mut bob, "one");
-    cluster.heard(&mut bob);
-    cluster.heard(&mut ann);
-    let resume = bob.resume();
-    cluster.say(&mut ann, "two");
-    // bob's first connection has not read "two"; the second goes on where he was.
-    let mut moved = cluster.connect(2, "bob", resume);
-    assert_eq!(moved.session, bob.session);
-    moved.said = 1;
-    cluster.say(&mut moved, "three");
-    let all = cluster.heard(&mut ann);
-    assert_eq!(all, ["two", "three"]);
-    assert!(
-        cluster
-            .closed
-            .iter()
-            .any(|(node, conn, reason)| { (*node, *conn, *reason) == (1, bob.conn, v1::Reason::TakenOver) })
-    );
-    // What still comes over the old connection is not written.
-    bob.said = 2;
-    cluster.say(&mut bob, "late");
-    assert_eq!(cluster.heard(&mut ann), Vec::<String>::new());
-}
-
-#[test]
-fn members_are_told_plainly_when_the_primary_of_their_room_dies() {
-    let mut cluster = Cluster::new(3);
-    let ann = cluster.join(0, "ann");
-    let mut bob = cluster.join(1, "bob");
-    cluster.heard(&mut bob);
-    cluster.kill(0);
-    drop(ann);
-    // For as long as the registry names the dead node, nobody takes its place.
-    cluster.say(&mut bob, "anybody?");
-    let held = cluster.received(&bob);
-    assert!(held.iter().any(|m| matches!(m, ToClient::Throttle(_))), "{held:?}");
-    cluster.advance(Duration::from_secs(30));
-    let told = cluster.received(&bob);
-    let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
-    assert!(told.iter().any(gone), "{told:?}");
-    let before = bob.epoch;
-    cluster.send(&bob, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
-    let messages = cluster.received(&bob);
-    bob.learn(&messages);
-    assert!(bob.epoch > before);
-    bob.said = 0;
-    cluster.say(&mut bob, "again");
-    assert_eq!(cluster.heard(&mut bob), ["again"]);
-}
-
-#[test]
-fn what_was_lost_with_a_link_is_asked_for_again() {
-    let mut cluster = Cluster::new(2);
-    let mut ann = cluster.join(0, "ann");
-    let mut bob = cluster.join(1, "bob");
-    cluster.heard(&mut ann);
-    cluster.heard(&mut bob);
-    cluster.say(&mut bob, "one");
-    cluster.swallow = true;
-    cluster.say(&mut bob, "two");
-    cluster.swallow = false;
-    cluster.cut(0, 1);
-    cluster.heard(&mut bob);
-    cluster.heal();
-    cluster.advance(Duration::from_secs(10));
-    let messages = cluster.received(&bob);
-    let asked = |m: &ToClient| matches!(m, ToClient::Throttle(throttle) if throttle.expected == 2);
-    assert!(messages.iter().any(asked), "{messages:?}");
-    cluster.send(&bob, v1::Kind::Say, &say(2, "two"));
-    assert_eq!(cluster.heard(&mut ann), ["one", "two"]);
-}
-
-#[test]
-fn a_node_that_the_registry_does_not_confirm_takes_nothing_and_goes_on_when_it_does() {
-    let mut cluster = Cluster::new(1);
-    let mut ann = cluster.join(0, "ann");
-    cluster.heard(&mut ann);
-    cluster.unregistered.push(0);
-    cluster.advance(Duration::from_secs(12));
-    assert!(cluster.events.contains(&(0, Event::NotServing)));
-    cluster.say(&mut ann, "held");
-    let messages = cluster.received(&ann);
-    assert!(
-        matches!(&messages[..], [ToClient::Throttle(throttle)] if throttle.expected == 1),
-        "{messages:?}"
-    );
-    // By the registry's clock its leases may have ended; nobody has taken the room.
-    cluster.heal();
-    cluster.advance(Duration::from_secs(5));
-    assert_eq!(cluster.events.last(), Some(&(0, Event::Serving)));
-    cluster.received(&ann);
-    cluster.send(&ann, v1::Kind::Say, &say(1, "held"));
-    assert_eq!(cluster.heard(&mut ann), ["held"]);
-}
-
-#[test]
-fn a_short_silence_of_the_registry_loses_nothing() {
-    let mut cluster = Cluster::new(2);
-    let mut ann = cluster.join(0, "ann");
-    let mut bob = cluster.join(1, "bob");
-    cluster.heard(&mut ann);
-    cluster.unregistered.push(0);
-    cluster.advance(Duration::from_secs(5));
-    cluster.say(&mut bob, "on");
-    assert_eq!(cluster.heard(&mut ann), ["on"]);
-    cluster.heal();
-    cluster.advance(Duration::from_secs(20));
-    cluster.say(&mut bob, "and on");
-    assert_eq!(cluster.heard(&mut ann), ["and on"]);
-}
-
-#[test]
-fn state_converges_over_nodes() {
-    let mut cluster = Cluster::new(3);
-    let members: Vec<Member> = (0..3).map(|n| cluster.join(n, ["ann", "bob", "cid"][n])).collect();
-    for (n, member) in members.iter().enumerate() {
-        let entry = v1::StateEntry {
-            domain: v1::Domain::Property.into(),
-            owner: ["ann", "bob", "cid"][n].into(),
-            name: "colour".into(),
-            stamp: Some(v1::Stamp { wall_ms: cluster.now.wall.0, count: 0, replica: n as u64 + 1 }),
-            value: Bytes::from_static(b"red"),
-            ..v1::StateEntry::default()
-        };
-        let entries = vec![entry];
-        let state = v1::State { room: "arena".into(), epoch: member.epoch, entries, ..v1::State::default() };
-        cluster.send(member, v1::Kind::State, &state);
-    }
-    for node in cluster.nodes.iter().flatten() {
-        let replica = node.replica("arena").unwrap();
-        assert_eq!(replica.properties().count(), 3);
-        assert_eq!(replica.present().count(), 3);
-    }
-}
-
-#[test]
-fn a_node_does_not_go_on_with_a_session_that_was_elsewhere_since() {
-    let mut cluster = Cluster::new(2);
-    let ann = cluster.join(0, "ann");
-    // The first node does not hear that the session moves.
-    cluster.unregistered.push(0);
-    let moved = cluster.connect(1, "ann", ann.resume());
-    let now = cluster.now;
-    let conn = cluster.node(0).handle_accept(now, Address([1; 16])).unwrap();
-    let player = Name::new("ann").unwrap();
-    let identity = Identity { player, token: Bytes::from_static(b"token"), trace: Trace::default() };
-    cluster.node(0).handle_upgraded(now, conn, identity);
-    let back = Member { node: 0, conn, ..moved };
-    let hello = v1::Hello { resume: back.resume(), ..v1::Hello::default() };
-    cluster.send(&back, v1::Kind::Hello, &hello);
-    assert_eq!(cluster.received(&back), [], "it has to ask first");
-    cluster.advance(Duration::from_secs(6));
-    assert!(cluster.closed.contains(&(0, conn, v1::Reason::Overloaded)), "{:?}", cluster.closed);
-}
-
-#[test]
-fn a_primary_that_hears_of_a_newer_session_from_its_node_fences_the_older_one() {
-    let mut cluster = Cluster::new(2);
-    let mut old = cluster.join(0, "ann");
-    cluster.join(0, "bob");
-    cluster.unregistered.push(0);
-    // The newest connection comes into the room at another node, and leaves it.
-    let new = cluster.join(1, "ann");
-    cluster.send(&new, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
-    let fenced = (0, old.conn, v1::Reason::TakenOver);
-    assert!(cluster.closed.contains(&fenced), "{:?}", cluster.closed);
-    let before = cluster.node(0).stats().entries;
-    cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
-    old.said = 0;
-    cluster.say(&mut old, "late");
-    assert_eq!(cluster.node(0).stats().entries, before);
-}
-
-#[test]
-fn who_goes_while_he_is_on_his_way_in_leaves_no_member_behind() {
-    let mut cluster = Cluster::new(2);
-    cluster.join(0, "ann");
-    cluster.join(1, "cid");
-    let bob = cluster.connect(1, "bob", None);
-    cluster.slow = Some(0);
-    cluster.send(&bob, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
-    cluster.send(&bob, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
-    cluster.release();
-    assert_eq!(cluster.node(0).stats().members, 2);
-}
-
-#[test]
-fn who_comes_back_while_he_is_on_his_way_in_is_let_in_once() {
-    let mut cluster = Cluster::new(1);
-    let ann = cluster.connect(0, "ann", None);
-    // Longer than the node may serve without the registry, shorter than its leases live.
-    cluster.unregistered.push(0);
-    cluster.advance(Duration::from_millis(9_500));
-    cluster.send(&ann, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
-    let resume = v1::Resume { rooms: vec![], ..ann.resume().unwrap() };
-    let ann = cluster.connect(0, "ann", Some(resume));
-    cluster.heal();
-    cluster.advance(Duration::from_secs(4));
-    assert_eq!(cluster.node(0).stats().members, 0, "he has not asked again");
-    cluster.received(&ann);
-    cluster.send(&ann, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
-    let messages = cluster.received(&ann);
-    let snapshots = messages.iter().filter(|m| matches!(m, ToClient::Snapshot(_))).count();
-    assert_eq!((cluster.node(0).stats().members, snapshots), (1, 1), "{messages:?}");
-}
-
-#[test]
-fn an_older_session_that_has_not_heard_of_a_newer_one_is_told_to_ask_again() {
-    let mut cluster = Cluster::new(3);
-    cluster.join(0, "bob");
-    cluster.join(1, "cid");
-    let old = cluster.connect(1, "ann", None);
-    cluster.unregistered.push(1);
-    cluster.join(2, "ann");
-    cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
-    let messages = cluster.received(&old);
-    // What a client that waits for the answer to a join takes for one.
-    let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
-    assert!(messages.iter().any(gone), "{messages:?}");
 }

@@ -4,6 +4,7 @@ mod cluster;
 mod limits;
 mod matchmaking;
 mod random;
+mod several;
 
 use alloc::string::{String, ToString as _};
 use alloc::vec;
