@@ -170,6 +170,8 @@ impl Node {
         let (Some(s), Some(hosted)) = (self.sessions.get_mut(session), self.rooms.get_mut(room)) else {
             return false;
         };
+        // Most sessions are in one room: no place is kept for more.
+        s.memberships.reserve_exact(1);
         s.memberships.push(Membership::new(room, resume, history));
         hosted.locals.push(session);
         hosted.waiting.push(session);

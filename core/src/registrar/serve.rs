@@ -51,7 +51,7 @@ impl Entry {
                 Attempt::held(Goal::CheckRoom { epoch: held.epoch }, me, held.session, held.modified);
             return self.work_on(attempt, None);
         }
-        match (self.tasks.pop_front(), self.held) {
+        match (self.take_task(), self.held) {
             (Some(Task::Release), held) => Next::Release(held),
             (Some(Task::Claim(claim)), Some(held)) if is_room => Next::Answer(claim, held.epoch),
             (Some(Task::Claim(claim)), held) => {
@@ -365,7 +365,7 @@ impl Registrar {
         {
             let goal = held
                 .map_or(Goal::Drop, |held| Goal::KeepSession { session: held.session, epoch: held.epoch });
-            entry.work = Some(Work { replaced: calling, ..Work::new(Attempt::new(goal), None) });
+            entry.work = Some(Work::instead(Attempt::new(goal), calling));
             self.table.set_doubtful(subject, held.is_some());
         }
         self.resume(now, subject);
@@ -379,8 +379,7 @@ impl Registrar {
         let goal = entry.work.as_ref().map(|work| work.attempt.goal);
         match goal {
             Some(Goal::KeepSession { .. }) => {
-                let drop = Work::new(Attempt::new(Goal::Drop), None);
-                entry.work = Some(Work { replaced: calling, ..drop });
+                entry.work = Some(Work::instead(Attempt::new(Goal::Drop), calling));
             }
             Some(Goal::CheckRoom { .. } | Goal::WriteRoom { .. }) => entry.work = None,
             Some(Goal::TakeSession { .. } | Goal::TakeRoom | Goal::Drop) => return,

@@ -1,5 +1,6 @@
 //! The sessions and rooms that a node has or asks for, and who is to be served next.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::claim::Attempt;
@@ -12,8 +13,8 @@ use crate::time::Instant;
 pub(super) struct Entry {
     /// What is ours, as far as is known.
     pub(super) held: Option<Held>,
-    /// What is being done about it.
-    pub(super) work: Option<Work>,
+    /// What is being done about it: most of the time nothing, so it takes no place then.
+    pub(super) work: Option<Box<Work>>,
     /// What is to be done after that, in order.
     pub(super) tasks: VecDeque<Task>,
     /// The record may not be what it was: it is to be looked at.
@@ -53,8 +54,13 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) const fn new(attempt: Attempt, claim: Option<Claim>) -> Self {
-        Self { attempt, claim, sent: false, replaced: false, failures: 0 }
+    pub(super) fn new(attempt: Attempt, claim: Option<Claim>) -> Box<Self> {
+        Box::new(Self { attempt, claim, sent: false, replaced: false, failures: 0 })
+    }
+
+    /// An attempt in place of another, of which a request may be in flight.
+    pub(super) fn instead(attempt: Attempt, in_flight: bool) -> Box<Self> {
+        Box::new(Self { attempt, claim: None, sent: false, replaced: in_flight, failures: 0 })
     }
 }
 
@@ -312,6 +318,15 @@ impl Table {
 }
 
 impl Entry {
+    /// What is to be done next. No place is kept for what there is none of.
+    pub(super) fn take_task(&mut self) -> Option<Task> {
+        let task = self.tasks.pop_front();
+        if self.tasks.is_empty() {
+            self.tasks = VecDeque::new();
+        }
+        task
+    }
+
     fn is_idle(&self) -> bool {
         self.held.is_none()
             && self.work.is_none()

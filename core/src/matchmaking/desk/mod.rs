@@ -19,6 +19,7 @@
 
 mod player;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -47,7 +48,8 @@ pub struct Desk {
     node: NodeId,
     now: Now,
     lease: Option<LeaseId>,
-    players: BTreeMap<Name, Player>,
+    /// Boxed, as the table has places that nobody is in.
+    players: BTreeMap<Name, Box<Player>>,
     /// Who is to be looked at, in turn.
     line: BTreeMap<u64, Name>,
     turn: u64,
@@ -189,8 +191,8 @@ impl Desk {
         let Some(entry) = self.enter(player, session_epoch) else {
             return self.refuse(player, &queue, &Refused::Full);
         };
-        if !matches!(&entry.wish, Wish::Queue { queue: wished, .. } if *wished == queue) {
-            entry.wish = Wish::Queue { queue, queued_ms: now.wall.0 };
+        if !matches!(&entry.wish, Wish::Queue { queue: wished, .. } if **wished == queue) {
+            entry.wish = Wish::Queue { queue: Box::new(queue), queued_ms: now.wall.0 };
         }
         if !matches!(entry.told, Heard::Ended(_)) {
             entry.told = Heard::Nothing;
@@ -417,7 +419,7 @@ impl Desk {
             if self.players.len() >= self.config.players {
                 return None;
             }
-            self.players.insert(name.clone(), Player::new(name.clone(), epoch));
+            self.players.insert(name.clone(), Box::new(Player::new(name.clone(), epoch)));
         }
         let player = self.players.get_mut(name)?;
         if player.epoch > epoch {

@@ -1,5 +1,6 @@
 //! One player: what the registry is known to hold of it, what it wants, and what follows.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -46,7 +47,7 @@ pub(super) struct Player {
 pub(super) enum Wish {
     Nothing,
     Queue {
-        queue: v1::Queue,
+        queue: Box<v1::Queue>,
         /// Unix milliseconds.
         queued_ms: u64,
     },
@@ -70,7 +71,7 @@ pub(super) enum Told {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Pair {
     Unread,
-    Known(v1::Matched),
+    Known(Box<v1::Matched>),
     /// There is none of this name.
     Absent(String),
 }
@@ -83,7 +84,7 @@ pub(super) struct View {
     /// The newest news.
     heard: u64,
     session: Option<Session>,
-    ticket: Option<Ticket>,
+    ticket: Option<Box<Ticket>>,
     notice: Option<Notice>,
 }
 
@@ -156,7 +157,7 @@ impl Player {
             return self.part(context, &view);
         }
         match (&view.notice, &view.ticket) {
-            (Some(notice), ticket) => self.in_match(&view, notice, ticket.as_ref()),
+            (Some(notice), ticket) => self.in_match(&view, notice, ticket.as_deref()),
             (None, Some(ticket)) => {
                 self.leave();
                 if ticket.record.state() == TicketState::Waiting {
@@ -188,12 +189,14 @@ impl Player {
             read: revision,
             heard: 0,
             session: session.map(Session::of),
-            ticket: ticket.map(Ticket::of),
+            ticket: ticket.map(Ticket::of).map(Box::new),
             notice: notice.map(Notice::of),
         };
         if let Some(id) = pair {
             let known = next().and_then(|kv| decode::<v1::MatchRecord>(&kv.value).r#match);
-            self.pair = known.filter(|known| known.r#match == id).map_or(Pair::Absent(id), Pair::Known);
+            self.pair = known
+                .filter(|known| known.r#match == id)
+                .map_or(Pair::Absent(id), |known| Pair::Known(Box::new(known)));
         }
         let same = self.view.as_ref().is_some_and(|old| {
             (old.session, &old.ticket, &old.notice) == (view.session, &view.ticket, &view.notice)
@@ -214,7 +217,7 @@ impl Player {
             Change::Delete { .. } => None,
         };
         match kind {
-            Kind::Ticket => view.ticket = kv.map(Ticket::of),
+            Kind::Ticket => view.ticket = kv.map(Ticket::of).map(Box::new),
             Kind::Notice => view.notice = kv.map(Notice::of),
         }
         true
@@ -238,7 +241,7 @@ impl Player {
 
     /// It wants no match any more.
     pub(super) fn cancel(&mut self) {
-        let ticket = self.view.as_ref().and_then(|view| view.ticket.as_ref());
+        let ticket = self.view.as_ref().and_then(|view| view.ticket.as_deref());
         let mode = match &self.wish {
             Wish::Queue { queue, .. } => queue.mode.clone(),
             Wish::Cancel { mode } => mode.clone(),
@@ -252,7 +255,8 @@ impl Player {
 
     /// Tells the state of the player's ticket.
     pub(super) fn tell(&self, wall: Wall, state: TicketState, reason: &str) -> Decision {
-        let (mode, queued_ms) = match (&self.wish, self.view.as_ref().and_then(|view| view.ticket.as_ref())) {
+        let (mode, queued_ms) = match (&self.wish, self.view.as_ref().and_then(|view| view.ticket.as_deref()))
+        {
             (Wish::Queue { queue, queued_ms }, _) => (queue.mode.clone(), *queued_ms),
             (Wish::Cancel { mode }, _) => (mode.clone(), wall.0),
             (_, Some(ticket)) => (ticket.mode(), ticket.record.queued_ms),
@@ -278,7 +282,7 @@ impl Player {
         match &self.pair {
             Pair::Known(matched) if matched.r#match == *id => {
                 if !over && self.told != Told::Matched {
-                    let matched = v1::Matched { team: notice.record.team, ..matched.clone() };
+                    let matched = v1::Matched { team: notice.record.team, ..(**matched).clone() };
                     (self.told, self.wish, self.adopts) = (Told::Matched, Wish::Nothing, false);
                     return Next::Tell(Decision::Matched { player: self.name.clone(), matched });
                 }
@@ -301,12 +305,12 @@ impl Player {
     fn waiting(&mut self, context: Context, view: &View, ticket: &Ticket) -> Next {
         if self.adopts && self.wish == Wish::Nothing {
             let record = &ticket.record;
-            let queue = record.queue.clone().unwrap_or_default();
+            let queue = Box::new(record.queue.clone().unwrap_or_default());
             self.wish = Wish::Queue { queue, queued_ms: record.queued_ms };
         }
         self.adopts = false;
         let Wish::Queue { queue, queued_ms } = &mut self.wish else { return self.remove(view, ticket) };
-        if ticket.record.queue.as_ref() == Some(queue) {
+        if ticket.record.queue.as_ref() == Some(&**queue) {
             // It has waited since then.
             *queued_ms = ticket.record.queued_ms.min(*queued_ms);
         }
@@ -358,7 +362,7 @@ impl Player {
     fn part(&self, context: Context, view: &View) -> Next {
         let ours =
             |record: &v1::TicketRecord| record.node == context.node.0 && record.session_epoch == self.epoch;
-        let Some(ticket) = view.ticket.as_ref().filter(|ticket| ours(&ticket.record)) else {
+        let Some(ticket) = view.ticket.as_deref().filter(|ticket| ours(&ticket.record)) else {
             return Next::Forget;
         };
         let key = keys::ticket(&self.name);
