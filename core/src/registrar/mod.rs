@@ -69,7 +69,7 @@ use self::follow::Follow;
 use self::holder::Holder;
 use self::keys::{RoomState, Subject};
 use self::presence::Presence;
-use self::table::{Claim, Entry, Table, Task};
+use self::table::{Claim, Table, Task};
 use crate::id::{Name, NodeId, SessionId};
 use crate::plant::{Plant, Planted};
 use crate::registry::{Call, Failure, LeaseId, Response, Told};
@@ -276,7 +276,7 @@ impl Registrar {
     pub fn claim_room(&mut self, now: Now, room: &Name) -> Result<(), Full> {
         let now = self.observe(now);
         let subject = Subject::Room(room.clone());
-        if self.table.entries.get(&subject).is_some_and(Entry::is_claimed) {
+        if self.table.entries.get(&subject).is_some_and(|entry| entry.is_claimed()) {
             return Ok(());
         }
         self.make_place(&subject)?;

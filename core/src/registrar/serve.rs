@@ -451,10 +451,9 @@ impl Registrar {
     }
 
     fn held_subjects(&self, is_wanted: impl Fn(&Subject, &Held) -> bool) -> Vec<Subject> {
-        let held = |(subject, entry): (&Subject, &Entry)| {
-            entry.held.as_ref().is_some_and(|held| is_wanted(subject, held)).then(|| subject.clone())
-        };
-        self.table.entries.iter().filter_map(held).collect()
+        let held =
+            self.table.entries.iter().filter_map(|(subject, entry)| Some((subject, entry.held.as_ref()?)));
+        held.filter(|(subject, held)| is_wanted(subject, held)).map(|(subject, _)| subject.clone()).collect()
     }
 
     /// The end: claims are unavailable, and nothing is held.

@@ -136,7 +136,8 @@ pub(super) enum Phase {
 /// All entries, and those of them that can be served.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    pub(super) entries: BTreeMap<Subject, Entry>,
+    /// Boxed, as the table has places that nobody is in.
+    pub(super) entries: BTreeMap<Subject, Box<Entry>>,
     queue: BTreeMap<Place, Subject>,
     places: u64,
     parked: BTreeSet<Subject>,
@@ -278,7 +279,7 @@ impl Table {
 
     /// Forgets an entry of which nothing is held, wanted or on the way.
     pub(super) fn tidy(&mut self, subject: &Subject) {
-        if self.entries.get(subject).is_some_and(Entry::is_idle) {
+        if self.entries.get(subject).is_some_and(|entry| entry.is_idle()) {
             self.set_phase(subject, Phase::Idle);
             self.entries.remove(subject);
         }

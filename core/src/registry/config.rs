@@ -65,7 +65,7 @@ impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
             bytes: 256 * 1024 * 1024,
-            history: Some(16 * 1024),
+            history: Some(4 * 1024),
             leases: 64 * 1024,
             min_ttl_s: 1,
             watches: 1024,

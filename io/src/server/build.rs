@@ -27,8 +27,9 @@ use crate::registry::Etcd;
 use crate::registry::{Embedded, Registry};
 use crate::token::{KeyError, Keys};
 
-/// What a connection reads at a time, in bytes. Each has a buffer of this size.
-const READ_BUFFER: usize = 1024;
+/// What a connection reads at a time, in bytes, unless a frame is larger. Each has a buffer
+/// of this size; what players say fits into it several times.
+const READ_BUFFER: usize = 512;
 /// From this many bytes on, what is sent goes to the socket before the flush.
 const WRITE_BUFFER: usize = 8 * 1024;
 
