@@ -28,6 +28,8 @@ pub(super) struct Search {
     cancel: Option<bool>,
     /// The match that was told last.
     matched: String,
+    /// How often free places of it were filled.
+    fills: u32,
 }
 
 impl Search {
@@ -121,7 +123,9 @@ impl Client {
     pub(super) fn matched(&mut self, matched: v1::Matched) {
         let searching = self.search.wish.is_some();
         self.search.end();
-        if searching || self.search.matched != matched.r#match {
+        let known = self.search.matched == matched.r#match && self.search.fills >= matched.fills;
+        if searching || !known {
+            self.search.fills = matched.fills;
             self.search.matched.clone_from(&matched.r#match);
             self.outputs.event(Event::Matched(matched));
         }

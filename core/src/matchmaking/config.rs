@@ -37,6 +37,8 @@ pub struct QueueConfig {
     pub latency: Widening,
     /// How good a match must be.
     pub quality: Quality,
+    /// Whether places that become free in matches that go on are filled.
+    pub backfill: bool,
     /// A ticket that has waited for so long is given up.
     pub time_out: Duration,
     /// From the start of one round of searches to that of the next, at least.
@@ -120,6 +122,7 @@ impl QueueConfig {
             rating: Widening { start: 100, per_second: 10, most: 600 },
             latency: Widening { start: 80, per_second: 4, most: 250 },
             quality: Quality { floor: 300, worst_spread: 800, worst_difference: 200 },
+            backfill: false,
             time_out: Duration::from_secs(300),
             interval: Duration::from_millis(250),
             work: Work { step: 4_000, search: 4_000, candidates: players.max(32) },

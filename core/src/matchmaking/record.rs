@@ -125,16 +125,9 @@ pub(super) fn ticket(
     let rating = |queue: &v1::Queue| if config.trust_rating { queue.rating } else { config.default_rating };
     let sum: u64 = members.iter().map(|(_, queue)| u64::from(rating(queue))).sum();
     let mean = sum / members.len() as u64;
-    let mut attributes = attributes_of(first)?;
-    let mut conditions = conditions_of(first)?;
+    let mut together = traits(&first.attributes, &first.conditions)?;
     for (_, queue) in others {
-        let theirs = attributes_of(queue)?;
-        attributes.retain(|attribute| theirs.contains(attribute));
-        for condition in conditions_of(queue)? {
-            if !conditions.contains(&condition) {
-                conditions.push(condition);
-            }
-        }
+        together.join(&traits(&queue.attributes, &queue.conditions)?);
     }
     let latency = |region: &Name| {
         let worst = members.iter().map(|(_, queue)| latency_of(queue, region)).max()?;
@@ -146,7 +139,7 @@ pub(super) fn ticket(
         others: others.iter().map(|(player, _)| (*player).clone()).collect(),
         rating: i32::try_from(mean).unwrap_or(i32::MAX),
         latencies: rules.regions.iter().filter_map(latency).collect(),
-        traits: Traits { attributes, conditions },
+        traits: together,
         queued,
     })
 }
@@ -166,7 +159,43 @@ fn name(text: &str) -> Result<Name, Refused> {
     Name::new(text).map_err(|_| Refused::BadName)
 }
 
-fn attributes_of(queue: &v1::Queue) -> Result<Vec<(Name, Value)>, Refused> {
+/// Traits as players and matches have them.
+pub(super) fn traits(attributes: &[v1::Attribute], conditions: &[v1::Condition]) -> Result<Traits, Refused> {
+    Ok(Traits { attributes: attributes_of(attributes)?, conditions: conditions_of(conditions)? })
+}
+
+/// Writes traits down; [`traits`] reads them.
+pub(super) fn write_traits(traits: &Traits, record: &mut v1::MatchRecord) {
+    let attribute = |(name, value): &(Name, Value)| {
+        let value = match value {
+            Value::Number(number) => v1::attribute::Value::Number(*number),
+            Value::Text(text) => v1::attribute::Value::Text(text.clone()),
+        };
+        v1::Attribute { name: name.as_str().into(), value: Some(value) }
+    };
+    let condition = |Condition { attribute, test }: &Condition| {
+        let value = match test {
+            Test::Is(Value::Number(number)) => v1::condition::Value::Number(*number),
+            Test::Is(Value::Text(text)) => v1::condition::Value::Text(text.clone()),
+            Test::Between(low, high) => {
+                v1::condition::Value::Range(v1::NumberRange { low: *low, high: *high })
+            }
+            Test::OneOf(values) => {
+                let text = |value: &Value| match value {
+                    Value::Text(text) => Some(text.clone()),
+                    // Players list texts only.
+                    Value::Number(_) => None,
+                };
+                v1::condition::Value::Set(v1::TextSet { texts: values.iter().filter_map(text).collect() })
+            }
+        };
+        v1::Condition { name: attribute.as_str().into(), value: Some(value) }
+    };
+    record.attributes = traits.attributes.iter().map(attribute).collect();
+    record.conditions = traits.conditions.iter().map(condition).collect();
+}
+
+fn attributes_of(attributes: &[v1::Attribute]) -> Result<Vec<(Name, Value)>, Refused> {
     let attribute = |attribute: &v1::Attribute| {
         let value = match attribute.value.as_ref().ok_or(Refused::NoValue)? {
             v1::attribute::Value::Number(number) => Value::Number(*number),
@@ -174,10 +203,10 @@ fn attributes_of(queue: &v1::Queue) -> Result<Vec<(Name, Value)>, Refused> {
         };
         Ok((name(&attribute.name)?, value))
     };
-    queue.attributes.iter().map(attribute).collect()
+    attributes.iter().map(attribute).collect()
 }
 
-fn conditions_of(queue: &v1::Queue) -> Result<Vec<Condition>, Refused> {
+fn conditions_of(conditions: &[v1::Condition]) -> Result<Vec<Condition>, Refused> {
     let condition = |condition: &v1::Condition| {
         let test = match condition.value.as_ref().ok_or(Refused::NoValue)? {
             v1::condition::Value::Number(number) => Test::Is(Value::Number(*number)),
@@ -190,7 +219,7 @@ fn conditions_of(queue: &v1::Queue) -> Result<Vec<Condition>, Refused> {
         };
         Ok(Condition { attribute: name(&condition.name)?, test })
     };
-    queue.conditions.iter().map(condition).collect()
+    conditions.iter().map(condition).collect()
 }
 
 #[cfg(test)]

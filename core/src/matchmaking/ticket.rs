@@ -212,6 +212,16 @@ impl Traits {
         }
     }
 
+    /// Those of two together: the attributes that both have alike, the conditions of both.
+    pub(super) fn join(&mut self, other: &Self) {
+        self.attributes.retain(|attribute| other.attributes.contains(attribute));
+        for condition in &other.conditions {
+            if !self.conditions.contains(condition) {
+                self.conditions.push(condition.clone());
+            }
+        }
+    }
+
     /// Whether each meets the conditions of the other.
     #[must_use]
     pub fn agree(&self, other: &Self) -> bool {

@@ -176,6 +176,19 @@ pub enum Event {
         /// The mode.
         mode: Name,
     },
+    /// This node has filled free places of a match that goes on.
+    MatchFilled {
+        /// Its name.
+        id: String,
+        /// The mode.
+        mode: Name,
+        /// The team.
+        team: u8,
+        /// How many come.
+        players: usize,
+        /// What let them.
+        explanation: String,
+    },
     /// This node has formed a match.
     MatchFormed {
         /// Its name.

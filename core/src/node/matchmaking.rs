@@ -100,6 +100,9 @@ impl Node {
                     let players = teams.iter().map(alloc::vec::Vec::len).sum();
                     Event::MatchFormed { id, mode, players, quality, explanation }
                 }
+                matcher::Decision::Filled { id, mode, team, players, explanation } => {
+                    Event::MatchFilled { id, mode, team, players: players.len(), explanation }
+                }
                 matcher::Decision::TicketEnded { player, mode, state } => {
                     Event::TicketEnded { player, mode, state }
                 }

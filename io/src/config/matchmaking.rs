@@ -84,6 +84,10 @@ pub struct Queue {
     /// How good a match must be.
     #[serde(default)]
     pub quality: QualityRules,
+    /// Whether the places of players who leave a match before its end are filled from the
+    /// queue. They are found every `matchmaking.sweep_interval`.
+    #[serde(default)]
+    pub backfill: bool,
 }
 
 /// Writes down a bound that widens with the time that a ticket has waited.
@@ -221,6 +225,7 @@ impl Queue {
             rating: RatingWindow::default(),
             latency: LatencyWindow::default(),
             quality: QualityRules::default(),
+            backfill: false,
         }
     }
 
@@ -239,6 +244,7 @@ impl Queue {
             rating: (&self.rating).into(),
             latency: (&self.latency).into(),
             quality: rules::Quality { floor, worst_spread, worst_difference },
+            backfill: self.backfill,
             time_out: self.time_out,
             interval: self.interval,
             ..QueueConfig::new(Name::new(&self.mode).ok()?, self.teams, self.team_size, regions)
@@ -315,6 +321,7 @@ mod tests {
             rating = { start = 50 }
             latency = { most = 300, per_second = 1 }
             quality.floor = 0
+            backfill = true
             [[matchmaking.queues]]
             mode = "all"
             teams = 10
@@ -330,6 +337,7 @@ mod tests {
         let usual = QueueConfig::new(duel.mode.clone(), 2, 1, duel.regions.clone());
         assert_eq!(duel.rating, rules::Widening { start: 50, ..usual.rating });
         assert_eq!(duel.latency, rules::Widening { most: 300, per_second: 1, ..usual.latency });
+        assert!(duel.backfill);
         assert_eq!(duel.quality, rules::Quality { floor: 0, ..usual.quality });
         assert_eq!((duel.time_out, duel.interval), (Duration::from_secs(60), usual.interval));
         let all = core.queue("all").unwrap();

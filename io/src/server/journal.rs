@@ -70,6 +70,9 @@ pub(super) fn event(shard: &mut Shard, event: Event) -> Option<Message> {
         Event::MatchFormed { id, mode, players, quality, explanation } => {
             info!(%id, %mode, players, quality, %explanation, "match formed");
         }
+        Event::MatchFilled { id, mode, team, players, explanation } => {
+            info!(%id, %mode, team, players, %explanation, "free places of a match filled");
+        }
         Event::TicketEnded { player, mode, state } => debug!(%player, %mode, ?state, "ticket ended"),
         Event::MatchEnded { id, abandoned } => debug!(%id, abandoned, "match ended"),
         Event::LinkUp { node } => info!(%node, "link up"),

@@ -42,6 +42,10 @@ fn a_search_is_sent_again_on_every_connection_until_it_has_ended() {
     assert_eq!(script.matched("m1").len(), 1);
     assert!(!script.client.is_searching());
     assert_eq!(script.matched("m1"), [], "it is told until it is over");
+    let filled = v1::Matched { r#match: "m1".into(), fills: 1, ..v1::Matched::default() };
+    script.tell(v1::Kind::Matched, &filled);
+    assert_eq!(script.events(), [Event::Matched(filled)], "somebody has come");
+    assert_eq!(script.matched("m1"), [], "that is older");
     script.cut();
     script.welcome(true);
     assert_eq!(script.sent(), []);

@@ -64,7 +64,8 @@ pub(super) enum Told {
     Waiting,
     /// How the ticket that was written at this revision ended.
     Ended(u64),
-    Matched,
+    /// Its match, as of so many fills.
+    Matched(u32),
 }
 
 /// What is known of the match that the player's notice names.
@@ -248,9 +249,7 @@ impl Player {
             Wish::Nothing => ticket.map(Ticket::mode).unwrap_or_default(),
         };
         self.wish = Wish::Cancel { mode };
-        if self.told == Told::Matched {
-            self.told = Told::Nothing;
-        }
+        self.forget_match();
     }
 
     /// Tells the state of the player's ticket.
@@ -271,7 +270,11 @@ impl Player {
     fn leave(&mut self) {
         self.pair = Pair::Unread;
         self.left = None;
-        if self.told == Told::Matched {
+        self.forget_match();
+    }
+
+    fn forget_match(&mut self) {
+        if matches!(self.told, Told::Matched(_)) {
             self.told = Told::Nothing;
         }
     }
@@ -280,10 +283,11 @@ impl Player {
         let id = &notice.record.r#match;
         let mut over = self.left.as_ref().is_some_and(|room| room.as_str() == keys::room_of(id));
         match &self.pair {
-            Pair::Known(matched) if matched.r#match == *id => {
-                if !over && self.told != Told::Matched {
+            Pair::Known(matched) if matched.r#match == *id && matched.fills >= notice.record.fills => {
+                let told = Told::Matched(matched.fills);
+                if !over && self.told != told {
                     let matched = v1::Matched { team: notice.record.team, ..(**matched).clone() };
-                    (self.told, self.wish, self.adopts) = (Told::Matched, Wish::Nothing, false);
+                    (self.told, self.wish, self.adopts) = (told, Wish::Nothing, false);
                     return Next::Tell(Decision::Matched { player: self.name.clone(), matched });
                 }
             }

@@ -14,7 +14,7 @@ use super::book::{Book, Key};
 use crate::id::Name;
 use crate::matchmaking::formed::{Chosen, Formed};
 use crate::matchmaking::keys;
-use crate::matchmaking::record::{decode, encode, unmatched};
+use crate::matchmaking::record::{decode, encode, unmatched, write_traits};
 use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Put, Range, Span, Txn};
 use crate::time::Wall;
 
@@ -30,6 +30,8 @@ pub(super) struct Forming {
     pub(super) quality: u16,
     pub(super) explanation: String,
     parts: Vec<Part>,
+    /// What is written down for who comes to it later.
+    open: v1::MatchRecord,
     pub(super) txn: Box<Txn>,
 }
 
@@ -60,6 +62,7 @@ impl Forming {
         wall: Wall,
         serial: u64,
         id: String,
+        backfill: bool,
     ) -> Option<Self> {
         let part = |chosen: &Chosen| {
             let key = book.key_of(&chosen.ticket.leader)?.clone();
@@ -80,6 +83,7 @@ impl Forming {
             quality: *quality,
             explanation,
             parts,
+            open: if backfill { open(formed) } else { v1::MatchRecord::default() },
             txn: Box::default(),
         };
         *forming.txn = forming.write(fence, wall);
@@ -110,7 +114,7 @@ impl Forming {
         }
         for (players, team) in self.teams.iter().zip(0..) {
             for player in players {
-                let notice = v1::NoticeRecord { r#match: self.id.clone(), team };
+                let notice = v1::NoticeRecord { r#match: self.id.clone(), team, fills: 0 };
                 success.push(Op::Put(Put::new(keys::notice(player), encode(&notice), None)));
             }
         }
@@ -128,9 +132,11 @@ impl Forming {
             teams: self.teams.iter().map(team).collect(),
             quality: self.quality.into(),
             explanation: self.explanation.clone(),
+            fills: 0,
         };
-        let matcher_epoch = fence.epoch;
-        let record = v1::MatchRecord { r#match: Some(matched), formed_ms: wall.0, matcher_epoch };
+        let (matched, matcher_epoch) = (Some(matched), fence.epoch);
+        let record =
+            v1::MatchRecord { r#match: matched, formed_ms: wall.0, matcher_epoch, ..self.open.clone() };
         success.push(Op::Put(Put::new(pair, encode(&record), None)));
         Txn { compares, success, failure }
     }
@@ -171,6 +177,19 @@ impl Forming {
     fn is(&self, kv: &KeyValue) -> bool {
         decode::<v1::MatchRecord>(&kv.value).r#match.is_some_and(|matched| matched.r#match == self.id)
     }
+}
+
+/// What who comes later must fit to.
+fn open(formed: &Formed) -> v1::MatchRecord {
+    let mut record = v1::MatchRecord { region: formed.region.to_string(), ..v1::MatchRecord::default() };
+    let ratings = || formed.tickets().map(|ticket| i64::from(ticket.rating));
+    let count = i64::try_from(ratings().count()).unwrap_or(i64::MAX).max(1);
+    record.rating = i32::try_from(ratings().sum::<i64>() / count).unwrap_or_default();
+    let mut tickets = formed.tickets();
+    let mut together = tickets.next().map(|ticket| ticket.traits.clone()).unwrap_or_default();
+    tickets.for_each(|ticket| together.join(&ticket.traits));
+    write_traits(&together, &mut record);
+    record
 }
 
 pub(super) fn read(key: bytes::Bytes) -> Op {

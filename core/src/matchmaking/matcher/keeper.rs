@@ -9,14 +9,15 @@ use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::book::{Book, Due, Key, Place};
+use super::filling::{Filling, Offers};
 use super::forming::{Forming, read};
-use super::sweep::{Pair, Sweep};
+use super::sweep::{Pair, Running, Sweep};
 use super::{Decision, Fence, Standing, Stats};
 use crate::id::{Name, NodeId};
 use crate::matchmaking::caller::Caller;
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::engine::Engine;
-use crate::matchmaking::formed::{Formed, Output};
+use crate::matchmaking::formed::{Backfill, Formed, Output};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{self, MAX_ITEMS, encode};
 use crate::matchmaking::settings::MatchmakingConfig;
@@ -56,6 +57,7 @@ pub(super) struct Keeper {
     pub(super) ending: BTreeMap<u64, usize>,
     serial: u64,
     matches: u64,
+    offers: Offers,
     pub(super) sweep: Sweep,
     pub(super) decisions: VecDeque<Decision>,
     pub(super) stats: Stats,
@@ -89,6 +91,7 @@ pub(super) enum What {
         from: Option<Bytes>,
     },
     Form(Forming),
+    Fill(Filling),
     End(End),
     SweepPage(Request),
     SweepPair(Pair),
@@ -120,8 +123,8 @@ impl Keeper {
         (first_call, call_step): (u64, u64),
     ) -> Option<Self> {
         let mut rules = queue.clone();
-        // What the players of a party have together.
-        let most = MAX_ITEMS * usize::from(rules.team_size);
+        // What the players of a party, or of a match that goes on, have together.
+        let most = MAX_ITEMS * rules.players() as usize;
         rules.limits.conditions = rules.limits.conditions.max(most);
         rules.limits.attributes = rules.limits.attributes.max(MAX_ITEMS);
         rules.limits.tickets = config.tickets;
@@ -148,6 +151,7 @@ impl Keeper {
             ending: BTreeMap::new(),
             serial: 0,
             matches: 0,
+            offers: Offers::default(),
             sweep: Sweep::default(),
             decisions: VecDeque::new(),
             stats: Stats::default(),
@@ -314,6 +318,7 @@ impl Keeper {
         }
         self.forming = 0;
         self.ending.clear();
+        self.offers = Offers::default();
         // A walk that was under way begins anew.
         self.sweep.next.get_or_insert(self.now.instant);
         if core::mem::take(&mut self.claiming) {
@@ -402,8 +407,7 @@ impl Keeper {
             match output {
                 Output::Match(formed) => self.form(&formed),
                 Output::TimedOut(leader) => self.time_out(&leader),
-                // No free places are offered here.
-                Output::Backfill(backfill) => self.give_back([&backfill.chosen.ticket.leader].into_iter()),
+                Output::Backfill(backfill) => self.fill(&backfill),
             }
         }
         self.settle();
@@ -422,7 +426,9 @@ impl Keeper {
         self.matches += 1;
         // Unique by the first two as long as the registry remembers, and by the third.
         let id = format!("{:x}-{:x}-{:016x}", fence.epoch, self.matches, self.caller.rng().u64());
-        let Some(forming) = Forming::new(formed, &self.book, fence, self.now.wall, self.serial, id) else {
+        let Some(forming) =
+            Forming::new(formed, &self.book, fence, self.now.wall, self.serial, id, self.rules.backfill)
+        else {
             return self.give_back(formed.tickets().map(|ticket| &ticket.leader));
         };
         for key in forming.groups() {
@@ -430,6 +436,38 @@ impl Keeper {
         }
         self.forming += 1;
         self.backlog.push_back(Task::new(What::Form(forming)));
+    }
+
+    fn fill(&mut self, backfill: &Backfill) {
+        let running = self.offers.withdraw(&backfill.vacancy.room);
+        let (Office::Leads(fence), Some(running)) = (&self.office, running) else { return };
+        self.serial += 1;
+        let Some(filling) = Filling::new(backfill, &running, &self.book, fence, self.serial) else {
+            return self.give_back(core::iter::once(&backfill.chosen.ticket.leader));
+        };
+        self.book.engage(&filling.key, filling.serial);
+        self.forming += 1;
+        self.backlog.push_back(Task::new(What::Fill(filling)));
+    }
+
+    /// Offers what is free in a match that goes on, in place of what was offered of it.
+    pub(super) fn offer(&mut self, running: Running) {
+        if !self.rules.backfill {
+            return;
+        }
+        let (room, now) = (running.pair.room.clone(), self.now.instant);
+        self.engine.withdraw_vacancy(&room);
+        if let Some(vacancy) = self.offers.offer(&self.rules, now, running)
+            && self.engine.offer_vacancy(now, vacancy).is_err()
+        {
+            self.offers.withdraw(&room);
+        }
+    }
+
+    /// A match is over.
+    pub(super) fn withdraw(&mut self, room: &Name) {
+        self.engine.withdraw_vacancy(room);
+        self.offers.withdraw(room);
     }
 
     fn give_back<'a>(&mut self, leaders: impl Iterator<Item = &'a Name>) {
@@ -501,6 +539,7 @@ impl Keeper {
                 Request::Range(Range { revision: *revision, limit, ..Range::of(span) })
             }
             What::Form(forming) => Request::Txn((*forming.txn).clone()),
+            What::Fill(filling) => Request::Txn((*filling.txn).clone()),
             What::End(end) => Request::Txn(end.txn(self.fence()?)),
             What::SweepPage(request) => request.clone(),
             What::SweepPair(pair) => Request::Txn(pair.look()),

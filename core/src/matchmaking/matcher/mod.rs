@@ -29,8 +29,16 @@
 //! all left is deleted. One whose room nobody has claimed within
 //! [`MatchmakingConfig::join_window`], or nobody has any more, is ended: its notices and its
 //! room go with it.
+//!
+//! # Free places
+//!
+//! Where the queue wants it ([`QueueConfig::backfill`](super::QueueConfig)), the janitor
+//! offers the places of players who have left a match that goes on. They are filled before
+//! new matches are formed, by the same rules; conditions of everybody who ever was in the
+//! match hold, and the mean rating is that of when it was formed.
 
 mod book;
+mod filling;
 mod forming;
 mod keeper;
 mod replies;
@@ -87,6 +95,19 @@ pub enum Decision {
         /// What let it form.
         explanation: String,
     },
+    /// Free places of a match that goes on are filled.
+    Filled {
+        /// Its name.
+        id: String,
+        /// The mode.
+        mode: Name,
+        /// The team.
+        team: u8,
+        /// Who comes.
+        players: Vec<Name>,
+        /// What let them.
+        explanation: String,
+    },
     /// A ticket has ended without a match.
     TicketEnded {
         /// Whose.
@@ -134,7 +155,9 @@ pub struct Stats {
     pub under_way: usize,
     /// Matches formed.
     pub formed: u64,
-    /// Matches that were refused since something had changed.
+    /// Tickets put into matches that went on.
+    pub filled: u64,
+    /// Matches, and tickets for free places, that were refused since something had changed.
     pub refused: u64,
     /// Tickets ended.
     pub ended: u64,
@@ -197,6 +220,7 @@ impl Matcher {
             all.tickets += stats.tickets;
             all.under_way += stats.under_way;
             all.formed += stats.formed;
+            all.filled += stats.filled;
             all.refused += stats.refused;
             all.ended += stats.ended;
             all.swept += stats.swept;

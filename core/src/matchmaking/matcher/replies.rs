@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::Decision;
+use super::filling::Filling;
 use super::forming::{Forming, Verdict};
 use super::keeper::{End, Keeper, Office, Task, What};
 use super::sweep::{Finding, Pair};
@@ -50,13 +51,16 @@ impl Keeper {
             (What::Form(forming), Answer::Txn { succeeded, answers }) => {
                 self.decided(forming, *succeeded, answers);
             }
+            (What::Fill(filling), Answer::Txn { succeeded, answers }) => {
+                self.filled(filling, *succeeded, answers);
+            }
             (What::End(end), Answer::Txn { succeeded, answers }) => self.ended(end, *succeeded, answers),
             (What::SweepPage(_), Answer::Range { kvs, more, .. }) => {
                 let mode = self.mode().clone();
                 self.sweep.take(&mode, kvs, *more);
                 self.sweep_on();
             }
-            (What::SweepPair(pair), Answer::Txn { answers, .. }) => self.swept(&pair, answers),
+            (What::SweepPair(pair), Answer::Txn { answers, .. }) => self.swept(pair, answers),
             (What::SweepEnd { id, abandoned, .. }, Answer::Txn { succeeded, .. }) => {
                 if *succeeded {
                     self.stats.swept += 1;
@@ -240,14 +244,41 @@ impl Keeper {
         self.settle();
     }
 
+    fn filled(&mut self, filling: Filling, succeeded: bool, answers: &[Answer]) {
+        let Office::Leads(fence) = &self.office else { return };
+        let verdict = filling.judge(fence, succeeded, answers);
+        self.forming = self.forming.saturating_sub(1);
+        let (key, serial) = (filling.key.clone(), filling.serial);
+        let unchanged = match verdict {
+            Verdict::Deposed => return self.depose(),
+            Verdict::Formed => {
+                self.stats.filled += 1;
+                let (mode, players) = (self.mode().clone(), filling.players().cloned().collect());
+                let Filling { id, team, explanation, .. } = filling;
+                self.decisions.push_back(Decision::Filled { id, mode, team, players, explanation });
+                false
+            }
+            Verdict::Refused(same) => {
+                self.stats.refused += 1;
+                same.contains(&key)
+            }
+        };
+        self.book.release(&key, serial, unchanged);
+        self.settle();
+    }
+
     // The janitor.
 
-    fn swept(&mut self, pair: &Pair, answers: &[Answer]) {
+    fn swept(&mut self, pair: Pair, answers: &[Answer]) {
         let Office::Leads(fence) = &self.office else { return };
+        let (id, room) = (pair.id.clone(), pair.room.clone());
         match pair.judge(fence, self.now.wall, self.config.join_window, answers) {
-            Finding::Lives => self.sweep_on(),
+            Finding::Lives(running) => {
+                self.offer(*running);
+                self.sweep_on();
+            }
             Finding::Over(txn, abandoned) => {
-                let id = pair.id.clone();
+                self.withdraw(&room);
                 self.ask_later(Task::new(What::SweepEnd { id, abandoned, txn }));
             }
         }

@@ -1,5 +1,6 @@
 //! The janitor: matches that are over.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -33,17 +34,27 @@ pub(super) struct Sweep {
 #[derive(Clone, Debug)]
 pub(super) struct Pair {
     pub(super) id: String,
-    modified: u64,
-    formed_ms: u64,
-    room: String,
+    pub(super) modified: u64,
+    pub(super) record: v1::MatchRecord,
+    pub(super) room: Name,
     players: Vec<Name>,
+}
+
+/// A match that goes on, as it was when it was looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Running {
+    pub(super) pair: Pair,
+    /// The revision that made the room's record, if somebody has the room.
+    pub(super) room: Option<u64>,
+    /// Who is in it, and when the notice was last written.
+    pub(super) there: Vec<(Name, u64)>,
 }
 
 /// What to do about a match.
 #[derive(Debug)]
 pub(super) enum Finding {
     /// It goes on.
-    Lives,
+    Lives(Box<Running>),
     /// It is over: the transaction that ends it, and whether nobody had its room.
     Over(Txn, bool),
 }
@@ -87,51 +98,59 @@ impl Sweep {
 impl Pair {
     fn of(mode: &Name, kv: &KeyValue) -> Option<Self> {
         let record: v1::MatchRecord = decode(&kv.value);
-        let matched = record.r#match.filter(|matched| matched.mode == mode.as_str())?;
+        let matched = record.r#match.as_ref().filter(|matched| matched.mode == mode.as_str())?;
         let players = matched.teams.iter().flat_map(|team| &team.players);
         Some(Self {
-            id: matched.r#match,
+            id: matched.r#match.clone(),
             modified: kv.modified,
-            formed_ms: record.formed_ms,
-            room: matched.room,
+            room: Name::new(&matched.room).ok()?,
             players: players.filter_map(|player| Name::new(player).ok()).collect(),
+            record,
         })
     }
 
     /// Reads its room and its notices.
     pub(super) fn look(&self) -> Txn {
         let notices = self.players.iter().map(|player| read(keys::notice(player)));
-        let room = core::iter::once(read(keys::room(&self.room)));
+        let room = core::iter::once(read(keys::room(self.room.as_str())));
         Txn { success: room.chain(notices).collect(), ..Txn::default() }
     }
 
     /// What an answer to [`Self::look`] says.
-    pub(super) fn judge(&self, fence: &Fence, wall: Wall, window: Duration, answers: &[Answer]) -> Finding {
+    pub(super) fn judge(self, fence: &Fence, wall: Wall, window: Duration, answers: &[Answer]) -> Finding {
         let mut found = answers.iter().filter_map(|answer| match answer {
             Answer::Range { kvs, .. } => Some(kvs.first()),
             _ => None,
         });
         let room = found.next().flatten();
         let names_it = |kv: &&KeyValue| decode::<v1::NoticeRecord>(&kv.value).r#match == self.id;
-        let notices: Vec<&KeyValue> = found.flatten().filter(names_it).collect();
+        let notices: Vec<(&Name, &KeyValue)> = self
+            .players
+            .iter()
+            .zip(found)
+            .filter_map(|(player, kv)| Some((player, kv.filter(names_it)?)))
+            .collect();
         let claimed = room.is_some_and(|kv| decode::<v1::RoomRecord>(&kv.value).primary != 0);
-        let waited = Duration::from_millis(wall.0.saturating_sub(self.formed_ms));
+        let waited = Duration::from_millis(wall.0.saturating_sub(self.record.formed_ms));
         let abandoned = !claimed && waited > window;
         if !notices.is_empty() && !abandoned {
-            return Finding::Lives;
+            let there = notices.into_iter().map(|(player, kv)| (player.clone(), kv.modified)).collect();
+            let room = room.filter(|_| claimed).map(|kv| kv.created);
+            return Finding::Lives(Box::new(Running { pair: self, room, there }));
         }
         let pair = keys::pair(&self.id);
         let mut compares = Vec::from([Compare::unchanged(pair.clone(), self.modified)]);
         fence.guard(&mut compares);
         let mut success = Vec::from([delete(pair)]);
-        for kv in notices {
+        for (_, kv) in notices {
             compares.push(Compare::unchanged(kv.key.clone(), kv.modified));
             success.push(delete(kv.key.clone()));
         }
         // Not even a player who comes this very moment finds half a match.
-        compares.push(Compare::unchanged(keys::room(&self.room), room.map_or(0, |kv| kv.modified)));
+        let key = keys::room(self.room.as_str());
+        compares.push(Compare::unchanged(key.clone(), room.map_or(0, |kv| kv.modified)));
         if room.is_some() && !claimed {
-            success.push(delete(keys::room(&self.room)));
+            success.push(delete(key));
         }
         Finding::Over(Txn { compares, success, failure: Vec::new() }, abandoned)
     }

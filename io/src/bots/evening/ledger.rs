@@ -177,6 +177,12 @@ impl Ledger {
     /// The bot was told of a match. Returns the match's bots, if it is the first to be told.
     pub(super) fn told(&mut self, bot: u32, matched: &Matched, now: Instant) -> Option<Vec<u32>> {
         let id = &matched.r#match;
+        if matched.fills > 0 {
+            self.breaches.add(|| {
+                format!("match {id} was filled: the queue has `backfill`, of which bots cannot judge")
+            });
+            return None;
+        }
         let first = !self.pairs.contains_key(id);
         if first {
             self.meet(matched, now);

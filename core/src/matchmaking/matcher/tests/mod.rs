@@ -2,6 +2,7 @@
 
 mod clients;
 mod cluster;
+mod filling;
 mod network;
 mod oracle;
 mod random;

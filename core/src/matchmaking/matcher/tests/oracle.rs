@@ -6,12 +6,13 @@ use alloc::string::{String, ToString as _};
 use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
+use super::cluster::name;
 use crate::id::{Name, NodeId};
 use crate::matchmaking::MatchmakingConfig;
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::decode;
 use crate::registry::{
-    Answer, Change, KeyValue, News, Op, Range, Registry, Request, Response, Span, Watched,
+    Answer, Change, Compare, KeyValue, News, Op, Range, Registry, Request, Response, Span, Watched,
 };
 use crate::time::Instant;
 
@@ -22,8 +23,10 @@ pub(super) struct Oracle {
     /// The matches of players: written and not deleted.
     pub(super) live: BTreeMap<Name, v1::Matched>,
     pub(super) formed: u64,
+    /// How often free places were filled.
+    pub(super) filled: u64,
     /// Matches that their players were told of.
-    told: BTreeSet<(Name, String)>,
+    told: BTreeSet<(Name, String, u32)>,
     /// How tickets ended.
     pub(super) ended: BTreeMap<i32, u64>,
 }
@@ -35,6 +38,7 @@ impl Oracle {
             elected: BTreeMap::new(),
             live: BTreeMap::new(),
             formed: 0,
+            filled: 0,
             told: BTreeSet::new(),
             ended: BTreeMap::new(),
         }
@@ -44,11 +48,12 @@ impl Oracle {
     pub(super) fn heard(&mut self, player: &Name, matched: &v1::Matched) {
         let team = &matched.teams[matched.team as usize];
         assert!(team.players.contains(&player.to_string()), "{player} is told a wrong team");
-        self.told.insert((player.clone(), matched.r#match.clone()));
+        self.told.insert((player.clone(), matched.r#match.clone(), matched.fills));
     }
 
-    pub(super) fn was_told(&self, player: &Name, id: &str) -> bool {
-        self.told.contains(&(player.clone(), id.to_string()))
+    /// Whether the player was told of the match as it is.
+    pub(super) fn was_told(&self, player: &Name, matched: &v1::Matched) -> bool {
+        self.told.contains(&(player.clone(), matched.r#match.clone(), matched.fills))
     }
 
     pub(super) fn watched(&mut self, watched: &Watched) {
@@ -80,8 +85,15 @@ impl Oracle {
             }
             match (keys::owner(change.key()), change) {
                 (Some((Kind::Notice, player)), Change::Put { kv, prev }) => {
-                    assert!(prev.is_none(), "{player} is put into a match while it is in one (G8)");
                     let notice: v1::NoticeRecord = decode(&kv.value);
+                    let before = prev.as_ref().map(|kv| decode::<v1::NoticeRecord>(&kv.value));
+                    let same = |before: &v1::NoticeRecord| {
+                        (&before.r#match, before.team) == (&notice.r#match, notice.team)
+                    };
+                    assert!(
+                        before.as_ref().is_none_or(same),
+                        "{player} is put into a match while it is in one (G8)"
+                    );
                     assert!(
                         find(&keys::pair(&notice.r#match)).is_some(),
                         "{player} has a notice of no match"
@@ -101,8 +113,10 @@ impl Oracle {
         for change in changes {
             let Change::Put { kv, prev } = change else { continue };
             if kv.key.starts_with(b"/match/pairs/") {
-                assert!(prev.is_none(), "a match is formed twice");
-                self.pair(kv, find);
+                match prev {
+                    None => self.pair(kv, find),
+                    Some(before) => self.fill(before, kv, find),
+                }
             }
         }
     }
@@ -116,11 +130,52 @@ impl Oracle {
         let (epoch, _) = self.elected[&matched.mode];
         assert_eq!(epoch, record.matcher_epoch, "a matcher that is not elected forms a match");
         assert_eq!(matched.teams.len(), usize::from(queue.teams));
+        for team in &matched.teams {
+            assert_eq!(team.players.len(), queue.team_size.into());
+        }
+        self.enter(&matched, find);
+    }
+
+    /// Free places are filled: nobody who is in the match is touched, and whoever comes does
+    /// so as into a new one.
+    fn fill<'a>(&mut self, before: &KeyValue, kv: &KeyValue, find: impl Fn(&Bytes) -> Option<&'a Change>) {
+        let (before, record): (v1::MatchRecord, v1::MatchRecord) = (decode(&before.value), decode(&kv.value));
+        let (before, matched) = (before.r#match.unwrap(), record.r#match.unwrap());
+        self.filled += 1;
+        let queue = self.config.queue(&matched.mode).unwrap();
+        assert!(queue.backfill, "nobody wants free places of {} to be filled", matched.mode);
+        assert_eq!((&before.r#match, before.fills + 1), (&matched.r#match, matched.fills));
+        let (epoch, _) = self.elected[&matched.mode];
+        assert_eq!(epoch, record.matcher_epoch, "a matcher that is not elected fills a match");
+        assert_eq!(matched.teams.len(), usize::from(queue.teams));
+        for team in &matched.teams {
+            assert!(team.players.len() <= queue.team_size.into(), "a team has too many players");
+        }
+        for (player, theirs) in self.live.iter().filter(|(_, theirs)| theirs.r#match == matched.r#match) {
+            let team = &matched.teams[theirs.team as usize];
+            assert!(team.players.contains(&player.to_string()), "{player} is put out of its team");
+        }
+        self.enter(&matched, find);
+    }
+
+    /// Who comes into a match: its ticket, which waited, is consumed, and it has a notice.
+    fn enter<'a>(&mut self, matched: &v1::Matched, find: impl Fn(&Bytes) -> Option<&'a Change>) {
         let mut parties: BTreeMap<(String, u32), (u32, usize)> = BTreeMap::new();
         for (team, index) in matched.teams.iter().zip(0..) {
-            assert_eq!(team.players.len(), queue.team_size.into());
             for player in &team.players {
                 let player = Name::new(player).unwrap();
+                let Some(Change::Put { kv, prev }) = find(&keys::notice(&player)) else {
+                    panic!("{player} has no notice of its match")
+                };
+                let notice: v1::NoticeRecord = decode(&kv.value);
+                assert_eq!(
+                    (notice.r#match, notice.team, notice.fills),
+                    (matched.r#match.clone(), index, matched.fills)
+                );
+                self.live.insert(player.clone(), v1::Matched { team: index, ..matched.clone() });
+                if prev.is_some() {
+                    continue;
+                }
                 let consumed = find(&keys::ticket(&player));
                 let Some(Change::Delete { prev: Some(ticket), .. }) = consumed else {
                     panic!("the ticket of {player} is not consumed")
@@ -134,12 +189,6 @@ impl Oracle {
                     assert_eq!(part.0, index, "a party is split");
                     part.1 += 1;
                 }
-                let Some(Change::Put { kv, .. }) = find(&keys::notice(&player)) else {
-                    panic!("{player} has no notice of its match")
-                };
-                let notice: v1::NoticeRecord = decode(&kv.value);
-                assert_eq!((notice.r#match, notice.team), (matched.r#match.clone(), index));
-                self.live.insert(player, v1::Matched { team: index, ..matched.clone() });
             }
         }
         for ((_, size), (_, count)) in parties {
@@ -167,8 +216,11 @@ impl Oracle {
             let Some((Kind::Ticket, player)) = keys::owner(&put.key) else {
                 if put.key.starts_with(b"/match/pairs/") {
                     let record: v1::MatchRecord = decode(&put.value);
-                    let elected = self.elected[&record.r#match.unwrap().mode];
-                    assert_eq!(elected.1, node.0, "a deposed matcher has written");
+                    let mode = record.r#match.unwrap().mode;
+                    let (epoch, elected) = self.elected[&mode];
+                    assert_eq!(elected, node.0, "a deposed matcher has written");
+                    let fence = Compare::same_life(keys::matcher(&name(&mode)), epoch);
+                    assert!(txn.compares.contains(&fence), "a match is written without a fence");
                 }
                 continue;
             };

@@ -36,6 +36,7 @@ fn config() -> MatchmakingConfig {
     config.calls = 8;
     config.tickets = 8;
     config.page = 3;
+    config.queues[1].backfill = true;
     config
 }
 
@@ -167,7 +168,7 @@ impl World {
     fn check(&mut self) {
         let live = self.c.oracle.live.clone();
         for (player, matched) in &live {
-            assert!(self.c.oracle.was_told(player, &matched.r#match), "{player} was not told of its match");
+            assert!(self.c.oracle.was_told(player, matched), "{player} was not told of its match");
             assert_eq!(self.c.ticket(player.as_str()), None);
         }
         let now_ms = self.c.time().wall.0;
@@ -203,6 +204,16 @@ impl World {
             let elected = self.c.nodes.iter().flat_map(|node| node.matcher.elected());
             assert_eq!(elected.filter(|elected| elected.as_str() == mode).count(), 1);
         }
+        // Nor has whoever waits alone a free place in a match that goes on.
+        let mut free = Vec::new();
+        for matched in live.values().filter(|matched| matched.mode == "duo") {
+            let room = self.c.get(keys::room(&matched.room)).map(|kv| decode::<v1::RoomRecord>(&kv.value));
+            let players = live.values().filter(|other| other.r#match == matched.r#match).count();
+            if players < 4 && room.is_some_and(|room| room.primary != 0) {
+                free.push(matched.r#match.clone());
+            }
+        }
+        assert!(alone == 0 || free.is_empty(), "{free:?} have free places, and {waiting:?} wait");
         // No match is left without a player, and no notice without a match.
         for kv in self.c.list(keys::pairs()) {
             let record: v1::MatchRecord = decode(&kv.value);
@@ -213,24 +224,25 @@ impl World {
 }
 
 /// One world, from a seed. Returns what happened in it, for the test that it is enough.
-fn world(seed: u64) -> (u64, BTreeMap<i32, u64>) {
+fn world(seed: u64) -> (u64, u64, BTreeMap<i32, u64>) {
     let mut world = World::new(seed);
     world.run();
     world.calm();
     world.check();
-    (world.c.oracle.formed, world.c.oracle.ended)
+    (world.c.oracle.formed, world.c.oracle.filled, world.c.oracle.ended)
 }
 
 #[test]
 fn nobody_is_matched_twice_in_part_or_not_at_all() {
     let (first, count) = (0, 60);
-    let (mut formed, mut ended) = (0, BTreeMap::<i32, u64>::new());
+    let (mut formed, mut filled, mut ended) = (0, 0, BTreeMap::<i32, u64>::new());
     for seed in first..first + count {
-        let (matches, ends) = world(seed);
-        formed += matches;
+        let (matches, fills, ends) = world(seed);
+        (formed, filled) = (formed + matches, filled + fills);
         ends.into_iter().for_each(|(state, count)| *ended.entry(state).or_default() += count);
     }
     assert!(formed > 5 * count, "{formed} matches are too few to tell anything");
+    assert!(filled > count / 2, "{filled} fills are too few to tell anything");
     let of = |state: TicketState| ended.get(&state.into()).copied().unwrap_or(0);
     assert!(of(TicketState::TimedOut) > count && of(TicketState::PartyLost) > count / 10, "{ended:?}");
 }

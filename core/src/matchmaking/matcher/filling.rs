@@ -1,0 +1,198 @@
+//! Free places of matches that go on: offered, and filled.
+//!
+//! The janitor finds them: a team whose players have not all a notice of the match. They are
+//! offered to the engine for as long as the janitor finds them, one team of a match at a
+//! time.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use super::Fence;
+use super::book::{Book, Key};
+use super::forming::{Verdict, read};
+use super::sweep::Running;
+use crate::id::Name;
+use crate::matchmaking::config::QueueConfig;
+use crate::matchmaking::formed::Backfill;
+use crate::matchmaking::keys;
+use crate::matchmaking::record::{self, encode, unmatched};
+use crate::matchmaking::ticket::Vacancy;
+use crate::registry::{Answer, Compare, Delete, Op, Put, Span, Txn};
+use crate::time::Instant;
+
+/// The matches whose free places are offered, by room; as many as the engine takes.
+#[derive(Debug, Default)]
+pub(super) struct Offers(BTreeMap<Name, (Running, Instant)>);
+
+impl Offers {
+    /// What to offer of a match, if it has free places. Its rating window widens since they
+    /// were first found.
+    pub(super) fn offer(&mut self, rules: &QueueConfig, now: Instant, running: Running) -> Option<Vacancy> {
+        let room = running.pair.room.clone();
+        let before = self.0.remove(&room);
+        running.room?;
+        let (team, places) = running.free(rules)?;
+        let v1::MatchRecord { region, rating, attributes, conditions, .. } = &running.pair.record;
+        let traits = record::traits(attributes, conditions).ok()?;
+        let region = Name::new(region).ok()?;
+        let same = before.filter(|(before, _)| before.pair.id == running.pair.id);
+        let offered = same.map_or(now, |(_, since)| since);
+        let vacancy = Vacancy { room: room.clone(), team, places, rating: *rating, region, traits, offered };
+        self.0.insert(room, (running, offered));
+        Some(vacancy)
+    }
+
+    /// The match of a room is offered no more.
+    pub(super) fn withdraw(&mut self, room: &Name) -> Option<Running> {
+        self.0.remove(room).map(|(running, _)| running)
+    }
+}
+
+impl Running {
+    fn is_there(&self, player: &str) -> bool {
+        self.there.iter().any(|(name, _)| name.as_str() == player)
+    }
+
+    /// The teams as they are now.
+    fn teams(&self) -> Vec<v1::Team> {
+        let teams = self.pair.record.r#match.iter().flat_map(|matched| &matched.teams);
+        let left = |team: &v1::Team| {
+            let players = team.players.iter().filter(|player| self.is_there(player));
+            v1::Team { players: players.cloned().collect() }
+        };
+        teams.map(left).collect()
+    }
+
+    /// The first of the teams with the most free places, and those.
+    fn free(&self, rules: &QueueConfig) -> Option<(u8, u8)> {
+        let free = |team: &v1::Team| {
+            let players = u8::try_from(team.players.len()).unwrap_or(u8::MAX);
+            rules.team_size.saturating_sub(players)
+        };
+        let teams: Vec<u8> = self.teams().iter().map(free).collect();
+        let most = teams.iter().copied().max().filter(|most| *most > 0)?;
+        (0..).zip(teams).find(|(_, places)| *places == most)
+    }
+}
+
+/// A ticket on its way into a match that goes on, and the transaction that puts it there:
+/// it consumes the ticket and writes the match and all its notices, or nothing. Asked
+/// again, it does nothing but tell whether it was done.
+#[derive(Clone, Debug)]
+pub(super) struct Filling {
+    pub(super) serial: u64,
+    pub(super) id: String,
+    pub(super) team: u8,
+    pub(super) explanation: String,
+    pub(super) key: Key,
+    /// Who comes, and the revisions of the tickets.
+    players: Vec<(Name, u64)>,
+    /// The match as it is written.
+    record: Bytes,
+    pub(super) txn: Box<Txn>,
+}
+
+impl Filling {
+    /// The transaction; `None` if the ticket is not known.
+    pub(super) fn new(
+        backfill: &Backfill,
+        running: &Running,
+        book: &Book,
+        fence: &Fence,
+        serial: u64,
+    ) -> Option<Self> {
+        let Backfill { vacancy, chosen, quality, binding } = backfill;
+        let player = |name: &Name| Some((name.clone(), book.ticket(name)?.modified));
+        let players: Vec<(Name, u64)> = chosen.ticket.players().map(player).collect::<Option<_>>()?;
+        let mut record = running.pair.record.clone();
+        let mut together = record::traits(&record.attributes, &record.conditions).ok()?;
+        together.join(&chosen.ticket.traits);
+        record::write_traits(&together, &mut record);
+        record.matcher_epoch = fence.epoch;
+        let matched = record.r#match.as_mut()?;
+        matched.fills += 1;
+        matched.teams = running.teams();
+        let team = matched.teams.get_mut(usize::from(vacancy.team))?;
+        team.players.extend(players.iter().map(|(player, _)| player.to_string()));
+        let rule = &binding.rule;
+        let mut filling = Self {
+            serial,
+            id: running.pair.id.clone(),
+            team: vacancy.team,
+            explanation: format!("closeness {quality} of 1000 in {}: {rule}", vacancy.region),
+            key: book.key_of(&chosen.ticket.leader)?.clone(),
+            players,
+            record: encode(&record),
+            txn: Box::default(),
+        };
+        *filling.txn = filling.write(running, record.r#match.as_ref()?, fence)?;
+        Some(filling)
+    }
+
+    /// Who comes.
+    pub(super) fn players(&self) -> impl Iterator<Item = &Name> {
+        self.players.iter().map(|(player, _)| player)
+    }
+
+    fn write(&self, running: &Running, matched: &v1::Matched, fence: &Fence) -> Option<Txn> {
+        let pair = keys::pair(&self.id);
+        let mut compares = vec![Compare::unchanged(pair.clone(), running.pair.modified)];
+        fence.guard(&mut compares);
+        // Somebody has the room, and has had it all the time.
+        compares.push(Compare::same_life(keys::room(running.pair.room.as_str()), running.room?));
+        for (player, modified) in &running.there {
+            compares.push(Compare::unchanged(keys::notice(player), *modified));
+        }
+        let mut success = Vec::new();
+        let mut failure = vec![read(fence.key()), read(pair.clone())];
+        for (player, modified) in &self.players {
+            let ticket = keys::ticket(player);
+            compares.push(Compare::unchanged(ticket.clone(), *modified));
+            unmatched(&mut compares, player);
+            success.push(Op::Delete(Delete::of(Span::one(ticket.clone()))));
+            failure.extend([read(ticket), read(keys::notice(player))]);
+        }
+        for (players, team) in matched.teams.iter().zip(0..) {
+            for player in players.players.iter().filter_map(|player| Name::new(player).ok()) {
+                let id = self.id.clone();
+                let notice = v1::NoticeRecord { r#match: id, team, fills: matched.fills };
+                success.push(Op::Put(Put::new(keys::notice(&player), encode(&notice), None)));
+            }
+        }
+        success.push(Op::Put(Put::new(pair, self.record.clone(), None)));
+        Some(Txn { compares, success, failure })
+    }
+
+    /// What an answer to the transaction says.
+    pub(super) fn judge(&self, fence: &Fence, succeeded: bool, answers: &[Answer]) -> Verdict {
+        if succeeded {
+            return Verdict::Formed;
+        }
+        let mut found = answers.iter().map(|answer| match answer {
+            Answer::Range { kvs, .. } => kvs.first(),
+            _ => None,
+        });
+        let mut next = || found.next().flatten();
+        let (matcher, pair) = (next(), next());
+        // Nobody else would write the same: an earlier answer was lost.
+        if pair.is_some_and(|kv| kv.value == self.record) {
+            return Verdict::Formed;
+        }
+        if matcher.is_none_or(|kv| kv.created != fence.epoch) {
+            return Verdict::Deposed;
+        }
+        let unchanged = self.players.iter().all(|(_, known)| {
+            let (ticket, notice) = (next(), next());
+            ticket.is_some_and(|kv| kv.modified == *known) && notice.is_none()
+        });
+        let same = if unchanged { BTreeSet::from([self.key.clone()]) } else { BTreeSet::new() };
+        Verdict::Refused(same)
+    }
+}
