@@ -125,6 +125,9 @@ pub struct RoomLimits {
     /// How long a room gathers messages before it wakes its members; zero wakes them at
     /// the end of each batch of input.
     pub flush_interval: Duration,
+    /// How long a turn may last before the next one begins by itself; zero: until it is
+    /// ended.
+    pub turn_time: Duration,
     /// Keys of latest messages for each member.
     pub latest_keys: u32,
     /// Names of properties and counters for each player.
@@ -162,6 +165,8 @@ impl core::error::Error for ConfigError {}
 impl Config {
     /// Bytes that a frame may need beside the body of its message.
     pub const FRAME_OVERHEAD: usize = 2048;
+    /// Shortest time of a turn that has one.
+    pub const SHORTEST_TURN: Duration = Duration::from_millis(100);
 
     /// The longest that a member can hear nothing of its rooms and still resume: it stops
     /// reading, misses its heartbeats, is closed, and comes back just in time.
@@ -229,6 +234,10 @@ impl Config {
             "the window of a room must hold at least one entry",
         )?;
         check(
+            rooms.turn_time.is_zero() || rooms.turn_time >= Self::SHORTEST_TURN,
+            "rooms.turn_time must be zero or at least 100ms: each turn is an entry of the log",
+        )?;
+        check(
             rooms.tombstone_horizon > self.longest_absence(),
             "rooms.tombstone_horizon must be longer than sessions.ttl + connections.linger + heartbeat.interval * (heartbeat.close_after + 1): whoever resumes must find the tombstones of what was removed while it heard nothing",
         )?;
@@ -272,6 +281,7 @@ impl Default for Config {
                 window_entries: 256,
                 window_bytes: 64 * 1024,
                 flush_interval: Duration::ZERO,
+                turn_time: Duration::ZERO,
                 latest_keys: 8,
                 state_entries: 32,
                 clock_bound: Duration::from_secs(2),

@@ -118,7 +118,8 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
         (Kind::Left, v1::Left { room: room(), reason: v1::LeftReason::Kicked.into() }.encode_to_vec()),
         (
             Kind::Say,
-            v1::Say { room: room(), client_seq: 7, body: body(), type_url: type_url() }.encode_to_vec(),
+            v1::Say { room: room(), client_seq: 7, body: body(), type_url: type_url(), ends_turn: Some(2) }
+                .encode_to_vec(),
         ),
         (
             Kind::Entry,
@@ -133,6 +134,8 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
                 body: body(),
                 type_url: type_url(),
                 player: "ada".into(),
+                turn: 3,
+                turn_ends_ms: 1_700_000_030_000,
             }
             .encode_to_vec(),
         ),
@@ -156,6 +159,8 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
                 missing_from: 43,
                 client_seq: 7,
                 members: vec![v1::Member { member: 4, player: "ada".into() }],
+                turn: 3,
+                turn_ends_ms: 0,
             }
             .encode_to_vec(),
         ),

@@ -15,3 +15,4 @@ mod slow_reader;
 mod takeover;
 mod tls;
 mod trace;
+mod turns;

@@ -63,13 +63,14 @@ pub fn assert_outcomes(seen: &[Event], messages: &[MessageId], expected: Outcome
 #[cfg(test)]
 mod tests {
     use skirmish_core::id::Cursor;
+    use skirmish_core::room::Turn;
     use skirmish_proto::v1;
 
     use super::*;
 
     fn snapshot(seq: u64, missing: Option<(u64, u64)>) -> Event {
         let (room, cursor) = ("a".to_owned(), Cursor { epoch: 1, seq });
-        Event::Snapshot { room, cursor, missing, members: Vec::new() }
+        Event::Snapshot { room, cursor, missing, members: Vec::new(), turn: Turn::default() }
     }
 
     fn entry(seq: u64) -> Event {
@@ -84,6 +85,7 @@ mod tests {
             body: bytes::Bytes::new(),
             type_url: String::new(),
             player: String::new(),
+            turn: None,
         }
     }
 

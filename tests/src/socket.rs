@@ -207,7 +207,7 @@ impl Socket {
 
 /// A reliable message.
 pub fn say(room: &str, client_seq: u64, body: impl Into<Bytes>) -> v1::Say {
-    v1::Say { room: room.to_owned(), client_seq, body: body.into(), type_url: String::new() }
+    v1::Say { room: room.to_owned(), client_seq, body: body.into(), type_url: String::new(), ends_turn: None }
 }
 
 /// The bytes of one WebSocket frame of at most 65,535 bytes, masked as clients must if

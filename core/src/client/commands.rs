@@ -91,11 +91,39 @@ impl Client {
         body: Bytes,
         type_url: &str,
     ) -> Result<MessageId, CommandError> {
+        self.put_out(now, room, body, type_url, None)
+    }
+
+    /// A message as [`Self::say`] sends it, with which a turn of the room ends and the next
+    /// one begins, if it is the room's turn when the message is appended; else it is one
+    /// like any other. Turn 0 is before the first.
+    ///
+    /// # Errors
+    /// As [`Self::say`].
+    pub fn end_turn(
+        &mut self,
+        now: Now,
+        room: &str,
+        turn: u32,
+        body: Bytes,
+        type_url: &str,
+    ) -> Result<MessageId, CommandError> {
+        self.put_out(now, room, body, type_url, Some(turn))
+    }
+
+    fn put_out(
+        &mut self,
+        now: Now,
+        room: &str,
+        body: Bytes,
+        type_url: &str,
+        ends_turn: Option<u32>,
+    ) -> Result<MessageId, CommandError> {
         self.ready(now)?;
         self.check_body(&body, type_url)?;
         let bytes: usize = self.rooms.values().map(|room| room.outbox.bytes()).sum();
         let id = MessageId(self.next_message);
-        let message = Message { id, body, type_url: String::from(type_url) };
+        let message = Message { id, body, type_url: String::from(type_url), ends_turn };
         let full = self.outstanding() >= self.config.outbox_messages
             || bytes + message.size() > self.config.outbox_bytes;
         let room = self.wanted(room)?;

@@ -12,6 +12,7 @@ use super::{Client, Event};
 use crate::crdt::StateError;
 use crate::id::Cursor;
 use crate::plant::Plant;
+use crate::room::Turn;
 use crate::time::{Duration, Now};
 
 /// The longest wait that a `Throttle` may ask for.
@@ -153,6 +154,7 @@ impl Client {
             body: entry.body,
             type_url: entry.type_url,
             player: entry.player,
+            turn: (entry.turn > 0).then_some(Turn { number: entry.turn, ends_ms: entry.turn_ends_ms }),
         });
         Ok(())
     }
@@ -181,7 +183,8 @@ impl Client {
         cursor.seq = snapshot.seq;
         let cursor = *cursor;
         room.fresh = false;
-        outputs.event(Event::Snapshot { room: snapshot.room, cursor, missing, members: snapshot.members });
+        let v1::Snapshot { room, members, turn: number, turn_ends_ms: ends_ms, .. } = snapshot;
+        outputs.event(Event::Snapshot { room, cursor, missing, members, turn: Turn { number, ends_ms } });
         Ok(())
     }
 

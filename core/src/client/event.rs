@@ -10,6 +10,7 @@ use skirmish_proto::v1;
 
 use super::state::State;
 use crate::id::Cursor;
+use crate::room::Turn;
 use crate::time::Duration;
 
 /// Names a reliable message until its outcome is known; unique in the client's life.
@@ -155,6 +156,8 @@ pub enum Event {
         type_url: String,
         /// The member's player, for joins and leaves.
         player: String,
+        /// The turn that begins with it, if one does.
+        turn: Option<Turn>,
     },
     /// The room as of an entry; stands in for entries that cannot be had any more.
     Snapshot {
@@ -166,6 +169,8 @@ pub enum Event {
         missing: Option<(u64, u64)>,
         /// Who is in the room.
         members: Vec<v1::Member>,
+        /// The turn of the room, 0 if there was none yet. What follows may be in it already.
+        turn: Turn,
     },
     /// A latest message that is newer than every one delivered before of this member and
     /// key.

@@ -14,6 +14,7 @@ pub(super) struct Message {
     pub(super) id: MessageId,
     pub(super) body: Bytes,
     pub(super) type_url: String,
+    pub(super) ends_turn: Option<u32>,
 }
 
 impl Message {
@@ -197,6 +198,7 @@ mod tests {
                 id: MessageId(id),
                 body: Bytes::from_static(b"1234"),
                 type_url: "t".into(),
+                ends_turn: None,
             });
         }
         outbox
@@ -266,8 +268,18 @@ mod tests {
     #[test]
     fn messages_that_became_too_large_are_taken_out() {
         let mut outbox = outbox(2);
-        outbox.push(Message { id: MessageId(3), body: Bytes::from_static(&[0; 9]), type_url: String::new() });
-        outbox.push(Message { id: MessageId(4), body: Bytes::new(), type_url: String::new() });
+        outbox.push(Message {
+            id: MessageId(3),
+            body: Bytes::from_static(&[0; 9]),
+            type_url: String::new(),
+            ends_turn: None,
+        });
+        outbox.push(Message {
+            id: MessageId(4),
+            body: Bytes::new(),
+            type_url: String::new(),
+            ends_turn: None,
+        });
         assert_eq!(ids(outbox.settle_larger(8)), [3]);
         assert_eq!((outbox.len(), outbox.bytes()), (3, 10));
     }
@@ -283,7 +295,7 @@ mod tests {
                 match step {
                     0 | 1 => {
                         said += 1;
-                        outbox.push(Message { id: MessageId(said), body: Bytes::new(), type_url: String::new() });
+                        outbox.push(Message { id: MessageId(said), body: Bytes::new(), type_url: String::new(), ends_turn: None });
                     }
                     2 => if let Some((seq, message)) = outbox.send_next(Instant::ZERO) {
                         prop_assert_eq!(seq, message.id.0);

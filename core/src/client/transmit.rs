@@ -223,6 +223,7 @@ fn reliable(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
             client_seq,
             body: message.body.clone(),
             type_url: message.type_url.clone(),
+            ends_turn: message.ends_turn,
         },
     ))
 }

@@ -11,7 +11,7 @@ use super::{Event, Node, Trace};
 use crate::id::{Name, NodeId, SessionId};
 use crate::link::Reader;
 use crate::plant::Plant;
-use crate::room::Member;
+use crate::room::{Member, Turn};
 use crate::session::{Granted, SessionKey};
 use crate::slab::Key;
 use crate::time::{Duration, Now};
@@ -57,7 +57,9 @@ impl Node {
                 let player = Name::new(&m.player).ok()?;
                 Some(Member { number: m.member, player, session: Seat::UNKNOWN, client_seq: m.client_seq })
             };
-            hosted.room.follow_from(attached.seq, attached.members.into_iter().filter_map(member).collect());
+            let members = attached.members.into_iter().filter_map(member).collect();
+            let turn = Turn { number: attached.turn, ends_ms: attached.turn_ends_ms };
+            hosted.room.follow_from(attached.seq, members, turn);
             self.expel_strangers(now, room);
             self.wake_readers(room);
         }
@@ -369,6 +371,7 @@ impl Node {
             client_seq: say.client_seq,
             body: say.body,
             type_url: say.type_url,
+            ends_turn: say.ends_turn,
         };
         if let Some(trace) = trace {
             self.event(Event::Relayed { room: message.room.clone(), trace });

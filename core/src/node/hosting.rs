@@ -325,7 +325,7 @@ impl Node {
         };
         self.set_present_in(now, room, &player, true);
         self.release(room);
-        self.note_members(now, room);
+        self.note_room(now, room);
         Ok(admitted)
     }
 
@@ -439,7 +439,7 @@ impl Node {
         stats.members -= 1;
         self.release(room);
         self.book_room(room);
-        self.note_members(now, room);
+        self.note_room(now, room);
     }
 
     /// Ends the memberships of those who were away for too long.
@@ -531,14 +531,6 @@ impl Node {
                 self.book_room(room);
             }
         }
-    }
-
-    /// Has the room's record in the registry say how many members it has.
-    fn note_members(&mut self, now: Now, room: Key) {
-        let Some(hosted) = self.rooms.get(room).filter(|hosted| hosted.is_primary()) else { return };
-        let players = u32::try_from(hosted.room.members().len()).unwrap_or(u32::MAX);
-        let name = hosted.room.name().clone();
-        self.registrar.update_room(now, &name, players, 0, 0);
     }
 
     // Presence: who is connected.

@@ -171,10 +171,13 @@ impl Node {
             return self.wake(key);
         }
         let room = membership.room;
-        match hosted.room.say(now.wall, membership.number, say, &plain_trace(metadata), zstd) {
-            Some(Said::Appended { .. }) => {
+        match hosted.room.say(now, membership.number, say, &plain_trace(metadata), zstd) {
+            Some(Said::Appended { turned, .. }) => {
                 stats.entries += 1;
                 self.room_changed(now, room);
+                if turned {
+                    self.turned(now, room);
+                }
             }
             Some(Said::Duplicate) => {
                 stats.duplicates += 1;

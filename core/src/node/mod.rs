@@ -19,6 +19,7 @@ mod links;
 mod matchmaking;
 mod outbound;
 mod primary;
+mod room_timer;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -484,22 +485,6 @@ impl Node {
         }
     }
 
-    fn book_room(&mut self, key: Key) {
-        let Some(hosted) = self.rooms.get_mut(key) else { return };
-        let flush = hosted.room.flush_at();
-        let collect = hosted.room.state.poll_timeout().map(|deadline| deadline.at);
-        // While the node may not serve, nobody is let go: it looks when it may again.
-        let away =
-            hosted.away.first().map(|(until, _)| *until).filter(|_| self.registrar.may_serve(self.now));
-        let tail = match hosted.role {
-            Role::Following { attached: Err(until), .. } => Some(until),
-            Role::Claiming | Role::Primary | Role::Following { .. } => None,
-        };
-        if let Some(at) = [flush, collect, away, tail].into_iter().flatten().min() {
-            self.agenda.book(Timer::Room(key), &mut hosted.booking, at);
-        }
-    }
-
     fn connection_timeout(&mut self, now: Now, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.booking.clear();
@@ -553,20 +538,6 @@ impl Node {
             Some(at) => self.agenda.book(Timer::Session(key), &mut session.booking, at),
             None => {}
         }
-    }
-
-    fn room_timeout(&mut self, now: Now, key: Key) {
-        let Some(hosted) = self.rooms.get_mut(key) else { return };
-        hosted.booking.clear();
-        if hosted.room.state.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
-            hosted.room.state.collect(now);
-        }
-        if hosted.room.flush_at().is_some_and(|at| at <= now.instant) {
-            self.release(key);
-        }
-        self.attach_timeout(now, key);
-        self.expire_away(now, key);
-        self.book_room(key);
     }
 }
 

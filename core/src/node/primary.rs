@@ -109,22 +109,26 @@ impl Node {
             return;
         }
         let client_seq = member.client_seq;
-        let v1::Relay { room: name, epoch, member, client_seq: number, body, type_url, .. } = relay;
+        let v1::Relay { room: name, epoch, member, client_seq: number, body, type_url, ends_turn, .. } =
+            relay;
         let mut hold =
             v1::Hold { room: name.clone(), epoch, member, expected: client_seq + 1, retry_after_ms: 0 };
         if !serves {
             hold.retry_after_ms = millis(SUSPENDED_RETRY);
             return self.tell(now, link, wire::encode(v1::Kind::Hold, &v1::Metadata::default(), &hold));
         }
-        let say = v1::Say { room: name, client_seq: number, body, type_url };
-        match hosted.room.say(now.wall, member, say, &plain_trace(metadata), zstd) {
-            Some(Said::Appended { .. }) => {
+        let say = v1::Say { room: name, client_seq: number, body, type_url, ends_turn };
+        match hosted.room.say(now, member, say, &plain_trace(metadata), zstd) {
+            Some(Said::Appended { turned, .. }) => {
                 stats.entries += 1;
                 if let Some(trace) = Trace::from_metadata(metadata) {
                     let room = String::from(hosted.room.name().clone());
                     self.event(Event::Sequenced { room, trace });
                 }
                 self.room_changed(now, room);
+                if turned {
+                    self.turned(now, room);
+                }
             }
             // The follower passes on each message once, until it enters anew; what it knows
             // of the log then covers those that were there already.
@@ -311,5 +315,7 @@ fn afresh(hosted: &Hosted) -> v1::Attached {
         seq: hosted.room.log().first() - 1,
         afresh: true,
         members: hosted.room.members().iter().map(member).collect(),
+        turn: hosted.room.turn().number,
+        turn_ends_ms: hosted.room.turn().ends_ms,
     }
 }

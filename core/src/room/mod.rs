@@ -6,6 +6,7 @@
 
 mod latest;
 mod log;
+mod turn;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -23,6 +24,9 @@ use crate::wire;
 
 pub use latest::LatestBoard;
 pub use log::Log;
+pub use turn::Turn;
+
+use turn::Turns;
 
 /// A member of a room, as the room knows it. `S` is whatever its owner calls a session.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub enum Said {
     Appended {
         /// The entry's number.
         seq: u64,
+        /// It has ended a turn.
+        turned: bool,
     },
     /// It is in the log already.
     Duplicate,
@@ -69,6 +75,7 @@ pub struct Room<S> {
     pub latest: LatestBoard,
     /// Presence, properties, counters.
     pub state: Replica,
+    turns: Turns,
     /// When the messages gathered so far are to be released.
     flush_at: Option<Instant>,
     compress_from: usize,
@@ -113,6 +120,7 @@ impl<S: Copy> Room<S> {
             next_member: 1,
             latest: LatestBoard::new(config.planted),
             state: Replica::new(config.replica, state_limits, config.seed),
+            turns: Turns::new(limits.turn_time),
             flush_at: None,
             compress_from: config.compress_from,
             scratch,
@@ -191,14 +199,19 @@ impl<S: Copy> Room<S> {
             }
             _ => {}
         }
+        if entry.turn > 0 {
+            self.turns.follow(Turn { number: entry.turn, ends_ms: entry.turn_ends_ms });
+        }
         let compress = self.compress_from > 0 && frame.len() >= self.compress_from;
         let compressed = if compress { zstd.deflate(&frame) } else { None };
         self.log.append(frame, compressed);
         self.release();
     }
 
-    /// Starts afresh after entry `seq`, with these members, as the room's primary says.
-    pub fn follow_from(&mut self, seq: u64, mut members: Vec<Member<S>>) {
+    /// Starts afresh after entry `seq`, with these members and in this turn, as the room's
+    /// primary says.
+    pub fn follow_from(&mut self, seq: u64, mut members: Vec<Member<S>>, turn: Turn) {
+        self.turns.follow(turn);
         members.sort_by_key(|member| member.number);
         members.dedup_by_key(|member| member.number);
         let gone = |number| members.binary_search_by_key(&number, |m: &Member<S>| m.number).is_err();
@@ -239,7 +252,7 @@ impl<S: Copy> Room<S> {
     /// A reliable message of a member. `None` if it is not a member.
     pub fn say(
         &mut self,
-        wall: Wall,
+        now: Now,
         number: u32,
         say: v1::Say,
         metadata: &v1::Metadata,
@@ -260,8 +273,39 @@ impl<S: Copy> Room<S> {
         self.scratch.client_seq = say.client_seq;
         self.scratch.body = say.body;
         self.scratch.type_url = say.type_url;
-        self.append(wall, metadata, zstd);
-        Some(Said::Appended { seq: self.log.head() })
+        let turned = say.ends_turn == Some(self.turns.turn().number);
+        if turned {
+            self.begin_turn(now);
+        }
+        self.append(now.wall, metadata, zstd);
+        Some(Said::Appended { seq: self.log.head(), turned })
+    }
+
+    /// The turn.
+    #[must_use]
+    pub const fn turn(&self) -> Turn {
+        self.turns.turn()
+    }
+
+    /// When the time of the turn is over, and [`Self::end_turn`] is to be called.
+    #[must_use]
+    pub const fn turn_ends_at(&self) -> Option<Instant> {
+        self.turns.ends_at()
+    }
+
+    /// The time of the turn is over.
+    pub fn end_turn(&mut self, now: Now, zstd: &mut wire::Zstd) {
+        self.scratch.kind = v1::EntryKind::Turn.into();
+        self.scratch.member = 0;
+        self.scratch.client_seq = 0;
+        self.begin_turn(now);
+        self.append(now.wall, &v1::Metadata::default(), zstd);
+    }
+
+    /// The entry that is appended next ends the turn.
+    fn begin_turn(&mut self, now: Now) {
+        let Turn { number, ends_ms } = self.turns.end(now);
+        (self.scratch.turn, self.scratch.turn_ends_ms) = (number, ends_ms);
     }
 
     /// A latest message of a member. Returns whether it replaced one.
@@ -289,6 +333,8 @@ impl<S: Copy> Room<S> {
             missing_from,
             client_seq: self.member(number).map_or(0, |m| m.client_seq),
             members: self.members.iter().map(member).collect(),
+            turn: self.turns.turn().number,
+            turn_ends_ms: self.turns.turn().ends_ms,
         }
     }
 
@@ -356,6 +402,7 @@ impl<S: Copy> Room<S> {
         let plain = wire::encode(v1::Kind::Entry, metadata, &self.scratch);
         self.scratch.body = Bytes::new();
         self.scratch.type_url = String::new();
+        (self.scratch.turn, self.scratch.turn_ends_ms) = (0, 0);
         let compress = self.compress_from > 0 && plain.len() >= self.compress_from;
         let compressed = if compress { zstd.deflate(&plain) } else { None };
         self.log.append(plain, compressed);

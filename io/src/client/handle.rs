@@ -77,6 +77,23 @@ impl Client {
         self.command(move |machine, now| machine.say(now, &room, body, &type_url)).await
     }
 
+    /// Sends a message as [`Self::say`] does, with which a turn of the room ends and the next
+    /// begins, if it is the room's turn when the message is appended; else it is one like any
+    /// other. Turn 0 is before the first.
+    ///
+    /// # Errors
+    /// As [`Self::say`].
+    pub async fn end_turn(
+        &self,
+        room: &str,
+        turn: u32,
+        body: impl Into<Bytes>,
+        type_url: &str,
+    ) -> Result<MessageId, Error> {
+        let (room, body, type_url) = (room.to_owned(), body.into(), type_url.to_owned());
+        self.command(move |machine, now| machine.end_turn(now, &room, turn, body, &type_url)).await
+    }
+
     /// Sends a message of which only the newest by `key` counts, such as a position.
     ///
     /// # Errors

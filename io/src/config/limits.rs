@@ -111,6 +111,10 @@ section! {
         /// them at the end of each batch of input.
         #[serde(with = "humantime_serde")]
         flush_interval: Duration,
+        /// How long a turn may last before the next one begins by itself; zero: until
+        /// it is ended. At least 100ms.
+        #[serde(with = "humantime_serde")]
+        turn_time: Duration,
         /// Keys of latest messages for each member.
         latest_keys: u32,
         /// Names of properties and counters for each player.

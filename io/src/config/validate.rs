@@ -122,6 +122,12 @@ impl Config {
             "must be at least heartbeat.unhealthy_after",
         )?;
         check(
+            self.rooms.turn_time.is_zero()
+                || self.rooms.turn_time >= skirmish_core::config::Config::SHORTEST_TURN,
+            "rooms.turn_time",
+            "must be 0s, for turns that last until they are ended, or at least 100ms",
+        )?;
+        check(
             self.rooms.tombstone_horizon > self.core().longest_absence(),
             "rooms.tombstone_horizon",
             "must be longer than sessions.ttl + connections.linger + heartbeat.interval * (heartbeat.close_after + 1)",

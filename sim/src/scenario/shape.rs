@@ -206,6 +206,7 @@ impl Shape {
                 window_entries: size(self.window_entries),
                 window_bytes: size(self.window_bytes),
                 flush_interval: Duration::from_millis(self.flush_ms),
+                turn_time: Duration::ZERO,
                 latest_keys: small(self.latest_keys),
                 state_entries: size(self.state_entries),
                 clock_bound: Duration::from_millis(self.clock_bound_ms),

@@ -361,13 +361,14 @@ fn room_number(name: &str) -> Room {
 
 /// An entry as the oracles take it.
 fn digested(who: Who, event: Event) -> Option<Entry> {
-    let Event::Entry { room, cursor, kind, member, message, client_seq, at_ms, body, type_url, player } =
+    let Event::Entry { room, cursor, kind, member, message, client_seq, at_ms, body, type_url, player, turn } =
         event
     else {
         return None;
     };
     let mut digest = Xxh3::new();
-    for number in [kind as u64, member.into(), client_seq, at_ms] {
+    let (turn, turn_ends_ms) = turn.map_or((0, 0), |turn| (turn.number, turn.ends_ms));
+    for number in [kind as u64, member.into(), client_seq, at_ms, turn.into(), turn_ends_ms] {
         digest.write_u64(number);
     }
     for bytes in [&body[..], type_url.as_bytes(), player.as_bytes()] {

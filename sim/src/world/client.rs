@@ -389,14 +389,26 @@ impl World<'_> {
     }
 
     fn entry(&mut self, who: Who, event: Event) -> Verdict {
-        let Event::Entry { room, cursor, kind, member, message, client_seq, at_ms, body, type_url, player } =
-            event
+        let Event::Entry {
+            room,
+            cursor,
+            kind,
+            member,
+            message,
+            client_seq,
+            at_ms,
+            body,
+            type_url,
+            player,
+            turn,
+        } = event
         else {
             return Ok(());
         };
         self.coverage.hit("entry");
         let mut digest = Xxh3::new();
-        for number in [kind as u64, member.into(), client_seq, at_ms] {
+        let (turn, turn_ends_ms) = turn.map_or((0, 0), |turn| (turn.number, turn.ends_ms));
+        for number in [kind as u64, member.into(), client_seq, at_ms, turn.into(), turn_ends_ms] {
             digest.write_u64(number);
         }
         for bytes in [&body[..], type_url.as_bytes(), player.as_bytes()] {

@@ -317,6 +317,7 @@ impl World<'_> {
             Event::LinkUp { .. } => self.coverage.hit("link up"),
             Event::LinkDown { .. } => self.coverage.hit("link lost"),
             Event::MatchFormed { .. } => self.coverage.hit("match formed"),
+            Event::MatchFilled { .. } => self.coverage.hit("match filled"),
             Event::Elected { .. } => self.coverage.hit("matcher elected"),
             Event::Serving
             | Event::NodeUp { .. }

@@ -81,7 +81,7 @@ fn frame(kind: u8, room: u8, epoch: u64, seq: u64, n: u64, flag: bool) -> Bytes 
         ),
         7 => plain(
             v1::Kind::Snapshot,
-            &v1::Snapshot { room, epoch, seq, missing_from: n, client_seq: n, members: Vec::new() },
+            &v1::Snapshot { room, epoch, seq, missing_from: n, client_seq: n, ..v1::Snapshot::default() },
         ),
         8 => plain(
             v1::Kind::Latest,

@@ -3,7 +3,9 @@
 use alloc::collections::BTreeMap;
 
 use super::*;
-use crate::registry::{Call, CallId, Failure, WatchId, Watched};
+use crate::registry::{
+    Answer, Call, CallId, Failure, KeyValue, Range, Request, Response, Span, WatchId, Watched,
+};
 
 /// Nodes that share a registry, and links that carry everything at once unless they are
 /// cut.
@@ -120,6 +122,18 @@ impl Cluster {
     pub(super) fn heal(&mut self) {
         self.cut.clear();
         self.unregistered.clear();
+    }
+
+    /// What the registry has under a key, when nothing is under way.
+    pub(super) fn get(&mut self, key: &'static str) -> Option<KeyValue> {
+        let request = Request::Range(Range::of(Span::one(Bytes::from_static(key.as_bytes()))));
+        self.registry.handle_call(self.now.instant, Call::Request { id: CallId(u64::MAX), request });
+        match self.registry.poll_told() {
+            Some(Told::Reply { outcome: Ok(Response { answer: Answer::Range { kvs, .. }, .. }), .. }) => {
+                kvs.into_iter().next()
+            }
+            told => panic!("{told:?}"),
+        }
     }
 
     pub(super) fn node(&mut self, index: usize) -> &mut Node {

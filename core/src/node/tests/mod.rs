@@ -5,6 +5,7 @@ mod limits;
 mod matchmaking;
 mod random;
 mod several;
+mod turns;
 
 use alloc::string::{String, ToString as _};
 use alloc::vec;
@@ -151,7 +152,13 @@ impl Player {
 }
 
 fn say(client_seq: u64, body: &str) -> v1::Say {
-    v1::Say { room: "arena".into(), client_seq, body: body.to_string().into(), type_url: String::new() }
+    v1::Say {
+        room: "arena".into(),
+        client_seq,
+        body: body.to_string().into(),
+        type_url: String::new(),
+        ends_turn: None,
+    }
 }
 
 /// The bodies of the reliable messages among these, with their sequence numbers.

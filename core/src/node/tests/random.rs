@@ -149,7 +149,7 @@ fn apply(world: &mut World, links: &mut Vec<Link>, step: &Step) {
             let said = &mut links[i].said[usize::from(*room)];
             *said += 1;
             let (client_seq, body) = (*said + ahead, Bytes::from(vec![0; *size]));
-            let say = v1::Say { room: room_name(*room), client_seq, body, type_url: String::new() };
+            let say = v1::Say { room: room_name(*room), client_seq, body, ..v1::Say::default() };
             world.send(links[i].conn, v1::Kind::Say, &say);
         }
         Step::Latest { conn, room, key } => {

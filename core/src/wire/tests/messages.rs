@@ -44,8 +44,13 @@ fn every_kind_has_its_directions() {
 
 #[test]
 fn a_body_is_a_slice_of_the_buffer_that_was_received() {
-    let say =
-        v1::Say { room: "r".into(), client_seq: 1, body: Bytes::from_static(b"left"), type_url: "t".into() };
+    let say = v1::Say {
+        room: "r".into(),
+        client_seq: 1,
+        body: Bytes::from_static(b"left"),
+        type_url: "t".into(),
+        ends_turn: Some(0),
+    };
     let bytes = encode(Kind::Say, &Metadata::default(), &say);
     let got = ToServer::decode(&Frame::decode(bytes.clone(), MAX).unwrap()).unwrap();
     let ToServer::Say(got) = got else { panic!("{got:?}") };
