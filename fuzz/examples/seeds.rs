@@ -15,7 +15,8 @@ use skirmish_sim::draw::generator;
 
 fn main() -> io::Result<()> {
     let messages = messages();
-    let corpora = [("frame", frames(&messages)), ("machine", steps()), ("message", payloads(&messages))];
+    let all = [messages.clone(), link_messages()].concat();
+    let corpora = [("frame", frames(&messages)), ("machine", steps()), ("message", payloads(&all))];
     for (name, inputs) in corpora {
         let directory = corpus::directory(name);
         fs::create_dir_all(&directory)?;
@@ -26,7 +27,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// One message of every kind, and its encoded form.
+/// One message of every kind between clients and servers that has something to it, and its
+/// encoded form.
 fn messages() -> Vec<(Kind, Vec<u8>)> {
     let room = || "arena-1".to_owned();
     let type_url = || "game.v1.Move".to_owned();
@@ -196,10 +198,81 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
     ]
 }
 
-/// For the target `message`: each message, whole and cut short.
+/// Of each message between nodes that has something to it, one.
+fn link_messages() -> Vec<(Kind, Vec<u8>)> {
+    let room = || "arena".to_owned();
+    let session = || Bytes::from_static(&[7; 16]);
+    let member = v1::TailMember { member: 4, player: "ada".into(), client_seq: 7 };
+    vec![
+        (Kind::LinkHello, v1::LinkHello { node: 1, to: 2 }.encode_to_vec()),
+        (Kind::Attach, v1::Attach { room: room(), epoch: 2, seq: 41 }.encode_to_vec()),
+        (
+            Kind::Attached,
+            v1::Attached {
+                room: room(),
+                epoch: 2,
+                seq: 41,
+                afresh: true,
+                members: vec![member],
+                turn: 3,
+                turn_ends_ms: 0,
+            }
+            .encode_to_vec(),
+        ),
+        (
+            Kind::Enter,
+            v1::Enter {
+                room: room(),
+                epoch: 2,
+                session: session(),
+                session_epoch: 9,
+                player: "ada".into(),
+                resume: true,
+            }
+            .encode_to_vec(),
+        ),
+        (
+            Kind::Entered,
+            v1::Entered { room: room(), epoch: 2, session: session(), member: 4, ..v1::Entered::default() }
+                .encode_to_vec(),
+        ),
+        (
+            Kind::Relay,
+            v1::Relay {
+                room: room(),
+                epoch: 2,
+                member: 4,
+                session_epoch: 9,
+                client_seq: 7,
+                body: Bytes::from_static(b"move"),
+                type_url: "game.v1.Move".into(),
+                ends_turn: Some(0),
+            }
+            .encode_to_vec(),
+        ),
+        (
+            Kind::Hold,
+            v1::Hold { room: room(), epoch: 2, member: 4, expected: 7, retry_after_ms: 9 }.encode_to_vec(),
+        ),
+        (
+            Kind::Exit,
+            v1::Exit { room: room(), epoch: 2, member: 4, session_epoch: 9, away: true }.encode_to_vec(),
+        ),
+        (
+            Kind::Exited,
+            v1::Exited { room: room(), epoch: 2, member: 0, reason: v1::LeftReason::Gone.into() }
+                .encode_to_vec(),
+        ),
+        (Kind::Detach, v1::Detach { room: room(), epoch: 2 }.encode_to_vec()),
+    ]
+}
+
+/// For the target `message`: each message of clients, servers and nodes, whole and cut short.
 fn payloads(messages: &[(Kind, Vec<u8>)]) -> Vec<Vec<u8>> {
     let mut inputs = Vec::new();
-    for (index, (kind, payload)) in messages.iter().enumerate() {
+    let kinds: Vec<Kind> = (0..64).filter_map(|number| Kind::try_from(number).ok()).collect();
+    for (kind, payload) in messages {
+        let index = kinds.iter().position(|known| known == kind).expect("it is a kind");
         let type_url: &[u8] = if *kind == Kind::Application { b"game.v1.Move" } else { b"" };
         let number = u8::try_from(index).expect("there are few kinds");
         let length = u8::try_from(type_url.len()).expect("the name is short");

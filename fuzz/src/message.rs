@@ -4,7 +4,7 @@
 //! `type_url`, the `type_url`, and the payload.
 
 use bytes::Bytes;
-use skirmish_core::wire::{self, Frame, ToClient, ToServer};
+use skirmish_core::wire::{self, Frame, ToClient, ToNode, ToServer};
 use skirmish_proto::v1;
 
 /// Largest payload; a fuzzer gains nothing from more.
@@ -35,6 +35,13 @@ pub fn message(input: &[u8]) {
     if let Ok(message) = ToClient::decode(&frame) {
         assert!(from_server(kind), "a client took {kind:?}");
         assert_eq!(ToClient::decode(&decode(to_client(&message))).as_ref(), Ok(&message));
+    }
+    let bytes = wire::encode_bytes(kind, &metadata, payload);
+    if let Ok(message) = ToNode::decode(&frame, bytes) {
+        assert!(from_node(kind), "a node took {kind:?}");
+        let again = to_node(&message);
+        let message = with_frame(message, &again);
+        assert_eq!(ToNode::decode(&decode(again.clone()), again).as_ref(), Ok(&message));
     }
 }
 
@@ -72,6 +79,19 @@ fn from_server(kind: v1::Kind) -> bool {
         K::LinkHello | K::Attach | K::Attached | K::Detach | K::Enter => false,
         K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => false,
         K::Welcome | K::Ping | K::Joined | K::Left | K::Entry | K::Ack | K::Throttle | K::Snapshot => true,
+    }
+}
+
+/// Whether nodes send each other this kind, by the description of the protocol.
+fn from_node(kind: v1::Kind) -> bool {
+    use v1::Kind as K;
+    match kind {
+        K::LinkHello | K::Ping | K::Pong | K::Attach | K::Attached | K::Detach | K::Enter => true,
+        K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => true,
+        K::Entry | K::Latest | K::State => true,
+        K::Application | K::Goodbye | K::Reconcile | K::Hello | K::Join | K::Leave | K::Say => false,
+        K::Queue | K::Cancel | K::Queued | K::Matched => false,
+        K::Welcome | K::Joined | K::Left | K::Ack | K::Throttle | K::Snapshot => false,
     }
 }
 
@@ -113,6 +133,37 @@ fn to_client(message: &ToClient) -> Bytes {
         ToClient::Reconcile(message) => wire::encode(K::Reconcile, &none, message),
         ToClient::Queued(message) => wire::encode(K::Queued, &none, message),
         ToClient::Matched(message) => wire::encode(K::Matched, &none, message),
+    }
+}
+
+fn to_node(message: &ToNode) -> Bytes {
+    use v1::Kind as K;
+    let none = v1::Metadata::default();
+    match message {
+        ToNode::Hello(message) => wire::encode(K::LinkHello, &none, message),
+        ToNode::Ping(message) => wire::encode(K::Ping, &none, message),
+        ToNode::Pong(message) => wire::encode(K::Pong, &none, message),
+        ToNode::Attach(message) => wire::encode(K::Attach, &none, message),
+        ToNode::Attached(message) => wire::encode(K::Attached, &none, message),
+        ToNode::Detach(message) => wire::encode(K::Detach, &none, message),
+        ToNode::Enter(message) => wire::encode(K::Enter, &none, message),
+        ToNode::Entered(message) => wire::encode(K::Entered, &none, message),
+        ToNode::Relay(message) => wire::encode(K::Relay, &none, message),
+        ToNode::Hold(message) => wire::encode(K::Hold, &none, message),
+        ToNode::Exit(message) => wire::encode(K::Exit, &none, message),
+        ToNode::Exited(message) => wire::encode(K::Exited, &none, message),
+        ToNode::Entry(message, _) => wire::encode(K::Entry, &none, message),
+        ToNode::Latest(message, _) => wire::encode(K::Latest, &none, message),
+        ToNode::State(message) => wire::encode(K::State, &none, message),
+    }
+}
+
+/// The message with the frame that it comes with when it is encoded again.
+fn with_frame(message: ToNode, frame: &Bytes) -> ToNode {
+    match message {
+        ToNode::Entry(message, _) => ToNode::Entry(message, frame.clone()),
+        ToNode::Latest(message, _) => ToNode::Latest(message, frame.clone()),
+        message => message,
     }
 }
 
