@@ -140,7 +140,7 @@ impl Driven {
 }
 
 fn say(client_seq: u64, body: Bytes) -> Say {
-    Say { room: "arena".into(), client_seq, body, type_url: String::new() }
+    Say { room: "arena".into(), client_seq, body, ..Say::default() }
 }
 
 fn frame(kind: Kind, message: &impl Message) -> Bytes {
