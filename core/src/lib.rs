@@ -35,6 +35,7 @@
 extern crate alloc;
 
 mod agenda;
+pub mod backoff;
 pub mod client;
 pub mod config;
 mod connection;
@@ -53,4 +54,6 @@ pub mod room;
 mod session;
 mod slab;
 pub mod time;
+#[cfg(test)]
+mod transitions;
 pub mod wire;

@@ -18,7 +18,6 @@
 //! Frames to be sent are computed from this state when `poll_transmit` asks for the next
 //! one; there is no queue of frames.
 
-mod backoff;
 mod commands;
 mod config;
 mod deliver;
@@ -44,13 +43,13 @@ pub use self::config::ClientConfig;
 pub use self::event::{CommandError, Event, MessageId, Outcome, Output};
 pub use self::state::State;
 
-use self::backoff::Backoff;
 use self::event::Outputs;
 use self::link::{Link, Session};
 use self::receive::Limits;
 use self::room::Room;
 use self::search::Search;
 use self::state::Step;
+use crate::backoff::Backoff;
 use crate::crdt::Replica;
 use crate::id::Cursor;
 use crate::plant::Planted;

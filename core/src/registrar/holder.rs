@@ -352,29 +352,10 @@ fn draw(rng: &mut Rng) -> LeaseId {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
-
-    use alloc::format;
-    use alloc::string::String;
-    use std::eprintln;
-
     use super::*;
 
-    /// A change of the table shows in review as a change of `transitions.txt`.
     #[test]
-    fn the_table_is_the_one_that_was_reviewed() {
-        let table: String =
-            TRANSITIONS.iter().map(|(from, step, to)| format!("{from} --{step:?}--> {to}\n")).collect();
-        if table != include_str!("transitions.txt") {
-            eprintln!("{table}");
-            panic!("the transition table changed; if that is meant, transitions.txt becomes the above");
-        }
-    }
-
-    #[test]
-    fn a_step_leads_to_one_state() {
-        for (i, (from, step, _)) in TRANSITIONS.iter().enumerate() {
-            assert!(TRANSITIONS[i + 1..].iter().all(|(f, s, _)| (f, s) != (from, step)), "{from} {step:?}");
-        }
+    fn the_table_is_the_one_that_was_reviewed_and_each_step_leads_to_one_state() {
+        crate::transitions::check(&TRANSITIONS, include_str!("transitions.txt"));
     }
 }
