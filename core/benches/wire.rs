@@ -25,8 +25,7 @@ fn frames(c: &mut Criterion) {
         group.bench_function(format!("encode_{name}"), |b| {
             b.iter(|| encode_bytes(Kind::Application, &metadata, black_box(&payload)));
         });
-        let say =
-            Say { room: "lobby".into(), client_seq: 7, body: Bytes::from(payload), type_url: String::new() };
+        let say = Say { room: "lobby".into(), client_seq: 7, body: Bytes::from(payload), ..Say::default() };
         let frame = encode(Kind::Say, &metadata, &say);
         group.bench_function(format!("decode_say_{name}"), |b| {
             b.iter(|| {

@@ -17,6 +17,7 @@ fn main() {
         client_seq: 1,
         body: Bytes::from_static(b"hi"),
         type_url: "mygame.v1.Chat".into(),
+        ends_turn: None,
     };
     dump("Say", &encode(Kind::Say, &plain, &say));
 }
