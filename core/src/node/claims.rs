@@ -94,6 +94,7 @@ impl Node {
             _ => None,
         });
         let SessionClaim::Granted { id, epoch, resumed, .. } = *outcome else {
+            self.give_session_up(now, player);
             return self.close(now, key, v1::Reason::Overloaded, UNAVAILABLE);
         };
         let existing = self.sessions.of_player(player);
@@ -117,7 +118,7 @@ impl Node {
             }),
         };
         let Some(session) = session else {
-            self.registrar.release_session(now, player);
+            self.give_session_up(now, player);
             return self.close(
                 now,
                 key,

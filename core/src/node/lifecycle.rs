@@ -119,7 +119,15 @@ impl Node {
     pub(super) fn end_session(&mut self, now: Now, key: SessionKey, reason: v1::Reason) {
         let Some(player) = self.sessions.get(key).map(|session| session.player.clone()) else { return };
         self.end_local_session(now, key, reason, false);
-        self.registrar.release_session(now, &player);
+        self.give_session_up(now, &player);
+    }
+
+    /// Has the registry forget the session of a player who has none here any more. Whoever
+    /// claims it at the moment gets it, or else gives it up.
+    pub(super) fn give_session_up(&mut self, now: Now, player: &Name) {
+        if self.sessions.of_player(player).is_none() && !self.registrar.claims_session(player) {
+            self.registrar.release_session(now, player);
+        }
     }
 
     /// Forgets a session; the registry does not hear of it. If it was `handed_over` to

@@ -161,6 +161,13 @@ impl Registrar {
         self.holds(&Subject::Session(player.clone()))
     }
 
+    /// Whether a claim of the player's session waits, and nothing is to be done after it.
+    #[must_use]
+    pub fn claims_session(&self, player: &Name) -> bool {
+        let entry = self.table.entries.get(&Subject::Session(player.clone()));
+        entry.is_some_and(|entry| entry.is_claimed())
+    }
+
     /// The epoch of a room, if this node is its primary as far as is known.
     #[must_use]
     pub fn holds_room(&self, room: &Name) -> Option<u64> {

@@ -25,6 +25,9 @@ pub(super) struct Cluster {
     held_back: Vec<(usize, LinkId, Bytes)>,
     /// Nodes that do not reach the registry.
     pub(super) unregistered: Vec<usize>,
+    /// Whether what is asked of the registry is held back, and that.
+    pub(super) slow_registry: bool,
+    calls: Vec<(usize, Call)>,
     /// Starts of nodes: each is a client of the registry of its own.
     starts: Vec<u64>,
     pub(super) events: Vec<(usize, Event)>,
@@ -52,6 +55,8 @@ impl Cluster {
             slow: None,
             held_back: vec![],
             unregistered: vec![],
+            slow_registry: false,
+            calls: vec![],
             starts: vec![],
             events: vec![],
             closed: vec![],
@@ -115,6 +120,15 @@ impl Cluster {
         for (to, link, frame) in core::mem::take(&mut self.held_back) {
             let now = self.now;
             self.node(to).handle_link_frame(now, link, frame);
+        }
+        self.settle();
+    }
+
+    /// What was held back of the registry is asked.
+    pub(super) fn ask(&mut self) {
+        self.slow_registry = false;
+        for (index, call) in core::mem::take(&mut self.calls) {
+            self.output(index, Output::Registry(call));
         }
         self.settle();
     }
@@ -186,6 +200,7 @@ impl Cluster {
             Output::Event(event) => self.events.push((index, event)),
             Output::Close(conn, reason) => self.closed.push((index, conn, reason)),
             Output::Abort(_) | Output::Wake(_) => {}
+            Output::Registry(call) if self.slow_registry => self.calls.push((index, call)),
             Output::Registry(call) => {
                 if self.unregistered.contains(&index) {
                     if let Call::Request { id, .. } = call {
@@ -253,24 +268,7 @@ impl Cluster {
     // Players.
 
     pub(super) fn connect(&mut self, node: usize, player: &str, resume: Option<v1::Resume>) -> Member {
-        let now = self.now;
-        let conn = self.node(node).handle_accept(now, Address([0; 16])).unwrap();
-        let identity = Identity {
-            player: Name::new(player).unwrap(),
-            token: Bytes::from_static(b"token"),
-            trace: Trace::default(),
-        };
-        self.node(node).handle_upgraded(now, conn, identity);
-        let mut member = Member {
-            node,
-            conn,
-            session: Bytes::new(),
-            welcomed: 0,
-            epoch: 0,
-            seq: 0,
-            said: 0,
-            told: vec![],
-        };
+        let mut member = self.accept(node, player);
         self.send(&member, v1::Kind::Hello, &v1::Hello { resume, ..v1::Hello::default() });
         let messages = self.received(&member);
         let ToClient::Welcome(welcome) = &messages[0] else { panic!("no Welcome: {messages:?}") };
@@ -279,6 +277,19 @@ impl Cluster {
         member.learn(&messages);
         member.told = messages;
         member
+    }
+
+    /// A connection that has said nothing yet.
+    pub(super) fn accept(&mut self, node: usize, player: &str) -> Member {
+        let now = self.now;
+        let conn = self.node(node).handle_accept(now, Address([0; 16])).unwrap();
+        let identity = Identity {
+            player: Name::new(player).unwrap(),
+            token: Bytes::from_static(b"token"),
+            trace: Trace::default(),
+        };
+        self.node(node).handle_upgraded(now, conn, identity);
+        Member { node, conn, session: Bytes::new(), welcomed: 0, epoch: 0, seq: 0, said: 0, told: vec![] }
     }
 
     pub(super) fn join(&mut self, node: usize, player: &str) -> Member {

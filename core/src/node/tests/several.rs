@@ -285,3 +285,33 @@ fn until(cluster: &mut Cluster, event: &(usize, Event)) {
         cluster.advance(Duration::from_millis(50));
     }
 }
+
+#[test]
+fn a_session_that_is_claimed_while_the_one_before_it_ends_stays_registered() {
+    let mut cluster = Cluster::new(1);
+    let old = cluster.connect(0, "ann", None);
+    cluster.slow_registry = true;
+    let new = cluster.accept(0, "ann");
+    cluster.send(&new, v1::Kind::Hello, &v1::Hello::default());
+    cluster.send(&old, v1::Kind::Goodbye, &v1::Goodbye::default());
+    cluster.ask();
+    assert!(matches!(&cluster.received(&new)[..], [ToClient::Welcome(_)]));
+    assert!(cluster.get("/sessions/player:ann").is_some(), "it was taken for the one that ended");
+    cluster.send(&new, v1::Kind::Goodbye, &v1::Goodbye::default());
+    assert!(cluster.get("/sessions/player:ann").is_none());
+}
+
+#[test]
+fn a_claim_that_comes_to_nothing_leaves_no_session_that_ended_meanwhile() {
+    let mut cluster = Cluster::new(1);
+    let old = cluster.connect(0, "ann", None);
+    cluster.unregistered.push(0);
+    let new = cluster.accept(0, "ann");
+    cluster.send(&new, v1::Kind::Hello, &v1::Hello::default());
+    cluster.send(&old, v1::Kind::Goodbye, &v1::Goodbye::default());
+    cluster.advance(Duration::from_secs(6));
+    assert!(cluster.closed.contains(&(0, new.conn, v1::Reason::Overloaded)), "{:?}", cluster.closed);
+    cluster.heal();
+    cluster.advance(Duration::from_secs(3));
+    assert!(cluster.get("/sessions/player:ann").is_none());
+}
