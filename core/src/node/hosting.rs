@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
+use super::departed::Departed;
 use super::{Event, Node, Timer};
 use crate::agenda::Booking;
 use crate::id::{Cursor, MAX_NAME, Name, NodeId, SessionId};
@@ -33,6 +34,8 @@ pub(super) struct Hosted {
     pub(super) away: BTreeSet<(Instant, u32)>,
     /// Links on which the room is read.
     pub(super) readers: Vec<Key>,
+    /// Who has left, of a room that this node is the primary of.
+    pub(super) departed: Departed,
 }
 
 /// What a node is to a room.
@@ -203,6 +206,7 @@ impl Node {
             waiting: Vec::new(),
             away: BTreeSet::new(),
             readers: Vec::new(),
+            departed: Departed::default(),
         };
         let room = self.rooms.insert(hosted)?;
         if self.registrar.claim_room(now, name).is_err() {
@@ -340,7 +344,8 @@ impl Node {
             .iter()
             .filter(|member| member.player == entrant.player && member.session.id != seat.id);
         let others: Vec<(u32, Seat)> = others.map(|member| (member.number, member.session)).collect();
-        if others.iter().any(|(_, other)| other.epoch > seat.epoch) {
+        let is_older = hosted.departed.is_older(&entrant.player, seat.epoch);
+        if is_older || others.iter().any(|(_, other)| other.epoch > seat.epoch) {
             return Err(v1::LeftReason::Gone);
         }
         for (number, other) in others {
@@ -432,6 +437,8 @@ impl Node {
             return self.book_room(room);
         }
         hosted.move_to(number, epoch, Place::Unknown);
+        let until = now.instant + self.config.sessions.ttl;
+        hosted.departed.leave(now.instant, until, player.clone(), epoch, self.config.rooms.members);
         if hosted.room.state.set_present(now, player.as_str(), false).is_err() {
             stats.state_full += 1;
         }

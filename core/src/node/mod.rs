@@ -10,6 +10,7 @@
 
 mod audit;
 mod claims;
+mod departed;
 mod event;
 mod follower;
 mod hosting;

@@ -315,3 +315,25 @@ fn a_claim_that_comes_to_nothing_leaves_no_session_that_ended_meanwhile() {
     cluster.advance(Duration::from_secs(3));
     assert!(cluster.get("/sessions/player:ann").is_none());
 }
+
+#[test]
+fn an_older_session_does_not_come_back_when_the_newer_one_has_left() {
+    let mut cluster = Cluster::new(3);
+    cluster.join(0, "bob");
+    cluster.join(1, "cid");
+    let old = cluster.join(1, "ann");
+    cluster.received(&old);
+    // Its node does not hear that another has the session.
+    cluster.unregistered.push(1);
+    let new = cluster.join(2, "ann");
+    cluster.send(&new, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+    cluster.received(&old);
+    cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    let messages = cluster.received(&old);
+    let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
+    assert!(messages.iter().any(gone), "{messages:?}");
+    assert_eq!(cluster.node(0).stats().members, 2);
+    // The newer one may.
+    cluster.send(&new, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    assert_eq!(cluster.node(0).stats().members, 3);
+}

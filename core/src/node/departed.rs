@@ -1,0 +1,55 @@
+//! Who has left a room lately: an older session of the player does not come in after that.
+
+use alloc::collections::VecDeque;
+
+use crate::id::Name;
+use crate::time::Instant;
+
+/// Players who have left, with the epochs of their sessions. A node that has not heard that
+/// a newer session took over could let the older one in again once the newer has left. It
+/// hears of it, or stops, long before these are forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Departed(VecDeque<(Instant, Name, u64)>);
+
+impl Departed {
+    /// Somebody leaves, and is remembered until then; of more than `most` the first that
+    /// left are forgotten.
+    pub(super) fn leave(&mut self, now: Instant, until: Instant, player: Name, epoch: u64, most: usize) {
+        self.0.retain(|(until, known, _)| *until > now && *known != player);
+        self.0.push_back((until, player, epoch));
+        while self.0.len() > most {
+            self.0.pop_front();
+        }
+    }
+
+    /// Whether a session of this epoch is older than the one that has left.
+    pub(super) fn is_older(&self, player: &Name, epoch: u64) -> bool {
+        self.0.iter().any(|(_, known, left)| known == player && *left > epoch)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_to_leave_are_remembered_for_a_while() {
+        let at = |seconds: u64| Instant::from_micros(seconds * 1_000_000);
+        let name = |text| Name::new(text).unwrap();
+        let mut departed = Departed::default();
+        departed.leave(at(0), at(10), name("ann"), 5, 2);
+        assert_eq!([4, 5, 6].map(|epoch| departed.is_older(&name("ann"), epoch)), [true, false, false]);
+        assert!(!departed.is_older(&name("bob"), 4));
+        departed.leave(at(1), at(11), name("ann"), 7, 2);
+        departed.leave(at(1), at(11), name("bob"), 6, 2);
+        assert!(departed.is_older(&name("ann"), 6) && departed.len() == 2);
+        departed.leave(at(2), at(12), name("cid"), 8, 2);
+        assert!(!departed.is_older(&name("ann"), 6), "there is no place for all");
+        departed.leave(at(11), at(21), name("dan"), 9, 2);
+        assert!(!departed.is_older(&name("bob"), 5) && departed.is_older(&name("cid"), 7));
+    }
+}
