@@ -100,7 +100,8 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    /// The transaction; `None` if the ticket is not known.
+    /// The transaction; `None` if the ticket is not known, or the match is not as it was
+    /// looked at.
     pub(super) fn new(
         backfill: &Backfill,
         running: &Running,
@@ -111,6 +112,10 @@ impl Filling {
         let Backfill { vacancy, chosen, quality, binding } = backfill;
         let player = |name: &Name| Some((name.clone(), book.ticket(name)?.modified));
         let players: Vec<(Name, u64)> = chosen.ticket.players().map(player).collect::<Option<_>>()?;
+        // Who has left and queued again since the match was looked at: it has a place more.
+        if players.iter().any(|(player, _)| running.is_there(player.as_str())) {
+            return None;
+        }
         let mut record = running.pair.record.clone();
         let mut together = record::traits(&record.attributes, &record.conditions).ok()?;
         together.join(&chosen.ticket.traits);

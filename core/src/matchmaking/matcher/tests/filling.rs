@@ -180,3 +180,20 @@ fn a_match_that_has_changed_since_it_was_looked_at_gives_the_ticket_back() {
     run(&mut c, 61);
     assert_eq!(c.player("eve").matched.clone().unwrap().fills, 1);
 }
+
+#[test]
+fn who_leaves_and_queues_again_before_that_is_known_is_not_lost() {
+    let mut config = config(true);
+    config.sweep_interval = Duration::from_secs(60);
+    let mut c = cluster_of(config, &["ann", "bob", "cat", "dan"]);
+    battle(&mut c, |_| alone("duo"));
+    c.leave("dan");
+    run(&mut c, 61);
+    // By what the janitor has found, she is in the match that she would come into.
+    c.leave("ann");
+    c.queue("ann", alone("duo"));
+    run(&mut c, 2);
+    assert!(c.player("ann").matched.is_none());
+    run(&mut c, 61);
+    assert_eq!(c.player("ann").matched.clone().unwrap().fills, 1);
+}
