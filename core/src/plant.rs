@@ -35,7 +35,8 @@ pub enum Plant {
     LeaseAssumed,
     /// A room is claimed whoever its record says has it (G6).
     ClaimUncompared,
-    /// A claim without an answer is taken for one that was not done (L1).
+    /// A claim, or the write of a ticket, without an answer is taken for one that was not done
+    /// (G8).
     UnknownIsFailure,
     /// What happens between a read of a directory and its watch is not told (L1).
     WatchFromNow,
@@ -49,11 +50,21 @@ pub enum Plant {
     HoldIgnored,
     /// A room whose primary is dead is followed for ever (L1).
     DeadFollowed,
+    /// A matcher writes without comparing the key by which it was elected (G8).
+    MatcherUnfenced,
+    /// A match forms although one of its tickets has changed, or is gone (G8).
+    TicketUncompared,
+    /// A node whose watch of notices and tickets was ended does not watch again (L1).
+    NoticeUnwatched,
+    /// The ticket of a session that has ended stays (G8).
+    TicketForgotten,
+    /// A client does not ask again on its next connection (L1).
+    SearchForgotten,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -76,6 +87,11 @@ impl Plant {
         Self::RelayForgotten,
         Self::HoldIgnored,
         Self::DeadFollowed,
+        Self::MatcherUnfenced,
+        Self::TicketUncompared,
+        Self::NoticeUnwatched,
+        Self::TicketForgotten,
+        Self::SearchForgotten,
     ];
 }
 

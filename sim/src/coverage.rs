@@ -34,6 +34,8 @@ pub const MARKS: &[&str] = &[
     "snapshot without loss",
     "snapshot with loss",
     "entry",
+    "turn ended",
+    "turn over",
     "duplicate said",
     "throttled at node",
     "throttled told",
@@ -71,15 +73,36 @@ pub const MARKS: &[&str] = &[
     "watch compacted",
     "lease ended",
     "matcher elected",
+    "matcher deposed",
+    "matcher failed over",
+    "matcher made to fail",
+    "search begun",
+    "search moved",
+    "match formed",
+    "match filled",
+    "match told",
+    "match joined",
+    "match over",
+    "match abandoned",
+    "party matched",
+    "search timed out",
+    "ticket cancelled",
+    "party lost",
+    "ticket unavailable",
+    "matched unasked",
 ];
 
 /// A count for each mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Coverage([u64; MARKS.len()]);
+pub struct Coverage {
+    visits: [u64; MARKS.len()],
+    /// In how many of the runs that were added.
+    runs: [u64; MARKS.len()],
+}
 
 impl Default for Coverage {
     fn default() -> Self {
-        Self([0; MARKS.len()])
+        Self { visits: [0; MARKS.len()], runs: [0; MARKS.len()] }
     }
 }
 
@@ -93,21 +116,25 @@ impl Coverage {
     pub fn add(&mut self, mark: &'static str, times: u64) {
         let index = MARKS.iter().position(|known| *known == mark);
         debug_assert!(index.is_some(), "no mark is called {mark}");
-        if let Some(count) = index.and_then(|index| self.0.get_mut(index)) {
+        if let Some(count) = index.and_then(|index| self.visits.get_mut(index)) {
             *count += times;
         }
     }
 
     /// Adds another run's counts.
     pub fn merge(&mut self, other: &Self) {
-        for (ours, theirs) in self.0.iter_mut().zip(other.0) {
+        for (ours, theirs) in self.visits.iter_mut().zip(other.visits) {
             *ours += theirs;
+        }
+        for (runs, visits) in self.runs.iter_mut().zip(other.visits) {
+            *runs += u64::from(visits > 0);
         }
     }
 
-    /// The marks and their counts.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        MARKS.iter().copied().zip(self.0)
+    /// The marks, their counts, and in how many of the runs that were added there were any.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
+        let counts = self.visits.into_iter().zip(self.runs);
+        MARKS.iter().zip(counts).map(|(mark, (visits, runs))| (*mark, visits, runs))
     }
 }
 
@@ -115,7 +142,7 @@ impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: Vec<_> = self.iter().collect();
         for row in all.chunks(3) {
-            let cells = row.iter().map(|(mark, count)| format!("{mark:<24}{count:>9}"));
+            let cells = row.iter().map(|(mark, visits, runs)| format!("{mark:<24}{visits:>9}{runs:>7}"));
             writeln!(f, "  {}", cells.collect::<Vec<_>>().join("   "))?;
         }
         Ok(())

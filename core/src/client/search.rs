@@ -3,6 +3,8 @@
 //! The wish stays with the client until the server has said how it ended, and is sent anew
 //! on every connection: the server knows a ticket that is there, or a match that was found
 //! meanwhile, and says so. So a search survives a change of the connection, and of the node.
+//! What the server says and what is sent anew may cross: then the server has a ticket of
+//! which the client thinks that it has ended, and the client takes it back.
 
 use alloc::string::String;
 
@@ -12,6 +14,7 @@ use skirmish_proto::v1::{self, TicketState};
 use super::transmit::plain;
 use super::{Client, CommandError, Event};
 use crate::id::Name;
+use crate::plant::{Plant, Planted};
 use crate::time::Now;
 
 /// Regions, attributes or conditions of a ticket, at most.
@@ -26,6 +29,11 @@ pub(super) struct Search {
     sent: bool,
     /// Whether it is to be taken back, and whether this connection has carried that.
     cancel: Option<bool>,
+    /// This connection has carried a wish.
+    asked: bool,
+    /// A ticket of a search that has ended is to be taken back, and whether this connection
+    /// has carried that.
+    leftover: Option<bool>,
     /// The match that was told last.
     matched: String,
     /// How often free places of it were filled.
@@ -33,17 +41,25 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// A new connection has carried nothing yet.
-    pub(super) fn reconnect(&mut self) {
-        self.sent = false;
+    /// A new connection has carried nothing yet. Of a search that was given up it need not
+    /// carry more than that: asked for anew, it could end in a match once more.
+    pub(super) fn reconnect(&mut self, planted: Planted) {
+        let forgets = self.sent && planted.is(Plant::SearchForgotten);
+        self.sent = self.cancel.is_some() || forgets;
         self.cancel = self.cancel.map(|_| false);
+        self.leftover = self.leftover.map(|_| false);
+        self.asked = false;
     }
 
     /// The next frame.
     pub(super) fn next_frame(&mut self) -> Option<Bytes> {
+        if self.leftover == Some(false) {
+            self.leftover = Some(true);
+            return Some(plain(v1::Kind::Cancel, &v1::Cancel {}));
+        }
         let wish = self.wish.as_ref()?;
         if !self.sent {
-            self.sent = true;
+            (self.sent, self.asked) = (true, true);
             return Some(plain(v1::Kind::Queue, wish));
         }
         if self.cancel == Some(false) {
@@ -51,6 +67,23 @@ impl Search {
             return Some(plain(v1::Kind::Cancel, &v1::Cancel {}));
         }
         None
+    }
+
+    /// Takes what is told of a ticket though no search goes on. A wish that was under way when
+    /// an end was told, of the search or of what was there before, is one for another search to
+    /// the server: its ticket is taken back. One that another life of this client, or another
+    /// client of the player, has asked for is none of that.
+    fn is_leftover(&mut self, state: TicketState) -> bool {
+        match state {
+            TicketState::Waiting if self.asked => {
+                self.leftover.get_or_insert(false);
+                true
+            }
+            TicketState::Waiting | TicketState::Unavailable | TicketState::Unspecified => {
+                self.leftover.is_some()
+            }
+            _ => self.leftover.take().is_some(),
+        }
     }
 
     fn end(&mut self) {
@@ -79,6 +112,8 @@ impl Client {
         }
         self.search.wish = Some(queue);
         self.search.sent = false;
+        // The new ticket takes the place of any other.
+        self.search.leftover = None;
         Ok(())
     }
 
@@ -104,10 +139,13 @@ impl Client {
 
     pub(super) fn queued(&mut self, queued: v1::Queued) {
         let state = queued.state();
+        if self.search.wish.is_none() && self.search.is_leftover(state) {
+            return;
+        }
         match state {
             // The answer to a request to take back the ticket before this one, which had
             // ended already.
-            TicketState::Cancelled | TicketState::None if self.search.cancel.is_none() => return,
+            TicketState::Cancelled | TicketState::None if self.search.cancel != Some(true) => return,
             TicketState::Cancelled
             | TicketState::TimedOut
             | TicketState::PartyLost

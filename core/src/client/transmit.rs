@@ -118,7 +118,7 @@ impl Client {
     }
 
     fn hello(&mut self) -> Bytes {
-        self.search.reconnect();
+        self.search.reconnect(self.planted);
         let seal = self.config.seal.then(|| Offer::new(self.rng.bytes(), self.config.pinned));
         let resume = self.session.as_ref().map(|session| v1::Resume {
             session: Bytes::copy_from_slice(session.id.as_bytes()),

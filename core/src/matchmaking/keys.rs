@@ -6,19 +6,21 @@
 //! | `/match/players/{player}` | `NoticeRecord` | none |
 //! | `/match/pairs/{match}` | `MatchRecord` | none |
 //! | `/match/matcher/{mode}` | `MatcherRecord` | of the matcher's node |
+//! | `/match/desks/{node}` | nothing: when it was written counts | of the node |
 
 use alloc::format;
 use alloc::string::String;
 
 use bytes::Bytes;
 
-use crate::id::Name;
+use crate::id::{Name, NodeId};
 use crate::registry::Span;
 
 const QUEUE: &str = "/match/queue/";
 const PLAYERS: &str = "/match/players/";
 const PAIRS: &str = "/match/pairs/";
 const MATCHER: &str = "/match/matcher/";
+const DESKS: &str = "/match/desks/";
 
 /// What the name of a match's room starts with; the match's own name follows.
 const ROOM: &str = "match:";
@@ -66,6 +68,13 @@ pub fn pairs() -> Span {
 #[must_use]
 pub fn matcher(mode: &Name) -> Bytes {
     format!("{MATCHER}{mode}").into()
+}
+
+/// The key that a node writes to make void what it asked before: every ticket that it
+/// writes compares when that was.
+#[must_use]
+pub fn desk(node: NodeId) -> Bytes {
+    format!("{DESKS}{node}").into()
 }
 
 /// The key of a player's session.
@@ -120,7 +129,7 @@ mod tests {
             assert!(span.contains(&key));
         }
         assert!(tickets().contains(&ticket(&ann)) && !tickets().contains(&notice(&ann)));
-        for other in [pair("1-1"), matcher(&ann), session(&ann), room(&room_of("1-1"))] {
+        for other in [pair("1-1"), matcher(&ann), desk(NodeId(7)), session(&ann), room(&room_of("1-1"))] {
             assert_eq!(owner(&other), None);
             assert!(!span.contains(&other), "{other:?}");
         }

@@ -85,6 +85,6 @@ pub use engine::{Engine, Stats};
 pub use explain::{Reason, Seen, Why, Width};
 pub use formed::{Backfill, Binding, Chosen, Formed, Output, Rule, Used};
 pub use matcher::Matcher;
-pub use record::Refused;
+pub use record::{Refused, decode, encode};
 pub use settings::{MAX_FORMED_PLAYERS, MatchmakingConfig};
 pub use ticket::{Condition, Refusal, Test, Ticket, Traits, Vacancy, Value};

@@ -61,13 +61,15 @@ impl fmt::Display for Refused {
 impl core::error::Error for Refused {}
 
 /// A value for the registry.
-pub(super) fn encode(record: &impl Message) -> Bytes {
+#[must_use]
+pub fn encode(record: &impl Message) -> Bytes {
     record.encode_to_vec().into()
 }
 
 /// A value from the registry. One that cannot be read is as good as an empty one, which
 /// nobody takes for a ticket that waits or a match that is there.
-pub(super) fn decode<M: Message + Default>(value: &Bytes) -> M {
+#[must_use]
+pub fn decode<M: Message + Default>(value: &Bytes) -> M {
     M::decode(value.clone()).unwrap_or_default()
 }
 

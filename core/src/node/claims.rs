@@ -12,6 +12,7 @@ use super::{Event, Node, Output, inbound};
 use crate::agenda::Booking;
 use crate::connection::Phase;
 use crate::id::{ConnId, Name, SessionId};
+use crate::plant::Plant;
 use crate::registrar::{Decision, SessionClaim};
 use crate::session::{Session, SessionKey};
 use crate::slab::Key;
@@ -94,7 +95,9 @@ impl Node {
             _ => None,
         });
         let SessionClaim::Granted { id, epoch, resumed, .. } = *outcome else {
-            self.give_session_up(now, player);
+            if !self.planted.is(Plant::UnknownIsFailure) {
+                self.give_session_up(now, player);
+            }
             return self.close(now, key, v1::Reason::Overloaded, UNAVAILABLE);
         };
         let existing = self.sessions.of_player(player);

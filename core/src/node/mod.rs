@@ -153,6 +153,8 @@ impl Node {
     pub fn plant(&mut self, planted: Planted) {
         self.planted = planted;
         self.registrar.plant(planted);
+        self.desk.plant(planted);
+        self.matcher.plant(planted);
     }
 
     // Getters.

@@ -5,6 +5,7 @@
 //! what an average of everything would never reach.
 
 mod cluster;
+mod matches;
 
 use skirmish_core::rng::Rng;
 
@@ -22,6 +23,10 @@ pub fn draw(seed: u64) -> Scenario {
     if cluster::draw_shape(seed, &mut shape) {
         cluster::draw_steps(seed, &shape, &mut steps);
     }
+    draw_turns(seed, &mut shape);
+    if let Some(before) = matches::draw_shape(seed, &mut shape) {
+        matches::draw_steps(seed, before, &shape, &mut steps);
+    }
     Scenario { seed, shape, steps }
 }
 
@@ -35,6 +40,8 @@ pub fn from_bytes(bytes: &[u8]) -> Scenario {
     let seed = u64::from_be_bytes(first);
     let mut shape = draw_shape(&mut generator(seed, "scenario"));
     cluster::draw_shape(seed, &mut shape);
+    draw_turns(seed, &mut shape);
+    matches::draw_shape(seed, &mut shape);
     let mut at = 0;
     let mut steps = Vec::new();
     for client in 0..shape.clients {
@@ -59,6 +66,8 @@ pub fn from_bytes(bytes: &[u8]) -> Scenario {
             "delay-registry" => [i64::from(a) * 1_000, b.into(), 0, 0],
             "delay-nodes" => [a.into(), b.into(), i64::from(c) * 1_000, 0],
             "move" => [a.into(), i64::from(b) * 50, c.into(), 0],
+            "queue" => [a.into(), b.into(), i64::from(c) % 3, i64::from(d) * 10],
+            "fail-matcher" => [a.into(), b.into(), i64::from(c) * 50, 0],
             _ => [a.into(), b.into(), i64::from(c) % 32, d.into()],
         };
         if let Some(action) = Action::from_numbers(name, &numbers) {
@@ -94,6 +103,15 @@ fn scale(rng: &mut Rng, low: u64, high: u64) -> u64 {
     let doublings = u64::from((high / low.max(1)).max(1).ilog2());
     let base = low.max(1) << rng.range(0..=doublings);
     (base + rng.range(0..=base)).clamp(low, high)
+}
+
+/// Gives some seeds turns, from a generator of their own.
+fn draw_turns(seed: u64, shape: &mut Shape) {
+    let mut rng = generator(seed, "turns");
+    if chance(&mut rng, 30) {
+        shape.turns = 1;
+        shape.turn_ms = pick(&mut rng, &[0, 2_000, 20_000]);
+    }
 }
 
 fn draw_shape(rng: &mut Rng) -> Shape {

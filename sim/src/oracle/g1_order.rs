@@ -1,11 +1,11 @@
 //! G1: any two members deliver the same entries in the same order, and a place in a
-//! log never names two entries.
+//! log never names two entries. Turns begin in their order, each once.
 
 use std::collections::BTreeMap;
 
 use skirmish_core::id::Cursor;
 
-use super::{Guarantee, Observation, Room, Verdict, Who, broken};
+use super::{Entry, Guarantee, Observation, Room, Verdict, Who, broken};
 
 /// One digest per place, one direction per member: together they make the order.
 #[derive(Debug, Default)]
@@ -13,6 +13,8 @@ pub(super) struct Order {
     digests: BTreeMap<(Room, Cursor), u64>,
     reached: BTreeMap<(Who, Room), Cursor>,
     newest: BTreeMap<Room, Cursor>,
+    /// The places where turns begin.
+    turns: BTreeMap<(Room, Cursor), u32>,
 }
 
 impl Order {
@@ -45,8 +47,30 @@ impl Order {
             );
         }
         *reached = place;
+        if entry.turn > 0 {
+            self.turn(entry)?;
+        }
         let newest = self.newest.entry(entry.room).or_default();
         *newest = place.max(*newest);
+        Ok(())
+    }
+
+    fn turn(&mut self, entry: &Entry) -> Verdict {
+        let (place, turn) = ((entry.room, entry.cursor), entry.turn);
+        let first = (entry.room, Cursor { epoch: entry.cursor.epoch, seq: 0 });
+        let last = (entry.room, Cursor { epoch: entry.cursor.epoch, seq: u64::MAX });
+        let before = self.turns.range(first..place).next_back().map(|(_, turn)| *turn);
+        let after = self.turns.range(place..=last).find(|(at, _)| **at != place).map(|(_, turn)| *turn);
+        if before.is_some_and(|before| before >= turn) || after.is_some_and(|after| after <= turn) {
+            return broken(
+                Guarantee::Order,
+                format_args!(
+                    "turn {turn} of room {} begins at {:?}, between {before:?} and {after:?}",
+                    entry.room, entry.cursor
+                ),
+            );
+        }
+        self.turns.insert(place, turn);
         Ok(())
     }
 
@@ -65,6 +89,17 @@ mod tests {
         let mut order = Order::default();
         assert!(order.observe(&Observation::Entry(entry(ANN, 1, 10))).is_ok());
         assert!(order.observe(&Observation::Entry(entry(BOB, 1, 11))).is_err());
+    }
+
+    #[test]
+    fn turns_that_do_not_follow_each_other_are_caught() {
+        let turn = |seq, turn| Observation::Entry(Entry { turn, ..entry(ANN, seq, seq) });
+        let mut order = Order::default();
+        assert!(order.observe(&turn(2, 1)).is_ok());
+        assert!(order.observe(&turn(3, 2)).is_ok());
+        assert!(order.observe(&turn(4, 2)).is_err());
+        let late = |turn| Observation::Entry(Entry { turn, ..entry(BOB, 1, 1) });
+        assert!(order.observe(&late(1)).is_err());
     }
 
     #[test]

@@ -11,12 +11,14 @@ mod g4_fifo;
 mod g5_gaps;
 mod g6_primary;
 mod g7_fence;
+pub mod g8_match;
 pub mod l1_liveness;
 
 use std::fmt;
 
 use skirmish_core::client::Outcome;
 use skirmish_core::id::Cursor;
+use skirmish_core::matchmaking::MatchmakingConfig;
 
 /// What is promised; the numbers are those of the guarantees' table in the README.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +37,8 @@ pub enum Guarantee {
     Primary,
     /// One session per player.
     Fence,
+    /// One match.
+    Match,
     /// Replicas converge.
     Convergence,
     /// Everything is bounded.
@@ -55,6 +59,7 @@ impl Guarantee {
             Self::Gaps => "G5",
             Self::Primary => "G6",
             Self::Fence => "G7",
+            Self::Match => "G8",
             Self::Convergence => "G10",
             Self::Bounded => "G11",
             Self::Liveness => "L1",
@@ -72,6 +77,7 @@ impl Guarantee {
             Self::Gaps => "no gap goes unannounced",
             Self::Primary => "one primary: no two nodes write a life of a room, nor serve it at once",
             Self::Fence => "one session per player: a connection taken over writes nothing",
+            Self::Match => "one match: a player is in one at most, and a match forms wholly or not at all",
             Self::Convergence => "replicas converge once links heal",
             Self::Bounded => "every cap holds, and a slow reader delays nobody",
             Self::Liveness => "once faults stop, everything promised happens within the bound",
@@ -266,6 +272,8 @@ pub struct Entry {
     pub serial: Option<u64>,
     /// If the client calls it its own: what it calls it.
     pub own: Option<u64>,
+    /// The turn that begins with it; 0 if none does.
+    pub turn: u32,
     /// A hash of all that it says.
     pub digest: u64,
 }
@@ -281,9 +289,17 @@ pub struct Oracles {
     primary: g6_primary::Primary,
     fence: g7_fence::Fence,
     bounded: g11_bounded::Bounded,
+    /// Is told of the registry's history and of searches by whoever has queues.
+    pub matches: g8_match::Matches,
 }
 
 impl Oracles {
+    /// Oracles of a world with these queues.
+    #[must_use]
+    pub fn new(matchmaking: &MatchmakingConfig) -> Self {
+        Self { matches: g8_match::Matches::new(matchmaking), ..Self::default() }
+    }
+
     /// Something was observed at a moment of the world.
     ///
     /// # Errors
@@ -357,6 +373,7 @@ mod build {
             client_seq: serial,
             serial: Some(serial),
             own: (who == ANN).then_some(serial),
+            turn: 0,
             digest: serial,
         }
     }

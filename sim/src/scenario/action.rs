@@ -248,4 +248,24 @@ actions! {
     /// The registry forgets its history.
     CompactRegistry = "compact-registry" { /// All but so many of its last revisions.
         keep }
+    /// The client searches for a match.
+    Queue = "queue" { /// Which.
+        client, /// 0: one against one; 1: two against two, if there is a queue for that.
+        mode, /// 0: alone; else with the party of this number, in which there are two.
+        party, /// The player's rating.
+        rating }
+    /// The client gives its search up.
+    Cancel = "cancel" { /// Which.
+        client }
+    /// The client leaves the room of its match early.
+    LeaveMatch = "leave-match" { /// Which.
+        client }
+    /// Something happens to the node that forms the matches of a queue.
+    FailMatcher = "fail-matcher" { /// Which queue: see `queue`.
+        mode, /// 0: it crashes; 1: in silence; 2: it stands still; 3: it is cut off from the
+        /// registry; 4: it hears nothing of the registry; 5: of its next requests nobody knows
+        /// what comes of them; 6: its watches lag; 7: what it writes next of a match, or of
+        /// the end of a ticket, is written only when it is gone.
+        how, /// Milliseconds until that is over.
+        millis }
 }

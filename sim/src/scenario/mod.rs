@@ -11,7 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use action::{Action, Step};
-pub use shape::Shape;
+pub use shape::{MODES, Shape};
 
 /// The first line of a printed scenario.
 const HEADER: &str = "skirmish-scenario 1";

@@ -8,6 +8,8 @@ use skirmish_core::config::{
     Config, ConnectionLimits, FrameLimits, Heartbeat, LinkLimits, Rate, Rates, RegistrarConfig, RoomLimits,
     SessionLimits,
 };
+use skirmish_core::id::Name;
+use skirmish_core::matchmaking::{MatchmakingConfig, Quality, QueueConfig, Widening};
 
 /// Bytes of the largest frame that the workload makes.
 const LARGEST_FRAME: u64 = 2_200;
@@ -108,6 +110,10 @@ shape! {
     window_bytes = 262_144;
     /// Flush interval in milliseconds.
     flush_ms = 0;
+    /// 1: clients end turns with some of their messages.
+    turns = 0;
+    /// After so many milliseconds a turn ends by itself; 0: never.
+    turn_ms = 0;
     /// Keys of latest messages.
     latest_keys = 8;
     /// Names of properties and counters for each player.
@@ -167,7 +173,36 @@ shape! {
     node_lease_s = 10;
     /// Time to live of the lease of the rooms that a node leads, in seconds.
     room_lease_s = 60;
+    /// Queues for matches: 0 none; 1 one against one; 2 also two against two.
+    queues = 0;
+    /// 1: places that become free in matches are filled.
+    backfill = 0;
+    /// From one round of searches to the next, in milliseconds.
+    queue_interval_ms = 250;
+    /// How long a ticket waits at most, in milliseconds.
+    queue_time_out_ms = 10_000;
+    /// How far another's rating may be at first.
+    rating_start = 100;
+    /// How fast that widens, a second.
+    rating_per_s = 50;
+    /// How far it may be at most.
+    rating_most = 600;
+    /// How long a match's room waits for its first player, in milliseconds.
+    join_window_ms = 5_000;
+    /// How long a party waits for a player whose ticket is gone, in milliseconds.
+    party_grace_ms = 1_000;
+    /// From one look at all matches, for those that are over, to the next, in milliseconds.
+    sweep_ms = 2_000;
+    /// Keys that matchmaking reads at once.
+    queue_page = 500;
+    /// Requests that matchmaking has under way at once.
+    queue_calls = 64;
+    /// A player plays a match for up to so many milliseconds.
+    match_ms = 3_000;
 }
+
+/// The modes that there are queues for.
+pub const MODES: [&str; 2] = ["duel", "duo"];
 
 impl Shape {
     /// The node's configuration.
@@ -206,7 +241,7 @@ impl Shape {
                 window_entries: size(self.window_entries),
                 window_bytes: size(self.window_bytes),
                 flush_interval: Duration::from_millis(self.flush_ms),
-                turn_time: Duration::ZERO,
+                turn_time: Duration::from_millis(self.turn_ms),
                 latest_keys: small(self.latest_keys),
                 state_entries: size(self.state_entries),
                 clock_bound: Duration::from_millis(self.clock_bound_ms),
@@ -235,7 +270,36 @@ impl Shape {
                 call_timeout: Duration::from_millis(self.registry_call_ms),
                 ..RegistrarConfig::default()
             },
-            ..Config::default()
+            matchmaking: self.matchmaking(),
+        }
+    }
+
+    /// The configuration of matchmaking.
+    #[must_use]
+    pub fn matchmaking(&self) -> MatchmakingConfig {
+        let queue = |(mode, team_size): (&str, u8)| QueueConfig {
+            rating: Widening {
+                start: small(self.rating_start.min(self.rating_most)),
+                per_second: small(self.rating_per_s),
+                most: small(self.rating_most),
+            },
+            // Whoever the window lets in is good enough.
+            quality: Quality { floor: 0, worst_spread: 800, worst_difference: 200 },
+            backfill: self.backfill > 0,
+            time_out: Duration::from_millis(self.queue_time_out_ms.max(self.queue_interval_ms)),
+            interval: Duration::from_millis(self.queue_interval_ms),
+            ..QueueConfig::new(name(mode), 2, team_size, vec![name("eu")])
+        };
+        MatchmakingConfig {
+            trust_rating: true,
+            join_window: Duration::from_millis(self.join_window_ms),
+            party_grace: Duration::from_millis(self.party_grace_ms),
+            sweep_interval: Duration::from_millis(self.sweep_ms),
+            players: size(self.session_total),
+            calls: size(self.queue_calls),
+            page: small(self.queue_page),
+            backoff_max: Duration::from_secs(1),
+            ..MatchmakingConfig::new(MODES.into_iter().zip(1..).take(size(self.queues)).map(queue).collect())
         }
     }
 
@@ -282,7 +346,18 @@ impl Shape {
         let carried = backlog * flight_ms / in_one_flight;
         let under_way = (self.latency_us + self.jitter_us) * 50 / 1_000 + 5_000;
         let among_nodes = if self.has_remote_registry() { self.cluster_bound(backlog) } else { 0 };
-        (found_out + undone + made_up + carried + under_way + among_nodes) * 2 * 1_000
+        let matched = if self.queues > 0 { self.matchmaking_bound() } else { 0 };
+        (found_out + undone + made_up + carried + under_way + among_nodes + matched) * 2 * 1_000
+    }
+
+    /// What matchmaking adds to the bound of L1, in milliseconds: a ticket waits as long as
+    /// one may, a party for its player, a room for its first, a match is played and found to
+    /// be over; each of that may have just missed its turn.
+    fn matchmaking_bound(&self) -> u64 {
+        let found = self.queue_time_out_ms + self.queue_interval_ms * 2 + self.party_grace_ms;
+        let over = self.match_ms + self.join_window_ms + self.sweep_ms * 3;
+        let registry_ms = (self.registry_latency_us + self.registry_jitter_us) / 1_000;
+        found + over + 5_000 + (self.registry_call_ms + registry_ms) * 20
     }
 
     /// What several nodes and their registry add to the bound of L1, in milliseconds: a
@@ -301,6 +376,10 @@ impl Shape {
         let entered = 20_000 + node_ms * 50 + backlog * node_ms / in_one_flight;
         registered + linked + entered
     }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("the names of modes and regions are names")
 }
 
 fn size(number: u64) -> usize {

@@ -384,6 +384,7 @@ fn digested(who: Who, event: Event) -> Option<Entry> {
         client_seq,
         serial: (kind == EntryKind::Say).then(head),
         own: message.map(|message| message.0),
+        turn,
         digest: digest.finish(),
     })
 }

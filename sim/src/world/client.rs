@@ -1,5 +1,6 @@
 //! Drives the clients.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use super::{MAX_ROUNDS, World};
 use crate::clock::Clock;
 use crate::history::Lane;
 use crate::network::{Item, Way};
-use crate::oracle::{Entry, Guarantee, Observation, Room, Verdict, Violation, Who};
+use crate::oracle::{Entry, Guarantee, Observation, Verdict, Violation, Who};
 use crate::scenario::Shape;
 
 /// The latest that something held back until a take-over arrives, in microseconds.
@@ -29,7 +30,7 @@ pub(super) struct ClientProcess {
     number: usize,
     life: u32,
     pub(super) clock: Clock,
-    rng: Rng,
+    pub(super) rng: Rng,
     planted: Planted,
     /// The connection it has or has asked for.
     pub(super) conn: Option<u64>,
@@ -49,6 +50,12 @@ pub(super) struct ClientProcess {
     wakes: Option<u64>,
     spins: (u64, u32),
     percent: u64,
+    /// Rooms of matches that its application has not gone to yet.
+    pub(super) invited: Vec<String>,
+    /// Matches that the application was told of.
+    pub(super) matches: BTreeSet<String>,
+    /// The turns of rooms, as the application knows them.
+    pub(super) turns: BTreeMap<String, u32>,
 }
 
 impl ClientProcess {
@@ -80,6 +87,9 @@ impl ClientProcess {
             wakes: None,
             spins: (0, 0),
             percent,
+            invited: Vec::new(),
+            matches: BTreeSet::new(),
+            turns: BTreeMap::new(),
         }
     }
 
@@ -132,11 +142,6 @@ pub(super) fn room_name(room: u64) -> String {
 
 fn player_name(player: u64) -> Name {
     Name::new(&format!("player-{player}")).expect("it is short and has letters, digits and a dash only")
-}
-
-/// The number of a room by its name.
-pub(super) fn room_number(name: &str) -> Room {
-    name.rsplit('-').next().and_then(|digits| digits.parse().ok()).unwrap_or(Room::MAX)
 }
 
 /// The guarantee that a client's accusation is about.
@@ -193,7 +198,7 @@ impl World<'_> {
                     Output::Event(event) => self.client_event(client, event)?,
                 }
             }
-            if !self.pump_client(client) && quiet {
+            if !self.pump_client(client) && quiet && !self.accept_match(client)? {
                 break;
             }
         }
@@ -299,6 +304,9 @@ impl World<'_> {
         let process = &mut self.clients[client];
         process.life += 1;
         process.clock = process.clock.restarted(self.at);
+        process.invited.clear();
+        process.matches.clear();
+        process.turns.clear();
         let seed = process.rng.split();
         process.machine =
             machine(&self.scenario.shape, process.percent, &process.player, seed, process.planted);
@@ -343,24 +351,28 @@ impl World<'_> {
                     self.note_seat(conn, &room, epoch, member);
                 }
                 self.coverage.hit(if resumed { "join resumed" } else { "joined" });
-                self.observe(Observation::Joined { who, room: room_number(&room), epoch, resumed })
+                let room = self.room(&room);
+                self.observe(Observation::Joined { who, room, epoch, resumed })
             }
             Event::Left { room, reason } => {
                 if matches!(reason, LeftReason::RoomFull | LeftReason::Limit) {
                     self.coverage.hit("join refused");
                 }
-                self.observe(Observation::Left { who, room: room_number(&room) })
+                let room = self.room(&room);
+                self.observe(Observation::Left { who, room })
             }
             Event::Snapshot { room, cursor, missing, .. } => {
                 self.coverage.hit(match missing {
                     Some(_) => "snapshot with loss",
                     None => "snapshot without loss",
                 });
-                self.observe(Observation::Snapshot { who, room: room_number(&room), cursor, missing })
+                let room = self.room(&room);
+                self.observe(Observation::Snapshot { who, room, cursor, missing })
             }
             Event::Latest { room, member, key, version, .. } => {
                 self.coverage.hit("latest delivered");
-                self.observe(Observation::Latest { who, room: room_number(&room), member, key, version })
+                let room = self.room(&room);
+                self.observe(Observation::Latest { who, room, member, key, version })
             }
             Event::Outcome { message, outcome, .. } => {
                 self.coverage.hit(match outcome {
@@ -382,7 +394,9 @@ impl World<'_> {
                 self.coverage.hit("throttled told");
                 Ok(())
             }
-            Event::Application { .. } | Event::Ticket { .. } | Event::Matched(_) => Ok(()),
+            Event::Ticket { state, .. } => self.ticket_told(client, state),
+            Event::Matched(matched) => self.match_told(client, matched),
+            Event::Application { .. } => Ok(()),
             Event::Closed { reason, message } => self.closed(client, reason, &message),
             entry @ Event::Entry { .. } => self.entry(who, entry),
         }
@@ -411,20 +425,26 @@ impl World<'_> {
         for number in [kind as u64, member.into(), client_seq, at_ms, turn.into(), turn_ends_ms] {
             digest.write_u64(number);
         }
+        if turn > 0 {
+            self.coverage.hit(if kind == EntryKind::Turn { "turn over" } else { "turn ended" });
+            self.clients[who.client].turns.insert(room.clone(), turn);
+        }
         for bytes in [&body[..], type_url.as_bytes(), player.as_bytes()] {
             digest.write_u64(bytes.len() as u64);
             digest.write(bytes);
         }
         let serial = (kind == EntryKind::Say)
             .then(|| body.get(..8).and_then(|head| head.try_into().ok()).map_or(0, u64::from_be_bytes));
+        let room = self.room(&room);
         self.observe(Observation::Entry(Entry {
             who,
-            room: room_number(&room),
+            room,
             cursor,
             member,
             client_seq,
             serial,
             own: message.map(|message| message.0),
+            turn,
             digest: digest.finish(),
         }))
     }

@@ -1,12 +1,12 @@
 //! A node's ends of its clients' connections.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use skirmish_core::id::{Address, ConnId, Name};
 use skirmish_core::node::{Identity, Node, Trace};
 
-use super::client::room_name;
 use super::{Happening, World};
 use crate::history::Lane;
 use crate::network::{Item, Way};
@@ -183,18 +183,19 @@ impl World<'_> {
         let Some((client, node)) = self.conns.get(&id).map(|conn| (conn.client, conn.to)) else {
             return Ok(());
         };
-        let rooms = self.scenario.shape.rooms;
+        let rooms = self.rooms.open();
         let written = if self.nodes[node].fenced.contains(&conn) {
             self.coverage.hit("fenced input");
             self.node_input(node, |machine, now| {
-                let before = written(machine, rooms);
+                let before = written(machine, &rooms);
                 machine.handle_frame(now, conn, frame);
-                (before, written(machine, rooms))
+                (before, written(machine, &rooms))
             })?
         } else {
             // The session is on another node now: in the rooms that it was let into there,
             // nothing more is written from here.
-            let left = self.rooms_left(id);
+            let left: Vec<(Rc<str>, u64)> =
+                self.rooms_left(id).into_iter().map(|(room, epoch)| (self.rooms.name(room), epoch)).collect();
             self.node_input(node, |machine, now| {
                 let before = heads(machine, &left);
                 machine.handle_frame(now, conn, frame);
@@ -209,16 +210,15 @@ impl World<'_> {
 }
 
 /// Grows with everything that clients can write.
-fn written(machine: &Node, rooms: u64) -> u64 {
-    let changes = (0..rooms).filter_map(|room| machine.replica(&room_name(room)));
+fn written(machine: &Node, rooms: &[(u64, Rc<str>)]) -> u64 {
+    let changes = rooms.iter().filter_map(|(_, room)| machine.replica(room));
     machine.stats().entries + changes.map(skirmish_core::crdt::Replica::change).sum::<u64>()
 }
 
 /// Grows with every entry of these rooms that the node appends in these epochs.
-fn heads(machine: &Node, rooms: &[(u64, u64)]) -> u64 {
-    let led = |&(room, epoch): &(u64, u64)| {
-        let name = room_name(room);
-        machine.leads(&name).filter(|led| *led == epoch).and_then(|_| machine.head(&name))
+fn heads(machine: &Node, rooms: &[(Rc<str>, u64)]) -> u64 {
+    let led = |(name, epoch): &(Rc<str>, u64)| {
+        machine.leads(name).filter(|led| led == epoch).and_then(|_| machine.head(name))
     };
     rooms.iter().filter_map(led).map(|head| head.seq).sum()
 }

@@ -101,6 +101,10 @@ impl World<'_> {
                 self.drain_node(self.node_at(node), positive(millis).min(LONGEST))
             }
             Action::CrashClient { client } => self.crash_client(self.client_at(client)),
+            Action::FailMatcher { mode, how, millis } => {
+                self.fail_matcher(mode, how, positive(millis).min(LONGEST));
+                Ok(())
+            }
             Action::Jump { process, millis } => {
                 let millis = millis.clamp(-86_400_000, 86_400_000);
                 self.jump(positive(process), millis);

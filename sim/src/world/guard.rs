@@ -9,7 +9,6 @@ use skirmish_core::wire::{FLAG_SEALED, Frame, ToClient, ToNode};
 use skirmish_proto::v1::Kind;
 
 use super::World;
-use super::client::room_name;
 use crate::oracle::{Observation, Verdict};
 
 /// See the module.
@@ -38,8 +37,7 @@ impl World<'_> {
         let process = &self.nodes[node];
         let life = process.life;
         let now = process.clock.now(self.at).instant;
-        for room in 0..self.scenario.shape.rooms {
-            let name = room_name(room);
+        for (room, name) in self.rooms.open() {
             let Some(machine) = self.nodes[node].machine.as_ref() else { return Ok(()) };
             let (Some(epoch), Some(head)) = (machine.leads(&name), machine.head(&name)) else {
                 self.guard.heads.remove(&(node, room));
@@ -61,8 +59,7 @@ impl World<'_> {
 
     /// At most one node serves a room at any moment.
     fn count_primaries(&mut self) -> Verdict {
-        for room in 0..self.scenario.shape.rooms {
-            let name = room_name(room);
+        for (room, name) in self.rooms.open() {
             let mut serving = 0;
             for process in &self.nodes {
                 let now = process.clock.now(self.at).instant;
@@ -97,11 +94,11 @@ impl World<'_> {
     /// A member was told that it is one. If its connection is sealed, its client says so.
     pub(super) fn note_seat(&mut self, id: u64, room: &str, epoch: u64, member: u32) {
         let Some(conn) = self.conns.get(&id) else { return };
-        let room = u64::from(super::client::room_number(room));
         let player = self.clients[conn.client].player.clone();
         let claimed =
             self.nodes[conn.to].machine.as_ref().and_then(|node| node.session_epoch(player.as_str()));
         let Some(claimed) = claimed else { return };
+        let room = self.rooms.number(room);
         let seat = Seat { client: conn.client, player, welcomed: conn.epoch, claimed };
         let known = self.guard.seats.entry((room, epoch, member)).or_insert_with(|| seat.clone());
         if seat.welcomed > known.welcomed {
@@ -140,13 +137,13 @@ impl World<'_> {
 
     /// The room and the client of a frame that passes on what was written for a session
     /// before it moved.
-    fn outdated(&self, frame: &Bytes) -> Option<(String, usize)> {
+    fn outdated(&mut self, frame: &Bytes) -> Option<(String, usize)> {
         let decoded = Frame::decode(frame.clone(), usize::MAX).ok()?;
         if decoded.kind != Kind::Relay {
             return None;
         }
         let Ok(ToNode::Relay(relay)) = ToNode::decode(&decoded, frame.clone()) else { return None };
-        let room = u64::from(super::client::room_number(&relay.room));
+        let room = self.rooms.number(&relay.room);
         let seat = self.guard.seats.get(&(room, relay.epoch, relay.member))?;
         (seat.claimed > relay.session_epoch).then_some((relay.room, seat.client))
     }

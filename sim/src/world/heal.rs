@@ -36,15 +36,22 @@ impl World<'_> {
         }
         let present = self.present()?;
         self.await_rest(&present)?;
+        self.search_all(&present)?;
         for &client in &present {
-            let rooms: Vec<u64> = (0..self.scenario.shape.rooms)
-                .filter(|room| self.clients[client].machine.rooms().any(|name| name == room_name(*room)))
+            let wanted = |name: &str| self.clients[client].machine.rooms().any(|wanted| wanted == name);
+            let rooms: Vec<u64> = self
+                .rooms
+                .open()
+                .into_iter()
+                .filter(|(_, name)| wanted(name))
+                .map(|(room, _)| room)
                 .collect();
             for room in rooms {
                 self.say(client, room, 1, 16)?;
             }
         }
-        self.await_rest(&present)
+        self.await_rest(&present)?;
+        self.leave_searching(&present)
     }
 
     fn heal_registry_and_nodes(&mut self) -> Verdict {
@@ -54,7 +61,7 @@ impl World<'_> {
         self.end_leaderless();
         if let Some(registry) = self.registry.as_mut() {
             for order in &mut registry.order {
-                (order.lag, order.blurred) = (0, 0);
+                (order.lag, order.blurred, order.last_match) = (0, 0, None);
             }
         }
         for line in &mut self.lines {
@@ -184,12 +191,23 @@ impl World<'_> {
             }
         }
         self.agreed(present)?;
-        self.recorded()
+        self.recorded(present)?;
+        self.matched(present)
     }
 
-    /// Every record of the registry is of a session or a room that its node has.
-    fn recorded(&mut self) -> Verdict {
-        for (key, owner, epoch) in self.records() {
+    /// Every record of the registry is of a session or a room that its node has, and every
+    /// player that is here has one.
+    fn recorded(&mut self, present: &[usize]) -> Verdict {
+        let records = self.records();
+        if self.registry.is_some()
+            && let Some(player) = present.iter().map(|&client| &self.clients[client].player).find(|player| {
+                let key = format!("/sessions/player:{player}");
+                !records.iter().any(|(record, _, _)| *record == key)
+            })
+        {
+            return self.broken(Guarantee::Fence, format!("the registry has no session of {player}"));
+        }
+        for (key, owner, epoch) in records {
             let node = self.nodes.iter().find_map(|node| node.machine.as_ref().filter(|m| m.id() == owner));
             let held = node.and_then(|node| match key.strip_prefix("/sessions/player:") {
                 Some(player) => node.session_epoch(player),
@@ -218,7 +236,7 @@ impl World<'_> {
                 return self.broken(Guarantee::Liveness, format!("node {} does not serve", node.number));
             }
         }
-        for room in (0..self.scenario.shape.rooms).map(room_name) {
+        for (_, room) in self.rooms.open() {
             let machines = || self.nodes.iter().filter_map(|node| node.machine.as_ref());
             let epochs: Vec<u64> =
                 machines().filter_map(|node| node.head(&room)).map(|head| head.epoch).collect();
@@ -255,15 +273,15 @@ impl World<'_> {
 
     fn standing(&self, client: usize) -> Standing {
         let process = &self.clients[client];
-        let rooms = (0..self.scenario.shape.rooms).map(|room| (room, room_name(room)));
-        let wanted = rooms.filter(|(_, name)| process.machine.rooms().any(|wanted| wanted == name));
+        let rooms = self.rooms.open().into_iter();
+        let wanted = rooms.filter(|(_, name)| process.machine.rooms().any(|wanted| wanted == &**name));
         let places = wanted.map(|(number, room)| {
             let number = u32::try_from(number).unwrap_or(u32::MAX);
             Place {
                 member: self.oracles.is_member(process.who(), number),
                 cursor: process.machine.cursor(&room),
                 newest: self.oracles.newest(number),
-                room,
+                room: room.to_string(),
             }
         });
         Standing {

@@ -134,6 +134,9 @@ impl World<'_> {
         }
         line.session = session;
         self.next_session += 1;
+        if let Some(machine) = &self.nodes[node].machine {
+            self.authors.insert(session, machine.id());
+        }
         self.post(node, session, Content::Dial);
         let wait = self.scenario.shape.registry_keepalive_ms * 1_000;
         self.schedule(self.at + wait, Happening::RegistryDialOver(node, session));

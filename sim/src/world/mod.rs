@@ -12,9 +12,11 @@ mod guard;
 mod heal;
 mod letters;
 mod line;
+mod matches;
 mod node;
 mod power;
 mod registry;
+mod rooms;
 mod steps;
 mod traffic;
 mod wires;
@@ -22,9 +24,9 @@ mod wires;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use skirmish_core::id::Name;
+use skirmish_core::id::{Name, NodeId};
 use skirmish_core::plant::{Plant, Planted};
-use skirmish_core::registry::CallId;
+use skirmish_core::registry::{CallId, Watched};
 use skirmish_core::rng::Rng;
 
 use crate::clock::Clock;
@@ -39,12 +41,13 @@ use guard::Guard;
 use letters::Letter;
 use node::NodeProcess;
 use registry::RegistryProcess;
+use rooms::Rooms;
 
 /// How often the clients that nothing holds back are looked at, in microseconds.
 const LOOK_EVERY: u64 = 100_000;
 
 /// Most events of a run: far more than any scenario needs.
-const MAX_EVENTS: u64 = 5_000_000;
+const MAX_EVENTS: u64 = 20_000_000;
 
 /// Most calls of a machine at one moment of the world, and most rounds of draining it.
 const MAX_ROUNDS: u32 = 10_000;
@@ -85,6 +88,7 @@ pub fn run(scenario: &Scenario, options: Options) -> Outcome {
     for node in 0..world.nodes.len() {
         world.retire_node_stats(node);
     }
+    world.retire_match_counts();
     world.end_troubles();
     Outcome {
         hash: world.history.hash(),
@@ -139,6 +143,10 @@ enum Happening {
     LeaderElected,
     /// The clients that nothing holds back are looked at.
     Look,
+    /// The client's application, in this life, has played a match: it leaves the room.
+    MatchPlayed(usize, u32, u64),
+    /// What was wrong between a node and the registry, since it forms matches, is over.
+    MatcherHeals(usize),
 }
 
 /// Whose deadline it is.
@@ -175,6 +183,10 @@ struct World<'a> {
     next_letter: u64,
     /// Connections to the registry are counted from 1.
     next_session: u64,
+    /// Who has dialed each of them.
+    authors: BTreeMap<u64, NodeId>,
+    /// Whose request the registry has done last, if the oracle was not told yet.
+    author: Option<NodeId>,
     next_serial: u64,
     /// The epoch and the connection of each player's session that are the newest.
     newest: BTreeMap<Name, (u64, u64)>,
@@ -184,6 +196,12 @@ struct World<'a> {
     /// Clients that learn only after the last fault that they were taken over or kicked:
     /// their applications connect again.
     recalled: Vec<usize>,
+    rooms: Rooms,
+    /// Since all players search for the same match, after the last fault: how many tickets had
+    /// timed out beside another one before.
+    passed_over: Option<u64>,
+    /// What the registry's history has that the oracle of matches was not told yet.
+    news: Vec<Watched>,
     rng: Rng,
     history: History,
     open_troubles: BTreeMap<(Lane, &'static str), u64>,
@@ -247,15 +265,20 @@ impl<'a> World<'a> {
             letters: BTreeMap::new(),
             next_letter: 1,
             next_session: 1,
+            authors: BTreeMap::new(),
+            author: None,
             next_serial: 1,
             newest: BTreeMap::new(),
             guard: Guard::default(),
             healed: None,
             recalled: Vec::new(),
+            rooms: Rooms::new(shape.rooms),
+            passed_over: None,
+            news: Vec::new(),
             rng,
             history: History::new(options.traced),
             open_troubles: BTreeMap::new(),
-            oracles: Oracles::default(),
+            oracles: Oracles::new(&shape.matchmaking()),
             coverage: Coverage::default(),
         }
     }
@@ -266,6 +289,7 @@ impl<'a> World<'a> {
             self.start_node(node)?;
         }
         self.schedule(LOOK_EVERY, Happening::Look);
+        self.watch_matches(None);
         let last_step = self.scenario.steps.last().map_or(0, |step| step.at);
         let end = (self.scenario.shape.chaos_ms * 1_000).max(last_step);
         self.run_until(end)?;
@@ -294,6 +318,7 @@ impl<'a> World<'a> {
                 Next::RegistryTimeout => self.registry_timeout()?,
                 Next::ClientTimeout(client) => self.client_timeout(client)?,
             }
+            self.read_match_news()?;
         }
         self.at = self.at.max(end);
         Ok(())
@@ -339,6 +364,7 @@ impl<'a> World<'a> {
             Happening::RegistryDialOver(node, session) => self.registry_dial_over(node, session),
             Happening::Silence(node, since) => self.silence(node, since),
             Happening::Look => self.look(),
+            Happening::MatchPlayed(client, life, room) => self.match_played(client, life, room),
             other => {
                 self.happen_quietly(other);
                 Ok(())
@@ -355,6 +381,7 @@ impl<'a> World<'a> {
             Happening::RegistryResumes => self.resume_registry(),
             Happening::RegistryStarts => self.start_registry(),
             Happening::LeaderElected => self.elect_leader(),
+            Happening::MatcherHeals(node) => self.heal_matcher(node),
             _ => {}
         }
     }
@@ -375,6 +402,7 @@ impl<'a> World<'a> {
     /// Looks whether anybody waits for what others have although nothing holds it back.
     fn look(&mut self) -> Verdict {
         self.schedule(self.at + LOOK_EVERY, Happening::Look);
+        self.forget_rooms();
         let troubled_nodes = self.nodes.iter().any(NodeProcess::is_troubled) || self.is_apart();
         let mut free = Vec::new();
         for number in 0..self.clients.len() {

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
 use skirmish_core::node::{Event, Node, Output};
 use skirmish_core::plant::Planted;
-use skirmish_core::registry::{Embedded, RegistryConfig, Told};
+use skirmish_core::registry::{Embedded, RegistryConfig, Told, Watched};
 use skirmish_core::rng::{Rng, Seed};
 use skirmish_core::time::{Deadline, Now};
 use skirmish_proto::v1;
 
 use super::line::Line;
+use super::matches::NEWS;
 use super::{Happening, MAX_ROUNDS, World};
 use crate::clock::Clock;
 use crate::history::Lane;
@@ -44,6 +45,8 @@ pub(super) struct NodeProcess {
     pub(super) holders: BTreeMap<Name, ConnId>,
     /// Connections that were taken over here and are still there.
     pub(super) fenced: Vec<ConnId>,
+    /// What the registry in its process tells the oracle.
+    pub(super) news: Vec<Watched>,
 }
 
 /// The registry as a node's process has it.
@@ -82,6 +85,7 @@ impl NodeProcess {
             deferred: Vec::new(),
             holders: BTreeMap::new(),
             fenced: Vec::new(),
+            news: Vec::new(),
         }
     }
 
@@ -137,7 +141,12 @@ impl NodeProcess {
     /// What its registry tells it next.
     fn poll_told(&mut self) -> Option<Told> {
         match &mut self.registry {
-            Registration::Embedded(embedded) => embedded.poll_told(),
+            Registration::Embedded(embedded) => loop {
+                match embedded.poll_told()? {
+                    Told::Watched(watched) if watched.id == NEWS => self.news.push(watched),
+                    told => return Some(told),
+                }
+            },
             Registration::Remote(_) => self.told.pop_front(),
         }
     }
@@ -310,7 +319,10 @@ impl World<'_> {
             Event::SessionEnded { .. } => self.coverage.hit("session ended"),
             Event::ConnectionLost { .. } => self.coverage.hit("connection lost"),
             Event::Unhealthy { .. } => self.coverage.hit("connection unhealthy"),
-            Event::RoomOpened { .. } => self.coverage.hit("room opened"),
+            Event::RoomOpened { room, .. } => {
+                self.coverage.hit("room opened");
+                self.rooms.number(room.as_str());
+            }
             Event::RoomClosed { .. } => self.coverage.hit("room closed"),
             Event::NotServing => self.coverage.hit("node suspended"),
             Event::NodeDown { .. } => self.coverage.hit("node known dead"),
@@ -319,13 +331,14 @@ impl World<'_> {
             Event::MatchFormed { .. } => self.coverage.hit("match formed"),
             Event::MatchFilled { .. } => self.coverage.hit("match filled"),
             Event::Elected { .. } => self.coverage.hit("matcher elected"),
+            Event::Deposed { .. } => self.coverage.hit("matcher deposed"),
+            Event::MatchEnded { abandoned: true, .. } => self.coverage.hit("match abandoned"),
+            Event::MatchEnded { .. } => self.coverage.hit("match over"),
             Event::Serving
             | Event::NodeUp { .. }
             | Event::Relayed { .. }
             | Event::Sequenced { .. }
-            | Event::Deposed { .. }
-            | Event::TicketEnded { .. }
-            | Event::MatchEnded { .. } => {}
+            | Event::TicketEnded { .. } => {}
             Event::Application { conn, type_url, payload, .. } => {
                 todo.echoes.push_back((conn, type_url, payload));
             }

@@ -101,6 +101,7 @@ impl World<'_> {
         self.history.record(self.at, Lane::Node(node), format_args!("starts as {id:?}"));
         self.relief(Lane::Node(node), "down");
         self.dial_registry(node);
+        self.watch_matches(Some(node));
         self.node_input(node, skirmish_core::node::Node::start)?;
         self.rouse_node(node)
     }

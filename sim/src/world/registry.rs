@@ -10,6 +10,7 @@ use skirmish_core::registry::{
 use skirmish_core::time::Deadline;
 
 use super::letters::{Content, Letter};
+use super::matches::NEWS;
 use super::{Happening, MAX_ROUNDS, World};
 use crate::clock::Clock;
 use crate::history::Lane;
@@ -36,7 +37,7 @@ pub(super) struct RegistryProcess {
     watches: BTreeMap<WatchId, (u64, WatchId)>,
     next_watch: u64,
     /// Requests whose senders were told that nobody knows.
-    late: BTreeMap<u64, Request>,
+    late: BTreeMap<u64, (NodeId, Request)>,
     next_late: u64,
     /// For each node: when what was sent last arrives, and what else is odd.
     pub(super) order: Vec<Order>,
@@ -53,6 +54,9 @@ pub(super) struct Order {
     pub(super) lag: u64,
     /// How many requests of which nobody will say what came of them.
     pub(super) blurred: u64,
+    /// The next match that the node forms is its last; then it is down for so many
+    /// milliseconds.
+    pub(super) last_match: Option<u64>,
 }
 
 impl RegistryProcess {
@@ -119,6 +123,10 @@ impl World<'_> {
         while let Some(registry) = self.registry.as_mut()
             && let Some(watched) = registry.machine.poll_output()
         {
+            if watched.id == NEWS {
+                self.news.push(watched);
+                continue;
+            }
             let Some(&(session, id)) = registry.watches.get(&watched.id) else { continue };
             let Some(&node) = registry.sessions.get(&session) else { continue };
             self.post(node, session, Content::Watched(Watched { id, ..watched }));
@@ -142,7 +150,8 @@ impl World<'_> {
                 continue;
             };
             records.extend(kvs.iter().filter_map(|kv| {
-                let (node, epoch) = record_owner(kv)?;
+                // A match's room is nobody's until the first player comes.
+                let (node, epoch) = record_owner(kv).filter(|(node, _)| node.0 > 0)?;
                 Some((String::from_utf8_lossy(&kv.key).into_owned(), node, epoch))
             }));
         }
@@ -162,6 +171,14 @@ impl World<'_> {
         }
         let now = registry.clock.now(at).instant;
         let known = registry.sessions.contains_key(&session);
+        let author = self.authors.get(&session).copied().unwrap_or(NodeId(0));
+        if let Content::Request(_, request) = &content
+            && known
+            && self.is_last_match(node, author, request)
+        {
+            return Ok(());
+        }
+        let Some(registry) = self.registry.as_mut() else { return Ok(()) };
         match content {
             Content::Dial => {
                 registry.sessions.insert(session, node);
@@ -176,6 +193,7 @@ impl World<'_> {
                 if blurred || at < registry.leaderless {
                     return self.blur(node, session, id, request);
                 }
+                self.author = Some(author);
                 let outcome = registry.machine.handle(now, &request).map_err(Failure::Refused);
                 self.history.record(
                     at,
@@ -215,18 +233,15 @@ impl World<'_> {
     ) -> Verdict {
         let (choice, after) = (self.rng.range(0..=3), self.rng.range(0..=MOST_LATE));
         self.coverage.hit("registry ambiguous");
+        let author = self.authors.get(&session).copied().unwrap_or(NodeId(0));
         let Some(registry) = self.registry.as_mut() else { return Ok(()) };
         match choice {
             0 => {}
-            1 => {
-                let late = registry.next_late;
-                registry.next_late += 1;
-                registry.late.insert(late, request);
-                self.schedule(self.at + after, Happening::LateRequest(late));
-            }
+            1 => self.do_late(author, request, after),
             _ => {
                 let now = registry.clock.now(self.at).instant;
                 let outcome = registry.machine.handle(now, &request);
+                self.author = Some(author);
                 self.history.record(
                     self.at,
                     Lane::Registry,
@@ -242,6 +257,15 @@ impl World<'_> {
         Ok(())
     }
 
+    /// A request will be done, so many microseconds later.
+    pub(super) fn do_late(&mut self, author: NodeId, request: Request, after: u64) {
+        let Some(registry) = self.registry.as_mut() else { return };
+        let late = registry.next_late;
+        registry.next_late += 1;
+        registry.late.insert(late, (author, request));
+        self.schedule(self.at + after, Happening::LateRequest(late));
+    }
+
     /// A request is done of which its sender was told that nobody knows.
     pub(super) fn late_request(&mut self, late: u64) {
         let at = self.at;
@@ -249,7 +273,8 @@ impl World<'_> {
         if registry.paused || registry.down.is_some() || at < registry.leaderless {
             return self.schedule(at + 100_000, Happening::LateRequest(late));
         }
-        let Some(request) = registry.late.remove(&late) else { return };
+        let Some((author, request)) = registry.late.remove(&late) else { return };
+        self.author = Some(author);
         let now = registry.clock.now(at).instant;
         let outcome = registry.machine.handle(now, &request);
         self.history.record(at, Lane::Registry, format_args!("does late: {request:?}: {outcome:?}"));

@@ -29,7 +29,10 @@ impl World<'_> {
             | Action::Set { client, .. }
             | Action::Unset { client, .. }
             | Action::Add { client, .. }
-            | Action::Application { client, .. } => {
+            | Action::Application { client, .. }
+            | Action::Queue { client, .. }
+            | Action::Cancel { client }
+            | Action::LeaveMatch { client } => {
                 let client = self.client_at(client);
                 // A process that stands still gives its machine no commands.
                 if self.clients[client].paused { Ok(()) } else { self.command(client, action) }
@@ -60,7 +63,7 @@ impl World<'_> {
                 self.client_input(client, |machine, now| machine.leave(now, &room))?
             }
             Action::Say { room, count, size, .. } => {
-                let room = positive(room) % self.scenario.shape.rooms.max(1);
+                let room = positive(room) % self.rooms.plain();
                 return self.say(client, room, positive(count).min(100), positive(size));
             }
             Action::Latest { room, key, count, .. } => {
@@ -88,6 +91,9 @@ impl World<'_> {
                 let (room, name) = (room_of(room), format!("counter-{name}"));
                 self.client_input(client, |machine, now| machine.add(now, &room, &name, delta))?
             }
+            Action::Queue { mode, party, rating, .. } => return self.queue(client, mode, party, rating),
+            Action::Cancel { .. } => self.client_input(client, skirmish_core::client::Client::cancel)?,
+            Action::LeaveMatch { .. } => return self.leave_matches(client),
             Action::Application { size, .. } => {
                 let payload = Bytes::from(vec![7; usize::try_from(size).unwrap_or(0).min(4_096)]);
                 self.client_input(client, |machine, now| machine.send(now, "sim.v1.Echo", payload))?
@@ -104,7 +110,8 @@ impl World<'_> {
 
     /// Says reliable messages, each unlike every other of the run.
     pub(super) fn say(&mut self, client: usize, room: u64, count: u64, size: u64) -> Verdict {
-        let name = room_name(room);
+        let name = self.rooms.name(room);
+        let ends_turns = self.scenario.shape.turns > 0;
         for _ in 0..count {
             let serial = self.next_serial;
             self.next_serial += 1;
@@ -112,7 +119,13 @@ impl World<'_> {
             body.resize(usize::try_from(size).unwrap_or(0).clamp(8, 8_192), b'x');
             let process = &mut self.clients[client];
             let now = process.clock.now(self.at);
-            let (who, said) = (process.who(), process.machine.say(now, &name, body.into(), "sim.v1.Said"));
+            let turn = process.turns.get(&*name).copied().unwrap_or(0);
+            let said = if ends_turns && serial.is_multiple_of(3) {
+                process.machine.end_turn(now, &name, turn, body.into(), "sim.v1.Said")
+            } else {
+                process.machine.say(now, &name, body.into(), "sim.v1.Said")
+            };
+            let who = process.who();
             match said {
                 Ok(message) => {
                     let room = u32::try_from(room).unwrap_or(u32::MAX);
@@ -125,7 +138,7 @@ impl World<'_> {
         Ok(())
     }
 
-    fn answered(&mut self, client: usize, error: Option<CommandError>) {
+    pub(super) fn answered(&mut self, client: usize, error: Option<CommandError>) {
         if let Some(error) = error {
             self.coverage.hit("command refused");
             self.history.record(self.at, Lane::Client(client), format_args!("refuses: {error:?}"));

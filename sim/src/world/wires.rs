@@ -3,7 +3,6 @@
 use skirmish_core::id::{LinkId, NodeId};
 use skirmish_core::node::Node;
 
-use super::client::room_name;
 use super::traffic::Label;
 use super::{Happening, World};
 use crate::history::{Lane, Passage};
@@ -326,7 +325,7 @@ impl World<'_> {
     /// Whether a node has a room whose primary is gone, or is not seen to be.
     fn is_orphaned(&self) -> bool {
         let machines = || self.nodes.iter().filter_map(|node| node.machine.as_ref());
-        (0..self.scenario.shape.rooms).map(room_name).any(|room| {
+        self.rooms.open().into_iter().any(|(_, room)| {
             let led: Vec<u64> = machines().filter_map(|node| node.leads(&room)).collect();
             machines().filter_map(|node| node.head(&room)).any(|head| !led.contains(&head.epoch))
         })

@@ -73,6 +73,12 @@ fn the_late_answer_to_a_cancel_does_not_end_the_next_search() {
     script.sent();
     assert_eq!(script.ticket(TicketState::None), []);
     assert!(script.client.is_searching());
+    // Also if that one is given up, which is not sent yet.
+    script.client.cancel(script.now).unwrap();
+    assert_eq!(script.ticket(TicketState::None), []);
+    assert_eq!(script.sent(), [ToServer::Cancel(v1::Cancel {})]);
+    assert_eq!(script.ticket(TicketState::Cancelled).len(), 1);
+    assert!(!script.client.is_searching());
 }
 
 #[test]
@@ -83,4 +89,47 @@ fn whoever_is_still_in_a_match_hears_of_it_when_he_searches_for_another() {
     script.sent();
     assert_eq!(script.matched("m1").len(), 1);
     assert!(!script.client.is_searching());
+}
+
+#[test]
+fn a_search_that_was_given_up_is_not_begun_anew_on_the_next_connection() {
+    let mut script = searching();
+    script.client.cancel(script.now).unwrap();
+    script.sent();
+    script.cut();
+    script.welcome(true);
+    assert_eq!(script.sent(), [ToServer::Cancel(v1::Cancel {})]);
+    script.ticket(TicketState::None);
+    assert!(!script.client.is_searching());
+    // The next one is asked for again.
+    script.client.queue(script.now, wish()).unwrap();
+    assert_eq!(script.sent(), [ToServer::Queue(wish())]);
+}
+
+#[test]
+fn a_ticket_of_a_search_that_has_ended_is_taken_back() {
+    let mut script = searching();
+    script.matched("m1");
+    script.client.queue(script.now, wish()).unwrap();
+    script.cut();
+    script.welcome(true);
+    // They cross: the server tells the old match before it hears of the new search.
+    assert_eq!(script.sent(), [ToServer::Queue(wish())]);
+    script.matched("m1");
+    assert!(!script.client.is_searching());
+    assert_eq!(script.ticket(TicketState::Waiting), []);
+    assert_eq!(script.sent(), [ToServer::Cancel(v1::Cancel {})]);
+    assert_eq!(script.ticket(TicketState::Waiting), []);
+    assert_eq!(script.sent(), []);
+    // As long as nobody has said that it is gone.
+    script.cut();
+    script.welcome(true);
+    assert_eq!(script.sent(), [ToServer::Cancel(v1::Cancel {})]);
+    assert_eq!(script.ticket(TicketState::Cancelled), []);
+    script.cut();
+    script.welcome(true);
+    assert_eq!(script.sent(), []);
+    // A ticket from before the client was started may be wanted.
+    assert_eq!(script.ticket(TicketState::Waiting).len(), 1);
+    assert_eq!(script.sent(), []);
 }

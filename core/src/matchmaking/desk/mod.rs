@@ -14,8 +14,8 @@
 //!   the ticket and waits anew.
 //! * A ticket that is gone though nobody took it back, because its lease is, is queued
 //!   again and keeps its time.
-//! * How a ticket ended is told before it is taken away, and a match until it is left: so
-//!   whoever was away hears of both.
+//! * How a ticket ended is told before it is taken away, to who asks for it on the newest
+//!   connection, and a match until it is left: so whoever was away hears of both.
 
 mod player;
 
@@ -32,11 +32,16 @@ use super::keys;
 use super::record::{Refused, check};
 use super::settings::MatchmakingConfig;
 use crate::id::{Name, NodeId};
+use crate::plant::{Plant, Planted};
 use crate::registry::{
     Answer, Call, Change, Failure, LeaseId, News, Range, Request, Response, Told, Watch, WatchId, Watched,
 };
 use crate::rng::Seed;
-use crate::time::{Deadline, Instant, Now};
+use crate::time::{Deadline, Duration, Instant, Now};
+
+/// How long the end of a ticket waits for a new connection to ask for it; whoever still
+/// searches asks at once.
+const ASK_WINDOW: Duration = Duration::from_secs(5);
 
 /// Players that are looked at in one step.
 const STEP: usize = 256;
@@ -59,6 +64,7 @@ pub struct Desk {
     base: Base,
     decisions: VecDeque<Decision>,
     stats: Stats,
+    planted: Planted,
 }
 
 /// What a desk has decided.
@@ -136,7 +142,14 @@ impl Desk {
             base: Base::default(),
             decisions: VecDeque::new(),
             stats: Stats::default(),
+            planted: Planted::default(),
         }
+    }
+
+    /// Plants a bug.
+    #[cfg(feature = "plant")]
+    pub(crate) fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
     }
 
     // Getters.
@@ -197,6 +210,7 @@ impl Desk {
         if !matches!(entry.told, Heard::Ended(_)) {
             entry.told = Heard::Nothing;
         }
+        self.hear_from(player);
         self.look_at(player);
         self.drive();
     }
@@ -210,6 +224,7 @@ impl Desk {
             return self.decisions.push_back(Decision::Ticket { player: player.clone(), queued });
         };
         entry.cancel();
+        self.hear_from(player);
         self.look_at(player);
         self.drive();
     }
@@ -218,8 +233,10 @@ impl Desk {
     /// Players over the cap of [`MatchmakingConfig::players`] are not looked after.
     pub fn arrive(&mut self, now: Now, player: &Name, session_epoch: u64) {
         self.now = now;
+        let quiet = now.instant + ASK_WINDOW;
         if let Some(entry) = self.enter(player, session_epoch) {
             entry.told = Heard::Nothing;
+            entry.quiet = Some(quiet);
             self.look_at(player);
             self.drive();
         }
@@ -238,6 +255,7 @@ impl Desk {
             // A ticket may have been written.
             entry.view = None;
         }
+        self.hear_from(player);
         self.look_at(player);
         self.drive();
     }
@@ -351,6 +369,9 @@ impl Desk {
             News::Changes(changes) => changes.iter().for_each(|change| self.changed(change)),
             News::Compacted { .. } | News::Canceled => {
                 self.base.watch = None;
+                if self.planted.is(Plant::NoticeUnwatched) {
+                    return;
+                }
                 self.base.failures = self.base.failures.saturating_add(1);
                 self.base.retry = Some(self.now.instant + self.caller.pause(self.base.failures));
             }
@@ -378,9 +399,23 @@ impl Desk {
             return;
         };
         player.asked = None;
-        let Ok(Response { revision, answer: Answer::Txn { succeeded, answers } }) = outcome else {
-            return self.failed(name);
+        let (puts, fences) = (core::mem::take(&mut player.puts), core::mem::take(&mut player.fences));
+        let (revision, succeeded, answers) = match outcome {
+            Ok(Response { revision, answer: Answer::Txn { succeeded, answers } }) => {
+                (revision, succeeded, answers)
+            }
+            outcome => {
+                if puts && self.planted.is(Plant::UnknownIsFailure) && outcome == Err(Failure::Unknown) {
+                    let refused = player.tell(self.now.wall, TicketState::Refused, "it was not written");
+                    player.wish = Wish::Nothing;
+                    self.decisions.push_back(refused);
+                    return self.wait(name);
+                }
+                player.doubt |= puts && outcome != Err(Failure::Unavailable);
+                return self.failed(name);
+            }
         };
+        player.doubt &= !fences;
         let news = revision >= self.base.revision && player.read(revision, &answers, pair);
         if succeeded {
             player.failures = 0;
@@ -400,7 +435,7 @@ impl Desk {
         self.stats.failed += 1;
         let Some(player) = self.players.get_mut(name) else { return };
         player.failures = player.failures.saturating_add(1);
-        if player.parting {
+        if player.takes_back() {
             player.view = None;
         }
         if player.is_waiting() && player.told != Heard::Unavailable {
@@ -426,6 +461,8 @@ impl Desk {
             return None;
         }
         if player.epoch < epoch || player.parting {
+            // What was asked before compares the session's key, which has changed with the epoch.
+            player.doubt &= player.epoch == epoch;
             player.epoch = epoch;
             player.parting = false;
             player.adopts = true;
@@ -459,11 +496,23 @@ impl Desk {
     }
 
     fn wait(&mut self, name: &Name) {
-        let Some(player) = self.players.get_mut(name) else { return };
+        let Some(player) = self.players.get(name) else { return };
         let at = self.now.instant + self.caller.pause(player.failures.max(1));
+        self.wait_until(name, at);
+    }
+
+    fn wait_until(&mut self, name: &Name, at: Instant) {
+        let Some(player) = self.players.get_mut(name) else { return };
         if player.retry.is_none() {
             player.retry = Some(at);
             self.retries.insert((at, name.clone()));
+        }
+    }
+
+    /// The player's newest connection asks for something, or is the last one.
+    fn hear_from(&mut self, name: &Name) {
+        if self.players.get_mut(name).is_some_and(|player| player.quiet.take().is_some()) {
+            self.stop_waiting(name);
         }
     }
 
@@ -491,7 +540,13 @@ impl Desk {
     }
 
     fn attend(&mut self, name: &Name) {
-        let context = Context { wall: self.now.wall, node: self.node, lease: self.lease };
+        let context = Context {
+            now: self.now.instant,
+            wall: self.now.wall,
+            node: self.node,
+            lease: self.lease,
+            planted: self.planted,
+        };
         loop {
             let Some(player) = self.players.get_mut(name) else { return };
             player.turn = None;
@@ -515,6 +570,7 @@ impl Desk {
                     player.view = None;
                     return self.wait(name);
                 }
+                Next::Linger(until) => return self.wait_until(name, until),
                 Next::Forget => return self.forget(name),
             }
         }

@@ -11,6 +11,7 @@ use super::Decision;
 use crate::id::{Name, NodeId};
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::{decode, encode, unmatched};
+use crate::plant::{Plant, Planted};
 use crate::registry::{Answer, Change, Compare, Delete, KeyValue, LeaseId, Op, Put, Range, Span, Txn};
 use crate::time::{Instant, Wall};
 
@@ -31,12 +32,20 @@ pub(super) struct Player {
     pub(super) pair: Pair,
     /// What the player was told last.
     pub(super) told: Told,
+    /// The newest connection has asked for nothing yet; until when it may.
+    pub(super) quiet: Option<Instant>,
     /// The session has ended here: what is left is its ticket.
     pub(super) parting: bool,
     /// The request that is under way.
     pub(super) asked: Option<u64>,
     /// Its place in the line of those who are to be looked at.
     pub(super) turn: Option<u64>,
+    /// The request that is under way writes a ticket.
+    pub(super) puts: bool,
+    /// It makes void what was asked before.
+    pub(super) fences: bool,
+    /// Nobody knows whether a ticket was written, or will be yet.
+    pub(super) doubt: bool,
     /// Requests in a row that came to nothing.
     pub(super) failures: u32,
     pub(super) retry: Option<Instant>,
@@ -84,6 +93,8 @@ pub(super) struct View {
     read: u64,
     /// The newest news.
     heard: u64,
+    /// When the node's key was written last.
+    fence: u64,
     session: Option<Session>,
     ticket: Option<Box<Ticket>>,
     notice: Option<Notice>,
@@ -93,6 +104,7 @@ pub(super) struct View {
 struct Session {
     modified: u64,
     epoch: u64,
+    node: NodeId,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +131,8 @@ pub(super) enum Next {
     Ask(Txn, Option<String>),
     /// To read afresh, in a while: this node may not write for the player now.
     Wait,
+    /// To be looked at again then, unless the player asks for something before.
+    Linger(Instant),
     /// To forget it.
     Forget,
 }
@@ -126,9 +140,11 @@ pub(super) enum Next {
 /// What all players of a node have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context {
+    pub(super) now: Instant,
     pub(super) wall: Wall,
     pub(super) node: NodeId,
     pub(super) lease: Option<LeaseId>,
+    pub(super) planted: Planted,
 }
 
 impl Player {
@@ -142,9 +158,13 @@ impl Player {
             left: None,
             pair: Pair::Unread,
             told: Told::Nothing,
+            quiet: None,
             parting: false,
             asked: None,
             turn: None,
+            puts: false,
+            fences: false,
+            doubt: false,
             failures: 0,
             retry: None,
         }
@@ -153,12 +173,17 @@ impl Player {
     /// What is to be done next. One thing at a time: what the registry holds may have
     /// changed by the time it is done.
     pub(super) fn next(&mut self, context: Context) -> Next {
-        let Some(view) = self.view.clone() else { return Next::Ask(self.look(None), None) };
+        let look = |player: &Self| Next::Ask(player.look(context, None), None);
+        if self.doubt && !self.parting && context.lease.is_some() {
+            self.fences = true;
+            return look(self);
+        }
+        let Some(view) = self.view.clone() else { return look(self) };
         if self.parting {
             return self.part(context, &view);
         }
         match (&view.notice, &view.ticket) {
-            (Some(notice), ticket) => self.in_match(&view, notice, ticket.as_deref()),
+            (Some(notice), ticket) => self.in_match(context, &view, notice, ticket.as_deref()),
             (None, Some(ticket)) => {
                 self.leave();
                 if ticket.record.state() == TicketState::Waiting {
@@ -186,9 +211,11 @@ impl Player {
         });
         let mut next = || ranges.next().flatten();
         let (session, ticket, notice) = (next(), next(), next());
+        let fence = next().map_or(0, |kv| kv.modified);
         let view = View {
             read: revision,
             heard: 0,
+            fence,
             session: session.map(Session::of),
             ticket: ticket.map(Ticket::of).map(Box::new),
             notice: notice.map(Notice::of),
@@ -200,7 +227,8 @@ impl Player {
                 .map_or(Pair::Absent(id), |known| Pair::Known(Box::new(known)));
         }
         let same = self.view.as_ref().is_some_and(|old| {
-            (old.session, &old.ticket, &old.notice) == (view.session, &view.ticket, &view.notice)
+            (old.fence, old.session, &old.ticket, &old.notice)
+                == (view.fence, view.session, &view.ticket, &view.notice)
         });
         self.view = Some(view);
         !same
@@ -240,8 +268,12 @@ impl Player {
         self.wish == Wish::Nothing && self.view.as_ref().is_some_and(empty)
     }
 
-    /// It wants no match any more.
+    /// It wants no match any more. If it was told of one, that is its answer already, and
+    /// another would be taken for one to its next search.
     pub(super) fn cancel(&mut self) {
+        if matches!(self.told, Told::Matched(_)) {
+            return;
+        }
         let ticket = self.view.as_ref().and_then(|view| view.ticket.as_deref());
         let mode = match &self.wish {
             Wish::Queue { queue, .. } => queue.mode.clone(),
@@ -249,7 +281,15 @@ impl Player {
             Wish::Nothing => ticket.map(Ticket::mode).unwrap_or_default(),
         };
         self.wish = Wish::Cancel { mode };
-        self.forget_match();
+        if self.failures > 0 {
+            // A ticket may have been written.
+            self.view = None;
+        }
+    }
+
+    /// Whether it is to be told that there is nothing any more, which is to be seen first.
+    pub(super) const fn takes_back(&self) -> bool {
+        self.parting || matches!(self.wish, Wish::Cancel { .. })
     }
 
     /// Tells the state of the player's ticket.
@@ -279,7 +319,7 @@ impl Player {
         }
     }
 
-    fn in_match(&mut self, view: &View, notice: &Notice, ticket: Option<&Ticket>) -> Next {
+    fn in_match(&mut self, context: Context, view: &View, notice: &Notice, ticket: Option<&Ticket>) -> Next {
         let id = &notice.record.r#match;
         let mut over = self.left.as_ref().is_some_and(|room| room.as_str() == keys::room_of(id));
         match &self.pair {
@@ -294,16 +334,16 @@ impl Player {
             // A notice of no match, which nobody would ever end.
             Pair::Absent(absent) if absent == id => over = true,
             _ if over => {}
-            _ => return Next::Ask(self.look(Some(id)), Some(id.clone())),
+            _ => return Next::Ask(self.look(context, Some(id)), Some(id.clone())),
         }
         if over {
             let key = keys::notice(&self.name);
             let compare = Compare::unchanged(key.clone(), notice.modified);
-            return self.write(view, vec![compare], Op::Delete(Delete::of(Span::one(key))));
+            return self.write(context, view, vec![compare], Op::Delete(Delete::of(Span::one(key))));
         }
         self.left = None;
         // Who is in a match waits for none.
-        ticket.map_or(Next::Rest, |ticket| self.remove(view, ticket))
+        ticket.map_or(Next::Rest, |ticket| self.remove(context, view, ticket))
     }
 
     fn waiting(&mut self, context: Context, view: &View, ticket: &Ticket) -> Next {
@@ -313,7 +353,9 @@ impl Player {
             self.wish = Wish::Queue { queue, queued_ms: record.queued_ms };
         }
         self.adopts = false;
-        let Wish::Queue { queue, queued_ms } = &mut self.wish else { return self.remove(view, ticket) };
+        let Wish::Queue { queue, queued_ms } = &mut self.wish else {
+            return self.remove(context, view, ticket);
+        };
         if ticket.record.queue.as_ref() == Some(&**queue) {
             // It has waited since then.
             *queued_ms = ticket.record.queued_ms.min(*queued_ms);
@@ -331,12 +373,21 @@ impl Player {
     }
 
     /// Tells how the ticket has ended, then takes it away: if this node is gone in between,
-    /// the next one tells it.
+    /// the next one tells it. It tells who asks: told before, a wish that is under way on a
+    /// new connection would be one for another search, of which its client knows nothing.
     fn ended(&mut self, context: Context, view: &View, ticket: &Ticket) -> Next {
         self.adopts = false;
         let state = ticket.record.state();
         if self.told == Told::Ended(ticket.modified) || state == TicketState::Unspecified {
-            return self.remove(view, ticket);
+            return self.remove(context, view, ticket);
+        }
+        match self.quiet {
+            Some(until) if context.now < until => return Next::Linger(until),
+            Some(_) => {
+                self.wish = Wish::Nothing;
+                return self.remove(context, view, ticket);
+            }
+            None => {}
         }
         self.told = Told::Ended(ticket.modified);
         self.wish = Wish::Nothing;
@@ -369,9 +420,12 @@ impl Player {
         let Some(ticket) = view.ticket.as_deref().filter(|ticket| ours(&ticket.record)) else {
             return Next::Forget;
         };
+        if context.planted.is(Plant::TicketForgotten) {
+            return Next::Forget;
+        }
         let key = keys::ticket(&self.name);
         let compare = Compare::unchanged(key.clone(), ticket.modified);
-        Next::Ask(self.txn(vec![compare], Op::Delete(Delete::of(Span::one(key)))), None)
+        Next::Ask(self.txn(context, vec![compare], Op::Delete(Delete::of(Span::one(key)))), None)
     }
 
     /// Writes the ticket, in place of the one that was written at `modified`, if that is
@@ -382,12 +436,16 @@ impl Player {
             return self.stall(context, Next::Rest);
         }
         let key = keys::ticket(&self.name);
-        let mut compares = vec![Compare::unchanged(key.clone(), modified)];
+        let fence = Compare::unchanged(keys::desk(context.node), view.fence);
+        let mut compares = vec![Compare::unchanged(key.clone(), modified), fence];
         unmatched(&mut compares, &self.name);
         let put = Put::new(key, encode(wanted), context.lease);
-        match self.write(view, compares, Op::Put(put)) {
+        match self.write(context, view, compares, Op::Put(put)) {
             Next::Wait => self.stall(context, Next::Wait),
-            next => next,
+            next => {
+                self.puts = true;
+                next
+            }
         }
     }
 
@@ -401,34 +459,46 @@ impl Player {
         Next::Tell(self.tell(context.wall, TicketState::Unavailable, reason))
     }
 
-    fn remove(&self, view: &View, ticket: &Ticket) -> Next {
+    fn remove(&self, context: Context, view: &View, ticket: &Ticket) -> Next {
         let key = keys::ticket(&self.name);
         let compare = Compare::unchanged(key.clone(), ticket.modified);
-        self.write(view, vec![compare], Op::Delete(Delete::of(Span::one(key))))
+        self.write(context, view, vec![compare], Op::Delete(Delete::of(Span::one(key))))
     }
 
-    /// Does something if the comparisons hold and the session is this node's.
-    fn write(&self, view: &View, mut compares: Vec<Compare>, op: Op) -> Next {
-        let session = view.session.filter(|session| session.epoch == self.epoch);
+    /// Does something if the comparisons hold and the session is this node's: registered
+    /// as it was claimed, or once more by this node, which gives it a newer epoch.
+    fn write(&self, context: Context, view: &View, mut compares: Vec<Compare>, op: Op) -> Next {
+        let is_ours = |session: &Session| session.node == context.node && session.epoch >= self.epoch;
+        let session = view.session.filter(is_ours);
         let Some(session) = session else { return Next::Wait };
         compares.push(Compare::unchanged(keys::session(&self.name), session.modified));
-        Next::Ask(self.txn(compares, op), None)
+        Next::Ask(self.txn(context, compares, op), None)
     }
 
     /// A transaction that answers with what there is after it, whether it did anything or
     /// not: so it may be asked again as often as its outcome is unknown.
-    fn txn(&self, compares: Vec<Compare>, op: Op) -> Txn {
-        let look = self.look(None).success;
+    fn txn(&self, context: Context, compares: Vec<Compare>, op: Op) -> Txn {
+        let look = self.reads(context, None);
         let success = [op].into_iter().chain(look.iter().cloned()).collect();
         Txn { compares, success, failure: look }
     }
 
-    fn look(&self, pair: Option<&str>) -> Txn {
-        let read = |key| Op::Range(Range::of(Span::one(key)));
-        let name = &self.name;
-        let mut success = vec![read(keys::session(name)), read(keys::ticket(name)), read(keys::notice(name))];
-        success.extend(pair.map(|id| read(keys::pair(id))));
+    /// Reads what there is. In doubt it writes the node's key first: a ticket that was asked
+    /// for before and is not written by then never will be.
+    fn look(&self, context: Context, pair: Option<&str>) -> Txn {
+        let key = keys::desk(context.node);
+        let fence = context.lease.filter(|_| self.doubt).map(|lease| Put::new(key, "", Some(lease)));
+        let mut success: Vec<Op> = fence.into_iter().map(Op::Put).collect();
+        success.extend(self.reads(context, pair));
         Txn { success, ..Txn::default() }
+    }
+
+    fn reads(&self, context: Context, pair: Option<&str>) -> Vec<Op> {
+        let name = &self.name;
+        let mut keys = vec![keys::session(name), keys::ticket(name), keys::notice(name)];
+        keys.push(keys::desk(context.node));
+        keys.extend(pair.map(keys::pair));
+        keys.into_iter().map(|key| Op::Range(Range::of(Span::one(key)))).collect()
     }
 }
 
@@ -441,7 +511,7 @@ impl Session {
     fn of(kv: &KeyValue) -> Self {
         let record: v1::SessionRecord = decode(&kv.value);
         let epoch = if record.epoch == 0 { kv.modified } else { record.epoch };
-        Self { modified: kv.modified, epoch }
+        Self { modified: kv.modified, epoch, node: NodeId(record.node) }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::id::Name;
 use crate::matchmaking::formed::{Chosen, Formed};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode, unmatched, write_traits};
+use crate::plant::Plant;
 use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Put, Range, Span, Txn};
 use crate::time::Wall;
 
@@ -107,7 +108,9 @@ impl Forming {
         let mut failure = vec![read(fence.key()), read(pair.clone())];
         for (player, modified) in self.players() {
             let ticket = keys::ticket(player);
-            compares.push(Compare::unchanged(ticket.clone(), *modified));
+            if !fence.planted.is(Plant::TicketUncompared) {
+                compares.push(Compare::unchanged(ticket.clone(), *modified));
+            }
             unmatched(&mut compares, player);
             success.push(Op::Delete(Delete::of(Span::one(ticket.clone()))));
             failure.extend([read(ticket), read(keys::notice(player))]);

@@ -22,6 +22,7 @@ use crate::matchmaking::keys;
 use crate::matchmaking::record::{self, MAX_ITEMS, encode};
 use crate::matchmaking::settings::MatchmakingConfig;
 use crate::matchmaking::ticket::Refusal;
+use crate::plant::Planted;
 use crate::registry::{Call, Compare, LeaseId, Op, Put, Range, Request, Txn, WatchId};
 use crate::rng::Seed;
 use crate::time::{Deadline, Instant, Now};
@@ -61,6 +62,7 @@ pub(super) struct Keeper {
     pub(super) sweep: Sweep,
     pub(super) decisions: VecDeque<Decision>,
     pub(super) stats: Stats,
+    pub(super) planted: Planted,
 }
 
 /// What it is to its mode.
@@ -100,6 +102,7 @@ pub(super) enum What {
         abandoned: bool,
         txn: Txn,
     },
+    SweepDate(Txn),
 }
 
 /// A ticket that ends without a match.
@@ -155,6 +158,7 @@ impl Keeper {
             sweep: Sweep::default(),
             decisions: VecDeque::new(),
             stats: Stats::default(),
+            planted: Planted::default(),
         })
     }
 
@@ -282,7 +286,7 @@ impl Keeper {
         let mode = self.mode().clone();
         self.decisions.push_back(Decision::Elected { mode: mode.clone(), epoch });
         self.stats.elections += 1;
-        self.office = Office::Leads(Fence { mode, epoch, lease });
+        self.office = Office::Leads(Fence { mode, epoch, lease, planted: self.planted });
         self.sweep.next = Some(self.now.instant + self.config.sweep_interval);
         self.reload();
         self.ask(Task::list());
@@ -543,7 +547,7 @@ impl Keeper {
             What::End(end) => Request::Txn(end.txn(self.fence()?)),
             What::SweepPage(request) => request.clone(),
             What::SweepPair(pair) => Request::Txn(pair.look()),
-            What::SweepEnd { txn, .. } => Request::Txn(txn.clone()),
+            What::SweepEnd { txn, .. } | What::SweepDate(txn) => Request::Txn(txn.clone()),
         })
     }
 }

@@ -57,6 +57,7 @@ use super::explain::Why;
 use super::keys;
 use super::settings::MatchmakingConfig;
 use crate::id::{Name, NodeId};
+use crate::plant::{Plant, Planted};
 use crate::registry::{Call, Compare, LeaseId, Told};
 use crate::rng::{Rng, Seed};
 use crate::time::{Deadline, Instant, Now};
@@ -176,6 +177,7 @@ struct Fence {
     /// The revision at which it was elected.
     epoch: u64,
     lease: LeaseId,
+    planted: Planted,
 }
 
 impl Fence {
@@ -185,7 +187,9 @@ impl Fence {
 
     /// Every transaction of a matcher makes this comparison.
     fn guard(&self, compares: &mut Vec<Compare>) {
-        compares.push(Compare::same_life(self.key(), self.epoch));
+        if !self.planted.is(Plant::MatcherUnfenced) {
+            compares.push(Compare::same_life(self.key(), self.epoch));
+        }
     }
 }
 
@@ -206,6 +210,12 @@ impl Matcher {
         let keeper = |(queue, index)| Keeper::new(config, queue, node, rng.split(), ids(index));
         let keepers = config.queues.iter().zip(0..).filter_map(keeper).collect();
         Self { keepers }
+    }
+
+    /// Plants a bug.
+    #[cfg(feature = "plant")]
+    pub(crate) fn plant(&mut self, planted: Planted) {
+        self.keepers.iter_mut().for_each(|keeper| keeper.planted = planted);
     }
 
     // Getters.

@@ -68,6 +68,7 @@ impl Keeper {
                 }
                 self.sweep_on();
             }
+            (What::SweepDate(_), Answer::Txn { .. }) => self.sweep_on(),
             // An answer to something else: as good as none.
             (what, _) => self.retry(Task::new(what)),
         }
@@ -78,7 +79,9 @@ impl Keeper {
     fn failed(&mut self, task: Task, failure: Failure) {
         self.stats.failed += 1;
         match task.what {
-            What::SweepPage(_) | What::SweepPair(_) | What::SweepEnd { .. } => self.rest(),
+            What::SweepPage(_) | What::SweepPair(_) | What::SweepEnd { .. } | What::SweepDate(_) => {
+                self.rest();
+            }
             // The pages read so far cannot be completed.
             What::List { revision, .. } if revision > 0 && failure == Failure::Refused(Error::Compacted) => {
                 self.relist();
@@ -281,6 +284,7 @@ impl Keeper {
                 self.withdraw(&room);
                 self.ask_later(Task::new(What::SweepEnd { id, abandoned, txn }));
             }
+            Finding::Ahead(txn) => self.ask_later(Task::new(What::SweepDate(txn))),
         }
     }
 

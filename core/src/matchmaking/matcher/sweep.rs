@@ -12,8 +12,8 @@ use super::Fence;
 use super::forming::read;
 use crate::id::Name;
 use crate::matchmaking::keys;
-use crate::matchmaking::record::decode;
-use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Range, Request, Span, Txn};
+use crate::matchmaking::record::{decode, encode};
+use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Put, Range, Request, Span, Txn};
 use crate::time::{Duration, Instant, Wall};
 
 /// Matches read at once.
@@ -57,6 +57,9 @@ pub(super) enum Finding {
     Lives(Box<Running>),
     /// It is over: the transaction that ends it, and whether nobody had its room.
     Over(Txn, bool),
+    /// It waits for its players since a moment to come, by this clock: the transaction that
+    /// has it wait since now. Clocks differ and jump, and it would not end before.
+    Ahead(Txn),
 }
 
 impl Sweep {
@@ -134,13 +137,17 @@ impl Pair {
         let waited = Duration::from_millis(wall.0.saturating_sub(self.record.formed_ms));
         let abandoned = !claimed && waited > window;
         if !notices.is_empty() && !abandoned {
-            let there = notices.into_iter().map(|(player, kv)| (player.clone(), kv.modified)).collect();
-            let room = room.filter(|_| claimed).map(|kv| kv.created);
-            return Finding::Lives(Box::new(Running { pair: self, room, there }));
+            if claimed || self.record.formed_ms <= wall.0 {
+                let there = notices.into_iter().map(|(player, kv)| (player.clone(), kv.modified)).collect();
+                let room = room.filter(|_| claimed).map(|kv| kv.created);
+                return Finding::Lives(Box::new(Running { pair: self, room, there }));
+            }
+            let record = v1::MatchRecord { formed_ms: wall.0, ..self.record.clone() };
+            let success = Vec::from([Op::Put(Put::new(keys::pair(&self.id), encode(&record), None))]);
+            return Finding::Ahead(Txn { compares: self.unchanged(fence), success, failure: Vec::new() });
         }
         let pair = keys::pair(&self.id);
-        let mut compares = Vec::from([Compare::unchanged(pair.clone(), self.modified)]);
-        fence.guard(&mut compares);
+        let mut compares = self.unchanged(fence);
         let mut success = Vec::from([delete(pair)]);
         for (_, kv) in notices {
             compares.push(Compare::unchanged(kv.key.clone(), kv.modified));
@@ -153,6 +160,15 @@ impl Pair {
             success.push(delete(key));
         }
         Finding::Over(Txn { compares, success, failure: Vec::new() }, abandoned)
+    }
+}
+
+impl Pair {
+    /// It is as it was seen, and it is ours to change it.
+    fn unchanged(&self, fence: &Fence) -> Vec<Compare> {
+        let mut compares = Vec::from([Compare::unchanged(keys::pair(&self.id), self.modified)]);
+        fence.guard(&mut compares);
+        compares
     }
 }
 

@@ -303,21 +303,17 @@ impl Cluster {
         for (player, epoch) in self.nodes[index].sessions.clone() {
             let record = self.get(keys::session(&player)).map(|kv| decode::<v1::SessionRecord>(&kv.value));
             let home = self.players.get(&player).and_then(|player| player.home);
-            let epoch = match record {
-                // Whoever has the player's connection claims the session again.
+            match record {
+                // Whoever has the player's connection registers the session again; it goes on
+                // with its old epoch.
                 None if home.is_none_or(|home| home == index) => self.claim(&player, index, 0),
-                Some(record) if record.node == self.nodes[index].id.0 => {
-                    self.claim(&player, index, epoch);
-                    epoch
-                }
+                Some(record) if record.node == self.nodes[index].id.0 => self.claim(&player, index, epoch),
                 _ => {
                     self.nodes[index].sessions.remove(&player);
                     self.nodes[index].desk.depart(now, &player, true);
                     continue;
                 }
             };
-            self.nodes[index].sessions.insert(player.clone(), epoch);
-            self.nodes[index].desk.arrive(now, &player, epoch);
         }
         self.nodes[index].desk.set_lease(now, Some(id));
         self.nodes[index].matcher.set_lease(now, Some(id));

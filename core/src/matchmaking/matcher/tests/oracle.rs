@@ -115,7 +115,13 @@ impl Oracle {
             if kv.key.starts_with(b"/match/pairs/") {
                 match prev {
                     None => self.pair(kv, find),
-                    Some(before) => self.fill(before, kv, find),
+                    // When it was formed may be corrected; else its free places are filled.
+                    Some(before) => {
+                        let of = |kv: &KeyValue| decode::<v1::MatchRecord>(&kv.value).r#match;
+                        if of(kv) != of(before) {
+                            self.fill(before, kv, find);
+                        }
+                    }
                 }
             }
         }

@@ -90,16 +90,16 @@ fn a_ticket_is_taken_back() {
     run(&mut c, 1);
     assert_eq!(c.heard("ann"), [S::None, S::Waiting, S::Cancelled]);
     assert_eq!((c.ticket("ann"), c.player("ann").last.mode.as_str()), (None, "duel"));
-    // Too late: the match is told again.
+    // Too late: the match is the answer, and is not told again, since by then the player may
+    // have left it and search for another.
     c.queue("ann", alone("duel"));
     c.queue("bob", alone("duel"));
     run(&mut c, 2);
     assert!(c.player("ann").matched.take().is_some());
     c.cancel("ann");
     run(&mut c, 1);
-    assert!(c.player("ann").matched.is_some());
+    assert!(c.player("ann").matched.is_none());
     // And who is in a match does not queue for another one.
-    c.player("ann").matched = None;
     c.queue("ann", alone("duel"));
     run(&mut c, 1);
     assert!(c.player("ann").matched.is_some());
@@ -441,4 +441,112 @@ fn more_tickets_than_a_matcher_knows_wait_for_their_turn() {
     run(&mut c, 20);
     assert!(c.players.values().all(|player| player.matched.is_some()));
     assert_eq!(c.oracle.formed, 7);
+}
+
+#[test]
+fn a_session_that_was_registered_once_more_is_the_same() {
+    let mut c = cluster(2, &[("ann", 0), ("bob", 1)]);
+    let epoch = c.nodes[0].sessions[&name("ann")];
+    // Its record was gone, with the node's lease: it has another epoch now, of which the
+    // node's sessions hear nothing.
+    assert!(c.claim(&name("ann"), 0, 0) > epoch);
+    c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    assert_eq!(c.ticket("ann").unwrap().session_epoch, epoch);
+    // What is another node's is not.
+    c.claim(&name("bob"), 0, 0);
+    c.queue("bob", alone("duel"));
+    run(&mut c, 1);
+    assert_eq!((c.ticket("bob"), c.heard("bob")), (None, vec![S::Unavailable]));
+}
+
+#[test]
+fn a_ticket_of_which_nobody_knows_is_taken_back_before_that_is_said() {
+    let mut c = cluster(1, &[("ann", 0)]);
+    // It is written, nobody says so, and the watch tells of it only later.
+    (c.faults.lost_reply, c.faults.slow_watch) = (1000, 1000);
+    c.queue("ann", alone("duel"));
+    c.run(Duration::from_millis(10));
+    assert!(c.ticket("ann").is_some());
+    (c.faults.lost_reply, c.faults.slow_watch) = (0, 1000);
+    c.cancel("ann");
+    for _ in 0..500 {
+        c.run(Duration::from_millis(10));
+        let cancelled = c.heard("ann").contains(&S::Cancelled);
+        assert!(!cancelled || c.ticket("ann").is_none(), "the ticket is there yet");
+    }
+    assert_eq!(c.heard("ann").last(), Some(&S::Cancelled));
+}
+
+#[test]
+fn a_match_from_a_time_to_come_is_ended_too() {
+    let mut c = cluster(2, &[("ann", 0), ("bob", 1)]);
+    c.queue("ann", alone("duel"));
+    c.queue("bob", alone("duel"));
+    run(&mut c, 2);
+    // As if by a clock that was an hour ahead.
+    let pair = keys::pair(&c.player("bob").matched.clone().unwrap().r#match);
+    let record: v1::MatchRecord = decode(&c.get(pair.clone()).unwrap().value);
+    let ahead = v1::MatchRecord { formed_ms: record.formed_ms + 3_600_000, ..record };
+    c.ask(&Request::Put(Put::new(pair.clone(), encode(&ahead), None)));
+    run(&mut c, 120);
+    assert!(c.notice("ann").is_some());
+    run(&mut c, 70);
+    assert_eq!((c.notice("ann"), c.notice("bob"), c.get(pair)), (None, None, None));
+}
+
+/// Ann, whose ticket has timed out while her node stood still, is at another one, and has
+/// not asked there yet.
+fn ended_elsewhere() -> (Cluster, v1::Queue) {
+    let mut c = cluster(2, &[]);
+    let leader = c.leader("duel").unwrap();
+    c.connect("ann", 1 - leader);
+    c.queue("ann", alone("duel"));
+    run(&mut c, 58);
+    // Its lease outlives the ticket.
+    c.pause(1 - leader);
+    run(&mut c, 3);
+    assert_eq!(c.ticket("ann").map(|ticket| ticket.state()), Some(S::TimedOut));
+    let wish = c.player("ann").wish.take().unwrap();
+    c.player("ann").heard.clear();
+    c.connect("ann", leader);
+    c.run(Duration::from_millis(500));
+    (c, wish)
+}
+
+#[test]
+fn the_end_of_a_search_is_told_to_who_asks_and_not_before() {
+    // Told before, the wish that is under way would be taken for another search.
+    let (mut c, wish) = ended_elsewhere();
+    assert_eq!(c.heard("ann"), []);
+    c.queue("ann", wish);
+    run(&mut c, 10);
+    assert_eq!((c.heard("ann"), c.ticket("ann")), (vec![S::TimedOut], None));
+    // Nobody asks: it is taken away all the same.
+    let (mut c, _) = ended_elsewhere();
+    run(&mut c, 10);
+    assert_eq!((c.heard("ann"), c.ticket("ann")), (vec![], None));
+}
+
+#[test]
+fn a_ticket_that_is_written_long_after_it_was_given_up_is_void() {
+    for seed in 0..20 {
+        let mut c = Cluster::new(config(), 1, seed);
+        c.connect("ann", 0);
+        run(&mut c, 1);
+        // It will be done in a few seconds, and nobody knows.
+        c.faults.late = 1000;
+        c.queue("ann", alone("duel"));
+        c.run(Duration::from_millis(1));
+        c.faults.late = 0;
+        run(&mut c, 1);
+        assert_eq!(c.heard("ann").last(), Some(&S::Waiting));
+        c.cancel("ann");
+        run(&mut c, 1);
+        assert_eq!(c.heard("ann").last(), Some(&S::Cancelled));
+        for _ in 0..2_000 {
+            c.run(Duration::from_millis(5));
+            assert_eq!(c.ticket("ann"), None, "seed {seed}: the ticket is back");
+        }
+    }
 }

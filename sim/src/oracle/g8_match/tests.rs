@@ -1,0 +1,225 @@
+//! Histories of the registry that are as they should be, and such that are not.
+
+use skirmish_core::matchmaking::{QueueConfig, encode};
+
+use super::*;
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("it is one")
+}
+
+fn put(revision: u64, key: impl Into<bytes::Bytes>, value: bytes::Bytes) -> Change {
+    let (created, modified, version) = (revision, revision, 1);
+    let kv = KeyValue { key: key.into(), value, created, modified, version, lease: None };
+    Change::Put { kv, prev: None }
+}
+
+fn delete(revision: u64, key: impl Into<bytes::Bytes>) -> Change {
+    Change::Delete { key: key.into(), revision, prev: None }
+}
+
+fn ticket(revision: u64, player: &str, state: TicketState) -> Change {
+    let queue = Some(v1::Queue { mode: "duel".into(), ..v1::Queue::default() });
+    let record = v1::TicketRecord { queue, state: state.into(), ..v1::TicketRecord::default() };
+    put(revision, keys::ticket(&name(player)), encode(&record))
+}
+
+fn notice(revision: u64, player: &str, team: u32) -> Change {
+    let record = v1::NoticeRecord { r#match: "m".into(), team, fills: 0 };
+    put(revision, keys::notice(&name(player)), encode(&record))
+}
+
+fn matched() -> v1::Matched {
+    let team = |player: &str| v1::Team { players: vec![player.into()] };
+    let (room, teams) = (keys::room_of("m"), vec![team("ann"), team("bob")]);
+    v1::Matched { r#match: "m".into(), mode: "duel".into(), room, teams, ..v1::Matched::default() }
+}
+
+/// All that a match is made of.
+fn whole(revision: u64) -> Vec<Change> {
+    let record = v1::MatchRecord { r#match: Some(matched()), matcher_epoch: 1, ..v1::MatchRecord::default() };
+    vec![
+        delete(revision, keys::ticket(&name("ann"))),
+        delete(revision, keys::ticket(&name("bob"))),
+        notice(revision, "ann", 0),
+        notice(revision, "bob", 1),
+        put(revision, keys::room(&matched().room), encode(&v1::RoomRecord::default())),
+        put(revision, keys::pair("m"), encode(&record)),
+    ]
+}
+
+fn queued() -> Vec<Change> {
+    let elected = put(1, keys::matcher(&name("duel")), encode(&v1::MatcherRecord { node: 7 }));
+    vec![elected, ticket(2, "ann", TicketState::Waiting), ticket(3, "bob", TicketState::Waiting)]
+}
+
+fn matches() -> Matches {
+    let queue = QueueConfig::new(name("duel"), 2, 1, vec![name("eu")]);
+    let mut matches = Matches::new(&MatchmakingConfig::new(vec![queue]));
+    matches.asked(0, &name("ann"));
+    matches.asked(1, &name("bob"));
+    matches
+}
+
+fn run(changes: &[Change]) -> Verdict {
+    matches().changed(0, None, changes)
+}
+
+#[test]
+fn a_match_without_any_one_of_its_parts_is_caught() {
+    assert_eq!(run(&[queued(), whole(4)].concat()), Ok(()));
+    // Without the match itself, the notices are of none.
+    for part in 0..whole(4).len() {
+        let mut changes = whole(4);
+        changes.remove(part);
+        assert!(run(&[queued(), changes].concat()).is_err(), "without part {part}");
+    }
+}
+
+#[test]
+fn a_match_of_who_is_not_elected_is_caught() {
+    let key = keys::matcher(&name("duel"));
+    assert!(run(&[queued(), vec![delete(4, key.clone())], whole(5)].concat()).is_err());
+    let other = put(5, key.clone(), encode(&v1::MatcherRecord { node: 8 }));
+    assert!(run(&[queued(), vec![delete(4, key), other.clone()], whole(6)].concat()).is_err());
+    assert!(run(&[queued(), vec![other]].concat()).is_err(), "two are elected");
+}
+
+#[test]
+fn a_ticket_that_has_ended_is_not_consumed_and_does_not_wait_again() {
+    let ended = ticket(4, "ann", TicketState::TimedOut);
+    assert!(run(&[queued(), vec![ended.clone()], whole(5)].concat()).is_err());
+    let again = ticket(5, "ann", TicketState::Waiting);
+    assert!(run(&[queued(), vec![ended, again]].concat()).is_err());
+}
+
+#[test]
+fn who_is_in_a_match_is_neither_queued_nor_in_another() {
+    assert!(run(&[queued(), whole(4), vec![ticket(5, "ann", TicketState::Waiting)]].concat()).is_err());
+    let mut other = whole(5);
+    other.retain(is_put);
+    assert!(run(&[queued(), whole(4), other].concat()).is_err());
+    let over = |revision| delete(revision, keys::pair("m"));
+    assert!(run(&[queued(), whole(4), vec![over(5)]].concat()).is_err());
+    let left = [delete(5, keys::notice(&name("ann"))), delete(6, keys::notice(&name("bob"))), over(7)];
+    assert_eq!(run(&[queued(), whole(4), left.to_vec()].concat()), Ok(()));
+}
+
+#[test]
+fn who_was_told_an_end_is_not_in_a_match_of_that_ticket() {
+    let mut all = matches();
+    assert_eq!(all.changed(0, None, &queued()), Ok(()));
+    assert_eq!(all.ended(0, &name("ann"), TicketState::Cancelled), Ok(()));
+    assert!(all.changed(0, None, &whole(4)).is_err());
+    // Of one that was queued since it may be.
+    let mut all = matches();
+    assert_eq!(all.ended(0, &name("ann"), TicketState::Cancelled), Ok(()));
+    assert_eq!(all.changed(0, None, &[queued(), whole(4)].concat()), Ok(()));
+    assert_eq!(all.counts().unasked, 1);
+}
+
+#[test]
+fn what_clients_are_told_and_never_was_is_caught() {
+    let mut all = matches();
+    assert!(all.ended(0, &name("ann"), TicketState::TimedOut).is_err());
+    assert!(all.told(0, &name("ann"), &matched()).is_err());
+    assert_eq!(all.changed(0, None, &[queued(), whole(4)].concat()), Ok(()));
+    assert_eq!(all.told(0, &name("ann"), &matched()), Ok(()));
+    assert!(all.told(1, &name("bob"), &matched()).is_err(), "he is in the other team");
+    assert!(all.told(0, &name("ann"), &v1::Matched { quality: 1, ..matched() }).is_err());
+}
+
+/// Cid comes for Bob, who has left.
+fn filled(revision: u64) -> Vec<Change> {
+    let team = |player: &str| v1::Team { players: vec![player.into()] };
+    let matched = v1::Matched { teams: vec![team("ann"), team("cid")], fills: 1, ..matched() };
+    let record = v1::MatchRecord { r#match: Some(matched), matcher_epoch: 1, ..v1::MatchRecord::default() };
+    let notice = |player: &str, team| {
+        let record = v1::NoticeRecord { r#match: "m".into(), team, fills: 1 };
+        put(revision, keys::notice(&name(player)), encode(&record))
+    };
+    vec![
+        delete(revision, keys::ticket(&name("cid"))),
+        notice("ann", 0),
+        notice("cid", 1),
+        put(revision, keys::pair("m"), encode(&record)),
+    ]
+}
+
+fn with_backfill() -> Matches {
+    let mut queue = QueueConfig::new(name("duel"), 2, 1, vec![name("eu")]);
+    queue.backfill = true;
+    let mut matches = Matches::new(&MatchmakingConfig::new(vec![queue]));
+    for (client, player) in ["ann", "bob", "cid"].into_iter().enumerate() {
+        matches.asked(client, &name(player));
+    }
+    matches
+}
+
+#[test]
+fn a_fill_without_any_one_of_its_parts_or_of_a_place_that_is_taken_is_caught() {
+    let bob_leaves = vec![delete(5, keys::notice(&name("bob")))];
+    let until = [queued(), whole(4), bob_leaves, vec![ticket(6, "cid", TicketState::Waiting)]].concat();
+    let mut all = with_backfill();
+    assert_eq!(all.changed(0, None, &[until.clone(), filled(7)].concat()), Ok(()));
+    let told = v1::Matched { fills: 1, ..matched() };
+    assert!(all.told(0, &name("ann"), &told).is_err(), "Bob is not in it any more");
+    assert_eq!(all.told(0, &name("ann"), &matched()), Ok(()), "it was like this");
+    assert!(
+        matches().changed(0, None, &[until.clone(), filled(7)].concat()).is_err(),
+        "no place is to be filled"
+    );
+    for part in 0..filled(7).len() {
+        let mut changes = filled(7);
+        changes.remove(part);
+        assert!(
+            with_backfill().changed(0, None, &[until.clone(), changes].concat()).is_err(),
+            "without part {part}"
+        );
+    }
+    let mut there = until;
+    there.remove(queued().len() + whole(4).len());
+    assert!(with_backfill().changed(0, None, &[there, filled(7)].concat()).is_err(), "Bob is there");
+}
+
+#[test]
+fn what_is_left_behind_is_named() {
+    let mut all = matches();
+    assert_eq!(all.changed(0, None, &queued()), Ok(()));
+    assert!(all.left_behind().is_some());
+    assert_eq!(all.changed(0, None, &whole(4)), Ok(()));
+    assert!(all.left_behind().is_some());
+    let gone = [keys::notice(&name("ann")), keys::notice(&name("bob")), keys::pair("m")];
+    assert_eq!(all.changed(0, None, &gone.map(|key| delete(5, key))), Ok(()));
+    assert_eq!(all.left_behind(), None);
+}
+
+#[test]
+fn two_that_wait_beside_each_other_are_counted() {
+    let half = matches().modes["duel"].time_out / 2;
+    for (wait, count) in [(half, 0), (half + 1, 1)] {
+        let mut all = matches();
+        assert_eq!(all.changed(5, None, &queued()), Ok(()));
+        assert_eq!(all.changed(5 + wait, None, &[ticket(4, "ann", TicketState::TimedOut)]), Ok(()));
+        assert_eq!(all.counts().passed_over, count);
+        // There is nobody any more who waits.
+        assert_eq!(all.changed(5 + wait, None, &[ticket(5, "bob", TicketState::TimedOut)]), Ok(()));
+        assert_eq!(all.counts().passed_over, count);
+    }
+}
+
+#[test]
+fn what_is_ended_by_who_is_not_elected_is_caught() {
+    let [me, other] = [Some(NodeId(7)), Some(NodeId(8))];
+    let ended = [ticket(4, "ann", TicketState::TimedOut)];
+    let gone = ["ann", "bob"].map(|player| delete(5, keys::notice(&name(player))));
+    let over = [gone.to_vec(), vec![delete(5, keys::pair("m"))]].concat();
+    for (author, holds) in [(me, true), (None, true), (other, false)] {
+        let mut all = matches();
+        assert_eq!(all.changed(0, None, &queued()), Ok(()));
+        assert_eq!(all.changed(0, author, &ended).is_ok(), holds);
+        let mut all = matches();
+        assert_eq!(all.changed(0, None, &[queued(), whole(4)].concat()), Ok(()));
+        assert_eq!(all.changed(0, author, &over).is_ok(), holds);
+    }
+}

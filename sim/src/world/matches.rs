@@ -1,0 +1,331 @@
+//! Searches for matches: what applications do, and what the oracle of G8 is told.
+
+use skirmish_core::client::{Client, CommandError};
+use skirmish_core::id::NodeId;
+use skirmish_core::matchmaking::keys;
+use skirmish_core::registry::{Call, News, Op, Request, Span, Watch, WatchId};
+use skirmish_proto::v1::{self, TicketState};
+
+use super::node::Registration;
+use super::steps::positive;
+use super::{Happening, World};
+use crate::history::Lane;
+use crate::oracle::{Guarantee, Verdict};
+use crate::scenario::MODES;
+
+/// The oracle's watch of the registry.
+pub(super) const NEWS: WatchId = WatchId(u64::MAX);
+
+/// One in so many players never goes to the room of its match.
+const ABSENT: u64 = 8;
+
+/// Everything under `/match/`, and the rooms of matches: they lie in one span, so that what
+/// is written in one revision is told together.
+fn span() -> Span {
+    let rooms = Span::prefix(format!("/rooms/{}", keys::room_of("")));
+    Span { end: rooms.end, ..Span::prefix("/match/") }
+}
+
+impl World<'_> {
+    // The registry's history.
+
+    /// Has the oracle hear of everything that the registry decides: of the one that is a
+    /// process of its own, or of the one in a node's process, which is new.
+    pub(super) fn watch_matches(&mut self, node: Option<usize>) {
+        if self.scenario.shape.queues == 0 {
+            return;
+        }
+        let watch = Watch { progress: false, ..Watch::of(span(), 0) };
+        match node.map(|node| &mut self.nodes[node]) {
+            Some(process) => {
+                let now = process.clock.now(self.at).instant;
+                if let Registration::Embedded(embedded) = &mut process.registry {
+                    embedded.handle_call(now, Call::Watch { id: NEWS, watch });
+                    self.oracles.matches.forgotten();
+                }
+            }
+            None => {
+                if let Some(registry) = self.registry.as_mut() {
+                    let now = registry.clock.now(self.at).instant;
+                    // There is room for all of them.
+                    let _ = registry.machine.watch(now, NEWS, watch);
+                }
+            }
+        }
+    }
+
+    /// Tells the oracle what the registry has decided.
+    pub(super) fn read_match_news(&mut self) -> Verdict {
+        let mut news = std::mem::take(&mut self.news);
+        for node in &mut self.nodes {
+            news.append(&mut node.news);
+        }
+        let author = self.author.take();
+        for watched in news {
+            match watched.news {
+                News::Changes(changes) => {
+                    self.oracles.matches.changed(self.at, author, &changes)?;
+                }
+                News::Created | News::Progress => {}
+                News::Compacted { .. } | News::Canceled => {
+                    return self
+                        .broken(Guarantee::Match, "the oracle has missed a part of the registry's history");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // What applications do.
+
+    /// A client's application looks for a match.
+    pub(super) fn queue(&mut self, client: usize, mode: i64, party: i64, rating: i64) -> Verdict {
+        let queues = self.scenario.shape.queues;
+        let mode = usize::try_from(positive(mode) % queues.clamp(1, MODES.len() as u64)).unwrap_or(0);
+        let alone = party <= 0 || mode == 0;
+        let queue = v1::Queue {
+            mode: MODES[mode].to_owned(),
+            party: if alone { String::new() } else { format!("party-{party}") },
+            party_size: if alone { 0 } else { 2 },
+            rating: u32::try_from(positive(rating).min(10_000)).unwrap_or(0),
+            ..v1::Queue::default()
+        };
+        let result = self.client_input(client, |machine, now| machine.queue(now, queue))?;
+        if result.is_ok() {
+            self.coverage.hit("search begun");
+            let player = &self.clients[client].player;
+            self.oracles.matches.asked(client, player);
+        }
+        self.answered(client, result.err());
+        Ok(())
+    }
+
+    /// A client hears of its ticket.
+    pub(super) fn ticket_told(&mut self, client: usize, state: TicketState) -> Verdict {
+        match state {
+            TicketState::TimedOut => self.coverage.hit("search timed out"),
+            TicketState::Cancelled => self.coverage.hit("ticket cancelled"),
+            TicketState::PartyLost => self.coverage.hit("party lost"),
+            TicketState::Unavailable => self.coverage.hit("ticket unavailable"),
+            _ => {}
+        }
+        if matches!(state, TicketState::Waiting | TicketState::Unavailable | TicketState::Unspecified) {
+            return Ok(());
+        }
+        let process = &self.clients[client];
+        self.oracles.matches.ended(client, &process.player, state)
+    }
+
+    /// A client hears of its match; most applications go there.
+    pub(super) fn match_told(&mut self, client: usize, matched: v1::Matched) -> Verdict {
+        self.coverage.hit("match told");
+        let process = &mut self.clients[client];
+        let goes = process.rng.range(1..=ABSENT) > 1;
+        self.oracles.matches.told(client, &process.player, &matched)?;
+        // When free places are filled, who is in it knows where to go.
+        if process.matches.insert(matched.r#match) && goes {
+            process.invited.push(matched.room);
+        }
+        Ok(())
+    }
+
+    /// The application goes to the room of its match and speaks there; it will leave it
+    /// when it has played. Returns whether there was such a room.
+    pub(super) fn accept_match(&mut self, client: usize) -> Result<bool, crate::oracle::Violation> {
+        let process = &mut self.clients[client];
+        let Some(room) = process.invited.pop() else { return Ok(false) };
+        let (now, life) = (process.clock.now(self.at), process.who().life);
+        let plays = process.rng.range(0..=self.scenario.shape.match_ms * 1_000);
+        let result = process.machine.join(now, &room, 0);
+        let number = self.rooms.number(&room);
+        if result.is_ok() {
+            self.coverage.hit("match joined");
+            self.schedule(self.at + plays, Happening::MatchPlayed(client, life, number));
+            self.say(client, number, 2, 16)?;
+        }
+        self.answered(client, result.err());
+        Ok(true)
+    }
+
+    /// The application has played its match.
+    pub(super) fn match_played(&mut self, client: usize, life: u32, room: u64) -> Verdict {
+        if self.clients[client].who().life != life {
+            return Ok(());
+        }
+        if self.clients[client].paused {
+            self.schedule(self.at + 100_000, Happening::MatchPlayed(client, life, room));
+            return Ok(());
+        }
+        let name = self.rooms.name(room);
+        match self.client_input(client, |machine, now| machine.leave(now, &name))? {
+            // It has left before.
+            Ok(()) | Err(CommandError::NotInRoom) => Ok(()),
+            Err(error) => {
+                self.answered(client, Some(error));
+                Ok(())
+            }
+        }
+    }
+
+    /// The application leaves the rooms of all its matches.
+    pub(super) fn leave_matches(&mut self, client: usize) -> Verdict {
+        let life = self.clients[client].who().life;
+        for (room, _) in self.rooms.open() {
+            if room >= self.rooms.plain() {
+                self.match_played(client, life, room)?;
+            }
+        }
+        Ok(())
+    }
+
+    // Faults.
+
+    /// Something happens to the node that forms the matches of a queue.
+    pub(super) fn fail_matcher(&mut self, mode: i64, how: i64, millis: u64) {
+        let mode = usize::try_from(positive(mode)).unwrap_or(0) % MODES.len();
+        let Some(id) = self.oracles.matches.elected(MODES[mode]) else { return };
+        let is_it = |machine: &skirmish_core::node::Node| machine.id() == id;
+        let Some(node) = self.nodes.iter().position(|node| node.machine.as_ref().is_some_and(is_it)) else {
+            return;
+        };
+        self.coverage.hit("matcher made to fail");
+        self.history.record(
+            self.at,
+            Lane::Node(node),
+            format_args!("forms the matches, and is made to fail"),
+        );
+        match positive(how) % 8 {
+            silent @ (0 | 1) => return self.crash_node(node, millis, silent == 1),
+            2 => return self.pause_node(node, millis),
+            3 => self.cut_registry(node, 0),
+            4 => self.cut_registry(node, 2),
+            odd => {
+                if let Some(registry) = self.registry.as_mut() {
+                    let order = &mut registry.order[node];
+                    match odd {
+                        5 => order.blurred = 3,
+                        6 => order.lag = millis * 1_000,
+                        _ => order.last_match = Some(millis),
+                    }
+                }
+            }
+        }
+        self.schedule(self.at + millis * 1_000, Happening::MatcherHeals(node));
+    }
+
+    pub(super) fn heal_matcher(&mut self, node: usize) {
+        self.heal_registry(node);
+        if let Some(registry) = self.registry.as_mut() {
+            registry.order[node].lag = 0;
+        }
+    }
+
+    /// Whether a request is the last that a node has written as the one that forms the
+    /// matches: then it is done about when the node's lease ends, and the node is gone.
+    pub(super) fn is_last_match(&mut self, node: usize, author: NodeId, request: &Request) -> bool {
+        let is_of_matcher = |op: &Op| match op {
+            Op::Put(put) => put.ignore_lease || keys::pairs().contains(&put.key),
+            Op::Delete(delete) => keys::pairs().contains(&delete.span.key),
+            Op::Range(_) | Op::Txn(_) => false,
+        };
+        let Request::Txn(txn) = request else { return false };
+        let Some(registry) = self.registry.as_mut().filter(|_| txn.success.iter().any(is_of_matcher)) else {
+            return false;
+        };
+        let Some(millis) = registry.order[node].last_match.take() else { return false };
+        let lease = self.scenario.shape.node_lease_s * 1_000_000;
+        let after = self.rng.range(lease * 3 / 5..=lease * 2);
+        self.do_late(author, request.clone(), after);
+        self.crash_node(node, millis, true);
+        true
+    }
+
+    // At rest.
+
+    /// Every search has ended, every match is over, and nothing of either is left behind.
+    pub(super) fn matched(&mut self, present: &[usize]) -> Verdict {
+        if self.scenario.shape.queues == 0 {
+            return Ok(());
+        }
+        if let Some(client) = present.iter().find(|client| self.clients[**client].machine.is_searching()) {
+            return self.broken(Guarantee::Liveness, format!("client {client} still searches for a match"));
+        }
+        for mode in MODES.iter().take(usize::try_from(self.scenario.shape.queues).unwrap_or(0)) {
+            let elected = self.oracles.matches.elected(mode);
+            if self
+                .nodes
+                .iter()
+                .filter_map(|node| node.machine.as_ref())
+                .all(|node| Some(node.id()) != elected)
+            {
+                return self.broken(Guarantee::Liveness, format!("nobody forms the matches of {mode}"));
+            }
+        }
+        if let Some(what) = self.oracles.matches.left_behind() {
+            return self.broken(Guarantee::Match, what);
+        }
+        // Where tickets hardly wait, it may be over before they are seen.
+        let counts = self.scenario.shape.queue_time_out_ms >= 5_000;
+        let passed_over = self.oracles.matches.counts().passed_over;
+        match self.passed_over.filter(|before| counts && passed_over > *before) {
+            Some(_) => self.broken(
+                Guarantee::Liveness,
+                "two who look for the same have not found each other".to_owned(),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// After the last fault, when nothing is left of what was before: every player searches
+    /// for the same.
+    pub(super) fn search_all(&mut self, present: &[usize]) -> Verdict {
+        if self.scenario.shape.queues > 0 {
+            // Nodes may be yet to hear that the last matches are over; and what a watch that
+            // lagged told is still under way, with all that it tells behind that.
+            let orders = self.registry.iter().flat_map(|registry| &registry.order);
+            let told = orders.map(|order| order.watched).max().unwrap_or(0);
+            self.run_until(told.max(self.at + 2_000_000))?;
+            self.passed_over = Some(self.oracles.matches.counts().passed_over);
+            for &client in present {
+                self.queue(client, 0, 0, 1_500)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Last of all, every player searches and ends its session: nothing stays behind of that.
+    pub(super) fn leave_searching(&mut self, present: &[usize]) -> Verdict {
+        if self.scenario.shape.queues == 0 {
+            return Ok(());
+        }
+        for (&client, rating) in present.iter().zip(0..) {
+            self.queue(client, 0, 0, rating * 1_000)?;
+        }
+        self.run_until(self.at + 1_000_000)?;
+        for &client in present {
+            self.client_input(client, Client::disconnect)?;
+        }
+        let end = self.at + self.scenario.shape.liveness_bound(0);
+        while let Some(what) = self.oracles.matches.left_behind() {
+            if self.at >= end {
+                return self.broken(Guarantee::Match, format!("all sessions have ended, and {what}"));
+            }
+            self.run_until(self.at + 100_000)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what the oracle has counted to the marks.
+    pub(super) fn retire_match_counts(&mut self) {
+        let counts = self.oracles.matches.counts();
+        let marks = [
+            ("matcher failed over", counts.failed_over),
+            ("search moved", counts.moved),
+            ("party matched", counts.parties),
+            ("matched unasked", counts.unasked),
+        ];
+        for (mark, count) in marks {
+            self.coverage.add(mark, count);
+        }
+    }
+}
