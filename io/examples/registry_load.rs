@@ -17,7 +17,7 @@ use skirmish_core::registry::{
 use skirmish_core::time::Instant;
 use skirmish_io::clock::Clock;
 use skirmish_io::config::RegistryEtcd;
-use skirmish_io::registry::{Etcd, Registry};
+use skirmish_io::registry::{Registry, etcd};
 
 #[derive(Clone, Debug, Parser)]
 #[command(about = "Measures etcd as the registry: group commit against single requests")]
@@ -129,7 +129,7 @@ impl Client {
 
 async fn run(options: &Options, work: Work, grouped: bool) -> Result<Figures, Box<dyn Error>> {
     let callers = options.callers.max(1);
-    let etcd = RegistryEtcd {
+    let options_of_etcd = RegistryEtcd {
         endpoints: options.endpoints.clone(),
         request_timeout: Duration::from_secs(10),
         group_requests: if grouped { 128 } else { 1 },
@@ -138,7 +138,7 @@ async fn run(options: &Options, work: Work, grouped: bool) -> Result<Figures, Bo
         ..RegistryEtcd::default()
     };
     let clock = Clock::new();
-    let registry = Registry::Etcd(Etcd::start(&etcd, clock.clone(), [7; 32])?);
+    let registry = Registry::Remote(etcd::start(&options_of_etcd, clock.clone(), [7; 32])?);
     let mut client = Client { clock, registry, next: 0 };
     prepare(&mut client, callers).await?;
 

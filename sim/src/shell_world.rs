@@ -1,7 +1,7 @@
 //! The command line of the shell world.
 
 use skirmish_sim::report::plant_name;
-use skirmish_sim::shell::hunt::{Plan, Tally, hunt};
+use skirmish_sim::shell::hunt::{COVERAGE_MARK, Plan, Tally, hunt};
 use skirmish_sim::shell::run;
 use skirmish_sim::world::Options;
 
@@ -15,7 +15,7 @@ pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
     let watch = Stopwatch::start(args.minutes);
     let plan = Plan {
         first: args.from,
-        seeds: args.seeds.unwrap_or(if args.minutes.is_some() { u64::MAX } else { SEEDS }),
+        seeds: args.seeds.unwrap_or_else(|| if args.minutes.is_some() { u64::MAX } else { SEEDS }),
         jobs: args.jobs.unwrap_or_else(crate::processors),
         keep_going: args.keep_going,
         plant: args.plant,
@@ -36,6 +36,7 @@ pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
          same event log",
         tally.seeds, tally.repeated
     );
+    println!("{COVERAGE_MARK}\n{}", tally.coverage);
     for failure in &tally.failures {
         println!("{} {:>20}  {}", red("failed:"), failure.seed, failure.what);
         println!("{} {:>20}  {}", bold("log:   "), "", failure.log.display());
@@ -56,9 +57,7 @@ pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
 pub(crate) fn replay(args: &ReplayArgs) -> Result<bool, String> {
     let seed = args.seed.ok_or("the shell world replays seeds only")?;
     let outcome = run(seed, Options { plant: args.plant, traced: args.trace });
-    if args.trace {
-        println!("coverage marks:\n{}", outcome.coverage);
-    }
+    println!("{COVERAGE_MARK}\n{}", outcome.coverage);
     conclude(&outcome);
     Ok(outcome.violation.is_none())
 }

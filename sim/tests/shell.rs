@@ -1,25 +1,84 @@
-//! The shell world: the same seed gives the same run in every process.
+//! The shell world: the same seed gives the same run in every process, its faults happen,
+//! and planted bugs are caught.
 #![cfg(all(feature = "shell", madsim))]
 
-use std::process::Command;
+use std::process::{Command, Output};
 
-fn replay(seed: u64) -> String {
+fn sim(arguments: &[&str]) -> (Output, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_skirmish-sim"))
-        .args(["replay", "--world", "shell", "--trace", &seed.to_string()])
+        .args(arguments)
         .output()
         .expect("the simulator starts");
-    assert!(output.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stdout).expect("the trace is text")
+    let said = String::from_utf8(output.stdout.clone()).expect("the trace is text");
+    (output, said)
+}
+
+fn replay(seed: u64) -> String {
+    let (output, said) = sim(&["replay", "--world", "shell", "--trace", &seed.to_string()]);
+    assert!(output.status.success(), "seed {seed}: {said}");
+    said
+}
+
+fn hunt(name: &str, arguments: &[&str]) -> (bool, String) {
+    let out = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    let (output, said) = sim(&[&["hunt", "--world", "shell", "--out", &out], arguments].concat());
+    (output.status.success(), said)
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace_in_two_processes() {
-    for seed in 0..10 {
-        assert_eq!(replay(seed), replay(seed), "seed {seed}");
+    let traces: Vec<String> = (0..10).map(replay).collect();
+    for (seed, trace) in (0..).zip(&traces) {
+        assert_eq!(*trace, replay(seed), "seed {seed}");
     }
+    // One server, and several with a registry on its own host.
+    assert!(traces.iter().any(|trace| !trace.contains("asks the registry")));
+    assert!(traces.iter().any(|trace| trace.contains("node 2    asks the registry")));
 }
 
 #[test]
 fn different_seeds_give_different_traces() {
     assert_ne!(replay(1), replay(2));
+}
+
+#[test]
+fn the_faults_happen_and_break_nothing() {
+    let (good, said) = hunt("faults", &["--seeds", "100"]);
+    assert!(good, "{said}");
+    for mark in [
+        "session resumed",
+        "take-over",
+        "heartbeat timeout",
+        "node crash",
+        "client crash",
+        "client moved",
+        "partition",
+        "nodes cut off",
+        "node suspended",
+        "room lost",
+        "stale epoch refused",
+        "snapshot with loss",
+        "registry lost",
+        "registry silent",
+        "registry ambiguous",
+        "registry cut off",
+        "registry paused",
+        "registry restarted",
+        "registry leader lost",
+        "registry compacted",
+        "watch compacted",
+        "lease ended",
+    ] {
+        let printed = said.split_once(&format!("{mark:<24}")).and_then(|(_, rest)| rest.get(..9));
+        let count: u64 = printed.and_then(|count| count.trim().parse().ok()).unwrap_or(0);
+        assert!(count > 0, "\"{mark}\" never happens in\n{said}");
+    }
+}
+
+#[test]
+fn bugs_of_a_cluster_are_caught() {
+    for (plant, guarantee) in [("lease-assumed", "G6"), ("claim-uncompared", "G6"), ("dead-followed", "")] {
+        let (good, said) = hunt(plant, &["--seeds", "300", "--plant", plant]);
+        assert!(!good && said.contains(&format!("broken: {guarantee}")), "{plant}: {said}");
+    }
 }

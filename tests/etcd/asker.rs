@@ -10,7 +10,7 @@ use skirmish_core::registry::{
 };
 use skirmish_io::clock::Clock;
 use skirmish_io::config::RegistryEtcd;
-use skirmish_io::registry::{Embedded, Etcd, Registry};
+use skirmish_io::registry::{Embedded, Registry, etcd};
 use skirmish_tests::{eventually, within};
 
 pub(crate) type Outcome = Result<Response, Failure>;
@@ -38,8 +38,8 @@ pub(crate) struct Asker {
 impl Asker {
     pub(crate) fn new(options: &RegistryEtcd) -> Self {
         let clock = Clock::new();
-        let etcd = Etcd::start(options, clock.clone(), [1; 32]).expect("the options are sound");
-        Self::of(clock, Registry::Etcd(etcd))
+        let remote = etcd::start(options, clock.clone(), [1; 32]).expect("the options are sound");
+        Self::of(clock, Registry::Remote(remote))
     }
 
     /// Asks the machine, configured as etcd is.
@@ -56,7 +56,7 @@ impl Asker {
     pub(crate) fn machine(&self) -> &Machine {
         match &self.registry {
             Registry::Embedded(embedded) => embedded.machine(),
-            Registry::Etcd(_) => panic!("it asks etcd"),
+            Registry::Remote(_) => panic!("it asks etcd"),
         }
     }
 

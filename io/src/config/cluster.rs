@@ -125,11 +125,10 @@ impl Cluster {
 
     /// What the core says to the registry.
     pub(super) fn registrar(&self) -> core::RegistrarConfig {
-        core::RegistrarConfig {
-            node_ttl: self.node_ttl,
-            room_ttl: self.room_ttl,
-            ..core::RegistrarConfig::default()
-        }
+        let usual = core::RegistrarConfig::default();
+        // A lease is to outlive two requests to prolong it that get no answer.
+        let call_timeout = usual.call_timeout.min(self.node_ttl / 3);
+        core::RegistrarConfig { node_ttl: self.node_ttl, room_ttl: self.room_ttl, call_timeout, ..usual }
     }
 }
 
@@ -193,6 +192,10 @@ impl Config {
                 "cluster.link.address",
                 "must not be the address of another listener",
             )?;
+        }
+        for (key, ttl) in [("cluster.node_ttl", node_ttl), ("cluster.room_ttl", room_ttl)] {
+            // Leases have no others.
+            check(ttl.subsec_nanos() == 0, key, "must be whole seconds")?;
         }
         check(*node_ttl >= MIN_TTL, "cluster.node_ttl", "must be at least 3s")?;
         check(room_ttl >= node_ttl, "cluster.room_ttl", "must be at least cluster.node_ttl")?;
@@ -321,11 +324,21 @@ mod tests {
         assert_eq!(wrong(|cluster| cluster.name = Some(String::new())), key("name"));
         assert_eq!(wrong(|cluster| cluster.link.address = address("127.0.0.1:9500")), key("link.address"));
         assert_eq!(wrong(|cluster| cluster.node_ttl = Duration::from_secs(2)), key("node_ttl"));
+        assert_eq!(wrong(|cluster| cluster.node_ttl = Duration::from_millis(3_500)), key("node_ttl"));
+        assert_eq!(wrong(|cluster| cluster.room_ttl = Duration::from_millis(90_500)), key("room_ttl"));
         assert_eq!(wrong(|cluster| cluster.room_ttl = Duration::from_secs(9)), key("room_ttl"));
         assert_eq!(wrong(|cluster| cluster.heartbeat.interval = Duration::ZERO), key("heartbeat.interval"));
         assert_eq!(wrong(|cluster| cluster.heartbeat.close_after = 2), key("heartbeat.close_after"));
         assert_eq!(wrong(|cluster| cluster.heartbeat.unhealthy_after = 0), key("heartbeat.unhealthy_after"));
         assert_eq!(wrong(|cluster| cluster.heartbeat.jitter_percent = 51), key("heartbeat.jitter_percent"));
+    }
+
+    #[test]
+    fn the_core_takes_the_shortest_leases() {
+        let mut config = Config::default();
+        (config.cluster.node_ttl, config.cluster.room_ttl) = (MIN_TTL, MIN_TTL);
+        assert_eq!(config.validate(), Ok(()));
+        assert_eq!(config.core().validate(), Ok(()));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The registry that a node asks: in the process, or etcd.
+//! The registry that a node asks: in the process, etcd, or another one that the embedder
+//! of the server talks to ([`Remote`]).
 //!
 //! Whoever drives a node drives its registry in the same loop: it passes on the node's
 //! [`Call`]s with [`Registry::handle`], and what comes of them by [`Registry::poll_told`].
@@ -22,14 +23,16 @@
 mod embedded;
 #[cfg(not(madsim))]
 pub mod etcd;
+mod remote;
+#[cfg_attr(madsim, allow(dead_code, reason = "etcd is not simulated"))]
+mod shared;
 mod status;
 
 use skirmish_core::registry::{Call, Told};
 use skirmish_core::time::{Deadline, Instant};
 
 pub use self::embedded::Embedded;
-#[cfg(not(madsim))]
-pub use self::etcd::Etcd;
+pub use self::remote::{Backend, Remote};
 pub use self::status::{Counters, Status};
 
 /// A node's registry.
@@ -37,9 +40,8 @@ pub use self::status::{Counters, Status};
 pub enum Registry {
     /// In the process.
     Embedded(Box<Embedded>),
-    /// etcd.
-    #[cfg(not(madsim))]
-    Etcd(Etcd),
+    /// Behind another task: etcd, or whatever the embedder has.
+    Remote(Remote),
 }
 
 impl Registry {
@@ -47,8 +49,7 @@ impl Registry {
     pub fn handle(&mut self, now: Instant, call: Call) {
         match self {
             Self::Embedded(embedded) => embedded.handle(now, call),
-            #[cfg(not(madsim))]
-            Self::Etcd(etcd) => etcd.handle(call),
+            Self::Remote(remote) => remote.handle(call),
         }
     }
 
@@ -57,18 +58,17 @@ impl Registry {
     pub fn poll_told(&mut self) -> Option<Told> {
         match self {
             Self::Embedded(embedded) => embedded.poll_told(),
-            #[cfg(not(madsim))]
-            Self::Etcd(etcd) => etcd.poll_told(),
+            Self::Remote(remote) => remote.poll_told(),
         }
     }
 
-    /// When [`Self::handle_timeout`] is to be called, and why. etcd's clock is its own.
+    /// When [`Self::handle_timeout`] is to be called, and why. The clock of a
+    /// remote one is its own.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         match self {
             Self::Embedded(embedded) => embedded.poll_timeout(),
-            #[cfg(not(madsim))]
-            Self::Etcd(_) => None,
+            Self::Remote(_) => None,
         }
     }
 
@@ -76,8 +76,7 @@ impl Registry {
     pub fn handle_timeout(&mut self, now: Instant) {
         match self {
             Self::Embedded(embedded) => embedded.handle_timeout(now),
-            #[cfg(not(madsim))]
-            Self::Etcd(_) => {}
+            Self::Remote(_) => {}
         }
     }
 
@@ -87,8 +86,7 @@ impl Registry {
         match self {
             Self::Embedded(embedded) if embedded.has_told() => {}
             Self::Embedded(_) => std::future::pending().await,
-            #[cfg(not(madsim))]
-            Self::Etcd(etcd) => etcd.ready().await,
+            Self::Remote(remote) => remote.ready().await,
         }
     }
 
@@ -97,8 +95,7 @@ impl Registry {
     pub fn status(&self) -> Status {
         match self {
             Self::Embedded(embedded) => embedded.status(),
-            #[cfg(not(madsim))]
-            Self::Etcd(etcd) => etcd.status(),
+            Self::Remote(remote) => remote.status(),
         }
     }
 
@@ -107,8 +104,7 @@ impl Registry {
     pub fn counters(&self) -> Counters {
         match self {
             Self::Embedded(embedded) => embedded.counters(),
-            #[cfg(not(madsim))]
-            Self::Etcd(etcd) => etcd.counters(),
+            Self::Remote(remote) => remote.counters(),
         }
     }
 }

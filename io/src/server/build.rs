@@ -23,7 +23,7 @@ use super::{Handle, Inner, Server};
 use crate::clock::Clock;
 use crate::config::{self, Config, RegistryKind};
 #[cfg(not(madsim))]
-use crate::registry::Etcd;
+use crate::registry::etcd;
 use crate::registry::{Embedded, Registry};
 use crate::token::{KeyError, Keys};
 
@@ -80,6 +80,7 @@ pub struct Builder {
     clock: Option<Clock>,
     seed: Option<Seed>,
     incarnation: Option<u64>,
+    registry: Option<Registry>,
     routes: Routes,
     #[cfg(feature = "plant")]
     planted: skirmish_core::plant::Planted,
@@ -93,6 +94,7 @@ impl Builder {
             clock: None,
             seed: None,
             incarnation: None,
+            registry: None,
             routes: Routes::default(),
             #[cfg(feature = "plant")]
             planted: skirmish_core::plant::Planted::default(),
@@ -137,6 +139,15 @@ impl Builder {
         self
     }
 
+    /// Asks this registry, whichever the configuration names: for one that is neither in the
+    /// process nor etcd. Nodes that are to find each other ask the same one, each by a
+    /// [`Remote`](crate::registry::Remote) of its own.
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
     /// Reads this clock.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -158,7 +169,11 @@ impl Builder {
     /// If the configuration makes no sense, a key or certificate cannot be used, or an
     /// address cannot be listened at.
     pub async fn bind(self) -> Result<Server, StartError> {
-        let Self { config, routes, .. } = self;
+        let Self { mut config, routes, .. } = self;
+        if matches!(self.registry, Some(Registry::Remote(_))) {
+            // What else the configuration says must fit a registry that nodes can share.
+            config.registry = config::Registry { kind: RegistryKind::Etcd, ..config::Registry::default() };
+        }
         config.validate().map_err(|(key, problem)| StartError::Config(key, problem))?;
         let keys = match self.keys {
             Some(keys) => keys,
@@ -211,7 +226,10 @@ impl Builder {
         let mut node = Node::new(core.clone(), rng.split(), NodeId(incarnation), record, seal_key);
         #[cfg(feature = "plant")]
         node.plant(self.planted);
-        let registry = registry(&config.registry, &clock, &mut rng)?;
+        let registry = match self.registry {
+            Some(registry) => registry,
+            None => registry(&config.registry, &clock, &mut rng)?,
+        };
         let inner = Inner {
             shared: Shared::new(node, registry, clock, rng),
             routes,
@@ -251,8 +269,8 @@ fn registry(config: &config::Registry, clock: &Clock, rng: &mut Rng) -> Result<R
             Ok(Registry::Embedded(Box::new(Embedded::new(config, now.instant))))
         }
         #[cfg(not(madsim))]
-        RegistryKind::Etcd => Etcd::start(&config.etcd, clock.clone(), seed)
-            .map(Registry::Etcd)
+        RegistryKind::Etcd => etcd::start(&config.etcd, clock.clone(), seed)
+            .map(Registry::Remote)
             .map_err(|error| StartError::File(format!("registry.etcd: {error}"))),
         #[cfg(madsim)]
         RegistryKind::Etcd => Err(StartError::File("registry.kind: etcd is not simulated".to_owned())),

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use skirmish_core::id::Name;
+use skirmish_core::registry::{Embedded, RegistryConfig, Told};
 use skirmish_core::wire::{Frame, ToClient, encode};
 use skirmish_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,6 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::*;
 use crate::clock::Clock;
+use crate::registry::{Registry, Remote};
 use crate::token::Keys;
 
 struct Running {
@@ -108,6 +110,39 @@ async fn welcomes_and_drains() {
     assert_eq!(server.handle.stats().connections, 0);
     assert_eq!(server.handle.ready(), Err("draining".into()));
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_registry_that_is_given_is_asked() {
+    let (remote, mut backend) = Remote::new(1024, 64);
+    let (asked, records) = oneshot::channel();
+    tokio::spawn(async move {
+        let clock = Clock::new();
+        let mut store = Embedded::new(RegistryConfig::default(), clock.now().instant);
+        let mut asked = Some(asked);
+        while let Some(call) = backend.next_call().await {
+            store.handle_call(clock.now().instant, call);
+            while let Some(told) = store.poll_told() {
+                match told {
+                    Told::Reply { id, outcome } => backend.answer(id, outcome, Duration::ZERO),
+                    Told::Watched(watched) => backend.tell(watched).await,
+                }
+            }
+            // The node itself and the session.
+            if store.registry().keys() == 2
+                && let Some(asked) = asked.take()
+            {
+                asked.send(()).unwrap();
+            }
+        }
+    });
+    // Links need a registry that nodes share; this one counts as such.
+    let link = |config: &mut Config| config.cluster.link.address = "127.0.0.1:0".parse().ok();
+    let server = start(link, |builder| builder.registry(Registry::Remote(remote))).await;
+    let mut socket = connect(&server).await;
+    hello(&mut socket).await;
+    records.await.unwrap();
+    assert_eq!(server.handle.ready(), Ok(()));
 }
 
 #[tokio::test]

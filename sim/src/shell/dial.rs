@@ -1,4 +1,4 @@
-//! How clients reach the server: simulated TCP, made more like the real one.
+//! How clients reach the servers: simulated TCP, made more like the real one.
 //!
 //! * A simulated dial through a cut link is refused at once. Here it hangs until the
 //!   link is mended or the client gives up, as when no packet is answered.
@@ -8,14 +8,16 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use madsim::time::{Duration, sleep};
 use skirmish_core::rng::{Rng, Seed};
 use skirmish_io::client::{BoxFuture, Dial, Stream, Target, Tcp};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::ledger::Shared;
+use super::player::player_address;
 
 /// How often a packet that asks for a connection is sent again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -27,43 +29,78 @@ const PIECES: usize = 2;
 
 /// Dials from one client.
 pub(super) struct Dialer {
-    /// Whether nothing gets from the client to the server.
-    pub(super) blocked: Arc<AtomicBool>,
+    pub(super) shared: Shared,
+    pub(super) client: usize,
     /// Gives each stream a seed; none if streams are left whole.
     chopping: Option<Arc<Mutex<Rng>>>,
 }
 
 impl Dialer {
-    pub(super) fn new(blocked: Arc<AtomicBool>, chopping: Option<Seed>) -> Self {
-        Self { blocked, chopping: chopping.map(|seed| Arc::new(Mutex::new(Rng::new(seed)))) }
+    pub(super) fn new(shared: Shared, client: usize, chopping: Option<Seed>) -> Self {
+        Self { shared, client, chopping: chopping.map(|seed| Arc::new(Mutex::new(Rng::new(seed)))) }
     }
 }
 
 impl Dial for Dialer {
-    fn dial(&self, target: &Target) -> BoxFuture<io::Result<Box<dyn Stream>>> {
-        let opening = Tcp.dial(target);
-        let (blocked, chopping) = (Arc::clone(&self.blocked), self.chopping.clone());
+    /// Opens a connection to the server that the client goes to at this moment.
+    fn dial(&self, _: &Target) -> BoxFuture<io::Result<Box<dyn Stream>>> {
+        let (shared, client, chopping) = (self.shared.clone(), self.client, self.chopping.clone());
+        let server = shared.lock().choose(client);
         Box::pin(async move {
-            while blocked.load(Ordering::Relaxed) {
+            let target = Target::parse(&format!("ws://{}/", player_address(server)));
+            let target = target.map_err(|error| io::Error::other(error.to_string()))?;
+            while shared.lock().is_blocked(client, server) {
                 sleep(RETRY).await;
             }
-            let stream = opening.await?;
-            let Some(seeds) = chopping else { return Ok(stream) };
-            let rng = Rng::new(seeds.lock().unwrap_or_else(PoisonError::into_inner).split());
-            Ok(Box::new(Chopped { stream, rng, pieces: 0 }) as Box<dyn Stream>)
+            let stream = Tcp.dial(&target).await?;
+            let chop = chopping.map(|seeds| {
+                let seed = seeds.lock().unwrap_or_else(PoisonError::into_inner).split();
+                Chop { rng: Rng::new(seed), pieces: 0 }
+            });
+            let cable = shared.lock().plug(client, server);
+            Ok(Box::new(Wire { stream, cable, chop }) as Box<dyn Stream>)
         })
     }
 }
 
-/// A stream whose reads and writes come in pieces.
-struct Chopped {
+/// What a connection hangs on: it can be pulled out.
+#[derive(Clone, Default)]
+pub(super) struct Cable(Arc<Mutex<(bool, Option<Waker>)>>);
+
+impl Cable {
+    /// The client finds its connection reset; what it had sent is still under way.
+    pub(super) fn pull(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = true;
+        if let Some(waker) = state.1.take() {
+            waker.wake();
+        }
+    }
+
+    fn check(&self, cx: &Context<'_>) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0 {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        state.1 = Some(cx.waker().clone());
+        Ok(())
+    }
+}
+
+/// A stream that can be reset, and whose reads and writes may come in pieces.
+struct Wire {
     stream: Box<dyn Stream>,
+    cable: Cable,
+    chop: Option<Chop>,
+}
+
+struct Chop {
     rng: Rng,
     /// Pieces written since the last flush.
     pieces: usize,
 }
 
-impl Chopped {
+impl Chop {
     /// The length of the next piece; none if it is not this stream's turn.
     fn piece(&mut self, cx: &Context<'_>) -> Poll<usize> {
         if self.rng.range(0..=7) == 0 {
@@ -75,13 +112,15 @@ impl Chopped {
     }
 }
 
-impl AsyncRead for Chopped {
+impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let length = ready!(self.piece(cx)).min(buf.remaining());
+        self.cable.check(cx)?;
+        let Some(chop) = &mut self.chop else { return Pin::new(&mut self.stream).poll_read(cx, buf) };
+        let length = ready!(chop.piece(cx)).min(buf.remaining());
         let mut bytes = [0; PIECE];
         let mut piece = ReadBuf::new(&mut bytes[..length]);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
@@ -90,20 +129,24 @@ impl AsyncRead for Chopped {
     }
 }
 
-impl AsyncWrite for Chopped {
+impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let length = ready!(self.piece(cx)).min(buf.len());
-        if self.pieces >= PIECES {
+        self.cable.check(cx)?;
+        let Some(chop) = &mut self.chop else { return Pin::new(&mut self.stream).poll_write(cx, buf) };
+        let length = ready!(chop.piece(cx)).min(buf.len());
+        if chop.pieces >= PIECES {
             return Pin::new(&mut self.stream).poll_write(cx, buf);
         }
-        self.pieces += 1;
+        chop.pieces += 1;
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &buf[..length]))?;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pieces = 0;
+        if let Some(chop) = &mut self.chop {
+            chop.pieces = 0;
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use skirmish_core::crdt::Replica;
 use skirmish_io::client::Machine;
 
+use super::act::Deed;
 use super::ledger::{AFTERMATH, at, room_name};
-use super::plan::Deed;
 use super::stage::Stage;
 use crate::history::Lane;
 use crate::oracle::g10_convergence::converged;
@@ -28,7 +28,8 @@ impl Stage {
     pub(super) async fn heal(&mut self) -> Verdict {
         self.shared.lock().note(Lane::World, format_args!("every fault ends"));
         self.calm();
-        self.start_server().await;
+        self.start_registry().await;
+        self.start_servers().await;
         let present = self.present().await?;
         self.await_rest(&present).await?;
         for &client in &present {
@@ -81,7 +82,7 @@ impl Stage {
         loop {
             self.pass_until(at() + CHECK_EVERY).await?;
             // It may have been about to end when the faults stopped.
-            self.start_server().await;
+            self.start_servers().await;
             for &client in present {
                 // What was still under way of another client took the session over, or an
                 // operator ended it: the application starts again.
@@ -116,25 +117,27 @@ impl Stage {
             reports.push(report);
         }
         self.shared.lock().oracles.rest()?;
-        let Some(server) = self.shared.lock().server.handle.clone() else {
-            let what = "the server does not run".to_owned();
-            return Err(Violation { guarantee: Guarantee::Liveness, what });
-        };
+        let servers = self.running()?;
         let names: Vec<String> = (0..4).map(|number| format!("counter-{number}")).collect();
         for Report { standing, replicas } in &reports {
             for (room, ours) in replicas {
                 let label = format!("client {}'s replica of {room}", standing.client);
-                let verdict = server.inspect(|node| {
-                    let theirs = node.replica(room).ok_or_else(|| Violation {
-                        guarantee: Guarantee::Convergence,
-                        what: format!("the server has none like {label}"),
-                    })?;
-                    converged((&label, ours), ("the server's", theirs), &names)
-                });
-                verdict?;
+                let mut any = false;
+                for (number, server) in servers.iter().enumerate() {
+                    let verdict = server.inspect(|node| {
+                        let Some(theirs) = node.replica(room) else { return Ok(()) };
+                        any = true;
+                        converged((&label, ours), (&format!("server {number}'s"), theirs), &names)
+                    });
+                    verdict?;
+                }
+                if !any {
+                    let what = format!("no server has {room}");
+                    return Err(Violation { guarantee: Guarantee::Convergence, what });
+                }
             }
         }
-        Ok(())
+        self.agreed(present)
     }
 
     /// Asks a client how it is; none if it has ended or not begun.
@@ -173,7 +176,7 @@ impl Stage {
     }
 
     fn rooms(&self) -> u32 {
-        u32::try_from(self.plan.shape.rooms).unwrap_or(1)
+        self.plan.rooms()
     }
 
     fn room_of(&self, client: usize) -> u32 {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use skirmish_core::plant::Plant;
 
+use crate::coverage::{Coverage, MARKS};
 use crate::report::plant_name;
 
 /// Processes at a time, at most.
@@ -23,6 +24,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What stands before the hash in a process's last words.
 const HASH_MARK: &str = "event log ";
+
+/// What stands before what a process has visited.
+pub const COVERAGE_MARK: &str = "coverage marks:";
 
 /// Which seeds to run, and how.
 #[derive(Clone, Debug)]
@@ -63,6 +67,8 @@ pub struct Tally {
     pub repeated: u64,
     /// Seconds that passed in their worlds.
     pub seconds: f64,
+    /// What was visited.
+    pub coverage: Coverage,
     /// Those that failed, by seed.
     pub failures: Vec<Failure>,
 }
@@ -73,7 +79,15 @@ struct LastWords {
     good: bool,
     hash: Option<String>,
     seconds: f64,
+    coverage: Coverage,
     what: String,
+}
+
+/// What came of a seed.
+struct Ran {
+    seconds: f64,
+    coverage: Coverage,
+    failure: Option<Failure>,
 }
 
 /// Runs seeds until there are no more, one has failed, or `go_on` says no; `progress`
@@ -103,11 +117,11 @@ pub fn hunt(
                     }
                     let twice = index == 0 || plan.check_determinism;
                     match try_seed(program, plan, plan.first.wrapping_add(index), twice) {
-                        Ok(result) => {
-                            if result.1.is_some() && !plan.keep_going {
+                        Ok(ran) => {
+                            if ran.failure.is_some() && !plan.keep_going {
                                 stop.store(true, Ordering::Relaxed);
                             }
-                            if results.send((result, twice)).is_err() {
+                            if results.send((ran, twice)).is_err() {
                                 break;
                             }
                         }
@@ -121,8 +135,9 @@ pub fn hunt(
         }
         drop(results);
         let mut all = Tally::default();
-        for ((seconds, failure), twice) in tally {
+        for (Ran { seconds, coverage, failure }, twice) in tally {
             all.seeds += 1;
+            all.coverage.merge(&coverage);
             all.repeated += u64::from(twice && failure.is_none());
             all.seconds += seconds;
             all.failures.extend(failure);
@@ -137,27 +152,32 @@ pub fn hunt(
     }
 }
 
-/// Runs a seed, perhaps twice. Seconds of its world, and the failure, if it is one.
-fn try_seed(program: &Path, plan: &Plan, seed: u64, twice: bool) -> io::Result<(f64, Option<Failure>)> {
+/// Runs a seed, perhaps twice.
+fn try_seed(program: &Path, plan: &Plan, seed: u64, twice: bool) -> io::Result<Ran> {
     let log = plan.out.join(format!("shell-seed-{seed}.log"));
     let words = run(program, plan, seed, &log, false)?;
-    let failure = |what| Some(Failure { seed, what, log: log.clone() });
+    let ran = |words: LastWords, what: Option<String>| Ran {
+        seconds: words.seconds,
+        coverage: words.coverage,
+        failure: what.map(|what| Failure { seed, what, log: log.clone() }),
+    };
     if !words.good {
         // Once more, with all that happens: the same, if the run is decided by its seed.
         let again = run(program, plan, seed, &log, true)?;
         let differs = if again.hash == words.hash { "" } else { " (and its second run differed)" };
-        return Ok((words.seconds, failure(format!("{}{differs}", words.what))));
+        let what = format!("{}{differs}", words.what);
+        return Ok(ran(words, Some(what)));
     }
     if twice {
         let again = run(program, plan, seed, &log, false)?;
         if again.hash != words.hash {
             let or_none = |words: &LastWords| words.hash.clone().unwrap_or_else(|| "none".to_owned());
             let what = format!("not deterministic: event logs {} and {}", or_none(&words), or_none(&again));
-            return Ok((words.seconds, failure(what)));
+            return Ok(ran(words, Some(what)));
         }
     }
     fs::remove_file(&log)?;
-    Ok((words.seconds, None))
+    Ok(ran(words, None))
 }
 
 /// Runs a seed in a process of its own.
@@ -207,7 +227,19 @@ fn last_words(log: &str, status: Option<ExitStatus>) -> LastWords {
             }
         }
     };
-    LastWords { good: status.is_some_and(|status| status.success()), hash, seconds, what }
+    let (good, coverage) = (status.is_some_and(|status| status.success()), coverage(log));
+    LastWords { good, hash, seconds, coverage, what }
+}
+
+/// The marks that a process printed.
+fn coverage(log: &str) -> Coverage {
+    let mut coverage = Coverage::default();
+    let Some((_, printed)) = log.rsplit_once(COVERAGE_MARK) else { return coverage };
+    for mark in MARKS {
+        let count = printed.split_once(&format!("{mark:<24}")).and_then(|(_, rest)| rest.get(..9));
+        coverage.add(mark, count.and_then(|count| count.trim().parse().ok()).unwrap_or(0));
+    }
+    coverage
 }
 
 #[cfg(test)]
@@ -218,5 +250,12 @@ mod tests {
     fn last_words_are_understood() {
         let words = last_words("12.5 s of the world's time, event log 00ff\nbroken: G1 (x): y\n", None);
         assert_eq!((words.hash.as_deref(), words.seconds, words.good), (Some("00ff"), 12.5, false));
+    }
+
+    #[test]
+    fn printed_marks_are_read_again() {
+        let mut visited = Coverage::default();
+        MARKS.iter().zip(1..).for_each(|(mark, count)| visited.add(mark, count));
+        assert_eq!(coverage(&format!("a trace\n{COVERAGE_MARK}\n{visited}\nthe end\n")), visited);
     }
 }

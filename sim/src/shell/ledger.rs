@@ -1,22 +1,24 @@
 //! What is known of a run: what every client's application was told, as the oracles
 //! want it, and the state of every process.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::Hasher as _;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use madsim::time::TimeHandle;
-use skirmish_core::client::{Event, Outcome, State};
-use skirmish_io::client::Client;
-use skirmish_io::clock::Clock;
-use skirmish_io::server::Handle;
+use skirmish_core::client::{Event, Outcome};
+use skirmish_core::rng::Rng;
 use skirmish_proto::v1::{EntryKind, Reason};
-use tokio::sync::{mpsc, oneshot};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::plan::{Deed, Plan};
+use super::dial::Cable;
+use super::guard::Guard;
+use super::plan::Plan;
+use super::seats::{RegistrySeat, Seat, ServerSeat};
+use super::store::Store;
 use crate::coverage::Coverage;
+use crate::draw::generator;
 use crate::history::{History, Lane};
 use crate::oracle::{Entry, Guarantee, Observation, Oracles, Room, Verdict, Violation, Who};
 
@@ -33,55 +35,6 @@ pub(super) fn at() -> u64 {
 #[derive(Clone)]
 pub(super) struct Shared(Arc<Mutex<Ledger>>);
 
-/// A client's process and its host.
-pub(super) struct Seat {
-    pub(super) player: usize,
-    pub(super) life: u32,
-    /// From the start of the process until it is killed or its client has ended.
-    pub(super) running: bool,
-    pub(super) paused: bool,
-    /// The application is in the middle of a command.
-    pub(super) busy: bool,
-    /// What the application takes for each event, in milliseconds.
-    pub(super) dawdles: u64,
-    pub(super) skew_ms: i64,
-    /// Nothing gets from the client to the server.
-    pub(super) blocked: Arc<AtomicBool>,
-    /// Nothing gets from the server to the client.
-    pub(super) deaf: bool,
-    pub(super) state: State,
-    pub(super) client: Option<Client>,
-    pub(super) clock: Option<Clock>,
-    pub(super) orders: Option<mpsc::UnboundedSender<Deed>>,
-    /// When something last held it back.
-    pub(super) troubled: u64,
-    /// Until when something that is over may still hold it back.
-    pub(super) shaken_until: u64,
-    /// What its connection was given while the link was bad comes in one by one, at the
-    /// latency of the link each: a habit of the simulated network.
-    pub(super) backlogged: bool,
-    /// The epoch of its last session.
-    epoch: u64,
-    /// Since when another client of the player has the session.
-    superseded: Option<u64>,
-}
-
-/// The server's process and its host.
-#[derive(Default)]
-pub(super) struct ServerSeat {
-    pub(super) life: u64,
-    pub(super) handle: Option<Handle>,
-    pub(super) clock: Option<Clock>,
-    pub(super) stop: Option<oneshot::Sender<()>>,
-    pub(super) paused: bool,
-    pub(super) cut: bool,
-    /// Packets take longer than usual or are lost.
-    pub(super) stormy: bool,
-    pub(super) skew_ms: i64,
-    /// Until when news of a session that has ended may still be under way.
-    pub(super) unsettled_until: u64,
-}
-
 /// What is known of a run.
 pub(super) struct Ledger {
     pub(super) history: History,
@@ -90,45 +43,49 @@ pub(super) struct Ledger {
     /// The first that was found by a client's task.
     pub(super) violation: Option<Violation>,
     pub(super) seats: Vec<Seat>,
-    pub(super) server: ServerSeat,
+    pub(super) servers: Vec<ServerSeat>,
+    /// The registry, if it has a host of its own, and what it knows.
+    pub(super) registry: RegistrySeat,
+    pub(super) store: Option<Store>,
+    /// Pairs of servers between which something is cut, the lower number first.
+    pub(super) apart: BTreeSet<(usize, usize)>,
+    /// Packets take longer than usual or are lost.
+    pub(super) stormy: bool,
+    /// Until when news of a session that has ended may still be under way.
+    pub(super) unsettled_until: u64,
+    pub(super) rooms: Room,
+    pub(super) guard: Guard,
+    /// Percent of the dials that go to another server than the one before.
+    wander_percent: u64,
     next_serial: u64,
-    /// By serial: whose message it is, and since when that client had no session any
-    /// more when it was said.
-    fenced: Vec<Option<(Who, u64)>>,
     traced: bool,
 }
 
 impl Shared {
     pub(super) fn new(plan: &Plan, traced: bool) -> Self {
-        let seat = |client| Seat {
-            player: plan.player(client),
-            life: 0,
-            running: false,
-            paused: false,
-            busy: false,
-            dawdles: 0,
-            skew_ms: 0,
-            blocked: Arc::default(),
-            deaf: false,
-            state: State::Idle,
-            client: None,
-            clock: None,
-            orders: None,
-            troubled: 0,
-            shaken_until: 0,
-            backlogged: false,
-            epoch: u64::MAX,
-            superseded: None,
+        let mut routes = generator(plan.seed, "shell routes");
+        let last = plan.servers() as u64 - 1;
+        let mut seat = |client| {
+            let home = if last == 0 { 0 } else { routes.range(0..=last) };
+            Seat::new(plan.player(client), usize::try_from(home).unwrap_or(0), Rng::new(routes.split()))
         };
+        let store = plan.shape.has_remote_registry();
         Self(Arc::new(Mutex::new(Ledger {
             history: History::new(false),
             coverage: Coverage::default(),
             oracles: Oracles::default(),
             violation: None,
-            seats: (0..plan.clients()).map(seat).collect(),
-            server: ServerSeat::default(),
+            seats: (0..plan.clients()).map(&mut seat).collect(),
+            servers: (0..plan.servers()).map(|_| ServerSeat::default()).collect(),
+            registry: RegistrySeat::default(),
+            store: store.then(|| Store::new(plan.servers(), generator(plan.seed, "shell registry"))),
+            apart: BTreeSet::new(),
+            stormy: false,
+            unsettled_until: 0,
+            rooms: plan.rooms(),
+            guard: Guard::default(),
+            wander_percent: plan.shape.wander_percent,
             next_serial: 1,
-            fenced: vec![None],
             traced,
         })))
     }
@@ -154,21 +111,48 @@ impl Ledger {
         Who { client, life: self.seats[client].life }
     }
 
+    /// Where a client dials.
+    pub(super) fn choose(&mut self, client: usize) -> usize {
+        let count = self.servers.len();
+        let seat = &mut self.seats[client];
+        if count > 1 {
+            let wanders = seat.route.range(0..=99) < self.wander_percent;
+            // Until it is connected it is not welcome.
+            if std::mem::replace(&mut seat.unwelcome, true) || wanders {
+                let step = seat.route.range(1..=count as u64 - 1);
+                seat.home = (seat.home + usize::try_from(step).unwrap_or(1)) % count;
+            }
+        }
+        let home = seat.home;
+        self.note(Lane::Client(client), format_args!("dials server {home}"));
+        home
+    }
+
+    /// Whether nothing gets from a client to a server.
+    pub(super) fn is_blocked(&self, client: usize, server: usize) -> bool {
+        self.seats[client].blocked.contains(&server) || self.servers[server].cut.0
+    }
+
+    /// The client is connected.
+    pub(super) fn plug(&mut self, client: usize, server: usize) -> Cable {
+        let cable = Cable::default();
+        let seat = &mut self.seats[client];
+        (seat.reached, seat.unwelcome) = (server, false);
+        seat.cable = Some(cable.clone());
+        cable
+    }
+
     /// The serial of the next message that is said.
     pub(super) fn serial(&mut self) -> u64 {
         let serial = self.next_serial;
         self.next_serial += 1;
-        self.fenced.push(None);
         serial
     }
 
     /// The client took a message.
     pub(super) fn said(&mut self, who: Who, room: Room, message: u64, serial: u64) {
         self.note(Lane::Client(who.client), format_args!("says {serial} in room {room} as {message}"));
-        let superseded = self.seats[who.client].superseded;
-        if let (Some(slot), Ok(index)) = (superseded, usize::try_from(serial)) {
-            self.fenced[index] = Some((who, slot));
-        }
+        self.fence(who, room, serial);
         self.observe(&Observation::Said { who, room, message, serial });
     }
 
@@ -191,10 +175,30 @@ impl Ledger {
         let seat = &mut self.seats[client];
         seat.life += 1;
         seat.busy = false;
-        seat.state = State::Idle;
-        (seat.client, seat.clock, seat.orders) = (None, None, None);
+        seat.state = skirmish_core::client::State::Idle;
+        (seat.client, seat.clock, seat.orders, seat.cable) = (None, None, None, None);
         (seat.superseded, seat.epoch) = (None, u64::MAX);
         self.observe(&Observation::Gone { who });
+    }
+
+    /// A server's process has ended, or the run has: adds what it counted to the marks.
+    pub(super) fn retire(&mut self, server: usize) {
+        let Some(stats) = self.servers[server].handle.take().map(|handle| handle.stats()) else { return };
+        for (mark, count) in [
+            ("session resumed", stats.resumes),
+            ("take-over", stats.takeovers),
+            ("heartbeat timeout", stats.heartbeat_timeouts),
+            ("duplicate said", stats.duplicates),
+            ("throttled at node", stats.throttled),
+            ("latest conflated", stats.conflated),
+            ("protocol error", stats.protocol_errors),
+            ("room lost", stats.rooms_lost),
+            ("node suspended", stats.suspensions),
+            ("relay fenced", stats.fenced),
+            ("stale epoch refused", stats.refused_epochs),
+        ] {
+            self.coverage.add(mark, count);
+        }
     }
 
     /// Tells the oracles; the first violation is kept.
@@ -215,11 +219,10 @@ impl Ledger {
     /// A look at everybody, as often as nothing else happens.
     pub(super) fn look(&mut self, within: u64) {
         let at = at();
-        let ServerSeat { paused, cut, stormy, .. } = self.server;
-        let server = paused || cut || stormy || self.server.handle.is_none();
+        let troubled = self.is_troubled();
         let mut free = Vec::new();
         for (client, seat) in self.seats.iter_mut().enumerate() {
-            let held = seat.is_held() || server;
+            let held = seat.is_held() || troubled;
             if held {
                 seat.shaken_until = at + AFTERMATH;
             }
@@ -227,7 +230,7 @@ impl Ledger {
                 || seat.backlogged
                 || at < seat.shaken_until
                 || !seat.running
-                || seat.state != State::Connected
+                || seat.state != skirmish_core::client::State::Connected
             {
                 seat.troubled = at;
             } else {
@@ -236,30 +239,54 @@ impl Ledger {
         }
         let verdict = self.oracles.look(at, &free, within);
         self.judge(verdict);
-        let Some(handle) = self.server.handle.clone() else { return };
-        let result = handle.inspect(|node| node.audit());
-        self.history.frame(format!("{at} {:?}", handle.stats()).as_bytes());
-        self.observe(&Observation::Audit { result });
+        for server in 0..self.servers.len() {
+            let Some(handle) = self.servers[server].handle.clone() else { continue };
+            let result = handle.inspect(|node| node.audit());
+            self.history.frame(format!("{at} {:?}", handle.stats()).as_bytes());
+            self.observe(&Observation::Audit { result });
+        }
+        if let Some(store) = &self.store {
+            let result = store.audit();
+            self.history.frame(&store.revision().to_be_bytes());
+            self.observe(&Observation::Audit { result });
+        }
+        self.sample();
+    }
+
+    /// Whether something is wrong that may hold any client back.
+    fn is_troubled(&self) -> bool {
+        let registry =
+            self.store.as_ref().is_some_and(|store| self.registry.is_troubled() || store.is_troubled());
+        self.stormy
+            || registry
+            || !self.apart.is_empty()
+            || self.servers.iter().any(ServerSeat::is_troubled)
+            || (self.servers.len() > 1 && self.is_disunited())
     }
 
     /// A client's application was told something.
     pub(super) fn event(&mut self, who: Who, event: Event) {
         self.note(Lane::Client(who.client), format_args!("{event:?}"));
+        self.sample();
         let seen = match event {
             Event::StateChanged { to, .. } => {
                 let seat = &mut self.seats[who.client];
                 seat.state = to;
-                seat.backlogged &= to != State::Connected;
+                seat.backlogged &= to != skirmish_core::client::State::Connected;
                 return;
             }
             Event::Session { epoch, resumed, lost } => {
-                self.coverage.hit(if resumed { "session resumed" } else { "session opened" });
+                if !resumed {
+                    self.coverage.hit("session opened");
+                }
                 self.holds(who.client, epoch);
                 Observation::Session { who, resumed, lost }
             }
             Event::Joined { room, epoch, resumed, .. } => {
                 self.coverage.hit(if resumed { "join resumed" } else { "joined" });
-                Observation::Joined { who, room: room_number(&room), epoch, resumed }
+                let room = room_number(&room);
+                self.let_in(who, room, epoch);
+                Observation::Joined { who, room, epoch, resumed }
             }
             Event::Left { room, .. } => Observation::Left { who, room: room_number(&room) },
             Event::Snapshot { room, cursor, missing, .. } => {
@@ -290,6 +317,10 @@ impl Ledger {
                 self.judge(Err(Violation { guarantee: Guarantee::Liveness, what }));
                 return;
             }
+            Event::Closed { reason, .. } => {
+                self.seats[who.client].unwelcome |= reason == Reason::Draining;
+                return;
+            }
             entry @ Event::Entry { .. } => {
                 let Some(entry) = digested(who, entry) else { return };
                 self.coverage.hit("entry");
@@ -301,52 +332,11 @@ impl Ledger {
             | Event::Throttled { .. }
             | Event::Application { .. }
             | Event::Ticket { .. }
-            | Event::Matched(_)
-            | Event::Closed { .. } => {
+            | Event::Matched(_) => {
                 return;
             }
         };
         self.observe(&seen);
-    }
-
-    /// The client has its player's session, unless it was told so late. Epochs say who
-    /// was later, but start again with a session that is new.
-    fn holds(&mut self, client: usize, epoch: u64) {
-        let at = at();
-        let seat = &mut self.seats[client];
-        (seat.superseded, seat.epoch) = (None, epoch);
-        let (player, late) = (seat.player, seat.is_held() || at < seat.shaken_until);
-        if late || at < self.server.unsettled_until {
-            return;
-        }
-        for (other, seat) in self.seats.iter_mut().enumerate() {
-            if other != client && seat.player == player && seat.running && seat.epoch < epoch {
-                seat.superseded.get_or_insert(at);
-            }
-        }
-    }
-
-    /// G7, as far as it shows from the outside: what a client says after another one has
-    /// got the session of its player, and before it has one itself, reaches nobody.
-    fn delivered(&mut self, entry: &Entry) {
-        let index = entry.serial.and_then(|serial| usize::try_from(serial).ok());
-        let Some(Some((who, since))) = index.and_then(|index| self.fenced.get(index).copied()) else {
-            return;
-        };
-        let seat = &self.seats[who.client];
-        // Whether it has a session may not have reached an application that is held up.
-        let held_up = seat.is_held() || at() < seat.shaken_until;
-        if seat.life == who.life && seat.superseded == Some(since) && !held_up {
-            self.observe(&Observation::Fenced { client: who.client, written: (0, 1) });
-        }
-    }
-}
-
-impl Seat {
-    /// Whether something holds the client back now.
-    pub(super) fn is_held(&self) -> bool {
-        let blocked = self.blocked.load(std::sync::atomic::Ordering::Relaxed);
-        self.paused || self.deaf || blocked || self.dawdles > 0
     }
 }
 

@@ -1,6 +1,8 @@
-//! The shell world: the server and the client library of the shell, compiled with
+//! The shell world: servers and the client library of the shell, compiled with
 //! `--cfg madsim`, as processes on simulated hosts: real tasks, timers, WebSocket
-//! handshakes, kills and restarts, on a simulated runtime and network.
+//! handshakes, links, kills and restarts, on a simulated runtime and network. One server
+//! has its registry in the process, or it is on a host of its own, and there are up to
+//! three of them.
 //!
 //! It checks the same guarantees as the machine world, from what the applications of
 //! the clients are told, and covers what bare machines have none of: the driver loops,
@@ -11,13 +13,23 @@
 //! runtime's libraries keep some state for the whole process. [`hunt`] therefore starts
 //! one process for each run.
 
+mod act;
+mod agreement;
+mod clients;
+mod cluster;
 mod dial;
+mod etcd;
+mod guard;
 mod heal;
 pub mod hunt;
 mod ledger;
+mod line;
 mod plan;
 mod player;
+mod seats;
+mod servers;
 mod stage;
+mod store;
 
 use std::sync::Arc;
 
@@ -35,16 +47,17 @@ use stage::Stage;
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Outcome {
     let plan = Arc::new(plan::draw(seed));
-    let shared = Shared::new(&plan, options.traced);
     let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
-    let (micros, result) = runtime.block_on(async {
+    let (shared, micros, result) = runtime.block_on(async {
+        let shared = Shared::new(&plan, options.traced);
         let result = Stage::new(plan, shared.clone(), options.plant).live().await;
         // Says of two runs whether as many packets were sent.
         let packets = madsim::net::NetSim::current().stat().msg_count;
         shared.lock().note(Lane::World, format_args!("the end, after {packets} packets"));
-        (ledger::at(), result)
+        (shared.clone(), ledger::at(), result)
     });
     let mut ledger = shared.lock();
+    (0..ledger.servers.len()).for_each(|server| ledger.retire(server));
     let violation = result.err().map(|violation| (micros, violation));
     let (hash, coverage) = (ledger.history.hash(), std::mem::take(&mut ledger.coverage));
     let history = std::mem::take(&mut ledger.history);

@@ -2,108 +2,10 @@
 
 use skirmish_core::rng::Rng;
 
+use super::act::{Act, Cut, Deed, ToClient, ToServer};
+use super::cluster;
 use crate::draw::generator;
 use crate::scenario::Shape;
-
-/// Which way a link is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
-    Both,
-    /// From the client to the server.
-    Up,
-    /// From the server to the client.
-    Down,
-}
-
-/// What a client's application does. Without a connection most of it is kept for later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deed {
-    Join {
-        room: u32,
-        history: u32,
-    },
-    Leave {
-        room: u32,
-    },
-    Say {
-        room: u32,
-        count: u32,
-        size: usize,
-    },
-    Latest {
-        room: u32,
-        key: u32,
-        count: u32,
-    },
-    Set {
-        room: u32,
-        name: u32,
-        value: u32,
-    },
-    Unset {
-        room: u32,
-        name: u32,
-    },
-    Add {
-        room: u32,
-        name: u32,
-        delta: i64,
-    },
-    Application {
-        size: usize,
-    },
-    /// Ends the session and the process.
-    Quit,
-}
-
-/// What happens to a client or its host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ToClient {
-    /// The process starts, unless it runs.
-    Start,
-    Do(Deed),
-    Kill,
-    Pause,
-    Resume,
-    /// The application takes this many milliseconds for each event; 0 ends that.
-    Dawdle(u64),
-    Cut(Cut),
-    Mend,
-    /// Its wall clock is wrong by this many milliseconds from now on.
-    Skew(i64),
-}
-
-/// What happens to the server, its host or the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ToServer {
-    Start,
-    Kill,
-    /// It is told to stop in an orderly way.
-    Drain,
-    Pause,
-    Resume,
-    Cut(Cut),
-    Mend,
-    Skew(i64),
-    /// An operator ends a player's session.
-    Kick {
-        player: usize,
-    },
-    /// Every packet takes a time between the two, in microseconds, and of a thousand
-    /// this many are lost.
-    Weather {
-        low: u64,
-        high: u64,
-        loss: u32,
-    },
-}
-
-/// One step of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Act {
-    Client(usize, ToClient),
-    Server(ToServer),
-}
 
 /// A run: its sizes, and its steps by time.
 #[derive(Debug)]
@@ -129,15 +31,30 @@ impl Plan {
     pub(super) fn clients(&self) -> usize {
         usize::try_from(self.shape.clients).unwrap_or(1)
     }
+
+    /// How many servers there are.
+    pub(super) fn servers(&self) -> usize {
+        self.shape.node_count()
+    }
+
+    pub(super) fn rooms(&self) -> u32 {
+        u32::try_from(self.shape.rooms).unwrap_or(1)
+    }
 }
 
 /// The plan of a seed.
 pub(super) fn draw(seed: u64) -> Plan {
     let mut rng = generator(seed, "shell");
-    let shape = draw_shape(&mut rng);
-    let mut draft = Draft { steps: Vec::new(), end: shape.chaos_ms * 1_000, shape, rng };
+    let mut shape = draw_shape(&mut rng);
+    // From a generator of its own: what a seed means with one server does not depend on it.
+    let mut dice = generator(seed, "shell cluster");
+    cluster::draw_shape(&mut dice, &mut shape);
+    let spared_percent = pick(&mut dice, &[0, 40, 80]);
+    let end = shape.chaos_ms * 1_000;
+    let mut draft = Draft { steps: Vec::new(), end, shape, rng, dice, spared_percent };
     draft.workload();
     draft.faults();
+    draft.cluster_faults();
     let Draft { mut steps, mut rng, .. } = draft;
     steps.sort_by_key(|&(at, _)| at);
     Plan {
@@ -186,11 +103,15 @@ fn draw_shape(rng: &mut Rng) -> Shape {
 }
 
 /// Steps that are being drawn.
-struct Draft {
-    steps: Vec<(u64, Act)>,
-    end: u64,
-    shape: Shape,
-    rng: Rng,
+pub(super) struct Draft {
+    pub(super) steps: Vec<(u64, Act)>,
+    pub(super) end: u64,
+    pub(super) shape: Shape,
+    pub(super) rng: Rng,
+    /// For what only several servers, or a registry with a host of its own, need.
+    pub(super) dice: Rng,
+    /// Percent of the kinds of fault that are left out there.
+    pub(super) spared_percent: u64,
 }
 
 impl Draft {
@@ -245,7 +166,7 @@ impl Draft {
             Self::authority,
         ];
         for kind in kinds {
-            if self.rng.range(0..=1) == 0 {
+            if self.rng.range(0..=1) == 0 || self.spares() {
                 continue;
             }
             let gap = pick(&mut self.rng, &[2_000_000, 8_000_000, 20_000_000]);
@@ -260,19 +181,21 @@ impl Draft {
             self.client(0, client, ToClient::Skew(skew));
         }
         let skew = self.skew();
-        self.server(0, ToServer::Skew(skew));
+        self.skew_servers(skew);
     }
 
     fn cut_client(&mut self, at: u64) {
         let (client, cut, end) = (self.any_client(), self.cut(), at + self.span());
-        self.client(at, client, ToClient::Cut(cut));
+        let from = self.one_server();
+        self.client(at, client, ToClient::Cut(cut, from));
         self.client(end, client, ToClient::Mend);
     }
 
     fn cut_server(&mut self, at: u64) {
         let (cut, end) = (self.cut(), at + self.span());
-        self.server(at, ToServer::Cut(cut));
-        self.server(end, ToServer::Mend);
+        let server = self.any_server();
+        self.server(at, server, ToServer::Cut(cut));
+        self.server(end, server, ToServer::Mend);
     }
 
     fn kill_client(&mut self, at: u64) {
@@ -286,7 +209,7 @@ impl Draft {
     fn vanish_client(&mut self, at: u64) {
         let client = self.any_client();
         let gone = at + self.shape.heartbeat_ms * 5_000 + self.shape.linger_ms * 1_000;
-        self.client(at, client, ToClient::Cut(Cut::Both));
+        self.client(at, client, ToClient::Cut(Cut::Both, None));
         self.client(at, client, ToClient::Pause);
         self.client(gone, client, ToClient::Kill);
         self.client(gone + 1_000, client, ToClient::Mend);
@@ -307,45 +230,46 @@ impl Draft {
     }
 
     fn stop_server(&mut self, at: u64) {
+        let server = self.any_server();
         match self.rng.range(0..=2) {
-            0 => self.server(at, ToServer::Drain),
-            1 => self.server(at, ToServer::Kill),
+            0 => self.server(at, server, ToServer::Drain),
+            1 => self.server(at, server, ToServer::Kill),
             // The host is gone and nobody is told.
             _ => {
-                self.server(at, ToServer::Cut(Cut::Both));
-                self.server(at, ToServer::Pause);
-                let gone = at + self.shape.heartbeat_ms * 5_000;
-                self.server(gone, ToServer::Kill);
-                self.server(gone + 1_000, ToServer::Mend);
-                self.server(gone + 2_000, ToServer::Start);
+                self.server(at, server, ToServer::Cut(Cut::Both));
+                self.server(at, server, ToServer::Pause);
+                let gone = at + self.unseen() * 1_000;
+                self.server(gone, server, ToServer::Kill);
+                self.server(gone + 1_000, server, ToServer::Mend);
+                self.server(gone + 2_000, server, ToServer::Start);
                 return;
             }
         }
         let back = at + self.span();
-        self.server(back, ToServer::Start);
+        self.server(back, server, ToServer::Start);
     }
 
     fn pause_server(&mut self, at: u64) {
-        let end = at + self.span();
-        self.server(at, ToServer::Pause);
-        self.server(end, ToServer::Resume);
+        let (server, end) = (self.any_server(), at + self.span());
+        self.server(at, server, ToServer::Pause);
+        self.server(end, server, ToServer::Resume);
     }
 
     fn weather(&mut self, at: u64) {
         let low = pick(&mut self.rng, &[1_000, 50_000, 400_000]);
         let high = low * pick(&mut self.rng, &[1, 3]) + 1_000;
         let loss = pick(&mut self.rng, &[0, 10, 100]);
-        self.server(at, ToServer::Weather { low, high, loss });
+        self.steps.push((at, Act::Weather { low, high, loss }));
         let Shape { latency_us, jitter_us, .. } = self.shape;
         let end = at + self.span();
-        self.server(end, ToServer::Weather { low: latency_us, high: latency_us + jitter_us, loss: 0 });
+        self.steps.push((end, Act::Weather { low: latency_us, high: latency_us + jitter_us, loss: 0 }));
     }
 
     fn authority(&mut self, at: u64) {
         if self.rng.range(0..=1) == 0 {
             let players = self.shape.players;
             let player = usize::try_from(self.rng.range(0..=players - 1)).unwrap_or(0);
-            self.server(at, ToServer::Kick { player });
+            self.steps.push((at, Act::Kick { player }));
         } else {
             // The clock is set right or wrong.
             let (client, skew) = (self.any_client(), self.skew());
@@ -359,15 +283,15 @@ impl Draft {
         self.client(at + 1_000, client, ToClient::Do(Deed::Join { room, history: 3 }));
     }
 
-    fn client(&mut self, at: u64, client: usize, what: ToClient) {
+    pub(super) fn client(&mut self, at: u64, client: usize, what: ToClient) {
         self.steps.push((at, Act::Client(client, what)));
     }
 
-    fn server(&mut self, at: u64, what: ToServer) {
-        self.steps.push((at, Act::Server(what)));
+    pub(super) fn server(&mut self, at: u64, server: usize, what: ToServer) {
+        self.steps.push((at, Act::Server(server, what)));
     }
 
-    fn clients(&self) -> usize {
+    pub(super) fn clients(&self) -> usize {
         usize::try_from(self.shape.clients).unwrap_or(1)
     }
 
@@ -401,7 +325,7 @@ impl Draft {
     }
 }
 
-fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+pub(super) fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
     let last = from.len() as u64 - 1;
     from[usize::try_from(rng.range(0..=last)).unwrap_or(0)]
 }

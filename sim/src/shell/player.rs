@@ -1,6 +1,8 @@
 //! A client's process: the client library, and an application that does as the plan
 //! says and tells the ledger what it is told.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use madsim::time::{Duration, sleep};
 use skirmish_core::id::Name;
@@ -11,13 +13,25 @@ use skirmish_io::clock::Clock;
 use skirmish_io::token::Keys;
 use tokio::sync::mpsc;
 
+use super::act::Deed;
 use super::ledger::{Shared, room_name};
-use super::plan::Deed;
 use crate::history::Lane;
 use crate::oracle::Who;
 
-/// Where the server is.
-pub(super) const SERVER: &str = "10.0.0.1:9500";
+/// Where players reach a server.
+pub(super) fn player_address(server: usize) -> SocketAddr {
+    SocketAddr::from((server_host(server), 9500))
+}
+
+/// Where other servers reach it.
+pub(super) fn link_address(server: usize) -> SocketAddr {
+    SocketAddr::from((server_host(server), 9700))
+}
+
+/// The address of its host.
+pub(super) fn server_host(server: usize) -> [u8; 4] {
+    [10, 0, 0, u8::try_from(server + 1).unwrap_or(u8::MAX)]
+}
 
 /// How long a token is good: longer than any run, however wrong the clocks are.
 const TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -4,10 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use skirmish_core::registry::{Answer, Call, CallId, Error, Failure, Request, Response, Told, Watched};
+use skirmish_core::registry::{Answer, Call, CallId, Error, Failure, Request, Response, Watched};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Duration, Instant};
-use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::connect::{Backoff, Dialer};
@@ -16,22 +15,15 @@ use super::lease::KeepAlives;
 use super::link::{Happening, Keeping, Kept, Link, Up, Watching};
 use super::outcome::Wrong;
 use super::send::{Fault, is_read, send};
-use super::shared::Shared;
 use super::watch::Watches;
 use crate::clock::Clock;
+use crate::registry::Backend;
 
 /// Calls taken in one turn.
 const CALLS: usize = 512;
 
 /// A connection that has lasted this long is replaced at once when it breaks.
 const LASTING: Duration = Duration::from_secs(5);
-
-/// The ends of the channels to the handle.
-pub(super) struct Ends {
-    pub(super) calls: mpsc::Receiver<Call>,
-    pub(super) replies: mpsc::Sender<Told>,
-    pub(super) news: mpsc::Sender<Watched>,
-}
 
 type Landing = std::pin::Pin<Box<dyn Future<Output = (GroupId, Result<Vec<Response>, Fault>)> + Send>>;
 
@@ -43,8 +35,7 @@ pub(super) struct Driver {
     /// Endpoints tried since the last connection, or the last wait.
     tried: usize,
     patience: Duration,
-    shared: Shared,
-    ends: Ends,
+    node: Backend,
     link: Link,
     groups: Groups,
     flights: FuturesUnordered<Landing>,
@@ -95,8 +86,7 @@ impl Driver {
         backoff: Backoff,
         patience: Duration,
         groups: Groups,
-        shared: Shared,
-        ends: Ends,
+        node: Backend,
     ) -> Self {
         let now = clock.now().instant;
         let with_token = dialer.has_user();
@@ -107,8 +97,7 @@ impl Driver {
             backoff,
             tried: 0,
             patience,
-            shared,
-            ends,
+            node,
             link: Link::Down(now),
             groups,
             flights: FuturesUnordered::new(),
@@ -147,14 +136,14 @@ impl Driver {
     }
 
     async fn event(&mut self, calls: &mut Vec<Call>) -> Option<Event> {
-        let Self { link, flights, ends, news, watches, keeps, due, clock, .. } = self;
+        let Self { link, flights, node, news, watches, keeps, due, clock, .. } = self;
         let wake = due.first().map(|(at, _)| *at).into_iter();
         let wake = wake.chain(if let Link::Down(at) = link { Some(*at) } else { None }).min();
         let listening = news.is_none();
         let event = tokio::select! {
             biased;
             Some((id, result)) = flights.next() => Event::Landed(id, result),
-            permit = ends.news.reserve(), if !listening => match permit {
+            permit = node.news.reserve(), if !listening => match permit {
                 Ok(permit) => {
                     permit.send(news.take()?);
                     Event::Told
@@ -162,7 +151,7 @@ impl Driver {
                 Err(_) => Event::Gone,
             },
             happening = link.happening(watches.to_say(), keeps.to_send(), listening) => Event::Link(happening),
-            count = ends.calls.recv_many(calls, CALLS) => Event::Calls(count),
+            count = node.calls.recv_many(calls, CALLS) => Event::Calls(count),
             () = sleep_until(clock, wake) => Event::Due,
         };
         Some(event)
@@ -245,7 +234,7 @@ impl Driver {
                     open.sent = Some(now);
                 }
             }
-            self.shared.sent(group.members.len());
+            self.node.shared.sent(group.members.len());
             let (id, sending) = (group.id, send(&up.client, &group.members, self.patience));
             self.flights.push(Box::pin(async move { (id, sending.await) }));
             self.flying.insert(id, Flight { group, connection: up.since });
@@ -285,7 +274,7 @@ impl Driver {
         };
         match wrong {
             Wrong::Outcome(Failure::Refused(_)) if group.members.len() > 1 => {
-                self.shared.halved();
+                self.node.shared.halved();
                 again(self, &mut group);
                 self.groups.halve(group);
             }
@@ -316,7 +305,7 @@ impl Driver {
             Happening::Dialed(Ok(client)) => {
                 let endpoint = if let Link::Dialing(endpoint, _) = &self.link { endpoint } else { "" };
                 info!(endpoint, watches = self.watches.len(), "connected to the registry");
-                self.shared.connected(now);
+                self.node.shared.connected(now);
                 self.tried = 0;
                 self.heard = now;
                 self.watches.restart();
@@ -333,7 +322,7 @@ impl Driver {
             Happening::Said => self.watches.handle_said(),
             Happening::Heard(heard) => {
                 self.heard = now;
-                self.shared.news();
+                self.node.shared.news();
                 self.news = self.watches.handle_heard(heard);
                 if self.watches.take_stale()
                     && let Link::Up(up) = &mut self.link
@@ -399,7 +388,7 @@ impl Driver {
         } else {
             debug!(error, "cannot connect to the registry");
         }
-        self.shared.failed(now, error);
+        self.node.shared.failed(now, error);
         self.link = Link::Down(now + wait);
     }
 
@@ -413,9 +402,7 @@ impl Driver {
     fn answer(&mut self, now: Instant, id: CallId, outcome: Result<Response, Failure>) {
         let Some(open) = self.open.remove(&id) else { return };
         self.due.remove(&(open.due, id));
-        self.shared.answered(&outcome, now.since(open.since));
-        // There is a place for each that the handle has let through; if not, it is gone.
-        let _ = self.ends.replies.try_send(Told::Reply { id, outcome });
+        self.node.answer(id, outcome, now.since(open.since));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the driver's task tells whoever looks: status and counters.
+//! What the task behind a remote registry tells whoever looks: status and counters.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use skirmish_core::registry::Failure;
 use skirmish_core::time::{Duration, Instant};
 
-use crate::registry::{Counters, Status};
+use super::{Counters, Status};
 
-/// Shared between the driver and the handle.
+/// Shared between that task and the handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shared(Arc<Inner>);
 

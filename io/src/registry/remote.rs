@@ -1,0 +1,343 @@
+//! A registry that another task talks to, and how the two pass calls and news.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use skirmish_core::registry::{Call, CallId, Failure, News, Response, Told, Watch, WatchId, Watched};
+use skirmish_core::time::{Duration, Instant};
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+
+use super::shared::Shared;
+use super::{Counters, Status};
+
+/// News that may wait for the node. While there is no place, [`Backend::tell`] waits.
+const NEWS: usize = 256;
+
+/// The node's end of a registry that another task talks to: etcd's driver, or whatever
+/// has the [`Backend`]. Dropping it ends the other end's calls; what is under way then may
+/// still be done.
+#[derive(Debug)]
+pub struct Remote {
+    calls: Sender<Call>,
+    replies: Receiver<Told>,
+    news: Receiver<Watched>,
+    shared: Shared,
+    /// What is to be told without asking anybody.
+    told: VecDeque<Told>,
+    /// Requests without an outcome, and how many there may be.
+    requests: usize,
+    most_requests: usize,
+    most_watches: usize,
+    /// The watches, by the names that the backend knows them by. Those are never used twice:
+    /// what is still on its way when a watch ends is not taken for the next one's.
+    watches: BTreeMap<WatchId, WatchId>,
+    named: BTreeMap<WatchId, WatchId>,
+    next_name: u64,
+    /// Watches whose end the backend has had no place to hear of.
+    ending: VecDeque<WatchId>,
+}
+
+/// The other end of a [`Remote`], for the task that talks to the registry. What that task
+/// has to see to:
+///
+/// * Every request is answered, once, within the time that the task has for it: with
+///   [`Failure::Unavailable`] only if it surely was not and will not be done, and with
+///   [`Failure::Unknown`] if its connection broke, or nothing came, after it was sent.
+/// * A watch is kept alive over connections: it is made again from the revision after the
+///   last that was told. Its news keep their order, and nothing of it is told after
+///   [`News::Compacted`] or [`News::Canceled`].
+/// * Answers and news need no order among each other.
+///
+/// ```
+/// use skirmish_core::registry::{Call, Embedded, RegistryConfig, Told};
+/// use skirmish_core::time::Duration;
+/// use skirmish_io::clock::Clock;
+/// use skirmish_io::registry::{Backend, Registry, Remote};
+///
+/// let (remote, mut backend) = Remote::new(1024, 64);
+/// // For `Builder::registry`, of any number of servers.
+/// let registry = Registry::Remote(remote);
+///
+/// // Spawned beside them. This one is right at hand, keeps no lease and tells no news.
+/// let serve = async move {
+///     let clock = Clock::new();
+///     let mut store = Embedded::new(RegistryConfig::default(), clock.now().instant);
+///     backend.connected(clock.now().instant);
+///     while let Some(call) = backend.next_call().await {
+///         store.handle_call(clock.now().instant, call);
+///         while let Some(told) = store.poll_told() {
+///             match told {
+///                 Told::Reply { id, outcome } => backend.answer(id, outcome, Duration::ZERO),
+///                 Told::Watched(watched) => backend.tell(watched).await,
+///             }
+///         }
+///     }
+/// };
+/// # drop((registry, serve));
+/// ```
+#[derive(Debug)]
+pub struct Backend {
+    pub(super) calls: Receiver<Call>,
+    pub(super) replies: Sender<Told>,
+    pub(super) news: Sender<Watched>,
+    pub(super) shared: Shared,
+}
+
+impl Backend {
+    /// The next call, in the order in which the node made them; `None` if there is no node
+    /// any more. Can be dropped at any time.
+    pub async fn next_call(&mut self) -> Option<Call> {
+        self.calls.recv().await
+    }
+
+    /// Answers a request, for which there is always a place, after as long as this.
+    pub fn answer(&self, id: CallId, outcome: Result<Response, Failure>, latency: Duration) {
+        self.shared.answered(&outcome, latency);
+        // If this fails there is no node any more.
+        let _ = self.replies.try_send(Told::Reply { id, outcome });
+    }
+
+    /// Tells news of a watch, as soon as there is a place for them. Dropped before, it has
+    /// not told them.
+    pub async fn tell(&self, watched: Watched) {
+        self.shared.news();
+        // If this fails there is no node any more.
+        let _ = self.news.send(watched).await;
+    }
+
+    /// There is a connection to the registry.
+    pub fn connected(&self, now: Instant) {
+        self.shared.connected(now);
+    }
+
+    /// There is no connection to the registry; why, in words without secrets.
+    pub fn failed(&self, now: Instant, error: String) {
+        self.shared.failed(now, error);
+    }
+}
+
+impl Remote {
+    /// Both ends. There may be so many requests without an answer, and so many watches: what
+    /// is beyond that is answered at once that the registry is unavailable, or that the
+    /// watch has ended.
+    #[must_use]
+    pub fn new(requests: usize, watches: usize) -> (Self, Backend) {
+        let (calls, calls_end) = mpsc::channel(requests.saturating_add(watches));
+        let (replies_end, replies) = mpsc::channel(requests);
+        let (news_end, news) = mpsc::channel(NEWS);
+        let shared = Shared::default();
+        let backend =
+            Backend { calls: calls_end, replies: replies_end, news: news_end, shared: shared.clone() };
+        let remote = Self {
+            calls,
+            replies,
+            news,
+            shared,
+            told: VecDeque::new(),
+            requests: 0,
+            most_requests: requests,
+            most_watches: watches,
+            watches: BTreeMap::new(),
+            named: BTreeMap::new(),
+            next_name: 0,
+            ending: VecDeque::new(),
+        };
+        (remote, backend)
+    }
+
+    /// Takes a call. Never waits: what there is no place for is answered at once that the
+    /// registry is unavailable, or that the watch has ended.
+    pub fn handle(&mut self, call: Call) {
+        self.end_watches();
+        match call {
+            Call::Request { id, request } => {
+                let told = Told::Reply { id, outcome: Err(Failure::Unavailable) };
+                if self.requests >= self.most_requests
+                    || self.calls.try_send(Call::Request { id, request }).is_err()
+                {
+                    self.told.push_back(told);
+                } else {
+                    self.requests += 1;
+                }
+            }
+            Call::Watch { id, watch } => self.watch(id, watch),
+            Call::Unwatch(id) => self.unwatch(id),
+        }
+    }
+
+    /// What there is to tell the node.
+    pub fn poll_told(&mut self) -> Option<Told> {
+        self.end_watches();
+        if let Some(told) = self.told.pop_front() {
+            return Some(told);
+        }
+        if let Ok(told) = self.replies.try_recv() {
+            return Some(self.replied(told));
+        }
+        loop {
+            match self.news.try_recv() {
+                Ok(watched) => {
+                    if let Some(told) = self.rename(watched) {
+                        return Some(told);
+                    }
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
+            }
+        }
+    }
+
+    /// Waits until there is something to tell. Can be dropped at any time.
+    pub async fn ready(&mut self) {
+        while self.told.is_empty() {
+            let told = tokio::select! {
+                biased;
+                Some(told) = self.replies.recv() => Some(self.replied(told)),
+                Some(watched) = self.news.recv() => self.rename(watched),
+                else => std::future::pending().await,
+            };
+            self.told.extend(told);
+        }
+    }
+
+    /// Whether the registry can be reached.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shared.counters()
+    }
+
+    fn replied(&mut self, told: Told) -> Told {
+        self.requests = self.requests.saturating_sub(1);
+        told
+    }
+
+    fn watch(&mut self, id: WatchId, watch: Watch) {
+        self.unwatch(id);
+        let name = WatchId(self.next_name);
+        self.next_name += 1;
+        if self.watches.len() + self.ending.len() >= self.most_watches
+            || self.calls.try_send(Call::Watch { id: name, watch }).is_err()
+        {
+            self.told.push_back(Told::Watched(Watched { id, revision: 0, news: News::Canceled }));
+            return;
+        }
+        self.watches.insert(id, name);
+        self.named.insert(name, id);
+    }
+
+    fn unwatch(&mut self, id: WatchId) {
+        // What is queued here is news of it, too.
+        self.told.retain(|told| !matches!(told, Told::Watched(watched) if watched.id == id));
+        if let Some(name) = self.watches.remove(&id) {
+            self.named.remove(&name);
+            self.ending.push_back(name);
+            self.end_watches();
+        }
+    }
+
+    fn end_watches(&mut self) {
+        while let Some(name) = self.ending.pop_front() {
+            if self.calls.try_send(Call::Unwatch(name)).is_err() {
+                self.ending.push_front(name);
+                return;
+            }
+        }
+    }
+
+    /// The news under the node's own name; `None` if the watch has ended meanwhile.
+    fn rename(&mut self, watched: Watched) -> Option<Told> {
+        let id = *self.named.get(&watched.id)?;
+        if matches!(watched.news, News::Compacted { .. } | News::Canceled) {
+            self.named.remove(&watched.id);
+            self.watches.remove(&id);
+        }
+        Some(Told::Watched(Watched { id, ..watched }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use skirmish_core::registry::{LeaseId, Request, Span};
+
+    use super::*;
+
+    fn request(id: u64) -> Call {
+        Call::Request { id: CallId(id), request: Request::Revoke(LeaseId(1)) }
+    }
+
+    fn watch(id: u64) -> Call {
+        Call::Watch { id: WatchId(id), watch: Watch::of(Span::one(Bytes::from_static(b"k")), 0) }
+    }
+
+    fn news(id: WatchId, news: News) -> Watched {
+        Watched { id, revision: 7, news }
+    }
+
+    /// The backend's name of a watch that the node has just asked for.
+    async fn name(backend: &mut Backend) -> WatchId {
+        match backend.next_call().await {
+            Some(Call::Watch { id, .. }) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_there_is_no_place_for_is_answered_at_once() {
+        let (mut remote, mut backend) = Remote::new(1, 1);
+        for call in [request(1), request(2), watch(1), watch(2)] {
+            remote.handle(call);
+        }
+        let unavailable = Told::Reply { id: CallId(2), outcome: Err(Failure::Unavailable) };
+        assert_eq!(remote.poll_told(), Some(unavailable));
+        assert!(
+            matches!(remote.poll_told(), Some(Told::Watched(w)) if w.id == WatchId(2) && w.news == News::Canceled)
+        );
+        assert_eq!(remote.poll_told(), None);
+        assert_eq!(backend.next_call().await, Some(request(1)));
+        backend.answer(CallId(1), Err(Failure::Unknown), Duration::from_millis(3));
+        remote.ready().await;
+        assert!(matches!(remote.poll_told(), Some(Told::Reply { id: CallId(1), .. })));
+        let counters = remote.counters();
+        assert_eq!((counters.calls, counters.unknown, counters.latency_us), (1, 1, 3_000));
+        // The place is free again.
+        remote.handle(request(3));
+        assert_eq!(remote.poll_told(), None);
+    }
+
+    #[tokio::test]
+    async fn news_of_a_watch_that_has_ended_are_not_the_next_ones() {
+        let (mut remote, mut backend) = Remote::new(4, 4);
+        remote.handle(watch(5));
+        let first = name(&mut backend).await;
+        backend.tell(news(first, News::Created)).await;
+        remote.handle(Call::Unwatch(WatchId(5)));
+        remote.handle(watch(5));
+        assert_eq!(backend.next_call().await, Some(Call::Unwatch(first)));
+        let second = name(&mut backend).await;
+        backend.tell(news(second, News::Progress)).await;
+        assert_eq!(remote.poll_told(), Some(Told::Watched(news(WatchId(5), News::Progress))));
+        assert_eq!(remote.poll_told(), None);
+    }
+
+    #[tokio::test]
+    async fn whether_it_can_be_reached_is_what_the_backend_says() {
+        let (remote, mut backend) = Remote::new(1, 1);
+        assert!(!remote.status().connected);
+        backend.connected(Instant::from_micros(3));
+        assert!(remote.status().connected);
+        backend.failed(Instant::from_micros(5), "gone".to_owned());
+        let status = remote.status();
+        assert_eq!(
+            (status.connected, status.since, status.error),
+            (false, Instant::from_micros(5), Some("gone".to_owned()))
+        );
+        drop(remote);
+        assert_eq!(backend.next_call().await, None);
+    }
+}

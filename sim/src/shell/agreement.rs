@@ -1,0 +1,103 @@
+//! What several servers and their registry must have come to when all is well again: every
+//! room has one primary, every session is where its client is, and the registry says so.
+
+use skirmish_core::id::NodeId;
+use skirmish_core::node::Node;
+use skirmish_io::server::Handle;
+
+use super::guard::View;
+use super::ledger::room_name;
+use super::player::player_name;
+use super::stage::Stage;
+use crate::oracle::{Guarantee, Verdict, Violation};
+
+fn broken<T>(guarantee: Guarantee, what: String) -> Result<T, Violation> {
+    Err(Violation { guarantee, what })
+}
+
+impl Stage {
+    /// The servers; all of them must run.
+    pub(super) fn running(&self) -> Result<Vec<Handle>, Violation> {
+        let ledger = self.shared.lock();
+        let mut handles = Vec::new();
+        for (number, server) in ledger.servers.iter().enumerate() {
+            let Some(handle) = &server.handle else {
+                return broken(Guarantee::Liveness, format!("server {number} does not run"));
+            };
+            handles.push(handle.clone());
+        }
+        Ok(handles)
+    }
+
+    /// Where there is a registry on its own host: all agree.
+    pub(super) fn agreed(&self, present: &[usize]) -> Verdict {
+        let (views, records) = {
+            let ledger = self.shared.lock();
+            let Some(store) = &ledger.store else { return Ok(()) };
+            (ledger.views(), store.records())
+        };
+        for (number, view) in views.iter().enumerate() {
+            if !view.as_ref().is_some_and(|view| view.serves) {
+                return broken(Guarantee::Liveness, format!("server {number} does not serve"));
+            }
+        }
+        let views: Vec<View> = views.into_iter().flatten().collect();
+        for room in 0..self.plan.rooms() {
+            let of_room = || views.iter().map(|view| view.rooms[room as usize]);
+            let epochs: Vec<u64> = of_room().filter_map(|(_, head)| Some(head?.epoch)).collect();
+            let primaries = of_room().filter(|(led, _)| led.is_some()).count();
+            if primaries != usize::from(!epochs.is_empty()) || epochs.iter().any(|epoch| *epoch != epochs[0])
+            {
+                let room = room_name(room);
+                let what = format!(
+                    "{room} has {primaries} primaries, and its epoch is {epochs:?} at those who have it"
+                );
+                return broken(Guarantee::Primary, what);
+            }
+        }
+        let servers = self.running()?;
+        self.settled(present, &servers)?;
+        recorded(&records, &servers)
+    }
+
+    /// The session of everybody is on the server that its client is connected to, and
+    /// nowhere else.
+    fn settled(&self, present: &[usize], servers: &[Handle]) -> Verdict {
+        for &client in present {
+            let (player, home) = {
+                let ledger = self.shared.lock();
+                (player_name(ledger.seats[client].player), ledger.seats[client].reached)
+            };
+            let has = |server: &Handle| server.inspect(|node| node.session_epoch(player.as_str()).is_some());
+            let with: Vec<usize> = (0..servers.len()).filter(|number| has(&servers[*number])).collect();
+            if with != [home] {
+                let what = format!(
+                    "{player} is connected to server {home}, but servers {with:?} have a session of it"
+                );
+                return broken(Guarantee::Fence, what);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every record of the registry is of a session or a room that its server has.
+fn recorded(records: &[(String, NodeId, u64)], servers: &[Handle]) -> Verdict {
+    for (key, owner, epoch) in records {
+        let held = |node: &Node| match key.strip_prefix("/sessions/player:") {
+            Some(player) => node.session_epoch(player),
+            None => node.leads(key.strip_prefix("/rooms/")?.strip_suffix("/state")?),
+        };
+        let of_owner = |server: &Handle| server.inspect(|node| (node.id() == *owner).then(|| held(node)));
+        let held = servers.iter().find_map(of_owner).flatten();
+        // A session that was registered again after its server's lease was lost has a newer
+        // epoch there than its server goes on with.
+        let is_room = key.starts_with("/rooms/");
+        if !held.is_some_and(|held| held == *epoch || !is_room && held < *epoch) {
+            let guarantee = if is_room { Guarantee::Primary } else { Guarantee::Fence };
+            let what = format!("{key} is {owner}'s by the registry, in epoch {epoch}; there it is {held:?}");
+            return broken(guarantee, what);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! The clients' hosts, and what happens to them.
+
+use std::sync::Arc;
+
+use madsim::time::{Duration, sleep};
+use skirmish_io::client::{Client, Credentials};
+use skirmish_io::clock::Clock;
+use tokio::sync::mpsc;
+
+use super::act::{Cut, ToClient};
+use super::dial::Dialer;
+use super::ledger::{AFTERMATH, Ledger, at};
+use super::player::{self, keys, player_address, player_name, token};
+use super::stage::Stage;
+
+/// How long a process that goes on after a pause takes until its application knows what
+/// its client does, in microseconds.
+const SETTLES: u64 = 1_000_000;
+
+impl Stage {
+    pub(super) async fn act_on_client(&mut self, client: usize, what: ToClient) {
+        match what {
+            ToClient::Start => self.start_client(client).await,
+            ToClient::Do(_) => {}
+            ToClient::Kill => self.kill_client(client).await,
+            ToClient::Pause => {
+                self.until_idle(client).await;
+                self.shared.lock().seats[client].paused = true;
+                self.runtime.pause(self.hosts[client].id());
+            }
+            ToClient::Resume => self.resume_client(client),
+            ToClient::Dawdle(millis) => {
+                let seat = &mut self.shared.lock().seats[client];
+                if seat.dawdles > 0 {
+                    seat.late_until = at() + AFTERMATH;
+                }
+                seat.dawdles = millis;
+            }
+            ToClient::Cut(cut, from) => self.cut_client(client, cut, from),
+            ToClient::Mend => self.mend_client(client),
+            ToClient::Reset => self.reset_client(client),
+            ToClient::Move(server) => {
+                {
+                    let mut ledger = self.shared.lock();
+                    ledger.coverage.hit("client moved");
+                    let seat = &mut ledger.seats[client];
+                    (seat.home, seat.unwelcome) = (server, false);
+                }
+                self.reset_client(client);
+            }
+            ToClient::Skew(skew_ms) => {
+                let mut ledger = self.shared.lock();
+                let seat = &mut ledger.seats[client];
+                seat.skew_ms = skew_ms;
+                seat.clock.iter().for_each(|clock| clock.set_skew_ms(skew_ms));
+            }
+        }
+    }
+
+    /// The client finds its connection reset, and what it had sent arrives later.
+    fn reset_client(&self, client: usize) {
+        if let Some(cable) = self.shared.lock().seats[client].cable.take() {
+            cable.pull();
+        }
+    }
+
+    fn cut_client(&self, client: usize, cut: Cut, from: Option<usize>) {
+        let host = self.hosts[client].id();
+        let mut ledger = self.shared.lock();
+        ledger.coverage.hit("partition");
+        let seat = &mut ledger.seats[client];
+        seat.backlogged = true;
+        for (number, server) in self.servers.iter().enumerate() {
+            if from.is_some_and(|from| from != number) {
+                continue;
+            }
+            if cut.is_up() {
+                seat.blocked.insert(number);
+                self.net.clog_link(host, server.id());
+            }
+            if cut.is_down() {
+                seat.deaf.insert(number);
+                self.net.clog_link(server.id(), host);
+            }
+        }
+    }
+
+    pub(super) fn mend_client(&self, client: usize) {
+        let host = self.hosts[client].id();
+        let mut ledger = self.shared.lock();
+        let seat = &mut ledger.seats[client];
+        seat.blocked.clear();
+        seat.deaf.clear();
+        for server in &self.servers {
+            self.net.unclog_link(host, server.id());
+            self.net.unclog_link(server.id(), host);
+        }
+    }
+
+    pub(super) fn resume_client(&self, client: usize) {
+        let was_paused = {
+            let seat = &mut self.shared.lock().seats[client];
+            if seat.paused {
+                seat.late_until = seat.late_until.max(at() + SETTLES);
+            }
+            std::mem::take(&mut seat.paused)
+        };
+        if was_paused {
+            self.runtime.resume(self.hosts[client].id());
+        }
+    }
+
+    /// Waits until the application is not in the middle of a command: the ledger must
+    /// know of a message that the client has taken.
+    async fn until_idle(&self, client: usize) {
+        let busy = |ledger: &Ledger| {
+            let seat = &ledger.seats[client];
+            seat.busy && seat.running && !seat.paused
+        };
+        while busy(&self.shared.lock()) {
+            sleep(Duration::from_micros(20)).await;
+        }
+    }
+
+    /// Starts a client's process, unless it runs.
+    pub(super) async fn start_client(&mut self, client: usize) {
+        if self.shared.lock().seats[client].running {
+            return;
+        }
+        self.stop_host(&self.hosts[client]).await;
+        let seed = self.rng.split();
+        let chopping = self.plan.chopped.then(|| self.rng.split());
+        let percent = self.rng.range(0..=99);
+        let clock = Clock::new();
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (who, home) = {
+            let mut ledger = self.shared.lock();
+            let who = ledger.who(client);
+            let seat = &mut ledger.seats[client];
+            (seat.running, seat.paused, seat.orders) = (true, false, Some(orders));
+            clock.set_skew_ms(seat.skew_ms);
+            (who, seat.home)
+        };
+        let dialer = Dialer::new(self.shared.clone(), client, chopping);
+        let keys = Arc::new(keys(&self.secret));
+        let player = self.plan.player(client);
+        // The issuer's clock is right.
+        let issuer = Clock::new();
+        let credentials = Credentials::provider(move || {
+            let token = token(&keys, player, issuer.now().wall);
+            async move { Ok(token) }
+        });
+        // The dialer decides which server it really is.
+        let builder = Client::builder(&format!("ws://{}/", player_address(home)), credentials)
+            .config(self.plan.shape.client_config(percent))
+            .player(player_name(player).as_str())
+            .seed(seed)
+            .clock(clock.clone())
+            .dialer(Arc::new(dialer))
+            .event_capacity(self.plan.event_capacity);
+        let life = player::live(self.shared.clone(), who, builder, clock, self.plan.patient, inbox);
+        self.spawn(&self.hosts[client], life);
+    }
+
+    /// Kills a client's process.
+    pub(super) async fn kill_client(&mut self, client: usize) {
+        self.until_idle(client).await;
+        self.runtime.kill(self.hosts[client].id());
+        let mut ledger = self.shared.lock();
+        ledger.coverage.hit("client crash");
+        ledger.gone(client);
+    }
+}

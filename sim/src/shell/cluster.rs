@@ -1,0 +1,273 @@
+//! Draws what seeds with several servers, or with a registry that has a host of its own,
+//! have beside the others.
+
+use skirmish_core::rng::Rng;
+
+use super::act::{Act, Cut, Deed, ToClient, ToRegistry, ToServer};
+use super::plan::{Draft, pick};
+use crate::scenario::Shape;
+
+/// Percent of the seeds whose one server has its registry in its own process.
+const ALONE_PERCENT: u64 = 35;
+
+/// How far the wall clocks of several servers may be apart, in milliseconds.
+const SERVER_SKEW_MS: u64 = 400;
+
+/// Makes a cluster of some seeds.
+pub(super) fn draw_shape(dice: &mut Rng, shape: &mut Shape) {
+    if dice.range(0..=99) < ALONE_PERCENT {
+        return;
+    }
+    let node_lease_s = pick(dice, &[6, 6, 10]);
+    let shape_of_all = *shape;
+    *shape = Shape {
+        // Take-overs between servers are worth more than those on one.
+        players: if dice.range(0..=1) == 0 { shape.players } else { shape.clients.div_ceil(2) },
+        chaos_ms: shape.chaos_ms * pick(dice, &[1, 2, 3]),
+        nodes: pick(dice, &[1, 2, 2, 3, 3, 3]),
+        remote_registry: 1,
+        wander_percent: pick(dice, &[0, 0, 20, 60]),
+        node_skew_ms: SERVER_SKEW_MS,
+        node_latency_us: shape_of_all.latency_us,
+        node_jitter_us: shape_of_all.jitter_us,
+        link_heartbeat_ms: pick(dice, &[500, 1_000]),
+        registry_latency_us: shape_of_all.latency_us,
+        registry_jitter_us: shape_of_all.jitter_us,
+        registry_call_ms: pick(dice, &[500, 2_000]),
+        registry_keepalive_ms: pick(dice, &[500, 2_000, 5_000]),
+        node_lease_s,
+        room_lease_s: node_lease_s * pick(dice, &[1, 2]),
+        ..shape_of_all
+    };
+}
+
+impl Draft {
+    /// Which server a fault is about.
+    pub(super) fn any_server(&mut self) -> usize {
+        match self.shape.node_count() as u64 {
+            1 => 0,
+            count => usize::try_from(self.dice.range(0..=count - 1)).unwrap_or(0),
+        }
+    }
+
+    /// Which server a client is cut off from; `None` for all.
+    pub(super) fn one_server(&mut self) -> Option<usize> {
+        let some = self.shape.node_count() > 1 && self.dice.range(0..=1) == 0;
+        some.then(|| self.any_server())
+    }
+
+    /// How long a host must be silent before everybody has given it up, in milliseconds.
+    pub(super) fn unseen(&self) -> u64 {
+        let clients = self.shape.heartbeat_ms * 5;
+        let others = self.shape.link_heartbeat_ms * 5;
+        if self.shape.has_remote_registry() {
+            clients.max(others).max(self.shape.registry_keepalive_ms * 2)
+        } else {
+            clients
+        }
+    }
+
+    /// The clocks of servers are wrong from the start.
+    pub(super) fn skew_servers(&mut self, first: i64) {
+        if self.shape.node_count() == 1 {
+            return self.server(0, 0, ToServer::Skew(first));
+        }
+        for server in 0..self.shape.node_count() {
+            let most = self.shape.node_skew_ms.min(self.shape.skew_ms);
+            let skew = self.dice.range(0..=most * 2);
+            let skew = i64::try_from(skew).unwrap_or(0) - i64::try_from(most).unwrap_or(0);
+            self.server(0, server, ToServer::Skew(skew));
+        }
+    }
+
+    /// Whether a kind of fault that one server has, too, is left out: most of what may go
+    /// wrong among several does so only while nothing else does.
+    pub(super) fn spares(&mut self) -> bool {
+        self.shape.has_remote_registry() && self.dice.range(0..=99) < self.spared_percent
+    }
+
+    /// Each kind of fault is in some of the seeds, and there rare or frequent.
+    pub(super) fn cluster_faults(&mut self) {
+        if !self.shape.has_remote_registry() {
+            return;
+        }
+        let alone: [fn(&mut Self, u64); 8] = [
+            Self::overtake,
+            Self::cut_registry,
+            Self::lag_watches,
+            Self::blur_registry,
+            Self::pause_registry,
+            Self::restart_registry,
+            Self::elect_registry,
+            Self::compact_registry,
+        ];
+        let several: [fn(&mut Self, u64); 6] = [
+            Self::move_client,
+            Self::move_client,
+            Self::strand,
+            Self::cut_nodes,
+            Self::cut_nodes,
+            Self::kill_primary,
+        ];
+        let several = if self.shape.node_count() > 1 { &several[..] } else { &[] };
+        for kind in several.iter().chain(&alone) {
+            if self.dice.range(0..=99) < self.spared_percent.max(50) {
+                continue;
+            }
+            let gap = pick(&mut self.dice, &[3_000_000, 8_000_000, 20_000_000]);
+            let mut at = self.dice.range(500_000..=gap);
+            while at < self.end {
+                kind(self, at);
+                at += self.dice.range(gap / 4..=gap * 2);
+            }
+        }
+    }
+
+    /// A client takes over the session of its player, mostly from another server, which does
+    /// not hear of it for a while; and the one that had it goes on.
+    fn overtake(&mut self, at: u64) {
+        let (clients, players) = (self.shape.clients, self.shape.players);
+        let old = self.dice.range(0..=players - 1);
+        if old + players >= clients {
+            return;
+        }
+        let number = |client: u64| usize::try_from(client).unwrap_or(0);
+        let (old, new) = (number(old), number(old + players));
+        let (here, there) = (self.any_server(), self.any_server());
+        let last = self.shape.rooms - 1;
+        let room = u32::try_from(self.dice.range(0..=last)).unwrap_or(0);
+        let join = ToClient::Do(Deed::Join { room, history: 0 });
+        self.client(at, new, ToClient::Kill);
+        self.client(at, old, ToClient::Move(here));
+        self.client(at + 1_000, old, ToClient::Start);
+        self.client(at + 2_000, old, join);
+        let then = at + 2_000_000;
+        let over = then + pick(&mut self.dice, &[500_000, 3_000_000, 6_000_000]);
+        if here == there {
+            self.client(then, old, ToClient::Cut(Cut::Down, None));
+            self.client(over, old, ToClient::Mend);
+        } else {
+            self.server(then, here, ToServer::LagWatches(6_000));
+            self.server(over, here, ToServer::LagWatches(0));
+        }
+        self.client(then, new, ToClient::Move(there));
+        self.client(then + 1_000, new, ToClient::Start);
+        self.client(then + 2_000, new, join);
+        let mut at = then;
+        while at < over {
+            self.client(at, old, ToClient::Do(Deed::Say { room, count: 1, size: 8 }));
+            at += self.dice.range(20_000..=400_000);
+        }
+    }
+
+    /// A client moves to another server, and what it has said last comes to the one that it
+    /// left only when it has been let in there.
+    fn strand(&mut self, at: u64) {
+        let last = self.shape.clients - 1;
+        let client = usize::try_from(self.dice.range(0..=last)).unwrap_or(0);
+        let (here, there) = (self.any_server(), self.any_server());
+        let rooms = self.shape.rooms - 1;
+        let room = u32::try_from(self.dice.range(0..=rooms)).unwrap_or(0);
+        self.client(at, client, ToClient::Move(here));
+        self.client(at, client, ToClient::Do(Deed::Join { room, history: 0 }));
+        let then = at + 2_000_000;
+        self.server(then, here, ToServer::LagWatches(6_000));
+        self.client(then, client, ToClient::Cut(Cut::Up, Some(here)));
+        self.client(then + 1_000, client, ToClient::Do(Deed::Say { room, count: 3, size: 8 }));
+        self.client(then + 20_000, client, ToClient::Move(there));
+        self.client(then + 30_000, client, ToClient::Do(Deed::Say { room, count: 1, size: 8 }));
+        let over = then + pick(&mut self.dice, &[100_000, 600_000, 3_000_000]);
+        self.client(over, client, ToClient::Mend);
+        self.server(over + 3_000_000, here, ToServer::LagWatches(0));
+    }
+
+    fn move_client(&mut self, at: u64) {
+        let last = self.shape.clients - 1;
+        let client = usize::try_from(self.dice.range(0..=last)).unwrap_or(0);
+        let to =
+            if self.dice.range(0..=3) == 0 { ToClient::Reset } else { ToClient::Move(self.any_server()) };
+        self.client(at, client, to);
+    }
+
+    fn cut_nodes(&mut self, at: u64) {
+        let one = self.any_server();
+        let others = self.shape.node_count() as u64 - 1;
+        let step = usize::try_from(self.dice.range(1..=others)).unwrap_or(1);
+        let other = (one + step) % self.shape.node_count();
+        let (cut, end) = (self.any_cut(), at + self.while_of());
+        self.steps.push((at, Act::CutNodes(one, other, cut)));
+        self.steps.push((end, Act::HealNodes(one, other)));
+    }
+
+    fn kill_primary(&mut self, at: u64) {
+        let last = self.shape.rooms - 1;
+        let room = u32::try_from(self.dice.range(0..=last)).unwrap_or(0);
+        let back = at + self.while_of();
+        self.steps.push((at, Act::KillPrimary(room)));
+        self.steps.push((back, Act::StartAll));
+    }
+
+    fn cut_registry(&mut self, at: u64) {
+        let (server, cut, end) = (self.any_server(), self.any_cut(), at + self.while_of());
+        self.server(at, server, ToServer::CutRegistry(cut));
+        self.server(end, server, ToServer::HealRegistry);
+    }
+
+    fn lag_watches(&mut self, at: u64) {
+        let (server, end) = (self.any_server(), at + self.while_of());
+        let millis = pick(&mut self.dice, &[100, 1_000, 6_000]);
+        self.server(at, server, ToServer::LagWatches(millis));
+        self.server(end, server, ToServer::LagWatches(0));
+    }
+
+    fn blur_registry(&mut self, at: u64) {
+        let server = self.any_server();
+        let count = u32::try_from(self.dice.range(1..=4)).unwrap_or(1);
+        self.server(at, server, ToServer::BlurRegistry(count));
+    }
+
+    fn pause_registry(&mut self, at: u64) {
+        let end = at + self.while_of();
+        self.registry(at, ToRegistry::Pause);
+        self.registry(end, ToRegistry::Resume);
+    }
+
+    fn restart_registry(&mut self, at: u64) {
+        let end = at + self.while_of();
+        if self.dice.range(0..=1) == 0 {
+            // Nobody is told.
+            self.registry(at, ToRegistry::Cut);
+            self.registry(at, ToRegistry::Pause);
+            self.registry(end, ToRegistry::Kill);
+            self.registry(end + 1_000, ToRegistry::Mend);
+        } else {
+            self.registry(at, ToRegistry::Kill);
+        }
+        self.registry(end + 2_000, ToRegistry::Start);
+    }
+
+    fn elect_registry(&mut self, at: u64) {
+        let end = at + self.while_of().min(5_000_000);
+        self.registry(at, ToRegistry::Depose);
+        self.registry(end, ToRegistry::Elect);
+    }
+
+    fn compact_registry(&mut self, at: u64) {
+        let keep = pick(&mut self.dice, &[0, 0, 1, 5, 20]);
+        self.registry(at, ToRegistry::Compact(keep));
+    }
+
+    fn registry(&mut self, at: u64, what: ToRegistry) {
+        self.steps.push((at, Act::Registry(what)));
+    }
+
+    fn any_cut(&mut self) -> Cut {
+        pick(&mut self.dice, &[Cut::Both, Cut::Up, Cut::Down])
+    }
+
+    /// How long a fault lasts: shorter or longer than leases do.
+    fn while_of(&mut self) -> u64 {
+        let most = pick(&mut self.dice, &[200_000, 3_000_000, 20_000_000]);
+        self.dice.range(most / 10..=most)
+    }
+}

@@ -1,0 +1,96 @@
+//! The registry's process, on a host of its own: etcd's part.
+
+use std::net::{IpAddr, SocketAddr};
+
+use madsim::net::{Endpoint, Receiver, Sender};
+use skirmish_core::registry::Watched;
+use skirmish_core::time::Instant;
+use skirmish_io::clock::Clock;
+use tokio::sync::mpsc;
+
+use super::ledger::Shared;
+use super::store::{Ask, Ends, Noted, Say, Store};
+use crate::history::Lane;
+
+/// Where the registry is.
+pub(super) const REGISTRY: ([u8; 4], u16) = ([10, 0, 2, 1], 2379);
+
+/// One life of the process.
+pub(super) async fn serve(store: Store, shared: Shared) {
+    let endpoint = Endpoint::bind(SocketAddr::from(REGISTRY)).await.expect("the address is free");
+    tokio::spawn(keep_time(store.clone(), shared.clone()));
+    while let Ok((sender, receiver, from)) = endpoint.accept1().await {
+        tokio::spawn(attend(store.clone(), shared.clone(), server_at(from.ip()), sender, receiver));
+    }
+}
+
+/// The server that has an address.
+fn server_at(address: IpAddr) -> usize {
+    match address {
+        IpAddr::V4(v4) => usize::from(v4.octets()[3].saturating_sub(1)),
+        IpAddr::V6(_) => 0,
+    }
+}
+
+/// Ends leases, and does late what is to be done late.
+async fn keep_time(store: Store, shared: Shared) {
+    let clock = store.clock();
+    loop {
+        let (wake, notes) = store.tick();
+        notes.into_iter().for_each(|noted| note(&shared, &noted));
+        tokio::select! {
+            biased;
+            () = store.changed() => {}
+            () = tokio::time::sleep_until(clock.deadline(wake)) => {}
+        }
+    }
+}
+
+/// Serves a connection until it is gone.
+async fn attend(store: Store, shared: Shared, server: usize, sender: Sender, mut receiver: Receiver) {
+    let Ends { session, mut replies, mut news } = store.open(server);
+    let clock = store.clock();
+    let mut held = None;
+    loop {
+        let say = tokio::select! {
+            biased;
+            asked = receiver.recv() => {
+                let Ok(asked) = asked.map(|payload| payload.downcast::<Ask>()) else { break };
+                if let Some(noted) = asked.ok().and_then(|asked| store.take(session, *asked)) {
+                    note(&shared, &noted);
+                }
+                continue;
+            }
+            Some(say) = replies.recv() => say,
+            Some(watched) = next_news(&clock, &mut news, &mut held) => Say::Watched(watched),
+        };
+        if sender.send(Box::new(say)).await.is_err() {
+            break;
+        }
+    }
+    store.close(session);
+}
+
+/// The next news that leave. Can be dropped at any time.
+async fn next_news(
+    clock: &Clock,
+    news: &mut mpsc::UnboundedReceiver<(Instant, Watched)>,
+    held: &mut Option<(Instant, Watched)>,
+) -> Option<Watched> {
+    if held.is_none() {
+        *held = Some(news.recv().await?);
+    }
+    let at = held.as_ref()?.0;
+    if clock.now().instant < at {
+        tokio::time::sleep_until(clock.deadline(at)).await;
+    }
+    Some(held.take()?.1)
+}
+
+fn note(shared: &Shared, noted: &Noted) {
+    let mut ledger = shared.lock();
+    if let Some(mark) = noted.mark {
+        ledger.coverage.hit(mark);
+    }
+    ledger.note(Lane::Registry, format_args!("{}", noted.text));
+}

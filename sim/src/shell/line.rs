@@ -1,0 +1,310 @@
+//! A server's connection to the registry on its own host: the task behind
+//! [`Remote`](skirmish_io::registry::Remote), as etcd's driver is one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use madsim::net::{Endpoint, Receiver, Sender};
+use skirmish_core::registry::{Call, CallId, Failure, News, Request, Response, Watch, WatchId, Watched};
+use skirmish_core::rng::Rng;
+use skirmish_core::time::{Duration, Instant};
+use skirmish_io::clock::Clock;
+use skirmish_io::registry::Backend;
+
+use super::etcd::REGISTRY;
+use super::ledger::Shared;
+use super::store::{Ask, Say};
+use crate::history::Lane;
+use crate::scenario::Shape;
+
+/// How long it waits before it connects again.
+const RETRY: Duration = Duration::from_millis(300);
+
+/// See the module.
+pub(super) struct Line {
+    node: Backend,
+    shared: Shared,
+    server: usize,
+    clock: Clock,
+    rng: Rng,
+    /// How long it waits for an answer.
+    patience: Duration,
+    /// After so long without a word the connection counts as lost.
+    keepalive: Duration,
+    link: Option<Link>,
+    /// When it connects.
+    retry: Instant,
+    heard: Instant,
+    ping: Instant,
+    /// Sent and not answered.
+    calls: BTreeMap<CallId, Open>,
+    /// Waiting for a connection.
+    waiting: VecDeque<(CallId, Request, Open)>,
+    watches: BTreeMap<WatchId, Watching>,
+}
+
+struct Link {
+    sender: Sender,
+    receiver: Receiver,
+    /// The registry has said something.
+    opened: bool,
+}
+
+/// A request without an answer.
+#[derive(Clone, Copy)]
+struct Open {
+    since: Instant,
+    due: Instant,
+}
+
+/// A watch that is kept alive over connections.
+struct Watching {
+    watch: Watch,
+    /// Whether the node was told that it runs.
+    told: bool,
+}
+
+/// What happens next.
+enum Event {
+    Called(Option<Call>),
+    Heard(Option<Say>),
+    Due,
+}
+
+impl Line {
+    pub(super) fn new(
+        node: Backend,
+        shared: Shared,
+        server: usize,
+        clock: Clock,
+        rng: Rng,
+        shape: &Shape,
+    ) -> Self {
+        let now = clock.now().instant;
+        Self {
+            node,
+            shared,
+            server,
+            clock,
+            rng,
+            patience: Duration::from_millis(shape.registry_call_ms),
+            keepalive: Duration::from_millis(shape.registry_keepalive_ms),
+            link: None,
+            retry: now,
+            heard: now,
+            ping: now,
+            calls: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            watches: BTreeMap::new(),
+        }
+    }
+
+    /// Runs until there is no node any more.
+    pub(super) async fn run(mut self) {
+        loop {
+            let now = self.clock.now().instant;
+            self.expire(now);
+            self.keep_alive(now).await;
+            if self.link.is_none() && self.retry <= now {
+                self.connect().await;
+            }
+            match self.event().await {
+                Event::Called(None) => return,
+                Event::Called(Some(call)) => self.call(call).await,
+                Event::Heard(Some(say)) => self.hear(say).await,
+                Event::Heard(None) => self.lose("the connection was closed"),
+                Event::Due => {}
+            }
+        }
+    }
+
+    async fn event(&mut self) -> Event {
+        let opened = self.link.as_ref().is_some_and(|link| link.opened);
+        let calls = self.calls.values().map(|open| open.due);
+        let waiting = self.waiting.iter().map(|(.., open)| open.due);
+        let silence = self.link.iter().map(|_| self.heard + self.keepalive);
+        let ping = opened.then_some(self.ping).into_iter();
+        let retry = self.link.is_none().then_some(self.retry).into_iter();
+        let wake = calls.chain(waiting).chain(silence).chain(ping).chain(retry).min();
+        let Self { node, link, clock, .. } = self;
+        tokio::select! {
+            biased;
+            said = hear(link) => Event::Heard(said),
+            call = node.next_call() => Event::Called(call),
+            () = sleep_until(clock, wake) => Event::Due,
+        }
+    }
+
+    async fn connect(&mut self) {
+        let now = self.clock.now().instant;
+        let dialed = async {
+            let endpoint = Endpoint::bind("0.0.0.0:0").await?;
+            endpoint.connect1(SocketAddr::from(REGISTRY)).await
+        };
+        match dialed.await {
+            Ok((sender, receiver)) => {
+                self.heard = now;
+                self.link = Some(Link { sender, receiver, opened: false });
+            }
+            Err(error) => {
+                self.retry = now + RETRY;
+                self.node.failed(now, error.to_string());
+            }
+        }
+    }
+
+    async fn call(&mut self, call: Call) {
+        let now = self.clock.now().instant;
+        let opened = self.link.as_ref().is_some_and(|link| link.opened);
+        self.note(format_args!("asks the registry: {call:?}"));
+        match call {
+            Call::Request { id, request } => {
+                let open = Open { since: now, due: now + self.patience };
+                let impatient = self.rng.range(0..=1) == 0;
+                if opened {
+                    self.calls.insert(id, open);
+                    self.send(Ask::Call(Call::Request { id, request })).await;
+                } else if impatient {
+                    // Some drivers say so at once, others wait for a connection as long as they may.
+                    self.answer(now, id, open, Err(Failure::Unavailable));
+                } else {
+                    self.waiting.push_back((id, request, open));
+                }
+            }
+            Call::Watch { id, watch } => {
+                self.watches.insert(id, Watching { watch: watch.clone(), told: false });
+                if opened {
+                    self.send(Ask::Call(Call::Watch { id, watch })).await;
+                }
+            }
+            Call::Unwatch(id) => {
+                self.watches.remove(&id);
+                if opened {
+                    self.send(Ask::Call(Call::Unwatch(id))).await;
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self, ask: Ask) {
+        let Some(link) = &self.link else { return };
+        if link.sender.send(Box::new(ask)).await.is_err() {
+            self.lose("the connection was reset");
+        }
+    }
+
+    async fn hear(&mut self, say: Say) {
+        let now = self.clock.now().instant;
+        self.heard = now;
+        match say {
+            Say::Pong => {}
+            Say::Opened => self.opened(now).await,
+            Say::Reply(id, outcome) => {
+                if let Some(open) = self.calls.remove(&id) {
+                    self.answer(now, id, open, outcome);
+                }
+            }
+            Say::Watched(watched) => self.watched(watched).await,
+        }
+    }
+
+    async fn opened(&mut self, now: Instant) {
+        if let Some(link) = &mut self.link {
+            link.opened = true;
+        }
+        self.node.connected(now);
+        self.ping = now + self.keepalive / 2;
+        let watches: Vec<_> = self.watches.iter().map(|(id, kept)| (*id, kept.watch.clone())).collect();
+        for (id, watch) in watches {
+            self.send(Ask::Call(Call::Watch { id, watch })).await;
+        }
+        for (id, request, open) in std::mem::take(&mut self.waiting) {
+            self.calls.insert(id, open);
+            self.send(Ask::Call(Call::Request { id, request })).await;
+        }
+    }
+
+    async fn watched(&mut self, watched: Watched) {
+        let Some(kept) = self.watches.get_mut(&watched.id) else { return };
+        kept.watch.start = watched.revision + 1;
+        match watched.news {
+            News::Created if std::mem::replace(&mut kept.told, true) => return,
+            News::Created | News::Changes(_) | News::Progress => {}
+            News::Compacted { .. } => {
+                self.watches.remove(&watched.id);
+                self.shared.lock().coverage.hit("watch compacted");
+            }
+            News::Canceled => {
+                self.watches.remove(&watched.id);
+            }
+        }
+        self.note(format_args!("is told: {watched:?}"));
+        self.node.tell(watched).await;
+    }
+
+    /// Finds out whether the connection still lives.
+    async fn keep_alive(&mut self, now: Instant) {
+        let Some(opened) = self.link.as_ref().map(|link| link.opened) else { return };
+        if self.heard + self.keepalive <= now {
+            self.lose("nothing was heard for too long");
+        } else if opened && self.ping <= now {
+            self.ping = now + self.keepalive / 2;
+            self.send(Ask::Ping).await;
+        }
+    }
+
+    /// Gives up on what has waited for too long.
+    fn expire(&mut self, now: Instant) {
+        while self.waiting.front().is_some_and(|(.., open)| open.due <= now)
+            && let Some((id, _, open)) = self.waiting.pop_front()
+        {
+            self.answer(now, id, open, Err(Failure::Unavailable));
+        }
+        let over = |(id, open): (&CallId, &Open)| (open.due <= now).then_some((*id, *open));
+        for (id, open) in self.calls.iter().filter_map(over).collect::<Vec<_>>() {
+            self.calls.remove(&id);
+            self.shared.lock().coverage.hit("registry silent");
+            self.answer(now, id, open, Err(Failure::Unknown));
+        }
+    }
+
+    /// The connection is dead: what had no answer may be done or not.
+    fn lose(&mut self, why: &str) {
+        if self.link.take().is_none() {
+            return;
+        }
+        let now = self.clock.now().instant;
+        self.retry = now + RETRY;
+        self.shared.lock().coverage.hit("registry lost");
+        self.note(format_args!("has lost the registry: {why}"));
+        self.node.failed(now, why.to_owned());
+        for (id, open) in std::mem::take(&mut self.calls) {
+            self.answer(now, id, open, Err(Failure::Unknown));
+        }
+    }
+
+    fn answer(&self, now: Instant, id: CallId, open: Open, outcome: Result<Response, Failure>) {
+        self.note(format_args!("is told of {id:?}: {outcome:?}"));
+        self.node.answer(id, outcome, now.since(open.since));
+    }
+
+    fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.shared.lock().note(Lane::Node(self.server), what);
+    }
+}
+
+/// The next thing that the registry says; `None` if the connection is gone. Can be dropped
+/// at any time.
+async fn hear(link: &mut Option<Link>) -> Option<Say> {
+    match link {
+        None => std::future::pending().await,
+        Some(link) => Some(*link.receiver.recv().await.ok()?.downcast::<Say>().ok()?),
+    }
+}
+
+async fn sleep_until(clock: &Clock, at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(clock.deadline(at)).await,
+        None => std::future::pending().await,
+    }
+}

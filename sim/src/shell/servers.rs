@@ -1,0 +1,335 @@
+//! The servers' hosts and the registry's, and what happens to them.
+
+use madsim::time::{Duration, sleep};
+use skirmish_core::rng::Rng;
+use skirmish_io::clock::Clock;
+use skirmish_io::config::{Config, Rate};
+use skirmish_io::registry::{Registry, Remote};
+use skirmish_io::server::{Handle, Message, Server};
+use tokio::sync::oneshot;
+
+use super::act::{Cut, ToRegistry, ToServer};
+use super::etcd;
+use super::ledger::{AFTERMATH, at, room_name};
+use super::line::Line;
+use super::plan::Plan;
+use super::player::{keys, link_address, player_address};
+use super::stage::Stage;
+use crate::history::Lane;
+
+/// Requests to the registry and watches of it that a server may have under way.
+const REQUESTS: usize = 256;
+const WATCHES: usize = 64;
+
+impl Stage {
+    pub(super) async fn act_on_server(&mut self, server: usize, what: ToServer) {
+        let host = self.servers[server].id();
+        match what {
+            ToServer::Start => self.start_server(server).await,
+            ToServer::Kill => self.kill_server(server).await,
+            ToServer::Drain => {
+                if let Some(stop) = self.shared.lock().servers[server].stop.take() {
+                    // A server that has ended already needs not be told.
+                    let _ = stop.send(());
+                }
+            }
+            ToServer::Pause => {
+                self.shared.lock().servers[server].paused = true;
+                self.runtime.pause(host);
+            }
+            ToServer::Resume => self.resume_server(server),
+            ToServer::Cut(cut) => {
+                self.backlog_all();
+                let seat = &mut self.shared.lock().servers[server].cut;
+                if cut.is_up() {
+                    seat.0 = true;
+                    self.net.clog_node_in(host);
+                }
+                if cut.is_down() {
+                    seat.1 = true;
+                    self.net.clog_node_out(host);
+                }
+            }
+            ToServer::Mend => self.mend_server(server),
+            ToServer::Skew(skew_ms) => {
+                let seat = &mut self.shared.lock().servers[server];
+                seat.skew_ms = skew_ms;
+                seat.clock.iter().for_each(|clock| clock.set_skew_ms(skew_ms));
+            }
+            ToServer::CutRegistry(cut) => self.cut_registry(server, cut),
+            ToServer::HealRegistry => self.heal_registry(server),
+            ToServer::LagWatches(millis) => {
+                self.shared.lock().store.iter().for_each(|store| store.lag(server, millis));
+            }
+            ToServer::BlurRegistry(count) => {
+                self.shared.lock().store.iter().for_each(|store| store.blur(server, count));
+            }
+        }
+    }
+
+    pub(super) async fn act_on_registry(&mut self, what: ToRegistry) {
+        let Some(host) = self.registry.as_ref().map(madsim::runtime::NodeHandle::id) else { return };
+        let Some(store) = self.shared.lock().store.clone() else { return };
+        match what {
+            ToRegistry::Start => self.start_registry().await,
+            ToRegistry::Kill => {
+                self.runtime.kill(host);
+                let mut ledger = self.shared.lock();
+                (ledger.registry.running, ledger.registry.paused) = (false, false);
+                ledger.coverage.hit("registry restarted");
+            }
+            ToRegistry::Pause => {
+                self.runtime.pause(host);
+                let mut ledger = self.shared.lock();
+                ledger.registry.paused = true;
+                ledger.coverage.hit("registry paused");
+            }
+            ToRegistry::Resume => self.resume_registry(),
+            ToRegistry::Cut => {
+                self.shared.lock().registry.cut = true;
+                self.net.clog_node(host);
+            }
+            ToRegistry::Mend => self.mend_registry(),
+            ToRegistry::Depose => {
+                self.shared.lock().coverage.hit("registry leader lost");
+                store.depose();
+            }
+            ToRegistry::Elect => store.elect(),
+            ToRegistry::Compact(keep) => {
+                let mut ledger = self.shared.lock();
+                if !ledger.registry.is_troubled() {
+                    ledger.coverage.hit("registry compacted");
+                    store.compact(keep);
+                }
+            }
+        }
+    }
+
+    // Links.
+
+    pub(super) fn cut_nodes(&self, one: usize, other: usize, cut: Cut) {
+        let (first, second) = (self.servers[one].id(), self.servers[other].id());
+        if cut.is_up() {
+            self.net.clog_link(first, second);
+        }
+        if cut.is_down() {
+            self.net.clog_link(second, first);
+        }
+        let mut ledger = self.shared.lock();
+        ledger.coverage.hit("nodes cut off");
+        ledger.apart.insert((one.min(other), one.max(other)));
+    }
+
+    pub(super) fn heal_nodes(&self, one: usize, other: usize) {
+        let (first, second) = (self.servers[one].id(), self.servers[other].id());
+        self.net.unclog_link(first, second);
+        self.net.unclog_link(second, first);
+        self.shared.lock().apart.remove(&(one.min(other), one.max(other)));
+    }
+
+    fn cut_registry(&self, server: usize, cut: Cut) {
+        let Some(registry) = &self.registry else { return };
+        let host = self.servers[server].id();
+        if cut.is_up() {
+            self.net.clog_link(host, registry.id());
+        }
+        if cut.is_down() {
+            self.net.clog_link(registry.id(), host);
+        }
+        let mut ledger = self.shared.lock();
+        ledger.coverage.hit("registry cut off");
+        ledger.servers[server].off_registry = true;
+    }
+
+    fn heal_registry(&self, server: usize) {
+        let Some(registry) = &self.registry else { return };
+        let host = self.servers[server].id();
+        self.net.unclog_link(host, registry.id());
+        self.net.unclog_link(registry.id(), host);
+        self.shared.lock().servers[server].off_registry = false;
+    }
+
+    pub(super) fn mend_server(&self, server: usize) {
+        self.shared.lock().servers[server].cut = (false, false);
+        self.net.unclog_node(self.servers[server].id());
+        self.backlog_all();
+    }
+
+    fn mend_registry(&self) {
+        if let Some(registry) = &self.registry {
+            self.shared.lock().registry.cut = false;
+            self.net.unclog_node(registry.id());
+        }
+    }
+
+    // Processes.
+
+    pub(super) fn resume_server(&self, server: usize) {
+        if std::mem::take(&mut self.shared.lock().servers[server].paused) {
+            self.runtime.resume(self.servers[server].id());
+        }
+    }
+
+    fn resume_registry(&self) {
+        if let Some(registry) = &self.registry
+            && std::mem::take(&mut self.shared.lock().registry.paused)
+        {
+            self.runtime.resume(registry.id());
+        }
+    }
+
+    /// Nothing is wrong with the registry any more, but that it may not run.
+    pub(super) fn calm_registry(&self) {
+        self.mend_registry();
+        self.resume_registry();
+        (0..self.servers.len()).for_each(|server| self.heal_registry(server));
+        let store = self.shared.lock().store.clone();
+        store.iter().for_each(super::store::Store::calm);
+    }
+
+    /// Starts the registry, if it has a host of its own, unless it runs.
+    pub(super) async fn start_registry(&mut self) {
+        let store = {
+            let mut ledger = self.shared.lock();
+            let runs = std::mem::replace(&mut ledger.registry.running, true);
+            ledger.registry.paused &= runs;
+            ledger.store.clone().filter(|_| !runs)
+        };
+        let (Some(store), Some(host)) = (store, &self.registry) else { return };
+        self.stop_host(host).await;
+        store.restart();
+        self.spawn(host, etcd::serve(store, self.shared.clone()));
+    }
+
+    /// Starts every server that does not run.
+    pub(super) async fn start_servers(&mut self) {
+        for server in 0..self.servers.len() {
+            self.start_server(server).await;
+        }
+    }
+
+    /// Starts a server, unless it runs.
+    pub(super) async fn start_server(&mut self, server: usize) {
+        let running = {
+            let ledger = self.shared.lock();
+            ledger.servers[server].handle.is_some()
+        };
+        if running {
+            return;
+        }
+        // It is killed even if it has ended by itself: its sockets live on otherwise.
+        self.stop_host(&self.servers[server]).await;
+        let (stop, stopped) = oneshot::channel();
+        let clock = Clock::new();
+        let (life, store) = {
+            let mut ledger = self.shared.lock();
+            let remote = ledger.store.is_some();
+            if !remote {
+                ledger.unsettled_until = at() + AFTERMATH;
+            }
+            let seat = &mut ledger.servers[server];
+            seat.life += 1;
+            seat.paused = false;
+            (seat.stop, seat.clock) = (Some(stop), Some(clock.clone()));
+            clock.set_skew_ms(seat.skew_ms);
+            (seat.life, remote)
+        };
+        // Epochs count from the incarnation where the registry is in the process: those of
+        // one life must not reach the next.
+        let incarnation = u64::from(life) << 32 | server as u64;
+        let mut builder = Server::builder(config(&self.plan, server))
+            .keys(keys(&self.secret))
+            .seed(self.rng.split())
+            .incarnation(incarnation)
+            .clock(clock.clone())
+            .fallback(echo)
+            .plant(self.planted);
+        let line = store.then(|| {
+            let (remote, backend) = Remote::new(REQUESTS, WATCHES);
+            let rng = Rng::new(self.rng.split());
+            (remote, Line::new(backend, self.shared.clone(), server, clock, rng, &self.plan.shape))
+        });
+        let shared = self.shared.clone();
+        self.spawn(&self.servers[server], async move {
+            if let Some((remote, line)) = line {
+                builder = builder.registry(Registry::Remote(remote));
+                tokio::spawn(line.run());
+            }
+            let bound = builder.bind().await.expect("the address is free and the configuration good");
+            let handle = bound.handle();
+            let id = handle.inspect(|node| node.id());
+            {
+                let mut ledger = shared.lock();
+                ledger.note(Lane::Node(server), format_args!("starts as {id}"));
+                ledger.servers[server].handle = Some(handle);
+            }
+            bound.run(async { drop(stopped.await) }).await;
+            let mut ledger = shared.lock();
+            ledger.note(Lane::Node(server), format_args!("has ended"));
+            ledger.retire(server);
+        });
+    }
+
+    /// Kills a server's process.
+    pub(super) async fn kill_server(&mut self, server: usize) {
+        self.runtime.kill(self.servers[server].id());
+        {
+            let mut ledger = self.shared.lock();
+            ledger.coverage.hit("node crash");
+            ledger.retire(server);
+        }
+        sleep(Duration::from_micros(500)).await;
+    }
+
+    /// Kills the server that leads a room.
+    pub(super) async fn kill_primary(&mut self, room: u32) {
+        let leads = |handle: &Handle| handle.inspect(|node| node.leads(&room_name(room)).is_some());
+        let primary = {
+            let ledger = self.shared.lock();
+            ledger.servers.iter().position(|server| server.handle.as_ref().is_some_and(leads))
+        };
+        if let Some(server) = primary {
+            self.kill_server(server).await;
+        }
+    }
+}
+
+/// Sends application messages back.
+fn echo(message: Message, server: &Handle) {
+    server.send(message.conn, &message.type_url, &message.payload);
+}
+
+/// A server's configuration.
+fn config(plan: &Plan, server: usize) -> Config {
+    let shape = &plan.shape;
+    let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let rate = |per_second, burst| Rate { per_second: small(per_second), burst: small(burst) };
+    let mut config = Config::default();
+    config.listen.address = player_address(server);
+    config.admin.enabled = false;
+    config.drain.timeout = Duration::from_millis(shape.linger_ms * 2);
+    config.connections.handshake_timeout = Duration::from_millis(shape.handshake_ms);
+    config.connections.linger = Duration::from_millis(shape.linger_ms);
+    config.heartbeat.interval = Duration::from_millis(shape.heartbeat_ms);
+    config.rates.reliable = rate(shape.reliable_rate, shape.reliable_burst);
+    config.rates.latest = rate(shape.latest_rate, shape.latest_burst);
+    config.rates.control = rate(100_000, 100_000);
+    config.sessions.ttl = Duration::from_millis(shape.session_ttl_ms);
+    config.rooms.window_entries = size(shape.window_entries);
+    config.rooms.flush_interval = Duration::from_millis(shape.flush_ms);
+    config.rooms.tombstone_horizon = Duration::from_millis(shape.tombstone_ms);
+    config.frames.compress_from = size(shape.compress_from);
+    if shape.has_remote_registry() {
+        let cluster = &mut config.cluster;
+        cluster.node_ttl = Duration::from_secs(shape.node_lease_s);
+        cluster.room_ttl = Duration::from_secs(shape.room_lease_s);
+    }
+    if plan.servers() > 1 {
+        let cluster = &mut config.cluster;
+        cluster.insecure = true;
+        cluster.link.address = Some(link_address(server));
+        cluster.heartbeat.interval = Duration::from_millis(shape.link_heartbeat_ms);
+    }
+    config
+}

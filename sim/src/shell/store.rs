@@ -1,0 +1,357 @@
+//! The registry that has a host of its own: what it knows, and what is wrong with it. As
+//! etcd's, it outlives the process.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use skirmish_core::id::NodeId;
+use skirmish_core::registrar::record_owner;
+use skirmish_core::registry::{
+    Answer, Call, CallId, Failure, Range, Registry, RegistryConfig, Request, Response, Span, WatchId, Watched,
+};
+use skirmish_core::rng::Rng;
+use skirmish_core::time::{Duration, Instant};
+use skirmish_io::clock::Clock;
+use tokio::sync::{Notify, mpsc};
+
+/// The latest that a request is done of which nobody knew what became of it, in
+/// microseconds.
+const MOST_LATE: u64 = 6_000_000;
+
+/// What a server says to the registry.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Call(Call),
+    Ping,
+}
+
+/// What the registry says to a server.
+#[derive(Debug)]
+pub(super) enum Say {
+    Opened,
+    Reply(CallId, Result<Response, Failure>),
+    Watched(Watched),
+    Pong,
+}
+
+/// What it knows. Never locked over an await.
+#[derive(Clone)]
+pub(super) struct Store(Arc<Mutex<Inner>>, Arc<Notify>);
+
+struct Inner {
+    machine: Registry,
+    clock: Clock,
+    rng: Rng,
+    /// Nobody leads.
+    leaderless: bool,
+    /// By server: what is odd about what it is told.
+    oddities: Vec<Oddity>,
+    sessions: BTreeMap<u64, Session>,
+    next_session: u64,
+    /// Whose its watches are, and what their nodes call them.
+    watches: BTreeMap<WatchId, (u64, WatchId)>,
+    next_watch: u64,
+    /// Requests of which nobody said what came of them, by when they are done.
+    late: BTreeMap<(Instant, u64), Request>,
+    next_late: u64,
+}
+
+/// A connection that a server has.
+struct Session {
+    server: usize,
+    replies: mpsc::UnboundedSender<Say>,
+    /// News, and when they leave.
+    news: mpsc::UnboundedSender<(Instant, Watched)>,
+    last: Instant,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Oddity {
+    lag: Duration,
+    blurred: u32,
+}
+
+/// A connection, as who serves it has it.
+pub(super) struct Ends {
+    pub(super) session: u64,
+    pub(super) replies: mpsc::UnboundedReceiver<Say>,
+    pub(super) news: mpsc::UnboundedReceiver<(Instant, Watched)>,
+}
+
+/// What is worth a note.
+pub(super) struct Noted {
+    pub(super) mark: Option<&'static str>,
+    pub(super) text: String,
+}
+
+impl Store {
+    pub(super) fn new(servers: usize, rng: Rng) -> Self {
+        let clock = Clock::new();
+        let machine = Registry::new(RegistryConfig::etcd(), clock.now().instant);
+        let inner = Inner {
+            machine,
+            clock,
+            rng,
+            leaderless: false,
+            oddities: vec![Oddity::default(); servers],
+            sessions: BTreeMap::new(),
+            next_session: 1,
+            watches: BTreeMap::new(),
+            next_watch: 1,
+            late: BTreeMap::new(),
+            next_late: 1,
+        };
+        Self(Arc::new(Mutex::new(inner)), Arc::new(Notify::new()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.lock().clock.clone()
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.lock().machine.revision()
+    }
+
+    pub(super) fn audit(&self) -> Result<(), &'static str> {
+        self.lock().machine.audit()
+    }
+
+    /// Whether something is wrong that is not wrong with the host.
+    pub(super) fn is_troubled(&self) -> bool {
+        let inner = self.lock();
+        inner.leaderless || inner.oddities.iter().any(|odd| odd.lag > Duration::ZERO || odd.blurred > 0)
+    }
+
+    /// A server has connected.
+    pub(super) fn open(&self, server: usize) -> Ends {
+        let mut inner = self.lock();
+        let session = inner.next_session;
+        inner.next_session += 1;
+        let ((replies, replies_end), (news, news_end)) =
+            (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        let _ = replies.send(Say::Opened);
+        inner.sessions.insert(session, Session { server, replies, news, last: Instant::ZERO });
+        Ends { session, replies: replies_end, news: news_end }
+    }
+
+    /// A connection is gone.
+    pub(super) fn close(&self, session: u64) {
+        let mut inner = self.lock();
+        inner.sessions.remove(&session);
+        let watches: Vec<WatchId> =
+            inner.watches.iter().filter(|(_, (of, _))| *of == session).map(|(id, _)| *id).collect();
+        for id in watches {
+            inner.watches.remove(&id);
+            inner.machine.unwatch(id);
+        }
+    }
+
+    /// The process is gone, and starts again if that is what `starts` says.
+    pub(super) fn restart(&self) {
+        let sessions: Vec<u64> = self.lock().sessions.keys().copied().collect();
+        for session in sessions {
+            self.close(session);
+        }
+        self.elected();
+    }
+
+    /// A server says something.
+    pub(super) fn take(&self, session: u64, ask: Ask) -> Option<Noted> {
+        let noted = self.lock().take(session, ask);
+        self.1.notify_one();
+        noted
+    }
+
+    /// Lets the time pass; says when it is to be called again.
+    pub(super) fn tick(&self) -> (Instant, Vec<Noted>) {
+        self.lock().tick()
+    }
+
+    /// Waits until [`Self::tick`] may be due earlier.
+    pub(super) async fn changed(&self) {
+        self.1.notified().await;
+    }
+
+    /// The sessions and rooms that it has, by their keys: whose they are, and in which
+    /// epoch.
+    pub(super) fn records(&self) -> Vec<(String, NodeId, u64)> {
+        let mut inner = self.lock();
+        let now = inner.clock.now().instant;
+        let mut records = Vec::new();
+        for prefix in ["/sessions/player:", "/rooms/"] {
+            let range = Request::Range(Range::of(Span::prefix(prefix)));
+            let Ok(Response { answer: Answer::Range { kvs, .. }, .. }) = inner.machine.handle(now, &range)
+            else {
+                continue;
+            };
+            records.extend(kvs.iter().filter_map(|kv| {
+                let (node, epoch) = record_owner(kv)?;
+                Some((String::from_utf8_lossy(&kv.key).into_owned(), node, epoch))
+            }));
+        }
+        records
+    }
+
+    // Faults.
+
+    pub(super) fn depose(&self) {
+        self.lock().leaderless = true;
+    }
+
+    pub(super) fn elect(&self) {
+        let was = std::mem::take(&mut self.lock().leaderless);
+        if was {
+            self.elected();
+        }
+        self.1.notify_one();
+    }
+
+    /// There is a new leader, which gives every lease its time again.
+    fn elected(&self) {
+        let mut inner = self.lock();
+        let now = inner.clock.now().instant;
+        inner.machine.handle_leader_change(now);
+        inner.settle();
+    }
+
+    pub(super) fn compact(&self, keep: u64) {
+        let mut inner = self.lock();
+        let now = inner.clock.now().instant;
+        let revision = inner.machine.revision().saturating_sub(keep);
+        // One that is compacted already stays so.
+        let _ = inner.machine.handle(now, &Request::Compact { revision });
+        inner.settle();
+        self.1.notify_one();
+    }
+
+    pub(super) fn lag(&self, server: usize, millis: u64) {
+        self.lock().oddities[server].lag = Duration::from_millis(millis);
+    }
+
+    pub(super) fn blur(&self, server: usize, count: u32) {
+        self.lock().oddities[server].blurred = count;
+    }
+
+    /// Nothing is odd any more.
+    pub(super) fn calm(&self) {
+        self.lock().oddities.fill(Oddity::default());
+        self.elect();
+    }
+}
+
+impl Inner {
+    fn take(&mut self, session: u64, ask: Ask) -> Option<Noted> {
+        let now = self.clock.now().instant;
+        let server = self.sessions.get(&session)?.server;
+        let noted = match ask {
+            Ask::Ping => {
+                self.reply(session, Say::Pong);
+                None
+            }
+            Ask::Call(Call::Request { id, request }) => {
+                let odd = &mut self.oddities[server];
+                let blurred = odd.blurred > 0;
+                odd.blurred = odd.blurred.saturating_sub(1);
+                if blurred || self.leaderless {
+                    Some(self.blur(now, session, id, request))
+                } else {
+                    let outcome = self.machine.handle(now, &request).map_err(Failure::Refused);
+                    let text = format!("answers server {server}'s {id:?}, {request:?}: {outcome:?}");
+                    self.reply(session, Say::Reply(id, outcome));
+                    Some(Noted { mark: None, text })
+                }
+            }
+            Ask::Call(Call::Watch { id, watch }) => {
+                self.unwatch(session, id);
+                let own = WatchId(self.next_watch);
+                self.next_watch += 1;
+                self.watches.insert(own, (session, id));
+                // There is room for all of them.
+                let _ = self.machine.watch(now, own, watch);
+                None
+            }
+            Ask::Call(Call::Unwatch(id)) => {
+                self.unwatch(session, id);
+                None
+            }
+        };
+        self.settle();
+        noted
+    }
+
+    fn unwatch(&mut self, session: u64, id: WatchId) {
+        let own = self.watches.iter().find(|(_, of)| **of == (session, id)).map(|(own, _)| *own);
+        if let Some(own) = own {
+            self.watches.remove(&own);
+            self.machine.unwatch(own);
+        }
+    }
+
+    /// Nobody says what comes of a request: it is done, or not, or later.
+    fn blur(&mut self, now: Instant, session: u64, id: CallId, request: Request) -> Noted {
+        let (choice, after) = (self.rng.range(0..=3), self.rng.range(0..=MOST_LATE));
+        let text = match choice {
+            0 => format!("does not do {id:?}, {request:?}"),
+            1 => {
+                let text = format!("will do {id:?} after {after} us, {request:?}");
+                self.late.insert((now + Duration::from_micros(after), self.next_late), request);
+                self.next_late += 1;
+                text
+            }
+            _ => {
+                let outcome = self.machine.handle(now, &request);
+                format!("does {id:?} and does not say so, {request:?}: {outcome:?}")
+            }
+        };
+        // Either the answer says that nobody knows, or there is none.
+        if after % 2 == 0 {
+            self.reply(session, Say::Reply(id, Err(Failure::Unknown)));
+        }
+        Noted { mark: Some("registry ambiguous"), text }
+    }
+
+    fn reply(&self, session: u64, say: Say) {
+        if let Some(session) = self.sessions.get(&session) {
+            // If this fails the connection is just going.
+            let _ = session.replies.send(say);
+        }
+    }
+
+    fn tick(&mut self) -> (Instant, Vec<Noted>) {
+        let now = self.clock.now().instant;
+        let mut notes = Vec::new();
+        let revision = self.machine.revision();
+        self.machine.handle_timeout(now);
+        if self.machine.revision() > revision {
+            notes.push(Noted { mark: Some("lease ended"), text: "leases end".to_owned() });
+        }
+        while !self.leaderless
+            && let Some(entry) = self.late.first_entry().filter(|entry| entry.key().0 <= now)
+        {
+            let request = entry.remove();
+            let outcome = self.machine.handle(now, &request);
+            notes.push(Noted { mark: None, text: format!("does late: {request:?}: {outcome:?}") });
+        }
+        self.settle();
+        let late = self.late.keys().next().map(|(at, _)| *at).filter(|_| !self.leaderless);
+        let due = self.machine.poll_timeout().map(|due| due.at);
+        let far = now + Duration::from_secs(3600);
+        (due.unwrap_or(far).min(late.unwrap_or(far)), notes)
+    }
+
+    /// Sends out what watches have to tell.
+    fn settle(&mut self) {
+        let now = self.clock.now().instant;
+        while let Some(watched) = self.machine.poll_output() {
+            let Some(&(of, id)) = self.watches.get(&watched.id) else { continue };
+            let Some(session) = self.sessions.get_mut(&of) else { continue };
+            // They keep their order.
+            session.last = session.last.max(now + self.oddities[session.server].lag);
+            let _ = session.news.send((session.last, Watched { id, ..watched }));
+        }
+    }
+}
