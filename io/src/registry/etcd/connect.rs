@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use etcd_client::{Channel, Client, ConnectOptions};
-use skirmish_core::rng::Rng;
 use tokio::time::timeout;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
@@ -145,52 +144,4 @@ fn password(options: &RegistryEtcd) -> Result<String, OptionsError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, OptionsError> {
     fs::read(path).map_err(|error| OptionsError::File { path: path.to_owned(), error })
-}
-
-/// Exponential back-off with jitter: nodes that lost the same registry at the same moment
-/// do not come back at the same moment.
-#[derive(Debug)]
-pub(super) struct Backoff {
-    min: Duration,
-    max: Duration,
-    ceiling: Duration,
-}
-
-impl Backoff {
-    pub(super) fn new(min: Duration, max: Duration) -> Self {
-        let max = max.max(min);
-        Self { min, max, ceiling: (min * 2).min(max) }
-    }
-
-    /// How long to wait now; next time it may be twice as long.
-    pub(super) fn next(&mut self, rng: &mut Rng) -> Duration {
-        let wait = rng.duration(self.min..=self.ceiling);
-        self.ceiling = self.ceiling.saturating_mul(2).min(self.max);
-        wait
-    }
-
-    /// The next trouble is a new one.
-    pub(super) fn reset(&mut self) {
-        self.ceiling = (self.min * 2).min(self.max);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_within_their_bounds_and_start_again() {
-        let (min, max) = (Duration::from_millis(500), Duration::from_secs(3));
-        let mut backoff = Backoff::new(min, max);
-        let mut rng = Rng::new([3; 32]);
-        for _ in 0..50 {
-            let ceiling = backoff.ceiling;
-            let wait = backoff.next(&mut rng);
-            assert!(wait >= min && wait <= ceiling && ceiling <= max);
-        }
-        assert_eq!(backoff.ceiling, max);
-        backoff.reset();
-        assert_eq!(backoff.ceiling, min * 2);
-    }
 }

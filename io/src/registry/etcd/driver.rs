@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use skirmish_core::backoff::Backoff;
 use skirmish_core::registry::{Answer, Call, CallId, Error, Failure, Request, Response, Watched};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
-use super::connect::{Backoff, Dialer};
+use super::connect::Dialer;
 use super::group::{Group, GroupId, Groups};
 use super::lease::KeepAlives;
 use super::link::{Happening, Keeping, Kept, Link, Up, Watching};
@@ -381,7 +382,7 @@ impl Driver {
             Duration::ZERO
         } else {
             self.tried = 0;
-            self.backoff.next(&mut self.rng)
+            self.backoff.next(&mut self.rng, Duration::ZERO)
         };
         if matches!(self.link, Link::Up(_)) {
             warn!(error, "lost the registry");

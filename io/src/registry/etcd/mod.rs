@@ -12,9 +12,10 @@ mod send;
 mod touch;
 mod watch;
 
+use skirmish_core::backoff::Backoff;
 use skirmish_core::rng::{Rng, Seed};
 
-use self::connect::{Backoff, Dialer};
+use self::connect::Dialer;
 use self::driver::Driver;
 use self::group::{Groups, Limits};
 use super::Remote;
