@@ -1,5 +1,7 @@
 //! What passes between the nodes and the registry, and when.
 
+use std::collections::BTreeSet;
+
 use skirmish_core::registry::{CallId, Failure, Request, Response, Watch, WatchId, Watched};
 
 use super::{Happening, World};
@@ -16,6 +18,8 @@ pub(super) struct Letter {
     pub(super) content: Content,
     /// Nothing gets it to its end for now.
     held: bool,
+    /// It is behind others that were held back until then.
+    not_before: u64,
 }
 
 /// What it says.
@@ -39,6 +43,17 @@ impl Content {
         match self {
             Self::Dial | Self::Request(..) | Self::Watch(..) | Self::Unwatch(_) | Self::Close => Way::Up,
             Self::Opened | Self::Reply(..) | Self::Watched(_) | Self::Reset => Way::Down,
+        }
+    }
+
+    /// Whose order it keeps, if it does.
+    const fn lane(&self) -> Option<Way> {
+        match self {
+            Self::Opened | Self::Reply(..) => None,
+            Self::Watched(_) | Self::Reset => Some(Way::Down),
+            Self::Dial | Self::Request(..) | Self::Watch(..) | Self::Unwatch(_) | Self::Close => {
+                Some(Way::Up)
+            }
         }
     }
 }
@@ -65,13 +80,18 @@ impl World<'_> {
         }
         let id = self.next_letter;
         self.next_letter += 1;
-        self.letters.insert(id, Letter { node, session, content, held: false });
+        self.letters.insert(id, Letter { node, session, content, held: false, not_before: 0 });
         self.schedule(due, Happening::Letter(id));
     }
 
     /// A letter may have come to its end.
     pub(super) fn deliver(&mut self, id: u64) -> Verdict {
         let Some(letter) = self.letters.get(&id) else { return Ok(()) };
+        if self.at < letter.not_before {
+            let at = letter.not_before;
+            self.schedule(at, Happening::Letter(id));
+            return Ok(());
+        }
         let (node, way) = (letter.node, letter.content.way());
         let stands_still = match way {
             Way::Up => self.registry.as_ref().is_some_and(|registry| registry.paused),
@@ -92,11 +112,26 @@ impl World<'_> {
 
     /// Something that held letters back is gone: they go on, in their order.
     pub(super) fn schedule_letters(&mut self, at: u64) {
-        let held = self.letters.iter_mut().filter(|(_, letter)| letter.held);
         let mut free = Vec::new();
-        for (id, letter) in held {
-            letter.held = false;
-            free.push(*id);
+        // What keeps its order waits for what was held back before it.
+        let mut lanes = BTreeSet::new();
+        for (id, letter) in &mut self.letters {
+            let lane = letter.content.lane().map(|lane| (letter.node, lane));
+            if std::mem::take(&mut letter.held) {
+                free.push(*id);
+                lanes.extend(lane);
+            } else if lane.is_some_and(|lane| lanes.contains(&lane)) {
+                letter.not_before = letter.not_before.max(at);
+            }
+        }
+        for (node, lane) in lanes {
+            let Some(registry) = self.registry.as_mut() else { break };
+            let order = &mut registry.order[node];
+            let last = match lane {
+                Way::Up => &mut order.asked,
+                Way::Down => &mut order.watched,
+            };
+            *last = at.max(*last);
         }
         for id in free {
             self.schedule(at, Happening::Letter(id));
