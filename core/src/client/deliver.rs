@@ -174,6 +174,11 @@ impl Client {
         if snapshot.seq < cursor.seq && !room.fresh {
             return Err(Fault::protocol("a snapshot of before the last entry"));
         }
+        if snapshot.seq == cursor.seq && !room.fresh && matches!(room.phase, Phase::Leaving { .. }) {
+            // Of a join that was answered twice, the second time to who leaves: there is nothing
+            // new in it.
+            return Ok(());
+        }
         let missing = match snapshot.missing_from {
             // The cursor knows better than the server what was delivered.
             _ if !room.fresh && snapshot.seq > cursor.seq => Some((cursor.seq + 1, snapshot.seq)),

@@ -38,6 +38,21 @@ fn a_gap_is_the_servers_fault_and_is_resumed_from_the_cursor() {
 }
 
 #[test]
+fn who_leaves_is_not_told_of_a_join_that_is_answered_twice() {
+    let mut script = Script::in_room();
+    script.entry(11, 2, 1);
+    script.client.leave(script.now, "a").unwrap();
+    script.drain();
+    script.events();
+    // The join was sent again, since the answer was late.
+    script.joined(5, 11, 0, true);
+    script.snapshot(5, 11, 0);
+    assert_eq!(script.events(), []);
+    script.snapshot(5, 14, 0);
+    assert!(matches!(script.events()[..], [Event::Snapshot { missing: Some((12, 14)), .. }]));
+}
+
+#[test]
 fn a_snapshot_moves_the_cursor_and_tells_what_is_missing() {
     let mut script = Script::in_room();
     script.snapshot(5, 20, 0);
