@@ -1,11 +1,8 @@
 //! What the tests of every transition table check.
 
-extern crate std;
-
 use alloc::format;
 use alloc::string::String;
 use core::fmt::{Debug, Display};
-use std::eprintln;
 
 /// A change of a table shows in review as a change of the file that it is written down in;
 /// and no step leads from one state to two.
@@ -16,10 +13,10 @@ where
 {
     let written: String =
         table.iter().map(|(from, step, to)| format!("{from} --{step:?}--> {to}\n")).collect();
-    if written != reviewed {
-        eprintln!("{written}");
-        panic!("the transition table changed; if that is meant, transitions.txt becomes the above");
-    }
+    assert!(
+        written == reviewed,
+        "the transition table changed; if that is meant, transitions.txt becomes\n{written}"
+    );
     for (i, (from, step, _)) in table.iter().enumerate() {
         assert!(table[i + 1..].iter().all(|(f, s, _)| (f, s) != (from, step)), "{from} {step:?}");
     }
