@@ -66,6 +66,7 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
                 seal_pinned: true,
                 accept_zstd: true,
                 agent: "fuzz/1".into(),
+                joins: vec![v1::Join { room: room(), history: 3 }],
             }
             .encode_to_vec(),
         ),

@@ -296,12 +296,14 @@ impl Client {
     pub(super) fn lose_session(&mut self) {
         let Self { rooms, outputs, config, now, .. } = self;
         rooms.retain(|name, room| {
-            room.asked = false;
+            // What the `Hello` has asked for is asked of the new session.
+            room.asked = room.greeted;
             room.stale = room.awaited;
             room.awaited = false;
             let left = |reason| Event::Left { room: name.clone(), reason };
             match room.phase {
                 Phase::Wanted { .. } | Phase::Joining => true,
+                Phase::Leaving { .. } if room.greeted => true,
                 Phase::Member { .. } if config.rejoin => {
                     room.rejoin(*now, name, None, outputs);
                     outputs.event(left(v1::LeftReason::Gone));

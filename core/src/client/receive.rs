@@ -173,6 +173,7 @@ impl Client {
         if lost {
             self.lose_session();
         }
+        self.rooms.values_mut().for_each(|room| room.greeted = false);
         self.adapt(now);
         self.finish_sync();
         Ok(())

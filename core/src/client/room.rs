@@ -38,6 +38,8 @@ pub(super) struct Room {
     pub(super) history: u32,
     /// The server may believe that this session is a member, because a `Join` was sent in it.
     pub(super) asked: bool,
+    /// Asked for in the `Hello` of this connection, which has no answer yet.
+    pub(super) greeted: bool,
     /// Named in the `Resume` of this connection and not answered yet.
     pub(super) awaited: bool,
     /// Named in a `Resume` that found the session lost: a `Left` may follow that is about
@@ -66,6 +68,7 @@ impl Room {
             phase: Phase::Wanted { not_before: None },
             history,
             asked: false,
+            greeted: false,
             awaited: false,
             stale: false,
             member: 0,
@@ -104,6 +107,17 @@ impl Room {
         }
     }
 
+    pub(super) fn may_be_joined(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Wanted { not_before } if not_before.is_none_or(|at| at <= now))
+    }
+
+    /// What asks the server for it.
+    pub(super) fn join(&mut self, name: &str) -> v1::Join {
+        self.phase = Phase::Joining;
+        self.asked = true;
+        v1::Join { room: String::from(name), history: self.history }
+    }
+
     pub(super) fn epoch(&self) -> u64 {
         self.cursor.map_or(0, |cursor| cursor.epoch)
     }
@@ -113,6 +127,7 @@ impl Room {
         if self.is_live() {
             self.away_since = Some(now);
         }
+        self.greeted = false;
         self.awaited = false;
         self.stale = false;
         self.phase = match self.phase {

@@ -11,6 +11,7 @@ use super::link::Fault;
 use super::room::{Phase, Room};
 use super::{Client, State};
 use crate::time::{Deadline, Duration, Instant, Now};
+use crate::wire::MAX_JOINS;
 use crate::wire::seal::Offer;
 use crate::wire::{self, encode};
 
@@ -100,7 +101,7 @@ impl Client {
     fn next_frame(&mut self, now: Instant) -> Option<Bytes> {
         let link = self.link.as_mut()?;
         if !link.greeted {
-            return Some(self.hello());
+            return Some(self.hello(now));
         }
         if !link.welcomed {
             return None;
@@ -117,7 +118,7 @@ impl Client {
             .or_else(|| self.room_message(now))
     }
 
-    fn hello(&mut self) -> Bytes {
+    fn hello(&mut self, now: Instant) -> Bytes {
         self.search.reconnect(self.planted);
         let seal = self.config.seal.then(|| Offer::new(self.rng.bytes(), self.config.pinned));
         let resume = self.session.as_ref().map(|session| v1::Resume {
@@ -134,6 +135,14 @@ impl Client {
                 .collect(),
             epoch: session.epoch,
         });
+        // What is to be sealed is asked for when it can be.
+        let at_once = if self.config.seal { 0 } else { MAX_JOINS };
+        let joins = self.rooms.iter_mut().filter(|(_, room)| room.may_be_joined(now)).take(at_once);
+        let joins = joins.map(|(name, room)| {
+            room.greeted = true;
+            room.join(name)
+        });
+        let joins = joins.collect();
         let mut agent = self.config.agent.clone();
         while agent.len() > MAX_AGENT {
             agent.pop();
@@ -145,6 +154,7 @@ impl Client {
             seal_pinned: seal.is_some() && self.config.pinned.is_some(),
             accept_zstd: self.config.accept_zstd,
             agent,
+            joins,
         };
         if let Some(link) = &mut self.link {
             link.greeted = true;
@@ -161,12 +171,8 @@ impl Client {
                 return Some(plain(v1::Kind::Leave, &v1::Leave { room: name.clone() }));
             }
         }
-        let (name, room) = self.rooms.iter_mut().find(|(_, room)| {
-            matches!(room.phase, Phase::Wanted { not_before } if not_before.is_none_or(|at| at <= now))
-        })?;
-        room.phase = Phase::Joining;
-        room.asked = true;
-        Some(plain(v1::Kind::Join, &v1::Join { room: name.clone(), history: room.history }))
+        let (name, room) = self.rooms.iter_mut().find(|(_, room)| room.may_be_joined(now))?;
+        Some(plain(v1::Kind::Join, &room.join(name)))
     }
 
     fn application(&mut self) -> Option<Bytes> {

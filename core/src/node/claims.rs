@@ -243,6 +243,9 @@ impl Node {
         if let Some(resume) = hello.resume {
             self.resume_rooms(now, key, session, resumed, &resume.rooms);
         }
+        for join in &hello.joins {
+            self.join(now, key, session, join);
+        }
         self.wake(key);
     }
 

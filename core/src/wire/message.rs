@@ -13,6 +13,8 @@ use super::{FLAG_SEALED, FLAG_ZSTD, Frame, WireError};
 pub const MAX_TYPE_URL: usize = 256;
 /// Longest `Hello.agent`, in bytes.
 const MAX_AGENT: usize = 64;
+/// Most rooms in `Hello.joins`.
+pub(crate) const MAX_JOINS: usize = 16;
 /// Longest `Goodbye.message`, in bytes.
 const MAX_GOODBYE: usize = 256;
 const KEY_LEN: usize = 32;
@@ -215,6 +217,7 @@ fn application(frame: &Frame, metadata: v1::Metadata) -> Result<(String, Bytes),
 
 fn hello(frame: &Frame) -> Result<v1::Hello, WireError> {
     check_items(frame, &[2, 2], "Resume.rooms")?;
+    check_count(frame, &[7], MAX_JOINS, "Hello.joins")?;
     let hello: v1::Hello = body(frame)?;
     check(matches!(hello.seal_key.len(), 0 | KEY_LEN), "Hello.seal_key")?;
     check(hello.agent.len() <= MAX_AGENT, "Hello.agent")?;
@@ -278,9 +281,13 @@ fn queue(frame: &Frame) -> Result<v1::Queue, WireError> {
 
 /// Refuses more than [`MAX_ITEMS`] elements of the field at the end of `path`.
 pub(super) fn check_items(frame: &Frame, path: &[u64], field: &'static str) -> Result<(), WireError> {
+    check_count(frame, path, MAX_ITEMS, field)
+}
+
+fn check_count(frame: &Frame, path: &[u64], most: usize, field: &'static str) -> Result<(), WireError> {
     match items::count(&frame.payload, path) {
         None => Err(WireError::BadPayload(frame.kind)),
-        Some(count) if count > MAX_ITEMS => Err(WireError::TooManyItems(field)),
+        Some(count) if count > most => Err(WireError::TooManyItems(field)),
         Some(_) => Ok(()),
     }
 }

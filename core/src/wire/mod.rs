@@ -27,4 +27,5 @@ pub use encode::{encode, encode_bytes};
 pub use error::{Fault, WireError};
 pub use frame::{FLAG_SEALED, FLAG_ZSTD, Frame, HEADER_LEN, MAGIC, MAX_METADATA, TRAILER_LEN, VERSION};
 pub use link::ToNode;
+pub(crate) use message::MAX_JOINS;
 pub use message::{MAX_TYPE_URL, ToClient, ToServer};

@@ -28,6 +28,75 @@ fn a_fresh_session_is_connected_at_the_welcome() {
 }
 
 #[test]
+fn rooms_that_are_wanted_ride_with_the_hello() {
+    let mut script = Script::new(config());
+    script.client.join(script.now, "a", 3).unwrap();
+    script.connect();
+    let hello = script.welcome(false);
+    assert_eq!(hello.joins, [v1::Join { room: "a".into(), history: 3 }]);
+    assert_eq!((script.client.state(), script.sent()), (State::Connected, Vec::new()));
+    script.joined(5, 10, 0, false);
+    script.settle_state();
+    // Of a connection that is lost before the answer nothing is known.
+    script.client.join(script.now, "b", 0).unwrap();
+    script.cut();
+    let hello = script.hello();
+    assert_eq!(hello.resume.unwrap().rooms.len(), 1);
+    assert_eq!(hello.joins, [v1::Join { room: "b".into(), history: 0 }]);
+    script.cut();
+    let hello = script.welcome(true);
+    assert_eq!(hello.joins, [v1::Join { room: "b".into(), history: 0 }]);
+}
+
+#[test]
+fn a_hello_takes_sixteen_rooms_and_none_that_are_to_be_sealed() {
+    let mut script = Script::connected();
+    script.client.limits.rooms = 20;
+    script.client.handle_disconnected(script.now);
+    for room in 0..20 {
+        script.drain();
+        script.client.join(script.now, &alloc::format!("room-{room:02}"), 0).unwrap();
+    }
+    script.drain();
+    script.reconnect();
+    let hello = script.welcome(true);
+    assert_eq!((hello.joins.len(), script.sent().len()), (16, 4));
+
+    let mut script = Script::new(ClientConfig { seal: true, ..config() });
+    script.client.join(script.now, "a", 0).unwrap();
+    script.connect();
+    assert_eq!(script.hello().joins, []);
+}
+
+#[test]
+fn what_a_hello_has_asked_for_is_the_new_sessions_when_the_old_one_is_lost() {
+    for leaves in [false, true] {
+        let mut script = Script::connected();
+        script.client.handle_disconnected(script.now);
+        script.drain();
+        script.client.join(script.now, "a", 0).unwrap();
+        script.reconnect();
+        assert_eq!(script.hello().joins.len(), 1);
+        if leaves {
+            script.client.leave(script.now, "a").unwrap();
+            script.drain();
+        }
+        script.tell(v1::Kind::Welcome, &welcome(false));
+        if !leaves {
+            assert_eq!(script.sent(), []);
+            script.client.leave(script.now, "a").unwrap();
+            script.drain();
+        }
+        // The server has let the client in, so it is to be told.
+        assert_eq!(script.sent(), [ToServer::Leave(v1::Leave { room: "a".into() })]);
+        script.events();
+        script.left(v1::LeftReason::Asked);
+        assert!(matches!(&script.events()[..], [Event::Left { reason: v1::LeftReason::Asked, .. }]));
+        assert_eq!(script.client.rooms().count(), 0);
+    }
+}
+
+#[test]
 fn queued_output_is_a_deadline_that_is_due() {
     let mut script = Script::new(config());
     script.client.connect(script.now);

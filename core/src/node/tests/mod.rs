@@ -496,6 +496,42 @@ fn the_token_in_hello_must_be_that_of_the_upgrade() {
 }
 
 #[test]
+fn rooms_of_a_hello_are_joined_behind_the_welcome() {
+    let mut world = World::new(|config| config.sessions.rooms = 2);
+    let conn = world.accept("a");
+    let joins = ["arena", "hall", "yard"].map(|room| v1::Join { room: room.into(), history: 0 });
+    let hello = v1::Hello { joins: joins.to_vec(), ..v1::Hello::default() };
+    world.send(conn, v1::Kind::Hello, &hello);
+    let messages = world.received(conn);
+    let ToClient::Welcome(welcome) = &messages[0] else { panic!("no Welcome: {messages:?}") };
+    let joined = messages.iter().filter_map(|message| match message {
+        ToClient::Joined(joined) => Some(joined.room.as_str()),
+        _ => None,
+    });
+    assert_eq!(joined.collect::<Vec<_>>(), ["arena", "hall"]);
+    let left = |messages: &[ToClient]| {
+        messages.iter().find_map(|message| match message {
+            ToClient::Left(left) => Some((left.room.clone(), left.reason())),
+            _ => None,
+        })
+    };
+    assert_eq!(left(&messages), Some(("yard".into(), v1::LeftReason::Limit)));
+
+    // Rooms that the resume does not name have made place before.
+    world.node.handle_closed(world.now, conn);
+    world.settle();
+    let conn = world.accept("a");
+    let resume = v1::Resume { session: welcome.session.clone(), epoch: welcome.epoch, rooms: vec![] };
+    let joins = joins.into_iter().skip(1).collect();
+    world.send(conn, v1::Kind::Hello, &v1::Hello { resume: Some(resume), joins, ..v1::Hello::default() });
+    let messages = world.received(conn);
+    assert!(matches!(&messages[0], ToClient::Welcome(welcome) if welcome.resumed));
+    assert_eq!(left(&messages), None);
+    let joined = messages.iter().filter(|message| matches!(message, ToClient::Joined(_)));
+    assert_eq!(joined.count(), 2);
+}
+
+#[test]
 fn an_operator_can_remove_a_player() {
     let mut world = World::new(|_| {});
     let a = world.player("a");

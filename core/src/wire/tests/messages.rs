@@ -131,6 +131,9 @@ fn repeated_fields_are_bounded_before_they_are_decoded() {
     };
     let hello = v1::Hello { resume: Some(resume(4097)), ..Default::default() };
     assert_eq!(to_server(Kind::Hello, &hello), Err(WireError::TooManyItems("Resume.rooms")));
+    let joins = |len| v1::Hello { joins: alloc::vec![v1::Join::default(); len], ..Default::default() };
+    assert!(to_server(Kind::Hello, &joins(16)).is_ok());
+    assert_eq!(to_server(Kind::Hello, &joins(17)), Err(WireError::TooManyItems("Hello.joins")));
     // Several occurrences of a message field are merged, so they count together.
     let half = v1::Hello { resume: Some(resume(2049)), ..Default::default() }.encode_to_vec();
     let bytes = encode_bytes(Kind::Hello, &Metadata::default(), &half.repeat(2));
