@@ -31,8 +31,17 @@ pub(super) async fn serve(server: super::Handle, stream: TcpStream, conn: ConnId
     // In a box of its own, so that its buffers are gone when the connection is open.
     let upgraded = Box::pin(upgrade(&server.0, stream, conn, address)).await;
     if let Some(socket) = upgraded {
-        Connection { server: &server, conn, socket, deferred: false, unflushed: false, stage: Stage::Open }
-            .await;
+        Connection {
+            server: &server,
+            conn,
+            socket,
+            drained: false,
+            peer_closed: false,
+            deferred: false,
+            unflushed: false,
+            stage: Stage::Open,
+        }
+        .await;
     }
     server.0.shared.closed(conn);
 }
@@ -140,6 +149,11 @@ struct Connection<'a> {
     server: &'a super::Handle,
     conn: ConnId,
     socket: WebSocketStream<Stream>,
+    /// All that has come was read: there is more only when the stream under the WebSocket
+    /// has more. Most turns are for sending, and ask no further than that.
+    drained: bool,
+    /// The peer's close frame has come: the WebSocket answers it while it is read on.
+    peer_closed: bool,
     /// Sending was put off by one turn.
     deferred: bool,
     /// Something was given to the socket and not flushed.
@@ -205,8 +219,15 @@ impl Connection<'_> {
 
     /// Gives the node the messages that are there. Whether there were any.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Over> {
+        if self.drained && self.socket.get_ref().poll_readable(cx).is_pending() {
+            return Ok(false);
+        }
+        self.drained = false;
         for turn in 0..READ_BUDGET {
-            let Poll::Ready(item) = Pin::new(&mut self.socket).poll_next(cx) else { return Ok(turn > 0) };
+            let Poll::Ready(item) = Pin::new(&mut self.socket).poll_next(cx) else {
+                self.drained = !self.peer_closed;
+                return Ok(turn > 0);
+            };
             match item {
                 Some(Ok(Message::Binary(frame))) => {
                     self.server.input(|shard, now| shard.node.handle_frame(now, self.conn, frame));
@@ -215,8 +236,10 @@ impl Connection<'_> {
                     self.violation("a text message");
                     return Ok(true);
                 }
-                // The socket answers these itself.
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))) => {}
+                // The WebSocket has put the answer with what is to be flushed.
+                Some(Ok(Message::Ping(_))) => self.unflushed = true,
+                Some(Ok(Message::Close(_))) => self.peer_closed = true,
+                Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Err(error)) => {
                     journal::failed(&self.server.0.shared.lock(), self.conn, &error);
                     let what = violation(&error).ok_or(Over)?;
@@ -238,12 +261,13 @@ impl Connection<'_> {
     /// Gives the socket what the node has, for as long as it takes more.
     fn transmit(&mut self, cx: &mut Context<'_>) -> Result<(), Over> {
         let Self { server, conn, socket, unflushed, stage, .. } = self;
+        let shared = &server.0.shared;
+        let orders = shared.lock().orders(*conn, cx.waker()).ok_or(Over)?;
+        if !orders.transmit && orders.closing.is_none() {
+            return Ok(());
+        }
         let mut socket = Pin::new(socket);
-        server.0.shared.command(|shard, now| {
-            let orders = shard.orders(*conn, cx.waker()).ok_or(Over)?;
-            if !orders.transmit && orders.closing.is_none() {
-                return Ok(());
-            }
+        shared.pull(|shard, now| {
             for _ in 0..TRANSMIT_BUDGET {
                 match socket.as_mut().poll_ready(cx) {
                     Poll::Ready(ready) => ready.map_err(|_| Over)?,

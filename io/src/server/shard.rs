@@ -141,6 +141,22 @@ impl Shared {
         self.input(&mut Vec::new(), f)
     }
 
+    /// Takes what the node has to transmit. Unlike an input this changes no deadline, unless
+    /// it leaves the shell something to do.
+    pub(super) fn pull<R>(&self, f: impl FnOnce(&mut Shard, Now) -> R) -> R {
+        let now = self.clock.now();
+        let mut shard = self.lock();
+        let result = f(&mut shard, now);
+        if let Some(output) = shard.node.poll_output() {
+            shard.carry_out(now, output);
+            if shard.settle(now) {
+                self.rearm.notify_one();
+            }
+            self.announce(&shard);
+        }
+        result
+    }
+
     /// Looks at the shard.
     pub(super) fn lock(&self) -> MutexGuard<'_, Shard> {
         self.shard.lock().unwrap_or_else(PoisonError::into_inner)

@@ -26,6 +26,25 @@ macro_rules! either {
     };
 }
 
+impl Stream {
+    /// Whether there may be something to read beyond what was read; if not, the task is
+    /// woken when there is. Cheaper than an attempt to read.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            #[cfg(not(madsim))]
+            Self::Plain(stream) => stream.poll_read_ready(cx).map(drop),
+            #[cfg(not(madsim))]
+            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(cx).map(drop),
+            // The simulated stream cannot tell: the attempt does.
+            #[cfg(madsim)]
+            Self::Plain(_) => {
+                let _ = cx;
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         either!(self, poll_read(cx, buf))
