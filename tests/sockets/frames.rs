@@ -33,6 +33,21 @@ async fn misbehave(reason: Reason, code: u16, how: impl AsyncFnOnce(&mut Socket)
 }
 
 #[tokio::test]
+async fn pings_and_the_close_frame_of_the_web_socket_are_answered() {
+    let server = Running::start(|_| {}).await;
+    let mut socket = Socket::open(server.address, "alice").await;
+    socket.ping(b"once").await;
+    socket.join("arena").await;
+    socket.say("arena", 1, "in between").await;
+    assert_eq!(socket.said().await.body, "in between");
+    socket.ping(b"again").await;
+    socket.close().await;
+    server.connections(0).await;
+    assert_eq!(server.handle.stats().protocol_errors, 0);
+    server.audit();
+}
+
+#[tokio::test]
 async fn a_text_message() {
     misbehave(Reason::ProtocolError, PROTOCOL, async |socket| socket.send_text("hello").await).await;
 }

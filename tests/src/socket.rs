@@ -125,6 +125,32 @@ impl Socket {
         self.0.send(WsMessage::text(text)).await.expect("the connection is open");
     }
 
+    /// Sends a ping of the WebSocket and waits for its pong; nothing else comes before it.
+    ///
+    /// # Panics
+    /// If another message comes.
+    pub async fn ping(&mut self, payload: &'static [u8]) {
+        self.0.send(WsMessage::Ping(payload.into())).await.expect("the connection is open");
+        match within("the pong", self.0.next()).await {
+            Some(Ok(WsMessage::Pong(answer))) => assert_eq!(answer, payload),
+            other => panic!("not a pong: {other:?}"),
+        }
+    }
+
+    /// Sends a close frame and reads to the end of the connection; the server answers with
+    /// a close frame.
+    ///
+    /// # Panics
+    /// If another message comes.
+    pub async fn close(&mut self) {
+        self.0.send(WsMessage::Close(None)).await.expect("the connection is open");
+        match within("the close frame", self.0.next()).await {
+            Some(Ok(WsMessage::Close(_))) => {}
+            other => panic!("not a close frame: {other:?}"),
+        }
+        self.ended().await;
+    }
+
     /// Sends bytes below the WebSocket.
     ///
     /// # Panics
