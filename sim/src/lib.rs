@@ -10,10 +10,13 @@ pub mod coverage;
 pub mod draw;
 pub mod history;
 pub mod hunt;
+mod matches;
 pub mod network;
 pub mod oracle;
 pub mod picture;
+mod records;
 pub mod report;
+mod rooms;
 pub mod scenario;
 #[cfg(all(feature = "shell", madsim))]
 pub mod shell;

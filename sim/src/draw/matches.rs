@@ -21,10 +21,11 @@ const KINDS: &[(&str, u64)] =
 /// if this seed is one.
 pub(super) fn draw_shape(seed: u64, shape: &mut Shape) -> Option<u64> {
     let mut rng = generator(seed, "match shape");
-    let rng = &mut rng;
-    if !chance(rng, QUEUES_PERCENT) {
-        return None;
-    }
+    chance(&mut rng, QUEUES_PERCENT).then(|| give_queues(&mut rng, shape))
+}
+
+/// Gives a scenario queues, and enough clients for them; says how many there were before.
+pub(crate) fn give_queues(rng: &mut Rng, shape: &mut Shape) -> u64 {
     let before = shape.clients;
     let queues = pick(rng, &[1, 2]);
     let clients = before.max(rng.range(queues * 2..=queues * 2 + 3));
@@ -52,13 +53,11 @@ pub(super) fn draw_shape(seed: u64, shape: &mut Shape) -> Option<u64> {
         backfill: rng.range(0..=1),
         ..*shape
     };
-    Some(before)
+    before
 }
 
 /// Adds the steps of searches for matches; `before`: how many clients have others already.
-pub(super) fn draw_steps(seed: u64, before: u64, shape: &Shape, steps: &mut Vec<Step>) {
-    let mut rng = generator(seed, "match steps");
-    let rng = &mut rng;
+pub(crate) fn draw_steps(rng: &mut Rng, before: u64, shape: &Shape, steps: &mut Vec<Step>) {
     let end = shape.chaos_ms * 1_000;
     for client in 0..shape.clients {
         let at = rng.range(0..=1_000_000);

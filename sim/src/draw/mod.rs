@@ -5,7 +5,7 @@
 //! what an average of everything would never reach.
 
 mod cluster;
-mod matches;
+pub(crate) mod matches;
 
 use skirmish_core::rng::Rng;
 
@@ -25,7 +25,7 @@ pub fn draw(seed: u64) -> Scenario {
     }
     draw_turns(seed, &mut shape);
     if let Some(before) = matches::draw_shape(seed, &mut shape) {
-        matches::draw_steps(seed, before, &shape, &mut steps);
+        matches::draw_steps(&mut generator(seed, "match steps"), before, &shape, &mut steps);
     }
     Scenario { seed, shape, steps }
 }

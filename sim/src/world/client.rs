@@ -135,11 +135,6 @@ fn machine(shape: &Shape, percent: u64, player: &Name, seed: Seed, planted: Plan
     machine
 }
 
-/// The name of a room.
-pub(super) fn room_name(room: u64) -> String {
-    format!("room-{room}")
-}
-
 fn player_name(player: u64) -> Name {
     Name::new(&format!("player-{player}")).expect("it is short and has letters, digits and a dash only")
 }

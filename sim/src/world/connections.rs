@@ -1,7 +1,7 @@
 //! A node's ends of its clients' connections.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use skirmish_core::id::{Address, ConnId, Name};
@@ -194,7 +194,7 @@ impl World<'_> {
         } else {
             // The session is on another node now: in the rooms that it was let into there,
             // nothing more is written from here.
-            let left: Vec<(Rc<str>, u64)> =
+            let left: Vec<(Arc<str>, u64)> =
                 self.rooms_left(id).into_iter().map(|(room, epoch)| (self.rooms.name(room), epoch)).collect();
             self.node_input(node, |machine, now| {
                 let before = heads(machine, &left);
@@ -210,14 +210,14 @@ impl World<'_> {
 }
 
 /// Grows with everything that clients can write.
-fn written(machine: &Node, rooms: &[(u64, Rc<str>)]) -> u64 {
+fn written(machine: &Node, rooms: &[(u64, Arc<str>)]) -> u64 {
     let changes = rooms.iter().filter_map(|(_, room)| machine.replica(room));
     machine.stats().entries + changes.map(skirmish_core::crdt::Replica::change).sum::<u64>()
 }
 
 /// Grows with every entry of these rooms that the node appends in these epochs.
-fn heads(machine: &Node, rooms: &[(Rc<str>, u64)]) -> u64 {
-    let led = |(name, epoch): &(Rc<str>, u64)| {
+fn heads(machine: &Node, rooms: &[(Arc<str>, u64)]) -> u64 {
+    let led = |(name, epoch): &(Arc<str>, u64)| {
         machine.leads(name).filter(|led| led == epoch).and_then(|_| machine.head(name))
     };
     rooms.iter().filter_map(led).map(|head| head.seq).sum()

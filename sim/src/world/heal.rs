@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use skirmish_core::client::{Client, State};
 use skirmish_core::id::Name;
 
-use super::client::room_name;
 use super::node::NodeProcess;
 use super::{World, signed_up_to};
 use crate::history::Lane;
@@ -13,6 +12,7 @@ use crate::network::Conn;
 use crate::oracle::g10_convergence::converged;
 use crate::oracle::l1_liveness::{Place, Standing, satisfied};
 use crate::oracle::{Guarantee, Verdict};
+use crate::rooms::room_name;
 
 /// How often the conditions are checked, in microseconds.
 const CHECK_EVERY: u64 = 50_000;

@@ -2,29 +2,15 @@
 
 use skirmish_core::client::{Client, CommandError};
 use skirmish_core::id::NodeId;
-use skirmish_core::matchmaking::keys;
-use skirmish_core::registry::{Call, News, Op, Request, Span, Watch, WatchId};
+use skirmish_core::registry::{Call, Request};
 use skirmish_proto::v1::{self, TicketState};
 
 use super::node::Registration;
-use super::steps::positive;
 use super::{Happening, World};
 use crate::history::Lane;
+use crate::matches::{self, Failure, NEWS};
 use crate::oracle::{Guarantee, Verdict};
 use crate::scenario::MODES;
-
-/// The oracle's watch of the registry.
-pub(super) const NEWS: WatchId = WatchId(u64::MAX);
-
-/// One in so many players never goes to the room of its match.
-const ABSENT: u64 = 8;
-
-/// Everything under `/match/`, and the rooms of matches: they lie in one span, so that what
-/// is written in one revision is told together.
-fn span() -> Span {
-    let rooms = Span::prefix(format!("/rooms/{}", keys::room_of("")));
-    Span { end: rooms.end, ..Span::prefix("/match/") }
-}
 
 impl World<'_> {
     // The registry's history.
@@ -35,7 +21,7 @@ impl World<'_> {
         if self.scenario.shape.queues == 0 {
             return;
         }
-        let watch = Watch { progress: false, ..Watch::of(span(), 0) };
+        let watch = matches::watch();
         match node.map(|node| &mut self.nodes[node]) {
             Some(process) => {
                 let now = process.clock.now(self.at).instant;
@@ -61,35 +47,15 @@ impl World<'_> {
             news.append(&mut node.news);
         }
         let author = self.author.take();
-        for watched in news {
-            match watched.news {
-                News::Changes(changes) => {
-                    self.oracles.matches.changed(self.at, author, &changes)?;
-                }
-                News::Created | News::Progress => {}
-                News::Compacted { .. } | News::Canceled => {
-                    return self
-                        .broken(Guarantee::Match, "the oracle has missed a part of the registry's history");
-                }
-            }
-        }
-        Ok(())
+        let Self { oracles, at, .. } = self;
+        news.iter().try_for_each(|watched| matches::hear(&mut oracles.matches, *at, |_| author, watched))
     }
 
     // What applications do.
 
     /// A client's application looks for a match.
     pub(super) fn queue(&mut self, client: usize, mode: i64, party: i64, rating: i64) -> Verdict {
-        let queues = self.scenario.shape.queues;
-        let mode = usize::try_from(positive(mode) % queues.clamp(1, MODES.len() as u64)).unwrap_or(0);
-        let alone = party <= 0 || mode == 0;
-        let queue = v1::Queue {
-            mode: MODES[mode].to_owned(),
-            party: if alone { String::new() } else { format!("party-{party}") },
-            party_size: if alone { 0 } else { 2 },
-            rating: u32::try_from(positive(rating).min(10_000)).unwrap_or(0),
-            ..v1::Queue::default()
-        };
+        let queue = matches::wish(&self.scenario.shape, mode, party, rating);
         let result = self.client_input(client, |machine, now| machine.queue(now, queue))?;
         if result.is_ok() {
             self.coverage.hit("search begun");
@@ -102,14 +68,10 @@ impl World<'_> {
 
     /// A client hears of its ticket.
     pub(super) fn ticket_told(&mut self, client: usize, state: TicketState) -> Verdict {
-        match state {
-            TicketState::TimedOut => self.coverage.hit("search timed out"),
-            TicketState::Cancelled => self.coverage.hit("ticket cancelled"),
-            TicketState::PartyLost => self.coverage.hit("party lost"),
-            TicketState::Unavailable => self.coverage.hit("ticket unavailable"),
-            _ => {}
+        if let Some(mark) = matches::mark(state) {
+            self.coverage.hit(mark);
         }
-        if matches!(state, TicketState::Waiting | TicketState::Unavailable | TicketState::Unspecified) {
+        if !matches::is_end(state) {
             return Ok(());
         }
         let process = &self.clients[client];
@@ -120,7 +82,7 @@ impl World<'_> {
     pub(super) fn match_told(&mut self, client: usize, matched: v1::Matched) -> Verdict {
         self.coverage.hit("match told");
         let process = &mut self.clients[client];
-        let goes = process.rng.range(1..=ABSENT) > 1;
+        let goes = matches::goes(&mut process.rng);
         self.oracles.matches.told(client, &process.player, &matched)?;
         // When free places are filled, who is in it knows where to go.
         if process.matches.insert(matched.r#match) && goes {
@@ -182,8 +144,7 @@ impl World<'_> {
 
     /// Something happens to the node that forms the matches of a queue.
     pub(super) fn fail_matcher(&mut self, mode: i64, how: i64, millis: u64) {
-        let mode = usize::try_from(positive(mode)).unwrap_or(0) % MODES.len();
-        let Some(id) = self.oracles.matches.elected(MODES[mode]) else { return };
+        let Some(id) = self.oracles.matches.elected(MODES[matches::mode_at(mode)]) else { return };
         let is_it = |machine: &skirmish_core::node::Node| machine.id() == id;
         let Some(node) = self.nodes.iter().position(|node| node.machine.as_ref().is_some_and(is_it)) else {
             return;
@@ -194,17 +155,20 @@ impl World<'_> {
             Lane::Node(node),
             format_args!("forms the matches, and is made to fail"),
         );
-        match positive(how) % 8 {
-            silent @ (0 | 1) => return self.crash_node(node, millis, silent == 1),
-            2 => return self.pause_node(node, millis),
-            3 => self.cut_registry(node, 0),
-            4 => self.cut_registry(node, 2),
-            odd => {
+        let failure = Failure::numbered(how);
+        match failure {
+            Failure::Crash | Failure::Vanish => {
+                return self.crash_node(node, millis, failure == Failure::Vanish);
+            }
+            Failure::Pause => return self.pause_node(node, millis),
+            Failure::Cut => self.cut_registry(node, 0),
+            Failure::Deafen => self.cut_registry(node, 2),
+            Failure::Blur | Failure::Lag | Failure::LastMatch => {
                 if let Some(registry) = self.registry.as_mut() {
                     let order = &mut registry.order[node];
-                    match odd {
-                        5 => order.blurred = 3,
-                        6 => order.lag = millis * 1_000,
+                    match failure {
+                        Failure::Blur => order.blurred = Failure::BLURRED.into(),
+                        Failure::Lag => order.lag = millis * 1_000,
                         _ => order.last_match = Some(millis),
                     }
                 }
@@ -223,18 +187,11 @@ impl World<'_> {
     /// Whether a request is the last that a node has written as the one that forms the
     /// matches: then it is done about when the node's lease ends, and the node is gone.
     pub(super) fn is_last_match(&mut self, node: usize, author: NodeId, request: &Request) -> bool {
-        let is_of_matcher = |op: &Op| match op {
-            Op::Put(put) => put.ignore_lease || keys::pairs().contains(&put.key),
-            Op::Delete(delete) => keys::pairs().contains(&delete.span.key),
-            Op::Range(_) | Op::Txn(_) => false,
-        };
-        let Request::Txn(txn) = request else { return false };
-        let Some(registry) = self.registry.as_mut().filter(|_| txn.success.iter().any(is_of_matcher)) else {
+        let Some(registry) = self.registry.as_mut().filter(|_| matches::is_of_matcher(request)) else {
             return false;
         };
         let Some(millis) = registry.order[node].last_match.take() else { return false };
-        let lease = self.scenario.shape.node_lease_s * 1_000_000;
-        let after = self.rng.range(lease * 3 / 5..=lease * 2);
+        let after = matches::lateness(&mut self.rng, &self.scenario.shape);
         self.do_late(author, request.clone(), after);
         self.crash_node(node, millis, true);
         true
@@ -244,36 +201,10 @@ impl World<'_> {
 
     /// Every search has ended, every match is over, and nothing of either is left behind.
     pub(super) fn matched(&mut self, present: &[usize]) -> Verdict {
-        if self.scenario.shape.queues == 0 {
-            return Ok(());
-        }
-        if let Some(client) = present.iter().find(|client| self.clients[**client].machine.is_searching()) {
-            return self.broken(Guarantee::Liveness, format!("client {client} still searches for a match"));
-        }
-        for mode in MODES.iter().take(usize::try_from(self.scenario.shape.queues).unwrap_or(0)) {
-            let elected = self.oracles.matches.elected(mode);
-            if self
-                .nodes
-                .iter()
-                .filter_map(|node| node.machine.as_ref())
-                .all(|node| Some(node.id()) != elected)
-            {
-                return self.broken(Guarantee::Liveness, format!("nobody forms the matches of {mode}"));
-            }
-        }
-        if let Some(what) = self.oracles.matches.left_behind() {
-            return self.broken(Guarantee::Match, what);
-        }
-        // Where tickets hardly wait, it may be over before they are seen.
-        let counts = self.scenario.shape.queue_time_out_ms >= 5_000;
-        let passed_over = self.oracles.matches.counts().passed_over;
-        match self.passed_over.filter(|before| counts && passed_over > *before) {
-            Some(_) => self.broken(
-                Guarantee::Liveness,
-                "two who look for the same have not found each other".to_owned(),
-            ),
-            None => Ok(()),
-        }
+        let searching = present.iter().copied().find(|client| self.clients[*client].machine.is_searching());
+        let nodes: Vec<NodeId> =
+            self.nodes.iter().filter_map(|node| Some(node.machine.as_ref()?.id())).collect();
+        matches::at_rest(&self.oracles.matches, &self.scenario.shape, searching, &nodes, self.passed_over)
     }
 
     /// After the last fault, when nothing is left of what was before: every player searches
@@ -317,14 +248,7 @@ impl World<'_> {
 
     /// Adds what the oracle has counted to the marks.
     pub(super) fn retire_match_counts(&mut self) {
-        let counts = self.oracles.matches.counts();
-        let marks = [
-            ("matcher failed over", counts.failed_over),
-            ("search moved", counts.moved),
-            ("party matched", counts.parties),
-            ("matched unasked", counts.unasked),
-        ];
-        for (mark, count) in marks {
+        for (mark, count) in matches::marks(&self.oracles.matches.counts()) {
             self.coverage.add(mark, count);
         }
     }

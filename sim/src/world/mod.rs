@@ -35,13 +35,13 @@ use crate::draw::generator;
 use crate::history::{History, Lane, Trouble};
 use crate::network::{Conn, Link, Way, Wire};
 use crate::oracle::{Guarantee, Observation, Oracles, Verdict, Violation};
+use crate::rooms::Rooms;
 use crate::scenario::Scenario;
 use client::ClientProcess;
 use guard::Guard;
 use letters::Letter;
 use node::NodeProcess;
 use registry::RegistryProcess;
-use rooms::Rooms;
 
 /// How often the clients that nothing holds back are looked at, in microseconds.
 const LOOK_EVERY: u64 = 100_000;

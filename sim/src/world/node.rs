@@ -12,10 +12,10 @@ use skirmish_core::time::{Deadline, Now};
 use skirmish_proto::v1;
 
 use super::line::Line;
-use super::matches::NEWS;
 use super::{Happening, MAX_ROUNDS, World};
 use crate::clock::Clock;
 use crate::history::Lane;
+use crate::matches::NEWS;
 use crate::network::{Item, Way};
 use crate::oracle::{Guarantee, Observation, Verdict, Violation};
 use crate::scenario::Shape;

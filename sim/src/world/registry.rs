@@ -3,18 +3,16 @@
 use std::collections::BTreeMap;
 
 use skirmish_core::id::NodeId;
-use skirmish_core::registrar::record_owner;
-use skirmish_core::registry::{
-    Answer, Failure, Range, Registry, RegistryConfig, Request, Response, Span, WatchId, Watched,
-};
+use skirmish_core::registry::{Failure, Registry, RegistryConfig, Request, WatchId, Watched};
 use skirmish_core::time::Deadline;
 
 use super::letters::{Content, Letter};
-use super::matches::NEWS;
 use super::{Happening, MAX_ROUNDS, World};
 use crate::clock::Clock;
 use crate::history::Lane;
+use crate::matches::NEWS;
 use crate::oracle::{Guarantee, Verdict};
+use crate::records;
 
 /// The latest that a request is done of which nobody knew what became of it, in
 /// microseconds.
@@ -142,20 +140,7 @@ impl World<'_> {
     pub(super) fn records(&mut self) -> Vec<(String, NodeId, u64)> {
         let Some(registry) = self.registry.as_mut() else { return Vec::new() };
         let now = registry.clock.now(self.at).instant;
-        let mut records = Vec::new();
-        for prefix in ["/sessions/player:", "/rooms/"] {
-            let range = Request::Range(Range::of(Span::prefix(prefix)));
-            let Ok(Response { answer: Answer::Range { kvs, .. }, .. }) = registry.machine.handle(now, &range)
-            else {
-                continue;
-            };
-            records.extend(kvs.iter().filter_map(|kv| {
-                // A match's room is nobody's until the first player comes.
-                let (node, epoch) = record_owner(kv).filter(|(node, _)| node.0 > 0)?;
-                Some((String::from_utf8_lossy(&kv.key).into_owned(), node, epoch))
-            }));
-        }
-        records
+        records::all(&mut registry.machine, now)
     }
 
     /// A letter from a node has come.

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use skirmish_core::client::CommandError;
 
 use super::World;
-use super::client::room_name;
 use crate::history::Lane;
 use crate::oracle::{Observation, Verdict};
+use crate::rooms::room_name;
 use crate::scenario::Action;
 
 impl World<'_> {

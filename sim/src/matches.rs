@@ -1,0 +1,188 @@
+//! Searches for matches, as both worlds have them: what applications ask for, what the
+//! oracle of G8 is told, how the node fails that forms the matches, and what must have come
+//! of it all when everything is well again.
+
+use skirmish_core::id::NodeId;
+use skirmish_core::matchmaking::keys;
+use skirmish_core::registry::{News, Op, Request, Span, Watch, WatchId, Watched};
+use skirmish_core::rng::Rng;
+use skirmish_proto::v1::{self, TicketState};
+
+use crate::oracle::g8_match::{Counts, Matches};
+use crate::oracle::{Guarantee, Verdict, broken};
+use crate::scenario::{MODES, Shape};
+
+/// The oracle's watch of the registry.
+pub(crate) const NEWS: WatchId = WatchId(u64::MAX);
+
+/// One in so many players never goes to the room of its match.
+const ABSENT: u64 = 8;
+
+/// The oracle's watch: of everything under `/match/`, and of the rooms of matches. They lie
+/// in one span, so that what is written in one revision is told together.
+pub(crate) fn watch() -> Watch {
+    let rooms = Span::prefix(format!("/rooms/{}", keys::room_of("")));
+    let span = Span { end: rooms.end, ..Span::prefix("/match/") };
+    Watch { progress: false, ..Watch::of(span, 0) }
+}
+
+/// The oracle hears what its watch tells, at a moment of the world, and by revision who has
+/// asked for that, if it is known.
+pub(crate) fn hear(
+    matches: &mut Matches,
+    at: u64,
+    author: impl Fn(u64) -> Option<NodeId>,
+    watched: &Watched,
+) -> Verdict {
+    match &watched.news {
+        News::Changes(changes) => changes
+            .chunk_by(|a, b| a.revision() == b.revision())
+            .try_for_each(|changes| matches.changed(at, author(changes[0].revision()), changes)),
+        News::Created | News::Progress => Ok(()),
+        News::Compacted { .. } | News::Canceled => {
+            broken(Guarantee::Match, format_args!("the oracle has missed a part of the registry's history"))
+        }
+    }
+}
+
+/// What an application asks for, by the numbers of [`Action::Queue`](crate::scenario::Action).
+pub(crate) fn wish(shape: &Shape, mode: i64, party: i64, rating: i64) -> v1::Queue {
+    let mode = mode_at(mode) % usize::try_from(shape.queues).unwrap_or(1).clamp(1, MODES.len());
+    let alone = party <= 0 || mode == 0;
+    v1::Queue {
+        mode: MODES[mode].to_owned(),
+        party: if alone { String::new() } else { format!("party-{party}") },
+        party_size: if alone { 0 } else { 2 },
+        rating: u32::try_from(rating.clamp(0, 10_000)).unwrap_or(0),
+        ..v1::Queue::default()
+    }
+}
+
+/// Whether an application goes to the room of its match.
+pub(crate) fn goes(rng: &mut Rng) -> bool {
+    rng.range(1..=ABSENT) > 1
+}
+
+/// Whether a client that is told this of its ticket searches no more.
+pub(crate) const fn is_end(state: TicketState) -> bool {
+    !matches!(state, TicketState::Waiting | TicketState::Unavailable | TicketState::Unspecified)
+}
+
+/// The mark of what a client is told of its ticket.
+pub(crate) const fn mark(state: TicketState) -> Option<&'static str> {
+    match state {
+        TicketState::TimedOut => Some("search timed out"),
+        TicketState::Cancelled => Some("ticket cancelled"),
+        TicketState::PartyLost => Some("party lost"),
+        TicketState::Unavailable => Some("ticket unavailable"),
+        _ => None,
+    }
+}
+
+/// What the oracle has counted, as marks.
+pub(crate) const fn marks(counts: &Counts) -> [(&'static str, u64); 4] {
+    [
+        ("matcher failed over", counts.failed_over),
+        ("search moved", counts.moved),
+        ("party matched", counts.parties),
+        ("matched unasked", counts.unasked),
+    ]
+}
+
+/// How the node fails that forms the matches of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It crashes.
+    Crash,
+    /// It is gone, and nobody is told.
+    Vanish,
+    /// It stands still.
+    Pause,
+    /// It is cut off from the registry.
+    Cut,
+    /// It hears nothing of the registry.
+    Deafen,
+    /// Of its next requests nobody knows what comes of them.
+    Blur,
+    /// Its watches lag.
+    Lag,
+    /// What it writes next of a match, or of the end of a ticket, is written only when it is
+    /// gone.
+    LastMatch,
+}
+
+impl Failure {
+    /// How many requests [`Self::Blur`] is about.
+    pub(crate) const BLURRED: u32 = 3;
+
+    /// By its number in [`Action::FailMatcher`](crate::scenario::Action).
+    pub(crate) const fn numbered(how: i64) -> Self {
+        match how % 8 {
+            ..=0 => Self::Crash,
+            1 => Self::Vanish,
+            2 => Self::Pause,
+            3 => Self::Cut,
+            4 => Self::Deafen,
+            5 => Self::Blur,
+            6 => Self::Lag,
+            _ => Self::LastMatch,
+        }
+    }
+}
+
+/// The mode by its number in an action.
+pub(crate) fn mode_at(number: i64) -> usize {
+    usize::try_from(number.max(0)).unwrap_or(0) % MODES.len()
+}
+
+/// Whether only the one that forms the matches writes this: of a match, or of the end of a
+/// ticket.
+pub(crate) fn is_of_matcher(request: &Request) -> bool {
+    let is_of_matcher = |op: &Op| match op {
+        Op::Put(put) => put.ignore_lease || keys::pairs().contains(&put.key),
+        Op::Delete(delete) => keys::pairs().contains(&delete.span.key),
+        Op::Range(_) | Op::Txn(_) => false,
+    };
+    matches!(request, Request::Txn(txn) if txn.success.iter().any(is_of_matcher))
+}
+
+/// After how many microseconds the last that a matcher writes is done: about when the lease
+/// of its node ends.
+pub(crate) fn lateness(rng: &mut Rng, shape: &Shape) -> u64 {
+    let lease = shape.node_lease_s * 1_000_000;
+    rng.range(lease * 3 / 5..=lease * 2)
+}
+
+/// Every search has ended, every match is over, nothing of either is left behind, and one of
+/// these nodes forms the matches of each queue. `searching` is a client that searches still;
+/// `passed_over` what the oracle had counted before all began to look for the same.
+pub(crate) fn at_rest(
+    matches: &Matches,
+    shape: &Shape,
+    searching: Option<usize>,
+    nodes: &[NodeId],
+    passed_over: Option<u64>,
+) -> Verdict {
+    if shape.queues == 0 {
+        return Ok(());
+    }
+    if let Some(client) = searching {
+        return broken(Guarantee::Liveness, format_args!("client {client} still searches for a match"));
+    }
+    for mode in MODES.iter().take(usize::try_from(shape.queues).unwrap_or(0)) {
+        if !matches.elected(mode).is_some_and(|elected| nodes.contains(&elected)) {
+            return broken(Guarantee::Liveness, format_args!("nobody forms the matches of {mode}"));
+        }
+    }
+    if let Some(what) = matches.left_behind() {
+        return broken(Guarantee::Match, format_args!("{what}"));
+    }
+    // Where tickets hardly wait, it may be over before they are seen.
+    let counts = shape.queue_time_out_ms >= 5_000;
+    match passed_over.filter(|before| counts && matches.counts().passed_over > *before) {
+        Some(_) => {
+            broken(Guarantee::Liveness, format_args!("two who look for the same have not found each other"))
+        }
+        None => Ok(()),
+    }
+}
