@@ -86,6 +86,12 @@ impl Driver {
         Self { machine, endpoint, clock, connection: Connection::None, timer: Timer::default() }
     }
 
+    /// Plants a bug in the machine.
+    #[cfg(feature = "plant")]
+    pub fn plant(&mut self, planted: skirmish_core::plant::Planted) {
+        self.machine.plant(planted);
+    }
+
     /// The machine, for its getters.
     #[must_use]
     pub const fn machine(&self) -> &Machine {

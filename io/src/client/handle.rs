@@ -44,6 +44,8 @@ impl Client {
             tls: None,
             headers: Vec::new(),
             event_capacity: 256,
+            #[cfg(feature = "plant")]
+            planted: skirmish_core::plant::Planted::default(),
         }
     }
 
@@ -274,6 +276,8 @@ pub struct Builder {
     tls: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
     headers: Vec<(String, String)>,
     event_capacity: usize,
+    #[cfg(feature = "plant")]
+    planted: skirmish_core::plant::Planted,
 }
 
 impl Builder {
@@ -336,6 +340,14 @@ impl Builder {
         self
     }
 
+    /// Plants a bug in the client.
+    #[cfg(feature = "plant")]
+    #[must_use]
+    pub const fn plant(mut self, planted: skirmish_core::plant::Planted) -> Self {
+        self.planted = planted;
+        self
+    }
+
     /// Starts the client and returns at once; it connects in the background, for as long as
     /// it takes. Must be called within a tokio runtime.
     ///
@@ -387,6 +399,8 @@ impl Builder {
         let (feed, events) = queue(self.event_capacity);
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let mut driver = Driver::new(endpoint, self.config, seed, clock);
+        #[cfg(feature = "plant")]
+        driver.plant(self.planted);
         let mut relay = Relay { commands: inbox, orphaned: false, feed, connected };
         tokio::spawn(async move {
             let result = poll_fn(|cx| driver.poll(cx, &mut relay)).await;
