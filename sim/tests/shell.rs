@@ -25,6 +25,12 @@ fn hunt(name: &str, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), said)
 }
 
+/// How often a mark was visited, as was printed last.
+fn visits(said: &str, mark: &str) -> u64 {
+    let printed = said.rsplit_once(&format!("{mark:<24}")).and_then(|(_, rest)| rest.get(..9));
+    printed.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace_in_two_processes() {
     let traces: Vec<String> = (0..10).map(replay).collect();
@@ -68,16 +74,48 @@ fn the_faults_happen_and_break_nothing() {
         "registry compacted",
         "watch compacted",
         "lease ended",
+        "matcher elected",
+        "matcher deposed",
+        "matcher failed over",
+        "matcher made to fail",
+        "search begun",
+        "search moved",
+        "match formed",
+        "match filled",
+        "match told",
+        "match joined",
+        "match over",
+        "match abandoned",
+        "party matched",
+        "search timed out",
+        "ticket cancelled",
+        "party lost",
+        "ticket unavailable",
     ] {
-        let printed = said.split_once(&format!("{mark:<24}")).and_then(|(_, rest)| rest.get(..9));
-        let count: u64 = printed.and_then(|count| count.trim().parse().ok()).unwrap_or(0);
-        assert!(count > 0, "\"{mark}\" never happens in\n{said}");
+        assert!(visits(&said, mark) > 0, "\"{mark}\" never happens in\n{said}");
     }
 }
 
 #[test]
-fn bugs_of_a_cluster_are_caught() {
-    for (plant, guarantee) in [("lease-assumed", "G6"), ("claim-uncompared", "G6"), ("dead-followed", "")] {
+fn searches_go_through_fail_over_and_moves() {
+    let said = [2, 7, 8, 9, 33].map(replay);
+    assert!(said.iter().all(|said| visits(said, "match formed") > 0), "{said:?}");
+    for mark in ["matcher failed over", "search moved", "match filled", "match joined"] {
+        assert!(said.iter().any(|said| visits(said, mark) > 0), "\"{mark}\" never happens");
+    }
+}
+
+#[test]
+fn bugs_of_a_cluster_and_of_matchmaking_are_caught() {
+    for (plant, guarantee) in [
+        ("lease-assumed", "G6"),
+        ("claim-uncompared", "G6"),
+        ("dead-followed", ""),
+        ("ticket-uncompared", "G8"),
+        ("ticket-forgotten", "G8"),
+        ("notice-unwatched", "L1"),
+        ("search-forgotten", "L1"),
+    ] {
         let (good, said) = hunt(plant, &["--seeds", "300", "--plant", plant]);
         assert!(!good && said.contains(&format!("broken: {guarantee}")), "{plant}: {said}");
     }

@@ -1,6 +1,8 @@
 //! What can happen in a run of the shell world. What the machine world knows too has its
 //! name there.
 
+use crate::matches::Failure;
+
 /// Which way a link is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
@@ -59,6 +61,16 @@ pub(super) enum Deed {
     Application {
         size: usize,
     },
+    /// Searches for a match, unless it does: the numbers are those of the machine world.
+    Queue {
+        mode: i64,
+        party: i64,
+        rating: i64,
+    },
+    /// Gives the search up.
+    Cancel,
+    /// Leaves the rooms of all its matches.
+    LeaveMatches,
     /// Ends the session and the process.
     Quit,
 }
@@ -137,6 +149,13 @@ pub(super) enum Act {
     HealNodes(usize, usize),
     /// The server that leads a room dies.
     KillPrimary(u32),
+    /// Something happens to the server that forms the matches of a queue, and is over after
+    /// so many milliseconds.
+    FailMatcher {
+        mode: i64,
+        how: Failure,
+        millis: u64,
+    },
     /// Every server starts that does not run.
     StartAll,
     /// An operator ends a player's session.

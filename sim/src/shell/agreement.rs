@@ -6,7 +6,6 @@ use skirmish_core::node::Node;
 use skirmish_io::server::Handle;
 
 use super::guard::View;
-use super::ledger::room_name;
 use super::player::player_name;
 use super::stage::Stage;
 use crate::oracle::{Guarantee, Verdict, Violation};
@@ -31,10 +30,10 @@ impl Stage {
 
     /// Where there is a registry on its own host: all agree.
     pub(super) fn agreed(&self, present: &[usize]) -> Verdict {
-        let (views, records) = {
+        let (views, records, rooms) = {
             let ledger = self.shared.lock();
             let Some(store) = &ledger.store else { return Ok(()) };
-            (ledger.views(), store.records())
+            (ledger.views(), store.records(), ledger.open_rooms())
         };
         for (number, view) in views.iter().enumerate() {
             if !view.as_ref().is_some_and(|view| view.serves) {
@@ -42,15 +41,14 @@ impl Stage {
             }
         }
         let views: Vec<View> = views.into_iter().flatten().collect();
-        for room in 0..self.plan.rooms() {
-            let of_room = || views.iter().map(|view| view.rooms[room as usize]);
-            let epochs: Vec<u64> = of_room().filter_map(|(_, head)| Some(head?.epoch)).collect();
+        for (room, name) in rooms {
+            let of_room = || views.iter().filter_map(|view| view.rooms.get(&room));
+            let epochs: Vec<u64> = of_room().filter_map(|(_, head)| Some((*head)?.epoch)).collect();
             let primaries = of_room().filter(|(led, _)| led.is_some()).count();
             if primaries != usize::from(!epochs.is_empty()) || epochs.iter().any(|epoch| *epoch != epochs[0])
             {
-                let room = room_name(room);
                 let what = format!(
-                    "{room} has {primaries} primaries, and its epoch is {epochs:?} at those who have it"
+                    "{name} has {primaries} primaries, and its epoch is {epochs:?} at those who have it"
                 );
                 return broken(Guarantee::Primary, what);
             }

@@ -157,7 +157,8 @@ impl Stage {
             .seed(seed)
             .clock(clock.clone())
             .dialer(Arc::new(dialer))
-            .event_capacity(self.plan.event_capacity);
+            .event_capacity(self.plan.event_capacity)
+            .plant(self.planted);
         let life = player::live(self.shared.clone(), who, builder, clock, self.plan.patient, inbox);
         self.spawn(&self.hosts[client], life);
     }

@@ -41,6 +41,17 @@ pub(super) fn draw_shape(dice: &mut Rng, shape: &mut Shape) {
     };
 }
 
+/// How long a host must be silent before everybody has given it up, in milliseconds.
+pub(super) fn unseen(shape: &Shape) -> u64 {
+    let clients = shape.heartbeat_ms * 5;
+    let others = shape.link_heartbeat_ms * 5;
+    if shape.has_remote_registry() {
+        clients.max(others).max(shape.registry_keepalive_ms * 2)
+    } else {
+        clients
+    }
+}
+
 impl Draft {
     /// Which server a fault is about.
     pub(super) fn any_server(&mut self) -> usize {
@@ -54,17 +65,6 @@ impl Draft {
     pub(super) fn one_server(&mut self) -> Option<usize> {
         let some = self.shape.node_count() > 1 && self.dice.range(0..=1) == 0;
         some.then(|| self.any_server())
-    }
-
-    /// How long a host must be silent before everybody has given it up, in milliseconds.
-    pub(super) fn unseen(&self) -> u64 {
-        let clients = self.shape.heartbeat_ms * 5;
-        let others = self.shape.link_heartbeat_ms * 5;
-        if self.shape.has_remote_registry() {
-            clients.max(others).max(self.shape.registry_keepalive_ms * 2)
-        } else {
-            clients
-        }
     }
 
     /// The clocks of servers are wrong from the start.

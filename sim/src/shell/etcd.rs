@@ -38,6 +38,7 @@ async fn keep_time(store: Store, shared: Shared) {
     loop {
         let (wake, notes) = store.tick();
         notes.into_iter().for_each(|noted| note(&shared, &noted));
+        shared.lock().hear(&store);
         tokio::select! {
             biased;
             () = store.changed() => {}
@@ -59,6 +60,7 @@ async fn attend(store: Store, shared: Shared, server: usize, sender: Sender, mut
                 if let Some(noted) = asked.ok().and_then(|asked| store.take(session, *asked)) {
                     note(&shared, &noted);
                 }
+                shared.lock().hear(&store);
                 continue;
             }
             Some(say) = replies.recv() => say,

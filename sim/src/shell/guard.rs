@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use skirmish_core::client::State;
 use skirmish_core::id::{Cursor, NodeId};
 
-use super::ledger::{Ledger, at, room_name};
+use super::ledger::{Ledger, at};
 use crate::oracle::{Entry, Observation, Room, Who};
 
 /// See the module.
@@ -56,25 +56,23 @@ struct Fence {
 pub(super) struct View {
     pub(super) id: NodeId,
     pub(super) serves: bool,
-    /// For each room: the epoch in which it leads it, and the newest entry.
-    pub(super) rooms: Vec<(Option<u64>, Option<Cursor>)>,
+    /// For each room that anybody may have: the epoch in which it leads it, and the newest
+    /// entry.
+    pub(super) rooms: BTreeMap<Room, (Option<u64>, Option<Cursor>)>,
 }
 
 impl Ledger {
     /// What the servers say of themselves; `None` for those that do not run.
     pub(super) fn views(&self) -> Vec<Option<View>> {
+        let rooms = self.open_rooms();
         let view = |server: &super::seats::ServerSeat| {
             let now = server.clock.as_ref()?.now().instant;
-            Some(
-                server.handle.as_ref()?.inspect(|node| View {
-                    id: node.id(),
-                    serves: node.is_serving(now),
-                    rooms: (0..self.rooms)
-                        .map(room_name)
-                        .map(|room| (node.leads(&room), node.head(&room)))
-                        .collect(),
-                }),
-            )
+            Some(server.handle.as_ref()?.inspect(|node| View {
+                id: node.id(),
+                serves: node.is_serving(now),
+                rooms:
+                    rooms.iter().map(|(room, name)| (*room, (node.leads(name), node.head(name)))).collect(),
+            }))
         };
         self.servers.iter().map(view).collect()
     }
@@ -82,11 +80,11 @@ impl Ledger {
     /// Looks at the rooms that servers lead.
     pub(super) fn sample(&mut self) {
         let views = self.views();
-        for room in 0..self.rooms {
+        for (room, _) in self.open_rooms() {
             let mut serving = 0;
             for (server, view) in views.iter().enumerate() {
                 let led = view.as_ref().and_then(|view| {
-                    let (epoch, head) = view.rooms[room as usize];
+                    let (epoch, head) = view.rooms.get(&room).copied()?;
                     Some((epoch?, head?, view.serves))
                 });
                 let Some((epoch, head, serves)) = led else {
@@ -120,13 +118,14 @@ impl Ledger {
         let is_linked = |handle: &skirmish_io::server::Handle| {
             handle.inspect(|node| views.iter().all(|other| other.id == node.id() || node.is_linked(other.id)))
         };
-        let lost = |room: usize| {
-            let led: Vec<u64> = views.iter().filter_map(|view| view.rooms[room].0).collect();
-            views.iter().filter_map(|view| view.rooms[room].1).any(|head| !led.contains(&head.epoch))
+        let lost = |room: Room| {
+            let of_room = || views.iter().filter_map(|view| view.rooms.get(&room));
+            let led: Vec<u64> = of_room().filter_map(|(led, _)| *led).collect();
+            of_room().filter_map(|(_, head)| *head).any(|head| !led.contains(&head.epoch))
         };
         views.iter().any(|view| !view.serves)
             || !self.servers.iter().filter_map(|server| server.handle.as_ref()).all(is_linked)
-            || (0..self.rooms as usize).any(lost)
+            || self.open_rooms().into_iter().any(|(room, _)| lost(room))
     }
 
     /// The client has its player's session, unless it was told so late. Epochs say who

@@ -6,7 +6,7 @@ use skirmish_core::crdt::Replica;
 use skirmish_io::client::Machine;
 
 use super::act::Deed;
-use super::ledger::{AFTERMATH, at, room_name};
+use super::ledger::{AFTERMATH, at};
 use super::stage::Stage;
 use crate::history::Lane;
 use crate::oracle::g10_convergence::converged;
@@ -20,6 +20,7 @@ const CHECK_EVERY: u64 = 200_000;
 struct Report {
     standing: Standing,
     replicas: Vec<(String, Replica)>,
+    searching: bool,
 }
 
 impl Stage {
@@ -32,6 +33,7 @@ impl Stage {
         self.start_servers().await;
         let present = self.present().await?;
         self.await_rest(&present).await?;
+        self.search_all(&present).await?;
         for &client in &present {
             for room in 0..self.rooms() {
                 self.order(client, Deed::Say { room, count: 1, size: 16 });
@@ -39,7 +41,8 @@ impl Stage {
         }
         // Until the orders are carried out there is nothing to wait for.
         self.pass_until(at() + 10_000).await?;
-        self.await_rest(&present).await
+        self.await_rest(&present).await?;
+        self.leave_searching(&present).await
     }
 
     /// One client of each player plays; the others' processes end, since no two can be
@@ -119,7 +122,7 @@ impl Stage {
         self.shared.lock().oracles.rest()?;
         let servers = self.running()?;
         let names: Vec<String> = (0..4).map(|number| format!("counter-{number}")).collect();
-        for Report { standing, replicas } in &reports {
+        for Report { standing, replicas, .. } in &reports {
             for (room, ours) in replicas {
                 let label = format!("client {}'s replica of {room}", standing.client);
                 let mut any = false;
@@ -137,7 +140,9 @@ impl Stage {
                 }
             }
         }
-        self.agreed(present)
+        self.agreed(present)?;
+        let searching = reports.iter().find(|report| report.searching).map(|report| report.standing.client);
+        self.matched(present, searching)
     }
 
     /// Asks a client how it is; none if it has ended or not begun.
@@ -148,27 +153,24 @@ impl Stage {
             let replica = |room: &String| Some((room.clone(), machine.replica(room)?.clone()));
             let replicas: Vec<_> = rooms.iter().filter_map(replica).collect();
             let cursors: Vec<_> = rooms.iter().map(|room| machine.cursor(room)).collect();
-            (rooms, cursors, replicas, machine.state(), machine.outstanding())
+            let at_work = (machine.state(), machine.outstanding(), machine.is_searching());
+            (rooms, cursors, replicas, at_work)
         };
-        let (rooms, cursors, replicas, state, outstanding) = handle.inspect(look).await.ok()?;
-        let ledger = self.shared.lock();
+        let (rooms, cursors, replicas, (state, outstanding, searching)) = handle.inspect(look).await.ok()?;
+        let mut ledger = self.shared.lock();
         let who = ledger.who(client);
         let mut places = Vec::new();
-        for number in 0..self.rooms() {
-            let room = room_name(number);
-            let Some(index) = rooms.iter().position(|wanted| *wanted == room) else { continue };
-            places.push(Place {
-                room,
-                member: ledger.oracles.is_member(who, number),
-                cursor: cursors[index],
-                newest: ledger.oracles.newest(number),
-            });
+        for (room, cursor) in rooms.into_iter().zip(cursors) {
+            let number = ledger.room(&room);
+            let (member, newest) = (ledger.oracles.is_member(who, number), ledger.oracles.newest(number));
+            places.push(Place { room, member, cursor, newest });
         }
         let open = ledger.oracles.open_messages(who);
-        Some(Report { standing: Standing { client, state, open, outstanding, rooms: places }, replicas })
+        let standing = Standing { client, state, open, outstanding, rooms: places };
+        Some(Report { standing, replicas, searching })
     }
 
-    fn order(&self, client: usize, deed: Deed) {
+    pub(super) fn order(&self, client: usize, deed: Deed) {
         if let Some(orders) = &self.shared.lock().seats[client].orders {
             // A client that has just ended needs no orders.
             let _ = orders.send(deed);

@@ -39,7 +39,7 @@ pub struct Plan {
     pub jobs: usize,
     /// Whether to go on after a failure.
     pub keep_going: bool,
-    /// A bug to plant in the server.
+    /// A bug to plant.
     pub plant: Option<Plant>,
     /// Whether every seed is run twice, and not only the first.
     pub check_determinism: bool,

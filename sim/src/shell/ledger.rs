@@ -14,13 +14,17 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::dial::Cable;
 use super::guard::Guard;
+use super::matches::Tidings;
 use super::plan::Plan;
 use super::seats::{RegistrySeat, Seat, ServerSeat};
+use super::servers::config;
 use super::store::Store;
 use crate::coverage::Coverage;
 use crate::draw::generator;
 use crate::history::{History, Lane};
 use crate::oracle::{Entry, Guarantee, Observation, Oracles, Room, Verdict, Violation, Who};
+use crate::rooms::Rooms;
+use crate::scenario::Shape;
 
 /// A connection over a link that was cut is tried again with a back-off of up to 10 s,
 /// in microseconds: so long a mended link may still hold something back.
@@ -53,8 +57,10 @@ pub(super) struct Ledger {
     pub(super) stormy: bool,
     /// Until when news of a session that has ended may still be under way.
     pub(super) unsettled_until: u64,
-    pub(super) rooms: Room,
+    pub(super) rooms: Rooms,
     pub(super) guard: Guard,
+    pub(super) tidings: Tidings,
+    pub(super) shape: Shape,
     /// Percent of the dials that go to another server than the one before.
     wander_percent: u64,
     next_serial: u64,
@@ -64,26 +70,33 @@ pub(super) struct Ledger {
 impl Shared {
     pub(super) fn new(plan: &Plan, traced: bool) -> Self {
         let mut routes = generator(plan.seed, "shell routes");
+        let mut whims = generator(plan.seed, "shell whims");
         let last = plan.servers() as u64 - 1;
         let mut seat = |client| {
             let home = if last == 0 { 0 } else { routes.range(0..=last) };
-            Seat::new(plan.player(client), usize::try_from(home).unwrap_or(0), Rng::new(routes.split()))
+            let home = usize::try_from(home).unwrap_or(0);
+            Seat::new(plan.player(client), home, Rng::new(routes.split()), Rng::new(whims.split()))
         };
-        let store = plan.shape.has_remote_registry();
+        let store = plan.shape.has_remote_registry().then(|| {
+            let rng = generator(plan.seed, "shell registry");
+            Store::new(plan.servers(), rng, plan.shape.queues > 0)
+        });
         Self(Arc::new(Mutex::new(Ledger {
             history: History::new(false),
             coverage: Coverage::default(),
-            oracles: Oracles::default(),
+            oracles: Oracles::new(&config(plan, 0).core().matchmaking),
             violation: None,
             seats: (0..plan.clients()).map(&mut seat).collect(),
             servers: (0..plan.servers()).map(|_| ServerSeat::default()).collect(),
             registry: RegistrySeat::default(),
-            store: store.then(|| Store::new(plan.servers(), generator(plan.seed, "shell registry"))),
+            store,
             apart: BTreeSet::new(),
             stormy: false,
             unsettled_until: 0,
-            rooms: plan.rooms(),
+            rooms: Rooms::new(plan.shape.rooms),
             guard: Guard::default(),
+            tidings: Tidings::default(),
+            shape: plan.shape,
             wander_percent: plan.shape.wander_percent,
             next_serial: 1,
             traced,
@@ -142,6 +155,22 @@ impl Ledger {
         cable
     }
 
+    /// A room's number; a new one if it was not heard of before.
+    pub(super) fn room(&mut self, name: &str) -> Room {
+        u32::try_from(self.rooms.number(name)).unwrap_or(Room::MAX)
+    }
+
+    /// All rooms that anybody may have, with their names.
+    pub(super) fn open_rooms(&self) -> Vec<(Room, Arc<str>)> {
+        let number = |(number, name): (u64, _)| (u32::try_from(number).unwrap_or(Room::MAX), name);
+        self.rooms.open().into_iter().map(number).collect()
+    }
+
+    /// The name of a room.
+    pub(super) fn room_name(&self, room: Room) -> Arc<str> {
+        self.rooms.name(room.into())
+    }
+
     /// The serial of the next message that is said.
     pub(super) fn serial(&mut self) -> u64 {
         let serial = self.next_serial;
@@ -178,6 +207,9 @@ impl Ledger {
         seat.state = skirmish_core::client::State::Idle;
         (seat.client, seat.clock, seat.orders, seat.cable) = (None, None, None, None);
         (seat.superseded, seat.epoch) = (None, u64::MAX);
+        seat.searching = false;
+        seat.matches.clear();
+        seat.invited.clear();
         self.observe(&Observation::Gone { who });
     }
 
@@ -196,6 +228,7 @@ impl Ledger {
             ("node suspended", stats.suspensions),
             ("relay fenced", stats.fenced),
             ("stale epoch refused", stats.refused_epochs),
+            ("match formed", stats.matches),
         ] {
             self.coverage.add(mark, count);
         }
@@ -207,7 +240,8 @@ impl Ledger {
         self.judge(verdict);
     }
 
-    fn judge(&mut self, verdict: Verdict) {
+    /// Of all violations the first is kept.
+    pub(super) fn judge(&mut self, verdict: Verdict) {
         if let Err(violation) = verdict
             && self.violation.is_none()
         {
@@ -251,6 +285,21 @@ impl Ledger {
             self.observe(&Observation::Audit { result });
         }
         self.sample();
+        self.forget_rooms();
+    }
+
+    /// Stops looking at rooms of matches that nobody has any more.
+    fn forget_rooms(&mut self) {
+        let Self { rooms, servers, seats, oracles, .. } = self;
+        rooms.forget(|number, name| {
+            let room = u32::try_from(number).unwrap_or(Room::MAX);
+            let at_server = |server: &ServerSeat| {
+                server.handle.as_ref().is_some_and(|handle| handle.inspect(|node| node.head(name).is_some()))
+            };
+            let member =
+                |(client, seat): (usize, &Seat)| oracles.is_member(Who { client, life: seat.life }, room);
+            servers.iter().any(at_server) || seats.iter().enumerate().any(member)
+        });
     }
 
     /// Whether something is wrong that may hold any client back.
@@ -284,21 +333,21 @@ impl Ledger {
             }
             Event::Joined { room, epoch, resumed, .. } => {
                 self.coverage.hit(if resumed { "join resumed" } else { "joined" });
-                let room = room_number(&room);
+                let room = self.room(&room);
                 self.let_in(who, room, epoch);
                 Observation::Joined { who, room, epoch, resumed }
             }
-            Event::Left { room, .. } => Observation::Left { who, room: room_number(&room) },
+            Event::Left { room, .. } => Observation::Left { who, room: self.room(&room) },
             Event::Snapshot { room, cursor, missing, .. } => {
                 self.coverage.hit(match missing {
                     Some(_) => "snapshot with loss",
                     None => "snapshot without loss",
                 });
-                Observation::Snapshot { who, room: room_number(&room), cursor, missing }
+                Observation::Snapshot { who, room: self.room(&room), cursor, missing }
             }
             Event::Latest { room, member, key, version, .. } => {
                 self.coverage.hit("latest delivered");
-                Observation::Latest { who, room: room_number(&room), member, key, version }
+                Observation::Latest { who, room: self.room(&room), member, key, version }
             }
             Event::Outcome { message, outcome, .. } => {
                 self.coverage.hit(match outcome {
@@ -322,59 +371,59 @@ impl Ledger {
                 return;
             }
             entry @ Event::Entry { .. } => {
-                let Some(entry) = digested(who, entry) else { return };
+                let Some(entry) = self.digested(who, entry) else { return };
                 self.coverage.hit("entry");
                 self.delivered(&entry);
                 Observation::Entry(entry)
             }
+            Event::Ticket { state, .. } => return self.ticket_told(who, state),
+            Event::Matched(matched) => return self.match_told(who, matched),
             Event::State { .. }
             | Event::StateRefused { .. }
             | Event::Throttled { .. }
-            | Event::Application { .. }
-            | Event::Ticket { .. }
-            | Event::Matched(_) => {
-                return;
-            }
+            | Event::Application { .. } => return,
         };
         self.observe(&seen);
     }
-}
 
-/// The name of a room.
-pub(super) fn room_name(room: Room) -> String {
-    format!("room-{room}")
-}
-
-fn room_number(name: &str) -> Room {
-    name.rsplit('-').next().and_then(|digits| digits.parse().ok()).unwrap_or(Room::MAX)
-}
-
-/// An entry as the oracles take it.
-fn digested(who: Who, event: Event) -> Option<Entry> {
-    let Event::Entry { room, cursor, kind, member, message, client_seq, at_ms, body, type_url, player, turn } =
-        event
-    else {
-        return None;
-    };
-    let mut digest = Xxh3::new();
-    let (turn, turn_ends_ms) = turn.map_or((0, 0), |turn| (turn.number, turn.ends_ms));
-    for number in [kind as u64, member.into(), client_seq, at_ms, turn.into(), turn_ends_ms] {
-        digest.write_u64(number);
+    /// An entry as the oracles take it.
+    fn digested(&mut self, who: Who, event: Event) -> Option<Entry> {
+        let Event::Entry {
+            room,
+            cursor,
+            kind,
+            member,
+            message,
+            client_seq,
+            at_ms,
+            body,
+            type_url,
+            player,
+            turn,
+        } = event
+        else {
+            return None;
+        };
+        let mut digest = Xxh3::new();
+        let (turn, turn_ends_ms) = turn.map_or((0, 0), |turn| (turn.number, turn.ends_ms));
+        for number in [kind as u64, member.into(), client_seq, at_ms, turn.into(), turn_ends_ms] {
+            digest.write_u64(number);
+        }
+        for bytes in [&body[..], type_url.as_bytes(), player.as_bytes()] {
+            digest.write_u64(bytes.len() as u64);
+            digest.write(bytes);
+        }
+        let head = || body.get(..8).and_then(|head| head.try_into().ok()).map_or(0, u64::from_be_bytes);
+        Some(Entry {
+            who,
+            room: self.room(&room),
+            cursor,
+            member,
+            client_seq,
+            serial: (kind == EntryKind::Say).then(head),
+            own: message.map(|message| message.0),
+            turn,
+            digest: digest.finish(),
+        })
     }
-    for bytes in [&body[..], type_url.as_bytes(), player.as_bytes()] {
-        digest.write_u64(bytes.len() as u64);
-        digest.write(bytes);
-    }
-    let head = || body.get(..8).and_then(|head| head.try_into().ok()).map_or(0, u64::from_be_bytes);
-    Some(Entry {
-        who,
-        room: room_number(&room),
-        cursor,
-        member,
-        client_seq,
-        serial: (kind == EntryKind::Say).then(head),
-        own: message.map(|message| message.0),
-        turn,
-        digest: digest.finish(),
-    })
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use madsim::net::{Endpoint, Receiver, Sender};
+use skirmish_core::id::NodeId;
 use skirmish_core::registry::{Call, CallId, Failure, News, Request, Response, Watch, WatchId, Watched};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Duration, Instant};
@@ -25,6 +26,8 @@ pub(super) struct Line {
     node: Backend,
     shared: Shared,
     server: usize,
+    /// The node that it serves.
+    author: NodeId,
     clock: Clock,
     rng: Rng,
     /// How long it waits for an answer.
@@ -75,7 +78,7 @@ impl Line {
     pub(super) fn new(
         node: Backend,
         shared: Shared,
-        server: usize,
+        (server, author): (usize, NodeId),
         clock: Clock,
         rng: Rng,
         shape: &Shape,
@@ -85,6 +88,7 @@ impl Line {
             node,
             shared,
             server,
+            author,
             clock,
             rng,
             patience: Duration::from_millis(shape.registry_call_ms),
@@ -163,7 +167,7 @@ impl Line {
                 let impatient = self.rng.range(0..=1) == 0;
                 if opened {
                     self.calls.insert(id, open);
-                    self.send(Ask::Call(Call::Request { id, request })).await;
+                    self.ask(Call::Request { id, request }).await;
                 } else if impatient {
                     // Some drivers say so at once, others wait for a connection as long as they may.
                     self.answer(now, id, open, Err(Failure::Unavailable));
@@ -174,16 +178,20 @@ impl Line {
             Call::Watch { id, watch } => {
                 self.watches.insert(id, Watching { watch: watch.clone(), told: false });
                 if opened {
-                    self.send(Ask::Call(Call::Watch { id, watch })).await;
+                    self.ask(Call::Watch { id, watch }).await;
                 }
             }
             Call::Unwatch(id) => {
                 self.watches.remove(&id);
                 if opened {
-                    self.send(Ask::Call(Call::Unwatch(id))).await;
+                    self.ask(Call::Unwatch(id)).await;
                 }
             }
         }
+    }
+
+    async fn ask(&mut self, call: Call) {
+        self.send(Ask::Call { author: self.author, call }).await;
     }
 
     async fn send(&mut self, ask: Ask) {
@@ -216,11 +224,11 @@ impl Line {
         self.ping = now + self.keepalive / 2;
         let watches: Vec<_> = self.watches.iter().map(|(id, kept)| (*id, kept.watch.clone())).collect();
         for (id, watch) in watches {
-            self.send(Ask::Call(Call::Watch { id, watch })).await;
+            self.ask(Call::Watch { id, watch }).await;
         }
         for (id, request, open) in std::mem::take(&mut self.waiting) {
             self.calls.insert(id, open);
-            self.send(Ask::Call(Call::Request { id, request })).await;
+            self.ask(Call::Request { id, request }).await;
         }
     }
 

@@ -24,8 +24,10 @@ mod heal;
 pub mod hunt;
 mod ledger;
 mod line;
+mod matches;
 mod plan;
 mod player;
+mod queues;
 mod seats;
 mod servers;
 mod stage;
@@ -42,8 +44,6 @@ use stage::Stage;
 
 /// Runs the scenario of a seed. Only the first run of a process is the one that the seed
 /// stands for.
-///
-/// A bug can be planted in the server only.
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Outcome {
     let plan = Arc::new(plan::draw(seed));
@@ -58,6 +58,7 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     });
     let mut ledger = shared.lock();
     (0..ledger.servers.len()).for_each(|server| ledger.retire(server));
+    ledger.retire_match_counts();
     let violation = result.err().map(|violation| (micros, violation));
     let (hash, coverage) = (ledger.history.hash(), std::mem::take(&mut ledger.coverage));
     let history = std::mem::take(&mut ledger.history);

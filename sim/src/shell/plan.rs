@@ -3,7 +3,7 @@
 use skirmish_core::rng::Rng;
 
 use super::act::{Act, Cut, Deed, ToClient, ToServer};
-use super::cluster;
+use super::{cluster, queues};
 use crate::draw::generator;
 use crate::scenario::Shape;
 
@@ -56,6 +56,7 @@ pub(super) fn draw(seed: u64) -> Plan {
     draft.faults();
     draft.cluster_faults();
     let Draft { mut steps, mut rng, .. } = draft;
+    queues::draw(seed, &mut shape, &mut steps);
     steps.sort_by_key(|&(at, _)| at);
     Plan {
         seed,
@@ -238,7 +239,7 @@ impl Draft {
             _ => {
                 self.server(at, server, ToServer::Cut(Cut::Both));
                 self.server(at, server, ToServer::Pause);
-                let gone = at + self.unseen() * 1_000;
+                let gone = at + cluster::unseen(&self.shape) * 1_000;
                 self.server(gone, server, ToServer::Kill);
                 self.server(gone + 1_000, server, ToServer::Mend);
                 self.server(gone + 2_000, server, ToServer::Start);
@@ -341,5 +342,17 @@ mod tests {
             assert_eq!(plan.steps, draw(seed).steps);
             assert!(plan.steps.is_sorted_by_key(|&(at, _)| at));
         }
+    }
+
+    #[test]
+    fn two_of_five_seeds_have_queues_and_every_action_of_theirs_has_a_like() {
+        let plans: Vec<Plan> = (0..1_000).map(draw).collect();
+        let with: Vec<&Plan> = plans.iter().filter(|plan| plan.shape.queues > 0).collect();
+        assert!((350..450).contains(&with.len()), "{}", with.len());
+        let any = |is: fn(&Act) -> bool| with.iter().flat_map(|plan| &plan.steps).any(|(_, act)| is(act));
+        assert!(any(|act| matches!(act, Act::Client(_, ToClient::Do(Deed::Queue { party: 1.., .. })))));
+        assert!(any(|act| matches!(act, Act::Client(_, ToClient::Do(Deed::Cancel)))));
+        assert!(any(|act| matches!(act, Act::Client(_, ToClient::Do(Deed::LeaveMatches)))));
+        assert!(any(|act| matches!(act, Act::FailMatcher { how: crate::matches::Failure::LastMatch, .. })));
     }
 }

@@ -14,7 +14,8 @@ use skirmish_io::token::Keys;
 use tokio::sync::mpsc;
 
 use super::act::Deed;
-use super::ledger::{Shared, room_name};
+use super::ledger::Shared;
+use super::matches;
 use crate::history::Lane;
 use crate::oracle::Who;
 
@@ -88,11 +89,15 @@ pub(super) async fn live(
 async fn watch(shared: &Shared, who: Who, events: &mut Events) {
     while let Some(event) = events.next_event().await {
         until_idle(shared, who).await;
-        let dawdles = {
+        let (dawdles, invited) = {
             let mut ledger = shared.lock();
             ledger.event(who, event);
-            ledger.seats[who.client].dawdles
+            let seat = &mut ledger.seats[who.client];
+            (seat.dawdles, std::mem::take(&mut seat.invited))
         };
+        for (room, plays) in invited {
+            tokio::spawn(matches::play(shared.clone(), who, room, plays));
+        }
         if dawdles > 0 {
             sleep(Duration::from_millis(dawdles)).await;
         }
@@ -123,8 +128,13 @@ async fn play(shared: Shared, who: Who, client: Client, mut orders: mpsc::Unboun
 }
 
 async fn carry_out(shared: &Shared, who: Who, client: &Client, deed: Deed) -> Result<(), Error> {
+    let room_name = |room| shared.lock().room_name(room);
     match deed {
-        Deed::Join { room, history } => client.join(&room_name(room), history).await,
+        Deed::Join { room, history } => {
+            client.join(&room_name(room), history).await?;
+            shared.lock().enters(room);
+            Ok(())
+        }
         Deed::Leave { room } => client.leave(&room_name(room)).await,
         Deed::Say { room, count, size } => {
             for _ in 0..count {
@@ -154,6 +164,11 @@ async fn carry_out(shared: &Shared, who: Who, client: &Client, deed: Deed) -> Re
             client.add(&room_name(room), &format!("counter-{name}"), delta).await
         }
         Deed::Application { size } => client.send("sim.v1.Echo", vec![7; size]).await,
+        Deed::Queue { mode, party, rating } => {
+            matches::search(shared, who, client, mode, party, rating).await
+        }
+        Deed::Cancel => client.cancel().await,
+        Deed::LeaveMatches => matches::leave(shared, client).await,
         Deed::Quit => client.disconnect().await,
     }
 }

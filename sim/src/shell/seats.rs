@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::act::Deed;
 use super::dial::Cable;
+use crate::oracle::Room;
 
 /// A client's process and its host.
 pub(super) struct Seat {
@@ -47,6 +48,14 @@ pub(super) struct Seat {
     /// That server did not let it in.
     pub(super) unwelcome: bool,
     pub(super) route: Rng,
+    /// Whether and how long its application plays a match.
+    pub(super) whims: Rng,
+    /// Its application searches for a match, as far as it was told.
+    pub(super) searching: bool,
+    /// Matches that the application was told of.
+    pub(super) matches: BTreeSet<String>,
+    /// Rooms of matches that it will go to, and for how many microseconds.
+    pub(super) invited: Vec<(Room, u64)>,
     pub(super) cable: Option<Cable>,
     /// The epoch of its last session.
     pub(super) epoch: u64,
@@ -55,7 +64,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    pub(super) fn new(player: usize, home: usize, route: Rng) -> Self {
+    pub(super) fn new(player: usize, home: usize, route: Rng, whims: Rng) -> Self {
         Self {
             player,
             life: 0,
@@ -78,6 +87,10 @@ impl Seat {
             reached: home,
             unwelcome: false,
             route,
+            whims,
+            searching: false,
+            matches: BTreeSet::new(),
+            invited: Vec::new(),
             cable: None,
             epoch: u64::MAX,
             superseded: None,

@@ -1,21 +1,24 @@
 //! The servers' hosts and the registry's, and what happens to them.
 
 use madsim::time::{Duration, sleep};
+use skirmish_core::id::NodeId;
+use skirmish_core::matchmaking::QueueConfig;
 use skirmish_core::rng::Rng;
 use skirmish_io::clock::Clock;
-use skirmish_io::config::{Config, Rate};
+use skirmish_io::config::{Config, Matchmaking, QualityRules, Queue, Rate, RatingWindow};
 use skirmish_io::registry::{Registry, Remote};
 use skirmish_io::server::{Handle, Message, Server};
 use tokio::sync::oneshot;
 
 use super::act::{Cut, ToRegistry, ToServer};
 use super::etcd;
-use super::ledger::{AFTERMATH, at, room_name};
+use super::ledger::{AFTERMATH, at};
 use super::line::Line;
 use super::plan::Plan;
 use super::player::{keys, link_address, player_address};
 use super::stage::Stage;
 use crate::history::Lane;
+use crate::scenario::Shape;
 
 /// Requests to the registry and watches of it that a server may have under way.
 const REQUESTS: usize = 256;
@@ -247,7 +250,17 @@ impl Stage {
         let line = store.then(|| {
             let (remote, backend) = Remote::new(REQUESTS, WATCHES);
             let rng = Rng::new(self.rng.split());
-            (remote, Line::new(backend, self.shared.clone(), server, clock, rng, &self.plan.shape))
+            (
+                remote,
+                Line::new(
+                    backend,
+                    self.shared.clone(),
+                    (server, NodeId(incarnation)),
+                    clock,
+                    rng,
+                    &self.plan.shape,
+                ),
+            )
         });
         let shared = self.shared.clone();
         self.spawn(&self.servers[server], async move {
@@ -283,9 +296,10 @@ impl Stage {
 
     /// Kills the server that leads a room.
     pub(super) async fn kill_primary(&mut self, room: u32) {
-        let leads = |handle: &Handle| handle.inspect(|node| node.leads(&room_name(room)).is_some());
         let primary = {
             let ledger = self.shared.lock();
+            let name = ledger.room_name(room);
+            let leads = |handle: &Handle| handle.inspect(|node| node.leads(&name).is_some());
             ledger.servers.iter().position(|server| server.handle.as_ref().is_some_and(leads))
         };
         if let Some(server) = primary {
@@ -300,7 +314,7 @@ fn echo(message: Message, server: &Handle) {
 }
 
 /// A server's configuration.
-fn config(plan: &Plan, server: usize) -> Config {
+pub(super) fn config(plan: &Plan, server: usize) -> Config {
     let shape = &plan.shape;
     let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
@@ -320,6 +334,7 @@ fn config(plan: &Plan, server: usize) -> Config {
     config.rooms.flush_interval = Duration::from_millis(shape.flush_ms);
     config.rooms.tombstone_horizon = Duration::from_millis(shape.tombstone_ms);
     config.frames.compress_from = size(shape.compress_from);
+    config.matchmaking = matchmaking(shape);
     if shape.has_remote_registry() {
         let cluster = &mut config.cluster;
         cluster.node_ttl = Duration::from_secs(shape.node_lease_s);
@@ -332,4 +347,51 @@ fn config(plan: &Plan, server: usize) -> Config {
         cluster.heartbeat.interval = Duration::from_millis(shape.link_heartbeat_ms);
     }
     config
+}
+
+/// What the machine world makes of a shape, in the words of a configuration.
+fn matchmaking(shape: &Shape) -> Matchmaking {
+    let core = shape.matchmaking();
+    let queue = |queue: &QueueConfig| {
+        let QueueConfig { rating, quality, backfill, time_out, interval, .. } = *queue;
+        Queue {
+            rating: RatingWindow { start: rating.start, per_second: rating.per_second, most: rating.most },
+            quality: QualityRules {
+                floor: quality.floor,
+                worst_spread: quality.worst_spread,
+                worst_difference: quality.worst_difference,
+            },
+            backfill,
+            time_out,
+            interval,
+            ..Queue::new(queue.mode.as_str(), queue.teams, queue.team_size, queue.regions[0].as_str())
+        }
+    };
+    Matchmaking {
+        trust_rating: core.trust_rating,
+        join_window: core.join_window,
+        party_grace: core.party_grace,
+        sweep_interval: core.sweep_interval,
+        queues: core.queues.iter().map(queue).collect(),
+        ..Matchmaking::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::plan::draw;
+
+    #[test]
+    fn a_configuration_has_the_queues_of_its_shape() {
+        let plans = (0..100).map(draw).filter(|plan| plan.shape.queues > 0);
+        for plan in plans {
+            let (core, wanted) = (config(&plan, 0).core().matchmaking, plan.shape.matchmaking());
+            assert_eq!(core.queues, wanted.queues);
+            assert_eq!(
+                (core.trust_rating, core.join_window, core.party_grace, core.sweep_interval),
+                (wanted.trust_rating, wanted.join_window, wanted.party_grace, wanted.sweep_interval)
+            );
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! * A restart does not reset the network: the process is always killed before.
 //! * The old life of a process may take a few more steps: a new one starts later.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -44,7 +45,12 @@ pub(super) struct Stage {
     pub(super) hosts: Vec<NodeHandle>,
     pub(super) planted: Planted,
     pub(super) secret: Seed,
+    /// Tickets that had timed out beside their like before all searched for the same.
+    pub(super) passed_over: Option<u64>,
     next_look: u64,
+    /// What will happen because of something that has, by when, and in which order.
+    later: BTreeMap<(u64, u64), Act>,
+    scheduled: u64,
 }
 
 impl Stage {
@@ -75,7 +81,10 @@ impl Stage {
             net: NetSim::current(),
             planted: plant.map_or_else(Planted::default, Planted::with),
             secret,
+            passed_over: None,
             next_look: LOOK_EVERY,
+            later: BTreeMap::new(),
+            scheduled: 0,
         }
     }
 
@@ -99,10 +108,12 @@ impl Stage {
     pub(super) async fn pass_until(&mut self, end: u64) -> Verdict {
         loop {
             let now = at();
-            let next = end.min(self.next_look);
+            let later = self.later.keys().next().map_or(u64::MAX, |(at, _)| *at);
+            let next = end.min(self.next_look).min(later);
             if next > now {
                 sleep(Duration::from_micros(next - now)).await;
             }
+            self.act_later().await;
             let mut ledger = self.shared.lock();
             if at() >= self.next_look {
                 self.next_look = at() + LOOK_EVERY;
@@ -118,6 +129,20 @@ impl Stage {
             if at() >= end {
                 return Ok(());
             }
+        }
+    }
+
+    /// Something will happen because of what has happened.
+    pub(super) fn schedule(&mut self, at: u64, act: Act) {
+        self.scheduled += 1;
+        self.later.insert((at, self.scheduled), act);
+    }
+
+    async fn act_later(&mut self) {
+        self.fell_doomed();
+        while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= at()) {
+            let act = entry.remove();
+            self.act(act).await;
         }
     }
 
@@ -153,6 +178,7 @@ impl Stage {
             Act::CutNodes(one, other, cut) => self.cut_nodes(one, other, cut),
             Act::HealNodes(one, other) => self.heal_nodes(one, other),
             Act::KillPrimary(room) => self.kill_primary(room).await,
+            Act::FailMatcher { mode, how, millis } => self.fail_matcher(mode, how, millis),
             Act::StartAll => self.start_servers().await,
             Act::Kick { player } => self.kick(player),
             Act::Weather { low, high, loss } => {
@@ -184,6 +210,7 @@ impl Stage {
         self.backlog_all();
         self.weather(CALM_US, CALM_US * 2, 0);
         self.shared.lock().stormy = false;
+        self.later.clear();
         self.calm_registry();
         for server in 0..self.servers.len() {
             self.mend_server(server);

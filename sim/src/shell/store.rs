@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use skirmish_core::id::NodeId;
-use skirmish_core::registrar::record_owner;
 use skirmish_core::registry::{
-    Answer, Call, CallId, Failure, Range, Registry, RegistryConfig, Request, Response, Span, WatchId, Watched,
+    Call, CallId, Error, Failure, Registry, RegistryConfig, Request, Response, WatchId, Watched,
 };
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Duration, Instant};
 use skirmish_io::clock::Clock;
 use tokio::sync::{Notify, mpsc};
+
+use crate::matches::{self, NEWS};
+use crate::records;
 
 /// The latest that a request is done of which nobody knew what became of it, in
 /// microseconds.
@@ -21,7 +23,11 @@ const MOST_LATE: u64 = 6_000_000;
 /// What a server says to the registry.
 #[derive(Debug)]
 pub(super) enum Ask {
-    Call(Call),
+    Call {
+        /// The node whose call it is.
+        author: NodeId,
+        call: Call,
+    },
     Ping,
 }
 
@@ -51,9 +57,14 @@ struct Inner {
     /// Whose its watches are, and what their nodes call them.
     watches: BTreeMap<WatchId, (u64, WatchId)>,
     next_watch: u64,
-    /// Requests of which nobody said what came of them, by when they are done.
-    late: BTreeMap<(Instant, u64), Request>,
+    /// Requests of which nobody said what came of them, by when they are done, and whose.
+    late: BTreeMap<(Instant, u64), (NodeId, Request)>,
     next_late: u64,
+    /// For the oracle, if there is one that watches.
+    news: Option<Heard>,
+    /// Servers that have written their last match, and for how many milliseconds they are
+    /// down then.
+    doomed: Vec<(usize, u64)>,
 }
 
 /// A connection that a server has.
@@ -69,6 +80,16 @@ struct Session {
 struct Oddity {
     lag: Duration,
     blurred: u32,
+    last_match: Option<LastMatch>,
+}
+
+/// The next match that a server forms is its last.
+#[derive(Clone, Copy)]
+pub(super) struct LastMatch {
+    /// How long after that it is done.
+    pub(super) after: Duration,
+    /// For how many milliseconds the server is down.
+    pub(super) down_ms: u64,
 }
 
 /// A connection, as who serves it has it.
@@ -78,6 +99,14 @@ pub(super) struct Ends {
     pub(super) news: mpsc::UnboundedReceiver<(Instant, Watched)>,
 }
 
+/// What the oracle's watch has told.
+#[derive(Default)]
+pub(super) struct Heard {
+    pub(super) watched: Vec<Watched>,
+    /// By revision: whose request it was.
+    pub(super) authors: BTreeMap<u64, NodeId>,
+}
+
 /// What is worth a note.
 pub(super) struct Noted {
     pub(super) mark: Option<&'static str>,
@@ -85,9 +114,15 @@ pub(super) struct Noted {
 }
 
 impl Store {
-    pub(super) fn new(servers: usize, rng: Rng) -> Self {
+    /// Nothing yet. `watched`: whether the oracle is to hear of matches.
+    pub(super) fn new(servers: usize, rng: Rng, watched: bool) -> Self {
         let clock = Clock::new();
-        let machine = Registry::new(RegistryConfig::etcd(), clock.now().instant);
+        let now = clock.now().instant;
+        let mut machine = Registry::new(RegistryConfig::etcd(), now);
+        if watched {
+            // There is room for it.
+            let _ = machine.watch(now, NEWS, matches::watch());
+        }
         let inner = Inner {
             machine,
             clock,
@@ -100,6 +135,8 @@ impl Store {
             next_watch: 1,
             late: BTreeMap::new(),
             next_late: 1,
+            news: watched.then(Heard::default),
+            doomed: Vec::new(),
         };
         Self(Arc::new(Mutex::new(inner)), Arc::new(Notify::new()))
     }
@@ -181,19 +218,25 @@ impl Store {
     pub(super) fn records(&self) -> Vec<(String, NodeId, u64)> {
         let mut inner = self.lock();
         let now = inner.clock.now().instant;
-        let mut records = Vec::new();
-        for prefix in ["/sessions/player:", "/rooms/"] {
-            let range = Request::Range(Range::of(Span::prefix(prefix)));
-            let Ok(Response { answer: Answer::Range { kvs, .. }, .. }) = inner.machine.handle(now, &range)
-            else {
-                continue;
-            };
-            records.extend(kvs.iter().filter_map(|kv| {
-                let (node, epoch) = record_owner(kv)?;
-                Some((String::from_utf8_lossy(&kv.key).into_owned(), node, epoch))
-            }));
-        }
-        records
+        records::all(&mut inner.machine, now)
+    }
+
+    /// What the oracle's watch has told since this was asked last.
+    pub(super) fn heard(&self) -> Heard {
+        self.lock().news.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Servers that have written their last match, and for how many milliseconds they are
+    /// down then.
+    pub(super) fn take_doomed(&self) -> Vec<(usize, u64)> {
+        std::mem::take(&mut self.lock().doomed)
+    }
+
+    /// Whether news of watches are still under way because they lag.
+    pub(super) fn is_lagging(&self) -> bool {
+        let inner = self.lock();
+        let now = inner.clock.now().instant;
+        inner.sessions.values().any(|session| session.last > now)
     }
 
     // Faults.
@@ -222,6 +265,8 @@ impl Store {
         let mut inner = self.lock();
         let now = inner.clock.now().instant;
         let revision = inner.machine.revision().saturating_sub(keep);
+        // Nothing is forgotten of which the oracle has not heard.
+        inner.settle();
         // One that is compacted already stays so.
         let _ = inner.machine.handle(now, &Request::Compact { revision });
         inner.settle();
@@ -236,9 +281,17 @@ impl Store {
         self.lock().oddities[server].blurred = count;
     }
 
+    pub(super) fn last_match(&self, server: usize, last: LastMatch) {
+        self.lock().oddities[server].last_match = Some(last);
+    }
+
     /// Nothing is odd any more.
     pub(super) fn calm(&self) {
-        self.lock().oddities.fill(Oddity::default());
+        {
+            let mut inner = self.lock();
+            inner.oddities.fill(Oddity::default());
+            inner.doomed.clear();
+        }
         self.elect();
     }
 }
@@ -252,20 +305,39 @@ impl Inner {
                 self.reply(session, Say::Pong);
                 None
             }
-            Ask::Call(Call::Request { id, request }) => {
+            Ask::Call { author, call } => self.call(now, session, server, author, call),
+        };
+        self.settle();
+        noted
+    }
+
+    fn call(
+        &mut self,
+        now: Instant,
+        session: u64,
+        server: usize,
+        author: NodeId,
+        call: Call,
+    ) -> Option<Noted> {
+        match call {
+            Call::Request { id, request } if self.is_last_match(now, server, author, &request) => {
+                let text = format!("server {server} has written its last match: {id:?}, {request:?}");
+                Some(Noted { mark: None, text })
+            }
+            Call::Request { id, request } => {
                 let odd = &mut self.oddities[server];
                 let blurred = odd.blurred > 0;
                 odd.blurred = odd.blurred.saturating_sub(1);
                 if blurred || self.leaderless {
-                    Some(self.blur(now, session, id, request))
+                    Some(self.blur(now, session, author, id, request))
                 } else {
-                    let outcome = self.machine.handle(now, &request).map_err(Failure::Refused);
+                    let outcome = self.handle(now, author, &request).map_err(Failure::Refused);
                     let text = format!("answers server {server}'s {id:?}, {request:?}: {outcome:?}");
                     self.reply(session, Say::Reply(id, outcome));
                     Some(Noted { mark: None, text })
                 }
             }
-            Ask::Call(Call::Watch { id, watch }) => {
+            Call::Watch { id, watch } => {
                 self.unwatch(session, id);
                 let own = WatchId(self.next_watch);
                 self.next_watch += 1;
@@ -274,13 +346,39 @@ impl Inner {
                 let _ = self.machine.watch(now, own, watch);
                 None
             }
-            Ask::Call(Call::Unwatch(id)) => {
+            Call::Unwatch(id) => {
                 self.unwatch(session, id);
                 None
             }
+        }
+    }
+
+    /// Whether a request is the last of a server that forms matches: then it is done late, and
+    /// the server is not to hear of it.
+    fn is_last_match(&mut self, now: Instant, server: usize, author: NodeId, request: &Request) -> bool {
+        let last = &mut self.oddities[server].last_match;
+        let Some(LastMatch { after, down_ms }) = last.take_if(|_| matches::is_of_matcher(request)) else {
+            return false;
         };
-        self.settle();
-        noted
+        self.do_late(now + after, author, request.clone());
+        self.doomed.push((server, down_ms));
+        true
+    }
+
+    /// Does what a node asks.
+    fn handle(&mut self, now: Instant, author: NodeId, request: &Request) -> Result<Response, Error> {
+        let before = self.machine.revision();
+        let outcome = self.machine.handle(now, request);
+        let after = self.machine.revision();
+        if let Some(news) = self.news.as_mut().filter(|_| before < after) {
+            news.authors.insert(after, author);
+        }
+        outcome
+    }
+
+    fn do_late(&mut self, at: Instant, author: NodeId, request: Request) {
+        self.late.insert((at, self.next_late), (author, request));
+        self.next_late += 1;
     }
 
     fn unwatch(&mut self, session: u64, id: WatchId) {
@@ -292,18 +390,17 @@ impl Inner {
     }
 
     /// Nobody says what comes of a request: it is done, or not, or later.
-    fn blur(&mut self, now: Instant, session: u64, id: CallId, request: Request) -> Noted {
+    fn blur(&mut self, now: Instant, session: u64, author: NodeId, id: CallId, request: Request) -> Noted {
         let (choice, after) = (self.rng.range(0..=3), self.rng.range(0..=MOST_LATE));
         let text = match choice {
             0 => format!("does not do {id:?}, {request:?}"),
             1 => {
                 let text = format!("will do {id:?} after {after} us, {request:?}");
-                self.late.insert((now + Duration::from_micros(after), self.next_late), request);
-                self.next_late += 1;
+                self.do_late(now + Duration::from_micros(after), author, request);
                 text
             }
             _ => {
-                let outcome = self.machine.handle(now, &request);
+                let outcome = self.handle(now, author, &request);
                 format!("does {id:?} and does not say so, {request:?}: {outcome:?}")
             }
         };
@@ -332,8 +429,8 @@ impl Inner {
         while !self.leaderless
             && let Some(entry) = self.late.first_entry().filter(|entry| entry.key().0 <= now)
         {
-            let request = entry.remove();
-            let outcome = self.machine.handle(now, &request);
+            let (author, request) = entry.remove();
+            let outcome = self.handle(now, author, &request);
             notes.push(Noted { mark: None, text: format!("does late: {request:?}: {outcome:?}") });
         }
         self.settle();
@@ -347,6 +444,10 @@ impl Inner {
     fn settle(&mut self) {
         let now = self.clock.now().instant;
         while let Some(watched) = self.machine.poll_output() {
+            if watched.id == NEWS {
+                self.news.iter_mut().for_each(|news| news.watched.push(watched.clone()));
+                continue;
+            }
             let Some(&(of, id)) = self.watches.get(&watched.id) else { continue };
             let Some(session) = self.sessions.get_mut(&of) else { continue };
             // They keep their order.

@@ -1,0 +1,329 @@
+//! Searches for matches: what applications do, what the oracle of G8 is told, and how the
+//! server fails that forms the matches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use madsim::time::{Duration, sleep};
+use skirmish_core::client::CommandError;
+use skirmish_core::id::{Name, NodeId};
+use skirmish_core::matchmaking::{decode, keys};
+use skirmish_core::registrar::record_owner;
+use skirmish_core::registry::{Change, News};
+use skirmish_io::client::{Client, Error};
+use skirmish_proto::v1::{self, TicketState};
+
+use super::act::{Act, Cut, Deed, ToServer};
+use super::cluster::unseen;
+use super::ledger::{AFTERMATH, Ledger, Shared, at};
+use super::player::player_name;
+use super::stage::Stage;
+use super::store::{Heard, LastMatch, Store};
+use crate::history::Lane;
+use crate::matches::{self, Failure};
+use crate::oracle::{Guarantee, Room, Verdict, Violation, Who};
+use crate::scenario::MODES;
+
+/// What is remembered to mark what the registry tells of matches.
+#[derive(Default)]
+pub(super) struct Tidings {
+    /// When matches that go on were formed, by their keys.
+    formed: BTreeMap<Bytes, u64>,
+    /// The keys of rooms that a server leads.
+    led: BTreeSet<Bytes>,
+}
+
+impl Tidings {
+    /// The mark of a change, at a moment of the world. A match counts as abandoned if nobody
+    /// is in its room after so many microseconds.
+    fn mark(&mut self, at: u64, change: &Change, window: u64) -> Option<&'static str> {
+        let key = change.key();
+        let is_matcher = |mode: &&str| Name::new(mode).is_ok_and(|mode| *key == keys::matcher(&mode));
+        match change {
+            Change::Put { kv, .. } if keys::pairs().contains(key) => {
+                let is_new = kv.created == kv.modified;
+                if is_new {
+                    self.formed.insert(key.clone(), at);
+                }
+                let fills = decode::<v1::MatchRecord>(&kv.value).r#match.unwrap_or_default().fills;
+                (!is_new && fills > 0).then_some("match filled")
+            }
+            Change::Delete { .. } if keys::pairs().contains(key) => {
+                let formed = self.formed.remove(key)?;
+                let id = std::str::from_utf8(key).ok()?.rsplit('/').next()?;
+                let led = self.led.contains(&keys::room(&keys::room_of(id)));
+                Some(if !led && at > formed + window { "match abandoned" } else { "match over" })
+            }
+            Change::Put { .. } if MODES.iter().any(is_matcher) => Some("matcher elected"),
+            Change::Delete { .. } if MODES.iter().any(is_matcher) => Some("matcher deposed"),
+            Change::Put { kv, .. } if record_owner(kv).is_some_and(|(node, _)| node.0 > 0) => {
+                self.led.insert(key.clone());
+                None
+            }
+            Change::Put { .. } | Change::Delete { .. } => {
+                self.led.remove(key);
+                None
+            }
+        }
+    }
+}
+
+// What applications do.
+
+/// Searches for a match, unless the application does already: an end that it has not heard
+/// of yet would be taken for that of its next search.
+pub(super) async fn search(
+    shared: &Shared,
+    who: Who,
+    client: &Client,
+    mode: i64,
+    party: i64,
+    rating: i64,
+) -> Result<(), Error> {
+    let wish = {
+        let ledger = shared.lock();
+        if ledger.seats[who.client].searching {
+            return Err(CommandError::Searching.into());
+        }
+        matches::wish(&ledger.shape, mode, party, rating)
+    };
+    let result = client.queue(wish).await;
+    let mut ledger = shared.lock();
+    let seat = &mut ledger.seats[who.client];
+    match &result {
+        Ok(()) => {
+            seat.searching = true;
+            let player = player_name(seat.player);
+            ledger.coverage.hit("search begun");
+            ledger.oracles.matches.asked(who.client, &player);
+        }
+        // It was told of an end that was not this one's.
+        Err(error) => seat.searching |= matches!(error, Error::Command(CommandError::Searching)),
+    }
+    result
+}
+
+/// Leaves the rooms of all matches.
+pub(super) async fn leave(shared: &Shared, client: &Client) -> Result<(), Error> {
+    let rooms = {
+        let ledger = shared.lock();
+        let plain = ledger.rooms.plain();
+        ledger.rooms.open().into_iter().filter(move |(number, _)| *number >= plain)
+    };
+    for (_, name) in rooms {
+        match client.leave(&name).await {
+            // It never was there, or has left before.
+            Ok(()) | Err(Error::Command(CommandError::NotInRoom)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Goes to the room of a match, speaks there, and leaves it when the match is played.
+pub(super) async fn play(shared: Shared, who: Who, room: Room, plays: u64) {
+    let order = |deed| {
+        let ledger = shared.lock();
+        if ledger.who(who.client) == who
+            && let Some(orders) = &ledger.seats[who.client].orders
+        {
+            // A client that has just ended needs no orders.
+            let _ = orders.send(deed);
+        }
+    };
+    order(Deed::Join { room, history: 0 });
+    order(Deed::Say { room, count: 2, size: 16 });
+    sleep(Duration::from_micros(plays)).await;
+    order(Deed::Leave { room });
+}
+
+impl Ledger {
+    /// The oracle hears what its watch of the registry has told.
+    pub(super) fn hear(&mut self, store: &Store) {
+        let Heard { watched, authors } = store.heard();
+        let (at, window) = (at(), self.shape.join_window_ms * 1_000);
+        for watched in watched {
+            if let News::Changes(changes) = &watched.news {
+                let marks = changes.iter().filter_map(|change| self.tidings.mark(at, change, window));
+                marks.for_each(|mark| self.coverage.hit(mark));
+            }
+            let author = |revision| authors.get(&revision).copied();
+            let verdict = matches::hear(&mut self.oracles.matches, at, author, &watched);
+            self.judge(verdict);
+        }
+    }
+
+    /// A client has asked to be let into a room.
+    pub(super) fn enters(&mut self, room: Room) {
+        if u64::from(room) >= self.rooms.plain() {
+            self.coverage.hit("match joined");
+        }
+    }
+
+    /// A client's application hears of its ticket.
+    pub(super) fn ticket_told(&mut self, who: Who, state: TicketState) {
+        if let Some(mark) = matches::mark(state) {
+            self.coverage.hit(mark);
+        }
+        if !matches::is_end(state) {
+            return;
+        }
+        let seat = &mut self.seats[who.client];
+        seat.searching = false;
+        let player = player_name(seat.player);
+        let verdict = self.oracles.matches.ended(who.client, &player, state);
+        self.judge(verdict);
+    }
+
+    /// A client's application hears of its match; most go there.
+    pub(super) fn match_told(&mut self, who: Who, matched: v1::Matched) {
+        self.coverage.hit("match told");
+        let room = self.room(&matched.room);
+        let seat = &mut self.seats[who.client];
+        seat.searching = false;
+        let goes = matches::goes(&mut seat.whims);
+        let plays = seat.whims.range(0..=self.shape.match_ms * 1_000);
+        // When free places are filled, who is in it knows where to go.
+        if seat.matches.insert(matched.r#match.clone()) && goes {
+            seat.invited.push((room, plays));
+        }
+        let player = player_name(seat.player);
+        let verdict = self.oracles.matches.told(who.client, &player, &matched);
+        self.judge(verdict);
+    }
+
+    /// Adds what the oracle has counted to the marks.
+    pub(super) fn retire_match_counts(&mut self) {
+        for (mark, count) in matches::marks(&self.oracles.matches.counts()) {
+            self.coverage.add(mark, count);
+        }
+    }
+
+    /// The nodes that run.
+    fn nodes(&self) -> impl Iterator<Item = (usize, NodeId)> {
+        let id = |server: &super::seats::ServerSeat| Some(server.handle.as_ref()?.inspect(|node| node.id()));
+        self.servers.iter().enumerate().filter_map(move |(number, server)| Some((number, id(server)?)))
+    }
+}
+
+impl Stage {
+    // Faults.
+
+    /// Something happens to the server that forms the matches of a queue, and is over later.
+    pub(super) fn fail_matcher(&mut self, mode: i64, how: Failure, millis: u64) {
+        let matcher = {
+            let ledger = self.shared.lock();
+            let elected = ledger.oracles.matches.elected(MODES[matches::mode_at(mode)]);
+            ledger.nodes().find(|(_, id)| Some(*id) == elected).map(|(server, _)| server)
+        };
+        let Some(server) = matcher else { return };
+        {
+            let mut ledger = self.shared.lock();
+            ledger.coverage.hit("matcher made to fail");
+            ledger.note(Lane::Node(server), format_args!("forms the matches, and is made to fail"));
+        }
+        let (begin, end) = (at(), at() + millis * 1_000);
+        let mut then = |at, what| self.schedule(at, Act::Server(server, what));
+        match how {
+            Failure::Crash => {
+                then(begin, ToServer::Kill);
+                then(end, ToServer::Start);
+            }
+            Failure::Vanish => {
+                then(begin, ToServer::Cut(Cut::Both));
+                then(begin, ToServer::Pause);
+                let gone = begin + millis.max(unseen(&self.plan.shape)) * 1_000;
+                let mut then = |at, what| self.schedule(at, Act::Server(server, what));
+                then(gone, ToServer::Kill);
+                then(gone + 1_000, ToServer::Mend);
+                then(gone + 2_000, ToServer::Start);
+            }
+            Failure::Pause => {
+                then(begin, ToServer::Pause);
+                then(end, ToServer::Resume);
+            }
+            Failure::Cut | Failure::Deafen => {
+                let cut = if how == Failure::Cut { Cut::Both } else { Cut::Down };
+                then(begin, ToServer::CutRegistry(cut));
+                then(end, ToServer::HealRegistry);
+            }
+            Failure::Blur => then(begin, ToServer::BlurRegistry(Failure::BLURRED)),
+            Failure::Lag => {
+                then(begin, ToServer::LagWatches(millis));
+                then(end, ToServer::LagWatches(0));
+            }
+            Failure::LastMatch => {
+                let after = Duration::from_micros(matches::lateness(&mut self.rng, &self.plan.shape));
+                let last = LastMatch { after, down_ms: millis };
+                self.shared.lock().store.iter().for_each(|store| store.last_match(server, last));
+            }
+        }
+    }
+
+    /// Whoever has written its last match dies.
+    pub(super) fn fell_doomed(&mut self) {
+        let doomed = self.shared.lock().store.as_ref().map(Store::take_doomed).unwrap_or_default();
+        for (server, millis) in doomed {
+            self.schedule(at(), Act::Server(server, ToServer::Kill));
+            self.schedule(at() + millis * 1_000, Act::Server(server, ToServer::Start));
+        }
+    }
+
+    // At rest.
+
+    /// Every search has ended, and its application knows; every match is over, and nothing of
+    /// either is left behind.
+    pub(super) fn matched(&self, present: &[usize], searching: Option<usize>) -> Verdict {
+        let ledger = self.shared.lock();
+        let untold = present.iter().copied().find(|client| ledger.seats[*client].searching);
+        let nodes: Vec<NodeId> = ledger.nodes().map(|(_, id)| id).collect();
+        let shape = &self.plan.shape;
+        matches::at_rest(&ledger.oracles.matches, shape, searching.or(untold), &nodes, self.passed_over)
+    }
+
+    /// After the last fault, when nothing is left of what was before: every player searches
+    /// for the same.
+    pub(super) async fn search_all(&mut self, present: &[usize]) -> Verdict {
+        if self.plan.shape.queues == 0 {
+            return Ok(());
+        }
+        // Servers may be yet to hear that the last matches are over; and what a watch that
+        // lagged told is still under way, with all that it tells behind that.
+        self.pass_until(at() + 2_000_000).await?;
+        while self.shared.lock().store.as_ref().is_some_and(Store::is_lagging) {
+            self.pass_until(at() + 100_000).await?;
+        }
+        self.passed_over = Some(self.shared.lock().oracles.matches.counts().passed_over);
+        for &client in present {
+            self.order(client, Deed::Queue { mode: 0, party: 0, rating: 1_500 });
+        }
+        Ok(())
+    }
+
+    /// Last of all, every player searches and ends its session: nothing stays behind of that.
+    pub(super) async fn leave_searching(&mut self, present: &[usize]) -> Verdict {
+        if self.plan.shape.queues == 0 {
+            return Ok(());
+        }
+        for (&client, rating) in present.iter().zip(0..) {
+            self.order(client, Deed::Queue { mode: 0, party: 0, rating: rating * 1_000 });
+        }
+        self.pass_until(at() + 1_000_000).await?;
+        for &client in present {
+            self.order(client, Deed::Quit);
+        }
+        let end = at() + self.plan.shape.liveness_bound(0) + AFTERMATH;
+        loop {
+            self.pass_until(at() + 100_000).await?;
+            let left = self.shared.lock().oracles.matches.left_behind();
+            match left {
+                Some(what) if at() >= end => {
+                    let what = format!("all sessions have ended, and {what}");
+                    return Err(Violation { guarantee: Guarantee::Match, what });
+                }
+                Some(_) => {}
+                None => return Ok(()),
+            }
+        }
+    }
+}
