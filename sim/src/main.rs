@@ -49,11 +49,12 @@ enum Command {
     ///
     /// Exit code 0: it holds; 1: it breaks a guarantee.
     Replay(ReplayArgs),
-    /// Plants each bug there is and hunts until an oracle catches it.
+    /// Plants each bug there is and hunts until an oracle catches it; then some of them in
+    /// the shell world, too.
     ///
     /// Exit code 0: every bug is caught; 1: at least one is not.
     Plants {
-        /// Gives up on a bug after this many seeds.
+        /// Gives up on a bug after this many seeds of the machine world.
         #[arg(long, default_value_t = 20_000, value_name = "N")]
         seeds: u64,
         /// Seeds run at a time [default: one for each processor].
@@ -137,7 +138,11 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Hunt(args) => hunt_seeds(&args),
         Command::Replay(args) => replay(&args),
-        Command::Plants { seeds, jobs } => Ok(plants(seeds, jobs.unwrap_or_else(processors))),
+        Command::Plants { seeds, jobs } => {
+            let jobs = jobs.unwrap_or_else(processors);
+            let all = plants(seeds, jobs);
+            shell_world::plants(jobs).map(|others| all && others)
+        }
         Command::Show { seed } => {
             print!("{}", draw(seed));
             Ok(true)

@@ -9,6 +9,11 @@ pub(crate) fn hunt_seeds(_: &HuntArgs) -> Result<bool, String> {
     Err(ABSENT.to_owned())
 }
 
+pub(crate) fn plants(_: usize) -> Result<bool, String> {
+    println!("{ABSENT}");
+    Ok(true)
+}
+
 pub(crate) fn replay(_: &ReplayArgs) -> Result<bool, String> {
     Err(ABSENT.to_owned())
 }

@@ -1,5 +1,8 @@
 //! The command line of the shell world.
 
+use std::path::PathBuf;
+
+use skirmish_core::plant::Plant;
 use skirmish_sim::report::plant_name;
 use skirmish_sim::shell::hunt::{COVERAGE_MARK, Plan, Tally, hunt};
 use skirmish_sim::shell::run;
@@ -10,6 +13,27 @@ use crate::{HuntArgs, ReplayArgs, conclude};
 
 /// Seeds if nothing else limits the hunt: each takes a process.
 const SEEDS: u64 = 100;
+
+/// Bugs that the first seeds show here, too.
+const PLANTS: [Plant; 13] = [
+    Plant::AcknowledgedUnlogged,
+    Plant::GapUnannounced,
+    Plant::EpochReused,
+    Plant::Unconflated,
+    Plant::TombstoneForgotten,
+    Plant::SlowReaderStalls,
+    Plant::LeaseAssumed,
+    Plant::ClaimUncompared,
+    Plant::DeadFollowed,
+    Plant::TicketUncompared,
+    Plant::NoticeUnwatched,
+    Plant::TicketForgotten,
+    Plant::SearchForgotten,
+];
+
+/// Gives up on a bug after so many seeds: several times as many as the latest was caught
+/// after when this was chosen.
+const PLANT_SEEDS: u64 = 300;
 
 pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
     let watch = Stopwatch::start(args.minutes);
@@ -52,6 +76,52 @@ pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
         println!("{} no guarantee broken", green("ok:"));
     }
     Ok(tally.failures.is_empty())
+}
+
+/// Plants bugs in the shell's servers and clients and hunts until an oracle catches each.
+pub(crate) fn plants(jobs: usize) -> Result<bool, String> {
+    let mut all = true;
+    println!("{:<24}{:>10}  caught by, in the shell world", "planted bug", "seeds");
+    for plant in PLANTS {
+        let name = plant_name(plant);
+        match first_caught(plant, jobs)? {
+            Some((seed, what)) => println!("{name:<24}{:>10}  {what}", seed + 1),
+            None => {
+                all = false;
+                println!("{name:<24}{PLANT_SEEDS:>10}  {}", red("not caught"));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The first seed that fails with the planted bug and holds without it, and what it breaks.
+fn first_caught(plant: Plant, jobs: usize) -> Result<Option<(u64, String)>, String> {
+    let mut progress = Progress::new();
+    let mut first = 0;
+    while first < PLANT_SEEDS {
+        let plan = Plan {
+            first,
+            seeds: PLANT_SEEDS - first,
+            jobs,
+            keep_going: false,
+            plant: Some(plant),
+            check_determinism: false,
+            out: PathBuf::from("target/sim/plants"),
+        };
+        let show = |tally: &Tally| {
+            progress.show(|| format!("{}: {} seeds", plant_name(plant), first + tally.seeds));
+        };
+        let tally = hunt(&plan, || true, show).map_err(|error| error.to_string())?;
+        progress.clear();
+        let Some(failure) = tally.failures.into_iter().next() else { return Ok(None) };
+        let without = Plan { first: failure.seed, seeds: 1, plant: None, ..plan };
+        if hunt(&without, || true, |_| ()).map_err(|error| error.to_string())?.failures.is_empty() {
+            return Ok(Some((failure.seed, failure.what)));
+        }
+        first = failure.seed + 1;
+    }
+    Ok(None)
 }
 
 pub(crate) fn replay(args: &ReplayArgs) -> Result<bool, String> {
