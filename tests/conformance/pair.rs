@@ -7,7 +7,7 @@ use skirmish_core::registry::{
     Answer, Change, Error, News, Put, Registry, RegistryConfig, Request, Response, Span, Txn, Watch, WatchId,
 };
 use skirmish_core::time::Instant;
-use skirmish_tests::etcd::Etcd;
+use skirmish_tests::etcd::{Etcd, Version};
 use skirmish_tests::{eventually, http, within};
 
 use crate::real;
@@ -65,8 +65,8 @@ impl<'a> Pair<'a> {
         let all = DeleteOptions::new().with_all_keys();
         let deleted = client.delete("", Some(all)).await.expect("etcd answers");
         let base_revision = real::unsigned(deleted.header().expect("a header").revision());
-        // Both etcds that there are to compare with forget them.
-        let config = RegistryConfig { base_revision, forgets_deletions: true, ..RegistryConfig::etcd() };
+        let forgets_deletions = etcd.version() < Version::V3_5_16;
+        let config = RegistryConfig { base_revision, forgets_deletions, ..RegistryConfig::etcd() };
         Self {
             etcd,
             client,
@@ -77,6 +77,11 @@ impl<'a> Pair<'a> {
             next_watch: 1,
             outcomes: Outcomes::new(),
         }
+    }
+
+    /// Which etcd it is.
+    pub(crate) const fn version(&self) -> Version {
+        self.etcd.version()
     }
 
     /// The newest revision.

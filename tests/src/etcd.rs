@@ -16,13 +16,15 @@ use crate::{eventually, within};
 /// How long one try to reach an etcd that may not listen yet, or be stopped, may take.
 const TRY: Duration = Duration::from_secs(2);
 
-/// The series of etcd that `scripts/etcd` installs.
+/// The etcds that `scripts/etcd` installs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// 3.4, from Debian.
     V3_4,
-    /// 3.5, from PyPI.
+    /// 3.5.1, from PyPI.
     V3_5,
+    /// 3.5.16, from Debian 13.
+    V3_5_16,
 }
 
 impl Version {
@@ -32,7 +34,7 @@ impl Version {
     /// If none is: that a test has nothing to run against is a failure of the test.
     #[must_use]
     pub fn installed() -> Vec<Self> {
-        let mut versions = vec![Self::V3_4, Self::V3_5];
+        let mut versions = vec![Self::V3_4, Self::V3_5, Self::V3_5_16];
         versions.retain(|version| version.program().exists());
         assert!(!versions.is_empty(), "no etcd is installed in target/etcd: run scripts/etcd");
         versions
@@ -48,12 +50,13 @@ impl Version {
     }
 
     fn program(self) -> PathBuf {
-        let series = match self {
+        let name = match self {
             Self::V3_4 => "3.4",
             Self::V3_5 => "3.5",
+            Self::V3_5_16 => "3.5.16",
         };
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate is in the workspace");
-        root.join("target/etcd").join(series).join("etcd")
+        root.join("target/etcd").join(name).join("etcd")
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! # Where the machine and etcd differ
 //!
-//! etcd 3.4.23 and 3.5.1 answer alike, and the machine as they do, but:
+//! etcd 3.4.23, 3.5.1 and 3.5.16 answer alike, and the machine as they do, but:
 //!
 //! * Before 3.5.16 a compaction forgets the deletions of its own revision; the machine does
 //!   where [`RegistryConfig::forgets_deletions`] says so.

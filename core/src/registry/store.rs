@@ -1,6 +1,6 @@
 //! Keys, their versions, and the history of changes.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::ops::Bound;
 
@@ -189,8 +189,8 @@ impl Store {
         self.history.range(self.history.len().saturating_sub(changes)..)
     }
 
-    /// Forgets what was before a revision, which must not be above the newest, and perhaps
-    /// what it deleted.
+    /// Forgets what was before a revision, which must not be above the newest; of each key
+    /// all that the revision did but the last, as etcd does; and perhaps what it deleted.
     pub(super) fn compact(&mut self, at: u64, forgets_deletions: bool) {
         self.compacted = Some(at);
         let count = self.history.partition_point(|change| change.to.modified <= at);
@@ -201,8 +201,9 @@ impl Store {
                 (change.to.modified == at).then_some(change)
             })
             .collect();
+        let mut seen = BTreeSet::new();
         for change in keep.into_iter().rev() {
-            if !forgets_deletions || self.is_still(&change) {
+            if seen.insert(change.key.clone()) && (!forgets_deletions || self.is_still(&change)) {
                 self.history.push_front(change);
             }
         }

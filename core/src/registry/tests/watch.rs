@@ -113,6 +113,21 @@ fn a_compaction_may_forget_its_own_deletions_but_not_those_told() {
 }
 
 #[test]
+fn of_what_the_compacted_revision_did_to_a_key_the_last_is_told() {
+    let mut bench = Bench::etcd();
+    bench.put("a", "1");
+    let put = |key| Op::Put(Put::new(key, "2", None));
+    let ops = vec![put("a"), put("b"), Op::Delete(Delete::of(Span::from("a")))];
+    bench.ok(Request::Txn(Txn { success: ops, ..Txn::default() }));
+    bench.put("c", "1");
+    bench.watch(1, all(3));
+    assert_eq!(bench.news(), ["1 to 2: Created", "1 to 4: +a=2@3 +b=2@3 -a@3 -b@3 +c=1@4"]);
+    bench.ok(Request::Compact { revision: 3 });
+    bench.watch(2, all(3));
+    assert_eq!(bench.news(), ["2 to 2: Created", "2 to 4: -a@3 -b@3 +c=1@4"]);
+}
+
+#[test]
 fn batches_end_with_a_revision() {
     let mut bench = Bench::new(RegistryConfig { watch_batch: 2, ..RegistryConfig::etcd() });
     for value in ["1", "2", "3"] {
