@@ -1,6 +1,7 @@
 //! Several nodes, each a process of its own, with a real etcd between them: what players
 //! see of it, and what strangers do.
 
+mod evenings;
 mod links;
 mod mutual_tls;
 mod nodes;

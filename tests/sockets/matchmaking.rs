@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use skirmish_io::client::{Event, Matched, Outcome, Queue, State, TicketState};
 use skirmish_tests::player::{Player, builder};
-use skirmish_tests::process::{Process, run};
+use skirmish_tests::process::{KeyFile, Process, run};
 use skirmish_tests::proxy::Proxy;
 
 /// A queue for two, that looks often.
@@ -162,14 +162,9 @@ async fn bots_play_whole_evenings() {
 #[tokio::test]
 async fn bots_on_a_server_that_makes_no_matches_fail() {
     let server = Process::start(&[]).await;
-    let key = std::env::temp_dir().join(format!("skirmish-bots-{}.key", std::process::id()));
-    std::fs::write(&key, skirmish_tests::SECRET).expect("a temporary file");
-    let url = server.url();
-    let file = key.to_str().expect("it is text");
+    let (url, key) = (server.url(), KeyFile::write());
     let arguments = ["bots", "--match", "duel", "--players", "2", "--duration", "1s", "--warmup", "0s"];
-    let output =
-        run(&[&arguments[..], &["--server", &url, "--key-file", file, "--key-id", "test"]].concat()).await;
-    std::fs::remove_file(&key).expect("it was written");
+    let output = run(&[&arguments[..], &["--server", &url], &key.options()].concat()).await;
     let table = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{table}");
     assert!(table.contains("the ticket is refused: this server makes no matches"), "{table}");

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -178,6 +179,37 @@ impl Process {
         self.signal(Signal::KILL);
         assert_eq!(self.exit().await, None);
         self.address
+    }
+}
+
+/// A file with the secret of the servers, for `skirmish bots`. Dropped, it is removed.
+#[derive(Debug)]
+pub struct KeyFile(String);
+
+impl KeyFile {
+    /// Writes one.
+    ///
+    /// # Panics
+    /// If there is no place for temporary files.
+    #[must_use]
+    pub fn write() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("skirmish-bots-{}-{}.key", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(name).into_os_string().into_string().expect("it is text");
+        std::fs::write(&path, SECRET).expect("a temporary file");
+        Self(path)
+    }
+
+    /// The options that make bots use it.
+    #[must_use]
+    pub fn options(&self) -> [&str; 4] {
+        ["--key-file", &self.0, "--key-id", "test"]
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

@@ -108,7 +108,7 @@ fn because(trouble: Option<&str>) -> String {
 /// error: see [`Report::held`].
 pub fn run(options: Options) -> Result<Report, Error> {
     options.check()?;
-    let local = options.server.is_none();
+    let local = options.server.is_empty();
     let connections = match options.mode {
         Mode::Battle | Mode::Idle => u64::from(options.players),
         Mode::Churn => u64::from(options.inflight),

@@ -16,10 +16,11 @@ use super::evening::MatchOptions;
 /// command. The exit code is 0 only if every guarantee held.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Address of the server, such as ws://127.0.0.1:9500/. Without it one is started in
-    /// this process, on a free loopback port, with limits that fit the load.
-    #[arg(long, value_name = "URL")]
-    pub server: Option<String>,
+    /// Address of the server, such as ws://127.0.0.1:9500/, or addresses of several nodes of
+    /// a cluster, over which the players are dealt out in turn. Without it a server is started
+    /// in this process, on a free loopback port, with limits that fit the load.
+    #[arg(long, value_name = "URL,...", value_delimiter = ',')]
+    pub server: Vec<String>,
 
     /// What the players do.
     #[arg(long, value_enum, default_value_t = Mode::Battle)]
@@ -194,7 +195,8 @@ impl Options {
                 "names one player: give --key-file or --config, or --players 1 --inflight 1",
             );
         }
-        if self.server.is_some() && self.token.is_none() && self.key_file.is_none() && self.config.is_none() {
+        if !self.server.is_empty() && self.token.is_none() && self.key_file.is_none() && self.config.is_none()
+        {
             return bad("--server", "needs --key-file, --config or --token for the players' tokens");
         }
         self.matches.check(self.players)?;

@@ -1,4 +1,4 @@
-//! What every mode needs: the server, tokens, clock, randomness, and clients.
+//! What every mode needs: the servers, tokens, clock, randomness, and clients.
 
 use skirmish_core::client::ClientConfig;
 use skirmish_core::rng::{Rng, Seed};
@@ -16,7 +16,8 @@ pub(super) struct Swarm {
     pub options: Options,
     pub clock: Clock,
     pub watched: Option<Watched>,
-    endpoint: Endpoint,
+    /// Of each server.
+    endpoints: Vec<Endpoint>,
     tokens: Tokens,
     /// Stops the server in this process when dropped.
     _local: Option<Local>,
@@ -26,22 +27,26 @@ impl Swarm {
     /// Starts a server if none was named.
     pub(super) fn new(options: Options) -> Result<Self, Error> {
         let clock = Clock::new();
-        let (local, url, tokens) = match &options.server {
-            Some(url) => (None, url.clone(), Tokens::from_options(&options)?),
-            None => {
-                let local = Local::start(&options)?;
-                let tokens = local.tokens();
-                let url = local.url().to_owned();
-                (Some(local), url, tokens)
-            }
+        let (local, urls, tokens) = if options.server.is_empty() {
+            let local = Local::start(&options)?;
+            let (url, tokens) = (local.url().to_owned(), local.tokens());
+            (Some(local), vec![url], tokens)
+        } else {
+            (None, options.server.clone(), Tokens::from_options(&options)?)
         };
         let watched = match (options.server_pid, &local) {
             (Some(pid), _) => Some(Watched::Process(pid)),
             (None, Some(_)) => Some(Watched::Rest),
             (None, None) => None,
         };
-        let endpoint = Endpoint::new(&url, "", ClientConfig::default().max_frame)?;
-        Ok(Self { options, clock, watched, endpoint, tokens, _local: local })
+        let endpoint = |url: &String| Endpoint::new(url, "", ClientConfig::default().max_frame);
+        let endpoints = urls.iter().map(endpoint).collect::<Result<_, _>>()?;
+        Ok(Self { options, clock, watched, endpoints, tokens, _local: local })
+    }
+
+    /// Where this player connects.
+    fn endpoint(&self, player: u32) -> Endpoint {
+        self.endpoints[player as usize % self.endpoints.len()].clone()
     }
 
     /// A client of this player.
@@ -49,12 +54,8 @@ impl Swarm {
         let name = self.options.player(player);
         let credentials = self.tokens.credentials(&name, &self.clock);
         let config = ClientConfig { player: name, seal: self.options.seal, ..ClientConfig::default() };
-        Driver::new(
-            self.endpoint.clone().with_credentials(credentials),
-            config,
-            rng.split(),
-            self.clock.clone(),
-        )
+        let endpoint = self.endpoint(player).with_credentials(credentials);
+        Driver::new(endpoint, config, rng.split(), self.clock.clone())
     }
 
     /// The randomness of player or cycle `index`.

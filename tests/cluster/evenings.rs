@@ -1,0 +1,34 @@
+//! Matches of players on several nodes, as bots see them (G1 to G5, G8).
+
+use skirmish_tests::eventually;
+use skirmish_tests::http::metric;
+use skirmish_tests::process::{KeyFile, run};
+
+use crate::nodes::Nodes;
+
+/// A queue for two, that looks often.
+const DUEL: &str = "matchmaking.queues=[{ mode = \"duel\", teams = 2, team_size = 1, regions = [\"local\"], interval = \"10ms\" }]";
+
+#[tokio::test]
+async fn bots_on_two_nodes_play_whole_evenings_with_each_other() {
+    let nodes = Nodes::start_with(2, &[DUEL]).await;
+    let (urls, key) = (format!("{},{}", nodes.url(0), nodes.url(1)), KeyFile::write());
+    let arguments = ["bots", "--server", &urls, "--match", "duel", "--players", "20", "--duration", "5s"];
+    let more = ["--battle", "500ms", "--json"];
+    let arguments = [&arguments[..], &more, &key.options()].concat();
+    // One of the two is at the node that leads their room.
+    let together = eventually("players of both nodes to be in one room", async || {
+        let mut followed = 0;
+        for node in &nodes.nodes {
+            followed += metric(node.admin, "skirmish_rooms_followed").await.unwrap_or(0);
+        }
+        followed > 0
+    });
+    let (output, ()) = tokio::join!(run(&arguments), together);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert!(output.status.success(), "{report:#}");
+    assert!(report["matches"]["formed"].as_u64() > Some(10), "{report:#}");
+    for node in &nodes.nodes {
+        assert_eq!(metric(node.admin, "skirmish_accepted_total").await, Some(10), "every other player");
+    }
+}
