@@ -1,5 +1,4 @@
 //! The command line of the simulator.
-#![allow(clippy::print_stdout, reason = "printing is what this program does")]
 
 #[cfg_attr(not(all(feature = "shell", madsim)), path = "shell_absent.rs")]
 mod shell_world;
@@ -16,7 +15,7 @@ use skirmish_sim::hunt::{Failure, Plan, hunt};
 use skirmish_sim::report::{Report, plant_name, plant_of};
 use skirmish_sim::scenario::Scenario;
 use skirmish_sim::world::{Options, Outcome, run};
-use skirmish_sim::{picture, shrink};
+use skirmish_sim::{outln, picture, print, shrink};
 use terminal::{Progress, Stopwatch, bold, green, red};
 
 /// Simulates Skirmish: draws a scenario from a seed, runs the real machines through its
@@ -54,6 +53,9 @@ enum Command {
     ///
     /// Exit code 0: every bug is caught; 1: at least one is not.
     Plants {
+        /// Which bugs [default: all].
+        #[arg(value_name = "NAME", value_parser = plant_of)]
+        plants: Vec<Plant>,
         /// Gives up on a bug after this many seeds of the machine world.
         #[arg(long, default_value_t = 20_000, value_name = "N")]
         seeds: u64,
@@ -138,13 +140,14 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Hunt(args) => hunt_seeds(&args),
         Command::Replay(args) => replay(&args),
-        Command::Plants { seeds, jobs } => {
+        Command::Plants { plants, seeds, jobs } => {
+            let plants = if plants.is_empty() { &Plant::ALL[..] } else { &plants };
             let jobs = jobs.unwrap_or_else(processors);
-            let all = plants(seeds, jobs);
-            shell_world::plants(jobs).map(|others| all && others)
+            let all = catch(plants, seeds, jobs);
+            shell_world::catch(plants, jobs).map(|others| all && others)
         }
         Command::Show { seed } => {
-            print!("{}", draw(seed));
+            print::text(format_args!("{}", draw(seed)));
             Ok(true)
         }
     };
@@ -184,7 +187,7 @@ fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
         keep_going: args.keep_going,
         plant: args.plant,
     };
-    println!("hunting from seed {}", args.from);
+    outln!("hunting from seed {}", args.from);
     let mut progress = Progress::new();
     let tally = hunt(
         &plan,
@@ -202,13 +205,13 @@ fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
     );
     progress.clear();
     let (wall, world) = (watch.seconds(), tally.micros as f64 / 1e6);
-    println!("{} seeds in {wall:.1} s: {:.0} scenario-seconds per second", tally.seeds, world / wall);
-    println!("coverage marks:\n{}", tally.coverage);
+    outln!("{} seeds in {wall:.1} s: {:.0} scenario-seconds per second", tally.seeds, world / wall);
+    outln!("coverage marks:\n{}", tally.coverage);
     if args.keep_going {
         table(&tally.failures);
     }
     let Some(first) = tally.failures.first() else {
-        println!("{} no guarantee broken", green("ok:"));
+        outln!("{} no guarantee broken", green("ok:"));
         return Ok(true);
     };
     tell(first.seed, args.plant, &args.out)?;
@@ -218,7 +221,7 @@ fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
 fn table(failures: &[Failure]) {
     for failure in failures {
         let seconds = failure.at as f64 / 1e6;
-        println!("{:>20}  {seconds:>9.3} s  {}", failure.seed, failure.violation);
+        outln!("{:>20}  {seconds:>9.3} s  {}", failure.seed, failure.violation);
     }
 }
 
@@ -228,16 +231,16 @@ fn tell(seed: u64, plant: Option<Plant>, out: &Path) -> Result<(), String> {
         .ok_or_else(|| format!("seed {seed} failed and does not fail again: the run is not deterministic"))?;
     let text = report.to_string();
     let (head, rest) = text.split_once('\n').unwrap_or((&text, ""));
-    println!("{}\n{rest}", red(head));
+    outln!("{}\n{rest}", red(head));
     fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
     let schedule = out.join(format!("seed-{seed}.scenario"));
     write(&schedule, &report.scenario.to_string())?;
     let html = out.join(format!("seed-{seed}.html"));
     write(&html, &report.page())?;
     let plant = plant.map_or_else(String::new, |plant| format!(" --plant {}", plant_name(plant)));
-    println!("{}  {}", bold("picture:"), html.display());
-    println!("{}   cargo sim replay {seed}{plant} --trace", bold("replay:"));
-    println!("{} cargo sim replay --schedule {}{plant} --trace", bold("shortest:"), schedule.display());
+    outln!("{}  {}", bold("picture:"), html.display());
+    outln!("{}   cargo sim replay {seed}{plant} --trace", bold("replay:"));
+    outln!("{} cargo sim replay --schedule {}{plant} --trace", bold("shortest:"), schedule.display());
     Ok(())
 }
 
@@ -261,13 +264,13 @@ fn replay(args: &ReplayArgs) -> Result<bool, String> {
         && let Some((_, violation)) = run(&scenario, options).violation
     {
         scenario = shrink::shrink(&scenario, options, violation.guarantee, 2_000).scenario;
-        print!("{scenario}");
+        print::text(format_args!("{scenario}"));
     }
     let outcome = run(&scenario, options);
     if args.trace {
         for record in &outcome.history.records {
             let (seconds, micros) = (record.at / 1_000_000, record.at % 1_000_000);
-            println!("{seconds:>5}.{micros:06}  {:<9} {}", record.lane.to_string(), record.text);
+            outln!("{seconds:>5}.{micros:06}  {:<9} {}", record.lane.to_string(), record.text);
         }
     }
     if let Some(path) = &args.html {
@@ -278,28 +281,29 @@ fn replay(args: &ReplayArgs) -> Result<bool, String> {
 }
 
 fn conclude(outcome: &Outcome) {
-    println!("{:.3} s of the world's time, event log {:016x}", outcome.micros as f64 / 1e6, outcome.hash);
+    outln!("{:.3} s of the world's time, event log {:016x}", outcome.micros as f64 / 1e6, outcome.hash);
     match &outcome.violation {
-        None => println!("{} no guarantee broken", green("ok:")),
+        None => outln!("{} no guarantee broken", green("ok:")),
         Some((at, violation)) => {
-            println!("{} {violation} (at {:.6} s)", red("broken:"), *at as f64 / 1e6);
+            outln!("{} {violation} (at {:.6} s)", red("broken:"), *at as f64 / 1e6);
         }
     }
 }
 
-fn plants(seeds: u64, jobs: usize) -> bool {
+/// Says after how many seeds each planted bug is caught, and whether all are.
+fn catch(plants: &[Plant], seeds: u64, jobs: usize) -> bool {
     let mut all = true;
-    println!("{:<24}{:>10}  caught by", "planted bug", "seeds");
-    for plant in Plant::ALL {
+    outln!("{:<24}{:>10}  caught by", "planted bug", "seeds");
+    for &plant in plants {
         let name = plant_name(plant);
         match first_caught(plant, seeds, jobs) {
             Some(failure) => {
                 let (seed, violation) = (failure.seed + 1, &failure.violation);
-                println!("{name:<24}{seed:>10}  {}: {}", violation.guarantee.code(), violation.what);
+                outln!("{name:<24}{seed:>10}  {}: {}", violation.guarantee.code(), violation.what);
             }
             None => {
                 all = false;
-                println!("{name:<24}{seeds:>10}  {}", red("not caught"));
+                outln!("{name:<24}{seeds:>10}  {}", red("not caught"));
             }
         }
     }

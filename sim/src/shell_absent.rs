@@ -1,5 +1,8 @@
 //! The command line without the shell world.
 
+use skirmish_core::plant::Plant;
+use skirmish_sim::outln;
+
 use crate::{HuntArgs, ReplayArgs};
 
 const ABSENT: &str =
@@ -9,8 +12,8 @@ pub(crate) fn hunt_seeds(_: &HuntArgs) -> Result<bool, String> {
     Err(ABSENT.to_owned())
 }
 
-pub(crate) fn plants(_: usize) -> Result<bool, String> {
-    println!("{ABSENT}");
+pub(crate) fn catch(_: &[Plant], _: usize) -> Result<bool, String> {
+    outln!("{ABSENT}");
     Ok(true)
 }
 

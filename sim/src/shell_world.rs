@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use skirmish_core::plant::Plant;
+use skirmish_sim::outln;
 use skirmish_sim::report::plant_name;
 use skirmish_sim::shell::hunt::{COVERAGE_MARK, Plan, Tally, hunt};
 use skirmish_sim::shell::run;
@@ -46,7 +47,7 @@ pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
         check_determinism: args.check_determinism,
         out: args.out.clone(),
     };
-    println!("hunting in the shell world from seed {}", args.from);
+    outln!("hunting in the shell world from seed {}", args.from);
     let mut progress = Progress::new();
     let show = |tally: &Tally| {
         progress.show(|| format!("{} seeds, {} failed", tally.seeds, tally.failures.len()));
@@ -55,17 +56,18 @@ pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
     progress.clear();
     let wall = watch.seconds();
     let (rate, world) = (tally.seeds as f64 / wall, tally.seconds / wall);
-    println!(
+    outln!(
         "{} seeds in {wall:.1} s: {rate:.2} seeds, {world:.0} scenario-seconds per second; {} run twice, with the \
          same event log",
-        tally.seeds, tally.repeated
+        tally.seeds,
+        tally.repeated
     );
-    println!("{COVERAGE_MARK}\n{}", tally.coverage);
+    outln!("{COVERAGE_MARK}\n{}", tally.coverage);
     for failure in &tally.failures {
-        println!("{} {:>20}  {}", red("failed:"), failure.seed, failure.what);
-        println!("{} {:>20}  {}", bold("log:   "), "", failure.log.display());
+        outln!("{} {:>20}  {}", red("failed:"), failure.seed, failure.what);
+        outln!("{} {:>20}  {}", bold("log:   "), "", failure.log.display());
         let plant = args.plant.map_or_else(String::new, |plant| format!(" --plant {}", plant_name(plant)));
-        println!(
+        outln!(
             "{} {:>20}  cargo sim replay --world shell {}{plant} --trace",
             bold("replay:"),
             "",
@@ -73,22 +75,23 @@ pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
         );
     }
     if tally.failures.is_empty() {
-        println!("{} no guarantee broken", green("ok:"));
+        outln!("{} no guarantee broken", green("ok:"));
     }
     Ok(tally.failures.is_empty())
 }
 
-/// Plants bugs in the shell's servers and clients and hunts until an oracle catches each.
-pub(crate) fn plants(jobs: usize) -> Result<bool, String> {
+/// Says after how many seeds each of these bugs is caught that the first seeds show, planted
+/// in the shell's servers and clients, and whether all are.
+pub(crate) fn catch(plants: &[Plant], jobs: usize) -> Result<bool, String> {
     let mut all = true;
-    println!("{:<24}{:>10}  caught by, in the shell world", "planted bug", "seeds");
-    for plant in PLANTS {
+    outln!("{:<24}{:>10}  caught by, in the shell world", "planted bug", "seeds");
+    for plant in PLANTS.into_iter().filter(|plant| plants.contains(plant)) {
         let name = plant_name(plant);
         match first_caught(plant, jobs)? {
-            Some((seed, what)) => println!("{name:<24}{:>10}  {what}", seed + 1),
+            Some((seed, what)) => outln!("{name:<24}{:>10}  {what}", seed + 1),
             None => {
                 all = false;
-                println!("{name:<24}{PLANT_SEEDS:>10}  {}", red("not caught"));
+                outln!("{name:<24}{PLANT_SEEDS:>10}  {}", red("not caught"));
             }
         }
     }
@@ -127,7 +130,7 @@ fn first_caught(plant: Plant, jobs: usize) -> Result<Option<(u64, String)>, Stri
 pub(crate) fn replay(args: &ReplayArgs) -> Result<bool, String> {
     let seed = args.seed.ok_or("the shell world replays seeds only")?;
     let outcome = run(seed, Options { plant: args.plant, traced: args.trace });
-    println!("{COVERAGE_MARK}\n{}", outcome.coverage);
+    outln!("{COVERAGE_MARK}\n{}", outcome.coverage);
     conclude(&outcome);
     Ok(outcome.violation.is_none())
 }

@@ -111,12 +111,11 @@ impl Shared {
 impl Ledger {
     /// Something happened. A trace is printed at once, so that it is there even if the
     /// run ends in a panic.
-    #[allow(clippy::print_stdout, reason = "the trace is what was asked for")]
     pub(super) fn note(&mut self, lane: Lane, what: fmt::Arguments<'_>) {
         let at = at();
         self.history.record(at, lane, what);
         if self.traced {
-            println!("{:>5}.{:06}  {:<9} {what}", at / 1_000_000, at % 1_000_000, lane.to_string());
+            crate::outln!("{:>5}.{:06}  {:<9} {what}", at / 1_000_000, at % 1_000_000, lane.to_string());
         }
     }
 
