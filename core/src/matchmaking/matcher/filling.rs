@@ -5,7 +5,7 @@
 //! time.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec;
@@ -15,16 +15,16 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::book::{Book, Key};
-use super::forming::{Verdict, read};
+use super::book::Book;
+use super::consuming::{Part, Verdict, consume, judge};
 use super::sweep::Running;
 use crate::id::Name;
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::formed::Backfill;
 use crate::matchmaking::keys;
-use crate::matchmaking::record::{self, encode, unmatched};
+use crate::matchmaking::record::{self, encode};
 use crate::matchmaking::ticket::Vacancy;
-use crate::registry::{Answer, Compare, Delete, Op, Put, Span, Txn};
+use crate::registry::{Answer, Compare, KeyValue, Op, Put, Txn};
 use crate::time::Instant;
 
 /// The matches whose free places are offered, by room; as many as the engine takes.
@@ -91,9 +91,8 @@ pub(super) struct Filling {
     pub(super) id: String,
     pub(super) team: u8,
     pub(super) explanation: String,
-    pub(super) key: Key,
-    /// Who comes, and the revisions of the tickets.
-    players: Vec<(Name, u64)>,
+    /// Who comes.
+    pub(super) part: Part,
     /// The match as it is written.
     record: Bytes,
     pub(super) txn: Box<Txn>,
@@ -110,10 +109,9 @@ impl Filling {
         serial: u64,
     ) -> Option<Self> {
         let Backfill { vacancy, chosen, quality, binding } = backfill;
-        let player = |name: &Name| Some((name.clone(), book.ticket(name)?.modified));
-        let players: Vec<(Name, u64)> = chosen.ticket.players().map(player).collect::<Option<_>>()?;
+        let part = Part::of(&chosen.ticket, book)?;
         // Who has left and queued again since the match was looked at: it has a place more.
-        if players.iter().any(|(player, _)| running.is_there(player.as_str())) {
+        if part.players.iter().any(|(player, _)| running.is_there(player.as_str())) {
             return None;
         }
         let mut record = running.pair.record.clone();
@@ -125,15 +123,14 @@ impl Filling {
         matched.fills += 1;
         matched.teams = running.teams();
         let team = matched.teams.get_mut(usize::from(vacancy.team))?;
-        team.players.extend(players.iter().map(|(player, _)| player.to_string()));
+        team.players.extend(part.players.iter().map(|(player, _)| player.to_string()));
         let rule = &binding.rule;
         let mut filling = Self {
             serial,
             id: running.pair.id.clone(),
             team: vacancy.team,
             explanation: format!("closeness {quality} of 1000 in {}: {rule}", vacancy.region),
-            key: book.key_of(&chosen.ticket.leader)?.clone(),
-            players,
+            part,
             record: encode(&record),
             txn: Box::default(),
         };
@@ -143,61 +140,34 @@ impl Filling {
 
     /// Who comes.
     pub(super) fn players(&self) -> impl Iterator<Item = &Name> {
-        self.players.iter().map(|(player, _)| player)
+        self.part.players.iter().map(|(player, _)| player)
     }
 
     fn write(&self, running: &Running, matched: &v1::Matched, fence: &Fence) -> Option<Txn> {
         let pair = keys::pair(&self.id);
-        let mut compares = vec![Compare::unchanged(pair.clone(), running.pair.modified)];
-        fence.guard(&mut compares);
+        let compares = vec![Compare::unchanged(pair.clone(), running.pair.modified)];
+        let mut txn = Txn { compares, ..Txn::default() };
+        consume(&mut txn, fence, pair.clone(), core::slice::from_ref(&self.part));
         // Somebody has the room, and has had it all the time.
-        compares.push(Compare::same_life(keys::room(running.pair.room.as_str()), running.room?));
+        txn.compares.push(Compare::same_life(keys::room(running.pair.room.as_str()), running.room?));
         for (player, modified) in &running.there {
-            compares.push(Compare::unchanged(keys::notice(player), *modified));
-        }
-        let mut success = Vec::new();
-        let mut failure = vec![read(fence.key()), read(pair.clone())];
-        for (player, modified) in &self.players {
-            let ticket = keys::ticket(player);
-            compares.push(Compare::unchanged(ticket.clone(), *modified));
-            unmatched(&mut compares, player);
-            success.push(Op::Delete(Delete::of(Span::one(ticket.clone()))));
-            failure.extend([read(ticket), read(keys::notice(player))]);
+            txn.compares.push(Compare::unchanged(keys::notice(player), *modified));
         }
         for (players, team) in matched.teams.iter().zip(0..) {
             for player in players.players.iter().filter_map(|player| Name::new(player).ok()) {
                 let id = self.id.clone();
                 let notice = v1::NoticeRecord { r#match: id, team, fills: matched.fills };
-                success.push(Op::Put(Put::new(keys::notice(&player), encode(&notice), None)));
+                txn.success.push(Op::Put(Put::new(keys::notice(&player), encode(&notice), None)));
             }
         }
-        success.push(Op::Put(Put::new(pair, self.record.clone(), None)));
-        Some(Txn { compares, success, failure })
+        txn.success.push(Op::Put(Put::new(pair, self.record.clone(), None)));
+        Some(txn)
     }
 
     /// What an answer to the transaction says.
     pub(super) fn judge(&self, fence: &Fence, succeeded: bool, answers: &[Answer]) -> Verdict {
-        if succeeded {
-            return Verdict::Formed;
-        }
-        let mut found = answers.iter().map(|answer| match answer {
-            Answer::Range { kvs, .. } => kvs.first(),
-            _ => None,
-        });
-        let mut next = || found.next().flatten();
-        let (matcher, pair) = (next(), next());
-        // Nobody else would write the same: an earlier answer was lost.
-        if pair.is_some_and(|kv| kv.value == self.record) {
-            return Verdict::Formed;
-        }
-        if matcher.is_none_or(|kv| kv.created != fence.epoch) {
-            return Verdict::Deposed;
-        }
-        let unchanged = self.players.iter().all(|(_, known)| {
-            let (ticket, notice) = (next(), next());
-            ticket.is_some_and(|kv| kv.modified == *known) && notice.is_none()
-        });
-        let same = if unchanged { BTreeSet::from([self.key.clone()]) } else { BTreeSet::new() };
-        Verdict::Refused(same)
+        // Nobody else would write the same.
+        let is_written = |kv: &KeyValue| kv.value == self.record;
+        judge(fence, core::slice::from_ref(&self.part), is_written, succeeded, answers)
     }
 }

@@ -1,7 +1,6 @@
 //! A match on its way into the registry.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec;
@@ -11,12 +10,12 @@ use skirmish_proto::v1;
 
 use super::Fence;
 use super::book::{Book, Key};
+use super::consuming::{Part, Verdict, consume, judge};
 use crate::id::Name;
 use crate::matchmaking::formed::{Chosen, Formed};
 use crate::matchmaking::keys;
-use crate::matchmaking::record::{decode, encode, unmatched, write_traits};
-use crate::plant::Plant;
-use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Put, Range, Span, Txn};
+use crate::matchmaking::record::{decode, encode, write_traits};
+use crate::registry::{Answer, Compare, KeyValue, Op, Put, Txn};
 use crate::time::Wall;
 
 /// A match, and the transaction that makes it one: it consumes all tickets and writes the
@@ -36,24 +35,6 @@ pub(super) struct Forming {
     pub(super) txn: Box<Txn>,
 }
 
-/// A group in a match, its players, and the revisions of their tickets.
-#[derive(Clone, Debug)]
-struct Part {
-    key: Key,
-    players: Vec<(Name, u64)>,
-}
-
-/// What came of it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The match is formed.
-    Formed,
-    /// It is not, since it is somebody else who forms matches.
-    Deposed,
-    /// It is not. These groups are as they were.
-    Refused(BTreeSet<Key>),
-}
-
 impl Forming {
     /// The transaction of a match; `None` if one of its tickets is not known.
     pub(super) fn new(
@@ -65,12 +46,8 @@ impl Forming {
         id: String,
         backfill: bool,
     ) -> Option<Self> {
-        let part = |chosen: &Chosen| {
-            let key = book.key_of(&chosen.ticket.leader)?.clone();
-            let player = |name: &Name| Some((name.clone(), book.ticket(name)?.modified));
-            Some(Part { key, players: chosen.ticket.players().map(player).collect::<Option<_>>()? })
-        };
-        let parts: Vec<Part> = formed.teams.iter().flatten().map(part).collect::<Option<_>>()?;
+        let parts: Vec<Part> =
+            formed.tickets().map(|ticket| Part::of(ticket, book)).collect::<Option<_>>()?;
         let team =
             |team: &Vec<Chosen>| team.iter().flat_map(|chosen| chosen.ticket.players()).cloned().collect();
         let teams: Vec<Vec<Name>> = formed.teams.iter().map(team).collect();
@@ -96,25 +73,11 @@ impl Forming {
         self.parts.iter().map(|part| &part.key)
     }
 
-    fn players(&self) -> impl Iterator<Item = &(Name, u64)> {
-        self.parts.iter().flat_map(|part| &part.players)
-    }
-
     fn write(&self, fence: &Fence, wall: Wall) -> Txn {
         let pair = keys::pair(&self.id);
-        let mut compares = vec![Compare::absent(pair.clone())];
-        fence.guard(&mut compares);
-        let mut success = Vec::new();
-        let mut failure = vec![read(fence.key()), read(pair.clone())];
-        for (player, modified) in self.players() {
-            let ticket = keys::ticket(player);
-            if !fence.planted.is(Plant::TicketUncompared) {
-                compares.push(Compare::unchanged(ticket.clone(), *modified));
-            }
-            unmatched(&mut compares, player);
-            success.push(Op::Delete(Delete::of(Span::one(ticket.clone()))));
-            failure.extend([read(ticket), read(keys::notice(player))]);
-        }
+        let mut txn = Txn { compares: vec![Compare::absent(pair.clone())], ..Txn::default() };
+        consume(&mut txn, fence, pair.clone(), &self.parts);
+        let success = &mut txn.success;
         for (players, team) in self.teams.iter().zip(0..) {
             for player in players {
                 let notice = v1::NoticeRecord { r#match: self.id.clone(), team, fills: 0 };
@@ -141,40 +104,13 @@ impl Forming {
         let record =
             v1::MatchRecord { r#match: matched, formed_ms: wall.0, matcher_epoch, ..self.open.clone() };
         success.push(Op::Put(Put::new(pair, encode(&record), None)));
-        Txn { compares, success, failure }
+        txn
     }
 
     /// What an answer to the transaction says.
     pub(super) fn judge(&self, fence: &Fence, succeeded: bool, answers: &[Answer]) -> Verdict {
-        if succeeded {
-            return Verdict::Formed;
-        }
-        let mut found = answers.iter().map(|answer| match answer {
-            Answer::Range { kvs, .. } => kvs.first(),
-            _ => None,
-        });
-        let mut next = || found.next().flatten();
-        let (matcher, pair) = (next(), next());
-        // Nobody else has the match's name: an earlier answer was lost.
-        if pair.is_some_and(|kv| self.is(kv)) {
-            return Verdict::Formed;
-        }
-        if matcher.is_none_or(|kv| kv.created != fence.epoch) {
-            return Verdict::Deposed;
-        }
-        let mut same = BTreeSet::new();
-        for part in &self.parts {
-            let mut unchanged = true;
-            for (_, known) in &part.players {
-                let (ticket, notice) = (next(), next());
-                // Whoever has the session of a player that is in a match takes the ticket away.
-                unchanged &= ticket.is_some_and(|kv| kv.modified == *known) && notice.is_none();
-            }
-            if unchanged {
-                same.insert(part.key.clone());
-            }
-        }
-        Verdict::Refused(same)
+        // Nobody else has the match's name.
+        judge(fence, &self.parts, |kv| self.is(kv), succeeded, answers)
     }
 
     fn is(&self, kv: &KeyValue) -> bool {
@@ -193,8 +129,4 @@ fn open(formed: &Formed) -> v1::MatchRecord {
     tickets.for_each(|ticket| together.join(&ticket.traits));
     write_traits(&together, &mut record);
     record
-}
-
-pub(super) fn read(key: bytes::Bytes) -> Op {
-    Op::Range(Range::of(Span::one(key)))
 }

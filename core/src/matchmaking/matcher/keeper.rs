@@ -9,8 +9,9 @@ use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::book::{Book, Due, Key, Place};
+use super::consuming::read;
 use super::filling::{Filling, Offers};
-use super::forming::{Forming, read};
+use super::forming::Forming;
 use super::sweep::{Pair, Running, Sweep};
 use super::{Decision, Fence, Standing, Stats};
 use crate::id::{Name, NodeId};
@@ -449,7 +450,7 @@ impl Keeper {
         let Some(filling) = Filling::new(backfill, &running, &self.book, fence, self.serial) else {
             return self.give_back(core::iter::once(&backfill.chosen.ticket.leader));
         };
-        self.book.engage(&filling.key, filling.serial);
+        self.book.engage(&filling.part.key, filling.serial);
         self.forming += 1;
         self.backlog.push_back(Task::new(What::Fill(filling)));
     }

@@ -38,6 +38,7 @@
 //! match hold, and the mean rating is that of when it was formed.
 
 mod book;
+mod consuming;
 mod filling;
 mod forming;
 mod keeper;

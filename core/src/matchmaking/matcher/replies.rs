@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::Decision;
+use super::consuming::Verdict;
 use super::filling::Filling;
-use super::forming::{Forming, Verdict};
+use super::forming::Forming;
 use super::keeper::{End, Keeper, Office, Task, What};
 use super::sweep::{Finding, Pair};
 use crate::matchmaking::keys::{self, Kind};
@@ -251,7 +252,7 @@ impl Keeper {
         let Office::Leads(fence) = &self.office else { return };
         let verdict = filling.judge(fence, succeeded, answers);
         self.forming = self.forming.saturating_sub(1);
-        let (key, serial) = (filling.key.clone(), filling.serial);
+        let (key, serial) = (filling.part.key.clone(), filling.serial);
         let unchanged = match verdict {
             Verdict::Deposed => return self.depose(),
             Verdict::Formed => {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::forming::read;
+use super::consuming::read;
 use crate::id::Name;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode};
