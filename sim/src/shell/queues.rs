@@ -1,10 +1,13 @@
 //! Draws what seeds with queues for matches have beside the others: what the machine world
-//! draws, as it is done here.
+//! draws, as it is done here, and more parties.
+
+use skirmish_core::rng::Rng;
 
 use super::act::{Act, Deed, ToClient};
+use super::plan::pick;
 use crate::draw::{generator, matches};
 use crate::matches::Failure;
-use crate::scenario::{Action, Shape};
+use crate::scenario::{Action, Shape, Step};
 
 /// Percent of those seeds that have queues whose registry has a host of its own: its history
 /// is what the oracle is told, and one in a server's process does not show it.
@@ -21,7 +24,29 @@ pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<(u64, Act)>) {
     let before = matches::give_queues(&mut rng, shape);
     let mut drawn = Vec::new();
     matches::draw_steps(&mut rng, before, shape, &mut drawn);
+    if shape.queues > 1 {
+        gather(&mut rng, shape, &mut drawn);
+    }
     steps.extend(drawn.into_iter().filter_map(|step| Some((step.at, act(step.action)?))));
+}
+
+/// Now and then four give up what they do and search at about the same time for two against
+/// two, as two parties or as one and two who are alone: by chance they hardly ever do.
+fn gather(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
+    let gap = pick(rng, &[6_000_000, 15_000_000]);
+    let mut at = rng.range(500_000..=gap);
+    while at < shape.chaos_ms * 1_000 {
+        let first = rng.range(0..=shape.clients - 1);
+        let parties = pick(rng, &[[1, 1, 2, 2], [1, 1, 0, 0]]);
+        for (number, party) in (first..).zip(parties) {
+            let client = i64::try_from(number % shape.clients).unwrap_or(0);
+            steps.push(Step { at, action: Action::Cancel { client } });
+            steps.push(Step { at, action: Action::LeaveMatch { client } });
+            let then = at + 2_000_000 + rng.range(0..=300_000);
+            steps.push(Step { at: then, action: Action::Queue { client, mode: 1, party, rating: 1_500 } });
+        }
+        at += rng.range(gap / 4..=gap * 2);
+    }
 }
 
 /// What an action of the machine world is here, if there is a like.
