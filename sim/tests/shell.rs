@@ -27,7 +27,7 @@ fn hunt(name: &str, arguments: &[&str]) -> (bool, String) {
 
 /// How often a mark was visited, as was printed last.
 fn visits(said: &str, mark: &str) -> u64 {
-    let printed = said.rsplit_once(&format!("{mark:<24}")).and_then(|(_, rest)| rest.get(..9));
+    let printed = said.rsplit_once(&format!("  {mark:<24}")).and_then(|(_, rest)| rest.get(..9));
     printed.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 

@@ -236,7 +236,8 @@ fn coverage(log: &str) -> Coverage {
     let mut coverage = Coverage::default();
     let Some((_, printed)) = log.rsplit_once(COVERAGE_MARK) else { return coverage };
     for mark in MARKS {
-        let count = printed.split_once(&format!("{mark:<24}")).and_then(|(_, rest)| rest.get(..9));
+        // Of the words before it in the name of another mark there is one space only.
+        let count = printed.split_once(&format!("  {mark:<24}")).and_then(|(_, rest)| rest.get(..9));
         coverage.add(mark, count.and_then(|count| count.trim().parse().ok()).unwrap_or(0));
     }
     coverage
