@@ -60,11 +60,15 @@ pub enum Plant {
     TicketForgotten,
     /// A client does not ask again on its next connection (L1).
     SearchForgotten,
+    /// A client takes the end of any search for that of the one that goes on (G8).
+    SearchUnnumbered,
+    /// A search that is asked for again when its end was told already begins anew (G8).
+    SearchReopened,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -92,6 +96,8 @@ impl Plant {
         Self::NoticeUnwatched,
         Self::TicketForgotten,
         Self::SearchForgotten,
+        Self::SearchUnnumbered,
+        Self::SearchReopened,
     ];
 }
 

@@ -15,7 +15,7 @@ use skirmish_sim::draw::generator;
 
 fn main() -> io::Result<()> {
     let messages = messages();
-    let all = [messages.clone(), link_messages()].concat();
+    let all = [messages.clone(), link_messages(), match_messages()].concat();
     let corpora = [("frame", frames(&messages)), ("machine", steps()), ("message", payloads(&all))];
     for (name, inputs) in corpora {
         let directory = corpus::directory(name);
@@ -196,6 +196,53 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
             }
             .encode_to_vec(),
         ),
+    ]
+}
+
+/// One message of every kind that searches for matches have.
+fn match_messages() -> Vec<(Kind, Vec<u8>)> {
+    let mode = || "duel".to_owned();
+    let search = 44_798_605_483_128;
+    let queue = v1::Queue {
+        mode: mode(),
+        party: "friends".into(),
+        party_size: 2,
+        rating: 1_700,
+        latencies: vec![v1::RegionLatency { region: "eu".into(), millis: 20 }],
+        attributes: vec![v1::Attribute {
+            name: "level".into(),
+            value: Some(v1::attribute::Value::Number(3)),
+        }],
+        conditions: vec![v1::Condition {
+            name: "mood".into(),
+            value: Some(v1::condition::Value::Set(v1::TextSet { texts: vec!["calm".into(), "wild".into()] })),
+        }],
+        search,
+    };
+    let queued = v1::Queued {
+        state: v1::TicketState::Refused.into(),
+        mode: mode(),
+        reason: "there is no queue of this mode".into(),
+        waited_ms: 60_000,
+        search,
+    };
+    let team = |player: &str| v1::Team { players: vec![player.into()] };
+    let matched = v1::Matched {
+        r#match: "1a-2-0123456789abcdef".into(),
+        mode: mode(),
+        room: "match:1a-2-0123456789abcdef".into(),
+        team: 1,
+        teams: vec![team("ada"), team("bob")],
+        quality: 970,
+        explanation: "quality 970 of 1000 in eu".into(),
+        fills: 1,
+        search,
+    };
+    vec![
+        (Kind::Queue, queue.encode_to_vec()),
+        (Kind::Cancel, v1::Cancel { search }.encode_to_vec()),
+        (Kind::Queued, queued.encode_to_vec()),
+        (Kind::Matched, matched.encode_to_vec()),
     ]
 }
 

@@ -89,7 +89,7 @@ pub const MARKS: &[&str] = &[
     "ticket cancelled",
     "party lost",
     "ticket unavailable",
-    "matched unasked",
+    "ended search asked for",
 ];
 
 /// A count for each mark.

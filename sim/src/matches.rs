@@ -80,12 +80,11 @@ pub(crate) const fn mark(state: TicketState) -> Option<&'static str> {
 }
 
 /// What the oracle has counted, as marks.
-pub(crate) const fn marks(counts: &Counts) -> [(&'static str, u64); 4] {
+pub(crate) const fn marks(counts: &Counts) -> [(&'static str, u64); 3] {
     [
         ("matcher failed over", counts.failed_over),
         ("search moved", counts.moved),
         ("party matched", counts.parties),
-        ("matched unasked", counts.unasked),
     ]
 }
 

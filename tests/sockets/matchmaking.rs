@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use skirmish_core::wire::ToClient;
 use skirmish_io::client::{Event, Matched, Outcome, Queue, State, TicketState};
+use skirmish_proto::v1;
 use skirmish_tests::player::{Player, builder};
 use skirmish_tests::process::{KeyFile, Process, run};
 use skirmish_tests::proxy::Proxy;
+use skirmish_tests::socket::Socket;
 
 /// A queue for two, that looks often.
 const DUEL: &str = "matchmaking.queues=[{ mode = \"duel\", teams = 2, team_size = 1, regions = [\"local\"], interval = \"10ms\" }]";
@@ -122,6 +125,43 @@ async fn what_cannot_be_queued_for_is_refused_with_the_reason() {
     let (refused, reason) = state(&mut bob).await;
     assert_eq!(refused, TicketState::Refused);
     assert!(reason.contains("no matches"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_search_that_has_ended_is_answered_again_by_its_number() {
+    let server = Process::start(&[DUEL]).await;
+    let mut socket = Socket::open(server.address, "alice").await;
+    let queue = |search| Queue { search, ..wish("duel") };
+    socket.send(v1::Kind::Queue, &queue(5)).await;
+    assert_eq!(told(&mut socket).await, (TicketState::Waiting, 5));
+    socket.send(v1::Kind::Cancel, &v1::Cancel { search: 4 }).await;
+    assert_eq!(told(&mut socket).await, (TicketState::None, 4), "that is another one");
+    socket.send(v1::Kind::Cancel, &v1::Cancel { search: 5 }).await;
+    assert_eq!(told(&mut socket).await, (TicketState::Cancelled, 5));
+    // As if it had been sent before that was heard.
+    socket.send(v1::Kind::Queue, &queue(5)).await;
+    assert_eq!(told(&mut socket).await, (TicketState::Cancelled, 5));
+    socket.send(v1::Kind::Queue, &queue(6)).await;
+    assert_eq!(told(&mut socket).await, (TicketState::Waiting, 6));
+    let mut bob = Player::start(builder(&server.url(), "bob"));
+    bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
+    let number = bob.client.search().await.expect("it runs").expect("he searches");
+    let answers = |message| match message {
+        ToClient::Matched(matched) => Some(matched.search),
+        _ => None,
+    };
+    assert_eq!((socket.until(answers).await, matched(&mut bob).await.search), (6, number));
+}
+
+/// What the player is told of a ticket next, and of which search.
+async fn told(socket: &mut Socket) -> (TicketState, u64) {
+    let told = |message| match message {
+        ToClient::Queued(queued) if queued.state() != TicketState::Unavailable => {
+            Some((queued.state(), queued.search))
+        }
+        _ => None,
+    };
+    socket.until(told).await
 }
 
 #[tokio::test]

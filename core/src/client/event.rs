@@ -219,8 +219,11 @@ pub enum Event {
         /// When they are taken again.
         retry_after: Duration,
     },
-    /// What has become of the search for a match.
+    /// What has become of a search for a match: of the one that goes on, or, while none
+    /// does, of one of an earlier life of this client or of another client of the player.
     Ticket {
+        /// The number of the search.
+        search: u64,
         /// The state; each but waiting and unavailable is the end of the search.
         state: v1::TicketState,
         /// The queue.
@@ -228,8 +231,9 @@ pub enum Event {
         /// For people: why it was refused.
         reason: String,
     },
-    /// A match was found, or the player is still in one: each is told once for each search.
-    /// The room in it is to be joined.
+    /// A match was found, or the player is still in one. It ends the search that goes on; while
+    /// none does, it is told that the player is in one, and when free places are filled. The
+    /// room in it is to be joined.
     Matched(v1::Matched),
     /// A message of the application.
     Application {

@@ -101,6 +101,7 @@ impl Client {
             backoff: Backoff::new(config.backoff_min, config.backoff_max),
             config,
             names_seed: rng.split(),
+            search: Search::new(rng.split()),
             rng,
             planted: Planted::default(),
             now: Instant::ZERO,
@@ -115,7 +116,6 @@ impl Client {
             farewell: None,
             state_at: None,
             next_message: 1,
-            search: Search::default(),
             outputs: Outputs::default(),
             zstd: Zstd::default(),
         }
@@ -125,6 +125,7 @@ impl Client {
     #[cfg(feature = "plant")]
     pub fn plant(&mut self, planted: Planted) {
         self.planted = planted;
+        self.search.plant(planted);
     }
 
     /// The state.

@@ -3,8 +3,14 @@
 //! The wish stays with the client until the server has said how it ended, and is sent anew
 //! on every connection: the server knows a ticket that is there, or a match that was found
 //! meanwhile, and says so. So a search survives a change of the connection, and of the node.
-//! What the server says and what is sent anew may cross: then the server has a ticket of
-//! which the client thinks that it has ended, and the client takes it back.
+//!
+//! What the server says and what is sent anew may cross. So each search has a number, and
+//! only what is told of that number is about it; the rules are at the head of `match.proto`.
+//! The first number of a client's life is drawn from its seed, and each search has the next
+//! one: that of a life before, or of another client of the player, is another number.
+//!
+//! While no search goes on, the application hears of what is not this client's own: a
+//! ticket of an earlier life may wait yet, or the player may be in a match.
 
 use alloc::string::String;
 
@@ -15,75 +21,94 @@ use super::transmit::plain;
 use super::{Client, CommandError, Event};
 use crate::id::Name;
 use crate::plant::{Plant, Planted};
+use crate::rng::{Rng, Seed};
 use crate::time::Now;
 
 /// Regions, attributes or conditions of a ticket, at most.
 const MAX_ITEMS: usize = 8;
 
+/// First numbers of clients are drawn from as many. Of two lives of a player's clients that
+/// search a thousand times each, one in 10^11 pairs would have numbers in common.
+const FIRST_NUMBERS: u64 = 1 << 48;
+
 /// What the client wants of the matchmaking, and what it was told.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Search {
-    /// The ticket that has no end yet.
+    /// The number of this life's first search.
+    first: u64,
+    /// The number of the next one.
+    next: u64,
+    /// The search that has no end yet.
     wish: Option<v1::Queue>,
     /// Whether this connection has carried it.
     sent: bool,
     /// Whether it is to be taken back, and whether this connection has carried that.
     cancel: Option<bool>,
-    /// This connection has carried a wish.
-    asked: bool,
-    /// A ticket of a search that has ended is to be taken back, and whether this connection
-    /// has carried that.
-    leftover: Option<bool>,
     /// The match that was told last.
     matched: String,
     /// How often free places of it were filled.
     fills: u32,
+    planted: Planted,
 }
 
 impl Search {
+    /// Without a search. The seed is the client's.
+    pub(super) fn new(seed: Seed) -> Self {
+        let first = Rng::new(seed).range(1..=FIRST_NUMBERS);
+        Self {
+            first,
+            next: first,
+            wish: None,
+            sent: false,
+            cancel: None,
+            matched: String::new(),
+            fills: 0,
+            planted: Planted::default(),
+        }
+    }
+
+    /// Plants a bug.
+    #[cfg(feature = "plant")]
+    pub(super) const fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
+    }
+
     /// A new connection has carried nothing yet. Of a search that was given up it need not
     /// carry more than that: asked for anew, it could end in a match once more.
-    pub(super) fn reconnect(&mut self, planted: Planted) {
-        let forgets = self.sent && planted.is(Plant::SearchForgotten);
+    pub(super) fn reconnect(&mut self) {
+        let forgets = self.sent && self.planted.is(Plant::SearchForgotten);
         self.sent = self.cancel.is_some() || forgets;
         self.cancel = self.cancel.map(|_| false);
-        self.leftover = self.leftover.map(|_| false);
-        self.asked = false;
     }
 
     /// The next frame.
     pub(super) fn next_frame(&mut self) -> Option<Bytes> {
-        if self.leftover == Some(false) {
-            self.leftover = Some(true);
-            return Some(plain(v1::Kind::Cancel, &v1::Cancel {}));
-        }
         let wish = self.wish.as_ref()?;
         if !self.sent {
-            (self.sent, self.asked) = (true, true);
+            self.sent = true;
             return Some(plain(v1::Kind::Queue, wish));
         }
         if self.cancel == Some(false) {
             self.cancel = Some(true);
-            return Some(plain(v1::Kind::Cancel, &v1::Cancel {}));
+            return Some(plain(v1::Kind::Cancel, &v1::Cancel { search: wish.search }));
         }
         None
     }
 
-    /// Takes what is told of a ticket though no search goes on. A wish that was under way when
-    /// an end was told, of the search or of what was there before, is one for another search to
-    /// the server: its ticket is taken back. One that another life of this client, or another
-    /// client of the player, has asked for is none of that.
-    fn is_leftover(&mut self, state: TicketState) -> bool {
-        match state {
-            TicketState::Waiting if self.asked => {
-                self.leftover.get_or_insert(false);
-                true
-            }
-            TicketState::Waiting | TicketState::Unavailable | TicketState::Unspecified => {
-                self.leftover.is_some()
-            }
-            _ => self.leftover.take().is_some(),
-        }
+    /// The number of the search that goes on.
+    fn number(&self) -> Option<u64> {
+        self.wish.as_ref().map(|wish| wish.search)
+    }
+
+    /// Whether what is told of a search is about the one that goes on.
+    fn is_about(&self, search: u64) -> bool {
+        let number = self.number();
+        number == Some(search) || (number.is_some() && self.planted.is(Plant::SearchUnnumbered))
+    }
+
+    /// Whether a search was one of this life of the client.
+    fn is_own(&self, search: u64) -> bool {
+        (self.first..self.next).contains(&search)
     }
 
     fn end(&mut self) {
@@ -94,13 +119,14 @@ impl Search {
 
 impl Client {
     /// Searches for a match, also while there is no connection. How that ends is told by
-    /// [`Event::Matched`], or by [`Event::Ticket`] with a state that is an end.
+    /// [`Event::Matched`], or by [`Event::Ticket`] with a state that is an end, with the number
+    /// of the search, which this returns. One that is in `queue` is of no account.
     ///
     /// # Errors
     /// [`CommandError::Searching`] if there is a search already, [`CommandError::BadName`] if
     /// the mode is not a name, [`CommandError::TooLarge`] for more than 8 regions, attributes
     /// or conditions, [`CommandError::Undrained`].
-    pub fn queue(&mut self, now: Now, queue: v1::Queue) -> Result<(), CommandError> {
+    pub fn queue(&mut self, now: Now, mut queue: v1::Queue) -> Result<u64, CommandError> {
         self.ready(now)?;
         Name::new(&queue.mode).map_err(|_| CommandError::BadName)?;
         let most = queue.latencies.len().max(queue.attributes.len()).max(queue.conditions.len());
@@ -110,11 +136,12 @@ impl Client {
         if self.search.wish.is_some() {
             return Err(CommandError::Searching);
         }
+        let number = self.search.next;
+        queue.search = number;
+        self.search.next += 1;
         self.search.wish = Some(queue);
         self.search.sent = false;
-        // The new ticket takes the place of any other.
-        self.search.leftover = None;
-        Ok(())
+        Ok(number)
     }
 
     /// Gives the search up. It may have ended already: what comes of it is told as for
@@ -137,35 +164,43 @@ impl Client {
         self.search.wish.is_some()
     }
 
+    /// The number of the search that goes on; no other search of the player has it.
+    #[must_use]
+    pub fn search(&self) -> Option<u64> {
+        self.search.number()
+    }
+
     pub(super) fn queued(&mut self, queued: v1::Queued) {
-        let state = queued.state();
-        if self.search.wish.is_none() && self.search.is_leftover(state) {
+        let (state, search) = (queued.state(), queued.search);
+        if self.search.is_about(search) {
+            match state {
+                TicketState::Cancelled
+                | TicketState::TimedOut
+                | TicketState::PartyLost
+                | TicketState::Refused
+                | TicketState::None => self.search.end(),
+                TicketState::Unspecified | TicketState::Waiting | TicketState::Unavailable => {}
+            }
+        } else if self.search.wish.is_some() || self.search.is_own(search) {
             return;
         }
-        match state {
-            // The answer to a request to take back the ticket before this one, which had
-            // ended already.
-            TicketState::Cancelled | TicketState::None if self.search.cancel != Some(true) => return,
-            TicketState::Cancelled
-            | TicketState::TimedOut
-            | TicketState::PartyLost
-            | TicketState::Refused
-            | TicketState::None => self.search.end(),
-            TicketState::Unspecified | TicketState::Waiting | TicketState::Unavailable => {}
-        }
-        self.outputs.event(Event::Ticket { state, mode: queued.mode, reason: queued.reason });
+        self.outputs.event(Event::Ticket { search, state, mode: queued.mode, reason: queued.reason });
     }
 
     /// A match is told until it is over, so it may be known. It is an answer all the same to
-    /// whoever searches for another.
+    /// the search of its number. One of another number is none to the search that goes on:
+    /// the server has not heard of that yet.
     pub(super) fn matched(&mut self, matched: v1::Matched) {
-        let searching = self.search.wish.is_some();
-        self.search.end();
-        let known = self.search.matched == matched.r#match && self.search.fills >= matched.fills;
-        if searching || !known {
-            self.search.fills = matched.fills;
-            self.search.matched.clone_from(&matched.r#match);
-            self.outputs.event(Event::Matched(matched));
+        if self.search.is_about(matched.search) {
+            self.search.end();
+        } else {
+            let known = self.search.matched == matched.r#match && self.search.fills >= matched.fills;
+            if self.search.wish.is_some() || known {
+                return;
+            }
         }
+        self.search.fills = matched.fills;
+        self.search.matched.clone_from(&matched.r#match);
+        self.outputs.event(Event::Matched(matched));
     }
 }

@@ -119,7 +119,7 @@ impl Client {
     }
 
     fn hello(&mut self, now: Instant) -> Bytes {
-        self.search.reconnect(self.planted);
+        self.search.reconnect();
         let seal = self.config.seal.then(|| Offer::new(self.rng.bytes(), self.config.pinned));
         let resume = self.session.as_ref().map(|session| v1::Resume {
             session: Bytes::copy_from_slice(session.id.as_bytes()),

@@ -264,6 +264,7 @@ mod tests {
             latencies: vec![latency("eu", 20), latency("us", 90)],
             attributes: vec![attribute("level", 3), attribute("team", 1)],
             conditions: vec![condition("level", Some(v1::condition::Value::Number(3)))],
+            search: 7,
         }
     }
 

@@ -108,7 +108,7 @@ impl Node {
             ToServer::State(state) => self.state(now, key, session, &state),
             ToServer::Reconcile(step) => self.reconcile(now, key, session, &step),
             ToServer::Queue(queue) => self.queue(now, session, queue),
-            ToServer::Cancel(_) => self.cancel(now, session),
+            ToServer::Cancel(cancel) => self.cancel(now, session, cancel),
             ToServer::Application { type_url, payload } => {
                 self.application(now, key, session, type_url, payload, &metadata);
             }

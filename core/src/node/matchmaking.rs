@@ -44,16 +44,17 @@ impl Node {
         }
         let reason = "this server makes no matches".into();
         let state = v1::TicketState::Refused.into();
-        self.tell_ticket(now, &player, &v1::Queued { state, mode: queue.mode, reason, waited_ms: 0 });
+        let v1::Queue { mode, search, .. } = queue;
+        self.tell_ticket(now, &player, &v1::Queued { state, mode, reason, waited_ms: 0, search });
     }
 
-    pub(super) fn cancel(&mut self, now: Now, session: SessionKey) {
+    pub(super) fn cancel(&mut self, now: Now, session: SessionKey, v1::Cancel { search }: v1::Cancel) {
         let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) else { return };
         if self.makes_matches() {
-            self.desk.cancel(now, &player);
+            self.desk.cancel(now, &player, search);
         } else {
             let state = v1::TicketState::None.into();
-            self.tell_ticket(now, &player, &v1::Queued { state, ..v1::Queued::default() });
+            self.tell_ticket(now, &player, &v1::Queued { state, search, ..v1::Queued::default() });
         }
     }
 

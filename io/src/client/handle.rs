@@ -146,11 +146,12 @@ impl Client {
     /// Searches for a match, also while offline. The search goes on across connections until
     /// [`Event::Matched`] says that there is one, or [`Event::Ticket`] how it ended. Whoever
     /// is in a match leaves its room, and awaits [`Event::Left`], before the next search.
+    /// Returns the number of the search, which what is told of it has, too.
     ///
     /// # Errors
     /// [`CommandError::Searching`], [`CommandError::BadName`], [`CommandError::TooLarge`]; or
     /// the client has ended.
-    pub async fn queue(&self, queue: v1::Queue) -> Result<(), Error> {
+    pub async fn queue(&self, queue: v1::Queue) -> Result<u64, Error> {
         self.command(move |machine, now| machine.queue(now, queue)).await
     }
 
@@ -161,6 +162,14 @@ impl Client {
     /// [`CommandError::NotSearching`]; or the client has ended.
     pub async fn cancel(&self) -> Result<(), Error> {
         self.command(Machine::cancel).await
+    }
+
+    /// The number of the search for a match that goes on; what is told of it has the same.
+    ///
+    /// # Errors
+    /// The client has ended.
+    pub async fn search(&self) -> Result<Option<u64>, Error> {
+        self.inspect(Machine::search).await
     }
 
     /// A player's property in a room, as this client knows it.

@@ -206,9 +206,10 @@ impl Ledger {
         seat.state = skirmish_core::client::State::Idle;
         (seat.client, seat.clock, seat.orders, seat.cable) = (None, None, None, None);
         (seat.superseded, seat.epoch) = (None, u64::MAX);
-        seat.searching = false;
+        (seat.asking, seat.search) = (false, None);
         seat.matches.clear();
         seat.invited.clear();
+        self.oracles.matches.restarted(client);
         self.observe(&Observation::Gone { who });
     }
 
@@ -375,7 +376,7 @@ impl Ledger {
                 self.delivered(&entry);
                 Observation::Entry(entry)
             }
-            Event::Ticket { state, .. } => return self.ticket_told(who, state),
+            Event::Ticket { search, state, .. } => return self.ticket_told(who, search, state),
             Event::Matched(matched) => return self.match_told(who, matched),
             Event::State { .. }
             | Event::StateRefused { .. }

@@ -81,26 +81,24 @@ pub(super) async fn search(
     rating: i64,
 ) -> Result<(), Error> {
     let wish = {
-        let ledger = shared.lock();
-        if ledger.seats[who.client].searching {
+        let mut ledger = shared.lock();
+        if ledger.seats[who.client].search.is_some() {
             return Err(CommandError::Searching.into());
         }
+        ledger.seats[who.client].asking = true;
         matches::wish(&ledger.shape, mode, party, rating)
     };
     let result = client.queue(wish).await;
     let mut ledger = shared.lock();
     let seat = &mut ledger.seats[who.client];
-    match &result {
-        Ok(()) => {
-            seat.searching = true;
-            let player = player_name(seat.player);
-            ledger.coverage.hit("search begun");
-            ledger.oracles.matches.asked(who.client, &player);
-        }
-        // It was told of an end that was not this one's.
-        Err(error) => seat.searching |= matches!(error, Error::Command(CommandError::Searching)),
-    }
-    result
+    seat.asking = false;
+    let search = result?;
+    seat.search = Some(search);
+    let player = player_name(seat.player);
+    ledger.coverage.hit("search begun");
+    let verdict = ledger.oracles.matches.asked(who.client, &player, search);
+    ledger.judge(verdict);
+    Ok(())
 }
 
 /// Leaves the rooms of all matches.
@@ -138,8 +136,12 @@ pub(super) async fn play(shared: Shared, who: Who, room: Room, plays: u64) {
 }
 
 impl Ledger {
-    /// The oracle hears what its watch of the registry has told.
+    /// The oracle hears what its watch of the registry has told; later, while it may be told
+    /// of a search of which the oracle does not know yet.
     pub(super) fn hear(&mut self, store: &Store) {
+        if self.seats.iter().any(|seat| seat.asking) {
+            return;
+        }
         let Heard { watched, authors } = store.heard();
         let (at, window) = (at(), self.shape.join_window_ms * 1_000);
         for watched in watched {
@@ -161,31 +163,45 @@ impl Ledger {
     }
 
     /// A client's application hears of its ticket.
-    pub(super) fn ticket_told(&mut self, who: Who, state: TicketState) {
+    pub(super) fn ticket_told(&mut self, who: Who, search: u64, state: TicketState) {
         if let Some(mark) = matches::mark(state) {
             self.coverage.hit(mark);
         }
         if !matches::is_end(state) {
             return;
         }
+        if self.is_late(who, search) {
+            return;
+        }
         let seat = &mut self.seats[who.client];
-        seat.searching = false;
+        seat.search = None;
         let player = player_name(seat.player);
-        let verdict = self.oracles.matches.ended(who.client, &player, state);
+        let verdict = self.oracles.matches.ended(who.client, &player, search, state);
         self.judge(verdict);
+    }
+
+    /// Whether the application hears only now, while it searches, what its client was told of
+    /// another search before: that has waited for it.
+    fn is_late(&self, who: Who, search: u64) -> bool {
+        self.seats[who.client].search.is_some_and(|own| own != search)
     }
 
     /// A client's application hears of its match; most go there.
     pub(super) fn match_told(&mut self, who: Who, matched: v1::Matched) {
         self.coverage.hit("match told");
-        let room = self.room(&matched.room);
+        let (room, late) = (self.room(&matched.room), self.is_late(who, matched.search));
         let seat = &mut self.seats[who.client];
-        seat.searching = false;
+        if !late {
+            seat.search = None;
+        }
         let goes = matches::goes(&mut seat.whims);
         let plays = seat.whims.range(0..=self.shape.match_ms * 1_000);
         // When free places are filled, who is in it knows where to go.
         if seat.matches.insert(matched.r#match.clone()) && goes {
             seat.invited.push((room, plays));
+        }
+        if late {
+            return;
         }
         let player = player_name(seat.player);
         let verdict = self.oracles.matches.told(who.client, &player, &matched);
@@ -275,7 +291,7 @@ impl Stage {
     /// either is left behind.
     pub(super) fn matched(&self, present: &[usize], searching: Option<usize>) -> Verdict {
         let ledger = self.shared.lock();
-        let untold = present.iter().copied().find(|client| ledger.seats[*client].searching);
+        let untold = present.iter().copied().find(|client| ledger.seats[*client].search.is_some());
         let nodes: Vec<NodeId> = ledger.nodes().map(|(_, id)| id).collect();
         let shape = &self.plan.shape;
         matches::at_rest(&ledger.oracles.matches, shape, searching.or(untold), &nodes, self.passed_over)

@@ -50,8 +50,10 @@ pub(super) struct Seat {
     pub(super) route: Rng,
     /// Whether and how long its application plays a match.
     pub(super) whims: Rng,
-    /// Its application searches for a match, as far as it was told.
-    pub(super) searching: bool,
+    /// Its application has just asked for a match, and not learned the number of the search.
+    pub(super) asking: bool,
+    /// The search of its application that goes on, as far as it was told.
+    pub(super) search: Option<u64>,
     /// Matches that the application was told of.
     pub(super) matches: BTreeSet<String>,
     /// Rooms of matches that it will go to, and for how many microseconds.
@@ -88,7 +90,8 @@ impl Seat {
             unwelcome: false,
             route,
             whims,
-            searching: false,
+            asking: false,
+            search: None,
             matches: BTreeSet::new(),
             invited: Vec::new(),
             cable: None,

@@ -296,6 +296,7 @@ impl World<'_> {
             self.send(id, Way::Up, Item::Reset);
             self.forget_if_over(id);
         }
+        self.oracles.matches.restarted(client);
         let process = &mut self.clients[client];
         process.life += 1;
         process.clock = process.clock.restarted(self.at);
@@ -389,7 +390,7 @@ impl World<'_> {
                 self.coverage.hit("throttled told");
                 Ok(())
             }
-            Event::Ticket { state, .. } => self.ticket_told(client, state),
+            Event::Ticket { search, state, .. } => self.ticket_told(client, search, state),
             Event::Matched(matched) => self.match_told(client, matched),
             Event::Application { .. } => Ok(()),
             Event::Closed { reason, message } => self.closed(client, reason, &message),

@@ -183,6 +183,9 @@ impl World<'_> {
         let Some((client, node)) = self.conns.get(&id).map(|conn| (conn.client, conn.to)) else {
             return Ok(());
         };
+        if self.scenario.shape.queues > 0 && !self.nodes[node].fenced.contains(&conn) {
+            self.note_search(client, &frame);
+        }
         let rooms = self.rooms.open();
         let written = if self.nodes[node].fenced.contains(&conn) {
             self.coverage.hit("fenced input");

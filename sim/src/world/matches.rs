@@ -1,9 +1,11 @@
 //! Searches for matches: what applications do, and what the oracle of G8 is told.
 
+use bytes::Bytes;
 use skirmish_core::client::{Client, CommandError};
 use skirmish_core::id::NodeId;
 use skirmish_core::registry::{Call, Request};
-use skirmish_proto::v1::{self, TicketState};
+use skirmish_core::wire::{Frame, ToServer};
+use skirmish_proto::v1::{self, Kind, TicketState};
 
 use super::node::Registration;
 use super::{Happening, World};
@@ -57,17 +59,16 @@ impl World<'_> {
     pub(super) fn queue(&mut self, client: usize, mode: i64, party: i64, rating: i64) -> Verdict {
         let queue = matches::wish(&self.scenario.shape, mode, party, rating);
         let result = self.client_input(client, |machine, now| machine.queue(now, queue))?;
-        if result.is_ok() {
+        if let Ok(search) = result {
             self.coverage.hit("search begun");
-            let player = &self.clients[client].player;
-            self.oracles.matches.asked(client, player);
+            self.oracles.matches.asked(client, &self.clients[client].player, search)?;
         }
         self.answered(client, result.err());
         Ok(())
     }
 
     /// A client hears of its ticket.
-    pub(super) fn ticket_told(&mut self, client: usize, state: TicketState) -> Verdict {
+    pub(super) fn ticket_told(&mut self, client: usize, search: u64, state: TicketState) -> Verdict {
         if let Some(mark) = matches::mark(state) {
             self.coverage.hit(mark);
         }
@@ -75,7 +76,7 @@ impl World<'_> {
             return Ok(());
         }
         let process = &self.clients[client];
-        self.oracles.matches.ended(client, &process.player, state)
+        self.oracles.matches.ended(client, &process.player, search, state)
     }
 
     /// A client hears of its match; most applications go there.
@@ -138,6 +139,23 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A node hears what a client sends: perhaps of a search whose end that was told meanwhile.
+    pub(super) fn note_search(&mut self, client: usize, frame: &Bytes) {
+        let is_of = |kind: Kind| frame.get(10..12) == Some((kind as u16).to_be_bytes().as_slice());
+        if !is_of(Kind::Queue) && !is_of(Kind::Cancel) {
+            return;
+        }
+        let Ok(frame) = Frame::decode(frame.clone(), usize::MAX) else { return };
+        let search = match ToServer::decode(&frame) {
+            Ok(ToServer::Queue(queue)) => queue.search,
+            Ok(ToServer::Cancel(cancel)) => cancel.search,
+            _ => return,
+        };
+        if self.oracles.matches.has_ended(&self.clients[client].player, search) {
+            self.coverage.hit("ended search asked for");
+        }
     }
 
     // Faults.

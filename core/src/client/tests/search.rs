@@ -9,43 +9,62 @@ fn wish() -> v1::Queue {
     v1::Queue { mode: "duel".into(), ..v1::Queue::default() }
 }
 
-fn searching() -> Script {
+/// What is sent of a search.
+fn asks(search: u64) -> ToServer {
+    ToServer::Queue(v1::Queue { search, ..wish() })
+}
+
+fn gives_up(search: u64) -> ToServer {
+    ToServer::Cancel(v1::Cancel { search })
+}
+
+/// A client that searches, and the number of the search.
+fn searching() -> (Script, u64) {
     let mut script = Script::connected();
-    script.client.queue(script.now, wish()).unwrap();
-    assert_eq!(script.sent(), [ToServer::Queue(wish())]);
-    script
+    let search = script.search();
+    (script, search)
 }
 
 impl Script {
-    fn ticket(&mut self, state: TicketState) -> Vec<Event> {
+    /// Begins a search, and returns its number.
+    fn search(&mut self) -> u64 {
+        self.client.queue(self.now, wish()).unwrap();
+        let search = self.client.search().unwrap();
+        assert_eq!(self.sent(), [asks(search)]);
+        search
+    }
+
+    fn ticket(&mut self, search: u64, state: TicketState) -> Vec<Event> {
         self.events();
-        let queued = v1::Queued { state: state.into(), mode: "duel".into(), ..v1::Queued::default() };
+        let mode = "duel".into();
+        let queued = v1::Queued { search, state: state.into(), mode, ..v1::Queued::default() };
         self.tell(v1::Kind::Queued, &queued);
         self.events()
     }
 
-    fn matched(&mut self, id: &str) -> Vec<Event> {
+    fn matched(&mut self, search: u64, id: &str) -> Vec<Event> {
         self.events();
-        self.tell(v1::Kind::Matched, &v1::Matched { r#match: id.into(), ..v1::Matched::default() });
+        let matched = v1::Matched { search, r#match: id.into(), ..v1::Matched::default() };
+        self.tell(v1::Kind::Matched, &matched);
         self.events()
     }
 }
 
 #[test]
 fn a_search_is_sent_again_on_every_connection_until_it_has_ended() {
-    let mut script = searching();
+    let (mut script, search) = searching();
     assert_eq!(script.client.queue(script.now, wish()), Err(CommandError::Searching));
-    assert_eq!(script.ticket(TicketState::Waiting).len(), 1);
+    assert_eq!(script.ticket(search, TicketState::Waiting).len(), 1);
     script.cut();
     script.welcome(true);
-    assert_eq!(script.sent(), [ToServer::Queue(wish())]);
-    assert_eq!(script.matched("m1").len(), 1);
+    assert_eq!(script.sent(), [asks(search)]);
+    assert_eq!(script.matched(search, "m1").len(), 1);
     assert!(!script.client.is_searching());
-    assert_eq!(script.matched("m1"), [], "it is told until it is over");
-    let filled = v1::Matched { r#match: "m1".into(), fills: 1, ..v1::Matched::default() };
+    assert_eq!(script.matched(search, "m1"), [], "it is told until it is over");
+    let filled = v1::Matched { search, r#match: "m1".into(), fills: 1, ..v1::Matched::default() };
     script.tell(v1::Kind::Matched, &filled);
     assert_eq!(script.events(), [Event::Matched(filled)], "somebody has come");
-    assert_eq!(script.matched("m1"), [], "that is older");
+    assert_eq!(script.matched(search, "m1"), [], "that is older");
     script.cut();
     script.welcome(true);
     assert_eq!(script.sent(), []);
@@ -53,83 +72,84 @@ fn a_search_is_sent_again_on_every_connection_until_it_has_ended() {
 
 #[test]
 fn a_search_is_given_up_once_the_server_says_so() {
-    let mut script = searching();
+    let (mut script, search) = searching();
     script.client.cancel(script.now).unwrap();
-    assert_eq!(script.sent(), [ToServer::Cancel(v1::Cancel {})]);
+    assert_eq!(script.sent(), [gives_up(search)]);
     assert!(script.client.is_searching(), "it may have ended in a match");
-    script.ticket(TicketState::Cancelled);
+    script.ticket(search, TicketState::Cancelled);
     assert!(!script.client.is_searching());
     assert_eq!(script.client.cancel(script.now), Err(CommandError::NotSearching));
 }
 
 #[test]
-fn the_late_answer_to_a_cancel_does_not_end_the_next_search() {
-    let mut script = searching();
+fn every_search_has_a_number_of_its_own_also_in_another_life() {
+    let (mut script, first) = searching();
+    script.ticket(first, TicketState::TimedOut);
+    let second = script.search();
+    assert_eq!(second, first + 1);
+    let mut other = Client::new(config(), [4; 32]);
+    // The application does not choose.
+    other.queue(script.now, v1::Queue { search: first, ..wish() }).unwrap();
+    let third = other.search().unwrap();
+    assert!(third.abs_diff(first) > 1_000, "{first} and {third}");
+    assert!(first != 0 && third != 0);
+}
+
+#[test]
+fn what_is_told_of_other_searches_is_no_answer_to_the_one_that_goes_on() {
+    let (mut script, first) = searching();
     script.client.cancel(script.now).unwrap();
     script.sent();
     // They cross: the ticket had timed out.
-    script.ticket(TicketState::TimedOut);
-    script.client.queue(script.now, wish()).unwrap();
-    script.sent();
-    assert_eq!(script.ticket(TicketState::None), []);
-    assert!(script.client.is_searching());
-    // Also if that one is given up, which is not sent yet.
-    script.client.cancel(script.now).unwrap();
-    assert_eq!(script.ticket(TicketState::None), []);
-    assert_eq!(script.sent(), [ToServer::Cancel(v1::Cancel {})]);
-    assert_eq!(script.ticket(TicketState::Cancelled).len(), 1);
+    script.ticket(first, TicketState::TimedOut);
+    let second = script.search();
+    // What is said again to that, and of a search of another client of the player.
+    for search in [first, second + 7, 0] {
+        for state in [TicketState::None, TicketState::Cancelled, TicketState::TimedOut] {
+            assert_eq!(script.ticket(search, state), []);
+        }
+        assert_eq!(script.ticket(search, TicketState::Waiting), []);
+        assert_eq!(script.matched(search, "m1"), []);
+    }
+    assert_eq!(script.client.search(), Some(second));
+    assert_eq!(script.matched(second, "m1").len(), 1);
     assert!(!script.client.is_searching());
 }
 
 #[test]
 fn whoever_is_still_in_a_match_hears_of_it_when_he_searches_for_another() {
-    let mut script = searching();
-    script.matched("m1");
-    script.client.queue(script.now, wish()).unwrap();
-    script.sent();
-    assert_eq!(script.matched("m1").len(), 1);
+    let (mut script, first) = searching();
+    script.matched(first, "m1");
+    let second = script.search();
+    assert_eq!(script.matched(first, "m1"), [], "the server has not heard of the search");
+    assert_eq!(script.matched(second, "m1").len(), 1);
     assert!(!script.client.is_searching());
 }
 
 #[test]
 fn a_search_that_was_given_up_is_not_begun_anew_on_the_next_connection() {
-    let mut script = searching();
+    let (mut script, first) = searching();
     script.client.cancel(script.now).unwrap();
     script.sent();
     script.cut();
     script.welcome(true);
-    assert_eq!(script.sent(), [ToServer::Cancel(v1::Cancel {})]);
-    script.ticket(TicketState::None);
+    assert_eq!(script.sent(), [gives_up(first)]);
+    script.ticket(first, TicketState::None);
     assert!(!script.client.is_searching());
     // The next one is asked for again.
-    script.client.queue(script.now, wish()).unwrap();
-    assert_eq!(script.sent(), [ToServer::Queue(wish())]);
+    script.search();
 }
 
 #[test]
-fn a_ticket_of_a_search_that_has_ended_is_taken_back() {
-    let mut script = searching();
-    script.matched("m1");
-    script.client.queue(script.now, wish()).unwrap();
-    script.cut();
-    script.welcome(true);
-    // They cross: the server tells the old match before it hears of the new search.
-    assert_eq!(script.sent(), [ToServer::Queue(wish())]);
-    script.matched("m1");
-    assert!(!script.client.is_searching());
-    assert_eq!(script.ticket(TicketState::Waiting), []);
-    assert_eq!(script.sent(), [ToServer::Cancel(v1::Cancel {})]);
-    assert_eq!(script.ticket(TicketState::Waiting), []);
-    assert_eq!(script.sent(), []);
-    // As long as nobody has said that it is gone.
-    script.cut();
-    script.welcome(true);
-    assert_eq!(script.sent(), [ToServer::Cancel(v1::Cancel {})]);
-    assert_eq!(script.ticket(TicketState::Cancelled), []);
-    script.cut();
-    script.welcome(true);
-    assert_eq!(script.sent(), []);
-    // A ticket from before the client was started may be wanted.
-    assert_eq!(script.ticket(TicketState::Waiting).len(), 1);
+fn while_no_search_goes_on_the_player_hears_of_what_an_earlier_life_of_the_client_asked_for() {
+    let (mut script, first) = searching();
+    script.ticket(first, TicketState::TimedOut);
+    let earlier = first - 1;
+    for state in [TicketState::Waiting, TicketState::TimedOut] {
+        let told = script.ticket(earlier, state);
+        assert!(matches!(told[..], [Event::Ticket { search, .. }] if search == earlier), "{told:?}");
+        assert_eq!(script.ticket(first, state), [], "it has ended");
+    }
+    assert_eq!(script.matched(earlier, "m1").len(), 1);
     assert_eq!(script.sent(), []);
 }

@@ -11,13 +11,26 @@
 //! * A ticket is written only while the session's key is as this session left it, while
 //!   there is no notice, and over no ticket but the one that was known.
 //! * The newest `Queue` counts: an equal one changes nothing, another one takes the place of
-//!   the ticket and waits anew.
+//!   the ticket and waits anew. A `Cancel` takes back the ticket of its search and no other.
 //! * A ticket that is gone though nobody took it back, because its lease is, is queued
 //!   again and keeps its time.
-//! * How a ticket ended is told before it is taken away, to who asks for it on the newest
-//!   connection, and a match until it is left: so whoever was away hears of both.
+//! * How a ticket ended is told before it is taken away, and a match until it is left: so
+//!   whoever was away hears of both.
+//!
+//! # Searches that have ended
+//!
+//! What is told and what the player asks cross: it hears that its search has ended, and has
+//! sent its `Queue` or `Cancel` again on the connection that it came with. So for each player
+//! the end that was told last is remembered, with the number of the search, while the session
+//! is here: one end, since a client has one search at a time and its frames keep their order.
+//! Who asks for that search again is told the same, and nothing begins. When another session
+//! of the player comes, or this one comes back from another node, the end is forgotten: there
+//! the search may have begun anew, and what counts is what the registry has.
+//!
+//! Where the player is in a match, that is the answer to any search it asks for.
 
 mod player;
+mod view;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,7 +39,7 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1::{self, TicketState};
 
-use self::player::{Context, Next, Player, Told as Heard, Wish};
+use self::player::{Context, Next, Player, Told as Heard, Wish, none};
 use super::caller::Caller;
 use super::keys;
 use super::record::{Refused, check};
@@ -37,11 +50,7 @@ use crate::registry::{
     Answer, Call, Change, Failure, LeaseId, News, Range, Request, Response, Told, Watch, WatchId, Watched,
 };
 use crate::rng::Seed;
-use crate::time::{Deadline, Duration, Instant, Now};
-
-/// How long the end of a ticket waits for a new connection to ask for it; whoever still
-/// searches asks at once.
-const ASK_WINDOW: Duration = Duration::from_secs(5);
+use crate::time::{Deadline, Instant, Now};
 
 /// Players that are looked at in one step.
 const STEP: usize = 256;
@@ -210,21 +219,22 @@ impl Desk {
         if !matches!(entry.told, Heard::Ended(_)) {
             entry.told = Heard::Nothing;
         }
-        self.hear_from(player);
         self.look_at(player);
         self.drive();
     }
 
-    /// The player wants no match any more.
-    pub fn cancel(&mut self, now: Now, player: &Name) {
+    /// The player gives the search of this number up; 0: whichever there is. It is told what
+    /// comes of that.
+    pub fn cancel(&mut self, now: Now, player: &Name, search: u64) {
         self.now = now;
-        let entry = self.players.get_mut(player).filter(|entry| !entry.parting && !entry.has_nothing());
-        let Some(entry) = entry else {
-            let queued = v1::Queued { state: TicketState::None.into(), ..v1::Queued::default() };
+        let entry = self.players.get_mut(player).filter(|entry| !entry.parting);
+        let said = entry.as_ref().map_or_else(|| Some(none(search)), |entry| entry.answer_to_cancel(search));
+        if let Some(queued) = said {
             return self.decisions.push_back(Decision::Ticket { player: player.clone(), queued });
-        };
-        entry.cancel();
-        self.hear_from(player);
+        }
+        if let Some(entry) = entry {
+            entry.cancel(search);
+        }
         self.look_at(player);
         self.drive();
     }
@@ -233,10 +243,8 @@ impl Desk {
     /// Players over the cap of [`MatchmakingConfig::players`] are not looked after.
     pub fn arrive(&mut self, now: Now, player: &Name, session_epoch: u64) {
         self.now = now;
-        let quiet = now.instant + ASK_WINDOW;
         if let Some(entry) = self.enter(player, session_epoch) {
             entry.told = Heard::Nothing;
-            entry.quiet = Some(quiet);
             self.look_at(player);
             self.drive();
         }
@@ -255,7 +263,6 @@ impl Desk {
             // A ticket may have been written.
             entry.view = None;
         }
-        self.hear_from(player);
         self.look_at(player);
         self.drive();
     }
@@ -461,12 +468,7 @@ impl Desk {
             return None;
         }
         if player.epoch < epoch || player.parting {
-            // What was asked before compares the session's key, which has changed with the epoch.
-            player.doubt &= player.epoch == epoch;
-            player.epoch = epoch;
-            player.parting = false;
-            player.adopts = true;
-            player.view = None;
+            player.succeed(epoch);
         }
         Some(player)
     }
@@ -480,8 +482,8 @@ impl Desk {
 
     fn refuse(&mut self, player: &Name, queue: &v1::Queue, refused: &Refused) {
         let state = TicketState::Refused.into();
-        let queued =
-            v1::Queued { state, mode: queue.mode.clone(), reason: refused.to_string(), waited_ms: 0 };
+        let (mode, reason, search) = (queue.mode.clone(), refused.to_string(), queue.search);
+        let queued = v1::Queued { state, mode, reason, waited_ms: 0, search };
         self.decisions.push_back(Decision::Ticket { player: player.clone(), queued });
     }
 
@@ -496,23 +498,11 @@ impl Desk {
     }
 
     fn wait(&mut self, name: &Name) {
-        let Some(player) = self.players.get(name) else { return };
-        let at = self.now.instant + self.caller.pause(player.failures.max(1));
-        self.wait_until(name, at);
-    }
-
-    fn wait_until(&mut self, name: &Name, at: Instant) {
         let Some(player) = self.players.get_mut(name) else { return };
         if player.retry.is_none() {
+            let at = self.now.instant + self.caller.pause(player.failures.max(1));
             player.retry = Some(at);
             self.retries.insert((at, name.clone()));
-        }
-    }
-
-    /// The player's newest connection asks for something, or is the last one.
-    fn hear_from(&mut self, name: &Name) {
-        if self.players.get_mut(name).is_some_and(|player| player.quiet.take().is_some()) {
-            self.stop_waiting(name);
         }
     }
 
@@ -540,13 +530,8 @@ impl Desk {
     }
 
     fn attend(&mut self, name: &Name) {
-        let context = Context {
-            now: self.now.instant,
-            wall: self.now.wall,
-            node: self.node,
-            lease: self.lease,
-            planted: self.planted,
-        };
+        let context =
+            Context { wall: self.now.wall, node: self.node, lease: self.lease, planted: self.planted };
         loop {
             let Some(player) = self.players.get_mut(name) else { return };
             player.turn = None;
@@ -570,7 +555,6 @@ impl Desk {
                     player.view = None;
                     return self.wait(name);
                 }
-                Next::Linger(until) => return self.wait_until(name, until),
                 Next::Forget => return self.forget(name),
             }
         }

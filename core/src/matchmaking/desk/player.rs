@@ -8,12 +8,16 @@ use alloc::vec::Vec;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::Decision;
+use super::view::{Notice, Session, Ticket, View};
 use crate::id::{Name, NodeId};
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::{decode, encode, unmatched};
 use crate::plant::{Plant, Planted};
-use crate::registry::{Answer, Change, Compare, Delete, KeyValue, LeaseId, Op, Put, Range, Span, Txn};
+use crate::registry::{Answer, Change, Compare, Delete, LeaseId, Op, Put, Range, Span, Txn};
 use crate::time::{Instant, Wall};
+
+/// What is said of a search that ended with a match, once that is over.
+const MATCH_OVER: &str = "the match is over that was found";
 
 /// A player whose session is on this node.
 #[derive(Debug)]
@@ -32,8 +36,8 @@ pub(super) struct Player {
     pub(super) pair: Pair,
     /// What the player was told last.
     pub(super) told: Told,
-    /// The newest connection has asked for nothing yet; until when it may.
-    pub(super) quiet: Option<Instant>,
+    /// The search with a number whose end was told last.
+    pub(super) ended: Option<Box<Ended>>,
     /// The session has ended here: what is left is its ticket.
     pub(super) parting: bool,
     /// The request that is under way.
@@ -62,7 +66,18 @@ pub(super) enum Wish {
     },
     Cancel {
         mode: String,
+        /// The number of the search, or 0 for any.
+        search: u64,
     },
+}
+
+/// How a search has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ended {
+    /// What is told of it; if it ended with a match, once that is over.
+    queued: v1::Queued,
+    /// The match.
+    pair: Option<String>,
 }
 
 /// What the player was told last.
@@ -86,40 +101,6 @@ pub(super) enum Pair {
     Absent(String),
 }
 
-/// What the registry held of a player at a revision, and what was told since.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct View {
-    /// When it was read; older news are in it.
-    read: u64,
-    /// The newest news.
-    heard: u64,
-    /// When the node's key was written last.
-    fence: u64,
-    session: Option<Session>,
-    ticket: Option<Box<Ticket>>,
-    notice: Option<Notice>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Session {
-    modified: u64,
-    epoch: u64,
-    node: NodeId,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Ticket {
-    modified: u64,
-    lease: Option<LeaseId>,
-    record: v1::TicketRecord,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Notice {
-    modified: u64,
-    record: v1::NoticeRecord,
-}
-
 /// What there is to do for a player.
 #[derive(Debug)]
 pub(super) enum Next {
@@ -131,8 +112,6 @@ pub(super) enum Next {
     Ask(Txn, Option<String>),
     /// To read afresh, in a while: this node may not write for the player now.
     Wait,
-    /// To be looked at again then, unless the player asks for something before.
-    Linger(Instant),
     /// To forget it.
     Forget,
 }
@@ -140,7 +119,6 @@ pub(super) enum Next {
 /// What all players of a node have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context {
-    pub(super) now: Instant,
     pub(super) wall: Wall,
     pub(super) node: NodeId,
     pub(super) lease: Option<LeaseId>,
@@ -158,7 +136,7 @@ impl Player {
             left: None,
             pair: Pair::Unread,
             told: Told::Nothing,
-            quiet: None,
+            ended: None,
             parting: false,
             asked: None,
             turn: None,
@@ -182,20 +160,43 @@ impl Player {
         if self.parting {
             return self.part(context, &view);
         }
-        match (&view.notice, &view.ticket) {
-            (Some(notice), ticket) => self.in_match(context, &view, notice, ticket.as_deref()),
-            (None, Some(ticket)) => {
-                self.leave();
-                if ticket.record.state() == TicketState::Waiting {
-                    self.waiting(context, &view, ticket)
-                } else {
-                    self.ended(context, &view, ticket)
-                }
+        if let Some(notice) = &view.notice {
+            return self.in_match(context, &view, notice, view.ticket.as_deref());
+        }
+        self.leave();
+        if let Some(decision) = self.answer_again(context, None) {
+            return Next::Tell(decision);
+        }
+        match &view.ticket {
+            Some(ticket) if ticket.record.state() == TicketState::Waiting => {
+                self.waiting(context, &view, ticket)
             }
-            (None, None) => {
-                self.leave();
-                self.idle(context, &view)
-            }
+            Some(ticket) => self.ended(context, &view, ticket),
+            None => self.idle(context, &view),
+        }
+    }
+
+    /// If the player asks for a search of which it was told already how it ended, it is told
+    /// so again, and the search does not begin anew. `pair` is the match that it is in: that
+    /// is told of as it is now.
+    fn answer_again(&mut self, context: Context, pair: Option<&str>) -> Option<Decision> {
+        let ended = self.ended.as_deref()?;
+        let asked = self.wish.search().is_some_and(|search| ended.is_of(search));
+        let is_told = pair.is_some() && ended.pair.as_deref() == pair;
+        if !asked || is_told || context.planted.is(Plant::SearchReopened) {
+            return None;
+        }
+        let queued = ended.queued.clone();
+        self.wish = Wish::Nothing;
+        Some(Decision::Ticket { player: self.name.clone(), queued })
+    }
+
+    /// The player is told how its search has ended; remembers that, if the search has a
+    /// number.
+    fn end(&mut self, queued: v1::Queued, pair: Option<&str>) {
+        self.wish = Wish::Nothing;
+        if queued.search != 0 {
+            self.ended = Some(Box::new(Ended { queued, pair: pair.map(String::from) }));
         }
     }
 
@@ -262,29 +263,48 @@ impl Player {
         self.wish != Wish::Nothing && !self.parting
     }
 
-    /// Whether there is surely nothing to take back.
-    pub(super) fn has_nothing(&self) -> bool {
-        let empty = |view: &View| view.ticket.is_none() && view.notice.is_none();
-        self.wish == Wish::Nothing && self.view.as_ref().is_some_and(empty)
+    /// What there is to say at once to who gives up the search of this number: it has ended,
+    /// or there is surely nothing to take back, as no ticket is there, or one is wanted by
+    /// another search.
+    pub(super) fn answer_to_cancel(&self, search: u64) -> Option<v1::Queued> {
+        let nothing = match &self.wish {
+            Wish::Nothing => self.view.as_ref().is_some_and(View::is_empty),
+            Wish::Queue { queue, .. } => search != 0 && queue.search != search,
+            Wish::Cancel { .. } => false,
+        };
+        let ended = self.ended.as_ref().filter(|ended| ended.is_of(search));
+        nothing.then(|| ended.map_or_else(|| none(search), |ended| ended.queued.clone()))
     }
 
-    /// It wants no match any more. If it was told of one, that is its answer already, and
-    /// another would be taken for one to its next search.
-    pub(super) fn cancel(&mut self) {
-        if matches!(self.told, Told::Matched(_)) {
+    /// It wants no match any more. If its search has no number, and it was told of a match,
+    /// that is its answer already, and another would be taken for one to its next search.
+    pub(super) fn cancel(&mut self, search: u64) {
+        if search == 0 && matches!(self.told, Told::Matched(_)) {
             return;
         }
         let ticket = self.view.as_ref().and_then(|view| view.ticket.as_deref());
         let mode = match &self.wish {
             Wish::Queue { queue, .. } => queue.mode.clone(),
-            Wish::Cancel { mode } => mode.clone(),
+            Wish::Cancel { mode, .. } => mode.clone(),
             Wish::Nothing => ticket.map(Ticket::mode).unwrap_or_default(),
         };
-        self.wish = Wish::Cancel { mode };
+        self.wish = Wish::Cancel { mode, search };
         if self.failures > 0 {
             // A ticket may have been written.
             self.view = None;
         }
+    }
+
+    /// Another session of the player is here: what was asked and told before was by and to
+    /// the one before. What the registry has is read again.
+    pub(super) fn succeed(&mut self, epoch: u64) {
+        // What was asked before compares the session's key, which has changed with the epoch.
+        self.doubt &= self.epoch == epoch;
+        (self.wish, self.ended) = (Wish::Nothing, None);
+        self.epoch = epoch;
+        self.parting = false;
+        self.adopts = true;
+        self.view = None;
     }
 
     /// Whether it is to be told that there is nothing any more, which is to be seen first.
@@ -292,18 +312,28 @@ impl Player {
         self.parting || matches!(self.wish, Wish::Cancel { .. })
     }
 
-    /// Tells the state of the player's ticket.
-    pub(super) fn tell(&self, wall: Wall, state: TicketState, reason: &str) -> Decision {
-        let (mode, queued_ms) = match (&self.wish, self.view.as_ref().and_then(|view| view.ticket.as_deref()))
-        {
-            (Wish::Queue { queue, queued_ms }, _) => (queue.mode.clone(), *queued_ms),
-            (Wish::Cancel { mode }, _) => (mode.clone(), wall.0),
-            (_, Some(ticket)) => (ticket.mode(), ticket.record.queued_ms),
-            _ => (String::new(), wall.0),
+    /// What there is to say of the player's ticket.
+    pub(super) fn queued(&self, wall: Wall, state: TicketState, reason: &str) -> v1::Queued {
+        let ticket = self.view.as_ref().and_then(|view| view.ticket.as_deref());
+        let (mode, queued_ms, search) = match (&self.wish, ticket) {
+            (Wish::Queue { queue, queued_ms }, _) => (queue.mode.clone(), *queued_ms, queue.search),
+            (Wish::Cancel { mode, search }, _) => (mode.clone(), wall.0, *search),
+            (_, Some(ticket)) => (ticket.mode(), ticket.record.queued_ms, ticket.search()),
+            _ => (String::new(), wall.0, 0),
         };
         let waited_ms = u32::try_from(wall.0.saturating_sub(queued_ms)).unwrap_or(u32::MAX);
-        let queued = v1::Queued { state: state.into(), mode, reason: reason.to_string(), waited_ms };
-        Decision::Ticket { player: self.name.clone(), queued }
+        v1::Queued { state: state.into(), mode, reason: reason.to_string(), waited_ms, search }
+    }
+
+    /// Tells the state of the player's ticket.
+    pub(super) fn tell(&self, wall: Wall, state: TicketState, reason: &str) -> Decision {
+        Decision::Ticket { player: self.name.clone(), queued: self.queued(wall, state, reason) }
+    }
+
+    /// Tells how the player's search has ended.
+    fn tell_end(&mut self, queued: v1::Queued) -> Next {
+        self.end(queued.clone(), None);
+        Next::Tell(Decision::Ticket { player: self.name.clone(), queued })
     }
 
     /// It is in no match.
@@ -321,13 +351,23 @@ impl Player {
 
     fn in_match(&mut self, context: Context, view: &View, notice: &Notice, ticket: Option<&Ticket>) -> Next {
         let id = &notice.record.r#match;
+        if let Some(decision) = self.answer_again(context, Some(id)) {
+            return Next::Tell(decision);
+        }
         let mut over = self.left.as_ref().is_some_and(|room| room.as_str() == keys::room_of(id));
         match &self.pair {
             Pair::Known(matched) if matched.r#match == *id && matched.fills >= notice.record.fills => {
                 let told = Told::Matched(matched.fills);
-                if !over && self.told != told {
-                    let matched = v1::Matched { team: notice.record.team, ..(**matched).clone() };
-                    (self.told, self.wish, self.adopts) = (told, Wish::Nothing, false);
+                if !over && (self.told != told || self.wish != Wish::Nothing) {
+                    // It is the answer to whatever the player asks.
+                    let asked = self.wish.search().filter(|search| *search != 0);
+                    let search = asked.unwrap_or(notice.record.search);
+                    let team = notice.record.team;
+                    let matched = v1::Matched { team, search, ..(**matched).clone() };
+                    let (mode, reason) = (matched.mode.clone(), MATCH_OVER.to_string());
+                    let queued = v1::Queued { mode, reason, ..none(search) };
+                    self.end(queued, Some(id));
+                    (self.told, self.adopts) = (told, false);
                     return Next::Tell(Decision::Matched { player: self.name.clone(), matched });
                 }
             }
@@ -347,10 +387,19 @@ impl Player {
     }
 
     fn waiting(&mut self, context: Context, view: &View, ticket: &Ticket) -> Next {
-        if self.adopts && self.wish == Wish::Nothing {
-            let record = &ticket.record;
-            let queue = Box::new(record.queue.clone().unwrap_or_default());
-            self.wish = Wish::Queue { queue, queued_ms: record.queued_ms };
+        if self.adopts {
+            match &self.wish {
+                Wish::Cancel { .. } if self.wish.is_of_other(ticket.search()) => {
+                    let queued = self.queued(context.wall, TicketState::None, "");
+                    return self.tell_end(queued);
+                }
+                Wish::Nothing => {
+                    let record = &ticket.record;
+                    let queue = Box::new(record.queue.clone().unwrap_or_default());
+                    self.wish = Wish::Queue { queue, queued_ms: record.queued_ms };
+                }
+                Wish::Queue { .. } | Wish::Cancel { .. } => {}
+            }
         }
         self.adopts = false;
         let Wish::Queue { queue, queued_ms } = &mut self.wish else {
@@ -373,27 +422,20 @@ impl Player {
     }
 
     /// Tells how the ticket has ended, then takes it away: if this node is gone in between,
-    /// the next one tells it. It tells who asks: told before, a wish that is under way on a
-    /// new connection would be one for another search, of which its client knows nothing.
+    /// the next one tells it. Who asks for another search has heard of it, or is not the one
+    /// who asked for this.
     fn ended(&mut self, context: Context, view: &View, ticket: &Ticket) -> Next {
         self.adopts = false;
         let state = ticket.record.state();
-        if self.told == Told::Ended(ticket.modified) || state == TicketState::Unspecified {
+        let is_other = self.wish.is_of_other(ticket.search());
+        if is_other || self.told == Told::Ended(ticket.modified) || state == TicketState::Unspecified {
             return self.remove(context, view, ticket);
         }
-        match self.quiet {
-            Some(until) if context.now < until => return Next::Linger(until),
-            Some(_) => {
-                self.wish = Wish::Nothing;
-                return self.remove(context, view, ticket);
-            }
-            None => {}
-        }
         self.told = Told::Ended(ticket.modified);
-        self.wish = Wish::Nothing;
         let refused = "the players of the party do not fit together into a match of this mode";
         let reason = if state == TicketState::Refused { refused } else { "" };
-        Next::Tell(self.tell(context.wall, state, reason))
+        let queued = self.queued(context.wall, state, reason);
+        self.tell_end(queued)
     }
 
     fn idle(&mut self, context: Context, view: &View) -> Next {
@@ -405,9 +447,9 @@ impl Player {
                 self.put(context, view, 0, &wanted)
             }
             Wish::Cancel { .. } => {
-                let decision = self.tell(context.wall, TicketState::Cancelled, "");
-                (self.wish, self.told) = (Wish::Nothing, Told::Nothing);
-                Next::Tell(decision)
+                self.told = Told::Nothing;
+                let queued = self.queued(context.wall, TicketState::Cancelled, "");
+                self.tell_end(queued)
             }
         }
     }
@@ -502,31 +544,40 @@ impl Player {
     }
 }
 
+/// There is no ticket of a search.
+pub(super) fn none(search: u64) -> v1::Queued {
+    v1::Queued { state: TicketState::None.into(), search, ..v1::Queued::default() }
+}
+
 fn record(queue: &v1::Queue, queued_ms: u64, node: NodeId, session_epoch: u64) -> v1::TicketRecord {
     let (queue, state) = (Some(queue.clone()), TicketState::Waiting.into());
     v1::TicketRecord { queue, state, node: node.0, session_epoch, queued_ms }
 }
 
-impl Session {
-    fn of(kv: &KeyValue) -> Self {
-        let record: v1::SessionRecord = decode(&kv.value);
-        let epoch = if record.epoch == 0 { kv.modified } else { record.epoch };
-        Self { modified: kv.modified, epoch, node: NodeId(record.node) }
+impl Wish {
+    /// The number of the search that it is about, 0 if that has none.
+    fn search(&self) -> Option<u64> {
+        match self {
+            Self::Nothing => None,
+            Self::Queue { queue, .. } => Some(queue.search),
+            Self::Cancel { search, .. } => Some(*search),
+        }
+    }
+
+    /// Whether it is about another search than that of a ticket; to take back whichever there
+    /// is, is not.
+    fn is_of_other(&self, ticket: u64) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Queue { queue, .. } => queue.search != ticket,
+            Self::Cancel { search, .. } => *search != 0 && *search != ticket,
+        }
     }
 }
 
-impl Ticket {
-    fn of(kv: &KeyValue) -> Self {
-        Self { modified: kv.modified, lease: kv.lease, record: decode(&kv.value) }
-    }
-
-    fn mode(&self) -> String {
-        self.record.queue.as_ref().map(|queue| queue.mode.clone()).unwrap_or_default()
-    }
-}
-
-impl Notice {
-    fn of(kv: &KeyValue) -> Self {
-        Self { modified: kv.modified, record: decode(&kv.value) }
+impl Ended {
+    /// Whether it is how the search of this number ended.
+    const fn is_of(&self, search: u64) -> bool {
+        self.queued.search == search
     }
 }

@@ -1,24 +1,36 @@
 //! Tickets that a transaction consumes for a match, and what its answer says of them.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use skirmish_proto::v1;
 
 use super::Fence;
-use super::book::{Book, Key};
+use super::book::{Book, Key, Ticket};
 use crate::id::Name;
 use crate::matchmaking::keys;
-use crate::matchmaking::record::unmatched;
-use crate::matchmaking::ticket::Ticket;
+use crate::matchmaking::record::{encode, unmatched};
+use crate::matchmaking::ticket as engine;
 use crate::plant::Plant;
-use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Range, Span, Txn};
+use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Put, Range, Span, Txn};
 
-/// A group that comes into a match, its players, and the revisions of their tickets.
+/// A group that comes into a match.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) key: Key,
-    pub(super) players: Vec<(Name, u64)>,
+    /// Its players, and when their tickets were written.
+    pub(super) seats: Vec<Seat>,
+}
+
+/// A player who comes into a match, or is in it.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    pub(super) player: Name,
+    /// The revision at which its ticket or its notice was written.
+    pub(super) modified: u64,
+    /// The number of the search that brings or brought it there.
+    pub(super) search: u64,
 }
 
 /// What came of a transaction.
@@ -35,10 +47,14 @@ pub(super) enum Verdict {
 impl Part {
     /// The group that the engine knows as this ticket; `None` if one of its tickets is not
     /// known.
-    pub(super) fn of(ticket: &Ticket, book: &Book) -> Option<Self> {
-        let key = book.key_of(&ticket.leader)?.clone();
-        let player = |name: &Name| Some((name.clone(), book.ticket(name)?.modified));
-        Some(Self { key, players: ticket.players().map(player).collect::<Option<_>>()? })
+    pub(super) fn of(group: &engine::Ticket, book: &Book) -> Option<Self> {
+        let key = book.key_of(&group.leader)?.clone();
+        let seat = |player: &Name| {
+            let Ticket { modified, record, .. } = book.ticket(player)?;
+            let search = record.queue.as_ref().map_or(0, |queue| queue.search);
+            Some(Seat { player: player.clone(), modified: *modified, search })
+        };
+        Some(Self { key, seats: group.players().map(seat).collect::<Option<_>>()? })
     }
 }
 
@@ -47,7 +63,7 @@ impl Part {
 pub(super) fn consume(txn: &mut Txn, fence: &Fence, pair: Bytes, parts: &[Part]) {
     fence.guard(&mut txn.compares);
     txn.failure.extend([read(fence.key()), read(pair)]);
-    for (player, modified) in parts.iter().flat_map(|part| &part.players) {
+    for Seat { player, modified, .. } in parts.iter().flat_map(|part| &part.seats) {
         let ticket = keys::ticket(player);
         if !fence.planted.is(Plant::TicketUncompared) {
             txn.compares.push(Compare::unchanged(ticket.clone(), *modified));
@@ -85,16 +101,29 @@ pub(super) fn judge(
     let mut same = BTreeSet::new();
     for part in parts {
         let mut unchanged = true;
-        for (_, known) in &part.players {
+        for seat in &part.seats {
             let (ticket, notice) = (next(), next());
             // Whoever has the session of a player that is in a match takes the ticket away.
-            unchanged &= ticket.is_some_and(|kv| kv.modified == *known) && notice.is_none();
+            unchanged &= ticket.is_some_and(|kv| kv.modified == seat.modified) && notice.is_none();
         }
         if unchanged {
             same.insert(part.key.clone());
         }
     }
     Verdict::Refused(same)
+}
+
+/// Has a transaction write the notices of a match, for those whose seats these are.
+pub(super) fn notify<'a>(txn: &mut Txn, matched: &v1::Matched, seats: impl Iterator<Item = &'a Seat>) {
+    let seats: BTreeMap<&str, &Seat> = seats.map(|seat| (seat.player.as_str(), seat)).collect();
+    for (players, team) in matched.teams.iter().zip(0..) {
+        for Seat { player, search, .. } in players.players.iter().filter_map(|name| seats.get(name.as_str()))
+        {
+            let (id, fills) = (matched.r#match.clone(), matched.fills);
+            let notice = v1::NoticeRecord { r#match: id, team, fills, search: *search };
+            txn.success.push(Op::Put(Put::new(keys::notice(player), encode(&notice), None)));
+        }
+    }
 }
 
 pub(super) fn read(key: Bytes) -> Op {

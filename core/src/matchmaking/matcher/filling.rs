@@ -16,7 +16,7 @@ use skirmish_proto::v1;
 
 use super::Fence;
 use super::book::Book;
-use super::consuming::{Part, Verdict, consume, judge};
+use super::consuming::{Part, Seat, Verdict, consume, judge, notify};
 use super::sweep::Running;
 use crate::id::Name;
 use crate::matchmaking::config::QueueConfig;
@@ -57,7 +57,7 @@ impl Offers {
 
 impl Running {
     fn is_there(&self, player: &str) -> bool {
-        self.there.iter().any(|(name, _)| name.as_str() == player)
+        self.there.iter().any(|seat| seat.player.as_str() == player)
     }
 
     /// The teams as they are now.
@@ -111,7 +111,7 @@ impl Filling {
         let Backfill { vacancy, chosen, quality, binding } = backfill;
         let part = Part::of(&chosen.ticket, book)?;
         // Who has left and queued again since the match was looked at: it has a place more.
-        if part.players.iter().any(|(player, _)| running.is_there(player.as_str())) {
+        if part.seats.iter().any(|seat| running.is_there(seat.player.as_str())) {
             return None;
         }
         let mut record = running.pair.record.clone();
@@ -123,7 +123,7 @@ impl Filling {
         matched.fills += 1;
         matched.teams = running.teams();
         let team = matched.teams.get_mut(usize::from(vacancy.team))?;
-        team.players.extend(part.players.iter().map(|(player, _)| player.to_string()));
+        team.players.extend(part.seats.iter().map(|seat| seat.player.to_string()));
         let rule = &binding.rule;
         let mut filling = Self {
             serial,
@@ -140,7 +140,7 @@ impl Filling {
 
     /// Who comes.
     pub(super) fn players(&self) -> impl Iterator<Item = &Name> {
-        self.part.players.iter().map(|(player, _)| player)
+        self.part.seats.iter().map(|seat| &seat.player)
     }
 
     fn write(&self, running: &Running, matched: &v1::Matched, fence: &Fence) -> Option<Txn> {
@@ -150,16 +150,10 @@ impl Filling {
         consume(&mut txn, fence, pair.clone(), core::slice::from_ref(&self.part));
         // Somebody has the room, and has had it all the time.
         txn.compares.push(Compare::same_life(keys::room(running.pair.room.as_str()), running.room?));
-        for (player, modified) in &running.there {
+        for Seat { player, modified, .. } in &running.there {
             txn.compares.push(Compare::unchanged(keys::notice(player), *modified));
         }
-        for (players, team) in matched.teams.iter().zip(0..) {
-            for player in players.players.iter().filter_map(|player| Name::new(player).ok()) {
-                let id = self.id.clone();
-                let notice = v1::NoticeRecord { r#match: id, team, fills: matched.fills };
-                txn.success.push(Op::Put(Put::new(keys::notice(&player), encode(&notice), None)));
-            }
-        }
+        notify(&mut txn, matched, running.there.iter().chain(&self.part.seats));
         txn.success.push(Op::Put(Put::new(pair, self.record.clone(), None)));
         Some(txn)
     }

@@ -10,7 +10,7 @@ use skirmish_proto::v1;
 
 use super::Fence;
 use super::book::{Book, Key};
-use super::consuming::{Part, Verdict, consume, judge};
+use super::consuming::{Part, Verdict, consume, judge, notify};
 use crate::id::Name;
 use crate::matchmaking::formed::{Chosen, Formed};
 use crate::matchmaking::keys;
@@ -77,18 +77,11 @@ impl Forming {
         let pair = keys::pair(&self.id);
         let mut txn = Txn { compares: vec![Compare::absent(pair.clone())], ..Txn::default() };
         consume(&mut txn, fence, pair.clone(), &self.parts);
-        let success = &mut txn.success;
-        for (players, team) in self.teams.iter().zip(0..) {
-            for player in players {
-                let notice = v1::NoticeRecord { r#match: self.id.clone(), team, fills: 0 };
-                success.push(Op::Put(Put::new(keys::notice(player), encode(&notice), None)));
-            }
-        }
         let room = keys::room_of(&self.id);
         // It is nobody's until the first player comes; the lease is for the case that this
         // node and the players are gone before.
         let record = v1::RoomRecord::default();
-        success.push(Op::Put(Put::new(keys::room(&room), encode(&record), Some(fence.lease))));
+        txn.success.push(Op::Put(Put::new(keys::room(&room), encode(&record), Some(fence.lease))));
         let team = |players: &Vec<Name>| v1::Team { players: players.iter().map(Name::to_string).collect() };
         let matched = v1::Matched {
             r#match: self.id.clone(),
@@ -99,11 +92,13 @@ impl Forming {
             quality: self.quality.into(),
             explanation: self.explanation.clone(),
             fills: 0,
+            search: 0,
         };
+        notify(&mut txn, &matched, self.parts.iter().flat_map(|part| &part.seats));
         let (matched, matcher_epoch) = (Some(matched), fence.epoch);
         let record =
             v1::MatchRecord { r#match: matched, formed_ms: wall.0, matcher_epoch, ..self.open.clone() };
-        success.push(Op::Put(Put::new(pair, encode(&record), None)));
+        txn.success.push(Op::Put(Put::new(pair, encode(&record), None)));
         txn
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::consuming::read;
+use super::consuming::{Seat, read};
 use crate::id::Name;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode};
@@ -46,8 +46,8 @@ pub(super) struct Running {
     pub(super) pair: Pair,
     /// The revision that made the room's record, if somebody has the room.
     pub(super) room: Option<u64>,
-    /// Who is in it, and when the notice was last written.
-    pub(super) there: Vec<(Name, u64)>,
+    /// Who is in it, and when their notices were last written.
+    pub(super) there: Vec<Seat>,
 }
 
 /// What to do about a match.
@@ -126,19 +126,18 @@ impl Pair {
             _ => None,
         });
         let room = found.next().flatten();
-        let names_it = |kv: &&KeyValue| decode::<v1::NoticeRecord>(&kv.value).r#match == self.id;
-        let notices: Vec<(&Name, &KeyValue)> = self
-            .players
-            .iter()
-            .zip(found)
-            .filter_map(|(player, kv)| Some((player, kv.filter(names_it)?)))
-            .collect();
+        let notice = |(player, kv): (&Name, Option<&KeyValue>)| {
+            let kv = kv?;
+            let notice: v1::NoticeRecord = decode(&kv.value);
+            let seat = Seat { player: player.clone(), modified: kv.modified, search: notice.search };
+            (notice.r#match == self.id).then_some(seat)
+        };
+        let there: Vec<Seat> = self.players.iter().zip(found).filter_map(notice).collect();
         let claimed = room.is_some_and(|kv| decode::<v1::RoomRecord>(&kv.value).primary != 0);
         let waited = Duration::from_millis(wall.0.saturating_sub(self.record.formed_ms));
         let abandoned = !claimed && waited > window;
-        if !notices.is_empty() && !abandoned {
+        if !there.is_empty() && !abandoned {
             if claimed || self.record.formed_ms <= wall.0 {
-                let there = notices.into_iter().map(|(player, kv)| (player.clone(), kv.modified)).collect();
                 let room = room.filter(|_| claimed).map(|kv| kv.created);
                 return Finding::Lives(Box::new(Running { pair: self, room, there }));
             }
@@ -149,9 +148,10 @@ impl Pair {
         let pair = keys::pair(&self.id);
         let mut compares = self.unchanged(fence);
         let mut success = Vec::from([delete(pair)]);
-        for (_, kv) in notices {
-            compares.push(Compare::unchanged(kv.key.clone(), kv.modified));
-            success.push(delete(kv.key.clone()));
+        for Seat { player, modified, .. } in there {
+            let key = keys::notice(&player);
+            compares.push(Compare::unchanged(key.clone(), modified));
+            success.push(delete(key));
         }
         // Not even a player who comes this very moment finds half a match.
         let key = keys::room(self.room.as_str());

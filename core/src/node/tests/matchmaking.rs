@@ -115,7 +115,7 @@ fn a_ticket_is_taken_back_and_an_unknown_queue_is_refused() {
     let ann = cluster.connect(0, "ann", None);
     queue(&mut cluster, &ann);
     cluster.received(&ann);
-    cluster.send(&ann, v1::Kind::Cancel, &v1::Cancel {});
+    cluster.send(&ann, v1::Kind::Cancel, &v1::Cancel { search: 0 });
     assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Cancelled]);
     let unknown = v1::Queue { mode: "chess".into(), ..v1::Queue::default() };
     cluster.send(&ann, v1::Kind::Queue, &unknown);

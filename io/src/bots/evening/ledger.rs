@@ -39,12 +39,10 @@ pub(super) struct Rules {
 /// A bot.
 #[derive(Clone, Debug, Default)]
 struct Seat {
-    /// Since when it searches.
-    search: Option<Instant>,
+    /// The number of its search, and since when it searches.
+    search: Option<(u64, Instant)>,
     /// It has taken the ticket back.
     cancelling: bool,
-    /// Cancellations that crossed the end of their search: their answers may come later.
-    stray: u32,
     /// The match that it is in.
     pair: Option<String>,
 }
@@ -78,15 +76,6 @@ pub(super) struct Tally {
     pub timed_out: u64,
     pub party_lost: u64,
     pub refused: u64,
-}
-
-/// What follows for a bot whose ticket has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// It searches no more.
-    Search,
-    /// It was the late answer to a cancellation of a former search; the search goes on.
-    Stray,
 }
 
 impl Tally {
@@ -130,10 +119,10 @@ impl Ledger {
         self.pairs.len()
     }
 
-    /// The bot searches from now on.
-    pub(super) fn queued(&mut self, bot: u32, now: Instant) {
+    /// The bot searches from now on, by a search of this number.
+    pub(super) fn queued(&mut self, bot: u32, search: u64, now: Instant) {
         let seat = &mut self.seats[bot as usize];
-        (seat.search, seat.cancelling) = (Some(now), false);
+        (seat.search, seat.cancelling) = (Some((search, now)), false);
     }
 
     /// The bot takes its ticket back.
@@ -141,26 +130,22 @@ impl Ledger {
         self.seats[bot as usize].cancelling = true;
     }
 
-    /// The bot gives up what it knows of its search.
-    pub(super) fn forget(&mut self, bot: u32) {
-        self.seats[bot as usize].search = None;
-    }
-
-    /// The bot was told that its ticket has ended without a match.
-    pub(super) fn ended(&mut self, bot: u32, state: TicketState, now: Instant) -> Ended {
+    /// The bot was told that its search of this number has ended without a match.
+    pub(super) fn ended(&mut self, bot: u32, search: u64, state: TicketState, now: Instant) {
         let measured = self.tally.measures(now);
         let seat = &mut self.seats[bot as usize];
-        let answers_cancel = matches!(state, TicketState::Cancelled | TicketState::None);
-        if answers_cancel && !seat.cancelling {
-            if seat.stray == 0 {
-                let what =
-                    || format!("player {bot} heard that its ticket is {state:?}, which it did not ask for");
-                self.breaches.add(what);
-            }
-            seat.stray = seat.stray.saturating_sub(1);
-            return Ended::Stray;
+        let open = seat.search.map(|(number, _)| number);
+        if open != Some(search) {
+            self.breaches.add(|| {
+                format!("player {bot} heard that search {search} is {state:?}, and searches by {open:?}")
+            });
+            return;
         }
-        seat.stray += u32::from(seat.cancelling && !answers_cancel);
+        if matches!(state, TicketState::Cancelled | TicketState::None) && !seat.cancelling {
+            let what =
+                || format!("player {bot} heard that its ticket is {state:?}, which it did not ask for");
+            self.breaches.add(what);
+        }
         (seat.search, seat.cancelling) = (None, false);
         if measured {
             let counter = match state {
@@ -171,7 +156,6 @@ impl Ledger {
             };
             *counter += 1;
         }
-        Ended::Search
     }
 
     /// The bot was told of a match. Returns the match's bots, if it is the first to be told.
@@ -202,13 +186,18 @@ impl Ledger {
             breaches.add(|| format!("player {bot} was told of match {id} and is in {other:?}"));
             seat.pair = Some(id.clone());
         }
-        seat.stray += u32::from(seat.cancelling);
         seat.cancelling = false;
-        if let Some(since) = seat.search.take()
-            && tally.measures(now)
-        {
-            tally.players += 1;
-            record(&mut tally.own, now.since(since));
+        match seat.search.take() {
+            Some((search, since)) if search == matched.search => {
+                if tally.measures(now) {
+                    tally.players += 1;
+                    record(&mut tally.own, now.since(since));
+                }
+            }
+            other => breaches.add(|| {
+                let (search, open) = (matched.search, other.map(|(number, _)| number));
+                format!("match {id} is told player {bot} of search {search}, and it searches by {open:?}")
+            }),
         }
         if pair.told.insert(bot) && pair.told.len() == pair.bots.len() && tally.measures(now) {
             tally.formed += 1;
@@ -252,7 +241,7 @@ impl Ledger {
             if seat.search.is_none() {
                 breaches.add(|| format!("player {bot} is in match {id} and has no ticket"));
             }
-            youngest = youngest.max(seat.search);
+            youngest = youngest.max(seat.search.map(|(_, since)| since));
         }
         let pair = Pair {
             room: matched.room.clone(),
@@ -314,6 +303,11 @@ mod tests {
         Instant::from_micros(ms * 1_000)
     }
 
+    /// The number of a bot's first search; of the next, one more.
+    fn search_of(bot: u32) -> u64 {
+        100 + u64::from(bot) * 10
+    }
+
     /// Four bots, the first two of them a party; teams of two.
     fn ledger() -> Ledger {
         let rules =
@@ -321,7 +315,7 @@ mod tests {
         let mut ledger = Ledger::new(rules, 5);
         ledger.tally.window = Some((ms(0), ms(1_000)));
         for bot in 0..5 {
-            ledger.queued(bot, ms(u64::from(bot) * 10));
+            ledger.queued(bot, search_of(bot), ms(u64::from(bot) * 10));
         }
         ledger
     }
@@ -340,9 +334,15 @@ mod tests {
 
     const TEAMS: &[&[u32]] = &[&[0, 1], &[2, 3]];
 
+    /// The bot is told of a match as the answer to the search that it has.
+    fn tell(ledger: &mut Ledger, bot: u32, matched: &Matched, at: Instant) {
+        let search = ledger.seats[bot as usize].search.map_or(0, |(search, _)| search);
+        ledger.told(bot, &Matched { search, ..matched.clone() }, at);
+    }
+
     fn tell_all(ledger: &mut Ledger, id: &str) {
         for bot in 0..4 {
-            ledger.told(bot, &matched(id, TEAMS, bot / 2), ms(100));
+            tell(ledger, bot, &matched(id, TEAMS, bot / 2), ms(100));
         }
     }
 
@@ -361,12 +361,12 @@ mod tests {
         assert_eq!(ledger.tally.own.max() / 1_000, 100, "since the oldest");
         for bot in 0..4 {
             assert_eq!(ledger.left(bot), (bot == 3).then(|| "a".to_owned()));
-            ledger.queued(bot, ms(200));
+            ledger.queued(bot, search_of(bot) + 1, ms(200));
         }
         assert_eq!(ledger.live(), 0);
         tell_all(&mut ledger, "b");
         ledger.cancels(4);
-        assert_eq!(ledger.ended(4, TicketState::Cancelled, ms(300)), Ended::Search);
+        ledger.ended(4, search_of(4), TicketState::Cancelled, ms(300));
         assert_eq!((ledger.tally.cancelled, ledger.searching()), (1, 0));
         assert_eq!(ledger.finish(), Breaches::default());
     }
@@ -374,8 +374,8 @@ mod tests {
     #[test]
     fn two_live_matches_are_seen_though_nobody_was_told_of_both() {
         let mut ledger = ledger();
-        ledger.told(0, &matched("a", TEAMS, 0), ms(100));
-        ledger.told(4, &matched("b", &[&[4, 5], &[2, 6]], 0), ms(100));
+        tell(&mut ledger, 0, &matched("a", TEAMS, 0), ms(100));
+        tell(&mut ledger, 4, &matched("b", &[&[4, 5], &[2, 6]], 0), ms(100));
         breaks(ledger, "player 2 is in two live matches, a and b");
     }
 
@@ -384,8 +384,8 @@ mod tests {
         let mut ledger = ledger();
         tell_all(&mut ledger, "a");
         (0..3).for_each(|bot| drop(ledger.left(bot)));
-        (0..4).for_each(|bot| ledger.queued(bot, ms(200)));
-        ledger.told(0, &matched("b", TEAMS, 0), ms(300));
+        (0..4).for_each(|bot| ledger.queued(bot, search_of(bot) + 1, ms(200)));
+        tell(&mut ledger, 0, &matched("b", TEAMS, 0), ms(300));
         breaks(ledger, "player 3 is in two live matches");
     }
 
@@ -393,8 +393,8 @@ mod tests {
     fn different_stories_are_seen() {
         let told_as = |other: Matched, words: &str| {
             let mut ledger = ledger();
-            ledger.told(0, &matched("a", TEAMS, 0), ms(100));
-            ledger.told(2, &other, ms(100));
+            tell(&mut ledger, 0, &matched("a", TEAMS, 0), ms(100));
+            tell(&mut ledger, 2, &other, ms(100));
             breaks(ledger, words);
         };
         told_as(matched("a", &[&[0, 1], &[3, 2]], 1), "player 2 was told of another match");
@@ -408,7 +408,7 @@ mod tests {
     fn a_match_of_another_shape_is_seen() {
         let shaped = |teams: &[&[u32]], words: &str| {
             let mut ledger = ledger();
-            ledger.told(0, &matched("a", teams, 0), ms(100));
+            tell(&mut ledger, 0, &matched("a", teams, 0), ms(100));
             breaks(ledger, words);
         };
         shaped(&[&[0, 1], &[2]], "does not have 2 teams of 2");
@@ -420,8 +420,8 @@ mod tests {
     fn who_has_no_ticket_is_in_no_match() {
         let mut ledger = ledger();
         ledger.cancels(2);
-        ledger.ended(2, TicketState::Cancelled, ms(50));
-        ledger.told(0, &matched("a", TEAMS, 0), ms(100));
+        ledger.ended(2, search_of(2), TicketState::Cancelled, ms(50));
+        tell(&mut ledger, 0, &matched("a", TEAMS, 0), ms(100));
         breaks(ledger, "player 2 is in match a and has no ticket");
     }
 
@@ -431,25 +431,29 @@ mod tests {
         tell_all(&mut quiet, "a");
         breaks(quiet, "player 4 never heard what became of its ticket");
         let mut ledger = ledger();
-        ledger.told(0, &matched("a", TEAMS, 0), ms(100));
-        (0..5).for_each(|bot| ledger.forget(bot));
-        breaks(ledger, "player 1 never heard of its match a");
+        tell(&mut ledger, 0, &matched("a", TEAMS, 0), ms(100));
+        breaks(ledger, "player 1 never heard what became of its ticket");
+        let mut told = self::ledger();
+        tell_all(&mut told, "a");
+        told.ended(4, search_of(4), TicketState::TimedOut, ms(200));
+        told.pairs.get_mut("a").expect("it is there").told.remove(&1);
+        breaks(told, "player 1 never heard of its match a");
     }
 
     #[test]
-    fn answers_to_what_was_not_asked_are_seen_and_late_ones_are_not_mistaken() {
-        let mut stray = ledger();
-        assert_eq!(stray.ended(4, TicketState::None, ms(50)), Ended::Stray);
-        breaks(stray, "which it did not ask for");
-
-        let mut ledger = ledger();
-        ledger.cancels(4);
-        assert_eq!(ledger.ended(4, TicketState::TimedOut, ms(50)), Ended::Search);
-        ledger.queued(4, ms(60));
-        assert_eq!(ledger.ended(4, TicketState::None, ms(70)), Ended::Stray);
-        assert_eq!(ledger.ended(4, TicketState::PartyLost, ms(80)), Ended::Search);
-        tell_all(&mut ledger, "a");
-        assert_eq!((ledger.tally.timed_out, ledger.tally.party_lost), (1, 1));
-        assert_eq!(ledger.finish(), Breaches::default());
+    fn ends_that_were_not_asked_for_or_of_other_searches_are_seen() {
+        let mut unasked = ledger();
+        unasked.ended(4, search_of(4), TicketState::None, ms(50));
+        breaks(unasked, "which it did not ask for");
+        let mut other = ledger();
+        other.ended(4, search_of(4) - 1, TicketState::TimedOut, ms(50));
+        breaks(other, "player 4 heard that search 139 is TimedOut, and searches by Some(140)");
+        let mut other = ledger();
+        other.told(0, &Matched { search: search_of(1), ..matched("a", TEAMS, 0) }, ms(100));
+        breaks(other, "match a is told player 0 of search 110, and it searches by Some(100)");
+        let mut again = ledger();
+        tell_all(&mut again, "a");
+        tell(&mut again, 0, &matched("a", TEAMS, 0), ms(100));
+        breaks(again, "match a is told player 0 of search 0, and it searches by None");
     }
 }

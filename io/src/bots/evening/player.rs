@@ -10,7 +10,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::cuts::{next_cut, uniform};
 use super::super::world::Stage;
-use super::ledger::Ended;
 use super::stay::Stay;
 use super::world::{Shared, World};
 use crate::client::{Act, App, DialError, Event, Machine, State};
@@ -48,8 +47,6 @@ enum Step {
         /// When it takes the ticket back.
         give_up: Option<Instant>,
         cancelled: bool,
-        /// The answer to an old cancellation has ended the client's search.
-        stray: bool,
     },
     /// It is in a match.
     Play,
@@ -125,37 +122,20 @@ impl Player {
             self.rest(shared, now.instant);
             return Act::Nothing;
         }
-        shared.ledger.queued(self.index, now.instant);
+        shared.ledger.queued(self.index, machine.search().unwrap_or(0), now.instant);
         let gives_up = uniform(&mut self.rng) < self.world.options.matches.cancel_rate;
         let give_up = gives_up.then(|| now.instant + self.rng.duration(Duration::ZERO..=GIVE_UP));
-        self.set_step(shared, Step::Search { give_up, cancelled: false, stray: false });
+        self.set_step(shared, Step::Search { give_up, cancelled: false });
         Act::Commanded
     }
 
     fn search(&mut self, shared: &mut Shared, now: Now, machine: &mut Machine) -> Act {
-        let Step::Search { give_up, cancelled, stray } = self.step else { return Act::Nothing };
-        if !machine.is_searching() {
-            if stray {
-                // The server has the ticket or takes another.
-                self.step = Step::Search { give_up, cancelled: false, stray: false };
-                return if machine.queue(now, self.wish()).is_ok() { Act::Commanded } else { Act::Nothing };
-            }
-            // Told again of a match that it had left: the server had not heard of it. A
-            // client says each match only once, so it is left once more.
-            shared.ledger.forget(self.index);
-            if let Some(stay) = &mut self.stay {
-                stay.again();
-                self.set_step(shared, Step::Play);
-            } else {
-                self.rest(shared, now.instant);
-            }
-            return Act::Nothing;
-        }
+        let Step::Search { give_up, cancelled } = self.step else { return Act::Nothing };
         let last = matches!(shared.stage, Stage::Settle | Stage::Leave);
         if cancelled || !(last || give_up.is_some_and(|at| at <= now.instant)) {
             return Act::Nothing;
         }
-        self.step = Step::Search { give_up: None, cancelled: true, stray };
+        self.step = Step::Search { give_up: None, cancelled: true };
         shared.ledger.cancels(self.index);
         match machine.cancel(now) {
             Ok(()) => Act::Commanded,
@@ -163,7 +143,7 @@ impl Player {
         }
     }
 
-    fn ticket(&mut self, shared: &mut Shared, now: Now, state: TicketState, reason: &str) {
+    fn ticket(&mut self, shared: &mut Shared, now: Now, search: u64, state: TicketState, reason: &str) {
         match state {
             TicketState::Unspecified | TicketState::Waiting | TicketState::Unavailable => return,
             TicketState::Refused => {
@@ -171,17 +151,9 @@ impl Player {
             }
             TicketState::Cancelled | TicketState::TimedOut | TicketState::PartyLost | TicketState::None => {}
         }
-        match shared.ledger.ended(self.index, state, now.instant) {
-            Ended::Search => {
-                if matches!(self.step, Step::Search { .. }) {
-                    self.rest(shared, now.instant);
-                }
-            }
-            Ended::Stray => {
-                if let Step::Search { stray, .. } = &mut self.step {
-                    *stray = true;
-                }
-            }
+        shared.ledger.ended(self.index, search, state, now.instant);
+        if matches!(self.step, Step::Search { .. }) {
+            self.rest(shared, now.instant);
         }
     }
 
@@ -200,7 +172,7 @@ impl App for Player {
         let mut shared = world.lock();
         let shared = &mut *shared;
         match event {
-            Event::Ticket { state, reason, .. } => self.ticket(shared, now, state, &reason),
+            Event::Ticket { search, state, reason, .. } => self.ticket(shared, now, search, state, &reason),
             Event::Matched(matched) => self.told(shared, now, &matched),
             Event::Left { room, reason } => {
                 let Some(stay) = self.stay.as_mut().filter(|stay| stay.room == room) else { return };

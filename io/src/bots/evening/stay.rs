@@ -55,11 +55,6 @@ impl Stay {
         }
     }
 
-    /// The match is over, and has to be left once more.
-    pub(super) const fn again(&mut self) {
-        self.step = Step::Join;
-    }
-
     /// When something is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.step {

@@ -10,12 +10,17 @@
 //! * what ends, ends once: a ticket that has ended never waits again, a match that is over
 //!   leaves no notice behind;
 //! * clients are told what the registry has: a match that was formed with them, an end of
-//!   which there is a ticket; and who was told that its ticket was taken back is not in a
-//!   match of any that it had then.
+//!   which there is a ticket;
+//! * a search, which has a number, ends once: whoever was told how its search ended is not
+//!   queued or matched by it any more, and is not told another end of it; a client that
+//!   searches is told the end of that search and of no other one; and a match is said to be
+//!   the answer to a search that one of the player's clients has begun.
 //!
-//! One thing is counted and not forbidden: searches have no names, so an end that is told to
-//! a new connection and the wish that is under way on it can cross, and then there is a
-//! ticket of which the client does not know, until it hears of it and takes it back.
+//! A search of which its client was never told an end may end in a match at any time: the
+//! client has crashed since, or another one of the player has taken its place. The player
+//! hears of the match all the same.
+
+mod searches;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +30,7 @@ use skirmish_core::matchmaking::{MatchmakingConfig, decode};
 use skirmish_core::registry::{Change, KeyValue};
 use skirmish_proto::v1::{self, TicketState};
 
+use self::searches::{End, Searches};
 use super::{Guarantee, Verdict, broken};
 
 const PAIRS: &str = "/match/pairs/";
@@ -48,13 +54,9 @@ pub struct Matches {
     live: BTreeSet<String>,
     /// Matches that were ever formed, as they were with each fill.
     formed: BTreeMap<String, Vec<v1::Matched>>,
-    /// How tickets have ended.
-    ended: BTreeSet<(Name, i32)>,
-    /// Searches of clients that were not told an end.
-    open: BTreeSet<(Name, usize)>,
-    /// The revision at which a player was told last that its ticket was taken back or
-    /// refused, or that it has none.
-    taken_back: BTreeMap<Name, u64>,
+    /// How tickets have ended, by the number of the search.
+    ended: BTreeSet<(Name, u64, i32)>,
+    searches: Searches,
     counts: Counts,
 }
 
@@ -86,9 +88,6 @@ pub struct Counts {
     pub moved: u64,
     /// Parties in matches.
     pub parties: u64,
-    /// Players in matches that were told of an end of every search of theirs, by a ticket of
-    /// which they know nothing: see the end of the module.
-    pub unasked: u64,
     /// Tickets that timed out beside another one, for one against one; of which each may be too
     /// good or too bad for the other.
     pub passed_over: u64,
@@ -124,49 +123,57 @@ impl Matches {
 
     // What clients ask and are told.
 
-    /// A client begins a search.
-    pub fn asked(&mut self, client: usize, player: &Name) {
-        self.open.insert((player.clone(), client));
-    }
-
-    /// A client was told that its search has ended without a match.
+    /// A client begins a search of this number.
     ///
     /// # Errors
-    /// If no ticket of it has ended so.
-    pub fn ended(&mut self, client: usize, player: &Name, state: TicketState) -> Verdict {
+    /// If the player has had a search of this number, or the client has one that goes on.
+    pub fn asked(&mut self, client: usize, player: &Name, search: u64) -> Verdict {
+        self.searches.begin(client, player, search)
+    }
+
+    /// A client's process is gone, and with it what it knew of its search: another one takes
+    /// its place.
+    pub fn restarted(&mut self, client: usize) {
+        self.searches.restarted(client);
+    }
+
+    /// A client was told that a search of its player has ended without a match.
+    ///
+    /// # Errors
+    /// If no ticket of it has ended so, it has ended in another way, or it is not the one that
+    /// goes on.
+    pub fn ended(&mut self, client: usize, player: &Name, search: u64, state: TicketState) -> Verdict {
         let decided = matches!(state, TicketState::TimedOut | TicketState::PartyLost);
-        if decided && !self.ended.contains(&(player.clone(), state.into())) {
+        if decided && !self.ended.contains(&(player.clone(), search, state.into())) {
             return unlike(format_args!(
-                "client {client} was told that its ticket is {state:?}, which no ticket of {player} ever was"
+                "client {client} was told that search {search} is {state:?}, which no ticket of it ever was"
             ));
         }
-        self.open.remove(&(player.clone(), client));
-        if matches!(state, TicketState::Cancelled | TicketState::Refused | TicketState::None) {
-            self.taken_back.insert(player.clone(), self.revision);
-        }
-        Ok(())
+        self.searches.end(client, player, search, End::Ticket(state))
     }
 
     /// A client was told of a match.
     ///
     /// # Errors
-    /// If there never was such a match, or not with it.
+    /// If there never was such a match, or not with it, or it is not the answer to the search
+    /// that goes on.
     pub fn told(&mut self, client: usize, player: &Name, told: &v1::Matched) -> Verdict {
-        self.open.remove(&(player.clone(), client));
         let id = &told.r#match;
         let Some(formed) = self.formed.get(id) else {
             return unlike(format_args!("client {client} was told of match {id}, which was never formed"));
         };
         let team = usize::try_from(told.team).ok().and_then(|team| told.teams.get(team));
         let with_it = team.is_some_and(|team| team.players.iter().any(|name| name == player.as_str()));
-        if !with_it || !formed.contains(&v1::Matched { team: 0, ..told.clone() }) {
+        if !with_it || !formed.contains(&v1::Matched { team: 0, search: 0, ..told.clone() }) {
             return unlike(format_args!("client {client} was told of match {id} as it never was: {told:?}"));
         }
-        Ok(())
+        self.searches.end(client, player, told.search, End::Match(id.clone()))
     }
 
-    fn is_open(&self, player: &Name) -> bool {
-        self.open.range((player.clone(), 0)..).next().is_some_and(|(name, _)| name == player)
+    /// Whether the client that has begun this search was told how it ended.
+    #[must_use]
+    pub fn has_ended(&self, player: &Name, search: u64) -> bool {
+        self.searches.has_ended(player, search)
     }
 
     // What the registry has.
@@ -249,13 +256,15 @@ impl Matches {
             let mode = record.queue.as_ref().map_or("", |queue| &queue.mode);
             self.by_elected(mode, format_args!("a ticket of {player} is ended"))?;
             self.counts.passed_over += u64::from(self.is_passed_over(&player, record.state()));
-            self.ended.insert((player.clone(), record.state));
+            self.ended.insert((player.clone(), number(&record), record.state));
         } else if let Some(notice) = self.notices.get(&player) {
             return unlike(format_args!("{player} is queued while it is in match {}", notice.r#match));
         } else if before.is_some_and(|before| is_decided(before.state())) {
             return unlike(format_args!("the ticket of {player}, which has ended, waits again"));
-        } else if before.is_some_and(|before| before.node != record.node) {
-            self.counts.moved += 1;
+        } else {
+            let moved = before.is_some_and(|before| before.node != record.node);
+            self.counts.moved += u64::from(moved);
+            self.searches.goes_on(&player, number(&record), format_args!("{player} is queued"))?;
         }
         let since = self.tickets.get(&player).map_or(self.at, |before| before.since);
         self.tickets.insert(player, Ticket { since, created: kv.created, record });
@@ -287,12 +296,16 @@ impl Matches {
         if !changes.iter().any(|change| *change.key() == keys::pair(&id)) {
             return unlike(format_args!("{player} has a notice of match {id}, but the match does not form"));
         }
-        let fills = notice.fills;
+        let (fills, search) = (notice.fills, notice.search);
         match self.notices.insert(player.clone(), notice) {
             // It stays when the match is filled.
             Some(before) if before.r#match != id || before.fills + 1 != fills => unlike(format_args!(
                 "{player} is put into match {id} while it is in match {}",
                 before.r#match
+            )),
+            Some(before) if before.search != search => unlike(format_args!(
+                "the notice of {player} of match {id} names search {search} and not {} any more",
+                before.search
             )),
             Some(_) | None => Ok(()),
         }
@@ -462,18 +475,19 @@ impl Matches {
                 ),
             );
         }
-        if !self.is_open(player) {
-            if self.taken_back.get(player).is_some_and(|revision| ticket.created <= *revision) {
-                return broken(
-                    Guarantee::Match,
-                    format_args!(
-                        "{player} is put into match {id} by its ticket of revision {}, but was told before that \
-                         it was taken back",
-                        ticket.created
-                    ),
-                );
-            }
-            self.counts.unasked += 1;
+        self.searches.goes_on(player, wish.search, format_args!("{player} is put into match {id}"))?;
+        let notice = find(keys::notice(player)).and_then(|change| match change {
+            Change::Put { kv, .. } => Some(decode::<v1::NoticeRecord>(&kv.value).search),
+            Change::Delete { .. } => None,
+        });
+        if notice.is_some_and(|search| search != wish.search) {
+            return broken(
+                Guarantee::Match,
+                format_args!(
+                    "the notice of {player} of match {id} names search {notice:?}, not {}",
+                    wish.search
+                ),
+            );
         }
         Ok(wish)
     }
@@ -505,6 +519,11 @@ fn named<'a>(change: &'a Change, prefix: &str) -> Option<&'a str> {
 
 const fn is_put(change: &Change) -> bool {
     matches!(change, Change::Put { .. })
+}
+
+/// The number of a ticket's search.
+fn number(record: &v1::TicketRecord) -> u64 {
+    record.queue.as_ref().map_or(0, |queue| queue.search)
 }
 
 /// Whether a ticket in this state has ended.

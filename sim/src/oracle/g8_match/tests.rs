@@ -18,14 +18,20 @@ fn delete(revision: u64, key: impl Into<bytes::Bytes>) -> Change {
     Change::Delete { key: key.into(), revision, prev: None }
 }
 
+/// The number of the search of a player.
+fn number(player: &str) -> u64 {
+    player.bytes().map(u64::from).sum()
+}
+
 fn ticket(revision: u64, player: &str, state: TicketState) -> Change {
-    let queue = Some(v1::Queue { mode: "duel".into(), ..v1::Queue::default() });
+    let search = number(player);
+    let queue = Some(v1::Queue { mode: "duel".into(), search, ..v1::Queue::default() });
     let record = v1::TicketRecord { queue, state: state.into(), ..v1::TicketRecord::default() };
     put(revision, keys::ticket(&name(player)), encode(&record))
 }
 
 fn notice(revision: u64, player: &str, team: u32) -> Change {
-    let record = v1::NoticeRecord { r#match: "m".into(), team, fills: 0 };
+    let record = v1::NoticeRecord { r#match: "m".into(), team, fills: 0, search: number(player) };
     put(revision, keys::notice(&name(player)), encode(&record))
 }
 
@@ -56,8 +62,9 @@ fn queued() -> Vec<Change> {
 fn matches() -> Matches {
     let queue = QueueConfig::new(name("duel"), 2, 1, vec![name("eu")]);
     let mut matches = Matches::new(&MatchmakingConfig::new(vec![queue]));
-    matches.asked(0, &name("ann"));
-    matches.asked(1, &name("bob"));
+    for (client, player) in ["ann", "bob"].into_iter().enumerate() {
+        assert_eq!(matches.asked(client, &name(player), number(player)), Ok(()));
+    }
     matches
 }
 
@@ -105,28 +112,102 @@ fn who_is_in_a_match_is_neither_queued_nor_in_another() {
     assert_eq!(run(&[queued(), whole(4), left.to_vec()].concat()), Ok(()));
 }
 
+fn told(player: &str) -> v1::Matched {
+    v1::Matched { search: number(player), team: u32::from(player == "bob"), ..matched() }
+}
+
 #[test]
-fn who_was_told_an_end_is_not_in_a_match_of_that_ticket() {
+fn who_was_told_an_end_is_not_queued_or_matched_by_that_search() {
+    let (ann, search) = (name("ann"), number("ann"));
     let mut all = matches();
     assert_eq!(all.changed(0, None, &queued()), Ok(()));
-    assert_eq!(all.ended(0, &name("ann"), TicketState::Cancelled), Ok(()));
+    assert_eq!(all.ended(0, &ann, search, TicketState::Cancelled), Ok(()));
+    assert!(all.has_ended(&ann, search));
     assert!(all.changed(0, None, &whole(4)).is_err());
-    // Of one that was queued since it may be.
     let mut all = matches();
-    assert_eq!(all.ended(0, &name("ann"), TicketState::Cancelled), Ok(()));
+    assert_eq!(all.ended(0, &ann, search, TicketState::Cancelled), Ok(()));
+    assert!(all.changed(0, None, &queued()).is_err());
+    // By one that nobody has begun neither.
+    let queue = QueueConfig::new(name("duel"), 2, 1, vec![name("eu")]);
+    let mut all = Matches::new(&MatchmakingConfig::new(vec![queue]));
+    assert!(all.changed(0, None, &queued()).is_err());
+    // A client that was started anew has heard of nothing, and the player is matched.
+    let mut all = matches();
+    assert_eq!(all.changed(0, None, &queued()), Ok(()));
+    all.restarted(0);
+    assert_eq!(all.changed(0, None, &whole(4)), Ok(()));
+    assert_eq!(all.told(0, &ann, &told("ann")), Ok(()));
+}
+
+#[test]
+fn a_search_ends_once_and_is_the_one_that_goes_on() {
+    let (ann, search) = (name("ann"), number("ann"));
+    let formed = || {
+        let mut all = matches();
+        assert_eq!(all.changed(0, None, &[queued(), whole(4)].concat()), Ok(()));
+        all
+    };
+    let mut all = formed();
+    assert_eq!(all.told(0, &ann, &told("ann")), Ok(()));
+    assert_eq!(all.told(0, &ann, &told("ann")), Ok(()), "it is told again");
+    assert!(all.ended(0, &ann, search, TicketState::Cancelled).is_err(), "it has ended with a match");
+    assert!(all.asked(0, &ann, search).is_err(), "of that number there was one");
+    let mut all = formed();
+    assert_eq!(all.ended(0, &ann, search, TicketState::None), Ok(()));
+    assert!(all.told(0, &ann, &told("ann")).is_err(), "it has ended without one");
+    // Of another search than the one that goes on nothing is told.
+    let mut all = formed();
+    all.restarted(0);
+    assert_eq!(all.asked(0, &ann, 7), Ok(()));
+    assert!(all.asked(0, &ann, 8).is_err(), "one goes on");
+    let mut all = formed();
+    all.restarted(0);
+    assert_eq!(all.asked(0, &ann, 7), Ok(()));
+    assert!(all.told(0, &ann, &told("ann")).is_err());
+    assert!(all.ended(0, &ann, search, TicketState::None).is_err());
+    // It may be the answer to another one than brought the player there.
+    assert_eq!(all.told(0, &ann, &v1::Matched { search: 7, ..told("ann") }), Ok(()));
+    assert!(formed().told(0, &ann, &v1::Matched { search: 7, ..told("ann") }).is_err(), "there is none");
+}
+
+#[test]
+fn what_another_client_was_told_ends_no_search_of_this_one() {
+    let (ann, search) = (name("ann"), number("ann"));
+    let mut all = matches();
+    assert_eq!(all.ended(2, &ann, search, TicketState::None), Ok(()));
+    assert!(!all.has_ended(&ann, search));
     assert_eq!(all.changed(0, None, &[queued(), whole(4)].concat()), Ok(()));
-    assert_eq!(all.counts().unasked, 1);
+    assert_eq!(all.told(0, &ann, &told("ann")), Ok(()));
+}
+
+#[test]
+fn a_notice_that_names_another_search_is_caught() {
+    let other = |revision, fills| {
+        let record = v1::NoticeRecord { r#match: "m".into(), team: 0, fills, search: 7 };
+        put(revision, keys::notice(&name("ann")), encode(&record))
+    };
+    let mut changes = whole(4);
+    changes[2] = other(4, 0);
+    assert!(run(&[queued(), changes].concat()).is_err());
+    let bob_leaves = vec![delete(5, keys::notice(&name("bob")))];
+    let until = [queued(), whole(4), bob_leaves, vec![ticket(6, "cid", TicketState::Waiting)]].concat();
+    let mut changes = filled(7);
+    changes[1] = other(7, 1);
+    assert!(with_backfill().changed(0, None, &[until, changes].concat()).is_err());
 }
 
 #[test]
 fn what_clients_are_told_and_never_was_is_caught() {
     let mut all = matches();
-    assert!(all.ended(0, &name("ann"), TicketState::TimedOut).is_err());
-    assert!(all.told(0, &name("ann"), &matched()).is_err());
+    assert!(all.ended(0, &name("ann"), number("ann"), TicketState::TimedOut).is_err());
+    assert!(all.told(0, &name("ann"), &told("ann")).is_err());
     assert_eq!(all.changed(0, None, &[queued(), whole(4)].concat()), Ok(()));
-    assert_eq!(all.told(0, &name("ann"), &matched()), Ok(()));
-    assert!(all.told(1, &name("bob"), &matched()).is_err(), "he is in the other team");
-    assert!(all.told(0, &name("ann"), &v1::Matched { quality: 1, ..matched() }).is_err());
+    assert_eq!(all.told(0, &name("ann"), &told("ann")), Ok(()));
+    assert!(
+        all.told(1, &name("bob"), &v1::Matched { team: 0, ..told("bob") }).is_err(),
+        "he is in the other"
+    );
+    assert!(all.told(0, &name("ann"), &v1::Matched { quality: 1, ..told("ann") }).is_err());
 }
 
 /// Cid comes for Bob, who has left.
@@ -135,7 +216,7 @@ fn filled(revision: u64) -> Vec<Change> {
     let matched = v1::Matched { teams: vec![team("ann"), team("cid")], fills: 1, ..matched() };
     let record = v1::MatchRecord { r#match: Some(matched), matcher_epoch: 1, ..v1::MatchRecord::default() };
     let notice = |player: &str, team| {
-        let record = v1::NoticeRecord { r#match: "m".into(), team, fills: 1 };
+        let record = v1::NoticeRecord { r#match: "m".into(), team, fills: 1, search: number(player) };
         put(revision, keys::notice(&name(player)), encode(&record))
     };
     vec![
@@ -151,7 +232,7 @@ fn with_backfill() -> Matches {
     queue.backfill = true;
     let mut matches = Matches::new(&MatchmakingConfig::new(vec![queue]));
     for (client, player) in ["ann", "bob", "cid"].into_iter().enumerate() {
-        matches.asked(client, &name(player));
+        assert_eq!(matches.asked(client, &name(player), number(player)), Ok(()));
     }
     matches
 }
@@ -162,9 +243,9 @@ fn a_fill_without_any_one_of_its_parts_or_of_a_place_that_is_taken_is_caught() {
     let until = [queued(), whole(4), bob_leaves, vec![ticket(6, "cid", TicketState::Waiting)]].concat();
     let mut all = with_backfill();
     assert_eq!(all.changed(0, None, &[until.clone(), filled(7)].concat()), Ok(()));
-    let told = v1::Matched { fills: 1, ..matched() };
-    assert!(all.told(0, &name("ann"), &told).is_err(), "Bob is not in it any more");
-    assert_eq!(all.told(0, &name("ann"), &matched()), Ok(()), "it was like this");
+    let filled_with_bob = v1::Matched { fills: 1, ..told("ann") };
+    assert!(all.told(0, &name("ann"), &filled_with_bob).is_err(), "Bob is not in it any more");
+    assert_eq!(all.told(0, &name("ann"), &told("ann")), Ok(()), "it was like this");
     assert!(
         matches().changed(0, None, &[until.clone(), filled(7)].concat()).is_err(),
         "no place is to be filled"

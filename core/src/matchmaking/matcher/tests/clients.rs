@@ -1,10 +1,12 @@
 //! Players' clients: they connect, want matches, and hear what comes of it.
 
 use alloc::string::ToString as _;
+use core::mem::take;
 
 use skirmish_proto::v1::{self, TicketState};
 
-use super::cluster::{Cluster, Event, Player, name};
+use super::cluster::{Cluster, Event, Frame, KEEP_ALIVE, Player, name};
+use crate::id::Name;
 use crate::matchmaking::desk::Decision;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode};
@@ -44,13 +46,52 @@ impl Cluster {
         }
         self.nodes[index].desk.arrive(now, &player, epoch);
         let client = self.players.entry(player.clone()).or_default();
-        client.home = Some(index);
+        (client.home, client.connection) = (Some(index), client.connection + 1);
+        client.line.clear();
         if let Some(wish) = client.wish.clone() {
-            let cancel = client.cancel;
-            self.nodes[index].desk.queue(now, &player, epoch, wish);
-            if cancel {
-                self.nodes[index].desk.cancel(now, &player);
-            }
+            let frame = if client.cancel { Frame::Cancel(wish.search) } else { Frame::Queue(wish) };
+            self.transmit(&player, frame);
+        }
+        self.drain(index);
+    }
+
+    /// A frame on its way to the node that the player is connected to.
+    fn transmit(&mut self, player: &Name, frame: Frame) {
+        let most = self.faults.slow_frames;
+        let client = self.players.entry(player.clone()).or_default();
+        let Some(index) = client.home else { return };
+        if most == 0 {
+            return self.carry(player, index, frame);
+        }
+        client.line.push_back(frame);
+        if client.line.len() == 1 {
+            let connection = client.connection;
+            let delay = self.rng.duration(Duration::ZERO..=Duration::from_millis(most));
+            self.schedule(delay, Event::Frames { player: player.clone(), connection });
+        }
+    }
+
+    /// What was sent on a connection has come, if there still is that connection.
+    pub(super) fn arrive(&mut self, player: &Name, connection: u64) {
+        let client = self.players.entry(player.clone()).or_default();
+        let Some(index) = client.home.filter(|_| client.connection == connection) else { return };
+        if self.nodes[index].paused {
+            return self.schedule(KEEP_ALIVE, Event::Frames { player: player.clone(), connection });
+        }
+        for frame in take(&mut client.line) {
+            self.carry(player, index, frame);
+        }
+    }
+
+    fn carry(&mut self, player: &Name, index: usize, frame: Frame) {
+        let now = self.time();
+        let node = &mut self.nodes[index];
+        // Without its session the connection is being closed.
+        let Some(epoch) = node.sessions.get(player).copied() else { return };
+        match frame {
+            Frame::Queue(queue) => node.desk.queue(now, player, epoch, queue),
+            Frame::Cancel(search) => node.desk.cancel(now, player, search),
+            Frame::Leave(room) => node.desk.leave_match(now, player, &room),
         }
         self.drain(index);
     }
@@ -66,7 +107,7 @@ impl Cluster {
         let now = self.time();
         let client = self.players.entry(player.clone()).or_default();
         let Some(index) = client.home.take() else { return };
-        (client.wish, client.cancel, client.ended) = (None, false, false);
+        (client.wish, client.cancel) = (None, false);
         self.nodes[index].sessions.remove(&player);
         if !self.nodes[index].cut && !self.nodes[index].paused {
             self.ask(&Request::Delete(Delete::of(Span::one(keys::session(&player)))));
@@ -75,36 +116,41 @@ impl Cluster {
         self.drain(index);
     }
 
-    pub(super) fn queue(&mut self, player: &str, queue: v1::Queue) {
-        let now = self.time();
+    /// The player searches, in place of what it searched for before. Returns the number of
+    /// the search.
+    pub(super) fn queue(&mut self, player: &str, queue: v1::Queue) -> u64 {
+        self.searches += 1;
+        let search = self.searches;
+        self.ask_for(player, v1::Queue { search, ..queue });
+        search
+    }
+
+    /// The player asks for a search of this number, or for one without.
+    pub(super) fn ask_for(&mut self, player: &str, queue: v1::Queue) {
         let client = self.players.entry(name(player)).or_default();
-        client.wish = Some(queue.clone());
-        (client.cancel, client.ended) = (false, false);
-        if let Some(index) = client.home
-            && let Some(epoch) = self.nodes[index].sessions.get(&name(player)).copied()
-        {
-            self.nodes[index].desk.queue(now, &name(player), epoch, queue);
-            self.drain(index);
-        }
+        (client.wish, client.cancel) = (Some(queue.clone()), false);
+        self.transmit(&name(player), Frame::Queue(queue));
     }
 
     pub(super) fn cancel(&mut self, player: &str) {
-        let now = self.time();
         let client = self.players.entry(name(player)).or_default();
         client.cancel = true;
-        if let Some(index) = client.home {
-            self.nodes[index].desk.cancel(now, &name(player));
-            self.drain(index);
-        }
+        let search = client.wish.as_ref().map_or(0, |wish| wish.search);
+        self.take_back(player, search);
+    }
+
+    /// The player gives the search of this number up, whichever goes on.
+    pub(super) fn take_back(&mut self, player: &str, search: u64) {
+        self.transmit(&name(player), Frame::Cancel(search));
     }
 
     /// The player leaves the room of the match that it knows of.
     pub(super) fn leave(&mut self, player: &str) {
-        let now = self.time();
         let client = self.players.entry(name(player)).or_default();
-        if let (Some(index), Some(matched)) = (client.home, client.matched.take()) {
-            self.nodes[index].desk.leave_match(now, &name(player), &name(&matched.room));
-            self.drain(index);
+        if client.home.is_some()
+            && let Some(matched) = client.matched.take()
+        {
+            self.transmit(&name(player), Frame::Leave(name(&matched.room)));
         }
     }
 
@@ -120,20 +166,27 @@ impl Cluster {
         if client.home != Some(index) {
             return;
         }
+        let searches = client.wish.as_ref().map(|wish| wish.search);
         match decision {
-            Decision::Ticket { queued, .. } => {
+            Decision::Ticket { player, queued } => {
                 let state = queued.state();
                 client.heard.push(state);
-                client.last = queued;
                 if !matches!(state, TicketState::Waiting | TicketState::Unavailable) {
-                    (client.wish, client.cancel) = (None, false);
-                    client.ended = state != TicketState::None;
+                    if searches == Some(queued.search) {
+                        (client.wish, client.cancel) = (None, false);
+                    }
+                    self.oracle.ended(&player, queued.search, state);
                 }
+                client.last = queued;
             }
             Decision::Matched { player, matched } => {
-                (client.wish, client.cancel) = (None, false);
-                assert!(!client.ended, "{player} is matched though its search had ended");
                 self.oracle.heard(&player, &matched);
+                if searches == Some(matched.search) {
+                    (client.wish, client.cancel) = (None, false);
+                } else if searches.is_some() {
+                    // The node has not heard of the search yet.
+                    return;
+                }
                 client.matched = Some(matched);
             }
         }

@@ -1,6 +1,6 @@
 //! Nodes with a desk and a matcher each, their players, and one registry between them.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::mem::take;
@@ -34,6 +34,8 @@ pub(super) struct Faults {
     pub(super) late: u64,
     /// A watch tells something seconds later.
     pub(super) slow_watch: u64,
+    /// Milliseconds that what a player sends takes, at most: what it is told crosses it.
+    pub(super) slow_frames: u64,
 }
 
 pub(super) struct Cluster {
@@ -48,6 +50,8 @@ pub(super) struct Cluster {
     pub(super) events: BTreeMap<(Instant, u64), Event>,
     pub(super) serial: u64,
     pub(super) lives: u64,
+    /// Searches that players have begun.
+    pub(super) searches: u64,
     /// Something was done after it was said to be unknown.
     pub(super) late: bool,
 }
@@ -79,21 +83,55 @@ pub(super) struct Node {
 pub(super) struct Player {
     /// The node that it is connected to.
     pub(super) home: Option<usize>,
+    /// Counts its connections.
+    pub(super) connection: u64,
+    /// What is under way on the newest one.
+    pub(super) line: VecDeque<Frame>,
     pub(super) wish: Option<v1::Queue>,
     pub(super) cancel: bool,
     pub(super) matched: Option<v1::Matched>,
-    /// Its last search has ended, as it was told, without a match.
-    pub(super) ended: bool,
     /// All that it was told.
     pub(super) heard: Vec<TicketState>,
     pub(super) last: v1::Queued,
 }
 
 pub(super) enum Event {
-    Call { node: usize, life: u64, call: Call, fate: Fate },
-    Told { node: usize, life: u64, link: Option<u64>, told: Told },
-    KeepAlive { node: usize, life: u64 },
-    Moved { node: usize, life: u64, player: Name, epoch: u64 },
+    Call {
+        node: usize,
+        life: u64,
+        call: Call,
+        fate: Fate,
+    },
+    Told {
+        node: usize,
+        life: u64,
+        link: Option<u64>,
+        told: Told,
+    },
+    KeepAlive {
+        node: usize,
+        life: u64,
+    },
+    Moved {
+        node: usize,
+        life: u64,
+        player: Name,
+        epoch: u64,
+    },
+    /// What a player has sent on a connection.
+    Frames {
+        player: Name,
+        connection: u64,
+    },
+}
+
+/// What a player sends.
+pub(super) enum Frame {
+    Queue(v1::Queue),
+    /// Of a search.
+    Cancel(u64),
+    /// A room.
+    Leave(Name),
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -129,6 +167,7 @@ impl Cluster {
             events: BTreeMap::new(),
             serial: 0,
             lives: 0,
+            searches: 0,
             late: false,
         };
         for index in 0..nodes {

@@ -2,8 +2,10 @@
 
 mod clients;
 mod cluster;
+mod crossing;
 mod filling;
 mod network;
 mod oracle;
 mod random;
 mod rules;
+mod searches;

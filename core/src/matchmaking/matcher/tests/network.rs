@@ -96,6 +96,7 @@ impl Cluster {
                     self.nodes[node].desk.depart(now, &player, true);
                 }
             }
+            Event::Frames { player, connection } => self.arrive(&player, connection),
             Event::KeepAlive { .. } | Event::Moved { .. } => {}
         }
     }

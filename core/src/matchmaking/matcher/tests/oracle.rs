@@ -29,6 +29,15 @@ pub(super) struct Oracle {
     told: BTreeSet<(Name, String, u32)>,
     /// How tickets ended.
     pub(super) ended: BTreeMap<i32, u64>,
+    /// How the players' searches ended, as they were told.
+    ends: BTreeMap<(Name, u64), End>,
+}
+
+/// The end of a search, to who was told of it.
+#[derive(Clone, Debug, PartialEq)]
+enum End {
+    Ticket(TicketState),
+    Match(String),
 }
 
 impl Oracle {
@@ -41,6 +50,7 @@ impl Oracle {
             filled: 0,
             told: BTreeSet::new(),
             ended: BTreeMap::new(),
+            ends: BTreeMap::new(),
         }
     }
 
@@ -49,6 +59,24 @@ impl Oracle {
         let team = &matched.teams[matched.team as usize];
         assert!(team.players.contains(&player.to_string()), "{player} is told a wrong team");
         self.told.insert((player.clone(), matched.r#match.clone(), matched.fills));
+        self.end(player, matched.search, End::Match(matched.r#match.clone()));
+    }
+
+    /// A client was told that a search of its player has ended without a match.
+    pub(super) fn ended(&mut self, player: &Name, search: u64, state: TicketState) {
+        let known = self.ends.get(&(player.clone(), search));
+        // Then the match is over.
+        if !matches!((known, state), (Some(End::Match(_)), TicketState::None)) {
+            self.end(player, search, End::Ticket(state));
+        }
+    }
+
+    /// A search ends once, and in one way.
+    fn end(&mut self, player: &Name, search: u64, end: End) {
+        if search != 0 {
+            let known = self.ends.entry((player.clone(), search)).or_insert_with(|| end.clone());
+            assert_eq!(*known, end, "search {search} of {player} ends twice");
+        }
     }
 
     /// Whether the player was told of the match as it is.
@@ -88,7 +116,7 @@ impl Oracle {
                     let notice: v1::NoticeRecord = decode(&kv.value);
                     let before = prev.as_ref().map(|kv| decode::<v1::NoticeRecord>(&kv.value));
                     let same = |before: &v1::NoticeRecord| {
-                        (&before.r#match, before.team) == (&notice.r#match, notice.team)
+                        *before == v1::NoticeRecord { fills: before.fills, ..notice.clone() }
                     };
                     assert!(
                         before.as_ref().is_none_or(same),
@@ -175,7 +203,7 @@ impl Oracle {
                 };
                 let notice: v1::NoticeRecord = decode(&kv.value);
                 assert_eq!(
-                    (notice.r#match, notice.team, notice.fills),
+                    (notice.r#match.clone(), notice.team, notice.fills),
                     (matched.r#match.clone(), index, matched.fills)
                 );
                 self.live.insert(player.clone(), v1::Matched { team: index, ..matched.clone() });
@@ -190,6 +218,9 @@ impl Oracle {
                 assert_eq!(ticket.state(), TicketState::Waiting);
                 let wish = ticket.queue.unwrap();
                 assert_eq!(wish.mode, matched.mode);
+                assert_eq!(wish.search, notice.search, "the match is the answer to another search");
+                let end = self.ends.get(&(player.clone(), wish.search));
+                assert_eq!(end, None, "{player} is matched by search {} that has ended", wish.search);
                 if !wish.party.is_empty() {
                     let part = parties.entry((wish.party, wish.party_size)).or_insert((index, 0));
                     assert_eq!(part.0, index, "a party is split");

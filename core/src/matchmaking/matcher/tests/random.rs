@@ -58,6 +58,7 @@ impl World {
             lost_reply: rate(200),
             late: rate(60),
             slow_watch: rate(700),
+            slow_frames: rate(400),
         };
         let (nodes_fail, players_move) = (rng.range(0..=3) > 0, rng.range(0..=2) > 0);
         c.faults = faults;

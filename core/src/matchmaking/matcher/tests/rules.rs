@@ -26,7 +26,7 @@ fn config() -> MatchmakingConfig {
     config
 }
 
-fn cluster(nodes: usize, players: &[(&str, usize)]) -> Cluster {
+pub(super) fn cluster(nodes: usize, players: &[(&str, usize)]) -> Cluster {
     let mut cluster = Cluster::new(config(), nodes, 1);
     for (player, node) in players {
         cluster.connect(player, *node);
@@ -35,7 +35,7 @@ fn cluster(nodes: usize, players: &[(&str, usize)]) -> Cluster {
     cluster
 }
 
-fn run(cluster: &mut Cluster, seconds: u64) {
+pub(super) fn run(cluster: &mut Cluster, seconds: u64) {
     cluster.run(Duration::from_secs(seconds));
 }
 
@@ -68,14 +68,15 @@ fn the_same_wish_again_changes_nothing_and_another_one_takes_its_place() {
     run(&mut c, 1);
     let key = keys::ticket(&name("ann"));
     let first = c.get(key.clone()).unwrap();
-    c.queue("ann", alone("duel"));
+    let wish = c.player("ann").wish.clone().unwrap();
+    c.ask_for("ann", wish);
     run(&mut c, 1);
     assert_eq!(c.get(key.clone()).unwrap(), first);
     assert_eq!(c.heard("ann"), [S::Waiting, S::Waiting]);
-    c.queue("ann", alone("duo"));
+    let search = c.queue("ann", alone("duo"));
     run(&mut c, 1);
     let second: v1::TicketRecord = decode(&c.get(key).unwrap().value);
-    assert_eq!(second.queue, Some(alone("duo")));
+    assert_eq!(second.queue, Some(v1::Queue { search, ..alone("duo") }));
     assert!(second.queued_ms > decode::<v1::TicketRecord>(&first.value).queued_ms);
 }
 
@@ -90,15 +91,14 @@ fn a_ticket_is_taken_back() {
     run(&mut c, 1);
     assert_eq!(c.heard("ann"), [S::None, S::Waiting, S::Cancelled]);
     assert_eq!((c.ticket("ann"), c.player("ann").last.mode.as_str()), (None, "duel"));
-    // Too late: the match is the answer, and is not told again, since by then the player may
-    // have left it and search for another.
-    c.queue("ann", alone("duel"));
+    // Too late: the match is the answer.
+    let search = c.queue("ann", alone("duel"));
     c.queue("bob", alone("duel"));
     run(&mut c, 2);
-    assert!(c.player("ann").matched.take().is_some());
-    c.cancel("ann");
+    let matched = c.player("ann").matched.take().unwrap();
+    c.take_back("ann", search);
     run(&mut c, 1);
-    assert!(c.player("ann").matched.is_none());
+    assert_eq!(c.player("ann").matched, Some(matched));
     // And who is in a match does not queue for another one.
     c.queue("ann", alone("duel"));
     run(&mut c, 1);
@@ -493,39 +493,6 @@ fn a_match_from_a_time_to_come_is_ended_too() {
     assert!(c.notice("ann").is_some());
     run(&mut c, 70);
     assert_eq!((c.notice("ann"), c.notice("bob"), c.get(pair)), (None, None, None));
-}
-
-/// Ann, whose ticket has timed out while her node stood still, is at another one, and has
-/// not asked there yet.
-fn ended_elsewhere() -> (Cluster, v1::Queue) {
-    let mut c = cluster(2, &[]);
-    let leader = c.leader("duel").unwrap();
-    c.connect("ann", 1 - leader);
-    c.queue("ann", alone("duel"));
-    run(&mut c, 58);
-    // Its lease outlives the ticket.
-    c.pause(1 - leader);
-    run(&mut c, 3);
-    assert_eq!(c.ticket("ann").map(|ticket| ticket.state()), Some(S::TimedOut));
-    let wish = c.player("ann").wish.take().unwrap();
-    c.player("ann").heard.clear();
-    c.connect("ann", leader);
-    c.run(Duration::from_millis(500));
-    (c, wish)
-}
-
-#[test]
-fn the_end_of_a_search_is_told_to_who_asks_and_not_before() {
-    // Told before, the wish that is under way would be taken for another search.
-    let (mut c, wish) = ended_elsewhere();
-    assert_eq!(c.heard("ann"), []);
-    c.queue("ann", wish);
-    run(&mut c, 10);
-    assert_eq!((c.heard("ann"), c.ticket("ann")), (vec![S::TimedOut], None));
-    // Nobody asks: it is taken away all the same.
-    let (mut c, _) = ended_elsewhere();
-    run(&mut c, 10);
-    assert_eq!((c.heard("ann"), c.ticket("ann")), (vec![], None));
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! What the registry is known to hold of a player.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+
+use skirmish_proto::v1;
+
+use crate::id::NodeId;
+use crate::matchmaking::record::decode;
+use crate::registry::{KeyValue, LeaseId};
+
+/// What the registry held of a player at a revision, and what was told since.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct View {
+    /// When it was read; older news are in it.
+    pub(super) read: u64,
+    /// The newest news.
+    pub(super) heard: u64,
+    /// When the node's key was written last.
+    pub(super) fence: u64,
+    pub(super) session: Option<Session>,
+    pub(super) ticket: Option<Box<Ticket>>,
+    pub(super) notice: Option<Notice>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Session {
+    pub(super) modified: u64,
+    pub(super) epoch: u64,
+    pub(super) node: NodeId,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ticket {
+    pub(super) modified: u64,
+    pub(super) lease: Option<LeaseId>,
+    pub(super) record: v1::TicketRecord,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Notice {
+    pub(super) modified: u64,
+    pub(super) record: v1::NoticeRecord,
+}
+
+impl View {
+    /// Whether the player has neither a ticket nor a match.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.ticket.is_none() && self.notice.is_none()
+    }
+}
+
+impl Session {
+    pub(super) fn of(kv: &KeyValue) -> Self {
+        let record: v1::SessionRecord = decode(&kv.value);
+        let epoch = if record.epoch == 0 { kv.modified } else { record.epoch };
+        Self { modified: kv.modified, epoch, node: NodeId(record.node) }
+    }
+}
+
+impl Ticket {
+    pub(super) fn of(kv: &KeyValue) -> Self {
+        Self { modified: kv.modified, lease: kv.lease, record: decode(&kv.value) }
+    }
+
+    /// The number of its search.
+    pub(super) fn search(&self) -> u64 {
+        self.record.queue.as_ref().map_or(0, |queue| queue.search)
+    }
+
+    pub(super) fn mode(&self) -> String {
+        self.record.queue.as_ref().map(|queue| queue.mode.clone()).unwrap_or_default()
+    }
+}
+
+impl Notice {
+    pub(super) fn of(kv: &KeyValue) -> Self {
+        Self { modified: kv.modified, record: decode(&kv.value) }
+    }
+}

@@ -1,0 +1,205 @@
+//! Searches and their numbers: an end answers the search of its number and no other one.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use skirmish_proto::v1::{self, TicketState as S};
+
+use super::clients::alone;
+use super::cluster::{Cluster, name};
+use super::rules::{cluster, run};
+use crate::matchmaking::keys;
+
+/// Ann, whose ticket has timed out while her node stood still, is at another one, and has
+/// not asked there yet.
+fn ended_elsewhere() -> (Cluster, v1::Queue) {
+    let mut c = cluster(2, &[]);
+    let leader = c.leader("duel").unwrap();
+    c.connect("ann", 1 - leader);
+    c.queue("ann", alone("duel"));
+    run(&mut c, 58);
+    // Its lease outlives the ticket.
+    c.pause(1 - leader);
+    run(&mut c, 3);
+    assert_eq!(c.ticket("ann").map(|ticket| ticket.state()), Some(S::TimedOut));
+    let wish = c.player("ann").wish.take().unwrap();
+    c.player("ann").heard.clear();
+    c.connect("ann", leader);
+    run(&mut c, 1);
+    (c, wish)
+}
+
+/// Ann is in a match with Bob.
+fn in_match() -> (Cluster, u64) {
+    let mut c = cluster(1, &[("ann", 0), ("bob", 0)]);
+    let search = c.queue("ann", alone("duel"));
+    c.queue("bob", alone("duel"));
+    run(&mut c, 2);
+    assert_eq!(c.player("ann").matched.as_ref().map(|matched| matched.search), Some(search));
+    (c, search)
+}
+
+/// All that Ann was told of tickets since the last time, and of which searches.
+fn news(c: &mut Cluster) -> (Vec<S>, u64) {
+    let ann = c.player("ann");
+    (core::mem::take(&mut ann.heard), ann.last.search)
+}
+
+#[test]
+fn a_search_that_has_ended_is_answered_again_and_does_not_begin_anew() {
+    let (mut c, wish) = ended_elsewhere();
+    assert_eq!(news(&mut c), (vec![S::TimedOut], wish.search), "nobody has to ask for it");
+    assert_eq!(c.ticket("ann"), None);
+    // What she had sent when she was told comes, and comes again.
+    for _ in 0..2 {
+        c.ask_for("ann", wish.clone());
+        run(&mut c, 2);
+        assert_eq!(news(&mut c), (vec![S::TimedOut], wish.search));
+    }
+    c.take_back("ann", wish.search);
+    run(&mut c, 2);
+    assert_eq!(news(&mut c), (vec![S::TimedOut], wish.search));
+    // Another search is another one.
+    let next = c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    assert_eq!(news(&mut c), (vec![S::Waiting], next));
+    c.take_back("ann", wish.search);
+    run(&mut c, 1);
+    assert_eq!(news(&mut c), (vec![S::TimedOut], wish.search));
+    assert_eq!(c.ticket("ann").and_then(|ticket| ticket.queue).map(|queue| queue.search), Some(next));
+}
+
+#[test]
+fn a_search_that_was_taken_back_does_not_begin_anew() {
+    let mut c = cluster(1, &[("ann", 0)]);
+    c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    let wish = c.player("ann").wish.clone().unwrap();
+    c.cancel("ann");
+    run(&mut c, 1);
+    assert_eq!(news(&mut c), (vec![S::Waiting, S::Cancelled], wish.search));
+    c.connect("ann", 0);
+    c.ask_for("ann", wish.clone());
+    run(&mut c, 1);
+    assert_eq!((news(&mut c), c.ticket("ann")), ((vec![S::Cancelled], wish.search), None));
+}
+
+#[test]
+fn a_cancel_that_comes_late_does_not_hit_the_next_search() {
+    let mut c = cluster(1, &[("ann", 0)]);
+    let first = c.queue("ann", alone("duel"));
+    run(&mut c, 61);
+    assert_eq!(news(&mut c), (vec![S::Waiting, S::TimedOut], first));
+    let second = c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    news(&mut c);
+    // One that this node knows the end of, and one of which it knows nothing.
+    for (search, state) in [(first, S::TimedOut), (777, S::None)] {
+        c.take_back("ann", search);
+        run(&mut c, 1);
+        assert_eq!(news(&mut c), (vec![state], search));
+    }
+    assert!(c.ticket("ann").is_some_and(|ticket| ticket.queue.unwrap().search == second));
+    c.cancel("ann");
+    run(&mut c, 1);
+    assert_eq!((news(&mut c), c.ticket("ann")), ((vec![S::Cancelled], second), None));
+}
+
+#[test]
+fn a_cancel_that_comes_to_another_node_hits_its_search_only() {
+    let mut c = cluster(2, &[("ann", 0)]);
+    let search = c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    news(&mut c);
+    // Another client of hers, which has given up a search that never came here.
+    c.player("ann").wish = None;
+    c.connect("ann", 1);
+    c.take_back("ann", 777);
+    run(&mut c, 1);
+    assert_eq!(c.player("ann").heard, [S::None, S::Waiting]);
+    assert!(c.ticket("ann").is_some_and(|ticket| ticket.queue.unwrap().search == search));
+    news(&mut c);
+    c.connect("ann", 0);
+    c.take_back("ann", search);
+    run(&mut c, 1);
+    assert_eq!((news(&mut c), c.ticket("ann")), ((vec![S::Cancelled], search), None));
+}
+
+#[test]
+fn a_match_answers_the_search_that_asks_and_says_else_which_it_ended() {
+    let (mut c, first) = in_match();
+    let told = |c: &mut Cluster| c.player("ann").matched.take().map(|matched| matched.search);
+    assert_eq!((told(&mut c), c.notice("ann").map(|notice| notice.search)), (Some(first), Some(first)));
+    // A client that was started since knows of none.
+    c.connect("ann", 0);
+    assert_eq!(told(&mut c), Some(first));
+    let second = c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    assert_eq!((told(&mut c), c.ticket("ann")), (Some(second), None));
+    c.connect("ann", 0);
+    let third = c.queue("ann", alone("duel"));
+    c.cancel("ann");
+    run(&mut c, 1);
+    assert_eq!((told(&mut c), &c.player("ann").wish), (Some(third), &None));
+}
+
+#[test]
+fn a_search_whose_match_is_over_has_ended() {
+    let (mut c, search) = in_match();
+    let wish = v1::Queue { search, ..alone("duel") };
+    c.leave("ann");
+    run(&mut c, 1);
+    assert_eq!(c.notice("ann"), None);
+    news(&mut c);
+    c.ask_for("ann", wish);
+    run(&mut c, 1);
+    assert_eq!((news(&mut c), c.ticket("ann")), ((vec![S::None], search), None));
+    assert_eq!(c.player("ann").last.reason, "the match is over that was found");
+    assert!(c.player("ann").matched.is_none());
+}
+
+#[test]
+fn what_another_client_of_the_player_was_told_does_not_count_when_the_first_is_back() {
+    let mut c = cluster(2, &[("ann", 0)]);
+    let first = c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    // At another node it is given up; how it ended is known there.
+    c.connect("ann", 1);
+    c.cancel("ann");
+    run(&mut c, 1);
+    assert_eq!(news(&mut c).1, first);
+    let second = c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    // Back here she searches as she did there, and not as she did here.
+    c.connect("ann", 0);
+    run(&mut c, 2);
+    assert!(c.ticket("ann").is_some_and(|ticket| ticket.queue.unwrap().search == second));
+    assert_eq!(news(&mut c), (vec![S::Waiting, S::Waiting], second));
+}
+
+#[test]
+fn a_search_without_a_number_is_one_for_as_long_as_its_ticket_waits() {
+    let mut c = cluster(1, &[("ann", 0)]);
+    c.ask_for("ann", alone("duel"));
+    run(&mut c, 1);
+    let key = keys::ticket(&name("ann"));
+    let ticket = c.get(key.clone()).unwrap();
+    c.ask_for("ann", alone("duel"));
+    run(&mut c, 1);
+    assert_eq!(c.get(key.clone()), Some(ticket));
+    c.cancel("ann");
+    run(&mut c, 1);
+    assert_eq!(news(&mut c), (vec![S::Waiting, S::Waiting, S::Cancelled], 0));
+    c.ask_for("ann", alone("duel"));
+    run(&mut c, 61);
+    assert_eq!((news(&mut c), c.get(key.clone())), ((vec![S::Waiting, S::TimedOut], 0), None));
+    // It ended: this is another one. To take back is whatever there is.
+    c.ask_for("ann", alone("duel"));
+    run(&mut c, 1);
+    assert!(c.get(key).is_some());
+    c.queue("ann", alone("duo"));
+    run(&mut c, 1);
+    c.take_back("ann", 0);
+    run(&mut c, 1);
+    assert_eq!(c.ticket("ann"), None);
+}
