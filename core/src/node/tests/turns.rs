@@ -79,6 +79,16 @@ fn without_a_time_turns_last_until_they_are_ended() {
     assert_eq!(turns(&cluster.received(&ann)), [(1, 0, 1)]);
 }
 
+/// The turn that a player is told of when it comes into the room.
+fn told_on_coming(cluster: &mut Cluster, node: usize, player: &str) -> Option<(u32, u64)> {
+    let member = cluster.connect(node, player, None);
+    cluster.send(&member, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    cluster.received(&member).iter().find_map(|message| match message {
+        ToClient::Snapshot(snapshot) => Some((snapshot.turn, snapshot.turn_ends_ms)),
+        _ => None,
+    })
+}
+
 #[test]
 fn who_comes_later_is_told_the_turn_here_and_there() {
     let mut config = timed();
@@ -91,15 +101,18 @@ fn who_comes_later_is_told_the_turn_here_and_there() {
         cluster.say(&mut ann, "on");
     }
     for (node, player) in [(0, "bob"), (1, "cid")] {
-        let member = cluster.connect(node, player, None);
-        cluster.send(&member, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
-        let messages = cluster.received(&member);
-        let told = messages.iter().find_map(|message| match message {
-            ToClient::Snapshot(snapshot) => Some((snapshot.turn, snapshot.turn_ends_ms)),
-            _ => None,
-        });
-        assert_eq!(told, Some((1, start + 5_000)), "{player}: {messages:?}");
+        let told = told_on_coming(&mut cluster, node, player);
+        assert_eq!(told, Some((1, start + 5_000)), "{player}");
     }
+}
+
+#[test]
+fn a_node_that_follows_knows_the_turn_from_the_log() {
+    let mut cluster = Cluster::with(2, timed());
+    let (mut ann, _bob) = (cluster.join(0, "ann"), cluster.join(1, "bob"));
+    let start = cluster.now.wall.0;
+    ends(&mut cluster, &mut ann, 0);
+    assert_eq!(told_on_coming(&mut cluster, 1, "cid"), Some((1, start + 5_000)));
 }
 
 #[test]
