@@ -1,9 +1,72 @@
 //! G10: once links heal, replicas are equal: their trees' roots, and what can be read
-//! from them.
+//! from them. Before that, no node's replica goes back to an older write, which is what
+//! their being equal rests on.
 
-use skirmish_core::crdt::Replica;
+use std::collections::BTreeMap;
 
-use super::{Guarantee, Verdict, broken};
+use skirmish_core::crdt::{Replica, Stamp};
+use skirmish_proto::v1;
+
+use super::{Guarantee, Room, Verdict, broken};
+
+/// The newest writes that each node's replicas have had.
+#[derive(Debug, Default)]
+pub(super) struct Newest(BTreeMap<(usize, Room), Writes>);
+
+/// Those of one replica.
+#[derive(Debug, Default)]
+struct Writes {
+    /// Life of the node's process, and life of the room.
+    of: (u32, u64),
+    /// The replica's change up to which they are known.
+    change: u64,
+    /// The stamps of what is not removed. Tombstones are dropped some day, and then the
+    /// replica does not know any more how old they were.
+    stamps: BTreeMap<(i32, String, String), Stamp>,
+}
+
+impl Newest {
+    /// Looks at what has changed in the replica that a node has of a room. A client may take
+    /// its own writes back, and is not looked at.
+    pub(super) fn observe(
+        &mut self,
+        node: (usize, u32),
+        room: Room,
+        epoch: u64,
+        replica: &Replica,
+    ) -> Verdict {
+        let change = replica.change();
+        let known = self.0.entry((node.0, room)).or_default();
+        if known.of != (node.1, epoch) || change < known.change {
+            *known = Writes { of: (node.1, epoch), ..Writes::default() };
+        }
+        if change == known.change {
+            return Ok(());
+        }
+        let (entries, change) = replica.changes_since(known.change, usize::MAX);
+        known.change = change;
+        for v1::StateEntry { domain, owner, name, stamp, removed, .. } in entries {
+            let Some(stamp) = stamp.map(Stamp::from) else { continue };
+            let label = match v1::Domain::try_from(domain) {
+                Ok(v1::Domain::Presence) => format!("the presence of {owner}"),
+                _ => format!("{owner}.{name}"),
+            };
+            let key = (domain, owner, name);
+            let before = if removed { known.stamps.remove(&key) } else { known.stamps.insert(key, stamp) };
+            if let Some(before) = before.filter(|before| *before > stamp) {
+                return broken(
+                    Guarantee::Convergence,
+                    format_args!(
+                        "node {}'s replica of room {room} had {label} as written at {before:?}, and goes back \
+                         to what was written at {stamp:?}",
+                        node.0
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+}
 
 /// What a replica says about one player or one counter, in words.
 type Facts = Vec<String>;
@@ -50,21 +113,65 @@ fn facts(replica: &Replica, names: &[String]) -> Facts {
 mod tests {
     use super::*;
     use skirmish_core::crdt::ReplicaLimits;
+    use skirmish_core::plant::{Plant, Planted};
     use skirmish_core::time::{Duration, Instant, Now, Wall};
 
-    #[test]
-    fn a_difference_is_caught_and_named() {
+    fn replica(name: u64, planted: Planted) -> Replica {
         let limits = ReplicaLimits {
             entries_per_owner: 8,
             entries: 64,
             clock_bound: Duration::from_secs(1),
             tombstone_horizon: Duration::from_secs(60),
-            planted: skirmish_core::plant::Planted::default(),
+            planted,
         };
-        let now = Now { instant: Instant::from_micros(1), wall: Wall(1_000) };
-        let (mut one, two) = (Replica::new(1, limits.clone(), [0; 32]), Replica::new(2, limits, [0; 32]));
+        Replica::new(name, limits, [0; 32])
+    }
+
+    fn now(ms: u64) -> Now {
+        Now { instant: Instant::from_micros(ms * 1_000), wall: Wall(1_000 + ms) }
+    }
+
+    /// What is seen of a node's replica that hears of the older of two writes last.
+    fn hears_late(planted: Planted) -> Verdict {
+        let (mut node, mut client) = (replica(1, planted), replica(2, Planted::default()));
+        let mut newest = Newest::default();
+        let mut batches = Vec::new();
+        for (ms, value) in [(1, "red"), (2, "blue")] {
+            client.set_property(now(ms), "ann", "colour", Some(value.into())).unwrap();
+            batches.insert(0, client.changes_since(0, usize::MAX).0);
+        }
+        for (ms, batch) in (3..).zip(batches) {
+            node.merge(now(ms), None, &batch).unwrap();
+            newest.observe((0, 1), 0, 1, &node)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_replica_that_goes_back_is_caught() {
+        assert!(hears_late(Planted::default()).is_ok());
+        let verdict = hears_late(Planted::with(Plant::ArrivalWins)).unwrap_err();
+        assert!(verdict.what.contains("ann.colour"), "{}", verdict.what);
+    }
+
+    #[test]
+    fn a_replica_of_another_life_is_another() {
+        let mut newest = Newest::default();
+        let mut new = replica(1, Planted::default());
+        for (ms, life, epoch) in [(9, 1, 1), (5, 2, 1), (3, 2, 2)] {
+            new = replica(ms, Planted::default());
+            new.set_property(now(ms), "ann", "colour", Some("red".into())).unwrap();
+            assert!(newest.observe((0, life), 0, epoch, &new).is_ok());
+        }
+        new.set_property(now(10), "ann", "colour", None).unwrap();
+        assert!(newest.observe((0, 2), 0, 2, &new).is_ok());
+    }
+
+    #[test]
+    fn a_difference_is_caught_and_named() {
+        let (mut one, two) = (replica(1, Planted::default()), replica(2, Planted::default()));
         assert!(converged(("node", &one), ("client", &two), &[]).is_ok());
-        one.set_property(now, "ann", "colour", Some("red".into())).unwrap();
+        one.set_property(now(1), "ann", "colour", Some("red".into())).unwrap();
         let verdict = converged(("node", &one), ("client", &two), &[]).unwrap_err();
         assert!(verdict.what.contains("ann.colour"), "{}", verdict.what);
     }

@@ -17,6 +17,7 @@ pub mod l1_liveness;
 use std::fmt;
 
 use skirmish_core::client::Outcome;
+use skirmish_core::crdt::Replica;
 use skirmish_core::id::Cursor;
 use skirmish_core::matchmaking::MatchmakingConfig;
 
@@ -288,6 +289,7 @@ pub struct Oracles {
     gaps: g5_gaps::Gaps,
     primary: g6_primary::Primary,
     fence: g7_fence::Fence,
+    newest: g10_convergence::Newest,
     bounded: g11_bounded::Bounded,
     /// Is told of the registry's history and of searches by whoever has queues.
     pub matches: g8_match::Matches,
@@ -323,6 +325,14 @@ impl Oracles {
     /// If one of them is behind for longer.
     pub fn look(&mut self, at: u64, free: &[(Who, u64)], within: u64) -> Verdict {
         self.bounded.look(at, free, within)
+    }
+
+    /// A node, in one of its lives, may have changed the replica that it has of a room's life.
+    ///
+    /// # Errors
+    /// If an older write has taken the place of a newer one.
+    pub fn replicated(&mut self, node: (usize, u32), room: Room, epoch: u64, replica: &Replica) -> Verdict {
+        self.newest.observe(node, room, epoch, replica)
     }
 
     /// Everything has come to rest.

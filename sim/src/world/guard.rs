@@ -32,14 +32,19 @@ struct Seat {
 }
 
 impl World<'_> {
-    /// Looks at the rooms that a node leads after one of its inputs.
+    /// Looks at the rooms that a node has, and at those that it leads, after one of its inputs.
     pub(super) fn inspect(&mut self, node: usize) -> Verdict {
         let process = &self.nodes[node];
         let life = process.life;
         let now = process.clock.now(self.at).instant;
         for (room, name) in self.rooms.open() {
             let Some(machine) = self.nodes[node].machine.as_ref() else { return Ok(()) };
-            let (Some(epoch), Some(head)) = (machine.leads(&name), machine.head(&name)) else {
+            let head = machine.head(&name);
+            if let (Some(head), Some(replica)) = (head, machine.replica(&name)) {
+                let number = u32::try_from(room).unwrap_or(u32::MAX);
+                self.oracles.replicated((node, life), number, head.epoch, replica)?;
+            }
+            let (Some(epoch), Some(head)) = (machine.leads(&name), head) else {
                 self.guard.heads.remove(&(node, room));
                 continue;
             };
