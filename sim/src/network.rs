@@ -162,8 +162,8 @@ pub struct Conn {
     pub held_until: u64,
     /// What is held goes on as soon as another connection has taken over.
     pub released_by_takeover: bool,
-    /// Whether nothing gets through any more, in silence.
-    pub vanished: bool,
+    /// Since when nothing gets through any more, in silence.
+    pub vanished: Option<u64>,
 }
 
 impl Conn {
@@ -184,7 +184,7 @@ impl Conn {
             held_until: 0,
             released_by_takeover: false,
             woken: false,
-            vanished: false,
+            vanished: None,
         }
     }
 

@@ -68,6 +68,21 @@ pub fn satisfied(standing: &Standing) -> Verdict {
     Ok(())
 }
 
+/// A node has had a connection for so long over which nothing comes any more, in
+/// microseconds; its heartbeat has to find that out `within`.
+///
+/// # Errors
+/// If it has not.
+pub fn found_out(node: usize, client: usize, dead_for: u64, within: u64) -> Verdict {
+    if dead_for > within {
+        return unmet(format_args!(
+            "node {node} has a connection of client {client} that has been dead for {} ms",
+            dead_for / 1_000
+        ));
+    }
+    Ok(())
+}
+
 fn unmet(what: std::fmt::Arguments<'_>) -> Verdict {
     broken(Guarantee::Liveness, what)
 }
@@ -80,6 +95,12 @@ mod tests {
         let cursor = Some(Cursor { epoch: 1, seq: 4 });
         let place = Place { room: "room-0".into(), member: true, cursor, newest: cursor };
         Standing { client: 0, state: State::Connected, open: 0, outstanding: 0, rooms: vec![place] }
+    }
+
+    #[test]
+    fn a_dead_connection_that_is_not_found_out_is_caught() {
+        assert!(found_out(0, 1, 5_000, 5_000).is_ok());
+        assert!(found_out(0, 1, 5_001, 5_000).is_err());
     }
 
     #[test]

@@ -350,6 +350,18 @@ impl Shape {
         (found_out + undone + made_up + carried + under_way + among_nodes + matched) * 2 * 1_000
     }
 
+    /// How long a node may take to find out that nothing comes over a connection any more, in
+    /// microseconds: up to `Hello` it has the deadline for that; then the ping after the last
+    /// one that was answered is sent, and as many are missed as it takes. By a clock that may
+    /// be slow.
+    #[must_use]
+    pub fn silence_bound(&self) -> u64 {
+        let heartbeat = self.node_config().heartbeat;
+        let beats = self.heartbeat_ms * (u64::from(heartbeat.close_after) + 1);
+        let speed_ppm = 1_000_000 - self.drift_ppm.min(500_000);
+        (self.handshake_ms + beats) * 1_000 * 1_000_000 / speed_ppm
+    }
+
     /// What matchmaking adds to the bound of L1, in milliseconds: a ticket waits as long as
     /// one may, a party for its player, a room for its first, a match is played and found to
     /// be over; each of that may have just missed its turn.

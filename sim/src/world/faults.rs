@@ -214,9 +214,10 @@ impl World<'_> {
     /// Nothing gets through the connection any more, and neither end is told.
     fn vanish(&mut self, client: usize) {
         let Some(id) = self.clients[client].conn else { return };
+        let at = self.at;
         if let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.connected) {
             self.coverage.hit("connection vanished");
-            conn.vanished = true;
+            conn.vanished.get_or_insert(at);
         }
     }
 

@@ -123,7 +123,7 @@ impl World<'_> {
     fn await_goodbyes(&mut self, present: &[usize]) -> Verdict {
         let end = self.at + self.scenario.shape.liveness_bound(0);
         loop {
-            let late = |conn: &Conn| !conn.vanished && !present.contains(&conn.client);
+            let late = |conn: &Conn| conn.vanished.is_none() && !present.contains(&conn.client);
             if !self.conns.values().any(late) {
                 return Ok(());
             }

@@ -34,6 +34,7 @@ use crate::coverage::Coverage;
 use crate::draw::generator;
 use crate::history::{History, Lane, Trouble};
 use crate::network::{Conn, Link, Way, Wire};
+use crate::oracle::l1_liveness::found_out;
 use crate::oracle::{Guarantee, Observation, Oracles, Verdict, Violation};
 use crate::rooms::Rooms;
 use crate::scenario::Scenario;
@@ -399,10 +400,20 @@ impl<'a> World<'a> {
         Err(Violation { guarantee, what: what.into() })
     }
 
-    /// Looks whether anybody waits for what others have although nothing holds it back.
+    /// Looks whether anybody waits for what others have although nothing holds it back, and
+    /// whether a node still has a connection that has long been dead.
     fn look(&mut self) -> Verdict {
         self.schedule(self.at + LOOK_EVERY, Happening::Look);
         self.forget_rooms();
+        for node in self.nodes.iter_mut().filter(|node| node.is_troubled()) {
+            node.troubled = self.at;
+        }
+        for conn in self.conns.values() {
+            let has = conn.node.is_some() && !conn.closing;
+            let Some(vanished) = conn.vanished.filter(|_| has) else { continue };
+            let dead_for = self.at.saturating_sub(vanished.max(self.nodes[conn.to].troubled));
+            found_out(conn.to, conn.client, dead_for, self.scenario.shape.silence_bound() + LOOK_EVERY)?;
+        }
         let troubled_nodes = self.nodes.iter().any(NodeProcess::is_troubled) || self.is_apart();
         let mut free = Vec::new();
         for number in 0..self.clients.len() {

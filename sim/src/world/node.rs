@@ -27,6 +27,8 @@ pub(super) struct NodeProcess {
     pub(super) life: u32,
     pub(super) clock: Clock,
     pub(super) paused: bool,
+    /// When something was wrong with the process itself the last time that it was looked at.
+    pub(super) troubled: u64,
     /// While it is down: whether nobody is told.
     pub(super) silent: bool,
     pub(super) wakes: Option<u64>,
@@ -73,6 +75,7 @@ impl NodeProcess {
             life: 0,
             clock,
             paused: false,
+            troubled: 0,
             silent: false,
             wakes: None,
             spins: (0, 0),

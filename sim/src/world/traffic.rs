@@ -37,7 +37,7 @@ impl World<'_> {
     /// Schedules the arrival of the first flight, unless something holds it back.
     pub(super) fn schedule_arrival(&mut self, id: u64, way: Way, not_before: u64) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let held = conn.vanished
+        let held = conn.vanished.is_some()
             || self.links[conn.client][conn.to].is_cut(way)
             || (way == Way::Down && self.clients[conn.client].is_reading_nothing());
         let not_before = if way == Way::Up { not_before.max(conn.held_until) } else { not_before };
@@ -71,7 +71,7 @@ impl World<'_> {
             Way::Up => self.nodes[node].is_paused(),
             Way::Down => self.clients[client].is_reading_nothing(),
         };
-        if conn.vanished || paused || self.links[client][node].is_cut(way) {
+        if conn.vanished.is_some() || paused || self.links[client][node].is_cut(way) {
             return Ok(());
         }
         let Some(flight) = conn.pipe(way).pop() else { return Ok(()) };
@@ -101,8 +101,9 @@ impl World<'_> {
 
     /// Drops a connection that neither end has any more.
     pub(super) fn forget_if_over(&mut self, id: u64) {
-        let over =
-            |conn: &Conn| !conn.client_open && conn.node.is_none() && (conn.up.is_empty() || conn.vanished);
+        let over = |conn: &Conn| {
+            !conn.client_open && conn.node.is_none() && (conn.up.is_empty() || conn.vanished.is_some())
+        };
         if self.conns.get(&id).is_some_and(over) {
             self.conns.remove(&id);
         }
@@ -112,7 +113,8 @@ impl World<'_> {
     pub(super) fn is_held_back(&self, client: usize) -> bool {
         let process = &self.clients[client];
         let conn = process.conn.and_then(|id| self.conns.get(&id));
-        let standing = conn.is_some_and(|conn| conn.connected && conn.node.is_some() && !conn.vanished);
+        let standing =
+            conn.is_some_and(|conn| conn.connected && conn.node.is_some() && conn.vanished.is_none());
         // A small pipe over a long way is slow: what is under way holds back the rest.
         let full = conn.is_some_and(|conn| !conn.down.is_writable());
         !standing
