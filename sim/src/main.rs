@@ -57,7 +57,7 @@ enum Command {
         #[arg(value_name = "NAME", value_parser = plant_of)]
         plants: Vec<Plant>,
         /// Gives up on a bug after this many seeds of the machine world.
-        #[arg(long, default_value_t = 20_000, value_name = "N")]
+        #[arg(long, default_value_t = 2_000, value_name = "N")]
         seeds: u64,
         /// Seeds run at a time [default: one for each processor].
         #[arg(long, value_name = "N")]

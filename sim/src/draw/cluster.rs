@@ -6,7 +6,7 @@
 
 use skirmish_core::rng::Rng;
 
-use super::{Kind, chance, choose, draw_kinds, generator, pick, scale};
+use super::{Kind, below, chance, choose, draw_kinds, generator, pick, scale, signed};
 use crate::scenario::{Action, Shape, Step};
 
 /// Percent of the seeds whose one node has its registry in its own process.
@@ -89,14 +89,6 @@ pub(super) fn draw_steps(seed: u64, shape: &Shape, steps: &mut Vec<Step>) {
         follow_up(rng, steps, at, end, action);
     }
     steps.sort_by_key(|step| step.at);
-}
-
-fn below(rng: &mut Rng, count: u64) -> i64 {
-    signed(rng.range(0..=count.max(1) - 1))
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A fault of the one node may be any node's.

@@ -5,7 +5,7 @@
 
 use skirmish_core::rng::Rng;
 
-use super::{Kind, chance, choose, draw_kinds, generator, pick, scale};
+use super::{Kind, below, chance, choose, draw_kinds, generator, pick, scale, signed};
 use crate::scenario::{Action, Shape, Step};
 
 /// Percent of the seeds that have queues.
@@ -112,12 +112,4 @@ fn search(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>, at: u64, client: 
         let at = at + scale(rng, 1, 2_000_000);
         steps.push(Step { at, action: Action::Queue { client: signed(other), mode, party, rating: two } });
     }
-}
-
-fn below(rng: &mut Rng, count: u64) -> i64 {
-    signed(rng.range(0..=count.max(1) - 1))
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -5,6 +5,7 @@
 //! what an average of everything would never reach.
 
 mod cluster;
+mod histories;
 pub(crate) mod matches;
 
 use skirmish_core::rng::Rng;
@@ -27,6 +28,7 @@ pub fn draw(seed: u64) -> Scenario {
     if let Some(before) = matches::draw_shape(seed, &mut shape) {
         matches::draw_steps(&mut generator(seed, "match steps"), before, &shape, &mut steps);
     }
+    histories::draw(seed, &mut shape, &mut steps);
     Scenario { seed, shape, steps }
 }
 
@@ -96,6 +98,15 @@ fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
 
 fn chance(rng: &mut Rng, percent: u64) -> bool {
     rng.range(0..=99) < percent
+}
+
+/// The number of one of so many things.
+fn below(rng: &mut Rng, count: u64) -> i64 {
+    signed(rng.range(0..=count.max(1) - 1))
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A number between the two, small ones as likely as large ones.
@@ -290,8 +301,7 @@ fn follow_up(rng: &mut Rng, steps: &mut Vec<Step>, at: u64, end: u64, action: Ac
 }
 
 fn draw_action(rng: &mut Rng, shape: &Shape, name: &'static str, client: i64) -> Action {
-    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let room = signed(rng.range(0..=shape.rooms - 1));
+    let room = below(rng, shape.rooms);
     let numbers = match name {
         "join" => [client, room, signed(pick(rng, &[0, 0, 1, 10])), 0],
         "say" => {

@@ -141,7 +141,12 @@ fn player_name(player: u64) -> Name {
 
 /// The guarantee that a client's accusation is about.
 fn accused(message: &str) -> Guarantee {
-    let about = [("gap", Guarantee::Gaps), ("acknowledged", Guarantee::Kept), ("back", Guarantee::Order)];
+    let about = [
+        ("gap", Guarantee::Gaps),
+        ("acknowledged", Guarantee::Kept),
+        ("back", Guarantee::Order),
+        ("another epoch", Guarantee::Primary),
+    ];
     about.iter().find(|(word, _)| message.contains(word)).map_or(Guarantee::Liveness, |(_, is)| *is)
 }
 

@@ -1,0 +1,282 @@
+//! Draws histories that are rare although each of their steps is common: some bugs show
+//! only where several things come together within moments, which steps that are drawn one
+//! by one hardly ever do.
+//!
+//! A seed has few of them or none. They draw from generators of their own, so that what a
+//! seed without them means does not depend on it.
+
+use skirmish_core::rng::Rng;
+
+use super::{below, chance, generator, pick, scale, signed};
+use crate::scenario::{Action, Shape, Step};
+
+/// A history, the percentage of seeds that have it among those that can, and how it is drawn.
+struct History {
+    name: &'static str,
+    percent: u64,
+    /// Whether a world of this shape can have it.
+    fits: fn(&Shape) -> bool,
+    draw: fn(&mut Rng, &mut Shape, &mut Vec<Step>),
+}
+
+const HISTORIES: &[History] = &[
+    History { name: "silent ends", percent: 10, fits: |_| true, draw: silent_ends },
+    History { name: "two devices", percent: 12, fits: |shape| shape.clients > 1, draw: two_devices },
+    History {
+        name: "rooms come and go",
+        percent: 30,
+        fits: |shape| shape.nodes > 1 && shape.clients > 1,
+        draw: rooms_come_and_go,
+    },
+    History { name: "doubtful claims", percent: 30, fits: Shape::has_remote_registry, draw: doubtful_claims },
+    History {
+        name: "links break",
+        percent: 20,
+        fits: |shape| shape.nodes > 1 && shape.clients > 1,
+        draw: links_break,
+    },
+    History { name: "slow farewells", percent: 20, fits: |shape| shape.nodes > 1, draw: slow_farewells },
+    History {
+        name: "matchers held up",
+        percent: 30,
+        fits: |shape| shape.nodes > 1 && shape.queues > 0,
+        draw: matchers_held_up,
+    },
+    // The last one: it comes after everything else.
+    History { name: "suspensions", percent: 20, fits: |shape| shape.nodes > 1, draw: suspensions },
+];
+
+/// Gives some seeds some of the histories.
+pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<Step>) {
+    for history in HISTORIES.iter().filter(|history| (history.fits)(shape)).collect::<Vec<_>>() {
+        let mut rng = generator(seed, history.name);
+        if chance(&mut rng, history.percent) {
+            (history.draw)(&mut rng, shape, steps);
+        }
+    }
+    steps.sort_by_key(|step| step.at);
+}
+
+/// Players are gone without a word: their connections die in silence, and they neither come
+/// back soon nor can say goodbye. Only the nodes' heartbeats can tell.
+fn silent_ends(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    shape.heartbeat_ms = pick(rng, &[500, 500, 2_000]);
+    shape.handshake_ms = 2_000;
+    shape.chaos_ms = shape.chaos_ms.max(15_000);
+    for _ in 0..rng.range(1..=4) {
+        let at = rng.range(0..=shape.chaos_ms * 500);
+        let client = below(rng, shape.clients);
+        let gone =
+            if chance(rng, 50) { Action::CrashClient { client } } else { Action::Disconnect { client } };
+        steps.push(Step { at, action: Action::Vanish { client } });
+        steps.push(Step { at, action: gone });
+        if chance(rng, 60) {
+            let at = at + scale(rng, 1_000_000, 30_000_000);
+            steps.push(Step { at, action: Action::Connect { client } });
+        }
+    }
+}
+
+/// A player writes the same property from two devices: from one while it is cut off, later
+/// from the other, and the older write arrives last.
+fn two_devices(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    shape.players = shape.players.min(shape.clients / 2);
+    for _ in 0..rng.range(2..=6) {
+        let at = rng.range(0..=shape.chaos_ms * 800);
+        let client = rng.range(0..=shape.clients - shape.players - 1);
+        let (one, two) = (signed(client), signed(client + shape.players));
+        let (one, two) = if chance(rng, 50) { (one, two) } else { (two, one) };
+        let (room, name) = (below(rng, shape.rooms), below(rng, 2));
+        let mut then = |after: u64, action: Action| steps.push(Step { at: at + after, action });
+        then(0, Action::Connect { client: one });
+        then(0, Action::Join { client: one, room, history: 0 });
+        let mut after = scale(rng, 100_000, 1_000_000);
+        then(after, Action::Partition { client: one, way: 0, node: 0 });
+        then(after, Action::Set { client: one, room, name, value: 1 });
+        after += scale(rng, 1_000, 1_000_000);
+        then(after, Action::Connect { client: two });
+        then(after, Action::Join { client: two, room, history: 0 });
+        then(after, Action::Set { client: two, room, name, value: 2 });
+        after += scale(rng, 10_000, 2_000_000);
+        then(after, Action::Heal { client: one, node: 0 });
+        after += scale(rng, 1_000, 1_000_000);
+        then(after, Action::Connect { client: one });
+    }
+}
+
+/// Everybody leaves a room and comes back at about the time that it takes nodes to hear of
+/// it, so that a node asks, or tells, of a life of the room that is over where it comes to.
+fn rooms_come_and_go(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    if chance(rng, 70) {
+        // What a node learns of the registry is ahead of what it hears from another node.
+        shape.node_latency_us = scale(rng, 5_000, 200_000);
+        shape.registry_latency_us = scale(rng, 50, 1_000);
+        shape.registry_jitter_us = pick(rng, &[0, shape.registry_latency_us]);
+    }
+    let far = shape.node_latency_us + shape.node_jitter_us + shape.latency_us + shape.jitter_us;
+    for _ in 0..rng.range(4..=12) {
+        let at = rng.range(0..=shape.chaos_ms * 1_000);
+        let room = below(rng, shape.rooms);
+        let (one, other) = two_nodes(rng, shape);
+        let disturbed = match rng.range(0..=5) {
+            0 => Some(Action::ResetNodes { one, other }),
+            1 => Some(Action::VanishNodes { one, other }),
+            2 => Some(Action::DelayNodes { one, other, latency: signed(scale(rng, 1_000, 500_000)) }),
+            3 => Some(Action::LagWatches { millis: signed(scale(rng, 10, 1_000)), node: one }),
+            _ => None,
+        };
+        steps.extend(disturbed.map(|action| Step { at, action }));
+        let away = scale(rng, 50, far * 8);
+        for client in 0..shape.clients {
+            let client = signed(client);
+            let leaves = at + rng.range(0..=far);
+            let comes = leaves + away + rng.range(0..=far);
+            steps.push(Step { at: leaves, action: Action::Say { client, room, count: 2, size: 16 } });
+            steps.push(Step { at: leaves, action: Action::Leave { client, room } });
+            steps.push(Step { at: comes, action: Action::Join { client, room, history: 0 } });
+        }
+    }
+}
+
+/// Links between nodes break when something has just been said, and then nothing more is,
+/// which would bring up what is missing.
+fn links_break(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    let far = shape.node_latency_us + shape.node_jitter_us + shape.latency_us + shape.jitter_us;
+    for _ in 0..rng.range(3..=10) {
+        let at = rng.range(far * 2..=far * 2 + shape.chaos_ms * 1_000);
+        for client in 0..shape.clients {
+            let (client, room) = (signed(client), below(rng, shape.rooms));
+            let count = pick(rng, &[1, 1, 3]);
+            let at = at - rng.range(0..=far * 2);
+            steps.push(Step { at, action: Action::Say { client, room, count, size: 16 } });
+        }
+        let (one, other) = two_nodes(rng, shape);
+        let action = match rng.range(0..=1) {
+            0 => Action::ResetNodes { one, other },
+            _ => Action::VanishNodes { one, other },
+        };
+        steps.push(Step { at, action });
+    }
+}
+
+/// A node does not hear from the registry for about as long as its lease lasts, while clients
+/// speak in the rooms that it leads: it does not serve, and then it does again. It is the
+/// last that happens, so that nothing more is said that would bring up what is missing.
+fn suspensions(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    shape.node_lease_s = 3;
+    shape.room_lease_s = 18;
+    shape.registry_keepalive_ms = 5_000;
+    let lease = shape.node_lease_s * 1_000_000;
+    let at = shape.chaos_ms * 1_000;
+    shape.chaos_ms += 10_000;
+    let lasts = rng.range(lease * 2 / 3..=lease * 2);
+    let node = below(rng, shape.nodes);
+    // Mostly the registry hears it, and it stays registered.
+    let way = pick(rng, &[0, 1, 2, 2, 2]);
+    steps.push(Step { at, action: Action::CutRegistry { way, node } });
+    steps.push(Step { at: at + lasts, action: Action::HealRegistry { node } });
+    for client in 0..shape.clients {
+        for _ in 0..rng.range(0..=4) {
+            let (client, room) = (signed(client), below(rng, shape.rooms));
+            let at = at + rng.range(0..=lasts);
+            steps.push(Step { at, action: Action::Say { client, room, count: 1, size: 16 } });
+        }
+    }
+}
+
+/// A client speaks and moves on to another node. What it has said before is late: on its
+/// way to the node that it has left, which is the last to hear that it has, or from there.
+fn slow_farewells(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    for _ in 0..rng.range(2..=8) {
+        let at = rng.range(0..=shape.chaos_ms * 1_000);
+        let (client, room) = (below(rng, shape.clients), below(rng, shape.rooms));
+        let (left, next) = two_nodes(rng, shape);
+        steps.push(Step { at, action: Action::Move { client, millis: 0, node: left } });
+        let at = at + scale(rng, 200_000, 2_000_000);
+        let slow = if chance(rng, 50) { signed(scale(rng, 50_000, 700_000)) } else { 0 };
+        let mut wait = |at, millis, latency| {
+            steps.push(Step { at, action: Action::LagWatches { millis, node: left } });
+            for other in (0..signed(shape.nodes)).filter(|other| *other != left && slow > 0) {
+                steps.push(Step { at, action: Action::DelayNodes { one: left, other, latency } });
+            }
+        };
+        wait(at, 3_000, slow);
+        wait(at + 4_000_000, 0, signed(shape.node_latency_us));
+        steps.push(Step { at, action: Action::Say { client, room, count: 3, size: 16 } });
+        let at = at + rng.range(0..=(shape.latency_us + shape.jitter_us) * 2);
+        let millis = pick(rng, &[0, 0, 1, 10]);
+        steps.push(Step { at, action: Action::Move { client, millis, node: next } });
+    }
+}
+
+/// The node that forms the matches is held up for about as long as its lease lasts, when
+/// there is just a match to form.
+fn matchers_held_up(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    let lease_ms = shape.node_lease_s * 1_000;
+    for _ in 0..rng.range(2..=5) {
+        let at = rng.range(0..=shape.chaos_ms * 1_000);
+        let mode = below(rng, shape.queues);
+        for client in 0..shape.clients {
+            let client = signed(client);
+            let at = at + rng.range(0..=shape.queue_interval_ms * 2_000);
+            steps.push(Step { at, action: Action::Queue { client, mode, party: 0, rating: 1_000 } });
+        }
+        let at = at + rng.range(0..=shape.queue_interval_ms * 3_000);
+        let (how, millis) = (pick(rng, &[2, 3, 5, 7, 7, 7]), signed(rng.range(lease_ms / 2..=lease_ms * 3)));
+        steps.push(Step { at, action: Action::FailMatcher { mode, how, millis } });
+    }
+}
+
+/// Nobody says what comes of requests to the registry just when sessions, rooms and tickets
+/// are claimed.
+fn doubtful_claims(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    let percent = pick(rng, &[10, 30, 60]);
+    let on_the_way = (shape.latency_us + shape.jitter_us) * 2 + shape.registry_latency_us;
+    let claims = |step: &&Step| {
+        matches!(step.action, Action::Connect { .. } | Action::Join { .. } | Action::Queue { .. })
+    };
+    let mut blurs = Vec::new();
+    for step in steps.iter().filter(claims) {
+        if !chance(rng, percent) {
+            continue;
+        }
+        let at = step.at + rng.range(0..=on_the_way);
+        for node in 0..shape.nodes {
+            let count = signed(rng.range(1..=2));
+            blurs.push(Step { at, action: Action::BlurRegistry { count, node: signed(node) } });
+        }
+    }
+    steps.append(&mut blurs);
+}
+
+/// Two of several nodes.
+fn two_nodes(rng: &mut Rng, shape: &Shape) -> (i64, i64) {
+    let one = below(rng, shape.nodes);
+    (one, (one + 1 + below(rng, shape.nodes - 1)) % signed(shape.nodes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::draw::draw;
+
+    #[test]
+    fn each_history_draws_from_a_generator_of_its_own() {
+        let first: BTreeSet<u64> = HISTORIES.iter().map(|history| generator(1, history.name).u64()).collect();
+        assert_eq!(first.len(), HISTORIES.len());
+    }
+
+    #[test]
+    fn each_history_is_in_some_seeds_and_not_in_most() {
+        let shapes: Vec<(u64, Shape)> = (0..400).map(|seed| (seed, draw(seed).shape)).collect();
+        for history in HISTORIES {
+            let has = |(seed, shape): &&(u64, Shape)| {
+                (history.fits)(shape) && chance(&mut generator(*seed, history.name), history.percent)
+            };
+            let seeds = shapes.iter().filter(has).count();
+            assert!((10..150).contains(&seeds), "{} is in {seeds} of 400 seeds", history.name);
+        }
+    }
+}
