@@ -213,15 +213,22 @@ impl World<'_> {
     /// A node's machine has dropped a link: of what it had sent, some may be lost.
     pub(super) fn close_link(&mut self, node: usize, link: LinkId) {
         let Some((id, end)) = self.nodes[node].wires.remove(&link) else { return };
+        self.drop_end(id, end, Some(Item::Fin));
+    }
+
+    /// An end of a wire is gone, and some of what it had sent; the other end is told, or not.
+    fn drop_end(&mut self, id: u64, end: usize, told: Option<Item>) {
         let Some(wire) = self.wires.get_mut(&id) else { return };
         wire.ends[end].open = false;
         wire.ends[end].link = None;
-        let (len, other) = (wire.pipes[end].len(), wire.ends[1 - end].node);
+        let (len, node, other) = (wire.pipes[end].len(), wire.ends[end].node, wire.ends[1 - end].node);
         let keep = self.road(node, other).map_or(0, |road| road.below(len));
         if let Some(wire) = self.wires.get_mut(&id) {
             wire.pipes[end].truncate(keep);
         }
-        self.send_wire(id, end, Item::Fin);
+        if let Some(item) = told {
+            self.send_wire(id, end, item);
+        }
         self.forget_wire(id);
     }
 
@@ -230,21 +237,10 @@ impl World<'_> {
         self.nodes[node].wires.clear();
         for id in self.wires.keys().copied().collect::<Vec<_>>() {
             for end in 0..2 {
-                let Some(wire) = self.wires.get_mut(&id) else { continue };
-                if wire.ends[end].node != node || !wire.ends[end].open {
-                    continue;
+                let ours = |wire: &Wire| wire.ends[end].node == node && wire.ends[end].open;
+                if self.wires.get(&id).is_some_and(ours) {
+                    self.drop_end(id, end, (!silent).then_some(Item::Reset));
                 }
-                wire.ends[end].open = false;
-                wire.ends[end].link = None;
-                let (len, other) = (wire.pipes[end].len(), wire.ends[1 - end].node);
-                let keep = self.road(node, other).map_or(0, |road| road.below(len));
-                if let Some(wire) = self.wires.get_mut(&id) {
-                    wire.pipes[end].truncate(keep);
-                }
-                if !silent {
-                    self.send_wire(id, end, Item::Reset);
-                }
-                self.forget_wire(id);
             }
         }
     }
