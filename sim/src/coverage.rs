@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use skirmish_core::node::Stats;
+
 /// The marks, in the order in which they are printed.
 pub const MARKS: &[&str] = &[
     "session opened",
@@ -118,6 +120,25 @@ impl Coverage {
         debug_assert!(index.is_some(), "no mark is called {mark}");
         if let Some(count) = index.and_then(|index| self.visits.get_mut(index)) {
             *count += times;
+        }
+    }
+
+    /// Counts what a node has counted in one life.
+    pub fn add_stats(&mut self, stats: &Stats) {
+        for (mark, times) in [
+            ("session resumed", stats.resumes),
+            ("take-over", stats.takeovers),
+            ("heartbeat timeout", stats.heartbeat_timeouts),
+            ("duplicate said", stats.duplicates),
+            ("throttled at node", stats.throttled),
+            ("latest conflated", stats.conflated),
+            ("protocol error", stats.protocol_errors),
+            ("room lost", stats.rooms_lost),
+            ("node suspended", stats.suspensions),
+            ("relay fenced", stats.fenced),
+            ("stale epoch refused", stats.refused_epochs),
+        ] {
+            self.add(mark, times);
         }
     }
 

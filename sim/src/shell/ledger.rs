@@ -215,22 +215,8 @@ impl Ledger {
 
     /// A server's process has ended, or the run has: adds what it counted to the marks.
     pub(super) fn retire(&mut self, server: usize) {
-        let Some(stats) = self.servers[server].handle.take().map(|handle| handle.stats()) else { return };
-        for (mark, count) in [
-            ("session resumed", stats.resumes),
-            ("take-over", stats.takeovers),
-            ("heartbeat timeout", stats.heartbeat_timeouts),
-            ("duplicate said", stats.duplicates),
-            ("throttled at node", stats.throttled),
-            ("latest conflated", stats.conflated),
-            ("protocol error", stats.protocol_errors),
-            ("room lost", stats.rooms_lost),
-            ("node suspended", stats.suspensions),
-            ("relay fenced", stats.fenced),
-            ("stale epoch refused", stats.refused_epochs),
-            ("match formed", stats.matches),
-        ] {
-            self.coverage.add(mark, count);
+        if let Some(handle) = self.servers[server].handle.take() {
+            self.coverage.add_stats(&handle.stats());
         }
     }
 

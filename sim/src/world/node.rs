@@ -327,7 +327,6 @@ impl World<'_> {
                 self.rooms.number(room.as_str());
             }
             Event::RoomClosed { .. } => self.coverage.hit("room closed"),
-            Event::NotServing => self.coverage.hit("node suspended"),
             Event::NodeDown { .. } => self.coverage.hit("node known dead"),
             Event::LinkUp { .. } => self.coverage.hit("link up"),
             Event::LinkDown { .. } => self.coverage.hit("link lost"),
@@ -338,6 +337,7 @@ impl World<'_> {
             Event::MatchEnded { abandoned: true, .. } => self.coverage.hit("match abandoned"),
             Event::MatchEnded { .. } => self.coverage.hit("match over"),
             Event::Serving
+            | Event::NotServing
             | Event::NodeUp { .. }
             | Event::Relayed { .. }
             | Event::Sequenced { .. }
@@ -369,21 +369,8 @@ impl World<'_> {
 
     /// Adds what a node counted to the marks, at the end of its life.
     pub(super) fn retire_node_stats(&mut self, node: usize) {
-        let Some(stats) = self.nodes[node].machine.as_ref().map(Node::stats) else { return };
-        let marks = [
-            ("session resumed", stats.resumes),
-            ("take-over", stats.takeovers),
-            ("heartbeat timeout", stats.heartbeat_timeouts),
-            ("duplicate said", stats.duplicates),
-            ("throttled at node", stats.throttled),
-            ("latest conflated", stats.conflated),
-            ("protocol error", stats.protocol_errors),
-            ("room lost", stats.rooms_lost),
-            ("relay fenced", stats.fenced),
-            ("stale epoch refused", stats.refused_epochs),
-        ];
-        for (mark, count) in marks {
-            self.coverage.add(mark, count);
+        if let Some(machine) = self.nodes[node].machine.as_ref() {
+            self.coverage.add_stats(&machine.stats());
         }
     }
 }
