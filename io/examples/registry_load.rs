@@ -3,13 +3,17 @@
 //!
 //! It starts nothing: `registry_load --endpoints http://127.0.0.1:2379`. What is asked for
 //! does not depend on time or chance; keys are below `/load/`, and are left there.
+//!
+//! Without `--rate` each caller asks again when it is answered (a closed loop): that shows
+//! how much etcd takes. With it requests are asked on a schedule that does not wait for
+//! etcd, and latency counts from when each was due: that shows how long one takes.
 #![allow(clippy::print_stdout, reason = "it is a program that prints a table")]
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
 use skirmish_core::registry::{
     Answer, Call, CallId, Compare, Delete, LeaseId, Op, Put, Request, Span, Told, Txn,
@@ -18,6 +22,7 @@ use skirmish_core::time::Instant;
 use skirmish_io::clock::Clock;
 use skirmish_io::config::RegistryEtcd;
 use skirmish_io::registry::{Registry, etcd};
+use tokio::time::sleep_until;
 
 #[derive(Clone, Debug, Parser)]
 #[command(about = "Measures etcd as the registry: group commit against single requests")]
@@ -25,25 +30,38 @@ struct Options {
     /// Members of the etcd to load.
     #[arg(long, value_delimiter = ',', required = true)]
     endpoints: Vec<String>,
-    /// Requests that are under way at any time.
-    #[arg(long, default_value_t = 1024)]
-    callers: u64,
+    /// What is asked for.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "update,register")]
+    work: Vec<Work>,
+    /// Requests that are under way at any time; with `--rate`, of how many rooms or leases
+    /// they are. A run for each.
+    #[arg(long, value_delimiter = ',', default_value = "1024", value_parser = clap::value_parser!(u64).range(1..))]
+    callers: Vec<u64>,
+    /// Requests asked per second, evenly spaced, instead of as fast as they are answered.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    rate: Option<u64>,
     /// Requests of each run in groups.
     #[arg(long, default_value_t = 300_000)]
     requests: u64,
     /// Requests of each run one by one.
     #[arg(long, default_value_t = 40_000)]
     single_requests: u64,
+    /// Of those one by one, how many are sent before the first is answered. A run for each.
+    #[arg(long, value_delimiter = ',', default_value = "1,64")]
+    singles: Vec<usize>,
     /// Groups under way at any time.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = RegistryEtcd::default().groups)]
     groups: usize,
+    /// Requests in a group, at most.
+    #[arg(long, default_value_t = RegistryEtcd::default().group_requests)]
+    group_requests: usize,
     /// Bytes of a value.
     #[arg(long, default_value_t = 128)]
     value_bytes: usize,
 }
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Work {
     /// Each caller writes the state of its own room again and again.
     Update,
@@ -51,28 +69,53 @@ enum Work {
     Register,
 }
 
+/// A run.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    work: Work,
+    callers: u64,
+    requests: u64,
+    group_requests: usize,
+    groups: usize,
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
-    println!("{} callers, values of {} bytes", options.callers, options.value_bytes);
+    let Options { requests, single_requests, groups, group_requests, .. } = options;
+    match options.rate {
+        Some(rate) => println!("{rate} a second are asked, values of {} bytes", options.value_bytes),
+        None => println!("as many as are answered, values of {} bytes", options.value_bytes),
+    }
     println!(
-        "{:<30}{:>9}{:>9}{:>12}{:>12}{:>10}{:>9}",
-        "", "requests", "a second", "p50", "p99", "group", "failed"
+        "{:<20}{:>8}{:>8}{:>10}{:>9}{:>12}{:>12}{:>7}{:>8}",
+        "", "callers", "on way", "requests", "a second", "p50", "p99", "group", "failed"
     );
-    for (name, work) in [("state updates", Work::Update), ("sessions registered", Work::Register)] {
-        let single = run(&options, work, false).await?;
-        single.print(&format!("{name}, alone"));
-        let grouped = run(&options, work, true).await?;
-        grouped.print(&format!("{name}, grouped"));
-        println!("{:<30}{:>17.1}x", "", grouped.per_second() / single.per_second());
+    for &work in &options.work {
+        let name = if matches!(work, Work::Update) { "state updates" } else { "sessions" };
+        for &callers in &options.callers {
+            let mut singles = Vec::new();
+            for &groups in &options.singles {
+                let run = Run { work, callers, requests: single_requests, group_requests: 1, groups };
+                let figures = measure(&options, run).await?;
+                figures.print(&format!("{name}, single"), &run);
+                singles.push(figures.per_second());
+            }
+            let run = Run { work, callers, requests, group_requests, groups };
+            let figures = measure(&options, run).await?;
+            figures.print(&format!("{name}, grouped"), &run);
+            for (single, on_way) in singles.iter().zip(&options.singles) {
+                println!("{:>46.1} times {on_way} on their way", figures.per_second() / single);
+            }
+        }
     }
     Ok(())
 }
 
 /// The figures of a run.
 struct Figures {
-    requests: u64,
     took: Duration,
+    requests: u64,
     latency: Histogram<u64>,
     group: f64,
     failed: u64,
@@ -83,10 +126,12 @@ impl Figures {
         as_f64(self.requests) / self.took.as_secs_f64()
     }
 
-    fn print(&self, name: &str) {
+    fn print(&self, name: &str, run: &Run) {
         let ms = |quantile| as_f64(self.latency.value_at_quantile(quantile)) / 1000.0;
         println!(
-            "{name:<30}{:>9}{:>9.0}{:>9.2} ms{:>9.2} ms{:>10.1}{:>9}",
+            "{name:<20}{:>8}{:>8}{:>10}{:>9.0}{:>9.2} ms{:>9.2} ms{:>7.1}{:>8}",
+            run.callers,
+            run.groups,
             self.requests,
             self.per_second(),
             ms(0.5),
@@ -109,13 +154,18 @@ struct Client {
 }
 
 impl Client {
+    fn now(&self) -> Instant {
+        self.clock.now().instant
+    }
+
     fn ask(&mut self, request: Request) -> CallId {
         let id = CallId(self.next);
         self.next += 1;
-        self.registry.handle(self.clock.now().instant, Call::Request { id, request });
+        self.registry.handle(self.now(), Call::Request { id, request });
         id
     }
 
+    /// The next answer. Can be dropped at any time.
     async fn told(&mut self) -> (CallId, Result<Answer, String>) {
         loop {
             self.registry.ready().await;
@@ -127,56 +177,91 @@ impl Client {
     }
 }
 
-async fn run(options: &Options, work: Work, grouped: bool) -> Result<Figures, Box<dyn Error>> {
-    let callers = options.callers.max(1);
+/// Who asks next, and since when its latency counts.
+enum Schedule {
+    /// Callers that have been answered.
+    Closed(Vec<u64>),
+    /// So many a second since then, the callers in turn.
+    Open { rate: u64, start: Instant, callers: u64 },
+}
+
+impl Schedule {
+    /// When request `number` is due; `None` if that depends on an answer.
+    fn due(&self, number: u64) -> Option<Instant> {
+        match self {
+            Self::Closed(_) => None,
+            Self::Open { rate, start, .. } => Some(*start + Duration::from_micros(number * 1_000_000 / rate)),
+        }
+    }
+
+    /// Who asks request `number` now, if somebody does, and since when its latency counts.
+    fn next(&mut self, number: u64, now: Instant) -> Option<(u64, Instant)> {
+        let due = self.due(number);
+        match self {
+            Self::Closed(idle) => idle.pop().map(|caller| (caller, now)),
+            Self::Open { callers, .. } => due.filter(|due| *due <= now).map(|due| (number % *callers, due)),
+        }
+    }
+
+    fn answered(&mut self, caller: u64) {
+        if let Self::Closed(idle) = self {
+            idle.push(caller);
+        }
+    }
+}
+
+async fn measure(options: &Options, run: Run) -> Result<Figures, Box<dyn Error>> {
     let options_of_etcd = RegistryEtcd {
         endpoints: options.endpoints.clone(),
         request_timeout: Duration::from_secs(10),
-        group_requests: if grouped { 128 } else { 1 },
-        // One by one, as many as a client of its own would have under way at once.
-        groups: if grouped { options.groups } else { 64 },
+        group_requests: run.group_requests,
+        groups: run.groups,
         ..RegistryEtcd::default()
     };
     let clock = Clock::new();
     let registry = Registry::Remote(etcd::start(&options_of_etcd, clock.clone(), [7; 32])?);
     let mut client = Client { clock, registry, next: 0 };
-    prepare(&mut client, callers).await?;
+    prepare(&mut client, run.callers).await?;
 
     let before = client.registry.counters();
-    let total = if grouped { options.requests } else { options.single_requests };
     let mut under_way: BTreeMap<CallId, (u64, Instant)> = BTreeMap::new();
-    let mut figures = Figures {
-        requests: total,
-        took: Duration::ZERO,
-        latency: Histogram::new_with_bounds(1, 60_000_000, 3)?,
-        group: 0.0,
-        failed: 0,
+    let mut latency = Histogram::new_with_bounds(1, 60_000_000, 3)?;
+    let (mut asked, mut failed) = (0, 0);
+    let start = client.now();
+    let mut schedule = match options.rate {
+        Some(rate) => Schedule::Open { rate, start, callers: run.callers },
+        None => Schedule::Closed((0..run.callers).collect()),
     };
-    let start = client.clock.now().instant;
-    let mut asked = 0;
-    let mut idle: Vec<u64> = (0..callers).collect();
-    while asked < total || !under_way.is_empty() {
-        while asked < total
-            && let Some(caller) = idle.pop()
+    while asked < run.requests || !under_way.is_empty() {
+        let now = client.now();
+        while asked < run.requests
+            && let Some((caller, since)) = schedule.next(asked, now)
         {
-            let id = client.ask(request(options, work, caller, asked));
-            under_way.insert(id, (caller, client.clock.now().instant));
+            let id = client.ask(request(options, run.work, caller, asked));
+            under_way.insert(id, (caller, since));
             asked += 1;
         }
-        let (id, answer) = client.told().await;
+        let due = schedule.due(asked).filter(|_| asked < run.requests);
+        let due = due.map(|due| client.clock.deadline(due));
+        let told = tokio::select! {
+            biased;
+            told = client.told() => told,
+            () = sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => continue,
+        };
+        let (id, answer) = told;
         if let Some((caller, since)) = under_way.remove(&id) {
-            let latency = client.clock.now().instant.since(since);
-            figures.latency.saturating_record(u64::try_from(latency.as_micros())?);
-            idle.push(caller);
+            let took = client.now().since(since);
+            latency.saturating_record(u64::try_from(took.as_micros())?);
+            schedule.answered(caller);
         }
         let done = matches!(answer, Ok(Answer::Put { .. } | Answer::Txn { succeeded: true, .. }));
-        figures.failed += u64::from(!done);
+        failed += u64::from(!done);
     }
-    figures.took = client.clock.now().instant.since(start);
+    let took = client.now().since(start);
     let counters = client.registry.counters();
-    figures.group =
-        as_f64(counters.members - before.members) / as_f64((counters.groups - before.groups).max(1));
-    Ok(figures)
+    let (members, groups) = (counters.members - before.members, counters.groups - before.groups);
+    let group = as_f64(members) / as_f64(groups.max(1));
+    Ok(Figures { took, requests: run.requests, latency, group, failed })
 }
 
 /// Removes what the last run left, and grants a lease to each caller.
