@@ -137,6 +137,7 @@ impl Coverage {
             ("node suspended", stats.suspensions),
             ("relay fenced", stats.fenced),
             ("stale epoch refused", stats.refused_epochs),
+            ("match formed", stats.matches),
         ] {
             self.add(mark, times);
         }

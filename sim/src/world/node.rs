@@ -330,13 +330,13 @@ impl World<'_> {
             Event::NodeDown { .. } => self.coverage.hit("node known dead"),
             Event::LinkUp { .. } => self.coverage.hit("link up"),
             Event::LinkDown { .. } => self.coverage.hit("link lost"),
-            Event::MatchFormed { .. } => self.coverage.hit("match formed"),
             Event::MatchFilled { .. } => self.coverage.hit("match filled"),
             Event::Elected { .. } => self.coverage.hit("matcher elected"),
             Event::Deposed { .. } => self.coverage.hit("matcher deposed"),
             Event::MatchEnded { abandoned: true, .. } => self.coverage.hit("match abandoned"),
             Event::MatchEnded { .. } => self.coverage.hit("match over"),
             Event::Serving
+            | Event::MatchFormed { .. }
             | Event::NotServing
             | Event::NodeUp { .. }
             | Event::Relayed { .. }
