@@ -97,6 +97,8 @@ pub(crate) struct Membership {
 /// How a session wants to come into a room, and how far that is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
+    /// Which of the node's entries this is: an answer to another one is none to this.
+    pub(crate) attempt: u64,
     /// To go on with the membership that it has, after this entry; else to become a
     /// member.
     pub(crate) resume: Option<Cursor>,
@@ -130,11 +132,11 @@ pub(crate) struct Throttle {
 
 impl Membership {
     /// A membership that is on its way.
-    pub(crate) const fn new(room: Key, resume: Option<Cursor>, history: u32) -> Self {
+    pub(crate) const fn new(room: Key, attempt: u64, resume: Option<Cursor>, history: u32) -> Self {
         Self {
             room,
             number: 0,
-            entry: Entry { resume, history, granted: None },
+            entry: Entry { attempt, resume, history, granted: None },
             relayed: 0,
             start: 0,
             seq: 0,

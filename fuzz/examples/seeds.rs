@@ -276,6 +276,7 @@ fn link_messages() -> Vec<(Kind, Vec<u8>)> {
                 session_epoch: 9,
                 player: "ada".into(),
                 resume: true,
+                attempt: 12,
             }
             .encode_to_vec(),
         ),

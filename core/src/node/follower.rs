@@ -120,6 +120,7 @@ impl Node {
             session_epoch: s.epoch,
             player: s.player.as_str().into(),
             resume: membership.number > 0 || membership.entry.resume.is_some(),
+            attempt: membership.entry.attempt,
         };
         self.tell(now, link, wire::encode(v1::Kind::Enter, &v1::Metadata::default(), &message));
     }
@@ -138,22 +139,22 @@ impl Node {
             }
             return;
         };
-        if entered.member == 0 {
-            self.expel(now, room, session, entered.reason());
-            return self.close_if_idle(now, room);
-        }
         let membership = self
             .sessions
             .get_mut(session)
             .and_then(|session| session.memberships.iter_mut().find(|membership| membership.room == room));
-        if let Some(membership) = membership {
-            let (number, resumed) = (entered.member, entered.resumed);
-            membership.entry.granted = Some(Granted { number, resumed, at: entered.seq });
-            if let Some(hosted) = self.rooms.get_mut(room)
-                && !hosted.waiting.contains(&session)
-            {
-                hosted.waiting.push(session);
-            }
+        // It has left since this was asked, and comes again: that has an answer of its own.
+        let Some(membership) = membership.filter(|m| m.entry.attempt == entered.attempt) else { return };
+        if entered.member == 0 {
+            self.expel(now, room, session, entered.reason());
+            return self.close_if_idle(now, room);
+        }
+        let (number, resumed) = (entered.member, entered.resumed);
+        membership.entry.granted = Some(Granted { number, resumed, at: entered.seq });
+        if let Some(hosted) = self.rooms.get_mut(room)
+            && !hosted.waiting.contains(&session)
+        {
+            hosted.waiting.push(session);
         }
         self.activate(now, room);
     }

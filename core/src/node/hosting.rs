@@ -175,7 +175,8 @@ impl Node {
         };
         // Most sessions are in one room: no place is kept for more.
         s.memberships.reserve_exact(1);
-        s.memberships.push(Membership::new(room, resume, history));
+        self.attempts += 1;
+        s.memberships.push(Membership::new(room, self.attempts, resume, history));
         hosted.locals.push(session);
         hosted.waiting.push(session);
         match hosted.role {

@@ -77,6 +77,8 @@ pub struct Node {
     links: Slab<Link>,
     peers: BTreeMap<NodeId, Peer>,
     agenda: Agenda<Timer>,
+    /// Ways into rooms that sessions have begun.
+    attempts: u64,
     outputs: VecDeque<Output>,
     /// `Retry-After` of a node that is about to stop.
     draining: Option<Duration>,
@@ -139,6 +141,7 @@ impl Node {
             rooms: Slab::new(config.rooms.total),
             rooms_by_name: HashMap::with_hasher(KeyedHasher::new(rng.split())),
             agenda: Agenda::new(),
+            attempts: 0,
             outputs: VecDeque::new(),
             draining: None,
             now: Instant::ZERO,

@@ -77,6 +77,7 @@ impl Node {
             session: enter.session.clone(),
             session_epoch: enter.session_epoch,
             player: enter.player.clone(),
+            attempt: enter.attempt,
             seq: hosted.room.released(),
             ..v1::Entered::default()
         };

@@ -124,6 +124,14 @@ impl Cluster {
         self.settle();
     }
 
+    /// The first of what was held back arrives.
+    pub(super) fn release_next(&mut self) {
+        let (to, link, frame) = self.held_back.remove(0);
+        let now = self.now;
+        self.node(to).handle_link_frame(now, link, frame);
+        self.settle();
+    }
+
     /// What was held back of the registry is asked.
     pub(super) fn ask(&mut self) {
         self.slow_registry = false;

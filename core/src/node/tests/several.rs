@@ -216,6 +216,40 @@ fn who_goes_while_he_is_on_his_way_in_leaves_no_member_behind() {
 }
 
 #[test]
+fn what_answers_who_wanted_in_before_does_not_let_him_in_again() {
+    let mut cluster = Cluster::new(2);
+    cluster.join(0, "ann");
+    cluster.join(1, "cid");
+    let (mut bob, dan) = (cluster.connect(1, "bob", None), cluster.connect(1, "dan", None));
+    let join = v1::Join { room: "arena".into(), history: 0 };
+    cluster.slow = Some(0);
+    cluster.send(&bob, v1::Kind::Join, &join);
+    // With him bob is asked for once more.
+    cluster.send(&dan, v1::Kind::Join, &join);
+    let joined = |messages: &[ToClient]| {
+        messages.iter().rev().find_map(|message| match message {
+            ToClient::Joined(joined) => Some(joined.member),
+            _ => None,
+        })
+    };
+    let first = loop {
+        cluster.release_next();
+        if let Some(member) = joined(&cluster.received(&bob)) {
+            break member;
+        }
+    };
+    cluster.say(&mut bob, "before");
+    cluster.send(&bob, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+    cluster.send(&bob, v1::Kind::Join, &join);
+    cluster.release();
+    let messages = cluster.received(&bob);
+    assert!(joined(&messages).is_some_and(|member| member != first), "{messages:?}");
+    bob.said = 0;
+    cluster.say(&mut bob, "again");
+    assert_eq!(cluster.heard(&mut bob), ["again"]);
+}
+
+#[test]
 fn who_comes_back_while_he_is_on_his_way_in_is_let_in_once() {
     let mut cluster = Cluster::new(1);
     let ann = cluster.connect(0, "ann", None);
