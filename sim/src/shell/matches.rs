@@ -170,13 +170,15 @@ impl Ledger {
         if !matches::is_end(state) {
             return;
         }
-        if self.is_late(who, search) {
-            return;
-        }
+        let late = self.is_late(who, search);
         let seat = &mut self.seats[who.client];
-        seat.search = None;
         let player = player_name(seat.player);
-        let verdict = self.oracles.matches.ended(who.client, &player, search, state);
+        let verdict = if late {
+            self.oracles.matches.ended_before(who.client, &player, search, state)
+        } else {
+            seat.search = None;
+            self.oracles.matches.ended(who.client, &player, search, state)
+        };
         self.judge(verdict);
     }
 
@@ -200,11 +202,13 @@ impl Ledger {
         if seat.matches.insert(matched.r#match.clone()) && goes {
             seat.invited.push((room, plays));
         }
-        if late {
-            return;
-        }
         let player = player_name(seat.player);
-        let verdict = self.oracles.matches.told(who.client, &player, &matched);
+        let matches = &mut self.oracles.matches;
+        let verdict = if late {
+            matches.told_before(who.client, &player, &matched)
+        } else {
+            matches.told(who.client, &player, &matched)
+        };
         self.judge(verdict);
     }
 

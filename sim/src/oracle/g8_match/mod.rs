@@ -143,13 +143,23 @@ impl Matches {
     /// If no ticket of it has ended so, it has ended in another way, or it is not the one that
     /// goes on.
     pub fn ended(&mut self, client: usize, player: &Name, search: u64, state: TicketState) -> Verdict {
+        self.ended_before(client, player, search, state)?;
+        self.searches.end(client, player, search, End::Ticket(state))
+    }
+
+    /// A client's application hears, while it searches, of the end of another search of its
+    /// player, which the client was told of before.
+    ///
+    /// # Errors
+    /// If no ticket of it has ended so.
+    pub fn ended_before(&self, client: usize, player: &Name, search: u64, state: TicketState) -> Verdict {
         let decided = matches!(state, TicketState::TimedOut | TicketState::PartyLost);
         if decided && !self.ended.contains(&(player.clone(), search, state.into())) {
             return unlike(format_args!(
                 "client {client} was told that search {search} is {state:?}, which no ticket of it ever was"
             ));
         }
-        self.searches.end(client, player, search, End::Ticket(state))
+        Ok(())
     }
 
     /// A client was told of a match.
@@ -158,6 +168,16 @@ impl Matches {
     /// If there never was such a match, or not with it, or it is not the answer to the search
     /// that goes on.
     pub fn told(&mut self, client: usize, player: &Name, told: &v1::Matched) -> Verdict {
+        self.told_before(client, player, told)?;
+        self.searches.end(client, player, told.search, End::Match(told.r#match.clone()))
+    }
+
+    /// A client's application hears, while it searches, of a match which the client was told
+    /// of before, as the end of another search or of none.
+    ///
+    /// # Errors
+    /// If there never was such a match, or not with it.
+    pub fn told_before(&self, client: usize, player: &Name, told: &v1::Matched) -> Verdict {
         let id = &told.r#match;
         let Some(formed) = self.formed.get(id) else {
             return unlike(format_args!("client {client} was told of match {id}, which was never formed"));
@@ -167,7 +187,7 @@ impl Matches {
         if !with_it || !formed.contains(&v1::Matched { team: 0, search: 0, ..told.clone() }) {
             return unlike(format_args!("client {client} was told of match {id} as it never was: {told:?}"));
         }
-        self.searches.end(client, player, told.search, End::Match(id.clone()))
+        Ok(())
     }
 
     /// Whether the client that has begun this search was told how it ended.
