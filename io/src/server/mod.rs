@@ -1,8 +1,8 @@
 //! The server: a node behind a listener.
 //!
 //! One node is one shard, and everything of it runs on one thread: a current-thread
-//! runtime. There is one task for each connection and one driver that has the only
-//! timer; see `connection` for the order in which a turn does things and why.
+//! runtime. Each connection has a task that reads; one writer sends to all of them, and one
+//! driver has the only timer. `shard` says in which order, and why.
 //!
 //! ```
 //! use skirmish_io::config::Config;
@@ -41,6 +41,7 @@ mod links;
 #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
 mod metrics;
 mod shard;
+mod socket;
 mod stream;
 #[cfg(not(madsim))]
 mod tls;
@@ -184,6 +185,8 @@ fn background(
 ) -> Vec<JoinHandle<()>> {
     let driven = handle.clone();
     let mut tasks = vec![tokio::spawn(async move { driven.0.shared.drive().await })];
+    let written = handle.clone();
+    tasks.push(tokio::spawn(async move { written.0.shared.write().await }));
     tasks.push(tokio::spawn(links::serve(links.map(|(listener, _)| listener), handle.clone())));
     #[cfg(not(madsim))]
     if let Some((listener, _)) = admin {

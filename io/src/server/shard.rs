@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
 use skirmish_core::node::{Identity, Node, Output, Refusal};
@@ -17,8 +17,12 @@ use tokio::sync::Notify;
 use super::application::Message;
 use super::journal;
 use super::metrics::Counters;
+use super::socket::{Input, Lingering, Lost, Sent, Socket};
 use crate::clock::Clock;
 use crate::registry::Registry;
+
+/// Connections that are sent to before the other tasks have their turn.
+const WRITE_BURST: usize = 64;
 
 /// A shard that tasks share. All of them run on one thread, so the lock is never waited
 /// for; it is never held over an await.
@@ -52,6 +56,9 @@ pub(super) struct Shard {
     /// Whether nobody drives the node any more.
     abandoned: bool,
     slots: Vec<Slot>,
+    /// Connections that the node has something for, in the order in which it said so.
+    outbox: VecDeque<ConnId>,
+    writer: Option<Waker>,
     links: BTreeMap<LinkId, LinkSlot>,
     /// Nodes that are to be dialed, and where.
     dials: VecDeque<(NodeId, String)>,
@@ -67,10 +74,31 @@ pub(super) struct Shard {
 #[derive(Debug, Default)]
 struct Slot {
     conn: Option<ConnId>,
+    /// Of its task.
     waker: Option<Waker>,
     player: Option<Name>,
-    transmit: bool,
     closing: Option<v1::Reason>,
+    sending: Sending,
+    /// Once it is open, and until it is lost.
+    socket: Option<Box<Socket>>,
+}
+
+/// A connection is over: its task ends.
+#[derive(Debug)]
+pub(super) struct Over;
+
+/// Who sends to a connection, and when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sending {
+    /// There is no WebSocket yet, or nothing goes out any more.
+    #[default]
+    Never,
+    /// The node has nothing for it.
+    Idle,
+    /// It is in the outbox.
+    Queued,
+    /// Its socket is full. Its task waits until it takes more.
+    Blocked,
 }
 
 /// What is kept for a link.
@@ -80,15 +108,6 @@ struct LinkSlot {
     /// The other end, for people.
     peer: String,
     transmit: bool,
-}
-
-/// What a connection's task has to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Orders {
-    /// The node has something to transmit.
-    pub(super) transmit: bool,
-    /// The node closes the connection.
-    pub(super) closing: Option<v1::Reason>,
 }
 
 impl Shared {
@@ -104,6 +123,8 @@ impl Shared {
             stopping: false,
             abandoned: false,
             slots: Vec::new(),
+            outbox: VecDeque::new(),
+            writer: None,
             links: BTreeMap::new(),
             dials: VecDeque::new(),
             asked: 0,
@@ -155,6 +176,22 @@ impl Shared {
             self.announce(&shard);
         }
         result
+    }
+
+    /// Sends to connections what the node has for them, for as long as it is polled.
+    ///
+    /// Whatever one look at the sockets has brought is read before anything is sent: the
+    /// tasks that have something to read queue before the writer, which is woken by the
+    /// first of them. So a connection is flushed once for all that came.
+    pub(super) async fn write(&self) {
+        poll_fn(|cx| {
+            let more = self.pull(|shard, now| shard.write(now, cx));
+            if more {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Looks at the shard.
@@ -292,21 +329,116 @@ impl Shard {
         self.node.handle_upgraded(now, conn, identity);
     }
 
-    /// What a connection's task has to do; its waker is kept for when that changes.
-    /// `None`: drop the connection.
-    pub(super) fn orders(&mut self, conn: ConnId, waker: &Waker) -> Option<Orders> {
-        let slot = self.slot(conn)?;
-        match &mut slot.waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
+    /// Ready when the node closes a connection that is not open yet, or has dropped it. The
+    /// task is woken then.
+    pub(super) fn poll_closing(&mut self, conn: ConnId, cx: &Context<'_>) -> Poll<()> {
+        match self.slot(conn) {
+            Some(slot) => {
+                slot.register(cx);
+                if slot.closing.is_some() { Poll::Ready(()) } else { Poll::Pending }
+            }
+            None => Poll::Ready(()),
         }
-        Some(Orders { transmit: slot.transmit, closing: slot.closing })
     }
 
-    /// The node has nothing more to transmit to this connection.
-    pub(super) fn transmitted(&mut self, conn: ConnId) {
-        if let Some(slot) = self.slot(conn) {
-            slot.transmit = false;
+    /// The WebSocket of a connection is open; it is dropped if the connection is over.
+    pub(super) fn open(&mut self, conn: ConnId, socket: Socket) {
+        let Some(slot) = self.slot(conn) else { return };
+        slot.socket = Some(Box::new(socket));
+        slot.sending = Sending::Idle;
+        // The node may have had something for it before.
+        self.enqueue(conn);
+    }
+
+    /// What has come from a connection, if anything has.
+    ///
+    /// # Errors
+    /// It is over.
+    pub(super) fn receive(&mut self, conn: ConnId) -> Result<Option<Input>, Over> {
+        let slot = self.slot(conn).ok_or(Over)?;
+        let socket = slot.socket.as_mut().ok_or(Over)?;
+        if slot.closing.is_some() || !socket.is_open() {
+            return Ok(None);
+        }
+        let input = socket.receive();
+        let answers = socket.is_unflushed();
+        if let Ok(Some(Input::Violation(_, Some(error)))) | Err(Lost(Some(error))) = &input {
+            journal::failed(self, conn, error);
+        }
+        if answers {
+            self.enqueue(conn);
+        }
+        input.map_err(|_| Over)
+    }
+
+    /// What is left for a connection's task when it has read: to wait until a full socket
+    /// takes more, or until the peer has closed too.
+    ///
+    /// # Errors
+    /// It is over.
+    pub(super) fn wait(&mut self, conn: ConnId, cx: &Context<'_>) -> Result<(), Over> {
+        let slot = self.slot(conn).ok_or(Over)?;
+        slot.register(cx);
+        let socket = slot.socket.as_mut().ok_or(Over)?;
+        if socket.is_closed() {
+            match socket.linger() {
+                Lingering::Waiting => {}
+                Lingering::Budget => slot.wake(),
+                Lingering::Over => return Err(Over),
+            }
+        } else if slot.sending == Sending::Blocked && socket.flush().map_err(|_| Over)? {
+            slot.sending = Sending::Idle;
+            self.enqueue(conn);
+        }
+        Ok(())
+    }
+
+    /// Has the writer send what there is for a connection, in its turn.
+    fn enqueue(&mut self, conn: ConnId) {
+        let Some(slot) = self.slot(conn) else { return };
+        if slot.sending == Sending::Idle {
+            slot.sending = Sending::Queued;
+            if self.outbox.is_empty()
+                && let Some(writer) = &self.writer
+            {
+                writer.wake_by_ref();
+            }
+            self.outbox.push_back(conn);
+        }
+    }
+
+    /// Sends to the connections at the front of the outbox. Whether there are more.
+    fn write(&mut self, now: Now, cx: &Context<'_>) -> bool {
+        match &mut self.writer {
+            Some(known) => known.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        for _ in 0..WRITE_BURST {
+            let Some(conn) = self.outbox.pop_front() else { return false };
+            self.send(now, conn);
+        }
+        !self.outbox.is_empty()
+    }
+
+    fn send(&mut self, now: Now, conn: ConnId) {
+        let Self { node, slots, .. } = self;
+        let Some(slot) = slots.get_mut(conn.slot()).filter(|slot| slot.conn == Some(conn)) else { return };
+        let Some(socket) = &mut slot.socket else { return };
+        let sent = socket.send(node, now, conn, slot.closing);
+        slot.sending = match sent {
+            Ok(Sent::All) => Sending::Idle,
+            Ok(Sent::Budget) => Sending::Queued,
+            Ok(Sent::Blocked) => Sending::Blocked,
+            Ok(Sent::Closed) => Sending::Never,
+            Err(_) => {
+                slot.socket = None;
+                Sending::Never
+            }
+        };
+        match slot.sending {
+            Sending::Idle => {}
+            Sending::Queued => self.outbox.push_back(conn),
+            Sending::Blocked | Sending::Never => slot.wake(),
         }
     }
 
@@ -377,15 +509,23 @@ impl Shard {
 
     fn carry_out(&mut self, now: Now, output: Output) {
         match output {
-            Output::Wake(conn) => self.wake(conn, |slot| slot.transmit = true),
+            Output::Wake(conn) => self.enqueue(conn),
             Output::Close(conn, reason) => {
                 journal::closing(self, conn, reason);
-                self.wake(conn, |slot| slot.closing = Some(reason));
+                if let Some(slot) = self.slot(conn) {
+                    slot.closing = Some(reason);
+                    // Its task may still be at the upgrade, or must not read on.
+                    slot.wake();
+                }
+                self.enqueue(conn);
             }
             Output::Abort(conn) => {
                 journal::aborted(self, conn);
                 // Its task finds no slot of its own and ends.
-                self.wake(conn, |slot| slot.conn = None);
+                if let Some(slot) = self.slot(conn) {
+                    slot.wake();
+                    *slot = Slot::default();
+                }
             }
             Output::Registry(call) => {
                 self.asked += usize::from(matches!(call, Call::Request { .. }));
@@ -421,16 +561,23 @@ impl Shard {
         due.map(|deadline| deadline.at)
     }
 
-    fn wake(&mut self, conn: ConnId, change: impl FnOnce(&mut Slot)) {
-        if let Some(slot) = self.slot(conn) {
-            change(slot);
-            if let Some(waker) = &slot.waker {
-                waker.wake_by_ref();
-            }
+    fn slot(&mut self, conn: ConnId) -> Option<&mut Slot> {
+        self.slots.get_mut(conn.slot()).filter(|slot| slot.conn == Some(conn))
+    }
+}
+
+impl Slot {
+    /// Keeps the waker of the connection's task.
+    fn register(&mut self, cx: &Context<'_>) {
+        match &mut self.waker {
+            Some(known) => known.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
         }
     }
 
-    fn slot(&mut self, conn: ConnId) -> Option<&mut Slot> {
-        self.slots.get_mut(conn.slot()).filter(|slot| slot.conn == Some(conn))
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! A connection's byte stream: plain, or TLS.
+//! A connection's byte stream: plain, or TLS. And as the WebSocket wants it: one that says
+//! at once that it would have to wait, and wakes the connection's task when it has not to.
 
-use std::io;
+use std::io::{self, ErrorKind, Read, Write};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -26,25 +27,6 @@ macro_rules! either {
     };
 }
 
-impl Stream {
-    /// Whether there may be something to read beyond what was read; if not, the task is
-    /// woken when there is. Cheaper than an attempt to read.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            #[cfg(not(madsim))]
-            Self::Plain(stream) => stream.poll_read_ready(cx).map(drop),
-            #[cfg(not(madsim))]
-            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(cx).map(drop),
-            // The simulated stream cannot tell: the attempt does.
-            #[cfg(madsim)]
-            Self::Plain(_) => {
-                let _ = cx;
-                Poll::Ready(())
-            }
-        }
-    }
-}
-
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         either!(self, poll_read(cx, buf))
@@ -62,5 +44,68 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, poll_shutdown(cx))
+    }
+}
+
+/// A byte stream that does not wait: what would have to is [`ErrorKind::WouldBlock`], and
+/// wakes the task to which the connection belongs later, whoever tried.
+#[derive(Debug)]
+pub(super) struct Unwaiting {
+    stream: Stream,
+    task: Waker,
+}
+
+impl Unwaiting {
+    pub(super) const fn new(stream: Stream, task: Waker) -> Self {
+        Self { stream, task }
+    }
+
+    /// Whether there may be something to read beyond what was read; if not, the task is
+    /// woken when there is. Cheaper than an attempt to read.
+    pub(super) fn may_be_readable(&self) -> bool {
+        match &self.stream {
+            #[cfg(not(madsim))]
+            Stream::Plain(stream) => stream.poll_read_ready(&mut Context::from_waker(&self.task)).is_ready(),
+            #[cfg(not(madsim))]
+            Stream::Tls(stream) => {
+                stream.get_ref().0.poll_read_ready(&mut Context::from_waker(&self.task)).is_ready()
+            }
+            // The simulated stream cannot tell: the attempt does.
+            #[cfg(madsim)]
+            Stream::Plain(_) => true,
+        }
+    }
+
+    /// Tells the peer that nothing more will be sent.
+    pub(super) fn shutdown(&mut self) -> io::Result<()> {
+        self.at_once(|stream, cx| stream.poll_shutdown(cx))
+    }
+
+    fn at_once<T>(
+        &mut self,
+        f: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> io::Result<T> {
+        match f(Pin::new(&mut self.stream), &mut Context::from_waker(&self.task)) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl Read for Unwaiting {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut buf = ReadBuf::new(buf);
+        self.at_once(|stream, cx| stream.poll_read(cx, &mut buf))?;
+        Ok(buf.filled().len())
+    }
+}
+
+impl Write for Unwaiting {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.at_once(|stream, cx| stream.poll_write(cx, buf))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.at_once(|stream, cx| stream.poll_flush(cx))
     }
 }
