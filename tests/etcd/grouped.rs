@@ -168,6 +168,48 @@ async fn requests_that_look_at_each_others_keys_do_not_both_win() {
     }
 }
 
+/// Most find their key absent, some do not, and all know which they are.
+#[tokio::test]
+async fn whoever_finds_its_key_taken_costs_no_other_its_own() {
+    const CLAIMS: usize = 2000;
+    for version in Version::installed() {
+        let etcd = Etcd::start_with(version, &[]).await;
+        let mut asker = Asker::new(&options(vec![etcd.url()]));
+        let key = |i: usize| format!("k{i:04}");
+        let is_taken = |i: usize| i % 97 == 3;
+        for i in (0..CLAIMS).filter(|i| is_taken(*i)) {
+            asker.done(Request::Put(Put::new(key(i), "old", None))).await.unwrap();
+        }
+        let before = asker.registry.counters();
+        let claim = |i: usize| {
+            let read = Op::Range(Range::of(Span::one(key(i))));
+            let put = Op::Put(Put::new(key(i), format!("new{i}"), None));
+            let compares = vec![Compare::absent(key(i))];
+            Request::Txn(Txn { compares, success: vec![put], failure: vec![read] })
+        };
+        let calls: Vec<_> = (0..CLAIMS).map(|i| (asker.ask(claim(i)), asker.ask(claim(i)))).collect();
+        for (i, (first, second)) in calls.into_iter().enumerate() {
+            let first = asker.outcome(first).await.unwrap();
+            let Answer::Txn { succeeded, answers } = first.answer else { panic!("{first:?}") };
+            assert_eq!((succeeded, answers.len()), (!is_taken(i), 1), "{version:?} {i}");
+            // Whoever comes second sees what the first has done, or why it has not.
+            let second = asker.outcome(second).await.unwrap();
+            let Answer::Txn { succeeded: false, answers } = &second.answer else { panic!("{second:?}") };
+            let [Answer::Range { kvs, .. }] = &**answers else { panic!("{second:?}") };
+            let [kv] = &**kvs else { panic!("{second:?}") };
+            let value = if is_taken(i) { "old".to_owned() } else { format!("new{i}") };
+            assert_eq!((&*kv.value, kv.version), (value.as_bytes(), 1), "{version:?} {i}");
+            if !is_taken(i) {
+                assert_eq!(kv.modified, first.revision);
+            }
+        }
+        let counters = asker.registry.counters();
+        let (members, groups) = (counters.members - before.members, counters.groups - before.groups);
+        assert!(members > 2 * CLAIMS as u64, "none was ever tied: {members}");
+        assert!(groups * 10 < members, "{groups} groups of {members}");
+    }
+}
+
 /// All that a group writes has one revision, and every member is told that revision: a
 /// watch from the one after misses nothing and sees nothing twice.
 #[tokio::test]

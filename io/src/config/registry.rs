@@ -78,7 +78,7 @@ pub struct RegistryEtcd {
     pub requests: usize,
     /// Watches.
     pub watches: usize,
-    /// Requests that ride in one, at most 128; 1 sends each alone.
+    /// Requests that ride in one, at most 1024; 1 sends each alone.
     pub group_requests: usize,
     /// Bytes of requests that ride in one.
     pub group_bytes: usize,
@@ -104,7 +104,7 @@ impl Default for RegistryEtcd {
             backoff_max: Duration::from_secs(3),
             requests: 16 * 1024,
             watches: 1024,
-            group_requests: 128,
+            group_requests: 512,
             group_bytes: 512 * 1024,
             groups: 2,
         }
@@ -169,7 +169,7 @@ impl RegistryEtcd {
         check(self.backoff_max >= self.backoff_min, "backoff_max", "must be at least `backoff_min`")?;
         check((1..=1 << 20).contains(&self.requests), "requests", "must be from 1 to 1048576")?;
         check((1..=1 << 20).contains(&self.watches), "watches", "must be from 1 to 1048576")?;
-        check((1..=128).contains(&self.group_requests), "group_requests", "must be from 1 to 128")?;
+        check((1..=1024).contains(&self.group_requests), "group_requests", "must be from 1 to 1024")?;
         check(
             (1..=MAX_GROUP_BYTES).contains(&self.group_bytes),
             "group_bytes",
@@ -217,7 +217,7 @@ mod tests {
         );
         assert_eq!(wrong(|etcd| etcd.backoff_max = Duration::ZERO), key("backoff_max"));
         assert_eq!(wrong(|etcd| etcd.requests = 0), key("requests"));
-        assert_eq!(wrong(|etcd| etcd.group_requests = 129), key("group_requests"));
+        assert_eq!(wrong(|etcd| etcd.group_requests = 1025), key("group_requests"));
         assert_eq!(wrong(|etcd| etcd.group_bytes = 2 << 20), key("group_bytes"));
         assert_eq!(wrong(|etcd| etcd.groups = 0), key("groups"));
     }

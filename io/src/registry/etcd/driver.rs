@@ -26,7 +26,8 @@ const CALLS: usize = 512;
 /// A connection that has lasted this long is replaced at once when it breaks.
 const LASTING: Duration = Duration::from_secs(5);
 
-type Landing = std::pin::Pin<Box<dyn Future<Output = (GroupId, Result<Vec<Response>, Fault>)> + Send>>;
+type Landing =
+    std::pin::Pin<Box<dyn Future<Output = (GroupId, Result<Vec<Option<Response>>, Fault>)> + Send>>;
 
 pub(super) struct Driver {
     clock: Clock,
@@ -69,7 +70,7 @@ struct Open {
 }
 
 enum Event {
-    Landed(GroupId, Result<Vec<Response>, Fault>),
+    Landed(GroupId, Result<Vec<Option<Response>>, Fault>),
     Link(Happening),
     /// So many calls came; none if there is nobody any more to make them.
     Calls(usize),
@@ -236,22 +237,19 @@ impl Driver {
                 }
             }
             self.node.shared.sent(group.members.len());
-            let (id, sending) = (group.id, send(&up.client, &group.members, self.patience));
+            let (id, sending) = (group.id, send(&up.client, &group, self.patience));
             self.flights.push(Box::pin(async move { (id, sending.await) }));
             self.flying.insert(id, Flight { group, connection: up.since });
         }
     }
 
     /// A group has come back, or not.
-    fn land(&mut self, now: Instant, id: GroupId, result: Result<Vec<Response>, Fault>) {
+    fn land(&mut self, now: Instant, id: GroupId, result: Result<Vec<Option<Response>>, Fault>) {
         let Some(Flight { mut group, connection }) = self.flying.remove(&id) else { return };
         let (wrong, said, text) = match result {
             Ok(responses) => {
                 self.heard = now;
-                self.groups.end(id);
-                for (member, response) in group.members.into_iter().zip(responses) {
-                    self.answer(now, member.id, Ok(response));
-                }
+                self.handle_answers(now, group, responses);
                 return;
             }
             Err(Fault::Wrong { wrong, said, text }) => (wrong, said, text),
@@ -264,29 +262,20 @@ impl Driver {
         let unsound = wrong == Wrong::NotDone
             || (wrong == Wrong::Outcome(Failure::Unknown) && (!said || self.dialer.len() > 1));
         debug!(members = group.members.len(), ?wrong, error = text, "a group came to nothing");
-        // Whoever was given up on meanwhile is not to be sent again.
-        let again = |driver: &mut Self, group: &mut Group| {
-            group.members.retain(|member| driver.open.contains_key(&member.id));
-            for member in &group.members {
-                if let Some(open) = driver.open.get_mut(&member.id) {
-                    open.sent = None;
-                }
-            }
-        };
         match wrong {
             Wrong::Outcome(Failure::Refused(_)) if group.members.len() > 1 => {
                 self.node.shared.halved();
-                again(self, &mut group);
+                self.unsend(&mut group);
                 self.groups.halve(group);
             }
             Wrong::NotDone => {
-                again(self, &mut group);
+                self.unsend(&mut group);
                 self.groups.again(group);
             }
             Wrong::Outcome(Failure::Unknown)
                 if unsound && group.members.iter().all(|member| is_read(&member.request)) =>
             {
-                again(self, &mut group);
+                self.unsend(&mut group);
                 self.groups.again(group);
             }
             Wrong::Outcome(failure) => {
@@ -298,6 +287,30 @@ impl Driver {
         }
         if unsound && is_current {
             self.lose(now, text);
+        }
+    }
+
+    /// Answers to the members of a group; those without one are sent again.
+    fn handle_answers(&mut self, now: Instant, mut group: Group, responses: Vec<Option<Response>>) {
+        let has_answer: Vec<bool> = responses.iter().map(Option::is_some).collect();
+        for (member, response) in group.members.iter().zip(responses) {
+            if let Some(response) = response {
+                self.answer(now, member.id, Ok(response));
+            }
+        }
+        self.groups.answered(&mut group, &has_answer);
+        self.unsend(&mut group);
+        self.groups.again(group);
+    }
+
+    /// Nothing was done of a group that is sent again, but for those whom there is nobody to
+    /// answer any more.
+    fn unsend(&mut self, group: &mut Group) {
+        group.members.retain(|member| self.open.contains_key(&member.id));
+        for member in &group.members {
+            if let Some(open) = self.open.get_mut(&member.id) {
+                open.sent = None;
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Group commit: which of the waiting requests go together in one.
 //!
 //! Requests that do not depend on each other (none writes what another reads or writes)
-//! may ride as steps of one transaction: whatever the order in which they would have been
+//! may ride in one transaction, as bundles make it of them: whatever the order in which they would have been
 //! done one by one, they would have found the same and answered the same. The registry
 //! evaluates the comparisons of nested transactions before any step is done, so this is
 //! also the least that must be asked. What is given up is that each has a revision of its
@@ -15,11 +15,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use skirmish_core::registry::{CallId, Compare, Op, Request, Span, Target, Txn};
 
+use super::bundle::{Bundle, Need, Packer, Trust, WIDTH, Way};
 use super::touch::{Ground, Touch, touched};
 
-/// Steps that a transaction may have, etcd's `--max-txn-ops`; for nested ones, all on the
-/// way down.
-pub(super) const MAX_STEPS: usize = 128;
+/// Requests in a group, at most, so that a burst does not become one long transaction.
+pub(super) const MAX_MEMBERS: usize = 1024;
 
 /// Most keys that a read may answer with and still ride with others.
 const SMALL_READ: u64 = 16;
@@ -35,7 +35,7 @@ const AROUND_A_STEP: usize = 32;
 pub(super) struct Limits {
     /// Requests waiting.
     pub(super) waiting: usize,
-    /// Requests in a group; at most [`MAX_STEPS`].
+    /// Requests in a group; at most [`MAX_MEMBERS`].
     pub(super) members: usize,
     /// Bytes of a group of more than one.
     pub(super) bytes: usize,
@@ -54,8 +54,7 @@ pub(super) struct Member {
     pub(super) request: Request,
     touches: Vec<Touch>,
     bytes: usize,
-    /// Steps on the deepest way down.
-    steps: usize,
+    need: Need,
     /// Of how many a group with it may be at most.
     most: usize,
 }
@@ -65,6 +64,8 @@ pub(super) struct Member {
 pub(super) struct Group {
     pub(super) id: GroupId,
     pub(super) members: Vec<Member>,
+    /// How they go.
+    pub(super) bundles: Vec<Bundle>,
 }
 
 /// No more may wait.
@@ -78,13 +79,20 @@ pub(super) struct Groups {
     waiting: VecDeque<Member>,
     in_flight: BTreeMap<GroupId, Ground>,
     next: GroupId,
+    trust: Trust,
 }
 
 impl Groups {
     pub(super) fn new(limits: Limits) -> Self {
-        let members = limits.members.clamp(1, MAX_STEPS);
+        let members = limits.members.clamp(1, MAX_MEMBERS);
         let limits = Limits { members, in_flight: limits.in_flight.max(1), ..limits };
-        Self { limits, waiting: VecDeque::new(), in_flight: BTreeMap::new(), next: GroupId(0) }
+        Self {
+            limits,
+            waiting: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            next: GroupId(0),
+            trust: Trust::default(),
+        }
     }
 
     /// Requests that wait.
@@ -101,12 +109,13 @@ impl Groups {
         if self.waiting.len() >= self.limits.waiting {
             return Err(Full);
         }
+        let need = Need::of(&request);
         self.waiting.push_back(Member {
             id,
             touches: touched(&request),
             bytes: bytes_of(&request),
-            steps: if let Request::Txn(txn) = &request { steps(txn) } else { 0 },
-            most: if rides(&request) { self.limits.members } else { 1 },
+            most: if rides(&request) && need.depth < WIDTH { self.limits.members } else { 1 },
+            need,
             request,
         });
         Ok(())
@@ -124,24 +133,22 @@ impl Groups {
             return None;
         }
         let mut members: Vec<Member> = Vec::new();
-        let (mut bytes, mut steps, mut most) = (0, 0, self.limits.members);
+        let (mut bytes, mut most) = (0, self.limits.members);
+        let mut packer = Packer::new(self.trust.size());
         // What must not be overtaken or joined: of members, and of those passed over.
         let mut barred = Ground::default();
         let mut passed_over = Vec::new();
         while passed_over.len() < PASSED_OVER && members.len() < most {
             let Some(member) = self.waiting.pop_front() else { break };
             let size = members.len() + 1;
-            let fits = size == 1
-                || (size <= member.most
-                    && bytes + member.bytes <= self.limits.bytes
-                    && size + steps.max(member.steps) <= MAX_STEPS);
+            let fits = size == 1 || (size <= member.most && bytes + member.bytes <= self.limits.bytes);
             let free = fits
                 && !barred.meets(&member.touches)
-                && !self.in_flight.values().any(|ground| ground.meets(&member.touches));
+                && !self.in_flight.values().any(|ground| ground.meets(&member.touches))
+                && packer.add(member.need);
             barred.add(&member.touches);
             if free {
                 bytes += member.bytes;
-                steps = steps.max(member.steps);
                 most = most.min(member.most);
                 members.push(member);
             } else {
@@ -161,12 +168,26 @@ impl Groups {
             ground.add(&member.touches);
         }
         self.in_flight.insert(id, ground);
-        Some(Group { id, members })
+        Some(Group { id, members, bundles: packer.finish() })
     }
 
     /// A group has ended, whatever came of it.
     pub(super) fn end(&mut self, id: GroupId) {
         self.in_flight.remove(&id);
+    }
+
+    /// A group was answered, except for those of its members whose bundles failed: they are
+    /// what is left of it, to be sent again, each as a nested transaction of its own.
+    pub(super) fn answered(&mut self, group: &mut Group, has_answer: &[bool]) {
+        let has_answer = |at: usize| has_answer.get(at) == Some(&true);
+        let tied = || group.bundles.iter().filter(|bundle| bundle.way == Way::Tied);
+        let failed = tied().filter(|bundle| bundle.members.iter().any(|at| !has_answer(*at)));
+        self.trust.handle_answered(tied().count(), failed.count());
+        let mut places = 0..;
+        group.members.retain(|_| places.next().is_some_and(|at| !has_answer(at)));
+        for member in &mut group.members {
+            member.need.way = Way::Apart;
+        }
     }
 
     /// A group was refused as a whole though perhaps only one of its members deserved it;
@@ -200,16 +221,6 @@ fn rides(request: &Request) -> bool {
         }
         _ => false,
     }
-}
-
-/// How much deeper a transaction makes the one that it is nested in.
-fn steps(txn: &Txn) -> usize {
-    let own = txn.compares.len().max(txn.success.len()).max(txn.failure.len());
-    let nested = txn.success.iter().chain(&txn.failure).map(|op| match op {
-        Op::Txn(txn) => steps(txn),
-        _ => 0,
-    });
-    own + nested.max().unwrap_or(0)
 }
 
 fn bytes_of(request: &Request) -> usize {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use skirmish_core::registry::{Delete, LeaseId, Put, Range};
 
+use super::super::bundle::steps;
 use super::*;
 
 const LIMITS: Limits = Limits { waiting: 1000, members: 128, bytes: 1 << 16, in_flight: 1 };
@@ -81,18 +82,73 @@ fn groups_keep_to_their_bounds() {
 }
 
 #[test]
-fn steps_are_counted_down_the_deepest_way() {
+fn groups_have_room_for_steps_in_all_their_bundles() {
     let txn = |name: usize, width: usize| {
         let ops = (0..width).map(|i| Op::Put(Put::new(format!("{name}/{i}"), "", None)));
         Request::Txn(Txn { success: ops.collect(), ..Txn::default() })
     };
-    // 118 of ten steps: 118 + 10 is 128.
-    let mut groups = groups_of(LIMITS, (0..130).map(|name| txn(name, 10)));
-    assert_eq!(all(&mut groups).iter().map(Vec::len).collect::<Vec<_>>(), [118, 12]);
-    let mut groups = groups_of(LIMITS, [txn(0, 128), txn(1, 1)]);
-    assert_eq!(all(&mut groups), [vec![0], vec![1]]);
+    // Six of ten steps in each of 64 bundles.
+    let limits = Limits { members: 1024, bytes: 1 << 20, ..LIMITS };
+    let mut groups = groups_of(limits, (0..400).map(|name| txn(name, 10)));
+    assert_eq!(all(&mut groups).iter().map(Vec::len).collect::<Vec<_>>(), [384, 16]);
+    let mut groups = groups_of(LIMITS, [txn(0, 64), txn(1, 1), txn(2, 63)]);
+    assert_eq!(all(&mut groups), [vec![0], vec![1, 2]]);
     let nested = Txn { success: vec![Op::Txn(Txn { failure: vec![], ..Txn::default() })], ..Txn::default() };
     assert_eq!(steps(&nested), 1);
+}
+
+fn claim(key: &str) -> Request {
+    let put = Op::Put(Put::new(key.to_owned(), "", None));
+    let compares = vec![Compare::absent(key.to_owned())];
+    Request::Txn(Txn { compares, success: vec![put], failure: vec![] })
+}
+
+/// The group's bundles by way, with whom they carry.
+fn ways(group: &Group) -> Vec<(Way, Vec<u64>)> {
+    let of = |bundle: &Bundle| bundle.members.iter().map(|at| group.members[*at].id.0).collect();
+    group.bundles.iter().map(|bundle| (bundle.way, of(bundle))).collect()
+}
+
+#[test]
+fn those_without_an_answer_go_again_apart_and_before_what_depends_on_them() {
+    let requests = [claim("a"), put("b"), claim("c"), put("a"), put("d"), claim("e")];
+    let mut groups = groups_of(LIMITS, requests);
+    let mut group = groups.take().unwrap();
+    assert_eq!(ways(&group), [(Way::Tied, vec![0, 2, 5]), (Way::Sure, vec![1, 4])]);
+    groups.push(CallId(6), claim("f")).unwrap();
+    groups.push(CallId(7), put("c")).unwrap();
+    groups.push(CallId(8), claim("g")).unwrap();
+    groups.answered(&mut group, &[false, true, false, true, false]);
+    assert_eq!(ids(&group), [0, 2, 5]);
+    assert!(groups.take().is_none(), "it is still in flight");
+    groups.again(group);
+
+    let mut group = groups.take().unwrap();
+    assert_eq!(ways(&group), [(Way::Apart, vec![0, 2, 5]), (Way::Tied, vec![6, 8])]);
+    groups.answered(&mut group, &[true; 5]);
+    assert!(group.members.is_empty());
+    groups.again(group);
+    assert_eq!(all(&mut groups), [vec![3, 7]]);
+}
+
+#[test]
+fn where_tying_fails_again_and_again_members_go_apart_at_once() {
+    let mut groups = Groups::new(LIMITS);
+    let mut sent = Vec::new();
+    for round in 0..20 {
+        for key in ["a", "b"] {
+            groups.push(CallId(round), claim(key)).unwrap();
+        }
+        while let Some(mut group) = groups.take() {
+            let apart = group.bundles.iter().all(|bundle| bundle.way == Way::Apart);
+            groups.answered(&mut group, &[apart; 2]);
+            groups.again(group);
+            sent.push(apart);
+        }
+    }
+    // Six times in vain, for the first bundles are of up to 64: 64, 32, 16, 8, 4, 2.
+    assert_eq!(sent.iter().filter(|apart| !**apart).count(), 6, "{sent:?}");
+    assert!(sent.ends_with(&[true; 10]));
 }
 
 #[test]
@@ -170,6 +226,8 @@ enum Step {
     End(usize),
     Halve(usize),
     Again(usize),
+    /// All but those that are tied have an answer.
+    Untie(usize),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -179,6 +237,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (0usize..4).prop_map(Step::End),
         1 => (0usize..4).prop_map(Step::Halve),
         1 => (0usize..4).prop_map(Step::Again),
+        1 => (0usize..4).prop_map(Step::Untie),
     ]
 }
 
@@ -220,6 +279,16 @@ proptest! {
                     groups.halve(group);
                 },
                 Step::Again(index) => if let Some(group) = chosen(index, &mut flying) {
+                    groups.again(group);
+                },
+                Step::Untie(index) => if let Some(mut group) = chosen(index, &mut flying) {
+                    let tied = group.bundles.iter().filter(|bundle| bundle.way == Way::Tied);
+                    let tied: Vec<usize> = tied.flat_map(|bundle| bundle.members.clone()).collect();
+                    let has_answer: Vec<bool> =
+                        (0..group.members.len()).map(|at| !tied.contains(&at)).collect();
+                    let answered = ids(&group).into_iter().zip(&has_answer).filter(|(_, has)| **has);
+                    ended.extend(answered.map(|(id, _)| id));
+                    groups.answered(&mut group, &has_answer);
                     groups.again(group);
                 },
             }

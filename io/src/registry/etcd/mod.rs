@@ -1,5 +1,6 @@
 //! etcd as the registry: the task that owns the connection.
 
+mod bundle;
 mod connect;
 mod driver;
 mod group;

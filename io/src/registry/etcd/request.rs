@@ -6,6 +6,8 @@ use skirmish_core::registry::{
     Compare, Delete, LeaseId, Op, Put, Range, Relation, Request, Span, Target, Txn, Watch,
 };
 
+use super::bundle::{Bundle, Way};
+
 /// etcd's numbers are signed; the registry's fit by their definition, and what does not is
 /// too large for etcd as well.
 pub(super) fn signed(number: u64) -> i64 {
@@ -16,28 +18,55 @@ fn lease(lease: Option<LeaseId>) -> i64 {
     lease.map_or(0, |lease| signed(lease.0))
 }
 
-/// A request as a step of a transaction; `None` for those that cannot be one.
-pub(super) fn step(request: &Request) -> Option<etcd::TxnOp> {
-    match request {
-        Request::Range(range) => Some(range_step(range)),
-        Request::Put(put) => Some(put_step(put)),
-        Request::Delete(delete) => Some(delete_step(delete)),
-        Request::Txn(txn) => Some(etcd::TxnOp::txn(transaction(txn))),
-        _ => None,
+/// The transaction of a group.
+pub(super) fn bundles(members: &[&Request], bundles: &[Bundle]) -> etcd::Txn {
+    match bundles {
+        [only] => bundle(members, only),
+        bundles => {
+            let steps = bundles.iter().map(|one| etcd::TxnOp::txn(bundle(members, one)));
+            etcd::Txn::new().and_then(steps.collect::<Vec<_>>())
+        }
     }
 }
 
+fn bundle(members: &[&Request], bundle: &Bundle) -> etcd::Txn {
+    let (mut compares, mut steps) = (Vec::new(), Vec::new());
+    for request in bundle.members.iter().filter_map(|&at| members.get(at)) {
+        match request {
+            Request::Txn(txn) if bundle.way == Way::Apart => steps.push(etcd::TxnOp::txn(transaction(txn))),
+            Request::Txn(txn) => {
+                compares.extend(txn.compares.iter().map(compare));
+                steps.extend(txn.success.iter().map(op));
+            }
+            Request::Range(range) => steps.push(range_step(range)),
+            Request::Put(put) => steps.push(put_step(put)),
+            Request::Delete(delete) => steps.push(delete_step(delete)),
+            // They are no steps and go alone.
+            _ => {}
+        }
+    }
+    made_of(compares, steps, Vec::new())
+}
+
 pub(super) fn transaction(txn: &Txn) -> etcd::Txn {
+    made_of(
+        txn.compares.iter().map(compare).collect(),
+        txn.success.iter().map(op).collect(),
+        txn.failure.iter().map(op).collect(),
+    )
+}
+
+fn made_of(compares: Vec<etcd::Compare>, success: Vec<etcd::TxnOp>, failure: Vec<etcd::TxnOp>) -> etcd::Txn {
     let mut made = etcd::Txn::new();
     // Each of these may be called once, and not at all for what is empty.
-    if !txn.compares.is_empty() {
-        made = made.when(txn.compares.iter().map(compare).collect::<Vec<_>>());
+    if !compares.is_empty() {
+        made = made.when(compares);
     }
-    if !txn.success.is_empty() {
-        made = made.and_then(txn.success.iter().map(op).collect::<Vec<_>>());
+    if !success.is_empty() {
+        made = made.and_then(success);
     }
-    if !txn.failure.is_empty() {
-        made = made.or_else(txn.failure.iter().map(op).collect::<Vec<_>>());
+    if !failure.is_empty() {
+        made = made.or_else(failure);
     }
     made
 }

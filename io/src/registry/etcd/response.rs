@@ -6,7 +6,9 @@ use etcd_client::proto::{
     PbDeleteResponse, PbEvent, PbKeyValue, PbPutResponse, PbRangeResponse, PbResponseHeader, PbResponseOp,
     PbTxnOpResponse, PbTxnResponse,
 };
-use skirmish_core::registry::{Answer, Change, KeyValue, LeaseId, Response};
+use skirmish_core::registry::{Answer, Change, KeyValue, LeaseId, Request, Response};
+
+use super::bundle::{Bundle, Way};
 
 /// Why an answer cannot be made sense of: etcd does not send such.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,14 +93,73 @@ pub(super) fn txn(response: etcd::TxnResponse) -> Result<Response, Nonsense> {
     Ok(Response { revision, answer: txn_answer(response.0)? })
 }
 
-/// The answers to `members` requests that went as the steps of one transaction.
-pub(super) fn group(response: etcd::TxnResponse, members: usize) -> Result<Vec<Response>, Nonsense> {
+/// What the answer to a member of a group is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// The answer to one step.
+    Step,
+    /// Those to so many, of a transaction that succeeded.
+    Steps(usize),
+}
+
+impl Shape {
+    pub(super) fn of(request: &Request) -> Self {
+        if let Request::Txn(txn) = request { Self::Steps(txn.success.len()) } else { Self::Step }
+    }
+}
+
+/// The answers to the members of a group that went in bundles; none to those of a bundle
+/// that failed.
+pub(super) fn group(
+    response: etcd::TxnResponse,
+    bundles: &[Bundle],
+    shapes: &[Shape],
+) -> Result<Vec<Option<Response>>, Nonsense> {
+    let mut answers = vec![None; shapes.len()];
     let revision = revision(response.0.header.as_ref())?;
-    if response.0.responses.len() != members {
+    if let [only] = bundles {
+        bundle(response.0, revision, only, shapes, &mut answers)?;
+        return Ok(answers);
+    }
+    let steps = response.0.responses;
+    if !response.0.succeeded || steps.len() != bundles.len() {
         return Err(Nonsense);
     }
-    let answers = response.0.responses.into_iter().map(step_answer);
-    answers.map(|answer| Ok(Response { revision, answer: answer? })).collect()
+    for (step, one) in steps.into_iter().zip(bundles) {
+        let Some(PbTxnOpResponse::ResponseTxn(txn)) = step.response else { return Err(Nonsense) };
+        bundle(txn, revision, one, shapes, &mut answers)?;
+    }
+    Ok(answers)
+}
+
+fn bundle(
+    response: PbTxnResponse,
+    revision: u64,
+    bundle: &Bundle,
+    shapes: &[Shape],
+    answers: &mut [Option<Response>],
+) -> Result<(), Nonsense> {
+    if !response.succeeded {
+        let nothing = bundle.way == Way::Tied && response.responses.is_empty();
+        return if nothing { Ok(()) } else { Err(Nonsense) };
+    }
+    let mut steps = response.responses.into_iter();
+    for &at in &bundle.members {
+        let (Some(place), Some(shape)) = (answers.get_mut(at), shapes.get(at)) else { return Err(Nonsense) };
+        let answer = match shape {
+            Shape::Steps(count) if bundle.way != Way::Apart => {
+                let answers: Vec<_> =
+                    steps.by_ref().take(*count).map(step_answer).collect::<Result<_, _>>()?;
+                if answers.len() != *count {
+                    return Err(Nonsense);
+                }
+                Answer::Txn { succeeded: true, answers }
+            }
+            _ => step_answer(steps.next().ok_or(Nonsense)?)?,
+        };
+        *place = Some(Response { revision, answer });
+    }
+    if steps.next().is_some() { Err(Nonsense) } else { Ok(()) }
 }
 
 /// What is left of a lease; `None` if there is no such lease.

@@ -5,15 +5,16 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, CompactionOptions, KvClient, LeaseClient, LeaseGrantOptions, LeaseTimeToLiveOptions, Txn,
+    Client, CompactionOptions, KvClient, LeaseClient, LeaseGrantOptions, LeaseTimeToLiveOptions,
 };
 use skirmish_core::registry::{Answer, Error, Failure, Request, Response};
 use tokio::time::timeout;
 
-use super::group::Member;
+use super::bundle::Bundle;
+use super::group::{Group, Member};
 use super::outcome::{Wrong, judge, text};
-use super::request::{delete_options, put_options, range_options, signed, step, transaction};
-use super::response::{self, Nonsense, revision, unsigned};
+use super::request::{bundles, delete_options, put_options, range_options, signed, transaction};
+use super::response::{self, Nonsense, Shape, revision, unsigned};
 
 /// Largest answer, in bytes.
 pub(super) const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
@@ -48,25 +49,28 @@ impl From<Nonsense> for Fault {
     }
 }
 
-pub(super) type Sending = Pin<Box<dyn Future<Output = Result<Vec<Response>, Fault>> + Send>>;
+pub(super) type Sending = Pin<Box<dyn Future<Output = Result<Vec<Option<Response>>, Fault>> + Send>>;
 
-/// The answers to a group, in the order of its members.
-pub(super) fn send(client: &Client, members: &[Member], patience: Duration) -> Sending {
+/// The answers to a group, in the order of its members. There is none for those of a bundle
+/// whose comparisons did not hold, of which surely nothing was done.
+pub(super) fn send(client: &Client, group: &Group, patience: Duration) -> Sending {
     let mut kv = client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
-    match members {
+    match &*group.members {
         [Member { request, .. }] => {
             let (request, lease) = (request.clone(), client.lease_client());
             Box::pin(async move {
                 let answer = timeout(patience, send_one(kv, lease, request)).await;
-                answer.map_err(|_| Fault::Silence)?.map(|response| vec![response])
+                answer.map_err(|_| Fault::Silence)?.map(|response| vec![Some(response)])
             })
         }
         members => {
-            let count = members.len();
-            let steps: Vec<_> = members.iter().filter_map(|member| step(&member.request)).collect();
+            let requests: Vec<&Request> = members.iter().map(|member| &member.request).collect();
+            let transaction = bundles(&requests, &group.bundles);
+            let shapes = requests.iter().map(|request| Shape::of(request)).collect::<Vec<_>>();
+            let bundles: Vec<Bundle> = group.bundles.clone();
             Box::pin(async move {
-                let answer = timeout(patience, kv.txn(Txn::new().and_then(steps))).await;
-                Ok(response::group(answer.map_err(|_| Fault::Silence)??, count)?)
+                let answer = timeout(patience, kv.txn(transaction)).await;
+                Ok(response::group(answer.map_err(|_| Fault::Silence)??, &bundles, &shapes)?)
             })
         }
     }
