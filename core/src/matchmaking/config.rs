@@ -193,7 +193,21 @@ impl Widening {
     /// How wide it is for who has waited for so long.
     #[must_use]
     pub fn after(&self, waited: Duration) -> u32 {
-        let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.after_micros(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// How wide it is now for who waits since `queued`.
+    pub(super) fn at(&self, now: Instant, queued: Instant) -> u32 {
+        self.after_micros(now.as_micros().saturating_sub(queued.as_micros()))
+    }
+
+    /// Whether it is at least so wide now for who waits since `queued`. Most widths that
+    /// are asked for are within the start, or beyond all.
+    pub(super) fn allows(&self, width: u32, queued: Instant, now: Instant) -> bool {
+        width <= self.start || (width <= self.most && width <= self.at(now, queued))
+    }
+
+    fn after_micros(&self, micros: u64) -> u32 {
         let added = u64::from(self.per_second).saturating_mul(micros) / 1_000_000;
         u64::from(self.start).saturating_add(added).min(self.most.into()).try_into().unwrap_or(self.most)
     }

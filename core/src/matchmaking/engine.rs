@@ -5,13 +5,17 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::ops::Bound;
 
+use super::class::{Class, Classes};
 use super::config::QueueConfig;
 use super::explain::Why;
 use super::formed::{Backfill, Binding, Chosen, Formed, Output};
-use super::pool::{Entry, Place, Pool};
+use super::players::Players;
+use super::pool::Pool;
 use super::quality::{Part, quality};
 use super::search::{Began, Effort, Outcome, Search, View, Waiting};
 use super::ticket::{Reach, Refusal, Ticket, Vacancy};
+use super::tree::Entry;
+use super::turn::Turn;
 use crate::config::ConfigError;
 use crate::id::Name;
 use crate::slab::{Key, Slab};
@@ -25,9 +29,11 @@ pub struct Engine {
     now: Instant,
     tickets: Slab<Waiting>,
     /// By player, leaders and others.
-    players: BTreeMap<Name, Key>,
+    players: Players,
     /// Oldest first.
-    order: BTreeMap<(Instant, Name), Key>,
+    order: BTreeMap<Turn, Key>,
+    /// By what tickets want and are.
+    classes: Classes,
     vacancies: Slab<Vacancy>,
     rooms: BTreeMap<Name, Key>,
     pool: Pool,
@@ -49,7 +55,7 @@ pub struct Engine {
 struct Round {
     started: Instant,
     /// The last that was searched for.
-    passed: Option<(Instant, Name)>,
+    passed: Option<Turn>,
 }
 
 /// Counts since the start. At any time
@@ -97,8 +103,9 @@ impl Engine {
         Ok(Self {
             now: Instant::ZERO,
             tickets: Slab::new(limits.tickets + limits.reserve),
-            players: BTreeMap::new(),
+            players: Players::default(),
             order: BTreeMap::new(),
+            classes: Classes::default(),
             vacancies: Slab::new(limits.vacancies),
             rooms: BTreeMap::new(),
             pool: Pool::new(config.regions.len(), config.team_size),
@@ -130,7 +137,7 @@ impl Engine {
     /// The ticket that this player waits with, as leader or not.
     #[must_use]
     pub fn ticket_of(&self, player: &Name) -> Option<&Ticket> {
-        self.tickets.get(*self.players.get(player)?).map(|waiting| &waiting.ticket)
+        self.tickets.get(self.key_of(player)?).map(|waiting| &waiting.ticket)
     }
 
     /// The tickets that wait, oldest first.
@@ -159,11 +166,12 @@ impl Engine {
     pub fn audit(&self) -> Result<(), &'static str> {
         let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(error) };
         let Self { config, tickets, stats, .. } = self;
-        let (mut players, mut reaches) = (0, 0);
+        let (mut players, mut reaches, mut classed) = (0, 0, 0);
         let candidates = usize::from(config.work.candidates) * usize::from(config.team_size);
         for waiting in tickets.keys().filter_map(|key| tickets.get(key)) {
             players += waiting.ticket.size();
             reaches += waiting.reach.len();
+            classed += usize::from(waiting.class.is_known());
             let kept = waiting.search.as_ref().map_or(0, |search| search.kept());
             check(kept <= candidates, "a search remembers more than its candidates")?;
         }
@@ -171,6 +179,7 @@ impl Engine {
         check(self.vacancies.len() <= config.limits.vacancies, "too many vacancies are offered")?;
         check(self.order.len() == tickets.len(), "the order has other tickets than the table")?;
         check(self.players.len() == players, "a player is missing, or waits twice")?;
+        check(self.classes.len() == classed, "a class counts other tickets than it has")?;
         check(self.rooms.len() == self.vacancies.len(), "a vacancy has no room, or a room two")?;
         check(self.pool.len() == (reaches, self.vacancies.len()), "the trees differ from the tables")?;
         let most = config.work.step.saturating_add(config.work.search);
@@ -229,25 +238,26 @@ impl Engine {
         }
         self.withdraw_vacancy(&vacancy.room);
         self.notice(vacancy.offered);
-        let (room, place) = (vacancy.room.clone(), place_of(&vacancy));
-        let choosy = !vacancy.traits.conditions.is_empty();
+        let (room, rating, queued) = (vacancy.room.clone(), vacancy.rating, vacancy.offered);
+        let class = Class::none(&vacancy.traits);
         let key = self.vacancies.insert(vacancy).ok_or(Refusal::Full)?;
-        self.rooms.insert(room, key);
         if let Some(tree) = self.pool.vacancies_mut(region) {
-            tree.insert(place, Entry { key, latency: 0, choosy });
+            tree.insert(Entry::new(key, (rating, queued), 0, class), &self.vacancies);
         }
+        self.rooms.insert(room, key);
         Ok(())
     }
 
     /// The room has no free places any more, or takes nobody; `None` if it had offered
     /// none.
     pub fn withdraw_vacancy(&mut self, room: &Name) -> Option<Vacancy> {
-        let vacancy = self.vacancies.remove(self.rooms.remove(room)?)?;
-        let region = (0..).zip(&self.config.regions).find(|(_, region)| **region == vacancy.region);
+        let key = self.rooms.remove(room)?;
+        let Vacancy { region, rating, offered, .. } = self.vacancies.get(key)?;
+        let region = (0..).zip(&self.config.regions).find(|(_, name)| *name == region);
         if let Some(tree) = region.and_then(|(region, _)| self.pool.vacancies_mut(region)) {
-            tree.remove(&place_of(&vacancy));
+            tree.remove(key, (*rating, *offered), &self.vacancies);
         }
-        Some(vacancy)
+        self.vacancies.remove(key)
     }
 
     // Inputs.
@@ -293,7 +303,7 @@ impl Engine {
             return Some(Deadline::new(self.now, "searches are left in this round"));
         }
         let next = self.next_round().map(|at| Deadline::new(at, "the next round of searches"));
-        let oldest = self.order.first_key_value().map(|((queued, _), _)| *queued);
+        let oldest = self.order.first_key_value().map(|(turn, _)| turn.queued);
         let time_out =
             oldest.map(|queued| Deadline::new(queued + self.config.time_out, "the oldest ticket times out"));
         Deadline::earliest(next, time_out)
@@ -302,14 +312,20 @@ impl Engine {
     // Parts.
 
     fn view(&self, now: Instant) -> View<'_> {
-        let Self { config, tickets, vacancies, pool, .. } = self;
-        View { config, tickets, vacancies, pool, now }
+        let Self { config, tickets, classes, vacancies, pool, .. } = self;
+        View { config, tickets, classes, vacancies, pool, now }
     }
 
     fn find(&self, leader: &Name) -> Option<(Key, &Waiting)> {
-        let key = *self.players.get(leader)?;
+        let key = self.key_of(leader)?;
         let waiting = self.tickets.get(key)?;
         (waiting.ticket.leader == *leader).then_some((key, waiting))
+    }
+
+    /// The ticket that this player waits with.
+    fn key_of(&self, player: &Name) -> Option<Key> {
+        let holds = |waiting: &Waiting| waiting.ticket.players().any(|other| other == player);
+        self.players.get(player, |key| self.tickets.get(key).is_some_and(holds))
     }
 
     fn change(&mut self) {
@@ -332,45 +348,46 @@ impl Engine {
     fn add(&mut self, now: Instant, mut ticket: Ticket, cap: usize) -> Result<(), Refusal> {
         self.now = self.now.max(now);
         let reach = ticket.admit(&self.config, self.now)?;
-        if let Some(player) = ticket.players().find(|player| self.players.contains_key(*player)) {
+        if let Some(player) = ticket.players().find(|player| self.key_of(player).is_some()) {
             return Err(Refusal::AlreadyQueued(player.clone()));
         }
         if self.tickets.len() >= cap {
             return Err(Refusal::Full);
         }
-        let waiting = Waiting { ticket, reach, search: None, searched: None, best: None };
-        let (place, size, choosy) = (waiting.place(), waiting.size(), waiting.is_choosy());
+        let class = self.classes.join(&ticket.traits);
+        let waiting = Waiting { ticket, reach, class, search: None, searched: None, best: None };
+        let (size, rank) = (waiting.size(), waiting.rank());
         let key = self.tickets.insert(waiting).ok_or(Refusal::Full)?;
         let Some(waiting) = self.tickets.get(key) else { return Err(Refusal::Full) };
         for player in waiting.ticket.players() {
-            self.players.insert(player.clone(), key);
+            self.players.insert(player, key);
         }
         for Reach { region, latency } in &waiting.reach {
             if let Some(tree) = self.pool.tickets_mut(*region, size) {
-                tree.insert(place.clone(), Entry { key, latency: *latency, choosy });
+                tree.insert(Entry::new(key, rank, *latency, class), &self.tickets);
             }
         }
-        let queued = waiting.ticket.queued;
-        self.order.insert((queued, waiting.ticket.leader.clone()), key);
-        self.notice(queued);
+        self.order.insert(waiting.turn(), key);
+        self.notice(waiting.ticket.queued);
         Ok(())
     }
 
     /// Takes a ticket out of everything. Others may come into reach by that.
     fn take(&mut self, key: Key) -> Option<Waiting> {
-        let waiting = self.tickets.remove(key)?;
-        let (place, size) = (waiting.place(), waiting.size());
+        let waiting = self.tickets.get(key)?;
+        let (rank, size) = (waiting.rank(), waiting.size());
         for reach in &waiting.reach {
             if let Some(tree) = self.pool.tickets_mut(reach.region, size) {
-                tree.remove(&place);
+                tree.remove(key, rank, &self.tickets);
             }
         }
         for player in waiting.ticket.players() {
             self.players.remove(player);
         }
-        self.order.remove(&(waiting.ticket.queued, waiting.ticket.leader.clone()));
+        self.order.remove(&waiting.turn());
+        self.classes.leave(waiting.class);
         self.change();
-        Some(waiting)
+        self.tickets.remove(key)
     }
 
     /// Gives up tickets that have waited for too long, as many as a step may. Returns how
@@ -378,8 +395,8 @@ impl Engine {
     fn time_out(&mut self) -> u32 {
         let mut given_up = 0;
         while given_up < self.config.work.step {
-            let Some(((queued, _), key)) = self.order.first_key_value() else { break };
-            if *queued + self.config.time_out > self.now {
+            let Some((turn, key)) = self.order.first_key_value() else { break };
+            if turn.queued + self.config.time_out > self.now {
                 break;
             }
             let key = *key;
@@ -411,9 +428,9 @@ impl Engine {
         let round = self.round.as_mut()?;
         let from = round.passed.take().map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.order.range((from, Bound::Unbounded)).next();
-        match next.filter(|((queued, _), _)| *queued <= round.started) {
-            Some((place, key)) => {
-                round.passed = Some(place.clone());
+        match next.filter(|(turn, _)| turn.queued <= round.started) {
+            Some((turn, key)) => {
+                round.passed = Some(turn.clone());
                 Some(*key)
             }
             None => {
@@ -500,9 +517,4 @@ impl Engine {
         let reach = reach.iter().find(|reach| reach.region == region)?;
         Some(Chosen::new(&self.config, self.now, ticket, range, reach.latency))
     }
-}
-
-fn place_of(vacancy: &Vacancy) -> Place {
-    let Vacancy { rating, offered, room, .. } = vacancy;
-    Place { rating: *rating, queued: *offered, name: Some(room.clone()) }
 }

@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::config::Widening;
-use super::pool::{Entry, Nearest, Passed, Place};
+use super::pool::{Nearest, Passed};
 use super::search::{View, Waiting};
 use super::ticket::{Condition, Reach};
+use super::tree::Entry;
 use crate::id::Name;
 use crate::slab::Key;
 use crate::time::Duration;
@@ -151,22 +152,22 @@ impl Seen {
         for size in 1..=view.config.team_size {
             let from = Passed::default();
             let Some(tree) = view.pool.tickets(region, size) else { continue };
-            let mut others = Nearest::new(tree, waiting.ticket.rating, u32::MAX - 1, &from)
-                .filter(|(_, entry)| entry.key != key);
+            let mut others = Nearest::new(tree, view.tickets, waiting.ticket.rating, u32::MAX - 1, &from)
+                .filter(|entry| entry.key != key);
             for _ in 0..share {
-                let Some((place, entry)) = others.next() else { break };
-                seen.count(view, waiting, size, place, entry);
+                let Some(entry) = others.next() else { break };
+                seen.count(view, waiting, size, entry);
             }
             seen.complete &= others.next().is_none();
         }
         Some(seen)
     }
 
-    fn count(&mut self, view: &View<'_>, waiting: &Waiting, size: u8, place: &Place, entry: Entry) {
+    fn count(&mut self, view: &View<'_>, waiting: &Waiting, size: u8, entry: &Entry) {
         let Some(other) = view.tickets.get(entry.key) else { return };
         let ticket = &waiting.ticket;
-        let distance = place.rating.abs_diff(ticket.rating);
-        let (own, theirs) = (view.now.since(ticket.queued), view.now.since(place.queued));
+        let distance = entry.rating.abs_diff(ticket.rating);
+        let (own, theirs) = (view.now.since(ticket.queued), view.now.since(entry.queued));
         self.tickets += 1;
         if distance > view.config.quality.most_spread() {
             self.below_floor += 1;
@@ -174,7 +175,7 @@ impl Seen {
             self.outside += 1;
         } else if distance > view.config.rating.after(theirs) {
             self.outside_theirs += 1;
-        } else if entry.latency > view.config.latency.after(theirs) {
+        } else if entry.latency() > view.config.latency.after(theirs) {
             self.too_far += 1;
         } else if let Err(condition) = ticket.traits.accept(&other.ticket.traits) {
             if let Some((_, failing)) = self.failing.get_mut(condition) {

@@ -4,18 +4,23 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::class::Class;
 use super::config::{MAX_TEAM_SIZE, QueueConfig};
 use super::quality::{Part, even_out, quality};
-use super::search::{Effort, Waiting};
-use crate::slab::{Key, Slab};
-use crate::time::{Duration, Instant};
+use super::search::{Effort, View};
+use crate::slab::Key;
+use crate::time::Instant;
 
 /// A ticket that agrees with the one searched for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
     pub(super) key: Key,
-    pub(super) size: u8,
+    pub(super) queued: Instant,
     pub(super) rating: i32,
+    pub(super) size: u8,
+    pub(super) class: Class,
+    /// It still waits.
+    pub(super) waits: bool,
 }
 
 /// Where a search stands: sets are enumerated in an order that depends on nothing but
@@ -50,9 +55,6 @@ struct Candidate {
     /// The lowest and the highest rating it plays with.
     lowest: i32,
     highest: i32,
-    choosy: bool,
-    /// It still waits.
-    waits: bool,
     /// It can be picked: it plays with the lowest rating, and is not picked yet.
     open: bool,
 }
@@ -83,8 +85,8 @@ struct Level {
 /// One search.
 #[derive(Debug)]
 pub(super) struct Fill<'a> {
+    view: &'a View<'a>,
     config: &'a QueueConfig,
-    tickets: &'a Slab<Waiting>,
     most_spread: u32,
     anchor: Candidate,
     /// Largest first, and nearest first among those of one size.
@@ -96,29 +98,20 @@ pub(super) struct Fill<'a> {
 }
 
 impl<'a> Fill<'a> {
-    pub(super) fn new(
-        config: &'a QueueConfig,
-        tickets: &'a Slab<Waiting>,
-        now: Instant,
-        anchor: Kept,
-        kept: &[Kept],
-    ) -> Self {
+    pub(super) fn new(view: &'a View<'a>, anchor: Kept, kept: &[Kept]) -> Self {
+        let View { config, now, .. } = *view;
         let candidate = |kept: &Kept| {
-            let waiting = tickets.get(kept.key);
-            let waited = waiting.map_or(Duration::ZERO, |waiting| now.since(waiting.ticket.queued));
-            let window = i32::try_from(config.rating.after(waited)).unwrap_or(i32::MAX);
+            let window = i32::try_from(config.rating.at(now, kept.queued)).unwrap_or(i32::MAX);
             Candidate {
                 kept: *kept,
                 lowest: kept.rating.saturating_sub(window),
                 highest: kept.rating.saturating_add(window),
-                choosy: waiting.is_some_and(Waiting::is_choosy),
-                waits: waiting.is_some(),
                 open: false,
             }
         };
         Self {
+            view,
             config,
-            tickets,
             most_spread: config.quality.most_spread(),
             anchor: candidate(&anchor),
             list: kept.iter().map(candidate).collect(),
@@ -134,7 +127,7 @@ impl<'a> Fill<'a> {
     /// the windows only that picks can disagree about.
     pub(super) fn run(&mut self, from: Position, effort: &mut Effort) -> Filled {
         let enough = self.config.players();
-        let all: u32 = self.list.iter().filter(|c| c.waits).map(|c| u32::from(c.kept.size)).sum();
+        let all: u32 = self.list.iter().filter(|c| c.kept.waits).map(|c| u32::from(c.kept.size)).sum();
         if all + u32::from(self.anchor.kept.size) < enough {
             return Filled::Nothing;
         }
@@ -188,7 +181,7 @@ impl<'a> Fill<'a> {
         self.left.fill(0);
         for candidate in &mut self.list {
             let rating = candidate.kept.rating;
-            candidate.open = candidate.waits
+            candidate.open = candidate.kept.waits
                 && rating >= low
                 && candidate.lowest <= low
                 && rating.abs_diff(low) <= self.most_spread;
@@ -310,11 +303,11 @@ impl<'a> Fill<'a> {
     /// searcher were looked at when the candidate was kept.
     fn agrees(&self, levels: &[Level], candidate: &Candidate, effort: &mut Effort) -> bool {
         let picks = levels.iter().filter_map(|level| self.list.get(level.pick?));
-        picks.filter(|pick| pick.choosy || candidate.choosy).all(|pick| {
+        let (own, class) = (candidate.kept.key, candidate.kept.class);
+        picks.filter(|pick| pick.kept.class.is_choosy() || class.is_choosy()).all(|pick| {
             effort.spend(1);
-            let one = self.tickets.get(candidate.kept.key);
-            let other = self.tickets.get(pick.kept.key);
-            one.zip(other).is_some_and(|(one, other)| one.ticket.traits.agree(&other.ticket.traits))
+            let verdict = self.view.classes.agree(class, pick.kept.class);
+            verdict.unwrap_or_else(|| self.view.traits_agree(own, pick.kept.key))
         })
     }
 

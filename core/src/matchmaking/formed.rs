@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::cmp::Reverse;
 use core::fmt;
 
 use super::config::{QueueConfig, Widening};
@@ -152,8 +151,10 @@ impl Binding {
     /// The last to be met; of several at once the first in the order of [`Rule`], so
     /// that a bound which had not to widen is not named.
     fn last(rules: impl Iterator<Item = (Instant, Rule)>) -> Option<Self> {
-        let key = |(since, rule): &(Instant, Rule)| (*since, Reverse(rule.clone()));
-        rules.max_by_key(key).map(|(since, rule)| Self { since, rule })
+        let order = |(a, first): &(Instant, Rule), (b, second): &(Instant, Rule)| {
+            a.cmp(b).then_with(|| second.cmp(first))
+        };
+        rules.max_by(order).map(|(since, rule)| Self { since, rule })
     }
 }
 

@@ -52,12 +52,17 @@
 //! ticket is in one tree for each of its regions. A search that is cut remembers whom it
 //! has gathered: [`Work::candidates`] for each size of party, and only then.
 //!
+//! What costs time in a large queue is memory that is far away, not work. So what a look
+//! needs of a ticket lies in the trees, next to that of its neighbours, and a search opens
+//! the ticket itself only if its conditions are of a rare kind.
+//!
 //! # Determinism
 //!
 //! The same inputs give the same outputs, and tickets that come between two steps may
 //! come in any order: what is equally old and equally rated goes by name.
 
 mod caller;
+mod class;
 mod config;
 pub mod desk;
 mod engine;
@@ -66,12 +71,15 @@ mod fill;
 mod formed;
 pub mod keys;
 pub mod matcher;
+mod players;
 mod pool;
 mod quality;
 mod record;
 mod search;
 mod settings;
 mod ticket;
+mod tree;
+mod turn;
 
 #[cfg(test)]
 mod tests;

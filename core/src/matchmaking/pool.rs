@@ -1,37 +1,8 @@
 //! Who may play where, by rating: one tree for each region and size of party.
 
-use alloc::collections::BTreeMap;
-use alloc::collections::btree_map::Range;
 use alloc::vec::Vec;
-use core::iter::{Peekable, Rev};
-use core::ops::Bound;
 
-use crate::id::Name;
-use crate::slab::Key;
-use crate::time::Instant;
-
-/// Where something stands in a tree: by rating, then the older, then by name, so that
-/// the order in which things came does not matter.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) rating: i32,
-    pub(super) queued: Instant,
-    /// `None` comes before every name: the bound of a range.
-    pub(super) name: Option<Name>,
-}
-
-/// What a search must know of a candidate before it looks closer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
-    pub(super) key: Key,
-    /// In the tree's region, in milliseconds.
-    pub(super) latency: u32,
-    /// It has conditions.
-    pub(super) choosy: bool,
-}
-
-/// Things by rating.
-pub(super) type Tree = BTreeMap<Place, Entry>;
+use super::tree::{Entry, Names, Place, Spot, Tree};
 
 /// The trees of a queue.
 #[derive(Debug)]
@@ -43,15 +14,9 @@ pub(super) struct Pool {
     vacancies: Vec<Tree>,
 }
 
-impl Place {
-    pub(super) const fn before_all(rating: i32) -> Self {
-        Self { rating, queued: Instant::ZERO, name: None }
-    }
-}
-
 impl Pool {
     pub(super) fn new(regions: usize, team_size: u8) -> Self {
-        let trees = |number: usize| (0..number).map(|_| Tree::new()).collect();
+        let trees = |number: usize| (0..number).map(|_| Tree::default()).collect();
         Self { team_size, tickets: trees(regions * usize::from(team_size)), vacancies: trees(regions) }
     }
 
@@ -92,88 +57,113 @@ pub(super) struct Passed {
 }
 
 /// A walk over a tree, from a rating to both sides, nearest first.
-#[derive(Debug)]
 pub(super) struct Nearest<'a> {
+    tree: &'a Tree,
+    names: &'a dyn Names,
     rating: i32,
     most: u32,
-    up: Peekable<Range<'a, Place, Entry>>,
-    down: Peekable<Rev<Range<'a, Place, Entry>>>,
-    passed_up: Option<&'a Place>,
-    passed_down: Option<&'a Place>,
+    /// What comes next on each side, if anything does.
+    up: (Spot, Option<&'a Entry>),
+    down: (Option<Spot>, Option<&'a Entry>),
+    from: &'a Passed,
+    passed_up: Option<Spot>,
+    passed_down: Option<Spot>,
 }
 
 impl<'a> Nearest<'a> {
     /// A walk up to a distance of `most`, which goes on after what was passed.
-    pub(super) fn new(tree: &'a Tree, rating: i32, most: u32, passed: &'a Passed) -> Self {
-        let from = Place::before_all(rating);
-        let up = match &passed.up {
-            Some(place) => (Bound::Excluded(place.clone()), Bound::Unbounded),
-            None => (Bound::Included(from.clone()), Bound::Unbounded),
-        };
-        let down = (Bound::Unbounded, Bound::Excluded(passed.down.clone().unwrap_or(from)));
+    pub(super) fn new(
+        tree: &'a Tree,
+        names: &'a dyn Names,
+        rating: i32,
+        most: u32,
+        from: &'a Passed,
+    ) -> Self {
+        let start = tree.from(&Place::before_all(rating), names);
+        let up = from.up.as_ref().map_or(start, |place| tree.after(place, names));
+        let down = from.down.as_ref().map_or(start, |place| tree.from(place, names));
+        let down = tree.previous(down);
         Self {
+            tree,
+            names,
             rating,
             most,
-            up: tree.range(up).peekable(),
-            down: tree.range(down).rev().peekable(),
-            passed_up: passed.up.as_ref(),
-            passed_down: passed.down.as_ref(),
+            up: (up, tree.get(up)),
+            down: (down, down.and_then(|spot| tree.get(spot))),
+            from,
+            passed_up: None,
+            passed_down: None,
         }
     }
 
     /// How far it has come, to go on from later.
     pub(super) fn passed(&self) -> Passed {
-        Passed { up: self.passed_up.cloned(), down: self.passed_down.cloned() }
+        let place = |spot: Option<Spot>, from: &Option<Place>| {
+            spot.and_then(|spot| self.tree.place(spot, self.names)).or_else(|| from.clone())
+        };
+        Passed { up: place(self.passed_up, &self.from.up), down: place(self.passed_down, &self.from.down) }
     }
 }
 
 impl<'a> Iterator for Nearest<'a> {
-    type Item = (&'a Place, Entry);
+    type Item = &'a Entry;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let distance = |next: Option<&(&Place, &Entry)>| {
-            next.map_or(u32::MAX, |(place, _)| place.rating.abs_diff(self.rating))
-        };
-        let (up, down) = (distance(self.up.peek()), distance(self.down.peek()));
+        let distance = |next: Option<&Entry>| next.map_or(u32::MAX, |e| e.rating.abs_diff(self.rating));
+        let (up, down) = (distance(self.up.1), distance(self.down.1));
         if up.min(down) > self.most {
             return None;
         }
-        let (place, entry) = if up <= down {
-            let next = self.up.next()?;
-            self.passed_up = Some(next.0);
-            next
+        if up <= down {
+            let (spot, entry) = self.up;
+            let next = self.tree.next(spot);
+            self.up = (next, self.tree.get(next));
+            self.passed_up = Some(spot);
+            entry
         } else {
-            let next = self.down.next()?;
-            self.passed_down = Some(next.0);
-            next
-        };
-        Some((place, *entry))
+            let (spot, entry) = self.down;
+            let next = spot.and_then(|spot| self.tree.previous(spot));
+            self.down = (next, next.and_then(|spot| self.tree.get(spot)));
+            self.passed_down = spot;
+            entry
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use alloc::format;
-
     use super::*;
+    use crate::id::Name;
+    use crate::matchmaking::Traits;
+    use crate::matchmaking::class::Class;
+    use crate::slab::Key;
+    use crate::time::Instant;
+
+    /// Nothing is rated and queued alike but what has one name.
+    struct Nameless(Name);
+
+    impl Names for Nameless {
+        fn name(&self, _: Key) -> Option<&Name> {
+            Some(&self.0)
+        }
+    }
 
     #[test]
     fn walks_to_both_sides_and_goes_on_where_it_stopped() {
-        let mut tree = Tree::new();
+        let (mut tree, names) = (Tree::default(), Nameless(Name::new("n").unwrap()));
         for rating in [1, 4, 5, 5, 6, 9, 20] {
             let number = u32::try_from(tree.len()).unwrap();
-            let name = Some(Name::new(&format!("n{number}")).unwrap());
             let key = Key { slot: number, generation: 0 };
-            let entry = Entry { key, latency: 0, choosy: false };
-            tree.insert(Place { rating, queued: Instant::ZERO, name }, entry);
+            let rank = (rating, Instant::from_micros(number.into()));
+            tree.insert(Entry::new(key, rank, 0, Class::none(&Traits::default())), &names);
         }
         let start = Passed::default();
-        let whole: Vec<i32> = Nearest::new(&tree, 5, 4, &start).map(|(place, _)| place.rating).collect();
+        let whole: Vec<i32> = Nearest::new(&tree, &names, 5, 4, &start).map(|entry| entry.rating).collect();
         assert_eq!(whole, [5, 5, 6, 4, 9, 1]);
         let (mut passed, mut parts) = (Passed::default(), Vec::new());
         for _ in 0..7 {
-            let mut walk = Nearest::new(&tree, 5, 4, &passed);
-            parts.extend(walk.next().map(|(place, _)| place.rating));
+            let mut walk = Nearest::new(&tree, &names, 5, 4, &passed);
+            parts.extend(walk.next().map(|entry| entry.rating));
             passed = walk.passed();
         }
         assert_eq!(parts, whole);

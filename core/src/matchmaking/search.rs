@@ -3,10 +3,14 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::class::{Class, Classes};
 use super::config::QueueConfig;
 use super::fill::{Fill, Filled, Kept, Position};
-use super::pool::{Entry, Nearest, Passed, Place, Pool};
+use super::pool::{Nearest, Passed, Pool};
 use super::ticket::{Reach, Ticket, Vacancy};
+use super::tree::{Entry, Names, Rank};
+use super::turn::Turn;
+use crate::id::Name;
 use crate::slab::{Key, Slab};
 use crate::time::Instant;
 
@@ -16,6 +20,8 @@ pub(super) struct Waiting {
     pub(super) ticket: Ticket,
     /// The regions it may ever play in, nearest first.
     pub(super) reach: Vec<Reach>,
+    /// What it wants and is, in short.
+    pub(super) class: Class,
     /// A search that was cut, to go on from.
     pub(super) search: Option<Box<Search>>,
     /// When its last whole search began.
@@ -25,18 +31,29 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) const fn is_choosy(&self) -> bool {
-        !self.ticket.traits.conditions.is_empty()
-    }
-
     /// The party's size; at most a team's, which fits.
     pub(super) fn size(&self) -> u8 {
         u8::try_from(self.ticket.size()).unwrap_or(u8::MAX)
     }
 
-    pub(super) fn place(&self) -> Place {
-        let Ticket { rating, queued, leader, .. } = &self.ticket;
-        Place { rating: *rating, queued: *queued, name: Some(leader.clone()) }
+    pub(super) const fn rank(&self) -> Rank {
+        (self.ticket.rating, self.ticket.queued)
+    }
+
+    pub(super) fn turn(&self) -> Turn {
+        Turn::new(self.ticket.queued, &self.ticket.leader)
+    }
+}
+
+impl Names for Slab<Waiting> {
+    fn name(&self, key: Key) -> Option<&Name> {
+        self.get(key).map(|waiting| &waiting.ticket.leader)
+    }
+}
+
+impl Names for Slab<Vacancy> {
+    fn name(&self, key: Key) -> Option<&Name> {
+        self.get(key).map(|vacancy| &vacancy.room)
     }
 }
 
@@ -105,6 +122,14 @@ impl Search {
         self.began
     }
 
+    /// Marks whom it remembers from before it was cut, and who does not wait any more.
+    /// While it goes on nobody leaves, so that nobody else need be looked for.
+    fn mark_gone(&mut self, tickets: &Slab<Waiting>) {
+        for kept in &mut self.kept {
+            kept.waits = tickets.get(kept.key).is_some();
+        }
+    }
+
     /// Tickets it remembers.
     pub(super) const fn kept(&self) -> usize {
         self.kept.len()
@@ -129,6 +154,7 @@ pub(super) enum Outcome {
 pub(super) struct View<'a> {
     pub(super) config: &'a QueueConfig,
     pub(super) tickets: &'a Slab<Waiting>,
+    pub(super) classes: &'a Classes,
     pub(super) vacancies: &'a Slab<Vacancy>,
     pub(super) pool: &'a Pool,
     pub(super) now: Instant,
@@ -148,6 +174,7 @@ impl View<'_> {
     pub(super) fn search(&self, key: Key, mut search: Search, effort: &mut Effort) -> Outcome {
         effort.spend(1);
         let Some(waiting) = self.tickets.get(key) else { return Outcome::Nothing(None) };
+        search.mark_gone(self.tickets);
         let waited = self.now.since(waiting.ticket.queued);
         let window = self.config.rating.after(waited);
         let most = window.min(self.config.quality.most_spread());
@@ -183,8 +210,15 @@ impl View<'_> {
                 }
                 Stage::Fill(position) => {
                     let ticket = &anchor.waiting.ticket;
-                    let own = Kept { key: anchor.key, size: anchor.waiting.size(), rating: ticket.rating };
-                    let mut fill = Fill::new(self.config, self.tickets, self.now, own, &search.kept);
+                    let own = Kept {
+                        key: anchor.key,
+                        queued: ticket.queued,
+                        rating: ticket.rating,
+                        size: anchor.waiting.size(),
+                        class: anchor.waiting.class,
+                        waits: true,
+                    };
+                    let mut fill = Fill::new(self, own, &search.kept);
                     let filled = fill.run(core::mem::take(position), effort);
                     search.best = search.best.max(fill.best);
                     match filled {
@@ -214,18 +248,18 @@ impl View<'_> {
         let Some(tree) = self.pool.vacancies(anchor.region) else { return Found::None };
         let from = core::mem::take(passed);
         let ticket = &anchor.waiting.ticket;
-        let mut walk = Nearest::new(tree, ticket.rating, anchor.most, &from);
+        let mut walk = Nearest::new(tree, self.vacancies, ticket.rating, anchor.most, &from);
         loop {
             if effort.is_spent() {
                 *passed = walk.passed();
                 return Found::Cut;
             }
-            let Some((place, entry)) = walk.next() else { return Found::None };
+            let Some(entry) = walk.next() else { return Found::None };
             effort.spend(1);
             let Some(vacancy) = self.vacancies.get(entry.key) else { continue };
-            let distance = place.rating.abs_diff(ticket.rating);
+            let distance = entry.rating.abs_diff(ticket.rating);
             if anchor.waiting.size() <= vacancy.places
-                && distance <= self.config.rating.after(self.now.since(place.queued))
+                && self.config.rating.allows(distance, entry.queued, self.now)
                 && vacancy.traits.agree(&ticket.traits)
             {
                 return Found::One(entry.key);
@@ -245,36 +279,46 @@ impl View<'_> {
     ) -> bool {
         let Some(tree) = self.pool.tickets(anchor.region, size) else { return true };
         let from = core::mem::take(passed);
-        let mut walk = Nearest::new(tree, anchor.waiting.ticket.rating, anchor.most, &from);
+        let rating = anchor.waiting.ticket.rating;
+        let mut walk = Nearest::new(tree, self.tickets, rating, anchor.most, &from);
         let mut found = kept.iter().rev().take_while(|kept| kept.size == size).count();
         while found < self.config.work.candidates.into() {
             if effort.is_spent() {
                 *passed = walk.passed();
                 return false;
             }
-            let Some((place, entry)) = walk.next() else { return true };
+            let Some(entry) = walk.next() else { return true };
             effort.spend(1);
-            if entry.key != anchor.key && self.agrees(anchor, place, entry, effort) {
+            if entry.key != anchor.key && self.agrees(anchor, entry, effort) {
                 found += 1;
-                kept.push(Kept { key: entry.key, size, rating: place.rating });
+                let Entry { key, queued, rating, .. } = *entry;
+                kept.push(Kept { key, queued, rating, size, class: entry.class(), waits: true });
             }
         }
         true
     }
 
     /// Whether a ticket within the window of the one searched for wants it too.
-    fn agrees(&self, anchor: &Anchor<'_>, place: &Place, entry: Entry, effort: &mut Effort) -> bool {
-        let waited = self.now.since(place.queued);
-        let distance = place.rating.abs_diff(anchor.waiting.ticket.rating);
-        if distance > self.config.rating.after(waited) || entry.latency > self.config.latency.after(waited) {
+    fn agrees(&self, anchor: &Anchor<'_>, entry: &Entry, effort: &mut Effort) -> bool {
+        let QueueConfig { rating, latency, .. } = self.config;
+        let distance = entry.rating.abs_diff(anchor.waiting.ticket.rating);
+        if !rating.allows(distance, entry.queued, self.now)
+            || !latency.allows(entry.latency(), entry.queued, self.now)
+        {
             return false;
         }
-        if !entry.choosy && !anchor.waiting.is_choosy() {
+        let (one, other) = (anchor.waiting.class, entry.class());
+        if !one.is_choosy() && !other.is_choosy() {
             return true;
         }
         effort.spend(1);
-        let other = self.tickets.get(entry.key);
-        other.is_some_and(|other| other.ticket.traits.agree(&anchor.waiting.ticket.traits))
+        self.classes.agree(one, other).unwrap_or_else(|| self.traits_agree(anchor.key, entry.key))
+    }
+
+    /// Whether two tickets meet the conditions of each other.
+    pub(super) fn traits_agree(&self, one: Key, other: Key) -> bool {
+        let (one, other) = (self.tickets.get(one), self.tickets.get(other));
+        one.zip(other).is_some_and(|(one, other)| one.ticket.traits.agree(&other.ticket.traits))
     }
 }
 

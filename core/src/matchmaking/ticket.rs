@@ -49,7 +49,7 @@ pub struct Vacancy {
 }
 
 /// Attributes, and conditions on the attributes of others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Traits {
     /// Names are unique.
     pub attributes: Vec<(Name, Value)>,
@@ -58,7 +58,7 @@ pub struct Traits {
 }
 
 /// The value of an attribute.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value {
     /// A number.
     Number(i64),
@@ -67,7 +67,7 @@ pub enum Value {
 }
 
 /// A condition on an attribute of another. One who has no such attribute fails it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Condition {
     /// The attribute's name.
     pub attribute: Name,
@@ -76,7 +76,7 @@ pub struct Condition {
 }
 
 /// What must hold of an attribute.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Test {
     /// It has this value.
     Is(Value),

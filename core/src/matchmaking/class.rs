@@ -1,0 +1,196 @@
+//! Classes of tickets that want and are the same: whether they agree is worked out once
+//! for two classes, not read anew from far places in memory for every two tickets.
+
+use alloc::vec::Vec;
+
+use super::ticket::Traits;
+
+/// Most classes that are told apart: one bit each.
+const MOST: u8 = 64;
+/// Bit of a class that has conditions.
+const CHOOSY: u8 = 0x80;
+
+/// What a ticket wants and is, in short: a class, if there was one free, and whether it
+/// has conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Class(u8);
+
+/// The classes of a queue. In a queue of more than [`MOST`] kinds of tickets those that
+/// find no class free have none, and are compared one by one.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    known: Vec<Known>,
+    /// Classes in use, by their traits.
+    sorted: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    traits: Traits,
+    /// How many tickets are of it; if none is, it is free.
+    tickets: usize,
+    /// Bit `n`: each of this class and of class `n` meets the conditions of the other.
+    agrees: u64,
+}
+
+impl Class {
+    /// No class.
+    pub(super) const fn none(traits: &Traits) -> Self {
+        Self::new(MOST, traits)
+    }
+
+    const fn new(index: u8, traits: &Traits) -> Self {
+        Self(if traits.conditions.is_empty() { index } else { index | CHOOSY })
+    }
+
+    /// The class in a byte, and back.
+    pub(super) const fn byte(self) -> u8 {
+        self.0
+    }
+
+    pub(super) const fn from_byte(byte: u8) -> Self {
+        Self(byte)
+    }
+
+    pub(super) const fn is_choosy(self) -> bool {
+        self.0 & CHOOSY != 0
+    }
+
+    /// It is one of the classes that are told apart.
+    pub(super) const fn is_known(self) -> bool {
+        self.index() < MOST
+    }
+
+    const fn index(self) -> u8 {
+        self.0 & !CHOOSY
+    }
+}
+
+impl Classes {
+    /// Counts a ticket, and tells its class.
+    pub(super) fn join(&mut self, traits: &Traits) -> Class {
+        let Self { known, sorted } = self;
+        let place = sorted.binary_search_by(|index| {
+            known.get(usize::from(*index)).map_or(core::cmp::Ordering::Less, |known| known.traits.cmp(traits))
+        });
+        let index = match place {
+            Ok(place) => sorted.get(place).copied(),
+            Err(place) => {
+                let index = self.add(traits);
+                self.sorted.splice(place..place, index);
+                index
+            }
+        };
+        let Some(index) = index else { return Class::none(traits) };
+        if let Some(known) = self.known.get_mut(usize::from(index)) {
+            known.tickets += 1;
+        }
+        Class::new(index, traits)
+    }
+
+    /// A ticket of this class has gone.
+    pub(super) fn leave(&mut self, class: Class) {
+        let Some(known) = self.known.get_mut(usize::from(class.index())) else { return };
+        known.tickets -= 1;
+        if known.tickets == 0 {
+            known.traits = Traits::default();
+            self.sorted.retain(|index| *index != class.index());
+        }
+    }
+
+    /// Whether tickets of these classes agree; `None` if one of them has no class.
+    pub(super) fn agree(&self, one: Class, other: Class) -> Option<bool> {
+        let known = self.known.get(usize::from(one.index()))?;
+        other.is_known().then(|| known.agrees >> other.index() & 1 == 1)
+    }
+
+    /// Takes a free class for these traits.
+    fn add(&mut self, traits: &Traits) -> Option<u8> {
+        let free = self.known.iter().position(|known| known.tickets == 0);
+        let index = u8::try_from(free.unwrap_or(self.known.len())).ok().filter(|index| *index < MOST)?;
+        if free.is_none() {
+            self.known.push(Known::default());
+        }
+        let mut agrees = u64::from(traits.agree(traits)) << index;
+        for (other, known) in (0_u8..).zip(&mut self.known).filter(|(_, known)| known.tickets > 0) {
+            let agree = u64::from(traits.agree(&known.traits));
+            agrees |= agree << other;
+            known.agrees = known.agrees & !(1 << index) | agree << index;
+        }
+        *self.known.get_mut(usize::from(index))? = Known { traits: traits.clone(), tickets: 0, agrees };
+        Some(index)
+    }
+
+    /// Tickets that have a class.
+    pub(super) fn len(&self) -> usize {
+        self.known.iter().map(|known| known.tickets).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::Name;
+    use crate::matchmaking::{Condition, Test, Value};
+
+    /// One of 100 kinds, which want each other or not.
+    fn traits(own: i64, wanted: Option<i64>) -> Traits {
+        let attribute = Name::new("x").unwrap();
+        let test = |wanted| Test::Is(Value::Number(wanted));
+        let condition = |wanted| Condition { attribute: attribute.clone(), test: test(wanted) };
+        Traits {
+            attributes: vec![(attribute.clone(), Value::Number(own))],
+            conditions: wanted.map(condition).into_iter().collect(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn classes_agree_as_their_traits_do(
+            events in proptest::collection::vec(
+                (0..10_i64, proptest::option::weighted(0.9, 0..10_i64), any::<prop::sample::Index>(), 0..3_u8),
+                1..400,
+            ),
+        ) {
+            let (mut classes, mut tickets) = (Classes::default(), Vec::new());
+            for (own, wanted, index, kind) in events {
+                if kind < 2 || tickets.is_empty() {
+                    let traits = traits(own, wanted);
+                    tickets.push((classes.join(&traits), traits));
+                } else {
+                    let (class, _) = tickets.swap_remove(index.index(tickets.len()));
+                    classes.leave(class);
+                }
+                let classed = tickets.iter().filter(|(class, _)| class.is_known());
+                prop_assert_eq!(classes.len(), classed.count());
+                for (one, one_traits) in tickets.iter().rev().take(5) {
+                    prop_assert_eq!(one.is_choosy(), !one_traits.conditions.is_empty());
+                    for (other, other_traits) in &tickets {
+                        let verdict = classes.agree(*one, *other);
+                        prop_assert_eq!(verdict.is_some(), one.is_known() && other.is_known());
+                        prop_assert_eq!(verdict, verdict.map(|_| one_traits.agree(other_traits)));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_finds_no_class_free_has_none() {
+        let mut classes = Classes::default();
+        let all: Vec<Class> = (0..70).map(|own| classes.join(&traits(own, None))).collect();
+        assert_eq!(classes.len(), 64);
+        assert_eq!(all.iter().filter(|class| !class.is_known()).count(), 6);
+        assert_eq!(classes.agree(all[0], all[69]), None);
+        assert_eq!(classes.agree(all[69], all[0]), None);
+        classes.leave(all[69]);
+        classes.leave(all[3]);
+        assert_eq!(classes.join(&traits(99, Some(0))), Class(3 | CHOOSY));
+        assert_eq!(classes.agree(Class(3 | CHOOSY), all[0]), Some(true));
+        assert_eq!(classes.agree(all[1], Class(3 | CHOOSY)), Some(false));
+    }
+}

@@ -1,0 +1,324 @@
+//! Things sorted by rating, so that a walk from a rating to both sides reads memory in
+//! its order: a tree of two levels, which is a list of short sorted pieces.
+//!
+//! A search looks at dozens of neighbours for each ticket that it matches. So what it
+//! must know of each lies together. Names, which decide between equals only, do not.
+
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+use super::class::Class;
+use crate::id::Name;
+use crate::slab::Key;
+use crate::time::Instant;
+
+/// Most entries of a piece: what is moved if one comes or goes stays small, and a walk
+/// seldom goes from one piece to another.
+const PIECE: usize = 64;
+
+/// Where something stands in a tree: by rating, then the older, then by name, so that
+/// the order in which things came does not matter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    rating: i32,
+    queued: Instant,
+    /// `None` comes before every name: the bound of a range.
+    name: Option<Name>,
+}
+
+/// What a search must know of a candidate before it looks closer. There are several of
+/// each ticket, and many of them in the way of each search, so it is kept small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) key: Key,
+    pub(super) queued: Instant,
+    pub(super) rating: i32,
+    /// The latency, and above it the class.
+    packed: u32,
+}
+
+/// Who tells what things are called.
+pub(super) trait Names {
+    /// The name of a thing; `None` if it is not there.
+    fn name(&self, key: Key) -> Option<&Name>;
+}
+
+/// Things by their places.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    /// None is empty; no two neighbours fit into the half of one.
+    pieces: Vec<Piece>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Piece {
+    /// The rank of the first entry: to find a piece, none is opened.
+    first: Rank,
+    entries: Vec<Entry>,
+}
+
+/// A place without the name.
+pub(super) type Rank = (i32, Instant);
+
+/// The spot of an entry in a tree, as long as nothing comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spot {
+    piece: usize,
+    index: usize,
+}
+
+impl Place {
+    pub(super) const fn before_all(rating: i32) -> Self {
+        Self { rating, queued: Instant::ZERO, name: None }
+    }
+
+    const fn rank(&self) -> Rank {
+        (self.rating, self.queued)
+    }
+}
+
+/// Bits of a latency; the widest latency cap, [`MAX_RATING`](super::MAX_RATING), fits.
+const LATENCY: u32 = 24;
+
+impl Entry {
+    pub(super) fn new(key: Key, (rating, queued): Rank, latency: u32, class: Class) -> Self {
+        let latency = latency.min((1 << LATENCY) - 1);
+        Self { key, queued, rating, packed: u32::from(class.byte()) << LATENCY | latency }
+    }
+
+    /// In the tree's region, in milliseconds.
+    pub(super) const fn latency(&self) -> u32 {
+        self.packed & ((1 << LATENCY) - 1)
+    }
+
+    pub(super) const fn class(&self) -> Class {
+        let [class, ..] = self.packed.to_be_bytes();
+        Class::from_byte(class)
+    }
+
+    const fn rank(&self) -> Rank {
+        (self.rating, self.queued)
+    }
+}
+
+impl Piece {
+    /// How many entries are below `rank`, or of it and `passed`.
+    fn count(&self, rank: Rank, passed: impl Fn(&Entry) -> bool) -> usize {
+        self.entries.partition_point(|entry| match entry.rank().cmp(&rank) {
+            Ordering::Less => true,
+            Ordering::Equal => passed(entry),
+            Ordering::Greater => false,
+        })
+    }
+
+    fn set_first(&mut self) {
+        if let Some(entry) = self.entries.first() {
+            self.first = entry.rank();
+        }
+    }
+}
+
+impl Tree {
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds an entry, whose name no other of its rank has.
+    pub(super) fn insert(&mut self, entry: Entry, names: &impl Names) {
+        let before = |other: &Entry| names.name(other.key) < names.name(entry.key);
+        let mut at = self.count(entry.rank(), before);
+        if self.pieces.is_empty() {
+            self.pieces.push(Piece { first: entry.rank(), entries: Vec::new() });
+        } else if self.pieces.get(at.piece).is_some_and(|piece| piece.entries.len() >= PIECE) {
+            self.split(at.piece);
+            if at.index > PIECE / 2 {
+                at = Spot { piece: at.piece + 1, index: at.index - PIECE / 2 };
+            }
+        }
+        let Some(piece) = self.pieces.get_mut(at.piece) else { return };
+        piece.entries.insert(at.index.min(piece.entries.len()), entry);
+        piece.set_first();
+        self.len += 1;
+    }
+
+    /// Takes out the entry of what still has its name.
+    pub(super) fn remove(&mut self, key: Key, rank: Rank, names: &impl Names) {
+        let before = |other: &Entry| names.name(other.key) < names.name(key);
+        let spot = self.normal(self.count(rank, before));
+        let Some(piece) = self.pieces.get_mut(spot.piece) else { return };
+        if piece.entries.get(spot.index).is_none_or(|entry| entry.key != key || entry.rank() != rank) {
+            return;
+        }
+        piece.entries.remove(spot.index);
+        piece.set_first();
+        self.len -= 1;
+        self.join(spot.piece);
+        if let Some(before) = spot.piece.checked_sub(1) {
+            self.join(before);
+        }
+    }
+
+    /// The spot of the first entry at `place` or after it.
+    pub(super) fn from(&self, place: &Place, names: &dyn Names) -> Spot {
+        let passed = |other: &Entry| names.name(other.key) < place.name.as_ref();
+        self.normal(self.count(place.rank(), passed))
+    }
+
+    /// The spot of the first entry after `place`.
+    pub(super) fn after(&self, place: &Place, names: &dyn Names) -> Spot {
+        let passed = |other: &Entry| names.name(other.key) <= place.name.as_ref();
+        self.normal(self.count(place.rank(), passed))
+    }
+
+    pub(super) fn get(&self, spot: Spot) -> Option<&Entry> {
+        self.pieces.get(spot.piece)?.entries.get(spot.index)
+    }
+
+    pub(super) fn place(&self, spot: Spot, names: &dyn Names) -> Option<Place> {
+        let Entry { key, queued, rating, .. } = *self.get(spot)?;
+        Some(Place { rating, queued, name: Some(names.name(key)?.clone()) })
+    }
+
+    /// The next spot upwards.
+    pub(super) fn next(&self, spot: Spot) -> Spot {
+        self.normal(Spot { index: spot.index + 1, ..spot })
+    }
+
+    /// The next spot downwards.
+    pub(super) fn previous(&self, spot: Spot) -> Option<Spot> {
+        if let Some(index) = spot.index.checked_sub(1) {
+            return Some(Spot { index, ..spot });
+        }
+        let piece = spot.piece.checked_sub(1)?;
+        Some(Spot { piece, index: self.pieces.get(piece)?.entries.len().checked_sub(1)? })
+    }
+
+    /// Where the first entry is, or would be, that is above `rank`, or of it and not
+    /// `passed`; it may be at the end of its piece.
+    fn count(&self, rank: Rank, passed: impl Fn(&Entry) -> bool) -> Spot {
+        let begins_before = |piece: &Piece| match piece.first.cmp(&rank) {
+            Ordering::Less => true,
+            Ordering::Equal => piece.entries.first().is_some_and(&passed),
+            Ordering::Greater => false,
+        };
+        let piece = self.pieces.partition_point(begins_before).saturating_sub(1);
+        Spot { piece, index: self.pieces.get(piece).map_or(0, |piece| piece.count(rank, passed)) }
+    }
+
+    /// The same spot, not at the end of a piece that another follows.
+    fn normal(&self, spot: Spot) -> Spot {
+        match self.pieces.get(spot.piece) {
+            Some(piece) if spot.index >= piece.entries.len() => Spot { piece: spot.piece + 1, index: 0 },
+            _ => spot,
+        }
+    }
+
+    /// Makes two of a full piece.
+    fn split(&mut self, at: usize) {
+        let Some(piece) = self.pieces.get_mut(at) else { return };
+        let mut upper = Piece { first: piece.first, entries: piece.entries.split_off(PIECE / 2) };
+        upper.set_first();
+        self.pieces.insert(at + 1, upper);
+    }
+
+    /// Makes one of a piece and the next if both are small, so that pieces do not get
+    /// ever emptier.
+    fn join(&mut self, at: usize) {
+        let len = |at: usize| self.pieces.get(at).map(|piece| piece.entries.len());
+        match (len(at), len(at + 1)) {
+            (Some(0), _) => drop(self.pieces.remove(at)),
+            (Some(lower), Some(upper)) if lower + upper <= PIECE / 2 => {
+                let mut upper = self.pieces.remove(at + 1);
+                if let Some(lower) = self.pieces.get_mut(at) {
+                    lower.entries.append(&mut upper.entries);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+    use alloc::format;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::matchmaking::Traits;
+
+    /// Things called by their slots.
+    struct Numbered(Vec<Name>);
+
+    impl Names for Numbered {
+        fn name(&self, key: Key) -> Option<&Name> {
+            self.0.get(key.slot as usize)
+        }
+    }
+
+    fn entry(slot: u32, rating: i32, queued: u64) -> Entry {
+        let (key, rank) = (Key { slot, generation: 0 }, (rating, Instant::from_micros(queued)));
+        Entry::new(key, rank, 0, Class::none(&Traits::default()))
+    }
+
+    fn places(tree: &Tree, names: &Numbered) -> Vec<Place> {
+        let mut spot = tree.from(&Place::before_all(i32::MIN), names);
+        let mut places = Vec::new();
+        while let Some(place) = tree.place(spot, names) {
+            places.push(place);
+            spot = tree.next(spot);
+        }
+        places
+    }
+
+    #[test]
+    fn an_entry_keeps_its_latency_and_its_class() {
+        let class = Class::from_byte(0xC0);
+        let key = Key { slot: 1, generation: 2 };
+        let entry = Entry::new(key, (-5, Instant::ZERO), 1_000_000, class);
+        assert_eq!((entry.latency(), entry.class(), entry.rating), (1_000_000, class, -5));
+    }
+
+    proptest! {
+        /// Comings and goings, in waves, so that pieces are split and joined.
+        #[test]
+        fn is_as_sorted_as_a_map(
+            waves in proptest::collection::vec((any::<bool>(), 0..6_i32, 1..300_usize, any::<u64>()), 1..12),
+        ) {
+            let names = Numbered((0..20).map(|n| Name::new(&format!("n{n}")).unwrap()).collect());
+            let (mut tree, mut map) = (Tree::default(), BTreeMap::new());
+            for (comes, spread, number, seed) in waves {
+                for n in 0..number as u64 {
+                    let draw = (seed ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16;
+                    let slot = u32::try_from(draw / 256 % 20).unwrap();
+                    let entry = entry(slot, i32::try_from(draw % 50).unwrap() * spread, draw / 64 % 3);
+                    let name = names.name(entry.key).cloned();
+                    let place = Place { rating: entry.rating, queued: entry.queued, name };
+                    if comes && !map.contains_key(&place) {
+                        tree.insert(entry, &names);
+                        map.insert(place, entry);
+                    } else if !comes {
+                        tree.remove(entry.key, entry.rank(), &names);
+                        map.remove(&place);
+                    }
+                }
+                let sorted: Vec<Place> = map.keys().cloned().collect();
+                prop_assert_eq!(places(&tree, &names), sorted.clone());
+                prop_assert_eq!(tree.len(), map.len());
+                for (index, place) in sorted.iter().enumerate() {
+                    let at = tree.from(place, &names);
+                    let found = tree.place(at, &names);
+                    prop_assert_eq!(found.as_ref(), Some(place));
+                    let after = tree.place(tree.after(place, &names), &names);
+                    prop_assert_eq!(after.as_ref(), sorted.get(index + 1));
+                    let before = tree.previous(at).and_then(|spot| tree.place(spot, &names));
+                    prop_assert_eq!(before.as_ref(), index.checked_sub(1).and_then(|index| sorted.get(index)));
+                }
+                let len = |pair: &[Piece]| pair.iter().map(|piece| piece.entries.len()).sum::<usize>();
+                prop_assert!(tree.pieces.windows(2).all(|pair| len(pair) > PIECE / 2), "pieces stay filled");
+            }
+        }
+    }
+}
