@@ -3,7 +3,7 @@
 //!
 //! A group is a transaction whose steps are bundles. etcd counts steps on the way down and
 //! not in all, so groups are two levels deep: by far the most of what a request costs on
-//! its own is paid once for several hundred members instead of once for 128.
+//! its own is paid once for several hundred members.
 //!
 //! Members without comparisons are done whatever else is: the steps of all are simply one
 //! list. Members with comparisons are tied: all comparisons are those of the bundle. Members

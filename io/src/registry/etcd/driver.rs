@@ -303,8 +303,7 @@ impl Driver {
         self.groups.again(group);
     }
 
-    /// Nothing was done of a group that is sent again, but for those whom there is nobody to
-    /// answer any more.
+    /// Nothing was done of these. Who is not waited for any more is not sent again.
     fn unsend(&mut self, group: &mut Group) {
         group.members.retain(|member| self.open.contains_key(&member.id));
         for member in &group.members {

@@ -1,8 +1,8 @@
 //! Group commit: which of the waiting requests go together in one.
 //!
 //! Requests that do not depend on each other (none writes what another reads or writes)
-//! may ride in one transaction, as bundles make it of them: whatever the order in which they would have been
-//! done one by one, they would have found the same and answered the same. The registry
+//! may ride in one transaction, made of bundles: whatever the order in which they would have
+//! been done one by one, they would have found the same and answered the same. The registry
 //! evaluates the comparisons of nested transactions before any step is done, so this is
 //! also the least that must be asked. What is given up is that each has a revision of its
 //! own.
@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use skirmish_core::registry::{CallId, Compare, Op, Request, Span, Target, Txn};
+use skirmish_core::registry::{CallId, Compare, Delete, Op, Range, Request, Span, Target, Txn};
 
 use super::bundle::{Bundle, Need, Packer, Trust, WIDTH, Way};
 use super::touch::{Ground, Touch, touched};
@@ -23,6 +23,10 @@ pub(super) const MAX_MEMBERS: usize = 1024;
 
 /// Most keys that a read may answer with and still ride with others.
 const SMALL_READ: u64 = 16;
+
+/// Most keys that a group of more than one may answer with, so that its answer is not larger
+/// than what is taken.
+const GROUP_READS: u64 = 2048;
 
 /// Requests passed over in the search for a group's members, so that a search is short.
 const PASSED_OVER: usize = 256;
@@ -54,6 +58,8 @@ pub(super) struct Member {
     pub(super) request: Request,
     touches: Vec<Touch>,
     bytes: usize,
+    /// Keys that it may answer with.
+    reads: u64,
     need: Need,
     /// Of how many a group with it may be at most.
     most: usize,
@@ -114,6 +120,7 @@ impl Groups {
             id,
             touches: touched(&request),
             bytes: bytes_of(&request),
+            reads: reads_of(&request),
             most: if rides(&request) && need.depth < WIDTH { self.limits.members } else { 1 },
             need,
             request,
@@ -133,7 +140,7 @@ impl Groups {
             return None;
         }
         let mut members: Vec<Member> = Vec::new();
-        let (mut bytes, mut most) = (0, self.limits.members);
+        let (mut bytes, mut reads, mut most) = (0, 0, self.limits.members);
         let mut packer = Packer::new(self.trust.size());
         // What must not be overtaken or joined: of members, and of those passed over.
         let mut barred = Ground::default();
@@ -141,7 +148,10 @@ impl Groups {
         while passed_over.len() < PASSED_OVER && members.len() < most {
             let Some(member) = self.waiting.pop_front() else { break };
             let size = members.len() + 1;
-            let fits = size == 1 || (size <= member.most && bytes + member.bytes <= self.limits.bytes);
+            let fits = size == 1
+                || (size <= member.most
+                    && bytes + member.bytes <= self.limits.bytes
+                    && member.reads.saturating_add(reads) <= GROUP_READS);
             let free = fits
                 && !barred.meets(&member.touches)
                 && !self.in_flight.values().any(|ground| ground.meets(&member.touches))
@@ -149,6 +159,7 @@ impl Groups {
             barred.add(&member.touches);
             if free {
                 bytes += member.bytes;
+                reads = member.reads.saturating_add(reads);
                 most = most.min(member.most);
                 members.push(member);
             } else {
@@ -216,10 +227,45 @@ impl Groups {
 fn rides(request: &Request) -> bool {
     match request {
         Request::Put(_) | Request::Delete(_) | Request::Txn(_) => true,
-        Request::Range(range) => {
-            range.revision == 0 && (range.span.end.is_empty() || (1..=SMALL_READ).contains(&range.limit))
-        }
+        Request::Range(range) => range.revision == 0 && reads_of_range(range) <= SMALL_READ,
         _ => false,
+    }
+}
+
+/// With how many keys a request may answer.
+fn reads_of(request: &Request) -> u64 {
+    match request {
+        Request::Range(range) => reads_of_range(range),
+        Request::Delete(delete) => reads_of_delete(delete),
+        Request::Txn(txn) => reads_of_txn(txn),
+        Request::Put(put) => u64::from(put.prev),
+        _ => 0,
+    }
+}
+
+fn reads_of_txn(txn: &Txn) -> u64 {
+    let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
+        Op::Range(range) => reads_of_range(range),
+        Op::Delete(delete) => reads_of_delete(delete),
+        Op::Txn(txn) => reads_of_txn(txn),
+        Op::Put(put) => u64::from(put.prev),
+    });
+    ops.fold(0, u64::saturating_add)
+}
+
+const fn reads_of_delete(delete: &Delete) -> u64 {
+    match delete.prev {
+        false => 0,
+        true if delete.span.end.is_empty() => 1,
+        true => u64::MAX,
+    }
+}
+
+const fn reads_of_range(range: &Range) -> u64 {
+    match range.limit {
+        _ if range.span.end.is_empty() => 1,
+        0 => u64::MAX,
+        limit => limit,
     }
 }
 

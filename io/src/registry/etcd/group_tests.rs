@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use skirmish_core::registry::{Delete, LeaseId, Put, Range};
+use skirmish_core::registry::{LeaseId, Put};
 
 use super::super::bundle::steps;
 use super::*;
@@ -95,6 +95,25 @@ fn groups_have_room_for_steps_in_all_their_bundles() {
     assert_eq!(all(&mut groups), [vec![0], vec![1, 2]]);
     let nested = Txn { success: vec![Op::Txn(Txn { failure: vec![], ..Txn::default() })], ..Txn::default() };
     assert_eq!(steps(&nested), 1);
+}
+
+#[test]
+fn groups_have_bounded_answers() {
+    let limits = Limits { members: 1024, bytes: 1 << 20, ..LIMITS };
+    let read = |prefix: u64, limit: u64| Range { limit, ..Range::of(Span::prefix(format!("{prefix}/"))) };
+    let mut groups = groups_of(limits, (0..200).map(|prefix| Request::Range(read(prefix, 16))));
+    assert_eq!(all(&mut groups).iter().map(Vec::len).collect::<Vec<_>>(), [128, 72]);
+    // What answers with who knows how many keys goes alone.
+    let unbounded = [
+        Op::Range(read(0, 0)),
+        Op::Delete(Delete { prev: true, ..Delete::of(Span::prefix("0/")) }),
+        Op::Txn(Txn { failure: vec![Op::Range(read(0, 0))], ..Txn::default() }),
+    ];
+    for op in unbounded {
+        let txn = Request::Txn(Txn { success: vec![op], ..Txn::default() });
+        let mut groups = groups_of(limits, [put("a"), txn, put("b")]);
+        assert_eq!(all(&mut groups), [vec![0, 2], vec![1]]);
+    }
 }
 
 fn claim(key: &str) -> Request {
