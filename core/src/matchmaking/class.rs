@@ -91,7 +91,7 @@ impl Classes {
     /// A ticket of this class has gone.
     pub(super) fn leave(&mut self, class: Class) {
         let Some(known) = self.known.get_mut(usize::from(class.index())) else { return };
-        known.tickets -= 1;
+        known.tickets = known.tickets.saturating_sub(1);
         if known.tickets == 0 {
             known.traits = Traits::default();
             self.sorted.retain(|index| *index != class.index());

@@ -357,7 +357,10 @@ impl Engine {
         let class = self.classes.join(&ticket.traits);
         let waiting = Waiting { ticket, reach, class, search: None, searched: None, best: None };
         let (size, rank) = (waiting.size(), waiting.rank());
-        let key = self.tickets.insert(waiting).ok_or(Refusal::Full)?;
+        let Some(key) = self.tickets.insert(waiting) else {
+            self.classes.leave(class);
+            return Err(Refusal::Full);
+        };
         let Some(waiting) = self.tickets.get(key) else { return Err(Refusal::Full) };
         for player in waiting.ticket.players() {
             self.players.insert(player, key);

@@ -53,8 +53,8 @@
 //! has gathered: [`Work::candidates`] for each size of party, and only then.
 //!
 //! What costs time in a large queue is memory that is far away, not work. So what a look
-//! needs of a ticket lies in the trees, next to that of its neighbours, and a search opens
-//! the ticket itself only if its conditions are of a rare kind.
+//! needs of a ticket lies in the trees, next to that of its neighbours: a search seldom opens
+//! the ticket itself, as for a condition of a rare kind or a tie that the name decides.
 //!
 //! # Determinism
 //!

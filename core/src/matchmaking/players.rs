@@ -12,8 +12,8 @@ use crate::slab::Key;
 ///
 /// A name is elsewhere in memory, and a look-up by name among many players would read
 /// dozens of them. So the tickets are found by the hashes of names; it is asked of the
-/// ticket whether it is the player's. Whoever chooses names that have one hash makes his
-/// own look-ups as slow as those of names, and no slower: so the hash needs no secret.
+/// ticket whether it is the player's. Names that were chosen to have one hash make look-ups
+/// as slow as those of names, and no slower: so the hash needs no secret.
 #[derive(Debug, Default)]
 pub(super) struct Players {
     tickets: BTreeMap<u64, Key>,

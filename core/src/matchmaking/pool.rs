@@ -79,9 +79,9 @@ impl<'a> Nearest<'a> {
         most: u32,
         from: &'a Passed,
     ) -> Self {
-        let start = tree.from(&Place::before_all(rating), names);
+        let start = tree.at_or_after(&Place::before_all(rating), names);
         let up = from.up.as_ref().map_or(start, |place| tree.after(place, names));
-        let down = from.down.as_ref().map_or(start, |place| tree.from(place, names));
+        let down = from.down.as_ref().map_or(start, |place| tree.at_or_after(place, names));
         let down = tree.previous(down);
         Self {
             tree,

@@ -46,7 +46,8 @@ pub(super) trait Names {
 /// Things by their places.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    /// None is empty; no two neighbours fit into the half of one.
+    /// Each has entries; no two neighbours fit into the half of one. Splitting one moves
+    /// those after it, 40 bytes each, once in 32 insertions or fewer.
     pieces: Vec<Piece>,
     len: usize,
 }
@@ -160,7 +161,7 @@ impl Tree {
     }
 
     /// The spot of the first entry at `place` or after it.
-    pub(super) fn from(&self, place: &Place, names: &dyn Names) -> Spot {
+    pub(super) fn at_or_after(&self, place: &Place, names: &dyn Names) -> Spot {
         let passed = |other: &Entry| names.name(other.key) < place.name.as_ref();
         self.normal(self.count(place.rank(), passed))
     }
@@ -264,7 +265,7 @@ mod tests {
     }
 
     fn places(tree: &Tree, names: &Numbered) -> Vec<Place> {
-        let mut spot = tree.from(&Place::before_all(i32::MIN), names);
+        let mut spot = tree.at_or_after(&Place::before_all(i32::MIN), names);
         let mut places = Vec::new();
         while let Some(place) = tree.place(spot, names) {
             places.push(place);
@@ -308,7 +309,7 @@ mod tests {
                 prop_assert_eq!(places(&tree, &names), sorted.clone());
                 prop_assert_eq!(tree.len(), map.len());
                 for (index, place) in sorted.iter().enumerate() {
-                    let at = tree.from(place, &names);
+                    let at = tree.at_or_after(place, &names);
                     let found = tree.place(at, &names);
                     prop_assert_eq!(found.as_ref(), Some(place));
                     let after = tree.place(tree.after(place, &names), &names);
