@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::application::{Handler, Routes};
 use super::links::Settings;
-use super::shard::Shared;
+use super::shared::Shared;
 use super::upgrade::Policy;
 use super::{Handle, Inner, Server};
 use crate::clock::Clock;
@@ -30,8 +30,9 @@ use crate::token::{KeyError, Keys};
 /// What a connection reads at a time, in bytes, unless a frame is larger. Each has a buffer
 /// of this size; what players say fits into it several times.
 const READ_BUFFER: usize = 512;
-/// From this many bytes on, what is sent goes to the socket before the flush.
-const WRITE_BUFFER: usize = 8 * 1024;
+/// Bytes of answers to pings that wait for a peer that does not read them; with more, only
+/// the newest is answered (RFC 6455, section 5.5.3).
+const ANSWERS_BUFFER: usize = 1024;
 
 /// Why a server does not start.
 #[derive(Debug)]
@@ -197,10 +198,8 @@ impl Builder {
         let frame = config.frames.frame_bytes;
         let web_socket = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_BUFFER)
-            // Beyond the buffer itself there is at most one frame, since the next is
-            // pulled only when the socket has taken the buffer.
-            .max_write_buffer_size(WRITE_BUFFER + 2 * frame)
+            .write_buffer_size(0)
+            .max_write_buffer_size(ANSWERS_BUFFER)
             .max_message_size(Some(frame))
             .max_frame_size(Some(frame));
         #[cfg(not(madsim))]

@@ -21,6 +21,7 @@ const READ_BUDGET: usize = 16;
 
 /// Serves a connection that the node has accepted.
 pub(super) async fn serve(server: super::Handle, stream: TcpStream, conn: ConnId, address: IpAddr) {
+    let _served = Served { server: &server, conn };
     // In a box of its own, so that its buffers are gone when the connection is open.
     let upgraded = Box::pin(upgrade(&server.0, stream, conn, address)).await;
     if let Some((stream, rest)) = upgraded {
@@ -30,6 +31,22 @@ pub(super) async fn serve(server: super::Handle, stream: TcpStream, conn: ConnId
         Connection { server: &server, conn }.await;
     }
     server.0.shared.closed(conn);
+}
+
+/// A connection that has a task.
+struct Served<'a> {
+    server: &'a super::Handle,
+    conn: ConnId,
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        // A handler of application messages may: the peer is not to wait for a task that is
+        // gone. The node hears of it by the heartbeat.
+        if std::thread::panicking() {
+            self.server.0.shared.lock().lose(self.conn);
+        }
+    }
 }
 
 /// TLS, and the checks of the upgrade: the stream, and what was read of it already. `None`

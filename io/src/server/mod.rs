@@ -2,7 +2,7 @@
 //!
 //! One node is one shard, and everything of it runs on one thread: a current-thread
 //! runtime. Each connection has a task that reads; one writer sends to all of them, and one
-//! driver has the only timer. `shard` says in which order, and why.
+//! driver has the only timer. `Shared::write` says in which order, and why.
 //!
 //! ```
 //! use skirmish_io::config::Config;
@@ -41,6 +41,7 @@ mod links;
 #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
 mod metrics;
 mod shard;
+mod shared;
 mod socket;
 mod stream;
 #[cfg(not(madsim))]
@@ -75,7 +76,8 @@ use crate::config::{Config, Drain};
 use crate::registry::Status;
 use application::Routes;
 use http::Refused;
-use shard::{Shard, Shared};
+use shard::Shard;
+use shared::Shared;
 use stream::Stream;
 use upgrade::Policy;
 
@@ -155,11 +157,12 @@ impl Server {
     /// faster.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { listener: (listener, _), admin, links, handle, drain } = self;
-        let _running = Running { handle: handle.clone(), tasks: background(&handle, admin, links) };
+        let mut running = Running::start(&handle, admin, links);
         tokio::select! {
             biased;
             () = shutdown => {}
             () = accept(&listener, &handle) => {}
+            () = running.failed() => {}
         }
         drop(listener);
         info!(connections = handle.stats().connections, "draining");
@@ -177,36 +180,60 @@ impl Server {
     }
 }
 
-/// Starts the tasks that are not a connection's.
-fn background(
-    handle: &Handle,
-    admin: Option<(TcpListener, SocketAddr)>,
-    links: Option<(TcpListener, SocketAddr)>,
-) -> Vec<JoinHandle<()>> {
-    let driven = handle.clone();
-    let mut tasks = vec![tokio::spawn(async move { driven.0.shared.drive().await })];
-    let written = handle.clone();
-    tasks.push(tokio::spawn(async move { written.0.shared.write().await }));
-    tasks.push(tokio::spawn(links::serve(links.map(|(listener, _)| listener), handle.clone())));
-    #[cfg(not(madsim))]
-    if let Some((listener, _)) = admin {
-        tasks.push(tokio::spawn(admin::serve(listener, handle.clone())));
-    }
-    #[cfg(madsim)]
-    drop(admin);
-    tasks.shrink_to_fit();
-    tasks
-}
-
 /// What runs beside [`Server::run`] and ends with it.
 struct Running {
     handle: Handle,
-    tasks: Vec<JoinHandle<()>>,
+    /// Without these the server would look alive and do nothing.
+    vital: [JoinHandle<()>; 2],
+    others: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Starts the tasks that are not a connection's.
+    fn start(
+        handle: &Handle,
+        admin: Option<(TcpListener, SocketAddr)>,
+        links: Option<(TcpListener, SocketAddr)>,
+    ) -> Self {
+        let (driven, written) = (handle.clone(), handle.clone());
+        let vital = [
+            tokio::spawn(async move { driven.0.shared.drive().await }),
+            tokio::spawn(async move { written.0.shared.write().await }),
+        ];
+        let links = links.map(|(listener, _)| listener);
+        let mut others = vec![tokio::spawn(links::serve(links, handle.clone()))];
+        #[cfg(not(madsim))]
+        if let Some((listener, _)) = admin {
+            others.push(tokio::spawn(admin::serve(listener, handle.clone())));
+        }
+        #[cfg(madsim)]
+        drop(admin);
+        others.shrink_to_fit();
+        Self { handle: handle.clone(), vital, others }
+    }
+
+    /// Goes on with the panic of a vital task, which ends by nothing else.
+    async fn failed(&mut self) {
+        let [driver, writer] = &mut self.vital;
+        let ended = tokio::select! {
+            ended = driver => ended,
+            ended = writer => ended,
+        };
+        #[cfg(not(madsim))]
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+        // In a simulation a panic ends everything.
+        #[cfg(madsim)]
+        drop(ended);
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for task in self.vital.iter().chain(&self.others) {
             task.abort();
         }
         self.handle.0.shared.abandon();

@@ -1,9 +1,6 @@
 //! A shard: the node, and what the shell keeps beside it for each connection.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::{Future as _, poll_fn};
-use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
@@ -12,35 +9,18 @@ use skirmish_core::registry::{Call, Told};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Deadline, Instant, Now};
 use skirmish_proto::v1;
-use tokio::sync::Notify;
 
 use super::application::Message;
 use super::journal;
 use super::metrics::Counters;
 use super::socket::{Input, Lingering, Lost, Sent, Socket};
-use crate::clock::Clock;
 use crate::registry::Registry;
 
-/// Connections that are sent to before the other tasks have their turn.
-const WRITE_BURST: usize = 64;
+/// Connections that are sent to before the other tasks have their turn. tokio lets a task
+/// use sockets 128 times in a turn; sending takes one, seldom more.
+const WRITE_BURST: usize = 32;
 
-/// A shard that tasks share. All of them run on one thread, so the lock is never waited
-/// for; it is never held over an await.
-#[derive(Debug)]
-pub(super) struct Shared {
-    clock: Clock,
-    shard: Mutex<Shard>,
-    /// The driver's deadline became earlier.
-    rearm: Notify,
-    /// The last connection is gone.
-    idle: Notify,
-    /// The node wants another node dialed.
-    dial: Notify,
-    /// The registry has answered everything.
-    answered: Notify,
-}
-
-/// The node and its connections' tasks.
+/// The node, and the connections and links that it has.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) node: Node,
@@ -59,15 +39,17 @@ pub(super) struct Shard {
     /// Connections that the node has something for, in the order in which it said so.
     outbox: VecDeque<ConnId>,
     writer: Option<Waker>,
+    /// What is being sent.
+    scratch: Vec<u8>,
     links: BTreeMap<LinkId, LinkSlot>,
     /// Nodes that are to be dialed, and where.
-    dials: VecDeque<(NodeId, String)>,
+    pub(super) dials: VecDeque<(NodeId, String)>,
     /// Requests that the registry has not answered yet.
-    asked: usize,
+    pub(super) asked: usize,
     /// Application messages that were taken and not yet handled: those of one input.
-    mail: Vec<Message>,
+    pub(super) mail: Vec<Message>,
     /// What the driver sleeps until.
-    armed: Option<Instant>,
+    pub(super) armed: Option<Instant>,
 }
 
 /// The place of a connection, at its [`ConnId::slot`].
@@ -110,10 +92,10 @@ struct LinkSlot {
     transmit: bool,
 }
 
-impl Shared {
-    pub(super) fn new(node: Node, registry: Registry, clock: Clock, rng: Rng) -> Self {
-        let now = clock.now();
-        let mut shard = Shard {
+impl Shard {
+    /// A shard whose node has been started.
+    pub(super) fn new(node: Node, registry: Registry, rng: Rng, now: Now) -> Self {
+        let mut shard = Self {
             node,
             registry,
             counters: Counters::default(),
@@ -125,6 +107,7 @@ impl Shared {
             slots: Vec::new(),
             outbox: VecDeque::new(),
             writer: None,
+            scratch: Vec::new(),
             links: BTreeMap::new(),
             dials: VecDeque::new(),
             asked: 0,
@@ -133,178 +116,9 @@ impl Shared {
         };
         shard.node.start(now);
         shard.settle(now);
-        Self {
-            clock,
-            shard: Mutex::new(shard),
-            rearm: Notify::new(),
-            idle: Notify::new(),
-            dial: Notify::new(),
-            answered: Notify::new(),
-        }
+        shard
     }
 
-    /// Gives the node one input, and carries out what it answers. Application messages
-    /// go to `mail`, to be handled after the lock is free again.
-    pub(super) fn input<R>(&self, mail: &mut Vec<Message>, f: impl FnOnce(&mut Shard, Now) -> R) -> R {
-        let now = self.clock.now();
-        let mut shard = self.lock();
-        let result = f(&mut shard, now);
-        if shard.settle(now) {
-            self.rearm.notify_one();
-        }
-        self.announce(&shard);
-        mail.append(&mut shard.mail);
-        result
-    }
-
-    /// [`Self::input`] for inputs that no application message can come from.
-    pub(super) fn command<R>(&self, f: impl FnOnce(&mut Shard, Now) -> R) -> R {
-        self.input(&mut Vec::new(), f)
-    }
-
-    /// Takes what the node has to transmit. Unlike an input this changes no deadline, unless
-    /// it leaves the shell something to do.
-    pub(super) fn pull<R>(&self, f: impl FnOnce(&mut Shard, Now) -> R) -> R {
-        let now = self.clock.now();
-        let mut shard = self.lock();
-        let result = f(&mut shard, now);
-        if let Some(output) = shard.node.poll_output() {
-            shard.carry_out(now, output);
-            if shard.settle(now) {
-                self.rearm.notify_one();
-            }
-            self.announce(&shard);
-        }
-        result
-    }
-
-    /// Sends to connections what the node has for them, for as long as it is polled.
-    ///
-    /// Whatever one look at the sockets has brought is read before anything is sent: the
-    /// tasks that have something to read queue before the writer, which is woken by the
-    /// first of them. So a connection is flushed once for all that came.
-    pub(super) async fn write(&self) {
-        poll_fn(|cx| {
-            let more = self.pull(|shard, now| shard.write(now, cx));
-            if more {
-                cx.waker().wake_by_ref();
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Looks at the shard.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Shard> {
-        self.shard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) const fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    /// A connection's task is done.
-    pub(super) fn closed(&self, conn: ConnId) {
-        let none_left = self.command(|shard, now| {
-            if let Some(slot) = shard.slot(conn) {
-                *slot = Slot::default();
-            }
-            shard.node.handle_closed(now, conn);
-            shard.node.stats().connections == 0
-        });
-        if none_left {
-            self.idle.notify_one();
-        }
-    }
-
-    /// Waits until there is no connection.
-    pub(super) async fn idle(&self) {
-        while self.lock().node.stats().connections > 0 {
-            self.idle.notified().await;
-        }
-    }
-
-    /// The next node to dial, and where.
-    pub(super) async fn next_dial(&self) -> (NodeId, String) {
-        loop {
-            if let Some(dial) = self.lock().dials.pop_front() {
-                return dial;
-            }
-            self.dial.notified().await;
-        }
-    }
-
-    /// Waits until the registry has something to tell.
-    async fn told(&self) {
-        // A future for each look, since the lock is not held between them. The registry
-        // remembers the waker.
-        poll_fn(|cx| pin!(self.lock().registry.ready()).poll(cx)).await;
-    }
-
-    /// Waits until the registry has answered everything.
-    pub(super) async fn answered(&self) {
-        while self.lock().asked > 0 {
-            self.answered.notified().await;
-        }
-    }
-
-    /// Wakes the tasks of the shell that the node has something for.
-    fn announce(&self, shard: &Shard) {
-        if !shard.dials.is_empty() {
-            self.dial.notify_one();
-        }
-        if shard.asked == 0 {
-            self.answered.notify_one();
-        }
-    }
-
-    /// Has the task of every connection and link end.
-    pub(super) fn abandon(&self) {
-        let mut shard = self.lock();
-        shard.abandoned = true;
-        let connections = shard.slots.drain(..).filter_map(|slot| slot.waker);
-        connections.for_each(Waker::wake);
-        let links = std::mem::take(&mut shard.links).into_values().filter_map(|slot| slot.waker);
-        links.for_each(Waker::wake);
-    }
-
-    /// Calls the node's timeouts for as long as it is polled. The one timer of the
-    /// shard.
-    pub(super) async fn drive(&self) {
-        loop {
-            let deadline = {
-                let now = self.clock.now();
-                let mut shard = self.lock();
-                shard.driven = now.instant;
-                // The clock decides, not the timer that woke this task.
-                if shard.node.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
-                    shard.node.handle_timeout(now);
-                }
-                shard.settle(now);
-                // After the node, which may just renew what would end now.
-                shard.registry.handle_timeout(now.instant);
-                shard.settle(now);
-                self.announce(&shard);
-                let deadline = shard.due();
-                // Also runs when there is nothing to do, so that its pulse can be felt.
-                let pulse = now.instant + super::DRIVER_PULSE;
-                let deadline = deadline.map_or(pulse, |at| at.min(pulse));
-                shard.armed = Some(deadline);
-                deadline
-            };
-            // A deadline that is due again at once must not starve the connections.
-            tokio::task::yield_now().await;
-            tokio::select! {
-                biased;
-                () = self.rearm.notified() => {}
-                () = self.told() => {}
-                () = tokio::time::sleep_until(self.clock.deadline(deadline)) => {}
-            }
-        }
-    }
-}
-
-impl Shard {
     /// Takes a connection that was accepted.
     pub(super) fn accept(&mut self, now: Now, address: std::net::IpAddr) -> Result<ConnId, Refusal> {
         let octets = match address {
@@ -393,6 +207,30 @@ impl Shard {
         Ok(())
     }
 
+    /// There is no task for a connection any more: its socket is closed.
+    pub(super) fn lose(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slot(conn) {
+            slot.socket = None;
+            slot.sending = Sending::Never;
+        }
+    }
+
+    /// A connection's task is done.
+    pub(super) fn closed(&mut self, now: Now, conn: ConnId) {
+        if let Some(slot) = self.slot(conn) {
+            *slot = Slot::default();
+        }
+        self.node.handle_closed(now, conn);
+    }
+
+    /// Has the task of every connection and link end.
+    pub(super) fn abandon(&mut self) {
+        self.abandoned = true;
+        self.slots.drain(..).for_each(|slot| slot.wake());
+        let links = std::mem::take(&mut self.links).into_values().filter_map(|slot| slot.waker);
+        links.for_each(Waker::wake);
+    }
+
     /// Has the writer send what there is for a connection, in its turn.
     fn enqueue(&mut self, conn: ConnId) {
         let Some(slot) = self.slot(conn) else { return };
@@ -408,12 +246,10 @@ impl Shard {
     }
 
     /// Sends to the connections at the front of the outbox. Whether there are more.
-    fn write(&mut self, now: Now, cx: &Context<'_>) -> bool {
-        match &mut self.writer {
-            Some(known) => known.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        for _ in 0..WRITE_BURST {
+    pub(super) fn write(&mut self, now: Now, cx: &Context<'_>) -> bool {
+        remember(&mut self.writer, cx.waker());
+        // Who has more than fits into one turn of its own waits until the next.
+        for _ in 0..WRITE_BURST.min(self.outbox.len()) {
             let Some(conn) = self.outbox.pop_front() else { return false };
             self.send(now, conn);
         }
@@ -421,10 +257,10 @@ impl Shard {
     }
 
     fn send(&mut self, now: Now, conn: ConnId) {
-        let Self { node, slots, .. } = self;
+        let Self { node, slots, scratch, .. } = self;
         let Some(slot) = slots.get_mut(conn.slot()).filter(|slot| slot.conn == Some(conn)) else { return };
         let Some(socket) = &mut slot.socket else { return };
-        let sent = socket.send(node, now, conn, slot.closing);
+        let sent = socket.send(node, now, conn, slot.closing, scratch);
         slot.sending = match sent {
             Ok(Sent::All) => Sending::Idle,
             Ok(Sent::Budget) => Sending::Queued,
@@ -438,7 +274,9 @@ impl Shard {
         match slot.sending {
             Sending::Idle => {}
             Sending::Queued => self.outbox.push_back(conn),
-            Sending::Blocked | Sending::Never => slot.wake(),
+            // The socket wakes the task.
+            Sending::Blocked => {}
+            Sending::Never => slot.wake(),
         }
     }
 
@@ -461,10 +299,7 @@ impl Shard {
     /// there is. `None`: drop the link.
     pub(super) fn link_orders(&mut self, link: LinkId, waker: &Waker) -> Option<bool> {
         let slot = self.links.get_mut(&link)?;
-        match &mut slot.waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
+        remember(&mut slot.waker, waker);
         Some(slot.transmit)
     }
 
@@ -507,14 +342,14 @@ impl Shard {
         sleeps_too_long
     }
 
-    fn carry_out(&mut self, now: Now, output: Output) {
+    pub(super) fn carry_out(&mut self, now: Now, output: Output) {
         match output {
             Output::Wake(conn) => self.enqueue(conn),
             Output::Close(conn, reason) => {
                 journal::closing(self, conn, reason);
                 if let Some(slot) = self.slot(conn) {
                     slot.closing = Some(reason);
-                    // Its task may still be at the upgrade, or must not read on.
+                    // Its task may still be at the upgrade.
                     slot.wake();
                 }
                 self.enqueue(conn);
@@ -556,7 +391,7 @@ impl Shard {
     }
 
     /// When the node or the registry has something to do.
-    fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         let due = Deadline::earliest(self.node.poll_timeout(), self.registry.poll_timeout());
         due.map(|deadline| deadline.at)
     }
@@ -569,15 +404,20 @@ impl Shard {
 impl Slot {
     /// Keeps the waker of the connection's task.
     fn register(&mut self, cx: &Context<'_>) {
-        match &mut self.waker {
-            Some(known) => known.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
+        remember(&mut self.waker, cx.waker());
     }
 
     fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
+    }
+}
+
+/// Keeps a waker; the same one is not cloned again.
+fn remember(place: &mut Option<Waker>, waker: &Waker) {
+    match place {
+        Some(known) => known.clone_from(waker),
+        none => *none = Some(waker.clone()),
     }
 }

@@ -11,14 +11,15 @@ use skirmish_core::time::Now;
 use skirmish_proto::v1;
 use tokio_tungstenite::tungstenite::WebSocket;
 use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use super::journal;
 use super::stream::{Stream, Unwaiting};
 
-/// Messages that are sent before the other connections have their turn.
-const TRANSMIT_BUDGET: usize = 256;
+/// Bytes that are sent before the other connections have their turn, and the next frame.
+const SEND_BUDGET: usize = 8 * 1024;
 /// Messages that are dropped before the other connections have their turn, from a peer
 /// that is to close.
 const LINGER_BUDGET: usize = 16;
@@ -44,7 +45,8 @@ enum Stage {
     Open,
     /// Its input is not the protocol any more; the node closes it.
     Deaf,
-    /// The close frame was sent; the peer's is waited for, at most for the node's linger.
+    /// The WebSocket was given the close frame; the peer's is waited for, at most for the
+    /// node's linger.
     Closed {
         /// Whether the WebSocket can still be read, or only the bytes under it.
         readable: bool,
@@ -70,7 +72,7 @@ pub(super) enum Sent {
     Budget,
     /// The socket takes no more now. The task is woken when it does.
     Blocked,
-    /// The close frame went out: what is left is [`Socket::linger`].
+    /// The close frame was the last thing to send: what is left is [`Socket::linger`].
     Closed,
 }
 
@@ -111,7 +113,7 @@ impl Socket {
         self.stage == Stage::Open
     }
 
-    /// Whether the close frame went out.
+    /// Whether nothing follows what it was given to send.
     pub(super) const fn is_closed(&self) -> bool {
         matches!(self.stage, Stage::Closed { .. })
     }
@@ -133,13 +135,14 @@ impl Socket {
         Ok(Some(match self.web.read() {
             Ok(Message::Binary(frame)) => Input::Frame(frame),
             Ok(Message::Text(_)) => Input::Violation("a text message", None),
-            // The WebSocket has put the answer with what is to be flushed.
+            // The WebSocket has an answer, to this as to a close frame, to be flushed.
             Ok(Message::Ping(_)) => {
                 self.unflushed = true;
                 Input::Control
             }
             Ok(Message::Close(_)) => {
                 self.peer_closed = true;
+                self.unflushed = true;
                 Input::Control
             }
             Ok(Message::Pong(_) | Message::Frame(_)) => Input::Control,
@@ -158,8 +161,9 @@ impl Socket {
     }
 
     /// Sends what the node has for the connection, and at its end the close frame if the
-    /// node closes it, with one flush. Not to be called again after it was blocked before a
-    /// flush came through: a peer that does not read costs no more than its buffers.
+    /// node closes it, with one flush. Pulls nothing while something waits for a flush: a
+    /// peer that does not read costs no more than its buffers. `scratch` is any buffer: one
+    /// for all connections is warm, where each one's own would not be.
     ///
     /// # Errors
     /// The connection is lost.
@@ -169,45 +173,48 @@ impl Socket {
         now: Now,
         conn: ConnId,
         closing: Option<v1::Reason>,
+        scratch: &mut Vec<u8>,
     ) -> Result<Sent, Lost> {
-        let sent = self.transmit(node, now, conn, closing)?;
-        if self.unflushed && !self.flush()? && sent != Sent::Closed {
+        if self.unflushed && !self.flush()? {
             return Ok(Sent::Blocked);
         }
-        Ok(sent)
-    }
-
-    /// Gives the WebSocket what the node has, for as long as it takes more.
-    fn transmit(
-        &mut self,
-        node: &mut Node,
-        now: Now,
-        conn: ConnId,
-        closing: Option<v1::Reason>,
-    ) -> Result<Sent, Lost> {
-        for _ in 0..TRANSMIT_BUDGET {
+        if self.peer_closed {
+            return Err(Lost(None));
+        }
+        scratch.clear();
+        let mut sent = Sent::Budget;
+        while scratch.len() < SEND_BUDGET {
             let Some(frame) = node.poll_transmit(now, conn) else {
-                let Some(reason) = closing else { return Ok(Sent::All) };
-                self.give(close(reason))?;
-                self.stage = Stage::Closed { readable: self.stage == Stage::Open };
-                return Ok(Sent::Closed);
-            };
-            if !self.give(Message::Binary(frame))? {
+                sent = Sent::All;
                 break;
-            }
+            };
+            let opcode = OpCode::Data(Data::Binary);
+            FrameHeader { opcode, ..FrameHeader::default() }.format(frame.len() as u64, scratch)?;
+            scratch.extend_from_slice(&frame);
         }
-        Ok(Sent::Budget)
+        if !scratch.is_empty()
+            && let Err(error) = self.web.get_mut().send(scratch)
+        {
+            self.unflushed = would_block(&error);
+            return if self.unflushed { Ok(Sent::Blocked) } else { Err(WsError::Io(error).into()) };
+        }
+        match (sent, closing) {
+            (Sent::All, Some(reason)) => self.close(reason),
+            _ => Ok(sent),
+        }
     }
 
-    /// Gives the WebSocket a message. Whether it takes another before a flush.
-    fn give(&mut self, message: Message) -> Result<bool, Lost> {
-        self.unflushed = true;
-        match self.web.write(message) {
-            Ok(()) => Ok(true),
-            // It has taken this one all the same.
-            Err(WsError::Io(error)) if would_block(&error) => Ok(false),
-            Err(error) => Err(error.into()),
+    fn close(&mut self, reason: v1::Reason) -> Result<Sent, Lost> {
+        match self.web.write(close(reason)) {
+            Ok(()) => {}
+            // It has taken it all the same.
+            Err(WsError::Io(error)) if would_block(&error) => {}
+            Err(error) => return Err(error.into()),
         }
+        self.unflushed = true;
+        self.stage = Stage::Closed { readable: self.stage == Stage::Open };
+        self.flush()?;
+        Ok(Sent::Closed)
     }
 
     /// Sends what waits for it. Whether all of it went out.
@@ -215,15 +222,18 @@ impl Socket {
     /// # Errors
     /// The connection is lost.
     pub(super) fn flush(&mut self) -> Result<bool, Lost> {
-        match self.web.flush() {
-            // Both sides have closed: there is nothing to send any more.
-            Ok(()) | Err(WsError::ConnectionClosed) => {
-                self.unflushed = false;
-                Ok(true)
+        // Twice: an answer that found no room in the WebSocket's buffer gets there only when
+        // that has been sent.
+        for _ in 0..2 {
+            match self.web.flush() {
+                // Both sides have closed: there is nothing to send any more.
+                Ok(()) | Err(WsError::ConnectionClosed) => {}
+                Err(WsError::Io(error)) if would_block(&error) => return Ok(false),
+                Err(error) => return Err(error.into()),
             }
-            Err(WsError::Io(error)) if would_block(&error) => Ok(false),
-            Err(error) => Err(error.into()),
         }
+        self.unflushed = false;
+        Ok(true)
     }
 
     /// Reads on until the peer has closed too, so that it gets what was sent last.

@@ -53,11 +53,14 @@ impl AsyncWrite for Stream {
 pub(super) struct Unwaiting {
     stream: Stream,
     task: Waker,
+    /// What [`Self::send`] was given and the stream has not taken yet. It goes before
+    /// anything else.
+    kept: Vec<u8>,
 }
 
 impl Unwaiting {
     pub(super) const fn new(stream: Stream, task: Waker) -> Self {
-        Self { stream, task }
+        Self { stream, task, kept: Vec::new() }
     }
 
     /// Whether there may be something to read beyond what was read; if not, the task is
@@ -74,6 +77,33 @@ impl Unwaiting {
             #[cfg(madsim)]
             Stream::Plain(_) => true,
         }
+    }
+
+    /// Sends bytes past the WebSocket, which must have nothing to send itself. They are taken
+    /// in any case: those that would have to wait go before anything else.
+    ///
+    /// # Errors
+    /// `WouldBlock` if something has to be flushed before there is more.
+    pub(super) fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.at_once(|stream, cx| stream.poll_write(cx, bytes)) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
+                Err(error) => {
+                    self.kept.extend_from_slice(bytes);
+                    return Err(error);
+                }
+            }
+        }
+        self.at_once(Stream::poll_flush)
+    }
+
+    fn send_kept(&mut self) -> io::Result<()> {
+        if !self.kept.is_empty() {
+            let kept = std::mem::take(&mut self.kept);
+            self.send(&kept)?;
+        }
+        Ok(())
     }
 
     /// Tells the peer that nothing more will be sent.
@@ -102,10 +132,12 @@ impl Read for Unwaiting {
 
 impl Write for Unwaiting {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.send_kept()?;
         self.at_once(|stream, cx| stream.poll_write(cx, buf))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.at_once(|stream, cx| stream.poll_flush(cx))
+        self.send_kept()?;
+        self.at_once(Stream::poll_flush)
     }
 }

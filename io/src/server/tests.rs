@@ -189,6 +189,75 @@ async fn application_messages_go_to_their_handler() {
 }
 
 #[tokio::test]
+async fn a_handler_that_panics_costs_its_connection() {
+    let panics = |_: Message, _: &Handle| panic!("a handler's mistake");
+    let server = start(|_| {}, |builder| builder.route("test.Panic", panics)).await;
+    let mut socket = connect(&server).await;
+    hello(&mut socket).await;
+    let metadata = v1::Metadata { type_url: "test.Panic".to_owned(), ..v1::Metadata::default() };
+    let message = skirmish_core::wire::encode_bytes(v1::Kind::Application, &metadata, b"");
+    socket.send(WsMessage::Binary(message)).await.unwrap();
+    assert!(socket.next().await.is_none_or(|end| end.is_err()));
+    hello(&mut connect(&server).await).await;
+}
+
+/// What a full socket has not taken, answers to pings among it, is neither lost nor mixed
+/// with what comes after it, and the connection goes on when it has.
+#[tokio::test]
+async fn a_full_socket_gets_everything_in_order() {
+    let (told, conn) = std::sync::mpsc::channel();
+    let tell = move |message: Message, _: &Handle| told.send(message.conn).unwrap();
+    let server = start(|_| {}, |builder| builder.route("test.Tell", tell)).await;
+    let mut socket = connect(&server).await;
+    hello(&mut socket).await;
+    let metadata = v1::Metadata { type_url: "test.Tell".to_owned(), ..v1::Metadata::default() };
+    let message = skirmish_core::wire::encode_bytes(v1::Kind::Application, &metadata, b"");
+    socket.send(WsMessage::Binary(message)).await.unwrap();
+    let conn = loop {
+        match conn.try_recv() {
+            Ok(conn) => break conn,
+            Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    };
+
+    let payload = |number: u32| [number.to_be_bytes().as_slice(), &[7; 10_000]].concat();
+    let ping = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
+    let (mut sent, mut refused, mut pings) = (0, 0, 0);
+    // Refused so often, although the writer had its turns: the socket is full as well.
+    while refused < 500 {
+        if server.handle.send(conn, "test.Number", &payload(sent)) {
+            (sent, refused) = (sent + 1, 0);
+        } else {
+            refused += 1;
+            pings += 1;
+            socket.send(WsMessage::Ping(ping(pings))).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut answered = Bytes::new();
+    let mut expect = async |number: u32| loop {
+        match socket.next().await.unwrap().unwrap() {
+            WsMessage::Pong(data) => answered = data,
+            WsMessage::Binary(bytes) => {
+                let frame = Frame::decode(bytes, 1 << 20).unwrap();
+                let Ok(ToClient::Application { payload: got, .. }) = ToClient::decode(&frame) else {
+                    continue;
+                };
+                assert!(got == payload(number), "number {number}");
+                break;
+            }
+            other => panic!("neither a message nor an answer: {other:?}"),
+        }
+    };
+    for number in 0..sent {
+        expect(number).await;
+    }
+    assert!(server.handle.send(conn, "test.Number", &payload(sent)));
+    expect(sent).await;
+    assert_eq!(answered, ping(pings), "the newest is answered");
+}
+
+#[tokio::test]
 async fn refusals_are_answered() {
     let server = start(|config| config.connections.total = 1, |builder| builder).await;
     let upgrade = "GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
