@@ -216,6 +216,7 @@ impl Running {
     async fn failed(&mut self) {
         let [driver, writer] = &mut self.vital;
         let ended = tokio::select! {
+            biased;
             ended = driver => ended,
             ended = writer => ended,
         };
