@@ -296,8 +296,12 @@ impl Line {
         self.node.answer(id, outcome, now.since(open.since));
     }
 
+    /// Writes down what passes between the node and the registry. The rooms are looked at too:
+    /// a node whose leases come and go may serve for a moment only, and write in it.
     fn note(&self, what: std::fmt::Arguments<'_>) {
-        self.shared.lock().note(Lane::Node(self.server), what);
+        let mut ledger = self.shared.lock();
+        ledger.note(Lane::Node(self.server), what);
+        ledger.sample();
     }
 }
 
