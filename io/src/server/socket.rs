@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, O
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use super::journal;
-use super::stream::{Stream, Unwaiting};
+use super::stream::{NonBlocking, Stream};
 
 /// Bytes that are sent before the other connections have their turn, and the next frame.
 const SEND_BUDGET: usize = 8 * 1024;
@@ -28,7 +28,7 @@ const LINGER_BUDGET: usize = 16;
 /// something to read, and when a socket that was full takes more.
 #[derive(Debug)]
 pub(super) struct Socket {
-    web: WebSocket<Unwaiting>,
+    web: WebSocket<NonBlocking>,
     stage: Stage,
     /// All that has come was read: there is more only when the stream under the WebSocket
     /// has more.
@@ -103,7 +103,7 @@ impl From<WsError> for Lost {
 impl Socket {
     /// A stream after its upgrade, of which `rest` was read already, and its task.
     pub(super) fn new(stream: Stream, rest: Vec<u8>, config: WebSocketConfig, task: Waker) -> Self {
-        let stream = Unwaiting::new(stream, task);
+        let stream = NonBlocking::new(stream, task);
         let web = WebSocket::from_partially_read(stream, rest, Role::Server, Some(config));
         Self { web, stage: Stage::Open, drained: false, peer_closed: false, unflushed: false }
     }

@@ -50,7 +50,7 @@ impl AsyncWrite for Stream {
 /// A byte stream that does not wait: what would have to is [`ErrorKind::WouldBlock`], and
 /// wakes the task to which the connection belongs later, whoever tried.
 #[derive(Debug)]
-pub(super) struct Unwaiting {
+pub(super) struct NonBlocking {
     stream: Stream,
     task: Waker,
     /// What [`Self::send`] was given and the stream has not taken yet. It goes before
@@ -58,7 +58,7 @@ pub(super) struct Unwaiting {
     kept: Vec<u8>,
 }
 
-impl Unwaiting {
+impl NonBlocking {
     pub(super) const fn new(stream: Stream, task: Waker) -> Self {
         Self { stream, task, kept: Vec::new() }
     }
@@ -122,7 +122,7 @@ impl Unwaiting {
     }
 }
 
-impl Read for Unwaiting {
+impl Read for NonBlocking {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut buf = ReadBuf::new(buf);
         self.at_once(|stream, cx| stream.poll_read(cx, &mut buf))?;
@@ -130,7 +130,7 @@ impl Read for Unwaiting {
     }
 }
 
-impl Write for Unwaiting {
+impl Write for NonBlocking {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.send_kept()?;
         self.at_once(|stream, cx| stream.poll_write(cx, buf))
