@@ -202,6 +202,16 @@ async fn a_handler_that_panics_costs_its_connection() {
     hello(&mut connect(&server).await).await;
 }
 
+#[tokio::test]
+async fn a_panic_of_the_writer_is_the_servers() {
+    let server = start(|_| {}, |builder| builder).await;
+    let vital =
+        [tokio::spawn(std::future::pending()), tokio::spawn(async { panic!("the writer's mistake") })];
+    let mut running = super::Running { handle: server.handle, vital, others: Vec::new() };
+    let failed = tokio::spawn(async move { running.failed().await });
+    assert!(failed.await.unwrap_err().is_panic());
+}
+
 /// What a full socket has not taken, answers to pings among it, is neither lost nor mixed
 /// with what comes after it, and the connection goes on when it has.
 #[tokio::test]
