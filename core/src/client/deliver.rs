@@ -120,7 +120,7 @@ impl Client {
     pub(super) fn entry(&mut self, entry: v1::Entry) -> Result<(), Fault> {
         let Self { rooms, outputs, config, .. } = self;
         let Some(room) = rooms.get_mut(&entry.room).filter(|room| room.is_live()) else { return Ok(()) };
-        let Some(cursor) = &mut room.cursor else { return Ok(()) };
+        let Some(cursor) = room.cursor else { return Ok(()) };
         if entry.epoch != cursor.epoch {
             return Err(Fault::protocol("an entry of another epoch of the room"));
         }
@@ -130,9 +130,6 @@ impl Client {
         if entry.seq - cursor.seq > 1 {
             return Err(Fault::protocol("a gap between entries without a snapshot"));
         }
-        cursor.seq = entry.seq;
-        let cursor = *cursor;
-        room.fresh = false;
         let kind = entry.kind();
         let mut message = None;
         if kind == v1::EntryKind::Say && entry.member == room.member {
@@ -143,6 +140,10 @@ impl Client {
             outputs.outcomes(&entry.room, acknowledged, Outcome::Acknowledged);
             message = room.outbox.seen(entry.client_seq);
         }
+        // Only now: an entry that is a fault was not delivered, and is asked for again.
+        let cursor = Cursor { seq: entry.seq, ..cursor };
+        room.cursor = Some(cursor);
+        room.fresh = false;
         outputs.event(Event::Entry {
             room: entry.room,
             cursor,

@@ -75,6 +75,17 @@ fn entries_of_another_epoch_or_of_rooms_left_are_not_delivered() {
 }
 
 #[test]
+fn an_entry_that_closes_the_connection_was_not_delivered() {
+    let mut script = Script::in_room();
+    script.events();
+    // It acknowledges what was never said.
+    script.entry(11, 1, 7);
+    assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+    assert_eq!(delivered(&script.events()), []);
+    assert_eq!(script.client.cursor("a"), Some(Cursor { epoch: 5, seq: 10 }), "it is asked for again");
+}
+
+#[test]
 fn a_room_that_is_gone_is_joined_again_in_its_new_epoch() {
     let mut script = Script::in_room();
     let sent = script.say("sent");
