@@ -64,11 +64,14 @@ pub enum Plant {
     SearchUnnumbered,
     /// A search that is asked for again when its end was told already begins anew (G8).
     SearchReopened,
+    /// A ticket that was lost with its node's lease is queued again without the player's word
+    /// that it searches yet (G8).
+    LapseIgnored,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -98,6 +101,7 @@ impl Plant {
         Self::SearchForgotten,
         Self::SearchUnnumbered,
         Self::SearchReopened,
+        Self::LapseIgnored,
     ];
 }
 

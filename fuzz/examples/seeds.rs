@@ -218,6 +218,7 @@ fn match_messages() -> Vec<(Kind, Vec<u8>)> {
             value: Some(v1::condition::Value::Set(v1::TextSet { texts: vec!["calm".into(), "wild".into()] })),
         }],
         search,
+        session_epoch: 61_441,
     };
     let queued = v1::Queued {
         state: v1::TicketState::Refused.into(),
@@ -225,6 +226,7 @@ fn match_messages() -> Vec<(Kind, Vec<u8>)> {
         reason: "there is no queue of this mode".into(),
         waited_ms: 60_000,
         search,
+        session_epoch: 61_441,
     };
     let team = |player: &str| v1::Team { players: vec![player.into()] };
     let matched = v1::Matched {

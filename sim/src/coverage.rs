@@ -91,6 +91,7 @@ pub const MARKS: &[&str] = &[
     "ticket cancelled",
     "party lost",
     "ticket unavailable",
+    "ticket lost",
     "ended search asked for",
 ];
 

@@ -65,7 +65,10 @@ pub(crate) fn goes(rng: &mut Rng) -> bool {
 
 /// Whether a client that is told this of its ticket searches no more.
 pub(crate) const fn is_end(state: TicketState) -> bool {
-    !matches!(state, TicketState::Waiting | TicketState::Unavailable | TicketState::Unspecified)
+    !matches!(
+        state,
+        TicketState::Waiting | TicketState::Unavailable | TicketState::Lost | TicketState::Unspecified
+    )
 }
 
 /// The mark of what a client is told of its ticket.
@@ -75,6 +78,7 @@ pub(crate) const fn mark(state: TicketState) -> Option<&'static str> {
         TicketState::Cancelled => Some("ticket cancelled"),
         TicketState::PartyLost => Some("party lost"),
         TicketState::Unavailable => Some("ticket unavailable"),
+        TicketState::Lost => Some("ticket lost"),
         _ => None,
     }
 }

@@ -224,7 +224,8 @@ pub enum Event {
     Ticket {
         /// The number of the search.
         search: u64,
-        /// The state; each but waiting and unavailable is the end of the search.
+        /// The state; each but waiting, unavailable and lost is the end of the search. A
+        /// ticket that is lost the client asks for again by itself, if it is of its search.
         state: v1::TicketState,
         /// The queue.
         mode: String,

@@ -42,6 +42,8 @@ pub(super) struct Search {
     wish: Option<v1::Queue>,
     /// Whether this connection has carried it.
     sent: bool,
+    /// The session's epoch in the last [`TicketState::Lost`] of this connection, or 0.
+    lost: u64,
     /// Whether it is to be taken back, and whether this connection has carried that.
     cancel: Option<bool>,
     /// The match that was told last.
@@ -60,6 +62,7 @@ impl Search {
             next: first,
             wish: None,
             sent: false,
+            lost: 0,
             cancel: None,
             matched: String::new(),
             fills: 0,
@@ -79,6 +82,7 @@ impl Search {
         let forgets = self.sent && self.planted.is(Plant::SearchForgotten);
         self.sent = self.cancel.is_some() || forgets;
         self.cancel = self.cancel.map(|_| false);
+        self.lost = 0;
     }
 
     /// The next frame.
@@ -86,7 +90,7 @@ impl Search {
         let wish = self.wish.as_ref()?;
         if !self.sent {
             self.sent = true;
-            return Some(plain(v1::Kind::Queue, wish));
+            return Some(plain(v1::Kind::Queue, &v1::Queue { session_epoch: self.lost, ..wish.clone() }));
         }
         if self.cancel == Some(false) {
             self.cancel = Some(true);
@@ -109,6 +113,12 @@ impl Search {
     /// Whether a search was one of this life of the client.
     fn is_own(&self, search: u64) -> bool {
         (self.first..self.next).contains(&search)
+    }
+
+    /// The ticket is lost: it is asked for again, unless the search was given up.
+    const fn lose(&mut self, session_epoch: u64) {
+        self.lost = session_epoch;
+        self.sent = self.cancel.is_some();
     }
 
     fn end(&mut self) {
@@ -172,6 +182,7 @@ impl Client {
 
     pub(super) fn queued(&mut self, queued: v1::Queued) {
         let (state, search) = (queued.state(), queued.search);
+        let session_epoch = queued.session_epoch;
         if self.search.is_about(search) {
             match state {
                 TicketState::Cancelled
@@ -179,6 +190,7 @@ impl Client {
                 | TicketState::PartyLost
                 | TicketState::Refused
                 | TicketState::None => self.search.end(),
+                TicketState::Lost => self.search.lose(session_epoch),
                 TicketState::Unspecified | TicketState::Waiting | TicketState::Unavailable => {}
             }
         } else if self.search.wish.is_some() || self.search.is_own(search) {

@@ -265,6 +265,7 @@ mod tests {
             attributes: vec![attribute("level", 3), attribute("team", 1)],
             conditions: vec![condition("level", Some(v1::condition::Value::Number(3)))],
             search: 7,
+            session_epoch: 0,
         }
     }
 

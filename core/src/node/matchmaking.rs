@@ -45,7 +45,8 @@ impl Node {
         let reason = "this server makes no matches".into();
         let state = v1::TicketState::Refused.into();
         let v1::Queue { mode, search, .. } = queue;
-        self.tell_ticket(now, &player, &v1::Queued { state, mode, reason, waited_ms: 0, search });
+        let queued = v1::Queued { state, mode, reason, search, ..v1::Queued::default() };
+        self.tell_ticket(now, &player, &queued);
     }
 
     pub(super) fn cancel(&mut self, now: Now, session: SessionKey, v1::Cancel { search }: v1::Cancel) {

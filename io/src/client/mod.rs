@@ -44,7 +44,9 @@
 //! while let Some(event) = events.next_event().await {
 //!     match event {
 //!         Event::Ticket { state: TicketState::Waiting, .. } => tracing::info!("in the queue"),
-//!         Event::Ticket { state: TicketState::Unavailable, .. } => tracing::info!("still trying"),
+//!         Event::Ticket { state: TicketState::Unavailable | TicketState::Lost, .. } => {
+//!             tracing::info!("still trying");
+//!         }
 //!         Event::Ticket { state, reason, .. } => {
 //!             tracing::info!("no match: {state:?} {reason}");
 //!             break;

@@ -42,6 +42,12 @@ const HISTORIES: &[History] = &[
         fits: |shape| shape.nodes > 1 && shape.queues > 0,
         draw: matchers_held_up,
     },
+    History {
+        name: "searches end elsewhere",
+        percent: 30,
+        fits: |shape| shape.nodes > 1 && shape.queues > 0,
+        draw: searches_end_elsewhere,
+    },
     // The last one: it comes after everything else.
     History { name: "suspensions", percent: 20, fits: |shape| shape.nodes > 1, draw: suspensions },
 ];
@@ -224,6 +230,45 @@ fn matchers_held_up(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
         let at = at + rng.range(0..=shape.queue_interval_ms * 3_000);
         let (how, millis) = (pick(rng, &[2, 3, 5, 7, 7, 7]), signed(rng.range(lease_ms / 2..=lease_ms * 3)));
         steps.push(Step { at, action: Action::FailMatcher { mode, how, millis } });
+    }
+}
+
+/// A player searches through a node that does not reach the registry then, until its lease is
+/// over; meanwhile the search ends through another node, and the player is gone. What the
+/// first one has missed is compacted before it is back, or is told late.
+fn searches_end_elsewhere(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    shape.node_lease_s = 3;
+    shape.room_lease_s = shape.room_lease_s.max(3);
+    shape.session_ttl_ms = shape.session_ttl_ms.max(20_000);
+    let lease = shape.node_lease_s * 1_000_000;
+    for _ in 0..rng.range(1..=3) {
+        let at = rng.range(0..=shape.chaos_ms * 1_000);
+        let (client, mode) = (below(rng, shape.clients), below(rng, shape.queues));
+        let (left, next) = two_nodes(rng, shape);
+        let mut then = |at: u64, action: Action| {
+            steps.push(Step { at, action });
+            shape.chaos_ms = shape.chaos_ms.max(at / 1_000 + 1);
+        };
+        then(at, Action::Connect { client });
+        then(at, Action::Move { client, millis: 0, node: left });
+        let at = at + scale(rng, 100_000, 1_000_000);
+        then(at, Action::Queue { client, mode, party: 0, rating: 1_000 });
+        let at = at + scale(rng, 100_000, 2_000_000);
+        then(at, Action::CutRegistry { way: pick(rng, &[0, 0, 1]), node: left });
+        let back = at + rng.range(lease..=lease * 4);
+        let at = at + rng.range(0..=lease);
+        then(at, Action::Move { client, millis: pick(rng, &[0, 10, 2_000, 20_000]), node: next });
+        let at = at + scale(rng, 100_000, 2_000_000);
+        then(at, Action::Cancel { client });
+        let at = at + scale(rng, 100_000, 2_000_000);
+        then(at, Action::Disconnect { client });
+        if chance(rng, 70) {
+            then(back, Action::CompactRegistry { keep: 0 });
+        } else {
+            then(back, Action::LagWatches { millis: 10_000, node: left });
+            then(back + 12_000_000, Action::LagWatches { millis: 0, node: left });
+        }
+        then(back, Action::HealRegistry { node: left });
     }
 }
 

@@ -82,6 +82,28 @@ fn a_search_is_given_up_once_the_server_says_so() {
 }
 
 #[test]
+fn a_ticket_that_is_lost_is_asked_for_again_on_the_connection_that_was_told() {
+    let (mut script, search) = searching();
+    let lost = |search, session_epoch| {
+        let state = TicketState::Lost.into();
+        v1::Queued { search, state, session_epoch, ..v1::Queued::default() }
+    };
+    script.tell(v1::Kind::Queued, &lost(search, 7));
+    assert_eq!(script.sent(), [ToServer::Queue(v1::Queue { search, session_epoch: 7, ..wish() })]);
+    script.tell(v1::Kind::Queued, &lost(search - 1, 8));
+    assert_eq!(script.sent(), [], "that is no search of its own that goes on");
+    // What was told on one connection is not answered on the next.
+    script.cut();
+    script.welcome(true);
+    assert_eq!(script.sent(), [asks(search)]);
+    script.client.cancel(script.now).unwrap();
+    assert_eq!(script.sent(), [gives_up(search)]);
+    script.tell(v1::Kind::Queued, &lost(search, 9));
+    assert_eq!(script.sent(), [], "it was given up");
+    assert!(script.client.is_searching());
+}
+
+#[test]
 fn every_search_has_a_number_of_its_own_also_in_another_life() {
     let (mut script, first) = searching();
     script.ticket(first, TicketState::TimedOut);

@@ -13,7 +13,10 @@
 //! * The newest `Queue` counts: an equal one changes nothing, another one takes the place of
 //!   the ticket and waits anew. A `Cancel` takes back the ticket of its search and no other.
 //! * A ticket that is gone though nobody took it back, because its lease is, is queued
-//!   again and keeps its time.
+//!   again and keeps its time, once the player has said that it searches yet. The session's
+//!   record was gone too: the player may have been elsewhere meanwhile, and heard there how
+//!   the search ended, and nothing in the registry would say so. Whoever answers what it is
+//!   told here after the session was registered again was nowhere else.
 //! * How a ticket ended is told before it is taken away, and a match until it is left: so
 //!   whoever was away hears of both.
 //!
@@ -31,6 +34,7 @@
 
 mod player;
 mod view;
+mod wish;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,7 +43,8 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1::{self, TicketState};
 
-use self::player::{Context, Next, Player, Told as Heard, Wish, none};
+use self::player::{Context, Next, Player, Told as Heard, none};
+use self::wish::Wish;
 use super::caller::Caller;
 use super::keys;
 use super::record::{Refused, check};
@@ -205,14 +210,16 @@ impl Desk {
     }
 
     /// The player wants a match. It is told what comes of it.
-    pub fn queue(&mut self, now: Now, player: &Name, session_epoch: u64, queue: v1::Queue) {
+    pub fn queue(&mut self, now: Now, player: &Name, session_epoch: u64, mut queue: v1::Queue) {
         self.now = now;
+        let answers = core::mem::take(&mut queue.session_epoch);
         if let Err(refused) = check(&self.config, player, &queue) {
             return self.refuse(player, &queue, &refused);
         }
         let Some(entry) = self.enter(player, session_epoch) else {
             return self.refuse(player, &queue, &Refused::Full);
         };
+        entry.vouched = entry.vouched.max(answers);
         if !matches!(&entry.wish, Wish::Queue { queue: wished, .. } if **wished == queue) {
             entry.wish = Wish::Queue { queue: Box::new(queue), queued_ms: now.wall.0 };
         }
@@ -483,7 +490,7 @@ impl Desk {
     fn refuse(&mut self, player: &Name, queue: &v1::Queue, refused: &Refused) {
         let state = TicketState::Refused.into();
         let (mode, reason, search) = (queue.mode.clone(), refused.to_string(), queue.search);
-        let queued = v1::Queued { state, mode, reason, waited_ms: 0, search };
+        let queued = v1::Queued { state, mode, reason, search, ..v1::Queued::default() };
         self.decisions.push_back(Decision::Ticket { player: player.clone(), queued });
     }
 

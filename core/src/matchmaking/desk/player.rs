@@ -9,6 +9,7 @@ use skirmish_proto::v1::{self, TicketState};
 
 use super::Decision;
 use super::view::{Notice, Session, Ticket, View};
+use super::wish::{Ended, Wish};
 use crate::id::{Name, NodeId};
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::{decode, encode, unmatched};
@@ -25,6 +26,9 @@ pub(super) struct Player {
     pub(super) name: Name,
     /// The session's epoch.
     pub(super) epoch: u64,
+    /// The epoch that its record had when the player was surely nowhere else: that of the
+    /// claim, or of a `Lost` that the player has answered.
+    pub(super) vouched: u64,
     /// What the registry holds; `None`: to be read.
     pub(super) view: Option<View>,
     pub(super) wish: Wish,
@@ -55,37 +59,14 @@ pub(super) struct Player {
     pub(super) retry: Option<Instant>,
 }
 
-/// What the player wants.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Wish {
-    Nothing,
-    Queue {
-        queue: Box<v1::Queue>,
-        /// Unix milliseconds.
-        queued_ms: u64,
-    },
-    Cancel {
-        mode: String,
-        /// The number of the search, or 0 for any.
-        search: u64,
-    },
-}
-
-/// How a search has ended.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Ended {
-    /// What is told of it; if it ended with a match, once that is over.
-    queued: v1::Queued,
-    /// The match.
-    pair: Option<String>,
-}
-
 /// What the player was told last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Nothing,
     Unavailable,
     Waiting,
+    /// To ask again, as its session is registered with this epoch since.
+    Lost(u64),
     /// How the ticket that was written at this revision ended.
     Ended(u64),
     /// Its match, as of so many fills.
@@ -130,6 +111,7 @@ impl Player {
         Self {
             name,
             epoch,
+            vouched: epoch,
             view: None,
             wish: Wish::Nothing,
             adopts: true,
@@ -301,7 +283,7 @@ impl Player {
         // What was asked before compares the session's key, which has changed with the epoch.
         self.doubt &= self.epoch == epoch;
         (self.wish, self.ended) = (Wish::Nothing, None);
-        self.epoch = epoch;
+        (self.epoch, self.vouched) = (epoch, epoch);
         self.parting = false;
         self.adopts = true;
         self.view = None;
@@ -322,7 +304,8 @@ impl Player {
             _ => (String::new(), wall.0, 0),
         };
         let waited_ms = u32::try_from(wall.0.saturating_sub(queued_ms)).unwrap_or(u32::MAX);
-        v1::Queued { state: state.into(), mode, reason: reason.to_string(), waited_ms, search }
+        let (state, reason) = (state.into(), reason.to_string());
+        v1::Queued { state, mode, reason, waited_ms, search, ..v1::Queued::default() }
     }
 
     /// Tells the state of the player's ticket.
@@ -412,7 +395,7 @@ impl Player {
         let wanted = record(queue, *queued_ms, context.node, self.epoch);
         let is_ours = ticket.record == wanted && ticket.lease.is_some() && ticket.lease == context.lease;
         if !is_ours {
-            return self.put(context, view, ticket.modified, &wanted);
+            return self.put(context, view, Some(ticket), &wanted);
         }
         if self.told == Told::Waiting {
             return Next::Rest;
@@ -444,7 +427,7 @@ impl Player {
             Wish::Nothing => Next::Rest,
             Wish::Queue { queue, queued_ms } => {
                 let wanted = record(queue, *queued_ms, context.node, self.epoch);
-                self.put(context, view, 0, &wanted)
+                self.put(context, view, None, &wanted)
             }
             Wish::Cancel { .. } => {
                 self.told = Told::Nothing;
@@ -470,13 +453,24 @@ impl Player {
         Next::Ask(self.txn(context, vec![compare], Op::Delete(Delete::of(Span::one(key)))), None)
     }
 
-    /// Writes the ticket, in place of the one that was written at `modified`, if that is
-    /// still there; 0 for none.
-    fn put(&mut self, context: Context, view: &View, modified: u64, wanted: &v1::TicketRecord) -> Next {
+    /// Writes the ticket, in place of the one that was seen, if that is still there.
+    fn put(
+        &mut self,
+        context: Context,
+        view: &View,
+        over: Option<&Ticket>,
+        wanted: &v1::TicketRecord,
+    ) -> Next {
         if context.lease.is_none() {
             // It is looked at again when there is a lease.
             return self.stall(context, Next::Rest);
         }
+        // A search whose ticket waits has not ended elsewhere.
+        let goes_on = over.is_some_and(|ticket| ticket.record.queue == wanted.queue);
+        if let Some(epoch) = self.registered_anew(context, view).filter(|_| !goes_on) {
+            return self.ask_again(context, epoch);
+        }
+        let modified = over.map_or(0, |ticket| ticket.modified);
         let key = keys::ticket(&self.name);
         let fence = Compare::unchanged(keys::desk(context.node), view.fence);
         let mut compares = vec![Compare::unchanged(key.clone(), modified), fence];
@@ -489,6 +483,25 @@ impl Player {
                 next
             }
         }
+    }
+
+    /// The epoch of the session's record, if that is ours, was gone and was written again, and
+    /// the player has not answered since. It may have been elsewhere in between.
+    fn registered_anew(&self, context: Context, view: &View) -> Option<u64> {
+        let session = view.session.filter(|session| session.node == context.node)?;
+        let anew = session.epoch > self.vouched && !context.planted.is(Plant::LapseIgnored);
+        anew.then_some(session.epoch)
+    }
+
+    /// The player is to say that it is here and searches yet, once.
+    fn ask_again(&mut self, context: Context, session_epoch: u64) -> Next {
+        if self.told == Told::Lost(session_epoch) {
+            return Next::Rest;
+        }
+        self.told = Told::Lost(session_epoch);
+        let reason = "the ticket was lost with the lease of its node";
+        let queued = v1::Queued { session_epoch, ..self.queued(context.wall, TicketState::Lost, reason) };
+        Next::Tell(Decision::Ticket { player: self.name.clone(), queued })
     }
 
     /// Nothing can be done for now, and the player hears of it, once.
@@ -552,32 +565,4 @@ pub(super) fn none(search: u64) -> v1::Queued {
 fn record(queue: &v1::Queue, queued_ms: u64, node: NodeId, session_epoch: u64) -> v1::TicketRecord {
     let (queue, state) = (Some(queue.clone()), TicketState::Waiting.into());
     v1::TicketRecord { queue, state, node: node.0, session_epoch, queued_ms }
-}
-
-impl Wish {
-    /// The number of the search that it is about, 0 if that has none.
-    fn search(&self) -> Option<u64> {
-        match self {
-            Self::Nothing => None,
-            Self::Queue { queue, .. } => Some(queue.search),
-            Self::Cancel { search, .. } => Some(*search),
-        }
-    }
-
-    /// Whether it is about another search than that of a ticket; to take back whichever there
-    /// is, is not.
-    fn is_of_other(&self, ticket: u64) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Queue { queue, .. } => queue.search != ticket,
-            Self::Cancel { search, .. } => *search != 0 && *search != ticket,
-        }
-    }
-}
-
-impl Ended {
-    /// Whether it is how the search of this number ended.
-    const fn is_of(&self, search: u64) -> bool {
-        self.queued.search == search
-    }
 }

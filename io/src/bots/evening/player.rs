@@ -145,7 +145,10 @@ impl Player {
 
     fn ticket(&mut self, shared: &mut Shared, now: Now, search: u64, state: TicketState, reason: &str) {
         match state {
-            TicketState::Unspecified | TicketState::Waiting | TicketState::Unavailable => return,
+            TicketState::Unspecified
+            | TicketState::Waiting
+            | TicketState::Unavailable
+            | TicketState::Lost => return,
             TicketState::Refused => {
                 shared.trouble.get_or_insert_with(|| format!("the ticket is refused: {reason}"));
             }

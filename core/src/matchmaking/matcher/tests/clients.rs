@@ -83,7 +83,7 @@ impl Cluster {
         }
     }
 
-    fn carry(&mut self, player: &Name, index: usize, frame: Frame) {
+    pub(super) fn carry(&mut self, player: &Name, index: usize, frame: Frame) {
         let now = self.time();
         let node = &mut self.nodes[index];
         // Without its session the connection is being closed.
@@ -171,7 +171,13 @@ impl Cluster {
             Decision::Ticket { player, queued } => {
                 let state = queued.state();
                 client.heard.push(state);
-                if !matches!(state, TicketState::Waiting | TicketState::Unavailable) {
+                if state == TicketState::Lost && searches == Some(queued.search) && !client.cancel {
+                    let session_epoch = queued.session_epoch;
+                    let wish = client.wish.clone().unwrap_or_default();
+                    client.last = queued;
+                    return self.transmit(&player, Frame::Queue(v1::Queue { session_epoch, ..wish }));
+                }
+                if !matches!(state, TicketState::Waiting | TicketState::Unavailable | TicketState::Lost) {
                     if searches == Some(queued.search) {
                         (client.wish, client.cancel) = (None, false);
                     }

@@ -237,7 +237,11 @@ impl Cluster {
         for (id, watch) in &node.watches {
             self.registry.watch(self.now, *id, watch.clone()).unwrap();
         }
+        if self.can_connect(index) {
+            self.register_sessions(index, false);
+        }
         self.pump();
+        self.drain(index);
     }
 
     pub(super) fn unwatch(&mut self, index: usize) {
@@ -339,23 +343,38 @@ impl Cluster {
         let id = LeaseId(self.rng.range(1..=u64::MAX >> 1));
         self.ask(&Request::Grant { id, ttl_s: TTL.as_secs() });
         self.nodes[index].lease = Some(id);
-        for (player, epoch) in self.nodes[index].sessions.clone() {
-            let record = self.get(keys::session(&player)).map(|kv| decode::<v1::SessionRecord>(&kv.value));
-            let home = self.players.get(&player).and_then(|player| player.home);
-            match record {
-                // Whoever has the player's connection registers the session again; it goes on
-                // with its old epoch.
-                None if home.is_none_or(|home| home == index) => self.claim(&player, index, 0),
-                Some(record) if record.node == self.nodes[index].id.0 => self.claim(&player, index, epoch),
-                _ => {
-                    self.nodes[index].sessions.remove(&player);
-                    self.nodes[index].desk.depart(now, &player, true);
-                    continue;
-                }
-            };
-        }
+        self.register_sessions(index, true);
         self.nodes[index].desk.set_lease(now, Some(id));
         self.nodes[index].matcher.set_lease(now, Some(id));
+    }
+
+    /// Reads the records of the node's sessions, which were not told of meanwhile. One that is
+    /// gone is written again, whether or not the player was elsewhere: nobody can tell. `anew`:
+    /// those that are there are too, with their epochs.
+    fn register_sessions(&mut self, index: usize, anew: bool) {
+        for player in self.nodes[index].sessions.clone().into_keys() {
+            let there = self.get(keys::session(&player));
+            match there.map(|kv| (kv.modified, decode::<v1::SessionRecord>(&kv.value))) {
+                None => drop(self.claim(&player, index, 0)),
+                Some((modified, record)) if record.node == self.nodes[index].id.0 => {
+                    let epoch = if record.epoch == 0 { modified } else { record.epoch };
+                    if anew {
+                        self.claim(&player, index, epoch);
+                    }
+                }
+                Some(_) => self.lose_session(&player, index),
+            }
+        }
+    }
+
+    /// Another node has the session: a connection that is here is closed.
+    pub(super) fn lose_session(&mut self, player: &Name, index: usize) {
+        let now = self.time();
+        self.nodes[index].sessions.remove(player);
+        self.nodes[index].desk.depart(now, player, true);
+        if let Some(client) = self.players.get_mut(player).filter(|client| client.home == Some(index)) {
+            client.home = None;
+        }
     }
 
     pub(super) fn leader(&self, mode: &str) -> Option<usize> {

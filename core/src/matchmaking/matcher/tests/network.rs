@@ -90,10 +90,12 @@ impl Cluster {
                 if self.nodes[node].paused {
                     return self.schedule(KEEP_ALIVE, Event::Moved { node, life, player, epoch });
                 }
+                if self.nodes[node].cut {
+                    // It will not be told, but find what there is then.
+                    return;
+                }
                 if self.nodes[node].sessions.get(&player).is_some_and(|mine| *mine < epoch) {
-                    let now = self.time();
-                    self.nodes[node].sessions.remove(&player);
-                    self.nodes[node].desk.depart(now, &player, true);
+                    self.lose_session(&player, node);
                 }
             }
             Event::Frames { player, connection } => self.arrive(&player, connection),

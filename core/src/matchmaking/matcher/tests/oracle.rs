@@ -131,7 +131,11 @@ impl Oracle {
                 (Some((Kind::Ticket, player)), Change::Put { kv, .. }) => {
                     assert!(!self.live.contains_key(&player), "{player} is queued while it is in a match");
                     let record: v1::TicketRecord = decode(&kv.value);
-                    if record.state() != TicketState::Waiting {
+                    if record.state() == TicketState::Waiting {
+                        let search = record.queue.map_or(0, |queue| queue.search);
+                        let end = self.ends.get(&(player.clone(), search));
+                        assert_eq!(end, None, "{player} is queued by search {search} that has ended (G8)");
+                    } else {
                         *self.ended.entry(record.state).or_default() += 1;
                     }
                 }

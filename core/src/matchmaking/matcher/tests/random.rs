@@ -235,7 +235,8 @@ fn world(seed: u64) -> (u64, u64, BTreeMap<i32, u64>) {
 
 #[test]
 fn nobody_is_matched_twice_in_part_or_not_at_all() {
-    let (first, count) = (0, 60);
+    // Among these are some in which a node whose lease was over has heard nothing of a move.
+    let (first, count) = (300, 60);
     let (mut formed, mut filled, mut ended) = (0, 0, BTreeMap::<i32, u64>::new());
     for seed in first..first + count {
         let (matches, fills, ends) = world(seed);

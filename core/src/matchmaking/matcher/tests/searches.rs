@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use skirmish_proto::v1::{self, TicketState as S};
 
 use super::clients::alone;
-use super::cluster::{Cluster, name};
+use super::cluster::{Cluster, Frame, TTL, name};
 use super::rules::{cluster, run};
 use crate::matchmaking::keys;
 
@@ -200,6 +200,31 @@ fn a_search_without_a_number_is_one_for_as_long_as_its_ticket_waits() {
     c.queue("ann", alone("duo"));
     run(&mut c, 1);
     c.take_back("ann", 0);
+    run(&mut c, 1);
+    assert_eq!(c.ticket("ann"), None);
+}
+
+#[test]
+fn a_search_that_ended_elsewhere_does_not_begin_anew_where_it_was_asked_for_before() {
+    let mut c = cluster(2, &[("ann", 0)]);
+    c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    let wish = c.player("ann").wish.clone().unwrap();
+    // Her node is cut off until its lease is over, and hears nothing of what comes.
+    c.cut(0);
+    c.connect("ann", 1);
+    run(&mut c, 1);
+    c.cancel("ann");
+    run(&mut c, 1);
+    assert_eq!(news(&mut c).0.last(), Some(&S::Cancelled));
+    c.end_session("ann");
+    run(&mut c, TTL.as_secs());
+    assert!(c.nodes[0].sessions.contains_key(&name("ann")), "it has not heard of the move");
+    c.heal(0);
+    run(&mut c, 10);
+    assert_eq!(c.ticket("ann"), None);
+    // Nor if what she sent before she moved comes only now.
+    c.carry(&name("ann"), 0, Frame::Queue(wish));
     run(&mut c, 1);
     assert_eq!(c.ticket("ann"), None);
 }
