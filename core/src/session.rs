@@ -25,6 +25,9 @@ pub(crate) struct Session {
     pub(crate) player: Name,
     /// The revision at which this node claimed it: fences other nodes.
     pub(crate) epoch: u64,
+    /// The revision at which it was registered, when its newest connection came: that of the
+    /// claim, or a later one if the node's lease was over in between.
+    pub(crate) registered: u64,
     /// Counts the connections it had here: the newest fences the others.
     pub(crate) attached: u64,
     /// The connection that may write, if there is one.
@@ -45,15 +48,28 @@ pub(crate) struct Session {
 const ATTACHES: u64 = 1 << 12;
 
 impl Session {
-    /// It has another connection.
-    pub(crate) fn attach(&mut self) {
+    /// It has another connection, now that it is registered with this revision, if it is.
+    pub(crate) fn attach(&mut self, registered: Option<u64>) {
         self.attached = (self.attached + 1).min(ATTACHES - 1);
+        self.registered = self.registered.max(self.epoch).max(registered.unwrap_or(0));
     }
 
-    /// The epoch that the newest connection is told.
-    pub(crate) const fn welcomed(&self) -> u64 {
-        self.epoch.saturating_mul(ATTACHES).saturating_add(self.attached)
+    /// The epoch that a connection is told, or was told last: of what was registered by now.
+    pub(crate) fn welcomed(&self, registered: Option<u64>) -> u64 {
+        let revision = self.registered.max(self.epoch).max(registered.unwrap_or(0));
+        told(revision).saturating_add(self.attached)
     }
+}
+
+/// How a client is told of the revision at which its session was registered: so that it is
+/// above all that a `Welcome` of an earlier revision says, and below those of this one.
+pub(crate) const fn told(revision: u64) -> u64 {
+    revision.saturating_mul(ATTACHES)
+}
+
+/// The revision that a client was told of.
+pub(crate) const fn revision(told: u64) -> u64 {
+    told / ATTACHES
 }
 
 /// A session's membership of a room: all cursors, no queue. What the member is sent is

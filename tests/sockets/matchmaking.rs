@@ -26,7 +26,7 @@ async fn queue(player: &mut Player) {
 /// What the player is told of its ticket next, and why.
 async fn state(player: &mut Player) -> (TicketState, String) {
     let told = |event: &Event| match event {
-        Event::Ticket { state: TicketState::Unavailable, .. } => None,
+        Event::Ticket { state: TicketState::Unavailable | TicketState::Lost, .. } => None,
         Event::Ticket { state, reason, .. } => Some((*state, reason.clone())),
         Event::Matched(matched) => panic!("nobody was there to play with: {matched:?}"),
         _ => None,
@@ -156,9 +156,10 @@ async fn a_search_that_has_ended_is_answered_again_by_its_number() {
 /// What the player is told of a ticket next, and of which search.
 async fn told(socket: &mut Socket) -> (TicketState, u64) {
     let told = |message| match message {
-        ToClient::Queued(queued) if queued.state() != TicketState::Unavailable => {
-            Some((queued.state(), queued.search))
-        }
+        ToClient::Queued(queued) => match queued.state() {
+            TicketState::Unavailable | TicketState::Lost => None,
+            state => Some((state, queued.search)),
+        },
         _ => None,
     };
     socket.until(told).await

@@ -224,8 +224,9 @@ pub enum Event {
     Ticket {
         /// The number of the search.
         search: u64,
-        /// The state; each but waiting, unavailable and lost is the end of the search. A
-        /// ticket that is lost the client asks for again by itself, if it is of its search.
+        /// The state; each but waiting, unavailable and lost is the end of the search. That
+        /// of the search that goes on is asked for again by itself when it is lost; one of
+        /// an earlier life or of another client is gone unless that client comes back.
         state: v1::TicketState,
         /// The queue.
         mode: String,

@@ -190,7 +190,13 @@ impl Client {
                 | TicketState::PartyLost
                 | TicketState::Refused
                 | TicketState::None => self.search.end(),
-                TicketState::Lost => self.search.lose(session_epoch),
+                TicketState::Lost => {
+                    self.search.lose(session_epoch);
+                    // A node that had the session before knows less than is to be told now.
+                    if let Some(session) = &mut self.session {
+                        session.epoch = session.epoch.max(session_epoch);
+                    }
+                }
                 TicketState::Unspecified | TicketState::Waiting | TicketState::Unavailable => {}
             }
         } else if self.search.wish.is_some() || self.search.is_own(search) {

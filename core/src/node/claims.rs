@@ -45,7 +45,9 @@ impl Node {
             .of_player(&player)
             .filter(|existing| self.sessions.get(*existing).is_some_and(|session| Some(session.id) == named));
         let newest = resume.map_or(0, |resume| resume.epoch);
-        match existing.and_then(|existing| Some((existing, self.sessions.get(existing)?.welcomed()))) {
+        let registered = self.registrar.holds_session(&player);
+        let welcomed = |existing| Some((existing, self.sessions.get(existing)?.welcomed(registered)));
+        match existing.and_then(welcomed) {
             Some((session, welcomed)) if newest <= welcomed => {
                 return self.welcome(now, key, session, true, hello);
             }
@@ -111,6 +113,7 @@ impl Node {
                 id,
                 player: player.clone(),
                 epoch,
+                registered: epoch,
                 attached: 0,
                 conn: None,
                 expires: None,
@@ -179,10 +182,10 @@ impl Node {
         let conn = ConnId::from_key(key);
         let Some(s) = self.sessions.get_mut(session) else { return };
         let (id, player, replica) = (s.id, s.player.clone(), s.replica);
-        let (name, claimed) = (player.clone(), s.epoch);
+        let name = player.clone();
         let is_new = s.attached == 0 && !resumed;
-        s.attach();
-        let epoch = s.welcomed();
+        s.attach(self.registrar.holds_session(&player));
+        let (registered, epoch) = (s.registered, s.welcomed(None));
         let old = s.conn.replace(conn);
         s.expires = None;
         self.stats.detached -= usize::from(old.is_none());
@@ -204,7 +207,7 @@ impl Node {
             Event::SessionResumed { conn, player, epoch }
         });
         self.stats.resumes += u64::from(!is_new);
-        self.arrive(now, &name, claimed);
+        self.arrive(now, &name, registered);
         self.set_present(now, session, true);
         let mut seal_key = Bytes::new();
         if !hello.seal_key.is_empty() {

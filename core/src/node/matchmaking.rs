@@ -6,7 +6,7 @@ use super::{Event, Node};
 use crate::id::Name;
 use crate::matchmaking::{desk, matcher};
 use crate::registry::{CallId, Told, WatchId};
-use crate::session::SessionKey;
+use crate::session::{self, SessionKey};
 use crate::time::Now;
 use crate::wire;
 
@@ -36,10 +36,11 @@ impl Node {
         !self.config.matchmaking.queues.is_empty()
     }
 
-    pub(super) fn queue(&mut self, now: Now, session: SessionKey, queue: v1::Queue) {
+    pub(super) fn queue(&mut self, now: Now, session: SessionKey, mut queue: v1::Queue) {
         let Some(session) = self.sessions.get(session) else { return };
-        let (player, epoch) = (session.player.clone(), session.epoch);
+        let (player, epoch) = (session.player.clone(), session.registered);
         if self.makes_matches() {
+            queue.session_epoch = session::revision(queue.session_epoch);
             return self.desk.queue(now, &player, epoch, queue);
         }
         let reason = "this server makes no matches".into();
@@ -86,7 +87,10 @@ impl Node {
         }
         while let Some(decision) = self.desk.poll_decision() {
             match decision {
-                desk::Decision::Ticket { player, queued } => self.tell_ticket(now, &player, &queued),
+                desk::Decision::Ticket { player, queued } => {
+                    let session_epoch = session::told(queued.session_epoch);
+                    self.tell_ticket(now, &player, &v1::Queued { session_epoch, ..queued });
+                }
                 desk::Decision::Matched { player, matched } => {
                     let frame = wire::encode(v1::Kind::Matched, &v1::Metadata::default(), &matched);
                     self.tell_player(now, &player, frame);

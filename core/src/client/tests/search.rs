@@ -88,17 +88,18 @@ fn a_ticket_that_is_lost_is_asked_for_again_on_the_connection_that_was_told() {
         let state = TicketState::Lost.into();
         v1::Queued { search, state, session_epoch, ..v1::Queued::default() }
     };
-    script.tell(v1::Kind::Queued, &lost(search, 7));
-    assert_eq!(script.sent(), [ToServer::Queue(v1::Queue { search, session_epoch: 7, ..wish() })]);
-    script.tell(v1::Kind::Queued, &lost(search - 1, 8));
+    let session_epoch = 1 << 20;
+    script.tell(v1::Kind::Queued, &lost(search, session_epoch));
+    assert_eq!(script.sent(), [ToServer::Queue(v1::Queue { search, session_epoch, ..wish() })]);
+    script.tell(v1::Kind::Queued, &lost(search - 1, session_epoch + 1));
     assert_eq!(script.sent(), [], "that is no search of its own that goes on");
-    // What was told on one connection is not answered on the next.
+    // What was told on one connection is not answered on the next, but named by the resume.
     script.cut();
-    script.welcome(true);
+    assert_eq!(script.welcome(true).resume.map(|resume| resume.epoch), Some(session_epoch));
     assert_eq!(script.sent(), [asks(search)]);
     script.client.cancel(script.now).unwrap();
     assert_eq!(script.sent(), [gives_up(search)]);
-    script.tell(v1::Kind::Queued, &lost(search, 9));
+    script.tell(v1::Kind::Queued, &lost(search, session_epoch));
     assert_eq!(script.sent(), [], "it was given up");
     assert!(script.client.is_searching());
 }

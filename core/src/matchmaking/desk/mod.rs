@@ -15,8 +15,9 @@
 //! * A ticket that is gone though nobody took it back, because its lease is, is queued
 //!   again and keeps its time, once the player has said that it searches yet. The session's
 //!   record was gone too: the player may have been elsewhere meanwhile, and heard there how
-//!   the search ended, and nothing in the registry would say so. Whoever answers what it is
-//!   told here after the session was registered again was nowhere else.
+//!   the search ended, and nothing in the registry would say so. Whoever answers what it was
+//!   told here since the session was registered again is here, and has heard of no end; and
+//!   where the session was before, it does not count as here any more.
 //! * How a ticket ended is told before it is taken away, and a match until it is left: so
 //!   whoever was away hears of both.
 //!
@@ -219,11 +220,13 @@ impl Desk {
         let Some(entry) = self.enter(player, session_epoch) else {
             return self.refuse(player, &queue, &Refused::Full);
         };
-        entry.vouched = entry.vouched.max(answers);
-        if !matches!(&entry.wish, Wish::Queue { queue: wished, .. } if **wished == queue) {
+        entry.handle_answer(answers);
+        let same = matches!(&entry.wish, Wish::Queue { queue: wished, .. } if **wished == queue);
+        if !same {
             entry.wish = Wish::Queue { queue: Box::new(queue), queued_ms: now.wall.0 };
         }
-        if !matches!(entry.told, Heard::Ended(_)) {
+        // What it was told that has to be answered may have crossed this.
+        if !matches!(entry.told, Heard::Ended(_)) && !(same && matches!(entry.told, Heard::Lost(_))) {
             entry.told = Heard::Nothing;
         }
         self.look_at(player);
@@ -247,6 +250,7 @@ impl Desk {
     }
 
     /// The player's session is here, or has a connection again: it is told what there is.
+    /// Its epoch is that with which it is registered by now.
     /// Players over the cap of [`MatchmakingConfig::players`] are not looked after.
     pub fn arrive(&mut self, now: Now, player: &Name, session_epoch: u64) {
         self.now = now;

@@ -395,7 +395,7 @@ impl Player {
         let wanted = record(queue, *queued_ms, context.node, self.epoch);
         let is_ours = ticket.record == wanted && ticket.lease.is_some() && ticket.lease == context.lease;
         if !is_ours {
-            return self.put(context, view, Some(ticket), &wanted);
+            return self.put(context, view, ticket.modified, &wanted);
         }
         if self.told == Told::Waiting {
             return Next::Rest;
@@ -427,7 +427,7 @@ impl Player {
             Wish::Nothing => Next::Rest,
             Wish::Queue { queue, queued_ms } => {
                 let wanted = record(queue, *queued_ms, context.node, self.epoch);
-                self.put(context, view, None, &wanted)
+                self.put(context, view, 0, &wanted)
             }
             Wish::Cancel { .. } => {
                 self.told = Told::Nothing;
@@ -453,24 +453,16 @@ impl Player {
         Next::Ask(self.txn(context, vec![compare], Op::Delete(Delete::of(Span::one(key)))), None)
     }
 
-    /// Writes the ticket, in place of the one that was seen, if that is still there.
-    fn put(
-        &mut self,
-        context: Context,
-        view: &View,
-        over: Option<&Ticket>,
-        wanted: &v1::TicketRecord,
-    ) -> Next {
+    /// Writes the ticket, in place of the one that was written at `modified`, if that is
+    /// still there; 0 for none.
+    fn put(&mut self, context: Context, view: &View, modified: u64, wanted: &v1::TicketRecord) -> Next {
         if context.lease.is_none() {
             // It is looked at again when there is a lease.
             return self.stall(context, Next::Rest);
         }
-        // A search whose ticket waits has not ended elsewhere.
-        let goes_on = over.is_some_and(|ticket| ticket.record.queue == wanted.queue);
-        if let Some(epoch) = self.registered_anew(context, view).filter(|_| !goes_on) {
+        if let Some(epoch) = self.registered_anew(context, view) {
             return self.ask_again(context, epoch);
         }
-        let modified = over.map_or(0, |ticket| ticket.modified);
         let key = keys::ticket(&self.name);
         let fence = Compare::unchanged(keys::desk(context.node), view.fence);
         let mut compares = vec![Compare::unchanged(key.clone(), modified), fence];
@@ -485,8 +477,8 @@ impl Player {
         }
     }
 
-    /// The epoch of the session's record, if that is ours, was gone and was written again, and
-    /// the player has not answered since. It may have been elsewhere in between.
+    /// The epoch of the session's record, if that is ours and was written anew since the player
+    /// came or answered. It may have been elsewhere in between.
     fn registered_anew(&self, context: Context, view: &View) -> Option<u64> {
         let session = view.session.filter(|session| session.node == context.node)?;
         let anew = session.epoch > self.vouched && !context.planted.is(Plant::LapseIgnored);
@@ -499,9 +491,17 @@ impl Player {
             return Next::Rest;
         }
         self.told = Told::Lost(session_epoch);
-        let reason = "the ticket was lost with the lease of its node";
+        let reason = "the session was registered anew, and with it the ticket has to be";
         let queued = v1::Queued { session_epoch, ..self.queued(context.wall, TicketState::Lost, reason) };
         Next::Tell(Decision::Ticket { player: self.name.clone(), queued })
+    }
+
+    /// The player has asked, as who was last told with this epoch that its ticket is lost; 0:
+    /// it was not.
+    pub(super) fn handle_answer(&mut self, session_epoch: u64) {
+        if self.told == Told::Lost(session_epoch) {
+            (self.vouched, self.told) = (session_epoch, Told::Nothing);
+        }
     }
 
     /// Nothing can be done for now, and the player hears of it, once.

@@ -20,6 +20,28 @@ fn queue(cluster: &mut Cluster, member: &Member) {
     cluster.send(member, v1::Kind::Queue, &queue);
 }
 
+/// A search with a number, as asked for anew after a `Queued` with this epoch; 0 for none.
+fn search(cluster: &mut Cluster, member: &Member, session_epoch: u64) {
+    let latencies = vec![v1::RegionLatency { region: "eu".into(), millis: 20 }];
+    let queue =
+        v1::Queue { mode: "duel".into(), latencies, search: 7, session_epoch, ..v1::Queue::default() };
+    cluster.send(member, v1::Kind::Queue, &queue);
+}
+
+/// The epoch with which a member is told that its ticket is lost.
+fn lost(messages: &[ToClient]) -> Option<u64> {
+    messages.iter().find_map(|m| match m {
+        ToClient::Queued(queued) if queued.state() == v1::TicketState::Lost => Some(queued.session_epoch),
+        _ => None,
+    })
+}
+
+/// Longer than a node's lease.
+const LAPSE: Duration = Duration::from_secs(15);
+
+/// As long as it takes a node to be registered anew.
+const BACK: Duration = Duration::from_secs(8);
+
 fn states(messages: &[ToClient]) -> Vec<v1::TicketState> {
     let state = |m: &ToClient| match m {
         ToClient::Queued(queued) => Some(queued.state()),
@@ -120,4 +142,74 @@ fn a_ticket_is_taken_back_and_an_unknown_queue_is_refused() {
     let unknown = v1::Queue { mode: "chess".into(), ..v1::Queue::default() };
     cluster.send(&ann, v1::Kind::Queue, &unknown);
     assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Refused]);
+}
+
+#[test]
+fn a_ticket_that_was_lost_with_the_lease_is_back_when_its_player_says_so() {
+    let mut cluster = cluster();
+    let mut ann = cluster.connect(0, "ann", None);
+    search(&mut cluster, &ann, 0);
+    assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Waiting]);
+    for _ in 0..2 {
+        cluster.unregistered = vec![0];
+        cluster.advance(LAPSE);
+        assert!(cluster.get("/match/queue/ann").is_none());
+        cluster.heal();
+        cluster.advance(BACK);
+        let epoch = lost(&cluster.received(&ann)).expect("ann is asked");
+        assert!(cluster.get("/match/queue/ann").is_none());
+        search(&mut cluster, &ann, epoch);
+        cluster.advance(Duration::from_secs(1));
+        assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Waiting]);
+        // Who was told of it comes back to the session as to one that was nowhere else.
+        ann.welcomed = epoch;
+        let (now, conn) = (cluster.now, ann.conn);
+        let before = cluster.get("/sessions/player:ann").map(|kv| kv.modified);
+        cluster.node(0).handle_closed(now, conn);
+        ann = cluster.connect(0, "ann", ann.resume());
+        assert_eq!(cluster.get("/sessions/player:ann").map(|kv| kv.modified), before);
+        assert!(matches!(&ann.told[0], ToClient::Welcome(welcome) if welcome.resumed), "{:?}", ann.told);
+        assert!(ann.welcomed > epoch);
+        assert_eq!(states(&ann.told), [v1::TicketState::Waiting]);
+        assert!(cluster.get("/match/queue/ann").is_some());
+    }
+}
+
+#[test]
+fn a_node_that_had_the_session_before_does_not_speak_of_tickets_from_memory() {
+    let mut cluster = cluster();
+    let ann = cluster.connect(0, "ann", None);
+    // Node 1 has the session, of which neither ann nor node 0 hears.
+    cluster.unregistered = vec![0];
+    let unheard = cluster.connect(1, "ann", ann.resume());
+    let now = cluster.now;
+    cluster.node(1).handle_closed(now, unheard.conn);
+    cluster.node(0).handle_closed(now, ann.conn);
+    let ann = cluster.connect(0, "ann", ann.resume());
+    search(&mut cluster, &ann, 0);
+    // Then node 1 is cut off until its lease is over, and node 0 registers the session again.
+    cluster.unregistered = vec![0, 1];
+    cluster.advance(LAPSE);
+    cluster.unregistered = vec![1];
+    cluster.advance(BACK);
+    let epoch = lost(&cluster.received(&ann)).expect("ann is asked");
+    search(&mut cluster, &ann, epoch);
+    cluster.advance(Duration::from_secs(1));
+    assert!(cluster.get("/match/queue/ann").is_some());
+    // Ann comes to node 1 and gives the search up.
+    let now = cluster.now;
+    cluster.node(0).handle_closed(now, ann.conn);
+    let resume = v1::Resume { epoch, ..ann.resume().unwrap() };
+    let back = cluster.accept(1, "ann");
+    let hello = v1::Hello { resume: Some(resume.clone()), ..v1::Hello::default() };
+    cluster.send(&back, v1::Kind::Hello, &hello);
+    cluster.advance(Duration::from_secs(1));
+    assert_eq!(cluster.received(&back), [], "node 1 knows nothing of what is now");
+    cluster.heal();
+    cluster.advance(BACK);
+    let back = cluster.connect(1, "ann", Some(resume));
+    cluster.send(&back, v1::Kind::Cancel, &v1::Cancel { search: 7 });
+    cluster.advance(Duration::from_secs(1));
+    assert_eq!(states(&cluster.received(&back)), [v1::TicketState::Cancelled]);
+    assert!(cluster.get("/match/queue/ann").is_none());
 }

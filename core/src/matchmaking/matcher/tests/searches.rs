@@ -228,3 +228,42 @@ fn a_search_that_ended_elsewhere_does_not_begin_anew_where_it_was_asked_for_befo
     run(&mut c, 1);
     assert_eq!(c.ticket("ann"), None);
 }
+
+#[test]
+fn what_a_player_has_answered_does_not_count_after_the_next_lapse() {
+    let mut c = cluster(2, &[("ann", 0)]);
+    let search = c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    c.cut(0);
+    run(&mut c, TTL.as_secs() + 1);
+    c.heal(0);
+    run(&mut c, 10);
+    assert_eq!(news(&mut c), (vec![S::Waiting, S::Unavailable, S::Lost, S::Waiting], search));
+    c.cut(0);
+    c.connect("ann", 1);
+    run(&mut c, 1);
+    c.cancel("ann");
+    run(&mut c, 1);
+    c.end_session("ann");
+    run(&mut c, TTL.as_secs());
+    c.heal(0);
+    run(&mut c, 10);
+    assert_eq!(c.ticket("ann"), None);
+}
+
+#[test]
+fn another_search_is_told_that_it_has_to_answer_too() {
+    let mut c = cluster(1, &[("ann", 0)]);
+    c.queue("ann", alone("duel"));
+    run(&mut c, 1);
+    // A client that has forgotten its search does not answer.
+    c.player("ann").wish = None;
+    c.cut(0);
+    run(&mut c, TTL.as_secs() + 1);
+    c.heal(0);
+    run(&mut c, 10);
+    assert_eq!((news(&mut c).0.last(), c.ticket("ann")), (Some(&S::Lost), None));
+    let search = c.queue("ann", alone("duo"));
+    run(&mut c, 1);
+    assert_eq!(news(&mut c), (vec![S::Lost, S::Waiting], search));
+}
