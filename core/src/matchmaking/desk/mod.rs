@@ -225,8 +225,13 @@ impl Desk {
         if !same {
             entry.wish = Wish::Queue { queue: Box::new(queue), queued_ms: now.wall.0 };
         }
-        // What it was told that has to be answered may have crossed this.
-        if !matches!(entry.told, Heard::Ended(_)) && !(same && matches!(entry.told, Heard::Lost(_))) {
+        let stands = match entry.told {
+            Heard::Ended(_) => true,
+            // That may have crossed this, and will be answered.
+            Heard::Lost(_) => same,
+            _ => false,
+        };
+        if !stands {
             entry.told = Heard::Nothing;
         }
         self.look_at(player);
