@@ -24,6 +24,8 @@ pub(crate) const CONTROL_QUEUE: usize = 64;
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// Its number among the connections that the node has accepted.
+    pub(crate) number: u64,
     pub(crate) address: Address,
     pub(crate) trace: Trace,
     pub(crate) phase: Phase,
@@ -74,10 +76,11 @@ pub(crate) struct Buckets {
 }
 
 impl Connection {
-    /// A connection that was accepted just now.
-    pub(crate) fn new(config: &Config, address: Address, now: Instant, rng: &mut Rng) -> Self {
+    /// A connection that was accepted just now, as the node's `number`-th.
+    pub(crate) fn new(number: u64, config: &Config, address: Address, now: Instant, rng: &mut Rng) -> Self {
         let rates = &config.rates;
         Self {
+            number,
             address,
             trace: Trace::default(),
             phase: Phase::Upgrading { until: now + config.connections.handshake_timeout },

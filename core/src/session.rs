@@ -30,6 +30,8 @@ pub(crate) struct Session {
     pub(crate) registered: u64,
     /// Counts the connections it had here: the newest fences the others.
     pub(crate) attached: u64,
+    /// The number of the newest of them.
+    pub(crate) newest: u64,
     /// The connection that may write, if there is one.
     pub(crate) conn: Option<ConnId>,
     /// When it ends, while it has no connection.
@@ -48,8 +50,10 @@ pub(crate) struct Session {
 const ATTACHES: u64 = 1 << 12;
 
 impl Session {
-    /// It has another connection, now that it is registered with this revision, if it is.
-    pub(crate) fn attach(&mut self, registered: Option<u64>) {
+    /// It has another connection, of this number, now that it is registered with this
+    /// revision, if it is.
+    pub(crate) fn attach(&mut self, connection: u64, registered: Option<u64>) {
+        self.newest = connection;
         self.attached = (self.attached + 1).min(ATTACHES - 1);
         self.registered = self.registered.max(self.epoch).max(registered.unwrap_or(0));
     }

@@ -25,6 +25,9 @@ const MAX_AGENT: usize = 64;
 /// What a client is told whose session cannot be claimed now.
 pub(super) const UNAVAILABLE: &str = "the registry of sessions does not answer";
 
+/// What a connection is told that is not its session's newest.
+pub(super) const TAKEN_OVER: &str = "a newer connection of the player took over";
+
 impl Node {
     pub(super) fn hello(&mut self, now: Now, key: Key, hello: v1::Hello) {
         if hello.agent.len() > MAX_AGENT {
@@ -115,6 +118,7 @@ impl Node {
                 epoch,
                 registered: epoch,
                 attached: 0,
+                newest: 0,
                 conn: None,
                 expires: None,
                 booking: Booking::default(),
@@ -180,11 +184,17 @@ impl Node {
     /// Opens a connection for a session and says so.
     fn welcome(&mut self, now: Now, key: Key, session: SessionKey, resumed: bool, hello: v1::Hello) {
         let conn = ConnId::from_key(key);
+        let number = self.connections.get(key).map_or(0, |connection| connection.number);
         let Some(s) = self.sessions.get_mut(session) else { return };
+        // Whoever has the session dials a connection when it has given up the one before,
+        // whose `Hello` may be late.
+        if number < s.newest {
+            return self.close(now, key, v1::Reason::TakenOver, TAKEN_OVER);
+        }
         let (id, player, replica) = (s.id, s.player.clone(), s.replica);
         let name = player.clone();
         let is_new = s.attached == 0 && !resumed;
-        s.attach(self.registrar.holds_session(&player));
+        s.attach(number, self.registrar.holds_session(&player));
         let (registered, epoch) = (s.registered, s.welcomed(None));
         let old = s.conn.replace(conn);
         s.expires = None;
@@ -260,7 +270,7 @@ impl Node {
         self.end_local_session(now, key, v1::Reason::TakenOver, true);
         if let Some(conn) = conn {
             self.stats.takeovers += 1;
-            self.close(now, conn.key(), v1::Reason::TakenOver, "a newer connection of the player took over");
+            self.close(now, conn.key(), v1::Reason::TakenOver, TAKEN_OVER);
         }
     }
 

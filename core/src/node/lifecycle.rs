@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
+use super::claims::TAKEN_OVER;
 use super::{Event, Identity, Node, Output, Timer, Trace, inbound};
 use crate::connection::{Admitted, Phase};
 use crate::id::{ConnId, Cursor, Name};
@@ -86,7 +87,7 @@ impl Node {
     /// Fences a connection that was taken over: it is no connection of the session any
     /// more, so nothing that it still sends is written.
     pub(super) fn cut_off(&mut self, now: Now, old: ConnId) {
-        self.close(now, old.key(), v1::Reason::TakenOver, "a newer connection of the player took over");
+        self.close(now, old.key(), v1::Reason::TakenOver, TAKEN_OVER);
         if self.planted.is(Plant::OldConnectionWrites) {
             return;
         }

@@ -270,7 +270,8 @@ impl Node {
             self.stats.refused += 1;
             return Err(refusal);
         }
-        let connection = Connection::new(&self.config, address, now.instant, &mut self.rng);
+        let number = self.stats.accepted + 1;
+        let connection = Connection::new(number, &self.config, address, now.instant, &mut self.rng);
         let Some(key) = self.connections.insert(connection) else {
             self.stats.refused += 1;
             return Err(Refusal::Full);

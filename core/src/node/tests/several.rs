@@ -371,3 +371,32 @@ fn an_older_session_does_not_come_back_when_the_newer_one_has_left() {
     cluster.send(&new, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
     assert_eq!(cluster.node(0).stats().members, 3);
 }
+
+#[test]
+fn a_hello_that_is_late_does_not_take_the_session_from_a_newer_connection() {
+    let mut cluster = Cluster::new(1);
+    let ann = cluster.join(0, "ann");
+    let mut bob = cluster.join(0, "bob");
+    let now = cluster.now;
+    cluster.node(0).handle_closed(now, ann.conn);
+    // Ann has given this connection up with its Hello on the way, before she dialled again.
+    let late = cluster.accept(0, "ann");
+    let mut newer = Member { said: 0, ..cluster.connect(0, "ann", ann.resume()) };
+    let resume = v1::Resume { rooms: vec![], ..ann.resume().unwrap() };
+    cluster.send(&late, v1::Kind::Hello, &v1::Hello { resume: Some(resume), ..v1::Hello::default() });
+    let told = cluster.received(&late);
+    assert!(
+        matches!(&told[..], [ToClient::Goodbye(goodbye)] if goodbye.reason() == v1::Reason::TakenOver),
+        "{told:?}"
+    );
+    cluster.heard(&mut bob);
+    cluster.say(&mut newer, "here");
+    assert_eq!(cluster.heard(&mut bob), ["here"]);
+    // Of another session it is the newest that counts.
+    let other = cluster.accept(0, "ann");
+    let newest = cluster.connect(0, "ann", newer.resume());
+    cluster.send(&other, v1::Kind::Hello, &v1::Hello::default());
+    assert!(matches!(&cluster.received(&other)[..], [ToClient::Welcome(welcome), ..] if !welcome.resumed));
+    let told = cluster.received(&newest);
+    assert!(matches!(told.last(), Some(ToClient::Goodbye(_))), "{told:?}");
+}
