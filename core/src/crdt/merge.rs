@@ -48,6 +48,8 @@ enum Verdict {
     Take,
     /// It is old and unknown, and is removed wherever it still is.
     Bury,
+    /// What we have is newer, and is told again.
+    Remind,
 }
 
 /// What has to fit for a batch to be merged.
@@ -79,7 +81,9 @@ impl Replica {
 
     /// Merges entries from a server that follows this one, all or none; see [`Self::merge`].
     /// What it has may have been removed here while it was cut off, so long ago that the
-    /// tombstones are gone: that is removed there too.
+    /// tombstones are gone: that is removed there too. What it has in an older form than we
+    /// do counts as changed, so that it hears of it: it may have been told of a removal too
+    /// late to keep it.
     ///
     /// # Errors
     /// See [`StateError`]; nothing was merged then.
@@ -190,6 +194,9 @@ impl Replica {
         if self.limits.planted.is(Plant::ArrivalWins) {
             return Verdict::Take;
         }
+        if matches!(source, Source::Follower) && self.stamp_of(slot, entry.domain()) > Some(stamp) {
+            return Verdict::Remind;
+        }
         take_if(match entry.domain() {
             v1::Domain::Presence => {
                 let value = (!entry.removed).then_some(&());
@@ -199,11 +206,23 @@ impl Replica {
         })
     }
 
+    /// The stamp of our form of an entry.
+    fn stamp_of(&self, slot: Slot, domain: v1::Domain) -> Option<Stamp> {
+        match domain {
+            v1::Domain::Presence => self.presence.as_map().write(&slot).map(|(stamp, _)| stamp),
+            _ => self.properties.write(&slot).map(|(stamp, _)| stamp),
+        }
+    }
+
     fn take(&mut self, now: Now, judged: Judged, entry: &v1::StateEntry) -> Result<(), StateError> {
         if judged.verdict == Verdict::Skip {
             return Ok(());
         }
         let slot = judged.known.map_or_else(|| self.index.insert(&KeyBuf::of(entry)?), Ok)?;
+        if judged.verdict == Verdict::Remind {
+            self.repeat(slot);
+            return Ok(());
+        }
         let replace = self.limits.planted.is(Plant::ArrivalWins);
         match (entry.stamp.map(Stamp::from), entry.domain()) {
             _ if judged.verdict == Verdict::Bury => {

@@ -27,7 +27,9 @@
 //! it may be what that tombstone removed, and the server *buries* it, by writing a new
 //! tombstone in its place, which also reaches whoever else still has it. So does a room's
 //! primary with what a node says that follows the room: that node may have been cut off
-//! for any time, and is given the clients' entries before it knows of the removals. A
+//! for any time, and is given the clients' entries before it knows of the removals. Where
+//! the primary still has the tombstone, it says so again: the node may have passed over it
+//! when it came in. A
 //! server that never dropped a tombstone (a new one, say) believes everything; so does a
 //! client that hears from its server, and a node that hears from the primary, which has
 //! to learn what was written long ago. A client

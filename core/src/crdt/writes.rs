@@ -147,6 +147,13 @@ impl Replica {
         }
     }
 
+    /// Has readers hear of an entry as if it had changed.
+    pub(super) fn repeat(&mut self, slot: Slot) {
+        let Some(meta) = self.index.get_mut(slot) else { return };
+        meta.change = self.changes.append(slot);
+        self.changes.tidy(self.index.len(), |change, slot| self.index.is_last(change, slot));
+    }
+
     /// What a write adds to the Merkle tree; a tombstone nothing.
     fn hash_of(&self, slot: Slot, stamp: Stamp, value: Option<&[u8]>) -> u64 {
         let key_hash = self.index.get(slot).map_or(0, |meta| meta.key_hash);
@@ -158,13 +165,12 @@ impl Replica {
         let Some(meta) = self.index.get_mut(slot) else { return };
         self.merkle.change(bucket(meta.key_hash), meta.hash, hash);
         meta.hash = hash;
-        meta.change = self.changes.append(slot);
         if let Some(kept_ms) = meta.kept_ms.take() {
             self.graveyard.remove(kept_ms, slot);
         }
         if let Some(stamp) = tombstone {
             meta.kept_ms = Some(self.graveyard.insert(stamp, slot, self.clock.wall_ms(self.now)));
         }
-        self.changes.tidy(self.index.len(), |change, slot| self.index.is_last(change, slot));
+        self.repeat(slot);
     }
 }

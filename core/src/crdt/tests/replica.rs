@@ -253,6 +253,32 @@ fn what_was_dropped_is_buried_when_a_follower_brings_it_back() {
 }
 
 #[test]
+fn a_follower_that_brings_what_is_older_is_told_what_is_newer() {
+    let mut primary = replica(1);
+    let old = [property("ann", "a", 0, Some("x")), property("ann", "b", 0, Some("x"))];
+    primary.merge_from_follower(at(0), &old).unwrap();
+    primary.set_present(at(1), "ann", true).unwrap();
+    let before = everything(&primary);
+    primary.set_property(at(10), "ann", "a", None).unwrap();
+    primary.set_property(at(10), "ann", "b", Some(RED)).unwrap();
+    primary.set_present(at(10), "ann", false).unwrap();
+    // Removals have been told to it long ago, or were too old for it to keep; and then a client
+    // brought back what it had written.
+    let mut follower = replica(2);
+    follower.merge(at(20), None, &before).unwrap();
+    let told = primary.change();
+    assert_eq!(primary.merge_from_follower(at(20), &everything(&follower)), Ok(true));
+    follower.merge(at(20), None, &primary.changes_since(told, usize::MAX).0).unwrap();
+    assert_eq!(follower.root(), primary.root());
+    assert_eq!((follower.property("ann", "a"), follower.property("ann", "b")), (None, Some(&RED)));
+    assert!(!follower.is_present("ann"));
+    // What it says of that is nothing new, and does not go round for ever.
+    let told = primary.change();
+    assert_eq!(primary.merge_from_follower(at(21), &everything(&follower)), Ok(false));
+    assert_eq!(primary.change(), told);
+}
+
+#[test]
 fn old_entries_are_news_to_a_new_replica() {
     let mut server = replica(1);
     server.set_property(at(0), "ann", "a", Some(RED)).unwrap();
