@@ -4,6 +4,9 @@
 //! It starts nothing: `registry_load --endpoints http://127.0.0.1:2379`. What is asked for
 //! does not depend on time or chance; keys are below `/load/`, and are left there.
 //!
+//! Groups and single requests take turns on one store, which grows by as much for each, as
+//! what a request costs depends on how much there is, and machines are not always as fast.
+//!
 //! Without `--rate` each caller asks again when it is answered (a closed loop): that shows
 //! how much etcd takes. With it requests are asked on a schedule that does not wait for
 //! etcd, and latency counts from when each was due: that shows how long one takes.
@@ -11,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ops::Range;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -40,12 +44,13 @@ struct Options {
     /// Requests asked per second, evenly spaced, instead of as fast as they are answered.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: Option<u64>,
-    /// Requests of each run in groups.
-    #[arg(long, default_value_t = 300_000)]
+    /// Requests of each kind of run, in groups or one by one.
+    #[arg(long, default_value_t = 100_000)]
     requests: u64,
-    /// Requests of each run one by one.
-    #[arg(long, default_value_t = 40_000)]
-    single_requests: u64,
+    /// Parts that each kind of run is done in, in turns with the others; the rate is the
+    /// median of theirs.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
     /// Of those one by one, how many are sent before the first is answered. A run for each.
     #[arg(long, value_delimiter = ',', default_value = "1,64")]
     singles: Vec<usize>,
@@ -69,12 +74,11 @@ enum Work {
     Register,
 }
 
-/// A run.
+/// A kind of run.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     work: Work,
     callers: u64,
-    requests: u64,
     group_requests: usize,
     groups: usize,
 }
@@ -82,7 +86,7 @@ struct Run {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
-    let Options { requests, single_requests, groups, group_requests, .. } = options;
+    let Options { groups, group_requests, .. } = options;
     match options.rate {
         Some(rate) => println!("{rate} a second are asked, values of {} bytes", options.value_bytes),
         None => println!("as many as are answered, values of {} bytes", options.value_bytes),
@@ -94,36 +98,54 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for &work in &options.work {
         let name = if matches!(work, Work::Update) { "state updates" } else { "sessions" };
         for &callers in &options.callers {
-            let mut singles = Vec::new();
-            for &groups in &options.singles {
-                let run = Run { work, callers, requests: single_requests, group_requests: 1, groups };
-                let figures = measure(&options, run).await?;
-                figures.print(&format!("{name}, single"), &run);
-                singles.push(figures.per_second());
+            let single = |groups: &usize| Run { work, callers, group_requests: 1, groups: *groups };
+            let mut runs: Vec<Run> = options.singles.iter().map(single).collect();
+            runs.push(Run { work, callers, group_requests, groups });
+            let mut figures = runs.iter().map(|_| Figures::new()).collect::<Result<Vec<_>, _>>()?;
+            prepare(&mut connect(&options, runs[0])?, callers).await?;
+            let mut first = 0;
+            for _ in 0..options.rounds {
+                for (run, figures) in runs.iter().zip(&mut figures) {
+                    let numbers = first..first + options.requests / options.rounds;
+                    first = numbers.end;
+                    measure(&options, *run, numbers, figures).await?;
+                }
             }
-            let run = Run { work, callers, requests, group_requests, groups };
-            let figures = measure(&options, run).await?;
-            figures.print(&format!("{name}, grouped"), &run);
-            for (single, on_way) in singles.iter().zip(&options.singles) {
-                println!("{:>46.1} times {on_way} on their way", figures.per_second() / single);
+            for (run, figures) in runs.iter().zip(&figures) {
+                let how = if run.group_requests == 1 { "single" } else { "grouped" };
+                figures.print(&format!("{name}, {how}"), run);
+            }
+            if let [singles @ .., grouped] = figures.as_slice() {
+                for (single, on_way) in singles.iter().zip(&options.singles) {
+                    println!("{:>46.1} times {on_way} on their way", grouped.rate() / single.rate());
+                }
             }
         }
     }
     Ok(())
 }
 
-/// The figures of a run.
+/// The figures of a kind of run.
 struct Figures {
-    took: Duration,
+    /// Requests per second of each part.
+    rates: Vec<f64>,
     requests: u64,
+    groups: u64,
     latency: Histogram<u64>,
-    group: f64,
     failed: u64,
 }
 
 impl Figures {
-    fn per_second(&self) -> f64 {
-        as_f64(self.requests) / self.took.as_secs_f64()
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let latency = Histogram::new_with_bounds(1, 60_000_000, 3)?;
+        Ok(Self { rates: Vec::new(), requests: 0, groups: 0, latency, failed: 0 })
+    }
+
+    /// Requests per second: the median of the parts.
+    fn rate(&self) -> f64 {
+        let mut rates = self.rates.clone();
+        rates.sort_by(f64::total_cmp);
+        rates.get(rates.len() / 2).copied().unwrap_or_default()
     }
 
     fn print(&self, name: &str, run: &Run) {
@@ -133,10 +155,10 @@ impl Figures {
             run.callers,
             run.groups,
             self.requests,
-            self.per_second(),
+            self.rate(),
             ms(0.5),
             ms(0.99),
-            self.group,
+            as_f64(self.requests) / as_f64(self.groups.max(1)),
             self.failed
         );
     }
@@ -210,7 +232,7 @@ impl Schedule {
     }
 }
 
-async fn measure(options: &Options, run: Run) -> Result<Figures, Box<dyn Error>> {
+fn connect(options: &Options, run: Run) -> Result<Client, Box<dyn Error>> {
     let options_of_etcd = RegistryEtcd {
         endpoints: options.endpoints.clone(),
         request_timeout: Duration::from_secs(10),
@@ -220,28 +242,39 @@ async fn measure(options: &Options, run: Run) -> Result<Figures, Box<dyn Error>>
     };
     let clock = Clock::new();
     let registry = Registry::Remote(etcd::start(&options_of_etcd, clock.clone(), [7; 32])?);
-    let mut client = Client { clock, registry, next: 0 };
-    prepare(&mut client, run.callers).await?;
+    Ok(Client { clock, registry, next: 0 })
+}
 
+/// Asks for what has these numbers, and adds to the figures how that went.
+async fn measure(
+    options: &Options,
+    run: Run,
+    numbers: Range<u64>,
+    figures: &mut Figures,
+) -> Result<(), Box<dyn Error>> {
+    let mut client = connect(options, run)?;
+    // The connection is there when the first lease is known to be.
+    client.ask(Request::TimeToLive { id: LeaseId(1), keys: false });
+    client.told().await.1?;
+    let requests = numbers.end - numbers.start;
     let before = client.registry.counters();
     let mut under_way: BTreeMap<CallId, (u64, Instant)> = BTreeMap::new();
-    let mut latency = Histogram::new_with_bounds(1, 60_000_000, 3)?;
-    let (mut asked, mut failed) = (0, 0);
+    let mut asked = 0;
     let start = client.now();
     let mut schedule = match options.rate {
         Some(rate) => Schedule::Open { rate, start, callers: run.callers },
         None => Schedule::Closed((0..run.callers).collect()),
     };
-    while asked < run.requests || !under_way.is_empty() {
+    while asked < requests || !under_way.is_empty() {
         let now = client.now();
-        while asked < run.requests
+        while asked < requests
             && let Some((caller, since)) = schedule.next(asked, now)
         {
-            let id = client.ask(request(options, run.work, caller, asked));
+            let id = client.ask(request(options, run.work, caller, numbers.start + asked));
             under_way.insert(id, (caller, since));
             asked += 1;
         }
-        let due = schedule.due(asked).filter(|_| asked < run.requests);
+        let due = schedule.due(asked).filter(|_| asked < requests);
         let due = due.map(|due| client.clock.deadline(due));
         let told = tokio::select! {
             biased;
@@ -251,17 +284,16 @@ async fn measure(options: &Options, run: Run) -> Result<Figures, Box<dyn Error>>
         let (id, answer) = told;
         if let Some((caller, since)) = under_way.remove(&id) {
             let took = client.now().since(since);
-            latency.saturating_record(u64::try_from(took.as_micros())?);
+            figures.latency.saturating_record(u64::try_from(took.as_micros())?);
             schedule.answered(caller);
         }
         let done = matches!(answer, Ok(Answer::Put { .. } | Answer::Txn { succeeded: true, .. }));
-        failed += u64::from(!done);
+        figures.failed += u64::from(!done);
     }
-    let took = client.now().since(start);
-    let counters = client.registry.counters();
-    let (members, groups) = (counters.members - before.members, counters.groups - before.groups);
-    let group = as_f64(members) / as_f64(groups.max(1));
-    Ok(Figures { took, requests: run.requests, latency, group, failed })
+    figures.rates.push(as_f64(requests) / client.now().since(start).as_secs_f64());
+    figures.requests += requests;
+    figures.groups += client.registry.counters().groups - before.groups;
+    Ok(())
 }
 
 /// Removes what the last run left, and grants a lease to each caller.
