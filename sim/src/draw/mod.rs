@@ -15,6 +15,11 @@ use crate::scenario::{Action, Scenario, Shape, Step};
 /// Most steps of a drawn scenario.
 const MAX_STEPS: usize = 2_000;
 
+/// The longest that the steps of a scenario from bytes last, in microseconds: beyond that
+/// they come all at once. Time in which nothing is done finds little, and costs a fuzzer
+/// its speed.
+const MAX_TIME: u64 = 300_000_000;
+
 /// The scenario of a seed.
 #[must_use]
 pub fn draw(seed: u64) -> Scenario {
@@ -54,7 +59,7 @@ pub fn from_bytes(bytes: &[u8]) -> Scenario {
     for chunk in tail.chunks_exact(6).take(500) {
         let &[wait, kind, a, b, c, d] = chunk else { continue };
         // The square lets one byte reach from milliseconds to a minute.
-        at += u64::from(wait) * u64::from(wait) * 1_000;
+        at = (at + u64::from(wait) * u64::from(wait) * 1_000).min(MAX_TIME);
         let name = Action::NAMES[usize::from(kind) % Action::NAMES.len()];
         let numbers = match name {
             "stall" | "pause-client" | "roam" => [a.into(), i64::from(b) * 100, 0, 0],
