@@ -58,10 +58,9 @@ impl Session {
         self.registered = self.registered.max(self.epoch).max(registered.unwrap_or(0));
     }
 
-    /// The epoch that a connection is told, or was told last: of what was registered by now.
-    pub(crate) fn welcomed(&self, registered: Option<u64>) -> u64 {
-        let revision = self.registered.max(self.epoch).max(registered.unwrap_or(0));
-        told(revision).saturating_add(self.attached)
+    /// The epoch that the newest connection is told.
+    pub(crate) const fn welcomed(&self) -> u64 {
+        told(self.epoch).saturating_add(self.attached)
     }
 }
 

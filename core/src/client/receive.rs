@@ -151,6 +151,8 @@ impl Client {
         }
         link.welcomed = true;
         let lost = self.session.is_some() && !welcome.resumed;
+        // A ticket that is lost may have told of a higher one.
+        let known = self.session.as_ref().filter(|_| welcome.resumed).map_or(0, |session| session.epoch);
         let (shortest, longest) = HEARTBEAT;
         let heartbeat = match welcome.heartbeat_ms {
             0 => Config::default().heartbeat.interval,
@@ -159,7 +161,7 @@ impl Client {
         self.limits = Limits::new(&welcome.limits.unwrap_or_default());
         self.session = Some(Session {
             id,
-            epoch: welcome.epoch,
+            epoch: welcome.epoch.max(known),
             replica: welcome.replica,
             heartbeat,
             horizon: match welcome.tombstone_horizon_ms {

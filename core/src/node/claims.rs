@@ -14,7 +14,7 @@ use crate::connection::Phase;
 use crate::id::{ConnId, Name, SessionId};
 use crate::plant::Plant;
 use crate::registrar::{Decision, SessionClaim};
-use crate::session::{Session, SessionKey};
+use crate::session::{Session, SessionKey, told};
 use crate::slab::Key;
 use crate::time::Now;
 use crate::wire::{self, seal};
@@ -48,10 +48,11 @@ impl Node {
             .of_player(&player)
             .filter(|existing| self.sessions.get(*existing).is_some_and(|session| Some(session.id) == named));
         let newest = resume.map_or(0, |resume| resume.epoch);
-        let registered = self.registrar.holds_session(&player);
-        let welcomed = |existing| Some((existing, self.sessions.get(existing)?.welcomed(registered)));
-        match existing.and_then(welcomed) {
-            Some((session, welcomed)) if newest <= welcomed => {
+        // Only this node tells of the epoch with which it has registered the session anew;
+        // but one between may be that of a node that had it before.
+        let told = self.registrar.holds_session(&player).map(told);
+        match existing.and_then(|existing| Some((existing, self.sessions.get(existing)?.welcomed()))) {
+            Some((session, welcomed)) if newest <= welcomed || Some(newest) == told => {
                 return self.welcome(now, key, session, true, hello);
             }
             // It was on another node since, which is not known here yet.
@@ -195,7 +196,7 @@ impl Node {
         let name = player.clone();
         let is_new = s.attached == 0 && !resumed;
         s.attach(number, self.registrar.holds_session(&player));
-        let (registered, epoch) = (s.registered, s.welcomed(None));
+        let (registered, epoch) = (s.registered, s.welcomed());
         let old = s.conn.replace(conn);
         s.expires = None;
         self.stats.detached -= usize::from(old.is_none());

@@ -400,3 +400,23 @@ fn a_hello_that_is_late_does_not_take_the_session_from_a_newer_connection() {
     let told = cluster.received(&newest);
     assert!(matches!(told.last(), Some(ToClient::Goodbye(_))), "{told:?}");
 }
+
+#[test]
+fn a_node_that_registers_a_session_anew_does_not_know_where_it_was() {
+    let mut cluster = Cluster::new(2);
+    let ann = cluster.connect(0, "ann", None);
+    // It is at node 1 while node 0 does not reach the registry, until both leases are over.
+    cluster.unregistered = vec![0];
+    let elsewhere = cluster.connect(1, "ann", ann.resume());
+    let now = cluster.now;
+    cluster.node(0).handle_closed(now, ann.conn);
+    cluster.node(1).handle_closed(now, elsewhere.conn);
+    cluster.unregistered = vec![0, 1];
+    cluster.advance(Duration::from_secs(15));
+    cluster.unregistered = vec![1];
+    cluster.advance(Duration::from_secs(8));
+    let anew = cluster.get("/sessions/player:ann").expect("node 0 has registered it").modified;
+    let back = cluster.connect(0, "ann", elsewhere.resume());
+    assert!(cluster.get("/sessions/player:ann").is_some_and(|kv| kv.modified > anew), "it is claimed");
+    assert!(back.welcomed > elsewhere.welcomed);
+}
