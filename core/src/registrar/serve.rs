@@ -79,13 +79,15 @@ impl Entry {
                 let goal = Goal::WriteRoom { epoch: held.epoch, state: wanted };
                 self.work_on(Attempt::held(goal, me, held.session, held.modified), None)
             }
-            (None, None) if core::mem::take(&mut self.look_due) => {
-                self.looks -= 1;
-                self.work_on(Attempt::new(Goal::Drop), None)
-            }
             (None, None) if self.looks > 0 => {
-                self.look_due = true;
-                Next::WaitUntil(now + FIRST_LOOK * 2_u32.pow(LOOKS - self.looks))
+                let wait = FIRST_LOOK * 2_u32.pow(LOOKS - self.looks);
+                // Claims in between make it no earlier.
+                let at = *self.look_at.get_or_insert(now + wait);
+                if now < at {
+                    return Next::WaitUntil(at);
+                }
+                (self.looks, self.look_at) = (self.looks - 1, None);
+                self.work_on(Attempt::new(Goal::Drop), None)
             }
             (None, _) => Next::Nothing,
         }
@@ -220,7 +222,7 @@ impl Registrar {
         if matches!((&outcome, subject), (Err(Failure::Unknown), Subject::Room(_)))
             && let Some(entry) = self.table.entries.get_mut(subject)
         {
-            (entry.looks, entry.look_due) = (LOOKS, false);
+            (entry.looks, entry.look_at) = (LOOKS, None);
         }
         if matches!(outcome, Err(Failure::Refused(Error::LeaseNotFound))) {
             self.handle_lease_not_found(now, lease);

@@ -22,9 +22,9 @@ pub(super) struct Entry {
     /// The newest change of the record that a watch told.
     pub(super) news: Option<News>,
     /// Looks at the record that are still to be made, since a request that nobody knows
-    /// what came of may yet be done; and whether the next is due.
+    /// what came of may yet be done; and when the next is due, once that is known.
     pub(super) looks: u32,
-    pub(super) look_due: bool,
+    pub(super) look_at: Option<Instant>,
     /// Of a room.
     pub(super) room: RoomWrites,
     pub(super) phase: Phase,

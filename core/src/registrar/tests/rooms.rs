@@ -344,3 +344,27 @@ fn a_claim_that_is_done_after_the_room_was_given_up_is_found_and_undone() {
     bench.pass(30_000, Fate::Done);
     assert_eq!(record(&mut bench), None);
 }
+
+#[test]
+fn a_room_that_comes_and_goes_is_looked_at_for_as_long() {
+    let mut bench = Bench::serving();
+    claim(&mut bench);
+    let late = bench.requests.last().unwrap().clone();
+    bench.step(Fate::Lost);
+    bench.pass(1_000, Fate::Done);
+    for _ in 0..10 {
+        bench.registrar.release_room(bench.now, &name("r"));
+        bench.collect();
+        bench.pass(50, Fate::Done);
+        claim(&mut bench);
+        bench.pass(50, Fate::Done);
+    }
+    bench.registrar.release_room(bench.now, &name("r"));
+    bench.collect();
+    bench.pass(1_000, Fate::Done);
+    assert_eq!(record(&mut bench), None);
+    bench.ask(&late);
+    assert!(record(&mut bench).is_some());
+    bench.pass(70_000, Fate::Done);
+    assert_eq!(record(&mut bench), None);
+}
