@@ -94,8 +94,11 @@ fn a_ticket_that_is_lost_is_asked_for_again_on_the_connection_that_was_told() {
     script.tell(v1::Kind::Queued, &lost(search - 1, session_epoch + 1));
     assert_eq!(script.sent(), [], "that is no search of its own that goes on");
     // What was told on one connection is not answered on the next, but named by the resume.
-    script.cut();
-    assert_eq!(script.welcome(true).resume.map(|resume| resume.epoch), Some(session_epoch));
+    // A `Welcome` since then does not make it less.
+    for _ in 0..2 {
+        script.cut();
+        assert_eq!(script.welcome(true).resume.map(|resume| resume.epoch), Some(session_epoch));
+    }
     assert_eq!(script.sent(), [asks(search)]);
     script.client.cancel(script.now).unwrap();
     assert_eq!(script.sent(), [gives_up(search)]);

@@ -146,6 +146,15 @@ impl Cluster {
         self.unregistered.clear();
     }
 
+    /// These nodes do not reach the registry until their leases are over, and then all do
+    /// but `still` and are registered anew.
+    pub(super) fn lapse(&mut self, nodes: &[usize], still: &[usize]) {
+        self.unregistered = nodes.to_vec();
+        self.advance(Duration::from_secs(15));
+        self.unregistered = still.to_vec();
+        self.advance(Duration::from_secs(8));
+    }
+
     /// What the registry has under a key, when nothing is under way.
     pub(super) fn get(&mut self, key: &'static str) -> Option<KeyValue> {
         let request = Request::Range(Range::of(Span::one(Bytes::from_static(key.as_bytes()))));

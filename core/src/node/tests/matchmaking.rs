@@ -36,12 +36,6 @@ fn lost(messages: &[ToClient]) -> Option<u64> {
     })
 }
 
-/// Longer than a node's lease.
-const LAPSE: Duration = Duration::from_secs(15);
-
-/// As long as it takes a node to be registered anew.
-const BACK: Duration = Duration::from_secs(8);
-
 fn states(messages: &[ToClient]) -> Vec<v1::TicketState> {
     let state = |m: &ToClient| match m {
         ToClient::Queued(queued) => Some(queued.state()),
@@ -151,11 +145,7 @@ fn a_ticket_that_was_lost_with_the_lease_is_back_when_its_player_says_so() {
     search(&mut cluster, &ann, 0);
     assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Waiting]);
     for _ in 0..2 {
-        cluster.unregistered = vec![0];
-        cluster.advance(LAPSE);
-        assert!(cluster.get("/match/queue/ann").is_none());
-        cluster.heal();
-        cluster.advance(BACK);
+        cluster.lapse(&[0], &[]);
         let epoch = lost(&cluster.received(&ann)).expect("ann is asked");
         assert!(cluster.get("/match/queue/ann").is_none());
         search(&mut cluster, &ann, epoch);
@@ -188,10 +178,7 @@ fn a_node_that_had_the_session_before_does_not_speak_of_tickets_from_memory() {
     let ann = cluster.connect(0, "ann", ann.resume());
     search(&mut cluster, &ann, 0);
     // Then node 1 is cut off until its lease is over, and node 0 registers the session again.
-    cluster.unregistered = vec![0, 1];
-    cluster.advance(LAPSE);
-    cluster.unregistered = vec![1];
-    cluster.advance(BACK);
+    cluster.lapse(&[0, 1], &[1]);
     let epoch = lost(&cluster.received(&ann)).expect("ann is asked");
     search(&mut cluster, &ann, epoch);
     cluster.advance(Duration::from_secs(1));
@@ -205,8 +192,7 @@ fn a_node_that_had_the_session_before_does_not_speak_of_tickets_from_memory() {
     cluster.send(&back, v1::Kind::Hello, &hello);
     cluster.advance(Duration::from_secs(1));
     assert_eq!(cluster.received(&back), [], "node 1 knows nothing of what is now");
-    cluster.heal();
-    cluster.advance(BACK);
+    cluster.lapse(&[1], &[]);
     let back = cluster.connect(1, "ann", Some(resume));
     cluster.send(&back, v1::Kind::Cancel, &v1::Cancel { search: 7 });
     cluster.advance(Duration::from_secs(1));

@@ -411,10 +411,7 @@ fn a_node_that_registers_a_session_anew_does_not_know_where_it_was() {
     let now = cluster.now;
     cluster.node(0).handle_closed(now, ann.conn);
     cluster.node(1).handle_closed(now, elsewhere.conn);
-    cluster.unregistered = vec![0, 1];
-    cluster.advance(Duration::from_secs(15));
-    cluster.unregistered = vec![1];
-    cluster.advance(Duration::from_secs(8));
+    cluster.lapse(&[0, 1], &[1]);
     let anew = cluster.get("/sessions/player:ann").expect("node 0 has registered it").modified;
     let back = cluster.connect(0, "ann", elsewhere.resume());
     assert!(cluster.get("/sessions/player:ann").is_some_and(|kv| kv.modified > anew), "it is claimed");
