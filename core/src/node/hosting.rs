@@ -345,7 +345,7 @@ impl Node {
             .iter()
             .filter(|member| member.player == entrant.player && member.session.id != seat.id);
         let others: Vec<(u32, Seat)> = others.map(|member| (member.number, member.session)).collect();
-        let is_older = hosted.departed.is_older(&entrant.player, seat.epoch);
+        let is_older = hosted.departed.is_older(now.instant, &entrant.player, seat.epoch);
         if is_older || others.iter().any(|(_, other)| other.epoch > seat.epoch) {
             return Err(v1::LeftReason::Gone);
         }
