@@ -20,7 +20,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
 use skirmish_core::registry::{
-    Answer, Call, CallId, Compare, Delete, LeaseId, Op, Put, Request, Span, Told, Txn,
+    Answer, Call, CallId, Compare, Delete, LeaseId, Op, Put, Range as Read, Request, Span, Told, Txn,
 };
 use skirmish_core::time::Instant;
 use skirmish_io::clock::Clock;
@@ -37,8 +37,8 @@ struct Options {
     /// What is asked for.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "update,register")]
     work: Vec<Work>,
-    /// Requests that are under way at any time; with `--rate`, of how many rooms or leases
-    /// they are. A run for each.
+    /// Requests that are under way at any time; with `--rate`, of how many rooms they
+    /// are. A run for each.
     #[arg(long, value_delimiter = ',', default_value = "1024", value_parser = clap::value_parser!(u64).range(1..))]
     callers: Vec<u64>,
     /// Requests asked per second, evenly spaced, instead of as fast as they are answered.
@@ -60,17 +60,25 @@ struct Options {
     /// Requests in a group, at most.
     #[arg(long, default_value_t = RegistryEtcd::default().group_requests)]
     group_requests: usize,
-    /// Bytes of a value.
+    /// Nodes that sessions are registered by: each has one lease for all of its own.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    nodes: u64,
+    /// Bytes of a room's state.
     #[arg(long, default_value_t = 128)]
     value_bytes: usize,
 }
+
+/// Bytes of a `SessionRecord` as it is when a session is claimed: the session's 16 and the
+/// node's 8, with their tags and a length.
+const SESSION_RECORD: usize = 27;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Work {
     /// Each caller writes the state of its own room again and again.
     Update,
-    /// Each request registers a session of its own, with the lease of its caller.
+    /// Each request registers a session of its own, as a node does: with the lease of the
+    /// node, and read if there is one already.
     Register,
 }
 
@@ -102,7 +110,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let mut runs: Vec<Run> = options.singles.iter().map(single).collect();
             runs.push(Run { work, callers, group_requests, groups });
             let mut figures = runs.iter().map(|_| Figures::new()).collect::<Result<Vec<_>, _>>()?;
-            prepare(&mut connect(&options, runs[0])?, callers).await?;
+            prepare(&mut connect(&options, runs[0])?, options.nodes).await?;
             let mut first = 0;
             for _ in 0..options.rounds {
                 for (run, figures) in runs.iter().zip(&mut figures) {
@@ -296,36 +304,41 @@ async fn measure(
     Ok(())
 }
 
-/// Removes what the last run left, and grants a lease to each caller.
-async fn prepare(client: &mut Client, callers: u64) -> Result<(), Box<dyn Error>> {
+/// Removes what the last run left, and grants a lease to each node.
+async fn prepare(client: &mut Client, nodes: u64) -> Result<(), Box<dyn Error>> {
     client.ask(Request::Delete(Delete::of(Span::prefix("/load/"))));
     client.told().await.1?;
-    for caller in 0..callers {
-        client.ask(Request::Revoke(LeaseId(1 + caller)));
+    for node in 0..nodes {
+        client.ask(Request::Revoke(LeaseId(1 + node)));
     }
-    for _ in 0..callers {
+    for _ in 0..nodes {
         // The first run finds none.
         let _ = client.told().await;
     }
-    for caller in 0..callers {
-        client.ask(Request::Grant { id: LeaseId(1 + caller), ttl_s: 3600 });
+    for node in 0..nodes {
+        client.ask(Request::Grant { id: LeaseId(1 + node), ttl_s: 3600 });
     }
-    for _ in 0..callers {
+    for _ in 0..nodes {
         client.told().await.1?;
     }
     Ok(())
 }
 
 fn request(options: &Options, work: Work, caller: u64, number: u64) -> Request {
-    let mut value = number.to_be_bytes().to_vec();
-    value.resize(options.value_bytes, b'.');
+    let value = |bytes| {
+        let mut value = number.to_be_bytes().to_vec();
+        value.resize(bytes, b'.');
+        value
+    };
     match work {
-        Work::Update => Request::Put(Put::new(format!("/load/rooms/{caller}/state"), value, None)),
+        Work::Update => {
+            Request::Put(Put::new(format!("/load/rooms/{caller}/state"), value(options.value_bytes), None))
+        }
         Work::Register => {
             let key = format!("/load/sessions/player:{number}");
-            let put = Put::new(key.clone(), value, Some(LeaseId(1 + caller)));
-            let txn =
-                Txn { compares: vec![Compare::absent(key)], success: vec![Op::Put(put)], failure: vec![] };
+            let put = Put::new(key.clone(), value(SESSION_RECORD), Some(LeaseId(1 + caller % options.nodes)));
+            let failure = vec![Op::Range(Read::of(Span::one(key.clone())))];
+            let txn = Txn { compares: vec![Compare::absent(key)], success: vec![Op::Put(put)], failure };
             Request::Txn(txn)
         }
     }
