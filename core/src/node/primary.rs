@@ -287,9 +287,7 @@ impl Node {
             self.stats.refused_epochs += 1;
             self.exited(now, link, &name, epoch, 0, v1::LeftReason::Gone);
             if !self.rooms_by_name.contains_key(&name) {
-                // A claim that was given up may have been done long after, and has left a record.
-                // Claimed anew it is found, and released, as nobody waits for it here.
-                let _ = self.registrar.claim_room(now, &name);
+                self.registrar.sweep_room(now, &name);
             }
         }
         led

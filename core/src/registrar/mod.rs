@@ -64,6 +64,7 @@ pub use self::holder::LeaseState;
 pub use self::keys::{node_key, record_owner};
 
 use self::calls::{Calls, Pending, Purpose};
+use self::claim::{Attempt, Goal};
 use self::directory::Directory;
 use self::follow::Follow;
 use self::holder::Holder;
@@ -297,6 +298,19 @@ impl Registrar {
     /// Gives a room up, as [`Self::release_session`].
     pub fn release_room(&mut self, now: Now, room: &Name) {
         self.release(now, &Subject::Room(room.clone()));
+    }
+
+    /// Somebody takes this node for the primary of a room that it knows nothing of: if there
+    /// is a record that says so, of a claim that was done long after it was given up, it is
+    /// deleted. Nothing is written if there is none, as those who look meanwhile would be
+    /// sent here once more.
+    pub fn sweep_room(&mut self, now: Now, room: &Name) {
+        let now = self.observe(now);
+        let subject = Subject::Room(room.clone());
+        if self.table.entries.get(&subject).is_none_or(|entry| entry.is_unused()) {
+            self.sweep(now, &subject, Attempt::new(Goal::Drop));
+        }
+        self.finish(now);
     }
 
     /// What is new in a room that is held: members, the application's turn, and when it

@@ -6,7 +6,7 @@ use super::claim::{Attempt, Goal};
 use super::directory::Turn;
 use super::follow::{Follow, Page};
 use super::keys::{self, Owner, Subject};
-use super::table::{News as Newest, Work};
+use super::table::{News as Newest, Phase, Work};
 use super::{Decision, Registrar};
 use crate::plant::Plant;
 use crate::registry::{Change, Failure, KeyValue, News, Response, Watched};
@@ -148,7 +148,8 @@ impl Registrar {
     fn handle_record(&mut self, now: Instant, subject: &Subject, revision: u64, owner: Option<Owner>) {
         let Some(entry) = self.table.entries.get_mut(subject) else {
             if owner.is_some_and(|owner| owner.node == self.me) {
-                self.sweep(now, subject, revision);
+                let none = crate::id::SessionId([0; 16]);
+                self.sweep(now, subject, Attempt::held(Goal::Drop, self.me, none, revision));
             }
             return;
         };
@@ -178,14 +179,15 @@ impl Registrar {
         }
     }
 
-    /// Deletes a record of ours that nobody here has: of a request that was done late.
-    fn sweep(&mut self, now: Instant, subject: &Subject, modified: u64) {
-        if !self.running || self.table.entries.len() >= self.config.keys {
+    /// Sees to it that there is no record of ours, which nobody here has: of a request that
+    /// was done late.
+    pub(super) fn sweep(&mut self, now: Instant, subject: &Subject, attempt: Attempt) {
+        let is_known = self.table.entries.contains_key(subject);
+        if !self.running || !is_known && self.table.entries.len() >= self.config.keys {
             return;
         }
         self.stats.swept += 1;
-        let none = crate::id::SessionId([0; 16]);
-        let attempt = Attempt::held(Goal::Drop, self.me, none, modified);
+        self.table.set_phase(subject, Phase::Idle);
         self.table.entries.entry(subject.clone()).or_default().work = Some(Work::new(attempt, None));
         self.advance(now, subject);
     }

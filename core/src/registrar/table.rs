@@ -329,10 +329,11 @@ impl Entry {
     }
 
     fn is_idle(&self) -> bool {
-        self.held.is_none()
-            && self.work.is_none()
-            && self.tasks.is_empty()
-            && self.looks == 0
-            && self.phase != Phase::Calling
+        self.is_unused() && self.looks == 0
+    }
+
+    /// Nothing is held, wanted or on the way; its record may be looked at later.
+    pub(super) fn is_unused(&self) -> bool {
+        self.held.is_none() && self.work.is_none() && self.tasks.is_empty() && self.phase != Phase::Calling
     }
 }

@@ -368,3 +368,42 @@ fn a_room_that_comes_and_goes_is_looked_at_for_as_long() {
     bench.pass(70_000, Fate::Done);
     assert_eq!(record(&mut bench), None);
 }
+
+#[test]
+fn a_room_that_nobody_has_is_swept_without_being_claimed() {
+    let mut bench = Bench::serving();
+    claim(&mut bench);
+    let late = bench.requests.last().unwrap().clone();
+    bench.step(Fate::Done);
+    bench.registrar.release_room(bench.now, &name("r"));
+    bench.collect();
+    bench.settle();
+    assert_eq!(record(&mut bench), None);
+    bench.take();
+    // There is nothing, and nothing is put for others to find.
+    bench.registrar.sweep_room(bench.now, &name("r"));
+    bench.collect();
+    let revision = bench.registry.revision();
+    bench.settle();
+    assert_eq!(bench.registry.revision(), revision);
+    // A late claim has left a record.
+    bench.ask(&late);
+    assert!(record(&mut bench).is_some());
+    bench.registrar.sweep_room(bench.now, &name("r"));
+    bench.collect();
+    bench.settle();
+    assert_eq!(record(&mut bench), None);
+    assert_eq!(bench.take(), []);
+    // Not that of a room that is had, nor another node's.
+    claim(&mut bench);
+    bench.registrar.sweep_room(bench.now, &name("r"));
+    bench.settle();
+    bench.registrar.sweep_room(bench.now, &name("r"));
+    bench.settle();
+    assert!(record(&mut bench).is_some());
+    let theirs = bench.put("/rooms/others/state", others(0));
+    bench.registrar.sweep_room(bench.now, &name("others"));
+    bench.collect();
+    bench.settle();
+    assert_eq!(bench.get("/rooms/others/state").map(|kv| kv.modified), Some(theirs));
+}
