@@ -12,6 +12,7 @@ use crate::registry::{
     Answer, Call, CallId, Failure, KeyValue, Put, Range, Registry, RegistryConfig, Request, Response, Span,
     Told, WatchId,
 };
+use crate::rng::Seed;
 use crate::time::{Duration, Instant, Now, Wall};
 
 pub(super) const ME: NodeId = NodeId(0xA);
@@ -55,10 +56,14 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(config: RegistrarConfig) -> Self {
+        Self::seeded(config, [7; 32])
+    }
+
+    pub(super) fn seeded(config: RegistrarConfig, seed: Seed) -> Self {
         config.validate().unwrap();
         let record = v1::NodeRecord { name: "a".into(), ..v1::NodeRecord::default() };
         let mut bench = Self {
-            registrar: Registrar::new(config, ME, record, [7; 32], 100, 1),
+            registrar: Registrar::new(config, ME, record, seed, 100, 1),
             registry: Registry::new(RegistryConfig::etcd(), Instant::ZERO),
             now: at(0),
             decisions: Vec::new(),

@@ -277,6 +277,42 @@ fn the_end_is_graceful() {
 }
 
 #[test]
+fn nodes_that_lose_their_leases_together_do_not_register_sessions_again_together() {
+    let jitter = RegistrarConfig::default().jitter;
+    let mut waits = Vec::new();
+    for seed in 0..20 {
+        let mut bench = Bench::seeded(RegistrarConfig::default(), [seed; 32]);
+        bench.pass(1_000, Fate::Done);
+        bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1)).unwrap();
+        bench.collect();
+        bench.settle();
+        bench.now.instant = bench.now.instant + Duration::from_secs(30);
+        bench.registry.handle_timeout(bench.now.instant);
+        bench.registrar.handle_timeout(bench.now);
+        // Until the node is registered again, and then until the session is.
+        let mut node_at = None;
+        while bench.get("/sessions/player:p").is_none() {
+            bench.collect();
+            while bench.step(Fate::Done) {}
+            if node_at.is_none() && bench.get(NODE).is_some() {
+                node_at = Some(bench.now.instant);
+            }
+            if bench.get("/sessions/player:p").is_none() {
+                bench.now.instant = bench.registrar.poll_timeout().unwrap().at;
+                bench.registrar.handle_timeout(bench.now);
+            }
+        }
+        waits.push(bench.now.instant.since(node_at.unwrap()));
+    }
+    assert!(waits.iter().all(|wait| *wait <= jitter), "{waits:?}");
+    waits.sort();
+    let spread = waits[waits.len() - 1].saturating_sub(waits[0]);
+    assert!(spread > jitter / 2, "{waits:?}");
+    waits.dedup();
+    assert!(waits.len() > 15, "{waits:?}");
+}
+
+#[test]
 fn many_sessions_are_registered_again_in_batches() {
     let mut bench = Bench::serving();
     let players: Vec<Name> = (0..20_000).map(|i| name(&format!("p{i}"))).collect();
