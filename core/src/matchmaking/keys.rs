@@ -7,6 +7,11 @@
 //! | `/match/pairs/{match}` | `MatchRecord` | none |
 //! | `/match/matcher/{mode}` | `MatcherRecord` | of the matcher's node |
 //! | `/match/desks/{node}` | nothing: when it was written counts | of the node |
+//!
+//! Every node watches tickets and notices, and reads a match when a notice names it: a match
+//! with its room is told by the notices of its players, so nobody has to look through those of
+//! others. Which node a match is played at is not decided with it: the room's primary is the
+//! node whose player comes first, and its record says so.
 
 use alloc::format;
 use alloc::string::String;
