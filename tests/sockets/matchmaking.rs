@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use skirmish_core::wire::ToClient;
 use skirmish_io::client::{Event, Matched, Outcome, Queue, State, TicketState};
 use skirmish_proto::v1;
+use skirmish_tests::eventually;
+use skirmish_tests::http::get;
 use skirmish_tests::player::{Player, builder};
 use skirmish_tests::process::{KeyFile, Process, run};
 use skirmish_tests::proxy::Proxy;
@@ -180,6 +182,29 @@ async fn who_is_away_when_the_match_forms_is_told_on_return() {
     proxy.unblock();
     let of_alice = matched(&mut alice).await;
     play(&mut alice, &mut bob, [&of_alice, &of_bob]).await;
+}
+
+#[tokio::test]
+async fn operators_are_told_why_a_ticket_waits() {
+    let server = Process::start(&[DUEL]).await;
+    let ask = |player| {
+        let path = format!("/tickets/{player}");
+        async move { get(server.admin, &path).await }
+    };
+    let mut alice = Player::start(builder(&server.url(), "alice"));
+    queue(&mut alice).await;
+    eventually("the matcher knows the ticket", async || ask("alice").await.0 == 200).await;
+    let (_, why) = ask("alice").await;
+    for part in ["waits for", "0 of 1 other players agree", "rating window", "latency cap"] {
+        assert!(why.contains(part), "`{part}` is not in {why:?}");
+    }
+    let (status, why) = ask("bob").await;
+    assert!(status == 404 && why.contains("no ticket of that player waits in duel"), "{status} {why:?}");
+    assert_eq!(ask("b%20b").await.0, 400);
+    assert_eq!(get(server.address, "/tickets/alice").await.0, 404, "players do not see it");
+    let without = Process::start(&[]).await;
+    let (status, why) = get(without.admin, "/tickets/alice").await;
+    assert!(status == 404 && why.contains("this node forms no matches"), "{status} {why:?}");
 }
 
 #[tokio::test]

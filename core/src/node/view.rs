@@ -1,5 +1,7 @@
 //! What can be seen of a node from outside: for operators, simulation and debugging.
 
+use alloc::string::{String, ToString as _};
+
 use super::{Hosted, Node, Role};
 use crate::id::{Cursor, Name, NodeId};
 use crate::time::Instant;
@@ -51,6 +53,18 @@ impl Node {
     pub fn session_epoch(&self, player: &str) -> Option<u64> {
         let key = self.sessions.of_player(&Name::new(player).ok()?)?;
         Some(self.sessions.get(key)?.epoch)
+    }
+
+    /// Why a player's ticket has no match yet, for people; `None` if this node does not form
+    /// the matches of its mode, or there is no ticket.
+    #[must_use]
+    pub fn explain(&self, now: Instant, player: &Name) -> Option<String> {
+        Some(self.matcher.explain(now, player)?.to_string())
+    }
+
+    /// The modes that this node forms the matches of.
+    pub fn elected(&self) -> impl Iterator<Item = &Name> {
+        self.matcher.elected()
     }
 
     /// Whether there is a link to another node that both have greeted over.

@@ -1,8 +1,10 @@
-//! Health, readiness and metrics, on an address of their own (rows O1, D4).
+//! Health, readiness, metrics and why a ticket waits, on an address of their own (rows O1,
+//! D4).
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use skirmish_core::id::Name;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -13,6 +15,8 @@ use super::{ACCEPT_BACKOFF, Handle};
 
 /// Requests that are served at a time.
 const AT_A_TIME: usize = 16;
+/// What the path of a player's ticket starts with.
+const TICKETS: &str = "/tickets/";
 /// How long a request may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -64,8 +68,31 @@ fn respond(head: &[u8], server: &Handle) -> String {
                 Err(_) => Refused::unavailable("the metrics could not be written").response(0),
             }
         }
+        Some(path) if path.starts_with(TICKETS) => explain(&path[TICKETS.len()..], server),
         _ => Refused::not_found().response(0),
     }
+}
+
+/// Why a player has no match yet. Only the node that forms the matches of a mode can tell.
+fn explain(player: &str, server: &Handle) -> String {
+    let player = match Name::new(player) {
+        Ok(player) => player,
+        Err(error) => return Refused::bad_request(error.to_string()).response(0),
+    };
+    let now = server.0.shared.clock().now().instant;
+    let shard = server.0.shared.lock();
+    if let Some(why) = shard.node.explain(now, &player) {
+        return ok("text/plain", &format!("{why}\n"));
+    }
+    let modes: Vec<_> = shard.node.elected().map(Name::as_str).collect();
+    let body = match modes.as_slice() {
+        [] => "this node forms no matches: ask the others".to_owned(),
+        modes => format!(
+            "no ticket of that player waits in {}, of which this node forms the matches",
+            modes.join(", ")
+        ),
+    };
+    Refused::nothing_known(body).response(0)
 }
 
 /// The figures as of now.

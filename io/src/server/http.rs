@@ -93,6 +93,10 @@ impl Refused {
         Self::new(404, "Not Found", "", Cow::Borrowed("there is nothing at this path"))
     }
 
+    pub(super) const fn nothing_known(body: String) -> Self {
+        Self::new(404, "Not Found", "", Cow::Owned(body))
+    }
+
     pub(super) const fn method_not_allowed() -> Self {
         Self::new(405, "Method Not Allowed", "Allow: GET\r\n", Cow::Borrowed("only GET is allowed"))
     }

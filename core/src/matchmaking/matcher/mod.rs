@@ -49,6 +49,7 @@ mod tests;
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use bytes::Bytes;
 use skirmish_proto::v1::TicketState;
@@ -142,6 +143,16 @@ pub enum Standing {
     Waits(Why),
     /// Its ticket is being decided in the registry.
     Decides,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gathers { here, of } => write!(f, "{here} of the {of} players of its party have queued"),
+            Self::Waits(why) => why.fmt(f),
+            Self::Decides => f.write_str("a match of it is being written"),
+        }
+    }
 }
 
 /// Counts since the start, of all modes.
