@@ -45,6 +45,17 @@ pub struct Trace {
     pub flags: u8,
 }
 
+/// What a node does with a message of a room that passes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// It is the room's primary, and has put the message where all members get it from.
+    Taken,
+    /// It has passed the message on from its member to the room's primary.
+    Relayed,
+    /// It has got the message from the room's primary, for its members.
+    Followed,
+}
+
 /// Whom the upgrade's token named.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -228,17 +239,12 @@ pub enum Event {
         /// Where it led.
         node: NodeId,
     },
-    /// A traced message was passed on to its room's primary.
-    Relayed {
+    /// A traced message of a room has passed this node (row T1).
+    Passed {
         /// The room.
-        room: String,
-        /// The trace.
-        trace: Trace,
-    },
-    /// A traced message from another node was appended here.
-    Sequenced {
-        /// The room.
-        room: String,
+        room: Name,
+        /// What was done with it.
+        passage: Passage,
         /// The trace.
         trace: Trace,
     },

@@ -7,7 +7,7 @@ use skirmish_proto::v1;
 
 use super::hosting::{ATTACH_TIMEOUT, Role, Seat};
 use super::inbound::{SUSPENDED_RETRY, millis, plain_trace};
-use super::{Event, Node, Trace};
+use super::{Node, Passage};
 use crate::id::{Name, NodeId, SessionId};
 use crate::link::Reader;
 use crate::plant::Plant;
@@ -209,7 +209,14 @@ impl Node {
         }
     }
 
-    pub(super) fn tail_entry(&mut self, now: Now, from: NodeId, entry: &v1::Entry, frame: Bytes) -> bool {
+    pub(super) fn tail_entry(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        entry: &v1::Entry,
+        metadata: &v1::Metadata,
+        frame: Bytes,
+    ) -> bool {
         let Some(room) = self.followed(from, &entry.room, entry.epoch) else { return true };
         let Self { rooms, zstd, .. } = self;
         let Some(hosted) = rooms.get_mut(room) else { return true };
@@ -219,6 +226,7 @@ impl Node {
         }
         if entry.seq == head + 1 {
             hosted.room.follow(entry, frame, Seat::UNKNOWN, zstd);
+            self.passes(room, metadata, Passage::Followed);
             self.wake_readers(room);
             self.activate(now, room);
             // It did not ask to go: its player came in with a newer session.
@@ -232,11 +240,18 @@ impl Node {
         true
     }
 
-    pub(super) fn tail_latest(&mut self, from: NodeId, latest: &v1::Latest, frame: Bytes) {
+    pub(super) fn tail_latest(
+        &mut self,
+        from: NodeId,
+        latest: &v1::Latest,
+        metadata: &v1::Metadata,
+        frame: Bytes,
+    ) {
         let Some(room) = self.followed(from, &latest.room, latest.epoch) else { return };
         let Some(hosted) = self.rooms.get_mut(room) else { return };
         if latest.key < self.config.rooms.latest_keys && hosted.room.member(latest.member).is_some() {
             self.stats.conflated += u64::from(hosted.room.follow_latest(latest.member, latest.key, frame));
+            self.passes(room, metadata, Passage::Followed);
             self.wake_readers(room);
         }
     }
@@ -363,7 +378,6 @@ impl Node {
             return self.wake(key);
         }
         membership.relayed = say.client_seq;
-        let trace = Trace::from_metadata(metadata);
         let message = v1::Relay {
             room: say.room,
             epoch,
@@ -374,9 +388,7 @@ impl Node {
             type_url: say.type_url,
             ends_turn: say.ends_turn,
         };
-        if let Some(trace) = trace {
-            self.event(Event::Relayed { room: message.room.clone(), trace });
-        }
+        self.passes(room, metadata, Passage::Relayed);
         self.tell(now, key_of_link, wire::encode(v1::Kind::Relay, &plain_trace(metadata), &message));
     }
 
@@ -394,6 +406,7 @@ impl Node {
         let takes = |link: &Key| self.links.get(*link).is_some_and(crate::link::Link::takes_more);
         let Some(link) = link.filter(takes) else { return };
         let message = v1::Latest { member: number, epoch: hosted.room.epoch(), ..latest };
+        self.passes(room, metadata, Passage::Relayed);
         self.tell(now, link, wire::encode(v1::Kind::Latest, &plain_trace(metadata), &message));
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 use subtle::ConstantTimeEq as _;
 
-use super::{Event, Node, Trace};
+use super::{Event, Node, Passage, Trace};
 use crate::connection::{Connection, Phase};
 use crate::crdt::{self, ReconcileAnswer, StateError};
 use crate::id::ConnId;
@@ -174,6 +174,7 @@ impl Node {
         match hosted.room.say(now, membership.number, say, &plain_trace(metadata), zstd) {
             Some(Said::Appended { turned, .. }) => {
                 stats.entries += 1;
+                self.passes(room, metadata, Passage::Taken);
                 self.room_changed(now, room);
                 if turned {
                     self.turned(now, room);
@@ -238,6 +239,7 @@ impl Node {
         }
         stats.conflated +=
             u64::from(hosted.room.put_latest(membership.number, latest, &plain_trace(metadata)));
+        self.passes(room, metadata, Passage::Taken);
         self.room_changed(now, room);
     }
 
@@ -351,6 +353,13 @@ impl Node {
         let session = self.sessions.get(session)?;
         let key = session.memberships.get(at)?.room;
         (self.rooms.get(key)?.room.epoch() == epoch).then(|| (key, session.player.clone()))
+    }
+
+    /// A message of a room passes this node: that is told if it is traced.
+    pub(super) fn passes(&mut self, room: Key, metadata: &v1::Metadata, passage: Passage) {
+        let Some(trace) = Trace::from_metadata(metadata) else { return };
+        let Some(room) = self.rooms.get(room).map(|hosted| hosted.room.name().clone()) else { return };
+        self.event(Event::Passed { room, passage, trace });
     }
 
     /// Answers a request of the connection. Whoever lets answers pile up is closed.

@@ -169,13 +169,13 @@ impl Node {
             ToNode::Exit(exit) => self.take_exit(now, from, &exit),
             ToNode::Exited(exited) => self.exited_from(now, from, &exited),
             ToNode::Entry(entry, frame) => {
-                if !self.tail_entry(now, from, &entry, frame) {
+                if !self.tail_entry(now, from, &entry, metadata, frame) {
                     self.drop_link(now, key, "a gap in the tail of a room");
                 }
             }
             ToNode::Latest(latest, frame) => {
                 if self.followed(from, &latest.room, latest.epoch).is_some() {
-                    self.tail_latest(from, &latest, frame);
+                    self.tail_latest(from, &latest, metadata, frame);
                 } else {
                     self.take_latest(now, from, latest, metadata);
                 }

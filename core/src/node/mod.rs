@@ -53,7 +53,7 @@ use hosting::{Hosted, Role};
 use links::Peer;
 use matchmaking::ASKERS;
 
-pub use event::{Event, Identity, Output, Refusal, Stats, Trace};
+pub use event::{Event, Identity, Output, Passage, Refusal, Stats, Trace};
 
 /// A node: one shard of a process, single-threaded.
 #[derive(Debug)]

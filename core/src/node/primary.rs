@@ -1,6 +1,5 @@
 //! Rooms that this node is the primary of, for the nodes that follow them.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use skirmish_proto::v1;
 use super::hosting::{Admitted, Entrant, Hosted, Place, Seat};
 use super::inbound::{SUSPENDED_RETRY, millis, plain_trace};
 use super::outbound::STATE_FRAME_BYTES;
-use super::{Event, Node, Trace};
+use super::{Node, Passage};
 use crate::id::{Name, NodeId, SessionId};
 use crate::link::Reader;
 use crate::plant::Plant;
@@ -122,10 +121,7 @@ impl Node {
         match hosted.room.say(now, member, say, &plain_trace(metadata), zstd) {
             Some(Said::Appended { turned, .. }) => {
                 stats.entries += 1;
-                if let Some(trace) = Trace::from_metadata(metadata) {
-                    let room = String::from(hosted.room.name().clone());
-                    self.event(Event::Sequenced { room, trace });
-                }
+                self.passes(room, metadata, Passage::Taken);
                 self.room_changed(now, room);
                 if turned {
                     self.turned(now, room);
@@ -158,6 +154,7 @@ impl Node {
         }
         self.stats.latest += 1;
         self.stats.conflated += u64::from(hosted.room.put_latest(number, latest, &plain_trace(metadata)));
+        self.passes(room, metadata, Passage::Taken);
         self.room_changed(now, room);
     }
 

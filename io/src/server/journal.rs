@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use skirmish_core::id::{ConnId, LinkId, NodeId};
-use skirmish_core::node::{Event, Refusal, Trace};
+use skirmish_core::node::{Event, Passage, Refusal, Trace};
 use skirmish_proto::v1;
 use tracing::{Level, debug, enabled, info, warn};
 
@@ -77,13 +77,13 @@ pub(super) fn event(shard: &mut Shard, event: Event) -> Option<Message> {
         Event::MatchEnded { id, abandoned } => debug!(%id, abandoned, "match ended"),
         Event::LinkUp { node } => info!(%node, "link up"),
         Event::LinkDown { node } => warn!(%node, "link down"),
-        Event::Relayed { room, trace } => {
+        Event::Passed { room, passage, trace } => {
             let trace_id = TraceId(trace);
-            debug!(%trace_id, %room, "message passed on to the room's primary");
-        }
-        Event::Sequenced { room, trace } => {
-            let trace_id = TraceId(trace);
-            debug!(%trace_id, %room, "message from another node appended");
+            match passage {
+                Passage::Taken => debug!(%trace_id, %room, "message taken by the room's primary"),
+                Passage::Relayed => debug!(%trace_id, %room, "message passed on to the room's primary"),
+                Passage::Followed => debug!(%trace_id, %room, "message received from the room's primary"),
+            }
         }
         Event::RoomOpened { room, epoch } => debug!(%room, epoch, "room opened"),
         Event::RoomClosed { room, epoch } => debug!(%room, epoch, "room closed"),

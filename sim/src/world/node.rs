@@ -339,8 +339,7 @@ impl World<'_> {
             | Event::MatchFormed { .. }
             | Event::NotServing
             | Event::NodeUp { .. }
-            | Event::Relayed { .. }
-            | Event::Sequenced { .. }
+            | Event::Passed { .. }
             | Event::TicketEnded { .. } => {}
             Event::Application { conn, type_url, payload, .. } => {
                 todo.echoes.push_back((conn, type_url, payload));
