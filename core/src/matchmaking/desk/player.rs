@@ -5,6 +5,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::Decision;
@@ -437,20 +438,38 @@ impl Player {
         }
     }
 
-    /// The session has ended here. Its ticket is taken back, unless another node has it by
-    /// now; not even the session's key is needed for that.
+    /// The session has ended here: it is in no match whose room it has left, and its ticket is
+    /// taken back. What it has had on another node before is its own too, as long as there is
+    /// no newer session; for what it wrote itself not even the session's key is needed.
     fn part(&self, context: Context, view: &View) -> Next {
-        let ours =
-            |record: &v1::TicketRecord| record.node == context.node.0 && record.session_epoch == self.epoch;
-        let Some(ticket) = view.ticket.as_deref().filter(|ticket| ours(&ticket.record)) else {
-            return Next::Forget;
-        };
         if context.planted.is(Plant::TicketForgotten) {
             return Next::Forget;
         }
-        let key = keys::ticket(&self.name);
-        let compare = Compare::unchanged(key.clone(), ticket.modified);
-        Next::Ask(self.txn(context, vec![compare], Op::Delete(Delete::of(Span::one(key)))), None)
+        let delete = |key: Bytes, modified, fence: Option<Compare>| {
+            let compares = [Compare::unchanged(key.clone(), modified)].into_iter().chain(fence);
+            Next::Ask(self.txn(context, compares.collect(), Op::Delete(Delete::of(Span::one(key)))), None)
+        };
+        let session = keys::session(&self.name);
+        let no_newer = match view.session {
+            None => Some(Compare::absent(session)),
+            Some(s) if s.node == context.node => Some(Compare::unchanged(session, s.modified)),
+            Some(_) => None,
+        };
+        if let Some(ticket) = &view.ticket {
+            let (key, record) = (keys::ticket(&self.name), &ticket.record);
+            if record.node == context.node.0 && record.session_epoch == self.epoch {
+                return delete(key, ticket.modified, None);
+            }
+            if record.session_epoch < self.epoch && no_newer.is_some() {
+                return delete(key, ticket.modified, no_newer);
+            }
+        }
+        if let (Some(notice), Some(no_newer), Some(room)) = (&view.notice, no_newer, &self.left)
+            && room.as_str() == keys::room_of(&notice.record.r#match)
+        {
+            return delete(keys::notice(&self.name), notice.modified, Some(no_newer));
+        }
+        Next::Forget
     }
 
     /// Writes the ticket, in place of the one that was written at `modified`, if that is

@@ -141,6 +141,16 @@ impl Cluster {
         self.settle();
     }
 
+    /// What was held back of the registry is asked; what is asked then is held back again.
+    pub(super) fn ask_once(&mut self) {
+        self.slow_registry = false;
+        for (index, call) in core::mem::take(&mut self.calls) {
+            self.output(index, Output::Registry(call));
+        }
+        self.slow_registry = true;
+        self.settle();
+    }
+
     pub(super) fn heal(&mut self) {
         self.cut.clear();
         self.unregistered.clear();

@@ -81,6 +81,60 @@ fn two_on_different_nodes_are_matched_and_meet_in_a_room() {
 }
 
 #[test]
+fn whoever_ends_its_session_in_a_match_is_in_it_no_more() {
+    for expires in [false, true] {
+        let mut cluster = cluster();
+        let mut ann = cluster.connect(0, "ann", None);
+        let mut bob = cluster.connect(1, "bob", None);
+        queue(&mut cluster, &ann);
+        queue(&mut cluster, &bob);
+        cluster.advance(Duration::from_secs(2));
+        let room = matched(&cluster.received(&ann)).expect("ann is told").room;
+        for member in [&mut ann, &mut bob] {
+            cluster.send(member, v1::Kind::Join, &v1::Join { room: room.clone(), history: 0 });
+            cluster.received(member);
+        }
+        assert!(cluster.get("/match/players/ann").is_some());
+        if expires {
+            let now = cluster.now;
+            cluster.node(0).handle_closed(now, ann.conn);
+            cluster.advance(Config::default().sessions.ttl + Duration::from_secs(1));
+        } else {
+            cluster.send(&ann, v1::Kind::Goodbye, &v1::Goodbye::default());
+            cluster.advance(Duration::from_secs(1));
+        }
+        assert_eq!(cluster.get("/sessions/player:ann"), None);
+        assert_eq!(cluster.get("/match/players/ann"), None);
+        assert!(cluster.get("/match/players/bob").is_some(), "he plays on");
+        // Back, she searches anew.
+        let ann = cluster.connect(2, "ann", None);
+        queue(&mut cluster, &ann);
+        assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Waiting]);
+    }
+}
+
+#[test]
+fn whoever_says_goodbye_as_soon_as_it_has_moved_leaves_no_ticket() {
+    let mut cluster = cluster();
+    let ann = cluster.connect(0, "ann", None);
+    queue(&mut cluster, &ann);
+    cluster.advance(Duration::from_secs(1));
+    assert!(cluster.get("/match/queue/ann").is_some());
+    let moved = cluster.accept(2, "ann");
+    cluster.slow_registry = true;
+    cluster.send(&moved, v1::Kind::Hello, &v1::Hello { resume: ann.resume(), ..v1::Hello::default() });
+    // The node there reads the record, and claims it; what it asks then is not answered yet.
+    cluster.ask_once();
+    cluster.ask_once();
+    assert!(matches!(&cluster.received(&moved)[..], [ToClient::Welcome(welcome)] if welcome.resumed));
+    cluster.send(&moved, v1::Kind::Goodbye, &v1::Goodbye::default());
+    cluster.ask();
+    cluster.advance(Duration::from_secs(1));
+    assert_eq!(cluster.get("/sessions/player:ann"), None);
+    assert_eq!(cluster.get("/match/queue/ann"), None);
+}
+
+#[test]
 fn a_search_goes_on_when_its_player_comes_back_at_another_node() {
     let mut cluster = cluster();
     let ann = cluster.connect(0, "ann", None);
