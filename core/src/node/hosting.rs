@@ -564,5 +564,6 @@ impl Node {
 }
 
 /// How long sessions wait for the tail of a room before they are told that it is gone, and
-/// try again.
-pub(super) const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
+/// try again. Half of what a client waits for the answer to its resume, before it takes the
+/// connection for a dead one: one room that cannot be had must not keep it from the others.
+pub(super) const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);

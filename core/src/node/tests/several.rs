@@ -417,3 +417,24 @@ fn a_node_that_registers_a_session_anew_does_not_know_where_it_was() {
     assert!(cluster.get("/sessions/player:ann").is_some_and(|kv| kv.modified > anew), "it is claimed");
     assert!(back.welcomed > elsewhere.welcomed);
 }
+
+#[test]
+fn a_room_out_of_reach_does_not_keep_a_session_that_has_moved_from_its_other_rooms() {
+    let mut cluster = Cluster::new(3);
+    cluster.join(1, "bob");
+    let ann = cluster.join(0, "ann");
+    // Both nodes live, and the link between them does not.
+    cluster.cut(1, 2);
+    cluster.advance(Duration::from_secs(5));
+    let moved = cluster.connect(2, "ann", ann.resume());
+    let at = cluster.now.instant;
+    let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
+    let mut told = moved.told.iter().any(gone);
+    while !told {
+        cluster.advance(Duration::from_millis(500));
+        told = cluster.received(&moved).iter().any(gone);
+        // It has to be told in time for what came before it: the claims, and the way back.
+        let patience = crate::client::ClientConfig::default().connect_timeout;
+        assert!(cluster.now.instant.since(at) <= patience * 2 / 3, "a client would have hung up");
+    }
+}
