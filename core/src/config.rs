@@ -230,6 +230,10 @@ impl Config {
         )?;
         check(rooms.total > 0 && rooms.members > 0, "rooms.total and rooms.members must be at least 1")?;
         check(
+            rooms.members <= crate::wire::items::MAX_ITEMS,
+            "rooms.members must be at most 4096: no list of a frame has more items",
+        )?;
+        check(
             rooms.window_entries > 0 && rooms.window_bytes > 0,
             "the window of a room must hold at least one entry",
         )?;
@@ -242,7 +246,7 @@ impl Config {
             "rooms.tombstone_horizon must be longer than sessions.ttl + connections.linger + heartbeat.interval * (heartbeat.close_after + 1): whoever resumes must find the tombstones of what was removed while it heard nothing",
         )?;
         check(
-            frames.body_bytes + Self::FRAME_OVERHEAD <= frames.frame_bytes,
+            frames.body_bytes.saturating_add(Self::FRAME_OVERHEAD) <= frames.frame_bytes,
             "frames.body_bytes must leave 2048 bytes of frames.frame_bytes for what is around a body",
         )?;
         check(

@@ -4,7 +4,7 @@
 //! cap on the size of a frame alone would not bound what decoding it allocates.
 
 /// Most elements that a repeated field of messages may have.
-pub(super) const MAX_ITEMS: usize = 4096;
+pub(crate) const MAX_ITEMS: usize = 4096;
 
 /// How often the field at the end of `path` occurs in an encoded message; the fields
 /// before it are messages, the first of them in `message`. `None` if the encoding is

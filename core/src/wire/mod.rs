@@ -14,7 +14,7 @@ mod decoder;
 mod encode;
 mod error;
 mod frame;
-mod items;
+pub(crate) mod items;
 mod link;
 mod message;
 pub mod seal;

@@ -151,3 +151,27 @@ fn what_is_printed_loads_again_and_hides_secrets() {
     again.auth.keys = config.auth.keys.clone();
     assert_eq!(again, config);
 }
+
+#[test]
+fn what_the_machines_refuse_is_refused_before_they_are_made() {
+    let wrong = |change: fn(&mut Config)| {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().unwrap_err()
+    };
+    // A snapshot of so many members has no place in a frame, or no decoder takes it.
+    let (key, problem) = wrong(|config| config.rooms.members = 2_000);
+    assert_eq!(key, "frames.frame_bytes");
+    assert!(problem.contains("80 bytes for each of rooms.members"), "{problem}");
+    let too_many = |config: &mut Config| {
+        config.rooms.members = 5_000;
+        config.frames.frame_bytes = 1 << 20;
+        config.rooms.window_bytes = 1 << 20;
+    };
+    let (key, problem) = wrong(too_many);
+    assert_eq!((key.as_str(), problem.split(':').next()), ("rooms.members", Some("must be at most 4096")));
+    // A connection is dead no sooner than it is unhealthy.
+    let (key, _) = wrong(|config| config.heartbeat.unhealthy_after = config.heartbeat.close_after);
+    assert_eq!(key, "heartbeat.unhealthy_after");
+    assert_eq!(Config::default().core().validate(), Ok(()));
+}

@@ -42,7 +42,18 @@ impl Config {
             burst >= self.frames.frame_bytes,
             "rates.bytes.burst",
             "must be at least frames.frame_bytes, or no frame of that size could ever be sent",
-        )
+        )?;
+        self.validate_core()
+    }
+
+    /// What the machines themselves ask for.
+    fn validate_core(&self) -> Result<(), Wrong> {
+        let Err(error) = self.core().validate() else { return Ok(()) };
+        let text = error.to_string();
+        Err(match text.split_once(' ') {
+            Some((key, problem)) if key.contains('.') => (key.to_owned(), problem.to_owned()),
+            _ => (String::new(), text),
+        })
     }
 
     fn validate_listeners(&self) -> Result<(), Wrong> {
