@@ -43,7 +43,9 @@ pub struct ClientConfig {
     /// With [`Self::seal`]: the server's static public key, which only the right server
     /// has the other half of.
     pub pinned: Option<[u8; 32]>,
-    /// Entries of one room's state that are kept. A room with more is
+    /// Entries of one room's state that are kept: more than the server's rooms may have, which
+    /// is `2 * members * (state_entries + 1)` of its configuration, 16,896 by default, and what
+    /// this client adds while it is cut off. A room with more is
     /// [`Incompatible`](skirmish_proto::v1::Reason::Incompatible).
     pub state_entries: usize,
 }
@@ -64,7 +66,7 @@ impl Default for ClientConfig {
             accept_zstd: true,
             seal: false,
             pinned: None,
-            state_entries: 16_384,
+            state_entries: 65_536,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeSet;
 
+use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::index::Slot;
@@ -9,6 +10,10 @@ use super::key::{check_form, counter_of};
 use super::{Key, KeyBuf, Replica, Share, Stamp, StateError};
 use crate::plant::Plant;
 use crate::time::Now;
+
+/// Entries that an owner may have for each of its names. A counter has a share for every
+/// session that has written it.
+const SHARES: usize = 2;
 
 /// What an entry from elsewhere is to a replica.
 #[derive(Clone, Copy, Debug)]
@@ -242,7 +247,8 @@ impl Replica {
             }
             (Some(stamp), _) => {
                 self.clock.observe(stamp);
-                let value = (!entry.removed).then(|| entry.value.clone());
+                // What is kept must not keep the whole frame that it came in.
+                let value = (!entry.removed).then(|| Bytes::copy_from_slice(&entry.value));
                 self.write_property(slot, stamp, value, replace);
             }
         }
@@ -265,10 +271,20 @@ impl Replica {
     }
 
     fn has_room(&self, names: Option<(&str, usize)>, new: usize) -> bool {
+        let most = self.limits.entries_per_owner;
         let fits = |(owner, names): (&str, usize)| {
-            names == 0 || self.names(owner).saturating_add(names) <= self.limits.entries_per_owner
+            self.owned(owner).saturating_add(new) <= most.saturating_mul(SHARES)
+                && (names == 0 || self.names(owner).saturating_add(names) <= most)
         };
         self.len().saturating_add(new) <= self.limits.entries && names.is_none_or(fits)
+    }
+
+    /// Entries of an owner, presence aside.
+    fn owned(&self, owner: &str) -> usize {
+        [v1::Domain::Property, v1::Domain::Counter]
+            .map(|domain| self.entries_of(domain, owner).count())
+            .into_iter()
+            .sum()
     }
 
     /// Names of an owner, presence aside.

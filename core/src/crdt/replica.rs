@@ -24,8 +24,9 @@ pub const MAX_VALUE: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct ReplicaLimits {
     /// Names of one owner: its properties, its tombstones of properties, and the counters
-    /// that it has shares of. Holds for what is written here or comes from a client; what
-    /// comes from another server was checked there.
+    /// that it has shares of. It may have twice as many entries, as each of its sessions has
+    /// a share of its own. Holds for what is written here or comes from a client; what comes
+    /// from another server was checked there.
     pub entries_per_owner: usize,
     /// Entries in all, tombstones too. A client's must exceed its server's by
     /// `entries_per_owner`, for what it writes while it is cut off.

@@ -202,17 +202,19 @@ impl Node {
         let Some(room) = led.or_else(|| self.followed(from, &state.room, state.epoch)) else { return };
         let Some(hosted) = self.rooms.get_mut(room) else { return };
         let replica = &mut hosted.room.state;
-        let merged = match led {
-            Some(_) => replica.merge_from_follower(now, &state.entries),
-            None => replica.merge(now, None, &state.entries),
+        let mut merge = |entries: &[v1::StateEntry]| match led {
+            Some(_) => replica.merge_from_follower(now, entries),
+            None => replica.merge(now, None, entries),
         };
-        match merged {
-            Ok(false) => {}
-            Ok(true) => {
-                self.room_changed(now, room);
-                self.book_room(room);
-            }
-            Err(_) => self.stats.state_full += 1,
+        let changed = merge(&state.entries).unwrap_or_else(|_| {
+            self.stats.state_full += 1;
+            // What there is no place for keeps nothing else out: it is not sent again.
+            let single = state.entries.chunks(1).map(|entry| merge(entry) == Ok(true));
+            single.fold(false, |changed, news| changed | news)
+        });
+        if changed {
+            self.room_changed(now, room);
+            self.book_room(room);
         }
     }
 

@@ -196,3 +196,10 @@ fn what_only_a_server_that_died_had_newer_gives_way_to_what_the_next_one_has() {
     assert!(replica.is_present("bob"));
     assert_eq!(replica.counter("kills"), 0, "nobody else has counted it");
 }
+
+#[test]
+fn a_client_keeps_more_than_a_room_of_a_server_may_have() {
+    let rooms = crate::config::Config::default().rooms;
+    let most = rooms.members * (rooms.state_entries + 1) * 2;
+    assert!(ClientConfig::default().state_entries >= most + rooms.state_entries);
+}

@@ -128,6 +128,43 @@ fn caps_are_never_passed() {
 }
 
 #[test]
+fn shares_of_one_owner_leave_place_for_others() {
+    let limits = ReplicaLimits { entries_per_owner: 3, entries: 20, ..limits() };
+    let mut server = Replica::new(1, limits, [1; 32]);
+    let share = |replica| v1::StateEntry {
+        domain: v1::Domain::Counter.into(),
+        owner: "ann".to_string(),
+        name: "kills".to_string(),
+        replica,
+        plus: 1,
+        ..v1::StateEntry::default()
+    };
+    let shares: Vec<_> = (1..=7).map(share).collect();
+    assert_eq!(server.merge(at(0), Some("ann"), &shares), Err(StateError::TooMany));
+    assert_eq!(server.merge(at(0), Some("ann"), &shares[..6]), Ok(true));
+    assert_eq!(server.merge(at(0), Some("ann"), &shares[6..]), Err(StateError::TooMany));
+    assert_eq!(
+        server.merge(at(0), Some("ann"), &[property("ann", "a", 0, Some("x"))]),
+        Err(StateError::TooMany)
+    );
+    assert_eq!((server.counter("kills"), server.len()), (6, 6));
+    let grown = v1::StateEntry { plus: 5, ..share(2) };
+    assert_eq!(server.merge(at(0), Some("ann"), &[grown]), Ok(true), "what is there may grow");
+    assert_eq!(server.merge(at(0), Some("bob"), &[property("bob", "a", 0, Some("x"))]), Ok(true));
+}
+
+#[test]
+fn a_value_does_not_keep_the_frame_that_it_came_in() {
+    let frame = Bytes::from(vec![b'x'; 60_000]);
+    let entry = v1::StateEntry { value: frame.slice(100..101), ..property("ann", "a", 0, Some("x")) };
+    let mut server = replica(1);
+    assert_eq!(server.merge(at(0), Some("ann"), &[entry]), Ok(true));
+    let kept = server.property("ann", "a").unwrap().as_ptr() as usize;
+    let start = frame.as_ptr() as usize;
+    assert!(!(start..start + frame.len()).contains(&kept));
+}
+
+#[test]
 fn a_share_that_is_full_is_an_error() {
     let mut r = replica(1);
     for _ in 0..2 {
