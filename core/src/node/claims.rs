@@ -14,7 +14,7 @@ use crate::connection::Phase;
 use crate::id::{ConnId, Name, SessionId};
 use crate::plant::Plant;
 use crate::registrar::{Decision, SessionClaim};
-use crate::session::{Session, SessionKey, told};
+use crate::session::{Session, SessionKey, replica_of, told};
 use crate::slab::Key;
 use crate::time::Now;
 use crate::wire::{self, seal};
@@ -123,7 +123,7 @@ impl Node {
                 conn: None,
                 expires: None,
                 booking: Booking::default(),
-                replica: self.rng.u64(),
+                replica: replica_of(id),
                 memberships: Vec::new(),
                 turn: 0,
             }),

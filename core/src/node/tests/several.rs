@@ -438,3 +438,19 @@ fn a_room_out_of_reach_does_not_keep_a_session_that_has_moved_from_its_other_roo
         assert!(cluster.now.instant.since(at) <= patience * 2 / 3, "a client would have hung up");
     }
 }
+
+#[test]
+fn a_session_writes_as_the_same_replica_at_every_node() {
+    let mut cluster = Cluster::new(2);
+    let replica = |messages: &[ToClient]| {
+        messages
+            .iter()
+            .find_map(|m| if let ToClient::Welcome(w) = m { Some(w.replica) } else { None })
+            .unwrap()
+    };
+    let ann = cluster.connect(0, "ann", None);
+    let moved = cluster.connect(1, "ann", ann.resume());
+    let bob = cluster.connect(1, "bob", None);
+    assert_eq!(replica(&ann.told), replica(&moved.told));
+    assert_ne!(replica(&ann.told), replica(&bob.told));
+}
