@@ -34,7 +34,7 @@ pub struct Config {
 /// Links to other nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkLimits {
-    /// Links in all, those included that have not said who they lead to.
+    /// Links in all, those included that have not said who they lead to: a quarter at most.
     pub total: usize,
     /// From connecting a link to its `LinkHello`.
     pub handshake_timeout: Duration,

@@ -118,6 +118,9 @@ impl Node {
     // Links.
 
     pub(super) fn link_up(&mut self, now: Now, dialed: Option<NodeId>) -> Option<LinkId> {
+        if dialed.is_none() {
+            self.make_place_for_stranger(now);
+        }
         let link = Link::new(&self.config, dialed, now.instant, &mut self.rng);
         let key = self.links.insert(link)?;
         if let Some(to) = dialed {
@@ -125,6 +128,21 @@ impl Node {
         }
         self.book_link(key);
         Some(LinkId::from_key(key))
+    }
+
+    /// Links that have not said who they are have a quarter of all places, and who has had one
+    /// longest makes room for who comes: whoever only connects keeps no node out.
+    fn make_place_for_stranger(&mut self, now: Now) {
+        let strangers = self.links.keys().filter_map(|key| {
+            let link = self.links.get(key).filter(|link| link.peer.is_none())?;
+            Some((link.greeting?, key))
+        });
+        let strangers: Vec<_> = strangers.collect();
+        if strangers.len() >= (self.config.links.total / 4).max(1)
+            && let Some((_, first)) = strangers.into_iter().min_by_key(|(until, _)| *until)
+        {
+            self.drop_link(now, first, "others came, and it had not said who it is");
+        }
     }
 
     fn greet(&mut self, now: Now, key: Key, to: NodeId) {
