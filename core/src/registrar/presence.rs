@@ -24,6 +24,8 @@ pub(super) struct Presence {
     registration: u64,
     /// The revision that made the record, while it is there as far as is known.
     life: Option<u64>,
+    /// The revision that last wrote it when it was read to be registered anew; 0: none.
+    seen: u64,
     refreshed: Instant,
     refreshing: bool,
     /// Losses of the rooms' lease that rooms have been told of.
@@ -37,6 +39,7 @@ impl Presence {
             dirty: false,
             registration: 0,
             life: None,
+            seen: 0,
             refreshed: Instant::ZERO,
             refreshing: false,
             room_losses: 0,
@@ -141,14 +144,20 @@ impl Registrar {
         }
     }
 
-    /// Writes the node's record, and reads its revision in the same transaction.
+    /// Writes the node's record if it is what was seen of it, and reads it: what was asked
+    /// before, for a lease that was given up since, does nothing when it is done late.
     fn register(&mut self, now: Instant, ticket: Ticket) {
         let key = keys::node_key(self.me);
         let put = Put::new(key.clone(), self.presence.record.encode_to_vec(), Some(self.node_lease.id()));
-        let success = vec![Op::Put(put), Op::Range(Range::of(Span::one(key)))];
+        let read = || Op::Range(Range::of(Span::one(key.clone())));
+        let compare = match self.presence.seen {
+            0 => Compare::absent(key.clone()),
+            seen => Compare::unchanged(key.clone(), seen),
+        };
+        let (success, failure) = (vec![Op::Put(put), read()], vec![read()]);
         self.presence.dirty = false;
         self.presence.refreshed = now;
-        let request = Request::Txn(Txn { success, ..Txn::default() });
+        let request = Request::Txn(Txn { compares: vec![compare], success, failure });
         self.send(now, Purpose::Register(ticket), request);
     }
 
@@ -158,13 +167,20 @@ impl Registrar {
         call: (Ticket, Instant),
         outcome: Result<Response, Failure>,
     ) {
-        let life = match &outcome {
-            Ok(Response { answer: Answer::Txn { succeeded: true, answers }, .. }) => match answers.last() {
-                Some(Answer::Range { kvs, .. }) => kvs.first().map(|kv| kv.created),
+        let read = match &outcome {
+            Ok(Response { answer: Answer::Txn { succeeded, answers }, .. }) => match answers.last() {
+                Some(Answer::Range { kvs, .. }) => Some((*succeeded, kvs.first())),
                 _ => None,
             },
             _ => None,
         };
+        if let Some((false, kv)) = read
+            && self.node_lease.awaits(call.0)
+        {
+            self.presence.seen = kv.map_or(0, |kv| kv.modified);
+            return self.register(now, call.0);
+        }
+        let life = read.and_then(|(_, kv)| kv).map(|kv| kv.created);
         let Some(life) = life.filter(|_| self.node_lease.awaits(call.0)) else {
             let outcome = outcome.as_ref().map_err(|failure| *failure);
             self.node_lease.handle_outcome(&self.config, now, call, outcome, &mut self.rng);
@@ -190,7 +206,8 @@ impl Registrar {
         let key = keys::node_key(self.me);
         let put = || Put::new(key.clone(), self.presence.record.encode_to_vec(), Some(self.node_lease.id()));
         let success = if self.presence.dirty { vec![Op::Put(put())] } else { vec![] };
-        let compares = vec![Compare::same_life(key, life)];
+        let lease = Compare::leased(key.clone(), self.node_lease.id());
+        let compares = vec![Compare::same_life(key, life), lease];
         self.presence.dirty = false;
         self.presence.refreshing = true;
         self.presence.refreshed = now;

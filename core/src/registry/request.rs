@@ -214,6 +214,12 @@ impl Compare {
         Self { span: Span::one(key), relation: Relation::Equal, target: Target::Mod(modified) }
     }
 
+    /// The key was last written with this lease.
+    #[must_use]
+    pub fn leased(key: impl Into<Bytes>, lease: LeaseId) -> Self {
+        Self { span: Span::one(key), relation: Relation::Equal, target: Target::Lease(Some(lease)) }
+    }
+
     /// The key was made at this revision and not deleted since, whatever was written.
     #[must_use]
     pub fn same_life(key: impl Into<Bytes>, created: u64) -> Self {

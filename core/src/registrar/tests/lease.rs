@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::bench::{Fate, ME, OTHER, at, name, session};
 use super::*;
 use crate::registrar::keys::session_record;
-use crate::registry::{Delete, LeaseId, Request, Span};
+use crate::registry::{Delete, LeaseId, Op, Put, Request, Span};
 use crate::time::Duration;
 
 const NODE: &str = "/nodes/000000000000000a";
@@ -352,4 +352,46 @@ fn many_sessions_are_registered_again_in_batches() {
     assert_eq!((stats.sessions, stats.doubtful, most), (20_000, 0, 64));
     assert_eq!(bench.registry.keys(), 20_001, "with the node's own");
     bench.registrar.audit().unwrap();
+}
+
+#[test]
+fn a_registration_that_is_done_late_does_not_move_the_record_to_a_lease_that_was_given_up() {
+    let mut bench = Bench::new(RegistrarConfig::default());
+    // The first lease is granted, and what is written with it is not heard of until later.
+    let registers = |request: &Request| matches!(request, Request::Txn(txn) if !txn.success.is_empty());
+    while !bench.requests.iter().any(registers) {
+        if !bench.step(Fate::Done) {
+            bench.pass(10, Fate::Done);
+        }
+        bench.collect();
+    }
+    let late = bench.requests.iter().find(|request| registers(request)).unwrap().clone();
+    let Request::Txn(txn) = &late else { unreachable!() };
+    let first =
+        txn.success.iter().find_map(|op| if let Op::Put(put) = op { put.lease } else { None }).unwrap();
+    // The registry gives that lease its time again and again, as after changes of its leader.
+    let pass = |bench: &mut Bench, seconds, fate| {
+        for _ in 0..seconds {
+            bench.pass(1_000, fate);
+            bench.ask(&Request::KeepAlive(first));
+        }
+    };
+    pass(&mut bench, 12, Fate::Lost);
+    // Another one is granted, and the node serves with it.
+    pass(&mut bench, 20, Fate::Done);
+    assert!(bench.registrar.may_serve(bench.now.instant));
+    let lease = bench.get(NODE).unwrap().lease;
+    assert_eq!(lease, bench.registrar.lease());
+    assert_ne!(lease, Some(first));
+    bench.ask(&late);
+    assert_eq!(bench.get(NODE).unwrap().lease, lease);
+    // Nor does what refreshes it, if it is done when the record was written with another.
+    bench.registrar.set_metadata(bench.now, 1, 1, true);
+    bench.collect();
+    let refresh = bench.requests.iter().rev().find(|request| registers(request)).unwrap().clone();
+    let other = Put::new(NODE, "anew", Some(LeaseId(4242)));
+    bench.ask(&Request::Grant { id: LeaseId(4242), ttl_s: 60 });
+    bench.ask(&Request::Put(other));
+    bench.ask(&refresh);
+    assert_eq!(bench.get(NODE).unwrap().lease, Some(LeaseId(4242)));
 }
