@@ -93,6 +93,7 @@ impl Refused {
         Self::new(404, "Not Found", "", Cow::Borrowed("there is nothing at this path"))
     }
 
+    #[cfg(not(madsim))]
     pub(super) const fn nothing_known(body: String) -> Self {
         Self::new(404, "Not Found", "", Cow::Owned(body))
     }
