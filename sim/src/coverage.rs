@@ -74,6 +74,7 @@ pub const MARKS: &[&str] = &[
     "registry compacted",
     "watch compacted",
     "lease ended",
+    "lease ended adrift",
     "matcher elected",
     "matcher deposed",
     "matcher failed over",

@@ -74,6 +74,7 @@ fn the_faults_happen_and_break_nothing() {
         "registry compacted",
         "watch compacted",
         "lease ended",
+        "lease ended adrift",
         "matcher elected",
         "matcher deposed",
         "matcher failed over",

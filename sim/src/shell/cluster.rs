@@ -5,6 +5,7 @@ use skirmish_core::rng::Rng;
 
 use super::act::{Act, Cut, Deed, ToClient, ToRegistry, ToServer};
 use super::plan::{Draft, pick};
+use crate::draw::generator;
 use crate::scenario::Shape;
 
 /// Percent of the seeds whose one server has its registry in its own process.
@@ -12,6 +13,35 @@ const ALONE_PERCENT: u64 = 35;
 
 /// How far the wall clocks of several servers may be apart, in milliseconds.
 const SERVER_SKEW_MS: u64 = 400;
+
+/// Percent of the seeds whose clocks drift.
+const DRIFT_PERCENT: u64 = 40;
+
+/// How fast or slow those are, at most, in parts per million.
+const MOST_DRIFT_PPM: u64 = 20_000;
+
+/// How fast the monotonic clocks are on which leases run, in parts per million.
+#[derive(Clone, Debug)]
+pub(super) struct Drifts {
+    pub(super) servers: Vec<i32>,
+    /// Of the registry, if it has a host of its own.
+    pub(super) registry: i32,
+}
+
+/// Lets the clocks of some seeds drift. It draws from a generator of its own, so that what a
+/// seed means without does not depend on it.
+pub(super) fn draw_drifts(seed: u64, shape: &mut Shape) -> Drifts {
+    let mut rng = generator(seed, "shell clocks");
+    if rng.range(0..=99) < DRIFT_PERCENT {
+        shape.drift_ppm = MOST_DRIFT_PPM;
+    }
+    let most = shape.drift_ppm;
+    let mut drift = || {
+        let above = i64::try_from(rng.range(0..=most * 2)).unwrap_or(0);
+        i32::try_from(above - i64::try_from(most).unwrap_or(0)).unwrap_or(0)
+    };
+    Drifts { servers: (0..shape.node_count()).map(|_| drift()).collect(), registry: drift() }
+}
 
 /// Makes a cluster of some seeds.
 pub(super) fn draw_shape(dice: &mut Rng, shape: &mut Shape) {

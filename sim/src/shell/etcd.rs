@@ -93,6 +93,9 @@ fn note(shared: &Shared, noted: &Noted) {
     let mut ledger = shared.lock();
     if let Some(mark) = noted.mark {
         ledger.coverage.hit(mark);
+        if mark == "lease ended" && ledger.shape.drift_ppm > 0 {
+            ledger.coverage.hit("lease ended adrift");
+        }
     }
     ledger.note(Lane::Registry, format_args!("{}", noted.text));
 }

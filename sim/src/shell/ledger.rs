@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use madsim::time::TimeHandle;
 use skirmish_core::client::{Event, Outcome};
 use skirmish_core::rng::Rng;
+use skirmish_io::clock::Clock;
 use skirmish_proto::v1::{EntryKind, Reason};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -79,7 +80,8 @@ impl Shared {
         };
         let store = plan.shape.has_remote_registry().then(|| {
             let rng = generator(plan.seed, "shell registry");
-            Store::new(plan.servers(), rng, plan.shape.queues > 0)
+            let clock = Clock::drifting(plan.drifts.registry);
+            Store::new(plan.servers(), clock, rng, plan.shape.queues > 0)
         });
         Self(Arc::new(Mutex::new(Ledger {
             history: History::new(false),

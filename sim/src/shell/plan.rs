@@ -3,7 +3,8 @@
 use skirmish_core::rng::Rng;
 
 use super::act::{Act, Cut, Deed, ToClient, ToServer};
-use super::{cluster, queues};
+use super::cluster::{self, Drifts};
+use super::queues;
 use crate::draw::generator;
 use crate::scenario::Shape;
 
@@ -18,6 +19,7 @@ pub(super) struct Plan {
     pub(super) chopped: bool,
     /// Whether applications wait for their first connection before they do anything.
     pub(super) patient: bool,
+    pub(super) drifts: Drifts,
     /// When, in microseconds, and what.
     pub(super) steps: Vec<(u64, Act)>,
 }
@@ -57,6 +59,7 @@ pub(super) fn draw(seed: u64) -> Plan {
     draft.cluster_faults();
     let Draft { mut steps, mut rng, .. } = draft;
     queues::draw(seed, &mut shape, &mut steps);
+    let drifts = cluster::draw_drifts(seed, &mut shape);
     steps.sort_by_key(|&(at, _)| at);
     Plan {
         seed,
@@ -64,6 +67,7 @@ pub(super) fn draw(seed: u64) -> Plan {
         event_capacity: pick(&mut rng, &[1, 4, 64, 256]),
         chopped: rng.range(0..=1) == 0,
         patient: rng.range(0..=3) == 0,
+        drifts,
         steps,
     }
 }
@@ -342,6 +346,24 @@ mod tests {
             assert_eq!(plan.steps, draw(seed).steps);
             assert!(plan.steps.is_sorted_by_key(|&(at, _)| at));
         }
+    }
+
+    #[test]
+    fn in_two_of_five_seeds_every_clock_drifts_its_own_way() {
+        let plans: Vec<Plan> = (0..1_000).map(draw).collect();
+        let with: Vec<&Plan> = plans.iter().filter(|plan| plan.shape.drift_ppm > 0).collect();
+        assert!((350..450).contains(&with.len()), "{}", with.len());
+        let of = |plan: &Plan| [&plan.drifts.servers[..], &[plan.drifts.registry]].concat();
+        for plan in &plans {
+            assert_eq!(plan.drifts.servers.len(), plan.servers());
+            let most = i32::try_from(plan.shape.drift_ppm).unwrap();
+            assert!(of(plan).iter().all(|drift| drift.abs() <= most), "{:?}", plan.drifts);
+        }
+        // The registry's clock is fast and a server's slow: that one relies on its lease too long.
+        let apart = |plan: &&&Plan| {
+            plan.drifts.registry > 15_000 && plan.drifts.servers.iter().any(|drift| *drift < -15_000)
+        };
+        assert!(with.iter().filter(apart).count() > 5);
     }
 
     #[test]

@@ -223,7 +223,7 @@ impl Stage {
         // It is killed even if it has ended by itself: its sockets live on otherwise.
         self.stop_host(&self.servers[server]).await;
         let (stop, stopped) = oneshot::channel();
-        let clock = Clock::new();
+        let clock = Clock::drifting(self.plan.drifts.servers[server]);
         let (life, store) = {
             let mut ledger = self.shared.lock();
             let remote = ledger.store.is_some();

@@ -115,8 +115,7 @@ pub(super) struct Noted {
 
 impl Store {
     /// Nothing yet. `watched`: whether the oracle is to hear of matches.
-    pub(super) fn new(servers: usize, rng: Rng, watched: bool) -> Self {
-        let clock = Clock::new();
+    pub(super) fn new(servers: usize, clock: Clock, rng: Rng, watched: bool) -> Self {
         let now = clock.now().instant;
         let mut machine = Registry::new(RegistryConfig::etcd(), now);
         if watched {

@@ -110,6 +110,9 @@ impl World<'_> {
         let ended = registry.machine.revision() > revision;
         if ended {
             self.coverage.hit("lease ended");
+            if self.scenario.shape.drift_ppm > 0 {
+                self.coverage.hit("lease ended adrift");
+            }
             self.history.record(self.at, Lane::Registry, format_args!("leases end"));
         }
         self.settle_registry();
