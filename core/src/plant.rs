@@ -29,7 +29,7 @@ pub enum Plant {
     ResentBackwards,
     /// Tombstones are collected at once (G10).
     TombstoneForgotten,
-    /// A reader that lags keeps the room from waking the members after it (L1).
+    /// A reader that lags keeps the room from waking the members after it (G11).
     SlowReaderStalls,
     /// A node that may have lost its leases goes on serving (G6).
     LeaseAssumed,

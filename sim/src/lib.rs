@@ -14,6 +14,7 @@ mod matches;
 pub mod network;
 pub mod oracle;
 pub mod picture;
+pub mod plants;
 pub mod print;
 mod records;
 pub mod report;

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use skirmish_core::plant::Plant;
 use skirmish_sim::draw::draw;
 use skirmish_sim::hunt::{Failure, Plan, hunt};
+use skirmish_sim::plants;
 use skirmish_sim::report::{Report, plant_name, plant_of};
 use skirmish_sim::scenario::Scenario;
 use skirmish_sim::world::{Options, Outcome, run};
@@ -48,8 +49,8 @@ enum Command {
     ///
     /// Exit code 0: it holds; 1: it breaks a guarantee.
     Replay(ReplayArgs),
-    /// Plants each bug there is and hunts until an oracle catches it; then some of them in
-    /// the shell world, too.
+    /// Plants each bug there is and hunts until the oracle of a guarantee that it breaks
+    /// catches it; then some of them in the shell world, too.
     ///
     /// Exit code 0: every bug is caught; 1: at least one is not.
     Plants {
@@ -303,30 +304,36 @@ fn catch(plants: &[Plant], seeds: u64, jobs: usize) -> bool {
             }
             None => {
                 all = false;
-                outln!("{name:<24}{seeds:>10}  {}", red("not caught"));
+                outln!("{name:<24}{seeds:>10}  {} as {}", red("not caught"), plants::codes(plant));
             }
         }
     }
     all
 }
 
-/// The first seed that fails with the planted bug and holds without it.
+/// The first seed that breaks a guarantee of the planted bug's with it, and none without it.
 fn first_caught(plant: Plant, seeds: u64, jobs: usize) -> Option<Failure> {
-    let mut first = 0;
+    let (mut first, mut others) = (0, 0);
     let mut progress = Progress::new();
     while first < seeds {
         let plan = Plan { first, seeds: seeds - first, jobs, keep_going: false, plant: Some(plant) };
-        let tally = hunt(
-            &plan,
-            || true,
-            |tally| progress.show(|| format!("{}: {} seeds", plant_name(plant), first + tally.seeds)),
-        );
+        let tally =
+            hunt(&plan, || true, |tally| progress.show(|| hunted(plant, first + tally.seeds, others)));
         progress.clear();
         let failure = tally.failures.into_iter().next()?;
-        if run(&draw(failure.seed), Options::default()).violation.is_none() {
+        if !plants::broken_by(plant).contains(&failure.violation.guarantee) {
+            others += 1;
+        } else if run(&draw(failure.seed), Options::default()).violation.is_none() {
             return Some(failure);
         }
         first = failure.seed + 1;
     }
     None
+}
+
+/// How far the hunt for a planted bug is: how many seeds were run, and how many of them broke
+/// guarantees that are not the bug's.
+fn hunted(plant: Plant, seeds: u64, others: u64) -> String {
+    let others = if others == 0 { String::new() } else { format!(", {others} broke something else") };
+    format!("{}: {seeds} seeds{others}", plant_name(plant))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use skirmish_core::plant::Plant;
 use skirmish_sim::outln;
+use skirmish_sim::plants;
 use skirmish_sim::report::plant_name;
 use skirmish_sim::shell::hunt::{COVERAGE_MARK, Plan, Tally, hunt};
 use skirmish_sim::shell::run;
@@ -91,17 +92,18 @@ pub(crate) fn catch(plants: &[Plant], jobs: usize) -> Result<bool, String> {
             Some((seed, what)) => outln!("{name:<24}{:>10}  {what}", seed + 1),
             None => {
                 all = false;
-                outln!("{name:<24}{PLANT_SEEDS:>10}  {}", red("not caught"));
+                outln!("{name:<24}{PLANT_SEEDS:>10}  {} as {}", red("not caught"), plants::codes(plant));
             }
         }
     }
     Ok(all)
 }
 
-/// The first seed that fails with the planted bug and holds without it, and what it breaks.
+/// The first seed that breaks a guarantee of the planted bug's with it, and none without it;
+/// and what it breaks.
 fn first_caught(plant: Plant, jobs: usize) -> Result<Option<(u64, String)>, String> {
     let mut progress = Progress::new();
-    let mut first = 0;
+    let (mut first, mut others) = (0, 0);
     while first < PLANT_SEEDS {
         let plan = Plan {
             first,
@@ -113,16 +115,20 @@ fn first_caught(plant: Plant, jobs: usize) -> Result<Option<(u64, String)>, Stri
             out: PathBuf::from("target/sim/plants"),
         };
         let show = |tally: &Tally| {
-            progress.show(|| format!("{}: {} seeds", plant_name(plant), first + tally.seeds));
+            progress.show(|| crate::hunted(plant, first + tally.seeds, others));
         };
         let tally = hunt(&plan, || true, show).map_err(|error| error.to_string())?;
         progress.clear();
         let Some(failure) = tally.failures.into_iter().next() else { return Ok(None) };
+        first = failure.seed + 1;
+        if !failure.guarantee.is_some_and(|broken| plants::broken_by(plant).contains(&broken)) {
+            others += 1;
+            continue;
+        }
         let without = Plan { first: failure.seed, seeds: 1, plant: None, ..plan };
         if hunt(&without, || true, |_| ()).map_err(|error| error.to_string())?.failures.is_empty() {
             return Ok(Some((failure.seed, failure.what)));
         }
-        first = failure.seed + 1;
     }
     Ok(None)
 }

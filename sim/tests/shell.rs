@@ -4,6 +4,10 @@
 
 use std::process::{Command, Output};
 
+use skirmish_core::plant::Plant;
+use skirmish_sim::plants;
+use skirmish_sim::report::plant_name;
+
 fn sim(arguments: &[&str]) -> (Output, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_skirmish-sim"))
         .args(arguments)
@@ -107,18 +111,38 @@ fn searches_go_through_fail_over_and_moves() {
     }
 }
 
+/// The seeds of a hunt that failed, and what was said of each.
+fn failures(said: &str) -> Vec<(u64, &str)> {
+    let failed = said.lines().filter_map(|line| line.strip_prefix("failed:")?.trim_start().split_once("  "));
+    failed.filter_map(|(seed, what)| Some((seed.parse().ok()?, what))).collect()
+}
+
 #[test]
 fn bugs_of_a_cluster_and_of_matchmaking_are_caught() {
-    for (plant, guarantee) in [
-        ("lease-assumed", "G6"),
-        ("claim-uncompared", "G6"),
-        ("dead-followed", ""),
-        ("ticket-uncompared", "G8"),
-        ("ticket-forgotten", "G8"),
-        ("notice-unwatched", "L1"),
-        ("search-forgotten", "L1"),
+    for plant in [
+        Plant::LeaseAssumed,
+        Plant::ClaimUncompared,
+        Plant::DeadFollowed,
+        Plant::TicketUncompared,
+        Plant::TicketForgotten,
+        Plant::NoticeUnwatched,
+        Plant::SearchForgotten,
     ] {
-        let (good, said) = hunt(plant, &["--seeds", "300", "--plant", plant]);
-        assert!(!good && said.contains(&format!("broken: {guarantee}")), "{plant}: {said}");
+        let name = plant_name(plant);
+        let mut from = 0;
+        loop {
+            let (first, seeds) = (from.to_string(), (300 - from).to_string());
+            let (_, said) = hunt(&name, &["--from", &first, "--seeds", &seeds, "--plant", &name]);
+            let failures = failures(&said);
+            let is_of_plant = |what: &str| {
+                plants::broken_by(plant).iter().any(|of| what.starts_with(&format!("broken: {of}: ")))
+            };
+            if failures.iter().any(|(_, what)| is_of_plant(what)) {
+                break;
+            }
+            // What broke first is another guarantee: that is not to have caught it.
+            from = failures.last().map_or(300, |(seed, _)| seed + 1);
+            assert!(from < 300, "{name} is not caught as {}: {said}", plants::codes(plant));
+        }
     }
 }

@@ -49,6 +49,21 @@ pub enum Guarantee {
 }
 
 impl Guarantee {
+    /// Every one that has an oracle.
+    pub const ALL: [Self; 11] = [
+        Self::Order,
+        Self::Kept,
+        Self::Once,
+        Self::Fifo,
+        Self::Gaps,
+        Self::Primary,
+        Self::Fence,
+        Self::Match,
+        Self::Convergence,
+        Self::Bounded,
+        Self::Liveness,
+    ];
+
     /// Its number.
     #[must_use]
     pub const fn code(self) -> &'static str {
@@ -65,6 +80,17 @@ impl Guarantee {
             Self::Bounded => "G11",
             Self::Liveness => "L1",
         }
+    }
+
+    /// The one that a client saw broken, by what it accuses the server of.
+    pub(crate) fn accused(message: &str) -> Self {
+        let about = [
+            ("gap", Self::Gaps),
+            ("acknowledged", Self::Kept),
+            ("back", Self::Order),
+            ("another epoch", Self::Primary),
+        ];
+        about.iter().find(|(word, _)| message.contains(word)).map_or(Self::Liveness, |(_, is)| *is)
     }
 
     /// What it promises, in a few words.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use skirmish_core::plant::Plant;
 
 use crate::coverage::{Coverage, MARKS};
+use crate::oracle::Guarantee;
 use crate::report::plant_name;
 
 /// Processes at a time, at most.
@@ -52,6 +53,8 @@ pub struct Plan {
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// The guarantee that it broke; `None` if it failed in another way.
+    pub guarantee: Option<Guarantee>,
     /// What its process said of it.
     pub what: String,
     /// Where all that happened is written down.
@@ -159,7 +162,7 @@ fn try_seed(program: &Path, plan: &Plan, seed: u64, twice: bool) -> io::Result<R
     let ran = |words: LastWords, what: Option<String>| Ran {
         seconds: words.seconds,
         coverage: words.coverage,
-        failure: what.map(|what| Failure { seed, what, log: log.clone() }),
+        failure: what.map(|what| Failure { seed, guarantee: broken(&what), what, log: log.clone() }),
     };
     if !words.good {
         // Once more, with all that happens: the same, if the run is decided by its seed.
@@ -231,6 +234,12 @@ fn last_words(log: &str, status: Option<ExitStatus>) -> LastWords {
     LastWords { good, hash, seconds, coverage, what }
 }
 
+/// The guarantee that a process has said to be broken.
+fn broken(what: &str) -> Option<Guarantee> {
+    let said = what.strip_prefix("broken: ")?;
+    Guarantee::ALL.into_iter().find(|guarantee| said.starts_with(&format!("{guarantee}: ")))
+}
+
 /// The marks that a process printed.
 fn coverage(log: &str) -> Coverage {
     let mut coverage = Coverage::default();
@@ -246,11 +255,21 @@ fn coverage(log: &str) -> Coverage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oracle::Violation;
 
     #[test]
     fn last_words_are_understood() {
         let words = last_words("12.5 s of the world's time, event log 00ff\nbroken: G1 (x): y\n", None);
         assert_eq!((words.hash.as_deref(), words.seconds, words.good), (Some("00ff"), 12.5, false));
+    }
+
+    #[test]
+    fn the_guarantee_that_a_process_names_is_known() {
+        for guarantee in Guarantee::ALL {
+            let violation = Violation { guarantee, what: "it: broke".to_owned() };
+            assert_eq!(broken(&format!("broken: {violation} (at 1.000000 s)")), Some(guarantee));
+        }
+        assert_eq!(broken("thread 'main' panicked at x.rs:1:1: G1"), None);
     }
 
     #[test]

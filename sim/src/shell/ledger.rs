@@ -351,7 +351,7 @@ impl Ledger {
             } => {
                 let what =
                     format!("{who} was disconnected, though both sides are honest: {reason:?}, {message}");
-                self.judge(Err(Violation { guarantee: Guarantee::Liveness, what }));
+                self.judge(Err(Violation { guarantee: Guarantee::accused(&message), what }));
                 return;
             }
             Event::Closed { reason, .. } => {

@@ -139,17 +139,6 @@ fn player_name(player: u64) -> Name {
     Name::new(&format!("player-{player}")).expect("it is short and has letters, digits and a dash only")
 }
 
-/// The guarantee that a client's accusation is about.
-fn accused(message: &str) -> Guarantee {
-    let about = [
-        ("gap", Guarantee::Gaps),
-        ("acknowledged", Guarantee::Kept),
-        ("back", Guarantee::Order),
-        ("another epoch", Guarantee::Primary),
-    ];
-    about.iter().find(|(word, _)| message.contains(word)).map_or(Guarantee::Liveness, |(_, is)| *is)
-}
-
 /// Whether the frame is a reliable message that is not sealed.
 fn is_plain_say(frame: &Bytes) -> bool {
     let frame = Frame::decode(frame.clone(), usize::MAX);
@@ -456,7 +445,7 @@ impl World<'_> {
     fn closed(&mut self, client: usize, reason: Reason, message: &str) -> Verdict {
         match reason {
             Reason::ProtocolError | Reason::Incompatible | Reason::Unauthenticated => self.broken(
-                accused(message),
+                Guarantee::accused(message),
                 format!(
                     "client {client} was disconnected although both sides are honest: {reason:?}, {message}"
                 ),

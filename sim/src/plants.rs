@@ -1,0 +1,58 @@
+//! Which guarantees planted bugs break.
+
+use skirmish_core::plant::Plant;
+
+use crate::oracle::Guarantee;
+
+/// The guarantees that a planted bug breaks. Who breaks one of them has caught it: that
+/// something else breaks says nothing of the oracle that the bug is there to test.
+#[must_use]
+pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
+    match plant {
+        Plant::EpochReused => &[Guarantee::Order],
+        Plant::AcknowledgedUnlogged => &[Guarantee::Kept],
+        Plant::DuplicateApplied => &[Guarantee::Once],
+        Plant::ResentBackwards => &[Guarantee::Fifo],
+        Plant::GapUnannounced | Plant::ResumeOffByOne => &[Guarantee::Gaps],
+        Plant::LeaseAssumed | Plant::ClaimUncompared | Plant::EpochUncompared => &[Guarantee::Primary],
+        Plant::OldConnectionWrites | Plant::SessionEpochUncompared => &[Guarantee::Fence],
+        Plant::UnknownIsFailure
+        | Plant::MatcherUnfenced
+        | Plant::TicketUncompared
+        | Plant::TicketForgotten
+        | Plant::SearchUnnumbered
+        | Plant::SearchReopened
+        | Plant::LapseIgnored => &[Guarantee::Match],
+        Plant::ArrivalWins | Plant::TombstoneForgotten => &[Guarantee::Convergence],
+        Plant::Unconflated | Plant::SlowReaderStalls => &[Guarantee::Bounded],
+        Plant::HeartbeatBlind
+        | Plant::BackoffForever
+        | Plant::WatchFromNow
+        | Plant::RelayForgotten
+        | Plant::HoldIgnored
+        | Plant::DeadFollowed
+        | Plant::NoticeUnwatched
+        | Plant::SearchForgotten => &[Guarantee::Liveness],
+    }
+}
+
+/// The numbers of those guarantees, to be read.
+#[must_use]
+pub fn codes(plant: Plant) -> String {
+    broken_by(plant).iter().map(|guarantee| guarantee.code()).collect::<Vec<_>>().join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_docs_of_a_plant_say_that_it_breaks_is_what_it_breaks() {
+        let source = include_str!("../../core/src/plant.rs");
+        for plant in Plant::ALL {
+            let before = source.split_once(&format!("    {plant:?},\n")).map(|(before, _)| before);
+            let said = before.and_then(|before| before.rsplit_once('(')?.1.split_once(").\n"));
+            assert_eq!(said.map(|(said, _)| said), Some(codes(plant).as_str()), "{plant:?}");
+        }
+    }
+}
