@@ -73,6 +73,7 @@ pub const MARKS: &[&str] = &[
     "registry leader lost",
     "registry compacted",
     "watch compacted",
+    "revision shared",
     "lease ended",
     "lease ended adrift",
     "matcher elected",

@@ -30,6 +30,7 @@ pub fn draw(seed: u64) -> Scenario {
         cluster::draw_steps(seed, &shape, &mut steps);
     }
     draw_turns(seed, &mut shape);
+    draw_groups(seed, &mut shape);
     if let Some(before) = matches::draw_shape(seed, &mut shape) {
         matches::draw_steps(&mut generator(seed, "match steps"), before, &shape, &mut steps);
     }
@@ -127,6 +128,14 @@ fn draw_turns(seed: u64, shape: &mut Shape) {
     if chance(&mut rng, 30) {
         shape.turns = 1;
         shape.turn_ms = pick(&mut rng, &[0, 2_000, 20_000]);
+    }
+}
+
+/// Has some seeds' requests to the registry done in groups, from a generator of their own.
+fn draw_groups(seed: u64, shape: &mut Shape) {
+    let mut rng = generator(seed, "groups");
+    if shape.has_remote_registry() && chance(&mut rng, 40) {
+        shape.group_us = pick(&mut rng, &[200, 2_000, 20_000]);
     }
 }
 

@@ -164,6 +164,9 @@ shape! {
     registry_latency_us = 500;
     /// Added at random, up to this many microseconds.
     registry_jitter_us = 100;
+    /// What a node asks of the registry within so many microseconds is done in one revision, as
+    /// far as it does not depend on each other; 0: each request by itself.
+    group_us = 0;
     /// How long a node waits for the registry's answer, in milliseconds.
     registry_call_ms = 2_000;
     /// How long either end of a connection to the registry takes to find out that it is

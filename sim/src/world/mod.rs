@@ -8,6 +8,7 @@
 mod client;
 mod connections;
 mod faults;
+mod groups;
 mod guard;
 mod heal;
 mod letters;
@@ -136,6 +137,9 @@ enum Happening {
     SessionOver(u64),
     /// The registry does what it never answered.
     LateRequest(u64),
+    /// What a node asks of the registry is waited for no longer, to be done with what it has
+    /// asked before.
+    GroupOver(usize),
     /// The registry goes on after a pause.
     RegistryResumes,
     /// The registry is started again.
@@ -364,6 +368,7 @@ impl<'a> World<'a> {
             Happening::CallOver(node, life, call) => self.call_over(node, life, call),
             Happening::RegistryDialOver(node, session) => self.registry_dial_over(node, session),
             Happening::Silence(node, since) => self.silence(node, since),
+            Happening::GroupOver(node) => self.group_over(node),
             Happening::Look => self.look(),
             Happening::MatchPlayed(client, life, room) => self.match_played(client, life, room),
             other => {

@@ -6,6 +6,7 @@ use skirmish_core::id::NodeId;
 use skirmish_core::registry::{Failure, Registry, RegistryConfig, Request, WatchId, Watched};
 use skirmish_core::time::Deadline;
 
+use super::groups::Group;
 use super::letters::{Content, Letter};
 use super::{Happening, MAX_ROUNDS, World};
 use crate::clock::Clock;
@@ -26,7 +27,7 @@ pub(super) struct RegistryProcess {
     /// It is being started again; the value says whether nobody is told.
     pub(super) down: Option<bool>,
     /// Nobody leads until this moment.
-    leaderless: u64,
+    pub(super) leaderless: u64,
     wakes: Option<u64>,
     spins: (u64, u32),
     /// The connections that it has, and whose.
@@ -37,6 +38,8 @@ pub(super) struct RegistryProcess {
     /// Requests whose senders were told that nobody knows.
     late: BTreeMap<u64, (NodeId, Request)>,
     next_late: u64,
+    /// For each node: requests that wait to be done together.
+    pub(super) groups: Vec<Group>,
     /// For each node: when what was sent last arrives, and what else is odd.
     pub(super) order: Vec<Order>,
 }
@@ -73,6 +76,7 @@ impl RegistryProcess {
             next_watch: 1,
             late: BTreeMap::new(),
             next_late: 1,
+            groups: (0..nodes).map(|_| Group::default()).collect(),
             order: vec![Order::default(); nodes],
         }
     }
@@ -159,7 +163,7 @@ impl World<'_> {
         }
         let now = registry.clock.now(at).instant;
         let known = registry.sessions.contains_key(&session);
-        let author = self.authors.get(&session).copied().unwrap_or(NodeId(0));
+        let author = self.author_of(session);
         if let Content::Request(_, request) = &content
             && known
             && self.is_last_match(node, author, request)
@@ -179,16 +183,10 @@ impl World<'_> {
                 let blurred = order.blurred > 0;
                 order.blurred = order.blurred.saturating_sub(1);
                 if blurred || at < registry.leaderless {
+                    self.end_group(node)?;
                     return self.blur(node, session, id, request);
                 }
-                self.author = Some(author);
-                let outcome = registry.machine.handle(now, &request).map_err(Failure::Refused);
-                self.history.record(
-                    at,
-                    Lane::Registry,
-                    format_args!("answers node {node}'s {id:?}: {outcome:?}"),
-                );
-                self.post(node, session, Content::Reply(id, outcome));
+                return self.take_request(node, session, id, &request);
             }
             Content::Watch(id, watch) => {
                 registry.watches.retain(|_, (of, called)| (*of, *called) != (session, id));
@@ -211,8 +209,13 @@ impl World<'_> {
         Ok(())
     }
 
+    /// The node that has dialed a connection.
+    pub(super) fn author_of(&self, session: u64) -> NodeId {
+        self.authors.get(&session).copied().unwrap_or(NodeId(0))
+    }
+
     /// Nobody says what comes of a request: it is done, or not, or later.
-    fn blur(
+    pub(super) fn blur(
         &mut self,
         node: usize,
         session: u64,
@@ -221,7 +224,7 @@ impl World<'_> {
     ) -> Verdict {
         let (choice, after) = (self.rng.range(0..=3), self.rng.range(0..=MOST_LATE));
         self.coverage.hit("registry ambiguous");
-        let author = self.authors.get(&session).copied().unwrap_or(NodeId(0));
+        let author = self.author_of(session);
         let Some(registry) = self.registry.as_mut() else { return Ok(()) };
         match choice {
             0 => {}
@@ -294,6 +297,7 @@ impl World<'_> {
             return;
         };
         registry.down = Some(silent);
+        registry.groups.fill_with(Group::default);
         let paused = std::mem::take(&mut registry.paused);
         let sessions = std::mem::take(&mut registry.sessions);
         for id in std::mem::take(&mut registry.watches).into_keys() {
