@@ -116,7 +116,10 @@ async fn what_rides_together_has_the_outcomes_of_one_after_the_other() {
     for version in Version::installed() {
         for groups in [1, 4] {
             let etcd = Etcd::start_with(version, &[]).await;
-            let mut real = Asker::new(&RegistryEtcd { groups, ..options(vec![etcd.url()]) });
+            // All are asked at once, and wait for each other.
+            let request_timeout = std::time::Duration::from_secs(300);
+            let options = RegistryEtcd { groups, request_timeout, ..options(vec![etcd.url()]) };
+            let mut real = Asker::new(&options);
             let mut machine = Asker::embedded();
             let mut draw = Draw(Rng::new([groups as u8; 32]));
             let grant = Request::Grant { id: LeaseId(1), ttl_s: 600 };
