@@ -12,7 +12,7 @@ use skirmish_tests::within;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::nodes::{Nodes, is_about, shows};
+use crate::nodes::{Nodes, is_about, number, shows};
 use crate::valve::Valve;
 
 #[tokio::test]
@@ -73,10 +73,6 @@ async fn call(node: &Process, bytes: &[u8]) -> Vec<u8> {
     // An end or a reset.
     let _ = within("the end of a stranger's link", stream.read_to_end(&mut answer)).await;
     answer
-}
-
-fn number(node: &Process) -> u64 {
-    u64::from_str_radix(&node.node, 16).expect("a node is a number")
 }
 
 fn hello(node: u64, to: u64) -> Bytes {

@@ -1,7 +1,9 @@
 //! Several nodes, each a process of its own, with a real etcd between them: what players
 //! see of it, and what strangers do.
 
+mod chaos;
 mod evenings;
+mod holders;
 mod links;
 mod mutual_tls;
 mod nodes;

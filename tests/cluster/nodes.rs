@@ -1,9 +1,12 @@
 //! Nodes with an etcd between them.
 
+use etcd_client::{Client, GetOptions};
 use serde_json::Value;
-use skirmish_tests::etcd::Etcd;
+use skirmish_core::registry::KeyValue;
+use skirmish_tests::etcd::{Cluster, Etcd, key_value};
 use skirmish_tests::eventually;
 use skirmish_tests::http::{get, metric};
+use skirmish_tests::pipe::Pipe;
 use skirmish_tests::process::Process;
 
 /// As short as may be.
@@ -13,9 +16,66 @@ const ROOM_TTL: &str = "cluster.room_ttl=\"1h\"";
 /// Links notice quickly that nothing passes.
 const HEARTBEAT: &str = "cluster.heartbeat.interval=\"200ms\"";
 
-/// The nodes, the oldest first: the older dials the younger.
-pub(crate) struct Nodes {
+/// What is between nodes.
+pub(crate) trait Registry {
+    /// Where a node is to look for it, by the node's number.
+    fn endpoints(&self, node: usize) -> Vec<String>;
+
+    /// A client of it, whatever keeps nodes away from it.
+    async fn client(&self) -> Client;
+}
+
+impl Registry for Etcd {
+    fn endpoints(&self, _node: usize) -> Vec<String> {
+        vec![self.url()]
+    }
+
+    async fn client(&self) -> Client {
+        self.client().await
+    }
+}
+
+/// Each node begins with a member of its own, the first with the first.
+impl Registry for Cluster {
+    fn endpoints(&self, node: usize) -> Vec<String> {
+        let mut urls = self.urls();
+        let first = node % urls.len();
+        urls.rotate_left(first);
+        urls
+    }
+
+    async fn client(&self) -> Client {
+        self.client().await
+    }
+}
+
+/// An etcd behind a pipe, by which nodes reach it.
+pub(crate) struct Piped {
     pub(crate) etcd: Etcd,
+    pub(crate) pipe: Pipe,
+}
+
+impl Piped {
+    pub(crate) async fn start() -> Self {
+        let etcd = Etcd::start().await;
+        let pipe = Pipe::start(etcd.address()).await;
+        Self { etcd, pipe }
+    }
+}
+
+impl Registry for Piped {
+    fn endpoints(&self, _node: usize) -> Vec<String> {
+        vec![self.pipe.url()]
+    }
+
+    async fn client(&self) -> Client {
+        self.etcd.client().await
+    }
+}
+
+/// The nodes, the oldest first: the older dials the younger.
+pub(crate) struct Nodes<R = Etcd> {
+    pub(crate) etcd: R,
     pub(crate) nodes: Vec<Process>,
 }
 
@@ -27,7 +87,15 @@ impl Nodes {
 
     /// Starts nodes with more keys set, and waits until each has a link to every other.
     pub(crate) async fn start_with(count: usize, settings: &[&str]) -> Self {
-        let mut this = Self { etcd: Etcd::start().await, nodes: Vec::new() };
+        Self::on(Etcd::start().await, count, settings).await
+    }
+}
+
+impl<R: Registry> Nodes<R> {
+    /// Starts nodes on a registry, with more keys set, and waits until each has a link to
+    /// every other.
+    pub(crate) async fn on(etcd: R, count: usize, settings: &[&str]) -> Self {
+        let mut this = Self { etcd, nodes: Vec::new() };
         for _ in 0..count {
             this.add(settings).await;
         }
@@ -37,7 +105,7 @@ impl Nodes {
 
     /// Starts one more node.
     pub(crate) async fn add(&mut self, settings: &[&str]) -> &mut Process {
-        let endpoints = format!("registry.etcd.endpoints=[\"{}\"]", self.etcd.url());
+        let endpoints = endpoints(&self.etcd.endpoints(self.nodes.len()));
         let mut all = vec!["registry.kind=etcd", &endpoints, "cluster.link.address=127.0.0.1:0"];
         all.extend([NODE_TTL, ROOM_TTL, HEARTBEAT]);
         all.extend(settings);
@@ -68,16 +136,32 @@ impl Nodes {
     }
 
     /// What etcd has below a prefix.
-    pub(crate) async fn keys(&self, prefix: &str) -> Vec<String> {
-        let options = etcd_client::GetOptions::new().with_prefix().with_keys_only();
+    pub(crate) async fn records(&self, prefix: &str) -> Vec<KeyValue> {
+        let options = GetOptions::new().with_prefix();
         let answer = self.etcd.client().await.get(prefix, Some(options)).await.expect("etcd answers");
-        answer.kvs().iter().map(|kv| kv.key_str().expect("keys are text").to_owned()).collect()
+        answer.kvs().iter().map(key_value).collect()
     }
+
+    /// The keys that etcd has below a prefix.
+    pub(crate) async fn keys(&self, prefix: &str) -> Vec<String> {
+        let text = |kv: &KeyValue| String::from_utf8(kv.key.to_vec()).expect("keys are text");
+        self.records(prefix).await.iter().map(text).collect()
+    }
+}
+
+/// The addresses of the registry, as a setting.
+pub(crate) fn endpoints(urls: &[String]) -> String {
+    format!("registry.etcd.endpoints={urls:?}")
 }
 
 /// Whether a line of the log says this of another node.
 pub(crate) fn is_about(line: &Value, message: &str, node: &str) -> bool {
     line["message"] == message && line["node"] == node
+}
+
+/// A node's identifier.
+pub(crate) fn number(node: &Process) -> u64 {
+    u64::from_str_radix(&node.node, 16).expect("a node is a number")
 }
 
 /// Waits until a node is ready.

@@ -1,58 +1,13 @@
-//! When etcd is away for too long, and what a node leaves behind in it.
+//! What a node hears of etcd, and what it leaves behind in it.
 
 use rustix::process::Signal;
 use skirmish_io::client::{Event, Outcome};
 use skirmish_proto::v1::LeftReason;
-use skirmish_tests::history::complaints;
-use skirmish_tests::http::{get, metric};
 use skirmish_tests::player::{Player, builder};
 use skirmish_tests::socket::Socket;
 use skirmish_tests::{eventually, within};
 
-use crate::nodes::{Nodes, ready, shows};
-
-#[tokio::test]
-async fn nodes_stop_serving_while_etcd_is_away_and_come_back_with_it() {
-    let mut nodes = Nodes::start(2).await;
-    let mut alice = Player::join(builder(&nodes.url(0), "alice"), "arena").await;
-    let mut bob = Player::join(builder(&nodes.url(1), "bob"), "arena").await;
-    let message = alice.say("arena", "before").await;
-    assert_eq!(alice.outcome(message).await, Outcome::Acknowledged);
-    bob.hears(&["before"]).await;
-
-    nodes.etcd.kill().await;
-    for node in &nodes.nodes {
-        let says_why = "the registry does not confirm that this node lives";
-        eventually("a node to say that it does not serve", async || {
-            let (status, body) = get(node.admin, "/readyz").await;
-            status == 503 && body.contains(says_why)
-        })
-        .await;
-        shows(node, "skirmish_serving", 0).await;
-        assert_eq!(get(node.admin, "/healthz").await.0, 200, "it lives all the same");
-    }
-    let meanwhile = alice.say("arena", "meanwhile").await;
-
-    nodes.etcd.spawn();
-    nodes.etcd.ready().await;
-    for node in &nodes.nodes {
-        ready(node).await;
-        shows(node, "skirmish_serving", 1).await;
-        shows(node, "skirmish_links", 1).await;
-        assert!(metric(node.admin, "skirmish_suspensions_total").await >= Some(1));
-    }
-    // Whatever has become of the room: what is said now is heard.
-    let after = bob.say("arena", "after").await;
-    alice.hears(&["after"]).await;
-    bob.hears(&["after"]).await;
-    assert_eq!(bob.outcome(after).await, Outcome::Acknowledged);
-    // This one has an outcome, whichever.
-    alice.outcome(meanwhile).await;
-    for player in [alice, bob] {
-        let seen = player.leave().await;
-        assert_eq!(complaints(&seen), Vec::<String>::new(), "{seen:#?}");
-    }
-}
+use crate::nodes::Nodes;
 
 #[tokio::test]
 async fn what_etcd_answers_is_heard_at_once() {

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use etcd_client::{
     Client, CompactionOptions, Compare as EtcdCompare, CompareOp, DeleteOptions, DeleteResponse,
-    Error as ClientError, Event, EventType, GetOptions, GetResponse, KeyValue as EtcdKeyValue,
-    LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions, PutResponse, ResponseHeader, Txn as EtcdTxn,
-    TxnOp, TxnOpResponse, TxnResponse, WatchFilterType, WatchOptions,
+    Error as ClientError, Event, EventType, GetOptions, GetResponse, LeaseGrantOptions,
+    LeaseTimeToLiveOptions, PutOptions, PutResponse, ResponseHeader, Txn as EtcdTxn, TxnOp, TxnOpResponse,
+    TxnResponse, WatchFilterType, WatchOptions,
 };
 use skirmish_core::registry::{
-    Answer, Change, Compare, Delete, Error, KeyValue, LeaseId, Op, Put, Range, Relation, Request, Response,
-    Target, Txn, Watch,
+    Answer, Change, Compare, Delete, Error, Op, Put, Range, Relation, Request, Response, Target, Txn, Watch,
 };
+use skirmish_tests::etcd::key_value;
 
 /// Asks etcd.
 ///
@@ -225,17 +225,6 @@ fn txn_answer(got: &TxnResponse) -> Answer {
         TxnOpResponse::Txn(got) => txn_answer(got),
     });
     Answer::Txn { succeeded: got.succeeded(), answers: answers.collect() }
-}
-
-fn key_value(kv: &EtcdKeyValue) -> KeyValue {
-    KeyValue {
-        key: Bytes::copy_from_slice(kv.key()),
-        value: Bytes::copy_from_slice(kv.value()),
-        created: unsigned(kv.create_revision()),
-        modified: unsigned(kv.mod_revision()),
-        version: unsigned(kv.version()),
-        lease: (kv.lease() != 0).then(|| LeaseId(unsigned(kv.lease()))),
-    }
 }
 
 pub(crate) fn signed(number: u64) -> i64 {

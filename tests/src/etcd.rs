@@ -7,8 +7,10 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use etcd_client::{Client, ConnectOptions};
 use rustix::process::{Pid, Signal, kill_process};
+use skirmish_core::registry::{KeyValue, LeaseId};
 use tokio::process::{Child, Command};
 
 use crate::{eventually, within};
@@ -301,6 +303,24 @@ impl Cluster {
         .await;
         leader.expect("it was waited for")
     }
+
+    /// A client of a member that answers.
+    ///
+    /// # Panics
+    /// If none does.
+    pub async fn client(&self) -> Client {
+        let mut client = None;
+        eventually("a member to answer", async || {
+            for member in &self.members {
+                if client.is_none() && member.answers().await {
+                    client = Some(member.client().await);
+                }
+            }
+            client.is_some()
+        })
+        .await;
+        client.expect("it was waited for")
+    }
 }
 
 impl Etcd {
@@ -311,6 +331,23 @@ impl Etcd {
         let Ok(status) = client.status().await else { return false };
         let leads = status.header().is_some_and(|header| header.member_id() == status.leader());
         leads && client.get("leader", None).await.is_ok()
+    }
+}
+
+/// A key with its value, in the core's words.
+///
+/// # Panics
+/// If etcd counts downwards.
+#[must_use]
+pub fn key_value(kv: &etcd_client::KeyValue) -> KeyValue {
+    let unsigned = |number: i64| u64::try_from(number).expect("etcd counts upwards");
+    KeyValue {
+        key: Bytes::copy_from_slice(kv.key()),
+        value: Bytes::copy_from_slice(kv.value()),
+        created: unsigned(kv.create_revision()),
+        modified: unsigned(kv.mod_revision()),
+        version: unsigned(kv.version()),
+        lease: (kv.lease() != 0).then(|| LeaseId(unsigned(kv.lease()))),
     }
 }
 

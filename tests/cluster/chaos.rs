@@ -1,0 +1,331 @@
+//! Nodes while their etcd is killed, stands still, cannot be reached, changes its leader or
+//! forgets its history: who must not serve says so, who may goes on, and afterwards players
+//! hear each other and nothing is held twice.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use etcd_client::CompactionOptions;
+use skirmish_core::registrar::record_owner;
+use skirmish_io::client::{Event, MessageId, Outcome};
+use skirmish_proto::v1::Reason;
+use skirmish_tests::etcd::{Cluster, Etcd, Version};
+use skirmish_tests::eventually;
+use skirmish_tests::history::complaints;
+use skirmish_tests::http::{get, metric};
+use skirmish_tests::player::{Player, builder, heard};
+
+use crate::holders::{Holders, look, settled};
+use crate::nodes::{Nodes, Piped, Registry, endpoints, number, ready, shows};
+
+/// How long nodes are taken to live.
+const TTL: Duration = Duration::from_secs(3);
+/// Rooms are lost with the nodes that led them, and not an hour later.
+const SHORT_ROOM_TTL: &str = "cluster.room_ttl=\"3s\"";
+/// So long that no fault here lasts for longer, however slow the machine is.
+const LONG_NODE_TTL: &str = "cluster.node_ttl=\"10m\"";
+const ROOM: &str = "arena";
+/// Players, and the nodes where they are.
+const PARTY: [(&str, usize); 4] = [("alice", 0), ("bob", 1), ("carol", 0), ("dave", 1)];
+
+/// Players at several nodes who are in one room. The first node leads it.
+struct Party<R> {
+    nodes: Nodes<R>,
+    players: Vec<Player>,
+    at: BTreeMap<&'static str, usize>,
+    /// How often they have talked.
+    rounds: usize,
+}
+
+impl<R: Registry> Party<R> {
+    async fn gather(nodes: Nodes<R>) -> Self {
+        let mut players = Vec::new();
+        for (name, node) in PARTY {
+            players.push(Player::join(builder(&nodes.url(node), name), ROOM).await);
+        }
+        Self { nodes, players, at: PARTY.into(), rounds: 0 }
+    }
+
+    /// A fault, then the check. `fault` brings it about and `end` ends it; for so long that
+    /// the leases of the nodes in `lapsed` run out, and of no other: these say why they do
+    /// not serve, and others serve all the time. Afterwards players hear each other, and
+    /// every session, the room and every lease is held once. Who held what before and after.
+    async fn survives<T>(
+        &mut self,
+        lapsed: &[usize],
+        fault: impl AsyncFnOnce(&mut Self) -> T,
+        end: impl AsyncFnOnce(&mut Self, T),
+    ) -> [Holders; 2] {
+        let before = self.check().await;
+        let suspensions = self.suspensions().await;
+        let admins = self.nodes.nodes.iter().map(|node| node.admin).enumerate();
+        let steady = admins.filter(|(node, _)| !lapsed.contains(node)).map(|(_, admin)| admin).collect();
+        let faults = async {
+            let during = fault(self).await;
+            for node in lapsed {
+                self.says_why_not(*node).await;
+            }
+            let meanwhile = self.players[0].say(ROOM, "meanwhile").await;
+            end(self, during).await;
+            meanwhile
+        };
+        let meanwhile: MessageId = tokio::select! {
+            biased;
+            meanwhile = faults => meanwhile,
+            () = until_not_ready(steady) => unreachable!("it panics"),
+        };
+        let after = self.check().await;
+        for (node, (before, after)) in suspensions.into_iter().zip(self.suspensions().await).enumerate() {
+            assert_eq!(after > before, lapsed.contains(&node), "node {node}: {after} after {before}");
+        }
+        // Whatever has become of it: it has an outcome.
+        self.players[0].outcome(meanwhile).await;
+        [before, after]
+    }
+
+    /// All is well, and not only in passing.
+    async fn check(&mut self) -> Holders {
+        for node in &self.nodes.nodes {
+            ready(node).await;
+            shows(node, "skirmish_serving", 1).await;
+            shows(node, "skirmish_registry_connected", 1).await;
+        }
+        let holders = settled(&self.nodes, ROOM, &self.at).await;
+        self.talk(holders.epoch).await;
+        let (now, wrong) = look(&self.nodes, ROOM, &self.at).await;
+        assert_eq!(wrong, Vec::<String>::new());
+        assert_eq!(now, holders);
+        holders
+    }
+
+    /// Everybody says something in that life of the room and hears everybody, once and in
+    /// one order.
+    async fn talk(&mut self, epoch: u64) {
+        self.rounds += 1;
+        let mut said = Vec::new();
+        for (number, player) in self.players.iter_mut().enumerate() {
+            player.has_seen("the room", |seen| seen.iter().rev().find_map(life) == Some(Some(epoch))).await;
+            let body = format!("round {} of {number}", self.rounds);
+            said.push((player.say(ROOM, &body).await, body));
+        }
+        let bodies: Vec<&str> = said.iter().map(|(_, body)| body.as_str()).collect();
+        let mut orders = Vec::new();
+        for (player, (message, _)) in self.players.iter_mut().zip(&said) {
+            player.hears(&bodies).await;
+            assert_eq!(player.outcome(*message).await, Outcome::Acknowledged);
+            let order: Vec<_> = heard(&player.seen).filter(|body| bodies.contains(body)).collect();
+            orders.push(order.iter().map(|body| body.to_string()).collect::<Vec<_>>());
+        }
+        for order in &orders {
+            assert_eq!((order.len(), order), (bodies.len(), &orders[0]));
+        }
+    }
+
+    /// Waits until a node says that it does not serve, and what is wrong with the registry.
+    async fn says_why_not(&self, node: usize) {
+        let node = &self.nodes.nodes[node];
+        let why = "the registry does not confirm that this node lives: ";
+        eventually("a node to say that it does not serve", async || {
+            let (status, body) = get(node.admin, "/readyz").await;
+            status == 503 && body.contains(why)
+        })
+        .await;
+        shows(node, "skirmish_serving", 0).await;
+        assert_eq!(get(node.admin, "/healthz").await.0, 200, "it lives all the same");
+    }
+
+    /// How often each node has stopped serving.
+    async fn suspensions(&self) -> Vec<u64> {
+        let mut suspensions = Vec::new();
+        for node in &self.nodes.nodes {
+            suspensions.push(metric(node.admin, "skirmish_suspensions_total").await.expect("a figure"));
+        }
+        suspensions
+    }
+
+    async fn leave(self) {
+        for player in self.players {
+            leave(player).await;
+        }
+    }
+}
+
+/// The life of the room that the player is in after an event; `None` if that says nothing
+/// about it.
+fn life(event: &Event) -> Option<Option<u64>> {
+    match event {
+        Event::Joined { epoch, .. } => Some(Some(*epoch)),
+        Event::Left { .. } => Some(None),
+        _ => None,
+    }
+}
+
+async fn leave(player: Player) {
+    let seen = player.leave().await;
+    assert_eq!(complaints(&seen), Vec::<String>::new(), "{seen:#?}");
+    let lost = |event: &Event| matches!(event, Event::Session { lost: true, .. });
+    assert!(!seen.iter().any(lost), "the session was lost: {seen:#?}");
+}
+
+/// Waits until the player has a session.
+async fn welcomed(player: &mut Player) {
+    let is = |event: &Event| matches!(event, Event::Session { .. }).then_some(());
+    player.until("a session", is).await;
+}
+
+/// Asks nodes again and again whether they are ready.
+///
+/// # Panics
+/// When one is not.
+async fn until_not_ready(admins: Vec<SocketAddr>) {
+    loop {
+        for admin in &admins {
+            let (status, body) = get(*admin, "/readyz").await;
+            assert_eq!(status, 200, "{body}");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn etcd_is_killed_and_started_again() {
+    // Before 3.5.5 one of 3.5 that is alone forgets what it has just acknowledged when it is
+    // killed.
+    let etcd = Etcd::start_with(Version::V3_4, &[]).await;
+    let mut party = Party::gather(Nodes::on(etcd, 2, &[]).await).await;
+    let kill = async |party: &mut Party<Etcd>| party.nodes.etcd.kill().await;
+    let start = async |party: &mut Party<Etcd>, ()| party.nodes.etcd.restart().await;
+    party.survives(&[0, 1], kill, start).await;
+    party.leave().await;
+}
+
+#[tokio::test]
+async fn etcd_pauses_for_longer_than_leases_last() {
+    let mut party = Party::gather(Nodes::start_with(2, &[SHORT_ROOM_TTL]).await).await;
+    let pause = async |party: &mut Party<Etcd>| party.nodes.etcd.pause();
+    let resume = async |party: &mut Party<Etcd>, ()| {
+        // So that they are over by its own clock, too.
+        tokio::time::sleep(TTL).await;
+        party.nodes.etcd.resume();
+    };
+    let [before, after] = party.survives(&[0, 1], pause, resume).await;
+    assert!(before.leases.is_disjoint(&after.leases), "{before:?} {after:?}");
+    assert!(before.epoch < after.epoch, "it is another room: {before:?} {after:?}");
+    party.leave().await;
+}
+
+#[tokio::test]
+async fn the_port_of_etcd_is_dead_for_longer_than_nodes_are_taken_to_live() {
+    let mut party = Party::gather(Nodes::on(Piped::start().await, 2, &[]).await).await;
+    let hold = async |party: &mut Party<Piped>| party.nodes.etcd.pipe.hold();
+    let open = async |party: &mut Party<Piped>, ()| {
+        // By its clock they are dead, too.
+        eventually("the nodes to be gone", async || party.nodes.keys("/nodes/").await.is_empty()).await;
+        assert_eq!(party.nodes.keys("/sessions/").await, Vec::<String>::new());
+        party.nodes.etcd.pipe.open();
+    };
+    let [before, after] = party.survives(&[0, 1], hold, open).await;
+    let both = before.leases.intersection(&after.leases).count();
+    assert_eq!(both, 2, "only those of rooms last: {before:?} {after:?}");
+    party.leave().await;
+}
+
+#[tokio::test]
+async fn a_room_is_led_by_another_node_when_its_own_cannot_reach_etcd() {
+    let mut nodes = Nodes::on(Piped::start().await, 1, &[]).await;
+    let direct = endpoints(&[nodes.etcd.etcd.url()]);
+    nodes.add(&[&direct]).await;
+    nodes.linked().await;
+    let second = number(&nodes.nodes[1]);
+    let mut party = Party::gather(nodes).await;
+    let hold = async |party: &mut Party<Piped>| party.nodes.etcd.pipe.hold();
+    let open = async |party: &mut Party<Piped>, ()| {
+        eventually("the second node to lead the room", async || {
+            let rooms = party.nodes.records("/rooms/").await;
+            rooms.iter().filter_map(record_owner).any(|(node, _)| node.0 == second)
+        })
+        .await;
+        party.nodes.etcd.pipe.open();
+    };
+    let [before, after] = party.survives(&[0], hold, open).await;
+    assert!(before.epoch < after.epoch, "{before:?} {after:?}");
+    party.leave().await;
+}
+
+#[tokio::test]
+async fn an_etcd_of_three_loses_its_leader() {
+    let mut cluster = Cluster::start_with(Version::V3_4, &[]).await;
+    // It is the first node's.
+    let leader = cluster.leader().await;
+    cluster.members.swap(0, leader);
+    let mut party = Party::gather(Nodes::on(cluster, 2, &[LONG_NODE_TTL]).await).await;
+    for kills in [true, false] {
+        let lose = async |party: &mut Party<Cluster>| {
+            let leader = party.nodes.etcd.leader().await;
+            let member = &mut party.nodes.etcd.members[leader];
+            if kills {
+                member.kill().await;
+            } else {
+                member.pause();
+            }
+            // The others go on without it, and so does either node.
+            assert_ne!(party.nodes.etcd.leader().await, leader);
+            for (node, name) in ["erin", "frank"].into_iter().enumerate() {
+                let mut guest = Player::start(builder(&party.nodes.url(node), name));
+                welcomed(&mut guest).await;
+                leave(guest).await;
+            }
+            leader
+        };
+        let find = async |party: &mut Party<Cluster>, leader: usize| {
+            let member = &mut party.nodes.etcd.members[leader];
+            if kills {
+                member.restart().await;
+            } else {
+                member.resume();
+            }
+        };
+        let [before, after] = party.survives(&[], lose, find).await;
+        assert_eq!(before, after);
+    }
+    party.leave().await;
+}
+
+#[tokio::test]
+async fn history_is_compacted_while_nodes_do_not_watch() {
+    let nodes = Nodes::on(Piped::start().await, 2, &[LONG_NODE_TTL]).await;
+    let mut party = Party::gather(nodes).await;
+    // Carol is at the first node.
+    let (name, number) = ("carol", 2);
+    let cut = async |party: &mut Party<Piped>| {
+        party.nodes.etcd.pipe.cut();
+        // A node that the others do not know, where one of their players comes anew.
+        let direct = endpoints(&[party.nodes.etcd.etcd.url()]);
+        ready(party.nodes.add(&[LONG_NODE_TTL, &direct]).await).await;
+        let mut anew = Player::start(builder(&party.nodes.url(2), name));
+        welcomed(&mut anew).await;
+        party.at.insert(name, 2);
+        let former = std::mem::replace(&mut party.players[number], anew);
+
+        let mut client = party.nodes.etcd.client().await;
+        let answer = client.get("revision", None).await.expect("etcd answers");
+        let revision = answer.header().expect("answers have a header").revision();
+        let now = CompactionOptions::new().with_physical();
+        client.compact(revision, Some(now)).await.expect("etcd compacts");
+        former
+    };
+    let open = async |party: &mut Party<Piped>, mut former: Player| {
+        party.nodes.etcd.pipe.open();
+        party.nodes.linked().await;
+        let is =
+            |event: &Event| matches!(event, Event::Closed { reason: Reason::TakenOver, .. }).then_some(());
+        former.until("to be told that she is elsewhere", is).await;
+        leave(former).await;
+        party.players[number].client.join(ROOM, 0).await.expect("a good name");
+    };
+    let [before, after] = party.survives(&[], cut, open).await;
+    assert_eq!(before.epoch, after.epoch);
+    assert!(before.leases.is_subset(&after.leases), "{before:?} {after:?}");
+    party.leave().await;
+}
