@@ -17,10 +17,8 @@ use skirmish_tests::http::{get, metric};
 use skirmish_tests::player::{Player, builder, heard};
 
 use crate::holders::{Holders, look, settled};
-use crate::nodes::{Nodes, Piped, Registry, endpoints, number, ready, shows};
+use crate::nodes::{Nodes, Piped, Registry, TTL, endpoints, number, ready, shows};
 
-/// How long nodes are taken to live.
-const TTL: Duration = Duration::from_secs(3);
 /// Rooms are lost with the nodes that led them, and not an hour later.
 const SHORT_ROOM_TTL: &str = "cluster.room_ttl=\"3s\"";
 /// So long that no fault here lasts for longer, however slow the machine is.

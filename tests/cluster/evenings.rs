@@ -1,13 +1,11 @@
 //! Matches of players on several nodes, as bots see them (G1 to G5, G8).
 
+use skirmish_tests::duel::DUEL;
 use skirmish_tests::eventually;
 use skirmish_tests::http::metric;
 use skirmish_tests::process::{KeyFile, run};
 
 use crate::nodes::Nodes;
-
-/// A queue for two, that looks often.
-const DUEL: &str = "matchmaking.queues=[{ mode = \"duel\", teams = 2, team_size = 1, regions = [\"local\"], interval = \"10ms\" }]";
 
 #[tokio::test]
 async fn bots_on_two_nodes_play_whole_evenings_with_each_other() {

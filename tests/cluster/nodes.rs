@@ -1,5 +1,7 @@
 //! Nodes with an etcd between them.
 
+use std::time::Duration;
+
 use etcd_client::{Client, GetOptions};
 use serde_json::Value;
 use skirmish_core::registry::KeyValue;
@@ -9,12 +11,15 @@ use skirmish_tests::http::{get, metric};
 use skirmish_tests::pipe::Pipe;
 use skirmish_tests::process::Process;
 
-/// As short as may be.
+/// How long nodes are taken to live: as short as may be.
+pub(crate) const TTL: Duration = Duration::from_secs(3);
 const NODE_TTL: &str = "cluster.node_ttl=\"3s\"";
 /// So long that nothing can have waited for it.
 const ROOM_TTL: &str = "cluster.room_ttl=\"1h\"";
 /// Links notice quickly that nothing passes.
 const HEARTBEAT: &str = "cluster.heartbeat.interval=\"200ms\"";
+/// Nodes are quick to notice that an etcd is there again.
+const BACKOFF: &str = "registry.etcd.backoff_max=\"500ms\"";
 
 /// What is between nodes.
 pub(crate) trait Registry {
@@ -107,7 +112,7 @@ impl<R: Registry> Nodes<R> {
     pub(crate) async fn add(&mut self, settings: &[&str]) -> &mut Process {
         let endpoints = endpoints(&self.etcd.endpoints(self.nodes.len()));
         let mut all = vec!["registry.kind=etcd", &endpoints, "cluster.link.address=127.0.0.1:0"];
-        all.extend([NODE_TTL, ROOM_TTL, HEARTBEAT]);
+        all.extend([NODE_TTL, ROOM_TTL, HEARTBEAT, BACKOFF]);
         all.extend(settings);
         self.nodes.push(Process::start(&all).await);
         self.nodes.last_mut().expect("it was pushed")

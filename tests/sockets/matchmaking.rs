@@ -3,72 +3,15 @@
 use std::collections::BTreeSet;
 
 use skirmish_core::wire::ToClient;
-use skirmish_io::client::{Event, Matched, Outcome, Queue, State, TicketState};
+use skirmish_io::client::{Event, Queue, State, TicketState};
 use skirmish_proto::v1;
+use skirmish_tests::duel::{DUEL, matched, play, queue, state, wish};
 use skirmish_tests::eventually;
 use skirmish_tests::http::get;
 use skirmish_tests::player::{Player, builder};
 use skirmish_tests::process::{KeyFile, Process, run};
 use skirmish_tests::proxy::Proxy;
 use skirmish_tests::socket::Socket;
-
-/// A queue for two, that looks often.
-const DUEL: &str = "matchmaking.queues=[{ mode = \"duel\", teams = 2, team_size = 1, regions = [\"local\"], interval = \"10ms\" }]";
-
-fn wish(mode: &str) -> Queue {
-    Queue { mode: mode.to_owned(), ..Queue::default() }
-}
-
-/// Queues, and waits until the server has the ticket.
-async fn queue(player: &mut Player) {
-    player.client.queue(wish("duel")).await.expect("nothing else is searched for");
-    assert_eq!(state(player).await.0, TicketState::Waiting);
-}
-
-/// What the player is told of its ticket next, and why.
-async fn state(player: &mut Player) -> (TicketState, String) {
-    let told = |event: &Event| match event {
-        Event::Ticket { state: TicketState::Unavailable | TicketState::Lost, .. } => None,
-        Event::Ticket { state, reason, .. } => Some((*state, reason.clone())),
-        Event::Matched(matched) => panic!("nobody was there to play with: {matched:?}"),
-        _ => None,
-    };
-    player.until("news of the ticket", told).await
-}
-
-/// The match that the player is told of next.
-async fn matched(player: &mut Player) -> Matched {
-    let told = |event: &Event| match event {
-        Event::Matched(matched) => Some(matched.clone()),
-        _ => None,
-    };
-    player.until("a match", told).await
-}
-
-/// Both were told of the same match of the two, each of its own team; they talk in its
-/// room, and leave.
-async fn play(alice: &mut Player, bob: &mut Player, found: [&Matched; 2]) {
-    let [one, other] = found;
-    assert_eq!((&one.r#match, &one.room, &one.teams), (&other.r#match, &other.room, &other.teams));
-    for (matched, name) in [(one, "alice"), (other, "bob")] {
-        let team = &matched.teams[usize::try_from(matched.team).expect("a small number")];
-        assert_eq!(team.players, [name], "{matched:?}");
-    }
-    let all: BTreeSet<_> = one.teams.iter().flat_map(|team| &team.players).map(String::as_str).collect();
-    assert_eq!(all, BTreeSet::from(["alice", "bob"]));
-    for player in [&mut *alice, &mut *bob] {
-        player.client.join(&one.room, 0).await.expect("a room");
-        player.joined(&one.room).await;
-    }
-    let greeting = alice.say(&one.room, "good luck").await;
-    assert_eq!(alice.outcome(greeting).await, Outcome::Acknowledged);
-    bob.hears(&["good luck"]).await;
-    for player in [alice, bob] {
-        player.client.leave(&one.room).await.expect("a member");
-        let left = |event: &Event| matches!(event, Event::Left { room, .. } if *room == one.room);
-        player.until("to have left", |event| left(event).then_some(())).await;
-    }
-}
 
 #[tokio::test]
 async fn two_players_are_matched_and_play_again_and_again() {

@@ -4,6 +4,7 @@
 //! A test waits for what must happen, with a deadline that no working machine comes
 //! near, and never for a time to pass.
 
+pub mod duel;
 pub mod etcd;
 pub mod history;
 pub mod http;

@@ -1,0 +1,75 @@
+//! A match forms once, though etcd is away while players search (G8).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skirmish_io::client::{Event, Matched};
+use skirmish_tests::duel::{DUEL, matched, meet, part, queue, wish};
+use skirmish_tests::etcd::{Etcd, Version};
+use skirmish_tests::eventually;
+use skirmish_tests::http::get;
+use skirmish_tests::player::{Player, builder};
+
+use crate::holders::settled;
+use crate::nodes::{Nodes, TTL, ready};
+
+/// A match that is over is soon forgotten.
+const SWEEP: &str = "matchmaking.sweep_interval=\"200ms\"";
+
+/// Both are told of one match, and there is no other; they meet in its room, and part.
+async fn one_match(nodes: &Nodes, alice: &mut Player, bob: &mut Player) -> String {
+    let found: [Matched; 2] = [matched(alice).await, matched(bob).await];
+    for node in &nodes.nodes {
+        ready(node).await;
+    }
+    let (id, room) = (found[0].r#match.clone(), found[0].room.clone());
+    meet(alice, bob, found.each_ref()).await;
+    settled(nodes, &room, &BTreeMap::from([("alice", 0), ("bob", 1)])).await;
+    assert_eq!(nodes.keys("/match/pairs/").await, [format!("/match/pairs/{id}")]);
+    assert_eq!(nodes.keys("/match/players/").await, ["/match/players/alice", "/match/players/bob"]);
+    assert_eq!(nodes.keys("/match/queue/").await, Vec::<String>::new());
+    part(alice, bob, &found[0]).await;
+    eventually("the match to be over", async || nodes.keys("/match/pairs/").await.is_empty()).await;
+    id
+}
+
+/// The matches that the player was told of.
+fn told(player: &Player) -> BTreeSet<&str> {
+    let told = player.seen.iter().filter_map(|event| match event {
+        Event::Matched(matched) => Some(matched.r#match.as_str()),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[tokio::test]
+async fn a_match_forms_once_though_etcd_is_away_while_players_search() {
+    // Before 3.5.5 one of 3.5 that is alone forgets what it has just acknowledged when it is
+    // killed.
+    let etcd = Etcd::start_with(Version::V3_4, &[]).await;
+    let mut nodes = Nodes::on(etcd, 2, &[DUEL, SWEEP]).await;
+    let mut alice = Player::start(builder(&nodes.url(0), "alice"));
+    let mut bob = Player::start(builder(&nodes.url(1), "bob"));
+
+    // One waits, the other comes meanwhile, and when etcd is back the ticket is gone.
+    queue(&mut alice).await;
+    nodes.etcd.pause();
+    bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
+    for node in &nodes.nodes {
+        eventually("a node not to serve", async || get(node.admin, "/readyz").await.0 == 503).await;
+    }
+    // So that the nodes' leases are over by its own clock, too.
+    tokio::time::sleep(TTL).await;
+    nodes.etcd.resume();
+    let first = one_match(&nodes, &mut alice, &mut bob).await;
+
+    // It ends while the match forms, wherever that is.
+    queue(&mut bob).await;
+    alice.client.queue(wish("duel")).await.expect("nothing else is searched for");
+    nodes.etcd.kill().await;
+    nodes.etcd.restart().await;
+    let second = one_match(&nodes, &mut alice, &mut bob).await;
+
+    for player in [&alice, &bob] {
+        assert_eq!(told(player), BTreeSet::from([first.as_str(), second.as_str()]));
+    }
+}
