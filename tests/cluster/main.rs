@@ -1,5 +1,5 @@
 //! Several nodes, each a process of its own, with a real etcd between them: what players
-//! see of it, and what strangers do.
+//! see of it, also while etcd fails, and what strangers do.
 
 mod chaos;
 mod evenings;
