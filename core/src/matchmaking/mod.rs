@@ -37,10 +37,10 @@
 //!
 //! A search is cut after [`Work::search`] looks, so that no ticket holds up the others. It
 //! is not started anew but goes on in the next round where it was cut, whatever has come
-//! and gone since. So if a search takes `n` looks from start to end, then of tickets that
-//! have a legal match within the reach of the oldest of them, and keep it, some are
-//! matched within `2 * (n / (search - 1) + 1)` rounds: one pass that may have begun before
-//! the match was legal, and one that did not. No ticket is skipped in a round, and no ticket
+//! and gone since. So if a search takes `n` looks from start to end, those counted that it
+//! takes at who comes meanwhile, then of tickets that have a legal match within the reach of
+//! the oldest of them, and keep it, some are matched within `2 * (n / (search - 1) + 1)`
+//! rounds: one pass that may have begun before the match was legal, and one that did not. No ticket is skipped in a round, and no ticket
 //! that comes in a round joins it: a round ends after as many searches as tickets waited
 //! at its start, each in a step or less. When the engine rests, which is when
 //! [`Engine::poll_timeout`] names nothing but time-outs, no ticket has a legal match

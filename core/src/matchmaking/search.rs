@@ -123,10 +123,15 @@ impl Search {
     }
 
     /// Marks whom it remembers from before it was cut, and who does not wait any more.
-    /// While it goes on nobody leaves, so that nobody else need be looked for.
+    /// While it goes on nobody leaves, so that nobody else need be looked for. As long as it
+    /// gathers, it forgets them: else those who come and go would take the places of
+    /// candidates who wait all the time. Later its position is among them.
     fn mark_gone(&mut self, tickets: &Slab<Waiting>) {
         for kept in &mut self.kept {
             kept.waits = tickets.get(kept.key).is_some();
+        }
+        if matches!(self.stage, Stage::Gather(..)) {
+            self.kept.retain(|kept| kept.waits);
         }
     }
 

@@ -80,6 +80,20 @@ pub(super) fn legal(
     Ok(quality)
 }
 
+/// Whether two tickets are no reason for a match in this region not to be legal.
+pub(super) fn pair(config: &QueueConfig, now: Instant, region: &Name, one: &Ticket, other: &Ticket) -> bool {
+    let distance = one.rating.abs_diff(other.rating);
+    let closeness = 1000 * u64::from(distance)
+        <= u64::from(1000 - config.quality.floor) * u64::from(config.quality.worst_spread);
+    one.leader != other.leader
+        && closeness
+        && [one, other].iter().all(|ticket| {
+            reaches(config, now, ticket, region)
+                && u128::from(distance) <= width(&config.rating, now, ticket.queued)
+        })
+        && agree(&one.traits, &other.traits)
+}
+
 /// Whether the ticket may have the places of the room.
 ///
 /// # Errors

@@ -22,12 +22,12 @@ fn pool() -> impl Strategy<Value = (QueueConfig, Vec<Ticket>)> {
 
 const NOW: u64 = 60;
 
-fn late(draft: &Draft, number: usize, waited: u64) -> Ticket {
+pub(super) fn late(draft: &Draft, number: usize, waited: u64) -> Ticket {
     draft.ticket(number, secs(NOW - waited))
 }
 
 /// Steps through the round that is due, without time passing.
-fn round(engine: &mut Engine, now: Instant) -> Vec<Formed> {
+pub(super) fn round(engine: &mut Engine, now: Instant) -> Vec<Formed> {
     let (mut formed, rounds) = (Vec::new(), engine.stats().rounds + 1);
     while engine.stats().rounds <= rounds && engine.poll_timeout().is_some_and(|deadline| deadline.at <= now)
     {

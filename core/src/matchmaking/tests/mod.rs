@@ -1,6 +1,7 @@
 //! Tests of the rules, of fairness, and of what never happens.
 
 mod brute;
+mod coming;
 mod explaining;
 mod fairness;
 mod rules;
