@@ -46,6 +46,9 @@
 //! [`Engine::poll_timeout`] names nothing but time-outs, no ticket has a legal match
 //! within its reach.
 //!
+//! All this holds among the tickets that the engine is given. Of more players than there are
+//! places for, the [`matcher`] gives it those who came first.
+//!
 //! # Costs
 //!
 //! A step looks at [`Work::step`] + [`Work::search`] tickets at most, however many wait. A

@@ -31,8 +31,9 @@ pub struct MatchmakingConfig {
     pub sweep_interval: Duration,
     /// Players whose sessions are on the node; at least as many as it has sessions.
     pub players: usize,
-    /// Tickets of one mode that its matcher knows. The rest wait in the registry until
-    /// there is place.
+    /// Players of one mode that its matcher knows, at least twice those of a match. Of more,
+    /// those are known who came first; the others wait in the registry until these are gone.
+    /// See [`matcher`](super::matcher).
     pub tickets: usize,
     /// Requests that a desk, or a matcher for each mode, has under way at once; from 3.
     pub calls: usize,
@@ -76,13 +77,17 @@ impl MatchmakingConfig {
                 queue.players() <= MAX_FORMED_PLAYERS,
                 "a match must have at most 63 players: more do not fit into a transaction",
             )?;
+            check(
+                self.tickets / 2 >= queue.players() as usize,
+                "tickets must be at least twice the players of a match",
+            )?;
             let twice = self.queues.iter().take(index).any(|earlier| earlier.mode == queue.mode);
             check(!twice, "two queues have the same mode")?;
         }
         check(self.default_rating <= MAX_RATING.unsigned_abs(), "default_rating must be at most 1000000")?;
         check(!self.join_window.is_zero(), "join_window must not be zero: no match would last")?;
         check(!self.sweep_interval.is_zero(), "sweep_interval must not be zero: nothing would ever rest")?;
-        check(self.players > 0 && self.tickets > 0, "players and tickets must be at least 1")?;
+        check(self.players > 0, "players must be at least 1")?;
         check(self.calls >= 3, "calls must be at least 3")?;
         check(self.page > 0, "page must be at least 1")?;
         check(
@@ -123,7 +128,7 @@ mod tests {
             |c| c.join_window = Duration::ZERO,
             |c| c.sweep_interval = Duration::ZERO,
             |c| c.players = 0,
-            |c| c.tickets = 0,
+            |c| c.tickets = 125,
             |c| c.calls = 2,
             |c| c.page = 0,
             |c| c.backoff_min = c.backoff_max * 2,

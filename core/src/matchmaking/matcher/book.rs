@@ -2,7 +2,15 @@
 //!
 //! What is known of tickets comes from one listing and the watch after it, in the order of
 //! revisions, and from nothing else. A group whose tickets somebody was found to have
-//! changed, be it this matcher, is left alone until the watch has told of it.
+//! changed, be it this matcher, is left alone until the watch or a listing has told of it.
+//!
+//! # Places
+//!
+//! There are so many. A player alone takes one, and a party one for each of its players, be
+//! they here or not. If they are too few, they go to whose tickets came first: of all tickets
+//! that wait, those have places that came before the first that has none, or whose party has
+//! one of those. What comes later finds none, even if there are some again, until the tickets
+//! are listed once more: else who came first would wait for who came last.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -12,6 +20,7 @@ use skirmish_proto::v1::{self, TicketState};
 
 use crate::id::Name;
 use crate::matchmaking::record::queued_at;
+use crate::registry::KeyValue;
 use crate::time::{Duration, Instant, Now};
 
 /// Who is matched as a whole or not at all.
@@ -30,15 +39,28 @@ pub(super) struct Book {
     time_out: Duration,
     grace: Duration,
     cap: usize,
+    /// Players of a team: a larger party is never matched, and no places are kept for it.
+    team: usize,
     tickets: BTreeMap<Name, Ticket>,
     groups: BTreeMap<Key, Group>,
     /// When something is to be done for a group that is not in the engine.
     deadlines: BTreeSet<(Instant, Key)>,
     /// Groups that have changed.
     dirty: BTreeSet<Key>,
-    /// There are tickets that had no place.
-    overflowed: bool,
+    /// Groups by when the first of their tickets came.
+    ages: BTreeSet<(Age, Key)>,
+    /// Places that are taken.
+    places: usize,
+    /// The first ticket that has no place.
+    first_out: Option<Age>,
+    /// Groups that have lost their places to others, by their leaders in the engine.
+    displaced: Vec<Name>,
+    /// Counts listings.
+    listing: u64,
 }
+
+/// When a ticket came: the revision that made it, and whose it is.
+type Age = (u64, Name);
 
 /// A ticket that waits.
 #[derive(Debug)]
@@ -47,12 +69,18 @@ pub(super) struct Ticket {
     pub(super) record: v1::TicketRecord,
     pub(super) queued: Instant,
     key: Key,
+    /// The last listing in which it was.
+    listed: u64,
 }
 
 /// A party, or a player alone.
 #[derive(Debug)]
 pub(super) struct Group {
     size: usize,
+    /// Places that are kept for it.
+    kept: usize,
+    /// When the first of its tickets came.
+    age: Age,
     members: BTreeSet<Name>,
     pub(super) place: Place,
     /// It comes back from a match that was not committed.
@@ -99,16 +127,21 @@ impl Key {
 }
 
 impl Book {
-    pub(super) const fn new(time_out: Duration, grace: Duration, cap: usize) -> Self {
+    pub(super) const fn new(time_out: Duration, grace: Duration, cap: usize, team: usize) -> Self {
         Self {
             time_out,
             grace,
             cap,
+            team,
             tickets: BTreeMap::new(),
             groups: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             dirty: BTreeSet::new(),
-            overflowed: false,
+            ages: BTreeSet::new(),
+            places: 0,
+            first_out: None,
+            displaced: Vec::new(),
+            listing: 0,
         }
     }
 
@@ -116,9 +149,14 @@ impl Book {
         self.tickets.len()
     }
 
-    /// Tickets had no place, and now there is some.
+    /// Tickets have no place, and there is some again.
     pub(super) fn has_place_again(&self) -> bool {
-        self.overflowed && self.tickets.len() <= self.cap / 2
+        self.first_out.is_some() && self.places < self.cap
+    }
+
+    /// The same, and that many.
+    pub(super) fn is_half_empty(&self) -> bool {
+        self.has_place_again() && self.places <= self.cap / 2
     }
 
     pub(super) fn ticket(&self, player: &Name) -> Option<&Ticket> {
@@ -137,48 +175,146 @@ impl Book {
         self.groups.get_mut(key)
     }
 
+    /// All tickets are about to be listed. Who had no place may have one.
+    pub(super) fn begin_listing(&mut self) {
+        self.listing += 1;
+        self.first_out = None;
+    }
+
+    /// Whether the tickets are to be listed once more: some of a party that has places may
+    /// have been passed before it had.
+    pub(super) fn lacks_members(&self) -> bool {
+        let lacks = |group: &Group| group.members.len() < group.places();
+        self.first_out.is_some() && self.groups.values().any(lacks)
+    }
+
+    /// All tickets were listed: others are not there any more.
+    pub(super) fn end_listing(&mut self, now: Now) {
+        let gone = |(_, ticket): &(&Name, &Ticket)| ticket.listed < self.listing;
+        let gone: Vec<Name> = self.tickets.iter().filter(gone).map(|(name, _)| name.clone()).collect();
+        gone.iter().for_each(|player| self.set(now, player, None));
+    }
+
     /// A player's ticket is now this one; `None`: there is none that waits for this mode.
-    pub(super) fn set(&mut self, now: Now, player: &Name, ticket: Option<(u64, v1::TicketRecord)>) {
-        if ticket.is_some() && !self.tickets.contains_key(player) && self.tickets.len() >= self.cap {
-            self.overflowed = true;
+    pub(super) fn set(&mut self, now: Now, player: &Name, ticket: Option<(&KeyValue, v1::TicketRecord)>) {
+        let listed = self.listing;
+        if let (Some(known), Some((kv, _))) = (self.tickets.get_mut(player), &ticket)
+            && known.modified == kv.modified
+        {
+            known.listed = listed;
             return;
         }
-        let new = ticket.map(|(modified, record)| {
+        let new = ticket.map(|(kv, record)| {
             let (key, size) = Key::of(player, &record);
             let queued = queued_at(now, record.queued_ms, self.time_out);
-            (Ticket { modified, record, queued, key }, size)
+            let age = (kv.created, player.clone());
+            (Ticket { modified: kv.modified, record, queued, key, listed }, size, age)
         });
         if let Some(old) = self.tickets.remove(player)
-            && new.as_ref().is_none_or(|(new, _)| new.key != old.key)
+            && new.as_ref().is_none_or(|(new, ..)| new.key != old.key)
         {
             self.leave(now.instant, &old.key, player);
         }
-        if let Some((ticket, size)) = new {
-            self.join(&ticket.key, size, player);
+        if let Some((ticket, size, age)) = new
+            && self.find_place(&ticket.key, size, &age)
+        {
+            self.join(&ticket.key, size, age);
             self.tickets.insert(player.clone(), ticket);
         }
+    }
+
+    /// Whether there is a place for a ticket. Who came later may lose its own to it.
+    fn find_place(&mut self, key: &Key, size: usize, age: &Age) -> bool {
+        if let Some(group) = self.groups.get(key).filter(|group| !group.members.is_empty()) {
+            let is_kept = group.members.contains(&age.1) || group.members.len() < group.kept;
+            if !is_kept && self.places >= self.cap {
+                // One more than the party is large: as if it came last of all.
+                self.pass_over((u64::MAX, age.1.clone()));
+                return false;
+            }
+            return true;
+        }
+        if self.first_out.as_ref().is_some_and(|first| first <= age) {
+            return false;
+        }
+        let kept = self.kept(size);
+        while self.places + kept > self.cap {
+            let Some((last, other)) = self.last_after(age) else {
+                self.pass_over(age.clone());
+                return false;
+            };
+            self.displace(&other);
+            self.pass_over(last);
+        }
+        true
+    }
+
+    /// The group that came last, if it came later than this and is in no transaction.
+    fn last_after(&self, age: &Age) -> Option<(Age, Key)> {
+        let is_idle = |place: &Place| matches!(place, Place::Out | Place::Engine(_));
+        let mut later = self.ages.iter().rev().take_while(|(other, _)| other > age);
+        later.find(|(_, key)| self.groups.get(key).is_some_and(|group| is_idle(&group.place))).cloned()
+    }
+
+    fn pass_over(&mut self, age: Age) {
+        self.first_out = self.first_out.take().into_iter().chain([age]).min();
+    }
+
+    /// Takes its places from a group.
+    fn displace(&mut self, key: &Key) {
+        self.book(key, None);
+        self.dirty.remove(key);
+        let Some(group) = self.groups.remove(key) else { return };
+        self.places -= group.places();
+        for player in &group.members {
+            self.tickets.remove(player);
+        }
+        self.ages.remove(&(group.age, key.clone()));
+        if let Place::Engine(leader) = group.place {
+            self.displaced.push(leader);
+        }
+    }
+
+    /// A group that has lost its places while it was in the engine, by its leader.
+    pub(super) fn take_displaced(&mut self) -> Option<Name> {
+        self.displaced.pop()
+    }
+
+    /// Places that are kept for a party of this size.
+    const fn kept(&self, size: usize) -> usize {
+        if size <= self.team { size } else { 1 }
     }
 
     fn leave(&mut self, now: Instant, key: &Key, player: &Name) {
         self.touch(key);
         let Some(group) = self.groups.get_mut(key) else { return };
+        let before = group.places();
         group.members.remove(player);
         if group.members.len() < group.size {
             group.missing.insert(player.clone());
             group.lost_at.get_or_insert(now + self.grace);
         }
+        self.places = self.places - before + group.places();
     }
 
-    fn join(&mut self, key: &Key, size: usize, player: &Name) {
-        let group = self.groups.entry(key.clone()).or_insert_with(|| Group::new(size));
-        group.members.insert(player.clone());
-        group.missing.remove(player);
+    fn join(&mut self, key: &Key, size: usize, age: Age) {
+        let (kept, player) = (self.kept(size), age.1.clone());
+        let group = self.groups.entry(key.clone()).or_insert_with(|| Group::new(size, kept, age.clone()));
+        let before = group.places();
+        if group.members.is_empty() || age < group.age {
+            self.ages.remove(&(group.age.clone(), key.clone()));
+            group.age = age.clone();
+            self.ages.insert((age, key.clone()));
+        }
+        group.missing.remove(&player);
+        group.members.insert(player);
         if group.members.len() >= group.size {
             group.missing.clear();
         }
         if group.missing.is_empty() {
             group.lost_at = None;
         }
+        self.places = self.places - before + group.places();
         self.touch(key);
     }
 
@@ -203,7 +339,9 @@ impl Book {
     pub(super) fn drop_empty(&mut self, key: &Key) {
         if self.groups.get(key).is_some_and(|group| group.members.is_empty()) {
             self.book(key, None);
-            self.groups.remove(key);
+            if let Some(group) = self.groups.remove(key) {
+                self.ages.remove(&(group.age, key.clone()));
+            }
         }
     }
 
@@ -287,7 +425,10 @@ impl Book {
     /// Checks that the tables agree with each other.
     pub(super) fn audit(&self) -> Result<(), &'static str> {
         let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(error) };
-        check(self.tickets.len() <= self.cap, "the matcher knows too many tickets")?;
+        check(self.places <= self.cap, "the matcher knows too many tickets")?;
+        let places: usize = self.groups.values().map(Group::places).sum();
+        check(places == self.places, "a place is taken by nobody, or by two")?;
+        check(self.ages.len() == self.groups.len(), "a group is not in the order of age")?;
         let members: usize = self.groups.values().map(|group| group.members.len()).sum();
         check(members == self.tickets.len(), "a ticket is in no group, or in two")?;
         let booked = self.groups.values().filter(|group| group.deadline.is_some()).count();
@@ -296,9 +437,11 @@ impl Book {
 }
 
 impl Group {
-    const fn new(size: usize) -> Self {
+    const fn new(size: usize, kept: usize, age: Age) -> Self {
         Self {
             size,
+            kept,
+            age,
             members: BTreeSet::new(),
             place: Place::Out,
             returns: false,
@@ -307,6 +450,11 @@ impl Group {
             lost_at: None,
             deadline: None,
         }
+    }
+
+    /// Places that it takes.
+    fn places(&self) -> usize {
+        if self.members.is_empty() { 0 } else { self.members.len().max(self.kept) }
     }
 
     /// Players who have tickets, and who are needed.

@@ -26,10 +26,14 @@ use crate::matchmaking::ticket::Refusal;
 use crate::plant::Planted;
 use crate::registry::{Call, Compare, LeaseId, Op, Put, Range, Request, Txn, WatchId};
 use crate::rng::Seed;
-use crate::time::{Deadline, Instant, Now};
+use crate::time::{Deadline, Duration, Instant, Now};
 
 /// Groups whose time has come that are looked at in one step.
 const STEP: usize = 256;
+
+/// While tickets have no place and there is some: how long after a listing the next one
+/// begins, if there is not so much before that it is worth it.
+pub(super) const LIST_AGAIN: Duration = Duration::from_secs(5);
 
 /// Forms the matches of one mode, while it is elected.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub(super) struct Keeper {
     pub(super) queue_watch: Option<WatchId>,
     /// All tickets are known, and watched.
     pub(super) listed: bool,
+    /// When to list them again, if some of them have no place.
+    pub(super) list_at: Instant,
     pub(super) book: Book,
     engine: Engine,
     pub(super) caller: Caller<Task>,
@@ -92,6 +98,8 @@ pub(super) enum What {
     List {
         revision: u64,
         from: Option<Bytes>,
+        /// They were all read once, and are read for the parties that lack some.
+        again: bool,
     },
     Form(Forming),
     Fill(Filling),
@@ -133,7 +141,7 @@ impl Keeper {
         rules.limits.attributes = rules.limits.attributes.max(MAX_ITEMS);
         rules.limits.tickets = config.tickets;
         let engine = Engine::new(rules.clone()).ok()?;
-        let book = Book::new(rules.time_out, config.party_grace, config.tickets);
+        let book = Book::new(rules.time_out, config.party_grace, config.tickets, rules.team_size.into());
         let backoff = (config.backoff_min, config.backoff_max);
         Some(Self {
             config: config.clone(),
@@ -146,6 +154,7 @@ impl Keeper {
             key_watch: None,
             queue_watch: None,
             listed: false,
+            list_at: Instant::ZERO,
             book,
             engine,
             caller: Caller::new(seed, first_call, call_step, backoff),
@@ -228,6 +237,7 @@ impl Keeper {
             self.ask_again(task);
         }
         if self.is_elected() {
+            self.settle();
             self.sweep_on_time();
             for _ in 0..STEP {
                 let Some(Due { key, state, players }) = self.book.take_due(now.instant) else { break };
@@ -261,7 +271,9 @@ impl Keeper {
         let search = if self.can_search() { self.engine.poll_timeout() } else { None };
         let due = self.book.next().map(|at| Deadline::new(at, "a ticket times out, or a party is lost"));
         let sweep = self.sweep.next.map(|at| Deadline::new(at, "matches that are over are looked for"));
-        [search, due, sweep].into_iter().fold(retry, Deadline::earliest)
+        let list = self.listed && self.book.has_place_again();
+        let list = list.then(|| Deadline::new(self.list_at, "tickets that had no place are looked for"));
+        [search, due, sweep, list].into_iter().fold(retry, Deadline::earliest)
     }
 
     // The office.
@@ -317,7 +329,8 @@ impl Keeper {
         self.retries.clear();
         self.caller.unwatch(self.queue_watch.take());
         self.listed = false;
-        self.book = Book::new(self.rules.time_out, self.config.party_grace, self.config.tickets);
+        let Self { rules, config, .. } = self;
+        self.book = Book::new(rules.time_out, config.party_grace, config.tickets, rules.team_size.into());
         if let Ok(engine) = Engine::new(self.rules.clone()) {
             self.engine = engine;
         }
@@ -335,11 +348,17 @@ impl Keeper {
 
     /// Gives groups that have changed to the engine, or takes them back from it.
     pub(super) fn settle(&mut self) {
+        while let Some(leader) = self.book.take_displaced() {
+            self.engine.remove(&leader);
+        }
         while let Some(key) = self.book.take_dirty() {
             self.settle_group(key);
         }
-        if self.listed && self.book.has_place_again() {
-            self.reload();
+        let is_due = self.book.has_place_again() && self.list_at <= self.now.instant;
+        if self.listed && (is_due || self.book.is_half_empty()) {
+            self.caller.unwatch(self.queue_watch.take());
+            self.listed = false;
+            self.book.begin_listing();
             self.ask(Task::list());
         }
     }
@@ -535,7 +554,7 @@ impl Keeper {
                 let success = Vec::from([Op::Put(put), read(key.clone())]);
                 Request::Txn(Txn { compares, success, failure: Vec::from([read(key)]) })
             }
-            What::List { revision, from } => {
+            What::List { revision, from, .. } => {
                 let mut span = keys::tickets();
                 if let Some(from) = from {
                     span.key = from.clone();
@@ -559,7 +578,7 @@ impl Task {
     }
 
     pub(super) const fn list() -> Self {
-        Self::new(What::List { revision: 0, from: None })
+        Self::new(What::List { revision: 0, from: None, again: false })
     }
 }
 

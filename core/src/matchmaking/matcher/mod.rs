@@ -23,6 +23,26 @@
 //!   conditions of all. If it cannot be matched like that, say since its players have no
 //!   region in common, its tickets end as `REFUSED`.
 //!
+//! # More tickets than places
+//!
+//! A matcher knows [`MatchmakingConfig::tickets`] players of a mode at most, a party counted
+//! with all its players, be they queued or not. They are those whose tickets came to the
+//! registry first, whatever the clocks say, and their parties.
+//!
+//! * A listing gives places to all who came before the first that finds none, and to nobody
+//!   who came later, so that a party may leave free what is not enough for it. Until the next
+//!   listing nobody gets a place but the rest of a party that has some.
+//! * While tickets have no place, the next listing begins as soon as half of the places are
+//!   free, and after five seconds if any are.
+//!
+//! So each time a ticket is listed and finds no place, fewer have one before it: those who have
+//! a place all came before it, and until the next listing half of them leave, or five seconds
+//! pass. Who has `n` players before it when it comes has a place after at most
+//! `n / (tickets / 2 - team_size + 1) + 2` listings, if those who have places find matches, and
+//! nobody who comes later makes it wait for longer. What is promised of matches
+//! ([`Engine`](super::Engine)) is promised among those who have places. If so many of them find
+//! nobody that hardly any leave, the others wait until these time out.
+//!
 //! # The end of matches
 //!
 //! From time to time the matcher looks at all matches of its mode. One whose players have

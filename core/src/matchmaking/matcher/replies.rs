@@ -8,7 +8,7 @@ use super::Decision;
 use super::consuming::Verdict;
 use super::filling::Filling;
 use super::forming::Forming;
-use super::keeper::{End, Keeper, Office, Task, What};
+use super::keeper::{End, Keeper, LIST_AGAIN, Office, Task, What};
 use super::sweep::{Finding, Pair};
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::decode;
@@ -45,9 +45,9 @@ impl Keeper {
         let Response { revision, answer } = response;
         match (what, answer) {
             (What::Claim, Answer::Txn { answers, .. }) => self.claimed(*revision, answers),
-            (What::List { revision: at, .. }, Answer::Range { kvs, more, .. }) => {
+            (What::List { revision: at, again, .. }, Answer::Range { kvs, more, .. }) => {
                 let at = if at == 0 { *revision } else { at };
-                self.listed(at, kvs, *more);
+                self.listed(at, kvs, *more, again);
             }
             (What::Form(forming), Answer::Txn { succeeded, answers }) => {
                 self.decided(forming, *succeeded, answers);
@@ -139,7 +139,7 @@ impl Keeper {
 
     // Tickets.
 
-    fn listed(&mut self, revision: u64, kvs: &[KeyValue], more: bool) {
+    fn listed(&mut self, revision: u64, kvs: &[KeyValue], more: bool, again: bool) {
         for kv in kvs {
             self.note(kv);
         }
@@ -148,15 +148,23 @@ impl Keeper {
             after.push(0);
             after.into()
         });
-        match after {
-            Some(from) => self.ask(Task::new(What::List { revision, from: Some(from) })),
-            None => {
-                self.stats.listings += 1;
-                self.listed = true;
-                self.queue_watch = Some(self.caller.watch(Watch::of(keys::tickets(), revision + 1)));
-            }
+        if after.is_some() {
+            self.ask(Task::new(What::List { revision, from: after, again }));
+        } else if !again && self.book.lacks_members() {
+            self.ask(Task::new(What::List { revision, from: None, again: true }));
+        } else {
+            self.watch_tickets(revision);
         }
         self.settle();
+    }
+
+    /// All tickets are known that have places, and watched from here on.
+    fn watch_tickets(&mut self, revision: u64) {
+        self.stats.listings += 1;
+        self.listed = true;
+        self.list_at = self.now.instant + LIST_AGAIN;
+        self.book.end_listing(self.now);
+        self.queue_watch = Some(self.caller.watch(Watch::of(keys::tickets(), revision + 1)));
     }
 
     fn queue_news(&mut self, news: &News) {
@@ -194,7 +202,7 @@ impl Keeper {
         let record: v1::TicketRecord = decode(&kv.value);
         let mode = record.queue.as_ref().map(|queue| queue.mode.as_str());
         let waits = record.state() == TicketState::Waiting && mode == Some(self.mode().as_str());
-        self.book.set(self.now, &player, waits.then_some((kv.modified, record)));
+        self.book.set(self.now, &player, waits.then_some((kv, record)));
     }
 
     fn ended(&mut self, end: End, succeeded: bool, answers: &[Answer]) {

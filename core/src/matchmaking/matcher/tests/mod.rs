@@ -3,6 +3,7 @@
 mod clients;
 mod cluster;
 mod crossing;
+mod crowd;
 mod filling;
 mod network;
 mod oracle;

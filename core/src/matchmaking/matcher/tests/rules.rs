@@ -431,6 +431,7 @@ fn who_has_missed_what_is_compacted_reads_all_again() {
 #[test]
 fn more_tickets_than_a_matcher_knows_wait_for_their_turn() {
     let mut config = config();
+    config.queues.truncate(1);
     (config.tickets, config.page) = (4, 3);
     let mut c = Cluster::new(config, 1, 1);
     let players: Vec<_> = (0..14).map(|player| alloc::format!("p{player}")).collect();

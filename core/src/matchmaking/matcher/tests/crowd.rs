@@ -1,0 +1,118 @@
+//! More players than a matcher has places for.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use skirmish_proto::v1;
+
+use super::clients::{alone, party};
+use super::cluster::{Cluster, name};
+use crate::matchmaking::{MatchmakingConfig, QueueConfig};
+use crate::time::Duration;
+
+/// Places of a matcher.
+const PLACES: u64 = 8;
+
+fn cluster() -> Cluster {
+    let queue = |mode, size| QueueConfig::new(name(mode), 2, size, vec![name("eu")]);
+    let mut config = MatchmakingConfig::new(vec![queue("duel", 1), queue("duo", 2)]);
+    config.trust_rating = true;
+    config.tickets = usize::try_from(PLACES).unwrap();
+    config.page = 5;
+    let mut cluster = Cluster::new(config, 1, 1);
+    cluster.run(Duration::from_secs(1));
+    cluster
+}
+
+fn arrive(c: &mut Cluster, player: &str, wish: v1::Queue) {
+    c.connect(player, 0);
+    c.queue(player, wish);
+    c.run(Duration::from_millis(5));
+}
+
+fn listings(c: &Cluster) -> u64 {
+    c.nodes[0].matcher.stats().listings
+}
+
+/// More come all the time, and their names are before all others', until all of these are
+/// matched or so many listings have been.
+fn rush(c: &mut Cluster, mode: &str, awaited: &[String], most: u64) {
+    let until = listings(c) + most;
+    for n in 0..3_000 {
+        if listings(c) > until || awaited.iter().all(|player| c.player(player).matched.is_some()) {
+            break;
+        }
+        arrive(c, &format!("a{n:05}"), alone(mode));
+    }
+    for player in awaited {
+        assert!(c.player(player).matched.is_some(), "{player} waits after {most} listings");
+    }
+}
+
+/// Each listing takes those who came first, and the next comes when half of them are gone.
+#[test]
+fn who_came_first_has_a_place_first_whoever_comes() {
+    let mut c = cluster();
+    // In no order of names, and all of them after those who come later.
+    let players: Vec<String> = (0..40_u64).map(|n| format!("z{:02}", n * 17 % 40)).collect();
+    for player in &players {
+        c.connect(player, 0);
+        c.queue(player, alone("duel"));
+    }
+    let most = players.len() as u64 / (PLACES / 2) + 1;
+    rush(&mut c, "duel", &players, most);
+}
+
+#[test]
+fn a_party_has_places_for_all_or_none() {
+    let mut c = cluster();
+    // Its members came at different times, and there are others between them by name too.
+    let first: Vec<String> = (0..20).map(|n| format!("m{n:02}")).collect();
+    c.connect("zoe", 0);
+    c.queue("zoe", party("duo", "p", 2));
+    for player in &first {
+        c.connect(player, 0);
+        c.queue(player, alone("duo"));
+    }
+    c.connect("aaa", 0);
+    c.queue("aaa", party("duo", "p", 2));
+    let awaited: Vec<String> = ["zoe", "aaa"].map(String::from).into_iter().chain(first).collect();
+    // A party may leave a place free that is too few for it.
+    let most = 22 / (PLACES / 2 - 1) + 1;
+    rush(&mut c, "duo", &awaited, most);
+}
+
+#[test]
+fn who_finds_nobody_does_not_keep_the_free_places_from_others() {
+    let mut c = cluster();
+    c.run(Duration::from_secs(10));
+    let rated = |rating| v1::Queue { rating, ..alone("duel") };
+    for n in 0..6 {
+        c.connect(&format!("odd{n}"), 0);
+        c.queue(&format!("odd{n}"), rated(10_000 * (n + 1)));
+    }
+    // The windows of the first two widen for two seconds until they play with each other.
+    let players = ["ann", "bob", "cat", "dan", "eve", "fay"];
+    for (player, rating) in players.into_iter().zip([1500, 1620, 3000, 3120, 1500, 1500]) {
+        c.connect(player, 0);
+        c.queue(player, rated(rating));
+        c.run(Duration::from_millis(20));
+    }
+    let matched = |c: &mut Cluster| players.map(|player| c.player(player).matched.is_some());
+    c.run(Duration::from_secs(1));
+    assert_eq!(matched(&mut c), [false; 6]);
+    // The next two get places at once, since tickets were listed long ago; the last two once
+    // five seconds have passed since then.
+    c.run(Duration::from_secs(2));
+    assert_eq!(matched(&mut c), [true, true, true, true, false, false]);
+    c.run(Duration::from_secs(6));
+    assert_eq!(matched(&mut c), [true; 6]);
+    assert_eq!(c.nodes[0].matcher.stats().tickets, 6);
+    // Once all have places, nobody is looked for any more.
+    c.run(Duration::from_secs(6));
+    let before = listings(&c);
+    c.run(Duration::from_secs(30));
+    assert_eq!(listings(&c), before);
+}
