@@ -9,7 +9,8 @@ use crate::time::Duration;
 
 /// Most players of a match that is formed in the registry. For each of them the transaction
 /// has two comparisons and two writes, and there are two of each for the match as a whole;
-/// etcd takes 128 of either.
+/// etcd takes 128 of either. If a registry takes less, it refuses a match for its size; then
+/// its tickets end as `REFUSED`, as the match would be found and refused again.
 pub const MAX_FORMED_PLAYERS: u32 = 63;
 
 /// Configuration of a node's matchmaking: of its [`Desk`](super::Desk) and its

@@ -416,7 +416,7 @@ impl Player {
             return self.remove(context, view, ticket);
         }
         self.told = Told::Ended(ticket.modified);
-        let refused = "the players of the party do not fit together into a match of this mode";
+        let refused = "the players do not fit together into a match of this mode";
         let reason = if state == TicketState::Refused { refused } else { "" };
         let queued = self.queued(context.wall, state, reason);
         self.tell_end(queued)

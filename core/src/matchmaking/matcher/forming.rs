@@ -73,6 +73,12 @@ impl Forming {
         self.parts.iter().map(|part| &part.key)
     }
 
+    /// The groups in it, and their players.
+    pub(super) fn parties(&self) -> impl Iterator<Item = (&Key, Vec<Name>)> {
+        let players = |part: &Part| part.seats.iter().map(|seat| seat.player.clone()).collect();
+        self.parts.iter().map(move |part| (&part.key, players(part)))
+    }
+
     fn write(&self, fence: &Fence, wall: Wall) -> Txn {
         let pair = keys::pair(&self.id);
         let mut txn = Txn { compares: vec![Compare::absent(pair.clone())], ..Txn::default() };

@@ -401,7 +401,7 @@ impl Keeper {
     }
 
     /// Ends tickets of a group.
-    fn end(&mut self, key: Key, state: TicketState, players: &[Name]) {
+    pub(super) fn end(&mut self, key: Key, state: TicketState, players: &[Name]) {
         self.serial += 1;
         let serial = self.serial;
         self.book.engage(&key, serial);

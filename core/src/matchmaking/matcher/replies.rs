@@ -15,6 +15,11 @@ use crate::matchmaking::record::decode;
 use crate::registry::{Answer, Change, Error, Failure, KeyValue, News, Response, Span, Told, Watch};
 use crate::time::Now;
 
+/// Whether the registry refuses requests of this size.
+const fn is_too_large(failure: Failure) -> bool {
+    matches!(failure, Failure::Refused(Error::TooManyOps | Error::TooLarge))
+}
+
 impl Keeper {
     /// Takes what is its own; returns what is not.
     pub(super) fn handle_told(&mut self, now: Now, told: Told) -> Option<Told> {
@@ -83,11 +88,27 @@ impl Keeper {
             What::SweepPage(_) | What::SweepPair(_) | What::SweepEnd { .. } | What::SweepDate(_) => {
                 self.rest();
             }
+            // No transaction takes it, and none would if it was tried again.
+            What::Form(forming) if is_too_large(failure) => self.refuse(&forming),
+            // The match is offered again if the janitor finds its places the next time.
+            What::Fill(filling) if is_too_large(failure) => {
+                self.forming = self.forming.saturating_sub(1);
+                self.book.release(&filling.part.key, filling.serial, true);
+                self.settle();
+            }
             // The pages read so far cannot be completed.
             What::List { revision, .. } if revision > 0 && failure == Failure::Refused(Error::Compacted) => {
                 self.relist();
             }
             _ => self.retry(task),
+        }
+    }
+
+    /// A match of these groups would be no match, and would be found again: their tickets end.
+    fn refuse(&mut self, forming: &Forming) {
+        self.forming = self.forming.saturating_sub(1);
+        for (key, players) in forming.parties() {
+            self.end(key.clone(), TicketState::Refused, &players);
         }
     }
 

@@ -5,6 +5,7 @@ mod cluster;
 mod crossing;
 mod crowd;
 mod filling;
+mod largest;
 mod network;
 mod oracle;
 mod random;
