@@ -61,12 +61,23 @@ pub struct Chosen {
 }
 
 /// How much of a bound was used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
     /// What was needed.
     pub needed: u32,
     /// How wide the bound was.
     pub allowed: u32,
+}
+
+/// How far the bounds of all who were chosen had widened, and how much of that was needed,
+/// each at its most: as long for two players as for many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Widths {
+    waited: Duration,
+    /// Of the ticket that needed most of its rating window.
+    rating: Used,
+    /// Of the ticket that needed most of its latency cap.
+    latency: Used,
 }
 
 /// The last of the rules to be met.
@@ -130,6 +141,27 @@ impl Chosen {
     }
 }
 
+impl Widths {
+    /// Of these.
+    pub(super) fn of<'a>(chosen: impl Iterator<Item = &'a Chosen>) -> Self {
+        // Of several that needed as much, the one with the least to spare.
+        let wider = |one: Used, other: Used| {
+            let order = |used: Used| (used.needed, core::cmp::Reverse(used.allowed));
+            if order(other) > order(one) { other } else { one }
+        };
+        let of = |chosen: &Chosen| {
+            let Chosen { waited, rating, latency, .. } = *chosen;
+            Self { waited, rating, latency }
+        };
+        let join = |one: Self, other: Self| Self {
+            waited: one.waited.max(other.waited),
+            rating: wider(one.rating, other.rating),
+            latency: wider(one.latency, other.latency),
+        };
+        chosen.map(of).reduce(join).unwrap_or_default()
+    }
+}
+
 /// When a bound is so wide, for who waits since `queued`.
 fn met(widening: &Widening, queued: Instant, width: u32) -> Instant {
     widening.reaches(width).map_or(queued, |wait| queued + wait)
@@ -167,6 +199,21 @@ impl fmt::Display for Rule {
             Self::OfferRating => f.write_str("the rating window of the room had to widen"),
             Self::Latency(name) => write!(f, "the latency cap of {name} had to widen"),
         }
+    }
+}
+
+impl fmt::Display for Widths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { waited, rating, latency } = self;
+        write!(
+            f,
+            "waited up to {} s, ratings within {} of {} points, latency {} of {} ms",
+            waited.as_secs(),
+            rating.needed,
+            rating.allowed,
+            latency.needed,
+            latency.allowed
+        )
     }
 }
 

@@ -20,7 +20,7 @@ use super::consuming::{Part, Seat, Verdict, consume, judge, notify};
 use super::sweep::Running;
 use crate::id::Name;
 use crate::matchmaking::config::QueueConfig;
-use crate::matchmaking::formed::Backfill;
+use crate::matchmaking::formed::{Backfill, Widths};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{self, encode};
 use crate::matchmaking::ticket::Vacancy;
@@ -129,7 +129,11 @@ impl Filling {
             serial,
             id: running.pair.id.clone(),
             team: vacancy.team,
-            explanation: format!("closeness {quality} of 1000 in {}: {rule}", vacancy.region),
+            explanation: format!(
+                "closeness {quality} of 1000 in {}: {rule}; {}",
+                vacancy.region,
+                Widths::of(core::iter::once(chosen))
+            ),
             part,
             record: encode(&record),
             txn: Box::default(),

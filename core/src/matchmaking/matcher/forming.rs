@@ -12,7 +12,7 @@ use super::Fence;
 use super::book::{Book, Key};
 use super::consuming::{Part, Verdict, consume, judge, notify};
 use crate::id::Name;
-use crate::matchmaking::formed::{Chosen, Formed};
+use crate::matchmaking::formed::{Chosen, Formed, Widths};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode, write_traits};
 use crate::registry::{Answer, Compare, KeyValue, Op, Put, Txn};
@@ -52,7 +52,11 @@ impl Forming {
             |team: &Vec<Chosen>| team.iter().flat_map(|chosen| chosen.ticket.players()).cloned().collect();
         let teams: Vec<Vec<Name>> = formed.teams.iter().map(team).collect();
         let Formed { quality, region, binding, .. } = formed;
-        let explanation = format!("quality {quality} of 1000 in {region}: {}", binding.rule);
+        let explanation = format!(
+            "quality {quality} of 1000 in {region}: {}; {}",
+            binding.rule,
+            Widths::of(formed.teams.iter().flatten())
+        );
         let mut forming = Self {
             serial,
             id,

@@ -85,7 +85,9 @@ fn who_comes_takes_the_place_of_who_has_left_and_all_are_told() {
     });
     let (players, explanation) = filled.unwrap();
     assert_eq!(players, [name("eve")]);
-    assert_eq!(explanation, "closeness 1000 of 1000 in eu: the room had to have free places");
+    let (rule, widths) = explanation.split_once("; ").unwrap();
+    assert_eq!(rule, "closeness 1000 of 1000 in eu: the room had to have free places");
+    assert!(widths.starts_with("waited up to 1") && widths.contains("ratings within 0 of 2"), "{widths}");
     // Who has left may come back, as any other.
     c.leave("bob");
     c.queue("dan", alone("duo"));

@@ -1,5 +1,6 @@
 //! The rules, one by one, on a registry where nothing goes wrong but what is said.
 
+use alloc::format;
 use alloc::string::ToString as _;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -8,7 +9,8 @@ use skirmish_proto::v1::{self, TicketState as S};
 
 use super::clients::{alone, party};
 use super::cluster::{Cluster, TTL, name};
-use crate::matchmaking::matcher::Standing;
+use crate::id::MAX_NAME;
+use crate::matchmaking::matcher::{Decision, Standing};
 use crate::matchmaking::record::{decode, encode};
 use crate::matchmaking::{MatchmakingConfig, QueueConfig, keys};
 use crate::registry::{Delete, Put, Request, Span};
@@ -426,6 +428,33 @@ fn who_has_missed_what_is_compacted_reads_all_again() {
     c.queue("bob", alone("duel"));
     run(&mut c, 3);
     assert!(c.player("ann").matched.is_some() && c.player("bob").matched.is_some());
+}
+
+/// Players and the log are told the same, and in few words whoever plays.
+#[test]
+fn what_let_a_match_form_is_told_with_how_far_the_bounds_had_widened() {
+    let long = |letter: &str| letter.repeat(MAX_NAME);
+    let (ann, bob) = (long("a"), long("b"));
+    let mut c = cluster(1, &[(&ann, 0), (&bob, 0)]);
+    let wish = |rating, millis| {
+        let latencies = vec![v1::RegionLatency { region: "eu".to_string(), millis }];
+        v1::Queue { rating, latencies, ..alone("duel") }
+    };
+    c.queue(&ann, wish(1500, 20));
+    run(&mut c, 20);
+    c.queue(&bob, wish(1620, 60));
+    run(&mut c, 5);
+    let told = c.player(&ann).matched.clone().unwrap().explanation;
+    let logged = c.nodes[0].decisions.iter().find_map(|decision| match decision {
+        Decision::Formed { explanation, .. } => Some(explanation.clone()),
+        _ => None,
+    });
+    assert_eq!(Some(&told), logged.as_ref());
+    let (rule, widths) = told.split_once("; ").unwrap();
+    assert_eq!(rule, format!("quality 400 of 1000 in eu: the rating window of {bob} had to widen"));
+    // His window, not hers, which is wider; and his latency.
+    assert_eq!(widths, "waited up to 22 s, ratings within 120 of 120 points, latency 60 of 88 ms");
+    assert!(told.len() < 256, "{}", told.len());
 }
 
 #[test]
