@@ -188,9 +188,7 @@ async fn until_not_ready(admins: Vec<SocketAddr>) {
 
 #[tokio::test]
 async fn etcd_is_killed_and_started_again() {
-    // Before 3.5.5 one of 3.5 that is alone forgets what it has just acknowledged when it is
-    // killed.
-    let etcd = Etcd::start_with(Version::V3_4, &[]).await;
+    let etcd = Etcd::start_with(Version::durable(), &[]).await;
     let mut party = Party::gather(Nodes::on(etcd, 2, &[]).await).await;
     let kill = async |party: &mut Party<Etcd>| party.nodes.etcd.kill().await;
     let start = async |party: &mut Party<Etcd>, ()| party.nodes.etcd.restart().await;
@@ -253,7 +251,7 @@ async fn a_room_is_led_by_another_node_when_its_own_cannot_reach_etcd() {
 
 #[tokio::test]
 async fn an_etcd_of_three_loses_its_leader() {
-    let mut cluster = Cluster::start_with(Version::V3_4, &[]).await;
+    let mut cluster = Cluster::start_with(Version::durable(), &[]).await;
     // It is the first node's.
     let leader = cluster.leader().await;
     cluster.members.swap(0, leader);

@@ -43,9 +43,7 @@ fn told(player: &Player) -> BTreeSet<&str> {
 
 #[tokio::test]
 async fn a_match_forms_once_though_etcd_is_away_while_players_search() {
-    // Before 3.5.5 one of 3.5 that is alone forgets what it has just acknowledged when it is
-    // killed.
-    let etcd = Etcd::start_with(Version::V3_4, &[]).await;
+    let etcd = Etcd::start_with(Version::durable(), &[]).await;
     let mut nodes = Nodes::on(etcd, 2, &[DUEL, SWEEP]).await;
     let mut alice = Player::start(builder(&nodes.url(0), "alice"));
     let mut bob = Player::start(builder(&nodes.url(1), "bob"));

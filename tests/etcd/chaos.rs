@@ -237,9 +237,7 @@ async fn short() {
 
 #[tokio::test]
 async fn an_etcd_that_is_killed_and_started_again() {
-    // Before 3.5.5 one of 3.5 that is alone forgets what it has just acknowledged when it is
-    // killed.
-    let mut etcd = Etcd::start_with(Version::V3_4, &[]).await;
+    let mut etcd = Etcd::start_with(Version::durable(), &[]).await;
     let url = etcd.url();
     let mut load = Load::new(&hasty(vec![url.clone()]));
     for _ in 0..3 {
@@ -305,7 +303,7 @@ async fn a_link_that_goes_dead_or_breaks() {
 
 #[tokio::test]
 async fn a_cluster_that_loses_its_leaders() {
-    let mut cluster = Cluster::start_with(Version::V3_4, &[]).await;
+    let mut cluster = Cluster::start_with(Version::durable(), &[]).await;
     let urls = cluster.urls();
     let mut load = Load::new(&hasty(urls.clone()));
     for round in 0..4 {

@@ -20,9 +20,7 @@ async fn write(asker: &mut Asker, key: String) {
 
 #[tokio::test]
 async fn a_watch_survives_restarts_of_etcd_without_a_lost_or_doubled_change() {
-    // Before 3.5.5 one of 3.5 that is alone forgets what it has just acknowledged when it is
-    // killed.
-    let mut etcd = Etcd::start_with(Version::V3_4, &[]).await;
+    let mut etcd = Etcd::start_with(Version::durable(), &[]).await;
     let mut watcher = Asker::new(&options(vec![etcd.url()]));
     let mut writer = Asker::new(&options(vec![etcd.url()]));
     watcher.watch(1, Watch::of(Span::prefix("n/"), 0));

@@ -42,6 +42,17 @@ impl Version {
         versions
     }
 
+    /// The oldest that is installed of those that keep what they have acknowledged when they are
+    /// killed: before 3.5.5 one of 3.5 that is alone may forget it.
+    ///
+    /// # Panics
+    /// If none is.
+    #[must_use]
+    pub fn durable() -> Self {
+        let durable = Self::installed().into_iter().find(|version| *version != Self::V3_5);
+        durable.expect("no etcd but 3.5.1, which forgets what it has acknowledged when it is killed")
+    }
+
     /// The newest that is installed.
     ///
     /// # Panics
