@@ -11,10 +11,12 @@ use skirmish_core::registrar::record_owner;
 use skirmish_io::client::{Event, MessageId, Outcome};
 use skirmish_proto::v1::Reason;
 use skirmish_tests::etcd::{Cluster, Etcd, Version};
-use skirmish_tests::eventually;
 use skirmish_tests::history::complaints;
 use skirmish_tests::http::{get, metric};
 use skirmish_tests::player::{Player, builder, heard};
+use skirmish_tests::{PATIENCE, eventually};
+
+use tokio::time::timeout;
 
 use crate::holders::{Holders, look, settled};
 use crate::nodes::{Nodes, Piped, Registry, TTL, endpoints, number, ready, shows};
@@ -89,21 +91,46 @@ impl<R: Registry> Party<R> {
             shows(node, "skirmish_serving", 1).await;
             shows(node, "skirmish_registry_connected", 1).await;
         }
-        let holders = settled(&self.nodes, ROOM, &self.at).await;
-        self.talk(holders.epoch).await;
+        let holders = self.assembled().await;
+        self.talk().await;
         let (now, wrong) = look(&self.nodes, ROOM, &self.at).await;
         assert_eq!(wrong, Vec::<String>::new());
         assert_eq!(now, holders);
         holders
     }
 
-    /// Everybody says something in that life of the room and hears everybody, once and in
-    /// one order.
-    async fn talk(&mut self, epoch: u64) {
+    /// Waits until everything is held once, and everybody is in the life of the room that
+    /// etcd knows of.
+    async fn assembled(&mut self) -> Holders {
+        let Self { nodes, players, at, .. } = self;
+        let assembled = timeout(PATIENCE, async {
+            'again: loop {
+                let holders = settled(nodes, ROOM, at).await;
+                for player in &mut *players {
+                    let is_in = |seen: &[Event]| in_life(seen) == Some(holders.epoch);
+                    // Who leads the room may have changed since.
+                    if timeout(PATIENCE / 100, player.has_seen("the room", is_in)).await.is_err() {
+                        continue 'again;
+                    }
+                }
+                return holders;
+            }
+        });
+        match assembled.await {
+            Ok(holders) => holders,
+            Err(_) => {
+                let (now, wrong) = look(nodes, ROOM, at).await;
+                let seen: Vec<_> = players.iter().map(|player| &player.seen).collect();
+                panic!("waited {PATIENCE:?} for all to be in the room: {now:?} {wrong:?} {seen:#?}")
+            }
+        }
+    }
+
+    /// Everybody says something and hears everybody, once and in one order.
+    async fn talk(&mut self) {
         self.rounds += 1;
         let mut said = Vec::new();
-        for (number, player) in self.players.iter_mut().enumerate() {
-            player.has_seen("the room", |seen| seen.iter().rev().find_map(life) == Some(Some(epoch))).await;
+        for (number, player) in self.players.iter().enumerate() {
             let body = format!("round {} of {number}", self.rounds);
             said.push((player.say(ROOM, &body).await, body));
         }
@@ -149,14 +176,14 @@ impl<R: Registry> Party<R> {
     }
 }
 
-/// The life of the room that the player is in after an event; `None` if that says nothing
-/// about it.
-fn life(event: &Event) -> Option<Option<u64>> {
-    match event {
+/// The life of the room that the player is in.
+fn in_life(seen: &[Event]) -> Option<u64> {
+    let life = |event: &Event| match event {
         Event::Joined { epoch, .. } => Some(Some(*epoch)),
         Event::Left { .. } => Some(None),
         _ => None,
-    }
+    };
+    seen.iter().rev().find_map(life).flatten()
 }
 
 async fn leave(player: Player) {
