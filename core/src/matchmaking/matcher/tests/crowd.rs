@@ -61,8 +61,13 @@ fn who_came_first_has_a_place_first_whoever_comes() {
         c.connect(player, 0);
         c.queue(player, alone("duel"));
     }
+    c.run(Duration::from_millis(20));
     let most = players.len() as u64 / (PLACES / 2) + 1;
     rush(&mut c, "duel", &players, most);
+    // Those who came later had what places were left when the last of them got theirs.
+    let later =
+        c.players.iter().filter(|(name, player)| name.as_str().starts_with('a') && player.matched.is_some());
+    assert!(later.count() <= usize::try_from(PLACES).unwrap());
 }
 
 #[test]
@@ -82,6 +87,38 @@ fn a_party_has_places_for_all_or_none() {
     // A party may leave a place free that is too few for it.
     let most = 22 / (PLACES / 2 - 1) + 1;
     rush(&mut c, "duo", &awaited, most);
+}
+
+/// All places are of parties, and in the order of names their first players come last: whoever
+/// has read the others before has passed them over.
+#[test]
+fn the_rest_of_a_party_is_read_again_if_it_was_passed() {
+    let mut c = cluster();
+    let first = c.leader("duo").unwrap();
+    let node = c.boot();
+    c.nodes.push(node);
+    c.begin(1);
+    c.run(Duration::from_secs(1));
+    let queue = |c: &mut Cluster, player: String, wish| {
+        c.connect(&player, 1);
+        c.queue(&player, wish);
+        c.run(Duration::from_millis(20));
+    };
+    // Meanwhile nobody forms matches.
+    c.pause(first);
+    for n in 0..4 {
+        queue(&mut c, format!("z{n}"), party("duo", &format!("p{n}"), 2));
+    }
+    for n in 0..8 {
+        queue(&mut c, format!("m{n}"), alone("duo"));
+    }
+    for n in 0..4 {
+        queue(&mut c, format!("a{n}"), party("duo", &format!("p{n}"), 2));
+    }
+    c.run(Duration::from_secs(10));
+    assert!(c.nodes[1].matcher.elected().any(|mode| mode.as_str() == "duo"));
+    let waits: Vec<_> = c.players.iter().filter(|(_, player)| player.matched.is_none()).collect();
+    assert!(waits.is_empty(), "{:?}", waits.iter().map(|(name, _)| name).collect::<Vec<_>>());
 }
 
 #[test]
@@ -107,8 +144,16 @@ fn who_finds_nobody_does_not_keep_the_free_places_from_others() {
     // five seconds have passed since then.
     c.run(Duration::from_secs(2));
     assert_eq!(matched(&mut c), [true, true, true, true, false, false]);
-    c.run(Duration::from_secs(6));
+    // Who comes meanwhile does not get the places that are free.
+    for player in ["aaa", "aab"] {
+        arrive(&mut c, player, rated(5000));
+    }
+    c.run(Duration::from_secs(1));
+    assert!(c.player("aaa").matched.is_none());
+    c.run(Duration::from_secs(5));
     assert_eq!(matched(&mut c), [true; 6]);
+    c.run(Duration::from_secs(6));
+    assert!(c.player("aaa").matched.is_some());
     assert_eq!(c.nodes[0].matcher.stats().tickets, 6);
     // Once all have places, nobody is looked for any more.
     c.run(Duration::from_secs(6));
