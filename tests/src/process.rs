@@ -36,7 +36,14 @@ fn build() -> PathBuf {
         other => other,
     };
     let target = directory.parent().expect("profiles are below the target directory");
-    let output = std::process::Command::new(env!("CARGO"))
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    // What Cargo tells a test of its package: build scripts that look at it would run again,
+    // and all that is built on them.
+    let told = |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|told| name.starts_with(told));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
+        cargo.env_remove(name);
+    }
+    let output = cargo
         .args(["build", "--package", "skirmish-io", "--bin", "skirmish", "--message-format", "json"])
         .args(["--profile", profile, "--target-dir"])
         .arg(target)
