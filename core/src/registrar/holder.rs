@@ -115,8 +115,6 @@ pub(super) struct Holder {
     ttl: Duration,
     /// What the registry made of it.
     granted: Duration,
-    /// The registry said that the lease is there, but not for how long.
-    exists: bool,
     /// When what the registry acknowledged last was sent.
     renewed: Instant,
     /// The lease surely lives before this moment, by the registry's clock too.
@@ -138,7 +136,6 @@ impl Holder {
             id: LeaseId(0),
             ttl,
             granted: ttl,
-            exists: false,
             renewed: Instant::ZERO,
             until: Instant::ZERO,
             ask_at: Instant::ZERO,
@@ -187,8 +184,7 @@ impl Holder {
         }
     }
 
-    pub(super) fn start(&mut self, now: Instant, rng: &mut Rng) {
-        (self.id, self.exists) = (draw(rng), false);
+    pub(super) fn start(&mut self, now: Instant) {
         self.ask_at = now;
         self.step(Step::Start);
     }
@@ -233,15 +229,16 @@ impl Holder {
         if self.asked.is_some() || now < self.ask_at {
             return None;
         }
-        if self.step(Step::Retry) {
-            self.id = draw(rng);
-            self.exists = false;
-        }
+        self.step(Step::Retry);
         self.step(Step::Renew);
         let ask = match self.state {
             LeaseState::Idle | LeaseState::Held | LeaseState::Lost => return None,
-            LeaseState::Granting if self.exists => Ask::KeepAlive,
-            LeaseState::Granting => Ask::Grant,
+            LeaseState::Granting => {
+                // Asked for twice, a lease could be granted once more when it is over, as if it
+                // had never been. One that nobody hears of ends by itself.
+                self.id = draw(rng);
+                Ask::Grant
+            }
             LeaseState::Registering => Ask::Register,
             LeaseState::Renewing | LeaseState::Suspended => Ask::KeepAlive,
             LeaseState::Ending => Ask::Revoke,
@@ -290,10 +287,6 @@ impl Holder {
             }
             Ok(Answer::Granted { ttl_s } | Answer::KeptAlive { ttl_s }) => {
                 self.handle_acknowledged(config, now, sent, Duration::from_secs(*ttl_s), rng);
-            }
-            Err(Failure::Refused(Error::LeaseExists)) => {
-                self.exists = true;
-                self.ask_at = now;
             }
             Ok(_) | Err(_) => self.back_off(config, now, rng),
         }

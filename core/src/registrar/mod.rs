@@ -240,8 +240,8 @@ impl Registrar {
         let now = self.observe(now);
         if !self.running {
             self.running = true;
-            self.node_lease.start(now, &mut self.rng);
-            self.room_lease.start(now, &mut self.rng);
+            self.node_lease.start(now);
+            self.room_lease.start(now);
             self.nodes.start(now);
             self.sessions.start(now);
         }

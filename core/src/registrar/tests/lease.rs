@@ -158,13 +158,16 @@ fn a_session_whose_record_outlived_the_registration_keeps_its_epoch() {
 }
 
 #[test]
-fn a_lease_that_was_granted_unheard_is_used() {
+fn a_lease_that_was_granted_unheard_ends_by_itself() {
     let mut bench = Bench::new(RegistrarConfig::default());
     while bench.step(Fate::Unheard) {}
     assert_eq!(bench.registry.leases(), 2);
     bench.pass(1_000, Fate::Done);
     assert_eq!(bench.take(), [Decision::Serving]);
+    assert_eq!(bench.registry.leases(), 4, "it is not asked for again");
+    bench.pass(70_000, Fate::Done);
     assert_eq!(bench.registry.leases(), 2);
+    assert_eq!(bench.take(), [], "it serves all the time");
 }
 
 #[test]
@@ -394,4 +397,33 @@ fn a_registration_that_is_done_late_does_not_move_the_record_to_a_lease_that_was
     bench.ask(&Request::Put(other));
     bench.ask(&refresh);
     assert_eq!(bench.get(NODE).unwrap().lease, Some(LeaseId(4242)));
+}
+
+#[test]
+fn a_lease_that_is_granted_late_is_not_one_that_was_granted_and_has_ended() {
+    let mut bench = Bench::new(RegistrarConfig::default());
+    // Nobody hears of the first ones.
+    bench.pass(20_000, Fate::Lost);
+    bench.pass(20_000, Fate::Done);
+    assert!(bench.registrar.may_serve(bench.now.instant));
+    let grants: Vec<Request> =
+        bench.requests.iter().filter(|request| matches!(request, Request::Grant { .. })).cloned().collect();
+    let ids =
+        grants.iter().map(|request| if let Request::Grant { id, .. } = request { *id } else { LeaseId(0) });
+    let ids: Vec<LeaseId> = ids.collect();
+    assert!(ids.len() > 4, "{ids:?}");
+    let mut distinct = ids.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), ids.len(), "{ids:?}");
+    // Its leases end, and then the registry does all that was asked before.
+    bench.now.instant = bench.now.instant + Duration::from_secs(300);
+    bench.registry.handle_timeout(bench.now.instant);
+    let own = bench.registrar.lease();
+    for grant in grants.iter().filter(|grant| !matches!(grant, Request::Grant { id, .. } if Some(*id) == own))
+    {
+        bench.ask(grant);
+    }
+    bench.pass(100, Fate::Done);
+    assert!(bench.registrar.lease().is_none_or(|lease| !ids.contains(&lease)));
 }
