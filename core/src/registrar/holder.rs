@@ -34,7 +34,7 @@ pub enum LeaseState {
 pub(super) enum Step {
     /// It is wanted.
     Start,
-    /// The registry has made it, or had made it.
+    /// The registry has made it.
     Granted,
     /// What comes first with it is written.
     Registered,
