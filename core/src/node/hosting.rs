@@ -438,7 +438,8 @@ impl Node {
             return self.book_room(room);
         }
         hosted.move_to(number, epoch, Place::Unknown);
-        let until = now.instant + self.config.sessions.ttl;
+        // A node that has not heard of a newer session serves for as long as its lease lasts.
+        let until = now.instant + self.config.sessions.ttl.max(self.config.registrar.node_ttl * 2);
         hosted.departed.leave(now.instant, until, player.clone(), epoch, self.config.rooms.members);
         if hosted.room.state.set_present(now, player.as_str(), false).is_err() {
             stats.state_full += 1;

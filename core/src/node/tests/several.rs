@@ -352,7 +352,10 @@ fn a_claim_that_comes_to_nothing_leaves_no_session_that_ended_meanwhile() {
 
 #[test]
 fn an_older_session_does_not_come_back_when_the_newer_one_has_left() {
-    let mut cluster = Cluster::new(3);
+    let mut config = Config::default();
+    // However short sessions are, a node may go on for as long as its lease lasts.
+    config.sessions.ttl = Duration::from_secs(1);
+    let mut cluster = Cluster::with(3, config);
     cluster.join(0, "bob");
     cluster.join(1, "cid");
     let old = cluster.join(1, "ann");
@@ -362,6 +365,7 @@ fn an_older_session_does_not_come_back_when_the_newer_one_has_left() {
     let new = cluster.join(2, "ann");
     cluster.send(&new, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
     cluster.received(&old);
+    cluster.advance(Duration::from_secs(3));
     cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
     let messages = cluster.received(&old);
     let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
