@@ -1,5 +1,9 @@
 //! What operators ask for (rows O1, D4).
 
+use std::time::Duration;
+
+use skirmish_io::server::{Handle, Message};
+use skirmish_tests::eventually;
 use skirmish_tests::http::{exchange, get, status};
 use skirmish_tests::server::Running;
 use skirmish_tests::socket::Socket;
@@ -13,6 +17,22 @@ async fn health_readiness_and_nothing_else() {
     assert_eq!(status(&exchange(server.admin, "POST /readyz HTTP/1.1\r\n\r\n").await), 405);
     assert_eq!(status(&exchange(server.admin, "\u{1}\r\n\r\n").await), 400);
     assert_eq!(get(server.address, "/healthz").await.0, 404, "players do not see it");
+}
+
+#[tokio::test]
+async fn a_node_whose_event_loop_stands_still_says_so_until_it_has_run_for_a_while() {
+    let stall = |_: Message, _: &Handle| std::thread::sleep(Duration::from_secs(4));
+    let server = Running::build(|_| {}, |builder| builder.route("test.Stall", stall)).await;
+    let mut alice = Socket::open(server.address, "alice").await;
+    alice.send_application("test.Stall", b"").await;
+    eventually("the node to be late", async || get(server.admin, "/readyz").await.0 == 503).await;
+    let body = get(server.admin, "/readyz").await.1;
+    let late = body.strip_prefix("the event loop stands still for too long: it came ");
+    assert!(late.is_some_and(|late| late.contains("; give the node more CPU")), "{body}");
+    let metrics = get(server.admin, "/metrics").await.1;
+    assert!(metrics.contains("skirmish_not_ready{reason=\"driver_late\"} 1"), "{metrics}");
+    assert!(metrics.contains("skirmish_not_ready{reason=\"draining\"} 0"), "{metrics}");
+    eventually("the node to be ready", async || get(server.admin, "/readyz").await.0 == 200).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,8 @@ use tokio::sync::Semaphore;
 
 use super::http::{Refused, read_head};
 use super::metrics::{self, Cluster, Snapshot};
-use super::{ACCEPT_BACKOFF, Handle};
+use super::readiness::Reason;
+use super::{ACCEPT_BACKOFF, Handle, checks};
 
 /// Requests that are served at a time.
 const AT_A_TIME: usize = 16;
@@ -59,7 +60,7 @@ fn respond(head: &[u8], server: &Handle) -> String {
         Some("/healthz") => ok("text/plain", "ok\n"),
         Some("/readyz") => match server.ready() {
             Ok(()) => ok("text/plain", "ready\n"),
-            Err(why) => Refused::unavailable(why).response(0),
+            Err(why) => Refused::unavailable(why.to_string()).response(0),
         },
         Some("/metrics") => {
             let snapshot = snapshot(server);
@@ -98,7 +99,8 @@ fn explain(player: &str, server: &Handle) -> String {
 /// The figures as of now.
 fn snapshot(server: &Handle) -> Snapshot {
     let now = server.0.shared.clock().now().instant;
-    let shard = server.0.shared.lock();
+    let mut shard = server.0.shared.lock();
+    checks::run(&mut shard, now);
     let cluster = Cluster {
         peers: shard.node.peers(),
         followed: shard.node.rooms_followed(),
@@ -106,8 +108,15 @@ fn snapshot(server: &Handle) -> Snapshot {
         connected: shard.registry.status().connected,
         registry: shard.registry.counters(),
     };
-    let (counters, accepting) = (shard.counters.clone(), shard.accepting);
-    Snapshot { stats: shard.node.stats(), counters, accepting, cluster }
+    let holds = |reason| (reason, shard.readiness.since(reason).is_some());
+    Snapshot {
+        stats: shard.node.stats(),
+        counters: shard.counters.clone(),
+        accepting: shard.accepting,
+        cluster,
+        not_ready: Reason::ALL.map(holds),
+        driver_lateness: shard.lateness(now),
+    }
 }
 
 fn ok(content_type: &str, body: &str) -> String {

@@ -16,6 +16,7 @@ use tracing::{Level, debug, enabled, info, warn};
 use super::application::Message;
 use super::http::Refused;
 use super::links::End;
+use super::readiness::Change;
 use super::shard::Shard;
 
 /// Shows a trace id as W3C writes it.
@@ -61,7 +62,7 @@ pub(super) fn event(shard: &mut Shard, event: Event) -> Option<Message> {
         Event::Serving => info!("serving: the registry confirms that this node lives"),
         Event::NotServing if shard.stopping => info!("not serving any more"),
         Event::NotServing => {
-            warn!("not serving: the registry has not confirmed for too long that this node lives");
+            info!("not serving: the registry has not confirmed for too long that this node lives");
         }
         Event::NodeUp { node } => info!(%node, "node up"),
         Event::NodeDown { node } => warn!(%node, "node down"),
@@ -89,6 +90,20 @@ pub(super) fn event(shard: &mut Shard, event: Event) -> Option<Message> {
         Event::RoomClosed { room, epoch } => debug!(%room, epoch, "room closed"),
     }
     None
+}
+
+/// A reason not to be ready has begun or ended.
+pub(super) fn readiness(change: &Change) {
+    match change {
+        Change::Began(cause) if cause.reason.is_fault() => {
+            warn!(reason = cause.reason.name(), "not ready: {cause}");
+        }
+        Change::Began(cause) => info!(reason = cause.reason.name(), "not ready: {cause}"),
+        Change::Ended { reason, lasted, times } => {
+            let lasted_ms = lasted.as_millis();
+            info!(reason = reason.name(), %lasted_ms, times, "a reason not to be ready is over");
+        }
+    }
 }
 
 /// The node closes a connection.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -11,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use skirmish_core::node::Stats;
 
+use super::readiness::Reason;
 use crate::registry;
 
 /// What the shell counts beside the node.
@@ -37,6 +39,9 @@ pub(super) struct Snapshot {
     pub(super) counters: Counters,
     pub(super) accepting: bool,
     pub(super) cluster: Cluster,
+    /// Whether each reason not to be ready holds.
+    pub(super) not_ready: [(Reason, bool); Reason::ALL.len()],
+    pub(super) driver_lateness: Duration,
 }
 
 /// What is exported of the node among others.
@@ -69,7 +74,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self { stats: s, counters, accepting, cluster } = self;
+        let Self { stats: s, counters, accepting, cluster, not_ready, driver_lateness } = self;
         let settled = s.connections.saturating_sub(s.unauthenticated).saturating_sub(s.closing);
         let by_state = [
             ("unauthenticated", s.unauthenticated),
@@ -82,6 +87,20 @@ impl Collector for Snapshot {
         for (state, number) in by_state {
             ConstGauge::new(signed(number)).encode(family.encode_family(&[("state", state)])?)?;
         }
+        let help = "1 while this reason keeps the node from being ready";
+        let mut family = encoder.encode_descriptor("not_ready", help, None, MetricType::Gauge)?;
+        for (reason, holds) in not_ready {
+            let gauge = ConstGauge::new(i64::from(*holds));
+            gauge.encode(family.encode_family(&[("reason", reason.name())])?)?;
+        }
+        let help = "How late the event loop has come at worst in the last seconds";
+        let gauge = ConstGauge::new(driver_lateness.as_secs_f64());
+        gauge.encode(encoder.encode_descriptor(
+            "driver_lateness",
+            help,
+            Some(&prometheus_client::registry::Unit::Seconds),
+            MetricType::Gauge,
+        )?)?;
         let gauges = [
             ("sessions", "Sessions, with and without a connection", s.sessions),
             ("sessions_detached", "Sessions without a connection", s.detached),
@@ -200,13 +219,19 @@ mod tests {
             registry: registry::Counters { calls: 9, ..registry::Counters::default() },
             ..Cluster::default()
         };
-        let text = Snapshot { stats, counters, accepting: true, cluster }.encode().unwrap();
+        let not_ready = Reason::ALL.map(|reason| (reason, reason == Reason::DriverLate));
+        let driver_lateness = Duration::from_millis(2500);
+        let snapshot = Snapshot { stats, counters, accepting: true, cluster, not_ready, driver_lateness };
+        let text = snapshot.encode().unwrap();
         for line in [
             "skirmish_connections{state=\"open\"} 4",
             "skirmish_connections{state=\"unhealthy\"} 3",
             "skirmish_entries_total 7",
             "skirmish_upgrades_refused_total{status=\"401\"} 2",
             "skirmish_accepting 1",
+            "skirmish_not_ready{reason=\"draining\"} 0",
+            "skirmish_not_ready{reason=\"driver_late\"} 1",
+            "skirmish_driver_lateness_seconds 2.5",
             "skirmish_nodes 2",
             "skirmish_rooms_led 4",
             "skirmish_rooms_followed 1",

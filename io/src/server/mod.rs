@@ -34,12 +34,14 @@
 mod admin;
 mod application;
 mod build;
+mod checks;
 mod connection;
 mod http;
 mod journal;
 mod links;
 #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
 mod metrics;
+mod readiness;
 mod shard;
 mod shared;
 mod socket;
@@ -52,7 +54,6 @@ mod upgrade;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -70,10 +71,10 @@ use tracing::{error, info, info_span, warn};
 
 pub use application::{Handler, Message};
 pub use build::{Builder, StartError};
+pub use readiness::{Cause, NotReady, Reason};
 pub use upgrade::{SUBPROTOCOL, TOKEN_PREFIX};
 
 use crate::config::{Config, Drain};
-use crate::registry::Status;
 use application::Routes;
 use http::Refused;
 use shard::Shard;
@@ -83,8 +84,6 @@ use upgrade::Policy;
 
 /// The driver runs at least this often.
 const DRIVER_PULSE: Duration = Duration::from_secs(1);
-/// A driver that has not run for this long is stuck.
-const DRIVER_STUCK: Duration = Duration::from_secs(5);
 /// After an error of the listener, such as too many open files.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How long a connection that is refused at once may take to be told so.
@@ -331,29 +330,15 @@ impl Handle {
         look(&self.0.shared.lock().node)
     }
 
-    /// Whether the server takes connections, the registry confirms that its node lives, and
-    /// its driver runs.
+    /// Whether the server is ready for players, as far as it can know.
     ///
     /// # Errors
-    /// Why not.
-    pub fn ready(&self) -> Result<(), Cow<'static, str>> {
+    /// Everything that is in the way.
+    pub fn ready(&self) -> Result<(), NotReady> {
         let now = self.0.shared.clock().now().instant;
-        let shard = self.0.shared.lock();
-        if !shard.accepting {
-            return Err("draining".into());
-        }
-        if now.since(shard.driven) > DRIVER_STUCK {
-            return Err("the driver has not run for too long".into());
-        }
-        if !shard.node.is_serving(now) {
-            let why = "the registry does not confirm that this node lives";
-            let Status { connected, error, .. } = shard.registry.status();
-            return Err(match error.filter(|_| !connected) {
-                Some(error) => format!("{why}: {error}").into(),
-                None => why.into(),
-            });
-        }
-        Ok(())
+        let mut shard = self.0.shared.lock();
+        checks::run(&mut shard, now);
+        shard.readiness.verdict()
     }
 
     /// Gives the node an input, and its application messages to their handlers.

@@ -7,12 +7,14 @@ use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
 use skirmish_core::node::{Identity, Node, Output, Refusal};
 use skirmish_core::registry::{Call, Told};
 use skirmish_core::rng::Rng;
-use skirmish_core::time::{Deadline, Instant, Now};
+use skirmish_core::time::{Deadline, Duration, Instant, Now};
 use skirmish_proto::v1;
 
 use super::application::Message;
+use super::checks::Lateness;
 use super::journal;
 use super::metrics::Counters;
+use super::readiness::Readiness;
 use super::socket::{Input, Lingering, Lost, Sent, Socket};
 use crate::registry::Registry;
 
@@ -28,7 +30,11 @@ pub(super) struct Shard {
     pub(super) counters: Counters,
     pub(super) rng: Rng,
     /// When the driver ran last.
-    pub(super) driven: Instant,
+    driven: Instant,
+    lateness: Lateness,
+    pub(super) readiness: Readiness,
+    /// When it is checked next whether the node is ready.
+    pub(super) next_check: Instant,
     /// Whether new connections are taken.
     pub(super) accepting: bool,
     /// Whether the node gives up what it has in the registry.
@@ -101,6 +107,9 @@ impl Shard {
             counters: Counters::default(),
             rng,
             driven: now.instant,
+            lateness: Lateness::default(),
+            readiness: Readiness::default(),
+            next_check: now.instant,
             accepting: true,
             stopping: false,
             abandoned: false,
@@ -117,6 +126,18 @@ impl Shard {
         shard.node.start(now);
         shard.settle(now);
         shard
+    }
+
+    /// The driver runs. Without a deadline it was woken just now.
+    pub(super) fn drive(&mut self, now: Instant) {
+        let late = self.armed.map_or(Duration::ZERO, |deadline| now.since(deadline));
+        self.lateness.note(now, late);
+        self.driven = now;
+    }
+
+    /// How late the driver has come at worst, lately or by now.
+    pub(super) fn lateness(&self, now: Instant) -> Duration {
+        self.lateness.worst(now).max(now.since(self.driven + super::DRIVER_PULSE))
     }
 
     /// Takes a connection that was accepted.

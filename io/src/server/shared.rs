@@ -171,7 +171,7 @@ impl Shared {
             let deadline = {
                 let now = self.clock.now();
                 let mut shard = self.lock();
-                shard.driven = now.instant;
+                shard.drive(now.instant);
                 // The clock decides, not the timer that woke this task.
                 if shard.node.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
                     shard.node.handle_timeout(now);
@@ -180,6 +180,7 @@ impl Shared {
                 // After the node, which may just renew what would end now.
                 shard.registry.handle_timeout(now.instant);
                 shard.settle(now);
+                super::checks::pulse(&mut shard, now.instant);
                 self.announce(&shard);
                 let deadline = shard.due();
                 // Also runs when there is nothing to do, so that its pulse can be felt.

@@ -115,7 +115,8 @@ async fn welcomes_and_drains() {
     drop(socket);
     server.done.await.unwrap();
     assert_eq!(server.handle.stats().connections, 0);
-    assert_eq!(server.handle.ready(), Err("draining".into()));
+    let why = server.handle.ready().unwrap_err();
+    assert_eq!(why.causes()[0].reason, Reason::Draining, "{why}");
     assert!(TcpStream::connect(server.address).await.is_err());
 }
 

@@ -1,0 +1,117 @@
+//! What is checked at the driver's pulse: whether the node is ready for players, and why not.
+
+use std::borrow::Cow;
+
+use skirmish_core::time::{Duration, Instant};
+
+use super::readiness::Reason;
+use super::shard::Shard;
+use super::{DRIVER_PULSE, journal};
+use crate::registry::Status;
+
+/// From one look at what holds to the next, at most.
+const CHECK_INTERVAL: Duration = DRIVER_PULSE;
+/// An event loop that is later than this is too late.
+const DRIVER_LATE: Duration = Duration::from_secs(2);
+/// For how long the worst lateness is remembered, at least; at most for twice as long.
+const LATENESS_WINDOW: Duration = Duration::from_secs(5);
+
+/// Checks everything if the last time is long enough ago.
+pub(super) fn pulse(shard: &mut Shard, now: Instant) {
+    if now >= shard.next_check {
+        run(shard, now);
+    }
+}
+
+/// Checks everything, and logs what has changed.
+pub(super) fn run(shard: &mut Shard, now: Instant) {
+    shard.next_check = now + CHECK_INTERVAL;
+    let draining = (!shard.accepting).then_some(Cow::Borrowed(""));
+    shard.readiness.set(now, Reason::Draining, draining);
+    let silent = registry_silent(shard, now);
+    shard.readiness.set(now, Reason::RegistrySilent, silent);
+    let late = driver_late(shard, now);
+    shard.readiness.set(now, Reason::DriverLate, late);
+    while let Some(change) = shard.readiness.poll_change(now) {
+        journal::readiness(&change);
+    }
+}
+
+fn registry_silent(shard: &Shard, now: Instant) -> Option<Cow<'static, str>> {
+    // A node that has stopped has told the registry so.
+    if shard.node.is_serving(now) || shard.stopping {
+        return None;
+    }
+    let Status { connected, error, .. } = shard.registry.status();
+    Some(error.filter(|_| !connected).map_or(Cow::Borrowed(""), Cow::Owned))
+}
+
+fn driver_late(shard: &Shard, now: Instant) -> Option<Cow<'static, str>> {
+    let worst = shard.lateness(now);
+    let seconds = worst.as_secs_f64();
+    (worst > DRIVER_LATE).then(|| format!("it came {seconds:.1} s late within the last seconds").into())
+}
+
+/// The worst lateness of the last seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lateness {
+    /// Since when `worst` is gathered.
+    since: Instant,
+    worst: Duration,
+    /// The worst of the time before.
+    before: Duration,
+}
+
+impl Lateness {
+    /// Takes a lateness in.
+    pub(super) fn note(&mut self, now: Instant, late: Duration) {
+        *self = self.at(now);
+        self.worst = self.worst.max(late);
+    }
+
+    /// The worst of the last seconds.
+    pub(super) fn worst(&self, now: Instant) -> Duration {
+        let Self { worst, before, .. } = self.at(now);
+        worst.max(before)
+    }
+
+    /// What is remembered at a time.
+    fn at(self, now: Instant) -> Self {
+        match now.since(self.since) {
+            passed if passed < LATENESS_WINDOW => self,
+            passed if passed < LATENESS_WINDOW * 2 => {
+                Self { since: now, worst: Duration::ZERO, before: self.worst }
+            }
+            _ => Self { since: now, ..Self::default() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lateness_is_remembered_for_some_seconds() {
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let (long, short) = (Duration::from_secs(3), Duration::from_millis(3));
+        for start in [1, 7, 100] {
+            let mut lateness = Lateness::default();
+            lateness.note(at(start), long);
+            for later in 0..200_u64 {
+                let now = at(start) + Duration::from_millis(100 * later);
+                lateness.note(now, short);
+                let remembered = lateness.worst(now) == long;
+                if later < 50 {
+                    assert!(remembered, "{start}: forgotten after {later}");
+                }
+                if later >= 101 {
+                    assert!(!remembered, "{start}: remembered after {later}");
+                }
+            }
+        }
+        let mut lateness = Lateness::default();
+        lateness.note(at(1), long);
+        assert_eq!(lateness.worst(at(60)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,323 @@
+//! Reasons why a node is not ready for players, each with the time since when it holds.
+//!
+//! [`checks`](super::checks) finds out what holds, at the driver's pulse and whenever somebody
+//! asks; [`Readiness`] keeps it, and says when a line of the log is due.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use skirmish_core::time::{Duration, Instant};
+
+/// A reason that has not held for this long is over, and the log says so. One that comes
+/// back sooner is still the same trouble: it adds no line.
+const SETTLED: Duration = Duration::from_secs(5);
+/// Longest detail of a reason, in characters; the rest is left out.
+const LONGEST_DETAIL: usize = 300;
+
+/// A reason why a node is not ready. The order is that of gravity, the gravest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The node is about to stop.
+    Draining,
+    /// The registry does not confirm that the node lives.
+    RegistrySilent,
+    /// The event loop stands still, or did so lately.
+    DriverLate,
+}
+
+impl Reason {
+    /// All of them, the gravest first.
+    pub const ALL: [Self; 3] = [Self::Draining, Self::RegistrySilent, Self::DriverLate];
+
+    /// The name of the reason in metrics and in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::RegistrySilent => "registry_silent",
+            Self::DriverLate => "driver_late",
+        }
+    }
+
+    /// What is wrong.
+    const fn problem(self) -> &'static str {
+        match self {
+            Self::Draining => "draining: this node is about to stop",
+            Self::RegistrySilent => "the registry does not confirm that this node lives",
+            Self::DriverLate => "the event loop stands still for too long",
+        }
+    }
+
+    /// What to do about it.
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Draining => "send players to other nodes",
+            Self::RegistrySilent => {
+                "check that etcd runs, has a leader, and can be reached at registry.etcd.endpoints"
+            }
+            Self::DriverLate => {
+                "give the node more CPU, or move what blocks its thread (a handler, a paused machine) elsewhere"
+            }
+        }
+    }
+
+    /// How long it must hold before the log says so: what passes by itself is no news.
+    /// `/readyz` does not wait.
+    const fn patience(self) -> Duration {
+        match self {
+            // A node that starts has not heard yet.
+            Self::RegistrySilent => Duration::from_secs(2),
+            Self::Draining | Self::DriverLate => Duration::ZERO,
+        }
+    }
+
+    /// Whether an operator has to act on it.
+    pub(super) const fn is_fault(self) -> bool {
+        !matches!(self, Self::Draining)
+    }
+}
+
+/// A reason that holds. Displayed as one line: what is wrong, in detail, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Which.
+    pub reason: Reason,
+    /// What is known of it beside; may be empty.
+    pub detail: Cow<'static, str>,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.problem())?;
+        if !self.detail.is_empty() {
+            f.write_str(": ")?;
+            // It may quote what others have written.
+            let shown = self.detail.chars().map(|c| if c.is_control() { ' ' } else { c });
+            shown.take(LONGEST_DETAIL).try_for_each(|c| fmt::Write::write_char(f, c))?;
+        }
+        write!(f, "; {}", self.reason.remedy())
+    }
+}
+
+/// Why a server is not ready: at least one cause, the gravest first. Displayed as one line
+/// for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotReady(Vec<Cause>);
+
+impl NotReady {
+    /// The causes, the gravest first.
+    #[must_use]
+    pub fn causes(&self) -> &[Cause] {
+        &self.0
+    }
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, cause) in self.0.iter().enumerate() {
+            if number > 0 {
+                f.write_str("\n")?;
+            }
+            cause.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for NotReady {}
+
+/// A line of the log that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A reason holds.
+    Began(Cause),
+    /// It does not any more.
+    Ended {
+        reason: Reason,
+        /// From its beginning to its last end.
+        lasted: Duration,
+        /// How often it has begun in that time.
+        times: u32,
+    },
+}
+
+/// What holds of a reason.
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// Since when it holds, if it does.
+    since: Option<Instant>,
+    detail: Cow<'static, str>,
+    /// When it has ended last.
+    ended: Instant,
+    /// When it began and how often it has begun since, once the log has said so.
+    told: Option<(Instant, u32)>,
+}
+
+/// What holds of every reason.
+#[derive(Debug, Default)]
+pub(super) struct Readiness([State; Reason::ALL.len()]);
+
+impl Readiness {
+    /// Notes whether a reason holds: `None` if it does not, else what is known of it beside
+    /// its name, which may be nothing. Called again and again; what does not change costs
+    /// nothing.
+    pub(super) fn set(&mut self, now: Instant, reason: Reason, holds: Option<Cow<'static, str>>) {
+        let Some(state) = self.0.get_mut(reason as usize) else { return };
+        match (holds, state.since) {
+            (Some(detail), since) => {
+                state.detail = detail;
+                if since.is_none() {
+                    state.since = Some(now);
+                    if let Some((_, times)) = &mut state.told {
+                        *times = times.saturating_add(1);
+                    }
+                }
+            }
+            (None, Some(_)) => {
+                state.since = None;
+                state.detail = Cow::Borrowed("");
+                state.ended = now;
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Since when a reason holds; `None` if it does not.
+    #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
+    pub(super) fn since(&self, reason: Reason) -> Option<Instant> {
+        self.0.get(reason as usize)?.since
+    }
+
+    /// Whether nothing holds.
+    ///
+    /// # Errors
+    /// What does.
+    pub(super) fn verdict(&self) -> Result<(), NotReady> {
+        let holds = |(reason, state): (Reason, &State)| state.since.map(|_| state.cause(reason));
+        let causes: Vec<Cause> = Reason::ALL.into_iter().zip(&self.0).filter_map(holds).collect();
+        if causes.is_empty() { Ok(()) } else { Err(NotReady(causes)) }
+    }
+
+    /// A line of the log that is due; to be asked until there is none.
+    pub(super) fn poll_change(&mut self, now: Instant) -> Option<Change> {
+        let mut reasons = Reason::ALL.into_iter().zip(&mut self.0);
+        reasons.find_map(|(reason, state)| state.poll_change(now, reason))
+    }
+}
+
+impl State {
+    fn cause(&self, reason: Reason) -> Cause {
+        Cause { reason, detail: self.detail.clone() }
+    }
+
+    fn poll_change(&mut self, now: Instant, reason: Reason) -> Option<Change> {
+        match (self.since, self.told) {
+            (Some(since), None) if now.since(since) >= reason.patience() => {
+                self.told = Some((since, 1));
+                Some(Change::Began(self.cause(reason)))
+            }
+            (None, Some((began, times))) if now.since(self.ended) >= SETTLED => {
+                self.told = None;
+                Some(Change::Ended { reason, lasted: self.ended.since(began), times })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: u64 = 1_000;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_micros(millis * MILLI)
+    }
+
+    fn changes(readiness: &mut Readiness, now: Instant) -> Vec<Change> {
+        std::iter::from_fn(|| readiness.poll_change(now)).collect()
+    }
+
+    #[test]
+    fn the_order_is_that_of_all_and_names_are_unique() {
+        assert!(Reason::ALL.is_sorted());
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            let same = Reason::ALL.iter().filter(|other| other.name() == reason.name()).count();
+            assert_eq!(same, 1, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn what_holds_is_listed_the_gravest_first_one_a_line() {
+        let mut readiness = Readiness::default();
+        assert_eq!(readiness.verdict(), Ok(()));
+        readiness.set(at(1), Reason::DriverLate, Some("3.2 s\nand a line".into()));
+        readiness.set(at(2), Reason::Draining, Some("".into()));
+        let why = readiness.verdict().unwrap_err();
+        let text = why.to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert_eq!(lines[0], "draining: this node is about to stop; send players to other nodes");
+        assert!(lines[1].contains("too long: 3.2 s and a line; give"), "{text}");
+        assert_eq!(readiness.since(Reason::DriverLate), Some(at(1)));
+        readiness.set(at(3), Reason::Draining, None);
+        readiness.set(at(3), Reason::DriverLate, None);
+        assert_eq!(readiness.verdict(), Ok(()));
+        assert_eq!(readiness.since(Reason::DriverLate), None);
+    }
+
+    #[test]
+    fn every_reason_says_what_to_do_and_is_bounded() {
+        for reason in Reason::ALL {
+            let line = Cause { reason, detail: "x".repeat(10_000).into() }.to_string();
+            assert!(line.ends_with(&format!("; {}", reason.remedy())), "{line}");
+            assert!(line.len() < 1_000, "{line}");
+        }
+    }
+
+    #[test]
+    fn beginning_and_end_are_told_once_with_how_long_it_lasted() {
+        let mut readiness = Readiness::default();
+        for tick in 0..20 {
+            readiness.set(at(tick * 500), Reason::DriverLate, Some("".into()));
+            let told = changes(&mut readiness, at(tick * 500));
+            assert_eq!(told.len(), usize::from(tick == 0), "{tick}: {told:?}");
+        }
+        readiness.set(at(10_000), Reason::DriverLate, None);
+        assert_eq!(changes(&mut readiness, at(10_000)), []);
+        let ended = Change::Ended { reason: Reason::DriverLate, lasted: Duration::from_secs(10), times: 1 };
+        assert_eq!(changes(&mut readiness, at(15_000)), [ended]);
+        assert_eq!(changes(&mut readiness, at(60_000)), []);
+    }
+
+    #[test]
+    fn a_reason_that_comes_and_goes_does_not_flood_the_log() {
+        let mut readiness = Readiness::default();
+        let mut told = Vec::new();
+        for tick in 0..600 {
+            let holds = tick % 2 == 0;
+            readiness.set(at(tick * 1_000), Reason::DriverLate, holds.then(|| "".into()));
+            assert_eq!(readiness.verdict().is_err(), holds, "what is answered does not wait");
+            told.extend(changes(&mut readiness, at(tick * 1_000)));
+        }
+        assert_eq!(told.len(), 1, "{told:?}");
+        let last = changes(&mut readiness, at(700_000));
+        let ended =
+            Change::Ended { reason: Reason::DriverLate, lasted: Duration::from_secs(599), times: 300 };
+        assert_eq!(last, [ended]);
+    }
+
+    #[test]
+    fn a_registry_that_answers_soon_after_the_start_is_no_news() {
+        let mut readiness = Readiness::default();
+        readiness.set(at(0), Reason::RegistrySilent, Some("".into()));
+        assert_eq!(changes(&mut readiness, at(1_999)), []);
+        readiness.set(at(1_999), Reason::RegistrySilent, None);
+        assert_eq!(changes(&mut readiness, at(100_000)), []);
+        readiness.set(at(100_000), Reason::RegistrySilent, Some("".into()));
+        assert_eq!(changes(&mut readiness, at(102_000)).len(), 1);
+    }
+}
