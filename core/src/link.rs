@@ -29,6 +29,8 @@ pub(crate) struct Link {
     pub(crate) peer: Option<NodeId>,
     /// Until when the peer must have said `LinkHello`; `None` when it has.
     pub(crate) greeting: Option<Instant>,
+    /// Whether frames are known to pass both ways.
+    pub(crate) proven: bool,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) booking: Booking,
     control: VecDeque<Bytes>,
@@ -64,6 +66,7 @@ impl Link {
         Self {
             peer,
             greeting: Some(now + config.links.handshake_timeout),
+            proven: false,
             heartbeat: Heartbeat::new(&config.links.heartbeat, now, rng),
             booking: Booking::default(),
             control: VecDeque::new(),

@@ -6,13 +6,14 @@ use skirmish_core::wire::{encode, encode_bytes};
 use skirmish_io::client::Outcome;
 use skirmish_proto::v1::{Kind, LinkHello, Metadata, Ping};
 use skirmish_tests::history::complaints;
+use skirmish_tests::http::{get, metric};
 use skirmish_tests::player::{Player, builder, heard};
 use skirmish_tests::process::{Process, key, run};
-use skirmish_tests::within;
+use skirmish_tests::{eventually, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::nodes::{Nodes, is_about, number, shows};
+use crate::nodes::{Nodes, is_about, number, ready, shows};
 use crate::valve::Valve;
 
 #[tokio::test]
@@ -39,7 +40,7 @@ async fn members_on_both_sides_of_a_link_that_is_dead_for_a_while_miss_nothing()
         let relayed = far.say(&room, "far while shut").await;
         for (node, downs) in downs.into_iter().enumerate() {
             let what = format!("node {node} to notice");
-            skirmish_tests::eventually(&what, async || self::downs(&nodes)[node] > downs).await;
+            eventually(&what, async || self::downs(&nodes)[node] > downs).await;
         }
         near.say(&room, "near while down").await;
         far.say(&room, "far while down").await;
@@ -121,7 +122,7 @@ async fn strangers_who_call_at_the_link_address_are_dropped_and_harm_nobody() {
         };
         let before = said(first);
         assert_eq!(call(first, &bytes).await, b"", "{what}: it was answered");
-        skirmish_tests::eventually(what, async || said(first) > before).await;
+        eventually(what, async || said(first) > before).await;
     }
     shows(first, "skirmish_links", 1).await;
     assert_eq!(downs_of(first), links, "the real link has suffered");
@@ -150,4 +151,57 @@ async fn a_configuration_that_lets_strangers_in_is_refused() {
     refused(&["registry.kind=etcd", everywhere], "cluster.insecure = true").await;
     refused(&["registry.kind=etcd", everywhere, "cluster.insecure=true"], "cluster.link.advertise").await;
     refused(&["cluster.link.address=127.0.0.1:9700"], "registry.kind").await;
+}
+
+#[tokio::test]
+async fn a_node_that_others_do_not_reach_is_not_ready_until_they_do() {
+    let valve = Valve::start().await;
+    let mut nodes = Nodes::start(2).await;
+    // The older nodes dial the younger, where it says.
+    let advertise = format!("cluster.link.advertise=\"{}\"", valve.address());
+    let youngest = nodes.add(&[&advertise, "cluster.name=\"lonely\""]).await;
+    let (lonely, link) = (youngest.node.clone(), youngest.link.expect("it takes links"));
+    let readyz = async |nodes: &Nodes, node: usize| get(nodes.nodes[node].admin, "/readyz").await;
+    let isolated = async |nodes: &Nodes, node: usize| {
+        let (status, body) = readyz(nodes, node).await;
+        status == 503 && body.starts_with("most other nodes cannot be reached")
+    };
+    eventually("the youngest node to be isolated", async || isolated(&nodes, 2).await).await;
+    let (_, body) = readyz(&nodes, 2).await;
+    assert!(body.contains("has to dial this node") && body.contains("cluster.link.advertise"), "{body}");
+    for node in 0..2 {
+        let warning = async || readyz(&nodes, node).await;
+        eventually("a warning", async || warning().await.1.starts_with("ready\nwarning: ")).await;
+        let (status, body) = warning().await;
+        assert_eq!(status, 200, "one of two others is out of reach: {body}");
+        let why = format!("node \"lonely\" ({lonely}), which takes links at \"{}\"", valve.address());
+        // Whoever dials a port behind which nobody is finds it closed or reset.
+        let error = [": closed by the other side; check", ": the connection failed: "];
+        assert!(body.contains(&why) && error.iter().any(|error| body.contains(error)), "{body}");
+        let says = |line: &Value| line["reason"] == "peer_unreachable";
+        assert_eq!(nodes.nodes[node].count(says), 1, "the log says so once");
+    }
+    valve.lead_to(link);
+    nodes.linked().await;
+    for node in 0..3 {
+        let ready = (200, "ready\n".to_owned());
+        eventually("no warning any more", async || readyz(&nodes, node).await == ready).await;
+    }
+
+    // Of two nodes neither is ready without the other, unless that has died.
+    nodes.kill(1).await;
+    valve.shut();
+    for node in 0..2 {
+        eventually("the nodes to miss each other", async || isolated(&nodes, node).await).await;
+        assert_eq!(
+            metric(nodes.nodes[node].admin, "skirmish_not_ready{reason=\"links_dead\"}").await,
+            Some(1)
+        );
+        let says = |line: &Value| line["reason"] == "links_dead" && line["level"] == "WARN";
+        assert!(nodes.nodes[node].count(says) >= 1, "the log says so");
+    }
+    nodes.kill(1).await;
+    ready(&nodes.nodes[0]).await;
+    let over = |line: &Value| line["reason"] == "links_dead" && line["level"] == "INFO";
+    nodes.nodes[0].logged("the end of it", over).await;
 }

@@ -31,13 +31,15 @@ pub(super) struct Peer {
     booking: Booking,
     /// Dials in a row that failed.
     failures: u32,
+    /// Since when no link has worked, unless one does.
+    pub(super) unlinked: Instant,
 }
 
 impl Node {
     // Peers.
 
     /// What is known of another node.
-    pub(super) fn peer(&mut self, _now: Now, node: NodeId) -> &mut Peer {
+    pub(super) fn peer(&mut self, now: Now, node: NodeId) -> &mut Peer {
         self.peers.entry(node).or_insert_with(|| Peer {
             link: None,
             rooms: BTreeSet::new(),
@@ -45,6 +47,7 @@ impl Node {
             dial_at: None,
             booking: Booking::default(),
             failures: 0,
+            unlinked: now.instant,
         })
     }
 
@@ -170,6 +173,8 @@ impl Node {
             };
             return self.link_hello(now, key, &hello);
         };
+        // The other side says nothing else before it has heard this side's LinkHello.
+        link.proven = true;
         match message {
             ToNode::Hello(_) => self.drop_link(now, key, "a second LinkHello"),
             ToNode::Ping(ping) => {
@@ -216,11 +221,14 @@ impl Node {
         }
         link.peer = Some(from);
         link.greeting = None;
+        // To the one that has dialed it is the answer.
+        link.proven = !accepted;
         link.heartbeat = Heartbeat::new(&self.config.links.heartbeat, now.instant, &mut self.rng);
         if accepted {
             self.greet(now, key, from);
         }
         self.book_link(key);
+        self.note_unlinked(now.instant, from);
         let peer = self.peer(now, from);
         let old = peer.link.replace(key);
         peer.failures = 0;
@@ -246,6 +254,11 @@ impl Node {
 
     /// A link is gone; what was read over it starts afresh on the next.
     pub(super) fn forget_link(&mut self, now: Now, key: Key) {
+        if let Some(node) = self.links.get(key).and_then(|link| link.peer)
+            && self.peers.get(&node).is_some_and(|peer| peer.link == Some(key))
+        {
+            self.note_unlinked(now.instant, node);
+        }
         let Some(mut link) = self.links.remove(key) else { return };
         self.agenda.cancel(Timer::Link(key), &mut link.booking);
         let Some(node) = link.peer else { return };

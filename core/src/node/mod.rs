@@ -20,6 +20,7 @@ mod links;
 mod matchmaking;
 mod outbound;
 mod primary;
+mod reach;
 mod room_timer;
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,7 @@ use links::Peer;
 use matchmaking::ASKERS;
 
 pub use event::{Event, Identity, Output, Passage, Refusal, Stats, Trace};
+pub use reach::Unreachable;
 
 /// A node: one shard of a process, single-threaded.
 #[derive(Debug)]

@@ -59,7 +59,7 @@ fn respond(head: &[u8], server: &Handle) -> String {
     match request.path {
         Some("/healthz") => ok("text/plain", "ok\n"),
         Some("/readyz") => match server.ready() {
-            Ok(()) => ok("text/plain", "ready\n"),
+            Ok(()) => ok("text/plain", &ready(server)),
             Err(why) => Refused::unavailable(why.to_string()).response(0),
         },
         Some("/metrics") => {
@@ -72,6 +72,13 @@ fn respond(head: &[u8], server: &Handle) -> String {
         Some(path) if path.starts_with(TICKETS) => explain(&path[TICKETS.len()..], server),
         _ => Refused::not_found().response(0),
     }
+}
+
+/// The answer of a node that is ready, with what operators should know all the same.
+fn ready(server: &Handle) -> String {
+    let shard = server.0.shared.lock();
+    let warning = |text: String, cause| text + &format!("warning: {cause}\n");
+    shard.readiness.warnings().fold("ready\n".to_owned(), warning)
 }
 
 /// Why a player has no match yet. Only the node that forms the matches of a mode can tell.
@@ -114,7 +121,7 @@ fn snapshot(server: &Handle) -> Snapshot {
         counters: shard.counters.clone(),
         accepting: shard.accepting,
         cluster,
-        not_ready: Reason::ALL.map(holds),
+        reasons: Reason::ALL.map(holds),
         driver_lateness: shard.lateness(now),
     }
 }

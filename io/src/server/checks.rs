@@ -1,7 +1,9 @@
 //! What is checked at the driver's pulse: whether the node is ready for players, and why not.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
+use skirmish_core::node::Unreachable;
 use skirmish_core::time::{Duration, Instant};
 
 use super::readiness::Reason;
@@ -11,6 +13,8 @@ use crate::registry::Status;
 
 /// From one look at what holds to the next, at most.
 const CHECK_INTERVAL: Duration = DRIVER_PULSE;
+/// Nodes out of reach that a line names; the others are counted.
+const NODES_NAMED: usize = 2;
 /// An event loop that is later than this is too late.
 const DRIVER_LATE: Duration = Duration::from_secs(2);
 /// For how long the worst lateness is remembered, at least; at most for twice as long.
@@ -30,6 +34,9 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
     shard.readiness.set(now, Reason::Draining, draining);
     let silent = registry_silent(shard, now);
     shard.readiness.set(now, Reason::RegistrySilent, silent);
+    let (dead, unreachable) = links(shard, now);
+    shard.readiness.set(now, Reason::LinksDead, dead);
+    shard.readiness.set(now, Reason::PeerUnreachable, unreachable);
     let late = driver_late(shard, now);
     shard.readiness.set(now, Reason::DriverLate, late);
     while let Some(change) = shard.readiness.poll_change(now) {
@@ -44,6 +51,44 @@ fn registry_silent(shard: &Shard, now: Instant) -> Option<Cow<'static, str>> {
     }
     let Status { connected, error, .. } = shard.registry.status();
     Some(error.filter(|_| !connected).map_or(Cow::Borrowed(""), Cow::Owned))
+}
+
+/// Whether most of the other nodes cannot be reached, or else some of them.
+///
+/// A node that dies is named by the registry for `cluster.node_ttl` longer, and by an etcd
+/// that changes its leader meanwhile for as long again: no link to it is missed before that.
+fn links(shard: &mut Shard, now: Instant) -> (Option<Cow<'static, str>>, Option<Cow<'static, str>>) {
+    let bound = shard.node.config().registrar.node_ttl * 2;
+    let all = shard.node.unreachable(now, Duration::ZERO);
+    shard.link_errors.retain(|node, _| all.iter().any(|other| other.node == *node));
+    let mut dead: Vec<_> = all.into_iter().filter(|other| other.lasts > bound).collect();
+    if dead.is_empty() {
+        return (None, None);
+    }
+    dead.sort_by_key(|other| std::cmp::Reverse(other.lasts));
+    let mut text = String::new();
+    for other in dead.iter().take(NODES_NAMED) {
+        let separator = if text.is_empty() { "" } else { ", " };
+        let Unreachable { node, name, address, lasts, dials } = other;
+        let seconds = lasts.as_secs();
+        let _ = write!(text, "{separator}node {name:?} ({node}), which ");
+        let _ = match (address.as_str(), *dials) {
+            // It has to be dialed, since the registry names it after this one.
+            ("", true) => write!(text, "takes no links (it has no cluster.link.address)"),
+            ("", false) | (_, true) => write!(text, "takes links at {address:?}"),
+            (_, false) => write!(text, "takes links at {address:?} and has to dial this node"),
+        };
+        let _ = write!(text, ", for {seconds} s");
+        if let Some(error) = shard.link_errors.get(node) {
+            let _ = write!(text, ": {error}");
+        }
+    }
+    if let Some(more @ 1..) = dead.len().checked_sub(NODES_NAMED) {
+        let _ = write!(text, ", and {more} more");
+    }
+    let most = dead.len() * 2 > shard.node.others();
+    let text = Some(Cow::Owned(text));
+    if most { (text, None) } else { (None, text) }
 }
 
 fn driver_late(shard: &Shard, now: Instant) -> Option<Cow<'static, str>> {

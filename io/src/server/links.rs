@@ -87,7 +87,10 @@ async fn dial(server: Handle, node: NodeId, address: String) {
         }
         Err(error) => {
             journal::dial_failed(node, &address, &error);
-            server.0.shared.command(|shard, now| shard.node.handle_dial_failed(now, node));
+            server.0.shared.command(|shard, now| {
+                shard.link_errors.insert(node, error.to_string());
+                shard.node.handle_dial_failed(now, node);
+            });
         }
     }
 }
@@ -129,7 +132,7 @@ async fn serve_link(server: &Handle, stream: Stream, link: LinkId) {
 fn over(server: &Handle, link: LinkId, end: &End) {
     server.0.shared.command(|shard, now| {
         journal::link_over(shard, link, end);
-        shard.unlink(now, link);
+        shard.unlink(now, link, end.to_string());
     });
 }
 

@@ -39,8 +39,8 @@ pub(super) struct Snapshot {
     pub(super) counters: Counters,
     pub(super) accepting: bool,
     pub(super) cluster: Cluster,
-    /// Whether each reason not to be ready holds.
-    pub(super) not_ready: [(Reason, bool); Reason::ALL.len()],
+    /// Whether each reason not to be ready, and each warning, holds.
+    pub(super) reasons: [(Reason, bool); Reason::ALL.len()],
     pub(super) driver_lateness: Duration,
 }
 
@@ -74,7 +74,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self { stats: s, counters, accepting, cluster, not_ready, driver_lateness } = self;
+        let Self { stats: s, counters, accepting, cluster, reasons, driver_lateness } = self;
         let settled = s.connections.saturating_sub(s.unauthenticated).saturating_sub(s.closing);
         let by_state = [
             ("unauthenticated", s.unauthenticated),
@@ -87,11 +87,15 @@ impl Collector for Snapshot {
         for (state, number) in by_state {
             ConstGauge::new(signed(number)).encode(family.encode_family(&[("state", state)])?)?;
         }
-        let help = "1 while this reason keeps the node from being ready";
-        let mut family = encoder.encode_descriptor("not_ready", help, None, MetricType::Gauge)?;
-        for (reason, holds) in not_ready {
-            let gauge = ConstGauge::new(i64::from(*holds));
-            gauge.encode(family.encode_family(&[("reason", reason.name())])?)?;
+        for (name, warning, help) in [
+            ("not_ready", false, "1 while this reason keeps the node from being ready"),
+            ("warning", true, "1 while this holds, which does not keep the node from being ready"),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (reason, holds) in reasons.iter().filter(|(reason, _)| reason.is_warning() == warning) {
+                let gauge = ConstGauge::new(i64::from(*holds));
+                gauge.encode(family.encode_family(&[("reason", reason.name())])?)?;
+            }
         }
         let help = "How late the event loop has come at worst in the last seconds";
         let gauge = ConstGauge::new(driver_lateness.as_secs_f64());
@@ -219,9 +223,9 @@ mod tests {
             registry: registry::Counters { calls: 9, ..registry::Counters::default() },
             ..Cluster::default()
         };
-        let not_ready = Reason::ALL.map(|reason| (reason, reason == Reason::DriverLate));
+        let reasons = Reason::ALL.map(|reason| (reason, reason == Reason::DriverLate));
         let driver_lateness = Duration::from_millis(2500);
-        let snapshot = Snapshot { stats, counters, accepting: true, cluster, not_ready, driver_lateness };
+        let snapshot = Snapshot { stats, counters, accepting: true, cluster, reasons, driver_lateness };
         let text = snapshot.encode().unwrap();
         for line in [
             "skirmish_connections{state=\"open\"} 4",
@@ -231,6 +235,7 @@ mod tests {
             "skirmish_accepting 1",
             "skirmish_not_ready{reason=\"draining\"} 0",
             "skirmish_not_ready{reason=\"driver_late\"} 1",
+            "skirmish_warning{reason=\"peer_unreachable\"} 0",
             "skirmish_driver_lateness_seconds 2.5",
             "skirmish_nodes 2",
             "skirmish_rooms_led 4",

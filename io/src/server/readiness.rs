@@ -22,13 +22,18 @@ pub enum Reason {
     Draining,
     /// The registry does not confirm that the node lives.
     RegistrySilent,
+    /// More than half of the other nodes cannot be reached.
+    LinksDead,
     /// The event loop stands still, or did so lately.
     DriverLate,
+    /// A warning: some other node cannot be reached.
+    PeerUnreachable,
 }
 
 impl Reason {
     /// All of them, the gravest first.
-    pub const ALL: [Self; 3] = [Self::Draining, Self::RegistrySilent, Self::DriverLate];
+    pub const ALL: [Self; 5] =
+        [Self::Draining, Self::RegistrySilent, Self::LinksDead, Self::DriverLate, Self::PeerUnreachable];
 
     /// The name of the reason in metrics and in the log.
     #[must_use]
@@ -36,7 +41,9 @@ impl Reason {
         match self {
             Self::Draining => "draining",
             Self::RegistrySilent => "registry_silent",
+            Self::LinksDead => "links_dead",
             Self::DriverLate => "driver_late",
+            Self::PeerUnreachable => "peer_unreachable",
         }
     }
 
@@ -45,7 +52,9 @@ impl Reason {
         match self {
             Self::Draining => "draining: this node is about to stop",
             Self::RegistrySilent => "the registry does not confirm that this node lives",
+            Self::LinksDead => "most other nodes cannot be reached, players here and there cannot meet",
             Self::DriverLate => "the event loop stands still for too long",
+            Self::PeerUnreachable => "another node cannot be reached",
         }
     }
 
@@ -55,6 +64,9 @@ impl Reason {
             Self::Draining => "send players to other nodes",
             Self::RegistrySilent => {
                 "check that etcd runs, has a leader, and can be reached at registry.etcd.endpoints"
+            }
+            Self::LinksDead | Self::PeerUnreachable => {
+                "check cluster.link.address, cluster.link.advertise and cluster.tls of both nodes, and firewalls between them"
             }
             Self::DriverLate => {
                 "give the node more CPU, or move what blocks its thread (a handler, a paused machine) elsewhere"
@@ -68,8 +80,14 @@ impl Reason {
         match self {
             // A node that starts has not heard yet.
             Self::RegistrySilent => Duration::from_secs(2),
-            Self::Draining | Self::DriverLate => Duration::ZERO,
+            Self::Draining | Self::LinksDead | Self::DriverLate | Self::PeerUnreachable => Duration::ZERO,
         }
+    }
+
+    /// Whether the node is ready all the same.
+    #[must_use]
+    pub const fn is_warning(self) -> bool {
+        matches!(self, Self::PeerUnreachable)
     }
 
     /// Whether an operator has to act on it.
@@ -189,14 +207,24 @@ impl Readiness {
         self.0.get(reason as usize)?.since
     }
 
-    /// Whether nothing holds.
+    /// Whether nothing holds that keeps the node from being ready.
     ///
     /// # Errors
     /// What does.
     pub(super) fn verdict(&self) -> Result<(), NotReady> {
-        let holds = |(reason, state): (Reason, &State)| state.since.map(|_| state.cause(reason));
-        let causes: Vec<Cause> = Reason::ALL.into_iter().zip(&self.0).filter_map(holds).collect();
+        let causes: Vec<Cause> = self.causes().filter(|cause| !cause.reason.is_warning()).collect();
         if causes.is_empty() { Ok(()) } else { Err(NotReady(causes)) }
+    }
+
+    /// What holds and does not keep the node from being ready.
+    #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
+    pub(super) fn warnings(&self) -> impl Iterator<Item = Cause> {
+        self.causes().filter(|cause| cause.reason.is_warning())
+    }
+
+    fn causes(&self) -> impl Iterator<Item = Cause> {
+        let holds = |(reason, state): (Reason, &State)| state.since.map(|_| state.cause(reason));
+        Reason::ALL.into_iter().zip(&self.0).filter_map(holds)
     }
 
     /// A line of the log that is due; to be asked until there is none.
@@ -267,6 +295,21 @@ mod tests {
         readiness.set(at(3), Reason::DriverLate, None);
         assert_eq!(readiness.verdict(), Ok(()));
         assert_eq!(readiness.since(Reason::DriverLate), None);
+    }
+
+    #[test]
+    fn a_warning_does_not_keep_the_node_from_being_ready() {
+        let mut readiness = Readiness::default();
+        readiness.set(at(1), Reason::PeerUnreachable, Some("node b".into()));
+        assert_eq!(readiness.verdict(), Ok(()));
+        let warnings: Vec<String> = readiness.warnings().map(|cause| cause.to_string()).collect();
+        assert!(
+            matches!(&warnings[..], [one] if one.contains("cannot be reached: node b; check")),
+            "{warnings:?}"
+        );
+        assert_eq!(changes(&mut readiness, at(1)).len(), 1);
+        readiness.set(at(2), Reason::LinksDead, Some("".into()));
+        assert_eq!(readiness.verdict().unwrap_err().causes().len(), 1);
     }
 
     #[test]

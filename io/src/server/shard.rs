@@ -50,6 +50,8 @@ pub(super) struct Shard {
     links: BTreeMap<LinkId, LinkSlot>,
     /// Nodes that are to be dialed, and where.
     pub(super) dials: VecDeque<(NodeId, String)>,
+    /// What went wrong last on the way to nodes that cannot be reached.
+    pub(super) link_errors: BTreeMap<NodeId, String>,
     /// Requests that the registry has not answered yet.
     pub(super) asked: usize,
     /// Application messages that were taken and not yet handled: those of one input.
@@ -93,6 +95,8 @@ enum Sending {
 #[derive(Debug)]
 struct LinkSlot {
     waker: Option<Waker>,
+    /// Whom this node has dialed.
+    dialed: Option<NodeId>,
     /// The other end, for people.
     peer: String,
     transmit: bool,
@@ -119,6 +123,7 @@ impl Shard {
             scratch: Vec::new(),
             links: BTreeMap::new(),
             dials: VecDeque::new(),
+            link_errors: BTreeMap::new(),
             asked: 0,
             mail: Vec::new(),
             armed: None,
@@ -312,7 +317,7 @@ impl Shard {
             return None;
         }
         let link = self.node.handle_link(now, dialed)?;
-        self.links.insert(link, LinkSlot { waker: None, peer, transmit: false });
+        self.links.insert(link, LinkSlot { waker: None, dialed, peer, transmit: false });
         Some(link)
     }
 
@@ -336,9 +341,11 @@ impl Shard {
         Some(&self.links.get(&link)?.peer)
     }
 
-    /// A link's task is done.
-    pub(super) fn unlink(&mut self, now: Now, link: LinkId) {
-        self.links.remove(&link);
+    /// A link's task is done, and why.
+    pub(super) fn unlink(&mut self, now: Now, link: LinkId, why: String) {
+        if let Some(node) = self.links.remove(&link).and_then(|slot| slot.dialed) {
+            self.link_errors.insert(node, why);
+        }
         self.node.handle_link_closed(now, link);
     }
 
@@ -399,7 +406,11 @@ impl Shard {
             Output::CloseLink(link, why) => {
                 journal::link_dropped(self, link, &why);
                 // Its task finds no slot of its own and ends.
-                if let Some(waker) = self.links.remove(&link).and_then(|slot| slot.waker) {
+                let Some(slot) = self.links.remove(&link) else { return };
+                if let Some(node) = slot.dialed {
+                    self.link_errors.insert(node, why);
+                }
+                if let Some(waker) = slot.waker {
                     waker.wake();
                 }
             }

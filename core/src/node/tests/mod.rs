@@ -4,6 +4,7 @@ mod cluster;
 mod limits;
 mod matchmaking;
 mod random;
+mod reach;
 mod several;
 mod turns;
 

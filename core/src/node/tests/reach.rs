@@ -1,0 +1,63 @@
+//! Nodes that the registry names and no link leads to.
+
+use super::cluster::Cluster;
+use super::*;
+
+const BOUND: Duration = Duration::from_secs(5);
+
+/// What each of the nodes cannot reach, by index.
+fn unreachable(cluster: &mut Cluster) -> Vec<Vec<u64>> {
+    let now = cluster.now.instant;
+    let numbers = |node: &Option<Node>| {
+        let node = node.as_ref().unwrap();
+        node.unreachable(now, BOUND).into_iter().map(|other| other.node.0).collect()
+    };
+    cluster.nodes.iter().map(numbers).collect()
+}
+
+#[test]
+fn a_node_whose_links_are_lost_is_found_out_after_the_bound_and_not_when_they_are_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.advance(Duration::from_secs(30));
+    assert_eq!(unreachable(&mut cluster), [vec![], vec![], vec![]], "every link was answered");
+    cluster.cut(0, 2);
+    cluster.advance(Duration::from_secs(4));
+    assert_eq!(unreachable(&mut cluster), [vec![], vec![], vec![]], "not for long yet");
+    cluster.advance(Duration::from_secs(2));
+    assert_eq!(unreachable(&mut cluster), [vec![3], vec![], vec![1]]);
+    let now = cluster.now.instant;
+    let other = cluster.node(0).unreachable(now, BOUND).remove(0);
+    assert_eq!((other.address.as_str(), other.dials), ("2", true));
+    assert!(other.lasts > BOUND && other.lasts < BOUND * 2, "{other:?}");
+    let other = cluster.node(2).unreachable(now, BOUND).remove(0);
+    assert_eq!((other.address.as_str(), other.dials), ("0", false));
+    cluster.heal();
+    cluster.advance(Duration::from_secs(6));
+    assert_eq!(unreachable(&mut cluster), [vec![], vec![], vec![]]);
+}
+
+#[test]
+fn a_link_over_which_nothing_comes_back_is_none() {
+    let mut cluster = Cluster::new(2);
+    cluster.advance(Duration::from_secs(2));
+    // New connections are made and carry nothing: neither side may take them for links.
+    cluster.swallow = true;
+    cluster.advance(Duration::from_secs(20));
+    assert_eq!(unreachable(&mut cluster), [vec![2], vec![1]]);
+    cluster.swallow = false;
+    cluster.advance(Duration::from_secs(10));
+    assert_eq!(unreachable(&mut cluster), [vec![], vec![]]);
+}
+
+#[test]
+fn a_node_that_dies_is_forgotten_with_its_record() {
+    let mut cluster = Cluster::new(2);
+    cluster.advance(Duration::from_secs(2));
+    cluster.kill(1);
+    let ttl = cluster.node(0).config().registrar.node_ttl;
+    for _ in 0..60 {
+        cluster.advance(Duration::from_secs(1));
+        let now = cluster.now.instant;
+        assert_eq!(cluster.node(0).unreachable(now, ttl * 2), []);
+    }
+}
