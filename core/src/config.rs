@@ -228,6 +228,10 @@ impl Config {
             sessions.total > 0 && sessions.rooms > 0,
             "sessions.total and sessions.rooms must be at least 1",
         )?;
+        check(
+            matchmaking.queues.is_empty() || matchmaking.absence_grace <= sessions.ttl,
+            "matchmaking.absence_grace must be at most sessions.ttl: the ticket ends with the session",
+        )?;
         check(rooms.total > 0 && rooms.members > 0, "rooms.total and rooms.members must be at least 1")?;
         check(
             rooms.members <= crate::wire::items::MAX_ITEMS,

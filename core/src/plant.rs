@@ -67,11 +67,13 @@ pub enum Plant {
     /// A ticket that was lost with its node's lease is queued again without the player's word
     /// that it searches yet (G8).
     LapseIgnored,
+    /// A matcher puts players into matches whose connections are known to be lost (G8).
+    AbsentMatched,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -102,6 +104,7 @@ impl Plant {
         Self::SearchUnnumbered,
         Self::SearchReopened,
         Self::LapseIgnored,
+        Self::AbsentMatched,
     ];
 }
 

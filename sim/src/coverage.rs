@@ -92,6 +92,8 @@ pub const MARKS: &[&str] = &[
     "search timed out",
     "ticket cancelled",
     "party lost",
+    "player absent",
+    "absent player back",
     "ticket unavailable",
     "ticket lost",
     "ended search asked for",

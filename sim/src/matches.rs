@@ -84,11 +84,13 @@ pub(crate) const fn mark(state: TicketState) -> Option<&'static str> {
 }
 
 /// What the oracle has counted, as marks.
-pub(crate) const fn marks(counts: &Counts) -> [(&'static str, u64); 3] {
+pub(crate) const fn marks(counts: &Counts) -> [(&'static str, u64); 5] {
     [
         ("matcher failed over", counts.failed_over),
         ("search moved", counts.moved),
         ("party matched", counts.parties),
+        ("player absent", counts.absent),
+        ("absent player back", counts.back),
     ]
 }
 

@@ -22,7 +22,8 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::TicketForgotten
         | Plant::SearchUnnumbered
         | Plant::SearchReopened
-        | Plant::LapseIgnored => &[Guarantee::Match],
+        | Plant::LapseIgnored
+        | Plant::AbsentMatched => &[Guarantee::Match],
         Plant::ArrivalWins | Plant::TombstoneForgotten => &[Guarantee::Convergence],
         Plant::Unconflated | Plant::SlowReaderStalls => &[Guarantee::Bounded],
         Plant::HeartbeatBlind

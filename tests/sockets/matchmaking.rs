@@ -112,7 +112,8 @@ async fn told(socket: &mut Socket) -> (TicketState, u64) {
 
 #[tokio::test]
 async fn who_is_away_when_the_match_forms_is_told_on_return() {
-    let server = Process::start(&[DUEL]).await;
+    // A connection may be lost for long before its player counts as absent.
+    let server = Process::start(&[DUEL, "matchmaking.absence_delay=30s"]).await;
     let proxy = Proxy::start(server.address, None).await;
     let mut alice = Player::start(builder(&proxy.url(), "alice"));
     let mut bob = Player::start(builder(&server.url(), "bob"));
@@ -125,6 +126,29 @@ async fn who_is_away_when_the_match_forms_is_told_on_return() {
     proxy.unblock();
     let of_alice = matched(&mut alice).await;
     play(&mut alice, &mut bob, [&of_alice, &of_bob]).await;
+}
+
+#[tokio::test]
+async fn who_is_absent_is_not_matched_until_it_is_back() {
+    let server = Process::start(&[DUEL, "matchmaking.absence_delay=10ms"]).await;
+    let proxy = Proxy::start(server.address, None).await;
+    let mut alice = Player::start(builder(&proxy.url(), "alice"));
+    let [mut bob, mut carol, mut dave] =
+        ["bob", "carol", "dave"].map(|name| Player::start(builder(&server.url(), name)));
+    queue(&mut alice).await;
+    proxy.block();
+    let absent = async || get(server.admin, "/tickets/alice").await.1.contains("absent: alice");
+    eventually("alice is absent", absent).await;
+    // Of three the one that is away would be first.
+    for player in [&mut carol, &mut dave] {
+        player.client.queue(wish("duel")).await.expect("nothing else is searched for");
+    }
+    assert_eq!(matched(&mut carol).await.r#match, matched(&mut dave).await.r#match);
+    assert!(absent().await, "she keeps her ticket");
+    proxy.unblock();
+    bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
+    let found = [matched(&mut alice).await, matched(&mut bob).await];
+    play(&mut alice, &mut bob, found.each_ref()).await;
 }
 
 #[tokio::test]

@@ -28,6 +28,12 @@ pub struct MatchmakingConfig {
     pub join_window: Duration,
     /// How long a party waits for a player whose ticket is gone to queue again.
     pub party_grace: Duration,
+    /// How long a lost connection may be made up for before the player's ticket is marked
+    /// absent: a player that is back within it costs the registry no write.
+    pub absence_delay: Duration,
+    /// How long the ticket of an absent player is kept, from the loss of the connection; then
+    /// it ends as timed out. At least `absence_delay`, at most the life of a session.
+    pub absence_grace: Duration,
     /// From the end of one look at all matches, for those that are over, to the next.
     pub sweep_interval: Duration,
     /// Players whose sessions are on the node; at least as many as it has sessions.
@@ -56,6 +62,8 @@ impl MatchmakingConfig {
             trust_rating: false,
             join_window: Duration::from_secs(120),
             party_grace: Duration::from_secs(5),
+            absence_delay: Duration::from_millis(500),
+            absence_grace: Duration::from_secs(30),
             sweep_interval: Duration::from_secs(30),
             players: 100_000,
             tickets: 50_000,
@@ -87,6 +95,10 @@ impl MatchmakingConfig {
         }
         check(self.default_rating <= MAX_RATING.unsigned_abs(), "default_rating must be at most 1000000")?;
         check(!self.join_window.is_zero(), "join_window must not be zero: no match would last")?;
+        check(
+            !self.absence_grace.is_zero() && self.absence_delay <= self.absence_grace,
+            "absence_grace must be above zero and at least absence_delay",
+        )?;
         check(!self.sweep_interval.is_zero(), "sweep_interval must not be zero: nothing would ever rest")?;
         check(self.players > 0, "players must be at least 1")?;
         check(self.calls >= 3, "calls must be at least 3")?;
@@ -121,13 +133,15 @@ mod tests {
         let queue = |mode, teams, size| QueueConfig::new(name(mode), teams, size, vec![name("eu")]);
         let good = MatchmakingConfig::new(vec![queue("duel", 2, 1), queue("war", 3, 21)]);
         assert_eq!(good.validate(), Ok(()));
-        let breaks: [fn(&mut MatchmakingConfig); 11] = [
+        let breaks: [fn(&mut MatchmakingConfig); 13] = [
             |c| (c.queues[1].teams, c.queues[1].team_size) = (4, 16),
             |c| c.queues[1].mode = c.queues[0].mode.clone(),
             |c| c.queues[0].regions.clear(),
             |c| c.default_rating = 1_000_001,
             |c| c.join_window = Duration::ZERO,
             |c| c.sweep_interval = Duration::ZERO,
+            |c| c.absence_delay = c.absence_grace * 2,
+            |c| (c.absence_delay, c.absence_grace) = (Duration::ZERO, Duration::ZERO),
             |c| c.players = 0,
             |c| c.tickets = 125,
             |c| c.calls = 2,

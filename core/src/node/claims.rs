@@ -146,7 +146,11 @@ impl Node {
         match hello {
             Some(hello) => self.welcome(now, key, session, resumed, hello),
             // The connection has gone meanwhile; the player may come back.
-            None if same.is_none() => self.start_expiry(now, session),
+            None if same.is_none() => {
+                self.start_expiry(now, session);
+                self.arrive(now, player, epoch);
+                self.lose(now, player);
+            }
             None => {}
         }
     }

@@ -104,6 +104,7 @@ impl Node {
         self.stats.detached += 1;
         let player = session.player.clone();
         self.start_expiry(now, key);
+        self.lose(now, &player);
         self.set_present(now, key, false);
         self.event(Event::ConnectionLost { conn, player, trace });
     }

@@ -67,6 +67,13 @@ impl Node {
         }
     }
 
+    /// A player's connection is lost; its session waits to be resumed.
+    pub(super) fn lose(&mut self, now: Now, player: &Name) {
+        if self.makes_matches() {
+            self.desk.lose(now, player);
+        }
+    }
+
     /// A player's session is not here any more.
     pub(super) fn depart(&mut self, now: Now, player: &Name, moved: bool) {
         if self.makes_matches() {

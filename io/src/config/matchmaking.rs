@@ -24,6 +24,15 @@ pub struct Matchmaking {
     /// How long a party waits for a player whose ticket is gone to queue again.
     #[serde(with = "humantime_serde")]
     pub party_grace: Duration,
+    /// How long a lost connection may be made up for before the player counts as absent.
+    /// Absent players wait in the queue, and are in no match until they are back.
+    #[serde(with = "humantime_serde")]
+    pub absence_delay: Duration,
+    /// How long the ticket of an absent player is kept, from the loss of the connection; then
+    /// it ends. At most `sessions.ttl`. By default 30 seconds, or `sessions.ttl` if that is
+    /// less.
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub absence_grace: Option<Duration>,
     /// From one look for matches that are over to the next.
     #[serde(with = "humantime_serde")]
     pub sweep_interval: Duration,
@@ -40,6 +49,7 @@ impl Default for Matchmaking {
             trust_rating,
             join_window,
             party_grace,
+            absence_delay,
             sweep_interval,
             tickets,
             ..
@@ -49,6 +59,8 @@ impl Default for Matchmaking {
             trust_rating,
             join_window,
             party_grace,
+            absence_delay,
+            absence_grace: None,
             sweep_interval,
             tickets,
             queues: Vec::new(),
@@ -168,15 +180,21 @@ fn default_interval() -> Duration {
 }
 
 impl Matchmaking {
-    /// The core's configuration, for as many players as there may be sessions.
-    pub(super) fn core(&self, sessions: usize) -> core::MatchmakingConfig {
+    /// The core's configuration, for as many players as there may be sessions, which live so
+    /// long without a connection.
+    pub(super) fn core(&self, sessions: usize, ttl: Duration) -> core::MatchmakingConfig {
         let queues = self.queues.iter().filter_map(Queue::core).collect();
         let core = core::MatchmakingConfig::new(queues);
+        let usual = core.absence_grace.max(self.absence_delay).min(ttl);
+        let absence_grace = self.absence_grace.unwrap_or(usual);
         core::MatchmakingConfig {
             default_rating: self.default_rating,
             trust_rating: self.trust_rating,
             join_window: self.join_window,
             party_grace: self.party_grace,
+            // Where a session lives for less than the delay, its ticket ends with it.
+            absence_delay: self.absence_delay.min(absence_grace),
+            absence_grace,
             sweep_interval: self.sweep_interval,
             players: core.players.max(sessions),
             tickets: self.tickets,
@@ -188,13 +206,18 @@ impl Matchmaking {
     ///
     /// # Errors
     /// The first key whose value makes no sense, and why.
-    pub(super) fn validate(&self) -> Result<(), (String, String)> {
+    pub(super) fn validate(&self, ttl: Duration) -> Result<(), (String, String)> {
         check(self.default_rating <= MAX_RATING, "matchmaking.default_rating", "must be at most 1000000")?;
         for (key, time) in [
             ("matchmaking.join_window", self.join_window),
             ("matchmaking.sweep_interval", self.sweep_interval),
         ] {
             check(time >= Duration::from_millis(1), key, "must be at least 1ms")?;
+        }
+        if let Some(grace) = self.absence_grace {
+            let key = "matchmaking.absence_grace";
+            check(!grace.is_zero() && grace >= self.absence_delay, key, "must be at least `absence_delay`")?;
+            check(grace <= ttl, key, "must be at most `sessions.ttl`: the ticket ends with the session")?;
         }
         check(self.tickets > 0, "matchmaking.tickets", "must be at least 1")?;
         for (index, queue) in self.queues.iter().enumerate() {
@@ -204,7 +227,7 @@ impl Matchmaking {
             check(!earlier.any(|other| other.mode == queue.mode), at("mode"), "another queue has this mode")?;
         }
         // What the core minds beyond that.
-        self.core(0).validate().map_err(|error| ("matchmaking".to_owned(), error.to_string()))
+        self.core(0, ttl).validate().map_err(|error| ("matchmaking".to_owned(), error.to_string()))
     }
 }
 
@@ -352,6 +375,17 @@ mod tests {
     }
 
     #[test]
+    fn a_session_may_be_shorter_than_the_usual_grace() {
+        let mut config = Config::default();
+        config.matchmaking.queues = Queue::development();
+        for (ttl, grace) in [(1, 1), (60, 30)] {
+            config.sessions.ttl = Duration::from_secs(ttl);
+            assert_eq!(config.validate(), Ok(()));
+            assert_eq!(config.core().matchmaking.absence_grace, Duration::from_secs(grace));
+        }
+    }
+
+    #[test]
     fn values_that_make_no_sense_are_named() {
         assert_eq!(wrong(|_| ()), None);
         let key = |key: &str| Some(format!("matchmaking.{key}"));
@@ -359,6 +393,10 @@ mod tests {
         assert_eq!(wrong(|m| m.join_window = Duration::ZERO), key("join_window"));
         assert_eq!(wrong(|m| m.sweep_interval = Duration::ZERO), key("sweep_interval"));
         assert_eq!(wrong(|m| m.tickets = 0), key("tickets"));
+        assert_eq!(wrong(|m| m.absence_grace = Some(Duration::ZERO)), key("absence_grace"));
+        assert_eq!(wrong(|m| m.absence_grace = Some(Duration::from_millis(499))), key("absence_grace"));
+        assert_eq!(wrong(|m| m.absence_grace = Some(Duration::from_secs(61))), key("absence_grace"));
+        assert_eq!(wrong(|m| m.absence_grace = Some(Duration::from_secs(60))), None);
         let queue = |name: &str| key(&format!("queues[1].{name}"));
         assert_eq!(wrong(|m| m.queues[1].mode = "duel".to_owned()), queue("mode"));
         assert_eq!(wrong(|m| m.queues[1].mode.clear()), queue("mode"));

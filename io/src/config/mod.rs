@@ -258,7 +258,7 @@ impl Config {
             frames: self.frames.clone().into(),
             links: self.cluster.links(self.frames.frame_bytes),
             registrar: self.cluster.registrar(),
-            matchmaking: self.matchmaking.core(self.sessions.total),
+            matchmaking: self.matchmaking.core(self.sessions.total, self.sessions.ttl),
         }
     }
 

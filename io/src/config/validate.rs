@@ -26,7 +26,7 @@ impl Config {
         self.validate_sizes()?;
         self.registry.validate()?;
         self.validate_cluster()?;
-        self.matchmaking.validate()?;
+        self.matchmaking.validate(self.sessions.ttl)?;
         for (key, rate) in [
             ("rates.reliable", self.rates.reliable),
             ("rates.latest", self.rates.latest),

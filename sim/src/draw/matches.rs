@@ -21,7 +21,11 @@ const KINDS: &[(&str, u64)] =
 /// if this seed is one.
 pub(super) fn draw_shape(seed: u64, shape: &mut Shape) -> Option<u64> {
     let mut rng = generator(seed, "match shape");
-    chance(&mut rng, QUEUES_PERCENT).then(|| give_queues(&mut rng, shape))
+    let before = chance(&mut rng, QUEUES_PERCENT).then(|| give_queues(&mut rng, shape))?;
+    let mut rng = generator(seed, "absence");
+    shape.absence_delay_ms = pick(&mut rng, &[0, 20, 200, 1_000]);
+    shape.absence_grace_ms = pick(&mut rng, &[500, 3_000, 10_000, 30_000]);
+    Some(before)
 }
 
 /// Gives a scenario queues, and enough clients for them; says how many there were before.

@@ -194,6 +194,12 @@ shape! {
     join_window_ms = 5_000;
     /// How long a party waits for a player whose ticket is gone, in milliseconds.
     party_grace_ms = 1_000;
+    /// How long a lost connection may be made up for before the player's ticket says so, in
+    /// milliseconds.
+    absence_delay_ms = 200;
+    /// How long the ticket of a player without a connection is kept, in milliseconds; no longer
+    /// than a session.
+    absence_grace_ms = 10_000;
     /// From one look at all matches, for those that are over, to the next, in milliseconds.
     sweep_ms = 2_000;
     /// Keys that matchmaking reads at once.
@@ -297,6 +303,8 @@ impl Shape {
             trust_rating: true,
             join_window: Duration::from_millis(self.join_window_ms),
             party_grace: Duration::from_millis(self.party_grace_ms),
+            absence_delay: Duration::from_millis(self.absence_delay_ms.min(self.absence_ms())),
+            absence_grace: Duration::from_millis(self.absence_ms()),
             sweep_interval: Duration::from_millis(self.sweep_ms),
             players: size(self.session_total),
             calls: size(self.queue_calls),
@@ -304,6 +312,11 @@ impl Shape {
             backoff_max: Duration::from_secs(1),
             ..MatchmakingConfig::new(MODES.into_iter().zip(1..).take(size(self.queues)).map(queue).collect())
         }
+    }
+
+    /// How long the ticket of an absent player is kept, in milliseconds.
+    fn absence_ms(&self) -> u64 {
+        self.absence_grace_ms.min(self.session_ttl_ms).max(1)
     }
 
     /// How many nodes there are.

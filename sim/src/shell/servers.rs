@@ -371,6 +371,8 @@ fn matchmaking(shape: &Shape) -> Matchmaking {
         trust_rating: core.trust_rating,
         join_window: core.join_window,
         party_grace: core.party_grace,
+        absence_delay: core.absence_delay,
+        absence_grace: Some(core.absence_grace),
         sweep_interval: core.sweep_interval,
         queues: core.queues.iter().map(queue).collect(),
         ..Matchmaking::default()

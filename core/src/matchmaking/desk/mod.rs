@@ -21,6 +21,14 @@
 //! * How a ticket ended is told before it is taken away, and a match until it is left: so
 //!   whoever was away hears of both.
 //!
+//! # Absence
+//!
+//! A ticket says since when its player has no connection, for the matcher to leave it alone.
+//! That is written [`MatchmakingConfig::absence_delay`] after the loss, or with whatever else is
+//! to be written of the ticket: so a player that is back at once costs no write, and one that
+//! is back later two. How a ticket of an absent player ended stays in the registry until the
+//! player is back and is told, at whichever node, or its session ends.
+//!
 //! # Searches that have ended
 //!
 //! What is told and what the player asks cross: it hears that its search has ended, and has
@@ -33,7 +41,9 @@
 //!
 //! Where the player is in a match, that is the answer to any search it asks for.
 
+mod absence;
 mod player;
+mod request;
 mod view;
 mod wish;
 
@@ -44,7 +54,8 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1::{self, TicketState};
 
-use self::player::{Context, Next, Player, Told as Heard, none};
+use self::player::{Context, Next, Player, Told as Heard};
+use self::request::none;
 use self::wish::Wish;
 use super::caller::Caller;
 use super::keys;
@@ -74,6 +85,8 @@ pub struct Desk {
     line: BTreeMap<u64, Name>,
     turn: u64,
     retries: BTreeSet<(Instant, Name)>,
+    /// Players whose absence is to be written, and when.
+    absences: BTreeSet<(Instant, Name)>,
     caller: Caller<Asked>,
     asked: u64,
     base: Base,
@@ -152,6 +165,7 @@ impl Desk {
             line: BTreeMap::new(),
             turn: 0,
             retries: BTreeSet::new(),
+            absences: BTreeSet::new(),
             caller: Caller::new(seed, first_call, call_step, backoff),
             asked: 0,
             base: Base::default(),
@@ -185,6 +199,8 @@ impl Desk {
         check(self.caller.under_way() <= self.config.calls, "the desk has too many requests under way")?;
         let retrying = self.players.values().filter(|player| player.retry.is_some()).count();
         check(self.retries.len() == retrying, "the desk's retries differ from its players")?;
+        let absences = self.players.values().filter(|player| player.is_absence_awaited()).count();
+        check(self.absences.len() == absences, "the desk's absences differ from its players")?;
         let in_line = self.players.values().filter(|player| player.turn.is_some()).count();
         check(self.line.len() == in_line, "the desk's line differs from its players")
     }
@@ -261,6 +277,7 @@ impl Desk {
         self.now = now;
         if let Some(entry) = self.enter(player, session_epoch) {
             entry.told = Heard::Nothing;
+            self.end_absence(player);
             self.look_at(player);
             self.drive();
         }
@@ -272,6 +289,7 @@ impl Desk {
         if moved {
             return self.forget(player);
         }
+        self.end_absence(player);
         let Some(entry) = self.players.get_mut(player) else { return };
         entry.parting = true;
         entry.wish = Wish::Nothing;
@@ -323,6 +341,7 @@ impl Desk {
             self.stop_waiting(&name);
             self.look_at(&name);
         }
+        self.write_absences();
         self.drive();
     }
 
@@ -352,7 +371,7 @@ impl Desk {
         let base = self.base.retry.map(|at| Deadline::new(at, "the watch of tickets is begun anew"));
         let retry =
             self.retries.first().map(|(at, _)| Deadline::new(*at, "a player's request is made again"));
-        Deadline::earliest(base, retry)
+        Deadline::earliest(Deadline::earliest(base, retry), self.next_absence())
     }
 
     // The watch.
@@ -491,6 +510,7 @@ impl Desk {
 
     fn forget(&mut self, name: &Name) {
         self.stop_waiting(name);
+        self.end_absence(name);
         if let Some(turn) = self.players.remove(name).and_then(|player| player.turn) {
             self.line.remove(&turn);
         }

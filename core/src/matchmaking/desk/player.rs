@@ -3,19 +3,20 @@
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec;
-use alloc::vec::Vec;
 
 use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::Decision;
+use super::absence::Absence;
+use super::request::{none, record};
 use super::view::{Notice, Session, Ticket, View};
 use super::wish::{Ended, Wish};
 use crate::id::{Name, NodeId};
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::{decode, encode, unmatched};
 use crate::plant::{Plant, Planted};
-use crate::registry::{Answer, Change, Compare, Delete, LeaseId, Op, Put, Range, Span, Txn};
+use crate::registry::{Answer, Change, Compare, Delete, LeaseId, Op, Put, Span, Txn};
 use crate::time::{Instant, Wall};
 
 /// What is said of a search that ended with a match, once that is over.
@@ -36,6 +37,8 @@ pub(super) struct Player {
     /// A ticket that is found may be the player's own from another node, and becomes its
     /// wish. Later, one that it does not want is a leftover.
     pub(super) adopts: bool,
+    /// The player has no connection.
+    pub(super) absence: Option<Absence>,
     /// The room that the player has left.
     pub(super) left: Option<Name>,
     pub(super) pair: Pair,
@@ -116,6 +119,7 @@ impl Player {
             view: None,
             wish: Wish::Nothing,
             adopts: true,
+            absence: None,
             left: None,
             pair: Pair::Unread,
             told: Told::Nothing,
@@ -393,9 +397,12 @@ impl Player {
             // It has waited since then.
             *queued_ms = ticket.record.queued_ms.min(*queued_ms);
         }
-        let wanted = record(queue, *queued_ms, context.node, self.epoch);
-        let is_ours = ticket.record == wanted && ticket.lease.is_some() && ticket.lease == context.lease;
-        if !is_ours {
+        let mut wanted = record(queue, *queued_ms, context.node, self.epoch);
+        let (written, is_leased) = (ticket.record.absent_ms, ticket.lease.is_some());
+        wanted.absent_ms = written;
+        let is_other = ticket.record != wanted || !is_leased || ticket.lease != context.lease;
+        wanted.absent_ms = self.absent_ms(written, is_other);
+        if is_other || wanted.absent_ms != written {
             return self.put(context, view, ticket.modified, &wanted);
         }
         if self.told == Told::Waiting {
@@ -415,9 +422,18 @@ impl Player {
         if is_other || self.told == Told::Ended(ticket.modified) || state == TicketState::Unspecified {
             return self.remove(context, view, ticket);
         }
+        if self.absence.is_some() {
+            // Nobody would hear of it.
+            return Next::Rest;
+        }
         self.told = Told::Ended(ticket.modified);
-        let refused = "the players do not fit together into a match of this mode";
-        let reason = if state == TicketState::Refused { refused } else { "" };
+        let reason = match state {
+            TicketState::Refused => "the players do not fit together into a match of this mode",
+            TicketState::TimedOut if ticket.record.absent_ms > 0 => {
+                "the player had no connection for longer than a ticket waits for one"
+            }
+            _ => "",
+        };
         let queued = self.queued(context.wall, state, reason);
         self.tell_end(queued)
     }
@@ -427,7 +443,8 @@ impl Player {
         match &self.wish {
             Wish::Nothing => Next::Rest,
             Wish::Queue { queue, queued_ms } => {
-                let wanted = record(queue, *queued_ms, context.node, self.epoch);
+                let mut wanted = record(queue, *queued_ms, context.node, self.epoch);
+                wanted.absent_ms = self.absent_ms(0, true);
                 self.put(context, view, 0, &wanted)
             }
             Wish::Cancel { .. } => {
@@ -538,50 +555,4 @@ impl Player {
         let compare = Compare::unchanged(key.clone(), ticket.modified);
         self.write(context, view, vec![compare], Op::Delete(Delete::of(Span::one(key))))
     }
-
-    /// Does something if the comparisons hold and the session is this node's: registered
-    /// as it was claimed, or once more by this node, which gives it a newer epoch.
-    fn write(&self, context: Context, view: &View, mut compares: Vec<Compare>, op: Op) -> Next {
-        let is_ours = |session: &Session| session.node == context.node && session.epoch >= self.epoch;
-        let session = view.session.filter(is_ours);
-        let Some(session) = session else { return Next::Wait };
-        compares.push(Compare::unchanged(keys::session(&self.name), session.modified));
-        Next::Ask(self.txn(context, compares, op), None)
-    }
-
-    /// A transaction that answers with what there is after it, whether it did anything or
-    /// not: so it may be asked again as often as its outcome is unknown.
-    fn txn(&self, context: Context, compares: Vec<Compare>, op: Op) -> Txn {
-        let look = self.reads(context, None);
-        let success = [op].into_iter().chain(look.iter().cloned()).collect();
-        Txn { compares, success, failure: look }
-    }
-
-    /// Reads what there is. In doubt it writes the node's key first: a ticket that was asked
-    /// for before and is not written by then never will be.
-    fn look(&self, context: Context, pair: Option<&str>) -> Txn {
-        let key = keys::desk(context.node);
-        let fence = context.lease.filter(|_| self.doubt).map(|lease| Put::new(key, "", Some(lease)));
-        let mut success: Vec<Op> = fence.into_iter().map(Op::Put).collect();
-        success.extend(self.reads(context, pair));
-        Txn { success, ..Txn::default() }
-    }
-
-    fn reads(&self, context: Context, pair: Option<&str>) -> Vec<Op> {
-        let name = &self.name;
-        let mut keys = vec![keys::session(name), keys::ticket(name), keys::notice(name)];
-        keys.push(keys::desk(context.node));
-        keys.extend(pair.map(keys::pair));
-        keys.into_iter().map(|key| Op::Range(Range::of(Span::one(key)))).collect()
-    }
-}
-
-/// There is no ticket of a search.
-pub(super) fn none(search: u64) -> v1::Queued {
-    v1::Queued { state: TicketState::None.into(), search, ..v1::Queued::default() }
-}
-
-fn record(queue: &v1::Queue, queued_ms: u64, node: NodeId, session_epoch: u64) -> v1::TicketRecord {
-    let (queue, state) = (Some(queue.clone()), TicketState::Waiting.into());
-    v1::TicketRecord { queue, state, node: node.0, session_epoch, queued_ms }
 }

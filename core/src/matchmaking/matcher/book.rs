@@ -19,7 +19,9 @@ use alloc::vec::Vec;
 use skirmish_proto::v1::{self, TicketState};
 
 use crate::id::Name;
+use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::record::queued_at;
+use crate::matchmaking::settings::MatchmakingConfig;
 use crate::registry::KeyValue;
 use crate::time::{Duration, Instant, Now};
 
@@ -38,6 +40,8 @@ pub(super) enum Key {
 pub(super) struct Book {
     time_out: Duration,
     grace: Duration,
+    /// How long the ticket of an absent player is kept.
+    absence: Duration,
     cap: usize,
     /// Players of a team: a larger party is never matched, and no places are kept for it.
     team: usize,
@@ -68,6 +72,8 @@ pub(super) struct Ticket {
     pub(super) modified: u64,
     pub(super) record: v1::TicketRecord,
     pub(super) queued: Instant,
+    /// Since when its player is absent, if it is.
+    pub(super) absent: Option<Instant>,
     key: Key,
     /// The last listing in which it was.
     listed: u64,
@@ -127,12 +133,13 @@ impl Key {
 }
 
 impl Book {
-    pub(super) const fn new(time_out: Duration, grace: Duration, cap: usize, team: usize) -> Self {
+    pub(super) fn new(rules: &QueueConfig, config: &MatchmakingConfig) -> Self {
         Self {
-            time_out,
-            grace,
-            cap,
-            team,
+            time_out: rules.time_out,
+            grace: config.party_grace,
+            absence: config.absence_grace,
+            cap: config.tickets,
+            team: rules.team_size.into(),
             tickets: BTreeMap::new(),
             groups: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -207,8 +214,10 @@ impl Book {
         let new = ticket.map(|(kv, record)| {
             let (key, size) = Key::of(player, &record);
             let queued = queued_at(now, record.queued_ms, self.time_out);
+            let is_absent = record.absent_ms > 0;
+            let absent = is_absent.then(|| queued_at(now, record.absent_ms, self.absence));
             let age = (kv.created, player.clone());
-            (Ticket { modified: kv.modified, record, queued, key, listed }, size, age)
+            (Ticket { modified: kv.modified, record, queued, absent, key, listed }, size, age)
         });
         if let Some(old) = self.tickets.remove(player)
             && new.as_ref().is_none_or(|(new, ..)| new.key != old.key)
@@ -346,7 +355,7 @@ impl Book {
     }
 
     /// The players of a complete party, who queued first if there are too many, the oldest
-    /// first; of equals by name.
+    /// first; of equals by name. While one of these is absent, the party is not complete.
     pub(super) fn complete(&self, key: &Key) -> Option<Vec<(&Name, &Ticket)>> {
         let group = self.groups.get(key)?;
         if group.members.len() < group.size {
@@ -356,16 +365,32 @@ impl Book {
         let mut members: Vec<_> = group.members.iter().filter_map(member).collect();
         members.sort_by_key(|(name, ticket)| (ticket.queued, *name));
         members.truncate(group.size);
-        Some(members)
+        members.iter().all(|(_, ticket)| ticket.absent.is_none()).then_some(members)
     }
 
     /// A group stays here for now: its time-outs are to be kept.
     pub(super) fn keep(&mut self, key: &Key) {
         let Some(group) = self.groups.get(key) else { return };
-        let queued = group.members.iter().filter_map(|name| self.tickets.get(name)).map(|t| t.queued);
-        let time_out = queued.min().map(|queued| queued + self.time_out);
-        let at = time_out.into_iter().chain(group.lost_at).min();
+        let tickets = group.members.iter().filter_map(|name| self.tickets.get(name));
+        let at = tickets.map(|ticket| self.end_of(ticket)).chain(group.lost_at).min();
         self.book(key, at);
+    }
+
+    /// When a ticket ends that is not matched.
+    fn end_of(&self, ticket: &Ticket) -> Instant {
+        let time_out = ticket.queued + self.time_out;
+        ticket.absent.map_or(time_out, |since| time_out.min(since + self.absence))
+    }
+
+    /// A member of a group that is absent, the player itself if it is: since when, and until
+    /// when its ticket is kept.
+    pub(super) fn absent(&self, key: &Key, player: &Name) -> Option<(&Name, Instant, Instant)> {
+        let members = self.groups.get(key)?.members.iter();
+        let absent = |name| {
+            let (name, ticket) = self.tickets.get_key_value(name)?;
+            Some((name, ticket.absent?, self.end_of(ticket)))
+        };
+        absent(player).or_else(|| members.filter_map(absent).next())
     }
 
     /// A group goes into a transaction.
@@ -404,8 +429,8 @@ impl Book {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// A group whose time has come: players who have waited for too long, or those of a
-    /// party that has lost one.
+    /// A group whose time has come: players who have waited or were absent for too long, or
+    /// those of a party that has lost one.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Due> {
         let (at, key) = self.deadlines.first().cloned()?;
         if at > now {
@@ -415,9 +440,8 @@ impl Book {
         let group = self.groups.get(&key)?;
         let lost = group.lost_at.is_some_and(|at| at <= now);
         let state = if lost { TicketState::PartyLost } else { TicketState::TimedOut };
-        let over = |name: &&Name| {
-            lost || self.tickets.get(*name).is_some_and(|ticket| ticket.queued + self.time_out <= now)
-        };
+        let over =
+            |name: &&Name| lost || self.tickets.get(*name).is_some_and(|ticket| self.end_of(ticket) <= now);
         let players = group.members.iter().filter(over).cloned().collect();
         Some(Due { key, state, players })
     }

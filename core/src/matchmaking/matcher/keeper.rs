@@ -2,17 +2,16 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::book::{Book, Due, Key, Place};
 use super::consuming::read;
 use super::filling::{Filling, Offers};
 use super::forming::Forming;
-use super::sweep::{Pair, Running, Sweep};
+use super::sweep::{Running, Sweep};
+use super::task::{End, Task, What};
 use super::{Decision, Fence, Standing, Stats};
 use crate::id::{Name, NodeId};
 use crate::matchmaking::caller::Caller;
@@ -83,48 +82,6 @@ pub(super) enum Office {
     Leads(Fence),
 }
 
-/// Something that is asked of the registry.
-#[derive(Debug)]
-pub(super) struct Task {
-    pub(super) what: What,
-    pub(super) failures: u32,
-}
-
-#[derive(Debug)]
-pub(super) enum What {
-    /// To become the matcher, and to find out who is.
-    Claim,
-    /// The tickets from a key on; revision 0 for the first page.
-    List {
-        revision: u64,
-        from: Option<Bytes>,
-        /// They were all read once, and are read for the parties that lack some.
-        again: bool,
-    },
-    Form(Forming),
-    Fill(Filling),
-    End(End),
-    SweepPage(Request),
-    SweepPair(Pair),
-    SweepEnd {
-        id: String,
-        abandoned: bool,
-        txn: Txn,
-    },
-    SweepDate(Txn),
-}
-
-/// A ticket that ends without a match.
-#[derive(Debug)]
-pub(super) struct End {
-    pub(super) serial: u64,
-    pub(super) key: Key,
-    pub(super) player: Name,
-    pub(super) state: TicketState,
-    modified: u64,
-    record: v1::TicketRecord,
-}
-
 impl Keeper {
     /// `None` if the queue's configuration is not valid.
     pub(super) fn new(
@@ -141,7 +98,7 @@ impl Keeper {
         rules.limits.attributes = rules.limits.attributes.max(MAX_ITEMS);
         rules.limits.tickets = config.tickets;
         let engine = Engine::new(rules.clone()).ok()?;
-        let book = Book::new(rules.time_out, config.party_grace, config.tickets, rules.team_size.into());
+        let book = Book::new(&rules, config);
         let backoff = (config.backoff_min, config.backoff_max);
         Some(Self {
             config: config.clone(),
@@ -196,7 +153,14 @@ impl Keeper {
     }
 
     pub(super) fn explain(&self, now: Instant, player: &Name) -> Option<Standing> {
-        let group = self.book.group(self.book.key_of(player)?)?;
+        let key = self.book.key_of(player)?;
+        let group = self.book.group(key)?;
+        if let Place::Out = group.place
+            && let Some((absent, since, until)) = self.book.absent(key, player)
+        {
+            let (away, left) = (now.since(since), until.since(now));
+            return Some(Standing::Absent { player: absent.clone(), away, left });
+        }
         match &group.place {
             Place::Engine(leader) => self.engine.explain(now, leader).map(Standing::Waits),
             Place::Busy(_) | Place::Awaited => Some(Standing::Decides),
@@ -329,8 +293,7 @@ impl Keeper {
         self.retries.clear();
         self.caller.unwatch(self.queue_watch.take());
         self.listed = false;
-        let Self { rules, config, .. } = self;
-        self.book = Book::new(rules.time_out, config.party_grace, config.tickets, rules.team_size.into());
+        self.book = Book::new(&self.rules, &self.config);
         if let Ok(engine) = Engine::new(self.rules.clone()) {
             self.engine = engine;
         }
@@ -569,27 +532,5 @@ impl Keeper {
             What::SweepPair(pair) => Request::Txn(pair.look()),
             What::SweepEnd { txn, .. } | What::SweepDate(txn) => Request::Txn(txn.clone()),
         })
-    }
-}
-
-impl Task {
-    pub(super) const fn new(what: What) -> Self {
-        Self { what, failures: 0 }
-    }
-
-    pub(super) const fn list() -> Self {
-        Self::new(What::List { revision: 0, from: None, again: false })
-    }
-}
-
-impl End {
-    fn txn(&self, fence: &Fence) -> Txn {
-        let key = keys::ticket(&self.player);
-        let mut compares = Vec::from([Compare::unchanged(key.clone(), self.modified)]);
-        fence.guard(&mut compares);
-        let mut put = Put::new(key, encode(&self.record), None);
-        put.ignore_lease = true;
-        let failure = Vec::from([read(fence.key())]);
-        Txn { compares, success: Vec::from([Op::Put(put)]), failure }
     }
 }

@@ -18,10 +18,21 @@
 //!   does by itself when it moves to another node. Then the party is lost: its other
 //!   tickets end as `PARTY_LOST`. What a matcher knows of lost players ends with it; the
 //!   next one lets an incomplete party wait until its tickets time out.
+//! * While a player of a party is absent, which is whose connection is lost, the party is not
+//!   complete and waits. See below.
 //! * To others a party has the mean of its players' ratings, their worst latency in each
 //!   region that is open to all of them, the attributes that all have alike, and the
 //!   conditions of all. If it cannot be matched like that, say since its players have no
 //!   region in common, its tickets end as `REFUSED`.
+//!
+//! # Absent players
+//!
+//! The node that has a player's session writes into the player's ticket since when the player
+//! has no connection, once that lasts for [`MatchmakingConfig::absence_delay`]; and takes that
+//! back when there is one again. In between the ticket keeps its place and its waiting time,
+//! and is in no match: the transaction of a match that has begun to form compares it. If the
+//! player stays absent for [`MatchmakingConfig::absence_grace`] from the loss on, its ticket
+//! ends as `TIMED_OUT`, and a party of it is treated as one that a player has left.
 //!
 //! # More tickets than places
 //!
@@ -64,6 +75,7 @@ mod forming;
 mod keeper;
 mod replies;
 mod sweep;
+mod task;
 #[cfg(test)]
 mod tests;
 
@@ -82,7 +94,7 @@ use crate::id::{Name, NodeId};
 use crate::plant::{Plant, Planted};
 use crate::registry::{Call, Compare, LeaseId, Told};
 use crate::rng::{Rng, Seed};
-use crate::time::{Deadline, Instant, Now};
+use crate::time::{Deadline, Duration, Instant, Now};
 
 /// Forms matches, while it is elected. See the [module](self).
 #[derive(Debug)]
@@ -159,6 +171,15 @@ pub enum Standing {
         /// Players of the party.
         of: usize,
     },
+    /// This player, or one of its party, is absent: it has no connection.
+    Absent {
+        /// Who is absent.
+        player: Name,
+        /// For how long.
+        away: Duration,
+        /// How long the ticket of the absent player is kept yet.
+        left: Duration,
+    },
     /// It waits for others.
     Waits(Why),
     /// Its ticket is being decided in the registry.
@@ -169,6 +190,12 @@ impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gathers { here, of } => write!(f, "{here} of the {of} players of its party have queued"),
+            Self::Absent { player, away, left } => write!(
+                f,
+                "absent: {player} has no connection for {} s, is not matched until it has one again, and is timed out in {} s",
+                away.as_secs(),
+                left.as_secs()
+            ),
             Self::Waits(why) => why.fmt(f),
             Self::Decides => f.write_str("a match of it is being written"),
         }

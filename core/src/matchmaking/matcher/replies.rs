@@ -8,10 +8,12 @@ use super::Decision;
 use super::consuming::Verdict;
 use super::filling::Filling;
 use super::forming::Forming;
-use super::keeper::{End, Keeper, LIST_AGAIN, Office, Task, What};
+use super::keeper::{Keeper, LIST_AGAIN, Office};
 use super::sweep::{Finding, Pair};
+use super::task::{End, Task, What};
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::decode;
+use crate::plant::Plant;
 use crate::registry::{Answer, Change, Error, Failure, KeyValue, News, Response, Span, Told, Watch};
 use crate::time::Now;
 
@@ -220,7 +222,10 @@ impl Keeper {
     /// A ticket is as it is in the registry.
     fn note(&mut self, kv: &KeyValue) {
         let Some((Kind::Ticket, player)) = keys::owner(&kv.key) else { return };
-        let record: v1::TicketRecord = decode(&kv.value);
+        let mut record: v1::TicketRecord = decode(&kv.value);
+        if self.planted.is(Plant::AbsentMatched) {
+            record.absent_ms = 0;
+        }
         let mode = record.queue.as_ref().map(|queue| queue.mode.as_str());
         let waits = record.state() == TicketState::Waiting && mode == Some(self.mode().as_str());
         self.book.set(self.now, &player, waits.then_some((kv, record)));

@@ -166,6 +166,48 @@ fn who_was_away_hears_of_the_match_when_he_is_back() {
 }
 
 #[test]
+fn who_has_no_connection_is_not_matched_until_it_is_back() {
+    for back_at in [0, 1] {
+        let mut cluster = cluster();
+        let ann = cluster.connect(0, "ann", None);
+        queue(&mut cluster, &ann);
+        cluster.advance(Duration::from_secs(1));
+        let now = cluster.now;
+        cluster.node(0).handle_closed(now, ann.conn);
+        cluster.advance(Duration::from_secs(1));
+        let bob = cluster.connect(1, "bob", None);
+        queue(&mut cluster, &bob);
+        cluster.advance(Duration::from_secs(10));
+        assert_eq!(matched(&cluster.received(&bob)), None, "nobody is there");
+        let ann = cluster.connect(back_at, "ann", ann.resume());
+        cluster.advance(Duration::from_secs(2));
+        assert!(matched(&cluster.received(&ann)).is_some() && matched(&cluster.received(&bob)).is_some());
+    }
+}
+
+#[test]
+fn who_is_gone_before_its_session_has_moved_is_absent_too() {
+    let mut cluster = cluster();
+    let ann = cluster.connect(0, "ann", None);
+    queue(&mut cluster, &ann);
+    cluster.advance(Duration::from_secs(1));
+    let moved = cluster.accept(2, "ann");
+    cluster.slow_registry = true;
+    cluster.send(&moved, v1::Kind::Hello, &v1::Hello { resume: ann.resume(), ..v1::Hello::default() });
+    let now = cluster.now;
+    cluster.node(2).handle_closed(now, moved.conn);
+    cluster.ask();
+    cluster.advance(Duration::from_secs(1));
+    let bob = cluster.connect(1, "bob", None);
+    queue(&mut cluster, &bob);
+    cluster.advance(Duration::from_secs(5));
+    assert_eq!(matched(&cluster.received(&bob)), None, "nobody is there");
+    // Nothing is left when the session has ended, which nobody came back to.
+    cluster.advance(Config::default().sessions.ttl);
+    assert_eq!(cluster.get("/match/queue/ann"), None);
+}
+
+#[test]
 fn the_matches_go_on_when_the_node_that_forms_them_dies() {
     let mut cluster = cluster();
     cluster.kill(0);

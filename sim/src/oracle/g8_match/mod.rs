@@ -4,6 +4,7 @@
 //! * a match forms wholly: one revision consumes all its tickets, which waited, and writes
 //!   the match, its room and a notice for each of its players; the teams are as its queue
 //!   wants them, with every party whole in one of them; and whoever formed it was elected to;
+//! * no match takes the ticket of a player that is absent, as the ticket says;
 //! * free places of a match are filled wholly, too: nobody who is in it is moved or put out,
 //!   and who comes does so as into a new one;
 //! * a player is in one match at most, and has no ticket while it is in one;
@@ -86,6 +87,10 @@ pub struct Counts {
     pub failed_over: u64,
     /// Tickets that another node took over with the player's session.
     pub moved: u64,
+    /// Tickets whose players became absent.
+    pub absent: u64,
+    /// Tickets whose players were absent and are back.
+    pub back: u64,
     /// Parties in matches.
     pub parties: u64,
     /// Tickets that timed out beside another one, for one against one; of which each may be too
@@ -284,6 +289,9 @@ impl Matches {
         } else {
             let moved = before.is_some_and(|before| before.node != record.node);
             self.counts.moved += u64::from(moved);
+            let was_absent = before.map_or(0, |before| before.absent_ms);
+            self.counts.absent += u64::from(was_absent == 0 && record.absent_ms > 0);
+            self.counts.back += u64::from(was_absent > 0 && record.absent_ms == 0);
             self.searches.goes_on(&player, number(&record), format_args!("{player} is queued"))?;
         }
         let since = self.tickets.get(&player).map_or(self.at, |before| before.since);
@@ -295,13 +303,14 @@ impl Matches {
     /// both of players who are alone and want to play one against one.
     fn is_passed_over(&self, player: &Name, state: TicketState) -> bool {
         let mode = |ticket: &Ticket| ticket.record.queue.clone().unwrap_or_default().mode;
-        let Some(ticket) = self.tickets.get(player).filter(|_| state == TicketState::TimedOut) else {
-            return false;
-        };
+        let is_there = |ticket: &&Ticket| ticket.record.absent_ms == 0;
+        let ticket = self.tickets.get(player).filter(|_| state == TicketState::TimedOut);
+        let Some(ticket) = ticket.filter(is_there) else { return false };
         let Some(Mode { team_size: 1, time_out, .. }) = self.modes.get(&mode(ticket)) else { return false };
         let waits = |other: &Ticket| {
             let since = other.since.max(ticket.since);
-            other.record.state() == TicketState::Waiting && self.at.saturating_sub(since) > time_out / 2
+            let is_there = other.record.state() == TicketState::Waiting && other.record.absent_ms == 0;
+            is_there && self.at.saturating_sub(since) > time_out / 2
         };
         self.tickets.iter().any(|(name, other)| name != player && mode(other) == mode(ticket) && waits(other))
     }
@@ -492,6 +501,15 @@ impl Matches {
                     "match {id} of {mode} consumes the ticket of {player}, which is {:?} for {}",
                     ticket.record.state(),
                     wish.mode
+                ),
+            );
+        }
+        if ticket.record.absent_ms > 0 {
+            return broken(
+                Guarantee::Match,
+                format_args!(
+                    "match {id} consumes the ticket of {player}, which is absent since {} ms",
+                    ticket.record.absent_ms
                 ),
             );
         }

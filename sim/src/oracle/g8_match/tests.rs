@@ -101,6 +101,19 @@ fn a_ticket_that_has_ended_is_not_consumed_and_does_not_wait_again() {
 }
 
 #[test]
+fn a_match_that_takes_an_absent_player_is_caught() {
+    let absent = |absent_ms| {
+        let search = number("ann");
+        let queue = Some(v1::Queue { mode: "duel".into(), search, ..v1::Queue::default() });
+        let state = TicketState::Waiting.into();
+        let record = v1::TicketRecord { queue, state, absent_ms, ..v1::TicketRecord::default() };
+        put(4 + absent_ms % 2, keys::ticket(&name("ann")), encode(&record))
+    };
+    assert!(run(&[queued(), vec![absent(1_000)], whole(5)].concat()).is_err());
+    assert_eq!(run(&[queued(), vec![absent(1_000), absent(0)], whole(6)].concat()), Ok(()));
+}
+
+#[test]
 fn who_is_in_a_match_is_neither_queued_nor_in_another() {
     assert!(run(&[queued(), whole(4), vec![ticket(5, "ann", TicketState::Waiting)]].concat()).is_err());
     let mut other = whole(5);

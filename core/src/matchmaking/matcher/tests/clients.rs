@@ -98,7 +98,13 @@ impl Cluster {
 
     /// The connection is gone; the session is not.
     pub(super) fn disconnect(&mut self, player: &str) {
-        self.player(player).home = None;
+        let (player, now) = (name(player), self.time());
+        let home = self.players.get_mut(&player).and_then(|client| client.home.take());
+        if let Some(index) = home {
+            // One that is paused finds out later, which is as if the connection was lost then.
+            self.nodes[index].desk.lose(now, &player);
+            self.drain(index);
+        }
     }
 
     /// The session ends.

@@ -1,5 +1,6 @@
 //! Tests of desks and matchers together, on one registry.
 
+mod absence;
 mod clients;
 mod cluster;
 mod crossing;

@@ -220,6 +220,7 @@ impl Oracle {
                 };
                 let ticket: v1::TicketRecord = decode(&ticket.value);
                 assert_eq!(ticket.state(), TicketState::Waiting);
+                assert_eq!(ticket.absent_ms, 0, "{player} is matched while it is absent");
                 let wish = ticket.queue.unwrap();
                 assert_eq!(wish.mode, matched.mode);
                 assert_eq!(wish.search, notice.search, "the match is the answer to another search");

@@ -33,6 +33,8 @@ fn config() -> MatchmakingConfig {
     config.join_window = Duration::from_secs(20);
     config.sweep_interval = Duration::from_secs(5);
     config.party_grace = Duration::from_secs(2);
+    config.absence_delay = Duration::from_millis(300);
+    config.absence_grace = Duration::from_secs(8);
     config.calls = 8;
     config.tickets = 8;
     config.page = 3;

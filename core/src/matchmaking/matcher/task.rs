@@ -1,0 +1,82 @@
+//! What the matcher of a mode asks of the registry.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use skirmish_proto::v1::{self, TicketState};
+
+use super::Fence;
+use super::book::Key;
+use super::consuming::read;
+use super::filling::Filling;
+use super::forming::Forming;
+use super::sweep::Pair;
+use crate::id::Name;
+use crate::matchmaking::keys;
+use crate::matchmaking::record::encode;
+use crate::registry::{Compare, Op, Put, Request, Txn};
+
+/// Something that is asked of the registry.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) what: What,
+    pub(super) failures: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// To become the matcher, and to find out who is.
+    Claim,
+    /// The tickets from a key on; revision 0 for the first page.
+    List {
+        revision: u64,
+        from: Option<Bytes>,
+        /// They were all read once, and are read for the parties that lack some.
+        again: bool,
+    },
+    Form(Forming),
+    Fill(Filling),
+    End(End),
+    SweepPage(Request),
+    SweepPair(Pair),
+    SweepEnd {
+        id: String,
+        abandoned: bool,
+        txn: Txn,
+    },
+    SweepDate(Txn),
+}
+
+/// A ticket that ends without a match.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) serial: u64,
+    pub(super) key: Key,
+    pub(super) player: Name,
+    pub(super) state: TicketState,
+    pub(super) modified: u64,
+    pub(super) record: v1::TicketRecord,
+}
+
+impl Task {
+    pub(super) const fn new(what: What) -> Self {
+        Self { what, failures: 0 }
+    }
+
+    pub(super) const fn list() -> Self {
+        Self::new(What::List { revision: 0, from: None, again: false })
+    }
+}
+
+impl End {
+    pub(super) fn txn(&self, fence: &Fence) -> Txn {
+        let key = keys::ticket(&self.player);
+        let mut compares = Vec::from([Compare::unchanged(key.clone(), self.modified)]);
+        fence.guard(&mut compares);
+        let mut put = Put::new(key, encode(&self.record), None);
+        put.ignore_lease = true;
+        let failure = Vec::from([read(fence.key())]);
+        Txn { compares, success: Vec::from([Op::Put(put)]), failure }
+    }
+}
