@@ -50,13 +50,16 @@ pub(crate) struct Reader {
     pub(crate) seq: u64,
     pub(crate) latest: u64,
     pub(crate) change: u64,
+    /// The number of the peer's `Attach`.
+    pub(crate) attach: u64,
     ready: bool,
 }
 
 impl Reader {
-    /// A reader that starts after entry `seq`, and with the whole of the state.
-    pub(crate) const fn new(seq: u64) -> Self {
-        Self { seq, latest: 0, change: 0, ready: false }
+    /// A reader that starts after entry `seq`, and with the whole of the state, for the peer's
+    /// `Attach` of this number.
+    pub(crate) const fn new(seq: u64, attach: u64) -> Self {
+        Self { seq, latest: 0, change: 0, attach, ready: false }
     }
 }
 

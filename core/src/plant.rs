@@ -69,11 +69,13 @@ pub enum Plant {
     LapseIgnored,
     /// A matcher puts players into matches whose connections are known to be lost (G8).
     AbsentMatched,
+    /// A node answers a join with what a race between nodes made of it (L2).
+    JoinRaceTold,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -105,6 +107,7 @@ impl Plant {
         Self::SearchReopened,
         Self::LapseIgnored,
         Self::AbsentMatched,
+        Self::JoinRaceTold,
     ];
 }
 

@@ -132,6 +132,9 @@ pub(crate) struct Entry {
     pub(crate) resume: Option<Cursor>,
     /// Entries from before to deliver.
     pub(crate) history: u32,
+    /// When a join is not tried anew any more, and how often it was.
+    pub(crate) until: Instant,
+    pub(crate) retries: u32,
     /// What the room's primary, another node, has answered.
     pub(crate) granted: Option<Granted>,
 }
@@ -160,11 +163,17 @@ pub(crate) struct Throttle {
 
 impl Membership {
     /// A membership that is on its way.
-    pub(crate) const fn new(room: Key, attempt: u64, resume: Option<Cursor>, history: u32) -> Self {
+    pub(crate) const fn new(
+        room: Key,
+        attempt: u64,
+        resume: Option<Cursor>,
+        history: u32,
+        until: Instant,
+    ) -> Self {
         Self {
             room,
             number: 0,
-            entry: Entry { attempt, resume, history, granted: None },
+            entry: Entry { attempt, resume, history, until, retries: 0, granted: None },
             relayed: 0,
             start: 0,
             seq: 0,
@@ -179,6 +188,11 @@ impl Membership {
             latest_throttle: None,
             latest_throttled: Instant::ZERO,
         }
+    }
+
+    /// Whether it asks to be let into the room, whatever the room's life is.
+    pub(crate) const fn is_new_join(&self) -> bool {
+        self.number == 0 && self.entry.resume.is_none()
     }
 
     /// A reliable message was not taken: those from `expected` on are taken again after a

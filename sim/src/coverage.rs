@@ -64,6 +64,7 @@ pub const MARKS: &[&str] = &[
     "relay fenced",
     "fenced relay",
     "stale epoch refused",
+    "join tried anew",
     "registry lost",
     "registry silent",
     "registry ambiguous",
@@ -142,6 +143,7 @@ impl Coverage {
             ("node suspended", stats.suspensions),
             ("relay fenced", stats.fenced),
             ("stale epoch refused", stats.refused_epochs),
+            ("join tried anew", stats.joins_retried),
             ("match formed", stats.matches),
         ] {
             self.add(mark, times);

@@ -34,6 +34,7 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::DeadFollowed
         | Plant::NoticeUnwatched
         | Plant::SearchForgotten => &[Guarantee::Liveness],
+        Plant::JoinRaceTold => &[Guarantee::Joins],
     }
 }
 

@@ -1,9 +1,11 @@
 //! Rooms with members on several nodes (G1 to G5).
 
+use skirmish_core::wire::ToClient;
 use skirmish_io::client::{Event, MessageId, Outcome};
-use skirmish_proto::v1::LeftReason;
+use skirmish_proto::v1::{self, LeftReason};
 use skirmish_tests::history::{assert_outcomes, complaints};
 use skirmish_tests::player::{Player, builder, heard};
+use skirmish_tests::socket::Socket;
 
 use crate::nodes::{Nodes, shows};
 
@@ -102,4 +104,58 @@ async fn when_the_primary_of_a_room_is_killed_members_are_told_and_play_on() {
         assert!(player.seen.iter().all(|event| !matches!(event, Event::Session { lost: true, .. })));
     }
     leave(players).await;
+}
+
+/// Waits for the answer to a join, past the `Left` of a leave that came before it.
+async fn admitted(socket: &mut Socket, room: &str) -> Result<v1::Joined, LeftReason> {
+    socket
+        .until(|message| match message {
+            ToClient::Joined(joined) if joined.room == room => Some(Ok(joined)),
+            ToClient::Left(left) if left.room == room && left.reason() != LeftReason::Asked => {
+                Some(Err(left.reason()))
+            }
+            _ => None,
+        })
+        .await
+}
+
+/// Joins one room at all sockets at once, and collects the epochs in which they came in.
+async fn join_at_once(sockets: &mut [Socket], room: &str) -> Vec<Result<u64, LeftReason>> {
+    for socket in sockets.iter_mut() {
+        socket.send(v1::Kind::Join, &v1::Join { room: room.to_owned(), history: 0 }).await;
+    }
+    let mut epochs = Vec::new();
+    for socket in sockets {
+        epochs.push(admitted(socket, room).await.map(|joined| joined.epoch));
+    }
+    epochs
+}
+
+#[tokio::test]
+async fn no_join_is_told_of_another_that_it_crosses_at_another_node() {
+    // The sockets ask for more than players would.
+    let nodes = Nodes::start_with(3, &["rates.control={per_second=1000, burst=10000}"]).await;
+    let mut sockets = Vec::new();
+    for number in 0..6 {
+        sockets.push(Socket::open(nodes.nodes[number % 3].address, &format!("player-{number}")).await);
+    }
+    for room in 0..60 {
+        let room = format!("new-{room}");
+        let epochs = join_at_once(&mut sockets, &room).await;
+        assert!(epochs.iter().all(|epoch| epoch.is_ok() && *epoch == epochs[0]), "{room}: {epochs:?}");
+        for socket in &mut sockets {
+            socket.send(v1::Kind::Leave, &v1::Leave { room: room.clone() }).await;
+        }
+    }
+    // The last who leaves crosses those who come.
+    for round in 0..60 {
+        let leaver = &mut sockets[round % 6];
+        leaver.join("again").await;
+        leaver.send(v1::Kind::Leave, &v1::Leave { room: "again".to_owned() }).await;
+        let epochs = join_at_once(&mut sockets, "again").await;
+        assert!(epochs.iter().all(Result::is_ok), "round {round}: {epochs:?}");
+        for socket in &mut sockets {
+            socket.send(v1::Kind::Leave, &v1::Leave { room: "again".to_owned() }).await;
+        }
+    }
 }

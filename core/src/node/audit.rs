@@ -44,6 +44,7 @@ impl Node {
             check(hosted.locals.len() <= self.sessions.len(), "sessions in a room")?;
             check(hosted.waiting.len() <= hosted.locals.len(), "sessions on their way into a room")?;
             check(hosted.readers.len() <= self.links.len(), "links that read a room")?;
+            check(hosted.early.len() <= config.links.total, "links that wait for the claim of a room")?;
             check(hosted.departed.len() <= config.rooms.members, "members that have left")?;
             check(hosted.away.len() <= hosted.room.members().len(), "members that are away")?;
         }

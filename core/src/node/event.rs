@@ -334,6 +334,8 @@ pub struct Stats {
     pub fenced: u64,
     /// Requests of other nodes for a room that this node does not lead in that epoch.
     pub refused_epochs: u64,
+    /// Joins that asked the registry again, as the room's life had ended before they were in it.
+    pub joins_retried: u64,
     /// Matches that this node has formed.
     pub matches: u64,
     /// Frames taken from links.

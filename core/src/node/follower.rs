@@ -38,10 +38,13 @@ impl Node {
         let Some(node) = hosted.primary() else { return };
         let Some(link) = self.peers.get(&node).and_then(|peer| peer.link) else { return };
         hosted.role = Role::Following { node, attached: Err(now.instant + ATTACH_TIMEOUT) };
+        self.attempts += 1;
+        hosted.attach = self.attempts;
         let message = v1::Attach {
             room: hosted.room.name().as_str().into(),
             epoch: hosted.room.epoch(),
             seq: hosted.room.log().head(),
+            number: hosted.attach,
         };
         self.tell(now, link, wire::encode(v1::Kind::Attach, &v1::Metadata::default(), &message));
         self.book_room(room);
@@ -49,7 +52,11 @@ impl Node {
 
     pub(super) fn attached(&mut self, now: Now, link: Key, from: NodeId, attached: v1::Attached) {
         let Some(room) = self.followed(from, &attached.room, attached.epoch) else { return };
+        let ignores = !self.planted.is(Plant::JoinRaceTold);
         let Some(hosted) = self.rooms.get_mut(room) else { return };
+        if attached.number != hosted.attach && ignores {
+            return;
+        }
         let is_first = hosted.role != Role::Following { node: from, attached: Ok(()) };
         hosted.role = Role::Following { node: from, attached: Ok(()) };
         if attached.afresh {
@@ -71,7 +78,7 @@ impl Node {
                 hosted.readers.push(link);
             }
             if let Some(link) = self.links.get_mut(link) {
-                link.read(room, Reader::new(0));
+                link.read(room, Reader::new(0, 0));
             }
             self.wake_link(link);
         }
@@ -218,8 +225,12 @@ impl Node {
         frame: Bytes,
     ) -> bool {
         let Some(room) = self.followed(from, &entry.room, entry.epoch) else { return true };
-        let Self { rooms, zstd, .. } = self;
+        let Self { rooms, zstd, planted, .. } = self;
         let Some(hosted) = rooms.get_mut(room) else { return true };
+        if hosted.is_detached() && !planted.is(Plant::JoinRaceTold) {
+            // Sent before the primary heard that everybody here had left; somebody came again.
+            return true;
+        }
         let head = hosted.room.log().head();
         if entry.seq > head + 1 {
             return false;
@@ -276,7 +287,7 @@ impl Node {
     pub(super) fn exited_from(&mut self, now: Now, from: NodeId, exited: &v1::Exited) {
         let Some(room) = self.followed(from, &exited.room, exited.epoch) else { return };
         if exited.member == 0 {
-            return self.close_room(now, room, exited.reason());
+            return self.room_over(now, room, exited.reason());
         }
         if let Some(session) = self.local_member(room, exited.member) {
             self.expel(now, room, session, exited.reason());

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use skirmish_proto::v1;
 
 use super::departed::Departed;
+use super::retry::{EarlyAttach, join_deadline};
 use super::{Event, Node, Timer};
 use crate::agenda::Booking;
 use crate::id::{Cursor, MAX_NAME, Name, NodeId, SessionId};
@@ -36,6 +37,12 @@ pub(super) struct Hosted {
     pub(super) readers: Vec<Key>,
     /// Who has left, of a room that this node is the primary of.
     pub(super) departed: Departed,
+    /// `Attach` messages that came while the room is claimed: one for each link.
+    pub(super) early: Vec<EarlyAttach>,
+    /// The number of the last `Attach` for it.
+    pub(super) attach: u64,
+    /// When the room is claimed, if not yet.
+    pub(super) claim_at: Option<Instant>,
 }
 
 /// What a node is to a room.
@@ -110,6 +117,11 @@ impl Hosted {
         }
     }
 
+    /// Whether its tail does not come.
+    pub(super) const fn is_detached(&self) -> bool {
+        matches!(self.role, Role::Following { attached: Err(_), .. })
+    }
+
     /// Whether nobody needs it.
     fn is_idle(&self) -> bool {
         self.locals.is_empty() && (!self.is_primary() || self.room.members().is_empty())
@@ -170,21 +182,27 @@ impl Node {
             return false;
         }
         let Some(room) = self.open_room(now, name) else { return false };
+        self.attempts += 1;
+        let membership = Membership::new(room, self.attempts, resume, history, join_deadline(now));
+        self.begin_entry(session, room, membership);
+        match self.rooms.get(room).map(|hosted| hosted.role) {
+            Some(Role::Claiming) | None => {}
+            Some(Role::Primary) => self.seat_waiting(now, room),
+            Some(Role::Following { .. }) => self.enter_waiting(now, room),
+        }
+        true
+    }
+
+    /// Puts a session on its way into a room.
+    pub(super) fn begin_entry(&mut self, session: SessionKey, room: Key, membership: Membership) {
         let (Some(s), Some(hosted)) = (self.sessions.get_mut(session), self.rooms.get_mut(room)) else {
-            return false;
+            return;
         };
         // Most sessions are in one room: no place is kept for more.
         s.memberships.reserve_exact(1);
-        self.attempts += 1;
-        s.memberships.push(Membership::new(room, self.attempts, resume, history));
+        s.memberships.push(Membership { room, ..membership });
         hosted.locals.push(session);
         hosted.waiting.push(session);
-        match hosted.role {
-            Role::Claiming => {}
-            Role::Primary => self.seat_waiting(now, room),
-            Role::Following { .. } => self.enter_waiting(now, room),
-        }
-        true
     }
 
     /// The room of this name, claimed if it is not there; `None` if there is no place.
@@ -192,6 +210,17 @@ impl Node {
         if let Some(room) = self.rooms_by_name.get(name) {
             return Some(*room);
         }
+        let room = self.place_room(name)?;
+        if self.registrar.claim_room(now, name).is_err() {
+            self.rooms.remove(room);
+            self.rooms_by_name.remove(name);
+            return None;
+        }
+        Some(room)
+    }
+
+    /// A room that nobody has claimed yet; `None` if there is no place.
+    pub(super) fn place_room(&mut self, name: &Name) -> Option<Key> {
         let config = RoomConfig {
             limits: &self.config.rooms,
             compress_from: self.config.frames.compress_from,
@@ -208,12 +237,11 @@ impl Node {
             away: BTreeSet::new(),
             readers: Vec::new(),
             departed: Departed::default(),
+            early: Vec::new(),
+            attach: 0,
+            claim_at: None,
         };
         let room = self.rooms.insert(hosted)?;
-        if self.registrar.claim_room(now, name).is_err() {
-            self.rooms.remove(room);
-            return None;
-        }
         self.rooms_by_name.insert(name.clone(), room);
         Some(room)
     }
@@ -229,17 +257,20 @@ impl Node {
             }
             return;
         };
+        hosted.claim_at = None;
         match *outcome {
             RoomClaim::Primary { epoch } => {
                 let epoch = if self.planted.is(Plant::EpochReused) { 1 } else { epoch };
                 hosted.role = Role::Primary;
                 hosted.room.start(epoch);
                 self.event(Event::RoomOpened { room: name.clone(), epoch });
+                self.answer_early(now, room);
                 self.seat_waiting(now, room);
             }
             RoomClaim::Elsewhere { node, epoch } => {
                 hosted.room.start(epoch);
                 self.follow(now, room, node);
+                self.answer_early(now, room);
             }
             RoomClaim::Unavailable => self.close_room(now, room, v1::LeftReason::Gone),
         }
@@ -505,7 +536,7 @@ impl Node {
         self.rooms_by_name.remove(hosted.room.name());
         let (name, epoch) = (hosted.room.name().clone(), hosted.room.epoch());
         match hosted.role {
-            Role::Claiming => {}
+            Role::Claiming => self.refuse_early(now, &name, hosted.early),
             Role::Primary => {
                 self.stats.members -= hosted.room.members().len();
                 for link in hosted.readers {
@@ -526,7 +557,7 @@ impl Node {
         let Some(&room) = self.rooms_by_name.get(name) else { return };
         if self.rooms.get(room).is_some_and(Hosted::is_primary) {
             self.stats.rooms_lost += 1;
-            self.close_room(now, room, v1::LeftReason::Gone);
+            self.room_over(now, room, v1::LeftReason::Gone);
         }
     }
 

@@ -75,7 +75,7 @@ impl Node {
             if self.planted.is(Plant::DeadFollowed) {
                 continue;
             }
-            self.close_room(now, room, v1::LeftReason::Gone);
+            self.room_over(now, room, v1::LeftReason::Gone);
         }
         if let Some(link) = peer.link {
             self.drop_link(now, link, "the registry does not name the node any more");

@@ -21,6 +21,7 @@ mod matchmaking;
 mod outbound;
 mod primary;
 mod reach;
+mod retry;
 mod room_timer;
 #[cfg(test)]
 mod tests;

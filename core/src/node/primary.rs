@@ -19,17 +19,20 @@ use crate::wire;
 
 impl Node {
     pub(super) fn take_attach(&mut self, now: Now, link: Key, attach: &v1::Attach) {
+        if self.attach_early(link, attach) {
+            return;
+        }
         let Some(room) = self.led(now, link, &attach.room, attach.epoch) else { return };
         let Some(hosted) = self.rooms.get_mut(room) else { return };
         let log = hosted.room.log();
         let reaches = !hosted.room.has_lost(attach.seq) && attach.seq <= log.head() && attach.seq > 0;
         let attached = if reaches {
             let (room, epoch) = (attach.room.clone(), attach.epoch);
-            v1::Attached { room, epoch, seq: attach.seq, ..v1::Attached::default() }
+            v1::Attached { room, epoch, seq: attach.seq, number: attach.number, ..v1::Attached::default() }
         } else {
-            afresh(hosted)
+            afresh(hosted, attach.number)
         };
-        let reader = Reader::new(attached.seq);
+        let reader = Reader::new(attached.seq, attach.number);
         if !hosted.readers.contains(&link) {
             hosted.readers.push(link);
         }
@@ -43,8 +46,10 @@ impl Node {
     pub(super) fn take_detach(&mut self, now: Now, link: Key, from: NodeId, detach: &v1::Detach) {
         let room = Name::new(&detach.room).ok().and_then(|name| self.rooms_by_name.get(&name).copied());
         let hosted = room.and_then(|room| Some((room, self.rooms.get_mut(room)?)));
-        let Some((room, hosted)) =
-            hosted.filter(|(_, hosted)| hosted.is_primary() && hosted.room.epoch() == detach.epoch)
+        let Some((room, hosted)) = hosted else { return };
+        hosted.early.retain(|early| early.link != link);
+        let Some((room, hosted)) = Some((room, hosted))
+            .filter(|(_, hosted)| hosted.is_primary() && hosted.room.epoch() == detach.epoch)
         else {
             return;
         };
@@ -224,6 +229,9 @@ impl Node {
         let (name, epoch) = (hosted.room.name().as_str(), hosted.room.epoch());
         let attached = v1::Attached { room: name.into(), epoch, ..v1::Attached::default() };
         for link in hosted.readers.clone() {
+            let reader = self.links.get(link).and_then(|link| link.readers.get(&room));
+            let Some(number) = reader.map(|reader| reader.attach) else { continue };
+            let attached = v1::Attached { number, ..attached.clone() };
             self.tell(now, link, wire::encode(v1::Kind::Attached, &v1::Metadata::default(), &attached));
         }
     }
@@ -249,7 +257,7 @@ impl Node {
         let metadata = v1::Metadata::default();
         if hosted.is_primary() {
             if hosted.room.has_lost(reader.seq) {
-                let attached = afresh(hosted);
+                let attached = afresh(hosted, reader.attach);
                 reader.seq = attached.seq;
                 stats.snapshots += 1;
                 return Some(wire::encode(v1::Kind::Attached, &metadata, &attached));
@@ -300,8 +308,8 @@ impl Node {
     }
 }
 
-/// The tail of a room from as far back as its window reaches.
-fn afresh(hosted: &Hosted) -> v1::Attached {
+/// The tail of a room from as far back as its window reaches, for the `Attach` of this number.
+fn afresh(hosted: &Hosted, number: u64) -> v1::Attached {
     let member = |m: &crate::room::Member<Seat>| v1::TailMember {
         member: m.number,
         player: m.player.as_str().into(),
@@ -315,5 +323,6 @@ fn afresh(hosted: &Hosted) -> v1::Attached {
         members: hosted.room.members().iter().map(member).collect(),
         turn: hosted.room.turn().number,
         turn_ends_ms: hosted.room.turn().ends_ms,
+        number,
     }
 }

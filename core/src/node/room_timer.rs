@@ -20,7 +20,7 @@ impl Node {
             Role::Following { attached: Err(until), .. } => Some(until),
             Role::Claiming | Role::Primary | Role::Following { .. } => None,
         };
-        if let Some(at) = [flush, collect, away, turn, tail].into_iter().flatten().min() {
+        if let Some(at) = [flush, collect, away, turn, tail, hosted.claim_at].into_iter().flatten().min() {
             self.agenda.book(Timer::Room(key), &mut hosted.booking, at);
         }
     }
@@ -34,6 +34,7 @@ impl Node {
         if hosted.room.flush_at().is_some_and(|at| at <= now.instant) {
             self.release(key);
         }
+        self.claim_again(now, key);
         self.end_turn(now, key);
         self.attach_timeout(now, key);
         self.expire_away(now, key);

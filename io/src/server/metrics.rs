@@ -159,6 +159,11 @@ impl Collector for Snapshot {
             ("rooms_lost", "Rooms that another node took, or that vanished", s.rooms_lost),
             ("suspensions", "Times that the node had to stop serving", s.suspensions),
             ("fenced", "Messages from nodes that had lost the session", s.fenced),
+            (
+                "joins_retried",
+                "Joins that asked the registry again after a race between nodes",
+                s.joins_retried,
+            ),
             ("refused_epochs", "Requests for a room that is not led here in that epoch", s.refused_epochs),
             ("link_frames_in", "Frames taken from links", s.link_frames_in),
             ("link_frames_out", "Frames sent over links", s.link_frames_out),

@@ -48,8 +48,15 @@ const HISTORIES: &[History] = &[
         fits: |shape| shape.nodes > 1 && shape.queues > 0,
         draw: searches_end_elsewhere,
     },
-    // The last one: it comes after everything else.
+    // What it adds comes after everything else.
     History { name: "suspensions", percent: 20, fits: |shape| shape.nodes > 1, draw: suspensions },
+    // The last one: it takes every fault out.
+    History {
+        name: "joins cross",
+        percent: 15,
+        fits: |shape| shape.nodes > 1 && shape.clients > 1,
+        draw: joins_cross,
+    },
 ];
 
 /// Gives some seeds some of the histories.
@@ -292,6 +299,41 @@ fn doubtful_claims(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
         }
     }
     steps.append(&mut blurs);
+}
+
+/// Everybody joins a room at once, at several nodes, and whoever comes again crosses the last
+/// who leaves. Nothing is wrong with nodes, links and registry; their answers only take unlike
+/// times.
+fn joins_cross(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    steps.retain(|step| !step.action.hurts_servers());
+    shape.players = shape.clients;
+    shape.session_total = shape.session_total.max(shape.players);
+    shape.node_latency_us = scale(rng, 50, 10_000);
+    shape.node_jitter_us = pick(rng, &[0, shape.node_latency_us]);
+    shape.registry_latency_us = scale(rng, 50, 20_000);
+    shape.registry_jitter_us = pick(rng, &[shape.registry_latency_us, 20_000]);
+    let far = shape.registry_latency_us + shape.registry_jitter_us + shape.latency_us + shape.jitter_us;
+    let mut at = rng.range(0..=1_000_000);
+    for _ in 0..rng.range(6..=16) {
+        let room = below(rng, shape.rooms);
+        let slow = below(rng, shape.nodes);
+        let latency = signed(scale(rng, 50, 50_000));
+        steps.push(Step { at, action: Action::DelayRegistry { latency, node: slow } });
+        let spread = pick(rng, &[0, 1_000, far, far * 4]);
+        for client in 0..shape.clients {
+            let client = signed(client);
+            let joins = at + rng.range(0..=spread);
+            let leaves = joins + rng.range(0..=far * 8);
+            let comes = leaves + pick(rng, &[0, far, far * 4]);
+            steps.push(Step { at: joins, action: Action::Join { client, room, history: 0 } });
+            if chance(rng, 70) {
+                steps.push(Step { at: leaves, action: Action::Leave { client, room } });
+                steps.push(Step { at: comes, action: Action::Join { client, room, history: 0 } });
+            }
+        }
+        at += rng.range(far..=far * 32);
+        shape.chaos_ms = shape.chaos_ms.max(at / 1_000 + 1);
+    }
 }
 
 /// Two of several nodes.

@@ -13,6 +13,7 @@ mod g6_primary;
 mod g7_fence;
 pub mod g8_match;
 pub mod l1_liveness;
+mod l2_joins;
 
 use std::fmt;
 
@@ -46,11 +47,13 @@ pub enum Guarantee {
     Bounded,
     /// What was promised happens once faults have stopped.
     Liveness,
+    /// No race between nodes shows in the answer to a join.
+    Joins,
 }
 
 impl Guarantee {
     /// Every one that has an oracle.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Order,
         Self::Kept,
         Self::Once,
@@ -62,6 +65,7 @@ impl Guarantee {
         Self::Convergence,
         Self::Bounded,
         Self::Liveness,
+        Self::Joins,
     ];
 
     /// Its number.
@@ -79,6 +83,7 @@ impl Guarantee {
             Self::Convergence => "G10",
             Self::Bounded => "G11",
             Self::Liveness => "L1",
+            Self::Joins => "L2",
         }
     }
 
@@ -108,6 +113,7 @@ impl Guarantee {
             Self::Convergence => "replicas converge once links heal",
             Self::Bounded => "every cap holds, and a slow reader delays nobody",
             Self::Liveness => "once faults stop, everything promised happens within the bound",
+            Self::Joins => "no join is told of a race between nodes while nothing is wrong",
         }
     }
 }
@@ -235,6 +241,25 @@ pub enum Observation {
         /// Its version.
         version: u64,
     },
+    /// The client named a room in the resume of a connection.
+    Resumes {
+        /// Which connection.
+        conn: u64,
+        /// Which room.
+        room: Room,
+    },
+    /// The client was told that a room is gone.
+    ToldGone {
+        /// Who.
+        who: Who,
+        /// Over which connection.
+        conn: u64,
+        /// Which room.
+        room: Room,
+        /// Whether nothing has been wrong with nodes, links and registry so far, and no other
+        /// client has the same player.
+        healthy: bool,
+    },
     /// The client's process died, or its application ended the session.
     Gone {
         /// Who.
@@ -317,6 +342,7 @@ pub struct Oracles {
     fence: g7_fence::Fence,
     newest: g10_convergence::Newest,
     bounded: g11_bounded::Bounded,
+    joins: l2_joins::Joins,
     /// Is told of the registry's history and of searches by whoever has queues.
     pub matches: g8_match::Matches,
 }
@@ -340,6 +366,7 @@ impl Oracles {
         self.kept.observe(seen)?;
         self.primary.observe(seen)?;
         self.fence.observe(seen)?;
+        self.joins.observe(seen)?;
         self.bounded.observe(at, seen)
     }
 

@@ -74,6 +74,41 @@ macro_rules! actions {
     };
 }
 
+impl Action {
+    /// The longest way between two nodes, or to the registry, that counts as whole.
+    const LONGEST_WAY_US: i64 = 250_000;
+
+    /// Whether it is a fault of a node, of the registry or of what lies between them, or an
+    /// operator's doing.
+    #[must_use]
+    pub const fn hurts_servers(&self) -> bool {
+        match *self {
+            Self::DelayNodes { latency, .. } | Self::DelayRegistry { latency, .. } => {
+                latency > Self::LONGEST_WAY_US
+            }
+            Self::Kick { .. }
+            | Self::PauseNode { .. }
+            | Self::Crash { .. }
+            | Self::Drain { .. }
+            | Self::Jump { .. }
+            | Self::CutNodes { .. }
+            | Self::HealNodes { .. }
+            | Self::ResetNodes { .. }
+            | Self::VanishNodes { .. }
+            | Self::CutRegistry { .. }
+            | Self::HealRegistry { .. }
+            | Self::LagWatches { .. }
+            | Self::BlurRegistry { .. }
+            | Self::PauseRegistry { .. }
+            | Self::RestartRegistry { .. }
+            | Self::ElectRegistry { .. }
+            | Self::CompactRegistry { .. }
+            | Self::FailMatcher { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 actions! {
     /// The client connects.
     Connect = "connect" { /// Which.

@@ -183,11 +183,11 @@ impl World<'_> {
                 quiet = false;
                 match output {
                     Output::Dial => self.dial(client),
-                    Output::Hangup => self.hang_up(client),
+                    Output::Hangup => self.hang_up(client)?,
                     Output::Event(event) => self.client_event(client, event)?,
                 }
             }
-            if !self.pump_client(client) && quiet && !self.accept_match(client)? {
+            if !self.pump_client(client)? && quiet && !self.accept_match(client)? {
                 break;
             }
         }
@@ -199,21 +199,22 @@ impl World<'_> {
 
     /// Asks the client for frames as long as its connection takes them; says whether
     /// there were any.
-    fn pump_client(&mut self, client: usize) -> bool {
-        let Some(id) = self.clients[client].conn else { return false };
+    fn pump_client(&mut self, client: usize) -> Result<bool, Violation> {
+        let Some(id) = self.clients[client].conn else { return Ok(false) };
         let mut any = false;
         loop {
-            let Some(conn) = self.conns.get(&id).filter(|conn| conn.connected) else { return any };
+            let Some(conn) = self.conns.get(&id).filter(|conn| conn.connected) else { return Ok(any) };
             if !conn.up.is_writable() {
                 self.coverage.hit("back-pressure at client");
-                return any;
+                return Ok(any);
             }
             let process = &mut self.clients[client];
             let now = process.clock.now(self.at);
-            let Some(frame) = process.machine.poll_transmit(now) else { return any };
+            let Some(frame) = process.machine.poll_transmit(now) else { return Ok(any) };
             any = true;
             let repeat = process.repeat > 0 && is_plain_say(&frame);
             process.repeat -= u64::from(repeat);
+            self.note_asked(id, &frame)?;
             if repeat {
                 self.send(id, Way::Up, Item::Frame(frame.clone()));
             }
@@ -222,15 +223,16 @@ impl World<'_> {
     }
 
     /// The client closes its connection after what it still has to send.
-    fn hang_up(&mut self, client: usize) {
-        self.pump_client(client);
-        let Some(id) = self.clients[client].conn.take() else { return };
+    fn hang_up(&mut self, client: usize) -> Verdict {
+        self.pump_client(client)?;
+        let Some(id) = self.clients[client].conn.take() else { return Ok(()) };
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.client_open = false;
             self.clients[client].unwelcome |= !conn.connected;
         }
         self.send(id, Way::Up, Item::Fin);
         self.forget_if_over(id);
+        Ok(())
     }
 
     /// A pipe to the node has room again.
@@ -254,7 +256,10 @@ impl World<'_> {
                 conn.connected = true;
                 self.client_input(client, Client::handle_connected)
             }
-            Item::Frame(frame) => self.client_input(client, |machine, now| machine.handle_frame(now, frame)),
+            Item::Frame(frame) => {
+                self.note_told(client, id, &frame)?;
+                self.client_input(client, |machine, now| machine.handle_frame(now, frame))
+            }
             Item::Fin | Item::Reset => {
                 conn.client_open = false;
                 self.clients[client].unwelcome |= !conn.connected;

@@ -5,6 +5,7 @@
 //! drained, frames taken as far as the connection takes them, and no call again before
 //! another input or the very moment of the deadline that the machine named.
 
+mod answers;
 mod client;
 mod connections;
 mod faults;
@@ -196,6 +197,8 @@ struct World<'a> {
     /// The epoch and the connection of each player's session that are the newest.
     newest: BTreeMap<Name, (u64, u64)>,
     guard: Guard,
+    /// Whether anything was wrong with nodes, links or registry so far.
+    faulted: bool,
     /// After the last fault: its moment.
     healed: Option<u64>,
     /// Clients that learn only after the last fault that they were taken over or kicked:
@@ -275,6 +278,7 @@ impl<'a> World<'a> {
             next_serial: 1,
             newest: BTreeMap::new(),
             guard: Guard::default(),
+            faulted: false,
             healed: None,
             recalled: Vec::new(),
             rooms: Rooms::new(shape.rooms),

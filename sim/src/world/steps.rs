@@ -15,6 +15,7 @@ impl World<'_> {
         self.next_step = index + 1;
         let Some(step) = self.scenario.steps.get(index) else { return Ok(()) };
         self.history.record(self.at, Lane::World, format_args!("step {index}: {}", step.action));
+        self.faulted |= step.action.hurts_servers();
         self.act(step.action)
     }
 

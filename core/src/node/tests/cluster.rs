@@ -28,6 +28,9 @@ pub(super) struct Cluster {
     /// Whether what is asked of the registry is held back, and that.
     pub(super) slow_registry: bool,
     calls: Vec<(usize, Call)>,
+    /// The node that is not told yet what the registry answers, and that.
+    pub(super) deaf: Option<usize>,
+    unheard: Vec<(usize, Told)>,
     /// Starts of nodes: each is a client of the registry of its own.
     starts: Vec<u64>,
     pub(super) events: Vec<(usize, Event)>,
@@ -57,6 +60,8 @@ impl Cluster {
             unregistered: vec![],
             slow_registry: false,
             calls: vec![],
+            deaf: None,
+            unheard: vec![],
             starts: vec![],
             events: vec![],
             closed: vec![],
@@ -129,6 +134,23 @@ impl Cluster {
         let (to, link, frame) = self.held_back.remove(0);
         let now = self.now;
         self.node(to).handle_link_frame(now, link, frame);
+        self.settle();
+    }
+
+    /// What was held back of the registry's answers is told.
+    pub(super) fn hear(&mut self) {
+        self.deaf = None;
+        for (index, told) in core::mem::take(&mut self.unheard) {
+            let now = self.now;
+            self.node(index).handle_told(now, told);
+        }
+        self.settle();
+    }
+
+    /// The node gives up what it has in the registry.
+    pub(super) fn stop(&mut self, index: usize) {
+        let now = self.now;
+        self.node(index).stop(now);
         self.settle();
     }
 
@@ -206,6 +228,10 @@ impl Cluster {
                     }
                 };
                 let Some(index) = self.starts.iter().position(|known| *known == start) else { continue };
+                if self.deaf == Some(index) && matches!(told, Told::Reply { .. }) {
+                    self.unheard.push((index, told));
+                    continue;
+                }
                 let now = self.now;
                 if let Some(node) = self.nodes[index].as_mut().filter(|_| !self.unregistered.contains(&index))
                 {

@@ -3,6 +3,7 @@
 mod cluster;
 mod limits;
 mod matchmaking;
+mod races;
 mod random;
 mod reach;
 mod several;

@@ -1,0 +1,47 @@
+//! What clients ask of rooms and are told, as it goes over their connections: a client may
+//! keep from its application that it has to ask again.
+
+use bytes::Bytes;
+use skirmish_core::wire::{Frame, ToClient, ToServer};
+use skirmish_proto::v1::{Kind, LeftReason};
+
+use super::World;
+use crate::oracle::{Observation, Verdict};
+
+/// A frame of that kind whose payload is neither sealed nor compressed.
+fn plain(frame: &Bytes, kind: Kind) -> Option<Frame> {
+    // Most frames are of other kinds: the header tells without a checksum.
+    let named = frame.get(10..12)?;
+    if named != (kind as u16).to_be_bytes() {
+        return None;
+    }
+    Frame::decode(frame.clone(), usize::MAX).ok().filter(|frame| frame.flags == 0)
+}
+
+impl World<'_> {
+    /// A client sends a frame over a connection.
+    pub(super) fn note_asked(&mut self, conn: u64, frame: &Bytes) -> Verdict {
+        let Some(Ok(ToServer::Hello(hello))) = plain(frame, Kind::Hello).map(|f| ToServer::decode(&f)) else {
+            return Ok(());
+        };
+        for cursor in hello.resume.map(|resume| resume.rooms).unwrap_or_default() {
+            let room = self.room(&cursor.room);
+            self.observe(Observation::Resumes { conn, room })?;
+        }
+        Ok(())
+    }
+
+    /// A frame comes to a client over a connection.
+    pub(super) fn note_told(&mut self, client: usize, conn: u64, frame: &Bytes) -> Verdict {
+        let Some(Ok(ToClient::Left(left))) = plain(frame, Kind::Left).map(|f| ToClient::decode(&f)) else {
+            return Ok(());
+        };
+        if left.reason() != LeftReason::Gone {
+            return Ok(());
+        }
+        let shape = &self.scenario.shape;
+        let healthy = !self.faulted && shape.players >= shape.clients;
+        let (who, room) = (self.clients[client].who(), self.room(&left.room));
+        self.observe(Observation::ToldGone { who, conn, room, healthy })
+    }
+}
