@@ -98,6 +98,12 @@ pub struct Rates {
     pub control: Rate,
     /// Bytes of all frames.
     pub bytes: Rate,
+    /// `Hello`s of one player, counted by each node; excess is refused with
+    /// `REASON_RATE_LIMITED` and the time to wait.
+    pub logins: Rate,
+    /// Connections from one address, counted by each node; excess is refused before there is
+    /// any state, with the time to wait.
+    pub logins_per_address: Rate,
 }
 
 /// Sessions.
@@ -214,7 +220,8 @@ impl Config {
             0 < heartbeat.unhealthy_after && heartbeat.unhealthy_after < heartbeat.close_after,
             "heartbeat.unhealthy_after must be at least 1 and below heartbeat.close_after",
         )?;
-        for rate in [rates.reliable, rates.latest, rates.control, rates.bytes] {
+        let logins = [rates.logins, rates.logins_per_address];
+        for rate in [rates.reliable, rates.latest, rates.control, rates.bytes].into_iter().chain(logins) {
             check(
                 rate.per_second > 0 && rate.burst > 0,
                 "every rate must be at least 1 per second, with a burst of at least 1",
@@ -281,6 +288,8 @@ impl Default for Config {
                 latest: Rate { per_second: 120, burst: 240 },
                 control: Rate { per_second: 30, burst: 100 },
                 bytes: Rate { per_second: 1024 * 1024, burst: 8 * 1024 * 1024 },
+                logins: Rate { per_second: 1, burst: 30 },
+                logins_per_address: Rate { per_second: 64, burst: 1_024 },
             },
             sessions: SessionLimits { total: 40_000, ttl: Duration::from_secs(60), rooms: 8 },
             rooms: RoomLimits {

@@ -43,6 +43,7 @@ pub mod crdt;
 pub mod heartbeat;
 pub mod id;
 mod link;
+mod logins;
 pub mod matchmaking;
 pub mod node;
 pub mod plant;

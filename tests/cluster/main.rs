@@ -5,6 +5,7 @@ mod chaos;
 mod evenings;
 mod holders;
 mod links;
+mod logins;
 mod matches;
 mod mutual_tls;
 mod nodes;

@@ -123,11 +123,17 @@ fn is_final(reason: v1::Reason) -> bool {
 }
 
 impl Client {
-    /// Wants to be connected: dials, cutting a back-off short. Does nothing if that is
-    /// under way already, or if more outputs wait than may.
+    /// Wants to be connected: dials, cutting a back-off short, unless the server has said that
+    /// this player logs in too often and when to come back. Does nothing if that is under way
+    /// already, or if more outputs wait than may.
     pub fn connect(&mut self, now: Now) {
         self.observe(now);
         if self.is_congested() {
+            return;
+        }
+        // The application's impatience is no reason to be refused again.
+        let is_limited = self.limited_until.is_some_and(|until| now.instant < until);
+        if self.state == State::Disconnected && is_limited {
             return;
         }
         self.step(Step::BackoffOver);
@@ -167,6 +173,18 @@ impl Client {
         self.lose(Duration::ZERO);
     }
 
+    /// The dial failed: the server refused the connection, and said when to come back.
+    pub fn handle_refused(&mut self, now: Now, retry_after: Duration) {
+        self.observe(now);
+        self.farewell = None;
+        self.limit(retry_after);
+        self.lose(retry_after);
+    }
+
+    fn limit(&mut self, retry_after: Duration) {
+        self.limited_until = (!retry_after.is_zero()).then_some(self.now + retry_after);
+    }
+
     /// One whole frame of the connection. A frame that breaks the protocol closes it.
     pub fn handle_frame(&mut self, now: Now, frame: Bytes) {
         self.observe(now);
@@ -193,7 +211,11 @@ impl Client {
             self.stop();
         } else {
             self.outputs.push(Output::Hangup);
-            self.lose(Duration::from_millis(goodbye.retry_after_ms.into()));
+            let retry_after = Duration::from_millis(goodbye.retry_after_ms.into());
+            if reason == v1::Reason::RateLimited {
+                self.limit(retry_after);
+            }
+            self.lose(retry_after);
         }
     }
 

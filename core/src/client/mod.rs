@@ -73,6 +73,8 @@ pub struct Client {
     entered: Instant,
     /// When the back-off is over.
     retry_at: Option<Instant>,
+    /// The server wants no connection before.
+    limited_until: Option<Instant>,
     backoff: Backoff,
     /// The connection, while it is open.
     link: Option<Link>,
@@ -108,6 +110,7 @@ impl Client {
             state: State::Idle,
             entered: Instant::ZERO,
             retry_at: None,
+            limited_until: None,
             link: None,
             session: None,
             limits: Limits::default(),

@@ -23,6 +23,11 @@ impl Node {
             "connections of an address",
         )?;
         check(self.by_address.len() <= self.connections.len(), "addresses")?;
+        check(self.logins.len() <= config.sessions.total, "players whose log-ins are counted")?;
+        check(
+            self.logins_by_address.len() <= config.connections.total,
+            "addresses whose log-ins are counted",
+        )?;
         check(self.rooms_by_name.len() == self.rooms.len(), "names of rooms")?;
         let things = self.connections.len()
             + self.sessions.len()

@@ -42,6 +42,11 @@ impl Node {
         let named = resume.and_then(|resume| SessionId::from_wire(&resume.session));
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Some(player) = connection.player() else { return };
+        if let Err(wait) = self.logins.take(now.instant, &player) {
+            self.stats.logins_limited += 1;
+            let what = "the player logs in too often (rates.logins): wait for retry_after_ms";
+            return self.close_until(now, key, v1::Reason::RateLimited, what, wait);
+        }
         // A session that this node has goes on without asking anybody.
         let existing = self
             .sessions

@@ -7,6 +7,7 @@ use skirmish_proto::v1;
 
 use crate::id::{ConnId, LinkId, Name, NodeId};
 use crate::registry::Call;
+use crate::time::Duration;
 
 /// Why a connection is refused before there is any state for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Refusal {
     TooManyUnauthenticated,
     /// The node is about to stop.
     Draining,
+    /// The address connects too often; the time until it may again.
+    TooFast(Duration),
 }
 
 impl core::fmt::Display for Refusal {
@@ -28,6 +31,7 @@ impl core::fmt::Display for Refusal {
             Self::AddressFull => "too many connections from this address",
             Self::TooManyUnauthenticated => "too many connections are waiting to authenticate",
             Self::Draining => "the server is about to stop",
+            Self::TooFast(_) => "this address connects too often (rates.logins_per_address)",
         })
     }
 }
@@ -288,6 +292,8 @@ pub struct Stats {
     pub accepted: u64,
     /// Connections refused for a cap.
     pub refused: u64,
+    /// Log-ins refused for their rate, by address or by player.
+    pub logins_limited: u64,
     /// Frames taken.
     pub frames_in: u64,
     /// Their bytes.

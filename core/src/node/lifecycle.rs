@@ -13,7 +13,7 @@ use crate::id::{ConnId, Cursor, Name};
 use crate::plant::Plant;
 use crate::session::{Joined, Membership, SessionKey};
 use crate::slab::Key;
-use crate::time::Now;
+use crate::time::{Duration, Now};
 use crate::wire;
 
 impl Node {
@@ -40,16 +40,28 @@ impl Node {
     /// Starts to close a connection. Its input is ignored from now on. Its session, if it
     /// still is the newest connection of one, loses it when the connection is gone.
     pub(super) fn close(&mut self, now: Now, key: Key, reason: v1::Reason, message: &str) {
+        let retry_after = match reason {
+            v1::Reason::Draining => self.draining.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        self.close_until(now, key, reason, message, retry_after);
+    }
+
+    /// Starts to close a connection whose client is to come back after a while.
+    pub(super) fn close_until(
+        &mut self,
+        now: Now,
+        key: Key,
+        reason: v1::Reason,
+        message: &str,
+        retry_after: Duration,
+    ) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.is_closing() {
             return;
         }
         self.stats.unauthenticated -= usize::from(connection.is_unauthenticated());
         self.stats.closing += 1;
-        let retry_after = match reason {
-            v1::Reason::Draining => self.draining.unwrap_or_default(),
-            _ => crate::time::Duration::ZERO,
-        };
         let goodbye = v1::Goodbye {
             reason: reason.into(),
             message: message.into(),

@@ -41,6 +41,7 @@ use crate::crdt::Replica;
 use crate::heartbeat::Beat;
 use crate::id::{Address, ConnId, LinkId, Name, NodeId};
 use crate::link::Link;
+use crate::logins::Logins;
 use crate::matchmaking::{Desk, Matcher};
 use crate::plant::{Plant, Planted};
 use crate::registrar::Registrar;
@@ -68,6 +69,8 @@ pub struct Node {
     zstd: wire::Zstd,
     connections: Slab<Connection>,
     by_address: BTreeMap<Address, usize>,
+    logins: Logins<Name>,
+    logins_by_address: Logins<Address>,
     sessions: Sessions,
     rooms: Slab<Hosted>,
     rooms_by_name: HashMap<Name, Key, KeyedHasher>,
@@ -140,6 +143,8 @@ impl Node {
             zstd: wire::Zstd::default(),
             connections: Slab::new(config.connections.total),
             by_address: BTreeMap::new(),
+            logins: Logins::new(config.rates.logins, config.sessions.total),
+            logins_by_address: Logins::new(config.rates.logins_per_address, config.connections.total),
             sessions: Sessions::new(rng.split(), config.sessions.total),
             rooms: Slab::new(config.rooms.total),
             rooms_by_name: HashMap::with_hasher(KeyedHasher::new(rng.split())),
@@ -267,7 +272,9 @@ impl Node {
         } else if self.stats.unauthenticated >= caps.unauthenticated {
             Some(Refusal::TooManyUnauthenticated)
         } else {
-            None
+            let taken = self.logins_by_address.take(now.instant, &address);
+            self.stats.logins_limited += u64::from(taken.is_err());
+            taken.err().map(Refusal::TooFast)
         };
         if let Some(refusal) = refusal {
             self.stats.refused += 1;

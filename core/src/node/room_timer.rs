@@ -64,6 +64,10 @@ impl Node {
     /// is.
     pub(super) fn note_room(&mut self, now: Now, room: Key) {
         let Some(hosted) = self.rooms.get(room).filter(|hosted| hosted.is_primary()) else { return };
+        if hosted.room.members().is_empty() {
+            // Nothing is written of a room that is given up now.
+            return;
+        }
         let players = u32::try_from(hosted.room.members().len()).unwrap_or(u32::MAX);
         let (name, turn) = (hosted.room.name().clone(), hosted.room.turn());
         self.registrar.update_room(now, &name, players, turn.number, turn.ends_ms);

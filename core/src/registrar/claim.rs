@@ -123,7 +123,7 @@ impl Attempt {
         let success = match self.goal {
             Goal::TakeSession { .. } => put(keys::session_record(self.session, asker.node, 0)),
             Goal::KeepSession { .. } => put(keys::session_record(self.session, asker.node, self.epoch)),
-            Goal::TakeRoom => put(keys::room_record(asker.node, 0, RoomState::default())),
+            Goal::TakeRoom => put(keys::room_record(asker.node, 0, RoomState::OPENED)),
             Goal::CheckRoom { .. } => Vec::new(),
             Goal::WriteRoom { epoch, state } => put(keys::room_record(asker.node, epoch, state)),
             Goal::Drop if self.seen == 0 => Vec::new(),

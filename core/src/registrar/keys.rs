@@ -103,6 +103,11 @@ pub(super) struct RoomState {
     pub(super) countdown_ms: u64,
 }
 
+impl RoomState {
+    /// As a claim writes it: a room is claimed for somebody who comes in.
+    pub(super) const OPENED: Self = Self { players: 1, turn: 0, countdown_ms: 0 };
+}
+
 pub(super) fn room_record(node: NodeId, epoch: u64, state: RoomState) -> Bytes {
     let RoomState { players, turn, countdown_ms } = state;
     v1::RoomRecord { epoch, primary: node.0, players, turn, countdown_ms }.encode_to_vec().into()

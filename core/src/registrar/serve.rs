@@ -278,7 +278,7 @@ impl Registrar {
                 if let Goal::WriteRoom { state, .. } = work.attempt.goal {
                     entry.room.written = state;
                 } else if matches!(work.attempt.goal, Goal::TakeRoom) {
-                    entry.room = RoomWrites::default();
+                    entry.room = RoomWrites::opened();
                 }
                 let session = work.attempt.session();
                 self.table.hold(subject, Held { epoch, modified, session });

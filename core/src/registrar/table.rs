@@ -100,6 +100,13 @@ pub(super) struct RoomWrites {
     pub(super) next: Instant,
 }
 
+impl RoomWrites {
+    /// Of a room that was claimed just now.
+    pub(super) fn opened() -> Self {
+        Self { wanted: RoomState::OPENED, written: RoomState::OPENED, ..Self::default() }
+    }
+}
+
 /// Who is served before whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lane {

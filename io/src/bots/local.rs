@@ -128,6 +128,8 @@ fn config(options: &Options) -> Config {
     let bytes =
         u32::try_from(options.size + 256).unwrap_or(u32::MAX).saturating_mul(2 * rate).min(u32::MAX / 4);
     config.rates.bytes = at_least(config.rates.bytes, bytes);
+    config.rates.logins = Rate { per_second: 1_000_000, burst: 1_000_000 };
+    config.rates.logins_per_address = config.rates.logins;
     config.frames.body_bytes = config.frames.body_bytes.max(options.size);
     config.frames.frame_bytes = config.frames.frame_bytes.max(options.size + 4_096);
     config

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use crate::config::{Algorithm, Config, Queue, TokenKey};
+use crate::config::{Algorithm, Config, Queue, Rate, TokenKey};
 use crate::token::new_secret;
 
 /// Kept in the working directory, so that `skirmish token --dev` finds it and tokens
@@ -13,7 +13,8 @@ use crate::token::new_secret;
 const DIRECTORY: &str = ".skirmish";
 
 /// Adds the development key to the configuration, and makes it if it is not there; and
-/// queues, if there are none. Where the key is kept.
+/// queues, if there are none; and does not limit log-ins, unless that was asked for. Where the
+/// key is kept.
 pub(super) fn prepare(config: &mut Config) -> Result<PathBuf, Failure> {
     if !config.auth.keys.is_empty() {
         return Err(Failure::Usage("--dev has a key of its own: leave it out, or auth.keys".to_owned()));
@@ -37,6 +38,15 @@ pub(super) fn prepare(config: &mut Config) -> Result<PathBuf, Failure> {
         public_key_file: None,
         private_key_file: None,
     });
+    // Thousands of bots of this machine may log in at once, over and over.
+    let (usual, rates) = (Config::default().rates, &mut config.rates);
+    for (rate, usual) in
+        [(&mut rates.logins, usual.logins), (&mut rates.logins_per_address, usual.logins_per_address)]
+    {
+        if *rate == usual {
+            *rate = Rate { per_second: 100_000, burst: 100_000 };
+        }
+    }
     if config.matchmaking.queues.is_empty() {
         config.matchmaking.queues = Queue::development();
     }

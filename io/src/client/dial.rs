@@ -311,7 +311,9 @@ mod tests {
     fn only_a_refusal_for_good_is_final() {
         assert!(DialError::Unauthorized.is_final());
         assert!(DialError::Forbidden.is_final());
-        assert!(!DialError::Unavailable.is_final());
+        let retry_after = std::time::Duration::from_secs(1);
+        assert!(!DialError::Unavailable { retry_after }.is_final());
+        assert!(!DialError::TooFast { retry_after }.is_final());
         assert!(!DialError::Http(500).is_final());
     }
 }

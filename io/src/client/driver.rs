@@ -180,7 +180,9 @@ impl Driver {
                     return Err(error);
                 }
                 tracing::debug!(%error, "dial failed");
-                self.lost(now, app);
+                self.connection = Connection::None;
+                self.machine.handle_refused(now, error.retry_after());
+                self.drain(now, app);
                 Ok(true)
             }
         }

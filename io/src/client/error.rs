@@ -1,6 +1,7 @@
 //! How connecting and commanding can fail.
 
 use std::io;
+use std::time::Duration;
 
 use skirmish_core::client::CommandError;
 use tokio_tungstenite::tungstenite;
@@ -24,9 +25,18 @@ pub enum DialError {
     /// 403: the server does not serve this origin or this player.
     #[error("the server refused the request (403)")]
     Forbidden,
+    /// 429: this address connects too often.
+    #[error("this address connects too often (429)")]
+    TooFast {
+        /// When to come back; zero if the server did not say.
+        retry_after: Duration,
+    },
     /// 503: the server is full or about to stop.
     #[error("the server takes no more connections now (503)")]
-    Unavailable,
+    Unavailable {
+        /// When to come back; zero if the server did not say.
+        retry_after: Duration,
+    },
     /// Any other status but 101.
     #[error("the server answered with HTTP status {0}")]
     Http(u16),
@@ -42,6 +52,15 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// When the server wants the client to come back; zero if it has not said.
+    #[must_use]
+    pub const fn retry_after(&self) -> Duration {
+        match self {
+            Self::TooFast { retry_after } | Self::Unavailable { retry_after } => *retry_after,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// True if trying again cannot help: the server said no to this request for good, or
     /// the request cannot even be made. A client stops at such an error; after any other it
     /// backs off and tries again.
@@ -51,13 +70,20 @@ impl DialError {
     }
 }
 
+/// The header `Retry-After` in seconds; a date in it is not understood, and counts as none.
+fn retry_after<T>(answer: &tungstenite::http::Response<T>) -> Duration {
+    let header = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
+    Duration::from_secs(header.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
+}
+
 impl From<tungstenite::Error> for DialError {
     fn from(error: tungstenite::Error) -> Self {
         match error {
             tungstenite::Error::Http(answer) => match answer.status().as_u16() {
                 401 => Self::Unauthorized,
                 403 => Self::Forbidden,
-                503 => Self::Unavailable,
+                429 => Self::TooFast { retry_after: retry_after(&answer) },
+                503 => Self::Unavailable { retry_after: retry_after(&answer) },
                 status => Self::Http(status),
             },
             tungstenite::Error::Io(error) => Self::Io(error),

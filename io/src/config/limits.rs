@@ -80,6 +80,10 @@ section! {
         control: Rate,
         /// Bytes of all frames.
         bytes: Rate,
+        /// Log-ins of one player, at each node. Excess is told when to come back.
+        logins: Rate,
+        /// Connections from one address, at each node. Excess is answered with 429.
+        logins_per_address: Rate,
     }
 }
 

@@ -32,6 +32,8 @@ impl Config {
             ("rates.latest", self.rates.latest),
             ("rates.control", self.rates.control),
             ("rates.bytes", self.rates.bytes),
+            ("rates.logins", self.rates.logins),
+            ("rates.logins_per_address", self.rates.logins_per_address),
         ] {
             let Rate { per_second, burst } = rate;
             check(per_second > 0, format!("{key}.per_second"), "must be at least 1")?;

@@ -111,6 +111,10 @@ impl Refused {
         Self::new(431, "Request Header Fields Too Large", "", Cow::Borrowed(body))
     }
 
+    pub(super) fn too_many_requests(body: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(429, "Too Many Requests", "", body.into())
+    }
+
     pub(super) fn unavailable(body: impl Into<Cow<'static, str>>) -> Self {
         Self::new(503, "Service Unavailable", "", body.into())
     }

@@ -136,6 +136,7 @@ impl Collector for Snapshot {
         let count = [
             ("accepted", "Connections accepted", s.accepted),
             ("refused", "Connections refused for a cap", s.refused),
+            ("logins_limited", "Log-ins refused for their rate", s.logins_limited),
             ("accept_errors", "Connections that the system did not hand over", counters.accept_errors),
             ("frames_in", "Frames taken", s.frames_in),
             ("in_bytes", "Bytes of the frames taken", s.bytes_in),

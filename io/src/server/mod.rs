@@ -62,7 +62,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skirmish_core::id::ConnId;
-use skirmish_core::node::{Node, Stats};
+use skirmish_core::node::{Node, Refusal, Stats};
 use skirmish_core::time::Now;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -254,7 +254,7 @@ async fn accept(listener: &TcpListener, server: &Handle) {
                 journal::refused_at_accept(address, refusal);
                 if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
                     tokio::spawn(async move {
-                        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, turn_away(stream)).await;
+                        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, turn_away(stream, refusal)).await;
                         drop(place);
                     });
                 }
@@ -288,12 +288,15 @@ async fn next_connection(listener: &TcpListener, server: &Handle, failing: &mut 
     }
 }
 
-/// Tells a client over plain HTTP that there is no place for it.
-async fn turn_away(stream: TcpStream) {
+/// Tells a client over plain HTTP that there is no place for it, and when to come back.
+async fn turn_away(stream: TcpStream, refusal: Refusal) {
     let mut stream = Stream::Plain(stream);
     if http::read_head(&mut stream).await.is_ok() {
-        let refused = Refused::unavailable("the server takes no more connections now");
-        connection::goodbye(&mut stream, refused.response(1)).await;
+        let (refused, retry_after) = match refusal {
+            Refusal::TooFast(wait) => (Refused::too_many_requests(refusal.to_string()), wait.as_secs() + 1),
+            _ => (Refused::unavailable("the server takes no more connections now"), 1),
+        };
+        connection::goodbye(&mut stream, refused.response(retry_after)).await;
     }
 }
 

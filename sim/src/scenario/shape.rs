@@ -238,6 +238,8 @@ impl Shape {
                 latest: rate(self.latest_rate, self.latest_burst),
                 control: large,
                 bytes: Rate { per_second: 1 << 30, burst: 1 << 30 },
+                logins: large,
+                logins_per_address: large,
             },
             sessions: SessionLimits {
                 total: size(self.session_total),

@@ -278,3 +278,33 @@ fn a_server_that_does_not_seal_is_incompatible() {
     assert_eq!(script.closed(), Some(v1::Reason::Incompatible));
     assert_eq!(script.client.state(), State::Idle);
 }
+
+#[test]
+fn whoever_logs_in_too_often_waits_as_long_as_the_server_says() {
+    let limited = || v1::Goodbye {
+        reason: v1::Reason::RateLimited.into(),
+        message: String::new(),
+        retry_after_ms: 20_000,
+    };
+    let mut script = Script::connected();
+    script.tell(v1::Kind::Goodbye, &limited());
+    let wait = script.client.poll_timeout().unwrap().at - script.now.instant;
+    assert!(wait >= Duration::from_secs(20) && wait <= Duration::from_secs(23), "{wait:?}");
+    // An impatient application does not shorten it.
+    script.sleep(Duration::from_secs(19));
+    script.client.connect(script.now);
+    script.drain();
+    assert_eq!(script.client.state(), State::Disconnected);
+    script.reconnect();
+    // Refused before the upgrade it waits likewise.
+    let mut script = Script::connected();
+    script.client.handle_disconnected(script.now);
+    script.drain();
+    script.sleep_to_deadline();
+    script.drain();
+    assert_eq!(script.client.state(), State::Connecting);
+    script.client.handle_refused(script.now, Duration::from_secs(20));
+    script.drain();
+    let wait = script.client.poll_timeout().unwrap().at - script.now.instant;
+    assert!(wait >= Duration::from_secs(20) && wait <= Duration::from_secs(23), "{wait:?}");
+}

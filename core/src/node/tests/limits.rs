@@ -1,6 +1,7 @@
 //! What happens at a limit: said once, or again, and nothing is lost.
 
 use super::*;
+use crate::config::Rate;
 
 #[test]
 fn whoever_is_too_fast_is_told_once_and_then_taken_again() {
@@ -152,4 +153,41 @@ fn whoever_only_connects_to_the_port_of_links_keeps_no_node_out() {
     }
     assert_eq!(world.node.handle_link(world.now, Some(NodeId(99))), None);
     world.node.handle_link(world.now, None).expect("another stranger makes room");
+}
+
+#[test]
+fn a_player_who_logs_in_too_often_is_told_when_to_come_back() {
+    let mut world = World::new(|config| config.rates.logins = Rate { per_second: 2, burst: 3 });
+    for _ in 0..3 {
+        let conn = world.accept("ann");
+        world.hello(conn, None);
+    }
+    let refused = world.accept("ann");
+    world.send(refused, v1::Kind::Hello, &v1::Hello::default());
+    let messages = world.received(refused);
+    let [ToClient::Goodbye(goodbye)] = &messages[..] else { panic!("no Goodbye: {messages:?}") };
+    assert_eq!((goodbye.reason(), goodbye.retry_after_ms), (v1::Reason::RateLimited, 500));
+    assert_eq!(world.node.stats().logins_limited, 1);
+    // The session of before goes on, and so does everybody else.
+    assert!(world.closed.iter().filter(|(_, reason)| *reason == v1::Reason::TakenOver).count() == 2);
+    let other = world.accept("bob");
+    world.hello(other, None);
+    world.advance(Duration::from_millis(500));
+    let again = world.accept("ann");
+    world.hello(again, None);
+}
+
+#[test]
+fn an_address_that_connects_too_often_is_refused_without_any_state() {
+    let rate = Rate { per_second: 4, burst: 2 };
+    let mut world = World::new(|config| config.rates.logins_per_address = rate);
+    world.accept("ann");
+    world.accept("bob");
+    let connections = world.node.stats().connections;
+    let refused = world.node.handle_accept(world.now, Address([0; 16]));
+    assert_eq!(refused, Err(Refusal::TooFast(Duration::from_millis(250))));
+    assert_eq!(world.node.stats().connections, connections);
+    world.node.handle_accept(world.now, Address([1; 16])).expect("another address is another's");
+    world.advance(Duration::from_millis(250));
+    world.accept("ann");
 }
