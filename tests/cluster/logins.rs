@@ -1,14 +1,13 @@
 //! What log-ins cost etcd, and how often there may be some.
 
-use std::time::Instant;
-
 use skirmish_core::wire::ToClient;
+use skirmish_io::clock::Clock;
 use skirmish_proto::v1::{Goodbye, Hello, Kind, Leave, Reason, Resume};
 use skirmish_tests::http::{exchange, status, upgrade};
 use skirmish_tests::socket::Socket;
 use skirmish_tests::token;
 
-use crate::nodes::{Nodes, Registry as _};
+use crate::nodes::Nodes;
 
 /// As many log-ins as a test wants.
 const UNLIMITED: &str = "rates.logins={per_second=1000, burst=10000}";
@@ -68,7 +67,8 @@ async fn a_session_that_goes_on_at_its_node_writes_nothing() {
 #[tokio::test]
 async fn a_player_who_logs_in_in_a_loop_is_told_to_wait_and_writes_little() {
     let nodes = Nodes::start_with(1, &["rates.logins={per_second=1, burst=10}"]).await;
-    let (began, before) = (Instant::now(), revision(&nodes).await);
+    let clock = Clock::new();
+    let (began, before) = (clock.now().instant, revision(&nodes).await);
     let (mut welcomed, mut refused) = (0, 0);
     for _ in 0..300 {
         let mut socket = Socket::connect(nodes.nodes[0].address, "mallory").await;
@@ -83,7 +83,7 @@ async fn a_player_who_logs_in_in_a_loop_is_told_to_wait_and_writes_little() {
             other => panic!("neither a welcome nor a goodbye: {other:?}"),
         }
     }
-    let most = 10 + began.elapsed().as_secs() + 1;
+    let most = 10 + clock.now().instant.since(began).as_secs() + 1;
     assert!((10..=most).contains(&welcomed) && welcomed + refused == 300, "{welcomed} of {most}");
     let written = revision(&nodes).await - before;
     assert!(written <= i64::try_from(welcomed).unwrap() + 5, "{welcomed} log-ins made {written} revisions");

@@ -19,6 +19,7 @@ mod lifecycle;
 mod links;
 mod matchmaking;
 mod outbound;
+mod presence;
 mod primary;
 mod reach;
 mod retry;

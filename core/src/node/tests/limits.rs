@@ -5,8 +5,7 @@ use crate::config::Rate;
 
 #[test]
 fn whoever_is_too_fast_is_told_once_and_then_taken_again() {
-    let mut world =
-        World::new(|config| config.rates.reliable = crate::config::Rate { per_second: 10, burst: 2 });
+    let mut world = World::new(|config| config.rates.reliable = Rate { per_second: 10, burst: 2 });
     let mut a = world.player("a");
     for _ in 0..6 {
         world.say(&mut a, "fast");
@@ -21,8 +20,7 @@ fn whoever_is_too_fast_is_told_once_and_then_taken_again() {
 
 #[test]
 fn whoever_comes_back_too_early_is_told_again() {
-    let mut world =
-        World::new(|config| config.rates.reliable = crate::config::Rate { per_second: 10, burst: 1 });
+    let mut world = World::new(|config| config.rates.reliable = Rate { per_second: 10, burst: 1 });
     let a = world.player("a");
     world.send(a.conn, v1::Kind::Say, &say(1, "taken"));
     for _ in 0..3 {
@@ -36,8 +34,7 @@ fn whoever_comes_back_too_early_is_told_again() {
 
 #[test]
 fn messages_behind_one_that_was_not_taken_do_not_use_up_what_it_waits_for() {
-    let mut world =
-        World::new(|config| config.rates.reliable = crate::config::Rate { per_second: 10, burst: 1 });
+    let mut world = World::new(|config| config.rates.reliable = Rate { per_second: 10, burst: 1 });
     let a = world.player("a");
     for client_seq in 1..20 {
         world.send(a.conn, v1::Kind::Say, &say(client_seq, "burst"));
