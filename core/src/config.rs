@@ -111,7 +111,8 @@ pub struct Rates {
 pub struct SessionLimits {
     /// Sessions in all, with and without a connection.
     pub total: usize,
-    /// How long a session is kept after its connection is lost.
+    /// How long a session is kept after its connection is lost; once longer by the handshake
+    /// timeout, if the player is at the door then or the node has stood still.
     pub ttl: Duration,
     /// Rooms a session may be in.
     pub rooms: usize,
@@ -175,7 +176,8 @@ impl Config {
     pub const SHORTEST_TURN: Duration = Duration::from_millis(100);
 
     /// The longest that a member can hear nothing of its rooms and still resume: it stops
-    /// reading, misses its heartbeats, is closed, and comes back just in time.
+    /// reading, misses its heartbeats, is closed, and comes back just in time. Behind a node that
+    /// has stood still it can be longer: a client starts its replica afresh after the horizon.
     #[must_use]
     pub fn longest_absence(&self) -> Duration {
         let unheard = self.heartbeat.interval * (u32::from(self.heartbeat.close_after) + 1);

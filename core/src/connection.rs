@@ -30,6 +30,8 @@ pub(crate) struct Connection {
     pub(crate) trace: Trace,
     pub(crate) phase: Phase,
     pub(crate) booking: Booking,
+    /// Whether its phase was given its time once more, since the node had stood still.
+    pub(crate) excused: bool,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) buckets: Buckets,
     /// The session that this connection is, or was, the newest of.
@@ -85,6 +87,7 @@ impl Connection {
             trace: Trace::default(),
             phase: Phase::Upgrading { until: now + config.connections.handshake_timeout },
             booking: Booking::default(),
+            excused: false,
             heartbeat: Heartbeat::new(&config.heartbeat, now, rng),
             buckets: Buckets {
                 reliable: Bucket::new(rates.reliable, now),
@@ -104,6 +107,11 @@ impl Connection {
     /// Whether its player has not been admitted to a session yet.
     pub(crate) const fn is_unauthenticated(&self) -> bool {
         matches!(self.phase, Phase::Upgrading { .. } | Phase::Greeting { .. } | Phase::Claiming { .. })
+    }
+
+    /// Whether its player is known and its `Hello` is awaited or being served.
+    pub(crate) const fn is_greeting(&self) -> bool {
+        matches!(self.phase, Phase::Greeting { .. } | Phase::Claiming { .. })
     }
 
     /// Whether frames of its session are taken from it.
@@ -127,6 +135,22 @@ impl Connection {
         }
     }
 
+    /// Gives its phase time until `later`, once, if the phase has a deadline of its own.
+    pub(crate) const fn excuse(&mut self, later: Instant) -> bool {
+        if self.excused {
+            return false;
+        }
+        match &mut self.phase {
+            Phase::Upgrading { until }
+            | Phase::Greeting { until, .. }
+            | Phase::Claiming { until, .. }
+            | Phase::Closing { until, .. } => *until = later,
+            Phase::Open => return false,
+        }
+        self.excused = true;
+        true
+    }
+
     /// Queues a frame that no cursor stands for. False if the queue is full.
     pub(crate) fn queue(&mut self, frame: Bytes) -> bool {
         let fits = self.control.len() < CONTROL_QUEUE;
@@ -146,5 +170,6 @@ impl Connection {
             .filter(|_| told)
             .map(|goodbye| crate::wire::encode(v1::Kind::Goodbye, &v1::Metadata::default(), &goodbye));
         self.phase = Phase::Closing { until, goodbye, owed };
+        self.excused = false;
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::config;
 use crate::rng::Rng;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, LATE};
 
 /// The heartbeat of one connection.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub struct Heartbeat {
     nonce: u64,
     waiting: bool,
     missed: u8,
+    /// Whether a miss was put down to this side's own lateness since the last frame.
+    excused: bool,
     rtt_us: u32,
 }
 
@@ -35,7 +37,15 @@ impl Heartbeat {
     /// A heartbeat whose first ping is due one jittered interval from now.
     #[must_use]
     pub fn new(config: &config::Heartbeat, now: Instant, rng: &mut Rng) -> Self {
-        Self { due: now + jittered(config, rng), sent: now, nonce: 0, waiting: false, missed: 0, rtt_us: 0 }
+        Self {
+            due: now + jittered(config, rng),
+            sent: now,
+            nonce: 0,
+            waiting: false,
+            missed: 0,
+            excused: false,
+            rtt_us: 0,
+        }
     }
 
     /// When the next ping is due.
@@ -56,18 +66,23 @@ impl Heartbeat {
         if self.rtt_us == 0 { None } else { Some(Duration::from_micros(self.rtt_us as u64)) }
     }
 
-    /// The time of a ping may have come.
+    /// The time of a ping may have come. A ping without an answer is no miss if this call is
+    /// [`LATE`], once in a silence: this side stood still, and may have sent the ping just
+    /// before that.
     pub fn handle_timeout(&mut self, config: &config::Heartbeat, now: Instant, rng: &mut Rng) -> Beat {
         if now < self.due {
             return Beat::Early;
         }
-        if self.waiting {
+        let late = now.since(self.due) > LATE;
+        let missed = self.waiting && (!late || self.excused);
+        self.excused |= self.waiting && late;
+        if missed {
             self.missed = self.missed.saturating_add(1);
             if self.missed >= config.close_after {
                 return Beat::Dead;
             }
         }
-        let unhealthy = self.waiting && self.missed == config.unhealthy_after;
+        let unhealthy = missed && self.missed == config.unhealthy_after;
         self.nonce += 1;
         self.waiting = true;
         self.sent = now;
@@ -79,6 +94,7 @@ impl Heartbeat {
     pub fn handle_frame(&mut self, config: &config::Heartbeat) -> bool {
         let was_unhealthy = self.missed >= config.unhealthy_after;
         self.missed = 0;
+        self.excused = false;
         was_unhealthy
     }
 
@@ -150,6 +166,23 @@ mod tests {
             let wait = jittered(&config, &mut rng);
             assert!(wait <= config.interval && wait >= config.interval * 9 / 10);
         }
+    }
+
+    #[test]
+    fn a_side_that_stood_still_blames_its_peer_once_less() {
+        let config = Config::default().heartbeat;
+        let mut rng = Rng::new([1; 32]);
+        let mut heartbeat = Heartbeat::new(&config, Instant::ZERO, &mut rng);
+        let mut late = |heartbeat: &mut Heartbeat| {
+            let now = heartbeat.due() + Duration::from_secs(3600);
+            let beat = heartbeat.handle_timeout(&config, now, &mut rng);
+            (heartbeat.missed(), beat == Beat::Dead)
+        };
+        // The first ping; then one excuse, however often it stands still.
+        let said: [_; 5] = core::array::from_fn(|_| late(&mut heartbeat));
+        assert_eq!(said, [(0, false), (0, false), (1, false), (2, false), (3, true)]);
+        heartbeat.handle_frame(&config);
+        assert_eq!([(); 2].map(|()| late(&mut heartbeat)), [(0, false), (1, false)]);
     }
 
     #[test]

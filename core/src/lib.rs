@@ -20,7 +20,16 @@
 //! 5. calls `handle_timeout` when the deadline has come. Calling it early or twice
 //!    is harmless.
 //!
-//! Time must not go backwards from call to call. Output that is queued counts as a
+//! **Input comes before time.** `handle_timeout` with the time `t` says that everything that
+//! had arrived until `t` was given before: in sockets, queues of connections to accept, and
+//! answers of the registry. After a pause of its process a driver reads first. It puts a
+//! deadline off for a fixed number of turns at most, so endless input starves none. A machine
+//! judges how long others take in `handle_timeout` only, never in another input; and it puts
+//! such a deadline off once if it finds it [late](time::LATE), since whoever it waits for may
+//! need a round trip with a driver that stood still.
+//!
+//! Time must not go backwards from input to input; `handle_timeout` may be given the
+//! time at which the reading before it began. Output that is queued counts as a
 //! deadline that is due now. After a fatal error the error is the state: every
 //! later input is ignored.
 //!

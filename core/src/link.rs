@@ -31,6 +31,8 @@ pub(crate) struct Link {
     pub(crate) greeting: Option<Instant>,
     /// Whether frames are known to pass both ways.
     pub(crate) proven: bool,
+    /// Whether the greeting was given its time once more, since the node had stood still.
+    pub(crate) excused: bool,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) booking: Booking,
     control: VecDeque<Bytes>,
@@ -70,6 +72,7 @@ impl Link {
             peer,
             greeting: Some(now + config.links.handshake_timeout),
             proven: false,
+            excused: false,
             heartbeat: Heartbeat::new(&config.links.heartbeat, now, rng),
             booking: Booking::default(),
             control: VecDeque::new(),

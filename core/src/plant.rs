@@ -71,11 +71,13 @@ pub enum Plant {
     AbsentMatched,
     /// A node answers a join with what a race between nodes made of it (L2).
     JoinRaceTold,
+    /// After the node stood still, deadlines are judged before what arrived meanwhile (L1).
+    TimeoutsFirst,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -108,6 +110,7 @@ impl Plant {
         Self::LapseIgnored,
         Self::AbsentMatched,
         Self::JoinRaceTold,
+        Self::TimeoutsFirst,
     ];
 }
 

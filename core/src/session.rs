@@ -38,6 +38,10 @@ pub(crate) struct Session {
     /// When it ends, while it has no connection.
     pub(crate) expires: Option<Instant>,
     pub(crate) booking: Booking,
+    /// The newest connection whose upgrade has named the player: it may bring a resume.
+    pub(crate) knocking: Option<ConnId>,
+    /// Whether its end was put off once, since it lost its connection.
+    pub(crate) excused: bool,
     /// The replica that it writes rooms' states as.
     pub(crate) replica: u64,
     /// Its rooms, those included that it is on its way into; at most as many as the

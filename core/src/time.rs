@@ -54,6 +54,10 @@ impl fmt::Display for Instant {
     }
 }
 
+/// Lateness from which on a deadline is taken to have passed while its driver stood still:
+/// far above what a timer or a busy process is late by.
+pub const LATE: Duration = Duration::from_millis(250);
+
 /// A reading of a wall clock: Unix time in milliseconds. May be wrong, and may jump;
 /// used for hybrid logical clocks and for what people read, never to order or to wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

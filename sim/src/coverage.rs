@@ -19,6 +19,8 @@ pub const MARKS: &[&str] = &[
     "connection lost",
     "connection vanished",
     "heartbeat timeout",
+    "given up for silence",
+    "deadline in a pause",
     "connection unhealthy",
     "node crash",
     "node drain",

@@ -150,6 +150,8 @@ pub struct Conn {
     pub connected: bool,
     /// What the node calls it, while the node has its end.
     pub node: Option<ConnId>,
+    /// When it came to the node, if the node stood still then and let it wait at the door.
+    pub waited: Option<u64>,
     /// The epoch of the session that it has, or had last.
     pub epoch: u64,
     /// Whether the node has asked to close it after what is left to send.
@@ -178,6 +180,7 @@ impl Conn {
             client_open: true,
             connected: false,
             node: None,
+            waited: None,
             epoch: 0,
             closing: false,
             fin_sent: false,

@@ -33,6 +33,7 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::HoldIgnored
         | Plant::DeadFollowed
         | Plant::NoticeUnwatched
+        | Plant::TimeoutsFirst
         | Plant::SearchForgotten => &[Guarantee::Liveness],
         Plant::JoinRaceTold => &[Guarantee::Joins],
     }

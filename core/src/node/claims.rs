@@ -128,6 +128,8 @@ impl Node {
                 conn: None,
                 expires: None,
                 booking: Booking::default(),
+                knocking: None,
+                excused: false,
                 replica: replica_of(id),
                 memberships: Vec::new(),
                 turn: 0,

@@ -23,6 +23,11 @@ impl Node {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let Phase::Upgrading { until } = connection.phase else { return };
         connection.trace = identity.trace;
+        if let Some(session) = self.sessions.of_player(&identity.player)
+            && let Some(session) = self.sessions.get_mut(session)
+        {
+            session.knocking = Some(ConnId::from_key(key));
+        }
         let identity = Box::new(Admitted { player: identity.player, token: identity.token });
         connection.phase = Phase::Greeting { until, identity };
     }
@@ -126,6 +131,7 @@ impl Node {
         let expires = now.instant + self.config.sessions.ttl;
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.expires = Some(expires);
+        session.excused = false;
         self.agenda.book(Timer::Session(key), &mut session.booking, expires);
     }
 

@@ -14,7 +14,7 @@ use crate::id::{LinkId, NodeId};
 use crate::link::Link;
 use crate::plant::Plant;
 use crate::slab::Key;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, LATE, Now};
 use crate::wire::{self, Frame, ToNode};
 
 /// Another node, as long as the registry names it or rooms are followed there.
@@ -280,6 +280,12 @@ impl Node {
     pub(super) fn link_timeout(&mut self, now: Now, key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
         link.booking.clear();
+        if let Some(until) = link.greeting.filter(|until| *until <= now.instant)
+            && now.instant.since(until) > LATE
+            && !core::mem::replace(&mut link.excused, true)
+        {
+            link.greeting = Some(now.instant + self.config.links.handshake_timeout);
+        }
         if link.greeting.is_some_and(|until| until <= now.instant) {
             return self.drop_link(now, key, "no LinkHello within the handshake deadline");
         }

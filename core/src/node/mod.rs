@@ -50,7 +50,7 @@ use crate::registry::{LeaseId, Told};
 use crate::rng::{Rng, Seed};
 use crate::session::{KeyedHasher, Sessions};
 use crate::slab::{Key, Slab};
-use crate::time::{Deadline, Duration, Instant, Now};
+use crate::time::{Deadline, Duration, Instant, LATE, Now};
 use crate::wire;
 
 use hosting::{Hosted, Role};
@@ -321,9 +321,11 @@ impl Node {
         self.consult_registrar(now);
     }
 
-    /// Time has passed.
+    /// Time has passed, and all that had arrived until `now` was given. A deadline that
+    /// somebody else should have met, and that is found [`LATE`], is put off once: the node
+    /// stood still, and what it asks for may need a round trip yet.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.now = now.instant;
+        self.now = self.now.max(now.instant);
         while let Some(timer) = self.agenda.take_due(now.instant) {
             match timer {
                 Timer::Connection(key) => self.connection_timeout(now, key),
@@ -529,8 +531,15 @@ impl Node {
                     self.close(now, key, v1::Reason::HeartbeatTimeout, "too many heartbeats were missed");
                 }
             }
-        } else if connection.deadline() <= now.instant {
-            if connection.is_closing() {
+        } else if let due = connection.deadline()
+            && due <= now.instant
+        {
+            let (connections, late) = (&self.config.connections, now.instant.since(due) > LATE);
+            let again =
+                if connection.is_closing() { connections.linger } else { connections.handshake_timeout };
+            if late && !self.planted.is(Plant::TimeoutsFirst) && connection.excuse(now.instant + again) {
+                // Its deadline is booked below.
+            } else if connection.is_closing() {
                 self.outputs.push_back(Output::Abort(ConnId::from_key(key)));
                 self.forget_connection(now, key);
             } else {
@@ -550,6 +559,16 @@ impl Node {
         session.booking.clear();
         match session.expires {
             Some(at) if at <= now.instant => {
+                let late = now.instant.since(at) > LATE;
+                let knocks =
+                    |conn: ConnId| self.connections.get(conn.key()).is_some_and(Connection::is_greeting);
+                let may_come =
+                    (late && !self.planted.is(Plant::TimeoutsFirst)) || session.knocking.is_some_and(knocks);
+                if may_come && !core::mem::replace(&mut session.excused, true) {
+                    let later = now.instant + self.config.connections.handshake_timeout;
+                    session.expires = Some(later);
+                    return self.agenda.book(Timer::Session(key), &mut session.booking, later);
+                }
                 self.stats.expiries += 1;
                 self.end_session(now, key, v1::Reason::Unspecified);
             }

@@ -37,6 +37,10 @@ pub struct RegistryConfig {
     /// Whether a compaction that is asked for forgets the deletions of its own revision, so
     /// that a watch from that revision, which is allowed, misses them. etcd did before 3.5.16.
     pub forgets_deletions: bool,
+    /// Whether leases end only in [`super::Registry::handle_timeout`], not when another request
+    /// finds them due: for the registry in the process of its only node, which keeps them alive
+    /// first when both have stood still.
+    pub patient: bool,
 }
 
 impl RegistryConfig {
@@ -57,6 +61,7 @@ impl RegistryConfig {
             ops: 128,
             request_bytes: 3 * 512 * 1024,
             forgets_deletions: false,
+            patient: false,
         }
     }
 }
@@ -70,6 +75,7 @@ impl Default for RegistryConfig {
             min_ttl_s: 1,
             watches: 1024,
             progress_interval: Duration::from_secs(30),
+            patient: true,
             ..Self::etcd()
         }
     }

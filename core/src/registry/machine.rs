@@ -79,7 +79,7 @@ impl Registry {
     /// Why nothing was done.
     pub fn handle(&mut self, now: Instant, request: &Request) -> Result<Response, Error> {
         self.observe(now);
-        self.expire();
+        self.expire_between();
         limits::check(&self.config, request)?;
         let answer = self.answer(request)?;
         self.commit();
@@ -93,7 +93,7 @@ impl Registry {
     /// [`Error::NoSpace`] if there are too many watches.
     pub fn watch(&mut self, now: Instant, id: WatchId, watch: Watch) -> Result<(), Error> {
         self.observe(now);
-        self.expire();
+        self.expire_between();
         self.watches.insert(&self.config, &self.store, id, watch)
     }
 
@@ -208,6 +208,12 @@ impl Registry {
             self.delete(&Delete::of(Span::one(key)));
         }
         Ok(())
+    }
+
+    fn expire_between(&mut self) {
+        if !self.config.patient {
+            self.expire();
+        }
     }
 
     fn expire(&mut self) {

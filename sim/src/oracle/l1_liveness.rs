@@ -83,6 +83,21 @@ pub fn found_out(node: usize, client: usize, dead_for: u64, within: u64) -> Verd
     Ok(())
 }
 
+/// A node gives a client up for its silence, or its session, while something of the client's
+/// waits to be read there, since so many microseconds.
+///
+/// # Errors
+/// If something does.
+pub fn heard_first(node: usize, client: usize, given_up: &str, waits_for: Option<u64>) -> Verdict {
+    match waits_for {
+        Some(micros) => unmet(format_args!(
+            "node {node} has given up client {client} ({given_up}), of whom something had waited there for {} ms",
+            micros / 1_000
+        )),
+        None => Ok(()),
+    }
+}
+
 fn unmet(what: std::fmt::Arguments<'_>) -> Verdict {
     broken(Guarantee::Liveness, what)
 }
@@ -101,6 +116,12 @@ mod tests {
     fn a_dead_connection_that_is_not_found_out_is_caught() {
         assert!(found_out(0, 1, 5_000, 5_000).is_ok());
         assert!(found_out(0, 1, 5_001, 5_000).is_err());
+    }
+
+    #[test]
+    fn whoever_is_given_up_unheard_is_told_of() {
+        assert!(heard_first(0, 1, "HandshakeTimeout", None).is_ok());
+        assert!(heard_first(0, 1, "HandshakeTimeout", Some(0)).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod faults;
 mod groups;
 mod guard;
 mod heal;
+mod heard;
 mod letters;
 mod line;
 mod matches;

@@ -27,6 +27,8 @@ pub(super) struct NodeProcess {
     pub(super) life: u32,
     pub(super) clock: Clock,
     pub(super) paused: bool,
+    /// When it went on last after a pause.
+    pub(super) resumed: u64,
     /// When something was wrong with the process itself the last time that it was looked at.
     pub(super) troubled: u64,
     /// While it is down: whether nobody is told.
@@ -34,7 +36,7 @@ pub(super) struct NodeProcess {
     pub(super) wakes: Option<u64>,
     spins: (u64, u32),
     rng: Rng,
-    planted: Planted,
+    pub(super) planted: Planted,
     pub(super) ids: BTreeMap<ConnId, u64>,
     /// Its ends of wires.
     pub(super) wires: BTreeMap<LinkId, (u64, usize)>,
@@ -75,6 +77,7 @@ impl NodeProcess {
             life: 0,
             clock,
             paused: false,
+            resumed: 0,
             troubled: 0,
             silent: false,
             wakes: None,
@@ -271,6 +274,7 @@ impl World<'_> {
             }
             Output::Close(conn, reason) => {
                 self.history.record(self.at, lane, format_args!("closes {conn}: {reason:?}"));
+                self.check_heard(node, conn, reason)?;
                 if let Some(&id) = self.nodes[node].ids.get(&conn)
                     && let Some(conn) = self.conns.get_mut(&id)
                 {
@@ -302,6 +306,7 @@ impl World<'_> {
             }
             Output::CloseLink(link, why) => {
                 self.history.record(self.at, lane, format_args!("closes {link}: {why}"));
+                self.check_link_heard(node, link, &why)?;
                 self.close_link(node, link);
             }
             Output::Event(event) => {
@@ -319,7 +324,12 @@ impl World<'_> {
                 self.hold(node, conn, player, epoch);
             }
             Event::SessionResumed { conn, player, epoch } => self.hold(node, conn, player, epoch),
-            Event::SessionEnded { .. } => self.coverage.hit("session ended"),
+            Event::SessionEnded { player, reason } => {
+                self.coverage.hit("session ended");
+                if reason == v1::Reason::Unspecified {
+                    self.check_door(node, &player)?;
+                }
+            }
             Event::ConnectionLost { .. } => self.coverage.hit("connection lost"),
             Event::Unhealthy { .. } => self.coverage.hit("connection unhealthy"),
             Event::RoomOpened { room, .. } => {

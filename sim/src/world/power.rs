@@ -1,6 +1,7 @@
 //! Nodes that stand still, die, are drained and are started again.
 
 use skirmish_core::id::ConnId;
+use skirmish_core::plant::Plant;
 use skirmish_core::time::Duration;
 
 use super::node::Registration;
@@ -26,7 +27,15 @@ impl World<'_> {
             return Ok(());
         }
         process.paused = false;
+        process.resumed = self.at;
+        let is_due = process.wakes.is_some_and(|at| at <= self.at);
         self.relief(Lane::Node(node), "paused");
+        if is_due {
+            self.coverage.hit("deadline in a pause");
+        }
+        if is_due && self.nodes[node].planted.is(Plant::TimeoutsFirst) {
+            self.node_timeout(node)?;
+        }
         self.rouse_node(node)
     }
 

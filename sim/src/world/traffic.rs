@@ -75,6 +75,9 @@ impl World<'_> {
             return Ok(());
         }
         let Some(flight) = conn.pipe(way).pop() else { return Ok(()) };
+        if matches!((&flight.item, way), (Item::Open, Way::Up)) && flight.due < self.nodes[node].resumed {
+            conn.waited = Some(flight.due);
+        }
         if let Item::Frame(frame) = &flight.item
             && self.history.traced
         {

@@ -20,7 +20,7 @@ impl World<'_> {
         self.roads.get_mut(&(one.min(other), one.max(other)))
     }
 
-    fn is_road_cut(&self, from: usize, to: usize) -> bool {
+    pub(super) fn is_road_cut(&self, from: usize, to: usize) -> bool {
         self.roads.get(&(from.min(to), from.max(to))).is_none_or(|road| road.is_cut(way(from, to)))
     }
 

@@ -1,6 +1,7 @@
 //! A node driven by hand-made frames, one behaviour a test.
 
 mod cluster;
+mod late;
 mod limits;
 mod matchmaking;
 mod races;

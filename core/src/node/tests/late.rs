@@ -1,0 +1,80 @@
+//! Deadlines that the node finds late: it stood still, and blames nobody for that once.
+
+use super::*;
+
+const STALL: Duration = Duration::from_secs(40);
+
+impl World {
+    /// The process stands still for so long; nothing arrives meanwhile.
+    fn stand_still(&mut self, time: Duration) {
+        self.now.instant = self.now.instant + time;
+        self.node.handle_timeout(self.now);
+        self.settle();
+        self.registry.handle_timeout(self.now.instant);
+        self.settle();
+    }
+}
+
+#[test]
+fn a_handshake_has_its_time_once_more_after_the_node_stood_still() {
+    let mut world = World::new(|_| {});
+    let (late, silent) = (world.accept("late"), world.accept("silent"));
+    world.stand_still(STALL);
+    assert_eq!(world.closed, []);
+    let (welcome, _) = world.hello(late, None);
+    assert!(!welcome.resumed);
+    // Once: a node that is always late gives nobody time for ever.
+    world.stand_still(STALL);
+    assert_eq!(world.closed, [(silent, v1::Reason::HandshakeTimeout)]);
+}
+
+#[test]
+fn a_session_waits_once_for_who_may_be_at_the_door() {
+    let mut world = World::new(|_| {});
+    let conn = world.accept("alice");
+    let (welcome, _) = world.hello(conn, None);
+    let resume = |epoch| v1::Resume { session: welcome.session.clone(), epoch, ..v1::Resume::default() };
+    world.node.handle_closed(world.now, conn);
+    world.stand_still(world.node.config().sessions.ttl * 2);
+    let again = world.accept("alice");
+    let (back, _) = world.hello(again, Some(resume(welcome.epoch)));
+    assert!(back.resumed);
+    // It is gone for good when it is late twice.
+    world.node.handle_closed(world.now, again);
+    world.stand_still(world.node.config().sessions.ttl * 2);
+    world.stand_still(STALL);
+    assert_eq!(world.node.stats().sessions, 0);
+}
+
+#[test]
+fn a_session_does_not_end_between_the_upgrade_and_the_hello_of_its_player() {
+    let mut world = World::new(|_| {});
+    let conn = world.accept("alice");
+    let (welcome, _) = world.hello(conn, None);
+    world.node.handle_closed(world.now, conn);
+    let ttl = world.node.config().sessions.ttl;
+    world.advance(ttl - Duration::from_millis(1));
+    let again = world.accept("alice");
+    world.advance(Duration::from_millis(5));
+    let resume = v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() };
+    assert!(world.hello(again, Some(resume)).0.resumed);
+    // Who knocks and says nothing keeps it no longer than a handshake.
+    world.node.handle_closed(world.now, again);
+    world.advance(ttl - Duration::from_millis(1));
+    world.accept("alice");
+    world.advance(world.node.config().connections.handshake_timeout * 2);
+    assert_eq!(world.node.stats().sessions, 0);
+}
+
+#[test]
+fn a_node_alone_keeps_its_leases_however_long_it_stands_still() {
+    let mut world = World::new(|_| {});
+    let mut player = world.player("alice");
+    for _ in 0..3 {
+        world.say(&mut player, "before");
+        world.stand_still(world.node.config().registrar.node_ttl * 3);
+        assert!(world.node.leads("arena").is_some());
+    }
+    assert!(world.node.is_serving(world.now.instant));
+    assert!(!world.events.iter().any(|event| matches!(event, Event::RoomClosed { .. })));
+}

@@ -1,0 +1,68 @@
+//! Input before time: a node that gives somebody up has read what had come from them. Only
+//! while it stands still can something wait there that nothing else holds back.
+
+use skirmish_core::id::{ConnId, LinkId, Name};
+use skirmish_proto::v1;
+
+use super::World;
+use crate::network::Way;
+use crate::oracle::Verdict;
+use crate::oracle::l1_liveness::heard_first;
+
+impl World<'_> {
+    /// The node closes a connection: for its silence only if nothing of it waits.
+    pub(super) fn check_heard(&mut self, node: usize, name: ConnId, reason: v1::Reason) -> Verdict {
+        if !matches!(reason, v1::Reason::HandshakeTimeout | v1::Reason::HeartbeatTimeout) {
+            return Ok(());
+        }
+        self.coverage.hit("given up for silence");
+        let Some(conn) = self.nodes[node].ids.get(&name).and_then(|id| self.conns.get(id)) else {
+            return Ok(());
+        };
+        let held = conn.up.scheduled
+            || conn.vanished.is_some()
+            || self.links[conn.client][node].is_cut(Way::Up)
+            || self.nodes[node].resumed != self.at;
+        let due = conn.up.due().map(|due| due.max(conn.held_until)).filter(|due| !held && *due < self.at);
+        heard_first(node, conn.client, &format!("{reason:?}"), due.map(|due| self.at - due))
+    }
+
+    /// The node drops a link: for its silence only if nothing of it waits.
+    pub(super) fn check_link_heard(&mut self, node: usize, link: LinkId, why: &str) -> Verdict {
+        if !(why.contains("handshake deadline") || why.contains("heartbeats")) {
+            return Ok(());
+        }
+        let Some((wire, end)) = self.nodes[node].wires.get(&link).copied() else { return Ok(()) };
+        let Some((from, due)) = self.wires.get(&wire).and_then(|wire| {
+            let from = 1 - end;
+            let held = wire.vanished || wire.pipes[from].scheduled || self.nodes[node].resumed != self.at;
+            let due = wire.pipes[from].due().filter(|due| !held && *due < self.at);
+            Some((wire.ends[from].node, due?))
+        }) else {
+            return Ok(());
+        };
+        if self.is_road_cut(from, node) {
+            return Ok(());
+        }
+        heard_first(node, from, why, Some(self.at - due))
+    }
+
+    /// A session has ended since its player did not come back: who has come while the node stood
+    /// still has a handshake's time to say so.
+    pub(super) fn check_door(&mut self, node: usize, player: &Name) -> Verdict {
+        let process = &self.nodes[node];
+        let Some(machine) = process.machine.as_ref() else { return Ok(()) };
+        let patience = machine.config().connections.handshake_timeout;
+        let until = process.clock.world(process.clock.now(process.resumed).instant + patience);
+        if self.at >= until {
+            return Ok(());
+        }
+        let waits = self.conns.values().find_map(|conn| {
+            let greets = conn.to == node && conn.node.is_some() && conn.epoch == 0 && !conn.closing;
+            let came = conn.waited.filter(|_| greets && conn.client_open && conn.vanished.is_none())?;
+            (self.clients[conn.client].player == *player).then_some((conn.client, came))
+        });
+        let Some((client, came)) = waits else { return Ok(()) };
+        heard_first(node, client, "its session", Some(self.at - came))
+    }
+}
