@@ -13,3 +13,4 @@ pub mod config;
 pub mod registry;
 pub mod server;
 pub mod token;
+mod turns;

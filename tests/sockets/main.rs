@@ -12,6 +12,7 @@ mod refusals;
 mod restart;
 mod shared_state;
 mod slow_reader;
+mod stalls;
 mod takeover;
 mod tls;
 mod trace;

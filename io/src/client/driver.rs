@@ -5,13 +5,14 @@ use std::task::{Context, Poll, Waker};
 
 use skirmish_core::client::{Client as Machine, ClientConfig, Event, Output, State};
 use skirmish_core::rng::Seed;
-use skirmish_core::time::{Duration, Instant, Now};
+use skirmish_core::time::{Duration, Instant, LATE, Now};
 use tokio::time::{Sleep, sleep_until};
 
 use super::dial::{BoxFuture, Endpoint};
 use super::error::DialError;
 use super::socket::{Gone, Link, Socket};
 use crate::clock::Clock;
+use crate::turns::{before, turns};
 
 /// Frames taken from the socket in one drive before others get their turn.
 const FRAMES: usize = 64;
@@ -19,6 +20,8 @@ const FRAMES: usize = 64;
 const COMMANDS: usize = 64;
 /// Passes over everything in one drive.
 const PASSES: usize = 8;
+/// How often reading before a deadline begins anew because the process stood still meanwhile.
+const READINGS: u8 = 3;
 /// How long a connection that is being closed may take.
 const LINGER: Duration = Duration::from_secs(2);
 /// The shortest sleep, so that a deadline that stays due cannot become a busy loop.
@@ -68,6 +71,16 @@ pub struct Driver {
     clock: Clock,
     connection: Connection,
     timer: Timer,
+    /// A deadline has come: what is there is read first.
+    reading: Option<Reading>,
+}
+
+/// The turns that a deadline waits for.
+struct Reading {
+    since: Instant,
+    /// Times that it has begun.
+    begun: u8,
+    turns: BoxFuture<()>,
 }
 
 enum Connection {
@@ -83,7 +96,14 @@ impl Driver {
     pub fn new(endpoint: Endpoint, config: ClientConfig, seed: Seed, clock: Clock) -> Self {
         let mut machine = Machine::new(config, seed);
         machine.connect(clock.now());
-        Self { machine, endpoint, clock, connection: Connection::None, timer: Timer::default() }
+        Self {
+            machine,
+            endpoint,
+            clock,
+            connection: Connection::None,
+            timer: Timer::default(),
+            reading: None,
+        }
     }
 
     /// Plants a bug in the machine.
@@ -116,7 +136,7 @@ impl Driver {
                 again |= self.dialed(now, cx, app)?;
                 // Before the timeouts: what has arrived proves that the server lives.
                 again |= self.receive(now, cx, app);
-                if !ticked && self.machine.poll_timeout().is_some_and(|due| due.at <= now.instant) {
+                if !ticked && self.is_due(now, cx) {
                     ticked = true;
                     self.machine.handle_timeout(now);
                     self.drain(now, app);
@@ -159,6 +179,29 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Whether a deadline has come, and all that had arrived by then was read.
+    fn is_due(&mut self, now: Now, cx: &mut Context<'_>) -> bool {
+        let Some(due) = self.machine.poll_timeout().filter(|due| due.at <= now.instant) else {
+            self.reading = None;
+            return false;
+        };
+        let begin = |begun| Reading {
+            since: now.instant,
+            begun,
+            turns: Box::pin(turns(before(due.at, now.instant, 0))),
+        };
+        let reading = self.reading.get_or_insert_with(|| begin(1));
+        while reading.turns.as_mut().poll(cx).is_ready() {
+            // Unless the process stood still once more.
+            if now.instant.since(reading.since) <= LATE || reading.begun >= READINGS {
+                self.reading = None;
+                return true;
+            }
+            *reading = begin(reading.begun + 1);
+        }
+        false
     }
 
     fn dialed(&mut self, now: Now, cx: &mut Context<'_>, app: &mut impl App) -> Result<bool, DialError> {

@@ -31,7 +31,7 @@ pub(super) async fn serve(listener: TcpListener, server: Handle) {
                 let server = server.clone();
                 tokio::spawn(async move {
                     // Whoever takes too long is dropped; it is the operator's own tool.
-                    let _ = tokio::time::timeout(TIMEOUT, answer(stream, &server)).await;
+                    let _ = crate::turns::within(TIMEOUT, answer(stream, &server)).await;
                     drop(place);
                 });
             }

@@ -16,10 +16,10 @@ use skirmish_core::id::{LinkId, NodeId};
 use skirmish_core::wire::{Decoder, WireError};
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
 
 use super::stream::Stream;
 use super::{Handle, journal};
+use crate::turns::within;
 
 /// What a link reads at a time, in bytes.
 const READ_BUFFER: usize = 16 * 1024;
@@ -73,7 +73,7 @@ pub(super) async fn serve(listener: Option<TcpListener>, server: Handle) {
 
 /// Connects to another node, and serves the link.
 async fn dial(server: Handle, node: NodeId, address: String) {
-    let connected = match timeout(server.0.links.dial_timeout, connect(&server.0.links, &address)).await {
+    let connected = match within(server.0.links.dial_timeout, connect(&server.0.links, &address)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };

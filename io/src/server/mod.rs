@@ -254,7 +254,7 @@ async fn accept(listener: &TcpListener, server: &Handle) {
                 journal::refused_at_accept(address, refusal);
                 if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
                     tokio::spawn(async move {
-                        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, turn_away(stream, refusal)).await;
+                        let _ = crate::turns::within(REFUSAL_TIMEOUT, turn_away(stream, refusal)).await;
                         drop(place);
                     });
                 }

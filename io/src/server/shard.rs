@@ -30,7 +30,7 @@ pub(super) struct Shard {
     pub(super) counters: Counters,
     pub(super) rng: Rng,
     /// When the driver ran last.
-    driven: Instant,
+    pub(super) driven: Instant,
     lateness: Lateness,
     pub(super) readiness: Readiness,
     /// When it is checked next whether the node is ready.
@@ -420,6 +420,12 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Sockets that may have something to read.
+    pub(super) fn sockets(&self) -> usize {
+        let stats = self.node.stats();
+        stats.connections + stats.links
     }
 
     /// When the node or the registry has something to do.

@@ -8,13 +8,17 @@ use std::task::Poll;
 use skirmish_core::id::{ConnId, NodeId};
 use skirmish_core::node::Node;
 use skirmish_core::rng::Rng;
-use skirmish_core::time::Now;
+use skirmish_core::time::{LATE, Now};
 use tokio::sync::Notify;
 
 use super::application::Message;
 use super::shard::Shard;
 use crate::clock::Clock;
 use crate::registry::Registry;
+use crate::turns::{before, turns};
+
+/// How often the driver begins anew to read what is there because it stood still meanwhile.
+const READINGS: usize = 3;
 
 /// A shard that tasks share. All of them run on one thread, so the lock is never waited
 /// for; it is never held over an await.
@@ -164,22 +168,45 @@ impl Shared {
         self.lock().abandon();
     }
 
+    /// The time, when all that had arrived by then was given to the node: deadlines up to it
+    /// may be judged.
+    async fn heard(&self) -> Now {
+        let mut now = self.clock.now();
+        for _ in 0..READINGS {
+            let due = {
+                let shard = self.lock();
+                // A deadline of before was looked at then.
+                shard.due().map(|due| due.max(shard.driven)).map(|due| (due, shard.sockets()))
+            };
+            let Some((due, sockets)) = due.filter(|(due, _)| *due <= now.instant) else { break };
+            turns(before(due, now.instant, sockets)).await;
+            let after = self.clock.now();
+            if after.instant.since(now.instant) <= LATE {
+                break;
+            }
+            now = after;
+        }
+        now
+    }
+
     /// Calls the node's timeouts for as long as it is polled. The one timer of the
     /// shard.
     pub(super) async fn drive(&self) {
         loop {
+            let now = self.heard().await;
             let deadline = {
-                let now = self.clock.now();
                 let mut shard = self.lock();
                 shard.drive(now.instant);
+                // What the registry has told is input, too.
+                shard.settle(self.clock.now());
                 // The clock decides, not the timer that woke this task.
                 if shard.node.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
                     shard.node.handle_timeout(now);
                 }
-                shard.settle(now);
+                shard.settle(self.clock.now());
                 // After the node, which may just renew what would end now.
                 shard.registry.handle_timeout(now.instant);
-                shard.settle(now);
+                shard.settle(self.clock.now());
                 super::checks::pulse(&mut shard, now.instant);
                 self.announce(&shard);
                 let deadline = shard.due();

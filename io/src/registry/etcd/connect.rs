@@ -7,11 +7,11 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use etcd_client::{Channel, Client, ConnectOptions};
-use tokio::time::timeout;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::outcome::text;
 use crate::config::RegistryEtcd;
+use crate::turns::within;
 
 /// How long the operating system waits for a sign of life of an idle connection.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -85,7 +85,7 @@ impl Dialer {
         self.next = (self.next + 1) % self.endpoints.len();
         let (options, patience) = (self.options.clone(), self.patience);
         let dialing = async move {
-            let connected = timeout(patience, connect(endpoint, options)).await;
+            let connected = within(patience, connect(endpoint, options)).await;
             connected.unwrap_or_else(|_| Err("no answer within the time for connecting".to_owned()))
         };
         Some((name, Box::pin(dialing)))

@@ -19,9 +19,13 @@ use super::send::{Fault, is_read, send};
 use super::watch::Watches;
 use crate::clock::Clock;
 use crate::registry::Backend;
+use crate::turns::{before, turns};
 
 /// Calls taken in one turn.
 const CALLS: usize = 512;
+
+/// Events that are taken before what is overdue is given up.
+const EVENTS: usize = 4096;
 
 /// A connection that has lasted this long is replaced at once when it breaks.
 const LASTING: Duration = Duration::from_secs(5);
@@ -118,26 +122,50 @@ impl Driver {
         let mut calls = Vec::with_capacity(CALLS);
         loop {
             let now = self.clock.now().instant;
+            if let Some((at, _)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+                // An answer that is there comes before the end of its time.
+                turns(before(at, now, 0)).await;
+                for _ in 0..EVENTS {
+                    match self.event(&mut calls, false).await {
+                        Some(Event::Due) => break,
+                        Some(event) => {
+                            if !self.handle(event, &mut calls) {
+                                return;
+                            }
+                        }
+                        None => return,
+                    }
+                }
+            }
             self.expire(now);
             self.dial(now);
             self.launch(now);
-            let Some(event) = self.event(&mut calls).await else { return };
-            let now = self.clock.now().instant;
-            match event {
-                Event::Landed(id, result) => self.land(now, id, result),
-                Event::Link(happening) => self.happen(now, happening),
-                Event::Calls(0) | Event::Gone => return,
-                Event::Calls(_) => {
-                    for call in calls.drain(..) {
-                        self.take(now, call);
-                    }
-                }
-                Event::Told | Event::Due => {}
+            let Some(event) = self.event(&mut calls, true).await else { return };
+            if !self.handle(event, &mut calls) {
+                return;
             }
         }
     }
 
-    async fn event(&mut self, calls: &mut Vec<Call>) -> Option<Event> {
+    /// False if there is no handle any more.
+    fn handle(&mut self, event: Event, calls: &mut Vec<Call>) -> bool {
+        let now = self.clock.now().instant;
+        match event {
+            Event::Landed(id, result) => self.land(now, id, result),
+            Event::Link(happening) => self.happen(now, happening),
+            Event::Calls(0) | Event::Gone => return false,
+            Event::Calls(_) => {
+                for call in calls.drain(..) {
+                    self.take(now, call);
+                }
+            }
+            Event::Told | Event::Due => {}
+        }
+        true
+    }
+
+    /// The next event; if it is not to be waited for, [`Event::Due`] when there is none.
+    async fn event(&mut self, calls: &mut Vec<Call>, waits: bool) -> Option<Event> {
         let Self { link, flights, node, news, watches, keeps, due, clock, .. } = self;
         let wake = due.first().map(|(at, _)| *at).into_iter();
         let wake = wake.chain(if let Link::Down(at) = link { Some(*at) } else { None }).min();
@@ -154,6 +182,7 @@ impl Driver {
             },
             happening = link.happening(watches.to_say(), keeps.to_send(), listening) => Event::Link(happening),
             count = node.calls.recv_many(calls, CALLS) => Event::Calls(count),
+            () = std::future::ready(()), if !waits => Event::Due,
             () = sleep_until(clock, wake) => Event::Due,
         };
         Some(event)

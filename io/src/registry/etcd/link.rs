@@ -7,7 +7,6 @@ use std::time::Duration;
 use etcd_client::{Client, LeaseKeepAliveStream, LeaseKeeper, WatchRequestSender, WatchResponseStream};
 use skirmish_core::registry::LeaseId;
 use skirmish_core::time::Instant;
-use tokio::time::timeout;
 
 use super::connect::Dialing;
 use super::outcome::text;
@@ -15,6 +14,7 @@ use super::request::{signed, watch_options};
 use super::response::{Heard, heard, unsigned};
 use super::send::LARGEST_ANSWER;
 use super::watch::Say;
+use crate::turns::within;
 
 /// The connection, or what is done to have one.
 pub(super) enum Link {
@@ -121,7 +121,7 @@ impl Watching {
             watches.watch(key, Some(options)).await
         };
         Self::Opening(Box::pin(async move {
-            match timeout(patience, opening).await {
+            match within(patience, opening).await {
                 Ok(Ok(stream)) => {
                     let (sender, stream) = stream.split();
                     Ok((sender, Box::new(stream)))
@@ -177,7 +177,7 @@ impl Keeping {
     pub(super) fn open(client: &Client, lease: LeaseId, patience: Duration) -> Self {
         let mut client = client.lease_client();
         let opening = async move {
-            match timeout(patience, client.keep_alive(signed(lease.0))).await {
+            match within(patience, client.keep_alive(signed(lease.0))).await {
                 Ok(Ok((keeper, stream))) => Ok(Some((keeper, Box::new(stream)))),
                 // What the library says for a time to live of 0.
                 Ok(Err(etcd_client::Error::LeaseKeepAliveError(why))) if why == "lease not found" => Ok(None),

@@ -8,13 +8,13 @@ use etcd_client::{
     Client, CompactionOptions, KvClient, LeaseClient, LeaseGrantOptions, LeaseTimeToLiveOptions,
 };
 use skirmish_core::registry::{Answer, Error, Failure, Request, Response};
-use tokio::time::timeout;
 
 use super::bundle::Bundle;
 use super::group::{Group, Member};
 use super::outcome::{Wrong, judge, text};
 use super::request::{bundles, delete_options, put_options, range_options, signed, transaction};
 use super::response::{self, Nonsense, Shape, revision, unsigned};
+use crate::turns::within;
 
 /// Largest answer, in bytes.
 pub(super) const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
@@ -59,7 +59,7 @@ pub(super) fn send(client: &Client, group: &Group, patience: Duration) -> Sendin
         [Member { request, .. }] => {
             let (request, lease) = (request.clone(), client.lease_client());
             Box::pin(async move {
-                let answer = timeout(patience, send_one(kv, lease, request)).await;
+                let answer = within(patience, send_one(kv, lease, request)).await;
                 answer.map_err(|_| Fault::Silence)?.map(|response| vec![Some(response)])
             })
         }
@@ -69,7 +69,7 @@ pub(super) fn send(client: &Client, group: &Group, patience: Duration) -> Sendin
             let shapes = requests.iter().map(|request| Shape::of(request)).collect::<Vec<_>>();
             let bundles: Vec<Bundle> = group.bundles.clone();
             Box::pin(async move {
-                let answer = timeout(patience, kv.txn(transaction)).await;
+                let answer = within(patience, kv.txn(transaction)).await;
                 Ok(response::group(answer.map_err(|_| Fault::Silence)??, &bundles, &shapes)?)
             })
         }

@@ -1,0 +1,128 @@
+//! Input before time: what has arrived is read before a deadline is judged.
+//!
+//! A process that was stopped, or whose machine was, finds its timers due and its sockets full
+//! at once, and a runtime may serve the timers first. [`turns`] lets the runtime look at every
+//! socket and every task act on that. The count of turns is fixed, and each is bounded by what
+//! the tasks do in one: endless input puts no deadline off for longer.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use skirmish_core::time::{Instant, LATE};
+use tokio::time::error::Elapsed;
+use tokio::time::{sleep, timeout};
+
+/// Turns before a deadline is judged: one in which a socket's task reads; one for whom that
+/// task wakes, such as the driver of a connection that many requests share, or the task of a
+/// connection that was just accepted; and one more, since what the runtime blocks on is polled
+/// before the tasks.
+pub(crate) const TURNS: usize = 3;
+/// Turns for one that is late: a longer chain of such tasks.
+pub(crate) const TURNS_LATE: usize = 5;
+/// Sockets that tokio hears of in one turn.
+const EVENTS: usize = 1024;
+
+/// How many turns to wait before a deadline is judged that was due at `due`, with so many
+/// sockets.
+pub(crate) fn before(due: Instant, now: Instant, sockets: usize) -> usize {
+    if now.since(due) > LATE { TURNS_LATE + sockets / EVENTS } else { TURNS }
+}
+
+/// Waits for whole turns of the runtime. In each, it asks the system which sockets are ready,
+/// and every task that is ready, by that or before, runs once before this goes on.
+///
+/// That is how tokio's current-thread scheduler serves a task that yields: it is woken after
+/// the driver of sockets was polled, behind the tasks woken by that. The tests of this module
+/// fail if that changes.
+pub(crate) async fn turns(count: usize) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits for a future, for as long as `limit`; what has arrived by then still counts.
+///
+/// # Errors
+/// It was not ready in time.
+pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    let patience = async {
+        sleep(limit).await;
+        turns(TURNS_LATE).await;
+    };
+    tokio::select! {
+        biased;
+        output = &mut future => return Ok(output),
+        () = patience => {}
+    }
+    // The last look, and the error.
+    timeout(Duration::ZERO, future).await
+}
+
+#[cfg(all(test, not(madsim)))]
+mod tests {
+    use std::io::Write as _;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Connections whose peers are plain sockets of the system.
+    async fn pairs(count: usize) -> Vec<(TcpStream, std::net::TcpStream)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut pairs = Vec::new();
+        for _ in 0..count {
+            let address = listener.local_addr().expect("it is bound");
+            let peer = std::net::TcpStream::connect(address).expect("somebody listens");
+            pairs.push((listener.accept().await.expect("a connection").0, peer));
+        }
+        pairs
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn whatever_had_arrived_is_read_in_one_turn() {
+        const SOCKETS: usize = 200;
+        static READ: AtomicUsize = AtomicUsize::new(0);
+        let mut peers = Vec::new();
+        for (mut stream, peer) in pairs(SOCKETS).await {
+            peers.push(peer);
+            tokio::spawn(async move {
+                while stream.read_u8().await.is_ok() {
+                    READ.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        // In a task, as every driver is: the runtime polls what it blocks on before the others.
+        let driver = tokio::spawn(async move {
+            turns(TURNS).await;
+            for round in 1..=20 {
+                // Nobody reads meanwhile, as when the process stands still.
+                peers.iter_mut().for_each(|peer| peer.write_all(&[1]).unwrap());
+                turns(1).await;
+                assert_eq!(READ.load(Relaxed), round * SOCKETS);
+            }
+        });
+        driver.await.unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_timer_that_is_due_waits_for_what_has_arrived() {
+        for (mut stream, mut peer) in pairs(20).await {
+            let limit = Duration::from_millis(20);
+            // The time-out runs while the thread stands still, and the answer comes.
+            let read = async {
+                let stall = async {
+                    tokio::task::yield_now().await;
+                    peer.write_all(&[7]).unwrap();
+                    std::thread::sleep(4 * limit);
+                };
+                tokio::join!(stall, stream.read_u8()).1
+            };
+            assert_eq!(within(limit, read).await.unwrap().unwrap(), 7);
+        }
+        assert!(within(Duration::from_millis(1), std::future::pending::<()>()).await.is_err());
+    }
+}
