@@ -255,7 +255,7 @@ fn link_messages() -> Vec<(Kind, Vec<u8>)> {
     let member = v1::TailMember { member: 4, player: "ada".into(), client_seq: 7 };
     vec![
         (Kind::LinkHello, v1::LinkHello { node: 1, to: 2 }.encode_to_vec()),
-        (Kind::Attach, v1::Attach { room: room(), epoch: 2, seq: 41 }.encode_to_vec()),
+        (Kind::Attach, v1::Attach { room: room(), epoch: 2, seq: 41, number: 5 }.encode_to_vec()),
         (
             Kind::Attached,
             v1::Attached {
@@ -266,6 +266,7 @@ fn link_messages() -> Vec<(Kind, Vec<u8>)> {
                 members: vec![member],
                 turn: 3,
                 turn_ends_ms: 0,
+                number: 5,
             }
             .encode_to_vec(),
         ),
