@@ -77,6 +77,14 @@ pub struct Heartbeat {
     pub close_after: u8,
 }
 
+impl Heartbeat {
+    /// Longest time in which nothing is heard of a connection that is not closed for it.
+    #[must_use]
+    pub fn longest_stall(&self) -> Duration {
+        self.interval * (u32::from(self.close_after) + 1)
+    }
+}
+
 /// A token bucket: `per_second` on average, `burst` at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -87,16 +95,18 @@ pub struct Rate {
 }
 
 /// How fast a connection may send, by class. Excess of reliable and latest messages is
-/// throttled and said; of anything else, and of bytes, it closes the connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// throttled and said. Excess of any class is read slowly; a connection that goes on is closed,
+/// and one that is within its limits is not, whatever stalls there are (`core/src/meter.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
     /// Reliable messages.
     pub reliable: Rate,
     /// Latest messages.
     pub latest: Rate,
-    /// Joins, leaves, state, application messages.
+    /// Every other frame: joins, leaves, state, application messages, control frames of the
+    /// WebSocket. Not the answers to pings of the node.
     pub control: Rate,
-    /// Bytes of all frames.
+    /// Bytes of all frames, as they are on the wire or inflated, whichever is more.
     pub bytes: Rate,
     /// `Hello`s of one player, counted by each node; excess is refused with
     /// `REASON_RATE_LIMITED` and the time to wait.
@@ -180,8 +190,7 @@ impl Config {
     /// has stood still it can be longer: a client starts its replica afresh after the horizon.
     #[must_use]
     pub fn longest_absence(&self) -> Duration {
-        let unheard = self.heartbeat.interval * (u32::from(self.heartbeat.close_after) + 1);
-        self.sessions.ttl + self.connections.linger + unheard
+        self.sessions.ttl + self.connections.linger + self.heartbeat.longest_stall()
     }
 
     /// Checks that the numbers fit each other.

@@ -27,22 +27,42 @@ impl Bucket {
     /// If there are not so many: the time until there will be. The time for more than
     /// the bucket can hold is that of a full bucket.
     pub fn take(&mut self, now: Instant, tokens: u32) -> Result<(), Duration> {
-        let full = u64::from(self.rate.burst) * TOKEN;
-        let elapsed = u64::try_from(now.since(self.refilled).as_micros()).unwrap_or(u64::MAX);
-        self.millionths =
-            self.millionths.saturating_add(elapsed.saturating_mul(self.rate.per_second.into())).min(full);
-        self.refilled = self.refilled.max(now);
-        let wanted = u64::from(tokens) * TOKEN;
-        match self.millionths.checked_sub(wanted) {
-            Some(rest) => {
-                self.millionths = rest;
-                Ok(())
-            }
-            None => {
-                let missing = wanted.min(full).saturating_sub(self.millionths);
-                Err(Duration::from_micros(missing.div_ceil(u64::from(self.rate.per_second.max(1))).max(1)))
-            }
+        let wait = self.wait(now, tokens);
+        if wait.is_zero() {
+            self.millionths -= u64::from(tokens) * TOKEN;
+            return Ok(());
         }
+        Err(wait)
+    }
+
+    /// Takes `tokens`, or as many as there are.
+    pub fn drain(&mut self, now: Instant, tokens: u32) {
+        self.refill(now);
+        self.millionths = self.millionths.saturating_sub(u64::from(tokens) * TOKEN);
+    }
+
+    /// The time until there are `tokens`, and zero if there are. The time for more than the
+    /// bucket can hold is that of a full bucket.
+    #[must_use]
+    pub fn wait(&mut self, now: Instant, tokens: u32) -> Duration {
+        self.refill(now);
+        let wanted = u64::from(tokens) * TOKEN;
+        if wanted <= self.millionths {
+            return Duration::ZERO;
+        }
+        let missing = wanted.min(self.full()).saturating_sub(self.millionths);
+        Duration::from_micros(missing.div_ceil(u64::from(self.rate.per_second.max(1))).max(1))
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let elapsed = u64::try_from(now.since(self.refilled).as_micros()).unwrap_or(u64::MAX);
+        let grown = elapsed.saturating_mul(self.rate.per_second.into());
+        self.millionths = self.millionths.saturating_add(grown).min(self.full());
+        self.refilled = self.refilled.max(now);
+    }
+
+    const fn full(&self) -> u64 {
+        self.rate.burst as u64 * TOKEN
     }
 }
 

@@ -6,6 +6,7 @@ use alloc::string::String;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
+use super::pacer::Pacer;
 use super::room::Phase;
 use super::state::{State, Step};
 use super::{Client, Event, Output};
@@ -34,6 +35,7 @@ pub(super) struct Link {
     /// Application messages to be sent.
     pub(super) application: VecDeque<(String, Bytes)>,
     pub(super) rtt: Option<Duration>,
+    pub(super) pacer: Pacer,
     /// When the last frame came.
     heard: Instant,
 }
@@ -48,6 +50,7 @@ impl Link {
             pongs: VecDeque::new(),
             application: VecDeque::new(),
             rtt: None,
+            pacer: Pacer::usual(now),
             heard: now,
         }
     }

@@ -24,6 +24,7 @@ mod deliver;
 mod event;
 mod link;
 mod outbox;
+mod pacer;
 mod receive;
 mod replicated;
 mod room;

@@ -5,10 +5,11 @@ use skirmish_proto::v1;
 
 use super::event::Outcome;
 use super::link::{Fault, ServerClock, Session};
+use super::pacer::Pacer;
 use super::replicated::Identity;
 use super::state::{State, Step};
 use super::{Client, Event};
-use crate::config::Config;
+use crate::config::{Config, Rate, Rates};
 use crate::id::SessionId;
 use crate::time::{Duration, Now};
 use crate::wire::{self, Frame, ToClient, WireError};
@@ -24,6 +25,8 @@ pub(super) struct Limits {
     /// Reliable messages that may be on their way. What is beyond half of what the server
     /// takes at once would as a rule only be throttled and sent again.
     pub(super) in_flight: usize,
+    /// How fast frames may be sent.
+    pub(super) rates: Rates,
 }
 
 impl Default for Limits {
@@ -36,6 +39,7 @@ impl Default for Limits {
             latest_keys: usual.rooms.latest_keys,
             state_entries: usual.rooms.state_entries,
             in_flight: window(usual.rates.reliable.burst),
+            rates: usual.rates,
         }
     }
 }
@@ -65,8 +69,19 @@ impl Limits {
                 0 => usual.in_flight,
                 burst => window(burst),
             },
+            rates: Rates {
+                reliable: rate(limits.reliable_rate, limits.reliable_burst, usual.rates.reliable),
+                latest: rate(limits.latest_rate, limits.latest_burst, usual.rates.latest),
+                control: rate(limits.control_rate, limits.control_burst, usual.rates.control),
+                bytes: rate(limits.bytes_rate, limits.bytes_burst, usual.rates.bytes),
+            },
         }
     }
+}
+
+/// A rate of which the server leaves a part out is the usual one.
+fn rate(per_second: u32, burst: u32, usual: Rate) -> Rate {
+    if per_second == 0 || burst == 0 { usual } else { Rate { per_second, burst } }
 }
 
 fn window(burst: u32) -> usize {
@@ -150,6 +165,8 @@ impl Client {
             return Err(Fault::protocol("a session resumed that was not asked for"));
         }
         link.welcomed = true;
+        let limits = Limits::new(&welcome.limits.unwrap_or_default());
+        link.pacer = Pacer::new(&limits.rates, limits.frame_bytes, now.instant);
         let lost = self.session.is_some() && !welcome.resumed;
         // A ticket that is lost may have told of a higher one.
         let known = self.session.as_ref().filter(|_| welcome.resumed).map_or(0, |session| session.epoch);
@@ -158,7 +175,7 @@ impl Client {
             0 => Config::default().heartbeat.interval,
             ms => Duration::from_millis(ms.clamp(shortest, longest).into()),
         };
-        self.limits = Limits::new(&welcome.limits.unwrap_or_default());
+        self.limits = limits;
         self.session = Some(Session {
             id,
             epoch: welcome.epoch.max(known),

@@ -8,6 +8,7 @@ use prost::Message;
 use skirmish_proto::v1;
 
 use super::link::Fault;
+use super::pacer::Class;
 use super::room::{Phase, Room};
 use super::{Client, State};
 use crate::time::{Deadline, Duration, Instant, Now};
@@ -40,6 +41,8 @@ struct Turn<'a> {
     player: &'a str,
     /// Whether another reliable message may be on its way.
     reliable: bool,
+    /// Whether another latest message may be sent.
+    latest: bool,
     /// Whether it is time for state.
     state: bool,
     state_bytes: usize,
@@ -54,15 +57,20 @@ impl Client {
             return Some(frame);
         }
         let frame = self.next_frame(now.instant)?;
-        match &mut self.link.as_mut()?.seal {
-            None => Some(frame),
-            Some(seal) => match seal.seal(&frame) {
-                Ok(frame) => Some(frame),
-                Err(error) => {
-                    self.give_up(Fault::from(error));
-                    None
-                }
-            },
+        let link = self.link.as_mut()?;
+        let sealed = match &mut link.seal {
+            None => Ok(frame),
+            Some(seal) => seal.seal(&frame),
+        };
+        match sealed {
+            Ok(frame) => {
+                link.pacer.sent(now.instant, frame.len());
+                Some(frame)
+            }
+            Err(error) => {
+                self.give_up(Fault::from(error));
+                None
+            }
         }
     }
 
@@ -79,6 +87,8 @@ impl Client {
             deadline = earliest(room.not_before(), "a room may be joined", deadline);
             deadline = earliest(room.outbox.retry_at, "the throttle is over", deadline);
         }
+        let paced = self.link.as_ref().and_then(|link| link.pacer.until());
+        deadline = earliest(paced, "the limits let more be sent", deadline);
         earliest(self.state_at, "state may be sent", deadline)
     }
 
@@ -90,6 +100,9 @@ impl Client {
             }
         };
         over(&mut self.state_at);
+        if let Some(link) = &mut self.link {
+            link.pacer.release(now);
+        }
         for room in self.rooms.values_mut() {
             over(&mut room.outbox.retry_at);
             if let Phase::Wanted { not_before } = &mut room.phase {
@@ -112,10 +125,37 @@ impl Client {
         if self.state != State::Connected {
             return None;
         }
-        self.membership(now)
-            .or_else(|| self.search.next_frame())
-            .or_else(|| self.application())
-            .or_else(|| self.room_message(now))
+        link.pacer.look(now);
+        let control = link.pacer.takes(Class::Control);
+        if control
+            && let Some(frame) =
+                self.membership(now).or_else(|| self.search.next_frame()).or_else(|| self.application())
+        {
+            self.paced(Class::Control);
+            return Some(frame);
+        }
+        self.room_message(now)
+    }
+
+    /// The harness sends a reliable message twice, if the limits have place for it: that counts.
+    #[cfg(feature = "plant")]
+    pub fn repeats(&mut self, now: Now, bytes: usize) -> bool {
+        let takes = self.takes(Class::Reliable);
+        if let Some(link) = self.link.as_mut().filter(|_| takes) {
+            link.pacer.take(Class::Reliable);
+            link.pacer.sent(now.instant, bytes);
+        }
+        takes
+    }
+
+    fn paced(&mut self, class: Class) {
+        if let Some(link) = &mut self.link {
+            link.pacer.take(class);
+        }
+    }
+
+    fn takes(&mut self, class: Class) -> bool {
+        self.link.as_mut().is_some_and(|link| link.pacer.takes(class))
     }
 
     fn hello(&mut self, now: Instant) -> Bytes {
@@ -185,6 +225,8 @@ impl Client {
     /// kinds of messages do.
     fn room_message(&mut self, now: Instant) -> Option<Bytes> {
         let in_flight: usize = self.rooms.values().map(|room| room.outbox.in_flight()).sum();
+        let (reliable_next, latest_next) = (self.takes(Class::Reliable), self.takes(Class::Latest));
+        let control_next = self.takes(Class::Control);
         let mut name = self.served.clone();
         for _ in 0..self.rooms.len() {
             name = self.next_room(&name)?;
@@ -193,8 +235,9 @@ impl Client {
                 now,
                 name: &name,
                 player: &self.config.player,
-                reliable: in_flight < self.limits.in_flight,
-                state: self.state_at.is_none_or(|at| at <= now),
+                reliable: reliable_next && in_flight < self.limits.in_flight,
+                latest: latest_next,
+                state: control_next && self.state_at.is_none_or(|at| at <= now),
                 state_bytes: STATE_BYTES.min(self.limits.frame_bytes / 2),
             };
             for (index, lane) in LANES.iter().enumerate().cycle().skip(room.lane).take(LANES.len()) {
@@ -204,11 +247,17 @@ impl Client {
                     Lane::State => state(room, &turn),
                 };
                 if frame.is_some() {
+                    let class = match lane {
+                        Lane::Reliable => Class::Reliable,
+                        Lane::Latest => Class::Latest,
+                        Lane::State => Class::Control,
+                    };
                     room.lane = (index + 1) % LANES.len();
                     if *lane == Lane::State {
                         self.state_at = Some(now + STATE_INTERVAL);
                     }
                     self.served = name;
+                    self.paced(class);
                     return frame;
                 }
             }
@@ -235,6 +284,9 @@ fn reliable(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
 }
 
 fn latest(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
+    if !turn.latest {
+        return None;
+    }
     let (key, (body, type_url)) = room.latest.pop_first()?;
     let latest = v1::Latest { room: String::from(turn.name), key, body, type_url, ..v1::Latest::default() };
     Some(plain(v1::Kind::Latest, &latest))
