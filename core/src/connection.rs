@@ -10,6 +10,7 @@ use crate::agenda::Booking;
 use crate::config::Config;
 use crate::heartbeat::Heartbeat;
 use crate::id::{Address, Name};
+use crate::meter::{Allowance, Meter};
 use crate::node::Trace;
 use crate::rate::Bucket;
 use crate::rng::Rng;
@@ -20,6 +21,11 @@ use crate::wire::seal::Seal;
 /// Frames that may wait for a connection beside what its cursors stand for. Answers to
 /// requests, which are rate limited, and messages of the application.
 pub(crate) const CONTROL_QUEUE: usize = 64;
+
+/// Answers that wait from which on no more requests are read: a peer that does not read is held
+/// by TCP. The rest of [`CONTROL_QUEUE`] is for a request with many answers, pings, and the
+/// application.
+pub(crate) const BACKED_UP: usize = CONTROL_QUEUE / 2;
 
 /// A connection.
 #[derive(Debug)]
@@ -34,6 +40,11 @@ pub(crate) struct Connection {
     pub(crate) excused: bool,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) buckets: Buckets,
+    pub(crate) meters: Meters,
+    /// It is not read before.
+    pub(crate) paused: Option<Instant>,
+    /// It has been paused, and not everything that had come was read since.
+    pub(crate) behind: bool,
     /// The session that this connection is, or was, the newest of.
     pub(crate) session: Option<SessionKey>,
     /// The `Welcome`, which goes out before everything else and is never sealed.
@@ -68,18 +79,62 @@ pub(crate) struct Admitted {
     pub(crate) token: Bytes,
 }
 
-/// How fast the connection may send, by class.
+/// How many of its messages are taken.
 #[derive(Debug)]
 pub(crate) struct Buckets {
     pub(crate) reliable: Bucket,
     pub(crate) latest: Bucket,
-    pub(crate) control: Bucket,
-    pub(crate) bytes: Bucket,
+}
+
+/// A value for each class of frames whose rate is limited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Classes<T> {
+    pub(crate) reliable: T,
+    pub(crate) latest: T,
+    pub(crate) control: T,
+    pub(crate) bytes: T,
+}
+
+/// How fast a connection sends, by class, taken or not.
+pub(crate) type Meters = Classes<Meter>;
+
+/// What connections are allowed.
+pub(crate) type Allowances = Classes<Allowance>;
+
+impl Allowances {
+    pub(crate) fn new(config: &Config) -> Self {
+        let rates = &config.rates;
+        let of = |limit| Allowance::new(limit, config.heartbeat.longest_stall());
+        Self {
+            reliable: of(rates.reliable),
+            latest: of(rates.latest),
+            control: of(rates.control),
+            bytes: of(rates.bytes),
+        }
+    }
+}
+
+impl Meters {
+    fn new(allowances: &Allowances, now: Instant) -> Self {
+        Self {
+            reliable: Meter::new(&allowances.reliable, now),
+            latest: Meter::new(&allowances.latest, now),
+            control: Meter::new(&allowances.control, now),
+            bytes: Meter::new(&allowances.bytes, now),
+        }
+    }
 }
 
 impl Connection {
     /// A connection that was accepted just now, as the node's `number`-th.
-    pub(crate) fn new(number: u64, config: &Config, address: Address, now: Instant, rng: &mut Rng) -> Self {
+    pub(crate) fn new(
+        number: u64,
+        config: &Config,
+        allowances: &Allowances,
+        address: Address,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Self {
         let rates = &config.rates;
         Self {
             number,
@@ -92,9 +147,10 @@ impl Connection {
             buckets: Buckets {
                 reliable: Bucket::new(rates.reliable, now),
                 latest: Bucket::new(rates.latest, now),
-                control: Bucket::new(rates.control, now),
-                bytes: Bucket::new(rates.bytes, now),
             },
+            meters: Meters::new(allowances, now),
+            paused: None,
+            behind: false,
             session: None,
             welcome: None,
             control: VecDeque::new(),
@@ -124,8 +180,33 @@ impl Connection {
         matches!(self.phase, Phase::Closing { .. })
     }
 
+    /// Whether its input waits: for a pause to end, or for the peer to read its answers.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.is_closing() && (self.paused.is_some() || self.is_backed_up())
+    }
+
+    /// Whether so many answers wait for the peer to read that no more requests are taken.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.control.len() >= BACKED_UP
+    }
+
+    /// Everything that had come was read.
+    pub(crate) fn caught_up(&mut self, allowances: &Allowances, now: Instant) {
+        self.behind = false;
+        self.meters.reliable.caught_up(&allowances.reliable, now);
+        self.meters.latest.caught_up(&allowances.latest, now);
+        self.meters.control.caught_up(&allowances.control, now);
+        self.meters.bytes.caught_up(&allowances.bytes, now);
+    }
+
     /// When something is due, whatever it is.
-    pub(crate) const fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
+        let due = self.phase_deadline();
+        self.paused.map_or(due, |paused| due.min(paused))
+    }
+
+    /// When its phase is over, or its next heartbeat is due.
+    pub(crate) const fn phase_deadline(&self) -> Instant {
         match &self.phase {
             Phase::Upgrading { until }
             | Phase::Greeting { until, .. }
@@ -166,6 +247,7 @@ impl Connection {
         if !owed {
             self.control = VecDeque::new();
         }
+        self.paused = None;
         let goodbye = goodbye
             .filter(|_| told)
             .map(|goodbye| crate::wire::encode(v1::Kind::Goodbye, &v1::Metadata::default(), &goodbye));

@@ -10,6 +10,8 @@ pub struct Heartbeat {
     due: Instant,
     sent: Instant,
     nonce: u64,
+    /// Pings that were answered, in time or late.
+    answered: u64,
     waiting: bool,
     missed: u8,
     /// Whether a miss was put down to this side's own lateness since the last frame.
@@ -41,6 +43,7 @@ impl Heartbeat {
             due: now + jittered(config, rng),
             sent: now,
             nonce: 0,
+            answered: 0,
             waiting: false,
             missed: 0,
             excused: false,
@@ -99,15 +102,18 @@ impl Heartbeat {
     }
 
     /// A pong came. One that answers an older ping, or none, says nothing about the
-    /// round trip.
-    pub fn handle_pong(&mut self, now: Instant, nonce: u64) {
+    /// round trip. Returns whether a ping was left for it to answer.
+    pub fn handle_pong(&mut self, now: Instant, nonce: u64) -> bool {
+        let owed = self.answered < self.nonce;
+        self.answered += u64::from(owed);
         if !self.waiting || nonce != self.nonce {
-            return;
+            return owed;
         }
         self.waiting = false;
         let sample = u32::try_from(now.since(self.sent).as_micros()).unwrap_or(u32::MAX).max(1);
         self.rtt_us =
             if self.rtt_us == 0 { sample } else { self.rtt_us - self.rtt_us / 8 + sample / 8 }.max(1);
+        owed
     }
 }
 
@@ -153,7 +159,8 @@ mod tests {
             };
             let then = due + Duration::from_millis(40);
             heartbeat.handle_frame(&config);
-            heartbeat.handle_pong(then, nonce);
+            assert!(heartbeat.handle_pong(then, nonce));
+            assert!(!heartbeat.handle_pong(then, nonce), "one pong for each ping");
         }
         assert_eq!(heartbeat.rtt().unwrap().as_millis(), 40);
     }

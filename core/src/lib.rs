@@ -54,6 +54,7 @@ pub mod id;
 mod link;
 mod logins;
 pub mod matchmaking;
+mod meter;
 pub mod node;
 pub mod plant;
 pub mod rate;

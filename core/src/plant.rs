@@ -73,11 +73,13 @@ pub enum Plant {
     JoinRaceTold,
     /// After the node stood still, deadlines are judged before what arrived meanwhile (L1).
     TimeoutsFirst,
+    /// A connection with a backlog is closed instead of read slowly (L1).
+    BacklogPunished,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -111,6 +113,7 @@ impl Plant {
         Self::AbsentMatched,
         Self::JoinRaceTold,
         Self::TimeoutsFirst,
+        Self::BacklogPunished,
     ];
 }
 

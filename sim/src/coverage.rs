@@ -30,6 +30,7 @@ pub const MARKS: &[&str] = &[
     "reader stalled",
     "back-pressure at node",
     "back-pressure at client",
+    "connection held",
     "room opened",
     "room closed",
     "joined",

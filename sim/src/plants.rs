@@ -34,7 +34,8 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::DeadFollowed
         | Plant::NoticeUnwatched
         | Plant::TimeoutsFirst
-        | Plant::SearchForgotten => &[Guarantee::Liveness],
+        | Plant::SearchForgotten
+        | Plant::BacklogPunished => &[Guarantee::Liveness],
         Plant::JoinRaceTold => &[Guarantee::Joins],
     }
 }

@@ -1,5 +1,6 @@
 //! Skirmish over real sockets: what clients, operators and strangers see of it.
 
+mod abuse;
 mod admin;
 mod application;
 mod command_line;

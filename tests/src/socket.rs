@@ -1,6 +1,7 @@
 //! A player's WebSocket without our client on it: frames are made and read by hand.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -158,6 +159,32 @@ impl Socket {
     pub async fn send_raw(&mut self, bytes: &[u8]) {
         let written = within("bytes to be sent", self.0.get_mut().write_all(bytes)).await;
         written.expect("the connection is open");
+    }
+
+    /// Sends the same bytes below the WebSocket again and again, as fast as the server takes
+    /// them, until it says goodbye.
+    ///
+    /// # Panics
+    /// If the connection ends in another way.
+    pub async fn flood(&mut self, bytes: &[u8]) -> v1::Goodbye {
+        let mut sent = 0;
+        within("the end of the flood", async {
+            loop {
+                if let Ok(written) = self.0.get_ref().try_write(&bytes[sent..]) {
+                    sent = (sent + written) % bytes.len();
+                }
+                let message = match tokio::time::timeout(Duration::from_millis(1), self.0.next()).await {
+                    Err(_) => continue,
+                    Ok(message) => message.expect("a goodbye comes first").expect("a goodbye comes first"),
+                };
+                let WsMessage::Binary(bytes) = message else { continue };
+                let frame = Frame::decode(bytes, MAX_FRAME).expect("the server sends frames");
+                if let Ok(ToClient::Goodbye(goodbye)) = ToClient::decode(&frame) {
+                    return goodbye;
+                }
+            }
+        })
+        .await
     }
 
     /// The next message but pings.

@@ -74,6 +74,7 @@ impl Limits {
                 latest: rate(limits.latest_rate, limits.latest_burst, usual.rates.latest),
                 control: rate(limits.control_rate, limits.control_burst, usual.rates.control),
                 bytes: rate(limits.bytes_rate, limits.bytes_burst, usual.rates.bytes),
+                ..usual.rates
             },
         }
     }

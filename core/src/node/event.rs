@@ -76,6 +76,8 @@ pub struct Identity {
 pub enum Output {
     /// Ask `poll_transmit` for this connection until it has nothing or the socket is full.
     Wake(ConnId),
+    /// The connection [is not held](super::Node::is_held) any more: read on.
+    Resume(ConnId),
     /// Send what `poll_transmit` still has, close the connection, and call
     /// `handle_closed`. Its input is ignored from now on.
     Close(ConnId, v1::Reason),
@@ -314,6 +316,8 @@ pub struct Stats {
     pub conflated: u64,
     /// Messages not taken for their rate.
     pub throttled: u64,
+    /// Pauses of connections that were faster than their limits.
+    pub pauses: u64,
     /// Reliable messages that came again.
     pub duplicates: u64,
     /// Connections closed because a newer one of the player came.

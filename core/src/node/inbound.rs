@@ -6,6 +6,7 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 use subtle::ConstantTimeEq as _;
 
+use super::metering::Class;
 use super::{Event, Node, Passage, Trace};
 use crate::connection::{Connection, Phase};
 use crate::crdt::{self, ReconcileAnswer, StateError};
@@ -26,6 +27,14 @@ pub(super) const SUSPENDED_RETRY: Duration = Duration::from_millis(500);
 /// How often a sender of latest messages is told that some were dropped.
 const LATEST_THROTTLE: Duration = Duration::from_secs(1);
 
+/// What a frame says.
+struct Decoded {
+    message: ToServer,
+    metadata: v1::Metadata,
+    /// Bytes of the frame with its payload inflated.
+    inflated: usize,
+}
+
 impl Node {
     pub(super) fn take_frame(&mut self, now: Now, key: Key, bytes: Bytes) {
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -35,20 +44,20 @@ impl Node {
         }
         self.stats.frames_in += 1;
         self.stats.bytes_in += bytes.len() as u64;
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        if connection.buckets.bytes.take(now.instant, length).is_err() {
-            return self.misbehaved(
-                now,
-                key,
-                v1::Reason::RateLimited,
-                "more bytes than the limits allow".into(),
-            );
-        }
         if connection.heartbeat.handle_frame(&self.config.heartbeat) {
             self.stats.unhealthy -= 1;
         }
+        let length = bytes.len() as u64;
+        if !self.charge(now, key, Class::Bytes, length) {
+            return;
+        }
         match self.decode(key, bytes) {
-            Ok((message, metadata)) => self.dispatch(now, key, message, metadata),
+            Ok(decoded) => {
+                let more = (decoded.inflated as u64).saturating_sub(length);
+                if more == 0 || self.charge(now, key, Class::Bytes, more) {
+                    self.dispatch(now, key, decoded.message, decoded.metadata);
+                }
+            }
             Err(error) => {
                 let reason = match error.fault() {
                     wire::Fault::Incompatible => v1::Reason::Incompatible,
@@ -59,13 +68,14 @@ impl Node {
         }
     }
 
-    fn decode(&mut self, key: Key, bytes: Bytes) -> Result<(ToServer, v1::Metadata), WireError> {
+    fn decode(&mut self, key: Key, bytes: Bytes) -> Result<Decoded, WireError> {
         let mut frame = Frame::decode(bytes, self.config.frames.frame_bytes)?;
         if let Some(seal) = self.connections.get_mut(key).and_then(|c| c.seal.as_mut()) {
             frame = seal.open(frame)?;
         }
         let frame = self.zstd.inflate(frame, self.config.frames.frame_bytes)?;
-        Ok((ToServer::decode(&frame)?, frame.metadata()?))
+        let inflated = wire::HEADER_LEN + frame.metadata.len() + frame.payload.len() + wire::TRAILER_LEN;
+        Ok(Decoded { message: ToServer::decode(&frame)?, metadata: frame.metadata()?, inflated })
     }
 
     fn dispatch(&mut self, now: Now, key: Key, message: ToServer, metadata: v1::Metadata) {
@@ -87,16 +97,20 @@ impl Node {
             return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
         }
         let Some(session) = connection.session else { return };
-        let control = !matches!(message, ToServer::Say(_) | ToServer::Latest(_) | ToServer::Pong(_));
-        if control && connection.buckets.control.take(now.instant, 1).is_err() {
-            let what = "more requests than the limits allow";
-            return self.misbehaved(now, key, v1::Reason::RateLimited, what.into());
+        let class = match &message {
+            ToServer::Say(_) => Some(Class::Reliable),
+            ToServer::Latest(_) => Some(Class::Latest),
+            ToServer::Pong(pong) if connection.heartbeat.handle_pong(now.instant, pong.nonce) => None,
+            _ => Some(Class::Control),
+        };
+        if class.is_some_and(|class| !self.charge(now, key, class, 1)) {
+            return;
         }
         match message {
             ToServer::Hello(_) => {
                 self.misbehaved(now, key, v1::Reason::ProtocolError, "a second Hello".into());
             }
-            ToServer::Pong(pong) => connection.heartbeat.handle_pong(now.instant, pong.nonce),
+            ToServer::Pong(_) => {}
             ToServer::Goodbye(_) => {
                 self.end_session(now, session, v1::Reason::ClientLeft);
                 self.close(now, key, v1::Reason::ClientLeft, "");

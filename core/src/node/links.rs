@@ -181,7 +181,9 @@ impl Node {
                 let pong = v1::Pong { nonce: ping.nonce };
                 self.tell(now, key, wire::encode(v1::Kind::Pong, &v1::Metadata::default(), &pong));
             }
-            ToNode::Pong(pong) => link.heartbeat.handle_pong(now.instant, pong.nonce),
+            ToNode::Pong(pong) => {
+                link.heartbeat.handle_pong(now.instant, pong.nonce);
+            }
             ToNode::Attach(attach) => self.take_attach(now, key, &attach),
             ToNode::Attached(attached) => self.attached(now, key, from, attached),
             ToNode::Detach(detach) => self.take_detach(now, key, from, &detach),

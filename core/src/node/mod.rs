@@ -18,6 +18,7 @@ mod inbound;
 mod lifecycle;
 mod links;
 mod matchmaking;
+mod metering;
 mod outbound;
 mod presence;
 mod primary;
@@ -26,6 +27,7 @@ mod retry;
 mod room_timer;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod view;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -37,9 +39,8 @@ use skirmish_proto::v1;
 
 use crate::agenda::Agenda;
 use crate::config::Config;
-use crate::connection::{Connection, Phase};
+use crate::connection::{Allowances, Connection};
 use crate::crdt::Replica;
-use crate::heartbeat::Beat;
 use crate::id::{Address, ConnId, LinkId, Name, NodeId};
 use crate::link::Link;
 use crate::logins::Logins;
@@ -50,12 +51,14 @@ use crate::registry::{LeaseId, Told};
 use crate::rng::{Rng, Seed};
 use crate::session::{KeyedHasher, Sessions};
 use crate::slab::{Key, Slab};
-use crate::time::{Deadline, Duration, Instant, LATE, Now};
+use crate::time::{Deadline, Duration, Instant, Now};
 use crate::wire;
 
 use hosting::{Hosted, Role};
 use links::Peer;
 use matchmaking::ASKERS;
+
+pub use metering::Overhead;
 
 pub use event::{Event, Identity, Output, Passage, Refusal, Stats, Trace};
 pub use reach::Unreachable;
@@ -68,6 +71,7 @@ pub struct Node {
     planted: Planted,
     seal_key: Option<[u8; 32]>,
     zstd: wire::Zstd,
+    allowances: Allowances,
     connections: Slab<Connection>,
     by_address: BTreeMap<Address, usize>,
     logins: Logins<Name>,
@@ -107,7 +111,7 @@ enum Timer {
 impl Timer {
     const fn reason(self) -> &'static str {
         match self {
-            Self::Connection(_) => "a connection's handshake, heartbeat or linger",
+            Self::Connection(_) => "a connection's handshake, heartbeat, pause or linger",
             Self::Session(_) => "a session without a connection expires",
             Self::Room(_) => "a room flushes, forgets tombstones or members, or waits for its tail",
             Self::Link(_) => "a link's handshake or heartbeat",
@@ -142,6 +146,7 @@ impl Node {
             planted: Planted::default(),
             seal_key,
             zstd: wire::Zstd::default(),
+            allowances: Allowances::new(&config),
             connections: Slab::new(config.connections.total),
             by_address: BTreeMap::new(),
             logins: Logins::new(config.rates.logins, config.sessions.total),
@@ -282,7 +287,8 @@ impl Node {
             return Err(refusal);
         }
         let number = self.stats.accepted + 1;
-        let connection = Connection::new(number, &self.config, address, now.instant, &mut self.rng);
+        let (config, allowances) = (&self.config, &self.allowances);
+        let connection = Connection::new(number, config, allowances, address, now.instant, &mut self.rng);
         let Some(key) = self.connections.insert(connection) else {
             self.stats.refused += 1;
             return Err(Refusal::Full);
@@ -502,78 +508,6 @@ impl Node {
         if let Some(connection) = self.connections.get_mut(key) {
             let at = connection.deadline();
             self.agenda.book(Timer::Connection(key), &mut connection.booking, at);
-        }
-    }
-
-    fn connection_timeout(&mut self, now: Now, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.booking.clear();
-        if connection.is_open() {
-            match connection.heartbeat.handle_timeout(&self.config.heartbeat, now.instant, &mut self.rng) {
-                Beat::Early => {}
-                Beat::Ping { nonce, unhealthy } => {
-                    let rtt = connection.heartbeat.rtt().unwrap_or_default();
-                    let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
-                    let ping = v1::Ping { nonce, rtt_us };
-                    // A queue that is full is not read, and the miss will tell.
-                    connection.queue(wire::encode(v1::Kind::Ping, &v1::Metadata::default(), &ping));
-                    if unhealthy {
-                        self.stats.unhealthy += 1;
-                        self.event(Event::Unhealthy { conn: ConnId::from_key(key) });
-                    }
-                    self.wake(key);
-                }
-                Beat::Dead if self.planted.is(Plant::HeartbeatBlind) => {
-                    connection.heartbeat.handle_frame(&self.config.heartbeat);
-                }
-                Beat::Dead => {
-                    self.stats.heartbeat_timeouts += 1;
-                    self.close(now, key, v1::Reason::HeartbeatTimeout, "too many heartbeats were missed");
-                }
-            }
-        } else if let due = connection.deadline()
-            && due <= now.instant
-        {
-            let (connections, late) = (&self.config.connections, now.instant.since(due) > LATE);
-            let again =
-                if connection.is_closing() { connections.linger } else { connections.handshake_timeout };
-            if late && !self.planted.is(Plant::TimeoutsFirst) && connection.excuse(now.instant + again) {
-                // Its deadline is booked below.
-            } else if connection.is_closing() {
-                self.outputs.push_back(Output::Abort(ConnId::from_key(key)));
-                self.forget_connection(now, key);
-            } else {
-                self.stats.handshake_timeouts += 1;
-                let (reason, what) = match connection.phase {
-                    Phase::Claiming { .. } => (v1::Reason::Overloaded, claims::UNAVAILABLE),
-                    _ => (v1::Reason::HandshakeTimeout, "no Hello within the handshake deadline"),
-                };
-                self.close(now, key, reason, what);
-            }
-        }
-        self.book_connection(key);
-    }
-
-    fn session_timeout(&mut self, now: Now, key: Key) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        session.booking.clear();
-        match session.expires {
-            Some(at) if at <= now.instant => {
-                let late = now.instant.since(at) > LATE;
-                let knocks =
-                    |conn: ConnId| self.connections.get(conn.key()).is_some_and(Connection::is_greeting);
-                let may_come =
-                    (late && !self.planted.is(Plant::TimeoutsFirst)) || session.knocking.is_some_and(knocks);
-                if may_come && !core::mem::replace(&mut session.excused, true) {
-                    let later = now.instant + self.config.connections.handshake_timeout;
-                    session.expires = Some(later);
-                    return self.agenda.book(Timer::Session(key), &mut session.booking, later);
-                }
-                self.stats.expiries += 1;
-                self.end_session(now, key, v1::Reason::Unspecified);
-            }
-            Some(at) => self.agenda.book(Timer::Session(key), &mut session.booking, at),
-            None => {}
         }
     }
 }

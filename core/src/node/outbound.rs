@@ -5,8 +5,9 @@ use alloc::string::String;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use super::Node;
+use super::{Node, Output};
 use crate::connection::Phase;
+use crate::id::ConnId;
 use crate::plant::Plant;
 use crate::room::Room;
 use crate::session::{Membership, SessionKey};
@@ -56,7 +57,11 @@ impl Node {
         if let Some(welcome) = connection.welcome.take() {
             return Some((welcome, false));
         }
+        let was_held = connection.is_held();
         if let Some(frame) = connection.control.pop_front() {
+            if was_held && !connection.is_held() {
+                self.outputs.push_back(Output::Resume(ConnId::from_key(key)));
+            }
             return Some((frame, true));
         }
         let session = match &connection.phase {

@@ -7,17 +7,21 @@ use std::task::{Context, Poll};
 
 use skirmish_core::id::ConnId;
 use skirmish_core::node::Identity;
+use skirmish_core::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::http::{HeadError, Refused, read_head};
-use super::shard::Over;
+use super::shard::{Over, Received};
 use super::socket::{Input, Socket};
 use super::stream::Stream;
 use super::{Inner, journal, trace};
 
 /// Messages that are read before the other connections have their turn.
 const READ_BUDGET: usize = 16;
+/// Time after which nothing more is read before the other connections have their turn: what
+/// costs much comes one at a time.
+const READ_TIME: Duration = Duration::from_micros(20);
 
 /// Serves a connection that the node has accepted.
 pub(super) async fn serve(server: super::Handle, stream: TcpStream, conn: ConnId, address: IpAddr) {
@@ -158,18 +162,38 @@ impl Future for Connection<'_> {
 impl Connection<'_> {
     /// Gives the node the messages that are there.
     fn read(&self, cx: &Context<'_>) -> Result<(), Over> {
+        let mut start: Option<Instant> = None;
         for _ in 0..READ_BUDGET {
-            let input = self.server.0.shared.lock().receive(self.conn)?;
+            let Received { input, overhead, caught_up } = self.server.0.shared.lock().receive(self.conn)?;
+            let mut now = None;
+            if !overhead.is_none() {
+                now = Some(self.server.input(|shard, now| {
+                    shard.node.handle_overhead(now, self.conn, overhead);
+                    now.instant
+                }));
+            }
             match input {
-                None => return Ok(()),
+                None => {
+                    if caught_up {
+                        self.server.input(|shard, now| shard.node.handle_drained(now, self.conn));
+                    }
+                    return Ok(());
+                }
                 Some(Input::Frame(frame)) => {
-                    self.server.input(|shard, now| shard.node.handle_frame(now, self.conn, frame));
+                    now = Some(self.server.input(|shard, now| {
+                        shard.node.handle_frame(now, self.conn, frame);
+                        now.instant
+                    }));
                 }
                 Some(Input::Control) => {}
                 Some(Input::Violation(what, _)) => {
                     self.server.input(|shard, now| shard.node.handle_violation(now, self.conn, what));
                     return Ok(());
                 }
+            }
+            // The time of the input: what it has cost is seen with the next.
+            if now.is_some_and(|now| now.since(*start.get_or_insert(now)) >= READ_TIME) {
+                break;
             }
         }
         cx.waker().wake_by_ref();

@@ -148,6 +148,11 @@ impl Collector for Snapshot {
             ("latest", "Latest messages taken", s.latest),
             ("conflated", "Latest messages that replaced one", s.conflated),
             ("throttled", "Messages not taken for their rate", s.throttled),
+            (
+                "pauses",
+                "Times that a connection faster than its limits was not read on for a while",
+                s.pauses,
+            ),
             ("duplicates", "Reliable messages that came again", s.duplicates),
             ("takeovers", "Connections closed because a newer one came", s.takeovers),
             ("resumes", "Sessions resumed", s.resumes),

@@ -41,6 +41,7 @@ mod journal;
 mod links;
 #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
 mod metrics;
+mod overhead;
 mod readiness;
 mod shard;
 mod shared;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 
 use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
-use skirmish_core::node::{Identity, Node, Output, Refusal};
+use skirmish_core::node::{Identity, Node, Output, Overhead, Refusal};
 use skirmish_core::registry::{Call, Told};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Deadline, Duration, Instant, Now};
@@ -71,6 +71,21 @@ struct Slot {
     sending: Sending,
     /// Once it is open, and until it is lost.
     socket: Option<Box<Socket>>,
+}
+
+/// What has come from a connection.
+#[derive(Debug)]
+pub(super) struct Received {
+    /// `None` if nothing is there, or nothing may be read.
+    pub(super) input: Option<Input>,
+    pub(super) overhead: Overhead,
+    /// After its input was held all that has come is read.
+    pub(super) caught_up: bool,
+}
+
+impl Received {
+    const NOTHING: Self =
+        Self { input: None, overhead: Overhead { controls: 0, fragments: 0 }, caught_up: false };
 }
 
 /// A connection is over: its task ends.
@@ -194,13 +209,19 @@ impl Shard {
     ///
     /// # Errors
     /// It is over.
-    pub(super) fn receive(&mut self, conn: ConnId) -> Result<Option<Input>, Over> {
+    pub(super) fn receive(&mut self, conn: ConnId) -> Result<Received, Over> {
+        let (held, behind) = (self.node.is_held(conn), self.node.is_behind(conn));
         let slot = self.slot(conn).ok_or(Over)?;
         let socket = slot.socket.as_mut().ok_or(Over)?;
         if slot.closing.is_some() || !socket.is_open() {
-            return Ok(None);
+            return Ok(Received::NOTHING);
+        }
+        if held {
+            return Ok(Received::NOTHING);
         }
         let input = socket.receive();
+        let overhead = socket.overhead();
+        let caught_up = behind && matches!(input, Ok(None));
         let answers = socket.is_unflushed();
         if let Ok(Some(Input::Violation(_, Some(error)))) | Err(Lost(Some(error))) = &input {
             journal::failed(self, conn, error);
@@ -208,7 +229,7 @@ impl Shard {
         if answers {
             self.enqueue(conn);
         }
-        input.map_err(|_| Over)
+        input.map(|input| Received { input, overhead, caught_up }).map_err(|_| Over)
     }
 
     /// What is left for a connection's task when it has read: to wait until a full socket
@@ -373,6 +394,11 @@ impl Shard {
     pub(super) fn carry_out(&mut self, now: Now, output: Output) {
         match output {
             Output::Wake(conn) => self.enqueue(conn),
+            Output::Resume(conn) => {
+                if let Some(slot) = self.slot(conn) {
+                    slot.wake();
+                }
+            }
             Output::Close(conn, reason) => {
                 journal::closing(self, conn, reason);
                 if let Some(slot) = self.slot(conn) {

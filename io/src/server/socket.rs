@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use skirmish_core::id::ConnId;
-use skirmish_core::node::Node;
+use skirmish_core::node::{Node, Overhead};
 use skirmish_core::time::Now;
 use skirmish_proto::v1;
 use tokio_tungstenite::tungstenite::WebSocket;
@@ -20,9 +20,18 @@ use super::stream::{NonBlocking, Stream};
 
 /// Bytes that are sent before the other connections have their turn, and the next frame.
 const SEND_BUDGET: usize = 8 * 1024;
+/// Bytes that are read before the other connections have their turn, unless what was read
+/// before had more of a message. Without it fragments without end would be read in one go.
+const READ_BYTES: usize = 4 * 1024;
 /// Messages that are dropped before the other connections have their turn, from a peer
 /// that is to close.
 const LINGER_BUDGET: usize = 16;
+/// Messages of a peer that is to close that are looked at for its close frame. Of more, only
+/// the bytes are dropped.
+const LINGER_MESSAGES: usize = 256;
+/// Bytes of a peer that is to close that are dropped: as many as can be under way. One that
+/// sends more is not waited for.
+const LINGER_BYTES: usize = 16 << 20;
 
 /// An open connection. Nothing here waits: the connection's task is woken when there is
 /// something to read, and when a socket that was full takes more.
@@ -37,6 +46,8 @@ pub(super) struct Socket {
     peer_closed: bool,
     /// Something was given to the WebSocket and not flushed.
     unflushed: bool,
+    /// Messages and bytes that were dropped since it was closed.
+    dropped: (usize, usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,9 +114,10 @@ impl From<WsError> for Lost {
 impl Socket {
     /// A stream after its upgrade, of which `rest` was read already, and its task.
     pub(super) fn new(stream: Stream, rest: Vec<u8>, config: WebSocketConfig, task: Waker) -> Self {
-        let stream = NonBlocking::new(stream, task);
+        let stream = NonBlocking::new(stream, &rest, task);
         let web = WebSocket::from_partially_read(stream, rest, Role::Server, Some(config));
-        Self { web, stage: Stage::Open, drained: false, peer_closed: false, unflushed: false }
+        let stage = Stage::Open;
+        Self { web, stage, drained: false, peer_closed: false, unflushed: false, dropped: (0, 0) }
     }
 
     /// Whether input is for the node.
@@ -132,6 +144,7 @@ impl Socket {
             return Ok(None);
         }
         self.drained = false;
+        self.web.get_mut().allow(READ_BYTES);
         Ok(Some(match self.web.read() {
             Ok(Message::Binary(frame)) => Input::Frame(frame),
             Ok(Message::Text(_)) => Input::Violation("a text message", None),
@@ -147,6 +160,9 @@ impl Socket {
             }
             Ok(Message::Pong(_) | Message::Frame(_)) => Input::Control,
             Err(WsError::Io(error)) if would_block(&error) => {
+                if self.web.get_ref().is_spent() {
+                    return Ok(Some(Input::Control));
+                }
                 self.drained = !self.peer_closed;
                 return Ok(None);
             }
@@ -158,6 +174,11 @@ impl Socket {
                 None => return Err(error.into()),
             },
         }))
+    }
+
+    /// What was read beside messages since this was asked last.
+    pub(super) fn overhead(&mut self) -> Overhead {
+        self.web.get_mut().counter.take()
     }
 
     /// Sends what the node has for the connection, and at its end the close frame if the
@@ -212,7 +233,9 @@ impl Socket {
             Err(error) => return Err(error.into()),
         }
         self.unflushed = true;
-        self.stage = Stage::Closed { readable: self.stage == Stage::Open };
+        // Looking for the close frame of a peer that floods would cost what it is closed for.
+        let readable = self.stage == Stage::Open && reason != v1::Reason::RateLimited;
+        self.stage = Stage::Closed { readable };
         self.flush()?;
         Ok(Sent::Closed)
     }
@@ -249,21 +272,27 @@ impl Socket {
                 Err(_) => return Lingering::Over,
             }
         }
-        let readable = self.stage == Stage::Closed { readable: true };
+        let readable = self.stage == Stage::Closed { readable: true } && self.dropped.0 < LINGER_MESSAGES;
         if !readable && let Err(error) = self.web.get_mut().shutdown() {
             return waits(&error);
         }
+        let mut scrap = [0; 2048];
         for _ in 0..LINGER_BUDGET {
+            self.web.get_mut().allow(READ_BYTES);
             if readable {
                 match self.web.read() {
-                    Ok(_) => {}
+                    Ok(_) => self.dropped.0 += 1,
+                    Err(WsError::Io(error)) if would_block(&error) && self.web.get_ref().is_spent() => {
+                        self.dropped.0 += 1;
+                    }
                     Err(WsError::Io(error)) => return waits(&error),
                     Err(_) => return Lingering::Over,
                 }
             } else {
-                match self.web.get_mut().read(&mut [0; 512]) {
+                match self.web.get_mut().read(&mut scrap) {
                     Ok(0) => return Lingering::Over,
-                    Ok(_) => {}
+                    Ok(_) if self.dropped.1 > LINGER_BYTES => return Lingering::Over,
+                    Ok(read) => self.dropped.1 += read,
                     Err(error) => return waits(&error),
                 }
             }

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::overhead::FrameCounter;
+
 /// A byte stream. The TLS variant is boxed, so that plain connections stay small.
 #[derive(Debug)]
 pub(super) enum Stream {
@@ -56,11 +58,29 @@ pub(super) struct NonBlocking {
     /// What [`Self::send`] was given and the stream has not taken yet. It goes before
     /// anything else.
     kept: Vec<u8>,
+    /// What has come.
+    pub(super) counter: FrameCounter,
+    /// Bytes that may be read until [`Self::allow`] is called again.
+    allowance: usize,
 }
 
 impl NonBlocking {
-    pub(super) const fn new(stream: Stream, task: Waker) -> Self {
-        Self { stream, task, kept: Vec::new() }
+    /// A stream of which `rest` was read already.
+    pub(super) fn new(stream: Stream, rest: &[u8], task: Waker) -> Self {
+        let mut counter = FrameCounter::default();
+        counter.feed(rest);
+        Self { stream, task, kept: Vec::new(), counter, allowance: 0 }
+    }
+
+    /// Lets so many bytes be read. When they are read, reading [has to wait](Self::is_spent)
+    /// whether there are more or not, and nothing wakes the task.
+    pub(super) const fn allow(&mut self, bytes: usize) {
+        self.allowance = bytes;
+    }
+
+    /// Whether reading has to wait for [`Self::allow`].
+    pub(super) const fn is_spent(&self) -> bool {
+        self.allowance == 0
     }
 
     /// Whether there may be something to read beyond what was read; if not, the task is
@@ -124,9 +144,16 @@ impl NonBlocking {
 
 impl Read for NonBlocking {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut buf = ReadBuf::new(buf);
+        if self.is_spent() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let fits = buf.len().min(self.allowance);
+        let mut buf = ReadBuf::new(buf.get_mut(..fits).unwrap_or_default());
         self.at_once(|stream, cx| stream.poll_read(cx, &mut buf))?;
-        Ok(buf.filled().len())
+        let read = buf.filled();
+        self.counter.feed(read);
+        self.allowance -= read.len();
+        Ok(read.len())
     }
 }
 

@@ -48,6 +48,7 @@ const HISTORIES: &[History] = &[
         fits: |shape| shape.nodes > 1 && shape.queues > 0,
         draw: searches_end_elsewhere,
     },
+    History { name: "backlogs", percent: 15, fits: |_| true, draw: backlogs },
     // What it adds comes after everything else.
     History { name: "suspensions", percent: 20, fits: |shape| shape.nodes > 1, draw: suspensions },
     // The last one: it takes every fault out.
@@ -193,6 +194,39 @@ fn suspensions(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
             let (client, room) = (signed(client), below(rng, shape.rooms));
             let at = at + rng.range(0..=lasts);
             steps.push(Step { at, action: Action::Say { client, room, count: 1, size: 16 } });
+        }
+    }
+}
+
+/// Clients send all that their limits allow while a node, or the way to it, stands still: what
+/// they have sent is read at once, long after it was sent.
+fn backlogs(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    shape.heartbeat_ms = pick(rng, &[2_000, 5_000]);
+    shape.control_rate = pick(rng, &[10, 30]);
+    shape.control_burst = pick(rng, &[10, 40]);
+    shape.bytes_rate = pick(rng, &[16_384, 1 << 20]);
+    shape.bytes_burst = pick(rng, &[1 << 16, 1 << 18]);
+    shape.pipe_up = shape.pipe_up.max(4_096);
+    for _ in 0..rng.range(1..=3) {
+        let start = rng.range(0..=shape.chaos_ms * 1_000);
+        let lasts = scale(rng, 500_000, 6_000_000);
+        let client = below(rng, shape.clients);
+        if chance(rng, 50) {
+            let (millis, node) = (signed(lasts / 1_000), below(rng, shape.nodes));
+            steps.push(Step { at: start, action: Action::PauseNode { millis, node } });
+        } else {
+            steps.push(Step { at: start, action: Action::Partition { client, way: 1, node: 0 } });
+            steps.push(Step { at: start + lasts, action: Action::Heal { client, node: 0 } });
+        }
+        let gap = 900_000 / shape.control_rate;
+        let mut at = start.saturating_sub(500_000);
+        while at < start + lasts {
+            at += gap;
+            let action = match rng.range(0..=3) {
+                0 => Action::Latest { client, room: 0, key: 0, count: 1 },
+                _ => Action::Application { client, size: signed(pick(rng, &[0, 10, 1_000])) },
+            };
+            steps.push(Step { at, action });
         }
     }
 }

@@ -208,6 +208,14 @@ shape! {
     queue_calls = 64;
     /// A player plays a match for up to so many milliseconds.
     match_ms = 3_000;
+    /// Frames of a connection a second that are no messages.
+    control_rate = 1_000_000;
+    /// How many at once.
+    control_burst = 1_000_000;
+    /// Bytes of a connection a second.
+    bytes_rate = 1 << 30;
+    /// How many at once.
+    bytes_burst = 1 << 30;
 }
 
 /// The modes that there are queues for.
@@ -236,8 +244,8 @@ impl Shape {
             rates: Rates {
                 reliable: rate(self.reliable_rate, self.reliable_burst),
                 latest: rate(self.latest_rate, self.latest_burst),
-                control: large,
-                bytes: Rate { per_second: 1 << 30, burst: 1 << 30 },
+                control: rate(self.control_rate, self.control_burst),
+                bytes: rate(self.bytes_rate, self.bytes_burst),
                 logins: large,
                 logins_per_address: large,
             },

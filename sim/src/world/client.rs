@@ -214,6 +214,8 @@ impl World<'_> {
             any = true;
             let repeat = process.repeat > 0 && is_plain_say(&frame);
             process.repeat -= u64::from(repeat);
+            // What is sent twice counts twice.
+            let repeat = repeat && process.machine.repeats(now, frame.len());
             self.note_asked(id, &frame)?;
             if repeat {
                 self.send(id, Way::Up, Item::Frame(frame.clone()));

@@ -130,6 +130,11 @@ impl NodeProcess {
         self.paused
     }
 
+    /// Whether its machine wants nothing read from a connection.
+    pub(super) fn holds(&self, conn: Option<ConnId>) -> bool {
+        conn.is_some_and(|conn| self.machine.as_ref().is_some_and(|machine| machine.is_held(conn)))
+    }
+
     /// Whether something is wrong with the process itself.
     pub(super) fn is_troubled(&self) -> bool {
         self.paused || self.machine.is_none()
@@ -270,6 +275,11 @@ impl World<'_> {
                     if let Some(conn) = self.conns.get_mut(&id) {
                         conn.woken = true;
                     }
+                }
+            }
+            Output::Resume(conn) => {
+                if let Some(&id) = self.nodes[node].ids.get(&conn) {
+                    self.schedule_arrival(id, Way::Up, self.at);
                 }
             }
             Output::Close(conn, reason) => {

@@ -1,6 +1,7 @@
 //! What gets from one end of a connection to the other, and when.
 
 use bytes::Bytes;
+use skirmish_core::id::ConnId;
 use skirmish_core::wire::Frame;
 
 use super::{Happening, World};
@@ -37,7 +38,8 @@ impl World<'_> {
     /// Schedules the arrival of the first flight, unless something holds it back.
     pub(super) fn schedule_arrival(&mut self, id: u64, way: Way, not_before: u64) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let held = conn.vanished.is_some()
+        let held = (way == Way::Up && self.nodes[conn.to].holds(conn.node))
+            || conn.vanished.is_some()
             || self.links[conn.client][conn.to].is_cut(way)
             || (way == Way::Down && self.clients[conn.client].is_reading_nothing());
         let not_before = if way == Way::Up { not_before.max(conn.held_until) } else { not_before };
@@ -68,7 +70,7 @@ impl World<'_> {
             return Ok(());
         }
         let paused = match way {
-            Way::Up => self.nodes[node].is_paused(),
+            Way::Up => self.nodes[node].is_paused() || self.nodes[node].holds(conn.node),
             Way::Down => self.clients[client].is_reading_nothing(),
         };
         if conn.vanished.is_some() || paused || self.links[client][node].is_cut(way) {
@@ -91,6 +93,7 @@ impl World<'_> {
         match way {
             Way::Up => {
                 self.arrive_at_node(id, flight.item)?;
+                self.caught_up(id)?;
                 self.client_can_write(id)?;
             }
             Way::Down => {
@@ -99,6 +102,22 @@ impl World<'_> {
             }
         }
         self.forget_if_over(id);
+        Ok(())
+    }
+
+    /// Tells the node that it has read all that has come of a connection, if it has held it.
+    fn caught_up(&mut self, id: u64) -> Verdict {
+        let Some(conn) = self.conns.get(&id) else { return Ok(()) };
+        let (node, name) = (conn.to, conn.node);
+        if self.nodes[node].holds(name) {
+            self.coverage.hit("connection held");
+            return Ok(());
+        }
+        let drained = conn.up.due().is_none_or(|due| due > self.at);
+        let machine = self.nodes[node].machine.as_ref();
+        let behind = |name: &ConnId| machine.is_some_and(|machine| machine.is_behind(*name));
+        let Some(name) = name.filter(behind).filter(|_| drained) else { return Ok(()) };
+        self.node_input(node, |machine, now| machine.handle_drained(now, name))?;
         Ok(())
     }
 

@@ -292,6 +292,7 @@ impl Cluster {
                 }
             }
             Output::CloseLink(link, _) => self.unplug((index, link)),
+            Output::Resume(_) => {}
         }
     }
 

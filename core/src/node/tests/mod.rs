@@ -4,6 +4,7 @@ mod cluster;
 mod late;
 mod limits;
 mod matchmaking;
+mod metering;
 mod races;
 mod random;
 mod reach;
@@ -36,6 +37,7 @@ struct World {
     events: Vec<Event>,
     closed: Vec<(ConnId, v1::Reason)>,
     aborted: Vec<ConnId>,
+    resumed: Vec<ConnId>,
 }
 
 impl World {
@@ -51,6 +53,7 @@ impl World {
             events: vec![],
             closed: vec![],
             aborted: vec![],
+            resumed: vec![],
         };
         world.node.start(world.now);
         world.settle();
@@ -64,6 +67,7 @@ impl World {
                     Output::Event(event) => self.events.push(event),
                     Output::Close(conn, reason) => self.closed.push((conn, reason)),
                     Output::Abort(conn) => self.aborted.push(conn),
+                    Output::Resume(conn) => self.resumed.push(conn),
                     Output::Registry(call) => self.registry.handle_call(self.now.instant, call),
                     Output::Wake(_) => {}
                     other => panic!("a node that is alone wants {other:?}"),

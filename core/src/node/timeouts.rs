@@ -1,0 +1,94 @@
+//! Deadlines of connections and sessions.
+
+use skirmish_proto::v1;
+
+use super::{Event, Node, Output, Timer, claims};
+use crate::connection::{Connection, Phase};
+use crate::heartbeat::Beat;
+use crate::id::ConnId;
+use crate::plant::Plant;
+use crate::slab::Key;
+use crate::time::{LATE, Now};
+use crate::wire;
+
+impl Node {
+    pub(super) fn connection_timeout(&mut self, now: Now, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.booking.clear();
+        if connection.paused.is_some_and(|until| until <= now.instant) {
+            connection.paused = None;
+            self.outputs.push_back(Output::Resume(ConnId::from_key(key)));
+        }
+        if connection.is_open() {
+            // What it answers is not read.
+            if connection.paused.is_some() && connection.heartbeat.handle_frame(&self.config.heartbeat) {
+                self.stats.unhealthy -= 1;
+            }
+            match connection.heartbeat.handle_timeout(&self.config.heartbeat, now.instant, &mut self.rng) {
+                Beat::Early => {}
+                Beat::Ping { nonce, unhealthy } => {
+                    let rtt = connection.heartbeat.rtt().unwrap_or_default();
+                    let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+                    let ping = v1::Ping { nonce, rtt_us };
+                    // A queue that is full is not read, and the miss will tell.
+                    connection.queue(wire::encode(v1::Kind::Ping, &v1::Metadata::default(), &ping));
+                    if unhealthy {
+                        self.stats.unhealthy += 1;
+                        self.event(Event::Unhealthy { conn: ConnId::from_key(key) });
+                    }
+                    self.wake(key);
+                }
+                Beat::Dead if self.planted.is(Plant::HeartbeatBlind) => {
+                    connection.heartbeat.handle_frame(&self.config.heartbeat);
+                }
+                Beat::Dead => {
+                    self.stats.heartbeat_timeouts += 1;
+                    self.close(now, key, v1::Reason::HeartbeatTimeout, "too many heartbeats were missed");
+                }
+            }
+        } else if let due = connection.phase_deadline()
+            && due <= now.instant
+        {
+            let (connections, late) = (&self.config.connections, now.instant.since(due) > LATE);
+            let again =
+                if connection.is_closing() { connections.linger } else { connections.handshake_timeout };
+            if late && !self.planted.is(Plant::TimeoutsFirst) && connection.excuse(now.instant + again) {
+                // Its deadline is booked below.
+            } else if connection.is_closing() {
+                self.outputs.push_back(Output::Abort(ConnId::from_key(key)));
+                self.forget_connection(now, key);
+            } else {
+                self.stats.handshake_timeouts += 1;
+                let (reason, what) = match connection.phase {
+                    Phase::Claiming { .. } => (v1::Reason::Overloaded, claims::UNAVAILABLE),
+                    _ => (v1::Reason::HandshakeTimeout, "no Hello within the handshake deadline"),
+                };
+                self.close(now, key, reason, what);
+            }
+        }
+        self.book_connection(key);
+    }
+
+    pub(super) fn session_timeout(&mut self, now: Now, key: Key) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.booking.clear();
+        match session.expires {
+            Some(at) if at <= now.instant => {
+                let late = now.instant.since(at) > LATE;
+                let knocks =
+                    |conn: ConnId| self.connections.get(conn.key()).is_some_and(Connection::is_greeting);
+                let may_come =
+                    (late && !self.planted.is(Plant::TimeoutsFirst)) || session.knocking.is_some_and(knocks);
+                if may_come && !core::mem::replace(&mut session.excused, true) {
+                    let later = now.instant + self.config.connections.handshake_timeout;
+                    session.expires = Some(later);
+                    return self.agenda.book(Timer::Session(key), &mut session.booking, later);
+                }
+                self.stats.expiries += 1;
+                self.end_session(now, key, v1::Reason::Unspecified);
+            }
+            Some(at) => self.agenda.book(Timer::Session(key), &mut session.booking, at),
+            None => {}
+        }
+    }
+}

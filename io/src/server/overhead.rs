@@ -1,0 +1,108 @@
+//! Counts the frames of a WebSocket that no message shows: the WebSocket takes pings, pongs and
+//! fragments without a word.
+
+use skirmish_core::node::Overhead;
+
+/// Longest header of a frame (RFC 6455, section 5.2), in bytes.
+const MAX_HEADER: usize = 14;
+
+/// Follows the frames in the bytes of a stream, in any chunks.
+#[derive(Debug, Default)]
+pub(super) struct FrameCounter {
+    /// What has come of a header.
+    header: [u8; MAX_HEADER],
+    length: usize,
+    /// Bytes of the payload that are still to come.
+    payload: u64,
+    overhead: Overhead,
+}
+
+impl FrameCounter {
+    /// Takes the next bytes of the stream.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+        loop {
+            let skipped = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
+            self.payload -= skipped as u64;
+            let Some((&next, rest)) = bytes.get(skipped..).and_then(<[u8]>::split_first) else { return };
+            bytes = rest;
+            if let Some(place) = self.header.get_mut(self.length) {
+                *place = next;
+                self.length += 1;
+            }
+            self.finish_header();
+        }
+    }
+
+    /// What was counted since this was asked last.
+    pub(super) fn take(&mut self) -> Overhead {
+        std::mem::take(&mut self.overhead)
+    }
+
+    fn finish_header(&mut self) {
+        let [first, second, extended @ ..] = &self.header;
+        let (extension, masks) = (second & 0x7f, second & 0x80 != 0);
+        let width = match extension {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        if self.length < 2 + width + if masks { 4 } else { 0 } {
+            return;
+        }
+        self.payload = match width {
+            0 => extension.into(),
+            _ => extended.iter().take(width).fold(0, |length, byte| length << 8 | u64::from(*byte)),
+        };
+        match first & 0x0f {
+            0 => self.overhead.fragments = self.overhead.fragments.saturating_add(1),
+            8.. => self.overhead.controls = self.overhead.controls.saturating_add(1),
+            _ => {}
+        }
+        self.length = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+    use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_frame_is_counted_whatever_the_chunks(
+            frames in prop::collection::vec((0usize..5, any::<bool>(), 0usize..200), 0..40),
+            long in 0usize..70_000,
+            chunk in 1usize..300,
+        ) {
+            let mut stream = Vec::new();
+            let mut expected = Overhead::default();
+            for (index, (kind, masks, mut length)) in frames.into_iter().enumerate() {
+                let opcode = match kind {
+                    0 => OpCode::Data(Data::Binary),
+                    1 => OpCode::Data(Data::Continue),
+                    2 => OpCode::Control(Control::Ping),
+                    3 => OpCode::Control(Control::Pong),
+                    _ => OpCode::Control(Control::Close),
+                };
+                expected.fragments += u32::from(kind == 1);
+                expected.controls += u32::from(kind > 1);
+                if index == 0 && kind < 2 {
+                    length = long;
+                }
+                let mask = masks.then_some([1, 2, 3, 4]);
+                let header = FrameHeader { opcode, mask, ..FrameHeader::default() };
+                // The content may look like headers.
+                Frame::from_payload(header, vec![0x89; length].into()).format(&mut stream).expect("it is formatted");
+            }
+            let mut counter = FrameCounter::default();
+            for chunk in stream.chunks(chunk) {
+                counter.feed(chunk);
+            }
+            prop_assert_eq!(counter.take(), expected);
+            prop_assert_eq!(counter.take(), Overhead::default());
+        }
+    }
+}
