@@ -10,6 +10,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod log_queue;
 pub mod registry;
 pub mod server;
 pub mod token;

@@ -19,6 +19,7 @@ mod signals {
         tokio::spawn(async move {
             signals.next().await;
             tracing::warn!("second signal, stopping at once");
+            skirmish_io::cli::flush_log();
             std::process::exit(1);
         });
     }

@@ -20,7 +20,7 @@ use skirmish_core::time::Wall;
 use crate::config::{Algorithm, Auth, TokenKey};
 
 /// Shortest secret for HS256, in bytes: as long as its hash.
-const MIN_SECRET: usize = 32;
+pub(crate) const MIN_SECRET: usize = 32;
 /// Longest token, in bytes.
 const MAX_TOKEN: usize = 4 * 1024;
 

@@ -1,12 +1,15 @@
 //! What operators ask for (rows O1, D4).
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use skirmish_io::server::{Handle, Message};
 use skirmish_tests::eventually;
-use skirmish_tests::http::{exchange, get, status};
+use skirmish_tests::http::{exchange, get, metric, status};
 use skirmish_tests::server::Running;
 use skirmish_tests::socket::Socket;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpSocket, TcpStream};
 
 #[tokio::test]
 async fn health_readiness_and_nothing_else() {
@@ -59,4 +62,51 @@ async fn metrics_count_what_happens() {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
     assert!(!text.contains("alice") && !text.contains("arena"), "players and rooms are no labels:\n{text}");
+}
+
+/// Connections that have sent half of a request.
+async fn slow(server: &Running, number: usize) -> Vec<TcpStream> {
+    let mut slow = Vec::with_capacity(number);
+    for _ in 0..number {
+        let mut stream = TcpStream::connect(server.admin).await.expect("the server listens");
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHo").await.expect("it is open");
+        slow.push(stream);
+    }
+    slow
+}
+
+#[tokio::test]
+async fn slow_connections_keep_nobody_from_the_probes() {
+    let server = Running::start(|_| {}).await;
+    for number in [64, 1_000] {
+        // The newest of them are still there when the probe is answered: it has not waited for
+        // their time to be over. Again if this machine has stood still for so long.
+        eventually("a probe before the slow ones are over", async || {
+            let slow = slow(&server, number).await;
+            assert_eq!(get(server.admin, "/healthz").await, (200, "ok\n".to_owned()));
+            assert_eq!(get(server.admin, "/readyz").await.0, 200);
+            assert_eq!(get(server.admin, "/metrics").await.0, 200);
+            let newest = &slow[number - 32..];
+            newest.iter().all(|stream| {
+                stream.try_read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+            })
+        })
+        .await;
+    }
+    assert!(metric(server.admin, "skirmish_admin_dropped_total").await.is_some_and(|dropped| dropped >= 900));
+}
+
+#[tokio::test]
+async fn who_does_not_read_its_answer_keeps_nobody_from_the_probes() {
+    let server = Running::start(|_| {}).await;
+    let mut unread = Vec::new();
+    for _ in 0..200 {
+        let socket = TcpSocket::new_v4().expect("there are sockets");
+        socket.set_recv_buffer_size(1024).expect("the size of a buffer can be set");
+        let mut stream = socket.connect(server.admin).await.expect("the server listens");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").await.expect("it is open");
+        unread.push(stream);
+    }
+    assert_eq!(get(server.admin, "/healthz").await.0, 200);
+    drop(unread);
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::{SECRET, eventually, within};
@@ -68,10 +69,25 @@ pub async fn run(arguments: &[&str]) -> Output {
 }
 
 /// The program without the environment of whoever runs the test.
-fn command() -> Command {
+#[must_use]
+pub fn command() -> Command {
     let mut command = Command::new(program());
     command.env_clear().current_dir(std::env::temp_dir()).kill_on_drop(true);
     command
+}
+
+/// The options of `serve` that every test has, and more settings.
+fn serve(mut command: Command, address: SocketAddr, admin: SocketAddr, settings: &[&str]) -> Command {
+    command.args(["serve", "--log", "debug", "--log-format", "json"]);
+    command.args(["--listen", &address.to_string(), "--admin", &admin.to_string(), "--set", &key()]);
+    command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+    command
+}
+
+/// An address that nobody listens at.
+fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port is free");
+    listener.local_addr().expect("it is bound")
 }
 
 /// A running `skirmish serve`; killed when it is dropped.
@@ -100,10 +116,8 @@ impl Process {
     /// # Panics
     /// If it does not start to listen.
     pub async fn start_at(address: SocketAddr, settings: &[&str]) -> Self {
-        let mut command = command();
-        command.args(["serve", "--admin", "127.0.0.1:0", "--log", "debug", "--log-format", "json"]);
-        command.args(["--listen", &address.to_string(), "--set", &key()]);
-        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        let admin = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut command = serve(command(), address, admin, settings);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
         let log: Arc<Mutex<Vec<Value>>> = Arc::default();
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
@@ -124,6 +138,43 @@ impl Process {
         process.link = line["link"].as_str().map(|link| link.parse().expect("an address"));
         process.node = line["node"].as_str().expect("it says which").to_owned();
         process
+    }
+
+    /// Starts a server of which nothing can be read: its log goes where it is told.
+    ///
+    /// # Panics
+    /// If it does not answer on its admin address.
+    pub async fn start_unread(stderr: impl Fn() -> Stdio, settings: &[&str]) -> Self {
+        loop {
+            // Another process may take them before the server does: then it ends, and others
+            // are tried.
+            let (address, admin) = (free_address(), free_address());
+            let mut command = serve(command(), address, admin, settings);
+            let child = command.stderr(stderr()).spawn().expect("the program starts");
+            let (node, log) = (String::new(), Arc::default());
+            let mut process = Self { address, admin, link: None, node, child, log };
+            let mut ended = false;
+            eventually("the server to listen", async || {
+                ended = process.child.try_wait().expect("a child can be asked").is_some();
+                ended || TcpStream::connect(admin).await.is_ok()
+            })
+            .await;
+            if !ended {
+                return process;
+            }
+            let code = process.exit().await;
+            assert_eq!(code, Some(1), "it did not start, and not for an address in use");
+        }
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        id.expect("it runs")
     }
 
     /// For the client library.
@@ -169,8 +220,7 @@ impl Process {
     /// # Panics
     /// If the process has ended.
     pub fn signal(&self, signal: Signal) {
-        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        kill_process(id.expect("it runs"), signal).expect("a child takes signals");
+        kill_process(self.pid(), signal).expect("a child takes signals");
     }
 
     /// Waits for the end of the process. Its exit code; `None` if a signal killed it.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, output};
 use crate::bots::{self, Options};
 
 const EXAMPLES: &str = "\
@@ -40,18 +40,14 @@ pub(super) struct Bots {
 }
 
 impl Bots {
-    #[allow(clippy::print_stdout, reason = "the report is what the command is for")]
     pub(super) fn run(self) -> Result<(), Failure> {
         let json = self.options.json;
         let report = bots::run(self.options).map_err(|error| match error {
             bots::Error::Option { .. } => Failure::Usage(error.to_string()),
             _ => Failure::Failed(error.to_string()),
         })?;
-        if json {
-            println!("{}", report.to_json());
-        } else {
-            println!("{report}");
-        }
-        if report.held() { Ok(()) } else { Err(Failure::Failed("not everything held".to_owned())) }
+        let printed =
+            output::print(&if json { format!("{}\n", report.to_json()) } else { format!("{report}\n") });
+        if report.held() { printed } else { Err(Failure::Failed("not everything held".to_owned())) }
     }
 }

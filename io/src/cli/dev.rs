@@ -1,16 +1,39 @@
 //! The key of a development server, and what can be queued for there.
 
-use std::fs;
-use std::io::{self, Write as _};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Failure;
 use crate::config::{Algorithm, Config, Queue, Rate, TokenKey};
-use crate::token::new_secret;
+use crate::token::{MIN_SECRET, new_secret};
 
 /// Kept in the working directory, so that `skirmish token --dev` finds it and tokens
 /// outlive a restart.
 const DIRECTORY: &str = ".skirmish";
+/// Longest file that is read as a key, in bytes.
+const LONGEST: usize = 4096;
+
+/// Why there is no development key.
+#[derive(Debug, thiserror::Error)]
+enum DevKeyError {
+    /// The file is there and is no key.
+    #[error(
+        "{}: {problem}: move it away, and a new key is made (tokens signed with an old one are void then)",
+        .file.display()
+    )]
+    Unusable { file: PathBuf, problem: String },
+    /// The file cannot be made.
+    #[error(
+        "{}: cannot make a key for --dev: {error}: start where this directory can be written, or leave --dev \
+         out and configure auth.keys",
+        .file.display()
+    )]
+    Unwritable { file: PathBuf, error: io::Error },
+    /// The system has no randomness.
+    #[error("cannot make a key for --dev: no randomness: {0}")]
+    Randomness(getrandom::Error),
+}
 
 /// Adds the development key to the configuration, and makes it if it is not there; and
 /// queues, if there are none; and does not limit log-ins, unless that was asked for. Where the
@@ -24,12 +47,7 @@ pub(super) fn prepare(config: &mut Config) -> Result<PathBuf, Failure> {
         return Err(Failure::Usage(format!("listen.address: {problem}: not {}", config.listen.address)));
     }
     let file = Path::new(DIRECTORY).join("dev.key");
-    if !file.exists() {
-        let in_file =
-            |problem: &dyn std::fmt::Display| Failure::Failed(format!("{}: {problem}", file.display()));
-        let secret = new_secret().map_err(|e| in_file(&e))?;
-        write(&file, &secret).map_err(|e| in_file(&e))?;
-    }
+    ensure(&file).map_err(|error| Failure::Failed(error.to_string()))?;
     config.auth.keys.push(TokenKey {
         id: "dev".to_owned(),
         algorithm: Algorithm::HS256,
@@ -53,13 +71,90 @@ pub(super) fn prepare(config: &mut Config) -> Result<PathBuf, Failure> {
     Ok(file)
 }
 
-fn write(file: &Path, secret: &str) -> io::Result<()> {
+/// Makes the key unless it is there, and checks that it is one.
+fn ensure(file: &Path) -> Result<(), DevKeyError> {
+    if is_key(file)? {
+        return Ok(());
+    }
+    let secret = new_secret().map_err(DevKeyError::Randomness)?;
+    make(file, &secret).map_err(|error| DevKeyError::Unwritable { file: file.to_owned(), error })?;
+    // Another start may have been faster: then its key counts.
+    match is_key(file)? {
+        true => Ok(()),
+        false => {
+            let problem = "it is a link to a file that is not there".to_owned();
+            Err(DevKeyError::Unusable { file: file.to_owned(), problem })
+        }
+    }
+}
+
+/// Whether there is a key; false if there is nothing.
+fn is_key(file: &Path) -> Result<bool, DevKeyError> {
+    let unusable = |problem: String| DevKeyError::Unusable { file: file.to_owned(), problem };
+    let cannot = |error: io::Error| unusable(format!("cannot be read: {error}"));
+    // Asked first: opening a pipe would wait for a writer.
+    match fs::metadata(file) {
+        Ok(found) if found.is_dir() => {
+            return Err(unusable("a directory is in the place of the key".to_owned()));
+        }
+        Ok(found) if !found.is_file() => return Err(unusable("it is not a file".to_owned())),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        // The directory is none, which making the key tells better.
+        Err(error) if error.kind() == ErrorKind::NotADirectory => return Ok(false),
+        Err(error) => return Err(cannot(error)),
+    }
+    let mut content = Vec::new();
+    let bound = u64::try_from(LONGEST).unwrap_or(u64::MAX) + 1;
+    File::open(file).and_then(|open| open.take(bound).read_to_end(&mut content)).map_err(cannot)?;
+    match content.trim_ascii() {
+        [] => Err(unusable("the file is empty".to_owned())),
+        _ if content.len() > LONGEST => Err(unusable(format!("no key is longer than {LONGEST} bytes"))),
+        // A file system that has lost its power may have left zeros.
+        key if !key.iter().all(u8::is_ascii_graphic) => Err(unusable("it is not a key".to_owned())),
+        key if key.len() < MIN_SECRET => {
+            Err(unusable(format!("a key has at least {MIN_SECRET} bytes, not {}", key.len())))
+        }
+        _ => Ok(true),
+    }
+}
+
+/// Makes the file with its content, or nothing; a file that is there stays.
+fn make(file: &Path, secret: &str) -> io::Result<()> {
     fs::create_dir_all(DIRECTORY)?;
     // Keeps the directory out of whatever repository it is in.
     fs::write(Path::new(DIRECTORY).join(".gitignore"), "*\n")?;
+    let draft = file.with_extension(format!("key.{}", std::process::id()));
+    // Of a start that was killed, whose number this one has.
+    let _ = fs::remove_file(&draft);
+    let made = write(&draft, secret).and_then(|()| publish(&draft, file));
+    let _ = fs::remove_file(&draft);
+    made?;
+    // Best effort: some file systems do not flush directories.
+    let _ = File::open(DIRECTORY).and_then(|directory| directory.sync_all());
+    Ok(())
+}
+
+fn write(draft: &Path, secret: &str) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    writeln!(options.open(file)?, "{secret}")
+    let mut draft = options.open(draft)?;
+    writeln!(draft, "{secret}")?;
+    draft.sync_all()
+}
+
+/// Gives a whole file its name, unless another has it.
+fn publish(draft: &Path, file: &Path) -> io::Result<()> {
+    match fs::hard_link(draft, file) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // There are file systems without links. Renaming could replace the key of a start at
+        // the same moment, which is unlikely and found out by its first token.
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
+            fs::rename(draft, file)
+        }
+        Err(error) => Err(error),
+    }
 }

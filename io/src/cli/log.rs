@@ -1,27 +1,187 @@
 //! Log lines, on standard error.
+//!
+//! Nothing waits for standard error but the queue's own thread, and nothing fails because of
+//! it: see [`log_queue`](crate::log_queue).
 
-use std::io::IsTerminal as _;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::panic;
+use std::sync::OnceLock;
+use std::time::Duration;
 
+use tracing::{Level, enabled, error};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use super::Failure;
 use crate::config::{Log, LogFormat};
+use crate::log_queue::{LogQueue, Notice};
 
 /// What the transport of etcd says of every frame is for whoever asks for it by name.
 const UNLESS_ASKED: &str = "h2=warn,hyper_util=warn,tonic=warn,tower=warn";
+/// How long the end of the process may wait for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// The queue, once the log has started. One for the process, as its log is.
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+
+/// A started log. Dropping it waits for the last lines, for a bounded time.
+#[derive(Debug)]
+pub(super) struct Started(LogQueue);
+
+impl Started {
+    /// The queue that the lines go through.
+    pub(super) fn queue(&self) -> LogQueue {
+        self.0.clone()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        flush();
+    }
+}
 
 /// Starts logging for the whole process.
-pub(super) fn start(log: &Log, environment: &[(String, String)]) -> Result<(), Failure> {
+pub(super) fn start(log: &Log, environment: &[(String, String)]) -> Result<Started, Failure> {
     // Later directives win.
     let filter = EnvFilter::try_new(format!("{UNLESS_ASKED},{}", log.level))
         .map_err(|e| Failure::Usage(format!("log.level: {}: {e}", log.level)))?;
     let no_color = environment.iter().any(|(name, value)| name == "NO_COLOR" && !value.is_empty());
-    let colours = std::io::stderr().is_terminal() && !no_color;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let colours = io::stderr().is_terminal() && !no_color;
+    let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("cannot start the log: {e}"));
+    let notice: Notice = match log.format {
+        LogFormat::Human => for_people,
+        LogFormat::Json => as_json,
+    };
+    let queue = LogQueue::start(log.queue_bytes, io::stderr(), notice).map_err(|e| failed(&e))?;
+    let lines = fmt()
+        .with_env_filter(filter)
+        .with_writer(Lines(queue.clone()))
+        .with_ansi(colours)
+        // It would print its own errors where the lines could not be printed.
+        .log_internal_errors(false);
     let started = match log.format {
         LogFormat::Human => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
-    started.map_err(|e| Failure::Failed(format!("cannot start the log: {e}")))
+    started.map_err(|e| failed(&e))?;
+    let queue = QUEUE.get_or_init(|| queue).clone();
+    panic::set_hook(Box::new(log_panic));
+    Ok(Started(queue))
+}
+
+/// Waits until the last lines are written, for a bounded time.
+pub(super) fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        let _ = queue.flush(LAST_LINES);
+    }
+}
+
+/// Prints a line on standard error that is no line of the log, behind those that are queued.
+/// Fails quietly: there is nowhere else to say it.
+pub(super) fn say(line: &str) {
+    let line = format!("{line}\n").into_bytes();
+    match QUEUE.get() {
+        Some(queue) => {
+            queue.push(line);
+            flush();
+        }
+        None => {
+            let _ = io::stderr().write_all(&line);
+        }
+    }
+}
+
+/// A panic is a line of the log: the default hook would write to standard error, and wait
+/// for it.
+fn log_panic(panic: &panic::PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    let at = panic.location().map(ToString::to_string);
+    // With RUST_BACKTRACE, as the default hook.
+    let backtrace = Backtrace::capture();
+    let captured = backtrace.status() == BacktraceStatus::Captured;
+    if enabled!(Level::ERROR) {
+        error!(at, backtrace = captured.then(|| tracing::field::display(backtrace)), "panicked: {text}");
+    } else if let Some(queue) = QUEUE.get() {
+        queue.push(format!("panicked at {}: {text}\n", at.unwrap_or_default()).into_bytes());
+    }
+}
+
+/// The queue as what events are written to: each is written at once, as one line.
+struct Lines(LogQueue);
+
+struct Line<'a>(&'a LogQueue);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(&self.0)
+    }
+}
+
+impl io::Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the log has to say of itself. Formatted by hand, so that no directive hides it.
+const LOST: &str = "log lines were lost";
+
+fn for_people(dropped: u64, error: Option<&str>) -> String {
+    let mut line = format!("{} ERROR skirmish_io::log_queue: {LOST} lines={dropped}", time());
+    if let Some(error) = error {
+        let _ = write!(line, " error={error}");
+    }
+    line.push('\n');
+    line
+}
+
+fn as_json(dropped: u64, error: Option<&str>) -> String {
+    let line = serde_json::json!({
+        "timestamp": time(),
+        "level": "ERROR",
+        "message": LOST,
+        "lines": dropped,
+        "error": error,
+        "target": "skirmish_io::log_queue",
+    });
+    format!("{line}\n")
+}
+
+/// The time as the other lines have it.
+fn time() -> String {
+    let mut time = String::new();
+    // Writing to a text does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_lines_are_told_in_the_format_of_the_log() {
+        let line = for_people(7, Some("no space"));
+        assert!(
+            line.ends_with(" ERROR skirmish_io::log_queue: log lines were lost lines=7 error=no space\n")
+        );
+        let line: serde_json::Value = serde_json::from_str(&as_json(7, None)).unwrap();
+        assert_eq!((&line["lines"], &line["message"]), (&7.into(), &LOST.into()));
+        assert!(line["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')));
+    }
 }

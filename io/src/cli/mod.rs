@@ -3,12 +3,14 @@
 mod bots;
 mod dev;
 mod log;
+mod output;
 mod serve;
 mod token;
 
 use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -73,25 +75,38 @@ where
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too, and are no errors.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let printed = output::told(error.print().and_then(|()| std::io::stdout().flush()));
+            return match (error.exit_code(), printed) {
+                (0, printed) => end(printed),
+                (code, _) => ExitCode::from(u8::try_from(code).unwrap_or(2)),
+            };
         }
     };
-    let done = match cli.command {
+    end(match cli.command {
         Command::Serve(serve) => serve.run(&environment(), shutdown),
         Command::Token(token) => token.run(&environment()),
         Command::Bots(bots) => bots.run(),
-    };
+    })
+}
+
+/// Says why a command failed, if it did. The exit code.
+fn end(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            log::say(&format!("error: {failure}"));
             ExitCode::from(match failure {
                 Failure::Usage(_) => 2,
                 Failure::Failed(_) => 1,
             })
         }
     }
+}
+
+/// Waits until the last log lines are written, for a bounded time: for whoever ends the
+/// process at once.
+pub fn flush_log() {
+    log::flush();
 }
 
 /// The environment, as far as it is text.

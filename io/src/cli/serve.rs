@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use skirmish_core::id::Name;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{ConfigArgs, Failure, dev, log};
+use super::{ConfigArgs, Failure, dev, log, output};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::server::{Server, StartError};
@@ -76,11 +76,11 @@ impl Serve {
         let mut config = self.load(environment)?;
         if self.print_config {
             let text = config.to_toml().map_err(|e| Failure::Failed(e.to_string()))?;
-            print(&text);
-            return Ok(());
+            return output::print(&text);
         }
+        keep_no_core_dump();
         let dev_key = if self.dev { Some(dev::prepare(&mut config)?) } else { None };
-        log::start(&config.log, environment)?;
+        let log = log::start(&config.log, environment)?;
         if config.auth.keys.is_empty() {
             let help = "configure auth.keys, or use --dev to try it out on this machine";
             return Err(Failure::Usage(format!("auth.keys: there is no key to check tokens with: {help}")));
@@ -97,13 +97,13 @@ impl Serve {
             };
             let scheme = if config.tls.certificate_file.is_some() { "wss" } else { "ws" };
             let path = config.listen.paths.first().cloned().unwrap_or_default();
-            let server = Server::builder(config).keys(keys).bind().await.map_err(start_error)?;
+            let server = Server::builder(config).keys(keys).log(log.queue()).bind().await.map_err(start_error)?;
             let url = format!("{scheme}://{}{path}", server.local_addr());
             let (admin, link) = (server.admin_addr(), server.link_addr());
             let node = server.handle().inspect(skirmish_core::node::Node::id);
             info!(url, admin = admin.map(tracing::field::display), link = link.map(tracing::field::display), %node, "listening");
             if let (Some(file), Some(token)) = (dev_key, token) {
-                print(&format!(
+                print_aside(format!(
                     "Development server at {url}\n\
                      A token for the player `dev`, good for a day:\n\n  {token}\n\n\
                      More of them: skirmish token --dev --player NAME   (key: {})\n",
@@ -133,6 +133,15 @@ impl Serve {
     }
 }
 
+/// Has the system write no core dump of this process, which has keys and tokens in memory. An
+/// operator can change that from outside (`prlimit`), since the hard limit stays.
+fn keep_no_core_dump() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Core);
+    let none = rustix::process::Rlimit { current: Some(0), ..limit };
+    // Lowering a soft limit is always allowed.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+}
+
 fn dev_token(keys: &Keys) -> Result<String, Failure> {
     let player = Name::new("dev").map_err(|e| Failure::Failed(e.to_string()))?;
     let wall = Clock::new().now().wall;
@@ -148,7 +157,15 @@ fn start_error(error: StartError) -> Failure {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "what the command was asked for")]
-fn print(text: &str) {
-    print!("{text}");
+/// Prints a text on a thread of its own: the server does not wait for whoever reads standard
+/// output, and serves players without.
+fn print_aside(text: String) {
+    let print = move || {
+        if let Err(error) = output::print(&text) {
+            warn!("the token is not printed: {error}; `skirmish token --dev` prints one");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("output".to_owned()).spawn(print) {
+        warn!("the token is not printed: {error}; `skirmish token --dev` prints one");
+    }
 }

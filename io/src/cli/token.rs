@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use skirmish_core::id::Name;
 
-use super::{ConfigArgs, Failure, dev};
+use super::{ConfigArgs, Failure, dev, output};
 use crate::clock::Clock;
 use crate::token::Keys;
 
@@ -52,13 +52,9 @@ impl Token {
         let keys = Keys::load(&config.auth).map_err(failed)?;
         let wall = Clock::new().now().wall;
         for player in &self.player {
-            print(&keys.sign(player, self.ttl, wall, self.kid.as_deref()).map_err(failed)?);
+            let token = keys.sign(player, self.ttl, wall, self.kid.as_deref()).map_err(failed)?;
+            output::print(&format!("{token}\n"))?;
         }
         Ok(())
     }
-}
-
-#[allow(clippy::print_stdout, reason = "what the command was asked for")]
-fn print(token: &str) {
-    println!("{token}");
 }

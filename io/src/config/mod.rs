@@ -208,11 +208,25 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Size of the queue of lines that are not written yet, in bytes. Lines that find it full
+    /// are dropped and counted.
+    pub queue_bytes: usize,
+    /// Lines that one address may cause by what is refused or dropped. Others are counted,
+    /// and the count is told with the next one.
+    pub audit_per_address: Rate,
+    /// The same for all addresses together.
+    pub audit_total: Rate,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Human }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Human,
+            queue_bytes: 1 << 20,
+            audit_per_address: Rate { per_second: 2, burst: 50 },
+            audit_total: Rate { per_second: 50, burst: 1_000 },
+        }
     }
 }
 

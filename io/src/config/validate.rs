@@ -11,6 +11,10 @@ const AROUND_A_BODY: usize = 2 * 1024;
 /// Most keys that a token may have to be checked with.
 const MAX_KEYS: usize = 16;
 
+/// Bounds of `log.queue_bytes`: the smallest has a place for any line.
+const SMALLEST_LOG_QUEUE: usize = 64 << 10;
+const LARGEST_LOG_QUEUE: usize = 1 << 30;
+
 /// The key, and what is wrong with its value.
 type Wrong = (String, String);
 
@@ -34,6 +38,8 @@ impl Config {
             ("rates.bytes", self.rates.bytes),
             ("rates.logins", self.rates.logins),
             ("rates.logins_per_address", self.rates.logins_per_address),
+            ("log.audit_per_address", self.log.audit_per_address),
+            ("log.audit_total", self.log.audit_total),
         ] {
             let Rate { per_second, burst } = rate;
             check(per_second > 0, format!("{key}.per_second"), "must be at least 1")?;
@@ -78,7 +84,12 @@ impl Config {
             "tls",
             "needs both `certificate_file` and `key_file`, or neither",
         )?;
-        check(!self.log.level.trim().is_empty(), "log.level", "must not be empty")
+        check(!self.log.level.trim().is_empty(), "log.level", "must not be empty")?;
+        check(
+            (SMALLEST_LOG_QUEUE..=LARGEST_LOG_QUEUE).contains(&self.log.queue_bytes),
+            "log.queue_bytes",
+            "must be from 65536 (64 KiB) to 1073741824 (1 GiB)",
+        )
     }
 
     fn validate_auth(&self) -> Result<(), Wrong> {

@@ -1,21 +1,22 @@
 //! Health, readiness, metrics and why a ticket waits, on an address of their own (rows O1,
 //! D4).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use skirmish_core::id::Name;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use super::http::{Refused, read_head};
-use super::metrics::{self, Cluster, Snapshot};
+use super::metrics::{self, Cluster, LogCounters, Snapshot};
+use super::places::Places;
 use super::readiness::Reason;
 use super::{ACCEPT_BACKOFF, Handle, checks};
+use crate::log_queue::LogQueue;
 
-/// Requests that are served at a time.
-const AT_A_TIME: usize = 16;
+/// Requests that are served at a time. One more drops the oldest, so that peers that send or
+/// read slowly keep nobody from the probes.
+const AT_A_TIME: usize = 64;
 /// What the path of a player's ticket starts with.
 const TICKETS: &str = "/tickets/";
 /// How long a request may take.
@@ -23,20 +24,19 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves requests for as long as it is polled.
 pub(super) async fn serve(listener: TcpListener, server: Handle) {
-    let places = Arc::new(Semaphore::new(AT_A_TIME));
+    let mut places = Places::new(AT_A_TIME);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let server = server.clone();
-                tokio::spawn(async move {
-                    // Whoever takes too long is dropped; it is the operator's own tool.
+                let request = async move {
                     let _ = crate::turns::within(TIMEOUT, answer(stream, &server)).await;
-                    drop(place);
-                });
+                };
+                places.spawn(request).await;
             }
             Err(_) => tokio::time::sleep(ACCEPT_BACKOFF).await,
         }
+        server.0.shared.lock().counters.admin_dropped = places.ended();
     }
 }
 
@@ -123,6 +123,10 @@ fn snapshot(server: &Handle) -> Snapshot {
         cluster,
         reasons: Reason::ALL.map(holds),
         driver_lateness: shard.lateness(now),
+        log: LogCounters {
+            dropped: shard.log.as_ref().map_or(0, LogQueue::dropped),
+            suppressed: shard.audit.suppressed(),
+        },
     }
 }
 

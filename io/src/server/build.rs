@@ -22,6 +22,7 @@ use super::upgrade::Policy;
 use super::{Handle, Inner, Server};
 use crate::clock::Clock;
 use crate::config::{self, Config, RegistryKind};
+use crate::log_queue::LogQueue;
 #[cfg(not(madsim))]
 use crate::registry::etcd;
 use crate::registry::{Embedded, Registry};
@@ -82,6 +83,7 @@ pub struct Builder {
     seed: Option<Seed>,
     incarnation: Option<u64>,
     registry: Option<Registry>,
+    log: Option<LogQueue>,
     routes: Routes,
     #[cfg(feature = "plant")]
     planted: skirmish_core::plant::Planted,
@@ -96,6 +98,7 @@ impl Builder {
             seed: None,
             incarnation: None,
             registry: None,
+            log: None,
             routes: Routes::default(),
             #[cfg(feature = "plant")]
             planted: skirmish_core::plant::Planted::default(),
@@ -146,6 +149,14 @@ impl Builder {
     #[must_use]
     pub fn registry(mut self, registry: Registry) -> Self {
         self.registry = Some(registry);
+        self
+    }
+
+    /// Watches this queue, which the process logs through: lines that it loses are counted in
+    /// the metrics and keep the server from being ready.
+    #[must_use]
+    pub fn log(mut self, queue: LogQueue) -> Self {
+        self.log = Some(queue);
         self
     }
 
@@ -230,7 +241,7 @@ impl Builder {
             None => registry(&config.registry, &clock, &mut rng)?,
         };
         let inner = Inner {
-            shared: Shared::new(node, registry, clock, rng),
+            shared: Shared::new(node, registry, clock, rng, (&config.log, self.log)),
             routes,
             policy: Policy::new(&config, keys),
             web_socket,

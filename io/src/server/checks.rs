@@ -9,6 +9,7 @@ use skirmish_core::time::{Duration, Instant};
 use super::readiness::Reason;
 use super::shard::Shard;
 use super::{DRIVER_PULSE, journal};
+use crate::log_queue::LogQueue;
 use crate::registry::Status;
 
 /// From one look at what holds to the next, at most.
@@ -39,6 +40,9 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
     shard.readiness.set(now, Reason::PeerUnreachable, unreachable);
     let late = driver_late(shard, now);
     shard.readiness.set(now, Reason::DriverLate, late);
+    let log_lost = shard.log.as_ref().and_then(LogQueue::trouble).map(|trouble| trouble.to_string().into());
+    shard.readiness.set(now, Reason::LogLost, log_lost);
+    journal::suppressed(shard, now);
     while let Some(change) = shard.readiness.poll_change(now) {
         journal::readiness(&change);
     }

@@ -114,10 +114,10 @@ async fn handshake(
 /// Answers with a refusal and lets the peer read it.
 async fn refuse(server: &Inner, stream: &mut Stream, conn: ConnId, address: IpAddr, refused: &Refused) {
     {
+        let now = server.shared.clock().now().instant;
         let mut shard = server.shared.lock();
         shard.counters.refused_upgrade(refused.status());
-        let trace = trace::fresh(&mut shard.rng);
-        journal::refused_at_upgrade(address, conn, trace, refused);
+        journal::refused_at_upgrade(&mut shard, now, address, conn, refused);
     }
     goodbye(stream, refused.response(0)).await;
 }

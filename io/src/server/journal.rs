@@ -3,21 +3,26 @@
 //! Every line that belongs to a connection carries `trace_id`, `conn` and, once it is
 //! known, `player`. They are fields of the line and not of a span, since a span kept
 //! open for each connection would cost it more memory than the rest of its state.
-//! Lines of the audit have the target `audit`.
+//! Lines of the audit have the target `audit`. Those that a stranger can cause are limited by
+//! address: [`audit`](super::audit) decides, and a line that follows suppressed ones has their
+//! number in the field `suppressed`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use skirmish_core::id::{ConnId, LinkId, NodeId};
 use skirmish_core::node::{Event, Passage, Refusal, Trace};
+use skirmish_core::time::Instant;
 use skirmish_proto::v1;
 use tracing::{Level, debug, enabled, info, warn};
 
 use super::application::Message;
+use super::audit::Admitted;
 use super::http::Refused;
 use super::links::End;
 use super::readiness::Change;
 use super::shard::Shard;
+use super::trace;
 
 /// Shows a trace id as W3C writes it.
 pub(super) struct TraceId(pub(super) Trace);
@@ -29,7 +34,7 @@ impl fmt::Display for TraceId {
 }
 
 /// Takes note of an event. An application message is returned.
-pub(super) fn event(shard: &mut Shard, event: Event) -> Option<Message> {
+pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Message> {
     let trace_of = |conn| TraceId(shard.node.trace(conn).unwrap_or_default());
     match event {
         Event::Application { conn, player, type_url, payload, trace } => {
@@ -56,8 +61,11 @@ pub(super) fn event(shard: &mut Shard, event: Event) -> Option<Message> {
             debug!(%trace_id, %conn, player, "connection misses heartbeats");
         }
         Event::Misbehaved { conn, what } => {
-            let (trace_id, player) = (trace_of(conn), player(shard, conn));
-            info!(target: "audit", %trace_id, %conn, player, what, "peer broke the protocol or its limits");
+            if let Some(Admitted { suppressed }) = admit_peer(shard, now, conn) {
+                let trace_id = TraceId(shard.node.trace(conn).unwrap_or_default());
+                let player = player(shard, conn);
+                info!(target: "audit", %trace_id, %conn, player, what, suppressed, "peer broke the protocol or its limits");
+            }
         }
         Event::Serving => info!("serving: the registry confirms that this node lives"),
         Event::NotServing if shard.stopping => info!("not serving any more"),
@@ -106,13 +114,41 @@ pub(super) fn readiness(change: &Change) {
     }
 }
 
+/// Whether a line that a peer has caused is written; if not it is counted.
+fn admit(shard: &mut Shard, now: Instant, address: Option<IpAddr>) -> Option<Admitted> {
+    // Peers that are gone already share one bucket.
+    shard.audit.admit(now, address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+}
+
+fn admit_peer(shard: &mut Shard, now: Instant, conn: ConnId) -> Option<Admitted> {
+    let address = shard.address(conn);
+    admit(shard, now, address)
+}
+
+fn admit_link(shard: &mut Shard, now: Instant, link: LinkId) -> Option<Admitted> {
+    let address = shard.link_address(link);
+    admit(shard, now, address)
+}
+
+/// Tells how many lines were suppressed of addresses that are quiet by now.
+pub(super) fn suppressed(shard: &mut Shard, now: Instant) {
+    while let Some((peer, suppressed)) = shard.audit.poll_quiet(now) {
+        info!(target: "audit", %peer, suppressed, "lines of this address were suppressed");
+    }
+    if let Some(suppressed) = shard.audit.take_forgotten(now) {
+        info!(target: "audit", suppressed, "lines of many addresses were suppressed");
+    }
+}
+
 /// The node closes a connection.
-pub(super) fn closing(shard: &Shard, conn: ConnId, reason: v1::Reason) {
+pub(super) fn closing(shard: &mut Shard, now: Instant, conn: ConnId, reason: v1::Reason) {
+    let taken_over = reason == v1::Reason::TakenOver;
+    let admitted = if taken_over { admit_peer(shard, now, conn) } else { None };
     let trace_id = TraceId(shard.node.trace(conn).unwrap_or_default());
     let (player, reason_name) = (player(shard, conn), name(reason));
-    if reason == v1::Reason::TakenOver {
-        info!(target: "audit", %trace_id, %conn, player, "taken over by a newer connection");
-    } else {
+    if let Some(Admitted { suppressed }) = admitted {
+        info!(target: "audit", %trace_id, %conn, player, suppressed, "taken over by a newer connection");
+    } else if !taken_over {
         debug!(%trace_id, %conn, player, reason = reason_name, "closing");
     }
 }
@@ -124,15 +160,25 @@ pub(super) fn aborted(shard: &Shard, conn: ConnId) {
 }
 
 /// A connection was refused before there was any state for it.
-pub(super) fn refused_at_accept(address: IpAddr, refusal: Refusal) {
-    info!(target: "audit", peer = %address, "connection refused: {refusal}");
+pub(super) fn refused_at_accept(shard: &mut Shard, now: Instant, address: IpAddr, refusal: Refusal) {
+    if let Some(Admitted { suppressed }) = admit(shard, now, Some(address)) {
+        info!(target: "audit", peer = %address, suppressed, "connection refused: {refusal}");
+    }
 }
 
 /// An upgrade was refused.
-pub(super) fn refused_at_upgrade(address: IpAddr, conn: ConnId, trace: Trace, refused: &Refused) {
-    let trace_id = TraceId(trace);
-    let status = refused.status();
-    info!(target: "audit", %trace_id, %conn, peer = %address, status, "upgrade refused: {}", refused.body());
+pub(super) fn refused_at_upgrade(
+    shard: &mut Shard,
+    now: Instant,
+    address: IpAddr,
+    conn: ConnId,
+    refused: &Refused,
+) {
+    if let Some(Admitted { suppressed }) = admit(shard, now, Some(address)) {
+        let trace_id = TraceId(trace::fresh(&mut shard.rng));
+        let (status, why) = (refused.status(), refused.body());
+        info!(target: "audit", %trace_id, %conn, peer = %address, status, suppressed, "upgrade refused: {why}");
+    }
 }
 
 /// An upgrade passed.
@@ -154,25 +200,34 @@ pub(super) fn failed(shard: &Shard, conn: ConnId, error: &dyn fmt::Display) {
 }
 
 /// The node drops a link.
-pub(super) fn link_dropped(shard: &Shard, link: LinkId, why: &str) {
-    let peer = shard.link_peer(link);
-    info!(target: "audit", ?link, peer, "link dropped: {why}");
+pub(super) fn link_dropped(shard: &mut Shard, now: Instant, link: LinkId, why: &str) {
+    if let Some(Admitted { suppressed }) = admit_link(shard, now, link) {
+        let peer = shard.link_peer(link);
+        info!(target: "audit", ?link, peer, suppressed, "link dropped: {why}");
+    }
 }
 
 /// A link's task is done.
-pub(super) fn link_over(shard: &Shard, link: LinkId, end: &End) {
+pub(super) fn link_over(shard: &mut Shard, now: Instant, link: LinkId, end: &End) {
+    // Why was said when it was.
+    if matches!(end, End::Dropped) {
+        return;
+    }
+    let Some(Admitted { suppressed }) = admit_link(shard, now, link) else { return };
     let peer = shard.link_peer(link);
     match end {
-        // Why was said when it was.
-        End::Dropped => {}
-        End::Closed | End::Failed(_) => info!(?link, peer, "link over: {end}"),
-        End::Rubbish(_) | End::Stranger(_) => info!(target: "audit", ?link, peer, "link over: {end}"),
+        End::Dropped | End::Closed | End::Failed(_) => info!(?link, peer, suppressed, "link over: {end}"),
+        End::Rubbish(_) | End::Stranger(_) => {
+            info!(target: "audit", ?link, peer, suppressed, "link over: {end}");
+        }
     }
 }
 
 /// There is no place for another link.
-pub(super) fn link_refused(address: IpAddr) {
-    info!(target: "audit", peer = %address, "link refused: there are too many");
+pub(super) fn link_refused(shard: &mut Shard, now: Instant, address: IpAddr) {
+    if let Some(Admitted { suppressed }) = admit(shard, now, Some(address)) {
+        info!(target: "audit", peer = %address, suppressed, "link refused: there are too many");
+    }
 }
 
 /// Another node could not be dialed.
@@ -181,10 +236,12 @@ pub(super) fn dial_failed(node: NodeId, address: &str, error: &dyn fmt::Display)
 }
 
 /// No handler is registered for an application message.
-pub(super) fn unrouted(message: &Message) {
+pub(super) fn unrouted(shard: &mut Shard, now: Instant, message: &Message) {
     let Message { conn, player, type_url, .. } = message;
-    let trace_id = TraceId(message.trace);
-    info!(target: "audit", %trace_id, %conn, %player, type_url, "application message without a handler");
+    if let Some(Admitted { suppressed }) = admit_peer(shard, now, *conn) {
+        let trace_id = TraceId(message.trace);
+        info!(target: "audit", %trace_id, %conn, %player, type_url, suppressed, "application message without a handler");
+    }
 }
 
 fn player(shard: &Shard, conn: ConnId) -> Option<&str> {

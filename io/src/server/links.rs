@@ -64,7 +64,7 @@ pub(super) async fn serve(listener: Option<TcpListener>, server: Handle) {
                     Some(link) => {
                         tokio::spawn(accepted_link(server.clone(), stream, link));
                     }
-                    None => journal::link_refused(address),
+                    None => server.0.shared.command(|shard, now| journal::link_refused(shard, now.instant, address)),
                 }
             }
         }
@@ -131,7 +131,7 @@ async fn serve_link(server: &Handle, stream: Stream, link: LinkId) {
 /// A link's task is done.
 fn over(server: &Handle, link: LinkId, end: &End) {
     server.0.shared.command(|shard, now| {
-        journal::link_over(shard, link, end);
+        journal::link_over(shard, now.instant, link, end);
         shard.unlink(now, link, end.to_string());
     });
 }

@@ -24,6 +24,8 @@ pub(super) struct Counters {
     pub(super) unrouted: u64,
     /// Connections that the operating system did not hand over.
     pub(super) accept_errors: u64,
+    /// Connections of operators that were dropped for newer ones.
+    pub(super) admin_dropped: u64,
 }
 
 impl Counters {
@@ -42,6 +44,16 @@ pub(super) struct Snapshot {
     /// Whether each reason not to be ready, and each warning, holds.
     pub(super) reasons: [(Reason, bool); Reason::ALL.len()],
     pub(super) driver_lateness: Duration,
+    pub(super) log: LogCounters,
+}
+
+/// Log lines that were not written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LogCounters {
+    /// Lines that found the queue full.
+    pub(super) dropped: u64,
+    /// Lines beyond what an address may cause.
+    pub(super) suppressed: u64,
 }
 
 /// What is exported of the node among others.
@@ -74,7 +86,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self { stats: s, counters, accepting, cluster, reasons, driver_lateness } = self;
+        let Self { stats: s, counters, accepting, cluster, reasons, driver_lateness, log } = self;
         let settled = s.connections.saturating_sub(s.unauthenticated).saturating_sub(s.closing);
         let by_state = [
             ("unauthenticated", s.unauthenticated),
@@ -183,6 +195,9 @@ impl Collector for Snapshot {
             ("registry_connections", "Connections to etcd", r.connections),
             ("registry_news", "Messages heard of watches", r.news),
             ("unrouted", "Application messages without a handler", counters.unrouted),
+            ("admin_dropped", "Connections of operators dropped for newer ones", counters.admin_dropped),
+            ("log_lines_dropped", "Log lines lost because they could not be written", log.dropped),
+            ("log_lines_suppressed", "Log lines beyond what an address may cause", log.suppressed),
         ];
         for (name, help, number) in count {
             let counter = ConstCounter::new(number);
@@ -236,7 +251,8 @@ mod tests {
         };
         let reasons = Reason::ALL.map(|reason| (reason, reason == Reason::DriverLate));
         let driver_lateness = Duration::from_millis(2500);
-        let snapshot = Snapshot { stats, counters, accepting: true, cluster, reasons, driver_lateness };
+        let log = LogCounters { dropped: 3, suppressed: 4 };
+        let snapshot = Snapshot { stats, counters, accepting: true, cluster, reasons, driver_lateness, log };
         let text = snapshot.encode().unwrap();
         for line in [
             "skirmish_connections{state=\"open\"} 4",
@@ -254,6 +270,8 @@ mod tests {
             "skirmish_serving 1",
             "skirmish_registry_connected 0",
             "skirmish_registry_calls_total 9",
+            "skirmish_log_lines_dropped_total 3",
+            "skirmish_log_lines_suppressed_total 4",
             "# EOF",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");

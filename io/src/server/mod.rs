@@ -33,6 +33,7 @@
 #[cfg(not(madsim))]
 mod admin;
 mod application;
+mod audit;
 mod build;
 mod checks;
 mod connection;
@@ -42,6 +43,7 @@ mod links;
 #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
 mod metrics;
 mod overhead;
+mod places;
 mod readiness;
 mod shard;
 mod shared;
@@ -78,6 +80,7 @@ pub use upgrade::{SUBPROTOCOL, TOKEN_PREFIX};
 use crate::config::{Config, Drain};
 use application::Routes;
 use http::Refused;
+use places::Places;
 use shard::Shard;
 use shared::Shared;
 use stream::Stream;
@@ -89,7 +92,7 @@ const DRIVER_PULSE: Duration = Duration::from_secs(1);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How long a connection that is refused at once may take to be told so.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Connections that are being told so at a time; others are just dropped.
+/// Connections that are being told so at a time; of more, the oldest is dropped.
 const REFUSALS_AT_A_TIME: usize = 64;
 /// How long the registry may take to answer a node that stops.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -243,7 +246,7 @@ impl Drop for Running {
 
 /// Takes connections for as long as it is polled.
 async fn accept(listener: &TcpListener, server: &Handle) {
-    let refusals = Arc::new(tokio::sync::Semaphore::new(REFUSALS_AT_A_TIME));
+    let mut refusals = Places::new(REFUSALS_AT_A_TIME);
     let mut failing = false;
     loop {
         let (stream, address) = next_connection(listener, server, &mut failing).await;
@@ -252,13 +255,13 @@ async fn accept(listener: &TcpListener, server: &Handle) {
                 tokio::spawn(connection::serve(server.clone(), stream, conn, address));
             }
             Err(refusal) => {
-                journal::refused_at_accept(address, refusal);
-                if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
-                    tokio::spawn(async move {
-                        let _ = crate::turns::within(REFUSAL_TIMEOUT, turn_away(stream, refusal)).await;
-                        drop(place);
-                    });
-                }
+                server.0.shared.command(|shard, now| {
+                    journal::refused_at_accept(shard, now.instant, address, refusal);
+                });
+                let refuse = async move {
+                    let _ = crate::turns::within(REFUSAL_TIMEOUT, turn_away(stream, refusal)).await;
+                };
+                refusals.spawn(refuse).await;
             }
         }
     }
@@ -364,8 +367,8 @@ impl Handle {
                 span.in_scope(|| handler.handle(message, self));
             }
             None => {
-                journal::unrouted(&message);
                 self.0.shared.command(|shard, now| {
+                    journal::unrouted(shard, now.instant, &message);
                     shard.counters.unrouted += 1;
                     let what = "an application message of a type that has no handler here";
                     shard.node.handle_violation(now, message.conn, what);

@@ -26,14 +26,22 @@ pub enum Reason {
     LinksDead,
     /// The event loop stands still, or did so lately.
     DriverLate,
+    /// Log lines are dropped, or about to be.
+    LogLost,
     /// A warning: some other node cannot be reached.
     PeerUnreachable,
 }
 
 impl Reason {
     /// All of them, the gravest first.
-    pub const ALL: [Self; 5] =
-        [Self::Draining, Self::RegistrySilent, Self::LinksDead, Self::DriverLate, Self::PeerUnreachable];
+    pub const ALL: [Self; 6] = [
+        Self::Draining,
+        Self::RegistrySilent,
+        Self::LinksDead,
+        Self::DriverLate,
+        Self::LogLost,
+        Self::PeerUnreachable,
+    ];
 
     /// The name of the reason in metrics and in the log.
     #[must_use]
@@ -43,6 +51,7 @@ impl Reason {
             Self::RegistrySilent => "registry_silent",
             Self::LinksDead => "links_dead",
             Self::DriverLate => "driver_late",
+            Self::LogLost => "log_lost",
             Self::PeerUnreachable => "peer_unreachable",
         }
     }
@@ -54,6 +63,7 @@ impl Reason {
             Self::RegistrySilent => "the registry does not confirm that this node lives",
             Self::LinksDead => "most other nodes cannot be reached, players here and there cannot meet",
             Self::DriverLate => "the event loop stands still for too long",
+            Self::LogLost => "log lines are lost",
             Self::PeerUnreachable => "another node cannot be reached",
         }
     }
@@ -64,6 +74,9 @@ impl Reason {
             Self::Draining => "send players to other nodes",
             Self::RegistrySilent => {
                 "check that etcd runs, has a leader, and can be reached at registry.etcd.endpoints"
+            }
+            Self::LogLost => {
+                "make room where standard error goes, let its reader keep up, or raise log.level (players are served)"
             }
             Self::LinksDead | Self::PeerUnreachable => {
                 "check cluster.link.address, cluster.link.advertise and cluster.tls of both nodes, and firewalls between them"
@@ -80,7 +93,9 @@ impl Reason {
         match self {
             // A node that starts has not heard yet.
             Self::RegistrySilent => Duration::from_secs(2),
-            Self::Draining | Self::LinksDead | Self::DriverLate | Self::PeerUnreachable => Duration::ZERO,
+            Self::Draining | Self::LinksDead | Self::DriverLate | Self::LogLost | Self::PeerUnreachable => {
+                Duration::ZERO
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! A shard: the node, and what the shell keeps beside it for each connection.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll, Waker};
 
 use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
@@ -11,11 +12,13 @@ use skirmish_core::time::{Deadline, Duration, Instant, Now};
 use skirmish_proto::v1;
 
 use super::application::Message;
+use super::audit::Audit;
 use super::checks::Lateness;
 use super::journal;
 use super::metrics::Counters;
 use super::readiness::Readiness;
 use super::socket::{Input, Lingering, Lost, Sent, Socket};
+use crate::log_queue::LogQueue;
 use crate::registry::Registry;
 
 /// Connections that are sent to before the other tasks have their turn. tokio lets a task
@@ -28,6 +31,10 @@ pub(super) struct Shard {
     pub(super) node: Node,
     pub(super) registry: Registry,
     pub(super) counters: Counters,
+    /// What is written of what strangers cause.
+    pub(super) audit: Audit,
+    /// What log lines go through, if the server knows.
+    pub(super) log: Option<LogQueue>,
     pub(super) rng: Rng,
     /// When the driver ran last.
     pub(super) driven: Instant,
@@ -64,6 +71,8 @@ pub(super) struct Shard {
 #[derive(Debug, Default)]
 struct Slot {
     conn: Option<ConnId>,
+    /// Of the peer.
+    address: Option<IpAddr>,
     /// Of its task.
     waker: Option<Waker>,
     player: Option<Name>,
@@ -119,11 +128,19 @@ struct LinkSlot {
 
 impl Shard {
     /// A shard whose node has been started.
-    pub(super) fn new(node: Node, registry: Registry, rng: Rng, now: Now) -> Self {
+    pub(super) fn new(
+        node: Node,
+        registry: Registry,
+        rng: Rng,
+        now: Now,
+        (audit, log): (Audit, Option<LogQueue>),
+    ) -> Self {
         let mut shard = Self {
             node,
             registry,
             counters: Counters::default(),
+            audit,
+            log,
             rng,
             driven: now.instant,
             lateness: Lateness::default(),
@@ -161,17 +178,17 @@ impl Shard {
     }
 
     /// Takes a connection that was accepted.
-    pub(super) fn accept(&mut self, now: Now, address: std::net::IpAddr) -> Result<ConnId, Refusal> {
+    pub(super) fn accept(&mut self, now: Now, address: IpAddr) -> Result<ConnId, Refusal> {
         let octets = match address {
-            std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-            std::net::IpAddr::V6(v6) => v6.octets(),
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
         };
         let conn = self.node.handle_accept(now, skirmish_core::id::Address(octets))?;
         if self.slots.len() <= conn.slot() {
             self.slots.resize_with(conn.slot() + 1, Slot::default);
         }
         if let Some(slot) = self.slots.get_mut(conn.slot()) {
-            *slot = Slot { conn: Some(conn), ..Slot::default() };
+            *slot = Slot { conn: Some(conn), address: Some(address), ..Slot::default() };
         }
         Ok(conn)
     }
@@ -332,6 +349,11 @@ impl Shard {
         self.slots.get(conn.slot()).filter(|slot| slot.conn == Some(conn))?.player.as_ref()
     }
 
+    /// The peer of a connection.
+    pub(super) fn address(&self, conn: ConnId) -> Option<IpAddr> {
+        self.slots.get(conn.slot()).filter(|slot| slot.conn == Some(conn))?.address
+    }
+
     /// A link to another node is connected. `None`: drop it.
     pub(super) fn link(&mut self, now: Now, dialed: Option<NodeId>, peer: String) -> Option<LinkId> {
         if self.abandoned {
@@ -360,6 +382,12 @@ impl Shard {
     /// The other end of a link, for people.
     pub(super) fn link_peer(&self, link: LinkId) -> Option<&str> {
         Some(&self.links.get(&link)?.peer)
+    }
+
+    /// The address of the other end of a link, if it is known by one.
+    pub(super) fn link_address(&self, link: LinkId) -> Option<IpAddr> {
+        let peer = self.link_peer(link)?;
+        peer.parse().ok().or_else(|| Some(peer.parse::<SocketAddr>().ok()?.ip()))
     }
 
     /// A link's task is done, and why.
@@ -400,7 +428,7 @@ impl Shard {
                 }
             }
             Output::Close(conn, reason) => {
-                journal::closing(self, conn, reason);
+                journal::closing(self, now.instant, conn, reason);
                 if let Some(slot) = self.slot(conn) {
                     slot.closing = Some(reason);
                     // Its task may still be at the upgrade.
@@ -430,7 +458,7 @@ impl Shard {
                 }
             }
             Output::CloseLink(link, why) => {
-                journal::link_dropped(self, link, &why);
+                journal::link_dropped(self, now.instant, link, &why);
                 // Its task finds no slot of its own and ends.
                 let Some(slot) = self.links.remove(&link) else { return };
                 if let Some(node) = slot.dialed {
@@ -441,7 +469,7 @@ impl Shard {
                 }
             }
             Output::Event(event) => {
-                if let Some(message) = journal::event(self, event) {
+                if let Some(message) = journal::event(self, now.instant, event) {
                     self.mail.push(message);
                 }
             }

@@ -12,8 +12,11 @@ use skirmish_core::time::{LATE, Now};
 use tokio::sync::Notify;
 
 use super::application::Message;
+use super::audit::Audit;
 use super::shard::Shard;
 use crate::clock::Clock;
+use crate::config;
+use crate::log_queue::LogQueue;
 use crate::registry::Registry;
 use crate::turns::{before, turns};
 
@@ -37,9 +40,18 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(node: Node, registry: Registry, clock: Clock, rng: Rng) -> Self {
+    /// A shard with the limits of the log, and the log's queue if it has one.
+    pub(super) fn new(
+        node: Node,
+        registry: Registry,
+        clock: Clock,
+        rng: Rng,
+        (limits, log): (&config::Log, Option<LogQueue>),
+    ) -> Self {
         let now = clock.now();
-        let shard = Shard::new(node, registry, rng, now);
+        let (per_address, total) = (limits.audit_per_address.into(), limits.audit_total.into());
+        let audit = Audit::new(per_address, total, now.instant);
+        let shard = Shard::new(node, registry, rng, now, (audit, log));
         Self {
             clock,
             shard: Mutex::new(shard),

@@ -1,0 +1,27 @@
+//! What a command was asked for, on standard output.
+
+use std::io::{self, ErrorKind, Write as _};
+
+use super::Failure;
+
+/// Prints a text as it is.
+///
+/// # Errors
+/// If it could not be written. A reader that has heard enough (`| head`) is no error.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    told(output.write_all(text.as_bytes()).and_then(|()| output.flush()))
+}
+
+/// How an attempt to print ended.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn told(printed: io::Result<()>) -> Result<(), Failure> {
+    match printed {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
