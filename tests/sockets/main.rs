@@ -15,6 +15,7 @@ mod output;
 mod refusals;
 mod restart;
 mod shared_state;
+mod signals;
 mod slow_reader;
 mod stalls;
 mod takeover;

@@ -62,7 +62,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
             .show(u64::from(options.players - open), format!("{} messages under way", shared.outstanding));
         shared.is_settled()
     });
-    let _ = interruptible(async {
+    let _ = interruptible(&swarm.interruption, async {
         let _ = tokio::time::timeout(options.patience, settled).await;
     })
     .await;
@@ -74,7 +74,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
         progress.show(u64::from(shared.gone), "gone".to_owned());
         shared.gone >= options.players
     });
-    let _ = interruptible(async {
+    let _ = interruptible(&swarm.interruption, async {
         let _ = tokio::time::timeout(FAREWELL, left).await;
     })
     .await;
@@ -92,7 +92,9 @@ async fn play(swarm: &Swarm, world: &Arc<World>, progress: &Progress, usage: &mu
         world.lock().stats.window = Some((from, to));
         world.enter(Stage::Play { from: start, to });
         progress.stage("warm up", 1);
-        if interruptible(sleep(from - swarm.clock.now().instant)).await == Waited::Interrupted {
+        if interruptible(&swarm.interruption, sleep(from - swarm.clock.now().instant)).await
+            == Waited::Interrupted
+        {
             world.lock().stats.window = Some((from, from));
             return;
         }
@@ -104,7 +106,7 @@ async fn play(swarm: &Swarm, world: &Arc<World>, progress: &Progress, usage: &mu
     progress.stage("play", options.duration.as_secs());
     let end = begin + options.duration;
     let mut last = world.lock().stats.delivered_ever;
-    let waited = interruptible(async {
+    let waited = interruptible(&swarm.interruption, async {
         loop {
             let left = end - swarm.clock.now().instant;
             if left.is_zero() {

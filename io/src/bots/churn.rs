@@ -71,7 +71,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
         lock().measuring = true;
         let begin = swarm.clock.now().instant;
         let (cpu, own) = (swarm.watched.and_then(Watched::cpu), own_cpu());
-        let waited = interruptible(async {
+        let waited = interruptible(&swarm.interruption, async {
             loop {
                 let passed = swarm.clock.now().instant.since(begin);
                 if passed >= options.duration {

@@ -58,7 +58,7 @@ pub(super) async fn gather(
         })
         .await;
     };
-    let waited = interruptible(async {
+    let waited = interruptible(&swarm.interruption, async {
         tokio::select! {
             biased;
             () = start => {}

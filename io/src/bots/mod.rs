@@ -34,14 +34,17 @@ mod verdict;
 mod world;
 
 use std::io;
+use std::sync::Arc;
 
 pub use evening::{MatchOptions, MatchReport};
+pub use interrupt::Interrupts;
 pub use options::{Class, Mode, Options, Phase};
 pub use report::{GuaranteeReport, Latencies, Report, ServerReport};
 
 use skirmish_core::time::Duration;
 
 use crate::client::DialError;
+use interrupt::Interruption;
 
 /// How long saying goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -100,13 +103,14 @@ fn because(trouble: Option<&str>) -> String {
     trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default()
 }
 
-/// Runs the bots on this thread until they are done or interrupted (Ctrl-C), and reports
-/// what was measured so far. To be called outside of any runtime.
+/// Runs the bots on this thread until they are done or interrupted, and reports what was
+/// measured so far. To be called outside of any runtime; `interrupts` is called inside, before
+/// anything else.
 ///
 /// # Errors
 /// If an option is wrong, or the players cannot get in. A broken guarantee is not an
 /// error: see [`Report::held`].
-pub fn run(options: Options) -> Result<Report, Error> {
+pub fn run<I: Interrupts>(options: Options, interrupts: impl FnOnce() -> I) -> Result<Report, Error> {
     options.check()?;
     let local = options.server.is_empty();
     let connections = match options.mode {
@@ -116,8 +120,12 @@ pub fn run(options: Options) -> Result<Report, Error> {
     process::reserve_descriptors(if local { 2 * connections } else { connections })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let (interrupts, interruption) = (interrupts(), Arc::<Interruption>::default());
+        let heard = Arc::clone(&interruption);
+        let hearing = tokio::spawn(async move { heard.hear(interrupts).await });
         let spinning = options.spin.then(|| tokio::spawn(spin()));
-        let report = conduct(options).await;
+        let report = conduct(options, interruption).await;
+        hearing.abort();
         if let Some(spinning) = spinning {
             spinning.abort();
         }
@@ -125,8 +133,8 @@ pub fn run(options: Options) -> Result<Report, Error> {
     })
 }
 
-async fn conduct(options: Options) -> Result<Report, Error> {
-    let swarm = swarm::Swarm::new(options)?;
+async fn conduct(options: Options, interruption: Arc<Interruption>) -> Result<Report, Error> {
+    let swarm = swarm::Swarm::new(options, interruption)?;
     if swarm.options.matches.queue.is_some() {
         return evening::run(&swarm).await;
     }

@@ -1,9 +1,12 @@
 //! What every mode needs: the servers, tokens, clock, randomness, and clients.
 
+use std::sync::Arc;
+
 use skirmish_core::client::ClientConfig;
 use skirmish_core::rng::{Rng, Seed};
 
 use super::Error;
+use super::interrupt::Interruption;
 use super::local::Local;
 use super::options::Options;
 use super::process::Watched;
@@ -16,6 +19,7 @@ pub(super) struct Swarm {
     pub options: Options,
     pub clock: Clock,
     pub watched: Option<Watched>,
+    pub interruption: Arc<Interruption>,
     /// Of each server.
     endpoints: Vec<Endpoint>,
     tokens: Tokens,
@@ -25,7 +29,7 @@ pub(super) struct Swarm {
 
 impl Swarm {
     /// Starts a server if none was named.
-    pub(super) fn new(options: Options) -> Result<Self, Error> {
+    pub(super) fn new(options: Options, interruption: Arc<Interruption>) -> Result<Self, Error> {
         let clock = Clock::new();
         let (local, urls, tokens) = if options.server.is_empty() {
             let local = Local::start(&options)?;
@@ -41,7 +45,7 @@ impl Swarm {
         };
         let endpoint = |url: &String| Endpoint::new(url, "", ClientConfig::default().max_frame);
         let endpoints = urls.iter().map(endpoint).collect::<Result<_, _>>()?;
-        Ok(Self { options, clock, watched, endpoints, tokens, _local: local })
+        Ok(Self { options, clock, watched, interruption, endpoints, tokens, _local: local })
     }
 
     /// Where this player connects.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Failure, output};
-use crate::bots::{self, Options};
+use crate::bots::{self, Interrupts, Options};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +28,9 @@ Verdict: G1 to G5 in every room, and in whole evenings G8: nobody is in two live
 all players of a match are told the same teams, each is in exactly one of them, parties
 stay together, and every ticket has an end.
 
+Ctrl-C, and SIGHUP when the terminal is closed, end what is going on; what was measured until
+then is reported. A second one ends the wait for what is still under way.
+
 Exit code: 0 if everything held, 1 if not or if the players could not get in, 2 if it was
 asked wrongly.";
 
@@ -40,9 +43,9 @@ pub(super) struct Bots {
 }
 
 impl Bots {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) fn run<I: Interrupts>(self, interrupts: impl FnOnce() -> I) -> Result<(), Failure> {
         let json = self.options.json;
-        let report = bots::run(self.options).map_err(|error| match error {
+        let report = bots::run(self.options, interrupts).map_err(|error| match error {
             bots::Error::Option { .. } => Failure::Usage(error.to_string()),
             _ => Failure::Failed(error.to_string()),
         })?;

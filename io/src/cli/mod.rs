@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bots::Interrupts;
 use crate::config::{Config, Sources};
 
 /// A real-time battle server.
@@ -64,12 +65,17 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Carries out a command line. `shutdown` is asked once, by a command that runs until
-/// it is told to stop.
-pub fn run<F, S>(arguments: impl IntoIterator<Item = OsString>, shutdown: F) -> ExitCode
+/// Carries out a command line. A server asks `shutdown` once, and bots ask `interrupts`, before
+/// anything else and in their runtime: from then on signals are heard. The future is ready when
+/// the server is to stop.
+pub fn run<S, I>(
+    arguments: impl IntoIterator<Item = OsString>,
+    shutdown: impl FnOnce() -> S,
+    interrupts: impl FnOnce() -> I,
+) -> ExitCode
 where
-    F: FnOnce() -> S,
     S: Future<Output = ()>,
+    I: Interrupts,
 {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -85,7 +91,7 @@ where
     end(match cli.command {
         Command::Serve(serve) => serve.run(&environment(), shutdown),
         Command::Token(token) => token.run(&environment()),
-        Command::Bots(bots) => bots.run(),
+        Command::Bots(bots) => bots.run(interrupts),
     })
 }
 

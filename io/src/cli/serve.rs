@@ -29,7 +29,8 @@ Examples:
       See every key with its value, secrets redacted, and whether they are good.
 
 The first SIGTERM or SIGINT drains the server: it takes no more connections, sends
-everybody what they are owed and closes. The second stops it at once.
+everybody what they are owed and closes. The second stops it at once. SIGHUP, SIGUSR1 and
+SIGUSR2 are logged and change nothing: the configuration is read at the start.
 
 Exit code: 0 after a drain, 1 if it could not start, 2 if it was asked wrongly.";
 
@@ -73,6 +74,15 @@ impl Serve {
         F: FnOnce() -> S,
         S: Future<Output = ()>,
     {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Failure::Failed(format!("cannot start the runtime: {e}")))?;
+        // Before anything that takes time: until then a signal kills.
+        let shutdown = {
+            let _inside = runtime.enter();
+            shutdown()
+        };
         let mut config = self.load(environment)?;
         if self.print_config {
             let text = config.to_toml().map_err(|e| Failure::Failed(e.to_string()))?;
@@ -85,10 +95,6 @@ impl Serve {
             let help = "configure auth.keys, or use --dev to try it out on this machine";
             return Err(Failure::Usage(format!("auth.keys: there is no key to check tokens with: {help}")));
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Failure::Failed(format!("cannot start the runtime: {e}")))?;
         runtime.block_on(async {
             let keys = Keys::load(&config.auth).map_err(|e| start_error(StartError::Key(e)))?;
             let token = match &dev_key {
@@ -110,7 +116,7 @@ impl Serve {
                     file.display()
                 ));
             }
-            server.run(shutdown()).await;
+            server.run(shutdown).await;
             info!("stopped");
             Ok(())
         })

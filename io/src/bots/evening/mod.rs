@@ -64,7 +64,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
         busy == 0
     });
     // A battle that does not settle is ended after `patience`, and has to be left then.
-    let _ = interruptible(async {
+    let _ = interruptible(&swarm.interruption, async {
         let _ = tokio::time::timeout(options.patience + FAREWELL, settled).await;
     })
     .await;
@@ -72,7 +72,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     let report = report::report(options, &mut world.lock(), &usage, waiting);
     world.enter(Stage::Leave);
     let left = until(|| world.lock().gone >= options.players);
-    let _ = interruptible(async {
+    let _ = interruptible(&swarm.interruption, async {
         let _ = tokio::time::timeout(FAREWELL, left).await;
     })
     .await;
@@ -95,7 +95,7 @@ async fn play(swarm: &Swarm, world: &World, progress: &Progress) -> Usage {
     progress.stage("play", (options.warmup + options.duration).as_secs());
     let mut usage = Usage::default();
     let mut before = None;
-    let waited = interruptible(async {
+    let waited = interruptible(&swarm.interruption, async {
         loop {
             let now = swarm.clock.now().instant;
             if now >= from && before.is_none() {
