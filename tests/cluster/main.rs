@@ -3,6 +3,7 @@
 
 mod chaos;
 mod evenings;
+mod files;
 mod holders;
 mod links;
 mod logins;

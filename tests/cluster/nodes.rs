@@ -9,7 +9,8 @@ use skirmish_tests::etcd::{Cluster, Etcd, key_value};
 use skirmish_tests::eventually;
 use skirmish_tests::http::{get, metric};
 use skirmish_tests::pipe::Pipe;
-use skirmish_tests::process::Process;
+use skirmish_tests::process::{Process, command};
+use tokio::process::Command;
 
 /// How long nodes are taken to live: as short as may be.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
@@ -110,11 +111,16 @@ impl<R: Registry> Nodes<R> {
 
     /// Starts one more node.
     pub(crate) async fn add(&mut self, settings: &[&str]) -> &mut Process {
+        self.add_as(command(), settings).await
+    }
+
+    /// Starts one more node, by a command of one's own.
+    pub(crate) async fn add_as(&mut self, command: Command, settings: &[&str]) -> &mut Process {
         let endpoints = endpoints(&self.etcd.endpoints(self.nodes.len()));
         let mut all = vec!["registry.kind=etcd", &endpoints, "cluster.link.address=127.0.0.1:0"];
         all.extend([NODE_TTL, ROOM_TTL, HEARTBEAT, BACKOFF]);
         all.extend(settings);
-        self.nodes.push(Process::start(&all).await);
+        self.nodes.push(Process::start_as(command, &all).await);
         self.nodes.last_mut().expect("it was pushed")
     }
 

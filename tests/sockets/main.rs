@@ -7,6 +7,7 @@ mod command_line;
 mod cut;
 mod dev_key;
 mod drain;
+mod files;
 mod frames;
 mod handshake;
 mod log;

@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use crate::http::metric;
 use crate::{SECRET, eventually, within};
 
 /// The program, built when it is first asked for.
@@ -76,6 +77,15 @@ pub fn command() -> Command {
     command
 }
 
+/// The program, after a shell has set limits: `ulimit -n 256`.
+#[must_use]
+pub fn limited(limits: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.env_clear().current_dir(std::env::temp_dir()).kill_on_drop(true);
+    command.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(program());
+    command
+}
+
 /// The options of `serve` that every test has, and more settings.
 fn serve(mut command: Command, address: SocketAddr, admin: SocketAddr, settings: &[&str]) -> Command {
     command.args(["serve", "--log", "debug", "--log-format", "json"]);
@@ -116,8 +126,17 @@ impl Process {
     /// # Panics
     /// If it does not start to listen.
     pub async fn start_at(address: SocketAddr, settings: &[&str]) -> Self {
+        Self::start_command(command(), address, settings).await
+    }
+
+    /// Starts a server by a command of one's own that `serve` and its options are passed to.
+    pub async fn start_as(command: Command, settings: &[&str]) -> Self {
+        Self::start_command(command, SocketAddr::from(([127, 0, 0, 1], 0)), settings).await
+    }
+
+    async fn start_command(command: Command, address: SocketAddr, settings: &[&str]) -> Self {
         let admin = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut command = serve(command(), address, admin, settings);
+        let mut command = serve(command, address, admin, settings);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
         let log: Arc<Mutex<Vec<Value>>> = Arc::default();
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
@@ -213,6 +232,22 @@ impl Process {
         })
         .await;
         found.expect("it was waited for")
+    }
+
+    /// Opens connections that say nothing, until the server refuses one.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    pub async fn fill(&self) -> Vec<TcpStream> {
+        let mut silent = Vec::new();
+        eventually("all places to be taken", async || {
+            for _ in 0..16 {
+                silent.push(TcpStream::connect(self.address).await.expect("the server listens"));
+            }
+            metric(self.admin, "skirmish_refused_total").await.is_some_and(|refused| refused > 0)
+        })
+        .await;
+        silent
     }
 
     /// Sends a signal.

@@ -1,6 +1,7 @@
 //! The command line: `skirmish serve`, `skirmish token`.
 
 mod bots;
+mod descriptors;
 mod dev;
 mod log;
 mod output;
@@ -123,13 +124,13 @@ fn environment() -> Vec<(String, String)> {
 }
 
 impl ConfigArgs {
-    /// The configuration, from the file, the environment and the flags: those that have
-    /// a name of their own (key, value, flag), then `--set`.
-    fn load(
+    /// What the configuration is made from: the file, the environment and the flags, those
+    /// that have a name of their own (key, value, flag), then `--set`.
+    fn sources(
         &self,
         environment: &[(String, String)],
         named: Vec<(&str, String, &str)>,
-    ) -> Result<Config, Failure> {
+    ) -> Result<Sources, Failure> {
         let from_environment = environment.iter().find(|(name, _)| name == "SKIRMISH_CONFIG");
         let path = self.config.clone().or_else(|| from_environment.map(|(_, path)| path.into()));
         let file = path.map(|path| match std::fs::read_to_string(&path) {
@@ -138,13 +139,17 @@ impl ConfigArgs {
         });
         let named = named.into_iter().map(|(key, value, flag)| (key.to_owned(), value, flag.to_owned()));
         let set = self.set.iter().map(|(key, value)| (key.clone(), value.clone(), "--set".to_owned()));
-        let sources = Sources {
+        Ok(Sources {
             file: file.transpose()?,
             environment: environment.to_vec(),
             flags: named.chain(set).collect(),
-        };
-        Config::load(&sources).map_err(|error| Failure::Usage(error.to_string()))
+        })
     }
+}
+
+/// The configuration that the sources make.
+fn load(sources: &Sources) -> Result<Config, Failure> {
+    Config::load(sources).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 use skirmish_core::id::Name;
 use tracing::{info, warn};
 
-use super::{ConfigArgs, Failure, dev, log, output};
+use super::{ConfigArgs, Failure, descriptors, dev, load, log, output};
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::server::{Server, StartError};
+use crate::config::Sources;
+use crate::server::{Excess, Server, StartError};
 use crate::token::Keys;
 
 /// How long the token that is printed at the start of a development server is good.
@@ -83,13 +83,17 @@ impl Serve {
             let _inside = runtime.enter();
             shutdown()
         };
-        let mut config = self.load(environment)?;
+        let sources = self.sources(environment)?;
+        let mut config = load(&sources)?;
         if self.print_config {
             let text = config.to_toml().map_err(|e| Failure::Failed(e.to_string()))?;
             return output::print(&text);
         }
         keep_no_core_dump();
         let dev_key = if self.dev { Some(dev::prepare(&mut config)?) } else { None };
+        let files = descriptors::raise_limit();
+        // What somebody has set is kept, or they are told; the default is what fits.
+        let excess = if sources.sets("connections.total") { Excess::Refuse } else { Excess::Lower };
         let log = log::start(&config.log, environment)?;
         if config.auth.keys.is_empty() {
             let help = "configure auth.keys, or use --dev to try it out on this machine";
@@ -103,7 +107,8 @@ impl Serve {
             };
             let scheme = if config.tls.certificate_file.is_some() { "wss" } else { "ws" };
             let path = config.listen.paths.first().cloned().unwrap_or_default();
-            let server = Server::builder(config).keys(keys).log(log.queue()).bind().await.map_err(start_error)?;
+            let builder = Server::builder(config).keys(keys).log(log.queue()).open_files(files, excess);
+            let server = builder.bind().await.map_err(start_error)?;
             let url = format!("{scheme}://{}{path}", server.local_addr());
             let (admin, link) = (server.admin_addr(), server.link_addr());
             let node = server.handle().inspect(skirmish_core::node::Node::id);
@@ -122,7 +127,7 @@ impl Serve {
         })
     }
 
-    fn load(&self, environment: &[(String, String)]) -> Result<Config, Failure> {
+    fn sources(&self, environment: &[(String, String)]) -> Result<Sources, Failure> {
         let quoted = |text: &str| toml::Value::from(text).to_string();
         let format = self.log_format.map(|format| match format {
             Format::Human => "human".to_owned(),
@@ -135,7 +140,7 @@ impl Serve {
             ("log.format", format, "--log-format"),
         ];
         let named = named.into_iter().filter_map(|(key, value, flag)| Some((key, quoted(&value?), flag)));
-        self.config.load(environment, named.collect())
+        self.config.sources(environment, named.collect())
     }
 }
 
@@ -156,7 +161,9 @@ fn dev_token(keys: &Keys) -> Result<String, Failure> {
 
 fn start_error(error: StartError) -> Failure {
     match error {
-        StartError::Config(..) | StartError::NoKeys => Failure::Usage(error.to_string()),
+        StartError::Config(..) | StartError::NoKeys | StartError::OpenFiles(_) => {
+            Failure::Usage(error.to_string())
+        }
         StartError::Key(_) | StartError::File(_) | StartError::Bind { .. } | StartError::Randomness(_) => {
             Failure::Failed(error.to_string())
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use skirmish_core::id::Name;
 
-use super::{ConfigArgs, Failure, dev, output};
+use super::{ConfigArgs, Failure, dev, load, output};
 use crate::clock::Clock;
 use crate::token::Keys;
 
@@ -40,7 +40,7 @@ pub(super) struct Token {
 
 impl Token {
     pub(super) fn run(self, environment: &[(String, String)]) -> Result<(), Failure> {
-        let mut config = self.config.load(environment, Vec::new())?;
+        let mut config = load(&self.config.sources(environment, Vec::new())?)?;
         if self.dev {
             dev::prepare(&mut config)?;
         }

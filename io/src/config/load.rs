@@ -71,6 +71,26 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+impl Sources {
+    /// Whether any of them sets this key, or its section.
+    #[must_use]
+    pub fn sets(&self, key: &str) -> bool {
+        let in_file = || {
+            let (_, text) = self.file.as_ref()?;
+            Some(lookup(&text.parse().ok()?, key))
+        };
+        let variable = format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"));
+        self.flags.iter().any(|(set, ..)| within(key, set))
+            || self.environment.iter().any(|(name, _)| *name == variable)
+            || in_file().unwrap_or(false)
+    }
+}
+
+/// Whether a key is another, or in its section.
+fn within(inner: &str, outer: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 impl Config {
     /// The configuration that the sources make, validated.
     ///
@@ -163,9 +183,6 @@ impl Layers {
 
     /// An error at a key, with who set it.
     fn error(&self, key: String, problem: String) -> ConfigError {
-        let within = |inner: &str, outer: &str| {
-            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
         let mut overrides = self.overrides.iter().rev();
         let by_override =
             overrides.find(|(set, _)| within(&key, set) || (!key.is_empty() && within(set, &key)));

@@ -175,3 +175,16 @@ fn what_the_machines_refuse_is_refused_before_they_are_made() {
     assert_eq!(key, "heartbeat.unhealthy_after");
     assert_eq!(Config::default().core().validate(), Ok(()));
 }
+
+#[test]
+fn it_is_known_what_was_set() {
+    let key = "connections.total";
+    let sets = |sources: Sources| sources.sets(key);
+    assert!(!sets(Sources::default()) && !sets(file("[connections]\nper_address = 5")));
+    assert!(sets(file("[connections]\ntotal = 18000")), "though it is the default");
+    assert!(sets(with_flag(Sources::default(), key, "5")));
+    assert!(sets(with_flag(Sources::default(), "connections", "{ total = 5 }")));
+    assert!(sets(with_environment(Sources::default(), &[("SKIRMISH_CONNECTIONS__TOTAL", "5")])));
+    let others = [("SKIRMISH_CONNECTIONS__TOTALS", "5"), ("CONNECTIONS__TOTAL", "5")];
+    assert!(!sets(with_environment(Sources::default(), &others)));
+}

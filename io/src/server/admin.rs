@@ -7,35 +7,38 @@ use skirmish_core::id::Name;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::accept::{Accepted, Acceptor};
 use super::http::{Refused, read_head};
 use super::metrics::{self, Cluster, LogCounters, Snapshot};
 use super::places::Places;
 use super::readiness::Reason;
-use super::{ACCEPT_BACKOFF, Handle, checks};
+use super::{Handle, checks, descriptors};
 use crate::log_queue::LogQueue;
 
-/// Requests that are served at a time. One more drops the oldest, so that peers that send or
-/// read slowly keep nobody from the probes.
-const AT_A_TIME: usize = 64;
 /// What the path of a player's ticket starts with.
 const TICKETS: &str = "/tickets/";
 /// How long a request may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a connection that has the last descriptor.
+const SCARCE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Serves requests for as long as it is polled.
+/// Serves requests for as long as it is polled. One more than there are places for drops the
+/// oldest, so that peers that send or read slowly keep nobody from the probes.
 pub(super) async fn serve(listener: TcpListener, server: Handle) {
-    let mut places = Places::new(AT_A_TIME);
+    let mut acceptor = Acceptor::new(listener);
+    let mut places = Places::new(descriptors::OPERATORS);
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let server = server.clone();
-                let request = async move {
-                    let _ = crate::turns::within(TIMEOUT, answer(stream, &server)).await;
-                };
-                places.spawn(request).await;
-            }
-            Err(_) => tokio::time::sleep(ACCEPT_BACKOFF).await,
+        let Accepted { stream, scarce, .. } = acceptor.next(&server, || places.end_oldest()).await;
+        if scarce {
+            // Here and shortly, so that nobody else gets the descriptor in between.
+            let _ = crate::turns::within(SCARCE_TIMEOUT, answer(stream, &server)).await;
+            continue;
         }
+        let asked = server.clone();
+        let request = async move {
+            let _ = crate::turns::within(TIMEOUT, answer(stream, &asked)).await;
+        };
+        places.spawn(request).await;
         server.0.shared.lock().counters.admin_dropped = places.ended();
     }
 }
@@ -127,6 +130,8 @@ fn snapshot(server: &Handle) -> Snapshot {
             dropped: shard.log.as_ref().map_or(0, LogQueue::dropped),
             suppressed: shard.audit.suppressed(),
         },
+        open_files: descriptors::open(),
+        open_files_limit: descriptors::limit(),
     }
 }
 

@@ -14,8 +14,10 @@ use skirmish_core::time::Now;
 use skirmish_proto::v1;
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tracing::warn;
 
 use super::application::{Handler, Routes};
+use super::descriptors::{Excess, Plan, Shortage};
 use super::links::Settings;
 use super::shared::Shared;
 use super::upgrade::Policy;
@@ -55,6 +57,8 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// There may be too few open files for the connections.
+    OpenFiles(Shortage),
     /// The system has no randomness.
     Randomness(getrandom::Error),
 }
@@ -67,6 +71,7 @@ impl fmt::Display for StartError {
             Self::Key(error) => write!(f, "auth.keys: {error}"),
             Self::File(problem) => f.write_str(problem),
             Self::Bind { key, address, error } => write!(f, "{key}: cannot listen at {address}: {error}"),
+            Self::OpenFiles(shortage) => write!(f, "connections.total: {shortage}"),
             Self::Randomness(error) => write!(f, "no randomness: {error}"),
         }
     }
@@ -84,6 +89,7 @@ pub struct Builder {
     incarnation: Option<u64>,
     registry: Option<Registry>,
     log: Option<LogQueue>,
+    open_files: Option<(usize, Excess)>,
     routes: Routes,
     #[cfg(feature = "plant")]
     planted: skirmish_core::plant::Planted,
@@ -99,6 +105,7 @@ impl Builder {
             incarnation: None,
             registry: None,
             log: None,
+            open_files: None,
             routes: Routes::default(),
             #[cfg(feature = "plant")]
             planted: skirmish_core::plant::Planted::default(),
@@ -160,6 +167,15 @@ impl Builder {
         self
     }
 
+    /// Keeps within so many open files: some are kept for operators, other nodes and the
+    /// registry, the others are for players. Without it the process's limit is taken to be
+    /// high enough.
+    #[must_use]
+    pub const fn open_files(mut self, limit: usize, excess: Excess) -> Self {
+        self.open_files = Some((limit, excess));
+        self
+    }
+
     /// Reads this clock.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -205,7 +221,25 @@ impl Builder {
         let drawn = rng.u64();
         let incarnation =
             self.incarnation.unwrap_or_else(|| clock.now().wall.0 << 20 | drawn & ((1 << 20) - 1));
-        let core = config.core();
+        let mut core = config.core();
+        if let Some((limit, excess)) = self.open_files {
+            let plan = Plan::new(&config, core.links.total, limit, excess).map_err(StartError::OpenFiles)?;
+            let Plan { connections, links, kept } = plan;
+            if connections < core.connections.total {
+                let configured = core.connections.total;
+                warn!(
+                    configured,
+                    connections,
+                    limit,
+                    kept,
+                    "connections.total is lowered to what the limit on open files allows (ulimit -n, LimitNOFILE)"
+                );
+                core.connections.total = connections;
+            }
+            if links > 0 {
+                core.links.total = links;
+            }
+        }
         let frame = config.frames.frame_bytes;
         let web_socket = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)

@@ -8,7 +8,7 @@ use skirmish_core::time::{Duration, Instant};
 
 use super::readiness::Reason;
 use super::shard::Shard;
-use super::{DRIVER_PULSE, journal};
+use super::{DRIVER_PULSE, descriptors, journal};
 use crate::log_queue::LogQueue;
 use crate::registry::Status;
 
@@ -20,6 +20,8 @@ const NODES_NAMED: usize = 2;
 const DRIVER_LATE: Duration = Duration::from_secs(2);
 /// For how long the worst lateness is remembered, at least; at most for twice as long.
 const LATENESS_WINDOW: Duration = Duration::from_secs(5);
+/// For how long a connection that found no descriptor is remembered.
+const FILES_WINDOW: Duration = Duration::from_secs(5);
 
 /// Checks everything if the last time is long enough ago.
 pub(super) fn pulse(shard: &mut Shard, now: Instant) {
@@ -40,6 +42,8 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
     shard.readiness.set(now, Reason::PeerUnreachable, unreachable);
     let late = driver_late(shard, now);
     shard.readiness.set(now, Reason::DriverLate, late);
+    let out_of_files = out_of_files(shard, now);
+    shard.readiness.set(now, Reason::OutOfFiles, out_of_files);
     let log_lost = shard.log.as_ref().and_then(LogQueue::trouble).map(|trouble| trouble.to_string().into());
     shard.readiness.set(now, Reason::LogLost, log_lost);
     journal::suppressed(shard, now);
@@ -99,6 +103,11 @@ fn driver_late(shard: &Shard, now: Instant) -> Option<Cow<'static, str>> {
     let worst = shard.lateness(now);
     let seconds = worst.as_secs_f64();
     (worst > DRIVER_LATE).then(|| format!("it came {seconds:.1} s late within the last seconds").into())
+}
+
+fn out_of_files(shard: &Shard, now: Instant) -> Option<Cow<'static, str>> {
+    let lately = shard.out_of_files.is_some_and(|last| now.since(last) < FILES_WINDOW);
+    (lately || descriptors::are_scarce()).then_some(Cow::Borrowed(""))
 }
 
 /// The worst lateness of the last seconds.

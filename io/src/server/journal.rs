@@ -166,6 +166,13 @@ pub(super) fn refused_at_accept(shard: &mut Shard, now: Instant, address: IpAddr
     }
 }
 
+/// A connection was refused since it has the last descriptor.
+pub(super) fn refused_for_files(shard: &mut Shard, now: Instant, address: IpAddr) {
+    if let Some(Admitted { suppressed }) = admit(shard, now, Some(address)) {
+        info!(target: "audit", peer = %address, suppressed, "connection refused: no more files can be opened");
+    }
+}
+
 /// An upgrade was refused.
 pub(super) fn refused_at_upgrade(
     shard: &mut Shard,

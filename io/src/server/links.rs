@@ -17,6 +17,7 @@ use skirmish_core::wire::{Decoder, WireError};
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::accept::{Accepted, Acceptor};
 use super::stream::Stream;
 use super::{Handle, journal};
 use crate::turns::within;
@@ -45,11 +46,12 @@ pub(super) struct Settings {
 
 /// Takes links, and dials those that the node wants, for as long as it is polled.
 pub(super) async fn serve(listener: Option<TcpListener>, server: Handle) {
-    let mut failing = false;
+    let mut acceptor = listener.map(Acceptor::new);
     loop {
         let accepted = async {
-            match &listener {
-                Some(listener) => super::next_connection(listener, &server, &mut failing).await,
+            match &mut acceptor {
+                // A link may have the last descriptor: they are few, and matter to many.
+                Some(acceptor) => acceptor.next(&server, || false).await,
                 None => pending().await,
             }
         };
@@ -58,7 +60,7 @@ pub(super) async fn serve(listener: Option<TcpListener>, server: Handle) {
             (node, address) = server.0.shared.next_dial() => {
                 tokio::spawn(dial(server.clone(), node, address));
             }
-            (stream, address) = accepted => {
+            Accepted { stream, address, .. } = accepted => {
                 // From now on the node counts it, and has a deadline for it.
                 match server.0.shared.command(|shard, now| shard.link(now, None, address.to_string())) {
                     Some(link) => {

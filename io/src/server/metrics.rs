@@ -24,6 +24,8 @@ pub(super) struct Counters {
     pub(super) unrouted: u64,
     /// Connections that the operating system did not hand over.
     pub(super) accept_errors: u64,
+    /// Connections refused since they had the last descriptor.
+    pub(super) refused_for_files: u64,
     /// Connections of operators that were dropped for newer ones.
     pub(super) admin_dropped: u64,
 }
@@ -45,6 +47,9 @@ pub(super) struct Snapshot {
     pub(super) reasons: [(Reason, bool); Reason::ALL.len()],
     pub(super) driver_lateness: Duration,
     pub(super) log: LogCounters,
+    /// Descriptors of the process, where the system tells.
+    pub(super) open_files: Option<usize>,
+    pub(super) open_files_limit: Option<usize>,
 }
 
 /// Log lines that were not written.
@@ -86,7 +91,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self { stats: s, counters, accepting, cluster, reasons, driver_lateness, log } = self;
+        let Self { stats: s, counters, accepting, cluster, reasons, driver_lateness, log, .. } = self;
         let settled = s.connections.saturating_sub(s.unauthenticated).saturating_sub(s.closing);
         let by_state = [
             ("unauthenticated", s.unauthenticated),
@@ -134,15 +139,15 @@ impl Collector for Snapshot {
             let gauge = ConstGauge::new(signed(number));
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
-        if let Some(bytes) = resident_bytes() {
-            let help = "Memory of the process that is resident";
-            let gauge = ConstGauge::new(signed(bytes));
-            gauge.encode(encoder.encode_descriptor(
-                "resident_memory_bytes",
-                help,
-                None,
-                MetricType::Gauge,
-            )?)?;
+        let of_process = [
+            ("resident_memory_bytes", "Memory of the process that is resident", resident_bytes()),
+            ("open_files", "Files and connections that the process has open", self.open_files),
+            ("open_files_limit", "How many it may have open", self.open_files_limit),
+        ];
+        for (name, help, number) in of_process {
+            let Some(number) = number else { continue };
+            let gauge = ConstGauge::new(signed(number));
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
         let r = &cluster.registry;
         let count = [
@@ -195,6 +200,7 @@ impl Collector for Snapshot {
             ("registry_connections", "Connections to etcd", r.connections),
             ("registry_news", "Messages heard of watches", r.news),
             ("unrouted", "Application messages without a handler", counters.unrouted),
+            ("refused_for_files", "Connections refused for want of open files", counters.refused_for_files),
             ("admin_dropped", "Connections of operators dropped for newer ones", counters.admin_dropped),
             ("log_lines_dropped", "Log lines lost because they could not be written", log.dropped),
             ("log_lines_suppressed", "Log lines beyond what an address may cause", log.suppressed),
@@ -252,7 +258,17 @@ mod tests {
         let reasons = Reason::ALL.map(|reason| (reason, reason == Reason::DriverLate));
         let driver_lateness = Duration::from_millis(2500);
         let log = LogCounters { dropped: 3, suppressed: 4 };
-        let snapshot = Snapshot { stats, counters, accepting: true, cluster, reasons, driver_lateness, log };
+        let snapshot = Snapshot {
+            stats,
+            counters,
+            accepting: true,
+            cluster,
+            reasons,
+            driver_lateness,
+            log,
+            open_files: Some(17),
+            open_files_limit: None,
+        };
         let text = snapshot.encode().unwrap();
         for line in [
             "skirmish_connections{state=\"open\"} 4",
@@ -271,6 +287,7 @@ mod tests {
             "skirmish_registry_connected 0",
             "skirmish_registry_calls_total 9",
             "skirmish_log_lines_dropped_total 3",
+            "skirmish_open_files 17",
             "skirmish_log_lines_suppressed_total 4",
             "# EOF",
         ] {

@@ -30,6 +30,7 @@
 //! # }
 //! ```
 
+mod accept;
 #[cfg(not(madsim))]
 mod admin;
 mod application;
@@ -37,6 +38,7 @@ mod audit;
 mod build;
 mod checks;
 mod connection;
+mod descriptors;
 mod http;
 mod journal;
 mod links;
@@ -60,7 +62,7 @@ mod tests;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,14 +72,16 @@ use skirmish_core::time::Now;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tracing::{error, info, info_span, warn};
+use tracing::{info, info_span, warn};
 
 pub use application::{Handler, Message};
 pub use build::{Builder, StartError};
+pub use descriptors::{Excess, Shortage};
 pub use readiness::{Cause, NotReady, Reason};
 pub use upgrade::{SUBPROTOCOL, TOKEN_PREFIX};
 
 use crate::config::{Config, Drain};
+use accept::{Accepted, Acceptor};
 use application::Routes;
 use http::Refused;
 use places::Places;
@@ -88,12 +92,10 @@ use upgrade::Policy;
 
 /// The driver runs at least this often.
 const DRIVER_PULSE: Duration = Duration::from_secs(1);
-/// After an error of the listener, such as too many open files.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How long a connection that is refused at once may take to be told so.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Connections that are being told so at a time; of more, the oldest is dropped.
-const REFUSALS_AT_A_TIME: usize = 64;
+/// The same for one that has the last descriptor.
+const SCARCE_REFUSAL_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long the registry may take to answer a node that stops.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -164,10 +166,9 @@ impl Server {
         tokio::select! {
             biased;
             () = shutdown => {}
-            () = accept(&listener, &handle) => {}
+            () = accept(listener, &handle) => {}
             () = running.failed() => {}
         }
-        drop(listener);
         info!(connections = handle.stats().connections, "draining");
         handle.drain(drain.retry_after);
         if tokio::time::timeout(drain.timeout, handle.0.shared.idle()).await.is_err() {
@@ -245,11 +246,21 @@ impl Drop for Running {
 }
 
 /// Takes connections for as long as it is polled.
-async fn accept(listener: &TcpListener, server: &Handle) {
-    let mut refusals = Places::new(REFUSALS_AT_A_TIME);
-    let mut failing = false;
+async fn accept(listener: TcpListener, server: &Handle) {
+    let mut acceptor = Acceptor::new(listener);
+    let mut refusals = Places::new(descriptors::REFUSALS);
     loop {
-        let (stream, address) = next_connection(listener, server, &mut failing).await;
+        let accepted = acceptor.next(server, || refusals.end_oldest()).await;
+        let Accepted { stream, address, scarce } = accepted;
+        if scarce {
+            // One after the other, and each shortly: the next waits for the same descriptor.
+            server.0.shared.command(|shard, now| {
+                shard.counters.refused_for_files += 1;
+                journal::refused_for_files(shard, now.instant, address);
+            });
+            let _ = crate::turns::within(SCARCE_REFUSAL_TIMEOUT, turn_away(stream, Refusal::Full)).await;
+            continue;
+        }
         match server.0.shared.command(|shard, now| shard.accept(now, address)) {
             Ok(conn) => {
                 tokio::spawn(connection::serve(server.clone(), stream, conn, address));
@@ -262,31 +273,6 @@ async fn accept(listener: &TcpListener, server: &Handle) {
                     let _ = crate::turns::within(REFUSAL_TIMEOUT, turn_away(stream, refusal)).await;
                 };
                 refusals.spawn(refuse).await;
-            }
-        }
-    }
-}
-
-/// The next connection that a listener has, whatever goes wrong before. `failing` is
-/// whether it has gone wrong already.
-async fn next_connection(listener: &TcpListener, server: &Handle, failing: &mut bool) -> (TcpStream, IpAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                *failing = false;
-                // Each drive ends in one write; waiting to fill a packet would only delay it.
-                let _ = stream.set_nodelay(true);
-                return (stream, peer.ip().to_canonical());
-            }
-            Err(e)
-                if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
-            Err(e) => {
-                server.0.shared.lock().counters.accept_errors += 1;
-                // Said once, not every time it is tried again.
-                if !std::mem::replace(failing, true) {
-                    error!("cannot accept connections: {e}");
-                }
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }

@@ -26,6 +26,8 @@ pub enum Reason {
     LinksDead,
     /// The event loop stands still, or did so lately.
     DriverLate,
+    /// Hardly any file or connection can be opened.
+    OutOfFiles,
     /// Log lines are dropped, or about to be.
     LogLost,
     /// A warning: some other node cannot be reached.
@@ -34,11 +36,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, the gravest first.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Draining,
         Self::RegistrySilent,
         Self::LinksDead,
         Self::DriverLate,
+        Self::OutOfFiles,
         Self::LogLost,
         Self::PeerUnreachable,
     ];
@@ -51,6 +54,7 @@ impl Reason {
             Self::RegistrySilent => "registry_silent",
             Self::LinksDead => "links_dead",
             Self::DriverLate => "driver_late",
+            Self::OutOfFiles => "out_of_files",
             Self::LogLost => "log_lost",
             Self::PeerUnreachable => "peer_unreachable",
         }
@@ -63,6 +67,7 @@ impl Reason {
             Self::RegistrySilent => "the registry does not confirm that this node lives",
             Self::LinksDead => "most other nodes cannot be reached, players here and there cannot meet",
             Self::DriverLate => "the event loop stands still for too long",
+            Self::OutOfFiles => "out of files: hardly any connection can be opened",
             Self::LogLost => "log lines are lost",
             Self::PeerUnreachable => "another node cannot be reached",
         }
@@ -74,6 +79,9 @@ impl Reason {
             Self::Draining => "send players to other nodes",
             Self::RegistrySilent => {
                 "check that etcd runs, has a leader, and can be reached at registry.etcd.endpoints"
+            }
+            Self::OutOfFiles => {
+                "raise the limit on open files (ulimit -n, LimitNOFILE; `prlimit --nofile` for a running server)"
             }
             Self::LogLost => {
                 "make room where standard error goes, let its reader keep up, or raise log.level (players are served)"
@@ -93,9 +101,12 @@ impl Reason {
         match self {
             // A node that starts has not heard yet.
             Self::RegistrySilent => Duration::from_secs(2),
-            Self::Draining | Self::LinksDead | Self::DriverLate | Self::LogLost | Self::PeerUnreachable => {
-                Duration::ZERO
-            }
+            Self::Draining
+            | Self::LinksDead
+            | Self::DriverLate
+            | Self::OutOfFiles
+            | Self::LogLost
+            | Self::PeerUnreachable => Duration::ZERO,
         }
     }
 

@@ -33,6 +33,8 @@ pub(super) struct Shard {
     pub(super) counters: Counters,
     /// What is written of what strangers cause.
     pub(super) audit: Audit,
+    /// When a listener has found no descriptor last.
+    pub(super) out_of_files: Option<Instant>,
     /// What log lines go through, if the server knows.
     pub(super) log: Option<LogQueue>,
     pub(super) rng: Rng,
@@ -140,6 +142,7 @@ impl Shard {
             registry,
             counters: Counters::default(),
             audit,
+            out_of_files: None,
             log,
             rng,
             driven: now.instant,
