@@ -55,7 +55,10 @@ pub struct ConnectionLimits {
     pub total: usize,
     /// Connections from one address.
     pub per_address: usize,
-    /// Connections that have not said `Hello` yet.
+    /// Leading bits of an IPv6 address that make one address: what a subscriber has. 32 to 128.
+    pub ipv6_prefix: u8,
+    /// Connections that have not said `Hello` yet. While there are as many, each address has
+    /// an equal share of them.
     pub unauthenticated: usize,
     /// From accepting a connection to its `Hello`.
     pub handshake_timeout: Duration,
@@ -207,6 +210,10 @@ impl Config {
         check(connections.total < u32::MAX as usize, "connections.total must be below 2^32 - 1")?;
         check(connections.per_address > 0, "connections.per_address must be at least 1")?;
         check(connections.unauthenticated > 0, "connections.unauthenticated must be at least 1")?;
+        check(
+            (32..=128).contains(&connections.ipv6_prefix),
+            "connections.ipv6_prefix must be from 32 to 128",
+        )?;
         check(!connections.handshake_timeout.is_zero(), "connections.handshake_timeout must not be zero")?;
         check(!heartbeat.interval.is_zero(), "heartbeat.interval must not be zero")?;
         check(heartbeat.jitter_percent <= 50, "heartbeat.jitter_percent must be at most 50")?;
@@ -284,6 +291,7 @@ impl Default for Config {
             connections: ConnectionLimits {
                 total: 18_000,
                 per_address: 256,
+                ipv6_prefix: 64,
                 unauthenticated: 1_024,
                 handshake_timeout: Duration::from_secs(10),
                 linger: Duration::from_secs(5),

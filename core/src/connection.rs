@@ -9,9 +9,9 @@ use skirmish_proto::v1;
 use crate::agenda::Booking;
 use crate::config::Config;
 use crate::heartbeat::Heartbeat;
-use crate::id::{Address, Name};
+use crate::id::Name;
 use crate::meter::{Allowance, Meter};
-use crate::node::Trace;
+use crate::node::{Source, Trace};
 use crate::rate::Bucket;
 use crate::rng::Rng;
 use crate::session::SessionKey;
@@ -32,7 +32,7 @@ pub(crate) const BACKED_UP: usize = CONTROL_QUEUE / 2;
 pub(crate) struct Connection {
     /// Its number among the connections that the node has accepted.
     pub(crate) number: u64,
-    pub(crate) address: Address,
+    pub(crate) source: Source,
     pub(crate) trace: Trace,
     pub(crate) phase: Phase,
     pub(crate) booking: Booking,
@@ -131,14 +131,14 @@ impl Connection {
         number: u64,
         config: &Config,
         allowances: &Allowances,
-        address: Address,
+        source: Source,
         now: Instant,
         rng: &mut Rng,
     ) -> Self {
         let rates = &config.rates;
         Self {
             number,
-            address,
+            source,
             trace: Trace::default(),
             phase: Phase::Upgrading { until: now + config.connections.handshake_timeout },
             booking: Booking::default(),
@@ -158,11 +158,6 @@ impl Connection {
             accept_zstd: false,
             seal: None,
         }
-    }
-
-    /// Whether its player has not been admitted to a session yet.
-    pub(crate) const fn is_unauthenticated(&self) -> bool {
-        matches!(self.phase, Phase::Upgrading { .. } | Phase::Greeting { .. } | Phase::Claiming { .. })
     }
 
     /// Whether its player is known and its `Hello` is awaited or being served.

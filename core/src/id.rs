@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use subtle::ConstantTimeEq as _;
 
@@ -180,6 +181,40 @@ impl fmt::Debug for SessionId {
 /// mapped into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub [u8; 16]);
+
+impl Address {
+    /// The part of an address that caps are counted for: a whole IPv4 address, however it is
+    /// written (mapped, or behind the NAT64 prefix of RFC 6052), or the leading bits of an
+    /// IPv6 address, since a subscriber has all that follow.
+    #[must_use]
+    pub fn counted(self, ipv6_prefix: u8) -> Self {
+        let address = Ipv6Addr::from(self.0);
+        let nat64 = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
+        if address.to_ipv4_mapped().is_some() {
+            return self;
+        }
+        if let Some(last) = self.0.strip_prefix(&nat64).and_then(|rest| <[u8; 4]>::try_from(rest).ok()) {
+            return Self(Ipv4Addr::from(last).to_ipv6_mapped().octets());
+        }
+        let mask = u128::MAX.checked_shl(128_u32.saturating_sub(ipv6_prefix.into())).unwrap_or(0);
+        Self((address.to_bits() & mask).to_be_bytes())
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        Self(match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ipv6Addr::from(self.0).to_canonical().fmt(f)
+    }
+}
 
 /// An entry's place in a room's log: the life of the room, and the entry's number in
 /// it, from 1. Ordered, and names one entry for ever.

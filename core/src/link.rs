@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::agenda::Booking;
 use crate::config::Config;
 use crate::heartbeat::Heartbeat;
-use crate::id::NodeId;
+use crate::id::{Address, NodeId};
 use crate::rng::Rng;
 use crate::slab::Key;
 use crate::time::Instant;
@@ -21,9 +21,19 @@ pub(crate) const CONTROL_QUEUE: usize = 65_536;
 const RELAY_QUEUE: usize = 4_096;
 const RELAY_BYTES: usize = 8 * 1024 * 1024;
 
+/// How a link came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// This node has dialed that one.
+    Dialed(NodeId),
+    /// Somebody has connected from this address.
+    Stranger(Address),
+}
+
 /// A link.
 #[derive(Debug)]
 pub(crate) struct Link {
+    pub(crate) caller: Caller,
     /// Whom it leads to: known from the start to the one that dialed, and to the other
     /// from the `LinkHello`.
     pub(crate) peer: Option<NodeId>,
@@ -67,8 +77,13 @@ impl Reader {
 
 impl Link {
     /// A link that was connected just now.
-    pub(crate) fn new(config: &Config, peer: Option<NodeId>, now: Instant, rng: &mut Rng) -> Self {
+    pub(crate) fn new(config: &Config, caller: Caller, now: Instant, rng: &mut Rng) -> Self {
+        let peer = match caller {
+            Caller::Dialed(node) => Some(node),
+            Caller::Stranger(_) => None,
+        };
         Self {
+            caller,
             peer,
             greeting: Some(now + config.links.handshake_timeout),
             proven: false,

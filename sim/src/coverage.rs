@@ -16,6 +16,7 @@ pub const MARKS: &[&str] = &[
     "take-over",
     "fenced input",
     "connection refused",
+    "connection displaced",
     "connection lost",
     "connection vanished",
     "heartbeat timeout",

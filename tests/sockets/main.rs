@@ -13,6 +13,7 @@ mod handshake;
 mod log;
 mod matchmaking;
 mod output;
+mod proxies;
 mod refusals;
 mod restart;
 mod shared_state;

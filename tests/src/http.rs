@@ -1,9 +1,9 @@
 //! Plain HTTP, written by hand.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::within;
 
@@ -17,17 +17,34 @@ pub fn upgrade(headers: &str) -> String {
     format!("GET / HTTP/1.1\r\n{UPGRADE}{headers}\r\n")
 }
 
+/// Connects from an address of this machine: on Linux all of 127.0.0.0/8 are.
+///
+/// # Panics
+/// If there is no connection.
+pub async fn connect_from(source: Ipv4Addr, server: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from((source, 0))).expect("an address of this machine");
+    within("a connection", socket.connect(server)).await.expect("the server listens")
+}
+
+/// Sends bytes on a connection and reads the answer, as [`exchange`] does.
+///
+/// # Panics
+/// If there is no end of the answer.
+pub async fn exchange_over(mut stream: TcpStream, request: impl AsRef<[u8]>) -> String {
+    // A server that has heard enough may close while this is still being sent.
+    let _ = stream.write_all(request.as_ref()).await;
+    let answer = within("the answer to a request", read_answer(&mut stream)).await;
+    String::from_utf8(answer).expect("the answer is text")
+}
+
 /// Sends bytes and reads the answer: to its end, or to the end of its head if the
 /// connection was upgraded. Empty if there was none.
 ///
 /// # Panics
 /// If there is no connection, or no end of the answer.
 pub async fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
-    let mut stream = TcpStream::connect(address).await.expect("the server listens");
-    // A server that has heard enough may close while this is still being sent.
-    let _ = stream.write_all(request.as_ref()).await;
-    let answer = within("the answer to a request", read_answer(&mut stream)).await;
-    String::from_utf8(answer).expect("the answer is text")
+    exchange_over(TcpStream::connect(address).await.expect("the server listens"), request).await
 }
 
 async fn read_answer(stream: &mut TcpStream) -> Vec<u8> {

@@ -14,15 +14,7 @@ impl Node {
         check(self.connections.len() <= config.connections.total, "connections")?;
         check(self.sessions.len() <= config.sessions.total, "sessions")?;
         check(self.rooms.len() <= config.rooms.total, "rooms")?;
-        check(
-            self.stats.unauthenticated <= config.connections.unauthenticated,
-            "unauthenticated connections",
-        )?;
-        check(
-            self.by_address.values().all(|n| *n <= config.connections.per_address),
-            "connections of an address",
-        )?;
-        check(self.by_address.len() <= self.connections.len(), "addresses")?;
+        self.admission.audit(&config.connections, self.connections.len())?;
         check(self.logins.len() <= config.sessions.total, "players whose log-ins are counted")?;
         check(
             self.logins_by_address.len() <= config.connections.total,

@@ -64,13 +64,12 @@ impl Node {
             Some((session, _)) => self.replace_session(now, session, true),
             None => {}
         }
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        match core::mem::replace(&mut connection.phase, Phase::Open) {
+        self.change_phase(key, |connection| match core::mem::replace(&mut connection.phase, Phase::Open) {
             Phase::Greeting { until, identity } => {
                 connection.phase = Phase::Claiming { until, identity, hello: Box::new(hello) };
             }
             other => connection.phase = other,
-        }
+        });
         let fresh = SessionId(self.rng.bytes());
         if self.registrar.claim_session(now, token(key), &player, named, fresh).is_err() {
             let what = "too many sessions wait for the registry";
@@ -215,13 +214,12 @@ impl Node {
             self.stats.takeovers += 1;
             self.cut_off(now, old);
         }
+        self.change_phase(key, |connection| connection.phase = Phase::Open);
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.phase = Phase::Open;
         connection.session = Some(session);
         connection.heartbeat =
             crate::heartbeat::Heartbeat::new(&self.config.heartbeat, now.instant, &mut self.rng);
         connection.accept_zstd = hello.accept_zstd;
-        self.stats.unauthenticated -= 1;
         self.book_connection(key);
         self.event(if is_new {
             Event::SessionOpened { conn, player, epoch }

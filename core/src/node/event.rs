@@ -5,7 +5,7 @@ use alloc::string::String;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use crate::id::{ConnId, LinkId, Name, NodeId};
+use crate::id::{Address, ConnId, LinkId, Name, NodeId};
 use crate::registry::Call;
 use crate::time::Duration;
 
@@ -16,7 +16,7 @@ pub enum Refusal {
     Full,
     /// The address has as many connections as it may.
     AddressFull,
-    /// Too many connections have not said `Hello` yet.
+    /// Too many connections have not said `Hello` yet, and no address has more than this one.
     TooManyUnauthenticated,
     /// The node is about to stop.
     Draining,
@@ -139,6 +139,13 @@ pub enum Event {
         player: Name,
         /// The trace that the connection belonged to; the node has forgotten it.
         trace: Trace,
+    },
+    /// A connection that had not said `Hello` was dropped, since another needed its place.
+    Displaced {
+        /// The connection.
+        conn: ConnId,
+        /// The address that it was counted for.
+        address: Address,
     },
     /// A connection misses heartbeats.
     Unhealthy {
@@ -296,6 +303,8 @@ pub struct Stats {
     pub refused: u64,
     /// Log-ins refused for their rate, by address or by player.
     pub logins_limited: u64,
+    /// Connections dropped before their `Hello`, since another needed their place.
+    pub displaced: u64,
     /// Frames taken.
     pub frames_in: u64,
     /// Their bytes.

@@ -20,16 +20,21 @@ impl Node {
     // Connections.
 
     pub(super) fn admit(&mut self, key: Key, identity: Identity) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Phase::Upgrading { until } = connection.phase else { return };
-        connection.trace = identity.trace;
+        let Some(connection) = self.connections.get(key) else { return };
+        if !matches!(connection.phase, Phase::Upgrading { .. }) {
+            return;
+        }
         if let Some(session) = self.sessions.of_player(&identity.player)
             && let Some(session) = self.sessions.get_mut(session)
         {
             session.knocking = Some(ConnId::from_key(key));
         }
-        let identity = Box::new(Admitted { player: identity.player, token: identity.token });
-        connection.phase = Phase::Greeting { until, identity };
+        self.change_phase(key, |connection| {
+            let Phase::Upgrading { until } = connection.phase else { return };
+            connection.trace = identity.trace;
+            let identity = Box::new(Admitted { player: identity.player, token: identity.token });
+            connection.phase = Phase::Greeting { until, identity };
+        });
     }
 
     /// The peer broke the protocol or its limits: says how, and closes the connection.
@@ -61,20 +66,21 @@ impl Node {
         message: &str,
         retry_after: Duration,
     ) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.is_closing() {
+        if self.connections.get(key).is_none_or(|connection| connection.is_closing()) {
             return;
         }
-        self.stats.unauthenticated -= usize::from(connection.is_unauthenticated());
         self.stats.closing += 1;
         let goodbye = v1::Goodbye {
             reason: reason.into(),
             message: message.into(),
             retry_after_ms: inbound::millis(retry_after),
         };
-        let owed = reason == v1::Reason::Draining && connection.is_open();
-        connection.start_closing(now.instant + self.config.connections.linger, Some(goodbye), owed);
-        connection.woken = true;
+        let until = now.instant + self.config.connections.linger;
+        self.change_phase(key, |connection| {
+            let owed = reason == v1::Reason::Draining && connection.is_open();
+            connection.start_closing(until, Some(goodbye), owed);
+            connection.woken = true;
+        });
         self.outputs.push_back(Output::Close(ConnId::from_key(key), reason));
         self.book_connection(key);
     }
@@ -84,16 +90,10 @@ impl Node {
     pub(super) fn forget_connection(&mut self, now: Now, key: Key) {
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.agenda.cancel(Timer::Connection(key), &mut connection.booking);
-        self.stats.unauthenticated -= usize::from(connection.is_unauthenticated());
         self.stats.closing -= usize::from(connection.is_closing());
         let unhealthy = connection.heartbeat.missed() >= self.config.heartbeat.unhealthy_after;
         self.stats.unhealthy -= usize::from(unhealthy);
-        if let Some(count) = self.by_address.get_mut(&connection.address) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&connection.address);
-            }
-        }
+        self.give_place_up(&connection);
         if let Some(session) = connection.session {
             self.detach(now, session, ConnId::from_key(key), connection.trace);
         }

@@ -1,6 +1,6 @@
 //! Links to other nodes: dialing, greeting, liveness, and what goes over them.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
@@ -10,8 +10,8 @@ use skirmish_proto::v1;
 use super::{Event, Node, Output, Timer};
 use crate::agenda::Booking;
 use crate::heartbeat::{Beat, Heartbeat};
-use crate::id::{LinkId, NodeId};
-use crate::link::Link;
+use crate::id::{Address, LinkId, NodeId};
+use crate::link::{Caller, Link};
 use crate::plant::Plant;
 use crate::slab::Key;
 use crate::time::{Instant, LATE, Now};
@@ -120,30 +120,38 @@ impl Node {
 
     // Links.
 
-    pub(super) fn link_up(&mut self, now: Now, dialed: Option<NodeId>) -> Option<LinkId> {
-        if dialed.is_none() {
-            self.make_place_for_stranger(now);
+    pub(super) fn link_up(&mut self, now: Now, caller: Caller) -> Option<LinkId> {
+        if let Caller::Stranger(address) = caller {
+            self.make_place_for_stranger(now, address);
         }
-        let link = Link::new(&self.config, dialed, now.instant, &mut self.rng);
+        let link = Link::new(&self.config, caller, now.instant, &mut self.rng);
         let key = self.links.insert(link)?;
-        if let Some(to) = dialed {
+        if let Caller::Dialed(to) = caller {
             self.greet(now, key, to);
         }
         self.book_link(key);
         Some(LinkId::from_key(key))
     }
 
-    /// Links that have not said who they are have a quarter of all places, and who has had one
-    /// longest makes room for who comes: whoever only connects keeps no node out.
-    fn make_place_for_stranger(&mut self, now: Now) {
-        let strangers = self.links.keys().filter_map(|key| {
-            let link = self.links.get(key).filter(|link| link.peer.is_none())?;
-            Some((link.greeting?, key))
-        });
-        let strangers: Vec<_> = strangers.collect();
-        if strangers.len() >= (self.config.links.total / 4).max(1)
-            && let Some((_, first)) = strangers.into_iter().min_by_key(|(until, _)| *until)
-        {
+    /// Makes room for a stranger. Links that have not said which node they come from have a
+    /// quarter of all places; when these are taken, the oldest link of the address with most
+    /// of them goes. So an address that only connects keeps no node out.
+    fn make_place_for_stranger(&mut self, now: Now, comes: Address) {
+        let mut strangers: BTreeMap<Address, Vec<(Instant, Key)>> = BTreeMap::new();
+        for key in self.links.keys() {
+            if let Some(link) = self.links.get(key).filter(|link| link.peer.is_none())
+                && let (Caller::Stranger(address), Some(until)) = (link.caller, link.greeting)
+            {
+                strangers.entry(address).or_default().push((until, key));
+            }
+        }
+        if strangers.values().map(Vec::len).sum::<usize>() < (self.config.links.total / 4).max(1) {
+            return;
+        }
+        let most =
+            |(address, links): &(Address, Vec<_>)| (links.len() + usize::from(*address == comes), *address);
+        let biggest = strangers.into_iter().max_by_key(most);
+        if let Some((_, first)) = biggest.and_then(|(_, links)| links.into_iter().min()) {
             self.drop_link(now, first, "others came, and it had not said who it is");
         }
     }

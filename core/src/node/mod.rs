@@ -8,6 +8,7 @@
 //! leads, the message is passed on to that node over its link (`follower`, `links`), which
 //! appends it (`primary`), and its entry comes back with the tail of the log.
 
+mod admission;
 mod audit;
 mod claims;
 mod departed;
@@ -42,7 +43,7 @@ use crate::config::Config;
 use crate::connection::{Allowances, Connection};
 use crate::crdt::Replica;
 use crate::id::{Address, ConnId, LinkId, Name, NodeId};
-use crate::link::Link;
+use crate::link::{Caller, Link};
 use crate::logins::Logins;
 use crate::matchmaking::{Desk, Matcher};
 use crate::plant::{Plant, Planted};
@@ -54,12 +55,14 @@ use crate::slab::{Key, Slab};
 use crate::time::{Deadline, Duration, Instant, Now};
 use crate::wire;
 
+use admission::Admission;
 use hosting::{Hosted, Role};
 use links::Peer;
 use matchmaking::ASKERS;
 
 pub use metering::Overhead;
 
+pub(crate) use admission::Source;
 pub use event::{Event, Identity, Output, Passage, Refusal, Stats, Trace};
 pub use reach::Unreachable;
 
@@ -73,7 +76,7 @@ pub struct Node {
     zstd: wire::Zstd,
     allowances: Allowances,
     connections: Slab<Connection>,
-    by_address: BTreeMap<Address, usize>,
+    admission: Admission,
     logins: Logins<Name>,
     logins_by_address: Logins<Address>,
     sessions: Sessions,
@@ -148,7 +151,7 @@ impl Node {
             zstd: wire::Zstd::default(),
             allowances: Allowances::new(&config),
             connections: Slab::new(config.connections.total),
-            by_address: BTreeMap::new(),
+            admission: Admission::default(),
             logins: Logins::new(config.rates.logins, config.sessions.total),
             logins_by_address: Logins::new(config.rates.logins_per_address, config.connections.total),
             sessions: Sessions::new(rng.split(), config.sessions.total),
@@ -181,6 +184,7 @@ impl Node {
     pub fn stats(&self) -> Stats {
         Stats {
             connections: self.connections.len(),
+            unauthenticated: self.admission.waiting(),
             sessions: self.sessions.len(),
             rooms: self.rooms.len(),
             links: self.links.len(),
@@ -233,11 +237,18 @@ impl Node {
         self.consult_registrar(now);
     }
 
-    /// A link to another node is connected: to which, if this node dialed. `None` if there
-    /// is no place for it; the driver drops it.
-    pub fn handle_link(&mut self, now: Now, dialed: Option<NodeId>) -> Option<LinkId> {
+    /// A link to another node that this one has dialed is connected. `None` if there is no
+    /// place for it; the driver drops it.
+    pub fn handle_link(&mut self, now: Now, dialed: NodeId) -> Option<LinkId> {
         self.now = now.instant;
-        self.link_up(now, dialed)
+        self.link_up(now, Caller::Dialed(dialed))
+    }
+
+    /// Somebody has connected to where links are taken. It may take the place of another
+    /// that has not said which node it is. `None` if there is no place for it.
+    pub fn handle_caller(&mut self, now: Now, address: Address) -> Option<LinkId> {
+        self.now = now.instant;
+        self.link_up(now, Caller::Stranger(address.counted(self.config.connections.ipv6_prefix)))
     }
 
     /// A link to another node could not be connected.
@@ -261,43 +272,13 @@ impl Node {
     }
 
     /// A connection was accepted; nothing is known of it but its address. The time for
-    /// its handshake starts to run.
+    /// its handshake starts to run. It may take the place of another that has not said `Hello`.
     ///
     /// # Errors
     /// If a cap is reached; then there is no state for it, and the driver drops it.
     pub fn handle_accept(&mut self, now: Now, address: Address) -> Result<ConnId, Refusal> {
         self.now = now.instant;
-        let caps = &self.config.connections;
-        let of_address = self.by_address.get(&address).copied().unwrap_or(0);
-        let refusal = if self.draining.is_some() {
-            Some(Refusal::Draining)
-        } else if self.connections.len() >= caps.total {
-            Some(Refusal::Full)
-        } else if of_address >= caps.per_address {
-            Some(Refusal::AddressFull)
-        } else if self.stats.unauthenticated >= caps.unauthenticated {
-            Some(Refusal::TooManyUnauthenticated)
-        } else {
-            let taken = self.logins_by_address.take(now.instant, &address);
-            self.stats.logins_limited += u64::from(taken.is_err());
-            taken.err().map(Refusal::TooFast)
-        };
-        if let Some(refusal) = refusal {
-            self.stats.refused += 1;
-            return Err(refusal);
-        }
-        let number = self.stats.accepted + 1;
-        let (config, allowances) = (&self.config, &self.allowances);
-        let connection = Connection::new(number, config, allowances, address, now.instant, &mut self.rng);
-        let Some(key) = self.connections.insert(connection) else {
-            self.stats.refused += 1;
-            return Err(Refusal::Full);
-        };
-        self.stats.accepted += 1;
-        self.stats.unauthenticated += 1;
-        self.by_address.insert(address, of_address + 1);
-        self.book_connection(key);
-        Ok(ConnId::from_key(key))
+        self.accept(now, Source::Client(address.counted(self.config.connections.ipv6_prefix)))
     }
 
     /// The upgrade's checks passed. Ignored if the connection is being closed already.

@@ -43,7 +43,10 @@ section! {
         total: usize,
         /// Connections from one address.
         per_address: usize,
-        /// Connections that have not said `Hello` yet.
+        /// Leading bits of an IPv6 address that make one address. 32 to 128.
+        ipv6_prefix: u8,
+        /// Connections that have not said `Hello` yet; while there are as many, each address
+        /// has an equal share of them.
         unauthenticated: usize,
         /// From accepting a connection to its `Hello`.
         #[serde(with = "humantime_serde")]

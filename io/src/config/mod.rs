@@ -13,6 +13,7 @@ mod cluster;
 mod limits;
 mod load;
 mod matchmaking;
+mod proxies;
 mod registry;
 mod secret;
 mod validate;
@@ -26,6 +27,7 @@ pub use cluster::{Cluster, ClusterTls, Link, LinkHeartbeat};
 pub use limits::{Connections, Frames, HeartbeatTimes, Rate, Rates, Rooms, Sessions};
 pub use load::{ConfigError, Source, Sources};
 pub use matchmaking::{LatencyWindow, Matchmaking, QualityRules, Queue, RatingWindow};
+pub use proxies::{ForwardedHeader, Network, ProxyProtocol};
 pub use registry::{Registry, RegistryEtcd, RegistryKind};
 pub use secret::Secret;
 
@@ -81,6 +83,13 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Paths of the upgrade request.
     pub paths: Vec<String>,
+    /// Networks of the proxies that are believed when they say who a client is. Caps, rates
+    /// and the audit count for the client then, not for the proxy.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether connections of trusted proxies begin with a header of the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
+    /// The header of requests by which trusted proxies say who a client is.
+    pub forwarded: ForwardedHeader,
 }
 
 impl Default for Listen {
@@ -88,6 +97,9 @@ impl Default for Listen {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 9500)),
             paths: vec!["/".to_owned(), "/ws".to_owned()],
+            trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyProtocol::Off,
+            forwarded: ForwardedHeader::Off,
         }
     }
 }

@@ -73,6 +73,7 @@ impl Config {
                 "must start with `/` and have no query in it",
             )?;
         }
+        self.listen.validate_proxies()?;
         let port = self.listen.address.port();
         check(
             !self.admin.enabled || port == 0 || self.admin.address != self.listen.address,

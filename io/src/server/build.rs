@@ -19,6 +19,8 @@ use tracing::warn;
 use super::application::{Handler, Routes};
 use super::descriptors::{Excess, Plan, Shortage};
 use super::links::Settings;
+use super::peer::Proxies;
+use super::refusals::Refusals;
 use super::shared::Shared;
 use super::upgrade::Policy;
 use super::{Handle, Inner, Server};
@@ -274,10 +276,13 @@ impl Builder {
             Some(registry) => registry,
             None => registry(&config.registry, &clock, &mut rng)?,
         };
+        let refusals = Refusals::new(clock.now().instant, config.drain.retry_after);
         let inner = Inner {
             shared: Shared::new(node, registry, clock, rng, (&config.log, self.log)),
             routes,
             policy: Policy::new(&config, keys),
+            proxies: Proxies::new(&config.listen),
+            refusals,
             web_socket,
             links: Settings {
                 #[cfg(not(madsim))]

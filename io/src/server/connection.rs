@@ -6,16 +6,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use skirmish_core::id::ConnId;
-use skirmish_core::node::Identity;
-use skirmish_core::time::{Duration, Instant};
+use skirmish_core::node::{Identity, Refusal};
+use skirmish_core::time::{Duration, Instant, Now};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::http::{HeadError, Refused, read_head};
-use super::shard::{Over, Received};
+#[cfg(not(madsim))]
+use super::peer::{HeaderError, Said, read_header};
+use super::shard::{Over, Received, Shard};
 use super::socket::{Input, Socket};
 use super::stream::Stream;
 use super::{Inner, journal, trace};
+#[cfg(not(madsim))]
+use crate::config::ProxyProtocol;
 
 /// Messages that are read before the other connections have their turn.
 const READ_BUDGET: usize = 16;
@@ -23,11 +27,15 @@ const READ_BUDGET: usize = 16;
 /// costs much comes one at a time.
 const READ_TIME: Duration = Duration::from_micros(20);
 
+/// Reads of what a peer still sends that got a last answer, of 2 KiB each at most: more than
+/// a request head may have.
+const LAST_READS: usize = 64;
+
 /// Serves a connection that the node has accepted.
-pub(super) async fn serve(server: super::Handle, stream: TcpStream, conn: ConnId, address: IpAddr) {
+pub(super) async fn serve(server: super::Handle, stream: TcpStream, conn: ConnId, peer: IpAddr) {
     let _served = Served { server: &server, conn };
     // In a box of its own, so that its buffers are gone when the connection is open.
-    let upgraded = Box::pin(upgrade(&server.0, stream, conn, address)).await;
+    let upgraded = Box::pin(upgrade(&server.0, stream, conn, peer)).await;
     if let Some((stream, rest)) = upgraded {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let socket = Socket::new(stream, rest, server.0.web_socket, task);
@@ -55,18 +63,13 @@ impl Drop for Served<'_> {
 
 /// TLS, and the checks of the upgrade: the stream, and what was read of it already. `None`
 /// if nothing came of it.
-async fn upgrade(
-    server: &Inner,
-    stream: TcpStream,
-    conn: ConnId,
-    address: IpAddr,
-) -> Option<(Stream, Vec<u8>)> {
+async fn upgrade(server: &Inner, stream: TcpStream, conn: ConnId, peer: IpAddr) -> Option<(Stream, Vec<u8>)> {
     // The deadline is the node's: it closes a connection that takes too long.
     let told_to_stop = poll_fn(|cx| server.shared.lock().poll_closing(conn, cx));
     tokio::select! {
         biased;
         () = told_to_stop => None,
-        socket = handshake(server, stream, conn, address) => socket,
+        socket = handshake(server, stream, conn, peer) => socket,
     }
 }
 
@@ -74,10 +77,23 @@ async fn handshake(
     server: &Inner,
     stream: TcpStream,
     conn: ConnId,
-    address: IpAddr,
+    peer: IpAddr,
 ) -> Option<(Stream, Vec<u8>)> {
     let fail = |error: &dyn std::fmt::Display| journal::failed(&server.shared.lock(), conn, error);
+    let (stream, mut client) = introduced(server, stream, conn, peer).await?;
+    let named = !server.proxies.reads_head_of(client);
+    let refusal = if named { identify(server, conn, client) } else { None };
+    if refusal.is_some() && server.uses_tls() {
+        let now = server.shared.clock().now().instant;
+        if !server.refusals.affords_handshake(now) {
+            return None;
+        }
+    }
     let mut stream = server.secure(stream).await.inspect_err(|e| fail(e)).ok()?;
+    if let Some(refusal) = refusal {
+        goodbye(&mut stream, server.refusals.answer(refusal)).await;
+        return None;
+    }
     let head = match read_head(&mut stream).await {
         Ok(head) => head,
         Err(HeadError::Io(error)) => {
@@ -85,10 +101,18 @@ async fn handshake(
             return None;
         }
         Err(HeadError::TooLong) => {
-            refuse(server, &mut stream, conn, address, &Refused::too_large("the request is too long")).await;
+            refuse(server, &mut stream, conn, client, &Refused::too_large("the request is too long")).await;
             return None;
         }
     };
+    if !named {
+        client = server.proxies.client(client, head.bytes());
+        if let Some(refusal) = identify(server, conn, client) {
+            goodbye(&mut stream, server.refusals.answer(refusal)).await;
+            return None;
+        }
+    }
+    let address = client;
     let wall = server.shared.clock().now().wall;
     let accepted = match server.policy.check(head.bytes(), wall) {
         Ok(accepted) => accepted,
@@ -111,15 +135,71 @@ async fn handshake(
     Some((stream, head.rest()))
 }
 
+/// Reads what a trusted proxy says by the PROXY protocol: who its client is. `None` if the
+/// connection is refused.
+#[cfg(not(madsim))]
+async fn introduced(
+    server: &Inner,
+    mut stream: TcpStream,
+    conn: ConnId,
+    peer: IpAddr,
+) -> Option<(TcpStream, IpAddr)> {
+    let refused = match (server.proxies.protocol, server.proxies.trusts(peer)) {
+        (ProxyProtocol::Off, _) | (ProxyProtocol::Accept, false) => return Some((stream, peer)),
+        (ProxyProtocol::Require, false) => {
+            Refused::forbidden("this server is reached through its proxies only")
+        }
+        (protocol @ (ProxyProtocol::Accept | ProxyProtocol::Require), true) => {
+            match read_header(&mut stream).await {
+                Ok(Some(Said::Client(client))) => return Some((stream, client)),
+                Ok(Some(Said::Nobody)) => return Some((stream, peer)),
+                Ok(None) if protocol == ProxyProtocol::Accept => return Some((stream, peer)),
+                Ok(None) => Refused::bad_request("a PROXY protocol header is missing"),
+                Err(HeaderError::Io(error)) => {
+                    journal::failed(&server.shared.lock(), conn, &error);
+                    return None;
+                }
+                Err(error @ HeaderError::Malformed(_)) => Refused::bad_request(error.to_string()),
+            }
+        }
+    };
+    if server.uses_tls() {
+        // Nobody who speaks TLS would understand the answer.
+        note_refusal(server, conn, peer, &refused);
+    } else {
+        refuse(server, &mut Stream::Plain(stream), conn, peer, &refused).await;
+    }
+    None
+}
+
+/// The PROXY protocol is not simulated.
+#[cfg(madsim)]
+#[allow(clippy::unused_async, reason = "the other one waits")]
+async fn introduced(_: &Inner, stream: TcpStream, _: ConnId, peer: IpAddr) -> Option<(TcpStream, IpAddr)> {
+    Some((stream, peer))
+}
+
+/// Tells the node whom a connection is for. Why it is to be refused, if it is.
+fn identify(server: &Inner, conn: ConnId, client: IpAddr) -> Option<Refusal> {
+    let identified = |shard: &mut Shard, now: Now| {
+        let refusal = shard.identify(now, conn, client).err()?;
+        journal::refused_at_accept(shard, now.instant, client, refusal);
+        Some(refusal)
+    };
+    server.shared.command(identified)
+}
+
 /// Answers with a refusal and lets the peer read it.
 async fn refuse(server: &Inner, stream: &mut Stream, conn: ConnId, address: IpAddr, refused: &Refused) {
-    {
-        let now = server.shared.clock().now().instant;
-        let mut shard = server.shared.lock();
-        shard.counters.refused_upgrade(refused.status());
-        journal::refused_at_upgrade(&mut shard, now, address, conn, refused);
-    }
+    note_refusal(server, conn, address, refused);
     goodbye(stream, refused.response(0)).await;
+}
+
+fn note_refusal(server: &Inner, conn: ConnId, address: IpAddr, refused: &Refused) {
+    let now = server.shared.clock().now().instant;
+    let mut shard = server.shared.lock();
+    shard.counters.refused_upgrade(refused.status());
+    journal::refused_at_upgrade(&mut shard, now, address, conn, refused);
 }
 
 /// Sends a last answer. Closing with unread input would reset the connection, and the
@@ -131,8 +211,8 @@ pub(super) async fn goodbye(stream: &mut Stream, answer: String) {
         stream.shutdown().await
     };
     if sent.await.is_ok() {
-        let mut scrap = [0; 512];
-        for _ in 0..READ_BUDGET {
+        let mut scrap = [0; 2048];
+        for _ in 0..LAST_READS {
             if !matches!(tokio::io::AsyncReadExt::read(stream, &mut scrap).await, Ok(1..)) {
                 break;
             }

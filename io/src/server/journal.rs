@@ -10,9 +10,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use skirmish_core::id::{ConnId, LinkId, NodeId};
+use skirmish_core::id::{Address, ConnId, LinkId, NodeId};
 use skirmish_core::node::{Event, Passage, Refusal, Trace};
-use skirmish_core::time::Instant;
+use skirmish_core::time::{Duration, Instant};
 use skirmish_proto::v1;
 use tracing::{Level, debug, enabled, info, warn};
 
@@ -23,6 +23,9 @@ use super::links::End;
 use super::readiness::Change;
 use super::shard::Shard;
 use super::trace;
+
+/// From one line about displaced connections to the next, at least.
+const DISPLACED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shows a trace id as W3C writes it.
 pub(super) struct TraceId(pub(super) Trace);
@@ -40,6 +43,8 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Mes
         Event::Application { conn, player, type_url, payload, trace } => {
             return Some(Message { conn, player, type_url, payload, trace });
         }
+        // Told by `displaced`, with the time.
+        Event::Displaced { .. } => {}
         Event::SessionOpened { conn, player, epoch } => {
             let trace_id = trace_of(conn);
             info!(%trace_id, %conn, %player, epoch, "session opened");
@@ -161,6 +166,7 @@ pub(super) fn aborted(shard: &Shard, conn: ConnId) {
 
 /// A connection was refused before there was any state for it.
 pub(super) fn refused_at_accept(shard: &mut Shard, now: Instant, address: IpAddr, refusal: Refusal) {
+    shard.counters.refused_connection(refusal);
     if let Some(Admitted { suppressed }) = admit(shard, now, Some(address)) {
         info!(target: "audit", peer = %address, suppressed, "connection refused: {refusal}");
     }
@@ -171,6 +177,19 @@ pub(super) fn refused_for_files(shard: &mut Shard, now: Instant, address: IpAddr
     if let Some(Admitted { suppressed }) = admit(shard, now, Some(address)) {
         info!(target: "audit", peer = %address, suppressed, "connection refused: no more files can be opened");
     }
+}
+
+/// Connections that had not said `Hello` made room for others: one line for many.
+pub(super) fn displaced(shard: &mut Shard, now: Instant, conn: ConnId, address: Address) {
+    let (last, others) = &mut shard.displaced;
+    if last.is_some_and(|last| now.since(last) < DISPLACED_INTERVAL) {
+        *others += 1;
+        return;
+    }
+    let others = std::mem::take(others);
+    *last = Some(now);
+    let why = "made room for an address that had fewer: too many connections are waiting to authenticate";
+    info!(target: "audit", %conn, peer = %address, others, "{why}");
 }
 
 /// An upgrade was refused.

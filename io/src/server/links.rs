@@ -62,7 +62,7 @@ pub(super) async fn serve(listener: Option<TcpListener>, server: Handle) {
             }
             Accepted { stream, address, .. } = accepted => {
                 // From now on the node counts it, and has a deadline for it.
-                match server.0.shared.command(|shard, now| shard.link(now, None, address.to_string())) {
+                match server.0.shared.command(|shard, now| shard.caller(now, address)) {
                     Some(link) => {
                         tokio::spawn(accepted_link(server.clone(), stream, link));
                     }
@@ -81,7 +81,7 @@ async fn dial(server: Handle, node: NodeId, address: String) {
     };
     match connected {
         Ok(stream) => {
-            let link = server.0.shared.command(|shard, now| shard.link(now, Some(node), address.clone()));
+            let link = server.0.shared.command(|shard, now| shard.link(now, node, address.clone()));
             match link {
                 Some(link) => serve_link(&server, stream, link).await,
                 None => journal::dial_failed(node, &address, &"there is no place for another link"),

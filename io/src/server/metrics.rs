@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use skirmish_core::node::Stats;
+use skirmish_core::node::{Refusal, Stats};
 
 use super::readiness::Reason;
 use crate::registry;
@@ -18,6 +18,7 @@ use crate::registry;
 /// What the shell counts beside the node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counters {
+    refused_connections: RefusedConnections,
     /// Upgrades refused, by HTTP status.
     refused_upgrades: BTreeMap<u16, u64>,
     /// Application messages that no handler is registered for.
@@ -31,9 +32,30 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    pub(super) fn refused_connection(&mut self, refusal: Refusal) {
+        let number = match refusal {
+            Refusal::Full => &mut self.refused_connections.full,
+            Refusal::AddressFull => &mut self.refused_connections.address_full,
+            Refusal::TooManyUnauthenticated => &mut self.refused_connections.unauthenticated,
+            Refusal::Draining => &mut self.refused_connections.draining,
+            Refusal::TooFast(_) => &mut self.refused_connections.too_fast,
+        };
+        *number += 1;
+    }
+
     pub(super) fn refused_upgrade(&mut self, status: u16) {
         *self.refused_upgrades.entry(status).or_insert(0) += 1;
     }
+}
+
+/// Connections refused for a cap, by the cap.
+#[derive(Clone, Copy, Debug, Default)]
+struct RefusedConnections {
+    full: u64,
+    address_full: u64,
+    unauthenticated: u64,
+    draining: u64,
+    too_fast: u64,
 }
 
 /// Everything that is exported, as of one moment.
@@ -154,6 +176,7 @@ impl Collector for Snapshot {
             ("accepted", "Connections accepted", s.accepted),
             ("refused", "Connections refused for a cap", s.refused),
             ("logins_limited", "Log-ins refused for their rate", s.logins_limited),
+            ("displaced", "Connections dropped before their Hello to make room for others", s.displaced),
             ("accept_errors", "Connections that the system did not hand over", counters.accept_errors),
             ("frames_in", "Frames taken", s.frames_in),
             ("in_bytes", "Bytes of the frames taken", s.bytes_in),
@@ -209,6 +232,19 @@ impl Collector for Snapshot {
             let counter = ConstCounter::new(number);
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
+        let help = "Connections refused, by why";
+        let mut family = encoder.encode_descriptor("refusals", help, None, MetricType::Counter)?;
+        let RefusedConnections { full, address_full, unauthenticated, draining, too_fast } =
+            counters.refused_connections;
+        for (reason, number) in [
+            ("full", full),
+            ("address_full", address_full),
+            ("unauthenticated", unauthenticated),
+            ("draining", draining),
+            ("too_fast", too_fast),
+        ] {
+            ConstCounter::new(number).encode(family.encode_family(&[("reason", reason)])?)?;
+        }
         let help = "Upgrades refused, by HTTP status";
         let mut family = encoder.encode_descriptor("upgrades_refused", help, None, MetricType::Counter)?;
         for (status, number) in &counters.refused_upgrades {
@@ -238,6 +274,7 @@ mod tests {
     fn every_figure_is_in_the_text() {
         let mut counters = Counters::default();
         counters.refused_upgrade(401);
+        counters.refused_connection(Refusal::AddressFull);
         counters.refused_upgrade(401);
         let stats = Stats {
             connections: 10,
@@ -275,6 +312,8 @@ mod tests {
             "skirmish_connections{state=\"unhealthy\"} 3",
             "skirmish_entries_total 7",
             "skirmish_upgrades_refused_total{status=\"401\"} 2",
+            "skirmish_refusals_total{reason=\"address_full\"} 1",
+            "skirmish_refusals_total{reason=\"full\"} 0",
             "skirmish_accepting 1",
             "skirmish_not_ready{reason=\"draining\"} 0",
             "skirmish_not_ready{reason=\"driver_late\"} 1",

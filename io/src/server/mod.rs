@@ -45,8 +45,10 @@ mod links;
 #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
 mod metrics;
 mod overhead;
+mod peer;
 mod places;
 mod readiness;
+mod refusals;
 mod shard;
 mod shared;
 mod socket;
@@ -83,8 +85,8 @@ pub use upgrade::{SUBPROTOCOL, TOKEN_PREFIX};
 use crate::config::{Config, Drain};
 use accept::{Accepted, Acceptor};
 use application::Routes;
-use http::Refused;
-use places::Places;
+use peer::Proxies;
+use refusals::Refusals;
 use shard::Shard;
 use shared::Shared;
 use stream::Stream;
@@ -92,9 +94,7 @@ use upgrade::Policy;
 
 /// The driver runs at least this often.
 const DRIVER_PULSE: Duration = Duration::from_secs(1);
-/// How long a connection that is refused at once may take to be told so.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// The same for one that has the last descriptor.
+/// How long a connection that has the last descriptor may take to be refused.
 const SCARCE_REFUSAL_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long the registry may take to answer a node that stops.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -117,6 +117,8 @@ struct Inner {
     shared: Shared,
     routes: Routes,
     policy: Policy,
+    proxies: Proxies,
+    refusals: Refusals,
     web_socket: WebSocketConfig,
     links: links::Settings,
     #[cfg(not(madsim))]
@@ -247,46 +249,33 @@ impl Drop for Running {
 
 /// Takes connections for as long as it is polled.
 async fn accept(listener: TcpListener, server: &Handle) {
+    let refusals = &server.0.refusals;
     let mut acceptor = Acceptor::new(listener);
-    let mut refusals = Places::new(descriptors::REFUSALS);
     loop {
         let accepted = acceptor.next(server, || refusals.end_oldest()).await;
-        let Accepted { stream, address, scarce } = accepted;
+        let Accepted { stream, address: peer, scarce } = accepted;
         if scarce {
             // One after the other, and each shortly: the next waits for the same descriptor.
             server.0.shared.command(|shard, now| {
                 shard.counters.refused_for_files += 1;
-                journal::refused_for_files(shard, now.instant, address);
+                journal::refused_for_files(shard, now.instant, peer);
             });
-            let _ = crate::turns::within(SCARCE_REFUSAL_TIMEOUT, turn_away(stream, Refusal::Full)).await;
+            let told = refusals.tell(server, stream, Refusal::Full);
+            let _ = crate::turns::within(SCARCE_REFUSAL_TIMEOUT, told).await;
             continue;
         }
-        match server.0.shared.command(|shard, now| shard.accept(now, address)) {
+        let proxied = server.0.proxies.names_clients(peer);
+        match server.0.shared.command(|shard, now| shard.accept(now, peer, proxied)) {
             Ok(conn) => {
-                tokio::spawn(connection::serve(server.clone(), stream, conn, address));
+                tokio::spawn(connection::serve(server.clone(), stream, conn, peer));
             }
             Err(refusal) => {
                 server.0.shared.command(|shard, now| {
-                    journal::refused_at_accept(shard, now.instant, address, refusal);
+                    journal::refused_at_accept(shard, now.instant, peer, refusal);
                 });
-                let refuse = async move {
-                    let _ = crate::turns::within(REFUSAL_TIMEOUT, turn_away(stream, refusal)).await;
-                };
-                refusals.spawn(refuse).await;
+                refusals.turn_away(server, stream, refusal).await;
             }
         }
-    }
-}
-
-/// Tells a client over plain HTTP that there is no place for it, and when to come back.
-async fn turn_away(stream: TcpStream, refusal: Refusal) {
-    let mut stream = Stream::Plain(stream);
-    if http::read_head(&mut stream).await.is_ok() {
-        let (refused, retry_after) = match refusal {
-            Refusal::TooFast(wait) => (Refused::too_many_requests(refusal.to_string()), wait.as_secs() + 1),
-            _ => (Refused::unavailable("the server takes no more connections now"), 1),
-        };
-        connection::goodbye(&mut stream, refused.response(retry_after)).await;
     }
 }
 
@@ -372,6 +361,17 @@ impl fmt::Debug for Inner {
 }
 
 impl Inner {
+    /// Whether players come over TLS.
+    #[cfg(not(madsim))]
+    const fn uses_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    #[cfg(madsim)]
+    const fn uses_tls(&self) -> bool {
+        false
+    }
+
     /// TLS, if it is configured.
     #[cfg(not(madsim))]
     async fn secure(&self, stream: TcpStream) -> io::Result<Stream> {

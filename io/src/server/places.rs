@@ -24,12 +24,22 @@ impl Places {
     /// Starts a task, and lets it run once before there can be another: one that has all that
     /// it needs does not lose its place to a crowd behind it.
     pub(super) async fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.retain(|task| !task.is_finished());
-        if self.tasks.len() >= self.most {
+        self.start(task);
+        yield_now().await;
+    }
+
+    /// Starts a task.
+    pub(super) fn start(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        if self.is_full() {
             self.end_oldest();
         }
         self.tasks.push_back(tokio::spawn(task).abort_handle());
-        yield_now().await;
+    }
+
+    /// Whether one more task ends the oldest.
+    pub(super) fn is_full(&mut self) -> bool {
+        self.tasks.retain(|task| !task.is_finished());
+        self.tasks.len() >= self.most
     }
 
     /// Ends the task that has run for the longest. Whether there was one.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll, Waker};
 
 use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
-use skirmish_core::node::{Identity, Node, Output, Overhead, Refusal};
+use skirmish_core::node::{Event, Identity, Node, Output, Overhead, Refusal};
 use skirmish_core::registry::{Call, Told};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Deadline, Duration, Instant, Now};
@@ -59,6 +59,8 @@ pub(super) struct Shard {
     links: BTreeMap<LinkId, LinkSlot>,
     /// Nodes that are to be dialed, and where.
     pub(super) dials: VecDeque<(NodeId, String)>,
+    /// When the log last said that connections were displaced, and how many were since.
+    pub(super) displaced: (Option<Instant>, u64),
     /// What went wrong last on the way to nodes that cannot be reached.
     pub(super) link_errors: BTreeMap<NodeId, String>,
     /// Requests that the registry has not answered yet.
@@ -158,6 +160,7 @@ impl Shard {
             scratch: Vec::new(),
             links: BTreeMap::new(),
             dials: VecDeque::new(),
+            displaced: (None, 0),
             link_errors: BTreeMap::new(),
             asked: 0,
             mail: Vec::new(),
@@ -180,20 +183,27 @@ impl Shard {
         self.lateness.worst(now).max(now.since(self.driven + super::DRIVER_PULSE))
     }
 
-    /// Takes a connection that was accepted.
-    pub(super) fn accept(&mut self, now: Now, address: IpAddr) -> Result<ConnId, Refusal> {
-        let octets = match address {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-            IpAddr::V6(v6) => v6.octets(),
+    /// Takes a connection that was accepted, perhaps of a proxy that is to name the client.
+    pub(super) fn accept(&mut self, now: Now, peer: IpAddr, proxied: bool) -> Result<ConnId, Refusal> {
+        let conn = match proxied {
+            true => self.node.handle_proxied(now, peer.into())?,
+            false => self.node.handle_accept(now, peer.into())?,
         };
-        let conn = self.node.handle_accept(now, skirmish_core::id::Address(octets))?;
         if self.slots.len() <= conn.slot() {
             self.slots.resize_with(conn.slot() + 1, Slot::default);
         }
         if let Some(slot) = self.slots.get_mut(conn.slot()) {
-            *slot = Slot { conn: Some(conn), address: Some(address), ..Slot::default() };
+            *slot = Slot { conn: Some(conn), address: Some(peer), ..Slot::default() };
         }
         Ok(conn)
+    }
+
+    /// A proxy has said whom a connection is for.
+    pub(super) fn identify(&mut self, now: Now, conn: ConnId, client: IpAddr) -> Result<(), Refusal> {
+        if let Some(slot) = self.slot(conn) {
+            slot.address = Some(client);
+        }
+        self.node.handle_address(now, conn, client.into())
     }
 
     /// The upgrade's checks passed.
@@ -358,12 +368,17 @@ impl Shard {
     }
 
     /// A link to another node is connected. `None`: drop it.
-    pub(super) fn link(&mut self, now: Now, dialed: Option<NodeId>, peer: String) -> Option<LinkId> {
-        if self.abandoned {
-            return None;
-        }
-        let link = self.node.handle_link(now, dialed)?;
-        self.links.insert(link, LinkSlot { waker: None, dialed, peer, transmit: false });
+    pub(super) fn link(&mut self, now: Now, dialed: NodeId, peer: String) -> Option<LinkId> {
+        let link = self.node.handle_link(now, dialed).filter(|_| !self.abandoned)?;
+        self.links.insert(link, LinkSlot { waker: None, dialed: Some(dialed), peer, transmit: false });
+        Some(link)
+    }
+
+    /// Somebody has connected to where links are taken. `None`: drop it.
+    pub(super) fn caller(&mut self, now: Now, address: IpAddr) -> Option<LinkId> {
+        let link = self.node.handle_caller(now, address.into()).filter(|_| !self.abandoned)?;
+        let peer = address.to_string();
+        self.links.insert(link, LinkSlot { waker: None, dialed: None, peer, transmit: false });
         Some(link)
     }
 
@@ -470,6 +485,9 @@ impl Shard {
                 if let Some(waker) = slot.waker {
                     waker.wake();
                 }
+            }
+            Output::Event(Event::Displaced { conn, address }) => {
+                journal::displaced(self, now.instant, conn, address);
             }
             Output::Event(event) => {
                 if let Some(message) = journal::event(self, now.instant, event) {

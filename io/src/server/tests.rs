@@ -310,7 +310,7 @@ async fn a_port_in_use_is_said() {
 async fn a_connection_is_a_small_task() {
     let server = start(|_| {}, |builder| builder).await;
     let stream = TcpStream::connect(server.address).await.unwrap();
-    let conn = server.handle.input(|shard, now| shard.accept(now, server.address.ip())).unwrap();
+    let conn = server.handle.input(|shard, now| shard.accept(now, server.address.ip(), false)).unwrap();
     let task = connection::serve(server.handle.clone(), stream, conn, server.address.ip());
     let size = size_of_val(&task) + size_of::<socket::Socket>();
     assert!(size <= 1024, "a connection's task and socket have {size} bytes");

@@ -231,6 +231,7 @@ impl Shape {
             connections: ConnectionLimits {
                 total: size(self.conn_total),
                 per_address: size(self.conn_per_address),
+                ipv6_prefix: 64,
                 unauthenticated: size(self.conn_unauthenticated),
                 handshake_timeout: Duration::from_millis(self.handshake_ms),
                 linger: Duration::from_millis(self.linger_ms),

@@ -133,11 +133,9 @@ impl World<'_> {
     }
 
     fn accept(&mut self, id: u64, client: usize, node: usize) -> Verdict {
-        let mut address = [0; 16];
-        address[15] = u8::try_from(client).unwrap_or(u8::MAX);
         let process = &mut self.nodes[node];
         let now = process.clock.now(self.at);
-        let accepted = process.machine.as_mut().map(|machine| machine.handle_accept(now, Address(address)));
+        let accepted = process.machine.as_mut().map(|machine| machine.handle_accept(now, address(client)));
         match accepted {
             Some(Ok(name)) => {
                 process.ids.insert(name, id);
@@ -224,4 +222,10 @@ fn heads(machine: &Node, rooms: &[(Arc<str>, u64)]) -> u64 {
         machine.leads(name).filter(|led| led == epoch).and_then(|_| machine.head(name))
     };
     rooms.iter().filter_map(led).map(|head| head.seq).sum()
+}
+
+/// The address of a client, or of a node among nodes: each has an IPv4 address of its own.
+pub(super) fn address(number: usize) -> Address {
+    let last = u8::try_from(number).unwrap_or(u8::MAX);
+    Address::from(std::net::IpAddr::from([10, 0, 0, last]))
 }

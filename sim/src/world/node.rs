@@ -341,6 +341,7 @@ impl World<'_> {
                 }
             }
             Event::ConnectionLost { .. } => self.coverage.hit("connection lost"),
+            Event::Displaced { .. } => self.coverage.hit("connection displaced"),
             Event::Unhealthy { .. } => self.coverage.hit("connection unhealthy"),
             Event::RoomOpened { room, .. } => {
                 self.coverage.hit("room opened");

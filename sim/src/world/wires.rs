@@ -161,10 +161,14 @@ impl World<'_> {
 
     /// A node's machine learns of a wire.
     fn link_up(&mut self, id: u64, end: usize, dialed: Option<NodeId>) -> Verdict {
-        let Some(node) = self.wires.get(&id).map(|wire| wire.ends[end].node) else { return Ok(()) };
+        let ends = self.wires.get(&id).map(|wire| (wire.ends[end].node, wire.ends[1 - end].node));
+        let Some((node, caller)) = ends else { return Ok(()) };
         let process = &mut self.nodes[node];
         let now = process.clock.now(self.at);
-        let link = process.machine.as_mut().and_then(|machine| machine.handle_link(now, dialed));
+        let link = process.machine.as_mut().and_then(|machine| match dialed {
+            Some(node) => machine.handle_link(now, node),
+            None => machine.handle_caller(now, super::connections::address(caller)),
+        });
         if let Some(link) = link {
             process.wires.insert(link, (id, end));
         }

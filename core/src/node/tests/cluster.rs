@@ -275,8 +275,8 @@ impl Cluster {
                 if self.is_cut(index, to) || self.nodes[to].is_none() {
                     return self.node(index).handle_dial_failed(now, node);
                 }
-                let here = self.node(index).handle_link(now, Some(node)).unwrap();
-                let there = self.node(to).handle_link(now, None).unwrap();
+                let here = self.node(index).handle_link(now, node).unwrap();
+                let there = self.node(to).handle_caller(now, Address([0; 16])).unwrap();
                 self.wires.insert((index, here), (to, there));
                 self.wires.insert((to, there), (index, here));
             }

@@ -132,11 +132,12 @@ fn whoever_lags_behind_forgotten_removals_is_asked_to_walk_the_tree() {
 fn whoever_only_connects_to_the_port_of_links_keeps_no_node_out() {
     let mut world = World::new(|_| {});
     let total = Config::default().links.total;
-    let first = world.node.handle_link(world.now, None).expect("there is a place");
+    let stranger = Address([7; 16]);
+    let first = world.node.handle_caller(world.now, stranger).expect("there is a place");
     let mut closed = Vec::new();
     for _ in 0..total * 2 {
         world.now.instant = world.now.instant + Duration::from_micros(1);
-        world.node.handle_link(world.now, None).expect("another makes room");
+        world.node.handle_caller(world.now, stranger).expect("another makes room");
         while let Some(output) = world.node.poll_output() {
             if let Output::CloseLink(link, _) = output {
                 closed.push(link);
@@ -146,10 +147,10 @@ fn whoever_only_connects_to_the_port_of_links_keeps_no_node_out() {
     assert_eq!((closed.len(), closed[0]), (total * 2 + 1 - total / 4, first), "the first one first");
     // What this node dials has the other places, and does not make room for strangers.
     for node in 0..total - total / 4 {
-        world.node.handle_link(world.now, Some(NodeId(100 + node as u64))).expect("there is a place");
+        world.node.handle_link(world.now, NodeId(100 + node as u64)).expect("there is a place");
     }
-    assert_eq!(world.node.handle_link(world.now, Some(NodeId(99))), None);
-    world.node.handle_link(world.now, None).expect("another stranger makes room");
+    assert_eq!(world.node.handle_link(world.now, NodeId(99)), None);
+    world.node.handle_caller(world.now, stranger).expect("another stranger makes room");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A node driven by hand-made frames, one behaviour a test.
 
+mod admission;
 mod cluster;
 mod late;
 mod limits;
@@ -414,9 +415,12 @@ fn caps_refuse_before_there_is_any_state() {
     accept(&mut world, 1).unwrap();
     assert_eq!(accept(&mut world, 1), Err(Refusal::AddressFull));
     accept(&mut world, 2).unwrap();
-    assert_eq!(accept(&mut world, 3), Err(Refusal::TooManyUnauthenticated));
+    // The first address has more than its share: another takes a place of its.
+    accept(&mut world, 3).unwrap();
+    assert_eq!(accept(&mut world, 2), Err(Refusal::TooManyUnauthenticated));
+    assert_eq!(accept(&mut world, 4), Err(Refusal::TooManyUnauthenticated));
     world.node.handle_closed(world.now, first);
-    accept(&mut world, 1).unwrap();
+    assert_eq!(world.node.stats().displaced, 1);
     world.settle();
 }
 
