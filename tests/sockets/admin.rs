@@ -17,7 +17,28 @@ async fn health_readiness_and_nothing_else() {
     assert_eq!(get(server.admin, "/healthz").await, (200, "ok\n".to_owned()));
     assert_eq!(get(server.admin, "/readyz").await, (200, "ready\n".to_owned()));
     assert_eq!(get(server.admin, "/").await.0, 404);
-    assert_eq!(status(&exchange(server.admin, "POST /readyz HTTP/1.1\r\n\r\n").await), 405);
+    for path in ["/healthz", "/readyz", "/metrics", "/nothing"] {
+        let ask =
+            async |method: &str| exchange(server.admin, format!("{method} {path} HTTP/1.1\r\n\r\n")).await;
+        let (head, get) = (ask("HEAD").await, ask("GET").await);
+        assert!(head.ends_with("\r\n\r\n") && head.matches("\r\n\r\n").count() == 1, "{head}");
+        let (names, first) = (
+            |text: &str| {
+                text.lines().map(|line| line.split(':').next().unwrap_or("").to_owned()).collect::<Vec<_>>()
+            },
+            get.split("\r\n\r\n").next().unwrap_or(""),
+        );
+        assert_eq!(names(head.trim_end()), names(first), "the headers are the same");
+        let options = ask("OPTIONS").await;
+        assert_eq!(status(&options), 204, "{options}");
+        assert!(options.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"), "{options}");
+        for method in ["POST", "PUT", "DELETE", "TRACE", "BREW"] {
+            let refused = ask(method).await;
+            assert_eq!(status(&refused), 405, "{refused}");
+            assert!(refused.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"), "{refused}");
+        }
+    }
+    assert_eq!(get(server.admin, "/readyz?verbose").await.0, 200);
     assert_eq!(status(&exchange(server.admin, "\u{1}\r\n\r\n").await), 400);
     assert_eq!(get(server.address, "/healthz").await.0, 404, "players do not see it");
 }

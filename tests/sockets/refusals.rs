@@ -47,6 +47,33 @@ async fn a_page_of_another_origin_is_refused() {
 }
 
 #[tokio::test]
+async fn origins_may_be_patterns_and_the_head_has_a_limit_of_its_own() {
+    let server = Running::start(|config| {
+        let origins = ["https://*.game.example", "http://localhost:*", "https://b.example:443", "null"];
+        config.auth.origins = origins.map(str::to_owned).to_vec();
+        config.listen.head_bytes = 2_000;
+    })
+    .await;
+    let token = format!("X-Game-Token: {}\r\n", token("alice"));
+    for (origin, expected) in [
+        ("https://eu.game.example", 101),
+        ("https://game.example", 403),
+        ("http://eu.game.example", 403),
+        ("http://localhost:5173", 101),
+        ("https://b.example", 101),
+        ("null", 101),
+        ("file://", 403),
+    ] {
+        let answer = exchange(server.address, upgrade(&format!("Origin: {origin}\r\n{token}"))).await;
+        assert_eq!(status(&answer), expected, "{origin}: {answer}");
+    }
+    for (padding, expected) in [(900, 101), (2_000, 431)] {
+        let padded = upgrade(&format!("{token}X-Padding: {}\r\n", "a".repeat(padding)));
+        assert_eq!(status(&exchange(server.address, padded).await), expected);
+    }
+}
+
+#[tokio::test]
 async fn no_origin_is_allowed_unless_it_is_listed() {
     let server = Running::start(|_| {}).await;
     let request = upgrade(&format!("Origin: https://game.example\r\nX-Game-Token: {}\r\n", token("alice")));
@@ -111,7 +138,7 @@ async fn a_request_that_is_no_upgrade_is_refused() {
         (400, upgrade(&format!("{token}{token}"))),
         (400, upgrade(&format!("{token}Sec-WebSocket-Protocol: other\r\n"))),
         (400, "\u{16}\u{3}\u{1} this is not HTTP\r\n\r\n".to_owned()),
-        (431, upgrade(&format!("{token}X-Padding: {}\r\n", "a".repeat(9_000)))),
+        (431, upgrade(&format!("{token}X-Padding: {}\r\n", "a".repeat(17_000)))),
         (431, upgrade(&"X-Many: a\r\n".repeat(100))),
     ];
     for (expected, request) in cases {

@@ -13,6 +13,7 @@ mod cluster;
 mod limits;
 mod load;
 mod matchmaking;
+mod origins;
 mod proxies;
 mod registry;
 mod secret;
@@ -27,6 +28,7 @@ pub use cluster::{Cluster, ClusterTls, Link, LinkHeartbeat};
 pub use limits::{Connections, Frames, HeartbeatTimes, Rate, Rates, Rooms, Sessions};
 pub use load::{ConfigError, Source, Sources};
 pub use matchmaking::{LatencyWindow, Matchmaking, QualityRules, Queue, RatingWindow};
+pub(crate) use origins::OriginPattern;
 pub use proxies::{ForwardedHeader, Network, ProxyProtocol};
 pub use registry::{Registry, RegistryEtcd, RegistryKind};
 pub use secret::Secret;
@@ -81,6 +83,8 @@ pub struct Config {
 pub struct Listen {
     /// Address and port; port 0 takes any free one.
     pub address: SocketAddr,
+    /// Longest head of a request, in bytes, 1024 to 65536; a longer one is refused with 431.
+    pub head_bytes: usize,
     /// Paths of the upgrade request.
     pub paths: Vec<String>,
     /// Networks of the proxies that are believed when they say who a client is. Caps, rates
@@ -96,6 +100,7 @@ impl Default for Listen {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 9500)),
+            head_bytes: 16 * 1024,
             paths: vec!["/".to_owned(), "/ws".to_owned()],
             trusted_proxies: Vec::new(),
             proxy_protocol: ProxyProtocol::Off,
@@ -128,7 +133,9 @@ pub struct Auth {
     /// Origins whose pages may connect, such as `https://game.example`. A request with
     /// an `Origin` that is not listed is refused. One without is let through to the
     /// token check: only browsers send the header, and only they can be made to
-    /// connect by somebody else's page. `*` lists every origin.
+    /// connect by somebody else's page. `https://*.game.example` lists every host below that
+    /// domain, `http://localhost:*` every port of this machine, `null` pages without an
+    /// origin, and `*` every origin.
     pub origins: Vec<String>,
     /// What the `aud` of a token must be.
     pub audience: String,

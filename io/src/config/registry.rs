@@ -127,7 +127,7 @@ impl RegistryEtcd {
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
             check(
-                rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '@', '?', '#', ' '])),
+                rest.is_some_and(is_authority),
                 &format!("endpoints[{index}]"),
                 "must be an address such as `https://etcd-1.example:2379`, without a path or a user",
             )?;
@@ -176,6 +176,19 @@ impl RegistryEtcd {
             "must be from 1 to 1048576: etcd refuses requests of more than 1.5 MiB",
         )?;
         check((1..=64).contains(&self.groups), "groups", "must be from 1 to 64")
+    }
+}
+
+/// Whether it is a host, and perhaps a port that can be connected to.
+fn is_authority(text: &str) -> bool {
+    if text.contains(['/', '@', '?', '#', ' ']) {
+        return false;
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+        }
+        _ => !text.is_empty(),
     }
 }
 

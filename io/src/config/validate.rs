@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Algorithm, Config, Rate, TokenKey};
+use super::{Algorithm, Config, OriginPattern, Rate, TokenKey};
 
 /// Room that a frame needs beside the body of a message: header, metadata, the fields
 /// around the body, checksum and seal.
@@ -72,8 +72,23 @@ impl Config {
                 format!("listen.paths[{index}]"),
                 "must start with `/` and have no query in it",
             )?;
+            check(
+                path.bytes().all(|byte| byte.is_ascii_graphic()) && !path.contains('*'),
+                format!("listen.paths[{index}]"),
+                "must be written as in a request: other characters as %XX, and no `*`, which stands for nothing here",
+            )?;
+            check(
+                !path.split('/').any(|segment| matches!(segment, "." | "..")),
+                format!("listen.paths[{index}]"),
+                "must not have `.` or `..` in it: clients resolve them before they ask",
+            )?;
         }
         self.listen.validate_proxies()?;
+        check(
+            (1024..=64 * 1024).contains(&self.listen.head_bytes),
+            "listen.head_bytes",
+            "must be from 1024 to 65536",
+        )?;
         let port = self.listen.address.port();
         check(
             !self.admin.enabled || port == 0 || self.admin.address != self.listen.address,
@@ -96,16 +111,15 @@ impl Config {
     fn validate_auth(&self) -> Result<(), Wrong> {
         let auth = &self.auth;
         for (index, origin) in auth.origins.iter().enumerate() {
-            let scheme_and_host = origin.split_once("://").is_some_and(|(scheme, host)| {
-                !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ', '?', '#'])
-            });
-            check(
-                origin == "*" || scheme_and_host,
-                format!("auth.origins[{index}]"),
-                "must be an origin such as `https://game.example` (no path), or `*`",
-            )?;
+            OriginPattern::parse(origin).map_err(|problem| (format!("auth.origins[{index}]"), problem))?;
         }
-        check(!auth.audience.is_empty(), "auth.audience", "must not be empty")?;
+        let trimmed = |text: &str| !text.is_empty() && text.trim() == text;
+        check(trimmed(&auth.audience), "auth.audience", "must not be empty, nor have space around it")?;
+        check(
+            auth.issuer.as_deref().is_none_or(trimmed),
+            "auth.issuer",
+            "must not be empty, nor have space around it: leave it out if any issuer will do",
+        )?;
         check(auth.keys.len() <= MAX_KEYS, "auth.keys", "there may be at most 16 keys")?;
         for (index, key) in auth.keys.iter().enumerate() {
             let at = |field: &str| format!("auth.keys[{index}]{field}");

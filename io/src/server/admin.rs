@@ -17,6 +17,8 @@ use crate::log_queue::LogQueue;
 
 /// What the path of a player's ticket starts with.
 const TICKETS: &str = "/tickets/";
+/// Longest request head, in bytes.
+const MAX_HEAD: usize = 8 * 1024;
 /// How long a request may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for a connection that has the last descriptor.
@@ -44,7 +46,7 @@ pub(super) async fn serve(listener: TcpListener, server: Handle) {
 }
 
 async fn answer(mut stream: TcpStream, server: &Handle) -> std::io::Result<()> {
-    let Ok(head) = read_head(&mut stream).await else { return Ok(()) };
+    let Ok(head) = read_head(&mut stream, MAX_HEAD).await else { return Ok(()) };
     let text = respond(head.bytes(), server);
     stream.write_all(text.as_bytes()).await?;
     stream.shutdown().await
@@ -56,10 +58,24 @@ fn respond(head: &[u8], server: &Handle) -> String {
     if !matches!(request.parse(head), Ok(httparse::Status::Complete(_))) {
         return Refused::bad_request("not an HTTP request").response(0);
     }
-    if request.method != Some("GET") {
-        return Refused::method_not_allowed().response(0);
+    let answer = match request.method {
+        Some("GET" | "HEAD") => read(request.path, server),
+        Some("OPTIONS") => {
+            "HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, OPTIONS\r\nConnection: close\r\n\r\n".to_owned()
+        }
+        _ => Refused::only_reads().response(0),
+    };
+    match (request.method, answer.find("\r\n\r\n")) {
+        // The headers are those of the answer to `GET`, the length of its body included.
+        (Some("HEAD"), Some(end)) => answer.get(..end + 4).unwrap_or_default().to_owned(),
+        _ => answer,
     }
-    match request.path {
+}
+
+/// The answer to a request that reads.
+fn read(path: Option<&str>, server: &Handle) -> String {
+    // Probes may add a query; it changes nothing.
+    match path.and_then(|path| path.split('?').next()) {
         Some("/healthz") => ok("text/plain", "ok\n"),
         Some("/readyz") => match server.ready() {
             Ok(()) => ok("text/plain", &ready(server)),

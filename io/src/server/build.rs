@@ -281,6 +281,7 @@ impl Builder {
             shared: Shared::new(node, registry, clock, rng, (&config.log, self.log)),
             routes,
             policy: Policy::new(&config, keys),
+            head_bytes: config.listen.head_bytes,
             proxies: Proxies::new(&config.listen),
             refusals,
             web_socket,

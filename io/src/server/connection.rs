@@ -94,7 +94,7 @@ async fn handshake(
         goodbye(&mut stream, server.refusals.answer(refusal)).await;
         return None;
     }
-    let head = match read_head(&mut stream).await {
+    let head = match read_head(&mut stream, server.head_bytes).await {
         Ok(head) => head,
         Err(HeadError::Io(error)) => {
             fail(&error);

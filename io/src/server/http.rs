@@ -6,8 +6,6 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Longest request head, in bytes.
-pub(super) const MAX_HEAD: usize = 8 * 1024;
 /// Most headers of a request.
 pub(super) const MAX_HEADERS: usize = 64;
 
@@ -37,19 +35,20 @@ impl Head {
 pub(super) enum HeadError {
     /// The peer closed, or the connection failed.
     Io(io::Error),
-    /// It is longer than [`MAX_HEAD`].
+    /// It is longer than it may be.
     TooLong,
 }
 
-/// Reads a request head. Waits as long as the peer does: the caller has the deadline.
-pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<Head, HeadError> {
+/// Reads a request head of so many bytes at most. Waits as long as the peer does: the caller
+/// has the deadline.
+pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Head, HeadError> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         let seen = bytes.len();
-        if seen >= MAX_HEAD {
+        if seen >= most {
             return Err(HeadError::TooLong);
         }
-        let room = u64::try_from(MAX_HEAD - seen).unwrap_or(u64::MAX);
+        let room = u64::try_from(most - seen).unwrap_or(u64::MAX);
         match (&mut *stream).take(room).read_buf(&mut bytes).await {
             Ok(0) => return Err(HeadError::Io(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => {}
@@ -96,6 +95,13 @@ impl Refused {
     #[cfg(not(madsim))]
     pub(super) const fn nothing_known(body: String) -> Self {
         Self::new(404, "Not Found", "", Cow::Owned(body))
+    }
+
+    /// The answer to other methods than `GET`, `HEAD` and `OPTIONS`.
+    #[cfg(not(madsim))]
+    pub(super) const fn only_reads() -> Self {
+        let headers = "Allow: GET, HEAD, OPTIONS\r\n";
+        Self::new(405, "Method Not Allowed", headers, Cow::Borrowed("only GET, HEAD and OPTIONS are allowed"))
     }
 
     pub(super) const fn method_not_allowed() -> Self {
@@ -148,12 +154,14 @@ impl Refused {
 mod tests {
     use super::*;
 
+    const MOST: usize = 1024;
+
     async fn head_of(reads: &[&[u8]]) -> Result<Head, HeadError> {
         let chained = reads.iter().fold(Vec::new(), |mut all, read| {
             all.extend_from_slice(read);
             all
         });
-        read_head(&mut chained.as_slice()).await
+        read_head(&mut chained.as_slice(), MOST).await
     }
 
     #[tokio::test]
@@ -170,7 +178,7 @@ mod tests {
         let writer = tokio::spawn(async move {
             tokio::io::AsyncWriteExt::write_all(&mut near, whole).await.ok();
         });
-        let head = read_head(&mut far).await.unwrap();
+        let head = read_head(&mut far, MOST).await.unwrap();
         assert_eq!(head.bytes(), &whole[..18]);
         drop(far);
         writer.await.unwrap();
@@ -178,7 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_is_bounded() {
-        let endless = vec![b'a'; MAX_HEAD + 1];
+        let endless = vec![b'a'; MOST + 1];
         assert!(matches!(head_of(&[&endless]).await, Err(HeadError::TooLong)));
         assert!(matches!(head_of(&[b"GET /"]).await, Err(HeadError::Io(_))));
     }

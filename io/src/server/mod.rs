@@ -117,6 +117,8 @@ struct Inner {
     shared: Shared,
     routes: Routes,
     policy: Policy,
+    /// Longest request head of players, in bytes.
+    head_bytes: usize,
     proxies: Proxies,
     refusals: Refusals,
     web_socket: WebSocketConfig,

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::http::{MAX_HEADERS, Refused};
 use super::trace::TraceHeaders;
-use crate::config::Config;
+use crate::config::{Config, OriginPattern};
 use crate::token::Keys;
 
 /// The subprotocol that this server speaks.
@@ -29,7 +29,7 @@ pub const TOKEN_PREFIX: &str = "token.";
 #[derive(Debug)]
 pub(super) struct Policy {
     pub(super) paths: Vec<String>,
-    pub(super) origins: Vec<String>,
+    pub(super) origins: Vec<OriginPattern>,
     pub(super) keys: Keys,
 }
 
@@ -46,7 +46,9 @@ pub(super) struct Accepted {
 
 impl Policy {
     pub(super) fn new(config: &Config, keys: Keys) -> Self {
-        Self { paths: config.listen.paths.clone(), origins: config.auth.origins.clone(), keys }
+        // What is no origin was refused with the configuration.
+        let origins = config.auth.origins.iter().filter_map(|origin| OriginPattern::parse(origin).ok());
+        Self { paths: config.listen.paths.clone(), origins: origins.collect(), keys }
     }
 
     /// Checks a whole request head.
@@ -89,7 +91,7 @@ impl Policy {
     /// Denies by default: an origin that is sent must be listed.
     fn check_origin(&self, origin: Option<&str>) -> Result<(), Refused> {
         let Some(origin) = origin else { return Ok(()) };
-        let listed = self.origins.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(origin));
+        let listed = self.origins.iter().any(|known| known.matches(origin));
         if listed { Ok(()) } else { Err(Refused::forbidden("this origin may not connect")) }
     }
 }
