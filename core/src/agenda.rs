@@ -7,7 +7,7 @@ use crate::time::Instant;
 /// Deadlines of things, each of which has at most one. A thing notes when it is booked
 /// and books only what is earlier; one that is booked too early is looked at, and books
 /// again. So the common case, a deadline that moves later, costs nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Agenda<T>(BTreeSet<(Instant, T)>);
 
 /// When a thing is booked.

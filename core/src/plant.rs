@@ -75,11 +75,13 @@ pub enum Plant {
     TimeoutsFirst,
     /// A connection with a backlog is closed instead of read slowly (L1).
     BacklogPunished,
+    /// A registry that was restored or wiped is taken for the one that it was (G6).
+    GenerationIgnored,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -114,6 +116,7 @@ impl Plant {
         Self::JoinRaceTold,
         Self::TimeoutsFirst,
         Self::BacklogPunished,
+        Self::GenerationIgnored,
     ];
 }
 

@@ -245,6 +245,10 @@ impl Sessions {
         self.slab.get_mut(key)
     }
 
+    pub(crate) fn keys(&self) -> impl Iterator<Item = SessionKey> + '_ {
+        self.slab.keys()
+    }
+
     pub(crate) fn of_player(&self, player: &Name) -> Option<SessionKey> {
         self.by_player.get(player).copied()
     }

@@ -75,6 +75,8 @@ pub const MARKS: &[&str] = &[
     "registry cut off",
     "registry paused",
     "registry restarted",
+    "registry restored",
+    "registry wiped",
     "registry leader lost",
     "registry compacted",
     "watch compacted",

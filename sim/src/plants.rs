@@ -14,7 +14,9 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         Plant::DuplicateApplied => &[Guarantee::Once],
         Plant::ResentBackwards => &[Guarantee::Fifo],
         Plant::GapUnannounced | Plant::ResumeOffByOne => &[Guarantee::Gaps],
-        Plant::LeaseAssumed | Plant::ClaimUncompared | Plant::EpochUncompared => &[Guarantee::Primary],
+        Plant::LeaseAssumed | Plant::ClaimUncompared | Plant::EpochUncompared | Plant::GenerationIgnored => {
+            &[Guarantee::Primary]
+        }
         Plant::OldConnectionWrites | Plant::SessionEpochUncompared => &[Guarantee::Fence],
         Plant::UnknownIsFailure
         | Plant::MatcherUnfenced

@@ -4,6 +4,7 @@
 mod chaos;
 mod evenings;
 mod files;
+mod goes_back;
 mod holders;
 mod links;
 mod logins;

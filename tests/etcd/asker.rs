@@ -87,6 +87,7 @@ impl Asker {
             match told {
                 Told::Reply { id, outcome } => assert!(self.outcomes.insert(id, outcome).is_none(), "{id:?}"),
                 Told::Watched(watched) => self.news.push_back(watched),
+                Told::Connected { .. } => {}
             }
         }
     }

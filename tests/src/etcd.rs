@@ -232,6 +232,31 @@ impl Etcd {
         self.ready().await;
     }
 
+    /// Copies its data, while it does not run. Where to.
+    ///
+    /// # Panics
+    /// If it runs, or the data cannot be copied.
+    #[must_use]
+    pub fn copy(&self) -> PathBuf {
+        assert!(self.child.is_none(), "it runs");
+        let copy = self.directory.join("copy");
+        copy_directory(&self.directory.join("data"), &copy);
+        copy
+    }
+
+    /// Puts a copy in place of its data, or nothing, while it does not run.
+    ///
+    /// # Panics
+    /// If it runs, or the data cannot be replaced.
+    pub fn put_back(&self, copy: Option<&Path>) {
+        assert!(self.child.is_none(), "it runs");
+        let data = self.directory.join("data");
+        std::fs::remove_dir_all(&data).expect("there is data");
+        if let Some(copy) = copy {
+            copy_directory(copy, &data);
+        }
+    }
+
     /// What it has logged.
     #[must_use]
     pub fn log(&self) -> String {
@@ -375,6 +400,19 @@ fn free_addresses<const N: usize>() -> [SocketAddr; N] {
         ports.find_map(Result::ok).expect("there is no end of them")
     });
     listeners.map(|listener| listener.local_addr().expect("it is bound"))
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_directory(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).expect("a file");
+        }
+    }
 }
 
 fn fresh_directory() -> PathBuf {

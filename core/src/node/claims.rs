@@ -13,7 +13,7 @@ use crate::agenda::Booking;
 use crate::connection::Phase;
 use crate::id::{ConnId, Name, SessionId};
 use crate::plant::Plant;
-use crate::registrar::{Decision, SessionClaim};
+use crate::registrar::{Anew, Decision, SessionClaim};
 use crate::session::{Session, SessionKey, replica_of, told};
 use crate::slab::Key;
 use crate::time::Now;
@@ -24,6 +24,9 @@ const MAX_AGENT: usize = 64;
 
 /// What a client is told whose session cannot be claimed now.
 pub(super) const UNAVAILABLE: &str = "the registry of sessions does not answer";
+
+/// What a client is told whose session was in a registry that was restored or wiped.
+const REPLACED: &str = "the registry of sessions was restored, wiped or replaced";
 
 /// What a connection is told that is not its session's newest.
 pub(super) const TAKEN_OVER: &str = "a newer connection of the player took over";
@@ -94,6 +97,7 @@ impl Node {
             Decision::SessionLost { player, epoch } => self.session_lost(now, &player, epoch),
             Decision::Room { room, outcome } => self.room_claimed(now, &room, &outcome),
             Decision::RoomLost { room, .. } => self.room_lost(now, &room),
+            Decision::Anew { why } => self.begin_anew(now, why),
             Decision::NodeUp { id, record } => self.node_up(now, id, &record),
             Decision::NodeDown { id } => self.node_down(now, id),
         }
@@ -281,6 +285,25 @@ impl Node {
         if let Some(conn) = conn {
             self.stats.takeovers += 1;
             self.close(now, conn.key(), v1::Reason::TakenOver, TAKEN_OVER);
+        }
+    }
+
+    /// The registry is not the one that it was: others may be given what is held here, so
+    /// every room is closed and every session ends. Clients come back for new ones.
+    fn begin_anew(&mut self, now: Now, why: Anew) {
+        self.event(Event::Anew { why });
+        if self.makes_matches() {
+            self.desk.begin_anew(now);
+        }
+        for room in self.rooms.keys().collect::<Vec<_>>() {
+            self.close_room(now, room, v1::LeftReason::Gone);
+        }
+        for key in self.sessions.keys().collect::<Vec<_>>() {
+            let conn = self.sessions.get(key).and_then(|session| session.conn);
+            self.end_local_session(now, key, v1::Reason::RegistryReplaced, false);
+            if let Some(conn) = conn {
+                self.close(now, conn.key(), v1::Reason::RegistryReplaced, REPLACED);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use crate::id::{Address, ConnId, LinkId, Name, NodeId};
+use crate::registrar::Anew;
 use crate::registry::Call;
 use crate::time::Duration;
 
@@ -178,6 +179,12 @@ pub enum Event {
     /// The registry has not confirmed for so long that this node lives that another might
     /// take its rooms: it takes nothing for them until it hears.
     NotServing,
+    /// The registry was restored, wiped or replaced: every session and every room of this
+    /// node is over, and it begins anew.
+    Anew {
+        /// What shows it.
+        why: Anew,
+    },
     /// The registry names another node.
     NodeUp {
         /// Which.

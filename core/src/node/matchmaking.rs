@@ -23,6 +23,7 @@ impl Node {
                 let WatchId(id) = watched.id;
                 id
             }
+            Told::Connected { .. } => 0,
         };
         match id % ASKERS {
             0 => self.registrar.handle_told(now, told),

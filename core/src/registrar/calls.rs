@@ -34,6 +34,10 @@ pub(super) enum Purpose {
     Register(Ticket),
     /// Refreshes the node's record.
     Refresh,
+    /// About the generation of the store.
+    Generation,
+    /// Ends a lease of another life; whatever comes of it.
+    Stray,
     /// Reads a page.
     Read(Topic),
     /// About a session or a room, with this lease; whether somebody waits for it or not.
@@ -47,6 +51,10 @@ pub(super) struct Pending {
     pub(super) sent: Instant,
     /// Which registration of the node it was sent under.
     pub(super) registration: u64,
+    /// The highest revision that the store had had by then.
+    pub(super) seen: u64,
+    /// Changes of the generation's key that were known by then.
+    pub(super) turns: u64,
 }
 
 /// The requests in flight and the calls that wait to be polled.
@@ -153,7 +161,8 @@ mod tests {
         let at = Instant::from_micros;
         let mut calls = Calls::new(7, 3);
         for sent in [0, 5] {
-            let pending = Pending { purpose: Purpose::Refresh, sent: at(sent), registration: 0 };
+            let pending =
+                Pending { purpose: Purpose::Refresh, sent: at(sent), registration: 0, seen: 0, turns: 0 };
             calls.send(Request::Compact { revision: 1 }, pending);
         }
         let timeout = Duration::from_micros(10);

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::generation::{Known, guard};
 use super::keys::{self, Owner, RoomState, Subject};
 use crate::id::{NodeId, SessionId};
 use crate::registry::{
@@ -70,6 +71,7 @@ pub(super) enum Verdict {
 pub(super) struct Asker {
     pub(super) node: NodeId,
     pub(super) lease: LeaseId,
+    pub(super) generation: Known,
 }
 
 impl Attempt {
@@ -120,12 +122,15 @@ impl Attempt {
             compares.push(Compare::absent(keys::node_key(dead)));
             failure.push(get(keys::node_key(dead)));
         }
+        compares.push(guard(asker.generation));
+        failure.push(Op::Range(Range::of(Span::one(keys::GENERATION))));
+        let base = asker.generation.base;
         let success = match self.goal {
-            Goal::TakeSession { .. } => put(keys::session_record(self.session, asker.node, 0)),
-            Goal::KeepSession { .. } => put(keys::session_record(self.session, asker.node, self.epoch)),
-            Goal::TakeRoom => put(keys::room_record(asker.node, 0, RoomState::OPENED)),
+            Goal::TakeSession { .. } => put(keys::session_record(self.session, asker.node, 0, base)),
+            Goal::KeepSession { .. } => put(keys::session_record(self.session, asker.node, self.epoch, base)),
+            Goal::TakeRoom => put(keys::room_record(asker.node, 0, base, RoomState::OPENED)),
             Goal::CheckRoom { .. } => Vec::new(),
-            Goal::WriteRoom { epoch, state } => put(keys::room_record(asker.node, epoch, state)),
+            Goal::WriteRoom { epoch, state } => put(keys::room_record(asker.node, epoch, base, state)),
             Goal::Drop if self.seen == 0 => Vec::new(),
             Goal::Drop => vec![Op::Delete(Delete::of(Span::one(key.clone())))],
         };
@@ -143,7 +148,7 @@ impl Attempt {
     ) -> Verdict {
         let Answer::Txn { succeeded, answers } = &response.answer else { return Verdict::Garbled };
         if *succeeded {
-            return self.done(response.revision);
+            return self.done(response.revision, asker.generation.base);
         }
         let mut found = answers.iter().map(|answer| match answer {
             Answer::Range { kvs, .. } => Some(kvs.first()),
@@ -168,13 +173,12 @@ impl Attempt {
     }
 
     /// The comparison held.
-    fn done(&self, revision: u64) -> Verdict {
+    fn done(&self, revision: u64, base: u64) -> Verdict {
+        let claimed = base.saturating_add(revision);
         match self.goal {
-            Goal::TakeSession { .. } | Goal::TakeRoom => {
-                Verdict::Ours { epoch: revision, modified: revision }
-            }
+            Goal::TakeSession { .. } | Goal::TakeRoom => Verdict::Ours { epoch: claimed, modified: revision },
             Goal::KeepSession { .. } => {
-                let epoch = if self.epoch == 0 { revision } else { self.epoch };
+                let epoch = if self.epoch == 0 { claimed } else { self.epoch };
                 Verdict::Ours { epoch, modified: revision }
             }
             Goal::CheckRoom { epoch } => Verdict::Ours { epoch, modified: self.seen },
@@ -211,7 +215,7 @@ impl Attempt {
         // was held before is not taken for it: that is what the comparison was with.
         if let Some(owner) = ours
             && kv.lease == Some(asker.lease)
-            && self.is_fruit(owner)
+            && self.is_fruit(owner, asker.generation.base)
         {
             self.session = owner.session.unwrap_or(self.session);
             return Verdict::Ours { epoch: owner.epoch, modified: kv.modified };
@@ -222,9 +226,11 @@ impl Attempt {
                 self.succeed(owner.map(|owner| owner.node), owner.and_then(|owner| owner.session));
                 Verdict::Again
             }
-            (Goal::KeepSession { session, .. }, Some(owner), _) => {
+            (Goal::KeepSession { session, epoch }, Some(owner), _) => {
                 // Another session of ours is one that was to be undone.
-                self.epoch = if owner.session == Some(session) { owner.epoch } else { 0 };
+                let is_current = owner.claimed.is_none_or(|base| base == asker.generation.base);
+                let keeps = owner.session == Some(session) && (is_current || owner.epoch == epoch);
+                self.epoch = if keeps { owner.epoch } else { 0 };
                 Verdict::Again
             }
             (Goal::TakeRoom, _, Some(owner)) if !lives(owner.node) => {
@@ -253,13 +259,18 @@ impl Attempt {
     }
 
     /// Whether a record of ours can be what this attempt has put.
-    fn is_fruit(&self, owner: Owner) -> bool {
+    fn is_fruit(&self, owner: Owner, base: u64) -> bool {
+        // A claim with a base from before is made again: its epoch may have been given before.
+        let claimed = owner.claimed == Some(base);
         match self.goal {
             Goal::TakeSession { named, fresh } => {
-                owner.claimed && owner.session.is_some_and(|id| id == fresh || Some(id) == named)
+                claimed && owner.session.is_some_and(|id| id == fresh || Some(id) == named)
             }
-            Goal::KeepSession { session, .. } => owner.session == Some(session),
-            Goal::TakeRoom => owner.claimed,
+            Goal::KeepSession { session, epoch } => {
+                let is_current = claimed || owner.claimed.is_none() || owner.epoch == epoch;
+                is_current && owner.session == Some(session)
+            }
+            Goal::TakeRoom => claimed,
             Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::Drop => false,
         }
     }

@@ -34,6 +34,11 @@ impl Directory {
         self.nodes.iter().map(|(id, (_, record))| (*id, record))
     }
 
+    /// Forgets all nodes. Which there were.
+    pub(super) fn forget(&mut self) -> Vec<NodeId> {
+        core::mem::take(&mut self.nodes).into_keys().collect()
+    }
+
     /// Takes a page in; counts what cannot be read.
     pub(super) fn handle_page(&mut self, page: &Page, garbage: &mut u64) -> Vec<Turn> {
         let gone = |(id, (modified, _)): (&NodeId, &(u64, v1::NodeRecord))| {

@@ -43,6 +43,12 @@ pub enum Decision {
         /// The epoch of whoever has it; the lost one's if nobody has.
         epoch: u64,
     },
+    /// The registry is not the one that it was: every session and every room is over, and
+    /// everything begins anew.
+    Anew {
+        /// What shows it.
+        why: Anew,
+    },
     /// Another node lives that did not before.
     NodeUp {
         /// The node.
@@ -55,6 +61,40 @@ pub enum Decision {
         /// The node.
         id: NodeId,
     },
+}
+
+/// What shows that the registry is not the one that it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anew {
+    /// Its revision is lower than it was.
+    Revision {
+        /// The revision that it had.
+        had: u64,
+        /// The revision that it has.
+        has: u64,
+    },
+    /// The connection leads to another cluster.
+    Cluster,
+    /// What this deployment had in it is gone.
+    Emptied,
+    /// The node's own record is older than what was acknowledged.
+    Record,
+    /// Another node has noticed, and begun anew.
+    Life,
+}
+
+impl fmt::Display for Anew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Revision { had, has } => {
+                write!(f, "its revision went back from {had} to {has}: it was restored or wiped")
+            }
+            Self::Cluster => f.write_str("it is a cluster with another identifier"),
+            Self::Emptied => f.write_str("the keys of this deployment are gone"),
+            Self::Record => f.write_str("it has lost writes that it had acknowledged"),
+            Self::Life => f.write_str("another node has found that it was restored, wiped or replaced"),
+        }
+    }
 }
 
 /// What came of a claim of a session.
@@ -127,6 +167,8 @@ pub struct RegistrarStats {
     pub requests: u64,
     /// Requests that nobody knows what came of.
     pub unknown: u64,
+    /// Times that the registry was found to be another one, or an earlier one.
+    pub generations: u64,
     /// Leases that were lost.
     pub leases_lost: u64,
     /// Records that could not be read, and answers that answered something else. Not 0:

@@ -8,11 +8,20 @@ use prost::Message as _;
 use skirmish_proto::v1;
 
 use crate::id::{Name, NodeId, SessionId};
-use crate::registry::KeyValue;
+use crate::registry::{KeyValue, Span};
 
 pub(super) const NODES: &str = "/nodes/";
 pub(super) const SESSIONS: &str = "/sessions/";
+/// The key of the [generation](super::generation).
+pub(super) const GENERATION: &str = "/generation";
+const ROOMS: &str = "/rooms/";
+const MATCHMAKING: &str = "/match/";
 const PLAYER: &str = "/sessions/player:";
+
+/// All keys but that of the generation.
+pub(super) fn everything() -> impl Iterator<Item = Span> {
+    [MATCHMAKING, NODES, ROOMS, SESSIONS].into_iter().map(Span::prefix)
+}
 
 /// Whose record it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +36,7 @@ impl Subject {
     pub(super) fn key(&self) -> Bytes {
         match self {
             Self::Session(player) => format!("{PLAYER}{player}").into(),
-            Self::Room(room) => format!("/rooms/{room}/state").into(),
+            Self::Room(room) => format!("{ROOMS}{room}/state").into(),
         }
     }
 
@@ -39,19 +48,19 @@ impl Subject {
 
     /// Whoever has it by a record of it; `None` if the record cannot be read.
     pub(super) fn owner(&self, kv: &KeyValue) -> Option<Owner> {
-        let (node, epoch, session) = match self {
+        let (node, epoch, base, session) = match self {
             Self::Session(_) => {
                 let record = v1::SessionRecord::decode(kv.value.clone()).ok()?;
-                (record.node, record.epoch, Some(SessionId::from_wire(&record.session)?))
+                (record.node, record.epoch, record.base, Some(SessionId::from_wire(&record.session)?))
             }
             Self::Room(_) => {
                 let record = v1::RoomRecord::decode(kv.value.clone()).ok()?;
-                (record.primary, record.epoch, None)
+                (record.primary, record.epoch, record.base, None)
             }
         };
         let claimed = epoch == 0;
-        let epoch = if claimed { kv.modified } else { epoch };
-        Some(Owner { node: NodeId(node), epoch, claimed, session })
+        let epoch = if claimed { base.saturating_add(kv.modified) } else { epoch };
+        Some(Owner { node: NodeId(node), epoch, claimed: claimed.then_some(base), session })
     }
 }
 
@@ -60,8 +69,8 @@ impl Subject {
 pub(super) struct Owner {
     pub(super) node: NodeId,
     pub(super) epoch: u64,
-    /// The last write of the record claimed it: its revision is the epoch.
-    pub(super) claimed: bool,
+    /// The last write of the record claimed it: the epoch is its revision and this base.
+    pub(super) claimed: Option<u64>,
     /// Of a session's record.
     pub(super) session: Option<SessionId>,
 }
@@ -71,7 +80,7 @@ pub(super) struct Owner {
 #[must_use]
 pub fn record_owner(kv: &KeyValue) -> Option<(NodeId, u64)> {
     let subject = Subject::session(&kv.key).or_else(|| {
-        let room = str::from_utf8(&kv.key).ok()?.strip_prefix("/rooms/")?.strip_suffix("/state")?;
+        let room = str::from_utf8(&kv.key).ok()?.strip_prefix(ROOMS)?.strip_suffix("/state")?;
         Some(Subject::Room(Name::new(room).ok()?))
     })?;
     subject.owner(kv).map(|owner| (owner.node, owner.epoch))
@@ -90,9 +99,9 @@ pub(super) fn node_of(key: &[u8]) -> Option<NodeId> {
     (node_key(id) == key).then_some(id)
 }
 
-pub(super) fn session_record(session: SessionId, node: NodeId, epoch: u64) -> Bytes {
+pub(super) fn session_record(session: SessionId, node: NodeId, epoch: u64, base: u64) -> Bytes {
     let session = Bytes::copy_from_slice(session.as_bytes());
-    v1::SessionRecord { session, node: node.0, epoch }.encode_to_vec().into()
+    v1::SessionRecord { session, node: node.0, epoch, base }.encode_to_vec().into()
 }
 
 /// What of a room changes while its primary stays.
@@ -108,9 +117,9 @@ impl RoomState {
     pub(super) const OPENED: Self = Self { players: 1, turn: 0, countdown_ms: 0 };
 }
 
-pub(super) fn room_record(node: NodeId, epoch: u64, state: RoomState) -> Bytes {
+pub(super) fn room_record(node: NodeId, epoch: u64, base: u64, state: RoomState) -> Bytes {
     let RoomState { players, turn, countdown_ms } = state;
-    v1::RoomRecord { epoch, primary: node.0, players, turn, countdown_ms }.encode_to_vec().into()
+    v1::RoomRecord { epoch, primary: node.0, players, turn, countdown_ms, base }.encode_to_vec().into()
 }
 
 #[cfg(test)]
@@ -133,7 +142,20 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_of_zero_is_the_revision_that_wrote_the_record() {
+    fn everything_is_every_key_but_that_of_the_generation() {
+        use crate::matchmaking::keys as matches;
+        let name = Name::new("n").unwrap();
+        let rooms = [Subject::Room(name.clone()).key(), Subject::Session(name.clone()).key()];
+        let others = [node_key(NodeId(1)), matches::ticket(&name), matches::notice(&name)];
+        let more = [matches::pair("1"), matches::matcher(&name), matches::desk(NodeId(1))];
+        for key in rooms.into_iter().chain(others).chain(more) {
+            assert_eq!(everything().filter(|span| span.contains(&key)).count(), 1, "{key:?}");
+        }
+        assert!(everything().all(|span| !span.contains(GENERATION.as_bytes())));
+    }
+
+    #[test]
+    fn an_epoch_of_zero_is_the_revision_that_wrote_the_record_and_its_base() {
         let subject = Subject::Room(Name::new("r").unwrap());
         let kv = |value: Bytes| KeyValue {
             key: subject.key(),
@@ -144,8 +166,8 @@ mod tests {
             lease: None,
         };
         let owner = |value| subject.owner(&kv(value)).map(|owner| (owner.epoch, owner.claimed));
-        assert_eq!(owner(room_record(NodeId(1), 0, RoomState::default())), Some((9, true)));
-        assert_eq!(owner(room_record(NodeId(1), 4, RoomState::default())), Some((4, false)));
+        assert_eq!(owner(room_record(NodeId(1), 0, 70, RoomState::default())), Some((79, Some(70))));
+        assert_eq!(owner(room_record(NodeId(1), 4, 70, RoomState::default())), Some((4, None)));
         assert_eq!(owner(Bytes::from_static(b"\xff")), None);
         let session = Subject::Session(Name::new("p").unwrap());
         assert!(session.owner(&kv(Bytes::new())).is_none(), "a session has an identifier");

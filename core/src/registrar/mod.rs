@@ -8,8 +8,8 @@
 //! so an answer that never came is not guessed: the record says what came of it. A session
 //! is taken over from whoever has it, the newest connection wins; a room only from a node
 //! that does not live, which the transaction itself makes sure of. The epoch of a claim is
-//! the revision that wrote it (`registry.proto`), so no two have the same, and a later one
-//! has a higher.
+//! the revision that wrote it and the base of the store's [generation] (`registry.proto`), so
+//! no two have the same, and a later one has a higher, whatever becomes of the store.
 //!
 //! One thing comparing cannot exclude: a request that was given up may be done long after.
 //! A session that it registers is told by the watch, and deleted if nobody here holds it. A
@@ -45,6 +45,7 @@ mod config;
 mod directory;
 mod event;
 mod follow;
+mod generation;
 mod holder;
 mod keys;
 mod news;
@@ -59,7 +60,7 @@ use alloc::collections::VecDeque;
 use skirmish_proto::v1;
 
 pub use self::config::RegistrarConfig;
-pub use self::event::{Decision, Full, RegistrarStats, RoomClaim, SessionClaim};
+pub use self::event::{Anew, Decision, Full, RegistrarStats, RoomClaim, SessionClaim};
 pub use self::holder::LeaseState;
 pub use self::keys::{node_key, record_owner};
 
@@ -67,6 +68,7 @@ use self::calls::{Calls, Pending, Purpose};
 use self::claim::{Attempt, Goal};
 use self::directory::Directory;
 use self::follow::Follow;
+use self::generation::Generation;
 use self::holder::Holder;
 use self::keys::{RoomState, Subject};
 use self::presence::Presence;
@@ -75,7 +77,7 @@ use crate::id::{Name, NodeId, SessionId};
 use crate::plant::{Plant, Planted};
 use crate::registry::{Call, Failure, LeaseId, Response, Told};
 use crate::rng::{Rng, Seed};
-use crate::time::{Deadline, Instant, Now};
+use crate::time::{Deadline, Instant, Now, Wall};
 
 /// The machine. Driven as the crate's documentation says; [`Self::poll_call`] and
 /// [`Self::poll_decision`] are its outputs.
@@ -86,10 +88,12 @@ pub struct Registrar {
     rng: Rng,
     /// The latest time heard of.
     now: Instant,
+    wall: Wall,
     running: bool,
     serving: bool,
     calls: Calls,
     decisions: VecDeque<Decision>,
+    generation: Generation,
     node_lease: Holder,
     room_lease: Holder,
     presence: Presence,
@@ -124,10 +128,12 @@ impl Registrar {
             me: node,
             rng: Rng::new(seed),
             now: Instant::ZERO,
+            wall: Wall(0),
             running: false,
             serving: false,
             calls: Calls::new(first_call, call_step),
             decisions: VecDeque::new(),
+            generation: Generation::default(),
             presence: Presence::new(record),
             directory: Directory::default(),
             nodes: Follow::new(keys::NODES),
@@ -144,6 +150,7 @@ impl Registrar {
     #[cfg(feature = "plant")]
     pub(crate) fn plant(&mut self, planted: Planted) {
         self.planted = planted;
+        self.generation.plant(planted);
     }
 
     // Getters.
@@ -152,7 +159,9 @@ impl Registrar {
     /// is held was seen to be ours under them.
     #[must_use]
     pub fn may_serve(&self, now: Instant) -> bool {
-        let lives = self.node_lease.surely_lives(now) && self.room_lease.surely_lives(now);
+        let lives = self.node_lease.surely_lives(now)
+            && self.room_lease.surely_lives(now)
+            && self.generation.surely_goes_on(now);
         self.serving && (lives || self.planted.is(Plant::LeaseAssumed))
     }
 
@@ -228,8 +237,9 @@ impl Registrar {
         check(self.table.entries.len() <= self.config.keys, "sessions and rooms of the registrar")?;
         check(self.table.in_flight <= self.config.in_flight, "requests in flight")?;
         check(self.table.background <= self.config.batch, "requests in the background")?;
-        // Two leases, two directories, the refreshing; and one of each that is outdated.
-        check(self.calls.len() <= self.table.in_flight + 10, "calls")?;
+        // Two leases, two directories, the refreshing, the generation; one of each that is
+        // outdated; and two leases of another life.
+        check(self.calls.len() <= self.table.in_flight + 14, "calls")?;
         self.table.audit()
     }
 
@@ -240,6 +250,7 @@ impl Registrar {
         let now = self.observe(now);
         if !self.running {
             self.running = true;
+            self.generation.start(now);
             self.node_lease.start(now);
             self.room_lease.start(now);
             self.nodes.start(now);
@@ -349,7 +360,8 @@ impl Registrar {
             self.calls.forget();
             self.presence.forget();
             self.forget_entries();
-            for watch in [self.nodes.stop(), self.sessions.stop()].into_iter().flatten() {
+            let watches = [self.nodes.stop(), self.sessions.stop(), self.generation.stop()];
+            for watch in watches.into_iter().flatten() {
                 self.calls.unwatch(watch);
             }
             self.node_lease.stop(now);
@@ -370,6 +382,7 @@ impl Registrar {
                 }
             }
             Told::Watched(watched) => self.handle_watched(now, watched),
+            Told::Connected { cluster } => self.handle_connected(now, cluster),
         }
         self.finish(now);
     }
@@ -411,13 +424,21 @@ impl Registrar {
         }
         let because = |at: Option<Instant>, reason| at.map(|at| Deadline::new(at, reason));
         [
-            self.node_lease.deadline(),
-            self.room_lease.deadline(),
+            self.node_lease.deadline().filter(|_| self.may_rely_on_store()),
+            self.room_lease.deadline().filter(|_| self.may_rely_on_store()),
+            because(self.generation.deadline().filter(|_| self.running), "the generation is looked at"),
+            because(
+                self.generation.lapse(self.now).filter(|_| self.running),
+                "the generation may have changed",
+            ),
             because(self.calls.deadline(self.config.call_timeout), "the registry does not answer"),
             because(self.table.claims.first_key_value().map(|((at, _), _)| *at), "a claim is overdue"),
             because(self.table.next_timer(), "a session or a room is tried again"),
-            because(self.nodes.deadline(), "the nodes are read again"),
-            because(self.sessions.deadline(), "the sessions are read again"),
+            because(self.nodes.deadline().filter(|_| self.may_rely_on_store()), "the nodes are read again"),
+            because(
+                self.sessions.deadline().filter(|_| self.may_rely_on_store()),
+                "the sessions are read again",
+            ),
             because(self.again_deadline(), "sessions are registered again"),
         ]
         .into_iter()
@@ -427,7 +448,7 @@ impl Registrar {
     // What inputs and commands have in common.
 
     fn observe(&mut self, now: Now) -> Instant {
-        self.now = self.now.max(now.instant);
+        (self.now, self.wall) = (self.now.max(now.instant), now.wall);
         self.now
     }
 
@@ -469,17 +490,28 @@ impl Registrar {
         if matches!(outcome, Err(Failure::Unknown)) {
             self.stats.unknown += 1;
         }
-        let Pending { purpose, sent, registration } = pending;
+        let is_from_before = self.is_from_before(now, &pending, &outcome);
+        let Pending { purpose, sent, registration, turns, .. } = pending;
+        if is_from_before {
+            if let Purpose::Lease(which, ticket) = purpose {
+                // The lease that was kept alive may be one that came back.
+                self.handle_lease(now, which, (ticket, sent), Err(Failure::Unknown));
+            }
+            return;
+        }
         match purpose {
             Purpose::Lease(which, ticket) => self.handle_lease(now, which, (ticket, sent), outcome),
             Purpose::Register(ticket) => self.handle_registered(now, (ticket, sent), outcome),
             Purpose::Refresh => self.handle_refreshed(now, registration, outcome),
+            Purpose::Stray => {}
+            Purpose::Generation => self.handle_generation(now, sent, outcome),
             Purpose::Read(topic) => self.handle_page(now, topic, outcome),
             Purpose::Key { subject, lease, background } => {
                 self.table.in_flight -= 1;
                 self.table.background -= usize::from(background);
-                let outdated =
-                    registration != self.presence.registration() || lease != self.lease_of(&subject);
+                let outdated = registration != self.presence.registration()
+                    || turns != self.generation.turns()
+                    || lease != self.lease_of(&subject);
                 self.handle_answer(now, &subject, lease, outdated, outcome);
             }
         }
@@ -487,6 +519,7 @@ impl Registrar {
 
     /// What is due after every input and command.
     fn finish(&mut self, now: Instant) {
+        self.poll_generation(now);
         self.poll_leases(now);
         self.poll_directories(now);
         self.pump(now);
@@ -498,6 +531,7 @@ impl Registrar {
         let serving = self.running
             && self.node_lease.surely_lives(now)
             && self.room_lease.surely_lives(now)
+            && self.generation.surely_goes_on(now)
             && self.table.rooms_are_checked();
         let serving = serving || self.serving && self.planted.is(Plant::LeaseAssumed);
         if serving != self.serving {

@@ -22,11 +22,16 @@ impl Registrar {
 
     /// Reads what is to be read.
     pub(super) fn poll_directories(&mut self, now: Instant) {
+        if !self.may_rely_on_store() {
+            return;
+        }
         for (topic, follow) in [(Topic::Nodes, &mut self.nodes), (Topic::Sessions, &mut self.sessions)] {
             if let Some(request) = follow.poll(&self.config, now) {
                 self.stats.requests += 1;
                 let registration = self.presence.registration();
-                let pending = super::Pending { purpose: Purpose::Read(topic), sent: now, registration };
+                let (seen, turns) = (self.generation.seen(), self.generation.turns());
+                let purpose = Purpose::Read(topic);
+                let pending = super::Pending { purpose, sent: now, registration, seen, turns };
                 self.calls.send(request, pending);
             }
         }
@@ -53,7 +58,10 @@ impl Registrar {
     }
 
     pub(super) fn handle_watched(&mut self, now: Instant, watched: Watched) {
-        let Watched { id, news, .. } = watched;
+        let Watched { id, news, revision } = watched;
+        if self.handle_generation_news(now, id, &news) {
+            return;
+        }
         let Self { nodes, sessions, config, rng, .. } = self;
         let topic = if nodes.takes(config, now, id, &news, rng) {
             Topic::Nodes
@@ -62,6 +70,7 @@ impl Registrar {
         } else {
             return;
         };
+        self.generation.see(revision);
         let News::Changes(changes) = news else { return };
         for change in &changes {
             match topic {

@@ -8,7 +8,7 @@ use skirmish_proto::v1;
 use super::calls::{Pending, Purpose, Which};
 use super::holder::Ticket;
 use super::keys::{self, Subject};
-use super::{Decision, Registrar};
+use super::{Decision, Registrar, generation};
 use crate::registry::{
     Answer, Compare, Error, Failure, LeaseId, Op, Put, Range, Request, Response, Span, Txn,
 };
@@ -26,6 +26,8 @@ pub(super) struct Presence {
     life: Option<u64>,
     /// The revision that last wrote it when it was read to be registered anew; 0: none.
     seen: u64,
+    /// The revision that last wrote it, as far as was acknowledged.
+    written: u64,
     refreshed: Instant,
     refreshing: bool,
     /// Losses of the rooms' lease that rooms have been told of.
@@ -40,6 +42,7 @@ impl Presence {
             registration: 0,
             life: None,
             seen: 0,
+            written: 0,
             refreshed: Instant::ZERO,
             refreshing: false,
             room_losses: 0,
@@ -53,6 +56,22 @@ impl Presence {
     /// The revision that made the record.
     pub(super) const fn life(&self) -> Option<u64> {
         self.life
+    }
+
+    /// The revision that last wrote the record, as far as was acknowledged.
+    pub(super) const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The store is another one, in which there is no record.
+    pub(super) const fn begin_anew(&mut self) {
+        self.forget();
+        (self.seen, self.written, self.dirty) = (0, 0, false);
+    }
+
+    /// The rooms have been told of so many losses of their lease.
+    pub(super) const fn lose_rooms(&mut self, losses: u64) {
+        self.room_losses = losses;
     }
 
     /// Nothing is in flight or known any more.
@@ -86,8 +105,16 @@ impl Registrar {
         self.node_lease.is_registered() && (!room || self.room_lease.is_registered())
     }
 
+    /// Nothing is read of a store, or registered in it, before it is known which one it is.
+    pub(super) fn may_rely_on_store(&self) -> bool {
+        !self.running || self.generation.joined().is_some()
+    }
+
     /// Asks what the leases want to have asked.
     pub(super) fn poll_leases(&mut self, now: Instant) {
+        if !self.may_rely_on_store() {
+            return;
+        }
         let Self { node_lease, config, rng, .. } = self;
         if let Some((ask, ticket)) = node_lease.poll(config, now, rng) {
             match node_lease.request(ask) {
@@ -154,10 +181,13 @@ impl Registrar {
             0 => Compare::absent(key.clone()),
             seen => Compare::unchanged(key.clone(), seen),
         };
-        let (success, failure) = (vec![Op::Put(put), read()], vec![read()]);
+        let Some(generation) = self.generation.joined() else { return };
+        let compares = vec![compare, generation::guard(generation)];
+        let key = Op::Range(Range::of(Span::one(keys::GENERATION)));
+        let (success, failure) = (vec![Op::Put(put), read()], vec![read(), key]);
         self.presence.dirty = false;
         self.presence.refreshed = now;
-        let request = Request::Txn(Txn { compares: vec![compare], success, failure });
+        let request = Request::Txn(Txn { compares, success, failure });
         self.send(now, Purpose::Register(ticket), request);
     }
 
@@ -168,26 +198,35 @@ impl Registrar {
         outcome: Result<Response, Failure>,
     ) {
         let read = match &outcome {
-            Ok(Response { answer: Answer::Txn { succeeded, answers }, .. }) => match answers.last() {
-                Some(Answer::Range { kvs, .. }) => Some((*succeeded, kvs.first())),
+            Ok(Response { answer: Answer::Txn { succeeded: true, answers }, .. }) => match answers.last() {
+                Some(Answer::Range { kvs, .. }) => Some((kvs.first(), None)),
+                _ => None,
+            },
+            Ok(Response { answer: Answer::Txn { succeeded: false, answers }, .. }) => match &answers[..] {
+                [Answer::Range { kvs, .. }, Answer::Range { kvs: key, .. }] => {
+                    Some((kvs.first(), Some(key.first())))
+                }
                 _ => None,
             },
             _ => None,
         };
-        if let Some((false, kv)) = read
+        if let Some((kv, Some(key))) = read
             && self.node_lease.awaits(call.0)
         {
             self.presence.seen = kv.map_or(0, |kv| kv.modified);
-            return self.register(now, call.0);
+            if !self.handle_found_generation(now, key) {
+                self.register(now, call.0);
+            }
+            return;
         }
-        let life = read.and_then(|(_, kv)| kv).map(|kv| kv.created);
-        let Some(life) = life.filter(|_| self.node_lease.awaits(call.0)) else {
+        let life = read.and_then(|(kv, _)| kv).map(|kv| (kv.created, kv.modified));
+        let Some((life, written)) = life.filter(|_| self.node_lease.awaits(call.0)) else {
             let outcome = outcome.as_ref().map_err(|failure| *failure);
             self.node_lease.handle_outcome(&self.config, now, call, outcome, &mut self.rng);
             return;
         };
         self.node_lease.handle_registered(&mut self.rng);
-        self.presence.life = Some(life);
+        (self.presence.life, self.presence.written) = (Some(life), written);
         self.presence.registration += 1;
         self.presence.refreshing = false;
         if self.presence.registration > 1 {
@@ -226,7 +265,11 @@ impl Registrar {
         }
         self.presence.refreshing = false;
         match outcome {
-            Ok(Response { answer: Answer::Txn { succeeded: true, .. }, .. }) => {}
+            Ok(Response { answer: Answer::Txn { succeeded: true, answers }, revision }) => {
+                if !answers.is_empty() {
+                    self.presence.written = revision;
+                }
+            }
             Ok(Response { answer: Answer::Txn { .. }, .. }) | Err(Failure::Refused(Error::LeaseNotFound)) => {
                 self.handle_unregistered(now);
             }
@@ -258,6 +301,7 @@ impl Registrar {
     pub(super) fn send(&mut self, now: Instant, purpose: Purpose, request: Request) {
         self.stats.requests += 1;
         let registration = self.presence.registration;
-        self.calls.send(request, Pending { purpose, sent: now, registration });
+        let (seen, turns) = (self.generation.seen(), self.generation.turns());
+        self.calls.send(request, Pending { purpose, sent: now, registration, seen, turns });
     }
 }

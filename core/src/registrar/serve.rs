@@ -8,7 +8,7 @@ use super::keys::Subject;
 use super::table::{Claim, Entry, Held, Lane, Phase, RoomWrites, Task, Work};
 use super::{Decision, Registrar, RoomClaim, SessionClaim};
 use crate::plant::Plant;
-use crate::registry::{Error, Failure, LeaseId, Request, Response};
+use crate::registry::{Answer, Error, Failure, KeyValue, LeaseId, Request, Response};
 use crate::time::{Duration, Instant};
 
 /// How often a room's record is looked at after a request of which nobody knows what came,
@@ -123,6 +123,17 @@ impl Work {
     }
 }
 
+/// The generation's key, as a transaction found it whose comparisons did not hold.
+fn found_generation(response: &Response) -> Option<Option<&KeyValue>> {
+    match &response.answer {
+        Answer::Txn { succeeded: false, answers } => match answers.last()? {
+            Answer::Range { kvs, .. } => Some(kvs.first()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 impl Registrar {
     /// Goes on with a session or a room that does not wait for an answer.
     pub(super) fn advance(&mut self, now: Instant, subject: &Subject) {
@@ -158,7 +169,10 @@ impl Registrar {
 
     /// Sends as many requests as may be in flight.
     pub(super) fn pump(&mut self, now: Instant) {
-        while self.node_lease.is_registered() && self.table.in_flight < self.config.in_flight {
+        while self.node_lease.is_registered()
+            && self.generation.open().is_some()
+            && self.table.in_flight < self.config.in_flight
+        {
             let Some((lane, subject)) = self.table.first() else { return };
             let background = lane != Lane::Urgent;
             if background && self.table.background >= self.config.batch
@@ -183,7 +197,8 @@ impl Registrar {
 
     fn ask(&mut self, now: Instant, subject: &Subject, background: bool) {
         let lease = self.lease_of(subject);
-        let asker = Asker { node: self.me, lease };
+        let Some(generation) = self.generation.open() else { return };
+        let asker = Asker { node: self.me, lease, generation };
         let Some(entry) = self.table.entries.get_mut(subject) else { return };
         let Some(work) = &mut entry.work else {
             return self.table.set_phase(subject, Phase::Idle);
@@ -227,7 +242,16 @@ impl Registrar {
         if matches!(outcome, Err(Failure::Refused(Error::LeaseNotFound))) {
             self.handle_lease_not_found(now, lease);
         }
-        let asker = Asker { node: self.me, lease: self.lease_of(subject) };
+        let found = outcome.as_ref().ok().and_then(found_generation);
+        if !outdated && found.is_some_and(|found| self.handle_found_generation(now, found)) {
+            return;
+        }
+        let generation = self.generation.open();
+        let asker = generation.filter(|_| !outdated).map(|generation| Asker {
+            node: self.me,
+            lease: self.lease_of(subject),
+            generation,
+        });
         let Self { table, directory, stats, planted, .. } = self;
         let Some(work) = table.entries.get_mut(subject).and_then(|entry| entry.work.as_mut()) else {
             return self.advance(now, subject);
@@ -251,8 +275,8 @@ impl Registrar {
             }
             // Whatever came of it, the next answer will show.
             Err(Failure::Unavailable | Failure::Unknown) => self.try_later(now, subject),
-            Ok(_) if outdated => self.advance(now, subject),
             Ok(response) => {
+                let Some(asker) = asker else { return self.advance(now, subject) };
                 let lives = |node| directory.get(node).is_some();
                 let verdict = work.attempt.conclude(subject, asker, &response, lives, &mut stats.garbage);
                 self.handle_verdict(now, subject, verdict, response.revision);

@@ -12,13 +12,13 @@ use crate::time::{Duration, Instant};
 const MAX_TTL_S: u64 = 9_000_000_000;
 
 /// The leases there are.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leases {
     leases: BTreeMap<LeaseId, Lease>,
     agenda: Agenda<LeaseId>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lease {
     ttl_s: u64,
     expires: Instant,

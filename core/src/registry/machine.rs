@@ -22,6 +22,13 @@ pub struct Registry {
     pub(super) watches: Watches,
 }
 
+/// What a registry knows at a moment, as a copy of etcd's data is.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    store: Store,
+    leases: Leases,
+}
+
 impl Registry {
     /// An empty registry.
     #[must_use]
@@ -115,6 +122,24 @@ impl Registry {
     pub fn handle_leader_change(&mut self, now: Instant) {
         self.observe(now);
         self.leases.extend_all(self.now, self.config.election_timeout);
+    }
+
+    /// What it knows now, to be [restored](Self::restore).
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { store: self.store.clone(), leases: self.leases.clone() }
+    }
+
+    /// Goes back to what it knew, or to nothing, as an etcd does that is started on a copy of
+    /// its data, or on none. Leases have their whole time to live again, and watches end in
+    /// silence.
+    pub fn restore(&mut self, now: Instant, snapshot: Option<Snapshot>) {
+        self.observe(now);
+        let nothing = || Snapshot { store: Store::new(0), leases: Leases::new() };
+        let Snapshot { store, leases } = snapshot.unwrap_or_else(nothing);
+        (self.store, self.leases) = (store, leases);
+        self.leases.extend_all(self.now, self.config.election_timeout);
+        self.watches = Watches::new(&self.config, self.now);
     }
 
     /// What a watch has to tell; they take turns. A watch whose news nobody fetches costs

@@ -36,7 +36,7 @@ mod watch;
 
 pub use config::RegistryConfig;
 pub use embedded::Embedded;
-pub use machine::Registry;
+pub use machine::{Registry, Snapshot};
 pub use port::{Call, CallId, Failure, Told};
 pub use request::{Compare, Delete, Op, Put, Range, Relation, Request, Span, Target, Txn, Watch};
 pub use response::{Answer, Change, Error, KeyValue, LeaseId, News, Response, WatchId, Watched};

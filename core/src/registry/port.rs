@@ -43,6 +43,13 @@ pub enum Told {
     },
     /// Of a watch.
     Watched(Watched),
+    /// There is a connection, and there was none, or another one. What was asked before may
+    /// be answered yet.
+    Connected {
+        /// The identifier of the registry's cluster. If it is another one than before, so is
+        /// the registry.
+        cluster: u64,
+    },
 }
 
 /// Why there is no answer. The three differ in what may have happened.

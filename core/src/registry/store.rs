@@ -16,7 +16,7 @@ const VERSION_BYTES: usize = 256;
 ///
 /// Changes are made one after the other and become a revision together, at the next
 /// [`Store::commit`]; until then only reads of the newest see them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Store {
     /// No key is without versions. Versions are in the order they were made.
     keys: BTreeMap<Bytes, Vec<Version>>,

@@ -123,6 +123,7 @@ mod tests {
             .map(|told| match told {
                 Told::Reply { id, outcome } => (id.0, outcome.is_ok()),
                 Told::Watched(watched) => (watched.id.0, true),
+                Told::Connected { .. } => (0, true),
             })
             .collect();
         assert_eq!(kinds, [(5, true), (1, true), (2, true), (5, true), (3, false)]);

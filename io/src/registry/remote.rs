@@ -33,6 +33,8 @@ pub struct Remote {
     watches: BTreeMap<WatchId, WatchId>,
     named: BTreeMap<WatchId, WatchId>,
     next_name: u64,
+    /// Connections that the node was told of.
+    connections: u64,
     /// Watches whose end the backend has had no place to hear of.
     ending: VecDeque<WatchId>,
 }
@@ -46,7 +48,8 @@ pub struct Remote {
 /// * A watch is kept alive over connections: it is made again from the revision after the
 ///   last that was told. Its news keep their order, and nothing of it is told after
 ///   [`News::Compacted`] or [`News::Canceled`].
-/// * Answers and news need no order among each other.
+/// * Answers and news need no order among each other; but of a connection nothing comes before
+///   [`Backend::connected`], which tells the node to look whether the registry went back.
 ///
 /// ```
 /// use skirmish_core::registry::{Call, Embedded, RegistryConfig, Told};
@@ -62,13 +65,14 @@ pub struct Remote {
 /// let serve = async move {
 ///     let clock = Clock::new();
 ///     let mut store = Embedded::new(RegistryConfig::default(), clock.now().instant);
-///     backend.connected(clock.now().instant);
+///     backend.connected(clock.now().instant, 1);
 ///     while let Some(call) = backend.next_call().await {
 ///         store.handle_call(clock.now().instant, call);
 ///         while let Some(told) = store.poll_told() {
 ///             match told {
 ///                 Told::Reply { id, outcome } => backend.answer(id, outcome, Duration::ZERO),
 ///                 Told::Watched(watched) => backend.tell(watched).await,
+///                 Told::Connected { .. } => {}
 ///             }
 ///         }
 ///     }
@@ -105,9 +109,10 @@ impl Backend {
         let _ = self.news.send(watched).await;
     }
 
-    /// There is a connection to the registry.
-    pub fn connected(&self, now: Instant) {
-        self.shared.connected(now);
+    /// There is a connection to the registry, whose cluster has this identifier: a number
+    /// that is another one if the registry is.
+    pub fn connected(&self, now: Instant, cluster: u64) {
+        self.shared.connected(now, cluster);
     }
 
     /// There is no connection to the registry; why, in words without secrets.
@@ -140,6 +145,7 @@ impl Remote {
             watches: BTreeMap::new(),
             named: BTreeMap::new(),
             next_name: 0,
+            connections: 0,
             ending: VecDeque::new(),
         };
         (remote, backend)
@@ -168,6 +174,11 @@ impl Remote {
     /// What there is to tell the node.
     pub fn poll_told(&mut self) -> Option<Told> {
         self.end_watches();
+        let (connections, cluster) = self.shared.connections();
+        if connections > self.connections {
+            self.connections = connections;
+            return Some(Told::Connected { cluster });
+        }
         if let Some(told) = self.told.pop_front() {
             return Some(told);
         }
@@ -188,9 +199,10 @@ impl Remote {
 
     /// Waits until there is something to tell. Can be dropped at any time.
     pub async fn ready(&mut self) {
-        while self.told.is_empty() {
+        while self.told.is_empty() && self.shared.connections().0 == self.connections {
             let told = tokio::select! {
                 biased;
+                () = self.shared.woken() => None,
                 Some(told) = self.replies.recv() => Some(self.replied(told)),
                 Some(watched) = self.news.recv() => self.rename(watched),
                 else => std::future::pending().await,
@@ -327,10 +339,13 @@ mod tests {
 
     #[tokio::test]
     async fn whether_it_can_be_reached_is_what_the_backend_says() {
-        let (remote, mut backend) = Remote::new(1, 1);
+        let (mut remote, mut backend) = Remote::new(1, 1);
         assert!(!remote.status().connected);
-        backend.connected(Instant::from_micros(3));
+        backend.connected(Instant::from_micros(3), 9);
         assert!(remote.status().connected);
+        remote.ready().await;
+        assert_eq!(remote.poll_told(), Some(Told::Connected { cluster: 9 }));
+        assert_eq!(remote.poll_told(), None);
         backend.failed(Instant::from_micros(5), "gone".to_owned());
         let status = remote.status();
         assert_eq!(

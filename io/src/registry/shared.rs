@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use skirmish_core::registry::Failure;
 use skirmish_core::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 use super::{Counters, Status};
 
@@ -24,6 +25,9 @@ struct Inner {
     members: AtomicU64,
     halved: AtomicU64,
     connections: AtomicU64,
+    /// The cluster of the newest connection.
+    cluster: AtomicU64,
+    woken: Notify,
     news: AtomicU64,
 }
 
@@ -52,11 +56,26 @@ impl Shared {
         }
     }
 
-    pub(super) fn connected(&self, now: Instant) {
-        add(&self.0.connections, 1);
-        let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.connected = true;
-        status.since = now;
+    pub(super) fn connected(&self, now: Instant, cluster: u64) {
+        {
+            let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
+            self.0.cluster.store(cluster, Relaxed);
+            add(&self.0.connections, 1);
+            status.connected = true;
+            status.since = now;
+        }
+        self.0.woken.notify_one();
+    }
+
+    /// How many connections there were, and the cluster of the newest.
+    pub(super) fn connections(&self) -> (u64, u64) {
+        let _status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.0.connections.load(Relaxed), self.0.cluster.load(Relaxed))
+    }
+
+    /// Waits for a connection that was not waited for yet.
+    pub(super) async fn woken(&self) {
+        self.0.woken.notified().await;
     }
 
     pub(super) fn failed(&self, now: Instant, error: String) {

@@ -10,7 +10,6 @@ use skirmish_core::id::NodeId;
 use skirmish_core::node::Node;
 use skirmish_core::registry::RegistryConfig;
 use skirmish_core::rng::{Rng, Seed};
-use skirmish_core::time::Now;
 use skirmish_proto::v1;
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -314,9 +313,8 @@ fn registry(config: &config::Registry, clock: &Clock, rng: &mut Rng) -> Result<R
     let seed = rng.split();
     match config.kind {
         RegistryKind::Embedded => {
-            let now = clock.now();
-            let config = RegistryConfig { base_revision: first_revision(now), ..RegistryConfig::default() };
-            Ok(Registry::Embedded(Box::new(Embedded::new(config, now.instant))))
+            let now = clock.now().instant;
+            Ok(Registry::Embedded(Box::new(Embedded::new(RegistryConfig::default(), now))))
         }
         #[cfg(not(madsim))]
         RegistryKind::Etcd => etcd::start(&config.etcd, clock.clone(), seed)
@@ -356,10 +354,4 @@ fn seal_key(file: &Path) -> Result<[u8; 32], String> {
     let wrong = |problem: &str| format!("seal.key_file: {}: {problem}", file.display());
     let text = std::fs::read_to_string(file).map_err(|e| wrong(&e.to_string()))?;
     super::trace::hex(text.trim()).ok_or_else(|| wrong("it must have 64 hexadecimal digits"))
-}
-
-/// The first revision of an embedded registry: above all that an earlier start can have
-/// reached, which writes less than once in a microsecond.
-const fn first_revision(now: Now) -> u64 {
-    now.wall.0.saturating_mul(1000).saturating_add(1)
 }

@@ -35,7 +35,9 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
     shard.next_check = now + CHECK_INTERVAL;
     let draining = (!shard.accepting).then_some(Cow::Borrowed(""));
     shard.readiness.set(now, Reason::Draining, draining);
-    let silent = registry_silent(shard, now);
+    let replaced = registry_replaced(shard, now);
+    let silent = registry_silent(shard, now).filter(|_| replaced.is_none());
+    shard.readiness.set(now, Reason::RegistryReplaced, replaced);
     shard.readiness.set(now, Reason::RegistrySilent, silent);
     let (dead, unreachable) = links(shard, now);
     shard.readiness.set(now, Reason::LinksDead, dead);
@@ -50,6 +52,14 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
     while let Some(change) = shard.readiness.poll_change(now) {
         journal::readiness(&change);
     }
+}
+
+/// Whether the node has found the registry to be another one, and does not serve again yet.
+fn registry_replaced(shard: &mut Shard, now: Instant) -> Option<Cow<'static, str>> {
+    if shard.node.is_serving(now) || shard.stopping {
+        shard.registry_replaced = None;
+    }
+    shard.registry_replaced.map(|why| why.to_string().into())
 }
 
 fn registry_silent(shard: &Shard, now: Instant) -> Option<Cow<'static, str>> {

@@ -14,7 +14,7 @@ use skirmish_core::id::{Address, ConnId, LinkId, NodeId};
 use skirmish_core::node::{Event, Passage, Refusal, Trace};
 use skirmish_core::time::{Duration, Instant};
 use skirmish_proto::v1;
-use tracing::{Level, debug, enabled, info, warn};
+use tracing::{Level, debug, enabled, error, info, warn};
 
 use super::application::Message;
 use super::audit::Admitted;
@@ -76,6 +76,15 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Mes
         Event::NotServing if shard.stopping => info!("not serving any more"),
         Event::NotServing => {
             info!("not serving: the registry has not confirmed for too long that this node lives");
+        }
+        Event::Anew { why } => {
+            shard.registry_replaced = Some(why);
+            error!(
+                %why,
+                "the registry was restored, wiped or replaced: every session and room of this node is over, \
+                 clients are told so, and the node begins anew by itself; if nobody did this on purpose, \
+                 check etcd's data directory and registry.etcd.endpoints"
+            );
         }
         Event::NodeUp { node } => info!(%node, "node up"),
         Event::NodeDown { node } => warn!(%node, "node down"),

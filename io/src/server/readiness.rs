@@ -20,6 +20,8 @@ const LONGEST_DETAIL: usize = 300;
 pub enum Reason {
     /// The node is about to stop.
     Draining,
+    /// The registry was restored, wiped or replaced, and the node begins anew.
+    RegistryReplaced,
     /// The registry does not confirm that the node lives.
     RegistrySilent,
     /// More than half of the other nodes cannot be reached.
@@ -36,8 +38,9 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, the gravest first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Draining,
+        Self::RegistryReplaced,
         Self::RegistrySilent,
         Self::LinksDead,
         Self::DriverLate,
@@ -51,6 +54,7 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Draining => "draining",
+            Self::RegistryReplaced => "registry_replaced",
             Self::RegistrySilent => "registry_silent",
             Self::LinksDead => "links_dead",
             Self::DriverLate => "driver_late",
@@ -64,6 +68,9 @@ impl Reason {
     const fn problem(self) -> &'static str {
         match self {
             Self::Draining => "draining: this node is about to stop",
+            Self::RegistryReplaced => {
+                "the registry was restored, wiped or replaced, all sessions and rooms are over"
+            }
             Self::RegistrySilent => "the registry does not confirm that this node lives",
             Self::LinksDead => "most other nodes cannot be reached, players here and there cannot meet",
             Self::DriverLate => "the event loop stands still for too long",
@@ -77,6 +84,9 @@ impl Reason {
     const fn remedy(self) -> &'static str {
         match self {
             Self::Draining => "send players to other nodes",
+            Self::RegistryReplaced => {
+                "wait: the node serves again by itself within twice cluster.node_ttl; if nobody did this on purpose, check etcd's data and registry.etcd.endpoints"
+            }
             Self::RegistrySilent => {
                 "check that etcd runs, has a leader, and can be reached at registry.etcd.endpoints"
             }
@@ -102,6 +112,7 @@ impl Reason {
             // A node that starts has not heard yet.
             Self::RegistrySilent => Duration::from_secs(2),
             Self::Draining
+            | Self::RegistryReplaced
             | Self::LinksDead
             | Self::DriverLate
             | Self::OutOfFiles

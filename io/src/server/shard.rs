@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
 use skirmish_core::node::{Event, Identity, Node, Output, Overhead, Refusal};
+use skirmish_core::registrar::Anew;
 use skirmish_core::registry::{Call, Told};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Deadline, Duration, Instant, Now};
@@ -44,6 +45,8 @@ pub(super) struct Shard {
     pub(super) readiness: Readiness,
     /// When it is checked next whether the node is ready.
     pub(super) next_check: Instant,
+    /// What shows that the registry is not the one that it was, until the node serves again.
+    pub(super) registry_replaced: Option<Anew>,
     /// Whether new connections are taken.
     pub(super) accepting: bool,
     /// Whether the node gives up what it has in the registry.
@@ -151,6 +154,7 @@ impl Shard {
             lateness: Lateness::default(),
             readiness: Readiness::default(),
             next_check: now.instant,
+            registry_replaced: None,
             accepting: true,
             stopping: false,
             abandoned: false,

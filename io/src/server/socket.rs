@@ -329,7 +329,7 @@ fn close(reason: v1::Reason) -> Message {
         | Reason::Unauthenticated
         | Reason::RateLimited
         | Reason::Kicked => CloseCode::Policy,
-        Reason::Overloaded => CloseCode::Again,
+        Reason::Overloaded | Reason::RegistryReplaced => CloseCode::Again,
     };
     Message::Close(Some(CloseFrame { code, reason: journal::name(reason).into() }))
 }

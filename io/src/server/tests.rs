@@ -134,6 +134,7 @@ async fn a_registry_that_is_given_is_asked() {
                 match told {
                     Told::Reply { id, outcome } => backend.answer(id, outcome, Duration::ZERO),
                     Told::Watched(watched) => backend.tell(watched).await,
+                    Told::Connected { .. } => {}
                 }
             }
             // The node itself and the session.

@@ -48,6 +48,13 @@ const HISTORIES: &[History] = &[
         fits: |shape| shape.nodes > 1 && shape.queues > 0,
         draw: searches_end_elsewhere,
     },
+    History {
+        name: "registry goes back",
+        percent: 25,
+        // What becomes of matches in a registry that is lost is nobody's to say.
+        fits: |shape| shape.has_remote_registry() && shape.queues == 0,
+        draw: registry_goes_back,
+    },
     History { name: "backlogs", percent: 15, fits: |_| true, draw: backlogs },
     // What it adds comes after everything else.
     History { name: "suspensions", percent: 20, fits: |shape| shape.nodes > 1, draw: suspensions },
@@ -69,6 +76,30 @@ pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<Step>) {
         }
     }
     steps.sort_by_key(|step| step.at);
+}
+
+/// The registry is restored from a copy, or wiped. A node that starts meanwhile knows of
+/// nothing, so then the registry is away until those that do have stopped by themselves. Wall
+/// clocks of nodes do not jump: they are all that keeps epochs apart if nobody is left.
+fn registry_goes_back(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    let clients = signed(shape.clients);
+    steps.retain(|step| match step.action {
+        Action::Jump { process, .. } => (1..=clients).contains(&process),
+        _ => true,
+    });
+    let starts = |step: &Step| matches!(step.action, Action::Crash { .. } | Action::Drain { .. });
+    let least = if steps.iter().any(starts) { shape.node_lease_s * 1_000 + 500 } else { 1 };
+    let mut at = 0;
+    for _ in 0..rng.range(1..=3) {
+        at += rng.range(0..=shape.chaos_ms * 500);
+        steps.push(Step { at, action: Action::CopyRegistry {} });
+        at += scale(rng, 10_000, 30_000_000);
+        let millis = signed(least + scale(rng, 1, 5_000));
+        let wiped = signed(rng.range(0..=1));
+        steps.push(Step { at, action: Action::ReturnRegistry { millis, wiped } });
+        at += scale(rng, 1_000_000, 30_000_000);
+    }
+    shape.chaos_ms = shape.chaos_ms.max(at / 1_000);
 }
 
 /// Players are gone without a word: their connections die in silence, and they neither come

@@ -283,6 +283,13 @@ actions! {
     /// The registry forgets its history.
     CompactRegistry = "compact-registry" { /// All but so many of its last revisions.
         keep }
+    /// What the registry knows is copied, to be restored.
+    CopyRegistry = "copy-registry" {}
+    /// The registry stops and is started again as it was when it was copied last, or with
+    /// nothing.
+    ReturnRegistry = "return-registry" { /// Milliseconds until it is started.
+        millis, /// 1: with nothing.
+        wiped }
     /// The client searches for a match.
     Queue = "queue" { /// Which.
         client, /// 0: one against one; 1: two against two, if there is a queue for that.

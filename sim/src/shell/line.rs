@@ -220,7 +220,7 @@ impl Line {
         if let Some(link) = &mut self.link {
             link.opened = true;
         }
-        self.node.connected(now);
+        self.node.connected(now, 1);
         self.ping = now + self.keepalive / 2;
         let watches: Vec<_> = self.watches.iter().map(|(id, kept)| (*id, kept.watch.clone())).collect();
         for (id, watch) in watches {

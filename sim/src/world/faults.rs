@@ -154,6 +154,8 @@ impl World<'_> {
             }
             Action::PauseRegistry { millis: pause } => self.pause_registry(millis(pause)),
             Action::RestartRegistry { millis: down, silent } => self.stop_registry(millis(down), silent != 0),
+            Action::CopyRegistry {} => self.copy_registry(),
+            Action::ReturnRegistry { millis: down, wiped } => self.return_registry(millis(down), wiped != 0),
             Action::ElectRegistry { millis: without } => self.depose_leader(millis(without)),
             Action::CompactRegistry { keep } => self.compact_registry(positive(keep)),
             _ => {}

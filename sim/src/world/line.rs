@@ -211,7 +211,7 @@ impl World<'_> {
                 for (id, request) in waiting {
                     self.post(node, session, Content::Request(id, request));
                 }
-                Ok(())
+                self.tell(node, Told::Connected { cluster: 1 })
             }
             Content::Reply(id, outcome) => {
                 let told = Told::Reply { id, outcome };

@@ -118,7 +118,7 @@ impl NodeProcess {
         }
         // Epochs are revisions: those of one life must not reach the next.
         let config =
-            RegistryConfig { base_revision: u64::from(life.max(1)) << 32, ..RegistryConfig::default() };
+            RegistryConfig { base_revision: u64::from(life.max(1)) << 40, ..RegistryConfig::default() };
         Registration::Embedded(Box::new(Embedded::new(config, clock.now(at).instant)))
     }
 
@@ -359,6 +359,7 @@ impl World<'_> {
             Event::Serving
             | Event::MatchFormed { .. }
             | Event::NotServing
+            | Event::Anew { .. }
             | Event::NodeUp { .. }
             | Event::Passed { .. }
             | Event::TicketEnded { .. } => {}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skirmish_core::id::NodeId;
-use skirmish_core::registry::{Failure, Registry, RegistryConfig, Request, WatchId, Watched};
+use skirmish_core::registry::{Failure, Registry, RegistryConfig, Request, Snapshot, WatchId, Watched};
 use skirmish_core::time::Deadline;
 
 use super::groups::Group;
@@ -26,6 +26,10 @@ pub(super) struct RegistryProcess {
     pub(super) paused: bool,
     /// It is being started again; the value says whether nobody is told.
     pub(super) down: Option<bool>,
+    /// What it knew once.
+    copy: Option<Snapshot>,
+    /// It is started again as it was then, or, if the value says so, with nothing.
+    returns: Option<bool>,
     /// Nobody leads until this moment.
     pub(super) leaderless: u64,
     wakes: Option<u64>,
@@ -68,6 +72,8 @@ impl RegistryProcess {
             clock,
             paused: false,
             down: None,
+            copy: None,
+            returns: None,
             leaderless: 0,
             wakes: None,
             spins: (0, 0),
@@ -319,12 +325,34 @@ impl World<'_> {
         self.schedule(self.at + millis * 1_000, Happening::RegistryStarts);
     }
 
+    pub(super) fn copy_registry(&mut self) {
+        if let Some(registry) = self.registry.as_mut() {
+            registry.copy = Some(registry.machine.snapshot());
+        }
+    }
+
+    pub(super) fn return_registry(&mut self, millis: u64, wiped: bool) {
+        let Some(registry) = self.registry.as_mut().filter(|registry| registry.down.is_none()) else {
+            return;
+        };
+        registry.returns = Some(wiped);
+        self.stop_registry(millis, false);
+    }
+
     pub(super) fn start_registry(&mut self) {
         let Some(registry) = self.registry.as_mut().filter(|registry| registry.down.is_some()) else {
             return;
         };
         registry.down = None;
-        registry.machine.handle_leader_change(registry.clock.now(self.at).instant);
+        let now = registry.clock.now(self.at).instant;
+        registry.machine.handle_leader_change(now);
+        if let Some(wiped) = registry.returns.take() {
+            registry.machine.restore(now, registry.copy.clone().filter(|_| !wiped));
+            registry.late.clear();
+            let revision = registry.machine.revision();
+            self.coverage.hit(if wiped { "registry wiped" } else { "registry restored" });
+            self.history.record(self.at, Lane::Registry, format_args!("is back at revision {revision}"));
+        }
         self.relief(Lane::Registry, "down");
         self.settle_registry();
     }

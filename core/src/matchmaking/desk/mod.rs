@@ -42,6 +42,7 @@
 //! Where the player is in a match, that is the answer to any search it asks for.
 
 mod absence;
+mod anew;
 mod player;
 mod request;
 mod view;
@@ -323,6 +324,7 @@ impl Desk {
                 Some(Asked::Player { name, serial, pair }) => self.answered(&name, serial, pair, outcome),
             },
             Told::Watched(watched) => self.watched(&watched),
+            Told::Connected { .. } => {}
         }
         self.drive();
     }

@@ -53,7 +53,8 @@ impl View {
 impl Session {
     pub(super) fn of(kv: &KeyValue) -> Self {
         let record: v1::SessionRecord = decode(&kv.value);
-        let epoch = if record.epoch == 0 { kv.modified } else { record.epoch };
+        let claimed = record.base.saturating_add(kv.modified);
+        let epoch = if record.epoch == 0 { claimed } else { record.epoch };
         Self { modified: kv.modified, epoch, node: NodeId(record.node) }
     }
 }

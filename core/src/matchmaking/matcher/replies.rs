@@ -42,7 +42,7 @@ impl Keeper {
                 self.now = now;
                 self.queue_news(&watched.news);
             }
-            told @ Told::Watched(_) => return Some(told),
+            told @ (Told::Watched(_) | Told::Connected { .. }) => return Some(told),
         }
         self.drive();
         None

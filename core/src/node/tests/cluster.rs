@@ -226,6 +226,7 @@ impl Cluster {
                         let id = WatchId(watched.id.0 % IDS);
                         (watched.id.0 / IDS, Told::Watched(Watched { id, ..watched }))
                     }
+                    Told::Connected { .. } => continue,
                 };
                 let Some(index) = self.starts.iter().position(|known| *known == start) else { continue };
                 if self.deaf == Some(index) && matches!(told, Told::Reply { .. }) {

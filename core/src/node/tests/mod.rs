@@ -26,7 +26,7 @@ use crate::time::Wall;
 use crate::wire::{Frame, ToClient, encode};
 
 /// All that a node has to do when nobody is there.
-const RENEWAL: &str = "a keep-alive is due";
+const RENEWALS: [&str; 2] = ["a keep-alive is due", "the generation is looked at"];
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -587,7 +587,7 @@ fn an_idle_node_asks_for_nothing() {
     world.node.handle_closed(world.now, a.conn);
     world.settle();
     world.advance(HOUR);
-    assert_eq!(world.node.poll_timeout().map(|due| due.reason), Some(RENEWAL));
+    assert!(RENEWALS.contains(&world.node.poll_timeout().unwrap().reason));
     let stats = world.node.stats();
     assert_eq!((stats.connections, stats.sessions, stats.rooms, stats.members), (0, 0, 0, 0));
 }

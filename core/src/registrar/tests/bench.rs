@@ -75,6 +75,15 @@ impl Bench {
         bench
     }
 
+    /// One that has found out which store it is, and has asked for nothing else yet.
+    pub(super) fn joined(config: RegistrarConfig) -> Self {
+        let mut bench = Self::new(config);
+        while bench.registry.revision() == 1 {
+            assert!(bench.step(Fate::Done));
+        }
+        bench
+    }
+
     /// One that serves.
     pub(super) fn serving() -> Self {
         let mut bench = Self::new(RegistrarConfig::default());

@@ -32,7 +32,7 @@ fn told(outcome: RoomClaim) -> Vec<Decision> {
 }
 
 fn others(epoch: u64) -> Bytes {
-    room_record(OTHER, epoch, RoomState::default())
+    room_record(OTHER, epoch, 0, RoomState::default())
 }
 
 fn record(bench: &mut Bench) -> Option<v1::RoomRecord> {
@@ -120,7 +120,7 @@ fn an_unheard_answer_is_read_from_the_record() {
 #[test]
 fn a_record_of_ours_from_before_gets_a_new_epoch() {
     let mut bench = Bench::serving();
-    let before = bench.put(KEY, room_record(ME, 1, RoomState::default()));
+    let before = bench.put(KEY, room_record(ME, 1, 0, RoomState::default()));
     let epoch = hold(&mut bench);
     assert!(epoch > before);
 }
@@ -152,7 +152,7 @@ fn the_newest_state_is_written_not_too_often_but_a_turn_at_once() {
     }
     assert_eq!(written, [0, 9, 19, 29, 39, 49]);
     bench.pass(1_000, Fate::Done);
-    let expected = v1::RoomRecord { epoch, primary: ME.0, players: 49, turn: 0, countdown_ms: 5 };
+    let expected = v1::RoomRecord { epoch, primary: ME.0, players: 49, turn: 0, countdown_ms: 5, base: 0 };
     assert_eq!(record(&mut bench), Some(expected));
     for turn in 1..4 {
         bench.registrar.update_room(bench.now, &name("r"), 49, turn, 5);
@@ -277,7 +277,7 @@ fn does_not_serve_before_every_room_was_checked() {
     }
     assert_eq!(bench.registrar.leases(), [LeaseState::Held; 2]);
     assert!(!bench.registrar.may_serve(bench.now.instant));
-    bench.settle();
+    bench.pass(4_000, Fate::Done);
     assert_eq!(bench.take(), [Decision::Serving]);
 }
 
@@ -301,7 +301,7 @@ fn all_rooms_are_lost_with_their_lease() {
 #[test]
 fn an_answer_from_before_the_registration_is_not_believed() {
     let backoff_max = Duration::from_millis(200);
-    let mut bench = Bench::new(RegistrarConfig { backoff_max, ..RegistrarConfig::default() });
+    let mut bench = Bench::joined(RegistrarConfig { backoff_max, ..RegistrarConfig::default() });
     bench.put(OTHERS_NODE, Bytes::new());
     bench.settle();
     bench.pass(9_950, Fate::Unavailable);

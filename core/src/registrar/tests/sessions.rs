@@ -47,7 +47,7 @@ fn a_claim_of_nobodys_session_is_granted_with_its_revision_for_an_epoch() {
 fn a_session_is_taken_over_and_goes_on_if_it_is_the_one_that_is_named() {
     for (named, resumed) in [(Some(5), true), (Some(6), false), (None, false)] {
         let mut bench = Bench::serving();
-        let before = bench.put(KEY, session_record(session(5), OTHER, 0));
+        let before = bench.put(KEY, session_record(session(5), OTHER, 0, 0));
         claim(&mut bench, 1, named, 1);
         bench.settle();
         let epoch = bench.registry.revision();
@@ -92,7 +92,7 @@ fn an_unheard_answer_is_read_from_the_record() {
     for taken in [false, true] {
         let mut bench = Bench::serving();
         if taken {
-            bench.put(KEY, session_record(session(5), OTHER, 0));
+            bench.put(KEY, session_record(session(5), OTHER, 0, 0));
         }
         claim(&mut bench, 1, Some(5), 1);
         if taken {
@@ -110,11 +110,11 @@ fn an_unheard_answer_is_read_from_the_record() {
 #[test]
 fn a_take_over_that_came_too_late_sees_who_was_first() {
     let mut bench = Bench::serving();
-    bench.put(KEY, session_record(session(5), OTHER, 0));
+    bench.put(KEY, session_record(session(5), OTHER, 0, 0));
     claim(&mut bench, 1, Some(5), 1);
     bench.step(Fate::Done);
     let third = NodeId(0xC);
-    bench.put(KEY, session_record(session(6), third, 0));
+    bench.put(KEY, session_record(session(6), third, 0, 0));
     bench.settle();
     let epoch = bench.registry.revision();
     assert_eq!(bench.take(), [granted(1, 1, epoch, false, Some(third))], "not the session that was named");
@@ -126,7 +126,7 @@ fn another_nodes_claim_is_told_by_the_watch_however_late_it_is() {
     claim(&mut bench, 1, None, 1);
     bench.settle();
     bench.take();
-    let epoch = bench.put(KEY, session_record(session(1), OTHER, 0));
+    let epoch = bench.put(KEY, session_record(session(1), OTHER, 0, 0));
     bench.news();
     assert_eq!(bench.take(), [Decision::SessionLost { player: name("p"), epoch }]);
     assert_eq!(bench.registrar.holds_session(&name("p")), None);
@@ -139,7 +139,7 @@ fn another_nodes_claim_is_told_by_the_watch_however_late_it_is() {
 #[test]
 fn news_from_before_the_claim_do_not_take_it_away() {
     let mut bench = Bench::serving();
-    bench.put(KEY, session_record(session(5), OTHER, 0));
+    bench.put(KEY, session_record(session(5), OTHER, 0, 0));
     claim(&mut bench, 1, None, 1);
     while bench.step(Fate::Done) {}
     assert_eq!(bench.take().len(), 1);
@@ -155,7 +155,7 @@ fn news_that_overtake_the_answer_are_not_forgotten() {
     let Some(Call::Request { id, request }) = bench.calls.pop_front() else { panic!("a claim is asked for") };
     let response = bench.ask(&request);
     let granted_at = response.revision;
-    let epoch = bench.put(KEY, session_record(session(7), OTHER, 0));
+    let epoch = bench.put(KEY, session_record(session(7), OTHER, 0, 0));
     bench.news();
     assert_eq!(bench.take(), []);
     bench.tell(id, Ok(response));
@@ -255,7 +255,7 @@ fn a_compacted_watch_is_made_up_for_by_reading() {
     // Everything that happens now is lost to the watches.
     let ids = bench.watch_ids();
     ids.iter().for_each(|id| bench.registry.unwatch(*id));
-    let epoch = bench.put(KEY, session_record(session(5), OTHER, 0));
+    let epoch = bench.put(KEY, session_record(session(5), OTHER, 0, 0));
     bench.ask(&Request::Delete(Delete::of(Span::one(Bytes::from_static(b"/sessions/player:q")))));
     let oldest = bench.registry.revision();
     for id in ids {

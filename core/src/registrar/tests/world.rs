@@ -15,7 +15,7 @@ use super::bench::name;
 use crate::id::{Name, NodeId, SessionId};
 use crate::registrar::{Registrar, RegistrarConfig};
 use crate::registry::{
-    Call, CallId, Failure, Registry, RegistryConfig, Request, Told, Watch, WatchId, Watched,
+    Call, CallId, Failure, Registry, RegistryConfig, Request, Snapshot, Told, Watch, WatchId, Watched,
 };
 use crate::rng::Rng;
 use crate::time::{Instant, Now, Wall};
@@ -26,6 +26,12 @@ const ROOMS: [&str; 2] = ["x", "y"];
 /// How long things go wrong, and how long they do not then, in microseconds.
 const TROUBLE: u64 = 150_000_000;
 const QUIET: u64 = 90_000_000;
+/// Unix time at the beginning, in milliseconds.
+const BEGINNING: u64 = 1_800_000_000_000;
+/// How long a registry that goes back is away, in microseconds, if a node may have been
+/// started meanwhile: such a node knows of nothing, so those that do have to be told first,
+/// or stop by themselves.
+const AWAY: u64 = 11_000_000;
 
 /// A node: its registrar, and how its clock runs.
 struct Node {
@@ -68,7 +74,7 @@ impl Node {
 
     /// Its clocks, at a time of the registry's.
     fn now(&self, at: u64) -> Now {
-        Now { instant: Instant::from_micros(at * self.rate / 1000), wall: Wall(at / 1000) }
+        Now { instant: Instant::from_micros(at * self.rate / 1000), wall: Wall(BEGINNING + at / 1000) }
     }
 
     /// When it wants to be called, by the registry's clock.
@@ -102,6 +108,10 @@ struct World {
     events: BTreeMap<(u64, u64), Event>,
     order: u64,
     oracle: Oracle,
+    /// What the registry knew once.
+    copy: Option<Snapshot>,
+    /// When it goes back; and to nothing?
+    goes_back: Option<(u64, bool)>,
 }
 
 impl World {
@@ -109,7 +119,8 @@ impl World {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let mut rng = Rng::new(bytes);
-        let faults = Faults::new(&mut rng);
+        bytes[31] = 1;
+        let faults = Faults::new(&mut rng, &mut Rng::new(bytes));
         let mut nodes: Vec<Node> =
             (0..NODES).map(|place| Node::new(place, 0, &mut rng, faults.drift)).collect();
         nodes.iter_mut().for_each(|node| node.registrar.start(node.now(0)));
@@ -122,6 +133,25 @@ impl World {
             events: BTreeMap::new(),
             order: 0,
             oracle: Oracle::default(),
+            copy: None,
+            goes_back: None,
+        }
+    }
+
+    /// The registry goes back to what it knew once, or to nothing.
+    fn go_back(&mut self, wiped: bool) {
+        let now = Instant::from_micros(self.at);
+        self.registry.restore(now, self.copy.clone().filter(|_| !wiped));
+        self.oracle.restored();
+        // What was under way ends with the registry's process.
+        self.events.retain(|_, event| !matches!(event, Event::Arrive { .. }));
+        for place in 0..NODES {
+            self.rewatch(place);
+            let node = &mut self.nodes[place];
+            node.backlog.push_back(Told::Connected { cluster: 1 });
+            if node.paused_until <= self.at {
+                self.tell(place);
+            }
         }
     }
 
@@ -273,6 +303,15 @@ impl World {
         if self.chance(self.faults.leaders) {
             self.registry.handle_leader_change(Instant::from_micros(self.at));
         }
+        if self.goes_back.is_none() && self.chance(self.faults.copies) {
+            self.copy = Some(self.registry.snapshot());
+        }
+        if self.goes_back.is_none() && self.chance(self.faults.restores) {
+            let wiped = self.chance(50);
+            let away = if self.faults.crashes > 0 { AWAY } else { self.rng.range(0..=AWAY) };
+            self.goes_back = Some((self.at + away, wiped));
+            self.faults.out_until = self.faults.out_until.max(self.at + away);
+        }
         if self.chance(self.faults.compactions) {
             let revision = self.registry.revision();
             let _ = self.registry.handle(Instant::from_micros(self.at), &Request::Compact { revision });
@@ -332,13 +371,19 @@ impl World {
             let deadlines = self.nodes.iter().enumerate().filter_map(|(n, node)| Some((node.deadline()?, n)));
             let (due, place) = deadlines.min().unwrap_or((u64::MAX, 0));
             let registry = self.registry.poll_timeout().map_or(u64::MAX, |deadline| deadline.at.as_micros());
-            let mut next = event.unwrap_or(u64::MAX).min(due).min(registry).min(end);
+            let back = self.goes_back.map_or(u64::MAX, |(at, _)| at);
+            let mut next = event.unwrap_or(u64::MAX).min(back).min(due).min(registry).min(end);
             if trouble {
                 next = next.min(next_command).min(next_trouble);
             }
             // Nobody may believe in a room that somebody else believes in, up to this moment.
             self.believe(next.max(self.at));
             self.at = self.at.max(next);
+            if self.goes_back.is_some_and(|(at, _)| at <= self.at)
+                && let Some((_, wiped)) = self.goes_back.take()
+            {
+                self.go_back(wiped);
+            }
             if self.at >= end {
                 return;
             }
@@ -392,7 +437,8 @@ impl World {
                 node.id,
                 registrar.leases()
             );
-            assert_eq!(registrar.nodes().count(), NODES, "everybody knows everybody");
+            let known: Vec<_> = registrar.nodes().map(|(id, _)| id).collect();
+            assert_eq!(known.len(), NODES, "everybody knows everybody: {:?} knows {known:?}", node.id);
             let stats = registrar.stats();
             assert_eq!((stats.claims, stats.doubtful, stats.in_flight), (0, 0, 0));
             for player in PLAYERS.map(name) {
@@ -411,6 +457,11 @@ impl World {
 
 /// A run; what came of it, to see that it was one.
 fn run(seed: u64) -> (u64, usize) {
+    let world = played(seed);
+    (world.registry.revision(), world.oracle.granted())
+}
+
+fn played(seed: u64) -> World {
     let mut world = World::new(seed);
     (0..NODES).for_each(|place| world.collect(place));
     world.run(TROUBLE, true);
@@ -418,16 +469,19 @@ fn run(seed: u64) -> (u64, usize) {
     let end = world.at + QUIET;
     world.run(end, false);
     world.check_quiet();
-    (world.registry.revision(), world.oracle.granted())
+    world
 }
 
 #[test]
 fn seeds_that_are_run_every_time() {
-    let mut granted = 0;
+    let (mut granted, mut anew) = (0, 0);
     for seed in 0..24 {
-        granted += run(seed).1;
+        let world = played(seed);
+        granted += world.oracle.granted();
+        anew += world.oracle.anew;
     }
     assert!(granted > 2_000, "{granted} claims were granted");
+    assert!(anew > 20, "nodes began anew {anew} times");
 }
 
 #[test]

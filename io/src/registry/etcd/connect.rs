@@ -40,7 +40,7 @@ pub enum OptionsError {
     NoEndpoint,
 }
 
-pub(super) type Dialing = Pin<Box<dyn Future<Output = Result<Box<Client>, String>> + Send>>;
+pub(super) type Dialing = Pin<Box<dyn Future<Output = Result<(Box<Client>, u64), String>> + Send>>;
 
 /// Opens connections, to one endpoint after the other.
 pub(super) struct Dialer {
@@ -94,12 +94,16 @@ impl Dialer {
 
 /// Connects, authenticates, and lets the member prove that it is there and has a leader: a
 /// port that accepts connections is not enough.
-async fn connect(endpoint: Endpoint, options: ConnectOptions) -> Result<Box<Client>, String> {
+async fn connect(endpoint: Endpoint, options: ConnectOptions) -> Result<(Box<Client>, u64), String> {
     let channel = endpoint.connect().await.map_err(|error| text(&error.into()))?;
     let client = Client::from_channel(Channel::Tonic(channel), Some(options)).await;
     let client = client.map_err(|error| text(&error))?;
     let status = client.maintenance_client().status().await.map_err(|error| text(&error))?;
-    if status.leader() == 0 { Err("the member has no leader".to_owned()) } else { Ok(Box::new(client)) }
+    if status.leader() == 0 {
+        return Err("the member has no leader".to_owned());
+    }
+    let cluster = status.header().map_or(0, |header| header.cluster_id());
+    Ok((Box::new(client), cluster))
 }
 
 fn endpoint(

@@ -344,10 +344,10 @@ impl Driver {
 
     fn happen(&mut self, now: Instant, happening: Happening) {
         match happening {
-            Happening::Dialed(Ok(client)) => {
+            Happening::Dialed(Ok((client, cluster))) => {
                 let endpoint = if let Link::Dialing(endpoint, _) = &self.link { endpoint } else { "" };
                 info!(endpoint, watches = self.watches.len(), "connected to the registry");
-                self.node.shared.connected(now);
+                self.node.shared.connected(now, cluster);
                 self.tried = 0;
                 self.heard = now;
                 self.watches.restart();

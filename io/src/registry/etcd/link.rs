@@ -63,8 +63,8 @@ pub(super) struct Kept {
 
 /// What happens on a connection.
 pub(super) enum Happening {
-    /// It is open, or not.
-    Dialed(Result<Box<Client>, String>),
+    /// It is open, to the cluster of this identifier, or not.
+    Dialed(Result<(Box<Client>, u64), String>),
     /// The stream of watches is open.
     WatchOpen(WatchRequestSender, Box<WatchResponseStream>),
     /// What was to be said on it was said.

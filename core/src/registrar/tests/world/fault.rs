@@ -32,6 +32,10 @@ pub(super) struct Faults {
     pub(super) outages: u64,
     pub(super) leaders: u64,
     pub(super) compactions: u64,
+    /// Copies that are made of what the registry knows, and returns of it to the last copy, or
+    /// to nothing.
+    pub(super) copies: u64,
+    pub(super) restores: u64,
     /// News that are late.
     news: u64,
     pub(super) drift: bool,
@@ -43,9 +47,12 @@ pub(super) struct Faults {
 
 impl Faults {
     /// Every kind is off in some worlds.
-    pub(super) fn new(rng: &mut Rng) -> Self {
+    pub(super) fn new(rng: &mut Rng, more: &mut Rng) -> Self {
         let mut some = |most: u64| if rng.range(0..=2) == 0 { 0 } else { rng.range(0..=most) };
+        let goes_back = more.range(0..=1);
         Self {
+            copies: 20,
+            restores: 3 * goes_back,
             requests: some(30),
             way: 1_000 + some(400_000),
             pauses: some(8),
@@ -62,6 +69,8 @@ impl Faults {
 
     pub(super) const fn none() -> Self {
         Self {
+            copies: 0,
+            restores: 0,
             requests: 0,
             way: 1_000,
             pauses: 0,

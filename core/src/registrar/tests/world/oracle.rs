@@ -32,6 +32,11 @@ pub(super) struct Oracle {
     now: BTreeMap<alloc::vec::Vec<u8>, Owned>,
     serving: BTreeMap<NodeId, bool>,
     seen: u64,
+    /// Times that a node began anew.
+    pub(super) anew: usize,
+    /// The highest epoch that each node was granted of a session or room, in any life of the
+    /// store.
+    highest: BTreeMap<(NodeId, bool, Name), u64>,
 }
 
 impl Oracle {
@@ -76,6 +81,7 @@ impl Oracle {
                     if resumed {
                         assert!(self.sessions.contains_key(&player), "there was none to resume");
                     }
+                    self.rises((node, true, player.clone()), epoch);
                     let before = self.epochs.insert((true, player.clone(), epoch), node);
                     assert_eq!(before, None, "{node}: epoch {epoch} of {player} was granted before");
                     self.sessions.insert(player, id);
@@ -87,6 +93,9 @@ impl Oracle {
                 *owed -= 1;
                 if let RoomClaim::Primary { epoch } = outcome {
                     let again = self.rooms.insert((node, room.clone()), epoch) == Some(epoch);
+                    if !again {
+                        self.rises((node, false, room.clone()), epoch);
+                    }
                     let before = self.epochs.insert((false, room.clone(), epoch), node);
                     assert!(before.is_none() || again, "{node}: epoch {epoch} of {room} was granted before");
                 }
@@ -98,8 +107,24 @@ impl Oracle {
             Decision::RoomLost { room, .. } => {
                 assert!(self.rooms.remove(&(node, room)).is_some(), "lost what was not held");
             }
+            Decision::Anew { .. } => {
+                self.anew += 1;
+                self.rooms.retain(|(id, _), _| *id != node);
+            }
             Decision::NodeUp { id, .. } | Decision::NodeDown { id } => assert_ne!(id, node),
         }
+    }
+
+    /// The registry is another one: its records may be older.
+    pub(super) fn restored(&mut self) {
+        self.records.clear();
+        self.seen = 0;
+    }
+
+    /// What a node is granted has a higher epoch than before, in any life of the store.
+    fn rises(&mut self, key: (NodeId, bool, Name), epoch: u64) {
+        let before = self.highest.insert(key, epoch);
+        assert!(before.is_none_or(|before| before < epoch), "granted {before:?} before {epoch}");
     }
 
     /// What a node holds has a growing epoch.
@@ -150,12 +175,12 @@ impl Oracle {
 }
 
 fn owner(kv: &KeyValue) -> Owned {
-    let (node, epoch) = if kv.key.starts_with(b"/rooms/") {
+    let (node, epoch, base) = if kv.key.starts_with(b"/rooms/") {
         let record = v1::RoomRecord::decode(kv.value.clone()).unwrap();
-        (record.primary, record.epoch)
+        (record.primary, record.epoch, record.base)
     } else {
         let record = v1::SessionRecord::decode(kv.value.clone()).unwrap();
-        (record.node, record.epoch)
+        (record.node, record.epoch, record.base)
     };
-    (NodeId(node), if epoch == 0 { kv.modified } else { epoch })
+    (NodeId(node), if epoch == 0 { base + kv.modified } else { epoch })
 }

@@ -1,0 +1,477 @@
+//! The generation of the store: whether the registry still is the one that this node knows.
+//!
+//! A registry can go back: it is restored from a snapshot, wiped, or replaced by another one.
+//! Revisions are then given a second time, records and leases come back with the owners of
+//! then, and watches wait for revisions that do not come for long. One key holds what tells
+//! such a store from the one before: its *life*, a number drawn when the life began, and the
+//! *base* that is added to a revision to make an epoch of it.
+//!
+//! # Epochs
+//!
+//! The base only rises: to the wall clock, in microseconds, whenever a node starts or its
+//! connection is made anew. A store writes less than once in a microsecond, so an epoch is
+//! above all that an earlier store gave, even if no node is left that knows of it. A claim
+//! compares the key, so that none is made with a base that was in force before.
+//!
+//! # How a node notices
+//!
+//! * An answer has a lower revision than the store had when the request was sent. Answers
+//!   that a single member gives (keep-alives) and news of watches prove nothing, since the
+//!   member may lag: they make the node look at the key.
+//! * The key is gone, or has another life: another node has noticed.
+//! * The node's own record is older than its last acknowledged write.
+//! * The connection leads to a cluster with another identifier.
+//!
+//! The key is read three times in the time to live of the node's lease, and the node serves
+//! only while the last look that found the life unchanged is not older than that.
+//!
+//! # A new life
+//!
+//! The first node that notices deletes what the deployment has in the store and writes a new
+//! life, in one transaction. The life is closed for the time to live of a node's lease: until
+//! then nodes that have not noticed may still serve. Then any node opens it.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use prost::Message as _;
+use skirmish_proto::v1;
+
+use super::calls::backoff;
+use super::event::Anew;
+use super::keys;
+use super::{Decision, Registrar, RegistrarConfig};
+use crate::id::NodeId;
+use crate::plant::{Plant, Planted};
+use crate::registrar::calls::{Pending, Purpose};
+use crate::registry::{
+    Answer, Change, Compare, Delete, Error, Failure, KeyValue, News, Op, Put, Range, Request, Response, Span,
+    Txn, Watch, WatchId,
+};
+use crate::rng::Rng;
+use crate::time::{Duration, Instant, Wall};
+
+/// Unix time that bases count from, in milliseconds: 2020. Epochs of rooms fit into 53 bits
+/// for 285 years from then.
+const ORIGIN_MS: u64 = 1_577_836_800_000;
+
+/// The key, as it was read last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) life: u64,
+    pub(super) base: u64,
+    pub(super) closed: bool,
+    /// The revision that last wrote it.
+    pub(super) modified: u64,
+}
+
+impl Known {
+    fn of(kv: &KeyValue) -> Self {
+        // One that cannot be read is a life of its own, which nobody has.
+        let record = v1::GenerationRecord::decode(kv.value.clone()).unwrap_or_default();
+        let v1::GenerationRecord { life, base, closed } = record;
+        Self { life, base, closed, modified: kv.modified }
+    }
+}
+
+/// What is known of the store's generation.
+#[derive(Debug, Default)]
+pub(super) struct Generation {
+    /// The life that this node takes part in.
+    mine: Option<u64>,
+    known: Option<Known>,
+    /// The key has to be read before anything is written to it.
+    unread: bool,
+    /// The key was not there when it was read.
+    absent: bool,
+    /// The store is not the one that it was: a new life is to be written, unless another
+    /// node has done so.
+    returned: bool,
+    /// The base is to be raised before anything is claimed.
+    raise: bool,
+    asked: bool,
+    ask_at: Instant,
+    failures: u32,
+    /// Until when nodes that have not noticed may serve, while the life is closed.
+    closed_until: Option<Instant>,
+    /// The life was surely unchanged less than a time to live before this moment.
+    confirmed: Instant,
+    /// Counts changes of the key: what was asked before one is outdated.
+    turns: u64,
+    /// The highest revision that the store has had, in this life.
+    seen: u64,
+    /// Above every epoch that was possible as far as is known.
+    highest: u64,
+    cluster: Option<u64>,
+    /// The revision that last wrote the node's own record, as far as was known when the
+    /// key was asked for.
+    written: u64,
+    watch: Option<WatchId>,
+    planted: Planted,
+}
+
+/// What is done about the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Read,
+    /// To write the first life of an empty store, or the next one.
+    Begin,
+    /// To raise the base, or to open the life.
+    Raise,
+}
+
+impl Generation {
+    #[cfg(feature = "plant")]
+    pub(super) const fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
+    }
+
+    pub(super) fn start(&mut self, now: Instant) {
+        (self.unread, self.raise, self.ask_at) = (true, true, now);
+    }
+
+    /// Stops; the watch, if there is one, is to be ended.
+    pub(super) const fn stop(&mut self) -> Option<WatchId> {
+        self.asked = false;
+        self.watch.take()
+    }
+
+    /// What claims are made with; `None` while nothing may be claimed.
+    pub(super) fn open(&self) -> Option<Known> {
+        let ready = !self.raise && !self.returned;
+        self.known.filter(|known| ready && !known.closed && self.mine == Some(known.life))
+    }
+
+    /// Whether the node may register: it takes part in the life that the store has.
+    pub(super) fn joined(&self) -> Option<Known> {
+        self.known.filter(|known| !self.returned && self.mine == Some(known.life))
+    }
+
+    /// Whether the store surely is the one that the node knows, and its life open.
+    pub(super) fn surely_goes_on(&self, now: Instant) -> bool {
+        self.joined().is_some_and(|known| !known.closed) && (now < self.confirmed || self.is_blind())
+    }
+
+    /// When the node may not serve any more, if it may now and hears nothing.
+    pub(super) fn lapse(&self, now: Instant) -> Option<Instant> {
+        (now < self.confirmed).then_some(self.confirmed)
+    }
+
+    pub(super) const fn turns(&self) -> u64 {
+        self.turns
+    }
+
+    pub(super) const fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    #[cfg_attr(
+        not(feature = "plant"),
+        allow(clippy::missing_const_for_fn, reason = "it is not, with the feature")
+    )]
+    fn is_blind(&self) -> bool {
+        self.planted.is(Plant::GenerationIgnored)
+    }
+
+    /// The store has had this revision.
+    pub(super) fn see(&mut self, revision: u64) {
+        self.seen = self.seen.max(revision);
+        if let Some(known) = self.known {
+            self.highest = self.highest.max(known.base.saturating_add(self.seen));
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (!self.asked).then_some(self.ask_at)
+    }
+
+    /// Looks at the key as soon as possible.
+    fn look(&mut self, now: Instant) {
+        (self.unread, self.ask_at) = (true, now);
+    }
+
+    fn step(&self, now: Instant) -> Step {
+        match self.known {
+            _ if self.unread => Step::Read,
+            None => Step::Begin,
+            Some(_) if self.absent || self.returned => Step::Begin,
+            Some(known) if known.closed && self.closed_until.is_some_and(|until| until <= now) => Step::Raise,
+            Some(known) if self.raise && !known.closed => Step::Raise,
+            Some(_) => Step::Read,
+        }
+    }
+
+    fn poll(&mut self, now: Instant, wall: Wall, me: NodeId, rng: &mut Rng) -> Option<Request> {
+        if self.asked || now < self.ask_at {
+            return None;
+        }
+        self.asked = true;
+        let read = || Op::Range(Range::of(Span::one(keys::GENERATION)));
+        let own = || Op::Range(Range::of(Span::one(keys::node_key(me))));
+        let step = self.step(now);
+        let compare = match self.known {
+            Some(known) if !self.absent => Compare::unchanged(keys::GENERATION, known.modified),
+            _ => Compare::absent(keys::GENERATION),
+        };
+        let raised = self.raised(wall);
+        let put = |life, closed| {
+            let record = v1::GenerationRecord { life, base: raised, closed };
+            Op::Put(Put::new(keys::GENERATION, record.encode_to_vec(), None))
+        };
+        let (compares, mut success) = match (step, self.known) {
+            (Step::Read, _) => (vec![], vec![]),
+            (Step::Raise, Some(known)) => (vec![compare], vec![put(known.life, false)]),
+            (Step::Begin | Step::Raise, _) => {
+                let mut ops: Vec<Op> = keys::everything().map(|span| Op::Delete(Delete::of(span))).collect();
+                // A node without a memory has nobody to wait for that it knows of.
+                ops.push(put(rng.range(1..=u64::MAX), self.mine.is_some()));
+                (vec![compare], ops)
+            }
+        };
+        success.extend([read(), own()]);
+        Some(Request::Txn(Txn { compares, success, failure: vec![read(), own()] }))
+    }
+
+    /// The base to write: above all epochs that can have been given.
+    fn raised(&self, wall: Wall) -> u64 {
+        let base = self.known.map_or(0, |known| known.base);
+        if self.is_blind() {
+            return base;
+        }
+        base.max(self.highest).max(wall.0.saturating_sub(ORIGIN_MS).saturating_mul(1000))
+    }
+
+    /// Takes in the key as it was found. The node has to begin anew if that says so.
+    fn find(&mut self, config: &RegistrarConfig, now: Instant, found: Option<&KeyValue>) -> Option<Anew> {
+        let Some(kv) = found else {
+            let had = self.known.is_some() && !self.absent;
+            self.absent = true;
+            return had.then_some(Anew::Emptied).filter(|_| !self.is_blind());
+        };
+        let found = Known::of(kv);
+        self.absent = false;
+        if self.mine == Some(found.life) && self.known.is_some_and(|known| found.modified < known.modified) {
+            // An answer from before that came late.
+            return None;
+        }
+        if self.known != Some(found) {
+            // What follows from it is looked at soon.
+            (self.turns, self.ask_at) = (self.turns + 1, self.ask_at.min(now));
+        }
+        self.known = Some(found);
+        if self.mine != Some(found.life) {
+            self.closed_until = None;
+        }
+        if found.closed {
+            self.closed_until.get_or_insert(now + config.node_ttl);
+        } else {
+            self.closed_until = None;
+        }
+        // Another node may know less of what was given.
+        self.raise |= found.base < self.highest.saturating_sub(self.seen) && !self.is_blind();
+        if self.mine == Some(found.life) {
+            return None;
+        }
+        let had = self.mine.replace(found.life).is_some();
+        let noticed = core::mem::take(&mut self.returned);
+        (had && !noticed && !self.is_blind()).then_some(Anew::Life)
+    }
+
+    /// The wait until the key is read again while all is well: three looks fit into the time
+    /// to live.
+    fn rest(&mut self, config: &RegistrarConfig, sent: Instant, now: Instant, rng: &mut Rng) {
+        let third = config.node_ttl / 3;
+        let usual = sent + (third - rng.duration(Duration::ZERO..=third / 10));
+        let is_due = self.step(now) != Step::Read || self.unread;
+        self.ask_at = if is_due { now } else { self.closed_until.map_or(usual, |until| until.min(usual)) };
+    }
+
+    fn fail(&mut self, config: &RegistrarConfig, now: Instant, rng: &mut Rng) {
+        self.failures = self.failures.saturating_add(1);
+        // What came of a write is read, and a store that refuses writes can still be read.
+        self.unread = true;
+        self.ask_at = now + backoff(config, self.failures, rng);
+    }
+}
+
+impl Registrar {
+    /// Asks about the generation what is to be asked.
+    pub(super) fn poll_generation(&mut self, now: Instant) {
+        if !self.running {
+            return;
+        }
+        let Self { generation, presence, wall, me, rng, .. } = self;
+        if let Some(request) = generation.poll(now, *wall, *me, rng) {
+            generation.written = presence.written();
+            self.send(now, Purpose::Generation, request);
+        }
+    }
+
+    /// Whether an answer shows that the store is another, or an earlier one; if so all
+    /// begins anew and the answer is nobody's.
+    pub(super) fn is_from_before(
+        &mut self,
+        now: Instant,
+        pending: &Pending,
+        outcome: &Result<Response, Failure>,
+    ) -> bool {
+        let (revision, certain) = match outcome {
+            Ok(Response { revision, answer: Answer::KeptAlive { .. } | Answer::TimeToLive { .. } }) => {
+                (*revision, false)
+            }
+            Ok(Response { revision, .. }) => (*revision, true),
+            // The revision was heard of.
+            Err(Failure::Refused(Error::FutureRevision)) => (0, true),
+            Err(_) => return false,
+        };
+        if revision >= pending.seen || !self.running || self.generation.is_blind() {
+            self.generation.see(revision);
+            return false;
+        }
+        if certain {
+            self.begin_anew(now, Anew::Revision { had: pending.seen, has: revision });
+        } else {
+            self.generation.look(now);
+        }
+        true
+    }
+
+    pub(super) fn handle_generation(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        outcome: Result<Response, Failure>,
+    ) {
+        self.generation.asked = false;
+        let Some((found, own)) = outcome.as_ref().ok().and_then(read) else {
+            return self.generation.fail(&self.config, now, &mut self.rng);
+        };
+        let written = matches!(&outcome, Ok(Response { answer: Answer::Txn { succeeded: true, answers }, .. })
+            if answers.len() > 2);
+        self.generation.failures = 0;
+        self.generation.unread = false;
+        if let Some(why) = self.generation.find(&self.config, now, found) {
+            return self.begin_anew(now, why);
+        }
+        if written {
+            (self.generation.raise, self.generation.returned) = (false, false);
+        }
+        if self.generation.joined().is_some() {
+            let relied_on =
+                self.config.node_ttl * (100 - u32::from(self.config.margin_percent.min(99))) / 100;
+            self.generation.confirmed = self.generation.confirmed.max(sent + relied_on);
+            let is_older = own.is_some_and(|kv| kv.modified < self.generation.written);
+            if is_older && !self.generation.is_blind() {
+                return self.begin_anew(now, Anew::Record);
+            }
+            self.watch_generation();
+        }
+        self.generation.rest(&self.config, sent, now, &mut self.rng);
+        self.unpark(now);
+    }
+
+    fn watch_generation(&mut self) {
+        let Some(known) = self.generation.known.filter(|_| self.generation.watch.is_none()) else { return };
+        let watch = Watch::of(Span::one(keys::GENERATION), known.modified + 1);
+        self.generation.watch = Some(self.calls.watch(watch));
+    }
+
+    /// The key as a transaction found it that compares it. Whether all begins anew.
+    pub(super) fn handle_found_generation(&mut self, now: Instant, found: Option<&KeyValue>) -> bool {
+        let why = self.generation.find(&self.config, now, found);
+        if let Some(why) = why {
+            self.begin_anew(now, why);
+        }
+        why.is_some()
+    }
+
+    /// News of the watch of the key; false if they are of another watch.
+    pub(super) fn handle_generation_news(&mut self, now: Instant, id: WatchId, news: &News) -> bool {
+        if self.generation.watch != Some(id) {
+            return false;
+        }
+        match news {
+            News::Compacted { .. } | News::Canceled => {
+                self.generation.watch = None;
+                // Not at once: a registry that refuses the watch would be asked without end.
+                self.generation.unread = true;
+            }
+            News::Changes(changes) => {
+                if let Some(change) = changes.last() {
+                    let found = if let Change::Put { kv, .. } = change { Some(kv) } else { None };
+                    self.handle_found_generation(now, found);
+                }
+            }
+            News::Created | News::Progress => {}
+        }
+        true
+    }
+
+    /// There is another connection: perhaps to another store, or to one that has lost what
+    /// it acknowledged last, which nobody alive may know of.
+    pub(super) fn handle_connected(&mut self, now: Instant, cluster: u64) {
+        if !self.running || self.generation.is_blind() {
+            return;
+        }
+        let before = self.generation.cluster.replace(cluster);
+        if before.is_some_and(|before| before != cluster) {
+            return self.begin_anew(now, Anew::Cluster);
+        }
+        self.generation.raise = true;
+        self.generation.look(now);
+    }
+
+    /// The store is not the one that this node knows. Nothing of what it held is its own any
+    /// more, and nothing that is under way counts.
+    fn begin_anew(&mut self, now: Instant, why: Anew) {
+        self.stats.generations += 1;
+        self.calls.forget();
+        self.generation.seen = 0;
+        self.forget_entries();
+        self.presence.begin_anew();
+        let watches = [self.nodes.stop(), self.sessions.stop(), self.generation.watch.take()];
+        for watch in watches.into_iter().flatten() {
+            self.calls.unwatch(watch);
+        }
+        for id in self.directory.forget() {
+            if id != self.me {
+                self.decisions.push_back(Decision::NodeDown { id });
+            }
+        }
+        self.nodes.start(now);
+        self.sessions.start(now);
+        // They may have come back with the store, and would live on in it.
+        for lease in [self.node_lease.id(), self.room_lease.id()].into_iter().filter(|lease| lease.0 > 0) {
+            self.send(now, Purpose::Stray, Request::Revoke(lease));
+        }
+        let Self { node_lease, room_lease, config, rng, .. } = self;
+        node_lease.handle_gone(config, now, rng);
+        room_lease.handle_gone(config, now, rng);
+        self.presence.lose_rooms(self.room_lease.lost);
+        let generation = &mut self.generation;
+        (generation.asked, generation.confirmed) = (false, Instant::ZERO);
+        (generation.raise, generation.returned) = (true, why != Anew::Life);
+        generation.turns += 1;
+        if why != Anew::Life {
+            (generation.closed_until, generation.absent, generation.known) = (None, false, None);
+        }
+        generation.look(now);
+        self.settle(now);
+        self.decisions.push_back(Decision::Anew { why });
+    }
+}
+
+/// The generation's key and the node's own record, as a transaction read them last.
+fn read(response: &Response) -> Option<(Option<&KeyValue>, Option<&KeyValue>)> {
+    let Answer::Txn { answers, .. } = &response.answer else { return None };
+    let [.., Answer::Range { kvs: found, .. }, Answer::Range { kvs: own, .. }] = &answers[..] else {
+        return None;
+    };
+    Some((found.first(), own.first()))
+}
+
+/// The comparison that makes a transaction void in another generation.
+pub(super) fn guard(known: Known) -> Compare {
+    Compare::unchanged(Bytes::from_static(keys::GENERATION.as_bytes()), known.modified)
+}

@@ -1,0 +1,159 @@
+//! A registry that goes back, is emptied, or is another one.
+
+use bytes::Bytes;
+
+use super::bench::{Fate, name, session};
+use super::*;
+use crate::registry::{Delete, Registry, RegistryConfig, Request, Snapshot, Span};
+use crate::time::Duration;
+
+const KEY: &str = "/generation";
+
+/// One that serves and holds a session and a room; and a copy from before it held them.
+fn holding() -> (Bench, Snapshot, u64) {
+    let mut bench = Bench::serving();
+    let copy = bench.registry.snapshot();
+    bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1)).unwrap();
+    bench.registrar.claim_room(bench.now, &name("r")).unwrap();
+    bench.collect();
+    bench.settle();
+    bench.take();
+    let epoch = bench.registrar.holds_room(&name("r")).unwrap();
+    (bench, copy, epoch)
+}
+
+/// The reason for which it has begun anew; nothing is held then.
+fn anew(bench: &mut Bench) -> Option<Anew> {
+    let decisions = bench.take();
+    let why = decisions.iter().find_map(|d| if let Decision::Anew { why } = d { Some(*why) } else { None });
+    if why.is_some() {
+        assert!(decisions.contains(&Decision::NotServing), "{decisions:?}");
+        assert_eq!(bench.registrar.holds_session(&name("p")), None);
+        assert_eq!(bench.registrar.holds_room(&name("r")), None);
+    }
+    why
+}
+
+/// It serves again within the time to live and some seconds, and claims the room with a
+/// higher epoch.
+fn recovers(bench: &mut Bench, before: u64) {
+    bench.pass(20_000, Fate::Done);
+    assert!(bench.registrar.may_serve(bench.now.instant));
+    bench.registrar.claim_room(bench.now, &name("r")).unwrap();
+    bench.collect();
+    bench.pass(1_000, Fate::Done);
+    let epoch = bench.registrar.holds_room(&name("r")).unwrap();
+    assert!(epoch > before, "{before}, then {epoch}");
+    assert_eq!(bench.registrar.nodes().count(), 1);
+}
+
+#[test]
+fn a_registry_that_went_back_is_noticed_by_its_revision_and_no_epoch_is_given_twice() {
+    for wiped in [false, true] {
+        let (mut bench, copy, epoch) = holding();
+        bench.registry.restore(bench.now.instant, Some(copy).filter(|_| !wiped));
+        bench.pass(4_000, Fate::Done);
+        assert!(matches!(anew(&mut bench), Some(Anew::Revision { .. })));
+        bench.pass(2_000, Fate::Done);
+        assert!(!bench.registrar.may_serve(bench.now.instant), "others may not have noticed");
+        recovers(&mut bench, epoch);
+    }
+}
+
+#[test]
+fn a_registry_that_was_emptied_or_replaced_is_noticed() {
+    let (mut bench, _, epoch) = holding();
+    bench.ask(&Request::Delete(Delete::of(Span::from("/"))));
+    bench.settle();
+    assert_eq!(anew(&mut bench), Some(Anew::Emptied));
+    recovers(&mut bench, epoch);
+
+    let (mut bench, _, epoch) = holding();
+    let config = RegistryConfig { base_revision: 5_000, ..RegistryConfig::etcd() };
+    bench.registrar.handle_told(bench.now, Told::Connected { cluster: 7 });
+    bench.collect();
+    bench.settle();
+    assert_eq!(anew(&mut bench), None, "the first cluster that it hears of");
+    bench.registry = Registry::new(config, bench.now.instant);
+    bench.registrar.handle_told(bench.now, Told::Connected { cluster: 8 });
+    bench.collect();
+    bench.settle();
+    assert_eq!(anew(&mut bench), Some(Anew::Cluster));
+    recovers(&mut bench, epoch);
+}
+
+#[test]
+fn a_registry_that_lost_what_it_had_acknowledged_and_was_written_on_is_noticed() {
+    let (mut bench, copy, epoch) = holding();
+    bench.registrar.set_metadata(bench.now, 1, 1, true);
+    bench.collect();
+    bench.settle();
+    let revision = bench.registry.revision();
+    bench.registry.restore(bench.now.instant, Some(copy));
+    while bench.registry.revision() <= revision {
+        bench.put("/other", Bytes::new());
+    }
+    bench.pass(4_000, Fate::Done);
+    assert_eq!(anew(&mut bench), Some(Anew::Record));
+    recovers(&mut bench, epoch);
+}
+
+/// Nobody alive remembers: the base alone keeps epochs apart.
+#[test]
+fn a_node_that_starts_on_a_copy_gives_no_epoch_that_was_given_since_the_copy() {
+    let (mut bench, copy, epoch) = holding();
+    let mut fresh = Bench::seeded(RegistrarConfig::default(), [9; 32]);
+    fresh.now.wall = Wall(1_800_000_000_000);
+    fresh.registry.restore(fresh.now.instant, Some(copy));
+    recovers(&mut fresh, epoch);
+    // And the one that remembers follows the base of the store, which is above its own.
+    bench.registry.restore(bench.now.instant, Some(fresh.registry.snapshot()));
+    recovers(&mut bench, fresh.registrar.holds_room(&name("r")).unwrap());
+}
+
+#[test]
+fn a_member_that_lags_is_not_taken_for_a_registry_that_went_back() {
+    let (mut bench, _, epoch) = holding();
+    for _ in 0..40 {
+        bench.pass(500, Fate::Done);
+        while let Some(call) = bench.calls.pop_front() {
+            let Call::Request { id, request } = call else { continue };
+            let answer = bench.registry.handle(bench.now.instant, &request);
+            let lags = matches!(request, Request::KeepAlive(_));
+            let behind = |response| Response { revision: 1, ..response };
+            bench.tell(id, answer.map(|a| if lags { behind(a) } else { a }).map_err(Failure::Refused));
+        }
+    }
+    assert_eq!((anew(&mut bench), bench.registrar.holds_room(&name("r"))), (None, Some(epoch)));
+}
+
+#[test]
+fn what_another_life_has_written_is_not_touched_by_a_node_that_has_not_noticed() {
+    let (mut bench, _, _) = holding();
+    // Another node has begun anew; this one hears nothing of it but by what it asks.
+    for id in bench.watch_ids() {
+        bench.registry.unwatch(id);
+    }
+    let record = v1::GenerationRecord { life: 42, base: 7, closed: false };
+    bench.put(KEY, prost::Message::encode_to_vec(&record).into());
+    bench.registrar.claim_room(bench.now, &name("s")).unwrap();
+    bench.collect();
+    bench.settle();
+    assert_eq!(bench.get("/rooms/s/state"), None);
+    assert_eq!(anew(&mut bench), Some(Anew::Life));
+    bench.pass(3_000, Fate::Done);
+    assert!(bench.registrar.may_serve(bench.now.instant), "that life is open");
+}
+
+#[test]
+fn a_life_that_its_writer_left_closed_is_opened_by_whoever_is_there() {
+    let mut bench = Bench::joined(RegistrarConfig::default());
+    let record = v1::GenerationRecord { life: 42, base: 7, closed: true };
+    bench.put(KEY, prost::Message::encode_to_vec(&record).into());
+    bench.pass(9_000, Fate::Done);
+    assert!(!bench.registrar.may_serve(bench.now.instant));
+    bench.pass(6_000, Fate::Done);
+    assert!(bench.registrar.may_serve(bench.now.instant));
+    let ttl = RegistrarConfig::default().node_ttl;
+    assert!(bench.now.instant.since(Instant::ZERO) >= ttl + Duration::from_secs(4));
+}
