@@ -15,6 +15,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use skirmish_core::id::{Name, NameError};
+use skirmish_core::registrar::key_fingerprint;
 use skirmish_core::time::Wall;
 
 use crate::config::{Algorithm, Auth, TokenKey};
@@ -91,6 +92,7 @@ struct Key {
     algorithm: jsonwebtoken::Algorithm,
     verifying: DecodingKey,
     signing: Option<EncodingKey>,
+    fingerprint: u64,
 }
 
 impl fmt::Debug for Key {
@@ -168,6 +170,11 @@ impl Keys {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// What other nodes may know of the keys that tokens are checked with.
+    pub(crate) fn fingerprints(&self) -> Vec<u64> {
+        self.keys.iter().map(|key| key.fingerprint).collect()
     }
 
     /// Checks a token and returns the player that it names.
@@ -284,6 +291,7 @@ impl Key {
             algorithm: jsonwebtoken::Algorithm::HS256,
             verifying: DecodingKey::from_secret(secret),
             signing: Some(EncodingKey::from_secret(secret)),
+            fingerprint: key_fingerprint(id, secret),
         })
     }
 
@@ -295,7 +303,9 @@ impl Key {
     ) -> Result<Self, String> {
         let file = key.public_key_file.as_deref().ok_or("it has no public key")?;
         let no_key = |_| format!("{}: not a PEM key for this algorithm", file.display());
-        let verifying = public(&read(file)?).map_err(no_key)?;
+        let content = read(file)?;
+        let verifying = public(&content).map_err(no_key)?;
+        let fingerprint = key_fingerprint(&key.id, content.trim_ascii());
         let signing = match &key.private_key_file {
             Some(file) => {
                 let no_key =
@@ -304,7 +314,7 @@ impl Key {
             }
             None => None,
         };
-        Ok(Self { id: key.id.clone(), algorithm, verifying, signing })
+        Ok(Self { id: key.id.clone(), algorithm, verifying, signing, fingerprint })
     }
 
     /// The claims, if the signature is of this key. Which claims are good is not

@@ -305,6 +305,14 @@ impl Drop for KeyFile {
     }
 }
 
+/// A key of another deployment's servers, as a setting; `beside` the usual one while that is
+/// rotated.
+#[must_use]
+pub fn other_key(beside: bool) -> String {
+    let other = "{ id = \"other\", secret = \"another secret, of at least 32 bytes\" }";
+    if beside { key().replacen('[', &format!("[{other}, "), 1) } else { format!("auth.keys=[{other}]") }
+}
+
 /// The key of the servers, as a setting.
 #[must_use]
 pub fn key() -> String {

@@ -34,6 +34,13 @@ impl Node {
         self.registrar.may_serve(now)
     }
 
+    /// A node of another deployment that uses the same registry, and keeps this one from
+    /// serving: its identifier and its name.
+    #[must_use]
+    pub fn stranger(&self) -> Option<(NodeId, &str)> {
+        self.registrar.stranger().map(|(id, record)| (id, record.name.as_str()))
+    }
+
     /// How many other nodes it knows of.
     #[must_use]
     pub fn peers(&self) -> usize {

@@ -15,7 +15,15 @@ use crate::registry::{Change, KeyValue};
 /// same, with an empty one.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    nodes: BTreeMap<NodeId, (u64, v1::NodeRecord)>,
+    nodes: BTreeMap<NodeId, Known>,
+}
+
+/// A node, as of the last news.
+#[derive(Debug)]
+struct Known {
+    created: u64,
+    modified: u64,
+    record: v1::NodeRecord,
 }
 
 /// What news come to.
@@ -27,11 +35,16 @@ pub(super) enum Turn {
 
 impl Directory {
     pub(super) fn get(&self, id: NodeId) -> Option<&v1::NodeRecord> {
-        self.nodes.get(&id).map(|(_, record)| record)
+        self.nodes.get(&id).map(|known| &known.record)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (NodeId, &v1::NodeRecord)> {
-        self.nodes.iter().map(|(id, (_, record))| (*id, record))
+        self.nodes.iter().map(|(id, known)| (*id, &known.record))
+    }
+
+    /// The nodes, with the revisions that made their records.
+    pub(super) fn lives(&self) -> impl Iterator<Item = (NodeId, u64, &v1::NodeRecord)> {
+        self.nodes.iter().map(|(id, known)| (*id, known.created, &known.record))
     }
 
     /// Forgets all nodes. Which there were.
@@ -41,9 +54,9 @@ impl Directory {
 
     /// Takes a page in; counts what cannot be read.
     pub(super) fn handle_page(&mut self, page: &Page, garbage: &mut u64) -> Vec<Turn> {
-        let gone = |(id, (modified, _)): (&NodeId, &(u64, v1::NodeRecord))| {
+        let gone = |(id, known): (&NodeId, &Known)| {
             let key = keys::node_key(*id);
-            (page.covers(&key) && !page.has(&key) && *modified <= page.revision).then_some(*id)
+            (page.covers(&key) && !page.has(&key) && known.modified <= page.revision).then_some(*id)
         };
         let gone: Vec<NodeId> = self.nodes.iter().filter_map(gone).collect();
         let mut turns = Vec::new();
@@ -61,7 +74,7 @@ impl Directory {
             Change::Put { kv, .. } => self.put(kv, garbage),
             Change::Delete { key, revision, .. } => {
                 let id = keys::node_of(key)?;
-                if self.nodes.get(&id)?.0 > *revision {
+                if self.nodes.get(&id)?.modified > *revision {
                     return None;
                 }
                 self.nodes.remove(&id);
@@ -80,14 +93,14 @@ impl Directory {
             v1::NodeRecord::default()
         });
         match self.nodes.get_mut(&id) {
-            Some((modified, known)) => {
-                if *modified <= kv.modified {
-                    (*modified, *known) = (kv.modified, record);
+            Some(known) => {
+                if known.modified <= kv.modified {
+                    *known = Known { created: kv.created, modified: kv.modified, record };
                 }
                 None
             }
             None => {
-                self.nodes.insert(id, (kv.modified, record));
+                self.nodes.insert(id, Known { created: kv.created, modified: kv.modified, record });
                 Some(Turn::Up(id))
             }
         }

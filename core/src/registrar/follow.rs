@@ -17,6 +17,8 @@ pub(super) struct Follow {
     span: Span,
     state: State,
     failures: u32,
+    /// It was read to its end once, since it was stopped.
+    read: bool,
 }
 
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl Page {
 impl Follow {
     pub(super) fn new(prefix: &'static str) -> Self {
         let span = Span::prefix(Bytes::from_static(prefix.as_bytes()));
-        Self { span, state: State::Idle, failures: 0 }
+        Self { span, state: State::Idle, failures: 0, read: false }
     }
 
     /// Reads everything, from the beginning.
@@ -65,6 +67,7 @@ impl Follow {
 
     /// Stops; the watch, if there is one, is to be ended.
     pub(super) fn stop(&mut self) -> Option<WatchId> {
+        self.read = false;
         let before = core::mem::replace(&mut self.state, State::Idle);
         if let State::Watching(id) = before { Some(id) } else { None }
     }
@@ -126,6 +129,12 @@ impl Follow {
     /// The watch was started.
     pub(super) fn handle_watching(&mut self, id: WatchId) {
         self.state = State::Watching(id);
+        self.read = true;
+    }
+
+    /// Whether all of it was read.
+    pub(super) const fn was_read(&self) -> bool {
+        self.read
     }
 
     /// Whether news of a watch are of this directory. If they end the watch, everything is

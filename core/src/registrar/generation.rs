@@ -434,6 +434,7 @@ impl Registrar {
         for watch in watches.into_iter().flatten() {
             self.calls.unwatch(watch);
         }
+        self.stranger = None;
         for id in self.directory.forget() {
             if id != self.me {
                 self.decisions.push_back(Decision::NodeDown { id });

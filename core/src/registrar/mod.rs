@@ -42,6 +42,7 @@
 mod calls;
 mod claim;
 mod config;
+mod deployment;
 mod directory;
 mod event;
 mod follow;
@@ -60,6 +61,7 @@ use alloc::collections::VecDeque;
 use skirmish_proto::v1;
 
 pub use self::config::RegistrarConfig;
+pub use self::deployment::key_fingerprint;
 pub use self::event::{Anew, Decision, Full, RegistrarStats, RoomClaim, SessionClaim};
 pub use self::holder::LeaseState;
 pub use self::keys::{node_key, record_owner};
@@ -98,6 +100,8 @@ pub struct Registrar {
     room_lease: Holder,
     presence: Presence,
     directory: Directory,
+    /// A node of another deployment, which was there before this one.
+    stranger: Option<NodeId>,
     nodes: Follow,
     sessions: Follow,
     table: Table,
@@ -136,6 +140,7 @@ impl Registrar {
             generation: Generation::default(),
             presence: Presence::new(record),
             directory: Directory::default(),
+            stranger: None,
             nodes: Follow::new(keys::NODES),
             sessions: Follow::new(keys::SESSIONS),
             table: Table::default(),
@@ -424,8 +429,8 @@ impl Registrar {
         }
         let because = |at: Option<Instant>, reason| at.map(|at| Deadline::new(at, reason));
         [
-            self.node_lease.deadline().filter(|_| self.may_rely_on_store()),
-            self.room_lease.deadline().filter(|_| self.may_rely_on_store()),
+            self.node_lease.deadline().filter(|_| self.may_register()),
+            self.room_lease.deadline().filter(|_| self.may_register()),
             because(self.generation.deadline().filter(|_| self.running), "the generation is looked at"),
             because(
                 self.generation.lapse(self.now).filter(|_| self.running),

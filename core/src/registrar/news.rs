@@ -88,6 +88,7 @@ impl Registrar {
         if page.covers(&key) && !page.has(&key) {
             self.handle_own_deletion(now, page.revision);
         }
+        self.review_deployment(now);
     }
 
     fn handle_node_change(&mut self, now: Instant, change: &Change) {
@@ -99,6 +100,7 @@ impl Registrar {
         {
             self.handle_own_deletion(now, *revision);
         }
+        self.review_deployment(now);
     }
 
     /// The node's own record was not there at a revision.

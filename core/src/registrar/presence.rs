@@ -49,6 +49,10 @@ impl Presence {
         }
     }
 
+    pub(super) const fn record(&self) -> &v1::NodeRecord {
+        &self.record
+    }
+
     pub(super) const fn registration(&self) -> u64 {
         self.registration
     }
@@ -112,7 +116,7 @@ impl Registrar {
 
     /// Asks what the leases want to have asked.
     pub(super) fn poll_leases(&mut self, now: Instant) {
-        if !self.may_rely_on_store() {
+        if !self.may_register() {
             return;
         }
         let Self { node_lease, config, rng, .. } = self;
@@ -233,6 +237,7 @@ impl Registrar {
             self.again_at = now + self.rng.duration(Duration::ZERO..=self.config.jitter);
             self.doubt_everything(now);
         }
+        self.review_deployment(now);
         self.unpark(now);
     }
 

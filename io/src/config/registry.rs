@@ -19,6 +19,10 @@ const MAX_GROUP_BYTES: usize = 1024 * 1024;
 pub struct Registry {
     /// Which registry.
     pub kind: RegistryKind,
+    /// What every key in etcd starts with, such as `/arena/eu`: deployments that share an
+    /// etcd need different ones. Empty, or segments of letters, digits, `-`, `_` and `.`,
+    /// each after a `/`; at most 64 bytes.
+    pub prefix: String,
     /// How etcd is reached; of no use without it.
     pub etcd: RegistryEtcd,
 }
@@ -117,8 +121,31 @@ impl Registry {
     /// # Errors
     /// The first key whose value makes no sense, and why.
     pub fn validate(&self) -> Result<(), (String, String)> {
-        if self.kind == RegistryKind::Embedded { Ok(()) } else { self.etcd.validate() }
+        if self.kind == RegistryKind::Embedded {
+            return Ok(());
+        }
+        if !is_prefix(&self.prefix) {
+            let why = format!(
+                "must be empty or such as `/arena/eu`: at most {MAX_PREFIX} bytes; each segment of letters, \
+                 digits, `-`, `_` and `.` after a `/`, and none of {RESERVED:?}, which are names of keys"
+            );
+            return Err(("registry.prefix".to_owned(), why));
+        }
+        self.etcd.validate()
     }
+}
+
+/// Longest prefix, in bytes.
+const MAX_PREFIX: usize = 64;
+/// What keys start with: below such a prefix they would lie among those of a deployment
+/// with a shorter one.
+const RESERVED: [&str; 5] = ["generation", "match", "nodes", "rooms", "sessions"];
+
+fn is_prefix(prefix: &str) -> bool {
+    let of_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_good = |name: &str| !name.is_empty() && name.chars().all(of_name) && !RESERVED.contains(&name);
+    let segments = prefix.strip_prefix('/').map(|rest| rest.split('/').all(is_good));
+    prefix.len() <= MAX_PREFIX && (prefix.is_empty() || segments == Some(true))
 }
 
 impl RegistryEtcd {
@@ -204,6 +231,23 @@ mod tests {
         let mut registry = Registry { kind: RegistryKind::Etcd, ..Registry::default() };
         change(&mut registry.etcd);
         registry.validate().err().map(|(key, _)| key)
+    }
+
+    #[test]
+    fn a_prefix_is_a_path_beside_the_keys() {
+        let with = |prefix: &str| {
+            let registry =
+                Registry { kind: RegistryKind::Etcd, prefix: prefix.to_owned(), ..Registry::default() };
+            registry.validate().err().map(|(key, _)| key)
+        };
+        for good in ["", "/a", "/arena/eu-1", "/x.y_z/1"] {
+            assert_eq!(with(good), None, "{good}");
+        }
+        let long = format!("/{}", "x".repeat(64));
+        for bad in ["a", "/", "/a/", "//a", "/a//b", "/a b", "/ä", "/nodes", "/a/match", "/a/rooms/b", &long]
+        {
+            assert_eq!(with(bad), Some("registry.prefix".to_owned()), "{bad}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@
 mod embedded;
 #[cfg(not(madsim))]
 pub mod etcd;
+mod prefix;
 mod remote;
 #[cfg_attr(madsim, allow(dead_code, reason = "etcd is not simulated"))]
 mod shared;
@@ -36,6 +37,7 @@ pub use self::remote::{Backend, Remote};
 pub use self::status::{Counters, Status};
 
 /// A node's registry.
+#[allow(clippy::large_enum_variant, reason = "a node has one")]
 #[derive(Debug)]
 pub enum Registry {
     /// In the process.

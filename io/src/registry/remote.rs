@@ -7,6 +7,7 @@ use skirmish_core::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
+use super::prefix::Prefix;
 use super::shared::Shared;
 use super::{Counters, Status};
 
@@ -33,6 +34,7 @@ pub struct Remote {
     watches: BTreeMap<WatchId, WatchId>,
     named: BTreeMap<WatchId, WatchId>,
     next_name: u64,
+    prefix: Prefix,
     /// Connections that the node was told of.
     connections: u64,
     /// Watches whose end the backend has had no place to hear of.
@@ -145,17 +147,25 @@ impl Remote {
             watches: BTreeMap::new(),
             named: BTreeMap::new(),
             next_name: 0,
+            prefix: Prefix::default(),
             connections: 0,
             ending: VecDeque::new(),
         };
         (remote, backend)
     }
 
+    /// The same, with every key below this prefix. Before the first call.
+    #[must_use]
+    pub fn below(mut self, prefix: &str) -> Self {
+        self.prefix = Prefix::new(prefix);
+        self
+    }
+
     /// Takes a call. Never waits: what there is no place for is answered at once that the
     /// registry is unavailable, or that the watch has ended.
     pub fn handle(&mut self, call: Call) {
         self.end_watches();
-        match call {
+        match self.prefix.add(call) {
             Call::Request { id, request } => {
                 let told = Told::Reply { id, outcome: Err(Failure::Unavailable) };
                 if self.requests >= self.most_requests
@@ -225,7 +235,7 @@ impl Remote {
 
     fn replied(&mut self, told: Told) -> Told {
         self.requests = self.requests.saturating_sub(1);
-        told
+        self.prefix.strip(told)
     }
 
     fn watch(&mut self, id: WatchId, watch: Watch) {
@@ -268,7 +278,7 @@ impl Remote {
             self.named.remove(&watched.id);
             self.watches.remove(&id);
         }
-        Some(Told::Watched(Watched { id, ..watched }))
+        Some(self.prefix.strip(Told::Watched(Watched { id, ..watched })))
     }
 }
 

@@ -265,6 +265,7 @@ impl Builder {
             name: config.cluster.name.clone().unwrap_or_else(host_name),
             link: advertised(&config, links.as_ref().map(|(_, address)| *address)),
             started_ms: clock.now().wall.0,
+            token_keys: keys.fingerprints(),
             ..v1::NodeRecord::default()
         };
         #[allow(unused_mut, reason = "changed where bugs are planted")]
@@ -318,7 +319,7 @@ fn registry(config: &config::Registry, clock: &Clock, rng: &mut Rng) -> Result<R
         }
         #[cfg(not(madsim))]
         RegistryKind::Etcd => etcd::start(&config.etcd, clock.clone(), seed)
-            .map(Registry::Remote)
+            .map(|remote| Registry::Remote(remote.below(&config.prefix)))
             .map_err(|error| StartError::File(format!("registry.etcd: {error}"))),
         #[cfg(madsim)]
         RegistryKind::Etcd => Err(StartError::File("registry.kind: etcd is not simulated".to_owned())),

@@ -35,8 +35,10 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
     shard.next_check = now + CHECK_INTERVAL;
     let draining = (!shard.accepting).then_some(Cow::Borrowed(""));
     shard.readiness.set(now, Reason::Draining, draining);
+    let shared = registry_shared(shard);
     let replaced = registry_replaced(shard, now);
-    let silent = registry_silent(shard, now).filter(|_| replaced.is_none());
+    let silent = registry_silent(shard, now).filter(|_| replaced.is_none() && shared.is_none());
+    shard.readiness.set(now, Reason::RegistryShared, shared);
     shard.readiness.set(now, Reason::RegistryReplaced, replaced);
     shard.readiness.set(now, Reason::RegistrySilent, silent);
     let (dead, unreachable) = links(shard, now);
@@ -52,6 +54,12 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
     while let Some(change) = shard.readiness.poll_change(now) {
         journal::readiness(&change);
     }
+}
+
+/// Whether a node of another deployment keeps this one from registering.
+fn registry_shared(shard: &Shard) -> Option<Cow<'static, str>> {
+    let (node, name) = shard.node.stranger()?;
+    Some(format!("node {name:?} ({node})").into())
 }
 
 /// Whether the node has found the registry to be another one, and does not serve again yet.

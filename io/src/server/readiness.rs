@@ -20,6 +20,8 @@ const LONGEST_DETAIL: usize = 300;
 pub enum Reason {
     /// The node is about to stop.
     Draining,
+    /// Another deployment uses the same registry.
+    RegistryShared,
     /// The registry was restored, wiped or replaced, and the node begins anew.
     RegistryReplaced,
     /// The registry does not confirm that the node lives.
@@ -38,8 +40,9 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, the gravest first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Draining,
+        Self::RegistryShared,
         Self::RegistryReplaced,
         Self::RegistrySilent,
         Self::LinksDead,
@@ -54,6 +57,7 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Draining => "draining",
+            Self::RegistryShared => "registry_shared",
             Self::RegistryReplaced => "registry_replaced",
             Self::RegistrySilent => "registry_silent",
             Self::LinksDead => "links_dead",
@@ -68,6 +72,9 @@ impl Reason {
     const fn problem(self) -> &'static str {
         match self {
             Self::Draining => "draining: this node is about to stop",
+            Self::RegistryShared => {
+                "another deployment, with other token keys, uses this etcd and prefix, and was there first"
+            }
             Self::RegistryReplaced => {
                 "the registry was restored, wiped or replaced, all sessions and rooms are over"
             }
@@ -84,6 +91,9 @@ impl Reason {
     const fn remedy(self) -> &'static str {
         match self {
             Self::Draining => "send players to other nodes",
+            Self::RegistryShared => {
+                "set registry.prefix to one of this deployment's own at all its nodes; if it is meant to be the same deployment, give this node a key of auth.keys that the others have"
+            }
             Self::RegistryReplaced => {
                 "wait: the node serves again by itself within twice cluster.node_ttl; if nobody did this on purpose, check etcd's data and registry.etcd.endpoints"
             }
@@ -112,6 +122,7 @@ impl Reason {
             // A node that starts has not heard yet.
             Self::RegistrySilent => Duration::from_secs(2),
             Self::Draining
+            | Self::RegistryShared
             | Self::RegistryReplaced
             | Self::LinksDead
             | Self::DriverLate

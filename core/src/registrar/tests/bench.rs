@@ -61,7 +61,21 @@ impl Bench {
 
     pub(super) fn seeded(config: RegistrarConfig, seed: Seed) -> Self {
         config.validate().unwrap();
-        let record = v1::NodeRecord { name: "a".into(), ..v1::NodeRecord::default() };
+        Self::of(config, seed, &[])
+    }
+
+    /// One that checks tokens with these keys, and has found out which store it is.
+    pub(super) fn with_keys(keys: &[u64]) -> Self {
+        let mut bench = Self::of(RegistrarConfig::default(), [7; 32], keys);
+        while bench.registry.revision() == 1 {
+            assert!(bench.step(Fate::Done));
+        }
+        bench
+    }
+
+    fn of(config: RegistrarConfig, seed: Seed, keys: &[u64]) -> Self {
+        let token_keys = keys.to_vec();
+        let record = v1::NodeRecord { name: "a".into(), token_keys, ..v1::NodeRecord::default() };
         let mut bench = Self {
             registrar: Registrar::new(config, ME, record, seed, 100, 1),
             registry: Registry::new(RegistryConfig::etcd(), Instant::ZERO),

@@ -1,6 +1,7 @@
 //! Tests of the registrar, alone with a registry that does what it is told.
 
 mod bench;
+mod deployment;
 mod generation;
 mod lease;
 mod rooms;
