@@ -150,6 +150,9 @@ pub struct RoomLimits {
     pub turn_time: Duration,
     /// Keys of latest messages for each member.
     pub latest_keys: u32,
+    /// Bytes of the latest messages of a room that are kept; one more that does not fit is
+    /// dropped, and its sender told.
+    pub latest_bytes: usize,
     /// Names of properties and counters for each player.
     pub state_entries: usize,
     /// How far ahead of the node's clock a stamp may be.
@@ -267,6 +270,10 @@ impl Config {
             "the window of a room must hold at least one entry",
         )?;
         check(
+            rooms.latest_bytes >= frames.body_bytes.saturating_add(Self::FRAME_OVERHEAD),
+            "rooms.latest_bytes must be at least frames.body_bytes and 2048: a room must have place for one",
+        )?;
+        check(
             rooms.turn_time.is_zero() || rooms.turn_time >= Self::SHORTEST_TURN,
             "rooms.turn_time must be zero or at least 100ms: each turn is an entry of the log",
         )?;
@@ -319,6 +326,7 @@ impl Default for Config {
                 flush_interval: Duration::ZERO,
                 turn_time: Duration::ZERO,
                 latest_keys: 8,
+                latest_bytes: 256 * 1024,
                 state_entries: 32,
                 clock_bound: Duration::from_secs(2),
                 tombstone_horizon: Duration::from_secs(600),

@@ -26,6 +26,9 @@ pub(crate) const CONTROL_QUEUE: usize = 64;
 /// by TCP. The rest of [`CONTROL_QUEUE`] is for a request with many answers, pings, and the
 /// application.
 pub(crate) const BACKED_UP: usize = CONTROL_QUEUE / 2;
+/// Bytes of those frames from which on no other is queued: with the last one, at most a frame
+/// more. Whoever lets more answers pile up is closed; an application is told.
+pub(crate) const CONTROL_BYTES: usize = 256 * 1024;
 
 /// A connection.
 #[derive(Debug)]
@@ -49,8 +52,9 @@ pub(crate) struct Connection {
     pub(crate) session: Option<SessionKey>,
     /// The `Welcome`, which goes out before everything else and is never sealed.
     pub(crate) welcome: Option<Bytes>,
-    /// Frames that no cursor stands for; at most [`CONTROL_QUEUE`].
-    pub(crate) control: VecDeque<Bytes>,
+    /// Frames that no cursor stands for; at most [`CONTROL_QUEUE`] and [`CONTROL_BYTES`].
+    control: VecDeque<Bytes>,
+    control_bytes: usize,
     /// Whether the driver knows that there is something to transmit.
     pub(crate) woken: bool,
     pub(crate) accept_zstd: bool,
@@ -154,6 +158,7 @@ impl Connection {
             session: None,
             welcome: None,
             control: VecDeque::new(),
+            control_bytes: 0,
             woken: false,
             accept_zstd: false,
             seal: None,
@@ -229,11 +234,33 @@ impl Connection {
 
     /// Queues a frame that no cursor stands for. False if the queue is full.
     pub(crate) fn queue(&mut self, frame: Bytes) -> bool {
-        let fits = self.control.len() < CONTROL_QUEUE;
+        let fits = self.control.len() < CONTROL_QUEUE && self.control_bytes < CONTROL_BYTES;
         if fits {
+            self.control_bytes += frame.len();
             self.control.push_back(frame);
         }
         fits
+    }
+
+    /// The next frame that was queued.
+    pub(crate) fn next_queued(&mut self) -> Option<Bytes> {
+        let frame = self.control.pop_front()?;
+        self.control_bytes -= frame.len();
+        Some(frame)
+    }
+
+    /// The frame that was queued last.
+    pub(crate) fn last_queued(&self) -> Option<&Bytes> {
+        self.control.back()
+    }
+
+    /// Checks the bounds of the queue, if no frame is larger than `largest`.
+    pub(crate) fn audit(&self, largest: usize) -> Result<(), &'static str> {
+        let bytes: usize = self.control.iter().map(Bytes::len).sum();
+        if self.control.len() > CONTROL_QUEUE || bytes > CONTROL_BYTES + largest {
+            return Err("queue of a connection");
+        }
+        if bytes != self.control_bytes { Err("bytes in the queue of a connection") } else { Ok(()) }
     }
 
     /// Starts to close: the queue goes, unless what is `owed` is still to be sent.
@@ -241,6 +268,7 @@ impl Connection {
         let told = matches!(self.phase, Phase::Greeting { .. } | Phase::Claiming { .. } | Phase::Open);
         if !owed {
             self.control = VecDeque::new();
+            self.control_bytes = 0;
         }
         self.paused = None;
         let goodbye = goodbye

@@ -45,6 +45,7 @@ extern crate alloc;
 
 mod agenda;
 pub mod backoff;
+pub mod budget;
 pub mod client;
 pub mod config;
 mod connection;

@@ -16,6 +16,9 @@ use crate::time::Instant;
 /// far behind is dropped, and both sides start afresh on the next.
 pub(crate) const CONTROL_QUEUE: usize = 65_536;
 
+/// Bytes of those frames from which on no other is queued.
+pub(crate) const CONTROL_BYTES: usize = 16 * 1024 * 1024;
+
 /// What members write is not passed on, and they are told to wait, while so many frames
 /// or bytes wait for the link.
 const RELAY_QUEUE: usize = 4_096;
@@ -116,7 +119,7 @@ impl Link {
 
     /// Queues a frame. False if the peer is too far behind.
     pub(crate) fn queue(&mut self, frame: Bytes) -> bool {
-        let fits = self.control.len() < CONTROL_QUEUE;
+        let fits = self.control.len() < CONTROL_QUEUE && self.control_bytes < CONTROL_BYTES;
         if fits {
             self.control_bytes += frame.len();
             self.control.push_back(frame);
@@ -167,8 +170,12 @@ impl Link {
         Some(room)
     }
 
-    /// Frames that wait.
-    pub(crate) fn queued(&self) -> usize {
-        self.control.len()
+    /// Checks the bounds of the queue, if no frame is larger than `largest`.
+    pub(crate) fn audit(&self, largest: usize) -> Result<(), &'static str> {
+        let bytes: usize = self.control.iter().map(Bytes::len).sum();
+        if self.control.len() > CONTROL_QUEUE || bytes > CONTROL_BYTES + largest {
+            return Err("queue of a link");
+        }
+        if bytes != self.control_bytes { Err("bytes in the queue of a link") } else { Ok(()) }
     }
 }

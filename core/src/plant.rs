@@ -77,11 +77,13 @@ pub enum Plant {
     BacklogPunished,
     /// A registry that was restored or wiped is taken for the one that it was (G6).
     GenerationIgnored,
+    /// A room keeps latest messages that it has no place for (G11).
+    LatestUnbounded,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -117,6 +119,7 @@ impl Plant {
         Self::TimeoutsFirst,
         Self::BacklogPunished,
         Self::GenerationIgnored,
+        Self::LatestUnbounded,
     ];
 }
 

@@ -14,7 +14,7 @@ use crate::agenda::Booking;
 use crate::id::{ConnId, Cursor, Name, SessionId};
 use crate::rng::Seed;
 use crate::slab::{Key, Slab};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// A session's place in the [`Sessions`] table.
 pub(crate) type SessionKey = Key;
@@ -206,6 +206,17 @@ impl Membership {
             self.throttled = Some(expected);
             self.throttle = Some(Throttle { expected, retry_after_ms });
         }
+    }
+
+    /// A latest message was dropped. Whether that is to be told, with the time to wait in
+    /// milliseconds: once in each `interval`.
+    pub(crate) fn drop_latest(&mut self, now: Instant, retry_after_ms: u32, interval: Duration) -> bool {
+        let told = now >= self.latest_throttled;
+        if told {
+            self.latest_throttled = now + interval;
+            self.latest_throttle = Some(retry_after_ms);
+        }
+        told
     }
 
     /// It is a membership now, which reads the log after `seq`, and the state from its

@@ -27,7 +27,7 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::LapseIgnored
         | Plant::AbsentMatched => &[Guarantee::Match],
         Plant::ArrivalWins | Plant::TombstoneForgotten => &[Guarantee::Convergence],
-        Plant::Unconflated | Plant::SlowReaderStalls => &[Guarantee::Bounded],
+        Plant::Unconflated | Plant::SlowReaderStalls | Plant::LatestUnbounded => &[Guarantee::Bounded],
         Plant::HeartbeatBlind
         | Plant::BackoffForever
         | Plant::WatchFromNow

@@ -12,6 +12,7 @@ mod frames;
 mod handshake;
 mod log;
 mod matchmaking;
+mod memory;
 mod output;
 mod proxies;
 mod refusals;

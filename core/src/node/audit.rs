@@ -48,11 +48,11 @@ impl Node {
         check(members == self.stats.members, "memberships")?;
         check(self.links.len() <= config.links.total, "links")?;
         for link in self.links.keys().filter_map(|key| self.links.get(key)) {
-            check(link.queued() <= crate::link::CONTROL_QUEUE, "queue of a link")?;
+            link.audit(config.links.frame_bytes)?;
             check(link.readers.len() <= self.rooms.len(), "rooms read over a link")?;
         }
         for connection in self.connections.keys().filter_map(|key| self.connections.get(key)) {
-            check(connection.control.len() <= crate::connection::CONTROL_QUEUE, "queue of a connection")?;
+            connection.audit(config.frames.frame_bytes)?;
             let Some(session) = connection.session.and_then(|key| self.sessions.get(key)) else { continue };
             check(session.memberships.len() <= config.sessions.rooms, "rooms of a session")?;
         }

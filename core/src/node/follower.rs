@@ -11,6 +11,7 @@ use super::{Node, Passage};
 use crate::id::{Name, NodeId, SessionId};
 use crate::link::Reader;
 use crate::plant::Plant;
+use crate::room::Posted;
 use crate::room::{Member, Turn};
 use crate::session::{Granted, SessionKey};
 use crate::slab::Key;
@@ -261,7 +262,8 @@ impl Node {
         let Some(room) = self.followed(from, &latest.room, latest.epoch) else { return };
         let Some(hosted) = self.rooms.get_mut(room) else { return };
         if latest.key < self.config.rooms.latest_keys && hosted.room.member(latest.member).is_some() {
-            self.stats.conflated += u64::from(hosted.room.follow_latest(latest.member, latest.key, frame));
+            let posted = hosted.room.follow_latest(latest.member, latest.key, frame);
+            self.stats.conflated += u64::from(posted == Posted::Replaced);
             self.passes(room, metadata, Passage::Followed);
             self.wake_readers(room);
         }

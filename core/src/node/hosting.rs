@@ -4,7 +4,6 @@
 //! is its primary then, or it follows the node that is ([`follower`](super::follower)).
 
 use alloc::collections::BTreeSet;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use skirmish_proto::v1;
@@ -13,7 +12,7 @@ use super::departed::Departed;
 use super::retry::{EarlyAttach, join_deadline};
 use super::{Event, Node, Timer};
 use crate::agenda::Booking;
-use crate::id::{Cursor, MAX_NAME, Name, NodeId, SessionId};
+use crate::id::{Cursor, Name, NodeId, SessionId};
 use crate::plant::Plant;
 use crate::registrar::RoomClaim;
 use crate::room::{Room, RoomConfig};
@@ -151,8 +150,7 @@ impl Node {
 
     pub(super) fn join(&mut self, now: Now, key: Key, session: SessionKey, join: &v1::Join) {
         let Ok(name) = Name::new(&join.room) else {
-            let shown = join.room.chars().take(MAX_NAME).collect();
-            return self.left(now, key, shown, v1::LeftReason::BadName);
+            return self.left(now, key, &join.room, v1::LeftReason::BadName);
         };
         if let Some(at) = self.membership(session, &join.room) {
             // The client did not hear the answer to its first Join, or forgot.
@@ -164,7 +162,7 @@ impl Node {
             return self.wake(key);
         }
         if !self.come_in(now, session, &name, None, join.history) {
-            self.left(now, key, join.room.clone(), v1::LeftReason::Limit);
+            self.left(now, key, &join.room, v1::LeftReason::Limit);
         }
     }
 
@@ -402,8 +400,7 @@ impl Node {
             }
             None => v1::LeftReason::NotAMember,
         };
-        let shown = room.chars().take(MAX_NAME).collect();
-        self.left(now, key, shown, reason);
+        self.left(now, key, room, reason);
     }
 
     /// A membership that a session had is over, since the session wants it so or ends.
@@ -507,12 +504,10 @@ impl Node {
 
     /// Ends the membership of a session of this node, and tells it why.
     pub(super) fn expel(&mut self, now: Now, room: Key, session: SessionKey, reason: v1::LeftReason) {
-        let Some(name) = self.rooms.get(room).map(|hosted| String::from(hosted.room.name().clone())) else {
-            return;
-        };
+        let Some(name) = self.rooms.get(room).map(|hosted| hosted.room.name().clone()) else { return };
         self.drop_membership(session, room);
         if let Some(conn) = self.sessions.get(session).and_then(|session| session.conn) {
-            self.left(now, conn.key(), name, reason);
+            self.left(now, conn.key(), name.as_str(), reason);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::connection::{Connection, Phase};
 use crate::crdt::{self, ReconcileAnswer, StateError};
 use crate::id::ConnId;
 use crate::plant::Plant;
-use crate::room::Said;
+use crate::room::{Posted, Said};
 use crate::session::{Membership, SessionKey, Throttle};
 use crate::slab::Key;
 use crate::time::{Duration, Now};
@@ -162,7 +162,7 @@ impl Node {
             session.memberships.iter_mut().find(named)
         });
         let Some(membership) = membership else {
-            return self.left(now, key, say.room, v1::LeftReason::NotAMember);
+            return self.left(now, key, &say.room, v1::LeftReason::NotAMember);
         };
         let Some(hosted) = rooms.get_mut(membership.room) else { return };
         if !hosted.is_primary() {
@@ -228,7 +228,7 @@ impl Node {
             return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
         }
         let Some(at) = self.membership(session, &latest.room) else {
-            return self.left(now, key, latest.room, v1::LeftReason::NotAMember);
+            return self.left(now, key, &latest.room, v1::LeftReason::NotAMember);
         };
         let Self { connections, sessions, rooms, stats, .. } = self;
         let Some(connection) = connections.get_mut(key) else { return };
@@ -237,9 +237,7 @@ impl Node {
         };
         if let Err(wait) = connection.buckets.latest.take(now.instant, 1) {
             stats.throttled += 1;
-            if now.instant >= membership.latest_throttled {
-                membership.latest_throttled = now.instant + LATEST_THROTTLE;
-                membership.latest_throttle = Some(millis(wait));
+            if membership.drop_latest(now.instant, millis(wait), LATEST_THROTTLE) {
                 self.wake(key);
             }
             return;
@@ -251,8 +249,17 @@ impl Node {
             let number = membership.number;
             return self.relay_latest(now, room, number, latest, metadata);
         }
-        stats.conflated +=
-            u64::from(hosted.room.put_latest(membership.number, latest, &plain_trace(metadata)));
+        match hosted.room.put_latest(membership.number, latest, &plain_trace(metadata)) {
+            Posted::New => {}
+            Posted::Replaced => stats.conflated += 1,
+            Posted::Full => {
+                stats.throttled += 1;
+                if membership.drop_latest(now.instant, millis(LATEST_THROTTLE), LATEST_THROTTLE) {
+                    self.wake(key);
+                }
+                return;
+            }
+        }
         self.passes(room, metadata, Passage::Taken);
         self.room_changed(now, room);
     }

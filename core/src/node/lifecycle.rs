@@ -187,12 +187,13 @@ impl Node {
         self.sessions.get(session)?.memberships.iter().position(named)
     }
 
-    /// Tells a client that it is not in a room.
-    pub(super) fn left(&mut self, now: Now, key: Key, room: String, reason: v1::LeftReason) {
-        let left = v1::Left { room, reason: reason.into() };
+    /// Tells a client that it is not in a room. Of what is no name only the front is told, cut
+    /// to the length of a name.
+    pub(super) fn left(&mut self, now: Now, key: Key, room: &str, reason: v1::LeftReason) {
+        let left = v1::Left { room: shown(room), reason: reason.into() };
         let frame = wire::encode(v1::Kind::Left, &v1::Metadata::default(), &left);
         // Many messages may be under way for a room that is gone; one answer is enough.
-        if self.connections.get(key).is_some_and(|connection| connection.control.back() == Some(&frame)) {
+        if self.connections.get(key).is_some_and(|connection| connection.last_queued() == Some(&frame)) {
             return;
         }
         self.answer(now, key, frame);
@@ -269,9 +270,30 @@ impl Node {
                 self.come_in(now, session, &name, Some(Cursor { epoch: cursor.epoch, seq: cursor.seq }), 0)
             });
             if !comes {
-                let shown = cursor.room.chars().take(crate::id::MAX_NAME).collect();
-                self.left(now, key, shown, v1::LeftReason::Gone);
+                self.left(now, key, &cursor.room, v1::LeftReason::Gone);
             }
         }
+    }
+}
+
+/// The front of a text from outside, at most as long as a name.
+fn shown(text: &str) -> String {
+    let longest = text.len().min(crate::id::MAX_NAME);
+    (0..=longest).rev().find_map(|end| text.get(..end)).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::borrow::ToOwned as _;
+
+    use super::shown;
+
+    #[test]
+    fn no_more_than_a_name_is_shown_of_what_a_client_sent() {
+        assert_eq!(shown("arena"), "arena");
+        assert_eq!(shown(""), "");
+        assert_eq!(shown(&"x".repeat(60_000)).len(), 64);
+        assert_eq!(shown(&"\u{1F600}".repeat(20)).len(), 64);
+        assert_eq!(shown(&("x".to_owned() + &"\u{1F600}".repeat(20))).len(), 61);
     }
 }

@@ -58,7 +58,7 @@ impl Node {
             return Some((welcome, false));
         }
         let was_held = connection.is_held();
-        if let Some(frame) = connection.control.pop_front() {
+        if let Some(frame) = connection.next_queued() {
             if was_held && !connection.is_held() {
                 self.outputs.push_back(Output::Resume(ConnId::from_key(key)));
             }

@@ -12,6 +12,7 @@ use super::{Node, Passage};
 use crate::id::{Name, NodeId, SessionId};
 use crate::link::Reader;
 use crate::plant::Plant;
+use crate::room::Posted;
 use crate::room::Said;
 use crate::slab::Key;
 use crate::time::Now;
@@ -158,7 +159,11 @@ impl Node {
             return;
         }
         self.stats.latest += 1;
-        self.stats.conflated += u64::from(hosted.room.put_latest(number, latest, &plain_trace(metadata)));
+        match hosted.room.put_latest(number, latest, &plain_trace(metadata)) {
+            Posted::New => {}
+            Posted::Replaced => self.stats.conflated += 1,
+            Posted::Full => return self.stats.throttled += 1,
+        }
         self.passes(room, metadata, Passage::Taken);
         self.room_changed(now, room);
     }

@@ -12,7 +12,21 @@ pub struct LatestBoard {
     version: u64,
     slots: BTreeMap<(u32, u32), u64>,
     messages: BTreeMap<u64, Message>,
+    /// Bytes of those, and how many there may be.
+    bytes: usize,
+    most_bytes: usize,
     planted: Planted,
+}
+
+/// What became of a message that was put up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// It is the first of its member and key.
+    New,
+    /// It took the place of an older one.
+    Replaced,
+    /// It was dropped: the board has no place for so many bytes.
+    Full,
 }
 
 #[derive(Debug)]
@@ -22,10 +36,10 @@ struct Message {
 }
 
 impl LatestBoard {
-    /// An empty board.
+    /// An empty board for so many bytes of messages.
     #[must_use]
-    pub const fn new(planted: Planted) -> Self {
-        Self { version: 0, slots: BTreeMap::new(), messages: BTreeMap::new(), planted }
+    pub const fn new(most_bytes: usize, planted: Planted) -> Self {
+        Self { version: 0, slots: BTreeMap::new(), messages: BTreeMap::new(), bytes: 0, most_bytes, planted }
     }
 
     /// The version that the next message will have.
@@ -34,16 +48,27 @@ impl LatestBoard {
         self.version + 1
     }
 
-    /// Puts a message up; the one of the same member and key goes. Returns whether there
-    /// was one.
-    pub fn put(&mut self, member: u32, key: u32, frame: Bytes) -> bool {
+    /// Puts a message up; the one of the same member and key goes.
+    pub fn put(&mut self, member: u32, key: u32, frame: Bytes) -> Posted {
+        let old = self.slots.get(&(member, key)).and_then(|version| self.messages.get(version));
+        let freed = old.map_or(0, |message| message.frame.len());
+        if self.bytes - freed + frame.len() > self.most_bytes && !self.planted.is(Plant::LatestUnbounded) {
+            return Posted::Full;
+        }
         self.version += 1;
         let old = self.slots.insert((member, key), self.version);
         if let Some(old) = old.filter(|_| !self.planted.is(Plant::Unconflated)) {
-            self.messages.remove(&old);
+            self.forget(old);
         }
+        self.bytes += frame.len();
         self.messages.insert(self.version, Message { member, frame });
-        old.is_some()
+        if old.is_some() { Posted::Replaced } else { Posted::New }
+    }
+
+    fn forget(&mut self, version: u64) {
+        if let Some(message) = self.messages.remove(&version) {
+            self.bytes -= message.frame.len();
+        }
     }
 
     /// The oldest message after version `after` that is not of `reader` itself, and its
@@ -60,7 +85,7 @@ impl LatestBoard {
         let old: alloc::vec::Vec<_> = old.map(|(slot, version)| (*slot, *version)).collect();
         for (slot, version) in old {
             self.slots.remove(&slot);
-            self.messages.remove(&version);
+            self.forget(version);
         }
     }
 
@@ -68,6 +93,12 @@ impl LatestBoard {
     #[must_use]
     pub fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    /// Bytes of those, counted anew.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.messages.values().map(|message| message.frame.len()).sum()
     }
 
     /// Whether there is no message.
@@ -83,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_reader_gets_each_sender_and_key_once_in_its_newest_form() {
-        let mut board = LatestBoard::new(Planted::default());
+        let mut board = LatestBoard::new(1024, Planted::default());
         for n in 0..10u8 {
             board.put(1, 0, Bytes::copy_from_slice(&[n]));
             board.put(2, u32::from(n % 2), Bytes::copy_from_slice(&[100 + n]));
@@ -103,8 +134,24 @@ mod tests {
     }
 
     #[test]
+    fn a_board_that_is_full_drops_what_does_not_fit() {
+        let mut board = LatestBoard::new(10, Planted::default());
+        let frame = |len: usize| Bytes::from(alloc::vec![7; len]);
+        assert_eq!(board.put(1, 0, frame(6)), Posted::New);
+        assert_eq!(board.put(2, 0, frame(5)), Posted::Full);
+        assert_eq!(board.put(2, 0, frame(4)), Posted::New);
+        // In place of its own older one there is that one's place.
+        assert_eq!(board.put(1, 0, frame(7)), Posted::Full);
+        assert_eq!(board.put(1, 0, frame(2)), Posted::Replaced);
+        assert_eq!(board.put(2, 0, frame(8)), Posted::Replaced);
+        assert_eq!((board.bytes, board.bytes(), board.len()), (10, 10, 2));
+        board.remove_member(2);
+        assert_eq!((board.bytes, board.bytes()), (2, 2));
+    }
+
+    #[test]
     fn a_member_that_leaves_takes_its_messages_along() {
-        let mut board = LatestBoard::new(Planted::default());
+        let mut board = LatestBoard::new(1024, Planted::default());
         board.put(1, 0, Bytes::new());
         board.put(1, 7, Bytes::new());
         board.put(2, 0, Bytes::new());

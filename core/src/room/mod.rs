@@ -22,7 +22,7 @@ use crate::rng::Seed;
 use crate::time::{Instant, Now, Wall};
 use crate::wire;
 
-pub use latest::LatestBoard;
+pub use latest::{LatestBoard, Posted};
 pub use log::Log;
 pub use turn::Turn;
 
@@ -118,7 +118,7 @@ impl<S: Copy> Room<S> {
             released: 0,
             members: Vec::new(),
             next_member: 1,
-            latest: LatestBoard::new(config.planted),
+            latest: LatestBoard::new(limits.latest_bytes, config.planted),
             state: Replica::new(config.replica, state_limits, config.seed),
             turns: Turns::new(limits.turn_time),
             flush_at: None,
@@ -224,7 +224,7 @@ impl<S: Copy> Room<S> {
     }
 
     /// A latest message as the room's primary passes it on.
-    pub fn follow_latest(&mut self, number: u32, key: u32, frame: Bytes) -> bool {
+    pub fn follow_latest(&mut self, number: u32, key: u32, frame: Bytes) -> Posted {
         self.latest.put(number, key, frame)
     }
 
@@ -308,8 +308,8 @@ impl<S: Copy> Room<S> {
         (self.scratch.turn, self.scratch.turn_ends_ms) = (number, ends_ms);
     }
 
-    /// A latest message of a member. Returns whether it replaced one.
-    pub fn put_latest(&mut self, number: u32, latest: v1::Latest, metadata: &v1::Metadata) -> bool {
+    /// A latest message of a member.
+    pub fn put_latest(&mut self, number: u32, latest: v1::Latest, metadata: &v1::Metadata) -> Posted {
         let key = latest.key;
         let version = self.latest.next_version();
         let message = v1::Latest { member: number, epoch: self.epoch, version, ..latest };
@@ -377,7 +377,8 @@ impl<S: Copy> Room<S> {
         check(
             self.latest.len() <= self.members.len() * limits.latest_keys as usize,
             "latest messages of members",
-        )
+        )?;
+        check(self.latest.bytes() <= limits.latest_bytes, "bytes of latest messages of a room")
     }
 
     fn append_membership(

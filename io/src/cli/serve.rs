@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use skirmish_core::budget::Size;
 use skirmish_core::id::Name;
 use tracing::{info, warn};
 
@@ -87,7 +88,7 @@ impl Serve {
         let mut config = load(&sources)?;
         if self.print_config {
             let text = config.to_toml().map_err(|e| Failure::Failed(e.to_string()))?;
-            return output::print(&text);
+            return output::print(&(text + &config.budget_comments()));
         }
         keep_no_core_dump();
         let dev_key = if self.dev { Some(dev::prepare(&mut config)?) } else { None };
@@ -107,12 +108,20 @@ impl Serve {
             };
             let scheme = if config.tls.certificate_file.is_some() { "wss" } else { "ws" };
             let path = config.listen.paths.first().cloned().unwrap_or_default();
+            let budget = config.budget();
             let builder = Server::builder(config).keys(keys).log(log.queue()).open_files(files, excess);
             let server = builder.bind().await.map_err(start_error)?;
             let url = format!("{scheme}://{}{path}", server.local_addr());
             let (admin, link) = (server.admin_addr(), server.link_addr());
             let node = server.handle().inspect(skirmish_core::node::Node::id);
             info!(url, admin = admin.map(tracing::field::display), link = link.map(tracing::field::display), %node, "listening");
+            let largest: Vec<String> = budget.items().iter().take(3).map(ToString::to_string).collect();
+            info!(
+                total = %Size(budget.total()),
+                address = %Size(budget.of_address()),
+                largest = largest.join("; "),
+                "memory that the limits allow at most, in all and to one address"
+            );
             if let (Some(file), Some(token)) = (dev_key, token) {
                 print_aside(format!(
                     "Development server at {url}\n\

@@ -124,6 +124,9 @@ section! {
         turn_time: Duration,
         /// Keys of latest messages for each member.
         latest_keys: u32,
+        /// Bytes of a room's latest messages; more are dropped, and that is said. At least
+        /// `frames.body_bytes` and 2048.
+        latest_bytes: usize,
         /// Names of properties and counters for each player.
         state_entries: usize,
         /// How far ahead of the server's clock a stamp may be.

@@ -9,6 +9,7 @@
 //! [`Config::default`] is fit for production but for the keys that tokens are checked
 //! with: a server without any refuses to start.
 
+mod budget;
 mod cluster;
 mod limits;
 mod load;

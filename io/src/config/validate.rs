@@ -161,6 +161,11 @@ impl Config {
             "must be at least heartbeat.unhealthy_after",
         )?;
         check(
+            self.rooms.latest_bytes >= self.frames.body_bytes.saturating_add(2048),
+            "rooms.latest_bytes",
+            "must be at least frames.body_bytes and 2048",
+        )?;
+        check(
             self.rooms.turn_time.is_zero()
                 || self.rooms.turn_time >= skirmish_core::config::Config::SHORTEST_TURN,
             "rooms.turn_time",

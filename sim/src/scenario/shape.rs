@@ -263,6 +263,8 @@ impl Shape {
                 flush_interval: Duration::from_millis(self.flush_ms),
                 turn_time: Duration::from_millis(self.turn_ms),
                 latest_keys: small(self.latest_keys),
+                // Place for one of the largest, and little more.
+                latest_bytes: 20 * 1024,
                 state_entries: size(self.state_entries),
                 clock_bound: Duration::from_millis(self.clock_bound_ms),
                 tombstone_horizon: Duration::from_millis(self.tombstone_ms),

@@ -10,6 +10,9 @@ use crate::oracle::{Observation, Verdict};
 use crate::rooms::room_name;
 use crate::scenario::Action;
 
+/// One in so many scenarios has large latest messages.
+const LARGE_LATEST: u64 = 8;
+
 impl World<'_> {
     pub(super) fn step(&mut self, index: usize) -> Verdict {
         self.next_step = index + 1;
@@ -71,7 +74,12 @@ impl World<'_> {
                 let (room, key) = (room_of(room), u32::try_from(key).unwrap_or(0));
                 let mut result = Ok(());
                 for number in 0..positive(count).min(100) {
-                    let body = Bytes::copy_from_slice(&number.to_be_bytes());
+                    let mut body = number.to_be_bytes().to_vec();
+                    // In some scenarios they are large: rooms have no place for all of them.
+                    if self.scenario.seed % LARGE_LATEST == 5 {
+                        body.resize(8 * 1024, 0);
+                    }
+                    let body = Bytes::from(body);
                     result =
                         self.client_input(client, |machine, now| machine.latest(now, &room, key, body, ""))?;
                 }

@@ -1,0 +1,130 @@
+//! The memory that one address can make a server take.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use skirmish_core::wire::encode;
+use skirmish_io::config::Config;
+use skirmish_proto::v1;
+use skirmish_tests::process::Process;
+use skirmish_tests::socket::Socket;
+use skirmish_tests::{http, within};
+
+/// Connections of one address: as many as it may have by default.
+const ABUSERS: usize = 256;
+
+/// What each sends without ever reading.
+const MESSAGES: u64 = 24;
+
+/// Resident memory of a server, in bytes.
+async fn resident(server: &Process) -> u64 {
+    http::metric(server.admin, "skirmish_resident_memory_bytes").await.expect("the server knows it")
+}
+
+/// A name that is none: nearly a frame long, and another one each time.
+fn name(number: u64) -> String {
+    format!("{number}{}", "x".repeat(60_000))
+}
+
+fn frame<M: prost::Message>(kind: v1::Kind, message: &M) -> bytes::Bytes {
+    encode(kind, &v1::Metadata::default(), message)
+}
+
+/// The worst that a connection can ask for, with a room's epoch if it is in one.
+fn abuse(abuser: usize, number: u64, epoch: u64) -> bytes::Bytes {
+    match abuser % 4 {
+        0 => frame(v1::Kind::Say, &v1::Say { room: name(number), client_seq: 1, ..v1::Say::default() }),
+        1 => frame(v1::Kind::Latest, &v1::Latest { room: name(number), ..v1::Latest::default() }),
+        2 => frame(v1::Kind::Leave, &v1::Leave { room: name(number) }),
+        // An entry of a clock far ahead: the answer is all of what was written.
+        _ => {
+            let stamp = v1::Stamp { wall_ms: 1 << 47, ..v1::Stamp::default() };
+            let entry = |n: u64| v1::StateEntry {
+                domain: v1::Domain::Property.into(),
+                owner: format!("abuser-{abuser}"),
+                name: format!("{number}-{n}"),
+                value: vec![0; 1024].into(),
+                stamp: Some(stamp),
+                ..v1::StateEntry::default()
+            };
+            let entries = (0..32).map(entry).collect();
+            frame(
+                v1::Kind::State,
+                &v1::State { room: "arena".to_owned(), epoch, entries, ..v1::State::default() },
+            )
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_address_takes_no_more_than_its_connections_are_bounded_by() {
+    let server = Process::start(&[]).await;
+    let open = async |n: usize| {
+        let mut socket = Socket::connect_narrow(server.address, &format!("abuser-{n}")).await;
+        socket.hello(None).await;
+        let epoch = if n % 4 == 3 { socket.join("arena").await.epoch } else { 0 };
+        (socket, epoch)
+    };
+    let mut sockets = Vec::new();
+    for n in 0..ABUSERS {
+        sockets.push(open(n).await);
+    }
+    let before = resident(&server).await;
+    let flood = async |n: usize, socket: &mut Socket, epoch: u64| {
+        for number in 0..MESSAGES {
+            // A server that has had enough closes, or reads no more.
+            let sending = socket.try_send(abuse(n, number, epoch));
+            if !matches!(tokio::time::timeout(Duration::from_secs(2), sending).await, Ok(Ok(()))) {
+                break;
+            }
+        }
+    };
+    let mut most = before;
+    // A few at a time, so that this process is not the one that needs the memory.
+    for (number, group) in sockets.chunks_mut(16).enumerate() {
+        let group = group.iter_mut().enumerate();
+        let floods = group.map(|(n, (socket, epoch))| flood(number * 16 + n, socket, *epoch));
+        within("the floods", join_all(floods)).await;
+        most = most.max(resident(&server).await);
+    }
+    let bound = (ABUSERS * Config::default().budget().of_connection()) as u64;
+    let taken = most.saturating_sub(before);
+    assert!(taken <= bound, "{ABUSERS} connections took {taken} bytes of at most {bound}");
+    // And whoever does not abuse it is served as ever.
+    drop(sockets);
+    let mut honest = Socket::open(server.address, "honest").await;
+    honest.join("arena").await;
+    honest.say("arena", 1, "still here").await;
+    assert_eq!(honest.said().await.body, "still here");
+}
+
+#[tokio::test]
+async fn a_name_is_told_back_no_longer_than_names_are() {
+    let server = Process::start(&[]).await;
+    let mut socket = Socket::open(server.address, "alice").await;
+    for kind in 0..3 {
+        socket.try_send(abuse(kind, 7, 0)).await.expect("the connection is open");
+        let left = socket.until(|message| match message {
+            skirmish_core::wire::ToClient::Left(left) => Some(left),
+            _ => None,
+        });
+        let left = left.await;
+        assert_eq!((left.room.len(), left.reason()), (64, v1::LeftReason::NotAMember));
+        assert!(left.room.starts_with("7xx"));
+        // Not one of the next kind's, which would be the same answer.
+        socket.join(&format!("room-{kind}")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_budget_is_told_at_the_start() {
+    let mut server = Process::start(&[]).await;
+    let budget = Config::default().budget();
+    let line = server
+        .logged("the budget", |line| {
+            line["message"].as_str().is_some_and(|text| text.starts_with("memory that the limits allow"))
+        })
+        .await;
+    assert_eq!(line["total"], skirmish_core::budget::Size(budget.total()).to_string());
+    assert_eq!(line["address"], skirmish_core::budget::Size(budget.of_address()).to_string());
+}
