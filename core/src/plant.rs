@@ -77,13 +77,15 @@ pub enum Plant {
     BacklogPunished,
     /// A registry that was restored or wiped is taken for the one that it was (G6).
     GenerationIgnored,
+    /// The client does not notice that nothing comes any more (L1).
+    ClientBlind,
     /// A room keeps latest messages that it has no place for (G11).
     LatestUnbounded,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -119,6 +121,7 @@ impl Plant {
         Self::TimeoutsFirst,
         Self::BacklogPunished,
         Self::GenerationIgnored,
+        Self::ClientBlind,
         Self::LatestUnbounded,
     ];
 }

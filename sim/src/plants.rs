@@ -36,6 +36,7 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::DeadFollowed
         | Plant::NoticeUnwatched
         | Plant::TimeoutsFirst
+        | Plant::ClientBlind
         | Plant::SearchForgotten
         | Plant::BacklogPunished => &[Guarantee::Liveness],
         Plant::JoinRaceTold => &[Guarantee::Joins],

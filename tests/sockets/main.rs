@@ -19,6 +19,7 @@ mod refusals;
 mod restart;
 mod shared_state;
 mod signals;
+mod silence;
 mod slow_reader;
 mod stalls;
 mod takeover;

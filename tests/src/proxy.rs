@@ -52,6 +52,9 @@ struct Shared {
     plan: Mutex<Option<Plan>>,
     /// No connection is let through.
     blocked: AtomicBool,
+    /// What comes is read and dropped, and nobody is told: the connections so far.
+    silenced: AtomicUsize,
+    accepted: AtomicUsize,
     cut_all: Notify,
     cuts: AtomicUsize,
     messages: [AtomicUsize; 2],
@@ -69,6 +72,8 @@ impl Proxy {
             server,
             plan: Mutex::new(plan),
             blocked: AtomicBool::new(false),
+            silenced: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
             cut_all: Notify::new(),
             cuts: AtomicUsize::new(0),
             messages: [AtomicUsize::new(0), AtomicUsize::new(0)],
@@ -100,6 +105,18 @@ impl Proxy {
         self.0.blocked.store(false, SeqCst);
     }
 
+    /// Drops what comes over the connections that there are, and tells nobody, as a path does
+    /// that is dead; those that come later are let through.
+    pub fn silence(&self) {
+        self.0.silenced.store(self.0.accepted.load(SeqCst), SeqCst);
+    }
+
+    /// Connections that came so far.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.0.accepted.load(SeqCst)
+    }
+
     /// Connections cut by the plan so far.
     #[must_use]
     pub fn cuts(&self) -> usize {
@@ -113,6 +130,7 @@ impl Proxy {
     }
 
     async fn forward(&self, client: TcpStream) {
+        let number = self.0.accepted.fetch_add(1, SeqCst) + 1;
         let cut_all = self.0.cut_all.notified();
         if self.0.blocked.load(SeqCst) {
             return;
@@ -125,13 +143,19 @@ impl Proxy {
         tokio::select! {
             biased;
             () = cut_all => {}
-            () = self.pump(Way::Up, from_client, to_server) => {}
-            () = self.pump(Way::Down, from_server, to_client) => {}
+            () = self.pump(number, Way::Up, from_client, to_server) => {}
+            () = self.pump(number, Way::Down, from_server, to_client) => {}
         }
     }
 
     /// Passes on what goes one way, until it ends or is cut.
-    async fn pump(&self, way: Way, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    async fn pump(
+        &self,
+        number: usize,
+        way: Way,
+        mut from: impl AsyncRead + Unpin,
+        mut to: impl AsyncWrite + Unpin,
+    ) {
         let mut buffer = Vec::new();
         let mut upgraded = false;
         let mut count = 0;
@@ -147,11 +171,18 @@ impl Proxy {
                     Some(Edge::Within) => length / 2,
                     Some(Edge::After) | None => length,
                 };
+                if number <= self.0.silenced.load(SeqCst) {
+                    continue;
+                }
                 if to.write_all(&piece[..passed]).await.is_err() || edge.is_some() {
                     return;
                 }
             }
             if !from.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {
+                if number <= self.0.silenced.load(SeqCst) {
+                    // Nor is the end of a dead path told.
+                    std::future::pending::<()>().await;
+                }
                 return;
             }
         }

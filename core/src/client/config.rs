@@ -22,6 +22,13 @@ pub struct ClientConfig {
     /// Each of the two steps to being connected may take this long: the dial with its
     /// upgrade, and `Hello` until every room has been answered.
     pub connect_timeout: Duration,
+    /// Silence after which the client pings the server; while it waits for an answer, after a
+    /// second, or twice the measured round-trip time-out (RFC 6298) if that is longer. At
+    /// least a second makes sense: the server counts pings among its control frames.
+    pub ping_interval: Duration,
+    /// How long nothing at all may come after a ping before the connection is given up: this,
+    /// or four measured round-trip time-outs if that is longer, at most four times this.
+    pub ping_timeout: Duration,
     /// Reliable messages without an outcome that are kept, over all rooms.
     pub outbox_messages: usize,
     /// Their bodies and type names, in bytes.
@@ -58,6 +65,8 @@ impl Default for ClientConfig {
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_millis(3_000),
             connect_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(5),
+            ping_timeout: Duration::from_secs(2),
             outbox_messages: 1_024,
             outbox_bytes: 1024 * 1024,
             events: 1_024,

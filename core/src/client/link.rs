@@ -6,6 +6,7 @@ use alloc::string::String;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
+use super::liveness::Liveness;
 use super::pacer::Pacer;
 use super::room::Phase;
 use super::state::{State, Step};
@@ -16,9 +17,9 @@ use crate::time::{Deadline, Duration, Instant, Now, Wall};
 use crate::wire::seal::{Offer, Seal};
 use crate::wire::{self, WireError};
 
-/// Heartbeats that may stay out before the client gives the connection up: one more than
-/// the server waits for, who can tell the reason.
-const SILENT_HEARTBEATS: u32 = 4;
+/// Heartbeats of a server that answers no pings that may stay out before the client gives the
+/// connection up: one more than the server waits for, who can tell the reason.
+pub(super) const SILENT_HEARTBEATS: u32 = 4;
 /// Pings that wait for their answer to be sent; of more, the oldest are forgotten.
 const MAX_PONGS: usize = 8;
 
@@ -36,8 +37,7 @@ pub(super) struct Link {
     pub(super) application: VecDeque<(String, Bytes)>,
     pub(super) rtt: Option<Duration>,
     pub(super) pacer: Pacer,
-    /// When the last frame came.
-    heard: Instant,
+    pub(super) liveness: Liveness,
 }
 
 impl Link {
@@ -51,7 +51,7 @@ impl Link {
             application: VecDeque::new(),
             rtt: None,
             pacer: Pacer::usual(now),
-            heard: now,
+            liveness: Liveness::new(now),
         }
     }
 
@@ -72,7 +72,6 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) epoch: u64,
     pub(super) replica: u64,
-    pub(super) heartbeat: Duration,
     /// How long the server remembers removals.
     pub(super) horizon: Duration,
     pub(super) clock: ServerClock,
@@ -192,7 +191,7 @@ impl Client {
     pub fn handle_frame(&mut self, now: Now, frame: Bytes) {
         self.observe(now);
         let Some(link) = &mut self.link else { return };
-        link.heard = now.instant;
+        link.liveness.handle_frame(now.instant);
         let taken = if self.is_congested() {
             Err(Fault { reason: v1::Reason::Unspecified, message: String::from("events were not polled") })
         } else {
@@ -239,7 +238,10 @@ impl Client {
             State::Idle => None,
             State::Connecting => Some(Deadline::new(timeout, "the dial takes too long")),
             State::Syncing => Some(Deadline::new(timeout, "the handshake takes too long")),
-            State::Connected => Some(Deadline::new(self.silent_at()?, "the server is silent")),
+            State::Connected => Some(Deadline::new(
+                self.link.as_ref()?.liveness.deadline(&self.config),
+                "the server is silent",
+            )),
             State::Disconnected => Some(Deadline::new(self.retry_at?, "the back-off is over")),
         }
     }
@@ -247,6 +249,9 @@ impl Client {
     /// Does what the state wants done, if it is due.
     pub(super) fn expire(&mut self, now: Now) {
         if self.state_deadline().is_none_or(|deadline| now.instant < deadline.at) {
+            return;
+        }
+        if self.state == State::Connected && !self.is_dead(now.instant) {
             return;
         }
         match self.state {
@@ -265,9 +270,16 @@ impl Client {
         }
     }
 
-    fn silent_at(&self) -> Option<Instant> {
-        let heartbeat = self.session.as_ref()?.heartbeat;
-        Some(self.link.as_ref()?.heard + heartbeat.saturating_mul(SILENT_HEARTBEATS))
+    /// Whether nothing has come over the connection for too long.
+    fn is_dead(&mut self, now: Instant) -> bool {
+        let Self { link, config, planted, .. } = self;
+        let Some(link) = link else { return false };
+        let dead = link.liveness.handle_timeout(config, now);
+        if dead && planted.is(Plant::ClientBlind) {
+            link.liveness = Liveness::new(now);
+            return false;
+        }
+        dead
     }
 
     fn dial(&mut self) {

@@ -23,6 +23,7 @@ mod config;
 mod deliver;
 mod event;
 mod link;
+mod liveness;
 mod outbox;
 mod pacer;
 mod receive;
@@ -162,10 +163,11 @@ impl Client {
         self.rooms.values().map(|room| room.outbox.len()).sum()
     }
 
-    /// The round trip as the server measured it last.
+    /// The round trip: smoothed over the client's own pings, or as the server measured it last.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
-        self.link.as_ref()?.rtt
+        let link = self.link.as_ref()?;
+        link.liveness.rtt().or(link.rtt)
     }
 
     /// What happened, and what is to be done. To be polled until there is nothing more

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::event::Outcome;
-use super::link::{Fault, ServerClock, Session};
+use super::link::{Fault, SILENT_HEARTBEATS, ServerClock, Session};
 use super::pacer::Pacer;
 use super::replicated::Identity;
 use super::state::{State, Step};
@@ -110,6 +110,7 @@ impl Client {
         };
         match message {
             ToClient::Ping(ping) => link.ping(&ping),
+            ToClient::Pong(pong) => link.liveness.handle_pong(now.instant, pong.nonce),
             ToClient::Application { type_url, payload } => {
                 self.outputs.event(Event::Application { type_url, payload });
             }
@@ -176,12 +177,14 @@ impl Client {
             0 => Config::default().heartbeat.interval,
             ms => Duration::from_millis(ms.clamp(shortest, longest).into()),
         };
+        if !welcome.answers_pings {
+            link.liveness.expect(heartbeat.saturating_mul(SILENT_HEARTBEATS));
+        }
         self.limits = limits;
         self.session = Some(Session {
             id,
             epoch: welcome.epoch.max(known),
             replica: welcome.replica,
-            heartbeat,
             horizon: match welcome.tombstone_horizon_ms {
                 0 => Config::default().rooms.tombstone_horizon,
                 ms => Duration::from_millis(ms.into()),

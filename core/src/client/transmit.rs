@@ -127,6 +127,22 @@ impl Client {
         }
         link.pacer.look(now);
         let control = link.pacer.takes(Class::Control);
+        if control && let Some(nonce) = link.liveness.take_ping(&self.config, now) {
+            link.pacer.take(Class::Control);
+            let rtt = link.liveness.rtt().unwrap_or_default();
+            let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+            return Some(plain(v1::Kind::Ping, &v1::Ping { nonce, rtt_us }));
+        }
+        let frame = self.request(now, control)?;
+        if let Some(link) = &mut self.link {
+            link.liveness.handle_sent(now);
+        }
+        Some(frame)
+    }
+
+    /// The next frame that the server may have something to say to; a control frame if one may
+    /// be sent.
+    fn request(&mut self, now: Instant, control: bool) -> Option<Bytes> {
         if control
             && let Some(frame) =
                 self.membership(now).or_else(|| self.search.next_frame()).or_else(|| self.application())

@@ -263,6 +263,7 @@ impl Node {
             seal_key,
             wall_ms: now.wall.0,
             replica,
+            answers_pings: true,
         };
         if let Some(connection) = self.connections.get_mut(key) {
             connection.welcome = Some(wire::encode(v1::Kind::Welcome, &v1::Metadata::default(), &welcome));

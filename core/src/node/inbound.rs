@@ -110,6 +110,10 @@ impl Node {
             ToServer::Hello(_) => {
                 self.misbehaved(now, key, v1::Reason::ProtocolError, "a second Hello".into());
             }
+            ToServer::Ping(ping) => {
+                let pong = v1::Pong { nonce: ping.nonce };
+                self.answer(now, key, wire::encode(v1::Kind::Pong, &v1::Metadata::default(), &pong));
+            }
             ToServer::Pong(_) => {}
             ToServer::Goodbye(_) => {
                 self.end_session(now, session, v1::Reason::ClientLeft);

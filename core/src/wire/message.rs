@@ -34,6 +34,8 @@ pub enum ToServer {
     Hello(v1::Hello),
     /// The last frame of the connection.
     Goodbye(v1::Goodbye),
+    /// Asks whether the connection carries anything.
+    Ping(v1::Ping),
     /// Answers a ping.
     Pong(v1::Pong),
     /// Asks to become a member of a room.
@@ -72,6 +74,7 @@ impl ToServer {
             }
             Kind::Hello => Self::Hello(hello(frame)?),
             Kind::Goodbye => Self::Goodbye(goodbye(frame)?),
+            Kind::Ping => Self::Ping(body(frame)?),
             Kind::Pong => Self::Pong(body(frame)?),
             Kind::Join => Self::Join(body(frame)?),
             Kind::Leave => Self::Leave(body(frame)?),
@@ -83,7 +86,6 @@ impl ToServer {
             Kind::Cancel => Self::Cancel(body(frame)?),
             Kind::Queued | Kind::Matched => return Err(WireError::WrongDirection(frame.kind)),
             Kind::Welcome
-            | Kind::Ping
             | Kind::Joined
             | Kind::Left
             | Kind::Entry
@@ -120,6 +122,8 @@ pub enum ToClient {
     Goodbye(v1::Goodbye),
     /// Asks whether the client lives.
     Ping(v1::Ping),
+    /// Answers the client's ping.
+    Pong(v1::Pong),
     /// The session is a member of a room.
     Joined(v1::Joined),
     /// The session is not a member of a room.
@@ -161,6 +165,7 @@ impl ToClient {
             Kind::Welcome => Self::Welcome(welcome(frame)?),
             Kind::Goodbye => Self::Goodbye(goodbye(frame)?),
             Kind::Ping => Self::Ping(body(frame)?),
+            Kind::Pong => Self::Pong(body(frame)?),
             Kind::Joined => Self::Joined(body(frame)?),
             Kind::Left => Self::Left(body(frame)?),
             Kind::Entry => Self::Entry(entry(frame)?),
@@ -177,7 +182,7 @@ impl ToClient {
                 Self::Matched(body(frame)?)
             }
             Kind::Queue | Kind::Cancel => return Err(WireError::WrongDirection(frame.kind)),
-            Kind::Hello | Kind::Pong | Kind::Join | Kind::Leave | Kind::Say => {
+            Kind::Hello | Kind::Join | Kind::Leave | Kind::Say => {
                 return Err(WireError::WrongDirection(frame.kind));
             }
             Kind::LinkHello

@@ -83,6 +83,21 @@ pub fn found_out(node: usize, client: usize, dead_for: u64, within: u64) -> Verd
     Ok(())
 }
 
+/// A client has taken a connection for alive for so long over which nothing comes any more, in
+/// microseconds; its pings have to find that out `within`.
+///
+/// # Errors
+/// If they have not.
+pub fn deaf_to(client: usize, node: usize, dead_for: u64, within: u64) -> Verdict {
+    if dead_for > within {
+        return unmet(format_args!(
+            "client {client} has a connection to node {node} over which nothing has come for {} ms",
+            dead_for / 1_000
+        ));
+    }
+    Ok(())
+}
+
 /// A node gives a client up for its silence, or its session, while something of the client's
 /// waits to be read there, since so many microseconds.
 ///
@@ -116,6 +131,8 @@ mod tests {
     fn a_dead_connection_that_is_not_found_out_is_caught() {
         assert!(found_out(0, 1, 5_000, 5_000).is_ok());
         assert!(found_out(0, 1, 5_001, 5_000).is_err());
+        assert!(deaf_to(1, 0, 5_000, 5_000).is_ok());
+        assert!(deaf_to(1, 0, 5_001, 5_000).is_err());
     }
 
     #[test]

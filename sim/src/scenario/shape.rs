@@ -353,6 +353,10 @@ impl Shape {
             backoff_min: Duration::from_millis(self.backoff_min_ms),
             backoff_max: Duration::from_millis(self.backoff_max_ms),
             connect_timeout: Duration::from_millis(self.connect_ms),
+            ping_interval: Duration::from_millis(self.heartbeat_ms / 2),
+            // Time for a round trip in any case.
+            ping_timeout: Duration::from_millis(self.heartbeat_ms / 4 + 50)
+                .max(Duration::from_micros((self.latency_us + self.jitter_us) * 4)),
             outbox_messages: size(self.outbox),
             accept_zstd: percent < self.zstd_percent,
             seal: 99 - percent.min(99) < self.seal_percent,
@@ -389,6 +393,15 @@ impl Shape {
         let beats = self.heartbeat_ms * (u64::from(heartbeat.close_after) + 1);
         let speed_ppm = 1_000_000 - self.drift_ppm.min(500_000);
         (self.handshake_ms + beats) * 1_000 * 1_000_000 / speed_ppm
+    }
+
+    /// How long a client may take to find out that nothing comes over its connection any more,
+    /// in microseconds. By a clock that may be slow.
+    #[must_use]
+    pub fn deafness_bound(&self) -> u64 {
+        let longest = self.client_config(0).longest_deafness();
+        let speed_ppm = 1_000_000 - self.drift_ppm.min(500_000);
+        u64::try_from(longest.as_micros()).unwrap_or(u64::MAX).saturating_mul(1_000_000) / speed_ppm
     }
 
     /// What matchmaking adds to the bound of L1, in milliseconds: a ticket waits as long as

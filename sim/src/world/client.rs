@@ -47,6 +47,8 @@ pub(super) struct ClientProcess {
     pub(super) repeat: u64,
     /// When it was last seen held back by something.
     pub(super) troubled: u64,
+    /// When its process was last seen to read nothing, or it had no connection.
+    pub(super) away: u64,
     wakes: Option<u64>,
     spins: (u64, u32),
     percent: u64,
@@ -84,6 +86,7 @@ impl ClientProcess {
             read_gap: 0,
             repeat: 0,
             troubled: 0,
+            away: 0,
             wakes: None,
             spins: (0, 0),
             percent,
@@ -98,7 +101,8 @@ impl ClientProcess {
     }
 
     pub(super) fn wakes(&self) -> Option<u64> {
-        self.wakes.filter(|_| !self.paused)
+        // While it reads nothing its clock stands still: input comes before time.
+        self.wakes.filter(|_| !self.is_reading_nothing())
     }
 
     pub(super) fn is_connected(&self) -> bool {

@@ -37,7 +37,7 @@ use crate::coverage::Coverage;
 use crate::draw::generator;
 use crate::history::{History, Lane, Trouble};
 use crate::network::{Conn, Link, Way, Wire};
-use crate::oracle::l1_liveness::found_out;
+use crate::oracle::l1_liveness::{deaf_to, found_out};
 use crate::oracle::{Guarantee, Observation, Oracles, Verdict, Violation};
 use crate::rooms::Rooms;
 use crate::scenario::Scenario;
@@ -424,6 +424,7 @@ impl<'a> World<'a> {
             let dead_for = self.at.saturating_sub(vanished.max(self.nodes[conn.to].troubled));
             found_out(conn.to, conn.client, dead_for, self.scenario.shape.silence_bound() + LOOK_EVERY)?;
         }
+        self.look_for_the_deaf()?;
         let troubled_nodes = self.nodes.iter().any(NodeProcess::is_troubled) || self.is_apart();
         let mut free = Vec::new();
         for number in 0..self.clients.len() {
@@ -442,6 +443,23 @@ impl<'a> World<'a> {
         let slowest = slowest(&mut self.links.iter().flatten()) + slowest(&mut self.roads.values()) * 2;
         let within = shape.flush_ms * 2_000 + slowest * 8 + 1_000_000;
         self.oracles.look(self.at, &free, within)
+    }
+
+    /// Looks whether a client takes a connection for alive over which nothing has come for
+    /// longer than it takes to find that out.
+    fn look_for_the_deaf(&mut self) -> Verdict {
+        for (number, client) in self.clients.iter_mut().enumerate() {
+            if client.is_troubled() || !client.is_connected() {
+                client.away = self.at;
+                continue;
+            }
+            let Some(conn) = client.conn.and_then(|id| self.conns.get(&id)) else { continue };
+            let Some(deaf) = conn.vanished.or(self.links[number][conn.to].down_cut) else { continue };
+            let dead_for = self.at.saturating_sub(deaf.max(client.away));
+            let within = self.scenario.shape.deafness_bound() + LOOK_EVERY;
+            deaf_to(number, conn.to, dead_for, within)?;
+        }
+        Ok(())
     }
 
     /// Something begins to be wrong somewhere; for the picture.

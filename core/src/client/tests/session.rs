@@ -137,6 +137,55 @@ fn pings_are_answered_while_syncing_and_while_connected() {
 }
 
 #[test]
+fn a_dead_path_is_left_within_seconds_where_the_server_answers_pings() {
+    let mut script = Script::new(config());
+    script.connect();
+    script.hello();
+    script.tell(v1::Kind::Welcome, &v1::Welcome { answers_pings: true, ..welcome(false) });
+    let ping = |nonce, rtt_us| [ToServer::Ping(v1::Ping { nonce, rtt_us })];
+    let _ = script.sent();
+    // Answered: by the pong, and by anything else.
+    assert_eq!(script.sleep_to_deadline(), "the server is silent");
+    assert_eq!(script.sent(), ping(1, 0));
+    script.sleep(Duration::from_millis(100));
+    script.tell(v1::Kind::Pong, &v1::Pong { nonce: 1 });
+    assert_eq!(script.client.rtt(), Some(Duration::from_millis(100)));
+    assert_eq!(script.sleep_to_deadline(), "the server is silent");
+    assert_eq!(script.sent(), ping(2, 100_000));
+    script.tell(v1::Kind::Left, &v1::Left { room: "b".into(), ..v1::Left::default() });
+    assert_eq!(script.client.state(), State::Connected);
+    // Unanswered: within seconds.
+    let since = script.now.instant;
+    assert_eq!(script.sleep_to_deadline(), "the server is silent");
+    assert_eq!(script.sent(), ping(3, 100_000));
+    assert_eq!(script.sleep_to_deadline(), "the server is silent");
+    assert_eq!(script.client.state(), State::Disconnected);
+    assert_eq!(script.now.instant.since(since), Duration::from_secs(7));
+    // The next connection is measured anew.
+    script.reconnect();
+    script.hello();
+    script.tell(v1::Kind::Welcome, &v1::Welcome { answers_pings: true, epoch: 2, ..welcome(true) });
+    assert_eq!(script.client.state(), State::Connected);
+}
+
+#[test]
+fn whoever_waits_for_an_answer_asks_sooner() {
+    let mut script = Script::new(config());
+    script.connect();
+    script.hello();
+    script.tell(v1::Kind::Welcome, &v1::Welcome { answers_pings: true, ..welcome(false) });
+    script.client.join(script.now, "a", 0).unwrap();
+    let _ = script.sent();
+    let since = script.now.instant;
+    while script.client.state() == State::Connected {
+        script.sleep_to_deadline();
+        let _ = script.sent();
+    }
+    // Before any round trip was measured: two seconds of silence, four for the answer.
+    assert_eq!(script.now.instant.since(since), Duration::from_secs(6));
+}
+
+#[test]
 fn a_silent_server_is_hung_up_on_after_four_heartbeats_and_dialled_again() {
     let mut script = Script::connected();
     script.sleep(Duration::from_millis(3_999));

@@ -78,3 +78,13 @@ fn a_node_alone_keeps_its_leases_however_long_it_stands_still() {
     assert!(world.node.is_serving(world.now.instant));
     assert!(!world.events.iter().any(|event| matches!(event, Event::RoomClosed { .. })));
 }
+
+#[test]
+fn a_ping_of_the_client_is_answered() {
+    let mut world = World::new(|_| {});
+    let conn = world.accept("alice");
+    let (welcome, _) = world.hello(conn, None);
+    assert!(welcome.answers_pings);
+    world.send(conn, v1::Kind::Ping, &v1::Ping { nonce: 77, rtt_us: 0 });
+    assert_eq!(world.received(conn), [ToClient::Pong(v1::Pong { nonce: 77 })]);
+}

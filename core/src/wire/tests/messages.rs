@@ -20,9 +20,9 @@ fn to_client(kind: Kind, message: &impl Message) -> Result<ToClient, WireError> 
 #[test]
 fn every_kind_has_its_directions() {
     use Kind::*;
-    let both = [Goodbye, Latest, State, Reconcile];
-    let up = [Hello, Pong, Join, Leave, Say, Queue, Cancel];
-    let down = [Welcome, Ping, Joined, Left, Entry, Ack, Throttle, Snapshot, Queued, Matched];
+    let both = [Goodbye, Ping, Pong, Latest, State, Reconcile];
+    let up = [Hello, Join, Leave, Say, Queue, Cancel];
+    let down = [Welcome, Joined, Left, Entry, Ack, Throttle, Snapshot, Queued, Matched];
     let between_nodes = [LinkHello, Attach, Attached, Detach, Enter, Entered, Relay, Hold, Exit, Exited];
     let mut seen = 0;
     for number in 0..=i32::from(u16::MAX) {

@@ -1,0 +1,332 @@
+//! Whether a connection still carries anything: the client's own pings (row R1).
+//!
+//! A dead path and a frozen server are told from silence: after a while without a frame the
+//! client sends a `Ping`, and if no frame at all has come for a few round trips after that, it
+//! gives the connection up. Any frame counts, not only the `Pong`: a server that throttles, or
+//! whose room waits for the registry, still answers.
+
+use core::fmt;
+
+use super::ClientConfig;
+use crate::time::{Duration, Instant, LATE};
+
+/// Silence after which a client that waits for an answer pings, at the least.
+const IMPATIENCE: Duration = Duration::from_secs(1);
+/// Round-trip time-out before any was measured (RFC 6298, section 2.1).
+const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
+/// Round-trip time-outs that the answer to a ping may take.
+const TIMEOUTS: u32 = 4;
+/// What that is at most, in [`ClientConfig::ping_timeout`]s.
+const MOST_TIMEOUTS: u32 = 4;
+
+/// What is known of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pulse {
+    /// Something has come lately.
+    Lively,
+    /// A ping is to be sent.
+    Asking,
+    /// A ping was sent, and nothing has come since.
+    Asked,
+    /// Nothing has come for too long.
+    Dead,
+}
+
+/// What moves it from one state to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing has come for a while.
+    Silent,
+    /// The ping was handed to the connection.
+    Sent,
+    /// A frame has come.
+    Heard,
+    /// The time for an answer is over, but this side stood still: it asks again.
+    Late,
+    /// The time for an answer is over.
+    Over,
+}
+
+/// Every transition there is. A step that has no row for a state does nothing in it.
+pub(super) const TRANSITIONS: [(Pulse, Step, Pulse); 8] = [
+    (Pulse::Lively, Step::Silent, Pulse::Asking),
+    (Pulse::Asking, Step::Sent, Pulse::Asked),
+    (Pulse::Asking, Step::Heard, Pulse::Lively),
+    (Pulse::Asking, Step::Late, Pulse::Asking),
+    (Pulse::Asking, Step::Over, Pulse::Dead),
+    (Pulse::Asked, Step::Heard, Pulse::Lively),
+    (Pulse::Asked, Step::Late, Pulse::Asking),
+    (Pulse::Asked, Step::Over, Pulse::Dead),
+];
+
+impl Pulse {
+    fn after(self, step: Step) -> Option<Self> {
+        TRANSITIONS.iter().find(|(from, by, _)| *from == self && *by == step).map(|(_, _, to)| *to)
+    }
+}
+
+impl fmt::Display for Pulse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The liveness of one connection.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    pulse: Pulse,
+    /// Whether the server answers pings; if not, its own are waited for, for as long as this.
+    unasked: Option<Duration>,
+    /// When the last frame came.
+    heard: Instant,
+    /// Since when something was sent and nothing has come.
+    waits: Option<Instant>,
+    /// While a ping is out: until when something must come.
+    until: Instant,
+    nonce: u64,
+    /// When the ping of that nonce was sent.
+    sent: Option<Instant>,
+    /// Whether the silence was put down to this side's own lateness, once.
+    excused: bool,
+    /// Smoothed round trip, and its deviation.
+    rtt: Option<(Duration, Duration)>,
+}
+
+impl Liveness {
+    /// Of a connection that was opened just now.
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            pulse: Pulse::Lively,
+            unasked: None,
+            heard: now,
+            waits: None,
+            until: now,
+            nonce: 0,
+            sent: None,
+            excused: false,
+            rtt: None,
+        }
+    }
+
+    /// The server does not answer pings, but sends something within `silence`.
+    pub(super) const fn expect(&mut self, silence: Duration) {
+        self.unasked = Some(silence);
+    }
+
+    /// The smoothed round trip.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt.map(|(smoothed, _)| smoothed)
+    }
+
+    fn step(&mut self, step: Step) -> bool {
+        let to = self.pulse.after(step);
+        self.pulse = to.unwrap_or(self.pulse);
+        to.is_some()
+    }
+
+    /// A frame has come.
+    pub(super) fn handle_frame(&mut self, now: Instant) {
+        self.heard = now;
+        self.waits = None;
+        self.excused = false;
+        self.step(Step::Heard);
+    }
+
+    /// It was the answer to a ping.
+    pub(super) fn handle_pong(&mut self, now: Instant, nonce: u64) {
+        let Some(sent) = self.sent.filter(|_| nonce == self.nonce) else { return };
+        self.sent = None;
+        let sample = now.since(sent);
+        // RFC 6298, section 2: alpha 1/8, beta 1/4.
+        self.rtt = Some(match self.rtt {
+            None => (sample, sample / 2),
+            Some((smoothed, deviation)) => {
+                let off = smoothed.abs_diff(sample);
+                (smoothed - smoothed / 8 + sample / 8, deviation - deviation / 4 + off / 4)
+            }
+        });
+    }
+
+    /// A frame was handed to the connection that the server may have something to say to.
+    pub(super) fn handle_sent(&mut self, now: Instant) {
+        self.waits.get_or_insert(now);
+    }
+
+    /// The ping to be sent, if one is.
+    pub(super) fn take_ping(&mut self, config: &ClientConfig, now: Instant) -> Option<u64> {
+        if !self.step(Step::Sent) {
+            return None;
+        }
+        self.until = now + self.patience(config);
+        self.nonce += 1;
+        self.sent = Some(now);
+        Some(self.nonce)
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self, config: &ClientConfig) -> Instant {
+        match (self.unasked, self.pulse) {
+            (Some(_), _) if self.excused => self.until,
+            (Some(silence), _) => self.heard + silence,
+            (None, Pulse::Lively) => {
+                let idle = self.heard + config.ping_interval;
+                self.waits.map_or(idle, |since| idle.min(since + self.impatience(config)))
+            }
+            (None, Pulse::Asking | Pulse::Asked | Pulse::Dead) => self.until,
+        }
+    }
+
+    /// A deadline may have come. Whether the connection is dead.
+    pub(super) fn handle_timeout(&mut self, config: &ClientConfig, now: Instant) -> bool {
+        let due = self.deadline(config);
+        if now < due {
+            return false;
+        }
+        if self.unasked.is_none() && self.step(Step::Silent) {
+            self.ask(config, now);
+            return false;
+        }
+        if now.since(due) > LATE && !core::mem::replace(&mut self.excused, true) {
+            self.step(Step::Late);
+            self.ask(config, now);
+            return false;
+        }
+        self.step(Step::Over);
+        true
+    }
+
+    fn ask(&mut self, config: &ClientConfig, now: Instant) {
+        // A connection that does not even take the ping is given twice the time.
+        self.until = now + self.patience(config) * 2;
+    }
+
+    /// RFC 6298, section 2.
+    fn timeout(&self) -> Duration {
+        self.rtt.map_or(FIRST_TIMEOUT, |(smoothed, deviation)| smoothed + deviation * 4)
+    }
+
+    fn patience(&self, config: &ClientConfig) -> Duration {
+        let least = config.ping_timeout;
+        (self.timeout() * TIMEOUTS).clamp(least, least * MOST_TIMEOUTS)
+    }
+
+    fn impatience(&self, config: &ClientConfig) -> Duration {
+        (self.timeout() * 2).max(IMPATIENCE).min(config.ping_interval)
+    }
+}
+
+impl ClientConfig {
+    /// The longest that a connection over which nothing comes any more goes unnoticed while the
+    /// client itself runs: silence, and a ping that the connection does not even take.
+    #[must_use]
+    pub fn longest_deafness(&self) -> Duration {
+        self.ping_interval + self.ping_timeout * (MOST_TIMEOUTS * 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1_000)
+    }
+
+    fn config() -> ClientConfig {
+        ClientConfig::default()
+    }
+
+    /// Runs to each deadline exactly; sends the ping when there is one if `writable`. The
+    /// moment of its end.
+    fn end(liveness: &mut Liveness, writable: bool) -> Instant {
+        loop {
+            let now = liveness.deadline(&config());
+            if liveness.handle_timeout(&config(), now) {
+                return now;
+            }
+            if writable {
+                liveness.take_ping(&config(), now);
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_is_the_one_that_was_reviewed_and_each_step_leads_to_one_state() {
+        crate::transitions::check(&TRANSITIONS, include_str!("liveness.txt"));
+    }
+
+    #[test]
+    fn a_dead_path_is_found_in_seconds_and_sooner_by_who_waits_for_an_answer() {
+        let mut idle = Liveness::new(at(0));
+        assert_eq!(end(&mut idle, true), at(5_000 + 4_000));
+        let mut busy = Liveness::new(at(0));
+        busy.handle_sent(at(100));
+        assert_eq!(end(&mut busy, true), at(100 + 2_000 + 4_000));
+        // With a measured round trip of 40 ms.
+        let mut near = Liveness::new(at(0));
+        for n in 0..20 {
+            let now = at(n * 5_000);
+            assert!(!near.handle_timeout(&config(), near.deadline(&config())));
+            let nonce = near.take_ping(&config(), now).unwrap();
+            near.handle_frame(now + Duration::from_millis(40));
+            near.handle_pong(now + Duration::from_millis(40), nonce);
+        }
+        assert_eq!(near.rtt().unwrap().as_millis(), 40);
+        let heard = near.heard;
+        near.handle_sent(heard);
+        assert_eq!(end(&mut near, true), heard + IMPATIENCE + config().ping_timeout);
+        let mut stuck = Liveness::new(at(0));
+        assert!(end(&mut stuck, false) <= at(0) + config().longest_deafness());
+    }
+
+    #[test]
+    fn any_frame_is_an_answer() {
+        let mut liveness = Liveness::new(at(0));
+        for _ in 0..100 {
+            let now = liveness.deadline(&config());
+            assert!(!liveness.handle_timeout(&config(), now));
+            assert!(liveness.take_ping(&config(), now).is_some());
+            assert_eq!(liveness.take_ping(&config(), now), None, "one ping for a silence");
+            liveness.handle_sent(now);
+            liveness.handle_frame(now + Duration::from_millis(1_999));
+        }
+        assert_eq!(liveness.rtt(), None);
+    }
+
+    #[test]
+    fn whoever_stood_still_asks_once_more() {
+        let hour = Duration::from_secs(3_600);
+        let mut liveness = Liveness::new(at(0));
+        assert!(!liveness.handle_timeout(&config(), at(0) + hour));
+        liveness.take_ping(&config(), at(0) + hour);
+        assert!(!liveness.handle_timeout(&config(), at(0) + hour * 2));
+        assert!(liveness.take_ping(&config(), at(0) + hour * 2).is_some());
+        assert!(liveness.handle_timeout(&config(), at(0) + hour * 3), "once");
+    }
+
+    #[test]
+    fn a_server_that_answers_no_pings_is_asked_for_none() {
+        let mut liveness = Liveness::new(at(0));
+        liveness.expect(Duration::from_secs(60));
+        assert_eq!(liveness.deadline(&config()), at(60_000));
+        assert!(!liveness.handle_timeout(&config(), at(59_999)));
+        liveness.handle_frame(at(30_000));
+        assert_eq!(end(&mut liveness, true), at(90_000));
+        assert_eq!(liveness.take_ping(&config(), at(90_000)), None);
+    }
+
+    #[test]
+    fn an_answer_to_an_older_ping_measures_nothing() {
+        let mut liveness = Liveness::new(at(0));
+        liveness.handle_timeout(&config(), at(5_000));
+        let first = liveness.take_ping(&config(), at(5_000)).unwrap();
+        liveness.handle_frame(at(5_500));
+        liveness.handle_timeout(&config(), at(10_500));
+        let second = liveness.take_ping(&config(), at(10_500)).unwrap();
+        liveness.handle_pong(at(10_501), first);
+        assert_eq!(liveness.rtt(), None);
+        liveness.handle_pong(at(10_600), second);
+        liveness.handle_pong(at(10_900), second);
+        assert_eq!(liveness.rtt().unwrap().as_millis(), 100);
+    }
+}
