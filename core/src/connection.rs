@@ -22,8 +22,8 @@ use crate::wire::seal::Seal;
 /// requests, which are rate limited, and messages of the application.
 pub(crate) const CONTROL_QUEUE: usize = 64;
 
-/// Answers that wait from which on no more requests are read: a peer that does not read is held
-/// by TCP. The rest of [`CONTROL_QUEUE`] is for a request with many answers, pings, and the
+/// Frames in the queue from which on another answer has no more requests read: a peer that does
+/// not read is held by TCP. The rest of [`CONTROL_QUEUE`] is for a request with many answers, pings, and the
 /// application.
 pub(crate) const BACKED_UP: usize = CONTROL_QUEUE / 2;
 /// Bytes of those frames from which on no other is queued: with the last one, at most a frame
@@ -48,6 +48,8 @@ pub(crate) struct Connection {
     pub(crate) paused: Option<Instant>,
     /// It has been paused, and not everything that had come was read since.
     pub(crate) behind: bool,
+    /// So many answers wait for the peer to read that no more requests are taken.
+    pub(crate) backed_up: bool,
     /// The session that this connection is, or was, the newest of.
     pub(crate) session: Option<SessionKey>,
     /// The `Welcome`, which goes out before everything else and is never sealed.
@@ -155,6 +157,7 @@ impl Connection {
             meters: Meters::new(allowances, now),
             paused: None,
             behind: false,
+            backed_up: false,
             session: None,
             welcome: None,
             control: VecDeque::new(),
@@ -182,12 +185,19 @@ impl Connection {
 
     /// Whether its input waits: for a pause to end, or for the peer to read its answers.
     pub(crate) fn is_held(&self) -> bool {
-        !self.is_closing() && (self.paused.is_some() || self.is_backed_up())
+        !self.is_closing() && (self.paused.is_some() || self.backed_up)
     }
 
-    /// Whether so many answers wait for the peer to read that no more requests are taken.
-    pub(crate) fn is_backed_up(&self) -> bool {
-        self.control.len() >= BACKED_UP
+    /// Queues an answer to a request. False if the queue is full.
+    pub(crate) fn queue_answer(&mut self, frame: Bytes) -> bool {
+        self.backed_up |= self.control.len() >= BACKED_UP;
+        self.queue(frame)
+    }
+
+    /// The next frame of the queue.
+    pub(crate) fn next_queued(&mut self) -> Option<Bytes> {
+        self.backed_up &= self.control.len() > BACKED_UP;
+        self.control.pop_front()
     }
 
     /// Everything that had come was read.
