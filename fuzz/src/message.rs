@@ -62,7 +62,7 @@ fn from_client(kind: v1::Kind) -> bool {
     match kind {
         K::Application | K::Goodbye | K::Latest | K::State | K::Reconcile => true,
         K::Hello | K::Pong | K::Join | K::Leave | K::Say | K::Queue | K::Cancel => true,
-        K::Queued | K::Matched => false,
+        K::Queued | K::Matched | K::Unsupported => false,
         K::LinkHello | K::Attach | K::Attached | K::Detach | K::Enter => false,
         K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => false,
         K::Welcome | K::Ping | K::Joined | K::Left | K::Entry | K::Ack | K::Throttle | K::Snapshot => false,
@@ -75,7 +75,7 @@ fn from_server(kind: v1::Kind) -> bool {
     match kind {
         K::Application | K::Goodbye | K::Latest | K::State | K::Reconcile => true,
         K::Hello | K::Pong | K::Join | K::Leave | K::Say | K::Queue | K::Cancel => false,
-        K::Queued | K::Matched => true,
+        K::Queued | K::Matched | K::Unsupported => true,
         K::LinkHello | K::Attach | K::Attached | K::Detach | K::Enter => false,
         K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => false,
         K::Welcome | K::Ping | K::Joined | K::Left | K::Entry | K::Ack | K::Throttle | K::Snapshot => true,
@@ -90,7 +90,7 @@ fn from_node(kind: v1::Kind) -> bool {
         K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => true,
         K::Entry | K::Latest | K::State => true,
         K::Application | K::Goodbye | K::Reconcile | K::Hello | K::Join | K::Leave | K::Say => false,
-        K::Queue | K::Cancel | K::Queued | K::Matched => false,
+        K::Queue | K::Cancel | K::Queued | K::Matched | K::Unsupported => false,
         K::Welcome | K::Joined | K::Left | K::Ack | K::Throttle | K::Snapshot => false,
     }
 }
@@ -135,6 +135,7 @@ fn to_client(message: &ToClient) -> Bytes {
         ToClient::Reconcile(message) => wire::encode(K::Reconcile, &none, message),
         ToClient::Queued(message) => wire::encode(K::Queued, &none, message),
         ToClient::Matched(message) => wire::encode(K::Matched, &none, message),
+        ToClient::Unsupported(message) => wire::encode(K::Unsupported, &none, message),
     }
 }
 

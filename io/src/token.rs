@@ -1,7 +1,7 @@
 //! Tokens: who a player is, said by whoever has the key (row W1).
 //!
 //! A token is a JSON Web Token: `sub` is the player's name, `aud` the audience that
-//! the server is configured for, `exp` when it expires, and optionally `nbf` and `iss`.
+//! the server is configured for, `exp` when it expires, and optionally `nbf`, `iat` and `iss`.
 //! Its header names the key (`kid`), so that keys can be rotated: a server checks with
 //! several keys and an issuer signs with one.
 
@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use skirmish_core::id::{Name, NameError};
 use skirmish_core::registrar::key_fingerprint;
 use skirmish_core::time::Wall;
@@ -34,12 +34,14 @@ pub enum TokenError {
     Forged,
     /// It was good until its `exp`.
     Expired,
-    /// It is not good before its `nbf`.
+    /// It is not good before its `nbf`, or was made in the future (`iat`).
     NotYetValid,
     /// It is for another audience.
     WrongAudience,
     /// It is from another issuer.
     WrongIssuer,
+    /// It demands, with `crit` or `b64`, an extension that this server has not.
+    Critical,
     /// Its `sub` is not a name that a player can have.
     BadPlayer(NameError),
 }
@@ -53,6 +55,7 @@ impl fmt::Display for TokenError {
             Self::NotYetValid => "the token is not valid yet",
             Self::WrongAudience => "the token is for another audience",
             Self::WrongIssuer => "the token is from another issuer",
+            Self::Critical => "the token's header demands an extension that this server does not have",
             Self::BadPlayer(error) => return write!(f, "the token's player is no name: {error}"),
         })
     }
@@ -122,7 +125,50 @@ struct Claims {
     aud: Audience,
     exp: f64,
     nbf: Option<f64>,
+    iat: Option<f64>,
     iss: Option<String>,
+}
+
+/// What of a token's header changes how it is to be read, and `jsonwebtoken` passes over.
+#[derive(Deserialize)]
+struct Demands {
+    /// RFC 7515, section 4.1.11: names of members that must be understood.
+    #[serde(default, deserialize_with = "present")]
+    crit: Option<serde_json::Value>,
+    /// RFC 7797: whether the payload is in base64.
+    #[serde(default, deserialize_with = "present")]
+    b64: Option<serde_json::Value>,
+}
+
+/// Tells `null` from a member that is not there.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<serde_json::Value>, D::Error> {
+    serde_json::Value::deserialize(value).map(Some)
+}
+
+impl Demands {
+    fn of(token: &str) -> Result<Self, TokenError> {
+        let header = token.split('.').next().unwrap_or_default();
+        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| TokenError::Malformed)?;
+        serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)
+    }
+
+    /// No extension is known here, so whatever `crit` lists is not. It must not be empty, and
+    /// must list names.
+    fn check(&self) -> Result<(), TokenError> {
+        match &self.crit {
+            None => {}
+            Some(serde_json::Value::Array(names)) if !names.is_empty() => {
+                let are_names = names.iter().all(serde_json::Value::is_string);
+                return Err(if are_names { TokenError::Critical } else { TokenError::Malformed });
+            }
+            Some(_) => return Err(TokenError::Malformed),
+        }
+        match &self.b64 {
+            None | Some(serde_json::Value::Bool(true)) => Ok(()),
+            Some(serde_json::Value::Bool(false)) => Err(TokenError::Critical),
+            Some(_) => Err(TokenError::Malformed),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -186,6 +232,7 @@ impl Keys {
             return Err(TokenError::Malformed);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|e| class(e.kind()))?;
+        Demands::of(token)?.check()?;
         let mut named = self
             .keys
             .iter()
@@ -209,6 +256,10 @@ impl Keys {
             return Err(TokenError::Expired);
         }
         if claims.nbf.is_some_and(|nbf| nbf - leeway > now) {
+            return Err(TokenError::NotYetValid);
+        }
+        // An issuer whose clock is so far ahead says nothing of when the token expires.
+        if claims.iat.is_some_and(|iat| iat - leeway > now) {
             return Err(TokenError::NotYetValid);
         }
         let audience = match &claims.aud {
@@ -356,127 +407,4 @@ pub fn new_secret() -> Result<String, getrandom::Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Wall = Wall(1_000_000_000_000);
-    const HOUR: Duration = Duration::from_secs(3_600);
-
-    fn later(seconds: u64) -> Wall {
-        Wall(NOW.0 + seconds * 1_000)
-    }
-
-    fn keys(id: &str, secret: u8) -> Keys {
-        Keys::from_secret(id, &[secret; 32]).unwrap()
-    }
-
-    fn alice(keys: &Keys) -> String {
-        keys.sign(&Name::new("alice").unwrap(), HOUR, NOW, None).unwrap()
-    }
-
-    /// A token with any claims, signed with `keys("a", 1)`.
-    fn with_claims(claims: &str) -> String {
-        let claims: toml::Table = claims.parse().unwrap();
-        let header = Header { kid: Some("a".to_owned()), ..Header::default() };
-        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&[1; 32])).unwrap()
-    }
-
-    #[test]
-    fn names_its_player_until_it_expires() {
-        let keys = keys("a", 1);
-        let token = alice(&keys);
-        assert_eq!(keys.verify(&token, NOW).unwrap().as_str(), "alice");
-        assert!(keys.verify(&token, later(3_600)).is_ok(), "the leeway");
-        assert_eq!(keys.verify(&token, later(3_606)), Err(TokenError::Expired));
-    }
-
-    #[test]
-    fn of_another_key_is_forged() {
-        let token = alice(&keys("a", 1));
-        assert_eq!(keys("a", 2).verify(&token, NOW), Err(TokenError::Forged), "same id, other secret");
-        assert_eq!(keys("b", 1).verify(&token, NOW), Err(TokenError::Forged), "unknown id");
-    }
-
-    #[test]
-    fn changed_is_refused() {
-        let keys = keys("a", 1);
-        let token = alice(&keys);
-        for index in 0..token.len() {
-            let mut bytes = token.clone().into_bytes();
-            bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
-            let changed = String::from_utf8(bytes).unwrap();
-            // The last character of a part can have bits that stand for nothing.
-            if let Ok(player) = keys.verify(&changed, NOW) {
-                assert_eq!(player.as_str(), "alice");
-            }
-        }
-        assert_eq!(keys.verify("", NOW), Err(TokenError::Malformed));
-        assert_eq!(keys.verify("a.b.c", NOW), Err(TokenError::Malformed));
-        assert_eq!(keys.verify(&"a".repeat(MAX_TOKEN + 1), NOW), Err(TokenError::Malformed));
-    }
-
-    #[test]
-    fn unsigned_is_refused() {
-        let keys = keys("a", 1);
-        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
-        let claims = URL_SAFE_NO_PAD.encode(r#"{"sub":"alice","aud":"skirmish","exp":99999999999}"#);
-        assert!(keys.verify(&format!("{header}.{claims}."), NOW).is_err());
-    }
-
-    #[test]
-    fn rotated_keys_are_both_good() {
-        let old = alice(&keys("old", 1));
-        let both = keys("new", 2).with_secret("old", &[1; 32]).unwrap();
-        assert!(both.verify(&old, NOW).is_ok());
-        let new = alice(&both);
-        assert!(both.verify(&new, NOW).is_ok());
-        assert_eq!(keys("old", 1).verify(&new, NOW), Err(TokenError::Forged));
-        let signed_with_old = both.sign(&Name::new("bob").unwrap(), HOUR, NOW, Some("old")).unwrap();
-        assert!(keys("old", 1).verify(&signed_with_old, NOW).is_ok());
-        assert!(both.sign(&Name::new("bob").unwrap(), HOUR, NOW, Some("nobody")).is_err());
-    }
-
-    #[test]
-    fn each_claim_is_checked() {
-        let mut keys = keys("a", 1);
-        let cases = [
-            ("sub='a'\naud='skirmish'\nexp=1000000100", Ok(())),
-            ("sub='a'\naud=['other', 'skirmish']\nexp=1000000100.5", Ok(())),
-            ("sub='a'\naud='other'\nexp=1000000100", Err(TokenError::WrongAudience)),
-            ("sub='a'\nexp=1000000100", Err(TokenError::Malformed)),
-            ("sub='a'\naud='skirmish'", Err(TokenError::Malformed)),
-            ("aud='skirmish'\nexp=1000000100", Err(TokenError::Malformed)),
-            ("sub='a'\naud='skirmish'\nexp=1000000100\nnbf=1000000050", Err(TokenError::NotYetValid)),
-            ("sub=''\naud='skirmish'\nexp=1000000100", Err(TokenError::BadPlayer(NameError::Empty))),
-            (
-                "sub='a b'\naud='skirmish'\nexp=1000000100",
-                Err(TokenError::BadPlayer(NameError::BadCharacter)),
-            ),
-        ];
-        for (claims, expected) in cases {
-            assert_eq!(keys.verify(&with_claims(claims), NOW).map(|_| ()), expected, "{claims}");
-        }
-        keys.issuer = Some("lobby".to_owned());
-        let good = "sub='a'\naud='skirmish'\nexp=1000000100";
-        assert_eq!(keys.verify(&with_claims(good), NOW), Err(TokenError::WrongIssuer));
-        assert!(keys.verify(&with_claims(&format!("{good}\niss='lobby'")), NOW).is_ok());
-    }
-
-    #[test]
-    fn short_secrets_and_missing_files_are_refused() {
-        assert!(Keys::from_secret("a", b"short").unwrap_err().to_string().contains("at least 32"));
-        let auth = Auth {
-            keys: vec![TokenKey {
-                id: "a".to_owned(),
-                algorithm: Algorithm::HS256,
-                secret: None,
-                secret_file: Some("/nowhere/key".into()),
-                public_key_file: None,
-                private_key_file: None,
-            }],
-            ..Auth::default()
-        };
-        let error = Keys::load(&auth).unwrap_err().to_string();
-        assert!(error.starts_with("key `a`: /nowhere/key: "), "{error}");
-    }
-}
+mod tests;

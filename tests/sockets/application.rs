@@ -1,8 +1,9 @@
 //! Messages of the application: routed by their type, and answered (row W4).
 
+use skirmish_core::wire::{ToClient, encode};
 use skirmish_io::client::{CommandError, Error, Event};
 use skirmish_io::server::{Handle, Message};
-use skirmish_proto::v1::Reason;
+use skirmish_proto::v1::{self, Reason};
 use skirmish_tests::player::{Player, builder};
 use skirmish_tests::server::Running;
 use skirmish_tests::socket::Socket;
@@ -46,12 +47,37 @@ async fn a_message_goes_to_the_handler_of_its_type_and_is_answered() {
 }
 
 #[tokio::test]
-async fn a_message_that_has_no_handler_closes_its_connection() {
+async fn a_message_that_has_no_handler_is_answered_and_its_connection_stays() {
     let server = start().await;
     let mut socket = Socket::open(server.address, "alice").await;
     socket.send_application("mygame.v1.Unheard", b"of").await;
-    socket.closed(Reason::ProtocolError, 1002).await;
-    assert_eq!(server.handle.stats().sessions, 1, "the session is kept");
+    let ToClient::Unsupported(answer) = socket.next().await else { panic!("not the answer") };
+    assert_eq!((answer.kind, answer.type_url.as_str()), (0, "mygame.v1.Unheard"));
+    socket.send_application("mygame.v1.Defend", b"the wall").await;
+    let ToClient::Application { payload, .. } = socket.next().await else { panic!("not the answer") };
+    assert_eq!(payload, "the wall");
+    let stats = server.handle.stats();
+    assert_eq!((stats.unsupported, stats.protocol_errors), (1, 0));
+}
+
+#[tokio::test]
+async fn a_kind_that_is_not_known_is_answered_and_its_connection_stays() {
+    let server = start().await;
+    let mut socket = Socket::open(server.address, "alice").await;
+    for kind in [7, 9_999, u16::MAX] {
+        let leave = v1::Leave { room: "of a kind of its own".to_owned() };
+        let mut frame = encode(v1::Kind::Leave, &v1::Metadata::default(), &leave).to_vec();
+        frame[10..12].copy_from_slice(&kind.to_be_bytes());
+        let sum = crc32c::crc32c(&frame[..frame.len() - 4]);
+        let end = frame.len() - 4;
+        frame[end..].copy_from_slice(&sum.to_be_bytes());
+        socket.try_send(frame.into()).await.expect("the connection is open");
+        let ToClient::Unsupported(answer) = socket.next().await else { panic!("not the answer") };
+        assert_eq!((answer.kind, answer.type_url.as_str()), (kind.into(), ""));
+    }
+    socket.join("arena").await;
+    let stats = server.handle.stats();
+    assert_eq!((stats.unsupported, stats.protocol_errors), (3, 0));
 }
 
 #[tokio::test]

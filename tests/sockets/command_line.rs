@@ -76,3 +76,14 @@ async fn the_printed_configuration_has_every_key_and_no_secret() {
     assert!(!printed.contains(SECRET), "{printed}");
     assert!(output.stderr.is_empty());
 }
+
+#[tokio::test]
+async fn a_token_that_is_never_good() {
+    for ttl in ["0s", "10ms", "300000000000years", "-1h", "soon"].map(|ttl| format!("--ttl={ttl}")) {
+        let output = run(&["token", "--set", &key(), "--player", "alice", &ttl]).await;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains("--ttl") && !error.contains("panicked"), "{error}");
+        assert!(output.stdout.is_empty());
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use skirmish_core::wire::{ToClient, encode};
+use skirmish_core::wire::{ToClient, Zstd, encode};
 use skirmish_io::config::{Config, Rate};
 use skirmish_proto::v1::{self, Kind, Metadata, Reason};
 use skirmish_tests::server::Running;
@@ -11,6 +11,10 @@ use skirmish_tests::socket::{Socket, say, web_socket_frame};
 
 /// Protocol error.
 const PROTOCOL: u16 = 1002;
+/// Unsupported data.
+const UNSUPPORTED: u16 = 1003;
+/// Message too big.
+const TOO_BIG: u16 = 1009;
 /// Policy violation.
 const POLICY: u16 = 1008;
 
@@ -49,7 +53,7 @@ async fn pings_and_the_close_frame_of_the_web_socket_are_answered() {
 
 #[tokio::test]
 async fn a_text_message() {
-    misbehave(Reason::ProtocolError, PROTOCOL, async |socket| socket.send_text("hello").await).await;
+    misbehave(Reason::ProtocolError, UNSUPPORTED, async |socket| socket.send_text("hello").await).await;
 }
 
 #[tokio::test]
@@ -106,7 +110,7 @@ async fn a_second_hello() {
 
 #[tokio::test]
 async fn a_message_longer_than_the_largest_frame() {
-    misbehave(Reason::ProtocolError, PROTOCOL, async |socket| {
+    misbehave(Reason::ProtocolError, TOO_BIG, async |socket| {
         let too_long = vec![0; Config::default().frames.frame_bytes + 1];
         socket.try_send(too_long.into()).await.expect("it is open");
     })
@@ -115,7 +119,7 @@ async fn a_message_longer_than_the_largest_frame() {
 
 #[tokio::test]
 async fn a_length_that_is_only_announced() {
-    misbehave(Reason::ProtocolError, PROTOCOL, async |socket| {
+    misbehave(Reason::ProtocolError, TOO_BIG, async |socket| {
         // The header of a frame of 2^62 bytes.
         let header = [0x82, 0x80 | 127, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
         socket.send_raw(&header).await;
@@ -125,11 +129,49 @@ async fn a_length_that_is_only_announced() {
 
 #[tokio::test]
 async fn fragments_that_are_together_longer_than_the_largest_frame() {
-    misbehave(Reason::ProtocolError, PROTOCOL, async |socket| {
+    misbehave(Reason::ProtocolError, TOO_BIG, async |socket| {
         let part = vec![0; Config::default().frames.frame_bytes / 2];
         socket.send_raw(&web_socket_frame(false, 2, true, &part)).await;
         socket.send_raw(&web_socket_frame(false, 0, true, &part)).await;
         socket.send_raw(&web_socket_frame(true, 0, true, b"and one more")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_text_message_that_is_no_text() {
+    misbehave(Reason::ProtocolError, UNSUPPORTED, async |socket| {
+        socket.send_raw(&web_socket_frame(true, 1, true, &[0xff, 0xfe])).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_body_longer_than_the_limits() {
+    let most = Config::default().frames.body_bytes;
+    misbehave(Reason::ProtocolError, TOO_BIG, async |socket| {
+        socket.say("arena", 1, vec![1; most + 1]).await;
+    })
+    .await;
+    misbehave(Reason::ProtocolError, TOO_BIG, async |socket| {
+        let body = vec![1; most + 1].into();
+        let latest = v1::Latest { room: "arena".to_owned(), body, ..v1::Latest::default() };
+        socket.send(Kind::Latest, &latest).await;
+    })
+    .await;
+    misbehave(Reason::ProtocolError, TOO_BIG, async |socket| {
+        socket.send_application("mygame.v1.Novel", &vec![1; most + 1]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_frame_that_inflates_to_more_than_the_largest_frame() {
+    misbehave(Reason::ProtocolError, TOO_BIG, async |socket| {
+        let large = say("arena", 1, vec![0; Config::default().frames.frame_bytes + 1]);
+        let frame = encode(Kind::Say, &Metadata::default(), &large);
+        let small = Zstd::default().deflate(&frame).expect("it becomes smaller");
+        socket.try_send(small).await.expect("it is open");
     })
     .await;
 }

@@ -4,6 +4,7 @@
 use serde_json::Value;
 use skirmish_core::wire::ToClient;
 use skirmish_proto::v1::{EntryKind, Kind, Latest, Metadata, Reason};
+use skirmish_tests::http::{exchange, upgrade};
 use skirmish_tests::process::Process;
 use skirmish_tests::server::Running;
 use skirmish_tests::socket::{Socket, say};
@@ -32,7 +33,7 @@ async fn misbehave() -> Vec<Value> {
     let mut bob = Socket::open(server.address, "bob").await;
     bob.join("arena").await;
     alice.send_text("not the protocol").await;
-    alice.closed(Reason::ProtocolError, 1002).await;
+    alice.closed(Reason::ProtocolError, 1003).await;
     server.logged("the end of the connection", |line| is_of_the_end(line) && line["player"] == "alice").await;
     server.log()
 }
@@ -73,7 +74,7 @@ async fn a_token_is_in_no_line_of_the_log() {
     let mut server = Process::start(&["log.level=\"trace\""]).await;
     let mut alice = Socket::open(server.address, "alice").await;
     alice.send_text("not the protocol").await;
-    alice.closed(Reason::ProtocolError, 1002).await;
+    alice.closed(Reason::ProtocolError, 1003).await;
     let lost = |line: &Value| line["message"] == "connection lost, session kept";
     server.logged("the end of the connection", lost).await;
     let token = skirmish_tests::token("alice");
@@ -117,4 +118,24 @@ async fn the_trace_of_a_message_goes_on_to_the_other_members() {
         let expected = if body == "not traced" { Metadata::default() } else { traced.clone() };
         assert_eq!(metadata, expected, "{body:?}");
     }
+}
+
+#[tokio::test]
+async fn an_origin_that_is_refused_is_named_in_bounds_and_escaped() {
+    let mut server = Process::start(&[]).await;
+    let long = format!("https://{}.example", "x".repeat(500));
+    for (origin, shown) in [("https://evil.example", "https://evil.example"), (long.as_str(), &long[..128])] {
+        let answer = exchange(server.address, upgrade(&format!("Origin: {origin}\r\n"))).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        let line = server.logged("the refusal", |line| line["origin"] == shown).await;
+        assert_eq!((line["target"].as_str(), line["status"].as_u64()), (Some("audit"), Some(403)));
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_expires_says_so() {
+    let mut server = Process::start(&["sessions.ttl=\"100ms\""]).await;
+    drop(Socket::open(server.address, "alice").await);
+    let line = server.logged("the end of the session", |line| line["message"] == "session ended").await;
+    assert_eq!((line["reason"].as_str(), line["player"].as_str()), (Some("EXPIRED"), Some("alice")));
 }

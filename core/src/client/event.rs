@@ -244,6 +244,13 @@ pub enum Event {
         /// The message.
         payload: Bytes,
     },
+    /// The server did not understand a frame, and ignored it.
+    Unsupported {
+        /// The frame's kind; 0 for a message of the application.
+        kind: u32,
+        /// The type of a message of the application that has no handler there.
+        type_url: String,
+    },
     /// The connection is being closed: by the server's `Goodbye`, or because the server
     /// broke the protocol, or (unspecified) because the driver did not poll events. What
     /// comes next is told by [`Self::StateChanged`]: to `Disconnected`, and a dial

@@ -94,7 +94,7 @@ const HEARTBEAT: (u32, u32) = (100, 3_600_000);
 
 impl Client {
     pub(super) fn receive(&mut self, now: Now, frame: Bytes) -> Result<(), Fault> {
-        let message = self.decode(frame)?;
+        let Some(message) = self.decode(frame)? else { return Ok(()) };
         let Some(link) = &mut self.link else { return Ok(()) };
         let message = match message {
             ToClient::Welcome(welcome) if link.greeted && !link.welcomed => {
@@ -125,13 +125,17 @@ impl Client {
             ToClient::Reconcile(step) => self.reconcile(&step)?,
             ToClient::Queued(queued) => self.queued(queued),
             ToClient::Matched(matched) => self.matched(matched),
+            ToClient::Unsupported(what) => {
+                self.outputs.event(Event::Unsupported { kind: what.kind, type_url: what.type_url });
+            }
             ToClient::Welcome(_) | ToClient::Goodbye(_) => {}
         }
         self.finish_sync();
         Ok(())
     }
 
-    fn decode(&mut self, bytes: Bytes) -> Result<ToClient, Fault> {
+    /// The message of a frame; `None` if the server is newer and this client does not know it.
+    fn decode(&mut self, bytes: Bytes) -> Result<Option<ToClient>, Fault> {
         let Some(link) = &mut self.link else { return Err(Fault::protocol("no connection")) };
         let welcomed = link.welcomed;
         let decoded = (|| {
@@ -144,7 +148,10 @@ impl Client {
             }
             ToClient::decode(&frame)
         })();
-        decoded.map_err(|error| match error {
+        if welcomed && matches!(decoded, Err(WireError::UnknownKind(_))) {
+            return Ok(None);
+        }
+        decoded.map(Some).map_err(|error| match error {
             // Only the first answer can tell another version from nonsense.
             WireError::UnknownVersion(_) if !welcomed => {
                 Fault::incompatible("the server speaks another version of the protocol")

@@ -103,6 +103,17 @@ pub enum Output {
     Event(Event),
 }
 
+/// What is wrong with what a peer has sent, as far as the close code of its WebSocket tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It is larger than the limits.
+    Size,
+    /// It is no binary message.
+    Type,
+    /// Anything else.
+    Protocol,
+}
+
 /// What happened: for logs, metrics, the audit, and the application.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -159,6 +170,8 @@ pub enum Event {
         conn: ConnId,
         /// How.
         what: String,
+        /// What kind of wrong that is.
+        wrong: Wrong,
     },
     /// A room was made.
     RoomOpened {
@@ -330,6 +343,8 @@ pub struct Stats {
     pub latest: u64,
     /// Latest messages that replaced one.
     pub conflated: u64,
+    /// Frames of a kind or type that is not known here.
+    pub unsupported: u64,
     /// Messages not taken for their rate.
     pub throttled: u64,
     /// Pauses of connections that were faster than their limits.

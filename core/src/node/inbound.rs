@@ -7,7 +7,7 @@ use skirmish_proto::v1;
 use subtle::ConstantTimeEq as _;
 
 use super::metering::Class;
-use super::{Event, Node, Passage, Trace};
+use super::{Event, Node, Passage, Trace, Wrong};
 use crate::connection::{Connection, Phase};
 use crate::crdt::{self, ReconcileAnswer, StateError};
 use crate::id::ConnId;
@@ -58,14 +58,46 @@ impl Node {
                     self.dispatch(now, key, decoded.message, decoded.metadata);
                 }
             }
+            Err(WireError::UnknownKind(kind)) if self.is_open(key) => {
+                if self.charge(now, key, Class::Control, 1) {
+                    self.unsupported(
+                        now,
+                        key,
+                        v1::Unsupported { kind: kind.into(), type_url: String::new() },
+                    );
+                }
+            }
             Err(error) => {
                 let reason = match error.fault() {
                     wire::Fault::Incompatible => v1::Reason::Incompatible,
                     wire::Fault::Misbehaved | wire::Fault::Caller => v1::Reason::ProtocolError,
                 };
-                self.misbehaved(now, key, reason, error.to_string());
+                let wrong = match error {
+                    WireError::FrameTooLong(_)
+                    | WireError::InflatedTooLong(_)
+                    | WireError::MetadataTooLong(_)
+                    | WireError::TooManyItems(_) => Wrong::Size,
+                    _ => Wrong::Protocol,
+                };
+                self.wronged(now, key, reason, error.to_string(), wrong);
             }
         }
+    }
+
+    fn is_open(&self, key: Key) -> bool {
+        self.connections.get(key).is_some_and(Connection::is_open)
+    }
+
+    /// Tells a client that something it has sent was not understood.
+    pub(super) fn unsupported(&mut self, now: Now, key: Key, what: v1::Unsupported) {
+        self.stats.unsupported += 1;
+        self.answer(now, key, wire::encode(v1::Kind::Unsupported, &v1::Metadata::default(), &what));
+    }
+
+    /// A message larger than the limits of the `Welcome`.
+    fn too_large(&mut self, now: Now, key: Key) {
+        let what = "a message larger than the limits allow";
+        self.wronged(now, key, v1::Reason::ProtocolError, what.into(), Wrong::Size);
     }
 
     fn decode(&mut self, key: Key, bytes: Bytes) -> Result<Decoded, WireError> {
@@ -155,8 +187,7 @@ impl Node {
 
     fn say(&mut self, now: Now, key: Key, session: SessionKey, say: v1::Say, metadata: &v1::Metadata) {
         if say.body.len() > self.config.frames.body_bytes || say.type_url.len() > MAX_TYPE_URL {
-            let what = "a message larger than the limits allow";
-            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+            return self.too_large(now, key);
         }
         let Self { connections, sessions, rooms, registrar, zstd, stats, .. } = self;
         let Some(connection) = connections.get_mut(key) else { return };
@@ -224,8 +255,7 @@ impl Node {
     ) {
         let limits = (&self.config.frames, &self.config.rooms);
         if latest.body.len() > limits.0.body_bytes || latest.type_url.len() > MAX_TYPE_URL {
-            let what = "a message larger than the limits allow";
-            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+            return self.too_large(now, key);
         }
         if latest.key >= limits.1.latest_keys {
             let what = "a latest message with a key that the limits do not allow";
@@ -361,8 +391,7 @@ impl Node {
         metadata: &v1::Metadata,
     ) {
         if payload.len() > self.config.frames.body_bytes || type_url.len() > MAX_TYPE_URL {
-            let what = "a message larger than the limits allow";
-            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+            return self.too_large(now, key);
         }
         let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) else { return };
         let Some(connection) = self.connections.get(key) else { return };
@@ -390,7 +419,7 @@ impl Node {
     /// Answers a request of the connection. Whoever lets answers pile up is closed.
     pub(super) fn answer(&mut self, now: Now, key: Key, frame: Bytes) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.queue(frame) {
+        if connection.queue_answer(frame) {
             self.wake(key);
         } else {
             let what = "requests without reading the answers";

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use skirmish_proto::v1;
 
 use super::claims::TAKEN_OVER;
-use super::{Event, Identity, Node, Output, Timer, Trace, inbound};
+use super::{Event, Identity, Node, Output, Timer, Trace, Wrong, inbound};
 use crate::connection::{Admitted, Phase};
 use crate::id::{ConnId, Cursor, Name};
 use crate::plant::Plant;
@@ -39,12 +39,17 @@ impl Node {
 
     /// The peer broke the protocol or its limits: says how, and closes the connection.
     pub(super) fn misbehaved(&mut self, now: Now, key: Key, reason: v1::Reason, what: String) {
+        self.wronged(now, key, reason, what, Wrong::Protocol);
+    }
+
+    /// [`Self::misbehaved`], with what is wrong.
+    pub(super) fn wronged(&mut self, now: Now, key: Key, reason: v1::Reason, what: String, wrong: Wrong) {
         if self.connections.get(key).is_none_or(|connection| connection.is_closing()) {
             return;
         }
         self.stats.protocol_errors += 1;
         self.close(now, key, reason, &what);
-        self.event(Event::Misbehaved { conn: ConnId::from_key(key), what });
+        self.event(Event::Misbehaved { conn: ConnId::from_key(key), what, wrong });
     }
 
     /// Starts to close a connection. Its input is ignored from now on. Its session, if it

@@ -24,6 +24,8 @@ pub(super) struct Peer {
     pub(super) link: Option<Key>,
     /// Rooms that it is the primary of and this node follows.
     pub(super) rooms: BTreeSet<Key>,
+    /// What its record in the registry calls it; empty as long as that was not read.
+    pub(super) name: String,
     /// Where to dial; `None` if the other side dials, or it takes no links.
     address: Option<String>,
     /// When to dial, or, while a dial is under way, when to give it up.
@@ -43,6 +45,7 @@ impl Node {
         self.peers.entry(node).or_insert_with(|| Peer {
             link: None,
             rooms: BTreeSet::new(),
+            name: String::new(),
             address: None,
             dial_at: None,
             booking: Booking::default(),
@@ -60,6 +63,7 @@ impl Node {
         let address = record.link.clone();
         let peer = self.peer(now, node);
         peer.address = dials.then_some(address);
+        peer.name.clone_from(&record.name);
         if peer.link.is_none() && peer.dial_at.is_none() && dials {
             self.book_dial(node, now.instant);
         }

@@ -63,7 +63,7 @@ use matchmaking::ASKERS;
 pub use metering::Overhead;
 
 pub(crate) use admission::Source;
-pub use event::{Event, Identity, Output, Passage, Refusal, Stats, Trace};
+pub use event::{Event, Identity, Output, Passage, Refusal, Stats, Trace, Wrong};
 pub use reach::Unreachable;
 
 /// A node: one shard of a process, single-threaded.
@@ -295,9 +295,9 @@ impl Node {
     }
 
     /// Something came that is no frame, such as a text message. Closes the connection.
-    pub fn handle_violation(&mut self, now: Now, conn: ConnId, what: &'static str) {
+    pub fn handle_violation(&mut self, now: Now, conn: ConnId, what: &'static str, wrong: Wrong) {
         self.now = now.instant;
-        self.misbehaved(now, conn.key(), v1::Reason::ProtocolError, what.into());
+        self.wronged(now, conn.key(), v1::Reason::ProtocolError, what.into(), wrong);
         self.consult_registrar(now);
     }
 
@@ -369,6 +369,16 @@ impl Node {
         }
         self.consult_registrar(now);
         true
+    }
+
+    /// Tells a client that nobody handles application messages of a type here. The connection
+    /// stays open.
+    pub fn refuse_application(&mut self, now: Now, conn: ConnId, type_url: &str) {
+        self.now = now.instant;
+        let kind = v1::Kind::Application as u32;
+        if self.connections.get(conn.key()).is_some_and(Connection::is_open) {
+            self.unsupported(now, conn.key(), v1::Unsupported { kind, type_url: type_url.into() });
+        }
     }
 
     /// Sends an application message to a connection. False, and nothing is kept, if the

@@ -47,6 +47,12 @@ impl Node {
         self.peers.len()
     }
 
+    /// What another node calls itself in the registry, if that is known.
+    #[must_use]
+    pub fn peer_name(&self, node: NodeId) -> Option<&str> {
+        Some(self.peers.get(&node)?.name.as_str()).filter(|name| !name.is_empty())
+    }
+
     /// How many rooms it follows, which other nodes lead. Looks at every room.
     #[must_use]
     pub fn rooms_followed(&self) -> usize {

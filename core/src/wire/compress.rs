@@ -66,7 +66,8 @@ impl Zstd {
     ///
     /// # Errors
     /// If the payload is still sealed, is not exactly one zstd frame with its content size,
-    /// or would be larger than `max_payload`.
+    /// needs a dictionary, has a window larger than `max_payload` allows, or would be larger
+    /// than `max_payload`.
     pub fn inflate(&mut self, frame: Frame, max_payload: usize) -> Result<Frame, WireError> {
         if frame.flags & FLAG_SEALED != 0 {
             return Err(WireError::StillSealed);
@@ -75,6 +76,7 @@ impl Zstd {
             return Ok(frame);
         }
         let source = &frame.payload[..];
+        let head = Head::of(source)?;
         let announced = zstd_safe::get_frame_content_size(source)
             .map_err(|_| WireError::BadCompression)?
             .ok_or(WireError::NoContentSize)?;
@@ -82,9 +84,12 @@ impl Zstd {
             Ok(len) if len <= max_payload => len,
             _ => return Err(WireError::InflatedTooLong(announced)),
         };
+        head.check(max_payload)?;
         // One frame and nothing after it: further frames could be of any number and no content.
-        if zstd_safe::find_frame_compressed_size(source) != Ok(source.len()) {
-            return Err(WireError::BadCompression);
+        match zstd_safe::find_frame_compressed_size(source) {
+            Ok(len) if len == source.len() => {}
+            Ok(_) => return Err(WireError::TrailingCompression),
+            Err(_) => return Err(WireError::BadCompression),
         }
         let mut content = Vec::with_capacity(len);
         let context = self.inflate.get_or_insert_with(DCtx::create);
@@ -92,5 +97,48 @@ impl Zstd {
             return Err(WireError::BadCompression);
         }
         frame.with_payload(Bytes::from(content), FLAG_ZSTD)
+    }
+}
+
+/// First four bytes of a zstd frame.
+const MAGIC: u32 = 0xFD2F_B528;
+/// First four bytes of a skippable frame, but for the last four bits.
+const SKIPPABLE: u32 = 0x184D_2A50;
+/// Smallest window of zstd, in bytes.
+const MIN_WINDOW: u64 = 1024;
+
+/// What the head of a zstd frame says beside the content size (RFC 8878, section 3.1.1.1).
+struct Head {
+    dictionary: bool,
+    /// In bytes; `None` if it is the content.
+    window: Option<u64>,
+}
+
+impl Head {
+    fn of(source: &[u8]) -> Result<Self, WireError> {
+        let [m0, m1, m2, m3, descriptor, rest @ ..] = source else { return Err(WireError::BadCompression) };
+        match u32::from_le_bytes([*m0, *m1, *m2, *m3]) {
+            MAGIC => {}
+            magic if magic & !0xF == SKIPPABLE => return Err(WireError::SkippableCompression),
+            _ => return Err(WireError::BadCompression),
+        }
+        // Two bits are the length of a dictionary's number, and one says that the window is the
+        // content.
+        let dictionary = descriptor & 0b11 != 0;
+        if descriptor & 0b10_0000 != 0 {
+            return Ok(Self { dictionary, window: None });
+        }
+        let window = rest.first().ok_or(WireError::BadCompression)?;
+        let base = 1u64 << (10 + (window >> 3));
+        Ok(Self { dictionary, window: Some(base + base / 8 * u64::from(window & 0b111)) })
+    }
+
+    fn check(&self, max_payload: usize) -> Result<(), WireError> {
+        let most = (max_payload as u64).max(MIN_WINDOW).next_power_of_two();
+        match self.window {
+            _ if self.dictionary => Err(WireError::CompressionDictionary),
+            Some(window) if window > most => Err(WireError::CompressionWindow(window)),
+            _ => Ok(()),
+        }
     }
 }

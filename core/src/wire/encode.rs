@@ -43,7 +43,7 @@ fn frame(
     // every decoder refuses.
     let payload_field = u32::try_from(payload_len).unwrap_or(u32::MAX);
     let metadata_field = u16::try_from(metadata_len).unwrap_or(u16::MAX);
-    buffer.extend_from_slice(&Header::write(kind, 0, metadata_field, payload_field));
+    buffer.extend_from_slice(&Header::write(kind as u16, 0, metadata_field, payload_field));
     if metadata_len > 0 {
         metadata.encode(&mut buffer).expect("a vector grows as needed");
     }

@@ -58,6 +58,14 @@ pub enum WireError {
     StillCompressed,
     /// The payload is not one intact zstd frame.
     BadCompression,
+    /// The payload is a skippable zstd frame, which has no content.
+    SkippableCompression,
+    /// Bytes follow the zstd frame, such as another one.
+    TrailingCompression,
+    /// The zstd frame needs a dictionary.
+    CompressionDictionary,
+    /// The zstd frame has a window of this many bytes, which is more than this side takes.
+    CompressionWindow(u64),
     /// The zstd frame does not say how long its content is.
     NoContentSize,
     /// The payload would inflate to this many bytes, which is more than this side takes.
@@ -102,6 +110,10 @@ impl WireError {
             | Self::StillSealed
             | Self::StillCompressed
             | Self::BadCompression
+            | Self::SkippableCompression
+            | Self::TrailingCompression
+            | Self::CompressionDictionary
+            | Self::CompressionWindow(_)
             | Self::NoContentSize
             | Self::InflatedTooLong(_)
             | Self::NotSealed
@@ -133,6 +145,10 @@ impl fmt::Display for WireError {
             Self::StillSealed => f.write_str("the payload is sealed"),
             Self::StillCompressed => f.write_str("the payload is compressed"),
             Self::BadCompression => f.write_str("the payload is not one valid zstd frame"),
+            Self::SkippableCompression => f.write_str("the payload is a skippable zstd frame"),
+            Self::TrailingCompression => f.write_str("bytes follow the zstd frame"),
+            Self::CompressionDictionary => f.write_str("the zstd frame needs a dictionary"),
+            Self::CompressionWindow(len) => write!(f, "a zstd window of {len} bytes is too large"),
             Self::NoContentSize => f.write_str("the zstd frame does not state its content size"),
             Self::InflatedTooLong(len) => write!(f, "a payload of {len} bytes inflated is too long"),
             Self::NotSealed => f.write_str("the frame is not sealed"),

@@ -25,8 +25,8 @@ pub const MAX_METADATA: usize = 1024;
 /// sealed or compressed.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Which message the payload is.
-    pub kind: Kind,
+    /// Number of the [`Kind`] of message that the payload is; see [`Self::message`].
+    pub kind: u16,
     /// [`FLAG_ZSTD`] and [`FLAG_SEALED`], as far as they still hold for `payload`.
     pub flags: u16,
     /// The encoded `Metadata`; at most [`MAX_METADATA`] bytes, empty if there is none.
@@ -72,20 +72,26 @@ impl Frame {
         Ok(Self { kind: header.kind, flags: header.flags, metadata, payload: bytes, header: header.bytes })
     }
 
-    /// The decoded metadata; all empty if the frame has none.
+    /// Which message the payload is.
     ///
     /// # Errors
-    /// If it is not a `Metadata`, or one of its fields has not the length it must have.
+    /// If this side does not know the kind.
+    pub fn message(&self) -> Result<Kind, WireError> {
+        Kind::try_from(i32::from(self.kind)).map_err(|_| WireError::UnknownKind(self.kind))
+    }
+
+    /// The decoded metadata; all empty if the frame has none. A trace that is none is left out:
+    /// what only observes is no reason to refuse a frame.
+    ///
+    /// # Errors
+    /// If it is not a `Metadata`, or its `type_url` is too long.
     pub fn metadata(&self) -> Result<Metadata, WireError> {
         if self.metadata.is_empty() {
             return Ok(Metadata::default());
         }
-        let metadata = Metadata::decode(self.metadata.clone()).map_err(|_| WireError::BadMetadata)?;
-        if !matches!(metadata.trace_id.len(), 0 | 16) {
-            return Err(WireError::BadFieldLength("Metadata.trace_id"));
-        }
-        if !matches!(metadata.span_id.len(), 0 | 8) {
-            return Err(WireError::BadFieldLength("Metadata.span_id"));
+        let mut metadata = Metadata::decode(self.metadata.clone()).map_err(|_| WireError::BadMetadata)?;
+        if !matches!((metadata.trace_id.len(), metadata.span_id.len()), (0 | 16, 0 | 8)) {
+            (metadata.trace_id, metadata.span_id, metadata.trace_flags) = (Bytes::new(), Bytes::new(), 0);
         }
         if metadata.type_url.len() > MAX_TYPE_URL {
             return Err(WireError::BadFieldLength("Metadata.type_url"));
@@ -115,7 +121,7 @@ const OFFSET_PAYLOAD_LEN: usize = 12;
 /// A header that was found right.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
-    pub(super) kind: Kind,
+    pub(super) kind: u16,
     pub(super) flags: u16,
     pub(super) metadata_len: usize,
     pub(super) payload_len: usize,
@@ -150,7 +156,7 @@ impl Header {
         check_version(u16::from_be_bytes([v0, v1]))?;
         let flags = check_flags(u16::from_be_bytes([f0, f1]))?;
         let metadata_len = check_metadata_len(u16::from_be_bytes([d0, d1]))?;
-        let kind = check_kind(u16::from_be_bytes([k0, k1]))?;
+        let kind = u16::from_be_bytes([k0, k1]);
         let payload_len = u32::from_be_bytes([p0, p1, p2, p3]);
         let frame_len = (HEADER_LEN + metadata_len + TRAILER_LEN) as u64 + u64::from(payload_len);
         if frame_len > max_frame as u64 {
@@ -167,19 +173,17 @@ impl Header {
         field(OFFSET_VERSION).map_or(Ok(()), check_version)?;
         field(OFFSET_FLAGS).map_or(Ok(0), check_flags)?;
         field(OFFSET_METADATA_LEN).map_or(Ok(0), check_metadata_len)?;
-        field(OFFSET_KIND).map_or(Ok(Kind::Application), check_kind)?;
         Ok(())
     }
 
     /// The header of a frame that is to be sent.
-    pub(super) fn write(kind: Kind, flags: u16, metadata_len: u16, payload_len: u32) -> [u8; HEADER_LEN] {
+    pub(super) fn write(kind: u16, flags: u16, metadata_len: u16, payload_len: u32) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..OFFSET_VERSION].copy_from_slice(&MAGIC.to_be_bytes());
         bytes[OFFSET_VERSION..OFFSET_FLAGS].copy_from_slice(&VERSION.to_be_bytes());
         bytes[OFFSET_FLAGS..OFFSET_METADATA_LEN].copy_from_slice(&flags.to_be_bytes());
         bytes[OFFSET_METADATA_LEN..OFFSET_KIND].copy_from_slice(&metadata_len.to_be_bytes());
-        // Kinds are numbers from 0 to 33.
-        bytes[OFFSET_KIND..OFFSET_PAYLOAD_LEN].copy_from_slice(&(kind as u16).to_be_bytes());
+        bytes[OFFSET_KIND..OFFSET_PAYLOAD_LEN].copy_from_slice(&kind.to_be_bytes());
         bytes[OFFSET_PAYLOAD_LEN..].copy_from_slice(&payload_len.to_be_bytes());
         bytes
     }
@@ -213,9 +217,4 @@ fn check_flags(flags: u16) -> Result<u16, WireError> {
 #[inline]
 fn check_metadata_len(len: u16) -> Result<usize, WireError> {
     if usize::from(len) <= MAX_METADATA { Ok(len.into()) } else { Err(WireError::MetadataTooLong(len)) }
-}
-
-#[inline]
-fn check_kind(kind: u16) -> Result<Kind, WireError> {
-    Kind::try_from(i32::from(kind)).map_err(|_| WireError::UnknownKind(kind))
 }

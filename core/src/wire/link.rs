@@ -52,7 +52,8 @@ impl ToNode {
     /// refused.
     pub fn decode(frame: &Frame, bytes: Bytes) -> Result<Self, WireError> {
         check_plain(frame)?;
-        Ok(match frame.kind {
+        let kind = frame.message()?;
+        Ok(match kind {
             Kind::LinkHello => Self::Hello(body(frame)?),
             Kind::Ping => Self::Ping(body(frame)?),
             Kind::Pong => Self::Pong(body(frame)?),
@@ -99,7 +100,8 @@ impl ToNode {
             | Kind::Queue
             | Kind::Cancel
             | Kind::Queued
-            | Kind::Matched => return Err(WireError::WrongDirection(frame.kind)),
+            | Kind::Matched
+            | Kind::Unsupported => return Err(WireError::WrongDirection(kind)),
         })
     }
 }

@@ -11,7 +11,7 @@ use super::{FLAG_SEALED, FLAG_ZSTD, Frame, WireError};
 
 /// Longest `type_url`, in bytes.
 pub const MAX_TYPE_URL: usize = 256;
-/// Longest `Hello.agent`, in bytes.
+/// Longest `Hello.agent`, in bytes. Of a longer one the beginning counts.
 const MAX_AGENT: usize = 64;
 /// Most rooms in `Hello.joins`.
 pub(crate) const MAX_JOINS: usize = 16;
@@ -67,7 +67,8 @@ impl ToServer {
     pub fn decode(frame: &Frame) -> Result<Self, WireError> {
         check_plain(frame)?;
         let metadata = frame.metadata()?;
-        Ok(match frame.kind {
+        let kind = frame.message()?;
+        Ok(match kind {
             Kind::Application => {
                 let (type_url, payload) = application(frame, metadata)?;
                 Self::Application { type_url, payload }
@@ -84,14 +85,15 @@ impl ToServer {
             Kind::Reconcile => Self::Reconcile(reconcile(frame)?),
             Kind::Queue => Self::Queue(queue(frame)?),
             Kind::Cancel => Self::Cancel(body(frame)?),
-            Kind::Queued | Kind::Matched => return Err(WireError::WrongDirection(frame.kind)),
+            Kind::Queued | Kind::Matched => return Err(WireError::WrongDirection(kind)),
             Kind::Welcome
             | Kind::Joined
             | Kind::Left
             | Kind::Entry
             | Kind::Ack
             | Kind::Throttle
-            | Kind::Snapshot => return Err(WireError::WrongDirection(frame.kind)),
+            | Kind::Snapshot
+            | Kind::Unsupported => return Err(WireError::WrongDirection(kind)),
             Kind::LinkHello
             | Kind::Attach
             | Kind::Attached
@@ -101,7 +103,7 @@ impl ToServer {
             | Kind::Relay
             | Kind::Hold
             | Kind::Exit
-            | Kind::Exited => return Err(WireError::WrongDirection(frame.kind)),
+            | Kind::Exited => return Err(WireError::WrongDirection(kind)),
         })
     }
 }
@@ -146,6 +148,8 @@ pub enum ToClient {
     Queued(v1::Queued),
     /// The player's match.
     Matched(v1::Matched),
+    /// A frame was not understood.
+    Unsupported(v1::Unsupported),
 }
 
 impl ToClient {
@@ -157,7 +161,8 @@ impl ToClient {
     pub fn decode(frame: &Frame) -> Result<Self, WireError> {
         check_plain(frame)?;
         let metadata = frame.metadata()?;
-        Ok(match frame.kind {
+        let kind = frame.message()?;
+        Ok(match kind {
             Kind::Application => {
                 let (type_url, payload) = application(frame, metadata)?;
                 Self::Application { type_url, payload }
@@ -176,14 +181,15 @@ impl ToClient {
             Kind::State => Self::State(state(frame)?),
             Kind::Reconcile => Self::Reconcile(reconcile(frame)?),
             Kind::Queued => Self::Queued(body(frame)?),
+            Kind::Unsupported => Self::Unsupported(body(frame)?),
             Kind::Matched => {
                 check_items(frame, &[5], "Matched.teams")?;
                 check_items(frame, &[5, 1], "Team.players")?;
                 Self::Matched(body(frame)?)
             }
-            Kind::Queue | Kind::Cancel => return Err(WireError::WrongDirection(frame.kind)),
+            Kind::Queue | Kind::Cancel => return Err(WireError::WrongDirection(kind)),
             Kind::Hello | Kind::Join | Kind::Leave | Kind::Say => {
-                return Err(WireError::WrongDirection(frame.kind));
+                return Err(WireError::WrongDirection(kind));
             }
             Kind::LinkHello
             | Kind::Attach
@@ -194,7 +200,7 @@ impl ToClient {
             | Kind::Relay
             | Kind::Hold
             | Kind::Exit
-            | Kind::Exited => return Err(WireError::WrongDirection(frame.kind)),
+            | Kind::Exited => return Err(WireError::WrongDirection(kind)),
         })
     }
 }
@@ -210,7 +216,11 @@ pub(super) fn check_plain(frame: &Frame) -> Result<(), WireError> {
 }
 
 pub(super) fn body<M: Message + Default>(frame: &Frame) -> Result<M, WireError> {
-    M::decode(frame.payload.clone()).map_err(|_| WireError::BadPayload(frame.kind))
+    M::decode(frame.payload.clone()).map_err(|_| malformed(frame))
+}
+
+fn malformed(frame: &Frame) -> WireError {
+    frame.message().map_or_else(|unknown| unknown, WireError::BadPayload)
 }
 
 fn application(frame: &Frame, metadata: v1::Metadata) -> Result<(String, Bytes), WireError> {
@@ -223,9 +233,12 @@ fn application(frame: &Frame, metadata: v1::Metadata) -> Result<(String, Bytes),
 fn hello(frame: &Frame) -> Result<v1::Hello, WireError> {
     check_items(frame, &[2, 2], "Resume.rooms")?;
     check_count(frame, &[7], MAX_JOINS, "Hello.joins")?;
-    let hello: v1::Hello = body(frame)?;
+    let mut hello: v1::Hello = body(frame)?;
+    // It is for logs only.
+    while hello.agent.len() > MAX_AGENT {
+        hello.agent.pop();
+    }
     check(matches!(hello.seal_key.len(), 0 | KEY_LEN), "Hello.seal_key")?;
-    check(hello.agent.len() <= MAX_AGENT, "Hello.agent")?;
     check(hello.resume.as_ref().is_none_or(|resume| resume.session.len() == SESSION_LEN), "Resume.session")?;
     Ok(hello)
 }
@@ -291,7 +304,7 @@ pub(super) fn check_items(frame: &Frame, path: &[u64], field: &'static str) -> R
 
 fn check_count(frame: &Frame, path: &[u64], most: usize, field: &'static str) -> Result<(), WireError> {
     match items::count(&frame.payload, path) {
-        None => Err(WireError::BadPayload(frame.kind)),
+        None => Err(malformed(frame)),
         Some(count) if count > most => Err(WireError::TooManyItems(field)),
         Some(_) => Ok(()),
     }

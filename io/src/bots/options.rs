@@ -49,8 +49,8 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Class::Reliable)]
     pub class: Class,
 
-    /// How long is measured.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    /// How long is measured; at least 1ms.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = some_time)]
     pub duration: Duration,
 
     /// How long the players send before it is measured.
@@ -113,7 +113,7 @@ pub struct Options {
 
     /// Longest wait for another player to get into its room at the start, and for everything
     /// to be delivered at the end.
-    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = some_time)]
     pub patience: Duration,
 
     /// In churn mode, connections in the making at a time.
@@ -232,6 +232,12 @@ impl Options {
     pub(super) const fn rooms(&self) -> u32 {
         self.players.div_ceil(self.room_size)
     }
+}
+
+/// A time that is not zero.
+fn some_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time.as_millis() == 0 { Err("must be at least 1ms".to_owned()) } else { Ok(time) }
 }
 
 #[cfg(test)]

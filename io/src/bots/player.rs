@@ -231,6 +231,7 @@ impl App for Player {
             Event::State { .. }
             | Event::StateRefused { .. }
             | Event::Application { .. }
+            | Event::Unsupported { .. }
             | Event::Ticket { .. }
             | Event::Matched(_) => {}
         }

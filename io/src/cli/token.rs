@@ -9,6 +9,9 @@ use super::{ConfigArgs, Failure, dev, load, output};
 use crate::clock::Clock;
 use crate::token::Keys;
 
+/// Longest time that a token is good: ten years of humantime.
+const LONGEST_TTL: Duration = Duration::from_secs(10 * 31_557_600);
+
 const EXAMPLES: &str = "\
 Examples:
   skirmish token --dev --player alice
@@ -25,8 +28,8 @@ pub(super) struct Token {
     /// The player's name: 1 to 64 of A-Z a-z 0-9 . _ : -. May be repeated.
     #[arg(long, value_name = "NAME", required = true, value_parser = Name::new)]
     player: Vec<Name>,
-    /// How long the token is good.
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    /// How long the token is good: from 1s to 10years, such as 90s, 10m or "1h 30m".
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_ttl)]
     ttl: Duration,
     /// Sign with the key of this id, instead of `auth.signing`.
     #[arg(long, value_name = "ID")]
@@ -56,5 +59,40 @@ impl Token {
             output::print(&format!("{token}\n"))?;
         }
         Ok(())
+    }
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if ttl < Duration::from_secs(1) {
+        return Err("a token must be good for at least 1s, such as 10m".to_owned());
+    }
+    if ttl > LONGEST_TTL {
+        return Err("a token may be good for at most 10years: it cannot be called back".to_owned());
+    }
+    Ok(ttl)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_which_no_token_is_good_is_refused() {
+        for (text, says) in [
+            ("0s", "at least 1s"),
+            ("0", "at least 1s"),
+            ("999ms", "at least 1s"),
+            ("10years 1day", "at most 10years"),
+            ("300000000000years", "at most 10years"),
+        ] {
+            let error = parse_ttl(text).expect_err(text);
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        for bad in ["", "-1h", "1e400s", "tomorrow", "99999999999999999999s"] {
+            assert!(parse_ttl(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_ttl("1s"), Ok(Duration::from_secs(1)));
+        assert_eq!(parse_ttl("10years"), Ok(LONGEST_TTL));
     }
 }

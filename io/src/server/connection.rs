@@ -266,8 +266,8 @@ impl Connection<'_> {
                     }));
                 }
                 Some(Input::Control) => {}
-                Some(Input::Violation(what, _)) => {
-                    self.server.input(|shard, now| shard.node.handle_violation(now, self.conn, what));
+                Some(Input::Violation(what, wrong, _)) => {
+                    self.server.input(|shard, now| shard.node.handle_violation(now, self.conn, what, wrong));
                     return Ok(());
                 }
             }

@@ -69,11 +69,13 @@ pub(super) struct Refused {
     name: &'static str,
     headers: &'static str,
     body: Cow<'static, str>,
+    /// The origin that it is refused for.
+    origin: Option<String>,
 }
 
 impl Refused {
     const fn new(status: u16, name: &'static str, headers: &'static str, body: Cow<'static, str>) -> Self {
-        Self { status, name, headers, body }
+        Self { status, name, headers, body, origin: None }
     }
 
     pub(super) fn bad_request(body: impl Into<Cow<'static, str>>) -> Self {
@@ -84,8 +86,9 @@ impl Refused {
         Self::new(401, "Unauthorized", "WWW-Authenticate: X-Game-Token\r\n", Cow::Owned(body))
     }
 
-    pub(super) const fn forbidden(body: &'static str) -> Self {
-        Self::new(403, "Forbidden", "", Cow::Borrowed(body))
+    pub(super) fn forbidden(body: &'static str, origin: &str) -> Self {
+        let refused = Self::new(403, "Forbidden", "", Cow::Borrowed(body));
+        Self { origin: Some(origin.to_owned()), ..refused }
     }
 
     pub(super) const fn not_found() -> Self {
@@ -134,9 +137,14 @@ impl Refused {
         &self.body
     }
 
+    /// The origin that it is refused for, as it was sent: for the log.
+    pub(super) fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
+    }
+
     /// The whole answer. With `retry_after` seconds above zero, that header is in it.
     pub(super) fn response(&self, retry_after: u64) -> String {
-        let Self { status, name, headers, body } = self;
+        let Self { status, name, headers, body, .. } = self;
         let retry = match retry_after {
             0 => String::new(),
             seconds => format!("Retry-After: {seconds}\r\n"),

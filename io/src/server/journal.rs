@@ -26,6 +26,8 @@ use super::trace;
 
 /// From one line about displaced connections to the next, at least.
 const DISPLACED_INTERVAL: Duration = Duration::from_secs(1);
+/// Characters of what a stranger has sent that are logged.
+const SHOWN: usize = 128;
 
 /// Shows a trace id as W3C writes it.
 pub(super) struct TraceId(pub(super) Trace);
@@ -55,6 +57,8 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Mes
         }
         Event::SessionEnded { player, reason } => match reason {
             v1::Reason::Kicked => info!(target: "audit", %player, "kicked"),
+            // No connection is closed for it, so the protocol has no word for it.
+            v1::Reason::Unspecified => info!(%player, reason = "EXPIRED", "session ended"),
             _ => info!(%player, reason = name(reason), "session ended"),
         },
         Event::ConnectionLost { conn, player, trace } => {
@@ -65,7 +69,7 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Mes
             let (trace_id, player) = (trace_of(conn), player(shard, conn));
             debug!(%trace_id, %conn, player, "connection misses heartbeats");
         }
-        Event::Misbehaved { conn, what } => {
+        Event::Misbehaved { conn, what, wrong: _ } => {
             if let Some(Admitted { suppressed }) = admit_peer(shard, now, conn) {
                 let trace_id = TraceId(shard.node.trace(conn).unwrap_or_default());
                 let player = player(shard, conn);
@@ -86,9 +90,18 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Mes
                  check etcd's data directory and registry.etcd.endpoints"
             );
         }
-        Event::NodeUp { node } => info!(%node, "node up"),
-        Event::NodeDown { node } => warn!(%node, "node down"),
+        Event::NodeUp { node } => {
+            if let Some(name) = shard.node.peer_name(node) {
+                shard.names.insert(node, name.to_owned());
+            }
+            info!(%node, name = shard.names.get(&node), "node up");
+        }
+        Event::NodeDown { node } => warn!(%node, name = shard.names.remove(&node), "node down"),
         Event::Elected { mode, epoch } => info!(%mode, epoch, "elected: this node forms the matches"),
+        Event::Deposed { mode } if shard.stopping => info!(%mode, "stopped forming the matches"),
+        Event::Deposed { mode } if shard.node.peers() == 0 => {
+            info!(%mode, "deposed: nobody forms the matches until a node is elected");
+        }
         Event::Deposed { mode } => info!(%mode, "deposed: another node forms the matches"),
         Event::MatchFormed { id, mode, players, quality, explanation } => {
             info!(%id, %mode, players, quality, %explanation, "match formed");
@@ -98,8 +111,8 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Mes
         }
         Event::TicketEnded { player, mode, state } => debug!(%player, %mode, ?state, "ticket ended"),
         Event::MatchEnded { id, abandoned } => debug!(%id, abandoned, "match ended"),
-        Event::LinkUp { node } => info!(%node, "link up"),
-        Event::LinkDown { node } => warn!(%node, "link down"),
+        Event::LinkUp { node } => info!(%node, name = shard.names.get(&node), "link up"),
+        Event::LinkDown { node } => warn!(%node, name = shard.names.get(&node), "link down"),
         Event::Passed { room, passage, trace } => {
             let trace_id = TraceId(trace);
             match passage {
@@ -212,7 +225,8 @@ pub(super) fn refused_at_upgrade(
     if let Some(Admitted { suppressed }) = admit(shard, now, Some(address)) {
         let trace_id = TraceId(trace::fresh(&mut shard.rng));
         let (status, why) = (refused.status(), refused.body());
-        info!(target: "audit", %trace_id, %conn, peer = %address, status, suppressed, "upgrade refused: {why}");
+        let origin = refused.origin().map(shown);
+        info!(target: "audit", %trace_id, %conn, peer = %address, status, origin, suppressed, "upgrade refused: {why}");
     }
 }
 
@@ -277,6 +291,11 @@ pub(super) fn unrouted(shard: &mut Shard, now: Instant, message: &Message) {
         let trace_id = TraceId(message.trace);
         info!(target: "audit", %trace_id, %conn, %player, type_url, suppressed, "application message without a handler");
     }
+}
+
+/// The beginning of what a stranger has sent, escaped.
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).flat_map(char::escape_default).collect()
 }
 
 fn player(shard: &Shard, conn: ConnId) -> Option<&str> {

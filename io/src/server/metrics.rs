@@ -187,6 +187,7 @@ impl Collector for Snapshot {
             ("snapshots", "Snapshots for members that fell out of a window", s.snapshots),
             ("latest", "Latest messages taken", s.latest),
             ("conflated", "Latest messages that replaced one", s.conflated),
+            ("unsupported", "Frames of a kind or type that is not known here", s.unsupported),
             ("throttled", "Messages not taken for their rate", s.throttled),
             (
                 "pauses",

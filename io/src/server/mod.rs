@@ -347,8 +347,7 @@ impl Handle {
                 self.0.shared.command(|shard, now| {
                     journal::unrouted(shard, now.instant, &message);
                     shard.counters.unrouted += 1;
-                    let what = "an application message of a type that has no handler here";
-                    shard.node.handle_violation(now, message.conn, what);
+                    shard.node.refuse_application(now, message.conn, &message.type_url);
                 });
             }
         }

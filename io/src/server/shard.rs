@@ -5,12 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll, Waker};
 
 use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
-use skirmish_core::node::{Event, Identity, Node, Output, Overhead, Refusal};
+use skirmish_core::node::{Event, Identity, Node, Output, Overhead, Refusal, Wrong};
 use skirmish_core::registrar::Anew;
 use skirmish_core::registry::{Call, Told};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Deadline, Duration, Instant, Now};
-use skirmish_proto::v1;
 
 use super::application::Message;
 use super::audit::Audit;
@@ -18,7 +17,7 @@ use super::checks::Lateness;
 use super::journal;
 use super::metrics::Counters;
 use super::readiness::Readiness;
-use super::socket::{Input, Lingering, Lost, Sent, Socket};
+use super::socket::{Closing, Input, Lingering, Lost, Sent, Socket};
 use crate::log_queue::LogQueue;
 use crate::registry::Registry;
 
@@ -60,6 +59,8 @@ pub(super) struct Shard {
     /// What is being sent.
     scratch: Vec<u8>,
     links: BTreeMap<LinkId, LinkSlot>,
+    /// What other nodes that the registry names call themselves, for people.
+    pub(super) names: BTreeMap<NodeId, String>,
     /// Nodes that are to be dialed, and where.
     pub(super) dials: VecDeque<(NodeId, String)>,
     /// When the log last said that connections were displaced, and how many were since.
@@ -83,7 +84,7 @@ struct Slot {
     /// Of its task.
     waker: Option<Waker>,
     player: Option<Name>,
-    closing: Option<v1::Reason>,
+    closing: Option<Closing>,
     sending: Sending,
     /// Once it is open, and until it is lost.
     socket: Option<Box<Socket>>,
@@ -163,6 +164,7 @@ impl Shard {
             writer: None,
             scratch: Vec::new(),
             links: BTreeMap::new(),
+            names: BTreeMap::new(),
             dials: VecDeque::new(),
             displaced: (None, 0),
             link_errors: BTreeMap::new(),
@@ -257,7 +259,7 @@ impl Shard {
         let overhead = socket.overhead();
         let caught_up = behind && matches!(input, Ok(None));
         let answers = socket.is_unflushed();
-        if let Ok(Some(Input::Violation(_, Some(error)))) | Err(Lost(Some(error))) = &input {
+        if let Ok(Some(Input::Violation(_, _, Some(error)))) | Err(Lost(Some(error))) = &input {
             journal::failed(self, conn, error);
         }
         if answers {
@@ -452,7 +454,7 @@ impl Shard {
             Output::Close(conn, reason) => {
                 journal::closing(self, now.instant, conn, reason);
                 if let Some(slot) = self.slot(conn) {
-                    slot.closing = Some(reason);
+                    slot.closing = Some(Closing { reason, wrong: Wrong::Protocol });
                     // Its task may still be at the upgrade.
                     slot.wake();
                 }
@@ -494,6 +496,12 @@ impl Shard {
                 journal::displaced(self, now.instant, conn, address);
             }
             Output::Event(event) => {
+                // Its `Close` has come before.
+                if let Event::Misbehaved { conn, wrong, .. } = event
+                    && let Some(closing) = self.slot(conn).and_then(|slot| slot.closing.as_mut())
+                {
+                    closing.wrong = wrong;
+                }
                 if let Some(message) = journal::event(self, now.instant, event) {
                     self.mail.push(message);
                 }

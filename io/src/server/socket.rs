@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use skirmish_core::id::ConnId;
-use skirmish_core::node::{Node, Overhead};
+use skirmish_core::node::{Node, Overhead, Wrong};
 use skirmish_core::time::Now;
 use skirmish_proto::v1;
 use tokio_tungstenite::tungstenite::WebSocket;
@@ -71,7 +71,7 @@ pub(super) enum Input {
     /// Something that is not for the node.
     Control,
     /// Something that is not the protocol, and the error behind it, if there is one.
-    Violation(&'static str, Option<WsError>),
+    Violation(&'static str, Wrong, Option<WsError>),
 }
 
 /// How far the sending came.
@@ -147,7 +147,7 @@ impl Socket {
         self.web.get_mut().allow(READ_BYTES);
         Ok(Some(match self.web.read() {
             Ok(Message::Binary(frame)) => Input::Frame(frame),
-            Ok(Message::Text(_)) => Input::Violation("a text message", None),
+            Ok(Message::Text(_)) => Input::Violation("a text message", Wrong::Type, None),
             // The WebSocket has an answer, to this as to a close frame, to be flushed.
             Ok(Message::Ping(_)) => {
                 self.unflushed = true;
@@ -167,9 +167,9 @@ impl Socket {
                 return Ok(None);
             }
             Err(error) => match violation(&error) {
-                Some(what) => {
+                Some((what, wrong)) => {
                     self.stage = Stage::Deaf;
-                    Input::Violation(what, Some(error))
+                    Input::Violation(what, wrong, Some(error))
                 }
                 None => return Err(error.into()),
             },
@@ -193,7 +193,7 @@ impl Socket {
         node: &mut Node,
         now: Now,
         conn: ConnId,
-        closing: Option<v1::Reason>,
+        closing: Option<Closing>,
         scratch: &mut Vec<u8>,
     ) -> Result<Sent, Lost> {
         if self.unflushed && !self.flush()? {
@@ -220,13 +220,13 @@ impl Socket {
             return if self.unflushed { Ok(Sent::Blocked) } else { Err(WsError::Io(error).into()) };
         }
         match (sent, closing) {
-            (Sent::All, Some(reason)) => self.close(reason),
+            (Sent::All, Some(closing)) => self.close(closing),
             _ => Ok(sent),
         }
     }
 
-    fn close(&mut self, reason: v1::Reason) -> Result<Sent, Lost> {
-        match self.web.write(close(reason)) {
+    fn close(&mut self, closing: Closing) -> Result<Sent, Lost> {
+        match self.web.write(close(closing)) {
             Ok(()) => {}
             // It has taken it all the same.
             Err(WsError::Io(error)) if would_block(&error) => {}
@@ -234,7 +234,7 @@ impl Socket {
         }
         self.unflushed = true;
         // Looking for the close frame of a peer that floods would cost what it is closed for.
-        let readable = self.stage == Stage::Open && reason != v1::Reason::RateLimited;
+        let readable = self.stage == Stage::Open && closing.reason != v1::Reason::RateLimited;
         self.stage = Stage::Closed { readable };
         self.flush()?;
         Ok(Sent::Closed)
@@ -307,20 +307,39 @@ fn would_block(error: &io::Error) -> bool {
 
 /// How an error of the WebSocket breaks the protocol; `None` if the connection is just
 /// gone.
-const fn violation(error: &WsError) -> Option<&'static str> {
+const fn violation(error: &WsError) -> Option<(&'static str, Wrong)> {
     match error {
-        WsError::Capacity(_) => Some("a message longer than the largest frame"),
+        WsError::Capacity(_) => Some(("a message longer than the largest frame", Wrong::Size)),
         WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        WsError::Protocol(_) => Some("not the WebSocket protocol"),
-        WsError::Utf8(_) => Some("a text message"),
+        WsError::Protocol(_) => Some(("not the WebSocket protocol", Wrong::Protocol)),
+        WsError::Utf8(_) => Some(("a text message", Wrong::Type)),
         _ => None,
     }
 }
 
-/// The close frame for a reason.
-fn close(reason: v1::Reason) -> Message {
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closing {
+    pub(super) reason: v1::Reason,
+    pub(super) wrong: Wrong,
+}
+
+/// The close frame for a reason. The codes (RFC 6455, section 7.4.1):
+///
+/// | code | when |
+/// |---|---|
+/// | 1000 normal | the client has left |
+/// | 1001 going away | the server drains; heartbeats were missed |
+/// | 1002 protocol error | the WebSocket or the protocol on it is broken; another version |
+/// | 1003 unsupported data | a text message |
+/// | 1008 policy violation | taken over, kicked, too late, not the token, far beyond a rate |
+/// | 1009 message too big | a frame, its payload inflated, or a body is larger than the limits |
+/// | 1013 try again later | a cap of the server is reached |
+fn close(Closing { reason, wrong }: Closing) -> Message {
     use v1::Reason;
     let code = match reason {
+        Reason::ProtocolError if wrong == Wrong::Size => CloseCode::Size,
+        Reason::ProtocolError if wrong == Wrong::Type => CloseCode::Unsupported,
         Reason::Unspecified | Reason::ClientLeft => CloseCode::Normal,
         Reason::Draining | Reason::HeartbeatTimeout => CloseCode::Away,
         Reason::ProtocolError | Reason::Incompatible => CloseCode::Protocol,

@@ -369,7 +369,8 @@ impl Ledger {
             Event::State { .. }
             | Event::StateRefused { .. }
             | Event::Throttled { .. }
-            | Event::Application { .. } => return,
+            | Event::Application { .. }
+            | Event::Unsupported { .. } => return,
         };
         self.observe(&seen);
     }

@@ -146,7 +146,7 @@ fn player_name(player: u64) -> Name {
 /// Whether the frame is a reliable message that is not sealed.
 fn is_plain_say(frame: &Bytes) -> bool {
     let frame = Frame::decode(frame.clone(), usize::MAX);
-    frame.is_ok_and(|frame| frame.kind == Kind::Say && frame.flags & wire::FLAG_SEALED == 0)
+    frame.is_ok_and(|frame| frame.message() == Ok(Kind::Say) && frame.flags & wire::FLAG_SEALED == 0)
 }
 
 impl World<'_> {
@@ -397,7 +397,7 @@ impl World<'_> {
             }
             Event::Ticket { search, state, .. } => self.ticket_told(client, search, state),
             Event::Matched(matched) => self.match_told(client, matched),
-            Event::Application { .. } => Ok(()),
+            Event::Application { .. } | Event::Unsupported { .. } => Ok(()),
             Event::Closed { reason, message } => self.closed(client, reason, &message),
             entry @ Event::Entry { .. } => self.entry(who, entry),
         }

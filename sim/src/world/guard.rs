@@ -88,7 +88,7 @@ impl World<'_> {
             return;
         }
         let Ok(frame) = Frame::decode(frame.clone(), usize::MAX) else { return };
-        if frame.kind != Kind::Joined || frame.flags & FLAG_SEALED != 0 {
+        if frame.message() != Ok(Kind::Joined) || frame.flags & FLAG_SEALED != 0 {
             return;
         }
         if let Ok(ToClient::Joined(joined)) = ToClient::decode(&frame) {
@@ -144,7 +144,7 @@ impl World<'_> {
     /// before it moved.
     fn outdated(&mut self, frame: &Bytes) -> Option<(String, usize)> {
         let decoded = Frame::decode(frame.clone(), usize::MAX).ok()?;
-        if decoded.kind != Kind::Relay {
+        if decoded.message() != Ok(Kind::Relay) {
             return None;
         }
         let Ok(ToNode::Relay(relay)) = ToNode::decode(&decoded, frame.clone()) else { return None };

@@ -366,7 +366,7 @@ impl World<'_> {
             Event::Application { conn, type_url, payload, .. } => {
                 todo.echoes.push_back((conn, type_url, payload));
             }
-            Event::Misbehaved { conn, what } => {
+            Event::Misbehaved { conn, what, .. } => {
                 // Every client here is the real one: it never misbehaves.
                 let id = self.nodes[node].ids.get(&conn);
                 let client = id.and_then(|id| self.conns.get(id)).map(|c| c.client);

@@ -155,7 +155,10 @@ impl std::fmt::Display for Label<'_> {
         // The kind stands in the header, which is never sealed.
         match Frame::decode(self.0.clone(), usize::MAX) {
             Ok(frame) => {
-                let name = frame.kind.as_str_name().trim_start_matches("KIND_").to_lowercase();
+                let name = match frame.message() {
+                    Ok(kind) => kind.as_str_name().trim_start_matches("KIND_").to_lowercase(),
+                    Err(unknown) => unknown.to_string(),
+                };
                 let flags = ["", " zstd", " sealed", " zstd sealed"][usize::from(frame.flags & 3)];
                 write!(f, "{name} ({} bytes{flags})", self.0.len())
             }

@@ -6,7 +6,7 @@ use super::*;
 
 /// A frame whose payload claims to be zstd.
 fn zstd_frame(payload: &[u8]) -> Frame {
-    let header = Header::write(Kind::Say, FLAG_ZSTD, 0, u32::try_from(payload.len()).unwrap());
+    let header = Header::write(Kind::Say as u16, FLAG_ZSTD, 0, u32::try_from(payload.len()).unwrap());
     Frame::decode(raw(header, payload), usize::MAX).unwrap()
 }
 
@@ -82,7 +82,8 @@ fn a_bomb_is_refused_with_its_true_size_and_with_a_false_one() {
     // The content size takes the 4 bytes after the frame's descriptor (and its window).
     let size = bomb.windows(4).position(|bytes| bytes == (8u32 << 20).to_le_bytes()).unwrap();
     bomb[size..size + 4].copy_from_slice(&1000u32.to_le_bytes());
-    assert_eq!(inflate(&bomb, MAX), Err(WireError::BadCompression));
+    assert!(matches!(inflate(&bomb, MAX), Err(WireError::CompressionWindow(_))));
+    assert_eq!(inflate(&bomb, 4 << 20), Err(WireError::BadCompression));
 }
 
 #[test]
@@ -100,15 +101,62 @@ fn nothing_but_one_whole_frame_is_inflated() {
         assert_eq!(inflate(&good[..len], MAX), Err(WireError::BadCompression), "{len} bytes");
     }
     let empty = compress(b"");
-    assert_eq!(inflate(&[&good[..], &empty[..]].concat(), MAX), Err(WireError::BadCompression));
-    assert_eq!(inflate(&[&good[..], b"x"].concat(), MAX), Err(WireError::BadCompression));
+    assert_eq!(inflate(&[&good[..], &empty[..]].concat(), MAX), Err(WireError::TrailingCompression));
+    assert_eq!(inflate(&[&good[..], b"x"].concat(), MAX), Err(WireError::TrailingCompression));
+}
+
+#[test]
+fn skippable_frames_are_refused_wherever_they_stand() {
+    let good = compress(&b"position ".repeat(20));
+    for magic in 0x50..=0x5F {
+        for content in [&b""[..], b"hidden"] {
+            let length = u32::try_from(content.len()).unwrap().to_le_bytes();
+            let skippable = [&[magic, 0x2A, 0x4D, 0x18][..], &length, content].concat();
+            assert_eq!(inflate(&skippable, MAX), Err(WireError::SkippableCompression));
+            let before = [&skippable[..], &good].concat();
+            assert_eq!(inflate(&before, MAX), Err(WireError::SkippableCompression));
+            let after = [&good[..], &skippable].concat();
+            assert_eq!(inflate(&after, MAX), Err(WireError::TrailingCompression));
+        }
+    }
+    assert_eq!(inflate(b"", MAX), Err(WireError::BadCompression));
+    assert_eq!(inflate(b"plain", MAX), Err(WireError::BadCompression));
+}
+
+#[test]
+fn a_dictionary_is_refused_whatever_the_length_of_its_number() {
+    for (flag, number) in [(1u8, &[7u8][..]), (2, &[7, 0]), (3, &[7, 0, 0, 0])] {
+        // A single segment of three bytes: one raw last block.
+        let head = [&[0x28, 0xB5, 0x2F, 0xFD, 0x20 | flag][..], number].concat();
+        let payload = [&head[..], &[3, 0x19, 0, 0, b'a', b'b', b'c']].concat();
+        assert_eq!(inflate(&payload, MAX), Err(WireError::CompressionDictionary));
+    }
+    assert_eq!(
+        inflate(&[0x28, 0xB5, 0x2F, 0xFD, 0x20, 3, 0x19, 0, 0, b'a', b'b', b'c'], MAX).unwrap(),
+        "abc"
+    );
+}
+
+#[test]
+fn a_window_is_at_most_as_large_as_the_largest_payload() {
+    // A window and two bytes of content size: 256 + 1.
+    let with = |window: u8, max| {
+        let block = (257u32 << 3 | 1).to_le_bytes();
+        let head = [0x28, 0xB5, 0x2F, 0xFD, 0x40, window, 1, 0, block[0], block[1], block[2]];
+        inflate(&[&head[..], &[b'a'; 257]].concat(), max)
+    };
+    assert_eq!(with(0, 300).unwrap().len(), 257, "the smallest window there is");
+    assert_eq!(with(6 << 3, 1 << 16).unwrap().len(), 257);
+    assert_eq!(with(6 << 3 | 1, 1 << 16), Err(WireError::CompressionWindow((1 << 16) + (1 << 13))));
+    assert_eq!(with(21 << 3, 1 << 16), Err(WireError::CompressionWindow(1 << 31)));
+    assert_eq!(with(0xFF, 1 << 16), Err(WireError::BadCompression), "beyond what there is");
 }
 
 #[test]
 fn a_plain_frame_passes_and_a_sealed_one_must_be_opened_first() {
     let plain = Frame::decode(encode_bytes(Kind::Say, &Metadata::default(), b"body"), MAX).unwrap();
     assert_eq!(Zstd::default().inflate(plain, 0).unwrap().payload, "body");
-    let header = Header::write(Kind::Say, FLAG_ZSTD | FLAG_SEALED, 0, 4);
+    let header = Header::write(Kind::Say as u16, FLAG_ZSTD | FLAG_SEALED, 0, 4);
     let sealed = Frame::decode(raw(header, b"body"), MAX).unwrap();
     assert_eq!(Zstd::default().inflate(sealed, MAX).unwrap_err(), WireError::StillSealed);
 }

@@ -31,7 +31,7 @@ fn drive(stream: &[u8], lengths: &[usize], max_frame: usize) -> (Vec<Frame>, Res
     (frames, decoder.finish())
 }
 
-fn parts(frame: &Frame) -> (Kind, u16, Bytes, Bytes, [u8; 16]) {
+fn parts(frame: &Frame) -> (u16, u16, Bytes, Bytes, [u8; 16]) {
     (frame.kind, frame.flags, frame.metadata.clone(), frame.payload.clone(), frame.header)
 }
 
@@ -44,7 +44,7 @@ proptest! {
     fn what_is_encoded_is_decoded(kind in any_kind(), metadata in any_metadata(), payload in any_payload()) {
         let bytes = encode_bytes(kind, &metadata, &payload);
         let frame = Frame::decode(bytes.clone(), bytes.len()).unwrap();
-        prop_assert_eq!(frame.kind, kind);
+        prop_assert_eq!(frame.message(), Ok(kind));
         prop_assert_eq!(frame.flags, 0);
         prop_assert_eq!(frame.metadata().unwrap(), metadata);
         prop_assert_eq!(&frame.payload, &payload);
@@ -103,7 +103,7 @@ proptest! {
     #[test]
     fn a_buffer_of_any_bytes_is_judged_like_a_stream(bytes in vec(any::<u8>(), 0..60), valid in 0usize..16) {
         let mut bytes = bytes;
-        let header = Header::write(Kind::Say, 0, 0, 8);
+        let header = Header::write(Kind::Say as u16, 0, 0, 8);
         let valid = valid.min(bytes.len());
         bytes[..valid].copy_from_slice(&header[..valid]);
         let whole = Frame::decode(Bytes::copy_from_slice(&bytes), 64);
@@ -161,7 +161,7 @@ fn a_frame_cut_anywhere_is_truncated() {
 
 #[test]
 fn every_field_of_the_header_has_its_error() {
-    let good = Header::write(Kind::Say, 0, 0, 0);
+    let good = Header::write(Kind::Say as u16, 0, 0, 0);
     let with = |at: usize, value: u16| {
         let mut header = good;
         header[at..at + 2].copy_from_slice(&value.to_be_bytes());
@@ -176,30 +176,47 @@ fn every_field_of_the_header_has_its_error() {
     assert_eq!(with(6, 0x8001), Err(WireError::ReservedFlags(0x8001)));
     assert_eq!(with(8, 1024), Err(WireError::Truncated));
     assert_eq!(with(8, 1025), Err(WireError::MetadataTooLong(1025)));
-    assert_eq!(with(10, 6), Err(WireError::UnknownKind(6)));
-    assert_eq!(with(10, u16::MAX), Err(WireError::UnknownKind(u16::MAX)));
     assert_eq!(with(12, u16::MAX), Err(WireError::FrameTooLong(20 + 0xFFFF_0000)));
     assert_eq!(with(14, 1), Err(WireError::Truncated));
 }
 
 #[test]
+fn a_kind_that_is_not_known_is_found_after_all_that_is_wrong_with_its_frame() {
+    for number in [7, 1000, u16::MAX] {
+        let mut header =
+            *encode(Kind::Leave, &Metadata::default(), &v1::Leave::default()).first_chunk::<16>().unwrap();
+        header[10..12].copy_from_slice(&number.to_be_bytes());
+        let frame = Frame::decode(raw(header, b""), MAX).unwrap();
+        assert_eq!(frame.message(), Err(WireError::UnknownKind(number)));
+        assert_eq!(ToServer::decode(&frame), Err(WireError::UnknownKind(number)));
+        assert_eq!(ToClient::decode(&frame), Err(WireError::UnknownKind(number)));
+        let mut broken = raw(header, b"").to_vec();
+        *broken.last_mut().unwrap() ^= 1;
+        assert!(matches!(Frame::decode(broken.into(), MAX), Err(WireError::BadChecksum)));
+    }
+}
+
+#[test]
 fn metadata_is_checked() {
     let frame = |metadata: &[u8]| {
-        let header = Header::write(Kind::Say, 0, u16::try_from(metadata.len()).unwrap(), 0);
+        let header = Header::write(Kind::Say as u16, 0, u16::try_from(metadata.len()).unwrap(), 0);
         Frame::decode(raw(header, metadata), MAX).unwrap()
     };
     let encoded = |metadata: Metadata| frame(&prost::Message::encode_to_vec(&metadata)).metadata();
     assert_eq!(frame(b"").metadata(), Ok(Metadata::default()));
     assert_eq!(frame(b"\xff").metadata(), Err(WireError::BadMetadata));
     let bytes = Bytes::from_static(&[1; 15]);
-    assert_eq!(
-        encoded(Metadata { trace_id: bytes.clone(), ..Metadata::default() }),
-        Err(WireError::BadFieldLength("Metadata.trace_id"))
-    );
-    assert_eq!(
-        encoded(Metadata { span_id: bytes, ..Metadata::default() }),
-        Err(WireError::BadFieldLength("Metadata.span_id"))
-    );
+    let named = Metadata { type_url: "t".into(), ..Metadata::default() };
+    let traced = |trace_id: &Bytes, span_id: &Bytes| {
+        let (trace_id, span_id) = (trace_id.clone(), span_id.clone());
+        encoded(Metadata { trace_id, span_id, trace_flags: 1, ..named.clone() })
+    };
+    let (long, good, short) = (Bytes::from_static(&[1; 16]), Bytes::from_static(&[2; 8]), Bytes::new());
+    assert_eq!(traced(&long, &good).map(|metadata| metadata.trace_id), Ok(long.clone()));
+    assert_eq!(traced(&long, &short).map(|metadata| metadata.trace_id), Ok(long.clone()));
+    for (trace_id, span_id) in [(&bytes, &good), (&long, &bytes), (&good, &long), (&bytes, &bytes)] {
+        assert_eq!(traced(trace_id, span_id), Ok(named.clone()), "no trace, and the rest is kept");
+    }
     assert_eq!(
         encoded(Metadata { type_url: "x".repeat(257), ..Metadata::default() }),
         Err(WireError::BadFieldLength("Metadata.type_url"))

@@ -22,7 +22,7 @@ fn every_kind_has_its_directions() {
     use Kind::*;
     let both = [Goodbye, Ping, Pong, Latest, State, Reconcile];
     let up = [Hello, Join, Leave, Say, Queue, Cancel];
-    let down = [Welcome, Joined, Left, Entry, Ack, Throttle, Snapshot, Queued, Matched];
+    let down = [Welcome, Joined, Left, Entry, Ack, Throttle, Snapshot, Queued, Matched, Unsupported];
     let between_nodes = [LinkHello, Attach, Attached, Detach, Enter, Entered, Relay, Hold, Exit, Exited];
     let mut seen = 0;
     for number in 0..=i32::from(u16::MAX) {
@@ -82,7 +82,7 @@ fn sealed_and_compressed_payloads_are_not_decoded() {
         (FLAG_ZSTD, WireError::StillCompressed),
         (FLAG_SEALED | FLAG_ZSTD, WireError::StillSealed),
     ] {
-        let frame = Frame::decode(raw(Header::write(Kind::Goodbye, flags, 0, 0), b""), MAX).unwrap();
+        let frame = Frame::decode(raw(Header::write(Kind::Goodbye as u16, flags, 0, 0), b""), MAX).unwrap();
         assert_eq!(ToServer::decode(&frame), Err(error));
         assert_eq!(ToClient::decode(&frame), Err(error));
     }
@@ -95,7 +95,14 @@ fn lengths_that_the_protocol_fixes_are_checked() {
     let wrong = |field| Err(WireError::BadFieldLength(field));
     assert_eq!(hello(v1::Hello { seal_key: bytes(32), ..Default::default() }), Ok(()));
     assert_eq!(hello(v1::Hello { seal_key: bytes(31), ..Default::default() }), wrong("Hello.seal_key"));
-    assert_eq!(hello(v1::Hello { agent: "x".repeat(65), ..Default::default() }), wrong("Hello.agent"));
+    for (agent, kept) in
+        [("x".repeat(64), 64), ("x".repeat(65), 64), ("é".repeat(40), 64), ("€".repeat(40), 63)]
+    {
+        let message = v1::Hello { agent, ..Default::default() };
+        let Ok(ToServer::Hello(hello)) = to_server(Kind::Hello, &message) else { panic!("not a hello") };
+        assert_eq!(hello.agent.len(), kept);
+        assert!(message.agent.starts_with(&hello.agent));
+    }
     let resume = Some(v1::Resume { session: bytes(15), rooms: Vec::new(), ..v1::Resume::default() });
     assert_eq!(hello(v1::Hello { resume, ..Default::default() }), wrong("Resume.session"));
     let welcome = |welcome: v1::Welcome| to_client(Kind::Welcome, &welcome).map(|_| ());

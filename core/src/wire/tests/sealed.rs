@@ -98,7 +98,7 @@ fn a_frame_that_comes_back_to_its_sender_does_not_open() {
 #[test]
 fn a_payload_shorter_than_a_tag_does_not_open() {
     for len in 0..OVERHEAD {
-        let header = Header::write(Kind::Say, FLAG_SEALED, 0, u32::try_from(len).unwrap());
+        let header = Header::write(Kind::Say as u16, FLAG_SEALED, 0, u32::try_from(len).unwrap());
         let frame = decode(raw(header, &[0; OVERHEAD][..len]));
         assert_eq!(pair(false).1.open(frame).unwrap_err(), WireError::NotAuthentic);
     }
