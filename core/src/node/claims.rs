@@ -19,9 +19,6 @@ use crate::slab::Key;
 use crate::time::Now;
 use crate::wire::{self, seal};
 
-/// Longest name of a client, in bytes.
-const MAX_AGENT: usize = 64;
-
 /// What a client is told whose session cannot be claimed now.
 pub(super) const UNAVAILABLE: &str = "the registry of sessions does not answer";
 
@@ -33,10 +30,6 @@ pub(super) const TAKEN_OVER: &str = "a newer connection of the player took over"
 
 impl Node {
     pub(super) fn hello(&mut self, now: Now, key: Key, hello: v1::Hello) {
-        if hello.agent.len() > MAX_AGENT {
-            let what = "the name of the client is longer than 64 bytes";
-            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
-        }
         let resume = hello.resume.as_ref();
         if resume.is_some_and(|resume| resume.rooms.len() > self.config.sessions.rooms) {
             let what = "a resume names more rooms than a session may be in";

@@ -3,29 +3,57 @@
 use skirmish_core::node::Trace;
 use skirmish_core::rng::Rng;
 
-/// The headers that can carry a trace context, as far as they are there.
+/// A header that only observes. Whatever is wrong with it, the request is not refused for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Hint<'a> {
+    /// It is not there.
+    #[default]
+    None,
+    /// It stands once, and is text.
+    One(&'a str),
+    /// It stands several times, or is no text: it counts as none.
+    Unclear,
+}
+
+impl<'a> Hint<'a> {
+    /// Takes note of a header.
+    pub(super) fn put(&mut self, value: &'a [u8]) {
+        *self = match (*self, std::str::from_utf8(value)) {
+            (Self::None, Ok(text)) => Self::One(text.trim()),
+            _ => Self::Unclear,
+        };
+    }
+
+    fn text(self) -> Option<&'a str> {
+        match self {
+            Self::One(text) => Some(text),
+            Self::None | Self::Unclear => None,
+        }
+    }
+}
+
+/// The headers that can carry a trace context. Others that go with them (`tracestate`,
+/// `X-B3-ParentSpanId`, `X-B3-Flags`) are not read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TraceHeaders<'a> {
     /// `traceparent`.
-    pub(super) traceparent: Option<&'a str>,
+    pub(super) traceparent: Hint<'a>,
     /// `b3`.
-    pub(super) b3: Option<&'a str>,
+    pub(super) b3: Hint<'a>,
     /// `X-B3-TraceId`.
-    pub(super) b3_trace_id: Option<&'a str>,
+    pub(super) b3_trace_id: Hint<'a>,
     /// `X-B3-SpanId`.
-    pub(super) b3_span_id: Option<&'a str>,
+    pub(super) b3_span_id: Hint<'a>,
     /// `X-B3-Sampled`.
-    pub(super) b3_sampled: Option<&'a str>,
+    pub(super) b3_sampled: Hint<'a>,
 }
 
 impl TraceHeaders<'_> {
-    /// The context that the headers carry; W3C is preferred. One that is malformed
+    /// The context that the headers carry; W3C is preferred. One that is malformed or doubled
     /// counts as none, as the specifications ask.
     pub(super) fn parse(&self) -> Option<Trace> {
-        self.traceparent
-            .and_then(w3c)
-            .or_else(|| self.b3.and_then(b3_single))
-            .or_else(|| b3(self.b3_trace_id?, self.b3_span_id, self.b3_sampled))
+        let several = || b3(self.b3_trace_id.text()?, self.b3_span_id.text(), self.b3_sampled.text());
+        self.traceparent.text().and_then(w3c).or_else(|| self.b3.text().and_then(b3_single)).or_else(several)
     }
 }
 
@@ -103,7 +131,8 @@ mod tests {
 
     #[test]
     fn w3c_traceparent() {
-        let parse = |header: &str| TraceHeaders { traceparent: Some(header), ..Default::default() }.parse();
+        let parse =
+            |header: &str| TraceHeaders { traceparent: Hint::One(header), ..Default::default() }.parse();
         assert_eq!(parse(&format!("00-{ID}-{SPAN}-01")), Some(trace(1)));
         assert_eq!(parse(&format!("00-{ID}-{SPAN}-00")), Some(trace(0)));
         assert_eq!(parse(&format!("cc-{ID}-{SPAN}-01-what-is-next")), Some(trace(1)), "a later version");
@@ -125,14 +154,15 @@ mod tests {
 
     #[test]
     fn b3_in_one_header_and_in_several() {
-        let single = |header: &str| TraceHeaders { b3: Some(header), ..Default::default() }.parse();
+        let single = |header: &str| TraceHeaders { b3: Hint::One(header), ..Default::default() }.parse();
         assert_eq!(single(&format!("{ID}-{SPAN}-1")), Some(trace(1)));
         assert_eq!(single(&format!("{ID}-{SPAN}-d-{SPAN}")), Some(trace(1)));
         assert_eq!(single(&format!("{ID}-{SPAN}")), Some(trace(0)));
         assert_eq!(single("0"), None, "only says: do not sample");
+        let hint = |text: Option<&'static str>| text.map_or(Hint::None, Hint::One);
         let several = |id, span, sampled| {
-            TraceHeaders { b3_trace_id: id, b3_span_id: span, b3_sampled: sampled, ..Default::default() }
-                .parse()
+            let (b3_trace_id, b3_span_id, b3_sampled) = (hint(id), hint(span), hint(sampled));
+            TraceHeaders { b3_trace_id, b3_span_id, b3_sampled, ..Default::default() }.parse()
         };
         assert_eq!(several(Some(ID), Some(SPAN), Some("1")), Some(trace(1)));
         assert_eq!(several(Some(ID), Some(SPAN), None), Some(trace(0)));
@@ -146,7 +176,9 @@ mod tests {
     fn w3c_wins_and_falls_back() {
         let b3 = format!("{ID}-{SPAN}-1");
         let other = format!("00-{}-{SPAN}-00", "1".repeat(32));
-        let both = |w3c| TraceHeaders { traceparent: Some(w3c), b3: Some(&b3), ..Default::default() }.parse();
+        let both = |w3c| {
+            TraceHeaders { traceparent: Hint::One(w3c), b3: Hint::One(&b3), ..Default::default() }.parse()
+        };
         assert_eq!(both(&other).unwrap().trace_id, [0x11; 16]);
         assert_eq!(both("malformed"), Some(trace(1)));
     }

@@ -96,7 +96,8 @@ impl Policy {
     }
 }
 
-/// The headers that matter. Each of those that may stand once does.
+/// The headers that matter. Each of those that may stand once does; those that only observe
+/// are never refused.
 #[derive(Debug, Default)]
 struct Headers<'a> {
     upgrades_connection: bool,
@@ -122,6 +123,23 @@ impl<'a> Headers<'a> {
                 let text = std::str::from_utf8(header.value).map(str::trim);
                 text.map_err(|_| Refused::bad_request("a header is not text"))
             };
+            let hint = if is("traceparent") {
+                Some(&mut all.trace.traceparent)
+            } else if is("b3") {
+                Some(&mut all.trace.b3)
+            } else if is("x-b3-traceid") {
+                Some(&mut all.trace.b3_trace_id)
+            } else if is("x-b3-spanid") {
+                Some(&mut all.trace.b3_span_id)
+            } else if is("x-b3-sampled") {
+                Some(&mut all.trace.b3_sampled)
+            } else {
+                None
+            };
+            if let Some(hint) = hint {
+                hint.put(header.value);
+                continue;
+            }
             let slot = if is("sec-websocket-version") {
                 &mut all.version
             } else if is("sec-websocket-key") {
@@ -130,16 +148,6 @@ impl<'a> Headers<'a> {
                 &mut all.origin
             } else if is("x-game-token") {
                 &mut all.game_token
-            } else if is("traceparent") {
-                &mut all.trace.traceparent
-            } else if is("b3") {
-                &mut all.trace.b3
-            } else if is("x-b3-traceid") {
-                &mut all.trace.b3_trace_id
-            } else if is("x-b3-spanid") {
-                &mut all.trace.b3_span_id
-            } else if is("x-b3-sampled") {
-                &mut all.trace.b3_sampled
             } else {
                 if is("connection") {
                     all.upgrades_connection |=
@@ -264,6 +272,38 @@ mod tests {
             assert!(accepted.response.contains("Sec-WebSocket-Protocol: skirmish.v1\r\n"));
             assert!(!accepted.response.contains(&token), "the token is not sent back");
         }
+    }
+
+    #[test]
+    fn what_only_observes_never_refuses() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
+        let good = format!("00-{id}-01");
+        let long = "x".repeat(4_000);
+        let with = |headers: &[(&str, &[u8])]| {
+            let mut request =
+                format!("GET / HTTP/1.1\r\n{UPGRADE}X-Game-Token: {}\r\n", token()).into_bytes();
+            for (name, value) in headers {
+                request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+            }
+            request.extend(b"\r\n");
+            policy().check(&request, NOW).expect("it is not refused").trace.map(|trace| trace.trace_id[0])
+        };
+        let good = good.as_bytes();
+        for name in ["traceparent", "TraceParent", "b3", "X-B3-TraceId", "X-B3-SpanId", "X-B3-Sampled"] {
+            for bad in [&b""[..], b"\xff\xfe", b"00-nonsense", "\u{e9}".as_bytes(), long.as_bytes()] {
+                assert_eq!(with(&[(name, bad)]), None, "{name}");
+                assert_eq!(with(&[(name, bad), (name, bad)]), None, "{name} twice");
+            }
+        }
+        for name in ["tracestate", "X-B3-ParentSpanId", "X-B3-Flags", "baggage", "X-Request-Id"] {
+            assert_eq!(with(&[("traceparent", good), (name, b"\xff"), (name, long.as_bytes())]), Some(0x4b));
+        }
+        assert_eq!(with(&[("traceparent", good), ("traceparent", good)]), None, "which of them is not known");
+        assert_eq!(with(&[("traceparent", good); 3]), None);
+        let b3 = id.as_bytes();
+        assert_eq!(with(&[("traceparent", good), ("traceparent", b"x"), ("b3", b3)]), Some(0x4b));
+        assert_eq!(with(&[("traceparent", b"\xff"), ("b3", b3)]), Some(0x4b));
+        assert_eq!(with(&[("b3", b3), ("b3", b3)]), None);
     }
 
     #[test]
