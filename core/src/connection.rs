@@ -190,14 +190,8 @@ impl Connection {
 
     /// Queues an answer to a request. False if the queue is full.
     pub(crate) fn queue_answer(&mut self, frame: Bytes) -> bool {
-        self.backed_up |= self.control.len() >= BACKED_UP;
+        self.backed_up |= self.has_piled_up();
         self.queue(frame)
-    }
-
-    /// The next frame of the queue.
-    pub(crate) fn next_queued(&mut self) -> Option<Bytes> {
-        self.backed_up &= self.control.len() > BACKED_UP;
-        self.control.pop_front()
     }
 
     /// Everything that had come was read.
@@ -256,7 +250,13 @@ impl Connection {
     pub(crate) fn next_queued(&mut self) -> Option<Bytes> {
         let frame = self.control.pop_front()?;
         self.control_bytes -= frame.len();
+        self.backed_up &= self.has_piled_up();
         Some(frame)
+    }
+
+    /// Whether the queue holds half of what it may, in frames or in bytes.
+    fn has_piled_up(&self) -> bool {
+        self.control.len() >= BACKED_UP || self.control_bytes >= CONTROL_BYTES / 2
     }
 
     /// The frame that was queued last.

@@ -79,6 +79,7 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
                 heartbeat_ms: 15_000,
                 session_ttl_ms: 60_000,
                 tombstone_horizon_ms: 600_000,
+                answers_pings: true,
                 limits: Some(v1::Limits {
                     frame_bytes: 65_536,
                     body_bytes: 16_384,

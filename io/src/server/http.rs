@@ -86,9 +86,13 @@ impl Refused {
         Self::new(401, "Unauthorized", "WWW-Authenticate: X-Game-Token\r\n", Cow::Owned(body))
     }
 
-    pub(super) fn forbidden(body: &'static str, origin: &str) -> Self {
-        let refused = Self::new(403, "Forbidden", "", Cow::Borrowed(body));
-        Self { origin: Some(origin.to_owned()), ..refused }
+    pub(super) const fn forbidden(body: &'static str) -> Self {
+        Self::new(403, "Forbidden", "", Cow::Borrowed(body))
+    }
+
+    /// Refuses an origin, which the log names.
+    pub(super) fn forbidden_origin(body: &'static str, origin: &str) -> Self {
+        Self { origin: Some(origin.to_owned()), ..Self::forbidden(body) }
     }
 
     pub(super) const fn not_found() -> Self {

@@ -92,7 +92,7 @@ impl Policy {
     fn check_origin(&self, origin: Option<&str>) -> Result<(), Refused> {
         let Some(origin) = origin else { return Ok(()) };
         let listed = self.origins.iter().any(|known| known.matches(origin));
-        if listed { Ok(()) } else { Err(Refused::forbidden("this origin may not connect", origin)) }
+        if listed { Ok(()) } else { Err(Refused::forbidden_origin("this origin may not connect", origin)) }
     }
 }
 
