@@ -81,11 +81,15 @@ pub enum Plant {
     ClientBlind,
     /// A room keeps latest messages that it has no place for (G11).
     LatestUnbounded,
+    /// The match goes on of a player who leaves its room where the node knows no membership (G8).
+    LeaveUnheard,
+    /// A client forgets that it leaves the room of a match when its session is lost (G8).
+    LeaveForgotten,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -123,6 +127,8 @@ impl Plant {
         Self::GenerationIgnored,
         Self::ClientBlind,
         Self::LatestUnbounded,
+        Self::LeaveUnheard,
+        Self::LeaveForgotten,
     ];
 }
 

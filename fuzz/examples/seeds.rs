@@ -119,7 +119,11 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
                 .encode_to_vec(),
         ),
         (Kind::Leave, v1::Leave { room: room() }.encode_to_vec()),
-        (Kind::Left, v1::Left { room: room(), reason: v1::LeftReason::Kicked.into() }.encode_to_vec()),
+        (
+            Kind::Left,
+            v1::Left { room: room(), reason: v1::LeftReason::Kicked.into(), answers_leave: true }
+                .encode_to_vec(),
+        ),
         (
             Kind::Say,
             v1::Say { room: room(), client_seq: 7, body: body(), type_url: type_url(), ends_turn: Some(2) }
@@ -243,7 +247,7 @@ fn match_messages() -> Vec<(Kind, Vec<u8>)> {
     };
     vec![
         (Kind::Queue, queue.encode_to_vec()),
-        (Kind::Cancel, v1::Cancel { search }.encode_to_vec()),
+        (Kind::Cancel, v1::Cancel { search, r#match: "1a-2-0123456789abcdef".into() }.encode_to_vec()),
         (Kind::Queued, queued.encode_to_vec()),
         (Kind::Matched, matched.encode_to_vec()),
     ]

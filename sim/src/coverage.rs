@@ -93,6 +93,8 @@ pub const MARKS: &[&str] = &[
     "match filled",
     "match told",
     "match joined",
+    "match left",
+    "match given up",
     "match over",
     "match abandoned",
     "party matched",

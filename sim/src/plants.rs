@@ -25,7 +25,9 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::SearchUnnumbered
         | Plant::SearchReopened
         | Plant::LapseIgnored
-        | Plant::AbsentMatched => &[Guarantee::Match],
+        | Plant::AbsentMatched
+        | Plant::LeaveUnheard
+        | Plant::LeaveForgotten => &[Guarantee::Match],
         Plant::ArrivalWins | Plant::TombstoneForgotten => &[Guarantee::Convergence],
         Plant::Unconflated | Plant::SlowReaderStalls | Plant::LatestUnbounded => &[Guarantee::Bounded],
         Plant::HeartbeatBlind

@@ -79,9 +79,9 @@ async fn a_search_that_has_ended_is_answered_again_by_its_number() {
     let queue = |search| Queue { search, ..wish("duel") };
     socket.send(v1::Kind::Queue, &queue(5)).await;
     assert_eq!(told(&mut socket).await, (TicketState::Waiting, 5));
-    socket.send(v1::Kind::Cancel, &v1::Cancel { search: 4 }).await;
+    socket.send(v1::Kind::Cancel, &v1::Cancel { search: 4, ..v1::Cancel::default() }).await;
     assert_eq!(told(&mut socket).await, (TicketState::None, 4), "that is another one");
-    socket.send(v1::Kind::Cancel, &v1::Cancel { search: 5 }).await;
+    socket.send(v1::Kind::Cancel, &v1::Cancel { search: 5, ..v1::Cancel::default() }).await;
     assert_eq!(told(&mut socket).await, (TicketState::Cancelled, 5));
     // As if it had been sent before that was heard.
     socket.send(v1::Kind::Queue, &queue(5)).await;

@@ -10,6 +10,7 @@ use super::outbox::Message;
 use super::room::{Phase, Room};
 use super::{Client, CommandError, MessageId, State};
 use crate::id::Name;
+use crate::matchmaking::keys;
 use crate::time::Now;
 use crate::wire;
 
@@ -45,6 +46,9 @@ impl Client {
             return Err(CommandError::TooManyRooms);
         }
         let mut new = Room::new(history);
+        if self.parting.take_room(room) {
+            new.phase = Phase::Leaving { sent: false, live: false, again: true };
+        }
         if let Some(identity) = self.identity() {
             new.replicated.open(self.server_clock(now), &self.config.player, &identity);
         }
@@ -53,7 +57,9 @@ impl Client {
     }
 
     /// Leaves a room. Messages to it that were never sent are refused at once; entries
-    /// may still come until [`Event::Left`](super::Event::Left).
+    /// may still come until [`Event::Left`](super::Event::Left). To leave the room of a match is
+    /// to leave the match: the event comes when the server has taken that in, and until then the
+    /// server is told on every connection.
     ///
     /// # Errors
     /// [`CommandError::NotInRoom`], [`CommandError::Undrained`].
@@ -70,7 +76,8 @@ impl Client {
             Phase::Wanted { .. } | Phase::Joining => (false, false),
         };
         room.phase = Phase::Leaving { sent, live, again: false };
-        if !room.asked {
+        // The player may be in a match whose room it has not asked for, and is not to be.
+        if !room.asked && keys::match_of(name).is_none() {
             room.close(name, v1::LeftReason::Asked, outputs);
             rooms.remove(name);
         }

@@ -11,6 +11,7 @@ use super::room::Phase;
 use super::{Client, Event};
 use crate::crdt::StateError;
 use crate::id::Cursor;
+use crate::matchmaking::keys;
 use crate::plant::Plant;
 use crate::room::Turn;
 use crate::time::{Duration, Now};
@@ -81,14 +82,23 @@ impl Client {
     pub(super) fn left(&mut self, now: Now, left: v1::Left) {
         use v1::LeftReason;
 
+        if left.answers_leave && self.parting.take_room(&left.room) {
+            return;
+        }
         let Self { rooms, outputs, config, .. } = self;
         let Some(room) = rooms.get_mut(&left.room) else { return };
         let name = &left.room;
         let reason = left.reason();
         let stale = core::mem::take(&mut room.stale);
         room.awaited = false;
+        let is_match = keys::match_of(name).is_some();
         let gone = matches!(reason, LeftReason::Unspecified | LeftReason::Gone | LeftReason::NotAMember);
         let keep = match room.phase {
+            // The membership is over, and the match may go on.
+            Phase::Leaving { sent, again, .. } if is_match && !left.answers_leave => {
+                room.phase = Phase::Leaving { sent, live: false, again };
+                true
+            }
             Phase::Leaving { again, .. } => {
                 room.end(name, again, outputs);
                 again
@@ -114,6 +124,9 @@ impl Client {
         };
         if !keep {
             rooms.remove(&left.room);
+        }
+        if left.answers_leave {
+            self.search.leave(&left.room);
         }
     }
 

@@ -50,6 +50,8 @@ pub enum CommandError {
     Searching,
     /// There is no search for a match.
     NotSearching,
+    /// There is no match that could be given up.
+    NotMatched,
     /// Application messages need a connection.
     NotConnected,
     /// More outputs wait than [`ClientConfig::events`](super::ClientConfig::events): the
@@ -69,6 +71,7 @@ impl fmt::Display for CommandError {
             Self::StateFull => "as many names in the room's state as the server allows",
             Self::Searching => "a search for a match goes on already",
             Self::NotSearching => "no search for a match goes on",
+            Self::NotMatched => "in no match",
             Self::NotConnected => "not connected",
             Self::Undrained => "too many events wait to be polled",
         })
@@ -235,8 +238,13 @@ pub enum Event {
     },
     /// A match was found, or the player is still in one. It ends the search that goes on; while
     /// none does, it is told that the player is in one, and when free places are filled. The
-    /// room in it is to be joined.
+    /// room in it is to be joined, or the match to be given up.
     Matched(v1::Matched),
+    /// The server has taken in that the player has given up a match. A search finds another.
+    GivenUp {
+        /// The name of the match.
+        matched: String,
+    },
     /// A message of the application.
     Application {
         /// What it is.

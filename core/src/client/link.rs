@@ -6,12 +6,14 @@ use alloc::string::String;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
+use super::event::Outcome;
 use super::liveness::Liveness;
 use super::pacer::Pacer;
 use super::room::Phase;
 use super::state::{State, Step};
 use super::{Client, Event, Output};
 use crate::id::SessionId;
+use crate::matchmaking::keys;
 use crate::plant::Plant;
 use crate::time::{Deadline, Duration, Instant, Now, Wall};
 use crate::wire::seal::{Offer, Seal};
@@ -323,15 +325,21 @@ impl Client {
     /// The session is over and nobody wants another one.
     fn end_session(&mut self, reason: v1::LeftReason) {
         self.session = None;
+        // The player may be in it yet, which the next session is told.
+        self.search.forget_match();
+        let forgets = self.planted.is(Plant::LeaveForgotten);
         for (name, mut room) in core::mem::take(&mut self.rooms) {
             room.close(&name, reason, &mut self.outputs);
+            if !forgets {
+                self.parting.left(&name);
+            }
         }
     }
 
     /// The server does not know the session any more: memberships are gone, and rooms
     /// that are wanted are joined anew.
     pub(super) fn lose_session(&mut self) {
-        let Self { rooms, outputs, config, now, .. } = self;
+        let Self { rooms, outputs, config, now, planted, .. } = self;
         rooms.retain(|name, room| {
             // What the `Hello` has asked for is asked of the new session.
             room.asked = room.greeted;
@@ -349,6 +357,13 @@ impl Client {
                 Phase::Member { .. } => {
                     room.close(name, v1::LeftReason::Gone, outputs);
                     false
+                }
+                Phase::Leaving { again, .. }
+                    if keys::match_of(name).is_some() && !planted.is(Plant::LeaveForgotten) =>
+                {
+                    outputs.outcomes(name, room.outbox.settle_sent(), Outcome::Unknown);
+                    room.phase = Phase::Leaving { sent: false, live: false, again };
+                    true
                 }
                 Phase::Leaving { again, .. } => {
                     room.end(name, again, outputs);

@@ -26,6 +26,7 @@ mod link;
 mod liveness;
 mod outbox;
 mod pacer;
+mod parting;
 mod receive;
 mod replicated;
 mod room;
@@ -47,6 +48,7 @@ pub use self::state::State;
 
 use self::event::Outputs;
 use self::link::{Link, Session};
+use self::parting::Parting;
 use self::receive::Limits;
 use self::room::Room;
 use self::search::Search;
@@ -92,6 +94,7 @@ pub struct Client {
     state_at: Option<Instant>,
     next_message: u64,
     search: Search,
+    parting: Parting,
     outputs: Outputs,
     zstd: Zstd,
 }
@@ -121,6 +124,7 @@ impl Client {
             farewell: None,
             state_at: None,
             next_message: 1,
+            parting: Parting::default(),
             outputs: Outputs::default(),
             zstd: Zstd::default(),
         }

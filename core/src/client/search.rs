@@ -31,6 +31,9 @@ const MAX_ITEMS: usize = 8;
 /// search a thousand times each, one in 10^11 pairs would have numbers in common.
 const FIRST_NUMBERS: u64 = 1 << 48;
 
+/// Why a search has ended that was answered with a match which the player is leaving.
+const PARTING: &str = "the player is leaving the match that it is in";
+
 /// What the client wants of the matchmaking, and what it was told.
 #[derive(Debug)]
 pub(super) struct Search {
@@ -46,8 +49,13 @@ pub(super) struct Search {
     lost: u64,
     /// Whether it is to be taken back, and whether this connection has carried that.
     cancel: Option<bool>,
+    /// The match that has answered it although it is to be taken back.
+    crossed: String,
     /// The match that was told last.
     matched: String,
+    /// Its room, and the number that it was told with last.
+    room: String,
+    answers: u64,
     /// How often free places of it were filled.
     fills: u32,
     planted: Planted,
@@ -64,7 +72,10 @@ impl Search {
             sent: false,
             lost: 0,
             cancel: None,
+            crossed: String::new(),
             matched: String::new(),
+            room: String::new(),
+            answers: 0,
             fills: 0,
             planted: Planted::default(),
         }
@@ -94,7 +105,8 @@ impl Search {
         }
         if self.cancel == Some(false) {
             self.cancel = Some(true);
-            return Some(plain(v1::Kind::Cancel, &v1::Cancel { search: wish.search }));
+            let cancel = v1::Cancel { search: wish.search, r#match: self.crossed.clone() };
+            return Some(plain(v1::Kind::Cancel, &cancel));
         }
         None
     }
@@ -124,6 +136,24 @@ impl Search {
     fn end(&mut self) {
         self.wish = None;
         self.cancel = None;
+        self.crossed.clear();
+    }
+
+    /// The match that was told last, its room, and the number that it was told with.
+    pub(super) fn live(&self) -> Option<(&str, &str, u64)> {
+        (!self.matched.is_empty()).then_some((&self.matched, &self.room, self.answers))
+    }
+
+    /// The room is left: if it is that match's, the player is in none.
+    pub(super) fn leave(&mut self, room: &str) {
+        if self.room == room {
+            self.forget_match();
+        }
+    }
+
+    pub(super) fn forget_match(&mut self) {
+        self.matched.clear();
+        self.room.clear();
     }
 }
 
@@ -154,8 +184,8 @@ impl Client {
         Ok(number)
     }
 
-    /// Gives the search up. It may have ended already: what comes of it is told as for
-    /// [`Self::queue`].
+    /// Gives the search up, and with it the match that it may have ended with meanwhile: what
+    /// comes of it is told by [`Event::Ticket`] with a state that is an end.
     ///
     /// # Errors
     /// [`CommandError::NotSearching`], [`CommandError::Undrained`].
@@ -183,12 +213,17 @@ impl Client {
     pub(super) fn queued(&mut self, queued: v1::Queued) {
         let (state, search) = (queued.state(), queued.search);
         let session_epoch = queued.session_epoch;
+        let is_given_up = state == TicketState::GivenUp;
+        if is_given_up && (self.parting.given_up(&queued.r#match) || self.search.is_about(search)) {
+            self.outputs.event(Event::GivenUp { matched: queued.r#match });
+        }
         if self.search.is_about(search) {
             match state {
                 TicketState::Cancelled
                 | TicketState::TimedOut
                 | TicketState::PartyLost
                 | TicketState::Refused
+                | TicketState::GivenUp
                 | TicketState::None => self.search.end(),
                 TicketState::Lost => {
                     self.search.lose(session_epoch);
@@ -199,7 +234,7 @@ impl Client {
                 }
                 TicketState::Unspecified | TicketState::Waiting | TicketState::Unavailable => {}
             }
-        } else if self.search.wish.is_some() || self.search.is_own(search) {
+        } else if self.search.wish.is_some() || self.search.is_own(search) || is_given_up {
             return;
         }
         self.outputs.event(Event::Ticket { search, state, mode: queued.mode, reason: queued.reason });
@@ -207,9 +242,27 @@ impl Client {
 
     /// A match is told until it is over, so it may be known. It is an answer all the same to
     /// the search of its number. One of another number is none to the search that goes on:
-    /// the server has not heard of that yet.
+    /// the server has not heard of that yet. Nor is one that is left or given up, of which the
+    /// server has not heard either.
     pub(super) fn matched(&mut self, matched: v1::Matched) {
-        if self.search.is_about(matched.search) {
+        let (parting, answers) = (self.is_parting(&matched), self.search.is_about(matched.search));
+        if answers && self.search.cancel.is_some() {
+            if self.search.crossed != matched.r#match {
+                self.search.crossed = matched.r#match;
+                self.search.cancel = Some(false);
+            }
+            return;
+        }
+        if parting {
+            if answers {
+                self.search.end();
+                let (search, state, mode) = (matched.search, TicketState::None, matched.mode);
+                let reason = String::from(PARTING);
+                self.outputs.event(Event::Ticket { search, state, mode, reason });
+            }
+            return;
+        }
+        if answers {
             self.search.end();
         } else {
             let known = self.search.matched == matched.r#match && self.search.fills >= matched.fills;
@@ -219,6 +272,8 @@ impl Client {
         }
         self.search.fills = matched.fills;
         self.search.matched.clone_from(&matched.r#match);
+        self.search.room.clone_from(&matched.room);
+        self.search.answers = matched.search;
         self.outputs.event(Event::Matched(matched));
     }
 }

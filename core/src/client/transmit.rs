@@ -2,6 +2,7 @@
 //! connection takes one.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 use prost::Message;
@@ -11,6 +12,7 @@ use super::link::Fault;
 use super::pacer::Class;
 use super::room::{Phase, Room};
 use super::{Client, State};
+use crate::matchmaking::keys;
 use crate::time::{Deadline, Duration, Instant, Now};
 use crate::wire::MAX_JOINS;
 use crate::wire::seal::Offer;
@@ -176,6 +178,7 @@ impl Client {
 
     fn hello(&mut self, now: Instant) -> Bytes {
         self.search.reconnect();
+        self.parting.reconnect();
         let seal = self.config.seal.then(|| Offer::new(self.rng.bytes(), self.config.pinned));
         let resume = self.session.as_ref().map(|session| v1::Resume {
             session: Bytes::copy_from_slice(session.id.as_bytes()),
@@ -191,10 +194,13 @@ impl Client {
                 .collect(),
             epoch: session.epoch,
         });
-        // What is to be sealed is asked for when it can be.
-        let at_once = if self.config.seal { 0 } else { MAX_JOINS };
-        let joins = self.rooms.iter_mut().filter(|(_, room)| room.may_be_joined(now)).take(at_once);
-        let joins = joins.map(|(name, room)| {
+        // What is to be sealed is asked for when it can be; but a session that is resumed goes on
+        // only with the rooms that are named, and without its match if that is not.
+        let (seals, resumes) = (self.config.seal, resume.is_some());
+        let at_once = |room: &Room| room.may_be_joined(now) && (!seals || resumes && room.asked);
+        let mut joins: Vec<_> = self.rooms.iter_mut().filter(|(_, room)| at_once(room)).collect();
+        joins.sort_by_key(|(name, _)| keys::match_of(name).is_none());
+        let joins = joins.into_iter().take(MAX_JOINS).map(|(name, room)| {
             room.greeted = true;
             room.join(name)
         });
@@ -226,6 +232,9 @@ impl Client {
                 *sent = true;
                 return Some(plain(v1::Kind::Leave, &v1::Leave { room: name.clone() }));
             }
+        }
+        if let Some(frame) = self.parting.next_frame() {
+            return Some(frame);
         }
         let (name, room) = self.rooms.iter_mut().find(|(_, room)| room.may_be_joined(now))?;
         Some(plain(v1::Kind::Join, &room.join(name)))

@@ -100,6 +100,12 @@ pub fn room_of(id: &str) -> String {
     format!("{ROOM}{id}")
 }
 
+/// The name of the match whose room this would be.
+#[must_use]
+pub fn match_of(room: &str) -> Option<&str> {
+    room.strip_prefix(ROOM)
+}
+
 /// Whose ticket or notice it is; `None` for another key.
 #[must_use]
 pub fn owner(key: &[u8]) -> Option<(Kind, Name)> {
@@ -134,6 +140,7 @@ mod tests {
             assert!(span.contains(&key));
         }
         assert!(tickets().contains(&ticket(&ann)) && !tickets().contains(&notice(&ann)));
+        assert_eq!((match_of(&room_of("1-1")), match_of("arena")), (Some("1-1"), None));
         for other in [pair("1-1"), matcher(&ann), desk(NodeId(7)), session(&ann), room(&room_of("1-1"))] {
             assert_eq!(owner(&other), None);
             assert!(!span.contains(&other), "{other:?}");

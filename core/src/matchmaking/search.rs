@@ -266,6 +266,7 @@ impl View<'_> {
             if anchor.waiting.size() <= vacancy.places
                 && self.config.rating.allows(distance, entry.queued, self.now)
                 && vacancy.traits.agree(&ticket.traits)
+                && !ticket.players().any(|player| vacancy.barred.contains(player))
             {
                 return Found::One(entry.key);
             }

@@ -46,6 +46,8 @@ pub struct Vacancy {
     pub traits: Traits,
     /// Since when its rating window widens.
     pub offered: Instant,
+    /// Players that do not come into the room: they have left it.
+    pub barred: Vec<Name>,
 }
 
 /// Attributes, and conditions on the attributes of others.

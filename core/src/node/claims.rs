@@ -12,6 +12,7 @@ use super::{Event, Node, Output, inbound};
 use crate::agenda::Booking;
 use crate::connection::Phase;
 use crate::id::{ConnId, Name, SessionId};
+use crate::matchmaking::keys;
 use crate::plant::Plant;
 use crate::registrar::{Anew, Decision, SessionClaim};
 use crate::session::{Session, SessionKey, replica_of, told};
@@ -151,7 +152,7 @@ impl Node {
             // The connection has gone meanwhile; the player may come back.
             None if same.is_none() => {
                 self.start_expiry(now, session);
-                self.arrive(now, player, epoch);
+                self.arrive(now, player, epoch, None);
                 self.lose(now, player);
             }
             None => {}
@@ -224,7 +225,8 @@ impl Node {
             Event::SessionResumed { conn, player, epoch }
         });
         self.stats.resumes += u64::from(!is_new);
-        self.arrive(now, &name, registered);
+        let named = named_matches(&hello);
+        self.arrive(now, &name, registered, resumed.then(|| named.clone()));
         self.set_present(now, session, true);
         let mut seal_key = Bytes::new();
         if !hello.seal_key.is_empty() {
@@ -262,7 +264,7 @@ impl Node {
             connection.welcome = Some(wire::encode(v1::Kind::Welcome, &v1::Metadata::default(), &welcome));
         }
         if let Some(resume) = hello.resume {
-            self.resume_rooms(now, key, session, resumed, &resume.rooms);
+            self.resume_rooms(now, key, session, resumed, &resume.rooms, &named);
         }
         for join in &hello.joins {
             self.join(now, key, session, join);
@@ -312,6 +314,13 @@ impl Node {
         }
         self.consult_matchmaking(now);
     }
+}
+
+/// Rooms of matches that a client is in or wants to be in.
+fn named_matches(hello: &v1::Hello) -> Vec<Name> {
+    let resumed = hello.resume.iter().flat_map(|resume| &resume.rooms).map(|cursor| &cursor.room);
+    let named = resumed.chain(hello.joins.iter().map(|join| &join.room));
+    named.filter(|room| keys::match_of(room).is_some()).filter_map(|room| Name::new(room).ok()).collect()
 }
 
 /// A connection as a token of the registrar, and back.

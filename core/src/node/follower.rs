@@ -209,8 +209,12 @@ impl Node {
             woken.extend(session.conn);
             false
         });
+        let name = self.rooms.get(room).map(|hosted| hosted.room.name().clone());
         for player in present {
             self.set_present_in(now, room, &player, true);
+            if let Some(name) = &name {
+                self.join_match(now, &player, name);
+            }
         }
         for conn in woken {
             self.wake(conn.key());

@@ -13,6 +13,7 @@ use super::retry::{EarlyAttach, join_deadline};
 use super::{Event, Node, Timer};
 use crate::agenda::Booking;
 use crate::id::{Cursor, Name, NodeId, SessionId};
+use crate::matchmaking::keys;
 use crate::plant::Plant;
 use crate::registrar::RoomClaim;
 use crate::room::{Room, RoomConfig};
@@ -150,7 +151,7 @@ impl Node {
 
     pub(super) fn join(&mut self, now: Now, key: Key, session: SessionKey, join: &v1::Join) {
         let Ok(name) = Name::new(&join.room) else {
-            return self.left(now, key, &join.room, v1::LeftReason::BadName);
+            return self.left(now, key, &join.room, v1::LeftReason::BadName, false);
         };
         if let Some(at) = self.membership(session, &join.room) {
             // The client did not hear the answer to its first Join, or forgot.
@@ -162,7 +163,7 @@ impl Node {
             return self.wake(key);
         }
         if !self.come_in(now, session, &name, None, join.history) {
-            self.left(now, key, &join.room, v1::LeftReason::Limit);
+            self.left(now, key, &join.room, v1::LeftReason::Limit, false);
         }
     }
 
@@ -311,9 +312,11 @@ impl Node {
                 if let Some(membership) = session.memberships.iter_mut().find(|m| m.room == room) {
                     membership.begin(number, seq, resumed, forgotten);
                 }
+                let (player, name) = (session.player.clone(), hosted.room.name().clone());
                 if let Some(conn) = conn {
                     self.wake(conn.key());
                 }
+                self.join_match(now, &player, &name);
             }
             Err(reason) => self.expel(now, room, key, reason),
         }
@@ -390,27 +393,38 @@ impl Node {
     // Going.
 
     pub(super) fn leave(&mut self, now: Now, key: Key, session: SessionKey, room: &str) {
-        let reason = match self.membership(session, room) {
-            Some(at) => {
-                if let Some(s) = self.sessions.get_mut(session) {
-                    let membership = s.memberships.remove(at);
-                    self.vacate(now, session, &membership);
-                }
-                v1::LeftReason::Asked
-            }
-            None => v1::LeftReason::NotAMember,
-        };
-        self.left(now, key, room, reason);
+        let membership = self.membership(session, room);
+        let Some(s) = self.sessions.get_mut(session) else { return };
+        let player = s.player.clone();
+        let left = membership.map(|at| s.memberships.remove(at));
+        if let Some(membership) = &left {
+            self.vacate(now, session, membership, false);
+        }
+        if self.leave_match(now, &player, room, left.is_some()) {
+            return;
+        }
+        let reason = if left.is_some() { v1::LeftReason::Asked } else { v1::LeftReason::NotAMember };
+        // A match that nobody looks after here may go on.
+        let is_known = !self.makes_matches() || keys::match_of(room).is_none();
+        let answers = is_known || self.planted.is(Plant::LeaveUnheard);
+        self.left(now, key, room, reason, answers);
     }
 
-    /// A membership that a session had is over, since the session wants it so or ends.
-    pub(super) fn vacate(&mut self, now: Now, session: SessionKey, membership: &Membership) {
+    /// A membership that a session had is over. If the room is a match's and the player is out
+    /// of that, `ends_match`.
+    pub(super) fn vacate(
+        &mut self,
+        now: Now,
+        session: SessionKey,
+        membership: &Membership,
+        ends_match: bool,
+    ) {
         let room = membership.room;
         let (Some(s), Some(hosted)) = (self.sessions.get(session), self.rooms.get_mut(room)) else { return };
         let (player, epoch) = (s.player.clone(), s.epoch);
         let name = hosted.room.name().clone();
         hosted.forget_local(session);
-        if self.makes_matches() {
+        if ends_match && self.makes_matches() {
             self.desk.leave_match(now, &player, &name);
         }
         let Some(hosted) = self.rooms.get_mut(room) else { return };
@@ -487,7 +501,12 @@ impl Node {
             && self.registrar.may_serve(now.instant)
         {
             self.stats.expiries += 1;
+            let name = hosted.room.name().clone();
+            let player = hosted.room.member(number).map(|member| member.player.clone());
             self.remove_member(now, room, number);
+            if let Some(player) = player.filter(|_| self.makes_matches()) {
+                self.desk.expire_match(now, &player, &name);
+            }
         }
         self.close_if_idle(now, room);
     }
@@ -507,7 +526,7 @@ impl Node {
         let Some(name) = self.rooms.get(room).map(|hosted| hosted.room.name().clone()) else { return };
         self.drop_membership(session, room);
         if let Some(conn) = self.sessions.get(session).and_then(|session| session.conn) {
-            self.left(now, conn.key(), name.as_str(), reason);
+            self.left(now, conn.key(), name.as_str(), reason, false);
         }
     }
 

@@ -197,7 +197,7 @@ impl Node {
             session.memberships.iter_mut().find(named)
         });
         let Some(membership) = membership else {
-            return self.left(now, key, &say.room, v1::LeftReason::NotAMember);
+            return self.left(now, key, &say.room, v1::LeftReason::NotAMember, false);
         };
         let Some(hosted) = rooms.get_mut(membership.room) else { return };
         if !hosted.is_primary() {
@@ -262,7 +262,7 @@ impl Node {
             return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
         }
         let Some(at) = self.membership(session, &latest.room) else {
-            return self.left(now, key, &latest.room, v1::LeftReason::NotAMember);
+            return self.left(now, key, &latest.room, v1::LeftReason::NotAMember, false);
         };
         let Self { connections, sessions, rooms, stats, .. } = self;
         let Some(connection) = connections.get_mut(key) else { return };

@@ -157,7 +157,8 @@ impl Node {
 
     /// Forgets a session; the registry does not hear of it. If it was `handed_over` to
     /// another node, or to a session that takes its place here, its memberships wait to be
-    /// taken up there; else it leaves its rooms.
+    /// taken up there; else it leaves its rooms. The player's match goes on if another session
+    /// of the player has taken over.
     pub(super) fn end_local_session(
         &mut self,
         now: Now,
@@ -167,11 +168,12 @@ impl Node {
     ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let memberships = core::mem::take(&mut session.memberships);
+        let goes_on = reason == v1::Reason::TakenOver;
         for membership in memberships {
             if handed_over {
                 self.hand_over(now, key, &membership);
             } else {
-                self.vacate(now, key, &membership);
+                self.vacate(now, key, &membership, !goes_on);
             }
         }
         let Some(mut session) = self.sessions.remove(key) else { return };
@@ -180,7 +182,7 @@ impl Node {
         if let Some(connection) = session.conn.and_then(|conn| self.connections.get_mut(conn.key())) {
             connection.session = None;
         }
-        self.depart(now, &session.player, handed_over);
+        self.depart(now, &session.player, handed_over || goes_on);
         self.event(Event::SessionEnded { player: session.player, reason });
     }
 
@@ -194,8 +196,15 @@ impl Node {
 
     /// Tells a client that it is not in a room. Of what is no name only the front is told, cut
     /// to the length of a name.
-    pub(super) fn left(&mut self, now: Now, key: Key, room: &str, reason: v1::LeftReason) {
-        let left = v1::Left { room: shown(room), reason: reason.into() };
+    pub(super) fn left(
+        &mut self,
+        now: Now,
+        key: Key,
+        room: &str,
+        reason: v1::LeftReason,
+        answers_leave: bool,
+    ) {
+        let left = v1::Left { room: shown(room), reason: reason.into(), answers_leave };
         let frame = wire::encode(v1::Kind::Left, &v1::Metadata::default(), &left);
         // Many messages may be under way for a room that is gone; one answer is enough.
         if self.connections.get(key).is_some_and(|connection| connection.last_queued() == Some(&frame)) {
@@ -206,7 +215,8 @@ impl Node {
 
     /// Goes on with the rooms of a resumed session from the cursors that the client names.
     /// It is a member of those rooms and no others. Rooms that this node does not know of
-    /// are those of a session that was on another.
+    /// are those of a session that was on another. A room that is not among those `named`, with
+    /// a cursor or to be joined, is left, and with it the match whose room it is.
     pub(super) fn resume_rooms(
         &mut self,
         now: Now,
@@ -214,6 +224,7 @@ impl Node {
         session: SessionKey,
         resumed: bool,
         cursors: &[v1::RoomCursor],
+        named: &[Name],
     ) {
         let memberships = match self.sessions.get_mut(session) {
             Some(session) if resumed => core::mem::take(&mut session.memberships),
@@ -264,7 +275,10 @@ impl Node {
         }
         let ended_rooms: Vec<Key> = ended.iter().map(|membership| membership.room).collect();
         for membership in ended {
-            self.vacate(now, session, &membership);
+            let room = self.rooms.get(membership.room).map(|hosted| hosted.room.name());
+            let is_named = room.is_some_and(|room| named.contains(room));
+            // Who was on its way in may not know that it may come, and comes again.
+            self.vacate(now, session, &membership, membership.number > 0 && !is_named);
         }
         for cursor in gone {
             let name = Name::new(&cursor.room).ok().filter(|name| {
@@ -275,7 +289,7 @@ impl Node {
                 self.come_in(now, session, &name, Some(Cursor { epoch: cursor.epoch, seq: cursor.seq }), 0)
             });
             if !comes {
-                self.left(now, key, &cursor.room, v1::LeftReason::Gone);
+                self.left(now, key, &cursor.room, v1::LeftReason::Gone, false);
             }
         }
     }

@@ -4,7 +4,8 @@ use skirmish_proto::v1;
 
 use super::{Event, Node};
 use crate::id::Name;
-use crate::matchmaking::{desk, matcher};
+use crate::matchmaking::{desk, keys, matcher};
+use crate::plant::Plant;
 use crate::registry::{CallId, Told, WatchId};
 use crate::session::{self, SessionKey};
 use crate::time::Now;
@@ -51,20 +52,50 @@ impl Node {
         self.tell_ticket(now, &player, &queued);
     }
 
-    pub(super) fn cancel(&mut self, now: Now, session: SessionKey, v1::Cancel { search }: v1::Cancel) {
+    pub(super) fn cancel(&mut self, now: Now, session: SessionKey, cancel: v1::Cancel) {
         let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) else { return };
-        if self.makes_matches() {
-            self.desk.cancel(now, &player, search);
-        } else {
-            let state = v1::TicketState::None.into();
-            self.tell_ticket(now, &player, &v1::Queued { state, search, ..v1::Queued::default() });
+        let v1::Cancel { search, r#match } = cancel;
+        let named = if r#match.is_empty() { None } else { Some(Name::new(&r#match)) };
+        let state = match named {
+            None if self.makes_matches() => return self.desk.cancel(now, &player, search),
+            // There is no such match.
+            None | Some(Err(_)) => v1::TicketState::None,
+            Some(Ok(id)) if self.makes_matches() => {
+                if self.desk.give_up(now, &player, &id, search) {
+                    return;
+                }
+                v1::TicketState::Unavailable
+            }
+            Some(Ok(id)) => {
+                let (state, id) = (v1::TicketState::GivenUp.into(), id.into());
+                let queued = v1::Queued { state, search, r#match: id, ..v1::Queued::default() };
+                return self.tell_ticket(now, &player, &queued);
+            }
+        };
+        let queued = v1::Queued { state: state.into(), search, ..v1::Queued::default() };
+        self.tell_ticket(now, &player, &queued);
+    }
+
+    /// A player has a session here, or a new connection of it: it is told what there is. One
+    /// that was resumed goes on with these rooms of matches.
+    pub(super) fn arrive(
+        &mut self,
+        now: Now,
+        player: &Name,
+        session_epoch: u64,
+        resumed: Option<alloc::vec::Vec<Name>>,
+    ) {
+        match resumed {
+            _ if !self.makes_matches() => {}
+            Some(rooms) => self.desk.resume(now, player, session_epoch, rooms),
+            None => self.desk.arrive(now, player, session_epoch),
         }
     }
 
-    /// A player has a session here, or a new connection of it: it is told what there is.
-    pub(super) fn arrive(&mut self, now: Now, player: &Name, session_epoch: u64) {
+    /// The player's session is a member of a room.
+    pub(super) fn join_match(&mut self, now: Now, player: &Name, room: &Name) {
         if self.makes_matches() {
-            self.desk.arrive(now, player, session_epoch);
+            self.desk.join_match(now, player, room);
         }
     }
 
@@ -73,6 +104,15 @@ impl Node {
         if self.makes_matches() {
             self.desk.lose(now, player);
         }
+    }
+
+    /// The player asks to leave a room. If the matchmaking has to say so first, it answers when
+    /// it has.
+    pub(super) fn leave_match(&mut self, now: Now, player: &Name, room: &str, member: bool) -> bool {
+        let is_of_match = self.makes_matches() && keys::match_of(room).is_some();
+        let name = Name::new(room).ok().filter(|_| is_of_match);
+        let heard = member || !self.planted.is(Plant::LeaveUnheard);
+        name.is_some_and(|name| heard && self.desk.leave(now, player, &name, member))
     }
 
     /// A player's session is not here any more.
@@ -102,6 +142,13 @@ impl Node {
                 desk::Decision::Matched { player, matched } => {
                     let frame = wire::encode(v1::Kind::Matched, &v1::Metadata::default(), &matched);
                     self.tell_player(now, &player, frame);
+                }
+                desk::Decision::Left { player, room, was_in } => {
+                    let reason = if was_in { v1::LeftReason::Asked } else { v1::LeftReason::NotAMember };
+                    let session = self.sessions.of_player(&player).and_then(|key| self.sessions.get(key));
+                    if let Some(conn) = session.and_then(|session| session.conn) {
+                        self.left(now, conn.key(), room.as_str(), reason, true);
+                    }
                 }
             }
         }

@@ -139,7 +139,7 @@ impl Node {
     /// Tells a session that it does not get into a room.
     fn refuse(&mut self, now: Now, session: SessionKey, name: &Name, reason: v1::LeftReason) {
         if let Some(conn) = self.sessions.get(session).and_then(|session| session.conn) {
-            self.left(now, conn.key(), name.as_str(), reason);
+            self.left(now, conn.key(), name.as_str(), reason, false);
         }
     }
 }

@@ -233,7 +233,8 @@ impl App for Player {
             | Event::Application { .. }
             | Event::Unsupported { .. }
             | Event::Ticket { .. }
-            | Event::Matched(_) => {}
+            | Event::Matched(_)
+            | Event::GivenUp { .. } => {}
         }
     }
 

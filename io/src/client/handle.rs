@@ -145,7 +145,7 @@ impl Client {
 
     /// Searches for a match, also while offline. The search goes on across connections until
     /// [`Event::Matched`] says that there is one, or [`Event::Ticket`] how it ended. Whoever
-    /// is in a match leaves its room, and awaits [`Event::Left`], before the next search.
+    /// is in a match leaves its room, or gives the match up, before the next search.
     /// Returns the number of the search, which what is told of it has, too.
     ///
     /// # Errors
@@ -155,13 +155,23 @@ impl Client {
         self.command(move |machine, now| machine.queue(now, queue)).await
     }
 
-    /// Gives the search for a match up. A match may have been found meanwhile: how it ended
-    /// is told as for [`Self::queue`].
+    /// Gives the search for a match up, with the match that may have been found meanwhile: how
+    /// it ended is told by [`Event::Ticket`].
     ///
     /// # Errors
     /// [`CommandError::NotSearching`]; or the client has ended.
     pub async fn cancel(&self) -> Result<(), Error> {
         self.command(Machine::cancel).await
+    }
+
+    /// Gives up the match that [`Event::Matched`] has told last, whether the player has come or
+    /// not; also while offline. If the player is in its room, it leaves that. The answer is
+    /// [`Event::GivenUp`]; a search that is begun after this finds another match.
+    ///
+    /// # Errors
+    /// [`CommandError::NotMatched`]; or the client has ended.
+    pub async fn give_up_match(&self) -> Result<(), Error> {
+        self.command(Machine::give_up_match).await
     }
 
     /// The number of the search for a match that goes on; what is told of it has the same.

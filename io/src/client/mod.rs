@@ -32,7 +32,8 @@
 //! [`Client::queue`] searches for a match of a mode that the server has. The search outlives
 //! connections; it ends with [`Event::Matched`], which names the room to join, or with an
 //! [`Event::Ticket`] that says why there is none. Each has a number of its own, which is in
-//! what is told of it ([`Client::search`]). Leaving the match's room leaves the match.
+//! what is told of it ([`Client::search`]). Leaving the match's room leaves the match; one that
+//! the player does not come to is given up with [`Client::give_up_match`].
 //!
 //! ```no_run
 //! use skirmish_io::client::{Client, Error, Event, Queue, TicketState};

@@ -56,6 +56,12 @@ const HISTORIES: &[History] = &[
         draw: registry_goes_back,
     },
     History { name: "backlogs", percent: 15, fits: |_| true, draw: backlogs },
+    History {
+        name: "matches left",
+        percent: 30,
+        fits: |shape| shape.queues > 0 && shape.clients > 1,
+        draw: matches_left,
+    },
     // What it adds comes after everything else.
     History { name: "suspensions", percent: 20, fits: |shape| shape.nodes > 1, draw: suspensions },
     // The last one: it takes every fault out.
@@ -341,6 +347,58 @@ fn searches_end_elsewhere(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step
             then(back + 12_000_000, Action::LagWatches { millis: 0, node: left });
         }
         then(back, Action::HealRegistry { node: left });
+    }
+}
+
+/// Players leave their matches, or give them up, just when they have no connection, and search
+/// for others; they come back at another node, in another session, or while nobody knows what
+/// comes of requests to the registry.
+fn matches_left(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    // Nobody is gone because the match is played.
+    shape.match_ms = shape.match_ms.max(20_000);
+    shape.join_window_ms = shape.join_window_ms.max(10_000);
+    for _ in 0..rng.range(1..=4) {
+        let at = rng.range(0..=shape.chaos_ms * 1_000);
+        let mode = below(rng, shape.queues);
+        let out = at + scale(rng, 200_000, 4_000_000);
+        for client in 0..shape.clients {
+            let client = signed(client);
+            let mut then = |at: u64, action: Action| {
+                steps.push(Step { at, action });
+                shape.chaos_ms = shape.chaos_ms.max(at / 1_000 + 1);
+            };
+            let queue = Action::Queue { client, mode, party: 0, rating: 1_000 };
+            then(at, Action::Connect { client });
+            then(at + rng.range(0..=shape.queue_interval_ms * 2_000), queue);
+            if chance(rng, 20) {
+                continue;
+            }
+            let out = out + rng.range(0..=300_000);
+            let (node, millis) = (below(rng, shape.nodes), pick(rng, &[0, 1, 500]));
+            let lost = match rng.range(0..=6) {
+                0 => Some(Action::Reset { client }),
+                1 => Some(Action::Vanish { client }),
+                2 => Some(Action::Kick { client }),
+                3 => None,
+                _ => Some(Action::Move { client, millis, node }),
+            };
+            let leaves =
+                if chance(rng, 60) { Action::LeaveMatch { client } } else { Action::GiveUp { client } };
+            if chance(rng, 30) {
+                then(out, Action::BlurRegistry { count: signed(rng.range(1..=3)), node });
+            }
+            let (first, second) = if chance(rng, 70) { (lost, Some(leaves)) } else { (Some(leaves), lost) };
+            [first, second].into_iter().flatten().for_each(|action| then(out, action));
+            if chance(rng, 30) {
+                then(out + scale(rng, 1, 200_000), Action::Disconnect { client });
+            }
+            if chance(rng, 15) {
+                then(out, Action::Crash { millis: signed(scale(rng, 10, 3_000)), silent: 0, node });
+            }
+            let back = out + scale(rng, 1_000, 2_000_000);
+            then(back, Action::Connect { client });
+            then(back + rng.range(0..=500_000), queue);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! G11: every cap holds, and a reader that is slow delays nobody but itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skirmish_core::id::Cursor;
 
@@ -13,6 +13,8 @@ pub(super) struct Bounded {
     first: BTreeMap<(Room, Cursor), u64>,
     /// How far a member is, and since when it has been a member.
     reached: BTreeMap<(Who, Room), (Cursor, u64)>,
+    /// Members that have asked to leave.
+    leaving: BTreeSet<(Who, Room)>,
 }
 
 impl Bounded {
@@ -33,16 +35,23 @@ impl Bounded {
                 Ok(())
             }
             Observation::Joined { who, room, .. } => {
+                self.leaving.remove(&(who, room));
                 if let Some(reached) = self.reached.get_mut(&(who, room)) {
                     reached.1 = at;
                 }
                 Ok(())
             }
+            Observation::Leaves { who, room } => {
+                self.leaving.insert((who, room));
+                Ok(())
+            }
             Observation::Left { who, room } => {
+                self.leaving.remove(&(who, room));
                 self.reached.remove(&(who, room));
                 Ok(())
             }
             Observation::Session { who, resumed: false, .. } | Observation::Gone { who } => {
+                self.leaving.retain(|(member, _)| *member != who);
                 self.reached.retain(|(member, _), _| *member != who);
                 Ok(())
             }
@@ -51,7 +60,8 @@ impl Bounded {
     }
 
     pub(super) fn look(&mut self, at: u64, free: &[(Who, u64)], within: u64) -> Verdict {
-        for (&(who, room), &(cursor, member_since)) in &self.reached {
+        let owed = self.reached.iter().filter(|(member, _)| !self.leaving.contains(member));
+        for (&(who, room), &(cursor, member_since)) in owed {
             let Some(&(_, free_since)) = free.iter().find(|(other, _)| *other == who) else { continue };
             let next = Cursor { epoch: cursor.epoch, seq: cursor.seq + 1 };
             let Some(&first) = self.first.get(&(room, next)) else { continue };
@@ -95,6 +105,11 @@ mod tests {
         assert!(bounded.look(61, &[(BOB, 0)], 50).is_err());
         assert!(bounded.look(61, &[(BOB, 20)], 50).is_ok());
         assert!(bounded.look(61, &[], 50).is_ok());
+        let room = entry(BOB, 1, 1).room;
+        assert!(bounded.observe(61, &Observation::Leaves { who: BOB, room }).is_ok());
+        assert!(bounded.look(61, &[(BOB, 0)], 50).is_ok(), "it does not want it any more");
+        assert!(bounded.observe(61, &joined(BOB, true)).is_ok());
+        assert!(bounded.look(112, &[(BOB, 0)], 50).is_err());
         assert!(bounded.observe(62, &Observation::Entry(entry(BOB, 1, 1))).is_ok());
         assert!(bounded.look(900, &[(BOB, 0)], 50).is_ok());
     }

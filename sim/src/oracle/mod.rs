@@ -208,6 +208,13 @@ pub enum Observation {
         /// Whether the membership is the one from before.
         resumed: bool,
     },
+    /// The client has asked to leave: nobody owes it what comes from then on.
+    Leaves {
+        /// Who.
+        who: Who,
+        /// Where.
+        room: Room,
+    },
     /// The client is a member no more.
     Left {
         /// Who.

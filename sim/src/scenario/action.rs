@@ -310,4 +310,7 @@ actions! {
         /// the end of a ticket, is written only when it is gone.
         how, /// Milliseconds until that is over.
         millis }
+    /// The client gives up the match that it was told of.
+    GiveUp = "give-up" { /// Which.
+        client }
 }

@@ -71,6 +71,8 @@ pub(super) enum Deed {
     Cancel,
     /// Leaves the rooms of all its matches.
     LeaveMatches,
+    /// Gives up the match that it was told of.
+    GiveUp,
     /// Ends the session and the process.
     Quit,
 }

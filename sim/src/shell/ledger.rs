@@ -186,6 +186,11 @@ impl Ledger {
         self.observe(&Observation::Said { who, room, message, serial });
     }
 
+    /// A client's application has asked to leave a room.
+    pub(super) fn leaves(&mut self, who: Who, room: Room) {
+        self.observe(&Observation::Leaves { who, room });
+    }
+
     /// A client has ended by itself: nothing that its application said may be without an
     /// outcome.
     pub(super) fn ended(&mut self, who: Who) {
@@ -325,7 +330,12 @@ impl Ledger {
                 self.let_in(who, room, epoch);
                 Observation::Joined { who, room, epoch, resumed }
             }
-            Event::Left { room, .. } => Observation::Left { who, room: self.room(&room) },
+            Event::Left { room, reason } => {
+                if self.oracles.matches.left(who.client, &room, reason) {
+                    self.coverage.hit("match left");
+                }
+                Observation::Left { who, room: self.room(&room) }
+            }
             Event::Snapshot { room, cursor, missing, .. } => {
                 self.coverage.hit(match missing {
                     Some(_) => "snapshot with loss",
@@ -366,6 +376,11 @@ impl Ledger {
             }
             Event::Ticket { search, state, .. } => return self.ticket_told(who, search, state),
             Event::Matched(matched) => return self.match_told(who, matched),
+            Event::GivenUp { matched } => {
+                self.coverage.hit("match given up");
+                let verdict = self.oracles.matches.given_up(who.client, &matched);
+                return self.judge(verdict);
+            }
             Event::State { .. }
             | Event::StateRefused { .. }
             | Event::Throttled { .. }

@@ -102,18 +102,32 @@ pub(super) async fn search(
 }
 
 /// Leaves the rooms of all matches.
-pub(super) async fn leave(shared: &Shared, client: &Client) -> Result<(), Error> {
+pub(super) async fn leave(shared: &Shared, who: Who, client: &Client) -> Result<(), Error> {
     let rooms = {
         let ledger = shared.lock();
         let plain = ledger.rooms.plain();
         ledger.rooms.open().into_iter().filter(move |(number, _)| *number >= plain)
     };
-    for (_, name) in rooms {
+    for (number, name) in rooms {
         match client.leave(&name).await {
+            Ok(()) => shared.lock().leaves(who, u32::try_from(number).unwrap_or(Room::MAX)),
             // It never was there, or has left before.
-            Ok(()) | Err(Error::Command(CommandError::NotInRoom)) => {}
+            Err(Error::Command(CommandError::NotInRoom)) => {}
             Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+/// Gives up the match that was told.
+pub(super) async fn give_up(shared: &Shared, who: Who, client: &Client) -> Result<(), Error> {
+    let rooms = || client.inspect(|machine| machine.rooms().map(str::to_owned).collect::<BTreeSet<_>>());
+    let before = rooms().await?;
+    client.give_up_match().await?;
+    for room in before.difference(&rooms().await?) {
+        let mut ledger = shared.lock();
+        let room = ledger.room(room);
+        ledger.leaves(who, room);
     }
     Ok(())
 }

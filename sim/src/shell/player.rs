@@ -135,7 +135,11 @@ async fn carry_out(shared: &Shared, who: Who, client: &Client, deed: Deed) -> Re
             shared.lock().enters(room);
             Ok(())
         }
-        Deed::Leave { room } => client.leave(&room_name(room)).await,
+        Deed::Leave { room } => {
+            client.leave(&room_name(room)).await?;
+            shared.lock().leaves(who, room);
+            Ok(())
+        }
         Deed::Say { room, count, size } => {
             for _ in 0..count {
                 let serial = shared.lock().serial();
@@ -168,7 +172,8 @@ async fn carry_out(shared: &Shared, who: Who, client: &Client, deed: Deed) -> Re
             matches::search(shared, who, client, mode, party, rating).await
         }
         Deed::Cancel => client.cancel().await,
-        Deed::LeaveMatches => matches::leave(shared, client).await,
+        Deed::GiveUp => matches::give_up(shared, who, client).await,
+        Deed::LeaveMatches => matches::leave(shared, who, client).await,
         Deed::Quit => client.disconnect().await,
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<(u64, Act)>) {
     if shape.queues > 1 {
         gather(&mut rng, shape, &mut drawn);
     }
+    part(seed, shape, &mut drawn);
     steps.extend(drawn.into_iter().filter_map(|step| Some((step.at, act(step.action)?))));
 }
 
@@ -49,6 +50,35 @@ fn gather(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
     }
 }
 
+/// In some seeds players leave their matches, or give them up, just when they have no
+/// connection, come back at another server, and search for others.
+fn part(seed: u64, shape: &mut Shape, steps: &mut Vec<Step>) {
+    let mut rng = generator(seed, "shell partings");
+    if rng.range(0..=99) >= 40 {
+        return;
+    }
+    shape.match_ms = shape.match_ms.max(20_000);
+    let gap = pick(&mut rng, &[6_000_000, 12_000_000]);
+    let mut at = rng.range(500_000..=gap);
+    while at < shape.chaos_ms * 1_000 {
+        let out = at + rng.range(500_000..=4_000_000);
+        for number in 0..shape.clients {
+            let client = i64::try_from(number).unwrap_or(0);
+            let queue = Action::Queue { client, mode: 0, party: 0, rating: 1_000 };
+            steps.push(Step { at: at + rng.range(0..=300_000), action: queue });
+            let out = out + rng.range(0..=300_000);
+            let node = i64::try_from(rng.range(0..=shape.nodes.max(1) - 1)).unwrap_or(0);
+            steps.push(Step { at: out, action: Action::Move { client, millis: 0, node } });
+            let parts = pick(&mut rng, &[Action::LeaveMatch { client }, Action::GiveUp { client }]);
+            // The connection is gone, or going.
+            let after = pick(&mut rng, &[0, 10, 1_000, 50_000]);
+            steps.push(Step { at: out + after, action: parts });
+            steps.push(Step { at: out + after + rng.range(1_000..=1_000_000), action: queue });
+        }
+        at += rng.range(gap / 2..=gap * 2);
+    }
+}
+
 /// What an action of the machine world is here, if there is a like.
 fn act(action: Action) -> Option<Act> {
     let size = |number: i64| usize::try_from(number).unwrap_or(0);
@@ -63,6 +93,7 @@ fn act(action: Action) -> Option<Act> {
             Act::Client(size(client), ToClient::Do(Deed::Queue { mode, party, rating }))
         }
         Action::Cancel { client } => Act::Client(size(client), ToClient::Do(Deed::Cancel)),
+        Action::GiveUp { client } => Act::Client(size(client), ToClient::Do(Deed::GiveUp)),
         Action::LeaveMatch { client } => Act::Client(size(client), ToClient::Do(Deed::LeaveMatches)),
         Action::Move { client, node, .. } => Act::Client(size(client), ToClient::Move(size(node))),
         Action::FailMatcher { mode, how, millis } => {

@@ -359,6 +359,9 @@ impl World<'_> {
                 if matches!(reason, LeftReason::RoomFull | LeftReason::Limit) {
                     self.coverage.hit("join refused");
                 }
+                if self.oracles.matches.left(client, &room, reason) {
+                    self.coverage.hit("match left");
+                }
                 let room = self.room(&room);
                 self.observe(Observation::Left { who, room })
             }
@@ -397,6 +400,10 @@ impl World<'_> {
             }
             Event::Ticket { search, state, .. } => self.ticket_told(client, search, state),
             Event::Matched(matched) => self.match_told(client, matched),
+            Event::GivenUp { matched } => {
+                self.coverage.hit("match given up");
+                self.oracles.matches.given_up(client, &matched)
+            }
             Event::Application { .. } | Event::Unsupported { .. } => Ok(()),
             Event::Closed { reason, message } => self.closed(client, reason, &message),
             entry @ Event::Entry { .. } => self.entry(who, entry),

@@ -1,5 +1,7 @@
 //! Searches for matches: what applications do, and what the oracle of G8 is told.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use skirmish_core::client::{Client, CommandError};
 use skirmish_core::id::NodeId;
@@ -11,7 +13,7 @@ use super::node::Registration;
 use super::{Happening, World};
 use crate::history::Lane;
 use crate::matches::{self, Failure, NEWS};
-use crate::oracle::{Guarantee, Verdict};
+use crate::oracle::{Guarantee, Observation, Verdict};
 use crate::scenario::MODES;
 
 impl World<'_> {
@@ -120,7 +122,7 @@ impl World<'_> {
             return Ok(());
         }
         let name = self.rooms.name(room);
-        match self.client_input(client, |machine, now| machine.leave(now, &name))? {
+        match self.leave(client, &name)? {
             // It has left before.
             Ok(()) | Err(CommandError::NotInRoom) => Ok(()),
             Err(error) => {
@@ -128,6 +130,35 @@ impl World<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// The application gives up the match that it was told of.
+    pub(super) fn give_up_match(&mut self, client: usize) -> Verdict {
+        let wanted = |world: &Self| -> BTreeSet<String> {
+            world.clients[client].machine.rooms().map(str::to_owned).collect()
+        };
+        let before = wanted(self);
+        let result = self.client_input(client, Client::give_up_match)?;
+        for room in before.difference(&wanted(self)) {
+            let (who, room) = (self.clients[client].who(), self.room(room));
+            self.observe(Observation::Leaves { who, room })?;
+        }
+        self.answered(client, result.err());
+        Ok(())
+    }
+
+    /// The application leaves a room.
+    pub(super) fn leave(
+        &mut self,
+        client: usize,
+        room: &str,
+    ) -> Result<Result<(), CommandError>, crate::oracle::Violation> {
+        let result = self.client_input(client, |machine, now| machine.leave(now, room))?;
+        if result.is_ok() && !self.clients[client].machine.rooms().any(|wanted| wanted == room) {
+            let (who, room) = (self.clients[client].who(), self.room(room));
+            self.observe(Observation::Leaves { who, room })?;
+        }
+        Ok(result)
     }
 
     /// The application leaves the rooms of all its matches.

@@ -36,7 +36,8 @@ impl World<'_> {
             | Action::Application { client, .. }
             | Action::Queue { client, .. }
             | Action::Cancel { client }
-            | Action::LeaveMatch { client } => {
+            | Action::LeaveMatch { client }
+            | Action::GiveUp { client } => {
                 let client = self.client_at(client);
                 // A process that stands still gives its machine no commands.
                 if self.clients[client].paused { Ok(()) } else { self.command(client, action) }
@@ -64,7 +65,7 @@ impl World<'_> {
             }
             Action::Leave { room, .. } => {
                 let room = room_of(room);
-                self.client_input(client, |machine, now| machine.leave(now, &room))?
+                self.leave(client, &room)?
             }
             Action::Say { room, count, size, .. } => {
                 let room = positive(room) % self.rooms.plain();
@@ -103,6 +104,7 @@ impl World<'_> {
             Action::Queue { mode, party, rating, .. } => return self.queue(client, mode, party, rating),
             Action::Cancel { .. } => self.client_input(client, skirmish_core::client::Client::cancel)?,
             Action::LeaveMatch { .. } => return self.leave_matches(client),
+            Action::GiveUp { .. } => return self.give_up_match(client),
             Action::Application { size, .. } => {
                 let payload = Bytes::from(vec![7; usize::try_from(size).unwrap_or(0).min(4_096)]);
                 self.client_input(client, |machine, now| machine.send(now, "sim.v1.Echo", payload))?

@@ -1,6 +1,7 @@
 //! Scripts of hand-made server frames.
 
 mod messages;
+mod parting;
 mod random;
 mod rooms;
 mod search;
@@ -128,7 +129,10 @@ impl Script {
     }
 
     fn left(&mut self, reason: v1::LeftReason) {
-        self.tell(v1::Kind::Left, &v1::Left { room: "a".into(), reason: reason.into() });
+        self.tell(
+            v1::Kind::Left,
+            &v1::Left { room: "a".into(), reason: reason.into(), ..v1::Left::default() },
+        );
     }
 
     fn say(&mut self, text: &'static str) -> MessageId {

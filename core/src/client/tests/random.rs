@@ -72,7 +72,10 @@ fn frame(kind: u8, room: u8, epoch: u64, seq: u64, n: u64, flag: bool) -> Bytes 
         1 => {
             plain(v1::Kind::Joined, &v1::Joined { room, epoch, member: 1, resumed: flag, client_seq: n, seq })
         }
-        2 => plain(v1::Kind::Left, &v1::Left { room, reason: i32::try_from(seq).unwrap() }),
+        2 => plain(
+            v1::Kind::Left,
+            &v1::Left { room, reason: i32::try_from(seq).unwrap(), answers_leave: false },
+        ),
         3 | 4 => plain(v1::Kind::Entry, &v1::Entry { room, ..entry(epoch, seq, small, n) }),
         5 => plain(v1::Kind::Ack, &v1::Ack { room, epoch, client_seq: n }),
         6 => plain(

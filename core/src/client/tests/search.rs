@@ -15,7 +15,7 @@ fn asks(search: u64) -> ToServer {
 }
 
 fn gives_up(search: u64) -> ToServer {
-    ToServer::Cancel(v1::Cancel { search })
+    ToServer::Cancel(v1::Cancel { search, ..v1::Cancel::default() })
 }
 
 /// A client that searches, and the number of the search.

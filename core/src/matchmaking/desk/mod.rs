@@ -39,11 +39,13 @@
 //! of the player comes, or this one comes back from another node, the end is forgotten: there
 //! the search may have begun anew, and what counts is what the registry has.
 //!
-//! Where the player is in a match, that is the answer to any search it asks for.
+//! Where the player is in a match, that is the answer to any search it asks for. It is told
+//! until the player is out of it: see [`quit`].
 
 mod absence;
 mod anew;
 mod player;
+mod quit;
 mod request;
 mod view;
 mod wish;
@@ -112,6 +114,16 @@ pub enum Decision {
         player: Name,
         /// Its match.
         matched: v1::Matched,
+    },
+    /// The registry has it that the player is not in the match of a room, which it has asked
+    /// to leave.
+    Left {
+        /// Who.
+        player: Name,
+        /// The room.
+        room: Name,
+        /// Its session was a member, or it was in the match.
+        was_in: bool,
     },
 }
 
@@ -238,6 +250,7 @@ impl Desk {
             return self.refuse(player, &queue, &Refused::Full);
         };
         entry.handle_answer(answers);
+        entry.replace_cancel();
         let same = matches!(&entry.wish, Wish::Queue { queue: wished, .. } if **wished == queue);
         if !same {
             entry.wish = Wish::Queue { queue: Box::new(queue), queued_ms: now.wall.0 };
@@ -255,17 +268,14 @@ impl Desk {
         self.drive();
     }
 
-    /// The player gives the search of this number up; 0: whichever there is. It is told what
-    /// comes of that.
+    /// The player gives the search of this number up, with the match that has answered it; 0:
+    /// whichever there is. It is told what comes of that.
     pub fn cancel(&mut self, now: Now, player: &Name, search: u64) {
         self.now = now;
         let entry = self.players.get_mut(player).filter(|entry| !entry.parting);
-        let said = entry.as_ref().map_or_else(|| Some(none(search)), |entry| entry.answer_to_cancel(search));
+        let said = entry.map_or_else(|| Some(none(search)), |entry| entry.cancel(search));
         if let Some(queued) = said {
             return self.decisions.push_back(Decision::Ticket { player: player.clone(), queued });
-        }
-        if let Some(entry) = entry {
-            entry.cancel(search);
         }
         self.look_at(player);
         self.drive();
@@ -275,41 +285,30 @@ impl Desk {
     /// Its epoch is that with which it is registered by now.
     /// Players over the cap of [`MatchmakingConfig::players`] are not looked after.
     pub fn arrive(&mut self, now: Now, player: &Name, session_epoch: u64) {
-        self.now = now;
-        if let Some(entry) = self.enter(player, session_epoch) {
-            entry.told = Heard::Nothing;
-            self.end_absence(player);
-            self.look_at(player);
-            self.drive();
-        }
+        self.come(now, player, session_epoch, None);
     }
 
-    /// The player's session has ended here; `moved`: another node has it, and its ticket.
+    /// The player's session has ended here, and the player is in no match whose room it has
+    /// been in; `moved`: another session has its ticket and its match, here or elsewhere.
     pub fn depart(&mut self, now: Now, player: &Name, moved: bool) {
         self.now = now;
-        if moved {
+        let Some(entry) = self.players.get_mut(player) else { return };
+        if moved && entry.quits.is_empty() {
             return self.forget(player);
         }
         self.end_absence(player);
         let Some(entry) = self.players.get_mut(player) else { return };
-        entry.parting = true;
+        (entry.parting, entry.moved) = (true, moved);
         entry.wish = Wish::Nothing;
+        if !moved {
+            entry.quit_joined();
+        }
         if entry.failures > 0 {
             // A ticket may have been written.
             entry.view = None;
         }
         self.look_at(player);
         self.drive();
-    }
-
-    /// The player has left a room. If it was its match's, it is in no match any more.
-    pub fn leave_match(&mut self, now: Now, player: &Name, room: &Name) {
-        self.now = now;
-        if let Some(entry) = self.players.get_mut(player) {
-            entry.left = Some(room.clone());
-            self.look_at(player);
-            self.drive();
-        }
     }
 
     // Inputs.

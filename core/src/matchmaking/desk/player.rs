@@ -3,12 +3,14 @@
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::Decision;
 use super::absence::Absence;
+use super::quit::{Answer as Quitting, Quit};
 use super::request::{none, record};
 use super::view::{Notice, Session, Ticket, View};
 use super::wish::{Ended, Wish};
@@ -39,8 +41,13 @@ pub(super) struct Player {
     pub(super) adopts: bool,
     /// The player has no connection.
     pub(super) absence: Option<Absence>,
-    /// The room that the player has left.
-    pub(super) left: Option<Name>,
+    /// The room of a match that the session is or was a member of last.
+    pub(super) room: Option<Name>,
+    /// The rooms of matches that the session goes on with since it was resumed; `None`: it was
+    /// not, or there was no match since.
+    pub(super) returned: Option<Vec<Name>>,
+    /// Matches that the player is out of, which the registry may not have yet.
+    pub(super) quits: Vec<Quit>,
     pub(super) pair: Pair,
     /// What the player was told last.
     pub(super) told: Told,
@@ -48,6 +55,8 @@ pub(super) struct Player {
     pub(super) ended: Option<Box<Ended>>,
     /// The session has ended here: what is left is its ticket.
     pub(super) parting: bool,
+    /// And another one goes on with its ticket.
+    pub(super) moved: bool,
     /// The request that is under way.
     pub(super) asked: Option<u64>,
     /// Its place in the line of those who are to be looked at.
@@ -120,11 +129,14 @@ impl Player {
             wish: Wish::Nothing,
             adopts: true,
             absence: None,
-            left: None,
+            room: None,
+            returned: None,
+            quits: Vec::new(),
             pair: Pair::Unread,
             told: Told::Nothing,
             ended: None,
             parting: false,
+            moved: false,
             asked: None,
             turn: None,
             puts: false,
@@ -151,6 +163,9 @@ impl Player {
             return self.in_match(context, &view, notice, view.ticket.as_deref());
         }
         self.leave();
+        if let Some(decision) = self.settle_quit(None) {
+            return Next::Tell(decision);
+        }
         if let Some(decision) = self.answer_again(context, None) {
             return Next::Tell(decision);
         }
@@ -250,46 +265,19 @@ impl Player {
         self.wish != Wish::Nothing && !self.parting
     }
 
-    /// What there is to say at once to who gives up the search of this number: it has ended,
-    /// or there is surely nothing to take back, as no ticket is there, or one is wanted by
-    /// another search.
-    pub(super) fn answer_to_cancel(&self, search: u64) -> Option<v1::Queued> {
-        let nothing = match &self.wish {
-            Wish::Nothing => self.view.as_ref().is_some_and(View::is_empty),
-            Wish::Queue { queue, .. } => search != 0 && queue.search != search,
-            Wish::Cancel { .. } => false,
-        };
-        let ended = self.ended.as_ref().filter(|ended| ended.is_of(search));
-        nothing.then(|| ended.map_or_else(|| none(search), |ended| ended.queued.clone()))
-    }
-
-    /// It wants no match any more. If its search has no number, and it was told of a match,
-    /// that is its answer already, and another would be taken for one to its next search.
-    pub(super) fn cancel(&mut self, search: u64) {
-        if search == 0 && matches!(self.told, Told::Matched(_)) {
-            return;
-        }
-        let ticket = self.view.as_ref().and_then(|view| view.ticket.as_deref());
-        let mode = match &self.wish {
-            Wish::Queue { queue, .. } => queue.mode.clone(),
-            Wish::Cancel { mode, .. } => mode.clone(),
-            Wish::Nothing => ticket.map(Ticket::mode).unwrap_or_default(),
-        };
-        self.wish = Wish::Cancel { mode, search };
-        if self.failures > 0 {
-            // A ticket may have been written.
-            self.view = None;
-        }
-    }
-
     /// Another session of the player is here: what was asked and told before was by and to
     /// the one before. What the registry has is read again.
     pub(super) fn succeed(&mut self, epoch: u64) {
         // What was asked before compares the session's key, which has changed with the epoch.
         self.doubt &= self.epoch == epoch;
         (self.wish, self.ended) = (Wish::Nothing, None);
+        if self.epoch == 0 {
+            // No session was here: that of the player was gone, and now it is back.
+            self.quits.clear();
+        }
+        self.quits.iter_mut().for_each(|quit| quit.answer = Quitting::Nothing);
         (self.epoch, self.vouched) = (epoch, epoch);
-        self.parting = false;
+        (self.parting, self.moved) = (false, false);
         self.adopts = true;
         self.view = None;
     }
@@ -327,7 +315,7 @@ impl Player {
     /// It is in no match.
     fn leave(&mut self) {
         self.pair = Pair::Unread;
-        self.left = None;
+        self.returned = None;
         self.forget_match();
     }
 
@@ -342,7 +330,11 @@ impl Player {
         if let Some(decision) = self.answer_again(context, Some(id)) {
             return Next::Tell(decision);
         }
-        let mut over = self.left.as_ref().is_some_and(|room| room.as_str() == keys::room_of(id));
+        self.give_up_answer(notice);
+        if let Some(decision) = self.settle_quit(Some(notice)) {
+            return Next::Tell(decision);
+        }
+        let mut over = self.is_out(notice);
         match &self.pair {
             Pair::Known(matched) if matched.r#match == *id && matched.fills >= notice.record.fills => {
                 let told = Told::Matched(matched.fills);
@@ -369,9 +361,18 @@ impl Player {
             let compare = Compare::unchanged(key.clone(), notice.modified);
             return self.write(context, view, vec![compare], Op::Delete(Delete::of(Span::one(key))));
         }
-        self.left = None;
         // Who is in a match waits for none.
-        ticket.map_or(Next::Rest, |ticket| self.remove(context, view, ticket))
+        if let Some(ticket) = ticket {
+            return self.remove(context, view, ticket);
+        }
+        let is_in = self.room.as_ref().is_some_and(|room| room.as_str() == keys::room_of(id));
+        if is_in && !notice.record.joined {
+            let key = keys::notice(&self.name);
+            let compare = Compare::unchanged(key.clone(), notice.modified);
+            let joined = v1::NoticeRecord { joined: true, ..notice.record.clone() };
+            return self.write(context, view, vec![compare], Op::Put(Put::new(key, encode(&joined), None)));
+        }
+        Next::Rest
     }
 
     fn waiting(&mut self, context: Context, view: &View, ticket: &Ticket) -> Next {
@@ -472,7 +473,7 @@ impl Player {
             Some(s) if s.node == context.node => Some(Compare::unchanged(session, s.modified)),
             Some(_) => None,
         };
-        if let Some(ticket) = &view.ticket {
+        if let Some(ticket) = view.ticket.as_ref().filter(|_| !self.moved) {
             let (key, record) = (keys::ticket(&self.name), &ticket.record);
             if record.node == context.node.0 && record.session_epoch == self.epoch {
                 return delete(key, ticket.modified, None);
@@ -481,8 +482,8 @@ impl Player {
                 return delete(key, ticket.modified, no_newer);
             }
         }
-        if let (Some(notice), Some(no_newer), Some(room)) = (&view.notice, no_newer, &self.left)
-            && room.as_str() == keys::room_of(&notice.record.r#match)
+        if let (Some(notice), Some(no_newer)) = (&view.notice, no_newer)
+            && self.is_out(notice)
         {
             return delete(keys::notice(&self.name), notice.modified, Some(no_newer));
         }

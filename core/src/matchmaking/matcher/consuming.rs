@@ -31,6 +31,8 @@ pub(super) struct Seat {
     pub(super) modified: u64,
     /// The number of the search that brings or brought it there.
     pub(super) search: u64,
+    /// The player has been in the room.
+    pub(super) joined: bool,
 }
 
 /// What came of a transaction.
@@ -52,7 +54,7 @@ impl Part {
         let seat = |player: &Name| {
             let Ticket { modified, record, .. } = book.ticket(player)?;
             let search = record.queue.as_ref().map_or(0, |queue| queue.search);
-            Some(Seat { player: player.clone(), modified: *modified, search })
+            Some(Seat { player: player.clone(), modified: *modified, search, joined: false })
         };
         Some(Self { key, seats: group.players().map(seat).collect::<Option<_>>()? })
     }
@@ -117,10 +119,10 @@ pub(super) fn judge(
 pub(super) fn notify<'a>(txn: &mut Txn, matched: &v1::Matched, seats: impl Iterator<Item = &'a Seat>) {
     let seats: BTreeMap<&str, &Seat> = seats.map(|seat| (seat.player.as_str(), seat)).collect();
     for (players, team) in matched.teams.iter().zip(0..) {
-        for Seat { player, search, .. } in players.players.iter().filter_map(|name| seats.get(name.as_str()))
-        {
+        for seat in players.players.iter().filter_map(|name| seats.get(name.as_str())) {
+            let Seat { player, search, joined, .. } = *seat;
             let (id, fills) = (matched.r#match.clone(), matched.fills);
-            let notice = v1::NoticeRecord { r#match: id, team, fills, search: *search };
+            let notice = v1::NoticeRecord { r#match: id, team, fills, search: *search, joined: *joined };
             txn.success.push(Op::Put(Put::new(keys::notice(player), encode(&notice), None)));
         }
     }

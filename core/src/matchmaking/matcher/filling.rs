@@ -27,6 +27,9 @@ use crate::matchmaking::ticket::Vacancy;
 use crate::registry::{Answer, Compare, KeyValue, Op, Put, Txn};
 use crate::time::Instant;
 
+/// Players that have left a match, of whom its record says so; of more, nobody comes into it.
+const MOST_LEFT: usize = 64;
+
 /// The matches whose free places are offered, by room; as many as the engine takes.
 #[derive(Debug, Default)]
 pub(super) struct Offers(BTreeMap<Name, (Running, Instant)>);
@@ -44,7 +47,12 @@ impl Offers {
         let region = Name::new(region).ok()?;
         let same = before.filter(|(before, _)| before.pair.id == running.pair.id);
         let offered = same.map_or(now, |(_, since)| since);
-        let vacancy = Vacancy { room: room.clone(), team, places, rating: *rating, region, traits, offered };
+        let rating = *rating;
+        let barred = running.left();
+        if barred.len() > MOST_LEFT {
+            return None;
+        }
+        let vacancy = Vacancy { room: room.clone(), team, places, rating, region, traits, offered, barred };
         self.0.insert(room, (running, offered));
         Some(vacancy)
     }
@@ -58,6 +66,13 @@ impl Offers {
 impl Running {
     fn is_there(&self, player: &str) -> bool {
         self.there.iter().any(|seat| seat.player.as_str() == player)
+    }
+
+    /// Who has left it, now or before.
+    fn left(&self) -> Vec<Name> {
+        let teams = self.pair.record.r#match.iter().flat_map(|matched| &matched.teams);
+        let left = teams.flat_map(|team| &team.players).filter(|player| !self.is_there(player));
+        left.chain(&self.pair.record.left).filter_map(|player| Name::new(player).ok()).collect()
     }
 
     /// The teams as they are now.
@@ -119,6 +134,7 @@ impl Filling {
         together.join(&chosen.ticket.traits);
         record::write_traits(&together, &mut record);
         record.matcher_epoch = fence.epoch;
+        record.left = running.left().iter().map(Name::to_string).collect();
         let matched = record.r#match.as_mut()?;
         matched.fills += 1;
         matched.teams = running.teams();

@@ -129,7 +129,8 @@ impl Pair {
         let notice = |(player, kv): (&Name, Option<&KeyValue>)| {
             let kv = kv?;
             let notice: v1::NoticeRecord = decode(&kv.value);
-            let seat = Seat { player: player.clone(), modified: kv.modified, search: notice.search };
+            let v1::NoticeRecord { search, joined, .. } = notice;
+            let seat = Seat { player: player.clone(), modified: kv.modified, search, joined };
             (notice.r#match == self.id).then_some(seat)
         };
         let there: Vec<Seat> = self.players.iter().zip(found).filter_map(notice).collect();

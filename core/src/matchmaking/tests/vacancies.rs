@@ -5,7 +5,7 @@ use crate::matchmaking::{Backfill, Refusal, Rule};
 
 fn vacancy(room: &str, places: u8, rating: i32, offered: Instant) -> Vacancy {
     let (room, region) = (name(room), name("eu"));
-    Vacancy { room, team: 1, places, rating, region, traits: Traits::default(), offered }
+    Vacancy { room, team: 1, places, rating, region, traits: Traits::default(), offered, barred: Vec::new() }
 }
 
 fn filled(outputs: &[(Instant, Output)]) -> Vec<(Instant, &Backfill)> {
@@ -87,4 +87,14 @@ fn an_offer_is_replaced_withdrawn_and_capped() {
     engine.audit().unwrap();
     engine.insert(at(0), ticket("a", 1500, at(0))).unwrap();
     assert_eq!(run(&mut engine, at(0), secs(1)), []);
+}
+
+#[test]
+fn whoever_has_left_a_room_does_not_come_back_into_it() {
+    let mut engine = engine(config(2, 2), &[party("left", 2, 1500, at(0)), ticket("new", 1500, at(1))]);
+    let barred = vec![name("left.1")];
+    engine.offer_vacancy(at(1), Vacancy { barred, ..vacancy("room", 2, 1500, at(1)) }).unwrap();
+    let outputs = run(&mut engine, at(1), secs(1));
+    let leaders: Vec<_> = filled(&outputs).iter().map(|(_, f)| f.chosen.ticket.leader.clone()).collect();
+    assert_eq!(leaders, [name("new")], "a party whole or not at all");
 }

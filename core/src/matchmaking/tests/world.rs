@@ -159,7 +159,7 @@ fn play(config: &QueueConfig, events: &[Event], arrange: fn(&mut Vec<Ticket>)) -
 fn vacancy(room: u8, places: u8, draft: &Draft, offered: Instant) -> Vacancy {
     let Ticket { rating, traits, .. } = draft.ticket(0, offered);
     let room = name(&format!("room{room}"));
-    Vacancy { room, team: 0, places, rating, region: name("eu"), traits, offered }
+    Vacancy { room, team: 0, places, rating, region: name("eu"), traits, offered, barred: Vec::new() }
 }
 
 /// Steps until `end` and checks all that comes out.

@@ -227,7 +227,7 @@ fn a_ticket_is_taken_back_and_an_unknown_queue_is_refused() {
     let ann = cluster.connect(0, "ann", None);
     queue(&mut cluster, &ann);
     cluster.received(&ann);
-    cluster.send(&ann, v1::Kind::Cancel, &v1::Cancel { search: 0 });
+    cluster.send(&ann, v1::Kind::Cancel, &v1::Cancel::default());
     assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Cancelled]);
     let unknown = v1::Queue { mode: "chess".into(), ..v1::Queue::default() };
     cluster.send(&ann, v1::Kind::Queue, &unknown);
@@ -290,7 +290,7 @@ fn a_node_that_had_the_session_before_does_not_speak_of_tickets_from_memory() {
     assert_eq!(cluster.received(&back), [], "node 1 knows nothing of what is now");
     cluster.lapse(&[1], &[]);
     let back = cluster.connect(1, "ann", Some(resume));
-    cluster.send(&back, v1::Kind::Cancel, &v1::Cancel { search: 7 });
+    cluster.send(&back, v1::Kind::Cancel, &v1::Cancel { search: 7, ..v1::Cancel::default() });
     cluster.advance(Duration::from_secs(1));
     assert_eq!(states(&cluster.received(&back)), [v1::TicketState::Cancelled]);
     assert!(cluster.get("/match/queue/ann").is_none());

@@ -6,6 +6,7 @@ mod late;
 mod limits;
 mod matchmaking;
 mod metering;
+mod parting;
 mod races;
 mod random;
 mod reach;

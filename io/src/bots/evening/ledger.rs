@@ -141,7 +141,8 @@ impl Ledger {
             });
             return;
         }
-        if matches!(state, TicketState::Cancelled | TicketState::None) && !seat.cancelling {
+        let is_asked = matches!(state, TicketState::Cancelled | TicketState::GivenUp | TicketState::None);
+        if is_asked && !seat.cancelling {
             let what =
                 || format!("player {bot} heard that its ticket is {state:?}, which it did not ask for");
             self.breaches.add(what);

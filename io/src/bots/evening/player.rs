@@ -152,7 +152,11 @@ impl Player {
             TicketState::Refused => {
                 shared.trouble.get_or_insert_with(|| format!("the ticket is refused: {reason}"));
             }
-            TicketState::Cancelled | TicketState::TimedOut | TicketState::PartyLost | TicketState::None => {}
+            TicketState::Cancelled
+            | TicketState::TimedOut
+            | TicketState::PartyLost
+            | TicketState::GivenUp
+            | TicketState::None => {}
         }
         shared.ledger.ended(self.index, search, state, now.instant);
         if matches!(self.step, Step::Search { .. }) {

@@ -15,12 +15,16 @@
 //! * a search, which has a number, ends once: whoever was told how its search ended is not
 //!   queued or matched by it any more, and is not told another end of it; a client that
 //!   searches is told the end of that search and of no other one; and a match is said to be
-//!   the answer to a search that one of the player's clients has begun.
+//!   the answer to a search that one of the player's clients has begun;
+//! * a match is over for whoever has left it: a client that was told that it has left the room of
+//!   a match, or that the match is given up, is not told of that match again. What it was told
+//!   by itself counts, too.
 //!
 //! A search of which its client was never told an end may end in a match at any time: the
 //! client has crashed since, or another one of the player has taken its place. The player
 //! hears of the match all the same.
 
+mod parted;
 mod searches;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +62,8 @@ pub struct Matches {
     /// How tickets have ended, by the number of the search.
     ended: BTreeSet<(Name, u64, i32)>,
     searches: Searches,
+    /// Matches that clients were told they have left, or given up.
+    parted: BTreeSet<(usize, String)>,
     counts: Counts,
 }
 
@@ -140,6 +146,7 @@ impl Matches {
     /// its place.
     pub fn restarted(&mut self, client: usize) {
         self.searches.restarted(client);
+        self.parted.retain(|(other, _)| *other != client);
     }
 
     /// A client was told that a search of its player has ended without a match.
@@ -184,6 +191,9 @@ impl Matches {
     /// If there never was such a match, or not with it.
     pub fn told_before(&self, client: usize, player: &Name, told: &v1::Matched) -> Verdict {
         let id = &told.r#match;
+        if self.parted.contains(&(client, id.clone())) {
+            return unlike(format_args!("client {client} was told of match {id}, which it had left"));
+        }
         let Some(formed) = self.formed.get(id) else {
             return unlike(format_args!("client {client} was told of match {id}, which was never formed"));
         };
@@ -322,16 +332,25 @@ impl Matches {
         };
         let notice: v1::NoticeRecord = decode(&kv.value);
         let id = notice.r#match.clone();
+        let before = self.notices.get(&player).filter(|_| notice.joined);
+        if before.is_some_and(|b| v1::NoticeRecord { joined: true, ..b.clone() } == notice) {
+            // Only that the player has come into the room.
+            self.notices.insert(player, notice);
+            return Ok(());
+        }
         if !changes.iter().any(|change| *change.key() == keys::pair(&id)) {
             return unlike(format_args!("{player} has a notice of match {id}, but the match does not form"));
         }
-        let (fills, search) = (notice.fills, notice.search);
+        let (fills, search, joined) = (notice.fills, notice.search, notice.joined);
         match self.notices.insert(player.clone(), notice) {
             // It stays when the match is filled.
             Some(before) if before.r#match != id || before.fills + 1 != fills => unlike(format_args!(
                 "{player} is put into match {id} while it is in match {}",
                 before.r#match
             )),
+            Some(before) if before.joined && !joined => {
+                unlike(format_args!("the notice of {player} of match {id} forgets that it has come"))
+            }
             Some(before) if before.search != search => unlike(format_args!(
                 "the notice of {player} of match {id} names search {search} and not {} any more",
                 before.search

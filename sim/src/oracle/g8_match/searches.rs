@@ -64,7 +64,12 @@ impl Searches {
                 "client {client} was told of search {number} that it has ended, {end:?}, which {player} never had"
             ));
         };
+        // Another client of the player may hear only now of the match that this one has given up.
+        let is_late = search.client != client
+            && search.end == Some(End::Ticket(TicketState::GivenUp))
+            && matches!(end, End::Match(_));
         match &search.end {
+            Some(_) if is_late => Ok(()),
             Some(known) if *known != end => unlike(format_args!(
                 "client {client} was told of search {number} that it has ended, {end:?}, after it had as {known:?}"
             )),

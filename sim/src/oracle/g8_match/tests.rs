@@ -31,7 +31,8 @@ fn ticket(revision: u64, player: &str, state: TicketState) -> Change {
 }
 
 fn notice(revision: u64, player: &str, team: u32) -> Change {
-    let record = v1::NoticeRecord { r#match: "m".into(), team, fills: 0, search: number(player) };
+    let record =
+        v1::NoticeRecord { r#match: "m".into(), team, fills: 0, search: number(player), joined: false };
     put(revision, keys::notice(&name(player)), encode(&record))
 }
 
@@ -196,7 +197,7 @@ fn what_another_client_was_told_ends_no_search_of_this_one() {
 #[test]
 fn a_notice_that_names_another_search_is_caught() {
     let other = |revision, fills| {
-        let record = v1::NoticeRecord { r#match: "m".into(), team: 0, fills, search: 7 };
+        let record = v1::NoticeRecord { r#match: "m".into(), team: 0, fills, search: 7, joined: false };
         put(revision, keys::notice(&name("ann")), encode(&record))
     };
     let mut changes = whole(4);
@@ -229,7 +230,8 @@ fn filled(revision: u64) -> Vec<Change> {
     let matched = v1::Matched { teams: vec![team("ann"), team("cid")], fills: 1, ..matched() };
     let record = v1::MatchRecord { r#match: Some(matched), matcher_epoch: 1, ..v1::MatchRecord::default() };
     let notice = |player: &str, team| {
-        let record = v1::NoticeRecord { r#match: "m".into(), team, fills: 1, search: number(player) };
+        let record =
+            v1::NoticeRecord { r#match: "m".into(), team, fills: 1, search: number(player), joined: false };
         put(revision, keys::notice(&name(player)), encode(&record))
     };
     vec![
@@ -316,4 +318,46 @@ fn what_is_ended_by_who_is_not_elected_is_caught() {
         assert_eq!(all.changed(0, None, &[queued(), whole(4)].concat()), Ok(()));
         assert_eq!(all.changed(0, author, &over).is_ok(), holds);
     }
+}
+
+#[test]
+fn who_was_told_that_it_has_left_a_match_is_not_told_of_it_again() {
+    let formed = || {
+        let mut matches = matches();
+        matches.changed(0, None, &[queued(), whole(4)].concat()).expect("it forms");
+        assert_eq!(matches.told(0, &name("ann"), &told("ann")), Ok(()));
+        matches
+    };
+    let room = keys::room_of("m");
+    for (reason, is_out) in [
+        (v1::LeftReason::Asked, true),
+        (v1::LeftReason::Kicked, true),
+        (v1::LeftReason::Gone, false),
+        (v1::LeftReason::RoomFull, false),
+        (v1::LeftReason::NotAMember, false),
+    ] {
+        let mut matches = formed();
+        assert_eq!(matches.left(0, &room, reason), is_out);
+        assert_eq!(matches.told_before(0, &name("ann"), &told("ann")).is_err(), is_out, "{reason:?}");
+        assert_eq!(matches.told(1, &name("bob"), &told("bob")), Ok(()), "who stays is told");
+        matches.restarted(0);
+        assert_eq!(matches.told_before(0, &name("ann"), &told("ann")), Ok(()), "it knows nothing any more");
+    }
+    let mut matches = formed();
+    assert!(!matches.left(0, "arena", v1::LeftReason::Asked) && matches.given_up(0, "other").is_err());
+    assert_eq!(matches.given_up(0, "m"), Ok(()));
+    assert!(matches.told(0, &name("ann"), &told("ann")).is_err());
+}
+
+#[test]
+fn a_notice_says_once_that_its_player_has_come_and_nothing_else() {
+    let with = |joined, fills| {
+        let search = number("ann");
+        let record = v1::NoticeRecord { r#match: "m".into(), team: 0, fills, search, joined };
+        put(5, keys::notice(&name("ann")), encode(&record))
+    };
+    assert_eq!(run(&[queued(), whole(4), vec![with(true, 0)]].concat()), Ok(()));
+    assert!(run(&[queued(), whole(4), vec![with(true, 1)]].concat()).is_err());
+    assert!(run(&[queued(), whole(4), vec![with(false, 0)]].concat()).is_err());
+    assert!(run(&[queued(), vec![with(true, 0)]].concat()).is_err(), "of no match");
 }

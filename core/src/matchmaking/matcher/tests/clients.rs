@@ -167,7 +167,9 @@ impl Cluster {
     }
 
     pub(super) fn deliver(&mut self, index: usize, decision: Decision) {
-        let (Decision::Ticket { player, .. } | Decision::Matched { player, .. }) = &decision;
+        let (Decision::Ticket { player, .. }
+        | Decision::Matched { player, .. }
+        | Decision::Left { player, .. }) = &decision;
         let client = self.players.entry(player.clone()).or_default();
         if client.home != Some(index) {
             return;
@@ -201,6 +203,8 @@ impl Cluster {
                 }
                 client.matched = Some(matched);
             }
+            // Nobody waits for that here.
+            Decision::Left { .. } => {}
         }
     }
 }

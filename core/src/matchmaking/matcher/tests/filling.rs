@@ -88,11 +88,6 @@ fn who_comes_takes_the_place_of_who_has_left_and_all_are_told() {
     let (rule, widths) = explanation.split_once("; ").unwrap();
     assert_eq!(rule, "closeness 1000 of 1000 in eu: the room had to have free places");
     assert!(widths.starts_with("waited up to 1") && widths.contains("ratings within 0 of 2"), "{widths}");
-    // Who has left may come back, as any other.
-    c.leave("bob");
-    c.queue("dan", alone("duo"));
-    run(&mut c, 10);
-    assert_eq!(c.player("dan").matched.clone().unwrap().fills, 2);
 }
 
 #[test]
@@ -196,6 +191,25 @@ fn who_leaves_and_queues_again_before_that_is_known_is_not_lost() {
     c.queue("ann", alone("duo"));
     run(&mut c, 2);
     assert!(c.player("ann").matched.is_none());
-    run(&mut c, 61);
-    assert_eq!(c.player("ann").matched.clone().unwrap().fills, 1);
+    // Her ticket waits for another match: this one is over for her.
+    run(&mut c, 30);
+    assert!(c.ticket("ann").is_some() && c.player("ann").matched.is_none());
+}
+
+#[test]
+fn who_has_left_a_match_does_not_fill_its_places_again() {
+    let mut c = cluster(true, &["ann", "bob", "cat", "dan", "eve"]);
+    let before = battle(&mut c, |_| alone("duo"));
+    c.leave("dan");
+    c.queue("dan", alone("duo"));
+    run(&mut c, 15);
+    assert!(c.player("dan").matched.is_none());
+    c.queue("eve", alone("duo"));
+    run(&mut c, 15);
+    let eve = c.player("eve").matched.clone().expect("there is a place for others");
+    assert_eq!(eve.r#match, before.r#match);
+    // Nor when a place is free of a match in whose teams he is no more.
+    c.leave("cat");
+    run(&mut c, 15);
+    assert!(c.player("dan").matched.is_none() && c.ticket("dan").is_some());
 }

@@ -65,8 +65,9 @@ impl Oracle {
     /// A client was told that a search of its player has ended without a match.
     pub(super) fn ended(&mut self, player: &Name, search: u64, state: TicketState) {
         let known = self.ends.get(&(player.clone(), search));
-        // Then the match is over.
-        if !matches!((known, state), (Some(End::Match(_)), TicketState::None)) {
+        // Then the match is over, or this player is out of it.
+        let is_over = matches!(state, TicketState::None | TicketState::GivenUp);
+        if !(is_over && matches!(known, Some(End::Match(_)))) {
             self.end(player, search, End::Ticket(state));
         }
     }
@@ -116,14 +117,19 @@ impl Oracle {
                     let notice: v1::NoticeRecord = decode(&kv.value);
                     let before = prev.as_ref().map(|kv| decode::<v1::NoticeRecord>(&kv.value));
                     let same = |before: &v1::NoticeRecord| {
-                        *before == v1::NoticeRecord { fills: before.fills, ..notice.clone() }
+                        let (fills, joined) = (before.fills, before.joined);
+                        *before == v1::NoticeRecord { fills, joined, ..notice.clone() }
+                            && joined <= notice.joined
                     };
                     assert!(
                         before.as_ref().is_none_or(same),
                         "{player} is put into a match while it is in one (G8)"
                     );
+                    // Who comes into the room says so, and nothing else.
+                    let comes = notice.joined
+                        && before.is_some_and(|b| v1::NoticeRecord { joined: true, ..b } == notice);
                     assert!(
-                        find(&keys::pair(&notice.r#match)).is_some(),
+                        comes || find(&keys::pair(&notice.r#match)).is_some(),
                         "{player} has a notice of no match"
                     );
                 }

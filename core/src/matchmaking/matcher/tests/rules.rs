@@ -93,19 +93,20 @@ fn a_ticket_is_taken_back() {
     run(&mut c, 1);
     assert_eq!(c.heard("ann"), [S::None, S::Waiting, S::Cancelled]);
     assert_eq!((c.ticket("ann"), c.player("ann").last.mode.as_str()), (None, "duel"));
-    // Too late: the match is the answer.
+    // Who is in a match does not queue for another one.
     let search = c.queue("ann", alone("duel"));
     c.queue("bob", alone("duel"));
     run(&mut c, 2);
-    let matched = c.player("ann").matched.take().unwrap();
-    c.take_back("ann", search);
-    run(&mut c, 1);
-    assert_eq!(c.player("ann").matched, Some(matched));
-    // And who is in a match does not queue for another one.
+    c.player("ann").matched.take().unwrap();
     c.queue("ann", alone("duel"));
     run(&mut c, 1);
-    assert!(c.player("ann").matched.is_some());
+    let matched = c.player("ann").matched.take().unwrap();
     assert_eq!(c.ticket("ann"), None);
+    // A search that was answered with a match is given up with that.
+    c.take_back("ann", search);
+    run(&mut c, 1);
+    assert_eq!((c.player("ann").last.state(), &c.player("ann").last.r#match), (S::GivenUp, &matched.r#match));
+    assert!(c.notice("ann").is_none() && c.notice("bob").is_some());
 }
 
 #[test]

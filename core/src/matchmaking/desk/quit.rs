@@ -1,0 +1,309 @@
+//! Matches that a player is out of by its own doing, until the registry has that too.
+//!
+//! A player leaves a match for good: by leaving its room, by giving it up, or since its session
+//! has ended or goes on without the room. Its notice is deleted then, and the player hears that
+//! it is out when the registry has it, not before: a node that is asked next, or this one after
+//! a restart, knows of no match. Until then the quit is kept here; it is repeated over lost
+//! answers, and the player repeats it at another node.
+
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+
+use skirmish_proto::v1::{self, TicketState};
+
+use super::player::{Player, Told};
+use super::request::none;
+use super::view::{Notice, Ticket, View};
+use super::wish::{Ended, Wish};
+use super::{Decision, Desk};
+use crate::id::Name;
+use crate::matchmaking::keys;
+use crate::time::Now;
+
+/// Quits that wait for the registry, for each player; of more, the newest are refused.
+const MOST: usize = 16;
+
+/// A match that the player is out of, and what it is told once the registry has that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Quit {
+    pub(super) what: What,
+    pub(super) answer: Answer,
+    /// It was the match that the player was in.
+    hit: bool,
+}
+
+/// Which match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// The one of this name.
+    Match(String),
+    /// The one that has answered the search of this number; 0: whichever there is.
+    Search(u64),
+    /// The one whose room the player has been in.
+    Joined,
+}
+
+/// What the player is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Nothing: it does not ask.
+    Nothing,
+    /// That it has left the room, of which its session was a member or not.
+    Left { member: bool },
+    /// That the match is given up, by a `Cancel` of this number.
+    GivenUp { search: u64 },
+}
+
+impl Desk {
+    /// As [`Self::arrive`], of a session that was resumed and goes on with these rooms of
+    /// matches only.
+    pub fn resume(&mut self, now: Now, player: &Name, session_epoch: u64, rooms: Vec<Name>) {
+        self.come(now, player, session_epoch, Some(rooms));
+    }
+
+    pub(super) fn come(&mut self, now: Now, player: &Name, session_epoch: u64, rooms: Option<Vec<Name>>) {
+        self.now = now;
+        if let Some(entry) = self.enter(player, session_epoch) {
+            entry.told = Told::Nothing;
+            entry.returned = rooms;
+            self.end_absence(player);
+            self.look_at(player);
+            self.drive();
+        }
+    }
+
+    /// The player gives a match up. It is told so, with the number of a search, when the
+    /// registry has it. False if the node has no place for that: nothing comes of it.
+    pub fn give_up(&mut self, now: Now, player: &Name, id: &Name, search: u64) -> bool {
+        self.quit(now, player, What::Match(id.to_string()), Answer::GivenUp { search })
+    }
+
+    /// The player leaves a room. If it is a match's, the player is in that no more, and is told
+    /// that it has left when the registry has it: [`Decision::Left`]. False if it is not, or if
+    /// the node has no place for that: nothing comes of it.
+    pub fn leave(&mut self, now: Now, player: &Name, room: &Name, member: bool) -> bool {
+        let Some(id) = keys::match_of(room.as_str()) else { return false };
+        self.quit(now, player, What::Match(id.into()), Answer::Left { member })
+    }
+
+    /// The player's session is a member of a room: perhaps of its match's.
+    pub fn join_match(&mut self, now: Now, player: &Name, room: &Name) {
+        self.now = now;
+        if let Some(entry) = self.players.get_mut(player).filter(|_| keys::match_of(room.as_str()).is_some())
+        {
+            entry.join(room);
+            self.look_at(player);
+            self.drive();
+        }
+    }
+
+    /// The player has left a room. If it was its match's, it is in no match any more.
+    pub fn leave_match(&mut self, now: Now, player: &Name, room: &Name) {
+        if let Some(id) = keys::match_of(room.as_str()) {
+            self.quit(now, player, What::Match(id.into()), Answer::Nothing);
+        }
+    }
+
+    /// The membership that a player had in a room is over, and its session is not here. If
+    /// there is no session of the player anywhere, it is not in the match of the room any more.
+    pub fn expire_match(&mut self, now: Now, player: &Name, room: &Name) {
+        self.now = now;
+        let Some(id) = keys::match_of(room.as_str()) else { return };
+        if self.players.contains_key(player) {
+            return;
+        }
+        if let Some(entry) = self.enter(player, 0) {
+            entry.parting = true;
+            entry.quit(What::Match(id.into()), Answer::Nothing);
+            self.look_at(player);
+            self.drive();
+        }
+    }
+
+    fn quit(&mut self, now: Now, player: &Name, what: What, answer: Answer) -> bool {
+        self.now = now;
+        let Some(entry) = self.players.get_mut(player) else { return false };
+        if let (What::Match(id), Some(room)) = (&what, &entry.room)
+            && keys::match_of(room.as_str()) == Some(id)
+        {
+            entry.room = None;
+        }
+        let kept = entry.quit(what, answer);
+        self.look_at(player);
+        self.drive();
+        kept
+    }
+}
+
+impl Player {
+    /// Has the player be out of a match. False if as many as may wait for the registry.
+    pub(super) fn quit(&mut self, what: What, answer: Answer) -> bool {
+        let quit = Quit { what, answer, hit: false };
+        if self.quits.iter().any(|known| known.what == quit.what && known.answer == answer) {
+            return true;
+        }
+        let has_place = self.quits.len() < MOST;
+        if has_place {
+            self.quits.push(quit);
+        }
+        has_place
+    }
+
+    /// The session has ended: the player is out of the match whose room it has been in.
+    pub(super) fn quit_joined(&mut self) {
+        let known = self.room.take();
+        if let Some(id) = known.as_ref().and_then(|room| keys::match_of(room.as_str())) {
+            self.quit(What::Match(id.into()), Answer::Nothing);
+        }
+        self.quit(What::Joined, Answer::Nothing);
+    }
+
+    /// It wants nothing any more of the search of this number. Returns what there is to say at
+    /// once: the search has ended, or there is surely nothing to take back, as no ticket is
+    /// there, or one is wanted by another search, and no match.
+    pub(super) fn cancel(&mut self, search: u64) -> Option<v1::Queued> {
+        let is_other = match &self.wish {
+            Wish::Queue { queue, .. } => search != 0 && queue.search != search,
+            Wish::Nothing | Wish::Cancel { .. } => false,
+        };
+        let may_be_in_match = self.may_be_in_match();
+        let nothing = match &self.wish {
+            Wish::Nothing => self.view.as_ref().is_some_and(View::is_empty),
+            Wish::Queue { .. } => is_other && !may_be_in_match,
+            Wish::Cancel { .. } => false,
+        };
+        if nothing {
+            let ended = self.ended.as_ref().filter(|ended| ended.is_of(search));
+            return Some(ended.map_or_else(|| none(search), |ended| ended.queued.clone()));
+        }
+        if is_other {
+            let kept = self.quit(What::Search(search), Answer::GivenUp { search });
+            return (!kept).then(|| unavailable(search));
+        }
+        let ticket = self.view.as_ref().and_then(|view| view.ticket.as_deref());
+        let mode = match &self.wish {
+            Wish::Queue { queue, .. } => queue.mode.clone(),
+            Wish::Cancel { mode, .. } => mode.clone(),
+            Wish::Nothing => ticket.map(Ticket::mode).unwrap_or_default(),
+        };
+        self.wish = Wish::Cancel { mode, search };
+        if self.failures > 0 {
+            // A ticket may have been written.
+            self.view = None;
+        }
+        None
+    }
+
+    /// A `Cancel` whose search the player replaces by another gives up the match that has
+    /// answered it, if there is one.
+    pub(super) fn replace_cancel(&mut self) {
+        if let Wish::Cancel { search, .. } = self.wish
+            && self.may_be_in_match()
+        {
+            self.quit(What::Search(search), Answer::Nothing);
+        }
+    }
+
+    /// Whether the registry may have a notice of the player, as far as is known.
+    pub(super) fn may_be_in_match(&self) -> bool {
+        self.view.as_ref().is_none_or(|view| view.notice.is_some())
+    }
+
+    /// The session is a member of the room of a match.
+    pub(super) fn join(&mut self, room: &Name) {
+        self.room = Some(room.clone());
+        if let Some(rooms) = &mut self.returned
+            && rooms.len() < MOST
+            && !rooms.contains(room)
+        {
+            rooms.push(room.clone());
+        }
+    }
+
+    /// Whether the match of a notice has answered the search of a number; 0 is any.
+    fn is_answer(&self, notice: &Notice, search: u64) -> bool {
+        let id = Some(notice.record.r#match.as_str());
+        let was_told =
+            self.ended.as_ref().is_some_and(|ended| ended.is_of(search) && ended.pair.as_deref() == id);
+        search == 0 || search == notice.record.search || was_told
+    }
+
+    /// A `Cancel` of a search that the live match has answered gives that up.
+    pub(super) fn give_up_answer(&mut self, notice: &Notice) {
+        if let Wish::Cancel { search, .. } = self.wish
+            && self.is_answer(notice, search)
+            && self.quit(What::Match(notice.record.r#match.clone()), Answer::GivenUp { search })
+        {
+            self.wish = Wish::Nothing;
+        }
+    }
+
+    /// Whether the player is out of the match of its notice.
+    pub(super) fn is_out(&self, notice: &Notice) -> bool {
+        let room = keys::room_of(&notice.record.r#match);
+        let goes_on_without = notice.record.joined
+            && self.returned.as_ref().is_some_and(|rooms| !rooms.iter().any(|name| name.as_str() == room));
+        goes_on_without || self.quits.iter().any(|quit| self.hits(quit, notice))
+    }
+
+    fn hits(&self, quit: &Quit, notice: &Notice) -> bool {
+        match &quit.what {
+            What::Match(id) => *id == notice.record.r#match,
+            What::Search(search) => self.is_answer(notice, *search),
+            What::Joined => notice.record.joined,
+        }
+    }
+
+    /// Settles quits of matches that the player is in no more: of all but that of the notice.
+    /// Returns what it is to be told next of that.
+    pub(super) fn settle_quit(&mut self, notice: Option<&Notice>) -> Option<Decision> {
+        let mut at = 0;
+        while let Some(quit) = self.quits.get(at) {
+            let hit = notice.filter(|notice| self.hits(quit, notice));
+            if let (Some(notice), Some(quit)) = (hit, self.quits.get_mut(at)) {
+                // When the notice is gone, nothing else says which match this was about.
+                quit.what = What::Match(notice.record.r#match.clone());
+                quit.hit = true;
+                at += 1;
+                continue;
+            }
+            let quit = self.quits.remove(at);
+            if let Some(decision) = self.answer_quit(quit) {
+                return Some(decision);
+            }
+        }
+        None
+    }
+
+    fn answer_quit(&mut self, quit: Quit) -> Option<Decision> {
+        let player = self.name.clone();
+        match (quit.answer, quit.what) {
+            (Answer::Nothing, _) => None,
+            (Answer::Left { member }, What::Match(id)) => {
+                let was_in = member || quit.hit;
+                let room = Name::new(&keys::room_of(&id)).ok()?;
+                Some(Decision::Left { player, room, was_in })
+            }
+            (Answer::GivenUp { search }, What::Match(id)) => {
+                let state = TicketState::GivenUp.into();
+                let queued = v1::Queued { state, search, r#match: id.clone(), ..v1::Queued::default() };
+                if search != 0 && quit.hit {
+                    self.ended = Some(Ended { queued: queued.clone(), pair: Some(id) }.into());
+                }
+                Some(Decision::Ticket { player, queued })
+            }
+            (Answer::Left { .. } | Answer::GivenUp { .. }, What::Search(search)) => {
+                let ended = self.ended.as_ref().filter(|ended| ended.is_of(search));
+                let queued = ended.map_or_else(|| none(search), |ended| ended.queued.clone());
+                Some(Decision::Ticket { player, queued })
+            }
+            (Answer::Left { .. } | Answer::GivenUp { .. }, What::Joined) => None,
+        }
+    }
+}
+
+/// What comes of giving up a search is not known, and not looked after.
+fn unavailable(search: u64) -> v1::Queued {
+    let reason = "too much is given up at once".to_string();
+    v1::Queued { state: TicketState::Unavailable.into(), search, reason, ..v1::Queued::default() }
+}
