@@ -232,6 +232,7 @@ fn match_messages() -> Vec<(Kind, Vec<u8>)> {
         waited_ms: 60_000,
         search,
         session_epoch: 61_441,
+        r#match: "m1".into(),
     };
     let team = |player: &str| v1::Team { players: vec![player.into()] };
     let matched = v1::Matched {

@@ -30,3 +30,24 @@ async fn bots_on_two_nodes_play_whole_evenings_with_each_other() {
         assert_eq!(metric(node.admin, "skirmish_accepted_total").await, Some(10), "every other player");
     }
 }
+
+#[tokio::test]
+async fn bots_that_roam_over_three_nodes_are_told_of_no_match_that_they_have_left() {
+    let nodes = Nodes::start_with(3, &[DUEL]).await;
+    let urls = [0, 1, 2].map(|node| nodes.url(node)).join(",");
+    let key = KeyFile::write();
+    let arguments = ["bots", "--server", &urls, "--match", "duel", "--players", "18", "--duration", "6s"];
+    let more = ["--battle", "200ms", "--cancel-rate", "0.3", "--disconnect-rate", "1", "--patience", "40s"];
+    let arguments = [&arguments[..], &more, &["--json"], &key.options()].concat();
+    let output = run(&arguments).await;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert!(output.status.success(), "{report:#}");
+    let verdicts = report["guarantees"].as_array().expect("a list");
+    assert!(verdicts.iter().all(|guarantee| guarantee["verdict"] == "held"), "{report:#}");
+    assert!(report["matches"]["formed"].as_u64() > Some(10), "{report:#}");
+    assert!(report["reconnects"].as_u64() > Some(20), "{report:#}");
+    // Six begin at each node; the others come from the nodes before it.
+    for node in &nodes.nodes {
+        assert!(metric(node.admin, "skirmish_accepted_total").await > Some(10), "{report:#}");
+    }
+}

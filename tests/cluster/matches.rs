@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skirmish_io::client::{Event, Matched};
+use skirmish_io::client::{Event, Matched, State};
+use skirmish_proto::v1::LeftReason;
 use skirmish_tests::duel::{DUEL, matched, meet, part, queue, wish};
 use skirmish_tests::etcd::{Etcd, Version};
 use skirmish_tests::eventually;
 use skirmish_tests::http::get;
+use skirmish_tests::pipe::Pipe;
 use skirmish_tests::player::{Player, builder};
 
 use crate::holders::settled;
@@ -69,5 +71,67 @@ async fn a_match_forms_once_though_etcd_is_away_while_players_search() {
 
     for player in [&alice, &bob] {
         assert_eq!(told(player), BTreeSet::from([first.as_str(), second.as_str()]));
+    }
+}
+
+#[tokio::test]
+async fn a_match_that_was_left_or_given_up_without_a_connection_is_over() {
+    let nodes = Nodes::start_with(2, &[DUEL, SWEEP]).await;
+    let pipes = [Pipe::start(nodes.nodes[0].address).await, Pipe::start(nodes.nodes[1].address).await];
+    let urls = pipes.each_ref().map(|pipe| pipe.url().replace("http://", "ws://") + "/");
+    let mut alice = Player::start(builder(&urls[0], "alice").nodes([&urls[1]]));
+    let mut bob = Player::start(builder(&nodes.url(1), "bob"));
+    for round in 0..8 {
+        for player in [&alice, &bob] {
+            player.client.queue(wish("duel")).await.expect("nothing else is searched for");
+        }
+        let found = [matched(&mut alice).await, matched(&mut bob).await];
+        let room = found[0].room.clone();
+        let comes = round % 4 != 3;
+        if comes {
+            meet(&mut alice, &mut bob, found.each_ref()).await;
+        }
+        pipes.iter().for_each(Pipe::cut);
+        let lost = |event: &Event| matches!(event, Event::StateChanged { to: State::Disconnected, .. });
+        alice.until("the cut", |event| lost(event).then_some(())).await;
+        match round % 4 {
+            0 | 1 => alice.client.leave(&room).await.expect("a member"),
+            _ => alice.client.give_up_match().await.expect("it was told"),
+        }
+        pipes.iter().for_each(Pipe::open);
+        match round % 4 {
+            0 | 1 => {
+                let left = |event: &Event| matches!(event, Event::Left { room: left, reason: LeftReason::Asked } if *left == room);
+                alice.until("to have left", |event| left(event).then_some(())).await;
+            }
+            _ => {
+                let given_up = |event: &Event| matches!(event, Event::GivenUp { matched } if *matched == found[0].r#match);
+                alice.until("the match to be given up", |event| given_up(event).then_some(())).await;
+            }
+        }
+        if comes {
+            bob.client.leave(&room).await.expect("a member");
+            let left = |event: &Event| matches!(event, Event::Left { room: left, .. } if *left == room);
+            bob.until("to have left", |event| left(event).then_some(())).await;
+        } else {
+            bob.client.give_up_match().await.expect("it was told");
+            bob.until("the match to be given up", |event| {
+                matches!(event, Event::GivenUp { .. }).then_some(())
+            })
+            .await;
+        }
+        let counted = |player: &Player| {
+            player
+                .seen
+                .iter()
+                .filter(
+                    |event| matches!(event, Event::Matched(matched) if matched.r#match == found[0].r#match),
+                )
+                .count()
+        };
+        assert_eq!((counted(&alice), counted(&bob)), (1, 1), "in round {round}");
+    }
+    for player in [&alice, &bob] {
+        assert_eq!(told(player).len(), 8);
     }
 }

@@ -2,8 +2,10 @@
 
 use std::process::Output;
 
-use skirmish_tests::SECRET;
-use skirmish_tests::process::{key, run};
+use rustix::process::Signal;
+use skirmish_tests::http::metric;
+use skirmish_tests::process::{KeyFile, Process, key, run};
+use skirmish_tests::{SECRET, eventually};
 use tokio::net::TcpListener;
 
 /// Asserts that it failed with this code and one line.
@@ -86,4 +88,30 @@ async fn a_token_that_is_never_good() {
         assert!(error.contains("--ttl") && !error.contains("panicked"), "{error}");
         assert!(output.stdout.is_empty());
     }
+}
+
+#[tokio::test]
+async fn bots_say_unknown_of_what_a_fault_that_outlasts_their_patience_hides() {
+    let server = Process::start(&[]).await;
+    let key = KeyFile::write();
+    let url = server.url();
+    let arguments = ["bots", "--server", &url, "--players", "4", "--room-size", "2", "--rate", "20"];
+    let more = ["--warmup", "0s", "--duration", "3s", "--patience", "2s", "--json"];
+    let arguments = [&arguments[..], &more, &key.options()].concat();
+    let stops = async {
+        eventually("messages", async || {
+            metric(server.admin, "skirmish_entries_total").await.is_some_and(|entries| entries > 20)
+        })
+        .await;
+        server.signal(Signal::STOP);
+    };
+    let (output, ()) = tokio::join!(run(&arguments), stops);
+    server.signal(Signal::CONT);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let verdicts: Vec<_> =
+        report["guarantees"].as_array().expect("a list").iter().map(|g| g["verdict"].as_str()).collect();
+    assert_eq!(verdicts, ["held", "unknown", "held", "held", "held"].map(Some), "{report:#}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(error.contains("--patience (2s)") && error.contains("/readyz"), "{error}");
 }

@@ -39,7 +39,7 @@ use std::sync::Arc;
 pub use evening::{MatchOptions, MatchReport};
 pub use interrupt::Interrupts;
 pub use options::{Class, Mode, Options, Phase};
-pub use report::{GuaranteeReport, Latencies, Report, ServerReport};
+pub use report::{GuaranteeReport, Latencies, Report, ServerReport, Verdict};
 
 use skirmish_core::time::Duration;
 
@@ -109,7 +109,7 @@ fn because(trouble: Option<&str>) -> String {
 ///
 /// # Errors
 /// If an option is wrong, or the players cannot get in. A broken guarantee is not an
-/// error: see [`Report::held`].
+/// error: see [`Report::verdict`].
 pub fn run<I: Interrupts>(options: Options, interrupts: impl FnOnce() -> I) -> Result<Report, Error> {
     options.check()?;
     let local = options.server.is_empty();

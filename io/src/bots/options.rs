@@ -13,11 +13,12 @@ use super::evening::MatchOptions;
 /// Drives many players through the real client over real sockets, and says what they saw.
 ///
 /// Without --server a server is started in this process, so the whole thing works with one
-/// command. The exit code is 0 only if every guarantee held.
+/// command. The exit code is 0 only if every guarantee held, and 3 if that is not known.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Address of the server, such as ws://127.0.0.1:9500/, or addresses of several nodes of
-    /// a cluster, over which the players are dealt out in turn. Without it a server is started
+    /// a cluster. The players are dealt out to the nodes in turn, and each goes on to the next
+    /// node after every lost connection and every failed dial. Without it a server is started
     /// in this process, on a free loopback port, with limits that fit the load.
     #[arg(long, value_name = "URL,...", value_delimiter = ',')]
     pub server: Vec<String>,
@@ -112,7 +113,8 @@ pub struct Options {
     pub connect_inflight: u32,
 
     /// Longest wait for another player to get into its room at the start, and for everything
-    /// to be delivered at the end.
+    /// to be delivered at the end. What is under way still when it is over is not known to be
+    /// lost: the verdict is `unknown`, and the exit code 3.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = some_time)]
     pub patience: Duration,
 

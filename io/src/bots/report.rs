@@ -10,7 +10,7 @@ use super::churn::Churned;
 use super::evening::MatchReport;
 use super::options::{Class, Mode, Options};
 use super::stats::Stats;
-use super::verdict::{Breaches, Counts, Guarantee};
+use super::verdict::{Breaches, Counts, Findings, Guarantee};
 use super::world::Shared;
 
 /// The report of one run. Times are in microseconds, memory in bytes.
@@ -129,10 +129,29 @@ pub struct ServerReport {
 pub struct GuaranteeReport {
     /// Number and name.
     pub name: &'static str,
+    /// What the bots can say of it.
+    pub verdict: Verdict,
     /// How often it was broken.
     pub breaches: u64,
     /// The first time, in words.
     pub first: Option<String>,
+    /// How often it was not known whether it was, when the players' patience was over.
+    pub unknown: u64,
+    /// The first of these, in words.
+    pub first_unknown: Option<String>,
+}
+
+/// What the bots can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It held.
+    Held,
+    /// It was broken.
+    Broken,
+    /// Nothing was seen broken, but something was under way still when the players' patience
+    /// was over.
+    Unknown,
 }
 
 /// What was measured of the processes.
@@ -146,8 +165,20 @@ pub(super) struct Usage {
 }
 
 impl GuaranteeReport {
-    pub(super) fn new(name: &'static str, breaches: Breaches) -> Self {
-        Self { name, breaches: breaches.count, first: breaches.first }
+    pub(super) fn new(name: &'static str, breaches: Breaches, unknown: Breaches) -> Self {
+        let verdict = match (breaches.count, unknown.count) {
+            (0, 0) => Verdict::Held,
+            (0, _) => Verdict::Unknown,
+            _ => Verdict::Broken,
+        };
+        Self {
+            name,
+            verdict,
+            breaches: breaches.count,
+            first: breaches.first,
+            unknown: unknown.count,
+            first_unknown: unknown.first,
+        }
     }
 }
 
@@ -167,16 +198,27 @@ impl Latencies {
 }
 
 impl Report {
-    /// Whether everything held: no guarantee was broken, and at the end everybody was
-    /// there and had everything. This is the exit code.
+    /// What came of it all; this is the exit code. Broken if a guarantee was, or if what the
+    /// players wanted did not work: a cycle failed, or no match was formed. Unknown if at the end
+    /// somebody was away, behind, or had not heard what it waits for.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let any = |verdict| self.guarantees.iter().any(|guarantee| guarantee.verdict == verdict);
+        if any(Verdict::Broken) || self.cycles_failed > 0 {
+            return Verdict::Broken;
+        }
+        if any(Verdict::Unknown) || self.unsettled > 0 {
+            return Verdict::Unknown;
+        }
+        let works = (self.mode != "churn" || self.cycles > 0)
+            && self.matches.as_ref().is_none_or(|matches| matches.formed > 0);
+        if works { Verdict::Held } else { Verdict::Broken }
+    }
+
+    /// Whether everything held: see [`Self::verdict`].
     #[must_use]
     pub fn held(&self) -> bool {
-        let guaranteed = self.guarantees.iter().all(|guarantee| guarantee.breaches == 0);
-        guaranteed
-            && self.unsettled == 0
-            && self.cycles_failed == 0
-            && (self.mode != "churn" || self.cycles > 0)
-            && self.matches.as_ref().is_none_or(|matches| matches.formed > 0)
+        self.verdict() == Verdict::Held
     }
 
     /// The report as one JSON object.
@@ -186,14 +228,19 @@ impl Report {
     }
 
     pub(super) fn of_battle(options: &Options, shared: &mut Shared, usage: &Usage) -> Self {
-        let unsettled = shared.unsettled();
+        let (unsettled, settled) = (shared.unsettled(), shared.is_settled());
         let bots = &shared.bots;
-        let (breaches, counts) = shared.checker.finish(|player| bots[player as usize].connected);
+        let mut found = shared.checker.finish(|player| bots[player as usize].connected, settled);
+        if shared.outstanding > 0 {
+            found
+                .unknown
+                .add(|| format!("{} messages were without an outcome at the end", shared.outstanding));
+        }
         let mut report = Self::empty(options, usage, shared.stats.delivered);
-        report.add_messages(&shared.stats, counts);
+        report.add_messages(&shared.stats, found.counts);
         report.unsettled = unsettled;
         report.trouble = shared.trouble.clone();
-        report.add_guarantees(breaches);
+        report.add_guarantees(found);
         report
     }
 
@@ -222,9 +269,13 @@ impl Report {
     }
 
     /// G1 to G5.
-    pub(super) fn add_guarantees(&mut self, breaches: [Breaches; 5]) {
-        let named = Guarantee::ALL.iter().zip(breaches);
-        self.guarantees.extend(named.map(|(g, breaches)| GuaranteeReport::new(g.title(), breaches)));
+    pub(super) fn add_guarantees(&mut self, found: Findings) {
+        let Findings { breaches, mut unknown, .. } = found;
+        self.guarantees.extend(Guarantee::ALL.iter().zip(breaches).map(|(guarantee, breaches)| {
+            let is_open = *guarantee == Guarantee::NoLoss;
+            let unknown = if is_open { std::mem::take(&mut unknown) } else { Breaches::default() };
+            GuaranteeReport::new(guarantee.title(), breaches, unknown)
+        }));
     }
 
     pub(super) fn of_churn(options: &Options, churned: &Churned, usage: &Usage) -> Self {
@@ -395,12 +446,23 @@ impl fmt::Display for Report {
             row("first trouble", trouble.clone())?;
         }
         for guarantee in &self.guarantees {
-            let verdict = match &guarantee.first {
-                None => "held".to_owned(),
-                Some(first) => format!("BROKEN {} times, first: {first}", guarantee.breaches),
+            let first = |first: &Option<String>| first.clone().unwrap_or_default();
+            let verdict = match guarantee.verdict {
+                Verdict::Held => "held".to_owned(),
+                Verdict::Broken => {
+                    format!("BROKEN {} times, first: {}", guarantee.breaches, first(&guarantee.first))
+                }
+                Verdict::Unknown => {
+                    format!("unknown {} times, first: {}", guarantee.unknown, first(&guarantee.first_unknown))
+                }
             };
             row(guarantee.name, verdict)?;
         }
-        write!(f, "{:<34}{}", "verdict", if self.held() { "all held" } else { "FAILED" })
+        let verdict = match self.verdict() {
+            Verdict::Held => "all held",
+            Verdict::Broken => "FAILED",
+            Verdict::Unknown => "unknown",
+        };
+        write!(f, "{:<34}{verdict}", "verdict")
     }
 }

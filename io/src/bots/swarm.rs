@@ -20,8 +20,9 @@ pub(super) struct Swarm {
     pub clock: Clock,
     pub watched: Option<Watched>,
     pub interruption: Arc<Interruption>,
-    /// Of each server.
-    endpoints: Vec<Endpoint>,
+    /// Of all nodes.
+    endpoint: Endpoint,
+    nodes: usize,
     tokens: Tokens,
     /// Stops the server in this process when dropped.
     _local: Option<Local>,
@@ -43,14 +44,16 @@ impl Swarm {
             (None, Some(_)) => Some(Watched::Rest),
             (None, None) => None,
         };
-        let endpoint = |url: &String| Endpoint::new(url, "", ClientConfig::default().max_frame);
-        let endpoints = urls.iter().map(endpoint).collect::<Result<_, _>>()?;
-        Ok(Self { options, clock, watched, interruption, endpoints, tokens, _local: local })
+        let (first, others) = urls.split_first().map_or(("", &[][..]), |(first, others)| (first, others));
+        let endpoint = Endpoint::new(first, "", ClientConfig::default().max_frame)?.with_nodes(others)?;
+        let nodes = urls.len();
+        Ok(Self { options, clock, watched, interruption, endpoint, nodes, tokens, _local: local })
     }
 
-    /// Where this player connects.
+    /// Where this player connects: the players are dealt out to the nodes, and each goes on to
+    /// the next whenever it loses its connection.
     fn endpoint(&self, player: u32) -> Endpoint {
-        self.endpoints[player as usize % self.endpoints.len()].clone()
+        self.endpoint.clone().starting_at(player as usize % self.nodes.max(1))
     }
 
     /// A client of this player.

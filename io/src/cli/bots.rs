@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Failure, output};
-use crate::bots::{self, Interrupts, Options};
+use crate::bots::{self, Interrupts, Options, Verdict};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,13 +26,16 @@ is spent waiting for the next search on average.
 
 Verdict: G1 to G5 in every room, and in whole evenings G8: nobody is in two live matches,
 all players of a match are told the same teams, each is in exactly one of them, parties
-stay together, and every ticket has an end.
+stay together, whoever has left a match is not told of it again, and every ticket has an
+end. Each is `held`, `BROKEN`, or `unknown`: something was under way still when --patience
+was over, so nobody can say. Then raise --patience above the longest time that the server
+was out of reach, or look at the server: its log, and /readyz at its admin address.
 
 Ctrl-C, and SIGHUP when the terminal is closed, end what is going on; what was measured until
 then is reported. A second one ends the wait for what is still under way.
 
-Exit code: 0 if everything held, 1 if not or if the players could not get in, 2 if it was
-asked wrongly.";
+Exit code: 0 if everything held; 1 if something was broken, or the players could not get
+in; 2 if it was asked wrongly; 3 if nothing was broken, but something is unknown.";
 
 /// Drive many players through the real client, and check what they see.
 #[derive(Debug, Args)]
@@ -44,13 +47,21 @@ pub(super) struct Bots {
 
 impl Bots {
     pub(super) fn run<I: Interrupts>(self, interrupts: impl FnOnce() -> I) -> Result<(), Failure> {
-        let json = self.options.json;
+        let (json, patience) = (self.options.json, self.options.patience);
         let report = bots::run(self.options, interrupts).map_err(|error| match error {
             bots::Error::Option { .. } => Failure::Usage(error.to_string()),
             _ => Failure::Failed(error.to_string()),
         })?;
         let printed =
             output::print(&if json { format!("{}\n", report.to_json()) } else { format!("{report}\n") });
-        if report.held() { printed } else { Err(Failure::Failed("not everything held".to_owned())) }
+        match report.verdict() {
+            Verdict::Held => printed,
+            Verdict::Broken => Err(Failure::Failed("not everything held".to_owned())),
+            Verdict::Unknown => Err(Failure::Unknown(format!(
+                "nothing was seen broken, but players were away, behind or without an answer when --patience \
+                 ({}) was over: raise it, or look at the server's log and its /readyz",
+                humantime::format_duration(patience)
+            ))),
+        }
     }
 }

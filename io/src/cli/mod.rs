@@ -57,11 +57,13 @@ enum Failure {
     Usage(String),
     /// It could not: exit code 1.
     Failed(String),
+    /// It is not known whether it did: exit code 3.
+    Unknown(String),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Usage(text) | Self::Failed(text)) = self;
+        let (Self::Usage(text) | Self::Failed(text) | Self::Unknown(text)) = self;
         f.write_str(text)
     }
 }
@@ -105,6 +107,7 @@ fn end(done: Result<(), Failure>) -> ExitCode {
             ExitCode::from(match failure {
                 Failure::Usage(_) => 2,
                 Failure::Failed(_) => 1,
+                Failure::Unknown(_) => 3,
             })
         }
     }

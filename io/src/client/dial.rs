@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use skirmish_core::rng::{Rng, Seed};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::client_async_with_config;
@@ -142,9 +143,13 @@ impl fmt::Debug for Credentials {
 }
 
 /// Everything a connection is opened with. Cheap to clone.
+///
+/// It may have several targets, the nodes of one cluster: each dial is of the next one.
 #[derive(Clone)]
 pub struct Endpoint {
-    target: Target,
+    targets: Arc<[Target]>,
+    /// Which is dialled first; `None`: any of them.
+    first: Option<usize>,
     credentials: Credentials,
     headers: Arc<[(HeaderName, HeaderValue)]>,
     dialer: Arc<dyn Dial>,
@@ -161,7 +166,8 @@ impl Endpoint {
     /// [`DialError::Url`] if `url` is not an address.
     pub fn new(url: &str, credentials: impl Into<Credentials>, max_frame: usize) -> Result<Self, DialError> {
         Ok(Self {
-            target: Target::parse(url)?,
+            targets: Arc::new([Target::parse(url)?]),
+            first: None,
             credentials: credentials.into(),
             headers: Arc::new([]),
             dialer: Arc::new(Tcp),
@@ -169,6 +175,30 @@ impl Endpoint {
             tls: None,
             max_frame,
         })
+    }
+
+    /// The same endpoint with the addresses of other nodes of the cluster.
+    ///
+    /// # Errors
+    /// [`DialError::Url`] if one is not an address.
+    pub fn with_nodes(mut self, urls: &[String]) -> Result<Self, DialError> {
+        let others = urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
+        self.targets = self.targets.iter().cloned().chain(others).collect();
+        Ok(self)
+    }
+
+    /// The same endpoint, of whose targets this one is dialled first, by its place.
+    #[must_use]
+    pub fn starting_at(mut self, first: usize) -> Self {
+        self.first = Some(first % self.targets.len().max(1));
+        self
+    }
+
+    /// Which target is dialled first; at random from the seed unless that was said.
+    pub(super) fn first(&self, seed: Seed) -> usize {
+        let last = self.targets.len().saturating_sub(1) as u64;
+        let any = || usize::try_from(Rng::new(seed).range(0..=last)).unwrap_or(0);
+        self.first.unwrap_or_else(any)
     }
 
     /// The same endpoint with another token.
@@ -208,10 +238,13 @@ impl Endpoint {
         Ok(self)
     }
 
-    /// Dials, and upgrades to a WebSocket with the token in `X-Game-Token`.
-    pub(super) fn open(&self) -> BoxFuture<Result<Socket, DialError>> {
+    /// Dials a target, counted around, and upgrades to a WebSocket with the token in
+    /// `X-Game-Token`.
+    pub(super) fn open(&self, turn: usize) -> BoxFuture<Result<Socket, DialError>> {
         let this = self.clone();
         Box::pin(async move {
+            let target = turn.checked_rem(this.targets.len()).and_then(|place| this.targets.get(place));
+            let target = target.ok_or_else(|| DialError::Url(String::new()))?;
             let token = match &this.credentials.0 {
                 Source::Fixed(token) => HeaderValue::from_str(token),
                 Source::Provider(provider) => {
@@ -220,14 +253,14 @@ impl Endpoint {
             };
             let mut token = token.map_err(|_| DialError::Header("X-Game-Token".to_owned()))?;
             token.set_sensitive(true);
-            let mut request = this.target.uri.clone().into_client_request()?;
+            let mut request = target.uri.clone().into_client_request()?;
             let headers = request.headers_mut();
             headers.insert("x-game-token", token);
             for (name, value) in this.headers.iter() {
                 headers.insert(name, value.clone());
             }
-            let stream = this.dialer.dial(&this.target).await.map_err(DialError::Io)?;
-            let stream = if this.target.tls { this.wrap(stream).await? } else { stream };
+            let stream = this.dialer.dial(target).await.map_err(DialError::Io)?;
+            let stream = if target.tls { this.wrap(target, stream).await? } else { stream };
             let config = socket::config(this.max_frame);
             let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
             Ok(socket)
@@ -235,7 +268,7 @@ impl Endpoint {
     }
 
     #[cfg(not(madsim))]
-    async fn wrap(&self, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>, DialError> {
+    async fn wrap(&self, target: &Target, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>, DialError> {
         use tokio_rustls::TlsConnector;
         use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -243,7 +276,7 @@ impl Endpoint {
             Some(tls) => Arc::clone(tls),
             None => system_tls()?,
         };
-        let name = ServerName::try_from(self.target.host.to_string())
+        let name = ServerName::try_from(target.host.to_string())
             .map_err(|error| DialError::Tls(error.to_string()))?;
         let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(DialError::Io)?;
         Ok(Box::new(stream))
@@ -251,14 +284,14 @@ impl Endpoint {
 
     #[cfg(madsim)]
     #[allow(clippy::unused_async, reason = "the same signature as outside of the simulation")]
-    async fn wrap(&self, _: Box<dyn Stream>) -> Result<Box<dyn Stream>, DialError> {
+    async fn wrap(&self, _: &Target, _: Box<dyn Stream>) -> Result<Box<dyn Stream>, DialError> {
         Err(DialError::Tls("not in the simulation".to_owned()))
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Endpoint").field("targets", &self.targets).finish_non_exhaustive()
     }
 }
 
@@ -298,6 +331,18 @@ mod tests {
         for bad in ["", "http://a/", "ws://", "127.0.0.1:7777", "ws://a b/"] {
             assert!(matches!(Target::parse(bad), Err(DialError::Url(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn any_of_several_targets_is_the_first_unless_it_is_named() {
+        let others = ["ws://b/".to_owned(), "ws://c/".to_owned()];
+        let endpoint = Endpoint::new("ws://a/", "token", 1024).unwrap().with_nodes(&others).unwrap();
+        let first = |seed: u8| endpoint.first([seed; 32]);
+        let firsts: std::collections::BTreeSet<usize> = (0..50).map(first).collect();
+        assert_eq!(firsts.into_iter().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!((first(7), endpoint.clone().starting_at(4).first([7; 32])), (first(7), 1));
+        let bad = ["http://b/".to_owned()];
+        assert!(matches!(endpoint.with_nodes(&bad), Err(DialError::Url(_))));
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub trait App {
 pub struct Driver {
     machine: Machine,
     endpoint: Endpoint,
+    /// Counts dials: each is of the next target.
+    turn: usize,
     clock: Clock,
     connection: Connection,
     timer: Timer,
@@ -96,9 +98,11 @@ impl Driver {
     pub fn new(endpoint: Endpoint, config: ClientConfig, seed: Seed, clock: Clock) -> Self {
         let mut machine = Machine::new(config, seed);
         machine.connect(clock.now());
+        let turn = endpoint.first(seed);
         Self {
             machine,
             endpoint,
+            turn,
             clock,
             connection: Connection::None,
             timer: Timer::default(),
@@ -169,7 +173,10 @@ impl Driver {
             match output {
                 Output::Event(event) => app.event(now, event),
                 // Whatever is left of the last connection is of no interest any more.
-                Output::Dial => self.connection = Connection::Dialing(self.endpoint.open()),
+                Output::Dial => {
+                    self.connection = Connection::Dialing(self.endpoint.open(self.turn));
+                    self.turn = self.turn.wrapping_add(1);
+                }
                 Output::Hangup => {
                     self.connection = match std::mem::replace(&mut self.connection, Connection::None) {
                         Connection::Open(link) => Connection::Closing { link, until: now.instant + LINGER },

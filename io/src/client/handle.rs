@@ -35,6 +35,7 @@ impl Client {
     pub fn builder(url: &str, credentials: impl Into<Credentials>) -> Builder {
         Builder {
             url: url.to_owned(),
+            nodes: Vec::new(),
             credentials: credentials.into(),
             config: ClientConfig::default(),
             seed: None,
@@ -286,6 +287,7 @@ impl Client {
 #[derive(Clone)]
 pub struct Builder {
     url: String,
+    nodes: Vec<String>,
     credentials: Credentials,
     config: ClientConfig,
     seed: Option<Seed>,
@@ -304,6 +306,14 @@ impl Builder {
     #[must_use]
     pub fn config(mut self, config: ClientConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Addresses of other nodes of the cluster that the client's own address is one of. The
+    /// client dials one of all at random, and after each failure or lost connection the next.
+    #[must_use]
+    pub fn nodes<U: Into<String>>(mut self, urls: impl IntoIterator<Item = U>) -> Self {
+        self.nodes.extend(urls.into_iter().map(Into::into));
         self
     }
 
@@ -398,7 +408,7 @@ impl Builder {
 
     fn spawn(self, connected: Option<oneshot::Sender<()>>) -> Result<(Client, Events), Error> {
         let mut endpoint = Endpoint::new(&self.url, self.credentials, self.config.max_frame)?;
-        endpoint = endpoint.with_headers(&self.headers)?;
+        endpoint = endpoint.with_nodes(&self.nodes)?.with_headers(&self.headers)?;
         if let Some(dialer) = self.dialer {
             endpoint = endpoint.with_dialer(dialer);
         }
@@ -433,6 +443,7 @@ impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder")
             .field("url", &self.url)
+            .field("nodes", &self.nodes)
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

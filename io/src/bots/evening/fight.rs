@@ -2,7 +2,7 @@
 
 use skirmish_core::time::Instant;
 
-use super::super::verdict::{Breaches, Checker, Counts};
+use super::super::verdict::{Checker, Findings};
 
 /// A battle. Its players are numbered by their place in it.
 #[derive(Debug)]
@@ -53,14 +53,13 @@ impl Fight {
         self.done.iter().all(|done| *done) && (0..).zip(&self.bots).all(|(at, _)| !self.checker.is_behind(at))
     }
 
-    /// Everybody may leave: what was broken, what was counted, and how many players were
-    /// away or behind.
-    pub(super) fn end(&mut self, connected: impl Fn(u32) -> bool) -> ([Breaches; 5], Counts, u32) {
+    /// Everybody may leave: what was found, and how many players were away or behind.
+    pub(super) fn end(&mut self, connected: impl Fn(u32) -> bool) -> (Findings, u32) {
         self.over = true;
         let open = (0..).zip(&self.done).filter(|(at, done)| !**done || self.checker.is_behind(*at)).count();
         let bots = &self.bots;
-        let (breaches, counts) = self.checker.finish(|place| connected(bots[place as usize]));
-        (breaches, counts, u32::try_from(open).unwrap_or(u32::MAX))
+        let findings = self.checker.finish(|place| connected(bots[place as usize]), open == 0);
+        (findings, u32::try_from(open).unwrap_or(u32::MAX))
     }
 }
 
@@ -99,20 +98,19 @@ mod tests {
         assert!(!fight.is_settled(), "bot 9 is not done");
         fight.done(9);
         assert!(fight.is_settled());
-        let (breaches, _, open) = fight.end(|_| true);
-        assert!(breaches.iter().all(|breaches| breaches.count == 0), "{breaches:?}");
+        let (Findings { breaches, unknown, .. }, open) = fight.end(|_| true);
+        assert!(breaches.iter().chain([&unknown]).all(|found| found.count == 0), "{breaches:?} {unknown:?}");
         assert_eq!((open, fight.is_over()), (0, true));
     }
 
     #[test]
-    fn who_is_behind_holds_it_up_and_what_it_never_gets_is_lost() {
+    fn who_is_behind_holds_it_up_and_nobody_knows_what_it_never_gets() {
         let mut fight = fight();
         fight.done(7);
         fight.done(9);
         assert!(!fight.is_settled(), "bot 9 is behind");
-        let (breaches, counts, open) = fight.end(|_| true);
-        assert!(breaches.iter().any(|breaches| breaches.count > 0));
-        assert!(counts.lost > 0);
-        assert_eq!(open, 1);
+        let (Findings { breaches, unknown, counts }, open) = fight.end(|_| true);
+        assert!(breaches.iter().all(|breaches| breaches.count == 0), "{breaches:?}");
+        assert_eq!((unknown.count, counts.lost, open), (1, 0, 1));
     }
 }

@@ -3,7 +3,8 @@
 //! Every bot reports when it queues, what it is told, and when it has left. A bot is in a
 //! match from the moment when the first of its players is told of it, and until it has left
 //! the match's room, so that two live matches of one player are seen even if it is told
-//! of one of them only.
+//! of one of them only. A match that it has left, or given up, is over for it: to be told of
+//! that again is a breach.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +46,8 @@ struct Seat {
     cancelling: bool,
     /// The match that it is in.
     pair: Option<String>,
+    /// Matches that it has left or given up.
+    parted: BTreeSet<String>,
 }
 
 /// A match that somebody was told of.
@@ -162,6 +165,11 @@ impl Ledger {
     /// The bot was told of a match. Returns the match's bots, if it is the first to be told.
     pub(super) fn told(&mut self, bot: u32, matched: &Matched, now: Instant) -> Option<Vec<u32>> {
         let id = &matched.r#match;
+        if self.has_parted(bot, matched) {
+            self.breaches.add(|| format!("player {bot} was told of match {id}, which it had left"));
+            self.seats[bot as usize].search = None;
+            return None;
+        }
         if matched.fills > 0 {
             self.breaches.add(|| {
                 format!("match {id} was filled: the queue has `backfill`, of which bots cannot judge")
@@ -234,7 +242,9 @@ impl Ledger {
             }
         }
         let mut youngest = None;
-        for bot in &bots {
+        let parted: BTreeSet<u32> =
+            bots.iter().copied().filter(|bot| seats[*bot as usize].parted.contains(id)).collect();
+        for bot in bots.iter().filter(|bot| !parted.contains(bot)) {
             let seat = &mut seats[*bot as usize];
             if let Some(other) = seat.pair.replace(id.clone()) {
                 breaches.add(|| format!("player {bot} is in two live matches, {other} and {id}"));
@@ -248,8 +258,8 @@ impl Ledger {
             room: matched.room.clone(),
             teams: matched.teams.clone(),
             bots,
-            told: BTreeSet::new(),
-            left: BTreeSet::new(),
+            told: parted.clone(),
+            left: parted,
             youngest: youngest.unwrap_or(now),
         };
         pairs.insert(id.clone(), pair);
@@ -259,29 +269,55 @@ impl Ledger {
     /// left: it is over.
     pub(super) fn left(&mut self, bot: u32) -> Option<String> {
         let id = self.seats[bot as usize].pair.take()?;
-        let pair = self.pairs.get_mut(&id)?;
-        pair.left.insert(bot);
-        if pair.left.len() < pair.bots.len() {
-            return None;
-        }
-        self.pairs.remove(&id);
-        Some(id)
+        self.parts(bot, &id).then_some(id)
     }
 
-    /// Everything that was broken, once everybody has been told what there is to be told.
-    pub(super) fn finish(&mut self) -> Breaches {
+    /// The bot has given a match up. Whether that is over with it.
+    pub(super) fn gave_up(&mut self, bot: u32, id: &str) -> bool {
+        let seat = &mut self.seats[bot as usize];
+        if seat.pair.as_deref() == Some(id) {
+            seat.pair = None;
+        }
+        self.parts(bot, id)
+    }
+
+    fn parts(&mut self, bot: u32, id: &str) -> bool {
+        self.seats[bot as usize].parted.insert(id.to_owned());
+        let Some(pair) = self.pairs.get_mut(id) else { return false };
+        pair.told.insert(bot);
+        pair.left.insert(bot);
+        let is_over = pair.left.len() >= pair.bots.len();
+        if is_over {
+            self.pairs.remove(id);
+        }
+        is_over
+    }
+
+    /// Whether the bot has left the match, or given it up.
+    pub(super) fn has_parted(&self, bot: u32, matched: &Matched) -> bool {
+        self.seats.get(bot as usize).is_some_and(|seat| seat.parted.contains(&matched.r#match))
+    }
+
+    /// Everything that was broken, once everybody has been told what there is to be told, or
+    /// the players' patience is over; and what nobody knows then: who has heard nothing may hear
+    /// it yet.
+    pub(super) fn finish(&mut self) -> (Breaches, Breaches) {
         let Self { seats, pairs, breaches, .. } = self;
+        let mut unknown = Breaches::default();
         for (bot, seat) in (0_u32..).zip(seats.iter()) {
             if seat.search.is_some() {
-                breaches.add(|| format!("player {bot} never heard what became of its ticket"));
+                unknown.add(|| format!("player {bot} has not heard what became of its ticket"));
             }
         }
         for (id, pair) in pairs.iter() {
             for bot in pair.bots.iter().filter(|bot| !pair.told.contains(bot)) {
-                breaches.add(|| format!("player {bot} never heard of its match {id}"));
+                let waits = seats.get(*bot as usize).is_some_and(|seat| seat.search.is_some());
+                if !waits {
+                    breaches.add(|| format!("player {bot} never heard of its match {id}"));
+                }
             }
         }
-        breaches.clone()
+        (breaches.clone(), unknown)
     }
 }
 
@@ -349,7 +385,7 @@ mod tests {
 
     /// One breach, in these words, once who is left has its answer.
     fn breaks(mut ledger: Ledger, words: &str) {
-        let breaches = ledger.finish();
+        let (breaches, _) = ledger.finish();
         assert!(breaches.first.as_ref().is_some_and(|first| first.contains(words)), "{breaches:?}");
     }
 
@@ -369,7 +405,39 @@ mod tests {
         ledger.cancels(4);
         ledger.ended(4, search_of(4), TicketState::Cancelled, ms(300));
         assert_eq!((ledger.tally.cancelled, ledger.searching()), (1, 0));
-        assert_eq!(ledger.finish(), Breaches::default());
+        assert_eq!(ledger.finish(), Default::default());
+    }
+
+    #[test]
+    fn a_match_that_was_left_and_is_told_again_is_seen() {
+        let mut left = ledger();
+        tell_all(&mut left, "a");
+        left.left(0);
+        left.queued(0, search_of(0) + 1, ms(200));
+        tell(&mut left, 0, &matched("a", TEAMS, 0), ms(300));
+        breaks(left, "player 0 was told of match a, which it had left");
+        // One that was given up, before or after others were told of it.
+        for late in [true, false] {
+            let mut ledger = ledger();
+            if late {
+                tell(&mut ledger, 2, &matched("a", TEAMS, 1), ms(100));
+            }
+            ledger.cancels(0);
+            ledger.ended(0, search_of(0), TicketState::GivenUp, ms(150));
+            assert!(!ledger.gave_up(0, "a"));
+            for bot in 1..4 {
+                if !(late && bot == 2) {
+                    tell(&mut ledger, bot, &matched("a", TEAMS, bot / 2), ms(200));
+                }
+            }
+            ledger.cancels(4);
+            ledger.ended(4, search_of(4), TicketState::Cancelled, ms(300));
+            let over: Vec<_> = (1..4).map(|bot| ledger.left(bot)).collect();
+            assert_eq!(over, [None, None, Some("a".to_owned())]);
+            assert_eq!(ledger.finish(), Default::default());
+            tell(&mut ledger, 0, &matched("a", TEAMS, 0), ms(400));
+            breaks(ledger, "player 0 was told of match a, which it had left");
+        }
     }
 
     #[test]
@@ -427,13 +495,18 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_seen() {
+    fn silence_is_seen_and_proves_nothing() {
+        let unknown = |mut ledger: Ledger, words: &str| {
+            let (breaches, unknown) = ledger.finish();
+            assert_eq!(breaches, Breaches::default());
+            assert!(unknown.first.as_ref().is_some_and(|first| first.contains(words)), "{unknown:?}");
+        };
         let mut quiet = ledger();
         tell_all(&mut quiet, "a");
-        breaks(quiet, "player 4 never heard what became of its ticket");
+        unknown(quiet, "player 4 has not heard what became of its ticket");
         let mut ledger = ledger();
         tell(&mut ledger, 0, &matched("a", TEAMS, 0), ms(100));
-        breaks(ledger, "player 1 never heard what became of its ticket");
+        unknown(ledger, "player 1 has not heard what became of its ticket");
         let mut told = self::ledger();
         tell_all(&mut told, "a");
         told.ended(4, search_of(4), TicketState::TimedOut, ms(200));

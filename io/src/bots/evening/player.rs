@@ -181,6 +181,7 @@ impl App for Player {
         match event {
             Event::Ticket { search, state, reason, .. } => self.ticket(shared, now, search, state, &reason),
             Event::Matched(matched) => self.told(shared, now, &matched),
+            Event::GivenUp { matched } => shared.gave_up(self.index, &matched),
             Event::Left { room, reason } => {
                 let Some(stay) = self.stay.as_mut().filter(|stay| stay.room == room) else { return };
                 if stay.left(shared, reason) && self.step == Step::Play {

@@ -61,7 +61,7 @@ impl MatchReport {
 
 /// The report of an evening; `waiting` players searched at its end.
 pub(super) fn report(options: &Options, shared: &mut Shared, usage: &Usage, waiting: u32) -> Report {
-    let broken = shared.ledger.finish();
+    let (broken, unheard) = shared.ledger.finish();
     let tally = &shared.ledger.tally;
     let (teams, team_size) = options.matches.shape();
     let matches = MatchReport {
@@ -85,8 +85,8 @@ pub(super) fn report(options: &Options, shared: &mut Shared, usage: &Usage, wait
     report.matches = Some(matches);
     report.unsettled = shared.unsettled + shared.busy();
     report.trouble = shared.trouble.clone();
-    report.add_messages(&shared.stats, shared.counts);
-    report.add_guarantees(shared.breaches.clone());
-    report.guarantees.push(GuaranteeReport::new("G8 one match", broken));
+    report.add_messages(&shared.stats, shared.found.counts);
+    report.add_guarantees(shared.found.clone());
+    report.guarantees.push(GuaranteeReport::new("G8 one match", broken, unheard));
     report
 }

@@ -9,7 +9,7 @@ use skirmish_proto::v1::Matched;
 
 use super::super::options::Options;
 use super::super::stats::Stats;
-use super::super::verdict::{Breaches, Counts};
+use super::super::verdict::Findings;
 use super::super::world::Stage;
 use super::fight::Fight;
 use super::ledger::{Ledger, Rules};
@@ -33,8 +33,7 @@ pub(super) struct Shared {
     /// Battles so far.
     pub rooms: u32,
     /// What was broken in the battles that are over, and what was counted.
-    pub breaches: [Breaches; 5],
-    pub counts: Counts,
+    pub found: Findings,
     /// Players who were away or behind when their battle had to end.
     pub unsettled: u32,
     /// Bots who have been connected.
@@ -74,8 +73,7 @@ impl World {
             bots: vec![Bot::default(); options.players as usize],
             fights: BTreeMap::new(),
             rooms: 0,
-            breaches: Default::default(),
-            counts: Counts::default(),
+            found: Findings::default(),
             unsettled: 0,
             arrived: 0,
             connected: 0,
@@ -107,23 +105,39 @@ impl Shared {
     /// A bot was told of its match. The first who is begins the battle.
     pub(super) fn told(&mut self, bot: u32, matched: &Matched, now: Instant, until: Instant) {
         if let Some(bots) = self.ledger.told(bot, matched, now) {
-            self.fights.insert(matched.r#match.clone(), Fight::new(bots, until));
+            let mut fight = Fight::new(bots, until);
+            // Who has given the match up does not come.
+            let absent = fight.bots().iter().copied().filter(|bot| self.ledger.has_parted(*bot, matched));
+            absent.collect::<Vec<_>>().into_iter().for_each(|bot| fight.done(bot));
+            self.fights.insert(matched.r#match.clone(), fight);
             self.rooms += 1;
         }
     }
 
+    /// A bot has given a match up, and does not come.
+    pub(super) fn gave_up(&mut self, bot: u32, id: &str) {
+        if self.ledger.gave_up(bot, id) {
+            self.fights.remove(id);
+        }
+        if let Some(fight) = self.fights.get_mut(id) {
+            fight.done(bot);
+        }
+        self.end_fight(id, false);
+    }
+
     /// Lets everybody leave the battle if it is settled, or if it has to be.
     pub(super) fn end_fight(&mut self, id: &str, at_once: bool) {
-        let Self { bots, fights, breaches, counts, unsettled, .. } = self;
+        let Self { bots, fights, found, unsettled, .. } = self;
         let Some(fight) = fights.get_mut(id) else { return };
         if fight.is_over() || !(at_once || fight.is_settled()) {
             return;
         }
-        let (broken, counted, open) = fight.end(|bot| bots[bot as usize].connected);
-        for (all, broken) in breaches.iter_mut().zip(broken) {
+        let (findings, open) = fight.end(|bot| bots[bot as usize].connected);
+        for (all, broken) in found.breaches.iter_mut().zip(findings.breaches) {
             all.merge(broken);
         }
-        counts.merge(counted);
+        found.unknown.merge(findings.unknown);
+        found.counts.merge(findings.counts);
         *unsettled += open;
         let wakers = fight.bots().iter().filter_map(|bot| bots[*bot as usize].waker.as_ref());
         wakers.for_each(Waker::wake_by_ref);

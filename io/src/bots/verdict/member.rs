@@ -68,6 +68,11 @@ impl Member {
         self.present && self.cursor.is_some_and(|at| at < acknowledged && at.epoch == acknowledged.epoch)
     }
 
+    /// The last number delivered of the sender at this place in the room; 0 for none.
+    pub(super) fn delivered(&self, place: usize) -> u64 {
+        self.peers.get(place).map_or(0, |peer| peer.last)
+    }
+
     /// The sender at this place in the room.
     pub(super) fn peer(&mut self, place: usize) -> &mut Peer {
         if place >= self.peers.len() {
@@ -99,10 +104,11 @@ impl Peer {
     }
 
     /// Numbers up to `until` that a member that had `snapshots` should have delivered and
-    /// did not. Nothing is owed from before the first delivery, nor across a snapshot.
-    pub(super) fn missed(&self, until: u64, snapshots: u32) -> impl Iterator<Item = u64> {
+    /// did not, and whether it has delivered later ones. Nothing is owed from before the first
+    /// delivery, nor across a snapshot.
+    pub(super) fn missed(&self, until: u64, snapshots: u32) -> impl Iterator<Item = (u64, bool)> {
         let owed = self.first != 0 && self.snapshots == snapshots;
         let tail = if owed { self.last + 1..until + 1 } else { 0..0 };
-        self.holes.iter().copied().chain(tail)
+        self.holes.iter().map(|hole| (*hole, true)).chain(tail.map(|number| (number, false)))
     }
 }
