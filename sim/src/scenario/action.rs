@@ -101,6 +101,7 @@ impl Action {
             | Self::BlurRegistry { .. }
             | Self::PauseRegistry { .. }
             | Self::RestartRegistry { .. }
+            | Self::ReturnRegistry { .. }
             | Self::ElectRegistry { .. }
             | Self::CompactRegistry { .. }
             | Self::FailMatcher { .. } => true,
