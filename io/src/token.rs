@@ -34,7 +34,7 @@ pub enum TokenError {
     Forged,
     /// It was good until its `exp`.
     Expired,
-    /// It is not good before its `nbf`, or was made in the future (`iat`).
+    /// It is not good before its `nbf`.
     NotYetValid,
     /// It is for another audience.
     WrongAudience,
@@ -125,7 +125,9 @@ struct Claims {
     aud: Audience,
     exp: f64,
     nbf: Option<f64>,
-    iat: Option<f64>,
+    /// A number, if it is there. No time is judged by it (RFC 7519, 4.1.6): that is for `nbf`.
+    #[serde(rename = "iat")]
+    _iat: Option<f64>,
     iss: Option<String>,
 }
 
@@ -259,9 +261,6 @@ impl Keys {
             return Err(TokenError::NotYetValid);
         }
         // An issuer whose clock is so far ahead says nothing of when the token expires.
-        if claims.iat.is_some_and(|iat| iat - leeway > now) {
-            return Err(TokenError::NotYetValid);
-        }
         let audience = match &claims.aud {
             Audience::One(aud) => *aud == self.audience,
             Audience::Several(all) => all.contains(&self.audience),
