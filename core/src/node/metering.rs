@@ -100,9 +100,10 @@ impl Node {
     /// still open.
     pub(super) fn charge(&mut self, now: Now, key: Key, class: Class, tokens: u64) -> bool {
         let Self { connections, allowances, stats, planted, .. } = self;
-        let Some(connection) = connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
-            return false;
-        };
+        let Some(connection) = connections.get_mut(key) else { return false };
+        if connection.is_closing() {
+            return planted.is(Plant::OldConnectionWrites);
+        }
         let meters = &mut connection.meters;
         let (meter, allowance) = match class {
             Class::Reliable => (&mut meters.reliable, &allowances.reliable),
