@@ -30,8 +30,10 @@
 //! **Fairness.** As long as no search is cut,
 //!
 //! 1. what a round forms first holds the oldest ticket of those that can be in a legal
-//!    match within its reach; what it forms next the oldest of those that then can; so no
-//!    older ticket is ever passed over for a younger one that is in the way;
+//!    match within its reach; what it forms next the oldest of those whose turn is still to
+//!    come and that then can; so no older ticket is ever passed over at its turn for a younger
+//!    one that is in the way. A ticket that sees only part of the queue, and sees further once
+//!    its nearest candidates are matched, has its next turn in the next round;
 //! 2. tickets that have a legal match within the reach of the oldest of them, at the
 //!    start of a round, do not all wait any more at its end.
 //!

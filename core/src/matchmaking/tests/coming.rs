@@ -171,6 +171,12 @@ fn within_reach(
 
 /// The oldest ticket that has a legal match within its reach.
 fn oldest(engine: &Engine, now: Instant) -> Option<Name> {
+    oldest_after(engine, now, None)
+}
+
+/// The oldest of those whose turn comes after another's.
+fn oldest_after(engine: &Engine, now: Instant, passed: Option<&Ticket>) -> Option<Name> {
+    let turn = |ticket: &Ticket| (ticket.queued, ticket.leader.clone());
     let all: Vec<Ticket> = engine.tickets().cloned().collect();
     let config = engine.config();
     let has_match = |with: &usize| {
@@ -179,7 +185,8 @@ fn oldest(engine: &Engine, now: Instant) -> Option<Name> {
             brute::exists(&only, now, &within_reach(config, now, region, &all, *with), 0)
         })
     };
-    (0..all.len()).find(has_match).map(|with| all[with].leader.clone())
+    let is_to_come = |with: &usize| passed.is_none_or(|passed| turn(&all[*with]) > turn(passed));
+    (0..all.len()).filter(is_to_come).find(has_match).map(|with| all[with].leader.clone())
 }
 
 /// A shape, and more tickets than a search puts together.
@@ -210,10 +217,11 @@ proptest! {
         for ticket in &tickets {
             rest.insert(now, ticket.clone()).unwrap();
         }
+        let mut passed: Option<Ticket> = None;
         for formed in round(&mut whole, now) {
-            let due = oldest(&rest, now);
-            let holds = formed.tickets().any(|ticket| Some(&ticket.leader) == due.as_ref());
-            prop_assert!(holds, "{due:?} is passed over by {:?}", leaders(&formed));
+            let due = oldest_after(&rest, now, passed.as_ref());
+            passed = formed.tickets().find(|ticket| Some(&ticket.leader) == due.as_ref()).cloned();
+            prop_assert!(passed.is_some(), "{due:?} is passed over by {:?}", leaders(&formed));
             for ticket in formed.tickets() {
                 rest.remove(&ticket.leader);
             }
