@@ -17,13 +17,12 @@ use crate::{HuntArgs, ReplayArgs, conclude};
 const SEEDS: u64 = 100;
 
 /// Bugs that the first seeds show here, too.
-const PLANTS: [Plant; 13] = [
+const PLANTS: [Plant; 12] = [
     Plant::AcknowledgedUnlogged,
     Plant::GapUnannounced,
     Plant::EpochReused,
     Plant::Unconflated,
     Plant::TombstoneForgotten,
-    Plant::SlowReaderStalls,
     Plant::LeaseAssumed,
     Plant::ClaimUncompared,
     Plant::DeadFollowed,
