@@ -23,6 +23,7 @@ impl Places {
 
     /// Starts a task, and lets it run once before there can be another: one that has all that
     /// it needs does not lose its place to a crowd behind it.
+    #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
     pub(super) async fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.start(task);
         yield_now().await;

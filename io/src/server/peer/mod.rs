@@ -6,6 +6,7 @@
 //! that is known counts.
 
 mod forwarded;
+#[cfg_attr(madsim, allow(dead_code, reason = "the PROXY protocol is not simulated"))]
 mod protocol;
 
 use std::net::IpAddr;
