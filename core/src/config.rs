@@ -260,6 +260,10 @@ impl Config {
             matchmaking.queues.is_empty() || matchmaking.absence_grace <= sessions.ttl,
             "matchmaking.absence_grace must be at most sessions.ttl: the ticket ends with the session",
         )?;
+        check(
+            matchmaking.queues.iter().all(|queue| queue.players() as usize <= rooms.members),
+            "rooms.members must be at least the players of every queue's match: they meet in a room",
+        )?;
         check(rooms.total > 0 && rooms.members > 0, "rooms.total and rooms.members must be at least 1")?;
         check(
             rooms.members <= crate::wire::items::MAX_ITEMS,

@@ -100,10 +100,11 @@ pub fn room_of(id: &str) -> String {
     format!("{ROOM}{id}")
 }
 
-/// The name of the match whose room this would be.
+/// The match whose room has this name; `None` for another room. Whether there is such a match,
+/// the registry knows.
 #[must_use]
 pub fn match_of(room: &str) -> Option<&str> {
-    room.strip_prefix(ROOM)
+    room.strip_prefix(ROOM).filter(|id| !id.is_empty())
 }
 
 /// Whose ticket or notice it is; `None` for another key.
@@ -139,8 +140,11 @@ mod tests {
             assert_eq!(owner(&key), Some((kind, ann.clone())));
             assert!(span.contains(&key));
         }
+        assert_eq!(
+            (match_of(&room_of("1-1")), match_of("arena"), match_of("match:")),
+            (Some("1-1"), None, None)
+        );
         assert!(tickets().contains(&ticket(&ann)) && !tickets().contains(&notice(&ann)));
-        assert_eq!((match_of(&room_of("1-1")), match_of("arena")), (Some("1-1"), None));
         for other in [pair("1-1"), matcher(&ann), desk(NodeId(7)), session(&ann), room(&room_of("1-1"))] {
             assert_eq!(owner(&other), None);
             assert!(!span.contains(&other), "{other:?}");

@@ -263,6 +263,7 @@ impl Node {
                 hosted.role = Role::Primary;
                 hosted.room.start(epoch);
                 self.event(Event::RoomOpened { room: name.clone(), epoch });
+                self.host(now, name);
                 self.answer_early(now, room);
                 self.seat_waiting(now, room);
             }
@@ -281,6 +282,9 @@ impl Node {
             return;
         }
         let Some(hosted) = self.rooms.get_mut(room) else { return };
+        if self.desk.awaits_places(hosted.room.name()) {
+            return;
+        }
         for key in core::mem::take(&mut hosted.waiting) {
             self.seat(now, room, key);
         }
@@ -331,9 +335,12 @@ impl Node {
         entrant: Entrant,
     ) -> Result<Admitted, v1::LeftReason> {
         self.end_other_sessions(now, room, &entrant)?;
-        let Self { rooms, zstd, config, stats, .. } = self;
+        let Self { rooms, zstd, config, stats, desk, .. } = self;
         let Some(hosted) = rooms.get_mut(room) else { return Err(v1::LeftReason::Gone) };
         let Entrant { seat, player, resume } = entrant;
+        let members = hosted.room.members();
+        let kept = desk.kept_from(hosted.room.name(), &player, members.iter().map(|member| &member.player));
+        let is_full = members.len() + kept >= config.rooms.members;
         let known = hosted.room.members().iter().find(|member| member.session.id == seat.id);
         let known = known.map(|member| (member.number, member.session));
         let admitted = match known {
@@ -351,9 +358,7 @@ impl Node {
                 Admitted { number, resumed: true, before: hosted.room.released() }
             }
             None if resume => return Err(v1::LeftReason::Gone),
-            None if hosted.room.members().len() >= config.rooms.members => {
-                return Err(v1::LeftReason::RoomFull);
-            }
+            None if is_full => return Err(v1::LeftReason::RoomFull),
             None => {
                 let number = hosted.room.join(now.wall, player.clone(), seat, zstd);
                 stats.members += 1;
@@ -560,6 +565,7 @@ impl Node {
                     }
                 }
                 self.registrar.release_room(now, &name);
+                self.desk.unhost(&name);
                 self.event(Event::RoomClosed { room: name, epoch });
             }
             Role::Following { node, .. } => self.unfollow(now, room, &name, epoch, node),

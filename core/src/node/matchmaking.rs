@@ -122,6 +122,13 @@ impl Node {
         }
     }
 
+    /// The node is the primary of a room, which may keep places for the players of a match.
+    pub(super) fn host(&mut self, now: Now, room: &Name) {
+        if self.makes_matches() {
+            self.desk.host(now, room);
+        }
+    }
+
     /// Lets the machines of matchmaking do what follows from the last input.
     pub(super) fn consult_matchmaking(&mut self, now: Now) {
         if !self.makes_matches() {
@@ -148,6 +155,13 @@ impl Node {
                     let session = self.sessions.of_player(&player).and_then(|key| self.sessions.get(key));
                     if let Some(conn) = session.and_then(|session| session.conn) {
                         self.left(now, conn.key(), room.as_str(), reason, true);
+                    }
+                }
+                desk::Decision::PlacesKnown { room } => {
+                    if let Some(&room) = self.rooms_by_name.get(&room) {
+                        // Who waits at another node is let in when that asks again.
+                        self.attach_again(now, room);
+                        self.seat_waiting(now, room);
                     }
                 }
             }

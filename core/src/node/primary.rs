@@ -67,7 +67,8 @@ impl Node {
         let (Some(id), Ok(player)) = (SessionId::from_wire(&enter.session), Name::new(&enter.player)) else {
             return;
         };
-        if !self.registrar.may_serve(now.instant) {
+        let awaits = self.rooms.get(room).is_some_and(|hosted| self.desk.awaits_places(hosted.room.name()));
+        if !self.registrar.may_serve(now.instant) || awaits {
             // The follower asks again when it is attached again, which it is told then.
             return;
         }

@@ -42,6 +42,7 @@ pub(crate) fn give_queues(rng: &mut Rng, shape: &mut Shape) -> u64 {
         // Caps of whole tables are as low as they were drawn, but everybody gets in.
         session_total: shape.session_total.max(players),
         conn_total: shape.conn_total.max(clients),
+        room_members: shape.room_members.max(queues * 2),
         session_rooms: if chance(rng, 80) { shape.session_rooms + 1 } else { shape.session_rooms },
         queue_interval_ms: pick(rng, &[50, 250, 1_000]),
         queue_time_out_ms: pick(rng, &[2_000, 5_000, 10_000, 20_000]),

@@ -3,15 +3,17 @@
 use alloc::vec::Vec;
 
 use super::Desk;
+use super::places::Rosters;
 use crate::id::Name;
 use crate::time::Now;
 
 impl Desk {
-    /// The registry is another one, and nothing is known of it: no player is here, and what
-    /// is under way counts no more.
+    /// The registry is another one, and nothing is known of it: no player is here, this
+    /// node is the primary of no room, and answers to requests under way are ignored.
     pub fn begin_anew(&mut self, now: Now) {
         self.now = now;
         self.caller.forget();
+        self.rosters = Rosters::default();
         for name in self.players.keys().cloned().collect::<Vec<Name>>() {
             self.forget(&name);
         }

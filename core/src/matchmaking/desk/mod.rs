@@ -44,10 +44,12 @@
 
 mod absence;
 mod anew;
+mod places;
 mod player;
 mod quit;
 mod request;
 mod view;
+mod watch;
 mod wish;
 
 use alloc::boxed::Box;
@@ -57,18 +59,17 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1::{self, TicketState};
 
+use self::places::Rosters;
 use self::player::{Context, Next, Player, Told as Heard};
 use self::request::none;
+use self::watch::Base;
 use self::wish::Wish;
 use super::caller::Caller;
-use super::keys;
 use super::record::{Refused, check};
 use super::settings::MatchmakingConfig;
 use crate::id::{Name, NodeId};
 use crate::plant::{Plant, Planted};
-use crate::registry::{
-    Answer, Call, Change, Failure, LeaseId, News, Range, Request, Response, Told, Watch, WatchId, Watched,
-};
+use crate::registry::{Answer, Call, Failure, LeaseId, Response, Told};
 use crate::rng::Seed;
 use crate::time::{Deadline, Instant, Now};
 
@@ -90,6 +91,8 @@ pub struct Desk {
     retries: BTreeSet<(Instant, Name)>,
     /// Players whose absence is to be written, and when.
     absences: BTreeSet<(Instant, Name)>,
+    /// Who is in the matches whose rooms this node is the primary of.
+    rosters: Rosters,
     caller: Caller<Asked>,
     asked: u64,
     base: Base,
@@ -125,6 +128,11 @@ pub enum Decision {
         /// Its session was a member, or it was in the match.
         was_in: bool,
     },
+    /// It is known for whom places of a room are kept, of which this node is the primary.
+    PlacesKnown {
+        /// The room.
+        room: Name,
+    },
 }
 
 /// Counts since the start.
@@ -151,16 +159,11 @@ enum Asked {
         serial: u64,
         pair: Option<String>,
     },
-}
-
-/// The watch, and from where on it tells everything.
-#[derive(Debug, Default)]
-struct Base {
-    /// What was read at this revision or later misses nothing.
-    revision: u64,
-    watch: Option<WatchId>,
-    failures: u32,
-    retry: Option<Instant>,
+    /// The match of a room.
+    Roster {
+        room: Name,
+        serial: u64,
+    },
 }
 
 impl Desk {
@@ -179,6 +182,7 @@ impl Desk {
             turn: 0,
             retries: BTreeSet::new(),
             absences: BTreeSet::new(),
+            rosters: Rosters::default(),
             caller: Caller::new(seed, first_call, call_step, backoff),
             asked: 0,
             base: Base::default(),
@@ -321,6 +325,7 @@ impl Desk {
                 None => return,
                 Some(Asked::Base) => self.based(outcome),
                 Some(Asked::Player { name, serial, pair }) => self.answered(&name, serial, pair, outcome),
+                Some(Asked::Roster { room, serial }) => self.roster_answered(&room, serial, outcome),
             },
             Told::Watched(watched) => self.watched(&watched),
             Told::Connected { .. } => {}
@@ -372,61 +377,7 @@ impl Desk {
         let base = self.base.retry.map(|at| Deadline::new(at, "the watch of tickets is begun anew"));
         let retry =
             self.retries.first().map(|(at, _)| Deadline::new(*at, "a player's request is made again"));
-        Deadline::earliest(Deadline::earliest(base, retry), self.next_absence())
-    }
-
-    // The watch.
-
-    /// Finds out from where to watch. What players are known to have is read again when
-    /// that is known.
-    fn rebase(&mut self) {
-        self.caller.unwatch(self.base.watch.take());
-        self.base.retry = None;
-        self.stats.rebased += 1;
-        let range = Range { count_only: true, ..Range::of(keys::notices_and_tickets()) };
-        self.caller.request(Asked::Base, Request::Range(range));
-    }
-
-    fn based(&mut self, outcome: Result<Response, Failure>) {
-        let Ok(Response { revision, .. }) = outcome else {
-            self.base.failures = self.base.failures.saturating_add(1);
-            self.base.retry = Some(self.now.instant + self.caller.pause(self.base.failures));
-            return;
-        };
-        let watch = self.caller.watch(Watch::of(keys::notices_and_tickets(), revision + 1));
-        self.base = Base { revision, watch: Some(watch), failures: 0, retry: None };
-        let mut stale = Vec::new();
-        for player in self.players.values_mut().filter(|player| player.is_older(revision)) {
-            player.view = None;
-            stale.push(player.name.clone());
-        }
-        stale.iter().for_each(|name| self.look_at(name));
-    }
-
-    fn watched(&mut self, watched: &Watched) {
-        if self.base.watch != Some(watched.id) {
-            return;
-        }
-        match &watched.news {
-            News::Created | News::Progress => {}
-            News::Changes(changes) => changes.iter().for_each(|change| self.changed(change)),
-            News::Compacted { .. } | News::Canceled => {
-                self.base.watch = None;
-                if self.planted.is(Plant::NoticeUnwatched) {
-                    return;
-                }
-                self.base.failures = self.base.failures.saturating_add(1);
-                self.base.retry = Some(self.now.instant + self.caller.pause(self.base.failures));
-            }
-        }
-    }
-
-    fn changed(&mut self, change: &Change) {
-        let Some((kind, name)) = keys::owner(change.key()) else { return };
-        let Some(player) = self.players.get_mut(&name) else { return };
-        if player.hear(kind, change) {
-            self.look_at(&name);
-        }
+        [retry, self.next_absence(), self.rosters.next()].into_iter().fold(base, Deadline::earliest)
     }
 
     // Players.
@@ -557,6 +508,7 @@ impl Desk {
 
     /// Looks at players in their turn, as many as a step may.
     fn drive(&mut self) {
+        self.ask_for_rosters();
         for _ in 0..STEP {
             if !self.has_place() {
                 return;

@@ -2,6 +2,8 @@
 
 use super::cluster::{Cluster, Member};
 use super::*;
+use alloc::string::String;
+
 use crate::matchmaking::QueueConfig;
 
 fn cluster() -> Cluster {
@@ -12,6 +14,37 @@ fn cluster() -> Cluster {
     // Somebody is elected.
     cluster.advance(Duration::from_secs(1));
     cluster
+}
+
+/// A match of Ann and Bob at the first two nodes, and the name of its room, which takes so
+/// many members.
+fn pair(members: usize, backfill: bool) -> (Cluster, [Member; 2], String) {
+    let mut config = Config::default();
+    let name = |name| Name::new(name).unwrap();
+    let mut duel = QueueConfig::new(name("duel"), 2, 1, vec![name("eu")]);
+    duel.backfill = backfill;
+    config.matchmaking.queues = vec![duel];
+    config.rooms.members = members;
+    let mut cluster = Cluster::with(3, config);
+    cluster.advance(Duration::from_secs(1));
+    let both = [cluster.connect(0, "ann", None), cluster.connect(1, "bob", None)];
+    both.iter().for_each(|member| queue(&mut cluster, member));
+    cluster.advance(Duration::from_secs(2));
+    let room = matched(&cluster.received(&both[0])).expect("they are matched").room;
+    cluster.received(&both[1]);
+    (cluster, both, room)
+}
+
+/// Whether the member is let into a room.
+fn joins(cluster: &mut Cluster, member: &Member, room: &str) -> bool {
+    cluster.send(member, v1::Kind::Join, &v1::Join { room: room.into(), history: 0 });
+    cluster.advance(Duration::from_millis(100));
+    let answers = cluster.received(member);
+    let is_full =
+        |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::RoomFull);
+    let is_in = answers.iter().any(|m| matches!(m, ToClient::Joined(_)));
+    assert!(is_in || answers.iter().any(is_full), "{answers:?}");
+    is_in
 }
 
 fn queue(cluster: &mut Cluster, member: &Member) {
@@ -205,6 +238,59 @@ fn who_is_gone_before_its_session_has_moved_is_absent_too() {
     // Nothing is left when the session has ended, which nobody came back to.
     cluster.advance(Config::default().sessions.ttl);
     assert_eq!(cluster.get("/match/queue/ann"), None);
+}
+
+#[test]
+fn a_match_s_room_keeps_places_for_its_players() {
+    for (members, others) in [(2, 0), (3, 1)] {
+        // Whoever comes first has the room, be it a player of the match or not.
+        for order in
+            [["ann", "cid", "dan", "bob"], ["cid", "dan", "ann", "bob"], ["cid", "bob", "dan", "ann"]]
+        {
+            let (mut cluster, [ann, bob], room) = pair(members, false);
+            let strangers = [cluster.connect(2, "cid", None), cluster.connect(1, "dan", None)];
+            let mut let_in = 0;
+            for player in order {
+                match player {
+                    "ann" => assert!(joins(&mut cluster, &ann, &room), "{order:?} of {members}"),
+                    "bob" => assert!(joins(&mut cluster, &bob, &room), "{order:?} of {members}"),
+                    _ => {
+                        let_in +=
+                            u32::from(joins(&mut cluster, &strangers[usize::from(player == "dan")], &room))
+                    }
+                }
+            }
+            assert_eq!(let_in, others, "{order:?} of {members}");
+        }
+    }
+}
+
+#[test]
+fn a_place_is_free_when_its_player_has_left_unless_it_is_to_be_filled() {
+    for backfill in [false, true] {
+        let (mut cluster, [ann, bob], room) = pair(2, backfill);
+        assert!(joins(&mut cluster, &ann, &room) && joins(&mut cluster, &bob, &room));
+        cluster.send(&bob, v1::Kind::Leave, &v1::Leave { room: room.clone() });
+        cluster.advance(Duration::from_secs(1));
+        cluster.received(&bob);
+        let cid = cluster.connect(2, "cid", None);
+        assert_eq!(joins(&mut cluster, &cid, &room), !backfill);
+        if backfill {
+            // It is filled by who is sent there.
+            queue(&mut cluster, &cid);
+            cluster.advance(Duration::from_secs(40));
+            assert_eq!(matched(&cluster.received(&cid)).map(|m| m.room), Some(room.clone()));
+            assert!(joins(&mut cluster, &cid, &room));
+        }
+    }
+}
+
+#[test]
+fn a_room_whose_name_is_only_like_a_match_s_is_as_any() {
+    let (mut cluster, [ann, _], _) = pair(2, false);
+    for room in ["match:", "match:1-1-1"] {
+        assert!(joins(&mut cluster, &ann, room));
+    }
 }
 
 #[test]

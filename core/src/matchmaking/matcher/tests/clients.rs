@@ -169,7 +169,10 @@ impl Cluster {
     pub(super) fn deliver(&mut self, index: usize, decision: Decision) {
         let (Decision::Ticket { player, .. }
         | Decision::Matched { player, .. }
-        | Decision::Left { player, .. }) = &decision;
+        | Decision::Left { player, .. }) = &decision
+        else {
+            return;
+        };
         let client = self.players.entry(player.clone()).or_default();
         if client.home != Some(index) {
             return;
@@ -204,7 +207,7 @@ impl Cluster {
                 client.matched = Some(matched);
             }
             // Nobody waits for that here.
-            Decision::Left { .. } => {}
+            Decision::Left { .. } | Decision::PlacesKnown { .. } => {}
         }
     }
 }

@@ -1,0 +1,281 @@
+//! Players of the matches whose rooms this node is the primary of: the rooms keep places for
+//! them.
+//!
+//! A room's match is read when the node becomes the room's primary; nobody is let in before
+//! that is known. Then the notices of the players that the match names are read, as some may
+//! be in it no more. From then on the watch of notices says who is put into the match, and who
+//! is taken out.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use skirmish_proto::v1;
+
+use super::{Asked, Decision, Desk};
+use crate::id::Name;
+use crate::matchmaking::keys;
+use crate::matchmaking::record::decode;
+use crate::registry::{Answer, Change, Failure, KeyValue, Op, Range, Response, Span, Txn};
+use crate::time::{Deadline, Instant, Now};
+
+/// The matches whose rooms this node is the primary of.
+#[derive(Debug, Default)]
+pub(super) struct Rosters {
+    by_room: BTreeMap<Name, Roster>,
+    /// The room of each player that is in one of the matches.
+    rooms: BTreeMap<Name, Name>,
+    /// Rooms whose matches are to be read.
+    line: BTreeSet<Name>,
+    retries: BTreeSet<(Instant, Name)>,
+}
+
+/// Who is in the match of a room.
+#[derive(Debug)]
+struct Roster {
+    /// The match.
+    id: String,
+    stage: Stage,
+    /// The request about it that is under way.
+    asked: Option<u64>,
+    failures: u32,
+    /// It was read once.
+    is_known: bool,
+    /// All places of the match, if its queue fills those that become free.
+    capacity: usize,
+    players: BTreeSet<Name>,
+    /// The newest changes of notices that were heard of and may not be in what is read.
+    heard: BTreeMap<Name, u64>,
+    /// When the notices were read; older changes are in what was read.
+    read: u64,
+}
+
+/// What is to be read next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Match,
+    /// The notices of its players.
+    Notices,
+    Done,
+}
+
+impl Roster {
+    fn new(id: &str) -> Self {
+        Self {
+            id: id.into(),
+            stage: Stage::Match,
+            asked: None,
+            failures: 0,
+            is_known: false,
+            capacity: 0,
+            players: BTreeSet::new(),
+            heard: BTreeMap::new(),
+            read: 0,
+        }
+    }
+
+    fn request(&self) -> Txn {
+        let read = |key| Op::Range(Range::of(Span::one(key)));
+        let success = match self.stage {
+            Stage::Match => Vec::from([read(keys::pair(&self.id))]),
+            _ => self.players.iter().map(|name| read(keys::notice(name))).collect(),
+        };
+        Txn { success, ..Txn::default() }
+    }
+
+    /// Whether something newer is known of a player than what was read at a revision.
+    fn is_newer(&self, player: &Name, revision: u64) -> bool {
+        self.heard.get(player).is_some_and(|at| *at > revision)
+    }
+}
+
+impl Rosters {
+    /// A notice has changed: of this match, or of none.
+    fn hear(&mut self, player: &Name, revision: u64, id: Option<&str>) {
+        let room = id.and_then(|id| Name::new(&keys::room_of(id)).ok());
+        let room = room.filter(|room| self.by_room.contains_key(room));
+        let before = self.rooms.get(player).cloned();
+        for (room, comes) in [(before, false), (room, true)] {
+            let Some((room, roster)) =
+                room.and_then(|room| Some((room.clone(), self.by_room.get_mut(&room)?)))
+            else {
+                continue;
+            };
+            if revision <= roster.read {
+                continue;
+            }
+            if roster.stage != Stage::Done {
+                roster.heard.insert(player.clone(), revision);
+            }
+            if comes {
+                roster.players.insert(player.clone());
+                self.rooms.insert(player.clone(), room);
+            } else {
+                roster.players.remove(player);
+                self.rooms.remove(player);
+            }
+        }
+    }
+
+    /// The players of a room's match are these.
+    fn set(&mut self, room: &Name, players: BTreeSet<Name>) {
+        let Self { by_room, rooms, .. } = self;
+        let Some(roster) = by_room.get_mut(room) else { return };
+        for gone in roster.players.difference(&players) {
+            if rooms.get(gone) == Some(room) {
+                rooms.remove(gone);
+            }
+        }
+        rooms.extend(players.iter().map(|player| (player.clone(), room.clone())));
+        roster.players = players;
+    }
+
+    fn forget(&mut self, room: &Name) {
+        self.set(room, BTreeSet::new());
+        self.by_room.remove(room);
+        self.line.remove(room);
+        self.retries.retain(|(_, other)| other != room);
+    }
+
+    pub(super) fn next(&self) -> Option<Deadline> {
+        let (at, _) = self.retries.first()?;
+        Some(Deadline::new(*at, "the players of a room's match are read again"))
+    }
+}
+
+impl Desk {
+    /// The node is the primary of a room. If that is named as a match's, nobody is to be let in
+    /// until [`Decision::PlacesKnown`].
+    pub fn host(&mut self, now: Now, room: &Name) {
+        self.now = now;
+        if let Some(id) = keys::match_of(room.as_str()) {
+            self.rosters.by_room.insert(room.clone(), Roster::new(id));
+            self.rosters.line.insert(room.clone());
+            self.drive();
+        }
+    }
+
+    /// The node is the room's primary no more.
+    pub fn unhost(&mut self, room: &Name) {
+        self.rosters.forget(room);
+    }
+
+    /// Whether it is not known yet for whom places of a room are kept.
+    #[must_use]
+    pub fn awaits_places(&self, room: &Name) -> bool {
+        self.rosters.by_room.get(room).is_some_and(|roster| !roster.is_known)
+    }
+
+    /// Places of a room that this player cannot have, since they are kept for players of the
+    /// room's match who are not among `members`: 0 for a player of the match, as nobody was let
+    /// into the places that are kept.
+    pub fn kept_from<'a>(
+        &self,
+        room: &Name,
+        player: &Name,
+        members: impl Iterator<Item = &'a Name>,
+    ) -> usize {
+        let Some(roster) = self.rosters.by_room.get(room) else { return 0 };
+        if roster.players.contains(player) {
+            return 0;
+        }
+        let there: BTreeSet<&Name> = members.filter(|member| roster.players.contains(*member)).collect();
+        roster.capacity.max(roster.players.len()).saturating_sub(there.len())
+    }
+
+    /// Changes before a revision may have been missed: who is in the matches is read again.
+    pub(super) fn reread_rosters(&mut self, revision: u64) {
+        let Rosters { by_room, line, retries, .. } = &mut self.rosters;
+        for (room, roster) in by_room.iter_mut().filter(|(_, roster)| roster.read < revision) {
+            (roster.stage, roster.asked) = (Stage::Match, None);
+            roster.heard.clear();
+            line.insert(room.clone());
+        }
+        retries.retain(|(_, room)| !line.contains(room));
+    }
+
+    /// A notice has changed.
+    pub(super) fn hear_of_notice(&mut self, player: &Name, change: &Change) {
+        let notice = match change {
+            Change::Put { kv, .. } => Some(decode::<v1::NoticeRecord>(&kv.value)),
+            Change::Delete { .. } => None,
+        };
+        let id = notice.as_ref().map(|notice| notice.r#match.as_str());
+        self.rosters.hear(player, change.revision(), id);
+    }
+
+    /// Asks for what is to be read, as far as there is place.
+    pub(super) fn ask_for_rosters(&mut self) {
+        while let Some((at, _)) = self.rosters.retries.first()
+            && *at <= self.now.instant
+            && let Some((_, room)) = self.rosters.retries.pop_first()
+        {
+            self.rosters.line.insert(room);
+        }
+        while self.has_place()
+            && let Some(room) = self.rosters.line.pop_first()
+        {
+            let Some(roster) = self.rosters.by_room.get_mut(&room) else { continue };
+            self.asked += 1;
+            roster.asked = Some(self.asked);
+            let txn = roster.request();
+            self.stats.asked += 1;
+            self.caller.txn(Asked::Roster { room, serial: self.asked }, txn);
+        }
+    }
+
+    pub(super) fn roster_answered(&mut self, room: &Name, serial: u64, outcome: Result<Response, Failure>) {
+        let Some(roster) = self.rosters.by_room.get_mut(room).filter(|roster| roster.asked == Some(serial))
+        else {
+            return;
+        };
+        roster.asked = None;
+        let Ok(Response { revision, answer: Answer::Txn { answers, .. } }) = outcome else {
+            roster.failures = roster.failures.saturating_add(1);
+            let at = self.now.instant + self.caller.pause(roster.failures);
+            self.stats.failed += 1;
+            self.rosters.retries.insert((at, room.clone()));
+            return;
+        };
+        roster.failures = 0;
+        let found = answers.iter().filter_map(|answer| match answer {
+            Answer::Range { kvs, .. } => kvs.first(),
+            _ => None,
+        });
+        match roster.stage {
+            Stage::Match => self.match_read(room, revision, found.into_iter().next()),
+            Stage::Notices | Stage::Done => {
+                let there = |kv: &&KeyValue| decode::<v1::NoticeRecord>(&kv.value).r#match == roster.id;
+                let there: BTreeSet<Name> =
+                    found.filter(there).filter_map(|kv| Some(keys::owner(&kv.key)?.1)).collect();
+                let stays = |name: &&Name| roster.is_newer(name, revision) || there.contains(*name);
+                let players = roster.players.iter().filter(stays).cloned().collect();
+                (roster.stage, roster.read) = (Stage::Done, revision);
+                roster.heard.clear();
+                self.rosters.set(room, players);
+            }
+        }
+    }
+
+    fn match_read(&mut self, room: &Name, revision: u64, found: Option<&KeyValue>) {
+        let Some(roster) = self.rosters.by_room.get_mut(room) else { return };
+        let matched = found.and_then(|kv| decode::<v1::MatchRecord>(&kv.value).r#match);
+        let queue = matched.as_ref().and_then(|matched| self.config.queue(&matched.mode));
+        roster.capacity = queue.filter(|queue| queue.backfill).map_or(0, |queue| queue.players() as usize);
+        let named = matched.iter().flat_map(|matched| &matched.teams).flat_map(|team| &team.players);
+        let named = named.filter_map(|player| Name::new(player).ok());
+        let is_newer = |player: &Name| roster.is_newer(player, revision);
+        let newer = roster.players.iter().filter(|player| is_newer(player)).cloned();
+        let players: BTreeSet<Name> = named.filter(|player| !is_newer(player)).chain(newer).collect();
+        if players.is_empty() {
+            (roster.stage, roster.read) = (Stage::Done, revision);
+        } else {
+            roster.stage = Stage::Notices;
+            self.rosters.line.insert(room.clone());
+        }
+        if !core::mem::replace(&mut roster.is_known, true) {
+            self.decisions.push_back(Decision::PlacesKnown { room: room.clone() });
+        }
+        self.rosters.set(room, players);
+    }
+}

@@ -1,0 +1,77 @@
+//! The watch of notices and tickets.
+
+use alloc::vec::Vec;
+
+use super::{Asked, Desk};
+use crate::matchmaking::keys::{self, Kind};
+use crate::plant::Plant;
+use crate::registry::{Change, Failure, News, Range, Request, Response, Watch, WatchId, Watched};
+use crate::time::Instant;
+
+/// The watch, and from where on it tells everything.
+#[derive(Debug, Default)]
+pub(super) struct Base {
+    /// What was read at this revision or later misses nothing.
+    pub(super) revision: u64,
+    pub(super) watch: Option<WatchId>,
+    pub(super) failures: u32,
+    pub(super) retry: Option<Instant>,
+}
+
+impl Desk {
+    /// Finds out from where to watch. What players are known to have is read again when
+    /// that is known.
+    pub(super) fn rebase(&mut self) {
+        self.caller.unwatch(self.base.watch.take());
+        self.base.retry = None;
+        self.stats.rebased += 1;
+        let range = Range { count_only: true, ..Range::of(keys::notices_and_tickets()) };
+        self.caller.request(Asked::Base, Request::Range(range));
+    }
+
+    pub(super) fn based(&mut self, outcome: Result<Response, Failure>) {
+        let Ok(Response { revision, .. }) = outcome else {
+            self.base.failures = self.base.failures.saturating_add(1);
+            self.base.retry = Some(self.now.instant + self.caller.pause(self.base.failures));
+            return;
+        };
+        let watch = self.caller.watch(Watch::of(keys::notices_and_tickets(), revision + 1));
+        self.base = Base { revision, watch: Some(watch), failures: 0, retry: None };
+        let mut stale = Vec::new();
+        for player in self.players.values_mut().filter(|player| player.is_older(revision)) {
+            player.view = None;
+            stale.push(player.name.clone());
+        }
+        self.reread_rosters(revision);
+        stale.iter().for_each(|name| self.look_at(name));
+    }
+
+    pub(super) fn watched(&mut self, watched: &Watched) {
+        if self.base.watch != Some(watched.id) {
+            return;
+        }
+        match &watched.news {
+            News::Created | News::Progress => {}
+            News::Changes(changes) => changes.iter().for_each(|change| self.changed(change)),
+            News::Compacted { .. } | News::Canceled => {
+                self.base.watch = None;
+                if self.planted.is(Plant::NoticeUnwatched) {
+                    return;
+                }
+                self.base.failures = self.base.failures.saturating_add(1);
+                self.base.retry = Some(self.now.instant + self.caller.pause(self.base.failures));
+            }
+        }
+    }
+
+    fn changed(&mut self, change: &Change) {
+        let Some((kind, name)) = keys::owner(change.key()) else { return };
+        if kind == Kind::Notice {
+            self.hear_of_notice(&name, change);
+        }
+        let Some(player) = self.players.get_mut(&name) else { return };
+        if player.hear(kind, change) {
+            self.look_at(&name);
+        }
+    }
+}
