@@ -85,11 +85,15 @@ pub enum Plant {
     LeaveUnheard,
     /// A client forgets that it leaves the room of a match when its session is lost (G8).
     LeaveForgotten,
+    /// Who does not come to its match stays in it (L1).
+    NoShowKept,
+    /// That a player has come to its match is not written down (G8).
+    JoinUnmarked,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 41] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -129,6 +133,8 @@ impl Plant {
         Self::LatestUnbounded,
         Self::LeaveUnheard,
         Self::LeaveForgotten,
+        Self::NoShowKept,
+        Self::JoinUnmarked,
     ];
 }
 

@@ -245,6 +245,7 @@ fn match_messages() -> Vec<(Kind, Vec<u8>)> {
         explanation: "quality 970 of 1000 in eu".into(),
         fills: 1,
         search,
+        over: true,
     };
     vec![
         (Kind::Queue, queue.encode_to_vec()),

@@ -84,13 +84,16 @@ pub(crate) const fn mark(state: TicketState) -> Option<&'static str> {
 }
 
 /// What the oracle has counted, as marks.
-pub(crate) const fn marks(counts: &Counts) -> [(&'static str, u64); 5] {
+pub(crate) const fn marks(counts: &Counts) -> [(&'static str, u64); 8] {
     [
         ("matcher failed over", counts.failed_over),
         ("search moved", counts.moved),
         ("party matched", counts.parties),
         ("player absent", counts.absent),
         ("absent player back", counts.back),
+        ("player came", counts.came),
+        ("player missed", counts.missed),
+        ("match not begun", counts.over),
     ]
 }
 

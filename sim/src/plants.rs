@@ -27,7 +27,8 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::LapseIgnored
         | Plant::AbsentMatched
         | Plant::LeaveUnheard
-        | Plant::LeaveForgotten => &[Guarantee::Match],
+        | Plant::LeaveForgotten
+        | Plant::JoinUnmarked => &[Guarantee::Match],
         Plant::ArrivalWins | Plant::TombstoneForgotten => &[Guarantee::Convergence],
         Plant::Unconflated | Plant::SlowReaderStalls | Plant::LatestUnbounded => &[Guarantee::Bounded],
         Plant::HeartbeatBlind
@@ -40,6 +41,7 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::TimeoutsFirst
         | Plant::ClientBlind
         | Plant::SearchForgotten
+        | Plant::NoShowKept
         | Plant::BacklogPunished => &[Guarantee::Liveness],
         Plant::JoinRaceTold => &[Guarantee::Joins],
     }

@@ -152,6 +152,29 @@ async fn who_is_absent_is_not_matched_until_it_is_back() {
 }
 
 #[tokio::test]
+async fn who_does_not_come_is_out_and_who_came_is_told() {
+    let soon = ["matchmaking.join_window=1s", "matchmaking.sweep_interval=50ms"];
+    let server = Process::start(&[DUEL, soon[0], soon[1]]).await;
+    let [mut alice, mut bob] = ["alice", "bob"].map(|name| Player::start(builder(&server.url(), name)));
+    queue(&mut alice).await;
+    bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
+    let (of_alice, of_bob) = (matched(&mut alice).await, matched(&mut bob).await);
+    assert_eq!(of_alice.r#match, of_bob.r#match);
+    alice.client.join(&of_alice.room, 0).await.expect("the room has a good name");
+    alice.joined(&of_alice.room).await;
+    let over = matched(&mut alice).await;
+    assert!(over.over && over.r#match == of_alice.r#match && over.fills > of_alice.fills, "{over:?}");
+    let left: Vec<_> = over.teams.iter().flat_map(|team| &team.players).collect();
+    assert_eq!(left, ["alice"]);
+    // Both are free, and find each other again.
+    queue(&mut alice).await;
+    bob.client.queue(wish("duel")).await.expect("the search before has ended");
+    let found = [matched(&mut alice).await, matched(&mut bob).await];
+    assert_ne!(found[0].r#match, over.r#match);
+    play(&mut alice, &mut bob, found.each_ref()).await;
+}
+
+#[tokio::test]
 async fn operators_are_told_why_a_ticket_waits() {
     let server = Process::start(&[DUEL]).await;
     let ask = |player| {

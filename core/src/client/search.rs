@@ -53,10 +53,10 @@ pub(super) struct Search {
     crossed: String,
     /// The match that was told last.
     matched: String,
-    /// Its room, and the number that it was told with last.
+    /// Room of that match; empty if the match is over. And the number that it was told with last.
     room: String,
     answers: u64,
-    /// How often free places of it were filled.
+    /// How often its teams have changed.
     fills: u32,
     planted: Planted,
 }
@@ -141,7 +141,7 @@ impl Search {
 
     /// The match that was told last, its room, and the number that it was told with.
     pub(super) fn live(&self) -> Option<(&str, &str, u64)> {
-        (!self.matched.is_empty()).then_some((&self.matched, &self.room, self.answers))
+        (!self.room.is_empty()).then_some((&self.matched, &self.room, self.answers))
     }
 
     /// The room is left: if it is that match's, the player is in none.
@@ -273,6 +273,9 @@ impl Client {
         self.search.fills = matched.fills;
         self.search.matched.clone_from(&matched.r#match);
         self.search.room.clone_from(&matched.room);
+        if matched.over {
+            self.search.room.clear();
+        }
         self.search.answers = matched.search;
         self.outputs.event(Event::Matched(matched));
     }

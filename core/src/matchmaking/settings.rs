@@ -23,8 +23,8 @@ pub struct MatchmakingConfig {
     pub default_rating: u32,
     /// Whether what a client says of its rating counts.
     pub trust_rating: bool,
-    /// How long a match's room waits for its first player: a match whose room nobody has
-    /// claimed by then is ended.
+    /// How long a match waits for each of its players to join its room: who has not by then is
+    /// out of the match, and a match whose room nobody has by then is ended.
     pub join_window: Duration,
     /// How long a party waits for a player whose ticket is gone to queue again.
     pub party_grace: Duration,

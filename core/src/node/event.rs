@@ -255,6 +255,17 @@ pub enum Event {
         /// How.
         state: v1::TicketState,
     },
+    /// Players are out of a match since they did not come.
+    PlayersMissed {
+        /// The match's name.
+        id: String,
+        /// The mode.
+        mode: Name,
+        /// How many did not come.
+        players: usize,
+        /// Too few came: the match is over before it has begun.
+        over: bool,
+    },
     /// A match is over.
     MatchEnded {
         /// Its name.

@@ -178,6 +178,9 @@ impl Node {
                 matcher::Decision::Filled { id, mode, team, players, explanation } => {
                     Event::MatchFilled { id, mode, team, players: players.len(), explanation }
                 }
+                matcher::Decision::Missed { id, mode, players, over } => {
+                    Event::PlayersMissed { id, mode, players: players.len(), over }
+                }
                 matcher::Decision::TicketEnded { player, mode, state } => {
                     Event::TicketEnded { player, mode, state }
                 }

@@ -17,8 +17,8 @@ pub struct Matchmaking {
     pub default_rating: u32,
     /// Whether what a client says of its player's rating counts.
     pub trust_rating: bool,
-    /// How long a match waits for its first player. One whose room nobody has joined by
-    /// then is ended.
+    /// How long a match waits for each of its players. Who has not joined its room by then is
+    /// out of the match when matches are looked at next, and one that nobody is in is ended.
     #[serde(with = "humantime_serde")]
     pub join_window: Duration,
     /// How long a party waits for a player whose ticket is gone to queue again.

@@ -110,6 +110,9 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Mes
             info!(%id, %mode, team, players, %explanation, "free places of a match filled");
         }
         Event::TicketEnded { player, mode, state } => debug!(%player, %mode, ?state, "ticket ended"),
+        Event::PlayersMissed { id, mode, players, over } => {
+            info!(%id, %mode, players, over, "players did not come to their match");
+        }
         Event::MatchEnded { id, abandoned } => debug!(%id, abandoned, "match ended"),
         Event::LinkUp { node } => info!(%node, name = shard.names.get(&node), "link up"),
         Event::LinkDown { node } => warn!(%node, name = shard.names.get(&node), "link down"),

@@ -414,6 +414,15 @@ impl Shape {
         found + over + 5_000 + (self.registry_call_ms + registry_ms) * 20
     }
 
+    /// How long a match may have a player who never comes, in microseconds, where nothing fails:
+    /// the time to come, and until the match is looked at, by clocks that drift.
+    #[must_use]
+    pub fn missed_bound(&self) -> u64 {
+        let registry_ms = (self.registry_latency_us + self.registry_jitter_us) / 1_000;
+        let looked = self.sweep_ms * 3 + registry_ms * 100 + self.queue_time_out_ms.min(2_000);
+        (self.join_window_ms + looked) * 1_100
+    }
+
     /// What several nodes and their registry add to the bound of L1, in milliseconds: a
     /// dead connection to the registry is found out, the leases of the dead end (twice, if
     /// a new leader gives them their time again), the living register afresh, links are

@@ -352,6 +352,8 @@ impl World<'_> {
                     self.note_seat(conn, &room, epoch, member);
                 }
                 self.coverage.hit(if resumed { "join resumed" } else { "joined" });
+                let player = self.clients[client].player.clone();
+                self.oracles.matches.joined(self.at, &player, &room);
                 let room = self.room(&room);
                 self.observe(Observation::Joined { who, room, epoch, resumed })
             }

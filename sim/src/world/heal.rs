@@ -142,6 +142,7 @@ impl World<'_> {
         let end = self.at + bound;
         loop {
             self.run_until(self.at + CHECK_EVERY)?;
+            self.missed()?;
             for client in std::mem::take(&mut self.recalled) {
                 if present.contains(&client) {
                     self.client_input(client, Client::connect)?;

@@ -88,7 +88,7 @@ impl World<'_> {
         let goes = matches::goes(&mut process.rng);
         self.oracles.matches.told(client, &process.player, &matched)?;
         // When free places are filled, who is in it knows where to go.
-        if process.matches.insert(matched.r#match) && goes {
+        if process.matches.insert(matched.r#match) && goes && !matched.over {
             process.invited.push(matched.room);
         }
         Ok(())
@@ -248,6 +248,14 @@ impl World<'_> {
 
     // At rest.
 
+    /// No match has a player for long who never came.
+    pub(super) fn missed(&mut self) -> Verdict {
+        match self.oracles.matches.overdue(self.at, self.scenario.shape.missed_bound()) {
+            Some(what) => self.broken(Guarantee::Liveness, what),
+            None => Ok(()),
+        }
+    }
+
     /// Every search has ended, every match is over, and nothing of either is left behind.
     pub(super) fn matched(&mut self, present: &[usize]) -> Verdict {
         let searching = present.iter().copied().find(|client| self.clients[*client].machine.is_searching());
@@ -265,6 +273,7 @@ impl World<'_> {
             let orders = self.registry.iter().flat_map(|registry| &registry.order);
             let told = orders.map(|order| order.watched).max().unwrap_or(0);
             self.run_until(told.max(self.at + 2_000_000))?;
+            self.oracles.matches.calm(self.at);
             self.passed_over = Some(self.oracles.matches.counts().passed_over);
             for &client in present {
                 self.queue(client, 0, 0, 1_500)?;

@@ -357,6 +357,7 @@ impl World<'_> {
             Event::MatchEnded { abandoned: true, .. } => self.coverage.hit("match abandoned"),
             Event::MatchEnded { .. } => self.coverage.hit("match over"),
             Event::Serving
+            | Event::PlayersMissed { .. }
             | Event::MatchFormed { .. }
             | Event::NotServing
             | Event::Anew { .. }

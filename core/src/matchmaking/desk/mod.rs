@@ -44,6 +44,7 @@
 
 mod absence;
 mod anew;
+mod coming;
 mod places;
 mod player;
 mod quit;

@@ -22,7 +22,7 @@ use crate::registry::{Answer, Change, Compare, Delete, LeaseId, Op, Put, Span, T
 use crate::time::{Instant, Wall};
 
 /// What is said of a search that ended with a match, once that is over.
-const MATCH_OVER: &str = "the match is over that was found";
+pub(super) const MATCH_OVER: &str = "the match is over that was found";
 
 /// A player whose session is on this node.
 #[derive(Debug)]
@@ -48,6 +48,9 @@ pub(super) struct Player {
     pub(super) returned: Option<Vec<Name>>,
     /// Matches that the player is out of, which the registry may not have yet.
     pub(super) quits: Vec<Quit>,
+    /// Mode of the match that was over before it had begun, and the waiting time in milliseconds
+    /// that the player's next search of that mode starts with.
+    pub(super) credit: Option<(String, u64)>,
     pub(super) pair: Pair,
     /// What the player was told last.
     pub(super) told: Told,
@@ -132,6 +135,7 @@ impl Player {
             room: None,
             returned: None,
             quits: Vec::new(),
+            credit: None,
             pair: Pair::Unread,
             told: Told::Nothing,
             ended: None,
@@ -195,7 +199,7 @@ impl Player {
 
     /// The player is told how its search has ended; remembers that, if the search has a
     /// number.
-    fn end(&mut self, queued: v1::Queued, pair: Option<&str>) {
+    pub(super) fn end(&mut self, queued: v1::Queued, pair: Option<&str>) {
         self.wish = Wish::Nothing;
         if queued.search != 0 {
             self.ended = Some(Box::new(Ended { queued, pair: pair.map(String::from) }));
@@ -276,6 +280,7 @@ impl Player {
             self.quits.clear();
         }
         self.quits.iter_mut().for_each(|quit| quit.answer = Quitting::Nothing);
+        self.credit = None;
         (self.epoch, self.vouched) = (epoch, epoch);
         (self.parting, self.moved) = (false, false);
         self.adopts = true;
@@ -338,7 +343,13 @@ impl Player {
         match &self.pair {
             Pair::Known(matched) if matched.r#match == *id && matched.fills >= notice.record.fills => {
                 let told = Told::Matched(matched.fills);
-                if !over && (self.told != told || self.wish != Wish::Nothing) {
+                if !over && matched.over {
+                    let (matched, notice) = (matched.clone(), notice.clone());
+                    match self.end_match(*matched, &notice) {
+                        Some(next) => return next,
+                        None => over = true,
+                    }
+                } else if !over && (self.told != told || self.wish != Wish::Nothing) {
                     // It is the answer to whatever the player asks.
                     let asked = self.wish.search().filter(|search| *search != 0);
                     let search = asked.unwrap_or(notice.record.search);
@@ -366,7 +377,7 @@ impl Player {
             return self.remove(context, view, ticket);
         }
         let is_in = self.room.as_ref().is_some_and(|room| room.as_str() == keys::room_of(id));
-        if is_in && !notice.record.joined {
+        if is_in && !notice.record.joined && !context.planted.is(Plant::JoinUnmarked) {
             let key = keys::notice(&self.name);
             let compare = Compare::unchanged(key.clone(), notice.modified);
             let joined = v1::NoticeRecord { joined: true, ..notice.record.clone() };
@@ -443,7 +454,9 @@ impl Player {
         self.adopts = false;
         match &self.wish {
             Wish::Nothing => Next::Rest,
-            Wish::Queue { queue, queued_ms } => {
+            Wish::Queue { .. } => {
+                self.use_credit();
+                let Wish::Queue { queue, queued_ms } = &self.wish else { return Next::Rest };
                 let mut wanted = record(queue, *queued_ms, context.node, self.epoch);
                 wanted.absent_ms = self.absent_ms(0, true);
                 self.put(context, view, 0, &wanted)

@@ -152,6 +152,12 @@ impl Book {
         }
     }
 
+    /// The waiting time that a player keeps who was let down by a match, of what it had waited:
+    /// half of the time that tickets may wait is left for the next search.
+    pub(super) fn credit_ms(&self, waited_ms: u64) -> u64 {
+        waited_ms.min(u64::try_from((self.time_out / 2).as_millis()).unwrap_or(u64::MAX))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.tickets.len()
     }

@@ -14,6 +14,7 @@ use crate::matchmaking::record::{encode, unmatched};
 use crate::matchmaking::ticket as engine;
 use crate::plant::Plant;
 use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Put, Range, Span, Txn};
+use crate::time::Wall;
 
 /// A group that comes into a match.
 #[derive(Clone, Debug)]
@@ -33,6 +34,10 @@ pub(super) struct Seat {
     pub(super) search: u64,
     /// The player has been in the room.
     pub(super) joined: bool,
+    /// Start of the player's time in the match, in Unix milliseconds.
+    pub(super) since_ms: u64,
+    /// Waiting time of the player's ticket until then, in milliseconds.
+    pub(super) waited_ms: u64,
 }
 
 /// What came of a transaction.
@@ -48,13 +53,15 @@ pub(super) enum Verdict {
 
 impl Part {
     /// The group that the engine knows as this ticket; `None` if one of its tickets is not
-    /// known.
-    pub(super) fn of(group: &engine::Ticket, book: &Book) -> Option<Self> {
+    /// known. Its players are in the match from now on.
+    pub(super) fn of(group: &engine::Ticket, book: &Book, wall: Wall) -> Option<Self> {
         let key = book.key_of(&group.leader)?.clone();
         let seat = |player: &Name| {
             let Ticket { modified, record, .. } = book.ticket(player)?;
             let search = record.queue.as_ref().map_or(0, |queue| queue.search);
-            Some(Seat { player: player.clone(), modified: *modified, search, joined: false })
+            let waited_ms = book.credit_ms(wall.0.saturating_sub(record.queued_ms));
+            let (player, since_ms) = (player.clone(), wall.0);
+            Some(Seat { player, modified: *modified, search, joined: false, since_ms, waited_ms })
         };
         Some(Self { key, seats: group.players().map(seat).collect::<Option<_>>()? })
     }
@@ -73,6 +80,14 @@ pub(super) fn consume(txn: &mut Txn, fence: &Fence, pair: Bytes, parts: &[Part])
         unmatched(&mut txn.compares, player);
         txn.success.push(Op::Delete(Delete::of(Span::one(ticket.clone()))));
         txn.failure.extend([read(ticket), read(keys::notice(player))]);
+    }
+}
+
+impl Seat {
+    /// A player whose notice is this.
+    pub(super) fn of(player: &Name, modified: u64, notice: &v1::NoticeRecord) -> Self {
+        let v1::NoticeRecord { search, joined, since_ms, waited_ms, .. } = *notice;
+        Self { player: player.clone(), modified, search, joined, since_ms, waited_ms }
     }
 }
 
@@ -120,10 +135,10 @@ pub(super) fn notify<'a>(txn: &mut Txn, matched: &v1::Matched, seats: impl Itera
     let seats: BTreeMap<&str, &Seat> = seats.map(|seat| (seat.player.as_str(), seat)).collect();
     for (players, team) in matched.teams.iter().zip(0..) {
         for seat in players.players.iter().filter_map(|name| seats.get(name.as_str())) {
-            let Seat { player, search, joined, .. } = *seat;
-            let (id, fills) = (matched.r#match.clone(), matched.fills);
-            let notice = v1::NoticeRecord { r#match: id, team, fills, search: *search, joined: *joined };
-            txn.success.push(Op::Put(Put::new(keys::notice(player), encode(&notice), None)));
+            let Seat { player, search, joined, since_ms, waited_ms, .. } = (*seat).clone();
+            let (r#match, fills) = (matched.r#match.clone(), matched.fills);
+            let notice = v1::NoticeRecord { r#match, team, fills, search, joined, since_ms, waited_ms };
+            txn.success.push(Op::Put(Put::new(keys::notice(&player), encode(&notice), None)));
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::matchmaking::keys;
 use crate::matchmaking::record::{self, encode};
 use crate::matchmaking::ticket::Vacancy;
 use crate::registry::{Answer, Compare, KeyValue, Op, Put, Txn};
-use crate::time::Instant;
+use crate::time::{Instant, Wall};
 
 /// Players that have left a match, of whom its record says so; of more, nobody comes into it.
 const MOST_LEFT: usize = 64;
@@ -121,10 +121,11 @@ impl Filling {
         running: &Running,
         book: &Book,
         fence: &Fence,
+        wall: Wall,
         serial: u64,
     ) -> Option<Self> {
         let Backfill { vacancy, chosen, quality, binding } = backfill;
-        let part = Part::of(&chosen.ticket, book)?;
+        let part = Part::of(&chosen.ticket, book, wall)?;
         // Who has left and queued again since the match was looked at: it has a place more.
         if part.seats.iter().any(|seat| running.is_there(seat.player.as_str())) {
             return None;

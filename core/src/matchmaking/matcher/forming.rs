@@ -47,7 +47,7 @@ impl Forming {
         backfill: bool,
     ) -> Option<Self> {
         let parts: Vec<Part> =
-            formed.tickets().map(|ticket| Part::of(ticket, book)).collect::<Option<_>>()?;
+            formed.tickets().map(|ticket| Part::of(ticket, book, wall)).collect::<Option<_>>()?;
         let team =
             |team: &Vec<Chosen>| team.iter().flat_map(|chosen| chosen.ticket.players()).cloned().collect();
         let teams: Vec<Vec<Name>> = formed.teams.iter().map(team).collect();
@@ -103,6 +103,7 @@ impl Forming {
             explanation: self.explanation.clone(),
             fills: 0,
             search: 0,
+            over: false,
         };
         notify(&mut txn, &matched, self.parts.iter().flat_map(|part| &part.seats));
         let (matched, matcher_epoch) = (Some(matched), fence.epoch);

@@ -38,7 +38,7 @@ pub(super) const LIST_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) config: MatchmakingConfig,
-    rules: QueueConfig,
+    pub(super) rules: QueueConfig,
     pub(super) node: NodeId,
     pub(super) now: Now,
     pub(super) lease: Option<LeaseId>,
@@ -429,7 +429,8 @@ impl Keeper {
         let running = self.offers.withdraw(&backfill.vacancy.room);
         let (Office::Leads(fence), Some(running)) = (&self.office, running) else { return };
         self.serial += 1;
-        let Some(filling) = Filling::new(backfill, &running, &self.book, fence, self.serial) else {
+        let Some(filling) = Filling::new(backfill, &running, &self.book, fence, self.now.wall, self.serial)
+        else {
             return self.give_back(core::iter::once(&backfill.chosen.ticket.leader));
         };
         self.book.engage(&filling.part.key, filling.serial);
@@ -531,6 +532,7 @@ impl Keeper {
             What::SweepPage(request) => request.clone(),
             What::SweepPair(pair) => Request::Txn(pair.look()),
             What::SweepEnd { txn, .. } | What::SweepDate(txn) => Request::Txn(txn.clone()),
+            What::SweepMissed(missed) => Request::Txn(missed.txn.clone()),
         })
     }
 }

@@ -61,6 +61,17 @@
 //! [`MatchmakingConfig::join_window`], or nobody has any more, is ended: its notices and its
 //! room go with it.
 //!
+//! # Players who do not come
+//!
+//! Who has not joined the match's room within [`MatchmakingConfig::join_window`] of being put
+//! into the match is put out of it when the matcher looks at the match next, and so later by
+//! [`MatchmakingConfig::sweep_interval`] at most: the notice is deleted, and the match and the
+//! notices of the others are written anew, so that these are told. The place is free then, for
+//! queues that fill it. Without that the match begins when all of its players have come; if some
+//! do not, or have left before, it goes on if two teams have anybody yet (one, of a queue with one
+//! team), and is over otherwise. A match that is over so stays in the registry until all who are
+//! left in it were told, for another `join_window` at most.
+//!
 //! # Free places
 //!
 //! Where the queue wants it ([`QueueConfig::backfill`](super::QueueConfig)), the janitor
@@ -73,6 +84,7 @@ mod consuming;
 mod filling;
 mod forming;
 mod keeper;
+mod missing;
 mod replies;
 mod sweep;
 mod task;
@@ -152,6 +164,17 @@ pub enum Decision {
         /// How.
         state: TicketState,
     },
+    /// Players are out of a match since they did not come.
+    Missed {
+        /// The match's name.
+        id: String,
+        /// The mode.
+        mode: Name,
+        /// Who did not come.
+        players: Vec<Name>,
+        /// Too few came: the match is over before it has begun.
+        over: bool,
+    },
     /// A match is over.
     MatchEnded {
         /// Its name.
@@ -223,6 +246,8 @@ pub struct Stats {
     pub ended: u64,
     /// Matches ended or deleted.
     pub swept: u64,
+    /// Players put out of matches that they did not come to.
+    pub missed: u64,
     /// Requests that came to nothing, or to nobody knows what.
     pub failed: u64,
     /// Listings of the queue.
@@ -293,6 +318,7 @@ impl Matcher {
             all.refused += stats.refused;
             all.ended += stats.ended;
             all.swept += stats.swept;
+            all.missed += stats.missed;
             all.failed += stats.failed;
             all.listings += stats.listings;
         }

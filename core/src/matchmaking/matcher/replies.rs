@@ -9,6 +9,7 @@ use super::consuming::Verdict;
 use super::filling::Filling;
 use super::forming::Forming;
 use super::keeper::{Keeper, LIST_AGAIN, Office};
+use super::missing::Missed;
 use super::sweep::{Finding, Pair};
 use super::task::{End, Task, What};
 use crate::matchmaking::keys::{self, Kind};
@@ -77,6 +78,7 @@ impl Keeper {
                 self.sweep_on();
             }
             (What::SweepDate(_), Answer::Txn { .. }) => self.sweep_on(),
+            (What::SweepMissed(missed), Answer::Txn { succeeded, .. }) => self.missed(*missed, *succeeded),
             // An answer to something else: as good as none.
             (what, _) => self.retry(Task::new(what)),
         }
@@ -87,7 +89,11 @@ impl Keeper {
     fn failed(&mut self, task: Task, failure: Failure) {
         self.stats.failed += 1;
         match task.what {
-            What::SweepPage(_) | What::SweepPair(_) | What::SweepEnd { .. } | What::SweepDate(_) => {
+            What::SweepPage(_)
+            | What::SweepPair(_)
+            | What::SweepEnd { .. }
+            | What::SweepDate(_)
+            | What::SweepMissed(_) => {
                 self.rest();
             }
             // No transaction takes it, and none would if it was tried again.
@@ -310,7 +316,7 @@ impl Keeper {
     fn swept(&mut self, pair: Pair, answers: &[Answer]) {
         let Office::Leads(fence) = &self.office else { return };
         let (id, room) = (pair.id.clone(), pair.room.clone());
-        match pair.judge(fence, self.now.wall, self.config.join_window, answers) {
+        match pair.judge(fence, self.now.wall, self.config.join_window, &self.rules, answers) {
             Finding::Lives(running) => {
                 self.offer(*running);
                 self.sweep_on();
@@ -319,8 +325,23 @@ impl Keeper {
                 self.withdraw(&room);
                 self.ask_later(Task::new(What::SweepEnd { id, abandoned, txn }));
             }
+            Finding::Missed(missed) => {
+                self.withdraw(&room);
+                self.ask_later(Task::new(What::SweepMissed(missed)));
+            }
+            Finding::Told => self.sweep_on(),
             Finding::Ahead(txn) => self.ask_later(Task::new(What::SweepDate(txn))),
         }
+    }
+
+    fn missed(&mut self, missed: Missed, succeeded: bool) {
+        let Missed { id, players, over, .. } = missed;
+        if succeeded && !players.is_empty() {
+            self.stats.missed += players.len() as u64;
+            let mode = self.mode().clone();
+            self.decisions.push_back(Decision::Missed { id, mode, players, over });
+        }
+        self.sweep_on();
     }
 
     /// The next match, the next page, or a rest.

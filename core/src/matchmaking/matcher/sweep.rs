@@ -9,8 +9,10 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::consuming::{Seat, read};
+use super::consuming::{Seat, notify, read};
+use super::missing::Missed;
 use crate::id::Name;
+use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode};
 use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Put, Range, Request, Span, Txn};
@@ -37,7 +39,7 @@ pub(super) struct Pair {
     pub(super) modified: u64,
     pub(super) record: v1::MatchRecord,
     pub(super) room: Name,
-    players: Vec<Name>,
+    pub(super) players: Vec<Name>,
 }
 
 /// A match that goes on, as it was when it was looked at.
@@ -57,6 +59,10 @@ pub(super) enum Finding {
     Lives(Box<Running>),
     /// It is over: the transaction that ends it, and whether nobody had its room.
     Over(Txn, bool),
+    /// Some of its players have not come in time or have left before it began, or it begins.
+    Missed(Box<Missed>),
+    /// It is over, and its players are yet to be told.
+    Told,
     /// It waits for its players since a moment to come, by this clock: the transaction that
     /// has it wait since now. Clocks differ and jump, and it would not end before.
     Ahead(Txn),
@@ -120,7 +126,14 @@ impl Pair {
     }
 
     /// What an answer to [`Self::look`] says.
-    pub(super) fn judge(self, fence: &Fence, wall: Wall, window: Duration, answers: &[Answer]) -> Finding {
+    pub(super) fn judge(
+        self,
+        fence: &Fence,
+        wall: Wall,
+        window: Duration,
+        rules: &QueueConfig,
+        answers: &[Answer],
+    ) -> Finding {
         let mut found = answers.iter().filter_map(|answer| match answer {
             Answer::Range { kvs, .. } => Some(kvs.first()),
             _ => None,
@@ -129,22 +142,29 @@ impl Pair {
         let notice = |(player, kv): (&Name, Option<&KeyValue>)| {
             let kv = kv?;
             let notice: v1::NoticeRecord = decode(&kv.value);
-            let v1::NoticeRecord { search, joined, .. } = notice;
-            let seat = Seat { player: player.clone(), modified: kv.modified, search, joined };
-            (notice.r#match == self.id).then_some(seat)
+            (notice.r#match == self.id).then(|| Seat::of(player, kv.modified, &notice))
         };
         let there: Vec<Seat> = self.players.iter().zip(found).filter_map(notice).collect();
         let claimed = room.is_some_and(|kv| decode::<v1::RoomRecord>(&kv.value).primary != 0);
         let waited = Duration::from_millis(wall.0.saturating_sub(self.record.formed_ms));
-        let abandoned = !claimed && waited > window;
-        if !there.is_empty() && !abandoned {
-            if claimed || self.record.formed_ms <= wall.0 {
-                let room = room.filter(|_| claimed).map(|kv| kv.created);
-                return Finding::Lives(Box::new(Running { pair: self, room, there }));
+        let told = Duration::from_millis(wall.0.saturating_sub(self.record.over_ms));
+        let is_over = self.record.r#match.as_ref().is_some_and(|matched| matched.over);
+        if is_over && !there.is_empty() && told <= window {
+            return Finding::Told;
+        }
+        let nobody_came = Self::late(fence, wall, window, &there).count() == there.len();
+        let abandoned = !is_over && (!claimed && waited > window || !there.is_empty() && nobody_came);
+        if !there.is_empty() && !abandoned && !is_over {
+            let is_ahead = !claimed && self.record.formed_ms > wall.0
+                || there.iter().any(|seat| !seat.joined && seat.since_ms > wall.0);
+            if is_ahead {
+                return Finding::Ahead(self.date(fence, wall, &there));
             }
-            let record = v1::MatchRecord { formed_ms: wall.0, ..self.record.clone() };
-            let success = Vec::from([Op::Put(Put::new(keys::pair(&self.id), encode(&record), None))]);
-            return Finding::Ahead(Txn { compares: self.unchanged(fence), success, failure: Vec::new() });
+            if let Some(missed) = self.settle(fence, wall, window, rules, &there) {
+                return Finding::Missed(Box::new(missed));
+            }
+            let room = room.filter(|_| claimed).map(|kv| kv.created);
+            return Finding::Lives(Box::new(Running { pair: self, room, there }));
         }
         let pair = keys::pair(&self.id);
         let mut compares = self.unchanged(fence);
@@ -165,14 +185,32 @@ impl Pair {
 }
 
 impl Pair {
+    /// Has it and its players wait since now at most.
+    fn date(&self, fence: &Fence, wall: Wall, there: &[Seat]) -> Txn {
+        let formed_ms = self.record.formed_ms.min(wall.0);
+        let record = v1::MatchRecord { formed_ms, ..self.record.clone() };
+        let mut compares = self.unchanged(fence);
+        let mut txn = Txn::default();
+        let ahead = there.iter().filter(|seat| !seat.joined && seat.since_ms > wall.0);
+        let ahead: Vec<Seat> = ahead.map(|seat| Seat { since_ms: wall.0, ..seat.clone() }).collect();
+        for Seat { player, modified, .. } in &ahead {
+            compares.push(Compare::unchanged(keys::notice(player), *modified));
+        }
+        if let Some(matched) = &self.record.r#match {
+            notify(&mut txn, matched, ahead.iter());
+        }
+        txn.success.push(Op::Put(Put::new(keys::pair(&self.id), encode(&record), None)));
+        Txn { compares, ..txn }
+    }
+
     /// It is as it was seen, and it is ours to change it.
-    fn unchanged(&self, fence: &Fence) -> Vec<Compare> {
+    pub(super) fn unchanged(&self, fence: &Fence) -> Vec<Compare> {
         let mut compares = Vec::from([Compare::unchanged(keys::pair(&self.id), self.modified)]);
         fence.guard(&mut compares);
         compares
     }
 }
 
-fn delete(key: Bytes) -> Op {
+pub(super) fn delete(key: Bytes) -> Op {
     Op::Delete(Delete::of(Span::one(key)))
 }

@@ -1,5 +1,6 @@
 //! What the matcher of a mode asks of the registry.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -11,6 +12,7 @@ use super::book::Key;
 use super::consuming::read;
 use super::filling::Filling;
 use super::forming::Forming;
+use super::missing::Missed;
 use super::sweep::Pair;
 use crate::id::Name;
 use crate::matchmaking::keys;
@@ -46,6 +48,7 @@ pub(super) enum What {
         txn: Txn,
     },
     SweepDate(Txn),
+    SweepMissed(Box<Missed>),
 }
 
 /// A ticket that ends without a match.

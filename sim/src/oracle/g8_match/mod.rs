@@ -7,6 +7,8 @@
 //! * no match takes the ticket of a player that is absent, as the ticket says;
 //! * free places of a match are filled wholly, too: nobody who is in it is moved or put out,
 //!   and who comes does so as into a new one;
+//! * who is put out of a match has not come to it, and nobody stays in one for long without
+//!   coming;
 //! * a player is in one match at most, and has no ticket while it is in one;
 //! * what ends, ends once: a ticket that has ended never waits again, a match that is over
 //!   leaves no notice behind;
@@ -24,6 +26,7 @@
 //! client has crashed since, or another one of the player has taken its place. The player
 //! hears of the match all the same.
 
+mod coming;
 mod parted;
 mod searches;
 
@@ -64,6 +67,13 @@ pub struct Matches {
     searches: Searches,
     /// Matches that clients were told they have left, or given up.
     parted: BTreeSet<(usize, String)>,
+    /// Since when players are in their matches, in microseconds of the world's time.
+    since: BTreeMap<Name, (String, u64)>,
+    /// Who was told of having joined which match's room, and when.
+    came: BTreeMap<(Name, String), u64>,
+    /// No fault happens any more, since when.
+    is_calm: bool,
+    calm_at: u64,
     counts: Counts,
 }
 
@@ -97,6 +107,12 @@ pub struct Counts {
     pub absent: u64,
     /// Tickets whose players were absent and are back.
     pub back: u64,
+    /// Players who came to their matches.
+    pub came: u64,
+    /// Players put out of matches that they did not come to.
+    pub missed: u64,
+    /// Matches that were over before they had begun.
+    pub over: u64,
     /// Parties in matches.
     pub parties: u64,
     /// Tickets that timed out beside another one, for one against one; of which each may be too
@@ -218,6 +234,7 @@ impl Matches {
         self.elected.clear();
         self.tickets.clear();
         self.notices.clear();
+        self.since.clear();
         self.live.clear();
     }
 
@@ -328,13 +345,22 @@ impl Matches {
     fn notice(&mut self, player: Name, change: &Change, changes: &[Change]) -> Verdict {
         let Change::Put { kv, .. } = change else {
             self.notices.remove(&player);
+            self.since.remove(&player);
             return Ok(());
         };
         let notice: v1::NoticeRecord = decode(&kv.value);
         let id = notice.r#match.clone();
-        let before = self.notices.get(&player).filter(|_| notice.joined);
-        if before.is_some_and(|b| v1::NoticeRecord { joined: true, ..b.clone() } == notice) {
-            // Only that the player has come into the room.
+        let since = self.since.get(&player).filter(|(of, _)| *of == id).map_or(self.at, |(_, since)| *since);
+        self.since.insert(player.clone(), (id.clone(), since));
+        // The player has come, or since when it is to come is corrected.
+        let is_marked = self.notices.get(&player).is_some_and(|before| {
+            let v1::NoticeRecord { joined, since_ms, .. } = *before;
+            let (comes, stays) = (notice.joined && !joined, notice.joined == joined);
+            let is_news = comes && notice.since_ms == since_ms || stays && notice.since_ms < since_ms;
+            is_news && *before == v1::NoticeRecord { joined, since_ms, ..notice.clone() }
+        });
+        if is_marked {
+            self.counts.came += u64::from(notice.joined);
             self.notices.insert(player, notice);
             return Ok(());
         }
@@ -392,7 +418,7 @@ impl Matches {
         match before {
             // Only when it was formed is corrected.
             Some(before) if before == matched && self.live.contains(id) => return Ok(()),
-            Some(before) => self.check_fill(id, &before, &matched)?,
+            Some(before) => self.check_fill(id, &before, &matched, changes)?,
             None if matched.r#match != id || matched.fills > 0 => {
                 return unlike(format_args!("match {id} is formed as {}", matched.r#match));
             }
@@ -448,32 +474,6 @@ impl Matches {
         }
         if !changes.iter().any(|c| *c.key() == keys::room(&matched.room) && is_put(c)) {
             return unlike(format_args!("match {id} is formed without its room {}", matched.room));
-        }
-        Ok(())
-    }
-
-    /// A match that goes on is what it was but for its teams, has nobody too many, and
-    /// everybody whom it had and who has not left.
-    fn check_fill(&self, id: &str, before: &v1::Matched, matched: &v1::Matched) -> Verdict {
-        let (teams, fills) = (before.teams.clone(), before.fills);
-        let is_same = *before == v1::Matched { teams, fills, ..matched.clone() };
-        if !self.live.contains(id) || !is_same || matched.fills != before.fills + 1 {
-            return unlike(format_args!("match {id} is formed twice"));
-        }
-        let mode =
-            self.modes.get(&matched.mode).filter(|mode| mode.backfill && mode.teams == matched.teams.len());
-        if !mode.is_some_and(|mode| matched.teams.iter().all(|team| team.players.len() <= mode.team_size)) {
-            return unlike(format_args!("free places of match {id} are filled, which it does not have"));
-        }
-        for (before, team) in before.teams.iter().zip(&matched.teams) {
-            let stays = |player: &&String| {
-                Name::new(player).is_ok_and(|name| self.notices.get(&name).is_some_and(|of| of.r#match == id))
-            };
-            if let Some(player) =
-                before.players.iter().filter(stays).find(|name| !team.players.contains(name))
-            {
-                return unlike(format_args!("{player} is put out of its team by a fill of match {id}"));
-            }
         }
         Ok(())
     }

@@ -31,8 +31,13 @@ fn ticket(revision: u64, player: &str, state: TicketState) -> Change {
 }
 
 fn notice(revision: u64, player: &str, team: u32) -> Change {
-    let record =
-        v1::NoticeRecord { r#match: "m".into(), team, fills: 0, search: number(player), joined: false };
+    let record = v1::NoticeRecord {
+        r#match: "m".into(),
+        team,
+        fills: 0,
+        search: number(player),
+        ..v1::NoticeRecord::default()
+    };
     put(revision, keys::notice(&name(player)), encode(&record))
 }
 
@@ -197,7 +202,13 @@ fn what_another_client_was_told_ends_no_search_of_this_one() {
 #[test]
 fn a_notice_that_names_another_search_is_caught() {
     let other = |revision, fills| {
-        let record = v1::NoticeRecord { r#match: "m".into(), team: 0, fills, search: 7, joined: false };
+        let record = v1::NoticeRecord {
+            r#match: "m".into(),
+            team: 0,
+            fills,
+            search: 7,
+            ..v1::NoticeRecord::default()
+        };
         put(revision, keys::notice(&name("ann")), encode(&record))
     };
     let mut changes = whole(4);
@@ -230,8 +241,13 @@ fn filled(revision: u64) -> Vec<Change> {
     let matched = v1::Matched { teams: vec![team("ann"), team("cid")], fills: 1, ..matched() };
     let record = v1::MatchRecord { r#match: Some(matched), matcher_epoch: 1, ..v1::MatchRecord::default() };
     let notice = |player: &str, team| {
-        let record =
-            v1::NoticeRecord { r#match: "m".into(), team, fills: 1, search: number(player), joined: false };
+        let record = v1::NoticeRecord {
+            r#match: "m".into(),
+            team,
+            fills: 1,
+            search: number(player),
+            ..v1::NoticeRecord::default()
+        };
         put(revision, keys::notice(&name(player)), encode(&record))
     };
     vec![
@@ -276,6 +292,58 @@ fn a_fill_without_any_one_of_its_parts_or_of_a_place_that_is_taken_is_caught() {
     let mut there = until;
     there.remove(queued().len() + whole(4).len());
     assert!(with_backfill().changed(0, None, &[there, filled(7)].concat()).is_err(), "Bob is there");
+}
+
+#[test]
+fn who_is_put_out_has_not_come_and_nobody_stays_who_has_not() {
+    // Bob is put out, and Ann is all that is left.
+    let out = |over| {
+        let teams = vec![v1::Team { players: vec!["ann".into()] }, v1::Team::default()];
+        let matched = v1::Matched { teams, fills: 1, over, ..matched() };
+        let record =
+            v1::MatchRecord { r#match: Some(matched), matcher_epoch: 1, ..v1::MatchRecord::default() };
+        let ann = v1::NoticeRecord {
+            r#match: "m".into(),
+            fills: 1,
+            search: number("ann"),
+            ..v1::NoticeRecord::default()
+        };
+        vec![
+            put(6, keys::notice(&name("ann")), encode(&ann)),
+            delete(6, keys::notice(&name("bob"))),
+            put(6, keys::pair("m"), encode(&record)),
+        ]
+    };
+    let until = [queued(), whole(4)].concat();
+    for over in [false, true] {
+        assert_eq!(run(&[until.clone(), out(over)].concat()), Ok(()));
+    }
+    let came = v1::NoticeRecord {
+        r#match: "m".into(),
+        team: 1,
+        search: number("bob"),
+        joined: true,
+        ..v1::NoticeRecord::default()
+    };
+    let came = put(5, keys::notice(&name("bob")), encode(&came));
+    assert!(run(&[until.clone(), vec![came.clone()], out(true)].concat()).is_err(), "he has come");
+    let mut still = out(true);
+    still.remove(1);
+    assert!(run(&[until.clone(), still].concat()).is_err(), "he has a notice");
+    // He was told that he is in the room, and it was not written down.
+    let mut all = matches();
+    assert_eq!(all.changed(0, None, &until), Ok(()));
+    all.calm(1);
+    all.joined(2, &name("bob"), &matched().room);
+    assert!(all.changed(3, None, &out(true)).is_err());
+    let mut all = matches();
+    assert_eq!(all.changed(0, None, &until), Ok(()));
+    assert_eq!(all.overdue(99, 9), None, "faults may be the reason");
+    all.calm(100);
+    assert_eq!(all.overdue(109, 9), None);
+    assert!(all.overdue(110, 9).is_some());
+    assert_eq!(all.changed(110, None, &[came]), Ok(()));
+    assert!(all.overdue(110, 9).is_some_and(|what| what.contains("ann")));
 }
 
 #[test]
@@ -353,7 +421,14 @@ fn who_was_told_that_it_has_left_a_match_is_not_told_of_it_again() {
 fn a_notice_says_once_that_its_player_has_come_and_nothing_else() {
     let with = |joined, fills| {
         let search = number("ann");
-        let record = v1::NoticeRecord { r#match: "m".into(), team: 0, fills, search, joined };
+        let record = v1::NoticeRecord {
+            r#match: "m".into(),
+            team: 0,
+            fills,
+            search,
+            joined,
+            ..v1::NoticeRecord::default()
+        };
         put(5, keys::notice(&name("ann")), encode(&record))
     };
     assert_eq!(run(&[queued(), whole(4), vec![with(true, 0)]].concat()), Ok(()));

@@ -92,6 +92,7 @@ impl Cluster {
             Frame::Queue(queue) => node.desk.queue(now, player, epoch, queue),
             Frame::Cancel(search) => node.desk.cancel(now, player, search),
             Frame::Leave(room) => node.desk.leave_match(now, player, &room),
+            Frame::Join(room) => node.desk.join_match(now, player, &room),
         }
         self.drain(index);
     }
@@ -160,6 +161,17 @@ impl Cluster {
         }
     }
 
+    /// The player joins the room of the match that it knows of, which somebody has then.
+    pub(super) fn join(&mut self, player: &str) {
+        let client = self.players.entry(name(player)).or_default();
+        if client.home.is_some()
+            && let Some(room) = client.matched.as_ref().map(|matched| matched.room.clone())
+        {
+            self.claim_room(&room);
+            self.transmit(&name(player), Frame::Join(name(&room)));
+        }
+    }
+
     /// A node is the primary of a match's room.
     pub(super) fn claim_room(&mut self, room: &str) {
         let record = v1::RoomRecord { primary: 1, ..v1::RoomRecord::default() };
@@ -204,7 +216,7 @@ impl Cluster {
                     // The node has not heard of the search yet.
                     return;
                 }
-                client.matched = Some(matched);
+                client.matched = Some(matched).filter(|matched| !matched.over);
             }
             // Nobody waits for that here.
             Decision::Left { .. } | Decision::PlacesKnown { .. } => {}

@@ -132,6 +132,8 @@ pub(super) enum Frame {
     Cancel(u64),
     /// A room.
     Leave(Name),
+    /// A room.
+    Join(Name),
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -42,7 +42,10 @@ fn run(cluster: &mut Cluster, seconds: u64) {
 /// A match of four that goes on.
 fn battle(c: &mut Cluster, wish: impl Fn(&str) -> v1::Queue) -> v1::Matched {
     let matched = form(c, wish);
-    c.claim_room(&matched.room);
+    for player in ["ann", "bob", "cat", "dan"] {
+        c.join(player);
+    }
+    run(c, 1);
     matched
 }
 

@@ -7,6 +7,7 @@ mod crossing;
 mod crowd;
 mod filling;
 mod largest;
+mod missing;
 mod network;
 mod oracle;
 mod random;

@@ -25,6 +25,8 @@ pub(super) struct Oracle {
     pub(super) formed: u64,
     /// How often free places were filled.
     pub(super) filled: u64,
+    /// How often players were put out who did not come.
+    pub(super) missed: u64,
     /// Matches that their players were told of.
     told: BTreeSet<(Name, String, u32)>,
     /// How tickets ended.
@@ -48,6 +50,7 @@ impl Oracle {
             live: BTreeMap::new(),
             formed: 0,
             filled: 0,
+            missed: 0,
             told: BTreeSet::new(),
             ended: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -117,9 +120,10 @@ impl Oracle {
                     let notice: v1::NoticeRecord = decode(&kv.value);
                     let before = prev.as_ref().map(|kv| decode::<v1::NoticeRecord>(&kv.value));
                     let same = |before: &v1::NoticeRecord| {
-                        let (fills, joined) = (before.fills, before.joined);
-                        *before == v1::NoticeRecord { fills, joined, ..notice.clone() }
+                        let v1::NoticeRecord { fills, joined, since_ms, .. } = *before;
+                        *before == v1::NoticeRecord { fills, joined, since_ms, ..notice.clone() }
                             && joined <= notice.joined
+                            && since_ms >= notice.since_ms
                     };
                     assert!(
                         before.as_ref().is_none_or(same),
@@ -185,9 +189,18 @@ impl Oracle {
     fn fill<'a>(&mut self, before: &KeyValue, kv: &KeyValue, find: impl Fn(&Bytes) -> Option<&'a Change>) {
         let (before, record): (v1::MatchRecord, v1::MatchRecord) = (decode(&before.value), decode(&kv.value));
         let (before, matched) = (before.r#match.unwrap(), record.r#match.unwrap());
-        self.filled += 1;
         let queue = self.config.queue(&matched.mode).unwrap();
-        assert!(queue.backfill, "nobody wants free places of {} to be filled", matched.mode);
+        let players = |matched: &v1::Matched| {
+            let players = matched.teams.iter().flat_map(|team| team.players.clone());
+            players.collect::<BTreeSet<String>>()
+        };
+        let is_filled = !players(&matched).is_subset(&players(&before));
+        if is_filled {
+            self.filled += 1;
+            assert!(queue.backfill, "nobody wants free places of {} to be filled", matched.mode);
+        } else {
+            self.missed += 1;
+        }
         assert_eq!((&before.r#match, before.fills + 1), (&matched.r#match, matched.fills));
         let (epoch, _) = self.elected[&matched.mode];
         assert_eq!(epoch, record.matcher_epoch, "a matcher that is not elected fills a match");
@@ -197,7 +210,14 @@ impl Oracle {
         }
         for (player, theirs) in self.live.iter().filter(|(_, theirs)| theirs.r#match == matched.r#match) {
             let team = &matched.teams[theirs.team as usize];
-            assert!(team.players.contains(&player.to_string()), "{player} is put out of its team");
+            let is_out = match find(&keys::notice(player)) {
+                Some(Change::Delete { prev: Some(notice), .. }) => {
+                    !decode::<v1::NoticeRecord>(&notice.value).joined
+                }
+                _ => false,
+            };
+            let stays = team.players.contains(&player.to_string());
+            assert!(stays || is_out && !is_filled, "{player} is put out of its team");
         }
         self.enter(&matched, find);
     }

@@ -91,7 +91,7 @@ impl World {
         if self.c.player(&player).home.is_none() {
             return self.connect(&player);
         }
-        match self.pick(12) {
+        match self.pick(15) {
             0..=4 if self.c.player(&player).wish.is_none() => {
                 let wish = self.wish();
                 self.c.queue(&player, wish);
@@ -108,6 +108,7 @@ impl World {
                     self.c.leave(&player);
                 }
             }
+            12..=14 => self.c.join(&player),
             _ => {}
         }
     }

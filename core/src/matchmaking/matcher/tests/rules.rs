@@ -297,7 +297,9 @@ fn who_was_away_hears_of_its_match_and_it_ends_when_all_have_left() {
     c.connect("ann", 1);
     run(&mut c, 1);
     assert!(c.player("ann").matched.is_some());
-    c.claim_room(&matched.room);
+    c.join("ann");
+    c.join("bob");
+    run(&mut c, 35);
     c.leave("ann");
     run(&mut c, 150);
     assert_eq!(c.notice("ann"), None);

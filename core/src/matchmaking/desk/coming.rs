@@ -1,0 +1,53 @@
+//! Matches that are over before they have begun.
+
+use alloc::string::ToString as _;
+
+use skirmish_proto::v1;
+
+use super::Decision;
+use super::player::{MATCH_OVER, Next, Player, Told};
+use super::request::none;
+use super::view::Notice;
+use super::wish::Wish;
+
+impl Player {
+    /// Tells the player that its match is over without having begun; `None` if it was told: then
+    /// the notice goes, and the player may search again, as one that has waited before.
+    pub(super) fn end_match(&mut self, matched: v1::Matched, notice: &Notice) -> Option<Next> {
+        if self.absence.is_some() {
+            // Nobody would hear of it.
+            return Some(Next::Rest);
+        }
+        let told = Told::Matched(matched.fills);
+        if self.told == told {
+            self.credit = Some((matched.mode, notice.record.waited_ms));
+            return None;
+        }
+        // The search that was told to have ended with the match, or else the one that has.
+        let id = matched.r#match.clone();
+        let ended = self.ended.as_ref().filter(|ended| ended.pair.as_deref() == Some(&*id));
+        let search = ended.map_or(notice.record.search, |ended| ended.queued.search);
+        let queued =
+            v1::Queued { mode: matched.mode.clone(), reason: MATCH_OVER.to_string(), ..none(search) };
+        // Of another search that the player has begun since it is no end.
+        let wish = core::mem::replace(&mut self.wish, Wish::Nothing);
+        self.end(queued, Some(&id));
+        if wish.search().is_some_and(|wished| wished != search) {
+            self.wish = wish;
+        }
+        (self.told, self.adopts) = (told, false);
+        let matched = v1::Matched { team: notice.record.team, search, ..matched };
+        Some(Next::Tell(Decision::Matched { player: self.name.clone(), matched }))
+    }
+
+    /// The search that is about to be queued has waited before, if it is of the mode of the
+    /// match that has let the player down.
+    pub(super) fn use_credit(&mut self) {
+        if let Wish::Queue { queue, queued_ms } = &mut self.wish
+            && let Some((mode, waited_ms)) = self.credit.take()
+            && mode == queue.mode
+        {
+            *queued_ms = queued_ms.saturating_sub(waited_ms);
+        }
+    }
+}

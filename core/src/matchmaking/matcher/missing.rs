@@ -1,0 +1,101 @@
+//! Players who do not come to their match.
+
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
+
+use skirmish_proto::v1;
+
+use super::Fence;
+use super::consuming::{Seat, notify};
+use super::sweep::{Pair, delete};
+use crate::id::Name;
+use crate::matchmaking::config::QueueConfig;
+use crate::matchmaking::keys;
+use crate::matchmaking::record::encode;
+use crate::matchmaking::settings::MAX_FORMED_PLAYERS;
+use crate::plant::Plant;
+use crate::registry::{Compare, Op, Put, Txn};
+use crate::time::{Duration, Wall};
+
+/// What is written of a match that players have not come to, or that begins.
+#[derive(Clone, Debug)]
+pub(super) struct Missed {
+    pub(super) id: alloc::string::String,
+    /// Who is out; nobody if the match begins.
+    pub(super) players: Vec<Name>,
+    /// Too few came.
+    pub(super) over: bool,
+    pub(super) txn: Txn,
+}
+
+impl Pair {
+    /// Who of a match has not come in time.
+    pub(super) fn late<'a>(
+        fence: &Fence,
+        wall: Wall,
+        window: Duration,
+        there: &'a [Seat],
+    ) -> impl Iterator<Item = &'a Seat> {
+        let is_kept = fence.planted.is(Plant::NoShowKept);
+        there.iter().filter(move |seat| {
+            let waited = Duration::from_millis(wall.0.saturating_sub(seat.since_ms));
+            !seat.joined && waited > window && !is_kept
+        })
+    }
+
+    /// What follows from who of the match is `there`, as some of them are late or some others
+    /// have left before it began; `None` if nothing does.
+    pub(super) fn settle(
+        &self,
+        fence: &Fence,
+        wall: Wall,
+        window: Duration,
+        rules: &QueueConfig,
+        there: &[Seat],
+    ) -> Option<Missed> {
+        let late: Vec<&Seat> = Self::late(fence, wall, window, there).collect();
+        let is_late = |player: &Name| late.iter().any(|seat| seat.player == *player);
+        let stay: Vec<&Seat> = there.iter().filter(|seat| !is_late(&seat.player)).collect();
+        let stays = |player: &str| stay.iter().any(|seat| seat.player.as_str() == player);
+        let is_open = !rules.backfill && !self.record.begun;
+        let has_left = |player: &&Name| is_open && !there.iter().any(|seat| seat.player == **player);
+        let left = self.players.iter().filter(has_left);
+        let players: Vec<Name> = late.iter().map(|seat| &seat.player).chain(left).cloned().collect();
+        let all_came = stay.iter().all(|seat| seat.joined);
+        let mut record = self.record.clone();
+        record.begun |= is_open && all_came;
+        if players.is_empty() && record.begun == self.record.begun {
+            return None;
+        }
+        let mut txn = Txn { compares: self.unchanged(fence), ..Txn::default() };
+        let pair = keys::pair(&self.id);
+        for Seat { player, modified, .. } in there {
+            txn.compares.push(Compare::unchanged(keys::notice(player), *modified));
+        }
+        if !players.is_empty() {
+            record.matcher_epoch = fence.epoch;
+            record.missed.extend(players.iter().map(Name::to_string));
+            let over = record.missed.len().saturating_sub(MAX_FORMED_PLAYERS as usize);
+            record.missed.drain(..over);
+            if rules.backfill {
+                // The teams do not name them any more.
+                let left =
+                    self.players.iter().filter(|player| !there.iter().any(|seat| seat.player == **player));
+                record.left.extend(left.map(Name::to_string));
+            }
+            let matched = record.r#match.as_mut()?;
+            matched.fills += 1;
+            matched.teams.iter_mut().for_each(|team| team.players.retain(|player| stays(player)));
+            let teams = matched.teams.iter().filter(|team| !team.players.is_empty()).count();
+            matched.over = is_open && teams < matched.teams.len().min(2);
+            if matched.over {
+                (record.begun, record.over_ms) = (false, wall.0);
+            }
+            txn.success.extend(late.iter().map(|seat| delete(keys::notice(&seat.player))));
+            notify(&mut txn, record.r#match.as_ref()?, stay.into_iter());
+        }
+        txn.success.push(Op::Put(Put::new(pair, encode(&record), None)));
+        let over = record.r#match.as_ref().is_some_and(|matched: &v1::Matched| matched.over);
+        Some(Missed { id: self.id.clone(), players, over, txn })
+    }
+}
