@@ -212,6 +212,7 @@ fn match_messages() -> Vec<(Kind, Vec<u8>)> {
         mode: mode(),
         party: "friends".into(),
         party_size: 2,
+        party_key: b"a secret of friends"[..].into(),
         rating: 1_700,
         latencies: vec![v1::RegionLatency { region: "eu".into(), millis: 20 }],
         attributes: vec![v1::Attribute {

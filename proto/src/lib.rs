@@ -13,3 +13,21 @@ extern crate alloc;
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/skirmish.v1.rs"));
 }
+
+impl core::fmt::Debug for v1::Queue {
+    /// Shows everything but the party's key.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Queue")
+            .field("mode", &self.mode)
+            .field("party", &self.party)
+            .field("party_size", &self.party_size)
+            .field("party_key", &if self.party_key.is_empty() { "none" } else { "secret" })
+            .field("rating", &self.rating)
+            .field("latencies", &self.latencies)
+            .field("attributes", &self.attributes)
+            .field("conditions", &self.conditions)
+            .field("search", &self.search)
+            .field("session_epoch", &self.session_epoch)
+            .finish()
+    }
+}

@@ -51,7 +51,9 @@ pub(crate) fn wish(shape: &Shape, mode: i64, party: i64, rating: i64) -> v1::Que
     let alone = party <= 0 || mode == 0;
     v1::Queue {
         mode: MODES[mode].to_owned(),
-        party: if alone { String::new() } else { format!("party-{party}") },
+        // Parties of one name have different keys.
+        party: if alone { String::new() } else { "party".to_owned() },
+        party_key: if alone { bytes::Bytes::new() } else { party.to_be_bytes().to_vec().into() },
         party_size: if alone { 0 } else { 2 },
         rating: u32::try_from(rating.clamp(0, 10_000)).unwrap_or(0),
         ..v1::Queue::default()

@@ -73,6 +73,44 @@ async fn what_cannot_be_queued_for_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_stranger_with_the_name_of_a_party_is_not_in_it() {
+    let duo = "matchmaking.queues=[{ mode = \"duo\", teams = 2, team_size = 2, regions = [\"local\"], interval = \"10ms\" }]";
+    let server = Process::start(&[duo]).await;
+    let [mut eve, mut alice, mut bob, mut carol, mut dave] =
+        ["eve", "alice", "bob", "carol", "dave"].map(|name| Player::start(builder(&server.url(), name)));
+    let party = |key: &'static [u8]| Queue {
+        party: "friends".to_owned(),
+        party_size: 2,
+        party_key: key.into(),
+        ..wish("duo")
+    };
+    for (player, wish) in [
+        (&mut eve, party(b"")),
+        (&mut alice, party(b"secret")),
+        (&mut carol, wish("duo")),
+        (&mut dave, wish("duo")),
+    ] {
+        player.client.queue(wish).await.expect("nothing else is searched for");
+        assert_eq!(state(player).await.0, TicketState::Waiting);
+    }
+    let gathers = async || get(server.admin, "/tickets/alice").await.1.contains("1 of the 2 players");
+    eventually("the party of alice lacks a player", gathers).await;
+    let (_, why) = get(server.admin, "/tickets/alice").await;
+    assert!(!why.contains("secret"), "{why}");
+    bob.client.queue(party(b"secret")).await.expect("nothing else is searched for");
+    let found = [matched(&mut alice).await, matched(&mut bob).await];
+    assert_eq!(found[0].team, found[1].team);
+    let players: Vec<_> = found[0].teams.iter().flat_map(|team| &team.players).collect();
+    assert!(!players.contains(&&"eve".to_owned()), "{players:?}");
+    let alone = Queue { party_key: b"secret"[..].into(), ..wish("duo") };
+    eve.client.cancel().await.expect("she searches");
+    assert_eq!(state(&mut eve).await.0, TicketState::Cancelled);
+    eve.client.queue(alone).await.expect("the search before has ended");
+    let (refused, reason) = state(&mut eve).await;
+    assert!(refused == TicketState::Refused && reason.contains("key"), "{refused:?} {reason}");
+}
+
+#[tokio::test]
 async fn a_search_that_has_ended_is_answered_again_by_its_number() {
     let server = Process::start(&[DUEL]).await;
     let mut socket = Socket::open(server.address, "alice").await;

@@ -7,6 +7,7 @@ use core::fmt;
 
 use bytes::Bytes;
 use prost::Message;
+use sha2::{Digest as _, Sha256};
 use skirmish_proto::v1;
 
 use super::config::QueueConfig;
@@ -20,6 +21,9 @@ use crate::time::{Duration, Instant, Now};
 /// Regions, attributes or conditions of a player's ticket, at most.
 pub(super) const MAX_ITEMS: usize = 8;
 
+/// Bytes of a party's key, at most.
+const MAX_PARTY_KEY: usize = 32;
+
 /// Texts that a condition lists, at most.
 const MAX_TEXTS: usize = 16;
 
@@ -32,6 +36,8 @@ pub enum Refused {
     BadName,
     /// A party must have from 2 players to as many as a team has, and who is alone has none.
     PartySize,
+    /// A party's key has at most 32 bytes, and who is alone has none.
+    PartyKey,
     /// More than 8 regions, attributes or conditions, or more than 16 texts in a condition.
     TooMany,
     /// An attribute or a condition has no value.
@@ -50,6 +56,7 @@ impl fmt::Display for Refused {
                 f.write_str("the name of the party, of a region or of an attribute is not a name")
             }
             Self::PartySize => f.write_str("a party must have from 2 players to as many as a team has"),
+            Self::PartyKey => f.write_str("a party's key must have at most 32 bytes, and needs a party"),
             Self::TooMany => f.write_str("there are too many regions, attributes, conditions or texts"),
             Self::NoValue => f.write_str("an attribute or a condition has no value"),
             Self::Full => f.write_str("the node has no place for another player"),
@@ -98,6 +105,9 @@ pub(super) fn check(config: &MatchmakingConfig, player: &Name, queue: &v1::Queue
     if !sizes.contains(&queue.party_size) {
         return Err(Refused::PartySize);
     }
+    if queue.party_key.len() > MAX_PARTY_KEY || (queue.party.is_empty() && !queue.party_key.is_empty()) {
+        return Err(Refused::PartyKey);
+    }
     if !queue.party.is_empty() {
         name(&queue.party)?;
     }
@@ -107,6 +117,21 @@ pub(super) fn check(config: &MatchmakingConfig, player: &Name, queue: &v1::Queue
         ticket.latencies = queue.latencies.iter().map(latency).collect::<Result<_, Refused>>()?;
     }
     ticket.admit(rules, Instant::ZERO).map(|_| ()).map_err(Refused::Rule)
+}
+
+/// Puts a digest in the place of a party's key: that is all that parties are told apart by, and
+/// how long a comparison of digests takes says nothing of a key.
+pub(super) fn seal_party(queue: &mut v1::Queue) {
+    if queue.party_key.is_empty() {
+        return;
+    }
+    let mut digest = Sha256::new_with_prefix(b"skirmish.v1 party");
+    // Names have no byte 0 in them.
+    for part in [queue.mode.as_bytes(), queue.party.as_bytes(), &queue.party_key] {
+        digest.update([0]);
+        digest.update(part);
+    }
+    queue.party_key = Bytes::copy_from_slice(&digest.finalize());
 }
 
 /// The engine's ticket for a party, or for one player alone; the first of `members`, of
@@ -266,6 +291,7 @@ mod tests {
             conditions: vec![condition("level", Some(v1::condition::Value::Number(3)))],
             search: 7,
             session_epoch: 0,
+            party_key: Bytes::from_static(b"secret"),
         }
     }
 
@@ -281,12 +307,14 @@ mod tests {
         };
         let rule = Refused::Rule;
         type Spoil = fn(&mut v1::Queue);
-        let cases: [(Spoil, Refused); 11] = [
+        let cases: [(Spoil, Refused); 13] = [
             (|q| q.mode = "war".to_string(), Refused::UnknownMode),
             (|q| q.party = "no name".to_string(), Refused::BadName),
             (|q| q.party_size = 1, Refused::PartySize),
             (|q| q.party_size = 3, Refused::PartySize),
             (|q| q.party.clear(), Refused::PartySize),
+            (|q| (q.party, q.party_size) = (String::new(), 0), Refused::PartyKey),
+            (|q| q.party_key = Bytes::from_static(&[1; 33]), Refused::PartyKey),
             (|q| q.latencies = vec![latency("eu", 1); 9], Refused::TooMany),
             (|q| q.attributes[0].value = None, Refused::NoValue),
             (|q| q.conditions[0].value = None, Refused::NoValue),
@@ -304,6 +332,25 @@ mod tests {
         assert_eq!(check(&config, &ann, &many), Err(Refused::TooMany));
         many.conditions = vec![set(16)];
         assert_eq!(check(&config, &ann, &many), Ok(()));
+    }
+
+    #[test]
+    fn a_party_s_key_is_neither_shown_nor_kept() {
+        let sealed = |mode: &str, party: &str, key: &'static [u8]| {
+            let (mode, party) = (mode.to_string(), party.to_string());
+            let mut queue = v1::Queue { mode, party, party_key: Bytes::from_static(key), ..good() };
+            seal_party(&mut queue);
+            assert!(!alloc::format!("{queue:?}").contains("key: b"), "{queue:?}");
+            queue.party_key
+        };
+        let all = [("duo", "p", &b"k"[..]), ("duo", "p", b"l"), ("duo", "q", b"k"), ("war", "p", b"k")];
+        let digests: Vec<Bytes> = all.map(|(mode, party, key)| sealed(mode, party, key)).into();
+        for (index, digest) in digests.iter().enumerate() {
+            assert_eq!(digest.len(), 32);
+            assert!(!digests[..index].contains(digest));
+        }
+        assert_eq!(sealed("duo", "p", b"k"), digests[0]);
+        assert_eq!(sealed("duo", "p", b""), Bytes::new());
     }
 
     #[test]

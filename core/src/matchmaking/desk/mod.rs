@@ -66,7 +66,7 @@ use self::request::none;
 use self::watch::Base;
 use self::wish::Wish;
 use super::caller::Caller;
-use super::record::{Refused, check};
+use super::record::{Refused, check, seal_party};
 use super::settings::MatchmakingConfig;
 use crate::id::{Name, NodeId};
 use crate::plant::{Plant, Planted};
@@ -251,6 +251,7 @@ impl Desk {
         if let Err(refused) = check(&self.config, player, &queue) {
             return self.refuse(player, &queue, &refused);
         }
+        seal_party(&mut queue);
         let Some(entry) = self.enter(player, session_epoch) else {
             return self.refuse(player, &queue, &Refused::Full);
         };

@@ -18,6 +18,8 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1::{self, TicketState};
 
+use bytes::Bytes;
+
 use crate::id::Name;
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::record::queued_at;
@@ -30,9 +32,9 @@ use crate::time::{Duration, Instant, Now};
 pub(super) enum Key {
     /// A player alone.
     Alone(Name),
-    /// The tickets of equal party and size. Who names another size is in another party,
-    /// which is never complete.
-    Party(String, u32),
+    /// The tickets of equal party, size, and digest of the key. Who names another size or key is
+    /// in another party.
+    Party(String, u32, Bytes),
 }
 
 /// The tickets of a mode, by player, and by party.
@@ -126,7 +128,7 @@ impl Key {
             None => (Self::Alone(player.clone()), 1),
             Some(queue) => {
                 let size = usize::try_from(queue.party_size).unwrap_or(usize::MAX);
-                (Self::Party(queue.party.clone(), queue.party_size), size.max(1))
+                (Self::Party(queue.party.clone(), queue.party_size, queue.party_key.clone()), size.max(1))
             }
         }
     }

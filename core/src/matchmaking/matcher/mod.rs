@@ -9,7 +9,7 @@
 //!
 //! # Parties
 //!
-//! * The tickets of equal mode, party and `party_size` are a party. It is complete when
+//! * The tickets of equal mode, party, `party_size` and `party_key` are a party. It is complete when
 //!   there are `party_size` of them; of more, those count that queued first.
 //! * It waits since the first of its players does, and times out when that one would. A
 //!   ticket of an incomplete party times out alone.

@@ -113,7 +113,8 @@ impl Player {
             return v1::Queue { mode, ..v1::Queue::default() };
         }
         let party = format!("{}-party-{}", options.prefix, self.index / 2);
-        v1::Queue { mode, party, party_size: 2, ..v1::Queue::default() }
+        let party_key = party.clone().into_bytes().into_iter().rev().take(32).collect();
+        v1::Queue { mode, party, party_key, party_size: 2, ..v1::Queue::default() }
     }
 
     fn queue(&mut self, shared: &mut Shared, now: Now, machine: &mut Machine) -> Act {

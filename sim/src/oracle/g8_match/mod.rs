@@ -434,7 +434,7 @@ impl Matches {
                 matched.mode
             ));
         }
-        let mut parties: BTreeMap<(String, u32), (usize, u32)> = BTreeMap::new();
+        let mut parties: BTreeMap<(String, bytes::Bytes, u32), (usize, u32)> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for (index, team) in matched.teams.iter().enumerate() {
             for player in &team.players {
@@ -450,7 +450,8 @@ impl Matches {
                 }
                 let wish = self.seat(id, &player, &matched.mode, changes)?;
                 if !wish.party.is_empty() {
-                    let party = parties.entry((wish.party, wish.party_size)).or_insert((index, 0));
+                    let party =
+                        parties.entry((wish.party, wish.party_key, wish.party_size)).or_insert((index, 0));
                     party.1 += 1;
                     if party.0 != index {
                         return unlike(format_args!("the party of {player} is split by match {id}"));
@@ -459,8 +460,8 @@ impl Matches {
             }
         }
         self.counts.parties += parties.len() as u64;
-        match parties.iter().find(|((_, size), (_, count))| size != count) {
-            Some(((party, _), _)) => unlike(format_args!("party {party} is in match {id} only in part")),
+        match parties.iter().find(|((.., size), (_, count))| size != count) {
+            Some(((party, ..), _)) => unlike(format_args!("party {party} is in match {id} only in part")),
             None => Ok(()),
         }
     }

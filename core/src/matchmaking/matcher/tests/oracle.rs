@@ -224,7 +224,7 @@ impl Oracle {
 
     /// Who comes into a match: its ticket, which waited, is consumed, and it has a notice.
     fn enter<'a>(&mut self, matched: &v1::Matched, find: impl Fn(&Bytes) -> Option<&'a Change>) {
-        let mut parties: BTreeMap<(String, u32), (u32, usize)> = BTreeMap::new();
+        let mut parties: BTreeMap<(String, Bytes, u32), (u32, usize)> = BTreeMap::new();
         for (team, index) in matched.teams.iter().zip(0..) {
             for player in &team.players {
                 let player = Name::new(player).unwrap();
@@ -253,13 +253,14 @@ impl Oracle {
                 let end = self.ends.get(&(player.clone(), wish.search));
                 assert_eq!(end, None, "{player} is matched by search {} that has ended", wish.search);
                 if !wish.party.is_empty() {
-                    let part = parties.entry((wish.party, wish.party_size)).or_insert((index, 0));
+                    let part =
+                        parties.entry((wish.party, wish.party_key, wish.party_size)).or_insert((index, 0));
                     assert_eq!(part.0, index, "a party is split");
                     part.1 += 1;
                 }
             }
         }
-        for ((_, size), (_, count)) in parties {
+        for ((.., size), (_, count)) in parties {
             assert_eq!(size as usize, count, "a party is matched in part");
         }
     }

@@ -162,6 +162,42 @@ fn a_party_is_one_team_and_its_queue_time_is_the_oldest() {
 }
 
 #[test]
+fn a_stranger_who_knows_the_name_of_a_party_takes_no_place_in_it() {
+    let players = [("eve", 0), ("ann", 0), ("bob", 1), ("cat", 0), ("dan", 1)];
+    let mut c = cluster(2, &players);
+    let keyed = |key: &'static [u8]| v1::Queue { party_key: key.into(), ..party("duo", "p", 2) };
+    // She comes first, with no key, with a wrong one, and with the digest that the registry has.
+    c.queue("eve", party("duo", "p", 2));
+    run(&mut c, 1);
+    c.queue("ann", keyed(b"friends"));
+    run(&mut c, 1);
+    let digest = c.ticket("ann").unwrap().queue.unwrap().party_key;
+    assert!(!digest.windows(7).any(|part| part == b"friends"));
+    for key in [&b"guess"[..], &digest] {
+        c.queue("eve", v1::Queue { party_key: bytes::Bytes::copy_from_slice(key), ..party("duo", "p", 2) });
+        run(&mut c, 2);
+    }
+    for player in ["cat", "dan"] {
+        c.queue(player, alone("duo"));
+    }
+    run(&mut c, 5);
+    assert!(c.players.values().all(|player| player.matched.is_none()));
+    c.queue("bob", keyed(b"friends"));
+    run(&mut c, 2);
+    let (ann, bob) = (c.player("ann").matched.clone().unwrap(), c.player("bob").matched.clone().unwrap());
+    assert_eq!((ann.team, &ann.r#match), (bob.team, &bob.r#match));
+    assert!(c.player("eve").matched.is_none());
+    // At another node, her ticket is the same.
+    c.leave("ann");
+    let search = c.queue("ann", keyed(b"friends"));
+    run(&mut c, 1);
+    let modified = c.ticket("ann").unwrap();
+    c.ask_for("ann", v1::Queue { search, ..keyed(b"friends") });
+    run(&mut c, 1);
+    assert_eq!(c.ticket("ann"), Some(modified));
+}
+
+#[test]
 fn a_complete_party_times_out_with_its_oldest() {
     let mut c = cluster(1, &[("ann", 0), ("bob", 0)]);
     c.queue("ann", party("duo", "p", 2));
