@@ -170,10 +170,15 @@ impl Ledger {
             self.seats[bot as usize].search = None;
             return None;
         }
-        if matched.fills > 0 {
+        let shrunk = self.pairs.get(id).is_some_and(|pair| is_within(&matched.teams, &pair.teams));
+        if matched.fills > 0 && !shrunk {
             self.breaches.add(|| {
                 format!("match {id} was filled: the queue has `backfill`, of which bots cannot judge")
             });
+            return None;
+        }
+        if matched.fills > 0 && self.seats[bot as usize].pair.as_ref() == Some(id) {
+            // Players that did not come are left out of it.
             return None;
         }
         let first = !self.pairs.contains_key(id);
@@ -182,7 +187,8 @@ impl Ledger {
         }
         let Self { rules, seats, pairs, breaches, tally } = self;
         let pair = pairs.get_mut(id)?;
-        if pair.teams != matched.teams || pair.room != matched.room || matched.mode != rules.mode {
+        let is_same = pair.teams == matched.teams || matched.fills > 0;
+        if !is_same || pair.room != matched.room || matched.mode != rules.mode {
             breaches.add(|| format!("player {bot} was told of another match {id} than others"));
         }
         let team = usize::try_from(matched.team).ok().and_then(|team| matched.teams.get(team));
@@ -332,6 +338,15 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
     u32::try_from(items.count()).unwrap_or(u32::MAX)
 }
 
+/// Whether each of these teams has no players but those that the same team had.
+fn is_within(teams: &[Team], before: &[Team]) -> bool {
+    teams.len() == before.len()
+        && teams
+            .iter()
+            .zip(before)
+            .all(|(team, before)| team.players.iter().all(|player| before.players.contains(player)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,6 +486,18 @@ mod tests {
         told_as(Matched { mode: "duel".to_owned(), ..matched("a", TEAMS, 1) }, "another match");
         told_as(matched("a", TEAMS, 0), "player 2 is not in its team 0");
         told_as(matched("a", TEAMS, 7), "player 2 is not in its team 7");
+    }
+
+    #[test]
+    fn a_match_goes_on_without_players_that_did_not_come_and_with_no_others() {
+        let again = |teams: &[&[u32]]| {
+            let mut ledger = ledger();
+            tell_all(&mut ledger, "a");
+            ledger.told(0, &Matched { fills: 1, ..matched("a", teams, 0) }, ms(200));
+            ledger
+        };
+        assert_eq!(again(&[&[0, 1], &[2]]).breaches.first, None);
+        breaks(again(&[&[0, 1], &[2, 5]]), "match a was filled");
     }
 
     #[test]
