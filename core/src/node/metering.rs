@@ -62,7 +62,7 @@ impl Node {
     }
 
     /// Whether a connection must not be read. The driver looks before each input of a
-    /// connection, and is told by [`Output::Resume`] when it may read on.
+    /// connection, and is told by [`Output::Resume`](super::Output::Resume) when it may read on.
     #[must_use]
     pub fn is_held(&self, conn: ConnId) -> bool {
         self.connections.get(conn.key()).is_some_and(Connection::is_held)

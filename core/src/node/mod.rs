@@ -309,7 +309,7 @@ impl Node {
     }
 
     /// Time has passed, and all that had arrived until `now` was given. A deadline that
-    /// somebody else should have met, and that is found [`LATE`], is put off once: the node
+    /// somebody else should have met, and that is found [late](crate::time::LATE), is put off once: the node
     /// stood still, and what it asks for may need a round trip yet.
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = self.now.max(now.instant);

@@ -8,7 +8,7 @@
 //! so an answer that never came is not guessed: the record says what came of it. A session
 //! is taken over from whoever has it, the newest connection wins; a room only from a node
 //! that does not live, which the transaction itself makes sure of. The epoch of a claim is
-//! the revision that wrote it and the base of the store's [generation] (`registry.proto`), so
+//! the revision that wrote it and the base of the store's generation (`registry.proto`), so
 //! no two have the same, and a later one has a higher, whatever becomes of the store.
 //!
 //! One thing comparing cannot exclude: a request that was given up may be done long after.

@@ -40,7 +40,7 @@
 //! the search may have begun anew, and what counts is what the registry has.
 //!
 //! Where the player is in a match, that is the answer to any search it asks for. It is told
-//! until the player is out of it: see [`quit`].
+//! until the player is out of it: see `quit`.
 
 mod absence;
 mod anew;
