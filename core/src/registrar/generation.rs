@@ -187,7 +187,7 @@ impl Generation {
     }
 
     /// Looks at the key as soon as possible.
-    fn look(&mut self, now: Instant) {
+    pub(super) fn look(&mut self, now: Instant) {
         (self.unread, self.ask_at) = (true, now);
     }
 

@@ -182,8 +182,13 @@ impl Registrar {
         }
     }
 
-    /// Another node has what was ours.
+    /// Another node has what was ours. An epoch that is not above ours is that of a store which
+    /// went back: the generation tells, and takes everything.
     pub(super) fn lose(&mut self, now: Instant, subject: &Subject, epoch: u64) {
+        let held = self.table.entries.get(subject).and_then(|entry| entry.held);
+        if held.is_some_and(|held| epoch <= held.epoch) {
+            return self.generation.look(now);
+        }
         if self.table.let_go(subject).is_some() {
             self.say_lost(subject, epoch);
             self.abandon_work(now, subject);

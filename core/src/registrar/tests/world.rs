@@ -484,6 +484,12 @@ fn seeds_that_are_run_every_time() {
     assert!(anew > 20, "nodes began anew {anew} times");
 }
 
+/// A store that went back shows an older session of another node before the node knows.
+#[test]
+fn a_session_is_not_lost_to_an_older_one() {
+    run(13_089_270_498_289_127_036);
+}
+
 #[test]
 fn a_seed_gives_the_same_run_again() {
     assert_eq!(run(4711), run(4711));
