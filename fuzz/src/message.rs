@@ -61,11 +61,11 @@ fn from_client(kind: v1::Kind) -> bool {
     use v1::Kind as K;
     match kind {
         K::Application | K::Goodbye | K::Latest | K::State | K::Reconcile => true,
-        K::Hello | K::Pong | K::Join | K::Leave | K::Say | K::Queue | K::Cancel => true,
+        K::Hello | K::Ping | K::Pong | K::Join | K::Leave | K::Say | K::Queue | K::Cancel => true,
         K::Queued | K::Matched | K::Unsupported => false,
         K::LinkHello | K::Attach | K::Attached | K::Detach | K::Enter => false,
         K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => false,
-        K::Welcome | K::Ping | K::Joined | K::Left | K::Entry | K::Ack | K::Throttle | K::Snapshot => false,
+        K::Welcome | K::Joined | K::Left | K::Entry | K::Ack | K::Throttle | K::Snapshot => false,
     }
 }
 
@@ -74,11 +74,19 @@ fn from_server(kind: v1::Kind) -> bool {
     use v1::Kind as K;
     match kind {
         K::Application | K::Goodbye | K::Latest | K::State | K::Reconcile => true,
-        K::Hello | K::Pong | K::Join | K::Leave | K::Say | K::Queue | K::Cancel => false,
+        K::Hello | K::Join | K::Leave | K::Say | K::Queue | K::Cancel => false,
         K::Queued | K::Matched | K::Unsupported => true,
         K::LinkHello | K::Attach | K::Attached | K::Detach | K::Enter => false,
         K::Entered | K::Relay | K::Hold | K::Exit | K::Exited => false,
-        K::Welcome | K::Ping | K::Joined | K::Left | K::Entry | K::Ack | K::Throttle | K::Snapshot => true,
+        K::Welcome
+        | K::Ping
+        | K::Pong
+        | K::Joined
+        | K::Left
+        | K::Entry
+        | K::Ack
+        | K::Throttle
+        | K::Snapshot => true,
     }
 }
 
