@@ -179,6 +179,7 @@ async fn a_node_that_others_do_not_reach_is_not_ready_until_they_do() {
         let error = [": closed by the other side; check", ": the connection failed: "];
         assert!(body.contains(&why) && error.iter().any(|error| body.contains(error)), "{body}");
         let says = |line: &Value| line["reason"] == "peer_unreachable";
+        eventually("the line of the log", async || nodes.nodes[node].count(says) > 0).await;
         assert_eq!(nodes.nodes[node].count(says), 1, "the log says so once");
     }
     valve.lead_to(link);
