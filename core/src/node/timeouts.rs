@@ -77,9 +77,10 @@ impl Node {
                 let late = now.instant.since(at) > LATE;
                 let knocks =
                     |conn: ConnId| self.connections.get(conn.key()).is_some_and(Connection::is_greeting);
-                let may_come =
-                    (late && !self.planted.is(Plant::TimeoutsFirst)) || session.knocking.is_some_and(knocks);
-                if may_come && !core::mem::replace(&mut session.excused, true) {
+                // A connection says its Hello in bounded time; standing still excuses once.
+                let at_the_door = session.knocking.is_some_and(knocks);
+                let late = late && !self.planted.is(Plant::TimeoutsFirst);
+                if at_the_door || (late && !core::mem::replace(&mut session.excused, true)) {
                     let later = now.instant + self.config.connections.handshake_timeout;
                     session.expires = Some(later);
                     return self.agenda.book(Timer::Session(key), &mut session.booking, later);

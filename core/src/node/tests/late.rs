@@ -88,3 +88,17 @@ fn a_ping_of_the_client_is_answered() {
     world.send(conn, v1::Kind::Ping, &v1::Ping { nonce: 77, rtt_us: 0 });
     assert_eq!(world.received(conn), [ToClient::Pong(v1::Pong { nonce: 77 })]);
 }
+
+#[test]
+fn a_session_waits_for_who_is_at_the_door_also_when_the_node_stands_still_again() {
+    let mut world = World::new(|_| {});
+    let conn = world.accept("alice");
+    let (welcome, _) = world.hello(conn, None);
+    world.node.handle_closed(world.now, conn);
+    world.advance(world.node.config().sessions.ttl - Duration::from_millis(1));
+    let again = world.accept("alice");
+    world.advance(Duration::from_millis(5));
+    world.stand_still(STALL);
+    let resume = v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() };
+    assert!(world.hello(again, Some(resume)).0.resumed);
+}
