@@ -291,6 +291,8 @@ impl World<'_> {
                     conn.closing = true;
                     conn.woken = true;
                     todo.conns.push(id);
+                    // A connection that is being closed is not held any more.
+                    self.schedule_arrival(id, Way::Up, self.at);
                 }
             }
             Output::Abort(conn) => {
