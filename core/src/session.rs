@@ -38,8 +38,9 @@ pub(crate) struct Session {
     /// When it ends, while it has no connection.
     pub(crate) expires: Option<Instant>,
     pub(crate) booking: Booking,
-    /// The newest connection whose upgrade has named the player: it may bring a resume.
-    pub(crate) knocking: Option<ConnId>,
+    /// Connections whose upgrade has named the player: each may bring a resume. Those that
+    /// have said their `Hello` or are gone go when another comes.
+    pub(crate) knocking: Vec<ConnId>,
     /// Whether its end was put off once, since it lost its connection.
     pub(crate) excused: bool,
     /// The replica that it writes rooms' states as.

@@ -125,7 +125,7 @@ impl Node {
                 conn: None,
                 expires: None,
                 booking: Booking::default(),
-                knocking: None,
+                knocking: Vec::new(),
                 excused: false,
                 replica: replica_of(id),
                 memberships: Vec::new(),

@@ -8,7 +8,7 @@ use skirmish_proto::v1;
 
 use super::claims::TAKEN_OVER;
 use super::{Event, Identity, Node, Output, Timer, Trace, Wrong, inbound};
-use crate::connection::{Admitted, Phase};
+use crate::connection::{Admitted, Connection, Phase};
 use crate::id::{ConnId, Cursor, Name};
 use crate::plant::Plant;
 use crate::session::{Joined, Membership, SessionKey};
@@ -27,7 +27,10 @@ impl Node {
         if let Some(session) = self.sessions.of_player(&identity.player)
             && let Some(session) = self.sessions.get_mut(session)
         {
-            session.knocking = Some(ConnId::from_key(key));
+            session
+                .knocking
+                .retain(|conn| self.connections.get(conn.key()).is_some_and(Connection::is_greeting));
+            session.knocking.push(ConnId::from_key(key));
         }
         self.change_phase(key, |connection| {
             let Phase::Upgrading { until } = connection.phase else { return };

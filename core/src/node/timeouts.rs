@@ -78,7 +78,7 @@ impl Node {
                 let knocks =
                     |conn: ConnId| self.connections.get(conn.key()).is_some_and(Connection::is_greeting);
                 // A connection says its Hello in bounded time; standing still excuses once.
-                let at_the_door = session.knocking.is_some_and(knocks);
+                let at_the_door = session.knocking.iter().copied().any(knocks);
                 let late = late && !self.planted.is(Plant::TimeoutsFirst);
                 if at_the_door || (late && !core::mem::replace(&mut session.excused, true)) {
                     let later = now.instant + self.config.connections.handshake_timeout;

@@ -102,3 +102,17 @@ fn a_session_waits_for_who_is_at_the_door_also_when_the_node_stands_still_again(
     let resume = v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() };
     assert!(world.hello(again, Some(resume)).0.resumed);
 }
+
+#[test]
+fn a_session_waits_for_each_connection_at_the_door_not_only_the_newest() {
+    let mut world = World::new(|_| {});
+    let conn = world.accept("alice");
+    let (welcome, _) = world.hello(conn, None);
+    world.node.handle_closed(world.now, conn);
+    world.advance(world.node.config().sessions.ttl - Duration::from_millis(1));
+    let (first, second) = (world.accept("alice"), world.accept("alice"));
+    world.node.handle_closed(world.now, second);
+    world.advance(Duration::from_millis(5));
+    let resume = v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() };
+    assert!(world.hello(first, Some(resume)).0.resumed);
+}
