@@ -2,6 +2,8 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
+
 use super::RegistrarConfig;
 use super::holder::Ticket;
 use super::keys::Subject;
@@ -36,6 +38,8 @@ pub(super) enum Purpose {
     Refresh,
     /// About the generation of the store.
     Generation,
+    /// Reads the newest acknowledged write again.
+    Witness,
     /// Ends a lease of another life; whatever comes of it.
     Stray,
     /// Reads a page.
@@ -55,6 +59,8 @@ pub(super) struct Pending {
     pub(super) seen: u64,
     /// Changes of the generation's key that were known by then.
     pub(super) turns: u64,
+    /// The first key that it writes, if it does what it is sent for.
+    pub(super) writes: Option<Bytes>,
 }
 
 /// The requests in flight and the calls that wait to be polled.
@@ -161,8 +167,9 @@ mod tests {
         let at = Instant::from_micros;
         let mut calls = Calls::new(7, 3);
         for sent in [0, 5] {
+            let purpose = Purpose::Refresh;
             let pending =
-                Pending { purpose: Purpose::Refresh, sent: at(sent), registration: 0, seen: 0, turns: 0 };
+                Pending { purpose, sent: at(sent), registration: 0, seen: 0, turns: 0, writes: None };
             calls.send(Request::Compact { revision: 1 }, pending);
         }
         let timeout = Duration::from_micros(10);

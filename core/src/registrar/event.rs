@@ -79,6 +79,8 @@ pub enum Anew {
     Emptied,
     /// The node's own record is older than what was acknowledged.
     Record,
+    /// The newest write that was acknowledged is not in its history.
+    Lost,
     /// Another node has noticed, and begun anew.
     Life,
 }
@@ -91,7 +93,7 @@ impl fmt::Display for Anew {
             }
             Self::Cluster => f.write_str("it is a cluster with another identifier"),
             Self::Emptied => f.write_str("the keys of this deployment are gone"),
-            Self::Record => f.write_str("it has lost writes that it had acknowledged"),
+            Self::Record | Self::Lost => f.write_str("it has lost writes that it had acknowledged"),
             Self::Life => f.write_str("another node has found that it was restored, wiped or replaced"),
         }
     }

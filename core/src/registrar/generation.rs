@@ -19,7 +19,9 @@
 //!   that a single member gives (keep-alives) and news of watches prove nothing, since the
 //!   member may lag: they make the node look at the key.
 //! * The key is gone, or has another life: another node has noticed.
-//! * The node's own record is older than its last acknowledged write.
+//! * A write gets a revision that the store had before.
+//! * The node's own record is older than its last acknowledged write, or the newest write of
+//!   all is not in the store's history ([`super::witness`]).
 //! * The connection leads to a cluster with another identifier.
 //!
 //! The key is read three times in the time to live of the node's lease, and the node serves
@@ -41,6 +43,7 @@ use skirmish_proto::v1;
 use super::calls::backoff;
 use super::event::Anew;
 use super::keys;
+use super::witness::Witness;
 use super::{Decision, Registrar, RegistrarConfig};
 use crate::id::NodeId;
 use crate::plant::{Plant, Planted};
@@ -325,12 +328,15 @@ impl Registrar {
             Err(Failure::Refused(Error::FutureRevision)) => (0, true),
             Err(_) => return false,
         };
-        if revision >= pending.seen || !self.running || self.generation.is_blind() {
+        // A write has a revision of its own.
+        let is_write = matches!(outcome, Ok(response) if response.wrote());
+        let had = revision.saturating_sub(u64::from(is_write));
+        if had >= pending.seen || !self.running || self.generation.is_blind() {
             self.generation.see(revision);
             return false;
         }
         if certain {
-            self.begin_anew(now, Anew::Revision { had: pending.seen, has: revision });
+            self.begin_anew(now, Anew::Revision { had: pending.seen, has: had });
         } else {
             self.generation.look(now);
         }
@@ -420,14 +426,16 @@ impl Registrar {
         }
         self.generation.raise = true;
         self.generation.look(now);
+        self.witness.doubt(now);
     }
 
     /// The store is not the one that this node knows. Nothing of what it held is its own any
     /// more, and nothing that is under way counts.
-    fn begin_anew(&mut self, now: Instant, why: Anew) {
+    pub(super) fn begin_anew(&mut self, now: Instant, why: Anew) {
         self.stats.generations += 1;
         self.calls.forget();
         self.generation.seen = 0;
+        self.witness = Witness::default();
         self.forget_entries();
         self.presence.begin_anew();
         let watches = [self.nodes.stop(), self.sessions.stop(), self.generation.watch.take()];

@@ -55,6 +55,7 @@ mod serve;
 mod table;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use alloc::collections::VecDeque;
 
@@ -75,6 +76,7 @@ use self::holder::Holder;
 use self::keys::{RoomState, Subject};
 use self::presence::Presence;
 use self::table::{Claim, Table, Task};
+use self::witness::Witness;
 use crate::id::{Name, NodeId, SessionId};
 use crate::plant::{Plant, Planted};
 use crate::registry::{Call, Failure, LeaseId, Response, Told};
@@ -96,6 +98,7 @@ pub struct Registrar {
     calls: Calls,
     decisions: VecDeque<Decision>,
     generation: Generation,
+    witness: Witness,
     node_lease: Holder,
     room_lease: Holder,
     presence: Presence,
@@ -138,6 +141,7 @@ impl Registrar {
             calls: Calls::new(first_call, call_step),
             decisions: VecDeque::new(),
             generation: Generation::default(),
+            witness: Witness::default(),
             presence: Presence::new(record),
             directory: Directory::default(),
             stranger: None,
@@ -242,9 +246,9 @@ impl Registrar {
         check(self.table.entries.len() <= self.config.keys, "sessions and rooms of the registrar")?;
         check(self.table.in_flight <= self.config.in_flight, "requests in flight")?;
         check(self.table.background <= self.config.batch, "requests in the background")?;
-        // Two leases, two directories, the refreshing, the generation; one of each that is
-        // outdated; and two leases of another life.
-        check(self.calls.len() <= self.table.in_flight + 14, "calls")?;
+        // Two leases, two directories, the refreshing, the generation, the witness; one of
+        // each that is outdated; and two leases of another life.
+        check(self.calls.len() <= self.table.in_flight + 16, "calls")?;
         self.table.audit()
     }
 
@@ -432,6 +436,7 @@ impl Registrar {
             self.node_lease.deadline().filter(|_| self.may_register()),
             self.room_lease.deadline().filter(|_| self.may_register()),
             because(self.generation.deadline().filter(|_| self.running), "the generation is looked at"),
+            because(self.witness.deadline().filter(|_| self.running), "the newest write is read again"),
             because(
                 self.generation.lapse(self.now).filter(|_| self.running),
                 "the generation may have changed",
@@ -496,7 +501,7 @@ impl Registrar {
             self.stats.unknown += 1;
         }
         let is_from_before = self.is_from_before(now, &pending, &outcome);
-        let Pending { purpose, sent, registration, turns, .. } = pending;
+        let Pending { purpose, sent, registration, turns, writes, .. } = pending;
         if is_from_before {
             if let Purpose::Lease(which, ticket) = purpose {
                 // The lease that was kept alive may be one that came back.
@@ -504,12 +509,18 @@ impl Registrar {
             }
             return;
         }
+        if let (Ok(response), Some(key)) = (&outcome, writes)
+            && response.wrote()
+        {
+            self.witness.acknowledged(key, response.revision);
+        }
         match purpose {
             Purpose::Lease(which, ticket) => self.handle_lease(now, which, (ticket, sent), outcome),
             Purpose::Register(ticket) => self.handle_registered(now, (ticket, sent), outcome),
             Purpose::Refresh => self.handle_refreshed(now, registration, outcome),
             Purpose::Stray => {}
             Purpose::Generation => self.handle_generation(now, sent, outcome),
+            Purpose::Witness => self.handle_witness(now, &outcome),
             Purpose::Read(topic) => self.handle_page(now, topic, outcome),
             Purpose::Key { subject, lease, background } => {
                 self.table.in_flight -= 1;
@@ -525,6 +536,7 @@ impl Registrar {
     /// What is due after every input and command.
     fn finish(&mut self, now: Instant) {
         self.poll_generation(now);
+        self.poll_witness(now);
         self.poll_leases(now);
         self.poll_directories(now);
         self.pump(now);

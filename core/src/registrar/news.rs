@@ -31,7 +31,7 @@ impl Registrar {
                 let registration = self.presence.registration();
                 let (seen, turns) = (self.generation.seen(), self.generation.turns());
                 let purpose = Purpose::Read(topic);
-                let pending = super::Pending { purpose, sent: now, registration, seen, turns };
+                let pending = super::Pending { purpose, sent: now, registration, seen, turns, writes: None };
                 self.calls.send(request, pending);
             }
         }

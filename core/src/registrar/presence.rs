@@ -8,6 +8,7 @@ use skirmish_proto::v1;
 use super::calls::{Pending, Purpose, Which};
 use super::holder::Ticket;
 use super::keys::{self, Subject};
+use super::witness::written_key;
 use super::{Decision, Registrar, generation};
 use crate::registry::{
     Answer, Compare, Error, Failure, LeaseId, Op, Put, Range, Request, Response, Span, Txn,
@@ -307,6 +308,7 @@ impl Registrar {
         self.stats.requests += 1;
         let registration = self.presence.registration;
         let (seen, turns) = (self.generation.seen(), self.generation.turns());
-        self.calls.send(request, Pending { purpose, sent: now, registration, seen, turns });
+        let writes = written_key(&request);
+        self.calls.send(request, Pending { purpose, sent: now, registration, seen, turns, writes });
     }
 }

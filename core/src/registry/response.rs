@@ -39,6 +39,15 @@ pub struct Response {
     pub answer: Answer,
 }
 
+impl Response {
+    /// Returns true if a key was written or deleted. The revision is then that of this request,
+    /// above all that the registry had before; leases aside, whose end deletes keys unsaid.
+    #[must_use]
+    pub fn wrote(&self) -> bool {
+        self.answer.wrote()
+    }
+}
+
 /// What a request came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -93,6 +102,17 @@ pub enum Answer {
         /// Its keys in order, if they were asked for.
         keys: Vec<Bytes>,
     },
+}
+
+impl Answer {
+    fn wrote(&self) -> bool {
+        match self {
+            Self::Put { .. } => true,
+            Self::Delete { deleted, .. } => *deleted > 0,
+            Self::Txn { answers, .. } => answers.iter().any(Self::wrote),
+            _ => false,
+        }
+    }
 }
 
 /// Why the registry did nothing of what was asked.

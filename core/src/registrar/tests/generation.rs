@@ -98,6 +98,55 @@ fn a_registry_that_lost_what_it_had_acknowledged_and_was_written_on_is_noticed()
     recovers(&mut bench, epoch);
 }
 
+/// A read that comes later finds no revision that is too low.
+#[test]
+fn a_write_with_a_revision_that_was_there_before_shows_that_the_registry_went_back() {
+    let (mut bench, copy, epoch) = holding();
+    let revision = bench.registry.revision();
+    bench.registry.restore(bench.now.instant, Some(copy));
+    while bench.registry.revision() < revision - 1 {
+        bench.put("/other", Bytes::new());
+    }
+    bench.registrar.claim_room(bench.now, &name("s")).unwrap();
+    bench.collect();
+    bench.settle();
+    assert_eq!(anew(&mut bench), Some(Anew::Revision { had: revision, has: revision - 1 }));
+    recovers(&mut bench, epoch);
+}
+
+#[test]
+fn the_newest_write_is_looked_for_in_the_history_of_a_registry_that_was_written_on() {
+    let (mut bench, copy, epoch) = holding();
+    let revision = bench.registry.revision();
+    bench.registry.restore(bench.now.instant, Some(copy));
+    while bench.registry.revision() <= revision {
+        bench.put("/other", Bytes::new());
+    }
+    bench.registrar.handle_told(bench.now, Told::Connected { cluster: 1 });
+    bench.collect();
+    assert!(bench.step(Fate::Unavailable), "it is asked again");
+    bench.pass(2_000, Fate::Done);
+    assert_eq!(anew(&mut bench), Some(Anew::Lost));
+    recovers(&mut bench, epoch);
+}
+
+#[test]
+fn a_connection_to_the_same_registry_changes_nothing_though_its_history_is_compacted() {
+    for compacted in [false, true] {
+        let (mut bench, _, epoch) = holding();
+        bench.put("/other", Bytes::new());
+        if compacted {
+            let revision = bench.registry.revision();
+            bench.ask(&Request::Compact { revision });
+        }
+        bench.registrar.handle_told(bench.now, Told::Connected { cluster: 1 });
+        bench.pass(4_000, Fate::Done);
+        assert_eq!(bench.registrar.holds_room(&name("r")), Some(epoch));
+        assert_eq!(anew(&mut bench), None);
+        assert!(bench.registrar.may_serve(bench.now.instant));
+    }
+}
+
 /// Nobody alive remembers: the base alone keeps epochs apart.
 #[test]
 fn a_node_that_starts_on_a_copy_gives_no_epoch_that_was_given_since_the_copy() {

@@ -1,0 +1,115 @@
+//! The newest write of this node that the registry has acknowledged: the witness that a store
+//! still has everything of this node's.
+//!
+//! A store that was restored has lost all that came after a revision, the newest write first.
+//! Once it has been written on beyond that revision its own revision tells nothing any more;
+//! but its history does: the key, as of the revision of the write, is then not the one that
+//! was written. It is read after every connection. If that revision is compacted nothing can
+//! be told.
+
+use bytes::Bytes;
+
+use super::calls::{Purpose, backoff};
+use super::{Anew, Registrar, RegistrarConfig};
+use crate::registry::{Answer, Error, Failure, Op, Range, Request, Response, Span};
+use crate::rng::Rng;
+use crate::time::Instant;
+
+/// The newest acknowledged write, and how it stands with reading it again.
+#[derive(Debug, Default)]
+pub(super) struct Witness {
+    newest: Option<Write>,
+    /// When the write is read again, if the store is in doubt.
+    ask_at: Option<Instant>,
+    /// The write that is being read.
+    asked: Option<Write>,
+    failures: u32,
+}
+
+/// A key, and the revision that a write of it got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Write {
+    key: Bytes,
+    revision: u64,
+}
+
+impl Witness {
+    /// The store has acknowledged a write of this key.
+    pub(super) fn acknowledged(&mut self, key: Bytes, revision: u64) {
+        if self.newest.as_ref().is_none_or(|newest| newest.revision < revision) {
+            self.newest = Some(Write { key, revision });
+        }
+    }
+
+    /// The store may have lost something.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        (self.ask_at, self.failures) = (self.newest.as_ref().map(|_| now), 0);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.ask_at.filter(|_| self.asked.is_none())
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<Request> {
+        if self.deadline()? > now {
+            return None;
+        }
+        self.ask_at = None;
+        let write = self.newest.clone()?;
+        let mut read = Range { keys_only: true, ..Range::of(Span::one(write.key.clone())) };
+        read.revision = write.revision;
+        self.asked = Some(write);
+        Some(Request::Range(read))
+    }
+
+    /// Returns true if the store has lost the write that was read.
+    fn is_lost(
+        &mut self,
+        config: &RegistrarConfig,
+        now: Instant,
+        outcome: &Result<Response, Failure>,
+        rng: &mut Rng,
+    ) -> bool {
+        let Some(write) = self.asked.take() else { return false };
+        match outcome {
+            Ok(Response { answer: Answer::Range { kvs, .. }, .. }) => {
+                !kvs.iter().any(|kv| kv.key == write.key && kv.modified == write.revision)
+            }
+            Err(Failure::Refused(Error::Compacted)) => false,
+            Ok(_) | Err(_) => {
+                self.failures = self.failures.saturating_add(1);
+                self.ask_at.get_or_insert(now + backoff(config, self.failures, rng));
+                false
+            }
+        }
+    }
+}
+
+/// The first key that a request writes, if it does what it is sent for.
+pub(super) fn written_key(request: &Request) -> Option<Bytes> {
+    match request {
+        Request::Put(put) => Some(put.key.clone()),
+        Request::Txn(txn) => {
+            txn.success.iter().find_map(|op| if let Op::Put(put) = op { Some(put.key.clone()) } else { None })
+        }
+        _ => None,
+    }
+}
+
+impl Registrar {
+    /// Reads the witness again, if the store is in doubt.
+    pub(super) fn poll_witness(&mut self, now: Instant) {
+        if self.running
+            && let Some(request) = self.witness.poll(now)
+        {
+            self.send(now, Purpose::Witness, request);
+        }
+    }
+
+    pub(super) fn handle_witness(&mut self, now: Instant, outcome: &Result<Response, Failure>) {
+        let Self { witness, config, rng, .. } = self;
+        if witness.is_lost(config, now, outcome, rng) {
+            self.begin_anew(now, Anew::Lost);
+        }
+    }
+}
