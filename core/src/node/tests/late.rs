@@ -104,6 +104,30 @@ fn a_session_waits_for_who_is_at_the_door_also_when_the_node_stands_still_again(
 }
 
 #[test]
+fn a_session_waits_once_for_who_is_being_upgraded() {
+    let mut world = World::new(|_| {});
+    let conn = world.accept("alice");
+    let (welcome, _) = world.hello(conn, None);
+    world.node.handle_closed(world.now, conn);
+    let ttl = world.node.config().sessions.ttl;
+    world.advance(ttl - Duration::from_millis(1));
+    let again = world.node.handle_accept(world.now, Address([0; 16])).unwrap();
+    world.advance(Duration::from_millis(5));
+    world.upgrade(again, "alice");
+    let resume = v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() };
+    assert!(world.hello(again, Some(resume)).0.resumed);
+    // A stranger who is there for ever, or another each time, keeps it no longer than once.
+    world.node.handle_closed(world.now, again);
+    let handshake = world.node.config().connections.handshake_timeout;
+    world.advance(ttl - Duration::from_millis(1));
+    for _ in 0..2 {
+        world.node.handle_accept(world.now, Address([0; 16])).unwrap();
+        world.advance(handshake);
+    }
+    assert_eq!(world.node.stats().sessions, 0);
+}
+
+#[test]
 fn a_session_waits_for_each_connection_at_the_door_not_only_the_newest() {
     let mut world = World::new(|_| {});
     let conn = world.accept("alice");

@@ -101,11 +101,15 @@ impl World {
 
     fn accept(&mut self, player: &str) -> ConnId {
         let conn = self.node.handle_accept(self.now, Address([0; 16])).unwrap();
+        self.upgrade(conn, player);
+        conn
+    }
+
+    fn upgrade(&mut self, conn: ConnId, player: &str) {
         let player = Name::new(player).unwrap();
         let identity = Identity { player, token: Bytes::from_static(b"token"), trace: Trace::default() };
         self.node.handle_upgraded(self.now, conn, identity);
         self.settle();
-        conn
     }
 
     fn send(&mut self, conn: ConnId, kind: v1::Kind, message: &impl Message) {
