@@ -103,6 +103,8 @@ fn registry_goes_back(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
         let millis = signed(least + scale(rng, 1, 5_000));
         let wiped = signed(rng.range(0..=1));
         steps.push(Step { at, action: Action::ReturnRegistry { millis, wiped } });
+        // The end of all faults must not cut it short.
+        shape.chaos_ms = shape.chaos_ms.max(at / 1_000 + millis.unsigned_abs());
         at += scale(rng, 1_000_000, 30_000_000);
     }
     shape.chaos_ms = shape.chaos_ms.max(at / 1_000);
