@@ -46,7 +46,7 @@ pub struct Item {
     pub what: &'static str,
     /// How many there may be.
     pub count: usize,
-    /// What each may take, in bytes.
+    /// Bytes that each may take.
     pub each: usize,
 }
 
@@ -112,7 +112,7 @@ impl Budget {
         Self { items, connection, address }
     }
 
-    /// What it is made of, the largest first.
+    /// Items of the budget, the largest first.
     #[must_use]
     pub fn items(&self) -> Vec<Item> {
         let mut items = self.items.clone();

@@ -272,7 +272,7 @@ impl Client {
         }
     }
 
-    /// Whether nothing has come over the connection for too long.
+    /// Returns true if nothing has come over the connection for too long.
     fn is_dead(&mut self, now: Instant) -> bool {
         let Self { link, config, planted, .. } = self;
         let Some(link) = link else { return false };

@@ -1,4 +1,4 @@
-//! Whether a connection still carries anything: the client's own pings (row R1).
+//! Liveness of a connection: the pings of the client (row R1).
 //!
 //! A dead path and a frozen server are told from silence: after a while without a frame the
 //! client sends a `Ping`, and if no frame at all has come for a few round trips after that, it
@@ -19,7 +19,7 @@ const TIMEOUTS: u32 = 4;
 /// What that is at most, in [`ClientConfig::ping_timeout`]s.
 const MOST_TIMEOUTS: u32 = 4;
 
-/// What is known of a connection.
+/// States of a connection, by the frames that come over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pulse {
     /// Something has come lately.
@@ -32,7 +32,7 @@ pub(super) enum Pulse {
     Dead,
 }
 
-/// What moves it from one state to another.
+/// Events that move a connection from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Nothing has come for a while.
@@ -75,7 +75,7 @@ impl fmt::Display for Pulse {
 #[derive(Debug)]
 pub(super) struct Liveness {
     pulse: Pulse,
-    /// Whether the server answers pings; if not, its own are waited for, for as long as this.
+    /// `None` if the server answers pings; else the pings of the server are awaited for this long.
     unasked: Option<Duration>,
     /// When the last frame came.
     heard: Instant,
@@ -86,7 +86,7 @@ pub(super) struct Liveness {
     nonce: u64,
     /// When the ping of that nonce was sent.
     sent: Option<Instant>,
-    /// Whether the silence was put down to this side's own lateness, once.
+    /// True once the silence was put down to this side's own lateness.
     excused: bool,
     /// Smoothed round trip, and its deviation.
     rtt: Option<(Duration, Duration)>,
@@ -157,7 +157,7 @@ impl Liveness {
         if !self.step(Step::Sent) {
             return None;
         }
-        self.until = now + self.patience(config);
+        self.until = self.until.min(now + self.patience(config));
         self.nonce += 1;
         self.sent = Some(now);
         Some(self.nonce)
@@ -176,7 +176,7 @@ impl Liveness {
         }
     }
 
-    /// A deadline may have come. Whether the connection is dead.
+    /// A deadline may have come. Returns true if the connection is dead.
     pub(super) fn handle_timeout(&mut self, config: &ClientConfig, now: Instant) -> bool {
         let due = self.deadline(config);
         if now < due {
@@ -196,7 +196,7 @@ impl Liveness {
     }
 
     fn ask(&mut self, config: &ClientConfig, now: Instant) {
-        // A connection that does not even take the ping is given twice the time.
+        // A connection that does not take the ping at once is given twice the time in all.
         self.until = now + self.patience(config) * 2;
     }
 
@@ -277,6 +277,19 @@ mod tests {
         assert_eq!(end(&mut near, true), heard + IMPATIENCE + config().ping_timeout);
         let mut stuck = Liveness::new(at(0));
         assert!(end(&mut stuck, false) <= at(0) + config().longest_deafness());
+    }
+
+    #[test]
+    fn a_ping_that_is_taken_late_begins_no_new_time() {
+        let mut liveness = Liveness::new(at(0));
+        let silent = liveness.deadline(&config());
+        assert!(!liveness.handle_timeout(&config(), silent));
+        let until = liveness.deadline(&config());
+        let taken = silent + until.since(silent) * 3 / 4;
+        assert!(liveness.take_ping(&config(), taken).is_some());
+        assert_eq!(liveness.deadline(&config()), until);
+        assert!(until <= at(0) + config().longest_deafness());
+        assert!(liveness.handle_timeout(&config(), until));
     }
 
     #[test]
