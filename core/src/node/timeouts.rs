@@ -74,16 +74,16 @@ impl Node {
         session.booking.clear();
         match session.expires {
             Some(at) if at <= now.instant => {
-                let late = now.instant.since(at) > LATE;
                 let knocks =
                     |conn: ConnId| self.connections.get(conn.key()).is_some_and(Connection::is_greeting);
                 // A connection says its Hello in bounded time. The player may also be one who
                 // has not been named yet, or who could not come while the node stood still:
-                // either excuses once.
+                // either excuses once, both together each time.
                 let at_the_door = session.knocking.iter().copied().any(knocks);
-                let may_come = late || self.admission.waiting() > 0;
-                let may_come = may_come && !self.planted.is(Plant::TimeoutsFirst);
-                if at_the_door || (may_come && !core::mem::replace(&mut session.excused, true)) {
+                let (late, unnamed) = (now.instant.since(at) > LATE, self.admission.waiting() > 0);
+                let excused = (late || unnamed) && !core::mem::replace(&mut session.excused, true);
+                let may_come = excused || (late && unnamed);
+                if at_the_door || (may_come && !self.planted.is(Plant::TimeoutsFirst)) {
                     let later = now.instant + self.config.connections.handshake_timeout;
                     session.expires = Some(later);
                     return self.agenda.book(Timer::Session(key), &mut session.booking, later);

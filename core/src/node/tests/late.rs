@@ -128,6 +128,22 @@ fn a_session_waits_once_for_who_is_being_upgraded() {
 }
 
 #[test]
+fn a_session_waits_for_who_came_while_the_node_stood_still_however_often() {
+    let mut world = World::new(|_| {});
+    let conn = world.accept("alice");
+    let (welcome, _) = world.hello(conn, None);
+    world.node.handle_closed(world.now, conn);
+    world.stand_still(world.node.config().sessions.ttl * 2);
+    world.now.instant = world.now.instant + STALL;
+    let again = world.node.handle_accept(world.now, Address([0; 16])).unwrap();
+    world.node.handle_timeout(world.now);
+    world.settle();
+    world.upgrade(again, "alice");
+    let resume = v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() };
+    assert!(world.hello(again, Some(resume)).0.resumed);
+}
+
+#[test]
 fn a_session_waits_for_each_connection_at_the_door_not_only_the_newest() {
     let mut world = World::new(|_| {});
     let conn = world.accept("alice");
