@@ -240,7 +240,8 @@ pub enum Event {
     /// none does, it is told that the player is in one, and when free places are filled. The
     /// room in it is to be joined, or the match to be given up.
     Matched(v1::Matched),
-    /// The server has taken in that the player has given up a match. A search finds another.
+    /// The match is over for the player: the server has taken in that the player has given it
+    /// up, or the player has not joined its room in time. A search finds another.
     GivenUp {
         /// The name of the match.
         matched: String,

@@ -214,8 +214,14 @@ impl Client {
         let (state, search) = (queued.state(), queued.search);
         let session_epoch = queued.session_epoch;
         let is_given_up = state == TicketState::GivenUp;
-        if is_given_up && (self.parting.given_up(&queued.r#match) || self.search.is_about(search)) {
-            self.outputs.event(Event::GivenUp { matched: queued.r#match });
+        if is_given_up {
+            let is_live = self.search.live().is_some_and(|(id, ..)| id == queued.r#match);
+            if self.parting.given_up(&queued.r#match) || self.search.is_about(search) || is_live {
+                self.outputs.event(Event::GivenUp { matched: queued.r#match });
+            }
+            if is_live {
+                self.search.forget_match();
+            }
         }
         if self.search.is_about(search) {
             match state {

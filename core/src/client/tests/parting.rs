@@ -233,6 +233,16 @@ fn a_match_is_given_up_on_every_connection_until_that_is_answered() {
 }
 
 #[test]
+fn a_match_that_the_player_did_not_come_to_is_given_up_unasked() {
+    let mut script = told();
+    script.given_up(7);
+    assert_eq!(script.events(), [Event::GivenUp { matched: "m1".into() }]);
+    assert_eq!(script.client.give_up_match(script.now), Err(CommandError::NotMatched));
+    script.given_up(7);
+    assert_eq!(script.events(), [], "once");
+}
+
+#[test]
 fn whoever_gives_up_the_match_whose_room_it_is_in_leaves_that() {
     let mut script = in_match();
     script.client.give_up_match(script.now).unwrap();

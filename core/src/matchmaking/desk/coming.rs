@@ -1,14 +1,19 @@
-//! Matches that are over before they have begun.
+//! Matches that are over before they have begun, or that went on without a player that did not
+//! come.
 
 use alloc::string::ToString as _;
 
 use skirmish_proto::v1;
+use skirmish_proto::v1::TicketState;
 
 use super::Decision;
-use super::player::{MATCH_OVER, Next, Player, Told};
+use super::player::{MATCH_OVER, Next, Pair, Player, Told};
 use super::request::none;
 use super::view::Notice;
 use super::wish::Wish;
+
+/// Said of a match to a player that has not joined its room within `matchmaking.join_window`.
+const TOO_LATE: &str = "the room of the match was not joined in time";
 
 impl Player {
     /// Tells the player that its match is over without having begun; `None` if it was told: then
@@ -38,6 +43,27 @@ impl Player {
         (self.told, self.adopts) = (told, false);
         let matched = v1::Matched { team: notice.record.team, search, ..matched };
         Some(Next::Tell(Decision::Matched { player: self.name.clone(), matched }))
+    }
+
+    /// The notice of the match that the player was told of is gone, though it has neither come
+    /// nor given it up: it was not there in time.
+    pub(super) fn is_late(&mut self) -> Option<Decision> {
+        let Pair::Known(matched) = &self.pair else { return None };
+        let is_told = matches!(self.told, Told::Matched(_)) && !matched.over;
+        let is_in = self.room.as_ref().is_some_and(|room| room.as_str() == matched.room);
+        if !is_told || is_in || self.absence.is_some() || !self.quits.is_empty() {
+            return None;
+        }
+        let (id, mode) = (matched.r#match.clone(), matched.mode.clone());
+        let ended = self.ended.as_mut().filter(|ended| ended.pair.as_deref() == Some(&*id));
+        let search = ended.as_ref().map_or(0, |ended| ended.queued.search);
+        let (state, reason) = (TicketState::GivenUp.into(), TOO_LATE.to_string());
+        let queued = v1::Queued { state, mode, reason, r#match: id, ..none(search) };
+        if let Some(ended) = ended {
+            ended.queued = queued.clone();
+        }
+        self.told = Told::Nothing;
+        Some(Decision::Ticket { player: self.name.clone(), queued })
     }
 
     /// The search that is about to be queued has waited before, if it is of the mode of the

@@ -166,6 +166,9 @@ impl Player {
         if let Some(notice) = &view.notice {
             return self.in_match(context, &view, notice, view.ticket.as_deref());
         }
+        if let Some(decision) = self.is_late() {
+            return Next::Tell(decision);
+        }
         self.leave();
         if let Some(decision) = self.settle_quit(None) {
             return Next::Tell(decision);

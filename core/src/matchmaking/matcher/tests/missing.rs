@@ -63,6 +63,12 @@ fn missed(c: &Cluster) -> Vec<(Vec<String>, bool)> {
     c.nodes.iter().flat_map(|node| &node.decisions).filter_map(missed).collect()
 }
 
+/// The match of which the player was told last that it is given up.
+fn given_up(c: &mut Cluster, player: &str) -> Option<String> {
+    let last = &c.player(player).last;
+    (last.state() == S::GivenUp).then(|| last.r#match.clone())
+}
+
 #[test]
 fn who_does_not_come_is_out_and_who_came_has_its_waiting_time_back() {
     let mut c = cluster("duel", 2, 1, false, &["ann", "bob", "cid"]);
@@ -76,6 +82,8 @@ fn who_does_not_come_is_out_and_who_came_has_its_waiting_time_back() {
     assert_eq!(missed(&c), [(vec!["bob".to_string()], true)]);
     assert_eq!((c.notice("ann"), c.notice("bob")), (None, None));
     assert!(c.player("ann").matched.is_none(), "she was told that it is over");
+    assert_eq!(given_up(&mut c, "bob"), Some(matched.r#match.clone()));
+    assert_eq!(given_up(&mut c, "ann"), None);
     run(&mut c, 3);
     assert_eq!(record(&mut c, &matched.r#match), None);
     assert!(c.get(keys::room(&matched.room)).is_some(), "the room belongs to its primary");
@@ -136,6 +144,7 @@ fn the_place_of_who_does_not_come_is_filled() {
     c.queue("eve", alone("duo"));
     run(&mut c, 25);
     assert_eq!(missed(&c), [(vec!["dan".to_string()], false)]);
+    assert_eq!(given_up(&mut c, "dan"), Some(matched.r#match.clone()));
     let eve = c.player("eve").matched.clone().expect("there is a place");
     assert_eq!(
         (&eve.r#match, eve.fills, players(&eve)),
