@@ -78,7 +78,8 @@ impl Witness {
             Err(Failure::Refused(Error::Compacted)) => false,
             Ok(_) | Err(_) => {
                 self.failures = self.failures.saturating_add(1);
-                self.ask_at.get_or_insert(now + backoff(config, self.failures, rng));
+                let again = now + backoff(config, self.failures, rng);
+                self.ask_at = Some(self.ask_at.map_or(again, |at| at.min(again)));
                 false
             }
         }
