@@ -194,6 +194,11 @@ fn scripts_stop_at_the_first_failure_and_can_be_run() {
         if !text.starts_with("#!/usr/bin/env python3\n\"\"\"") {
             assert!(text.starts_with("#!/usr/bin/env bash\n#"), "{}: no first comment", script.display());
             assert!(text.contains("\nset -euo pipefail\n"), "{}: goes on after a failure", script.display());
+            // `.ci/run` starts another script, and the file does not read itself.
+            let alone = script.ends_with(".ci/run") || script.ends_with("scripts/environment");
+            let reads = |line: &str| line.starts_with(". ") && line.contains("scripts/environment");
+            let name = script.display();
+            assert!(alone || text.lines().any(reads), "{name}: works in its caller's environment");
         }
         assert!(is_executable(&script), "{}: cannot be run", script.display());
     }
@@ -290,16 +295,17 @@ fn is_allowed(licence: &str, allowed: &BTreeSet<String>) -> bool {
 }
 
 fn metadata() -> Value {
-    let host = Command::new("rustc").arg("-vV").output().expect("rustc runs").stdout;
-    let host = String::from_utf8(host).expect("rustc writes text");
-    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc says its host");
+    let version = cargo(&["-vV"]);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo says its host");
     let json = cargo(&["metadata", "--format-version", "1", "--locked", "--filter-platform", host]);
     serde_json::from_str(&json).expect("cargo writes JSON")
 }
 
 fn cargo(arguments: &[&str]) -> String {
-    let output =
-        Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().expect("cargo runs");
+    let mut command = Command::new(env!("CARGO"));
+    // The answer is read by this program, whatever colours the caller likes.
+    command.env("CARGO_TERM_COLOR", "never");
+    let output = command.args(arguments).current_dir(root()).output().expect("cargo runs");
     assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("cargo writes text")
 }
