@@ -27,7 +27,10 @@ async fn a_port_in_use() {
     for (listen, admin, named) in
         [(address.as_str(), free, "listen.address"), (free, address.as_str(), "admin.address")]
     {
-        let output = run(&["serve", "--listen", listen, "--admin", admin, "--set", &key()]).await;
+        // Few enough connections for any limit on open files: a lower one is a line of its own.
+        let few = "connections.total=100";
+        let output =
+            run(&["serve", "--listen", listen, "--admin", admin, "--set", &key(), "--set", few]).await;
         let error = failed(&output, 1);
         assert!(error.contains(named) && error.contains(&address), "{error}");
     }
