@@ -11,7 +11,6 @@ use super::room::Phase;
 use super::{Client, Event};
 use crate::crdt::StateError;
 use crate::id::Cursor;
-use crate::matchmaking::keys;
 use crate::plant::Plant;
 use crate::room::Turn;
 use crate::time::{Duration, Now};
@@ -91,11 +90,11 @@ impl Client {
         let reason = left.reason();
         let stale = core::mem::take(&mut room.stale);
         room.awaited = false;
-        let is_match = keys::match_of(name).is_some();
         let gone = matches!(reason, LeftReason::Unspecified | LeftReason::Gone | LeftReason::NotAMember);
         let keep = match room.phase {
-            // The membership is over, and the match may go on.
-            Phase::Leaving { sent, again, .. } if is_match && !left.answers_leave => {
+            // The membership is over, or a join was refused; the match may go on, and a join
+            // that is sent now would be taken for answered by what answers the leave.
+            Phase::Leaving { sent, again, .. } if !left.answers_leave => {
                 room.phase = Phase::Leaving { sent, live: false, again };
                 true
             }

@@ -129,10 +129,8 @@ impl Script {
     }
 
     fn left(&mut self, reason: v1::LeftReason) {
-        self.tell(
-            v1::Kind::Left,
-            &v1::Left { room: "a".into(), reason: reason.into(), ..v1::Left::default() },
-        );
+        let answers_leave = reason == v1::LeftReason::Asked;
+        self.tell(v1::Kind::Left, &v1::Left { room: "a".into(), reason: reason.into(), answers_leave });
     }
 
     fn say(&mut self, text: &'static str) -> MessageId {

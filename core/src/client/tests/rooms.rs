@@ -53,6 +53,26 @@ fn who_leaves_is_not_told_of_a_join_that_is_answered_twice() {
 }
 
 #[test]
+fn a_refusal_that_crosses_a_leave_is_no_answer_to_the_next_join() {
+    let mut script = Script::connected();
+    script.client.join(script.now, "a", 0).unwrap();
+    script.sent();
+    script.client.leave(script.now, "a").unwrap();
+    assert_eq!(script.sent(), [ToServer::Leave(v1::Leave { room: "a".into() })]);
+    script.client.join(script.now, "a", 0).unwrap();
+    assert_eq!(script.sent(), [], "the leave is not answered");
+    // Of the first join.
+    script.left(v1::LeftReason::RoomFull);
+    assert_eq!(script.sent(), []);
+    assert_eq!(script.events(), []);
+    let answer = v1::Left { room: "a".into(), answers_leave: true, ..v1::Left::default() };
+    script.tell(v1::Kind::Left, &answer);
+    assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 0 })]);
+    let asked = Event::Left { room: "a".into(), reason: v1::LeftReason::Asked };
+    assert_eq!(script.events(), [asked], "no refusal");
+}
+
+#[test]
 fn a_snapshot_moves_the_cursor_and_tells_what_is_missing() {
     let mut script = Script::in_room();
     script.snapshot(5, 20, 0);
