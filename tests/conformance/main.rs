@@ -9,6 +9,7 @@
 
 mod cases;
 mod expiry;
+mod full;
 mod generate;
 mod pair;
 mod random;

@@ -117,6 +117,11 @@ impl<'a> Pair<'a> {
         machine
     }
 
+    /// The machine has no space left, or some again, as etcd has since its alarm was set.
+    pub(crate) const fn set_full(&mut self, full: bool) {
+        self.machine.set_full(full);
+    }
+
     /// Starts a watch on both.
     pub(crate) async fn watch(&mut self, watch: Watch) -> WatchId {
         self.note("Watch");

@@ -38,6 +38,21 @@ pub(super) fn check(config: &RegistryConfig, request: &Request) -> Result<(), Er
     if bytes > config.request_bytes { Err(Error::TooLarge) } else { Ok(()) }
 }
 
+/// True if etcd refuses the request when its quota is used up: it counts what both branches
+/// of a transaction put, and nothing of what is nested in them.
+pub(super) fn takes_space(request: &Request) -> bool {
+    match request {
+        Request::Put(_) | Request::Grant { .. } => true,
+        Request::Txn(txn) => txn.success.iter().chain(&txn.failure).any(|op| matches!(op, Op::Put(_))),
+        Request::Range(_)
+        | Request::Delete(_)
+        | Request::Compact { .. }
+        | Request::Revoke(_)
+        | Request::KeepAlive(_)
+        | Request::TimeToLive { .. } => false,
+    }
+}
+
 const fn check_span(span: &Span) -> Result<(), Error> {
     if span.key.is_empty() { Err(Error::EmptyKey) } else { Ok(()) }
 }

@@ -20,6 +20,8 @@ pub struct Registry {
     pub(super) store: Store,
     pub(super) leases: Leases,
     pub(super) watches: Watches,
+    /// Whether it refuses what takes space.
+    full: bool,
 }
 
 /// What a registry knows at a moment, as a copy of etcd's data is.
@@ -35,7 +37,7 @@ impl Registry {
     pub fn new(config: RegistryConfig, now: Instant) -> Self {
         let store = Store::new(config.base_revision);
         let watches = Watches::new(&config, now);
-        Self { config, now, store, leases: Leases::new(), watches }
+        Self { config, now, store, leases: Leases::new(), watches, full: false }
     }
 
     /// The newest revision.
@@ -88,9 +90,18 @@ impl Registry {
         self.observe(now);
         self.expire_between();
         limits::check(&self.config, request)?;
+        if self.full && limits::takes_space(request) {
+            return Err(Error::NoSpace);
+        }
         let answer = self.answer(request)?;
         self.commit();
         Ok(Response { revision: self.store.revision(), answer })
+    }
+
+    /// Refuses what takes space from now on, or not any more: etcd does from when its quota is
+    /// used up until its alarm is disarmed.
+    pub const fn set_full(&mut self, full: bool) {
+        self.full = full;
     }
 
     /// Starts a watch, in place of any with its identifier. What it has to tell comes by

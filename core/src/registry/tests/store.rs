@@ -225,3 +225,27 @@ fn what_is_stored_does_not_hold_on_to_a_larger_buffer() {
     bench.ok(Request::Put(Put::new(buffer.slice(0..3), buffer.slice(3..6), None)));
     assert!(buffer.is_unique());
 }
+
+#[test]
+fn a_full_registry_refuses_what_takes_space_and_nothing_else() {
+    let mut bench = Bench::etcd();
+    bench.handle(put("a", "1")).unwrap();
+    bench.registry.set_full(true);
+    let op = |key: &'static str| Op::Put(Put::new(key, "", None));
+    let either = [
+        Txn { success: vec![op("b")], ..Txn::default() },
+        // It would not be done.
+        Txn { failure: vec![op("c")], ..Txn::default() },
+    ];
+    for txn in either.clone() {
+        assert_eq!(bench.handle(Request::Txn(txn)), Err(Error::NoSpace));
+    }
+    assert_eq!(bench.handle(put("a", "2")), Err(Error::NoSpace));
+    assert_eq!(bench.handle(Request::Grant { id: LeaseId(1), ttl_s: 5 }), Err(Error::NoSpace));
+    bench.handle(Request::Range(Range::of(Span::one("a")))).unwrap();
+    // As etcd, it does not look at what is nested.
+    bench.handle(Request::Txn(Txn { success: either.map(Op::Txn).to_vec(), ..Txn::default() })).unwrap();
+    bench.handle(Request::Delete(Delete::of(Span::one("a")))).unwrap();
+    bench.registry.set_full(false);
+    bench.handle(put("a", "3")).unwrap();
+}
