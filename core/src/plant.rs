@@ -89,11 +89,13 @@ pub enum Plant {
     NoShowKept,
     /// That a player has come to its match is not written down (G8).
     JoinUnmarked,
+    /// A node does not notice that the registry refuses every write (L1).
+    RefusalIgnored,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -135,6 +137,7 @@ impl Plant {
         Self::LeaveForgotten,
         Self::NoShowKept,
         Self::JoinUnmarked,
+        Self::RefusalIgnored,
     ];
 }
 

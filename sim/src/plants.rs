@@ -42,6 +42,7 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::ClientBlind
         | Plant::SearchForgotten
         | Plant::NoShowKept
+        | Plant::RefusalIgnored
         | Plant::BacklogPunished => &[Guarantee::Liveness],
         Plant::JoinRaceTold => &[Guarantee::Joins],
     }

@@ -17,11 +17,14 @@ use crate::plant::Plant;
 use crate::registrar::{Anew, Decision, SessionClaim};
 use crate::session::{Session, SessionKey, replica_of, told};
 use crate::slab::Key;
-use crate::time::Now;
+use crate::time::{Duration, Now};
 use crate::wire::{self, seal};
 
 /// What a client is told whose session cannot be claimed now.
 pub(super) const UNAVAILABLE: &str = "the registry of sessions does not answer";
+
+/// Goodbye to a client whose session the registry refused to write.
+const REFUSED: &str = "the registry of sessions refuses writes";
 
 /// What a client is told whose session was in a registry that was restored or wiped.
 const REPLACED: &str = "the registry of sessions was restored, wiped or replaced";
@@ -106,7 +109,12 @@ impl Node {
             if !self.planted.is(Plant::UnknownIsFailure) {
                 self.give_session_up(now, player);
             }
-            return self.close(now, key, v1::Reason::Overloaded, UNAVAILABLE);
+            let (message, retry_after) = match outcome {
+                // It is known by then whether writes are taken again.
+                SessionClaim::Refused => (REFUSED, self.config.registrar.write_check),
+                _ => (UNAVAILABLE, Duration::ZERO),
+            };
+            return self.close_until(now, key, v1::Reason::Overloaded, message, retry_after);
         };
         let existing = self.sessions.of_player(player);
         let same = existing.filter(|key| self.sessions.get(*key).is_some_and(|session| session.id == id));

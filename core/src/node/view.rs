@@ -4,6 +4,7 @@ use alloc::string::{String, ToString as _};
 
 use super::{Hosted, Node, Role};
 use crate::id::{Cursor, Name, NodeId};
+use crate::registry::Failure;
 use crate::time::Instant;
 
 impl Node {
@@ -32,6 +33,13 @@ impl Node {
     #[must_use]
     pub fn is_serving(&self, now: Instant) -> bool {
         self.registrar.may_serve(now)
+    }
+
+    /// Why the registry takes no writes, as the checks of the last seconds have shown; `None`
+    /// if it does. Players who log in are turned away meanwhile.
+    #[must_use]
+    pub fn registry_failure(&self, now: Instant) -> Option<Failure> {
+        self.registrar.write_failure(now)
     }
 
     /// A node of another deployment that uses the same registry, and keeps this one from

@@ -40,6 +40,8 @@ pub(super) enum Purpose {
     Generation,
     /// Reads the newest acknowledged write again.
     Witness,
+    /// Checks that the registry takes writes.
+    WriteCheck,
     /// Ends a lease of another life; whatever comes of it.
     Stray,
     /// Reads a page.

@@ -27,6 +27,8 @@ pub struct RegistrarConfig {
     /// Shortest time from one writing of a room's record to the next, but when the turn
     /// changes.
     pub room_refresh: Duration,
+    /// Time from one check that the registry takes writes to the next.
+    pub write_check: Duration,
     /// Requests about sessions and rooms that may be in flight.
     pub in_flight: usize,
     /// Those of them that register again what was registered before, or check it.
@@ -68,6 +70,7 @@ impl RegistrarConfig {
             !self.backoff_min.is_zero() && self.backoff_min <= self.backoff_max,
             "registrar.backoff_min must not be zero, and at most registrar.backoff_max",
         )?;
+        check(!self.write_check.is_zero(), "registrar.write_check must not be zero")?;
         check(
             0 < self.batch && self.batch <= self.in_flight,
             "registrar.batch must be at least 1 and at most registrar.in_flight",
@@ -89,6 +92,7 @@ impl Default for RegistrarConfig {
             backoff_max: Duration::from_secs(3),
             refresh: Duration::from_secs(5),
             room_refresh: Duration::from_secs(1),
+            write_check: Duration::from_secs(2),
             in_flight: 256,
             batch: 64,
             jitter: Duration::from_secs(1),

@@ -113,9 +113,11 @@ pub enum SessionClaim {
         /// The node that had the player's session before, this one included.
         previous: Option<NodeId>,
     },
-    /// The registry did not answer in time, or refused. If the claim was done nevertheless
-    /// it will be undone.
+    /// The registry did not answer in time. If the claim was done nevertheless it will be
+    /// undone.
     Unavailable,
+    /// The registry refused.
+    Refused,
 }
 
 /// What came of a claim of a room.
@@ -133,7 +135,8 @@ pub enum RoomClaim {
         /// Its epoch.
         epoch: u64,
     },
-    /// As for [`SessionClaim::Unavailable`].
+    /// The registry did not answer in time, or refused. If the claim was done nevertheless
+    /// it will be undone.
     Unavailable,
 }
 

@@ -434,6 +434,7 @@ impl Registrar {
     pub(super) fn begin_anew(&mut self, now: Instant, why: Anew) {
         self.stats.generations += 1;
         self.calls.forget();
+        self.write_check.forget();
         self.generation.seen = 0;
         self.witness = Witness::default();
         self.forget_entries();

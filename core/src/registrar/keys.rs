@@ -18,6 +18,10 @@ const ROOMS: &str = "/rooms/";
 const MATCHMAKING: &str = "/match/";
 const PLAYER: &str = "/sessions/player:";
 
+/// Where a deployment writes: the key of the generation, and what all its other keys start
+/// with.
+pub(super) const PLACES: [&str; 5] = [GENERATION, MATCHMAKING, NODES, ROOMS, SESSIONS];
+
 /// All keys but that of the generation.
 pub(super) fn everything() -> impl Iterator<Item = Span> {
     [MATCHMAKING, NODES, ROOMS, SESSIONS].into_iter().map(Span::prefix)

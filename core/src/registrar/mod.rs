@@ -34,6 +34,11 @@
 //! room that is opened again under the old members' feet is a new life of the room, which
 //! the node has to begin as one.
 //!
+//! # Writes
+//!
+//! `write_check.rs` finds out, also while nothing is claimed, whether the registry takes
+//! writes ([`Registrar::write_failure`]).
+//!
 //! # News
 //!
 //! `/nodes/` and `/sessions/` are read and then watched from the revision after that of the
@@ -56,6 +61,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod witness;
+mod write_check;
 
 use alloc::collections::VecDeque;
 
@@ -77,6 +83,7 @@ use self::keys::{RoomState, Subject};
 use self::presence::Presence;
 use self::table::{Claim, Table, Task};
 use self::witness::Witness;
+use self::write_check::WriteCheck;
 use crate::id::{Name, NodeId, SessionId};
 use crate::plant::{Plant, Planted};
 use crate::registry::{Call, Failure, LeaseId, Response, Told};
@@ -102,6 +109,7 @@ pub struct Registrar {
     node_lease: Holder,
     room_lease: Holder,
     presence: Presence,
+    write_check: WriteCheck,
     directory: Directory,
     /// A node of another deployment, which was there before this one.
     stranger: Option<NodeId>,
@@ -143,6 +151,7 @@ impl Registrar {
             generation: Generation::default(),
             witness: Witness::default(),
             presence: Presence::new(record),
+            write_check: WriteCheck::default(),
             directory: Directory::default(),
             stranger: None,
             nodes: Follow::new(keys::NODES),
@@ -246,9 +255,9 @@ impl Registrar {
         check(self.table.entries.len() <= self.config.keys, "sessions and rooms of the registrar")?;
         check(self.table.in_flight <= self.config.in_flight, "requests in flight")?;
         check(self.table.background <= self.config.batch, "requests in the background")?;
-        // Two leases, two directories, the refreshing, the generation, the witness; one of
-        // each that is outdated; and two leases of another life.
-        check(self.calls.len() <= self.table.in_flight + 16, "calls")?;
+        // Two leases, two directories, the refreshing, the generation, the witness, the check of
+        // writes; one of each that is outdated; and two leases of another life.
+        check(self.calls.len() <= self.table.in_flight + 18, "calls")?;
         self.table.audit()
     }
 
@@ -260,6 +269,7 @@ impl Registrar {
         if !self.running {
             self.running = true;
             self.generation.start(now);
+            self.write_check.start(now);
             self.node_lease.start(now);
             self.room_lease.start(now);
             self.nodes.start(now);
@@ -368,6 +378,7 @@ impl Registrar {
             self.running = false;
             self.calls.forget();
             self.presence.forget();
+            self.write_check.forget();
             self.forget_entries();
             let watches = [self.nodes.stop(), self.sessions.stop(), self.generation.stop()];
             for watch in watches.into_iter().flatten() {
@@ -441,6 +452,7 @@ impl Registrar {
                 self.generation.lapse(self.now).filter(|_| self.running),
                 "the generation may have changed",
             ),
+            because(self.write_check.deadline().filter(|_| self.running), "writes are checked"),
             because(self.calls.deadline(self.config.call_timeout), "the registry does not answer"),
             because(self.table.claims.first_key_value().map(|((at, _), _)| *at), "a claim is overdue"),
             because(self.table.next_timer(), "a session or a room is tried again"),
@@ -500,6 +512,11 @@ impl Registrar {
         if matches!(outcome, Err(Failure::Unknown)) {
             self.stats.unknown += 1;
         }
+        if matches!(pending.purpose, Purpose::WriteCheck) {
+            self.handle_write_check(pending.sent, outcome.clone());
+        } else {
+            self.handle_refusal(now, &outcome);
+        }
         let is_from_before = self.is_from_before(now, &pending, &outcome);
         let Pending { purpose, sent, registration, turns, writes, .. } = pending;
         if is_from_before {
@@ -518,7 +535,7 @@ impl Registrar {
             Purpose::Lease(which, ticket) => self.handle_lease(now, which, (ticket, sent), outcome),
             Purpose::Register(ticket) => self.handle_registered(now, (ticket, sent), outcome),
             Purpose::Refresh => self.handle_refreshed(now, registration, outcome),
-            Purpose::Stray => {}
+            Purpose::Stray | Purpose::WriteCheck => {}
             Purpose::Generation => self.handle_generation(now, sent, outcome),
             Purpose::Witness => self.handle_witness(now, &outcome),
             Purpose::Read(topic) => self.handle_page(now, topic, outcome),
@@ -537,6 +554,7 @@ impl Registrar {
     fn finish(&mut self, now: Instant) {
         self.poll_generation(now);
         self.poll_witness(now);
+        self.poll_write_check(now);
         self.poll_leases(now);
         self.poll_directories(now);
         self.pump(now);

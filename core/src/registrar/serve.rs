@@ -24,6 +24,7 @@ enum Outcome {
     /// The room is another node's.
     Elsewhere(RoomClaim),
     Unavailable,
+    Refused,
 }
 
 impl Entry {
@@ -374,7 +375,7 @@ impl Registrar {
     fn refuse(&mut self, now: Instant, subject: &Subject) {
         let work = self.table.entries.get(subject).and_then(|entry| entry.work.as_ref());
         if let Some(claim) = work.and_then(|work| work.claim) {
-            self.answer(subject, claim, None, Outcome::Unavailable);
+            self.answer(subject, claim, None, Outcome::Refused);
             self.undo(now, subject);
         }
     }
@@ -434,6 +435,7 @@ impl Registrar {
                         resumed: attempt.is_resumed(),
                         previous: attempt.previous,
                     },
+                    (Outcome::Refused, _) => SessionClaim::Refused,
                     _ => SessionClaim::Unavailable,
                 };
                 Decision::Session { token: claim.token, player, outcome }
@@ -442,7 +444,7 @@ impl Registrar {
                 let outcome = match outcome {
                     Outcome::Ours(epoch) => RoomClaim::Primary { epoch },
                     Outcome::Elsewhere(claim) => claim,
-                    Outcome::Unavailable => RoomClaim::Unavailable,
+                    Outcome::Refused | Outcome::Unavailable => RoomClaim::Unavailable,
                 };
                 Decision::Room { room, outcome }
             }

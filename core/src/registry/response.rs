@@ -146,6 +146,8 @@ pub enum Error {
     NoSpace,
     /// The credentials do not allow it.
     PermissionDenied,
+    /// The data of the registry's members differ: it does nothing until that is repaired.
+    Corrupt,
 }
 
 impl fmt::Display for Error {
@@ -165,6 +167,7 @@ impl fmt::Display for Error {
             Self::KeyNotFound => "the key is not there",
             Self::NoSpace => "the registry has no place left",
             Self::PermissionDenied => "the registry's credentials do not allow it",
+            Self::Corrupt => "the registry's data is corrupt",
         })
     }
 }

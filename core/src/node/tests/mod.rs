@@ -28,7 +28,7 @@ use crate::time::Wall;
 use crate::wire::{Frame, ToClient, encode};
 
 /// All that a node has to do when nobody is there.
-const RENEWALS: [&str; 2] = ["a keep-alive is due", "the generation is looked at"];
+const RENEWALS: [&str; 3] = ["a keep-alive is due", "the generation is looked at", "writes are checked"];
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -7,6 +7,7 @@ mod lease;
 mod rooms;
 mod sessions;
 mod world;
+mod writes;
 
 use bench::Bench;
 

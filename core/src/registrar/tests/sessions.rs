@@ -225,8 +225,8 @@ fn a_refusal_is_told_at_once() {
     claim(&mut bench, 1, None, 1);
     let Some(Call::Request { id, .. }) = bench.calls.pop_front() else { panic!("a claim is asked for") };
     bench.tell(id, Err(Failure::Refused(crate::registry::Error::PermissionDenied)));
-    let unavailable = Decision::Session { token: 1, player: name("p"), outcome: SessionClaim::Unavailable };
-    assert_eq!(bench.take(), [unavailable]);
+    let refused = Decision::Session { token: 1, player: name("p"), outcome: SessionClaim::Refused };
+    assert_eq!(bench.take(), [refused]);
 }
 
 #[test]
