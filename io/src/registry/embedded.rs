@@ -78,7 +78,7 @@ impl Embedded {
     /// It can always be reached.
     #[must_use]
     pub const fn status(&self) -> Status {
-        Status { connected: true, since: self.since, error: None }
+        Status { connected: true, since: self.since, error: None, refusal: None }
     }
 
     /// What was counted.

@@ -34,7 +34,7 @@ use skirmish_core::time::{Deadline, Instant};
 
 pub use self::embedded::Embedded;
 pub use self::remote::{Backend, Remote};
-pub use self::status::{Counters, Status};
+pub use self::status::{Counters, Refusal, Status};
 
 /// A node's registry.
 #[allow(clippy::large_enum_variant, reason = "a node has one")]

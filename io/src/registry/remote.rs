@@ -119,7 +119,7 @@ impl Backend {
 
     /// There is no connection to the registry; why, in words without secrets.
     pub fn failed(&self, now: Instant, error: String) {
-        self.shared.failed(now, error);
+        self.shared.failed(now, error, None);
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use skirmish_core::registry::Failure;
+use skirmish_core::registry::{Error, Failure};
 use skirmish_core::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-use super::{Counters, Status};
+use super::{Counters, Refusal, Status};
 
 /// Shared between that task and the handle.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,20 @@ struct Inner {
 
 fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Relaxed);
+}
+
+/// True if a refusal is ordinary news of what was asked for, such as a lease that has ended.
+const fn is_about_request(failure: Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Refused(
+            Error::LeaseNotFound
+                | Error::LeaseExists
+                | Error::KeyNotFound
+                | Error::Compacted
+                | Error::FutureRevision
+        )
+    )
 }
 
 impl Shared {
@@ -78,13 +92,23 @@ impl Shared {
         self.0.woken.notified().await;
     }
 
-    pub(super) fn failed(&self, now: Instant, error: String) {
+    /// There is no connection; `refusal` is why the registry did not want one.
+    pub(super) fn failed(&self, now: Instant, error: String, refusal: Option<Failure>) {
         let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.connected {
             status.connected = false;
             status.since = now;
         }
+        status.refusal = refusal.map(|failure| Refusal { failure, words: error.clone() });
         status.error = Some(error);
+    }
+
+    /// A request was not done. Kept unless the reason lies in the request.
+    pub(super) fn not_done(&self, failure: Failure, words: String) {
+        if !is_about_request(failure) {
+            let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
+            status.refusal = Some(Refusal { failure, words });
+        }
     }
 
     pub(super) fn answered<T>(&self, outcome: &Result<T, Failure>, latency: Duration) {

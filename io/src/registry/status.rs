@@ -1,5 +1,6 @@
 //! What a registry says of itself: for readiness, metrics and logs.
 
+use skirmish_core::registry::Failure;
 use skirmish_core::time::Instant;
 
 /// Whether the registry can be reached.
@@ -12,6 +13,18 @@ pub struct Status {
     /// The last thing that went wrong, if any, in words without secrets. Kept while all is
     /// well again.
     pub error: Option<String>,
+    /// The last request that the registry did not do, though there is a connection; without
+    /// one, the refusal of the last attempt to open it, if it was refused.
+    pub refusal: Option<Refusal>,
+}
+
+/// A request, or a log-in, that the registry did not do, for a reason that is not in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What became of it.
+    pub failure: Failure,
+    /// The registry's own words, without secrets.
+    pub words: String,
 }
 
 /// What a registry counts, from its start.

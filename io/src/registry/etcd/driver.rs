@@ -308,6 +308,7 @@ impl Driver {
                 self.groups.again(group);
             }
             Wrong::Outcome(failure) => {
+                self.node.shared.not_done(failure, text.clone());
                 self.groups.end(id);
                 for member in group.members {
                     self.answer(now, member.id, Err(failure));
@@ -355,7 +356,8 @@ impl Driver {
                 let (watching, keeping) = (Watching::None, Keeping::None);
                 self.link = Link::Up(Box::new(Up { client, since: now, stale: false, watching, keeping }));
             }
-            Happening::Dialed(Err(error)) | Happening::Broken(error) => self.lose(now, error),
+            Happening::Dialed(Err(error)) => self.lose_by(now, error.text, error.refusal),
+            Happening::Broken(error) => self.lose(now, error),
             Happening::WatchOpen(sender, stream) => {
                 if let Link::Up(up) = &mut self.link {
                     up.watching = Watching::Open(sender, stream);
@@ -406,8 +408,14 @@ impl Driver {
         }
     }
 
-    /// The connection is of no use, or there was none: on to the next endpoint.
+    /// The connection is of no use: on to the next endpoint.
     fn lose(&mut self, now: Instant, error: String) {
+        self.lose_by(now, error, None);
+    }
+
+    /// The connection is of no use, or there was none, perhaps since the registry has refused
+    /// it: on to the next endpoint.
+    fn lose_by(&mut self, now: Instant, error: String, refusal: Option<Failure>) {
         self.tried += 1;
         let lasted = match &self.link {
             Link::Up(up) => now.since(up.since) >= LASTING,
@@ -430,7 +438,7 @@ impl Driver {
         } else {
             debug!(error, "cannot connect to the registry");
         }
-        self.node.shared.failed(now, error);
+        self.node.shared.failed(now, error, refusal);
         self.link = Link::Down(now + wait);
     }
 

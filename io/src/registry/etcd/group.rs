@@ -226,7 +226,10 @@ impl Groups {
 /// Whether a request may be a step of a transaction with others.
 fn rides(request: &Request) -> bool {
     match request {
-        Request::Put(_) | Request::Delete(_) | Request::Txn(_) => true,
+        Request::Put(_) | Request::Delete(_) => true,
+        // One that does nothing, and asks whether it might, is not answered as a step: etcd looks
+        // neither for space nor for rights in nested transactions.
+        Request::Txn(txn) => !txn.compares.is_empty() || txn.failure.is_empty(),
         Request::Range(range) => range.revision == 0 && reads_of_range(range) <= SMALL_READ,
         _ => false,
     }

@@ -66,6 +66,15 @@ fn what_is_in_flight_holds_back_only_what_depends_on_it() {
 }
 
 #[test]
+fn a_check_of_writes_goes_alone_and_holds_nothing_back() {
+    let failure = ["a", "b"].map(|key| Op::Put(Put::new(key.to_owned(), "", None))).to_vec();
+    let check = Request::Txn(Txn { failure, ..Txn::default() });
+    let mut groups = groups_of(Limits { in_flight: 2, ..LIMITS }, [check, put("a"), put("b")]);
+    let [first, second] = [(); 2].map(|()| groups.take().unwrap());
+    assert_eq!((ids(&first), ids(&second)), (vec![0], vec![1, 2]));
+}
+
+#[test]
 fn groups_keep_to_their_bounds() {
     let members = Limits { members: 3, ..LIMITS };
     let mut groups = groups_of(members, (0..8).map(|i| put(&i.to_string())));

@@ -8,7 +8,7 @@ use etcd_client::{Client, LeaseKeepAliveStream, LeaseKeeper, WatchRequestSender,
 use skirmish_core::registry::LeaseId;
 use skirmish_core::time::Instant;
 
-use super::connect::Dialing;
+use super::connect::{DialError, Dialing};
 use super::outcome::text;
 use super::request::{signed, watch_options};
 use super::response::{Heard, heard, unsigned};
@@ -64,7 +64,7 @@ pub(super) struct Kept {
 /// What happens on a connection.
 pub(super) enum Happening {
     /// It is open, to the cluster of this identifier, or not.
-    Dialed(Result<(Box<Client>, u64), String>),
+    Dialed(Result<(Box<Client>, u64), DialError>),
     /// The stream of watches is open.
     WatchOpen(WatchRequestSender, Box<WatchResponseStream>),
     /// What was to be said on it was said.

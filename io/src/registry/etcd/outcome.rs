@@ -63,7 +63,16 @@ fn said_by_etcd(code: Code, message: &str) -> Option<Wrong> {
         (Code::PermissionDenied, "permission denied")
         | (Code::InvalidArgument, "user name is empty")
         | (Code::InvalidArgument, "authentication failed, invalid user ID or password")
-        | (Code::Unauthenticated, "invalid auth token") => refused(Error::PermissionDenied),
+        | (Code::Unauthenticated, "invalid auth token")
+        | (Code::FailedPrecondition, "authentication is not enabled") => refused(Error::PermissionDenied),
+        // Of no use until the data of a member is replaced.
+        (Code::DataLoss, "corrupt cluster") => refused(Error::Corrupt),
+        // Another token, of another connection, is good.
+        (Code::InvalidArgument, "revision of auth store is old") => Some(Wrong::NotDone),
+        // Another member has a vote.
+        (Code::Unavailable | Code::FailedPrecondition, "rpc not supported for learner") => {
+            Some(Wrong::NotDone)
+        }
         // Refused before it was proposed, because the member lags.
         (Code::ResourceExhausted, "too many requests") => Some(Wrong::Outcome(Failure::Unavailable)),
         // Refused before it was looked at, because the client requires a leader.
@@ -112,6 +121,21 @@ mod tests {
             refused(Error::TooLarge)
         );
         assert_eq!(judged(Code::Unavailable, lease), Wrong::Outcome(Failure::Unknown));
+        for (code, message, error) in [
+            (Code::ResourceExhausted, "mvcc: database space exceeded", Error::NoSpace),
+            (Code::PermissionDenied, "permission denied", Error::PermissionDenied),
+            (Code::InvalidArgument, "user name is empty", Error::PermissionDenied),
+            (
+                Code::InvalidArgument,
+                "authentication failed, invalid user ID or password",
+                Error::PermissionDenied,
+            ),
+            (Code::Unauthenticated, "invalid auth token", Error::PermissionDenied),
+            (Code::FailedPrecondition, "authentication is not enabled", Error::PermissionDenied),
+            (Code::DataLoss, "corrupt cluster", Error::Corrupt),
+        ] {
+            assert_eq!(judged(code, &format!("etcdserver: {message}")), refused(error), "{message}");
+        }
         assert_eq!(judged(Code::NotFound, "requested lease not found"), Wrong::Outcome(Failure::Unknown));
     }
 
@@ -137,6 +161,11 @@ mod tests {
     #[test]
     fn what_was_surely_not_done_says_so() {
         assert_eq!(judged(Code::Unavailable, "etcdserver: no leader"), Wrong::NotDone);
+        let learner = "etcdserver: rpc not supported for learner";
+        assert_eq!(judged(Code::Unavailable, learner), Wrong::NotDone);
+        assert_eq!(judged(Code::FailedPrecondition, learner), Wrong::NotDone);
+        let old = "etcdserver: revision of auth store is old";
+        assert_eq!(judged(Code::InvalidArgument, old), Wrong::NotDone);
         let busy = judged(Code::ResourceExhausted, "etcdserver: too many requests");
         assert_eq!(busy, Wrong::Outcome(Failure::Unavailable));
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);

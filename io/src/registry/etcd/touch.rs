@@ -29,7 +29,8 @@ pub(super) struct Touch {
 }
 
 /// Everything that a request may touch, whichever branch of a transaction is done. What
-/// is read as of a revision can change no more and is left out.
+/// is read as of a revision can change no more and is left out, and so is the branch for
+/// comparisons that have not held where there is none.
 pub(super) fn touched(request: &Request) -> Vec<Touch> {
     let mut touches = Vec::new();
     match request {
@@ -50,7 +51,8 @@ fn touch_txn(txn: &Txn, touches: &mut Vec<Touch>) {
     for compare in &txn.compares {
         touch_span(&compare.span, Access::Read, touches);
     }
-    for op in txn.success.iter().chain(&txn.failure) {
+    let failure = if txn.compares.is_empty() { &[][..] } else { &txn.failure };
+    for op in txn.success.iter().chain(failure) {
         match op {
             Op::Range(range) => touch_range(range, touches),
             Op::Put(put) => touch_put(put, touches),
@@ -211,6 +213,15 @@ mod tests {
         }
         assert!(!meet(&txn, &read("c")));
         assert!(meet(&txn, &read("s")) && meet(&txn, &read("dx")) && !meet(&txn, &put("e")));
+    }
+
+    #[test]
+    fn a_branch_that_is_never_taken_touches_nothing() {
+        let failure = vec![Op::Put(Put::new("a", "", None))];
+        let never = Request::Txn(Txn { failure: failure.clone(), ..Txn::default() });
+        assert_eq!(touched(&never), []);
+        let compares = vec![Compare::absent("b")];
+        assert_eq!(touched(&Request::Txn(Txn { compares, failure, ..Txn::default() })).len(), 2);
     }
 
     #[test]
