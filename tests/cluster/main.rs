@@ -12,6 +12,7 @@ mod logins;
 mod matches;
 mod mutual_tls;
 mod nodes;
+mod refusals;
 mod registry;
 mod rooms;
 mod sessions;

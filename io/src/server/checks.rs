@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use skirmish_core::node::Unreachable;
+use skirmish_core::registry::{Error, Failure};
 use skirmish_core::time::{Duration, Instant};
 
 use super::readiness::Reason;
@@ -37,9 +38,16 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
     shard.readiness.set(now, Reason::Draining, draining);
     let shared = registry_shared(shard);
     let replaced = registry_replaced(shard, now);
-    let silent = registry_silent(shard, now).filter(|_| replaced.is_none() && shared.is_none());
+    let status = shard.registry.status();
+    let refused = refused(&status, shard.node.registry_failure(now)).filter(|_| !shard.stopping);
+    let explained = replaced.is_some() || shared.is_some() || refused.is_some();
+    let silent = registry_silent(shard, now, &status).filter(|_| !explained);
     shard.readiness.set(now, Reason::RegistryShared, shared);
     shard.readiness.set(now, Reason::RegistryReplaced, replaced);
+    for reason in REFUSALS {
+        let detail = refused.as_ref().filter(|(known, _)| *known == reason);
+        shard.readiness.set(now, reason, detail.map(|(_, detail)| Cow::Owned(detail.clone())));
+    }
     shard.readiness.set(now, Reason::RegistrySilent, silent);
     let (dead, unreachable) = links(shard, now);
     shard.readiness.set(now, Reason::LinksDead, dead);
@@ -70,13 +78,36 @@ fn registry_replaced(shard: &mut Shard, now: Instant) -> Option<Cow<'static, str
     shard.registry_replaced.map(|why| why.to_string().into())
 }
 
-fn registry_silent(shard: &Shard, now: Instant) -> Option<Cow<'static, str>> {
+/// The reasons why a registry takes no writes, of which one holds at a time.
+const REFUSALS: [Reason; 4] =
+    [Reason::RegistryFull, Reason::RegistryDenied, Reason::RegistryCorrupt, Reason::RegistryRefuses];
+
+/// The reason why the registry takes no writes, with its own words where there are some.
+/// `failure` is what the node has found. Without a connection it is the reason why the registry
+/// wants none: that it cannot be reached is another trouble.
+fn refused(status: &Status, failure: Option<Failure>) -> Option<(Reason, String)> {
+    let said = status.refusal.as_ref();
+    let failure = if status.connected { failure } else { said.map(|refusal| refusal.failure) }?;
+    let reason = match failure {
+        Failure::Refused(Error::NoSpace) => Reason::RegistryFull,
+        Failure::Refused(Error::PermissionDenied) => Reason::RegistryDenied,
+        Failure::Refused(Error::Corrupt) => Reason::RegistryCorrupt,
+        Failure::Refused(_) | Failure::Unavailable | Failure::Unknown => Reason::RegistryRefuses,
+    };
+    let words = said.filter(|refusal| refusal.failure == failure).map(|refusal| refusal.words.clone());
+    Some((reason, words.unwrap_or_else(|| failure.to_string())))
+}
+
+/// Holds while the registry does not confirm that the node lives, and while no log-in could be
+/// written for want of a connection.
+fn registry_silent(shard: &Shard, now: Instant, status: &Status) -> Option<Cow<'static, str>> {
+    let cut_off = !status.connected && shard.node.registry_failure(now).is_some();
     // A node that has stopped has told the registry so.
-    if shard.node.is_serving(now) || shard.stopping {
+    if shard.node.is_serving(now) && !cut_off || shard.stopping {
         return None;
     }
-    let Status { connected, error, .. } = shard.registry.status();
-    Some(error.filter(|_| !connected).map_or(Cow::Borrowed(""), Cow::Owned))
+    let error = status.error.clone().filter(|_| !status.connected);
+    Some(error.map_or(Cow::Borrowed(""), Cow::Owned))
 }
 
 /// Whether most of the other nodes cannot be reached, or else some of them.
@@ -166,6 +197,36 @@ impl Lateness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Refusal;
+
+    #[test]
+    fn a_refusal_is_told_from_silence_and_in_the_registrys_words() {
+        let full = Failure::Refused(Error::NoSpace);
+        let words = |failure| Some(Refusal { failure, words: "its own words".to_owned() });
+        let status = |connected, refusal| Status { connected, refusal, ..Status::default() };
+        for (failure, reason) in [
+            (full, Reason::RegistryFull),
+            (Failure::Refused(Error::PermissionDenied), Reason::RegistryDenied),
+            (Failure::Refused(Error::Corrupt), Reason::RegistryCorrupt),
+            (Failure::Refused(Error::TooLarge), Reason::RegistryRefuses),
+            (Failure::Unavailable, Reason::RegistryRefuses),
+            (Failure::Unknown, Reason::RegistryRefuses),
+        ] {
+            let said = refused(&status(true, words(failure)), Some(failure));
+            assert_eq!(said, Some((reason, "its own words".to_owned())));
+            assert!(REFUSALS.contains(&reason));
+            let (_, other) =
+                refused(&status(true, words(Failure::Refused(Error::EmptyKey))), Some(failure)).unwrap();
+            assert_eq!(other, failure.to_string());
+        }
+        // It takes writes; what was refused is over, or was about one request.
+        assert_eq!(refused(&status(true, words(full)), None), None);
+        // It wants no connection, and it cannot be reached.
+        let denied = words(Failure::Refused(Error::PermissionDenied));
+        let said = refused(&status(false, denied), Some(Failure::Unavailable));
+        assert_eq!(said.map(|(reason, _)| reason), Some(Reason::RegistryDenied));
+        assert_eq!(refused(&status(false, None), Some(Failure::Unavailable)), None);
+    }
 
     #[test]
     fn a_lateness_is_remembered_for_some_seconds() {

@@ -24,6 +24,14 @@ pub enum Reason {
     RegistryShared,
     /// The registry was restored, wiped or replaced, and the node begins anew.
     RegistryReplaced,
+    /// The registry has no space left, and refuses writes.
+    RegistryFull,
+    /// The registry refuses the user of the node, or what the node reads or writes.
+    RegistryDenied,
+    /// The data of the registry is corrupt, and it refuses everything.
+    RegistryCorrupt,
+    /// The registry can be reached and takes no writes, for another reason.
+    RegistryRefuses,
     /// The registry does not confirm that the node lives.
     RegistrySilent,
     /// More than half of the other nodes cannot be reached.
@@ -40,10 +48,14 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, the gravest first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Draining,
         Self::RegistryShared,
         Self::RegistryReplaced,
+        Self::RegistryFull,
+        Self::RegistryDenied,
+        Self::RegistryCorrupt,
+        Self::RegistryRefuses,
         Self::RegistrySilent,
         Self::LinksDead,
         Self::DriverLate,
@@ -59,6 +71,10 @@ impl Reason {
             Self::Draining => "draining",
             Self::RegistryShared => "registry_shared",
             Self::RegistryReplaced => "registry_replaced",
+            Self::RegistryFull => "registry_full",
+            Self::RegistryDenied => "registry_denied",
+            Self::RegistryCorrupt => "registry_corrupt",
+            Self::RegistryRefuses => "registry_refuses",
             Self::RegistrySilent => "registry_silent",
             Self::LinksDead => "links_dead",
             Self::DriverLate => "driver_late",
@@ -78,6 +94,10 @@ impl Reason {
             Self::RegistryReplaced => {
                 "the registry was restored, wiped or replaced, all sessions and rooms are over"
             }
+            Self::RegistryFull => "the registry has no space left, players cannot log in",
+            Self::RegistryDenied => "the registry denies this node access, players cannot log in",
+            Self::RegistryCorrupt => "the data of the registry is corrupt, players cannot log in",
+            Self::RegistryRefuses => "the registry takes no writes, players cannot log in",
             Self::RegistrySilent => "the registry does not confirm that this node lives",
             Self::LinksDead => "most other nodes cannot be reached, players here and there cannot meet",
             Self::DriverLate => "the event loop stands still for too long",
@@ -96,6 +116,18 @@ impl Reason {
             }
             Self::RegistryReplaced => {
                 "wait: the node serves again by itself within twice cluster.node_ttl; if nobody did this on purpose, check etcd's data and registry.etcd.endpoints"
+            }
+            Self::RegistryFull => {
+                "make room in etcd: `etcdctl compact --physical REVISION`, with the revision that `etcdctl endpoint status --write-out=json` shows, `etcdctl defrag` at each member, then `etcdctl alarm disarm`; if it fills up again, start its members with --auto-compaction-mode=periodic --auto-compaction-retention=10m, and with a larger --quota-backend-bytes"
+            }
+            Self::RegistryDenied => {
+                "give the node's user its rights: `etcdctl role grant-permission ROLE readwrite --prefix=true PREFIX/`, with registry.prefix for PREFIX; check registry.etcd.user, registry.etcd.password_file and, with `etcdctl auth status`, that etcd checks users if one is set"
+            }
+            Self::RegistryCorrupt => {
+                "find the member by `etcdctl alarm list`, remove it (`etcdctl member remove`), add it again without data (`etcdctl member add`), then `etcdctl alarm disarm`; or restore etcd from a snapshot"
+            }
+            Self::RegistryRefuses => {
+                "check etcd's log and disk, that a majority of its members runs, and `etcdctl endpoint status --cluster`"
             }
             Self::RegistrySilent => {
                 "check that etcd runs, has a leader, and can be reached at registry.etcd.endpoints"
@@ -124,6 +156,10 @@ impl Reason {
             Self::Draining
             | Self::RegistryShared
             | Self::RegistryReplaced
+            | Self::RegistryFull
+            | Self::RegistryDenied
+            | Self::RegistryCorrupt
+            | Self::RegistryRefuses
             | Self::LinksDead
             | Self::DriverLate
             | Self::OutOfFiles
