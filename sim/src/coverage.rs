@@ -79,6 +79,8 @@ pub const MARKS: &[&str] = &[
     "registry wiped",
     "registry leader lost",
     "registry compacted",
+    "registry full",
+    "registry full noticed",
     "watch compacted",
     "revision shared",
     "lease ended",

@@ -62,6 +62,7 @@ const HISTORIES: &[History] = &[
         fits: |shape| shape.queues > 0 && shape.clients > 1,
         draw: matches_left,
     },
+    History { name: "registry full", percent: 15, fits: Shape::has_remote_registry, draw: registry_full },
     // What it adds comes after everything else.
     History { name: "suspensions", percent: 20, fits: |shape| shape.nodes > 1, draw: suspensions },
     // The last one: it takes every fault out.
@@ -235,6 +236,22 @@ fn suspensions(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
             steps.push(Step { at, action: Action::Say { client, room, count: 1, size: 16 } });
         }
     }
+}
+
+/// The registry has no space left for a while. Mostly nothing else is wrong with nodes and
+/// registry, so that every node must notice.
+fn registry_full(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    if chance(rng, 70) {
+        steps.retain(|step| !step.action.hurts_servers());
+    }
+    let mut at = 0;
+    for _ in 0..rng.range(1..=2) {
+        at += rng.range(0..=shape.chaos_ms * 1_000);
+        let millis = scale(rng, 100, 30_000);
+        steps.push(Step { at, action: Action::FillRegistry { millis: signed(millis) } });
+        at += millis * 1_000;
+    }
+    shape.chaos_ms = shape.chaos_ms.max(at / 1_000);
 }
 
 /// Clients send all that their limits allow while a node, or the way to it, stands still: what

@@ -66,7 +66,7 @@ pub fn from_bytes(bytes: &[u8]) -> Scenario {
             "stall" | "pause-client" | "roam" => [a.into(), i64::from(b) * 100, 0, 0],
             "pause-node" | "drain" | "lag-watches" => [i64::from(a) * 50, b.into(), 0, 0],
             "crash" => [i64::from(a) * 50, i64::from(b & 1), c.into(), 0],
-            "pause-registry" | "restart-registry" | "elect-registry" => {
+            "pause-registry" | "restart-registry" | "elect-registry" | "fill-registry" => {
                 [i64::from(a) * 50, i64::from(b & 1), 0, 0]
             }
             "jump" => [a.into(), (i64::from(b) - 128) * 1_000, 0, 0],

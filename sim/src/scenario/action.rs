@@ -104,6 +104,7 @@ impl Action {
             | Self::ReturnRegistry { .. }
             | Self::ElectRegistry { .. }
             | Self::CompactRegistry { .. }
+            | Self::FillRegistry { .. }
             | Self::FailMatcher { .. } => true,
             _ => false,
         }
@@ -291,6 +292,9 @@ actions! {
     ReturnRegistry = "return-registry" { /// Milliseconds until it is started.
         millis, /// 1: with nothing.
         wiped }
+    /// The registry has no space left, and refuses what takes some.
+    FillRegistry = "fill-registry" { /// Milliseconds until there is some again.
+        millis }
     /// The client searches for a match.
     Queue = "queue" { /// Which.
         client, /// 0: one against one; 1: two against two, if there is a queue for that.

@@ -395,6 +395,18 @@ impl Shape {
         (self.handshake_ms + beats) * 1_000 * 1_000_000 / speed_ppm
     }
 
+    /// How long a node may take to find out that the registry takes no writes, in microseconds,
+    /// where nothing else is wrong: a check may be under way, or the connection not be there
+    /// yet, and another is due. By a clock that may be slow.
+    #[must_use]
+    pub fn refusal_bound(&self) -> u64 {
+        let check = self.node_config().registrar.write_check.as_micros();
+        let round_trips = (self.registry_latency_us + self.registry_jitter_us) * 8 + self.group_us;
+        let calls = (self.registry_call_ms * 2 + self.registry_keepalive_ms) * 1_000;
+        let speed_ppm = 1_000_000 - self.drift_ppm.min(500_000);
+        (u64::try_from(check).unwrap_or(u64::MAX) + round_trips + calls) * 1_000_000 / speed_ppm
+    }
+
     /// How long a client may take to find out that nothing comes over its connection any more,
     /// in microseconds. By a clock that may be slow.
     #[must_use]

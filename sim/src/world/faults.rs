@@ -157,6 +157,7 @@ impl World<'_> {
             Action::CopyRegistry {} => self.copy_registry(),
             Action::ReturnRegistry { millis: down, wiped } => self.return_registry(millis(down), wiped != 0),
             Action::ElectRegistry { millis: without } => self.depose_leader(millis(without)),
+            Action::FillRegistry { millis: full } => self.fill_registry(millis(full)),
             Action::CompactRegistry { keep } => self.compact_registry(positive(keep)),
             _ => {}
         }

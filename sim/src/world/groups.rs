@@ -58,6 +58,8 @@ fn step(request: &Request) -> Option<Op> {
     match request {
         Request::Put(put) => Some(Op::Put(put.clone())),
         Request::Delete(delete) => Some(Op::Delete(delete.clone())),
+        // A check of writes goes alone.
+        Request::Txn(txn) if txn.compares.is_empty() && !txn.failure.is_empty() => None,
         Request::Txn(txn) => Some(Op::Txn(txn.clone())),
         Request::Range(range) if range.revision == 0 && is_small(range) => Some(Op::Range(range.clone())),
         _ => None,

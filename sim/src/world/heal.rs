@@ -59,6 +59,7 @@ impl World<'_> {
         self.start_registry();
         self.resume_registry();
         self.end_leaderless();
+        self.end_fullness()?;
         if let Some(registry) = self.registry.as_mut() {
             for order in &mut registry.order {
                 (order.lag, order.blurred, order.last_match) = (0, 0, None);
@@ -235,6 +236,10 @@ impl World<'_> {
             let now = node.clock.now(self.at).instant;
             if !node.machine.as_ref().is_some_and(|machine| machine.is_serving(now)) {
                 return self.broken(Guarantee::Liveness, format!("node {} does not serve", node.number));
+            }
+            if let Some(failure) = node.machine.as_ref().and_then(|machine| machine.registry_failure(now)) {
+                let what = format!("node {} takes the registry for one that fails: {failure}", node.number);
+                return self.broken(Guarantee::Liveness, what);
             }
         }
         for (_, room) in self.rooms.open() {

@@ -9,6 +9,7 @@ mod answers;
 mod client;
 mod connections;
 mod faults;
+mod fullness;
 mod groups;
 mod guard;
 mod heal;
@@ -148,6 +149,8 @@ enum Happening {
     RegistryStarts,
     /// The registry has a new leader.
     LeaderElected,
+    /// The registry may have space again.
+    RegistryEmptied,
     /// The clients that nothing holds back are looked at.
     Look,
     /// The client's application, in this life, has played a match: it leaves the room.
@@ -375,6 +378,7 @@ impl<'a> World<'a> {
             Happening::Silence(node, since) => self.silence(node, since),
             Happening::GroupOver(node) => self.group_over(node),
             Happening::Look => self.look(),
+            Happening::RegistryEmptied => self.empty_registry(),
             Happening::MatchPlayed(client, life, room) => self.match_played(client, life, room),
             other => {
                 self.happen_quietly(other);

@@ -30,6 +30,8 @@ pub(super) struct RegistryProcess {
     copy: Option<Snapshot>,
     /// It is started again as it was then, or, if the value says so, with nothing.
     returns: Option<bool>,
+    /// It has no space, since when and until when.
+    pub(super) full: Option<(u64, u64)>,
     /// Nobody leads until this moment.
     pub(super) leaderless: u64,
     wakes: Option<u64>,
@@ -74,6 +76,7 @@ impl RegistryProcess {
             down: None,
             copy: None,
             returns: None,
+            full: None,
             leaderless: 0,
             wakes: None,
             spins: (0, 0),

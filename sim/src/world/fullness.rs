@@ -1,0 +1,66 @@
+//! A registry that has no space left, and whether its nodes notice.
+
+use skirmish_core::registry::{Error, Failure};
+
+use super::{Happening, World};
+use crate::history::Lane;
+use crate::oracle::{Guarantee, Verdict};
+use crate::scenario::Action;
+
+impl World<'_> {
+    /// The registry refuses for so long what takes space.
+    pub(super) fn fill_registry(&mut self, millis: u64) {
+        let at = self.at;
+        let until = at + millis * 1_000;
+        let Some(registry) = self.registry.as_mut() else { return };
+        let (_, end) = registry.full.get_or_insert((at, until));
+        *end = until.max(*end);
+        registry.machine.set_full(true);
+        self.coverage.hit("registry full");
+        self.trouble(Lane::Registry, "full");
+        self.schedule(until, Happening::RegistryEmptied);
+    }
+
+    /// The registry has space again, if it is time.
+    pub(super) fn empty_registry(&mut self) -> Verdict {
+        let at = self.at;
+        let Some(registry) = self.registry.as_mut() else { return Ok(()) };
+        let Some((since, _)) = registry.full.take_if(|(_, until)| *until <= at) else { return Ok(()) };
+        registry.machine.set_full(false);
+        self.relief(Lane::Registry, "full");
+        self.all_noticed(since)
+    }
+
+    /// The registry has space again at once.
+    pub(super) fn end_fullness(&mut self) -> Verdict {
+        let at = self.at;
+        if let Some((_, until)) = self.registry.as_mut().and_then(|registry| registry.full.as_mut()) {
+            *until = at;
+        }
+        self.empty_registry()
+    }
+
+    /// Every node knows that the registry has had no space since then, if that is long enough
+    /// ago and nothing else can have kept it from knowing.
+    fn all_noticed(&mut self, since: u64) -> Verdict {
+        let other = |action: Action| action.hurts_servers() && !matches!(action, Action::FillRegistry { .. });
+        if self.at - since < self.scenario.shape.refusal_bound()
+            || self.scenario.steps.iter().any(|step| other(step.action))
+        {
+            return Ok(());
+        }
+        for node in &self.nodes {
+            let now = node.clock.now(self.at).instant;
+            let failure = node.machine.as_ref().and_then(|machine| machine.registry_failure(now));
+            if failure != Some(Failure::Refused(Error::NoSpace)) {
+                let (number, millis) = (node.number, (self.at - since) / 1_000);
+                let what = format!(
+                    "the registry has had no space for {millis} ms, and node {number} has it that {failure:?}"
+                );
+                return self.broken(Guarantee::Liveness, what);
+            }
+        }
+        self.coverage.hit("registry full noticed");
+        Ok(())
+    }
+}
