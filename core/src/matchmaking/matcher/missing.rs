@@ -81,7 +81,7 @@ impl Pair {
                 // The teams do not name them any more.
                 let left =
                     self.players.iter().filter(|player| !there.iter().any(|seat| seat.player == **player));
-                record.left.extend(left.map(Name::to_string));
+                record.left.extend(left.chain(&players).map(Name::to_string));
             }
             let matched = record.r#match.as_mut()?;
             matched.fills += 1;

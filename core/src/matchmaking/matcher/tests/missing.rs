@@ -292,10 +292,17 @@ fn a_player_that_left_is_not_put_back_when_others_do_not_come() {
     // The teams name neither any more when Dan is out.
     run(&mut c, 8);
     assert_eq!(missed(&c), [(vec!["dan".to_string()], false)]);
-    assert_eq!(record(&mut c, &matched.r#match).unwrap().left, ["bob"]);
-    c.queue("bob", alone("duo"));
+    assert_eq!(record(&mut c, &matched.r#match).unwrap().left, ["bob", "dan"]);
+    for player in ["bob", "dan"] {
+        c.queue(player, alone("duo"));
+    }
     run(&mut c, 15);
-    assert!(c.notice("bob").is_none() && c.player("bob").matched.is_none());
+    for player in ["bob", "dan"] {
+        assert_eq!(
+            (c.notice(player), c.ticket(player).map(|ticket| ticket.state())),
+            (None, Some(S::Waiting))
+        );
+    }
     c.queue("eve", alone("duo"));
     run(&mut c, 15);
     assert_eq!(c.player("eve").matched.clone().map(|m| m.r#match), Some(matched.r#match));
