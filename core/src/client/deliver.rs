@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use skirmish_proto::v1;
 
-use super::event::Outcome;
+use super::event::{Outcome, StateRefusal};
 use super::link::Fault;
 use super::replicated::Keep;
 use super::room::Phase;
@@ -247,7 +247,8 @@ impl Client {
         if state.full {
             room.replicated.give_up(&state.entries);
             let names = state.entries.iter().map(|entry| entry.name.clone()).collect();
-            outputs.event(Event::StateRefused { room: String::from(&state.room), names });
+            let why = if state.superseded { StateRefusal::Superseded } else { StateRefusal::Full };
+            outputs.event(Event::StateRefused { room: String::from(&state.room), names, why });
         } else if state.refused {
             room.replicated.refused(clock, &config.player, state);
         } else if room.replicated.merge(clock, &state.entries).map_err(|error| state_fault(&error))? {
@@ -288,6 +289,8 @@ fn state_fault(error: &StateError) -> Fault {
         StateError::TooMany => Fault::incompatible("the room's state is larger than this client keeps"),
         StateError::Malformed => Fault::protocol("malformed state"),
         StateError::NotOwner => Fault::protocol("state of another owner"),
-        StateError::ClockTooFarAhead => Fault::protocol("state from far in the future"),
+        StateError::ClockTooFarAhead | StateError::BehindTheFuture => {
+            Fault::protocol("state from far in the future")
+        }
     }
 }

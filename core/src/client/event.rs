@@ -80,6 +80,16 @@ impl fmt::Display for CommandError {
 
 impl core::error::Error for CommandError {}
 
+/// Why writes to a room's state are undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateRefusal {
+    /// The room's state has no place for them.
+    Full,
+    /// The state has writes of the same names that are stamped in the future, by a server whose
+    /// clock was off. Until then none wins over them; a counter, or another name, is taken.
+    Superseded,
+}
+
 /// What the driver must do or may want to know.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
@@ -205,12 +215,14 @@ pub enum Event {
         /// The room.
         room: String,
     },
-    /// The room's state has no place for writes of this client; they are undone.
+    /// The room's state does not take writes of this client; they are undone.
     StateRefused {
         /// The room.
         room: String,
         /// The names of the properties and counters.
         names: Vec<String>,
+        /// Why.
+        why: StateRefusal,
     },
     /// The server did not take messages for now. Reliable ones are sent again by
     /// themselves; of latest ones some were dropped.

@@ -43,7 +43,7 @@ use core::ops::Bound;
 use bytes::Bytes;
 
 pub use self::config::ClientConfig;
-pub use self::event::{CommandError, Event, MessageId, Outcome, Output};
+pub use self::event::{CommandError, Event, MessageId, Outcome, Output, StateRefusal};
 pub use self::state::State;
 
 use self::event::Outputs;

@@ -320,6 +320,9 @@ fn check_names(player: &str, name: &str) -> Result<(), CommandError> {
 fn refusal(error: &StateError) -> CommandError {
     match error {
         StateError::TooMany => CommandError::StateFull,
-        StateError::Malformed | StateError::NotOwner | StateError::ClockTooFarAhead => CommandError::BadName,
+        StateError::Malformed
+        | StateError::NotOwner
+        | StateError::ClockTooFarAhead
+        | StateError::BehindTheFuture => CommandError::BadName,
     }
 }

@@ -138,9 +138,14 @@ impl Replica {
     ) -> Result<Judged, StateError> {
         check_form(entry)?;
         let judged = self.judge(key, source, entry);
-        let Some(writer) = source.client().filter(|_| judged.verdict != Verdict::Skip) else {
-            return Ok(judged);
-        };
+        let Some(writer) = source.client() else { return Ok(judged) };
+        if judged.verdict == Verdict::Skip {
+            return if self.is_behind_the_future(now, judged, entry) {
+                Err(StateError::BehindTheFuture)
+            } else {
+                Ok(judged)
+            };
+        }
         if entry.owner != writer || entry.domain() == v1::Domain::Presence {
             return Err(StateError::NotOwner);
         }
@@ -148,6 +153,14 @@ impl Replica {
             self.clock.check(now, (*stamp).into()).map_err(|_| StateError::ClockTooFarAhead)?;
         }
         Ok(judged)
+    }
+
+    /// Whether an entry that does nothing is older than ours only since ours is stamped further
+    /// ahead of our clock than is believed.
+    fn is_behind_the_future(&mut self, now: Now, judged: Judged, entry: &v1::StateEntry) -> bool {
+        let ours = judged.known.and_then(|slot| self.stamp_of(slot, entry.domain()));
+        let (Some(ours), Some(stamp)) = (ours, entry.stamp.map(Stamp::from)) else { return false };
+        stamp < ours && self.clock.check(now, ours).is_err()
     }
 
     /// Counts an entry that is new. A server's counts whatever it does; a client's, whose

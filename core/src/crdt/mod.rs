@@ -63,6 +63,9 @@ pub trait Crdt {
 pub enum StateError {
     /// A stamp is further ahead of our clock than the bound: the writer's clock is wrong.
     ClockTooFarAhead,
+    /// What is known of an entry was stamped further ahead of our clock than the bound, by
+    /// another server whose clock was wrong: no write wins over it before that time.
+    BehindTheFuture,
     /// An entry would change what the writer does not own.
     NotOwner,
     /// There would be more entries than a cap allows, or a counter's share does not fit
@@ -76,6 +79,7 @@ impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ClockTooFarAhead => "a stamp is too far ahead of the clock",
+            Self::BehindTheFuture => "a write of the same entry is stamped too far ahead of the clock",
             Self::NotOwner => "the entry belongs to another player",
             Self::TooMany => "there are too many entries",
             Self::Malformed => "the entry is malformed",

@@ -1,6 +1,7 @@
 //! What comes in: a frame to its session and its room.
 
 use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 use skirmish_proto::v1;
@@ -307,21 +308,10 @@ impl Node {
                 self.room_changed(now, room);
                 self.book_room(room);
             }
-            Err(StateError::ClockTooFarAhead) => {
-                self.stats.clock_refusals += 1;
-                let (wall_ms, latest_ms) = hosted.room.state.believes(now);
-                let refusal = v1::State {
-                    room: state.room.clone(),
-                    epoch: state.epoch,
-                    entries: state.entries.clone(),
-                    refused: true,
-                    wall_ms,
-                    latest_ms,
-                    full: false,
-                };
-                self.answer(now, key, wire::encode(v1::Kind::State, &v1::Metadata::default(), &refusal));
+            Err(StateError::ClockTooFarAhead) => self.refuse_clock(now, key, room, state, &state.entries),
+            Err(StateError::TooMany | StateError::BehindTheFuture) => {
+                self.refuse_state(now, key, room, &player, state);
             }
-            Err(StateError::TooMany) => self.state_full(now, key, room, &player, state),
             Err(StateError::NotOwner) => {
                 let what = "a write to an entry of the state that another owns";
                 self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
@@ -333,23 +323,48 @@ impl Node {
         }
     }
 
-    /// Not all of a client's entries fit: takes those that do, and names the others.
-    fn state_full(&mut self, now: Now, key: Key, room: Key, player: &crate::id::Name, state: &v1::State) {
-        self.stats.state_full += 1;
+    /// Tells a client that its clock is ahead.
+    fn refuse_clock(&mut self, now: Now, key: Key, room: Key, state: &v1::State, entries: &[v1::StateEntry]) {
         let Some(hosted) = self.rooms.get_mut(room) else { return };
-        let mut fits = |entry: &v1::StateEntry| {
-            let merged = hosted.room.state.merge(now, Some(player.as_str()), core::slice::from_ref(entry));
-            merged != Err(StateError::TooMany)
-        };
-        let refusal = v1::State {
-            room: state.room.clone(),
-            epoch: state.epoch,
-            entries: state.entries.iter().filter(|entry| !fits(entry)).cloned().collect(),
-            refused: true,
-            full: true,
-            ..v1::State::default()
-        };
-        self.answer(now, key, wire::encode(v1::Kind::State, &v1::Metadata::default(), &refusal));
+        self.stats.clock_refusals += 1;
+        let (wall_ms, latest_ms) = hosted.room.state.believes(now);
+        let (room, epoch, entries) = (state.room.clone(), state.epoch, entries.to_vec());
+        let refused =
+            v1::State { room, epoch, entries, refused: true, wall_ms, latest_ms, ..v1::State::default() };
+        self.answer(now, key, wire::encode(v1::Kind::State, &v1::Metadata::default(), &refused));
+    }
+
+    /// Some of a client's entries find no place, or writes from the future: takes the others,
+    /// and names these.
+    fn refuse_state(&mut self, now: Now, key: Key, room: Key, player: &crate::id::Name, state: &v1::State) {
+        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let (mut full, mut superseded, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in &state.entries {
+            match hosted.room.state.merge(now, Some(player.as_str()), core::slice::from_ref(entry)) {
+                Ok(_) => {}
+                Err(StateError::TooMany) => full.push(entry.clone()),
+                Err(StateError::BehindTheFuture) => superseded.push(entry.clone()),
+                Err(StateError::ClockTooFarAhead) => ahead.push(entry.clone()),
+                Err(StateError::NotOwner | StateError::Malformed) => {
+                    let what = "a write to the state that is malformed, or to what another owns";
+                    return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
+                }
+            }
+        }
+        self.stats.state_full += u64::from(!full.is_empty());
+        self.stats.clock_refusals += u64::from(!superseded.is_empty());
+        for (entries, superseded) in [(full, false), (superseded, true)] {
+            if entries.is_empty() {
+                continue;
+            }
+            let (room, epoch) = (state.room.clone(), state.epoch);
+            let common = v1::State { room, epoch, entries, refused: true, ..v1::State::default() };
+            let refused = v1::State { full: true, superseded, ..common };
+            self.answer(now, key, wire::encode(v1::Kind::State, &v1::Metadata::default(), &refused));
+        }
+        if !ahead.is_empty() {
+            self.refuse_clock(now, key, room, state, &ahead);
+        }
         self.room_changed(now, room);
         self.book_room(room);
     }

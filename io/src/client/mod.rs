@@ -95,6 +95,6 @@ pub use error::{DialError, Error};
 pub use handle::{Builder, Client};
 pub use queue::Events;
 pub use skirmish_core::client::{
-    Client as Machine, ClientConfig, CommandError, Event, MessageId, Outcome, State,
+    Client as Machine, ClientConfig, CommandError, Event, MessageId, Outcome, State, StateRefusal,
 };
 pub use skirmish_proto::v1::{Matched, Queue, TicketState};

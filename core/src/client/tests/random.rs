@@ -99,6 +99,7 @@ fn frame(kind: u8, room: u8, epoch: u64, seq: u64, n: u64, flag: bool) -> Bytes 
                 wall_ms: n,
                 latest_ms: n,
                 full: n.is_multiple_of(7),
+                superseded: flag,
                 entries: Vec::new(),
             },
         ),
