@@ -57,6 +57,11 @@ impl Heartbeat {
         self.due
     }
 
+    /// Makes the first ping due at once.
+    pub(crate) const fn hurry(&mut self, now: Instant) {
+        self.due = now;
+    }
+
     /// Pings in a row that were not answered within their interval.
     #[must_use]
     pub const fn missed(&self) -> u8 {

@@ -47,6 +47,7 @@ mod agenda;
 pub mod backoff;
 pub mod budget;
 pub mod client;
+pub mod clocks;
 pub mod config;
 mod connection;
 pub mod crdt;

@@ -47,6 +47,9 @@ pub(crate) struct Link {
     /// Whether the greeting was given its time once more, since the node had stood still.
     pub(crate) excused: bool,
     pub(crate) heartbeat: Heartbeat,
+    /// The ping whose answer measures the clock of the peer, and when it was sent. One at a time:
+    /// it may be on its way for longer than it takes until the next ones are sent.
+    pub(crate) probe: Option<(u64, Instant)>,
     pub(crate) booking: Booking,
     control: VecDeque<Bytes>,
     control_bytes: usize,
@@ -92,6 +95,7 @@ impl Link {
             proven: false,
             excused: false,
             heartbeat: Heartbeat::new(&config.links.heartbeat, now, rng),
+            probe: None,
             booking: Booking::default(),
             control: VecDeque::new(),
             control_bytes: 0,

@@ -91,11 +91,13 @@ pub enum Plant {
     JoinUnmarked,
     /// A node does not notice that the registry refuses every write (L1).
     RefusalIgnored,
+    /// A node does not compare its wall clock with those of the others (G12).
+    ClockUncompared,
 }
 
 impl Plant {
     /// Every bug there is.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
         Self::OldConnectionWrites,
@@ -138,6 +140,7 @@ impl Plant {
         Self::NoShowKept,
         Self::JoinUnmarked,
         Self::RefusalIgnored,
+        Self::ClockUncompared,
     ];
 }
 

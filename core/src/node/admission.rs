@@ -184,7 +184,7 @@ impl Node {
     /// # Errors
     /// If a cap is reached; then there is no state for it, and the driver drops it.
     pub fn handle_proxied(&mut self, now: Now, proxy: Address) -> Result<ConnId, Refusal> {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.accept(now, Source::Proxy(proxy.counted(self.config.connections.ipv6_prefix)))
     }
 
@@ -194,7 +194,7 @@ impl Node {
     /// If the address has as many connections as it may, or logs in too fast: the connection still counts for the
     /// proxy, and the driver closes it.
     pub fn handle_address(&mut self, now: Now, conn: ConnId, client: Address) -> Result<(), Refusal> {
-        self.now = now.instant;
+        let now = self.begin(now);
         let caps = &self.config.connections;
         let source = Source::Client(client.counted(caps.ipv6_prefix));
         let key = conn.key();
@@ -222,8 +222,9 @@ impl Node {
         let full = self.connections.len() >= caps.total;
         let place = match self.draining {
             Some(_) => Err(Refusal::Draining),
-            None => self.admission.find_place(caps, now.instant, source, full),
+            None => self.clock_is_right(),
         };
+        let place = place.and_then(|()| self.admission.find_place(caps, now.instant, source, full));
         let place = place.and_then(|place| self.take_login(now, source).map(|()| place));
         match place {
             Ok(None) => {}

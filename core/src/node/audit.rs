@@ -47,6 +47,7 @@ impl Node {
         }
         check(members == self.stats.members, "memberships")?;
         check(self.links.len() <= config.links.total, "links")?;
+        check(self.clocks.others() <= self.peers.len(), "clocks of other nodes")?;
         for link in self.links.keys().filter_map(|key| self.links.get(key)) {
             link.audit(config.links.frame_bytes)?;
             check(link.readers.len() <= self.rooms.len(), "rooms read over a link")?;

@@ -14,7 +14,7 @@ use crate::connection::Phase;
 use crate::id::{ConnId, Name, SessionId};
 use crate::matchmaking::keys;
 use crate::plant::Plant;
-use crate::registrar::{Anew, Decision, SessionClaim};
+use crate::registrar::{Anew, Decision, RoomClaim, SessionClaim};
 use crate::session::{Session, SessionKey, replica_of, told};
 use crate::slab::Key;
 use crate::time::{Duration, Now};
@@ -92,6 +92,9 @@ impl Node {
                 self.session_claimed(now, key_of(token), &player, &outcome);
             }
             Decision::SessionLost { player, epoch } => self.session_lost(now, &player, epoch),
+            Decision::Room { room, outcome: RoomClaim::Primary { .. } } if self.clock_is_off() => {
+                self.decline_room(now, &room);
+            }
             Decision::Room { room, outcome } => self.room_claimed(now, &room, &outcome),
             Decision::RoomLost { room, .. } => self.room_lost(now, &room),
             Decision::Anew { why } => self.begin_anew(now, why),
@@ -320,6 +323,7 @@ impl Node {
         while let Some(call) = self.registrar.poll_call() {
             self.outputs.push_back(Output::Registry(call));
         }
+        self.reconsider_clock(now);
         self.consult_matchmaking(now);
     }
 }

@@ -5,6 +5,7 @@ use alloc::string::String;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
+use crate::clocks::Verdict;
 use crate::id::{Address, ConnId, LinkId, Name, NodeId};
 use crate::registrar::Anew;
 use crate::registry::Call;
@@ -23,6 +24,10 @@ pub enum Refusal {
     Draining,
     /// The address connects too often; the time until it may again.
     TooFast(Duration),
+    /// The node has not compared its wall clock with those of the others yet.
+    ClockUnknown,
+    /// The node's wall clock is off.
+    ClockOff,
 }
 
 impl core::fmt::Display for Refusal {
@@ -33,6 +38,10 @@ impl core::fmt::Display for Refusal {
             Self::TooManyUnauthenticated => "too many connections are waiting to authenticate",
             Self::Draining => "the server is about to stop",
             Self::TooFast(_) => "this address connects too often (rates.logins_per_address)",
+            Self::ClockUnknown => "the server is starting and compares its clock with other nodes: try again",
+            Self::ClockOff => {
+                "the clock of this server is off, it serves nobody: try another one; its operator has to synchronize it (NTP, chrony)"
+            }
         })
     }
 }
@@ -197,6 +206,12 @@ pub enum Event {
     Anew {
         /// What shows it.
         why: Anew,
+    },
+    /// The node has compared its wall clock with those of the others: while it does not agree
+    /// with them, the node lets nobody in.
+    ClockJudged {
+        /// How it stands.
+        verdict: Verdict,
     },
     /// The registry names another node.
     NodeUp {
@@ -382,6 +397,8 @@ pub struct Stats {
     pub rooms_lost: u64,
     /// Times that this node had to stop serving until the registry answered again.
     pub suspensions: u64,
+    /// Times that this node had to turn everybody away since its wall clock was off.
+    pub clock_stops: u64,
     /// Messages that another node passed on for a session which it had lost.
     pub fenced: u64,
     /// Requests of other nodes for a room that this node does not lead in that epoch.

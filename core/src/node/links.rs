@@ -14,7 +14,7 @@ use crate::id::{Address, LinkId, NodeId};
 use crate::link::{Caller, Link};
 use crate::plant::Plant;
 use crate::slab::Key;
-use crate::time::{Instant, LATE, Now};
+use crate::time::{Instant, LATE, Now, Wall};
 use crate::wire::{self, Frame, ToNode};
 
 /// Another node, as long as the registry names it or rooms are followed there.
@@ -67,12 +67,14 @@ impl Node {
         if peer.link.is_none() && peer.dial_at.is_none() && dials {
             self.book_dial(node, now.instant);
         }
+        self.expect_clock(node, record);
         self.event(Event::NodeUp { node });
     }
 
     /// The registry does not name a node any more: it is dead, and the rooms that it led are
     /// gone with it.
     pub(super) fn node_down(&mut self, now: Now, node: NodeId) {
+        self.clocks.remove(node);
         let Some(mut peer) = self.peers.remove(&node) else { return };
         self.agenda.cancel(Timer::Peer(node), &mut peer.booking);
         for room in core::mem::take(&mut peer.rooms) {
@@ -190,10 +192,13 @@ impl Node {
         match message {
             ToNode::Hello(_) => self.drop_link(now, key, "a second LinkHello"),
             ToNode::Ping(ping) => {
-                let pong = v1::Pong { nonce: ping.nonce };
+                let pong = v1::LinkPong { nonce: ping.nonce, wall_ms: self.clocks.wall().0 };
                 self.tell(now, key, wire::encode(v1::Kind::Pong, &v1::Metadata::default(), &pong));
             }
             ToNode::Pong(pong) => {
+                if let Some((_, sent)) = link.probe.take_if(|(nonce, _)| *nonce == pong.nonce) {
+                    self.clocks.measure(now.instant, from, sent, Wall(pong.wall_ms));
+                }
                 link.heartbeat.handle_pong(now.instant, pong.nonce);
             }
             ToNode::Attach(attach) => self.take_attach(now, key, &attach),
@@ -238,6 +243,8 @@ impl Node {
         // To the one that has dialed it is the answer.
         link.proven = !accepted;
         link.heartbeat = Heartbeat::new(&self.config.links.heartbeat, now.instant, &mut self.rng);
+        // What the clock of the peer shows is wanted at once.
+        link.heartbeat.hurry(now.instant);
         if accepted {
             self.greet(now, key, from);
         }
@@ -306,6 +313,7 @@ impl Node {
         match link.heartbeat.handle_timeout(&self.config.links.heartbeat, now.instant, &mut self.rng) {
             Beat::Early => {}
             Beat::Ping { nonce, .. } if link.is_open() => {
+                link.probe.get_or_insert((nonce, now.instant));
                 let ping = v1::Ping { nonce, rtt_us: 0 };
                 self.tell(now, key, wire::encode(v1::Kind::Ping, &v1::Metadata::default(), &ping));
             }

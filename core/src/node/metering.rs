@@ -71,7 +71,7 @@ impl Node {
     /// The WebSocket of a connection has taken something that is no message. Ignored if the
     /// connection is being closed.
     pub fn handle_overhead(&mut self, now: Now, conn: ConnId, overhead: Overhead) {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.take_overhead(now, conn.key(), overhead);
         self.consult_registrar(now);
     }
@@ -79,7 +79,7 @@ impl Node {
     /// Everything that has come of a connection is read, and it [is not held](Self::is_held).
     /// To be called if the connection [is behind](Self::is_behind).
     pub fn handle_drained(&mut self, now: Now, conn: ConnId) {
-        self.now = now.instant;
+        let now = self.begin(now);
         if let Some(connection) = self.connections.get_mut(conn.key()) {
             connection.caught_up(&self.allowances, now.instant);
         }

@@ -11,6 +11,7 @@
 mod admission;
 mod audit;
 mod claims;
+mod clock;
 mod departed;
 mod event;
 mod follower;
@@ -39,6 +40,7 @@ use hashbrown::HashMap;
 use skirmish_proto::v1;
 
 use crate::agenda::Agenda;
+use crate::clocks::Clocks;
 use crate::config::Config;
 use crate::connection::{Allowances, Connection};
 use crate::crdt::Replica;
@@ -90,6 +92,9 @@ pub struct Node {
     matchmaking_lease: Option<LeaseId>,
     links: Slab<Link>,
     peers: BTreeMap<NodeId, Peer>,
+    clocks: Clocks,
+    /// Where this node takes links, as its record says; empty if it takes none.
+    link_address: String,
     agenda: Agenda<Timer>,
     /// Ways into rooms that sessions have begun.
     attempts: u64,
@@ -139,6 +144,7 @@ impl Node {
     ) -> Self {
         let mut rng = Rng::new(seed);
         Self {
+            link_address: record.link.clone(),
             id,
             registrar: Registrar::new(config.registrar.clone(), id, record, rng.split(), 0, ASKERS),
             desk: Desk::new(config.matchmaking.clone(), id, rng.split(), 1, ASKERS),
@@ -146,6 +152,7 @@ impl Node {
             matchmaking_lease: None,
             links: Slab::new(config.links.total),
             peers: BTreeMap::new(),
+            clocks: clock::clocks(&config),
             planted: Planted::default(),
             seal_key,
             zstd: wire::Zstd::default(),
@@ -175,6 +182,7 @@ impl Node {
         self.registrar.plant(planted);
         self.desk.plant(planted);
         self.matcher.plant(planted);
+        self.clocks.plant(planted);
     }
 
     // Getters.
@@ -221,7 +229,7 @@ impl Node {
 
     /// Registers the node. The first input.
     pub fn start(&mut self, now: Now) {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.registrar.start(now);
         if self.makes_matches() {
             self.desk.start(now);
@@ -232,7 +240,7 @@ impl Node {
 
     /// What the registry answers, or tells unasked.
     pub fn handle_told(&mut self, now: Now, told: Told) {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.pass_on(now, told);
         self.consult_registrar(now);
     }
@@ -240,33 +248,33 @@ impl Node {
     /// A link to another node that this one has dialed is connected. `None` if there is no
     /// place for it; the driver drops it.
     pub fn handle_link(&mut self, now: Now, dialed: NodeId) -> Option<LinkId> {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.link_up(now, Caller::Dialed(dialed))
     }
 
     /// Somebody has connected to where links are taken. It may take the place of another
     /// that has not said which node it is. `None` if there is no place for it.
     pub fn handle_caller(&mut self, now: Now, address: Address) -> Option<LinkId> {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.link_up(now, Caller::Stranger(address.counted(self.config.connections.ipv6_prefix)))
     }
 
     /// A link to another node could not be connected.
     pub fn handle_dial_failed(&mut self, now: Now, node: NodeId) {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.dial_failed(now, node);
     }
 
     /// One whole frame from another node.
     pub fn handle_link_frame(&mut self, now: Now, link: LinkId, frame: Bytes) {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.take_link_frame(now, link.key(), frame);
         self.consult_registrar(now);
     }
 
     /// A link is gone.
     pub fn handle_link_closed(&mut self, now: Now, link: LinkId) {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.forget_link(now, link.key());
         self.consult_registrar(now);
     }
@@ -277,33 +285,33 @@ impl Node {
     /// # Errors
     /// If a cap is reached; then there is no state for it, and the driver drops it.
     pub fn handle_accept(&mut self, now: Now, address: Address) -> Result<ConnId, Refusal> {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.accept(now, Source::Client(address.counted(self.config.connections.ipv6_prefix)))
     }
 
     /// The upgrade's checks passed. Ignored if the connection is being closed already.
     pub fn handle_upgraded(&mut self, now: Now, conn: ConnId, identity: Identity) {
-        self.now = now.instant;
+        self.begin(now);
         self.admit(conn.key(), identity);
     }
 
     /// One whole frame. Ignored if the connection is being closed.
     pub fn handle_frame(&mut self, now: Now, conn: ConnId, frame: Bytes) {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.take_frame(now, conn.key(), frame);
         self.consult_registrar(now);
     }
 
     /// Something came that is no frame, such as a text message. Closes the connection.
     pub fn handle_violation(&mut self, now: Now, conn: ConnId, what: &'static str, wrong: Wrong) {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.wronged(now, conn.key(), v1::Reason::ProtocolError, what.into(), wrong);
         self.consult_registrar(now);
     }
 
     /// The connection is gone.
     pub fn handle_closed(&mut self, now: Now, conn: ConnId) {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.forget_connection(now, conn.key());
         self.consult_registrar(now);
     }
@@ -312,7 +320,7 @@ impl Node {
     /// somebody else should have met, and that is found [late](crate::time::LATE), is put off once: the node
     /// stood still, and what it asks for may need a round trip yet.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.now = self.now.max(now.instant);
+        let now = self.begin(now);
         while let Some(timer) = self.agenda.take_due(now.instant) {
             match timer {
                 Timer::Connection(key) => self.connection_timeout(now, key),
@@ -335,7 +343,7 @@ impl Node {
     /// Refuses new connections and closes those there are, each after it was sent what it
     /// is owed; tells them to come back, here or elsewhere, after `retry_after`.
     pub fn drain(&mut self, now: Now, retry_after: Duration) {
-        self.now = now.instant;
+        let now = self.begin(now);
         if self.draining.replace(retry_after).is_some() {
             return;
         }
@@ -351,14 +359,14 @@ impl Node {
     /// Gives up what the node has in the registry, so that others need not wait until its
     /// leases end. The last command.
     pub fn stop(&mut self, now: Now) {
-        self.now = now.instant;
+        let now = self.begin(now);
         self.registrar.stop(now);
         self.consult_registrar(now);
     }
 
     /// Ends the session of a player. False if there is none.
     pub fn kick(&mut self, now: Now, player: &str) -> bool {
-        self.now = now.instant;
+        let now = self.begin(now);
         let Some(key) = Name::new(player).ok().and_then(|name| self.sessions.of_player(&name)) else {
             return false;
         };
@@ -374,7 +382,7 @@ impl Node {
     /// Tells a client that nobody handles application messages of a type here. The connection
     /// stays open.
     pub fn refuse_application(&mut self, now: Now, conn: ConnId, type_url: &str) {
-        self.now = now.instant;
+        let now = self.begin(now);
         let kind = v1::Kind::Application as u32;
         if self.connections.get(conn.key()).is_some_and(Connection::is_open) {
             self.unsupported(now, conn.key(), v1::Unsupported { kind, type_url: type_url.into() });
@@ -384,7 +392,7 @@ impl Node {
     /// Sends an application message to a connection. False, and nothing is kept, if the
     /// connection is gone, its queue is full, or the message is too large.
     pub fn send(&mut self, now: Now, conn: ConnId, type_url: &str, payload: &[u8]) -> bool {
-        self.now = now.instant;
+        self.begin(now);
         if payload.len() > self.config.frames.body_bytes || type_url.len() > inbound::MAX_TYPE_URL {
             return false;
         }
@@ -428,6 +436,7 @@ impl Node {
         }
         let booked = self.agenda.next().map(|(at, timer)| Deadline::new(at, timer.reason()));
         let own = Deadline::earliest(booked, self.registrar.poll_timeout());
+        let own = Deadline::earliest(own, self.clock_deadline());
         if !self.makes_matches() {
             return own;
         }

@@ -217,6 +217,12 @@ impl Registrar {
         self.directory.iter()
     }
 
+    /// True while the node is registered, once it has read which others are.
+    #[must_use]
+    pub const fn knows_nodes(&self) -> bool {
+        self.node_lease.is_registered() && self.nodes.was_read()
+    }
+
     /// The lease that the node's record hangs on, while it does.
     #[must_use]
     pub fn lease(&self) -> Option<LeaseId> {

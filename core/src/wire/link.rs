@@ -16,7 +16,7 @@ pub enum ToNode {
     /// Asks whether the node lives.
     Ping(v1::Ping),
     /// Answers a ping.
-    Pong(v1::Pong),
+    Pong(v1::LinkPong),
     /// Asks for the tail of a room's log.
     Attach(v1::Attach),
     /// Says from where the tail comes.

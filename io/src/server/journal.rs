@@ -90,6 +90,8 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Mes
                  check etcd's data directory and registry.etcd.endpoints"
             );
         }
+        // The reasons not to be ready say why, and how far off.
+        Event::ClockJudged { verdict } => debug!(?verdict, "clock compared with those of other nodes"),
         Event::NodeUp { node } => {
             if let Some(name) = shard.node.peer_name(node) {
                 shard.names.insert(node, name.to_owned());

@@ -39,6 +39,7 @@ impl Counters {
             Refusal::TooManyUnauthenticated => &mut self.refused_connections.unauthenticated,
             Refusal::Draining => &mut self.refused_connections.draining,
             Refusal::TooFast(_) => &mut self.refused_connections.too_fast,
+            Refusal::ClockUnknown | Refusal::ClockOff => &mut self.refused_connections.clock,
         };
         *number += 1;
     }
@@ -56,6 +57,7 @@ struct RefusedConnections {
     unauthenticated: u64,
     draining: u64,
     too_fast: u64,
+    clock: u64,
 }
 
 /// Everything that is exported, as of one moment.
@@ -202,6 +204,7 @@ impl Collector for Snapshot {
             ("heartbeat_timeouts", "Connections closed for missing heartbeats", s.heartbeat_timeouts),
             ("handshake_timeouts", "Connections closed for not saying Hello", s.handshake_timeouts),
             ("clock_refusals", "Writes to a state refused for their clock", s.clock_refusals),
+            ("clock_stops", "Times that the node turned everybody away for its clock", s.clock_stops),
             ("state_full", "Writes to a state that found it full", s.state_full),
             ("rooms_lost", "Rooms that another node took, or that vanished", s.rooms_lost),
             ("suspensions", "Times that the node had to stop serving", s.suspensions),
@@ -235,7 +238,7 @@ impl Collector for Snapshot {
         }
         let help = "Connections refused, by why";
         let mut family = encoder.encode_descriptor("refusals", help, None, MetricType::Counter)?;
-        let RefusedConnections { full, address_full, unauthenticated, draining, too_fast } =
+        let RefusedConnections { full, address_full, unauthenticated, draining, too_fast, clock } =
             counters.refused_connections;
         for (reason, number) in [
             ("full", full),
@@ -243,6 +246,7 @@ impl Collector for Snapshot {
             ("unauthenticated", unauthenticated),
             ("draining", draining),
             ("too_fast", too_fast),
+            ("clock", clock),
         ] {
             ConstCounter::new(number).encode(family.encode_family(&[("reason", reason)])?)?;
         }

@@ -53,7 +53,11 @@ impl Refusals {
         let after = match refusal {
             Refusal::Draining => self.after_drain,
             Refusal::TooFast(wait) => wait,
-            Refusal::Full | Refusal::AddressFull | Refusal::TooManyUnauthenticated => RETRY_AFTER,
+            Refusal::Full
+            | Refusal::AddressFull
+            | Refusal::TooManyUnauthenticated
+            | Refusal::ClockUnknown
+            | Refusal::ClockOff => RETRY_AFTER,
         };
         // In whole seconds, rounded up: never "at once".
         let seconds = u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1);

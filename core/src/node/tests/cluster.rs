@@ -14,6 +14,8 @@ pub(super) struct Cluster {
     pub(super) nodes: Vec<Option<Node>>,
     registry: Embedded,
     pub(super) now: Now,
+    /// How far the wall clock of each node is off, in milliseconds.
+    pub(super) off: Vec<i64>,
     /// Both ends of each link.
     wires: BTreeMap<(usize, LinkId), (usize, LinkId)>,
     /// Pairs of nodes that do not reach each other.
@@ -46,12 +48,24 @@ impl Cluster {
     }
 
     pub(super) fn with(count: usize, config: Config) -> Self {
+        let mut cluster = Self::unstarted(count, config);
+        for index in 0..count {
+            cluster.start(index, index as u64 + 1);
+        }
+        // The links are dialed.
+        cluster.advance(Duration::from_secs(1));
+        cluster
+    }
+
+    /// Nodes that are still to be started.
+    pub(super) fn unstarted(count: usize, config: Config) -> Self {
         config.validate().unwrap();
-        let mut cluster = Self {
+        Self {
             config,
-            nodes: vec![],
+            nodes: (0..count).map(|_| None).collect(),
             registry: Embedded::new(RegistryConfig::default(), Instant::ZERO),
             now: Now { instant: Instant::ZERO, wall: Wall(1_700_000_000_000) },
+            off: vec![0; count],
             wires: BTreeMap::new(),
             cut: vec![],
             swallow: false,
@@ -62,24 +76,25 @@ impl Cluster {
             calls: vec![],
             deaf: None,
             unheard: vec![],
-            starts: vec![],
+            starts: vec![0; count],
             events: vec![],
             closed: vec![],
-        };
-        for index in 0..count {
-            cluster.nodes.push(None);
-            cluster.starts.push(0);
-            cluster.start(index, index as u64 + 1);
         }
-        // The links are dialed.
-        cluster.advance(Duration::from_secs(1));
-        cluster
+    }
+
+    /// The clocks of a node.
+    pub(super) fn time(&self, node: usize) -> Now {
+        Now { wall: Wall(self.now.wall.0.saturating_add_signed(self.off[node])), ..self.now }
+    }
+
+    pub(super) fn node_ttl(&self) -> Duration {
+        self.config.registrar.node_ttl
     }
 
     pub(super) fn start(&mut self, index: usize, id: u64) {
         let record = v1::NodeRecord { link: alloc::format!("{index}"), ..v1::NodeRecord::default() };
         let mut node = Node::new(self.config.clone(), [index as u8; 32], NodeId(id), record, None);
-        node.start(self.now);
+        node.start(self.time(index));
         self.nodes[index] = Some(node);
         self.starts[index] = id;
         self.settle();
@@ -98,8 +113,9 @@ impl Cluster {
     fn unplug(&mut self, end: (usize, LinkId)) {
         let Some(other) = self.wires.remove(&end) else { return };
         self.wires.remove(&other);
+        let now = self.time(other.0);
         if let Some(node) = &mut self.nodes[other.0] {
-            node.handle_link_closed(self.now, other.1);
+            node.handle_link_closed(now, other.1);
         }
     }
 
@@ -112,7 +128,7 @@ impl Cluster {
             self.wires.remove(&x);
             self.wires.remove(&y);
             for (node, link) in [x, y] {
-                let now = self.now;
+                let now = self.time(node);
                 self.node(node).handle_link_closed(now, link);
             }
         }
@@ -123,7 +139,7 @@ impl Cluster {
     pub(super) fn release(&mut self) {
         self.slow = None;
         for (to, link, frame) in core::mem::take(&mut self.held_back) {
-            let now = self.now;
+            let now = self.time(to);
             self.node(to).handle_link_frame(now, link, frame);
         }
         self.settle();
@@ -132,7 +148,7 @@ impl Cluster {
     /// The first of what was held back arrives.
     pub(super) fn release_next(&mut self) {
         let (to, link, frame) = self.held_back.remove(0);
-        let now = self.now;
+        let now = self.time(to);
         self.node(to).handle_link_frame(now, link, frame);
         self.settle();
     }
@@ -141,7 +157,7 @@ impl Cluster {
     pub(super) fn hear(&mut self) {
         self.deaf = None;
         for (index, told) in core::mem::take(&mut self.unheard) {
-            let now = self.now;
+            let now = self.time(index);
             self.node(index).handle_told(now, told);
         }
         self.settle();
@@ -149,7 +165,7 @@ impl Cluster {
 
     /// The node gives up what it has in the registry.
     pub(super) fn stop(&mut self, index: usize) {
-        let now = self.now;
+        let now = self.time(index);
         self.node(index).stop(now);
         self.settle();
     }
@@ -233,7 +249,7 @@ impl Cluster {
                     self.unheard.push((index, told));
                     continue;
                 }
-                let now = self.now;
+                let now = self.time(index);
                 if let Some(node) = self.nodes[index].as_mut().filter(|_| !self.unregistered.contains(&index))
                 {
                     node.handle_told(now, told);
@@ -249,7 +265,7 @@ impl Cluster {
     }
 
     fn output(&mut self, index: usize, output: Output) {
-        let now = self.now;
+        let now = self.time(index);
         match output {
             Output::Event(event) => self.events.push((index, event)),
             Output::Close(conn, reason) => self.closed.push((index, conn, reason)),
@@ -277,7 +293,8 @@ impl Cluster {
                     return self.node(index).handle_dial_failed(now, node);
                 }
                 let here = self.node(index).handle_link(now, node).unwrap();
-                let there = self.node(to).handle_caller(now, Address([0; 16])).unwrap();
+                let called = self.time(to);
+                let there = self.node(to).handle_caller(called, Address([0; 16])).unwrap();
                 self.wires.insert((index, here), (to, there));
                 self.wires.insert((to, there), (index, here));
             }
@@ -287,7 +304,10 @@ impl Cluster {
                         Some((to, other)) if self.slow == Some(index) => {
                             self.held_back.push((to, other, frame));
                         }
-                        Some((to, other)) => self.node(to).handle_link_frame(now, other, frame),
+                        Some((to, other)) => {
+                            let now = self.time(to);
+                            self.node(to).handle_link_frame(now, other, frame);
+                        }
                         None => {}
                     }
                 }
@@ -309,9 +329,12 @@ impl Cluster {
             if due.is_none() {
                 break;
             }
-            for node in self.nodes.iter_mut().flatten() {
-                if node.poll_timeout().is_some_and(|due| due.at <= at) {
-                    node.handle_timeout(self.now);
+            for index in 0..self.nodes.len() {
+                let now = self.time(index);
+                if let Some(node) = &mut self.nodes[index]
+                    && node.poll_timeout().is_some_and(|due| due.at <= at)
+                {
+                    node.handle_timeout(now);
                 }
             }
             self.settle();
@@ -336,7 +359,7 @@ impl Cluster {
 
     /// A connection that has said nothing yet.
     pub(super) fn accept(&mut self, node: usize, player: &str) -> Member {
-        let now = self.now;
+        let now = self.time(node);
         let conn = self.node(node).handle_accept(now, Address([0; 16])).unwrap();
         let identity = Identity {
             player: Name::new(player).unwrap(),
@@ -357,7 +380,7 @@ impl Cluster {
     }
 
     pub(super) fn send(&mut self, member: &Member, kind: v1::Kind, message: &impl Message) {
-        let now = self.now;
+        let now = self.time(member.node);
         let frame = encode(kind, &v1::Metadata::default(), message);
         self.node(member.node).handle_frame(now, member.conn, frame);
         self.settle();
@@ -369,7 +392,7 @@ impl Cluster {
     }
 
     pub(super) fn received(&mut self, member: &Member) -> Vec<ToClient> {
-        let now = self.now;
+        let now = self.time(member.node);
         let mut messages = vec![];
         while let Some(frame) = self.node(member.node).poll_transmit(now, member.conn) {
             messages.push(ToClient::decode(&Frame::decode(frame, 1 << 20).unwrap()).unwrap());

@@ -99,7 +99,11 @@ impl Other {
         loop {
             if let Some(bytes) = self.decoder.poll_bytes().unwrap() {
                 let frame = Frame::decode(bytes.clone(), 1 << 20).unwrap();
-                return ToNode::decode(&frame, bytes).unwrap();
+                match ToNode::decode(&frame, bytes).unwrap() {
+                    // It asks for the clock, which nobody answers here.
+                    ToNode::Ping(_) => continue,
+                    message => return message,
+                }
             }
             let mut chunk = BytesMut::with_capacity(4096);
             let read = within("a frame", self.stream.read_buf(&mut chunk)).await.unwrap();
@@ -130,7 +134,7 @@ async fn frames_may_come_in_any_pieces() {
     for byte in [hello(), ping(1)].concat() {
         other.send(&[byte]).await;
     }
-    assert!(matches!(other.next().await, ToNode::Pong(v1::Pong { nonce: 1 })));
+    assert!(matches!(other.next().await, ToNode::Pong(v1::LinkPong { nonce: 1, .. })));
 }
 
 #[tokio::test]
@@ -153,7 +157,7 @@ async fn a_link_that_has_more_than_is_read_at_a_time_is_read_to_the_end() {
     let stream = within("everything to be sent", writer).await.unwrap();
     let mut other = Other { stream, decoder };
     other.send(&ping(1)).await;
-    assert!(matches!(other.next().await, ToNode::Pong(v1::Pong { nonce: 1 })));
+    assert!(matches!(other.next().await, ToNode::Pong(v1::LinkPong { nonce: 1, .. })));
 }
 
 #[tokio::test]

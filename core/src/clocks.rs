@@ -1,0 +1,456 @@
+//! Wall clocks of a cluster's nodes, compared.
+//!
+//! Tokens, stamps of a room's state and the times that clients are told all come from the wall
+//! clock of the node that a player is at. So nodes compare their wall clocks over their links,
+//! and a node whose clock is off serves nobody. Each node judges itself only.
+//!
+//! # What is measured
+//!
+//! The answer to a ping names the wall clock of the peer. The peer read it between the sending of
+//! the ping and the arrival of the answer, so it is known for the middle of that time, give or
+//! take half of the round trip. It is kept as the difference to this node's *monotonic* clock:
+//! when this node's own wall clock is set, the very next input shows it, without another
+//! measurement. The error of a measurement grows with its age, as two monotonic clocks may drift apart, and a new
+//! one takes the place of the old one if its error is smaller, or if the two contradict each
+//! other: then the peer's clock was set.
+//!
+//! # Who is off
+//!
+//! A node is off if at least as many of the others differ from it by more than the bound as do
+//! not, itself included. A tie is off: nobody can tell who is right. Nodes that cannot be measured are left
+//! out, once [`Clocks::new`]'s `patience` has passed since the node knows the others: a registry may name
+//! nodes that have been dead for long.
+
+use alloc::collections::BTreeMap;
+
+use crate::id::NodeId;
+use crate::plant::{Plant, Planted};
+use crate::time::{Duration, Instant, Now, Wall};
+
+/// How far two monotonic clocks may drift apart, per mille of the time that has passed: far more
+/// than any that works.
+const DRIFT_PER_MILLE: i64 = 30;
+
+/// Error of two readings that count whole milliseconds, in microseconds.
+const GRAIN_US: i64 = 1_000;
+
+/// Longest time from one judgement to the next input that makes another.
+const JUDGE_AGAIN: Duration = Duration::from_secs(1);
+
+/// The node's clock, compared with the others'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not every other node was measured yet.
+    #[default]
+    Unknown,
+    /// Most of the nodes that were measured agree with it.
+    Agrees,
+    /// It is off.
+    Off,
+}
+
+/// How another node's wall clock differs from this node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The other node.
+    pub node: NodeId,
+    /// How far the other clock is ahead, in milliseconds; negative if it is behind.
+    pub ahead_ms: i64,
+    /// How wrong that may be, in milliseconds.
+    pub error_ms: i64,
+    /// True if it surely is more than the bound.
+    pub is_beyond: bool,
+}
+
+/// A measurement of another node's wall clock.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    /// The other's wall clock less this node's monotonic clock, in microseconds.
+    base: i64,
+    /// How wrong that may be when it is new, in microseconds.
+    error: i64,
+    taken: Instant,
+}
+
+impl Sample {
+    fn error_at(&self, now: Instant) -> i64 {
+        let age = signed(now.since(self.taken).as_micros());
+        self.error.saturating_add(age / 1_000 * DRIFT_PER_MILLE)
+    }
+
+    /// Whether both may be right.
+    fn fits(&self, other: &Self, now: Instant) -> bool {
+        let apart = self.base.saturating_sub(other.base).saturating_abs();
+        apart <= self.error_at(now).saturating_add(other.error_at(now))
+    }
+}
+
+/// The machine. It holds one measurement for each node that it is told of.
+#[derive(Debug)]
+pub struct Clocks {
+    /// Difference from which on a clock is off, in microseconds.
+    bound: i64,
+    patience: Duration,
+    others: BTreeMap<NodeId, Option<Sample>>,
+    verdict: Verdict,
+    /// Since when the node is registered and knows the others.
+    acquainted: Option<Instant>,
+    /// The wall clock as it was read last.
+    wall: Wall,
+    /// The wall clock less the monotonic one, in microseconds, as it was read last.
+    base: i64,
+    /// The same when the clock was judged last, and when that was.
+    judged: Option<(i64, Instant)>,
+    /// The same when the clock was last known to be right.
+    right: Option<i64>,
+    planted: Planted,
+}
+
+impl Clocks {
+    /// A node's clock, with no other node to compare it with. Two clocks may differ by `bound`;
+    /// nodes that were not measured are waited for until `patience` has passed since the node
+    /// knows of them.
+    #[must_use]
+    pub fn new(bound: Duration, patience: Duration) -> Self {
+        Self {
+            bound: signed(bound.as_micros()),
+            patience,
+            others: BTreeMap::new(),
+            verdict: Verdict::default(),
+            acquainted: None,
+            wall: Wall::default(),
+            base: 0,
+            judged: None,
+            right: None,
+            planted: Planted::default(),
+        }
+    }
+
+    /// Plants a bug.
+    #[cfg(feature = "plant")]
+    pub(crate) const fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
+    }
+
+    // Getters.
+
+    /// How the clock stands.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// The node's own wall clock as it was read last, right or not.
+    #[must_use]
+    pub const fn wall(&self) -> Wall {
+        self.wall
+    }
+
+    /// Number of other nodes that it is told of.
+    #[must_use]
+    pub fn others(&self) -> usize {
+        self.others.len()
+    }
+
+    /// Others that were not measured.
+    pub fn unmeasured(&self) -> impl Iterator<Item = NodeId> {
+        self.others.iter().filter(|(_, sample)| sample.is_none()).map(|(node, _)| *node)
+    }
+
+    /// The differences to the nodes that were measured.
+    pub fn differences(&self, now: Instant) -> impl Iterator<Item = Difference> {
+        let measured = self.others.iter().filter_map(|(node, sample)| Some((*node, (*sample)?)));
+        measured.map(move |(node, sample)| Difference {
+            node,
+            ahead_ms: sample.base.saturating_sub(self.base) / 1_000,
+            error_ms: sample.error_at(now) / 1_000,
+            is_beyond: self.is_beyond(&sample, now),
+        })
+    }
+
+    /// The time with the wall clock that state is stamped with: the node's own, unless that is
+    /// off; then the one that it would show had it not been set, or, if it never was right, the
+    /// middle one of the others.
+    #[must_use]
+    pub fn reckon(&self, now: Now) -> Now {
+        let Some(right) = self.right.filter(|_| self.verdict == Verdict::Off) else { return now };
+        let micros = right.saturating_add(signed(u128::from(now.instant.as_micros())));
+        Now { wall: Wall(u64::try_from(micros / 1_000).unwrap_or(0)), ..now }
+    }
+
+    // Inputs.
+
+    /// There is another node, whose clock can be measured.
+    pub fn add(&mut self, node: NodeId) {
+        self.others.entry(node).or_insert(None);
+    }
+
+    /// The other node is gone.
+    pub fn remove(&mut self, node: NodeId) {
+        if self.others.remove(&node).flatten().is_some() {
+            self.judged = None;
+        }
+    }
+
+    /// A node that was pinged at `sent` has answered with its wall clock.
+    pub fn measure(&mut self, now: Instant, node: NodeId, sent: Instant, wall: Wall) {
+        let Some(kept) = self.others.get_mut(&node).filter(|_| wall.0 > 0) else { return };
+        let half = signed(now.since(sent).as_micros()) / 2;
+        let middle = signed(u128::from(sent.as_micros())).saturating_add(half);
+        let new = Sample {
+            base: signed(u128::from(wall.0) * 1_000).saturating_sub(middle),
+            error: half.saturating_add(GRAIN_US),
+            taken: now,
+        };
+        if kept.is_none_or(|kept| new.error <= kept.error_at(now) || !kept.fits(&new, now)) {
+            *kept = Some(new);
+            self.judged = None;
+        }
+    }
+
+    /// Reads the node's clocks. `acquainted`: the node is registered, and knows which others
+    /// are. Returns the verdict if it is another one now.
+    pub fn observe(&mut self, now: Now, acquainted: bool) -> Option<Verdict> {
+        self.wall = now.wall;
+        self.base = signed(u128::from(now.wall.0) * 1_000)
+            .saturating_sub(signed(u128::from(now.instant.as_micros())));
+        self.reconsider(now.instant, acquainted)
+    }
+
+    /// As [`Self::observe`], by the wall clock as it was read last.
+    pub fn reconsider(&mut self, now: Instant, acquainted: bool) -> Option<Verdict> {
+        if self.verdict == Verdict::Unknown && !self.is_known(now, acquainted) {
+            return None;
+        }
+        let is_judged = self.judged.is_some_and(|(base, at)| {
+            let moved = base.saturating_sub(self.base).saturating_abs();
+            moved <= self.bound / 16 && now.since(at) < JUDGE_AGAIN
+        });
+        let before = self.verdict;
+        if !is_judged {
+            self.judged = Some((self.base, now));
+            self.verdict = self.judge(now);
+        }
+        match self.verdict {
+            Verdict::Off => self.right = self.right.or_else(|| self.middle()),
+            _ => self.right = Some(self.base),
+        }
+        (self.verdict != before).then_some(self.verdict)
+    }
+
+    // Polls.
+
+    /// When [`Self::observe`] decides by itself.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let since = self.acquainted.filter(|_| self.verdict == Verdict::Unknown)?;
+        Some(since + self.patience)
+    }
+
+    /// Whether enough is known for a first verdict.
+    fn is_known(&mut self, now: Instant, acquainted: bool) -> bool {
+        if acquainted && self.acquainted.is_none() {
+            self.acquainted = Some(now);
+        }
+        let Some(since) = self.acquainted else { return false };
+        let all = acquainted && self.others.values().all(Option::is_some);
+        all || now.since(since) >= self.patience || self.planted.is(Plant::ClockUncompared)
+    }
+
+    fn judge(&self, now: Instant) -> Verdict {
+        let (mut beyond, mut within) = (0_usize, 1_usize);
+        for sample in self.others.values().flatten() {
+            if self.is_beyond(sample, now) {
+                beyond += 1;
+            } else {
+                within += 1;
+            }
+        }
+        let is_off = beyond >= within && !self.planted.is(Plant::ClockUncompared);
+        if is_off { Verdict::Off } else { Verdict::Agrees }
+    }
+
+    /// Whether another's clock surely is further off than may be. A clock that is off has to
+    /// come nearer than one that is not may go, so that it is not judged now so, now so.
+    fn is_beyond(&self, sample: &Sample, now: Instant) -> bool {
+        let most = if self.verdict == Verdict::Off { self.bound - self.bound / 4 } else { self.bound };
+        let apart = sample.base.saturating_sub(self.base).saturating_abs();
+        apart.saturating_sub(sample.error_at(now)) > most
+    }
+
+    /// The middle one of the others' clocks.
+    fn middle(&self) -> Option<i64> {
+        let mut bases: alloc::vec::Vec<i64> = self.others.values().flatten().map(|s| s.base).collect();
+        bases.sort_unstable();
+        bases.get(bases.len() / 2).copied()
+    }
+}
+
+fn signed(number: u128) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    const BOUND: Duration = Duration::from_secs(2);
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const HOUR_MS: i64 = 3_600_000;
+    const BEGINNING: i64 = 1_700_000_000_000;
+
+    /// The time after so many milliseconds, by a wall clock that is off.
+    fn at(ms: u64, off_ms: i64) -> Now {
+        let wall = BEGINNING + i64::try_from(ms).unwrap() + off_ms;
+        Now { instant: Instant::from_micros(ms * 1_000), wall: Wall(u64::try_from(wall).unwrap()) }
+    }
+
+    fn named(others: u64) -> Clocks {
+        let mut clocks = Clocks::new(BOUND, PATIENCE);
+        (1..=others).for_each(|node| clocks.add(NodeId(node)));
+        clocks
+    }
+
+    /// The node's ping has come back after `rtt` milliseconds.
+    fn measure(clocks: &mut Clocks, ms: u64, node: u64, off_ms: i64, rtt: u64) {
+        let answered = at(ms - rtt / 2, off_ms).wall;
+        let (now, sent) = (at(ms, 0).instant, at(ms - rtt, 0).instant);
+        clocks.measure(now, NodeId(node), sent, answered);
+    }
+
+    #[test]
+    fn a_lone_node_agrees_as_soon_as_it_knows_that_it_is_alone() {
+        let mut clocks = named(0);
+        assert_eq!((clocks.observe(at(1, 0), false), clocks.verdict()), (None, Verdict::Unknown));
+        assert_eq!(clocks.observe(at(2, HOUR_MS), true), Some(Verdict::Agrees));
+        assert_eq!((clocks.observe(at(3, 0), true), clocks.poll_timeout()), (None, None));
+    }
+
+    #[test]
+    fn all_others_are_measured_before_anything_is_said() {
+        let mut clocks = named(2);
+        assert_eq!(clocks.observe(at(100, 0), true), None);
+        measure(&mut clocks, 110, 1, 0, 10);
+        assert_eq!(clocks.observe(at(110, 0), true), None);
+        assert_eq!(clocks.unmeasured().collect::<Vec<_>>(), [NodeId(2)]);
+        measure(&mut clocks, 120, 2, 0, 10);
+        assert_eq!(clocks.observe(at(120, 0), true), Some(Verdict::Agrees));
+    }
+
+    #[test]
+    fn the_dead_are_left_out_when_they_were_waited_for() {
+        let mut clocks = named(3);
+        clocks.observe(at(100, HOUR_MS), true);
+        measure(&mut clocks, 110, 1, 0, 10);
+        assert_eq!(clocks.poll_timeout(), Some(at(100, 0).instant + PATIENCE));
+        assert_eq!(clocks.observe(at(10_099, HOUR_MS), true), None);
+        assert_eq!(clocks.observe(at(10_100, HOUR_MS), true), Some(Verdict::Off), "one differs, none agrees");
+        clocks.add(NodeId(9));
+        assert_eq!(clocks.observe(at(10_101, 0), true), Some(Verdict::Agrees), "known once, known for ever");
+    }
+
+    #[test]
+    fn the_majority_is_right_and_a_tie_is_off() {
+        // How many of four others are an hour ahead.
+        for (ahead, verdict) in [(0, Verdict::Agrees), (2, Verdict::Agrees), (3, Verdict::Off)] {
+            let mut clocks = named(4);
+            (1..=4).for_each(|n| measure(&mut clocks, 100, n, if n <= ahead { HOUR_MS } else { 0 }, 2));
+            assert_eq!(clocks.observe(at(100, 0), true), Some(verdict), "{ahead}");
+        }
+        for (others, verdict) in [(1, Verdict::Off), (2, Verdict::Agrees), (3, Verdict::Off)] {
+            let mut clocks = named(others);
+            (1..=others).for_each(|n| measure(&mut clocks, 100, n, if n % 2 == 1 { -HOUR_MS } else { 0 }, 2));
+            assert_eq!(clocks.observe(at(100, 0), true), Some(verdict), "half or more of {others} others");
+        }
+    }
+
+    #[test]
+    fn a_step_is_noticed_at_once_and_so_is_its_end() {
+        let mut clocks = named(2);
+        (1..=2).for_each(|node| measure(&mut clocks, 100, node, 0, 2));
+        assert_eq!(clocks.observe(at(100, 0), true), Some(Verdict::Agrees));
+        for step in [HOUR_MS, -HOUR_MS, 2_100, -2_100] {
+            let now = at(200, step);
+            assert_eq!(clocks.observe(now, true), Some(Verdict::Off), "{step}");
+            let differences: Vec<_> = clocks.differences(now.instant).collect();
+            let told = |d: &Difference| d.is_beyond && (d.ahead_ms + step).abs() <= 1 && d.error_ms <= 10;
+            assert!(differences.len() == 2 && differences.iter().all(told), "{differences:?}");
+            assert_eq!(clocks.reckon(now), at(200, 0), "what is stamped goes on");
+            assert_eq!(clocks.wall(), now.wall);
+            assert_eq!(clocks.observe(at(201, 0), true), Some(Verdict::Agrees));
+            assert_eq!(clocks.reckon(at(201, 0)), at(201, 0));
+        }
+        assert_eq!(clocks.observe(at(300, 1_900), true), None, "within the bound");
+    }
+
+    #[test]
+    fn a_node_that_never_was_right_stamps_as_the_others_do() {
+        let mut clocks = named(3);
+        for (node, off) in [(1, 30), (2, -20), (3, -HOUR_MS)] {
+            measure(&mut clocks, 100, node, off, 2);
+        }
+        assert_eq!(clocks.observe(at(100, HOUR_MS), true), Some(Verdict::Off));
+        assert_eq!(clocks.reckon(at(150, HOUR_MS)).wall, at(150, -20).wall);
+    }
+
+    #[test]
+    fn a_slow_answer_is_not_taken_for_a_difference() {
+        let mut clocks = named(1);
+        // The peer answers at once, and the answer is on its way for a minute.
+        let (sent, wall) = (at(1_000, 0).instant, at(1_000, 0).wall);
+        clocks.measure(at(61_000, 0).instant, NodeId(1), sent, wall);
+        assert_eq!(clocks.observe(at(61_000, 0), true), Some(Verdict::Agrees));
+        measure(&mut clocks, 61_100, 1, 3_000, 4);
+        assert_eq!(clocks.observe(at(61_100, 0), true), Some(Verdict::Off), "the better answer counts");
+        clocks.measure(at(62_000, 0).instant, NodeId(1), at(61_200, 0).instant, at(61_200, 3_000).wall);
+        let error = clocks.differences(at(62_000, 0).instant).next().unwrap().error_ms;
+        assert!(error < 100, "a worse answer that says nothing else changes nothing: {error}");
+    }
+
+    #[test]
+    fn a_peer_whose_clock_was_set_is_measured_anew() {
+        let mut clocks = named(1);
+        measure(&mut clocks, 100, 1, 0, 2);
+        clocks.observe(at(100, 0), true);
+        measure(&mut clocks, 1_100, 1, HOUR_MS, 900);
+        assert_eq!(clocks.observe(at(1_100, 0), true), Some(Verdict::Off));
+        measure(&mut clocks, 2_100, 1, 0, 900);
+        assert_eq!(clocks.observe(at(2_100, 0), true), Some(Verdict::Agrees));
+    }
+
+    #[test]
+    fn a_clock_at_the_bound_is_not_judged_now_so_now_so() {
+        let mut clocks = named(1);
+        let mut turns = 0;
+        for second in 1..200_u64 {
+            let (ms, off) = (second * 1_000, 2_000 + [60, 10, -30, 40][usize::try_from(second % 4).unwrap()]);
+            measure(&mut clocks, ms, 1, off, 2);
+            for ms in [ms, ms + 900] {
+                turns += usize::from(clocks.observe(at(ms, 0), true).is_some());
+            }
+        }
+        assert!(turns <= 2, "{turns}");
+    }
+
+    #[test]
+    fn a_node_that_is_gone_has_no_say() {
+        let mut clocks = named(2);
+        measure(&mut clocks, 100, 1, HOUR_MS, 2);
+        measure(&mut clocks, 100, 2, HOUR_MS, 2);
+        assert_eq!(clocks.observe(at(100, 0), true), Some(Verdict::Off));
+        clocks.remove(NodeId(1));
+        clocks.remove(NodeId(2));
+        assert_eq!(clocks.observe(at(101, 0), true), Some(Verdict::Agrees));
+        measure(&mut clocks, 102, 1, HOUR_MS, 2);
+        assert_eq!((clocks.others(), clocks.observe(at(102, 0), true)), (0, None));
+    }
+
+    #[test]
+    fn a_peer_that_does_not_say_is_not_measured() {
+        let mut clocks = named(1);
+        clocks.measure(at(100, 0).instant, NodeId(1), at(99, 0).instant, Wall(0));
+        assert_eq!(clocks.unmeasured().count(), 1);
+    }
+}

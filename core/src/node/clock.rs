@@ -1,0 +1,134 @@
+//! What a node does about its wall clock: it compares it with those of the other nodes, and
+//! serves nobody while it is off.
+//!
+//! Rooms that it leads go on for members at other nodes, as while it drains: what it stamps
+//! there is [reckoned](Clocks::reckon) from when its clock was right. It leads no new ones.
+
+use skirmish_proto::v1;
+
+use super::hosting::Role;
+use super::{Event, Node, Refusal};
+use crate::clocks::{Clocks, Difference, Verdict};
+use crate::config::Config;
+use crate::id::{Name, NodeId};
+use crate::slab::Key;
+use crate::time::{Deadline, Duration, Instant, Now};
+
+/// Longest wait of a node that starts for the clocks of others, however long the registry names
+/// the dead: time for several dials. A node that lives may not know the one that starts yet.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// When clients of a node whose clock is off are to come back: by then they are sent elsewhere.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What they are told.
+const OFF: &str = "the clock of this server is off";
+
+/// The clock of a node that starts.
+pub(super) fn clocks(config: &Config) -> Clocks {
+    Clocks::new(config.rooms.clock_bound, config.registrar.node_ttl.min(LONGEST_PATIENCE))
+}
+
+impl Node {
+    // Getters.
+
+    /// How the node's wall clock stands: while it does not agree with the others, the node lets
+    /// nobody in.
+    #[must_use]
+    pub const fn clock(&self) -> Verdict {
+        self.clocks.verdict()
+    }
+
+    /// How the wall clocks of the other nodes that were measured differ.
+    pub fn clock_differences(&self, now: Instant) -> impl Iterator<Item = Difference> {
+        self.clocks.differences(now)
+    }
+
+    /// The other nodes whose wall clocks were not measured.
+    pub fn unmeasured_clocks(&self) -> impl Iterator<Item = NodeId> {
+        self.clocks.unmeasured()
+    }
+
+    // Commands.
+
+    /// Looks at the clock once more, before a token is checked by it.
+    ///
+    /// # Errors
+    /// If the node lets nobody in.
+    pub fn check_clock(&mut self, now: Now) -> Result<(), Refusal> {
+        self.begin(now);
+        self.clock_is_right()
+    }
+
+    // Inputs.
+
+    /// Begins an input: reads the clocks. What the input stamps it stamps by the time returned.
+    pub(super) fn begin(&mut self, now: Now) -> Now {
+        self.now = self.now.max(now.instant);
+        let acquainted = self.registrar.knows_nodes();
+        if let Some(verdict) = self.clocks.observe(now, acquainted) {
+            self.clock_judged(now, verdict);
+        }
+        self.clocks.reckon(now)
+    }
+
+    /// Something may have become known of the other nodes.
+    pub(super) fn reconsider_clock(&mut self, now: Now) {
+        let acquainted = self.registrar.knows_nodes();
+        if let Some(verdict) = self.clocks.reconsider(now.instant, acquainted) {
+            self.clock_judged(now, verdict);
+        }
+    }
+
+    fn clock_judged(&mut self, now: Now, verdict: Verdict) {
+        self.event(Event::ClockJudged { verdict });
+        if verdict != Verdict::Off {
+            return;
+        }
+        self.stats.clock_stops += 1;
+        for key in self.connections.keys().collect::<alloc::vec::Vec<Key>>() {
+            self.close_until(now, key, v1::Reason::Draining, OFF, RETRY_AFTER);
+        }
+    }
+
+    /// The registry names another node, whose clock is to be measured if a link can lead there
+    /// and it is not an earlier life of this one.
+    pub(super) fn expect_clock(&mut self, node: NodeId, record: &v1::NodeRecord) {
+        let own = &self.link_address;
+        let dialed = if self.id < node { &record.link } else { own };
+        if !dialed.is_empty() && record.link != *own {
+            self.clocks.add(node);
+        }
+    }
+
+    pub(super) fn clock_deadline(&self) -> Option<Deadline> {
+        let at = self.clocks.poll_timeout()?;
+        Some(Deadline::new(at, "clocks of other nodes are waited for no longer"))
+    }
+
+    // What the clock decides.
+
+    pub(super) fn clock_is_off(&self) -> bool {
+        self.clock() == Verdict::Off
+    }
+
+    pub(super) const fn clock_is_right(&self) -> Result<(), Refusal> {
+        match self.clock() {
+            Verdict::Unknown => Err(Refusal::ClockUnknown),
+            Verdict::Agrees => Ok(()),
+            Verdict::Off => Err(Refusal::ClockOff),
+        }
+    }
+
+    /// Gives up a room that was claimed when the clock was right.
+    pub(super) fn decline_room(&mut self, now: Now, name: &Name) {
+        let room = self.rooms_by_name.get(name).copied();
+        let role = room.and_then(|room| Some(self.rooms.get(room)?.role));
+        if matches!(role, None | Some(Role::Claiming)) {
+            self.registrar.release_room(now, name);
+        }
+        if let Some(room) = room.filter(|_| role == Some(Role::Claiming)) {
+            self.close_room(now, room, v1::LeftReason::Gone);
+        }
+    }
+}
