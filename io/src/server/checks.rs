@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use skirmish_core::node::Unreachable;
+use skirmish_core::clocks::{Difference, Verdict};
+use skirmish_core::id::NodeId;
+use skirmish_core::node::{Node, Unreachable};
 use skirmish_core::registry::{Error, Failure};
 use skirmish_core::time::{Duration, Instant};
 
@@ -49,6 +51,9 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
         shard.readiness.set(now, reason, detail.map(|(_, detail)| Cow::Owned(detail.clone())));
     }
     shard.readiness.set(now, Reason::RegistrySilent, silent);
+    let (off, unknown) = clock(shard, now);
+    shard.readiness.set(now, Reason::ClockOff, off);
+    shard.readiness.set(now, Reason::ClockUnknown, unknown);
     let (dead, unreachable) = links(shard, now);
     shard.readiness.set(now, Reason::LinksDead, dead);
     shard.readiness.set(now, Reason::PeerUnreachable, unreachable);
@@ -108,6 +113,48 @@ fn registry_silent(shard: &Shard, now: Instant, status: &Status) -> Option<Cow<'
     }
     let error = status.error.clone().filter(|_| !status.connected);
     Some(error.map_or(Cow::Borrowed(""), Cow::Owned))
+}
+
+/// Whether the node's wall clock is off, and how far, or else was not compared yet. Before the
+/// registry has answered nothing is known of other nodes: that is told instead.
+fn clock(shard: &Shard, now: Instant) -> (Option<Cow<'static, str>>, Option<Cow<'static, str>>) {
+    let node = &shard.node;
+    match node.clock() {
+        Verdict::Agrees => (None, None),
+        Verdict::Off => (Some(differences(node, now).into()), None),
+        Verdict::Unknown if !node.is_serving(now) => (None, None),
+        Verdict::Unknown => {
+            let missing: Vec<String> = node.unmeasured_clocks().map(|other| named(node, other)).collect();
+            (None, Some(list(&missing).into()))
+        }
+    }
+}
+
+/// How far a node's clock is off, and against which others.
+fn differences(node: &Node, now: Instant) -> String {
+    let mut beyond: Vec<_> = node.clock_differences(now).filter(|other| other.is_beyond).collect();
+    beyond.sort_by_key(|other| std::cmp::Reverse(other.ahead_ms.unsigned_abs()));
+    let told = |other: &Difference| {
+        let way = if other.ahead_ms > 0 { "behind" } else { "ahead of" };
+        let (seconds, millis) =
+            (other.ahead_ms.unsigned_abs() / 1_000, other.ahead_ms.unsigned_abs() % 1_000);
+        format!("{seconds}.{millis:03} s {way} {}", named(node, other.node))
+    };
+    list(&beyond.iter().map(told).collect::<Vec<_>>())
+}
+
+/// A node as people know it.
+fn named(node: &Node, other: NodeId) -> String {
+    format!("node {:?} ({other})", node.peer_name(other).unwrap_or_default())
+}
+
+/// The first of a list, and how many more there are.
+fn list(items: &[String]) -> String {
+    let shown = items.get(..NODES_NAMED).unwrap_or(items).join(", ");
+    match items.len().saturating_sub(NODES_NAMED) {
+        0 => shown,
+        more => format!("{shown}, and {more} more"),
+    }
 }
 
 /// Whether most of the other nodes cannot be reached, or else some of them.

@@ -113,6 +113,11 @@ async fn handshake(
         }
     }
     let address = client;
+    // Tokens are judged by a clock that is right.
+    if let Err(refusal) = server.shared.command(|shard, now| shard.node.check_clock(now)) {
+        goodbye(&mut stream, server.refusals.answer(refusal)).await;
+        return None;
+    }
     let wall = server.shared.clock().now().wall;
     let accepted = match server.policy.check(head.bytes(), wall) {
         Ok(accepted) => accepted,

@@ -34,6 +34,10 @@ pub enum Reason {
     RegistryRefuses,
     /// The registry does not confirm that the node lives.
     RegistrySilent,
+    /// The node's wall clock is off.
+    ClockOff,
+    /// The node has not compared its wall clock with those of the others yet.
+    ClockUnknown,
     /// More than half of the other nodes cannot be reached.
     LinksDead,
     /// The event loop stands still, or did so lately.
@@ -48,7 +52,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, the gravest first.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Draining,
         Self::RegistryShared,
         Self::RegistryReplaced,
@@ -57,6 +61,8 @@ impl Reason {
         Self::RegistryCorrupt,
         Self::RegistryRefuses,
         Self::RegistrySilent,
+        Self::ClockOff,
+        Self::ClockUnknown,
         Self::LinksDead,
         Self::DriverLate,
         Self::OutOfFiles,
@@ -76,6 +82,8 @@ impl Reason {
             Self::RegistryCorrupt => "registry_corrupt",
             Self::RegistryRefuses => "registry_refuses",
             Self::RegistrySilent => "registry_silent",
+            Self::ClockOff => "clock_off",
+            Self::ClockUnknown => "clock_unknown",
             Self::LinksDead => "links_dead",
             Self::DriverLate => "driver_late",
             Self::OutOfFiles => "out_of_files",
@@ -99,6 +107,8 @@ impl Reason {
             Self::RegistryCorrupt => "the data of the registry is corrupt, players cannot log in",
             Self::RegistryRefuses => "the registry takes no writes, players cannot log in",
             Self::RegistrySilent => "the registry does not confirm that this node lives",
+            Self::ClockOff => "the wall clock is off, nobody is let in",
+            Self::ClockUnknown => "the wall clock was not compared with those of all other nodes yet",
             Self::LinksDead => "most other nodes cannot be reached, players here and there cannot meet",
             Self::DriverLate => "the event loop stands still for too long",
             Self::OutOfFiles => "out of files: hardly any connection can be opened",
@@ -132,6 +142,12 @@ impl Reason {
             Self::RegistrySilent => {
                 "check that etcd runs, has a leader, and can be reached at registry.etcd.endpoints"
             }
+            Self::ClockOff => {
+                "synchronize the clocks of all nodes (chrony, ntpd, systemd-timesyncd; `chronyc tracking` or `timedatectl` shows how they stand): they may differ by rooms.clock_bound; the node serves again by itself"
+            }
+            Self::ClockUnknown => {
+                "wait: nodes that do not answer are left out after cluster.node_ttl, at most 10 s; if it lasts, check the links between nodes"
+            }
             Self::OutOfFiles => {
                 "raise the limit on open files (ulimit -n, LimitNOFILE; `prlimit --nofile` for a running server)"
             }
@@ -152,7 +168,7 @@ impl Reason {
     const fn patience(self) -> Duration {
         match self {
             // A node that starts has not heard yet.
-            Self::RegistrySilent => Duration::from_secs(2),
+            Self::RegistrySilent | Self::ClockUnknown => Duration::from_secs(2),
             Self::Draining
             | Self::RegistryShared
             | Self::RegistryReplaced
@@ -160,6 +176,7 @@ impl Reason {
             | Self::RegistryDenied
             | Self::RegistryCorrupt
             | Self::RegistryRefuses
+            | Self::ClockOff
             | Self::LinksDead
             | Self::DriverLate
             | Self::OutOfFiles
