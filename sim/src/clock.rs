@@ -17,13 +17,15 @@ pub struct Clock {
     wall_offset_ms: i64,
     /// If the wall clock is kept right from outside: how far it may be off, in milliseconds.
     kept_within: Option<i64>,
+    /// How far a wall clock that is kept right is off for all that, in milliseconds.
+    wrong_ms: i64,
 }
 
 impl Clock {
     /// Clocks of a process that starts at `started` (world time, microseconds).
     #[must_use]
     pub fn new(started: u64, drift_ppm: i64, wall_offset_ms: i64) -> Self {
-        Self { started: signed(started), drift_ppm, wall_offset_ms, kept_within: None }
+        Self { started: signed(started), drift_ppm, wall_offset_ms, kept_within: None, wrong_ms: 0 }
     }
 
     /// The same clocks, but the wall clock does not drift and is never off by more than so
@@ -50,7 +52,7 @@ impl Clock {
     pub fn now(&self, at: u64) -> Now {
         let elapsed = self.elapsed(signed(at) - self.started);
         let passed = if self.kept_within.is_some() { signed(at) } else { self.started + elapsed };
-        let wall = BEGINNING + passed / 1_000 + self.wall_offset_ms;
+        let wall = BEGINNING + passed / 1_000 + self.wall_offset_ms + self.wrong_ms;
         Now { instant: Instant::from_micros(unsigned(FIRST_INSTANT + elapsed)), wall: Wall(unsigned(wall)) }
     }
 
@@ -73,6 +75,11 @@ impl Clock {
     pub fn jump(&mut self, millis: i64) {
         let most = self.kept_within.unwrap_or(i64::MAX / 4);
         self.wall_offset_ms = self.wall_offset_ms.saturating_add(millis).clamp(-most, most);
+    }
+
+    /// Sets the wall clock wrong by so many milliseconds, however right it is kept; 0 ends that.
+    pub fn set_wrong(&mut self, millis: i64) {
+        self.wrong_ms = millis;
     }
 
     fn elapsed(&self, true_micros: i64) -> i64 {

@@ -62,6 +62,8 @@ pub const MARKS: &[&str] = &[
     "link vanished",
     "back-pressure at link",
     "nodes cut off",
+    "clock off",
+    "clock right",
     "node suspended",
     "node known dead",
     "room lost",

@@ -44,6 +44,7 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
         | Plant::NoShowKept
         | Plant::RefusalIgnored
         | Plant::BacklogPunished => &[Guarantee::Liveness],
+        Plant::ClockUncompared => &[Guarantee::Clocks],
         Plant::JoinRaceTold => &[Guarantee::Joins],
     }
 }

@@ -49,6 +49,14 @@ const HISTORIES: &[History] = &[
         draw: searches_end_elsewhere,
     },
     History {
+        name: "clocks off",
+        percent: 25,
+        // The times of matches are as wrong as the clock of the node that forms them.
+        fits: |shape| shape.nodes > 1 && shape.queues == 0,
+        draw: clocks_off,
+    },
+    // It takes out what is wrong with clocks of nodes.
+    History {
         name: "registry goes back",
         percent: 25,
         // What becomes of matches in a registry that is lost is nobody's to say.
@@ -92,6 +100,7 @@ fn registry_goes_back(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     let clients = signed(shape.clients);
     steps.retain(|step| match step.action {
         Action::Jump { process, .. } => (1..=clients).contains(&process),
+        Action::SetWrong { .. } => false,
         _ => true,
     });
     let starts = |step: &Step| matches!(step.action, Action::Crash { .. } | Action::Drain { .. });
@@ -109,6 +118,27 @@ fn registry_goes_back(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
         at += scale(rng, 1_000_000, 30_000_000);
     }
     shape.chaos_ms = shape.chaos_ms.max(at / 1_000);
+}
+
+/// Wall clocks of nodes are off by more than they may, from the start or from some moment on, for
+/// a while or until everything is healed.
+fn clocks_off(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
+    shape.chaos_ms = shape.chaos_ms.max(15_000);
+    for _ in 0..rng.range(1..=3) {
+        let node = below(rng, shape.nodes);
+        let at = if chance(rng, 40) { 0 } else { rng.range(0..=shape.chaos_ms * 800) };
+        let far = signed(scale(rng, shape.clock_bound_ms * 2, 86_400_000));
+        let millis = if chance(rng, 50) { far } else { -far };
+        steps.push(Step { at, action: Action::SetWrong { node, millis } });
+        if chance(rng, 60) {
+            let at = at + scale(rng, 1_000, 20_000_000);
+            steps.push(Step { at, action: Action::SetWrong { node, millis: 0 } });
+        }
+        // Somebody is there to be turned away.
+        let client = below(rng, shape.clients);
+        let at = at + scale(rng, 100_000, 10_000_000);
+        steps.push(Step { at, action: Action::Move { client, millis: 0, node } });
+    }
 }
 
 /// Players are gone without a word: their connections die in silence, and they neither come

@@ -4,6 +4,7 @@
 
 pub mod g10_convergence;
 mod g11_bounded;
+pub mod g12_clocks;
 mod g1_order;
 mod g2_kept;
 mod g3_once;
@@ -45,6 +46,8 @@ pub enum Guarantee {
     Convergence,
     /// Everything is bounded.
     Bounded,
+    /// Nobody is served by a clock that is off.
+    Clocks,
     /// What was promised happens once faults have stopped.
     Liveness,
     /// No race between nodes shows in the answer to a join.
@@ -53,7 +56,7 @@ pub enum Guarantee {
 
 impl Guarantee {
     /// Every one that has an oracle.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Order,
         Self::Kept,
         Self::Once,
@@ -64,6 +67,7 @@ impl Guarantee {
         Self::Match,
         Self::Convergence,
         Self::Bounded,
+        Self::Clocks,
         Self::Liveness,
         Self::Joins,
     ];
@@ -82,6 +86,7 @@ impl Guarantee {
             Self::Match => "G8",
             Self::Convergence => "G10",
             Self::Bounded => "G11",
+            Self::Clocks => "G12",
             Self::Liveness => "L1",
             Self::Joins => "L2",
         }
@@ -112,6 +117,7 @@ impl Guarantee {
             Self::Match => "one match: a player is in one at most, and a match forms wholly or not at all",
             Self::Convergence => "replicas converge once links heal",
             Self::Bounded => "every cap holds, and a slow reader delays nobody",
+            Self::Clocks => "a node whose wall clock is off among the nodes that it reaches serves nobody",
             Self::Liveness => "once faults stop, everything promised happens within the bound",
             Self::Joins => "no join is told of a race between nodes while nothing is wrong",
         }
@@ -350,6 +356,8 @@ pub struct Oracles {
     newest: g10_convergence::Newest,
     bounded: g11_bounded::Bounded,
     joins: l2_joins::Joins,
+    /// Is told how far clocks are off by whoever knows.
+    pub clocks: g12_clocks::Clocks,
     /// Is told of the registry's history and of searches by whoever has queues.
     pub matches: g8_match::Matches,
 }

@@ -91,6 +91,7 @@ impl Action {
             | Self::Crash { .. }
             | Self::Drain { .. }
             | Self::Jump { .. }
+            | Self::SetWrong { .. }
             | Self::CutNodes { .. }
             | Self::HealNodes { .. }
             | Self::ResetNodes { .. }
@@ -318,4 +319,8 @@ actions! {
     /// The client gives up the match that it was told of.
     GiveUp = "give-up" { /// Which.
         client }
+    /// A node's wall clock is off from now on, beyond what clocks of nodes may be.
+    SetWrong = "set-wrong" { /// Which.
+        node, /// Milliseconds; may be negative. 0: it is right again.
+        millis }
 }

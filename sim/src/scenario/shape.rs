@@ -383,6 +383,14 @@ impl Shape {
         (found_out + undone + made_up + carried + under_way + among_nodes + matched) * 2 * 1_000
     }
 
+    /// How long a node may take to find out that its wall clock is off, in microseconds, once it
+    /// has links to most of the others: a ping that is on its way is answered, and one more, on
+    /// `slowest` ways. By a clock that may be slow.
+    #[must_use]
+    pub fn clock_bound(&self, slowest: u64) -> u64 {
+        (self.link_heartbeat_ms * 4_000 + slowest * 8 + 1_000_000) * 2
+    }
+
     /// How long a node may take to find out that nothing comes over a connection any more, in
     /// microseconds: up to `Hello` it has the deadline for that; then the ping after the last
     /// one that was answered is sent, and as many are missed as it takes. By a clock that may

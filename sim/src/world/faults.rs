@@ -105,6 +105,11 @@ impl World<'_> {
                 self.fail_matcher(mode, how, positive(millis).min(LONGEST));
                 Ok(())
             }
+            Action::SetWrong { node, millis } => {
+                let node = self.node_at(node);
+                self.set_wrong(node, millis.clamp(-86_400_000, 86_400_000));
+                Ok(())
+            }
             Action::Jump { process, millis } => {
                 let millis = millis.clamp(-86_400_000, 86_400_000);
                 self.jump(positive(process), millis);
@@ -164,6 +169,7 @@ impl World<'_> {
     }
 
     fn jump(&mut self, process: u64, millis: i64) {
+        self.oracles.clocks.forget();
         let (clients, nodes) = (self.clients.len(), self.nodes.len());
         let number = usize::try_from(process).unwrap_or(0) % (clients + nodes);
         match number.checked_sub(1) {

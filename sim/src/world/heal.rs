@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use skirmish_core::client::{Client, State};
+use skirmish_core::clocks;
 use skirmish_core::id::Name;
 
 use super::node::NodeProcess;
@@ -72,6 +73,7 @@ impl World<'_> {
             road.latency = shape.node_latency_us;
         }
         for node in 0..self.nodes.len() {
+            self.set_wrong(node, 0);
             self.heal_registry(node);
             for other in 0..node {
                 self.heal_nodes(other, node);
@@ -239,6 +241,12 @@ impl World<'_> {
             }
             if let Some(failure) = node.machine.as_ref().and_then(|machine| machine.registry_failure(now)) {
                 let what = format!("node {} takes the registry for one that fails: {failure}", node.number);
+                return self.broken(Guarantee::Liveness, what);
+            }
+            let clock = node.machine.as_ref().map(skirmish_core::node::Node::clock);
+            if clock != Some(clocks::Verdict::Agrees) {
+                let what =
+                    format!("node {} lets nobody in, since it takes its clock for {clock:?}", node.number);
                 return self.broken(Guarantee::Liveness, what);
             }
         }

@@ -7,6 +7,7 @@
 
 mod answers;
 mod client;
+mod clocks;
 mod connections;
 mod faults;
 mod fullness;
@@ -429,6 +430,7 @@ impl<'a> World<'a> {
             found_out(conn.to, conn.client, dead_for, self.scenario.shape.silence_bound() + LOOK_EVERY)?;
         }
         self.look_for_the_deaf()?;
+        self.look_at_clocks()?;
         let troubled_nodes = self.nodes.iter().any(NodeProcess::is_troubled) || self.is_apart();
         let mut free = Vec::new();
         for number in 0..self.clients.len() {

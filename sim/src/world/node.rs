@@ -333,9 +333,13 @@ impl World<'_> {
         match event {
             Event::SessionOpened { conn, player, epoch } => {
                 self.coverage.hit("session opened");
+                self.lets_in(node)?;
                 self.hold(node, conn, player, epoch);
             }
-            Event::SessionResumed { conn, player, epoch } => self.hold(node, conn, player, epoch),
+            Event::SessionResumed { conn, player, epoch } => {
+                self.lets_in(node)?;
+                self.hold(node, conn, player, epoch);
+            }
             Event::SessionEnded { player, reason } => {
                 self.coverage.hit("session ended");
                 if reason == v1::Reason::Unspecified {
@@ -358,6 +362,10 @@ impl World<'_> {
             Event::Deposed { .. } => self.coverage.hit("matcher deposed"),
             Event::MatchEnded { abandoned: true, .. } => self.coverage.hit("match abandoned"),
             Event::MatchEnded { .. } => self.coverage.hit("match over"),
+            Event::ClockJudged { verdict } => self.coverage.hit(match verdict {
+                skirmish_core::clocks::Verdict::Agrees => "clock right",
+                _ => "clock off",
+            }),
             Event::Serving
             | Event::PlayersMissed { .. }
             | Event::MatchFormed { .. }

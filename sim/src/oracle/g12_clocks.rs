@@ -1,0 +1,132 @@
+//! G12: a node whose wall clock is off among the nodes that it reaches serves nobody. It may take
+//! a stated time to find out; from then on no player is let in or stays connected, so that no
+//! token is judged, and no write to a room's state is taken, by such a clock.
+//!
+//! That a node whose clock is right serves again is demanded with L1.
+
+use std::collections::BTreeMap;
+
+use super::{Guarantee, Verdict, broken};
+
+/// A node as it is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The node's number, and which life of its process.
+    pub node: (usize, u32),
+    /// Whether its clock surely is off, and it has had what it takes to know: see [`is_off`].
+    pub is_off: bool,
+    /// Connections that it has and does not close.
+    pub connections: usize,
+}
+
+/// Since when clocks are off.
+#[derive(Debug, Default)]
+pub struct Clocks {
+    since: BTreeMap<(usize, u32), u64>,
+}
+
+/// Whether a clock surely is off. Of `others` that a node knows of it reaches some, whose clocks
+/// are ahead by so many milliseconds; two clocks may differ by `most`.
+#[must_use]
+pub fn is_off(ahead_ms: &[i64], others: usize, most: i64) -> bool {
+    let beyond = ahead_ms.iter().filter(|ahead| ahead.saturating_abs() > most).count();
+    beyond > others.saturating_sub(beyond)
+}
+
+impl Clocks {
+    /// A clock was set, somewhere: how long nodes have had starts anew.
+    pub fn forget(&mut self) {
+        self.since.clear();
+    }
+
+    /// A look at every node that is up.
+    ///
+    /// # Errors
+    /// If one serves players although its clock is off for longer than `within`.
+    pub fn look(&mut self, at: u64, nodes: &[Standing], within: u64) -> Verdict {
+        self.since.retain(|node, _| nodes.iter().any(|now| now.node == *node && now.is_off));
+        for now in nodes.iter().filter(|now| now.is_off) {
+            let since = *self.since.entry(now.node).or_insert(at);
+            if now.connections > 0 && at - since > within {
+                return broken(
+                    Guarantee::Clocks,
+                    format_args!(
+                        "node {} has {} connections, although its clock is off since {} ms",
+                        now.node.0,
+                        now.connections,
+                        (at - since) / 1_000
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// A node lets a player in, whose clock `is_off` at this moment or not.
+    ///
+    /// # Errors
+    /// If it is off for longer than `within`.
+    pub fn lets_in(&self, at: u64, node: (usize, u32), is_off: bool, within: u64) -> Verdict {
+        match self.since.get(&node).filter(|since| is_off && at - **since > within) {
+            None => Ok(()),
+            Some(since) => broken(
+                Guarantee::Clocks,
+                format_args!(
+                    "node {} lets a player in, although its clock is off since {} ms",
+                    node.0,
+                    (at - since) / 1_000
+                ),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: (usize, u32) = (1, 0);
+
+    fn standing(is_off: bool, connections: usize) -> Standing {
+        Standing { node: NODE, is_off, connections }
+    }
+
+    #[test]
+    fn the_majority_and_a_tie_put_a_clock_off() {
+        for (ahead, others, off) in [
+            (&[][..], 0, false),
+            (&[5_000], 1, true),
+            (&[2_000], 1, false),
+            (&[-5_000, 0], 2, false),
+            (&[-5_000, 9_000], 2, true),
+            (&[5_000, 5_000], 4, false),
+            (&[5_000, 5_000], 3, true),
+        ] {
+            assert_eq!(is_off(ahead, others, 2_000), off, "{ahead:?} of {others}");
+        }
+    }
+
+    #[test]
+    fn whoever_serves_for_longer_than_it_may_is_caught() {
+        let mut clocks = Clocks::default();
+        assert!(clocks.look(100, &[standing(true, 1)], 50).is_ok());
+        assert!(clocks.look(150, &[standing(true, 1)], 50).is_ok());
+        assert!(clocks.lets_in(150, NODE, true, 50).is_ok());
+        assert!(clocks.lets_in(151, NODE, true, 50).is_err());
+        assert!(clocks.lets_in(151, NODE, false, 50).is_ok());
+        assert!(clocks.look(151, &[standing(true, 0)], 50).is_ok());
+        assert!(clocks.look(151, &[standing(true, 1)], 50).is_err());
+    }
+
+    #[test]
+    fn time_in_which_it_could_not_know_does_not_count() {
+        let mut clocks = Clocks::default();
+        assert!(clocks.look(100, &[standing(true, 1)], 50).is_ok());
+        assert!(clocks.look(120, &[standing(false, 1)], 50).is_ok());
+        assert!(clocks.look(151, &[standing(true, 1)], 50).is_ok());
+        clocks.forget();
+        assert!(clocks.look(202, &[standing(true, 1)], 50).is_ok());
+        assert!(clocks.look(260, &[], 50).is_ok());
+        assert!(clocks.lets_in(300, NODE, true, 50).is_ok());
+    }
+}

@@ -1,0 +1,88 @@
+//! Wall clocks of nodes that are off, and what nodes make of it.
+
+use skirmish_core::node::Node;
+
+use super::World;
+use crate::history::Lane;
+use crate::oracle::Verdict;
+use crate::oracle::g12_clocks::{Standing, is_off};
+
+impl World<'_> {
+    /// Sets the wall clock of a node wrong; 0: right again.
+    pub(super) fn set_wrong(&mut self, node: usize, millis: i64) {
+        self.nodes[node].clock.set_wrong(millis);
+        self.oracles.clocks.forget();
+        if millis == 0 {
+            self.relief(Lane::Node(node), "clock off");
+        } else {
+            self.trouble(Lane::Node(node), "clock off");
+        }
+    }
+
+    /// Looks whether a node serves players although its clock is off.
+    pub(super) fn look_at_clocks(&mut self) -> Verdict {
+        if self.nodes.len() == 1 {
+            return Ok(());
+        }
+        let mut nodes = Vec::new();
+        for process in self.nodes.iter().filter(|process| !process.is_troubled()) {
+            let number = process.number;
+            let has =
+                |conn: &&crate::network::Conn| conn.to == number && conn.node.is_some() && !conn.closing;
+            nodes.push(Standing {
+                node: (number, process.life),
+                is_off: self.is_clock_off(number),
+                connections: self.conns.values().filter(has).count(),
+            });
+        }
+        let within = self.clock_bound();
+        self.oracles.clocks.look(self.at, &nodes, within)
+    }
+
+    /// A node lets a player in.
+    pub(super) fn lets_in(&self, node: usize) -> Verdict {
+        let is_off = self.nodes.len() > 1 && self.is_clock_off(node);
+        let life = self.nodes[node].life;
+        self.oracles.clocks.lets_in(self.at, (node, life), is_off, self.clock_bound())
+    }
+
+    fn clock_bound(&self) -> u64 {
+        let slowest = self.roads.values().map(|road| road.latency + road.jitter).max().unwrap_or(0);
+        self.scenario.shape.clock_bound(slowest)
+    }
+
+    /// Whether a node's clock surely is off among those that it reaches.
+    fn is_clock_off(&self, number: usize) -> bool {
+        let process = &self.nodes[number];
+        let Some(machine) = process.machine.as_ref() else { return false };
+        let wall =
+            |node: usize| i64::try_from(self.nodes[node].clock.now(self.at).wall.0).unwrap_or(i64::MAX);
+        let reached = (0..self.nodes.len()).filter(|other| self.reaches(machine, number, *other));
+        let ahead: Vec<i64> = reached.map(|other| wall(other) - wall(number)).collect();
+        is_off(&ahead, machine.others(), self.most_apart_ms())
+    }
+
+    /// Whether what a node asks another over their link is answered.
+    fn reaches(&self, machine: &Node, number: usize, other: usize) -> bool {
+        let Some(peer) = self.nodes[other].machine.as_ref().filter(|_| !self.nodes[other].is_paused()) else {
+            return false;
+        };
+        let pair = (number.min(other), number.max(other));
+        let Some(road) = self.roads.get(&pair) else { return false };
+        let linked = machine.is_linked(peer.id()) && peer.is_linked(machine.id());
+        let vanished = self.wires.values().any(|wire| {
+            let ends = (wire.ends[0].node, wire.ends[1].node);
+            wire.vanished && (ends.0.min(ends.1), ends.0.max(ends.1)) == pair
+        });
+        linked && !road.is_hurt() && !vanished
+    }
+
+    /// By how much clocks may differ, and seem to differ less: a measurement is wrong by what the
+    /// way there and back takes, and by the drift of the clocks since.
+    fn most_apart_ms(&self) -> i64 {
+        let shape = &self.scenario.shape;
+        let slowest = self.roads.values().map(|road| road.latency + road.jitter).max().unwrap_or(0);
+        let wrong = slowest * 4 / 1_000 + shape.link_heartbeat_ms / 2 + 100;
+        i64::try_from(shape.clock_bound_ms + wrong).unwrap_or(i64::MAX)
+    }
+}
