@@ -2,6 +2,7 @@
 //! see of it, also while etcd fails, and what strangers do.
 
 mod chaos;
+mod clocks;
 mod deployments;
 mod evenings;
 mod files;
