@@ -191,7 +191,7 @@ impl Client {
         let replicas = self
             .rooms
             .values()
-            .filter_map(|room| room.replicated.replica()?.poll_timeout())
+            .filter_map(|room| room.replicated.poll_timeout())
             .fold(None, |a, b| Deadline::earliest(a, Some(b)));
         Deadline::earliest(self.state_deadline(), Deadline::earliest(self.send_deadline(), replicas))
     }
@@ -206,10 +206,8 @@ impl Client {
         self.release(now.instant);
         let clock = self.server_clock(now);
         for room in self.rooms.values_mut() {
-            if let Some(replica) = room.replicated.replica_mut()
-                && replica.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant)
-            {
-                replica.collect(clock);
+            if room.replicated.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
+                room.replicated.collect(clock);
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::crdt::{Forgotten, Heard, Key, MAX_VALUE, Replica, ReplicaLimits, Stat
 use crate::id::MAX_NAME;
 use crate::plant::Planted;
 use crate::rng::Seed;
-use crate::time::{Duration, Now};
+use crate::time::{Deadline, Duration, Now};
 
 /// Answers of the walk that wait to be sent. The walk is a dialogue, so there is one, or
 /// the server does not keep to it; then the walk starts again from the root.
@@ -99,6 +99,21 @@ impl Replicated {
 
     pub(super) fn replica_mut(&mut self) -> Option<&mut Replica> {
         self.replica.as_mut().map(|(_, replica)| replica)
+    }
+
+    /// When [`Self::collect`] has something to do. Nothing is dropped while the server has not
+    /// been sent all: on a connection that takes nothing a removal may be older than tombstones
+    /// become, and the server would never hear of it.
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        let is_sent = |replica: &&Replica| self.owed.is_empty() && self.sent >= replica.change();
+        self.replica().filter(is_sent)?.poll_timeout()
+    }
+
+    /// Drops the tombstones that are past the horizon.
+    pub(super) fn collect(&mut self, now: Now) {
+        if let Some(replica) = self.replica_mut() {
+            replica.collect(now);
+        }
     }
 
     /// The first `Welcome` was received: the replica is made, with what was written

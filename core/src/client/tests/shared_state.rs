@@ -87,6 +87,29 @@ fn what_is_written_while_cut_off_merges_on_return() {
 }
 
 #[test]
+fn a_removal_is_not_forgotten_before_it_was_sent() {
+    let mut server = server();
+    let mut script = Script::new(config());
+    script.client.join(script.now, "a", 0).unwrap();
+    set(&mut script, "colour", b"red");
+    script.connect();
+    script.hello();
+    script.tell(v1::Kind::Welcome, &v1::Welcome { tombstone_horizon_ms: 1_000, ..welcome(false) });
+    script.sent();
+    script.joined(5, 0, 0, false);
+    script.snapshot(5, 0, 0);
+    exchange(&mut script, &mut server, 5);
+    // The connection takes nothing for longer than the horizon.
+    script.client.set_property(script.now, "a", "colour", None).unwrap();
+    script.sleep(Duration::from_millis(1_500));
+    exchange(&mut script, &mut server, 5);
+    assert_eq!(server.property("alice", "colour"), None);
+    // Then it is.
+    script.sleep(Duration::from_millis(1_500));
+    assert_eq!(script.client.replica("a").unwrap().len(), 0);
+}
+
+#[test]
 fn a_new_epoch_gets_what_the_player_owns_and_forgets_the_rest() {
     let mut old = server();
     let mut script = Script::in_room();
