@@ -35,6 +35,9 @@ pub(super) struct Player {
     pub(super) vouched: u64,
     /// What the registry holds; `None`: to be read.
     pub(super) view: Option<View>,
+    /// Revision of the newest change that was told while there was no view. An answer from before
+    /// it that comes later is no view.
+    pub(super) missed: u64,
     pub(super) wish: Wish,
     /// A ticket that is found may be the player's own from another node, and becomes its
     /// wish. Later, one that it does not want is a leftover.
@@ -129,6 +132,7 @@ impl Player {
             epoch,
             vouched: epoch,
             view: None,
+            missed: 0,
             wish: Wish::Nothing,
             adopts: true,
             absence: None,
@@ -212,7 +216,8 @@ impl Player {
     /// Has the news of an answer; `pair` is the match that was asked for. Returns whether
     /// they are news.
     pub(super) fn read(&mut self, revision: u64, answers: &[Answer], pair: Option<String>) -> bool {
-        if self.view.as_ref().is_some_and(|view| revision < view.read.max(view.heard)) {
+        let known = self.view.as_ref().map_or(self.missed, |view| view.read.max(view.heard));
+        if revision < known {
             return false;
         }
         let mut ranges = answers.iter().filter_map(|answer| match answer {
@@ -246,7 +251,10 @@ impl Player {
 
     /// Hears of a change. Returns whether it is news.
     pub(super) fn hear(&mut self, kind: Kind, change: &Change) -> bool {
-        let Some(view) = &mut self.view else { return false };
+        let Some(view) = &mut self.view else {
+            self.missed = self.missed.max(change.revision());
+            return false;
+        };
         if change.revision() <= view.read {
             return false;
         }

@@ -75,3 +75,26 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::player::Player;
+    use super::*;
+    use crate::id::Name;
+    use crate::registry::Answer;
+
+    #[test]
+    fn an_answer_that_news_have_overtaken_is_read_again() {
+        let name = Name::new("ann").unwrap();
+        let mut player = Player::new(name.clone(), 1);
+        let none = || Answer::Range { kvs: Vec::new(), more: false, count: 0 };
+        let answers = [none(), none(), none(), none()];
+        // It was asked at revision 16, and tells nothing of what the watch has told meanwhile.
+        let gone = Change::Delete { key: keys::notice(&name), revision: 17, prev: None };
+        assert!(!player.hear(Kind::Notice, &gone));
+        assert!(!player.read(16, &answers, None));
+        assert_eq!(player.view, None);
+        assert!(player.read(17, &answers, None));
+        assert_eq!(player.view.as_ref().map(|view| view.read), Some(17));
+    }
+}
