@@ -23,8 +23,8 @@ use crate::wire::seal::Seal;
 pub(crate) const CONTROL_QUEUE: usize = 64;
 
 /// Frames in the queue from which on another answer has no more requests read: a peer that does
-/// not read is held by TCP. The rest of [`CONTROL_QUEUE`] is for a request with many answers, pings, and the
-/// application.
+/// not read is held by TCP. The rest of [`CONTROL_QUEUE`] is for a request with many answers, pings,
+/// and in part for the application.
 pub(crate) const BACKED_UP: usize = CONTROL_QUEUE / 2;
 /// Bytes of those frames from which on no other is queued: with the last one, at most a frame
 /// more. Whoever lets more answers pile up is closed; an application is told.
@@ -234,6 +234,14 @@ impl Connection {
         }
         self.excused = true;
         true
+    }
+
+    /// Queues a message of the application. False if the queue is three quarters full: the rest is
+    /// for answers, as the peer cannot be blamed for what it has not asked for.
+    pub(crate) fn queue_message(&mut self, frame: Bytes) -> bool {
+        let has_place =
+            self.control.len() < CONTROL_QUEUE / 4 * 3 && self.control_bytes < CONTROL_BYTES / 4 * 3;
+        has_place && self.queue(frame)
     }
 
     /// Queues a frame that no cursor stands for. False if the queue is full.

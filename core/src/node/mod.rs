@@ -400,7 +400,7 @@ impl Node {
         let Some(connection) = self.connections.get_mut(conn.key()).filter(|c| c.is_open()) else {
             return false;
         };
-        let queued = connection.queue(wire::encode_bytes(v1::Kind::Application, &metadata, payload));
+        let queued = connection.queue_message(wire::encode_bytes(v1::Kind::Application, &metadata, payload));
         self.wake(conn.key());
         queued
     }

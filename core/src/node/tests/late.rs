@@ -90,6 +90,20 @@ fn a_ping_of_the_client_is_answered() {
 }
 
 #[test]
+fn messages_of_the_application_leave_place_for_answers() {
+    let mut world = World::new(|_| {});
+    let conn = world.accept("alice");
+    world.hello(conn, None);
+    while world.node.send(world.now, conn, "game.Event", b"news") {}
+    // A ping that has come, and one more that was on the way.
+    for nonce in 0..2 {
+        world.send(conn, v1::Kind::Ping, &v1::Ping { nonce, rtt_us: 0 });
+    }
+    assert_eq!(world.closed, []);
+    assert!(world.received(conn).contains(&ToClient::Pong(v1::Pong { nonce: 0 })));
+}
+
+#[test]
 fn a_session_waits_for_who_is_at_the_door_also_when_the_node_stands_still_again() {
     let mut world = World::new(|_| {});
     let conn = world.accept("alice");
