@@ -1,10 +1,11 @@
 //! Measures how much later players hear each other while others do their worst.
 //!
-//! A server runs on a thread of its own with its default limits. Twenty players in rooms of two
-//! say something ten times a second, and time each message until they hear it themselves. First
-//! nobody disturbs them, then 200 connections of the same address flood the server with one kind
-//! of thing, each until it is closed. A kind is a line; all kinds are measured unless one is
-//! named.
+//! A server runs on a thread of its own with its default limits, and so do those who disturb: what
+//! they cost themselves is not measured. Twenty players in rooms of two say something ten times a
+//! second, and time each message until they hear it themselves. First nobody disturbs them, then
+//! 200 connections of the same address flood the server with one kind of thing, each until it is
+//! closed; they have logged in before, one after the other. A kind is a line; all kinds are measured
+//! unless one is named.
 //!
 //! ```sh
 //! cargo run --release -p skirmish-tests --example abuse -- [KIND]
@@ -78,8 +79,20 @@ fn measure(kind: &str, flood: Flood) {
     let address = address.recv().expect("the server starts");
     runtime().block_on(async {
         let mut quiet = play(address, tokio::time::sleep(QUIET)).await;
+        let (tell_ready, ready) = tokio::sync::oneshot::channel::<()>();
+        let (tell_over, abused) = tokio::sync::oneshot::channel::<()>();
+        let abusers = std::thread::spawn(move || {
+            runtime().block_on(async {
+                let sockets = enter(address).await;
+                drop(tell_ready);
+                abuse(sockets, flood).await;
+                drop(tell_over);
+            });
+        });
+        drop(ready.await);
         let start = Instant::now();
-        let mut loud = play(address, abuse(address, flood)).await;
+        let mut loud = play(address, async { drop(abused.await) }).await;
+        abusers.join().expect("every abuser is told why it is closed");
         println!(
             "{kind:<12}{:>12}{:>12}{:>12}{:>12}{:>14}",
             percentile(&mut quiet, 50),
@@ -97,13 +110,22 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts")
 }
 
-async fn abuse(address: SocketAddr, (first, bytes): Flood) {
-    let mut abusers = JoinSet::new();
+/// Has those who will disturb log in and enter a room.
+async fn enter(address: SocketAddr) -> Vec<Socket> {
+    let mut sockets = Vec::new();
     for number in 0..ABUSERS {
+        let mut socket = Socket::open(address, &format!("abuser-{number}")).await;
+        socket.join("den").await;
+        sockets.push(socket);
+    }
+    sockets
+}
+
+async fn abuse(sockets: Vec<Socket>, (first, bytes): Flood) {
+    let mut abusers = JoinSet::new();
+    for mut socket in sockets {
         let (first, bytes) = (first.clone(), bytes.clone());
         abusers.spawn(async move {
-            let mut socket = Socket::open(address, &format!("abuser-{number}")).await;
-            socket.join("den").await;
             socket.send_raw(&first).await;
             assert_eq!(socket.flood(&bytes).await.reason(), Reason::RateLimited);
         });
