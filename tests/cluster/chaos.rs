@@ -38,6 +38,9 @@ struct Party<R> {
     rounds: usize,
 }
 
+/// What a node says that the registry does not answer.
+const NOT_CONFIRMED: &str = "the registry does not confirm that this node lives: ";
+
 impl<R: Registry> Party<R> {
     async fn gather(nodes: Nodes<R>) -> Self {
         let mut players = Vec::new();
@@ -73,7 +76,7 @@ impl<R: Registry> Party<R> {
         let meanwhile: MessageId = tokio::select! {
             biased;
             meanwhile = faults => meanwhile,
-            () = until_not_ready(steady) => unreachable!("it panics"),
+            () = until_not_serving(steady) => unreachable!("it panics"),
         };
         let after = self.check().await;
         for (node, (before, after)) in suspensions.into_iter().zip(self.suspensions().await).enumerate() {
@@ -150,10 +153,9 @@ impl<R: Registry> Party<R> {
     /// Waits until a node says that it does not serve, and what is wrong with the registry.
     async fn says_why_not(&self, node: usize) {
         let node = &self.nodes.nodes[node];
-        let why = "the registry does not confirm that this node lives: ";
         eventually("a node to say that it does not serve", async || {
             let (status, body) = get(node.admin, "/readyz").await;
-            status == 503 && body.contains(why)
+            status == 503 && body.contains(NOT_CONFIRMED)
         })
         .await;
         shows(node, "skirmish_serving", 0).await;
@@ -199,15 +201,18 @@ async fn welcomed(player: &mut Player) {
     player.until("a session", is).await;
 }
 
-/// Asks nodes again and again whether they are ready.
+/// Asks nodes again and again whether they serve those who are there, and are ready for more as
+/// long as the registry answers.
 ///
 /// # Panics
-/// When one is not.
-async fn until_not_ready(admins: Vec<SocketAddr>) {
+/// When one does not, or is not.
+async fn until_not_serving(admins: Vec<SocketAddr>) {
     loop {
         for admin in &admins {
+            assert_eq!(metric(*admin, "skirmish_serving").await, Some(1));
             let (status, body) = get(*admin, "/readyz").await;
-            assert_eq!(status, 200, "{body}");
+            let is_the_registry = body.lines().all(|line| line.starts_with("the registry "));
+            assert!(status == 200 || is_the_registry, "{status}: {body}");
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

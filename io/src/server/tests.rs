@@ -149,6 +149,10 @@ async fn a_registry_that_is_given_is_asked() {
     // Links need a registry that nodes share; this one counts as such.
     let link = |config: &mut Config| config.cluster.link.address = "127.0.0.1:0".parse().ok();
     let server = start(link, |builder| builder.registry(Registry::Remote(remote))).await;
+    // It lets nobody in before it knows whether there are other nodes.
+    while server.handle.ready().is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let mut socket = connect(&server).await;
     hello(&mut socket).await;
     records.await.unwrap();
