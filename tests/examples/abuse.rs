@@ -1,7 +1,7 @@
 //! Measures how much later players hear each other while others do their worst.
 //!
-//! A server runs on a thread of its own with its default limits, and so do those who disturb: what
-//! they cost themselves is not measured. Twenty players in rooms of two say something ten times a
+//! A server runs on a thread of its own with its default limits. Those who disturb are another
+//! process, which leaves the processors to the others: what it costs itself is not measured. Twenty players in rooms of two say something ten times a
 //! second, and time each message until they hear it themselves. First nobody disturbs them, then
 //! 200 connections of the same address flood the server with one kind of thing, each until it is
 //! closed; they have logged in before, one after the other. A kind is a line; all kinds are measured
@@ -13,7 +13,9 @@
 #![allow(clippy::print_stdout, reason = "printing a table is what this program does")]
 #![allow(clippy::disallowed_methods, reason = "this measures time")]
 
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,9 @@ use skirmish_proto::v1::{self, Kind, Metadata, Reason};
 use skirmish_tests::server::Running;
 use skirmish_tests::socket::{Socket, say, web_socket_frame};
 use tokio::task::JoinSet;
+
+/// Argument of the process of the abusers, before the server's address and the kind.
+const ABUSE: &str = "--abuse";
 
 const PLAYERS: usize = 20;
 const ABUSERS: usize = 200;
@@ -53,19 +58,24 @@ fn kinds() -> Vec<(&'static str, Flood)> {
 }
 
 fn main() {
-    let only = std::env::args().nth(1);
+    let mut arguments = std::env::args().skip(1);
+    let only = arguments.next();
+    if let (Some(ABUSE), Some(address), Some(kind)) = (only.as_deref(), arguments.next(), arguments.next()) {
+        let flood = kinds().into_iter().find(|(name, _)| *name == kind).expect("the kind is known").1;
+        return runtime().block_on(abuse(address.parse().expect("an address"), flood));
+    }
     println!(
         "{:<12}{:>12}{:>12}{:>12}{:>12}{:>14}",
         "kind", "p50 quiet", "p99 quiet", "p50", "p99", "closed after"
     );
-    for (kind, flood) in kinds() {
+    for (kind, _) in kinds() {
         if only.as_ref().is_none_or(|only| only == kind) {
-            measure(kind, flood);
+            measure(kind);
         }
     }
 }
 
-fn measure(kind: &str, flood: Flood) {
+fn measure(kind: &str) {
     let (tell, address) = mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = std::thread::spawn(move || {
@@ -79,20 +89,24 @@ fn measure(kind: &str, flood: Flood) {
     let address = address.recv().expect("the server starts");
     runtime().block_on(async {
         let mut quiet = play(address, tokio::time::sleep(QUIET)).await;
-        let (tell_ready, ready) = tokio::sync::oneshot::channel::<()>();
-        let (tell_over, abused) = tokio::sync::oneshot::channel::<()>();
-        let abusers = std::thread::spawn(move || {
-            runtime().block_on(async {
-                let sockets = enter(address).await;
-                drop(tell_ready);
-                abuse(sockets, flood).await;
-                drop(tell_over);
-            });
-        });
-        drop(ready.await);
+        let program = std::env::current_exe().expect("this program has a path");
+        let mut abusers = Command::new("nice")
+            .args(["-n", "19"])
+            .arg(program)
+            .args([ABUSE, &address.to_string(), kind])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the abusers start");
+        // They say so when all have logged in.
+        let output = abusers.stdout.as_mut().expect("it is piped");
+        BufReader::new(output).read_line(&mut String::new()).expect("the abusers are ready");
         let start = Instant::now();
-        let mut loud = play(address, async { drop(abused.await) }).await;
-        abusers.join().expect("every abuser is told why it is closed");
+        let abused = tokio::task::spawn_blocking(move || abusers.wait());
+        let mut loud = play(address, async {
+            let status = abused.await.expect("the wait ends").expect("the abusers end");
+            assert!(status.success(), "an abuser was not told why it was closed");
+        })
+        .await;
         println!(
             "{kind:<12}{:>12}{:>12}{:>12}{:>12}{:>14}",
             percentile(&mut quiet, 50),
@@ -110,18 +124,14 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts")
 }
 
-/// Has those who will disturb log in and enter a room.
-async fn enter(address: SocketAddr) -> Vec<Socket> {
+async fn abuse(address: SocketAddr, (first, bytes): Flood) {
     let mut sockets = Vec::new();
     for number in 0..ABUSERS {
         let mut socket = Socket::open(address, &format!("abuser-{number}")).await;
         socket.join("den").await;
         sockets.push(socket);
     }
-    sockets
-}
-
-async fn abuse(sockets: Vec<Socket>, (first, bytes): Flood) {
+    println!("ready");
     let mut abusers = JoinSet::new();
     for mut socket in sockets {
         let (first, bytes) = (first.clone(), bytes.clone());
