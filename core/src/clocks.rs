@@ -27,7 +27,7 @@ use crate::id::NodeId;
 use crate::plant::{Plant, Planted};
 use crate::time::{Duration, Instant, Now, Wall};
 
-/// How far two monotonic clocks may drift apart, per mille of the time that has passed: far more
+/// Drift of two monotonic clocks apart at most, per mille of the time that has passed: far more
 /// than any that works.
 const DRIFT_PER_MILLE: i64 = 30;
 
@@ -49,14 +49,14 @@ pub enum Verdict {
     Off,
 }
 
-/// How another node's wall clock differs from this node's.
+/// Difference of another node's wall clock from this node's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The other node.
     pub node: NodeId,
-    /// How far the other clock is ahead, in milliseconds; negative if it is behind.
+    /// Milliseconds that the other clock is ahead; negative if it is behind.
     pub ahead_ms: i64,
-    /// How wrong that may be, in milliseconds.
+    /// Error of that at most, in milliseconds.
     pub error_ms: i64,
     /// True if it surely is more than the bound.
     pub is_beyond: bool,
@@ -67,7 +67,7 @@ pub struct Difference {
 struct Sample {
     /// The other's wall clock less this node's monotonic clock, in microseconds.
     base: i64,
-    /// How wrong that may be when it is new, in microseconds.
+    /// Error of that at most when it is new, in microseconds.
     error: i64,
     taken: Instant,
 }
@@ -78,7 +78,7 @@ impl Sample {
         self.error.saturating_add(age / 1_000 * DRIFT_PER_MILLE)
     }
 
-    /// Whether both may be right.
+    /// Returns true if both may be right.
     fn fits(&self, other: &Self, now: Instant) -> bool {
         let apart = self.base.saturating_sub(other.base).saturating_abs();
         apart <= self.error_at(now).saturating_add(other.error_at(now))
@@ -134,7 +134,7 @@ impl Clocks {
 
     // Getters.
 
-    /// How the clock stands.
+    /// The verdict on the clock.
     #[must_use]
     pub const fn verdict(&self) -> Verdict {
         self.verdict
@@ -247,7 +247,7 @@ impl Clocks {
         Some(since + self.patience)
     }
 
-    /// Whether enough is known for a first verdict.
+    /// Returns true if enough is known for a first verdict.
     fn is_known(&mut self, now: Instant, acquainted: bool) -> bool {
         if acquainted && self.acquainted.is_none() {
             self.acquainted = Some(now);
@@ -270,7 +270,7 @@ impl Clocks {
         if is_off { Verdict::Off } else { Verdict::Agrees }
     }
 
-    /// Whether another's clock surely is further off than may be. A clock that is off has to
+    /// Returns true if another's clock surely is further off than the bound. A clock that is off has to
     /// come nearer than one that is not may go, so that it is not judged now so, now so.
     fn is_beyond(&self, sample: &Sample, now: Instant) -> bool {
         let most = if self.verdict == Verdict::Off { self.bound - self.bound / 4 } else { self.bound };
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn the_majority_is_right_and_a_tie_is_off() {
-        // How many of four others are an hour ahead.
+        // Others of four that are an hour ahead.
         for (ahead, verdict) in [(0, Verdict::Agrees), (2, Verdict::Agrees), (3, Verdict::Off)] {
             let mut clocks = named(4);
             (1..=4).for_each(|n| measure(&mut clocks, 100, n, if n <= ahead { HOUR_MS } else { 0 }, 2));

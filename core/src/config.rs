@@ -155,8 +155,8 @@ pub struct RoomLimits {
     pub latest_bytes: usize,
     /// Names of properties and counters for each player.
     pub state_entries: usize,
-    /// How far ahead of the node's clock a stamp may be, and how far the wall clocks of two nodes
-    /// may differ: one that differs from most others by more serves nobody.
+    /// Longest time that a stamp may be ahead of the node's clock, and that the wall clocks of two
+    /// nodes may differ by: one that differs from most others by more serves nobody.
     pub clock_bound: Duration,
     /// How long a removed entry of the state is remembered. Must be longer than
     /// [`SessionLimits::ttl`]: a replica that was away for longer starts afresh.

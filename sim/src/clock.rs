@@ -17,7 +17,7 @@ pub struct Clock {
     wall_offset_ms: i64,
     /// If the wall clock is kept right from outside: how far it may be off, in milliseconds.
     kept_within: Option<i64>,
-    /// How far a wall clock that is kept right is off for all that, in milliseconds.
+    /// Milliseconds that a wall clock is off which should be right.
     wrong_ms: i64,
 }
 

@@ -27,7 +27,7 @@ async fn start(etcd: &Etcd, name: &str, clock: &Clock) -> Running {
     Running::build(change, |builder| builder.clock(clock.clone())).await
 }
 
-/// What whoever comes with a good token is answered.
+/// Answer to a client with a good token.
 async fn at_the_door(server: &Running) -> String {
     exchange(server.address, upgrade(&format!("X-Game-Token: {}\r\n", token("bob")))).await
 }

@@ -55,7 +55,7 @@ async fn recovers(node: &mut Process, reason: &str) {
     assert_eq!((node.count(over), lines(node, reason, "not ready:")), (1, 1));
 }
 
-/// What a player is told who logs in.
+/// Answer to a player that logs in.
 async fn told(node: &Process, player: &str) -> ToClient {
     let mut socket = Socket::connect(node.address, player).await;
     socket.send(Kind::Hello, &Hello::default()).await;
@@ -116,7 +116,7 @@ async fn runs_out_of_space(version: Version) {
     ];
     refuses(node, "registry_full", &advice).await;
     turns_away(node, "bob").await;
-    // Who is there plays on.
+    // A player that is there plays on.
     let message = alice.say(ROOM, "on").await;
     assert_eq!(alice.outcome(message).await, Outcome::Acknowledged);
 
@@ -150,7 +150,7 @@ async fn an_etcd_with_corrupt_data_is_noticed() {
     recovers(&mut nodes.nodes[0], "registry_corrupt").await;
 }
 
-/// What the user of the nodes may do.
+/// Permission of the nodes' user.
 fn role(may: PermissionType) -> Permission {
     Permission::new(may, "/").with_prefix()
 }

@@ -1,4 +1,4 @@
-//! What an etcd does whose quota is used up.
+//! An etcd whose quota is used up.
 
 use etcd_client::{AlarmAction, AlarmType};
 use skirmish_core::registry::{Delete, Error, LeaseId, Op, Put, Range, Request, Span, Txn};
@@ -34,7 +34,7 @@ async fn without_space_both_refuse_what_takes_some_and_nothing_else() {
         assert_eq!(pair.revision(), revision);
         pair.ask(Request::Range(Range::of(Span::prefix("")))).await.unwrap();
         pair.ask(Request::KeepAlive(id)).await.unwrap();
-        // What is nested does not count.
+        // A nested transaction does not count.
         let success = vec![Op::Txn(taken), Op::Txn(never.clone())];
         pair.txn(Txn { success, ..Txn::default() }).await.unwrap();
         pair.ask(Request::Delete(Delete::of(Span::one("a")))).await.unwrap();

@@ -155,8 +155,8 @@ impl Replica {
         Ok(judged)
     }
 
-    /// Whether an entry that does nothing is older than ours only since ours is stamped further
-    /// ahead of our clock than is believed.
+    /// Returns true if an entry that does nothing is older than ours only since ours is stamped
+    /// further ahead of our clock than is believed.
     fn is_behind_the_future(&mut self, now: Now, judged: Judged, entry: &v1::StateEntry) -> bool {
         let ours = judged.known.and_then(|slot| self.stamp_of(slot, entry.domain()));
         let (Some(ours), Some(stamp)) = (ours, entry.stamp.map(Stamp::from)) else { return false };

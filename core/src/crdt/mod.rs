@@ -63,7 +63,7 @@ pub trait Crdt {
 pub enum StateError {
     /// A stamp is further ahead of our clock than the bound: the writer's clock is wrong.
     ClockTooFarAhead,
-    /// What is known of an entry was stamped further ahead of our clock than the bound, by
+    /// The known write of an entry was stamped further ahead of our clock than the bound, by
     /// another server whose clock was wrong: no write wins over it before that time.
     BehindTheFuture,
     /// An entry would change what the writer does not own.

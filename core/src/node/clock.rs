@@ -1,5 +1,5 @@
-//! What a node does about its wall clock: it compares it with those of the other nodes, and
-//! serves nobody while it is off.
+//! The wall clock of a node: it is compared with those of the other nodes, and while it is off
+//! the node serves nobody.
 //!
 //! Rooms that it leads go on for members at other nodes, as while it drains: what it stamps
 //! there is [reckoned](Clocks::reckon) from when its clock was right. It leads no new ones.
@@ -21,7 +21,7 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 /// When clients of a node whose clock is off are to come back: by then they are sent elsewhere.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What they are told.
+/// Message to clients of a node whose clock is off.
 const OFF: &str = "the clock of this server is off";
 
 /// The clock of a node that starts.
@@ -32,14 +32,14 @@ pub(super) fn clocks(config: &Config) -> Clocks {
 impl Node {
     // Getters.
 
-    /// How the node's wall clock stands: while it does not agree with the others, the node lets
+    /// The verdict on the node's wall clock: while it does not agree with the others, the node lets
     /// nobody in.
     #[must_use]
     pub const fn clock(&self) -> Verdict {
         self.clocks.verdict()
     }
 
-    /// How the wall clocks of the other nodes that were measured differ.
+    /// Differences of the wall clocks of the other nodes that were measured.
     pub fn clock_differences(&self, now: Instant) -> impl Iterator<Item = Difference> {
         self.clocks.differences(now)
     }
@@ -106,7 +106,7 @@ impl Node {
         Some(Deadline::new(at, "clocks of other nodes are waited for no longer"))
     }
 
-    // What the clock decides.
+    // Consequences of the verdict.
 
     pub(super) fn clock_is_off(&self) -> bool {
         self.clock() == Verdict::Off

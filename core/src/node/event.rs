@@ -210,7 +210,7 @@ pub enum Event {
     /// The node has compared its wall clock with those of the others: while it does not agree
     /// with them, the node lets nobody in.
     ClockJudged {
-        /// How it stands.
+        /// The verdict on the node's clock.
         verdict: Verdict,
     },
     /// The registry names another node.

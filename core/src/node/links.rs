@@ -243,7 +243,7 @@ impl Node {
         // To the one that has dialed it is the answer.
         link.proven = !accepted;
         link.heartbeat = Heartbeat::new(&self.config.links.heartbeat, now.instant, &mut self.rng);
-        // What the clock of the peer shows is wanted at once.
+        // The clock of the peer is to be measured at once.
         link.heartbeat.hurry(now.instant);
         if accepted {
             self.greet(now, key, from);

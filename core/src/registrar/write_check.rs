@@ -21,7 +21,7 @@ use crate::registry::{Error, Failure, Op, Put, Range, Request, Response, Span, T
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 
-/// What the checks have found.
+/// State of the checks, and the finding of the last one.
 #[derive(Debug, Default)]
 pub(super) struct WriteCheck {
     asked: bool,

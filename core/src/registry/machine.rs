@@ -20,7 +20,7 @@ pub struct Registry {
     pub(super) store: Store,
     pub(super) leases: Leases,
     pub(super) watches: Watches,
-    /// Whether it refuses what takes space.
+    /// True while it refuses all that takes space.
     full: bool,
 }
 

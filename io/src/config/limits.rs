@@ -129,8 +129,8 @@ section! {
         latest_bytes: usize,
         /// Names of properties and counters for each player.
         state_entries: usize,
-        /// How far ahead of the server's clock a stamp may be, and how far the wall clocks of two
-        /// nodes may differ.
+        /// Longest time that a stamp may be ahead of the server's clock, and that the wall clocks
+        /// of two nodes may differ by.
         #[serde(with = "humantime_serde")]
         clock_bound: Duration,
         /// How long a removed entry of the state is remembered. Longer than

@@ -21,7 +21,7 @@ pub struct Status {
 /// A request, or a log-in, that the registry did not do, for a reason that is not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What became of it.
+    /// The outcome of it.
     pub failure: Failure,
     /// The registry's own words, without secrets.
     pub words: String,

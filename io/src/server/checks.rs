@@ -115,7 +115,7 @@ fn registry_silent(shard: &Shard, now: Instant, status: &Status) -> Option<Cow<'
     Some(error.map_or(Cow::Borrowed(""), Cow::Owned))
 }
 
-/// Whether the node's wall clock is off, and how far, or else was not compared yet. Before the
+/// Details of a wall clock that is off, or else of one that was not compared yet. Before the
 /// registry has answered nothing is known of other nodes: that is told instead.
 fn clock(shard: &Shard, now: Instant) -> (Option<Cow<'static, str>>, Option<Cow<'static, str>>) {
     let node = &shard.node;
@@ -130,7 +130,7 @@ fn clock(shard: &Shard, now: Instant) -> (Option<Cow<'static, str>>, Option<Cow<
     }
 }
 
-/// How far a node's clock is off, and against which others.
+/// Lists the nodes whose clocks differ by more than the bound, and the differences.
 fn differences(node: &Node, now: Instant) -> String {
     let mut beyond: Vec<_> = node.clock_differences(now).filter(|other| other.is_beyond).collect();
     beyond.sort_by_key(|other| std::cmp::Reverse(other.ahead_ms.unsigned_abs()));

@@ -13,7 +13,7 @@ use super::{Guarantee, Verdict, broken};
 pub struct Standing {
     /// The node's number, and which life of its process.
     pub node: (usize, u32),
-    /// Whether its clock surely is off, and it has had what it takes to know: see [`is_off`].
+    /// True if its clock surely is off, and it has had what it takes to know: see [`is_off`].
     pub is_off: bool,
     /// Connections that it has and does not close.
     pub connections: usize,
@@ -25,7 +25,7 @@ pub struct Clocks {
     since: BTreeMap<(usize, u32), u64>,
 }
 
-/// Whether a clock surely is off. Of `others` that a node knows of it reaches some, whose clocks
+/// Returns true if a clock surely is off. Of `others` that a node knows of it reaches some, whose clocks
 /// are ahead by so many milliseconds; two clocks may differ by `most`.
 #[must_use]
 pub fn is_off(ahead_ms: &[i64], others: usize, most: i64) -> bool {

@@ -383,7 +383,7 @@ impl Shape {
         (found_out + undone + made_up + carried + under_way + among_nodes + matched) * 2 * 1_000
     }
 
-    /// How long a node may take to find out that its wall clock is off, in microseconds, once it
+    /// Longest time that a node takes to find out that its wall clock is off, in microseconds, once it
     /// has links to most of the others: a ping that is on its way is answered, and one more, on
     /// `slowest` ways. By a clock that may be slow.
     #[must_use]
@@ -403,7 +403,7 @@ impl Shape {
         (self.handshake_ms + beats) * 1_000 * 1_000_000 / speed_ppm
     }
 
-    /// How long a node may take to find out that the registry takes no writes, in microseconds,
+    /// Longest time that a node takes to find out that the registry takes no writes, in microseconds,
     /// where nothing else is wrong: a check may be under way, or the connection not be there
     /// yet, and another is due. By a clock that may be slow.
     #[must_use]

@@ -51,7 +51,7 @@ impl World<'_> {
         self.scenario.shape.clock_bound(slowest)
     }
 
-    /// Whether a node's clock surely is off among those that it reaches.
+    /// Returns true if a node's clock surely is off among those that it reaches.
     fn is_clock_off(&self, number: usize) -> bool {
         let process = &self.nodes[number];
         let Some(machine) = process.machine.as_ref() else { return false };
@@ -62,7 +62,7 @@ impl World<'_> {
         is_off(&ahead, machine.others(), self.most_apart_ms())
     }
 
-    /// Whether what a node asks another over their link is answered.
+    /// Returns true if another node answers over the link.
     fn reaches(&self, machine: &Node, number: usize, other: usize) -> bool {
         let Some(peer) = self.nodes[other].machine.as_ref().filter(|_| !self.nodes[other].is_paused()) else {
             return false;

@@ -11,7 +11,7 @@ fn verdicts(cluster: &Cluster) -> Vec<Verdict> {
     cluster.nodes.iter().flatten().map(Node::clock).collect()
 }
 
-/// What a node says to a new connection.
+/// Answer of a node to a new connection.
 fn at_the_door(cluster: &mut Cluster, node: usize) -> Result<(), Refusal> {
     let now = cluster.time(node);
     cluster.node(node).handle_accept(now, ANYBODY).map(|_| ())

@@ -14,7 +14,7 @@ pub(super) struct Cluster {
     pub(super) nodes: Vec<Option<Node>>,
     registry: Embedded,
     pub(super) now: Now,
-    /// How far the wall clock of each node is off, in milliseconds.
+    /// Milliseconds that the wall clock of each node is off.
     pub(super) off: Vec<i64>,
     /// Both ends of each link.
     wires: BTreeMap<(usize, LinkId), (usize, LinkId)>,
