@@ -13,6 +13,14 @@ impl World {
         self.registry.handle_timeout(self.now.instant);
         self.settle();
     }
+
+    /// A player had a session, and its connection is gone.
+    fn away(&mut self, player: &str) -> v1::Resume {
+        let conn = self.accept(player);
+        let (welcome, _) = self.hello(conn, None);
+        self.node.handle_closed(self.now, conn);
+        v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() }
+    }
 }
 
 #[test]
@@ -49,14 +57,11 @@ fn a_session_waits_once_for_who_may_be_at_the_door() {
 #[test]
 fn a_session_does_not_end_between_the_upgrade_and_the_hello_of_its_player() {
     let mut world = World::new(|_| {});
-    let conn = world.accept("alice");
-    let (welcome, _) = world.hello(conn, None);
-    world.node.handle_closed(world.now, conn);
+    let resume = world.away("alice");
     let ttl = world.node.config().sessions.ttl;
     world.advance(ttl - Duration::from_millis(1));
     let again = world.accept("alice");
     world.advance(Duration::from_millis(5));
-    let resume = v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() };
     assert!(world.hello(again, Some(resume)).0.resumed);
     // Who knocks and says nothing keeps it no longer than a handshake.
     world.node.handle_closed(world.now, again);
@@ -106,29 +111,23 @@ fn messages_of_the_application_leave_place_for_answers() {
 #[test]
 fn a_session_waits_for_who_is_at_the_door_also_when_the_node_stands_still_again() {
     let mut world = World::new(|_| {});
-    let conn = world.accept("alice");
-    let (welcome, _) = world.hello(conn, None);
-    world.node.handle_closed(world.now, conn);
+    let resume = world.away("alice");
     world.advance(world.node.config().sessions.ttl - Duration::from_millis(1));
     let again = world.accept("alice");
     world.advance(Duration::from_millis(5));
     world.stand_still(STALL);
-    let resume = v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() };
     assert!(world.hello(again, Some(resume)).0.resumed);
 }
 
 #[test]
 fn a_session_waits_once_for_who_is_being_upgraded() {
     let mut world = World::new(|_| {});
-    let conn = world.accept("alice");
-    let (welcome, _) = world.hello(conn, None);
-    world.node.handle_closed(world.now, conn);
+    let resume = world.away("alice");
     let ttl = world.node.config().sessions.ttl;
     world.advance(ttl - Duration::from_millis(1));
     let again = world.node.handle_accept(world.now, Address([0; 16])).unwrap();
     world.advance(Duration::from_millis(5));
     world.upgrade(again, "alice");
-    let resume = v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() };
     assert!(world.hello(again, Some(resume)).0.resumed);
     // A stranger who is there for ever, or another each time, keeps it no longer than once.
     world.node.handle_closed(world.now, again);
@@ -144,29 +143,23 @@ fn a_session_waits_once_for_who_is_being_upgraded() {
 #[test]
 fn a_session_waits_for_who_came_while_the_node_stood_still_however_often() {
     let mut world = World::new(|_| {});
-    let conn = world.accept("alice");
-    let (welcome, _) = world.hello(conn, None);
-    world.node.handle_closed(world.now, conn);
+    let resume = world.away("alice");
     world.stand_still(world.node.config().sessions.ttl * 2);
     world.now.instant = world.now.instant + STALL;
     let again = world.node.handle_accept(world.now, Address([0; 16])).unwrap();
     world.node.handle_timeout(world.now);
     world.settle();
     world.upgrade(again, "alice");
-    let resume = v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() };
     assert!(world.hello(again, Some(resume)).0.resumed);
 }
 
 #[test]
 fn a_session_waits_for_each_connection_at_the_door_not_only_the_newest() {
     let mut world = World::new(|_| {});
-    let conn = world.accept("alice");
-    let (welcome, _) = world.hello(conn, None);
-    world.node.handle_closed(world.now, conn);
+    let resume = world.away("alice");
     world.advance(world.node.config().sessions.ttl - Duration::from_millis(1));
     let (first, second) = (world.accept("alice"), world.accept("alice"));
     world.node.handle_closed(world.now, second);
     world.advance(Duration::from_millis(5));
-    let resume = v1::Resume { session: welcome.session, epoch: welcome.epoch, ..v1::Resume::default() };
     assert!(world.hello(first, Some(resume)).0.resumed);
 }
