@@ -18,19 +18,30 @@ pub(super) struct FrameCounter {
 }
 
 impl FrameCounter {
-    /// Takes the next bytes of the stream.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
-        loop {
-            let skipped = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
+    /// Takes the next bytes of the stream, until `most` frames more are counted. The bytes it
+    /// has taken: the last of those frames ends with its header.
+    pub(super) fn feed(&mut self, bytes: &[u8], most: u32) -> usize {
+        let full = self.counted().saturating_add(most);
+        let mut rest = bytes;
+        while self.counted() < full {
+            let skipped = usize::try_from(self.payload).unwrap_or(usize::MAX).min(rest.len());
             self.payload -= skipped as u64;
-            let Some((&next, rest)) = bytes.get(skipped..).and_then(<[u8]>::split_first) else { return };
-            bytes = rest;
+            let Some((&next, after)) = rest.get(skipped..).and_then(<[u8]>::split_first) else {
+                return bytes.len();
+            };
+            rest = after;
             if let Some(place) = self.header.get_mut(self.length) {
                 *place = next;
                 self.length += 1;
             }
             self.finish_header();
         }
+        bytes.len() - rest.len()
+    }
+
+    /// Frames that were counted since they were [taken](Self::take) last.
+    pub(super) const fn counted(&self) -> u32 {
+        self.overhead.controls.saturating_add(self.overhead.fragments)
     }
 
     /// What was counted since this was asked last.
@@ -76,6 +87,7 @@ mod tests {
             frames in prop::collection::vec((0usize..5, any::<bool>(), 0usize..200), 0..40),
             long in 0usize..70_000,
             chunk in 1usize..300,
+            most in 1u32..10,
         ) {
             let mut stream = Vec::new();
             let mut expected = Overhead::default();
@@ -98,10 +110,17 @@ mod tests {
                 Frame::from_payload(header, vec![0x89; length].into()).format(&mut stream).expect("it is formatted");
             }
             let mut counter = FrameCounter::default();
-            for chunk in stream.chunks(chunk) {
-                counter.feed(chunk);
+            let mut all = Overhead::default();
+            for mut chunk in stream.chunks(chunk) {
+                while !chunk.is_empty() {
+                    chunk = &chunk[counter.feed(chunk, most)..];
+                    let overhead = counter.take();
+                    prop_assert!(overhead.controls + overhead.fragments <= most);
+                    all.controls += overhead.controls;
+                    all.fragments += overhead.fragments;
+                }
             }
-            prop_assert_eq!(counter.take(), expected);
+            prop_assert_eq!(all, expected);
             prop_assert_eq!(counter.take(), Overhead::default());
         }
     }

@@ -23,6 +23,9 @@ const SEND_BUDGET: usize = 8 * 1024;
 /// Bytes that are read before the other connections have their turn, unless what was read
 /// before had more of a message. Without it fragments without end would be read in one go.
 const READ_BYTES: usize = 4 * 1024;
+/// Pings, pongs, closes and fragments that are read at a time: a peer that sends nothing else
+/// is seen to be too fast before much was done for it.
+const READ_FRAMES: u32 = 8;
 /// Messages that are dropped before the other connections have their turn, from a peer
 /// that is to close.
 const LINGER_BUDGET: usize = 16;
@@ -114,8 +117,8 @@ impl From<WsError> for Lost {
 impl Socket {
     /// A stream after its upgrade, of which `rest` was read already, and its task.
     pub(super) fn new(stream: Stream, rest: Vec<u8>, config: WebSocketConfig, task: Waker) -> Self {
-        let stream = NonBlocking::new(stream, &rest, task);
-        let web = WebSocket::from_partially_read(stream, rest, Role::Server, Some(config));
+        let stream = NonBlocking::new(stream, rest, task);
+        let web = WebSocket::from_raw_socket(stream, Role::Server, Some(config));
         let stage = Stage::Open;
         Self { web, stage, drained: false, peer_closed: false, unflushed: false, dropped: (0, 0) }
     }
@@ -144,7 +147,7 @@ impl Socket {
             return Ok(None);
         }
         self.drained = false;
-        self.web.get_mut().allow(READ_BYTES);
+        self.web.get_mut().allow(READ_BYTES, READ_FRAMES);
         Ok(Some(match self.web.read() {
             Ok(Message::Binary(frame)) => Input::Frame(frame),
             Ok(Message::Text(_)) => Input::Violation("a text message", Wrong::Type, None),
@@ -278,7 +281,7 @@ impl Socket {
         }
         let mut scrap = [0; 2048];
         for _ in 0..LINGER_BUDGET {
-            self.web.get_mut().allow(READ_BYTES);
+            self.web.get_mut().allow(READ_BYTES, READ_FRAMES);
             if readable {
                 match self.web.read() {
                     Ok(_) => self.dropped.0 += 1,

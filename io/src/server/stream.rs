@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -58,34 +59,40 @@ pub(super) struct NonBlocking {
     /// What [`Self::send`] was given and the stream has not taken yet. It goes before
     /// anything else.
     kept: Vec<u8>,
-    /// What has come.
+    /// What has come and may not be read yet.
+    ahead: Bytes,
+    /// What was read.
     pub(super) counter: FrameCounter,
-    /// Bytes that may be read until [`Self::allow`] is called again.
-    allowance: usize,
+    /// Bytes, and frames that are no message, that may be read until [`Self::allow`] is called
+    /// again.
+    allowance: (usize, u32),
 }
 
 impl NonBlocking {
-    /// A stream of which `rest` was read already.
-    pub(super) fn new(stream: Stream, rest: &[u8], task: Waker) -> Self {
-        let mut counter = FrameCounter::default();
-        counter.feed(rest);
-        Self { stream, task, kept: Vec::new(), counter, allowance: 0 }
+    /// A stream of which the first bytes, `ahead`, have come already.
+    pub(super) fn new(stream: Stream, ahead: Vec<u8>, task: Waker) -> Self {
+        let (kept, ahead) = (Vec::new(), ahead.into());
+        Self { stream, task, kept, ahead, counter: FrameCounter::default(), allowance: (0, 0) }
     }
 
-    /// Lets so many bytes be read. When they are read, reading [has to wait](Self::is_spent)
-    /// whether there are more or not, and nothing wakes the task.
-    pub(super) const fn allow(&mut self, bytes: usize) {
-        self.allowance = bytes;
+    /// Lets so many bytes be read, and so many pings, pongs, closes and fragments. When they
+    /// are read, reading [has to wait](Self::is_spent) whether there are more or not, and
+    /// nothing wakes the task.
+    pub(super) const fn allow(&mut self, bytes: usize, frames: u32) {
+        self.allowance = (bytes, frames);
     }
 
-    /// Whether reading has to wait for [`Self::allow`].
+    /// True if reading has to wait for [`Self::allow`].
     pub(super) const fn is_spent(&self) -> bool {
-        self.allowance == 0
+        matches!(self.allowance, (0, _) | (_, 0))
     }
 
-    /// Whether there may be something to read beyond what was read; if not, the task is
+    /// True if there may be something to read beyond what was read; if not, the task is
     /// woken when there is. Cheaper than an attempt to read.
     pub(super) fn may_be_readable(&self) -> bool {
+        if !self.ahead.is_empty() {
+            return true;
+        }
         match &self.stream {
             #[cfg(not(madsim))]
             Stream::Plain(stream) => stream.poll_read_ready(&mut Context::from_waker(&self.task)).is_ready(),
@@ -147,13 +154,30 @@ impl Read for NonBlocking {
         if self.is_spent() {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let fits = buf.len().min(self.allowance);
-        let mut buf = ReadBuf::new(buf.get_mut(..fits).unwrap_or_default());
-        self.at_once(|stream, cx| stream.poll_read(cx, &mut buf))?;
-        let read = buf.filled();
-        self.counter.feed(read);
-        self.allowance -= read.len();
-        Ok(read.len())
+        let (bytes, frames) = self.allowance;
+        let fits = buf.len().min(bytes);
+        let buf = buf.get_mut(..fits).unwrap_or_default();
+        let fresh = self.ahead.is_empty();
+        let come = if fresh {
+            let mut filled = ReadBuf::new(buf);
+            self.at_once(|stream, cx| stream.poll_read(cx, &mut filled))?;
+            filled.filled().len()
+        } else {
+            (&*self.ahead).read(buf)?
+        };
+        let come = buf.get(..come).unwrap_or_default();
+        let before = self.counter.counted();
+        let taken = self.counter.feed(come, frames);
+        self.allowance = (bytes - taken, frames - (self.counter.counted() - before));
+        if !fresh {
+            self.ahead.advance(taken);
+            if self.ahead.is_empty() {
+                self.ahead = Bytes::new();
+            }
+        } else if let Some(left @ [_, ..]) = come.get(taken..) {
+            self.ahead = Bytes::copy_from_slice(left);
+        }
+        Ok(taken)
     }
 }
 
@@ -166,5 +190,51 @@ impl Write for NonBlocking {
     fn flush(&mut self) -> io::Result<()> {
         self.send_kept()?;
         self.at_once(Stream::poll_flush)
+    }
+}
+
+#[cfg(all(test, not(madsim)))]
+mod tests {
+    use std::future::poll_fn;
+
+    use skirmish_core::node::Overhead;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Reads whatever may be read now, at most so many frames.
+    async fn read(stream: &mut NonBlocking, frames: u32) -> (Vec<u8>, Overhead) {
+        stream.allow(4096, frames);
+        poll_fn(|_| if stream.may_be_readable() { Poll::Ready(()) } else { Poll::Pending }).await;
+        let (mut all, mut buffer) = (Vec::new(), [0; 512]);
+        while let Ok(length) = stream.read(&mut buffer) {
+            all.extend_from_slice(&buffer[..length]);
+        }
+        (all, stream.counter.take())
+    }
+
+    #[tokio::test]
+    async fn frames_that_are_no_message_are_read_a_few_at_a_time_and_in_order() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let ping = |number: u8| [0x89, 0x81, 1, 2, 3, 4, number];
+        let pings: Vec<u8> = (0..40).flat_map(ping).collect();
+        // Some have come with the request for the upgrade.
+        let (ahead, sent) = pings.split_at(100);
+        let mut stream = NonBlocking::new(Stream::Plain(accepted), ahead.to_vec(), task);
+        peer.write_all(sent).await.unwrap();
+
+        let (mut all, mut most) = (Vec::new(), 0);
+        while all.len() < pings.len() {
+            let (bytes, overhead) = read(&mut stream, 8).await;
+            assert!(stream.is_spent() || bytes.len() < 8 * 7);
+            most = most.max(overhead.controls);
+            all.extend(bytes);
+        }
+        assert_eq!(most, 8);
+        assert_eq!(all, pings);
     }
 }
