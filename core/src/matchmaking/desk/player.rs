@@ -308,7 +308,7 @@ impl Player {
         let ticket = self.view.as_ref().and_then(|view| view.ticket.as_deref());
         let (mode, queued_ms, search) = match (&self.wish, ticket) {
             (Wish::Queue { queue, queued_ms }, _) => (queue.mode.clone(), *queued_ms, queue.search),
-            (Wish::Cancel { mode, search }, _) => (mode.clone(), wall.0, *search),
+            (Wish::Cancel { mode, search, .. }, _) => (mode.clone(), wall.0, *search),
             (_, Some(ticket)) => (ticket.mode(), ticket.record.queued_ms, ticket.search()),
             _ => (String::new(), wall.0, 0),
         };
@@ -413,6 +413,9 @@ impl Player {
             }
         }
         self.adopts = false;
+        if let Wish::Cancel { found, .. } = &mut self.wish {
+            *found = true;
+        }
         let Wish::Queue { queue, queued_ms } = &mut self.wish else {
             return self.remove(context, view, ticket);
         };
@@ -472,9 +475,11 @@ impl Player {
                 wanted.absent_ms = self.absent_ms(0, true);
                 self.put(context, view, 0, &wanted)
             }
-            Wish::Cancel { .. } => {
+            Wish::Cancel { found, .. } => {
+                // How a search has ended that was another node's is not known here.
+                let state = if *found { TicketState::Cancelled } else { TicketState::None };
                 self.told = Told::Nothing;
-                let queued = self.queued(context.wall, TicketState::Cancelled, "");
+                let queued = self.queued(context.wall, state, "");
                 self.tell_end(queued)
             }
         }

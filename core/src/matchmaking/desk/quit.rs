@@ -181,12 +181,12 @@ impl Player {
             return (!kept).then(|| unavailable(search));
         }
         let ticket = self.view.as_ref().and_then(|view| view.ticket.as_deref());
-        let mode = match &self.wish {
-            Wish::Queue { queue, .. } => queue.mode.clone(),
-            Wish::Cancel { mode, .. } => mode.clone(),
-            Wish::Nothing => ticket.map(Ticket::mode).unwrap_or_default(),
+        let (mode, found) = match &self.wish {
+            Wish::Queue { queue, .. } => (queue.mode.clone(), true),
+            Wish::Cancel { mode, search: before, found } => (mode.clone(), *found && *before == search),
+            Wish::Nothing => (ticket.map(Ticket::mode).unwrap_or_default(), false),
         };
-        self.wish = Wish::Cancel { mode, search };
+        self.wish = Wish::Cancel { mode, search, found };
         if self.failures > 0 {
             // A ticket may have been written.
             self.view = None;

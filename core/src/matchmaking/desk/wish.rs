@@ -18,6 +18,8 @@ pub(super) enum Wish {
         mode: String,
         /// The number of the search, or 0 for any.
         search: u64,
+        /// There is something to take back: its `Queue` was taken, or a ticket of it was seen.
+        found: bool,
     },
 }
 

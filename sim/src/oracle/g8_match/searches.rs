@@ -64,10 +64,16 @@ impl Searches {
                 "client {client} was told of search {number} that it has ended, {end:?}, which {player} never had"
             ));
         };
-        // Another client of the player may hear only now of the match that this one has given up.
+        // Another client of the player may hear only now of the match that this one has given up,
+        // or how the ticket ended which this one was told is gone.
         let is_late = search.client != client
-            && search.end == Some(End::Ticket(TicketState::GivenUp))
-            && matches!(end, End::Match(_));
+            && match &search.end {
+                Some(End::Ticket(TicketState::GivenUp)) => matches!(end, End::Match(_)),
+                Some(End::Ticket(TicketState::None)) => {
+                    matches!(end, End::Ticket(TicketState::TimedOut | TicketState::PartyLost))
+                }
+                _ => false,
+            };
         match &search.end {
             Some(_) if is_late => Ok(()),
             Some(known) if *known != end => unlike(format_args!(

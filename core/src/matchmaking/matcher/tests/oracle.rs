@@ -68,9 +68,14 @@ impl Oracle {
     /// A client was told that a search of its player has ended without a match.
     pub(super) fn ended(&mut self, player: &Name, search: u64, state: TicketState) {
         let known = self.ends.get(&(player.clone(), search));
-        // Then the match is over, or this player is out of it.
-        let is_over = matches!(state, TicketState::None | TicketState::GivenUp);
-        if !(is_over && matches!(known, Some(End::Match(_)))) {
+        let is_said = match (state, known) {
+            // The match is over, or a node is asked that did not end the search.
+            (TicketState::None, Some(_)) => true,
+            // The player is out of the match.
+            (TicketState::GivenUp, Some(End::Match(_))) => true,
+            _ => false,
+        };
+        if !is_said {
             self.end(player, search, End::Ticket(state));
         }
     }

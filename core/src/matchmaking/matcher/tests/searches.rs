@@ -126,6 +126,25 @@ fn a_cancel_that_comes_to_another_node_hits_its_search_only() {
 }
 
 #[test]
+fn a_cancel_of_a_search_that_another_node_has_ended_finds_none() {
+    let mut c = cluster(2, &[("ann", 0)]);
+    let search = c.queue("ann", alone("duel"));
+    run(&mut c, 61);
+    assert_eq!(news(&mut c), (vec![S::Waiting, S::TimedOut], search));
+    // She has not heard that, and gives up at another node.
+    c.player("ann").wish = None;
+    c.connect("ann", 1);
+    c.take_back("ann", search);
+    run(&mut c, 1);
+    assert_eq!(news(&mut c), (vec![S::None], search));
+    // One that has just begun, and is not written yet, is taken back.
+    let next = c.queue("ann", alone("duel"));
+    c.take_back("ann", next);
+    run(&mut c, 1);
+    assert_eq!((news(&mut c), c.ticket("ann")), ((vec![S::Cancelled], next), None));
+}
+
+#[test]
 fn a_match_answers_the_search_that_asks_and_says_else_which_it_ended() {
     let (mut c, first) = in_match();
     let told = |c: &mut Cluster| c.player("ann").matched.take().map(|matched| matched.search);
