@@ -20,6 +20,9 @@
 //! not, itself included. A tie is off: nobody can tell who is right. Nodes that cannot be measured are left
 //! out, once [`Clocks::new`]'s `patience` has passed since the node knows the others: a registry may name
 //! nodes that have been dead for long.
+//!
+//! A node that the registry does not name any more still counts for that `patience`: when a registry has
+//! lost all leases, a node that is off finds itself alone until the others are registered again.
 
 use alloc::collections::BTreeMap;
 
@@ -36,6 +39,10 @@ const GRAIN_US: i64 = 1_000;
 
 /// Longest time from one judgement to the next input that makes another.
 const JUDGE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Measurements of nodes that are gone which are kept at most; of more, a node that is gone does
+/// not count.
+const MOST_GONE: usize = 64;
 
 /// The node's clock, compared with the others'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +99,8 @@ pub struct Clocks {
     bound: i64,
     patience: Duration,
     others: BTreeMap<NodeId, Option<Sample>>,
+    /// Nodes that were removed, and when.
+    gone: BTreeMap<NodeId, (Sample, Instant)>,
     verdict: Verdict,
     /// Since when the node is registered and knows the others.
     acquainted: Option<Instant>,
@@ -116,6 +125,7 @@ impl Clocks {
             bound: signed(bound.as_micros()),
             patience,
             others: BTreeMap::new(),
+            gone: BTreeMap::new(),
             verdict: Verdict::default(),
             acquainted: None,
             wall: Wall::default(),
@@ -159,8 +169,7 @@ impl Clocks {
 
     /// The differences to the nodes that were measured.
     pub fn differences(&self, now: Instant) -> impl Iterator<Item = Difference> {
-        let measured = self.others.iter().filter_map(|(node, sample)| Some((*node, (*sample)?)));
-        measured.map(move |(node, sample)| Difference {
+        self.measured().map(move |(node, sample)| Difference {
             node,
             ahead_ms: sample.base.saturating_sub(self.base) / 1_000,
             error_ms: sample.error_at(now) / 1_000,
@@ -182,14 +191,18 @@ impl Clocks {
 
     /// There is another node, whose clock can be measured.
     pub fn add(&mut self, node: NodeId) {
-        self.others.entry(node).or_insert(None);
+        let kept = self.gone.remove(&node).map(|(sample, _)| sample);
+        self.others.entry(node).or_insert(kept);
     }
 
     /// The other node is gone.
-    pub fn remove(&mut self, node: NodeId) {
-        if self.others.remove(&node).flatten().is_some() {
-            self.judged = None;
+    pub fn remove(&mut self, now: Instant, node: NodeId) {
+        let Some(sample) = self.others.remove(&node).flatten() else { return };
+        self.expire(now);
+        if self.gone.len() < MOST_GONE {
+            self.gone.insert(node, (sample, now));
         }
+        self.judged = None;
     }
 
     /// A node that was pinged at `sent` has answered with its wall clock.
@@ -228,6 +241,7 @@ impl Clocks {
         });
         let before = self.verdict;
         if !is_judged {
+            self.expire(now);
             self.judged = Some((self.base, now));
             self.verdict = self.judge(now);
         }
@@ -257,10 +271,21 @@ impl Clocks {
         all || now.since(since) >= self.patience || self.planted.is(Plant::ClockUncompared)
     }
 
+    /// The nodes that count.
+    fn measured(&self) -> impl Iterator<Item = (NodeId, Sample)> {
+        let others = self.others.iter().filter_map(|(node, sample)| Some((*node, (*sample)?)));
+        others.chain(self.gone.iter().map(|(node, (sample, _))| (*node, *sample)))
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let patience = self.patience;
+        self.gone.retain(|_, (_, since)| now.since(*since) < patience);
+    }
+
     fn judge(&self, now: Instant) -> Verdict {
         let (mut beyond, mut within) = (0_usize, 1_usize);
-        for sample in self.others.values().flatten() {
-            if self.is_beyond(sample, now) {
+        for (_, sample) in self.measured() {
+            if self.is_beyond(&sample, now) {
                 beyond += 1;
             } else {
                 within += 1;
@@ -280,7 +305,7 @@ impl Clocks {
 
     /// The middle one of the others' clocks.
     fn middle(&self) -> Option<i64> {
-        let mut bases: alloc::vec::Vec<i64> = self.others.values().flatten().map(|s| s.base).collect();
+        let mut bases: alloc::vec::Vec<i64> = self.measured().map(|(_, sample)| sample.base).collect();
         bases.sort_unstable();
         bases.get(bases.len() / 2).copied()
     }
@@ -435,16 +460,34 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_gone_has_no_say() {
+    fn a_node_that_is_gone_has_a_say_for_a_while() {
         let mut clocks = named(2);
         measure(&mut clocks, 100, 1, HOUR_MS, 2);
         measure(&mut clocks, 100, 2, HOUR_MS, 2);
         assert_eq!(clocks.observe(at(100, 0), true), Some(Verdict::Off));
-        clocks.remove(NodeId(1));
-        clocks.remove(NodeId(2));
-        assert_eq!(clocks.observe(at(101, 0), true), Some(Verdict::Agrees));
-        measure(&mut clocks, 102, 1, HOUR_MS, 2);
-        assert_eq!((clocks.others(), clocks.observe(at(102, 0), true)), (0, None));
+        clocks.remove(at(200, 0).instant, NodeId(1));
+        clocks.remove(at(300, 0).instant, NodeId(2));
+        assert_eq!((clocks.others(), clocks.differences(at(300, 0).instant).count()), (0, 2));
+        assert_eq!(clocks.observe(at(10_299, 0), true), None);
+        // One is there again, and needs no measurement; the other has had its time.
+        clocks.add(NodeId(2));
+        assert_eq!(clocks.observe(at(20_000, 0), true), None);
+        clocks.remove(at(20_000, 0).instant, NodeId(2));
+        assert_eq!(clocks.observe(at(29_999, 0), true), None);
+        assert_eq!(clocks.observe(at(31_000, 0), true), Some(Verdict::Agrees));
+        measure(&mut clocks, 31_001, 1, HOUR_MS, 2);
+        assert_eq!((clocks.others(), clocks.observe(at(31_001, 0), true)), (0, None));
+    }
+
+    #[test]
+    fn of_nodes_that_are_gone_a_bounded_number_counts() {
+        let most = u64::try_from(MOST_GONE).unwrap();
+        let mut clocks = named(most + 10);
+        for node in 1..=most + 10 {
+            measure(&mut clocks, 100, node, 0, 2);
+            clocks.remove(at(100, 0).instant, NodeId(node));
+        }
+        assert_eq!(clocks.differences(at(100, 0).instant).count(), MOST_GONE);
     }
 
     #[test]

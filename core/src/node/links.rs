@@ -74,7 +74,7 @@ impl Node {
     /// The registry does not name a node any more: it is dead, and the rooms that it led are
     /// gone with it.
     pub(super) fn node_down(&mut self, now: Now, node: NodeId) {
-        self.clocks.remove(node);
+        self.clocks.remove(now.instant, node);
         let Some(mut peer) = self.peers.remove(&node) else { return };
         self.agenda.cancel(Timer::Peer(node), &mut peer.booking);
         for room in core::mem::take(&mut peer.rooms) {
