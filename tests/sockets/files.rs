@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use skirmish_core::budget::Size;
+use skirmish_io::config::Config;
 use skirmish_tests::http::{exchange, get, metric, status, upgrade};
 use skirmish_tests::process::{Process, key, limited};
 use skirmish_tests::socket::Socket;
@@ -29,6 +31,14 @@ async fn the_default_is_lowered_and_what_is_kept_goes_on() {
     let line = server.logged("the warning", lowered).await;
     let places = usize::try_from(line["connections"].as_u64().expect("it is a number")).expect("it fits");
     assert!((64..200).contains(&places), "{places}");
+    let is_budget =
+        |line: &serde_json::Value| line["message"].to_string().contains("memory that the limits allow");
+    let told = server.logged("the budget", is_budget).await;
+    assert_ne!(
+        told["total"],
+        Size(Config::default().budget().total()).to_string(),
+        "it is of what is lowered"
+    );
     let mut alice = Socket::open(server.address, "alice").await;
     alice.join("arena").await;
     let idle = server.fill().await;

@@ -6,9 +6,10 @@ use futures_util::future::join_all;
 use skirmish_core::wire::encode;
 use skirmish_io::config::Config;
 use skirmish_proto::v1;
+use skirmish_tests::player::{Player, builder};
 use skirmish_tests::process::Process;
 use skirmish_tests::socket::Socket;
-use skirmish_tests::{http, within};
+use skirmish_tests::{eventually, http, within};
 
 /// Connections of one address: as many as it may have by default.
 const ABUSERS: usize = 256;
@@ -96,6 +97,69 @@ async fn one_address_takes_no_more_than_its_connections_are_bounded_by() {
     honest.join("arena").await;
     honest.say("arena", 1, "still here").await;
     assert_eq!(honest.said().await.body, "still here");
+}
+
+/// Rooms of its own that a player fills.
+const ROOMS: usize = 8;
+
+/// A name of a room of a player.
+fn room(player: usize, number: usize) -> String {
+    format!("room-{player}-{number}")
+}
+
+/// A player who leaves as much as it can in rooms of its own.
+async fn hoard(server: &Process, player: usize) -> Player {
+    let body = vec![b'x'; 16_000];
+    let hoarder = Player::start(builder(&server.url(), &format!("hoarder-{player}")));
+    let client = &hoarder.client;
+    for number in 0..ROOMS {
+        let room = room(player, number);
+        client.join(&room, 0).await.expect("the room has a good name");
+        for key in 0..8 {
+            client.latest(&room, key, body.clone(), "").await.expect("the key is one");
+        }
+        for entry in 0..31 {
+            let value = vec![b'x'; 1_024].into();
+            client.set_property(&room, &format!("{entry}"), Some(value)).await.expect("it is a good one");
+        }
+        for _ in 0..5 {
+            client.say(&room, body.clone(), "").await.expect("there is place for it");
+        }
+    }
+    hoarder
+}
+
+#[tokio::test]
+async fn players_take_no_more_with_rooms_of_their_own_than_they_are_bounded_by() {
+    const HOARDERS: usize = 16;
+    let server = Process::start(&[]).await;
+    let before = resident(&server).await;
+    let hoarders = join_all((0..HOARDERS).map(|n| hoard(&server, n))).await;
+    let said = (HOARDERS * ROOMS * 5) as u64;
+    eventually("everything to be said", async || {
+        http::metric(server.admin, "skirmish_entries_total").await.is_some_and(|entries| entries >= said)
+    })
+    .await;
+    // Their state is there, too: somebody else is told of it.
+    for group in (0..HOARDERS).collect::<Vec<_>>().chunks(ROOMS) {
+        let witness = Player::start(builder(&server.url(), "witness"));
+        for n in group {
+            let room = room(*n, ROOMS - 1);
+            witness.client.join(&room, 0).await.expect("the room has a good name");
+            eventually("the last property", async || {
+                let known = witness.client.property(&room, &format!("hoarder-{n}"), "30").await;
+                known.expect("the client plays").is_some()
+            })
+            .await;
+        }
+    }
+    let budget = Config::default().budget();
+    let bound = budget.of_address() / ABUSERS as u64 * HOARDERS as u64;
+    let taken = resident(&server).await.saturating_sub(before);
+    assert!(taken <= bound, "{HOARDERS} players took {taken} bytes of at most {bound}");
+    // Far less would mean that they have not hoarded.
+    assert!(taken >= bound / 8, "{HOARDERS} players took {taken} bytes of at most {bound}");
+    drop(hoarders);
 }
 
 #[tokio::test]

@@ -108,10 +108,10 @@ impl Serve {
             };
             let scheme = if config.tls.certificate_file.is_some() { "wss" } else { "ws" };
             let path = config.listen.paths.first().cloned().unwrap_or_default();
-            let budget = config.budget();
             let builder = Server::builder(config).keys(keys).log(log.queue()).open_files(files, excess);
             let server = builder.bind().await.map_err(start_error)?;
             let url = format!("{scheme}://{}{path}", server.local_addr());
+            let budget = server.budget();
             let (admin, link) = (server.admin_addr(), server.link_addr());
             let node = server.handle().inspect(skirmish_core::node::Node::id);
             info!(url, admin = admin.map(tracing::field::display), link = link.map(tracing::field::display), %node, "listening");

@@ -21,6 +21,12 @@ impl Config {
     /// The memory that a server with this configuration may need at most.
     #[must_use]
     pub fn budget(&self) -> Budget {
+        self.budget_of(&self.core())
+    }
+
+    /// The memory that a server may need at most whose limits were lowered to what the machine
+    /// allows.
+    pub(crate) fn budget_of(&self, core: &skirmish_core::config::Config) -> Budget {
         let tls = |used: bool| if used { TLS } else { 0 };
         let shell = Shell {
             connection: CONNECTION + tls(self.tls.certificate_file.is_some()),
@@ -31,7 +37,7 @@ impl Config {
                 RegistryKind::Etcd => self.registry.etcd.requests.saturating_mul(REQUEST),
             },
         };
-        Budget::new(&self.core(), shell)
+        Budget::new(core, shell)
     }
 
     /// The budget as comments below the configuration.

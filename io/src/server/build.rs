@@ -295,7 +295,8 @@ impl Builder {
             #[cfg(not(madsim))]
             tls,
         };
-        Ok(Server { listener, admin, links, handle: Handle(Arc::new(inner)), drain: config.drain })
+        let budget = config.budget_of(&core);
+        Ok(Server { listener, admin, links, budget, handle: Handle(Arc::new(inner)), drain: config.drain })
     }
 }
 

@@ -68,6 +68,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skirmish_core::budget::Budget;
 use skirmish_core::id::ConnId;
 use skirmish_core::node::{Node, Refusal, Stats};
 use skirmish_core::time::Now;
@@ -105,6 +106,7 @@ pub struct Server {
     listener: (TcpListener, SocketAddr),
     admin: Option<(TcpListener, SocketAddr)>,
     links: Option<(TcpListener, SocketAddr)>,
+    budget: Budget,
     handle: Handle,
     drain: Drain,
 }
@@ -140,6 +142,12 @@ impl Server {
         self.listener.1
     }
 
+    /// The memory that the server may need at most.
+    #[must_use]
+    pub const fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// Where operators ask, if that is enabled.
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
@@ -165,7 +173,7 @@ impl Server {
     /// Wants a current-thread runtime. On another one it works, without being any
     /// faster.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener: (listener, _), admin, links, handle, drain } = self;
+        let Self { listener: (listener, _), admin, links, budget: _, handle, drain } = self;
         let mut running = Running::start(&handle, admin, links);
         tokio::select! {
             biased;
