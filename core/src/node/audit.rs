@@ -42,8 +42,8 @@ impl Node {
             check(hosted.waiting.len() <= hosted.locals.len(), "sessions on their way into a room")?;
             check(hosted.readers.len() <= self.links.len(), "links that read a room")?;
             check(hosted.early.len() <= config.links.total, "links that wait for the claim of a room")?;
-            check(hosted.departed.len() <= config.rooms.members, "members that have left")?;
-            check(hosted.away.len() <= hosted.room.members().len(), "members that are away")?;
+            check(hosted.places.len() <= hosted.room.members().len(), "places of members")?;
+            check(hosted.away.len() <= hosted.places.len(), "members that are away")?;
         }
         check(members == self.stats.members, "memberships")?;
         check(self.links.len() <= config.links.total, "links")?;

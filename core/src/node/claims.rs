@@ -15,6 +15,7 @@ use crate::id::{ConnId, Name, SessionId};
 use crate::matchmaking::keys;
 use crate::plant::Plant;
 use crate::registrar::{Anew, Decision, RoomClaim, SessionClaim};
+use crate::room::Seat;
 use crate::session::{Session, SessionKey, replica_of, told};
 use crate::slab::Key;
 use crate::time::{Duration, Now};
@@ -185,12 +186,17 @@ impl Node {
     fn raise_epoch(&mut self, now: Now, session: SessionKey, epoch: u64) {
         let Some(s) = self.sessions.get_mut(session) else { return };
         s.epoch = epoch;
+        let id = s.id;
         let rooms: Vec<(Key, u32)> = s.memberships.iter().map(|m| (m.room, m.number)).collect();
         for (room, number) in rooms {
-            let Some(hosted) = self.rooms.get_mut(room) else { continue };
+            let Self { rooms, zstd, .. } = self;
+            let Some(hosted) = rooms.get_mut(room) else { continue };
             match hosted.role {
                 Role::Claiming => {}
-                Role::Primary => hosted.move_to(number, epoch, Place::Here(session)),
+                Role::Primary => {
+                    hosted.room.seat(now, number, Seat { session: id, epoch }, zstd);
+                    hosted.place(number, Place::Here(session));
+                }
                 Role::Following { .. } => {
                     if !hosted.waiting.contains(&session) {
                         hosted.waiting.push(session);

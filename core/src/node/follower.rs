@@ -5,14 +5,13 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use super::hosting::{ATTACH_TIMEOUT, Role, Seat};
+use super::hosting::{ATTACH_TIMEOUT, Role};
 use super::inbound::{SUSPENDED_RETRY, millis, plain_trace};
 use super::{Node, Passage};
 use crate::id::{Name, NodeId, SessionId};
 use crate::link::Reader;
 use crate::plant::Plant;
-use crate::room::Posted;
-use crate::room::{Member, Turn};
+use crate::room::{Member, Posted, Seat, Turn};
 use crate::session::{Granted, SessionKey};
 use crate::slab::Key;
 use crate::time::{Duration, Now};
@@ -63,7 +62,7 @@ impl Node {
         if attached.afresh {
             let member = |m: v1::TailMember| {
                 let player = Name::new(&m.player).ok()?;
-                Some(Member { number: m.member, player, session: Seat::UNKNOWN, client_seq: m.client_seq })
+                Some(Member { number: m.member, player, seat: Seat::UNKNOWN, client_seq: m.client_seq })
             };
             let members = attached.members.into_iter().filter_map(member).collect();
             let turn = Turn { number: attached.turn, ends_ms: attached.turn_ends_ms };
@@ -241,7 +240,7 @@ impl Node {
             return false;
         }
         if entry.seq == head + 1 {
-            hosted.room.follow(entry, frame, Seat::UNKNOWN, zstd);
+            hosted.room.follow(entry, frame, zstd);
             self.passes(room, metadata, Passage::Followed);
             self.wake_readers(room);
             self.activate(now, room);

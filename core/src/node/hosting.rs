@@ -3,20 +3,19 @@
 //! A room that somebody here wants to be in is claimed in the registry. Either this node
 //! is its primary then, or it follows the node that is ([`follower`](super::follower)).
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
-use super::departed::Departed;
 use super::retry::{EarlyAttach, join_deadline};
 use super::{Event, Node, Timer};
 use crate::agenda::Booking;
-use crate::id::{Cursor, Name, NodeId, SessionId};
+use crate::id::{Cursor, Name, NodeId};
 use crate::matchmaking::keys;
 use crate::plant::Plant;
 use crate::registrar::RoomClaim;
-use crate::room::{Room, RoomConfig};
+use crate::room::{Room, RoomConfig, Seat};
 use crate::session::{Joined, Membership, SessionKey};
 use crate::slab::Key;
 use crate::time::{Duration, Instant, Now};
@@ -24,19 +23,19 @@ use crate::time::{Duration, Instant, Now};
 /// A room, and whose it is.
 #[derive(Debug)]
 pub(super) struct Hosted {
-    pub(super) room: Room<Seat>,
+    pub(super) room: Room,
     pub(super) role: Role,
     pub(super) booking: Booking,
     /// Sessions of this node that are members, or on their way in.
     pub(super) locals: Vec<SessionKey>,
     /// Those that are on their way in.
     pub(super) waiting: Vec<SessionKey>,
+    /// Of a room that this node is the primary of: where the sessions of members are.
+    pub(super) places: BTreeMap<u32, Place>,
     /// Members whose session is nowhere, and until when they are kept.
     pub(super) away: BTreeSet<(Instant, u32)>,
     /// Links on which the room is read.
     pub(super) readers: Vec<Key>,
-    /// Who has left, of a room that this node is the primary of.
-    pub(super) departed: Departed,
     /// `Attach` messages that came while the room is claimed: one for each link.
     pub(super) early: Vec<EarlyAttach>,
     /// The number of the last `Attach` for it.
@@ -61,16 +60,7 @@ pub(super) enum Role {
     },
 }
 
-/// Where a member's session is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seat {
-    pub(super) id: SessionId,
-    /// The epoch of the session; a lower one cannot write.
-    pub(super) epoch: u64,
-    pub(super) place: Place,
-}
-
-/// See [`Seat`].
+/// The place of a member's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// On this node.
@@ -80,18 +70,12 @@ pub(super) enum Place {
     /// Nowhere: its node or its link is gone, or another node has it and has not said so
     /// yet. Kept until then.
     Away(Instant),
-    /// The room's primary knows.
-    Unknown,
-}
-
-impl Seat {
-    /// Of a member that only the room's primary knows.
-    pub(super) const UNKNOWN: Self = Self { id: SessionId([0; 16]), epoch: 0, place: Place::Unknown };
 }
 
 /// Who wants to come into a room.
 pub(super) struct Entrant {
     pub(super) seat: Seat,
+    pub(super) place: Place,
     pub(super) player: Name,
     pub(super) resume: bool,
 }
@@ -132,17 +116,26 @@ impl Hosted {
         self.waiting.retain(|waiting| *waiting != session);
     }
 
-    /// Seats a member somewhere else.
-    pub(super) fn move_to(&mut self, number: u32, epoch: u64, place: Place) {
-        let Some(member) = self.room.member_mut(number) else { return };
-        if let Place::Away(until) = member.session.place {
+    /// Notes where the session of a member is.
+    pub(super) fn place(&mut self, number: u32, place: Place) {
+        self.forget_place(number);
+        if self.room.member(number).is_some() {
+            if let Place::Away(until) = place {
+                self.away.insert((until, number));
+            }
+            self.places.insert(number, place);
+        }
+    }
+
+    fn forget_place(&mut self, number: u32) {
+        if let Some(Place::Away(until)) = self.places.remove(&number) {
             self.away.remove(&(until, number));
         }
-        if let Place::Away(until) = place {
-            self.away.insert((until, number));
-        }
-        member.session.epoch = epoch;
-        member.session.place = place;
+    }
+
+    /// Returns true if the session of a member is on that node.
+    pub(super) fn is_there(&self, number: u32, node: NodeId) -> bool {
+        self.places.get(&number) == Some(&Place::There(node))
     }
 }
 
@@ -223,6 +216,8 @@ impl Node {
         let config = RoomConfig {
             limits: &self.config.rooms,
             compress_from: self.config.frames.compress_from,
+            // A node that has not heard of a newer session serves for as long as its lease lasts.
+            remember: self.config.sessions.ttl.max(self.config.registrar.node_ttl * 2),
             replica: self.rng.u64(),
             seed: self.rng.split(),
             planted: self.planted,
@@ -233,9 +228,9 @@ impl Node {
             booking: Booking::default(),
             locals: Vec::new(),
             waiting: Vec::new(),
+            places: BTreeMap::new(),
             away: BTreeSet::new(),
             readers: Vec::new(),
-            departed: Departed::default(),
             early: Vec::new(),
             attach: 0,
             claim_at: None,
@@ -300,7 +295,8 @@ impl Node {
             return self.expel(now, room, key, v1::LeftReason::Gone);
         }
         let entrant = Entrant {
-            seat: Seat { id: session.id, epoch: session.epoch, place: Place::Here(key) },
+            seat: Seat { session: session.id, epoch: session.epoch },
+            place: Place::Here(key),
             player: session.player.clone(),
             resume: wish.resume.is_some(),
         };
@@ -337,30 +333,35 @@ impl Node {
         self.end_other_sessions(now, room, &entrant)?;
         let Self { rooms, zstd, config, stats, desk, .. } = self;
         let Some(hosted) = rooms.get_mut(room) else { return Err(v1::LeftReason::Gone) };
-        let Entrant { seat, player, resume } = entrant;
+        let Entrant { seat, place, player, resume } = entrant;
         let members = hosted.room.members();
         let kept = desk.kept_from(hosted.room.name(), &player, members.iter().map(|member| &member.player));
         let is_full = members.len() + kept >= config.rooms.members;
-        let known = hosted.room.members().iter().find(|member| member.session.id == seat.id);
-        let known = known.map(|member| (member.number, member.session));
+        let known = hosted.room.members().iter().find(|member| member.seat.session == seat.session);
+        let known = known.map(|member| (member.number, member.seat));
         let admitted = match known {
             // A newer connection of the session is known already. Who asks will hear of that
             // from the registry, or may ask again when the other has gone.
             Some((_, old)) if old.epoch > seat.epoch => return Err(v1::LeftReason::Gone),
             Some((number, old)) => {
-                if let Place::Here(key) = old.place
-                    && old.place != seat.place
-                {
+                if old != seat {
+                    hosted.room.seat(now, number, seat, zstd);
+                }
+                let before = hosted.places.get(&number).copied();
+                hosted.place(number, place);
+                let admitted = Admitted { number, resumed: true, before: hosted.room.released() };
+                if let Some(Place::Here(key)) = before.filter(|before| *before != place) {
                     self.drop_membership(key, room);
                 }
-                let Some(hosted) = self.rooms.get_mut(room) else { return Err(v1::LeftReason::Gone) };
-                hosted.move_to(number, seat.epoch, seat.place);
-                Admitted { number, resumed: true, before: hosted.room.released() }
+                admitted
             }
             None if resume => return Err(v1::LeftReason::Gone),
             None if is_full => return Err(v1::LeftReason::RoomFull),
             None => {
-                let number = hosted.room.join(now.wall, player.clone(), seat, zstd);
+                let Some(number) = hosted.room.join(now, player.clone(), seat, zstd) else {
+                    return Err(v1::LeftReason::Gone);
+                };
+                hosted.place(number, place);
                 stats.members += 1;
                 Admitted { number, resumed: false, before: hosted.room.log().head() - 1 }
             }
@@ -380,14 +381,15 @@ impl Node {
             .room
             .members()
             .iter()
-            .filter(|member| member.player == entrant.player && member.session.id != seat.id);
-        let others: Vec<(u32, Seat)> = others.map(|member| (member.number, member.session)).collect();
-        let is_older = hosted.departed.is_older(now.instant, &entrant.player, seat.epoch);
+            .filter(|member| member.player == entrant.player && member.seat.session != seat.session);
+        let others: Vec<(u32, Seat)> = others.map(|member| (member.number, member.seat)).collect();
+        let is_older = hosted.room.has_outlived(now, &entrant.player, seat.epoch);
         if is_older || others.iter().any(|(_, other)| other.epoch > seat.epoch) {
             return Err(v1::LeftReason::Gone);
         }
-        for (number, other) in others {
-            if let Place::Here(key) = other.place {
+        for (number, _) in others {
+            let place = self.rooms.get(room).and_then(|hosted| hosted.places.get(&number).copied());
+            if let Some(Place::Here(key)) = place {
                 self.expel(now, room, key, v1::LeftReason::Gone);
             }
             self.remove_member(now, room, number);
@@ -467,8 +469,7 @@ impl Node {
     pub(super) fn set_away(&mut self, now: Now, room: Key, number: u32) {
         let until = now.instant + self.config.sessions.ttl;
         let Some(hosted) = self.rooms.get_mut(room) else { return };
-        let Some(epoch) = hosted.room.member(number).map(|member| member.session.epoch) else { return };
-        hosted.move_to(number, epoch, Place::Away(until));
+        hosted.place(number, Place::Away(until));
         self.book_room(room);
     }
 
@@ -479,15 +480,12 @@ impl Node {
         let Self { rooms, zstd, stats, .. } = self;
         let Some(hosted) = rooms.get_mut(room) else { return };
         let Some(member) = hosted.room.member(number) else { return };
-        let (player, epoch) = (member.player.clone(), member.session.epoch);
+        let player = member.player.clone();
         if !serves {
-            hosted.move_to(number, epoch, Place::Away(now.instant));
+            hosted.place(number, Place::Away(now.instant));
             return self.book_room(room);
         }
-        hosted.move_to(number, epoch, Place::Unknown);
-        // A node that has not heard of a newer session serves for as long as its lease lasts.
-        let until = now.instant + self.config.sessions.ttl.max(self.config.registrar.node_ttl * 2);
-        hosted.departed.leave(now.instant, until, player.clone(), epoch, self.config.rooms.members);
+        hosted.forget_place(number);
         if hosted.room.state.set_present(now, player.as_str(), false).is_err() {
             stats.state_full += 1;
         }

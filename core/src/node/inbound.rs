@@ -13,8 +13,8 @@ use crate::connection::{Connection, Phase};
 use crate::crdt::{self, ReconcileAnswer, StateError};
 use crate::id::ConnId;
 use crate::plant::Plant;
-use crate::room::{Posted, Said};
-use crate::session::{Membership, SessionKey, Throttle};
+use crate::room::{Judged, Posted};
+use crate::session::{Membership, SessionKey};
 use crate::slab::Key;
 use crate::time::{Duration, Now};
 use crate::wire::{self, Frame, ToServer, WireError};
@@ -205,44 +205,48 @@ impl Node {
             let room = membership.room;
             return self.relay(now, key, session, room, say, metadata);
         }
-        let expected = hosted.room.member(membership.number).map_or(0, |m| m.client_seq + 1);
-        if say.client_seq >= expected && !registrar.may_serve(now.instant) {
-            membership.hold(say.client_seq, expected, millis(SUSPENDED_RETRY));
-            return self.wake(key);
-        }
-        // Only what would be appended costs: what is under way behind a message that was
-        // not taken must not use up what that message waits for.
-        if say.client_seq == expected
-            && let Err(wait) = connection.buckets.reliable.take(now.instant, 1)
-        {
-            stats.throttled += 1;
-            membership.throttled = Some(expected);
-            membership.throttle = Some(Throttle { expected, retry_after_ms: millis(wait) });
-            return self.wake(key);
-        }
+        let Some(judged) = hosted.room.judge(membership.number, &say) else { return };
         let room = membership.room;
-        match hosted.room.say(now, membership.number, say, &plain_trace(metadata), zstd) {
-            Some(Said::Appended { turned, .. }) => {
-                stats.entries += 1;
-                self.passes(room, metadata, Passage::Taken);
-                self.room_changed(now, room);
-                if turned {
-                    self.turned(now, room);
-                }
-            }
-            Some(Said::Duplicate) => {
+        let serves = registrar.may_serve(now.instant);
+        let expected = match judged {
+            Judged::Gap { expected } => expected,
+            Judged::Next | Judged::Full | Judged::Duplicate => say.client_seq,
+        };
+        match judged {
+            Judged::Duplicate => {
                 stats.duplicates += 1;
                 membership.acknowledge = true;
-                self.wake(key);
             }
-            // Messages that were under way behind one that was not taken each find the
-            // gap; it was named with that one.
-            Some(Said::Gap { expected }) if membership.throttled != Some(expected) => {
-                membership.throttled = Some(expected);
-                membership.throttle = Some(Throttle { expected, retry_after_ms: 0 });
-                self.wake(key);
+            _ if !serves => membership.hold(say.client_seq, expected, millis(SUSPENDED_RETRY)),
+            Judged::Gap { .. } => membership.hold(say.client_seq, expected, 0),
+            Judged::Full => {
+                stats.throttled += 1;
+                membership.hold(say.client_seq, expected, 0);
+                self.release(room);
             }
-            Some(Said::Gap { .. }) | None => {}
+            // Only what is appended costs: what is under way behind a message that was
+            // not taken must not use up what that message waits for.
+            Judged::Next => match connection.buckets.reliable.take(now.instant, 1) {
+                Ok(()) => {
+                    let turned = hosted.room.say(now, membership.number, say, &plain_trace(metadata), zstd);
+                    return self.said(now, room, metadata, turned);
+                }
+                Err(wait) => {
+                    stats.throttled += 1;
+                    membership.hold(say.client_seq, expected, millis(wait));
+                }
+            },
+        }
+        self.wake(key);
+    }
+
+    /// A reliable message was appended to the log of a room, and has perhaps ended a turn.
+    pub(super) fn said(&mut self, now: Now, room: Key, metadata: &v1::Metadata, turned: bool) {
+        self.stats.entries += 1;
+        self.passes(room, metadata, Passage::Taken);
+        self.room_changed(now, room);
+        if turned {
+            self.turned(now, room);
         }
     }
 

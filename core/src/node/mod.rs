@@ -12,7 +12,6 @@ mod admission;
 mod audit;
 mod claims;
 mod clock;
-mod departed;
 mod event;
 mod follower;
 mod hosting;

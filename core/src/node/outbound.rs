@@ -116,12 +116,7 @@ impl Node {
 impl Membership {
     /// What the member is owed next. The order: how it became a member, what was refused,
     /// the log, the latest messages, the state.
-    fn next<S: Copy>(
-        &mut self,
-        room: &Room<S>,
-        accept_zstd: bool,
-        planted: crate::plant::Planted,
-    ) -> Option<Next> {
+    fn next(&mut self, room: &Room, accept_zstd: bool, planted: crate::plant::Planted) -> Option<Next> {
         if self.number == 0 {
             return None;
         }
@@ -209,7 +204,7 @@ impl Membership {
     }
 
     /// Goes on with the oldest entry there is, without a word (a planted bug).
-    fn skip_lost<S: Copy>(&mut self, room: &Room<S>) {
+    fn skip_lost(&mut self, room: &Room) {
         self.seq = self.seq.max(room.log().first() - 1);
     }
 }

@@ -5,15 +5,14 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use super::hosting::{Admitted, Entrant, Hosted, Place, Seat};
+use super::hosting::{Admitted, Entrant, Hosted, Place};
 use super::inbound::{SUSPENDED_RETRY, millis, plain_trace};
 use super::outbound::STATE_FRAME_BYTES;
 use super::{Node, Passage};
 use crate::id::{Name, NodeId, SessionId};
 use crate::link::Reader;
 use crate::plant::Plant;
-use crate::room::Posted;
-use crate::room::Said;
+use crate::room::{Judged, Member, Posted, Seat};
 use crate::slab::Key;
 use crate::time::Now;
 use crate::wire;
@@ -74,8 +73,13 @@ impl Node {
         }
         // What the registry will say is known already: the player is there now.
         self.session_lost(now, &player, enter.session_epoch);
-        let seat = Seat { id, epoch: enter.session_epoch, place: Place::There(from) };
-        let admitted = self.admit_member(now, room, Entrant { seat, player, resume: enter.resume });
+        let entrant = Entrant {
+            seat: Seat { session: id, epoch: enter.session_epoch },
+            place: Place::There(from),
+            player,
+            resume: enter.resume,
+        };
+        let admitted = self.admit_member(now, room, entrant);
         let Some(hosted) = self.rooms.get(room) else { return };
         let mut entered = v1::Entered {
             room: enter.room.clone(),
@@ -108,8 +112,7 @@ impl Node {
         let Self { rooms, zstd, stats, planted, .. } = self;
         let Some(hosted) = rooms.get_mut(room) else { return };
         let Some(member) = hosted.room.member(relay.member) else { return };
-        let is_here =
-            member.session.epoch == relay.session_epoch && member.session.place == Place::There(from);
+        let is_here = member.seat.epoch == relay.session_epoch && hosted.is_there(relay.member, from);
         if !is_here && !planted.is(Plant::SessionEpochUncompared) {
             // Another node has the session now.
             stats.fenced += 1;
@@ -125,19 +128,19 @@ impl Node {
             return self.tell(now, link, wire::encode(v1::Kind::Hold, &v1::Metadata::default(), &hold));
         }
         let say = v1::Say { room: name, client_seq: number, body, type_url, ends_turn };
-        match hosted.room.say(now, member, say, &plain_trace(metadata), zstd) {
-            Some(Said::Appended { turned, .. }) => {
-                stats.entries += 1;
-                self.passes(room, metadata, Passage::Taken);
-                self.room_changed(now, room);
-                if turned {
-                    self.turned(now, room);
-                }
+        match hosted.room.judge(member, &say) {
+            Some(Judged::Next) => {
+                let turned = hosted.room.say(now, member, say, &plain_trace(metadata), zstd);
+                self.said(now, room, metadata, turned);
             }
             // The follower passes on each message once, until it enters anew; what it knows
             // of the log then covers those that were there already.
-            Some(Said::Duplicate) => stats.duplicates += 1,
-            Some(Said::Gap { .. }) => {
+            Some(Judged::Duplicate) => stats.duplicates += 1,
+            Some(judged @ (Judged::Gap { .. } | Judged::Full)) => {
+                if judged == Judged::Full {
+                    stats.throttled += 1;
+                    self.release(room);
+                }
                 self.tell(now, link, wire::encode(v1::Kind::Hold, &v1::Metadata::default(), &hold));
             }
             None => {}
@@ -155,8 +158,7 @@ impl Node {
         let serves = self.registrar.may_serve(now.instant);
         let Some(hosted) = self.rooms.get_mut(room).filter(|_| serves) else { return };
         let number = latest.member;
-        let seated = hosted.room.member(number).is_some_and(|m| m.session.place == Place::There(from));
-        if !seated || latest.key >= self.config.rooms.latest_keys {
+        if !hosted.is_there(number, from) || latest.key >= self.config.rooms.latest_keys {
             return;
         }
         self.stats.latest += 1;
@@ -171,11 +173,9 @@ impl Node {
 
     pub(super) fn take_exit(&mut self, now: Now, from: NodeId, exit: &v1::Exit) {
         let Some(room) = self.led_quietly(&exit.room, exit.epoch) else { return };
-        let Some(member) = self.rooms.get(room).and_then(|hosted| hosted.room.member(exit.member)) else {
-            return;
-        };
-        let seat = member.session;
-        if seat.epoch != exit.session_epoch || seat.place != Place::There(from) {
+        let Some(hosted) = self.rooms.get(room) else { return };
+        let Some(member) = hosted.room.member(exit.member) else { return };
+        if member.seat.epoch != exit.session_epoch || !hosted.is_there(exit.member, from) {
             return;
         }
         if exit.away {
@@ -198,7 +198,7 @@ impl Node {
 
     fn members_away(&mut self, now: Now, room: Key, node: NodeId) {
         let Some(hosted) = self.rooms.get(room) else { return };
-        let there = hosted.room.members().iter().filter(|m| m.session.place == Place::There(node));
+        let there = hosted.room.members().iter().filter(|m| hosted.is_there(m.number, node));
         let members: Vec<_> = there.map(|m| (m.number, m.player.clone())).collect();
         for (number, player) in members {
             self.set_away(now, room, number);
@@ -316,7 +316,7 @@ impl Node {
 
 /// The tail of a room from as far back as its window reaches, for the `Attach` of this number.
 fn afresh(hosted: &Hosted, number: u64) -> v1::Attached {
-    let member = |m: &crate::room::Member<Seat>| v1::TailMember {
+    let member = |m: &Member| v1::TailMember {
         member: m.number,
         player: m.player.as_str().into(),
         client_seq: m.client_seq,

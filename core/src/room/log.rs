@@ -48,10 +48,11 @@ impl Log {
 
     /// Appends the next entry: its frame, and the same frame compressed if that is
     /// smaller. Forgets the oldest while the window is over its bounds; the newest
-    /// entry always stays.
-    pub fn append(&mut self, plain: Bytes, zstd: Option<Bytes>) {
+    /// entry always stays. Returns the bytes that the entry takes.
+    pub fn append(&mut self, plain: Bytes, zstd: Option<Bytes>) -> usize {
         let entry = Entry { plain, zstd };
-        self.bytes += entry.bytes();
+        let bytes = entry.bytes();
+        self.bytes += bytes;
         self.entries.push_back(entry);
         while self.entries.len() > 1 && !self.is_bounded() {
             if let Some(oldest) = self.entries.pop_front() {
@@ -59,6 +60,13 @@ impl Log {
                 self.first += 1;
             }
         }
+        bytes
+    }
+
+    /// Returns true if so many entries of so many bytes fit into the window.
+    #[must_use]
+    pub const fn fits(&self, entries: usize, bytes: usize) -> bool {
+        entries <= self.max_entries && bytes <= self.max_bytes
     }
 
     /// Starts afresh, empty, after entry `seq`.
@@ -76,17 +84,11 @@ impl Log {
         Some(entry.zstd.as_ref().filter(|_| accept_zstd).unwrap_or(&entry.plain))
     }
 
-    /// Whether another entry, however small, makes the oldest go.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.entries.len() >= self.max_entries
-    }
-
     /// Whether the window is within its bounds. Holds after every [`Self::append`] unless
     /// the newest entry alone is larger.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
-        self.entries.len() <= self.max_entries && self.bytes <= self.max_bytes
+        self.fits(self.entries.len(), self.bytes)
     }
 }
 

@@ -3,9 +3,25 @@
 //! [`Room`] decides what is in the log and in which order, recognises a message that
 //! comes a second time, and says how far members may read. Who is connected, and what
 //! goes to whom when, is [`node`](crate::node)'s.
+//!
+//! Every change is an [`Op`] on its way through the room: *appended*, which gives it its number
+//! and its log time; *committed*, which a lone primary does at once; *applied* by the
+//! [`Machine`], which makes the entry; and *released*, which lets members read the entry:
+//!
+//! ```text
+//! say, join, leave, seat, end_turn -> append = commit -> Machine::apply -> log -> release
+//! ```
+//!
+//! The window of the log never loses an entry that was not released: a message that would push
+//! one out is not taken.
 
 mod latest;
 mod log;
+mod machine;
+mod op;
+mod recently_left;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use alloc::string::String;
@@ -19,38 +35,25 @@ use crate::crdt::{Replica, ReplicaLimits};
 use crate::id::Name;
 use crate::plant::{Plant, Planted};
 use crate::rng::Seed;
-use crate::time::{Instant, Now, Wall};
+use crate::time::{Duration, Instant, Now};
 use crate::wire;
 
 pub use latest::{LatestBoard, Posted};
 pub use log::Log;
+pub use machine::{Applied, Machine, MachineConfig, Member, Seat};
+pub use op::{Input, Op};
+pub use recently_left::RecentlyLeft;
 pub use turn::Turn;
 
-use turn::Turns;
+/// Bytes of an entry's frame beside its content and the room's name at most: header, trailer,
+/// trace, and numbers.
+const AROUND_CONTENT: usize = 192;
 
-/// A member of a room, as the room knows it. `S` is whatever its owner calls a session.
-#[derive(Debug)]
-pub struct Member<S> {
-    /// The member's number; unique within the epoch.
-    pub number: u32,
-    /// Its player.
-    pub player: Name,
-    /// Its session.
-    pub session: S,
-    /// The highest `client_seq` of the session in the log.
-    pub client_seq: u64,
-}
-
-/// What became of a reliable message.
+/// A reliable message of a member, compared with those that the room has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
-    /// It is entry `seq` of the log.
-    Appended {
-        /// The entry's number.
-        seq: u64,
-        /// It has ended a turn.
-        turned: bool,
-    },
+pub enum Judged {
+    /// It is the next: [`Room::say`] may append it.
+    Next,
     /// It is in the log already.
     Duplicate,
     /// Messages before it are missing; this number is expected.
@@ -58,24 +61,27 @@ pub enum Said {
         /// The `client_seq` expected.
         expected: u64,
     },
+    /// It is the next, and there is no place for it until what was appended before is released.
+    Full,
 }
 
 /// A room.
 #[derive(Debug)]
-pub struct Room<S> {
+pub struct Room {
     name: Name,
     epoch: u64,
+    machine: Machine,
     log: Log,
-    /// Entries up to this one may be read: committed, and out of the flush interval.
+    /// Entries up to this one may be read: applied, and out of the flush interval.
     released: u64,
-    /// Ordered by number, since numbers only grow.
-    members: Vec<Member<S>>,
-    next_member: u32,
+    /// Bytes of the entries after that one.
+    unreleased: usize,
     /// Newest messages of the latest class.
     pub latest: LatestBoard,
     /// Presence, properties, counters.
     pub state: Replica,
-    turns: Turns,
+    /// When the time of the turn is over, by the clock of the room's primary.
+    turn_ends_at: Option<Instant>,
     /// When the messages gathered so far are to be released.
     flush_at: Option<Instant>,
     compress_from: usize,
@@ -90,6 +96,8 @@ pub struct RoomConfig<'a> {
     pub limits: &'a RoomLimits,
     /// Entries from this size on are compressed; 0 never.
     pub compress_from: usize,
+    /// How long players are remembered that have left.
+    pub remember: Duration,
     /// The replica that the server writes the room's state as.
     pub replica: u64,
     /// Keeps the room's names from being chosen to collide.
@@ -98,7 +106,7 @@ pub struct RoomConfig<'a> {
     pub planted: Planted,
 }
 
-impl<S: Copy> Room<S> {
+impl Room {
     /// An empty room in its epoch.
     #[must_use]
     pub fn new(name: Name, epoch: u64, config: &RoomConfig<'_>) -> Self {
@@ -110,17 +118,23 @@ impl<S: Copy> Room<S> {
             tombstone_horizon: limits.tombstone_horizon,
             planted: config.planted,
         };
+        let machine = MachineConfig {
+            turn_time: limits.turn_time,
+            remember: config.remember,
+            remembered: limits.members,
+            planted: config.planted,
+        };
         let scratch = v1::Entry { room: name.as_str().into(), epoch, ..v1::Entry::default() };
         Self {
             name,
             epoch,
+            machine: Machine::new(machine),
             log: Log::new(limits.window_entries, limits.window_bytes),
             released: 0,
-            members: Vec::new(),
-            next_member: 1,
+            unreleased: 0,
             latest: LatestBoard::new(limits.latest_bytes, config.planted),
             state: Replica::new(config.replica, state_limits, config.seed),
-            turns: Turns::new(limits.turn_time),
+            turn_ends_at: None,
             flush_at: None,
             compress_from: config.compress_from,
             scratch,
@@ -133,6 +147,8 @@ impl<S: Copy> Room<S> {
         self.epoch = epoch;
         self.scratch.epoch = epoch;
     }
+
+    // Getters.
 
     /// The room's name.
     #[must_use]
@@ -160,96 +176,96 @@ impl<S: Copy> Room<S> {
 
     /// The members, by number.
     #[must_use]
-    pub fn members(&self) -> &[Member<S>] {
-        &self.members
+    pub fn members(&self) -> &[Member] {
+        self.machine.members()
     }
 
     /// The member of this number.
     #[must_use]
-    pub fn member(&self, number: u32) -> Option<&Member<S>> {
-        let at = self.members.binary_search_by_key(&number, |m| m.number).ok()?;
-        self.members.get(at)
+    pub fn member(&self, number: u32) -> Option<&Member> {
+        self.machine.member(number)
     }
 
-    /// The member of this number, to be changed.
-    pub fn member_mut(&mut self, number: u32) -> Option<&mut Member<S>> {
-        let at = self.members.binary_search_by_key(&number, |m| m.number).ok()?;
-        self.members.get_mut(at)
+    /// Players that have left and are remembered.
+    #[must_use]
+    pub const fn recently_left(&self) -> &RecentlyLeft {
+        self.machine.recently_left()
     }
 
-    /// Takes an entry that the room's primary has appended, and its frame; it must be the
-    /// next. What members it names are seated at `seat`.
-    pub fn follow(&mut self, entry: &v1::Entry, frame: Bytes, seat: S, zstd: &mut wire::Zstd) {
-        let at = self.members.binary_search_by_key(&entry.member, |m| m.number);
-        match (entry.kind(), at) {
-            (v1::EntryKind::Say, Ok(at)) => {
-                if let Some(member) = self.members.get_mut(at) {
-                    member.client_seq = member.client_seq.max(entry.client_seq);
-                }
-            }
-            (v1::EntryKind::Join, Err(at)) => {
-                if let Ok(player) = Name::new(&entry.player) {
-                    let member = Member { number: entry.member, player, session: seat, client_seq: 0 };
-                    self.members.insert(at, member);
-                }
-            }
-            (v1::EntryKind::Leave, Ok(at)) => {
-                self.members.remove(at);
-                self.latest.remove_member(entry.member);
-            }
-            _ => {}
+    /// Returns true if a session of this epoch is older than one with which its player has left
+    /// recently.
+    #[must_use]
+    pub fn has_outlived(&self, now: Now, player: &Name, epoch: u64) -> bool {
+        self.recently_left().is_older(self.machine.log_time(now.wall.0), player, epoch)
+    }
+
+    /// The turn.
+    #[must_use]
+    pub const fn turn(&self) -> Turn {
+        self.machine.turn()
+    }
+
+    /// When the time of the turn is over, and [`Self::end_turn`] is to be called.
+    #[must_use]
+    pub const fn turn_ends_at(&self) -> Option<Instant> {
+        self.turn_ends_at
+    }
+
+    /// When [`Self::release`] is to be called for what was appended.
+    #[must_use]
+    pub const fn flush_at(&self) -> Option<Instant> {
+        self.flush_at
+    }
+
+    /// Returns true if a reader that has got everything up to `seq` needs a snapshot to go on.
+    #[must_use]
+    pub const fn has_lost(&self, seq: u64) -> bool {
+        seq + 1 < self.log.first()
+    }
+
+    /// Returns true if the next entry, however small, could push one out of the window that was
+    /// not released.
+    #[must_use]
+    pub fn is_window_full(&self) -> bool {
+        self.would_lose(self.size(0))
+    }
+
+    /// The snapshot that moves a reader to `seq`.
+    #[must_use]
+    pub fn snapshot(&self, number: u32, seq: u64, missing_from: u64) -> v1::Snapshot {
+        let member = |m: &Member| v1::Member { member: m.number, player: String::from(m.player.clone()) };
+        let turn = self.turn();
+        v1::Snapshot {
+            room: String::from(self.name.clone()),
+            epoch: self.epoch,
+            seq,
+            missing_from,
+            client_seq: self.member(number).map_or(0, |m| m.client_seq),
+            members: self.members().iter().map(member).collect(),
+            turn: turn.number,
+            turn_ends_ms: turn.ends_ms,
         }
-        if entry.turn > 0 {
-            self.turns.follow(Turn { number: entry.turn, ends_ms: entry.turn_ends_ms });
-        }
-        let compress = self.compress_from > 0 && frame.len() >= self.compress_from;
-        let compressed = if compress { zstd.deflate(&frame) } else { None };
-        self.log.append(frame, compressed);
-        self.release();
     }
 
-    /// Starts afresh after entry `seq`, with these members and in this turn, as the room's
-    /// primary says.
-    pub fn follow_from(&mut self, seq: u64, mut members: Vec<Member<S>>, turn: Turn) {
-        self.turns.follow(turn);
-        members.sort_by_key(|member| member.number);
-        members.dedup_by_key(|member| member.number);
-        let gone = |number| members.binary_search_by_key(&number, |m: &Member<S>| m.number).is_err();
-        for member in self.members.iter().map(|m| m.number).filter(|number| gone(*number)) {
-            self.latest.remove_member(member);
-        }
-        self.members = members;
-        self.log.restart(seq);
-        self.release();
+    // The log, of the room's primary.
+
+    /// Compares a reliable message with those that the room has. `None` if nobody is the member.
+    #[must_use]
+    pub fn judge(&self, number: u32, say: &v1::Say) -> Option<Judged> {
+        let expected = self.member(number)?.client_seq + 1;
+        Some(if say.client_seq > expected {
+            Judged::Gap { expected }
+        } else if say.client_seq < expected && !self.planted.is(Plant::DuplicateApplied) {
+            Judged::Duplicate
+        } else if self.would_lose(self.size(say.body.len() + say.type_url.len())) {
+            Judged::Full
+        } else {
+            Judged::Next
+        })
     }
 
-    /// A latest message as the room's primary passes it on.
-    pub fn follow_latest(&mut self, number: u32, key: u32, frame: Bytes) -> Posted {
-        self.latest.put(number, key, frame)
-    }
-
-    /// Appends the join of a new member and returns its number. Changes of membership are
-    /// released at once, so that nobody is told of members whose join it has yet to read.
-    pub fn join(&mut self, wall: Wall, player: Name, session: S, zstd: &mut wire::Zstd) -> u32 {
-        let number = self.next_member;
-        self.next_member += 1;
-        self.members.push(Member { number, player: player.clone(), session, client_seq: 0 });
-        self.append_membership(wall, v1::EntryKind::Join, number, &player, zstd);
-        self.release();
-        number
-    }
-
-    /// Appends the leave of a member and forgets it. Nothing if it is not a member.
-    pub fn leave(&mut self, now: Now, number: u32, zstd: &mut wire::Zstd) {
-        let Ok(at) = self.members.binary_search_by_key(&number, |m| m.number) else { return };
-        let member = self.members.remove(at);
-        self.append_membership(now.wall, v1::EntryKind::Leave, number, &member.player, zstd);
-        self.release();
-        self.latest.remove_member(number);
-        self.state.remove_owner(now, member.player.as_str());
-    }
-
-    /// A reliable message of a member. `None` if it is not a member.
+    /// Appends a reliable message that is [the next](Judged::Next) of its member. Returns true
+    /// if it has ended a turn.
     pub fn say(
         &mut self,
         now: Now,
@@ -257,55 +273,97 @@ impl<S: Copy> Room<S> {
         say: v1::Say,
         metadata: &v1::Metadata,
         zstd: &mut wire::Zstd,
-    ) -> Option<Said> {
-        let at = self.members.binary_search_by_key(&number, |m| m.number).ok()?;
-        let member = self.members.get_mut(at)?;
-        let expected = member.client_seq + 1;
-        if say.client_seq > expected {
-            return Some(Said::Gap { expected });
-        }
-        if say.client_seq < expected && !self.planted.is(Plant::DuplicateApplied) {
-            return Some(Said::Duplicate);
-        }
-        member.client_seq = say.client_seq;
-        self.scratch.kind = v1::EntryKind::Say.into();
-        self.scratch.member = number;
-        self.scratch.client_seq = say.client_seq;
-        self.scratch.body = say.body;
-        self.scratch.type_url = say.type_url;
-        let turned = say.ends_turn == Some(self.turns.turn().number);
-        if turned {
-            self.begin_turn(now);
-        }
-        self.append(now.wall, metadata, zstd);
-        Some(Said::Appended { seq: self.log.head(), turned })
+    ) -> bool {
+        let v1::Say { client_seq, body, type_url, ends_turn, .. } = say;
+        let input = Input::Say { member: number, client_seq, body, type_url, ends_turn };
+        matches!(self.append(now, input, metadata, zstd), Applied::Entry { turned: true })
     }
 
-    /// The turn.
-    #[must_use]
-    pub const fn turn(&self) -> Turn {
-        self.turns.turn()
+    /// Makes a player a member, and returns its number. Changes of membership are
+    /// released at once, so that nobody is told of members whose join it has yet to read.
+    pub fn join(&mut self, now: Now, player: Name, seat: Seat, zstd: &mut wire::Zstd) -> Option<u32> {
+        self.release();
+        let joined = self.append(now, Input::Join { player, seat }, &v1::Metadata::default(), zstd);
+        self.release();
+        match joined {
+            Applied::Joined(number) => Some(number),
+            Applied::Silent | Applied::Entry { .. } | Applied::Left(_) => None,
+        }
     }
 
-    /// When the time of the turn is over, and [`Self::end_turn`] is to be called.
-    #[must_use]
-    pub const fn turn_ends_at(&self) -> Option<Instant> {
-        self.turns.ends_at()
+    /// Lets a member go. Nothing if it is not a member.
+    pub fn leave(&mut self, now: Now, number: u32, zstd: &mut wire::Zstd) {
+        self.release();
+        let left = self.append(now, Input::Leave { member: number }, &v1::Metadata::default(), zstd);
+        self.release();
+        if let Applied::Left(player) = left {
+            self.latest.remove_member(number);
+            self.state.remove_owner(now, player.as_str());
+        }
+    }
+
+    /// The session of a member has another epoch.
+    pub fn seat(&mut self, now: Now, number: u32, seat: Seat, zstd: &mut wire::Zstd) {
+        self.append(now, Input::Seat { member: number, seat }, &v1::Metadata::default(), zstd);
     }
 
     /// The time of the turn is over.
     pub fn end_turn(&mut self, now: Now, zstd: &mut wire::Zstd) {
-        self.scratch.kind = v1::EntryKind::Turn.into();
-        self.scratch.member = 0;
-        self.scratch.client_seq = 0;
-        self.begin_turn(now);
-        self.append(now.wall, &v1::Metadata::default(), zstd);
+        if self.is_window_full() {
+            self.release();
+        }
+        self.append(now, Input::EndTurn, &v1::Metadata::default(), zstd);
     }
 
-    /// The entry that is appended next ends the turn.
-    fn begin_turn(&mut self, now: Now) {
-        let Turn { number, ends_ms } = self.turns.end(now);
-        (self.scratch.turn, self.scratch.turn_ends_ms) = (number, ends_ms);
+    /// Appends an op, which a lone primary commits at once, and applies it.
+    fn append(&mut self, now: Now, input: Input, metadata: &v1::Metadata, zstd: &mut wire::Zstd) -> Applied {
+        let op = Op { number: self.machine.applied() + 1, at_ms: self.machine.log_time(now.wall.0), input };
+        let at_ms = op.at_ms;
+        let applied = self.machine.apply(op, &mut self.scratch);
+        if applied == Applied::Silent {
+            return applied;
+        }
+        if self.scratch.turn > 0 {
+            let lasts = self.scratch.turn_ends_ms.checked_sub(at_ms).map(Duration::from_millis);
+            self.turn_ends_at = lasts.map(|lasts| now.instant + lasts);
+        }
+        self.scratch.seq = self.log.head() + 1;
+        let frame = wire::encode(v1::Kind::Entry, metadata, &self.scratch);
+        let compressed = self.compressed(&frame, zstd);
+        self.unreleased += self.log.append(frame, compressed);
+        applied
+    }
+
+    /// Bytes that an entry with so many bytes of content takes in the log at most.
+    fn size(&self, content: usize) -> usize {
+        let frame = content + self.name.as_str().len() + AROUND_CONTENT;
+        // Beside its compressed frame, which is kept if it is smaller.
+        if self.compress_from > 0 && frame >= self.compress_from { 2 * frame } else { frame }
+    }
+
+    /// Returns true if an entry of so many bytes could push one out of the window that was not
+    /// released.
+    fn would_lose(&self, bytes: usize) -> bool {
+        let unreleased = self.log.head() - self.released;
+        let entries = usize::try_from(unreleased).unwrap_or(usize::MAX);
+        entries > 0 && !self.log.fits(entries.saturating_add(1), self.unreleased + bytes)
+    }
+
+    fn compressed(&self, frame: &Bytes, zstd: &mut wire::Zstd) -> Option<Bytes> {
+        if self.compress_from > 0 && frame.len() >= self.compress_from { zstd.deflate(frame) } else { None }
+    }
+
+    /// Something changed. Starts to gather, if it has not yet: what is there goes out at
+    /// `at`.
+    pub fn gather_until(&mut self, at: Instant) {
+        self.flush_at.get_or_insert(at);
+    }
+
+    /// Lets members read everything that was applied.
+    pub fn release(&mut self) {
+        self.flush_at = None;
+        self.released = self.log.head();
+        self.unreleased = 0;
     }
 
     /// A latest message of a member.
@@ -316,50 +374,32 @@ impl<S: Copy> Room<S> {
         self.latest.put(number, key, wire::encode(v1::Kind::Latest, metadata, &message))
     }
 
-    /// Whether a reader that has got everything up to `seq` needs a snapshot to go on.
-    #[must_use]
-    pub const fn has_lost(&self, seq: u64) -> bool {
-        seq + 1 < self.log.first()
-    }
+    // The tail, of a node that follows the primary.
 
-    /// The snapshot that moves a reader to `seq`.
-    #[must_use]
-    pub fn snapshot(&self, number: u32, seq: u64, missing_from: u64) -> v1::Snapshot {
-        let member = |m: &Member<S>| v1::Member { member: m.number, player: String::from(m.player.clone()) };
-        v1::Snapshot {
-            room: String::from(self.name.clone()),
-            epoch: self.epoch,
-            seq,
-            missing_from,
-            client_seq: self.member(number).map_or(0, |m| m.client_seq),
-            members: self.members.iter().map(member).collect(),
-            turn: self.turns.turn().number,
-            turn_ends_ms: self.turns.turn().ends_ms,
+    /// Takes an entry that the room's primary has made, and its frame; it must be the next.
+    pub fn follow(&mut self, entry: &v1::Entry, frame: Bytes, zstd: &mut wire::Zstd) {
+        self.machine.follow(entry);
+        if entry.kind() == v1::EntryKind::Leave {
+            self.latest.remove_member(entry.member);
         }
+        let compressed = self.compressed(&frame, zstd);
+        self.log.append(frame, compressed);
+        self.release();
     }
 
-    /// Whether the next entry could push one out of the window that was not released.
-    #[must_use]
-    pub fn is_window_full(&self) -> bool {
-        self.released < self.log.head() && self.released + 1 == self.log.first() && self.log.is_full()
+    /// Starts afresh after entry `seq`, with these members and in this turn, as the room's
+    /// primary says.
+    pub fn follow_from(&mut self, seq: u64, members: Vec<Member>, turn: Turn) {
+        for member in self.machine.follow_from(members, turn) {
+            self.latest.remove_member(member.number);
+        }
+        self.log.restart(seq);
+        self.release();
     }
 
-    /// When [`Self::release`] is to be called for what was appended.
-    #[must_use]
-    pub const fn flush_at(&self) -> Option<Instant> {
-        self.flush_at
-    }
-
-    /// Something changed. Starts to gather, if it has not yet: what is there goes out at
-    /// `at`.
-    pub fn gather_until(&mut self, at: Instant) {
-        self.flush_at.get_or_insert(at);
-    }
-
-    /// Lets members read everything that was appended.
-    pub fn release(&mut self) {
-        self.flush_at = None;
-        self.released = self.log.head();
+    /// A latest message as the room's primary passes it on.
+    pub fn follow_latest(&mut self, number: u32, key: u32, frame: Bytes) -> Posted {
+        self.latest.put(number, key, frame)
     }
 
     /// Checks the room's bounds (G11).
@@ -368,46 +408,14 @@ impl<S: Copy> Room<S> {
     /// Names the bound that does not hold.
     pub fn audit(&self, limits: &RoomLimits) -> Result<(), &'static str> {
         let check = |holds: bool, bound| if holds { Ok(()) } else { Err(bound) };
-        check(self.members.len() <= limits.members, "members of a room")?;
+        let members = self.members().len();
+        check(members <= limits.members, "members of a room")?;
+        check(self.recently_left().len() <= limits.members, "members that have left")?;
         check(self.log.is_bounded() || self.log.first() == self.log.head(), "window of a log")?;
-        check(
-            self.latest.len() <= limits.members * limits.latest_keys as usize,
-            "latest messages of a room",
-        )?;
-        check(
-            self.latest.len() <= self.members.len() * limits.latest_keys as usize,
-            "latest messages of members",
-        )?;
+        check(self.released + 1 >= self.log.first(), "entries that were lost before they were released")?;
+        let latest = self.latest.len();
+        check(latest <= limits.members * limits.latest_keys as usize, "latest messages of a room")?;
+        check(latest <= members * limits.latest_keys as usize, "latest messages of members")?;
         check(self.latest.bytes() <= limits.latest_bytes, "bytes of latest messages of a room")
-    }
-
-    fn append_membership(
-        &mut self,
-        wall: Wall,
-        kind: v1::EntryKind,
-        number: u32,
-        player: &Name,
-        zstd: &mut wire::Zstd,
-    ) {
-        self.scratch.kind = kind.into();
-        self.scratch.member = number;
-        self.scratch.client_seq = 0;
-        self.scratch.player = String::from(player.clone());
-        self.append(wall, &v1::Metadata::default(), zstd);
-        self.scratch.player = String::new();
-    }
-
-    fn append(&mut self, wall: Wall, metadata: &v1::Metadata, zstd: &mut wire::Zstd) {
-        self.scratch.seq = self.log.head() + 1;
-        self.scratch.at_ms = wall.0;
-        let plain = wire::encode(v1::Kind::Entry, metadata, &self.scratch);
-        self.scratch.body = Bytes::new();
-        self.scratch.type_url = String::new();
-        (self.scratch.turn, self.scratch.turn_ends_ms) = (0, 0);
-        let compress = self.compress_from > 0 && plain.len() >= self.compress_from;
-        let compressed = if compress { zstd.deflate(&plain) } else { None };
-        self.log.append(plain, compressed);
-        // A large entry may push out some that were not released: they are lost to all.
-        self.released = self.released.max(self.log.first() - 1);
     }
 }

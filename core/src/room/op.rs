@@ -1,0 +1,65 @@
+//! Inputs of a room, in the order in which they count.
+//!
+//! Whatever changes a room's members, their messages or its turn is an op. Ops have numbers
+//! from 1 on, within the room's epoch, and times that never go back: the room's log time. An
+//! op is *appended* by the room's primary, *committed* once it cannot be lost any more, and
+//! then *applied* by the [machine](super::machine). A lone primary commits what it appends.
+
+use alloc::string::String;
+
+use bytes::Bytes;
+
+use super::machine::Seat;
+use crate::id::Name;
+
+/// An op.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// Number of the op, from 1 in the room's epoch.
+    pub number: u64,
+    /// Log time of the op, Unix milliseconds: the wall clock of the primary that appended it,
+    /// or the time of the op before if that clock went back.
+    pub at_ms: u64,
+    /// The input.
+    pub input: Input,
+}
+
+/// An input of a room's machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A reliable message of a member.
+    Say {
+        /// Number of the member.
+        member: u32,
+        /// Number of the message, from 1 in the member's life.
+        client_seq: u64,
+        /// Payload of the message.
+        body: Bytes,
+        /// Type of the payload.
+        type_url: String,
+        /// Number of the turn that the message is to end, if it is still that turn.
+        ends_turn: Option<u32>,
+    },
+    /// A player becomes a member.
+    Join {
+        /// The player.
+        player: Name,
+        /// Session of the player.
+        seat: Seat,
+    },
+    /// A member goes.
+    Leave {
+        /// Number of the member.
+        member: u32,
+    },
+    /// The session of a member is registered with a higher epoch: it has moved to another node,
+    /// or was claimed anew. Makes no entry.
+    Seat {
+        /// Number of the member.
+        member: u32,
+        /// The session from now on.
+        seat: Seat,
+    },
+    /// The time of the turn is over.
+    EndTurn,
+}

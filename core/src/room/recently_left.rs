@@ -1,0 +1,77 @@
+//! Players that left a room recently: an older session of such a player does not come in after
+//! that.
+
+use alloc::collections::VecDeque;
+
+use crate::id::Name;
+use crate::time::Duration;
+
+/// Players that left, with the epochs of their sessions. A node that has not heard that
+/// a newer session took over could let the older one in again once the newer has left. It
+/// hears of it, or stops, long before these are forgotten; or, if what it has missed is
+/// compacted, it registers the older one anew, which then is the newest there is.
+#[derive(Debug)]
+pub struct RecentlyLeft {
+    /// Log time until which each is remembered, the player, and the epoch.
+    players: VecDeque<(u64, Name, u64)>,
+    remember_ms: u64,
+    most: usize,
+}
+
+impl RecentlyLeft {
+    /// Nobody. Players are remembered for `remember`; of more than `most` the first that left
+    /// are forgotten.
+    pub(super) fn new(remember: Duration, most: usize) -> Self {
+        let remember_ms = u64::try_from(remember.as_millis()).unwrap_or(u64::MAX);
+        Self { players: VecDeque::new(), remember_ms, most }
+    }
+
+    /// A player leaves at a log time.
+    pub(super) fn add(&mut self, at_ms: u64, player: Name, epoch: u64) {
+        self.players.retain(|(until, known, _)| *until > at_ms && *known != player);
+        self.players.push_back((at_ms.saturating_add(self.remember_ms), player, epoch));
+        while self.players.len() > self.most {
+            self.players.pop_front();
+        }
+    }
+
+    /// Returns true if a session of this epoch is older than the one that left recently.
+    #[must_use]
+    pub fn is_older(&self, at_ms: u64, player: &Name, epoch: u64) -> bool {
+        self.players.iter().any(|(until, known, left)| *until > at_ms && known == player && *left > epoch)
+    }
+
+    /// Number of players remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.players.len()
+    }
+
+    /// Returns true if nobody is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.players.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_to_leave_are_remembered_for_a_while() {
+        let name = |text| Name::new(text).unwrap();
+        let mut left = RecentlyLeft::new(Duration::from_secs(10), 2);
+        left.add(0, name("ann"), 5);
+        assert_eq!([4, 5, 6].map(|epoch| left.is_older(9_999, &name("ann"), epoch)), [true, false, false]);
+        assert!(!left.is_older(9_999, &name("bob"), 4));
+        assert!(!left.is_older(10_000, &name("ann"), 4), "it is forgotten, also if nobody else leaves");
+        left.add(1_000, name("ann"), 7);
+        left.add(1_000, name("bob"), 6);
+        assert!(left.is_older(2_000, &name("ann"), 6) && left.len() == 2);
+        left.add(2_000, name("cid"), 8);
+        assert!(!left.is_older(2_000, &name("ann"), 6), "there is no place for all");
+        left.add(11_000, name("dan"), 9);
+        assert!(!left.is_older(11_000, &name("bob"), 5) && left.is_older(11_000, &name("cid"), 7));
+    }
+}

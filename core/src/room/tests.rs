@@ -1,0 +1,188 @@
+//! The way of ops through a room: log time, the machine's function, and the window.
+
+use alloc::string::{String, ToString as _};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use proptest::prelude::*;
+use skirmish_proto::v1;
+
+use super::*;
+use crate::config::Config;
+use crate::id::SessionId;
+use crate::time::Wall;
+use crate::wire::{Frame, Zstd};
+
+const MEMBERS: u32 = 4;
+
+fn machine() -> Machine {
+    Machine::new(MachineConfig {
+        turn_time: Duration::from_secs(30),
+        remember: Duration::from_secs(60),
+        remembered: 3,
+        planted: Planted::default(),
+    })
+}
+
+fn room(change: impl FnOnce(&mut RoomLimits), name: &str, compress_from: usize) -> Room {
+    let mut limits = Config::default().rooms;
+    change(&mut limits);
+    let config = RoomConfig {
+        limits: &limits,
+        compress_from,
+        remember: Duration::from_secs(60),
+        replica: 1,
+        seed: Seed::default(),
+        planted: Planted::default(),
+    };
+    Room::new(Name::new(name).unwrap(), 7, &config)
+}
+
+fn at(ms: u64) -> Now {
+    Now { instant: Instant::from_micros(ms * 1_000), wall: Wall(1_000_000 + ms) }
+}
+
+fn seat(session: u8, epoch: u64) -> Seat {
+    Seat { session: SessionId([session; 16]), epoch }
+}
+
+fn player(number: u8) -> Name {
+    Name::new(&alloc::format!("player-{number}")).unwrap()
+}
+
+fn say(client_seq: u64, bytes: usize) -> v1::Say {
+    v1::Say { client_seq, body: vec![7; bytes].into(), ..v1::Say::default() }
+}
+
+/// What an entry of the log says.
+fn entry(room: &Room, seq: u64) -> v1::Entry {
+    let frame = Frame::decode(room.log().get(seq, false).unwrap().clone(), 1 << 20).unwrap();
+    prost::Message::decode(frame.payload).unwrap()
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    let member = 0..=MEMBERS;
+    prop_oneof![
+        4 => (member.clone(), 0..6_u64, prop::option::of(0..3_u32)).prop_map(|(member, client_seq, ends_turn)| {
+            Input::Say { member, client_seq, body: vec![1; 3].into(), type_url: "move".to_string(), ends_turn }
+        }),
+        2 => (0..4_u8).prop_map(|n| Input::Join { player: player(n), seat: seat(n, 1) }),
+        1 => member.clone().prop_map(|member| Input::Leave { member }),
+        1 => (member, 2..9_u64).prop_map(|(member, epoch)| Input::Seat { member, seat: seat(9, epoch) }),
+        1 => Just(Input::EndTurn),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn replicas_that_apply_the_same_ops_are_the_same_and_followers_know_what_is_visible(
+        inputs in prop::collection::vec((input(), 0..50_u64), 0..60),
+    ) {
+        let (mut one, mut other, mut follower) = (machine(), machine(), machine());
+        // The same entry, whatever was in the other before.
+        let mut left_over = v1::Entry { turn: 99, player: "nobody".to_string(), ..v1::Entry::default() };
+        let mut at_ms = 0;
+        for (number, (input, later)) in inputs.into_iter().enumerate() {
+            at_ms += later;
+            let op = Op { number: number as u64 + 1, at_ms, input };
+            let mut entry = v1::Entry::default();
+            let applied = one.apply(op.clone(), &mut entry);
+            prop_assert_eq!(&other.apply(op, &mut left_over), &applied);
+            if applied != Applied::Silent {
+                prop_assert_eq!(&left_over, &entry);
+                follower.follow(&entry);
+            }
+            prop_assert_eq!(one.members(), other.members());
+            prop_assert_eq!((one.turn(), one.applied()), (other.turn(), number as u64 + 1));
+        }
+        let visible = |m: &Member| (m.number, m.player.clone(), m.client_seq);
+        let known = |machine: &Machine| machine.members().iter().map(visible).collect::<Vec<_>>();
+        prop_assert_eq!(known(&one), known(&follower));
+        prop_assert_eq!(one.turn(), follower.turn());
+        prop_assert!(one.recently_left().len() <= 3);
+    }
+
+    #[test]
+    fn no_entry_is_lost_that_was_not_released(
+        name in "[a-z]{1,64}",
+        compress_from in prop_oneof![Just(0), Just(100)],
+        window in (1..6_usize, 200..1_500_usize),
+        steps in prop::collection::vec((0..6_u8, 0..900_usize), 1..60),
+    ) {
+        let limits = |limits: &mut RoomLimits| (limits.window_entries, limits.window_bytes) = window;
+        let mut room = room(limits, &name, compress_from);
+        let zstd = &mut Zstd::default();
+        let number = room.join(at(0), player(0), seat(0, 1), zstd).unwrap();
+        let trace = v1::Metadata {
+            trace_id: vec![1; 16].into(), span_id: vec![2; 8].into(), trace_flags: 1, ..v1::Metadata::default()
+        };
+        let mut said = 0;
+        for (step, size) in steps {
+            match step {
+                0 => room.release(),
+                1 => room.end_turn(at(1), zstd),
+                2 => {
+                    let guest = room.join(at(1), player(1), seat(1, 1), zstd).unwrap();
+                    room.leave(at(1), guest, zstd);
+                }
+                _ => {
+                    let message = say(said + 1, size);
+                    match room.judge(number, &message).unwrap() {
+                        Judged::Next => {
+                            room.say(at(1), number, message, &trace, zstd);
+                            said += 1;
+                        }
+                        Judged::Full => {
+                            room.release();
+                            prop_assert_eq!(room.judge(number, &message), Some(Judged::Next));
+                        }
+                        other => prop_assert!(false, "{:?}", other),
+                    }
+                }
+            }
+            prop_assert!(room.released() + 1 >= room.log().first());
+        }
+    }
+}
+
+#[test]
+fn log_time_never_goes_back_and_a_turn_lasts_as_long_as_it_should() {
+    let mut room = room(|limits| limits.turn_time = Duration::from_secs(30), "arena", 0);
+    let zstd = &mut Zstd::default();
+    room.join(at(5_000), player(0), seat(0, 1), zstd).unwrap();
+    assert_eq!(entry(&room, 1).at_ms, 1_005_000);
+    // The wall clock was set back by an hour.
+    let set_back = Now { wall: Wall(1_000), ..at(6_000) };
+    room.end_turn(set_back, zstd);
+    let ended = entry(&room, 2);
+    assert_eq!((ended.at_ms, ended.turn, ended.turn_ends_ms), (1_005_000, 1, 1_035_000));
+    assert_eq!(room.turn_ends_at(), Some(at(36_000).instant));
+}
+
+#[test]
+fn a_message_is_judged_once_and_applied_once() {
+    let mut room = room(|_| {}, "arena", 0);
+    let zstd = &mut Zstd::default();
+    assert_eq!(room.judge(1, &say(1, 3)), None, "nobody is a member");
+    let number = room.join(at(0), player(0), seat(0, 1), zstd).unwrap();
+    assert_eq!(room.judge(number, &say(2, 3)), Some(Judged::Gap { expected: 1 }));
+    for _ in 0..2 {
+        // The second is one that came in spite of the judgement: it makes no entry.
+        assert!(!room.say(at(1), number, say(1, 3), &v1::Metadata::default(), zstd));
+        assert_eq!((room.log().head(), room.judge(number, &say(1, 3))), (2, Some(Judged::Duplicate)));
+    }
+    assert_eq!((room.released(), room.member(number).map(|member| member.client_seq)), (1, Some(1)));
+}
+
+#[test]
+fn a_session_that_was_outrun_is_known_after_its_player_has_left() {
+    let mut room = room(|_| {}, "arena", 0);
+    let zstd = &mut Zstd::default();
+    let number = room.join(at(0), player(0), seat(0, 4), zstd).unwrap();
+    room.seat(at(1), number, seat(0, 6), zstd);
+    assert_eq!((room.log().head(), room.member(number).map(|member| member.seat)), (1, Some(seat(0, 6))));
+    room.leave(at(2), number, zstd);
+    let outlived = |ms, epoch| room.has_outlived(at(ms), &player(0), epoch);
+    assert_eq!([outlived(3, 5), outlived(3, 6), outlived(60_002, 5)], [true, false, false]);
+    assert_eq!(entry(&room, 2).player, String::from(player(0)));
+}
