@@ -19,9 +19,9 @@ use crate::time::{Deadline, Duration, Now};
 /// Answers of the walk that wait to be sent. The walk is a dialogue, so there is one, or
 /// the server does not keep to it; then the walk starts again from the root.
 const MAX_STEPS: usize = 8;
-/// What the server sends is within its own bound of its clock, and this client follows
-/// that clock: there is no stamp of the server's that is too far ahead.
-const TRUST_SERVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// How far ahead of the server's clock a stamp of others may be for this client's to follow it.
+/// Entries further ahead, of a server whose clock was wrong, are merged as any.
+const CLOCK_BOUND: Duration = Duration::from_secs(2);
 
 /// How a replica of a client is made.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Identity {
         let limits = ReplicaLimits {
             entries_per_owner: names,
             entries,
-            clock_bound: TRUST_SERVER,
+            clock_bound: CLOCK_BOUND,
             tombstone_horizon: horizon,
             planted,
         };

@@ -46,7 +46,7 @@ impl Replica {
 
     /// A server refused entries of `owner` because our clock was ahead. Takes
     /// `server_wall_ms` as the present, stamps the owner's properties that lie beyond
-    /// `latest_ms` (and beyond all that others wrote) afresh, in their order, and returns
+    /// `latest_ms` afresh, in their order, and returns
     /// all entries of the owner, for sending: they may all have been in the batch.
     ///
     /// The fresh stamps are the latest that the server takes, because it may have taken
@@ -60,11 +60,7 @@ impl Replica {
     ) -> Vec<v1::StateEntry> {
         self.now = now;
         let latest_ms = latest_ms.clamp(server_wall_ms, MAX_WALL_MS);
-        let is_other = |slot: &Slot| self.index.key(*slot).is_some_and(|key| key.parts().owner != owner);
-        let others = self.properties.iter_writes().filter(|(slot, ..)| is_other(slot));
-        let presence = self.presence.as_map().iter_writes().map(|(_, stamp, _)| stamp);
-        let mut known = others.map(|(_, stamp, _)| stamp).chain(presence).max().unwrap_or_default();
-        known = known.max(Stamp { wall_ms: latest_ms, count: RESTAMPED, replica: 0 });
+        let mut known = Stamp { wall_ms: latest_ms, count: RESTAMPED, replica: 0 };
         let edge = known.wall_ms;
         let own: Vec<Slot> = self.entries_of(v1::Domain::Property, owner).map(|(_, slot)| slot).collect();
         let mut beyond = Vec::new();

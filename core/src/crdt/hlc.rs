@@ -1,6 +1,6 @@
 //! Hybrid logical clocks.
 //!
-//! A stamp is close to the wall clock, and later than every stamp that its maker had
+//! A stamp is close to the wall clock, and later than every believable stamp that its maker had
 //! seen, whatever the wall clock does. So "the last writer wins" means about what
 //! players think it means, and an answer always beats what it answers.
 
@@ -16,7 +16,7 @@ pub const MAX_WALL_MS: u64 = 1 << 48;
 /// order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
-    /// Unix time in milliseconds, at least that of every stamp the writer had seen.
+    /// Unix time in milliseconds, at least that of every believable stamp the writer had seen.
     pub wall_ms: u64,
     /// Tells apart what was written within the same `wall_ms`.
     pub count: u32,
@@ -25,6 +25,14 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// The earliest stamp of a replica after this one, whichever replica's that is.
+    fn next(self, replica: u64) -> Self {
+        match self.count.checked_add(1) {
+            Some(count) => Self { count, replica, ..self },
+            None => Self { wall_ms: self.wall_ms + 1, count: 0, replica },
+        }
+    }
+
     /// The time part as one number, for [`super::Version`].
     pub(super) fn as_u128(self) -> u128 {
         u128::from(self.wall_ms) << 32 | u128::from(self.count)
@@ -85,14 +93,11 @@ impl Hlc {
     /// A stamp for a write of our own, later than all that were made or observed.
     pub fn tick(&mut self, now: Now) -> Stamp {
         let wall_ms = self.read(now);
-        let (wall_ms, count) = if wall_ms > self.last.wall_ms {
-            (wall_ms, 0)
-        } else if let Some(count) = self.last.count.checked_add(1) {
-            (self.last.wall_ms, count)
+        self.last = if wall_ms > self.last.wall_ms {
+            Stamp { wall_ms, count: 0, replica: self.replica }
         } else {
-            (self.last.wall_ms + 1, 0)
+            self.last.next(self.replica)
         };
-        self.last = Stamp { wall_ms, count, replica: self.replica };
         self.last
     }
 
@@ -105,9 +110,23 @@ impl Hlc {
         if stamp.wall_ms > self.highest_ms.saturating_add(self.bound_ms) { Err(TooFarAhead) } else { Ok(()) }
     }
 
-    /// Takes note of a stamp made elsewhere: ours will be later.
-    pub fn observe(&mut self, stamp: Stamp) {
-        self.last = self.last.max(stamp);
+    /// A stamp for a write of our own that is to win over one with the stamp `known`, however
+    /// far ahead that is.
+    pub fn tick_over(&mut self, now: Now, known: Option<Stamp>) -> Stamp {
+        let stamp = self.tick(now);
+        match known {
+            Some(known) if known >= stamp => known.next(self.replica),
+            _ => stamp,
+        }
+    }
+
+    /// Takes note of a stamp made elsewhere: ours will be later. One that is not
+    /// [believed](Self::check) is ignored: whoever has made it had a wrong clock, which must not
+    /// become that of everybody.
+    pub fn observe(&mut self, now: Now, stamp: Stamp) {
+        if self.check(now, stamp).is_ok() {
+            self.last = self.last.max(stamp);
+        }
     }
 
     /// Follows another wall clock, which shows `wall_ms` now. Stamps do not go back.
@@ -167,15 +186,28 @@ mod tests {
     fn a_stamp_is_later_than_what_was_observed() {
         let mut clock = clock();
         let remote = Stamp { wall_ms: 2500, count: 9, replica: 99 };
-        clock.observe(remote);
+        clock.observe(at(1000), remote);
         assert!(clock.tick(at(1000)) > remote);
+    }
+
+    #[test]
+    fn a_stamp_that_is_not_believed_is_won_over_and_not_followed() {
+        let mut clock = clock();
+        let future = Stamp { wall_ms: 900_000, count: u32::MAX, replica: 99 };
+        clock.observe(at(1000), future);
+        assert_eq!(clock.tick(at(1000)).wall_ms, 1000);
+        let over = clock.tick_over(at(1001), Some(future));
+        assert_eq!(over, Stamp { wall_ms: 900_001, count: 0, replica: 7 });
+        assert_eq!(clock.tick(at(1002)).wall_ms, 1002);
+        let past = Stamp { wall_ms: 500, ..future };
+        assert_eq!(clock.tick_over(at(1003), Some(past)).wall_ms, 1003);
     }
 
     #[test]
     fn a_full_count_carries_into_the_time() {
         let mut clock = clock();
-        clock.observe(Stamp { wall_ms: 5000, count: u32::MAX, replica: 9 });
-        assert_eq!(clock.tick(at(1000)), Stamp { wall_ms: 5001, count: 0, replica: 7 });
+        clock.observe(at(4000), Stamp { wall_ms: 5000, count: u32::MAX, replica: 9 });
+        assert_eq!(clock.tick(at(4000)), Stamp { wall_ms: 5001, count: 0, replica: 7 });
     }
 
     #[test]
@@ -183,7 +215,7 @@ mod tests {
         let mut clock = clock();
         let edge = Stamp { wall_ms: 3000, count: 0, replica: 9 };
         assert_eq!(clock.check(at(1000), edge), Ok(()));
-        clock.observe(edge);
+        clock.observe(at(1000), edge);
         assert!(clock.tick(at(1000)) > edge);
         assert_eq!(clock.check(at(1000), Stamp { wall_ms: 3001, ..edge }), Err(TooFarAhead));
         assert_eq!(clock.check(at(1001), Stamp { wall_ms: 3001, ..edge }), Ok(()));

@@ -225,7 +225,7 @@ impl Replica {
     }
 
     /// The stamp of our form of an entry.
-    fn stamp_of(&self, slot: Slot, domain: v1::Domain) -> Option<Stamp> {
+    pub(super) fn stamp_of(&self, slot: Slot, domain: v1::Domain) -> Option<Stamp> {
         match domain {
             v1::Domain::Presence => self.presence.as_map().write(&slot).map(|(stamp, _)| stamp),
             _ => self.properties.write(&slot).map(|(stamp, _)| stamp),
@@ -244,7 +244,7 @@ impl Replica {
         let replace = self.limits.planted.is(Plant::ArrivalWins);
         match (entry.stamp.map(Stamp::from), entry.domain()) {
             _ if judged.verdict == Verdict::Bury => {
-                let stamp = self.clock.tick(now);
+                let stamp = self.clock.tick_over(now, entry.stamp.map(Stamp::from));
                 if entry.domain() == v1::Domain::Presence {
                     self.write_presence(slot, stamp, false, false);
                 } else {
@@ -255,11 +255,11 @@ impl Replica {
                 self.write_share(slot, entry.replica, Share { plus: entry.plus, minus: entry.minus });
             }
             (Some(stamp), v1::Domain::Presence) => {
-                self.clock.observe(stamp);
+                self.clock.observe(now, stamp);
                 self.write_presence(slot, stamp, !entry.removed, replace);
             }
             (Some(stamp), _) => {
-                self.clock.observe(stamp);
+                self.clock.observe(now, stamp);
                 // What is kept must not keep the whole frame that it came in.
                 let value = (!entry.removed).then(|| Bytes::copy_from_slice(&entry.value));
                 self.write_property(slot, stamp, value, replace);

@@ -26,7 +26,7 @@ impl Replica {
         }
         self.make_room(now, None, usize::from(known.is_none()))?;
         let slot = known.map_or_else(|| self.index.insert(&key), Ok)?;
-        let stamp = self.clock.tick(now);
+        let stamp = self.clock.tick_over(now, self.stamp_of(slot, v1::Domain::Presence));
         self.write_presence(slot, stamp, present, false);
         Ok(())
     }
@@ -55,7 +55,7 @@ impl Replica {
         let new = usize::from(known.is_none());
         self.make_room(now, Some((owner, new)), new)?;
         let slot = known.map_or_else(|| self.index.insert(&key), Ok)?;
-        let stamp = self.clock.tick(now);
+        let stamp = self.clock.tick_over(now, self.stamp_of(slot, v1::Domain::Property));
         self.write_property(slot, stamp, value, false);
         Ok(())
     }
@@ -88,7 +88,7 @@ impl Replica {
         let entries = self.entries_of(v1::Domain::Property, owner).map(|(_, slot)| slot);
         let set: Vec<Slot> = entries.filter(|slot| self.properties.get(slot).is_some()).collect();
         for slot in set {
-            let stamp = self.clock.tick(now);
+            let stamp = self.clock.tick_over(now, self.stamp_of(slot, v1::Domain::Property));
             self.write_property(slot, stamp, None, false);
         }
     }

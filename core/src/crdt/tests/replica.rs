@@ -345,6 +345,12 @@ fn a_player_that_left_for_good_leaves_only_what_was_counted() {
     assert_eq!(r.counter("kills"), 6);
 }
 
+/// An entry of a property, as it is sent.
+fn entry(replica: &Replica, owner: &str, name: &str) -> v1::StateEntry {
+    let is_it = |entry: &v1::StateEntry| entry.owner == owner && entry.name == name;
+    everything(replica).into_iter().find(is_it).unwrap()
+}
+
 #[test]
 fn a_client_whose_clock_is_ahead_stamps_afresh_and_is_heard() {
     let mut server = replica(1);
@@ -365,6 +371,38 @@ fn a_client_whose_clock_is_ahead_stamps_afresh_and_is_heard() {
     client.set_property(skewed(6, 3_600_000), "ann", "a", Some(BLUE)).unwrap();
     assert_eq!(server.merge(at(7), Some("ann"), &everything(&client)), Ok(true));
     assert_eq!(server.property("ann", "a"), Some(&BLUE));
+}
+
+/// A server whose clock was an hour ahead has written, and another one, whose clock is right, has
+/// heard of it.
+#[test]
+fn what_a_wrong_clock_has_stamped_keeps_nothing_else_from_being_written() {
+    let (mut wrong, mut server, mut client) = (replica(1), replica(2), replica(3));
+    wrong.set_present(skewed(0, 3_600_000), "bob", true).unwrap();
+    wrong.set_property(skewed(0, 3_600_000), "ann", "lost", Some(RED)).unwrap();
+    server.merge(at(0), None, &everything(&wrong)).unwrap();
+    client.merge(at(0), None, &everything(&server)).unwrap();
+
+    client.set_property(at(1), "ann", "kept", Some(BLUE)).unwrap();
+    let kept = entry(&client, "ann", "kept");
+    assert_eq!(server.merge(at(1), Some("ann"), &[kept]), Ok(true));
+    server.set_present(at(2), "bob", false).unwrap();
+    assert!(!server.present().any(|player| player == "bob"), "the servers' own word counts");
+    server.set_present(at(2), "ann", true).unwrap();
+    client.merge(at(3), None, &everything(&server)).unwrap();
+    assert_eq!(client.property("ann", "kept"), Some(&BLUE));
+
+    // To write what the wrong clock has written is hopeless for as long, and it is said.
+    client.set_property(at(4), "ann", "lost", Some(BLUE)).unwrap();
+    let lost = entry(&client, "ann", "lost");
+    assert_eq!(server.merge(at(4), Some("ann"), &[lost]), Err(StateError::ClockTooFarAhead));
+    let (wall_ms, latest_ms) = server.believes(at(4));
+    client.restamp(at(5), "ann", wall_ms, latest_ms);
+    let lost = entry(&client, "ann", "lost");
+    assert_eq!(server.merge(at(5), Some("ann"), &[lost]), Err(StateError::BehindTheFuture));
+    assert!(client.restamp(at(5), "ann", wall_ms, latest_ms).iter().any(|entry| entry.name == "kept"));
+    let kept = entry(&client, "ann", "kept");
+    assert!(server.merge(at(6), Some("ann"), &[kept]).is_ok());
 }
 
 /// A client that starts a new session takes its own entries along into a new replica.
