@@ -21,8 +21,8 @@
 //! out, once [`Clocks::new`]'s `patience` has passed since the node knows the others: a registry may name
 //! nodes that have been dead for long.
 //!
-//! A node that the registry does not name any more still counts for that `patience`: when a registry has
-//! lost all leases, a node that is off finds itself alone until the others are registered again.
+//! To a node that is off, nodes that the registry does not name any more still count for that `patience`:
+//! when a registry has lost all leases, it finds itself alone until the others are registered again.
 
 use alloc::collections::BTreeMap;
 
@@ -173,7 +173,7 @@ impl Clocks {
             node,
             ahead_ms: sample.base.saturating_sub(self.base) / 1_000,
             error_ms: sample.error_at(now) / 1_000,
-            is_beyond: self.is_beyond(&sample, now),
+            is_beyond: self.is_beyond(sample, now),
         })
     }
 
@@ -271,10 +271,10 @@ impl Clocks {
         all || now.since(since) >= self.patience || self.planted.is(Plant::ClockUncompared)
     }
 
-    /// The nodes that count.
-    fn measured(&self) -> impl Iterator<Item = (NodeId, Sample)> {
-        let others = self.others.iter().filter_map(|(node, sample)| Some((*node, (*sample)?)));
-        others.chain(self.gone.iter().map(|(node, (sample, _))| (*node, *sample)))
+    /// The nodes that were measured, and those that are gone.
+    fn measured(&self) -> impl Iterator<Item = (NodeId, &Sample)> {
+        let others = self.others.iter().filter_map(|(node, sample)| Some((*node, sample.as_ref()?)));
+        others.chain(self.gone.iter().map(|(node, (sample, _))| (*node, sample)))
     }
 
     fn expire(&mut self, now: Instant) {
@@ -283,16 +283,24 @@ impl Clocks {
     }
 
     fn judge(&self, now: Instant) -> Verdict {
+        let living = self.others.values().flatten();
+        let was_off = self.verdict == Verdict::Off;
+        let is_off = self.outvoted(living, now)
+            || was_off && self.outvoted(self.measured().map(|(_, sample)| sample), now);
+        if is_off && !self.planted.is(Plant::ClockUncompared) { Verdict::Off } else { Verdict::Agrees }
+    }
+
+    /// Returns true if at least as many of these differ from this node as do not, itself included.
+    fn outvoted<'a>(&self, samples: impl Iterator<Item = &'a Sample>, now: Instant) -> bool {
         let (mut beyond, mut within) = (0_usize, 1_usize);
-        for (_, sample) in self.measured() {
-            if self.is_beyond(&sample, now) {
+        for sample in samples {
+            if self.is_beyond(sample, now) {
                 beyond += 1;
             } else {
                 within += 1;
             }
         }
-        let is_off = beyond >= within && !self.planted.is(Plant::ClockUncompared);
-        if is_off { Verdict::Off } else { Verdict::Agrees }
+        beyond >= within
     }
 
     /// Returns true if another's clock surely is further off than the bound. A clock that is off has to
@@ -477,6 +485,20 @@ mod tests {
         assert_eq!(clocks.observe(at(31_000, 0), true), Some(Verdict::Agrees));
         measure(&mut clocks, 31_001, 1, HOUR_MS, 2);
         assert_eq!((clocks.others(), clocks.observe(at(31_001, 0), true)), (0, None));
+    }
+
+    #[test]
+    fn nodes_that_are_gone_do_not_speak_for_a_node_that_agrees() {
+        let mut clocks = named(2);
+        (1..=2).for_each(|node| measure(&mut clocks, 100, node, 0, 2));
+        assert_eq!(clocks.observe(at(100, 0), true), Some(Verdict::Agrees));
+        // They have started anew, with other clocks.
+        for node in 1..=2 {
+            clocks.remove(at(200, 0).instant, NodeId(node));
+            clocks.add(NodeId(node + 10));
+            measure(&mut clocks, 300, node + 10, HOUR_MS, 2);
+        }
+        assert_eq!(clocks.observe(at(300, 0), true), Some(Verdict::Off));
     }
 
     #[test]
