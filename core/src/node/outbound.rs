@@ -120,7 +120,6 @@ impl Membership {
         if self.number == 0 {
             return None;
         }
-        let metadata = v1::Metadata::default();
         let epoch = room.epoch();
         if let Some(joined) = self.joined.take() {
             let early = u64::from(planted.is(Plant::AcknowledgedUnlogged) && joined.resumed);
@@ -133,16 +132,16 @@ impl Membership {
                 seq: self.seq,
             };
             self.acknowledge = false;
-            return Some(Next::Other(wire::encode(v1::Kind::Joined, &metadata, &message)));
+            return Some(Next::Other(plain(v1::Kind::Joined, &message)));
         }
         if core::mem::take(&mut self.welcome_snapshot) && !room.has_lost(self.seq) {
             let snapshot = room.snapshot(self.number, self.seq, 0);
-            return Some(Next::Other(wire::encode(v1::Kind::Snapshot, &metadata, &snapshot)));
+            return Some(Next::Other(plain(v1::Kind::Snapshot, &snapshot)));
         }
         if room.has_lost(self.seq) {
             let snapshot = room.snapshot(self.number, room.released(), self.seq + 1);
             self.seq = room.released();
-            return Some(Next::Snapshot(wire::encode(v1::Kind::Snapshot, &metadata, &snapshot)));
+            return Some(Next::Snapshot(plain(v1::Kind::Snapshot, &snapshot)));
         }
         if let Some(throttle) = self.throttle.take() {
             let message = v1::Throttle {
@@ -151,7 +150,7 @@ impl Membership {
                 expected: throttle.expected,
                 retry_after_ms: throttle.retry_after_ms,
             };
-            return Some(Next::Other(wire::encode(v1::Kind::Throttle, &metadata, &message)));
+            return Some(Next::Other(plain(v1::Kind::Throttle, &message)));
         }
         if let Some(retry_after_ms) = self.latest_throttle.take() {
             let message = v1::Throttle {
@@ -160,7 +159,7 @@ impl Membership {
                 expected: 0,
                 retry_after_ms,
             };
-            return Some(Next::Other(wire::encode(v1::Kind::Throttle, &metadata, &message)));
+            return Some(Next::Other(plain(v1::Kind::Throttle, &message)));
         }
         if self.seq < room.released()
             && let Some(frame) = room.log().get(self.seq + 1, accept_zstd)
@@ -174,7 +173,7 @@ impl Membership {
                 epoch: room.epoch(),
                 client_seq: room.member(self.number).map_or(0, |m| m.client_seq),
             };
-            return Some(Next::Other(wire::encode(v1::Kind::Ack, &metadata, &message)));
+            return Some(Next::Other(plain(v1::Kind::Ack, &message)));
         }
         if let Some((version, frame)) = room.latest.next(self.latest, self.number) {
             self.latest = version;
@@ -185,7 +184,7 @@ impl Membership {
             self.forgotten = forgotten;
             let room = String::from(room.name().clone());
             let walk = v1::Reconcile { room, epoch, ..v1::Reconcile::default() };
-            return Some(Next::Other(wire::encode(v1::Kind::Reconcile, &metadata, &walk)));
+            return Some(Next::Other(plain(v1::Kind::Reconcile, &walk)));
         }
         if self.change < room.state.change() {
             let (entries, change) = room.state.changes_since(self.change, STATE_FRAME_BYTES);
@@ -197,7 +196,7 @@ impl Membership {
                     entries,
                     ..v1::State::default()
                 };
-                return Some(Next::Other(wire::encode(v1::Kind::State, &metadata, &state)));
+                return Some(Next::Other(plain(v1::Kind::State, &state)));
             }
         }
         None
@@ -207,4 +206,9 @@ impl Membership {
     fn skip_lost(&mut self, room: &Room) {
         self.seq = self.seq.max(room.log().first() - 1);
     }
+}
+
+/// A frame without metadata. That is not made before it is needed: most calls need none.
+pub(super) fn plain(kind: v1::Kind, message: &impl prost::Message) -> Bytes {
+    wire::encode(kind, &v1::Metadata::default(), message)
 }

@@ -7,7 +7,7 @@ use skirmish_proto::v1;
 
 use super::hosting::{Admitted, Entrant, Hosted, Place};
 use super::inbound::{SUSPENDED_RETRY, millis, plain_trace};
-use super::outbound::STATE_FRAME_BYTES;
+use super::outbound::{STATE_FRAME_BYTES, plain};
 use super::{Node, Passage};
 use crate::id::{Name, NodeId, SessionId};
 use crate::link::Reader;
@@ -260,13 +260,12 @@ impl Node {
         let Self { links, rooms, stats, .. } = self;
         let hosted = rooms.get_mut(room)?;
         let reader = links.get_mut(link)?.readers.get_mut(&room)?;
-        let metadata = v1::Metadata::default();
         if hosted.is_primary() {
             if hosted.room.has_lost(reader.seq) {
                 let attached = afresh(hosted, reader.attach);
                 reader.seq = attached.seq;
                 stats.snapshots += 1;
-                return Some(wire::encode(v1::Kind::Attached, &metadata, &attached));
+                return Some(plain(v1::Kind::Attached, &attached));
             }
             if reader.seq < hosted.room.released()
                 && let Some(frame) = hosted.room.log().get(reader.seq + 1, false)
@@ -285,7 +284,7 @@ impl Node {
             if !entries.is_empty() {
                 let (room, epoch) = (hosted.room.name().as_str().into(), hosted.room.epoch());
                 let state = v1::State { room, epoch, entries, ..v1::State::default() };
-                return Some(wire::encode(v1::Kind::State, &metadata, &state));
+                return Some(plain(v1::Kind::State, &state));
             }
         }
         None
