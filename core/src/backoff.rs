@@ -6,37 +6,58 @@ use crate::time::Duration;
 /// The longest wait that a server may ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Exponential back-off with full jitter above its minimum (row R1): those who lost
-/// the same server at the same moment do not come back at the same moment.
-#[derive(Debug)]
-pub struct Backoff {
+/// Exponential back-off with full jitter above its minimum: those who lost the same server at
+/// the same moment do not come back at the same moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
     min: Duration,
     max: Duration,
-    /// Upper end of the next wait.
-    ceiling: Duration,
 }
 
-impl Backoff {
+impl Spread {
     /// The first wait is from `min` to twice that, no wait is over `max`; a `max` below
     /// `min` counts as `min`.
     #[must_use]
     pub fn new(min: Duration, max: Duration) -> Self {
-        let max = max.max(min);
-        Self { min, max, ceiling: min.saturating_mul(2).min(max) }
+        Self { min, max: max.max(min) }
+    }
+
+    /// The wait after so many failures in a row, from 1.
+    pub fn after(self, failures: u32, rng: &mut Rng) -> Duration {
+        rng.duration(self.min..=self.ceiling(failures))
+    }
+
+    fn ceiling(self, failures: u32) -> Duration {
+        self.min.saturating_mul(1 << failures.clamp(1, 16)).min(self.max)
+    }
+}
+
+/// Attempts in a row, each after a longer [wait](Spread).
+#[derive(Debug)]
+pub struct Backoff {
+    spread: Spread,
+    failures: u32,
+}
+
+impl Backoff {
+    /// The waits of a [`Spread`] of these bounds.
+    #[must_use]
+    pub fn new(min: Duration, max: Duration) -> Self {
+        Self { spread: Spread::new(min, max), failures: 0 }
     }
 
     /// The wait from now on; the next one may be twice as long. `retry_after` is what the
     /// server asked for, up to a minute: waited at least, and the jitter comes on top.
     pub fn next(&mut self, rng: &mut Rng, retry_after: Duration) -> Duration {
-        let wait = rng.duration(self.min..=self.ceiling);
-        self.ceiling = self.ceiling.saturating_mul(2).min(self.max);
-        let asked = retry_after.min(LONGEST_RETRY_AFTER);
-        if asked > self.min { asked + (wait - self.min) } else { wait }
+        self.failures = self.failures.saturating_add(1);
+        let wait = self.spread.after(self.failures, rng);
+        let (asked, min) = (retry_after.min(LONGEST_RETRY_AFTER), self.spread.min);
+        if asked > min { asked + (wait - min) } else { wait }
     }
 
     /// An attempt has succeeded: the next trouble is a new one.
-    pub fn reset(&mut self) {
-        self.ceiling = self.min.saturating_mul(2).min(self.max);
+    pub const fn reset(&mut self) {
+        self.failures = 0;
     }
 }
 
@@ -52,16 +73,23 @@ mod tests {
 
     #[test]
     fn the_range_doubles_up_to_the_maximum_and_starts_again_after_a_reset() {
+        let spread = Spread::new(MIN, MAX);
+        let ceilings = [1, 2, 3, 4, u32::MAX].map(|failures| spread.ceiling(failures).as_millis());
+        assert_eq!(ceilings, [1_000, 2_000, 3_000, 3_000, 3_000]);
+        let rng = &mut Rng::new([1; 32]);
         let mut backoff = Backoff::new(MIN, MAX);
-        let mut rng = Rng::new([1; 32]);
-        let mut ceilings = [Duration::ZERO; 4];
-        for ceiling in &mut ceilings {
-            *ceiling = backoff.ceiling;
-            let _ = backoff.next(&mut rng, Duration::ZERO);
+        let longest = |backoff: &mut Backoff, rng: &mut Rng| {
+            let waits = (0..200).map(|_| {
+                backoff.reset();
+                backoff.next(rng, Duration::ZERO)
+            });
+            waits.max().unwrap()
+        };
+        for _ in 0..3 {
+            let _ = backoff.next(rng, Duration::ZERO);
         }
-        assert_eq!(ceilings.map(|c| c.as_millis()), [1_000, 2_000, 3_000, 3_000]);
-        backoff.reset();
-        assert_eq!(backoff.ceiling.as_millis(), 1_000);
+        let most = longest(&mut backoff, rng);
+        assert!(most <= MIN * 2 && most > MIN * 3 / 2, "{most:?}");
     }
 
     #[test]

@@ -66,7 +66,6 @@
 //! The same inputs give the same outputs, and tickets that come between two steps may
 //! come in any order: what is equally old and equally rated goes by name.
 
-mod caller;
 mod class;
 mod config;
 pub mod desk;

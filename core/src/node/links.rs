@@ -9,6 +9,7 @@ use skirmish_proto::v1;
 
 use super::{Event, Node, Output, Timer};
 use crate::agenda::Booking;
+use crate::backoff::Spread;
 use crate::heartbeat::{Beat, Heartbeat};
 use crate::id::{Address, LinkId, NodeId};
 use crate::link::{Caller, Link};
@@ -111,16 +112,15 @@ impl Node {
     }
 
     pub(super) fn dial_failed(&mut self, now: Now, node: NodeId) {
-        let wait = &self.config.links;
-        let (least, most) = (wait.backoff_min, wait.backoff_max);
+        let backoff = Spread::new(self.config.links.backoff_min, self.config.links.backoff_max);
         let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.link.is_none()) else { return };
         if peer.address.is_none() {
             return;
         }
         peer.failures = peer.failures.saturating_add(1);
-        let ceiling = (least * 2_u32.saturating_pow(peer.failures.min(16))).min(most).max(least);
+        let failures = peer.failures;
         self.agenda.cancel(Timer::Peer(node), &mut peer.booking);
-        let wait = self.rng.duration(least..=ceiling);
+        let wait = backoff.after(failures, &mut self.rng);
         self.book_dial(node, now.instant + wait);
     }
 

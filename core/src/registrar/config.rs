@@ -1,5 +1,6 @@
 //! What a registrar is told at its start.
 
+use crate::backoff::Spread;
 use crate::config::ConfigError;
 use crate::time::Duration;
 
@@ -45,6 +46,11 @@ pub struct RegistrarConfig {
 }
 
 impl RegistrarConfig {
+    /// Waits before what failed is tried again.
+    pub(super) fn backoff(&self) -> Spread {
+        Spread::new(self.backoff_min, self.backoff_max)
+    }
+
     /// Checks that the numbers fit each other.
     ///
     /// # Errors

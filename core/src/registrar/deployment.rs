@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use skirmish_proto::v1;
 
 use super::Registrar;
-use super::calls::Purpose;
+use super::pending::Purpose;
 use crate::id::NodeId;
 use crate::registry::Request;
 use crate::time::Instant;

@@ -4,7 +4,6 @@
 use bytes::Bytes;
 
 use super::RegistrarConfig;
-use super::calls::backoff;
 use crate::registry::{
     Answer, Error, Failure, KeyValue, News, Range, Request, Response, Span, Watch, WatchId,
 };
@@ -116,7 +115,7 @@ impl Follow {
             }
             Ok(_) | Err(_) => {
                 self.failures = self.failures.saturating_add(1);
-                *at = now + backoff(config, self.failures, rng);
+                *at = now + config.backoff().after(self.failures, rng);
                 if outcome == Err(Failure::Refused(Error::Compacted)) {
                     *from = self.span.key.clone();
                     *revision = 0;
@@ -152,7 +151,7 @@ impl Follow {
         }
         if matches!(news, News::Compacted { .. } | News::Canceled) {
             self.failures = self.failures.saturating_add(1);
-            let at = now + backoff(config, self.failures, rng);
+            let at = now + config.backoff().after(self.failures, rng);
             self.start(at);
         }
         true

@@ -40,14 +40,13 @@ use bytes::Bytes;
 use prost::Message as _;
 use skirmish_proto::v1;
 
-use super::calls::backoff;
 use super::event::Anew;
 use super::keys;
 use super::witness::Witness;
 use super::{Decision, Registrar, RegistrarConfig};
 use crate::id::NodeId;
 use crate::plant::{Plant, Planted};
-use crate::registrar::calls::{Pending, Purpose};
+use crate::registrar::pending::{Pending, Purpose};
 use crate::registry::{
     Answer, Change, Compare, Delete, Error, Failure, KeyValue, News, Op, Put, Range, Request, Response, Span,
     Txn, Watch, WatchId,
@@ -294,7 +293,7 @@ impl Generation {
         self.failures = self.failures.saturating_add(1);
         // What came of a write is read, and a store that refuses writes can still be read.
         self.unread = true;
-        self.ask_at = now + backoff(config, self.failures, rng);
+        self.ask_at = now + config.backoff().after(self.failures, rng);
     }
 }
 

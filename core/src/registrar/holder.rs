@@ -3,7 +3,6 @@
 use core::fmt;
 
 use super::RegistrarConfig;
-use super::calls::backoff;
 use crate::registry::{Answer, Error, Failure, LeaseId, Request, Response};
 use crate::rng::Rng;
 use crate::time::{Deadline, Duration, Instant};
@@ -328,7 +327,7 @@ impl Holder {
 
     fn back_off(&mut self, config: &RegistrarConfig, now: Instant, rng: &mut Rng) {
         self.failures = self.failures.saturating_add(1);
-        self.ask_at = now + backoff(config, self.failures, rng);
+        self.ask_at = now + config.backoff().after(self.failures, rng);
     }
 
     fn step(&mut self, step: Step) -> bool {

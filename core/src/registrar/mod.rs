@@ -44,7 +44,6 @@
 //! `/nodes/` and `/sessions/` are read and then watched from the revision after that of the
 //! read. If that is compacted they are read again, and compared.
 
-mod calls;
 mod claim;
 mod config;
 mod deployment;
@@ -55,6 +54,7 @@ mod generation;
 mod holder;
 mod keys;
 mod news;
+mod pending;
 mod presence;
 mod serve;
 mod table;
@@ -73,20 +73,20 @@ pub use self::event::{Anew, Decision, Full, RegistrarStats, RoomClaim, SessionCl
 pub use self::holder::LeaseState;
 pub use self::keys::{node_key, record_owner};
 
-use self::calls::{Calls, Pending, Purpose};
 use self::claim::{Attempt, Goal};
 use self::directory::Directory;
 use self::follow::Follow;
 use self::generation::Generation;
 use self::holder::Holder;
 use self::keys::{RoomState, Subject};
+use self::pending::{Pending, Purpose};
 use self::presence::Presence;
 use self::table::{Claim, Table, Task};
 use self::witness::Witness;
 use self::write_check::WriteCheck;
 use crate::id::{Name, NodeId, SessionId};
 use crate::plant::{Plant, Planted};
-use crate::registry::{Call, Failure, LeaseId, Response, Told};
+use crate::registry::{Call, Calls, Failure, LeaseId, Response, Told};
 use crate::rng::{Rng, Seed};
 use crate::time::{Deadline, Instant, Now, Wall};
 
@@ -102,7 +102,7 @@ pub struct Registrar {
     wall: Wall,
     running: bool,
     serving: bool,
-    calls: Calls,
+    calls: Calls<Pending>,
     decisions: VecDeque<Decision>,
     generation: Generation,
     witness: Witness,
@@ -413,10 +413,17 @@ impl Registrar {
         self.finish(now);
     }
 
+    /// When the oldest request counts as lost.
+    fn lost_at(&self) -> Option<Instant> {
+        self.calls.oldest().map(|pending| pending.sent + self.config.call_timeout)
+    }
+
     /// A deadline has come, or may have.
     pub fn handle_timeout(&mut self, now: Now) {
         let now = self.observe(now);
-        while let Some(pending) = self.calls.take_lost(now, self.config.call_timeout) {
+        while self.lost_at().is_some_and(|at| at <= now)
+            && let Some(pending) = self.calls.take_oldest()
+        {
             self.handle_outcome(now, pending, Err(Failure::Unknown));
         }
         while let Some((serial, subject)) = self.table.take_overdue(now) {
@@ -459,7 +466,7 @@ impl Registrar {
                 "the generation may have changed",
             ),
             because(self.write_check.deadline().filter(|_| self.running), "writes are checked"),
-            because(self.calls.deadline(self.config.call_timeout), "the registry does not answer"),
+            because(self.lost_at(), "the registry does not answer"),
             because(self.table.claims.first_key_value().map(|((at, _), _)| *at), "a claim is overdue"),
             because(self.table.next_timer(), "a session or a room is tried again"),
             because(self.nodes.deadline().filter(|_| self.may_rely_on_store()), "the nodes are read again"),

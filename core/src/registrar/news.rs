@@ -1,11 +1,11 @@
 //! What the directories of the registry tell: nodes that come and go, sessions that are
 //! taken over.
 
-use super::calls::{Purpose, Topic};
 use super::claim::{Attempt, Goal};
 use super::directory::Turn;
 use super::follow::{Follow, Page};
 use super::keys::{self, Owner, Subject};
+use super::pending::{Purpose, Topic};
 use super::table::{News as Newest, Phase, Work};
 use super::{Decision, Registrar};
 use crate::plant::Plant;

@@ -5,9 +5,9 @@ use alloc::vec;
 use prost::Message as _;
 use skirmish_proto::v1;
 
-use super::calls::{Pending, Purpose, Which};
 use super::holder::Ticket;
 use super::keys::{self, Subject};
+use super::pending::{Pending, Purpose, Which};
 use super::witness::written_key;
 use super::{Decision, Registrar, generation};
 use crate::registry::{

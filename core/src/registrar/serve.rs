@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::calls::{Purpose, backoff};
 use super::claim::{Asker, Attempt, Goal, Verdict};
 use super::keys::Subject;
+use super::pending::Purpose;
 use super::table::{Claim, Entry, Held, Lane, Phase, RoomWrites, Task, Work};
 use super::{Decision, Registrar, RoomClaim, SessionClaim};
 use crate::plant::Plant;
@@ -350,7 +350,7 @@ impl Registrar {
         let Self { table, config, rng, .. } = self;
         let Some(work) = table.entries.get_mut(subject).and_then(|entry| entry.work.as_mut()) else { return };
         work.failures = work.failures.saturating_add(1);
-        let at = now + backoff(config, work.failures, rng);
+        let at = now + config.backoff().after(work.failures, rng);
         table.set_phase(subject, Phase::Waiting(at));
     }
 

@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 
-use super::calls::{Purpose, backoff};
+use super::pending::Purpose;
 use super::{Anew, Registrar, RegistrarConfig};
 use crate::registry::{Answer, Error, Failure, Op, Range, Request, Response, Span};
 use crate::rng::Rng;
@@ -78,7 +78,7 @@ impl Witness {
             Err(Failure::Refused(Error::Compacted)) => false,
             Ok(_) | Err(_) => {
                 self.failures = self.failures.saturating_add(1);
-                let again = now + backoff(config, self.failures, rng);
+                let again = now + config.backoff().after(self.failures, rng);
                 self.ask_at = Some(self.ask_at.map_or(again, |at| at.min(again)));
                 false
             }

@@ -14,7 +14,7 @@
 
 use alloc::vec::Vec;
 
-use super::calls::Purpose;
+use super::pending::Purpose;
 use super::{Registrar, RegistrarConfig, keys};
 use crate::plant::Plant;
 use crate::registry::{Error, Failure, Op, Put, Range, Request, Response, Span, Txn};

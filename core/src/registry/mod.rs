@@ -20,6 +20,7 @@
 //! * The size of a request is known to etcd to the byte, to the machine within some tens.
 //! * Leases have no negative identifiers and none that the registry chooses.
 
+mod calls;
 mod config;
 mod embedded;
 mod lease;
@@ -34,6 +35,7 @@ mod tests;
 mod txn;
 mod watch;
 
+pub(crate) use calls::Calls;
 pub use config::RegistryConfig;
 pub use embedded::Embedded;
 pub use machine::{Registry, Snapshot};

@@ -12,7 +12,7 @@ impl Desk {
     /// node is the primary of no room, and answers to requests under way are ignored.
     pub fn begin_anew(&mut self, now: Now) {
         self.now = now;
-        self.caller.forget();
+        self.calls.forget();
         self.rosters = Rosters::default();
         for name in self.players.keys().cloned().collect::<Vec<Name>>() {
             self.forget(&name);

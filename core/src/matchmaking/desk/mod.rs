@@ -65,13 +65,13 @@ use self::player::{Context, Next, Player, Told as Heard};
 use self::request::none;
 use self::watch::Base;
 use self::wish::Wish;
-use super::caller::Caller;
 use super::record::{Refused, check, seal_party};
 use super::settings::MatchmakingConfig;
+use crate::backoff::Spread;
 use crate::id::{Name, NodeId};
 use crate::plant::{Plant, Planted};
-use crate::registry::{Answer, Call, Failure, LeaseId, Response, Told};
-use crate::rng::Seed;
+use crate::registry::{Answer, Call, Calls, Failure, LeaseId, Request, Response, Told};
+use crate::rng::{Rng, Seed};
 use crate::time::{Deadline, Instant, Now};
 
 /// Players that are looked at in one step.
@@ -94,7 +94,10 @@ pub struct Desk {
     absences: BTreeSet<(Instant, Name)>,
     /// Who is in the matches whose rooms this node is the primary of.
     rosters: Rosters,
-    caller: Caller<Asked>,
+    calls: Calls<Asked>,
+    rng: Rng,
+    /// Waits before what failed is tried again.
+    backoff: Spread,
     asked: u64,
     base: Base,
     decisions: VecDeque<Decision>,
@@ -172,7 +175,7 @@ impl Desk {
     /// n * call_step`.
     #[must_use]
     pub fn new(config: MatchmakingConfig, node: NodeId, seed: Seed, first_call: u64, call_step: u64) -> Self {
-        let backoff = (config.backoff_min, config.backoff_max);
+        let backoff = Spread::new(config.backoff_min, config.backoff_max);
         Self {
             config,
             node,
@@ -184,7 +187,9 @@ impl Desk {
             retries: BTreeSet::new(),
             absences: BTreeSet::new(),
             rosters: Rosters::default(),
-            caller: Caller::new(seed, first_call, call_step, backoff),
+            calls: Calls::new(first_call, call_step),
+            rng: Rng::new(seed),
+            backoff,
             asked: 0,
             base: Base::default(),
             decisions: VecDeque::new(),
@@ -204,7 +209,7 @@ impl Desk {
     /// What has happened.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { players: self.players.len(), under_way: self.caller.under_way(), ..self.stats }
+        Stats { players: self.players.len(), under_way: self.calls.len(), ..self.stats }
     }
 
     /// Checks the bounds, and that the tables agree with each other.
@@ -214,7 +219,7 @@ impl Desk {
     pub fn audit(&self) -> Result<(), &'static str> {
         let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(error) };
         check(self.players.len() <= self.config.players, "the desk has too many players")?;
-        check(self.caller.under_way() <= self.config.calls, "the desk has too many requests under way")?;
+        check(self.calls.len() <= self.config.calls, "the desk has too many requests under way")?;
         let retrying = self.players.values().filter(|player| player.retry.is_some()).count();
         check(self.retries.len() == retrying, "the desk's retries differ from its players")?;
         let absences = self.players.values().filter(|player| player.is_absence_awaited()).count();
@@ -323,7 +328,7 @@ impl Desk {
     pub fn handle_told(&mut self, now: Now, told: Told) {
         self.now = now;
         match told {
-            Told::Reply { id, outcome } => match self.caller.take(id) {
+            Told::Reply { id, outcome } => match self.calls.take(id) {
                 None => return,
                 Some(Asked::Base) => self.based(outcome),
                 Some(Asked::Player { name, serial, pair }) => self.answered(&name, serial, pair, outcome),
@@ -358,7 +363,7 @@ impl Desk {
     /// What is to be asked of the registry.
     #[must_use]
     pub fn poll_call(&mut self) -> Option<Call> {
-        self.caller.poll()
+        self.calls.poll()
     }
 
     /// What was decided.
@@ -370,7 +375,7 @@ impl Desk {
     /// When to call [`Self::handle_timeout`], and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        if self.caller.has_output() || !self.decisions.is_empty() {
+        if self.calls.is_queued() || !self.decisions.is_empty() {
             return Some(Deadline::new(self.now.instant, "output is queued"));
         }
         if !self.line.is_empty() && self.has_place() {
@@ -490,7 +495,7 @@ impl Desk {
     fn wait(&mut self, name: &Name) {
         let Some(player) = self.players.get_mut(name) else { return };
         if player.retry.is_none() {
-            let at = self.now.instant + self.caller.pause(player.failures.max(1));
+            let at = self.now.instant + self.backoff.after(player.failures, &mut self.rng);
             player.retry = Some(at);
             self.retries.insert((at, name.clone()));
         }
@@ -505,7 +510,7 @@ impl Desk {
 
     /// One request is kept free for the watch.
     fn has_place(&self) -> bool {
-        self.caller.under_way() + 1 < self.config.calls
+        self.calls.len() + 1 < self.config.calls
     }
 
     /// Looks at players in their turn, as many as a step may.
@@ -539,7 +544,7 @@ impl Desk {
                     self.stats.asked += 1;
                     player.asked = Some(self.asked);
                     let asked = Asked::Player { name: name.clone(), serial: self.asked, pair };
-                    return self.caller.txn(asked, txn);
+                    return self.calls.send(Request::Txn(txn), asked);
                 }
                 Next::Wait => {
                     player.failures = player.failures.saturating_add(1);

@@ -16,7 +16,7 @@ use super::{Asked, Decision, Desk};
 use crate::id::Name;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::decode;
-use crate::registry::{Answer, Change, Failure, KeyValue, Op, Range, Response, Span, Txn};
+use crate::registry::{Answer, Change, Failure, KeyValue, Op, Range, Request, Response, Span, Txn};
 use crate::time::{Deadline, Instant, Now};
 
 /// The matches whose rooms this node is the primary of.
@@ -220,7 +220,7 @@ impl Desk {
             roster.asked = Some(self.asked);
             let txn = roster.request();
             self.stats.asked += 1;
-            self.caller.txn(Asked::Roster { room, serial: self.asked }, txn);
+            self.calls.send(Request::Txn(txn), Asked::Roster { room, serial: self.asked });
         }
     }
 
@@ -232,7 +232,7 @@ impl Desk {
         roster.asked = None;
         let Ok(Response { revision, answer: Answer::Txn { answers, .. } }) = outcome else {
             roster.failures = roster.failures.saturating_add(1);
-            let at = self.now.instant + self.caller.pause(roster.failures);
+            let at = self.now.instant + self.backoff.after(roster.failures, &mut self.rng);
             self.stats.failed += 1;
             self.rosters.retries.insert((at, room.clone()));
             return;

@@ -22,20 +22,22 @@ impl Desk {
     /// Finds out from where to watch. What players are known to have is read again when
     /// that is known.
     pub(super) fn rebase(&mut self) {
-        self.caller.unwatch(self.base.watch.take());
+        if let Some(watch) = self.base.watch.take() {
+            self.calls.unwatch(watch);
+        }
         self.base.retry = None;
         self.stats.rebased += 1;
         let range = Range { count_only: true, ..Range::of(keys::notices_and_tickets()) };
-        self.caller.request(Asked::Base, Request::Range(range));
+        self.calls.send(Request::Range(range), Asked::Base);
     }
 
     pub(super) fn based(&mut self, outcome: Result<Response, Failure>) {
         let Ok(Response { revision, .. }) = outcome else {
             self.base.failures = self.base.failures.saturating_add(1);
-            self.base.retry = Some(self.now.instant + self.caller.pause(self.base.failures));
+            self.base.retry = Some(self.now.instant + self.backoff.after(self.base.failures, &mut self.rng));
             return;
         };
-        let watch = self.caller.watch(Watch::of(keys::notices_and_tickets(), revision + 1));
+        let watch = self.calls.watch(Watch::of(keys::notices_and_tickets(), revision + 1));
         self.base = Base { revision, watch: Some(watch), failures: 0, retry: None };
         let mut stale = Vec::new();
         for player in self.players.values_mut().filter(|player| player.is_older(revision)) {
@@ -59,7 +61,8 @@ impl Desk {
                     return;
                 }
                 self.base.failures = self.base.failures.saturating_add(1);
-                self.base.retry = Some(self.now.instant + self.caller.pause(self.base.failures));
+                self.base.retry =
+                    Some(self.now.instant + self.backoff.after(self.base.failures, &mut self.rng));
             }
         }
     }

@@ -13,8 +13,8 @@ use super::forming::Forming;
 use super::sweep::{Running, Sweep};
 use super::task::{End, Task, What};
 use super::{Decision, Fence, Standing, Stats};
+use crate::backoff::Spread;
 use crate::id::{Name, NodeId};
-use crate::matchmaking::caller::Caller;
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::engine::Engine;
 use crate::matchmaking::formed::{Backfill, Formed, Output};
@@ -23,8 +23,8 @@ use crate::matchmaking::record::{self, MAX_ITEMS, encode};
 use crate::matchmaking::settings::MatchmakingConfig;
 use crate::matchmaking::ticket::Refusal;
 use crate::plant::Planted;
-use crate::registry::{Call, Compare, LeaseId, Op, Put, Range, Request, Txn, WatchId};
-use crate::rng::Seed;
+use crate::registry::{Call, Calls, Compare, LeaseId, Op, Put, Range, Request, Txn, WatchId};
+use crate::rng::{Rng, Seed};
 use crate::time::{Deadline, Duration, Instant, Now};
 
 /// Groups whose time has come that are looked at in one step.
@@ -53,7 +53,10 @@ pub(super) struct Keeper {
     pub(super) list_at: Instant,
     pub(super) book: Book,
     engine: Engine,
-    pub(super) caller: Caller<Task>,
+    pub(super) calls: Calls<Task>,
+    pub(super) rng: Rng,
+    /// Waits before what failed is tried again.
+    pub(super) backoff: Spread,
     /// What is to be asked when there is place.
     backlog: VecDeque<Task>,
     /// What is to be asked again, and when.
@@ -99,7 +102,7 @@ impl Keeper {
         rules.limits.tickets = config.tickets;
         let engine = Engine::new(rules.clone()).ok()?;
         let book = Book::new(&rules, config);
-        let backoff = (config.backoff_min, config.backoff_max);
+        let backoff = Spread::new(config.backoff_min, config.backoff_max);
         Some(Self {
             config: config.clone(),
             rules,
@@ -114,7 +117,9 @@ impl Keeper {
             list_at: Instant::ZERO,
             book,
             engine,
-            caller: Caller::new(seed, first_call, call_step, backoff),
+            calls: Calls::new(first_call, call_step),
+            rng: Rng::new(seed),
+            backoff,
             backlog: VecDeque::new(),
             retries: BTreeMap::new(),
             forming: 0,
@@ -147,7 +152,7 @@ impl Keeper {
         Stats {
             elected: self.is_elected().into(),
             tickets: self.book.len(),
-            under_way: self.caller.under_way(),
+            under_way: self.calls.len(),
             ..self.stats
         }
     }
@@ -174,7 +179,7 @@ impl Keeper {
     pub(super) fn audit(&self) -> Result<(), &'static str> {
         self.engine.audit()?;
         self.book.audit()?;
-        if self.caller.under_way() > self.config.calls {
+        if self.calls.len() > self.config.calls {
             return Err("the matcher has too many requests under way");
         }
         Ok(())
@@ -216,7 +221,7 @@ impl Keeper {
     }
 
     pub(super) fn poll_call(&mut self) -> Option<Call> {
-        self.caller.poll()
+        self.calls.poll()
     }
 
     pub(super) fn poll_decision(&mut self) -> Option<Decision> {
@@ -224,7 +229,7 @@ impl Keeper {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
-        if self.caller.has_output() || !self.decisions.is_empty() {
+        if self.calls.is_queued() || !self.decisions.is_empty() {
             return Some(Deadline::new(self.now.instant, "output is queued"));
         }
         let retry = self.retries.keys().next();
@@ -282,16 +287,20 @@ impl Keeper {
         }
         self.office = Office::None;
         self.claiming = false;
-        self.caller.unwatch(self.key_watch.take());
+        if let Some(watch) = self.key_watch.take() {
+            self.calls.unwatch(watch);
+        }
         self.reload();
     }
 
     /// Forgets all tickets, and what is under way for them. The tickets are to be listed.
     pub(super) fn reload(&mut self) {
-        self.caller.forget();
+        self.calls.forget();
         self.backlog.clear();
         self.retries.clear();
-        self.caller.unwatch(self.queue_watch.take());
+        if let Some(watch) = self.queue_watch.take() {
+            self.calls.unwatch(watch);
+        }
         self.listed = false;
         self.book = Book::new(&self.rules, &self.config);
         if let Ok(engine) = Engine::new(self.rules.clone()) {
@@ -319,7 +328,9 @@ impl Keeper {
         }
         let is_due = self.book.has_place_again() && self.list_at <= self.now.instant;
         if self.listed && (is_due || self.book.is_half_empty()) {
-            self.caller.unwatch(self.queue_watch.take());
+            if let Some(watch) = self.queue_watch.take() {
+                self.calls.unwatch(watch);
+            }
             self.listed = false;
             self.book.begin_listing();
             self.ask(Task::list());
@@ -412,7 +423,7 @@ impl Keeper {
         self.serial += 1;
         self.matches += 1;
         // Unique by the first two as long as the registry remembers, and by the third.
-        let id = format!("{:x}-{:x}-{:016x}", fence.epoch, self.matches, self.caller.rng().u64());
+        let id = format!("{:x}-{:x}-{:016x}", fence.epoch, self.matches, self.rng.u64());
         let Some(forming) =
             Forming::new(formed, &self.book, fence, self.now.wall, self.serial, id, self.rules.backfill)
         else {
@@ -478,7 +489,7 @@ impl Keeper {
 
     /// Asks as much as there is place for. Elections and listings come first.
     pub(super) fn drive(&mut self) {
-        while self.caller.under_way() + 2 < self.config.calls {
+        while self.calls.len() + 2 < self.config.calls {
             let Some(task) = self.backlog.pop_front() else { return };
             self.ask(task);
         }
@@ -491,7 +502,7 @@ impl Keeper {
     /// Asks again after a while.
     pub(super) fn retry(&mut self, mut task: Task) {
         task.failures = task.failures.saturating_add(1);
-        let at = self.now.instant + self.caller.pause(task.failures);
+        let at = self.now.instant + self.backoff.after(task.failures, &mut self.rng);
         self.serial += 1;
         self.retries.insert((at, self.serial), task);
     }
@@ -505,7 +516,7 @@ impl Keeper {
 
     pub(super) fn ask(&mut self, task: Task) {
         let Some(request) = self.request(&task.what) else { return };
-        self.caller.request(task, request);
+        self.calls.send(request, task);
     }
 
     fn request(&self, what: &What) -> Option<Request> {

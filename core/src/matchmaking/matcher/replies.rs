@@ -28,7 +28,7 @@ impl Keeper {
     pub(super) fn handle_told(&mut self, now: Now, told: Told) -> Option<Told> {
         match told {
             Told::Reply { id, outcome } => {
-                let Some(task) = self.caller.take(id) else { return Some(Told::Reply { id, outcome }) };
+                let Some(task) = self.calls.take(id) else { return Some(Told::Reply { id, outcome }) };
                 self.now = now;
                 match outcome {
                     Ok(response) => self.answered(task.what, &response),
@@ -124,14 +124,16 @@ impl Keeper {
 
     fn claimed(&mut self, revision: u64, answers: &[Answer]) {
         self.claiming = false;
-        self.caller.unwatch(self.key_watch.take());
+        if let Some(watch) = self.key_watch.take() {
+            self.calls.unwatch(watch);
+        }
         let found = answers.iter().rev().find_map(|answer| match answer {
             Answer::Range { kvs, .. } => kvs.first(),
             _ => None,
         });
         let (Some(kv), Some(lease)) = (found, self.lease) else { return self.claim_later() };
         let watch = Watch::of(Span::one(kv.key.clone()), revision + 1);
-        self.key_watch = Some(self.caller.watch(watch));
+        self.key_watch = Some(self.calls.watch(watch));
         let holder: v1::MatcherRecord = decode(&kv.value);
         let epoch = self.fence().map(|fence| fence.epoch);
         if holder.node != self.node.0 || kv.lease != Some(lease) {
@@ -193,7 +195,7 @@ impl Keeper {
         self.listed = true;
         self.list_at = self.now.instant + LIST_AGAIN;
         self.book.end_listing(self.now);
-        self.queue_watch = Some(self.caller.watch(Watch::of(keys::tickets(), revision + 1)));
+        self.queue_watch = Some(self.calls.watch(Watch::of(keys::tickets(), revision + 1)));
     }
 
     fn queue_news(&mut self, news: &News) {

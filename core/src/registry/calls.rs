@@ -1,0 +1,108 @@
+//! Open requests to a registry that several machines share.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use super::{Call, CallId, Request, Watch, WatchId};
+
+/// The requests of one machine: those that are not answered yet, by the order in which they were
+/// made, each with what it is for, and the calls that wait to be polled.
+#[derive(Debug)]
+pub(crate) struct Calls<T> {
+    next: u64,
+    step: u64,
+    open: BTreeMap<CallId, T>,
+    queue: VecDeque<Call>,
+}
+
+impl<T> Calls<T> {
+    /// No requests. Their identifiers will be `first`, `first + step` and so on: no other
+    /// machine of the node has these.
+    pub(crate) fn new(first: u64, step: u64) -> Self {
+        Self { next: first, step: step.max(1), open: BTreeMap::new(), queue: VecDeque::new() }
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next = number.saturating_add(self.step);
+        number
+    }
+
+    /// Sends a request, which is open until its answer is [taken](Self::take).
+    pub(crate) fn send(&mut self, request: Request, purpose: T) {
+        let id = CallId(self.number());
+        self.open.insert(id, purpose);
+        self.queue.push_back(Call::Request { id, request });
+    }
+
+    /// Starts a watch.
+    pub(crate) fn watch(&mut self, watch: Watch) -> WatchId {
+        let id = WatchId(self.number());
+        self.queue.push_back(Call::Watch { id, watch });
+        id
+    }
+
+    /// Ends a watch.
+    pub(crate) fn unwatch(&mut self, id: WatchId) {
+        self.queue.push_back(Call::Unwatch(id));
+    }
+
+    /// The purpose of a request that is answered; `None` if it is not open, or not this
+    /// machine's.
+    pub(crate) fn take(&mut self, id: CallId) -> Option<T> {
+        self.open.remove(&id)
+    }
+
+    /// The request that has been open for longest.
+    pub(crate) fn oldest(&self) -> Option<&T> {
+        self.open.first_key_value().map(|(_, purpose)| purpose)
+    }
+
+    /// Gives up the request that has been open for longest: an answer to it is nobody's.
+    pub(crate) fn take_oldest(&mut self) -> Option<T> {
+        self.open.pop_first().map(|(_, purpose)| purpose)
+    }
+
+    /// Gives up all requests. They may be carried out all the same.
+    pub(crate) fn forget(&mut self) {
+        self.open.clear();
+    }
+
+    /// Number of open requests.
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The next call to the registry.
+    pub(crate) fn poll(&mut self) -> Option<Call> {
+        self.queue.pop_front()
+    }
+
+    /// Returns true if a call waits to be polled.
+    pub(crate) fn is_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_given_up_in_the_order_in_which_they_were_sent() {
+        let mut calls = Calls::new(7, 3);
+        for purpose in ["first", "second", "third"] {
+            calls.send(Request::Compact { revision: 1 }, purpose);
+        }
+        assert_eq!((calls.oldest(), calls.len()), (Some(&"first"), 3));
+        assert_eq!(calls.take_oldest(), Some("first"));
+        assert!(calls.take(CallId(7)).is_none(), "it is given up for good");
+        assert_eq!(calls.take(CallId(10)), Some("second"));
+        calls.forget();
+        assert_eq!((calls.len(), calls.take(CallId(13))), (0, None));
+        let ids = core::iter::from_fn(|| calls.poll()).filter_map(|call| match call {
+            Call::Request { id, .. } => Some(id.0),
+            Call::Watch { .. } | Call::Unwatch(_) => None,
+        });
+        assert!(ids.eq([7, 10, 13]));
+    }
+}
