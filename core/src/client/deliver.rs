@@ -5,11 +5,9 @@ use alloc::string::String;
 use skirmish_proto::v1;
 
 use super::event::{Outcome, StateRefusal};
-use super::link::Fault;
 use super::replicated::Keep;
 use super::room::Phase;
-use super::{Client, Event};
-use crate::crdt::StateError;
+use super::{Client, Event, Fault};
 use crate::id::Cursor;
 use crate::plant::Plant;
 use crate::room::Turn;
@@ -17,8 +15,6 @@ use crate::time::{Duration, Now};
 
 /// The longest wait that a `Throttle` may ask for.
 const LONGEST_THROTTLE: Duration = Duration::from_secs(60);
-
-const NEVER_SENT: &str = "a message acknowledged that was never sent";
 
 impl Client {
     pub(super) fn joined(&mut self, now: Now, joined: v1::Joined) -> Result<(), Fault> {
@@ -38,19 +34,19 @@ impl Client {
         let resumed = was_member && joined.resumed && same_log;
         if resumed {
             if joined.client_seq < room.outbox.acknowledged() {
-                return Err(Fault::protocol("acknowledged messages are not in the log any more"));
+                return Err(Fault::AcknowledgedLost);
             }
             let acknowledged = room
                 .outbox
                 .acknowledge(joined.client_seq, config.outbox_messages)
-                .map_err(|_| Fault::protocol(NEVER_SENT))?;
+                .map_err(|_| Fault::NeverSent)?;
             outputs.outcomes(name, acknowledged, Outcome::Acknowledged);
             if !was_live {
                 room.outbox.resend(planted.is(Plant::ResentBackwards));
             }
         } else {
             if same_log && room.cursor.is_some_and(|cursor| joined.seq < cursor.seq) {
-                return Err(Fault::protocol("the log went back"));
+                return Err(Fault::LogWentBack);
             }
             outputs.outcomes(name, room.outbox.settle_sent(), Outcome::Unknown);
             room.outbox.renumber(joined.client_seq);
@@ -134,13 +130,13 @@ impl Client {
         let Some(room) = rooms.get_mut(&entry.room).filter(|room| room.is_live()) else { return Ok(()) };
         let Some(cursor) = room.cursor else { return Ok(()) };
         if entry.epoch != cursor.epoch {
-            return Err(Fault::protocol("an entry of another epoch of the room"));
+            return Err(Fault::EntryOfAnotherEpoch);
         }
         if entry.seq <= cursor.seq {
             return Ok(());
         }
         if entry.seq - cursor.seq > 1 {
-            return Err(Fault::protocol("a gap between entries without a snapshot"));
+            return Err(Fault::Gap);
         }
         let kind = entry.kind();
         let mut message = None;
@@ -148,7 +144,7 @@ impl Client {
             let acknowledged = room
                 .outbox
                 .acknowledge(entry.client_seq, config.outbox_messages)
-                .map_err(|_| Fault::protocol(NEVER_SENT))?;
+                .map_err(|_| Fault::NeverSent)?;
             outputs.outcomes(&entry.room, acknowledged, Outcome::Acknowledged);
             message = room.outbox.seen(entry.client_seq);
         }
@@ -182,10 +178,10 @@ impl Client {
         let Some(room) = rooms.get_mut(&snapshot.room).filter(|room| room.is_live()) else { return Ok(()) };
         let Some(cursor) = &mut room.cursor else { return Ok(()) };
         if snapshot.epoch != cursor.epoch {
-            return Err(Fault::protocol("a snapshot of another epoch of the room"));
+            return Err(Fault::SnapshotOfAnotherEpoch);
         }
         if snapshot.seq < cursor.seq && !room.fresh {
-            return Err(Fault::protocol("a snapshot of before the last entry"));
+            return Err(Fault::SnapshotWentBack);
         }
         if snapshot.seq == cursor.seq && !room.fresh && matches!(room.phase, Phase::Leaving { .. }) {
             // Of a join that was answered twice, the second time to who leaves: there is nothing
@@ -251,7 +247,7 @@ impl Client {
             outputs.event(Event::StateRefused { room: String::from(&state.room), names, why });
         } else if state.refused {
             room.replicated.refused(clock, &config.player, state);
-        } else if room.replicated.merge(clock, &state.entries).map_err(|error| state_fault(&error))? {
+        } else if room.replicated.merge(clock, &state.entries)? {
             outputs.event(Event::State { room: String::from(&state.room) });
         }
         Ok(())
@@ -263,7 +259,7 @@ impl Client {
         if step.epoch != room.epoch() {
             return Ok(());
         }
-        if room.replicated.reconcile(&config.player, step).map_err(|error| state_fault(&error))? {
+        if room.replicated.reconcile(&config.player, step)? {
             outputs.event(Event::State { room: String::from(&step.room) });
         }
         Ok(())
@@ -275,22 +271,9 @@ impl Client {
         let Some(room) = rooms.get_mut(name).filter(|room| room.is_live() && room.epoch() == epoch) else {
             return Ok(());
         };
-        let acknowledged = room
-            .outbox
-            .acknowledge(client_seq, config.outbox_messages)
-            .map_err(|_| Fault::protocol(NEVER_SENT))?;
+        let acknowledged =
+            room.outbox.acknowledge(client_seq, config.outbox_messages).map_err(|_| Fault::NeverSent)?;
         outputs.outcomes(name, acknowledged, Outcome::Acknowledged);
         Ok(())
-    }
-}
-
-fn state_fault(error: &StateError) -> Fault {
-    match error {
-        StateError::TooMany => Fault::incompatible("the room's state is larger than this client keeps"),
-        StateError::Malformed => Fault::protocol("malformed state"),
-        StateError::NotOwner => Fault::protocol("state of another owner"),
-        StateError::ClockTooFarAhead | StateError::BehindTheFuture => {
-            Fault::protocol("state from far in the future")
-        }
     }
 }

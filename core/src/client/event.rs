@@ -8,6 +8,7 @@ use core::fmt;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
+use super::fault::Fault;
 use super::state::State;
 use crate::id::Cursor;
 use crate::room::Turn;
@@ -281,6 +282,8 @@ pub enum Event {
         reason: v1::Reason,
         /// The same for people.
         message: String,
+        /// The fault that this client found; `None` if the server said goodbye.
+        fault: Option<Fault>,
     },
 }
 

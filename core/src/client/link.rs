@@ -1,7 +1,7 @@
 //! The life of a connection, and of the session across connections.
 
 use alloc::collections::VecDeque;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 
 use bytes::Bytes;
 use skirmish_proto::v1;
@@ -11,13 +11,13 @@ use super::liveness::Liveness;
 use super::pacer::Pacer;
 use super::room::Phase;
 use super::state::{State, Step};
-use super::{Client, Event, Output};
+use super::{Client, Event, Fault, Output};
 use crate::id::SessionId;
 use crate::matchmaking::keys;
 use crate::plant::Plant;
 use crate::time::{Deadline, Duration, Instant, Now, Wall};
+use crate::wire;
 use crate::wire::seal::{Offer, Seal};
-use crate::wire::{self, WireError};
 
 /// Heartbeats of a server that answers no pings that may stay out before the client gives the
 /// connection up: one more than the server waits for, who can tell the reason.
@@ -95,31 +95,6 @@ impl ServerClock {
     }
 }
 
-/// Why the client gives up a connection.
-#[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) reason: v1::Reason,
-    pub(super) message: String,
-}
-
-impl Fault {
-    /// The server broke the protocol.
-    pub(super) fn protocol(message: &str) -> Self {
-        Self { reason: v1::Reason::ProtocolError, message: String::from(message) }
-    }
-
-    /// The server cannot do what this client needs, and will not be able to next time.
-    pub(super) fn incompatible(message: &str) -> Self {
-        Self { reason: v1::Reason::Incompatible, message: String::from(message) }
-    }
-}
-
-impl From<WireError> for Fault {
-    fn from(error: WireError) -> Self {
-        Self { reason: v1::Reason::ProtocolError, message: alloc::format!("{error}") }
-    }
-}
-
 /// Whether dialling again would not help, or would fight the player's other device.
 fn is_final(reason: v1::Reason) -> bool {
     use v1::Reason;
@@ -194,11 +169,7 @@ impl Client {
         self.observe(now);
         let Some(link) = &mut self.link else { return };
         link.liveness.handle_frame(now.instant);
-        let taken = if self.is_congested() {
-            Err(Fault { reason: v1::Reason::Unspecified, message: String::from("events were not polled") })
-        } else {
-            self.receive(now, frame)
-        };
+        let taken = if self.is_congested() { Err(Fault::NotPolled) } else { self.receive(now, frame) };
         if let Err(fault) = taken {
             self.give_up(fault);
         }
@@ -207,7 +178,7 @@ impl Client {
     /// The server said goodbye.
     pub(super) fn goodbye(&mut self, goodbye: v1::Goodbye) {
         let reason = goodbye.reason();
-        self.outputs.event(Event::Closed { reason, message: goodbye.message });
+        self.outputs.event(Event::Closed { reason, message: goodbye.message, fault: None });
         if reason == v1::Reason::Kicked {
             self.end_session(v1::LeftReason::Kicked);
         }
@@ -224,8 +195,9 @@ impl Client {
     }
 
     pub(super) fn give_up(&mut self, fault: Fault) {
-        self.outputs.event(Event::Closed { reason: fault.reason, message: fault.message });
-        if is_final(fault.reason) {
+        let reason = fault.reason();
+        self.outputs.event(Event::Closed { reason, message: fault.to_string(), fault: Some(fault) });
+        if is_final(reason) {
             self.stop();
         } else {
             self.outputs.push(Output::Hangup);

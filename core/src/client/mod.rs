@@ -22,6 +22,7 @@ mod commands;
 mod config;
 mod deliver;
 mod event;
+mod fault;
 mod link;
 mod liveness;
 mod outbox;
@@ -44,6 +45,7 @@ use bytes::Bytes;
 
 pub use self::config::ClientConfig;
 pub use self::event::{CommandError, Event, MessageId, Outcome, Output, StateRefusal};
+pub use self::fault::Fault;
 pub use self::state::State;
 
 use self::event::Outputs;

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::event::Outcome;
-use super::link::{Fault, SILENT_HEARTBEATS, ServerClock, Session};
+use super::link::{SILENT_HEARTBEATS, ServerClock, Session};
 use super::pacer::Pacer;
 use super::replicated::Identity;
 use super::state::{State, Step};
-use super::{Client, Event};
+use super::{Client, Event, Fault};
 use crate::config::{Config, Rate, Rates};
 use crate::id::SessionId;
 use crate::time::{Duration, Now};
@@ -100,13 +100,13 @@ impl Client {
             ToClient::Welcome(welcome) if link.greeted && !link.welcomed => {
                 return self.welcome(now, &welcome);
             }
-            ToClient::Welcome(_) => return Err(Fault::protocol("a second Welcome")),
+            ToClient::Welcome(_) => return Err(Fault::SecondWelcome),
             ToClient::Goodbye(goodbye) => {
                 self.goodbye(goodbye);
                 return Ok(());
             }
             message if link.welcomed => message,
-            _ => return Err(Fault::protocol("a frame before the Welcome")),
+            _ => return Err(Fault::BeforeWelcome),
         };
         match message {
             ToClient::Ping(ping) => link.ping(&ping),
@@ -136,7 +136,7 @@ impl Client {
 
     /// The message of a frame; `None` if the server is newer and this client does not know it.
     fn decode(&mut self, bytes: Bytes) -> Result<Option<ToClient>, Fault> {
-        let Some(link) = &mut self.link else { return Err(Fault::protocol("no connection")) };
+        let Some(link) = &mut self.link else { return Ok(None) };
         let welcomed = link.welcomed;
         let decoded = (|| {
             let mut frame = Frame::decode(bytes, self.config.max_frame)?;
@@ -153,9 +153,7 @@ impl Client {
         }
         decoded.map(Some).map_err(|error| match error {
             // Only the first answer can tell another version from nonsense.
-            WireError::UnknownVersion(_) if !welcomed => {
-                Fault::incompatible("the server speaks another version of the protocol")
-            }
+            WireError::UnknownVersion(_) if !welcomed => Fault::UnknownVersion,
             error => error.into(),
         })
     }
@@ -164,14 +162,14 @@ impl Client {
         let Some(link) = &mut self.link else { return Ok(()) };
         if let Some(offer) = link.offer.take() {
             if welcome.seal_key.is_empty() {
-                return Err(Fault::incompatible("the server does not seal"));
+                return Err(Fault::NoSeal);
             }
             link.seal = Some(offer.finish(&welcome.seal_key, &welcome.session)?);
         }
-        let id = SessionId::from_wire(&welcome.session)
-            .ok_or_else(|| Fault::protocol("the session's identifier is not 16 bytes long"))?;
+        let id =
+            SessionId::from_wire(&welcome.session).ok_or(WireError::BadFieldLength("Welcome.session"))?;
         if welcome.resumed && self.session.is_none() {
-            return Err(Fault::protocol("a session resumed that was not asked for"));
+            return Err(Fault::ResumedUnasked);
         }
         link.welcomed = true;
         let limits = Limits::new(&welcome.limits.unwrap_or_default());

@@ -8,10 +8,9 @@ use bytes::Bytes;
 use prost::Message;
 use skirmish_proto::v1;
 
-use super::link::Fault;
 use super::pacer::Class;
 use super::room::{Phase, Room};
-use super::{Client, State};
+use super::{Client, Fault, State};
 use crate::matchmaking::keys;
 use crate::time::{Deadline, Duration, Instant, Now};
 use crate::wire::MAX_JOINS;

@@ -5,6 +5,7 @@ use alloc::string::String;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
+use super::LinkClosure;
 use crate::clocks::Verdict;
 use crate::id::{Address, ConnId, LinkId, Name, NodeId};
 use crate::registrar::Anew;
@@ -107,7 +108,7 @@ pub enum Output {
     /// Ask `poll_link_transmit` for this link until it has nothing or the socket is full.
     WakeLink(LinkId),
     /// Drop the link at once, for this reason; the node has forgotten it.
-    CloseLink(LinkId, String),
+    CloseLink(LinkId, LinkClosure),
     /// Tell whoever wants to know.
     Event(Event),
 }

@@ -1,13 +1,13 @@
 //! Links to other nodes: dialing, greeting, liveness, and what goes over them.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::{String, ToString as _};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use super::{Event, Node, Output, Timer};
+use super::{Event, LinkClosure, Node, Output, Timer};
 use crate::agenda::Booking;
 use crate::backoff::Spread;
 use crate::heartbeat::{Beat, Heartbeat};
@@ -85,7 +85,7 @@ impl Node {
             self.room_over(now, room, v1::LeftReason::Gone);
         }
         if let Some(link) = peer.link {
-            self.drop_link(now, link, "the registry does not name the node any more");
+            self.drop_link(now, link, LinkClosure::NodeGone);
         }
         self.event(Event::NodeDown { node });
     }
@@ -158,7 +158,7 @@ impl Node {
             |(address, links): &(Address, Vec<_>)| (links.len() + usize::from(*address == comes), *address);
         let biggest = strangers.into_iter().max_by_key(most);
         if let Some((_, first)) = biggest.and_then(|(_, links)| links.into_iter().min()) {
-            self.drop_link(now, first, "others came, and it had not said who it is");
+            self.drop_link(now, first, LinkClosure::Displaced);
         }
     }
 
@@ -175,7 +175,7 @@ impl Node {
         let message = frame.and_then(|frame| Ok((ToNode::decode(&frame, bytes)?, frame.metadata()?)));
         match message {
             Ok((message, metadata)) => self.dispatch_link(now, key, message, &metadata),
-            Err(error) => self.drop_link(now, key, &error.to_string()),
+            Err(error) => self.drop_link(now, key, LinkClosure::Wire(error)),
         }
     }
 
@@ -183,14 +183,14 @@ impl Node {
         let Some(link) = self.links.get_mut(key) else { return };
         let (Some(from), true) = (link.peer, link.is_open()) else {
             let ToNode::Hello(hello) = message else {
-                return self.drop_link(now, key, "the first frame of a link must be LinkHello");
+                return self.drop_link(now, key, LinkClosure::NoHello);
             };
             return self.link_hello(now, key, &hello);
         };
         // The other side says nothing else before it has heard this side's LinkHello.
         link.proven = true;
         match message {
-            ToNode::Hello(_) => self.drop_link(now, key, "a second LinkHello"),
+            ToNode::Hello(_) => self.drop_link(now, key, LinkClosure::SecondHello),
             ToNode::Ping(ping) => {
                 let pong = v1::LinkPong { nonce: ping.nonce, wall_ms: self.clocks.wall().0 };
                 self.tell(now, key, wire::encode(v1::Kind::Pong, &v1::Metadata::default(), &pong));
@@ -212,7 +212,7 @@ impl Node {
             ToNode::Exited(exited) => self.exited_from(now, from, &exited),
             ToNode::Entry(entry, frame) => {
                 if !self.tail_entry(now, from, &entry, metadata, frame) {
-                    self.drop_link(now, key, "a gap in the tail of a room");
+                    self.drop_link(now, key, LinkClosure::Gap);
                 }
             }
             ToNode::Latest(latest, frame) => {
@@ -233,10 +233,10 @@ impl Node {
         let accepted = link.peer.is_none();
         let right = hello.to == self.id.0 && from != self.id && link.peer.is_none_or(|peer| peer == from);
         if !right {
-            return self.drop_link(now, key, "the link leads to another node than was meant");
+            return self.drop_link(now, key, LinkClosure::WrongNode);
         }
         if self.registrar.node(from).is_none() {
-            return self.drop_link(now, key, "the registry does not name the node");
+            return self.drop_link(now, key, LinkClosure::NodeUnknown);
         }
         link.peer = Some(from);
         link.greeting = None;
@@ -255,7 +255,7 @@ impl Node {
         peer.failures = 0;
         peer.dial_at = None;
         if let Some(old) = old {
-            self.drop_link(now, old, "a newer link to the node took over");
+            self.drop_link(now, old, LinkClosure::Superseded);
         }
         self.event(Event::LinkUp { node: from });
         let rooms: Vec<Key> =
@@ -266,9 +266,9 @@ impl Node {
     }
 
     /// Ends a link from this side.
-    pub(super) fn drop_link(&mut self, now: Now, key: Key, why: &str) {
+    pub(super) fn drop_link(&mut self, now: Now, key: Key, why: LinkClosure) {
         if self.links.get(key).is_some() {
-            self.outputs.push_back(Output::CloseLink(LinkId::from_key(key), why.into()));
+            self.outputs.push_back(Output::CloseLink(LinkId::from_key(key), why));
             self.forget_link(now, key);
         }
     }
@@ -308,7 +308,7 @@ impl Node {
             link.greeting = Some(now.instant + self.config.links.handshake_timeout);
         }
         if link.greeting.is_some_and(|until| until <= now.instant) {
-            return self.drop_link(now, key, "no LinkHello within the handshake deadline");
+            return self.drop_link(now, key, LinkClosure::HandshakeTimeout);
         }
         match link.heartbeat.handle_timeout(&self.config.links.heartbeat, now.instant, &mut self.rng) {
             Beat::Early => {}
@@ -318,7 +318,7 @@ impl Node {
                 self.tell(now, key, wire::encode(v1::Kind::Ping, &v1::Metadata::default(), &ping));
             }
             Beat::Ping { .. } => {}
-            Beat::Dead => return self.drop_link(now, key, "too many heartbeats were missed"),
+            Beat::Dead => return self.drop_link(now, key, LinkClosure::HeartbeatTimeout),
         }
         self.book_link(key);
     }
@@ -336,7 +336,7 @@ impl Node {
         if link.queue(frame) {
             self.wake_link(key);
         } else {
-            self.drop_link(now, key, "the node at the other end does not read");
+            self.drop_link(now, key, LinkClosure::NotReading);
         }
     }
 

@@ -17,6 +17,7 @@ mod follower;
 mod hosting;
 mod inbound;
 mod lifecycle;
+mod link_closure;
 mod links;
 mod matchmaking;
 mod metering;
@@ -61,6 +62,7 @@ use hosting::{Hosted, Role};
 use links::Peer;
 use matchmaking::ASKERS;
 
+pub use link_closure::LinkClosure;
 pub use metering::Overhead;
 
 pub(crate) use admission::Source;

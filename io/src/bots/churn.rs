@@ -172,7 +172,7 @@ impl App for Cycle {
                 self.step = Step::Close;
             }
             Event::Left { reason, .. } if self.step != Step::Closed => self.fail(format!("{reason:?}")),
-            Event::Closed { reason, message } if self.step != Step::Closed => {
+            Event::Closed { reason, message, .. } if self.step != Step::Closed => {
                 self.fail(format!("connection closed: {reason:?} {message}"));
             }
             _ => {}

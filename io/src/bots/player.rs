@@ -223,7 +223,7 @@ impl App for Player {
             }
             Event::StateChanged { to, .. } => self.set_connected(shared, to == State::Connected),
             Event::Throttled { .. } => shared.stats.throttled += 1,
-            Event::Closed { reason, message } => {
+            Event::Closed { reason, message, .. } => {
                 if !self.leaving {
                     shared.trouble.get_or_insert_with(|| format!("connection closed: {reason:?} {message}"));
                 }

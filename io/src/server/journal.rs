@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use skirmish_core::id::{Address, ConnId, LinkId, NodeId};
-use skirmish_core::node::{Event, Passage, Refusal, Trace};
+use skirmish_core::node::{Event, LinkClosure, Passage, Refusal, Trace};
 use skirmish_core::time::{Duration, Instant};
 use skirmish_proto::v1;
 use tracing::{Level, debug, enabled, error, info, warn};
@@ -254,7 +254,7 @@ pub(super) fn failed(shard: &Shard, conn: ConnId, error: &dyn fmt::Display) {
 }
 
 /// The node drops a link.
-pub(super) fn link_dropped(shard: &mut Shard, now: Instant, link: LinkId, why: &str) {
+pub(super) fn link_dropped(shard: &mut Shard, now: Instant, link: LinkId, why: LinkClosure) {
     if let Some(Admitted { suppressed }) = admit_link(shard, now, link) {
         let peer = shard.link_peer(link);
         info!(target: "audit", ?link, peer, suppressed, "link dropped: {why}");

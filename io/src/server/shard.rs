@@ -482,11 +482,11 @@ impl Shard {
                 }
             }
             Output::CloseLink(link, why) => {
-                journal::link_dropped(self, now.instant, link, &why);
+                journal::link_dropped(self, now.instant, link, why);
                 // Its task finds no slot of its own and ends.
                 let Some(slot) = self.links.remove(&link) else { return };
                 if let Some(node) = slot.dialed {
-                    self.link_errors.insert(node, why);
+                    self.link_errors.insert(node, why.to_string());
                 }
                 if let Some(waker) = slot.waker {
                     waker.wake();

@@ -18,7 +18,7 @@ mod l2_joins;
 
 use std::fmt;
 
-use skirmish_core::client::Outcome;
+use skirmish_core::client::{Fault, Outcome};
 use skirmish_core::crdt::Replica;
 use skirmish_core::id::Cursor;
 use skirmish_core::matchmaking::MatchmakingConfig;
@@ -92,15 +92,25 @@ impl Guarantee {
         }
     }
 
-    /// The one that a client saw broken, by what it accuses the server of.
-    pub(crate) fn accused(message: &str) -> Self {
-        let about = [
-            ("gap", Self::Gaps),
-            ("acknowledged", Self::Kept),
-            ("back", Self::Order),
-            ("another epoch", Self::Primary),
-        ];
-        about.iter().find(|(word, _)| message.contains(word)).map_or(Self::Liveness, |(_, is)| *is)
+    /// The guarantee that a client saw broken, by the fault that it found; liveness where the
+    /// server accuses the client.
+    pub(crate) fn accused(fault: Option<Fault>) -> Self {
+        let Some(fault) = fault else { return Self::Liveness };
+        match fault {
+            Fault::Gap => Self::Gaps,
+            Fault::NeverSent | Fault::AcknowledgedLost => Self::Kept,
+            Fault::LogWentBack => Self::Order,
+            Fault::EntryOfAnotherEpoch | Fault::SnapshotOfAnotherEpoch => Self::Primary,
+            Fault::Wire(_)
+            | Fault::UnknownVersion
+            | Fault::NoSeal
+            | Fault::ResumedUnasked
+            | Fault::SecondWelcome
+            | Fault::BeforeWelcome
+            | Fault::SnapshotWentBack
+            | Fault::State(_)
+            | Fault::NotPolled => Self::Liveness,
+        }
     }
 
     /// What it promises, in a few words.

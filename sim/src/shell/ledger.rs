@@ -358,10 +358,11 @@ impl Ledger {
             Event::Closed {
                 reason: reason @ (Reason::ProtocolError | Reason::Incompatible | Reason::Unauthenticated),
                 message,
+                fault,
             } => {
                 let what =
                     format!("{who} was disconnected, though both sides are honest: {reason:?}, {message}");
-                self.judge(Err(Violation { guarantee: Guarantee::accused(&message), what }));
+                self.judge(Err(Violation { guarantee: Guarantee::accused(fault), what }));
                 return;
             }
             Event::Closed { reason, .. } => {

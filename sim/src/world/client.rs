@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
 
 use bytes::Bytes;
-use skirmish_core::client::{Client, Event, Outcome, Output, State};
+use skirmish_core::client::{Client, Event, Fault, Outcome, Output, State};
 use skirmish_core::id::Name;
 use skirmish_core::plant::Planted;
 use skirmish_core::rng::{Rng, Seed};
@@ -407,7 +407,7 @@ impl World<'_> {
                 self.oracles.matches.given_up(client, &matched)
             }
             Event::Application { .. } | Event::Unsupported { .. } => Ok(()),
-            Event::Closed { reason, message } => self.closed(client, reason, &message),
+            Event::Closed { reason, message, fault } => self.closed(client, reason, &message, fault),
             entry @ Event::Entry { .. } => self.entry(who, entry),
         }
     }
@@ -462,10 +462,10 @@ impl World<'_> {
     /// The connection was closed for a reason. Both sides are honest, so neither ever has
     /// cause to say that the other broke the protocol; what the client accuses the server
     /// of tells which guarantee it saw broken.
-    fn closed(&mut self, client: usize, reason: Reason, message: &str) -> Verdict {
+    fn closed(&mut self, client: usize, reason: Reason, message: &str, fault: Option<Fault>) -> Verdict {
         match reason {
             Reason::ProtocolError | Reason::Incompatible | Reason::Unauthenticated => self.broken(
-                Guarantee::accused(message),
+                Guarantee::accused(fault),
                 format!(
                     "client {client} was disconnected although both sides are honest: {reason:?}, {message}"
                 ),

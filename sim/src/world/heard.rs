@@ -2,6 +2,7 @@
 //! while it stands still can something wait there that nothing else holds back.
 
 use skirmish_core::id::{ConnId, LinkId, Name};
+use skirmish_core::node::LinkClosure;
 use skirmish_proto::v1;
 
 use super::World;
@@ -28,8 +29,8 @@ impl World<'_> {
     }
 
     /// The node drops a link: for its silence only if nothing of it waits.
-    pub(super) fn check_link_heard(&mut self, node: usize, link: LinkId, why: &str) -> Verdict {
-        if !(why.contains("handshake deadline") || why.contains("heartbeats")) {
+    pub(super) fn check_link_heard(&mut self, node: usize, link: LinkId, why: LinkClosure) -> Verdict {
+        if !matches!(why, LinkClosure::HandshakeTimeout | LinkClosure::HeartbeatTimeout) {
             return Ok(());
         }
         let Some((wire, end)) = self.nodes[node].wires.get(&link).copied() else { return Ok(()) };
@@ -44,7 +45,7 @@ impl World<'_> {
         if self.is_road_cut(from, node) {
             return Ok(());
         }
-        heard_first(node, from, why, Some(self.at - due))
+        heard_first(node, from, &why.to_string(), Some(self.at - due))
     }
 
     /// A session has ended since its player did not come back: who has come while the node stood

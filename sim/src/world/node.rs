@@ -318,7 +318,7 @@ impl World<'_> {
             }
             Output::CloseLink(link, why) => {
                 self.history.record(self.at, lane, format_args!("closes {link}: {why}"));
-                self.check_link_heard(node, link, &why)?;
+                self.check_link_heard(node, link, why)?;
                 self.close_link(node, link);
             }
             Output::Event(event) => {

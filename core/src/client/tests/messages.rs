@@ -53,7 +53,7 @@ fn an_acknowledgement_of_what_was_never_sent_breaks_the_protocol() {
     let mut script = Script::in_room();
     script.say("unsent");
     script.tell(v1::Kind::Ack, &v1::Ack { room: "a".into(), epoch: 5, client_seq: 1 });
-    assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+    assert_eq!(script.fault(), Some(Fault::NeverSent));
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_resume_that_forgets_acknowledged_messages_breaks_the_protocol() {
     script.welcome(true);
     script.outputs.clear();
     script.joined(5, 11, 0, true);
-    assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+    assert_eq!(script.fault(), Some(Fault::AcknowledgedLost));
 }
 
 #[test]

@@ -8,16 +8,16 @@ mod search;
 mod session;
 mod shared_state;
 
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 use prost::Message;
 use skirmish_proto::v1;
 
-use super::{Client, ClientConfig, Event, MessageId, Outcome, Output, State};
+use super::{Client, ClientConfig, Event, Fault, MessageId, Outcome, Output, State};
 use crate::time::{Duration, Instant, Now, Wall};
-use crate::wire::{self, Frame, ToServer, encode};
+use crate::wire::{self, Frame, ToServer, WireError, encode};
 
 const SESSION: [u8; 16] = [7; 16];
 /// What the server's clock shows when the test begins; the client's own is wrong.
@@ -201,6 +201,18 @@ impl Script {
     fn closed(&mut self) -> Option<v1::Reason> {
         self.events().into_iter().find_map(|event| match event {
             Event::Closed { reason, .. } => Some(reason),
+            _ => None,
+        })
+    }
+
+    /// The fault for which the client has closed the connection. The event says the same for
+    /// people, and for the application that asks only for the reason.
+    fn fault(&mut self) -> Option<Fault> {
+        self.events().into_iter().find_map(|event| match event {
+            Event::Closed { reason, message, fault: Some(fault) } => {
+                assert_eq!((reason, message), (fault.reason(), fault.to_string()));
+                Some(fault)
+            }
             _ => None,
         })
     }

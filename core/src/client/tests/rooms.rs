@@ -31,8 +31,7 @@ fn a_gap_is_the_servers_fault_and_is_resumed_from_the_cursor() {
     assert!(script.outputs.contains(&Output::Hangup));
     let events = script.events();
     assert_eq!(delivered(&events), [11]);
-    assert!(events.iter().any(|event| matches!(event, Event::Closed { reason, .. }
-        if *reason == v1::Reason::ProtocolError)));
+    assert!(events.iter().any(|event| matches!(event, Event::Closed { fault: Some(Fault::Gap), .. })));
     script.reconnect();
     assert_eq!(script.welcome(true).resume.unwrap().rooms[0].seq, 11);
 }
@@ -82,7 +81,7 @@ fn a_snapshot_moves_the_cursor_and_tells_what_is_missing() {
     assert_eq!(delivered(&events), [21]);
     assert_eq!(script.client.cursor("a"), Some(Cursor { epoch: 5, seq: 21 }));
     script.snapshot(5, 15, 0);
-    assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+    assert_eq!(script.fault(), Some(Fault::SnapshotWentBack));
 }
 
 #[test]
@@ -91,7 +90,7 @@ fn entries_of_another_epoch_or_of_rooms_left_are_not_delivered() {
     script.tell(v1::Kind::Entry, &v1::Entry { room: "b".into(), ..entry(5, 11, 2, 1) });
     assert_eq!(script.events(), []);
     script.tell(v1::Kind::Entry, &entry(6, 11, 2, 1));
-    assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+    assert_eq!(script.fault(), Some(Fault::EntryOfAnotherEpoch));
 }
 
 #[test]
@@ -100,7 +99,7 @@ fn an_entry_that_closes_the_connection_was_not_delivered() {
     script.events();
     // It acknowledges what was never said.
     script.entry(11, 1, 7);
-    assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+    assert_eq!(script.fault(), Some(Fault::NeverSent));
     assert_eq!(delivered(&script.events()), []);
     assert_eq!(script.client.cursor("a"), Some(Cursor { epoch: 5, seq: 10 }), "it is asked for again");
 }

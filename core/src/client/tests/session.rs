@@ -261,19 +261,28 @@ fn disconnect_says_goodbye_and_settles_everything() {
 fn malformed_frames_and_frames_out_of_turn_break_the_protocol() {
     let ping = encode(v1::Kind::Ping, &v1::Metadata::default(), &v1::Ping::default());
     let hello = encode(v1::Kind::Hello, &v1::Metadata::default(), &v1::Hello::default());
-    for frame in [Bytes::from_static(b"nonsense"), ping, hello] {
+    let mut other = ping.to_vec();
+    other[5] += 1;
+    for (frame, fault) in [
+        (Bytes::from_static(b"nonsense"), Fault::Wire(WireError::BadMagic)),
+        (Bytes::from(other), Fault::UnknownVersion),
+        (ping, Fault::BeforeWelcome),
+        (hello, Fault::Wire(WireError::WrongDirection(v1::Kind::Hello))),
+    ] {
         let mut script = Script::new(config());
         script.connect();
         script.hello();
         script.client.handle_frame(script.now, frame);
         script.drain();
         assert!(script.outputs.contains(&Output::Hangup));
-        assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
-        assert_eq!(script.client.state(), State::Disconnected);
+        assert_eq!(script.fault(), Some(fault));
+        // What the server will do again is no reason to dial again.
+        let is_final = fault.reason() == v1::Reason::Incompatible;
+        assert_eq!(script.client.state(), if is_final { State::Idle } else { State::Disconnected });
     }
     let mut script = Script::connected();
     script.tell(v1::Kind::Welcome, &welcome(false));
-    assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+    assert_eq!(script.fault(), Some(Fault::SecondWelcome));
 }
 
 #[test]
@@ -290,7 +299,7 @@ fn events_that_nobody_polls_close_the_connection() {
     assert_eq!(script.client.join(script.now, "b", 0), Err(super::super::CommandError::Undrained));
     script.drain();
     assert!(script.outputs.len() <= 8 + 3);
-    assert_eq!(script.closed(), Some(v1::Reason::Unspecified));
+    assert_eq!(script.fault(), Some(Fault::NotPolled));
 }
 
 #[test]
@@ -315,7 +324,7 @@ fn a_sealed_session_seals_both_ways() {
         script.outputs.clear();
         script.client.handle_frame(script.now, ping);
         script.drain();
-        assert_eq!(script.closed(), Some(v1::Reason::ProtocolError));
+        assert_eq!(script.fault(), Some(Fault::Wire(WireError::NotSealed)));
     }
 }
 
@@ -324,7 +333,7 @@ fn a_server_that_does_not_seal_is_incompatible() {
     let mut script = Script::new(ClientConfig { seal: true, ..config() });
     script.connect();
     script.welcome(false);
-    assert_eq!(script.closed(), Some(v1::Reason::Incompatible));
+    assert_eq!(script.fault(), Some(Fault::NoSeal));
     assert_eq!(script.client.state(), State::Idle);
 }
 
@@ -356,4 +365,27 @@ fn whoever_logs_in_too_often_waits_as_long_as_the_server_says() {
     script.drain();
     let wait = script.client.poll_timeout().unwrap().at - script.now.instant;
     assert!(wait >= Duration::from_secs(20) && wait <= Duration::from_secs(23), "{wait:?}");
+}
+
+#[test]
+fn a_welcome_that_makes_no_sense_is_the_servers_fault() {
+    let short = v1::Welcome { session: Bytes::from_static(b"short"), ..welcome(false) };
+    let no_session = Fault::Wire(WireError::BadFieldLength("Welcome.session"));
+    for (welcome, fault) in [(short, no_session), (welcome(true), Fault::ResumedUnasked)] {
+        let mut script = Script::new(config());
+        script.connect();
+        script.hello();
+        script.tell(v1::Kind::Welcome, &welcome);
+        assert_eq!(script.fault(), Some(fault));
+    }
+}
+
+#[test]
+fn a_goodbye_is_no_fault() {
+    let mut script = Script::connected();
+    let goodbye = v1::Goodbye { reason: v1::Reason::ProtocolError.into(), ..v1::Goodbye::default() };
+    script.tell(v1::Kind::Goodbye, &goodbye);
+    let closed =
+        |event: &Event| matches!(event, Event::Closed { reason: v1::Reason::ProtocolError, fault: None, .. });
+    assert!(script.events().iter().any(closed));
 }
