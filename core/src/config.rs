@@ -2,9 +2,16 @@
 //!
 //! Every queue, table and loop of the core is bounded by a number in here.
 
+mod error;
+#[cfg(test)]
+mod tests;
+
 use alloc::vec::Vec;
 
+pub(crate) use self::error::check;
+pub use self::error::{ConfigError, Problem};
 pub use crate::matchmaking::MatchmakingConfig;
+use crate::matchmaking::QueueConfig;
 pub use crate::registrar::RegistrarConfig;
 use crate::time::Duration;
 
@@ -81,6 +88,15 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
+    /// Checks the numbers. The key is that of `unhealthy_after`; keys of errors are relative.
+    fn validate(&self, unhealthy_after: &'static str) -> Result<(), ConfigError> {
+        use Problem::{AboveOf, Least, Most, Zero};
+        check(!self.interval.is_zero(), "interval", Zero)?;
+        check(self.jitter_percent <= 50, "jitter_percent", Most(50))?;
+        check(self.unhealthy_after > 0, "unhealthy_after", Least(1))?;
+        check(self.close_after > self.unhealthy_after, "close_after", AboveOf(unhealthy_after))
+    }
+
     /// Longest time in which nothing is heard of a connection that is not closed for it.
     #[must_use]
     pub fn longest_stall(&self) -> Duration {
@@ -117,6 +133,25 @@ pub struct Rates {
     /// Connections from one address, counted by each node; excess is refused before there is
     /// any state, with the time to wait.
     pub logins_per_address: Rate,
+}
+
+impl Rates {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let Self { reliable, latest, control, bytes, logins, logins_per_address } = *self;
+        for (name, rate) in [
+            ("reliable", reliable),
+            ("latest", latest),
+            ("control", control),
+            ("bytes", bytes),
+            ("logins", logins),
+            ("logins_per_address", logins_per_address),
+        ] {
+            let named = |error: ConfigError| error.within(format_args!("rates.{name}"));
+            check(rate.per_second > 0, "per_second", Problem::Least(1)).map_err(named)?;
+            check(rate.burst > 0, "burst", Problem::Least(1)).map_err(named)?;
+        }
+        Ok(())
+    }
 }
 
 /// Sessions.
@@ -174,21 +209,11 @@ pub struct FrameLimits {
     pub compress_from: usize,
 }
 
-/// Why a configuration is not one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConfigError(pub &'static str);
-
-impl core::fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl core::error::Error for ConfigError {}
-
 impl Config {
     /// Bytes that a frame may need beside the body of its message.
     pub const FRAME_OVERHEAD: usize = 2048;
+    /// Bytes of a snapshot for each member that it names.
+    pub const MEMBER_BYTES: usize = 80;
     /// Shortest time of a turn that has one.
     pub const SHORTEST_TURN: Duration = Duration::from_millis(100);
 
@@ -203,96 +228,94 @@ impl Config {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// Says which do not, and what they must be.
+    /// The first key whose value does not fit, and the condition that it does not meet.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(ConfigError(error)) };
-        let Self { connections, heartbeat, rates, sessions, rooms, frames, links, registrar, matchmaking } =
-            self;
+        use Problem::{Least, LeastOf, MatchInRoom, MostOf, RoomFor};
+        let Self { heartbeat, rates, sessions, rooms, frames, links, registrar, matchmaking, .. } = self;
         registrar.validate()?;
         matchmaking.validate()?;
-        check(connections.total > 0, "connections.total must be at least 1")?;
-        check(connections.total < u32::MAX as usize, "connections.total must be below 2^32 - 1")?;
-        check(connections.per_address > 0, "connections.per_address must be at least 1")?;
-        check(connections.unauthenticated > 0, "connections.unauthenticated must be at least 1")?;
+        self.connections.validate()?;
+        let named = |error: ConfigError| error.within(format_args!("heartbeat"));
+        heartbeat.validate("heartbeat.unhealthy_after").map_err(named)?;
+        links.validate()?;
         check(
-            (32..=128).contains(&connections.ipv6_prefix),
-            "connections.ipv6_prefix must be from 32 to 128",
+            links.frame_bytes >= frames.frame_bytes.saturating_add(Self::FRAME_OVERHEAD),
+            "links.frame_bytes",
+            RoomFor("frames.frame_bytes"),
         )?;
-        check(!connections.handshake_timeout.is_zero(), "connections.handshake_timeout must not be zero")?;
-        check(!heartbeat.interval.is_zero(), "heartbeat.interval must not be zero")?;
-        check(heartbeat.jitter_percent <= 50, "heartbeat.jitter_percent must be at most 50")?;
-        check(links.total > 0, "links.total must be at least 1")?;
-        check(!links.handshake_timeout.is_zero(), "links.handshake_timeout must not be zero")?;
-        check(
-            !links.heartbeat.interval.is_zero()
-                && links.heartbeat.jitter_percent <= 50
-                && 0 < links.heartbeat.unhealthy_after
-                && links.heartbeat.unhealthy_after < links.heartbeat.close_after,
-            "links.heartbeat must have an interval, a jitter of at most 50 percent, and close after it is unhealthy",
-        )?;
-        check(
-            links.frame_bytes >= frames.frame_bytes + Self::FRAME_OVERHEAD,
-            "links.frame_bytes must be at least frames.frame_bytes and 2048",
-        )?;
-        check(
-            !links.backoff_min.is_zero() && links.backoff_min <= links.backoff_max,
-            "links.backoff_min must not be zero, nor above links.backoff_max",
-        )?;
-        check(
-            0 < heartbeat.unhealthy_after && heartbeat.unhealthy_after < heartbeat.close_after,
-            "heartbeat.unhealthy_after must be at least 1 and below heartbeat.close_after",
-        )?;
-        let logins = [rates.logins, rates.logins_per_address];
-        for rate in [rates.reliable, rates.latest, rates.control, rates.bytes].into_iter().chain(logins) {
-            check(
-                rate.per_second > 0 && rate.burst > 0,
-                "every rate must be at least 1 per second, with a burst of at least 1",
-            )?;
-        }
+        rates.validate()?;
         check(
             rates.bytes.burst as usize >= frames.frame_bytes,
-            "rates.bytes.burst must be at least frames.frame_bytes",
+            "rates.bytes.burst",
+            LeastOf("frames.frame_bytes"),
         )?;
-        check(
-            sessions.total > 0 && sessions.rooms > 0,
-            "sessions.total and sessions.rooms must be at least 1",
-        )?;
+        check(sessions.total > 0, "sessions.total", Least(1))?;
+        check(sessions.rooms > 0, "sessions.rooms", Least(1))?;
         check(
             matchmaking.queues.is_empty() || matchmaking.absence_grace <= sessions.ttl,
-            "matchmaking.absence_grace must be at most sessions.ttl: the ticket ends with the session",
+            "matchmaking.absence_grace",
+            MostOf("sessions.ttl"),
         )?;
-        check(
-            matchmaking.queues.iter().all(|queue| queue.players() as usize <= rooms.members),
-            "rooms.members must be at least the players of every queue's match: they meet in a room",
-        )?;
-        check(rooms.total > 0 && rooms.members > 0, "rooms.total and rooms.members must be at least 1")?;
-        check(
-            rooms.members <= crate::wire::items::MAX_ITEMS,
-            "rooms.members must be at most 4096: no list of a frame has more items",
-        )?;
-        check(
-            rooms.window_entries > 0 && rooms.window_bytes > 0,
-            "the window of a room must hold at least one entry",
-        )?;
+        rooms.validate()?;
+        let players = matchmaking.queues.iter().map(QueueConfig::players).max().unwrap_or(0);
+        check(players as usize <= rooms.members, "rooms.members", MatchInRoom(players.into()))?;
         check(
             rooms.latest_bytes >= frames.body_bytes.saturating_add(Self::FRAME_OVERHEAD),
-            "rooms.latest_bytes must be at least frames.body_bytes and 2048: a room must have place for one",
+            "rooms.latest_bytes",
+            RoomFor("frames.body_bytes"),
         )?;
-        check(
-            rooms.turn_time.is_zero() || rooms.turn_time >= Self::SHORTEST_TURN,
-            "rooms.turn_time must be zero or at least 100ms: each turn is an entry of the log",
-        )?;
-        check(
-            rooms.tombstone_horizon > self.longest_absence(),
-            "rooms.tombstone_horizon must be longer than sessions.ttl + connections.linger + heartbeat.interval * (heartbeat.close_after + 1): whoever resumes must find the tombstones of what was removed while it heard nothing",
-        )?;
+        check(rooms.tombstone_horizon > self.longest_absence(), "rooms.tombstone_horizon", Problem::Horizon)?;
         check(
             frames.body_bytes.saturating_add(Self::FRAME_OVERHEAD) <= frames.frame_bytes,
-            "frames.body_bytes must leave 2048 bytes of frames.frame_bytes for what is around a body",
+            "frames.frame_bytes",
+            RoomFor("frames.body_bytes"),
         )?;
         check(
-            rooms.members * 80 + Self::FRAME_OVERHEAD <= frames.frame_bytes,
-            "frames.frame_bytes must have 80 bytes for each of rooms.members, and 2048 more: a snapshot names them all",
+            rooms.members * Self::MEMBER_BYTES + Self::FRAME_OVERHEAD <= frames.frame_bytes,
+            "frames.frame_bytes",
+            Problem::Snapshot,
+        )
+    }
+}
+
+impl ConnectionLimits {
+    fn validate(&self) -> Result<(), ConfigError> {
+        use Problem::{Least, Range, Zero};
+        let total = u64::try_from(self.total).unwrap_or(u64::MAX);
+        let most = u64::from(u32::MAX) - 1;
+        check((1..=most).contains(&total), "connections.total", Range(1, most))?;
+        check(self.per_address > 0, "connections.per_address", Least(1))?;
+        check(self.unauthenticated > 0, "connections.unauthenticated", Least(1))?;
+        check((32..=128).contains(&self.ipv6_prefix), "connections.ipv6_prefix", Range(32, 128))?;
+        check(!self.handshake_timeout.is_zero(), "connections.handshake_timeout", Zero)
+    }
+}
+
+impl LinkLimits {
+    fn validate(&self) -> Result<(), ConfigError> {
+        use Problem::{Least, LeastOf, Zero};
+        check(self.total > 0, "links.total", Least(1))?;
+        check(!self.handshake_timeout.is_zero(), "links.handshake_timeout", Zero)?;
+        let named = |error: ConfigError| error.within(format_args!("cluster.heartbeat"));
+        self.heartbeat.validate("cluster.heartbeat.unhealthy_after").map_err(named)?;
+        check(!self.backoff_min.is_zero(), "links.backoff_min", Zero)?;
+        check(self.backoff_max >= self.backoff_min, "links.backoff_max", LeastOf("links.backoff_min"))
+    }
+}
+
+impl RoomLimits {
+    fn validate(&self) -> Result<(), ConfigError> {
+        use Problem::{Least, Range};
+        check(self.total > 0, "rooms.total", Least(1))?;
+        // No list of a frame has more items.
+        let most = crate::wire::items::MAX_ITEMS;
+        check((1..=most).contains(&self.members), "rooms.members", Range(1, most as u64))?;
+        check(self.window_entries > 0, "rooms.window_entries", Least(1))?;
+        check(self.window_bytes > 0, "rooms.window_bytes", Least(1))?;
+        check(
+            self.turn_time.is_zero() || self.turn_time >= Config::SHORTEST_TURN,
+            "rooms.turn_time",
+            Problem::Turn,
         )
     }
 }

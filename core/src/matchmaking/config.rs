@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Problem, check};
 use crate::id::Name;
 use crate::time::{Duration, Instant};
 
@@ -147,49 +147,57 @@ impl QueueConfig {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// Says which do not, and what they must be.
+    /// The first key whose value does not fit, relative to the queue, and the condition that it
+    /// does not meet.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(ConfigError(error)) };
-        check((1..=MAX_TEAMS).contains(&self.teams), "teams must be from 1 to 100")?;
-        check((1..=MAX_TEAM_SIZE).contains(&self.team_size), "team_size must be from 1 to 32")?;
+        use Problem::{Count, Least, LeastOf, MatchSize, Most, Range, Repeated, Zero};
+        let size = |size: u8| u64::from(size);
+        check((1..=MAX_TEAMS).contains(&self.teams), "teams", Range(1, size(MAX_TEAMS)))?;
+        check((1..=MAX_TEAM_SIZE).contains(&self.team_size), "team_size", Range(1, size(MAX_TEAM_SIZE)))?;
         check(
             (2..=MAX_MATCH_PLAYERS).contains(&self.players()),
-            "a match must have from 2 to 200 players: teams * team_size",
+            "team_size",
+            MatchSize(2, MAX_MATCH_PLAYERS.into()),
         )?;
-        check((1..=MAX_REGIONS).contains(&self.regions.len()), "there must be from 1 to 64 regions")?;
-        let mut sorted: Vec<&Name> = self.regions.iter().collect();
-        sorted.sort_unstable();
-        sorted.dedup();
-        check(sorted.len() == self.regions.len(), "a region is listed twice")?;
-        for widening in [self.rating, self.latency] {
-            check(
-                widening.start <= widening.most && widening.most <= MAX_RATING.unsigned_abs(),
-                "a bound that widens must have start <= most <= 1000000",
-            )?;
+        check((1..=MAX_REGIONS).contains(&self.regions.len()), "regions", Count(1, MAX_REGIONS as u64))?;
+        for (index, region) in self.regions.iter().enumerate() {
+            let earlier = self.regions.iter().take(index).any(|other| other == region);
+            check(!earlier, alloc::format!("regions[{index}]"), Repeated)?;
         }
+        self.rating.validate("rating.most").map_err(|error| error.within(format_args!("rating")))?;
+        self.latency.validate("latency.most").map_err(|error| error.within(format_args!("latency")))?;
         let quality = self.quality;
-        check(quality.floor <= PERFECT, "quality.floor is per mille: at most 1000")?;
+        check(quality.floor <= PERFECT, "quality.floor", Most(PERFECT.into()))?;
+        check(quality.worst_spread > 0, "quality.worst_spread", Least(1))?;
+        check(quality.worst_difference > 0, "quality.worst_difference", Least(1))?;
+        // Nothing would ever rest.
+        check(!self.interval.is_zero(), "interval", Zero)?;
+        check(self.time_out >= self.interval, "time_out", LeastOf("interval"))?;
+        check(self.work.step > 0, "work.step", Least(1))?;
+        check(self.work.search > 1, "work.search", Least(2))?;
+        let (least, most) = (self.players(), 4096);
         check(
-            quality.worst_spread > 0 && quality.worst_difference > 0,
-            "quality.worst_spread and quality.worst_difference must be at least 1",
+            (least..=most).contains(&u32::from(self.work.candidates)),
+            "work.candidates",
+            Range(least.into(), most.into()),
         )?;
-        check(!self.interval.is_zero(), "interval must not be zero: nothing would ever rest")?;
-        check(self.time_out >= self.interval, "time_out must be at least interval")?;
-        check(self.work.step > 0 && self.work.search > 1, "work.step must be at least 1, work.search 2")?;
-        check(
-            (self.players()..=4096).contains(&u32::from(self.work.candidates)),
-            "work.candidates must be from the number of players of a match to 4096",
-        )?;
-        check(
-            self.limits.tickets > 0
-                && self.limits.tickets.saturating_add(self.limits.reserve) < u32::MAX as usize,
-            "limits.tickets must be at least 1, and with limits.reserve below 2^32 - 1",
-        )?;
-        check(self.limits.vacancies < u32::MAX as usize, "limits.vacancies must be below 2^32 - 1")
+        let most = u32::MAX as usize - 1;
+        let limits = self.limits;
+        check((1..=most).contains(&limits.tickets), "limits.tickets", Range(1, most as u64))?;
+        let rest = most - limits.tickets;
+        check(limits.reserve <= rest, "limits.reserve", Most(rest as u64))?;
+        check(limits.vacancies <= most, "limits.vacancies", Most(most as u64))
     }
 }
 
 impl Widening {
+    /// Checks the numbers. The key is that of `most`; keys of errors are relative.
+    fn validate(&self, most: &'static str) -> Result<(), ConfigError> {
+        let widest = MAX_RATING.unsigned_abs();
+        check(self.most <= widest, "most", Problem::Most(widest.into()))?;
+        check(self.start <= self.most, "start", Problem::MostOf(most))
+    }
+
     /// How wide it is for who has waited for so long.
     #[must_use]
     pub fn after(&self, waited: Duration) -> u32 {
@@ -263,28 +271,33 @@ mod tests {
         let region = || Name::new("eu").unwrap();
         let good = QueueConfig::new(Name::new("duel").unwrap(), 2, 5, vec![region()]);
         assert_eq!(good.validate(), Ok(()));
-        let breaks: [fn(&mut QueueConfig); 16] = [
-            |c| c.teams = 0,
-            |c| c.team_size = 33,
-            |c| (c.teams, c.team_size) = (1, 1),
-            |c| (c.teams, c.team_size) = (100, 3),
-            |c| c.regions.clear(),
-            |c| c.regions.extend(c.regions.clone()),
-            |c| c.rating.start = c.rating.most + 1,
-            |c| c.latency.most = 1_000_001,
-            |c| c.quality.floor = 1001,
-            |c| c.quality.worst_spread = 0,
-            |c| c.interval = Duration::ZERO,
-            |c| c.time_out = Duration::ZERO,
-            |c| c.work.search = 1,
-            |c| c.work.candidates = 9,
-            |c| c.limits.tickets = usize::MAX,
-            |c| c.limits.vacancies = usize::MAX,
+        let most = u64::from(u32::MAX) - 1;
+        type Change = fn(&mut QueueConfig);
+        let breaks: [(Change, &str, Problem); 19] = [
+            (|c| c.teams = 0, "teams", Problem::Range(1, 100)),
+            (|c| c.team_size = 33, "team_size", Problem::Range(1, 32)),
+            (|c| (c.teams, c.team_size) = (1, 1), "team_size", Problem::MatchSize(2, 200)),
+            (|c| (c.teams, c.team_size) = (100, 3), "team_size", Problem::MatchSize(2, 200)),
+            (|c| c.regions.clear(), "regions", Problem::Count(1, 64)),
+            (|c| c.regions.extend(c.regions.clone()), "regions[1]", Problem::Repeated),
+            (|c| c.rating.start = c.rating.most + 1, "rating.start", Problem::MostOf("rating.most")),
+            (|c| c.latency.most = 1_000_001, "latency.most", Problem::Most(1_000_000)),
+            (|c| c.quality.floor = 1001, "quality.floor", Problem::Most(1000)),
+            (|c| c.quality.worst_spread = 0, "quality.worst_spread", Problem::Least(1)),
+            (|c| c.quality.worst_difference = 0, "quality.worst_difference", Problem::Least(1)),
+            (|c| c.interval = Duration::ZERO, "interval", Problem::Zero),
+            (|c| c.time_out = Duration::ZERO, "time_out", Problem::LeastOf("interval")),
+            (|c| c.work.step = 0, "work.step", Problem::Least(1)),
+            (|c| c.work.search = 1, "work.search", Problem::Least(2)),
+            (|c| c.work.candidates = 9, "work.candidates", Problem::Range(10, 4096)),
+            (|c| c.limits.tickets = usize::MAX, "limits.tickets", Problem::Range(1, most)),
+            (|c| c.limits.reserve = usize::MAX, "limits.reserve", Problem::Most(most - 200_000)),
+            (|c| c.limits.vacancies = usize::MAX, "limits.vacancies", Problem::Most(most)),
         ];
-        for (index, spoil) in breaks.iter().enumerate() {
+        for (spoil, key, problem) in breaks {
             let mut bad = good.clone();
             spoil(&mut bad);
-            assert!(bad.validate().is_err(), "case {index}");
+            assert_eq!(bad.validate(), Err(ConfigError { key: key.into(), problem }));
         }
     }
 }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::config::{MAX_RATING, QueueConfig};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Problem, check};
 use crate::id::Name;
 use crate::time::Duration;
 
@@ -77,36 +77,42 @@ impl MatchmakingConfig {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// Says which do not, and what they must be.
+    /// The first key whose value does not fit, and the condition that it does not meet.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(ConfigError(error)) };
-        for (index, queue) in self.queues.iter().enumerate() {
-            queue.validate()?;
-            check(
-                queue.players() <= MAX_FORMED_PLAYERS,
-                "a match must have at most 63 players: more do not fit into a transaction",
-            )?;
-            check(
-                self.tickets / 2 >= queue.players() as usize,
-                "tickets must be at least twice the players of a match",
-            )?;
-            let twice = self.queues.iter().take(index).any(|earlier| earlier.mode == queue.mode);
-            check(!twice, "two queues have the same mode")?;
-        }
-        check(self.default_rating <= MAX_RATING.unsigned_abs(), "default_rating must be at most 1000000")?;
-        check(!self.join_window.is_zero(), "join_window must not be zero: no match would last")?;
+        use Problem::{Least, LeastOf, MatchSize, Most, Repeated, TwoMatches, Zero};
+        let most = MAX_RATING.unsigned_abs();
+        check(self.default_rating <= most, "matchmaking.default_rating", Most(most.into()))?;
+        // No match would last.
+        check(!self.join_window.is_zero(), "matchmaking.join_window", Zero)?;
+        check(!self.absence_grace.is_zero(), "matchmaking.absence_grace", Zero)?;
         check(
-            !self.absence_grace.is_zero() && self.absence_delay <= self.absence_grace,
-            "absence_grace must be above zero and at least absence_delay",
+            self.absence_grace >= self.absence_delay,
+            "matchmaking.absence_grace",
+            LeastOf("matchmaking.absence_delay"),
         )?;
-        check(!self.sweep_interval.is_zero(), "sweep_interval must not be zero: nothing would ever rest")?;
-        check(self.players > 0, "players must be at least 1")?;
-        check(self.calls >= 3, "calls must be at least 3")?;
-        check(self.page > 0, "page must be at least 1")?;
+        // Nothing would ever rest.
+        check(!self.sweep_interval.is_zero(), "matchmaking.sweep_interval", Zero)?;
+        check(self.players > 0, "matchmaking.players", Least(1))?;
+        check(self.tickets > 0, "matchmaking.tickets", Least(1))?;
+        check(self.calls >= 3, "matchmaking.calls", Least(3))?;
+        check(self.page > 0, "matchmaking.page", Least(1))?;
+        check(!self.backoff_min.is_zero(), "matchmaking.backoff_min", Zero)?;
         check(
-            !self.backoff_min.is_zero() && self.backoff_min <= self.backoff_max,
-            "backoff_min must be above zero and at most backoff_max",
-        )
+            self.backoff_max >= self.backoff_min,
+            "matchmaking.backoff_max",
+            LeastOf("matchmaking.backoff_min"),
+        )?;
+        for (index, queue) in self.queues.iter().enumerate() {
+            let named = |error: ConfigError| error.within(format_args!("matchmaking.queues[{index}]"));
+            queue.validate().map_err(named)?;
+            let most = MAX_FORMED_PLAYERS;
+            check(queue.players() <= most, "team_size", MatchSize(2, most.into())).map_err(named)?;
+            let twice = u64::from(queue.players()) * 2;
+            check(self.tickets as u64 >= twice, "matchmaking.tickets", TwoMatches(twice))?;
+            let earlier = self.queues.iter().take(index).any(|earlier| earlier.mode == queue.mode);
+            check(!earlier, "mode", Repeated).map_err(named)?;
+        }
+        Ok(())
     }
 
     /// The queue of a mode.
@@ -133,25 +139,47 @@ mod tests {
         let queue = |mode, teams, size| QueueConfig::new(name(mode), teams, size, vec![name("eu")]);
         let good = MatchmakingConfig::new(vec![queue("duel", 2, 1), queue("war", 3, 21)]);
         assert_eq!(good.validate(), Ok(()));
-        let breaks: [fn(&mut MatchmakingConfig); 13] = [
-            |c| (c.queues[1].teams, c.queues[1].team_size) = (4, 16),
-            |c| c.queues[1].mode = c.queues[0].mode.clone(),
-            |c| c.queues[0].regions.clear(),
-            |c| c.default_rating = 1_000_001,
-            |c| c.join_window = Duration::ZERO,
-            |c| c.sweep_interval = Duration::ZERO,
-            |c| c.absence_delay = c.absence_grace * 2,
-            |c| (c.absence_delay, c.absence_grace) = (Duration::ZERO, Duration::ZERO),
-            |c| c.players = 0,
-            |c| c.tickets = 125,
-            |c| c.calls = 2,
-            |c| c.page = 0,
-            |c| c.backoff_min = c.backoff_max * 2,
+        type Change = fn(&mut MatchmakingConfig);
+        let breaks: [(Change, &str, Problem); 14] = [
+            (
+                |c| {
+                    c.queues[1] =
+                        QueueConfig::new(c.queues[1].mode.clone(), 4, 16, vec![Name::new("eu").unwrap()])
+                },
+                "queues[1].team_size",
+                Problem::MatchSize(2, 63),
+            ),
+            (|c| c.queues[1].mode = c.queues[0].mode.clone(), "queues[1].mode", Problem::Repeated),
+            (|c| c.queues[0].regions.clear(), "queues[0].regions", Problem::Count(1, 64)),
+            (|c| c.default_rating = 1_000_001, "default_rating", Problem::Most(1_000_000)),
+            (|c| c.join_window = Duration::ZERO, "join_window", Problem::Zero),
+            (|c| c.sweep_interval = Duration::ZERO, "sweep_interval", Problem::Zero),
+            (
+                |c| c.absence_delay = c.absence_grace * 2,
+                "absence_grace",
+                Problem::LeastOf("matchmaking.absence_delay"),
+            ),
+            (
+                |c| (c.absence_delay, c.absence_grace) = (Duration::ZERO, Duration::ZERO),
+                "absence_grace",
+                Problem::Zero,
+            ),
+            (|c| c.players = 0, "players", Problem::Least(1)),
+            (|c| c.tickets = 0, "tickets", Problem::Least(1)),
+            (|c| c.tickets = 125, "tickets", Problem::TwoMatches(126)),
+            (|c| c.calls = 2, "calls", Problem::Least(3)),
+            (|c| c.page = 0, "page", Problem::Least(1)),
+            (
+                |c| c.backoff_min = c.backoff_max * 2,
+                "backoff_max",
+                Problem::LeastOf("matchmaking.backoff_min"),
+            ),
         ];
-        for (index, spoil) in breaks.iter().enumerate() {
+        for (spoil, key, problem) in breaks {
             let mut bad = good.clone();
             spoil(&mut bad);
-            assert!(bad.validate().is_err(), "case {index}");
+            let key = alloc::format!("matchmaking.{key}").into();
+            assert_eq!(bad.validate(), Err(ConfigError { key, problem }));
         }
     }
 }

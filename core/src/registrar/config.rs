@@ -1,7 +1,7 @@
 //! What a registrar is told at its start.
 
 use crate::backoff::Spread;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Problem, check};
 use crate::time::Duration;
 
 /// Configuration of a [`super::Registrar`]. [`Default`] is fit for production.
@@ -54,35 +54,34 @@ impl RegistrarConfig {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// Says which do not, and what they must be.
+    /// The first key whose value does not fit, and the condition that it does not meet.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(ConfigError(error)) };
-        for ttl in [self.node_ttl, self.room_ttl] {
-            check(
-                ttl.as_secs() >= 2 && ttl.subsec_nanos() == 0,
-                "registrar.node_ttl and registrar.room_ttl must be whole seconds, and at least 2",
-            )?;
+        use Problem::{Least, LeastOf, LeastTime, Range, ThirdOfLeases, WholeSeconds, Zero};
+        let shortest = Duration::from_secs(2);
+        for (key, ttl) in [("cluster.node_ttl", self.node_ttl), ("cluster.room_ttl", self.room_ttl)] {
+            check(ttl >= shortest, key, LeastTime(shortest))?;
+            check(ttl.subsec_nanos() == 0, key, WholeSeconds)?;
         }
+        check((1..=50).contains(&self.margin_percent), "registrar.margin_percent", Range(1, 50))?;
+        check(!self.call_timeout.is_zero(), "registrar.call_timeout", Zero)?;
         check(
-            (1..=50).contains(&self.margin_percent),
-            "registrar.margin_percent must be at least 1 and at most 50",
+            self.call_timeout.saturating_mul(3) <= self.node_ttl.min(self.room_ttl),
+            "registrar.call_timeout",
+            ThirdOfLeases,
         )?;
+        check(!self.claim_timeout.is_zero(), "registrar.claim_timeout", Zero)?;
+        check(!self.backoff_min.is_zero(), "registrar.backoff_min", Zero)?;
         check(
-            !self.call_timeout.is_zero() && self.call_timeout * 3 <= self.node_ttl.min(self.room_ttl),
-            "registrar.call_timeout must not be zero, and at most a third of the times to live",
+            self.backoff_max >= self.backoff_min,
+            "registrar.backoff_max",
+            LeastOf("registrar.backoff_min"),
         )?;
-        check(!self.claim_timeout.is_zero(), "registrar.claim_timeout must not be zero")?;
-        check(
-            !self.backoff_min.is_zero() && self.backoff_min <= self.backoff_max,
-            "registrar.backoff_min must not be zero, and at most registrar.backoff_max",
-        )?;
-        check(!self.write_check.is_zero(), "registrar.write_check must not be zero")?;
-        check(
-            0 < self.batch && self.batch <= self.in_flight,
-            "registrar.batch must be at least 1 and at most registrar.in_flight",
-        )?;
-        check(self.claims > 0 && self.keys > 0, "registrar.claims and registrar.keys must be at least 1")?;
-        check(self.page > 0, "registrar.page must be at least 1")
+        check(!self.write_check.is_zero(), "registrar.write_check", Zero)?;
+        check(self.batch > 0, "registrar.batch", Least(1))?;
+        check(self.in_flight >= self.batch, "registrar.in_flight", LeastOf("registrar.batch"))?;
+        check(self.claims > 0, "registrar.claims", Least(1))?;
+        check(self.keys > 0, "registrar.keys", Least(1))?;
+        check(self.page > 0, "registrar.page", Least(1))
     }
 }
 

@@ -202,37 +202,28 @@ impl Matchmaking {
         }
     }
 
-    /// Checks the values that a type cannot.
+    /// Checks the values that neither a type nor the core can: the core has names, not texts, and
+    /// no shortest times.
     ///
     /// # Errors
     /// The first key whose value makes no sense, and why.
-    pub(super) fn validate(&self, ttl: Duration) -> Result<(), (String, String)> {
-        check(self.default_rating <= MAX_RATING, "matchmaking.default_rating", "must be at most 1000000")?;
+    pub(super) fn validate(&self) -> Result<(), (String, String)> {
         for (key, time) in [
             ("matchmaking.join_window", self.join_window),
             ("matchmaking.sweep_interval", self.sweep_interval),
         ] {
             check(time >= Duration::from_millis(1), key, "must be at least 1ms")?;
         }
-        if let Some(grace) = self.absence_grace {
-            let key = "matchmaking.absence_grace";
-            check(!grace.is_zero() && grace >= self.absence_delay, key, "must be at least `absence_delay`")?;
-            check(grace <= ttl, key, "must be at most `sessions.ttl`: the ticket ends with the session")?;
-        }
-        check(self.tickets > 0, "matchmaking.tickets", "must be at least 1")?;
+        // The core gets a delay that fits.
+        let grace = self.absence_grace.unwrap_or(self.absence_delay);
+        let least = "must be at least `absence_delay`";
+        check(grace >= self.absence_delay, "matchmaking.absence_grace", least)?;
         for (index, queue) in self.queues.iter().enumerate() {
-            let at = |key: &str| format!("matchmaking.queues[{index}].{key}");
-            queue.validate(at)?;
-            let mut earlier = self.queues.iter().take(index);
-            check(!earlier.any(|other| other.mode == queue.mode), at("mode"), "another queue has this mode")?;
+            queue.validate(|key: &str| format!("matchmaking.queues[{index}].{key}"))?;
         }
-        // What the core minds beyond that.
-        self.core(0, ttl).validate().map_err(|error| ("matchmaking".to_owned(), error.to_string()))
+        Ok(())
     }
 }
-
-/// No rating is higher, and no window wider.
-const MAX_RATING: u32 = rules::MAX_RATING.unsigned_abs();
 
 impl Queue {
     /// A queue with the usual rules, in one region.
@@ -279,37 +270,10 @@ impl Queue {
             Name::new(text).map(drop).map_err(|error| (key, format!("must be a name: {error}")))
         };
         named(&self.mode, at("mode"))?;
-        check((1..=rules::MAX_TEAMS).contains(&self.teams), at("teams"), "must be from 1 to 100")?;
-        check((1..=rules::MAX_TEAM_SIZE).contains(&self.team_size), at("team_size"), "must be from 1 to 32")?;
-        let players = u32::from(self.teams) * u32::from(self.team_size);
-        check(
-            (2..=rules::MAX_FORMED_PLAYERS).contains(&players),
-            at("team_size"),
-            "must be such that a match has from 2 to 63 players: teams * team_size",
-        )?;
-        let regions = &self.regions;
-        check(
-            (1..=rules::MAX_REGIONS).contains(&regions.len()),
-            at("regions"),
-            "must be from 1 to 64 names",
-        )?;
-        for (index, region) in regions.iter().enumerate() {
-            let key = at(&format!("regions[{index}]"));
-            check(!regions[..index].contains(region), key.clone(), "is listed twice")?;
-            named(region, key)?;
+        for (index, region) in self.regions.iter().enumerate() {
+            named(region, at(&format!("regions[{index}]")))?;
         }
-        for (key, window) in
-            [("rating", rules::Widening::from(&self.rating)), ("latency", (&self.latency).into())]
-        {
-            check(window.most <= MAX_RATING, at(&format!("{key}.most")), "must be at most 1000000")?;
-            check(window.start <= window.most, at(&format!("{key}.start")), "must be at most `most`")?;
-        }
-        let quality = &self.quality;
-        check(quality.floor <= rules::PERFECT, at("quality.floor"), "must be at most 1000")?;
-        check(quality.worst_spread > 0, at("quality.worst_spread"), "must be at least 1")?;
-        check(quality.worst_difference > 0, at("quality.worst_difference"), "must be at least 1")?;
-        check(self.interval >= Duration::from_millis(1), at("interval"), "must be at least 1ms")?;
-        check(self.time_out >= self.interval, at("time_out"), "must be at least `interval`")
+        check(self.interval >= Duration::from_millis(1), at("interval"), "must be at least 1ms")
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use skirmish_core::config::Problem;
+
 use super::*;
 
 fn file(text: &str) -> Sources {
@@ -159,20 +161,20 @@ fn what_the_machines_refuse_is_refused_before_they_are_made() {
         change(&mut config);
         config.validate().unwrap_err()
     };
+    let is = |key: &str, problem: Problem| (key.to_owned(), problem.to_string());
     // A snapshot of so many members has no place in a frame, or no decoder takes it.
-    let (key, problem) = wrong(|config| config.rooms.members = 2_000);
-    assert_eq!(key, "frames.frame_bytes");
-    assert!(problem.contains("80 bytes for each of rooms.members"), "{problem}");
+    assert_eq!(wrong(|c| c.rooms.members = 2_000), is("frames.frame_bytes", Problem::Snapshot));
     let too_many = |config: &mut Config| {
         config.rooms.members = 5_000;
         config.frames.frame_bytes = 1 << 20;
         config.rooms.window_bytes = 1 << 20;
     };
-    let (key, problem) = wrong(too_many);
-    assert_eq!((key.as_str(), problem.split(':').next()), ("rooms.members", Some("must be at most 4096")));
+    assert_eq!(wrong(too_many), is("rooms.members", Problem::Range(1, 4096)));
     // A connection is dead no sooner than it is unhealthy.
-    let (key, _) = wrong(|config| config.heartbeat.unhealthy_after = config.heartbeat.close_after);
-    assert_eq!(key, "heartbeat.unhealthy_after");
+    assert_eq!(
+        wrong(|config| config.heartbeat.unhealthy_after = config.heartbeat.close_after),
+        is("heartbeat.close_after", Problem::AboveOf("heartbeat.unhealthy_after"))
+    );
     assert_eq!(Config::default().core().validate(), Ok(()));
 }
 
@@ -187,4 +189,48 @@ fn it_is_known_what_was_set() {
     assert!(sets(with_environment(Sources::default(), &[("SKIRMISH_CONNECTIONS__TOTAL", "5")])));
     let others = [("SKIRMISH_CONNECTIONS__TOTALS", "5"), ("CONNECTIONS__TOTAL", "5")];
     assert!(!sets(with_environment(Sources::default(), &others)));
+}
+
+#[test]
+fn the_machines_name_keys_as_the_file_has_them() {
+    let breaks: [fn(&mut Config); 27] = [
+        |c| c.connections.total = 0,
+        |c| c.connections.per_address = 0,
+        |c| c.connections.unauthenticated = 0,
+        |c| c.connections.ipv6_prefix = 129,
+        |c| c.heartbeat.jitter_percent = 51,
+        |c| c.heartbeat.unhealthy_after = 0,
+        |c| c.heartbeat.close_after = 0,
+        |c| c.rates.reliable.burst = 0,
+        |c| c.rates.latest.burst = 0,
+        |c| c.rates.control.per_second = 0,
+        |c| c.rates.bytes.burst = 1,
+        |c| c.rates.logins.burst = 0,
+        |c| c.rates.logins_per_address.per_second = 0,
+        |c| c.sessions.rooms = 0,
+        |c| c.rooms.total = 0,
+        |c| c.rooms.members = 0,
+        |c| c.rooms.window_entries = 0,
+        |c| c.rooms.latest_bytes = 0,
+        |c| c.rooms.turn_time = Duration::from_millis(1),
+        |c| c.rooms.tombstone_horizon = Duration::ZERO,
+        |c| c.frames.body_bytes = c.frames.frame_bytes,
+        |c| c.cluster.node_ttl = Duration::from_millis(3_500),
+        |c| c.cluster.room_ttl = Duration::from_millis(60_500),
+        |c| c.cluster.heartbeat.jitter_percent = 51,
+        |c| c.cluster.heartbeat.unhealthy_after = 0,
+        |c| c.cluster.heartbeat.close_after = 0,
+        |c| c.matchmaking.default_rating = 1_000_001,
+    ];
+    let printed: toml::Table = Config::default().to_toml().unwrap().parse().unwrap();
+    for change in breaks {
+        let mut config = Config::default();
+        change(&mut config);
+        let error = config.core().validate().unwrap_err();
+        let mut parts = error.key.split('.');
+        let section = parts.next().and_then(|first| printed.get(first));
+        let value = parts.fold(section, |section, part| section?.get(part));
+        assert!(value.is_some(), "the file has no {}", error.key);
+        assert_eq!(config.validate(), Err((error.key.into_owned(), error.problem.to_string())));
+    }
 }

@@ -4,10 +4,6 @@ use std::time::Duration;
 
 use super::{Algorithm, Config, OriginPattern, Rate, TokenKey};
 
-/// Room that a frame needs beside the body of a message: header, metadata, the fields
-/// around the body, checksum and seal.
-const AROUND_A_BODY: usize = 2 * 1024;
-
 /// Most keys that a token may have to be checked with.
 const MAX_KEYS: usize = 16;
 
@@ -30,38 +26,16 @@ impl Config {
         self.validate_sizes()?;
         self.registry.validate()?;
         self.validate_cluster()?;
-        self.matchmaking.validate(self.sessions.ttl)?;
-        for (key, rate) in [
-            ("rates.reliable", self.rates.reliable),
-            ("rates.latest", self.rates.latest),
-            ("rates.control", self.rates.control),
-            ("rates.bytes", self.rates.bytes),
-            ("rates.logins", self.rates.logins),
-            ("rates.logins_per_address", self.rates.logins_per_address),
-            ("log.audit_per_address", self.log.audit_per_address),
-            ("log.audit_total", self.log.audit_total),
-        ] {
+        self.matchmaking.validate()?;
+        for (key, rate) in
+            [("log.audit_per_address", self.log.audit_per_address), ("log.audit_total", self.log.audit_total)]
+        {
             let Rate { per_second, burst } = rate;
             check(per_second > 0, format!("{key}.per_second"), "must be at least 1")?;
             check(burst > 0, format!("{key}.burst"), "must be at least 1")?;
         }
-        let burst = usize::try_from(self.rates.bytes.burst).unwrap_or(usize::MAX);
-        check(
-            burst >= self.frames.frame_bytes,
-            "rates.bytes.burst",
-            "must be at least frames.frame_bytes, or no frame of that size could ever be sent",
-        )?;
-        self.validate_core()
-    }
-
-    /// What the machines themselves ask for.
-    fn validate_core(&self) -> Result<(), Wrong> {
-        let Err(error) = self.core().validate() else { return Ok(()) };
-        let text = error.to_string();
-        Err(match text.split_once(' ') {
-            Some((key, problem)) if key.contains('.') => (key.to_owned(), problem.to_owned()),
-            _ => (String::new(), text),
-        })
+        // The limits of the machines are theirs to check.
+        self.core().validate().map_err(|error| (error.key.into_owned(), error.problem.to_string()))
     }
 
     fn validate_listeners(&self) -> Result<(), Wrong> {
@@ -152,30 +126,7 @@ impl Config {
         ] {
             check(u32::try_from(time.as_millis()).is_ok(), key, "must be less than 49 days")?;
         }
-        let beat = &self.heartbeat;
-        check(beat.jitter_percent <= 90, "heartbeat.jitter_percent", "must be at most 90")?;
-        check(beat.unhealthy_after > 0, "heartbeat.unhealthy_after", "must be at least 1")?;
-        check(
-            beat.close_after >= beat.unhealthy_after,
-            "heartbeat.close_after",
-            "must be at least heartbeat.unhealthy_after",
-        )?;
-        check(
-            self.rooms.latest_bytes >= self.frames.body_bytes.saturating_add(2048),
-            "rooms.latest_bytes",
-            "must be at least frames.body_bytes and 2048",
-        )?;
-        check(
-            self.rooms.turn_time.is_zero()
-                || self.rooms.turn_time >= skirmish_core::config::Config::SHORTEST_TURN,
-            "rooms.turn_time",
-            "must be 0s, for turns that last until they are ended, or at least 100ms",
-        )?;
-        check(
-            self.rooms.tombstone_horizon > self.core().longest_absence(),
-            "rooms.tombstone_horizon",
-            "must be longer than sessions.ttl + connections.linger + heartbeat.interval * (heartbeat.close_after + 1)",
-        )
+        Ok(())
     }
 
     fn validate_sizes(&self) -> Result<(), Wrong> {
@@ -189,7 +140,6 @@ impl Config {
             ("rooms.members", self.rooms.members),
             ("rooms.window_entries", self.rooms.window_entries),
         ] {
-            check(number > 0, key, "must be at least 1")?;
             check(u32::try_from(number).is_ok(), key, "must be less than 4294967296")?;
         }
         check(
@@ -199,11 +149,6 @@ impl Config {
         )?;
         let frames = &self.frames;
         check(frames.body_bytes > 0, "frames.body_bytes", "must be at least 1")?;
-        check(
-            frames.frame_bytes >= frames.body_bytes.saturating_add(AROUND_A_BODY),
-            "frames.frame_bytes",
-            "must be at least frames.body_bytes + 2048",
-        )?;
         check(frames.frame_bytes <= 16 << 20, "frames.frame_bytes", "must be at most 16777216 (16 MiB)")?;
         check(
             self.rooms.window_bytes >= frames.frame_bytes,
