@@ -7,7 +7,7 @@ use prost::Message;
 use skirmish_proto::v1::{Kind, Metadata};
 
 use super::frame::Header;
-use super::{HEADER_LEN, MAX_METADATA, TRAILER_LEN};
+use super::{HEADER_LEN, MAX_METADATA, TRAILER_LEN, checksum};
 
 /// Encodes one plain frame (neither compressed nor sealed), checksum included, in one
 /// allocation of its exact size. The same arguments give the same bytes.
@@ -53,7 +53,7 @@ fn frame(
 
 /// Appends the checksum to a header, metadata and payload.
 pub(super) fn finish(mut buffer: Vec<u8>) -> Bytes {
-    let sum = crc32c::crc32c(&buffer);
+    let sum = checksum::crc32c(&buffer);
     buffer.extend_from_slice(&sum.to_be_bytes());
     Bytes::from(buffer)
 }

@@ -4,7 +4,7 @@ use bytes::{Buf as _, Bytes};
 use prost::Message as _;
 use skirmish_proto::v1::{Kind, Metadata};
 
-use super::{MAX_TYPE_URL, WireError};
+use super::{MAX_TYPE_URL, WireError, checksum};
 
 /// The first four bytes of every frame.
 pub const MAGIC: u32 = 0xF54B_524D;
@@ -62,7 +62,7 @@ impl Frame {
         let Some((summed, trailer)) = bytes.split_last_chunk::<TRAILER_LEN>() else {
             return Err(WireError::Truncated);
         };
-        if crc32c::crc32c(summed) != u32::from_be_bytes(*trailer) {
+        if checksum::crc32c(summed) != u32::from_be_bytes(*trailer) {
             return Err(WireError::BadChecksum);
         }
         bytes.truncate(bytes.len() - TRAILER_LEN);

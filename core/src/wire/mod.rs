@@ -9,6 +9,7 @@
 //!
 //! The layout of a frame is the head of `proto/skirmish/v1/frame.proto`.
 
+mod checksum;
 mod compress;
 mod decoder;
 mod encode;
