@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_secs(10);
 pub(super) struct Audit {
     per_address: Rate,
     total: Bucket,
-    addresses: BTreeMap<IpAddr, Address>,
+    addresses: BTreeMap<IpAddr, AddressBudget>,
     /// The same addresses, the one that was quiet for the longest first.
     by_time: BTreeSet<(Instant, IpAddr)>,
     /// Suppressed lines of addresses that are forgotten.
@@ -33,7 +33,7 @@ pub(super) struct Audit {
 }
 
 #[derive(Debug)]
-struct Address {
+struct AddressBudget {
     bucket: Bucket,
     /// Its last line, written or not.
     last: Instant,
@@ -67,7 +67,7 @@ impl Audit {
         if !self.addresses.contains_key(&key) && self.addresses.len() >= ADDRESSES {
             self.forget_one();
         }
-        let fresh = || Address { bucket: Bucket::new(self.per_address, now), last: now, suppressed: 0 };
+        let fresh = || AddressBudget { bucket: Bucket::new(self.per_address, now), last: now, suppressed: 0 };
         let entry = self.addresses.entry(key).or_insert_with(fresh);
         self.by_time.remove(&(entry.last, key));
         self.by_time.insert((now, key));

@@ -13,12 +13,12 @@ const END: &[u8] = b"\r\n\r\n";
 
 /// A request head, with what came after it in the same reads.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct RequestHead {
     bytes: Vec<u8>,
     end: usize,
 }
 
-impl Head {
+impl RequestHead {
     /// The head, with its final empty line.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.end]
@@ -41,7 +41,10 @@ pub(super) enum HeadError {
 
 /// Reads a request head of so many bytes at most. Waits as long as the peer does: the caller
 /// has the deadline.
-pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Head, HeadError> {
+pub(super) async fn read_head(
+    stream: &mut (impl AsyncRead + Unpin),
+    most: usize,
+) -> Result<RequestHead, HeadError> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         let seen = bytes.len();
@@ -57,7 +60,7 @@ pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin), most: usize
         // The end may straddle two reads.
         let from = seen.saturating_sub(END.len() - 1);
         if let Some(at) = bytes[from..].windows(END.len()).position(|window| window == END) {
-            return Ok(Head { end: from + at + END.len(), bytes });
+            return Ok(RequestHead { end: from + at + END.len(), bytes });
         }
     }
 }
@@ -168,7 +171,7 @@ mod tests {
 
     const MOST: usize = 1024;
 
-    async fn head_of(reads: &[&[u8]]) -> Result<Head, HeadError> {
+    async fn head_of(reads: &[&[u8]]) -> Result<RequestHead, HeadError> {
         let chained = reads.iter().fold(Vec::new(), |mut all, read| {
             all.extend_from_slice(read);
             all

@@ -85,7 +85,7 @@ struct Slot {
     waker: Option<Waker>,
     player: Option<Name>,
     closing: Option<Closing>,
-    sending: Sending,
+    sending: SendState,
     /// Once it is open, and until it is lost.
     socket: Option<Box<Socket>>,
 }
@@ -111,7 +111,7 @@ pub(super) struct Over;
 
 /// Who sends to a connection, and when.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Sending {
+enum SendState {
     /// There is no WebSocket yet, or nothing goes out any more.
     #[default]
     Never,
@@ -236,7 +236,7 @@ impl Shard {
     pub(super) fn open(&mut self, conn: ConnId, socket: Socket) {
         let Some(slot) = self.slot(conn) else { return };
         slot.socket = Some(Box::new(socket));
-        slot.sending = Sending::Idle;
+        slot.sending = SendState::Idle;
         // The node may have had something for it before.
         self.enqueue(conn);
     }
@@ -283,8 +283,8 @@ impl Shard {
                 Lingering::Budget => slot.wake(),
                 Lingering::Over => return Err(Over),
             }
-        } else if slot.sending == Sending::Blocked && socket.flush().map_err(|_| Over)? {
-            slot.sending = Sending::Idle;
+        } else if slot.sending == SendState::Blocked && socket.flush().map_err(|_| Over)? {
+            slot.sending = SendState::Idle;
             self.enqueue(conn);
         }
         Ok(())
@@ -294,7 +294,7 @@ impl Shard {
     pub(super) fn lose(&mut self, conn: ConnId) {
         if let Some(slot) = self.slot(conn) {
             slot.socket = None;
-            slot.sending = Sending::Never;
+            slot.sending = SendState::Never;
         }
     }
 
@@ -317,8 +317,8 @@ impl Shard {
     /// Has the writer send what there is for a connection, in its turn.
     fn enqueue(&mut self, conn: ConnId) {
         let Some(slot) = self.slot(conn) else { return };
-        if slot.sending == Sending::Idle {
-            slot.sending = Sending::Queued;
+        if slot.sending == SendState::Idle {
+            slot.sending = SendState::Queued;
             if self.outbox.is_empty()
                 && let Some(writer) = &self.writer
             {
@@ -345,21 +345,21 @@ impl Shard {
         let Some(socket) = &mut slot.socket else { return };
         let sent = socket.send(node, now, conn, slot.closing, scratch);
         slot.sending = match sent {
-            Ok(Sent::All) => Sending::Idle,
-            Ok(Sent::Budget) => Sending::Queued,
-            Ok(Sent::Blocked) => Sending::Blocked,
-            Ok(Sent::Closed) => Sending::Never,
+            Ok(Sent::All) => SendState::Idle,
+            Ok(Sent::Budget) => SendState::Queued,
+            Ok(Sent::Blocked) => SendState::Blocked,
+            Ok(Sent::Closed) => SendState::Never,
             Err(_) => {
                 slot.socket = None;
-                Sending::Never
+                SendState::Never
             }
         };
         match slot.sending {
-            Sending::Idle => {}
-            Sending::Queued => self.outbox.push_back(conn),
+            SendState::Idle => {}
+            SendState::Queued => self.outbox.push_back(conn),
             // The socket wakes the task.
-            Sending::Blocked => {}
-            Sending::Never => slot.wake(),
+            SendState::Blocked => {}
+            SendState::Never => slot.wake(),
         }
     }
 
