@@ -72,7 +72,7 @@ pub struct Driver {
     turn: usize,
     clock: Clock,
     connection: Connection,
-    timer: Timer,
+    timer: LazyTimer,
     /// A deadline has come: what is there is read first.
     reading: Option<Reading>,
 }
@@ -105,7 +105,7 @@ impl Driver {
             turn,
             clock,
             connection: Connection::None,
-            timer: Timer::default(),
+            timer: LazyTimer::default(),
             reading: None,
         }
     }
@@ -344,13 +344,13 @@ impl std::fmt::Debug for Driver {
 /// One timer of the runtime. Deadlines move with almost every frame, mostly away; so the
 /// timer is left where it is until it fires, unless it would fire too late.
 #[derive(Default)]
-struct Timer {
+struct LazyTimer {
     sleep: Option<Pin<Box<Sleep>>>,
     at: Instant,
     waker: Option<Waker>,
 }
 
-impl Timer {
+impl LazyTimer {
     fn poll_until(&mut self, cx: &mut Context<'_>, clock: &Clock, now: Instant, want: Instant) -> Poll<()> {
         let early_enough = now < self.at && self.at <= want;
         let registered = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
