@@ -45,18 +45,18 @@ pub(super) struct Driver {
     link: Link,
     groups: Groups,
     flights: FuturesUnordered<Landing>,
-    flying: BTreeMap<GroupId, Flight>,
+    flying: BTreeMap<GroupId, SentGroup>,
     keeps: KeepAlives,
     watches: Watches,
     /// News that the handle has had no place for yet.
     news: Option<Watched>,
-    open: BTreeMap<CallId, Open>,
+    open: BTreeMap<CallId, OpenRequest>,
     due: BTreeSet<(Instant, CallId)>,
     /// When etcd last said anything.
     heard: Instant,
 }
 
-struct Flight {
+struct SentGroup {
     group: Group,
     /// By which connection, and when.
     connection: Instant,
@@ -64,7 +64,7 @@ struct Flight {
 
 /// A request without an outcome.
 #[derive(Clone, Copy)]
-struct Open {
+struct OpenRequest {
     since: Instant,
     due: Instant,
     /// It is a keep-alive.
@@ -196,7 +196,7 @@ impl Driver {
             Call::Request { id, request } => {
                 let due = now + self.patience;
                 let keep = matches!(request, Request::KeepAlive(_));
-                self.open.insert(id, Open { since: now, due, keep, sent: None });
+                self.open.insert(id, OpenRequest { since: now, due, keep, sent: None });
                 self.due.insert((due, id));
                 if let Request::KeepAlive(lease) = request {
                     self.keeps.push(id, lease);
@@ -213,7 +213,7 @@ impl Driver {
             if at > now {
                 return;
             }
-            let Some(&Open { sent, keep, .. }) = self.open.get(&id) else {
+            let Some(&OpenRequest { sent, keep, .. }) = self.open.get(&id) else {
                 self.due.pop_first();
                 continue;
             };
@@ -268,13 +268,13 @@ impl Driver {
             self.node.shared.sent(group.members.len());
             let (id, sending) = (group.id, send(&up.client, &group, self.patience));
             self.flights.push(Box::pin(async move { (id, sending.await) }));
-            self.flying.insert(id, Flight { group, connection: up.since });
+            self.flying.insert(id, SentGroup { group, connection: up.since });
         }
     }
 
     /// A group has come back, or not.
     fn land(&mut self, now: Instant, id: GroupId, result: Result<Vec<Option<Response>>, Fault>) {
-        let Some(Flight { mut group, connection }) = self.flying.remove(&id) else { return };
+        let Some(SentGroup { mut group, connection }) = self.flying.remove(&id) else { return };
         let (wrong, said, text) = match result {
             Ok(responses) => {
                 self.heard = now;

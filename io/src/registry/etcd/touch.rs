@@ -133,10 +133,10 @@ impl Ground {
     }
 }
 
-type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+type KeyBounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// The span as bounds; `None` if no key can be in it.
-fn bounds(span: &Span) -> Option<Bounds<'_>> {
+fn bounds(span: &Span) -> Option<KeyBounds<'_>> {
     let key = span.key.as_ref();
     match span.end.as_ref() {
         [] => Some((Bound::Included(key), Bound::Included(key))),
