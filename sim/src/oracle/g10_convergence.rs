@@ -11,11 +11,11 @@ use super::{Guarantee, Room, Verdict, broken};
 
 /// The newest writes that each node's replicas have had.
 #[derive(Debug, Default)]
-pub(super) struct Newest(BTreeMap<(usize, Room), Writes>);
+pub(super) struct Newest(BTreeMap<(usize, Room), ReplicaWrites>);
 
 /// Those of one replica.
 #[derive(Debug, Default)]
-struct Writes {
+struct ReplicaWrites {
     /// Life of the node's process, and life of the room.
     of: (u32, u64),
     /// The replica's change up to which they are known.
@@ -38,7 +38,7 @@ impl Newest {
         let change = replica.change();
         let known = self.0.entry((node.0, room)).or_default();
         if known.of != (node.1, epoch) || change < known.change {
-            *known = Writes { of: (node.1, epoch), ..Writes::default() };
+            *known = ReplicaWrites { of: (node.1, epoch), ..ReplicaWrites::default() };
         }
         if change == known.change {
             return Ok(());

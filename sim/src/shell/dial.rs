@@ -58,7 +58,7 @@ impl Dial for Dialer {
                 Chop { rng: Rng::new(seed), pieces: 0 }
             });
             let cable = shared.lock().plug(client, server);
-            Ok(Box::new(Wire { stream, cable, chop }) as Box<dyn Stream>)
+            Ok(Box::new(CableStream { stream, cable, chop }) as Box<dyn Stream>)
         })
     }
 }
@@ -88,7 +88,7 @@ impl Cable {
 }
 
 /// A stream that can be reset, and whose reads and writes may come in pieces.
-struct Wire {
+struct CableStream {
     stream: Box<dyn Stream>,
     cable: Cable,
     chop: Option<Chop>,
@@ -112,7 +112,7 @@ impl Chop {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for CableStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -129,7 +129,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for CableStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.cable.check(cx)?;
         let Some(chop) = &mut self.chop else { return Pin::new(&mut self.stream).poll_write(cx, buf) };

@@ -27,24 +27,24 @@ pub(super) struct Group {
     session: u64,
     calls: Vec<CallId>,
     ops: Vec<Op>,
-    touches: Vec<Touch>,
+    touches: Vec<KeyAccess>,
 }
 
 /// Keys that a request reads, or writes.
-struct Touch {
+struct KeyAccess {
     span: Span,
     writes: bool,
 }
 
 impl Group {
     /// Whether a request that touches this may be done together with those that wait.
-    fn has_room(&self, session: u64, touches: &[Touch]) -> bool {
-        let independent = |touch: &Touch| !self.touches.iter().any(|other| touch.meets(other));
+    fn has_room(&self, session: u64, touches: &[KeyAccess]) -> bool {
+        let independent = |touch: &KeyAccess| !self.touches.iter().any(|other| touch.meets(other));
         self.session == session && self.ops.len() < MOST && touches.iter().all(independent)
     }
 }
 
-impl Touch {
+impl KeyAccess {
     /// Whether one writes what the other reads or writes.
     fn meets(&self, other: &Self) -> bool {
         let (one, two) = (&self.span, &other.span);
@@ -71,8 +71,8 @@ fn is_small(range: &Range) -> bool {
 }
 
 /// What a step may touch, whichever branch of a transaction is done.
-fn touch(op: &Op, touches: &mut Vec<Touch>) {
-    let mut add = |span: Span, writes| touches.push(Touch { span, writes });
+fn touch(op: &Op, touches: &mut Vec<KeyAccess>) {
+    let mut add = |span: Span, writes| touches.push(KeyAccess { span, writes });
     match op {
         Op::Range(range) => add(range.span.clone(), false),
         Op::Put(put) => add(Span::one(put.key.clone()), true),

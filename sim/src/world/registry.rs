@@ -47,12 +47,12 @@ pub(super) struct RegistryProcess {
     /// For each node: requests that wait to be done together.
     pub(super) groups: Vec<Group>,
     /// For each node: when what was sent last arrives, and what else is odd.
-    pub(super) order: Vec<Order>,
+    pub(super) order: Vec<LetterOrder>,
 }
 
 /// What letters of a node keep to.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Order {
+pub(super) struct LetterOrder {
     /// When the last request arrives.
     pub(super) asked: u64,
     /// When the last news of watches arrive.
@@ -86,7 +86,7 @@ impl RegistryProcess {
             late: BTreeMap::new(),
             next_late: 1,
             groups: (0..nodes).map(|_| Group::default()).collect(),
-            order: vec![Order::default(); nodes],
+            order: vec![LetterOrder::default(); nodes],
         }
     }
 

@@ -47,7 +47,7 @@ const MATCHER: &str = "/match/matcher/";
 /// What the registry has of matches, and what was said.
 #[derive(Debug, Default)]
 pub struct Matches {
-    modes: BTreeMap<String, Mode>,
+    modes: BTreeMap<String, ModeRules>,
     /// The newest revision, and when it came.
     revision: u64,
     at: u64,
@@ -79,7 +79,7 @@ pub struct Matches {
 
 /// What a queue makes matches of.
 #[derive(Clone, Copy, Debug)]
-struct Mode {
+struct ModeRules {
     teams: usize,
     team_size: usize,
     /// Microseconds that a ticket waits.
@@ -125,7 +125,7 @@ impl Matches {
     #[must_use]
     pub fn new(config: &MatchmakingConfig) -> Self {
         let modes = config.queues.iter().map(|queue| {
-            let mode = Mode {
+            let mode = ModeRules {
                 teams: queue.teams.into(),
                 team_size: queue.team_size.into(),
                 time_out: u64::try_from(queue.time_out.as_micros()).unwrap_or(u64::MAX),
@@ -333,7 +333,9 @@ impl Matches {
         let is_there = |ticket: &&Ticket| ticket.record.absent_ms == 0;
         let ticket = self.tickets.get(player).filter(|_| state == TicketState::TimedOut);
         let Some(ticket) = ticket.filter(is_there) else { return false };
-        let Some(Mode { team_size: 1, time_out, .. }) = self.modes.get(&mode(ticket)) else { return false };
+        let Some(ModeRules { team_size: 1, time_out, .. }) = self.modes.get(&mode(ticket)) else {
+            return false;
+        };
         let waits = |other: &Ticket| {
             let since = other.since.max(ticket.since);
             let is_there = other.record.state() == TicketState::Waiting && other.record.absent_ms == 0;
