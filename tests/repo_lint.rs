@@ -34,6 +34,19 @@ impl File {
         self.path.ends_with(".rs")
     }
 
+    /// The text up to the module of tests in it. One in a file of its own does not end it.
+    fn without_tests(&self) -> &str {
+        let mut at = 0;
+        while let Some(found) = self.text[at..].find("#[cfg(test)]\nmod ") {
+            let end = at + found;
+            if self.text[end..].lines().nth(1).is_some_and(|line| line.ends_with('{')) {
+                return &self.text[..end];
+            }
+            at = end + 1;
+        }
+        &self.text
+    }
+
     /// A complaint for every line of which `wrong` says what is wrong.
     fn lines(&self, mut wrong: impl FnMut(&str) -> Option<String>) -> Vec<String> {
         self.text
@@ -124,14 +137,12 @@ fn the_core_names_nothing_that_surrounds_it() {
 }
 
 /// The compiler keeps the core from the standard library, but not from declaring that
-/// it links it, nor from a dependency that reads the clock. Tests may do as they like:
-/// they are below the first `#[cfg(test)]` of a file, or in a directory `tests`.
+/// it links it, nor from a dependency that reads the clock. Tests may do as they like.
 fn impure(file: &File) -> Vec<String> {
     if !file.is_rust() || !file.path.starts_with("core/src/") || file.path.contains("/tests/") {
         return Vec::new();
     }
-    let text = file.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
-    let file = File { path: file.path.clone(), text };
+    let file = File { path: file.path.clone(), text: file.without_tests().to_owned() };
     let banned = [
         "std::",
         "extern crate std",
@@ -401,6 +412,8 @@ mod rules {
         let test = "fn x() {}\n#[cfg(test)]\nmod tests {\n    extern crate std;\n}\n";
         assert_eq!(impure(&file("core/src/a.rs", test)).len(), 0);
         assert_eq!(impure(&file("core/src/a.rs", "extern crate std;")).len(), 1);
+        let elsewhere = "#[cfg(test)]\nmod tests;\nmod other;\n\nuse std::fmt;\n";
+        assert_eq!(impure(&file("core/src/a.rs", elsewhere)).len(), 1);
     }
 
     #[test]
