@@ -6,6 +6,9 @@
 //! function from a file to what is wrong with it, so each is tested on a text that
 //! breaks it.
 
+#[path = "repo_lint/names.rs"]
+mod names;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
