@@ -23,7 +23,7 @@ use skirmish_core::crdt::Replica;
 use skirmish_core::id::Cursor;
 use skirmish_core::matchmaking::MatchmakingConfig;
 
-/// What is promised; the numbers are those of the guarantees' table in the README.
+/// Guarantees; the numbers are those of the table in `docs/architecture.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guarantee {
     /// Same entries, same order.
