@@ -2,9 +2,16 @@
 //!
 //! What the compiler and clippy can check is theirs (the lints of `Cargo.toml`,
 //! `clippy.toml`); what is left is here: layout, what the core may name, what the
-//! simulator cannot run, dependencies, and what the README promises. A rule is a
-//! function from a file to what is wrong with it, so each is tested on a text that
-//! breaks it.
+//! simulator cannot run, dependencies, and the documentation (`documents`: its links and
+//! commands; `configuration`: its settings; `operations`: its metrics). A rule is a function from a file to what is
+//! wrong with it, so each is tested on a text that breaks it.
+
+#[path = "repo_lint/configuration.rs"]
+mod configuration;
+#[path = "repo_lint/documents.rs"]
+mod documents;
+#[path = "repo_lint/operations.rs"]
+mod operations;
 
 #[path = "repo_lint/names.rs"]
 mod names;
@@ -219,54 +226,6 @@ fn scripts_stop_at_the_first_failure_and_can_be_run() {
 }
 
 #[test]
-fn the_readme_names_what_is_there() {
-    let Ok(readme) = fs::read_to_string(root().join("README.md")) else { return };
-    let wrong = promises_broken(&readme, &read(".cargo/config.toml"));
-    assert!(wrong.is_empty(), "README.md\n{}", wrong.join("\n"));
-    assert!(read(".ci/run").contains("./scripts/test"), "the CI runs something else than the README says");
-}
-
-/// Links and commands of the README that lead nowhere.
-fn promises_broken(readme: &str, cargo_config: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut in_code = false;
-    for line in readme.lines() {
-        if line.trim_start().starts_with("```") {
-            in_code = !in_code;
-            continue;
-        }
-        if !in_code {
-            for link in line.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
-                if !link.is_empty() && !link.contains("://") && !root().join(link).exists() {
-                    wrong.push(format!("links to {link}, which is not there"));
-                }
-            }
-            continue;
-        }
-        let words: Vec<&str> = line.trim().trim_start_matches("$ ").split_whitespace().collect();
-        match words[..] {
-            [script, ..] if script.starts_with("./scripts/") && !root().join(script).exists() => {
-                wrong.push(format!("runs {script}, which is not there"));
-            }
-            ["cargo", "sim", ..] if !cargo_config.contains("\nsim = ") => {
-                wrong.push("runs `cargo sim`, which is no alias".to_owned());
-            }
-            ["cargo", ..] => {
-                let package = words.iter().skip_while(|word| !matches!(**word, "-p" | "--package")).nth(1);
-                let known = |name: &&&str| {
-                    name.strip_prefix("skirmish-").is_some_and(|short| CRATES.contains(&short))
-                };
-                if let Some(name) = package.filter(|name| !known(name)) {
-                    wrong.push(format!("names package {name}, which is not there"));
-                }
-            }
-            _ => {}
-        }
-    }
-    wrong
-}
-
-#[test]
 fn dependencies_are_few_and_free() {
     let metadata = metadata();
     let packages = metadata["packages"].as_array().expect("cargo lists packages");
@@ -425,16 +384,6 @@ mod rules {
         assert_eq!(unbiased(&select("biased;")).len(), 0);
         assert_eq!(unbiased(&select("// first: what is due\n  biased;")).len(), 0);
         assert_eq!(unbiased(&select("x = y => {}")).len(), 1);
-    }
-
-    #[test]
-    fn readme() {
-        let config = "[alias]\nsim = []";
-        let good = "See [core](core/src/lib.rs).\n```\n./scripts/test\ncargo sim hunt\ncargo run -p skirmish-io\n```";
-        assert_eq!(promises_broken(good, config), Vec::<String>::new());
-        let bad = "See [x](no/such.md).\n```\n./scripts/none\ncargo run -p skirmish-none\n```";
-        assert_eq!(promises_broken(bad, config).len(), 3);
-        assert_eq!(promises_broken("```\ncargo sim hunt\n```", "").len(), 1);
     }
 
     #[test]
