@@ -16,9 +16,6 @@ use crate::wire;
 
 /// Application messages that wait to be sent.
 const MAX_APPLICATION: usize = 64;
-/// What a frame has beside the payload, at most.
-const FRAME_OVERHEAD: usize =
-    wire::HEADER_LEN + wire::MAX_METADATA + wire::TRAILER_LEN + wire::seal::OVERHEAD;
 
 impl Client {
     /// Wants to be in a room; also while there is no connection. `history` is how many
@@ -213,10 +210,7 @@ impl Client {
         if type_url.is_empty() {
             return Err(CommandError::BadName);
         }
-        let fits = payload.len() + FRAME_OVERHEAD <= self.limits.frame_bytes;
-        if !fits || type_url.len() > wire::MAX_TYPE_URL {
-            return Err(CommandError::TooLarge);
-        }
+        self.check_body(&payload, type_url)?;
         let link = self.link.as_mut().filter(|_| self.state == State::Connected);
         let link = link.ok_or(CommandError::NotConnected)?;
         if link.application.len() >= MAX_APPLICATION {

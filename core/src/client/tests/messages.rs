@@ -147,6 +147,10 @@ fn rooms_take_turns() {
 #[test]
 fn application_messages_need_a_connection() {
     let mut script = Script::connected();
+    // The server closes the connection for more than the limit of a body.
+    let largest = crate::config::Config::default().frames.body_bytes;
+    let too_large = Bytes::from(alloc::vec![0; largest + 1]);
+    assert_eq!(script.client.send(script.now, "t", too_large), Err(CommandError::TooLarge));
     script.client.send(script.now, "game.v1.Ready", Bytes::from_static(b"x")).unwrap();
     assert!(matches!(script.sent().as_slice(), [ToServer::Application { type_url, .. }]
         if type_url == "game.v1.Ready"));
