@@ -85,6 +85,7 @@ pub const MARKS: &[&str] = &[
     "registry full noticed",
     "watch compacted",
     "revision shared",
+    "group halved",
     "lease ended",
     "lease ended adrift",
     "matcher elected",

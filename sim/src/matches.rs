@@ -145,15 +145,19 @@ pub(crate) fn mode_at(number: i64) -> usize {
     usize::try_from(number.max(0)).unwrap_or(0) % MODES.len()
 }
 
-/// Whether only the one that forms the matches writes this: of a match, or of the end of a
-/// ticket.
+/// Returns true if only the node that forms the matches writes this: a match, or the end of a
+/// ticket. The request may be that of a group.
 pub(crate) fn is_of_matcher(request: &Request) -> bool {
-    let is_of_matcher = |op: &Op| match op {
+    matches!(request, Request::Txn(txn) if txn.success.iter().any(is_op_of_matcher))
+}
+
+fn is_op_of_matcher(op: &Op) -> bool {
+    match op {
         Op::Put(put) => put.ignore_lease || keys::pairs().contains(&put.key),
         Op::Delete(delete) => keys::pairs().contains(&delete.span.key),
-        Op::Range(_) | Op::Txn(_) => false,
-    };
-    matches!(request, Request::Txn(txn) if txn.success.iter().any(is_of_matcher))
+        Op::Range(_) => false,
+        Op::Txn(txn) => txn.success.iter().any(is_op_of_matcher),
+    }
 }
 
 /// After how many microseconds the last that a matcher writes is done: about when the lease

@@ -208,7 +208,7 @@ async fn whoever_finds_its_key_taken_costs_no_other_its_own() {
         }
         let counters = asker.registry.counters();
         let (members, groups) = (counters.members - before.members, counters.groups - before.groups);
-        assert!(members > 2 * CLAIMS as u64, "none was ever tied: {members}");
+        assert!(members > 2 * CLAIMS as u64, "nothing was ever shared: {members}");
         assert!(groups * 10 < members, "{groups} groups of {members}");
     }
 }

@@ -3,7 +3,7 @@
 //! [`Request`], [`Response`] and the watches of [`Watch`] are what any registry speaks,
 //! etcd or the machine; [`Call`] and [`Told`] are what a node says to its registry and
 //! hears from it. [`Registry`] is the machine: the embedded registry, the simulated etcd,
-//! and what the real one is compared to.
+//! and what the real one is compared to. [`GroupCommit`] groups the requests to a remote one.
 //!
 //! # Where the machine and etcd differ
 //!
@@ -23,6 +23,7 @@
 mod calls;
 mod config;
 mod embedded;
+mod group;
 mod lease;
 mod limits;
 mod machine;
@@ -38,6 +39,10 @@ mod watch;
 pub(crate) use calls::Calls;
 pub use config::RegistryConfig;
 pub use embedded::Embedded;
+pub use group::{
+    Aftermath, Group, GroupCommit, GroupConfig, GroupFailure, GroupId, GroupOutput, MAX_GROUP_MEMBERS,
+    MalformedResponse,
+};
 pub use machine::{Registry, Snapshot};
 pub use port::{Call, CallId, Failure, Told};
 pub use request::{Compare, Delete, Op, Put, Range, Relation, Request, Span, Target, Txn, Watch};

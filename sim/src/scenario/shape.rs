@@ -164,8 +164,9 @@ shape! {
     registry_latency_us = 500;
     /// Added at random, up to this many microseconds.
     registry_jitter_us = 100;
-    /// What a node asks of the registry within so many microseconds is done in one revision, as
-    /// far as it does not depend on each other; 0: each request by itself.
+    /// Time for which a node's driver gathers requests to the registry before it sends them in
+    /// groups, in microseconds; an answer to an earlier group ends it. 0: each request goes alone
+    /// and at once.
     group_us = 0;
     /// How long a node waits for the registry's answer, in milliseconds.
     registry_call_ms = 2_000;

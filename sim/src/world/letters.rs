@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use skirmish_core::registry::{CallId, Failure, Request, Response, Watch, WatchId, Watched};
+use skirmish_core::registry::{CallId, Failure, GroupId, Request, Response, Watch, WatchId, Watched};
 
 use super::{Happening, World};
 use crate::network::Way;
@@ -22,18 +22,26 @@ pub(super) struct Letter {
     not_before: u64,
 }
 
+/// Names a request and its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked {
+    Group(GroupId),
+    /// Keep-alives are never grouped: drivers have a stream of their own for them.
+    KeepAlive(CallId),
+}
+
 /// What it says.
 #[derive(Debug)]
 pub(super) enum Content {
     // To the registry.
     Dial,
-    Request(CallId, Request),
+    Request(Asked, Request),
     Watch(WatchId, Watch),
     Unwatch(WatchId),
     Close,
     // To the node.
     Opened,
-    Reply(CallId, Result<Response, Failure>),
+    Reply(Asked, Result<Response, Failure>),
     Watched(Watched),
     Reset,
 }

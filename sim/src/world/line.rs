@@ -2,29 +2,52 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skirmish_core::registry::{Call, CallId, Failure, News, Request, Told, Watch, WatchId, Watched};
+use skirmish_core::registry::{
+    Call, CallId, Failure, GroupCommit, GroupId, News, Request, Told, Watch, WatchId, Watched,
+};
 use skirmish_core::time::Duration;
 
-use super::letters::{Content, Letter};
+use super::letters::{Asked, Content, Letter};
 use super::node::Registration;
-use super::{Happening, World};
+use super::{Happening, World, groups};
 use crate::history::Lane;
 use crate::network::Way;
 use crate::oracle::Verdict;
+use crate::scenario::Shape;
 
 /// How long the driver waits before it connects again, in microseconds.
 const RETRY: u64 = 300_000;
 
-/// The driver's side: calls without an answer, and watches to keep alive.
-#[derive(Default)]
+/// The driver's side: requests without an answer, and watches to keep alive.
 pub(super) struct Line {
     /// The connection that it has or has asked for; 0 for none.
     pub(super) session: u64,
     pub(super) connected: bool,
-    calls: BTreeSet<CallId>,
-    /// Calls that wait for a connection.
+    pub(super) groups: GroupCommit,
+    /// Groups that were sent over this connection and have no answer.
+    pub(super) flying: BTreeSet<GroupId>,
+    /// True while requests are gathered before groups are sent.
+    pub(super) gathers: bool,
+    /// Keep-alives that were sent and have no answer.
+    keeps: BTreeSet<CallId>,
+    /// Keep-alives that wait for a connection.
     waiting: Vec<(CallId, Request)>,
     watches: BTreeMap<WatchId, Watching>,
+}
+
+impl Line {
+    pub(super) fn new(shape: &Shape) -> Self {
+        Self {
+            session: 0,
+            connected: false,
+            groups: GroupCommit::new(groups::config(shape)),
+            flying: BTreeSet::new(),
+            gathers: false,
+            keeps: BTreeSet::new(),
+            waiting: Vec::new(),
+            watches: BTreeMap::new(),
+        }
+    }
 }
 
 /// A watch that is kept alive over connections.
@@ -35,7 +58,7 @@ struct Watching {
 }
 
 impl World<'_> {
-    fn line(&mut self, node: usize) -> Option<&mut Line> {
+    pub(super) fn line(&mut self, node: usize) -> Option<&mut Line> {
         match &mut self.nodes[node].registry {
             Registration::Remote(line) => Some(line),
             Registration::Embedded(_) => None,
@@ -77,32 +100,41 @@ impl World<'_> {
 
     fn call(&mut self, node: usize, id: CallId, request: Request) {
         let impatient = self.rng.range(0..=1) == 0;
+        let Some(line) = self.line(node) else { return };
+        if !line.connected && impatient {
+            // Some drivers say so at once, others wait for a connection as long as they may.
+            let outcome = Err(Failure::Unavailable);
+            return self.nodes[node].told.push_back(Told::Reply { id, outcome });
+        }
+        match request {
+            Request::KeepAlive(_) => self.keep_alive(node, id, request),
+            request => self.ask(node, id, request),
+        }
+    }
+
+    fn keep_alive(&mut self, node: usize, id: CallId, request: Request) {
         let life = self.nodes[node].life;
         let wait = Duration::from_millis(self.scenario.shape.registry_call_ms);
         let Some(line) = self.line(node) else { return };
         if line.connected {
-            line.calls.insert(id);
+            line.keeps.insert(id);
             let session = line.session;
-            self.post(node, session, Content::Request(id, request));
-        } else if impatient {
-            // Some drivers say so at once, others wait for a connection as long as they may.
-            let outcome = Err(Failure::Unavailable);
-            return self.nodes[node].told.push_back(Told::Reply { id, outcome });
+            self.post(node, session, Content::Request(Asked::KeepAlive(id), request));
         } else {
             line.waiting.push((id, request));
         }
         let process = &self.nodes[node];
         let over = process.clock.world(process.clock.now(self.at).instant + wait);
-        self.schedule(over, Happening::CallOver(node, life, id));
+        self.schedule(over, Happening::KeepAliveOver(node, life, id));
     }
 
-    /// The driver waits no longer for an answer.
-    pub(super) fn call_over(&mut self, node: usize, life: u32, id: CallId) -> Verdict {
+    /// The driver waits no longer for the answer to a keep-alive.
+    pub(super) fn keep_alive_over(&mut self, node: usize, life: u32, id: CallId) -> Verdict {
         if self.nodes[node].life != life {
             return Ok(());
         }
         if self.nodes[node].is_paused() {
-            self.nodes[node].deferred.push(Happening::CallOver(node, life, id));
+            self.nodes[node].deferred.push(Happening::KeepAliveOver(node, life, id));
             return Ok(());
         }
         let Some(line) = self.line(node) else { return Ok(()) };
@@ -110,7 +142,7 @@ impl World<'_> {
         line.waiting.retain(|(call, _)| *call != id);
         let failure = if line.waiting.len() < waiting {
             Failure::Unavailable
-        } else if line.calls.remove(&id) {
+        } else if line.keeps.remove(&id) {
             self.coverage.hit("registry silent");
             Failure::Unknown
         } else {
@@ -167,15 +199,15 @@ impl World<'_> {
         }
         line.session = 0;
         line.connected = false;
-        let calls = std::mem::take(&mut line.calls);
+        let keeps = std::mem::take(&mut line.keeps);
         self.coverage.hit("registry lost");
         self.history.record(self.at, Lane::Node(node), format_args!("has lost the registry"));
         self.post(node, session, Content::Close);
         self.schedule(self.at + RETRY, Happening::RetryRegistry(node, life));
-        for id in calls {
+        for id in keeps {
             self.tell(node, Told::Reply { id, outcome: Err(Failure::Unknown) })?;
         }
-        Ok(())
+        self.lose_groups(node)
     }
 
     /// The node's process is gone, and its connection with it.
@@ -204,18 +236,20 @@ impl World<'_> {
                 let watches: Vec<_> =
                     line.watches.iter().map(|(id, kept)| (*id, kept.watch.clone())).collect();
                 let waiting = std::mem::take(&mut line.waiting);
-                line.calls.extend(waiting.iter().map(|(id, _)| *id));
+                line.keeps.extend(waiting.iter().map(|(id, _)| *id));
                 for (id, watch) in watches {
                     self.post(node, session, Content::Watch(id, watch));
                 }
                 for (id, request) in waiting {
-                    self.post(node, session, Content::Request(id, request));
+                    self.post(node, session, Content::Request(Asked::KeepAlive(id), request));
                 }
+                self.launch(node);
                 self.tell(node, Told::Connected { cluster: 1 })
             }
-            Content::Reply(id, outcome) => {
+            Content::Reply(Asked::Group(id), outcome) => self.group_answered(node, id, outcome),
+            Content::Reply(Asked::KeepAlive(id), outcome) => {
                 let told = Told::Reply { id, outcome };
-                if line.calls.remove(&id) { self.tell(node, told) } else { Ok(()) }
+                if line.keeps.remove(&id) { self.tell(node, told) } else { Ok(()) }
             }
             Content::Watched(watched) => self.watched(node, watched),
             Content::Reset => self.lose_registry(node, session),

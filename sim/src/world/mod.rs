@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use skirmish_core::id::{Name, NodeId};
 use skirmish_core::plant::{Plant, Planted};
-use skirmish_core::registry::{CallId, Watched};
+use skirmish_core::registry::{CallId, GroupId, Watched};
 use skirmish_core::rng::Rng;
 
 use crate::clock::Clock;
@@ -128,8 +128,8 @@ enum Happening {
     DialOver(u64),
     /// A letter to or from the registry may arrive.
     Letter(u64),
-    /// A call of the registry, made in this life of a node, has had its time.
-    CallOver(usize, u32, CallId),
+    /// A keep-alive, sent in this life of a node, has had its time.
+    KeepAliveOver(usize, u32, CallId),
     /// A dial of the registry has had its time.
     RegistryDialOver(usize, u64),
     /// A node connects to the registry again, if it is still in this life.
@@ -141,9 +141,10 @@ enum Happening {
     SessionOver(u64),
     /// The registry does what it never answered.
     LateRequest(u64),
-    /// What a node asks of the registry is waited for no longer, to be done with what it has
-    /// asked before.
-    GroupOver(usize),
+    /// A node's driver, in this life of the node, has gathered requests for long enough.
+    Gathered(usize, u32),
+    /// A group of requests, sent in this life of a node, has had its time.
+    GroupSilent(usize, u32, GroupId),
     /// The registry goes on after a pause.
     RegistryResumes,
     /// The registry is started again.
@@ -374,10 +375,10 @@ impl<'a> World<'a> {
             Happening::WireArrives(wire, end) => self.wire_arrives(wire, end),
             Happening::DialOver(wire) => self.dial_over(wire),
             Happening::Letter(letter) => self.deliver(letter),
-            Happening::CallOver(node, life, call) => self.call_over(node, life, call),
+            Happening::KeepAliveOver(node, life, call) => self.keep_alive_over(node, life, call),
             Happening::RegistryDialOver(node, session) => self.registry_dial_over(node, session),
             Happening::Silence(node, since) => self.silence(node, since),
-            Happening::GroupOver(node) => self.group_over(node),
+            Happening::GroupSilent(node, life, group) => self.group_silent(node, life, group),
             Happening::Look => self.look(),
             Happening::RegistryEmptied => self.empty_registry(),
             Happening::MatchPlayed(client, life, room) => self.match_played(client, life, room),
@@ -392,6 +393,7 @@ impl<'a> World<'a> {
     fn happen_quietly(&mut self, happening: Happening) {
         match happening {
             Happening::RetryRegistry(node, life) => self.retry_registry(node, life),
+            Happening::Gathered(node, life) => self.gathered(node, life),
             Happening::SessionOver(session) => self.session_over(session),
             Happening::LateRequest(late) => self.late_request(late),
             Happening::RegistryResumes => self.resume_registry(),

@@ -114,7 +114,7 @@ impl NodeProcess {
 
     fn registration(shape: &Shape, life: u32, clock: Clock, at: u64) -> Registration {
         if shape.has_remote_registry() {
-            return Registration::Remote(Line::default());
+            return Registration::Remote(Line::new(shape));
         }
         // Epochs are revisions: those of one life must not reach the next.
         let config =
@@ -140,12 +140,12 @@ impl NodeProcess {
         self.paused || self.machine.is_none()
     }
 
-    /// The next deadline of the machine or of the registry in its process.
+    /// The next deadline of the machine, or of the registry in its process or its driver.
     fn due(&self) -> Option<Deadline> {
         let machine = self.machine.as_ref()?.poll_timeout();
         match &self.registry {
             Registration::Embedded(embedded) => Deadline::earliest(machine, embedded.poll_timeout()),
-            Registration::Remote(_) => machine,
+            Registration::Remote(line) => Deadline::earliest(machine, line.groups.poll_timeout()),
         }
     }
 
@@ -205,10 +205,12 @@ impl World<'_> {
             self.node_input(node, Node::handle_timeout)?;
         }
         // After the node, which may just renew what would end now.
-        if let Registration::Embedded(embedded) = &mut self.nodes[node].registry
-            && is_due(embedded.poll_timeout())
-        {
-            embedded.handle_timeout(now.instant);
+        match &mut self.nodes[node].registry {
+            Registration::Embedded(embedded) if is_due(embedded.poll_timeout()) => {
+                embedded.handle_timeout(now.instant);
+            }
+            Registration::Remote(line) if is_due(line.groups.poll_timeout()) => self.groups_timeout(node),
+            Registration::Embedded(_) | Registration::Remote(_) => {}
         }
         self.settle_node(node)
     }
@@ -262,7 +264,12 @@ impl World<'_> {
         let Some(machine) = process.machine.as_ref() else { return Ok(()) };
         process.wakes = due.map(|due| process.clock.world(due.at).max(self.at));
         let result = machine.audit();
+        let driver = match &process.registry {
+            Registration::Embedded(_) => Ok(()),
+            Registration::Remote(line) => line.groups.audit(),
+        };
         self.observe(Observation::Audit { result })?;
+        self.observe(Observation::Audit { result: driver })?;
         self.inspect(node)
     }
 

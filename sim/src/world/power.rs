@@ -74,7 +74,7 @@ impl World<'_> {
         self.hang_up_registry(node, silent);
         let process = &mut self.nodes[node];
         (process.machine, process.wakes, process.silent) = (None, None, silent);
-        process.registry = Registration::Remote(super::line::Line::default());
+        process.registry = Registration::Remote(super::line::Line::new(&self.scenario.shape));
         process.told.clear();
         process.deferred.clear();
         process.holders.clear();

@@ -6,8 +6,7 @@ use skirmish_core::id::NodeId;
 use skirmish_core::registry::{Failure, Registry, RegistryConfig, Request, Snapshot, WatchId, Watched};
 use skirmish_core::time::Deadline;
 
-use super::groups::Group;
-use super::letters::{Content, Letter};
+use super::letters::{Asked, Content, Letter};
 use super::{Happening, MAX_ROUNDS, World};
 use crate::clock::Clock;
 use crate::history::Lane;
@@ -44,8 +43,6 @@ pub(super) struct RegistryProcess {
     /// Requests whose senders were told that nobody knows.
     late: BTreeMap<u64, (NodeId, Request)>,
     next_late: u64,
-    /// For each node: requests that wait to be done together.
-    pub(super) groups: Vec<Group>,
     /// For each node: when what was sent last arrives, and what else is odd.
     pub(super) order: Vec<LetterOrder>,
 }
@@ -85,7 +82,6 @@ impl RegistryProcess {
             next_watch: 1,
             late: BTreeMap::new(),
             next_late: 1,
-            groups: (0..nodes).map(|_| Group::default()).collect(),
             order: vec![LetterOrder::default(); nodes],
         }
     }
@@ -187,15 +183,22 @@ impl World<'_> {
             }
             Content::Close => registry.forget_session(session),
             _ if !known => self.post(node, session, Content::Reset),
-            Content::Request(id, request) => {
+            Content::Request(asked, request) => {
                 let order = &mut registry.order[node];
                 let blurred = order.blurred > 0;
                 order.blurred = order.blurred.saturating_sub(1);
                 if blurred || at < registry.leaderless {
-                    self.end_group(node)?;
-                    return self.blur(node, session, id, request);
+                    self.blur(node, session, asked, request);
+                } else {
+                    let outcome = registry.machine.handle(now, &request).map_err(Failure::Refused);
+                    self.author = Some(author);
+                    self.history.record(
+                        at,
+                        Lane::Registry,
+                        format_args!("answers node {node}'s {asked:?}: {outcome:?}"),
+                    );
+                    self.post(node, session, Content::Reply(asked, outcome));
                 }
-                return self.take_request(node, session, id, &request);
             }
             Content::Watch(id, watch) => {
                 registry.watches.retain(|_, (of, called)| (*of, *called) != (session, id));
@@ -224,17 +227,11 @@ impl World<'_> {
     }
 
     /// Nobody says what comes of a request: it is done, or not, or later.
-    pub(super) fn blur(
-        &mut self,
-        node: usize,
-        session: u64,
-        id: skirmish_core::registry::CallId,
-        request: Request,
-    ) -> Verdict {
+    fn blur(&mut self, node: usize, session: u64, asked: Asked, request: Request) {
         let (choice, after) = (self.rng.range(0..=3), self.rng.range(0..=MOST_LATE));
         self.coverage.hit("registry ambiguous");
         let author = self.author_of(session);
-        let Some(registry) = self.registry.as_mut() else { return Ok(()) };
+        let Some(registry) = self.registry.as_mut() else { return };
         match choice {
             0 => {}
             1 => self.do_late(author, request, after),
@@ -245,16 +242,14 @@ impl World<'_> {
                 self.history.record(
                     self.at,
                     Lane::Registry,
-                    format_args!("does node {node}'s {id:?} and does not say so: {outcome:?}"),
+                    format_args!("does node {node}'s {asked:?} and does not say so: {outcome:?}"),
                 );
             }
         }
         // Either the answer says that nobody knows, or there is none.
         if after % 2 == 0 {
-            self.post(node, session, Content::Reply(id, Err(Failure::Unknown)));
+            self.post(node, session, Content::Reply(asked, Err(Failure::Unknown)));
         }
-        self.settle_registry();
-        Ok(())
     }
 
     /// A request will be done, so many microseconds later.
@@ -306,7 +301,6 @@ impl World<'_> {
             return;
         };
         registry.down = Some(silent);
-        registry.groups.fill_with(Group::default);
         let paused = std::mem::take(&mut registry.paused);
         let sessions = std::mem::take(&mut registry.sessions);
         for id in std::mem::take(&mut registry.watches).into_keys() {

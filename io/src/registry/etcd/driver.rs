@@ -1,21 +1,23 @@
 //! The task that owns the connection. It decides nothing about keys: groups, watches and
 //! keep-alives are machines of their own, and this carries between them and the network.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use skirmish_core::backoff::Backoff;
-use skirmish_core::registry::{Answer, Call, CallId, Error, Failure, Request, Response, Watched};
+use skirmish_core::registry::{
+    Aftermath, Answer, Call, Error, Failure, GroupCommit, GroupFailure, GroupId, GroupOutput, Request,
+    Response, Watched,
+};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use super::connect::Dialer;
-use super::group::{Group, GroupId, Groups};
-use super::lease::KeepAlives;
+use super::lease::{KeepAlive, KeepAlives};
 use super::link::{Happening, Keeping, Kept, Link, Up, Watching};
 use super::outcome::Wrong;
-use super::send::{Fault, is_read, send};
+use super::send::{Fault, send};
 use super::watch::Watches;
 use crate::clock::Clock;
 use crate::registry::Backend;
@@ -30,8 +32,7 @@ const EVENTS: usize = 4096;
 /// A connection that has lasted this long is replaced at once when it breaks.
 const LASTING: Duration = Duration::from_secs(5);
 
-type Landing =
-    std::pin::Pin<Box<dyn Future<Output = (GroupId, Result<Vec<Option<Response>>, Fault>)> + Send>>;
+type Landing = std::pin::Pin<Box<dyn Future<Output = (GroupId, Result<Response, Fault>)> + Send>>;
 
 pub(super) struct Driver {
     clock: Clock,
@@ -43,38 +44,26 @@ pub(super) struct Driver {
     patience: Duration,
     node: Backend,
     link: Link,
-    groups: Groups,
+    groups: GroupCommit,
     flights: FuturesUnordered<Landing>,
     flying: BTreeMap<GroupId, SentGroup>,
     keeps: KeepAlives,
     watches: Watches,
     /// News that the handle has had no place for yet.
     news: Option<Watched>,
-    open: BTreeMap<CallId, OpenRequest>,
-    due: BTreeSet<(Instant, CallId)>,
     /// When etcd last said anything.
     heard: Instant,
 }
 
+/// A group that was sent.
 struct SentGroup {
-    group: Group,
-    /// By which connection, and when.
+    members: usize,
+    /// Names the connection by the time at which it was made.
     connection: Instant,
 }
 
-/// A request without an outcome.
-#[derive(Clone, Copy)]
-struct OpenRequest {
-    since: Instant,
-    due: Instant,
-    /// It is a keep-alive.
-    keep: bool,
-    /// When it was last sent, if it may have arrived.
-    sent: Option<Instant>,
-}
-
 enum Event {
-    Landed(GroupId, Result<Vec<Option<Response>>, Fault>),
+    Landed(GroupId, Result<Response, Fault>),
     Link(Happening),
     /// So many calls came; none if there is nobody any more to make them.
     Calls(usize),
@@ -84,18 +73,17 @@ enum Event {
 }
 
 impl Driver {
-    #[allow(clippy::too_many_arguments, reason = "it is made in one place")]
     pub(super) fn new(
         clock: Clock,
         rng: Rng,
         dialer: Dialer,
         backoff: Backoff,
-        patience: Duration,
-        groups: Groups,
+        groups: GroupCommit,
         node: Backend,
     ) -> Self {
         let now = clock.now().instant;
         let with_token = dialer.has_user();
+        let patience = groups.patience();
         Self {
             clock,
             rng,
@@ -108,11 +96,9 @@ impl Driver {
             groups,
             flights: FuturesUnordered::new(),
             flying: BTreeMap::new(),
-            keeps: KeepAlives::default(),
+            keeps: KeepAlives::new(patience),
             watches: Watches::new(with_token),
             news: None,
-            open: BTreeMap::new(),
-            due: BTreeSet::new(),
             heard: now,
         }
     }
@@ -122,7 +108,7 @@ impl Driver {
         let mut calls = Vec::with_capacity(CALLS);
         loop {
             let now = self.clock.now().instant;
-            if let Some((at, _)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            if let Some(at) = self.due().filter(|at| *at <= now) {
                 // An answer that is there comes before the end of its time.
                 turns(before(at, now, 0)).await;
                 for _ in 0..EVENTS {
@@ -166,9 +152,9 @@ impl Driver {
 
     /// The next event; if it is not to be waited for, [`Event::Due`] when there is none.
     async fn event(&mut self, calls: &mut Vec<Call>, waits: bool) -> Option<Event> {
-        let Self { link, flights, node, news, watches, keeps, due, clock, .. } = self;
-        let wake = due.first().map(|(at, _)| *at).into_iter();
-        let wake = wake.chain(if let Link::Down(at) = link { Some(*at) } else { None }).min();
+        let due = self.due();
+        let Self { link, flights, node, news, watches, keeps, clock, .. } = self;
+        let wake = due.into_iter().chain(if let Link::Down(at) = link { Some(*at) } else { None }).min();
         let listening = news.is_none();
         let event = tokio::select! {
             biased;
@@ -193,43 +179,51 @@ impl Driver {
         match call {
             Call::Watch { id, watch } => self.watches.add(id, watch),
             Call::Unwatch(id) => self.watches.remove(id),
+            Call::Request { id, request: Request::KeepAlive(lease) } => self.keeps.push(now, id, lease),
             Call::Request { id, request } => {
-                let due = now + self.patience;
-                let keep = matches!(request, Request::KeepAlive(_));
-                self.open.insert(id, OpenRequest { since: now, due, keep, sent: None });
-                self.due.insert((due, id));
-                if let Request::KeepAlive(lease) = request {
-                    self.keeps.push(id, lease);
-                } else if self.groups.push(id, request).is_err() {
-                    self.answer(now, id, Err(Failure::Unavailable));
-                }
+                self.groups.handle_request(now, id, request);
+                self.settle(now);
             }
         }
     }
 
-    /// Gives up on what has waited for too long.
+    /// The time at which the first request runs out of time.
+    fn due(&self) -> Option<Instant> {
+        let group = self.groups.poll_timeout().map(|deadline| deadline.at);
+        group.into_iter().chain(self.keeps.poll_timeout()).min()
+    }
+
+    /// Gives up on requests that have waited for too long.
     fn expire(&mut self, now: Instant) {
-        while let Some(&(at, id)) = self.due.first() {
-            if at > now {
-                return;
+        while let Some((keep, is_pending)) = self.keeps.take_expired(now) {
+            if is_pending {
+                self.restart_keeping();
             }
-            let Some(&OpenRequest { sent, keep, .. }) = self.open.get(&id) else {
-                self.due.pop_first();
-                continue;
-            };
-            if keep {
-                if self.keeps.remove(id) {
-                    self.restart_keeping();
-                }
-            } else if sent.is_none() {
-                self.groups.remove(id);
+            let failure = if keep.sent.is_some() { Failure::Unknown } else { Failure::Unavailable };
+            self.answer_keep(now, keep, Err(failure));
+            if let Some(sent) = keep.sent {
+                self.judge_silence(now, sent);
             }
-            let failure = if sent.is_some() { Failure::Unknown } else { Failure::Unavailable };
-            self.answer(now, id, Err(failure));
-            // A slow answer is one thing; if nothing at all was heard since, nothing may ever be.
-            if sent.is_some_and(|sent| self.heard < sent) {
-                self.lose(now, "no answer in time".to_owned());
+        }
+        self.groups.handle_timeout(now);
+        self.settle(now);
+    }
+
+    /// Hands the outcomes of requests to the node.
+    fn settle(&mut self, now: Instant) {
+        while let Some(output) = self.groups.poll_output() {
+            match output {
+                GroupOutput::Reply { id, outcome, asked } => self.node.answer(id, outcome, now.since(asked)),
+                GroupOutput::Overdue { sent } => self.judge_silence(now, sent),
             }
+        }
+    }
+
+    /// A request that was sent then has run out of time. A slow answer is one thing; if nothing
+    /// at all was heard since, nothing may ever be.
+    fn judge_silence(&mut self, now: Instant, sent: Instant) {
+        if self.heard < sent {
+            self.lose(now, "no answer in time".to_owned());
         }
     }
 
@@ -259,27 +253,24 @@ impl Driver {
         {
             up.keeping = Keeping::open(&up.client, lease, self.patience);
         }
-        while let Some(group) = self.groups.take() {
-            for member in &group.members {
-                if let Some(open) = self.open.get_mut(&member.id) {
-                    open.sent = Some(now);
-                }
-            }
-            self.node.shared.sent(group.members.len());
-            let (id, sending) = (group.id, send(&up.client, &group, self.patience));
+        while let Some(group) = self.groups.poll_group(now) {
+            self.node.shared.sent(group.members);
+            let (id, sending) = (group.id, send(&up.client, group.request, self.patience));
             self.flights.push(Box::pin(async move { (id, sending.await) }));
-            self.flying.insert(id, SentGroup { group, connection: up.since });
+            self.flying.insert(id, SentGroup { members: group.members, connection: up.since });
         }
     }
 
-    /// A group has come back, or not.
-    fn land(&mut self, now: Instant, id: GroupId, result: Result<Vec<Option<Response>>, Fault>) {
-        let Some(SentGroup { mut group, connection }) = self.flying.remove(&id) else { return };
+    /// Takes what came of a group.
+    fn land(&mut self, now: Instant, id: GroupId, result: Result<Response, Fault>) {
+        let Some(flight) = self.flying.remove(&id) else { return };
         let (wrong, said, text) = match result {
-            Ok(responses) => {
-                self.heard = now;
-                self.handle_answers(now, group, responses);
-                return;
+            Ok(response) => {
+                match self.groups.handle_response(now, id, response) {
+                    Ok(()) => self.heard = now,
+                    Err(malformed) => self.lose_flight(now, &flight, malformed.to_string()),
+                }
+                return self.settle(now);
             }
             Err(Fault::Wrong { wrong, said, text }) => (wrong, said, text),
             Err(Fault::Silence) => (Wrong::Outcome(Failure::Unknown), false, "no answer in time".to_owned()),
@@ -287,59 +278,28 @@ impl Driver {
         if said {
             self.heard = now;
         }
-        let is_current = matches!(&self.link, Link::Up(up) if up.since == connection);
-        let unsound = wrong == Wrong::NotDone
-            || (wrong == Wrong::Outcome(Failure::Unknown) && (!said || self.dialer.len() > 1));
-        debug!(members = group.members.len(), ?wrong, error = text, "a group came to nothing");
-        match wrong {
-            Wrong::Outcome(Failure::Refused(_)) if group.members.len() > 1 => {
-                self.node.shared.halved();
-                self.unsend(&mut group);
-                self.groups.halve(group);
-            }
-            Wrong::NotDone => {
-                self.unsend(&mut group);
-                self.groups.again(group);
-            }
-            Wrong::Outcome(Failure::Unknown)
-                if unsound && group.members.iter().all(|member| is_read(&member.request)) =>
-            {
-                self.unsend(&mut group);
-                self.groups.again(group);
-            }
-            Wrong::Outcome(failure) => {
-                self.node.shared.not_done(failure, text.clone());
-                self.groups.end(id);
-                for member in group.members {
-                    self.answer(now, member.id, Err(failure));
-                }
-            }
+        let failure = match wrong {
+            Wrong::NotDone => GroupFailure::NotDone,
+            // The next endpoint may be better, if there is one.
+            Wrong::Outcome(Failure::Unknown) if !said || self.dialer.len() > 1 => GroupFailure::Lost,
+            Wrong::Outcome(failure) => GroupFailure::Outcome(failure),
+        };
+        debug!(members = flight.members, ?failure, error = text, "a group came to nothing");
+        match self.groups.handle_failure(now, id, failure) {
+            Aftermath::Halved => self.node.shared.halved(),
+            Aftermath::Again => {}
+            Aftermath::Settled => self.node.shared.not_done(settled_by(failure), text.clone()),
         }
-        if unsound && is_current {
-            self.lose(now, text);
+        self.settle(now);
+        if !matches!(failure, GroupFailure::Outcome(_)) {
+            self.lose_flight(now, &flight, text);
         }
     }
 
-    /// Answers to the members of a group; those without one are sent again.
-    fn handle_answers(&mut self, now: Instant, mut group: Group, responses: Vec<Option<Response>>) {
-        let has_answer: Vec<bool> = responses.iter().map(Option::is_some).collect();
-        for (member, response) in group.members.iter().zip(responses) {
-            if let Some(response) = response {
-                self.answer(now, member.id, Ok(response));
-            }
-        }
-        self.groups.answered(&mut group, &has_answer);
-        self.unsend(&mut group);
-        self.groups.again(group);
-    }
-
-    /// Nothing was done of these. Who is not waited for any more is not sent again.
-    fn unsend(&mut self, group: &mut Group) {
-        group.members.retain(|member| self.open.contains_key(&member.id));
-        for member in &group.members {
-            if let Some(open) = self.open.get_mut(&member.id) {
-                open.sent = None;
-            }
+    /// Gives the connection up that a group was sent over, if it is still the one.
+    fn lose_flight(&mut self, now: Instant, flight: &SentGroup, error: String) {
+        if matches!(&self.link, Link::Up(up) if up.since == flight.connection) {
+            self.lose(now, error);
         }
     }
 
@@ -383,24 +343,18 @@ impl Driver {
                     up.keeping =
                         stream.map_or(Keeping::None, |(keeper, stream)| Keeping::Open(keeper, stream));
                 }
-                if none && let Some(id) = self.keeps.take_first(lease) {
-                    self.answer(now, id, Err(Failure::Refused(Error::LeaseNotFound)));
+                if none && let Some(keep) = self.keeps.take_first(lease) {
+                    self.answer_keep(now, keep, Err(Failure::Refused(Error::LeaseNotFound)));
                 }
             }
-            Happening::KeepSent => {
-                if let Some(id) = self.keeps.handle_sent()
-                    && let Some(open) = self.open.get_mut(&id)
-                {
-                    open.sent = Some(now);
-                }
-            }
+            Happening::KeepSent => self.keeps.handle_sent(now),
             Happening::Kept(Kept { lease, ttl_s, revision }) => {
                 self.heard = now;
                 match self.keeps.handle_answer(lease) {
-                    Ok(id) => {
+                    Ok(keep) => {
                         let kept = Ok(Response { revision, answer: Answer::KeptAlive { ttl_s } });
                         let gone = Err(Failure::Refused(Error::LeaseNotFound));
-                        self.answer(now, id, if ttl_s > 0 { kept } else { gone });
+                        self.answer_keep(now, keep, if ttl_s > 0 { kept } else { gone });
                     }
                     Err(_) => self.restart_keeping(),
                 }
@@ -449,10 +403,16 @@ impl Driver {
         }
     }
 
-    fn answer(&mut self, now: Instant, id: CallId, outcome: Result<Response, Failure>) {
-        let Some(open) = self.open.remove(&id) else { return };
-        self.due.remove(&(open.due, id));
-        self.node.answer(id, outcome, now.since(open.since));
+    fn answer_keep(&self, now: Instant, keep: KeepAlive, outcome: Result<Response, Failure>) {
+        self.node.answer(keep.id, outcome, now.since(keep.asked));
+    }
+}
+
+/// The outcome of each member of a group that has failed for good.
+const fn settled_by(failure: GroupFailure) -> Failure {
+    match failure {
+        GroupFailure::Outcome(failure) => failure,
+        GroupFailure::Lost | GroupFailure::NotDone => Failure::Unknown,
     }
 }
 

@@ -3,13 +3,27 @@
 use std::collections::VecDeque;
 
 use skirmish_core::registry::{CallId, LeaseId};
+use skirmish_core::time::{Duration, Instant};
+
+/// A keep-alive without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeepAlive {
+    pub(super) id: CallId,
+    lease: LeaseId,
+    pub(super) asked: Instant,
+    /// The time at which it was last sent.
+    pub(super) sent: Option<Instant>,
+}
 
 /// The keep-alives that wait for an answer, or to be sent. They may be sent again: that
 /// starts the time to live anew once more, which does no harm.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct KeepAlives {
-    waiting: VecDeque<(CallId, LeaseId)>,
-    sent: VecDeque<(CallId, LeaseId)>,
+    /// Time from a keep-alive to its outcome at most.
+    patience: Duration,
+    // Both in the order in which they came; all that are sent came before all that wait.
+    waiting: VecDeque<KeepAlive>,
+    sent: VecDeque<KeepAlive>,
 }
 
 /// An answer to something that was not asked.
@@ -17,42 +31,45 @@ pub(super) struct KeepAlives {
 pub(super) struct OutOfStep;
 
 impl KeepAlives {
-    pub(super) fn push(&mut self, id: CallId, lease: LeaseId) {
-        self.waiting.push_back((id, lease));
+    pub(super) const fn new(patience: Duration) -> Self {
+        Self { patience, waiting: VecDeque::new(), sent: VecDeque::new() }
+    }
+
+    pub(super) fn push(&mut self, now: Instant, id: CallId, lease: LeaseId) {
+        self.waiting.push_back(KeepAlive { id, lease, asked: now, sent: None });
     }
 
     /// The lease whose keep-alive is to be sent next.
     pub(super) fn to_send(&self) -> Option<LeaseId> {
-        self.waiting.front().map(|(_, lease)| *lease)
+        self.waiting.front().map(|keep| keep.lease)
     }
 
-    /// That was sent. Whose it is.
-    pub(super) fn handle_sent(&mut self) -> Option<CallId> {
-        let sent = self.waiting.pop_front()?;
-        self.sent.push_back(sent);
-        Some(sent.0)
+    /// Notes that it was sent.
+    pub(super) fn handle_sent(&mut self, now: Instant) {
+        if let Some(keep) = self.waiting.pop_front() {
+            self.sent.push_back(KeepAlive { sent: Some(now), ..keep });
+        }
     }
 
-    /// An answer came. Whose it is.
+    /// Takes the keep-alive that an answer is to.
     ///
     /// # Errors
-    /// If it is not of the lease that was asked for; the stream is of no use then.
-    pub(super) fn handle_answer(&mut self, lease: LeaseId) -> Result<CallId, OutOfStep> {
-        match self.sent.pop_front() {
-            Some((id, asked)) if asked == lease => Ok(id),
+    /// If it is not of the lease that was asked for. The stream is of no use then, and the
+    /// keep-alive still has no answer.
+    pub(super) fn handle_answer(&mut self, lease: LeaseId) -> Result<KeepAlive, OutOfStep> {
+        match self.sent.front() {
+            Some(keep) if keep.lease == lease => self.sent.pop_front().ok_or(OutOfStep),
             _ => Err(OutOfStep),
         }
     }
 
-    /// The stream could not even be opened, since there is no such lease: whose keep-alive
-    /// was to be the first.
-    pub(super) fn take_first(&mut self, lease: LeaseId) -> Option<CallId> {
-        let (id, first) = *self.waiting.front()?;
-        if first != lease {
+    /// Takes the keep-alive that was to be the first, since the stream could not even be opened:
+    /// there is no such lease.
+    pub(super) fn take_first(&mut self, lease: LeaseId) -> Option<KeepAlive> {
+        if self.to_send()? != lease {
             return None;
         }
-        self.waiting.pop_front();
-        Some(id)
+        self.waiting.pop_front()
     }
 
     /// The stream has ended: what was not answered is to be sent again.
@@ -62,15 +79,22 @@ impl KeepAlives {
         }
     }
 
-    /// Nobody waits for this one any more. Whether its answer is still to come, so that the
-    /// stream is of no use without it.
-    pub(super) fn remove(&mut self, id: CallId) -> bool {
-        // Requests expire in the order in which they came: it is near the front.
-        let place = |queue: &VecDeque<(CallId, LeaseId)>| queue.iter().position(|(queued, _)| *queued == id);
-        if let Some(at) = place(&self.waiting) {
-            self.waiting.remove(at);
+    /// The time at which the first keep-alive runs out of time.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let first = self.sent.front().or_else(|| self.waiting.front())?;
+        Some(first.asked + self.patience)
+    }
+
+    /// Takes the next keep-alive that has run out of time. True if its answer is still to come, so
+    /// that the stream is of no use without it.
+    pub(super) fn take_expired(&mut self, now: Instant) -> Option<(KeepAlive, bool)> {
+        if self.poll_timeout()? > now {
+            return None;
         }
-        place(&self.sent).is_some_and(|at| self.sent.remove(at).is_some())
+        match self.sent.pop_front() {
+            Some(keep) => Some((keep, true)),
+            None => self.waiting.pop_front().map(|keep| (keep, false)),
+        }
     }
 }
 
@@ -80,40 +104,67 @@ mod tests {
 
     const A: LeaseId = LeaseId(1);
     const B: LeaseId = LeaseId(2);
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    /// Three keep-alives, a millisecond apart.
+    fn three() -> KeepAlives {
+        let mut kept = KeepAlives::new(PATIENCE);
+        for (call, lease) in [(1, A), (2, B), (3, A)] {
+            kept.push(at(call), CallId(call), lease);
+        }
+        kept
+    }
 
     #[test]
     fn answers_are_matched_in_the_order_of_requests() {
-        let mut kept = KeepAlives::default();
-        for (call, lease) in [(1, A), (2, B), (3, A)] {
-            kept.push(CallId(call), lease);
-        }
+        let mut kept = three();
         while kept.to_send().is_some() {
-            kept.handle_sent();
+            kept.handle_sent(at(5));
         }
-        assert_eq!(kept.handle_answer(A), Ok(CallId(1)));
+        assert_eq!(kept.handle_answer(A).map(|keep| keep.id), Ok(CallId(1)));
         assert_eq!(kept.handle_answer(A), Err(OutOfStep));
-        let mut kept = KeepAlives::default();
+        assert_eq!(kept.handle_answer(B).map(|keep| keep.id), Ok(CallId(2)), "it waited on");
+        let mut kept = KeepAlives::new(PATIENCE);
         assert_eq!(kept.handle_answer(A), Err(OutOfStep));
-        kept.push(CallId(4), B);
-        assert_eq!((kept.take_first(A), kept.take_first(B)), (None, Some(CallId(4))));
+        kept.push(at(0), CallId(4), B);
+        assert_eq!(kept.take_first(A), None);
+        assert_eq!(kept.take_first(B).map(|keep| keep.id), Some(CallId(4)));
     }
 
     #[test]
     fn a_broken_stream_sends_again_in_the_same_order() {
-        let mut kept = KeepAlives::default();
-        for (call, lease) in [(1, A), (2, B), (3, A)] {
-            kept.push(CallId(call), lease);
-        }
-        kept.handle_sent();
-        kept.handle_sent();
-        assert!(kept.remove(CallId(2)), "its answer is still to come");
-        assert!(!kept.remove(CallId(2)));
+        let mut kept = three();
+        kept.handle_sent(at(5));
+        kept.handle_sent(at(5));
         kept.restart();
         let mut order = Vec::new();
         while let Some(lease) = kept.to_send() {
-            kept.handle_sent();
-            order.push(kept.handle_answer(lease).unwrap().0);
+            kept.handle_sent(at(9));
+            order.push(kept.handle_answer(lease).unwrap().id.0);
         }
-        assert_eq!(order, [1, 3]);
+        assert_eq!(order, [1, 2, 3]);
+    }
+
+    #[test]
+    fn keep_alives_run_out_of_time_in_the_order_in_which_they_came() {
+        let mut kept = three();
+        kept.handle_sent(at(5));
+        assert_eq!(kept.poll_timeout(), Some(at(2_001)));
+        assert_eq!(kept.take_expired(at(2_000)), None);
+        let mut expired =
+            || kept.take_expired(at(2_002)).map(|(keep, pending)| (keep.id.0, keep.sent, pending));
+        assert_eq!(expired(), Some((1, Some(at(5)), true)), "its answer is still to come");
+        assert_eq!(expired(), Some((2, None, false)));
+        assert_eq!(expired(), None);
+        // One that was sent may have arrived, though its stream has ended.
+        kept.handle_sent(at(6));
+        kept.restart();
+        let (keep, is_pending) = kept.take_expired(at(2_003)).unwrap();
+        assert_eq!((keep.id, keep.sent, is_pending), (CallId(3), Some(at(6)), false));
+        assert_eq!(kept.poll_timeout(), None);
     }
 }

@@ -1,24 +1,21 @@
 //! etcd as the registry: the task that owns the connection.
 
-mod bundle;
 mod connect;
 mod driver;
-mod group;
 mod lease;
 mod link;
 mod outcome;
 mod request;
 mod response;
 mod send;
-mod touch;
 mod watch;
 
 use skirmish_core::backoff::Backoff;
+use skirmish_core::registry::{GroupCommit, GroupConfig};
 use skirmish_core::rng::{Rng, Seed};
 
 use self::connect::Dialer;
 use self::driver::Driver;
-use self::group::{Groups, Limits};
 use super::Remote;
 use crate::clock::Clock;
 use crate::config::RegistryEtcd;
@@ -32,11 +29,12 @@ pub use self::connect::OptionsError;
 /// If the options are unusable; whether there is an etcd is not known yet.
 pub fn start(options: &RegistryEtcd, clock: Clock, seed: Seed) -> Result<Remote, OptionsError> {
     let dialer = Dialer::new(options)?;
-    let groups = Groups::new(Limits {
+    let groups = GroupCommit::new(GroupConfig {
         waiting: options.requests,
         members: options.group_requests,
         bytes: options.group_bytes,
         in_flight: options.groups,
+        patience: options.request_timeout,
     });
     let (remote, backend) = Remote::new(options.requests, options.watches);
     let driver = Driver::new(
@@ -44,7 +42,6 @@ pub fn start(options: &RegistryEtcd, clock: Clock, seed: Seed) -> Result<Remote,
         Rng::new(seed),
         dialer,
         Backoff::new(options.backoff_min, options.backoff_max),
-        options.request_timeout,
         groups,
         backend,
     );

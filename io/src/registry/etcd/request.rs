@@ -2,11 +2,7 @@
 
 use bytes::Bytes;
 use etcd_client as etcd;
-use skirmish_core::registry::{
-    Compare, Delete, LeaseId, Op, Put, Range, Relation, Request, Span, Target, Txn, Watch,
-};
-
-use super::bundle::{Bundle, Way};
+use skirmish_core::registry::{Compare, Delete, LeaseId, Op, Put, Range, Relation, Span, Target, Txn, Watch};
 
 /// etcd's numbers are signed; the registry's fit by their definition, and what does not is
 /// too large for etcd as well.
@@ -18,55 +14,17 @@ fn lease(lease: Option<LeaseId>) -> i64 {
     lease.map_or(0, |lease| signed(lease.0))
 }
 
-/// The transaction of a group.
-pub(super) fn bundles(members: &[&Request], bundles: &[Bundle]) -> etcd::Txn {
-    match bundles {
-        [only] => bundle(members, only),
-        bundles => {
-            let steps = bundles.iter().map(|one| etcd::TxnOp::txn(bundle(members, one)));
-            etcd::Txn::new().and_then(steps.collect::<Vec<_>>())
-        }
-    }
-}
-
-fn bundle(members: &[&Request], bundle: &Bundle) -> etcd::Txn {
-    let (mut compares, mut steps) = (Vec::new(), Vec::new());
-    for request in bundle.members.iter().filter_map(|&at| members.get(at)) {
-        match request {
-            Request::Txn(txn) if bundle.way == Way::Apart => steps.push(etcd::TxnOp::txn(transaction(txn))),
-            Request::Txn(txn) => {
-                compares.extend(txn.compares.iter().map(compare));
-                steps.extend(txn.success.iter().map(op));
-            }
-            Request::Range(range) => steps.push(range_step(range)),
-            Request::Put(put) => steps.push(put_step(put)),
-            Request::Delete(delete) => steps.push(delete_step(delete)),
-            // They are no steps and go alone.
-            _ => {}
-        }
-    }
-    made_of(compares, steps, Vec::new())
-}
-
 pub(super) fn transaction(txn: &Txn) -> etcd::Txn {
-    made_of(
-        txn.compares.iter().map(compare).collect(),
-        txn.success.iter().map(op).collect(),
-        txn.failure.iter().map(op).collect(),
-    )
-}
-
-fn made_of(compares: Vec<etcd::Compare>, success: Vec<etcd::TxnOp>, failure: Vec<etcd::TxnOp>) -> etcd::Txn {
     let mut made = etcd::Txn::new();
     // Each of these may be called once, and not at all for what is empty.
-    if !compares.is_empty() {
-        made = made.when(compares);
+    if !txn.compares.is_empty() {
+        made = made.when(txn.compares.iter().map(compare).collect::<Vec<_>>());
     }
-    if !success.is_empty() {
-        made = made.and_then(success);
+    if !txn.success.is_empty() {
+        made = made.and_then(txn.success.iter().map(op).collect::<Vec<_>>());
     }
-    if !failure.is_empty() {
-        made = made.or_else(failure);
+    if !txn.failure.is_empty() {
+        made = made.or_else(txn.failure.iter().map(op).collect::<Vec<_>>());
     }
     made
 }
@@ -162,4 +120,29 @@ pub(super) fn watch_options(watch: &Watch, number: i64, start: u64) -> (Bytes, e
     let filters = filters.into_iter().filter_map(|(set, filter)| set.then_some(filter));
     options = options.with_filters(filters.collect::<Vec<_>>());
     (watch.span.key.clone(), options)
+}
+
+#[cfg(test)]
+mod tests {
+    use etcd::proto::{PbTxnOpRequest, PbTxnRequest};
+
+    use super::*;
+
+    #[test]
+    fn nested_transactions_stay_nested_and_empty_branches_stay_empty() {
+        let put = |key: &'static str| Op::Put(Put::new(key, "", None));
+        let inner = Txn {
+            compares: vec![Compare::absent("a")],
+            success: vec![put("a")],
+            failure: vec![Op::Range(Range::of(Span::one("a")))],
+        };
+        let outer = Txn { success: vec![Op::Txn(inner), put("b")], ..Txn::default() };
+        let sent = PbTxnRequest::from(transaction(&outer));
+        assert_eq!((sent.compare.len(), sent.success.len(), sent.failure.len()), (0, 2, 0));
+        let Some(PbTxnOpRequest::RequestTxn(inner)) = &sent.success[0].request else {
+            panic!("it is nested: {sent:?}")
+        };
+        assert_eq!((inner.compare.len(), inner.success.len(), inner.failure.len()), (1, 1, 1));
+        assert!(matches!(&sent.success[1].request, Some(PbTxnOpRequest::RequestPut(put)) if put.key == b"b"));
+    }
 }

@@ -6,9 +6,7 @@ use etcd_client::proto::{
     PbDeleteResponse, PbEvent, PbKeyValue, PbPutResponse, PbRangeResponse, PbResponseHeader, PbResponseOp,
     PbTxnOpResponse, PbTxnResponse,
 };
-use skirmish_core::registry::{Answer, Change, KeyValue, LeaseId, Request, Response};
-
-use super::bundle::{Bundle, Way};
+use skirmish_core::registry::{Answer, Change, KeyValue, LeaseId, Response};
 
 /// Why an answer cannot be made sense of: etcd does not send such.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,75 +91,6 @@ pub(super) fn txn(response: etcd::TxnResponse) -> Result<Response, Nonsense> {
     Ok(Response { revision, answer: txn_answer(response.0)? })
 }
 
-/// What the answer to a member of a group is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
-    /// The answer to one step.
-    Step,
-    /// Those to so many, of a transaction that succeeded.
-    Steps(usize),
-}
-
-impl Shape {
-    pub(super) fn of(request: &Request) -> Self {
-        if let Request::Txn(txn) = request { Self::Steps(txn.success.len()) } else { Self::Step }
-    }
-}
-
-/// The answers to the members of a group that went in bundles; none to those of a bundle
-/// that failed.
-pub(super) fn group(
-    response: etcd::TxnResponse,
-    bundles: &[Bundle],
-    shapes: &[Shape],
-) -> Result<Vec<Option<Response>>, Nonsense> {
-    let mut answers = vec![None; shapes.len()];
-    let revision = revision(response.0.header.as_ref())?;
-    if let [only] = bundles {
-        bundle(response.0, revision, only, shapes, &mut answers)?;
-        return Ok(answers);
-    }
-    let steps = response.0.responses;
-    if !response.0.succeeded || steps.len() != bundles.len() {
-        return Err(Nonsense);
-    }
-    for (step, one) in steps.into_iter().zip(bundles) {
-        let Some(PbTxnOpResponse::ResponseTxn(txn)) = step.response else { return Err(Nonsense) };
-        bundle(txn, revision, one, shapes, &mut answers)?;
-    }
-    Ok(answers)
-}
-
-fn bundle(
-    response: PbTxnResponse,
-    revision: u64,
-    bundle: &Bundle,
-    shapes: &[Shape],
-    answers: &mut [Option<Response>],
-) -> Result<(), Nonsense> {
-    if !response.succeeded {
-        let nothing = bundle.way == Way::Tied && response.responses.is_empty();
-        return if nothing { Ok(()) } else { Err(Nonsense) };
-    }
-    let mut steps = response.responses.into_iter();
-    for &at in &bundle.members {
-        let (Some(place), Some(shape)) = (answers.get_mut(at), shapes.get(at)) else { return Err(Nonsense) };
-        let answer = match shape {
-            Shape::Steps(count) if bundle.way != Way::Apart => {
-                let answers: Vec<_> =
-                    steps.by_ref().take(*count).map(step_answer).collect::<Result<_, _>>()?;
-                if answers.len() != *count {
-                    return Err(Nonsense);
-                }
-                Answer::Txn { succeeded: true, answers }
-            }
-            _ => step_answer(steps.next().ok_or(Nonsense)?)?,
-        };
-        *place = Some(Response { revision, answer });
-    }
-    if steps.next().is_some() { Err(Nonsense) } else { Ok(()) }
-}
-
 /// What is left of a lease; `None` if there is no such lease.
 pub(super) fn time_to_live(response: etcd::LeaseTimeToLiveResponse) -> Result<Option<Response>, Nonsense> {
     let response = response.0;
@@ -215,5 +144,51 @@ fn change(event: PbEvent) -> Result<Change, Nonsense> {
         0 => Ok(Change::Put { kv: key_value(kv), prev }),
         1 => Ok(Change::Delete { key: kv.key.into(), revision: unsigned(kv.mod_revision), prev }),
         _ => Err(Nonsense),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skirmish_core::registry::Failure;
+
+    use super::*;
+    use crate::registry::etcd::outcome::Wrong;
+    use crate::registry::etcd::send::Fault;
+
+    fn step(response: PbTxnOpResponse) -> PbResponseOp {
+        PbResponseOp { response: Some(response) }
+    }
+
+    fn put_step() -> PbResponseOp {
+        step(PbTxnOpResponse::ResponsePut(PbPutResponse::default()))
+    }
+
+    fn nested(succeeded: bool, responses: Vec<PbResponseOp>) -> PbResponseOp {
+        step(PbTxnOpResponse::ResponseTxn(PbTxnResponse { header: None, succeeded, responses }))
+    }
+
+    fn response(responses: Vec<PbResponseOp>) -> etcd::TxnResponse {
+        let header = Some(PbResponseHeader { revision: 7, ..PbResponseHeader::default() });
+        etcd::TxnResponse(PbTxnResponse { header, succeeded: true, responses })
+    }
+
+    #[test]
+    fn nested_transactions_have_the_revision_of_the_whole() {
+        let inner = nested(true, vec![nested(false, vec![put_step()])]);
+        let answered = txn(response(vec![nested(true, vec![put_step(), put_step()]), inner])).unwrap();
+        let put = || Answer::Put { prev: None };
+        let answer = |succeeded, answers| Answer::Txn { succeeded, answers };
+        let inner = answer(true, vec![answer(false, vec![put()])]);
+        let whole = answer(true, vec![answer(true, vec![put(), put()]), inner]);
+        assert_eq!(answered, Response { revision: 7, answer: whole });
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_leaves_the_request_unknown() {
+        let no_step = PbResponseOp { response: None };
+        assert_eq!(txn(response(vec![nested(true, vec![no_step])])), Err(Nonsense));
+        assert_eq!(txn(etcd::TxnResponse(PbTxnResponse::default())), Err(Nonsense), "no header");
+        let fault = Fault::from(Nonsense);
+        assert!(matches!(fault, Fault::Wrong { wrong: Wrong::Outcome(Failure::Unknown), said: false, .. }));
     }
 }

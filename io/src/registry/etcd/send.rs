@@ -1,4 +1,4 @@
-//! Sends a group, and makes outcomes of what comes back.
+//! Sends a request, which may be that of a group, and makes an outcome of what comes back.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,11 +9,9 @@ use etcd_client::{
 };
 use skirmish_core::registry::{Answer, Error, Failure, Request, Response};
 
-use super::bundle::Bundle;
-use super::group::{Group, Member};
 use super::outcome::{Wrong, judge, text};
-use super::request::{bundles, delete_options, put_options, range_options, signed, transaction};
-use super::response::{self, Nonsense, Shape, revision, unsigned};
+use super::request::{delete_options, put_options, range_options, signed, transaction};
+use super::response::{self, Nonsense, revision, unsigned};
 use crate::turns::within;
 
 /// Largest answer, in bytes.
@@ -24,7 +22,7 @@ pub(super) const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 pub(super) enum Fault {
     /// An error came.
     Wrong {
-        /// What it means for each request of the group.
+        /// The meaning for the request.
         wrong: Wrong,
         /// Whether etcd said so, so that the connection is sound.
         said: bool,
@@ -49,31 +47,13 @@ impl From<Nonsense> for Fault {
     }
 }
 
-pub(super) type Sending = Pin<Box<dyn Future<Output = Result<Vec<Option<Response>>, Fault>> + Send>>;
+pub(super) type Sending = Pin<Box<dyn Future<Output = Result<Response, Fault>> + Send>>;
 
-/// The answers to a group, in the order of its members. There is none for those of a bundle
-/// whose comparisons did not hold, of which surely nothing was done.
-pub(super) fn send(client: &Client, group: &Group, patience: Duration) -> Sending {
-    let mut kv = client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
-    match &*group.members {
-        [Member { request, .. }] => {
-            let (request, lease) = (request.clone(), client.lease_client());
-            Box::pin(async move {
-                let answer = within(patience, send_one(kv, lease, request)).await;
-                answer.map_err(|_| Fault::Silence)?.map(|response| vec![Some(response)])
-            })
-        }
-        members => {
-            let requests: Vec<&Request> = members.iter().map(|member| &member.request).collect();
-            let transaction = bundles(&requests, &group.bundles);
-            let shapes = requests.iter().map(|request| Shape::of(request)).collect::<Vec<_>>();
-            let bundles: Vec<Bundle> = group.bundles.clone();
-            Box::pin(async move {
-                let answer = within(patience, kv.txn(transaction)).await;
-                Ok(response::group(answer.map_err(|_| Fault::Silence)??, &bundles, &shapes)?)
-            })
-        }
-    }
+/// Sends a request, and waits for the answer at most so long.
+pub(super) fn send(client: &Client, request: Request, patience: Duration) -> Sending {
+    let kv = client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
+    let lease = client.lease_client();
+    Box::pin(async move { within(patience, send_one(kv, lease, request)).await.map_err(|_| Fault::Silence)? })
 }
 
 async fn send_one(mut kv: KvClient, mut lease: LeaseClient, request: Request) -> Result<Response, Fault> {
@@ -115,9 +95,4 @@ async fn send_one(mut kv: KvClient, mut lease: LeaseClient, request: Request) ->
 fn refused(error: Error) -> Fault {
     let text = error.to_string();
     Fault::Wrong { wrong: Wrong::Outcome(Failure::Refused(error)), said: true, text }
-}
-
-/// Whether a request changes nothing, so that it may be sent again whatever became of it.
-pub(super) const fn is_read(request: &Request) -> bool {
-    matches!(request, Request::Range(_) | Request::TimeToLive { .. })
 }

@@ -1,0 +1,32 @@
+//! Tests of group commit.
+
+mod bundle;
+mod machine;
+mod queue;
+mod transaction;
+
+use alloc::{borrow::ToOwned as _, vec};
+
+use crate::registry::{Compare, GroupConfig, LeaseId, Op, Put, Range, Span, Txn};
+use crate::time::Duration;
+
+const CONFIG: GroupConfig = GroupConfig {
+    waiting: 1000,
+    members: 128,
+    bytes: 1 << 16,
+    in_flight: 1,
+    patience: Duration::from_secs(2),
+};
+
+fn put(key: &str) -> Op {
+    Op::Put(Put::new(key.to_owned(), "value", Some(LeaseId(1))))
+}
+
+fn read(key: &str) -> Op {
+    Op::Range(Range::of(Span::one(key.to_owned())))
+}
+
+/// Writes a key that is not there yet.
+fn claim(key: &str) -> Txn {
+    Txn { compares: vec![Compare::absent(key.to_owned())], success: vec![put(key)], failure: vec![read(key)] }
+}
