@@ -86,6 +86,7 @@ pub const MARKS: &[&str] = &[
     "watch compacted",
     "revision shared",
     "group halved",
+    "group unknown",
     "lease ended",
     "lease ended adrift",
     "matcher elected",

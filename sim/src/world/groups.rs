@@ -11,6 +11,8 @@ use crate::history::Lane;
 use crate::oracle::{Guarantee, Verdict};
 use crate::scenario::Shape;
 
+type RequestOutcome = Result<Response, Failure>;
+
 /// Requests in a group at most, where requests are grouped.
 const MEMBERS: usize = 16;
 
@@ -33,9 +35,9 @@ pub(super) const fn config(shape: &Shape) -> GroupConfig {
     GroupConfig { waiting: WAITING, members, bytes: BYTES, in_flight, patience }
 }
 
-/// Returns true if at least two members of a group have written.
-fn shares_revision<'a>(outcomes: impl IntoIterator<Item = &'a Result<Response, Failure>>) -> bool {
-    outcomes.into_iter().flatten().filter(|response| response.wrote()).nth(1).is_some()
+/// Returns true if at least two of the outcomes, which came at once, are of this kind.
+fn several(outcomes: &[(CallId, RequestOutcome)], is_of_kind: impl Fn(&RequestOutcome) -> bool) -> bool {
+    outcomes.iter().filter(|(_, outcome)| is_of_kind(outcome)).nth(1).is_some()
 }
 
 impl World<'_> {
@@ -98,12 +100,7 @@ impl World<'_> {
     }
 
     /// The answer to a group has come.
-    pub(super) fn group_answered(
-        &mut self,
-        node: usize,
-        id: GroupId,
-        outcome: Result<Response, Failure>,
-    ) -> Verdict {
+    pub(super) fn group_answered(&mut self, node: usize, id: GroupId, outcome: RequestOutcome) -> Verdict {
         let now = self.nodes[node].clock.now(self.at).instant;
         let Some(line) = self.line(node).filter(|line| line.flying.contains(&id)) else { return Ok(()) };
         line.flying.remove(&id);
@@ -128,12 +125,14 @@ impl World<'_> {
     /// The connection is gone with every group in flight: they were done, or not.
     pub(super) fn lose_groups(&mut self, node: usize) -> Verdict {
         let now = self.nodes[node].clock.now(self.at).instant;
-        let Some(line) = self.line(node) else { return Ok(()) };
-        for id in std::mem::take(&mut line.flying) {
-            // Reads wait for the next connection.
-            let _ = line.groups.handle_failure(now, id, GroupFailure::Lost);
+        let flying = self.line(node).map(|line| std::mem::take(&mut line.flying));
+        for id in flying.into_iter().flatten() {
+            if let Some(line) = self.line(node) {
+                // Reads wait for the next connection.
+                let _ = line.groups.handle_failure(now, id, GroupFailure::Lost);
+            }
+            self.drain_groups(node);
         }
-        self.drain_groups(node);
         self.settle_node(node)
     }
 
@@ -156,8 +155,11 @@ impl World<'_> {
                 GroupOutput::Overdue { .. } => self.coverage.hit("registry silent"),
             }
         }
-        if shares_revision(outcomes.iter().map(|(_, outcome)| outcome)) {
+        if several(&outcomes, |outcome| outcome.as_ref().is_ok_and(Response::wrote)) {
             self.coverage.hit("revision shared");
+        }
+        if several(&outcomes, |outcome| *outcome == Err(Failure::Unknown)) {
+            self.coverage.hit("group unknown");
         }
         for (id, outcome) in outcomes {
             let told = Told::Reply { id, outcome };
@@ -169,19 +171,29 @@ impl World<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::draw::draw;
     use crate::world::{Options, run};
 
     #[test]
-    fn some_seeds_have_requests_that_share_a_revision() {
-        let shares = |seed| {
-            let scenario = draw(seed);
-            let outcome = (scenario.shape.group_us > 0).then(|| run(&scenario, Options::default()));
-            outcome.is_some_and(|outcome| {
-                outcome.coverage.iter().any(|(mark, visits, _)| mark == "revision shared" && visits > 0)
-            })
-        };
-        assert!((0..100).any(shares));
+    fn some_seeds_have_groups_that_are_done_refused_and_unknown() {
+        let mut missing = vec!["revision shared", "group halved", "group unknown"];
+        for scenario in (0..200).map(draw).filter(|scenario| scenario.shape.group_us > 0) {
+            let coverage = run(&scenario, Options::default()).coverage;
+            missing.retain(|mark| !coverage.iter().any(|(hit, visits, _)| hit == *mark && visits > 0));
+            if missing.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(missing, [""; 0]);
+    }
+
+    #[test]
+    fn nothing_is_grouped_where_each_request_goes_alone() {
+        let alone = (0..40).map(draw).filter(|scenario| scenario.shape.group_us == 0);
+        for scenario in alone.filter(|scenario| scenario.shape.has_remote_registry()).take(3) {
+            let coverage = run(&scenario, Options::default()).coverage;
+            let shared = coverage.iter().find(|(mark, ..)| *mark == "revision shared");
+            assert_eq!(shared.map(|(_, visits, _)| visits), Some(0), "seed {}", scenario.seed);
+        }
     }
 }

@@ -60,7 +60,7 @@ struct Watching {
 impl World<'_> {
     pub(super) fn line(&mut self, node: usize) -> Option<&mut Line> {
         match &mut self.nodes[node].registry {
-            Registration::Remote(line) => Some(line),
+            Registration::Remote(line) => Some(line.as_mut()),
             Registration::Embedded(_) => None,
         }
     }

@@ -58,7 +58,7 @@ pub(super) enum Registration {
     /// In the process itself.
     Embedded(Box<Embedded>),
     /// Over the network.
-    Remote(Line),
+    Remote(Box<Line>),
 }
 
 /// What a round of outputs leaves to do.
@@ -114,7 +114,7 @@ impl NodeProcess {
 
     fn registration(shape: &Shape, life: u32, clock: Clock, at: u64) -> Registration {
         if shape.has_remote_registry() {
-            return Registration::Remote(Line::new(shape));
+            return Registration::Remote(Box::new(Line::new(shape)));
         }
         // Epochs are revisions: those of one life must not reach the next.
         let config =

@@ -4,6 +4,7 @@ use skirmish_core::id::ConnId;
 use skirmish_core::plant::Plant;
 use skirmish_core::time::Duration;
 
+use super::line::Line;
 use super::node::Registration;
 use super::{Happening, World};
 use crate::history::Lane;
@@ -74,7 +75,7 @@ impl World<'_> {
         self.hang_up_registry(node, silent);
         let process = &mut self.nodes[node];
         (process.machine, process.wakes, process.silent) = (None, None, silent);
-        process.registry = Registration::Remote(super::line::Line::new(&self.scenario.shape));
+        process.registry = Registration::Remote(Box::new(Line::new(&self.scenario.shape)));
         process.told.clear();
         process.deferred.clear();
         process.holders.clear();
