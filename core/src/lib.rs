@@ -52,6 +52,7 @@ pub mod config;
 mod connection;
 pub mod crdt;
 pub mod heartbeat;
+mod hosting;
 pub mod id;
 mod link;
 mod logins;

@@ -1,6 +1,7 @@
 //! Every bound of a node (G11).
 
 use super::Node;
+use crate::hosting::Role;
 
 impl Node {
     /// Checks every bound of the node (G11). Looks at everything there is: for
@@ -41,9 +42,16 @@ impl Node {
             check(hosted.locals.len() <= self.sessions.len(), "sessions in a room")?;
             check(hosted.waiting.len() <= hosted.locals.len(), "sessions on their way into a room")?;
             check(hosted.readers.len() <= self.links.len(), "links that read a room")?;
-            check(hosted.early.len() <= config.links.total, "links that wait for the claim of a room")?;
-            check(hosted.places.len() <= hosted.room.members().len(), "places of members")?;
-            check(hosted.away.len() <= hosted.places.len(), "members that are away")?;
+            match &hosted.role {
+                Role::Claiming(claiming) => {
+                    check(claiming.early() <= config.links.total, "links that wait for the claim of a room")?;
+                }
+                Role::Leading(leading) => {
+                    check(leading.len() <= hosted.room.members().len(), "places of members")?;
+                    check(leading.away() <= leading.len(), "members that are away")?;
+                }
+                Role::Following(_) => {}
+            }
         }
         check(members == self.stats.members, "memberships")?;
         check(self.links.len() <= config.links.total, "links")?;

@@ -7,10 +7,10 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use super::hosting::{Place, Role};
 use super::{Event, Node, Output, inbound};
 use crate::agenda::Booking;
 use crate::connection::Phase;
+use crate::hosting::{Place, Role};
 use crate::id::{ConnId, Name, SessionId};
 use crate::matchmaking::keys;
 use crate::plant::Plant;
@@ -192,12 +192,12 @@ impl Node {
             let Self { rooms, zstd, .. } = self;
             let Some(hosted) = rooms.get_mut(room) else { continue };
             match hosted.role {
-                Role::Claiming => {}
-                Role::Primary => {
+                Role::Claiming(_) => {}
+                Role::Leading(_) => {
                     hosted.room.seat(now, number, Seat { session: id, epoch }, zstd);
                     hosted.place(number, Place::Here(session));
                 }
-                Role::Following { .. } => {
+                Role::Following(_) => {
                     if !hosted.waiting.contains(&session) {
                         hosted.waiting.push(session);
                     }

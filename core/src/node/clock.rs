@@ -6,10 +6,10 @@
 
 use skirmish_proto::v1;
 
-use super::hosting::Role;
 use super::{Event, Node, Refusal};
 use crate::clocks::{Clocks, Difference, Verdict};
 use crate::config::Config;
+use crate::hosting::Role;
 use crate::id::{Name, NodeId};
 use crate::slab::Key;
 use crate::time::{Deadline, Duration, Instant, Now};
@@ -123,11 +123,12 @@ impl Node {
     /// Gives up a room that was claimed when the clock was right.
     pub(super) fn decline_room(&mut self, now: Now, name: &Name) {
         let room = self.rooms_by_name.get(name).copied();
-        let role = room.and_then(|room| Some(self.rooms.get(room)?.role));
-        if matches!(role, None | Some(Role::Claiming)) {
+        let role = room.and_then(|room| Some(&self.rooms.get(room)?.role));
+        let is_claimed = matches!(role, Some(Role::Claiming(_)));
+        if is_claimed || role.is_none() {
             self.registrar.release_room(now, name);
         }
-        if let Some(room) = room.filter(|_| role == Some(Role::Claiming)) {
+        if let Some(room) = room.filter(|_| is_claimed) {
             self.close_room(now, room, v1::LeftReason::Gone);
         }
     }

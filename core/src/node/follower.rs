@@ -5,9 +5,10 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use super::hosting::{ATTACH_TIMEOUT, Role};
 use super::inbound::{SUSPENDED_RETRY, millis, plain_trace};
+use super::rooms::ATTACH_TIMEOUT;
 use super::{Node, Passage};
+use crate::hosting::Following;
 use crate::id::{Name, NodeId, SessionId};
 use crate::link::Reader;
 use crate::plant::Plant;
@@ -25,8 +26,6 @@ impl Node {
 
     /// Starts to follow a room, as soon as there is a link.
     pub(super) fn follow(&mut self, now: Now, room: Key, node: NodeId) {
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
-        hosted.role = Role::Following { node, attached: Err(now.instant + ATTACH_TIMEOUT) };
         self.peer(now, node).rooms.insert(room);
         self.attach(now, room);
         self.book_room(room);
@@ -35,16 +34,15 @@ impl Node {
     /// Asks for the tail of a room, if there is a link to its primary.
     pub(super) fn attach(&mut self, now: Now, room: Key) {
         let Some(hosted) = self.rooms.get_mut(room) else { return };
-        let Some(node) = hosted.primary() else { return };
-        let Some(link) = self.peers.get(&node).and_then(|peer| peer.link) else { return };
-        hosted.role = Role::Following { node, attached: Err(now.instant + ATTACH_TIMEOUT) };
+        let Some(following) = hosted.following_mut() else { return };
+        let Some(link) = self.peers.get(&following.primary()).and_then(|peer| peer.link) else { return };
         self.attempts += 1;
-        hosted.attach = self.attempts;
+        following.ask(self.attempts, now.instant + ATTACH_TIMEOUT);
         let message = v1::Attach {
             room: hosted.room.name().as_str().into(),
             epoch: hosted.room.epoch(),
             seq: hosted.room.log().head(),
-            number: hosted.attach,
+            number: self.attempts,
         };
         self.tell(now, link, wire::encode(v1::Kind::Attach, &v1::Metadata::default(), &message));
         self.book_room(room);
@@ -54,11 +52,11 @@ impl Node {
         let Some(room) = self.followed(from, &attached.room, attached.epoch) else { return };
         let ignores = !self.planted.is(Plant::JoinRaceTold);
         let Some(hosted) = self.rooms.get_mut(room) else { return };
-        if attached.number != hosted.attach && ignores {
+        let Some(following) = hosted.following_mut() else { return };
+        if !following.has_asked(attached.number) && ignores {
             return;
         }
-        let is_first = hosted.role != Role::Following { node: from, attached: Ok(()) };
-        hosted.role = Role::Following { node: from, attached: Ok(()) };
+        let is_first = following.attached();
         if attached.afresh {
             let member = |m: v1::TailMember| {
                 let player = Name::new(&m.player).ok()?;
@@ -74,9 +72,7 @@ impl Node {
         if is_first {
             // Those who were members before go on; those who wait come in.
             hosted.waiting.clone_from(&hosted.locals);
-            if !hosted.readers.contains(&link) {
-                hosted.readers.push(link);
-            }
+            hosted.add_reader(link);
             if let Some(link) = self.links.get_mut(link) {
                 link.read(room, Reader::new(0, 0));
             }
@@ -103,7 +99,7 @@ impl Node {
     /// Asks the primary to let those in who wait.
     pub(super) fn enter_waiting(&mut self, now: Now, room: Key) {
         let Some(hosted) = self.rooms.get(room) else { return };
-        if matches!(hosted.role, Role::Following { attached: Ok(()), .. }) {
+        if hosted.following().is_some_and(Following::is_attached) {
             for session in hosted.waiting.clone() {
                 self.enter(now, room, session);
             }
@@ -231,7 +227,8 @@ impl Node {
         let Some(room) = self.followed(from, &entry.room, entry.epoch) else { return true };
         let Self { rooms, zstd, planted, .. } = self;
         let Some(hosted) = rooms.get_mut(room) else { return true };
-        if hosted.is_detached() && !planted.is(Plant::JoinRaceTold) {
+        let is_attached = hosted.following().is_some_and(Following::is_attached);
+        if !is_attached && !planted.is(Plant::JoinRaceTold) {
             // Sent before the primary heard that everybody here had left; somebody came again.
             return true;
         }
@@ -303,9 +300,9 @@ impl Node {
     /// The link to a room's primary is gone: its tail stands still until there is another.
     pub(super) fn detach_tail(&mut self, now: Now, room: Key, link: Key) {
         let Some(hosted) = self.rooms.get_mut(room) else { return };
-        hosted.readers.retain(|reader| *reader != link);
-        if let Some(node) = hosted.primary() {
-            hosted.role = Role::Following { node, attached: Err(now.instant + ATTACH_TIMEOUT) };
+        hosted.remove_reader(link);
+        if let Some(following) = hosted.following_mut() {
+            following.detach(now.instant + ATTACH_TIMEOUT);
             self.book_room(room);
         }
     }
@@ -313,11 +310,10 @@ impl Node {
     /// The tail has not come for too long: those who wait for it try again.
     pub(super) fn attach_timeout(&mut self, now: Now, room: Key) {
         let Some(hosted) = self.rooms.get_mut(room) else { return };
-        let Role::Following { attached: Err(until), .. } = &mut hosted.role else { return };
-        if *until > now.instant {
+        let Some(following) = hosted.following_mut() else { return };
+        if !following.take_overdue(now.instant, now.instant + ATTACH_TIMEOUT) {
             return;
         }
-        *until = now.instant + ATTACH_TIMEOUT;
         for session in hosted.waiting.clone() {
             let memberships = self.sessions.get(session).map(|session| &session.memberships);
             let is_new = memberships.is_some_and(|m| m.iter().any(|m| m.room == room && m.number == 0));
@@ -376,7 +372,7 @@ impl Node {
             membership.hold(say.client_seq, expected, 0);
             return self.wake(key);
         }
-        let attached = matches!(hosted.role, Role::Following { attached: Ok(()), .. });
+        let attached = hosted.following().is_some_and(Following::is_attached);
         let settled = !hosted.waiting.contains(&session);
         let link = hosted.primary().and_then(|node| peers.get(&node)?.link).filter(|_| attached && settled);
         let Some(key_of_link) = link else {

@@ -4,7 +4,7 @@
 //! session and its room, [`Room::say`](crate::room::Room::say) appends it, the members' connections are woken,
 //! and [`Node::poll_transmit`] (`outbound`) reads it from the log for each of them.
 //!
-//! Whose a room is, the registry says (`claims`, `hosting`): in one that another node
+//! Whose a room is, the registry says (`claims`, `rooms`): in one that another node
 //! leads, the message is passed on to that node over its link (`follower`, `links`), which
 //! appends it (`primary`), and its entry comes back with the tail of the log.
 
@@ -14,7 +14,6 @@ mod claims;
 mod clock;
 mod event;
 mod follower;
-mod hosting;
 mod inbound;
 mod lifecycle;
 mod link_closure;
@@ -27,6 +26,7 @@ mod primary;
 mod reach;
 mod retry;
 mod room_timer;
+mod rooms;
 #[cfg(test)]
 mod tests;
 mod timeouts;
@@ -44,6 +44,7 @@ use crate::clocks::Clocks;
 use crate::config::Config;
 use crate::connection::{Allowances, Connection};
 use crate::crdt::Replica;
+use crate::hosting::Hosted;
 use crate::id::{Address, ConnId, LinkId, Name, NodeId};
 use crate::link::{Caller, Link};
 use crate::logins::Logins;
@@ -58,7 +59,6 @@ use crate::time::{Deadline, Duration, Instant, Now};
 use crate::wire;
 
 use admission::Admission;
-use hosting::{Hosted, Role};
 use links::Peer;
 use matchmaking::ASKERS;
 

@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use super::hosting::{Admitted, Entrant, Hosted, Place};
 use super::inbound::{SUSPENDED_RETRY, millis, plain_trace};
 use super::outbound::{STATE_FRAME_BYTES, plain};
+use super::rooms::{Admitted, Entrant};
 use super::{Node, Passage};
+use crate::hosting::{Hosted, Place};
 use crate::id::{Name, NodeId, SessionId};
 use crate::link::Reader;
 use crate::plant::Plant;
@@ -33,9 +34,7 @@ impl Node {
             afresh(hosted, attach.number)
         };
         let reader = Reader::new(attached.seq, attach.number);
-        if !hosted.readers.contains(&link) {
-            hosted.readers.push(link);
-        }
+        hosted.add_reader(link);
         self.tell(now, link, wire::encode(v1::Kind::Attached, &v1::Metadata::default(), &attached));
         if let Some(link) = self.links.get_mut(link) {
             link.read(room, reader);
@@ -47,13 +46,15 @@ impl Node {
         let room = Name::new(&detach.room).ok().and_then(|name| self.rooms_by_name.get(&name).copied());
         let hosted = room.and_then(|room| Some((room, self.rooms.get_mut(room)?)));
         let Some((room, hosted)) = hosted else { return };
-        hosted.early.retain(|early| early.link != link);
+        if let Some(claiming) = hosted.claiming_mut() {
+            claiming.forget(link);
+        }
         let Some((room, hosted)) = Some((room, hosted))
             .filter(|(_, hosted)| hosted.is_primary() && hosted.room.epoch() == detach.epoch)
         else {
             return;
         };
-        hosted.readers.retain(|reader| *reader != link);
+        hosted.remove_reader(link);
         if let Some(link) = self.links.get_mut(link) {
             link.forget(room);
         }
@@ -192,7 +193,7 @@ impl Node {
     /// A link is gone: the members behind it are away.
     pub(super) fn detach_reader(&mut self, now: Now, room: Key, link: Key, peer: NodeId) {
         let Some(hosted) = self.rooms.get_mut(room) else { return };
-        hosted.readers.retain(|reader| *reader != link);
+        hosted.remove_reader(link);
         self.members_away(now, room, peer);
     }
 

@@ -11,7 +11,8 @@ use alloc::vec::Vec;
 use skirmish_proto::v1;
 
 use super::Node;
-use super::hosting::{ATTACH_TIMEOUT, Hosted, Role};
+use super::rooms::ATTACH_TIMEOUT;
+use crate::hosting::{EarlyAttach, Hosted, Role};
 use crate::id::Name;
 use crate::plant::Plant;
 use crate::session::{Membership, SessionKey};
@@ -26,22 +27,6 @@ pub(super) const JOIN_TIMEOUT: Duration = ATTACH_TIMEOUT;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// An `Attach` that came before the registry had said whose the room is.
-#[derive(Debug)]
-pub(super) struct EarlyAttach {
-    pub(super) link: Key,
-    attach: v1::Attach,
-}
-
-impl Hosted {
-    /// Keeps an `Attach` until the registry has said whose the room is: one for each link that
-    /// `lives`.
-    fn keep(&mut self, early: EarlyAttach, lives: impl Fn(Key) -> bool) {
-        self.early.retain(|kept| kept.link != early.link && lives(kept.link));
-        self.early.push(early);
-    }
-}
-
 impl Node {
     // At the primary.
 
@@ -49,16 +34,16 @@ impl Node {
     pub(super) fn attach_early(&mut self, link: Key, attach: &v1::Attach) -> bool {
         let room = Name::new(&attach.room).ok().and_then(|name| self.rooms_by_name.get(&name).copied());
         let Self { rooms, links, planted, .. } = self;
-        let claiming = room.and_then(|room| rooms.get_mut(room)).filter(|room| room.role == Role::Claiming);
-        let Some(hosted) = claiming.filter(|_| !planted.is(Plant::JoinRaceTold)) else { return false };
-        hosted.keep(EarlyAttach { link, attach: attach.clone() }, |link| links.get(link).is_some());
+        let claiming = room.and_then(|room| rooms.get_mut(room)?.claiming_mut());
+        let Some(claiming) = claiming.filter(|_| !planted.is(Plant::JoinRaceTold)) else { return false };
+        claiming.keep(EarlyAttach { link, attach: attach.clone() }, |link| links.get(link).is_some());
         true
     }
 
-    /// Answers what was kept: the registry has said whose the room is.
-    pub(super) fn answer_early(&mut self, now: Now, room: Key) {
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
-        for early in core::mem::take(&mut hosted.early) {
+    /// Answers what was kept while the room was claimed: the registry has said whose it is.
+    pub(super) fn answer_early(&mut self, now: Now, before: Role) {
+        let Role::Claiming(claiming) = before else { return };
+        for early in claiming.finish() {
             if self.links.get(early.link).is_some() {
                 self.take_attach(now, early.link, &early.attach);
             }
@@ -87,8 +72,8 @@ impl Node {
         let pause = (PAUSE_MIN * 2_u32.pow(retries.min(16))).min(PAUSE_MAX);
         let pause = self.rng.duration(pause / 2..=pause);
         let again = self.place_room(&name);
-        if let Some(hosted) = again.and_then(|room| self.rooms.get_mut(room)) {
-            hosted.claim_at = Some(now.instant + pause);
+        if let Some(claiming) = again.and_then(|room| self.rooms.get_mut(room)?.claiming_mut()) {
+            claiming.put_off(now.instant + pause);
         }
         for (session, mut membership) in joins {
             let Some(room) = again else {
@@ -126,10 +111,9 @@ impl Node {
     /// Claims a room anew when the pause is over.
     pub(super) fn claim_again(&mut self, now: Now, room: Key) {
         let Some(hosted) = self.rooms.get_mut(room) else { return };
-        if hosted.claim_at.is_none_or(|at| at > now.instant) {
+        if !hosted.claiming_mut().is_some_and(|claiming| claiming.take_due(now.instant)) {
             return;
         }
-        hosted.claim_at = None;
         let name = hosted.room.name().clone();
         if self.registrar.claim_room(now, &name).is_err() {
             self.close_room(now, room, v1::LeftReason::Limit);

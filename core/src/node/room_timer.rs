@@ -1,7 +1,7 @@
 //! What becomes due in a room, and what the registry is told of it.
 
-use super::hosting::Role;
 use super::{Node, Timer};
+use crate::hosting::Role;
 use crate::slab::Key;
 use crate::time::Now;
 
@@ -14,13 +14,13 @@ impl Node {
         // While the node may not serve, nobody is let go and no turn ends: it looks when it
         // may again.
         let may_serve = self.registrar.may_serve(self.now);
-        let away = hosted.away.first().map(|(until, _)| *until).filter(|_| may_serve);
         let turn = hosted.room.turn_ends_at().filter(|_| may_serve);
-        let tail = match hosted.role {
-            Role::Following { attached: Err(until), .. } => Some(until),
-            Role::Claiming | Role::Primary | Role::Following { .. } => None,
+        let role = match &hosted.role {
+            Role::Claiming(claiming) => claiming.ask_at(),
+            Role::Leading(leading) => leading.next_expiry().map(|(until, _)| until).filter(|_| may_serve),
+            Role::Following(following) => following.deadline(),
         };
-        if let Some(at) = [flush, collect, away, turn, tail, hosted.claim_at].into_iter().flatten().min() {
+        if let Some(at) = [flush, collect, turn, role].into_iter().flatten().min() {
             self.agenda.book(Timer::Room(key), &mut hosted.booking, at);
         }
     }

@@ -2,7 +2,8 @@
 
 use alloc::string::{String, ToString as _};
 
-use super::{Hosted, Node, Role};
+use super::Node;
+use crate::hosting::{Hosted, Role};
 use crate::id::{Cursor, Name, NodeId};
 use crate::registry::Failure;
 use crate::time::Instant;
@@ -65,7 +66,7 @@ impl Node {
     #[must_use]
     pub fn rooms_followed(&self) -> usize {
         let follows =
-            |key| self.rooms.get(key).is_some_and(|h: &Hosted| matches!(h.role, Role::Following { .. }));
+            |key| self.rooms.get(key).is_some_and(|h: &Hosted| matches!(h.role, Role::Following(_)));
         self.rooms.keys().filter(|key| follows(*key)).count()
     }
 

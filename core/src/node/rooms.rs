@@ -3,74 +3,21 @@
 //! A room that somebody here wants to be in is claimed in the registry. Either this node
 //! is its primary then, or it follows the node that is ([`follower`](super::follower)).
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
-use super::retry::{EarlyAttach, join_deadline};
+use super::retry::join_deadline;
 use super::{Event, Node, Timer};
-use crate::agenda::Booking;
-use crate::id::{Cursor, Name, NodeId};
+use crate::hosting::{Following, Hosted, Leading, Place, Role};
+use crate::id::{Cursor, Name};
 use crate::matchmaking::keys;
 use crate::plant::Plant;
 use crate::registrar::RoomClaim;
 use crate::room::{Room, RoomConfig, Seat};
 use crate::session::{Joined, Membership, SessionKey};
 use crate::slab::Key;
-use crate::time::{Duration, Instant, Now};
-
-/// A room, and whose it is.
-#[derive(Debug)]
-pub(super) struct Hosted {
-    pub(super) room: Room,
-    pub(super) role: Role,
-    pub(super) booking: Booking,
-    /// Sessions of this node that are members, or on their way in.
-    pub(super) locals: Vec<SessionKey>,
-    /// Those that are on their way in.
-    pub(super) waiting: Vec<SessionKey>,
-    /// Of a room that this node is the primary of: where the sessions of members are.
-    pub(super) places: BTreeMap<u32, Place>,
-    /// Members whose session is nowhere, and until when they are kept.
-    pub(super) away: BTreeSet<(Instant, u32)>,
-    /// Links on which the room is read.
-    pub(super) readers: Vec<Key>,
-    /// `Attach` messages that came while the room is claimed: one for each link.
-    pub(super) early: Vec<EarlyAttach>,
-    /// The number of the last `Attach` for it.
-    pub(super) attach: u64,
-    /// When the room is claimed, if not yet.
-    pub(super) claim_at: Option<Instant>,
-}
-
-/// What a node is to a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// The registry is asked.
-    Claiming,
-    /// It sequences the messages.
-    Primary,
-    /// Another node does.
-    Following {
-        /// Which.
-        node: NodeId,
-        /// Whether its tail comes; until when it must, if sessions wait for it.
-        attached: Result<(), Instant>,
-    },
-}
-
-/// The place of a member's session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// On this node.
-    Here(SessionKey),
-    /// On another node, over its link.
-    There(NodeId),
-    /// Nowhere: its node or its link is gone, or another node has it and has not said so
-    /// yet. Kept until then.
-    Away(Instant),
-}
+use crate::time::{Duration, Now};
 
 /// Who wants to come into a room.
 pub(super) struct Entrant {
@@ -86,57 +33,6 @@ pub(super) struct Admitted {
     pub(super) resumed: bool,
     /// The last entry before it was a member, or the last there is if it was one.
     pub(super) before: u64,
-}
-
-impl Hosted {
-    pub(super) fn is_primary(&self) -> bool {
-        self.role == Role::Primary
-    }
-
-    /// The node that is followed.
-    pub(super) fn primary(&self) -> Option<NodeId> {
-        match self.role {
-            Role::Following { node, .. } => Some(node),
-            Role::Claiming | Role::Primary => None,
-        }
-    }
-
-    /// Whether its tail does not come.
-    pub(super) const fn is_detached(&self) -> bool {
-        matches!(self.role, Role::Following { attached: Err(_), .. })
-    }
-
-    /// Whether nobody needs it.
-    fn is_idle(&self) -> bool {
-        self.locals.is_empty() && (!self.is_primary() || self.room.members().is_empty())
-    }
-
-    fn forget_local(&mut self, session: SessionKey) {
-        self.locals.retain(|local| *local != session);
-        self.waiting.retain(|waiting| *waiting != session);
-    }
-
-    /// Notes where the session of a member is.
-    pub(super) fn place(&mut self, number: u32, place: Place) {
-        self.forget_place(number);
-        if self.room.member(number).is_some() {
-            if let Place::Away(until) = place {
-                self.away.insert((until, number));
-            }
-            self.places.insert(number, place);
-        }
-    }
-
-    fn forget_place(&mut self, number: u32) {
-        if let Some(Place::Away(until)) = self.places.remove(&number) {
-            self.away.remove(&(until, number));
-        }
-    }
-
-    /// Returns true if the session of a member is on that node.
-    pub(super) fn is_there(&self, number: u32, node: NodeId) -> bool {
-        self.places.get(&number) == Some(&Place::There(node))
-    }
 }
 
 impl Node {
@@ -177,10 +73,10 @@ impl Node {
         self.attempts += 1;
         let membership = Membership::new(room, self.attempts, resume, history, join_deadline(now));
         self.begin_entry(session, room, membership);
-        match self.rooms.get(room).map(|hosted| hosted.role) {
-            Some(Role::Claiming) | None => {}
-            Some(Role::Primary) => self.seat_waiting(now, room),
-            Some(Role::Following { .. }) => self.enter_waiting(now, room),
+        match self.rooms.get(room).map(|hosted| &hosted.role) {
+            Some(Role::Claiming(_)) | None => {}
+            Some(Role::Leading(_)) => self.seat_waiting(now, room),
+            Some(Role::Following(_)) => self.enter_waiting(now, room),
         }
         true
     }
@@ -222,19 +118,7 @@ impl Node {
             seed: self.rng.split(),
             planted: self.planted,
         };
-        let hosted = Hosted {
-            room: Room::new(name.clone(), 0, &config),
-            role: Role::Claiming,
-            booking: Booking::default(),
-            locals: Vec::new(),
-            waiting: Vec::new(),
-            places: BTreeMap::new(),
-            away: BTreeSet::new(),
-            readers: Vec::new(),
-            early: Vec::new(),
-            attach: 0,
-            claim_at: None,
-        };
+        let hosted = Hosted::new(Room::new(name.clone(), 0, &config));
         let room = self.rooms.insert(hosted)?;
         self.rooms_by_name.insert(name.clone(), room);
         Some(room)
@@ -244,28 +128,30 @@ impl Node {
     pub(super) fn room_claimed(&mut self, now: Now, name: &Name, outcome: &RoomClaim) {
         let room = self.rooms_by_name.get(name).copied();
         let hosted = room.and_then(|room| Some((room, self.rooms.get_mut(room)?)));
-        let Some((room, hosted)) = hosted.filter(|(_, hosted)| hosted.role == Role::Claiming) else {
+        let is_claimed = |hosted: &Hosted| matches!(hosted.role, Role::Claiming(_));
+        let Some((room, hosted)) = hosted.filter(|(_, hosted)| is_claimed(hosted)) else {
             // Nobody waits for it any more.
             if matches!(outcome, RoomClaim::Primary { .. }) && room.is_none() {
                 self.registrar.release_room(now, name);
             }
             return;
         };
-        hosted.claim_at = None;
         match *outcome {
             RoomClaim::Primary { epoch } => {
                 let epoch = if self.planted.is(Plant::EpochReused) { 1 } else { epoch };
-                hosted.role = Role::Primary;
+                let before = core::mem::replace(&mut hosted.role, Role::Leading(Leading::default()));
                 hosted.room.start(epoch);
                 self.event(Event::RoomOpened { room: name.clone(), epoch });
                 self.host(now, name);
-                self.answer_early(now, room);
+                self.answer_early(now, before);
                 self.seat_waiting(now, room);
             }
             RoomClaim::Elsewhere { node, epoch } => {
                 hosted.room.start(epoch);
+                let following = Role::Following(Following::new(node, now.instant + ATTACH_TIMEOUT));
+                let before = core::mem::replace(&mut hosted.role, following);
                 self.follow(now, room, node);
-                self.answer_early(now, room);
+                self.answer_early(now, before);
             }
             RoomClaim::Unavailable => self.close_room(now, room, v1::LeftReason::Gone),
         }
@@ -347,7 +233,7 @@ impl Node {
                 if old != seat {
                     hosted.room.seat(now, number, seat, zstd);
                 }
-                let before = hosted.places.get(&number).copied();
+                let before = hosted.leading().and_then(|leading| leading.place_of(number));
                 hosted.place(number, place);
                 let admitted = Admitted { number, resumed: true, before: hosted.room.released() };
                 if let Some(Place::Here(key)) = before.filter(|before| *before != place) {
@@ -388,7 +274,8 @@ impl Node {
             return Err(v1::LeftReason::Gone);
         }
         for (number, _) in others {
-            let place = self.rooms.get(room).and_then(|hosted| hosted.places.get(&number).copied());
+            let leading = self.rooms.get(room).and_then(Hosted::leading);
+            let place = leading.and_then(|leading| leading.place_of(number));
             if let Some(Place::Here(key)) = place {
                 self.expel(now, room, key, v1::LeftReason::Gone);
             }
@@ -436,13 +323,14 @@ impl Node {
         }
         let Some(hosted) = self.rooms.get_mut(room) else { return };
         if membership.number > 0 {
-            match hosted.role {
-                Role::Primary => self.remove_member(now, room, membership.number),
-                Role::Following { node, .. } => {
+            match &hosted.role {
+                Role::Leading(_) => self.remove_member(now, room, membership.number),
+                Role::Following(following) => {
+                    let primary = following.primary();
                     self.set_present_in(now, room, &player, false);
-                    self.exit(now, room, node, membership.number, epoch, false);
+                    self.exit(now, room, primary, membership.number, epoch, false);
                 }
-                Role::Claiming => {}
+                Role::Claiming(_) => {}
             }
         }
         self.close_if_idle(now, room);
@@ -455,10 +343,13 @@ impl Node {
         let (player, epoch) = (s.player.clone(), s.epoch);
         hosted.forget_local(session);
         if membership.number > 0 {
-            match hosted.role {
-                Role::Primary => self.set_away(now, room, membership.number),
-                Role::Following { node, .. } => self.exit(now, room, node, membership.number, epoch, true),
-                Role::Claiming => {}
+            match &hosted.role {
+                Role::Leading(_) => self.set_away(now, room, membership.number),
+                Role::Following(following) => {
+                    let primary = following.primary();
+                    self.exit(now, room, primary, membership.number, epoch, true);
+                }
+                Role::Claiming(_) => {}
             }
             self.set_present_in(now, room, &player, false);
         }
@@ -499,7 +390,7 @@ impl Node {
     /// Ends the memberships of those who were away for too long.
     pub(super) fn expire_away(&mut self, now: Now, room: Key) {
         while let Some(hosted) = self.rooms.get_mut(room)
-            && let Some(&(until, number)) = hosted.away.first()
+            && let Some((until, number)) = hosted.leading().and_then(Leading::next_expiry)
             && until <= now.instant
             && self.registrar.may_serve(now.instant)
         {
@@ -553,8 +444,8 @@ impl Node {
         self.rooms_by_name.remove(hosted.room.name());
         let (name, epoch) = (hosted.room.name().clone(), hosted.room.epoch());
         match hosted.role {
-            Role::Claiming => self.refuse_early(now, &name, hosted.early),
-            Role::Primary => {
+            Role::Claiming(claiming) => self.refuse_early(now, &name, claiming.finish()),
+            Role::Leading(_) => {
                 self.stats.members -= hosted.room.members().len();
                 for link in hosted.readers {
                     self.exited(now, link, &name, epoch, 0, reason);
@@ -566,7 +457,7 @@ impl Node {
                 self.desk.unhost(&name);
                 self.event(Event::RoomClosed { room: name, epoch });
             }
-            Role::Following { node, .. } => self.unfollow(now, room, &name, epoch, node),
+            Role::Following(following) => self.unfollow(now, room, &name, epoch, following.primary()),
         }
     }
 
