@@ -1,6 +1,6 @@
 //! Several nodes, their registry and their links, driven by hand.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 
 use super::*;
 use crate::registry::{
@@ -33,10 +33,26 @@ pub(super) struct Cluster {
     /// The node that is not told yet what the registry answers, and that.
     pub(super) deaf: Option<usize>,
     unheard: Vec<(usize, Told)>,
+    /// What is under way, if it goes on by hand only.
+    pub(super) under_way: Option<UnderWay>,
     /// Starts of nodes: each is a client of the registry of its own.
     starts: Vec<u64>,
+    /// A bug of every node.
+    #[cfg_attr(not(feature = "plant"), allow(dead_code, reason = "none can be planted"))]
+    planted: Planted,
     pub(super) events: Vec<(usize, Event)>,
     pub(super) closed: Vec<(usize, ConnId, v1::Reason)>,
+}
+
+/// What nodes and registry have sent and nobody has got yet, each way first in, first out.
+#[derive(Default)]
+pub(super) struct UnderWay {
+    /// From a node to the registry.
+    pub(super) calls: BTreeMap<usize, VecDeque<Call>>,
+    /// From the registry to a node.
+    pub(super) told: BTreeMap<usize, VecDeque<Told>>,
+    /// To a node, over a link that it has.
+    pub(super) frames: BTreeMap<(usize, LinkId), VecDeque<Bytes>>,
 }
 
 /// Identifiers of calls and watches that a client of the registry has.
@@ -48,7 +64,11 @@ impl Cluster {
     }
 
     pub(super) fn with(count: usize, config: Config) -> Self {
-        let mut cluster = Self::unstarted(count, config);
+        Self::planted(count, config, Planted::default())
+    }
+
+    pub(super) fn planted(count: usize, config: Config, planted: Planted) -> Self {
+        let mut cluster = Self { planted, ..Self::unstarted(count, config) };
         for index in 0..count {
             cluster.start(index, index as u64 + 1);
         }
@@ -76,7 +96,9 @@ impl Cluster {
             calls: vec![],
             deaf: None,
             unheard: vec![],
+            under_way: None,
             starts: vec![0; count],
+            planted: Planted::default(),
             events: vec![],
             closed: vec![],
         }
@@ -94,6 +116,8 @@ impl Cluster {
     pub(super) fn start(&mut self, index: usize, id: u64) {
         let record = v1::NodeRecord { link: alloc::format!("{index}"), ..v1::NodeRecord::default() };
         let mut node = Node::new(self.config.clone(), [index as u8; 32], NodeId(id), record, None);
+        #[cfg(feature = "plant")]
+        node.plant(self.planted);
         node.start(self.time(index));
         self.nodes[index] = Some(node);
         self.starts[index] = id;
@@ -189,6 +213,47 @@ impl Cluster {
         self.settle();
     }
 
+    /// The registry gets the next call of a node; `lost`: the node does not get the answer.
+    pub(super) fn deliver_call(&mut self, index: usize, lost: bool) {
+        let calls = self.under_way.as_mut().unwrap().calls.get_mut(&index).unwrap();
+        let call = calls.pop_front().unwrap();
+        let request = match &call {
+            Call::Request { id, .. } => Some(*id),
+            Call::Watch { .. } | Call::Unwatch(_) => None,
+        };
+        self.call(index, call);
+        self.settle();
+        if let Some(id) = request.filter(|_| lost) {
+            let told = self.under_way.as_mut().unwrap().told.entry(index).or_default();
+            for told in told.iter_mut() {
+                if matches!(told, Told::Reply { id: answered, .. } if *answered == id) {
+                    *told = Told::Reply { id, outcome: Err(Failure::Unknown) };
+                }
+            }
+        }
+    }
+
+    /// A node is told the next of what the registry has for it.
+    pub(super) fn deliver_told(&mut self, index: usize) {
+        let told = self.under_way.as_mut().unwrap().told.get_mut(&index).unwrap().pop_front().unwrap();
+        let now = self.time(index);
+        if let Some(node) = &mut self.nodes[index] {
+            node.handle_told(now, told);
+        }
+        self.settle();
+    }
+
+    /// A node gets the next frame of a link.
+    pub(super) fn deliver_frame(&mut self, index: usize, link: LinkId) {
+        let frames = self.under_way.as_mut().unwrap().frames.get_mut(&(index, link)).unwrap();
+        let frame = frames.pop_front().unwrap();
+        let now = self.time(index);
+        if let Some(node) = &mut self.nodes[index] {
+            node.handle_link_frame(now, link, frame);
+        }
+        self.settle();
+    }
+
     pub(super) fn heal(&mut self) {
         self.cut.clear();
         self.unregistered.clear();
@@ -245,6 +310,10 @@ impl Cluster {
                     Told::Connected { .. } => continue,
                 };
                 let Some(index) = self.starts.iter().position(|known| *known == start) else { continue };
+                if let Some(under_way) = &mut self.under_way {
+                    under_way.told.entry(index).or_default().push_back(told);
+                    continue;
+                }
                 if self.deaf == Some(index) && matches!(told, Told::Reply { .. }) {
                     self.unheard.push((index, told));
                     continue;
@@ -264,6 +333,17 @@ impl Cluster {
         }
     }
 
+    /// The registry gets a call of a node.
+    fn call(&mut self, index: usize, call: Call) {
+        let base = self.starts[index] * IDS;
+        let call = match call {
+            Call::Request { id, request } => Call::Request { id: CallId(base + id.0), request },
+            Call::Watch { id, watch } => Call::Watch { id: WatchId(base + id.0), watch },
+            Call::Unwatch(id) => Call::Unwatch(WatchId(base + id.0)),
+        };
+        self.registry.handle_call(self.now.instant, call);
+    }
+
     fn output(&mut self, index: usize, output: Output) {
         let now = self.time(index);
         match output {
@@ -271,6 +351,10 @@ impl Cluster {
             Output::Close(conn, reason) => self.closed.push((index, conn, reason)),
             Output::Abort(_) | Output::Wake(_) => {}
             Output::Registry(call) if self.slow_registry => self.calls.push((index, call)),
+            Output::Registry(call) if self.under_way.is_some() => {
+                let under_way = self.under_way.as_mut().unwrap();
+                under_way.calls.entry(index).or_default().push_back(call);
+            }
             Output::Registry(call) => {
                 if self.unregistered.contains(&index) {
                     if let Call::Request { id, .. } = call {
@@ -279,13 +363,7 @@ impl Cluster {
                     }
                     return;
                 }
-                let base = self.starts[index] * IDS;
-                let call = match call {
-                    Call::Request { id, request } => Call::Request { id: CallId(base + id.0), request },
-                    Call::Watch { id, watch } => Call::Watch { id: WatchId(base + id.0), watch },
-                    Call::Unwatch(id) => Call::Unwatch(WatchId(base + id.0)),
-                };
-                self.registry.handle_call(now.instant, call);
+                self.call(index, call);
             }
             Output::Dial { node, address } => {
                 let to: usize = address.parse().unwrap();
@@ -301,6 +379,10 @@ impl Cluster {
             Output::WakeLink(link) => {
                 while let Some(frame) = self.node(index).poll_link_transmit(now, link) {
                     match self.wires.get(&(index, link)).copied().filter(|_| !self.swallow) {
+                        Some((to, other)) if self.under_way.is_some() => {
+                            let under_way = self.under_way.as_mut().unwrap();
+                            under_way.frames.entry((to, other)).or_default().push_back(frame);
+                        }
                         Some((to, other)) if self.slow == Some(index) => {
                             self.held_back.push((to, other, frame));
                         }

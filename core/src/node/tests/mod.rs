@@ -3,6 +3,7 @@
 mod admission;
 mod clock;
 mod cluster;
+mod interleavings;
 mod late;
 mod limits;
 mod matchmaking;
