@@ -35,10 +35,11 @@ impl Node {
         };
         let reader = Reader::new(attached.seq, attach.number);
         hosted.add_reader(link);
-        self.tell(now, link, wire::encode(v1::Kind::Attached, &v1::Metadata::default(), &attached));
+        // Before anything is told: a link that goes then takes leave of every room that it reads.
         if let Some(link) = self.links.get_mut(link) {
             link.read(room, reader);
         }
+        self.tell(now, link, wire::encode(v1::Kind::Attached, &v1::Metadata::default(), &attached));
         self.wake_link(link);
     }
 

@@ -61,3 +61,19 @@ fn a_node_that_dies_is_forgotten_with_its_record() {
         assert_eq!(cluster.node(0).unreachable(now, ttl * 2), []);
     }
 }
+
+#[test]
+fn a_link_that_is_dropped_while_a_tail_is_granted_over_it_does_not_read_the_room() {
+    let mut cluster = Cluster::new(2);
+    let ann = cluster.join(0, "ann");
+    let now = cluster.time(0);
+    let node = cluster.node(0);
+    let link = node.peers[&NodeId(2)].link.unwrap();
+    // The other side has stopped to read.
+    while node.links.get_mut(link).unwrap().queue(Bytes::from_static(b"unread")) {}
+    let attach = v1::Attach { room: "arena".into(), epoch: ann.epoch, seq: 0, number: 1 };
+    node.take_attach(now, link, &attach);
+    assert!(node.links.get(link).is_none());
+    let room = node.rooms_by_name[&Name::new("arena").unwrap()];
+    assert!(node.rooms.get(room).unwrap().readers.is_empty());
+}
