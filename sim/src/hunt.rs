@@ -50,6 +50,20 @@ pub struct Tally {
     pub coverage: Coverage,
 }
 
+/// A seed that is being run: if that panics, as a machine does at a broken invariant, the seed
+/// is named.
+struct RunningSeed {
+    seed: u64,
+}
+
+impl Drop for RunningSeed {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("seed {} has panicked", self.seed);
+        }
+    }
+}
+
 /// Runs seeds until there are no more, one has failed, or `go_on` says no; `progress`
 /// is told after each.
 pub fn hunt(plan: &Plan, go_on: impl Fn() -> bool + Sync, mut progress: impl FnMut(&Tally)) -> Tally {
@@ -67,6 +81,7 @@ pub fn hunt(plan: &Plan, go_on: impl Fn() -> bool + Sync, mut progress: impl FnM
                         break;
                     }
                     let seed = plan.first.wrapping_add(index);
+                    let _running = RunningSeed { seed };
                     let outcome = run(&draw(seed), Options { plant: plan.plant, traced: false });
                     if outcome.violation.is_some() && !plan.keep_going {
                         stop.store(true, Ordering::Relaxed);
