@@ -46,6 +46,7 @@ extern crate alloc;
 mod agenda;
 pub mod backoff;
 pub mod budget;
+mod bug;
 pub mod client;
 pub mod clocks;
 pub mod config;

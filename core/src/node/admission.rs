@@ -101,6 +101,7 @@ impl Admission {
         };
         let own = own.map_or(0, |tally| tally.waiting.len());
         let Some((most, _, biggest)) = self.ranking.last() else { return Err(refusal) };
+        // It is there: both tables are kept together, which `audit` checks.
         let first = self.tallies.get(biggest).and_then(|tally| tally.waiting.first_key_value());
         let Some(((stage, _), (key, since))) = first else { return Err(refusal) };
         // Among equals whoever came first goes on, unless it does not: else a crowd that
@@ -210,7 +211,10 @@ impl Node {
             self.stats.refused += 1;
             return Err(refusal);
         }
-        let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(key) else {
+            self.bugs.found("a connection vanished while its address was counted");
+            return Ok(());
+        };
         let since = self.admission.remove(connection);
         connection.source = source;
         self.admission.insert(key, connection, since.unwrap_or(now.instant));
@@ -238,6 +242,7 @@ impl Node {
         let connection =
             Connection::new(number, &self.config, &self.allowances, source, now.instant, &mut self.rng);
         let Some(key) = self.connections.insert(connection) else {
+            self.bugs.found("a place that was found for a connection is none");
             self.stats.refused += 1;
             return Err(Refusal::Full);
         };
@@ -259,7 +264,9 @@ impl Node {
 
     /// A connection that has not said `Hello` makes room for another.
     fn displace(&mut self, now: Now, key: Key) {
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return self.bugs.found("a connection that makes room is not in the table");
+        };
         let (Source::Client(address) | Source::Proxy(address)) = connection.source;
         self.stats.displaced += 1;
         let conn = ConnId::from_key(key);
@@ -270,7 +277,9 @@ impl Node {
 
     /// Changes the phase of a connection.
     pub(super) fn change_phase(&mut self, key: Key, change: impl FnOnce(&mut Connection)) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return self.bugs.found("the phase changes of a connection that is not in the table");
+        };
         let before = Stage::of(connection);
         change(connection);
         let after = Stage::of(connection);

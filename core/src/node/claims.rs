@@ -41,8 +41,12 @@ impl Node {
             return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
         }
         let named = resume.and_then(|resume| SessionId::from_wire(&resume.session));
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(player) = connection.player() else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return self.bugs.found("a connection vanished while its Hello was read");
+        };
+        let Some(player) = connection.player() else {
+            return self.bugs.found("a Hello is read of a connection that no player has");
+        };
         if let Err(wait) = self.logins.take(now.instant, &player) {
             self.stats.logins_limited += 1;
             let what = "the player logs in too often (rates.logins): wait for retry_after_ms";
@@ -184,7 +188,9 @@ impl Node {
     /// A session that is here was claimed once more: whoever sequences its rooms must know
     /// of the epoch that it writes with from now on.
     fn raise_epoch(&mut self, now: Now, session: SessionKey, epoch: u64) {
-        let Some(s) = self.sessions.get_mut(session) else { return };
+        let Some(s) = self.sessions.get_mut(session) else {
+            return self.bugs.found("the epoch rises of a session that is gone");
+        };
         s.epoch = epoch;
         let id = s.id;
         let rooms: Vec<(Key, u32)> = s.memberships.iter().map(|m| (m.room, m.number)).collect();
@@ -211,7 +217,9 @@ impl Node {
     fn welcome(&mut self, now: Now, key: Key, session: SessionKey, resumed: bool, hello: v1::Hello) {
         let conn = ConnId::from_key(key);
         let number = self.connections.get(key).map_or(0, |connection| connection.number);
-        let Some(s) = self.sessions.get_mut(session) else { return };
+        let Some(s) = self.sessions.get_mut(session) else {
+            return self.bugs.found("a session that is gone is welcomed");
+        };
         // Whoever has the session dials a connection when it has given up the one before,
         // whose `Hello` may be late.
         if number < s.newest {
@@ -230,7 +238,9 @@ impl Node {
             self.cut_off(now, old);
         }
         self.change_phase(key, |connection| connection.phase = Phase::Open);
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return self.bugs.found("a connection vanished while it was welcomed");
+        };
         connection.session = Some(session);
         connection.heartbeat =
             crate::heartbeat::Heartbeat::new(&self.config.heartbeat, now.instant, &mut self.rng);

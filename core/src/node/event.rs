@@ -1,6 +1,7 @@
 //! What a node tells its driver.
 
 use alloc::string::String;
+use core::panic::Location;
 
 use bytes::Bytes;
 use skirmish_proto::v1;
@@ -321,6 +322,14 @@ pub enum Event {
         /// The trace it belongs to.
         trace: Trace,
     },
+    /// The node has found an invariant of its own broken, for the first time at this place. It
+    /// goes on without the step that has found it.
+    Bug {
+        /// The broken invariant.
+        what: &'static str,
+        /// The place in the source that has found it.
+        place: &'static Location<'static>,
+    },
 }
 
 /// Gauges, and counters since the start.
@@ -412,4 +421,6 @@ pub struct Stats {
     pub link_frames_in: u64,
     /// Frames handed out to links.
     pub link_frames_out: u64,
+    /// Invariants of the node itself that were found broken: none, if the program is right.
+    pub bugs: u64,
 }

@@ -33,8 +33,12 @@ impl Node {
 
     /// Asks for the tail of a room, if there is a link to its primary.
     pub(super) fn attach(&mut self, now: Now, room: Key) {
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
-        let Some(following) = hosted.following_mut() else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("the tail is asked for of a room that is not in the table");
+        };
+        let Some(following) = hosted.following_mut() else {
+            return self.bugs.found("the tail is asked for of a room that is not followed");
+        };
         let Some(link) = self.peers.get(&following.primary()).and_then(|peer| peer.link) else { return };
         self.attempts += 1;
         following.ask(self.attempts, now.instant + ATTACH_TIMEOUT);
@@ -51,8 +55,12 @@ impl Node {
     pub(super) fn attached(&mut self, now: Now, link: Key, from: NodeId, attached: v1::Attached) {
         let Some(room) = self.followed(from, &attached.room, attached.epoch) else { return };
         let ignores = !self.planted.is(Plant::JoinRaceTold);
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
-        let Some(following) = hosted.following_mut() else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a followed room is not in the table");
+        };
+        let Some(following) = hosted.following_mut() else {
+            return self.bugs.found("a followed room has another role");
+        };
         if !following.has_asked(attached.number) && ignores {
             return;
         }
@@ -68,7 +76,9 @@ impl Node {
             self.expel_strangers(now, room);
             self.wake_readers(room);
         }
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room vanished while its tail came");
+        };
         if is_first {
             // Those who were members before go on; those who wait come in.
             hosted.waiting.clone_from(&hosted.locals);
@@ -84,7 +94,9 @@ impl Node {
     /// Members here who are none any more: they went with an entry that is not in the window
     /// now, of which the tail does not tell.
     fn expel_strangers(&mut self, now: Now, room: Key) {
-        let Some(hosted) = self.rooms.get(room) else { return };
+        let Some(hosted) = self.rooms.get(room) else {
+            return self.bugs.found("a room vanished while its tail came");
+        };
         let is_stranger = |key: &&SessionKey| {
             let memberships = self.sessions.get(**key).map(|session| &session.memberships);
             let number = memberships.and_then(|m| m.iter().find(|m| m.room == room)).map_or(0, |m| m.number);
@@ -98,7 +110,9 @@ impl Node {
 
     /// Asks the primary to let those in who wait.
     pub(super) fn enter_waiting(&mut self, now: Now, room: Key) {
-        let Some(hosted) = self.rooms.get(room) else { return };
+        let Some(hosted) = self.rooms.get(room) else {
+            return self.bugs.found("sessions wait for a room that is not in the table");
+        };
         if hosted.following().is_some_and(Following::is_attached) {
             for session in hosted.waiting.clone() {
                 self.enter(now, room, session);
@@ -108,10 +122,15 @@ impl Node {
     }
 
     fn enter(&mut self, now: Now, room: Key, session: SessionKey) {
-        let (Some(hosted), Some(s)) = (self.rooms.get(room), self.sessions.get_mut(session)) else { return };
+        let (Some(hosted), Some(s)) = (self.rooms.get(room), self.sessions.get_mut(session)) else {
+            return self.bugs.found("a session, or the room that it waits for, is gone");
+        };
+        // Without a link it is asked for when there is one: the tail comes first then.
         let Some(link) = hosted.primary().and_then(|node| self.peers.get(&node)?.link) else { return };
         let epoch = hosted.room.epoch();
-        let Some(membership) = s.memberships.iter_mut().find(|m| m.room == room) else { return };
+        let Some(membership) = s.memberships.iter_mut().find(|m| m.room == room) else {
+            return self.bugs.found("a session waits for a room and has no membership");
+        };
         membership.entry.granted = None;
         if membership.number == 0 && membership.entry.resume.is_some_and(|cursor| cursor.epoch != epoch) {
             return self.expel(now, room, session, v1::LeftReason::Gone);
@@ -131,7 +150,9 @@ impl Node {
     pub(super) fn entered(&mut self, now: Now, from: NodeId, entered: &v1::Entered) {
         let Some(room) = self.followed(from, &entered.room, entered.epoch) else { return };
         let Some(id) = SessionId::from_wire(&entered.session) else { return };
-        let Some(hosted) = self.rooms.get(room) else { return };
+        let Some(hosted) = self.rooms.get(room) else {
+            return self.bugs.found("a followed room is not in the table");
+        };
         let of_id = |key: &&SessionKey| self.sessions.get(**key).is_some_and(|session| session.id == id);
         let Some(&session) = hosted.locals.iter().find(of_id) else {
             // It has gone meanwhile: it left the room, or is not here any more.
@@ -165,17 +186,23 @@ impl Node {
     /// Lets those in, or go on, whom the primary has granted it, once the tail has come as
     /// far as the primary had when it did.
     fn activate(&mut self, now: Now, room: Key) {
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room vanished while its members came in");
+        };
         if hosted.waiting.is_empty() {
             return;
         }
         let head = hosted.room.log().head();
         let mut present = Vec::new();
         let mut woken = Vec::new();
-        let Self { sessions, planted, .. } = self;
+        let Self { sessions, planted, bugs, .. } = self;
         hosted.waiting.retain(|key| {
-            let Some(session) = sessions.get_mut(*key) else { return false };
+            let Some(session) = sessions.get_mut(*key) else {
+                bugs.found("a session that is gone waits for a room");
+                return false;
+            };
             let Some(membership) = session.memberships.iter_mut().find(|m| m.room == room) else {
+                bugs.found("a session waits for a room and has no membership");
                 return false;
             };
             let Some(granted) = membership.entry.granted.filter(|granted| granted.at <= head) else {
@@ -226,7 +253,10 @@ impl Node {
     ) -> bool {
         let Some(room) = self.followed(from, &entry.room, entry.epoch) else { return true };
         let Self { rooms, zstd, planted, .. } = self;
-        let Some(hosted) = rooms.get_mut(room) else { return true };
+        let Some(hosted) = rooms.get_mut(room) else {
+            self.bugs.found("a followed room is not in the table");
+            return true;
+        };
         let is_attached = hosted.following().is_some_and(Following::is_attached);
         if !is_attached && !planted.is(Plant::JoinRaceTold) {
             // Sent before the primary heard that everybody here had left; somebody came again.
@@ -260,7 +290,9 @@ impl Node {
         frame: Bytes,
     ) {
         let Some(room) = self.followed(from, &latest.room, latest.epoch) else { return };
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a followed room is not in the table");
+        };
         if latest.key < self.config.rooms.latest_keys && hosted.room.member(latest.member).is_some() {
             let posted = hosted.room.follow_latest(latest.member, latest.key, frame);
             self.stats.conflated += u64::from(posted == Posted::Replaced);
@@ -274,8 +306,11 @@ impl Node {
             return;
         }
         let Some(room) = self.followed(from, &hold.room, hold.epoch) else { return };
+        // It may have left meanwhile.
         let Some(session) = self.local_member(room, hold.member) else { return };
-        let Some(s) = self.sessions.get_mut(session) else { return };
+        let Some(s) = self.sessions.get_mut(session) else {
+            return self.bugs.found("a member of this node has no session");
+        };
         let conn = s.conn;
         if let Some(membership) = s.memberships.iter_mut().find(|m| m.room == room) {
             membership.relayed = hold.expected.saturating_sub(1);
@@ -299,6 +334,7 @@ impl Node {
 
     /// The link to a room's primary is gone: its tail stands still until there is another.
     pub(super) fn detach_tail(&mut self, now: Now, room: Key, link: Key) {
+        // A room that was closed with its node stays among what the link reads.
         let Some(hosted) = self.rooms.get_mut(room) else { return };
         hosted.remove_reader(link);
         if let Some(following) = hosted.following_mut() {
@@ -326,6 +362,7 @@ impl Node {
 
     /// Stops to follow a room that is closed here.
     pub(super) fn unfollow(&mut self, now: Now, room: Key, name: &Name, epoch: u64, node: NodeId) {
+        // A room may be closed because its node is dead.
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.rooms.remove(&room);
         let Some(link) = peer.link else { return };
@@ -349,11 +386,15 @@ impl Node {
     ) {
         let Self { connections, sessions, rooms, links, peers, stats, .. } = self;
         let (Some(connection), Some(s)) = (connections.get_mut(key), sessions.get_mut(session)) else {
-            return;
+            return self.bugs.found("a connection or its session vanished while it was read");
         };
-        let Some(hosted) = rooms.get(room) else { return };
+        let Some(hosted) = rooms.get(room) else {
+            return self.bugs.found("a room vanished while a message was passed on");
+        };
         let (session_epoch, epoch) = (s.epoch, hosted.room.epoch());
-        let Some(membership) = s.memberships.iter_mut().find(|m| m.room == room) else { return };
+        let Some(membership) = s.memberships.iter_mut().find(|m| m.room == room) else {
+            return self.bugs.found("a membership vanished while a message was passed on");
+        };
         let number = membership.number;
         // A `Hold` may have come late, after what it asks for was taken.
         let known = hosted.room.member(number).map_or(0, |member| member.client_seq);
@@ -412,7 +453,9 @@ impl Node {
         latest: v1::Latest,
         metadata: &v1::Metadata,
     ) {
-        let Some(hosted) = self.rooms.get(room) else { return };
+        let Some(hosted) = self.rooms.get(room) else {
+            return self.bugs.found("a room vanished while a message was passed on");
+        };
         let link = hosted.primary().and_then(|node| self.peers.get(&node)?.link);
         // The newest counts: what does not fit is not missed.
         let takes = |link: &Key| self.links.get(*link).is_some_and(crate::link::Link::takes_more);
@@ -431,8 +474,11 @@ impl Node {
         session_epoch: u64,
         away: bool,
     ) {
+        // A primary without a link to this node takes all members here for away.
         let Some(link) = self.peers.get(&node).and_then(|peer| peer.link) else { return };
-        let Some(hosted) = self.rooms.get(room) else { return };
+        let Some(hosted) = self.rooms.get(room) else {
+            return self.bugs.found("a member leaves a room that is not in the table");
+        };
         let (room, epoch) = (hosted.room.name().as_str().into(), hosted.room.epoch());
         let message = v1::Exit { room, epoch, member, session_epoch, away };
         self.tell(now, link, wire::encode(v1::Kind::Exit, &v1::Metadata::default(), &message));

@@ -38,6 +38,7 @@ struct Decoded {
 
 impl Node {
     pub(super) fn take_frame(&mut self, now: Now, key: Key, bytes: Bytes) {
+        // The node may have given it up, and the driver has not heard so yet.
         let Some(connection) = self.connections.get_mut(key) else { return };
         let fenced = connection.is_closing() && !self.planted.is(Plant::OldConnectionWrites);
         if fenced || matches!(connection.phase, Phase::Upgrading { .. }) {
@@ -112,7 +113,9 @@ impl Node {
     }
 
     fn dispatch(&mut self, now: Now, key: Key, message: ToServer, metadata: v1::Metadata) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return self.bugs.found("a connection vanished while it was read");
+        };
         if let Phase::Greeting { identity, .. } = &connection.phase {
             let ToServer::Hello(hello) = message else {
                 let what = "the first frame must be Hello";
@@ -129,7 +132,9 @@ impl Node {
             let what = "a frame before the Welcome";
             return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
         }
-        let Some(session) = connection.session else { return };
+        let Some(session) = connection.session else {
+            return self.bugs.found("an open connection has no session");
+        };
         let class = match &message {
             ToServer::Say(_) => Some(Class::Reliable),
             ToServer::Latest(_) => Some(Class::Latest),
@@ -191,7 +196,9 @@ impl Node {
             return self.too_large(now, key);
         }
         let Self { connections, sessions, rooms, registrar, zstd, stats, .. } = self;
-        let Some(connection) = connections.get_mut(key) else { return };
+        let Some(connection) = connections.get_mut(key) else {
+            return self.bugs.found("a connection vanished while it was read");
+        };
         let membership = sessions.get_mut(session).and_then(|session| {
             let named =
                 |m: &&mut Membership| rooms.get(m.room).is_some_and(|h| h.room.name().as_str() == say.room);
@@ -200,11 +207,14 @@ impl Node {
         let Some(membership) = membership else {
             return self.left(now, key, &say.room, v1::LeftReason::NotAMember, false);
         };
-        let Some(hosted) = rooms.get_mut(membership.room) else { return };
+        let Some(hosted) = rooms.get_mut(membership.room) else {
+            return self.bugs.found("a room that a session is in is not in the table");
+        };
         if !hosted.is_primary() {
             let room = membership.room;
             return self.relay(now, key, session, room, say, metadata);
         }
+        // Nothing counts that a client says before it has heard that it is a member.
         let Some(judged) = hosted.room.judge(membership.number, &say) else { return };
         let room = membership.room;
         let serves = registrar.may_serve(now.instant);
@@ -270,9 +280,11 @@ impl Node {
             return self.left(now, key, &latest.room, v1::LeftReason::NotAMember, false);
         };
         let Self { connections, sessions, rooms, stats, .. } = self;
-        let Some(connection) = connections.get_mut(key) else { return };
+        let Some(connection) = connections.get_mut(key) else {
+            return self.bugs.found("a connection vanished while it was read");
+        };
         let Some(membership) = sessions.get_mut(session).and_then(|s| s.memberships.get_mut(at)) else {
-            return;
+            return self.bugs.found("a membership vanished while a message was read");
         };
         if let Err(wait) = connection.buckets.latest.take(now.instant, 1) {
             stats.throttled += 1;
@@ -282,7 +294,9 @@ impl Node {
             return;
         }
         let room = membership.room;
-        let Some(hosted) = rooms.get_mut(room) else { return };
+        let Some(hosted) = rooms.get_mut(room) else {
+            return self.bugs.found("a room that a session is in is not in the table");
+        };
         stats.latest += 1;
         if !hosted.is_primary() {
             let number = membership.number;
@@ -305,7 +319,9 @@ impl Node {
 
     fn state(&mut self, now: Now, key: Key, session: SessionKey, state: &v1::State) {
         let Some((room, player)) = self.state_of(session, &state.room, state.epoch) else { return };
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room that a session is in is not in the table");
+        };
         match hosted.room.state.merge(now, Some(player.as_str()), &state.entries) {
             Ok(false) => {}
             Ok(true) => {
@@ -329,7 +345,9 @@ impl Node {
 
     /// Tells a client that its clock is ahead.
     fn refuse_clock(&mut self, now: Now, key: Key, room: Key, state: &v1::State, entries: &[v1::StateEntry]) {
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room vanished while a write to its state was refused");
+        };
         self.stats.clock_refusals += 1;
         let (wall_ms, latest_ms) = hosted.room.state.believes(now);
         let (room, epoch, entries) = (state.room.clone(), state.epoch, entries.to_vec());
@@ -341,7 +359,9 @@ impl Node {
     /// Some of a client's entries find no place, or writes from the future: takes the others,
     /// and names these.
     fn refuse_state(&mut self, now: Now, key: Key, room: Key, player: &crate::id::Name, state: &v1::State) {
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room vanished while a write to its state was refused");
+        };
         let (mut full, mut superseded, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
         for entry in &state.entries {
             match hosted.room.state.merge(now, Some(player.as_str()), core::slice::from_ref(entry)) {
@@ -375,7 +395,9 @@ impl Node {
 
     fn reconcile(&mut self, now: Now, key: Key, session: SessionKey, step: &v1::Reconcile) {
         let Some((room, _)) = self.state_of(session, &step.room, step.epoch) else { return };
-        let Some(hosted) = self.rooms.get(room) else { return };
+        let Some(hosted) = self.rooms.get(room) else {
+            return self.bugs.found("a room that a session is in is not in the table");
+        };
         let epoch = hosted.room.epoch();
         match hosted.room.state.reconcile(step) {
             Ok(ReconcileAnswer { reconcile, entries }) => {
@@ -412,8 +434,12 @@ impl Node {
         if payload.len() > self.config.frames.body_bytes || type_url.len() > MAX_TYPE_URL {
             return self.too_large(now, key);
         }
-        let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) else { return };
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) else {
+            return self.bugs.found("a session vanished while its connection was read");
+        };
+        let Some(connection) = self.connections.get(key) else {
+            return self.bugs.found("a connection vanished while it was read");
+        };
         let trace = Trace::from_metadata(metadata).unwrap_or(connection.trace);
         self.event(Event::Application { conn: ConnId::from_key(key), player, type_url, payload, trace });
     }
@@ -431,13 +457,17 @@ impl Node {
     /// A message of a room passes this node: that is told if it is traced.
     pub(super) fn passes(&mut self, room: Key, metadata: &v1::Metadata, passage: Passage) {
         let Some(trace) = Trace::from_metadata(metadata) else { return };
-        let Some(room) = self.rooms.get(room).map(|hosted| hosted.room.name().clone()) else { return };
+        let Some(room) = self.rooms.get(room).map(|hosted| hosted.room.name().clone()) else {
+            return self.bugs.found("a message passes of a room that is not in the table");
+        };
         self.event(Event::Passed { room, passage, trace });
     }
 
     /// Answers a request of the connection. Whoever lets answers pile up is closed.
     pub(super) fn answer(&mut self, now: Now, key: Key, frame: Bytes) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return self.bugs.found("an answer is for a connection that is not in the table");
+        };
         if connection.queue_answer(frame) {
             self.wake(key);
         } else {

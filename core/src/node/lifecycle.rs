@@ -20,6 +20,7 @@ impl Node {
     // Connections.
 
     pub(super) fn admit(&mut self, key: Key, identity: Identity) {
+        // The node may have given it up, and the driver has not heard so yet.
         let Some(connection) = self.connections.get(key) else { return };
         if !matches!(connection.phase, Phase::Upgrading { .. }) {
             return;
@@ -33,6 +34,7 @@ impl Node {
             session.knocking.push(ConnId::from_key(key));
         }
         self.change_phase(key, |connection| {
+            // As was checked above.
             let Phase::Upgrading { until } = connection.phase else { return };
             connection.trace = identity.trace;
             let identity = Box::new(Admitted { player: identity.player, token: identity.token });
@@ -96,6 +98,7 @@ impl Node {
     /// The connection is gone; its session, if it was the newest connection of one, waits
     /// to be resumed.
     pub(super) fn forget_connection(&mut self, now: Now, key: Key) {
+        // The driver may tell of a connection that the node has given up.
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.agenda.cancel(Timer::Connection(key), &mut connection.booking);
         self.stats.closing -= usize::from(connection.is_closing());
@@ -137,7 +140,9 @@ impl Node {
     /// A session without a connection waits to be resumed, and not for ever.
     pub(super) fn start_expiry(&mut self, now: Now, key: SessionKey) {
         let expires = now.instant + self.config.sessions.ttl;
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return self.bugs.found("a session that is gone is to expire");
+        };
         session.expires = Some(expires);
         session.excused = false;
         self.agenda.book(Timer::Session(key), &mut session.booking, expires);
@@ -145,7 +150,9 @@ impl Node {
 
     /// Ends a session: it leaves its rooms and cannot be resumed.
     pub(super) fn end_session(&mut self, now: Now, key: SessionKey, reason: v1::Reason) {
-        let Some(player) = self.sessions.get(key).map(|session| session.player.clone()) else { return };
+        let Some(player) = self.sessions.get(key).map(|session| session.player.clone()) else {
+            return self.bugs.found("a session that is gone is to end");
+        };
         self.end_local_session(now, key, reason, false);
         self.give_session_up(now, &player);
     }
@@ -169,7 +176,9 @@ impl Node {
         reason: v1::Reason,
         handed_over: bool,
     ) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return self.bugs.found("a session that is gone is to be forgotten");
+        };
         let memberships = core::mem::take(&mut session.memberships);
         let goes_on = reason == v1::Reason::TakenOver;
         for membership in memberships {
@@ -179,7 +188,9 @@ impl Node {
                 self.vacate(now, key, &membership, !goes_on);
             }
         }
-        let Some(mut session) = self.sessions.remove(key) else { return };
+        let Some(mut session) = self.sessions.remove(key) else {
+            return self.bugs.found("a session vanished while it left its rooms");
+        };
         self.agenda.cancel(Timer::Session(key), &mut session.booking);
         self.stats.detached -= usize::from(session.conn.is_none());
         if let Some(connection) = session.conn.and_then(|conn| self.connections.get_mut(conn.key())) {
@@ -237,7 +248,10 @@ impl Node {
         let mut ended = Vec::new();
         let mut gone: Vec<&v1::RoomCursor> = cursors.iter().collect();
         for mut membership in memberships {
-            let Some(hosted) = self.rooms.get(membership.room) else { continue };
+            let Some(hosted) = self.rooms.get(membership.room) else {
+                self.bugs.found("a session is in a room that is not in the table");
+                continue;
+            };
             let name = hosted.room.name().as_str();
             if membership.number == 0 {
                 // On its way in: from where the client is now. Into a room that it does not

@@ -76,6 +76,7 @@ impl Node {
     /// gone with it.
     pub(super) fn node_down(&mut self, now: Now, node: NodeId) {
         self.clocks.remove(now.instant, node);
+        // This node itself is none of its peers.
         let Some(mut peer) = self.peers.remove(&node) else { return };
         self.agenda.cancel(Timer::Peer(node), &mut peer.booking);
         for room in core::mem::take(&mut peer.rooms) {
@@ -99,7 +100,9 @@ impl Node {
 
     pub(super) fn peer_timeout(&mut self, now: Now, node: NodeId) {
         let timeout = self.config.links.handshake_timeout;
-        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return self.bugs.found("a node that is not known is due to be dialed");
+        };
         peer.booking.clear();
         let Some(at) = peer.dial_at.take() else { return };
         if at > now.instant {
@@ -168,6 +171,7 @@ impl Node {
     }
 
     pub(super) fn take_link_frame(&mut self, now: Now, key: Key, bytes: Bytes) {
+        // This side may have dropped it, and the driver has not heard so yet.
         let Some(link) = self.links.get_mut(key) else { return };
         link.heartbeat.handle_frame(&self.config.links.heartbeat);
         self.stats.link_frames_in += 1;
@@ -180,7 +184,9 @@ impl Node {
     }
 
     fn dispatch_link(&mut self, now: Now, key: Key, message: ToNode, metadata: &v1::Metadata) {
-        let Some(link) = self.links.get_mut(key) else { return };
+        let Some(link) = self.links.get_mut(key) else {
+            return self.bugs.found("a link vanished while it was read");
+        };
         let (Some(from), true) = (link.peer, link.is_open()) else {
             let ToNode::Hello(hello) = message else {
                 return self.drop_link(now, key, LinkClosure::NoHello);
@@ -229,7 +235,9 @@ impl Node {
     /// The peer says who it is. It must be one that the registry names, and the right one.
     fn link_hello(&mut self, now: Now, key: Key, hello: &v1::LinkHello) {
         let from = NodeId(hello.node);
-        let Some(link) = self.links.get_mut(key) else { return };
+        let Some(link) = self.links.get_mut(key) else {
+            return self.bugs.found("a link vanished while it was read");
+        };
         let accepted = link.peer.is_none();
         let right = hello.to == self.id.0 && from != self.id && link.peer.is_none_or(|peer| peer == from);
         if !right {
@@ -280,6 +288,7 @@ impl Node {
         {
             self.note_unlinked(now.instant, node);
         }
+        // The driver may tell of a link that this side has dropped.
         let Some(mut link) = self.links.remove(key) else { return };
         self.agenda.cancel(Timer::Link(key), &mut link.booking);
         let Some(node) = link.peer else { return };
@@ -290,6 +299,7 @@ impl Node {
                 self.detach_tail(now, room, key);
             }
         }
+        // A link may go because its node is dead.
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if peer.link == Some(key) {
             peer.link = None;
@@ -299,7 +309,9 @@ impl Node {
     }
 
     pub(super) fn link_timeout(&mut self, now: Now, key: Key) {
-        let Some(link) = self.links.get_mut(key) else { return };
+        let Some(link) = self.links.get_mut(key) else {
+            return self.bugs.found("a link that is not in the table is due");
+        };
         link.booking.clear();
         if let Some(until) = link.greeting.filter(|until| *until <= now.instant)
             && now.instant.since(until) > LATE
@@ -332,6 +344,7 @@ impl Node {
 
     /// Queues a frame for a link. One whose peer does not read is dropped.
     pub(super) fn tell(&mut self, now: Now, key: Key, frame: Bytes) {
+        // It goes when its peer does not read, also between two frames that are told at once.
         let Some(link) = self.links.get_mut(key) else { return };
         if link.queue(frame) {
             self.wake_link(key);
@@ -341,6 +354,7 @@ impl Node {
     }
 
     pub(super) fn wake_link(&mut self, key: Key) {
+        // What is told before it is woken may have been too much for its peer.
         let Some(link) = self.links.get_mut(key) else { return };
         if !core::mem::replace(&mut link.woken, true) {
             self.outputs.push_back(Output::WakeLink(LinkId::from_key(key)));

@@ -39,7 +39,9 @@ impl Node {
     }
 
     pub(super) fn queue(&mut self, now: Now, session: SessionKey, mut queue: v1::Queue) {
-        let Some(session) = self.sessions.get(session) else { return };
+        let Some(session) = self.sessions.get(session) else {
+            return self.bugs.found("a session vanished while it was read");
+        };
         let (player, epoch) = (session.player.clone(), session.registered);
         if self.makes_matches() {
             queue.session_epoch = session::revision(queue.session_epoch);
@@ -53,7 +55,9 @@ impl Node {
     }
 
     pub(super) fn cancel(&mut self, now: Now, session: SessionKey, cancel: v1::Cancel) {
-        let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) else { return };
+        let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) else {
+            return self.bugs.found("a session vanished while it was read");
+        };
         let v1::Cancel { search, r#match } = cancel;
         let named = if r#match.is_empty() { None } else { Some(Name::new(&r#match)) };
         let state = match named {

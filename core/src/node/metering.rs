@@ -100,6 +100,7 @@ impl Node {
     /// still open.
     pub(super) fn charge(&mut self, now: Now, key: Key, class: Class, tokens: u64) -> bool {
         let Self { connections, allowances, stats, planted, .. } = self;
+        // The node may have given it up, and the driver has not heard so yet.
         let Some(connection) = connections.get_mut(key) else { return false };
         if connection.is_closing() {
             return planted.is(Plant::OldConnectionWrites);

@@ -40,6 +40,7 @@ use hashbrown::HashMap;
 use skirmish_proto::v1;
 
 use crate::agenda::Agenda;
+use crate::bug::{Bug, Bugs};
 use crate::clocks::Clocks;
 use crate::config::Config;
 use crate::connection::{Allowances, Connection};
@@ -105,6 +106,7 @@ pub struct Node {
     /// The time of the last input: when queued output was due.
     now: Instant,
     stats: Stats,
+    bugs: Bugs,
 }
 
 /// What the agenda has deadlines of.
@@ -171,6 +173,7 @@ impl Node {
             draining: None,
             now: Instant::ZERO,
             stats: Stats::default(),
+            bugs: Bugs::new(),
             rng,
             config,
         }
@@ -180,6 +183,7 @@ impl Node {
     #[cfg(feature = "plant")]
     pub fn plant(&mut self, planted: Planted) {
         self.planted = planted;
+        self.bugs.plant(planted);
         self.registrar.plant(planted);
         self.desk.plant(planted);
         self.matcher.plant(planted);
@@ -197,6 +201,7 @@ impl Node {
             sessions: self.sessions.len(),
             rooms: self.rooms.len(),
             links: self.links.len(),
+            bugs: self.bugs.count(),
             ..self.stats
         }
     }
@@ -411,7 +416,9 @@ impl Node {
     /// The next thing to do.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let Self { outputs, bugs, .. } = self;
+        let bug = |Bug { what, place }| Output::Event(Event::Bug { what, place });
+        outputs.pop_front().or_else(|| bugs.poll().map(bug))
     }
 
     /// The next frame for a connection. To be asked for only while its socket takes more:
@@ -432,7 +439,7 @@ impl Node {
     /// When [`Self::handle_timeout`] wants to be called, and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        if !self.outputs.is_empty() {
+        if !self.outputs.is_empty() || self.bugs.has_news() {
             return Some(Deadline::new(self.now, "output is queued"));
         }
         let booked = self.agenda.next().map(|(at, timer)| Deadline::new(at, timer.reason()));
@@ -460,7 +467,9 @@ impl Node {
     /// interval.
     fn room_changed(&mut self, now: Now, room: Key) {
         let interval = self.config.rooms.flush_interval;
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room that is not in the table has changed");
+        };
         // The window must not lose what nobody was let read yet.
         if interval.is_zero() || hosted.room.is_window_full() || !hosted.is_primary() {
             self.release(room);
@@ -481,7 +490,9 @@ impl Node {
     /// Wakes whoever reads a room.
     fn wake_readers(&mut self, room: Key) {
         let Self { rooms, sessions, connections, outputs, planted, .. } = self;
-        let Some(hosted) = rooms.get_mut(room) else { return };
+        let Some(hosted) = rooms.get_mut(room) else {
+            return self.bugs.found("a room that is not in the table is read");
+        };
         for session in &hosted.locals {
             let Some(conn) = sessions.get(*session).and_then(|session| session.conn) else { continue };
             let was_woken = wake(connections, outputs, conn.key());
@@ -494,7 +505,9 @@ impl Node {
 
     /// Wakes the links on which a room is read.
     fn mark_upstream(&mut self, room: Key) {
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room that is not in the table is read over links");
+        };
         if hosted.readers.is_empty() {
             return;
         }

@@ -24,7 +24,9 @@ impl Node {
             return;
         }
         let Some(room) = self.led(now, link, &attach.room, attach.epoch) else { return };
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room that this node leads is not in the table");
+        };
         let log = hosted.room.log();
         let reaches = !hosted.room.has_lost(attach.seq) && attach.seq <= log.head() && attach.seq > 0;
         let attached = if reaches {
@@ -82,6 +84,8 @@ impl Node {
             resume: enter.resume,
         };
         let admitted = self.admit_member(now, room, entrant);
+        // Closed meanwhile if nobody but the session that is lost has waited for it; the follower
+        // was told so.
         let Some(hosted) = self.rooms.get(room) else { return };
         let mut entered = v1::Entered {
             room: enter.room.clone(),
@@ -112,7 +116,9 @@ impl Node {
         let Some(room) = self.led(now, link, &relay.room, relay.epoch) else { return };
         let serves = self.registrar.may_serve(now.instant);
         let Self { rooms, zstd, stats, planted, .. } = self;
-        let Some(hosted) = rooms.get_mut(room) else { return };
+        let Some(hosted) = rooms.get_mut(room) else {
+            return self.bugs.found("a room that this node leads is not in the table");
+        };
         let Some(member) = hosted.room.member(relay.member) else { return };
         let is_here = member.seat.epoch == relay.session_epoch && hosted.is_there(relay.member, from);
         if !is_here && !planted.is(Plant::SessionEpochUncompared) {
@@ -145,7 +151,7 @@ impl Node {
                 }
                 self.tell(now, link, wire::encode(v1::Kind::Hold, &v1::Metadata::default(), &hold));
             }
-            None => {}
+            None => self.bugs.found("a member vanished while its message was taken"),
         }
     }
 
@@ -175,7 +181,9 @@ impl Node {
 
     pub(super) fn take_exit(&mut self, now: Now, from: NodeId, exit: &v1::Exit) {
         let Some(room) = self.led_quietly(&exit.room, exit.epoch) else { return };
-        let Some(hosted) = self.rooms.get(room) else { return };
+        let Some(hosted) = self.rooms.get(room) else {
+            return self.bugs.found("a room that this node leads is not in the table");
+        };
         let Some(member) = hosted.room.member(exit.member) else { return };
         if member.seat.epoch != exit.session_epoch || !hosted.is_there(exit.member, from) {
             return;
@@ -193,13 +201,17 @@ impl Node {
 
     /// A link is gone: the members behind it are away.
     pub(super) fn detach_reader(&mut self, now: Now, room: Key, link: Key, peer: NodeId) {
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room that this node leads is not in the table");
+        };
         hosted.remove_reader(link);
         self.members_away(now, room, peer);
     }
 
     fn members_away(&mut self, now: Now, room: Key, node: NodeId) {
-        let Some(hosted) = self.rooms.get(room) else { return };
+        let Some(hosted) = self.rooms.get(room) else {
+            return self.bugs.found("members are away of a room that is not in the table");
+        };
         let there = hosted.room.members().iter().filter(|m| hosted.is_there(m.number, node));
         let members: Vec<_> = there.map(|m| (m.number, m.player.clone())).collect();
         for (number, player) in members {
@@ -213,7 +225,9 @@ impl Node {
     pub(super) fn take_state(&mut self, now: Now, from: NodeId, state: &v1::State) {
         let led = self.led_quietly(&state.room, state.epoch);
         let Some(room) = led.or_else(|| self.followed(from, &state.room, state.epoch)) else { return };
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room that was found by its name is not in the table");
+        };
         let replica = &mut hosted.room.state;
         let mut merge = |entries: &[v1::StateEntry]| match led {
             Some(_) => replica.merge_from_follower(now, entries),
@@ -233,7 +247,9 @@ impl Node {
 
     /// Tells those who follow a room that it goes on after a while without a primary.
     pub(super) fn attach_again(&mut self, now: Now, room: Key) {
-        let Some(hosted) = self.rooms.get(room) else { return };
+        let Some(hosted) = self.rooms.get(room) else {
+            return self.bugs.found("a room that goes on is not in the table");
+        };
         let (name, epoch) = (hosted.room.name().as_str(), hosted.room.epoch());
         let attached = v1::Attached { room: name.into(), epoch, ..v1::Attached::default() };
         for link in hosted.readers.clone() {

@@ -62,7 +62,9 @@ impl Node {
     /// Ends a room here whose life is over. Its members are told; sessions that have asked for
     /// the room, and not for this life of it, ask again.
     pub(super) fn room_over(&mut self, now: Now, room: Key, reason: v1::LeftReason) {
-        let Some(name) = self.rooms.get(room).map(|hosted| hosted.room.name().clone()) else { return };
+        let Some(name) = self.rooms.get(room).map(|hosted| hosted.room.name().clone()) else {
+            return self.bugs.found("a room that is over is not in the table");
+        };
         let joins = self.take_joins(now, room);
         self.close_room(now, room, reason);
         let Some(retries) = joins.iter().map(|(_, membership)| membership.entry.retries).max() else {
@@ -94,10 +96,16 @@ impl Node {
         if self.planted.is(Plant::JoinRaceTold) {
             return joins;
         }
-        let Self { rooms, sessions, .. } = self;
-        let Some(hosted) = rooms.get_mut(room) else { return joins };
+        let Self { rooms, sessions, bugs, .. } = self;
+        let Some(hosted) = rooms.get_mut(room) else {
+            self.bugs.found("a room that is over is not in the table");
+            return joins;
+        };
         hosted.locals.retain(|key| {
-            let Some(session) = sessions.get_mut(*key) else { return true };
+            let Some(session) = sessions.get_mut(*key) else {
+                bugs.found("a session that is gone is in a room that is over");
+                return false;
+            };
             let is_join = |m: &Membership| m.room == room && m.is_new_join() && m.entry.until > now.instant;
             let Some(at) = session.memberships.iter().position(is_join) else { return true };
             joins.push((*key, session.memberships.remove(at)));
@@ -110,7 +118,9 @@ impl Node {
 
     /// Claims a room anew when the pause is over.
     pub(super) fn claim_again(&mut self, now: Now, room: Key) {
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room vanished before it was claimed again");
+        };
         if !hosted.claiming_mut().is_some_and(|claiming| claiming.take_due(now.instant)) {
             return;
         }

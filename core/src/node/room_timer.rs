@@ -8,6 +8,7 @@ use crate::time::Now;
 impl Node {
     /// Sees to it that the room is looked at when something in it is due next.
     pub(super) fn book_room(&mut self, key: Key) {
+        // What has changed in the room may have closed it.
         let Some(hosted) = self.rooms.get_mut(key) else { return };
         let flush = hosted.room.flush_at();
         let collect = hosted.room.state.poll_timeout().map(|deadline| deadline.at);
@@ -26,7 +27,9 @@ impl Node {
     }
 
     pub(super) fn room_timeout(&mut self, now: Now, key: Key) {
-        let Some(hosted) = self.rooms.get_mut(key) else { return };
+        let Some(hosted) = self.rooms.get_mut(key) else {
+            return self.bugs.found("a room that is not in the table is due");
+        };
         hosted.booking.clear();
         if hosted.room.state.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
             hosted.room.state.collect(now);
@@ -34,6 +37,7 @@ impl Node {
         if hosted.room.flush_at().is_some_and(|at| at <= now.instant) {
             self.release(key);
         }
+        // From here on the room may be closed.
         self.claim_again(now, key);
         self.end_turn(now, key);
         self.attach_timeout(now, key);

@@ -84,7 +84,7 @@ impl Node {
     /// Puts a session on its way into a room.
     pub(super) fn begin_entry(&mut self, session: SessionKey, room: Key, membership: Membership) {
         let (Some(s), Some(hosted)) = (self.sessions.get_mut(session), self.rooms.get_mut(room)) else {
-            return;
+            return self.bugs.found("a session, or the room that it wants to be in, is gone");
         };
         // Most sessions are in one room: no place is kept for more.
         s.memberships.reserve_exact(1);
@@ -162,6 +162,7 @@ impl Node {
         if !self.registrar.may_serve(now.instant) {
             return;
         }
+        // Members whose time was over may have been its last.
         let Some(hosted) = self.rooms.get_mut(room) else { return };
         if self.desk.awaits_places(hosted.room.name()) {
             return;
@@ -173,6 +174,7 @@ impl Node {
     }
 
     fn seat(&mut self, now: Now, room: Key, key: SessionKey) {
+        // Whoever came in before may have ended another session of its player.
         let Some(session) = self.sessions.get(key) else { return };
         let Some(wish) = session.memberships.iter().find(|m| m.room == room).map(|m| m.entry) else { return };
         let conn = session.conn;
@@ -188,7 +190,7 @@ impl Node {
         };
         let admitted = self.admit_member(now, room, entrant);
         let (Some(session), Some(hosted)) = (self.sessions.get_mut(key), self.rooms.get_mut(room)) else {
-            return;
+            return self.bugs.found("a session, or its room, vanished while it came in");
         };
         match admitted {
             Ok(Admitted { number, resumed, before }) => {
@@ -217,8 +219,11 @@ impl Node {
         entrant: Entrant,
     ) -> Result<Admitted, v1::LeftReason> {
         self.end_other_sessions(now, room, &entrant)?;
-        let Self { rooms, zstd, config, stats, desk, .. } = self;
-        let Some(hosted) = rooms.get_mut(room) else { return Err(v1::LeftReason::Gone) };
+        let Self { rooms, zstd, config, stats, desk, bugs, .. } = self;
+        let Some(hosted) = rooms.get_mut(room) else {
+            bugs.found("a room vanished while somebody came in");
+            return Err(v1::LeftReason::Gone);
+        };
         let Entrant { seat, place, player, resume } = entrant;
         let members = hosted.room.members();
         let kept = desk.kept_from(hosted.room.name(), &player, members.iter().map(|member| &member.player));
@@ -245,6 +250,7 @@ impl Node {
             None if is_full => return Err(v1::LeftReason::RoomFull),
             None => {
                 let Some(number) = hosted.room.join(now, player.clone(), seat, zstd) else {
+                    bugs.found("a join makes nobody a member");
                     return Err(v1::LeftReason::Gone);
                 };
                 hosted.place(number, place);
@@ -261,6 +267,7 @@ impl Node {
     /// A player has one session: memberships of older ones that nobody has ended yet are
     /// over, and an older one cannot come in behind a newer.
     fn end_other_sessions(&mut self, now: Now, room: Key, entrant: &Entrant) -> Result<(), v1::LeftReason> {
+        // The session that was lost to the entrant may have been all that kept the room.
         let Some(hosted) = self.rooms.get(room) else { return Err(v1::LeftReason::Gone) };
         let seat = entrant.seat;
         let others = hosted
@@ -288,7 +295,9 @@ impl Node {
 
     pub(super) fn leave(&mut self, now: Now, key: Key, session: SessionKey, room: &str) {
         let membership = self.membership(session, room);
-        let Some(s) = self.sessions.get_mut(session) else { return };
+        let Some(s) = self.sessions.get_mut(session) else {
+            return self.bugs.found("a session that is gone leaves a room");
+        };
         let player = s.player.clone();
         let left = membership.map(|at| s.memberships.remove(at));
         if let Some(membership) = &left {
@@ -314,14 +323,18 @@ impl Node {
         ends_match: bool,
     ) {
         let room = membership.room;
-        let (Some(s), Some(hosted)) = (self.sessions.get(session), self.rooms.get_mut(room)) else { return };
+        let (Some(s), Some(hosted)) = (self.sessions.get(session), self.rooms.get_mut(room)) else {
+            return self.bugs.found("a session that is gone, or is in a room that is, leaves it");
+        };
         let (player, epoch) = (s.player.clone(), s.epoch);
         let name = hosted.room.name().clone();
         hosted.forget_local(session);
         if ends_match && self.makes_matches() {
             self.desk.leave_match(now, &player, &name);
         }
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room vanished while it was left");
+        };
         if membership.number > 0 {
             match &hosted.role {
                 Role::Leading(_) => self.remove_member(now, room, membership.number),
@@ -339,7 +352,9 @@ impl Node {
     /// A session went to another node: its memberships there go on as if it were away.
     pub(super) fn hand_over(&mut self, now: Now, session: SessionKey, membership: &Membership) {
         let room = membership.room;
-        let (Some(s), Some(hosted)) = (self.sessions.get(session), self.rooms.get_mut(room)) else { return };
+        let (Some(s), Some(hosted)) = (self.sessions.get(session), self.rooms.get_mut(room)) else {
+            return self.bugs.found("a session that is gone, or is in a room that is, is handed over");
+        };
         let (player, epoch) = (s.player.clone(), s.epoch);
         hosted.forget_local(session);
         if membership.number > 0 {
@@ -359,7 +374,9 @@ impl Node {
     /// A member's session is nowhere that is known: it is kept for as long as sessions are.
     pub(super) fn set_away(&mut self, now: Now, room: Key, number: u32) {
         let until = now.instant + self.config.sessions.ttl;
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a member is away of a room that is not in the table");
+        };
         hosted.place(number, Place::Away(until));
         self.book_room(room);
     }
@@ -369,8 +386,14 @@ impl Node {
     pub(super) fn remove_member(&mut self, now: Now, room: Key, number: u32) {
         let serves = self.registrar.may_serve(now.instant);
         let Self { rooms, zstd, stats, .. } = self;
-        let Some(hosted) = rooms.get_mut(room) else { return };
-        let Some(member) = hosted.room.member(number) else { return };
+        let Some(hosted) = rooms.get_mut(room) else {
+            return self.bugs.found("a member goes of a room that is not in the table");
+        };
+        let Some(member) = hosted.room.member(number) else {
+            // Else whoever waits for it to go would wait for ever.
+            hosted.forget_place(number);
+            return self.bugs.found("somebody goes who is no member");
+        };
         let player = member.player.clone();
         if !serves {
             hosted.place(number, Place::Away(now.instant));
@@ -417,7 +440,9 @@ impl Node {
 
     /// Ends the membership of a session of this node, and tells it why.
     pub(super) fn expel(&mut self, now: Now, room: Key, session: SessionKey, reason: v1::LeftReason) {
-        let Some(name) = self.rooms.get(room).map(|hosted| hosted.room.name().clone()) else { return };
+        let Some(name) = self.rooms.get(room).map(|hosted| hosted.room.name().clone()) else {
+            return self.bugs.found("a session is expelled from a room that is not in the table");
+        };
         self.drop_membership(session, room);
         if let Some(conn) = self.sessions.get(session).and_then(|session| session.conn) {
             self.left(now, conn.key(), name.as_str(), reason, false);
@@ -435,11 +460,15 @@ impl Node {
 
     /// Closes a room here: it was left by all, or is another's now.
     pub(super) fn close_room(&mut self, now: Now, room: Key, reason: v1::LeftReason) {
-        let Some(hosted) = self.rooms.get_mut(room) else { return };
+        let Some(hosted) = self.rooms.get_mut(room) else {
+            return self.bugs.found("a room that is not in the table is to be closed");
+        };
         for session in core::mem::take(&mut hosted.locals) {
             self.expel(now, room, session, reason);
         }
-        let Some(mut hosted) = self.rooms.remove(room) else { return };
+        let Some(mut hosted) = self.rooms.remove(room) else {
+            return self.bugs.found("a room vanished while it was closed");
+        };
         self.agenda.cancel(Timer::Room(room), &mut hosted.booking);
         self.rooms_by_name.remove(hosted.room.name());
         let (name, epoch) = (hosted.room.name().clone(), hosted.room.epoch());

@@ -13,7 +13,9 @@ use crate::wire;
 
 impl Node {
     pub(super) fn connection_timeout(&mut self, now: Now, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return self.bugs.found("a connection that is not in the table is due");
+        };
         connection.booking.clear();
         if connection.paused.is_some_and(|until| until <= now.instant) {
             connection.paused = None;
@@ -70,7 +72,9 @@ impl Node {
     }
 
     pub(super) fn session_timeout(&mut self, now: Now, key: Key) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return self.bugs.found("a session that is not in the table is due");
+        };
         session.booking.clear();
         match session.expires {
             Some(at) if at <= now.instant => {

@@ -127,6 +127,9 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Mes
             }
         }
         Event::RoomOpened { room, epoch } => debug!(%room, epoch, "room opened"),
+        Event::Bug { what, place } => {
+            error!(%place, "broken invariant, please report it: {what}");
+        }
         Event::RoomClosed { room, epoch } => debug!(%room, epoch, "room closed"),
     }
     None

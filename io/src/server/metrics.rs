@@ -226,6 +226,7 @@ impl Collector for Snapshot {
             ("registry_group_members", "Requests in these groups", r.members),
             ("registry_connections", "Connections to etcd", r.connections),
             ("registry_news", "Messages heard of watches", r.news),
+            ("bugs", "Broken invariants of the server itself", s.bugs),
             ("unrouted", "Application messages without a handler", counters.unrouted),
             ("refused_for_files", "Connections refused for want of open files", counters.refused_for_files),
             ("admin_dropped", "Connections of operators dropped for newer ones", counters.admin_dropped),
@@ -288,6 +289,7 @@ mod tests {
             unhealthy: 3,
             rooms: 5,
             entries: 7,
+            bugs: 2,
             ..Stats::default()
         };
         let cluster = Cluster {
@@ -316,6 +318,7 @@ mod tests {
             "skirmish_connections{state=\"open\"} 4",
             "skirmish_connections{state=\"unhealthy\"} 3",
             "skirmish_entries_total 7",
+            "skirmish_bugs_total 2",
             "skirmish_upgrades_refused_total{status=\"401\"} 2",
             "skirmish_refusals_total{reason=\"address_full\"} 1",
             "skirmish_refusals_total{reason=\"full\"} 0",

@@ -373,7 +373,9 @@ impl World<'_> {
                 skirmish_core::clocks::Verdict::Agrees => "clock right",
                 _ => "clock off",
             }),
-            Event::Serving
+            // A node panics at a broken invariant, unless a bug is planted in it.
+            Event::Bug { .. }
+            | Event::Serving
             | Event::PlayersMissed { .. }
             | Event::MatchFormed { .. }
             | Event::NotServing

@@ -1,6 +1,7 @@
 //! A node driven by hand-made frames, one behaviour a test.
 
 mod admission;
+mod bugs;
 mod clock;
 mod cluster;
 mod interleavings;

@@ -1,0 +1,50 @@
+//! A node that finds an invariant of its own broken.
+
+use super::*;
+
+/// Breaks an invariant, always at the same place: a session is gone that its connection has.
+fn break_an_invariant(world: &mut World, conn: ConnId) {
+    let session = world.node.connections.get_mut(conn.key()).unwrap().session.take();
+    world.send(conn, v1::Kind::Ping, &v1::Ping::default());
+    world.node.connections.get_mut(conn.key()).unwrap().session = session;
+}
+
+fn told(world: &World) -> Vec<&Event> {
+    world.events.iter().filter(|event| matches!(event, Event::Bug { .. })).collect()
+}
+
+#[test]
+fn a_broken_invariant_is_counted_told_once_and_gone_on_from() {
+    let mut world = World::new(|_| {});
+    world.node.bugs = Bugs::lenient();
+    let conn = world.player("alice").conn;
+    for _ in 0..3 {
+        break_an_invariant(&mut world, conn);
+    }
+    assert_eq!(world.node.stats().bugs, 3);
+    let told = told(&world);
+    let [Event::Bug { what, place }] = told[..] else { panic!("{told:?}") };
+    assert_eq!(*what, "an open connection has no session");
+    assert!(place.file().ends_with("inbound.rs"), "{place}");
+    world.send(conn, v1::Kind::Ping, &v1::Ping::default());
+    let pongs = world.received(conn).into_iter().filter(|m| matches!(m, ToClient::Pong(_))).count();
+    assert_eq!(pongs, 1, "it goes on");
+}
+
+#[test]
+fn a_broken_invariant_is_news_that_the_driver_is_woken_for() {
+    let mut world = World::new(|_| {});
+    world.node.bugs = Bugs::lenient();
+    world.node.bugs.found("something");
+    assert_eq!(world.node.poll_timeout().map(|deadline| deadline.reason), Some("output is queued"));
+    world.settle();
+    assert_ne!(world.node.poll_timeout().map(|deadline| deadline.reason), Some("output is queued"));
+}
+
+#[test]
+#[should_panic(expected = "broken invariant: an open connection has no session")]
+fn a_test_fails_at_a_broken_invariant() {
+    let mut world = World::new(|_| {});
+    let conn = world.player("alice").conn;
+    break_an_invariant(&mut world, conn);
+}
