@@ -4,7 +4,7 @@
 //! bytes for each step; see [`skirmish_sim::draw::from_bytes`].
 
 use skirmish_sim::draw;
-use skirmish_sim::world::{Options, run};
+use skirmish_sim::world::{RunOptions, run};
 
 /// Most steps; longer runs find little more and cost a fuzzer its speed.
 const MAX_STEPS: usize = 100;
@@ -17,7 +17,7 @@ const MAX_STEPS: usize = 100;
 /// run again and made shorter with `cargo sim replay --schedule FILE --shrink`.
 pub fn machine(input: &[u8]) {
     let scenario = draw::from_bytes(&input[..input.len().min(8 + 6 * MAX_STEPS)]);
-    let outcome = run(&scenario, Options::default());
+    let outcome = run(&scenario, RunOptions::default());
     if let Some((at, violation)) = outcome.violation {
         panic!("{violation} (at {at} us)\n{scenario}");
     }

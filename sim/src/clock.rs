@@ -11,7 +11,7 @@ const FIRST_INSTANT: i64 = 1_000_000;
 /// The clocks of a process, both wrong in their own way: the monotonic one drifts, the
 /// wall clock is off and jumps as well.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub struct SkewedClock {
     started: i64,
     drift_ppm: i64,
     wall_offset_ms: i64,
@@ -21,7 +21,7 @@ pub struct Clock {
     wrong_ms: i64,
 }
 
-impl Clock {
+impl SkewedClock {
     /// Clocks of a process that starts at `started` (world time, microseconds).
     #[must_use]
     pub fn new(started: u64, drift_ppm: i64, wall_offset_ms: i64) -> Self {
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_moment_of_a_deadline_is_the_first_at_which_it_has_come() {
         for drift in [-20_000, -50, 0, 1, 50, 20_000] {
-            let clock = Clock::new(7_000_003, drift, 0);
+            let clock = SkewedClock::new(7_000_003, drift, 0);
             for local in [1_000_000, 1_000_001, 1_000_999, 5_000_000, 3_600_000_000] {
                 let local = Instant::from_micros(local);
                 let at = clock.world(local);

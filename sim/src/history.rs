@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// Whose doing something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lane {
+pub enum Actor {
     /// The scenario and the network.
     World,
     /// The registry, if it is a process of its own.
@@ -19,7 +19,7 @@ pub enum Lane {
     Client(usize),
 }
 
-impl fmt::Display for Lane {
+impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::World => f.write_str("world"),
@@ -36,18 +36,18 @@ pub struct Record {
     /// When, in microseconds of the world's time.
     pub at: u64,
     /// Whose doing.
-    pub lane: Lane,
+    pub lane: Actor,
     /// What.
     pub text: String,
 }
 
 /// A frame that got from one process to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Passage {
+pub struct FramePassage {
     /// Who sent it.
-    pub from: Lane,
+    pub from: Actor,
     /// Who got it.
-    pub to: Lane,
+    pub to: Actor,
     /// When it was sent.
     pub sent: u64,
     /// When it arrived.
@@ -60,7 +60,7 @@ pub struct Passage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// Where.
-    pub lane: Lane,
+    pub lane: Actor,
     /// Since when.
     pub from: u64,
     /// Until when.
@@ -78,7 +78,7 @@ pub struct History {
     /// What happened, if traced.
     pub records: Vec<Record>,
     /// Frames that arrived, if traced.
-    pub passages: Vec<Passage>,
+    pub passages: Vec<FramePassage>,
     /// Partitions, stalls, pauses and the like, if traced.
     pub troubles: Vec<Trouble>,
 }
@@ -91,7 +91,7 @@ impl History {
     }
 
     /// Something happened.
-    pub fn record(&mut self, at: u64, lane: Lane, what: fmt::Arguments<'_>) {
+    pub fn record(&mut self, at: u64, lane: Actor, what: fmt::Arguments<'_>) {
         self.hasher.0.write_u64(at);
         // A hash takes every text.
         let _ = fmt::Write::write_fmt(&mut self.hasher, format_args!("{lane} {what}\n"));

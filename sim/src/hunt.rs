@@ -9,11 +9,11 @@ use skirmish_core::plant::Plant;
 use crate::coverage::Coverage;
 use crate::draw::draw;
 use crate::oracle::Violation;
-use crate::world::{Options, run};
+use crate::world::{RunOptions, run};
 
 /// Which seeds to run, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct HuntPlan {
     /// The first seed.
     pub first: u64,
     /// How many, at most.
@@ -28,7 +28,7 @@ pub struct Plan {
 
 /// A seed that failed.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct FailedSeed {
     /// The seed.
     pub seed: u64,
     /// When, in microseconds of the world's time.
@@ -39,13 +39,13 @@ pub struct Failure {
 
 /// What has come of a hunt so far.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct HuntTally {
     /// Seeds run.
     pub seeds: u64,
     /// Microseconds that passed in their worlds.
     pub micros: u64,
     /// Those that failed, by seed.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<FailedSeed>,
     /// What was visited.
     pub coverage: Coverage,
 }
@@ -66,7 +66,11 @@ impl Drop for RunningSeed {
 
 /// Runs seeds until there are no more, one has failed, or `go_on` says no; `progress`
 /// is told after each.
-pub fn hunt(plan: &Plan, go_on: impl Fn() -> bool + Sync, mut progress: impl FnMut(&Tally)) -> Tally {
+pub fn hunt(
+    plan: &HuntPlan,
+    go_on: impl Fn() -> bool + Sync,
+    mut progress: impl FnMut(&HuntTally),
+) -> HuntTally {
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let (results, tally) = mpsc::channel();
@@ -82,7 +86,7 @@ pub fn hunt(plan: &Plan, go_on: impl Fn() -> bool + Sync, mut progress: impl FnM
                     }
                     let seed = plan.first.wrapping_add(index);
                     let _running = RunningSeed { seed };
-                    let outcome = run(&draw(seed), Options { plant: plan.plant, traced: false });
+                    let outcome = run(&draw(seed), RunOptions { plant: plan.plant, traced: false });
                     if outcome.violation.is_some() && !plan.keep_going {
                         stop.store(true, Ordering::Relaxed);
                     }
@@ -93,13 +97,13 @@ pub fn hunt(plan: &Plan, go_on: impl Fn() -> bool + Sync, mut progress: impl FnM
             });
         }
         drop(results);
-        let mut all = Tally::default();
+        let mut all = HuntTally::default();
         for (seed, outcome) in tally {
             all.seeds += 1;
             all.micros += outcome.micros;
             all.coverage.merge(&outcome.coverage);
             if let Some((at, violation)) = outcome.violation {
-                all.failures.push(Failure { seed, at, violation });
+                all.failures.push(FailedSeed { seed, at, violation });
                 all.failures.sort_by_key(|failure| failure.seed.wrapping_sub(plan.first));
             }
             progress(&all);

@@ -11,13 +11,13 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use skirmish_core::plant::Plant;
 use skirmish_sim::draw::draw;
-use skirmish_sim::hunt::{Failure, Plan, hunt};
+use skirmish_sim::hunt::{FailedSeed, HuntPlan, hunt};
 use skirmish_sim::plants;
-use skirmish_sim::report::{Report, plant_name, plant_of};
+use skirmish_sim::report::{FailureReport, plant_name, plant_of};
 use skirmish_sim::scenario::Scenario;
-use skirmish_sim::world::{Options, Outcome, run};
+use skirmish_sim::world::{RunOptions, RunOutcome, run};
 use skirmish_sim::{outln, picture, print, shrink};
-use terminal::{Progress, Stopwatch, bold, green, red};
+use terminal::{ProgressLine, Stopwatch, bold, green, red};
 
 /// Simulates Skirmish: draws a scenario from a seed, runs the real machines through its
 /// faults, and checks every guarantee.
@@ -27,9 +27,9 @@ use terminal::{Progress, Stopwatch, bold, green, red};
 /// with its picture.
 #[derive(Parser)]
 #[command(name = "cargo sim", bin_name = "cargo sim", version, after_help = EXAMPLES)]
-struct Cli {
+struct SimCli {
     #[command(subcommand)]
-    command: Command,
+    command: SimCommand,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -40,7 +40,7 @@ const EXAMPLES: &str = "Examples:
   cargo sim plants                                 see that every planted bug is caught";
 
 #[derive(Subcommand)]
-enum Command {
+enum SimCommand {
     /// Runs one seed after the other and stops at the first that fails.
     ///
     /// Exit code 0: none failed; 1: at least one did.
@@ -87,8 +87,8 @@ struct HuntArgs {
     #[arg(long, value_name = "NAME", value_parser = plant_of)]
     plant: Option<Plant>,
     /// What is simulated.
-    #[arg(long, value_enum, default_value_t = World::Machine)]
-    world: World,
+    #[arg(long, value_enum, default_value_t = WorldKind::Machine)]
+    world: WorldKind,
     /// Seeds run at a time [default: one for each processor].
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -115,8 +115,8 @@ struct ReplayArgs {
     #[arg(long, value_name = "NAME", value_parser = plant_of)]
     plant: Option<Plant>,
     /// What is simulated.
-    #[arg(long, value_enum, default_value_t = World::Machine, conflicts_with_all = ["schedule", "shrink", "html"])]
-    world: World,
+    #[arg(long, value_enum, default_value_t = WorldKind::Machine, conflicts_with_all = ["schedule", "shrink", "html"])]
+    world: WorldKind,
     /// Prints everything that happens.
     #[arg(long)]
     trace: bool,
@@ -130,7 +130,7 @@ struct ReplayArgs {
 
 /// What is simulated.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum World {
+enum WorldKind {
     /// Bare machines: fast.
     Machine,
     /// The real shell, with its sockets and tasks simulated.
@@ -138,16 +138,16 @@ enum World {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Hunt(args) => hunt_seeds(&args),
-        Command::Replay(args) => replay(&args),
-        Command::Plants { plants, seeds, jobs } => {
+    let result = match SimCli::parse().command {
+        SimCommand::Hunt(args) => hunt_seeds(&args),
+        SimCommand::Replay(args) => replay(&args),
+        SimCommand::Plants { plants, seeds, jobs } => {
             let plants = if plants.is_empty() { &Plant::ALL[..] } else { &plants };
             let jobs = jobs.unwrap_or_else(processors);
             let all = catch(plants, seeds, jobs);
             shell_world::catch(plants, jobs).map(|others| all && others)
         }
-        Command::Show { seed } => {
+        SimCommand::Show { seed } => {
             print::text(format_args!("{}", draw(seed)));
             Ok(true)
         }
@@ -176,12 +176,12 @@ fn processors() -> usize {
 }
 
 fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
-    if args.world == World::Shell {
+    if args.world == WorldKind::Shell {
         return shell_world::hunt_seeds(args);
     }
     let watch = Stopwatch::start(args.minutes);
     let seeds = args.seeds.unwrap_or_else(|| if args.minutes.is_some() { u64::MAX } else { 1_000 });
-    let plan = Plan {
+    let plan = HuntPlan {
         first: args.from,
         seeds,
         jobs: args.jobs.unwrap_or_else(processors),
@@ -189,7 +189,7 @@ fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
         plant: args.plant,
     };
     outln!("hunting from seed {}", args.from);
-    let mut progress = Progress::new();
+    let mut progress = ProgressLine::new();
     let tally = hunt(
         &plan,
         || !watch.is_over(),
@@ -219,7 +219,7 @@ fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
     Ok(false)
 }
 
-fn table(failures: &[Failure]) {
+fn table(failures: &[FailedSeed]) {
     for failure in failures {
         let seconds = failure.at as f64 / 1e6;
         outln!("{:>20}  {seconds:>9.3} s  {}", failure.seed, failure.violation);
@@ -228,7 +228,7 @@ fn table(failures: &[Failure]) {
 
 /// Reports a failing seed on the terminal and in files.
 fn tell(seed: u64, plant: Option<Plant>, out: &Path) -> Result<(), String> {
-    let report = Report::of_seed(seed, plant)
+    let report = FailureReport::of_seed(seed, plant)
         .ok_or_else(|| format!("seed {seed} failed and does not fail again: the run is not deterministic"))?;
     let text = report.to_string();
     let (head, rest) = text.split_once('\n').unwrap_or((&text, ""));
@@ -250,7 +250,7 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 }
 
 fn replay(args: &ReplayArgs) -> Result<bool, String> {
-    if args.world == World::Shell {
+    if args.world == WorldKind::Shell {
         return shell_world::replay(args);
     }
     let mut scenario: Scenario = match (&args.schedule, args.seed) {
@@ -260,7 +260,7 @@ fn replay(args: &ReplayArgs) -> Result<bool, String> {
         }
         (None, seed) => draw(seed.unwrap_or(0)),
     };
-    let options = Options { plant: args.plant, traced: args.trace || args.html.is_some() };
+    let options = RunOptions { plant: args.plant, traced: args.trace || args.html.is_some() };
     if args.shrink
         && let Some((_, violation)) = run(&scenario, options).violation
     {
@@ -281,7 +281,7 @@ fn replay(args: &ReplayArgs) -> Result<bool, String> {
     Ok(outcome.violation.is_none())
 }
 
-fn conclude(outcome: &Outcome) {
+fn conclude(outcome: &RunOutcome) {
     outln!("{:.3} s of the world's time, event log {:016x}", outcome.micros as f64 / 1e6, outcome.hash);
     match &outcome.violation {
         None => outln!("{} no guarantee broken", green("ok:")),
@@ -312,18 +312,18 @@ fn catch(plants: &[Plant], seeds: u64, jobs: usize) -> bool {
 }
 
 /// The first seed that breaks a guarantee of the planted bug's with it, and none without it.
-fn first_caught(plant: Plant, seeds: u64, jobs: usize) -> Option<Failure> {
+fn first_caught(plant: Plant, seeds: u64, jobs: usize) -> Option<FailedSeed> {
     let (mut first, mut others) = (0, 0);
-    let mut progress = Progress::new();
+    let mut progress = ProgressLine::new();
     while first < seeds {
-        let plan = Plan { first, seeds: seeds - first, jobs, keep_going: false, plant: Some(plant) };
+        let plan = HuntPlan { first, seeds: seeds - first, jobs, keep_going: false, plant: Some(plant) };
         let tally =
             hunt(&plan, || true, |tally| progress.show(|| hunted(plant, first + tally.seeds, others)));
         progress.clear();
         let failure = tally.failures.into_iter().next()?;
         if !plants::broken_by(plant).contains(&failure.violation.guarantee) {
             others += 1;
-        } else if run(&draw(failure.seed), Options::default()).violation.is_none() {
+        } else if run(&draw(failure.seed), RunOptions::default()).violation.is_none() {
             return Some(failure);
         }
         first = failure.seed + 1;

@@ -8,7 +8,7 @@ use skirmish_core::registry::{News, Op, Request, Span, Watch, WatchId, Watched};
 use skirmish_core::rng::Rng;
 use skirmish_proto::v1::{self, TicketState};
 
-use crate::oracle::g8_match::{Counts, Matches};
+use crate::oracle::g8_match::{MatchCounts, Matches};
 use crate::oracle::{Guarantee, Verdict, broken};
 use crate::scenario::{MODES, Shape};
 
@@ -86,7 +86,7 @@ pub(crate) const fn mark(state: TicketState) -> Option<&'static str> {
 }
 
 /// What the oracle has counted, as marks.
-pub(crate) const fn marks(counts: &Counts) -> [(&'static str, u64); 8] {
+pub(crate) const fn marks(counts: &MatchCounts) -> [(&'static str, u64); 8] {
     [
         ("matcher failed over", counts.failed_over),
         ("search moved", counts.moved),
@@ -101,7 +101,7 @@ pub(crate) const fn marks(counts: &Counts) -> [(&'static str, u64); 8] {
 
 /// How the node fails that forms the matches of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum MatcherFailure {
     /// It crashes.
     Crash,
     /// It is gone, and nobody is told.
@@ -121,7 +121,7 @@ pub(crate) enum Failure {
     LastMatch,
 }
 
-impl Failure {
+impl MatcherFailure {
     /// How many requests [`Self::Blur`] is about.
     pub(crate) const BLURRED: u32 = 3;
 

@@ -33,7 +33,7 @@ impl Way {
 
 /// What travels.
 #[derive(Clone, Debug)]
-pub enum Item {
+pub enum PipeItem {
     /// Up: the request for a connection. Down: the end of its upgrade.
     Open,
     /// A frame.
@@ -44,7 +44,7 @@ pub enum Item {
     Reset,
 }
 
-impl Item {
+impl PipeItem {
     fn len(&self) -> usize {
         match self {
             Self::Frame(frame) => frame.len(),
@@ -57,7 +57,7 @@ impl Item {
 #[derive(Clone, Debug)]
 pub struct Flight {
     /// What.
-    pub item: Item,
+    pub item: PipeItem,
     /// When it was sent.
     pub sent: u64,
     /// When it arrives, if nothing holds it back.
@@ -94,7 +94,7 @@ impl Pipe {
     }
 
     /// Puts something in, to arrive at `due` or behind what is in already.
-    pub fn push(&mut self, item: Item, sent: u64, due: u64) {
+    pub fn push(&mut self, item: PipeItem, sent: u64, due: u64) {
         self.last_due = self.last_due.max(due);
         self.bytes += item.len();
         self.flights.push_back(Flight { item, sent, due: self.last_due });
@@ -206,7 +206,7 @@ fn capacity(bytes: u64) -> usize {
 
 /// One end of a [`Wire`].
 #[derive(Clone, Debug)]
-pub struct End {
+pub struct WireEnd {
     /// The node at this end.
     pub node: usize,
     /// Whether its process has the end.
@@ -221,7 +221,7 @@ pub struct End {
 #[derive(Clone, Debug)]
 pub struct Wire {
     /// The end of the node that dialed, and the other.
-    pub ends: [End; 2],
+    pub ends: [WireEnd; 2],
     /// Whom it meant.
     pub dialed: NodeId,
     /// What each end has sent.
@@ -234,7 +234,7 @@ impl Wire {
     /// A stream that a node has just asked for.
     #[must_use]
     pub fn new(from: usize, to: usize, dialed: NodeId, bytes: u64) -> Self {
-        let end = |node, open| End { node, open, link: None, woken: false };
+        let end = |node, open| WireEnd { node, open, link: None, woken: false };
         let pipe = || Pipe::new(capacity(bytes));
         Self { ends: [end(from, true), end(to, false)], dialed, pipes: [pipe(), pipe()], vanished: false }
     }
@@ -249,7 +249,7 @@ impl Wire {
 /// What lies between a client and a node, two nodes, or a node and the registry; their
 /// connections go over it.
 #[derive(Clone, Debug)]
-pub struct Link {
+pub struct NetworkPath {
     /// Nothing gets through on the way up, and since when.
     pub up_cut: Option<u64>,
     /// Nothing gets through on the way down, and since when.
@@ -261,7 +261,7 @@ pub struct Link {
     rng: Rng,
 }
 
-impl Link {
+impl NetworkPath {
     /// A link in order.
     #[must_use]
     pub fn new(latency: u64, jitter: u64, rng: Rng) -> Self {
@@ -317,8 +317,8 @@ mod tests {
     #[test]
     fn a_pipe_keeps_order_whatever_each_flight_takes() {
         let mut pipe = Pipe::new(100);
-        pipe.push(Item::Frame(Bytes::from_static(b"a")), 0, 50);
-        pipe.push(Item::Frame(Bytes::from_static(b"b")), 1, 20);
+        pipe.push(PipeItem::Frame(Bytes::from_static(b"a")), 0, 50);
+        pipe.push(PipeItem::Frame(Bytes::from_static(b"b")), 1, 20);
         assert_eq!(pipe.pop().map(|flight| flight.due), Some(50));
         assert_eq!(pipe.pop().map(|flight| flight.due), Some(50));
         assert!(pipe.is_empty());
@@ -327,11 +327,11 @@ mod tests {
     #[test]
     fn a_full_pipe_takes_no_more_until_something_arrives() {
         let mut pipe = Pipe::new(4);
-        pipe.push(Item::Frame(Bytes::from_static(b"12345")), 0, 0);
+        pipe.push(PipeItem::Frame(Bytes::from_static(b"12345")), 0, 0);
         assert!(!pipe.is_writable());
         assert!(pipe.pop().is_some());
         assert!(pipe.is_writable());
-        pipe.push(Item::Frame(Bytes::from_static(b"12345")), 0, 0);
+        pipe.push(PipeItem::Frame(Bytes::from_static(b"12345")), 0, 0);
         pipe.truncate(0);
         assert_eq!((pipe.bytes(), pipe.len()), (0, 0));
     }

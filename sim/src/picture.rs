@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::history::{Lane, Passage, Record};
+use crate::history::{Actor, FramePassage, Record};
 use crate::scenario::Scenario;
-use crate::world::Outcome;
+use crate::world::RunOutcome;
 
 /// Most moments that are drawn: the last ones before the violation.
 const MAX_MOMENTS: usize = 1_500;
@@ -18,7 +18,7 @@ const TOP: usize = 60;
 
 /// Draws a run.
 #[must_use]
-pub fn page(scenario: &Scenario, outcome: &Outcome) -> String {
+pub fn page(scenario: &Scenario, outcome: &RunOutcome) -> String {
     let scale = Scale::new(outcome);
     let lanes = Lanes::new(scenario);
     let (width, height) = (LEFT + lanes.names.len() * LANE_WIDTH + 40, scale.height() + 40);
@@ -43,7 +43,7 @@ pub fn page(scenario: &Scenario, outcome: &Outcome) -> String {
             seconds(trouble.to)
         );
     }
-    let mut passages: Vec<&Passage> =
+    let mut passages: Vec<&FramePassage> =
         outcome.history.passages.iter().filter(|passage| passage.arrived >= scale.first).collect();
     passages.sort_by_key(|passage| way(passage));
     for together in passages.chunk_by(|a, b| way(a) == way(b)) {
@@ -88,7 +88,7 @@ struct Scale {
 }
 
 impl Scale {
-    fn new(outcome: &Outcome) -> Self {
+    fn new(outcome: &RunOutcome) -> Self {
         let mut moments: BTreeSet<u64> = outcome.history.records.iter().map(|record| record.at).collect();
         moments.extend(outcome.history.passages.iter().flat_map(|passage| [passage.sent, passage.arrived]));
         moments.insert(outcome.micros);
@@ -129,13 +129,13 @@ impl Scale {
 }
 
 /// What passages have in common that look the same on the page.
-const fn way(passage: &Passage) -> (Lane, Lane, u64, u64) {
+const fn way(passage: &FramePassage) -> (Actor, Actor, u64, u64) {
     (passage.from, passage.to, passage.sent, passage.arrived)
 }
 
 /// One arrow for passages of the same way. It is written beside the lane at the outer
 /// end: what that one sends to the right, what it gets to the left.
-fn arrow(svg: &mut String, scale: &Scale, lanes: &Lanes, together: &[&Passage]) {
+fn arrow(svg: &mut String, scale: &Scale, lanes: &Lanes, together: &[&FramePassage]) {
     let Some(passage) = together.first() else { return };
     let (Some(from), Some(to)) = (lanes.place(passage.from), lanes.place(passage.to)) else { return };
     let up = from > to;
@@ -185,17 +185,17 @@ impl Lanes {
         let shape = &scenario.shape;
         let (nodes, registry) = (shape.node_count(), usize::from(shape.has_remote_registry()));
         let clients = usize::try_from(shape.clients).unwrap_or(1).clamp(1, 64);
-        let lanes = (0..registry).map(|_| Lane::Registry).chain((0..nodes).map(Lane::Node));
-        let names = lanes.chain((0..clients).map(Lane::Client)).map(|lane| lane.to_string()).collect();
+        let lanes = (0..registry).map(|_| Actor::Registry).chain((0..nodes).map(Actor::Node));
+        let names = lanes.chain((0..clients).map(Actor::Client)).map(|lane| lane.to_string()).collect();
         Self { names, nodes, registry }
     }
 
-    fn place(&self, lane: Lane) -> Option<usize> {
+    fn place(&self, lane: Actor) -> Option<usize> {
         match lane {
-            Lane::World => None,
-            Lane::Registry => Some(0),
-            Lane::Node(number) => Some(self.registry + number),
-            Lane::Client(number) => Some(self.registry + self.nodes + number),
+            Actor::World => None,
+            Actor::Registry => Some(0),
+            Actor::Node(number) => Some(self.registry + number),
+            Actor::Client(number) => Some(self.registry + self.nodes + number),
         }
     }
 }

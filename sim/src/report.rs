@@ -9,14 +9,14 @@ use crate::oracle::Violation;
 use crate::picture;
 use crate::scenario::Scenario;
 use crate::shrink::shrink;
-use crate::world::{Options, Outcome, run};
+use crate::world::{RunOptions, RunOutcome, run};
 
 /// Most scenarios that are run to make a failing one shorter.
 const SHRINK_RUNS: usize = 400;
 
 /// Everything there is to say about a failure.
 #[derive(Debug)]
-pub struct Report {
+pub struct FailureReport {
     /// The seed.
     pub seed: u64,
     /// The planted bug, if any.
@@ -28,18 +28,18 @@ pub struct Report {
     /// The shortest scenario that breaks the same guarantee.
     pub scenario: Scenario,
     /// A run of it, with texts and picture.
-    pub outcome: Outcome,
+    pub outcome: RunOutcome,
 }
 
-impl Report {
+impl FailureReport {
     /// Runs the scenario of a seed; if it fails, makes it shorter and reports.
     #[must_use]
     pub fn of_seed(seed: u64, plant: Option<Plant>) -> Option<Self> {
         let full = draw(seed);
-        let options = Options { plant, traced: false };
+        let options = RunOptions { plant, traced: false };
         let (_, violation) = run(&full, options).violation?;
         let scenario = shrink(&full, options, violation.guarantee, SHRINK_RUNS).scenario;
-        let outcome = run(&scenario, Options { traced: true, ..options });
+        let outcome = run(&scenario, RunOptions { traced: true, ..options });
         let steps = (full.steps.len(), scenario.steps.len());
         Some(Self { seed, plant, violation, steps, scenario, outcome })
     }
@@ -51,7 +51,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for FailureReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (at, violation) =
             self.outcome.violation.as_ref().map_or((0, &self.violation), |(at, violation)| (*at, violation));

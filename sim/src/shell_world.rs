@@ -6,11 +6,11 @@ use skirmish_core::plant::Plant;
 use skirmish_sim::outln;
 use skirmish_sim::plants;
 use skirmish_sim::report::plant_name;
-use skirmish_sim::shell::hunt::{COVERAGE_MARK, Plan, Tally, hunt};
+use skirmish_sim::shell::hunt::{COVERAGE_MARK, ShellHuntPlan, ShellHuntTally, hunt};
 use skirmish_sim::shell::run;
-use skirmish_sim::world::Options;
+use skirmish_sim::world::RunOptions;
 
-use crate::terminal::{Progress, Stopwatch, bold, green, red};
+use crate::terminal::{ProgressLine, Stopwatch, bold, green, red};
 use crate::{HuntArgs, ReplayArgs, conclude};
 
 /// Seeds if nothing else limits the hunt: each takes a process.
@@ -38,7 +38,7 @@ const PLANT_SEEDS: u64 = 300;
 
 pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
     let watch = Stopwatch::start(args.minutes);
-    let plan = Plan {
+    let plan = ShellHuntPlan {
         first: args.from,
         seeds: args.seeds.unwrap_or_else(|| if args.minutes.is_some() { u64::MAX } else { SEEDS }),
         jobs: args.jobs.unwrap_or_else(crate::processors),
@@ -48,8 +48,8 @@ pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
         out: args.out.clone(),
     };
     outln!("hunting in the shell world from seed {}", args.from);
-    let mut progress = Progress::new();
-    let show = |tally: &Tally| {
+    let mut progress = ProgressLine::new();
+    let show = |tally: &ShellHuntTally| {
         progress.show(|| format!("{} seeds, {} failed", tally.seeds, tally.failures.len()));
     };
     let tally = hunt(&plan, || !watch.is_over(), show).map_err(|error| error.to_string())?;
@@ -101,10 +101,10 @@ pub(crate) fn catch(plants: &[Plant], jobs: usize) -> Result<bool, String> {
 /// The first seed that breaks a guarantee of the planted bug's with it, and none without it;
 /// and what it breaks.
 fn first_caught(plant: Plant, jobs: usize) -> Result<Option<(u64, String)>, String> {
-    let mut progress = Progress::new();
+    let mut progress = ProgressLine::new();
     let (mut first, mut others) = (0, 0);
     while first < PLANT_SEEDS {
-        let plan = Plan {
+        let plan = ShellHuntPlan {
             first,
             seeds: PLANT_SEEDS - first,
             jobs,
@@ -113,7 +113,7 @@ fn first_caught(plant: Plant, jobs: usize) -> Result<Option<(u64, String)>, Stri
             check_determinism: false,
             out: PathBuf::from("target/sim/plants"),
         };
-        let show = |tally: &Tally| {
+        let show = |tally: &ShellHuntTally| {
             progress.show(|| crate::hunted(plant, first + tally.seeds, others));
         };
         let tally = hunt(&plan, || true, show).map_err(|error| error.to_string())?;
@@ -124,7 +124,7 @@ fn first_caught(plant: Plant, jobs: usize) -> Result<Option<(u64, String)>, Stri
             others += 1;
             continue;
         }
-        let without = Plan { first: failure.seed, seeds: 1, plant: None, ..plan };
+        let without = ShellHuntPlan { first: failure.seed, seeds: 1, plant: None, ..plan };
         if hunt(&without, || true, |_| ()).map_err(|error| error.to_string())?.failures.is_empty() {
             return Ok(Some((failure.seed, failure.what)));
         }
@@ -134,7 +134,7 @@ fn first_caught(plant: Plant, jobs: usize) -> Result<Option<(u64, String)>, Stri
 
 pub(crate) fn replay(args: &ReplayArgs) -> Result<bool, String> {
     let seed = args.seed.ok_or("the shell world replays seeds only")?;
-    let outcome = run(seed, Options { plant: args.plant, traced: args.trace });
+    let outcome = run(seed, RunOptions { plant: args.plant, traced: args.trace });
     outln!("{COVERAGE_MARK}\n{}", outcome.coverage);
     conclude(&outcome);
     Ok(outcome.violation.is_none())

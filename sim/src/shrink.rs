@@ -3,7 +3,7 @@
 
 use crate::oracle::Guarantee;
 use crate::scenario::{Scenario, Step};
-use crate::world::{Options, run};
+use crate::world::{RunOptions, run};
 
 /// A scenario made shorter.
 #[derive(Clone, Debug)]
@@ -17,8 +17,8 @@ pub struct Shrunk {
 /// Leaves out steps, many at a time first, until no single one can be left out or
 /// `max_runs` scenarios were run.
 #[must_use]
-pub fn shrink(scenario: &Scenario, options: Options, guarantee: Guarantee, max_runs: usize) -> Shrunk {
-    let options = Options { traced: false, ..options };
+pub fn shrink(scenario: &Scenario, options: RunOptions, guarantee: Guarantee, max_runs: usize) -> Shrunk {
+    let options = RunOptions { traced: false, ..options };
     let mut runs = 0;
     let mut fails = |candidate: &Scenario| {
         runs += 1;

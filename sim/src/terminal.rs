@@ -56,12 +56,12 @@ fn now() -> Instant {
 }
 
 /// One line that says how far it is, on a terminal only.
-pub(crate) struct Progress {
+pub(crate) struct ProgressLine {
     shown: Option<Instant>,
     terminal: bool,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Nothing shown yet.
     pub(crate) fn new() -> Self {
         Self { shown: None, terminal: std::io::stderr().is_terminal() }

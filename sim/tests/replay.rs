@@ -2,10 +2,10 @@
 
 use skirmish_sim::draw::draw;
 use skirmish_sim::scenario::Scenario;
-use skirmish_sim::world::{Options, run};
+use skirmish_sim::world::{RunOptions, run};
 
 fn hash(scenario: &Scenario) -> u64 {
-    run(scenario, Options::default()).hash
+    run(scenario, RunOptions::default()).hash
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn a_printed_schedule_gives_the_same_event_log() {
 #[test]
 fn keeping_the_texts_changes_nothing() {
     let scenario = draw(11);
-    let traced = run(&scenario, Options { traced: true, ..Options::default() });
+    let traced = run(&scenario, RunOptions { traced: true, ..RunOptions::default() });
     assert_eq!(hash(&scenario), traced.hash);
     assert!(!traced.history.records.is_empty());
 }

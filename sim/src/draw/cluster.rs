@@ -6,7 +6,7 @@
 
 use skirmish_core::rng::Rng;
 
-use super::{Kind, below, chance, choose, draw_kinds, generator, pick, scale, signed};
+use super::{StepKind, below, chance, choose, draw_kinds, generator, pick, scale, signed};
 use crate::scenario::{Action, Shape, Step};
 
 /// Percent of the seeds whose one node has its registry in its own process.
@@ -77,7 +77,7 @@ pub(super) fn draw_steps(seed: u64, shape: &Shape, steps: &mut Vec<Step>) {
     for step in steps.iter_mut() {
         step.action = at_some_node(rng, shape, step.action);
     }
-    let kinds: Vec<Kind> = if chance(rng, 15) { Vec::new() } else { draw_kinds(rng, FAULTS, 45) };
+    let kinds: Vec<StepKind> = if chance(rng, 15) { Vec::new() } else { draw_kinds(rng, FAULTS, 45) };
     let (gap, end) = (scale(rng, 100_000, 6_000_000), shape.chaos_ms * 1_000);
     let mut at = 0;
     let budget = steps.len() + MAX_STEPS;

@@ -11,7 +11,7 @@ use super::{below, chance, generator, pick, scale, signed};
 use crate::scenario::{Action, Shape, Step};
 
 /// A history, the percentage of seeds that have it among those that can, and how it is drawn.
-struct History {
+struct DrawnHistory {
     name: &'static str,
     percent: u64,
     /// Whether a world of this shape can have it.
@@ -19,36 +19,41 @@ struct History {
     draw: fn(&mut Rng, &mut Shape, &mut Vec<Step>),
 }
 
-const HISTORIES: &[History] = &[
-    History { name: "silent ends", percent: 10, fits: |_| true, draw: silent_ends },
-    History { name: "two devices", percent: 12, fits: |shape| shape.clients > 1, draw: two_devices },
-    History {
+const HISTORIES: &[DrawnHistory] = &[
+    DrawnHistory { name: "silent ends", percent: 10, fits: |_| true, draw: silent_ends },
+    DrawnHistory { name: "two devices", percent: 12, fits: |shape| shape.clients > 1, draw: two_devices },
+    DrawnHistory {
         name: "rooms come and go",
         percent: 30,
         fits: |shape| shape.nodes > 1 && shape.clients > 1,
         draw: rooms_come_and_go,
     },
-    History { name: "doubtful claims", percent: 30, fits: Shape::has_remote_registry, draw: doubtful_claims },
-    History {
+    DrawnHistory {
+        name: "doubtful claims",
+        percent: 30,
+        fits: Shape::has_remote_registry,
+        draw: doubtful_claims,
+    },
+    DrawnHistory {
         name: "links break",
         percent: 20,
         fits: |shape| shape.nodes > 1 && shape.clients > 1,
         draw: links_break,
     },
-    History { name: "slow farewells", percent: 20, fits: |shape| shape.nodes > 1, draw: slow_farewells },
-    History {
+    DrawnHistory { name: "slow farewells", percent: 20, fits: |shape| shape.nodes > 1, draw: slow_farewells },
+    DrawnHistory {
         name: "matchers held up",
         percent: 30,
         fits: |shape| shape.nodes > 1 && shape.queues > 0,
         draw: matchers_held_up,
     },
-    History {
+    DrawnHistory {
         name: "searches end elsewhere",
         percent: 30,
         fits: |shape| shape.nodes > 1 && shape.queues > 0,
         draw: searches_end_elsewhere,
     },
-    History {
+    DrawnHistory {
         name: "clocks off",
         percent: 25,
         // The times of matches are as wrong as the clock of the node that forms them.
@@ -56,25 +61,30 @@ const HISTORIES: &[History] = &[
         draw: clocks_off,
     },
     // It takes out what is wrong with clocks of nodes.
-    History {
+    DrawnHistory {
         name: "registry goes back",
         percent: 25,
         // What becomes of matches in a registry that is lost is nobody's to say.
         fits: |shape| shape.has_remote_registry() && shape.queues == 0,
         draw: registry_goes_back,
     },
-    History { name: "backlogs", percent: 15, fits: |_| true, draw: backlogs },
-    History {
+    DrawnHistory { name: "backlogs", percent: 15, fits: |_| true, draw: backlogs },
+    DrawnHistory {
         name: "matches left",
         percent: 30,
         fits: |shape| shape.queues > 0 && shape.clients > 1,
         draw: matches_left,
     },
-    History { name: "registry full", percent: 15, fits: Shape::has_remote_registry, draw: registry_full },
+    DrawnHistory {
+        name: "registry full",
+        percent: 15,
+        fits: Shape::has_remote_registry,
+        draw: registry_full,
+    },
     // What it adds comes after everything else.
-    History { name: "suspensions", percent: 20, fits: |shape| shape.nodes > 1, draw: suspensions },
+    DrawnHistory { name: "suspensions", percent: 20, fits: |shape| shape.nodes > 1, draw: suspensions },
     // The last one: it takes every fault out.
-    History {
+    DrawnHistory {
         name: "joins cross",
         percent: 15,
         fits: |shape| shape.nodes > 1 && shape.clients > 1,

@@ -5,7 +5,7 @@
 
 use skirmish_core::rng::Rng;
 
-use super::{Kind, below, chance, choose, draw_kinds, generator, pick, scale, signed};
+use super::{StepKind, below, chance, choose, draw_kinds, generator, pick, scale, signed};
 use crate::scenario::{Action, Shape, Step};
 
 /// Percent of the seeds that have queues.
@@ -82,7 +82,7 @@ pub(crate) fn draw_steps(rng: &mut Rng, before: u64, shape: &Shape, steps: &mut 
     }
     let mut kinds = draw_kinds(rng, KINDS, 70);
     if !kinds.iter().any(|kind| kind.name == "queue") {
-        kinds.push(Kind { name: "queue", weight: 12 });
+        kinds.push(StepKind { name: "queue", weight: 12 });
     }
     let (gap, budget) = (scale(rng, 50_000, 2_000_000), steps.len() + MAX_STEPS);
     let mut at = 0;

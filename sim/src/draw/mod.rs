@@ -203,24 +203,24 @@ fn draw_shape(rng: &mut Rng) -> Shape {
 }
 
 /// A kind of step that a seed has, and how often.
-struct Kind {
+struct StepKind {
     name: &'static str,
     weight: u64,
 }
 
-fn draw_kinds(rng: &mut Rng, names: &[(&'static str, u64)], keep_percent: u64) -> Vec<Kind> {
+fn draw_kinds(rng: &mut Rng, names: &[(&'static str, u64)], keep_percent: u64) -> Vec<StepKind> {
     let mut kinds = Vec::new();
     for &(name, usual) in names {
         let kept = chance(rng, keep_percent);
         let weight = usual << rng.range(0..=4);
         if kept {
-            kinds.push(Kind { name, weight });
+            kinds.push(StepKind { name, weight });
         }
     }
     kinds
 }
 
-fn choose(rng: &mut Rng, kinds: &[Kind]) -> Option<&'static str> {
+fn choose(rng: &mut Rng, kinds: &[StepKind]) -> Option<&'static str> {
     let total: u64 = kinds.iter().map(|kind| kind.weight).sum();
     let mut left = rng.range(0..=total.checked_sub(1)?);
     for kind in kinds {
@@ -278,7 +278,7 @@ fn draw_steps(rng: &mut Rng, shape: &Shape) -> Vec<Step> {
     let end = shape.chaos_ms * 1_000;
     let mut workload = draw_kinds(rng, WORKLOAD, 70);
     if !workload.iter().any(|kind| kind.name == "say") && chance(rng, 80) {
-        workload.push(Kind { name: "say", weight: 24 });
+        workload.push(StepKind { name: "say", weight: 24 });
     }
     let faults = if chance(rng, 10) { Vec::new() } else { draw_kinds(rng, FAULTS, 45) };
     for (kinds, gap) in [(workload, scale(rng, 5_000, 1_000_000)), (faults, scale(rng, 100_000, 8_000_000))] {

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use skirmish_core::crdt::{Replica, Stamp};
 use skirmish_proto::v1;
 
-use super::{Guarantee, Room, Verdict, broken};
+use super::{Guarantee, RoomNumber, Verdict, broken};
 
 /// The newest writes that each node's replicas have had.
 #[derive(Debug, Default)]
-pub(super) struct Newest(BTreeMap<(usize, Room), ReplicaWrites>);
+pub(super) struct Newest(BTreeMap<(usize, RoomNumber), ReplicaWrites>);
 
 /// Those of one replica.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Newest {
     pub(super) fn observe(
         &mut self,
         node: (usize, u32),
-        room: Room,
+        room: RoomNumber,
         epoch: u64,
         replica: &Replica,
     ) -> Verdict {

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skirmish_core::id::Cursor;
 
-use super::{Guarantee, Observation, Room, Verdict, Who, broken};
+use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 
 /// How far each member is, and since when somebody was further.
 #[derive(Debug, Default)]
 pub(super) struct Bounded {
     /// When somebody first delivered an entry.
-    first: BTreeMap<(Room, Cursor), u64>,
+    first: BTreeMap<(RoomNumber, Cursor), u64>,
     /// How far a member is, and since when it has been a member.
-    reached: BTreeMap<(Who, Room), (Cursor, u64)>,
+    reached: BTreeMap<(Who, RoomNumber), (Cursor, u64)>,
     /// Members that have asked to leave.
-    leaving: BTreeSet<(Who, Room)>,
+    leaving: BTreeSet<(Who, RoomNumber)>,
 }
 
 impl Bounded {

@@ -10,7 +10,7 @@ use super::{Guarantee, Verdict, broken};
 
 /// A node as it is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct NodeClock {
     /// The node's number, and which life of its process.
     pub node: (usize, u32),
     /// True if its clock surely is off, and it has had what it takes to know: see [`is_off`].
@@ -21,7 +21,7 @@ pub struct Standing {
 
 /// Since when clocks are off.
 #[derive(Debug, Default)]
-pub struct Clocks {
+pub struct ClocksOracle {
     since: BTreeMap<(usize, u32), u64>,
 }
 
@@ -33,7 +33,7 @@ pub fn is_off(ahead_ms: &[i64], others: usize, most: i64) -> bool {
     beyond > others.saturating_sub(beyond)
 }
 
-impl Clocks {
+impl ClocksOracle {
     /// A clock was set, somewhere: how long nodes have had starts anew.
     pub fn forget(&mut self) {
         self.since.clear();
@@ -43,7 +43,7 @@ impl Clocks {
     ///
     /// # Errors
     /// If one serves players although its clock is off for longer than `within`.
-    pub fn look(&mut self, at: u64, nodes: &[Standing], within: u64) -> Verdict {
+    pub fn look(&mut self, at: u64, nodes: &[NodeClock], within: u64) -> Verdict {
         self.since.retain(|node, _| nodes.iter().any(|now| now.node == *node && now.is_off));
         for now in nodes.iter().filter(|now| now.is_off) {
             let since = *self.since.entry(now.node).or_insert(at);
@@ -87,8 +87,8 @@ mod tests {
 
     const NODE: (usize, u32) = (1, 0);
 
-    fn standing(is_off: bool, connections: usize) -> Standing {
-        Standing { node: NODE, is_off, connections }
+    fn standing(is_off: bool, connections: usize) -> NodeClock {
+        NodeClock { node: NODE, is_off, connections }
     }
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn whoever_serves_for_longer_than_it_may_is_caught() {
-        let mut clocks = Clocks::default();
+        let mut clocks = ClocksOracle::default();
         assert!(clocks.look(100, &[standing(true, 1)], 50).is_ok());
         assert!(clocks.look(150, &[standing(true, 1)], 50).is_ok());
         assert!(clocks.lets_in(150, NODE, true, 50).is_ok());
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn time_in_which_it_could_not_know_does_not_count() {
-        let mut clocks = Clocks::default();
+        let mut clocks = ClocksOracle::default();
         assert!(clocks.look(100, &[standing(true, 1)], 50).is_ok());
         assert!(clocks.look(120, &[standing(false, 1)], 50).is_ok());
         assert!(clocks.look(151, &[standing(true, 1)], 50).is_ok());

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 
 use skirmish_core::id::Cursor;
 
-use super::{Entry, Guarantee, Observation, Room, Verdict, Who, broken};
+use super::{DeliveredEntry, Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 
 /// One digest per place, one direction per member: together they make the order.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    digests: BTreeMap<(Room, Cursor), u64>,
-    reached: BTreeMap<(Who, Room), Cursor>,
-    newest: BTreeMap<Room, Cursor>,
+    digests: BTreeMap<(RoomNumber, Cursor), u64>,
+    reached: BTreeMap<(Who, RoomNumber), Cursor>,
+    newest: BTreeMap<RoomNumber, Cursor>,
     /// The places where turns begin.
-    turns: BTreeMap<(Room, Cursor), u32>,
+    turns: BTreeMap<(RoomNumber, Cursor), u32>,
 }
 
 impl Order {
@@ -55,7 +55,7 @@ impl Order {
         Ok(())
     }
 
-    fn turn(&mut self, entry: &Entry) -> Verdict {
+    fn turn(&mut self, entry: &DeliveredEntry) -> Verdict {
         let (place, turn) = ((entry.room, entry.cursor), entry.turn);
         let first = (entry.room, Cursor { epoch: entry.cursor.epoch, seq: 0 });
         let last = (entry.room, Cursor { epoch: entry.cursor.epoch, seq: u64::MAX });
@@ -74,7 +74,7 @@ impl Order {
         Ok(())
     }
 
-    pub(super) fn newest(&self, room: Room) -> Option<Cursor> {
+    pub(super) fn newest(&self, room: RoomNumber) -> Option<Cursor> {
         self.newest.get(&room).copied()
     }
 }
@@ -93,12 +93,12 @@ mod tests {
 
     #[test]
     fn turns_that_do_not_follow_each_other_are_caught() {
-        let turn = |seq, turn| Observation::Entry(Entry { turn, ..entry(ANN, seq, seq) });
+        let turn = |seq, turn| Observation::Entry(DeliveredEntry { turn, ..entry(ANN, seq, seq) });
         let mut order = Order::default();
         assert!(order.observe(&turn(2, 1)).is_ok());
         assert!(order.observe(&turn(3, 2)).is_ok());
         assert!(order.observe(&turn(4, 2)).is_err());
-        let late = |turn| Observation::Entry(Entry { turn, ..entry(BOB, 1, 1) });
+        let late = |turn| Observation::Entry(DeliveredEntry { turn, ..entry(BOB, 1, 1) });
         assert!(order.observe(&late(1)).is_err());
     }
 

@@ -8,33 +8,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skirmish_core::client::Outcome;
 
-use super::{Guarantee, Observation, Room, Verdict, Violation, Who, broken};
+use super::{Guarantee, Observation, RoomNumber, Verdict, Violation, Who, broken};
 
 #[derive(Debug)]
-struct Message {
+struct SentMessage {
     who: Who,
-    room: Room,
+    room: RoomNumber,
     outcome: Option<Outcome>,
     delivered: bool,
 }
 
 /// What was said, and what became of it.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    messages: BTreeMap<u64, Message>,
+pub(super) struct KeptOracle {
+    messages: BTreeMap<u64, SentMessage>,
     serials: BTreeMap<(Who, u64), u64>,
     open: BTreeMap<Who, BTreeSet<u64>>,
     /// Acknowledged, and not delivered to the sender yet.
-    owed: BTreeMap<(Who, Room), BTreeSet<u64>>,
+    owed: BTreeMap<(Who, RoomNumber), BTreeSet<u64>>,
     /// Delivered to the sender before its acknowledgement.
     returned: BTreeSet<u64>,
 }
 
-impl Kept {
+impl KeptOracle {
     pub(super) fn observe(&mut self, seen: &Observation) -> Verdict {
         match *seen {
             Observation::Said { who, room, message, serial } => {
-                self.messages.insert(serial, Message { who, room, outcome: None, delivered: false });
+                self.messages.insert(serial, SentMessage { who, room, outcome: None, delivered: false });
                 self.serials.insert((who, message), serial);
                 self.open.entry(who).or_default().insert(serial);
                 Ok(())
@@ -89,7 +89,7 @@ impl Kept {
         Ok(())
     }
 
-    fn delivered(&mut self, entry: &super::Entry, serial: u64) -> Verdict {
+    fn delivered(&mut self, entry: &super::DeliveredEntry, serial: u64) -> Verdict {
         let Some(message) = self.messages.get_mut(&serial) else {
             return broken(
                 Guarantee::Kept,
@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn run(history: &[Observation]) -> Verdict {
-        let mut kept = Kept::default();
+        let mut kept = KeptOracle::default();
         history.iter().try_for_each(|seen| kept.observe(seen))?;
         kept.rest()
     }
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_message_taken_for_another_is_caught() {
-        let mistaken = super::super::Entry { own: Some(1), ..entry(ANN, 1, 2) };
+        let mistaken = super::super::DeliveredEntry { own: Some(1), ..entry(ANN, 1, 2) };
         assert!(run(&[said(1), said(2), Observation::Entry(mistaken)]).is_err());
     }
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use skirmish_core::id::Cursor;
 
-use super::{Guarantee, Observation, Room, Verdict, Who, broken};
+use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 
 /// The place of each message, and the newest version of what has versions.
 #[derive(Debug, Default)]
 pub(super) struct Once {
-    places: BTreeMap<u64, (Room, Cursor)>,
-    versions: BTreeMap<(Who, Room), BTreeMap<(u32, u32), u64>>,
+    places: BTreeMap<u64, (RoomNumber, Cursor)>,
+    versions: BTreeMap<(Who, RoomNumber), BTreeMap<(u32, u32), u64>>,
 }
 
 impl Once {

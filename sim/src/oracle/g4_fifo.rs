@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use skirmish_core::id::Cursor;
 
-use super::{Guarantee, Observation, Room, Verdict, Who, broken};
+use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 
 /// Each sender's messages by place. Serials grow, so they are the order of saying.
 #[derive(Debug, Default)]
 pub(super) struct Fifo {
     senders: BTreeMap<u64, Who>,
-    logs: BTreeMap<(Who, Room), BTreeMap<Cursor, u64>>,
+    logs: BTreeMap<(Who, RoomNumber), BTreeMap<Cursor, u64>>,
     /// What a reader saw last of each member, without a gap since.
-    counted: BTreeMap<(Who, Room), BTreeMap<u32, u64>>,
+    counted: BTreeMap<(Who, RoomNumber), BTreeMap<u32, u64>>,
 }
 
 impl Fifo {
@@ -48,7 +48,7 @@ impl Fifo {
         }
     }
 
-    fn place(&mut self, room: Room, cursor: Cursor, serial: u64) -> Verdict {
+    fn place(&mut self, room: RoomNumber, cursor: Cursor, serial: u64) -> Verdict {
         let Some(&sender) = self.senders.get(&serial) else { return Ok(()) };
         let log = self.logs.entry((sender, room)).or_default();
         log.insert(cursor, serial);
@@ -68,14 +68,15 @@ impl Fifo {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Entry;
+    use super::super::DeliveredEntry;
     use super::super::build::{BOB, entry, said};
     use super::*;
 
     #[test]
     fn messages_that_changed_places_are_caught() {
         let mut fifo = Fifo::default();
-        let member = |seq, serial, member| Observation::Entry(Entry { member, ..entry(BOB, seq, serial) });
+        let member =
+            |seq, serial, member| Observation::Entry(DeliveredEntry { member, ..entry(BOB, seq, serial) });
         assert!(fifo.observe(&said(1)).is_ok());
         assert!(fifo.observe(&said(2)).is_ok());
         assert!(fifo.observe(&member(7, 2, 1)).is_ok());

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skirmish_core::id::Cursor;
 
-use super::{Guarantee, Observation, Room, Verdict, Who, broken};
+use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 
 /// How far a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
+enum ReadPosition {
     /// A member that no snapshot has placed yet.
     Unplaced(u64),
     /// Has everything up to here.
@@ -18,9 +18,9 @@ enum Reading {
 /// Where every member stands.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
-    members: BTreeMap<(Who, Room), Reading>,
+    members: BTreeMap<(Who, RoomNumber), ReadPosition>,
     /// Those whose last join has not been answered by a snapshot or an entry yet.
-    fresh: BTreeSet<(Who, Room)>,
+    fresh: BTreeSet<(Who, RoomNumber)>,
 }
 
 impl Gaps {
@@ -43,23 +43,23 @@ impl Gaps {
         }
     }
 
-    pub(super) fn is_member(&self, who: Who, room: Room) -> bool {
+    pub(super) fn is_member(&self, who: Who, room: RoomNumber) -> bool {
         self.members.contains_key(&(who, room))
     }
 
-    fn joined(&mut self, member: (Who, Room), epoch: u64, resumed: bool) -> Verdict {
+    fn joined(&mut self, member: (Who, RoomNumber), epoch: u64, resumed: bool) -> Verdict {
         let (who, room) = member;
         self.fresh.insert(member);
         if !resumed {
-            self.members.insert(member, Reading::Unplaced(epoch));
+            self.members.insert(member, ReadPosition::Unplaced(epoch));
             return Ok(());
         }
         let before = match self.members.get(&member) {
-            Some(Reading::Unplaced(epoch)) => *epoch,
-            Some(Reading::At(cursor)) => cursor.epoch,
+            Some(ReadPosition::Unplaced(epoch)) => *epoch,
+            Some(ReadPosition::At(cursor)) => cursor.epoch,
             // The answer to the join was lost with a connection.
             None => {
-                self.members.insert(member, Reading::Unplaced(epoch));
+                self.members.insert(member, ReadPosition::Unplaced(epoch));
                 return Ok(());
             }
         };
@@ -72,7 +72,12 @@ impl Gaps {
         )
     }
 
-    fn snapshot(&mut self, member: (Who, Room), cursor: Cursor, missing: Option<(u64, u64)>) -> Verdict {
+    fn snapshot(
+        &mut self,
+        member: (Who, RoomNumber),
+        cursor: Cursor,
+        missing: Option<(u64, u64)>,
+    ) -> Verdict {
         let (who, room) = member;
         let Some(reading) = self.members.get_mut(&member) else {
             return broken(
@@ -80,8 +85,8 @@ impl Gaps {
                 format_args!("{who} got a snapshot of room {room} without joining"),
             );
         };
-        let before = std::mem::replace(reading, Reading::At(cursor));
-        let Reading::At(before) = before else {
+        let before = std::mem::replace(reading, ReadPosition::At(cursor));
+        let ReadPosition::At(before) = before else {
             self.fresh.remove(&member);
             return Ok(());
         };
@@ -102,10 +107,10 @@ impl Gaps {
         )
     }
 
-    fn entry(&mut self, member: (Who, Room), cursor: Cursor) -> Verdict {
+    fn entry(&mut self, member: (Who, RoomNumber), cursor: Cursor) -> Verdict {
         let (who, room) = member;
         match self.members.get_mut(&member) {
-            Some(Reading::At(at)) if at.epoch == cursor.epoch && at.seq + 1 == cursor.seq => {
+            Some(ReadPosition::At(at)) if at.epoch == cursor.epoch && at.seq + 1 == cursor.seq => {
                 *at = cursor;
                 self.fresh.remove(&member);
                 Ok(())

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Guarantee, Observation, Room, Verdict, Who, broken};
+use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 
 /// A life of a node.
 type NodeLife = (usize, u32);
@@ -12,8 +12,8 @@ type NodeLife = (usize, u32);
 /// Who led what, and how far everybody is.
 #[derive(Debug, Default)]
 pub(super) struct Primary {
-    leaders: BTreeMap<(Room, u64), NodeLife>,
-    newest: BTreeMap<(Who, Room), u64>,
+    leaders: BTreeMap<(RoomNumber, u64), NodeLife>,
+    newest: BTreeMap<(Who, RoomNumber), u64>,
 }
 
 impl Primary {
@@ -43,7 +43,7 @@ impl Primary {
         }
     }
 
-    fn leads(&mut self, node: NodeLife, room: Room, epoch: u64) -> Verdict {
+    fn leads(&mut self, node: NodeLife, room: RoomNumber, epoch: u64) -> Verdict {
         let first = *self.leaders.entry((room, epoch)).or_insert(node);
         if first == node {
             return Ok(());
@@ -54,7 +54,7 @@ impl Primary {
         )
     }
 
-    fn told(&mut self, who: Who, room: Room, epoch: u64) -> Verdict {
+    fn told(&mut self, who: Who, room: RoomNumber, epoch: u64) -> Verdict {
         let newest = self.newest.entry((who, room)).or_default();
         if epoch >= *newest {
             *newest = epoch;
@@ -70,7 +70,7 @@ impl Primary {
 #[cfg(test)]
 mod tests {
     use super::super::build::{ANN, entry};
-    use super::super::{Cursor, Entry};
+    use super::super::{Cursor, DeliveredEntry};
     use super::*;
 
     fn run(history: &[Observation]) -> Verdict {
@@ -105,7 +105,9 @@ mod tests {
 
     #[test]
     fn an_earlier_life_after_a_later_one_is_caught() {
-        let got = |epoch| Observation::Entry(Entry { cursor: Cursor { epoch, seq: 1 }, ..entry(ANN, 1, 1) });
+        let got = |epoch| {
+            Observation::Entry(DeliveredEntry { cursor: Cursor { epoch, seq: 1 }, ..entry(ANN, 1, 1) })
+        };
         assert!(run(&[got(3), got(4), got(4)]).is_ok());
         assert!(run(&[got(4), got(3)]).is_err());
     }

@@ -4,9 +4,9 @@ use super::{Guarantee, Observation, Verdict, broken};
 
 /// Needs no memory: the world says which connections were taken over.
 #[derive(Debug, Default)]
-pub(super) struct Fence;
+pub(super) struct FenceOracle;
 
-impl Fence {
+impl FenceOracle {
     pub(super) fn observe(&mut self, seen: &Observation) -> Verdict {
         match *seen {
             Observation::Fenced { client, written: (before, after) } if before != after => broken(
@@ -26,7 +26,7 @@ mod tests {
 
     #[test]
     fn a_write_behind_the_fence_is_caught() {
-        assert!(Fence.observe(&Observation::Fenced { client: 1, written: (4, 4) }).is_ok());
-        assert!(Fence.observe(&Observation::Fenced { client: 1, written: (4, 5) }).is_err());
+        assert!(FenceOracle.observe(&Observation::Fenced { client: 1, written: (4, 4) }).is_ok());
+        assert!(FenceOracle.observe(&Observation::Fenced { client: 1, written: (4, 5) }).is_err());
     }
 }

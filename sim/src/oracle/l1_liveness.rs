@@ -9,7 +9,7 @@ use super::{Guarantee, Verdict, broken};
 
 /// What a client has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct ClientProgress {
     /// The client's number.
     pub client: usize,
     /// The state of its machine.
@@ -19,12 +19,12 @@ pub struct Standing {
     /// Messages without outcome, as its machine counts.
     pub outstanding: usize,
     /// The rooms it wants to be in.
-    pub rooms: Vec<Place>,
+    pub rooms: Vec<RoomProgress>,
 }
 
 /// What a client has come to in one room.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RoomProgress {
     /// The room's name.
     pub room: String,
     /// Whether the client was told that it is a member.
@@ -39,7 +39,7 @@ pub struct Place {
 ///
 /// # Errors
 /// If not: the first thing that it has not.
-pub fn satisfied(standing: &Standing) -> Verdict {
+pub fn satisfied(standing: &ClientProgress) -> Verdict {
     let client = standing.client;
     if standing.state != State::Connected {
         return unmet(format_args!("client {client} is {:?}, not Connected", standing.state));
@@ -121,10 +121,10 @@ fn unmet(what: std::fmt::Arguments<'_>) -> Verdict {
 mod tests {
     use super::*;
 
-    fn standing() -> Standing {
+    fn standing() -> ClientProgress {
         let cursor = Some(Cursor { epoch: 1, seq: 4 });
-        let place = Place { room: "room-0".into(), member: true, cursor, newest: cursor };
-        Standing { client: 0, state: State::Connected, open: 0, outstanding: 0, rooms: vec![place] }
+        let place = RoomProgress { room: "room-0".into(), member: true, cursor, newest: cursor };
+        ClientProgress { client: 0, state: State::Connected, open: 0, outstanding: 0, rooms: vec![place] }
     }
 
     #[test]
@@ -144,9 +144,9 @@ mod tests {
     #[test]
     fn each_condition_is_demanded() {
         assert!(satisfied(&standing()).is_ok());
-        assert!(satisfied(&Standing { state: State::Syncing, ..standing() }).is_err());
-        assert!(satisfied(&Standing { open: 1, ..standing() }).is_err());
-        assert!(satisfied(&Standing { outstanding: 1, ..standing() }).is_err());
+        assert!(satisfied(&ClientProgress { state: State::Syncing, ..standing() }).is_err());
+        assert!(satisfied(&ClientProgress { open: 1, ..standing() }).is_err());
+        assert!(satisfied(&ClientProgress { outstanding: 1, ..standing() }).is_err());
         let mut behind = standing();
         behind.rooms[0].newest = Some(Cursor { epoch: 1, seq: 5 });
         assert!(satisfied(&behind).is_err());

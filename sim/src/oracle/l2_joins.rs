@@ -4,12 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Guarantee, Observation, Room, Verdict, broken};
+use super::{Guarantee, Observation, RoomNumber, Verdict, broken};
 
 /// Rooms that a connection has named in its resume and of which it was told nothing yet.
 #[derive(Debug, Default)]
 pub(super) struct Joins {
-    resumed: BTreeSet<(u64, Room)>,
+    resumed: BTreeSet<(u64, RoomNumber)>,
 }
 
 impl Joins {

@@ -179,7 +179,7 @@ impl fmt::Display for Who {
 }
 
 /// A room, by number.
-pub type Room = u32;
+pub type RoomNumber = u32;
 
 /// What a client or the node observably did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +189,7 @@ pub enum Observation {
         /// Who.
         who: Who,
         /// Where.
-        room: Room,
+        room: RoomNumber,
         /// What the client calls it.
         message: u64,
         /// What is in it: no two messages of a run have the same.
@@ -218,7 +218,7 @@ pub enum Observation {
         /// Who.
         who: Who,
         /// Where.
-        room: Room,
+        room: RoomNumber,
         /// Life of the room.
         epoch: u64,
         /// Whether the membership is the one from before.
@@ -229,23 +229,23 @@ pub enum Observation {
         /// Who.
         who: Who,
         /// Where.
-        room: Room,
+        room: RoomNumber,
     },
     /// The client is a member no more.
     Left {
         /// Who.
         who: Who,
         /// Where.
-        room: Room,
+        room: RoomNumber,
     },
     /// The client delivered an entry.
-    Entry(Entry),
+    Entry(DeliveredEntry),
     /// The client delivered a snapshot.
     Snapshot {
         /// Who.
         who: Who,
         /// Where.
-        room: Room,
+        room: RoomNumber,
         /// The entry that the snapshot stands after.
         cursor: Cursor,
         /// First and last entry announced as missing.
@@ -256,7 +256,7 @@ pub enum Observation {
         /// Who.
         who: Who,
         /// Where.
-        room: Room,
+        room: RoomNumber,
         /// Whose message.
         member: u32,
         /// Which key.
@@ -269,7 +269,7 @@ pub enum Observation {
         /// Which connection.
         conn: u64,
         /// Which room.
-        room: Room,
+        room: RoomNumber,
     },
     /// The client was told that a room is gone.
     ToldGone {
@@ -278,7 +278,7 @@ pub enum Observation {
         /// Over which connection.
         conn: u64,
         /// Which room.
-        room: Room,
+        room: RoomNumber,
         /// Whether nothing has been wrong with nodes, links and registry so far, and no other
         /// client has the same player.
         healthy: bool,
@@ -301,7 +301,7 @@ pub enum Observation {
         /// Which, and in which life.
         node: (usize, u32),
         /// Which room.
-        room: Room,
+        room: RoomNumber,
         /// Which life of the room.
         epoch: u64,
     },
@@ -310,7 +310,7 @@ pub enum Observation {
         /// Which, and in which life.
         node: (usize, u32),
         /// Which room.
-        room: Room,
+        room: RoomNumber,
         /// Which life of the room.
         epoch: u64,
         /// Whether its lease surely lives.
@@ -319,7 +319,7 @@ pub enum Observation {
     /// Who serves a room at this moment: leads it, with a lease that surely lives.
     Serving {
         /// Which room.
-        room: Room,
+        room: RoomNumber,
         /// A bit for each node.
         nodes: u32,
     },
@@ -332,11 +332,11 @@ pub enum Observation {
 
 /// A delivered entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct DeliveredEntry {
     /// Who delivered it.
     pub who: Who,
     /// Where.
-    pub room: Room,
+    pub room: RoomNumber,
     /// Its place.
     pub cursor: Cursor,
     /// Whom it is about.
@@ -357,17 +357,17 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Oracles {
     order: g1_order::Order,
-    kept: g2_kept::Kept,
+    kept: g2_kept::KeptOracle,
     once: g3_once::Once,
     fifo: g4_fifo::Fifo,
     gaps: g5_gaps::Gaps,
     primary: g6_primary::Primary,
-    fence: g7_fence::Fence,
+    fence: g7_fence::FenceOracle,
     newest: g10_convergence::Newest,
     bounded: g11_bounded::Bounded,
     joins: l2_joins::Joins,
     /// Is told how far clocks are off by whoever knows.
-    pub clocks: g12_clocks::Clocks,
+    pub clocks: g12_clocks::ClocksOracle,
     /// Is told of the registry's history and of searches by whoever has queues.
     pub matches: g8_match::Matches,
 }
@@ -409,7 +409,13 @@ impl Oracles {
     ///
     /// # Errors
     /// If an older write has taken the place of a newer one.
-    pub fn replicated(&mut self, node: (usize, u32), room: Room, epoch: u64, replica: &Replica) -> Verdict {
+    pub fn replicated(
+        &mut self,
+        node: (usize, u32),
+        room: RoomNumber,
+        epoch: u64,
+        replica: &Replica,
+    ) -> Verdict {
         self.newest.observe(node, room, epoch, replica)
     }
 
@@ -429,13 +435,13 @@ impl Oracles {
 
     /// The newest entry of the room that anybody delivered.
     #[must_use]
-    pub fn newest(&self, room: Room) -> Option<Cursor> {
+    pub fn newest(&self, room: RoomNumber) -> Option<Cursor> {
         self.order.newest(room)
     }
 
     /// Whether the client is a member, as far as it was told.
     #[must_use]
-    pub fn is_member(&self, who: Who, room: Room) -> bool {
+    pub fn is_member(&self, who: Who, room: RoomNumber) -> bool {
         self.gaps.is_member(who, room)
     }
 }
@@ -452,8 +458,8 @@ mod build {
         Cursor { epoch: 1, seq }
     }
 
-    pub(crate) fn entry(who: Who, seq: u64, serial: u64) -> Entry {
-        Entry {
+    pub(crate) fn entry(who: Who, seq: u64, serial: u64) -> DeliveredEntry {
+        DeliveredEntry {
             who,
             room: 0,
             cursor: at(seq),

@@ -1,7 +1,7 @@
 //! What can happen in a run of the shell world. What the machine world knows too has its
 //! name there.
 
-use crate::matches::Failure;
+use crate::matches::MatcherFailure;
 
 /// Which way a link is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub(super) enum Deed {
 
 /// What happens to a client or its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ToClient {
+pub(super) enum ClientAction {
     /// The process starts, unless it runs.
     Start,
     Do(Deed),
@@ -101,7 +101,7 @@ pub(super) enum ToClient {
 
 /// What happens to a server or its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ToServer {
+pub(super) enum ServerAction {
     Start,
     Kill,
     /// It is told to stop in an orderly way.
@@ -123,7 +123,7 @@ pub(super) enum ToServer {
 
 /// What happens to the registry, if it has a host of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ToRegistry {
+pub(super) enum RegistryAction {
     /// The process starts with all that it knew, unless it runs.
     Start,
     Kill,
@@ -142,10 +142,10 @@ pub(super) enum ToRegistry {
 
 /// One step of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Act {
-    Client(usize, ToClient),
-    Server(usize, ToServer),
-    Registry(ToRegistry),
+pub(super) enum ShellAction {
+    Client(usize, ClientAction),
+    Server(usize, ServerAction),
+    Registry(RegistryAction),
     /// Nothing passes between two servers.
     CutNodes(usize, usize, Cut),
     HealNodes(usize, usize),
@@ -155,7 +155,7 @@ pub(super) enum Act {
     /// so many milliseconds.
     FailMatcher {
         mode: i64,
-        how: Failure,
+        how: MatcherFailure,
         millis: u64,
     },
     /// Every server starts that does not run.

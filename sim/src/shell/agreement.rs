@@ -5,16 +5,16 @@ use skirmish_core::id::NodeId;
 use skirmish_core::node::Node;
 use skirmish_io::server::Handle;
 
-use super::guard::View;
+use super::guard::ServerView;
 use super::player::player_name;
-use super::stage::Stage;
+use super::stage::Hosts;
 use crate::oracle::{Guarantee, Verdict, Violation};
 
 fn broken<T>(guarantee: Guarantee, what: String) -> Result<T, Violation> {
     Err(Violation { guarantee, what })
 }
 
-impl Stage {
+impl Hosts {
     /// The servers; all of them must run.
     pub(super) fn running(&self) -> Result<Vec<Handle>, Violation> {
         let ledger = self.shared.lock();
@@ -40,7 +40,7 @@ impl Stage {
                 return broken(Guarantee::Liveness, format!("server {number} does not serve"));
             }
         }
-        let views: Vec<View> = views.into_iter().flatten().collect();
+        let views: Vec<ServerView> = views.into_iter().flatten().collect();
         for (room, name) in rooms {
             let of_room = || views.iter().filter_map(|view| view.rooms.get(&room));
             let epochs: Vec<u64> = of_room().filter_map(|(_, head)| Some((*head)?.epoch)).collect();

@@ -7,39 +7,39 @@ use skirmish_io::client::{Client, Credentials};
 use skirmish_io::clock::Clock;
 use tokio::sync::mpsc;
 
-use super::act::{Cut, ToClient};
-use super::dial::Dialer;
+use super::act::{ClientAction, Cut};
+use super::dial::SimDialer;
 use super::ledger::{AFTERMATH, Ledger, at};
 use super::player::{self, keys, player_address, player_name, token};
-use super::stage::Stage;
+use super::stage::Hosts;
 
 /// How long a process that goes on after a pause takes until its application knows what
 /// its client does, in microseconds.
 const SETTLES: u64 = 1_000_000;
 
-impl Stage {
-    pub(super) async fn act_on_client(&mut self, client: usize, what: ToClient) {
+impl Hosts {
+    pub(super) async fn act_on_client(&mut self, client: usize, what: ClientAction) {
         match what {
-            ToClient::Start => self.start_client(client).await,
-            ToClient::Do(_) => {}
-            ToClient::Kill => self.kill_client(client).await,
-            ToClient::Pause => {
+            ClientAction::Start => self.start_client(client).await,
+            ClientAction::Do(_) => {}
+            ClientAction::Kill => self.kill_client(client).await,
+            ClientAction::Pause => {
                 self.until_idle(client).await;
                 self.shared.lock().seats[client].paused = true;
                 self.runtime.pause(self.hosts[client].id());
             }
-            ToClient::Resume => self.resume_client(client),
-            ToClient::Dawdle(millis) => {
+            ClientAction::Resume => self.resume_client(client),
+            ClientAction::Dawdle(millis) => {
                 let seat = &mut self.shared.lock().seats[client];
                 if seat.dawdles > 0 {
                     seat.late_until = at() + AFTERMATH;
                 }
                 seat.dawdles = millis;
             }
-            ToClient::Cut(cut, from) => self.cut_client(client, cut, from),
-            ToClient::Mend => self.mend_client(client),
-            ToClient::Reset => self.reset_client(client),
-            ToClient::Move(server) => {
+            ClientAction::Cut(cut, from) => self.cut_client(client, cut, from),
+            ClientAction::Mend => self.mend_client(client),
+            ClientAction::Reset => self.reset_client(client),
+            ClientAction::Move(server) => {
                 {
                     let mut ledger = self.shared.lock();
                     ledger.coverage.hit("client moved");
@@ -48,7 +48,7 @@ impl Stage {
                 }
                 self.reset_client(client);
             }
-            ToClient::Skew(skew_ms) => {
+            ClientAction::Skew(skew_ms) => {
                 let mut ledger = self.shared.lock();
                 let seat = &mut ledger.seats[client];
                 seat.skew_ms = skew_ms;
@@ -141,7 +141,7 @@ impl Stage {
             clock.set_skew_ms(seat.skew_ms);
             (who, seat.home)
         };
-        let dialer = Dialer::new(self.shared.clone(), client, chopping);
+        let dialer = SimDialer::new(self.shared.clone(), client, chopping);
         let keys = Arc::new(keys(&self.secret));
         let player = self.plan.player(client);
         // The issuer's clock is right.

@@ -3,7 +3,7 @@
 
 use skirmish_core::rng::Rng;
 
-use super::act::{Act, Cut, Deed, ToClient, ToRegistry, ToServer};
+use super::act::{ClientAction, Cut, Deed, RegistryAction, ServerAction, ShellAction};
 use super::plan::{Draft, pick};
 use crate::draw::generator;
 use crate::scenario::Shape;
@@ -100,13 +100,13 @@ impl Draft {
     /// The clocks of servers are wrong from the start.
     pub(super) fn skew_servers(&mut self, first: i64) {
         if self.shape.node_count() == 1 {
-            return self.server(0, 0, ToServer::Skew(first));
+            return self.server(0, 0, ServerAction::Skew(first));
         }
         for server in 0..self.shape.node_count() {
             let most = self.shape.node_skew_ms.min(self.shape.skew_ms);
             let skew = self.dice.range(0..=most * 2);
             let skew = i64::try_from(skew).unwrap_or(0) - i64::try_from(most).unwrap_or(0);
-            self.server(0, server, ToServer::Skew(skew));
+            self.server(0, server, ServerAction::Skew(skew));
         }
     }
 
@@ -166,26 +166,26 @@ impl Draft {
         let (here, there) = (self.any_server(), self.any_server());
         let last = self.shape.rooms - 1;
         let room = u32::try_from(self.dice.range(0..=last)).unwrap_or(0);
-        let join = ToClient::Do(Deed::Join { room, history: 0 });
-        self.client(at, new, ToClient::Kill);
-        self.client(at, old, ToClient::Move(here));
-        self.client(at + 1_000, old, ToClient::Start);
+        let join = ClientAction::Do(Deed::Join { room, history: 0 });
+        self.client(at, new, ClientAction::Kill);
+        self.client(at, old, ClientAction::Move(here));
+        self.client(at + 1_000, old, ClientAction::Start);
         self.client(at + 2_000, old, join);
         let then = at + 2_000_000;
         let over = then + pick(&mut self.dice, &[500_000, 3_000_000, 6_000_000]);
         if here == there {
-            self.client(then, old, ToClient::Cut(Cut::Down, None));
-            self.client(over, old, ToClient::Mend);
+            self.client(then, old, ClientAction::Cut(Cut::Down, None));
+            self.client(over, old, ClientAction::Mend);
         } else {
-            self.server(then, here, ToServer::LagWatches(6_000));
-            self.server(over, here, ToServer::LagWatches(0));
+            self.server(then, here, ServerAction::LagWatches(6_000));
+            self.server(over, here, ServerAction::LagWatches(0));
         }
-        self.client(then, new, ToClient::Move(there));
-        self.client(then + 1_000, new, ToClient::Start);
+        self.client(then, new, ClientAction::Move(there));
+        self.client(then + 1_000, new, ClientAction::Start);
         self.client(then + 2_000, new, join);
         let mut at = then;
         while at < over {
-            self.client(at, old, ToClient::Do(Deed::Say { room, count: 1, size: 8 }));
+            self.client(at, old, ClientAction::Do(Deed::Say { room, count: 1, size: 8 }));
             at += self.dice.range(20_000..=400_000);
         }
     }
@@ -198,24 +198,27 @@ impl Draft {
         let (here, there) = (self.any_server(), self.any_server());
         let rooms = self.shape.rooms - 1;
         let room = u32::try_from(self.dice.range(0..=rooms)).unwrap_or(0);
-        self.client(at, client, ToClient::Move(here));
-        self.client(at, client, ToClient::Do(Deed::Join { room, history: 0 }));
+        self.client(at, client, ClientAction::Move(here));
+        self.client(at, client, ClientAction::Do(Deed::Join { room, history: 0 }));
         let then = at + 2_000_000;
-        self.server(then, here, ToServer::LagWatches(6_000));
-        self.client(then, client, ToClient::Cut(Cut::Up, Some(here)));
-        self.client(then + 1_000, client, ToClient::Do(Deed::Say { room, count: 3, size: 8 }));
-        self.client(then + 20_000, client, ToClient::Move(there));
-        self.client(then + 30_000, client, ToClient::Do(Deed::Say { room, count: 1, size: 8 }));
+        self.server(then, here, ServerAction::LagWatches(6_000));
+        self.client(then, client, ClientAction::Cut(Cut::Up, Some(here)));
+        self.client(then + 1_000, client, ClientAction::Do(Deed::Say { room, count: 3, size: 8 }));
+        self.client(then + 20_000, client, ClientAction::Move(there));
+        self.client(then + 30_000, client, ClientAction::Do(Deed::Say { room, count: 1, size: 8 }));
         let over = then + pick(&mut self.dice, &[100_000, 600_000, 3_000_000]);
-        self.client(over, client, ToClient::Mend);
-        self.server(over + 3_000_000, here, ToServer::LagWatches(0));
+        self.client(over, client, ClientAction::Mend);
+        self.server(over + 3_000_000, here, ServerAction::LagWatches(0));
     }
 
     fn move_client(&mut self, at: u64) {
         let last = self.shape.clients - 1;
         let client = usize::try_from(self.dice.range(0..=last)).unwrap_or(0);
-        let to =
-            if self.dice.range(0..=3) == 0 { ToClient::Reset } else { ToClient::Move(self.any_server()) };
+        let to = if self.dice.range(0..=3) == 0 {
+            ClientAction::Reset
+        } else {
+            ClientAction::Move(self.any_server())
+        };
         self.client(at, client, to);
     }
 
@@ -225,70 +228,70 @@ impl Draft {
         let step = usize::try_from(self.dice.range(1..=others)).unwrap_or(1);
         let other = (one + step) % self.shape.node_count();
         let (cut, end) = (self.any_cut(), at + self.while_of());
-        self.steps.push((at, Act::CutNodes(one, other, cut)));
-        self.steps.push((end, Act::HealNodes(one, other)));
+        self.steps.push((at, ShellAction::CutNodes(one, other, cut)));
+        self.steps.push((end, ShellAction::HealNodes(one, other)));
     }
 
     fn kill_primary(&mut self, at: u64) {
         let last = self.shape.rooms - 1;
         let room = u32::try_from(self.dice.range(0..=last)).unwrap_or(0);
         let back = at + self.while_of();
-        self.steps.push((at, Act::KillPrimary(room)));
-        self.steps.push((back, Act::StartAll));
+        self.steps.push((at, ShellAction::KillPrimary(room)));
+        self.steps.push((back, ShellAction::StartAll));
     }
 
     fn cut_registry(&mut self, at: u64) {
         let (server, cut, end) = (self.any_server(), self.any_cut(), at + self.while_of());
-        self.server(at, server, ToServer::CutRegistry(cut));
-        self.server(end, server, ToServer::HealRegistry);
+        self.server(at, server, ServerAction::CutRegistry(cut));
+        self.server(end, server, ServerAction::HealRegistry);
     }
 
     fn lag_watches(&mut self, at: u64) {
         let (server, end) = (self.any_server(), at + self.while_of());
         let millis = pick(&mut self.dice, &[100, 1_000, 6_000]);
-        self.server(at, server, ToServer::LagWatches(millis));
-        self.server(end, server, ToServer::LagWatches(0));
+        self.server(at, server, ServerAction::LagWatches(millis));
+        self.server(end, server, ServerAction::LagWatches(0));
     }
 
     fn blur_registry(&mut self, at: u64) {
         let server = self.any_server();
         let count = u32::try_from(self.dice.range(1..=4)).unwrap_or(1);
-        self.server(at, server, ToServer::BlurRegistry(count));
+        self.server(at, server, ServerAction::BlurRegistry(count));
     }
 
     fn pause_registry(&mut self, at: u64) {
         let end = at + self.while_of();
-        self.registry(at, ToRegistry::Pause);
-        self.registry(end, ToRegistry::Resume);
+        self.registry(at, RegistryAction::Pause);
+        self.registry(end, RegistryAction::Resume);
     }
 
     fn restart_registry(&mut self, at: u64) {
         let end = at + self.while_of();
         if self.dice.range(0..=1) == 0 {
             // Nobody is told.
-            self.registry(at, ToRegistry::Cut);
-            self.registry(at, ToRegistry::Pause);
-            self.registry(end, ToRegistry::Kill);
-            self.registry(end + 1_000, ToRegistry::Mend);
+            self.registry(at, RegistryAction::Cut);
+            self.registry(at, RegistryAction::Pause);
+            self.registry(end, RegistryAction::Kill);
+            self.registry(end + 1_000, RegistryAction::Mend);
         } else {
-            self.registry(at, ToRegistry::Kill);
+            self.registry(at, RegistryAction::Kill);
         }
-        self.registry(end + 2_000, ToRegistry::Start);
+        self.registry(end + 2_000, RegistryAction::Start);
     }
 
     fn elect_registry(&mut self, at: u64) {
         let end = at + self.while_of().min(5_000_000);
-        self.registry(at, ToRegistry::Depose);
-        self.registry(end, ToRegistry::Elect);
+        self.registry(at, RegistryAction::Depose);
+        self.registry(end, RegistryAction::Elect);
     }
 
     fn compact_registry(&mut self, at: u64) {
         let keep = pick(&mut self.dice, &[0, 0, 1, 5, 20]);
-        self.registry(at, ToRegistry::Compact(keep));
+        self.registry(at, RegistryAction::Compact(keep));
     }
 
-    fn registry(&mut self, at: u64, what: ToRegistry) {
-        self.steps.push((at, Act::Registry(what)));
+    fn registry(&mut self, at: u64, what: RegistryAction) {
+        self.steps.push((at, ShellAction::Registry(what)));
     }
 
     fn any_cut(&mut self) -> Cut {

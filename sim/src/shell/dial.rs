@@ -16,7 +16,7 @@ use skirmish_core::rng::{Rng, Seed};
 use skirmish_io::client::{BoxFuture, Dial, Stream, Target, Tcp};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::ledger::Shared;
+use super::ledger::SharedLedger;
 use super::player::player_address;
 
 /// How often a packet that asks for a connection is sent again.
@@ -28,20 +28,20 @@ const PIECE: usize = 600;
 const PIECES: usize = 2;
 
 /// Dials from one client.
-pub(super) struct Dialer {
-    pub(super) shared: Shared,
+pub(super) struct SimDialer {
+    pub(super) shared: SharedLedger,
     pub(super) client: usize,
     /// Gives each stream a seed; none if streams are left whole.
     chopping: Option<Arc<Mutex<Rng>>>,
 }
 
-impl Dialer {
-    pub(super) fn new(shared: Shared, client: usize, chopping: Option<Seed>) -> Self {
+impl SimDialer {
+    pub(super) fn new(shared: SharedLedger, client: usize, chopping: Option<Seed>) -> Self {
         Self { shared, client, chopping: chopping.map(|seed| Arc::new(Mutex::new(Rng::new(seed)))) }
     }
 }
 
-impl Dial for Dialer {
+impl Dial for SimDialer {
     /// Opens a connection to the server that the client goes to at this moment.
     fn dial(&self, _: &Target) -> BoxFuture<io::Result<Box<dyn Stream>>> {
         let (shared, client, chopping) = (self.shared.clone(), self.client, self.chopping.clone());

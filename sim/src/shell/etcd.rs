@@ -8,15 +8,15 @@ use skirmish_core::time::Instant;
 use skirmish_io::clock::Clock;
 use tokio::sync::mpsc;
 
-use super::ledger::Shared;
-use super::store::{Ask, Ends, Noted, Say, Store};
-use crate::history::Lane;
+use super::ledger::SharedLedger;
+use super::store::{Ends, Noted, RegistryMessage, RegistryState, ServerMessage};
+use crate::history::Actor;
 
 /// Where the registry is.
 pub(super) const REGISTRY: ([u8; 4], u16) = ([10, 0, 2, 1], 2379);
 
 /// One life of the process.
-pub(super) async fn serve(store: Store, shared: Shared) {
+pub(super) async fn serve(store: RegistryState, shared: SharedLedger) {
     let endpoint = Endpoint::bind(SocketAddr::from(REGISTRY)).await.expect("the address is free");
     tokio::spawn(keep_time(store.clone(), shared.clone()));
     while let Ok((sender, receiver, from)) = endpoint.accept1().await {
@@ -33,7 +33,7 @@ fn server_at(address: IpAddr) -> usize {
 }
 
 /// Ends leases, and does late what is to be done late.
-async fn keep_time(store: Store, shared: Shared) {
+async fn keep_time(store: RegistryState, shared: SharedLedger) {
     let clock = store.clock();
     loop {
         let (wake, notes) = store.tick();
@@ -48,7 +48,13 @@ async fn keep_time(store: Store, shared: Shared) {
 }
 
 /// Serves a connection until it is gone.
-async fn attend(store: Store, shared: Shared, server: usize, sender: Sender, mut receiver: Receiver) {
+async fn attend(
+    store: RegistryState,
+    shared: SharedLedger,
+    server: usize,
+    sender: Sender,
+    mut receiver: Receiver,
+) {
     let Ends { session, mut replies, mut news } = store.open(server);
     let clock = store.clock();
     let mut held = None;
@@ -56,7 +62,7 @@ async fn attend(store: Store, shared: Shared, server: usize, sender: Sender, mut
         let say = tokio::select! {
             biased;
             asked = receiver.recv() => {
-                let Ok(asked) = asked.map(|payload| payload.downcast::<Ask>()) else { break };
+                let Ok(asked) = asked.map(|payload| payload.downcast::<ServerMessage>()) else { break };
                 if let Some(noted) = asked.ok().and_then(|asked| store.take(session, *asked)) {
                     note(&shared, &noted);
                 }
@@ -64,7 +70,7 @@ async fn attend(store: Store, shared: Shared, server: usize, sender: Sender, mut
                 continue;
             }
             Some(say) = replies.recv() => say,
-            Some(watched) = next_news(&clock, &mut news, &mut held) => Say::Watched(watched),
+            Some(watched) = next_news(&clock, &mut news, &mut held) => RegistryMessage::Watched(watched),
         };
         if sender.send(Box::new(say)).await.is_err() {
             break;
@@ -89,7 +95,7 @@ async fn next_news(
     Some(held.take()?.1)
 }
 
-fn note(shared: &Shared, noted: &Noted) {
+fn note(shared: &SharedLedger, noted: &Noted) {
     let mut ledger = shared.lock();
     if let Some(mark) = noted.mark {
         ledger.coverage.hit(mark);
@@ -97,5 +103,5 @@ fn note(shared: &Shared, noted: &Noted) {
             ledger.coverage.hit("lease ended adrift");
         }
     }
-    ledger.note(Lane::Registry, format_args!("{}", noted.text));
+    ledger.note(Actor::Registry, format_args!("{}", noted.text));
 }

@@ -8,17 +8,17 @@ use skirmish_core::client::State;
 use skirmish_core::id::{Cursor, NodeId};
 
 use super::ledger::{Ledger, at};
-use crate::oracle::{Entry, Observation, Room, Who};
+use crate::oracle::{DeliveredEntry, Observation, RoomNumber, Who};
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Guard {
+pub(super) struct WriteWatch {
     /// How far each server was in the rooms that it led.
-    leads: BTreeMap<(usize, Room), Lead>,
+    leads: BTreeMap<(usize, RoomNumber), Lead>,
     /// Where each player was let in last, by player and room.
-    seats: BTreeMap<(usize, Room), Entrance>,
+    seats: BTreeMap<(usize, RoomNumber), Entrance>,
     /// By serial: what was said by whoever had no session any more.
-    fenced: BTreeMap<u64, Fence>,
+    fenced: BTreeMap<u64, FencedWrite>,
 }
 
 /// A server that leads a room, when it was last looked at.
@@ -43,7 +43,7 @@ struct Entrance {
 
 /// Why a message must not be written.
 #[derive(Clone, Copy)]
-struct Fence {
+struct FencedWrite {
     who: Who,
     /// The session that it was said in, and since when that is over.
     session: u64,
@@ -53,21 +53,21 @@ struct Fence {
 }
 
 /// What a server says of itself.
-pub(super) struct View {
+pub(super) struct ServerView {
     pub(super) id: NodeId,
     pub(super) serves: bool,
     /// For each room that anybody may have: the epoch in which it leads it, and the newest
     /// entry.
-    pub(super) rooms: BTreeMap<Room, (Option<u64>, Option<Cursor>)>,
+    pub(super) rooms: BTreeMap<RoomNumber, (Option<u64>, Option<Cursor>)>,
 }
 
 impl Ledger {
     /// What the servers say of themselves; `None` for those that do not run.
-    pub(super) fn views(&self) -> Vec<Option<View>> {
+    pub(super) fn views(&self) -> Vec<Option<ServerView>> {
         let rooms = self.open_rooms();
         let view = |server: &super::seats::ServerSeat| {
             let now = server.clock.as_ref()?.now().instant;
-            Some(server.handle.as_ref()?.inspect(|node| View {
+            Some(server.handle.as_ref()?.inspect(|node| ServerView {
                 id: node.id(),
                 serves: node.is_serving(now),
                 rooms:
@@ -114,11 +114,11 @@ impl Ledger {
     /// Whether two servers lack a link, one does not serve, or has a room whose primary is
     /// gone or is not seen to be.
     pub(super) fn is_disunited(&self) -> bool {
-        let views: Vec<View> = self.views().into_iter().flatten().collect();
+        let views: Vec<ServerView> = self.views().into_iter().flatten().collect();
         let is_linked = |handle: &skirmish_io::server::Handle| {
             handle.inspect(|node| views.iter().all(|other| other.id == node.id() || node.is_linked(other.id)))
         };
-        let lost = |room: Room| {
+        let lost = |room: RoomNumber| {
             let of_room = || views.iter().filter_map(|view| view.rooms.get(&room));
             let led: Vec<u64> = of_room().filter_map(|(led, _)| *led).collect();
             of_room().filter_map(|(_, head)| *head).any(|head| !led.contains(&head.epoch))
@@ -147,7 +147,7 @@ impl Ledger {
     }
 
     /// The client was told that it is a member.
-    pub(super) fn let_in(&mut self, who: Who, room: Room, epoch: u64) {
+    pub(super) fn let_in(&mut self, who: Who, room: RoomNumber, epoch: u64) {
         let seat = &self.seats[who.client];
         let entrance = Entrance { who, session: seat.epoch, epoch, at: at() };
         let known = self.guard.seats.entry((seat.player, room)).or_insert(entrance);
@@ -160,9 +160,9 @@ impl Ledger {
 
     /// The client says something. Not to be written is what it says after another one has
     /// got the session of its player; on another server, after that was let into the room.
-    pub(super) fn fence(&mut self, who: Who, room: Room, serial: u64) {
+    pub(super) fn fence(&mut self, who: Who, room: RoomNumber, serial: u64) {
         let seat = &self.seats[who.client];
-        let fence = Fence { who, session: seat.epoch, since: seat.superseded, by: None };
+        let fence = FencedWrite { who, session: seat.epoch, since: seat.superseded, by: None };
         if self.servers.len() == 1 {
             if fence.since.is_some() {
                 self.guard.fenced.insert(serial, fence);
@@ -171,15 +171,15 @@ impl Ledger {
         }
         let newest = self.guard.seats.get(&(seat.player, room)).copied();
         if let Some(by) = newest.filter(|by| by.who != who && by.session > seat.epoch) {
-            self.guard.fenced.insert(serial, Fence { by: Some(by), ..fence });
+            self.guard.fenced.insert(serial, FencedWrite { by: Some(by), ..fence });
         }
     }
 
     /// G7, as far as it shows from the outside: what was said behind the fence, and before
     /// its sender has a session again, reaches nobody.
-    pub(super) fn delivered(&mut self, entry: &Entry) {
+    pub(super) fn delivered(&mut self, entry: &DeliveredEntry) {
         let fence = entry.serial.and_then(|serial| self.guard.fenced.get(&serial).copied());
-        let Some(Fence { who, session, since, by }) = fence else { return };
+        let Some(FencedWrite { who, session, since, by }) = fence else { return };
         let seat = &self.seats[who.client];
         let late = seat.is_late(at());
         let over = by.is_some() || seat.superseded == since;

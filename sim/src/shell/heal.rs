@@ -7,27 +7,27 @@ use skirmish_io::client::Machine;
 
 use super::act::Deed;
 use super::ledger::{AFTERMATH, at};
-use super::stage::Stage;
-use crate::history::Lane;
+use super::stage::Hosts;
+use crate::history::Actor;
 use crate::oracle::g10_convergence::converged;
-use crate::oracle::l1_liveness::{Place, Standing, satisfied};
+use crate::oracle::l1_liveness::{ClientProgress, RoomProgress, satisfied};
 use crate::oracle::{Guarantee, Verdict, Violation};
 
 /// How often the conditions are checked, in microseconds.
 const CHECK_EVERY: u64 = 200_000;
 
 /// What a client's machine says of itself.
-struct Report {
-    standing: Standing,
+struct ClientReport {
+    standing: ClientProgress,
     replicas: Vec<(String, Replica)>,
     searching: bool,
 }
 
-impl Stage {
+impl Hosts {
     /// Ends every fault, lets one client of each player live, and waits: first for what
     /// the faults left behind, then for one more message of everybody.
     pub(super) async fn heal(&mut self) -> Verdict {
-        self.shared.lock().note(Lane::World, format_args!("every fault ends"));
+        self.shared.lock().note(Actor::World, format_args!("every fault ends"));
         self.calm();
         self.start_registry().await;
         self.start_servers().await;
@@ -122,7 +122,7 @@ impl Stage {
         self.shared.lock().oracles.rest()?;
         let servers = self.running()?;
         let names: Vec<String> = (0..4).map(|number| format!("counter-{number}")).collect();
-        for Report { standing, replicas, .. } in &reports {
+        for ClientReport { standing, replicas, .. } in &reports {
             for (room, ours) in replicas {
                 let label = format!("client {}'s replica of {room}", standing.client);
                 let mut any = false;
@@ -146,7 +146,7 @@ impl Stage {
     }
 
     /// Asks a client how it is; none if it has ended or not begun.
-    async fn report(&self, client: usize) -> Option<Report> {
+    async fn report(&self, client: usize) -> Option<ClientReport> {
         let handle = self.shared.lock().seats[client].client.clone()?;
         let look = |machine: &Machine| {
             let rooms: Vec<String> = machine.rooms().map(str::to_owned).collect();
@@ -163,11 +163,11 @@ impl Stage {
         for (room, cursor) in rooms.into_iter().zip(cursors) {
             let number = ledger.room(&room);
             let (member, newest) = (ledger.oracles.is_member(who, number), ledger.oracles.newest(number));
-            places.push(Place { room, member, cursor, newest });
+            places.push(RoomProgress { room, member, cursor, newest });
         }
         let open = ledger.oracles.open_messages(who);
-        let standing = Standing { client, state, open, outstanding, rooms: places };
-        Some(Report { standing, replicas, searching })
+        let standing = ClientProgress { client, state, open, outstanding, rooms: places };
+        Some(ClientReport { standing, replicas, searching })
     }
 
     pub(super) fn order(&self, client: usize, deed: Deed) {

@@ -31,7 +31,7 @@ pub const COVERAGE_MARK: &str = "coverage marks:";
 
 /// Which seeds to run, and how.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct ShellHuntPlan {
     /// The first seed.
     pub first: u64,
     /// How many, at most.
@@ -50,7 +50,7 @@ pub struct Plan {
 
 /// A seed that failed.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct ShellFailedSeed {
     /// The seed.
     pub seed: u64,
     /// The guarantee that it broke; `None` if it failed in another way.
@@ -63,7 +63,7 @@ pub struct Failure {
 
 /// What has come of a hunt so far.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct ShellHuntTally {
     /// Seeds run.
     pub seeds: u64,
     /// Seeds that were run twice with the same event log.
@@ -73,7 +73,7 @@ pub struct Tally {
     /// What was visited.
     pub coverage: Coverage,
     /// Those that failed, by seed.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<ShellFailedSeed>,
 }
 
 /// What a process said at its end.
@@ -90,7 +90,7 @@ struct LastWords {
 struct Ran {
     seconds: f64,
     coverage: Coverage,
-    failure: Option<Failure>,
+    failure: Option<ShellFailedSeed>,
 }
 
 /// Runs seeds until there are no more, one has failed, or `go_on` says no; `progress`
@@ -99,10 +99,10 @@ struct Ran {
 /// # Errors
 /// If processes cannot be started or their logs not written.
 pub fn hunt(
-    plan: &Plan,
+    plan: &ShellHuntPlan,
     go_on: impl Fn() -> bool + Sync,
-    mut progress: impl FnMut(&Tally),
-) -> io::Result<Tally> {
+    mut progress: impl FnMut(&ShellHuntTally),
+) -> io::Result<ShellHuntTally> {
     fs::create_dir_all(&plan.out)?;
     let program = std::env::current_exe()?;
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -137,7 +137,7 @@ pub fn hunt(
             });
         }
         drop(results);
-        let mut all = Tally::default();
+        let mut all = ShellHuntTally::default();
         for (Ran { seconds, coverage, failure }, twice) in tally {
             all.seeds += 1;
             all.coverage.merge(&coverage);
@@ -156,13 +156,13 @@ pub fn hunt(
 }
 
 /// Runs a seed, perhaps twice.
-fn try_seed(program: &Path, plan: &Plan, seed: u64, twice: bool) -> io::Result<Ran> {
+fn try_seed(program: &Path, plan: &ShellHuntPlan, seed: u64, twice: bool) -> io::Result<Ran> {
     let log = plan.out.join(format!("shell-seed-{seed}.log"));
     let words = run(program, plan, seed, &log, false)?;
     let ran = |words: LastWords, what: Option<String>| Ran {
         seconds: words.seconds,
         coverage: words.coverage,
-        failure: what.map(|what| Failure { seed, guarantee: broken(&what), what, log: log.clone() }),
+        failure: what.map(|what| ShellFailedSeed { seed, guarantee: broken(&what), what, log: log.clone() }),
     };
     if !words.good {
         // Once more, with all that happens: the same, if the run is decided by its seed.
@@ -184,7 +184,7 @@ fn try_seed(program: &Path, plan: &Plan, seed: u64, twice: bool) -> io::Result<R
 }
 
 /// Runs a seed in a process of its own.
-fn run(program: &Path, plan: &Plan, seed: u64, log: &Path, trace: bool) -> io::Result<LastWords> {
+fn run(program: &Path, plan: &ShellHuntPlan, seed: u64, log: &Path, trace: bool) -> io::Result<LastWords> {
     let file = File::create(log)?;
     let mut command = Command::new(program);
     command.args(["replay", "--world", "shell", &seed.to_string()]);

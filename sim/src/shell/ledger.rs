@@ -14,16 +14,16 @@ use skirmish_proto::v1::{EntryKind, Reason};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::dial::Cable;
-use super::guard::Guard;
+use super::guard::WriteWatch;
 use super::matches::Tidings;
-use super::plan::Plan;
-use super::seats::{RegistrySeat, Seat, ServerSeat};
+use super::plan::RunPlan;
+use super::seats::{HostedClient, RegistrySeat, ServerSeat};
 use super::servers::config;
-use super::store::Store;
+use super::store::RegistryState;
 use crate::coverage::Coverage;
 use crate::draw::generator;
-use crate::history::{History, Lane};
-use crate::oracle::{Entry, Guarantee, Observation, Oracles, Room, Verdict, Violation, Who};
+use crate::history::{Actor, History};
+use crate::oracle::{DeliveredEntry, Guarantee, Observation, Oracles, RoomNumber, Verdict, Violation, Who};
 use crate::rooms::Rooms;
 use crate::scenario::Shape;
 
@@ -38,7 +38,7 @@ pub(super) fn at() -> u64 {
 
 /// The ledger, as all processes share it. Never locked over an await.
 #[derive(Clone)]
-pub(super) struct Shared(Arc<Mutex<Ledger>>);
+pub(super) struct SharedLedger(Arc<Mutex<Ledger>>);
 
 /// What is known of a run.
 pub(super) struct Ledger {
@@ -47,11 +47,11 @@ pub(super) struct Ledger {
     pub(super) oracles: Oracles,
     /// The first that was found by a client's task.
     pub(super) violation: Option<Violation>,
-    pub(super) seats: Vec<Seat>,
+    pub(super) seats: Vec<HostedClient>,
     pub(super) servers: Vec<ServerSeat>,
     /// The registry, if it has a host of its own, and what it knows.
     pub(super) registry: RegistrySeat,
-    pub(super) store: Option<Store>,
+    pub(super) store: Option<RegistryState>,
     /// Pairs of servers between which something is cut, the lower number first.
     pub(super) apart: BTreeSet<(usize, usize)>,
     /// Packets take longer than usual or are lost.
@@ -59,7 +59,7 @@ pub(super) struct Ledger {
     /// Until when news of a session that has ended may still be under way.
     pub(super) unsettled_until: u64,
     pub(super) rooms: Rooms,
-    pub(super) guard: Guard,
+    pub(super) guard: WriteWatch,
     pub(super) tidings: Tidings,
     pub(super) shape: Shape,
     /// Percent of the dials that go to another server than the one before.
@@ -68,20 +68,20 @@ pub(super) struct Ledger {
     traced: bool,
 }
 
-impl Shared {
-    pub(super) fn new(plan: &Plan, traced: bool) -> Self {
+impl SharedLedger {
+    pub(super) fn new(plan: &RunPlan, traced: bool) -> Self {
         let mut routes = generator(plan.seed, "shell routes");
         let mut whims = generator(plan.seed, "shell whims");
         let last = plan.servers() as u64 - 1;
         let mut seat = |client| {
             let home = if last == 0 { 0 } else { routes.range(0..=last) };
             let home = usize::try_from(home).unwrap_or(0);
-            Seat::new(plan.player(client), home, Rng::new(routes.split()), Rng::new(whims.split()))
+            HostedClient::new(plan.player(client), home, Rng::new(routes.split()), Rng::new(whims.split()))
         };
         let store = plan.shape.has_remote_registry().then(|| {
             let rng = generator(plan.seed, "shell registry");
             let clock = Clock::drifting(plan.drifts.registry);
-            Store::new(plan.servers(), clock, rng, plan.shape.queues > 0)
+            RegistryState::new(plan.servers(), clock, rng, plan.shape.queues > 0)
         });
         Self(Arc::new(Mutex::new(Ledger {
             history: History::new(false),
@@ -96,7 +96,7 @@ impl Shared {
             stormy: false,
             unsettled_until: 0,
             rooms: Rooms::new(plan.shape.rooms),
-            guard: Guard::default(),
+            guard: WriteWatch::default(),
             tidings: Tidings::default(),
             shape: plan.shape,
             wander_percent: plan.shape.wander_percent,
@@ -113,7 +113,7 @@ impl Shared {
 impl Ledger {
     /// Something happened. A trace is printed at once, so that it is there even if the
     /// run ends in a panic.
-    pub(super) fn note(&mut self, lane: Lane, what: fmt::Arguments<'_>) {
+    pub(super) fn note(&mut self, lane: Actor, what: fmt::Arguments<'_>) {
         let at = at();
         self.history.record(at, lane, what);
         if self.traced {
@@ -138,7 +138,7 @@ impl Ledger {
             }
         }
         let home = seat.home;
-        self.note(Lane::Client(client), format_args!("dials server {home}"));
+        self.note(Actor::Client(client), format_args!("dials server {home}"));
         home
     }
 
@@ -157,18 +157,18 @@ impl Ledger {
     }
 
     /// A room's number; a new one if it was not heard of before.
-    pub(super) fn room(&mut self, name: &str) -> Room {
-        u32::try_from(self.rooms.number(name)).unwrap_or(Room::MAX)
+    pub(super) fn room(&mut self, name: &str) -> RoomNumber {
+        u32::try_from(self.rooms.number(name)).unwrap_or(RoomNumber::MAX)
     }
 
     /// All rooms that anybody may have, with their names.
-    pub(super) fn open_rooms(&self) -> Vec<(Room, Arc<str>)> {
-        let number = |(number, name): (u64, _)| (u32::try_from(number).unwrap_or(Room::MAX), name);
+    pub(super) fn open_rooms(&self) -> Vec<(RoomNumber, Arc<str>)> {
+        let number = |(number, name): (u64, _)| (u32::try_from(number).unwrap_or(RoomNumber::MAX), name);
         self.rooms.open().into_iter().map(number).collect()
     }
 
     /// The name of a room.
-    pub(super) fn room_name(&self, room: Room) -> Arc<str> {
+    pub(super) fn room_name(&self, room: RoomNumber) -> Arc<str> {
         self.rooms.name(room.into())
     }
 
@@ -180,14 +180,14 @@ impl Ledger {
     }
 
     /// The client took a message.
-    pub(super) fn said(&mut self, who: Who, room: Room, message: u64, serial: u64) {
-        self.note(Lane::Client(who.client), format_args!("says {serial} in room {room} as {message}"));
+    pub(super) fn said(&mut self, who: Who, room: RoomNumber, message: u64, serial: u64) {
+        self.note(Actor::Client(who.client), format_args!("says {serial} in room {room} as {message}"));
         self.fence(who, room, serial);
         self.observe(&Observation::Said { who, room, message, serial });
     }
 
     /// A client's application has asked to leave a room.
-    pub(super) fn leaves(&mut self, who: Who, room: Room) {
+    pub(super) fn leaves(&mut self, who: Who, room: RoomNumber) {
         self.observe(&Observation::Leaves { who, room });
     }
 
@@ -238,7 +238,7 @@ impl Ledger {
         if let Err(violation) = verdict
             && self.violation.is_none()
         {
-            self.note(Lane::World, format_args!("VIOLATION {violation}"));
+            self.note(Actor::World, format_args!("VIOLATION {violation}"));
             self.violation = Some(violation);
         }
     }
@@ -285,12 +285,13 @@ impl Ledger {
     fn forget_rooms(&mut self) {
         let Self { rooms, servers, seats, oracles, .. } = self;
         rooms.forget(|number, name| {
-            let room = u32::try_from(number).unwrap_or(Room::MAX);
+            let room = u32::try_from(number).unwrap_or(RoomNumber::MAX);
             let at_server = |server: &ServerSeat| {
                 server.handle.as_ref().is_some_and(|handle| handle.inspect(|node| node.head(name).is_some()))
             };
-            let member =
-                |(client, seat): (usize, &Seat)| oracles.is_member(Who { client, life: seat.life }, room);
+            let member = |(client, seat): (usize, &HostedClient)| {
+                oracles.is_member(Who { client, life: seat.life }, room)
+            };
             servers.iter().any(at_server) || seats.iter().enumerate().any(member)
         });
     }
@@ -308,7 +309,7 @@ impl Ledger {
 
     /// A client's application was told something.
     pub(super) fn event(&mut self, who: Who, event: Event) {
-        self.note(Lane::Client(who.client), format_args!("{event:?}"));
+        self.note(Actor::Client(who.client), format_args!("{event:?}"));
         self.sample();
         let seen = match event {
             Event::StateChanged { to, .. } => {
@@ -392,7 +393,7 @@ impl Ledger {
     }
 
     /// An entry as the oracles take it.
-    fn digested(&mut self, who: Who, event: Event) -> Option<Entry> {
+    fn digested(&mut self, who: Who, event: Event) -> Option<DeliveredEntry> {
         let Event::Entry {
             room,
             cursor,
@@ -419,7 +420,7 @@ impl Ledger {
             digest.write(bytes);
         }
         let head = || body.get(..8).and_then(|head| head.try_into().ok()).map_or(0, u64::from_be_bytes);
-        Some(Entry {
+        Some(DeliveredEntry {
             who,
             room: self.room(&room),
             cursor,

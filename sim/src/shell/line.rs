@@ -13,18 +13,18 @@ use skirmish_io::clock::Clock;
 use skirmish_io::registry::Backend;
 
 use super::etcd::REGISTRY;
-use super::ledger::Shared;
-use super::store::{Ask, Say};
-use crate::history::Lane;
+use super::ledger::SharedLedger;
+use super::store::{RegistryMessage, ServerMessage};
+use crate::history::Actor;
 use crate::scenario::Shape;
 
 /// How long it waits before it connects again.
 const RETRY: Duration = Duration::from_millis(300);
 
 /// See the module.
-pub(super) struct Line {
+pub(super) struct RegistryTask {
     node: Backend,
-    shared: Shared,
+    shared: SharedLedger,
     server: usize,
     /// The node that it serves.
     author: NodeId,
@@ -34,7 +34,7 @@ pub(super) struct Line {
     patience: Duration,
     /// After so long without a word the connection counts as lost.
     keepalive: Duration,
-    link: Option<Link>,
+    link: Option<RegistryConnection>,
     /// When it connects.
     retry: Instant,
     heard: Instant,
@@ -43,10 +43,10 @@ pub(super) struct Line {
     calls: BTreeMap<CallId, Open>,
     /// Waiting for a connection.
     waiting: VecDeque<(CallId, Request, Open)>,
-    watches: BTreeMap<WatchId, Watching>,
+    watches: BTreeMap<WatchId, OpenWatch>,
 }
 
-struct Link {
+struct RegistryConnection {
     sender: Sender,
     receiver: Receiver,
     /// The registry has said something.
@@ -61,23 +61,23 @@ struct Open {
 }
 
 /// A watch that is kept alive over connections.
-struct Watching {
+struct OpenWatch {
     watch: Watch,
     /// Whether the node was told that it runs.
     told: bool,
 }
 
 /// What happens next.
-enum Event {
+enum TaskEvent {
     Called(Option<Call>),
-    Heard(Option<Say>),
+    Heard(Option<RegistryMessage>),
     Due,
 }
 
-impl Line {
+impl RegistryTask {
     pub(super) fn new(
         node: Backend,
-        shared: Shared,
+        shared: SharedLedger,
         (server, author): (usize, NodeId),
         clock: Clock,
         rng: Rng,
@@ -113,16 +113,16 @@ impl Line {
                 self.connect().await;
             }
             match self.event().await {
-                Event::Called(None) => return,
-                Event::Called(Some(call)) => self.call(call).await,
-                Event::Heard(Some(say)) => self.hear(say).await,
-                Event::Heard(None) => self.lose("the connection was closed"),
-                Event::Due => {}
+                TaskEvent::Called(None) => return,
+                TaskEvent::Called(Some(call)) => self.call(call).await,
+                TaskEvent::Heard(Some(say)) => self.hear(say).await,
+                TaskEvent::Heard(None) => self.lose("the connection was closed"),
+                TaskEvent::Due => {}
             }
         }
     }
 
-    async fn event(&mut self) -> Event {
+    async fn event(&mut self) -> TaskEvent {
         let opened = self.link.as_ref().is_some_and(|link| link.opened);
         let calls = self.calls.values().map(|open| open.due);
         let waiting = self.waiting.iter().map(|(.., open)| open.due);
@@ -133,9 +133,9 @@ impl Line {
         let Self { node, link, clock, .. } = self;
         tokio::select! {
             biased;
-            said = hear(link) => Event::Heard(said),
-            call = node.next_call() => Event::Called(call),
-            () = sleep_until(clock, wake) => Event::Due,
+            said = hear(link) => TaskEvent::Heard(said),
+            call = node.next_call() => TaskEvent::Called(call),
+            () = sleep_until(clock, wake) => TaskEvent::Due,
         }
     }
 
@@ -148,7 +148,7 @@ impl Line {
         match dialed.await {
             Ok((sender, receiver)) => {
                 self.heard = now;
-                self.link = Some(Link { sender, receiver, opened: false });
+                self.link = Some(RegistryConnection { sender, receiver, opened: false });
             }
             Err(error) => {
                 self.retry = now + RETRY;
@@ -176,7 +176,7 @@ impl Line {
                 }
             }
             Call::Watch { id, watch } => {
-                self.watches.insert(id, Watching { watch: watch.clone(), told: false });
+                self.watches.insert(id, OpenWatch { watch: watch.clone(), told: false });
                 if opened {
                     self.ask(Call::Watch { id, watch }).await;
                 }
@@ -191,28 +191,28 @@ impl Line {
     }
 
     async fn ask(&mut self, call: Call) {
-        self.send(Ask::Call { author: self.author, call }).await;
+        self.send(ServerMessage::Call { author: self.author, call }).await;
     }
 
-    async fn send(&mut self, ask: Ask) {
+    async fn send(&mut self, ask: ServerMessage) {
         let Some(link) = &self.link else { return };
         if link.sender.send(Box::new(ask)).await.is_err() {
             self.lose("the connection was reset");
         }
     }
 
-    async fn hear(&mut self, say: Say) {
+    async fn hear(&mut self, say: RegistryMessage) {
         let now = self.clock.now().instant;
         self.heard = now;
         match say {
-            Say::Pong => {}
-            Say::Opened => self.opened(now).await,
-            Say::Reply(id, outcome) => {
+            RegistryMessage::Pong => {}
+            RegistryMessage::Opened => self.opened(now).await,
+            RegistryMessage::Reply(id, outcome) => {
                 if let Some(open) = self.calls.remove(&id) {
                     self.answer(now, id, open, outcome);
                 }
             }
-            Say::Watched(watched) => self.watched(watched).await,
+            RegistryMessage::Watched(watched) => self.watched(watched).await,
         }
     }
 
@@ -257,7 +257,7 @@ impl Line {
             self.lose("nothing was heard for too long");
         } else if opened && self.ping <= now {
             self.ping = now + self.keepalive / 2;
-            self.send(Ask::Ping).await;
+            self.send(ServerMessage::Ping).await;
         }
     }
 
@@ -300,17 +300,17 @@ impl Line {
     /// a node whose leases come and go may serve for a moment only, and write in it.
     fn note(&self, what: std::fmt::Arguments<'_>) {
         let mut ledger = self.shared.lock();
-        ledger.note(Lane::Node(self.server), what);
+        ledger.note(Actor::Node(self.server), what);
         ledger.sample();
     }
 }
 
 /// The next thing that the registry says; `None` if the connection is gone. Can be dropped
 /// at any time.
-async fn hear(link: &mut Option<Link>) -> Option<Say> {
+async fn hear(link: &mut Option<RegistryConnection>) -> Option<RegistryMessage> {
     match link {
         None => std::future::pending().await,
-        Some(link) => Some(*link.receiver.recv().await.ok()?.downcast::<Say>().ok()?),
+        Some(link) => Some(*link.receiver.recv().await.ok()?.downcast::<RegistryMessage>().ok()?),
     }
 }
 

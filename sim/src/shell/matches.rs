@@ -13,15 +13,15 @@ use skirmish_core::registry::{Change, News};
 use skirmish_io::client::{Client, Error};
 use skirmish_proto::v1::{self, TicketState};
 
-use super::act::{Act, Cut, Deed, ToServer};
+use super::act::{Cut, Deed, ServerAction, ShellAction};
 use super::cluster::unseen;
-use super::ledger::{AFTERMATH, Ledger, Shared, at};
+use super::ledger::{AFTERMATH, Ledger, SharedLedger, at};
 use super::player::player_name;
-use super::stage::Stage;
-use super::store::{Heard, LastMatch, Store};
-use crate::history::Lane;
-use crate::matches::{self, Failure};
-use crate::oracle::{Guarantee, Room, Verdict, Violation, Who};
+use super::stage::Hosts;
+use super::store::{LastMatch, RegistryState, WatchedRecords};
+use crate::history::Actor;
+use crate::matches::{self, MatcherFailure};
+use crate::oracle::{Guarantee, RoomNumber, Verdict, Violation, Who};
 use crate::scenario::MODES;
 
 /// What is remembered to mark what the registry tells of matches.
@@ -73,7 +73,7 @@ impl Tidings {
 /// Searches for a match, unless the application does already: an end that it has not heard
 /// of yet would be taken for that of its next search.
 pub(super) async fn search(
-    shared: &Shared,
+    shared: &SharedLedger,
     who: Who,
     client: &Client,
     mode: i64,
@@ -102,7 +102,7 @@ pub(super) async fn search(
 }
 
 /// Leaves the rooms of all matches.
-pub(super) async fn leave(shared: &Shared, who: Who, client: &Client) -> Result<(), Error> {
+pub(super) async fn leave(shared: &SharedLedger, who: Who, client: &Client) -> Result<(), Error> {
     let rooms = {
         let ledger = shared.lock();
         let plain = ledger.rooms.plain();
@@ -110,7 +110,7 @@ pub(super) async fn leave(shared: &Shared, who: Who, client: &Client) -> Result<
     };
     for (number, name) in rooms {
         match client.leave(&name).await {
-            Ok(()) => shared.lock().leaves(who, u32::try_from(number).unwrap_or(Room::MAX)),
+            Ok(()) => shared.lock().leaves(who, u32::try_from(number).unwrap_or(RoomNumber::MAX)),
             // It never was there, or has left before.
             Err(Error::Command(CommandError::NotInRoom)) => {}
             Err(error) => return Err(error),
@@ -120,7 +120,7 @@ pub(super) async fn leave(shared: &Shared, who: Who, client: &Client) -> Result<
 }
 
 /// Gives up the match that was told.
-pub(super) async fn give_up(shared: &Shared, who: Who, client: &Client) -> Result<(), Error> {
+pub(super) async fn give_up(shared: &SharedLedger, who: Who, client: &Client) -> Result<(), Error> {
     let rooms = || client.inspect(|machine| machine.rooms().map(str::to_owned).collect::<BTreeSet<_>>());
     let before = rooms().await?;
     client.give_up_match().await?;
@@ -133,7 +133,7 @@ pub(super) async fn give_up(shared: &Shared, who: Who, client: &Client) -> Resul
 }
 
 /// Goes to the room of a match, speaks there, and leaves it when the match is played.
-pub(super) async fn play(shared: Shared, who: Who, room: Room, plays: u64) {
+pub(super) async fn play(shared: SharedLedger, who: Who, room: RoomNumber, plays: u64) {
     let order = |deed| {
         let ledger = shared.lock();
         if ledger.who(who.client) == who
@@ -152,11 +152,11 @@ pub(super) async fn play(shared: Shared, who: Who, room: Room, plays: u64) {
 impl Ledger {
     /// The oracle hears what its watch of the registry has told; later, while it may be told
     /// of a search of which the oracle does not know yet.
-    pub(super) fn hear(&mut self, store: &Store) {
+    pub(super) fn hear(&mut self, store: &RegistryState) {
         if self.seats.iter().any(|seat| seat.asking) {
             return;
         }
-        let Heard { watched, authors } = store.heard();
+        let WatchedRecords { watched, authors } = store.heard();
         let (at, window) = (at(), self.shape.join_window_ms * 1_000);
         for watched in watched {
             if let News::Changes(changes) = &watched.news {
@@ -170,7 +170,7 @@ impl Ledger {
     }
 
     /// A client has asked to be let into a room.
-    pub(super) fn enters(&mut self, room: Room) {
+    pub(super) fn enters(&mut self, room: RoomNumber) {
         if u64::from(room) >= self.rooms.plain() {
             self.coverage.hit("match joined");
         }
@@ -240,11 +240,11 @@ impl Ledger {
     }
 }
 
-impl Stage {
+impl Hosts {
     // Faults.
 
     /// Something happens to the server that forms the matches of a queue, and is over later.
-    pub(super) fn fail_matcher(&mut self, mode: i64, how: Failure, millis: u64) {
+    pub(super) fn fail_matcher(&mut self, mode: i64, how: MatcherFailure, millis: u64) {
         let matcher = {
             let ledger = self.shared.lock();
             let elected = ledger.oracles.matches.elected(MODES[matches::mode_at(mode)]);
@@ -254,39 +254,39 @@ impl Stage {
         {
             let mut ledger = self.shared.lock();
             ledger.coverage.hit("matcher made to fail");
-            ledger.note(Lane::Node(server), format_args!("forms the matches, and is made to fail"));
+            ledger.note(Actor::Node(server), format_args!("forms the matches, and is made to fail"));
         }
         let (begin, end) = (at(), at() + millis * 1_000);
-        let mut then = |at, what| self.schedule(at, Act::Server(server, what));
+        let mut then = |at, what| self.schedule(at, ShellAction::Server(server, what));
         match how {
-            Failure::Crash => {
-                then(begin, ToServer::Kill);
-                then(end, ToServer::Start);
+            MatcherFailure::Crash => {
+                then(begin, ServerAction::Kill);
+                then(end, ServerAction::Start);
             }
-            Failure::Vanish => {
-                then(begin, ToServer::Cut(Cut::Both));
-                then(begin, ToServer::Pause);
+            MatcherFailure::Vanish => {
+                then(begin, ServerAction::Cut(Cut::Both));
+                then(begin, ServerAction::Pause);
                 let gone = begin + millis.max(unseen(&self.plan.shape)) * 1_000;
-                let mut then = |at, what| self.schedule(at, Act::Server(server, what));
-                then(gone, ToServer::Kill);
-                then(gone + 1_000, ToServer::Mend);
-                then(gone + 2_000, ToServer::Start);
+                let mut then = |at, what| self.schedule(at, ShellAction::Server(server, what));
+                then(gone, ServerAction::Kill);
+                then(gone + 1_000, ServerAction::Mend);
+                then(gone + 2_000, ServerAction::Start);
             }
-            Failure::Pause => {
-                then(begin, ToServer::Pause);
-                then(end, ToServer::Resume);
+            MatcherFailure::Pause => {
+                then(begin, ServerAction::Pause);
+                then(end, ServerAction::Resume);
             }
-            Failure::Cut | Failure::Deafen => {
-                let cut = if how == Failure::Cut { Cut::Both } else { Cut::Down };
-                then(begin, ToServer::CutRegistry(cut));
-                then(end, ToServer::HealRegistry);
+            MatcherFailure::Cut | MatcherFailure::Deafen => {
+                let cut = if how == MatcherFailure::Cut { Cut::Both } else { Cut::Down };
+                then(begin, ServerAction::CutRegistry(cut));
+                then(end, ServerAction::HealRegistry);
             }
-            Failure::Blur => then(begin, ToServer::BlurRegistry(Failure::BLURRED)),
-            Failure::Lag => {
-                then(begin, ToServer::LagWatches(millis));
-                then(end, ToServer::LagWatches(0));
+            MatcherFailure::Blur => then(begin, ServerAction::BlurRegistry(MatcherFailure::BLURRED)),
+            MatcherFailure::Lag => {
+                then(begin, ServerAction::LagWatches(millis));
+                then(end, ServerAction::LagWatches(0));
             }
-            Failure::LastMatch => {
+            MatcherFailure::LastMatch => {
                 let after = Duration::from_micros(matches::lateness(&mut self.rng, &self.plan.shape));
                 let last = LastMatch { after, down_ms: millis };
                 self.shared.lock().store.iter().for_each(|store| store.last_match(server, last));
@@ -296,10 +296,10 @@ impl Stage {
 
     /// Whoever has written its last match dies.
     pub(super) fn fell_doomed(&mut self) {
-        let doomed = self.shared.lock().store.as_ref().map(Store::take_doomed).unwrap_or_default();
+        let doomed = self.shared.lock().store.as_ref().map(RegistryState::take_doomed).unwrap_or_default();
         for (server, millis) in doomed {
-            self.schedule(at(), Act::Server(server, ToServer::Kill));
-            self.schedule(at() + millis * 1_000, Act::Server(server, ToServer::Start));
+            self.schedule(at(), ShellAction::Server(server, ServerAction::Kill));
+            self.schedule(at() + millis * 1_000, ShellAction::Server(server, ServerAction::Start));
         }
     }
 
@@ -324,7 +324,7 @@ impl Stage {
         // Servers may be yet to hear that the last matches are over; and what a watch that
         // lagged told is still under way, with all that it tells behind that.
         self.pass_until(at() + 2_000_000).await?;
-        while self.shared.lock().store.as_ref().is_some_and(Store::is_lagging) {
+        while self.shared.lock().store.as_ref().is_some_and(RegistryState::is_lagging) {
             self.pass_until(at() + 100_000).await?;
         }
         self.passed_over = Some(self.shared.lock().oracles.matches.counts().passed_over);

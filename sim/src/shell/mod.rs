@@ -37,23 +37,23 @@ use std::sync::Arc;
 
 use madsim::runtime::Runtime;
 
-use crate::history::Lane;
-use crate::world::{Options, Outcome};
-use ledger::Shared;
-use stage::Stage;
+use crate::history::Actor;
+use crate::world::{RunOptions, RunOutcome};
+use ledger::SharedLedger;
+use stage::Hosts;
 
 /// Runs the scenario of a seed. Only the first run of a process is the one that the seed
 /// stands for.
 #[must_use]
-pub fn run(seed: u64, options: Options) -> Outcome {
+pub fn run(seed: u64, options: RunOptions) -> RunOutcome {
     let plan = Arc::new(plan::draw(seed));
     let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
     let (shared, micros, result) = runtime.block_on(async {
-        let shared = Shared::new(&plan, options.traced);
-        let result = Stage::new(plan, shared.clone(), options.plant).live().await;
+        let shared = SharedLedger::new(&plan, options.traced);
+        let result = Hosts::new(plan, shared.clone(), options.plant).live().await;
         // Says of two runs whether as many packets were sent.
         let packets = madsim::net::NetSim::current().stat().msg_count;
-        shared.lock().note(Lane::World, format_args!("the end, after {packets} packets"));
+        shared.lock().note(Actor::World, format_args!("the end, after {packets} packets"));
         (shared.clone(), ledger::at(), result)
     });
     let mut ledger = shared.lock();
@@ -62,5 +62,5 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     let violation = result.err().map(|violation| (micros, violation));
     let (hash, coverage) = (ledger.history.hash(), std::mem::take(&mut ledger.coverage));
     let history = std::mem::take(&mut ledger.history);
-    Outcome { hash, violation, micros, coverage, history }
+    RunOutcome { hash, violation, micros, coverage, history }
 }

@@ -2,7 +2,7 @@
 
 use skirmish_core::rng::Rng;
 
-use super::act::{Act, Cut, Deed, ToClient, ToServer};
+use super::act::{ClientAction, Cut, Deed, ServerAction, ShellAction};
 use super::cluster::{self, Drifts};
 use super::queues;
 use crate::draw::generator;
@@ -10,7 +10,7 @@ use crate::scenario::Shape;
 
 /// A run: its sizes, and its steps by time.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct RunPlan {
     pub(super) seed: u64,
     pub(super) shape: Shape,
     /// Events that may wait for a client's application.
@@ -21,10 +21,10 @@ pub(super) struct Plan {
     pub(super) patient: bool,
     pub(super) drifts: Drifts,
     /// When, in microseconds, and what.
-    pub(super) steps: Vec<(u64, Act)>,
+    pub(super) steps: Vec<(u64, ShellAction)>,
 }
 
-impl Plan {
+impl RunPlan {
     /// The player of a client.
     pub(super) fn player(&self, client: usize) -> usize {
         client % usize::try_from(self.shape.players).unwrap_or(1).max(1)
@@ -45,7 +45,7 @@ impl Plan {
 }
 
 /// The plan of a seed.
-pub(super) fn draw(seed: u64) -> Plan {
+pub(super) fn draw(seed: u64) -> RunPlan {
     let mut rng = generator(seed, "shell");
     let mut shape = draw_shape(&mut rng);
     // From a generator of its own: what a seed means with one server does not depend on it.
@@ -61,7 +61,7 @@ pub(super) fn draw(seed: u64) -> Plan {
     queues::draw(seed, &mut shape, &mut steps);
     let drifts = cluster::draw_drifts(seed, &mut shape);
     steps.sort_by_key(|&(at, _)| at);
-    Plan {
+    RunPlan {
         seed,
         shape,
         event_capacity: pick(&mut rng, &[1, 4, 64, 256]),
@@ -109,7 +109,7 @@ fn draw_shape(rng: &mut Rng) -> Shape {
 
 /// Steps that are being drawn.
 pub(super) struct Draft {
-    pub(super) steps: Vec<(u64, Act)>,
+    pub(super) steps: Vec<(u64, ShellAction)>,
     pub(super) end: u64,
     pub(super) shape: Shape,
     pub(super) rng: Rng,
@@ -123,15 +123,15 @@ impl Draft {
     fn workload(&mut self) {
         for client in 0..self.clients() {
             let start = self.rng.range(0..=1_000_000);
-            self.client(start, client, ToClient::Start);
+            self.client(start, client, ClientAction::Start);
             let room = self.room();
-            self.client(start + 1_000, client, ToClient::Do(Deed::Join { room, history: 0 }));
+            self.client(start + 1_000, client, ClientAction::Do(Deed::Join { room, history: 0 }));
             // One application says something all the time, another hardly anything.
             let gap = pick(&mut self.rng, &[20_000, 200_000, 1_000_000]);
             let mut at = start + 2_000;
             while at < self.end {
                 let deed = self.deed();
-                self.client(at, client, ToClient::Do(deed));
+                self.client(at, client, ClientAction::Do(deed));
                 at += self.rng.range(gap / 4..=gap * 2);
             }
         }
@@ -183,7 +183,7 @@ impl Draft {
         }
         for client in 0..self.clients() {
             let skew = self.skew();
-            self.client(0, client, ToClient::Skew(skew));
+            self.client(0, client, ClientAction::Skew(skew));
         }
         let skew = self.skew();
         self.skew_servers(skew);
@@ -192,20 +192,20 @@ impl Draft {
     fn cut_client(&mut self, at: u64) {
         let (client, cut, end) = (self.any_client(), self.cut(), at + self.span());
         let from = self.one_server();
-        self.client(at, client, ToClient::Cut(cut, from));
-        self.client(end, client, ToClient::Mend);
+        self.client(at, client, ClientAction::Cut(cut, from));
+        self.client(end, client, ClientAction::Mend);
     }
 
     fn cut_server(&mut self, at: u64) {
         let (cut, end) = (self.cut(), at + self.span());
         let server = self.any_server();
-        self.server(at, server, ToServer::Cut(cut));
-        self.server(end, server, ToServer::Mend);
+        self.server(at, server, ServerAction::Cut(cut));
+        self.server(end, server, ServerAction::Mend);
     }
 
     fn kill_client(&mut self, at: u64) {
         let (client, back) = (self.any_client(), at + self.span());
-        self.client(at, client, ToClient::Kill);
+        self.client(at, client, ClientAction::Kill);
         self.start_client(back, client);
     }
 
@@ -214,86 +214,87 @@ impl Draft {
     fn vanish_client(&mut self, at: u64) {
         let client = self.any_client();
         let gone = at + self.shape.heartbeat_ms * 5_000 + self.shape.linger_ms * 1_000;
-        self.client(at, client, ToClient::Cut(Cut::Both, None));
-        self.client(at, client, ToClient::Pause);
-        self.client(gone, client, ToClient::Kill);
-        self.client(gone + 1_000, client, ToClient::Mend);
+        self.client(at, client, ClientAction::Cut(Cut::Both, None));
+        self.client(at, client, ClientAction::Pause);
+        self.client(gone, client, ClientAction::Kill);
+        self.client(gone + 1_000, client, ClientAction::Mend);
         self.start_client(gone + 500_000, client);
     }
 
     fn pause_client(&mut self, at: u64) {
         let (client, end) = (self.any_client(), at + self.span());
-        self.client(at, client, ToClient::Pause);
-        self.client(end, client, ToClient::Resume);
+        self.client(at, client, ClientAction::Pause);
+        self.client(end, client, ClientAction::Resume);
     }
 
     fn dawdle(&mut self, at: u64) {
         let (client, end) = (self.any_client(), at + self.span());
         let millis = pick(&mut self.rng, &[10, 100, 1_000]);
-        self.client(at, client, ToClient::Dawdle(millis));
-        self.client(end, client, ToClient::Dawdle(0));
+        self.client(at, client, ClientAction::Dawdle(millis));
+        self.client(end, client, ClientAction::Dawdle(0));
     }
 
     fn stop_server(&mut self, at: u64) {
         let server = self.any_server();
         match self.rng.range(0..=2) {
-            0 => self.server(at, server, ToServer::Drain),
-            1 => self.server(at, server, ToServer::Kill),
+            0 => self.server(at, server, ServerAction::Drain),
+            1 => self.server(at, server, ServerAction::Kill),
             // The host is gone and nobody is told.
             _ => {
-                self.server(at, server, ToServer::Cut(Cut::Both));
-                self.server(at, server, ToServer::Pause);
+                self.server(at, server, ServerAction::Cut(Cut::Both));
+                self.server(at, server, ServerAction::Pause);
                 let gone = at + cluster::unseen(&self.shape) * 1_000;
-                self.server(gone, server, ToServer::Kill);
-                self.server(gone + 1_000, server, ToServer::Mend);
-                self.server(gone + 2_000, server, ToServer::Start);
+                self.server(gone, server, ServerAction::Kill);
+                self.server(gone + 1_000, server, ServerAction::Mend);
+                self.server(gone + 2_000, server, ServerAction::Start);
                 return;
             }
         }
         let back = at + self.span();
-        self.server(back, server, ToServer::Start);
+        self.server(back, server, ServerAction::Start);
     }
 
     fn pause_server(&mut self, at: u64) {
         let (server, end) = (self.any_server(), at + self.span());
-        self.server(at, server, ToServer::Pause);
-        self.server(end, server, ToServer::Resume);
+        self.server(at, server, ServerAction::Pause);
+        self.server(end, server, ServerAction::Resume);
     }
 
     fn weather(&mut self, at: u64) {
         let low = pick(&mut self.rng, &[1_000, 50_000, 400_000]);
         let high = low * pick(&mut self.rng, &[1, 3]) + 1_000;
         let loss = pick(&mut self.rng, &[0, 10, 100]);
-        self.steps.push((at, Act::Weather { low, high, loss }));
+        self.steps.push((at, ShellAction::Weather { low, high, loss }));
         let Shape { latency_us, jitter_us, .. } = self.shape;
         let end = at + self.span();
-        self.steps.push((end, Act::Weather { low: latency_us, high: latency_us + jitter_us, loss: 0 }));
+        self.steps
+            .push((end, ShellAction::Weather { low: latency_us, high: latency_us + jitter_us, loss: 0 }));
     }
 
     fn authority(&mut self, at: u64) {
         if self.rng.range(0..=1) == 0 {
             let players = self.shape.players;
             let player = usize::try_from(self.rng.range(0..=players - 1)).unwrap_or(0);
-            self.steps.push((at, Act::Kick { player }));
+            self.steps.push((at, ShellAction::Kick { player }));
         } else {
             // The clock is set right or wrong.
             let (client, skew) = (self.any_client(), self.skew());
-            self.client(at, client, ToClient::Skew(skew));
+            self.client(at, client, ClientAction::Skew(skew));
         }
     }
 
     fn start_client(&mut self, at: u64, client: usize) {
         let room = self.room();
-        self.client(at, client, ToClient::Start);
-        self.client(at + 1_000, client, ToClient::Do(Deed::Join { room, history: 3 }));
+        self.client(at, client, ClientAction::Start);
+        self.client(at + 1_000, client, ClientAction::Do(Deed::Join { room, history: 3 }));
     }
 
-    pub(super) fn client(&mut self, at: u64, client: usize, what: ToClient) {
-        self.steps.push((at, Act::Client(client, what)));
+    pub(super) fn client(&mut self, at: u64, client: usize, what: ClientAction) {
+        self.steps.push((at, ShellAction::Client(client, what)));
     }
 
-    pub(super) fn server(&mut self, at: u64, server: usize, what: ToServer) {
-        self.steps.push((at, Act::Server(server, what)));
+    pub(super) fn server(&mut self, at: u64, server: usize, what: ServerAction) {
+        self.steps.push((at, ShellAction::Server(server, what)));
     }
 
     pub(super) fn clients(&self) -> usize {
@@ -350,17 +351,17 @@ mod tests {
 
     #[test]
     fn in_two_of_five_seeds_every_clock_drifts_its_own_way() {
-        let plans: Vec<Plan> = (0..1_000).map(draw).collect();
-        let with: Vec<&Plan> = plans.iter().filter(|plan| plan.shape.drift_ppm > 0).collect();
+        let plans: Vec<RunPlan> = (0..1_000).map(draw).collect();
+        let with: Vec<&RunPlan> = plans.iter().filter(|plan| plan.shape.drift_ppm > 0).collect();
         assert!((350..450).contains(&with.len()), "{}", with.len());
-        let of = |plan: &Plan| [&plan.drifts.servers[..], &[plan.drifts.registry]].concat();
+        let of = |plan: &RunPlan| [&plan.drifts.servers[..], &[plan.drifts.registry]].concat();
         for plan in &plans {
             assert_eq!(plan.drifts.servers.len(), plan.servers());
             let most = i32::try_from(plan.shape.drift_ppm).unwrap();
             assert!(of(plan).iter().all(|drift| drift.abs() <= most), "{:?}", plan.drifts);
         }
         // The registry's clock is fast and a server's slow: that one relies on its lease too long.
-        let apart = |plan: &&&Plan| {
+        let apart = |plan: &&&RunPlan| {
             plan.drifts.registry > 15_000 && plan.drifts.servers.iter().any(|drift| *drift < -15_000)
         };
         assert!(with.iter().filter(apart).count() > 5);
@@ -368,13 +369,20 @@ mod tests {
 
     #[test]
     fn two_of_five_seeds_have_queues_and_every_action_of_theirs_has_a_like() {
-        let plans: Vec<Plan> = (0..1_000).map(draw).collect();
-        let with: Vec<&Plan> = plans.iter().filter(|plan| plan.shape.queues > 0).collect();
+        let plans: Vec<RunPlan> = (0..1_000).map(draw).collect();
+        let with: Vec<&RunPlan> = plans.iter().filter(|plan| plan.shape.queues > 0).collect();
         assert!((350..450).contains(&with.len()), "{}", with.len());
-        let any = |is: fn(&Act) -> bool| with.iter().flat_map(|plan| &plan.steps).any(|(_, act)| is(act));
-        assert!(any(|act| matches!(act, Act::Client(_, ToClient::Do(Deed::Queue { party: 1.., .. })))));
-        assert!(any(|act| matches!(act, Act::Client(_, ToClient::Do(Deed::Cancel)))));
-        assert!(any(|act| matches!(act, Act::Client(_, ToClient::Do(Deed::LeaveMatches)))));
-        assert!(any(|act| matches!(act, Act::FailMatcher { how: crate::matches::Failure::LastMatch, .. })));
+        let any =
+            |is: fn(&ShellAction) -> bool| with.iter().flat_map(|plan| &plan.steps).any(|(_, act)| is(act));
+        assert!(any(|act| matches!(
+            act,
+            ShellAction::Client(_, ClientAction::Do(Deed::Queue { party: 1.., .. }))
+        )));
+        assert!(any(|act| matches!(act, ShellAction::Client(_, ClientAction::Do(Deed::Cancel)))));
+        assert!(any(|act| matches!(act, ShellAction::Client(_, ClientAction::Do(Deed::LeaveMatches)))));
+        assert!(any(|act| matches!(
+            act,
+            ShellAction::FailMatcher { how: crate::matches::MatcherFailure::LastMatch, .. }
+        )));
     }
 }

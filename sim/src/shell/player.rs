@@ -14,9 +14,9 @@ use skirmish_io::token::Keys;
 use tokio::sync::mpsc;
 
 use super::act::Deed;
-use super::ledger::Shared;
+use super::ledger::SharedLedger;
 use super::matches;
-use crate::history::Lane;
+use crate::history::Actor;
 use crate::oracle::Who;
 
 /// Where players reach a server.
@@ -54,7 +54,7 @@ pub(super) fn token(keys: &Keys, player: usize, wall: Wall) -> String {
 
 /// One life of the process, until its client has ended.
 pub(super) async fn live(
-    shared: Shared,
+    shared: SharedLedger,
     who: Who,
     builder: Builder,
     clock: Clock,
@@ -66,7 +66,7 @@ pub(super) async fn live(
         Ok(started) => started,
         Err(error) => {
             let mut ledger = shared.lock();
-            ledger.note(Lane::Client(who.client), format_args!("does not get to play: {error}"));
+            ledger.note(Actor::Client(who.client), format_args!("does not get to play: {error}"));
             return ledger.gone(who.client);
         }
     };
@@ -81,12 +81,12 @@ pub(super) async fn live(
     let mut ledger = shared.lock();
     ledger.ended(who);
     let error = events.take_error();
-    ledger.note(Lane::Client(who.client), format_args!("has ended, error: {error:?}"));
+    ledger.note(Actor::Client(who.client), format_args!("has ended, error: {error:?}"));
     ledger.gone(who.client);
 }
 
 /// Takes events for as long as there are any.
-async fn watch(shared: &Shared, who: Who, events: &mut Events) {
+async fn watch(shared: &SharedLedger, who: Who, events: &mut Events) {
     while let Some(event) = events.next_event().await {
         until_idle(shared, who).await;
         let (dawdles, invited) = {
@@ -106,19 +106,19 @@ async fn watch(shared: &Shared, who: Who, events: &mut Events) {
 
 /// Waits until no command is being carried out: what follows from one must not be noted
 /// before the command is.
-async fn until_idle(shared: &Shared, who: Who) {
+async fn until_idle(shared: &SharedLedger, who: Who) {
     while shared.lock().seats[who.client].busy {
         sleep(Duration::from_micros(1)).await;
     }
 }
 
 /// Does what it is ordered to do.
-async fn play(shared: Shared, who: Who, client: Client, mut orders: mpsc::UnboundedReceiver<Deed>) {
+async fn play(shared: SharedLedger, who: Who, client: Client, mut orders: mpsc::UnboundedReceiver<Deed>) {
     while let Some(deed) = orders.recv().await {
         shared.lock().seats[who.client].busy = true;
         let result = carry_out(&shared, who, &client, deed).await;
         let mut ledger = shared.lock();
-        let lane = Lane::Client(who.client);
+        let lane = Actor::Client(who.client);
         match result {
             Ok(()) => ledger.note(lane, format_args!("{deed:?}")),
             Err(error) => ledger.note(lane, format_args!("{deed:?} is refused: {error}")),
@@ -127,7 +127,7 @@ async fn play(shared: Shared, who: Who, client: Client, mut orders: mpsc::Unboun
     }
 }
 
-async fn carry_out(shared: &Shared, who: Who, client: &Client, deed: Deed) -> Result<(), Error> {
+async fn carry_out(shared: &SharedLedger, who: Who, client: &Client, deed: Deed) -> Result<(), Error> {
     let room_name = |room| shared.lock().room_name(room);
     match deed {
         Deed::Join { room, history } => {

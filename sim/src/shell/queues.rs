@@ -3,10 +3,10 @@
 
 use skirmish_core::rng::Rng;
 
-use super::act::{Act, Deed, ToClient};
+use super::act::{ClientAction, Deed, ShellAction};
 use super::plan::pick;
 use crate::draw::{generator, matches};
-use crate::matches::Failure;
+use crate::matches::MatcherFailure;
 use crate::scenario::{Action, Shape, Step};
 
 /// Percent of those seeds that have queues whose registry has a host of its own: its history
@@ -16,7 +16,7 @@ const QUEUES_PERCENT: u64 = 62;
 /// Gives some seeds queues, clients enough for them, and the steps of their searches. It
 /// draws from a generator of its own, so that what a seed means without queues does not
 /// depend on it.
-pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<(u64, Act)>) {
+pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<(u64, ShellAction)>) {
     let mut rng = generator(seed, "shell matches");
     if !shape.has_remote_registry() || rng.range(0..=99) >= QUEUES_PERCENT {
         return;
@@ -80,25 +80,29 @@ fn part(seed: u64, shape: &mut Shape, steps: &mut Vec<Step>) {
 }
 
 /// What an action of the machine world is here, if there is a like.
-fn act(action: Action) -> Option<Act> {
+fn act(action: Action) -> Option<ShellAction> {
     let size = |number: i64| usize::try_from(number).unwrap_or(0);
     let small = |number: i64| u32::try_from(number).unwrap_or(0);
     Some(match action {
-        Action::Connect { client } => Act::Client(size(client), ToClient::Start),
+        Action::Connect { client } => ShellAction::Client(size(client), ClientAction::Start),
         Action::Join { client, room, history } => {
             let deed = Deed::Join { room: small(room), history: small(history) };
-            Act::Client(size(client), ToClient::Do(deed))
+            ShellAction::Client(size(client), ClientAction::Do(deed))
         }
         Action::Queue { client, mode, party, rating } => {
-            Act::Client(size(client), ToClient::Do(Deed::Queue { mode, party, rating }))
+            ShellAction::Client(size(client), ClientAction::Do(Deed::Queue { mode, party, rating }))
         }
-        Action::Cancel { client } => Act::Client(size(client), ToClient::Do(Deed::Cancel)),
-        Action::GiveUp { client } => Act::Client(size(client), ToClient::Do(Deed::GiveUp)),
-        Action::LeaveMatch { client } => Act::Client(size(client), ToClient::Do(Deed::LeaveMatches)),
-        Action::Move { client, node, .. } => Act::Client(size(client), ToClient::Move(size(node))),
+        Action::Cancel { client } => ShellAction::Client(size(client), ClientAction::Do(Deed::Cancel)),
+        Action::GiveUp { client } => ShellAction::Client(size(client), ClientAction::Do(Deed::GiveUp)),
+        Action::LeaveMatch { client } => {
+            ShellAction::Client(size(client), ClientAction::Do(Deed::LeaveMatches))
+        }
+        Action::Move { client, node, .. } => {
+            ShellAction::Client(size(client), ClientAction::Move(size(node)))
+        }
         Action::FailMatcher { mode, how, millis } => {
             let millis = u64::try_from(millis).unwrap_or(0);
-            Act::FailMatcher { mode, how: Failure::numbered(how), millis }
+            ShellAction::FailMatcher { mode, how: MatcherFailure::numbered(how), millis }
         }
         _ => return None,
     })

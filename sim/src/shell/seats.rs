@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::act::Deed;
 use super::dial::Cable;
-use crate::oracle::Room;
+use crate::oracle::RoomNumber;
 
 /// A client's process and its host.
-pub(super) struct Seat {
+pub(super) struct HostedClient {
     pub(super) player: usize,
     pub(super) life: u32,
     /// From the start of the process until it is killed or its client has ended.
@@ -57,7 +57,7 @@ pub(super) struct Seat {
     /// Matches that the application was told of.
     pub(super) matches: BTreeSet<String>,
     /// Rooms of matches that it will go to, and for how many microseconds.
-    pub(super) invited: Vec<(Room, u64)>,
+    pub(super) invited: Vec<(RoomNumber, u64)>,
     pub(super) cable: Option<Cable>,
     /// The epoch of its last session.
     pub(super) epoch: u64,
@@ -65,7 +65,7 @@ pub(super) struct Seat {
     pub(super) superseded: Option<u64>,
 }
 
-impl Seat {
+impl HostedClient {
     pub(super) fn new(player: usize, home: usize, route: Rng, whims: Rng) -> Self {
         Self {
             player,

@@ -10,38 +10,38 @@ use skirmish_io::registry::{Registry, Remote};
 use skirmish_io::server::{Handle, Message, Server};
 use tokio::sync::oneshot;
 
-use super::act::{Cut, ToRegistry, ToServer};
+use super::act::{Cut, RegistryAction, ServerAction};
 use super::etcd;
 use super::ledger::{AFTERMATH, at};
-use super::line::Line;
-use super::plan::Plan;
+use super::line::RegistryTask;
+use super::plan::RunPlan;
 use super::player::{keys, link_address, player_address};
-use super::stage::Stage;
-use crate::history::Lane;
+use super::stage::Hosts;
+use crate::history::Actor;
 use crate::scenario::Shape;
 
 /// Requests to the registry and watches of it that a server may have under way.
 const REQUESTS: usize = 256;
 const WATCHES: usize = 64;
 
-impl Stage {
-    pub(super) async fn act_on_server(&mut self, server: usize, what: ToServer) {
+impl Hosts {
+    pub(super) async fn act_on_server(&mut self, server: usize, what: ServerAction) {
         let host = self.servers[server].id();
         match what {
-            ToServer::Start => self.start_server(server).await,
-            ToServer::Kill => self.kill_server(server).await,
-            ToServer::Drain => {
+            ServerAction::Start => self.start_server(server).await,
+            ServerAction::Kill => self.kill_server(server).await,
+            ServerAction::Drain => {
                 if let Some(stop) = self.shared.lock().servers[server].stop.take() {
                     // A server that has ended already needs not be told.
                     let _ = stop.send(());
                 }
             }
-            ToServer::Pause => {
+            ServerAction::Pause => {
                 self.shared.lock().servers[server].paused = true;
                 self.runtime.pause(host);
             }
-            ToServer::Resume => self.resume_server(server),
-            ToServer::Cut(cut) => {
+            ServerAction::Resume => self.resume_server(server),
+            ServerAction::Cut(cut) => {
                 self.backlog_all();
                 let seat = &mut self.shared.lock().servers[server].cut;
                 if cut.is_up() {
@@ -53,52 +53,52 @@ impl Stage {
                     self.net.clog_node_out(host);
                 }
             }
-            ToServer::Mend => self.mend_server(server),
-            ToServer::Skew(skew_ms) => {
+            ServerAction::Mend => self.mend_server(server),
+            ServerAction::Skew(skew_ms) => {
                 let seat = &mut self.shared.lock().servers[server];
                 seat.skew_ms = skew_ms;
                 seat.clock.iter().for_each(|clock| clock.set_skew_ms(skew_ms));
             }
-            ToServer::CutRegistry(cut) => self.cut_registry(server, cut),
-            ToServer::HealRegistry => self.heal_registry(server),
-            ToServer::LagWatches(millis) => {
+            ServerAction::CutRegistry(cut) => self.cut_registry(server, cut),
+            ServerAction::HealRegistry => self.heal_registry(server),
+            ServerAction::LagWatches(millis) => {
                 self.shared.lock().store.iter().for_each(|store| store.lag(server, millis));
             }
-            ToServer::BlurRegistry(count) => {
+            ServerAction::BlurRegistry(count) => {
                 self.shared.lock().store.iter().for_each(|store| store.blur(server, count));
             }
         }
     }
 
-    pub(super) async fn act_on_registry(&mut self, what: ToRegistry) {
+    pub(super) async fn act_on_registry(&mut self, what: RegistryAction) {
         let Some(host) = self.registry.as_ref().map(madsim::runtime::NodeHandle::id) else { return };
         let Some(store) = self.shared.lock().store.clone() else { return };
         match what {
-            ToRegistry::Start => self.start_registry().await,
-            ToRegistry::Kill => {
+            RegistryAction::Start => self.start_registry().await,
+            RegistryAction::Kill => {
                 self.runtime.kill(host);
                 let mut ledger = self.shared.lock();
                 (ledger.registry.running, ledger.registry.paused) = (false, false);
                 ledger.coverage.hit("registry restarted");
             }
-            ToRegistry::Pause => {
+            RegistryAction::Pause => {
                 self.runtime.pause(host);
                 let mut ledger = self.shared.lock();
                 ledger.registry.paused = true;
                 ledger.coverage.hit("registry paused");
             }
-            ToRegistry::Resume => self.resume_registry(),
-            ToRegistry::Cut => {
+            RegistryAction::Resume => self.resume_registry(),
+            RegistryAction::Cut => {
                 self.shared.lock().registry.cut = true;
                 self.net.clog_node(host);
             }
-            ToRegistry::Mend => self.mend_registry(),
-            ToRegistry::Depose => {
+            RegistryAction::Mend => self.mend_registry(),
+            RegistryAction::Depose => {
                 self.shared.lock().coverage.hit("registry leader lost");
                 store.depose();
             }
-            ToRegistry::Elect => store.elect(),
-            ToRegistry::Compact(keep) => {
+            RegistryAction::Elect => store.elect(),
+            RegistryAction::Compact(keep) => {
                 let mut ledger = self.shared.lock();
                 if !ledger.registry.is_troubled() {
                     ledger.coverage.hit("registry compacted");
@@ -187,7 +187,7 @@ impl Stage {
         self.resume_registry();
         (0..self.servers.len()).for_each(|server| self.heal_registry(server));
         let store = self.shared.lock().store.clone();
-        store.iter().for_each(super::store::Store::calm);
+        store.iter().for_each(super::store::RegistryState::calm);
     }
 
     /// Starts the registry, if it has a host of its own, unless it runs.
@@ -252,7 +252,7 @@ impl Stage {
             let rng = Rng::new(self.rng.split());
             (
                 remote,
-                Line::new(
+                RegistryTask::new(
                     backend,
                     self.shared.clone(),
                     (server, NodeId(incarnation)),
@@ -273,12 +273,12 @@ impl Stage {
             let id = handle.inspect(|node| node.id());
             {
                 let mut ledger = shared.lock();
-                ledger.note(Lane::Node(server), format_args!("starts as {id}"));
+                ledger.note(Actor::Node(server), format_args!("starts as {id}"));
                 ledger.servers[server].handle = Some(handle);
             }
             bound.run(async { drop(stopped.await) }).await;
             let mut ledger = shared.lock();
-            ledger.note(Lane::Node(server), format_args!("has ended"));
+            ledger.note(Actor::Node(server), format_args!("has ended"));
             ledger.retire(server);
         });
     }
@@ -314,7 +314,7 @@ fn echo(message: Message, server: &Handle) {
 }
 
 /// A server's configuration.
-pub(super) fn config(plan: &Plan, server: usize) -> Config {
+pub(super) fn config(plan: &RunPlan, server: usize) -> Config {
     let shape = &plan.shape;
     let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);

@@ -16,13 +16,13 @@ use madsim::time::{Duration, sleep};
 use skirmish_core::plant::{Plant, Planted};
 use skirmish_core::rng::{Rng, Seed};
 
-use super::act::{Act, ToClient};
+use super::act::{ClientAction, ShellAction};
 use super::etcd::REGISTRY;
-use super::ledger::{AFTERMATH, Shared, at};
-use super::plan::Plan;
+use super::ledger::{AFTERMATH, SharedLedger, at};
+use super::plan::RunPlan;
 use super::player::{player_name, server_host};
 use crate::draw::generator;
-use crate::history::Lane;
+use crate::history::Actor;
 use crate::oracle::Verdict;
 use crate::scenario::Shape;
 
@@ -33,9 +33,9 @@ const LOOK_EVERY: u64 = 100_000;
 const CALM_US: u64 = 500;
 
 /// The hosts of a run.
-pub(super) struct Stage {
-    pub(super) plan: Arc<Plan>,
-    pub(super) shared: Shared,
+pub(super) struct Hosts {
+    pub(super) plan: Arc<RunPlan>,
+    pub(super) shared: SharedLedger,
     pub(super) rng: Rng,
     pub(super) runtime: Runtime,
     pub(super) net: Arc<NetSim>,
@@ -49,13 +49,13 @@ pub(super) struct Stage {
     pub(super) passed_over: Option<u64>,
     next_look: u64,
     /// What will happen because of something that has, by when, and in which order.
-    later: BTreeMap<(u64, u64), Act>,
+    later: BTreeMap<(u64, u64), ShellAction>,
     scheduled: u64,
 }
 
-impl Stage {
+impl Hosts {
     /// The hosts, with nothing running on them.
-    pub(super) fn new(plan: Arc<Plan>, shared: Shared, plant: Option<Plant>) -> Self {
+    pub(super) fn new(plan: Arc<RunPlan>, shared: SharedLedger, plant: Option<Plant>) -> Self {
         let runtime = Runtime::current();
         let host = |name: String, ip: [u8; 4]| {
             runtime.create_node().name(name).ip(IpAddr::V4(Ipv4Addr::from(ip))).build()
@@ -133,7 +133,7 @@ impl Stage {
     }
 
     /// Something will happen because of what has happened.
-    pub(super) fn schedule(&mut self, at: u64, act: Act) {
+    pub(super) fn schedule(&mut self, at: u64, act: ShellAction) {
         self.scheduled += 1;
         self.later.insert((at, self.scheduled), act);
     }
@@ -146,48 +146,48 @@ impl Stage {
         }
     }
 
-    async fn act(&mut self, act: Act) {
+    async fn act(&mut self, act: ShellAction) {
         match act {
-            Act::Client(client, ToClient::Do(deed)) => {
+            ShellAction::Client(client, ClientAction::Do(deed)) => {
                 // Whoever is not running does nothing.
                 if let Some(orders) = &self.shared.lock().seats[client].orders {
                     let _ = orders.send(deed);
                 }
             }
-            Act::Client(client, what) => {
-                self.shared.lock().note(Lane::Client(client), format_args!("# {what:?}"));
+            ShellAction::Client(client, what) => {
+                self.shared.lock().note(Actor::Client(client), format_args!("# {what:?}"));
                 self.act_on_client(client, what).await;
             }
-            Act::Server(server, what) => {
-                self.shared.lock().note(Lane::Node(server), format_args!("# {what:?}"));
+            ShellAction::Server(server, what) => {
+                self.shared.lock().note(Actor::Node(server), format_args!("# {what:?}"));
                 self.act_on_server(server, what).await;
             }
-            Act::Registry(what) => {
-                self.shared.lock().note(Lane::Registry, format_args!("# {what:?}"));
+            ShellAction::Registry(what) => {
+                self.shared.lock().note(Actor::Registry, format_args!("# {what:?}"));
                 self.act_on_registry(what).await;
             }
             other => {
-                self.shared.lock().note(Lane::World, format_args!("# {other:?}"));
+                self.shared.lock().note(Actor::World, format_args!("# {other:?}"));
                 self.act_on_all(other).await;
             }
         }
     }
 
-    async fn act_on_all(&mut self, act: Act) {
+    async fn act_on_all(&mut self, act: ShellAction) {
         match act {
-            Act::CutNodes(one, other, cut) => self.cut_nodes(one, other, cut),
-            Act::HealNodes(one, other) => self.heal_nodes(one, other),
-            Act::KillPrimary(room) => self.kill_primary(room).await,
-            Act::FailMatcher { mode, how, millis } => self.fail_matcher(mode, how, millis),
-            Act::StartAll => self.start_servers().await,
-            Act::Kick { player } => self.kick(player),
-            Act::Weather { low, high, loss } => {
+            ShellAction::CutNodes(one, other, cut) => self.cut_nodes(one, other, cut),
+            ShellAction::HealNodes(one, other) => self.heal_nodes(one, other),
+            ShellAction::KillPrimary(room) => self.kill_primary(room).await,
+            ShellAction::FailMatcher { mode, how, millis } => self.fail_matcher(mode, how, millis),
+            ShellAction::StartAll => self.start_servers().await,
+            ShellAction::Kick { player } => self.kick(player),
+            ShellAction::Weather { low, high, loss } => {
                 self.backlog_all();
                 self.weather(low, high, loss);
                 let usual = low == self.plan.shape.latency_us && loss == 0;
                 self.shared.lock().stormy = !usual;
             }
-            Act::Client(..) | Act::Server(..) | Act::Registry(_) => {}
+            ShellAction::Client(..) | ShellAction::Server(..) | ShellAction::Registry(_) => {}
         }
     }
 
@@ -199,7 +199,7 @@ impl Stage {
         };
         for (server, handle) in handles.into_iter().enumerate() {
             let kicked = handle.is_some_and(|handle| handle.kick(player_name(player).as_str()));
-            self.shared.lock().note(Lane::Node(server), format_args!("kicked: {kicked}"));
+            self.shared.lock().note(Actor::Node(server), format_args!("kicked: {kicked}"));
         }
     }
 

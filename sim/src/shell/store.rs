@@ -22,7 +22,7 @@ const MOST_LATE: u64 = 6_000_000;
 
 /// What a server says to the registry.
 #[derive(Debug)]
-pub(super) enum Ask {
+pub(super) enum ServerMessage {
     Call {
         /// The node whose call it is.
         author: NodeId,
@@ -33,7 +33,7 @@ pub(super) enum Ask {
 
 /// What the registry says to a server.
 #[derive(Debug)]
-pub(super) enum Say {
+pub(super) enum RegistryMessage {
     Opened,
     Reply(CallId, Result<Response, Failure>),
     Watched(Watched),
@@ -42,9 +42,9 @@ pub(super) enum Say {
 
 /// What it knows. Never locked over an await.
 #[derive(Clone)]
-pub(super) struct Store(Arc<Mutex<Inner>>, Arc<Notify>);
+pub(super) struct RegistryState(Arc<Mutex<RegistryData>>, Arc<Notify>);
 
-struct Inner {
+struct RegistryData {
     machine: Registry,
     clock: Clock,
     rng: Rng,
@@ -52,7 +52,7 @@ struct Inner {
     leaderless: bool,
     /// By server: what is odd about what it is told.
     oddities: Vec<Oddity>,
-    sessions: BTreeMap<u64, Session>,
+    sessions: BTreeMap<u64, ServerConnection>,
     next_session: u64,
     /// Whose its watches are, and what their nodes call them.
     watches: BTreeMap<WatchId, (u64, WatchId)>,
@@ -61,16 +61,16 @@ struct Inner {
     late: BTreeMap<(Instant, u64), (NodeId, Request)>,
     next_late: u64,
     /// For the oracle, if there is one that watches.
-    news: Option<Heard>,
+    news: Option<WatchedRecords>,
     /// Servers that have written their last match, and for how many milliseconds they are
     /// down then.
     doomed: Vec<(usize, u64)>,
 }
 
 /// A connection that a server has.
-struct Session {
+struct ServerConnection {
     server: usize,
-    replies: mpsc::UnboundedSender<Say>,
+    replies: mpsc::UnboundedSender<RegistryMessage>,
     /// News, and when they leave.
     news: mpsc::UnboundedSender<(Instant, Watched)>,
     last: Instant,
@@ -95,13 +95,13 @@ pub(super) struct LastMatch {
 /// A connection, as who serves it has it.
 pub(super) struct Ends {
     pub(super) session: u64,
-    pub(super) replies: mpsc::UnboundedReceiver<Say>,
+    pub(super) replies: mpsc::UnboundedReceiver<RegistryMessage>,
     pub(super) news: mpsc::UnboundedReceiver<(Instant, Watched)>,
 }
 
 /// What the oracle's watch has told.
 #[derive(Default)]
-pub(super) struct Heard {
+pub(super) struct WatchedRecords {
     pub(super) watched: Vec<Watched>,
     /// By revision: whose request it was.
     pub(super) authors: BTreeMap<u64, NodeId>,
@@ -113,7 +113,7 @@ pub(super) struct Noted {
     pub(super) text: String,
 }
 
-impl Store {
+impl RegistryState {
     /// Nothing yet. `watched`: whether the oracle is to hear of matches.
     pub(super) fn new(servers: usize, clock: Clock, rng: Rng, watched: bool) -> Self {
         let now = clock.now().instant;
@@ -122,7 +122,7 @@ impl Store {
             // There is room for it.
             let _ = machine.watch(now, NEWS, matches::watch());
         }
-        let inner = Inner {
+        let inner = RegistryData {
             machine,
             clock,
             rng,
@@ -134,13 +134,13 @@ impl Store {
             next_watch: 1,
             late: BTreeMap::new(),
             next_late: 1,
-            news: watched.then(Heard::default),
+            news: watched.then(WatchedRecords::default),
             doomed: Vec::new(),
         };
         Self(Arc::new(Mutex::new(inner)), Arc::new(Notify::new()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, RegistryData> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,8 +169,8 @@ impl Store {
         inner.next_session += 1;
         let ((replies, replies_end), (news, news_end)) =
             (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-        let _ = replies.send(Say::Opened);
-        inner.sessions.insert(session, Session { server, replies, news, last: Instant::ZERO });
+        let _ = replies.send(RegistryMessage::Opened);
+        inner.sessions.insert(session, ServerConnection { server, replies, news, last: Instant::ZERO });
         Ends { session, replies: replies_end, news: news_end }
     }
 
@@ -196,7 +196,7 @@ impl Store {
     }
 
     /// A server says something.
-    pub(super) fn take(&self, session: u64, ask: Ask) -> Option<Noted> {
+    pub(super) fn take(&self, session: u64, ask: ServerMessage) -> Option<Noted> {
         let noted = self.lock().take(session, ask);
         self.1.notify_one();
         noted
@@ -221,7 +221,7 @@ impl Store {
     }
 
     /// What the oracle's watch has told since this was asked last.
-    pub(super) fn heard(&self) -> Heard {
+    pub(super) fn heard(&self) -> WatchedRecords {
         self.lock().news.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
@@ -295,16 +295,16 @@ impl Store {
     }
 }
 
-impl Inner {
-    fn take(&mut self, session: u64, ask: Ask) -> Option<Noted> {
+impl RegistryData {
+    fn take(&mut self, session: u64, ask: ServerMessage) -> Option<Noted> {
         let now = self.clock.now().instant;
         let server = self.sessions.get(&session)?.server;
         let noted = match ask {
-            Ask::Ping => {
-                self.reply(session, Say::Pong);
+            ServerMessage::Ping => {
+                self.reply(session, RegistryMessage::Pong);
                 None
             }
-            Ask::Call { author, call } => self.call(now, session, server, author, call),
+            ServerMessage::Call { author, call } => self.call(now, session, server, author, call),
         };
         self.settle();
         noted
@@ -332,7 +332,7 @@ impl Inner {
                 } else {
                     let outcome = self.handle(now, author, &request).map_err(Failure::Refused);
                     let text = format!("answers server {server}'s {id:?}, {request:?}: {outcome:?}");
-                    self.reply(session, Say::Reply(id, outcome));
+                    self.reply(session, RegistryMessage::Reply(id, outcome));
                     Some(Noted { mark: None, text })
                 }
             }
@@ -405,12 +405,12 @@ impl Inner {
         };
         // Either the answer says that nobody knows, or there is none.
         if after % 2 == 0 {
-            self.reply(session, Say::Reply(id, Err(Failure::Unknown)));
+            self.reply(session, RegistryMessage::Reply(id, Err(Failure::Unknown)));
         }
         Noted { mark: Some("registry ambiguous"), text }
     }
 
-    fn reply(&self, session: u64, say: Say) {
+    fn reply(&self, session: u64, say: RegistryMessage) {
         if let Some(session) = self.sessions.get(&session) {
             // If this fails the connection is just going.
             let _ = session.replies.send(say);

@@ -14,10 +14,10 @@ use skirmish_proto::v1::{EntryKind, Kind, LeftReason, Reason};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{MAX_ROUNDS, World};
-use crate::clock::Clock;
-use crate::history::Lane;
-use crate::network::{Item, Way};
-use crate::oracle::{Entry, Guarantee, Observation, Verdict, Violation, Who};
+use crate::clock::SkewedClock;
+use crate::history::Actor;
+use crate::network::{PipeItem, Way};
+use crate::oracle::{DeliveredEntry, Guarantee, Observation, Verdict, Violation, Who};
 use crate::scenario::Shape;
 
 /// The latest that something held back until a take-over arrives, in microseconds.
@@ -29,7 +29,7 @@ pub(super) struct ClientProcess {
     pub(super) player: Name,
     number: usize,
     life: u32,
-    pub(super) clock: Clock,
+    pub(super) clock: SkewedClock,
     pub(super) rng: Rng,
     planted: Planted,
     /// The connection it has or has asked for.
@@ -61,7 +61,13 @@ pub(super) struct ClientProcess {
 }
 
 impl ClientProcess {
-    pub(super) fn new(shape: &Shape, number: usize, clock: Clock, seed: Seed, planted: Planted) -> Self {
+    pub(super) fn new(
+        shape: &Shape,
+        number: usize,
+        clock: SkewedClock,
+        seed: Seed,
+        planted: Planted,
+    ) -> Self {
         let mut rng = Rng::new(seed);
         let percent = rng.range(0..=99);
         let player = player_name(number as u64 % shape.players.max(1));
@@ -222,9 +228,9 @@ impl World<'_> {
             let repeat = repeat && process.machine.repeats(now, frame.len());
             self.note_asked(id, &frame)?;
             if repeat {
-                self.send(id, Way::Up, Item::Frame(frame.clone()));
+                self.send(id, Way::Up, PipeItem::Frame(frame.clone()));
             }
-            self.send(id, Way::Up, Item::Frame(frame));
+            self.send(id, Way::Up, PipeItem::Frame(frame));
         }
     }
 
@@ -236,7 +242,7 @@ impl World<'_> {
             conn.client_open = false;
             self.clients[client].unwelcome |= !conn.connected;
         }
-        self.send(id, Way::Up, Item::Fin);
+        self.send(id, Way::Up, PipeItem::Fin);
         self.forget_if_over(id);
         Ok(())
     }
@@ -251,26 +257,26 @@ impl World<'_> {
         self.settle_client(client)
     }
 
-    pub(super) fn arrive_at_client(&mut self, id: u64, item: Item) -> Verdict {
+    pub(super) fn arrive_at_client(&mut self, id: u64, item: PipeItem) -> Verdict {
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
         let client = conn.client;
         if !conn.client_open || self.clients[client].conn != Some(id) {
             return Ok(());
         }
         match item {
-            Item::Open => {
+            PipeItem::Open => {
                 conn.connected = true;
                 self.client_input(client, Client::handle_connected)
             }
-            Item::Frame(frame) => {
+            PipeItem::Frame(frame) => {
                 self.note_told(client, id, &frame)?;
                 self.client_input(client, |machine, now| machine.handle_frame(now, frame))
             }
-            Item::Fin | Item::Reset => {
+            PipeItem::Fin | PipeItem::Reset => {
                 conn.client_open = false;
                 self.clients[client].unwelcome |= !conn.connected;
                 self.clients[client].conn = None;
-                self.send(id, Way::Up, Item::Fin);
+                self.send(id, Way::Up, PipeItem::Fin);
                 self.client_input(client, Client::handle_disconnected)
             }
         }
@@ -286,7 +292,7 @@ impl World<'_> {
             conn.held_until = self.at + late;
             conn.released_by_takeover = millis == 0;
         }
-        self.send(id, Way::Up, Item::Fin);
+        self.send(id, Way::Up, PipeItem::Fin);
         self.client_input(client, Client::handle_disconnected)
     }
 
@@ -298,7 +304,7 @@ impl World<'_> {
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.client_open = false;
             }
-            self.send(id, Way::Up, Item::Reset);
+            self.send(id, Way::Up, PipeItem::Reset);
             self.forget_if_over(id);
         }
         self.oracles.matches.restarted(client);
@@ -319,7 +325,7 @@ impl World<'_> {
             return Ok(());
         }
         self.clients[client].paused = false;
-        self.relief(Lane::Client(client), "paused");
+        self.relief(Actor::Client(client), "paused");
         self.schedule_arrivals(client, self.at);
         if let Some(id) = self.clients[client].conn {
             self.client_can_write(id)?;
@@ -330,14 +336,14 @@ impl World<'_> {
     pub(super) fn unstall(&mut self, client: usize) -> Verdict {
         if self.clients[client].stalled_until <= self.at {
             self.clients[client].stalled_until = 0;
-            self.relief(Lane::Client(client), "stalled");
+            self.relief(Actor::Client(client), "stalled");
             self.schedule_arrivals(client, self.at);
         }
         Ok(())
     }
 
     fn client_event(&mut self, client: usize, event: Event) -> Verdict {
-        self.history.record(self.at, Lane::Client(client), format_args!("{event:?}"));
+        self.history.record(self.at, Actor::Client(client), format_args!("{event:?}"));
         let who = self.clients[client].who();
         match event {
             Event::StateChanged { .. } => Ok(()),
@@ -446,7 +452,7 @@ impl World<'_> {
         let serial = (kind == EntryKind::Say)
             .then(|| body.get(..8).and_then(|head| head.try_into().ok()).map_or(0, u64::from_be_bytes));
         let room = self.room(&room);
-        self.observe(Observation::Entry(Entry {
+        self.observe(Observation::Entry(DeliveredEntry {
             who,
             room,
             cursor,

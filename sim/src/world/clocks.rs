@@ -3,9 +3,9 @@
 use skirmish_core::node::Node;
 
 use super::World;
-use crate::history::Lane;
+use crate::history::Actor;
 use crate::oracle::Verdict;
-use crate::oracle::g12_clocks::{Standing, is_off};
+use crate::oracle::g12_clocks::{NodeClock, is_off};
 
 impl World<'_> {
     /// Sets the wall clock of a node wrong; 0: right again.
@@ -13,9 +13,9 @@ impl World<'_> {
         self.nodes[node].clock.set_wrong(millis);
         self.oracles.clocks.forget();
         if millis == 0 {
-            self.relief(Lane::Node(node), "clock off");
+            self.relief(Actor::Node(node), "clock off");
         } else {
-            self.trouble(Lane::Node(node), "clock off");
+            self.trouble(Actor::Node(node), "clock off");
         }
     }
 
@@ -29,7 +29,7 @@ impl World<'_> {
             let number = process.number;
             let has =
                 |conn: &&crate::network::Conn| conn.to == number && conn.node.is_some() && !conn.closing;
-            nodes.push(Standing {
+            nodes.push(NodeClock {
                 node: (number, process.life),
                 is_off: self.is_clock_off(number),
                 connections: self.conns.values().filter(has).count(),

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use skirmish_core::id::{Address, ConnId, Name};
 use skirmish_core::node::{Identity, Node, Trace};
 
-use super::{Happening, World};
-use crate::history::Lane;
-use crate::network::{Item, Way};
+use super::{World, WorldEvent};
+use crate::history::Actor;
+use crate::network::{PipeItem, Way};
 use crate::oracle::{Observation, Verdict};
 
 impl World<'_> {
@@ -60,7 +60,7 @@ impl World<'_> {
             match self.nodes[node].machine.as_mut().and_then(|machine| machine.poll_transmit(now, name)) {
                 Some(frame) => {
                     self.note_joined(id, &frame);
-                    self.send(id, Way::Down, Item::Frame(frame));
+                    self.send(id, Way::Down, PipeItem::Frame(frame));
                 }
                 None => {
                     if let Some(conn) = self.conns.get_mut(&id) {
@@ -68,7 +68,7 @@ impl World<'_> {
                         conn.fin_sent = closing;
                     }
                     if closing && !fin_sent {
-                        self.send(id, Way::Down, Item::Fin);
+                        self.send(id, Way::Down, PipeItem::Fin);
                         if !waits {
                             self.detach(node, name);
                             closed.push_back(name);
@@ -109,26 +109,26 @@ impl World<'_> {
         Some(id)
     }
 
-    pub(super) fn arrive_at_node(&mut self, id: u64, item: Item) -> Verdict {
+    pub(super) fn arrive_at_node(&mut self, id: u64, item: PipeItem) -> Verdict {
         let Some(conn) = self.conns.get(&id) else { return Ok(()) };
         let (client, node, name) = (conn.client, conn.to, conn.node);
         if self.nodes[node].machine.is_none() && self.nodes[node].silent {
             return Ok(());
         }
         match (item, name) {
-            (Item::Open, None) => self.accept(id, client, node),
-            (Item::Frame(frame), Some(conn)) => self.node_frame(id, conn, frame),
-            (Item::Fin | Item::Reset, Some(conn)) => {
+            (PipeItem::Open, None) => self.accept(id, client, node),
+            (PipeItem::Frame(frame), Some(conn)) => self.node_frame(id, conn, frame),
+            (PipeItem::Fin | PipeItem::Reset, Some(conn)) => {
                 self.detach(node, conn);
                 self.node_input(node, |machine, now| machine.handle_closed(now, conn))?;
                 Ok(())
             }
             // The node's end is gone: its host says so.
-            (Item::Frame(_), None) => {
-                self.send(id, Way::Down, Item::Reset);
+            (PipeItem::Frame(_), None) => {
+                self.send(id, Way::Down, PipeItem::Reset);
                 Ok(())
             }
-            (Item::Open, Some(_)) | (Item::Fin | Item::Reset, None) => Ok(()),
+            (PipeItem::Open, Some(_)) | (PipeItem::Fin | PipeItem::Reset, None) => Ok(()),
         }
     }
 
@@ -143,18 +143,18 @@ impl World<'_> {
                     conn.node = Some(name);
                 }
                 let upgrade = self.rng.range(0..=self.scenario.shape.upgrade_us);
-                self.schedule(self.at + upgrade, Happening::Upgrade(id));
+                self.schedule(self.at + upgrade, WorldEvent::Upgrade(id));
                 self.settle_node(node)
             }
             Some(Err(refusal)) => {
                 self.coverage.hit("connection refused");
-                let lane = Lane::Node(node);
+                let lane = Actor::Node(node);
                 self.history.record(self.at, lane, format_args!("refuses {id}: {refusal:?}"));
-                self.send(id, Way::Down, Item::Reset);
+                self.send(id, Way::Down, PipeItem::Reset);
                 self.settle_node(node)
             }
             None => {
-                self.send(id, Way::Down, Item::Reset);
+                self.send(id, Way::Down, PipeItem::Reset);
                 Ok(())
             }
         }
@@ -165,12 +165,12 @@ impl World<'_> {
         let Some(conn) = self.conns.get(&id) else { return Ok(()) };
         let node = conn.to;
         if self.nodes[node].is_paused() {
-            self.nodes[node].deferred.push(Happening::Upgrade(id));
+            self.nodes[node].deferred.push(WorldEvent::Upgrade(id));
             return Ok(());
         }
         let Some(name) = conn.node.filter(|_| !conn.closing) else { return Ok(()) };
         let player = self.clients[conn.client].player.clone();
-        self.send(id, Way::Down, Item::Open);
+        self.send(id, Way::Down, PipeItem::Open);
         let token = Bytes::copy_from_slice(player.as_str().as_bytes());
         let identity = Identity { player, token, trace: Trace::default() };
         self.node_input(node, |machine, now| machine.handle_upgraded(now, name, identity))?;

@@ -3,9 +3,9 @@
 use skirmish_core::client::{Client, State};
 
 use super::steps::positive;
-use super::{Happening, World};
-use crate::history::Lane;
-use crate::network::{Item, Link, Way};
+use super::{World, WorldEvent};
+use crate::history::Actor;
+use crate::network::{NetworkPath, PipeItem, Way};
 use crate::oracle::Verdict;
 use crate::scenario::Action;
 
@@ -60,8 +60,8 @@ impl World<'_> {
                 let until = self.at + positive(millis).min(LONGEST) * 1_000;
                 self.coverage.hit("reader stalled");
                 self.clients[client].stalled_until = until;
-                self.trouble(Lane::Client(client), "stalled");
-                self.schedule(until, Happening::ClientReads(client));
+                self.trouble(Actor::Client(client), "stalled");
+                self.schedule(until, WorldEvent::ClientReads(client));
                 Ok(())
             }
             Action::Repeat { client, count } => {
@@ -84,9 +84,9 @@ impl World<'_> {
             Action::PauseClient { client, millis } => {
                 let client = self.client_at(client);
                 self.clients[client].paused = true;
-                self.trouble(Lane::Client(client), "paused");
+                self.trouble(Actor::Client(client), "paused");
                 let until = self.at + positive(millis).min(LONGEST) * 1_000;
-                self.schedule(until, Happening::ClientResumes(client));
+                self.schedule(until, WorldEvent::ClientResumes(client));
                 Ok(())
             }
             Action::PauseNode { millis, node } => {
@@ -185,10 +185,10 @@ impl World<'_> {
             self.links[client][node].cut(way, self.at);
         }
         if way.rem_euclid(3) != 2 {
-            self.trouble(Lane::Client(client), "cut off: to the node");
+            self.trouble(Actor::Client(client), "cut off: to the node");
         }
         if way.rem_euclid(3) != 1 {
-            self.trouble(Lane::Client(client), "cut off: from the node");
+            self.trouble(Actor::Client(client), "cut off: from the node");
         }
     }
 
@@ -199,9 +199,9 @@ impl World<'_> {
             link.heal();
             latency = link.latency;
         }
-        if !self.links[client].iter().any(Link::is_hurt) {
-            self.relief(Lane::Client(client), "cut off: to the node");
-            self.relief(Lane::Client(client), "cut off: from the node");
+        if !self.links[client].iter().any(NetworkPath::is_hurt) {
+            self.relief(Actor::Client(client), "cut off: to the node");
+            self.relief(Actor::Client(client), "cut off: from the node");
         }
         self.schedule_arrivals(client, self.at + latency);
     }
@@ -216,8 +216,8 @@ impl World<'_> {
         conn.up.truncate(keep);
         let keep = link.below(conn.down.len());
         conn.down.truncate(keep);
-        self.send(id, Way::Up, Item::Reset);
-        self.send(id, Way::Down, Item::Reset);
+        self.send(id, Way::Up, PipeItem::Reset);
+        self.send(id, Way::Down, PipeItem::Reset);
     }
 
     /// Nothing gets through the connection any more, and neither end is told.

@@ -2,8 +2,8 @@
 
 use skirmish_core::registry::{Error, Failure};
 
-use super::{Happening, World};
-use crate::history::Lane;
+use super::{World, WorldEvent};
+use crate::history::Actor;
 use crate::oracle::{Guarantee, Verdict};
 use crate::scenario::Action;
 
@@ -17,8 +17,8 @@ impl World<'_> {
         *end = until.max(*end);
         registry.machine.set_full(true);
         self.coverage.hit("registry full");
-        self.trouble(Lane::Registry, "full");
-        self.schedule(until, Happening::RegistryEmptied);
+        self.trouble(Actor::Registry, "full");
+        self.schedule(until, WorldEvent::RegistryEmptied);
     }
 
     /// The registry has space again, if it is time.
@@ -27,7 +27,7 @@ impl World<'_> {
         let Some(registry) = self.registry.as_mut() else { return Ok(()) };
         let Some((since, _)) = registry.full.take_if(|(_, until)| *until <= at) else { return Ok(()) };
         registry.machine.set_full(false);
-        self.relief(Lane::Registry, "full");
+        self.relief(Actor::Registry, "full");
         self.all_noticed(since)
     }
 

@@ -5,9 +5,9 @@ use skirmish_core::registry::{
 };
 use skirmish_core::time::Duration;
 
-use super::letters::{Asked, Content};
-use super::{Happening, World};
-use crate::history::Lane;
+use super::letters::{Content, ExchangeId};
+use super::{World, WorldEvent};
+use crate::history::Actor;
 use crate::oracle::{Guarantee, Verdict};
 use crate::scenario::Shape;
 
@@ -50,7 +50,7 @@ impl World<'_> {
         if window == 0 {
             self.launch(node);
         } else if !std::mem::replace(&mut line.gathers, true) {
-            self.schedule(self.at + window, Happening::Gathered(node, life));
+            self.schedule(self.at + window, WorldEvent::Gathered(node, life));
         }
         self.drain_groups(node);
     }
@@ -61,7 +61,7 @@ impl World<'_> {
             return;
         }
         if self.nodes[node].is_paused() {
-            return self.nodes[node].deferred.push(Happening::Gathered(node, life));
+            return self.nodes[node].deferred.push(WorldEvent::Gathered(node, life));
         }
         if let Some(line) = self.line(node) {
             line.gathers = false;
@@ -79,8 +79,8 @@ impl World<'_> {
         {
             line.flying.insert(group.id);
             let session = line.session;
-            self.post(node, session, Content::Request(Asked::Group(group.id), group.request));
-            self.schedule(over, Happening::GroupSilent(node, life, group.id));
+            self.post(node, session, Content::Request(ExchangeId::Group(group.id), group.request));
+            self.schedule(over, WorldEvent::GroupSilent(node, life, group.id));
         }
     }
 
@@ -90,7 +90,7 @@ impl World<'_> {
             return Ok(());
         }
         if self.nodes[node].is_paused() {
-            self.nodes[node].deferred.push(Happening::GroupSilent(node, life, id));
+            self.nodes[node].deferred.push(WorldEvent::GroupSilent(node, life, id));
             return Ok(());
         }
         match self.line(node).filter(|line| line.flying.contains(&id)).map(|line| line.session) {
@@ -163,7 +163,7 @@ impl World<'_> {
         }
         for (id, outcome) in outcomes {
             let told = Told::Reply { id, outcome };
-            self.history.record(self.at, Lane::Node(node), format_args!("is told: {told:?}"));
+            self.history.record(self.at, Actor::Node(node), format_args!("is told: {told:?}"));
             self.nodes[node].told.push_back(told);
         }
     }
@@ -172,13 +172,13 @@ impl World<'_> {
 #[cfg(test)]
 mod tests {
     use crate::draw::draw;
-    use crate::world::{Options, run};
+    use crate::world::{RunOptions, run};
 
     #[test]
     fn some_seeds_have_groups_that_are_done_refused_and_unknown() {
         let mut missing = vec!["revision shared", "group halved", "group unknown"];
         for scenario in (0..200).map(draw).filter(|scenario| scenario.shape.group_us > 0) {
-            let coverage = run(&scenario, Options::default()).coverage;
+            let coverage = run(&scenario, RunOptions::default()).coverage;
             missing.retain(|mark| !coverage.iter().any(|(hit, visits, _)| hit == *mark && visits > 0));
             if missing.is_empty() {
                 break;
@@ -191,7 +191,7 @@ mod tests {
     fn nothing_is_grouped_where_each_request_goes_alone() {
         let alone = (0..40).map(draw).filter(|scenario| scenario.shape.group_us == 0);
         for scenario in alone.filter(|scenario| scenario.shape.has_remote_registry()).take(3) {
-            let coverage = run(&scenario, Options::default()).coverage;
+            let coverage = run(&scenario, RunOptions::default()).coverage;
             let shared = coverage.iter().find(|(mark, ..)| *mark == "revision shared");
             assert_eq!(shared.map(|(_, visits, _)| visits), Some(0), "seed {}", scenario.seed);
         }

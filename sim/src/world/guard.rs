@@ -13,16 +13,16 @@ use crate::oracle::{Observation, Verdict};
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Guard {
+pub(super) struct PrimaryWatch {
     /// How far each node was in the rooms that it led, and in which life.
     heads: BTreeMap<(usize, u64), (u32, Cursor)>,
     /// Who was let into a room over the newest connection, by room, epoch and member.
-    seats: BTreeMap<(u64, u64, u32), Seat>,
+    seats: BTreeMap<(u64, u64, u32), JoinedMember>,
 }
 
 /// A member that was told so.
 #[derive(Clone)]
-struct Seat {
+struct JoinedMember {
     client: usize,
     player: Name,
     /// Epoch of the session as its `Welcome` told it: newer connections have higher ones.
@@ -104,7 +104,7 @@ impl World<'_> {
             self.nodes[conn.to].machine.as_ref().and_then(|node| node.session_epoch(player.as_str()));
         let Some(claimed) = claimed else { return };
         let room = self.rooms.number(room);
-        let seat = Seat { client: conn.client, player, welcomed: conn.epoch, claimed };
+        let seat = JoinedMember { client: conn.client, player, welcomed: conn.epoch, claimed };
         let known = self.guard.seats.entry((room, epoch, member)).or_insert_with(|| seat.clone());
         if seat.welcomed > known.welcomed {
             *known = seat;
@@ -118,7 +118,7 @@ impl World<'_> {
         if self.newest.get(player).is_none_or(|newest| newest.0 <= conn.epoch) {
             return Vec::new();
         }
-        let left = |seat: &Seat| seat.player == *player && seat.welcomed > conn.epoch;
+        let left = |seat: &JoinedMember| seat.player == *player && seat.welcomed > conn.epoch;
         let seats = self.guard.seats.iter().filter(|(_, seat)| left(seat));
         seats.map(|(&(room, epoch, _), _)| (room, epoch)).collect()
     }

@@ -8,10 +8,10 @@ use skirmish_core::id::Name;
 
 use super::node::NodeProcess;
 use super::{World, signed_up_to};
-use crate::history::Lane;
+use crate::history::Actor;
 use crate::network::Conn;
 use crate::oracle::g10_convergence::converged;
-use crate::oracle::l1_liveness::{Place, Standing, satisfied};
+use crate::oracle::l1_liveness::{ClientProgress, RoomProgress, satisfied};
 use crate::oracle::{Guarantee, Verdict};
 use crate::rooms::room_name;
 
@@ -22,7 +22,7 @@ impl World<'_> {
     /// Ends every fault, lets one client of each player connect, and waits: first for
     /// what the faults left behind, then for one more message of everybody.
     pub(super) fn heal(&mut self) -> Verdict {
-        self.history.record(self.at, Lane::World, format_args!("every fault ends"));
+        self.history.record(self.at, Actor::World, format_args!("every fault ends"));
         self.healed = Some(self.at);
         self.heal_registry_and_nodes()?;
         for client in 0..self.clients.len() {
@@ -285,20 +285,20 @@ impl World<'_> {
         Ok(())
     }
 
-    fn standing(&self, client: usize) -> Standing {
+    fn standing(&self, client: usize) -> ClientProgress {
         let process = &self.clients[client];
         let rooms = self.rooms.open().into_iter();
         let wanted = rooms.filter(|(_, name)| process.machine.rooms().any(|wanted| wanted == &**name));
         let places = wanted.map(|(number, room)| {
             let number = u32::try_from(number).unwrap_or(u32::MAX);
-            Place {
+            RoomProgress {
                 member: self.oracles.is_member(process.who(), number),
                 cursor: process.machine.cursor(&room),
                 newest: self.oracles.newest(number),
                 room: room.to_string(),
             }
         });
-        Standing {
+        ClientProgress {
             client,
             state: process.machine.state(),
             open: self.oracles.open_messages(process.who()),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use skirmish_core::registry::{CallId, Failure, GroupId, Request, Response, Watch, WatchId, Watched};
 
-use super::{Happening, World};
+use super::{World, WorldEvent};
 use crate::network::Way;
 use crate::oracle::Verdict;
 
@@ -24,7 +24,7 @@ pub(super) struct Letter {
 
 /// Names a request and its answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Asked {
+pub(super) enum ExchangeId {
     Group(GroupId),
     /// Keep-alives are never grouped: drivers have a stream of their own for them.
     KeepAlive(CallId),
@@ -35,13 +35,13 @@ pub(super) enum Asked {
 pub(super) enum Content {
     // To the registry.
     Dial,
-    Request(Asked, Request),
+    Request(ExchangeId, Request),
     Watch(WatchId, Watch),
     Unwatch(WatchId),
     Close,
     // To the node.
     Opened,
-    Reply(Asked, Result<Response, Failure>),
+    Reply(ExchangeId, Result<Response, Failure>),
     Watched(Watched),
     Reset,
 }
@@ -89,7 +89,7 @@ impl World<'_> {
         let id = self.next_letter;
         self.next_letter += 1;
         self.letters.insert(id, Letter { node, session, content, held: false, not_before: 0 });
-        self.schedule(due, Happening::Letter(id));
+        self.schedule(due, WorldEvent::Letter(id));
     }
 
     /// A letter may have come to its end.
@@ -97,7 +97,7 @@ impl World<'_> {
         let Some(letter) = self.letters.get(&id) else { return Ok(()) };
         if self.at < letter.not_before {
             let at = letter.not_before;
-            self.schedule(at, Happening::Letter(id));
+            self.schedule(at, WorldEvent::Letter(id));
             return Ok(());
         }
         let (node, way) = (letter.node, letter.content.way());
@@ -142,7 +142,7 @@ impl World<'_> {
             *last = at.max(*last);
         }
         for id in free {
-            self.schedule(at, Happening::Letter(id));
+            self.schedule(at, WorldEvent::Letter(id));
         }
     }
 }

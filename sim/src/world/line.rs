@@ -7,10 +7,10 @@ use skirmish_core::registry::{
 };
 use skirmish_core::time::Duration;
 
-use super::letters::{Asked, Content, Letter};
+use super::letters::{Content, ExchangeId, Letter};
 use super::node::Registration;
-use super::{Happening, World, groups};
-use crate::history::Lane;
+use super::{World, WorldEvent, groups};
+use crate::history::Actor;
 use crate::network::Way;
 use crate::oracle::Verdict;
 use crate::scenario::Shape;
@@ -19,7 +19,7 @@ use crate::scenario::Shape;
 const RETRY: u64 = 300_000;
 
 /// The driver's side: requests without an answer, and watches to keep alive.
-pub(super) struct Line {
+pub(super) struct RegistryLink {
     /// The connection that it has or has asked for; 0 for none.
     pub(super) session: u64,
     pub(super) connected: bool,
@@ -32,10 +32,10 @@ pub(super) struct Line {
     keeps: BTreeSet<CallId>,
     /// Keep-alives that wait for a connection.
     waiting: Vec<(CallId, Request)>,
-    watches: BTreeMap<WatchId, Watching>,
+    watches: BTreeMap<WatchId, KeptWatch>,
 }
 
-impl Line {
+impl RegistryLink {
     pub(super) fn new(shape: &Shape) -> Self {
         Self {
             session: 0,
@@ -51,14 +51,14 @@ impl Line {
 }
 
 /// A watch that is kept alive over connections.
-struct Watching {
+struct KeptWatch {
     watch: Watch,
     /// Whether the node was told that it runs.
     told: bool,
 }
 
 impl World<'_> {
-    pub(super) fn line(&mut self, node: usize) -> Option<&mut Line> {
+    pub(super) fn line(&mut self, node: usize) -> Option<&mut RegistryLink> {
         match &mut self.nodes[node].registry {
             Registration::Remote(line) => Some(line.as_mut()),
             Registration::Embedded(_) => None,
@@ -72,7 +72,7 @@ impl World<'_> {
 
     /// A node asks its registry.
     pub(super) fn call_registry(&mut self, node: usize, call: Call) {
-        self.history.record(self.at, Lane::Node(node), format_args!("asks the registry: {call:?}"));
+        self.history.record(self.at, Actor::Node(node), format_args!("asks the registry: {call:?}"));
         let now = self.nodes[node].clock.now(self.at);
         if let Registration::Embedded(embedded) = &mut self.nodes[node].registry {
             return embedded.handle_call(now.instant, call);
@@ -81,7 +81,7 @@ impl World<'_> {
             Call::Request { id, request } => self.call(node, id, request),
             Call::Watch { id, watch } => {
                 let Some(line) = self.line(node) else { return };
-                line.watches.insert(id, Watching { watch: watch.clone(), told: false });
+                line.watches.insert(id, KeptWatch { watch: watch.clone(), told: false });
                 let session = line.connected.then_some(line.session);
                 if let Some(session) = session {
                     self.post(node, session, Content::Watch(id, watch));
@@ -119,13 +119,13 @@ impl World<'_> {
         if line.connected {
             line.keeps.insert(id);
             let session = line.session;
-            self.post(node, session, Content::Request(Asked::KeepAlive(id), request));
+            self.post(node, session, Content::Request(ExchangeId::KeepAlive(id), request));
         } else {
             line.waiting.push((id, request));
         }
         let process = &self.nodes[node];
         let over = process.clock.world(process.clock.now(self.at).instant + wait);
-        self.schedule(over, Happening::KeepAliveOver(node, life, id));
+        self.schedule(over, WorldEvent::KeepAliveOver(node, life, id));
     }
 
     /// The driver waits no longer for the answer to a keep-alive.
@@ -134,7 +134,7 @@ impl World<'_> {
             return Ok(());
         }
         if self.nodes[node].is_paused() {
-            self.nodes[node].deferred.push(Happening::KeepAliveOver(node, life, id));
+            self.nodes[node].deferred.push(WorldEvent::KeepAliveOver(node, life, id));
             return Ok(());
         }
         let Some(line) = self.line(node) else { return Ok(()) };
@@ -152,7 +152,7 @@ impl World<'_> {
     }
 
     fn tell(&mut self, node: usize, told: Told) -> Verdict {
-        self.history.record(self.at, Lane::Node(node), format_args!("is told: {told:?}"));
+        self.history.record(self.at, Actor::Node(node), format_args!("is told: {told:?}"));
         self.node_input(node, |machine, now| machine.handle_told(now, told))?;
         Ok(())
     }
@@ -171,7 +171,7 @@ impl World<'_> {
         }
         self.post(node, session, Content::Dial);
         let wait = self.scenario.shape.registry_keepalive_ms * 1_000;
-        self.schedule(self.at + wait, Happening::RegistryDialOver(node, session));
+        self.schedule(self.at + wait, WorldEvent::RegistryDialOver(node, session));
     }
 
     /// The registry has not answered a dial.
@@ -201,9 +201,9 @@ impl World<'_> {
         line.connected = false;
         let keeps = std::mem::take(&mut line.keeps);
         self.coverage.hit("registry lost");
-        self.history.record(self.at, Lane::Node(node), format_args!("has lost the registry"));
+        self.history.record(self.at, Actor::Node(node), format_args!("has lost the registry"));
         self.post(node, session, Content::Close);
-        self.schedule(self.at + RETRY, Happening::RetryRegistry(node, life));
+        self.schedule(self.at + RETRY, WorldEvent::RetryRegistry(node, life));
         for id in keeps {
             self.tell(node, Told::Reply { id, outcome: Err(Failure::Unknown) })?;
         }
@@ -217,7 +217,7 @@ impl World<'_> {
         };
         if silent {
             let wait = self.scenario.shape.registry_keepalive_ms * 1_000;
-            self.schedule(self.at + wait, Happening::SessionOver(session));
+            self.schedule(self.at + wait, WorldEvent::SessionOver(session));
         } else {
             self.post(node, session, Content::Close);
         }
@@ -241,13 +241,13 @@ impl World<'_> {
                     self.post(node, session, Content::Watch(id, watch));
                 }
                 for (id, request) in waiting {
-                    self.post(node, session, Content::Request(Asked::KeepAlive(id), request));
+                    self.post(node, session, Content::Request(ExchangeId::KeepAlive(id), request));
                 }
                 self.launch(node);
                 self.tell(node, Told::Connected { cluster: 1 })
             }
-            Content::Reply(Asked::Group(id), outcome) => self.group_answered(node, id, outcome),
-            Content::Reply(Asked::KeepAlive(id), outcome) => {
+            Content::Reply(ExchangeId::Group(id), outcome) => self.group_answered(node, id, outcome),
+            Content::Reply(ExchangeId::KeepAlive(id), outcome) => {
                 let told = Told::Reply { id, outcome };
                 if line.keeps.remove(&id) { self.tell(node, told) } else { Ok(()) }
             }

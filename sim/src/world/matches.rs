@@ -10,9 +10,9 @@ use skirmish_core::wire::{Frame, ToServer};
 use skirmish_proto::v1::{self, Kind, TicketState};
 
 use super::node::Registration;
-use super::{Happening, World};
-use crate::history::Lane;
-use crate::matches::{self, Failure, NEWS};
+use super::{World, WorldEvent};
+use crate::history::Actor;
+use crate::matches::{self, MatcherFailure, NEWS};
 use crate::oracle::{Guarantee, Observation, Verdict};
 use crate::scenario::MODES;
 
@@ -105,7 +105,7 @@ impl World<'_> {
         let number = self.rooms.number(&room);
         if result.is_ok() {
             self.coverage.hit("match joined");
-            self.schedule(self.at + plays, Happening::MatchPlayed(client, life, number));
+            self.schedule(self.at + plays, WorldEvent::MatchPlayed(client, life, number));
             self.say(client, number, 2, 16)?;
         }
         self.answered(client, result.err());
@@ -118,7 +118,7 @@ impl World<'_> {
             return Ok(());
         }
         if self.clients[client].paused {
-            self.schedule(self.at + 100_000, Happening::MatchPlayed(client, life, room));
+            self.schedule(self.at + 100_000, WorldEvent::MatchPlayed(client, life, room));
             return Ok(());
         }
         let name = self.rooms.name(room);
@@ -201,29 +201,29 @@ impl World<'_> {
         self.coverage.hit("matcher made to fail");
         self.history.record(
             self.at,
-            Lane::Node(node),
+            Actor::Node(node),
             format_args!("forms the matches, and is made to fail"),
         );
-        let failure = Failure::numbered(how);
+        let failure = MatcherFailure::numbered(how);
         match failure {
-            Failure::Crash | Failure::Vanish => {
-                return self.crash_node(node, millis, failure == Failure::Vanish);
+            MatcherFailure::Crash | MatcherFailure::Vanish => {
+                return self.crash_node(node, millis, failure == MatcherFailure::Vanish);
             }
-            Failure::Pause => return self.pause_node(node, millis),
-            Failure::Cut => self.cut_registry(node, 0),
-            Failure::Deafen => self.cut_registry(node, 2),
-            Failure::Blur | Failure::Lag | Failure::LastMatch => {
+            MatcherFailure::Pause => return self.pause_node(node, millis),
+            MatcherFailure::Cut => self.cut_registry(node, 0),
+            MatcherFailure::Deafen => self.cut_registry(node, 2),
+            MatcherFailure::Blur | MatcherFailure::Lag | MatcherFailure::LastMatch => {
                 if let Some(registry) = self.registry.as_mut() {
                     let order = &mut registry.order[node];
                     match failure {
-                        Failure::Blur => order.blurred = Failure::BLURRED.into(),
-                        Failure::Lag => order.lag = millis * 1_000,
+                        MatcherFailure::Blur => order.blurred = MatcherFailure::BLURRED.into(),
+                        MatcherFailure::Lag => order.lag = millis * 1_000,
                         _ => order.last_match = Some(millis),
                     }
                 }
             }
         }
-        self.schedule(self.at + millis * 1_000, Happening::MatcherHeals(node));
+        self.schedule(self.at + millis * 1_000, WorldEvent::MatcherHeals(node));
     }
 
     pub(super) fn heal_matcher(&mut self, node: usize) {

@@ -34,17 +34,17 @@ use skirmish_core::plant::{Plant, Planted};
 use skirmish_core::registry::{CallId, GroupId, Watched};
 use skirmish_core::rng::Rng;
 
-use crate::clock::Clock;
+use crate::clock::SkewedClock;
 use crate::coverage::Coverage;
 use crate::draw::generator;
-use crate::history::{History, Lane, Trouble};
-use crate::network::{Conn, Link, Way, Wire};
+use crate::history::{Actor, History, Trouble};
+use crate::network::{Conn, NetworkPath, Way, Wire};
 use crate::oracle::l1_liveness::{deaf_to, found_out};
 use crate::oracle::{Guarantee, Observation, Oracles, Verdict, Violation};
 use crate::rooms::Rooms;
 use crate::scenario::Scenario;
 use client::ClientProcess;
-use guard::Guard;
+use guard::PrimaryWatch;
 use letters::Letter;
 use node::NodeProcess;
 use registry::RegistryProcess;
@@ -60,7 +60,7 @@ const MAX_ROUNDS: u32 = 10_000;
 
 /// How a run is made.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct RunOptions {
     /// A bug to plant.
     pub plant: Option<Plant>,
     /// Whether texts and pictures are kept.
@@ -69,7 +69,7 @@ pub struct Options {
 
 /// What came of a run.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct RunOutcome {
     /// Hash of everything that happened.
     pub hash: u64,
     /// The first guarantee that was broken, and when.
@@ -84,11 +84,11 @@ pub struct Outcome {
 
 /// Runs a scenario in the machine world.
 #[must_use]
-pub fn run(scenario: &Scenario, options: Options) -> Outcome {
+pub fn run(scenario: &Scenario, options: RunOptions) -> RunOutcome {
     let mut world = World::new(scenario, options);
     let result = world.live();
     let violation = result.err().map(|violation| {
-        world.history.record(world.at, Lane::World, format_args!("VIOLATION {violation}"));
+        world.history.record(world.at, Actor::World, format_args!("VIOLATION {violation}"));
         (world.at, violation)
     });
     for node in 0..world.nodes.len() {
@@ -96,7 +96,7 @@ pub fn run(scenario: &Scenario, options: Options) -> Outcome {
     }
     world.retire_match_counts();
     world.end_troubles();
-    Outcome {
+    RunOutcome {
         hash: world.history.hash(),
         violation,
         micros: world.at,
@@ -107,7 +107,7 @@ pub fn run(scenario: &Scenario, options: Options) -> Outcome {
 
 /// Something that will happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Happening {
+enum WorldEvent {
     /// The first flight of a connection's pipe may arrive.
     Arrive(u64, Way),
     /// A connection's upgrade has been checked.
@@ -163,7 +163,7 @@ enum Happening {
 
 /// Whose deadline it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+enum NextDeadline {
     Step(usize),
     Queued,
     NodeTimeout(usize),
@@ -175,18 +175,18 @@ struct World<'a> {
     scenario: &'a Scenario,
     at: u64,
     order: u64,
-    queue: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    queue: BinaryHeap<Reverse<(u64, u64, WorldEvent)>>,
     next_step: usize,
     nodes: Vec<NodeProcess>,
     clients: Vec<ClientProcess>,
     /// If it is a process of its own.
     registry: Option<RegistryProcess>,
     /// From each client to each node.
-    links: Vec<Vec<Link>>,
+    links: Vec<Vec<NetworkPath>>,
     /// Between nodes, the one with the lower number first.
-    roads: BTreeMap<(usize, usize), Link>,
+    roads: BTreeMap<(usize, usize), NetworkPath>,
     /// From each node to the registry.
-    lines: Vec<Link>,
+    lines: Vec<NetworkPath>,
     conns: BTreeMap<u64, Conn>,
     next_conn: u64,
     wires: BTreeMap<u64, Wire>,
@@ -202,7 +202,7 @@ struct World<'a> {
     next_serial: u64,
     /// The epoch and the connection of each player's session that are the newest.
     newest: BTreeMap<Name, (u64, u64)>,
-    guard: Guard,
+    guard: PrimaryWatch,
     /// Whether anything was wrong with nodes, links or registry so far.
     faulted: bool,
     /// After the last fault: its moment.
@@ -218,23 +218,23 @@ struct World<'a> {
     news: Vec<Watched>,
     rng: Rng,
     history: History,
-    open_troubles: BTreeMap<(Lane, &'static str), u64>,
+    open_troubles: BTreeMap<(Actor, &'static str), u64>,
     oracles: Oracles,
     coverage: Coverage,
 }
 
 impl<'a> World<'a> {
-    fn new(scenario: &'a Scenario, options: Options) -> Self {
+    fn new(scenario: &'a Scenario, options: RunOptions) -> Self {
         let shape = &scenario.shape;
         let planted = options.plant.map_or_else(Planted::default, Planted::with);
         let mut rng = generator(scenario.seed, "world");
         let mut clock = || {
             let drift = signed_up_to(&mut rng, shape.drift_ppm.min(500_000));
-            Clock::new(0, drift, signed_up_to(&mut rng, shape.skew_ms))
+            SkewedClock::new(0, drift, signed_up_to(&mut rng, shape.skew_ms))
         };
         let count = shape.node_count();
-        let mut node_clocks: Vec<Clock> = (0..count).map(|_| clock()).collect();
-        let client_clocks: Vec<Clock> = (0..shape.clients.clamp(1, 64)).map(|_| clock()).collect();
+        let mut node_clocks: Vec<SkewedClock> = (0..count).map(|_| clock()).collect();
+        let client_clocks: Vec<SkewedClock> = (0..shape.clients.clamp(1, 64)).map(|_| clock()).collect();
         let registry_clock = clock();
         if count > 1 {
             for clock in &mut node_clocks {
@@ -246,7 +246,8 @@ impl<'a> World<'a> {
         let mut roads = BTreeMap::new();
         for (number, clock) in node_clocks.into_iter().enumerate() {
             nodes.push(NodeProcess::new(shape, number, clock, rng.split(), planted));
-            let link = |latency, jitter, rng: &mut Rng| Link::new(latency, jitter, Rng::new(rng.split()));
+            let link =
+                |latency, jitter, rng: &mut Rng| NetworkPath::new(latency, jitter, Rng::new(rng.split()));
             lines.push(link(shape.registry_latency_us, shape.registry_jitter_us, &mut rng));
             for other in 0..number {
                 roads.insert((other, number), link(shape.node_latency_us, shape.node_jitter_us, &mut rng));
@@ -256,7 +257,7 @@ impl<'a> World<'a> {
         let mut links = Vec::new();
         for (number, clock) in client_clocks.into_iter().enumerate() {
             clients.push(ClientProcess::new(shape, number, clock, rng.split(), planted));
-            let link = |_| Link::new(shape.latency_us, shape.jitter_us, Rng::new(rng.split()));
+            let link = |_| NetworkPath::new(shape.latency_us, shape.jitter_us, Rng::new(rng.split()));
             links.push((0..count).map(link).collect());
         }
         let registry = shape.has_remote_registry().then(|| RegistryProcess::new(registry_clock, count));
@@ -283,7 +284,7 @@ impl<'a> World<'a> {
             author: None,
             next_serial: 1,
             newest: BTreeMap::new(),
-            guard: Guard::default(),
+            guard: PrimaryWatch::default(),
             faulted: false,
             healed: None,
             recalled: Vec::new(),
@@ -303,7 +304,7 @@ impl<'a> World<'a> {
         for node in 0..self.nodes.len() {
             self.start_node(node)?;
         }
-        self.schedule(LOOK_EVERY, Happening::Look);
+        self.schedule(LOOK_EVERY, WorldEvent::Look);
         self.watch_matches(None);
         let last_step = self.scenario.steps.last().map_or(0, |step| step.at);
         let end = (self.scenario.shape.chaos_ms * 1_000).max(last_step);
@@ -323,15 +324,15 @@ impl<'a> World<'a> {
                 return self.broken(Guarantee::Bounded, "the world does not come to an end");
             }
             match next {
-                Next::Step(index) => self.step(index)?,
-                Next::Queued => {
+                NextDeadline::Step(index) => self.step(index)?,
+                NextDeadline::Queued => {
                     if let Some(Reverse((_, _, happening))) = self.queue.pop() {
                         self.happen(happening)?;
                     }
                 }
-                Next::NodeTimeout(node) => self.node_timeout(node)?,
-                Next::RegistryTimeout => self.registry_timeout()?,
-                Next::ClientTimeout(client) => self.client_timeout(client)?,
+                NextDeadline::NodeTimeout(node) => self.node_timeout(node)?,
+                NextDeadline::RegistryTimeout => self.registry_timeout()?,
+                NextDeadline::ClientTimeout(client) => self.client_timeout(client)?,
             }
             self.read_match_news()?;
         }
@@ -341,9 +342,9 @@ impl<'a> World<'a> {
 
     /// What happens next. At the same moment steps come before arrivals, and arrivals
     /// before timeouts.
-    fn next(&self) -> Option<(u64, Next)> {
-        let mut best: Option<(u64, Next)> = None;
-        let mut offer = |at: Option<u64>, next: Next| {
+    fn next(&self) -> Option<(u64, NextDeadline)> {
+        let mut best: Option<(u64, NextDeadline)> = None;
+        let mut offer = |at: Option<u64>, next: NextDeadline| {
             if let Some(at) = at
                 && best.is_none_or(|(earliest, _)| at < earliest)
             {
@@ -351,37 +352,37 @@ impl<'a> World<'a> {
             }
         };
         let step = self.scenario.steps.get(self.next_step).filter(|_| self.healed.is_none());
-        offer(step.map(|step| step.at), Next::Step(self.next_step));
-        offer(self.queue.peek().map(|Reverse((at, _, _))| *at), Next::Queued);
+        offer(step.map(|step| step.at), NextDeadline::Step(self.next_step));
+        offer(self.queue.peek().map(|Reverse((at, _, _))| *at), NextDeadline::Queued);
         for node in &self.nodes {
-            offer(node.wakes(), Next::NodeTimeout(node.number));
+            offer(node.wakes(), NextDeadline::NodeTimeout(node.number));
         }
-        offer(self.registry.as_ref().and_then(RegistryProcess::wakes), Next::RegistryTimeout);
+        offer(self.registry.as_ref().and_then(RegistryProcess::wakes), NextDeadline::RegistryTimeout);
         for (number, client) in self.clients.iter().enumerate() {
-            offer(client.wakes(), Next::ClientTimeout(number));
+            offer(client.wakes(), NextDeadline::ClientTimeout(number));
         }
         best
     }
 
-    fn happen(&mut self, happening: Happening) -> Verdict {
+    fn happen(&mut self, happening: WorldEvent) -> Verdict {
         match happening {
-            Happening::Arrive(conn, way) => self.arrive(conn, way),
-            Happening::Upgrade(conn) => self.upgrade(conn),
-            Happening::ClientResumes(client) => self.resume_client(client),
-            Happening::ClientReads(client) => self.unstall(client),
-            Happening::NodeResumes(node, life) => self.resume_node(node, life),
-            Happening::NodeStops(node, life) => self.stop_drained(node, life),
-            Happening::NodeStarts(node) => self.start_node(node),
-            Happening::WireArrives(wire, end) => self.wire_arrives(wire, end),
-            Happening::DialOver(wire) => self.dial_over(wire),
-            Happening::Letter(letter) => self.deliver(letter),
-            Happening::KeepAliveOver(node, life, call) => self.keep_alive_over(node, life, call),
-            Happening::RegistryDialOver(node, session) => self.registry_dial_over(node, session),
-            Happening::Silence(node, since) => self.silence(node, since),
-            Happening::GroupSilent(node, life, group) => self.group_silent(node, life, group),
-            Happening::Look => self.look(),
-            Happening::RegistryEmptied => self.empty_registry(),
-            Happening::MatchPlayed(client, life, room) => self.match_played(client, life, room),
+            WorldEvent::Arrive(conn, way) => self.arrive(conn, way),
+            WorldEvent::Upgrade(conn) => self.upgrade(conn),
+            WorldEvent::ClientResumes(client) => self.resume_client(client),
+            WorldEvent::ClientReads(client) => self.unstall(client),
+            WorldEvent::NodeResumes(node, life) => self.resume_node(node, life),
+            WorldEvent::NodeStops(node, life) => self.stop_drained(node, life),
+            WorldEvent::NodeStarts(node) => self.start_node(node),
+            WorldEvent::WireArrives(wire, end) => self.wire_arrives(wire, end),
+            WorldEvent::DialOver(wire) => self.dial_over(wire),
+            WorldEvent::Letter(letter) => self.deliver(letter),
+            WorldEvent::KeepAliveOver(node, life, call) => self.keep_alive_over(node, life, call),
+            WorldEvent::RegistryDialOver(node, session) => self.registry_dial_over(node, session),
+            WorldEvent::Silence(node, since) => self.silence(node, since),
+            WorldEvent::GroupSilent(node, life, group) => self.group_silent(node, life, group),
+            WorldEvent::Look => self.look(),
+            WorldEvent::RegistryEmptied => self.empty_registry(),
+            WorldEvent::MatchPlayed(client, life, room) => self.match_played(client, life, room),
             other => {
                 self.happen_quietly(other);
                 Ok(())
@@ -390,21 +391,21 @@ impl<'a> World<'a> {
     }
 
     /// What cannot break anything by itself.
-    fn happen_quietly(&mut self, happening: Happening) {
+    fn happen_quietly(&mut self, happening: WorldEvent) {
         match happening {
-            Happening::RetryRegistry(node, life) => self.retry_registry(node, life),
-            Happening::Gathered(node, life) => self.gathered(node, life),
-            Happening::SessionOver(session) => self.session_over(session),
-            Happening::LateRequest(late) => self.late_request(late),
-            Happening::RegistryResumes => self.resume_registry(),
-            Happening::RegistryStarts => self.start_registry(),
-            Happening::LeaderElected => self.elect_leader(),
-            Happening::MatcherHeals(node) => self.heal_matcher(node),
+            WorldEvent::RetryRegistry(node, life) => self.retry_registry(node, life),
+            WorldEvent::Gathered(node, life) => self.gathered(node, life),
+            WorldEvent::SessionOver(session) => self.session_over(session),
+            WorldEvent::LateRequest(late) => self.late_request(late),
+            WorldEvent::RegistryResumes => self.resume_registry(),
+            WorldEvent::RegistryStarts => self.start_registry(),
+            WorldEvent::LeaderElected => self.elect_leader(),
+            WorldEvent::MatcherHeals(node) => self.heal_matcher(node),
             _ => {}
         }
     }
 
-    fn schedule(&mut self, at: u64, happening: Happening) {
+    fn schedule(&mut self, at: u64, happening: WorldEvent) {
         self.order += 1;
         self.queue.push(Reverse((at.max(self.at), self.order, happening)));
     }
@@ -420,7 +421,7 @@ impl<'a> World<'a> {
     /// Looks whether anybody waits for what others have although nothing holds it back, and
     /// whether a node still has a connection that has long been dead.
     fn look(&mut self) -> Verdict {
-        self.schedule(self.at + LOOK_EVERY, Happening::Look);
+        self.schedule(self.at + LOOK_EVERY, WorldEvent::Look);
         self.forget_rooms();
         for node in self.nodes.iter_mut().filter(|node| node.is_troubled()) {
             node.troubled = self.at;
@@ -445,7 +446,7 @@ impl<'a> World<'a> {
             }
         }
         let shape = &self.scenario.shape;
-        let slowest = |links: &mut dyn Iterator<Item = &Link>| {
+        let slowest = |links: &mut dyn Iterator<Item = &NetworkPath>| {
             links.map(|link| link.latency + link.jitter).max().unwrap_or(0)
         };
         let slowest = slowest(&mut self.links.iter().flatten()) + slowest(&mut self.roads.values()) * 2;
@@ -471,12 +472,12 @@ impl<'a> World<'a> {
     }
 
     /// Something begins to be wrong somewhere; for the picture.
-    fn trouble(&mut self, lane: Lane, label: &'static str) {
+    fn trouble(&mut self, lane: Actor, label: &'static str) {
         self.open_troubles.entry((lane, label)).or_insert(self.at);
     }
 
     /// It is over.
-    fn relief(&mut self, lane: Lane, label: &'static str) {
+    fn relief(&mut self, lane: Actor, label: &'static str) {
         if let Some(from) = self.open_troubles.remove(&(lane, label))
             && self.history.traced
         {

@@ -11,12 +11,12 @@ use skirmish_core::rng::{Rng, Seed};
 use skirmish_core::time::{Deadline, Now};
 use skirmish_proto::v1;
 
-use super::line::Line;
-use super::{Happening, MAX_ROUNDS, World};
-use crate::clock::Clock;
-use crate::history::Lane;
+use super::line::RegistryLink;
+use super::{MAX_ROUNDS, World, WorldEvent};
+use crate::clock::SkewedClock;
+use crate::history::Actor;
 use crate::matches::NEWS;
-use crate::network::{Item, Way};
+use crate::network::{PipeItem, Way};
 use crate::oracle::{Guarantee, Observation, Verdict, Violation};
 use crate::scenario::Shape;
 
@@ -25,7 +25,7 @@ pub(super) struct NodeProcess {
     pub(super) number: usize,
     pub(super) machine: Option<Node>,
     pub(super) life: u32,
-    pub(super) clock: Clock,
+    pub(super) clock: SkewedClock,
     pub(super) paused: bool,
     /// When it went on last after a pause.
     pub(super) resumed: u64,
@@ -44,7 +44,7 @@ pub(super) struct NodeProcess {
     /// What the driver of its registry tells it at this moment.
     pub(super) told: VecDeque<Told>,
     /// What would have happened in the process while it stood still.
-    pub(super) deferred: Vec<Happening>,
+    pub(super) deferred: Vec<WorldEvent>,
     /// The connection that each player's session has here.
     pub(super) holders: BTreeMap<Name, ConnId>,
     /// Connections that were taken over here and are still there.
@@ -58,7 +58,7 @@ pub(super) enum Registration {
     /// In the process itself.
     Embedded(Box<Embedded>),
     /// Over the network.
-    Remote(Box<Line>),
+    Remote(Box<RegistryLink>),
 }
 
 /// What a round of outputs leaves to do.
@@ -70,7 +70,13 @@ struct Todo {
 }
 
 impl NodeProcess {
-    pub(super) fn new(shape: &Shape, number: usize, clock: Clock, seed: Seed, planted: Planted) -> Self {
+    pub(super) fn new(
+        shape: &Shape,
+        number: usize,
+        clock: SkewedClock,
+        seed: Seed,
+        planted: Planted,
+    ) -> Self {
         Self {
             number,
             machine: None,
@@ -112,9 +118,9 @@ impl NodeProcess {
         self.registry = Self::registration(shape, self.life, self.clock, at);
     }
 
-    fn registration(shape: &Shape, life: u32, clock: Clock, at: u64) -> Registration {
+    fn registration(shape: &Shape, life: u32, clock: SkewedClock, at: u64) -> Registration {
         if shape.has_remote_registry() {
-            return Registration::Remote(Box::new(Line::new(shape)));
+            return Registration::Remote(Box::new(RegistryLink::new(shape)));
         }
         // Epochs are revisions: those of one life must not reach the next.
         let config =
@@ -274,7 +280,7 @@ impl World<'_> {
     }
 
     fn node_output(&mut self, node: usize, output: Output, todo: &mut Todo) -> Verdict {
-        let lane = Lane::Node(node);
+        let lane = Actor::Node(node);
         match output {
             Output::Wake(conn) => {
                 if let Some(&id) = self.nodes[node].ids.get(&conn) {
@@ -305,7 +311,7 @@ impl World<'_> {
             Output::Abort(conn) => {
                 self.history.record(self.at, lane, format_args!("aborts {conn}"));
                 if let Some(id) = self.detach(node, conn) {
-                    self.send(id, Way::Down, Item::Reset);
+                    self.send(id, Way::Down, PipeItem::Reset);
                 }
             }
             Output::Registry(call) => self.call_registry(node, call),

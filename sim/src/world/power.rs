@@ -4,11 +4,11 @@ use skirmish_core::id::ConnId;
 use skirmish_core::plant::Plant;
 use skirmish_core::time::Duration;
 
-use super::line::Line;
+use super::line::RegistryLink;
 use super::node::Registration;
-use super::{Happening, World};
-use crate::history::Lane;
-use crate::network::{Item, Way};
+use super::{World, WorldEvent};
+use crate::history::Actor;
+use crate::network::{PipeItem, Way};
 use crate::oracle::Verdict;
 
 impl World<'_> {
@@ -17,8 +17,8 @@ impl World<'_> {
         if !process.paused {
             process.paused = true;
             let life = process.life;
-            self.trouble(Lane::Node(node), "paused");
-            self.schedule(self.at + millis * 1_000, Happening::NodeResumes(node, life));
+            self.trouble(Actor::Node(node), "paused");
+            self.schedule(self.at + millis * 1_000, WorldEvent::NodeResumes(node, life));
         }
     }
 
@@ -30,7 +30,7 @@ impl World<'_> {
         process.paused = false;
         process.resumed = self.at;
         let is_due = process.wakes.is_some_and(|at| at <= self.at);
-        self.relief(Lane::Node(node), "paused");
+        self.relief(Actor::Node(node), "paused");
         if is_due {
             self.coverage.hit("deadline in a pause");
         }
@@ -66,23 +66,23 @@ impl World<'_> {
         }
         self.coverage.hit("node crash");
         self.stop_node(node, silent);
-        self.schedule(self.at + millis * 1_000, Happening::NodeStarts(node));
+        self.schedule(self.at + millis * 1_000, WorldEvent::NodeStarts(node));
     }
 
     fn stop_node(&mut self, node: usize, silent: bool) {
         self.retire_node_stats(node);
-        self.trouble(Lane::Node(node), "down");
+        self.trouble(Actor::Node(node), "down");
         self.hang_up_registry(node, silent);
         let process = &mut self.nodes[node];
         (process.machine, process.wakes, process.silent) = (None, None, silent);
-        process.registry = Registration::Remote(Box::new(Line::new(&self.scenario.shape)));
+        process.registry = Registration::Remote(Box::new(RegistryLink::new(&self.scenario.shape)));
         process.told.clear();
         process.deferred.clear();
         process.holders.clear();
         let names: Vec<ConnId> = process.ids.keys().copied().collect();
         if process.paused {
             process.paused = false;
-            self.relief(Lane::Node(node), "paused");
+            self.relief(Actor::Node(node), "paused");
         }
         for name in names {
             let Some(id) = self.detach(node, name) else { continue };
@@ -91,7 +91,7 @@ impl World<'_> {
             let keep = self.links[conn.client][node].below(conn.down.len());
             conn.down.truncate(keep);
             if !silent {
-                self.send(id, Way::Down, Item::Reset);
+                self.send(id, Way::Down, PipeItem::Reset);
             }
             self.forget_if_over(id);
         }
@@ -108,8 +108,8 @@ impl World<'_> {
         }
         process.start(&self.scenario.shape, self.at);
         let id = process.machine.as_ref().map(skirmish_core::node::Node::id);
-        self.history.record(self.at, Lane::Node(node), format_args!("starts as {id:?}"));
-        self.relief(Lane::Node(node), "down");
+        self.history.record(self.at, Actor::Node(node), format_args!("starts as {id:?}"));
+        self.relief(Actor::Node(node), "down");
         self.dial_registry(node);
         self.watch_matches(Some(node));
         self.node_input(node, skirmish_core::node::Node::start)?;
@@ -123,7 +123,7 @@ impl World<'_> {
         self.coverage.hit("node drain");
         let life = self.nodes[node].life;
         self.node_input(node, |machine, now| machine.drain(now, Duration::from_millis(millis)))?;
-        self.schedule(self.at + millis * 1_000, Happening::NodeStops(node, life));
+        self.schedule(self.at + millis * 1_000, WorldEvent::NodeStops(node, life));
         Ok(())
     }
 

@@ -6,10 +6,10 @@ use skirmish_core::id::NodeId;
 use skirmish_core::registry::{Failure, Registry, RegistryConfig, Request, Snapshot, WatchId, Watched};
 use skirmish_core::time::Deadline;
 
-use super::letters::{Asked, Content, Letter};
-use super::{Happening, MAX_ROUNDS, World};
-use crate::clock::Clock;
-use crate::history::Lane;
+use super::letters::{Content, ExchangeId, Letter};
+use super::{MAX_ROUNDS, World, WorldEvent};
+use crate::clock::SkewedClock;
+use crate::history::Actor;
 use crate::matches::NEWS;
 use crate::oracle::{Guarantee, Verdict};
 use crate::records;
@@ -21,7 +21,7 @@ const MOST_LATE: u64 = 6_000_000;
 /// The registry's process. What it knows outlives it, as etcd's does.
 pub(super) struct RegistryProcess {
     pub(super) machine: Registry,
-    pub(super) clock: Clock,
+    pub(super) clock: SkewedClock,
     pub(super) paused: bool,
     /// It is being started again; the value says whether nobody is told.
     pub(super) down: Option<bool>,
@@ -64,7 +64,7 @@ pub(super) struct LetterOrder {
 }
 
 impl RegistryProcess {
-    pub(super) fn new(clock: Clock, nodes: usize) -> Self {
+    pub(super) fn new(clock: SkewedClock, nodes: usize) -> Self {
         let machine = Registry::new(RegistryConfig::etcd(), clock.now(0).instant);
         Self {
             machine,
@@ -122,7 +122,7 @@ impl World<'_> {
             if self.scenario.shape.drift_ppm > 0 {
                 self.coverage.hit("lease ended adrift");
             }
-            self.history.record(self.at, Lane::Registry, format_args!("leases end"));
+            self.history.record(self.at, Actor::Registry, format_args!("leases end"));
         }
         self.settle_registry();
         Ok(())
@@ -194,7 +194,7 @@ impl World<'_> {
                     self.author = Some(author);
                     self.history.record(
                         at,
-                        Lane::Registry,
+                        Actor::Registry,
                         format_args!("answers node {node}'s {asked:?}: {outcome:?}"),
                     );
                     self.post(node, session, Content::Reply(asked, outcome));
@@ -227,7 +227,7 @@ impl World<'_> {
     }
 
     /// Nobody says what comes of a request: it is done, or not, or later.
-    fn blur(&mut self, node: usize, session: u64, asked: Asked, request: Request) {
+    fn blur(&mut self, node: usize, session: u64, asked: ExchangeId, request: Request) {
         let (choice, after) = (self.rng.range(0..=3), self.rng.range(0..=MOST_LATE));
         self.coverage.hit("registry ambiguous");
         let author = self.author_of(session);
@@ -241,7 +241,7 @@ impl World<'_> {
                 self.author = Some(author);
                 self.history.record(
                     self.at,
-                    Lane::Registry,
+                    Actor::Registry,
                     format_args!("does node {node}'s {asked:?} and does not say so: {outcome:?}"),
                 );
             }
@@ -258,7 +258,7 @@ impl World<'_> {
         let late = registry.next_late;
         registry.next_late += 1;
         registry.late.insert(late, (author, request));
-        self.schedule(self.at + after, Happening::LateRequest(late));
+        self.schedule(self.at + after, WorldEvent::LateRequest(late));
     }
 
     /// A request is done of which its sender was told that nobody knows.
@@ -266,13 +266,13 @@ impl World<'_> {
         let at = self.at;
         let Some(registry) = self.registry.as_mut() else { return };
         if registry.paused || registry.down.is_some() || at < registry.leaderless {
-            return self.schedule(at + 100_000, Happening::LateRequest(late));
+            return self.schedule(at + 100_000, WorldEvent::LateRequest(late));
         }
         let Some((author, request)) = registry.late.remove(&late) else { return };
         self.author = Some(author);
         let now = registry.clock.now(at).instant;
         let outcome = registry.machine.handle(now, &request);
-        self.history.record(at, Lane::Registry, format_args!("does late: {request:?}: {outcome:?}"));
+        self.history.record(at, Actor::Registry, format_args!("does late: {request:?}: {outcome:?}"));
         self.settle_registry();
     }
 
@@ -282,8 +282,8 @@ impl World<'_> {
         let Some(registry) = self.registry.as_mut().filter(|registry| !registry.paused) else { return };
         registry.paused = true;
         self.coverage.hit("registry paused");
-        self.trouble(Lane::Registry, "paused");
-        self.schedule(self.at + millis * 1_000, Happening::RegistryResumes);
+        self.trouble(Actor::Registry, "paused");
+        self.schedule(self.at + millis * 1_000, WorldEvent::RegistryResumes);
         for node in 0..self.nodes.len() {
             self.await_silence(node);
         }
@@ -292,7 +292,7 @@ impl World<'_> {
     pub(super) fn resume_registry(&mut self) {
         let Some(registry) = self.registry.as_mut().filter(|registry| registry.paused) else { return };
         registry.paused = false;
-        self.relief(Lane::Registry, "paused");
+        self.relief(Actor::Registry, "paused");
         self.schedule_letters(self.at);
     }
 
@@ -308,10 +308,10 @@ impl World<'_> {
         }
         self.coverage.hit("registry restarted");
         if paused {
-            self.relief(Lane::Registry, "paused");
+            self.relief(Actor::Registry, "paused");
             self.schedule_letters(self.at);
         }
-        self.trouble(Lane::Registry, "down");
+        self.trouble(Actor::Registry, "down");
         for (session, node) in sessions {
             if silent {
                 self.await_silence(node);
@@ -319,7 +319,7 @@ impl World<'_> {
                 self.post(node, session, Content::Reset);
             }
         }
-        self.schedule(self.at + millis * 1_000, Happening::RegistryStarts);
+        self.schedule(self.at + millis * 1_000, WorldEvent::RegistryStarts);
     }
 
     pub(super) fn copy_registry(&mut self) {
@@ -348,9 +348,9 @@ impl World<'_> {
             registry.late.clear();
             let revision = registry.machine.revision();
             self.coverage.hit(if wiped { "registry wiped" } else { "registry restored" });
-            self.history.record(self.at, Lane::Registry, format_args!("is back at revision {revision}"));
+            self.history.record(self.at, Actor::Registry, format_args!("is back at revision {revision}"));
         }
-        self.relief(Lane::Registry, "down");
+        self.relief(Actor::Registry, "down");
         self.settle_registry();
     }
 
@@ -359,8 +359,8 @@ impl World<'_> {
         let Some(registry) = self.registry.as_mut() else { return };
         registry.leaderless = registry.leaderless.max(until);
         self.coverage.hit("registry leader lost");
-        self.trouble(Lane::Registry, "no leader");
-        self.schedule(until, Happening::LeaderElected);
+        self.trouble(Actor::Registry, "no leader");
+        self.schedule(until, WorldEvent::LeaderElected);
     }
 
     pub(super) fn elect_leader(&mut self) {
@@ -369,7 +369,7 @@ impl World<'_> {
             return;
         };
         registry.machine.handle_leader_change(registry.clock.now(at).instant);
-        self.relief(Lane::Registry, "no leader");
+        self.relief(Actor::Registry, "no leader");
         self.settle_registry();
     }
 
@@ -398,13 +398,13 @@ impl World<'_> {
         }
         self.lines[node].cut(way, self.at);
         self.coverage.hit("registry cut off");
-        self.trouble(Lane::Node(node), "cut off from the registry");
+        self.trouble(Actor::Node(node), "cut off from the registry");
         self.await_silence(node);
     }
 
     pub(super) fn heal_registry(&mut self, node: usize) {
         self.lines[node].heal();
-        self.relief(Lane::Node(node), "cut off from the registry");
+        self.relief(Actor::Node(node), "cut off from the registry");
         let latency = self.lines[node].latency;
         self.schedule_letters(self.at + latency);
     }
@@ -414,13 +414,13 @@ impl World<'_> {
     fn await_silence(&mut self, node: usize) {
         let since = self.at;
         let wait = self.scenario.shape.registry_keepalive_ms * 1_000;
-        self.schedule(since + wait, Happening::Silence(node, since));
+        self.schedule(since + wait, WorldEvent::Silence(node, since));
     }
 
     /// Whether nothing has passed between a node and the registry since then.
     pub(super) fn silence(&mut self, node: usize, since: u64) -> Verdict {
         if self.nodes[node].is_paused() {
-            self.nodes[node].deferred.push(Happening::Silence(node, since));
+            self.nodes[node].deferred.push(WorldEvent::Silence(node, since));
             return Ok(());
         }
         let line = &self.lines[node];

@@ -2,12 +2,12 @@
 
 use super::World;
 use super::node::NodeProcess;
-use crate::oracle::Room;
+use crate::oracle::RoomNumber;
 
 impl World<'_> {
     /// The number of a room by its name, for the oracles.
-    pub(super) fn room(&mut self, name: &str) -> Room {
-        u32::try_from(self.rooms.number(name)).unwrap_or(Room::MAX)
+    pub(super) fn room(&mut self, name: &str) -> RoomNumber {
+        u32::try_from(self.rooms.number(name)).unwrap_or(RoomNumber::MAX)
     }
 
     /// Stops looking at rooms of matches that nobody has any more.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use skirmish_core::client::CommandError;
 
 use super::World;
-use crate::history::Lane;
+use crate::history::Actor;
 use crate::oracle::{Observation, Verdict};
 use crate::rooms::room_name;
 use crate::scenario::Action;
@@ -17,7 +17,7 @@ impl World<'_> {
     pub(super) fn step(&mut self, index: usize) -> Verdict {
         self.next_step = index + 1;
         let Some(step) = self.scenario.steps.get(index) else { return Ok(()) };
-        self.history.record(self.at, Lane::World, format_args!("step {index}: {}", step.action));
+        self.history.record(self.at, Actor::World, format_args!("step {index}: {}", step.action));
         self.faulted |= step.action.hurts_servers();
         self.act(step.action)
     }
@@ -152,7 +152,7 @@ impl World<'_> {
     pub(super) fn answered(&mut self, client: usize, error: Option<CommandError>) {
         if let Some(error) = error {
             self.coverage.hit("command refused");
-            self.history.record(self.at, Lane::Client(client), format_args!("refuses: {error:?}"));
+            self.history.record(self.at, Actor::Client(client), format_args!("refuses: {error:?}"));
         }
     }
 

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use skirmish_core::id::ConnId;
 use skirmish_core::wire::Frame;
 
-use super::{Happening, World};
-use crate::history::{Lane, Passage};
-use crate::network::{Conn, Item, Way};
+use super::{World, WorldEvent};
+use crate::history::{Actor, FramePassage};
+use crate::network::{Conn, PipeItem, Way};
 use crate::oracle::Verdict;
 
 impl World<'_> {
@@ -18,15 +18,15 @@ impl World<'_> {
         let to = self.clients[client].choose(shape);
         self.conns.insert(id, Conn::new(client, to, shape.pipe_up, shape.pipe_down));
         self.clients[client].conn = Some(id);
-        self.send(id, Way::Up, Item::Open);
+        self.send(id, Way::Up, PipeItem::Open);
     }
 
     /// Puts something into a pipe; it arrives when the link lets it.
-    pub(super) fn send(&mut self, id: u64, way: Way, item: Item) {
+    pub(super) fn send(&mut self, id: u64, way: Way, item: PipeItem) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let link = &mut self.links[conn.client][conn.to];
-        if let Item::Frame(frame) = &item {
-            let lane = if way == Way::Up { Lane::Client(conn.client) } else { Lane::Node(conn.to) };
+        if let PipeItem::Frame(frame) = &item {
+            let lane = if way == Way::Up { Actor::Client(conn.client) } else { Actor::Node(conn.to) };
             self.history.record(self.at, lane, format_args!("sends on {id}: {}", Label(frame)));
             self.history.frame(frame);
         }
@@ -46,7 +46,7 @@ impl World<'_> {
         let pipe = conn.pipe(way);
         let Some(due) = pipe.due().filter(|_| !held && !pipe.scheduled) else { return };
         pipe.scheduled = true;
-        self.schedule(due.max(not_before), Happening::Arrive(id, way));
+        self.schedule(due.max(not_before), WorldEvent::Arrive(id, way));
     }
 
     /// Schedules all arrivals of a client's connections again: something that held them
@@ -77,16 +77,16 @@ impl World<'_> {
             return Ok(());
         }
         let Some(flight) = conn.pipe(way).pop() else { return Ok(()) };
-        if matches!((&flight.item, way), (Item::Open, Way::Up)) && flight.due < self.nodes[node].resumed {
+        if matches!((&flight.item, way), (PipeItem::Open, Way::Up)) && flight.due < self.nodes[node].resumed {
             conn.waited = Some(flight.due);
         }
-        if let Item::Frame(frame) = &flight.item
+        if let PipeItem::Frame(frame) = &flight.item
             && self.history.traced
         {
             let label = Label(frame).to_string();
-            let (up, down) = (Lane::Client(client), Lane::Node(node));
+            let (up, down) = (Actor::Client(client), Actor::Node(node));
             let (from, to) = if way == Way::Up { (up, down) } else { (down, up) };
-            self.history.passages.push(Passage { from, to, sent: flight.sent, arrived: self.at, label });
+            self.history.passages.push(FramePassage { from, to, sent: flight.sent, arrived: self.at, label });
         }
         let gap = if way == Way::Down { self.clients[client].read_gap } else { 0 };
         self.schedule_arrival(id, way, self.at + gap);

@@ -4,9 +4,9 @@ use skirmish_core::id::{LinkId, NodeId};
 use skirmish_core::node::Node;
 
 use super::traffic::Label;
-use super::{Happening, World};
-use crate::history::{Lane, Passage};
-use crate::network::{Item, Link, Way, Wire};
+use super::{World, WorldEvent};
+use crate::history::{Actor, FramePassage};
+use crate::network::{NetworkPath, PipeItem, Way, Wire};
 use crate::oracle::Verdict;
 
 /// The way from an end of a wire to the other, on the road between two nodes.
@@ -16,7 +16,7 @@ const fn way(from: usize, to: usize) -> Way {
 
 impl World<'_> {
     /// The road between two nodes; `None` from a node to itself.
-    pub(super) fn road(&mut self, one: usize, other: usize) -> Option<&mut Link> {
+    pub(super) fn road(&mut self, one: usize, other: usize) -> Option<&mut NetworkPath> {
         self.roads.get_mut(&(one.min(other), one.max(other)))
     }
 
@@ -30,11 +30,11 @@ impl World<'_> {
         self.next_wire += 1;
         let to = to % self.nodes.len();
         self.wires.insert(id, Wire::new(from, to, dialed, self.scenario.shape.node_pipe));
-        self.send_wire(id, 0, Item::Open);
+        self.send_wire(id, 0, PipeItem::Open);
         let timeout = self.nodes[from].machine.as_ref().map(|node| node.config().links.handshake_timeout);
         let process = &self.nodes[from];
         let over = process.clock.now(self.at).instant + timeout.unwrap_or_default();
-        self.schedule(process.clock.world(over), Happening::DialOver(id));
+        self.schedule(process.clock.world(over), WorldEvent::DialOver(id));
     }
 
     /// Nobody has answered a dial in time.
@@ -46,22 +46,22 @@ impl World<'_> {
         }
         let (node, dialed) = (end.node, wire.dialed);
         if self.nodes[node].is_paused() {
-            self.nodes[node].deferred.push(Happening::DialOver(id));
+            self.nodes[node].deferred.push(WorldEvent::DialOver(id));
             return Ok(());
         }
         end.open = false;
-        self.send_wire(id, 0, Item::Fin);
+        self.send_wire(id, 0, PipeItem::Fin);
         self.forget_wire(id);
         self.node_input(node, |machine, now| machine.handle_dial_failed(now, dialed))?;
         Ok(())
     }
 
     /// Puts something into a wire at one of its ends.
-    fn send_wire(&mut self, id: u64, end: usize, item: Item) {
+    fn send_wire(&mut self, id: u64, end: usize, item: PipeItem) {
         let Some(wire) = self.wires.get(&id) else { return };
         let (from, to) = (wire.ends[end].node, wire.ends[1 - end].node);
-        if let Item::Frame(frame) = &item {
-            let lane = Lane::Node(from);
+        if let PipeItem::Frame(frame) = &item {
+            let lane = Actor::Node(from);
             self.history.record(
                 self.at,
                 lane,
@@ -86,7 +86,7 @@ impl World<'_> {
         let Some(pipe) = self.wires.get_mut(&id).map(|wire| &mut wire.pipes[end]) else { return };
         let Some(due) = pipe.due().filter(|_| !held && !pipe.scheduled) else { return };
         pipe.scheduled = true;
-        self.schedule(due.max(not_before), Happening::WireArrives(id, end));
+        self.schedule(due.max(not_before), WorldEvent::WireArrives(id, end));
     }
 
     /// Schedules all arrivals again: something that held some of them back is gone.
@@ -113,12 +113,12 @@ impl World<'_> {
         let Some(flight) = self.wires.get_mut(&id).and_then(|wire| wire.pipes[end].pop()) else {
             return Ok(());
         };
-        if let Item::Frame(frame) = &flight.item
+        if let PipeItem::Frame(frame) = &flight.item
             && self.history.traced
         {
-            let (from, to) = (Lane::Node(from), Lane::Node(to));
+            let (from, to) = (Actor::Node(from), Actor::Node(to));
             let (sent, label) = (flight.sent, Label(frame).to_string());
-            self.history.passages.push(Passage { from, to, sent, arrived: self.at, label });
+            self.history.passages.push(FramePassage { from, to, sent, arrived: self.at, label });
         }
         self.schedule_wire(id, end, 0);
         self.take_wire_item(id, 1 - end, flight.item)?;
@@ -128,7 +128,7 @@ impl World<'_> {
     }
 
     /// Something has come to an end of a wire.
-    fn take_wire_item(&mut self, id: u64, end: usize, item: Item) -> Verdict {
+    fn take_wire_item(&mut self, id: u64, end: usize, item: PipeItem) -> Verdict {
         let Some(wire) = self.wires.get_mut(&id) else { return Ok(()) };
         let dialed = wire.dialed;
         let at = &mut wire.ends[end];
@@ -137,15 +137,15 @@ impl World<'_> {
             return Ok(());
         }
         match (item, link) {
-            (Item::Open, None) if end == 1 => self.link_up(id, end, None),
-            (Item::Open, None) if open => self.link_up(id, end, Some(dialed)),
-            (Item::Open, _) => Ok(()),
-            (Item::Frame(frame), Some(link)) => self.link_frame(id, end, link, frame),
-            (Item::Frame(_), None) => {
-                self.send_wire(id, end, Item::Reset);
+            (PipeItem::Open, None) if end == 1 => self.link_up(id, end, None),
+            (PipeItem::Open, None) if open => self.link_up(id, end, Some(dialed)),
+            (PipeItem::Open, _) => Ok(()),
+            (PipeItem::Frame(frame), Some(link)) => self.link_frame(id, end, link, frame),
+            (PipeItem::Frame(_), None) => {
+                self.send_wire(id, end, PipeItem::Reset);
                 Ok(())
             }
-            (Item::Fin | Item::Reset, link) => {
+            (PipeItem::Fin | PipeItem::Reset, link) => {
                 at.open = false;
                 at.link = None;
                 if let Some(link) = link {
@@ -177,9 +177,9 @@ impl World<'_> {
             wire.ends[end].open = link.is_some();
         }
         match link {
-            Some(_) if dialed.is_none() => self.send_wire(id, end, Item::Open),
+            Some(_) if dialed.is_none() => self.send_wire(id, end, PipeItem::Open),
             Some(_) => {}
-            None => self.send_wire(id, end, Item::Reset),
+            None => self.send_wire(id, end, PipeItem::Reset),
         }
         self.settle_node(node)
     }
@@ -199,7 +199,7 @@ impl World<'_> {
             let frame = process.machine.as_mut().and_then(|machine| machine.poll_link_transmit(now, link));
             at.woken = frame.is_some();
             let Some(frame) = frame else { return };
-            self.send_wire(id, end, Item::Frame(frame));
+            self.send_wire(id, end, PipeItem::Frame(frame));
         }
     }
 
@@ -217,11 +217,11 @@ impl World<'_> {
     /// A node's machine has dropped a link: of what it had sent, some may be lost.
     pub(super) fn close_link(&mut self, node: usize, link: LinkId) {
         let Some((id, end)) = self.nodes[node].wires.remove(&link) else { return };
-        self.drop_end(id, end, Some(Item::Fin));
+        self.drop_end(id, end, Some(PipeItem::Fin));
     }
 
     /// An end of a wire is gone, and some of what it had sent; the other end is told, or not.
-    fn drop_end(&mut self, id: u64, end: usize, told: Option<Item>) {
+    fn drop_end(&mut self, id: u64, end: usize, told: Option<PipeItem>) {
         let Some(wire) = self.wires.get_mut(&id) else { return };
         wire.ends[end].open = false;
         wire.ends[end].link = None;
@@ -243,7 +243,7 @@ impl World<'_> {
             for end in 0..2 {
                 let ours = |wire: &Wire| wire.ends[end].node == node && wire.ends[end].open;
                 if self.wires.get(&id).is_some_and(ours) {
-                    self.drop_end(id, end, (!silent).then_some(Item::Reset));
+                    self.drop_end(id, end, (!silent).then_some(PipeItem::Reset));
                 }
             }
         }
@@ -279,7 +279,7 @@ impl World<'_> {
         road.cut(way, at);
         self.coverage.hit("nodes cut off");
         for node in [one, other] {
-            self.trouble(Lane::Node(node), "cut off from a node");
+            self.trouble(Actor::Node(node), "cut off from a node");
         }
     }
 
@@ -289,9 +289,10 @@ impl World<'_> {
         road.heal();
         let after = at + road.latency;
         for node in [one, other] {
-            let hurt = |((a, b), road): (&(usize, usize), &Link)| [*a, *b].contains(&node) && road.is_hurt();
+            let hurt =
+                |((a, b), road): (&(usize, usize), &NetworkPath)| [*a, *b].contains(&node) && road.is_hurt();
             if !self.roads.iter().any(hurt) {
-                self.relief(Lane::Node(node), "cut off from a node");
+                self.relief(Actor::Node(node), "cut off from a node");
             }
         }
         self.schedule_wires(after);
@@ -307,7 +308,7 @@ impl World<'_> {
                 if let Some(wire) = self.wires.get_mut(&id) {
                     wire.pipes[end].truncate(keep);
                 }
-                self.send_wire(id, end, Item::Reset);
+                self.send_wire(id, end, PipeItem::Reset);
             }
         }
     }
@@ -334,7 +335,7 @@ impl World<'_> {
     /// Whether two nodes that are up lack a link that carries what they send.
     pub(super) fn is_apart(&self) -> bool {
         let full = |wire: &Wire| wire.stands() && wire.pipes.iter().any(|pipe| !pipe.is_writable());
-        if self.roads.values().any(Link::is_hurt) || self.wires.values().any(full) {
+        if self.roads.values().any(NetworkPath::is_hurt) || self.wires.values().any(full) {
             return true;
         }
         if self.is_orphaned() {

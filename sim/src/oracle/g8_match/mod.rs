@@ -38,7 +38,7 @@ use skirmish_core::matchmaking::{MatchmakingConfig, decode};
 use skirmish_core::registry::{Change, KeyValue};
 use skirmish_proto::v1::{self, TicketState};
 
-use self::searches::{End, Searches};
+use self::searches::{SearchEnd, Searches};
 use super::{Guarantee, Verdict, broken};
 
 const PAIRS: &str = "/match/pairs/";
@@ -55,7 +55,7 @@ pub struct Matches {
     author: Option<NodeId>,
     /// Who is elected, by mode: the revision, and the node.
     elected: BTreeMap<String, (u64, NodeId)>,
-    tickets: BTreeMap<Name, Ticket>,
+    tickets: BTreeMap<Name, ObservedTicket>,
     /// The match of each player that is in one.
     notices: BTreeMap<Name, v1::NoticeRecord>,
     /// Matches that are not over.
@@ -74,7 +74,7 @@ pub struct Matches {
     /// No fault happens any more, since when.
     is_calm: bool,
     calm_at: u64,
-    counts: Counts,
+    counts: MatchCounts,
 }
 
 /// What a queue makes matches of.
@@ -89,7 +89,7 @@ struct ModeRules {
 
 /// A ticket in the registry.
 #[derive(Debug)]
-struct Ticket {
+struct ObservedTicket {
     /// Since when it is there, in microseconds of the world's time.
     since: u64,
     created: u64,
@@ -98,7 +98,7 @@ struct Ticket {
 
 /// What happened how often; for coverage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct MatchCounts {
     /// Elections that another node had won before.
     pub failed_over: u64,
     /// Tickets that another node took over with the player's session.
@@ -138,7 +138,7 @@ impl Matches {
 
     /// What happened how often.
     #[must_use]
-    pub const fn counts(&self) -> Counts {
+    pub const fn counts(&self) -> MatchCounts {
         self.counts
     }
 
@@ -172,7 +172,7 @@ impl Matches {
     /// goes on.
     pub fn ended(&mut self, client: usize, player: &Name, search: u64, state: TicketState) -> Verdict {
         self.ended_before(client, player, search, state)?;
-        self.searches.end(client, player, search, End::Ticket(state))
+        self.searches.end(client, player, search, SearchEnd::Ticket(state))
     }
 
     /// A client's application hears, while it searches, of the end of another search of its
@@ -197,7 +197,7 @@ impl Matches {
     /// that goes on.
     pub fn told(&mut self, client: usize, player: &Name, told: &v1::Matched) -> Verdict {
         self.told_before(client, player, told)?;
-        self.searches.end(client, player, told.search, End::Match(told.r#match.clone()))
+        self.searches.end(client, player, told.search, SearchEnd::Match(told.r#match.clone()))
     }
 
     /// A client's application hears, while it searches, of a match which the client was told
@@ -322,21 +322,21 @@ impl Matches {
             self.searches.goes_on(&player, number(&record), format_args!("{player} is queued"))?;
         }
         let since = self.tickets.get(&player).map_or(self.at, |before| before.since);
-        self.tickets.insert(player, Ticket { since, created: kv.created, record });
+        self.tickets.insert(player, ObservedTicket { since, created: kv.created, record });
         Ok(())
     }
 
     /// Whether a ticket times out that has waited for half of the time beside another one,
     /// both of players who are alone and want to play one against one.
     fn is_passed_over(&self, player: &Name, state: TicketState) -> bool {
-        let mode = |ticket: &Ticket| ticket.record.queue.clone().unwrap_or_default().mode;
-        let is_there = |ticket: &&Ticket| ticket.record.absent_ms == 0;
+        let mode = |ticket: &ObservedTicket| ticket.record.queue.clone().unwrap_or_default().mode;
+        let is_there = |ticket: &&ObservedTicket| ticket.record.absent_ms == 0;
         let ticket = self.tickets.get(player).filter(|_| state == TicketState::TimedOut);
         let Some(ticket) = ticket.filter(is_there) else { return false };
         let Some(ModeRules { team_size: 1, time_out, .. }) = self.modes.get(&mode(ticket)) else {
             return false;
         };
-        let waits = |other: &Ticket| {
+        let waits = |other: &ObservedTicket| {
             let since = other.since.max(ticket.since);
             let is_there = other.record.state() == TicketState::Waiting && other.record.absent_ms == 0;
             is_there && self.at.saturating_sub(since) > time_out / 2

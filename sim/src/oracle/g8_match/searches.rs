@@ -12,23 +12,23 @@ use super::unlike;
 #[derive(Debug, Default)]
 pub(super) struct Searches {
     /// Every one that a client has begun, by player and number.
-    all: BTreeMap<(Name, u64), Search>,
+    all: BTreeMap<(Name, u64), ObservedSearch>,
     /// The one of each client that it was not told an end of.
     open: BTreeMap<usize, u64>,
 }
 
 /// A search of a player.
 #[derive(Debug)]
-struct Search {
+struct ObservedSearch {
     /// Who has begun it.
     client: usize,
     /// How it ended, as that was told.
-    end: Option<End>,
+    end: Option<SearchEnd>,
 }
 
 /// How a search ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum SearchEnd {
     Ticket(TicketState),
     /// With this match.
     Match(String),
@@ -40,7 +40,7 @@ impl Searches {
         if let Some(open) = self.open.insert(client, number) {
             return unlike(format_args!("client {client} begins search {number} while {open} goes on"));
         }
-        match self.all.insert((player.clone(), number), Search { client, end: None }) {
+        match self.all.insert((player.clone(), number), ObservedSearch { client, end: None }) {
             Some(_) => unlike(format_args!("client {client} begins search {number} of {player} once more")),
             None => Ok(()),
         }
@@ -52,7 +52,7 @@ impl Searches {
     }
 
     /// A client was told how a search of its player has ended.
-    pub(super) fn end(&mut self, client: usize, player: &Name, number: u64, end: End) -> Verdict {
+    pub(super) fn end(&mut self, client: usize, player: &Name, number: u64, end: SearchEnd) -> Verdict {
         if let Some(open) = self.open.get(&client).filter(|open| **open != number) {
             return unlike(format_args!(
                 "client {client} was told of search {number} that it has ended, {end:?}, and searches by {open}"
@@ -68,9 +68,9 @@ impl Searches {
         // or how the ticket ended which this one was told is gone.
         let is_late = search.client != client
             && match &search.end {
-                Some(End::Ticket(TicketState::GivenUp)) => matches!(end, End::Match(_)),
-                Some(End::Ticket(TicketState::None)) => {
-                    matches!(end, End::Ticket(TicketState::TimedOut | TicketState::PartyLost))
+                Some(SearchEnd::Ticket(TicketState::GivenUp)) => matches!(end, SearchEnd::Match(_)),
+                Some(SearchEnd::Ticket(TicketState::None)) => {
+                    matches!(end, SearchEnd::Ticket(TicketState::TimedOut | TicketState::PartyLost))
                 }
                 _ => false,
             };
@@ -98,7 +98,7 @@ impl Searches {
     pub(super) fn goes_on(&self, player: &Name, number: u64, what: std::fmt::Arguments<'_>) -> Verdict {
         match self.all.get(&(player.clone(), number)) {
             None => unlike(format_args!("{what} by search {number}, which {player} never had")),
-            Some(Search { client, end: Some(end) }) => unlike(format_args!(
+            Some(ObservedSearch { client, end: Some(end) }) => unlike(format_args!(
                 "{what} by search {number}, of which client {client} was told that it has ended: {end:?}"
             )),
             Some(_) => Ok(()),
