@@ -9,7 +9,7 @@ use std::time::Duration;
 use skirmish_core::id::Name;
 use skirmish_io::clock::Clock;
 use skirmish_io::config::Config;
-use skirmish_io::server::{Handle, Message, Server};
+use skirmish_io::server::{ApplicationMessage, Handle, Server};
 use skirmish_io::token::{Keys, new_secret};
 
 #[tokio::main(flavor = "current_thread")]
@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let server = Server::builder(Config::default())
         .keys(keys)
-        .route("mygame.v1.Attack", |attack: Message, server: &Handle| {
+        .route("mygame.v1.Attack", |attack: ApplicationMessage, server: &Handle| {
             // Runs on the server's own thread: hand what takes long to a task.
             server.send(attack.conn, "mygame.v1.Attacked", &attack.payload);
         })

@@ -25,19 +25,19 @@ const STUCK: Duration = Duration::from_secs(3);
 
 /// Makes the line that stands in place of dropped ones, from their number and the last error
 /// of the sink, if it failed.
-pub type Notice = fn(dropped: u64, error: Option<&str>) -> String;
+pub type DropNotice = fn(dropped: u64, error: Option<&str>) -> String;
 
 /// The queue. Cheap to clone; clones are the same queue.
 #[derive(Clone)]
-pub struct LogQueue(Arc<Shared>);
+pub struct LogQueue(Arc<SharedLines>);
 
-struct Shared {
-    queue: Mutex<Queue>,
+struct SharedLines {
+    queue: Mutex<WaitingLines>,
     /// There is a line to write.
     filled: Condvar,
     /// Everything is written.
     empty: Condvar,
-    notice: Notice,
+    notice: DropNotice,
     clock: Clock,
 }
 
@@ -75,9 +75,9 @@ impl LogQueue {
     ///
     /// # Errors
     /// If there can be no thread.
-    pub fn start(capacity: usize, sink: impl Write + Send + 'static, notice: Notice) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::new(capacity)),
+    pub fn start(capacity: usize, sink: impl Write + Send + 'static, notice: DropNotice) -> io::Result<Self> {
+        let shared = Arc::new(SharedLines {
+            queue: Mutex::new(WaitingLines::new(capacity)),
             filled: Condvar::new(),
             empty: Condvar::new(),
             notice,
@@ -97,7 +97,7 @@ impl LogQueue {
 
     /// Waits until everything is written, for `most` at most. Whether it is.
     pub fn flush(&self, most: Duration) -> bool {
-        let unwritten = |queue: &mut Queue| !queue.is_written();
+        let unwritten = |queue: &mut WaitingLines| !queue.is_written();
         let waited = self.0.empty.wait_timeout_while(self.0.lock(), most, unwritten);
         waited.unwrap_or_else(PoisonError::into_inner).0.is_written()
     }
@@ -115,15 +115,15 @@ impl LogQueue {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+impl SharedLines {
+    fn lock(&self) -> MutexGuard<'_, WaitingLines> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes line after line, for as long as the process lives.
     fn write_to(&self, mut sink: impl Write) {
         loop {
-            let nothing = |queue: &mut Queue| queue.lines.is_empty();
+            let nothing = |queue: &mut WaitingLines| queue.lines.is_empty();
             let waited = self.filled.wait_while(self.lock(), nothing);
             let mut queue = waited.unwrap_or_else(PoisonError::into_inner);
             let Some(line) = queue.take(self.clock.now().instant) else { continue };
@@ -160,7 +160,7 @@ impl Shared {
 
 /// The lines that wait, and what became of the others.
 #[derive(Debug)]
-struct Queue {
+struct WaitingLines {
     lines: VecDeque<Vec<u8>>,
     /// Of the lines and of the one that is being written, with overhead.
     bytes: usize,
@@ -179,7 +179,7 @@ struct Queue {
     dropped: u64,
 }
 
-impl Queue {
+impl WaitingLines {
     const fn new(capacity: usize) -> Self {
         Self {
             lines: VecDeque::new(),
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_until_half_of_it_is_free_and_says_how_many() {
-        let mut queue = Queue::new(4 * LINE);
+        let mut queue = WaitingLines::new(4 * LINE);
         (0..4).for_each(|number| queue.push(line(number)));
         assert_eq!((queue.lines.len(), queue.dropped, queue.trouble(at(0))), (4, 0, None));
         (4..6).for_each(|number| queue.push(line(number)));
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_is_being_written_counts_as_queued() {
-        let mut queue = Queue::new(2 * LINE);
+        let mut queue = WaitingLines::new(2 * LINE);
         queue.push(line(0));
         assert!(queue.take(at(0)).is_some() && !queue.is_written());
         queue.push(line(1));
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_too_long_for_the_queue_is_dropped_and_told() {
-        let mut queue = Queue::new(2 * LINE);
+        let mut queue = WaitingLines::new(2 * LINE);
         queue.push(vec![b'a'; 2 * LINE]);
         assert_eq!(queue.dropped, 1);
         assert_eq!(queue.trouble(at(0)).map(|trouble| trouble.dropped), Some(1));
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_write_that_hangs_is_trouble_before_anything_is_lost() {
-        let mut queue = Queue::new(100 * LINE);
+        let mut queue = WaitingLines::new(100 * LINE);
         queue.push(line(0));
         queue.push(line(1));
         assert!(queue.take(at(0)).is_some());

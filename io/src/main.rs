@@ -2,7 +2,7 @@
 
 #[cfg(not(madsim))]
 fn main() -> std::process::ExitCode {
-    skirmish_io::cli::run(std::env::args_os(), signals::stop, signals::Interrupts::listen)
+    skirmish_io::cli::run(std::env::args_os(), signals::stop, signals::SignalInterrupts::listen)
 }
 
 /// The simulator uses the library; there is no command line in it.
@@ -32,16 +32,16 @@ mod signals {
     }
 
     /// Interruptions of bots: Ctrl-C, and the end of their terminal.
-    pub(super) struct Interrupts(imp::Signals);
+    pub(super) struct SignalInterrupts(imp::Signals);
 
-    impl Interrupts {
+    impl SignalInterrupts {
         /// Listens from now on. To be called in a runtime.
         pub(super) fn listen() -> Self {
             Self(imp::interrupts())
         }
     }
 
-    impl skirmish_io::bots::Interrupts for Interrupts {
+    impl skirmish_io::bots::Interrupts for SignalInterrupts {
         async fn next(&mut self) {
             self.0.next().await;
         }

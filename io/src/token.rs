@@ -83,14 +83,14 @@ impl std::error::Error for KeyError {}
 /// The keys of a server or an issuer, with what the claims must be.
 #[derive(Debug)]
 pub struct Keys {
-    keys: Vec<Key>,
+    keys: Vec<VerifyKey>,
     signing: Option<String>,
     audience: String,
     issuer: Option<String>,
     leeway: Duration,
 }
 
-struct Key {
+struct VerifyKey {
     id: String,
     algorithm: jsonwebtoken::Algorithm,
     verifying: DecodingKey,
@@ -98,7 +98,7 @@ struct Key {
     fingerprint: u64,
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for VerifyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key")
             .field("id", &self.id)
@@ -187,7 +187,7 @@ impl Keys {
     /// If a file cannot be read, is no such key, or a secret is too short.
     pub fn load(auth: &Auth) -> Result<Self, KeyError> {
         Ok(Self {
-            keys: auth.keys.iter().map(Key::load).collect::<Result<_, _>>()?,
+            keys: auth.keys.iter().map(VerifyKey::load).collect::<Result<_, _>>()?,
             signing: auth.signing.clone(),
             audience: auth.audience.clone(),
             issuer: auth.issuer.clone(),
@@ -209,7 +209,7 @@ impl Keys {
     /// # Errors
     /// If the secret is shorter than 32 bytes.
     pub fn with_secret(mut self, id: &str, secret: &[u8]) -> Result<Self, KeyError> {
-        let key = Key::hs256(id, secret).map_err(|problem| KeyError { id: id.to_owned(), problem })?;
+        let key = VerifyKey::hs256(id, secret).map_err(|problem| KeyError { id: id.to_owned(), problem })?;
         self.keys.push(key);
         Ok(self)
     }
@@ -307,7 +307,7 @@ impl Keys {
     }
 }
 
-impl Key {
+impl VerifyKey {
     fn load(key: &TokenKey) -> Result<Self, KeyError> {
         let made = match key.algorithm {
             Algorithm::HS256 => match (&key.secret, &key.secret_file) {

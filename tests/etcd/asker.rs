@@ -10,7 +10,7 @@ use skirmish_core::registry::{
 };
 use skirmish_io::clock::Clock;
 use skirmish_io::config::RegistryEtcd;
-use skirmish_io::registry::{Embedded, Registry, etcd};
+use skirmish_io::registry::{EmbeddedRegistry, Registry, etcd};
 use skirmish_tests::{eventually, within};
 
 pub(crate) type Outcome = Result<Response, Failure>;
@@ -45,7 +45,7 @@ impl Asker {
     /// Asks the machine, configured as etcd is.
     pub(crate) fn embedded() -> Self {
         let clock = Clock::new();
-        let machine = Embedded::new(RegistryConfig::etcd(), clock.now().instant);
+        let machine = EmbeddedRegistry::new(RegistryConfig::etcd(), clock.now().instant);
         Self::of(clock, Registry::Embedded(Box::new(machine)))
     }
 

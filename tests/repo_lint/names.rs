@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use super::{File, files};
 
 /// Names that are declared more than once.
-const NAMES: usize = 90;
+const NAMES: usize = 50;
 /// Declarations of these names.
-const DECLARATIONS: usize = 242;
+const DECLARATIONS: usize = 126;
 
 /// Names that may be repeated, each with the reason.
 const IDIOMS: [(&str, &str); 4] = [

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use skirmish_core::wire::{Zstd, encode};
-use skirmish_io::config::{Config, Rate};
+use skirmish_io::config::{Config, RateLimit};
 use skirmish_proto::v1::{self, Kind, Metadata, Reason};
 use skirmish_tests::server::Running;
 use skirmish_tests::socket::{Socket, say, web_socket_frame};
@@ -12,7 +12,7 @@ use skirmish_tests::socket::{Socket, say, web_socket_frame};
 /// Rates of which a third of the longest stall is soon over.
 fn brief(config: &mut Config) {
     config.heartbeat.interval = Duration::from_secs(1);
-    config.rates.bytes = Rate { per_second: 64 * 1024, burst: 128 * 1024 };
+    config.rates.bytes = RateLimit { per_second: 64 * 1024, burst: 128 * 1024 };
 }
 
 /// A player plays beside somebody who sends `first` and then `bytes` without end.

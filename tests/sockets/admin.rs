@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use skirmish_io::server::{Handle, Message};
+use skirmish_io::server::{ApplicationMessage, Handle};
 use skirmish_tests::eventually;
 use skirmish_tests::http::{exchange, get, metric, status};
 use skirmish_tests::server::Running;
@@ -45,7 +45,7 @@ async fn health_readiness_and_nothing_else() {
 
 #[tokio::test]
 async fn a_node_whose_event_loop_stands_still_says_so_until_it_has_run_for_a_while() {
-    let stall = |_: Message, _: &Handle| std::thread::sleep(Duration::from_secs(4));
+    let stall = |_: ApplicationMessage, _: &Handle| std::thread::sleep(Duration::from_secs(4));
     let server = Running::build(|_| {}, |builder| builder.route("test.Stall", stall)).await;
     let mut alice = Socket::open(server.address, "alice").await;
     alice.send_application("test.Stall", b"").await;

@@ -2,21 +2,21 @@
 
 use skirmish_core::wire::{ToClient, encode};
 use skirmish_io::client::{CommandError, Error, Event};
-use skirmish_io::server::{Handle, Message};
+use skirmish_io::server::{ApplicationMessage, Handle};
 use skirmish_proto::v1::{self, Reason};
 use skirmish_tests::player::{Player, builder};
 use skirmish_tests::server::Running;
 use skirmish_tests::socket::Socket;
 
 async fn start() -> Running {
-    let attack = |attack: Message, server: &Handle| {
+    let attack = |attack: ApplicationMessage, server: &Handle| {
         let hit = [attack.player.as_str().as_bytes(), b" hits ", &attack.payload].concat();
         assert!(server.send(attack.conn, "mygame.v1.Attacked", &hit));
     };
-    let defend = |defend: Message, server: &Handle| {
+    let defend = |defend: ApplicationMessage, server: &Handle| {
         assert!(server.send(defend.conn, "mygame.v1.Defended", &defend.payload));
     };
-    let routes = |builder: skirmish_io::server::Builder| {
+    let routes = |builder: skirmish_io::server::ServerBuilder| {
         builder.route("mygame.v1.Attack", attack).route("mygame.v1.Defend", defend)
     };
     Running::build(|_| {}, routes).await

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use skirmish_core::wire::{ToClient, Zstd, encode};
-use skirmish_io::config::{Config, Rate};
+use skirmish_io::config::{Config, RateLimit};
 use skirmish_proto::v1::{self, Kind, Metadata, Reason};
 use skirmish_tests::server::Running;
 use skirmish_tests::socket::{Socket, say, web_socket_frame};
@@ -267,7 +267,7 @@ async fn the_token_in_hello_must_be_that_of_the_upgrade() {
 #[tokio::test]
 async fn messages_beyond_the_rate_are_throttled_and_not_lost() {
     const LAST: usize = 60;
-    let slow = |config: &mut Config| config.rates.reliable = Rate { per_second: 20, burst: 2 };
+    let slow = |config: &mut Config| config.rates.reliable = RateLimit { per_second: 20, burst: 2 };
     let server = Running::start(slow).await;
     let mut socket = Socket::open(server.address, "alice").await;
     socket.join("arena").await;

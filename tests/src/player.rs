@@ -1,14 +1,14 @@
 //! A player with the client library, who remembers what happened.
 
 use skirmish_core::time::Duration;
-use skirmish_io::client::{Builder, Client, ClientConfig, Event, Events, MessageId, Outcome};
+use skirmish_io::client::{Client, ClientBuilder, ClientConfig, Event, Events, MessageId, Outcome};
 use skirmish_proto::v1;
 
 use crate::{token, within};
 
 /// A client that reconnects fast, so that tests with many cuts end soon.
 #[must_use]
-pub fn builder(url: &str, player: &str) -> Builder {
+pub fn builder(url: &str, player: &str) -> ClientBuilder {
     let config = ClientConfig {
         backoff_min: Duration::from_millis(5),
         backoff_max: Duration::from_millis(50),
@@ -33,13 +33,13 @@ impl Player {
     /// # Panics
     /// If the builder's settings are none.
     #[must_use]
-    pub fn start(builder: Builder) -> Self {
+    pub fn start(builder: ClientBuilder) -> Self {
         let (client, events) = builder.start().expect("good settings");
         Self { client, seen: Vec::new(), events }
     }
 
     /// Starts a player who becomes a member of a room.
-    pub async fn join(builder: Builder, room: &str) -> Self {
+    pub async fn join(builder: ClientBuilder, room: &str) -> Self {
         let mut player = Self::start(builder);
         player.client.join(room, 0).await.expect("the room has a good name");
         player.joined(room).await;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use skirmish_io::config::Config;
-use skirmish_io::server::{Builder, Handle, Server};
+use skirmish_io::server::{Handle, Server, ServerBuilder};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -32,7 +32,10 @@ impl Running {
     ///
     /// # Panics
     /// If it cannot start.
-    pub async fn build(change: impl FnOnce(&mut Config), with: impl FnOnce(Builder) -> Builder) -> Self {
+    pub async fn build(
+        change: impl FnOnce(&mut Config),
+        with: impl FnOnce(ServerBuilder) -> ServerBuilder,
+    ) -> Self {
         let mut config = Config::default();
         config.listen.address.set_port(0);
         config.admin.address.set_port(0);

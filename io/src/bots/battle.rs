@@ -9,12 +9,12 @@ use tokio::time::sleep;
 use super::gather::{Arrivals, gather};
 use super::interrupt::{TICK, Waited, interruptible, until};
 use super::options::Mode;
-use super::player::Player;
-use super::process::{Watched, own_cpu};
+use super::player::BattlePlayer;
+use super::process::{MonitoredServer, own_cpu};
 use super::progress::Progress;
 use super::report::{Report, Usage};
 use super::swarm::Swarm;
-use super::world::{Stage, World};
+use super::world::{BattleStage, BattleState};
 use super::{Error, FAREWELL};
 use crate::client::Driver;
 
@@ -24,12 +24,12 @@ const LEAD: Duration = Duration::from_millis(200);
 /// Runs a battle.
 pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     let options = &swarm.options;
-    let world = Arc::new(World::new(options.clone()));
+    let world = Arc::new(BattleState::new(options.clone()));
     let progress = Progress::new(0);
-    let empty = swarm.watched.and_then(Watched::resident);
+    let empty = swarm.watched.and_then(MonitoredServer::resident);
 
     let start = |index, mut driver: Driver, rng, permit| {
-        let mut player = Player::new(index, Arc::clone(&world), rng, permit);
+        let mut player = BattlePlayer::new(index, Arc::clone(&world), rng, permit);
         tokio::spawn(async move {
             let result = poll_fn(|cx| driver.poll(cx, &mut player)).await;
             player.gone(result);
@@ -46,14 +46,14 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     if options.mode == Mode::Idle {
         usage.resident_per_connection = swarm
             .watched
-            .and_then(Watched::resident)
+            .and_then(MonitoredServer::resident)
             .zip(empty)
             .map(|(full, empty)| full.saturating_sub(empty) / u64::from(options.players));
-    } else if let Some(full) = swarm.watched.and_then(Watched::resident) {
+    } else if let Some(full) = swarm.watched.and_then(MonitoredServer::resident) {
         usage.resident_per_connection = Some(full / u64::from(options.players));
     }
 
-    world.enter(Stage::Settle);
+    world.enter(BattleStage::Settle);
     progress.stage("settle", u64::from(options.players));
     let settled = until(|| {
         let shared = world.lock();
@@ -68,7 +68,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     .await;
 
     let report = Report::of_battle(options, &mut world.lock(), &usage);
-    world.enter(Stage::Leave);
+    world.enter(BattleStage::Leave);
     let left = until(|| {
         let shared = world.lock();
         progress.show(u64::from(shared.gone), "gone".to_owned());
@@ -83,14 +83,14 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
 
 /// Sends for the warm-up and the duration, or only waits for the latter. Measures the
 /// processes over the part of the duration that passed.
-async fn play(swarm: &Swarm, world: &Arc<World>, progress: &Progress, usage: &mut Usage) {
+async fn play(swarm: &Swarm, world: &Arc<BattleState>, progress: &Progress, usage: &mut Usage) {
     let options = &swarm.options;
     let start = swarm.clock.now().instant + LEAD;
     let from = start + options.warmup;
     let to = from + options.duration;
     if options.mode == Mode::Battle {
         world.lock().stats.window = Some((from, to));
-        world.enter(Stage::Play { from: start, to });
+        world.enter(BattleStage::Play { from: start, to });
         progress.stage("warm up", 1);
         if interruptible(&swarm.interruption, sleep(from - swarm.clock.now().instant)).await
             == Waited::Interrupted
@@ -101,7 +101,7 @@ async fn play(swarm: &Swarm, world: &Arc<World>, progress: &Progress, usage: &mu
     }
 
     let begin = swarm.clock.now().instant;
-    let cpu = swarm.watched.and_then(Watched::cpu);
+    let cpu = swarm.watched.and_then(MonitoredServer::cpu);
     let own = own_cpu();
     progress.stage("play", options.duration.as_secs());
     let end = begin + options.duration;
@@ -138,7 +138,7 @@ async fn play(swarm: &Swarm, world: &Arc<World>, progress: &Progress, usage: &mu
     usage.measured = now.since(begin);
     usage.interrupted = waited == Waited::Interrupted;
     usage.server_cpu =
-        swarm.watched.and_then(Watched::cpu).zip(cpu).map(|(end, begin)| end.saturating_sub(begin));
+        swarm.watched.and_then(MonitoredServer::cpu).zip(cpu).map(|(end, begin)| end.saturating_sub(begin));
     usage.bots_cpu = own_cpu().saturating_sub(own);
     if usage.interrupted && options.mode == Mode::Battle {
         world.lock().stats.window = Some((from, now));

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::Error;
 use super::interrupt::{TICK, Waited, interruptible};
-use super::process::{Watched, own_cpu};
+use super::process::{MonitoredServer, own_cpu};
 use super::progress::Progress;
 use super::report::{Report, Usage};
 use super::stats::{histogram, record};
@@ -31,13 +31,13 @@ pub(super) struct Churned {
 }
 
 /// The counts, and whether they are wanted now.
-struct Tally {
+struct ChurnTally {
     churned: Churned,
     measuring: bool,
     ever: u64,
 }
 
-impl Tally {
+impl ChurnTally {
     fn add(&mut self, cycle: Cycle, took: Duration) {
         self.ever += 1;
         if self.measuring && cycle.whole {
@@ -56,7 +56,7 @@ impl Tally {
 pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     let options = &swarm.options;
     let churned = Churned { whole: 0, failed: 0, took: histogram(), trouble: None };
-    let tally = Arc::new(Mutex::new(Tally { churned, measuring: false, ever: 0 }));
+    let tally = Arc::new(Mutex::new(ChurnTally { churned, measuring: false, ever: 0 }));
     let lock = || tally.lock().unwrap_or_else(PoisonError::into_inner);
     let progress = Progress::new(0);
     progress.stage("churn", (options.warmup + options.duration).as_secs());
@@ -70,7 +70,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
         sleep(options.warmup).await;
         lock().measuring = true;
         let begin = swarm.clock.now().instant;
-        let (cpu, own) = (swarm.watched.and_then(Watched::cpu), own_cpu());
+        let (cpu, own) = (swarm.watched.and_then(MonitoredServer::cpu), own_cpu());
         let waited = interruptible(&swarm.interruption, async {
             loop {
                 let passed = swarm.clock.now().instant.since(begin);
@@ -85,8 +85,11 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
         lock().measuring = false;
         usage.measured = swarm.clock.now().instant.since(begin);
         usage.interrupted = waited == Waited::Interrupted;
-        usage.server_cpu =
-            swarm.watched.and_then(Watched::cpu).zip(cpu).map(|(end, begin)| end.saturating_sub(begin));
+        usage.server_cpu = swarm
+            .watched
+            .and_then(MonitoredServer::cpu)
+            .zip(cpu)
+            .map(|(end, begin)| end.saturating_sub(begin));
         usage.bots_cpu = own_cpu().saturating_sub(own);
     };
     tokio::select! {
@@ -103,7 +106,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
 
 /// One cycle after the other. Each worker has players of its own: two cycles of one player
 /// at a time would take each other's session over.
-async fn cycles(swarm: &Swarm, worker: u32, tally: &Mutex<Tally>) {
+async fn cycles(swarm: &Swarm, worker: u32, tally: &Mutex<ChurnTally>) {
     let options = &swarm.options;
     let own = (options.players / options.inflight).max(1);
     for count in 0_u64.. {
@@ -131,7 +134,7 @@ async fn cycles(swarm: &Swarm, worker: u32, tally: &Mutex<Tally>) {
 /// One cycle from nothing to nothing.
 struct Cycle {
     room: String,
-    step: Step,
+    step: ChurnStep,
     /// Gives up then.
     until: Instant,
     /// The connection was made, the room joined and left.
@@ -141,7 +144,7 @@ struct Cycle {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum ChurnStep {
     Join,
     AwaitJoined,
     Leave,
@@ -152,13 +155,13 @@ enum Step {
 
 impl Cycle {
     const fn new(room: String, until: Instant) -> Self {
-        Self { room, step: Step::Join, until, whole: false, trouble: None }
+        Self { room, step: ChurnStep::Join, until, whole: false, trouble: None }
     }
 
     fn fail(&mut self, trouble: String) {
         self.trouble.get_or_insert(trouble);
-        if self.step != Step::Closed {
-            self.step = Step::Close;
+        if self.step != ChurnStep::Closed {
+            self.step = ChurnStep::Close;
         }
     }
 }
@@ -166,13 +169,13 @@ impl Cycle {
 impl App for Cycle {
     fn event(&mut self, _now: Now, event: Event) {
         match event {
-            Event::Joined { .. } if self.step == Step::AwaitJoined => self.step = Step::Leave,
-            Event::Left { reason: LeftReason::Asked, .. } if self.step == Step::AwaitLeft => {
+            Event::Joined { .. } if self.step == ChurnStep::AwaitJoined => self.step = ChurnStep::Leave,
+            Event::Left { reason: LeftReason::Asked, .. } if self.step == ChurnStep::AwaitLeft => {
                 self.whole = true;
-                self.step = Step::Close;
+                self.step = ChurnStep::Close;
             }
-            Event::Left { reason, .. } if self.step != Step::Closed => self.fail(format!("{reason:?}")),
-            Event::Closed { reason, message, .. } if self.step != Step::Closed => {
+            Event::Left { reason, .. } if self.step != ChurnStep::Closed => self.fail(format!("{reason:?}")),
+            Event::Closed { reason, message, .. } if self.step != ChurnStep::Closed => {
                 self.fail(format!("connection closed: {reason:?} {message}"));
             }
             _ => {}
@@ -184,17 +187,17 @@ impl App for Cycle {
             self.fail("a cycle took too long".to_owned());
         }
         let result = match self.step {
-            Step::AwaitJoined | Step::AwaitLeft | Step::Closed => return Act::Nothing,
-            Step::Join => {
-                self.step = Step::AwaitJoined;
+            ChurnStep::AwaitJoined | ChurnStep::AwaitLeft | ChurnStep::Closed => return Act::Nothing,
+            ChurnStep::Join => {
+                self.step = ChurnStep::AwaitJoined;
                 machine.join(now, &self.room, 0)
             }
-            Step::Leave => {
-                self.step = Step::AwaitLeft;
+            ChurnStep::Leave => {
+                self.step = ChurnStep::AwaitLeft;
                 machine.leave(now, &self.room)
             }
-            Step::Close => {
-                self.step = Step::Closed;
+            ChurnStep::Close => {
+                self.step = ChurnStep::Closed;
                 machine.disconnect(now);
                 Ok(())
             }
@@ -206,7 +209,7 @@ impl App for Cycle {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        (self.step != Step::Closed).then_some(self.until)
+        (self.step != ChurnStep::Closed).then_some(self.until)
     }
 
     fn dial_failed(&mut self, error: &DialError) {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::Error;
 use super::options::{Mode, Options};
 use super::tokens::Tokens;
-use crate::config::{Config, Queue, Rate};
+use crate::config::{Config, QueueSection, RateLimit};
 use crate::server::Server;
 use crate::token::{Keys, new_secret};
 
@@ -111,7 +111,7 @@ fn config(options: &Options) -> Config {
         let (teams, team_size) = options.matches.shape();
         config.rooms.total = config.rooms.total.max(2 * options.players as usize);
         config.matchmaking.tickets = config.matchmaking.tickets.max(options.players as usize);
-        config.matchmaking.queues = vec![Queue::new(mode, teams, team_size, "local")];
+        config.matchmaking.queues = vec![QueueSection::new(mode, teams, team_size, "local")];
     }
     #[allow(
         clippy::cast_possible_truncation,
@@ -119,7 +119,7 @@ fn config(options: &Options) -> Config {
         reason = "checked to be at most 100000"
     )]
     let rate = options.rate.ceil() as u32;
-    let at_least = |rate: Rate, per_second: u32| Rate {
+    let at_least = |rate: RateLimit, per_second: u32| RateLimit {
         per_second: rate.per_second.max(per_second),
         burst: rate.burst.max(4 * per_second),
     };
@@ -128,7 +128,7 @@ fn config(options: &Options) -> Config {
     let bytes =
         u32::try_from(options.size + 256).unwrap_or(u32::MAX).saturating_mul(2 * rate).min(u32::MAX / 4);
     config.rates.bytes = at_least(config.rates.bytes, bytes);
-    config.rates.logins = Rate { per_second: 1_000_000, burst: 1_000_000 };
+    config.rates.logins = RateLimit { per_second: 1_000_000, burst: 1_000_000 };
     config.rates.logins_per_address = config.rates.logins;
     config.frames.body_bytes = config.frames.body_bytes.max(options.size);
     config.frames.frame_bytes = config.frames.frame_bytes.max(options.size + 4_096);

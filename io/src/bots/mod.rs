@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 pub use evening::{MatchOptions, MatchReport};
 pub use interrupt::Interrupts;
-pub use options::{Class, Mode, Options, Phase};
+pub use options::{MessageClass, Mode, Options, SchedulePhase};
 pub use report::{GuaranteeReport, Latencies, Report, ServerReport, Verdict};
 
 use skirmish_core::time::Duration;

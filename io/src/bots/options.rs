@@ -47,8 +47,8 @@ pub struct Options {
 
     /// Reliable messages reach everybody in the room, their sender included; of latest ones
     /// only the newest counts, and the sender does not get its own.
-    #[arg(long, value_enum, default_value_t = Class::Reliable)]
-    pub class: Class,
+    #[arg(long, value_enum, default_value_t = MessageClass::Reliable)]
+    pub class: MessageClass,
 
     /// How long is measured; at least 1ms.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = some_time)]
@@ -60,8 +60,8 @@ pub struct Options {
 
     /// How the players' schedules lie to each other: evenly spread over the interval between
     /// two messages, those of one room as far apart as they can be; or at random.
-    #[arg(long, value_enum, default_value_t = Phase::Random)]
-    pub phase: Phase,
+    #[arg(long, value_enum, default_value_t = SchedulePhase::Random)]
+    pub phase: SchedulePhase,
 
     /// Share of the players whose connection is cut each second, without a closing
     /// handshake: 0.01 cuts every hundredth.
@@ -149,7 +149,7 @@ pub enum Mode {
 
 /// Class of the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Class {
+pub enum MessageClass {
     /// Sequenced, logged, acknowledged.
     Reliable,
     /// Newest wins.
@@ -158,7 +158,7 @@ pub enum Class {
 
 /// How the players' schedules lie to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Phase {
+pub enum SchedulePhase {
     /// Evenly.
     Spread,
     /// At random.

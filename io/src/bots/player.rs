@@ -11,16 +11,16 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::Tag;
 use super::cuts::next_cut;
-use super::options::{Class, Phase};
+use super::options::{MessageClass, SchedulePhase};
 use super::verdict::{Delivery, entry_hash};
-use super::world::{Shared, Stage, World};
+use super::world::{BattleStage, BattleState, SharedBattle};
 use crate::client::{Act, App, DialError, Event, Machine, MessageId, Outcome, State};
 
 /// A bot.
-pub(super) struct Player {
+pub(super) struct BattlePlayer {
     index: u32,
     room: String,
-    world: Arc<World>,
+    world: Arc<BattleState>,
     rng: Rng,
     /// Held until the bot is in its room, so that not too many come at a time.
     permit: Option<OwnedSemaphorePermit>,
@@ -38,8 +38,8 @@ pub(super) struct Player {
     outstanding: BTreeMap<MessageId, u64>,
 }
 
-impl Player {
-    pub(super) fn new(index: u32, world: Arc<World>, rng: Rng, permit: OwnedSemaphorePermit) -> Self {
+impl BattlePlayer {
+    pub(super) fn new(index: u32, world: Arc<BattleState>, rng: Rng, permit: OwnedSemaphorePermit) -> Self {
         Self {
             index,
             room: world.options.room(index),
@@ -69,7 +69,7 @@ impl Player {
         }
     }
 
-    fn set_connected(&self, shared: &mut Shared, connected: bool) {
+    fn set_connected(&self, shared: &mut SharedBattle, connected: bool) {
         let bot = &mut shared.bots[self.index as usize];
         match (std::mem::replace(&mut bot.connected, connected), connected) {
             (false, true) => shared.connected += 1,
@@ -83,8 +83,8 @@ impl Player {
         let options = &self.world.options;
         let interval = options.interval();
         from + match options.phase {
-            Phase::Spread => interval.mul_f64(options.place(self.index)),
-            Phase::Random => self.rng.duration(Duration::ZERO..=interval),
+            SchedulePhase::Spread => interval.mul_f64(options.place(self.index)),
+            SchedulePhase::Random => self.rng.duration(Duration::ZERO..=interval),
         }
     }
 
@@ -92,13 +92,13 @@ impl Player {
         next_cut(&mut self.rng, self.world.options.disconnect_rate, now)
     }
 
-    fn say(&mut self, shared: &mut Shared, now: Now, due: Instant, machine: &mut Machine) {
+    fn say(&mut self, shared: &mut SharedBattle, now: Now, due: Instant, machine: &mut Machine) {
         let options = &self.world.options;
         let sender = self.index;
         let number = self.number + 1;
         let body = Tag { sender, number, due }.body(options.size);
         let taken = match options.class {
-            Class::Reliable => match machine.say(now, &self.room, body, "") {
+            MessageClass::Reliable => match machine.say(now, &self.room, body, "") {
                 Ok(message) => {
                     self.outstanding.insert(message, number);
                     shared.outstanding += 1;
@@ -107,7 +107,7 @@ impl Player {
                 Err(_) => false,
             },
             // While away nothing is sent: what counts is the position on return.
-            Class::Latest => {
+            MessageClass::Latest => {
                 machine.state() == State::Connected && machine.latest(now, &self.room, 0, body, "").is_ok()
             }
         };
@@ -119,7 +119,7 @@ impl Player {
 
     fn play(
         &mut self,
-        shared: &mut Shared,
+        shared: &mut SharedBattle,
         now: Now,
         from: Instant,
         to: Instant,
@@ -148,7 +148,7 @@ impl Player {
         Act::Commanded
     }
 
-    fn outcome(&mut self, shared: &mut Shared, message: MessageId, outcome: Outcome) {
+    fn outcome(&mut self, shared: &mut SharedBattle, message: MessageId, outcome: Outcome) {
         let Some(number) = self.outstanding.remove(&message) else { return };
         shared.outstanding = shared.outstanding.saturating_sub(1);
         match outcome {
@@ -168,7 +168,7 @@ impl Player {
     }
 }
 
-impl App for Player {
+impl App for BattlePlayer {
     fn event(&mut self, now: Now, event: Event) {
         let world = Arc::clone(&self.world);
         let mut shared = world.lock();
@@ -253,14 +253,14 @@ impl App for Player {
             return Act::Commanded;
         }
         match shared.stage {
-            Stage::Gather => Act::Nothing,
-            Stage::Play { from, to } => self.play(&mut shared, now, from, to, machine),
-            Stage::Settle => {
+            BattleStage::Gather => Act::Nothing,
+            BattleStage::Play { from, to } => self.play(&mut shared, now, from, to, machine),
+            BattleStage::Settle => {
                 (self.due, self.cut) = (None, None);
                 Act::Nothing
             }
-            Stage::Leave if self.leaving => Act::Nothing,
-            Stage::Leave => {
+            BattleStage::Leave if self.leaving => Act::Nothing,
+            BattleStage::Leave => {
                 self.leaving = true;
                 machine.disconnect(now);
                 Act::Commanded

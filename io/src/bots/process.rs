@@ -14,7 +14,7 @@ const SPARE: u64 = 64;
 
 /// A server that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Watched {
+pub(super) enum MonitoredServer {
     /// Another process.
     Process(u32),
     /// This process but for the calling thread, which the bots run on. Its memory cannot be
@@ -22,7 +22,7 @@ pub(super) enum Watched {
     Rest,
 }
 
-impl Watched {
+impl MonitoredServer {
     /// CPU time so far, user and system; `None` if there is no such process.
     pub(super) fn cpu(self) -> Option<Duration> {
         match self {
@@ -100,10 +100,10 @@ mod tests {
 
     #[test]
     fn this_process_can_be_read() {
-        let own = Watched::Process(std::process::id());
+        let own = MonitoredServer::Process(std::process::id());
         assert!(own.cpu().is_some());
         assert!(own.resident().is_some_and(|bytes| bytes > 0));
-        assert_eq!(Watched::Rest.resident(), None);
+        assert_eq!(MonitoredServer::Rest.resident(), None);
     }
 
     #[test]

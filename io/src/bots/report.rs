@@ -8,10 +8,10 @@ use skirmish_core::time::Duration;
 
 use super::churn::Churned;
 use super::evening::MatchReport;
-use super::options::{Class, Mode, Options};
+use super::options::{MessageClass, Mode, Options};
 use super::stats::Stats;
-use super::verdict::{Breaches, Counts, Findings, Guarantee};
-use super::world::Shared;
+use super::verdict::{Breaches, CheckedGuarantee, Counts, Findings};
+use super::world::SharedBattle;
 
 /// The report of one run. Times are in microseconds, memory in bytes.
 #[derive(Clone, Debug, Serialize)]
@@ -227,7 +227,7 @@ impl Report {
         serde_json::to_string(self).expect("numbers, texts and lists have a JSON form")
     }
 
-    pub(super) fn of_battle(options: &Options, shared: &mut Shared, usage: &Usage) -> Self {
+    pub(super) fn of_battle(options: &Options, shared: &mut SharedBattle, usage: &Usage) -> Self {
         let (unsettled, settled) = (shared.unsettled(), shared.is_settled());
         let bots = &shared.bots;
         let mut found = shared.checker.finish(|player| bots[player as usize].connected, settled);
@@ -271,8 +271,8 @@ impl Report {
     /// G1 to G5.
     pub(super) fn add_guarantees(&mut self, found: Findings) {
         let Findings { breaches, mut unknown, .. } = found;
-        self.guarantees.extend(Guarantee::ALL.iter().zip(breaches).map(|(guarantee, breaches)| {
-            let is_open = *guarantee == Guarantee::NoLoss;
+        self.guarantees.extend(CheckedGuarantee::ALL.iter().zip(breaches).map(|(guarantee, breaches)| {
+            let is_open = *guarantee == CheckedGuarantee::NoLoss;
             let unknown = if is_open { std::mem::take(&mut unknown) } else { Breaches::default() };
             GuaranteeReport::new(guarantee.title(), breaches, unknown)
         }));
@@ -299,8 +299,8 @@ impl Report {
                 Mode::Churn => "churn",
             },
             class: match options.class {
-                Class::Reliable => "reliable",
-                Class::Latest => "latest",
+                MessageClass::Reliable => "reliable",
+                MessageClass::Latest => "latest",
             },
             players: options.players,
             rooms: options.rooms(),

@@ -9,7 +9,7 @@ use super::Error;
 use super::interrupt::Interruption;
 use super::local::Local;
 use super::options::Options;
-use super::process::Watched;
+use super::process::MonitoredServer;
 use super::tokens::Tokens;
 use crate::client::{Driver, Endpoint};
 use crate::clock::Clock;
@@ -18,7 +18,7 @@ use crate::clock::Clock;
 pub(super) struct Swarm {
     pub options: Options,
     pub clock: Clock,
-    pub watched: Option<Watched>,
+    pub watched: Option<MonitoredServer>,
     pub interruption: Arc<Interruption>,
     /// Of all nodes.
     endpoint: Endpoint,
@@ -40,8 +40,8 @@ impl Swarm {
             (None, options.server.clone(), Tokens::from_options(&options)?)
         };
         let watched = match (options.server_pid, &local) {
-            (Some(pid), _) => Some(Watched::Process(pid)),
-            (None, Some(_)) => Some(Watched::Rest),
+            (Some(pid), _) => Some(MonitoredServer::Process(pid)),
+            (None, Some(_)) => Some(MonitoredServer::Rest),
             (None, None) => None,
         };
         let (first, others) = urls.split_first().map_or(("", &[][..]), |(first, others)| (first, others));

@@ -11,7 +11,7 @@ use super::verdict::Checker;
 
 /// The stages of a battle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum BattleStage {
     /// Everybody connects and joins.
     Gather,
     /// Messages are sent from `from` until before `to`.
@@ -25,14 +25,14 @@ pub(super) enum Stage {
 /// Shared by all bots and the one who conducts them. There is one thread, so the lock is
 /// never waited for.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct BattleState {
     pub options: Options,
-    shared: Mutex<Shared>,
+    shared: Mutex<SharedBattle>,
 }
 
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub stage: Stage,
+pub(super) struct SharedBattle {
+    pub stage: BattleStage,
     pub stats: Stats,
     pub checker: Checker,
     pub bots: Vec<Bot>,
@@ -60,10 +60,10 @@ pub(super) struct Bot {
     pub connected: bool,
 }
 
-impl World {
+impl BattleState {
     pub(super) fn new(options: Options) -> Self {
-        let shared = Shared {
-            stage: Stage::Gather,
+        let shared = SharedBattle {
+            stage: BattleStage::Gather,
             stats: Stats::new(),
             checker: Checker::new(options.players, options.room_size),
             bots: vec![Bot::default(); options.players as usize],
@@ -77,12 +77,12 @@ impl World {
         Self { options, shared: Mutex::new(shared) }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, SharedBattle> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on to the next stage and wakes every bot.
-    pub(super) fn enter(&self, stage: Stage) {
+    pub(super) fn enter(&self, stage: BattleStage) {
         let wakers: Vec<Waker> = {
             let mut shared = self.lock();
             shared.stage = stage;
@@ -94,7 +94,7 @@ impl World {
     }
 }
 
-impl Shared {
+impl SharedBattle {
     /// Whether everything is delivered that will be: everybody is connected, every message
     /// has its outcome, and nobody is behind.
     pub(super) fn is_settled(&self) -> bool {

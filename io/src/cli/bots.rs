@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Failure, output};
+use super::{CommandFailure, output};
 use crate::bots::{self, Interrupts, Options, Verdict};
 
 const EXAMPLES: &str = "\
@@ -46,18 +46,18 @@ pub(super) struct Bots {
 }
 
 impl Bots {
-    pub(super) fn run<I: Interrupts>(self, interrupts: impl FnOnce() -> I) -> Result<(), Failure> {
+    pub(super) fn run<I: Interrupts>(self, interrupts: impl FnOnce() -> I) -> Result<(), CommandFailure> {
         let (json, patience) = (self.options.json, self.options.patience);
         let report = bots::run(self.options, interrupts).map_err(|error| match error {
-            bots::Error::Option { .. } => Failure::Usage(error.to_string()),
-            _ => Failure::Failed(error.to_string()),
+            bots::Error::Option { .. } => CommandFailure::Usage(error.to_string()),
+            _ => CommandFailure::Failed(error.to_string()),
         })?;
         let printed =
             output::print(&if json { format!("{}\n", report.to_json()) } else { format!("{report}\n") });
         match report.verdict() {
             Verdict::Held => printed,
-            Verdict::Broken => Err(Failure::Failed("not everything held".to_owned())),
-            Verdict::Unknown => Err(Failure::Unknown(format!(
+            Verdict::Broken => Err(CommandFailure::Failed("not everything held".to_owned())),
+            Verdict::Unknown => Err(CommandFailure::Unknown(format!(
                 "nothing was seen broken, but players were away, behind or without an answer when --patience \
                  ({}) was over: raise it, or look at the server's log and its /readyz",
                 humantime::format_duration(patience)

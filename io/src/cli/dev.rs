@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::Failure;
-use crate::config::{Algorithm, Config, Queue, Rate, TokenKey};
+use super::CommandFailure;
+use crate::config::{Algorithm, Config, QueueSection, RateLimit, TokenKey};
 use crate::token::{MIN_SECRET, new_secret};
 
 /// Kept in the working directory, so that `skirmish token --dev` finds it and tokens
@@ -38,16 +38,21 @@ enum DevKeyError {
 /// Adds the development key to the configuration, and makes it if it is not there; and
 /// queues, if there are none; and does not limit log-ins, unless that was asked for. Where the
 /// key is kept.
-pub(super) fn prepare(config: &mut Config) -> Result<PathBuf, Failure> {
+pub(super) fn prepare(config: &mut Config) -> Result<PathBuf, CommandFailure> {
     if !config.auth.keys.is_empty() {
-        return Err(Failure::Usage("--dev has a key of its own: leave it out, or auth.keys".to_owned()));
+        return Err(CommandFailure::Usage(
+            "--dev has a key of its own: leave it out, or auth.keys".to_owned(),
+        ));
     }
     if !config.listen.address.ip().is_loopback() {
         let problem = "a development server listens on a loopback address only";
-        return Err(Failure::Usage(format!("listen.address: {problem}: not {}", config.listen.address)));
+        return Err(CommandFailure::Usage(format!(
+            "listen.address: {problem}: not {}",
+            config.listen.address
+        )));
     }
     let file = Path::new(DIRECTORY).join("dev.key");
-    ensure(&file).map_err(|error| Failure::Failed(error.to_string()))?;
+    ensure(&file).map_err(|error| CommandFailure::Failed(error.to_string()))?;
     config.auth.keys.push(TokenKey {
         id: "dev".to_owned(),
         algorithm: Algorithm::HS256,
@@ -62,11 +67,11 @@ pub(super) fn prepare(config: &mut Config) -> Result<PathBuf, Failure> {
         [(&mut rates.logins, usual.logins), (&mut rates.logins_per_address, usual.logins_per_address)]
     {
         if *rate == usual {
-            *rate = Rate { per_second: 100_000, burst: 100_000 };
+            *rate = RateLimit { per_second: 100_000, burst: 100_000 };
         }
     }
     if config.matchmaking.queues.is_empty() {
-        config.matchmaking.queues = Queue::development();
+        config.matchmaking.queues = QueueSection::development();
     }
     Ok(file)
 }

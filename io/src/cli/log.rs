@@ -17,9 +17,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
-use super::Failure;
-use crate::config::{Log, LogFormat};
-use crate::log_queue::{LogQueue, Notice};
+use super::CommandFailure;
+use crate::config::{LogConfig, LogFormat};
+use crate::log_queue::{DropNotice, LogQueue};
 
 /// What the transport of etcd says of every frame is for whoever asks for it by name.
 const UNLESS_ASKED: &str = "h2=warn,hyper_util=warn,tonic=warn,tower=warn";
@@ -47,14 +47,14 @@ impl Drop for Started {
 }
 
 /// Starts logging for the whole process.
-pub(super) fn start(log: &Log, environment: &[(String, String)]) -> Result<Started, Failure> {
+pub(super) fn start(log: &LogConfig, environment: &[(String, String)]) -> Result<Started, CommandFailure> {
     // Later directives win.
     let filter = EnvFilter::try_new(format!("{UNLESS_ASKED},{}", log.level))
-        .map_err(|e| Failure::Usage(format!("log.level: {}: {e}", log.level)))?;
+        .map_err(|e| CommandFailure::Usage(format!("log.level: {}: {e}", log.level)))?;
     let no_color = environment.iter().any(|(name, value)| name == "NO_COLOR" && !value.is_empty());
     let colours = io::stderr().is_terminal() && !no_color;
-    let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("cannot start the log: {e}"));
-    let notice: Notice = match log.format {
+    let failed = |e: &dyn std::fmt::Display| CommandFailure::Failed(format!("cannot start the log: {e}"));
+    let notice: DropNotice = match log.format {
         LogFormat::Human => for_people,
         LogFormat::Json => as_json,
     };

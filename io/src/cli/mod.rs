@@ -52,7 +52,7 @@ struct ConfigArgs {
 
 /// Why a command did not do what it should.
 #[derive(Debug)]
-enum Failure {
+enum CommandFailure {
     /// It was asked wrongly: exit code 2.
     Usage(String),
     /// It could not: exit code 1.
@@ -61,7 +61,7 @@ enum Failure {
     Unknown(String),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Usage(text) | Self::Failed(text) | Self::Unknown(text)) = self;
         f.write_str(text)
@@ -99,15 +99,15 @@ where
 }
 
 /// Says why a command failed, if it did. The exit code.
-fn end(done: Result<(), Failure>) -> ExitCode {
+fn end(done: Result<(), CommandFailure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             log::say(&format!("error: {failure}"));
             ExitCode::from(match failure {
-                Failure::Usage(_) => 2,
-                Failure::Failed(_) => 1,
-                Failure::Unknown(_) => 3,
+                CommandFailure::Usage(_) => 2,
+                CommandFailure::Failed(_) => 1,
+                CommandFailure::Unknown(_) => 3,
             })
         }
     }
@@ -133,12 +133,12 @@ impl ConfigArgs {
         &self,
         environment: &[(String, String)],
         named: Vec<(&str, String, &str)>,
-    ) -> Result<Sources, Failure> {
+    ) -> Result<Sources, CommandFailure> {
         let from_environment = environment.iter().find(|(name, _)| name == "SKIRMISH_CONFIG");
         let path = self.config.clone().or_else(|| from_environment.map(|(_, path)| path.into()));
         let file = path.map(|path| match std::fs::read_to_string(&path) {
             Ok(text) => Ok((path, text)),
-            Err(error) => Err(Failure::Usage(format!("{}: {error}", path.display()))),
+            Err(error) => Err(CommandFailure::Usage(format!("{}: {error}", path.display()))),
         });
         let named = named.into_iter().map(|(key, value, flag)| (key.to_owned(), value, flag.to_owned()));
         let set = self.set.iter().map(|(key, value)| (key.clone(), value.clone(), "--set".to_owned()));
@@ -151,8 +151,8 @@ impl ConfigArgs {
 }
 
 /// The configuration that the sources make.
-fn load(sources: &Sources) -> Result<Config, Failure> {
-    Config::load(sources).map_err(|error| Failure::Usage(error.to_string()))
+fn load(sources: &Sources) -> Result<Config, CommandFailure> {
+    Config::load(sources).map_err(|error| CommandFailure::Usage(error.to_string()))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

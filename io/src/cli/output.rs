@@ -2,13 +2,13 @@
 
 use std::io::{self, ErrorKind, Write as _};
 
-use super::Failure;
+use super::CommandFailure;
 
 /// Prints a text as it is.
 ///
 /// # Errors
 /// If it could not be written. A reader that has heard enough (`| head`) is no error.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
+pub(super) fn print(text: &str) -> Result<(), CommandFailure> {
     let mut output = io::stdout().lock();
     told(output.write_all(text.as_bytes()).and_then(|()| output.flush()))
 }
@@ -17,10 +17,10 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`print`].
-pub(super) fn told(printed: io::Result<()>) -> Result<(), Failure> {
+pub(super) fn told(printed: io::Result<()>) -> Result<(), CommandFailure> {
     match printed {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::Failed(format!("cannot write to standard output: {error}")))
+            Err(CommandFailure::Failed(format!("cannot write to standard output: {error}")))
         }
         _ => Ok(()),
     }

@@ -9,7 +9,7 @@ use skirmish_core::budget::Size;
 use skirmish_core::id::Name;
 use tracing::{info, warn};
 
-use super::{ConfigArgs, Failure, descriptors, dev, load, log, output};
+use super::{CommandFailure, ConfigArgs, descriptors, dev, load, log, output};
 use crate::clock::Clock;
 use crate::config::Sources;
 use crate::server::{Excess, Server, StartError};
@@ -70,7 +70,7 @@ enum Format {
 }
 
 impl Serve {
-    pub(super) fn run<F, S>(self, environment: &[(String, String)], shutdown: F) -> Result<(), Failure>
+    pub(super) fn run<F, S>(self, environment: &[(String, String)], shutdown: F) -> Result<(), CommandFailure>
     where
         F: FnOnce() -> S,
         S: Future<Output = ()>,
@@ -78,7 +78,7 @@ impl Serve {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|e| Failure::Failed(format!("cannot start the runtime: {e}")))?;
+            .map_err(|e| CommandFailure::Failed(format!("cannot start the runtime: {e}")))?;
         // Before anything that takes time: until then a signal kills.
         let shutdown = {
             let _inside = runtime.enter();
@@ -87,7 +87,7 @@ impl Serve {
         let sources = self.sources(environment)?;
         let mut config = load(&sources)?;
         if self.print_config {
-            let text = config.to_toml().map_err(|e| Failure::Failed(e.to_string()))?;
+            let text = config.to_toml().map_err(|e| CommandFailure::Failed(e.to_string()))?;
             return output::print(&(text + &config.budget_comments()));
         }
         keep_no_core_dump();
@@ -98,7 +98,9 @@ impl Serve {
         let log = log::start(&config.log, environment)?;
         if config.auth.keys.is_empty() {
             let help = "configure auth.keys, or use --dev to try it out on this machine";
-            return Err(Failure::Usage(format!("auth.keys: there is no key to check tokens with: {help}")));
+            return Err(CommandFailure::Usage(format!(
+                "auth.keys: there is no key to check tokens with: {help}"
+            )));
         }
         runtime.block_on(async {
             let keys = Keys::load(&config.auth).map_err(|e| start_error(StartError::Key(e)))?;
@@ -136,7 +138,7 @@ impl Serve {
         })
     }
 
-    fn sources(&self, environment: &[(String, String)]) -> Result<Sources, Failure> {
+    fn sources(&self, environment: &[(String, String)]) -> Result<Sources, CommandFailure> {
         let quoted = |text: &str| toml::Value::from(text).to_string();
         let format = self.log_format.map(|format| match format {
             Format::Human => "human".to_owned(),
@@ -162,19 +164,19 @@ fn keep_no_core_dump() {
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
 }
 
-fn dev_token(keys: &Keys) -> Result<String, Failure> {
-    let player = Name::new("dev").map_err(|e| Failure::Failed(e.to_string()))?;
+fn dev_token(keys: &Keys) -> Result<String, CommandFailure> {
+    let player = Name::new("dev").map_err(|e| CommandFailure::Failed(e.to_string()))?;
     let wall = Clock::new().now().wall;
-    keys.sign(&player, DEV_TTL, wall, None).map_err(|e| Failure::Failed(e.to_string()))
+    keys.sign(&player, DEV_TTL, wall, None).map_err(|e| CommandFailure::Failed(e.to_string()))
 }
 
-fn start_error(error: StartError) -> Failure {
+fn start_error(error: StartError) -> CommandFailure {
     match error {
         StartError::Config(..) | StartError::NoKeys | StartError::OpenFiles(_) => {
-            Failure::Usage(error.to_string())
+            CommandFailure::Usage(error.to_string())
         }
         StartError::Key(_) | StartError::File(_) | StartError::Bind { .. } | StartError::Randomness(_) => {
-            Failure::Failed(error.to_string())
+            CommandFailure::Failed(error.to_string())
         }
     }
 }

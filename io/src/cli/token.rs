@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use skirmish_core::id::Name;
 
-use super::{ConfigArgs, Failure, dev, load, output};
+use super::{CommandFailure, ConfigArgs, dev, load, output};
 use crate::clock::Clock;
 use crate::token::Keys;
 
@@ -42,16 +42,16 @@ pub(super) struct Token {
 }
 
 impl Token {
-    pub(super) fn run(self, environment: &[(String, String)]) -> Result<(), Failure> {
+    pub(super) fn run(self, environment: &[(String, String)]) -> Result<(), CommandFailure> {
         let mut config = load(&self.config.sources(environment, Vec::new())?)?;
         if self.dev {
             dev::prepare(&mut config)?;
         }
         if config.auth.keys.is_empty() {
             let help = "name a file with --config, or use --dev";
-            return Err(Failure::Usage(format!("auth.keys: there is no key to sign with: {help}")));
+            return Err(CommandFailure::Usage(format!("auth.keys: there is no key to sign with: {help}")));
         }
-        let failed = |error: crate::token::KeyError| Failure::Failed(format!("auth.keys: {error}"));
+        let failed = |error: crate::token::KeyError| CommandFailure::Failed(format!("auth.keys: {error}"));
         let keys = Keys::load(&config.auth).map_err(failed)?;
         let wall = Clock::new().now().wall;
         for player in &self.player {

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Uri};
 
 use super::error::DialError;
-use super::socket::{self, Socket};
+use super::socket::{self, ClientSocket};
 
 /// A boxed future, as the seams of this module return it.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -28,7 +28,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// production; the simulator and tests wrap it.
 pub trait Dial: Send + Sync {
     /// Opens a stream to the target's host and port; TLS and WebSocket come on top.
-    fn dial(&self, target: &Target) -> BoxFuture<io::Result<Box<dyn Stream>>>;
+    fn dial(&self, target: &ServerAddress) -> BoxFuture<io::Result<Box<dyn Stream>>>;
 }
 
 /// Dials over TCP, without Nagle's delay.
@@ -36,7 +36,7 @@ pub trait Dial: Send + Sync {
 pub struct Tcp;
 
 impl Dial for Tcp {
-    fn dial(&self, target: &Target) -> BoxFuture<io::Result<Box<dyn Stream>>> {
+    fn dial(&self, target: &ServerAddress) -> BoxFuture<io::Result<Box<dyn Stream>>> {
         let address = target.address.clone();
         Box::pin(async move {
             let stream = TcpStream::connect(&*address).await?;
@@ -48,14 +48,14 @@ impl Dial for Tcp {
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct ServerAddress {
     uri: Uri,
     address: Arc<str>,
     host: Arc<str>,
     tls: bool,
 }
 
-impl Target {
+impl ServerAddress {
     /// Reads an address of the form `ws://host[:port]/path` or `wss://host[:port]/path`.
     ///
     /// # Errors
@@ -98,10 +98,10 @@ type Provider = dyn Fn() -> BoxFuture<io::Result<String>> + Send + Sync;
 
 /// Where the token of each connection comes from (row W1).
 #[derive(Clone)]
-pub struct Credentials(Source);
+pub struct Credentials(CredentialSource);
 
 #[derive(Clone)]
-enum Source {
+enum CredentialSource {
     Fixed(Arc<str>),
     Provider(Arc<Provider>),
 }
@@ -110,7 +110,7 @@ impl Credentials {
     /// The same token for every connection. Once it expires, reconnecting fails.
     #[must_use]
     pub fn fixed(token: &str) -> Self {
-        Self(Source::Fixed(token.into()))
+        Self(CredentialSource::Fixed(token.into()))
     }
 
     /// Asks for a token before every connection, so that one that expires is replaced. An
@@ -120,7 +120,7 @@ impl Credentials {
         F: Fn() -> T + Send + Sync + 'static,
         T: Future<Output = io::Result<String>> + Send + 'static,
     {
-        Self(Source::Provider(Arc::new(move || Box::pin(provider()))))
+        Self(CredentialSource::Provider(Arc::new(move || Box::pin(provider()))))
     }
 }
 
@@ -147,7 +147,7 @@ impl fmt::Debug for Credentials {
 /// It may have several targets, the nodes of one cluster: each dial is of the next one.
 #[derive(Clone)]
 pub struct Endpoint {
-    targets: Arc<[Target]>,
+    targets: Arc<[ServerAddress]>,
     /// Which is dialled first; `None`: any of them.
     first: Option<usize>,
     credentials: Credentials,
@@ -166,7 +166,7 @@ impl Endpoint {
     /// [`DialError::Url`] if `url` is not an address.
     pub fn new(url: &str, credentials: impl Into<Credentials>, max_frame: usize) -> Result<Self, DialError> {
         Ok(Self {
-            targets: Arc::new([Target::parse(url)?]),
+            targets: Arc::new([ServerAddress::parse(url)?]),
             first: None,
             credentials: credentials.into(),
             headers: Arc::new([]),
@@ -182,7 +182,7 @@ impl Endpoint {
     /// # Errors
     /// [`DialError::Url`] if one is not an address.
     pub fn with_nodes(mut self, urls: &[String]) -> Result<Self, DialError> {
-        let others = urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
+        let others = urls.iter().map(|url| ServerAddress::parse(url)).collect::<Result<Vec<_>, _>>()?;
         self.targets = self.targets.iter().cloned().chain(others).collect();
         Ok(self)
     }
@@ -240,14 +240,14 @@ impl Endpoint {
 
     /// Dials a target, counted around, and upgrades to a WebSocket with the token in
     /// `X-Game-Token`.
-    pub(super) fn open(&self, turn: usize) -> BoxFuture<Result<Socket, DialError>> {
+    pub(super) fn open(&self, turn: usize) -> BoxFuture<Result<ClientSocket, DialError>> {
         let this = self.clone();
         Box::pin(async move {
             let target = turn.checked_rem(this.targets.len()).and_then(|place| this.targets.get(place));
             let target = target.ok_or_else(|| DialError::Url(String::new()))?;
             let token = match &this.credentials.0 {
-                Source::Fixed(token) => HeaderValue::from_str(token),
-                Source::Provider(provider) => {
+                CredentialSource::Fixed(token) => HeaderValue::from_str(token),
+                CredentialSource::Provider(provider) => {
                     HeaderValue::from_str(&provider().await.map_err(DialError::Token)?)
                 }
             };
@@ -268,7 +268,11 @@ impl Endpoint {
     }
 
     #[cfg(not(madsim))]
-    async fn wrap(&self, target: &Target, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>, DialError> {
+    async fn wrap(
+        &self,
+        target: &ServerAddress,
+        stream: Box<dyn Stream>,
+    ) -> Result<Box<dyn Stream>, DialError> {
         use tokio_rustls::TlsConnector;
         use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -284,7 +288,7 @@ impl Endpoint {
 
     #[cfg(madsim)]
     #[allow(clippy::unused_async, reason = "the same signature as outside of the simulation")]
-    async fn wrap(&self, _: &Target, _: Box<dyn Stream>) -> Result<Box<dyn Stream>, DialError> {
+    async fn wrap(&self, _: &ServerAddress, _: Box<dyn Stream>) -> Result<Box<dyn Stream>, DialError> {
         Err(DialError::Tls("not in the simulation".to_owned()))
     }
 }
@@ -321,15 +325,15 @@ mod tests {
 
     #[test]
     fn targets_are_read_from_addresses() {
-        let target = Target::parse("ws://127.0.0.1:7777/play?x=1").unwrap();
+        let target = ServerAddress::parse("ws://127.0.0.1:7777/play?x=1").unwrap();
         assert_eq!(
             (target.address(), target.host(), target.is_tls()),
             ("127.0.0.1:7777", "127.0.0.1", false)
         );
-        let target = Target::parse("wss://[::1]").unwrap();
+        let target = ServerAddress::parse("wss://[::1]").unwrap();
         assert_eq!((target.address(), target.host(), target.is_tls()), ("[::1]:443", "::1", true));
         for bad in ["", "http://a/", "ws://", "127.0.0.1:7777", "ws://a b/"] {
-            assert!(matches!(Target::parse(bad), Err(DialError::Url(_))), "{bad}");
+            assert!(matches!(ServerAddress::parse(bad), Err(DialError::Url(_))), "{bad}");
         }
     }
 

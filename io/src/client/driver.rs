@@ -10,7 +10,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::dial::{BoxFuture, Endpoint};
 use super::error::DialError;
-use super::socket::{Gone, Link, Socket};
+use super::socket::{ClientSocket, Gone, TrackedSocket};
 use crate::clock::Clock;
 use crate::turns::{before, turns};
 
@@ -71,7 +71,7 @@ pub struct Driver {
     /// Counts dials: each is of the next target.
     turn: usize,
     clock: Clock,
-    connection: Connection,
+    connection: ConnectionState,
     timer: LazyTimer,
     /// A deadline has come: what is there is read first.
     reading: Option<Reading>,
@@ -85,11 +85,11 @@ struct Reading {
     turns: BoxFuture<()>,
 }
 
-enum Connection {
+enum ConnectionState {
     None,
-    Dialing(BoxFuture<Result<Socket, DialError>>),
-    Open(Link),
-    Closing { link: Link, until: Instant },
+    Dialing(BoxFuture<Result<ClientSocket, DialError>>),
+    Open(TrackedSocket),
+    Closing { link: TrackedSocket, until: Instant },
 }
 
 impl Driver {
@@ -104,7 +104,7 @@ impl Driver {
             endpoint,
             turn,
             clock,
-            connection: Connection::None,
+            connection: ConnectionState::None,
             timer: LazyTimer::default(),
             reading: None,
         }
@@ -174,14 +174,16 @@ impl Driver {
                 Output::Event(event) => app.event(now, event),
                 // Whatever is left of the last connection is of no interest any more.
                 Output::Dial => {
-                    self.connection = Connection::Dialing(self.endpoint.open(self.turn));
+                    self.connection = ConnectionState::Dialing(self.endpoint.open(self.turn));
                     self.turn = self.turn.wrapping_add(1);
                 }
                 Output::Hangup => {
-                    self.connection = match std::mem::replace(&mut self.connection, Connection::None) {
-                        Connection::Open(link) => Connection::Closing { link, until: now.instant + LINGER },
-                        closing @ Connection::Closing { .. } => closing,
-                        Connection::None | Connection::Dialing(_) => Connection::None,
+                    self.connection = match std::mem::replace(&mut self.connection, ConnectionState::None) {
+                        ConnectionState::Open(link) => {
+                            ConnectionState::Closing { link, until: now.instant + LINGER }
+                        }
+                        closing @ ConnectionState::Closing { .. } => closing,
+                        ConnectionState::None | ConnectionState::Dialing(_) => ConnectionState::None,
                     };
                 }
             }
@@ -212,11 +214,11 @@ impl Driver {
     }
 
     fn dialed(&mut self, now: Now, cx: &mut Context<'_>, app: &mut impl App) -> Result<bool, DialError> {
-        let Connection::Dialing(dialing) = &mut self.connection else { return Ok(false) };
+        let ConnectionState::Dialing(dialing) = &mut self.connection else { return Ok(false) };
         let Poll::Ready(result) = dialing.as_mut().poll(cx) else { return Ok(false) };
         match result {
             Ok(socket) => {
-                self.connection = Connection::Open(Link::new(socket));
+                self.connection = ConnectionState::Open(TrackedSocket::new(socket));
                 self.machine.handle_connected(now);
                 self.drain(now, app);
                 Ok(true)
@@ -224,13 +226,13 @@ impl Driver {
             Err(error) => {
                 app.dial_failed(&error);
                 if error.is_final() {
-                    self.connection = Connection::None;
+                    self.connection = ConnectionState::None;
                     self.machine.disconnect(now);
                     self.drain(now, app);
                     return Err(error);
                 }
                 tracing::debug!(%error, "dial failed");
-                self.connection = Connection::None;
+                self.connection = ConnectionState::None;
                 self.machine.handle_refused(now, error.retry_after());
                 self.drain(now, app);
                 Ok(true)
@@ -242,7 +244,7 @@ impl Driver {
     /// connection changed.
     fn receive(&mut self, now: Now, cx: &mut Context<'_>, app: &mut impl App) -> bool {
         for _ in 0..FRAMES {
-            let Connection::Open(link) = &mut self.connection else { return false };
+            let ConnectionState::Open(link) = &mut self.connection else { return false };
             match link.poll_frame(cx) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(frame)) => {
@@ -272,7 +274,7 @@ impl Driver {
                     return true;
                 }
             }
-            if matches!(self.connection, Connection::Dialing(_)) {
+            if matches!(self.connection, ConnectionState::Dialing(_)) {
                 return true;
             }
         }
@@ -285,20 +287,20 @@ impl Driver {
         let machine = &mut self.machine;
         let next = || machine.poll_transmit(now);
         match &mut self.connection {
-            Connection::None | Connection::Dialing(_) => false,
-            Connection::Open(link) => match link.poll_send(cx, next) {
+            ConnectionState::None | ConnectionState::Dialing(_) => false,
+            ConnectionState::Open(link) => match link.poll_send(cx, next) {
                 Poll::Pending | Poll::Ready(Ok(())) => false,
                 Poll::Ready(Err(Gone)) => {
                     self.lost(now, app);
                     true
                 }
             },
-            Connection::Closing { link, until } => {
+            ConnectionState::Closing { link, until } => {
                 if link.poll_close(cx, next).is_pending() && *until > now.instant {
                     return false;
                 }
                 // The machine has forgotten this connection: it is told nothing.
-                self.connection = Connection::None;
+                self.connection = ConnectionState::None;
                 true
             }
         }
@@ -306,7 +308,7 @@ impl Driver {
 
     /// The connection is gone, or was never there.
     fn lost(&mut self, now: Now, app: &mut impl App) {
-        self.connection = Connection::None;
+        self.connection = ConnectionState::None;
         self.machine.handle_disconnected(now);
         self.drain(now, app);
     }
@@ -314,7 +316,7 @@ impl Driver {
     /// The machine wants no connection and the last one is closed. It may still have
     /// deadlines of its own, such as for tombstones; nothing comes of them any more.
     fn has_ended(&self) -> bool {
-        matches!(self.connection, Connection::None) && self.machine.state() == State::Idle
+        matches!(self.connection, ConnectionState::None) && self.machine.state() == State::Idle
     }
 
     /// Sleeps until the earliest deadline.
@@ -324,7 +326,7 @@ impl Driver {
         if let Some(at) = app.deadline() {
             also(at);
         }
-        if let Connection::Closing { until, .. } = &self.connection {
+        if let ConnectionState::Closing { until, .. } = &self.connection {
             also(*until);
         }
         let Some(mut want) = want else { return Poll::Pending };

@@ -21,19 +21,19 @@ use crate::clock::Clock;
 /// Commands that may wait for the task.
 const COMMANDS: usize = 64;
 
-type Command = Box<dyn FnOnce(&mut Machine, Now) + Send>;
+type QueuedCommand = Box<dyn FnOnce(&mut Machine, Now) + Send>;
 
 /// Commands a client. Clones command the same client; when the last is dropped, the client
 /// says goodbye and ends.
 #[derive(Clone, Debug)]
 pub struct Client {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<QueuedCommand>,
 }
 
 impl Client {
     /// A client for the server at `url` (`ws://` or `wss://`) that shows it this token.
-    pub fn builder(url: &str, credentials: impl Into<Credentials>) -> Builder {
-        Builder {
+    pub fn builder(url: &str, credentials: impl Into<Credentials>) -> ClientBuilder {
+        ClientBuilder {
             url: url.to_owned(),
             nodes: Vec::new(),
             credentials: credentials.into(),
@@ -274,7 +274,7 @@ impl Client {
         F: FnOnce(&mut Machine, Now) -> R + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let command: Command = Box::new(move |machine, now| {
+        let command: QueuedCommand = Box::new(move |machine, now| {
             // Nobody waits for the answer any more if this fails; the command was given.
             let _ = reply.send(command(machine, now));
         });
@@ -285,7 +285,7 @@ impl Client {
 
 /// Settings of a client to be.
 #[derive(Clone)]
-pub struct Builder {
+pub struct ClientBuilder {
     url: String,
     nodes: Vec<String>,
     credentials: Credentials,
@@ -301,7 +301,7 @@ pub struct Builder {
     planted: skirmish_core::plant::Planted,
 }
 
-impl Builder {
+impl ClientBuilder {
     /// Settings of the machine: back-off, outbox, sealing and so on.
     #[must_use]
     pub fn config(mut self, config: ClientConfig) -> Self {
@@ -439,7 +439,7 @@ impl Builder {
     }
 }
 
-impl std::fmt::Debug for Builder {
+impl std::fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder")
             .field("url", &self.url)
@@ -451,7 +451,7 @@ impl std::fmt::Debug for Builder {
 
 /// The application of the task: passes commands in and events out.
 struct Relay {
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<QueuedCommand>,
     /// All handles are gone.
     orphaned: bool,
     feed: Feed,

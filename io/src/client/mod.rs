@@ -89,10 +89,10 @@ mod handle;
 mod queue;
 mod socket;
 
-pub use dial::{BoxFuture, Credentials, Dial, Endpoint, Stream, Target, Tcp};
+pub use dial::{BoxFuture, Credentials, Dial, Endpoint, ServerAddress, Stream, Tcp};
 pub use driver::{Act, App, Driver};
 pub use error::{DialError, Error};
-pub use handle::{Builder, Client};
+pub use handle::{Client, ClientBuilder};
 pub use queue::Events;
 pub use skirmish_core::client::{
     Client as Machine, ClientConfig, CommandError, Event, MessageId, Outcome, State, StateRefusal,

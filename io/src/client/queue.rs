@@ -11,17 +11,17 @@ use super::error::DialError;
 
 /// What happened to a client, in order. Reading it is what lets the client read on.
 #[derive(Debug)]
-pub struct Events(Arc<Shared>);
+pub struct Events(Arc<SharedCommands>);
 
 /// The task's end of the queue.
 #[derive(Debug)]
-pub(super) struct Feed(Arc<Shared>);
+pub(super) struct Feed(Arc<SharedCommands>);
 
 #[derive(Debug)]
-struct Shared(Mutex<Queue>);
+struct SharedCommands(Mutex<CommandQueue>);
 
 #[derive(Debug)]
-struct Queue {
+struct CommandQueue {
     events: VecDeque<Event>,
     capacity: usize,
     /// Whoever waits for an event.
@@ -37,7 +37,7 @@ struct Queue {
 
 /// A queue that is full at `capacity` events.
 pub(super) fn queue(capacity: usize) -> (Feed, Events) {
-    let queue = Queue {
+    let queue = CommandQueue {
         events: VecDeque::new(),
         capacity: capacity.max(1),
         reader: None,
@@ -46,12 +46,12 @@ pub(super) fn queue(capacity: usize) -> (Feed, Events) {
         ended: false,
         error: None,
     };
-    let shared = Arc::new(Shared(Mutex::new(queue)));
+    let shared = Arc::new(SharedCommands(Mutex::new(queue)));
     (Feed(Arc::clone(&shared)), Events(shared))
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+impl SharedCommands {
+    fn lock(&self) -> MutexGuard<'_, CommandQueue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,7 +144,7 @@ impl Drop for Feed {
     }
 }
 
-impl Queue {
+impl CommandQueue {
     /// Wakes the task once half of the queue is free, so that it reads in batches.
     fn make_place(&mut self) {
         if self.events.len() <= self.capacity / 2

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use super::dial::Stream;
 
 /// A WebSocket to a server.
-pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
+pub(super) type ClientSocket = WebSocketStream<Box<dyn Stream>>;
 
 /// What is read from the socket at once, and written at once, in bytes. Small, because a
 /// process may have ten thousand clients; larger frames pass, in several reads.
@@ -33,17 +33,17 @@ pub(super) fn config(max_frame: usize) -> WebSocketConfig {
 pub(super) struct Gone;
 
 /// A socket with what is known of its write side.
-pub(super) struct Link {
+pub(super) struct TrackedSocket {
     socket: Pin,
     unflushed: bool,
     closing: bool,
 }
 
 /// Boxed, so that a client without a connection is small.
-type Pin = std::pin::Pin<Box<Socket>>;
+type Pin = std::pin::Pin<Box<ClientSocket>>;
 
-impl Link {
-    pub(super) fn new(socket: Socket) -> Self {
+impl TrackedSocket {
+    pub(super) fn new(socket: ClientSocket) -> Self {
         Self { socket: Box::pin(socket), unflushed: false, closing: false }
     }
 

@@ -26,7 +26,7 @@ pub struct Cluster {
     /// Whoever reaches such an address can be a node.
     pub insecure: bool,
     /// Where other nodes connect.
-    pub link: Link,
+    pub link: LinkListener,
     /// Mutual TLS between nodes.
     pub tls: ClusterTls,
     /// Liveness of links.
@@ -46,7 +46,7 @@ impl Default for Cluster {
         Self {
             name: None,
             insecure: false,
-            link: Link::default(),
+            link: LinkListener::default(),
             tls: ClusterTls::default(),
             heartbeat: LinkHeartbeat::default(),
             node_ttl,
@@ -58,7 +58,7 @@ impl Default for Cluster {
 /// Where other nodes connect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Link {
+pub struct LinkListener {
     /// Address and port to listen at; port 0 takes any free one. Without it the node takes
     /// no links.
     pub address: Option<SocketAddr>,

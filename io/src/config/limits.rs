@@ -76,17 +76,17 @@ section! {
     /// How fast a connection may send, by class.
     Rates from Rates at rates {
         /// Reliable messages.
-        reliable: Rate,
+        reliable: RateLimit,
         /// Latest messages.
-        latest: Rate,
+        latest: RateLimit,
         /// Joins, leaves, state, application messages.
-        control: Rate,
+        control: RateLimit,
         /// Bytes of all frames.
-        bytes: Rate,
+        bytes: RateLimit,
         /// Log-ins of one player, at each node. Excess is told when to come back.
-        logins: Rate,
+        logins: RateLimit,
         /// Connections from one address, at each node. Excess is answered with 429.
-        logins_per_address: Rate,
+        logins_per_address: RateLimit,
     }
 }
 
@@ -155,21 +155,21 @@ section! {
 /// A token bucket: `per_second` on average, `burst` at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rate {
+pub struct RateLimit {
     /// Refill per second.
     pub per_second: u32,
     /// Size of the bucket.
     pub burst: u32,
 }
 
-impl From<core::Rate> for Rate {
+impl From<core::Rate> for RateLimit {
     fn from(rate: core::Rate) -> Self {
         Self { per_second: rate.per_second, burst: rate.burst }
     }
 }
 
-impl From<Rate> for core::Rate {
-    fn from(rate: Rate) -> Self {
+impl From<RateLimit> for core::Rate {
+    fn from(rate: RateLimit) -> Self {
         Self { per_second: rate.per_second, burst: rate.burst }
     }
 }

@@ -27,7 +27,7 @@ pub struct Sources {
 
 /// Where a value was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// In the file.
     File(PathBuf),
     /// By this environment variable.
@@ -38,7 +38,7 @@ pub enum Source {
     Combined,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
@@ -50,16 +50,16 @@ impl fmt::Display for Source {
 
 /// A configuration that is not one: which key, where it was set, and what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
+pub struct LoadError {
     /// Where the value was set.
-    pub source: Source,
+    pub source: ValueSource,
     /// The key, such as `frames.body_bytes`; empty if it is the file as a whole.
     pub key: String,
     /// What is wrong, on one line.
     pub problem: String,
 }
 
-impl fmt::Display for ConfigError {
+impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.source)?;
         if !self.key.is_empty() {
@@ -69,7 +69,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {}
+impl std::error::Error for LoadError {}
 
 impl Sources {
     /// Whether any of them sets this key, or its section.
@@ -97,11 +97,11 @@ impl Config {
     /// # Errors
     /// If the file is not TOML, a key is unknown, or a value is of the wrong type or
     /// makes no sense.
-    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+    pub fn load(sources: &Sources) -> Result<Self, LoadError> {
         let mut layers = Layers::new();
         if let Some((path, text)) = &sources.file {
-            let table: Table = text.parse().map_err(|e: toml::de::Error| ConfigError {
-                source: Source::File(path.clone()),
+            let table: Table = text.parse().map_err(|e: toml::de::Error| LoadError {
+                source: ValueSource::File(path.clone()),
                 key: String::new(),
                 problem: on_one_line(&describe(&e, text)),
             })?;
@@ -112,11 +112,11 @@ impl Config {
             let Some(rest) = name.strip_prefix(PREFIX) else { continue };
             if rest.contains("__") {
                 let key = rest.to_ascii_lowercase().replace("__", ".");
-                layers.set(&key, value, Source::Environment(name.clone()))?;
+                layers.set(&key, value, ValueSource::Environment(name.clone()))?;
             }
         }
         for (key, value, flag) in &sources.flags {
-            layers.set(key, value, Source::Flag(flag.clone()))?;
+            layers.set(key, value, ValueSource::Flag(flag.clone()))?;
         }
         let config = layers.parse()?;
         config.validate().map_err(|(key, problem)| layers.error(key, problem))?;
@@ -128,7 +128,7 @@ impl Config {
 struct Layers {
     merged: Table,
     file: Option<(PathBuf, Table)>,
-    overrides: BTreeMap<String, Source>,
+    overrides: BTreeMap<String, ValueSource>,
 }
 
 impl Layers {
@@ -139,8 +139,8 @@ impl Layers {
     }
 
     /// Sets one key over what is there.
-    fn set(&mut self, key: &str, text: &str, source: Source) -> Result<(), ConfigError> {
-        let wrong = |problem: &str| ConfigError {
+    fn set(&mut self, key: &str, text: &str, source: ValueSource) -> Result<(), LoadError> {
+        let wrong = |problem: &str| LoadError {
             source: source.clone(),
             key: key.to_owned(),
             problem: problem.to_owned(),
@@ -162,7 +162,7 @@ impl Layers {
         Ok(())
     }
 
-    fn parse(&self) -> Result<Config, ConfigError> {
+    fn parse(&self) -> Result<Config, LoadError> {
         let mut track = serde_path_to_error::Track::new();
         let value = Value::Table(self.merged.clone());
         Config::deserialize(serde_path_to_error::Deserializer::new(value, &mut track)).map_err(|e| {
@@ -182,16 +182,16 @@ impl Layers {
     }
 
     /// An error at a key, with who set it.
-    fn error(&self, key: String, problem: String) -> ConfigError {
+    fn error(&self, key: String, problem: String) -> LoadError {
         let mut overrides = self.overrides.iter().rev();
         let by_override =
             overrides.find(|(set, _)| within(&key, set) || (!key.is_empty() && within(set, &key)));
         let source = match (by_override, &self.file) {
             (Some((_, source)), _) => source.clone(),
-            (None, Some((path, table))) if lookup(table, &key) => Source::File(path.clone()),
-            (None, _) => Source::Combined,
+            (None, Some((path, table))) if lookup(table, &key) => ValueSource::File(path.clone()),
+            (None, _) => ValueSource::Combined,
         };
-        ConfigError { source, key, problem }
+        LoadError { source, key, problem }
     }
 }
 

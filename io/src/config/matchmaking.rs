@@ -39,7 +39,7 @@ pub struct Matchmaking {
     /// Tickets of one mode that are looked at for a match. The rest wait for a place.
     pub tickets: usize,
     /// What can be queued for, by mode. None: the server makes no matches.
-    pub queues: Vec<Queue>,
+    pub queues: Vec<QueueSection>,
 }
 
 impl Default for Matchmaking {
@@ -71,7 +71,7 @@ impl Default for Matchmaking {
 /// A queue: the shape of its matches, and who may be in one together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Queue {
+pub struct QueueSection {
     /// What clients ask for by this name.
     pub mode: String,
     /// Teams of a match.
@@ -183,7 +183,7 @@ impl Matchmaking {
     /// The core's configuration, for as many players as there may be sessions, which live so
     /// long without a connection.
     pub(super) fn core(&self, sessions: usize, ttl: Duration) -> core::MatchmakingConfig {
-        let queues = self.queues.iter().filter_map(Queue::core).collect();
+        let queues = self.queues.iter().filter_map(QueueSection::core).collect();
         let core = core::MatchmakingConfig::new(queues);
         let usual = core.absence_grace.max(self.absence_delay).min(ttl);
         let absence_grace = self.absence_grace.unwrap_or(usual);
@@ -225,7 +225,7 @@ impl Matchmaking {
     }
 }
 
-impl Queue {
+impl QueueSection {
     /// A queue with the usual rules, in one region.
     #[must_use]
     pub fn new(mode: &str, teams: u8, team_size: u8, region: &str) -> Self {
@@ -289,7 +289,7 @@ mod tests {
     /// The key that is wrong after a change of a sound configuration.
     fn wrong(change: impl FnOnce(&mut Matchmaking)) -> Option<String> {
         let mut config = Config::default();
-        config.matchmaking.queues = Queue::development();
+        config.matchmaking.queues = QueueSection::development();
         change(&mut config.matchmaking);
         config.validate().err().map(|(key, _)| key)
     }
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn a_session_may_be_shorter_than_the_usual_grace() {
         let mut config = Config::default();
-        config.matchmaking.queues = Queue::development();
+        config.matchmaking.queues = QueueSection::development();
         for (ttl, grace) in [(1, 1), (60, 30)] {
             config.sessions.ttl = Duration::from_secs(ttl);
             assert_eq!(config.validate(), Ok(()));

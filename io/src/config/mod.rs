@@ -25,13 +25,13 @@ mod tests;
 
 #[cfg(all(unix, not(madsim)))]
 pub(crate) use cluster::MAX_NODE_NAME;
-pub use cluster::{Cluster, ClusterTls, Link, LinkHeartbeat};
-pub use limits::{Connections, Frames, HeartbeatTimes, Rate, Rates, Rooms, Sessions};
-pub use load::{ConfigError, Source, Sources};
-pub use matchmaking::{LatencyWindow, Matchmaking, QualityRules, Queue, RatingWindow};
+pub use cluster::{Cluster, ClusterTls, LinkHeartbeat, LinkListener};
+pub use limits::{Connections, Frames, HeartbeatTimes, RateLimit, Rates, Rooms, Sessions};
+pub use load::{LoadError, Sources, ValueSource};
+pub use matchmaking::{LatencyWindow, Matchmaking, QualityRules, QueueSection, RatingWindow};
 pub(crate) use origins::OriginPattern;
 pub use proxies::{ForwardedHeader, Network, ProxyProtocol};
-pub use registry::{Registry, RegistryEtcd, RegistryKind};
+pub use registry::{RegistryBackend, RegistryEtcd, RegistryKind};
 pub use secret::Secret;
 
 use std::net::SocketAddr;
@@ -55,7 +55,7 @@ pub struct Config {
     /// Sealing of payloads.
     pub seal: SealKey,
     /// Logs.
-    pub log: Log,
+    pub log: LogConfig,
     /// What happens when the server is told to stop.
     pub drain: Drain,
     /// Caps of the connection table (row H2).
@@ -73,7 +73,7 @@ pub struct Config {
     /// This node among others.
     pub cluster: Cluster,
     /// Where nodes find each other's sessions and rooms.
-    pub registry: Registry,
+    pub registry: RegistryBackend,
     /// What players can queue for.
     pub matchmaking: Matchmaking,
 }
@@ -223,7 +223,7 @@ pub struct SealKey {
 /// Logs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub struct LogConfig {
     /// A level, or directives such as `info,skirmish_io=debug,audit=info`.
     pub level: String,
     /// How lines look.
@@ -233,19 +233,19 @@ pub struct Log {
     pub queue_bytes: usize,
     /// Lines that one address may cause by what is refused or dropped. Others are counted,
     /// and the count is told with the next one.
-    pub audit_per_address: Rate,
+    pub audit_per_address: RateLimit,
     /// The same for all addresses together.
-    pub audit_total: Rate,
+    pub audit_total: RateLimit,
 }
 
-impl Default for Log {
+impl Default for LogConfig {
     fn default() -> Self {
         Self {
             level: "info".to_owned(),
             format: LogFormat::Human,
             queue_bytes: 1 << 20,
-            audit_per_address: Rate { per_second: 2, burst: 50 },
-            audit_total: Rate { per_second: 50, burst: 1_000 },
+            audit_per_address: RateLimit { per_second: 2, burst: 50 },
+            audit_total: RateLimit { per_second: 50, burst: 1_000 },
         }
     }
 }

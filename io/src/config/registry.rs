@@ -16,7 +16,7 @@ const MAX_GROUP_BYTES: usize = 1024 * 1024;
 /// The registry: where nodes find each other's sessions, rooms and matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Registry {
+pub struct RegistryBackend {
     /// Which registry.
     pub kind: RegistryKind,
     /// What every key in etcd starts with, such as `/arena/eu`: deployments that share an
@@ -115,7 +115,7 @@ impl Default for RegistryEtcd {
     }
 }
 
-impl Registry {
+impl RegistryBackend {
     /// Checks the values that a type cannot.
     ///
     /// # Errors
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     fn wrong(change: impl FnOnce(&mut RegistryEtcd)) -> Option<String> {
-        let mut registry = Registry { kind: RegistryKind::Etcd, ..Registry::default() };
+        let mut registry = RegistryBackend { kind: RegistryKind::Etcd, ..RegistryBackend::default() };
         change(&mut registry.etcd);
         registry.validate().err().map(|(key, _)| key)
     }
@@ -236,8 +236,11 @@ mod tests {
     #[test]
     fn a_prefix_is_a_path_beside_the_keys() {
         let with = |prefix: &str| {
-            let registry =
-                Registry { kind: RegistryKind::Etcd, prefix: prefix.to_owned(), ..Registry::default() };
+            let registry = RegistryBackend {
+                kind: RegistryKind::Etcd,
+                prefix: prefix.to_owned(),
+                ..RegistryBackend::default()
+            };
             registry.validate().err().map(|(key, _)| key)
         };
         for good in ["", "/a", "/arena/eu-1", "/x.y_z/1"] {
@@ -253,7 +256,7 @@ mod tests {
     #[test]
     fn the_defaults_are_sound() {
         assert_eq!(wrong(|_| ()), None);
-        assert_eq!(Registry::default().validate(), Ok(()));
+        assert_eq!(RegistryBackend::default().validate(), Ok(()));
     }
 
     #[test]
@@ -283,7 +286,7 @@ mod tests {
     fn a_file_may_set_what_it_likes_and_shows_no_secret() {
         let text =
             "kind = \"etcd\"\n[etcd]\nuser = \"me\"\npassword = \"hidden\"\nrequest_timeout = \"3s\"\n";
-        let registry: Registry = toml::from_str(text).unwrap();
+        let registry: RegistryBackend = toml::from_str(text).unwrap();
         assert_eq!(registry.validate(), Ok(()));
         assert_eq!(registry.etcd.request_timeout, Duration::from_secs(3));
         assert!(!toml::to_string(&registry).unwrap().contains("hidden"));

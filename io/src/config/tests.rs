@@ -45,7 +45,7 @@ fn later_sources_win() {
     let sources = with_flag(with_environment(file(text), &variables), "heartbeat.interval", "11s");
     let config = Config::load(&sources).unwrap();
     assert_eq!(config.heartbeat.interval, Duration::from_secs(11), "flag over variable over file");
-    assert_eq!(config.rates.reliable, Rate { per_second: 60, burst: 999 }, "variable over default");
+    assert_eq!(config.rates.reliable, RateLimit { per_second: 60, burst: 999 }, "variable over default");
     assert_eq!((config.heartbeat.close_after, config.rooms.members), (5, 7), "file over default");
 }
 

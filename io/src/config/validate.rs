@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Algorithm, Config, OriginPattern, Rate, TokenKey};
+use super::{Algorithm, Config, OriginPattern, RateLimit, TokenKey};
 
 /// Most keys that a token may have to be checked with.
 const MAX_KEYS: usize = 16;
@@ -12,7 +12,7 @@ const SMALLEST_LOG_QUEUE: usize = 64 << 10;
 const LARGEST_LOG_QUEUE: usize = 1 << 30;
 
 /// The key, and what is wrong with its value.
-type Wrong = (String, String);
+type InvalidValue = (String, String);
 
 impl Config {
     /// Checks the values that a type cannot.
@@ -30,7 +30,7 @@ impl Config {
         for (key, rate) in
             [("log.audit_per_address", self.log.audit_per_address), ("log.audit_total", self.log.audit_total)]
         {
-            let Rate { per_second, burst } = rate;
+            let RateLimit { per_second, burst } = rate;
             check(per_second > 0, format!("{key}.per_second"), "must be at least 1")?;
             check(burst > 0, format!("{key}.burst"), "must be at least 1")?;
         }
@@ -38,7 +38,7 @@ impl Config {
         self.core().validate().map_err(|error| (error.key.into_owned(), error.problem.to_string()))
     }
 
-    fn validate_listeners(&self) -> Result<(), Wrong> {
+    fn validate_listeners(&self) -> Result<(), InvalidValue> {
         check(!self.listen.paths.is_empty(), "listen.paths", "must name at least one path")?;
         for (index, path) in self.listen.paths.iter().enumerate() {
             check(
@@ -82,7 +82,7 @@ impl Config {
         )
     }
 
-    fn validate_auth(&self) -> Result<(), Wrong> {
+    fn validate_auth(&self) -> Result<(), InvalidValue> {
         let auth = &self.auth;
         for (index, origin) in auth.origins.iter().enumerate() {
             OriginPattern::parse(origin).map_err(|problem| (format!("auth.origins[{index}]"), problem))?;
@@ -109,7 +109,7 @@ impl Config {
         Ok(())
     }
 
-    fn validate_times(&self) -> Result<(), Wrong> {
+    fn validate_times(&self) -> Result<(), InvalidValue> {
         for (key, time) in [
             ("connections.handshake_timeout", self.connections.handshake_timeout),
             ("connections.linger", self.connections.linger),
@@ -129,7 +129,7 @@ impl Config {
         Ok(())
     }
 
-    fn validate_sizes(&self) -> Result<(), Wrong> {
+    fn validate_sizes(&self) -> Result<(), InvalidValue> {
         for (key, number) in [
             ("connections.total", self.connections.total),
             ("connections.per_address", self.connections.per_address),
@@ -177,6 +177,6 @@ fn validate_key(key: &TokenKey) -> Result<(), &'static str> {
 }
 
 /// `Ok` if it holds.
-pub(super) fn check(holds: bool, key: impl Into<String>, problem: &str) -> Result<(), Wrong> {
+pub(super) fn check(holds: bool, key: impl Into<String>, problem: &str) -> Result<(), InvalidValue> {
     if holds { Ok(()) } else { Err((key.into(), problem.to_owned())) }
 }

@@ -5,26 +5,26 @@ use std::collections::VecDeque;
 use skirmish_core::registry::{Call, Failure, News, Registry, RegistryConfig, Told, Watched};
 use skirmish_core::time::{Deadline, Instant};
 
-use super::{Counters, Status};
+use super::{RegistryCounters, Status};
 
 /// The registry of a single process, forgotten when that ends. What it has not told yet is
 /// bounded by the number of calls since it was last drained.
 #[derive(Debug)]
-pub struct Embedded {
+pub struct EmbeddedRegistry {
     machine: Registry,
     told: VecDeque<Told>,
-    counters: Counters,
+    counters: RegistryCounters,
     since: Instant,
 }
 
-impl Embedded {
+impl EmbeddedRegistry {
     /// An empty registry.
     #[must_use]
     pub fn new(config: RegistryConfig, now: Instant) -> Self {
         Self {
             machine: Registry::new(config, now),
             told: VecDeque::new(),
-            counters: Counters::default(),
+            counters: RegistryCounters::default(),
             since: now,
         }
     }
@@ -83,7 +83,7 @@ impl Embedded {
 
     /// What was counted.
     #[must_use]
-    pub const fn counters(&self) -> Counters {
+    pub const fn counters(&self) -> RegistryCounters {
         self.counters
     }
 
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn answers_in_the_same_turn_and_ends_leases_by_its_timeouts() {
         let start = Instant::from_micros(1);
-        let mut registry = Embedded::new(RegistryConfig::default(), start);
+        let mut registry = EmbeddedRegistry::new(RegistryConfig::default(), start);
         let mut told = Vec::new();
         let request = |id, request| Call::Request { id: CallId(id), request };
         let key = Bytes::from_static(b"k");

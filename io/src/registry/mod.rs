@@ -32,16 +32,16 @@ mod status;
 use skirmish_core::registry::{Call, Told};
 use skirmish_core::time::{Deadline, Instant};
 
-pub use self::embedded::Embedded;
+pub use self::embedded::EmbeddedRegistry;
 pub use self::remote::{Backend, Remote};
-pub use self::status::{Counters, Refusal, Status};
+pub use self::status::{RegistryCounters, RegistryRefusal, Status};
 
 /// A node's registry.
 #[allow(clippy::large_enum_variant, reason = "a node has one")]
 #[derive(Debug)]
 pub enum Registry {
     /// In the process.
-    Embedded(Box<Embedded>),
+    Embedded(Box<EmbeddedRegistry>),
     /// Behind another task: etcd, or whatever the embedder has.
     Remote(Remote),
 }
@@ -103,7 +103,7 @@ impl Registry {
 
     /// What was counted.
     #[must_use]
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> RegistryCounters {
         match self {
             Self::Embedded(embedded) => embedded.counters(),
             Self::Remote(remote) => remote.counters(),

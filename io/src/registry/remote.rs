@@ -8,8 +8,8 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::prefix::Prefix;
-use super::shared::Shared;
-use super::{Counters, Status};
+use super::shared::SharedStatus;
+use super::{RegistryCounters, Status};
 
 /// News that may wait for the node. While there is no place, [`Backend::tell`] waits.
 const NEWS: usize = 256;
@@ -22,7 +22,7 @@ pub struct Remote {
     calls: Sender<Call>,
     replies: Receiver<Told>,
     news: Receiver<Watched>,
-    shared: Shared,
+    shared: SharedStatus,
     /// What is to be told without asking anybody.
     told: VecDeque<Told>,
     /// Requests without an outcome, and how many there may be.
@@ -86,7 +86,7 @@ pub struct Backend {
     pub(super) calls: Receiver<Call>,
     pub(super) replies: Sender<Told>,
     pub(super) news: Sender<Watched>,
-    pub(super) shared: Shared,
+    pub(super) shared: SharedStatus,
 }
 
 impl Backend {
@@ -132,7 +132,7 @@ impl Remote {
         let (calls, calls_end) = mpsc::channel(requests.saturating_add(watches));
         let (replies_end, replies) = mpsc::channel(requests);
         let (news_end, news) = mpsc::channel(NEWS);
-        let shared = Shared::default();
+        let shared = SharedStatus::default();
         let backend =
             Backend { calls: calls_end, replies: replies_end, news: news_end, shared: shared.clone() };
         let remote = Self {
@@ -229,7 +229,7 @@ impl Remote {
 
     /// What was counted.
     #[must_use]
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> RegistryCounters {
         self.shared.counters()
     }
 

@@ -7,14 +7,14 @@ use skirmish_core::registry::{Error, Failure};
 use skirmish_core::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-use super::{Counters, Refusal, Status};
+use super::{RegistryCounters, RegistryRefusal, Status};
 
 /// Shared between that task and the handle.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shared(Arc<Inner>);
+pub(super) struct SharedStatus(Arc<StatusInner>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct StatusInner {
     status: Mutex<Status>,
     calls: AtomicU64,
     refused: AtomicU64,
@@ -49,14 +49,14 @@ const fn is_about_request(failure: Failure) -> bool {
     )
 }
 
-impl Shared {
+impl SharedStatus {
     pub(super) fn status(&self) -> Status {
         self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn counters(&self) -> Counters {
+    pub(super) fn counters(&self) -> RegistryCounters {
         let inner = &self.0;
-        Counters {
+        RegistryCounters {
             calls: inner.calls.load(Relaxed),
             refused: inner.refused.load(Relaxed),
             unavailable: inner.unavailable.load(Relaxed),
@@ -99,7 +99,7 @@ impl Shared {
             status.connected = false;
             status.since = now;
         }
-        status.refusal = refusal.map(|failure| Refusal { failure, words: error.clone() });
+        status.refusal = refusal.map(|failure| RegistryRefusal { failure, words: error.clone() });
         status.error = Some(error);
     }
 
@@ -107,7 +107,7 @@ impl Shared {
     pub(super) fn not_done(&self, failure: Failure, words: String) {
         if !is_about_request(failure) {
             let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
-            status.refusal = Some(Refusal { failure, words });
+            status.refusal = Some(RegistryRefusal { failure, words });
         }
     }
 

@@ -15,12 +15,12 @@ pub struct Status {
     pub error: Option<String>,
     /// The last request that the registry did not do, though there is a connection; without
     /// one, the refusal of the last attempt to open it, if it was refused.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<RegistryRefusal>,
 }
 
 /// A request, or a log-in, that the registry did not do, for a reason that is not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RegistryRefusal {
     /// The outcome of it.
     pub failure: Failure,
     /// The registry's own words, without secrets.
@@ -29,7 +29,7 @@ pub struct Refusal {
 
 /// What a registry counts, from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct RegistryCounters {
     /// Requests answered, whatever the outcome.
     pub calls: u64,
     /// Of these, refused.
@@ -53,7 +53,7 @@ pub struct Counters {
     pub news: u64,
 }
 
-impl Counters {
+impl RegistryCounters {
     /// The sum of both, for a process of several nodes.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {

@@ -8,8 +8,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::accept::{Accepted, Acceptor};
-use super::http::{Refused, read_head};
-use super::metrics::{self, Cluster, LogCounters, Snapshot};
+use super::http::{RefusedRequest, read_head};
+use super::metrics::{self, ClusterMetrics, LogCounters, MetricsSnapshot};
 use super::places::Places;
 use super::readiness::Reason;
 use super::{Handle, checks, descriptors};
@@ -56,14 +56,14 @@ fn respond(head: &[u8], server: &Handle) -> String {
     let mut headers = [httparse::EMPTY_HEADER; super::http::MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     if !matches!(request.parse(head), Ok(httparse::Status::Complete(_))) {
-        return Refused::bad_request("not an HTTP request").response(0);
+        return RefusedRequest::bad_request("not an HTTP request").response(0);
     }
     let answer = match request.method {
         Some("GET" | "HEAD") => read(request.path, server),
         Some("OPTIONS") => {
             "HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, OPTIONS\r\nConnection: close\r\n\r\n".to_owned()
         }
-        _ => Refused::only_reads().response(0),
+        _ => RefusedRequest::only_reads().response(0),
     };
     match (request.method, answer.find("\r\n\r\n")) {
         // The headers are those of the answer to `GET`, the length of its body included.
@@ -79,17 +79,17 @@ fn read(path: Option<&str>, server: &Handle) -> String {
         Some("/healthz") => ok("text/plain", "ok\n"),
         Some("/readyz") => match server.ready() {
             Ok(()) => ok("text/plain", &ready(server)),
-            Err(why) => Refused::unavailable(why.to_string()).response(0),
+            Err(why) => RefusedRequest::unavailable(why.to_string()).response(0),
         },
         Some("/metrics") => {
             let snapshot = snapshot(server);
             match snapshot.encode() {
                 Ok(text) => ok(metrics::CONTENT_TYPE, &text),
-                Err(_) => Refused::unavailable("the metrics could not be written").response(0),
+                Err(_) => RefusedRequest::unavailable("the metrics could not be written").response(0),
             }
         }
         Some(path) if path.starts_with(TICKETS) => explain(&path[TICKETS.len()..], server),
-        _ => Refused::not_found().response(0),
+        _ => RefusedRequest::not_found().response(0),
     }
 }
 
@@ -104,7 +104,7 @@ fn ready(server: &Handle) -> String {
 fn explain(player: &str, server: &Handle) -> String {
     let player = match Name::new(player) {
         Ok(player) => player,
-        Err(error) => return Refused::bad_request(error.to_string()).response(0),
+        Err(error) => return RefusedRequest::bad_request(error.to_string()).response(0),
     };
     let now = server.0.shared.clock().now().instant;
     let shard = server.0.shared.lock();
@@ -119,15 +119,15 @@ fn explain(player: &str, server: &Handle) -> String {
             modes.join(", ")
         ),
     };
-    Refused::nothing_known(body).response(0)
+    RefusedRequest::nothing_known(body).response(0)
 }
 
 /// The figures as of now.
-fn snapshot(server: &Handle) -> Snapshot {
+fn snapshot(server: &Handle) -> MetricsSnapshot {
     let now = server.0.shared.clock().now().instant;
     let mut shard = server.0.shared.lock();
     checks::run(&mut shard, now);
-    let cluster = Cluster {
+    let cluster = ClusterMetrics {
         peers: shard.node.peers(),
         followed: shard.node.rooms_followed(),
         serving: shard.node.is_serving(now),
@@ -135,7 +135,7 @@ fn snapshot(server: &Handle) -> Snapshot {
         registry: shard.registry.counters(),
     };
     let holds = |reason| (reason, shard.readiness.since(reason).is_some());
-    Snapshot {
+    MetricsSnapshot {
         stats: shard.node.stats(),
         counters: shard.counters.clone(),
         accepting: shard.accepting,

@@ -11,7 +11,7 @@ use super::Handle;
 
 /// An application message of a player.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Message {
+pub struct ApplicationMessage {
     /// The connection it came by, to answer with [`Handle::send`].
     pub conn: ConnId,
     /// Whose it is.
@@ -31,11 +31,11 @@ pub struct Message {
 /// the [`Handle`].
 pub trait Handler: Send + Sync + 'static {
     /// A message came.
-    fn handle(&self, message: Message, server: &Handle);
+    fn handle(&self, message: ApplicationMessage, server: &Handle);
 }
 
-impl<F: Fn(Message, &Handle) + Send + Sync + 'static> Handler for F {
-    fn handle(&self, message: Message, server: &Handle) {
+impl<F: Fn(ApplicationMessage, &Handle) + Send + Sync + 'static> Handler for F {
+    fn handle(&self, message: ApplicationMessage, server: &Handle) {
         self(message, server);
     }
 }

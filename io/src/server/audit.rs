@@ -43,7 +43,7 @@ struct AddressBudget {
 
 /// A line that may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Admitted {
+pub(super) struct AuditPermit {
     /// How many lines of the same address were suppressed since the one before, if any were.
     pub(super) suppressed: Option<u64>,
 }
@@ -62,7 +62,7 @@ impl Audit {
     }
 
     /// Whether a line that this address has caused may be written; if not it is counted.
-    pub(super) fn admit(&mut self, now: Instant, address: IpAddr) -> Option<Admitted> {
+    pub(super) fn admit(&mut self, now: Instant, address: IpAddr) -> Option<AuditPermit> {
         let key = network(address);
         if !self.addresses.contains_key(&key) && self.addresses.len() >= ADDRESSES {
             self.forget_one();
@@ -79,7 +79,7 @@ impl Audit {
             return None;
         }
         let suppressed = std::mem::take(&mut entry.suppressed);
-        Some(Admitted { suppressed: (suppressed > 0).then_some(suppressed) })
+        Some(AuditPermit { suppressed: (suppressed > 0).then_some(suppressed) })
     }
 
     /// The next address that was quiet for long and has suppressed lines that are not told
@@ -150,7 +150,7 @@ mod tests {
 
     const RATE: Rate = Rate { per_second: 1, burst: 3 };
     const PLENTY: Rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
-    const WRITTEN: Option<Admitted> = Some(Admitted { suppressed: None });
+    const WRITTEN: Option<AuditPermit> = Some(AuditPermit { suppressed: None });
 
     fn at(ms: u64) -> Instant {
         Instant::from_micros(ms * 1000)
@@ -175,7 +175,7 @@ mod tests {
             assert_eq!(audit.admit(at(500), v4(1)), None);
         }
         assert_eq!(audit.admit(at(500), v4(2)), WRITTEN, "another address");
-        assert_eq!(audit.admit(at(1_000), v4(1)), Some(Admitted { suppressed: Some(7) }));
+        assert_eq!(audit.admit(at(1_000), v4(1)), Some(AuditPermit { suppressed: Some(7) }));
         assert_eq!(audit.admit(at(2_000), v4(1)), WRITTEN);
         assert_eq!(audit.suppressed(), 7);
         check(&audit);

@@ -20,15 +20,15 @@ use super::descriptors::{Excess, Plan, Shortage};
 use super::links::Settings;
 use super::peer::Proxies;
 use super::refusals::Refusals;
-use super::shared::Shared;
+use super::shared::SharedShard;
 use super::upgrade::Policy;
-use super::{Handle, Inner, Server};
+use super::{Handle, HandleInner, Server};
 use crate::clock::Clock;
 use crate::config::{self, Config, RegistryKind};
 use crate::log_queue::LogQueue;
 #[cfg(not(madsim))]
 use crate::registry::etcd;
-use crate::registry::{Embedded, Registry};
+use crate::registry::{EmbeddedRegistry, Registry};
 use crate::token::{KeyError, Keys};
 
 /// What a connection reads at a time, in bytes, unless a frame is larger. Each has a buffer
@@ -82,7 +82,7 @@ impl std::error::Error for StartError {}
 
 /// Makes a [`Server`].
 #[derive(Debug)]
-pub struct Builder {
+pub struct ServerBuilder {
     config: Config,
     keys: Option<Keys>,
     clock: Option<Clock>,
@@ -96,7 +96,7 @@ pub struct Builder {
     planted: skirmish_core::plant::Planted,
 }
 
-impl Builder {
+impl ServerBuilder {
     pub(super) fn new(config: Config) -> Self {
         Self {
             config,
@@ -201,7 +201,8 @@ impl Builder {
         let Self { mut config, routes, .. } = self;
         if matches!(self.registry, Some(Registry::Remote(_))) {
             // What else the configuration says must fit a registry that nodes can share.
-            config.registry = config::Registry { kind: RegistryKind::Etcd, ..config::Registry::default() };
+            config.registry =
+                config::RegistryBackend { kind: RegistryKind::Etcd, ..config::RegistryBackend::default() };
         }
         config.validate().map_err(|(key, problem)| StartError::Config(key, problem))?;
         let keys = match self.keys {
@@ -277,8 +278,8 @@ impl Builder {
             None => registry(&config.registry, &clock, &mut rng)?,
         };
         let refusals = Refusals::new(clock.now().instant, config.drain.retry_after);
-        let inner = Inner {
-            shared: Shared::new(node, registry, clock, rng, (&config.log, self.log)),
+        let inner = HandleInner {
+            shared: SharedShard::new(node, registry, clock, rng, (&config.log, self.log)),
             routes,
             policy: Policy::new(&config, keys),
             head_bytes: config.listen.head_bytes,
@@ -311,12 +312,12 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, 
 
 /// The registry that the node asks.
 #[cfg_attr(madsim, allow(unused_variables, reason = "etcd is not simulated"))]
-fn registry(config: &config::Registry, clock: &Clock, rng: &mut Rng) -> Result<Registry, StartError> {
+fn registry(config: &config::RegistryBackend, clock: &Clock, rng: &mut Rng) -> Result<Registry, StartError> {
     let seed = rng.split();
     match config.kind {
         RegistryKind::Embedded => {
             let now = clock.now().instant;
-            Ok(Registry::Embedded(Box::new(Embedded::new(RegistryConfig::default(), now))))
+            Ok(Registry::Embedded(Box::new(EmbeddedRegistry::new(RegistryConfig::default(), now))))
         }
         #[cfg(not(madsim))]
         RegistryKind::Etcd => etcd::start(&config.etcd, clock.clone(), seed)

@@ -244,12 +244,12 @@ impl Lateness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Refusal;
+    use crate::registry::RegistryRefusal;
 
     #[test]
     fn a_refusal_is_told_from_silence_and_in_the_registrys_words() {
         let full = Failure::Refused(Error::NoSpace);
-        let words = |failure| Some(Refusal { failure, words: "its own words".to_owned() });
+        let words = |failure| Some(RegistryRefusal { failure, words: "its own words".to_owned() });
         let status = |connected, refusal| Status { connected, refusal, ..Status::default() };
         for (failure, reason) in [
             (full, Reason::RegistryFull),

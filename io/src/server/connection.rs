@@ -11,13 +11,13 @@ use skirmish_core::time::{Duration, Instant, Now};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::http::{HeadError, Refused, read_head};
+use super::http::{HeadError, RefusedRequest, read_head};
 #[cfg(not(madsim))]
 use super::peer::{HeaderError, Said, read_header};
 use super::shard::{Over, Received, Shard};
-use super::socket::{Input, Socket};
-use super::stream::Stream;
-use super::{Inner, journal, trace};
+use super::socket::{Socket, SocketInput};
+use super::stream::ServerStream;
+use super::{HandleInner, journal, trace};
 #[cfg(not(madsim))]
 use crate::config::ProxyProtocol;
 
@@ -40,7 +40,7 @@ pub(super) async fn serve(server: super::Handle, stream: TcpStream, conn: ConnId
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let socket = Socket::new(stream, rest, server.0.web_socket, task);
         server.0.shared.lock().open(conn, socket);
-        Connection { server: &server, conn }.await;
+        ConnectionTask { server: &server, conn }.await;
     }
     server.0.shared.closed(conn);
 }
@@ -63,7 +63,12 @@ impl Drop for Served<'_> {
 
 /// TLS, and the checks of the upgrade: the stream, and what was read of it already. `None`
 /// if nothing came of it.
-async fn upgrade(server: &Inner, stream: TcpStream, conn: ConnId, peer: IpAddr) -> Option<(Stream, Vec<u8>)> {
+async fn upgrade(
+    server: &HandleInner,
+    stream: TcpStream,
+    conn: ConnId,
+    peer: IpAddr,
+) -> Option<(ServerStream, Vec<u8>)> {
     // The deadline is the node's: it closes a connection that takes too long.
     let told_to_stop = poll_fn(|cx| server.shared.lock().poll_closing(conn, cx));
     tokio::select! {
@@ -74,11 +79,11 @@ async fn upgrade(server: &Inner, stream: TcpStream, conn: ConnId, peer: IpAddr) 
 }
 
 async fn handshake(
-    server: &Inner,
+    server: &HandleInner,
     stream: TcpStream,
     conn: ConnId,
     peer: IpAddr,
-) -> Option<(Stream, Vec<u8>)> {
+) -> Option<(ServerStream, Vec<u8>)> {
     let fail = |error: &dyn std::fmt::Display| journal::failed(&server.shared.lock(), conn, error);
     let (stream, mut client) = introduced(server, stream, conn, peer).await?;
     let named = !server.proxies.reads_head_of(client);
@@ -101,7 +106,8 @@ async fn handshake(
             return None;
         }
         Err(HeadError::TooLong) => {
-            refuse(server, &mut stream, conn, client, &Refused::too_large("the request is too long")).await;
+            refuse(server, &mut stream, conn, client, &RefusedRequest::too_large("the request is too long"))
+                .await;
             return None;
         }
     };
@@ -144,7 +150,7 @@ async fn handshake(
 /// connection is refused.
 #[cfg(not(madsim))]
 async fn introduced(
-    server: &Inner,
+    server: &HandleInner,
     mut stream: TcpStream,
     conn: ConnId,
     peer: IpAddr,
@@ -152,19 +158,19 @@ async fn introduced(
     let refused = match (server.proxies.protocol, server.proxies.trusts(peer)) {
         (ProxyProtocol::Off, _) | (ProxyProtocol::Accept, false) => return Some((stream, peer)),
         (ProxyProtocol::Require, false) => {
-            Refused::forbidden("this server is reached through its proxies only")
+            RefusedRequest::forbidden("this server is reached through its proxies only")
         }
         (protocol @ (ProxyProtocol::Accept | ProxyProtocol::Require), true) => {
             match read_header(&mut stream).await {
                 Ok(Some(Said::Client(client))) => return Some((stream, client)),
                 Ok(Some(Said::Nobody)) => return Some((stream, peer)),
                 Ok(None) if protocol == ProxyProtocol::Accept => return Some((stream, peer)),
-                Ok(None) => Refused::bad_request("a PROXY protocol header is missing"),
+                Ok(None) => RefusedRequest::bad_request("a PROXY protocol header is missing"),
                 Err(HeaderError::Io(error)) => {
                     journal::failed(&server.shared.lock(), conn, &error);
                     return None;
                 }
-                Err(error @ HeaderError::Malformed(_)) => Refused::bad_request(error.to_string()),
+                Err(error @ HeaderError::Malformed(_)) => RefusedRequest::bad_request(error.to_string()),
             }
         }
     };
@@ -172,7 +178,7 @@ async fn introduced(
         // Nobody who speaks TLS would understand the answer.
         note_refusal(server, conn, peer, &refused);
     } else {
-        refuse(server, &mut Stream::Plain(stream), conn, peer, &refused).await;
+        refuse(server, &mut ServerStream::Plain(stream), conn, peer, &refused).await;
     }
     None
 }
@@ -180,12 +186,17 @@ async fn introduced(
 /// The PROXY protocol is not simulated.
 #[cfg(madsim)]
 #[allow(clippy::unused_async, reason = "the other one waits")]
-async fn introduced(_: &Inner, stream: TcpStream, _: ConnId, peer: IpAddr) -> Option<(TcpStream, IpAddr)> {
+async fn introduced(
+    _: &HandleInner,
+    stream: TcpStream,
+    _: ConnId,
+    peer: IpAddr,
+) -> Option<(TcpStream, IpAddr)> {
     Some((stream, peer))
 }
 
 /// Tells the node whom a connection is for. Why it is to be refused, if it is.
-fn identify(server: &Inner, conn: ConnId, client: IpAddr) -> Option<Refusal> {
+fn identify(server: &HandleInner, conn: ConnId, client: IpAddr) -> Option<Refusal> {
     let identified = |shard: &mut Shard, now: Now| {
         let refusal = shard.identify(now, conn, client).err()?;
         journal::refused_at_accept(shard, now.instant, client, refusal);
@@ -195,12 +206,18 @@ fn identify(server: &Inner, conn: ConnId, client: IpAddr) -> Option<Refusal> {
 }
 
 /// Answers with a refusal and lets the peer read it.
-async fn refuse(server: &Inner, stream: &mut Stream, conn: ConnId, address: IpAddr, refused: &Refused) {
+async fn refuse(
+    server: &HandleInner,
+    stream: &mut ServerStream,
+    conn: ConnId,
+    address: IpAddr,
+    refused: &RefusedRequest,
+) {
     note_refusal(server, conn, address, refused);
     goodbye(stream, refused.response(0)).await;
 }
 
-fn note_refusal(server: &Inner, conn: ConnId, address: IpAddr, refused: &Refused) {
+fn note_refusal(server: &HandleInner, conn: ConnId, address: IpAddr, refused: &RefusedRequest) {
     let now = server.shared.clock().now().instant;
     let mut shard = server.shared.lock();
     shard.counters.refused_upgrade(refused.status());
@@ -209,7 +226,7 @@ fn note_refusal(server: &Inner, conn: ConnId, address: IpAddr, refused: &Refused
 
 /// Sends a last answer. Closing with unread input would reset the connection, and the
 /// peer might not get it: so what still comes is read and dropped, up to a bound.
-pub(super) async fn goodbye(stream: &mut Stream, answer: String) {
+pub(super) async fn goodbye(stream: &mut ServerStream, answer: String) {
     let sent = async {
         stream.write_all(answer.as_bytes()).await?;
         stream.flush().await?;
@@ -228,12 +245,12 @@ pub(super) async fn goodbye(stream: &mut Stream, answer: String) {
 /// An open connection, until it is closed: gives the node what comes in. What the node has
 /// for it is sent by the shard's writer, unless the socket is full: then this task waits
 /// until it takes more.
-struct Connection<'a> {
+struct ConnectionTask<'a> {
     server: &'a super::Handle,
     conn: ConnId,
 }
 
-impl Future for Connection<'_> {
+impl Future for ConnectionTask<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -244,7 +261,7 @@ impl Future for Connection<'_> {
     }
 }
 
-impl Connection<'_> {
+impl ConnectionTask<'_> {
     /// Gives the node the messages that are there.
     fn read(&self, cx: &Context<'_>) -> Result<(), Over> {
         let mut start: Option<Instant> = None;
@@ -264,14 +281,14 @@ impl Connection<'_> {
                     }
                     return Ok(());
                 }
-                Some(Input::Frame(frame)) => {
+                Some(SocketInput::Frame(frame)) => {
                     now = Some(self.server.input(|shard, now| {
                         shard.node.handle_frame(now, self.conn, frame);
                         now.instant
                     }));
                 }
-                Some(Input::Control) => {}
-                Some(Input::Violation(what, wrong, _)) => {
+                Some(SocketInput::Control) => {}
+                Some(SocketInput::Violation(what, wrong, _)) => {
                     self.server.input(|shard, now| shard.node.handle_violation(now, self.conn, what, wrong));
                     return Ok(());
                 }

@@ -67,7 +67,7 @@ pub(super) async fn read_head(
 
 /// The refusal of a request: a status, why, and headers that the status asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct RefusedRequest {
     status: u16,
     name: &'static str,
     headers: &'static str,
@@ -76,7 +76,7 @@ pub(super) struct Refused {
     origin: Option<String>,
 }
 
-impl Refused {
+impl RefusedRequest {
     const fn new(status: u16, name: &'static str, headers: &'static str, body: Cow<'static, str>) -> Self {
         Self { status, name, headers, body, origin: None }
     }

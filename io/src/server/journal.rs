@@ -16,11 +16,11 @@ use skirmish_core::time::{Duration, Instant};
 use skirmish_proto::v1;
 use tracing::{Level, debug, enabled, error, info, warn};
 
-use super::application::Message;
-use super::audit::Admitted;
-use super::http::Refused;
-use super::links::End;
-use super::readiness::Change;
+use super::application::ApplicationMessage;
+use super::audit::AuditPermit;
+use super::http::RefusedRequest;
+use super::links::LinkEnd;
+use super::readiness::ReadinessChange;
 use super::shard::Shard;
 use super::trace;
 
@@ -39,11 +39,11 @@ impl fmt::Display for TraceId {
 }
 
 /// Takes note of an event. An application message is returned.
-pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Message> {
+pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<ApplicationMessage> {
     let trace_of = |conn| TraceId(shard.node.trace(conn).unwrap_or_default());
     match event {
         Event::Application { conn, player, type_url, payload, trace } => {
-            return Some(Message { conn, player, type_url, payload, trace });
+            return Some(ApplicationMessage { conn, player, type_url, payload, trace });
         }
         // Told by `displaced`, with the time.
         Event::Displaced { .. } => {}
@@ -70,7 +70,7 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Mes
             debug!(%trace_id, %conn, player, "connection misses heartbeats");
         }
         Event::Misbehaved { conn, what, wrong: _ } => {
-            if let Some(Admitted { suppressed }) = admit_peer(shard, now, conn) {
+            if let Some(AuditPermit { suppressed }) = admit_peer(shard, now, conn) {
                 let trace_id = TraceId(shard.node.trace(conn).unwrap_or_default());
                 let player = player(shard, conn);
                 info!(target: "audit", %trace_id, %conn, player, what, suppressed, "peer broke the protocol or its limits");
@@ -136,13 +136,13 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<Mes
 }
 
 /// A reason not to be ready has begun or ended.
-pub(super) fn readiness(change: &Change) {
+pub(super) fn readiness(change: &ReadinessChange) {
     match change {
-        Change::Began(cause) if cause.reason.is_fault() => {
+        ReadinessChange::Began(cause) if cause.reason.is_fault() => {
             warn!(reason = cause.reason.name(), "not ready: {cause}");
         }
-        Change::Began(cause) => info!(reason = cause.reason.name(), "not ready: {cause}"),
-        Change::Ended { reason, lasted, times } => {
+        ReadinessChange::Began(cause) => info!(reason = cause.reason.name(), "not ready: {cause}"),
+        ReadinessChange::Ended { reason, lasted, times } => {
             let lasted_ms = lasted.as_millis();
             info!(reason = reason.name(), %lasted_ms, times, "a reason not to be ready is over");
         }
@@ -150,17 +150,17 @@ pub(super) fn readiness(change: &Change) {
 }
 
 /// Whether a line that a peer has caused is written; if not it is counted.
-fn admit(shard: &mut Shard, now: Instant, address: Option<IpAddr>) -> Option<Admitted> {
+fn admit(shard: &mut Shard, now: Instant, address: Option<IpAddr>) -> Option<AuditPermit> {
     // Peers that are gone already share one bucket.
     shard.audit.admit(now, address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
-fn admit_peer(shard: &mut Shard, now: Instant, conn: ConnId) -> Option<Admitted> {
+fn admit_peer(shard: &mut Shard, now: Instant, conn: ConnId) -> Option<AuditPermit> {
     let address = shard.address(conn);
     admit(shard, now, address)
 }
 
-fn admit_link(shard: &mut Shard, now: Instant, link: LinkId) -> Option<Admitted> {
+fn admit_link(shard: &mut Shard, now: Instant, link: LinkId) -> Option<AuditPermit> {
     let address = shard.link_address(link);
     admit(shard, now, address)
 }
@@ -181,7 +181,7 @@ pub(super) fn closing(shard: &mut Shard, now: Instant, conn: ConnId, reason: v1:
     let admitted = if taken_over { admit_peer(shard, now, conn) } else { None };
     let trace_id = TraceId(shard.node.trace(conn).unwrap_or_default());
     let (player, reason_name) = (player(shard, conn), name(reason));
-    if let Some(Admitted { suppressed }) = admitted {
+    if let Some(AuditPermit { suppressed }) = admitted {
         info!(target: "audit", %trace_id, %conn, player, suppressed, "taken over by a newer connection");
     } else if !taken_over {
         debug!(%trace_id, %conn, player, reason = reason_name, "closing");
@@ -197,14 +197,14 @@ pub(super) fn aborted(shard: &Shard, conn: ConnId) {
 /// A connection was refused before there was any state for it.
 pub(super) fn refused_at_accept(shard: &mut Shard, now: Instant, address: IpAddr, refusal: Refusal) {
     shard.counters.refused_connection(refusal);
-    if let Some(Admitted { suppressed }) = admit(shard, now, Some(address)) {
+    if let Some(AuditPermit { suppressed }) = admit(shard, now, Some(address)) {
         info!(target: "audit", peer = %address, suppressed, "connection refused: {refusal}");
     }
 }
 
 /// A connection was refused since it has the last descriptor.
 pub(super) fn refused_for_files(shard: &mut Shard, now: Instant, address: IpAddr) {
-    if let Some(Admitted { suppressed }) = admit(shard, now, Some(address)) {
+    if let Some(AuditPermit { suppressed }) = admit(shard, now, Some(address)) {
         info!(target: "audit", peer = %address, suppressed, "connection refused: no more files can be opened");
     }
 }
@@ -228,9 +228,9 @@ pub(super) fn refused_at_upgrade(
     now: Instant,
     address: IpAddr,
     conn: ConnId,
-    refused: &Refused,
+    refused: &RefusedRequest,
 ) {
-    if let Some(Admitted { suppressed }) = admit(shard, now, Some(address)) {
+    if let Some(AuditPermit { suppressed }) = admit(shard, now, Some(address)) {
         let trace_id = TraceId(trace::fresh(&mut shard.rng));
         let (status, why) = (refused.status(), refused.body());
         let origin = refused.origin().map(shown);
@@ -258,23 +258,25 @@ pub(super) fn failed(shard: &Shard, conn: ConnId, error: &dyn fmt::Display) {
 
 /// The node drops a link.
 pub(super) fn link_dropped(shard: &mut Shard, now: Instant, link: LinkId, why: LinkClosure) {
-    if let Some(Admitted { suppressed }) = admit_link(shard, now, link) {
+    if let Some(AuditPermit { suppressed }) = admit_link(shard, now, link) {
         let peer = shard.link_peer(link);
         info!(target: "audit", ?link, peer, suppressed, "link dropped: {why}");
     }
 }
 
 /// A link's task is done.
-pub(super) fn link_over(shard: &mut Shard, now: Instant, link: LinkId, end: &End) {
+pub(super) fn link_over(shard: &mut Shard, now: Instant, link: LinkId, end: &LinkEnd) {
     // Why was said when it was.
-    if matches!(end, End::Dropped) {
+    if matches!(end, LinkEnd::Dropped) {
         return;
     }
-    let Some(Admitted { suppressed }) = admit_link(shard, now, link) else { return };
+    let Some(AuditPermit { suppressed }) = admit_link(shard, now, link) else { return };
     let peer = shard.link_peer(link);
     match end {
-        End::Dropped | End::Closed | End::Failed(_) => info!(?link, peer, suppressed, "link over: {end}"),
-        End::Rubbish(_) | End::Stranger(_) => {
+        LinkEnd::Dropped | LinkEnd::Closed | LinkEnd::Failed(_) => {
+            info!(?link, peer, suppressed, "link over: {end}")
+        }
+        LinkEnd::Rubbish(_) | LinkEnd::Stranger(_) => {
             info!(target: "audit", ?link, peer, suppressed, "link over: {end}");
         }
     }
@@ -282,7 +284,7 @@ pub(super) fn link_over(shard: &mut Shard, now: Instant, link: LinkId, end: &End
 
 /// There is no place for another link.
 pub(super) fn link_refused(shard: &mut Shard, now: Instant, address: IpAddr) {
-    if let Some(Admitted { suppressed }) = admit(shard, now, Some(address)) {
+    if let Some(AuditPermit { suppressed }) = admit(shard, now, Some(address)) {
         info!(target: "audit", peer = %address, suppressed, "link refused: there are too many");
     }
 }
@@ -293,9 +295,9 @@ pub(super) fn dial_failed(node: NodeId, address: &str, error: &dyn fmt::Display)
 }
 
 /// No handler is registered for an application message.
-pub(super) fn unrouted(shard: &mut Shard, now: Instant, message: &Message) {
-    let Message { conn, player, type_url, .. } = message;
-    if let Some(Admitted { suppressed }) = admit_peer(shard, now, *conn) {
+pub(super) fn unrouted(shard: &mut Shard, now: Instant, message: &ApplicationMessage) {
+    let ApplicationMessage { conn, player, type_url, .. } = message;
+    if let Some(AuditPermit { suppressed }) = admit_peer(shard, now, *conn) {
         let trace_id = TraceId(message.trace);
         info!(target: "audit", %trace_id, %conn, %player, type_url, suppressed, "application message without a handler");
     }

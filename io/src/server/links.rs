@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::accept::{Accepted, Acceptor};
-use super::stream::Stream;
+use super::stream::ServerStream;
 use super::{Handle, journal};
 use crate::turns::within;
 
@@ -97,7 +97,7 @@ async fn dial(server: Handle, node: NodeId, address: String) {
     }
 }
 
-async fn connect(settings: &Settings, address: &str) -> io::Result<Stream> {
+async fn connect(settings: &Settings, address: &str) -> io::Result<ServerStream> {
     let stream = TcpStream::connect(address).await?;
     let peer = stream.peer_addr()?.ip().to_canonical();
     let _ = stream.set_nodelay(true);
@@ -119,19 +119,19 @@ async fn accepted_link(server: Handle, stream: TcpStream, link: LinkId) {
     match secured {
         Ok(stream) => serve_link(&server, stream, link).await,
         Err(error) => {
-            over(&server, link, &End::Stranger(error));
+            over(&server, link, &LinkEnd::Stranger(error));
         }
     }
 }
 
 /// Serves a link until it ends.
-async fn serve_link(server: &Handle, stream: Stream, link: LinkId) {
-    let end = Link::new(server, stream, link).await;
+async fn serve_link(server: &Handle, stream: ServerStream, link: LinkId) {
+    let end = LinkTask::new(server, stream, link).await;
     over(server, link, &end);
 }
 
 /// A link's task is done.
-fn over(server: &Handle, link: LinkId, end: &End) {
+fn over(server: &Handle, link: LinkId, end: &LinkEnd) {
     server.0.shared.command(|shard, now| {
         journal::link_over(shard, now.instant, link, end);
         shard.unlink(now, link, end.to_string());
@@ -140,18 +140,18 @@ fn over(server: &Handle, link: LinkId, end: &End) {
 
 impl Settings {
     #[cfg(not(madsim))]
-    async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
+    async fn accept(&self, stream: TcpStream) -> io::Result<ServerStream> {
         Ok(match &self.tls {
-            Some(tls) => Stream::Tls(Box::new(tls.accept(stream).await?)),
-            None => Stream::Plain(stream),
+            Some(tls) => ServerStream::Tls(Box::new(tls.accept(stream).await?)),
+            None => ServerStream::Plain(stream),
         })
     }
 
     #[cfg(not(madsim))]
-    async fn connect(&self, stream: TcpStream, peer: IpAddr) -> io::Result<Stream> {
+    async fn connect(&self, stream: TcpStream, peer: IpAddr) -> io::Result<ServerStream> {
         match &self.tls {
-            Some(tls) => Ok(Stream::Tls(Box::new(tls.connect(stream).await?))),
-            None if self.insecure || peer.is_loopback() => Ok(Stream::Plain(stream)),
+            Some(tls) => Ok(ServerStream::Tls(Box::new(tls.connect(stream).await?))),
+            None if self.insecure || peer.is_loopback() => Ok(ServerStream::Plain(stream)),
             None => Err(io::Error::other(
                 "not without mutual TLS (`cluster.tls`) or `cluster.insecure = true`: it is not a loopback address",
             )),
@@ -160,24 +160,24 @@ impl Settings {
 
     #[cfg(madsim)]
     #[allow(clippy::unused_async, reason = "TLS is not simulated")]
-    async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
-        Ok(Stream::Plain(stream))
+    async fn accept(&self, stream: TcpStream) -> io::Result<ServerStream> {
+        Ok(ServerStream::Plain(stream))
     }
 
     #[cfg(madsim)]
     #[allow(clippy::unused_async, reason = "TLS is not simulated")]
-    async fn connect(&self, stream: TcpStream, _: IpAddr) -> io::Result<Stream> {
-        Ok(Stream::Plain(stream))
+    async fn connect(&self, stream: TcpStream, _: IpAddr) -> io::Result<ServerStream> {
+        Ok(ServerStream::Plain(stream))
     }
 }
 
 /// A link, driven by hand as [`connection`](super::connection) is: in one turn it first reads
 /// what is there, then writes what the node has for it, after everybody else who has
 /// something to read.
-struct Link<'a> {
+struct LinkTask<'a> {
     server: &'a Handle,
     link: LinkId,
-    stream: Stream,
+    stream: ServerStream,
     decoder: Decoder,
     input: BytesMut,
     output: Vec<u8>,
@@ -191,7 +191,7 @@ struct Link<'a> {
 
 /// Why a link is over.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum LinkEnd {
     /// The node has dropped it.
     Dropped,
     /// The other side has closed it.
@@ -204,7 +204,7 @@ pub(super) enum End {
     Stranger(io::Error),
 }
 
-impl fmt::Display for End {
+impl fmt::Display for LinkEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dropped => f.write_str("dropped by this node"),
@@ -216,10 +216,10 @@ impl fmt::Display for End {
     }
 }
 
-impl Future for Link<'_> {
-    type Output = End;
+impl Future for LinkTask<'_> {
+    type Output = LinkEnd;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LinkEnd> {
         match self.turn(cx) {
             Ok(()) => Poll::Pending,
             Err(end) => Poll::Ready(end),
@@ -227,8 +227,8 @@ impl Future for Link<'_> {
     }
 }
 
-impl<'a> Link<'a> {
-    fn new(server: &'a Handle, stream: Stream, link: LinkId) -> Self {
+impl<'a> LinkTask<'a> {
+    fn new(server: &'a Handle, stream: ServerStream, link: LinkId) -> Self {
         Self {
             server,
             link,
@@ -243,8 +243,8 @@ impl<'a> Link<'a> {
     }
 
     /// Does what there is to do, and sees to it that the task is woken for the rest.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        self.server.0.shared.lock().link_orders(self.link, cx.waker()).ok_or(End::Dropped)?;
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), LinkEnd> {
+        self.server.0.shared.lock().link_orders(self.link, cx.waker()).ok_or(LinkEnd::Dropped)?;
         let has_read = self.read(cx)?;
         // What the socket did not take last time comes first.
         if !self.write(cx)? {
@@ -267,17 +267,17 @@ impl<'a> Link<'a> {
     }
 
     /// Gives the node the frames that are there. Whether there were any bytes.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkEnd> {
         for turn in 0..READ_BUDGET {
             self.input.reserve(READ_BUFFER);
             match pin!(self.stream.read_buf(&mut self.input)).poll(cx) {
-                Poll::Ready(Ok(0)) => return Err(End::Closed),
+                Poll::Ready(Ok(0)) => return Err(LinkEnd::Closed),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Err(End::Failed(error)),
+                Poll::Ready(Err(error)) => return Err(LinkEnd::Failed(error)),
                 Poll::Pending => return Ok(turn > 0),
             }
-            self.decoder.push(self.input.split().freeze()).map_err(End::Rubbish)?;
-            while let Some(frame) = self.decoder.poll_bytes().map_err(End::Rubbish)? {
+            self.decoder.push(self.input.split().freeze()).map_err(LinkEnd::Rubbish)?;
+            while let Some(frame) = self.decoder.poll_bytes().map_err(LinkEnd::Rubbish)? {
                 // The node may keep a frame for long, and must not keep the whole chunk.
                 let frame = Bytes::copy_from_slice(&frame);
                 self.server.input(|shard, now| shard.node.handle_link_frame(now, self.link, frame));
@@ -289,10 +289,10 @@ impl<'a> Link<'a> {
 
     /// Takes what the node has, up to what is written at a time: with the last frame at most
     /// one frame more.
-    fn pull(&mut self, cx: &Context<'_>) -> Result<(), End> {
+    fn pull(&mut self, cx: &Context<'_>) -> Result<(), LinkEnd> {
         let Self { server, link, output, .. } = self;
         server.0.shared.command(|shard, now| {
-            let transmit = shard.link_orders(*link, cx.waker()).ok_or(End::Dropped)?;
+            let transmit = shard.link_orders(*link, cx.waker()).ok_or(LinkEnd::Dropped)?;
             while transmit && output.len() < WRITE_BUFFER {
                 let Some(frame) = shard.node.poll_link_transmit(now, *link) else {
                     shard.link_transmitted(*link);
@@ -305,12 +305,12 @@ impl<'a> Link<'a> {
     }
 
     /// Writes what was pulled. Whether the socket has taken all of it.
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkEnd> {
         while let Some(rest) = self.output.get(self.written..).filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut self.stream).poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => return Err(End::Failed(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(0)) => return Err(LinkEnd::Failed(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => self.written += written,
-                Poll::Ready(Err(error)) => return Err(End::Failed(error)),
+                Poll::Ready(Err(error)) => return Err(LinkEnd::Failed(error)),
                 Poll::Pending => return Ok(false),
             }
             self.unflushed = true;
@@ -322,10 +322,10 @@ impl<'a> Link<'a> {
         Ok(true)
     }
 
-    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), LinkEnd> {
         if self.unflushed && self.output.is_empty() {
             match Pin::new(&mut self.stream).poll_flush(cx) {
-                Poll::Ready(flushed) => flushed.map_err(End::Failed)?,
+                Poll::Ready(flushed) => flushed.map_err(LinkEnd::Failed)?,
                 Poll::Pending => return Ok(()),
             }
             self.unflushed = false;

@@ -17,7 +17,7 @@ use crate::registry;
 
 /// What the shell counts beside the node.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct ShardCounters {
     refused_connections: RefusedConnections,
     /// Upgrades refused, by HTTP status.
     refused_upgrades: BTreeMap<u16, u64>,
@@ -31,7 +31,7 @@ pub(super) struct Counters {
     pub(super) admin_dropped: u64,
 }
 
-impl Counters {
+impl ShardCounters {
     pub(super) fn refused_connection(&mut self, refusal: Refusal) {
         let number = match refusal {
             Refusal::Full => &mut self.refused_connections.full,
@@ -62,11 +62,11 @@ struct RefusedConnections {
 
 /// Everything that is exported, as of one moment.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(super) struct MetricsSnapshot {
     pub(super) stats: Stats,
-    pub(super) counters: Counters,
+    pub(super) counters: ShardCounters,
     pub(super) accepting: bool,
-    pub(super) cluster: Cluster,
+    pub(super) cluster: ClusterMetrics,
     /// Whether each reason not to be ready, and each warning, holds.
     pub(super) reasons: [(Reason, bool); Reason::ALL.len()],
     pub(super) driver_lateness: Duration,
@@ -87,7 +87,7 @@ pub(super) struct LogCounters {
 
 /// What is exported of the node among others.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cluster {
+pub(super) struct ClusterMetrics {
     /// Other nodes that the node knows of.
     pub(super) peers: usize,
     /// Rooms that other nodes lead.
@@ -96,10 +96,10 @@ pub(super) struct Cluster {
     pub(super) serving: bool,
     /// Whether the registry can be reached.
     pub(super) connected: bool,
-    pub(super) registry: registry::Counters,
+    pub(super) registry: registry::RegistryCounters,
 }
 
-impl Snapshot {
+impl MetricsSnapshot {
     /// The text to serve.
     pub(super) fn encode(self) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("skirmish");
@@ -113,7 +113,7 @@ impl Snapshot {
 /// The content type of what [`Snapshot::encode`] makes.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-impl Collector for Snapshot {
+impl Collector for MetricsSnapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Self { stats: s, counters, accepting, cluster, reasons, driver_lateness, log, .. } = self;
         let settled = s.connections.saturating_sub(s.unauthenticated).saturating_sub(s.closing);
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn every_figure_is_in_the_text() {
-        let mut counters = Counters::default();
+        let mut counters = ShardCounters::default();
         counters.refused_upgrade(401);
         counters.refused_connection(Refusal::AddressFull);
         counters.refused_upgrade(401);
@@ -292,17 +292,17 @@ mod tests {
             bugs: 2,
             ..Stats::default()
         };
-        let cluster = Cluster {
+        let cluster = ClusterMetrics {
             peers: 2,
             followed: 1,
             serving: true,
-            registry: registry::Counters { calls: 9, ..registry::Counters::default() },
-            ..Cluster::default()
+            registry: registry::RegistryCounters { calls: 9, ..registry::RegistryCounters::default() },
+            ..ClusterMetrics::default()
         };
         let reasons = Reason::ALL.map(|reason| (reason, reason == Reason::DriverLate));
         let driver_lateness = Duration::from_millis(2500);
         let log = LogCounters { dropped: 3, suppressed: 4 };
-        let snapshot = Snapshot {
+        let snapshot = MetricsSnapshot {
             stats,
             counters,
             accepting: true,

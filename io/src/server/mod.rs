@@ -77,8 +77,8 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{info, info_span, warn};
 
-pub use application::{Handler, Message};
-pub use build::{Builder, StartError};
+pub use application::{ApplicationMessage, Handler};
+pub use build::{ServerBuilder, StartError};
 pub use descriptors::{Excess, Shortage};
 pub use readiness::{Cause, NotReady, Reason};
 pub use upgrade::{SUBPROTOCOL, TOKEN_PREFIX};
@@ -89,8 +89,8 @@ use application::Routes;
 use peer::Proxies;
 use refusals::Refusals;
 use shard::Shard;
-use shared::Shared;
-use stream::Stream;
+use shared::SharedShard;
+use stream::ServerStream;
 use upgrade::Policy;
 
 /// The driver runs at least this often.
@@ -113,10 +113,10 @@ pub struct Server {
 
 /// A server to talk to while it runs. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<Inner>);
+pub struct Handle(Arc<HandleInner>);
 
-struct Inner {
-    shared: Shared,
+struct HandleInner {
+    shared: SharedShard,
     routes: Routes,
     policy: Policy,
     /// Longest request head of players, in bytes.
@@ -132,8 +132,8 @@ struct Inner {
 impl Server {
     /// Starts to make a server.
     #[must_use]
-    pub fn builder(config: Config) -> Builder {
-        Builder::new(config)
+    pub fn builder(config: Config) -> ServerBuilder {
+        ServerBuilder::new(config)
     }
 
     /// Where players connect: the address that was bound, with its real port.
@@ -174,7 +174,7 @@ impl Server {
     /// faster.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { listener: (listener, _), admin, links, budget: _, handle, drain } = self;
-        let mut running = Running::start(&handle, admin, links);
+        let mut running = RunningTasks::start(&handle, admin, links);
         tokio::select! {
             biased;
             () = shutdown => {}
@@ -197,14 +197,14 @@ impl Server {
 }
 
 /// What runs beside [`Server::run`] and ends with it.
-struct Running {
+struct RunningTasks {
     handle: Handle,
     /// Without these the server would look alive and do nothing.
     vital: [JoinHandle<()>; 2],
     others: Vec<JoinHandle<()>>,
 }
 
-impl Running {
+impl RunningTasks {
     /// Starts the tasks that are not a connection's.
     fn start(
         handle: &Handle,
@@ -248,7 +248,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningTasks {
     fn drop(&mut self) {
         for task in self.vital.iter().chain(&self.others) {
             task.abort();
@@ -343,8 +343,8 @@ impl Handle {
         result
     }
 
-    fn deliver(&self, message: Message) {
-        let Message { conn, player, trace, .. } = &message;
+    fn deliver(&self, message: ApplicationMessage) {
+        let ApplicationMessage { conn, player, trace, .. } = &message;
         match self.0.routes.find(&message.type_url) {
             Some(handler) => {
                 let trace_id = journal::TraceId(*trace);
@@ -362,14 +362,14 @@ impl Handle {
     }
 }
 
-impl fmt::Debug for Inner {
+impl fmt::Debug for HandleInner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { routes, policy, .. } = self;
         f.debug_struct("Inner").field("routes", routes).field("policy", policy).finish_non_exhaustive()
     }
 }
 
-impl Inner {
+impl HandleInner {
     /// Whether players come over TLS.
     #[cfg(not(madsim))]
     const fn uses_tls(&self) -> bool {
@@ -383,16 +383,16 @@ impl Inner {
 
     /// TLS, if it is configured.
     #[cfg(not(madsim))]
-    async fn secure(&self, stream: TcpStream) -> io::Result<Stream> {
+    async fn secure(&self, stream: TcpStream) -> io::Result<ServerStream> {
         Ok(match &self.tls {
-            Some(acceptor) => Stream::Tls(Box::new(acceptor.accept(stream).await?.into())),
-            None => Stream::Plain(stream),
+            Some(acceptor) => ServerStream::Tls(Box::new(acceptor.accept(stream).await?.into())),
+            None => ServerStream::Plain(stream),
         })
     }
 
     #[cfg(madsim)]
     #[allow(clippy::unused_async, reason = "TLS is not simulated")]
-    async fn secure(&self, stream: TcpStream) -> io::Result<Stream> {
-        Ok(Stream::Plain(stream))
+    async fn secure(&self, stream: TcpStream) -> io::Result<ServerStream> {
+        Ok(ServerStream::Plain(stream))
     }
 }

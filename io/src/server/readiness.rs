@@ -248,7 +248,7 @@ impl std::error::Error for NotReady {}
 
 /// A line of the log that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum ReadinessChange {
     /// A reason holds.
     Began(Cause),
     /// It does not any more.
@@ -263,7 +263,7 @@ pub(super) enum Change {
 
 /// What holds of a reason.
 #[derive(Clone, Debug, Default)]
-struct State {
+struct ReasonState {
     /// Since when it holds, if it does.
     since: Option<Instant>,
     detail: Cow<'static, str>,
@@ -275,7 +275,7 @@ struct State {
 
 /// What holds of every reason.
 #[derive(Debug, Default)]
-pub(super) struct Readiness([State; Reason::ALL.len()]);
+pub(super) struct Readiness([ReasonState; Reason::ALL.len()]);
 
 impl Readiness {
     /// Notes whether a reason holds: `None` if it does not, else what is known of it beside
@@ -324,31 +324,31 @@ impl Readiness {
     }
 
     fn causes(&self) -> impl Iterator<Item = Cause> {
-        let holds = |(reason, state): (Reason, &State)| state.since.map(|_| state.cause(reason));
+        let holds = |(reason, state): (Reason, &ReasonState)| state.since.map(|_| state.cause(reason));
         Reason::ALL.into_iter().zip(&self.0).filter_map(holds)
     }
 
     /// A line of the log that is due; to be asked until there is none.
-    pub(super) fn poll_change(&mut self, now: Instant) -> Option<Change> {
+    pub(super) fn poll_change(&mut self, now: Instant) -> Option<ReadinessChange> {
         let mut reasons = Reason::ALL.into_iter().zip(&mut self.0);
         reasons.find_map(|(reason, state)| state.poll_change(now, reason))
     }
 }
 
-impl State {
+impl ReasonState {
     fn cause(&self, reason: Reason) -> Cause {
         Cause { reason, detail: self.detail.clone() }
     }
 
-    fn poll_change(&mut self, now: Instant, reason: Reason) -> Option<Change> {
+    fn poll_change(&mut self, now: Instant, reason: Reason) -> Option<ReadinessChange> {
         match (self.since, self.told) {
             (Some(since), None) if now.since(since) >= reason.patience() => {
                 self.told = Some((since, 1));
-                Some(Change::Began(self.cause(reason)))
+                Some(ReadinessChange::Began(self.cause(reason)))
             }
             (None, Some((began, times))) if now.since(self.ended) >= SETTLED => {
                 self.told = None;
-                Some(Change::Ended { reason, lasted: self.ended.since(began), times })
+                Some(ReadinessChange::Ended { reason, lasted: self.ended.since(began), times })
             }
             _ => None,
         }
@@ -365,7 +365,7 @@ mod tests {
         Instant::from_micros(millis * MILLI)
     }
 
-    fn changes(readiness: &mut Readiness, now: Instant) -> Vec<Change> {
+    fn changes(readiness: &mut Readiness, now: Instant) -> Vec<ReadinessChange> {
         std::iter::from_fn(|| readiness.poll_change(now)).collect()
     }
 
@@ -432,7 +432,8 @@ mod tests {
         }
         readiness.set(at(10_000), Reason::DriverLate, None);
         assert_eq!(changes(&mut readiness, at(10_000)), []);
-        let ended = Change::Ended { reason: Reason::DriverLate, lasted: Duration::from_secs(10), times: 1 };
+        let ended =
+            ReadinessChange::Ended { reason: Reason::DriverLate, lasted: Duration::from_secs(10), times: 1 };
         assert_eq!(changes(&mut readiness, at(15_000)), [ended]);
         assert_eq!(changes(&mut readiness, at(60_000)), []);
     }
@@ -449,8 +450,11 @@ mod tests {
         }
         assert_eq!(told.len(), 1, "{told:?}");
         let last = changes(&mut readiness, at(700_000));
-        let ended =
-            Change::Ended { reason: Reason::DriverLate, lasted: Duration::from_secs(599), times: 300 };
+        let ended = ReadinessChange::Ended {
+            reason: Reason::DriverLate,
+            lasted: Duration::from_secs(599),
+            times: 300,
+        };
         assert_eq!(last, [ended]);
     }
 

@@ -20,7 +20,7 @@ use tokio::task::yield_now;
 use super::Handle;
 use super::connection::goodbye;
 use super::descriptors;
-use super::http::Refused;
+use super::http::RefusedRequest;
 use super::places::Places;
 
 /// How long a connection that is refused may take to be told so.
@@ -62,8 +62,8 @@ impl Refusals {
         // In whole seconds, rounded up: never "at once".
         let seconds = u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1);
         let refused = match refusal {
-            Refusal::TooFast(_) => Refused::too_many_requests(refusal.to_string()),
-            _ => Refused::unavailable(refusal.to_string()),
+            Refusal::TooFast(_) => RefusedRequest::too_many_requests(refusal.to_string()),
+            _ => RefusedRequest::unavailable(refusal.to_string()),
         };
         refused.response(seconds)
     }

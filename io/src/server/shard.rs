@@ -11,13 +11,13 @@ use skirmish_core::registry::{Call, Told};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Deadline, Duration, Instant, Now};
 
-use super::application::Message;
+use super::application::ApplicationMessage;
 use super::audit::Audit;
 use super::checks::Lateness;
 use super::journal;
-use super::metrics::Counters;
+use super::metrics::ShardCounters;
 use super::readiness::Readiness;
-use super::socket::{Closing, Input, Lingering, Lost, Sent, Socket};
+use super::socket::{Closing, Lingering, Lost, SendProgress, Socket, SocketInput};
 use crate::log_queue::LogQueue;
 use crate::registry::Registry;
 
@@ -30,7 +30,7 @@ const WRITE_BURST: usize = 32;
 pub(super) struct Shard {
     pub(super) node: Node,
     pub(super) registry: Registry,
-    pub(super) counters: Counters,
+    pub(super) counters: ShardCounters,
     /// What is written of what strangers cause.
     pub(super) audit: Audit,
     /// When a listener has found no descriptor last.
@@ -70,7 +70,7 @@ pub(super) struct Shard {
     /// Requests that the registry has not answered yet.
     pub(super) asked: usize,
     /// Application messages that were taken and not yet handled: those of one input.
-    pub(super) mail: Vec<Message>,
+    pub(super) mail: Vec<ApplicationMessage>,
     /// What the driver sleeps until.
     pub(super) armed: Option<Instant>,
 }
@@ -94,7 +94,7 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Received {
     /// `None` if nothing is there, or nothing may be read.
-    pub(super) input: Option<Input>,
+    pub(super) input: Option<SocketInput>,
     pub(super) overhead: Overhead,
     /// After its input was held all that has come is read.
     pub(super) caught_up: bool,
@@ -146,7 +146,7 @@ impl Shard {
         let mut shard = Self {
             node,
             registry,
-            counters: Counters::default(),
+            counters: ShardCounters::default(),
             audit,
             out_of_files: None,
             log,
@@ -259,7 +259,7 @@ impl Shard {
         let overhead = socket.overhead();
         let caught_up = behind && matches!(input, Ok(None));
         let answers = socket.is_unflushed();
-        if let Ok(Some(Input::Violation(_, _, Some(error)))) | Err(Lost(Some(error))) = &input {
+        if let Ok(Some(SocketInput::Violation(_, _, Some(error)))) | Err(Lost(Some(error))) = &input {
             journal::failed(self, conn, error);
         }
         if answers {
@@ -345,10 +345,10 @@ impl Shard {
         let Some(socket) = &mut slot.socket else { return };
         let sent = socket.send(node, now, conn, slot.closing, scratch);
         slot.sending = match sent {
-            Ok(Sent::All) => SendState::Idle,
-            Ok(Sent::Budget) => SendState::Queued,
-            Ok(Sent::Blocked) => SendState::Blocked,
-            Ok(Sent::Closed) => SendState::Never,
+            Ok(SendProgress::All) => SendState::Idle,
+            Ok(SendProgress::Budget) => SendState::Queued,
+            Ok(SendProgress::Blocked) => SendState::Blocked,
+            Ok(SendProgress::Closed) => SendState::Never,
             Err(_) => {
                 slot.socket = None;
                 SendState::Never

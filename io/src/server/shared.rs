@@ -11,7 +11,7 @@ use skirmish_core::rng::Rng;
 use skirmish_core::time::{LATE, Now};
 use tokio::sync::Notify;
 
-use super::application::Message;
+use super::application::ApplicationMessage;
 use super::audit::Audit;
 use super::shard::Shard;
 use crate::clock::Clock;
@@ -26,7 +26,7 @@ const READINGS: usize = 3;
 /// A shard that tasks share. All of them run on one thread, so the lock is never waited
 /// for; it is never held over an await.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedShard {
     clock: Clock,
     shard: Mutex<Shard>,
     /// The driver's deadline became earlier.
@@ -39,14 +39,14 @@ pub(super) struct Shared {
     answered: Notify,
 }
 
-impl Shared {
+impl SharedShard {
     /// A shard with the limits of the log, and the log's queue if it has one.
     pub(super) fn new(
         node: Node,
         registry: Registry,
         clock: Clock,
         rng: Rng,
-        (limits, log): (&config::Log, Option<LogQueue>),
+        (limits, log): (&config::LogConfig, Option<LogQueue>),
     ) -> Self {
         let now = clock.now();
         let (per_address, total) = (limits.audit_per_address.into(), limits.audit_total.into());
@@ -64,7 +64,11 @@ impl Shared {
 
     /// Gives the node one input, and carries out what it answers. Application messages
     /// go to `mail`, to be handled after the lock is free again.
-    pub(super) fn input<R>(&self, mail: &mut Vec<Message>, f: impl FnOnce(&mut Shard, Now) -> R) -> R {
+    pub(super) fn input<R>(
+        &self,
+        mail: &mut Vec<ApplicationMessage>,
+        f: impl FnOnce(&mut Shard, Now) -> R,
+    ) -> R {
         let now = self.clock.now();
         let mut shard = self.lock();
         let result = f(&mut shard, now);

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, O
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use super::journal;
-use super::stream::{NonBlocking, Stream};
+use super::stream::{NonBlocking, ServerStream};
 
 /// Bytes that are sent before the other connections have their turn, and the next frame.
 const SEND_BUDGET: usize = 8 * 1024;
@@ -41,7 +41,7 @@ const LINGER_BYTES: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Socket {
     web: WebSocket<NonBlocking>,
-    stage: Stage,
+    stage: SocketStage,
     /// All that has come was read: there is more only when the stream under the WebSocket
     /// has more.
     drained: bool,
@@ -54,7 +54,7 @@ pub(super) struct Socket {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum SocketStage {
     /// Messages go both ways.
     Open,
     /// Its input is not the protocol any more; the node closes it.
@@ -69,7 +69,7 @@ enum Stage {
 
 /// What came.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(super) enum SocketInput {
     Frame(Bytes),
     /// Something that is not for the node.
     Control,
@@ -79,7 +79,7 @@ pub(super) enum Input {
 
 /// How far the sending came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(super) enum SendProgress {
     /// There is nothing more to send.
     All,
     /// There may be more; it is for another turn.
@@ -116,21 +116,21 @@ impl From<WsError> for Lost {
 
 impl Socket {
     /// A stream after its upgrade, of which `rest` was read already, and its task.
-    pub(super) fn new(stream: Stream, rest: Vec<u8>, config: WebSocketConfig, task: Waker) -> Self {
+    pub(super) fn new(stream: ServerStream, rest: Vec<u8>, config: WebSocketConfig, task: Waker) -> Self {
         let stream = NonBlocking::new(stream, rest, task);
         let web = WebSocket::from_raw_socket(stream, Role::Server, Some(config));
-        let stage = Stage::Open;
+        let stage = SocketStage::Open;
         Self { web, stage, drained: false, peer_closed: false, unflushed: false, dropped: (0, 0) }
     }
 
     /// Whether input is for the node.
     pub(super) fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+        self.stage == SocketStage::Open
     }
 
     /// Whether nothing follows what it was given to send.
     pub(super) const fn is_closed(&self) -> bool {
-        matches!(self.stage, Stage::Closed { .. })
+        matches!(self.stage, SocketStage::Closed { .. })
     }
 
     /// Whether something waits for a flush: it may be an answer to what was read.
@@ -142,37 +142,37 @@ impl Socket {
     ///
     /// # Errors
     /// The connection is lost.
-    pub(super) fn receive(&mut self) -> Result<Option<Input>, Lost> {
+    pub(super) fn receive(&mut self) -> Result<Option<SocketInput>, Lost> {
         if self.drained && !self.web.get_ref().may_be_readable() {
             return Ok(None);
         }
         self.drained = false;
         self.web.get_mut().allow(READ_BYTES, READ_FRAMES);
         Ok(Some(match self.web.read() {
-            Ok(Message::Binary(frame)) => Input::Frame(frame),
-            Ok(Message::Text(_)) => Input::Violation("a text message", Wrong::Type, None),
+            Ok(Message::Binary(frame)) => SocketInput::Frame(frame),
+            Ok(Message::Text(_)) => SocketInput::Violation("a text message", Wrong::Type, None),
             // The WebSocket has an answer, to this as to a close frame, to be flushed.
             Ok(Message::Ping(_)) => {
                 self.unflushed = true;
-                Input::Control
+                SocketInput::Control
             }
             Ok(Message::Close(_)) => {
                 self.peer_closed = true;
                 self.unflushed = true;
-                Input::Control
+                SocketInput::Control
             }
-            Ok(Message::Pong(_) | Message::Frame(_)) => Input::Control,
+            Ok(Message::Pong(_) | Message::Frame(_)) => SocketInput::Control,
             Err(WsError::Io(error)) if would_block(&error) => {
                 if self.web.get_ref().is_spent() {
-                    return Ok(Some(Input::Control));
+                    return Ok(Some(SocketInput::Control));
                 }
                 self.drained = !self.peer_closed;
                 return Ok(None);
             }
             Err(error) => match violation(&error) {
                 Some((what, wrong)) => {
-                    self.stage = Stage::Deaf;
-                    Input::Violation(what, wrong, Some(error))
+                    self.stage = SocketStage::Deaf;
+                    SocketInput::Violation(what, wrong, Some(error))
                 }
                 None => return Err(error.into()),
             },
@@ -198,18 +198,18 @@ impl Socket {
         conn: ConnId,
         closing: Option<Closing>,
         scratch: &mut Vec<u8>,
-    ) -> Result<Sent, Lost> {
+    ) -> Result<SendProgress, Lost> {
         if self.unflushed && !self.flush()? {
-            return Ok(Sent::Blocked);
+            return Ok(SendProgress::Blocked);
         }
         if self.peer_closed {
             return Err(Lost(None));
         }
         scratch.clear();
-        let mut sent = Sent::Budget;
+        let mut sent = SendProgress::Budget;
         while scratch.len() < SEND_BUDGET {
             let Some(frame) = node.poll_transmit(now, conn) else {
-                sent = Sent::All;
+                sent = SendProgress::All;
                 break;
             };
             let opcode = OpCode::Data(Data::Binary);
@@ -220,15 +220,15 @@ impl Socket {
             && let Err(error) = self.web.get_mut().send(scratch)
         {
             self.unflushed = would_block(&error);
-            return if self.unflushed { Ok(Sent::Blocked) } else { Err(WsError::Io(error).into()) };
+            return if self.unflushed { Ok(SendProgress::Blocked) } else { Err(WsError::Io(error).into()) };
         }
         match (sent, closing) {
-            (Sent::All, Some(closing)) => self.close(closing),
+            (SendProgress::All, Some(closing)) => self.close(closing),
             _ => Ok(sent),
         }
     }
 
-    fn close(&mut self, closing: Closing) -> Result<Sent, Lost> {
+    fn close(&mut self, closing: Closing) -> Result<SendProgress, Lost> {
         match self.web.write(close(closing)) {
             Ok(()) => {}
             // It has taken it all the same.
@@ -237,10 +237,10 @@ impl Socket {
         }
         self.unflushed = true;
         // Looking for the close frame of a peer that floods would cost what it is closed for.
-        let readable = self.stage == Stage::Open && closing.reason != v1::Reason::RateLimited;
-        self.stage = Stage::Closed { readable };
+        let readable = self.stage == SocketStage::Open && closing.reason != v1::Reason::RateLimited;
+        self.stage = SocketStage::Closed { readable };
         self.flush()?;
-        Ok(Sent::Closed)
+        Ok(SendProgress::Closed)
     }
 
     /// Sends what waits for it. Whether all of it went out.
@@ -275,7 +275,8 @@ impl Socket {
                 Err(_) => return Lingering::Over,
             }
         }
-        let readable = self.stage == Stage::Closed { readable: true } && self.dropped.0 < LINGER_MESSAGES;
+        let readable =
+            self.stage == SocketStage::Closed { readable: true } && self.dropped.0 < LINGER_MESSAGES;
         if !readable && let Err(error) = self.web.get_mut().shutdown() {
             return waits(&error);
         }

@@ -13,7 +13,7 @@ use super::overhead::FrameCounter;
 
 /// A byte stream. The TLS variant is boxed, so that plain connections stay small.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) enum ServerStream {
     Plain(TcpStream),
     #[cfg(not(madsim))]
     Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
@@ -30,13 +30,13 @@ macro_rules! either {
     };
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ServerStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         either!(self, poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ServerStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         either!(self, poll_write(cx, buf))
     }
@@ -54,7 +54,7 @@ impl AsyncWrite for Stream {
 /// wakes the task to which the connection belongs later, whoever tried.
 #[derive(Debug)]
 pub(super) struct NonBlocking {
-    stream: Stream,
+    stream: ServerStream,
     task: Waker,
     /// What [`Self::send`] was given and the stream has not taken yet. It goes before
     /// anything else.
@@ -70,7 +70,7 @@ pub(super) struct NonBlocking {
 
 impl NonBlocking {
     /// A stream of which the first bytes, `ahead`, have come already.
-    pub(super) fn new(stream: Stream, ahead: Vec<u8>, task: Waker) -> Self {
+    pub(super) fn new(stream: ServerStream, ahead: Vec<u8>, task: Waker) -> Self {
         let (kept, ahead) = (Vec::new(), ahead.into());
         Self { stream, task, kept, ahead, counter: FrameCounter::default(), allowance: (0, 0) }
     }
@@ -95,14 +95,16 @@ impl NonBlocking {
         }
         match &self.stream {
             #[cfg(not(madsim))]
-            Stream::Plain(stream) => stream.poll_read_ready(&mut Context::from_waker(&self.task)).is_ready(),
+            ServerStream::Plain(stream) => {
+                stream.poll_read_ready(&mut Context::from_waker(&self.task)).is_ready()
+            }
             #[cfg(not(madsim))]
-            Stream::Tls(stream) => {
+            ServerStream::Tls(stream) => {
                 stream.get_ref().0.poll_read_ready(&mut Context::from_waker(&self.task)).is_ready()
             }
             // The simulated stream cannot tell: the attempt does.
             #[cfg(madsim)]
-            Stream::Plain(_) => true,
+            ServerStream::Plain(_) => true,
         }
     }
 
@@ -122,7 +124,7 @@ impl NonBlocking {
                 }
             }
         }
-        self.at_once(Stream::poll_flush)
+        self.at_once(ServerStream::poll_flush)
     }
 
     fn send_kept(&mut self) -> io::Result<()> {
@@ -140,7 +142,7 @@ impl NonBlocking {
 
     fn at_once<T>(
         &mut self,
-        f: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+        f: impl FnOnce(Pin<&mut ServerStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> io::Result<T> {
         match f(Pin::new(&mut self.stream), &mut Context::from_waker(&self.task)) {
             Poll::Ready(result) => result,
@@ -189,7 +191,7 @@ impl Write for NonBlocking {
 
     fn flush(&mut self) -> io::Result<()> {
         self.send_kept()?;
-        self.at_once(Stream::poll_flush)
+        self.at_once(ServerStream::poll_flush)
     }
 }
 
@@ -224,7 +226,7 @@ mod tests {
         let pings: Vec<u8> = (0..40).flat_map(ping).collect();
         // Some have come with the request for the upgrade.
         let (ahead, sent) = pings.split_at(100);
-        let mut stream = NonBlocking::new(Stream::Plain(accepted), ahead.to_vec(), task);
+        let mut stream = NonBlocking::new(ServerStream::Plain(accepted), ahead.to_vec(), task);
         peer.write_all(sent).await.unwrap();
 
         let (mut all, mut most) = (Vec::new(), 0);

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::*;
 use crate::clock::Clock;
-use crate::config::Rate;
+use crate::config::RateLimit;
 use crate::registry::{Registry, Remote};
 use crate::token::Keys;
 
@@ -31,7 +31,10 @@ struct Running {
     done: JoinHandle<()>,
 }
 
-async fn start(change: impl FnOnce(&mut Config), route: impl FnOnce(Builder) -> Builder) -> Running {
+async fn start(
+    change: impl FnOnce(&mut Config),
+    route: impl FnOnce(ServerBuilder) -> ServerBuilder,
+) -> Running {
     let mut config = Config::default();
     config.listen.address.set_port(0);
     config.admin.address.set_port(0);
@@ -180,7 +183,7 @@ async fn a_message_beyond_the_frame_size_is_a_violation() {
 
 #[tokio::test]
 async fn application_messages_go_to_their_handler() {
-    let echo = |message: Message, server: &Handle| {
+    let echo = |message: ApplicationMessage, server: &Handle| {
         assert_eq!(message.player.as_str(), "alice");
         assert!(server.send(message.conn, "test.Echoed", &message.payload));
     };
@@ -203,7 +206,7 @@ async fn application_messages_go_to_their_handler() {
 
 #[tokio::test]
 async fn a_handler_that_panics_costs_its_connection() {
-    let panics = |_: Message, _: &Handle| panic!("a handler's mistake");
+    let panics = |_: ApplicationMessage, _: &Handle| panic!("a handler's mistake");
     let server = start(|_| {}, |builder| builder.route("test.Panic", panics)).await;
     let mut socket = connect(&server).await;
     hello(&mut socket).await;
@@ -217,7 +220,7 @@ async fn a_panic_of_the_writer_is_the_servers() {
     let server = start(|_| {}, |builder| builder).await;
     let vital =
         [tokio::spawn(std::future::pending()), tokio::spawn(async { panic!("the writer's mistake") })];
-    let mut running = super::Running { handle: server.handle, vital, others: Vec::new() };
+    let mut running = RunningTasks { handle: server.handle, vital, others: Vec::new() };
     let failed = tokio::spawn(async move { running.failed().await });
     assert!(failed.await.unwrap_err().is_panic());
 }
@@ -227,9 +230,9 @@ async fn a_panic_of_the_writer_is_the_servers() {
 #[tokio::test]
 async fn a_full_socket_gets_everything_in_order() {
     let (told, conn) = std::sync::mpsc::channel();
-    let takes = move |message: Message, _: &Handle| told.send(message.conn).unwrap();
+    let takes = move |message: ApplicationMessage, _: &Handle| told.send(message.conn).unwrap();
     // Pings count as control frames, and so many are not read at once.
-    let fast = Rate { per_second: 100_000, burst: 100_000 };
+    let fast = RateLimit { per_second: 100_000, burst: 100_000 };
     let server =
         start(|config| config.rates.control = fast, |builder| builder.route("test.Tell", takes)).await;
     let mut socket = connect(&server).await;

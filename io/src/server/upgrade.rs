@@ -15,7 +15,7 @@ use skirmish_core::node::Trace;
 use skirmish_core::time::Wall;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::http::{MAX_HEADERS, Refused};
+use super::http::{MAX_HEADERS, RefusedRequest};
 use super::trace::TraceHeaders;
 use crate::config::{Config, OriginPattern};
 use crate::token::Keys;
@@ -35,7 +35,7 @@ pub(super) struct Policy {
 
 /// A request that passed.
 #[derive(Debug)]
-pub(super) struct Accepted {
+pub(super) struct AcceptedUpgrade {
     pub(super) player: Name,
     pub(super) token: Bytes,
     /// The trace context it carried.
@@ -55,27 +55,32 @@ impl Policy {
     ///
     /// # Errors
     /// The answer to send instead of the upgrade.
-    pub(super) fn check(&self, head: &[u8], wall: Wall) -> Result<Accepted, Refused> {
+    pub(super) fn check(&self, head: &[u8], wall: Wall) -> Result<AcceptedUpgrade, RefusedRequest> {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut request = Request::new(&mut headers);
         match request.parse(head) {
             Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) => return Err(Refused::bad_request("the request has no end")),
-            Err(httparse::Error::TooManyHeaders) => return Err(Refused::too_large("too many headers")),
-            Err(_) => return Err(Refused::bad_request("not an HTTP request")),
+            Ok(httparse::Status::Partial) => {
+                return Err(RefusedRequest::bad_request("the request has no end"));
+            }
+            Err(httparse::Error::TooManyHeaders) => {
+                return Err(RefusedRequest::too_large("too many headers"));
+            }
+            Err(_) => return Err(RefusedRequest::bad_request("not an HTTP request")),
         }
         let path = request.path.and_then(|path| path.split(['?', '#']).next()).unwrap_or("");
         if !self.paths.iter().any(|known| known == path) {
-            return Err(Refused::not_found());
+            return Err(RefusedRequest::not_found());
         }
         if request.method != Some("GET") {
-            return Err(Refused::method_not_allowed());
+            return Err(RefusedRequest::method_not_allowed());
         }
         let headers = Headers::gather(&request)?;
         let accept_key = headers.check_websocket(request.version == Some(1))?;
         self.check_origin(headers.origin)?;
         let token = headers.token()?;
-        let player = self.keys.verify(token, wall).map_err(|e| Refused::unauthorized(e.to_string()))?;
+        let player =
+            self.keys.verify(token, wall).map_err(|e| RefusedRequest::unauthorized(e.to_string()))?;
         let protocol = match headers.offers_subprotocol {
             true => "Sec-WebSocket-Protocol: skirmish.v1\r\n",
             false => "",
@@ -85,14 +90,18 @@ impl Policy {
              Sec-WebSocket-Accept: {accept_key}\r\n{protocol}\r\n"
         );
         let token = Bytes::copy_from_slice(token.as_bytes());
-        Ok(Accepted { player, token, trace: headers.trace.parse(), response })
+        Ok(AcceptedUpgrade { player, token, trace: headers.trace.parse(), response })
     }
 
     /// Denies by default: an origin that is sent must be listed.
-    fn check_origin(&self, origin: Option<&str>) -> Result<(), Refused> {
+    fn check_origin(&self, origin: Option<&str>) -> Result<(), RefusedRequest> {
         let Some(origin) = origin else { return Ok(()) };
         let listed = self.origins.iter().any(|known| known.matches(origin));
-        if listed { Ok(()) } else { Err(Refused::forbidden_origin("this origin may not connect", origin)) }
+        if listed {
+            Ok(())
+        } else {
+            Err(RefusedRequest::forbidden_origin("this origin may not connect", origin))
+        }
     }
 }
 
@@ -114,14 +123,14 @@ struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
-    fn gather(request: &Request<'_, 'a>) -> Result<Self, Refused> {
+    fn gather(request: &Request<'_, 'a>) -> Result<Self, RefusedRequest> {
         let mut all = Self::default();
         for header in request.headers.iter() {
             let name = header.name;
             let is = |other: &str| name.eq_ignore_ascii_case(other);
             let value = || {
                 let text = std::str::from_utf8(header.value).map(str::trim);
-                text.map_err(|_| Refused::bad_request("a header is not text"))
+                text.map_err(|_| RefusedRequest::bad_request("a header is not text"))
             };
             let hint = if is("traceparent") {
                 Some(&mut all.trace.traceparent)
@@ -163,55 +172,58 @@ impl<'a> Headers<'a> {
                 continue;
             };
             if slot.replace(value()?).is_some() {
-                return Err(Refused::bad_request(format!("the header {} stands twice", name.to_lowercase())));
+                return Err(RefusedRequest::bad_request(format!(
+                    "the header {} stands twice",
+                    name.to_lowercase()
+                )));
             }
         }
         Ok(all)
     }
 
     /// Takes note of an offered subprotocol.
-    fn offer(&mut self, item: &'a str) -> Result<(), Refused> {
+    fn offer(&mut self, item: &'a str) -> Result<(), RefusedRequest> {
         self.offers_any = true;
         if item == SUBPROTOCOL {
             self.offers_subprotocol = true;
         } else if let Some(token) = item.strip_prefix(TOKEN_PREFIX)
             && self.protocol_token.replace(token).is_some()
         {
-            return Err(Refused::bad_request("two tokens are offered as subprotocols"));
+            return Err(RefusedRequest::bad_request("two tokens are offered as subprotocols"));
         }
         Ok(())
     }
 
     /// That the request asks for a WebSocket, and rightly. The key of the answer.
-    fn check_websocket(&self, http_1_1: bool) -> Result<String, Refused> {
+    fn check_websocket(&self, http_1_1: bool) -> Result<String, RefusedRequest> {
         if !http_1_1 || !self.upgrades_connection || !self.upgrades_to_websocket {
-            return Err(Refused::upgrade_required("this is a WebSocket endpoint"));
+            return Err(RefusedRequest::upgrade_required("this is a WebSocket endpoint"));
         }
         if self.version != Some("13") {
-            return Err(Refused::upgrade_required("the WebSocket version must be 13"));
+            return Err(RefusedRequest::upgrade_required("the WebSocket version must be 13"));
         }
         let key = self.key.unwrap_or("");
         // 16 bytes in base64.
         let is_key = key.len() == 24 && key.ends_with("==") && key.bytes().all(|b| !b.is_ascii_whitespace());
         if !is_key {
-            return Err(Refused::bad_request("sec-websocket-key is missing or malformed"));
+            return Err(RefusedRequest::bad_request("sec-websocket-key is missing or malformed"));
         }
         if self.has_body {
-            return Err(Refused::bad_request("an upgrade request has no body"));
+            return Err(RefusedRequest::bad_request("an upgrade request has no body"));
         }
         if self.offers_any && !self.offers_subprotocol {
-            return Err(Refused::bad_request("of subprotocols, skirmish.v1 must be offered"));
+            return Err(RefusedRequest::bad_request("of subprotocols, skirmish.v1 must be offered"));
         }
         Ok(derive_accept_key(key.as_bytes()))
     }
 
-    fn token(&self) -> Result<&'a str, Refused> {
+    fn token(&self) -> Result<&'a str, RefusedRequest> {
         match (self.game_token, self.protocol_token) {
             (Some(header), Some(protocol)) if header != protocol => {
-                Err(Refused::bad_request("two tokens, and they differ"))
+                Err(RefusedRequest::bad_request("two tokens, and they differ"))
             }
             (Some(""), _) | (_, Some("")) | (None, None) => {
-                Err(Refused::unauthorized("a token is missing: send it in x-game-token".to_owned()))
+                Err(RefusedRequest::unauthorized("a token is missing: send it in x-game-token".to_owned()))
             }
             (Some(token), _) | (None, Some(token)) => Ok(token),
         }
@@ -243,7 +255,7 @@ mod tests {
         policy().keys.sign(&Name::new("alice").unwrap(), Duration::from_secs(60), NOW, None).unwrap()
     }
 
-    fn check(request: &str) -> Result<Accepted, Refused> {
+    fn check(request: &str) -> Result<AcceptedUpgrade, RefusedRequest> {
         policy().check(request.as_bytes(), NOW)
     }
 

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use madsim::time::{Duration, sleep};
 use skirmish_core::rng::{Rng, Seed};
-use skirmish_io::client::{BoxFuture, Dial, Stream, Target, Tcp};
+use skirmish_io::client::{BoxFuture, Dial, ServerAddress, Stream, Tcp};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ledger::SharedLedger;
@@ -43,11 +43,11 @@ impl SimDialer {
 
 impl Dial for SimDialer {
     /// Opens a connection to the server that the client goes to at this moment.
-    fn dial(&self, _: &Target) -> BoxFuture<io::Result<Box<dyn Stream>>> {
+    fn dial(&self, _: &ServerAddress) -> BoxFuture<io::Result<Box<dyn Stream>>> {
         let (shared, client, chopping) = (self.shared.clone(), self.client, self.chopping.clone());
         let server = shared.lock().choose(client);
         Box::pin(async move {
-            let target = Target::parse(&format!("ws://{}/", player_address(server)));
+            let target = ServerAddress::parse(&format!("ws://{}/", player_address(server)));
             let target = target.map_err(|error| io::Error::other(error.to_string()))?;
             while shared.lock().is_blocked(client, server) {
                 sleep(RETRY).await;

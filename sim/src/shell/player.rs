@@ -8,7 +8,7 @@ use madsim::time::{Duration, sleep};
 use skirmish_core::id::Name;
 use skirmish_core::rng::Seed;
 use skirmish_core::time::Wall;
-use skirmish_io::client::{Builder, Client, Error, Events};
+use skirmish_io::client::{Client, ClientBuilder, Error, Events};
 use skirmish_io::clock::Clock;
 use skirmish_io::token::Keys;
 use tokio::sync::mpsc;
@@ -56,7 +56,7 @@ pub(super) fn token(keys: &Keys, player: usize, wall: Wall) -> String {
 pub(super) async fn live(
     shared: SharedLedger,
     who: Who,
-    builder: Builder,
+    builder: ClientBuilder,
     clock: Clock,
     patient: bool,
     orders: mpsc::UnboundedReceiver<Deed>,

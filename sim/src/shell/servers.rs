@@ -5,9 +5,9 @@ use skirmish_core::id::NodeId;
 use skirmish_core::matchmaking::QueueConfig;
 use skirmish_core::rng::Rng;
 use skirmish_io::clock::Clock;
-use skirmish_io::config::{Config, Matchmaking, QualityRules, Queue, Rate, RatingWindow};
+use skirmish_io::config::{Config, Matchmaking, QualityRules, QueueSection, RateLimit, RatingWindow};
 use skirmish_io::registry::{Registry, Remote};
-use skirmish_io::server::{Handle, Message, Server};
+use skirmish_io::server::{ApplicationMessage, Handle, Server};
 use tokio::sync::oneshot;
 
 use super::act::{Cut, RegistryAction, ServerAction};
@@ -309,7 +309,7 @@ impl Hosts {
 }
 
 /// Sends application messages back.
-fn echo(message: Message, server: &Handle) {
+fn echo(message: ApplicationMessage, server: &Handle) {
     server.send(message.conn, &message.type_url, &message.payload);
 }
 
@@ -318,7 +318,7 @@ pub(super) fn config(plan: &RunPlan, server: usize) -> Config {
     let shape = &plan.shape;
     let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let rate = |per_second, burst| Rate { per_second: small(per_second), burst: small(burst) };
+    let rate = |per_second, burst| RateLimit { per_second: small(per_second), burst: small(burst) };
     let mut config = Config::default();
     config.listen.address = player_address(server);
     config.admin.enabled = false;
@@ -354,7 +354,7 @@ fn matchmaking(shape: &Shape) -> Matchmaking {
     let core = shape.matchmaking();
     let queue = |queue: &QueueConfig| {
         let QueueConfig { rating, quality, backfill, time_out, interval, .. } = *queue;
-        Queue {
+        QueueSection {
             rating: RatingWindow { start: rating.start, per_second: rating.per_second, most: rating.most },
             quality: QualityRules {
                 floor: quality.floor,
@@ -364,7 +364,7 @@ fn matchmaking(shape: &Shape) -> Matchmaking {
             backfill,
             time_out,
             interval,
-            ..Queue::new(queue.mode.as_str(), queue.teams, queue.team_size, queue.regions[0].as_str())
+            ..QueueSection::new(queue.mode.as_str(), queue.teams, queue.team_size, queue.regions[0].as_str())
         }
     };
     Matchmaking {

@@ -17,12 +17,12 @@ use super::super::verdict::Breaches;
 
 /// What is known of all searches and matches.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct MatchLedger {
     rules: Rules,
-    seats: Vec<Seat>,
-    pairs: BTreeMap<String, Pair>,
+    seats: Vec<SearchingBot>,
+    pairs: BTreeMap<String, ReportedMatch>,
     breaches: Breaches,
-    pub tally: Tally,
+    pub tally: MatchTally,
 }
 
 /// What every match must be like.
@@ -39,7 +39,7 @@ pub(super) struct Rules {
 
 /// A bot.
 #[derive(Clone, Debug, Default)]
-struct Seat {
+struct SearchingBot {
     /// The number of its search, and since when it searches.
     search: Option<(u64, Instant)>,
     /// It has taken the ticket back.
@@ -52,7 +52,7 @@ struct Seat {
 
 /// A match that somebody was told of.
 #[derive(Debug)]
-struct Pair {
+struct ReportedMatch {
     room: String,
     teams: Vec<Team>,
     bots: Vec<u32>,
@@ -64,7 +64,7 @@ struct Pair {
 
 /// What is counted; in the window only.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct MatchTally {
     /// From and to when is measured; nothing before it is set.
     pub window: Option<(Instant, Instant)>,
     /// Matches of which all players were told.
@@ -81,7 +81,7 @@ pub(super) struct Tally {
     pub refused: u64,
 }
 
-impl Tally {
+impl MatchTally {
     fn new() -> Self {
         Self {
             window: None,
@@ -101,14 +101,14 @@ impl Tally {
     }
 }
 
-impl Ledger {
+impl MatchLedger {
     pub(super) fn new(rules: Rules, players: u32) -> Self {
         Self {
             rules,
-            seats: vec![Seat::default(); players as usize],
+            seats: vec![SearchingBot::default(); players as usize],
             pairs: BTreeMap::new(),
             breaches: Breaches::default(),
-            tally: Tally::new(),
+            tally: MatchTally::new(),
         }
     }
 
@@ -260,7 +260,7 @@ impl Ledger {
             }
             youngest = youngest.max(seat.search.map(|(_, since)| since));
         }
-        let pair = Pair {
+        let pair = ReportedMatch {
             room: matched.room.clone(),
             teams: matched.teams.clone(),
             bots,
@@ -361,10 +361,10 @@ mod tests {
     }
 
     /// Four bots, the first two of them a party; teams of two.
-    fn ledger() -> Ledger {
+    fn ledger() -> MatchLedger {
         let rules =
             Rules { mode: "squads".to_owned(), shape: (2, 2), prefix: "bot".to_owned(), in_parties: 2 };
-        let mut ledger = Ledger::new(rules, 5);
+        let mut ledger = MatchLedger::new(rules, 5);
         ledger.tally.window = Some((ms(0), ms(1_000)));
         for bot in 0..5 {
             ledger.queued(bot, search_of(bot), ms(u64::from(bot) * 10));
@@ -387,19 +387,19 @@ mod tests {
     const TEAMS: &[&[u32]] = &[&[0, 1], &[2, 3]];
 
     /// The bot is told of a match as the answer to the search that it has.
-    fn tell(ledger: &mut Ledger, bot: u32, matched: &Matched, at: Instant) {
+    fn tell(ledger: &mut MatchLedger, bot: u32, matched: &Matched, at: Instant) {
         let search = ledger.seats[bot as usize].search.map_or(0, |(search, _)| search);
         ledger.told(bot, &Matched { search, ..matched.clone() }, at);
     }
 
-    fn tell_all(ledger: &mut Ledger, id: &str) {
+    fn tell_all(ledger: &mut MatchLedger, id: &str) {
         for bot in 0..4 {
             tell(ledger, bot, &matched(id, TEAMS, bot / 2), ms(100));
         }
     }
 
     /// One breach, in these words, once who is left has its answer.
-    fn breaks(mut ledger: Ledger, words: &str) {
+    fn breaks(mut ledger: MatchLedger, words: &str) {
         let (breaches, _) = ledger.finish();
         assert!(breaches.first.as_ref().is_some_and(|first| first.contains(words)), "{breaches:?}");
     }
@@ -523,7 +523,7 @@ mod tests {
 
     #[test]
     fn silence_is_seen_and_proves_nothing() {
-        let unknown = |mut ledger: Ledger, words: &str| {
+        let unknown = |mut ledger: MatchLedger, words: &str| {
             let (breaches, unknown) = ledger.finish();
             assert_eq!(breaches, Breaches::default());
             assert!(unknown.first.as_ref().is_some_and(|first| first.contains(words)), "{unknown:?}");

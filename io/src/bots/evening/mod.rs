@@ -26,23 +26,23 @@ pub use report::MatchReport;
 
 use super::gather::{Arrivals, gather};
 use super::interrupt::{TICK, Waited, interruptible, until};
-use super::process::{Watched, own_cpu};
+use super::process::{MonitoredServer, own_cpu};
 use super::progress::Progress;
 use super::report::{Report, Usage};
 use super::swarm::Swarm;
-use super::world::Stage;
+use super::world::BattleStage;
 use super::{Error, FAREWELL};
 use crate::client::Driver;
-use player::Player;
-use world::World;
+use player::MatchPlayer;
+use world::MatchModeState;
 
 /// Runs an evening.
 pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     let options = &swarm.options;
-    let world = Arc::new(World::new(options.clone()));
+    let world = Arc::new(MatchModeState::new(options.clone()));
     let progress = Progress::new(0);
     let start = |index, mut driver: Driver, rng, permit| {
-        let mut player = Player::new(index, Arc::clone(&world), rng, permit);
+        let mut player = MatchPlayer::new(index, Arc::clone(&world), rng, permit);
         tokio::spawn(async move {
             let result = poll_fn(|cx| driver.poll(cx, &mut player)).await;
             player.gone(result);
@@ -56,7 +56,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
 
     let usage = play(swarm, &world, &progress).await;
     let waiting = world.lock().ledger.searching();
-    world.enter(Stage::Settle);
+    world.enter(BattleStage::Settle);
     progress.stage("settle", u64::from(options.players));
     let settled = until(|| {
         let busy = world.lock().busy();
@@ -70,7 +70,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     .await;
 
     let report = report::report(options, &mut world.lock(), &usage, waiting);
-    world.enter(Stage::Leave);
+    world.enter(BattleStage::Leave);
     let left = until(|| world.lock().gone >= options.players);
     let _ = interruptible(&swarm.interruption, async {
         let _ = tokio::time::timeout(FAREWELL, left).await;
@@ -80,7 +80,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
 }
 
 /// Plays for the warm-up and the duration, and measures the latter, as far as it passed.
-async fn play(swarm: &Swarm, world: &World, progress: &Progress) -> Usage {
+async fn play(swarm: &Swarm, world: &MatchModeState, progress: &Progress) -> Usage {
     let options = &swarm.options;
     let start = swarm.clock.now().instant;
     let from = start + options.warmup;
@@ -91,7 +91,7 @@ async fn play(swarm: &Swarm, world: &World, progress: &Progress) -> Usage {
         shared.ledger.tally.window = Some((from, until));
     };
     measure(to);
-    world.enter(Stage::Play { from: start, to });
+    world.enter(BattleStage::Play { from: start, to });
     progress.stage("play", (options.warmup + options.duration).as_secs());
     let mut usage = Usage::default();
     let mut before = None;
@@ -99,7 +99,7 @@ async fn play(swarm: &Swarm, world: &World, progress: &Progress) -> Usage {
         loop {
             let now = swarm.clock.now().instant;
             if now >= from && before.is_none() {
-                before = Some((swarm.watched.and_then(Watched::cpu), own_cpu()));
+                before = Some((swarm.watched.and_then(MonitoredServer::cpu), own_cpu()));
             }
             let next = if now < from { from } else { to };
             let left = next - now;
@@ -128,11 +128,14 @@ async fn play(swarm: &Swarm, world: &World, progress: &Progress) -> Usage {
     usage.measured = now.since(from);
     usage.interrupted = waited == Waited::Interrupted;
     if let Some((cpu, own)) = before {
-        usage.server_cpu =
-            swarm.watched.and_then(Watched::cpu).zip(cpu).map(|(end, begin)| end.saturating_sub(begin));
+        usage.server_cpu = swarm
+            .watched
+            .and_then(MonitoredServer::cpu)
+            .zip(cpu)
+            .map(|(end, begin)| end.saturating_sub(begin));
         usage.bots_cpu = own_cpu().saturating_sub(own);
     }
-    if let Some(full) = swarm.watched.and_then(Watched::resident) {
+    if let Some(full) = swarm.watched.and_then(MonitoredServer::resident) {
         usage.resident_per_connection = Some(full / u64::from(options.players));
     }
     measure(now.min(to));

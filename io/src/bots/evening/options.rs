@@ -6,7 +6,7 @@ use skirmish_core::id::Name;
 use skirmish_core::matchmaking::{MAX_FORMED_PLAYERS, MAX_TEAM_SIZE};
 
 use super::super::Error;
-use crate::config::Queue;
+use crate::config::QueueSection;
 
 /// What the players of an evening do.
 #[derive(clap::Args, Clone, Debug)]
@@ -44,7 +44,7 @@ pub struct MatchOptions {
 impl MatchOptions {
     /// Teams of a match, and players of each.
     pub(in super::super) fn shape(&self) -> (u8, u8) {
-        let known = Queue::development();
+        let known = QueueSection::development();
         let known = known.iter().find(|queue| Some(&queue.mode) == self.queue.as_ref());
         let (teams, size) = known.map_or((2, 1), |queue| (queue.teams, queue.team_size));
         (self.teams.unwrap_or(teams), self.team_size.unwrap_or(size))

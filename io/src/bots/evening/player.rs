@@ -9,9 +9,9 @@ use skirmish_proto::v1::{self, TicketState};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::cuts::{next_cut, uniform};
-use super::super::world::Stage;
+use super::super::world::BattleStage;
 use super::stay::Stay;
-use super::world::{Shared, World};
+use super::world::{MatchModeState, SharedMatchMode};
 use crate::client::{Act, App, DialError, Event, Machine, State};
 
 /// The longest rest between two evenings.
@@ -20,9 +20,9 @@ const REST: Duration = Duration::from_secs(1);
 const GIVE_UP: Duration = Duration::from_millis(500);
 
 /// A bot.
-pub(super) struct Player {
+pub(super) struct MatchPlayer {
     index: u32,
-    world: Arc<World>,
+    world: Arc<MatchModeState>,
     rng: Rng,
     /// Held until the bot is connected, so that not too many come at a time.
     permit: Option<OwnedSemaphorePermit>,
@@ -30,14 +30,14 @@ pub(super) struct Player {
     connections: u32,
     /// When the connection is cut next.
     cut: Option<Instant>,
-    step: Step,
+    step: MatchActivity,
     /// The match that it is in, or was in last.
     stay: Option<Stay>,
 }
 
 /// What the bot is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum MatchActivity {
     /// It waits until all are there.
     Gather,
     /// It has neither ticket nor match, and queues then.
@@ -54,8 +54,13 @@ enum Step {
     Gone,
 }
 
-impl Player {
-    pub(super) fn new(index: u32, world: Arc<World>, rng: Rng, permit: OwnedSemaphorePermit) -> Self {
+impl MatchPlayer {
+    pub(super) fn new(
+        index: u32,
+        world: Arc<MatchModeState>,
+        rng: Rng,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
         Self {
             index,
             world,
@@ -64,7 +69,7 @@ impl Player {
             registered: false,
             connections: 0,
             cut: None,
-            step: Step::Gather,
+            step: MatchActivity::Gather,
             stay: None,
         }
     }
@@ -81,7 +86,7 @@ impl Player {
         }
     }
 
-    fn set_connected(&mut self, shared: &mut Shared, connected: bool) {
+    fn set_connected(&mut self, shared: &mut SharedMatchMode, connected: bool) {
         let bot = &mut shared.bots[self.index as usize];
         match (std::mem::replace(&mut bot.connected, connected), connected) {
             (false, true) => shared.connected += 1,
@@ -95,14 +100,15 @@ impl Player {
     }
 
     /// Goes on to another step.
-    fn set_step(&mut self, shared: &mut Shared, step: Step) {
+    fn set_step(&mut self, shared: &mut SharedMatchMode, step: MatchActivity) {
         self.step = step;
-        shared.bots[self.index as usize].busy = matches!(step, Step::Search { .. } | Step::Play);
+        shared.bots[self.index as usize].busy =
+            matches!(step, MatchActivity::Search { .. } | MatchActivity::Play);
     }
 
-    fn rest(&mut self, shared: &mut Shared, now: Instant) {
+    fn rest(&mut self, shared: &mut SharedMatchMode, now: Instant) {
         let until = now + self.rng.duration(Duration::ZERO..=REST);
-        self.set_step(shared, Step::Rest { until });
+        self.set_step(shared, MatchActivity::Rest { until });
     }
 
     /// What the bot asks for.
@@ -117,7 +123,7 @@ impl Player {
         v1::Queue { mode, party, party_key, party_size: 2, ..v1::Queue::default() }
     }
 
-    fn queue(&mut self, shared: &mut Shared, now: Now, machine: &mut Machine) -> Act {
+    fn queue(&mut self, shared: &mut SharedMatchMode, now: Now, machine: &mut Machine) -> Act {
         if let Err(error) = machine.queue(now, self.wish()) {
             shared.trouble.get_or_insert_with(|| format!("cannot queue: {error}"));
             self.rest(shared, now.instant);
@@ -126,17 +132,17 @@ impl Player {
         shared.ledger.queued(self.index, machine.search().unwrap_or(0), now.instant);
         let gives_up = uniform(&mut self.rng) < self.world.options.matches.cancel_rate;
         let give_up = gives_up.then(|| now.instant + self.rng.duration(Duration::ZERO..=GIVE_UP));
-        self.set_step(shared, Step::Search { give_up, cancelled: false });
+        self.set_step(shared, MatchActivity::Search { give_up, cancelled: false });
         Act::Commanded
     }
 
-    fn search(&mut self, shared: &mut Shared, now: Now, machine: &mut Machine) -> Act {
-        let Step::Search { give_up, cancelled } = self.step else { return Act::Nothing };
-        let last = matches!(shared.stage, Stage::Settle | Stage::Leave);
+    fn search(&mut self, shared: &mut SharedMatchMode, now: Now, machine: &mut Machine) -> Act {
+        let MatchActivity::Search { give_up, cancelled } = self.step else { return Act::Nothing };
+        let last = matches!(shared.stage, BattleStage::Settle | BattleStage::Leave);
         if cancelled || !(last || give_up.is_some_and(|at| at <= now.instant)) {
             return Act::Nothing;
         }
-        self.step = Step::Search { give_up: None, cancelled: true };
+        self.step = MatchActivity::Search { give_up: None, cancelled: true };
         shared.ledger.cancels(self.index);
         match machine.cancel(now) {
             Ok(()) => Act::Commanded,
@@ -144,7 +150,14 @@ impl Player {
         }
     }
 
-    fn ticket(&mut self, shared: &mut Shared, now: Now, search: u64, state: TicketState, reason: &str) {
+    fn ticket(
+        &mut self,
+        shared: &mut SharedMatchMode,
+        now: Now,
+        search: u64,
+        state: TicketState,
+        reason: &str,
+    ) {
         match state {
             TicketState::Unspecified
             | TicketState::Waiting
@@ -160,21 +173,21 @@ impl Player {
             | TicketState::None => {}
         }
         shared.ledger.ended(self.index, search, state, now.instant);
-        if matches!(self.step, Step::Search { .. }) {
+        if matches!(self.step, MatchActivity::Search { .. }) {
             self.rest(shared, now.instant);
         }
     }
 
-    fn told(&mut self, shared: &mut Shared, now: Now, matched: &v1::Matched) {
+    fn told(&mut self, shared: &mut SharedMatchMode, now: Now, matched: &v1::Matched) {
         let options = &self.world.options;
         shared.told(self.index, matched, now.instant, now.instant + options.matches.battle);
         let first = self.rng.duration(Duration::ZERO..=options.interval());
         self.stay = Some(Stay::new(self.index, matched, first));
-        self.set_step(shared, Step::Play);
+        self.set_step(shared, MatchActivity::Play);
     }
 }
 
-impl App for Player {
+impl App for MatchPlayer {
     fn event(&mut self, now: Now, event: Event) {
         let world = Arc::clone(&self.world);
         let mut shared = world.lock();
@@ -185,7 +198,7 @@ impl App for Player {
             Event::GivenUp { matched } => shared.gave_up(self.index, &matched),
             Event::Left { room, reason } => {
                 let Some(stay) = self.stay.as_mut().filter(|stay| stay.room == room) else { return };
-                if stay.left(shared, reason) && self.step == Step::Play {
+                if stay.left(shared, reason) && self.step == MatchActivity::Play {
                     shared.left(self.index);
                     self.rest(shared, now.instant);
                 }
@@ -202,7 +215,7 @@ impl App for Player {
             Event::StateChanged { to, .. } => self.set_connected(shared, to == State::Connected),
             Event::Throttled { .. } => shared.stats.throttled += 1,
             Event::Closed { reason, message, .. } => {
-                if self.step != Step::Gone {
+                if self.step != MatchActivity::Gone {
                     shared.trouble.get_or_insert_with(|| format!("connection closed: {reason:?} {message}"));
                 }
             }
@@ -222,7 +235,7 @@ impl App for Player {
             shared.bots[self.index as usize].waker = Some(cx.waker().clone());
             self.registered = true;
         }
-        let playing = matches!(shared.stage, Stage::Play { .. });
+        let playing = matches!(shared.stage, BattleStage::Play { .. });
         if !playing {
             self.cut = None;
         } else if self.cut.is_some_and(|cut| cut <= now.instant) {
@@ -233,25 +246,27 @@ impl App for Player {
             }
         }
         match self.step {
-            Step::Gone => Act::Nothing,
-            _ if shared.stage == Stage::Leave => {
-                self.step = Step::Gone;
+            MatchActivity::Gone => Act::Nothing,
+            _ if shared.stage == BattleStage::Leave => {
+                self.step = MatchActivity::Gone;
                 machine.disconnect(now);
                 Act::Commanded
             }
-            Step::Gather => {
-                let Stage::Play { from, to } = shared.stage else { return Act::Nothing };
+            MatchActivity::Gather => {
+                let BattleStage::Play { from, to } = shared.stage else { return Act::Nothing };
                 self.cut = next_cut(&mut self.rng, world.options.disconnect_rate, now.instant);
                 // Who came together does not stay together.
                 let spread = world.options.matches.battle.min((to - from) / 2);
                 let until = from + self.rng.duration(Duration::ZERO..=spread);
-                self.set_step(shared, Step::Rest { until });
+                self.set_step(shared, MatchActivity::Rest { until });
                 Act::Nothing
             }
-            Step::Rest { until } if playing && until <= now.instant => self.queue(shared, now, machine),
-            Step::Rest { .. } => Act::Nothing,
-            Step::Search { .. } => self.search(shared, now, machine),
-            Step::Play => match &mut self.stay {
+            MatchActivity::Rest { until } if playing && until <= now.instant => {
+                self.queue(shared, now, machine)
+            }
+            MatchActivity::Rest { .. } => Act::Nothing,
+            MatchActivity::Search { .. } => self.search(shared, now, machine),
+            MatchActivity::Play => match &mut self.stay {
                 Some(stay) => stay.poll(shared, &world.options, now, machine),
                 None => Act::Nothing,
             },
@@ -260,10 +275,10 @@ impl App for Player {
 
     fn deadline(&self) -> Option<Instant> {
         let next = match self.step {
-            Step::Gather | Step::Gone => None,
-            Step::Rest { until } => Some(until),
-            Step::Search { give_up, .. } => give_up,
-            Step::Play => self.stay.as_ref().and_then(Stay::deadline),
+            MatchActivity::Gather | MatchActivity::Gone => None,
+            MatchActivity::Rest { until } => Some(until),
+            MatchActivity::Search { give_up, .. } => give_up,
+            MatchActivity::Play => self.stay.as_ref().and_then(Stay::deadline),
         };
         [next, self.cut].into_iter().flatten().min()
     }

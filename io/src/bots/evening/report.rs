@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::options::Options;
 use super::super::report::{GuaranteeReport, Latencies, Report, Usage, per_second};
-use super::world::Shared;
+use super::world::SharedMatchMode;
 
 /// Matches, as the players saw them. What is counted happened while it was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -60,7 +60,7 @@ impl MatchReport {
 }
 
 /// The report of an evening; `waiting` players searched at its end.
-pub(super) fn report(options: &Options, shared: &mut Shared, usage: &Usage, waiting: u32) -> Report {
+pub(super) fn report(options: &Options, shared: &mut SharedMatchMode, usage: &Usage, waiting: u32) -> Report {
     let (broken, unheard) = shared.ledger.finish();
     let tally = &shared.ledger.tally;
     let (teams, team_size) = options.matches.shape();

@@ -8,8 +8,8 @@ use skirmish_proto::v1::{self, LeftReason, Matched};
 use super::super::body::Tag;
 use super::super::options::Options;
 use super::super::verdict::{Checker, Delivery, entry_hash};
-use super::super::world::Stage;
-use super::world::Shared;
+use super::super::world::BattleStage;
+use super::world::SharedMatchMode;
 use crate::client::{Act, Event, Machine, MessageId, Outcome};
 
 /// A stay.
@@ -18,7 +18,7 @@ pub(super) struct Stay {
     bot: u32,
     id: String,
     pub room: String,
-    step: Step,
+    step: StayStep,
     /// From the join to the first message.
     first: Duration,
     /// When the next message is due; before the join, not known.
@@ -32,7 +32,7 @@ pub(super) struct Stay {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum StayStep {
     Join,
     Joining,
     Talk,
@@ -46,7 +46,7 @@ impl Stay {
             bot,
             id: matched.r#match.clone(),
             room: matched.room.clone(),
-            step: Step::Join,
+            step: StayStep::Join,
             first,
             due: None,
             look: None,
@@ -58,48 +58,48 @@ impl Stay {
     /// When something is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.step {
-            Step::Talk => [self.due, self.look].into_iter().flatten().min(),
-            Step::Join | Step::Joining | Step::Leaving => self.look,
+            StayStep::Talk => [self.due, self.look].into_iter().flatten().min(),
+            StayStep::Join | StayStep::Joining | StayStep::Leaving => self.look,
         }
     }
 
     /// What checks the battle, and the bot's place there; `None` once it is over.
-    fn checker<'a>(&self, shared: &'a mut Shared) -> Option<(&'a mut Checker, u32)> {
+    fn checker<'a>(&self, shared: &'a mut SharedMatchMode) -> Option<(&'a mut Checker, u32)> {
         let fight = shared.fights.get_mut(&self.id).filter(|fight| !fight.is_over())?;
         let place = fight.place(self.bot)?;
         Some((&mut fight.checker, place))
     }
 
     /// The place of another bot; one that nobody has if it is not in the match.
-    fn place_of(&self, shared: &Shared, bot: u32) -> u32 {
+    fn place_of(&self, shared: &SharedMatchMode, bot: u32) -> u32 {
         shared.fights.get(&self.id).and_then(|fight| fight.place(bot)).unwrap_or(u32::MAX)
     }
 
     /// The bot is connected again.
-    pub(super) fn connected(&self, shared: &mut Shared) {
+    pub(super) fn connected(&self, shared: &mut SharedMatchMode) {
         if let Some((checker, place)) = self.checker(shared) {
             checker.connected(place);
         }
     }
 
     /// The bot is not in the room any more. Whether it has left the match.
-    pub(super) fn left(&mut self, shared: &mut Shared, reason: LeftReason) -> bool {
+    pub(super) fn left(&mut self, shared: &mut SharedMatchMode, reason: LeftReason) -> bool {
         if let Some((checker, place)) = self.checker(shared) {
             checker.left(place);
         }
-        if self.step == Step::Leaving {
+        if self.step == StayStep::Leaving {
             return true;
         }
         // The client joins again by itself if the room was gone.
         shared.trouble.get_or_insert_with(|| format!("left the room of its match: {reason:?}"));
         if !matches!(reason, LeftReason::Gone | LeftReason::NotAMember | LeftReason::Unspecified) {
-            self.step = Step::Join;
+            self.step = StayStep::Join;
         }
         false
     }
 
     /// Something happened in the room.
-    pub(super) fn event(&mut self, shared: &mut Shared, now: Now, event: Event) {
+    pub(super) fn event(&mut self, shared: &mut SharedMatchMode, now: Now, event: Event) {
         match event {
             Event::Entry { room, cursor, kind, member, message, client_seq, body, player, .. } => {
                 if room != self.room {
@@ -128,8 +128,8 @@ impl Stay {
                 if let Some((checker, place)) = self.checker(shared) {
                     checker.joined(place, resumed);
                 }
-                if self.step == Step::Joining {
-                    self.step = Step::Talk;
+                if self.step == StayStep::Joining {
+                    self.step = StayStep::Talk;
                     self.due = Some(now.instant + self.first);
                 }
             }
@@ -138,7 +138,7 @@ impl Stay {
         }
     }
 
-    fn outcome(&mut self, shared: &mut Shared, message: MessageId, outcome: Outcome) {
+    fn outcome(&mut self, shared: &mut SharedMatchMode, message: MessageId, outcome: Outcome) {
         let Some(number) = self.outstanding.remove(&message) else { return };
         let counter = match outcome {
             Outcome::Acknowledged => &mut shared.stats.acknowledged,
@@ -158,25 +158,25 @@ impl Stay {
     /// Does what is due.
     pub(super) fn poll(
         &mut self,
-        shared: &mut Shared,
+        shared: &mut SharedMatchMode,
         options: &Options,
         now: Now,
         machine: &mut Machine,
     ) -> Act {
         let until = shared.fights.get(&self.id).map_or(now.instant, |fight| fight.until);
         let latest = until + options.patience;
-        let last = !matches!(shared.stage, Stage::Play { .. });
+        let last = !matches!(shared.stage, BattleStage::Play { .. });
         match self.step {
-            Step::Join => {
-                self.step = Step::Joining;
+            StayStep::Join => {
+                self.step = StayStep::Joining;
                 self.look = Some(latest);
                 if let Err(error) = machine.join(now, &self.room, 0) {
                     shared.trouble.get_or_insert_with(|| format!("cannot join: {error}"));
                 }
                 return Act::Commanded;
             }
-            Step::Leaving => return Act::Nothing,
-            Step::Talk => {
+            StayStep::Leaving => return Act::Nothing,
+            StayStep::Talk => {
                 let due = self.due.filter(|due| *due < until && !last);
                 if let Some(due) = due {
                     self.look = Some(until);
@@ -197,17 +197,17 @@ impl Stay {
                     fight.done(self.bot);
                 }
             }
-            Step::Joining => {}
+            StayStep::Joining => {}
         }
         shared.end_fight(&self.id, latest <= now.instant);
         if shared.fights.get(&self.id).is_some_and(|fight| !fight.is_over()) {
             return Act::Nothing;
         }
-        if self.step == Step::Joining && latest > now.instant {
+        if self.step == StayStep::Joining && latest > now.instant {
             // Who is not in the room yet cannot leave it.
             return Act::Nothing;
         }
-        self.step = Step::Leaving;
+        self.step = StayStep::Leaving;
         self.look = None;
         if let Err(error) = machine.leave(now, &self.room) {
             shared.trouble.get_or_insert_with(|| format!("cannot leave: {error}"));
@@ -215,7 +215,14 @@ impl Stay {
         Act::Commanded
     }
 
-    fn say(&mut self, shared: &mut Shared, options: &Options, now: Now, due: Instant, machine: &mut Machine) {
+    fn say(
+        &mut self,
+        shared: &mut SharedMatchMode,
+        options: &Options,
+        now: Now,
+        due: Instant,
+        machine: &mut Machine,
+    ) {
         let (sender, number) = (self.bot, self.number + 1);
         let body = Tag { sender, number, due }.body(options.size);
         let said = machine.say(now, &self.room, body, "");

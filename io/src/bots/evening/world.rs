@@ -10,24 +10,24 @@ use skirmish_proto::v1::Matched;
 use super::super::options::Options;
 use super::super::stats::Stats;
 use super::super::verdict::Findings;
-use super::super::world::Stage;
+use super::super::world::BattleStage;
 use super::fight::Fight;
-use super::ledger::{Ledger, Rules};
+use super::ledger::{MatchLedger, Rules};
 
 /// Shared by all bots and the one who conducts them. There is one thread, so the lock is
 /// never waited for.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct MatchModeState {
     pub options: Options,
-    shared: Mutex<Shared>,
+    shared: Mutex<SharedMatchMode>,
 }
 
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub stage: Stage,
+pub(super) struct SharedMatchMode {
+    pub stage: BattleStage,
     pub stats: Stats,
-    pub ledger: Ledger,
-    pub bots: Vec<Bot>,
+    pub ledger: MatchLedger,
+    pub bots: Vec<MatchBot>,
     /// Battles that not everybody has left.
     pub fights: BTreeMap<String, Fight>,
     /// Battles so far.
@@ -49,7 +49,7 @@ pub(super) struct Shared {
 
 /// What is known of a bot.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Bot {
+pub(super) struct MatchBot {
     /// Wakes its task.
     pub waker: Option<Waker>,
     pub arrived: bool,
@@ -58,7 +58,7 @@ pub(super) struct Bot {
     pub busy: bool,
 }
 
-impl World {
+impl MatchModeState {
     pub(super) fn new(options: Options) -> Self {
         let rules = Rules {
             mode: options.matches.queue.clone().unwrap_or_default(),
@@ -66,11 +66,11 @@ impl World {
             prefix: options.prefix.clone(),
             in_parties: options.matches.in_parties(options.players),
         };
-        let shared = Shared {
-            stage: Stage::Gather,
+        let shared = SharedMatchMode {
+            stage: BattleStage::Gather,
             stats: Stats::new(),
-            ledger: Ledger::new(rules, options.players),
-            bots: vec![Bot::default(); options.players as usize],
+            ledger: MatchLedger::new(rules, options.players),
+            bots: vec![MatchBot::default(); options.players as usize],
             fights: BTreeMap::new(),
             rooms: 0,
             found: Findings::default(),
@@ -84,19 +84,19 @@ impl World {
         Self { options, shared: Mutex::new(shared) }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, SharedMatchMode> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on to the next stage and wakes every bot.
-    pub(super) fn enter(&self, stage: Stage) {
+    pub(super) fn enter(&self, stage: BattleStage) {
         let mut shared = self.lock();
         shared.stage = stage;
         shared.bots.iter().filter_map(|bot| bot.waker.as_ref()).for_each(Waker::wake_by_ref);
     }
 }
 
-impl Shared {
+impl SharedMatchMode {
     /// Bots that search or are in a match.
     pub(super) fn busy(&self) -> u32 {
         u32::try_from(self.bots.iter().filter(|bot| bot.busy).count()).unwrap_or(u32::MAX)

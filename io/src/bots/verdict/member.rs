@@ -8,7 +8,7 @@ const HOLES: usize = 4_096;
 
 /// A member of a room.
 #[derive(Debug, Default)]
-pub(super) struct Member {
+pub(super) struct CheckedMember {
     pub present: bool,
     /// The last entry delivered, or skipped by a snapshot.
     pub cursor: Option<Cursor>,
@@ -17,12 +17,12 @@ pub(super) struct Member {
     /// Connections so far.
     pub connections: u32,
     /// By the sender's place in the room.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<CheckedSender>,
 }
 
 /// What a member delivered of one sender.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Peer {
+pub(super) struct CheckedSender {
     /// The first number delivered; 0 before that.
     first: u64,
     /// The last one.
@@ -38,7 +38,7 @@ pub(super) struct Peer {
 
 /// What the next number of a sender is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum NumberCheck {
     /// Beyond the last.
     Forward,
     /// Delivered before.
@@ -47,17 +47,17 @@ pub(super) enum Step {
     Late,
 }
 
-impl Member {
+impl CheckedMember {
     /// A membership begins, or goes on.
     pub(super) fn join(&mut self, resumed: bool) {
         self.present = true;
         if !resumed {
             self.cursor = None;
             for peer in &mut self.peers {
-                *peer = Peer {
+                *peer = CheckedSender {
                     latest: peer.latest,
                     latest_connection: peer.latest_connection,
-                    ..Peer::default()
+                    ..CheckedSender::default()
                 };
             }
         }
@@ -74,17 +74,17 @@ impl Member {
     }
 
     /// The sender at this place in the room.
-    pub(super) fn peer(&mut self, place: usize) -> &mut Peer {
+    pub(super) fn peer(&mut self, place: usize) -> &mut CheckedSender {
         if place >= self.peers.len() {
-            self.peers.resize(place + 1, Peer::default());
+            self.peers.resize(place + 1, CheckedSender::default());
         }
         &mut self.peers[place]
     }
 }
 
-impl Peer {
+impl CheckedSender {
     /// The member delivered this number; it had `snapshots` so far.
-    pub(super) fn advance(&mut self, number: u64, snapshots: u32) -> Step {
+    pub(super) fn advance(&mut self, number: u64, snapshots: u32) -> NumberCheck {
         if number > self.last {
             if self.first == 0 {
                 self.first = number;
@@ -94,13 +94,13 @@ impl Peer {
             }
             self.last = number;
             self.snapshots = snapshots;
-            return Step::Forward;
+            return NumberCheck::Forward;
         }
         if let Some(index) = self.holes.iter().position(|hole| *hole == number) {
             self.holes.swap_remove(index);
-            return Step::Late;
+            return NumberCheck::Late;
         }
-        if number < self.first { Step::Late } else { Step::Again }
+        if number < self.first { NumberCheck::Late } else { NumberCheck::Again }
     }
 
     /// Numbers up to `until` that a member that had `snapshots` should have delivered and

@@ -26,12 +26,12 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use skirmish_core::id::Cursor;
 
-use member::Member;
-use room::Room;
+use member::CheckedMember;
+use room::CheckedRoom;
 
 /// What the bots can check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Guarantee {
+pub(super) enum CheckedGuarantee {
     /// G1: any two members deliver the same entries in the same order.
     Order,
     /// G2: nothing acknowledged is lost.
@@ -44,7 +44,7 @@ pub(super) enum Guarantee {
     NoSilentGap,
 }
 
-impl Guarantee {
+impl CheckedGuarantee {
     /// All of them, in the order of their numbers.
     pub(super) const ALL: [Self; 5] =
         [Self::Order, Self::NoLoss, Self::NoDuplicate, Self::SenderOrder, Self::NoSilentGap];
@@ -142,8 +142,8 @@ pub(super) fn entry_hash(kind: i32, member: u32, client_seq: u64, body: &[u8], p
 #[derive(Debug)]
 pub(super) struct Checker {
     room_size: u32,
-    members: Vec<Member>,
-    rooms: Vec<Room>,
+    members: Vec<CheckedMember>,
+    rooms: Vec<CheckedRoom>,
     senders: Vec<Sender>,
     breaches: [Breaches; 5],
     counts: Counts,
@@ -170,8 +170,8 @@ impl Checker {
         let rooms = players.div_ceil(room_size);
         Self {
             room_size,
-            members: (0..players).map(|_| Member::default()).collect(),
-            rooms: (0..rooms).map(|_| Room::default()).collect(),
+            members: (0..players).map(|_| CheckedMember::default()).collect(),
+            rooms: (0..rooms).map(|_| CheckedRoom::default()).collect(),
             senders: (0..players).map(|_| Sender::default()).collect(),
             breaches: Default::default(),
             counts: Counts::default(),
@@ -203,16 +203,16 @@ impl Checker {
         match member.cursor {
             Some(at) if at.epoch != epoch => {
                 let what = || format!("player {player} went from epoch {} to {epoch} in silence", at.epoch);
-                breach(&mut self.breaches, Guarantee::NoSilentGap, what);
+                breach(&mut self.breaches, CheckedGuarantee::NoSilentGap, what);
             }
             Some(at) if seq <= at.seq => {
                 self.counts.duplicates += 1;
                 let what = || format!("player {player} delivered {epoch}/{seq} after {epoch}/{}", at.seq);
-                breach(&mut self.breaches, Guarantee::NoDuplicate, what);
+                breach(&mut self.breaches, CheckedGuarantee::NoDuplicate, what);
             }
             Some(at) if seq != at.seq + 1 => {
                 let what = || format!("player {player} went from {epoch}/{} to {epoch}/{seq}", at.seq);
-                breach(&mut self.breaches, Guarantee::NoSilentGap, what);
+                breach(&mut self.breaches, CheckedGuarantee::NoSilentGap, what);
             }
             _ => {}
         }
@@ -223,31 +223,31 @@ impl Checker {
             room::Compared::TooOld => self.counts.uncompared += 1,
             room::Compared::Different => {
                 let what = || format!("player {player} has another entry at {epoch}/{seq} than others");
-                breach(&mut self.breaches, Guarantee::Order, what);
+                breach(&mut self.breaches, CheckedGuarantee::Order, what);
             }
         }
 
         if let Some((sender, number)) = delivery.said {
             if sender / self.room_size != player / self.room_size {
                 let what = || format!("player {player} got a message of player {sender}'s room");
-                breach(&mut self.breaches, Guarantee::Order, what);
+                breach(&mut self.breaches, CheckedGuarantee::Order, what);
                 return;
             }
             let place = (sender % self.room_size) as usize;
             let snapshots = member.snapshots;
             match member.peer(place).advance(number, snapshots) {
-                member::Step::Forward => {}
-                member::Step::Again => {
+                member::NumberCheck::Forward => {}
+                member::NumberCheck::Again => {
                     self.counts.duplicates += 1;
                     let what = || format!("player {player} got message {number} of player {sender} twice");
-                    breach(&mut self.breaches, Guarantee::NoDuplicate, what);
+                    breach(&mut self.breaches, CheckedGuarantee::NoDuplicate, what);
                 }
-                member::Step::Late => {
+                member::NumberCheck::Late => {
                     self.counts.out_of_order += 1;
                     let what = || {
                         format!("player {player} got message {number} of player {sender} after later ones")
                     };
-                    breach(&mut self.breaches, Guarantee::SenderOrder, what);
+                    breach(&mut self.breaches, CheckedGuarantee::SenderOrder, what);
                 }
             }
         }
@@ -268,7 +268,7 @@ impl Checker {
                         at.epoch, at.seq, cursor.seq
                     )
                 };
-                breach(&mut self.breaches, Guarantee::NoSilentGap, what);
+                breach(&mut self.breaches, CheckedGuarantee::NoSilentGap, what);
             }
         }
         if let Some((first, last)) = missing {
@@ -286,11 +286,11 @@ impl Checker {
         if number < peer.latest {
             self.counts.out_of_order += 1;
             let what = || format!("player {player} got latest {number} of player {sender} after a newer one");
-            breach(&mut self.breaches, Guarantee::SenderOrder, what);
+            breach(&mut self.breaches, CheckedGuarantee::SenderOrder, what);
         } else if number == peer.latest && connection == peer.latest_connection {
             self.counts.duplicates += 1;
             let what = || format!("player {player} got latest {number} of player {sender} twice");
-            breach(&mut self.breaches, Guarantee::NoDuplicate, what);
+            breach(&mut self.breaches, CheckedGuarantee::NoDuplicate, what);
         }
         peer.latest = peer.latest.max(number);
         peer.latest_connection = connection;
@@ -352,7 +352,7 @@ impl Checker {
                     let what = || format!("player {player} never got message {number} of player {sender}");
                     if is_skipped || passed(number) {
                         self.counts.lost += 1;
-                        breach(&mut self.breaches, Guarantee::NoLoss, what);
+                        breach(&mut self.breaches, CheckedGuarantee::NoLoss, what);
                     } else {
                         unknown.add(what);
                     }
@@ -363,6 +363,6 @@ impl Checker {
     }
 }
 
-fn breach(breaches: &mut [Breaches; 5], guarantee: Guarantee, what: impl FnOnce() -> String) {
+fn breach(breaches: &mut [Breaches; 5], guarantee: CheckedGuarantee, what: impl FnOnce() -> String) {
     breaches[guarantee as usize].add(what);
 }

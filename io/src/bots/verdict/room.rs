@@ -10,7 +10,7 @@ const WINDOW: usize = 1_024;
 
 /// A room.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct CheckedRoom {
     /// The newest acknowledged message.
     pub acknowledged: Cursor,
     /// The life of the room that is remembered.
@@ -32,7 +32,7 @@ pub(super) enum Compared {
     TooOld,
 }
 
-impl Room {
+impl CheckedRoom {
     /// Compares an entry with what others delivered at its place, and remembers it.
     pub(super) fn compare(&mut self, cursor: Cursor, hash: u64) -> Compared {
         if cursor.epoch < self.epoch {

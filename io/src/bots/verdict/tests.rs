@@ -61,9 +61,9 @@ impl History {
     }
 
     /// Exactly this guarantee is broken.
-    fn breaks(self, guarantee: Guarantee) -> Counts {
+    fn breaks(self, guarantee: CheckedGuarantee) -> Counts {
         let (breaches, counts) = self.end();
-        for other in Guarantee::ALL {
+        for other in CheckedGuarantee::ALL {
             assert_eq!(breaches[other as usize] > 0, other == guarantee, "{} in {breaches:?}", other.title());
         }
         counts
@@ -83,14 +83,14 @@ fn a_clean_history_passes() {
 fn a_different_entry_at_one_place_breaks_order() {
     let mut history = History::new();
     history.both(1, 0, 1).gets(0, 2, 0, 2).gets(1, 2, 1, 1).gets(0, 3, 1, 1).gets(1, 3, 0, 2);
-    history.breaks(Guarantee::Order);
+    history.breaks(CheckedGuarantee::Order);
 }
 
 #[test]
 fn a_message_of_another_room_breaks_order() {
     let mut history = History::new();
     history.gets(0, 1, 2, 1);
-    history.breaks(Guarantee::Order);
+    history.breaks(CheckedGuarantee::Order);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn an_acknowledged_message_that_is_skipped_is_lost() {
     history.both(1, 0, 1);
     history.checker.acknowledged(0, 2);
     history.both(2, 0, 3);
-    assert_eq!(history.breaks(Guarantee::NoLoss).lost, 2);
+    assert_eq!(history.breaks(CheckedGuarantee::NoLoss).lost, 2);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn an_acknowledged_message_that_never_comes_is_lost_when_nothing_is_under_way() 
     let mut history = History::new();
     history.both(1, 0, 1);
     history.checker.acknowledged(0, 2);
-    assert_eq!(history.breaks(Guarantee::NoLoss).lost, 2, "at both");
+    assert_eq!(history.breaks(CheckedGuarantee::NoLoss).lost, 2, "at both");
 }
 
 #[test]
@@ -182,28 +182,32 @@ fn refused_and_unknown_messages_may_be_missing() {
 fn an_entry_again_is_a_duplicate() {
     let mut history = History::new();
     history.both(1, 0, 1).both(2, 0, 2).gets(1, 2, 0, 2);
-    assert_eq!(history.breaks(Guarantee::NoDuplicate).duplicates, 2, "by the cursor and by the number");
+    assert_eq!(
+        history.breaks(CheckedGuarantee::NoDuplicate).duplicates,
+        2,
+        "by the cursor and by the number"
+    );
 }
 
 #[test]
 fn a_message_that_is_logged_twice_is_a_duplicate() {
     let mut history = History::new();
     history.both(1, 0, 1).both(2, 0, 1);
-    history.breaks(Guarantee::NoDuplicate);
+    history.breaks(CheckedGuarantee::NoDuplicate);
 }
 
 #[test]
 fn a_message_that_was_overtaken_breaks_the_senders_order() {
     let mut history = History::new();
     history.both(1, 0, 1).both(2, 0, 3).both(3, 0, 2);
-    assert_eq!(history.breaks(Guarantee::SenderOrder).out_of_order, 2);
+    assert_eq!(history.breaks(CheckedGuarantee::SenderOrder).out_of_order, 2);
 }
 
 #[test]
 fn one_from_before_the_first_breaks_the_senders_order() {
     let mut history = History::new();
     history.both(1, 0, 2).both(2, 0, 1);
-    history.breaks(Guarantee::SenderOrder);
+    history.breaks(CheckedGuarantee::SenderOrder);
 }
 
 #[test]
@@ -212,7 +216,7 @@ fn a_gap_in_silence_is_caught() {
     history.both(1, 0, 1);
     history.checker.not_acknowledged(0, 2);
     history.gets(0, 2, 0, 2).both(3, 0, 3);
-    history.breaks(Guarantee::NoSilentGap);
+    history.breaks(CheckedGuarantee::NoSilentGap);
 }
 
 #[test]
@@ -221,7 +225,7 @@ fn another_epoch_in_silence_is_caught() {
     history.both(1, 0, 1);
     let delivery = Delivery { cursor: Cursor { epoch: 2, seq: 1 }, hash: 1, said: None };
     history.checker.delivered(1, delivery);
-    history.breaks(Guarantee::NoSilentGap);
+    history.breaks(CheckedGuarantee::NoSilentGap);
 }
 
 #[test]
@@ -240,7 +244,7 @@ fn a_snapshot_that_hides_a_gap_is_caught() {
         let mut history = History::new();
         history.both(1, 0, 1).gets(0, 2, 0, 2).gets(0, 3, 0, 3);
         history.checker.snapshot(1, at(3), missing);
-        history.breaks(Guarantee::NoSilentGap);
+        history.breaks(CheckedGuarantee::NoSilentGap);
     }
 }
 
@@ -250,7 +254,7 @@ fn a_snapshot_that_goes_back_is_caught() {
     history.both(1, 0, 1).both(2, 0, 2).both(3, 0, 3);
     history.checker.snapshot(1, at(1), Some((1, 1)));
     let (_, breaches) = history.unsettled(|_| true);
-    assert!(breaches[Guarantee::NoSilentGap as usize] > 0);
+    assert!(breaches[CheckedGuarantee::NoSilentGap as usize] > 0);
 }
 
 #[test]
@@ -268,12 +272,12 @@ fn latest_messages_never_go_back_nor_repeat() {
     let mut history = History::new();
     history.checker.latest(0, 1, 5);
     history.checker.latest(0, 1, 4);
-    history.breaks(Guarantee::SenderOrder);
+    history.breaks(CheckedGuarantee::SenderOrder);
 
     let mut history = History::new();
     history.checker.latest(0, 1, 5);
     history.checker.latest(0, 1, 5);
-    history.breaks(Guarantee::NoDuplicate);
+    history.breaks(CheckedGuarantee::NoDuplicate);
 
     // After a reconnect the newest may be shown again.
     let mut history = History::new();

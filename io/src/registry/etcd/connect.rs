@@ -10,7 +10,7 @@ use etcd_client::{Channel, Client, ConnectOptions};
 use skirmish_core::registry::Failure;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use super::outcome::{Wrong, judge, text};
+use super::outcome::{EtcdFailure, judge, text};
 use crate::config::RegistryEtcd;
 use crate::turns::within;
 
@@ -41,28 +41,28 @@ pub enum OptionsError {
     NoEndpoint,
 }
 
-pub(super) type Dialing = Pin<Box<dyn Future<Output = Result<(Box<Client>, u64), DialError>> + Send>>;
+pub(super) type Dialing = Pin<Box<dyn Future<Output = Result<(Box<Client>, u64), EtcdDialError>> + Send>>;
 
 /// Reason why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DialError {
+pub(super) struct EtcdDialError {
     /// The member is there and refuses: the user or the password is wrong.
     pub(super) refusal: Option<Failure>,
     /// For people.
     pub(super) text: String,
 }
 
-impl DialError {
+impl EtcdDialError {
     fn new(text: &str) -> Self {
         Self { refusal: None, text: text.to_owned() }
     }
 }
 
-impl From<etcd_client::Error> for DialError {
+impl From<etcd_client::Error> for EtcdDialError {
     fn from(error: etcd_client::Error) -> Self {
         let refusal = match judge(&error) {
-            Wrong::Outcome(refused @ Failure::Refused(_)) => Some(refused),
-            Wrong::Outcome(Failure::Unavailable | Failure::Unknown) | Wrong::NotDone => None,
+            EtcdFailure::Outcome(refused @ Failure::Refused(_)) => Some(refused),
+            EtcdFailure::Outcome(Failure::Unavailable | Failure::Unknown) | EtcdFailure::NotDone => None,
         };
         Self { refusal, text: text(&error) }
     }
@@ -112,7 +112,7 @@ impl Dialer {
         let (options, patience) = (self.options.clone(), self.patience);
         let dialing = async move {
             let connected = within(patience, connect(endpoint, options)).await;
-            connected.unwrap_or_else(|_| Err(DialError::new("no answer within the time for connecting")))
+            connected.unwrap_or_else(|_| Err(EtcdDialError::new("no answer within the time for connecting")))
         };
         Some((name, Box::pin(dialing)))
     }
@@ -120,15 +120,15 @@ impl Dialer {
 
 /// Connects, authenticates, and lets the member prove that it is there and has a leader: a
 /// port that accepts connections is not enough.
-async fn connect(endpoint: Endpoint, options: ConnectOptions) -> Result<(Box<Client>, u64), DialError> {
+async fn connect(endpoint: Endpoint, options: ConnectOptions) -> Result<(Box<Client>, u64), EtcdDialError> {
     let channel = endpoint.connect().await.map_err(etcd_client::Error::from)?;
     let client = Client::from_channel(Channel::Tonic(channel), Some(options)).await?;
     let status = client.maintenance_client().status().await?;
     if status.leader() == 0 {
-        return Err(DialError::new("the member has no leader"));
+        return Err(EtcdDialError::new("the member has no leader"));
     }
     if status.is_learner() {
-        return Err(DialError::new("the member is a learner, which takes no requests: promote it"));
+        return Err(EtcdDialError::new("the member is a learner, which takes no requests: promote it"));
     }
     let cluster = status.header().map_or(0, |header| header.cluster_id());
     Ok((Box::new(client), cluster))

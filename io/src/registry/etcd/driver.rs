@@ -15,10 +15,10 @@ use tracing::{debug, info, warn};
 
 use super::connect::Dialer;
 use super::lease::{KeepAlive, KeepAlives};
-use super::link::{Happening, Keeping, Kept, Link, Up, Watching};
-use super::outcome::Wrong;
-use super::send::{Fault, send};
-use super::watch::Watches;
+use super::link::{EtcdLink, KeepAliveAnswer, Keeping, LinkEvent, Up, WatchesStream};
+use super::outcome::EtcdFailure;
+use super::send::{SendFault, send};
+use super::watch::EtcdWatches;
 use crate::clock::Clock;
 use crate::registry::Backend;
 use crate::turns::{before, turns};
@@ -32,9 +32,9 @@ const EVENTS: usize = 4096;
 /// A connection that has lasted this long is replaced at once when it breaks.
 const LASTING: Duration = Duration::from_secs(5);
 
-type Landing = std::pin::Pin<Box<dyn Future<Output = (GroupId, Result<Response, Fault>)> + Send>>;
+type Landing = std::pin::Pin<Box<dyn Future<Output = (GroupId, Result<Response, SendFault>)> + Send>>;
 
-pub(super) struct Driver {
+pub(super) struct EtcdDriver {
     clock: Clock,
     rng: Rng,
     dialer: Dialer,
@@ -43,12 +43,12 @@ pub(super) struct Driver {
     tried: usize,
     patience: Duration,
     node: Backend,
-    link: Link,
+    link: EtcdLink,
     groups: GroupCommit,
     flights: FuturesUnordered<Landing>,
     flying: BTreeMap<GroupId, SentGroup>,
     keeps: KeepAlives,
-    watches: Watches,
+    watches: EtcdWatches,
     /// News that the handle has had no place for yet.
     news: Option<Watched>,
     /// When etcd last said anything.
@@ -62,9 +62,9 @@ struct SentGroup {
     connection: Instant,
 }
 
-enum Event {
-    Landed(GroupId, Result<Response, Fault>),
-    Link(Happening),
+enum DriverEvent {
+    Landed(GroupId, Result<Response, SendFault>),
+    Link(LinkEvent),
     /// So many calls came; none if there is nobody any more to make them.
     Calls(usize),
     Told,
@@ -72,7 +72,7 @@ enum Event {
     Gone,
 }
 
-impl Driver {
+impl EtcdDriver {
     pub(super) fn new(
         clock: Clock,
         rng: Rng,
@@ -92,12 +92,12 @@ impl Driver {
             tried: 0,
             patience,
             node,
-            link: Link::Down(now),
+            link: EtcdLink::Down(now),
             groups,
             flights: FuturesUnordered::new(),
             flying: BTreeMap::new(),
             keeps: KeepAlives::new(patience),
-            watches: Watches::new(with_token),
+            watches: EtcdWatches::new(with_token),
             news: None,
             heard: now,
         }
@@ -113,7 +113,7 @@ impl Driver {
                 turns(before(at, now, 0)).await;
                 for _ in 0..EVENTS {
                     match self.event(&mut calls, false).await {
-                        Some(Event::Due) => break,
+                        Some(DriverEvent::Due) => break,
                         Some(event) => {
                             if !self.handle(event, &mut calls) {
                                 return;
@@ -134,42 +134,42 @@ impl Driver {
     }
 
     /// False if there is no handle any more.
-    fn handle(&mut self, event: Event, calls: &mut Vec<Call>) -> bool {
+    fn handle(&mut self, event: DriverEvent, calls: &mut Vec<Call>) -> bool {
         let now = self.clock.now().instant;
         match event {
-            Event::Landed(id, result) => self.land(now, id, result),
-            Event::Link(happening) => self.happen(now, happening),
-            Event::Calls(0) | Event::Gone => return false,
-            Event::Calls(_) => {
+            DriverEvent::Landed(id, result) => self.land(now, id, result),
+            DriverEvent::Link(happening) => self.happen(now, happening),
+            DriverEvent::Calls(0) | DriverEvent::Gone => return false,
+            DriverEvent::Calls(_) => {
                 for call in calls.drain(..) {
                     self.take(now, call);
                 }
             }
-            Event::Told | Event::Due => {}
+            DriverEvent::Told | DriverEvent::Due => {}
         }
         true
     }
 
     /// The next event; if it is not to be waited for, [`Event::Due`] when there is none.
-    async fn event(&mut self, calls: &mut Vec<Call>, waits: bool) -> Option<Event> {
+    async fn event(&mut self, calls: &mut Vec<Call>, waits: bool) -> Option<DriverEvent> {
         let due = self.due();
         let Self { link, flights, node, news, watches, keeps, clock, .. } = self;
-        let wake = due.into_iter().chain(if let Link::Down(at) = link { Some(*at) } else { None }).min();
+        let wake = due.into_iter().chain(if let EtcdLink::Down(at) = link { Some(*at) } else { None }).min();
         let listening = news.is_none();
         let event = tokio::select! {
             biased;
-            Some((id, result)) = flights.next() => Event::Landed(id, result),
+            Some((id, result)) = flights.next() => DriverEvent::Landed(id, result),
             permit = node.news.reserve(), if !listening => match permit {
                 Ok(permit) => {
                     permit.send(news.take()?);
-                    Event::Told
+                    DriverEvent::Told
                 }
-                Err(_) => Event::Gone,
+                Err(_) => DriverEvent::Gone,
             },
-            happening = link.happening(watches.to_say(), keeps.to_send(), listening) => Event::Link(happening),
-            count = node.calls.recv_many(calls, CALLS) => Event::Calls(count),
-            () = std::future::ready(()), if !waits => Event::Due,
-            () = sleep_until(clock, wake) => Event::Due,
+            happening = link.happening(watches.to_say(), keeps.to_send(), listening) => DriverEvent::Link(happening),
+            count = node.calls.recv_many(calls, CALLS) => DriverEvent::Calls(count),
+            () = std::future::ready(()), if !waits => DriverEvent::Due,
+            () = sleep_until(clock, wake) => DriverEvent::Due,
         };
         Some(event)
     }
@@ -228,23 +228,23 @@ impl Driver {
     }
 
     fn dial(&mut self, now: Instant) {
-        if !matches!(self.link, Link::Down(at) if at <= now) {
+        if !matches!(self.link, EtcdLink::Down(at) if at <= now) {
             return;
         }
         if let Some((endpoint, dialing)) = self.dialer.dial() {
             debug!(endpoint, "connecting to the registry");
-            self.link = Link::Dialing(endpoint, dialing);
+            self.link = EtcdLink::Dialing(endpoint, dialing);
         }
     }
 
     /// Sends what can be sent.
     fn launch(&mut self, now: Instant) {
-        let Link::Up(up) = &mut self.link else { return };
-        if matches!(up.watching, Watching::None)
+        let EtcdLink::Up(up) = &mut self.link else { return };
+        if matches!(up.watching, WatchesStream::None)
             && let Some(say) = self.watches.to_say()
         {
-            up.watching = Watching::open(&up.client, say, std::mem::take(&mut up.stale), self.patience);
-            if matches!(up.watching, Watching::Opening(_)) {
+            up.watching = WatchesStream::open(&up.client, say, std::mem::take(&mut up.stale), self.patience);
+            if matches!(up.watching, WatchesStream::Opening(_)) {
                 self.watches.handle_said();
             }
         }
@@ -262,7 +262,7 @@ impl Driver {
     }
 
     /// Takes what came of a group.
-    fn land(&mut self, now: Instant, id: GroupId, result: Result<Response, Fault>) {
+    fn land(&mut self, now: Instant, id: GroupId, result: Result<Response, SendFault>) {
         let Some(flight) = self.flying.remove(&id) else { return };
         let (wrong, said, text) = match result {
             Ok(response) => {
@@ -272,17 +272,19 @@ impl Driver {
                 }
                 return self.settle(now);
             }
-            Err(Fault::Wrong { wrong, said, text }) => (wrong, said, text),
-            Err(Fault::Silence) => (Wrong::Outcome(Failure::Unknown), false, "no answer in time".to_owned()),
+            Err(SendFault::Wrong { wrong, said, text }) => (wrong, said, text),
+            Err(SendFault::Silence) => {
+                (EtcdFailure::Outcome(Failure::Unknown), false, "no answer in time".to_owned())
+            }
         };
         if said {
             self.heard = now;
         }
         let failure = match wrong {
-            Wrong::NotDone => GroupFailure::NotDone,
+            EtcdFailure::NotDone => GroupFailure::NotDone,
             // The next endpoint may be better, if there is one.
-            Wrong::Outcome(Failure::Unknown) if !said || self.dialer.len() > 1 => GroupFailure::Lost,
-            Wrong::Outcome(failure) => GroupFailure::Outcome(failure),
+            EtcdFailure::Outcome(Failure::Unknown) if !said || self.dialer.len() > 1 => GroupFailure::Lost,
+            EtcdFailure::Outcome(failure) => GroupFailure::Outcome(failure),
         };
         debug!(members = flight.members, ?failure, error = text, "a group came to nothing");
         match self.groups.handle_failure(now, id, failure) {
@@ -298,48 +300,49 @@ impl Driver {
 
     /// Gives the connection up that a group was sent over, if it is still the one.
     fn lose_flight(&mut self, now: Instant, flight: &SentGroup, error: String) {
-        if matches!(&self.link, Link::Up(up) if up.since == flight.connection) {
+        if matches!(&self.link, EtcdLink::Up(up) if up.since == flight.connection) {
             self.lose(now, error);
         }
     }
 
-    fn happen(&mut self, now: Instant, happening: Happening) {
+    fn happen(&mut self, now: Instant, happening: LinkEvent) {
         match happening {
-            Happening::Dialed(Ok((client, cluster))) => {
-                let endpoint = if let Link::Dialing(endpoint, _) = &self.link { endpoint } else { "" };
+            LinkEvent::Dialed(Ok((client, cluster))) => {
+                let endpoint = if let EtcdLink::Dialing(endpoint, _) = &self.link { endpoint } else { "" };
                 info!(endpoint, watches = self.watches.len(), "connected to the registry");
                 self.node.shared.connected(now, cluster);
                 self.tried = 0;
                 self.heard = now;
                 self.watches.restart();
                 self.keeps.restart();
-                let (watching, keeping) = (Watching::None, Keeping::None);
-                self.link = Link::Up(Box::new(Up { client, since: now, stale: false, watching, keeping }));
+                let (watching, keeping) = (WatchesStream::None, Keeping::None);
+                self.link =
+                    EtcdLink::Up(Box::new(Up { client, since: now, stale: false, watching, keeping }));
             }
-            Happening::Dialed(Err(error)) => self.lose_by(now, error.text, error.refusal),
-            Happening::Broken(error) => self.lose(now, error),
-            Happening::WatchOpen(sender, stream) => {
-                if let Link::Up(up) = &mut self.link {
-                    up.watching = Watching::Open(sender, stream);
+            LinkEvent::Dialed(Err(error)) => self.lose_by(now, error.text, error.refusal),
+            LinkEvent::Broken(error) => self.lose(now, error),
+            LinkEvent::WatchOpen(sender, stream) => {
+                if let EtcdLink::Up(up) = &mut self.link {
+                    up.watching = WatchesStream::Open(sender, stream);
                 }
             }
-            Happening::Said => self.watches.handle_said(),
-            Happening::Heard(heard) => {
+            LinkEvent::Said => self.watches.handle_said(),
+            LinkEvent::Heard(heard) => {
                 self.heard = now;
                 self.node.shared.news();
                 self.news = self.watches.handle_heard(heard);
                 if self.watches.take_stale()
-                    && let Link::Up(up) = &mut self.link
+                    && let EtcdLink::Up(up) = &mut self.link
                 {
-                    up.watching = Watching::None;
+                    up.watching = WatchesStream::None;
                     up.stale = true;
                     self.watches.restart();
                 }
             }
-            Happening::KeepOpen(lease, stream) => {
+            LinkEvent::KeepOpen(lease, stream) => {
                 self.heard = now;
                 let none = stream.is_none();
-                if let Link::Up(up) = &mut self.link {
+                if let EtcdLink::Up(up) = &mut self.link {
                     up.keeping =
                         stream.map_or(Keeping::None, |(keeper, stream)| Keeping::Open(keeper, stream));
                 }
@@ -347,8 +350,8 @@ impl Driver {
                     self.answer_keep(now, keep, Err(Failure::Refused(Error::LeaseNotFound)));
                 }
             }
-            Happening::KeepSent => self.keeps.handle_sent(now),
-            Happening::Kept(Kept { lease, ttl_s, revision }) => {
+            LinkEvent::KeepSent => self.keeps.handle_sent(now),
+            LinkEvent::Kept(KeepAliveAnswer { lease, ttl_s, revision }) => {
                 self.heard = now;
                 match self.keeps.handle_answer(lease) {
                     Ok(keep) => {
@@ -372,10 +375,10 @@ impl Driver {
     fn lose_by(&mut self, now: Instant, error: String, refusal: Option<Failure>) {
         self.tried += 1;
         let lasted = match &self.link {
-            Link::Up(up) => now.since(up.since) >= LASTING,
-            Link::Dialing(..) => false,
+            EtcdLink::Up(up) => now.since(up.since) >= LASTING,
+            EtcdLink::Dialing(..) => false,
             // It is lost already.
-            Link::Down(_) => return,
+            EtcdLink::Down(_) => return,
         };
         if lasted {
             self.backoff.reset();
@@ -387,18 +390,18 @@ impl Driver {
             self.tried = 0;
             self.backoff.next(&mut self.rng, Duration::ZERO)
         };
-        if matches!(self.link, Link::Up(_)) {
+        if matches!(self.link, EtcdLink::Up(_)) {
             warn!(error, "lost the registry");
         } else {
             debug!(error, "cannot connect to the registry");
         }
         self.node.shared.failed(now, error, refusal);
-        self.link = Link::Down(now + wait);
+        self.link = EtcdLink::Down(now + wait);
     }
 
     fn restart_keeping(&mut self) {
         self.keeps.restart();
-        if let Link::Up(up) = &mut self.link {
+        if let EtcdLink::Up(up) = &mut self.link {
             up.keeping = Keeping::None;
         }
     }

@@ -8,16 +8,16 @@ use etcd_client::{Client, LeaseKeepAliveStream, LeaseKeeper, WatchRequestSender,
 use skirmish_core::registry::LeaseId;
 use skirmish_core::time::Instant;
 
-use super::connect::{DialError, Dialing};
+use super::connect::{Dialing, EtcdDialError};
 use super::outcome::text;
 use super::request::{signed, watch_options};
-use super::response::{Heard, heard, unsigned};
+use super::response::{WatchMessage, heard, unsigned};
 use super::send::LARGEST_ANSWER;
-use super::watch::Say;
+use super::watch::WatchRequest;
 use crate::turns::within;
 
 /// The connection, or what is done to have one.
-pub(super) enum Link {
+pub(super) enum EtcdLink {
     /// There is none; the next is dialled then.
     Down(Instant),
     /// One is being opened to the endpoint named.
@@ -32,14 +32,14 @@ pub(super) struct Up {
     pub(super) since: Instant,
     /// The stream of watches needs a fresh token.
     pub(super) stale: bool,
-    pub(super) watching: Watching,
+    pub(super) watching: WatchesStream,
     pub(super) keeping: Keeping,
 }
 
 type Opening<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
 
 /// The stream of watches.
-pub(super) enum Watching {
+pub(super) enum WatchesStream {
     None,
     Opening(Opening<(WatchRequestSender, Box<WatchResponseStream>)>),
     Open(WatchRequestSender, Box<WatchResponseStream>),
@@ -54,7 +54,7 @@ pub(super) enum Keeping {
 
 /// An answer to a keep-alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kept {
+pub(super) struct KeepAliveAnswer {
     pub(super) lease: LeaseId,
     /// 0 if there is no such lease.
     pub(super) ttl_s: u64,
@@ -62,38 +62,38 @@ pub(super) struct Kept {
 }
 
 /// What happens on a connection.
-pub(super) enum Happening {
+pub(super) enum LinkEvent {
     /// It is open, to the cluster of this identifier, or not.
-    Dialed(Result<(Box<Client>, u64), DialError>),
+    Dialed(Result<(Box<Client>, u64), EtcdDialError>),
     /// The stream of watches is open.
     WatchOpen(WatchRequestSender, Box<WatchResponseStream>),
     /// What was to be said on it was said.
     Said,
     /// It spoke.
-    Heard(Heard),
+    Heard(WatchMessage),
     /// The stream of keep-alives is open; `None` if there is no such lease.
     KeepOpen(LeaseId, Option<(LeaseKeeper, Box<LeaseKeepAliveStream>)>),
     /// A keep-alive was sent.
     KeepSent,
     /// One was answered.
-    Kept(Kept),
+    Kept(KeepAliveAnswer),
     /// It is broken.
     Broken(String),
 }
 
-impl Link {
+impl EtcdLink {
     /// Waits for the next thing to happen. `say` is what is to be said on the stream of
     /// watches, `keep` the lease to keep alive; news are taken only if `listening`. Can be
     /// dropped at any time: nothing is lost, nor done that was not reported.
     pub(super) async fn happening(
         &mut self,
-        say: Option<&Say>,
+        say: Option<&WatchRequest>,
         keep: Option<LeaseId>,
         listening: bool,
-    ) -> Happening {
+    ) -> LinkEvent {
         match self {
             Self::Down(_) => pending().await,
-            Self::Dialing(_, dialing) => Happening::Dialed(dialing.as_mut().await),
+            Self::Dialing(_, dialing) => LinkEvent::Dialed(dialing.as_mut().await),
             Self::Up(up) => {
                 let Up { watching, keeping, .. } = up.as_mut();
                 tokio::select! {
@@ -106,11 +106,11 @@ impl Link {
     }
 }
 
-impl Watching {
+impl WatchesStream {
     /// Opens the stream, with the first thing that is said on it, and with a fresh token if
     /// the last one has turned out to be stale.
-    pub(super) fn open(client: &Client, say: &Say, stale: bool, patience: Duration) -> Self {
-        let Say::Create { number, start, watch } = say else { return Self::None };
+    pub(super) fn open(client: &Client, say: &WatchRequest, stale: bool, patience: Duration) -> Self {
+        let WatchRequest::Create { number, start, watch } = say else { return Self::None };
         let (key, options) = watch_options(watch, *number, *start);
         let client = client.clone();
         let opening = async move {
@@ -132,27 +132,27 @@ impl Watching {
         }))
     }
 
-    async fn happening(&mut self, say: Option<&Say>, listening: bool) -> Happening {
+    async fn happening(&mut self, say: Option<&WatchRequest>, listening: bool) -> LinkEvent {
         match self {
             Self::None => pending().await,
             Self::Opening(opening) => match opening.as_mut().await {
-                Ok((sender, stream)) => Happening::WatchOpen(sender, stream),
-                Err(error) => Happening::Broken(error),
+                Ok((sender, stream)) => LinkEvent::WatchOpen(sender, stream),
+                Err(error) => LinkEvent::Broken(error),
             },
             Self::Open(sender, stream) => {
                 tokio::select! {
                     biased;
                     said = speak(sender, say) => match said {
-                        Ok(()) => Happening::Said,
-                        Err(error) => Happening::Broken(text(&error)),
+                        Ok(()) => LinkEvent::Said,
+                        Err(error) => LinkEvent::Broken(text(&error)),
                     },
                     message = stream.message(), if listening => match message {
                         Ok(Some(response)) => match heard(response) {
-                            Ok(heard) => Happening::Heard(heard),
-                            Err(nonsense) => Happening::Broken(nonsense.to_string()),
+                            Ok(heard) => LinkEvent::Heard(heard),
+                            Err(nonsense) => LinkEvent::Broken(nonsense.to_string()),
                         },
-                        Ok(None) => Happening::Broken("the stream of watches has ended".to_owned()),
-                        Err(error) => Happening::Broken(text(&error)),
+                        Ok(None) => LinkEvent::Broken("the stream of watches has ended".to_owned()),
+                        Err(error) => LinkEvent::Broken(text(&error)),
                     },
                 }
             }
@@ -160,11 +160,14 @@ impl Watching {
     }
 }
 
-async fn speak(sender: &mut WatchRequestSender, say: Option<&Say>) -> Result<(), etcd_client::Error> {
+async fn speak(
+    sender: &mut WatchRequestSender,
+    say: Option<&WatchRequest>,
+) -> Result<(), etcd_client::Error> {
     match say {
         None => pending().await,
-        Some(Say::Cancel { number }) => sender.cancel(*number).await,
-        Some(Say::Create { number, start, watch }) => {
+        Some(WatchRequest::Cancel { number }) => sender.cancel(*number).await,
+        Some(WatchRequest::Create { number, start, watch }) => {
             let (key, options) = watch_options(watch, *number, *start);
             sender.watch(key, Some(options)).await
         }
@@ -188,12 +191,12 @@ impl Keeping {
         Self::Opening(lease, Box::pin(opening))
     }
 
-    async fn happening(&mut self, keep: Option<LeaseId>) -> Happening {
+    async fn happening(&mut self, keep: Option<LeaseId>) -> LinkEvent {
         match self {
             Self::None => pending().await,
             Self::Opening(lease, opening) => match opening.as_mut().await {
-                Ok(opened) => Happening::KeepOpen(*lease, opened),
-                Err(error) => Happening::Broken(error),
+                Ok(opened) => LinkEvent::KeepOpen(*lease, opened),
+                Err(error) => LinkEvent::Broken(error),
             },
             Self::Open(keeper, stream) => {
                 // The library has a stream for each lease; etcd takes any on any.
@@ -203,17 +206,17 @@ impl Keeping {
                 tokio::select! {
                     biased;
                     sent = keeper.keep_alive(), if keep.is_some() => match sent {
-                        Ok(()) => Happening::KeepSent,
-                        Err(error) => Happening::Broken(text(&error)),
+                        Ok(()) => LinkEvent::KeepSent,
+                        Err(error) => LinkEvent::Broken(text(&error)),
                     },
                     message = stream.message() => match message {
-                        Ok(Some(response)) => Happening::Kept(Kept {
+                        Ok(Some(response)) => LinkEvent::Kept(KeepAliveAnswer {
                             lease: LeaseId(unsigned(response.0.id)),
                             ttl_s: unsigned(response.0.ttl),
                             revision: response.0.header.as_ref().map_or(0, |header| unsigned(header.revision)),
                         }),
-                        Ok(None) => Happening::Broken("the stream of keep-alives has ended".to_owned()),
-                        Err(error) => Happening::Broken(text(&error)),
+                        Ok(None) => LinkEvent::Broken("the stream of keep-alives has ended".to_owned()),
+                        Err(error) => LinkEvent::Broken(text(&error)),
                     },
                 }
             }

@@ -15,7 +15,7 @@ use skirmish_core::registry::{GroupCommit, GroupConfig};
 use skirmish_core::rng::{Rng, Seed};
 
 use self::connect::Dialer;
-use self::driver::Driver;
+use self::driver::EtcdDriver;
 use super::Remote;
 use crate::clock::Clock;
 use crate::config::RegistryEtcd;
@@ -37,7 +37,7 @@ pub fn start(options: &RegistryEtcd, clock: Clock, seed: Seed) -> Result<Remote,
         patience: options.request_timeout,
     });
     let (remote, backend) = Remote::new(options.requests, options.watches);
-    let driver = Driver::new(
+    let driver = EtcdDriver::new(
         clock,
         Rng::new(seed),
         dialer,

@@ -8,7 +8,7 @@ use tonic::{Code, ConnectError, Status};
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub(super) enum EtcdFailure {
     /// The request's fate.
     Outcome(Failure),
     /// It was surely never done, and may be sent again on another connection.
@@ -17,35 +17,35 @@ pub(super) enum Wrong {
 
 /// Judges an error. Whatever is not known to mean that nothing was done counts as unknown:
 /// a connection that breaks, a deadline, a leader lost, an error of a newer version.
-pub(super) fn judge(error: &etcd::Error) -> Wrong {
+pub(super) fn judge(error: &etcd::Error) -> EtcdFailure {
     match error {
         etcd::Error::GRpcStatus(status) => judge_status(status),
-        _ => Wrong::Outcome(Failure::Unknown),
+        _ => EtcdFailure::Outcome(Failure::Unknown),
     }
 }
 
-fn judge_status(status: &Status) -> Wrong {
+fn judge_status(status: &Status) -> EtcdFailure {
     if let Some(wrong) = said_by_etcd(status.code(), status.message()) {
         return wrong;
     }
     let mut source = status.source();
     while let Some(error) = source {
         if error.is::<ConnectError>() {
-            return Wrong::NotDone;
+            return EtcdFailure::NotDone;
         }
         source = error.source();
     }
-    Wrong::Outcome(Failure::Unknown)
+    EtcdFailure::Outcome(Failure::Unknown)
 }
 
 /// What etcd says by code and message (its `rpctypes`), so far as it means that nothing
 /// was done.
-fn said_by_etcd(code: Code, message: &str) -> Option<Wrong> {
+fn said_by_etcd(code: Code, message: &str) -> Option<EtcdFailure> {
     if code == Code::ResourceExhausted && message.starts_with("grpc: received message larger than max") {
-        return Some(Wrong::Outcome(Failure::Refused(Error::TooLarge)));
+        return Some(EtcdFailure::Outcome(Failure::Refused(Error::TooLarge)));
     }
     let message = message.strip_prefix("etcdserver: ")?;
-    let refused = |error| Some(Wrong::Outcome(Failure::Refused(error)));
+    let refused = |error| Some(EtcdFailure::Outcome(Failure::Refused(error)));
     match (code, message) {
         (Code::InvalidArgument, "key is not provided") => refused(Error::EmptyKey),
         (Code::InvalidArgument, "duplicate key given in txn request") => refused(Error::DuplicateKey),
@@ -68,15 +68,15 @@ fn said_by_etcd(code: Code, message: &str) -> Option<Wrong> {
         // Of no use until the data of a member is replaced.
         (Code::DataLoss, "corrupt cluster") => refused(Error::Corrupt),
         // Another token, of another connection, is good.
-        (Code::InvalidArgument, "revision of auth store is old") => Some(Wrong::NotDone),
+        (Code::InvalidArgument, "revision of auth store is old") => Some(EtcdFailure::NotDone),
         // Another member has a vote.
         (Code::Unavailable | Code::FailedPrecondition, "rpc not supported for learner") => {
-            Some(Wrong::NotDone)
+            Some(EtcdFailure::NotDone)
         }
         // Refused before it was proposed, because the member lags.
-        (Code::ResourceExhausted, "too many requests") => Some(Wrong::Outcome(Failure::Unavailable)),
+        (Code::ResourceExhausted, "too many requests") => Some(EtcdFailure::Outcome(Failure::Unavailable)),
         // Refused before it was looked at, because the client requires a leader.
-        (Code::Unavailable, "no leader") => Some(Wrong::NotDone),
+        (Code::Unavailable, "no leader") => Some(EtcdFailure::NotDone),
         _ => None,
     }
 }
@@ -106,13 +106,13 @@ pub(super) fn text(error: &etcd::Error) -> String {
 mod tests {
     use super::*;
 
-    fn judged(code: Code, message: &str) -> Wrong {
+    fn judged(code: Code, message: &str) -> EtcdFailure {
         judge(&etcd::Error::GRpcStatus(Status::new(code, message)))
     }
 
     #[test]
     fn refused_is_what_etcd_says_by_code_and_message() {
-        let refused = |error| Wrong::Outcome(Failure::Refused(error));
+        let refused = |error| EtcdFailure::Outcome(Failure::Refused(error));
         let lease = "etcdserver: requested lease not found";
         assert_eq!(judged(Code::NotFound, lease), refused(Error::LeaseNotFound));
         assert_eq!(judged(Code::InvalidArgument, "etcdserver: key not found"), refused(Error::KeyNotFound));
@@ -120,7 +120,7 @@ mod tests {
             judged(Code::ResourceExhausted, "grpc: received message larger than max (9 vs. 8)"),
             refused(Error::TooLarge)
         );
-        assert_eq!(judged(Code::Unavailable, lease), Wrong::Outcome(Failure::Unknown));
+        assert_eq!(judged(Code::Unavailable, lease), EtcdFailure::Outcome(Failure::Unknown));
         for (code, message, error) in [
             (Code::ResourceExhausted, "mvcc: database space exceeded", Error::NoSpace),
             (Code::PermissionDenied, "permission denied", Error::PermissionDenied),
@@ -136,7 +136,10 @@ mod tests {
         ] {
             assert_eq!(judged(code, &format!("etcdserver: {message}")), refused(error), "{message}");
         }
-        assert_eq!(judged(Code::NotFound, "requested lease not found"), Wrong::Outcome(Failure::Unknown));
+        assert_eq!(
+            judged(Code::NotFound, "requested lease not found"),
+            EtcdFailure::Outcome(Failure::Unknown)
+        );
     }
 
     #[test]
@@ -152,26 +155,26 @@ mod tests {
             (Code::Unknown, "h2 protocol error"),
             (Code::OutOfRange, "Error, decoded message length too large"),
         ] {
-            assert_eq!(judged(code, message), Wrong::Outcome(Failure::Unknown), "{message}");
+            assert_eq!(judged(code, message), EtcdFailure::Outcome(Failure::Unknown), "{message}");
         }
         let other = etcd::Error::WatchError("closed".to_owned());
-        assert_eq!(judge(&other), Wrong::Outcome(Failure::Unknown));
+        assert_eq!(judge(&other), EtcdFailure::Outcome(Failure::Unknown));
     }
 
     #[test]
     fn what_was_surely_not_done_says_so() {
-        assert_eq!(judged(Code::Unavailable, "etcdserver: no leader"), Wrong::NotDone);
+        assert_eq!(judged(Code::Unavailable, "etcdserver: no leader"), EtcdFailure::NotDone);
         let learner = "etcdserver: rpc not supported for learner";
-        assert_eq!(judged(Code::Unavailable, learner), Wrong::NotDone);
-        assert_eq!(judged(Code::FailedPrecondition, learner), Wrong::NotDone);
+        assert_eq!(judged(Code::Unavailable, learner), EtcdFailure::NotDone);
+        assert_eq!(judged(Code::FailedPrecondition, learner), EtcdFailure::NotDone);
         let old = "etcdserver: revision of auth store is old";
-        assert_eq!(judged(Code::InvalidArgument, old), Wrong::NotDone);
+        assert_eq!(judged(Code::InvalidArgument, old), EtcdFailure::NotDone);
         let busy = judged(Code::ResourceExhausted, "etcdserver: too many requests");
-        assert_eq!(busy, Wrong::Outcome(Failure::Unavailable));
+        assert_eq!(busy, EtcdFailure::Outcome(Failure::Unavailable));
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let status = Status::from_error(Box::new(ConnectError(Box::new(refused))));
-        assert_eq!(judge(&etcd::Error::GRpcStatus(status)), Wrong::NotDone);
+        assert_eq!(judge(&etcd::Error::GRpcStatus(status)), EtcdFailure::NotDone);
         let status = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
-        assert_eq!(judge(&etcd::Error::GRpcStatus(status)), Wrong::Outcome(Failure::Unknown));
+        assert_eq!(judge(&etcd::Error::GRpcStatus(status)), EtcdFailure::Outcome(Failure::Unknown));
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn time_to_live(response: etcd::LeaseTimeToLiveResponse) -> Result<Op
 
 /// A message of a stream of watches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Heard {
+pub(super) struct WatchMessage {
     /// The watch's number on the stream.
     pub(super) number: i64,
     /// etcd's newest revision.
@@ -124,9 +124,9 @@ pub(super) struct Heard {
     pub(super) changes: Vec<Change>,
 }
 
-pub(super) fn heard(response: etcd::WatchResponse) -> Result<Heard, Nonsense> {
+pub(super) fn heard(response: etcd::WatchResponse) -> Result<WatchMessage, Nonsense> {
     let response = response.0;
-    Ok(Heard {
+    Ok(WatchMessage {
         number: response.watch_id,
         revision: response.header.as_ref().map_or(0, |header| unsigned(header.revision)),
         created: response.created,
@@ -152,8 +152,8 @@ mod tests {
     use skirmish_core::registry::Failure;
 
     use super::*;
-    use crate::registry::etcd::outcome::Wrong;
-    use crate::registry::etcd::send::Fault;
+    use crate::registry::etcd::outcome::EtcdFailure;
+    use crate::registry::etcd::send::SendFault;
 
     fn step(response: PbTxnOpResponse) -> PbResponseOp {
         PbResponseOp { response: Some(response) }
@@ -188,7 +188,10 @@ mod tests {
         let no_step = PbResponseOp { response: None };
         assert_eq!(txn(response(vec![nested(true, vec![no_step])])), Err(Nonsense));
         assert_eq!(txn(etcd::TxnResponse(PbTxnResponse::default())), Err(Nonsense), "no header");
-        let fault = Fault::from(Nonsense);
-        assert!(matches!(fault, Fault::Wrong { wrong: Wrong::Outcome(Failure::Unknown), said: false, .. }));
+        let fault = SendFault::from(Nonsense);
+        assert!(matches!(
+            fault,
+            SendFault::Wrong { wrong: EtcdFailure::Outcome(Failure::Unknown), said: false, .. }
+        ));
     }
 }

@@ -9,7 +9,7 @@ use etcd_client::{
 };
 use skirmish_core::registry::{Answer, Error, Failure, Request, Response};
 
-use super::outcome::{Wrong, judge, text};
+use super::outcome::{EtcdFailure, judge, text};
 use super::request::{delete_options, put_options, range_options, signed, transaction};
 use super::response::{self, Nonsense, revision, unsigned};
 use crate::turns::within;
@@ -19,11 +19,11 @@ pub(super) const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 /// Why there are no answers.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum SendFault {
     /// An error came.
     Wrong {
         /// The meaning for the request.
-        wrong: Wrong,
+        wrong: EtcdFailure,
         /// Whether etcd said so, so that the connection is sound.
         said: bool,
         /// For people.
@@ -33,7 +33,7 @@ pub(super) enum Fault {
     Silence,
 }
 
-impl From<etcd_client::Error> for Fault {
+impl From<etcd_client::Error> for SendFault {
     fn from(error: etcd_client::Error) -> Self {
         let said = matches!(&error, etcd_client::Error::GRpcStatus(status)
             if status.message().starts_with("etcdserver: ") || status.message().starts_with("grpc: "));
@@ -41,22 +41,24 @@ impl From<etcd_client::Error> for Fault {
     }
 }
 
-impl From<Nonsense> for Fault {
+impl From<Nonsense> for SendFault {
     fn from(nonsense: Nonsense) -> Self {
-        Self::Wrong { wrong: Wrong::Outcome(Failure::Unknown), said: false, text: nonsense.to_string() }
+        Self::Wrong { wrong: EtcdFailure::Outcome(Failure::Unknown), said: false, text: nonsense.to_string() }
     }
 }
 
-pub(super) type Sending = Pin<Box<dyn Future<Output = Result<Response, Fault>> + Send>>;
+pub(super) type Sending = Pin<Box<dyn Future<Output = Result<Response, SendFault>> + Send>>;
 
 /// Sends a request, and waits for the answer at most so long.
 pub(super) fn send(client: &Client, request: Request, patience: Duration) -> Sending {
     let kv = client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
     let lease = client.lease_client();
-    Box::pin(async move { within(patience, send_one(kv, lease, request)).await.map_err(|_| Fault::Silence)? })
+    Box::pin(
+        async move { within(patience, send_one(kv, lease, request)).await.map_err(|_| SendFault::Silence)? },
+    )
 }
 
-async fn send_one(mut kv: KvClient, mut lease: LeaseClient, request: Request) -> Result<Response, Fault> {
+async fn send_one(mut kv: KvClient, mut lease: LeaseClient, request: Request) -> Result<Response, SendFault> {
     let response = match &request {
         Request::Range(range) => {
             response::range(kv.get(&*range.span.key, Some(range_options(range))).await?)?
@@ -92,7 +94,7 @@ async fn send_one(mut kv: KvClient, mut lease: LeaseClient, request: Request) ->
     Ok(response)
 }
 
-fn refused(error: Error) -> Fault {
+fn refused(error: Error) -> SendFault {
     let text = error.to_string();
-    Fault::Wrong { wrong: Wrong::Outcome(Failure::Refused(error)), said: true, text }
+    SendFault::Wrong { wrong: EtcdFailure::Outcome(Failure::Refused(error)), said: true, text }
 }

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use skirmish_core::registry::{Change, News, Watch, WatchId, Watched};
 
-use super::response::Heard;
+use super::response::WatchMessage;
 
 /// What is to be said on the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Say {
+pub(super) enum WatchRequest {
     /// Start a watch that goes by `number`, from revision `start` on.
     Create { number: i64, start: u64, watch: Watch },
     /// End the watch that goes by this number.
@@ -18,13 +18,13 @@ pub(super) enum Say {
 
 /// All watches of a connection, as data: a stream is driven by what it says.
 #[derive(Debug, Default)]
-pub(super) struct Watches {
+pub(super) struct EtcdWatches {
     watches: BTreeMap<WatchId, Wanted>,
     /// Who goes by which number. Numbers are never used twice, so that what comes late for
     /// a watch that has ended is nobody's.
     numbers: BTreeMap<i64, WatchId>,
     last_number: i64,
-    say: VecDeque<Say>,
+    say: VecDeque<WatchRequest>,
     /// Numbers of watches that the stream has not confirmed, in the order asked for.
     creating: VecDeque<i64>,
     /// Whether the registry is asked as somebody, whose token may have expired.
@@ -47,7 +47,7 @@ struct Wanted {
     held: Vec<Change>,
 }
 
-impl Watches {
+impl EtcdWatches {
     /// No watches yet.
     pub(super) fn new(with_token: bool) -> Self {
         Self { with_token, ..Self::default() }
@@ -72,9 +72,10 @@ impl Watches {
         let Some(Wanted { number, .. }) = self.watches.remove(&id) else { return };
         self.numbers.remove(&number);
         let said = self.say.len();
-        self.say.retain(|say| !matches!(say, Say::Create { number: unsaid, .. } if *unsaid == number));
+        self.say
+            .retain(|say| !matches!(say, WatchRequest::Create { number: unsaid, .. } if *unsaid == number));
         if self.say.len() == said {
-            self.say.push_back(Say::Cancel { number });
+            self.say.push_back(WatchRequest::Cancel { number });
         }
     }
 
@@ -89,7 +90,7 @@ impl Watches {
             wanted.number = self.last_number;
             self.numbers.insert(wanted.number, id);
             let (number, start) = (wanted.number, wanted.next);
-            self.say.push_back(Say::Create { number, start, watch: wanted.watch.clone() });
+            self.say.push_back(WatchRequest::Create { number, start, watch: wanted.watch.clone() });
         }
     }
 
@@ -99,19 +100,19 @@ impl Watches {
     }
 
     /// What is to be said next.
-    pub(super) fn to_say(&self) -> Option<&Say> {
+    pub(super) fn to_say(&self) -> Option<&WatchRequest> {
         self.say.front()
     }
 
     /// That was said.
     pub(super) fn handle_said(&mut self) {
-        if let Some(Say::Create { number, .. }) = self.say.pop_front() {
+        if let Some(WatchRequest::Create { number, .. }) = self.say.pop_front() {
             self.creating.push_back(number);
         }
     }
 
     /// The stream spoke. There is never more than one thing to tell of it.
-    pub(super) fn handle_heard(&mut self, mut heard: Heard) -> Option<Watched> {
+    pub(super) fn handle_heard(&mut self, mut heard: WatchMessage) -> Option<Watched> {
         if heard.created {
             // One that is refused at once may go by no number.
             let asked = self.creating.pop_front();
@@ -146,13 +147,13 @@ impl Watches {
         self.last_number += 1;
         let number = self.last_number;
         self.numbers.insert(number, id);
-        self.say.push_back(Say::Create { number, start, watch });
+        self.say.push_back(WatchRequest::Create { number, start, watch });
         number
     }
 }
 
 impl Wanted {
-    fn hear(&mut self, heard: Heard) -> Option<News> {
+    fn hear(&mut self, heard: WatchMessage) -> Option<News> {
         if heard.created {
             self.refused = false;
             if self.next == 0 {

@@ -21,29 +21,29 @@ fn put(key: &'static str, modified: u64) -> Change {
 }
 
 /// Says everything; the numbers of watches created and of those cancelled, and the starts.
-fn say_all(watches: &mut Watches) -> (Vec<(i64, u64)>, Vec<i64>) {
+fn say_all(watches: &mut EtcdWatches) -> (Vec<(i64, u64)>, Vec<i64>) {
     let (mut created, mut cancelled) = (Vec::new(), Vec::new());
     while let Some(say) = watches.to_say() {
         match say {
-            Say::Create { number, start, .. } => created.push((*number, *start)),
-            Say::Cancel { number } => cancelled.push(*number),
+            WatchRequest::Create { number, start, .. } => created.push((*number, *start)),
+            WatchRequest::Cancel { number } => cancelled.push(*number),
         }
         watches.handle_said();
     }
     (created, cancelled)
 }
 
-fn created(number: i64, revision: u64) -> Heard {
-    Heard { number, revision, created: true, ..Heard::default() }
+fn created(number: i64, revision: u64) -> WatchMessage {
+    WatchMessage { number, revision, created: true, ..WatchMessage::default() }
 }
 
-fn changed(number: i64, fragment: bool, changes: Vec<Change>) -> Heard {
-    Heard { number, revision: 99, fragment, changes, ..Heard::default() }
+fn changed(number: i64, fragment: bool, changes: Vec<Change>) -> WatchMessage {
+    WatchMessage { number, revision: 99, fragment, changes, ..WatchMessage::default() }
 }
 
 /// A watch of everything that runs from the revision after 10, and its number.
-fn running() -> (Watches, i64) {
-    let mut watches = Watches::default();
+fn running() -> (EtcdWatches, i64) {
+    let mut watches = EtcdWatches::default();
     watches.add(A, Watch::of(Span::prefix(""), 0));
     let (asked, _) = say_all(&mut watches);
     let [(number, 0)] = asked[..] else { panic!("{asked:?}") };
@@ -70,7 +70,7 @@ fn a_broken_stream_is_resumed_after_what_was_told_and_confirmed_once() {
 
 #[test]
 fn one_that_never_ran_starts_from_where_it_was_to() {
-    let mut watches = Watches::default();
+    let mut watches = EtcdWatches::default();
     watches.add(A, Watch::of(Span::one("a"), 0));
     watches.add(WatchId(71), Watch::of(Span::one("b"), 5));
     say_all(&mut watches);
@@ -104,7 +104,7 @@ fn changes_of_one_revision_are_never_parted() {
 #[test]
 fn progress_is_told_and_never_goes_back() {
     let (mut watches, number) = running();
-    let progress = |revision| Heard { number, revision, ..Heard::default() };
+    let progress = |revision| WatchMessage { number, revision, ..WatchMessage::default() };
     let told = watches.handle_heard(progress(15)).unwrap();
     assert_eq!((told.revision, told.news), (15, News::Progress));
     assert_eq!(watches.handle_heard(progress(12)), None);
@@ -115,7 +115,7 @@ fn progress_is_told_and_never_goes_back() {
 #[test]
 fn compaction_and_refusal_end_a_watch() {
     let (mut watches, number) = running();
-    let end = Heard { number, canceled: true, compacted: 40, ..Heard::default() };
+    let end = WatchMessage { number, canceled: true, compacted: 40, ..WatchMessage::default() };
     let told = watches.handle_heard(end.clone()).unwrap();
     assert_eq!(told, Watched { id: A, revision: 10, news: News::Compacted { oldest: 40 } });
     assert_eq!((watches.handle_heard(end), watches.len()), (None, 0));
@@ -124,7 +124,7 @@ fn compaction_and_refusal_end_a_watch() {
     watches.add(A, Watch::of(Span::one("a"), 0));
     watches.add(WatchId(71), Watch::of(Span::one("b"), 0));
     say_all(&mut watches);
-    let refused = Heard { number: -1, created: true, canceled: true, ..Heard::default() };
+    let refused = WatchMessage { number: -1, created: true, canceled: true, ..WatchMessage::default() };
     let told = watches.handle_heard(refused).unwrap();
     assert_eq!((told.id, told.news), (A, News::Canceled));
     assert_eq!(watches.len(), 1);
@@ -143,9 +143,9 @@ fn an_ended_watch_is_cancelled_if_it_was_begun_and_silent_from_then_on() {
 
 #[test]
 fn with_a_token_a_refusal_is_believed_the_second_time() {
-    let mut watches = Watches::new(true);
+    let mut watches = EtcdWatches::new(true);
     watches.add(A, Watch::of(Span::one("a"), 0));
-    let refused = |number| Heard { number, created: true, canceled: true, ..Heard::default() };
+    let refused = |number| WatchMessage { number, created: true, canceled: true, ..WatchMessage::default() };
     let (asked, _) = say_all(&mut watches);
     assert_eq!(watches.handle_heard(refused(asked[0].0)), None);
     assert!(watches.take_stale() && !watches.take_stale());

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::client::{Client, ClientConfig, Event};
 use crate::clock::Clock;
-use crate::config::{Config, Rate};
+use crate::config::{Config, RateLimit};
 use crate::server::Server;
 use crate::token::Keys;
 
@@ -206,8 +206,8 @@ async fn a_link_ends_with_its_server() {
 async fn a_node_that_does_not_read_costs_no_more_than_the_buffers() {
     const MESSAGES: u64 = 600;
     let server = start(|config| {
-        config.rates.reliable = Rate { per_second: 100_000, burst: 100_000 };
-        config.rates.bytes = Rate { per_second: 1 << 30, burst: 1 << 30 };
+        config.rates.reliable = RateLimit { per_second: 100_000, burst: 100_000 };
+        config.rates.bytes = RateLimit { per_second: 1 << 30, burst: 1 << 30 };
     })
     .await;
     // Accepted sockets have the small buffer, too.
