@@ -14,7 +14,7 @@ use std::time::Instant as Clock;
 use std::{env, fs};
 
 use skirmish_core::id::Name;
-use skirmish_core::matchmaking::{Condition, Engine, Output, QueueConfig, Test, Ticket, Traits, Value};
+use skirmish_core::matchmaking::{Condition, Engine, QueueConfig, QueueOutput, Test, Ticket, Traits, Value};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Duration, Instant};
 
@@ -104,8 +104,8 @@ fn steady(engine: &mut Engine, source: &mut Source, waiting: usize) -> Outcome<S
         let mut left = 0;
         while let Some(output) = engine.poll_output() {
             left += match output {
-                Output::Match(formed) => formed.tickets().count() as u64,
-                Output::Backfill(_) | Output::TimedOut(_) => 1,
+                QueueOutput::Match(formed) => formed.tickets().count() as u64,
+                QueueOutput::Backfill(_) | QueueOutput::TimedOut(_) => 1,
             };
         }
         elapsed += step;

@@ -46,7 +46,7 @@ const MOST_GONE: usize = 64;
 
 /// The node's clock, compared with the others'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ClockVerdict {
     /// Not every other node was measured yet.
     #[default]
     Unknown,
@@ -101,7 +101,7 @@ pub struct Clocks {
     others: BTreeMap<NodeId, Option<Sample>>,
     /// Nodes that were removed, and when.
     gone: BTreeMap<NodeId, (Sample, Instant)>,
-    verdict: Verdict,
+    verdict: ClockVerdict,
     /// Since when the node is registered and knows the others.
     acquainted: Option<Instant>,
     /// The wall clock as it was read last.
@@ -126,7 +126,7 @@ impl Clocks {
             patience,
             others: BTreeMap::new(),
             gone: BTreeMap::new(),
-            verdict: Verdict::default(),
+            verdict: ClockVerdict::default(),
             acquainted: None,
             wall: Wall::default(),
             base: 0,
@@ -146,7 +146,7 @@ impl Clocks {
 
     /// The verdict on the clock.
     #[must_use]
-    pub const fn verdict(&self) -> Verdict {
+    pub const fn verdict(&self) -> ClockVerdict {
         self.verdict
     }
 
@@ -182,7 +182,7 @@ impl Clocks {
     /// middle one of the others.
     #[must_use]
     pub fn reckon(&self, now: Now) -> Now {
-        let Some(right) = self.right.filter(|_| self.verdict == Verdict::Off) else { return now };
+        let Some(right) = self.right.filter(|_| self.verdict == ClockVerdict::Off) else { return now };
         let micros = right.saturating_add(signed(u128::from(now.instant.as_micros())));
         Now { wall: Wall(u64::try_from(micros / 1_000).unwrap_or(0)), ..now }
     }
@@ -223,7 +223,7 @@ impl Clocks {
 
     /// Reads the node's clocks. `acquainted`: the node is registered, and knows which others
     /// are. Returns the verdict if it is another one now.
-    pub fn observe(&mut self, now: Now, acquainted: bool) -> Option<Verdict> {
+    pub fn observe(&mut self, now: Now, acquainted: bool) -> Option<ClockVerdict> {
         self.wall = now.wall;
         self.base = signed(u128::from(now.wall.0) * 1_000)
             .saturating_sub(signed(u128::from(now.instant.as_micros())));
@@ -231,8 +231,8 @@ impl Clocks {
     }
 
     /// As [`Self::observe`], by the wall clock as it was read last.
-    pub fn reconsider(&mut self, now: Instant, acquainted: bool) -> Option<Verdict> {
-        if self.verdict == Verdict::Unknown && !self.is_known(now, acquainted) {
+    pub fn reconsider(&mut self, now: Instant, acquainted: bool) -> Option<ClockVerdict> {
+        if self.verdict == ClockVerdict::Unknown && !self.is_known(now, acquainted) {
             return None;
         }
         let is_judged = self.judged.is_some_and(|(base, at)| {
@@ -246,7 +246,7 @@ impl Clocks {
             self.verdict = self.judge(now);
         }
         match self.verdict {
-            Verdict::Off => self.right = self.right.or_else(|| self.middle()),
+            ClockVerdict::Off => self.right = self.right.or_else(|| self.middle()),
             _ => self.right = Some(self.base),
         }
         (self.verdict != before).then_some(self.verdict)
@@ -257,7 +257,7 @@ impl Clocks {
     /// When [`Self::observe`] decides by itself.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let since = self.acquainted.filter(|_| self.verdict == Verdict::Unknown)?;
+        let since = self.acquainted.filter(|_| self.verdict == ClockVerdict::Unknown)?;
         Some(since + self.patience)
     }
 
@@ -282,12 +282,16 @@ impl Clocks {
         self.gone.retain(|_, (_, since)| now.since(*since) < patience);
     }
 
-    fn judge(&self, now: Instant) -> Verdict {
+    fn judge(&self, now: Instant) -> ClockVerdict {
         let living = self.others.values().flatten();
-        let was_off = self.verdict == Verdict::Off;
+        let was_off = self.verdict == ClockVerdict::Off;
         let is_off = self.outvoted(living, now)
             || was_off && self.outvoted(self.measured().map(|(_, sample)| sample), now);
-        if is_off && !self.planted.is(Plant::ClockUncompared) { Verdict::Off } else { Verdict::Agrees }
+        if is_off && !self.planted.is(Plant::ClockUncompared) {
+            ClockVerdict::Off
+        } else {
+            ClockVerdict::Agrees
+        }
     }
 
     /// Returns true if at least as many of these differ from this node as do not, itself included.
@@ -306,7 +310,7 @@ impl Clocks {
     /// Returns true if another's clock surely is further off than the bound. A clock that is off has to
     /// come nearer than one that is not may go, so that it is not judged now so, now so.
     fn is_beyond(&self, sample: &Sample, now: Instant) -> bool {
-        let most = if self.verdict == Verdict::Off { self.bound - self.bound / 4 } else { self.bound };
+        let most = if self.verdict == ClockVerdict::Off { self.bound - self.bound / 4 } else { self.bound };
         let apart = sample.base.saturating_sub(self.base).saturating_abs();
         apart.saturating_sub(sample.error_at(now)) > most
     }
@@ -356,8 +360,8 @@ mod tests {
     #[test]
     fn a_lone_node_agrees_as_soon_as_it_knows_that_it_is_alone() {
         let mut clocks = named(0);
-        assert_eq!((clocks.observe(at(1, 0), false), clocks.verdict()), (None, Verdict::Unknown));
-        assert_eq!(clocks.observe(at(2, HOUR_MS), true), Some(Verdict::Agrees));
+        assert_eq!((clocks.observe(at(1, 0), false), clocks.verdict()), (None, ClockVerdict::Unknown));
+        assert_eq!(clocks.observe(at(2, HOUR_MS), true), Some(ClockVerdict::Agrees));
         assert_eq!((clocks.observe(at(3, 0), true), clocks.poll_timeout()), (None, None));
     }
 
@@ -369,7 +373,7 @@ mod tests {
         assert_eq!(clocks.observe(at(110, 0), true), None);
         assert_eq!(clocks.unmeasured().collect::<Vec<_>>(), [NodeId(2)]);
         measure(&mut clocks, 120, 2, 0, 10);
-        assert_eq!(clocks.observe(at(120, 0), true), Some(Verdict::Agrees));
+        assert_eq!(clocks.observe(at(120, 0), true), Some(ClockVerdict::Agrees));
     }
 
     #[test]
@@ -379,20 +383,29 @@ mod tests {
         measure(&mut clocks, 110, 1, 0, 10);
         assert_eq!(clocks.poll_timeout(), Some(at(100, 0).instant + PATIENCE));
         assert_eq!(clocks.observe(at(10_099, HOUR_MS), true), None);
-        assert_eq!(clocks.observe(at(10_100, HOUR_MS), true), Some(Verdict::Off), "one differs, none agrees");
+        assert_eq!(
+            clocks.observe(at(10_100, HOUR_MS), true),
+            Some(ClockVerdict::Off),
+            "one differs, none agrees"
+        );
         clocks.add(NodeId(9));
-        assert_eq!(clocks.observe(at(10_101, 0), true), Some(Verdict::Agrees), "known once, known for ever");
+        assert_eq!(
+            clocks.observe(at(10_101, 0), true),
+            Some(ClockVerdict::Agrees),
+            "known once, known for ever"
+        );
     }
 
     #[test]
     fn the_majority_is_right_and_a_tie_is_off() {
         // Others of four that are an hour ahead.
-        for (ahead, verdict) in [(0, Verdict::Agrees), (2, Verdict::Agrees), (3, Verdict::Off)] {
+        for (ahead, verdict) in [(0, ClockVerdict::Agrees), (2, ClockVerdict::Agrees), (3, ClockVerdict::Off)]
+        {
             let mut clocks = named(4);
             (1..=4).for_each(|n| measure(&mut clocks, 100, n, if n <= ahead { HOUR_MS } else { 0 }, 2));
             assert_eq!(clocks.observe(at(100, 0), true), Some(verdict), "{ahead}");
         }
-        for (others, verdict) in [(1, Verdict::Off), (2, Verdict::Agrees), (3, Verdict::Off)] {
+        for (others, verdict) in [(1, ClockVerdict::Off), (2, ClockVerdict::Agrees), (3, ClockVerdict::Off)] {
             let mut clocks = named(others);
             (1..=others).for_each(|n| measure(&mut clocks, 100, n, if n % 2 == 1 { -HOUR_MS } else { 0 }, 2));
             assert_eq!(clocks.observe(at(100, 0), true), Some(verdict), "half or more of {others} others");
@@ -403,16 +416,16 @@ mod tests {
     fn a_step_is_noticed_at_once_and_so_is_its_end() {
         let mut clocks = named(2);
         (1..=2).for_each(|node| measure(&mut clocks, 100, node, 0, 2));
-        assert_eq!(clocks.observe(at(100, 0), true), Some(Verdict::Agrees));
+        assert_eq!(clocks.observe(at(100, 0), true), Some(ClockVerdict::Agrees));
         for step in [HOUR_MS, -HOUR_MS, 2_100, -2_100] {
             let now = at(200, step);
-            assert_eq!(clocks.observe(now, true), Some(Verdict::Off), "{step}");
+            assert_eq!(clocks.observe(now, true), Some(ClockVerdict::Off), "{step}");
             let differences: Vec<_> = clocks.differences(now.instant).collect();
             let told = |d: &Difference| d.is_beyond && (d.ahead_ms + step).abs() <= 1 && d.error_ms <= 10;
             assert!(differences.len() == 2 && differences.iter().all(told), "{differences:?}");
             assert_eq!(clocks.reckon(now), at(200, 0), "what is stamped goes on");
             assert_eq!(clocks.wall(), now.wall);
-            assert_eq!(clocks.observe(at(201, 0), true), Some(Verdict::Agrees));
+            assert_eq!(clocks.observe(at(201, 0), true), Some(ClockVerdict::Agrees));
             assert_eq!(clocks.reckon(at(201, 0)), at(201, 0));
         }
         assert_eq!(clocks.observe(at(300, 1_900), true), None, "within the bound");
@@ -424,7 +437,7 @@ mod tests {
         for (node, off) in [(1, 30), (2, -20), (3, -HOUR_MS)] {
             measure(&mut clocks, 100, node, off, 2);
         }
-        assert_eq!(clocks.observe(at(100, HOUR_MS), true), Some(Verdict::Off));
+        assert_eq!(clocks.observe(at(100, HOUR_MS), true), Some(ClockVerdict::Off));
         assert_eq!(clocks.reckon(at(150, HOUR_MS)).wall, at(150, -20).wall);
     }
 
@@ -434,9 +447,9 @@ mod tests {
         // The peer answers at once, and the answer is on its way for a minute.
         let (sent, wall) = (at(1_000, 0).instant, at(1_000, 0).wall);
         clocks.measure(at(61_000, 0).instant, NodeId(1), sent, wall);
-        assert_eq!(clocks.observe(at(61_000, 0), true), Some(Verdict::Agrees));
+        assert_eq!(clocks.observe(at(61_000, 0), true), Some(ClockVerdict::Agrees));
         measure(&mut clocks, 61_100, 1, 3_000, 4);
-        assert_eq!(clocks.observe(at(61_100, 0), true), Some(Verdict::Off), "the better answer counts");
+        assert_eq!(clocks.observe(at(61_100, 0), true), Some(ClockVerdict::Off), "the better answer counts");
         clocks.measure(at(62_000, 0).instant, NodeId(1), at(61_200, 0).instant, at(61_200, 3_000).wall);
         let error = clocks.differences(at(62_000, 0).instant).next().unwrap().error_ms;
         assert!(error < 100, "a worse answer that says nothing else changes nothing: {error}");
@@ -448,9 +461,9 @@ mod tests {
         measure(&mut clocks, 100, 1, 0, 2);
         clocks.observe(at(100, 0), true);
         measure(&mut clocks, 1_100, 1, HOUR_MS, 900);
-        assert_eq!(clocks.observe(at(1_100, 0), true), Some(Verdict::Off));
+        assert_eq!(clocks.observe(at(1_100, 0), true), Some(ClockVerdict::Off));
         measure(&mut clocks, 2_100, 1, 0, 900);
-        assert_eq!(clocks.observe(at(2_100, 0), true), Some(Verdict::Agrees));
+        assert_eq!(clocks.observe(at(2_100, 0), true), Some(ClockVerdict::Agrees));
     }
 
     #[test]
@@ -472,7 +485,7 @@ mod tests {
         let mut clocks = named(2);
         measure(&mut clocks, 100, 1, HOUR_MS, 2);
         measure(&mut clocks, 100, 2, HOUR_MS, 2);
-        assert_eq!(clocks.observe(at(100, 0), true), Some(Verdict::Off));
+        assert_eq!(clocks.observe(at(100, 0), true), Some(ClockVerdict::Off));
         clocks.remove(at(200, 0).instant, NodeId(1));
         clocks.remove(at(300, 0).instant, NodeId(2));
         assert_eq!((clocks.others(), clocks.differences(at(300, 0).instant).count()), (0, 2));
@@ -482,7 +495,7 @@ mod tests {
         assert_eq!(clocks.observe(at(20_000, 0), true), None);
         clocks.remove(at(20_000, 0).instant, NodeId(2));
         assert_eq!(clocks.observe(at(29_999, 0), true), None);
-        assert_eq!(clocks.observe(at(31_000, 0), true), Some(Verdict::Agrees));
+        assert_eq!(clocks.observe(at(31_000, 0), true), Some(ClockVerdict::Agrees));
         measure(&mut clocks, 31_001, 1, HOUR_MS, 2);
         assert_eq!((clocks.others(), clocks.observe(at(31_001, 0), true)), (0, None));
     }
@@ -491,14 +504,14 @@ mod tests {
     fn nodes_that_are_gone_do_not_speak_for_a_node_that_agrees() {
         let mut clocks = named(2);
         (1..=2).for_each(|node| measure(&mut clocks, 100, node, 0, 2));
-        assert_eq!(clocks.observe(at(100, 0), true), Some(Verdict::Agrees));
+        assert_eq!(clocks.observe(at(100, 0), true), Some(ClockVerdict::Agrees));
         // They have started anew, with other clocks.
         for node in 1..=2 {
             clocks.remove(at(200, 0).instant, NodeId(node));
             clocks.add(NodeId(node + 10));
             measure(&mut clocks, 300, node + 10, HOUR_MS, 2);
         }
-        assert_eq!(clocks.observe(at(300, 0), true), Some(Verdict::Off));
+        assert_eq!(clocks.observe(at(300, 0), true), Some(ClockVerdict::Off));
     }
 
     #[test]

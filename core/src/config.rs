@@ -21,7 +21,7 @@ pub struct Config {
     /// Caps of the connection table.
     pub connections: ConnectionLimits,
     /// Liveness of connections.
-    pub heartbeat: Heartbeat,
+    pub heartbeat: HeartbeatConfig,
     /// How fast a connection may send.
     pub rates: Rates,
     /// Sessions.
@@ -46,7 +46,7 @@ pub struct LinkLimits {
     /// From connecting a link to its `LinkHello`.
     pub handshake_timeout: Duration,
     /// Liveness. Nodes are close to each other, so it is quicker than for clients.
-    pub heartbeat: Heartbeat,
+    pub heartbeat: HeartbeatConfig,
     /// Largest frame, in bytes.
     pub frame_bytes: usize,
     /// Shortest wait before a dial that failed is tried again.
@@ -75,7 +75,7 @@ pub struct ConnectionLimits {
 
 /// The heartbeat (row H1).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heartbeat {
+pub struct HeartbeatConfig {
     /// Between two pings. Below the 30 s after which NATs forget a connection.
     pub interval: Duration,
     /// Each interval is shortened by a random part of up to this many percent, so that
@@ -87,7 +87,7 @@ pub struct Heartbeat {
     pub close_after: u8,
 }
 
-impl Heartbeat {
+impl HeartbeatConfig {
     /// Checks the numbers. The key is that of `unhealthy_after`; keys of errors are relative.
     fn validate(&self, unhealthy_after: &'static str) -> Result<(), ConfigError> {
         use Problem::{AboveOf, Least, Most, Zero};
@@ -331,7 +331,7 @@ impl Default for Config {
                 handshake_timeout: Duration::from_secs(10),
                 linger: Duration::from_secs(5),
             },
-            heartbeat: Heartbeat {
+            heartbeat: HeartbeatConfig {
                 interval: Duration::from_secs(15),
                 jitter_percent: 10,
                 unhealthy_after: 2,
@@ -363,7 +363,7 @@ impl Default for Config {
             links: LinkLimits {
                 total: 256,
                 handshake_timeout: Duration::from_secs(3),
-                heartbeat: Heartbeat {
+                heartbeat: HeartbeatConfig {
                     interval: Duration::from_secs(1),
                     jitter_percent: 10,
                     unhealthy_after: 2,

@@ -69,9 +69,9 @@ pub(crate) enum Phase {
     /// Accepted; the shell checks the upgrade.
     Upgrading { until: Instant },
     /// The upgrade passed; the first frame must be `Hello`.
-    Greeting { until: Instant, identity: Box<Admitted> },
+    Greeting { until: Instant, identity: Box<AdmittedPlayer> },
     /// It has said `Hello`; the registry is asked for its session.
-    Claiming { until: Instant, identity: Box<Admitted>, hello: Box<v1::Hello> },
+    Claiming { until: Instant, identity: Box<AdmittedPlayer>, hello: Box<v1::Hello> },
     /// Its session may write.
     Open,
     /// Its input is ignored; what is owed goes out, and then the `Goodbye`.
@@ -80,7 +80,7 @@ pub(crate) enum Phase {
 
 /// Whom the upgrade admitted.
 #[derive(Debug)]
-pub(crate) struct Admitted {
+pub(crate) struct AdmittedPlayer {
     pub(crate) player: Name,
     pub(crate) token: Bytes,
 }

@@ -38,7 +38,7 @@ pub enum Beat {
 impl Heartbeat {
     /// A heartbeat whose first ping is due one jittered interval from now.
     #[must_use]
-    pub fn new(config: &config::Heartbeat, now: Instant, rng: &mut Rng) -> Self {
+    pub fn new(config: &config::HeartbeatConfig, now: Instant, rng: &mut Rng) -> Self {
         Self {
             due: now + jittered(config, rng),
             sent: now,
@@ -77,7 +77,7 @@ impl Heartbeat {
     /// The time of a ping may have come. A ping without an answer is no miss if this call is
     /// [`LATE`], once in a silence: this side stood still, and may have sent the ping just
     /// before that.
-    pub fn handle_timeout(&mut self, config: &config::Heartbeat, now: Instant, rng: &mut Rng) -> Beat {
+    pub fn handle_timeout(&mut self, config: &config::HeartbeatConfig, now: Instant, rng: &mut Rng) -> Beat {
         if now < self.due {
             return Beat::Early;
         }
@@ -99,7 +99,7 @@ impl Heartbeat {
     }
 
     /// Any frame came: the peer lives. Returns whether the connection had been unhealthy.
-    pub fn handle_frame(&mut self, config: &config::Heartbeat) -> bool {
+    pub fn handle_frame(&mut self, config: &config::HeartbeatConfig) -> bool {
         let was_unhealthy = self.missed >= config.unhealthy_after;
         self.missed = 0;
         self.excused = false;
@@ -122,7 +122,7 @@ impl Heartbeat {
     }
 }
 
-fn jittered(config: &config::Heartbeat, rng: &mut Rng) -> Duration {
+fn jittered(config: &config::HeartbeatConfig, rng: &mut Rng) -> Duration {
     let most = config.interval * u32::from(config.jitter_percent) / 100;
     config.interval - rng.duration(Duration::ZERO..=most)
 }

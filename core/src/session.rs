@@ -97,7 +97,7 @@ pub(crate) struct Membership {
     /// 0 while it is on its way in.
     pub(crate) number: u32,
     /// How it wants to come in.
-    pub(crate) entry: Entry,
+    pub(crate) entry: RoomEntry,
     /// In a room whose primary is another node: the highest `client_seq` passed on to it.
     pub(crate) relayed: u64,
     /// Where it started to read, before the first entry that it was owed.
@@ -129,7 +129,7 @@ pub(crate) struct Membership {
 
 /// How a session wants to come into a room, and how far that is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct RoomEntry {
     /// Which of the node's entries this is: an answer to another one is none to this.
     pub(crate) attempt: u64,
     /// To go on with the membership that it has, after this entry; else to become a
@@ -178,7 +178,7 @@ impl Membership {
         Self {
             room,
             number: 0,
-            entry: Entry { attempt, resume, history, until, retries: 0, granted: None },
+            entry: RoomEntry { attempt, resume, history, until, retries: 0, granted: None },
             relayed: 0,
             start: 0,
             seq: 0,

@@ -20,12 +20,13 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
 use skirmish_core::registry::{
-    Answer, Call, CallId, Compare, Delete, LeaseId, Op, Put, Range as Read, Request, Span, Told, Txn,
+    Answer, CallId, Compare, Delete, LeaseId, Put, Range as Read, RegistryCommand, RegistryEvent, RegistryOp,
+    Request, Span, Txn,
 };
 use skirmish_core::time::Instant;
 use skirmish_io::clock::Clock;
 use skirmish_io::config::RegistryEtcd;
-use skirmish_io::registry::{Registry, etcd};
+use skirmish_io::registry::{NodeRegistry, etcd};
 use tokio::time::sleep_until;
 
 #[derive(Clone, Debug, Parser)]
@@ -179,7 +180,7 @@ const fn as_f64(number: u64) -> f64 {
 
 struct Client {
     clock: Clock,
-    registry: Registry,
+    registry: NodeRegistry,
     next: u64,
 }
 
@@ -191,7 +192,7 @@ impl Client {
     fn ask(&mut self, request: Request) -> CallId {
         let id = CallId(self.next);
         self.next += 1;
-        self.registry.handle(self.now(), Call::Request { id, request });
+        self.registry.handle(self.now(), RegistryCommand::Request { id, request });
         id
     }
 
@@ -199,7 +200,7 @@ impl Client {
     async fn told(&mut self) -> (CallId, Result<Answer, String>) {
         loop {
             self.registry.ready().await;
-            if let Some(Told::Reply { id, outcome }) = self.registry.poll_told() {
+            if let Some(RegistryEvent::Reply { id, outcome }) = self.registry.poll_told() {
                 let answer = outcome.map(|response| response.answer).map_err(|failure| failure.to_string());
                 return (id, answer);
             }
@@ -249,7 +250,7 @@ fn connect(options: &Options, run: Run) -> Result<Client, Box<dyn Error>> {
         ..RegistryEtcd::default()
     };
     let clock = Clock::new();
-    let registry = Registry::Remote(etcd::start(&options_of_etcd, clock.clone(), [7; 32])?);
+    let registry = NodeRegistry::Remote(etcd::start(&options_of_etcd, clock.clone(), [7; 32])?);
     Ok(Client { clock, registry, next: 0 })
 }
 
@@ -337,8 +338,9 @@ fn request(options: &Options, work: Work, caller: u64, number: u64) -> Request {
         Work::Register => {
             let key = format!("/load/sessions/player:{number}");
             let put = Put::new(key.clone(), value(SESSION_RECORD), Some(LeaseId(1 + caller % options.nodes)));
-            let failure = vec![Op::Range(Read::of(Span::one(key.clone())))];
-            let txn = Txn { compares: vec![Compare::absent(key)], success: vec![Op::Put(put)], failure };
+            let failure = vec![RegistryOp::Range(Read::of(Span::one(key.clone())))];
+            let txn =
+                Txn { compares: vec![Compare::absent(key)], success: vec![RegistryOp::Put(put)], failure };
             Request::Txn(txn)
         }
     }

@@ -4,7 +4,7 @@
 
 use skirmish_core::id::NodeId;
 use skirmish_core::matchmaking::keys;
-use skirmish_core::registry::{News, Op, Request, Span, Watch, WatchId, Watched};
+use skirmish_core::registry::{News, RegistryOp, Request, Span, Watch, WatchId, Watched};
 use skirmish_core::rng::Rng;
 use skirmish_proto::v1::{self, TicketState};
 
@@ -151,12 +151,12 @@ pub(crate) fn is_of_matcher(request: &Request) -> bool {
     matches!(request, Request::Txn(txn) if txn.success.iter().any(is_op_of_matcher))
 }
 
-fn is_op_of_matcher(op: &Op) -> bool {
+fn is_op_of_matcher(op: &RegistryOp) -> bool {
     match op {
-        Op::Put(put) => put.ignore_lease || keys::pairs().contains(&put.key),
-        Op::Delete(delete) => keys::pairs().contains(&delete.span.key),
-        Op::Range(_) => false,
-        Op::Txn(txn) => txn.success.iter().any(is_op_of_matcher),
+        RegistryOp::Put(put) => put.ignore_lease || keys::pairs().contains(&put.key),
+        RegistryOp::Delete(delete) => keys::pairs().contains(&delete.span.key),
+        RegistryOp::Range(_) => false,
+        RegistryOp::Txn(txn) => txn.success.iter().any(is_op_of_matcher),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skirmish_io::client::{Event, Matched, State};
+use skirmish_io::client::{ClientState, Event, Matched};
 use skirmish_proto::v1::LeftReason;
 use skirmish_tests::duel::{DUEL, matched, meet, part, queue, wish};
 use skirmish_tests::etcd::{Etcd, Version};
@@ -92,7 +92,7 @@ async fn a_match_that_was_left_or_given_up_without_a_connection_is_over() {
             meet(&mut alice, &mut bob, found.each_ref()).await;
         }
         pipes.iter().for_each(Pipe::cut);
-        let lost = |event: &Event| matches!(event, Event::StateChanged { to: State::Disconnected, .. });
+        let lost = |event: &Event| matches!(event, Event::StateChanged { to: ClientState::Disconnected, .. });
         alice.until("the cut", |event| lost(event).then_some(())).await;
         match round % 4 {
             0 | 1 => alice.client.leave(&room).await.expect("a member"),

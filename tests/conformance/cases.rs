@@ -2,8 +2,8 @@
 //! something else, and what is too large or too rare to be generated.
 
 use skirmish_core::registry::{
-    Answer, Change, Compare, Delete, Error, LeaseId, Op, Put, Range, Relation, Request, Span, Target, Txn,
-    Watch,
+    Answer, Change, Compare, CompareTarget, Delete, Error, LeaseId, Put, Range, RegistryOp, Relation,
+    Request, Span, Txn, Watch,
 };
 use skirmish_tests::etcd::{Etcd, Version};
 use skirmish_tests::eventually;
@@ -21,27 +21,27 @@ async fn on_each(sequence: impl AsyncFn(&mut Pair<'_>)) {
     }
 }
 
-fn op_put(key: &'static str) -> Op {
-    Op::Put(Put::new(key, "new", None))
+fn op_put(key: &'static str) -> RegistryOp {
+    RegistryOp::Put(Put::new(key, "new", None))
 }
 
-fn op_delete(span: Span) -> Op {
-    Op::Delete(Delete { prev: true, ..Delete::of(span) })
+fn op_delete(span: Span) -> RegistryOp {
+    RegistryOp::Delete(Delete { prev: true, ..Delete::of(span) })
 }
 
-fn op_get(span: Span) -> Op {
-    Op::Range(Range::of(span))
+fn op_get(span: Span) -> RegistryOp {
+    RegistryOp::Range(Range::of(span))
 }
 
-fn inner(success: Vec<Op>) -> Op {
-    Op::Txn(Txn { success, ..Txn::default() })
+fn inner(success: Vec<RegistryOp>) -> RegistryOp {
+    RegistryOp::Txn(Txn { success, ..Txn::default() })
 }
 
-fn all(success: Vec<Op>) -> Txn {
+fn all(success: Vec<RegistryOp>) -> Txn {
     Txn { success, ..Txn::default() }
 }
 
-fn compare(span: Span, relation: Relation, target: Target) -> Txn {
+fn compare(span: Span, relation: Relation, target: CompareTarget) -> Txn {
     Txn { compares: vec![Compare { span, relation, target }], ..Txn::default() }
 }
 
@@ -57,8 +57,10 @@ async fn comparisons_in_inner_transactions_are_with_the_state_before_all() {
             success: vec![op_put("b")],
             failure: vec![op_put("c")],
         };
-        let answer =
-            pair.txn(all(vec![op_put("a"), Op::Txn(not_yet), op_get(Span::prefix(""))])).await.unwrap();
+        let answer = pair
+            .txn(all(vec![op_put("a"), RegistryOp::Txn(not_yet), op_get(Span::prefix(""))]))
+            .await
+            .unwrap();
         let Answer::Txn { answers, .. } = answer else { panic!("{answer:?}") };
         assert!(matches!(answers[1], Answer::Txn { succeeded: true, .. }));
     })
@@ -69,13 +71,15 @@ async fn comparisons_in_inner_transactions_are_with_the_state_before_all() {
 async fn a_span_without_keys_is_compared_like_a_key_that_is_not_there() {
     on_each(async |pair| {
         let none = || Span { key: "x".into(), end: "z".into() };
-        assert!(succeeded(pair.txn(compare(none(), Relation::Equal, Target::Version(0))).await));
-        assert!(succeeded(pair.txn(compare(none(), Relation::Less, Target::Create(1))).await));
-        assert!(!succeeded(pair.txn(compare(none(), Relation::Greater, Target::Mod(0))).await));
-        assert!(succeeded(pair.txn(compare(none(), Relation::Equal, Target::Lease(None))).await));
-        assert!(!succeeded(pair.txn(compare(none(), Relation::NotEqual, Target::Value("v".into()))).await));
+        assert!(succeeded(pair.txn(compare(none(), Relation::Equal, CompareTarget::Version(0))).await));
+        assert!(succeeded(pair.txn(compare(none(), Relation::Less, CompareTarget::Create(1))).await));
+        assert!(!succeeded(pair.txn(compare(none(), Relation::Greater, CompareTarget::Mod(0))).await));
+        assert!(succeeded(pair.txn(compare(none(), Relation::Equal, CompareTarget::Lease(None))).await));
+        assert!(!succeeded(
+            pair.txn(compare(none(), Relation::NotEqual, CompareTarget::Value("v".into()))).await
+        ));
         let backwards = Span { key: "z".into(), end: "a".into() };
-        assert!(succeeded(pair.txn(compare(backwards, Relation::Equal, Target::Version(0))).await));
+        assert!(succeeded(pair.txn(compare(backwards, Relation::Equal, CompareTarget::Version(0))).await));
     })
     .await;
 }
@@ -109,8 +113,11 @@ async fn inner_transactions_clash_in_one_order_only() {
         assert_eq!(pair.txn(all(vec![delete(), put()])).await, Err(Error::DuplicateKey));
         let branches =
             Txn { success: vec![op_put("a")], failure: vec![op_put("a"), op_put("b")], ..Txn::default() };
-        assert!(succeeded(pair.txn(all(vec![Op::Txn(branches.clone())])).await));
-        assert_eq!(pair.txn(all(vec![Op::Txn(branches), op_put("b")])).await, Err(Error::DuplicateKey));
+        assert!(succeeded(pair.txn(all(vec![RegistryOp::Txn(branches.clone())])).await));
+        assert_eq!(
+            pair.txn(all(vec![RegistryOp::Txn(branches), op_put("b")])).await,
+            Err(Error::DuplicateKey)
+        );
         let span = Span { key: "c".into(), end: "a".into() };
         assert!(succeeded(pair.txn(all(vec![op_delete(span), op_put("b")])).await), "it is of nothing");
     })
@@ -124,12 +131,12 @@ async fn what_is_missing_is_found_in_an_order() {
     on_each(async |pair| {
         let put = Put { ignore_value: true, ..Put::new("a", "", Some(LeaseId(9))) };
         assert_eq!(pair.ask(Request::Put(put.clone())).await, Err(Error::LeaseNotFound));
-        assert_eq!(pair.txn(all(vec![Op::Put(put.clone())])).await, Err(Error::KeyNotFound));
-        let future = Op::Range(Range { revision: pair.revision() + 1, ..Range::of(Span::one("a")) });
-        let ops = vec![op_put("b"), future.clone(), inner(vec![Op::Put(put.clone())])];
+        assert_eq!(pair.txn(all(vec![RegistryOp::Put(put.clone())])).await, Err(Error::KeyNotFound));
+        let future = RegistryOp::Range(Range { revision: pair.revision() + 1, ..Range::of(Span::one("a")) });
+        let ops = vec![op_put("b"), future.clone(), inner(vec![RegistryOp::Put(put.clone())])];
         assert_eq!(pair.txn(all(ops)).await, Err(Error::KeyNotFound));
         assert_eq!(pair.txn(all(vec![op_put("b"), future.clone()])).await, Err(Error::FutureRevision));
-        let not_taken = Txn { failure: vec![Op::Put(put), future], ..Txn::default() };
+        let not_taken = Txn { failure: vec![RegistryOp::Put(put), future], ..Txn::default() };
         assert!(succeeded(pair.txn(not_taken).await));
     })
     .await;
@@ -158,10 +165,12 @@ async fn the_largest_request_has_a_mebibyte_and_a_half() {
         let put = |size| Put::new("a", vec![b'x'; size], None);
         pair.ask(Request::Put(put(LARGEST - 64))).await.unwrap();
         assert_eq!(pair.ask(Request::Put(put(LARGEST + 64))).await, Err(Error::TooLarge));
-        let halves = |size| all(vec![Op::Put(put(size)), Op::Put(Put::new("b", vec![b'x'; size], None))]);
+        let halves = |size| {
+            all(vec![RegistryOp::Put(put(size)), RegistryOp::Put(Put::new("b", vec![b'x'; size], None))])
+        };
         assert!(succeeded(pair.txn(halves(LARGEST / 2 - 64)).await));
         assert_eq!(pair.txn(halves(LARGEST / 2 + 64)).await, Err(Error::TooLarge));
-        let other = Txn { failure: vec![Op::Put(put(LARGEST + 64))], ..Txn::default() };
+        let other = Txn { failure: vec![RegistryOp::Put(put(LARGEST + 64))], ..Txn::default() };
         assert_eq!(pair.txn(other).await, Err(Error::TooLarge), "the branch that is not taken counts");
     })
     .await;
@@ -230,7 +239,7 @@ async fn a_long_past_is_told_whole() {
             pair.put("a", "1").await;
         }
         let keys: Vec<String> = (0..100).map(|n| format!("{n:03}")).collect();
-        let ops = keys.iter().map(|key| Op::Put(Put::new(key.clone(), "x", None)));
+        let ops = keys.iter().map(|key| RegistryOp::Put(Put::new(key.clone(), "x", None)));
         pair.txn(all(ops.collect())).await.unwrap();
         for _ in 0..1100 {
             pair.put("a", "2").await;
@@ -279,7 +288,7 @@ async fn keeping_what_the_transaction_deletes_is_the_end_of_etcd() {
         let mut client = etcd.client().await;
         let put = Request::Put(Put::new("a", "1", None));
         real::call(&mut client, &put).await.unwrap();
-        let keep = Op::Put(Put { ignore_value: true, ..Put::new("a", "", None) });
+        let keep = RegistryOp::Put(Put { ignore_value: true, ..Put::new("a", "", None) });
         let request = Request::Txn(all(vec![op_delete(Span::from("a")), keep]));
         assert!(crate::generate::crashes_etcd(&request));
         let asked = tokio::spawn(async move { real::call(&mut client, &request).await });

@@ -1,13 +1,13 @@
 //! An etcd whose quota is used up.
 
 use etcd_client::{AlarmAction, AlarmType};
-use skirmish_core::registry::{Delete, Error, LeaseId, Op, Put, Range, Request, Span, Txn};
+use skirmish_core::registry::{Delete, Error, LeaseId, Put, Range, RegistryOp, Request, Span, Txn};
 use skirmish_tests::etcd::{Etcd, Version};
 
 use crate::pair::Pair;
 
-fn put(key: &'static str) -> Op {
-    Op::Put(Put::new(key, "", None))
+fn put(key: &'static str) -> RegistryOp {
+    RegistryOp::Put(Put::new(key, "", None))
 }
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn without_space_both_refuse_what_takes_some_and_nothing_else() {
         pair.ask(Request::Range(Range::of(Span::prefix("")))).await.unwrap();
         pair.ask(Request::KeepAlive(id)).await.unwrap();
         // A nested transaction does not count.
-        let success = vec![Op::Txn(taken), Op::Txn(never.clone())];
+        let success = vec![RegistryOp::Txn(taken), RegistryOp::Txn(never.clone())];
         pair.txn(Txn { success, ..Txn::default() }).await.unwrap();
         pair.ask(Request::Delete(Delete::of(Span::one("a")))).await.unwrap();
         pair.ask(Request::Revoke(id)).await.unwrap();

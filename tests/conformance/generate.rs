@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::collection::vec as many;
 use proptest::prelude::*;
 use skirmish_core::registry::{
-    Compare, Delete, LeaseId, Op, Put, Range, Relation, Request, Span, Target, Txn, Watch,
+    Compare, CompareTarget, Delete, LeaseId, Put, Range, RegistryOp, Relation, Request, Span, Txn, Watch,
 };
 
 /// A step of a sequence. Revisions in it are relative, see [`Revisions`].
@@ -46,15 +46,15 @@ pub(crate) fn rebase(step: &mut Step, revisions: Revisions) {
 
 fn rebase_txn(txn: &mut Txn, revisions: Revisions) {
     for compare in &mut txn.compares {
-        if let Target::Create(revision) | Target::Mod(revision) = &mut compare.target {
+        if let CompareTarget::Create(revision) | CompareTarget::Mod(revision) = &mut compare.target {
             revisions.rebase(revision);
         }
     }
     for op in txn.success.iter_mut().chain(&mut txn.failure) {
         match op {
-            Op::Range(range) => revisions.rebase(&mut range.revision),
-            Op::Txn(txn) => rebase_txn(txn, revisions),
-            Op::Put(_) | Op::Delete(_) => {}
+            RegistryOp::Range(range) => revisions.rebase(&mut range.revision),
+            RegistryOp::Txn(txn) => rebase_txn(txn, revisions),
+            RegistryOp::Put(_) | RegistryOp::Delete(_) => {}
         }
     }
 }
@@ -76,15 +76,15 @@ impl Revisions {
 /// Whether etcd may come to its end by a request: it checks that there is a value or lease
 /// to be kept before it deletes every key from one on, and does not expect to find nothing.
 pub(crate) fn crashes_etcd(request: &Request) -> bool {
-    fn any(txn: &Txn, is: fn(&Op) -> bool) -> bool {
+    fn any(txn: &Txn, is: fn(&RegistryOp) -> bool) -> bool {
         txn.success.iter().chain(&txn.failure).any(|op| match op {
-            Op::Txn(txn) => any(txn, is),
+            RegistryOp::Txn(txn) => any(txn, is),
             op => is(op),
         })
     }
     let Request::Txn(txn) = request else { return false };
-    any(txn, |op| matches!(op, Op::Put(put) if put.ignore_value || put.ignore_lease))
-        && any(txn, |op| matches!(op, Op::Delete(delete) if delete.span.end.as_ref() == [0]))
+    any(txn, |op| matches!(op, RegistryOp::Put(put) if put.ignore_value || put.ignore_lease))
+        && any(txn, |op| matches!(op, RegistryOp::Delete(delete) if delete.span.end.as_ref() == [0]))
 }
 
 fn key() -> impl Strategy<Value = Bytes> {
@@ -154,24 +154,24 @@ fn compare() -> impl Strategy<Value = Compare> {
     let relation =
         prop::sample::select(vec![Relation::Equal, Relation::NotEqual, Relation::Greater, Relation::Less]);
     let target = prop_oneof![
-        (0..4u64).prop_map(Target::Version),
-        at().prop_map(Target::Create),
-        at().prop_map(Target::Mod),
-        value().prop_map(Target::Value),
-        prop::option::of(lease()).prop_map(Target::Lease),
+        (0..4u64).prop_map(CompareTarget::Version),
+        at().prop_map(CompareTarget::Create),
+        at().prop_map(CompareTarget::Mod),
+        value().prop_map(CompareTarget::Value),
+        prop::option::of(lease()).prop_map(CompareTarget::Lease),
     ];
     (span(), relation, target).prop_map(|(span, relation, target)| Compare { span, relation, target })
 }
 
 fn txn() -> impl Strategy<Value = Txn> {
     let leaf = prop_oneof![
-        2 => range().prop_map(Op::Range),
-        4 => put().prop_map(Op::Put),
-        2 => delete().prop_map(Op::Delete),
+        2 => range().prop_map(RegistryOp::Range),
+        4 => put().prop_map(RegistryOp::Put),
+        2 => delete().prop_map(RegistryOp::Delete),
     ];
     let op = leaf.prop_recursive(2, 12, 3, |op| {
         (many(compare(), 0..2), many(op.clone(), 0..3), many(op, 0..3))
-            .prop_map(|(compares, success, failure)| Op::Txn(Txn { compares, success, failure }))
+            .prop_map(|(compares, success, failure)| RegistryOp::Txn(Txn { compares, success, failure }))
     });
     (many(compare(), 0..3), many(op.clone(), 0..4), many(op, 0..3))
         .prop_map(|(compares, success, failure)| Txn { compares, success, failure })
@@ -193,14 +193,14 @@ fn watch() -> impl Strategy<Value = Watch> {
 /// Refused for its size.
 fn oversize() -> impl Strategy<Value = Request> {
     let large = || Put::new("a", vec![b'x'; 1_600_000], None);
-    let reads = |n| vec![Op::Range(Range::of(Span::one("a"))); n];
+    let reads = |n| vec![RegistryOp::Range(Range::of(Span::one("a"))); n];
     prop_oneof![
         Just(Request::Put(large())),
-        Just(Request::Txn(Txn { failure: vec![Op::Put(large())], ..Txn::default() })),
+        Just(Request::Txn(Txn { failure: vec![RegistryOp::Put(large())], ..Txn::default() })),
         (100..160usize).prop_map(move |n| Request::Txn(Txn { success: reads(n), ..Txn::default() })),
         (60..70usize, 60..70usize).prop_map(move |(outer, inner)| {
             let mut ops = reads(outer);
-            ops.push(Op::Txn(Txn { failure: reads(inner), ..Txn::default() }));
+            ops.push(RegistryOp::Txn(Txn { failure: reads(inner), ..Txn::default() }));
             Request::Txn(Txn { success: ops, ..Txn::default() })
         }),
     ]

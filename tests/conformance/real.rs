@@ -8,7 +8,8 @@ use etcd_client::{
     TxnResponse, WatchFilterType, WatchOptions,
 };
 use skirmish_core::registry::{
-    Answer, Change, Compare, Delete, Error, Op, Put, Range, Relation, Request, Response, Target, Txn, Watch,
+    Answer, Change, Compare, CompareTarget, Delete, Error, Put, Range, RegistryOp, Relation, Request,
+    Response, Txn, Watch,
 };
 use skirmish_tests::etcd::key_value;
 
@@ -166,19 +167,19 @@ fn delete_options(delete: &Delete) -> DeleteOptions {
 }
 
 fn to_txn(txn: &Txn) -> EtcdTxn {
-    let ops = |ops: &[Op]| ops.iter().map(to_op).collect::<Vec<_>>();
+    let ops = |ops: &[RegistryOp]| ops.iter().map(to_op).collect::<Vec<_>>();
     EtcdTxn::new()
         .when(txn.compares.iter().map(to_compare).collect::<Vec<_>>())
         .and_then(ops(&txn.success))
         .or_else(ops(&txn.failure))
 }
 
-fn to_op(op: &Op) -> TxnOp {
+fn to_op(op: &RegistryOp) -> TxnOp {
     match op {
-        Op::Range(range) => TxnOp::get(range.span.key.clone(), Some(range_options(range))),
-        Op::Put(put) => TxnOp::put(put.key.clone(), put.value.clone(), Some(put_options(put))),
-        Op::Delete(delete) => TxnOp::delete(delete.span.key.clone(), Some(delete_options(delete))),
-        Op::Txn(txn) => TxnOp::txn(to_txn(txn)),
+        RegistryOp::Range(range) => TxnOp::get(range.span.key.clone(), Some(range_options(range))),
+        RegistryOp::Put(put) => TxnOp::put(put.key.clone(), put.value.clone(), Some(put_options(put))),
+        RegistryOp::Delete(delete) => TxnOp::delete(delete.span.key.clone(), Some(delete_options(delete))),
+        RegistryOp::Txn(txn) => TxnOp::txn(to_txn(txn)),
     }
 }
 
@@ -191,11 +192,11 @@ fn to_compare(compare: &Compare) -> EtcdCompare {
         Relation::Less => CompareOp::Less,
     };
     let compared = match &compare.target {
-        Target::Version(version) => EtcdCompare::version(key, relation, signed(*version)),
-        Target::Create(revision) => EtcdCompare::create_revision(key, relation, signed(*revision)),
-        Target::Mod(revision) => EtcdCompare::mod_revision(key, relation, signed(*revision)),
-        Target::Value(value) => EtcdCompare::value(key, relation, value.clone()),
-        Target::Lease(lease) => EtcdCompare::lease(key, relation, lease.map_or(0, |id| signed(id.0))),
+        CompareTarget::Version(version) => EtcdCompare::version(key, relation, signed(*version)),
+        CompareTarget::Create(revision) => EtcdCompare::create_revision(key, relation, signed(*revision)),
+        CompareTarget::Mod(revision) => EtcdCompare::mod_revision(key, relation, signed(*revision)),
+        CompareTarget::Value(value) => EtcdCompare::value(key, relation, value.clone()),
+        CompareTarget::Lease(lease) => EtcdCompare::lease(key, relation, lease.map_or(0, |id| signed(id.0))),
     };
     compared.with_range(compare.span.end.clone())
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use skirmish_core::registry::{Answer, News};
 use skirmish_core::registry::{
-    Call, CallId, Failure, KeyValue, Range, Registry as Machine, RegistryConfig, Request, Response, Span,
-    Told, Watch, WatchId, Watched,
+    CallId, Failure, KeyValue, Range, Registry as Machine, RegistryCommand, RegistryConfig, RegistryEvent,
+    Request, Response, Span, Watch, WatchId, Watched,
 };
 use skirmish_io::clock::Clock;
 use skirmish_io::config::RegistryEtcd;
-use skirmish_io::registry::{EmbeddedRegistry, Registry, etcd};
+use skirmish_io::registry::{EmbeddedRegistry, NodeRegistry, etcd};
 use skirmish_tests::{eventually, within};
 
 pub(crate) type Outcome = Result<Response, Failure>;
@@ -29,7 +29,7 @@ pub(crate) fn options(endpoints: Vec<String>) -> RegistryEtcd {
 /// Whoever asks a registry.
 pub(crate) struct Asker {
     clock: Clock,
-    pub(crate) registry: Registry,
+    pub(crate) registry: NodeRegistry,
     next: u64,
     outcomes: BTreeMap<CallId, Outcome>,
     news: VecDeque<Watched>,
@@ -39,40 +39,40 @@ impl Asker {
     pub(crate) fn new(options: &RegistryEtcd) -> Self {
         let clock = Clock::new();
         let remote = etcd::start(options, clock.clone(), [1; 32]).expect("the options are sound");
-        Self::of(clock, Registry::Remote(remote))
+        Self::of(clock, NodeRegistry::Remote(remote))
     }
 
     /// Asks the machine, configured as etcd is.
     pub(crate) fn embedded() -> Self {
         let clock = Clock::new();
         let machine = EmbeddedRegistry::new(RegistryConfig::etcd(), clock.now().instant);
-        Self::of(clock, Registry::Embedded(Box::new(machine)))
+        Self::of(clock, NodeRegistry::Embedded(Box::new(machine)))
     }
 
-    fn of(clock: Clock, registry: Registry) -> Self {
+    fn of(clock: Clock, registry: NodeRegistry) -> Self {
         Self { clock, registry, next: 0, outcomes: BTreeMap::new(), news: VecDeque::new() }
     }
 
     pub(crate) fn machine(&self) -> &Machine {
         match &self.registry {
-            Registry::Embedded(embedded) => embedded.machine(),
-            Registry::Remote(_) => panic!("it asks etcd"),
+            NodeRegistry::Embedded(embedded) => embedded.machine(),
+            NodeRegistry::Remote(_) => panic!("it asks etcd"),
         }
     }
 
     pub(crate) fn ask(&mut self, request: Request) -> CallId {
         let id = CallId(self.next);
         self.next += 1;
-        self.call(Call::Request { id, request });
+        self.call(RegistryCommand::Request { id, request });
         id
     }
 
-    pub(crate) fn call(&mut self, call: Call) {
+    pub(crate) fn call(&mut self, call: RegistryCommand) {
         self.registry.handle(self.clock.now().instant, call);
     }
 
     pub(crate) fn watch(&mut self, id: u64, watch: Watch) {
-        self.call(Call::Watch { id: WatchId(id), watch });
+        self.call(RegistryCommand::Watch { id: WatchId(id), watch });
     }
 
     /// Waits for something to be told and sorts it.
@@ -85,9 +85,11 @@ impl Asker {
     pub(crate) fn sort(&mut self) {
         while let Some(told) = self.registry.poll_told() {
             match told {
-                Told::Reply { id, outcome } => assert!(self.outcomes.insert(id, outcome).is_none(), "{id:?}"),
-                Told::Watched(watched) => self.news.push_back(watched),
-                Told::Connected { .. } => {}
+                RegistryEvent::Reply { id, outcome } => {
+                    assert!(self.outcomes.insert(id, outcome).is_none(), "{id:?}")
+                }
+                RegistryEvent::Watched(watched) => self.news.push_back(watched),
+                RegistryEvent::Connected { .. } => {}
             }
         }
     }

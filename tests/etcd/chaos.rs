@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use skirmish_core::registry::{
-    Answer, CallId, Compare, Failure, Op, Put, Range, Request, Response, Span, Txn,
+    Answer, CallId, Compare, Failure, Put, Range, RegistryOp, Request, Response, Span, Txn,
 };
 use skirmish_io::config::RegistryEtcd;
 use skirmish_tests::etcd::{Cluster, Etcd, Version};
@@ -126,7 +126,10 @@ impl Load {
         ];
         let txn = Txn {
             compares: vec![Compare::unchanged(key, modified)],
-            success: puts.into_iter().map(|(key, value)| Op::Put(Put::new(key, value, None))).collect(),
+            success: puts
+                .into_iter()
+                .map(|(key, value)| RegistryOp::Put(Put::new(key, value, None)))
+                .collect(),
             failure: vec![],
         };
         let id = self.asker.ask(Request::Txn(txn));

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use skirmish_core::registry::{
-    Answer, Compare, Delete, Error, Failure, LeaseId, Op, Put, Range, Relation, Request, Response, Span,
-    Target, Txn, Watch,
+    Answer, Compare, CompareTarget, Delete, Error, Failure, LeaseId, Put, Range, RegistryOp, Relation,
+    Request, Response, Span, Txn, Watch,
 };
-use skirmish_core::registry::{Call, CallId, Change, News, Told, WatchId, Watched};
+use skirmish_core::registry::{CallId, Change, News, RegistryCommand, RegistryEvent, WatchId, Watched};
 use skirmish_io::config::RegistryEtcd;
 use skirmish_tests::etcd::{Etcd, Version};
 use skirmish_tests::eventually;
@@ -19,7 +19,7 @@ fn put(key: &'static str, value: &'static str) -> Put {
     Put::new(key, value, None)
 }
 
-fn when(span: Span, relation: Relation, target: Target) -> Compare {
+fn when(span: Span, relation: Relation, target: CompareTarget) -> Compare {
     Compare { span, relation, target }
 }
 
@@ -29,7 +29,8 @@ fn requests() -> Vec<Request> {
     let txn = |compares, success, failure| Request::Txn(Txn { compares, success, failure });
     let equal = |key: &'static str, target| when(Span::one(key), Relation::Equal, target);
     let prev = |put: Put| Put { prev: true, ..put };
-    let many = |count: usize| (0..count).map(|i| Op::Put(Put::new(format!("many/{i}"), "", None))).collect();
+    let many =
+        |count: usize| (0..count).map(|i| RegistryOp::Put(Put::new(format!("many/{i}"), "", None))).collect();
     vec![
         Request::Grant { id: LEASE, ttl_s: 300 },
         Request::Put(put("a", "1")),
@@ -46,24 +47,27 @@ fn requests() -> Vec<Request> {
         Request::Range(Range { keys_only: true, ..Range::of(Span::prefix("")) }),
         Request::Range(Range { count_only: true, ..Range::of(Span::prefix("")) }),
         Request::Range(Range { revision: 3, ..Range::of(Span::prefix("")) }),
-        txn(vec![Compare::absent("d")], vec![Op::Put(put("d", "1"))], vec![]),
-        txn(vec![Compare::absent("d")], vec![], vec![Op::Range(Range::of(Span::one("d")))]),
+        txn(vec![Compare::absent("d")], vec![RegistryOp::Put(put("d", "1"))], vec![]),
+        txn(vec![Compare::absent("d")], vec![], vec![RegistryOp::Range(Range::of(Span::one("d")))]),
         txn(
             vec![
-                equal("a", Target::Version(2)),
-                equal("a", Target::Create(2)),
-                equal("a", Target::Mod(3)),
-                equal("a", Target::Value("2".into())),
-                equal("a", Target::Lease(None)),
-                equal("c", Target::Lease(None)),
-                when(Span::prefix("a"), Relation::Less, Target::Version(9)),
-                when(Span::one("a"), Relation::Greater, Target::Version(1)),
-                when(Span::one("a"), Relation::NotEqual, Target::Value("9".into())),
+                equal("a", CompareTarget::Version(2)),
+                equal("a", CompareTarget::Create(2)),
+                equal("a", CompareTarget::Mod(3)),
+                equal("a", CompareTarget::Value("2".into())),
+                equal("a", CompareTarget::Lease(None)),
+                equal("c", CompareTarget::Lease(None)),
+                when(Span::prefix("a"), Relation::Less, CompareTarget::Version(9)),
+                when(Span::one("a"), Relation::Greater, CompareTarget::Version(1)),
+                when(Span::one("a"), Relation::NotEqual, CompareTarget::Value("9".into())),
             ],
             vec![
-                Op::Txn(Txn { success: vec![Op::Put(prev(put("a", "3")))], ..Txn::default() }),
-                Op::Delete(Delete { span: Span::one("c"), prev: true }),
-                Op::Range(Range::of(Span::one("a"))),
+                RegistryOp::Txn(Txn {
+                    success: vec![RegistryOp::Put(prev(put("a", "3")))],
+                    ..Txn::default()
+                }),
+                RegistryOp::Delete(Delete { span: Span::one("c"), prev: true }),
+                RegistryOp::Range(Range::of(Span::one("a"))),
             ],
             vec![],
         ),
@@ -82,8 +86,12 @@ fn requests() -> Vec<Request> {
         Request::Put(Put { ignore_value: true, ..put("none", "") }),
         Request::Put(Put::new("x", vec![0; 1_600_000], None)),
         Request::Put(Put::new("x", vec![0; 3_000_000], None)),
-        txn(vec![], vec![Op::Put(put("x", "1")), Op::Put(put("x", "2"))], vec![]),
-        txn(vec![], vec![Op::Put(put("x", "1")), Op::Delete(Delete::of(Span::prefix("x")))], vec![]),
+        txn(vec![], vec![RegistryOp::Put(put("x", "1")), RegistryOp::Put(put("x", "2"))], vec![]),
+        txn(
+            vec![],
+            vec![RegistryOp::Put(put("x", "1")), RegistryOp::Delete(Delete::of(Span::prefix("x")))],
+            vec![],
+        ),
         txn(vec![], many(129), vec![]),
         txn(vec![], many(128), vec![]),
         Request::Grant { id: LEASE, ttl_s: 5 },
@@ -219,15 +227,16 @@ async fn more_than_may_wait_is_unavailable_at_once() {
     }
     // Without giving the task a turn.
     let refused: Vec<_> = std::iter::from_fn(|| asker.registry.poll_told()).collect();
-    let unavailable = (10..15).map(|id| Told::Reply { id: CallId(id), outcome: Err(Failure::Unavailable) });
-    let canceled = Told::Watched(Watched { id: WatchId(2), revision: 0, news: News::Canceled });
+    let unavailable =
+        (10..15).map(|id| RegistryEvent::Reply { id: CallId(id), outcome: Err(Failure::Unavailable) });
+    let canceled = RegistryEvent::Watched(Watched { id: WatchId(2), revision: 0, news: News::Canceled });
     assert_eq!(refused, unavailable.chain([canceled]).collect::<Vec<_>>());
     for id in 0..10 {
         asker.outcome(CallId(id)).await.unwrap();
     }
     asker.done(Request::Put(put("a", ""))).await.unwrap();
     // A watch that ends makes place for another.
-    asker.call(Call::Unwatch(WatchId(0)));
+    asker.call(RegistryCommand::Unwatch(WatchId(0)));
     asker.watch(3, Watch::of(Span::one("a"), 1));
     eventually("the new watch to run", async || {
         let watched = asker.news().await;

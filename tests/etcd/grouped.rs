@@ -1,8 +1,8 @@
 //! Group commit equals one by one.
 
 use skirmish_core::registry::{
-    Answer, Compare, Delete, Failure, KeyValue, LeaseId, Op, Put, Range, Relation, Request, Response, Span,
-    Target, Txn,
+    Answer, Compare, CompareTarget, Delete, Failure, KeyValue, LeaseId, Put, Range, RegistryOp, Relation,
+    Request, Response, Span, Txn,
 };
 use skirmish_core::rng::Rng;
 use skirmish_io::config::RegistryEtcd;
@@ -60,20 +60,20 @@ impl Draw {
         };
         // Not revisions: those are what groups do not keep.
         let target = match self.below(4) {
-            0 => Target::Version(self.below(5)),
-            1 => Target::Value(format!("v{}", self.below(4)).into()),
-            2 => Target::Lease(None),
+            0 => CompareTarget::Version(self.below(5)),
+            1 => CompareTarget::Value(format!("v{}", self.below(4)).into()),
+            2 => CompareTarget::Lease(None),
             _ => return Compare::absent(self.key()),
         };
         Compare { span: self.span(), relation, target }
     }
 
-    fn op(&mut self, depth: u64) -> Op {
+    fn op(&mut self, depth: u64) -> RegistryOp {
         match self.below(6) {
-            0 => Op::Range(self.range()),
-            1 => Op::Delete(self.delete()),
-            2 if depth > 0 => Op::Txn(self.txn(depth - 1)),
-            _ => Op::Put(self.put()),
+            0 => RegistryOp::Range(self.range()),
+            1 => RegistryOp::Delete(self.delete()),
+            2 if depth > 0 => RegistryOp::Txn(self.txn(depth - 1)),
+            _ => RegistryOp::Put(self.put()),
         }
     }
 
@@ -156,7 +156,7 @@ async fn requests_that_look_at_each_others_keys_do_not_both_win() {
     for round in 0..50 {
         let claim = |own: &str, other: &str| {
             let (own, other) = (format!("{round}/{own}"), format!("{round}/{other}"));
-            let put = Op::Put(Put::new(own, "", None));
+            let put = RegistryOp::Put(Put::new(own, "", None));
             Request::Txn(Txn { compares: vec![Compare::absent(other)], success: vec![put], failure: vec![] })
         };
         let calls = [asker.ask(claim("a", "b")), asker.ask(claim("b", "a"))];
@@ -185,8 +185,8 @@ async fn whoever_finds_its_key_taken_costs_no_other_its_own() {
         }
         let before = asker.registry.counters();
         let claim = |i: usize| {
-            let read = Op::Range(Range::of(Span::one(key(i))));
-            let put = Op::Put(Put::new(key(i), format!("new{i}"), None));
+            let read = RegistryOp::Range(Range::of(Span::one(key(i))));
+            let put = RegistryOp::Put(Put::new(key(i), format!("new{i}"), None));
             let compares = vec![Compare::absent(key(i))];
             Request::Txn(Txn { compares, success: vec![put], failure: vec![read] })
         };

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use skirmish_core::registry::{Call, Change, News, Op, Put, Request, Span, Txn, Watch, WatchId};
+use skirmish_core::registry::{
+    Change, News, Put, RegistryCommand, RegistryOp, Request, Span, Txn, Watch, WatchId,
+};
 use skirmish_tests::etcd::{Etcd, Version};
 use skirmish_tests::eventually;
 use skirmish_tests::pipe::Pipe;
@@ -98,7 +100,7 @@ async fn the_changes_of_a_large_revision_come_together() {
     assert_eq!(asker.news().await.news, News::Created);
     // With what was there before, more than etcd puts into one message.
     for round in 0..3u8 {
-        let put = |i| Op::Put(Put::new(format!("large/{i:02}"), vec![round; 20_000], None));
+        let put = |i| RegistryOp::Put(Put::new(format!("large/{i:02}"), vec![round; 20_000], None));
         let txn = Txn { success: (0..KEYS).map(put).collect(), ..Txn::default() };
         asker.done(Request::Txn(txn)).await.unwrap();
     }
@@ -126,7 +128,7 @@ async fn filters_ends_and_refusals_are_as_asked() {
     while running < 3 {
         running += usize::from(asker.news().await.news == News::Created);
     }
-    asker.call(Call::Unwatch(WatchId(3)));
+    asker.call(RegistryCommand::Unwatch(WatchId(3)));
     write(&mut asker, "n/a".to_owned()).await;
     asker.done(Request::Delete(skirmish_core::registry::Delete::of(span()))).await.unwrap();
     write(&mut asker, "n/b".to_owned()).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use skirmish_core::wire::ToClient;
-use skirmish_io::client::{Event, Queue, State, TicketState};
+use skirmish_io::client::{ClientState, Event, Queue, TicketState};
 use skirmish_proto::v1;
 use skirmish_tests::duel::{DUEL, matched, play, queue, state, wish};
 use skirmish_tests::eventually;
@@ -157,7 +157,7 @@ async fn who_is_away_when_the_match_forms_is_told_on_return() {
     let mut bob = Player::start(builder(&server.url(), "bob"));
     queue(&mut alice).await;
     proxy.block();
-    let cut = |event: &Event| matches!(event, Event::StateChanged { from: State::Connected, .. });
+    let cut = |event: &Event| matches!(event, Event::StateChanged { from: ClientState::Connected, .. });
     alice.until("the cut", |event| cut(event).then_some(())).await;
     bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
     let of_bob = matched(&mut bob).await;

@@ -2,7 +2,7 @@
 //! plainly what was lost.
 
 use rustix::process::Signal;
-use skirmish_io::client::{Event, Outcome, State};
+use skirmish_io::client::{ClientState, Event, Outcome};
 use skirmish_proto::v1::LeftReason;
 use skirmish_tests::history::complaints;
 use skirmish_tests::player::{Player, builder};
@@ -26,7 +26,7 @@ async fn after_a_kill_clients_come_back_and_are_told_what_was_lost() {
     for player in &mut players {
         player
             .until("to be disconnected", |event| {
-                matches!(event, Event::StateChanged { to: State::Disconnected, .. }).then_some(())
+                matches!(event, Event::StateChanged { to: ClientState::Disconnected, .. }).then_some(())
             })
             .await;
     }

@@ -1,6 +1,6 @@
 //! A room's replicated state and latest messages, through the client library (row M5).
 
-use skirmish_io::client::{Event, State};
+use skirmish_io::client::{ClientState, Event};
 use skirmish_tests::eventually;
 use skirmish_tests::player::{Player, builder};
 use skirmish_tests::proxy::Proxy;
@@ -33,7 +33,7 @@ async fn sees(who: &Player, present: &[&str]) {
 }
 
 async fn disconnected(player: &mut Player) {
-    let is = |event: &Event| matches!(event, Event::StateChanged { to: State::Disconnected, .. });
+    let is = |event: &Event| matches!(event, Event::StateChanged { to: ClientState::Disconnected, .. });
     player.until("to be cut off", |event| is(event).then_some(())).await;
 }
 

@@ -15,7 +15,8 @@ use skirmish_tests::server::Running;
 const SECONDS: Duration = Duration::from_secs(25);
 
 fn is_lost(event: &Event) -> Option<()> {
-    matches!(event, Event::StateChanged { to: skirmish_core::client::State::Disconnected, .. }).then_some(())
+    matches!(event, Event::StateChanged { to: skirmish_core::client::ClientState::Disconnected, .. })
+        .then_some(())
 }
 
 /// Waits until the player has given its connection up, which takes seconds.

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::event::Outcome;
-use super::outbox::Message;
-use super::room::{Phase, Room};
-use super::{Client, CommandError, MessageId, State};
+use super::outbox::OutboxMessage;
+use super::room::{ClientRoom, RoomPhase};
+use super::{Client, ClientState, CommandError, MessageId};
 use crate::id::Name;
 use crate::matchmaking::keys;
 use crate::time::Now;
@@ -29,7 +29,7 @@ impl Client {
         Name::new(room).map_err(|_| CommandError::BadName)?;
         let wanted = self.rooms().count();
         if let Some(room) = self.rooms.get_mut(room) {
-            if let Phase::Leaving { again: again @ false, .. } = &mut room.phase {
+            if let RoomPhase::Leaving { again: again @ false, .. } = &mut room.phase {
                 if wanted >= self.limits.rooms {
                     return Err(CommandError::TooManyRooms);
                 }
@@ -42,9 +42,9 @@ impl Client {
         if wanted >= self.limits.rooms || self.rooms.len() >= 2 * self.limits.rooms {
             return Err(CommandError::TooManyRooms);
         }
-        let mut new = Room::new(history);
+        let mut new = ClientRoom::new(history);
         if self.parting.take_room(room) {
-            new.phase = Phase::Leaving { sent: false, live: false, again: true };
+            new.phase = RoomPhase::Leaving { sent: false, live: false, again: true };
         }
         if let Some(identity) = self.identity() {
             new.replicated.open(self.server_clock(now), &self.config.player, &identity);
@@ -68,11 +68,11 @@ impl Client {
         outputs.outcomes(name, room.outbox.settle_unsent(), Outcome::Refused);
         room.latest.clear();
         let (sent, live) = match room.phase {
-            Phase::Leaving { sent, live, .. } => (sent, live),
-            Phase::Member { live } => (false, live),
-            Phase::Wanted { .. } | Phase::Joining => (false, false),
+            RoomPhase::Leaving { sent, live, .. } => (sent, live),
+            RoomPhase::Member { live } => (false, live),
+            RoomPhase::Wanted { .. } | RoomPhase::Joining => (false, false),
         };
-        room.phase = Phase::Leaving { sent, live, again: false };
+        room.phase = RoomPhase::Leaving { sent, live, again: false };
         // The player may be in a match whose room it has not asked for, and is not to be.
         if !room.asked && keys::match_of(name).is_none() {
             room.close(name, v1::LeftReason::Asked, outputs);
@@ -127,7 +127,7 @@ impl Client {
         self.check_body(&body, type_url)?;
         let bytes: usize = self.rooms.values().map(|room| room.outbox.bytes()).sum();
         let id = MessageId(self.next_message);
-        let message = Message { id, body, type_url: String::from(type_url), ends_turn };
+        let message = OutboxMessage { id, body, type_url: String::from(type_url), ends_turn };
         let full = self.outstanding() >= self.config.outbox_messages
             || bytes + message.size() > self.config.outbox_bytes;
         let room = self.wanted(room)?;
@@ -211,7 +211,7 @@ impl Client {
             return Err(CommandError::BadName);
         }
         self.check_body(&payload, type_url)?;
-        let link = self.link.as_mut().filter(|_| self.state == State::Connected);
+        let link = self.link.as_mut().filter(|_| self.state == ClientState::Connected);
         let link = link.ok_or(CommandError::NotConnected)?;
         if link.application.len() >= MAX_APPLICATION {
             return Err(CommandError::OutboxFull);
@@ -230,7 +230,7 @@ impl Client {
         fits.then_some(()).ok_or(CommandError::TooLarge)
     }
 
-    fn wanted(&mut self, room: &str) -> Result<&mut Room, CommandError> {
+    fn wanted(&mut self, room: &str) -> Result<&mut ClientRoom, CommandError> {
         self.rooms.get_mut(room).filter(|room| room.is_wanted()).ok_or(CommandError::NotInRoom)
     }
 }

@@ -6,7 +6,7 @@ use skirmish_proto::v1;
 
 use super::event::{Outcome, StateRefusal};
 use super::replicated::Keep;
-use super::room::Phase;
+use super::room::RoomPhase;
 use super::{Client, Event, Fault};
 use crate::id::Cursor;
 use crate::plant::Plant;
@@ -26,9 +26,9 @@ impl Client {
         room.awaited = false;
         room.stale = false;
         let (was_member, was_live) = match room.phase {
-            Phase::Leaving { .. } => return Ok(()),
-            Phase::Member { live } => (true, live),
-            Phase::Wanted { .. } | Phase::Joining => (false, false),
+            RoomPhase::Leaving { .. } => return Ok(()),
+            RoomPhase::Member { live } => (true, live),
+            RoomPhase::Wanted { .. } | RoomPhase::Joining => (false, false),
         };
         let same_log = room.cursor.is_some_and(|cursor| cursor.epoch == joined.epoch);
         let resumed = was_member && joined.resumed && same_log;
@@ -68,7 +68,7 @@ impl Client {
             room.versions.clear();
         }
         room.member = joined.member;
-        room.phase = Phase::Member { live: true };
+        room.phase = RoomPhase::Member { live: true };
         let (epoch, member) = (joined.epoch, joined.member);
         outputs.event(Event::Joined { room: joined.room, epoch, member, resumed });
         Ok(())
@@ -90,29 +90,31 @@ impl Client {
         let keep = match room.phase {
             // The membership is over, or a join was refused; the match may go on, and a join
             // that is sent now would be taken for answered by what answers the leave.
-            Phase::Leaving { sent, again, .. } if !left.answers_leave => {
-                room.phase = Phase::Leaving { sent, live: false, again };
+            RoomPhase::Leaving { sent, again, .. } if !left.answers_leave => {
+                room.phase = RoomPhase::Leaving { sent, live: false, again };
                 true
             }
-            Phase::Leaving { again, .. } => {
+            RoomPhase::Leaving { again, .. } => {
                 room.end(name, again, outputs);
                 again
             }
             // What is said of the membership of before is no answer to the join, and
             // neither is that a message named a room which the session was not in.
-            Phase::Wanted { .. } | Phase::Joining if stale || reason == LeftReason::NotAMember => true,
-            Phase::Wanted { .. } if gone => true,
-            Phase::Joining if gone => {
-                let not_before = now.instant + config.backoff_min;
-                room.phase = Phase::Wanted { not_before: Some(not_before) };
+            RoomPhase::Wanted { .. } | RoomPhase::Joining if stale || reason == LeftReason::NotAMember => {
                 true
             }
-            Phase::Member { .. } if gone && config.rejoin => {
+            RoomPhase::Wanted { .. } if gone => true,
+            RoomPhase::Joining if gone => {
+                let not_before = now.instant + config.backoff_min;
+                room.phase = RoomPhase::Wanted { not_before: Some(not_before) };
+                true
+            }
+            RoomPhase::Member { .. } if gone && config.rejoin => {
                 room.rejoin(now.instant, name, None, outputs);
                 outputs.event(Event::Left { room: name.clone(), reason });
                 true
             }
-            Phase::Wanted { .. } | Phase::Joining | Phase::Member { .. } => {
+            RoomPhase::Wanted { .. } | RoomPhase::Joining | RoomPhase::Member { .. } => {
                 room.close(name, reason, outputs);
                 false
             }
@@ -183,7 +185,7 @@ impl Client {
         if snapshot.seq < cursor.seq && !room.fresh {
             return Err(Fault::SnapshotWentBack);
         }
-        if snapshot.seq == cursor.seq && !room.fresh && matches!(room.phase, Phase::Leaving { .. }) {
+        if snapshot.seq == cursor.seq && !room.fresh && matches!(room.phase, RoomPhase::Leaving { .. }) {
             // Of a join that was answered twice, the second time to who leaves: there is nothing
             // new in it.
             return Ok(());

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::fault::Fault;
-use super::state::State;
+use super::state::ClientState;
 use crate::id::Cursor;
 use crate::room::Turn;
 use crate::time::Duration;
@@ -111,9 +111,9 @@ pub enum Event {
     /// The client is in another state.
     StateChanged {
         /// The state before.
-        from: State,
+        from: ClientState,
         /// The state now.
-        to: State,
+        to: ClientState,
     },
     /// The server welcomed the client.
     Session {

@@ -9,8 +9,8 @@ use skirmish_proto::v1;
 use super::event::Outcome;
 use super::liveness::Liveness;
 use super::pacer::Pacer;
-use super::room::Phase;
-use super::state::{State, Step};
+use super::room::RoomPhase;
+use super::state::{ClientState, StateTransition};
 use super::{Client, Event, Fault, Output};
 use crate::id::SessionId;
 use crate::matchmaking::keys;
@@ -27,7 +27,7 @@ const MAX_PONGS: usize = 8;
 
 /// An open connection.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct OpenConnection {
     /// `Hello` was sent.
     pub(super) greeted: bool,
     pub(super) welcomed: bool,
@@ -42,7 +42,7 @@ pub(super) struct Link {
     pub(super) liveness: Liveness,
 }
 
-impl Link {
+impl OpenConnection {
     fn new(now: Instant) -> Self {
         Self {
             greeted: false,
@@ -70,7 +70,7 @@ impl Link {
 
 /// A session, as the last `Welcome` told it.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct WelcomedSession {
     pub(super) id: SessionId,
     pub(super) epoch: u64,
     pub(super) replica: u64,
@@ -112,14 +112,14 @@ impl Client {
         }
         // The application's impatience is no reason to be refused again.
         let is_limited = self.limited_until.is_some_and(|until| now.instant < until);
-        if self.state == State::Disconnected && is_limited {
+        if self.state == ClientState::Disconnected && is_limited {
             return;
         }
-        self.step(Step::BackoffOver);
+        self.step(StateTransition::BackoffOver);
         self.dial();
     }
 
-    /// Says goodbye, which ends the session, and goes to [`State::Idle`] for good: every
+    /// Says goodbye, which ends the session, and goes to [`ClientState::Idle`] for good: every
     /// message without an outcome gets one, every room is left.
     pub fn disconnect(&mut self, now: Now) {
         self.observe(now);
@@ -138,10 +138,10 @@ impl Client {
     /// The connection that was dialled is open, upgrade included.
     pub fn handle_connected(&mut self, now: Now) {
         self.observe(now);
-        if self.state == State::Connecting {
+        if self.state == ClientState::Connecting {
             self.farewell = None;
-            self.link = Some(Link::new(now.instant));
-            self.step(Step::Established);
+            self.link = Some(OpenConnection::new(now.instant));
+            self.step(StateTransition::Established);
         }
     }
 
@@ -209,14 +209,14 @@ impl Client {
     pub(super) fn state_deadline(&self) -> Option<Deadline> {
         let timeout = self.entered + self.config.connect_timeout;
         match self.state {
-            State::Idle => None,
-            State::Connecting => Some(Deadline::new(timeout, "the dial takes too long")),
-            State::Syncing => Some(Deadline::new(timeout, "the handshake takes too long")),
-            State::Connected => Some(Deadline::new(
+            ClientState::Idle => None,
+            ClientState::Connecting => Some(Deadline::new(timeout, "the dial takes too long")),
+            ClientState::Syncing => Some(Deadline::new(timeout, "the handshake takes too long")),
+            ClientState::Connected => Some(Deadline::new(
                 self.link.as_ref()?.liveness.deadline(&self.config),
                 "the server is silent",
             )),
-            State::Disconnected => Some(Deadline::new(self.retry_at?, "the back-off is over")),
+            ClientState::Disconnected => Some(Deadline::new(self.retry_at?, "the back-off is over")),
         }
     }
 
@@ -225,18 +225,18 @@ impl Client {
         if self.state_deadline().is_none_or(|deadline| now.instant < deadline.at) {
             return;
         }
-        if self.state == State::Connected && !self.is_dead(now.instant) {
+        if self.state == ClientState::Connected && !self.is_dead(now.instant) {
             return;
         }
         match self.state {
-            State::Idle => {}
-            State::Connecting | State::Syncing | State::Connected => {
+            ClientState::Idle => {}
+            ClientState::Connecting | ClientState::Syncing | ClientState::Connected => {
                 self.outputs.push(Output::Hangup);
                 self.lose(Duration::ZERO);
             }
-            State::Disconnected => {
+            ClientState::Disconnected => {
                 self.retry_at = None;
-                self.step(Step::BackoffOver);
+                self.step(StateTransition::BackoffOver);
                 if !self.planted.is(Plant::BackoffForever) {
                     self.dial();
                 }
@@ -257,33 +257,33 @@ impl Client {
     }
 
     fn dial(&mut self) {
-        if self.state == State::Idle {
+        if self.state == ClientState::Idle {
             self.retry_at = None;
-            self.step(Step::Dial);
+            self.step(StateTransition::Dial);
             self.outputs.push(Output::Dial);
         }
     }
 
     /// The connection is gone; the client comes back after the back-off.
     fn lose(&mut self, retry_after: Duration) {
-        if self.state.after(Step::Lost).is_none() {
+        if self.state.after(StateTransition::Lost).is_none() {
             return;
         }
         self.drop_link();
         let wait = self.backoff.next(&mut self.rng, retry_after);
         self.retry_at = Some(self.now + wait);
-        self.step(Step::Lost);
+        self.step(StateTransition::Lost);
     }
 
     /// The connection is given up and the client does not come back by itself.
     fn stop(&mut self) {
-        if !matches!(self.state, State::Idle | State::Disconnected) {
+        if !matches!(self.state, ClientState::Idle | ClientState::Disconnected) {
             self.outputs.push(Output::Hangup);
         }
         self.drop_link();
         self.retry_at = None;
         self.backoff.reset();
-        self.step(Step::Stop);
+        self.step(StateTransition::Stop);
     }
 
     fn drop_link(&mut self) {
@@ -319,25 +319,25 @@ impl Client {
             room.awaited = false;
             let left = |reason| Event::Left { room: name.clone(), reason };
             match room.phase {
-                Phase::Wanted { .. } | Phase::Joining => true,
-                Phase::Leaving { .. } if room.greeted => true,
-                Phase::Member { .. } if config.rejoin => {
+                RoomPhase::Wanted { .. } | RoomPhase::Joining => true,
+                RoomPhase::Leaving { .. } if room.greeted => true,
+                RoomPhase::Member { .. } if config.rejoin => {
                     room.rejoin(*now, name, None, outputs);
                     outputs.event(left(v1::LeftReason::Gone));
                     true
                 }
-                Phase::Member { .. } => {
+                RoomPhase::Member { .. } => {
                     room.close(name, v1::LeftReason::Gone, outputs);
                     false
                 }
-                Phase::Leaving { again, .. }
+                RoomPhase::Leaving { again, .. }
                     if keys::match_of(name).is_some() && !planted.is(Plant::LeaveForgotten) =>
                 {
                     outputs.outcomes(name, room.outbox.settle_sent(), Outcome::Unknown);
-                    room.phase = Phase::Leaving { sent: false, live: false, again };
+                    room.phase = RoomPhase::Leaving { sent: false, live: false, again };
                     true
                 }
-                Phase::Leaving { again, .. } => {
+                RoomPhase::Leaving { again, .. } => {
                     room.end(name, again, outputs);
                     again
                 }

@@ -34,7 +34,7 @@ pub(super) enum Pulse {
 
 /// Events that move a connection from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ConnectionEvent {
     /// Nothing has come for a while.
     Silent,
     /// The ping was handed to the connection.
@@ -48,19 +48,19 @@ pub(super) enum Step {
 }
 
 /// Every transition there is. A step that has no row for a state does nothing in it.
-pub(super) const TRANSITIONS: [(Pulse, Step, Pulse); 8] = [
-    (Pulse::Lively, Step::Silent, Pulse::Asking),
-    (Pulse::Asking, Step::Sent, Pulse::Asked),
-    (Pulse::Asking, Step::Heard, Pulse::Lively),
-    (Pulse::Asking, Step::Late, Pulse::Asking),
-    (Pulse::Asking, Step::Over, Pulse::Dead),
-    (Pulse::Asked, Step::Heard, Pulse::Lively),
-    (Pulse::Asked, Step::Late, Pulse::Asking),
-    (Pulse::Asked, Step::Over, Pulse::Dead),
+pub(super) const TRANSITIONS: [(Pulse, ConnectionEvent, Pulse); 8] = [
+    (Pulse::Lively, ConnectionEvent::Silent, Pulse::Asking),
+    (Pulse::Asking, ConnectionEvent::Sent, Pulse::Asked),
+    (Pulse::Asking, ConnectionEvent::Heard, Pulse::Lively),
+    (Pulse::Asking, ConnectionEvent::Late, Pulse::Asking),
+    (Pulse::Asking, ConnectionEvent::Over, Pulse::Dead),
+    (Pulse::Asked, ConnectionEvent::Heard, Pulse::Lively),
+    (Pulse::Asked, ConnectionEvent::Late, Pulse::Asking),
+    (Pulse::Asked, ConnectionEvent::Over, Pulse::Dead),
 ];
 
 impl Pulse {
-    fn after(self, step: Step) -> Option<Self> {
+    fn after(self, step: ConnectionEvent) -> Option<Self> {
         TRANSITIONS.iter().find(|(from, by, _)| *from == self && *by == step).map(|(_, _, to)| *to)
     }
 }
@@ -118,7 +118,7 @@ impl Liveness {
         self.rtt.map(|(smoothed, _)| smoothed)
     }
 
-    fn step(&mut self, step: Step) -> bool {
+    fn step(&mut self, step: ConnectionEvent) -> bool {
         let to = self.pulse.after(step);
         self.pulse = to.unwrap_or(self.pulse);
         to.is_some()
@@ -129,7 +129,7 @@ impl Liveness {
         self.heard = now;
         self.waits = None;
         self.excused = false;
-        self.step(Step::Heard);
+        self.step(ConnectionEvent::Heard);
     }
 
     /// It was the answer to a ping.
@@ -154,7 +154,7 @@ impl Liveness {
 
     /// The ping to be sent, if one is.
     pub(super) fn take_ping(&mut self, config: &ClientConfig, now: Instant) -> Option<u64> {
-        if !self.step(Step::Sent) {
+        if !self.step(ConnectionEvent::Sent) {
             return None;
         }
         self.until = self.until.min(now + self.patience(config));
@@ -182,16 +182,16 @@ impl Liveness {
         if now < due {
             return false;
         }
-        if self.unasked.is_none() && self.step(Step::Silent) {
+        if self.unasked.is_none() && self.step(ConnectionEvent::Silent) {
             self.ask(config, now);
             return false;
         }
         if now.since(due) > LATE && !core::mem::replace(&mut self.excused, true) {
-            self.step(Step::Late);
+            self.step(ConnectionEvent::Late);
             self.ask(config, now);
             return false;
         }
-        self.step(Step::Over);
+        self.step(ConnectionEvent::Over);
         true
     }
 

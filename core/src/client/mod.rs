@@ -46,15 +46,15 @@ use bytes::Bytes;
 pub use self::config::ClientConfig;
 pub use self::event::{CommandError, Event, MessageId, Outcome, Output, StateRefusal};
 pub use self::fault::Fault;
-pub use self::state::State;
+pub use self::state::ClientState;
 
 use self::event::Outputs;
-use self::link::{Link, Session};
+use self::link::{OpenConnection, WelcomedSession};
 use self::parting::Parting;
 use self::receive::Limits;
-use self::room::Room;
+use self::room::ClientRoom;
 use self::search::Search;
-use self::state::Step;
+use self::state::StateTransition;
 use crate::backoff::Backoff;
 use crate::crdt::Replica;
 use crate::id::Cursor;
@@ -74,7 +74,7 @@ pub struct Client {
     planted: Planted,
     /// The latest time heard of.
     now: Instant,
-    state: State,
+    state: ClientState,
     /// When the state was entered.
     entered: Instant,
     /// When the back-off is over.
@@ -83,11 +83,11 @@ pub struct Client {
     limited_until: Option<Instant>,
     backoff: Backoff,
     /// The connection, while it is open.
-    link: Option<Link>,
+    link: Option<OpenConnection>,
     /// The session, which survives connections.
-    session: Option<Session>,
+    session: Option<WelcomedSession>,
     limits: Limits,
-    rooms: BTreeMap<String, Room>,
+    rooms: BTreeMap<String, ClientRoom>,
     /// The room that sent last: the others come first.
     served: String,
     /// The last frame of a connection that the client has hung up on.
@@ -102,7 +102,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that is [`State::Idle`]. The seed is what jitter and keys are drawn from.
+    /// A client that is [`ClientState::Idle`]. The seed is what jitter and keys are drawn from.
     #[must_use]
     pub fn new(config: ClientConfig, seed: Seed) -> Self {
         let mut rng = Rng::new(seed);
@@ -114,7 +114,7 @@ impl Client {
             rng,
             planted: Planted::default(),
             now: Instant::ZERO,
-            state: State::Idle,
+            state: ClientState::Idle,
             entered: Instant::ZERO,
             retry_at: None,
             limited_until: None,
@@ -141,7 +141,7 @@ impl Client {
 
     /// The state.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ClientState {
         self.state
     }
 
@@ -224,7 +224,7 @@ impl Client {
     }
 
     /// Makes a transition of the table; without a row for it, nothing.
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: StateTransition) {
         if let Some(to) = self.state.after(step) {
             let from = core::mem::replace(&mut self.state, to);
             self.entered = self.now;

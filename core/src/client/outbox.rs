@@ -10,14 +10,14 @@ use crate::time::Instant;
 
 /// A reliable message.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct OutboxMessage {
     pub(super) id: MessageId,
     pub(super) body: Bytes,
     pub(super) type_url: String,
     pub(super) ends_turn: Option<u32>,
 }
 
-impl Message {
+impl OutboxMessage {
     /// What it counts for against the cap of bytes.
     pub(super) fn size(&self) -> usize {
         self.body.len() + self.type_url.len()
@@ -34,7 +34,7 @@ pub(super) struct NeverSent;
 /// membership by setting `acknowledged`.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    messages: VecDeque<Message>,
+    messages: VecDeque<OutboxMessage>,
     bytes: usize,
     /// `client_seq` up to which the server acknowledged.
     acknowledged: u64,
@@ -66,13 +66,13 @@ impl Outbox {
     }
 
     /// The caller checks the caps, which are over all rooms.
-    pub(super) fn push(&mut self, message: Message) {
+    pub(super) fn push(&mut self, message: OutboxMessage) {
         self.bytes += message.size();
         self.messages.push_back(message);
     }
 
     /// The next message to be sent and its `client_seq`.
-    pub(super) fn send_next(&mut self, now: Instant) -> Option<(u64, &Message)> {
+    pub(super) fn send_next(&mut self, now: Instant) -> Option<(u64, &OutboxMessage)> {
         if self.retry_at.is_some_and(|at| now < at) {
             return None;
         }
@@ -194,7 +194,7 @@ mod tests {
     fn outbox(messages: u64) -> Outbox {
         let mut outbox = Outbox::default();
         for id in 1..=messages {
-            outbox.push(Message {
+            outbox.push(OutboxMessage {
                 id: MessageId(id),
                 body: Bytes::from_static(b"1234"),
                 type_url: "t".into(),
@@ -268,13 +268,13 @@ mod tests {
     #[test]
     fn messages_that_became_too_large_are_taken_out() {
         let mut outbox = outbox(2);
-        outbox.push(Message {
+        outbox.push(OutboxMessage {
             id: MessageId(3),
             body: Bytes::from_static(&[0; 9]),
             type_url: String::new(),
             ends_turn: None,
         });
-        outbox.push(Message {
+        outbox.push(OutboxMessage {
             id: MessageId(4),
             body: Bytes::new(),
             type_url: String::new(),
@@ -295,7 +295,7 @@ mod tests {
                 match step {
                     0 | 1 => {
                         said += 1;
-                        outbox.push(Message { id: MessageId(said), body: Bytes::new(), type_url: String::new(), ends_turn: None });
+                        outbox.push(OutboxMessage { id: MessageId(said), body: Bytes::new(), type_url: String::new(), ends_turn: None });
                     }
                     2 => if let Some((seq, message)) = outbox.send_next(Instant::ZERO) {
                         prop_assert_eq!(seq, message.id.0);

@@ -6,7 +6,7 @@ use crate::time::{Duration, Instant};
 
 /// Classes of frames whose rate is limited. Answers to pings belong to none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(super) enum RateClass {
     Reliable,
     Latest,
     Control,
@@ -53,7 +53,7 @@ impl Pacer {
     }
 
     /// Whether a frame of a class may be sent. If not, [`Self::until`] says when to look again.
-    pub(super) fn takes(&mut self, class: Class) -> bool {
+    pub(super) fn takes(&mut self, class: RateClass) -> bool {
         let (now, frame) = (self.now, self.frame);
         let wait = self.bytes.wait(now, frame).max(self.bucket(class).wait(now, 1));
         if wait.is_zero() {
@@ -64,7 +64,7 @@ impl Pacer {
     }
 
     /// A frame of a class is sent, after [`Self::takes`] has said that it may.
-    pub(super) fn take(&mut self, class: Class) {
+    pub(super) fn take(&mut self, class: RateClass) {
         let now = self.now;
         self.bucket(class).drain(now, 1);
     }
@@ -89,11 +89,11 @@ impl Pacer {
         self.until = Some(self.until.map_or(at, |until| until.min(at)));
     }
 
-    const fn bucket(&mut self, class: Class) -> &mut Bucket {
+    const fn bucket(&mut self, class: RateClass) -> &mut Bucket {
         match class {
-            Class::Reliable => &mut self.reliable,
-            Class::Latest => &mut self.latest,
-            Class::Control => &mut self.control,
+            RateClass::Reliable => &mut self.reliable,
+            RateClass::Latest => &mut self.latest,
+            RateClass::Control => &mut self.control,
         }
     }
 }

@@ -12,7 +12,7 @@ use alloc::string::String;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use super::room::Phase;
+use super::room::RoomPhase;
 use super::transmit::plain;
 use super::{Client, CommandError};
 use crate::matchmaking::keys;
@@ -113,7 +113,7 @@ impl Client {
 
     /// Whether the room is being left.
     fn is_leaving(&self, room: &str) -> bool {
-        let leaves = |room: &super::room::Room| matches!(room.phase, Phase::Leaving { .. });
+        let leaves = |room: &super::room::ClientRoom| matches!(room.phase, RoomPhase::Leaving { .. });
         self.parting.takes(room) || self.rooms.get(room).is_some_and(leaves)
     }
 

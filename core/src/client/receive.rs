@@ -4,10 +4,10 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::event::Outcome;
-use super::link::{SILENT_HEARTBEATS, ServerClock, Session};
+use super::link::{SILENT_HEARTBEATS, ServerClock, WelcomedSession};
 use super::pacer::Pacer;
-use super::replicated::Identity;
-use super::state::{State, Step};
+use super::replicated::ReplicaIdentity;
+use super::state::{ClientState, StateTransition};
 use super::{Client, Event, Fault};
 use crate::config::{Config, Rate, Rates};
 use crate::id::SessionId;
@@ -186,7 +186,7 @@ impl Client {
             link.liveness.expect(heartbeat.saturating_mul(SILENT_HEARTBEATS));
         }
         self.limits = limits;
-        self.session = Some(Session {
+        self.session = Some(WelcomedSession {
             id,
             epoch: welcome.epoch.max(known),
             replica: welcome.replica,
@@ -224,17 +224,24 @@ impl Client {
     }
 
     /// How replicas of this session are made.
-    pub(super) fn identity(&self) -> Option<Identity> {
+    pub(super) fn identity(&self) -> Option<ReplicaIdentity> {
         let session = self.session.as_ref()?;
         let (names, entries) = (self.limits.state_entries, self.config.state_entries);
-        Some(Identity::new(session.replica, names, entries, session.horizon, self.names_seed, self.planted))
+        Some(ReplicaIdentity::new(
+            session.replica,
+            names,
+            entries,
+            session.horizon,
+            self.names_seed,
+            self.planted,
+        ))
     }
 
     /// Connected, once the server has answered for every room of the resume.
     fn finish_sync(&mut self) {
         let welcomed = self.link.as_ref().is_some_and(|link| link.welcomed);
-        if self.state == State::Syncing && welcomed && !self.rooms.values().any(|room| room.awaited) {
-            self.step(Step::Synced);
+        if self.state == ClientState::Syncing && welcomed && !self.rooms.values().any(|room| room.awaited) {
+            self.step(StateTransition::Synced);
         }
     }
 }

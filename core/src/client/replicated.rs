@@ -10,7 +10,7 @@ use prost::Message as _;
 use skirmish_proto::v1;
 
 use super::event::CommandError;
-use crate::crdt::{Forgotten, Heard, Key, MAX_VALUE, Replica, ReplicaLimits, StateError};
+use crate::crdt::{Forgotten, Heard, MAX_VALUE, Replica, ReplicaLimits, StateError, StateKey};
 use crate::id::MAX_NAME;
 use crate::plant::Planted;
 use crate::rng::Seed;
@@ -25,7 +25,7 @@ const CLOCK_BOUND: Duration = Duration::from_secs(2);
 
 /// How a replica of a client is made.
 #[derive(Clone, Debug)]
-pub(super) struct Identity {
+pub(super) struct ReplicaIdentity {
     /// `Welcome.replica`.
     pub(super) replica: u64,
     pub(super) limits: ReplicaLimits,
@@ -33,7 +33,7 @@ pub(super) struct Identity {
     pub(super) seed: Seed,
 }
 
-impl Identity {
+impl ReplicaIdentity {
     /// `names`: how many the server allows each player.
     pub(super) fn new(
         replica: u64,
@@ -69,7 +69,7 @@ pub(super) enum Keep {
 /// The replica and its place in the exchange with the server.
 #[derive(Debug, Default)]
 pub(super) struct Replicated {
-    replica: Option<(Identity, Replica)>,
+    replica: Option<(ReplicaIdentity, Replica)>,
     /// The life of the room that it is a replica of, once one is known.
     epoch: Option<u64>,
     /// Writes from before the first `Welcome`, which names the replica.
@@ -84,7 +84,7 @@ pub(super) struct Replicated {
     /// The walk is to be started.
     walk: bool,
     /// Entries that the server sent since the last step of the walk went out.
-    heard: BTreeMap<Key, Heard>,
+    heard: BTreeMap<StateKey, Heard>,
 }
 
 impl Replicated {
@@ -118,7 +118,7 @@ impl Replicated {
 
     /// The first `Welcome` was received: the replica is made, with what was written
     /// before.
-    pub(super) fn open(&mut self, now: Now, player: &str, identity: &Identity) {
+    pub(super) fn open(&mut self, now: Now, player: &str, identity: &ReplicaIdentity) {
         if self.replica.is_some() {
             return;
         }
@@ -184,7 +184,14 @@ impl Replicated {
 
     /// The client is a member (again): what the copy keeps, and a walk to find what
     /// differs from the server's.
-    pub(super) fn joined(&mut self, now: Now, player: &str, identity: &Identity, epoch: u64, keep: Keep) {
+    pub(super) fn joined(
+        &mut self,
+        now: Now,
+        player: &str,
+        identity: &ReplicaIdentity,
+        epoch: u64,
+        keep: Keep,
+    ) {
         self.disconnected();
         self.epoch = Some(epoch);
         self.walk = true;
@@ -221,7 +228,7 @@ impl Replicated {
         let changed = replica.merge(now, None, entries)?;
         // A server that sends more than it may have is not believed about what it has not.
         if self.heard.len() <= identity.limits.entries {
-            let heard = |entry: &v1::StateEntry| Some((Key::of(entry)?, Heard::of(entry)));
+            let heard = |entry: &v1::StateEntry| Some((StateKey::of(entry)?, Heard::of(entry)));
             self.heard.extend(entries.iter().filter_map(heard));
         }
         Ok(changed)

@@ -18,7 +18,7 @@ const MAX_VERSIONS: usize = 4_096;
 
 /// How far the client is with being in a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum RoomPhase {
     /// To be joined, not before the time, if there is one.
     Wanted { not_before: Option<Instant> },
     /// `Join` was sent on this connection.
@@ -32,8 +32,8 @@ pub(super) enum Phase {
 
 /// A room that the client is in, wants to be in, or is leaving.
 #[derive(Debug)]
-pub(super) struct Room {
-    pub(super) phase: Phase,
+pub(super) struct ClientRoom {
+    pub(super) phase: RoomPhase,
     /// How many entries from before the join to ask for.
     pub(super) history: u32,
     /// The server may believe that this session is a member, because a `Join` was sent in it.
@@ -62,10 +62,10 @@ pub(super) struct Room {
     pub(super) lane: usize,
 }
 
-impl Room {
+impl ClientRoom {
     pub(super) fn new(history: u32) -> Self {
         Self {
-            phase: Phase::Wanted { not_before: None },
+            phase: RoomPhase::Wanted { not_before: None },
             history,
             asked: false,
             greeted: false,
@@ -85,35 +85,35 @@ impl Room {
 
     /// Whether the application is in the room as far as it knows, or will be.
     pub(super) fn is_wanted(&self) -> bool {
-        !matches!(self.phase, Phase::Leaving { again: false, .. })
+        !matches!(self.phase, RoomPhase::Leaving { again: false, .. })
     }
 
     /// Whether the server has said on this connection that the client is a member, and
     /// so entries of the room are to be expected.
     pub(super) fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Member { live: true } | Phase::Leaving { live: true, .. })
+        matches!(self.phase, RoomPhase::Member { live: true } | RoomPhase::Leaving { live: true, .. })
     }
 
     /// Whether messages to the room may be sent now.
     pub(super) fn is_open(&self) -> bool {
-        self.phase == Phase::Member { live: true }
+        self.phase == RoomPhase::Member { live: true }
     }
 
     /// When the room may be joined, if that is not yet.
     pub(super) fn not_before(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Wanted { not_before } => not_before,
-            Phase::Joining | Phase::Member { .. } | Phase::Leaving { .. } => None,
+            RoomPhase::Wanted { not_before } => not_before,
+            RoomPhase::Joining | RoomPhase::Member { .. } | RoomPhase::Leaving { .. } => None,
         }
     }
 
     pub(super) fn may_be_joined(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Wanted { not_before } if not_before.is_none_or(|at| at <= now))
+        matches!(self.phase, RoomPhase::Wanted { not_before } if not_before.is_none_or(|at| at <= now))
     }
 
     /// What asks the server for it.
     pub(super) fn join(&mut self, name: &str) -> v1::Join {
-        self.phase = Phase::Joining;
+        self.phase = RoomPhase::Joining;
         self.asked = true;
         v1::Join { room: String::from(name), history: self.history }
     }
@@ -131,9 +131,9 @@ impl Room {
         self.awaited = false;
         self.stale = false;
         self.phase = match self.phase {
-            Phase::Wanted { .. } | Phase::Joining => Phase::Wanted { not_before: None },
-            Phase::Member { .. } => Phase::Member { live: false },
-            Phase::Leaving { again, .. } => Phase::Leaving { sent: false, live: false, again },
+            RoomPhase::Wanted { .. } | RoomPhase::Joining => RoomPhase::Wanted { not_before: None },
+            RoomPhase::Member { .. } => RoomPhase::Member { live: false },
+            RoomPhase::Leaving { again, .. } => RoomPhase::Leaving { sent: false, live: false, again },
         };
         self.outbox.resend(false);
         self.replicated.disconnected();
@@ -157,7 +157,7 @@ impl Room {
         if self.cursor.is_some() {
             self.history = 0;
         }
-        self.phase = Phase::Wanted { not_before };
+        self.phase = RoomPhase::Wanted { not_before };
     }
 
     /// Every message gets its outcome.

@@ -4,7 +4,7 @@ use core::fmt;
 
 /// Where a client is on its way to the server (row R1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
+pub enum ClientState {
     /// Not connected, and not about to be, unless told to.
     Idle,
     /// Dialling, upgrade included.
@@ -20,7 +20,7 @@ pub enum State {
 
 /// What moves a client from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum StateTransition {
     /// The client wants to be connected, and nothing keeps it from dialling.
     Dial,
     /// The connection is open.
@@ -36,28 +36,28 @@ pub(super) enum Step {
 }
 
 /// Every transition there is. A step that has no row for a state does nothing in it.
-pub(super) const TRANSITIONS: [(State, Step, State); 11] = [
-    (State::Idle, Step::Dial, State::Connecting),
-    (State::Connecting, Step::Established, State::Syncing),
-    (State::Connecting, Step::Lost, State::Disconnected),
-    (State::Connecting, Step::Stop, State::Idle),
-    (State::Syncing, Step::Synced, State::Connected),
-    (State::Syncing, Step::Lost, State::Disconnected),
-    (State::Syncing, Step::Stop, State::Idle),
-    (State::Connected, Step::Lost, State::Disconnected),
-    (State::Connected, Step::Stop, State::Idle),
-    (State::Disconnected, Step::BackoffOver, State::Idle),
-    (State::Disconnected, Step::Stop, State::Idle),
+pub(super) const TRANSITIONS: [(ClientState, StateTransition, ClientState); 11] = [
+    (ClientState::Idle, StateTransition::Dial, ClientState::Connecting),
+    (ClientState::Connecting, StateTransition::Established, ClientState::Syncing),
+    (ClientState::Connecting, StateTransition::Lost, ClientState::Disconnected),
+    (ClientState::Connecting, StateTransition::Stop, ClientState::Idle),
+    (ClientState::Syncing, StateTransition::Synced, ClientState::Connected),
+    (ClientState::Syncing, StateTransition::Lost, ClientState::Disconnected),
+    (ClientState::Syncing, StateTransition::Stop, ClientState::Idle),
+    (ClientState::Connected, StateTransition::Lost, ClientState::Disconnected),
+    (ClientState::Connected, StateTransition::Stop, ClientState::Idle),
+    (ClientState::Disconnected, StateTransition::BackoffOver, ClientState::Idle),
+    (ClientState::Disconnected, StateTransition::Stop, ClientState::Idle),
 ];
 
-impl State {
+impl ClientState {
     /// The state after the step; `None` if the step does nothing here.
-    pub(super) fn after(self, step: Step) -> Option<Self> {
+    pub(super) fn after(self, step: StateTransition) -> Option<Self> {
         TRANSITIONS.iter().find(|(from, by, _)| *from == self && *by == step).map(|(_, _, to)| *to)
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for ClientState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }

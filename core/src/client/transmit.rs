@@ -8,9 +8,9 @@ use bytes::Bytes;
 use prost::Message;
 use skirmish_proto::v1;
 
-use super::pacer::Class;
-use super::room::{Phase, Room};
-use super::{Client, Fault, State};
+use super::pacer::RateClass;
+use super::room::{ClientRoom, RoomPhase};
+use super::{Client, ClientState, Fault};
 use crate::matchmaking::keys;
 use crate::time::{Deadline, Duration, Instant, Now};
 use crate::wire::MAX_JOINS;
@@ -36,7 +36,7 @@ enum Lane {
 const LANES: [Lane; 3] = [Lane::Reliable, Lane::Latest, Lane::State];
 
 /// What a room has to know to send.
-struct Turn<'a> {
+struct RoomSend<'a> {
     now: Instant,
     name: &'a str,
     player: &'a str,
@@ -77,7 +77,7 @@ impl Client {
 
     /// When something may be sent that may not be sent yet.
     pub(super) fn send_deadline(&self) -> Option<Deadline> {
-        if self.state != State::Connected {
+        if self.state != ClientState::Connected {
             return None;
         }
         let earliest = |at: Option<Instant>, reason, sofar| {
@@ -106,7 +106,7 @@ impl Client {
         }
         for room in self.rooms.values_mut() {
             over(&mut room.outbox.retry_at);
-            if let Phase::Wanted { not_before } = &mut room.phase {
+            if let RoomPhase::Wanted { not_before } = &mut room.phase {
                 over(not_before);
             }
         }
@@ -123,13 +123,13 @@ impl Client {
         if let Some(nonce) = link.pongs.pop_front() {
             return Some(plain(v1::Kind::Pong, &v1::Pong { nonce }));
         }
-        if self.state != State::Connected {
+        if self.state != ClientState::Connected {
             return None;
         }
         link.pacer.look(now);
-        let control = link.pacer.takes(Class::Control);
+        let control = link.pacer.takes(RateClass::Control);
         if control && let Some(nonce) = link.liveness.take_ping(&self.config, now) {
-            link.pacer.take(Class::Control);
+            link.pacer.take(RateClass::Control);
             let rtt = link.liveness.rtt().unwrap_or_default();
             let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
             return Some(plain(v1::Kind::Ping, &v1::Ping { nonce, rtt_us }));
@@ -148,7 +148,7 @@ impl Client {
             && let Some(frame) =
                 self.membership(now).or_else(|| self.search.next_frame()).or_else(|| self.application())
         {
-            self.paced(Class::Control);
+            self.paced(RateClass::Control);
             return Some(frame);
         }
         self.room_message(now)
@@ -157,21 +157,21 @@ impl Client {
     /// The harness sends a reliable message twice, if the limits have place for it: that counts.
     #[cfg(feature = "plant")]
     pub fn repeats(&mut self, now: Now, bytes: usize) -> bool {
-        let takes = self.takes(Class::Reliable);
+        let takes = self.takes(RateClass::Reliable);
         if let Some(link) = self.link.as_mut().filter(|_| takes) {
-            link.pacer.take(Class::Reliable);
+            link.pacer.take(RateClass::Reliable);
             link.pacer.sent(now.instant, bytes);
         }
         takes
     }
 
-    fn paced(&mut self, class: Class) {
+    fn paced(&mut self, class: RateClass) {
         if let Some(link) = &mut self.link {
             link.pacer.take(class);
         }
     }
 
-    fn takes(&mut self, class: Class) -> bool {
+    fn takes(&mut self, class: RateClass) -> bool {
         self.link.as_mut().is_some_and(|link| link.pacer.takes(class))
     }
 
@@ -184,7 +184,7 @@ impl Client {
             rooms: self
                 .rooms
                 .iter_mut()
-                .filter(|(_, room)| matches!(room.phase, Phase::Member { .. }))
+                .filter(|(_, room)| matches!(room.phase, RoomPhase::Member { .. }))
                 .filter_map(|(name, room)| {
                     let cursor = room.cursor?;
                     room.awaited = true;
@@ -196,7 +196,7 @@ impl Client {
         // What is to be sealed is asked for when it can be; but a session that is resumed goes on
         // only with the rooms that are named, and without its match if that is not.
         let (seals, resumes) = (self.config.seal, resume.is_some());
-        let at_once = |room: &Room| room.may_be_joined(now) && (!seals || resumes && room.asked);
+        let at_once = |room: &ClientRoom| room.may_be_joined(now) && (!seals || resumes && room.asked);
         let mut joins: Vec<_> = self.rooms.iter_mut().filter(|(_, room)| at_once(room)).collect();
         joins.sort_by_key(|(name, _)| keys::match_of(name).is_none());
         let joins = joins.into_iter().take(MAX_JOINS).map(|(name, room)| {
@@ -227,7 +227,7 @@ impl Client {
     /// Leaves before joins, since the server counts the rooms of a session.
     fn membership(&mut self, now: Instant) -> Option<Bytes> {
         for (name, room) in &mut self.rooms {
-            if let Phase::Leaving { sent: sent @ false, .. } = &mut room.phase {
+            if let RoomPhase::Leaving { sent: sent @ false, .. } = &mut room.phase {
                 *sent = true;
                 return Some(plain(v1::Kind::Leave, &v1::Leave { room: name.clone() }));
             }
@@ -249,13 +249,13 @@ impl Client {
     /// kinds of messages do.
     fn room_message(&mut self, now: Instant) -> Option<Bytes> {
         let in_flight: usize = self.rooms.values().map(|room| room.outbox.in_flight()).sum();
-        let (reliable_next, latest_next) = (self.takes(Class::Reliable), self.takes(Class::Latest));
-        let control_next = self.takes(Class::Control);
+        let (reliable_next, latest_next) = (self.takes(RateClass::Reliable), self.takes(RateClass::Latest));
+        let control_next = self.takes(RateClass::Control);
         let mut name = self.served.clone();
         for _ in 0..self.rooms.len() {
             name = self.next_room(&name)?;
             let Some(room) = self.rooms.get_mut(&name).filter(|room| room.is_open()) else { continue };
-            let turn = Turn {
+            let turn = RoomSend {
                 now,
                 name: &name,
                 player: &self.config.player,
@@ -272,9 +272,9 @@ impl Client {
                 };
                 if frame.is_some() {
                     let class = match lane {
-                        Lane::Reliable => Class::Reliable,
-                        Lane::Latest => Class::Latest,
-                        Lane::State => Class::Control,
+                        Lane::Reliable => RateClass::Reliable,
+                        Lane::Latest => RateClass::Latest,
+                        Lane::State => RateClass::Control,
                     };
                     room.lane = (index + 1) % LANES.len();
                     if *lane == Lane::State {
@@ -290,7 +290,7 @@ impl Client {
     }
 }
 
-fn reliable(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
+fn reliable(room: &mut ClientRoom, turn: &RoomSend<'_>) -> Option<Bytes> {
     if !turn.reliable {
         return None;
     }
@@ -307,7 +307,7 @@ fn reliable(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
     ))
 }
 
-fn latest(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
+fn latest(room: &mut ClientRoom, turn: &RoomSend<'_>) -> Option<Bytes> {
     if !turn.latest {
         return None;
     }
@@ -316,7 +316,7 @@ fn latest(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
     Some(plain(v1::Kind::Latest, &latest))
 }
 
-fn state(room: &mut Room, turn: &Turn<'_>) -> Option<Bytes> {
+fn state(room: &mut ClientRoom, turn: &RoomSend<'_>) -> Option<Bytes> {
     if !turn.state {
         return None;
     }

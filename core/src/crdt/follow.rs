@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use skirmish_proto::v1;
 
 use super::index::Slot;
-use super::{Key, KeyBuf, MAX_WALL_MS, Replica, Stamp};
+use super::{KeyBuf, MAX_WALL_MS, Replica, Stamp, StateKey};
 use crate::time::Now;
 
 /// Where the counts of fresh stamps start after a refusal: above those that a clock at
@@ -89,7 +89,7 @@ impl Replica {
     pub(crate) fn forget_unheard(
         &mut self,
         leaves: &[u32],
-        heard: &BTreeMap<Key, Heard>,
+        heard: &BTreeMap<StateKey, Heard>,
         owner: &str,
     ) -> Forgotten {
         let mut forgotten = Forgotten::default();

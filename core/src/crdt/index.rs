@@ -6,7 +6,7 @@ use core::hash::{BuildHasher as _, Hasher as _};
 use hashbrown::HashTable;
 
 use super::merkle::{bucket, key_hash};
-use super::{Key, KeyBuf, StateError};
+use super::{KeyBuf, StateError, StateKey};
 use crate::rng::Seed;
 use crate::session::KeyedHasher;
 use crate::slab::Slab;
@@ -22,14 +22,14 @@ pub(super) struct Index {
     hasher: KeyedHasher,
     /// Never iterated.
     by_hash: HashTable<Slot>,
-    in_order: BTreeMap<Key, Slot>,
+    in_order: BTreeMap<StateKey, Slot>,
     buckets: BTreeSet<(u8, Slot)>,
 }
 
 /// What is kept about an entry.
 #[derive(Clone, Debug)]
 pub(super) struct Meta {
-    pub(super) key: Key,
+    pub(super) key: StateKey,
     pub(super) key_hash: u64,
     /// What it adds to its leaf of the Merkle tree.
     pub(super) hash: u64,
@@ -68,7 +68,7 @@ impl Index {
         self.entries.get_mut(slot)
     }
 
-    pub(super) fn key(&self, slot: Slot) -> Option<&Key> {
+    pub(super) fn key(&self, slot: Slot) -> Option<&StateKey> {
         self.entries.get(slot).map(|meta| &meta.key)
     }
 
@@ -83,7 +83,7 @@ impl Index {
     /// [`StateError::TooMany`] at 2^32 entries.
     pub(super) fn insert(&mut self, key: &KeyBuf) -> Result<Slot, StateError> {
         let Self { entries, hasher, by_hash, in_order, buckets } = self;
-        let key = Key::from(key.as_bytes());
+        let key = StateKey::from(key.as_bytes());
         let key_hash = key_hash(key.as_bytes());
         let meta = Meta { key: key.clone(), key_hash, hash: 0, change: 0, kept_ms: None };
         let slot = entries.insert(meta).ok_or(StateError::TooMany)?;
@@ -108,7 +108,7 @@ impl Index {
 
     /// The entries whose keys start so, in the order of their keys, which is the same in
     /// all replicas.
-    pub(super) fn starting_with(&self, prefix: KeyBuf) -> impl Iterator<Item = (&Key, Slot)> {
+    pub(super) fn starting_with(&self, prefix: KeyBuf) -> impl Iterator<Item = (&StateKey, Slot)> {
         let from = (core::ops::Bound::Included(prefix.as_bytes()), core::ops::Bound::Unbounded);
         let entries = self.in_order.range::<[u8], _>(from).map(|(key, slot)| (key, *slot));
         entries.take_while(move |(key, _)| key.as_bytes().starts_with(prefix.as_bytes()))

@@ -14,21 +14,21 @@ pub const MAX_NAME: usize = 64;
 /// `state.proto`), the length of the owner (1 byte), the owner, the name, and, for a
 /// counter's share, its replica (8 bytes, big-endian).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key(Arc<[u8]>);
+pub(crate) struct StateKey(Arc<[u8]>);
 
-impl From<&[u8]> for Key {
+impl From<&[u8]> for StateKey {
     fn from(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }
 }
 
-impl Borrow<[u8]> for Key {
+impl Borrow<[u8]> for StateKey {
     fn borrow(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl Key {
+impl StateKey {
     /// The key of an entry from the wire; `None` if it has a name that is not one.
     pub(crate) fn of(entry: &v1::StateEntry) -> Option<Self> {
         KeyBuf::of(entry).ok().map(|key| Self::from(key.as_bytes()))

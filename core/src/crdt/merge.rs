@@ -7,7 +7,7 @@ use skirmish_proto::v1;
 
 use super::index::Slot;
 use super::key::{check_form, counter_of};
-use super::{Key, KeyBuf, Replica, Share, Stamp, StateError};
+use super::{KeyBuf, Replica, Share, Stamp, StateError, StateKey};
 use crate::plant::Plant;
 use crate::time::Now;
 
@@ -17,15 +17,15 @@ const SHARES: usize = 2;
 
 /// What an entry from elsewhere is to a replica.
 #[derive(Clone, Copy, Debug)]
-struct Judged {
+struct JudgedEntry {
     /// Where we have it.
     known: Option<Slot>,
-    verdict: Verdict,
+    verdict: MergeVerdict,
 }
 
 /// Where entries come from, and so what may be believed.
 #[derive(Clone, Copy, Debug)]
-enum Source<'a> {
+enum EntrySource<'a> {
     /// From a server that knows better: everything.
     Server,
     /// From a server that follows this one and knows only what its clients wrote and what it
@@ -35,7 +35,7 @@ enum Source<'a> {
     Client(&'a str),
 }
 
-impl<'a> Source<'a> {
+impl<'a> EntrySource<'a> {
     const fn client(self) -> Option<&'a str> {
         match self {
             Self::Client(player) => Some(player),
@@ -46,7 +46,7 @@ impl<'a> Source<'a> {
 
 /// What an entry does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum MergeVerdict {
     /// Nothing.
     Skip,
     /// It is merged.
@@ -61,9 +61,9 @@ enum Verdict {
 #[derive(Debug, Default)]
 struct Demand {
     /// Keys of new entries.
-    entries: BTreeSet<Key>,
+    entries: BTreeSet<StateKey>,
     /// New names of the owner.
-    names: BTreeSet<Key>,
+    names: BTreeSet<StateKey>,
 }
 
 impl Replica {
@@ -81,7 +81,7 @@ impl Replica {
         writer: Option<&str>,
         entries: &[v1::StateEntry],
     ) -> Result<bool, StateError> {
-        self.merge_from(now, writer.map_or(Source::Server, Source::Client), entries)
+        self.merge_from(now, writer.map_or(EntrySource::Server, EntrySource::Client), entries)
     }
 
     /// Merges entries from a server that follows this one, all or none; see [`Self::merge`].
@@ -93,13 +93,13 @@ impl Replica {
     /// # Errors
     /// See [`StateError`]; nothing was merged then.
     pub fn merge_from_follower(&mut self, now: Now, entries: &[v1::StateEntry]) -> Result<bool, StateError> {
-        self.merge_from(now, Source::Follower, entries)
+        self.merge_from(now, EntrySource::Follower, entries)
     }
 
     fn merge_from(
         &mut self,
         now: Now,
-        source: Source<'_>,
+        source: EntrySource<'_>,
         entries: &[v1::StateEntry],
     ) -> Result<bool, StateError> {
         self.now = now;
@@ -133,13 +133,13 @@ impl Replica {
         &mut self,
         now: Now,
         key: &KeyBuf,
-        source: Source<'_>,
+        source: EntrySource<'_>,
         entry: &v1::StateEntry,
-    ) -> Result<Judged, StateError> {
+    ) -> Result<JudgedEntry, StateError> {
         check_form(entry)?;
         let judged = self.judge(key, source, entry);
         let Some(writer) = source.client() else { return Ok(judged) };
-        if judged.verdict == Verdict::Skip {
+        if judged.verdict == MergeVerdict::Skip {
             return if self.is_behind_the_future(now, judged, entry) {
                 Err(StateError::BehindTheFuture)
             } else {
@@ -157,7 +157,7 @@ impl Replica {
 
     /// Returns true if an entry that does nothing is older than ours only since ours is stamped
     /// further ahead of our clock than is believed.
-    fn is_behind_the_future(&mut self, now: Now, judged: Judged, entry: &v1::StateEntry) -> bool {
+    fn is_behind_the_future(&mut self, now: Now, judged: JudgedEntry, entry: &v1::StateEntry) -> bool {
         let ours = judged.known.and_then(|slot| self.stamp_of(slot, entry.domain()));
         let (Some(ours), Some(stamp)) = (ours, entry.stamp.map(Stamp::from)) else { return false };
         stamp < ours && self.clock.check(now, ours).is_err()
@@ -165,35 +165,35 @@ impl Replica {
 
     /// Counts an entry that is new. A server's counts whatever it does; a client's, whose
     /// names are counted too, if it does something.
-    fn count(&self, demand: &mut Demand, key: &KeyBuf, judged: Judged, source: Source<'_>) {
+    fn count(&self, demand: &mut Demand, key: &KeyBuf, judged: JudgedEntry, source: EntrySource<'_>) {
         let is_client = source.client().is_some();
-        if judged.known.is_some() || is_client && judged.verdict == Verdict::Skip {
+        if judged.known.is_some() || is_client && judged.verdict == MergeVerdict::Skip {
             return;
         }
         let share = key.is_share();
         let key = key.as_bytes();
-        demand.entries.insert(Key::from(key));
+        demand.entries.insert(StateKey::from(key));
         if is_client {
             let name = if share { counter_of(key) } else { key };
             if !share || !self.counters.contains(name) {
-                demand.names.insert(Key::from(name));
+                demand.names.insert(StateKey::from(name));
             }
         }
     }
 
-    fn judge(&self, key: &KeyBuf, source: Source<'_>, entry: &v1::StateEntry) -> Judged {
+    fn judge(&self, key: &KeyBuf, source: EntrySource<'_>, entry: &v1::StateEntry) -> JudgedEntry {
         let known = self.index.find(key);
-        Judged { known, verdict: self.verdict(key, known, source, entry) }
+        JudgedEntry { known, verdict: self.verdict(key, known, source, entry) }
     }
 
     fn verdict(
         &self,
         key: &KeyBuf,
         known: Option<Slot>,
-        source: Source<'_>,
+        source: EntrySource<'_>,
         entry: &v1::StateEntry,
-    ) -> Verdict {
-        let take_if = |news| if news { Verdict::Take } else { Verdict::Skip };
+    ) -> MergeVerdict {
+        let take_if = |news| if news { MergeVerdict::Take } else { MergeVerdict::Skip };
         let Some(stamp) = entry.stamp.map(Stamp::from) else {
             let share = Share { plus: entry.plus, minus: entry.minus };
             let ours = self.share(key.as_bytes(), entry.replica);
@@ -202,18 +202,18 @@ impl Replica {
         let Some(slot) = known else {
             let is_past = || self.graveyard.is_past(stamp, self.clock.wall_ms(self.now));
             return if entry.removed && is_past() {
-                Verdict::Skip
-            } else if !matches!(source, Source::Server) && self.graveyard.may_have_removed(stamp) {
-                Verdict::Bury
+                MergeVerdict::Skip
+            } else if !matches!(source, EntrySource::Server) && self.graveyard.may_have_removed(stamp) {
+                MergeVerdict::Bury
             } else {
-                Verdict::Take
+                MergeVerdict::Take
             };
         };
         if self.limits.planted.is(Plant::ArrivalWins) {
-            return Verdict::Take;
+            return MergeVerdict::Take;
         }
-        if matches!(source, Source::Follower) && self.stamp_of(slot, entry.domain()) > Some(stamp) {
-            return Verdict::Remind;
+        if matches!(source, EntrySource::Follower) && self.stamp_of(slot, entry.domain()) > Some(stamp) {
+            return MergeVerdict::Remind;
         }
         take_if(match entry.domain() {
             v1::Domain::Presence => {
@@ -232,18 +232,18 @@ impl Replica {
         }
     }
 
-    fn take(&mut self, now: Now, judged: Judged, entry: &v1::StateEntry) -> Result<(), StateError> {
-        if judged.verdict == Verdict::Skip {
+    fn take(&mut self, now: Now, judged: JudgedEntry, entry: &v1::StateEntry) -> Result<(), StateError> {
+        if judged.verdict == MergeVerdict::Skip {
             return Ok(());
         }
         let slot = judged.known.map_or_else(|| self.index.insert(&KeyBuf::of(entry)?), Ok)?;
-        if judged.verdict == Verdict::Remind {
+        if judged.verdict == MergeVerdict::Remind {
             self.repeat(slot);
             return Ok(());
         }
         let replace = self.limits.planted.is(Plant::ArrivalWins);
         match (entry.stamp.map(Stamp::from), entry.domain()) {
-            _ if judged.verdict == Verdict::Bury => {
+            _ if judged.verdict == MergeVerdict::Bury => {
                 let stamp = self.clock.tick_over(now, entry.stamp.map(Stamp::from));
                 if entry.domain() == v1::Domain::Presence {
                     self.write_presence(slot, stamp, false, false);

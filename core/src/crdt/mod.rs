@@ -43,8 +43,8 @@ pub use version::Version;
 pub use walk::{ANSWER_BYTES, ReconcileAnswer, split};
 
 pub(crate) use follow::{Forgotten, Heard};
-pub(crate) use key::Key;
 use key::KeyBuf;
+pub(crate) use key::StateKey;
 
 /// State that replicas change apart and merge. The values of a type form a
 /// join-semilattice: [`Self::merge`] is commutative, associative and idempotent, and

@@ -12,7 +12,7 @@ use super::index::{Index, Slot};
 use super::key::{counter_of, owner_and_name};
 use super::merkle::Merkle;
 use super::tombstone::Graveyard;
-use super::{Counter, Crdt as _, Hlc, Key, KeyBuf, LwwMap, LwwSet, Share, Version};
+use super::{Counter, Crdt as _, Hlc, KeyBuf, LwwMap, LwwSet, Share, StateKey, Version};
 use crate::plant::{Plant, Planted};
 use crate::rng::Seed;
 use crate::time::{Deadline, Duration, Now};
@@ -49,7 +49,7 @@ pub struct Replica {
     pub(super) presence: LwwSet<Slot>,
     pub(super) properties: LwwMap<Slot, Bytes>,
     /// By the key of a share without its replica.
-    pub(super) counters: Counter<Key>,
+    pub(super) counters: Counter<StateKey>,
     /// Every entry of the three.
     pub(super) index: Index,
     pub(super) merkle: Merkle,
@@ -138,7 +138,11 @@ impl Replica {
     }
 
     /// What an owner has in a domain, in the order of the keys.
-    pub(super) fn entries_of(&self, domain: v1::Domain, owner: &str) -> impl Iterator<Item = (&Key, Slot)> {
+    pub(super) fn entries_of(
+        &self,
+        domain: v1::Domain,
+        owner: &str,
+    ) -> impl Iterator<Item = (&StateKey, Slot)> {
         let prefix = KeyBuf::owner(domain, owner).ok();
         prefix.into_iter().flat_map(|prefix| self.index.starting_with(prefix))
     }

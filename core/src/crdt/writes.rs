@@ -8,7 +8,7 @@ use skirmish_proto::v1;
 use super::index::Slot;
 use super::key::counter_of;
 use super::merkle::{bucket, share_hash, stamped_hash};
-use super::{Key, KeyBuf, MAX_VALUE, Replica, Share, Stamp, StateError};
+use super::{KeyBuf, MAX_VALUE, Replica, Share, Stamp, StateError, StateKey};
 use crate::time::Now;
 
 impl Replica {
@@ -124,7 +124,7 @@ impl Replica {
     pub(super) fn write_share(&mut self, slot: Slot, replica: u64, share: Share) {
         let Some(meta) = self.index.get(slot) else { return };
         let counter = counter_of(meta.key.as_bytes());
-        if self.counters.apply_with(counter, || Key::from(counter), replica, share) {
+        if self.counters.apply_with(counter, || StateKey::from(counter), replica, share) {
             let share = self.counters.share(counter, replica).unwrap_or(share);
             self.record(slot, share_hash(meta.key_hash, share), None);
         }

@@ -13,19 +13,19 @@ const CHOOSY: u8 = 0x80;
 /// What a ticket wants and is, in short: a class, if there was one free, and whether it
 /// has conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Class(u8);
+pub(super) struct TicketClass(u8);
 
 /// The classes of a queue. In a queue of more than [`MOST`] kinds of tickets those that
 /// find no class free have none, and are compared one by one.
 #[derive(Debug, Default)]
-pub(super) struct Classes {
-    known: Vec<Known>,
+pub(super) struct TicketClasses {
+    known: Vec<KnownClass>,
     /// Classes in use, by their traits.
     sorted: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownClass {
     traits: Traits,
     /// How many tickets are of it; if none is, it is free.
     tickets: usize,
@@ -33,7 +33,7 @@ struct Known {
     agrees: u64,
 }
 
-impl Class {
+impl TicketClass {
     /// No class.
     pub(super) const fn none(traits: &Traits) -> Self {
         Self::new(MOST, traits)
@@ -66,9 +66,9 @@ impl Class {
     }
 }
 
-impl Classes {
+impl TicketClasses {
     /// Counts a ticket, and tells its class.
-    pub(super) fn join(&mut self, traits: &Traits) -> Class {
+    pub(super) fn join(&mut self, traits: &Traits) -> TicketClass {
         let Self { known, sorted } = self;
         let place = sorted.binary_search_by(|index| {
             known.get(usize::from(*index)).map_or(core::cmp::Ordering::Less, |known| known.traits.cmp(traits))
@@ -81,15 +81,15 @@ impl Classes {
                 index
             }
         };
-        let Some(index) = index else { return Class::none(traits) };
+        let Some(index) = index else { return TicketClass::none(traits) };
         if let Some(known) = self.known.get_mut(usize::from(index)) {
             known.tickets += 1;
         }
-        Class::new(index, traits)
+        TicketClass::new(index, traits)
     }
 
     /// A ticket of this class has gone.
-    pub(super) fn leave(&mut self, class: Class) {
+    pub(super) fn leave(&mut self, class: TicketClass) {
         let Some(known) = self.known.get_mut(usize::from(class.index())) else { return };
         known.tickets = known.tickets.saturating_sub(1);
         if known.tickets == 0 {
@@ -99,7 +99,7 @@ impl Classes {
     }
 
     /// Whether tickets of these classes agree; `None` if one of them has no class.
-    pub(super) fn agree(&self, one: Class, other: Class) -> Option<bool> {
+    pub(super) fn agree(&self, one: TicketClass, other: TicketClass) -> Option<bool> {
         let known = self.known.get(usize::from(one.index()))?;
         other.is_known().then(|| known.agrees >> other.index() & 1 == 1)
     }
@@ -109,7 +109,7 @@ impl Classes {
         let free = self.known.iter().position(|known| known.tickets == 0);
         let index = u8::try_from(free.unwrap_or(self.known.len())).ok().filter(|index| *index < MOST)?;
         if free.is_none() {
-            self.known.push(Known::default());
+            self.known.push(KnownClass::default());
         }
         let mut agrees = u64::from(traits.agree(traits)) << index;
         for (other, known) in (0_u8..).zip(&mut self.known).filter(|(_, known)| known.tickets > 0) {
@@ -117,7 +117,7 @@ impl Classes {
             agrees |= agree << other;
             known.agrees = known.agrees & !(1 << index) | agree << index;
         }
-        *self.known.get_mut(usize::from(index))? = Known { traits: traits.clone(), tickets: 0, agrees };
+        *self.known.get_mut(usize::from(index))? = KnownClass { traits: traits.clone(), tickets: 0, agrees };
         Some(index)
     }
 
@@ -156,7 +156,7 @@ mod tests {
                 1..400,
             ),
         ) {
-            let (mut classes, mut tickets) = (Classes::default(), Vec::new());
+            let (mut classes, mut tickets) = (TicketClasses::default(), Vec::new());
             for (own, wanted, index, kind) in events {
                 if kind < 2 || tickets.is_empty() {
                     let traits = traits(own, wanted);
@@ -181,16 +181,16 @@ mod tests {
 
     #[test]
     fn who_finds_no_class_free_has_none() {
-        let mut classes = Classes::default();
-        let all: Vec<Class> = (0..70).map(|own| classes.join(&traits(own, None))).collect();
+        let mut classes = TicketClasses::default();
+        let all: Vec<TicketClass> = (0..70).map(|own| classes.join(&traits(own, None))).collect();
         assert_eq!(classes.len(), 64);
         assert_eq!(all.iter().filter(|class| !class.is_known()).count(), 6);
         assert_eq!(classes.agree(all[0], all[69]), None);
         assert_eq!(classes.agree(all[69], all[0]), None);
         classes.leave(all[69]);
         classes.leave(all[3]);
-        assert_eq!(classes.join(&traits(99, Some(0))), Class(3 | CHOOSY));
-        assert_eq!(classes.agree(Class(3 | CHOOSY), all[0]), Some(true));
-        assert_eq!(classes.agree(all[1], Class(3 | CHOOSY)), Some(false));
+        assert_eq!(classes.join(&traits(99, Some(0))), TicketClass(3 | CHOOSY));
+        assert_eq!(classes.agree(TicketClass(3 | CHOOSY), all[0]), Some(true));
+        assert_eq!(classes.agree(all[1], TicketClass(3 | CHOOSY)), Some(false));
     }
 }

@@ -44,7 +44,7 @@ pub struct QueueConfig {
     /// From the start of one round of searches to that of the next, at least.
     pub interval: Duration,
     /// How much is done at once.
-    pub work: Work,
+    pub work: WorkLimits,
     /// Caps.
     pub limits: Limits,
 }
@@ -78,7 +78,7 @@ pub struct Quality {
 
 /// How much is done at once. The unit is one look at a ticket, some 10 to 100 ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Work {
+pub struct WorkLimits {
     /// A step begins no other search after so much. It ends after at most this and one
     /// `search` more.
     pub step: u32,
@@ -125,7 +125,7 @@ impl QueueConfig {
             backfill: false,
             time_out: Duration::from_secs(300),
             interval: Duration::from_millis(250),
-            work: Work { step: 4_000, search: 4_000, candidates: players.max(32) },
+            work: WorkLimits { step: 4_000, search: 4_000, candidates: players.max(32) },
             limits: Limits {
                 tickets: 200_000,
                 reserve: 10_000,

@@ -5,17 +5,17 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::ops::Bound;
 
-use super::class::{Class, Classes};
+use super::class::{TicketClass, TicketClasses};
 use super::config::QueueConfig;
 use super::explain::Why;
-use super::formed::{Backfill, Binding, Chosen, Formed, Output};
+use super::formed::{Backfill, Binding, Chosen, Formed, QueueOutput};
 use super::players::Players;
 use super::pool::Pool;
 use super::quality::{Part, quality};
-use super::search::{Began, Effort, Outcome, Search, View, Waiting};
-use super::ticket::{Reach, Refusal, Ticket, Vacancy};
-use super::tree::Entry;
-use super::turn::Turn;
+use super::search::{Began, Effort, SearchOutcome, SearchRun, SearchView, Waiting};
+use super::ticket::{Reach, Ticket, TicketRefusal, Vacancy};
+use super::tree::TreeEntry;
+use super::turn::QueueOrder;
 use crate::config::ConfigError;
 use crate::id::Name;
 use crate::slab::{Key, Slab};
@@ -31,9 +31,9 @@ pub struct Engine {
     /// By player, leaders and others.
     players: Players,
     /// Oldest first.
-    order: BTreeMap<Turn, Key>,
+    order: BTreeMap<QueueOrder, Key>,
     /// By what tickets want and are.
-    classes: Classes,
+    classes: TicketClasses,
     vacancies: Slab<Vacancy>,
     rooms: BTreeMap<Name, Key>,
     pool: Pool,
@@ -46,7 +46,7 @@ pub struct Engine {
     unsettled: bool,
     /// When all bounds are as wide as they get.
     widens_until: Instant,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<QueueOutput>,
     stats: Stats,
 }
 
@@ -55,7 +55,7 @@ pub struct Engine {
 struct Round {
     started: Instant,
     /// The last that was searched for.
-    passed: Option<Turn>,
+    passed: Option<QueueOrder>,
 }
 
 /// Counts since the start. At any time
@@ -105,7 +105,7 @@ impl Engine {
             tickets: Slab::new(limits.tickets + limits.reserve),
             players: Players::default(),
             order: BTreeMap::new(),
-            classes: Classes::default(),
+            classes: TicketClasses::default(),
             vacancies: Slab::new(limits.vacancies),
             rooms: BTreeMap::new(),
             pool: Pool::new(config.regions.len(), config.team_size),
@@ -200,7 +200,7 @@ impl Engine {
     ///
     /// # Errors
     /// If it is not taken: why; nothing has changed.
-    pub fn insert(&mut self, now: Instant, ticket: Ticket) -> Result<(), Refusal> {
+    pub fn insert(&mut self, now: Instant, ticket: Ticket) -> Result<(), TicketRefusal> {
         self.add(now, ticket, self.config.limits.tickets)?;
         self.stats.inserted += 1;
         Ok(())
@@ -211,7 +211,7 @@ impl Engine {
     ///
     /// # Errors
     /// If it is not taken: why; nothing has changed.
-    pub fn restore(&mut self, now: Instant, ticket: Ticket) -> Result<(), Refusal> {
+    pub fn restore(&mut self, now: Instant, ticket: Ticket) -> Result<(), TicketRefusal> {
         self.add(now, ticket, self.config.limits.tickets + self.config.limits.reserve)?;
         self.stats.restored += 1;
         Ok(())
@@ -229,20 +229,20 @@ impl Engine {
     ///
     /// # Errors
     /// If it is not taken: why; nothing has changed.
-    pub fn offer_vacancy(&mut self, now: Instant, vacancy: Vacancy) -> Result<(), Refusal> {
+    pub fn offer_vacancy(&mut self, now: Instant, vacancy: Vacancy) -> Result<(), TicketRefusal> {
         self.now = self.now.max(now);
         let region = vacancy.admit(&self.config, self.now)?;
         let replaced = self.rooms.contains_key(&vacancy.room);
         if !replaced && self.vacancies.len() >= self.config.limits.vacancies {
-            return Err(Refusal::Full);
+            return Err(TicketRefusal::Full);
         }
         self.withdraw_vacancy(&vacancy.room);
         self.notice(vacancy.offered);
         let (room, rating, queued) = (vacancy.room.clone(), vacancy.rating, vacancy.offered);
-        let class = Class::none(&vacancy.traits);
-        let key = self.vacancies.insert(vacancy).ok_or(Refusal::Full)?;
+        let class = TicketClass::none(&vacancy.traits);
+        let key = self.vacancies.insert(vacancy).ok_or(TicketRefusal::Full)?;
         if let Some(tree) = self.pool.vacancies_mut(region) {
-            tree.insert(Entry::new(key, (rating, queued), 0, class), &self.vacancies);
+            tree.insert(TreeEntry::new(key, (rating, queued), 0, class), &self.vacancies);
         }
         self.rooms.insert(room, key);
         Ok(())
@@ -288,7 +288,7 @@ impl Engine {
 
     /// The next decision.
     #[must_use]
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<QueueOutput> {
         self.outputs.pop_front()
     }
 
@@ -311,9 +311,9 @@ impl Engine {
 
     // Parts.
 
-    fn view(&self, now: Instant) -> View<'_> {
+    fn view(&self, now: Instant) -> SearchView<'_> {
         let Self { config, tickets, classes, vacancies, pool, .. } = self;
-        View { config, tickets, classes, vacancies, pool, now }
+        SearchView { config, tickets, classes, vacancies, pool, now }
     }
 
     fn find(&self, leader: &Name) -> Option<(Key, &Waiting)> {
@@ -345,29 +345,29 @@ impl Engine {
         *widens_until = config.rating.done(queued).max(config.latency.done(queued)).max(*widens_until);
     }
 
-    fn add(&mut self, now: Instant, mut ticket: Ticket, cap: usize) -> Result<(), Refusal> {
+    fn add(&mut self, now: Instant, mut ticket: Ticket, cap: usize) -> Result<(), TicketRefusal> {
         self.now = self.now.max(now);
         let reach = ticket.admit(&self.config, self.now)?;
         if let Some(player) = ticket.players().find(|player| self.key_of(player).is_some()) {
-            return Err(Refusal::AlreadyQueued(player.clone()));
+            return Err(TicketRefusal::AlreadyQueued(player.clone()));
         }
         if self.tickets.len() >= cap {
-            return Err(Refusal::Full);
+            return Err(TicketRefusal::Full);
         }
         let class = self.classes.join(&ticket.traits);
         let waiting = Waiting { ticket, reach, class, search: None, searched: None, best: None };
         let (size, rank) = (waiting.size(), waiting.rank());
         let Some(key) = self.tickets.insert(waiting) else {
             self.classes.leave(class);
-            return Err(Refusal::Full);
+            return Err(TicketRefusal::Full);
         };
-        let Some(waiting) = self.tickets.get(key) else { return Err(Refusal::Full) };
+        let Some(waiting) = self.tickets.get(key) else { return Err(TicketRefusal::Full) };
         for player in waiting.ticket.players() {
             self.players.insert(player, key);
         }
         for Reach { region, latency } in &waiting.reach {
             if let Some(tree) = self.pool.tickets_mut(*region, size) {
-                tree.insert(Entry::new(key, rank, *latency, class), &self.tickets);
+                tree.insert(TreeEntry::new(key, rank, *latency, class), &self.tickets);
             }
         }
         self.order.insert(waiting.turn(), key);
@@ -404,7 +404,7 @@ impl Engine {
             }
             let key = *key;
             let Some(waiting) = self.take(key) else { break };
-            self.outputs.push_back(Output::TimedOut(waiting.ticket.leader));
+            self.outputs.push_back(QueueOutput::TimedOut(waiting.ticket.leader));
             self.stats.timed_out += 1;
             given_up += 1;
         }
@@ -450,28 +450,28 @@ impl Engine {
         if resumed.is_none() && searched.is_some_and(|began| self.still_holds(began)) {
             return 1;
         }
-        let fresh = || Search::new(Began { at: self.now, changes: self.changes });
+        let fresh = || SearchRun::new(Began { at: self.now, changes: self.changes });
         let search = resumed.map_or_else(fresh, |search| *search);
         let began = search.began();
         let mut effort = Effort::new(self.config.work.search);
         let outcome = self.view(self.now).search(key, search, &mut effort);
         self.stats.searches += 1;
         match outcome {
-            Outcome::Match(region, teams) => self.form(region, &teams),
-            Outcome::Vacancy(vacancy) => self.backfill(key, vacancy),
-            Outcome::Nothing(best) => {
+            SearchOutcome::Match(region, teams) => self.form(region, &teams),
+            SearchOutcome::Vacancy(vacancy) => self.backfill(key, vacancy),
+            SearchOutcome::Nothing(best) => {
                 // What came while it was cut may be where it had looked before.
                 self.unsettled |= !self.still_holds(began);
                 if let Some(waiting) = self.tickets.get_mut(key) {
                     (waiting.searched, waiting.best) = (Some(began), best);
                 }
             }
-            Outcome::Cut(search) => self.cut(key, search),
+            SearchOutcome::Cut(search) => self.cut(key, search),
         }
         effort.spent()
     }
 
-    fn cut(&mut self, key: Key, search: Box<Search>) {
+    fn cut(&mut self, key: Key, search: Box<SearchRun>) {
         self.stats.cut += 1;
         self.unsettled = true;
         if let Some(waiting) = self.tickets.get_mut(key) {
@@ -499,7 +499,7 @@ impl Engine {
         self.stats.matches += 1;
         self.stats.matched += chosen.iter().map(Vec::len).sum::<usize>() as u64;
         let quality = quality(&self.config, &parts);
-        self.outputs.push_back(Output::Match(Formed { teams: chosen, region: name, quality, binding }));
+        self.outputs.push_back(QueueOutput::Match(Formed { teams: chosen, region: name, quality, binding }));
     }
 
     fn backfill(&mut self, key: Key, vacancy: Key) {
@@ -512,7 +512,12 @@ impl Engine {
         let Some(binding) = Binding::of_backfill(&self.config, &vacancy, &chosen) else { return };
         self.stats.backfilled += 1;
         let quality = self.config.quality.of(chosen.rating.needed, 0, self.config.team_size);
-        self.outputs.push_back(Output::Backfill(Box::new(Backfill { vacancy, chosen, quality, binding })));
+        self.outputs.push_back(QueueOutput::Backfill(Box::new(Backfill {
+            vacancy,
+            chosen,
+            quality,
+            binding,
+        })));
     }
 
     fn choose(&mut self, key: Key, range: (i32, i32), region: u8) -> Option<Chosen> {

@@ -5,9 +5,9 @@ use core::fmt;
 
 use super::config::Widening;
 use super::pool::{Nearest, Passed};
-use super::search::{View, Waiting};
+use super::search::{SearchView, Waiting};
 use super::ticket::{Condition, Reach};
-use super::tree::Entry;
+use super::tree::TreeEntry;
 use crate::id::Name;
 use crate::slab::Key;
 use crate::time::Duration;
@@ -24,7 +24,7 @@ pub struct Why {
     /// Who is there, in the region where most agree with it; `None` without a region.
     pub seen: Option<Seen>,
     /// What keeps it.
-    pub reason: Reason,
+    pub reason: WaitReason,
 }
 
 /// How wide a bound is.
@@ -66,7 +66,7 @@ pub struct Seen {
 
 /// What keeps a ticket waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum WaitReason {
     /// Its latency cap has not widened to its nearest region yet, which is so far.
     NoRegion {
         /// The region.
@@ -98,7 +98,7 @@ pub enum Reason {
 }
 
 impl Why {
-    pub(super) fn of(view: &View<'_>, key: Key, waiting: &Waiting) -> Self {
+    pub(super) fn of(view: &SearchView<'_>, key: Key, waiting: &Waiting) -> Self {
         let waited = view.now.since(waiting.ticket.queued);
         let width = |widening: Widening| Width { now: widening.after(waited), widening };
         let (rating, latency) = (width(view.config.rating), width(view.config.latency));
@@ -112,27 +112,27 @@ impl Why {
         Self { waited, rating, latency, seen, reason }
     }
 
-    fn reason(view: &View<'_>, waiting: &Waiting, seen: Option<&Seen>) -> Reason {
+    fn reason(view: &SearchView<'_>, waiting: &Waiting, seen: Option<&Seen>) -> WaitReason {
         let needed = view.config.players().saturating_sub(waiting.size().into());
         let Some(seen) = seen else {
             let nearest = waiting.reach.first();
             let (region, latency) = nearest.map_or((0, 0), |reach| (reach.region, reach.latency));
             let region = view.config.regions.get(usize::from(region));
-            return Reason::NoRegion { region: region.unwrap_or(&view.config.mode).clone(), latency };
+            return WaitReason::NoRegion { region: region.unwrap_or(&view.config.mode).clone(), latency };
         };
         let floor = view.config.quality.floor;
         match waiting.best {
-            _ if seen.players < needed => Reason::TooFew { players: seen.players, needed },
-            _ if waiting.search.is_some() => Reason::Searching,
-            _ if waiting.searched.is_none() => Reason::NextRound,
-            Some(best) => Reason::Quality { best, floor },
-            None => Reason::NoSet,
+            _ if seen.players < needed => WaitReason::TooFew { players: seen.players, needed },
+            _ if waiting.search.is_some() => WaitReason::Searching,
+            _ if waiting.searched.is_none() => WaitReason::NextRound,
+            Some(best) => WaitReason::Quality { best, floor },
+            None => WaitReason::NoSet,
         }
     }
 }
 
 impl Seen {
-    fn of(view: &View<'_>, key: Key, waiting: &Waiting, region: u8, looks: u32) -> Option<Self> {
+    fn of(view: &SearchView<'_>, key: Key, waiting: &Waiting, region: u8, looks: u32) -> Option<Self> {
         let conditions = waiting.ticket.traits.conditions.iter();
         let mut seen = Self {
             region: view.config.regions.get(usize::from(region))?.clone(),
@@ -163,7 +163,7 @@ impl Seen {
         Some(seen)
     }
 
-    fn count(&mut self, view: &View<'_>, waiting: &Waiting, size: u8, entry: &Entry) {
+    fn count(&mut self, view: &SearchView<'_>, waiting: &Waiting, size: u8, entry: &TreeEntry) {
         let Some(other) = view.tickets.get(entry.key) else { return };
         let ticket = &waiting.ticket;
         let distance = entry.rating.abs_diff(ticket.rating);
@@ -190,7 +190,7 @@ impl Seen {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRegion { region, latency } => {

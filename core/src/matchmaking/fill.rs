@@ -4,10 +4,10 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::class::Class;
+use super::class::TicketClass;
 use super::config::{MAX_TEAM_SIZE, QueueConfig};
 use super::quality::{Part, even_out, quality};
-use super::search::{Effort, View};
+use super::search::{Effort, SearchView};
 use crate::slab::Key;
 use crate::time::Instant;
 
@@ -18,7 +18,7 @@ pub(super) struct Kept {
     pub(super) queued: Instant,
     pub(super) rating: i32,
     pub(super) size: u8,
-    pub(super) class: Class,
+    pub(super) class: TicketClass,
     /// It still waits.
     pub(super) waits: bool,
 }
@@ -61,7 +61,7 @@ struct Candidate {
 
 /// What a set has in common.
 #[derive(Clone, Copy, Debug)]
-struct Span {
+struct SetSpan {
     min: i32,
     max: i32,
     lowest: i32,
@@ -72,7 +72,7 @@ struct Span {
 #[derive(Clone, Copy, Debug)]
 struct Level {
     pick: Option<usize>,
-    span: Span,
+    span: SetSpan,
     team: u8,
     /// Free places of that team.
     free: u8,
@@ -85,7 +85,7 @@ struct Level {
 /// One search.
 #[derive(Debug)]
 pub(super) struct Fill<'a> {
-    view: &'a View<'a>,
+    view: &'a SearchView<'a>,
     config: &'a QueueConfig,
     most_spread: u32,
     anchor: Candidate,
@@ -98,8 +98,8 @@ pub(super) struct Fill<'a> {
 }
 
 impl<'a> Fill<'a> {
-    pub(super) fn new(view: &'a View<'a>, anchor: Kept, kept: &[Kept]) -> Self {
-        let View { config, now, .. } = *view;
+    pub(super) fn new(view: &'a SearchView<'a>, anchor: Kept, kept: &[Kept]) -> Self {
+        let SearchView { config, now, .. } = *view;
         let candidate = |kept: &Kept| {
             let window = i32::try_from(config.rating.at(now, kept.queued)).unwrap_or(i32::MAX);
             Candidate {
@@ -194,7 +194,7 @@ impl<'a> Fill<'a> {
 
     fn start(&self) -> Level {
         let Candidate { kept, lowest, highest, .. } = self.anchor;
-        let span = Span { min: kept.rating, max: kept.rating, lowest, highest };
+        let span = SetSpan { min: kept.rating, max: kept.rating, lowest, highest };
         let whole = Level { pick: None, span, team: 0, free: self.config.team_size, first: None, next: 0 };
         self.joined(&whole, kept.size, None, span)
     }
@@ -204,7 +204,7 @@ impl<'a> Fill<'a> {
     /// Teams but the first are alike, and so are the places of a team. So that no set is
     /// divided in the same way twice, the picks of a team are in the order of the list,
     /// and so are the first picks of the teams.
-    fn joined(&self, level: &Level, size: u8, pick: Option<usize>, span: Span) -> Level {
+    fn joined(&self, level: &Level, size: u8, pick: Option<usize>, span: SetSpan) -> Level {
         let free = level.free.saturating_sub(size);
         let after = |index: Option<usize>| index.map_or(0, |index| index + 1);
         if free > 0 {
@@ -284,7 +284,7 @@ impl<'a> Fill<'a> {
             return None;
         }
         let rating = candidate.kept.rating;
-        let span = Span {
+        let span = SetSpan {
             min: level.span.min.min(rating),
             max: level.span.max.max(rating),
             lowest: level.span.lowest.max(candidate.lowest),

@@ -11,7 +11,7 @@ use crate::time::{Duration, Instant};
 
 /// What a queue has decided. The tickets in it do not wait any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum QueueOutput {
     /// A match. If it cannot be committed, give the tickets back with
     /// [`restore`](super::Engine::restore).
     Match(Formed),

@@ -22,7 +22,7 @@
 //! was queued by its start, **the longest-waiting first**; of equals, by name. The search
 //! around a ticket looks at its regions, the nearest first, and in each at what is
 //! *within reach*: free places of rooms, and of each size of party the
-//! [`candidates`](Work::candidates) tickets nearest by rating that agree with it. Those it
+//! [`candidates`](WorkLimits::candidates) tickets nearest by rating that agree with it. Those it
 //! enumerates to the end, and takes the first match that it finds. The next round starts
 //! an interval after the last one did, and only if it can find something that the last
 //! could not.
@@ -37,7 +37,7 @@
 //! 2. tickets that have a legal match within the reach of the oldest of them, at the
 //!    start of a round, do not all wait any more at its end.
 //!
-//! A search is cut after [`Work::search`] looks, so that no ticket holds up the others. It
+//! A search is cut after [`WorkLimits::search`] looks, so that no ticket holds up the others. It
 //! is not started anew but goes on in the next round where it was cut, whatever has come
 //! and gone since. So if a search takes `n` looks from start to end, those counted that it
 //! takes at who comes meanwhile, then of tickets that have a legal match within the reach of
@@ -53,9 +53,9 @@
 //!
 //! # Costs
 //!
-//! A step looks at [`Work::step`] + [`Work::search`] tickets at most, however many wait. A
+//! A step looks at [`WorkLimits::step`] + [`WorkLimits::search`] tickets at most, however many wait. A
 //! ticket is in one tree for each of its regions. A search that is cut remembers whom it
-//! has gathered: [`Work::candidates`] for each size of party, and only then.
+//! has gathered: [`WorkLimits::candidates`] for each size of party, and only then.
 //!
 //! What costs time in a large queue is memory that is far away, not work. So what a look
 //! needs of a ticket lies in the trees, next to that of its neighbours: a search seldom opens
@@ -90,13 +90,13 @@ mod tests;
 
 pub use config::{
     Limits, MAX_MATCH_PLAYERS, MAX_RATING, MAX_REGIONS, MAX_TEAM_SIZE, MAX_TEAMS, PERFECT, Quality,
-    QueueConfig, Widening, Work,
+    QueueConfig, Widening, WorkLimits,
 };
 pub use desk::Desk;
 pub use engine::{Engine, Stats};
-pub use explain::{Reason, Seen, Why, Width};
-pub use formed::{Backfill, Binding, Chosen, Formed, Output, Rule, Used};
+pub use explain::{Seen, WaitReason, Why, Width};
+pub use formed::{Backfill, Binding, Chosen, Formed, QueueOutput, Rule, Used};
 pub use matcher::Matcher;
 pub use record::{Refused, decode, encode};
 pub use settings::{MAX_FORMED_PLAYERS, MatchmakingConfig};
-pub use ticket::{Condition, Refusal, Test, Ticket, Traits, Vacancy, Value};
+pub use ticket::{Condition, Test, Ticket, TicketRefusal, Traits, Vacancy, Value};

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::tree::{Entry, Names, Place, Spot, Tree};
+use super::tree::{Names, Spot, Tree, TreeEntry, TreePosition};
 
 /// The trees of a queue.
 #[derive(Debug)]
@@ -52,8 +52,8 @@ impl Pool {
 /// How far a walk over a tree has come, upwards and downwards.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Passed {
-    pub(super) up: Option<Place>,
-    pub(super) down: Option<Place>,
+    pub(super) up: Option<TreePosition>,
+    pub(super) down: Option<TreePosition>,
 }
 
 /// A walk over a tree, from a rating to both sides, nearest first.
@@ -63,8 +63,8 @@ pub(super) struct Nearest<'a> {
     rating: i32,
     most: u32,
     /// What comes next on each side, if anything does.
-    up: (Spot, Option<&'a Entry>),
-    down: (Option<Spot>, Option<&'a Entry>),
+    up: (Spot, Option<&'a TreeEntry>),
+    down: (Option<Spot>, Option<&'a TreeEntry>),
     from: &'a Passed,
     passed_up: Option<Spot>,
     passed_down: Option<Spot>,
@@ -79,7 +79,7 @@ impl<'a> Nearest<'a> {
         most: u32,
         from: &'a Passed,
     ) -> Self {
-        let start = tree.at_or_after(&Place::before_all(rating), names);
+        let start = tree.at_or_after(&TreePosition::before_all(rating), names);
         let up = from.up.as_ref().map_or(start, |place| tree.after(place, names));
         let down = from.down.as_ref().map_or(start, |place| tree.at_or_after(place, names));
         let down = tree.previous(down);
@@ -98,7 +98,7 @@ impl<'a> Nearest<'a> {
 
     /// How far it has come, to go on from later.
     pub(super) fn passed(&self) -> Passed {
-        let place = |spot: Option<Spot>, from: &Option<Place>| {
+        let place = |spot: Option<Spot>, from: &Option<TreePosition>| {
             spot.and_then(|spot| self.tree.place(spot, self.names)).or_else(|| from.clone())
         };
         Passed { up: place(self.passed_up, &self.from.up), down: place(self.passed_down, &self.from.down) }
@@ -106,10 +106,10 @@ impl<'a> Nearest<'a> {
 }
 
 impl<'a> Iterator for Nearest<'a> {
-    type Item = &'a Entry;
+    type Item = &'a TreeEntry;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let distance = |next: Option<&Entry>| next.map_or(u32::MAX, |e| e.rating.abs_diff(self.rating));
+        let distance = |next: Option<&TreeEntry>| next.map_or(u32::MAX, |e| e.rating.abs_diff(self.rating));
         let (up, down) = (distance(self.up.1), distance(self.down.1));
         if up.min(down) > self.most {
             return None;
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::id::Name;
     use crate::matchmaking::Traits;
-    use crate::matchmaking::class::Class;
+    use crate::matchmaking::class::TicketClass;
     use crate::slab::Key;
     use crate::time::Instant;
 
@@ -155,7 +155,7 @@ mod tests {
             let number = u32::try_from(tree.len()).unwrap();
             let key = Key { slot: number, generation: 0 };
             let rank = (rating, Instant::from_micros(number.into()));
-            tree.insert(Entry::new(key, rank, 0, Class::none(&Traits::default())), &names);
+            tree.insert(TreeEntry::new(key, rank, 0, TicketClass::none(&Traits::default())), &names);
         }
         let start = Passed::default();
         let whole: Vec<i32> = Nearest::new(&tree, &names, 5, 4, &start).map(|entry| entry.rating).collect();

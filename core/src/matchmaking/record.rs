@@ -13,7 +13,7 @@ use skirmish_proto::v1;
 use super::config::QueueConfig;
 use super::keys;
 use super::settings::MatchmakingConfig;
-use super::ticket::{Condition, Refusal, Test, Ticket, Traits, Value};
+use super::ticket::{Condition, Test, Ticket, TicketRefusal, Traits, Value};
 use crate::id::Name;
 use crate::registry::Compare;
 use crate::time::{Duration, Instant, Now};
@@ -45,7 +45,7 @@ pub enum Refused {
     /// The node has no place for another player.
     Full,
     /// The queue does not take such tickets.
-    Rule(Refusal),
+    Rule(TicketRefusal),
 }
 
 impl fmt::Display for Refused {
@@ -318,9 +318,15 @@ mod tests {
             (|q| q.latencies = vec![latency("eu", 1); 9], Refused::TooMany),
             (|q| q.attributes[0].value = None, Refused::NoValue),
             (|q| q.conditions[0].value = None, Refused::NoValue),
-            (|q| q.attributes[1].name = "level".to_string(), rule(Refusal::ListedTwice(name_of("level")))),
-            (|q| q.latencies[0].region = "mars".to_string(), rule(Refusal::UnknownRegion(name_of("mars")))),
-            (|q| q.rating = 1_000_001, rule(Refusal::RatingOutOfRange)),
+            (
+                |q| q.attributes[1].name = "level".to_string(),
+                rule(TicketRefusal::ListedTwice(name_of("level"))),
+            ),
+            (
+                |q| q.latencies[0].region = "mars".to_string(),
+                rule(TicketRefusal::UnknownRegion(name_of("mars"))),
+            ),
+            (|q| q.rating = 1_000_001, rule(TicketRefusal::RatingOutOfRange)),
         ];
         for (spoil, refused) in cases {
             let mut bad = good();

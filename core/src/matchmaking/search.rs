@@ -3,13 +3,13 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::class::{Class, Classes};
+use super::class::{TicketClass, TicketClasses};
 use super::config::QueueConfig;
 use super::fill::{Fill, Filled, Kept, Position};
 use super::pool::{Nearest, Passed, Pool};
 use super::ticket::{Reach, Ticket, Vacancy};
-use super::tree::{Entry, Names, Rank};
-use super::turn::Turn;
+use super::tree::{Names, TreeEntry, TreeRank};
+use super::turn::QueueOrder;
 use crate::id::Name;
 use crate::slab::{Key, Slab};
 use crate::time::Instant;
@@ -21,9 +21,9 @@ pub(super) struct Waiting {
     /// The regions it may ever play in, nearest first.
     pub(super) reach: Vec<Reach>,
     /// What it wants and is, in short.
-    pub(super) class: Class,
+    pub(super) class: TicketClass,
     /// A search that was cut, to go on from.
-    pub(super) search: Option<Box<Search>>,
+    pub(super) search: Option<Box<SearchRun>>,
     /// When its last whole search began.
     pub(super) searched: Option<Began>,
     /// The best quality below the floor that the last whole search saw.
@@ -36,12 +36,12 @@ impl Waiting {
         u8::try_from(self.ticket.size()).unwrap_or(u8::MAX)
     }
 
-    pub(super) const fn rank(&self) -> Rank {
+    pub(super) const fn rank(&self) -> TreeRank {
         (self.ticket.rating, self.ticket.queued)
     }
 
-    pub(super) fn turn(&self) -> Turn {
-        Turn::new(self.ticket.queued, &self.ticket.leader)
+    pub(super) fn turn(&self) -> QueueOrder {
+        QueueOrder::new(self.ticket.queued, &self.ticket.leader)
     }
 }
 
@@ -92,18 +92,18 @@ pub(super) struct Began {
 
 /// Where a search stands.
 #[derive(Clone, Debug)]
-pub(super) struct Search {
+pub(super) struct SearchRun {
     began: Began,
     /// Which of the ticket's regions.
     region: usize,
-    stage: Stage,
+    stage: SearchStage,
     /// Who agrees with the ticket there, by size, the largest first, and by distance.
     kept: Vec<Kept>,
     best: Option<u16>,
 }
 
 #[derive(Clone, Debug)]
-enum Stage {
+enum SearchStage {
     /// Running rooms come first: in them somebody waits already.
     Vacancies(Passed),
     /// The candidates of a size are gathered.
@@ -112,9 +112,9 @@ enum Stage {
     Fill(Position),
 }
 
-impl Search {
+impl SearchRun {
     pub(super) const fn new(began: Began) -> Self {
-        let stage = Stage::Vacancies(Passed { up: None, down: None });
+        let stage = SearchStage::Vacancies(Passed { up: None, down: None });
         Self { began, region: 0, stage, kept: Vec::new(), best: None }
     }
 
@@ -130,7 +130,7 @@ impl Search {
         for kept in &mut self.kept {
             kept.waits = tickets.get(kept.key).is_some();
         }
-        if matches!(self.stage, Stage::Gather(..)) {
+        if matches!(self.stage, SearchStage::Gather(..)) {
             self.kept.retain(|kept| kept.waits);
         }
     }
@@ -143,7 +143,7 @@ impl Search {
 
 /// What came of a search.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum SearchOutcome {
     /// A match in this region.
     Match(u8, Vec<Vec<Key>>),
     /// A place in the room of this offer.
@@ -151,15 +151,15 @@ pub(super) enum Outcome {
     /// Nothing; and the best quality that was below the floor.
     Nothing(Option<u16>),
     /// The effort ran out.
-    Cut(Box<Search>),
+    Cut(Box<SearchRun>),
 }
 
 /// What a search looks at.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View<'a> {
+pub(super) struct SearchView<'a> {
     pub(super) config: &'a QueueConfig,
     pub(super) tickets: &'a Slab<Waiting>,
-    pub(super) classes: &'a Classes,
+    pub(super) classes: &'a TicketClasses,
     pub(super) vacancies: &'a Slab<Vacancy>,
     pub(super) pool: &'a Pool,
     pub(super) now: Instant,
@@ -174,11 +174,11 @@ struct Anchor<'a> {
     region: u8,
 }
 
-impl View<'_> {
+impl SearchView<'_> {
     /// Searches for a ticket, from where the search stands.
-    pub(super) fn search(&self, key: Key, mut search: Search, effort: &mut Effort) -> Outcome {
+    pub(super) fn search(&self, key: Key, mut search: SearchRun, effort: &mut Effort) -> SearchOutcome {
         effort.spend(1);
-        let Some(waiting) = self.tickets.get(key) else { return Outcome::Nothing(None) };
+        let Some(waiting) = self.tickets.get(key) else { return SearchOutcome::Nothing(None) };
         search.mark_gone(self.tickets);
         let waited = self.now.since(waiting.ticket.queued);
         let window = self.config.rating.after(waited);
@@ -188,32 +188,32 @@ impl View<'_> {
             let anchor = Anchor { key, waiting, most, region: reach.region };
             match self.search_region(&anchor, &mut search, effort) {
                 Region::Found(outcome) => return outcome,
-                Region::Cut => return Outcome::Cut(Box::new(search)),
+                Region::Cut => return SearchOutcome::Cut(Box::new(search)),
                 Region::Nothing => {
                     let (region, best) = (search.region + 1, search.best);
-                    search = Search { region, best, ..Search::new(search.began) };
+                    search = SearchRun { region, best, ..SearchRun::new(search.began) };
                 }
             }
         }
-        Outcome::Nothing(search.best)
+        SearchOutcome::Nothing(search.best)
     }
 
-    fn search_region(&self, anchor: &Anchor<'_>, search: &mut Search, effort: &mut Effort) -> Region {
+    fn search_region(&self, anchor: &Anchor<'_>, search: &mut SearchRun, effort: &mut Effort) -> Region {
         loop {
             let next = match &mut search.stage {
-                Stage::Vacancies(passed) => match self.find_vacancy(anchor, passed, effort) {
-                    Found::One(key) => return Region::Found(Outcome::Vacancy(key)),
+                SearchStage::Vacancies(passed) => match self.find_vacancy(anchor, passed, effort) {
+                    Found::One(key) => return Region::Found(SearchOutcome::Vacancy(key)),
                     Found::Cut => return Region::Cut,
-                    Found::None => Stage::Gather(self.largest(anchor), Passed::default()),
+                    Found::None => SearchStage::Gather(self.largest(anchor), Passed::default()),
                 },
-                Stage::Gather(0, _) => Stage::Fill(Position::default()),
-                Stage::Gather(size, passed) => {
+                SearchStage::Gather(0, _) => SearchStage::Fill(Position::default()),
+                SearchStage::Gather(size, passed) => {
                     if !self.gather(anchor, *size, passed, &mut search.kept, effort) {
                         return Region::Cut;
                     }
-                    Stage::Gather(*size - 1, Passed::default())
+                    SearchStage::Gather(*size - 1, Passed::default())
                 }
-                Stage::Fill(position) => {
+                SearchStage::Fill(position) => {
                     let ticket = &anchor.waiting.ticket;
                     let own = Kept {
                         key: anchor.key,
@@ -228,7 +228,7 @@ impl View<'_> {
                     search.best = search.best.max(fill.best);
                     match filled {
                         Filled::Teams(teams) => {
-                            return Region::Found(Outcome::Match(anchor.region, teams));
+                            return Region::Found(SearchOutcome::Match(anchor.region, teams));
                         }
                         Filled::Nothing => return Region::Nothing,
                         Filled::Cut(at) => {
@@ -297,7 +297,7 @@ impl View<'_> {
             effort.spend(1);
             if entry.key != anchor.key && self.agrees(anchor, entry, effort) {
                 found += 1;
-                let Entry { key, queued, rating, .. } = *entry;
+                let TreeEntry { key, queued, rating, .. } = *entry;
                 kept.push(Kept { key, queued, rating, size, class: entry.class(), waits: true });
             }
         }
@@ -305,7 +305,7 @@ impl View<'_> {
     }
 
     /// Whether a ticket within the window of the one searched for wants it too.
-    fn agrees(&self, anchor: &Anchor<'_>, entry: &Entry, effort: &mut Effort) -> bool {
+    fn agrees(&self, anchor: &Anchor<'_>, entry: &TreeEntry, effort: &mut Effort) -> bool {
         let QueueConfig { rating, latency, .. } = self.config;
         let distance = entry.rating.abs_diff(anchor.waiting.ticket.rating);
         if !rating.allows(distance, entry.queued, self.now)
@@ -330,7 +330,7 @@ impl View<'_> {
 
 /// What came of the search in one region.
 enum Region {
-    Found(Outcome),
+    Found(SearchOutcome),
     Nothing,
     Cut,
 }

@@ -90,7 +90,7 @@ pub enum Test {
 
 /// Why a ticket or a vacancy is not taken. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum TicketRefusal {
     /// The queue is full.
     Full,
     /// It is for another mode.
@@ -132,27 +132,27 @@ impl Ticket {
     /// Checks what can be checked of it alone, and returns the regions in reach, by their
     /// places in the configuration, nearest first. Names the queue knows are replaced by
     /// the queue's own, so that a hundred thousand tickets do not each keep a copy.
-    pub(super) fn admit(&mut self, config: &QueueConfig, now: Instant) -> Result<Vec<Reach>, Refusal> {
+    pub(super) fn admit(&mut self, config: &QueueConfig, now: Instant) -> Result<Vec<Reach>, TicketRefusal> {
         if self.mode != config.mode {
-            return Err(Refusal::WrongMode);
+            return Err(TicketRefusal::WrongMode);
         }
         if self.size() > config.team_size.into() {
-            return Err(Refusal::WrongSize);
+            return Err(TicketRefusal::WrongSize);
         }
         check_common(self.rating, &self.traits, &config.limits)?;
         if self.queued > now {
-            return Err(Refusal::QueuedInFuture);
+            return Err(TicketRefusal::QueuedInFuture);
         }
         for (index, player) in self.others.iter().enumerate() {
             if *player == self.leader || self.others.iter().take(index).any(|earlier| earlier == player) {
-                return Err(Refusal::AlreadyQueued(player.clone()));
+                return Err(TicketRefusal::AlreadyQueued(player.clone()));
             }
         }
         let mut reach: Vec<Reach> = Vec::new();
         for (name, latency) in &mut self.latencies {
             let (region, known) = find_region(config, name)?;
             if reach.iter().any(|earlier| earlier.region == region) {
-                return Err(Refusal::ListedTwice(name.clone()));
+                return Err(TicketRefusal::ListedTwice(name.clone()));
             }
             *name = known.clone();
             reach.push(Reach { region, latency: *latency });
@@ -161,7 +161,7 @@ impl Ticket {
         reach.sort_unstable_by_key(|reach| (reach.latency, reach.region));
         reach.shrink_to_fit();
         if reach.is_empty() {
-            return Err(Refusal::NoRegionInReach);
+            return Err(TicketRefusal::NoRegionInReach);
         }
         self.mode = config.mode.clone();
         Ok(reach)
@@ -170,13 +170,13 @@ impl Ticket {
 
 impl Vacancy {
     /// Checks it and returns the place of its region in the configuration.
-    pub(super) fn admit(&self, config: &QueueConfig, now: Instant) -> Result<u8, Refusal> {
+    pub(super) fn admit(&self, config: &QueueConfig, now: Instant) -> Result<u8, TicketRefusal> {
         if self.places == 0 || self.places > config.team_size {
-            return Err(Refusal::WrongSize);
+            return Err(TicketRefusal::WrongSize);
         }
         check_common(self.rating, &self.traits, &config.limits)?;
         if self.offered > now {
-            return Err(Refusal::QueuedInFuture);
+            return Err(TicketRefusal::QueuedInFuture);
         }
         find_region(config, &self.region).map(|(region, _)| region)
     }
@@ -190,14 +190,14 @@ pub(super) struct Reach {
     pub(super) latency: u32,
 }
 
-fn find_region<'a>(config: &'a QueueConfig, name: &Name) -> Result<(u8, &'a Name), Refusal> {
+fn find_region<'a>(config: &'a QueueConfig, name: &Name) -> Result<(u8, &'a Name), TicketRefusal> {
     let found = (0..).zip(&config.regions).find(|(_, region)| *region == name);
-    found.ok_or_else(|| Refusal::UnknownRegion(name.clone()))
+    found.ok_or_else(|| TicketRefusal::UnknownRegion(name.clone()))
 }
 
-fn check_common(rating: i32, traits: &Traits, limits: &Limits) -> Result<(), Refusal> {
+fn check_common(rating: i32, traits: &Traits, limits: &Limits) -> Result<(), TicketRefusal> {
     if !(-MAX_RATING..=MAX_RATING).contains(&rating) {
-        return Err(Refusal::RatingOutOfRange);
+        return Err(TicketRefusal::RatingOutOfRange);
     }
     traits.check(limits)
 }
@@ -230,27 +230,29 @@ impl Traits {
         self.accept(other).is_ok() && other.accept(self).is_ok()
     }
 
-    fn check(&self, limits: &Limits) -> Result<(), Refusal> {
+    fn check(&self, limits: &Limits) -> Result<(), TicketRefusal> {
         let fits = |value: &Value| match value {
-            Value::Text(text) if text.len() > limits.text => Err(Refusal::TextTooLong),
+            Value::Text(text) if text.len() > limits.text => Err(TicketRefusal::TextTooLong),
             Value::Text(_) | Value::Number(_) => Ok(()),
         };
         if self.attributes.len() > limits.attributes || self.conditions.len() > limits.conditions {
-            return Err(Refusal::TooMany);
+            return Err(TicketRefusal::TooMany);
         }
         for (index, (name, value)) in self.attributes.iter().enumerate() {
             fits(value)?;
             if self.attributes.iter().take(index).any(|(earlier, _)| earlier == name) {
-                return Err(Refusal::ListedTwice(name.clone()));
+                return Err(TicketRefusal::ListedTwice(name.clone()));
             }
         }
         for Condition { attribute, test } in &self.conditions {
             match test {
                 Test::Is(value) => fits(value)?,
-                Test::OneOf(values) if values.len() > limits.values => return Err(Refusal::TooMany),
+                Test::OneOf(values) if values.len() > limits.values => return Err(TicketRefusal::TooMany),
                 Test::OneOf(values) if !values.is_empty() => values.iter().try_for_each(fits)?,
                 Test::Between(least, most) if least <= most => {}
-                Test::OneOf(_) | Test::Between(..) => return Err(Refusal::Unmeetable(attribute.clone())),
+                Test::OneOf(_) | Test::Between(..) => {
+                    return Err(TicketRefusal::Unmeetable(attribute.clone()));
+                }
             }
         }
         Ok(())
@@ -272,7 +274,7 @@ impl Condition {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for TicketRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("the queue is full"),
@@ -291,7 +293,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl core::error::Error for Refusal {}
+impl core::error::Error for TicketRefusal {}
 
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use super::class::Class;
+use super::class::TicketClass;
 use crate::id::Name;
 use crate::slab::Key;
 use crate::time::Instant;
@@ -19,7 +19,7 @@ const PIECE: usize = 64;
 /// Where something stands in a tree: by rating, then the older, then by name, so that
 /// the order in which things came does not matter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct TreePosition {
     rating: i32,
     queued: Instant,
     /// `None` comes before every name: the bound of a range.
@@ -29,7 +29,7 @@ pub(super) struct Place {
 /// What a search must know of a candidate before it looks closer. There are several of
 /// each ticket, and many of them in the way of each search, so it is kept small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct TreeEntry {
     pub(super) key: Key,
     pub(super) queued: Instant,
     pub(super) rating: i32,
@@ -55,12 +55,12 @@ pub(super) struct Tree {
 #[derive(Debug)]
 struct Piece {
     /// The rank of the first entry: to find a piece, none is opened.
-    first: Rank,
-    entries: Vec<Entry>,
+    first: TreeRank,
+    entries: Vec<TreeEntry>,
 }
 
 /// A place without the name.
-pub(super) type Rank = (i32, Instant);
+pub(super) type TreeRank = (i32, Instant);
 
 /// The spot of an entry in a tree, as long as nothing comes or goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,12 +69,12 @@ pub(super) struct Spot {
     index: usize,
 }
 
-impl Place {
+impl TreePosition {
     pub(super) const fn before_all(rating: i32) -> Self {
         Self { rating, queued: Instant::ZERO, name: None }
     }
 
-    const fn rank(&self) -> Rank {
+    const fn rank(&self) -> TreeRank {
         (self.rating, self.queued)
     }
 }
@@ -82,8 +82,8 @@ impl Place {
 /// Bits of a latency; the widest latency cap, [`MAX_RATING`](super::MAX_RATING), fits.
 const LATENCY: u32 = 24;
 
-impl Entry {
-    pub(super) fn new(key: Key, (rating, queued): Rank, latency: u32, class: Class) -> Self {
+impl TreeEntry {
+    pub(super) fn new(key: Key, (rating, queued): TreeRank, latency: u32, class: TicketClass) -> Self {
         let latency = latency.min((1 << LATENCY) - 1);
         Self { key, queued, rating, packed: u32::from(class.byte()) << LATENCY | latency }
     }
@@ -93,19 +93,19 @@ impl Entry {
         self.packed & ((1 << LATENCY) - 1)
     }
 
-    pub(super) const fn class(&self) -> Class {
+    pub(super) const fn class(&self) -> TicketClass {
         let [class, ..] = self.packed.to_be_bytes();
-        Class::from_byte(class)
+        TicketClass::from_byte(class)
     }
 
-    const fn rank(&self) -> Rank {
+    const fn rank(&self) -> TreeRank {
         (self.rating, self.queued)
     }
 }
 
 impl Piece {
     /// How many entries are below `rank`, or of it and `passed`.
-    fn count(&self, rank: Rank, passed: impl Fn(&Entry) -> bool) -> usize {
+    fn count(&self, rank: TreeRank, passed: impl Fn(&TreeEntry) -> bool) -> usize {
         self.entries.partition_point(|entry| match entry.rank().cmp(&rank) {
             Ordering::Less => true,
             Ordering::Equal => passed(entry),
@@ -126,8 +126,8 @@ impl Tree {
     }
 
     /// Adds an entry, whose name no other of its rank has.
-    pub(super) fn insert(&mut self, entry: Entry, names: &impl Names) {
-        let before = |other: &Entry| names.name(other.key) < names.name(entry.key);
+    pub(super) fn insert(&mut self, entry: TreeEntry, names: &impl Names) {
+        let before = |other: &TreeEntry| names.name(other.key) < names.name(entry.key);
         let mut at = self.count(entry.rank(), before);
         if self.pieces.is_empty() {
             self.pieces.push(Piece { first: entry.rank(), entries: Vec::new() });
@@ -144,8 +144,8 @@ impl Tree {
     }
 
     /// Takes out the entry of what still has its name.
-    pub(super) fn remove(&mut self, key: Key, rank: Rank, names: &impl Names) {
-        let before = |other: &Entry| names.name(other.key) < names.name(key);
+    pub(super) fn remove(&mut self, key: Key, rank: TreeRank, names: &impl Names) {
+        let before = |other: &TreeEntry| names.name(other.key) < names.name(key);
         let spot = self.normal(self.count(rank, before));
         let Some(piece) = self.pieces.get_mut(spot.piece) else { return };
         if piece.entries.get(spot.index).is_none_or(|entry| entry.key != key || entry.rank() != rank) {
@@ -161,24 +161,24 @@ impl Tree {
     }
 
     /// The spot of the first entry at `place` or after it.
-    pub(super) fn at_or_after(&self, place: &Place, names: &dyn Names) -> Spot {
-        let passed = |other: &Entry| names.name(other.key) < place.name.as_ref();
+    pub(super) fn at_or_after(&self, place: &TreePosition, names: &dyn Names) -> Spot {
+        let passed = |other: &TreeEntry| names.name(other.key) < place.name.as_ref();
         self.normal(self.count(place.rank(), passed))
     }
 
     /// The spot of the first entry after `place`.
-    pub(super) fn after(&self, place: &Place, names: &dyn Names) -> Spot {
-        let passed = |other: &Entry| names.name(other.key) <= place.name.as_ref();
+    pub(super) fn after(&self, place: &TreePosition, names: &dyn Names) -> Spot {
+        let passed = |other: &TreeEntry| names.name(other.key) <= place.name.as_ref();
         self.normal(self.count(place.rank(), passed))
     }
 
-    pub(super) fn get(&self, spot: Spot) -> Option<&Entry> {
+    pub(super) fn get(&self, spot: Spot) -> Option<&TreeEntry> {
         self.pieces.get(spot.piece)?.entries.get(spot.index)
     }
 
-    pub(super) fn place(&self, spot: Spot, names: &dyn Names) -> Option<Place> {
-        let Entry { key, queued, rating, .. } = *self.get(spot)?;
-        Some(Place { rating, queued, name: Some(names.name(key)?.clone()) })
+    pub(super) fn place(&self, spot: Spot, names: &dyn Names) -> Option<TreePosition> {
+        let TreeEntry { key, queued, rating, .. } = *self.get(spot)?;
+        Some(TreePosition { rating, queued, name: Some(names.name(key)?.clone()) })
     }
 
     /// The next spot upwards.
@@ -197,7 +197,7 @@ impl Tree {
 
     /// Where the first entry is, or would be, that is above `rank`, or of it and not
     /// `passed`; it may be at the end of its piece.
-    fn count(&self, rank: Rank, passed: impl Fn(&Entry) -> bool) -> Spot {
+    fn count(&self, rank: TreeRank, passed: impl Fn(&TreeEntry) -> bool) -> Spot {
         let begins_before = |piece: &Piece| match piece.first.cmp(&rank) {
             Ordering::Less => true,
             Ordering::Equal => piece.entries.first().is_some_and(&passed),
@@ -259,13 +259,13 @@ mod tests {
         }
     }
 
-    fn entry(slot: u32, rating: i32, queued: u64) -> Entry {
+    fn entry(slot: u32, rating: i32, queued: u64) -> TreeEntry {
         let (key, rank) = (Key { slot, generation: 0 }, (rating, Instant::from_micros(queued)));
-        Entry::new(key, rank, 0, Class::none(&Traits::default()))
+        TreeEntry::new(key, rank, 0, TicketClass::none(&Traits::default()))
     }
 
-    fn places(tree: &Tree, names: &Numbered) -> Vec<Place> {
-        let mut spot = tree.at_or_after(&Place::before_all(i32::MIN), names);
+    fn places(tree: &Tree, names: &Numbered) -> Vec<TreePosition> {
+        let mut spot = tree.at_or_after(&TreePosition::before_all(i32::MIN), names);
         let mut places = Vec::new();
         while let Some(place) = tree.place(spot, names) {
             places.push(place);
@@ -276,9 +276,9 @@ mod tests {
 
     #[test]
     fn an_entry_keeps_its_latency_and_its_class() {
-        let class = Class::from_byte(0xC0);
+        let class = TicketClass::from_byte(0xC0);
         let key = Key { slot: 1, generation: 2 };
-        let entry = Entry::new(key, (-5, Instant::ZERO), 1_000_000, class);
+        let entry = TreeEntry::new(key, (-5, Instant::ZERO), 1_000_000, class);
         assert_eq!((entry.latency(), entry.class(), entry.rating), (1_000_000, class, -5));
     }
 
@@ -296,7 +296,7 @@ mod tests {
                     let slot = u32::try_from(draw / 256 % 20).unwrap();
                     let entry = entry(slot, i32::try_from(draw % 50).unwrap() * spread, draw / 64 % 3);
                     let name = names.name(entry.key).cloned();
-                    let place = Place { rating: entry.rating, queued: entry.queued, name };
+                    let place = TreePosition { rating: entry.rating, queued: entry.queued, name };
                     if comes && !map.contains_key(&place) {
                         tree.insert(entry, &names);
                         map.insert(place, entry);
@@ -305,7 +305,7 @@ mod tests {
                         map.remove(&place);
                     }
                 }
-                let sorted: Vec<Place> = map.keys().cloned().collect();
+                let sorted: Vec<TreePosition> = map.keys().cloned().collect();
                 prop_assert_eq!(places(&tree, &names), sorted.clone());
                 prop_assert_eq!(tree.len(), map.len());
                 for (index, place) in sorted.iter().enumerate() {

@@ -5,7 +5,7 @@ use crate::time::Instant;
 
 /// The place of a ticket in the order: the oldest first, and of equals by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Turn {
+pub(super) struct QueueOrder {
     pub(super) queued: Instant,
     /// How the name begins, filled up with zeros, which no name has: it sorts as the name
     /// does. Many tickets come at once, and most names are told apart by it where it lies,
@@ -14,7 +14,7 @@ pub(super) struct Turn {
     name: Name,
 }
 
-impl Turn {
+impl QueueOrder {
     pub(super) fn new(queued: Instant, name: &Name) -> Self {
         let mut bytes = name.as_str().bytes();
         let mut word = || (0..8).fold(0, |word, _| word << 8 | u64::from(bytes.next().unwrap_or(0)));
@@ -39,7 +39,7 @@ mod tests {
             let plain: Vec<(Instant, Name)> = turns.iter().map(key).collect();
             for one in &plain {
                 for other in &plain {
-                    let turns = [one, other].map(|(queued, name)| Turn::new(*queued, name));
+                    let turns = [one, other].map(|(queued, name)| QueueOrder::new(*queued, name));
                     prop_assert_eq!(turns[0].cmp(&turns[1]), one.cmp(other));
                 }
             }

@@ -7,7 +7,7 @@
 use skirmish_proto::v1;
 
 use super::{Event, Node, Refusal};
-use crate::clocks::{Clocks, Difference, Verdict};
+use crate::clocks::{ClockVerdict, Clocks, Difference};
 use crate::config::Config;
 use crate::hosting::Role;
 use crate::id::{Name, NodeId};
@@ -35,7 +35,7 @@ impl Node {
     /// The verdict on the node's wall clock: while it does not agree with the others, the node lets
     /// nobody in.
     #[must_use]
-    pub const fn clock(&self) -> Verdict {
+    pub const fn clock(&self) -> ClockVerdict {
         self.clocks.verdict()
     }
 
@@ -80,9 +80,9 @@ impl Node {
         }
     }
 
-    fn clock_judged(&mut self, now: Now, verdict: Verdict) {
+    fn clock_judged(&mut self, now: Now, verdict: ClockVerdict) {
         self.event(Event::ClockJudged { verdict });
-        if verdict != Verdict::Off {
+        if verdict != ClockVerdict::Off {
             return;
         }
         self.stats.clock_stops += 1;
@@ -109,14 +109,14 @@ impl Node {
     // Consequences of the verdict.
 
     pub(super) fn clock_is_off(&self) -> bool {
-        self.clock() == Verdict::Off
+        self.clock() == ClockVerdict::Off
     }
 
     pub(super) const fn clock_is_right(&self) -> Result<(), Refusal> {
         match self.clock() {
-            Verdict::Unknown => Err(Refusal::ClockUnknown),
-            Verdict::Agrees => Ok(()),
-            Verdict::Off => Err(Refusal::ClockOff),
+            ClockVerdict::Unknown => Err(Refusal::ClockUnknown),
+            ClockVerdict::Agrees => Ok(()),
+            ClockVerdict::Off => Err(Refusal::ClockOff),
         }
     }
 

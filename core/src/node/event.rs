@@ -7,10 +7,10 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::LinkClosure;
-use crate::clocks::Verdict;
+use crate::clocks::ClockVerdict;
 use crate::id::{Address, ConnId, LinkId, Name, NodeId};
 use crate::registrar::Anew;
-use crate::registry::Call;
+use crate::registry::RegistryCommand;
 use crate::time::Duration;
 
 /// Why a connection is refused before there is any state for it.
@@ -98,7 +98,7 @@ pub enum Output {
     Abort(ConnId),
     /// Ask the registry; every request is answered with
     /// [`Node::handle_told`](super::Node::handle_told).
-    Registry(Call),
+    Registry(RegistryCommand),
     /// Connect to another node, and call `handle_link` or `handle_dial_failed`.
     Dial {
         /// Which.
@@ -213,7 +213,7 @@ pub enum Event {
     /// with them, the node lets nobody in.
     ClockJudged {
         /// The verdict on the node's clock.
-        verdict: Verdict,
+        verdict: ClockVerdict,
     },
     /// The registry names another node.
     NodeUp {

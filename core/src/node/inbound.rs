@@ -71,8 +71,8 @@ impl Node {
             }
             Err(error) => {
                 let reason = match error.fault() {
-                    wire::Fault::Incompatible => v1::Reason::Incompatible,
-                    wire::Fault::Misbehaved | wire::Fault::Caller => v1::Reason::ProtocolError,
+                    wire::FaultSide::Incompatible => v1::Reason::Incompatible,
+                    wire::FaultSide::Misbehaved | wire::FaultSide::Caller => v1::Reason::ProtocolError,
                 };
                 let wrong = match error {
                     WireError::FrameTooLong(_)

@@ -8,7 +8,7 @@ use skirmish_proto::v1;
 
 use super::claims::TAKEN_OVER;
 use super::{Event, Identity, Node, Output, Timer, Trace, Wrong, inbound};
-use crate::connection::{Admitted, Connection, Phase};
+use crate::connection::{AdmittedPlayer, Connection, Phase};
 use crate::id::{ConnId, Cursor, Name};
 use crate::plant::Plant;
 use crate::session::{Joined, Membership, SessionKey};
@@ -37,7 +37,7 @@ impl Node {
             // As was checked above.
             let Phase::Upgrading { until } = connection.phase else { return };
             connection.trace = identity.trace;
-            let identity = Box::new(Admitted { player: identity.player, token: identity.token });
+            let identity = Box::new(AdmittedPlayer { player: identity.player, token: identity.token });
             connection.phase = Phase::Greeting { until, identity };
         });
     }

@@ -6,7 +6,7 @@ use super::{Event, Node};
 use crate::id::Name;
 use crate::matchmaking::{desk, keys, matcher};
 use crate::plant::Plant;
-use crate::registry::{CallId, Told, WatchId};
+use crate::registry::{CallId, RegistryEvent, WatchId};
 use crate::session::{self, SessionKey};
 use crate::time::Now;
 use crate::wire;
@@ -17,14 +17,14 @@ pub(super) const ASKERS: u64 = 3;
 
 impl Node {
     /// Gives what the registry tells to the machine that asked.
-    pub(super) fn pass_on(&mut self, now: Now, told: Told) {
+    pub(super) fn pass_on(&mut self, now: Now, told: RegistryEvent) {
         let id = match &told {
-            Told::Reply { id: CallId(id), .. } => *id,
-            Told::Watched(watched) => {
+            RegistryEvent::Reply { id: CallId(id), .. } => *id,
+            RegistryEvent::Watched(watched) => {
                 let WatchId(id) = watched.id;
                 id
             }
-            Told::Connected { .. } => 0,
+            RegistryEvent::Connected { .. } => 0,
         };
         match id % ASKERS {
             0 => self.registrar.handle_told(now, told),
@@ -146,22 +146,22 @@ impl Node {
         }
         while let Some(decision) = self.desk.poll_decision() {
             match decision {
-                desk::Decision::Ticket { player, queued } => {
+                desk::DeskDecision::Ticket { player, queued } => {
                     let session_epoch = session::told(queued.session_epoch);
                     self.tell_ticket(now, &player, &v1::Queued { session_epoch, ..queued });
                 }
-                desk::Decision::Matched { player, matched } => {
+                desk::DeskDecision::Matched { player, matched } => {
                     let frame = wire::encode(v1::Kind::Matched, &v1::Metadata::default(), &matched);
                     self.tell_player(now, &player, frame);
                 }
-                desk::Decision::Left { player, room, was_in } => {
+                desk::DeskDecision::Left { player, room, was_in } => {
                     let reason = if was_in { v1::LeftReason::Asked } else { v1::LeftReason::NotAMember };
                     let session = self.sessions.of_player(&player).and_then(|key| self.sessions.get(key));
                     if let Some(conn) = session.and_then(|session| session.conn) {
                         self.left(now, conn.key(), room.as_str(), reason, true);
                     }
                 }
-                desk::Decision::PlacesKnown { room } => {
+                desk::DeskDecision::PlacesKnown { room } => {
                     if let Some(&room) = self.rooms_by_name.get(&room) {
                         // Who waits at another node is let in when that asks again.
                         self.attach_again(now, room);
@@ -172,23 +172,23 @@ impl Node {
         }
         while let Some(decision) = self.matcher.poll_decision() {
             let event = match decision {
-                matcher::Decision::Elected { mode, epoch } => Event::Elected { mode, epoch },
-                matcher::Decision::Deposed { mode } => Event::Deposed { mode },
-                matcher::Decision::Formed { id, mode, teams, quality, explanation } => {
+                matcher::MatcherDecision::Elected { mode, epoch } => Event::Elected { mode, epoch },
+                matcher::MatcherDecision::Deposed { mode } => Event::Deposed { mode },
+                matcher::MatcherDecision::Formed { id, mode, teams, quality, explanation } => {
                     self.stats.matches += 1;
                     let players = teams.iter().map(alloc::vec::Vec::len).sum();
                     Event::MatchFormed { id, mode, players, quality, explanation }
                 }
-                matcher::Decision::Filled { id, mode, team, players, explanation } => {
+                matcher::MatcherDecision::Filled { id, mode, team, players, explanation } => {
                     Event::MatchFilled { id, mode, team, players: players.len(), explanation }
                 }
-                matcher::Decision::Missed { id, mode, players, over } => {
+                matcher::MatcherDecision::Missed { id, mode, players, over } => {
                     Event::PlayersMissed { id, mode, players: players.len(), over }
                 }
-                matcher::Decision::TicketEnded { player, mode, state } => {
+                matcher::MatcherDecision::TicketEnded { player, mode, state } => {
                     Event::TicketEnded { player, mode, state }
                 }
-                matcher::Decision::MatchEnded { id, abandoned } => Event::MatchEnded { id, abandoned },
+                matcher::MatcherDecision::MatchEnded { id, abandoned } => Event::MatchEnded { id, abandoned },
             };
             self.event(event);
         }

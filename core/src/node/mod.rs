@@ -52,7 +52,7 @@ use crate::logins::Logins;
 use crate::matchmaking::{Desk, Matcher};
 use crate::plant::{Plant, Planted};
 use crate::registrar::Registrar;
-use crate::registry::{LeaseId, Told};
+use crate::registry::{LeaseId, RegistryEvent};
 use crate::rng::{Rng, Seed};
 use crate::session::{KeyedHasher, Sessions};
 use crate::slab::{Key, Slab};
@@ -245,7 +245,7 @@ impl Node {
     }
 
     /// What the registry answers, or tells unasked.
-    pub fn handle_told(&mut self, now: Now, told: Told) {
+    pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
         let now = self.begin(now);
         self.pass_on(now, told);
         self.consult_registrar(now);

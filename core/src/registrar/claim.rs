@@ -11,11 +11,11 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::generation::{Known, guard};
+use super::generation::{KnownKey, guard};
 use super::keys::{self, Owner, RoomState, Subject};
 use crate::id::{NodeId, SessionId};
 use crate::registry::{
-    Answer, Compare, Delete, KeyValue, LeaseId, Op, Put, Range, Request, Response, Span, Txn,
+    Answer, Compare, Delete, KeyValue, LeaseId, Put, Range, RegistryOp, Request, Response, Span, Txn,
 };
 
 /// What a node wants of a record.
@@ -53,7 +53,7 @@ pub(super) struct Attempt {
 
 /// What an answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ClaimAnswer {
     /// Nothing yet: the record is not what it was taken for. Ask again.
     Again,
     /// The record is ours.
@@ -71,7 +71,7 @@ pub(super) enum Verdict {
 pub(super) struct Asker {
     pub(super) node: NodeId,
     pub(super) lease: LeaseId,
-    pub(super) generation: Known,
+    pub(super) generation: KnownKey,
 }
 
 impl Attempt {
@@ -111,8 +111,8 @@ impl Attempt {
     /// The transaction to send.
     pub(super) fn request(&self, subject: &Subject, asker: Asker) -> Request {
         let key = subject.key();
-        let get = |key: Bytes| Op::Range(Range::of(Span::one(key)));
-        let put = |value| vec![Op::Put(Put::new(key.clone(), value, Some(asker.lease)))];
+        let get = |key: Bytes| RegistryOp::Range(Range::of(Span::one(key)));
+        let put = |value| vec![RegistryOp::Put(Put::new(key.clone(), value, Some(asker.lease)))];
         let mut compares = vec![match self.seen {
             0 => Compare::absent(key.clone()),
             seen => Compare::unchanged(key.clone(), seen),
@@ -123,7 +123,7 @@ impl Attempt {
             failure.push(get(keys::node_key(dead)));
         }
         compares.push(guard(asker.generation));
-        failure.push(Op::Range(Range::of(Span::one(keys::GENERATION))));
+        failure.push(RegistryOp::Range(Range::of(Span::one(keys::GENERATION))));
         let base = asker.generation.base;
         let success = match self.goal {
             Goal::TakeSession { .. } => put(keys::session_record(self.session, asker.node, 0, base)),
@@ -132,7 +132,7 @@ impl Attempt {
             Goal::CheckRoom { .. } => Vec::new(),
             Goal::WriteRoom { epoch, state } => put(keys::room_record(asker.node, epoch, base, state)),
             Goal::Drop if self.seen == 0 => Vec::new(),
-            Goal::Drop => vec![Op::Delete(Delete::of(Span::one(key.clone())))],
+            Goal::Drop => vec![RegistryOp::Delete(Delete::of(Span::one(key.clone())))],
         };
         Request::Txn(Txn { compares, success, failure })
     }
@@ -145,8 +145,8 @@ impl Attempt {
         response: &Response,
         lives: impl Fn(NodeId) -> bool,
         garbage: &mut u64,
-    ) -> Verdict {
-        let Answer::Txn { succeeded, answers } = &response.answer else { return Verdict::Garbled };
+    ) -> ClaimAnswer {
+        let Answer::Txn { succeeded, answers } = &response.answer else { return ClaimAnswer::Garbled };
         if *succeeded {
             return self.done(response.revision, asker.generation.base);
         }
@@ -154,11 +154,11 @@ impl Attempt {
             Answer::Range { kvs, .. } => Some(kvs.first()),
             _ => None,
         });
-        let Some(Some(kv)) = found.next() else { return Verdict::Garbled };
+        let Some(Some(kv)) = found.next() else { return ClaimAnswer::Garbled };
         let dead = match self.dead {
             Some(node) => match found.next() {
                 Some(Some(record)) => Some((node, record.is_none())),
-                _ => return Verdict::Garbled,
+                _ => return ClaimAnswer::Garbled,
             },
             None => None,
         };
@@ -173,17 +173,19 @@ impl Attempt {
     }
 
     /// The comparison held.
-    fn done(&self, revision: u64, base: u64) -> Verdict {
+    fn done(&self, revision: u64, base: u64) -> ClaimAnswer {
         let claimed = base.saturating_add(revision);
         match self.goal {
-            Goal::TakeSession { .. } | Goal::TakeRoom => Verdict::Ours { epoch: claimed, modified: revision },
+            Goal::TakeSession { .. } | Goal::TakeRoom => {
+                ClaimAnswer::Ours { epoch: claimed, modified: revision }
+            }
             Goal::KeepSession { .. } => {
                 let epoch = if self.epoch == 0 { claimed } else { self.epoch };
-                Verdict::Ours { epoch, modified: revision }
+                ClaimAnswer::Ours { epoch, modified: revision }
             }
-            Goal::CheckRoom { epoch } => Verdict::Ours { epoch, modified: self.seen },
-            Goal::WriteRoom { epoch, .. } => Verdict::Ours { epoch, modified: revision },
-            Goal::Drop => Verdict::Gone,
+            Goal::CheckRoom { epoch } => ClaimAnswer::Ours { epoch, modified: self.seen },
+            Goal::WriteRoom { epoch, .. } => ClaimAnswer::Ours { epoch, modified: revision },
+            Goal::Drop => ClaimAnswer::Gone,
         }
     }
 
@@ -194,7 +196,7 @@ impl Attempt {
         kv: Option<&KeyValue>,
         owner: Option<Owner>,
         lives: impl Fn(NodeId) -> bool,
-    ) -> Verdict {
+    ) -> ClaimAnswer {
         self.dead = None;
         self.epoch = 0;
         let Some(kv) = kv else {
@@ -202,10 +204,10 @@ impl Attempt {
             return match self.goal {
                 Goal::TakeSession { fresh, .. } => {
                     self.session = fresh;
-                    Verdict::Again
+                    ClaimAnswer::Again
                 }
-                Goal::KeepSession { .. } | Goal::TakeRoom => Verdict::Again,
-                Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::Drop => Verdict::Gone,
+                Goal::KeepSession { .. } | Goal::TakeRoom => ClaimAnswer::Again,
+                Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::Drop => ClaimAnswer::Gone,
             };
         };
         self.seen = kv.modified;
@@ -218,43 +220,43 @@ impl Attempt {
             && self.is_fruit(owner, asker.generation.base)
         {
             self.session = owner.session.unwrap_or(self.session);
-            return Verdict::Ours { epoch: owner.epoch, modified: kv.modified };
+            return ClaimAnswer::Ours { epoch: owner.epoch, modified: kv.modified };
         }
         let others = owner.filter(|owner| owner.node != asker.node);
         match (self.goal, ours, others) {
             (Goal::TakeSession { .. }, ..) => {
                 self.succeed(owner.map(|owner| owner.node), owner.and_then(|owner| owner.session));
-                Verdict::Again
+                ClaimAnswer::Again
             }
             (Goal::KeepSession { session, epoch }, Some(owner), _) => {
                 // Another session of ours is one that was to be undone.
                 let is_current = owner.claimed.is_none_or(|base| base == asker.generation.base);
                 let keeps = owner.session == Some(session) && (is_current || owner.epoch == epoch);
                 self.epoch = if keeps { owner.epoch } else { 0 };
-                Verdict::Again
+                ClaimAnswer::Again
             }
             (Goal::TakeRoom, _, Some(owner)) if !lives(owner.node) => {
                 self.dead = Some(owner.node);
-                Verdict::Again
+                ClaimAnswer::Again
             }
             (Goal::CheckRoom { epoch } | Goal::WriteRoom { epoch, .. }, Some(owner), _) => {
                 if owner.epoch != epoch {
-                    Verdict::Others { node: owner.node, epoch: owner.epoch }
+                    ClaimAnswer::Others { node: owner.node, epoch: owner.epoch }
                 } else if matches!(self.goal, Goal::CheckRoom { .. }) {
-                    Verdict::Ours { epoch, modified: kv.modified }
+                    ClaimAnswer::Ours { epoch, modified: kv.modified }
                 } else {
-                    Verdict::Again
+                    ClaimAnswer::Again
                 }
             }
-            (Goal::Drop, Some(_), _) => Verdict::Again,
+            (Goal::Drop, Some(_), _) => ClaimAnswer::Again,
             (
                 Goal::KeepSession { .. } | Goal::TakeRoom | Goal::CheckRoom { .. } | Goal::WriteRoom { .. },
                 _,
                 Some(owner),
-            ) => Verdict::Others { node: owner.node, epoch: owner.epoch },
+            ) => ClaimAnswer::Others { node: owner.node, epoch: owner.epoch },
             // Ours from before, or what nobody can read: written over, if it still is that.
-            (Goal::KeepSession { .. } | Goal::TakeRoom, ..) => Verdict::Again,
-            (Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::Drop, ..) => Verdict::Gone,
+            (Goal::KeepSession { .. } | Goal::TakeRoom, ..) => ClaimAnswer::Again,
+            (Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::Drop, ..) => ClaimAnswer::Gone,
         }
     }
 

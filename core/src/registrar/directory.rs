@@ -15,12 +15,12 @@ use crate::registry::{Change, KeyValue};
 /// same, with an empty one.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    nodes: BTreeMap<NodeId, Known>,
+    nodes: BTreeMap<NodeId, KnownNode>,
 }
 
 /// A node, as of the last news.
 #[derive(Debug)]
-struct Known {
+struct KnownNode {
     created: u64,
     modified: u64,
     record: v1::NodeRecord,
@@ -28,7 +28,7 @@ struct Known {
 
 /// What news come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum NodeChange {
     Up(NodeId),
     Down(NodeId),
 }
@@ -53,8 +53,8 @@ impl Directory {
     }
 
     /// Takes a page in; counts what cannot be read.
-    pub(super) fn handle_page(&mut self, page: &Page, garbage: &mut u64) -> Vec<Turn> {
-        let gone = |(id, known): (&NodeId, &Known)| {
+    pub(super) fn handle_page(&mut self, page: &Page, garbage: &mut u64) -> Vec<NodeChange> {
+        let gone = |(id, known): (&NodeId, &KnownNode)| {
             let key = keys::node_key(*id);
             (page.covers(&key) && !page.has(&key) && known.modified <= page.revision).then_some(*id)
         };
@@ -62,14 +62,14 @@ impl Directory {
         let mut turns = Vec::new();
         for id in gone {
             self.nodes.remove(&id);
-            turns.push(Turn::Down(id));
+            turns.push(NodeChange::Down(id));
         }
         turns.extend(page.kvs.iter().filter_map(|kv| self.put(kv, garbage)));
         turns
     }
 
     /// Takes a change in; counts what cannot be read.
-    pub(super) fn handle_change(&mut self, change: &Change, garbage: &mut u64) -> Option<Turn> {
+    pub(super) fn handle_change(&mut self, change: &Change, garbage: &mut u64) -> Option<NodeChange> {
         match change {
             Change::Put { kv, .. } => self.put(kv, garbage),
             Change::Delete { key, revision, .. } => {
@@ -78,12 +78,12 @@ impl Directory {
                     return None;
                 }
                 self.nodes.remove(&id);
-                Some(Turn::Down(id))
+                Some(NodeChange::Down(id))
             }
         }
     }
 
-    fn put(&mut self, kv: &KeyValue, garbage: &mut u64) -> Option<Turn> {
+    fn put(&mut self, kv: &KeyValue, garbage: &mut u64) -> Option<NodeChange> {
         let Some(id) = keys::node_of(&kv.key) else {
             *garbage += 1;
             return None;
@@ -95,13 +95,13 @@ impl Directory {
         match self.nodes.get_mut(&id) {
             Some(known) => {
                 if known.modified <= kv.modified {
-                    *known = Known { created: kv.created, modified: kv.modified, record };
+                    *known = KnownNode { created: kv.created, modified: kv.modified, record };
                 }
                 None
             }
             None => {
-                self.nodes.insert(id, Known { created: kv.created, modified: kv.modified, record });
-                Some(Turn::Up(id))
+                self.nodes.insert(id, KnownNode { created: kv.created, modified: kv.modified, record });
+                Some(NodeChange::Up(id))
             }
         }
     }

@@ -14,14 +14,14 @@ use crate::time::Instant;
 #[derive(Debug)]
 pub(super) struct Follow {
     span: Span,
-    state: State,
+    state: FollowState,
     failures: u32,
     /// It was read to its end once, since it was stopped.
     read: bool,
 }
 
 #[derive(Debug)]
-enum State {
+enum FollowState {
     Idle,
     /// Reads from the key on, as of the revision (0: not known yet), when the time has come.
     Reading {
@@ -56,28 +56,28 @@ impl Page {
 impl Follow {
     pub(super) fn new(prefix: &'static str) -> Self {
         let span = Span::prefix(Bytes::from_static(prefix.as_bytes()));
-        Self { span, state: State::Idle, failures: 0, read: false }
+        Self { span, state: FollowState::Idle, failures: 0, read: false }
     }
 
     /// Reads everything, from the beginning.
     pub(super) fn start(&mut self, at: Instant) {
-        self.state = State::Reading { from: self.span.key.clone(), revision: 0, at, asked: false };
+        self.state = FollowState::Reading { from: self.span.key.clone(), revision: 0, at, asked: false };
     }
 
     /// Stops; the watch, if there is one, is to be ended.
     pub(super) fn stop(&mut self) -> Option<WatchId> {
         self.read = false;
-        let before = core::mem::replace(&mut self.state, State::Idle);
-        if let State::Watching(id) = before { Some(id) } else { None }
+        let before = core::mem::replace(&mut self.state, FollowState::Idle);
+        if let FollowState::Watching(id) = before { Some(id) } else { None }
     }
 
     pub(super) const fn deadline(&self) -> Option<Instant> {
-        if let State::Reading { at, asked: false, .. } = self.state { Some(at) } else { None }
+        if let FollowState::Reading { at, asked: false, .. } = self.state { Some(at) } else { None }
     }
 
     /// The next page to read, if it is time.
     pub(super) fn poll(&mut self, config: &RegistrarConfig, now: Instant) -> Option<Request> {
-        let State::Reading { from, revision, at, asked: asked @ false } = &mut self.state else {
+        let FollowState::Reading { from, revision, at, asked: asked @ false } = &mut self.state else {
             return None;
         };
         if now < *at {
@@ -97,7 +97,7 @@ impl Follow {
         outcome: Result<Response, Failure>,
         rng: &mut Rng,
     ) -> Option<(Page, Option<Watch>)> {
-        let State::Reading { from, revision, at, asked } = &mut self.state else { return None };
+        let FollowState::Reading { from, revision, at, asked } = &mut self.state else { return None };
         if !core::mem::take(asked) {
             return None;
         }
@@ -127,7 +127,7 @@ impl Follow {
 
     /// The watch was started.
     pub(super) fn handle_watching(&mut self, id: WatchId) {
-        self.state = State::Watching(id);
+        self.state = FollowState::Watching(id);
         self.read = true;
     }
 
@@ -146,7 +146,7 @@ impl Follow {
         news: &News,
         rng: &mut Rng,
     ) -> bool {
-        if !matches!(self.state, State::Watching(mine) if mine == id) {
+        if !matches!(self.state, FollowState::Watching(mine) if mine == id) {
             return false;
         }
         if matches!(news, News::Compacted { .. } | News::Canceled) {

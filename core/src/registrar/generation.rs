@@ -48,8 +48,8 @@ use crate::id::NodeId;
 use crate::plant::{Plant, Planted};
 use crate::registrar::pending::{Pending, Purpose};
 use crate::registry::{
-    Answer, Change, Compare, Delete, Error, Failure, KeyValue, News, Op, Put, Range, Request, Response, Span,
-    Txn, Watch, WatchId,
+    Answer, Change, Compare, Delete, Error, Failure, KeyValue, News, Put, Range, RegistryOp, Request,
+    Response, Span, Txn, Watch, WatchId,
 };
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, Wall};
@@ -60,7 +60,7 @@ const ORIGIN_MS: u64 = 1_577_836_800_000;
 
 /// The key, as it was read last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct KnownKey {
     pub(super) life: u64,
     pub(super) base: u64,
     pub(super) closed: bool,
@@ -68,7 +68,7 @@ pub(super) struct Known {
     pub(super) modified: u64,
 }
 
-impl Known {
+impl KnownKey {
     fn of(kv: &KeyValue) -> Self {
         // One that cannot be read is a life of its own, which nobody has.
         let record = v1::GenerationRecord::decode(kv.value.clone()).unwrap_or_default();
@@ -82,7 +82,7 @@ impl Known {
 pub(super) struct Generation {
     /// The life that this node takes part in.
     mine: Option<u64>,
-    known: Option<Known>,
+    known: Option<KnownKey>,
     /// The key has to be read before anything is written to it.
     unread: bool,
     /// The key was not there when it was read.
@@ -115,7 +115,7 @@ pub(super) struct Generation {
 
 /// What is done about the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum KeyAction {
     Read,
     /// To write the first life of an empty store, or the next one.
     Begin,
@@ -140,13 +140,13 @@ impl Generation {
     }
 
     /// What claims are made with; `None` while nothing may be claimed.
-    pub(super) fn open(&self) -> Option<Known> {
+    pub(super) fn open(&self) -> Option<KnownKey> {
         let ready = !self.raise && !self.returned;
         self.known.filter(|known| ready && !known.closed && self.mine == Some(known.life))
     }
 
     /// Whether the node may register: it takes part in the life that the store has.
-    pub(super) fn joined(&self) -> Option<Known> {
+    pub(super) fn joined(&self) -> Option<KnownKey> {
         self.known.filter(|known| !self.returned && self.mine == Some(known.life))
     }
 
@@ -193,14 +193,16 @@ impl Generation {
         (self.unread, self.ask_at) = (true, now);
     }
 
-    fn step(&self, now: Instant) -> Step {
+    fn step(&self, now: Instant) -> KeyAction {
         match self.known {
-            _ if self.unread => Step::Read,
-            None => Step::Begin,
-            Some(_) if self.absent || self.returned => Step::Begin,
-            Some(known) if known.closed && self.closed_until.is_some_and(|until| until <= now) => Step::Raise,
-            Some(known) if self.raise && !known.closed => Step::Raise,
-            Some(_) => Step::Read,
+            _ if self.unread => KeyAction::Read,
+            None => KeyAction::Begin,
+            Some(_) if self.absent || self.returned => KeyAction::Begin,
+            Some(known) if known.closed && self.closed_until.is_some_and(|until| until <= now) => {
+                KeyAction::Raise
+            }
+            Some(known) if self.raise && !known.closed => KeyAction::Raise,
+            Some(_) => KeyAction::Read,
         }
     }
 
@@ -209,8 +211,8 @@ impl Generation {
             return None;
         }
         self.asked = true;
-        let read = || Op::Range(Range::of(Span::one(keys::GENERATION)));
-        let own = || Op::Range(Range::of(Span::one(keys::node_key(me))));
+        let read = || RegistryOp::Range(Range::of(Span::one(keys::GENERATION)));
+        let own = || RegistryOp::Range(Range::of(Span::one(keys::node_key(me))));
         let step = self.step(now);
         let compare = match self.known {
             Some(known) if !self.absent => Compare::unchanged(keys::GENERATION, known.modified),
@@ -219,13 +221,14 @@ impl Generation {
         let raised = self.raised(wall);
         let put = |life, closed| {
             let record = v1::GenerationRecord { life, base: raised, closed };
-            Op::Put(Put::new(keys::GENERATION, record.encode_to_vec(), None))
+            RegistryOp::Put(Put::new(keys::GENERATION, record.encode_to_vec(), None))
         };
         let (compares, mut success) = match (step, self.known) {
-            (Step::Read, _) => (vec![], vec![]),
-            (Step::Raise, Some(known)) => (vec![compare], vec![put(known.life, false)]),
-            (Step::Begin | Step::Raise, _) => {
-                let mut ops: Vec<Op> = keys::everything().map(|span| Op::Delete(Delete::of(span))).collect();
+            (KeyAction::Read, _) => (vec![], vec![]),
+            (KeyAction::Raise, Some(known)) => (vec![compare], vec![put(known.life, false)]),
+            (KeyAction::Begin | KeyAction::Raise, _) => {
+                let mut ops: Vec<RegistryOp> =
+                    keys::everything().map(|span| RegistryOp::Delete(Delete::of(span))).collect();
                 // A node without a memory has nobody to wait for that it knows of.
                 ops.push(put(rng.range(1..=u64::MAX), self.mine.is_some()));
                 (vec![compare], ops)
@@ -251,7 +254,7 @@ impl Generation {
             self.absent = true;
             return had.then_some(Anew::Emptied).filter(|_| !self.is_blind());
         };
-        let found = Known::of(kv);
+        let found = KnownKey::of(kv);
         self.absent = false;
         if self.mine == Some(found.life) && self.known.is_some_and(|known| found.modified < known.modified) {
             // An answer from before that came late.
@@ -285,7 +288,7 @@ impl Generation {
     fn rest(&mut self, config: &RegistrarConfig, sent: Instant, now: Instant, rng: &mut Rng) {
         let third = config.node_ttl / 3;
         let usual = sent + (third - rng.duration(Duration::ZERO..=third / 10));
-        let is_due = self.step(now) != Step::Read || self.unread;
+        let is_due = self.step(now) != KeyAction::Read || self.unread;
         self.ask_at = if is_due { now } else { self.closed_until.map_or(usual, |until| until.min(usual)) };
     }
 
@@ -481,6 +484,6 @@ fn read(response: &Response) -> Option<(Option<&KeyValue>, Option<&KeyValue>)> {
 }
 
 /// The comparison that makes a transaction void in another generation.
-pub(super) fn guard(known: Known) -> Compare {
+pub(super) fn guard(known: KnownKey) -> Compare {
     Compare::unchanged(Bytes::from_static(keys::GENERATION.as_bytes()), known.modified)
 }

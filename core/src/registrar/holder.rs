@@ -30,7 +30,7 @@ pub enum LeaseState {
 
 /// What moves it from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum LeaseEvent {
     /// It is wanted.
     Start,
     /// The registry has made it.
@@ -54,34 +54,34 @@ pub(super) enum Step {
 }
 
 /// Every transition there is. A step that has no row for a state does nothing in it.
-pub(super) const TRANSITIONS: [(LeaseState, Step, LeaseState); 22] = [
-    (LeaseState::Idle, Step::Start, LeaseState::Granting),
-    (LeaseState::Granting, Step::Granted, LeaseState::Registering),
-    (LeaseState::Granting, Step::Gone, LeaseState::Lost),
-    (LeaseState::Granting, Step::Stop, LeaseState::Ending),
-    (LeaseState::Registering, Step::Registered, LeaseState::Held),
-    (LeaseState::Registering, Step::Lapsed, LeaseState::Lost),
-    (LeaseState::Registering, Step::Gone, LeaseState::Lost),
-    (LeaseState::Registering, Step::Stop, LeaseState::Ending),
-    (LeaseState::Held, Step::Renew, LeaseState::Renewing),
-    (LeaseState::Held, Step::Lapsed, LeaseState::Suspended),
-    (LeaseState::Held, Step::Gone, LeaseState::Lost),
-    (LeaseState::Held, Step::Stop, LeaseState::Ending),
-    (LeaseState::Renewing, Step::Renewed, LeaseState::Held),
-    (LeaseState::Renewing, Step::Lapsed, LeaseState::Suspended),
-    (LeaseState::Renewing, Step::Gone, LeaseState::Lost),
-    (LeaseState::Renewing, Step::Stop, LeaseState::Ending),
-    (LeaseState::Suspended, Step::Renewed, LeaseState::Held),
-    (LeaseState::Suspended, Step::Gone, LeaseState::Lost),
-    (LeaseState::Suspended, Step::Stop, LeaseState::Ending),
-    (LeaseState::Lost, Step::Retry, LeaseState::Granting),
-    (LeaseState::Lost, Step::Stop, LeaseState::Idle),
-    (LeaseState::Ending, Step::Ended, LeaseState::Idle),
+pub(super) const TRANSITIONS: [(LeaseState, LeaseEvent, LeaseState); 22] = [
+    (LeaseState::Idle, LeaseEvent::Start, LeaseState::Granting),
+    (LeaseState::Granting, LeaseEvent::Granted, LeaseState::Registering),
+    (LeaseState::Granting, LeaseEvent::Gone, LeaseState::Lost),
+    (LeaseState::Granting, LeaseEvent::Stop, LeaseState::Ending),
+    (LeaseState::Registering, LeaseEvent::Registered, LeaseState::Held),
+    (LeaseState::Registering, LeaseEvent::Lapsed, LeaseState::Lost),
+    (LeaseState::Registering, LeaseEvent::Gone, LeaseState::Lost),
+    (LeaseState::Registering, LeaseEvent::Stop, LeaseState::Ending),
+    (LeaseState::Held, LeaseEvent::Renew, LeaseState::Renewing),
+    (LeaseState::Held, LeaseEvent::Lapsed, LeaseState::Suspended),
+    (LeaseState::Held, LeaseEvent::Gone, LeaseState::Lost),
+    (LeaseState::Held, LeaseEvent::Stop, LeaseState::Ending),
+    (LeaseState::Renewing, LeaseEvent::Renewed, LeaseState::Held),
+    (LeaseState::Renewing, LeaseEvent::Lapsed, LeaseState::Suspended),
+    (LeaseState::Renewing, LeaseEvent::Gone, LeaseState::Lost),
+    (LeaseState::Renewing, LeaseEvent::Stop, LeaseState::Ending),
+    (LeaseState::Suspended, LeaseEvent::Renewed, LeaseState::Held),
+    (LeaseState::Suspended, LeaseEvent::Gone, LeaseState::Lost),
+    (LeaseState::Suspended, LeaseEvent::Stop, LeaseState::Ending),
+    (LeaseState::Lost, LeaseEvent::Retry, LeaseState::Granting),
+    (LeaseState::Lost, LeaseEvent::Stop, LeaseState::Idle),
+    (LeaseState::Ending, LeaseEvent::Ended, LeaseState::Idle),
 ];
 
 impl LeaseState {
     /// The state after the step; `None` if the step does nothing here.
-    fn after(self, step: Step) -> Option<Self> {
+    fn after(self, step: LeaseEvent) -> Option<Self> {
         TRANSITIONS.iter().find(|(from, by, _)| *from == self && *by == step).map(|(_, _, to)| *to)
     }
 }
@@ -104,7 +104,7 @@ pub(super) enum Ask {
 
 /// Names a request of a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket(u64);
+pub(super) struct RequestTag(u64);
 
 /// The holder of one lease. It has at most one request in flight.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ pub(super) struct Holder {
     /// Not asked before.
     ask_at: Instant,
     /// The request in flight.
-    asked: Option<Ticket>,
+    asked: Option<RequestTag>,
     tickets: u64,
     failures: u32,
     /// Leases that were over before they were given up.
@@ -164,7 +164,7 @@ impl Holder {
     }
 
     /// Whether the request is the one in flight.
-    pub(super) fn awaits(&self, ticket: Ticket) -> bool {
+    pub(super) fn awaits(&self, ticket: RequestTag) -> bool {
         self.asked == Some(ticket)
     }
 
@@ -185,7 +185,7 @@ impl Holder {
 
     pub(super) fn start(&mut self, now: Instant) {
         self.ask_at = now;
-        self.step(Step::Start);
+        self.step(LeaseEvent::Start);
     }
 
     /// Gives the lease up. If a request is in flight, its answer is not of interest.
@@ -193,19 +193,19 @@ impl Holder {
         self.ask_at = now;
         self.asked = None;
         self.failures = 0;
-        self.step(Step::Stop);
+        self.step(LeaseEvent::Stop);
     }
 
     /// The registry does not have the lease, or not what was written with it.
     pub(super) fn handle_gone(&mut self, config: &RegistrarConfig, now: Instant, rng: &mut Rng) {
-        if self.step(Step::Gone) {
+        if self.step(LeaseEvent::Gone) {
             self.give_up(config, now, rng);
         }
     }
 
     /// What comes first with the lease is written.
     pub(super) fn handle_registered(&mut self, rng: &mut Rng) {
-        if self.step(Step::Registered) {
+        if self.step(LeaseEvent::Registered) {
             self.asked = None;
             self.failures = 0;
             self.wait_for_renewal(rng);
@@ -218,18 +218,18 @@ impl Holder {
         config: &RegistrarConfig,
         now: Instant,
         rng: &mut Rng,
-    ) -> Option<(Ask, Ticket)> {
+    ) -> Option<(Ask, RequestTag)> {
         if now >= self.until {
             let registering = self.state == LeaseState::Registering;
-            if self.step(Step::Lapsed) && registering {
+            if self.step(LeaseEvent::Lapsed) && registering {
                 self.give_up(config, now, rng);
             }
         }
         if self.asked.is_some() || now < self.ask_at {
             return None;
         }
-        self.step(Step::Retry);
-        self.step(Step::Renew);
+        self.step(LeaseEvent::Retry);
+        self.step(LeaseEvent::Renew);
         let ask = match self.state {
             LeaseState::Idle | LeaseState::Held | LeaseState::Lost => return None,
             LeaseState::Granting => {
@@ -243,7 +243,7 @@ impl Holder {
             LeaseState::Ending => Ask::Revoke,
         };
         self.tickets += 1;
-        let ticket = Ticket(self.tickets);
+        let ticket = RequestTag(self.tickets);
         self.asked = Some(ticket);
         Some((ask, ticket))
     }
@@ -264,7 +264,7 @@ impl Holder {
         &mut self,
         config: &RegistrarConfig,
         now: Instant,
-        (ticket, sent): (Ticket, Instant),
+        (ticket, sent): (RequestTag, Instant),
         outcome: Result<&Response, Failure>,
         rng: &mut Rng,
     ) {
@@ -274,8 +274,8 @@ impl Holder {
         self.asked = None;
         if self.state == LeaseState::Ending {
             match outcome {
-                Ok(_) | Err(Failure::Refused(_)) => self.step(Step::Ended),
-                Err(_) if self.failures >= 3 => self.step(Step::Ended),
+                Ok(_) | Err(Failure::Refused(_)) => self.step(LeaseEvent::Ended),
+                Err(_) if self.failures >= 3 => self.step(LeaseEvent::Ended),
                 Err(_) => return self.back_off(config, now, rng),
             };
             return;
@@ -305,9 +305,9 @@ impl Holder {
         self.granted = ttl;
         self.renewed = sent;
         self.failures = 0;
-        if self.step(Step::Granted) {
+        if self.step(LeaseEvent::Granted) {
             self.ask_at = now;
-        } else if self.step(Step::Renewed) {
+        } else if self.step(LeaseEvent::Renewed) {
             self.wait_for_renewal(rng);
         }
     }
@@ -330,7 +330,7 @@ impl Holder {
         self.ask_at = now + config.backoff().after(self.failures, rng);
     }
 
-    fn step(&mut self, step: Step) -> bool {
+    fn step(&mut self, step: LeaseEvent) -> bool {
         let after = self.state.after(step);
         self.state = after.unwrap_or(self.state);
         after.is_some()

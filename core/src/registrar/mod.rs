@@ -86,7 +86,7 @@ use self::witness::Witness;
 use self::write_check::WriteCheck;
 use crate::id::{Name, NodeId, SessionId};
 use crate::plant::{Plant, Planted};
-use crate::registry::{Call, Calls, Failure, LeaseId, Response, Told};
+use crate::registry::{Calls, Failure, LeaseId, RegistryCommand, RegistryEvent, Response};
 use crate::rng::{Rng, Seed};
 use crate::time::{Deadline, Instant, Now, Wall};
 
@@ -399,16 +399,16 @@ impl Registrar {
     // Inputs.
 
     /// The registry said something.
-    pub fn handle_told(&mut self, now: Now, told: Told) {
+    pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
         let now = self.observe(now);
         match told {
-            Told::Reply { id, outcome } => {
+            RegistryEvent::Reply { id, outcome } => {
                 if let Some(pending) = self.calls.take(id) {
                     self.handle_outcome(now, pending, outcome);
                 }
             }
-            Told::Watched(watched) => self.handle_watched(now, watched),
-            Told::Connected { cluster } => self.handle_connected(now, cluster),
+            RegistryEvent::Watched(watched) => self.handle_watched(now, watched),
+            RegistryEvent::Connected { cluster } => self.handle_connected(now, cluster),
         }
         self.finish(now);
     }
@@ -439,7 +439,7 @@ impl Registrar {
 
     /// What is asked of the registry.
     #[must_use]
-    pub fn poll_call(&mut self) -> Option<Call> {
+    pub fn poll_call(&mut self) -> Option<RegistryCommand> {
         self.calls.poll()
     }
 

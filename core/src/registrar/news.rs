@@ -2,11 +2,11 @@
 //! taken over.
 
 use super::claim::{Attempt, Goal};
-use super::directory::Turn;
+use super::directory::NodeChange;
 use super::follow::{Follow, Page};
 use super::keys::{self, Owner, Subject};
 use super::pending::{Purpose, Topic};
-use super::table::{News as Newest, Phase, Work};
+use super::table::{ClaimAttempt, RecordNews as Newest, ServicePhase};
 use super::{Decision, Registrar};
 use crate::plant::Plant;
 use crate::registry::{Change, Failure, KeyValue, News, Response, Watched};
@@ -110,14 +110,14 @@ impl Registrar {
         }
     }
 
-    fn tell(&mut self, turn: Turn) {
+    fn tell(&mut self, turn: NodeChange) {
         let decision = match turn {
-            Turn::Up(id) | Turn::Down(id) if id == self.me => return,
-            Turn::Up(id) => match self.directory.get(id) {
+            NodeChange::Up(id) | NodeChange::Down(id) if id == self.me => return,
+            NodeChange::Up(id) => match self.directory.get(id) {
                 Some(record) => Decision::NodeUp { id, record: record.clone() },
                 None => return,
             },
-            Turn::Down(id) => Decision::NodeDown { id },
+            NodeChange::Down(id) => Decision::NodeDown { id },
         };
         self.decisions.push_back(decision);
     }
@@ -203,8 +203,8 @@ impl Registrar {
             return;
         }
         self.stats.swept += 1;
-        self.table.set_phase(subject, Phase::Idle);
-        self.table.entries.entry(subject.clone()).or_default().work = Some(Work::new(attempt, None));
+        self.table.set_phase(subject, ServicePhase::Idle);
+        self.table.entries.entry(subject.clone()).or_default().work = Some(ClaimAttempt::new(attempt, None));
         self.advance(now, subject);
     }
 }

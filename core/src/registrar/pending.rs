@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::holder::Ticket;
+use super::holder::RequestTag;
 use super::keys::Subject;
 use crate::registry::LeaseId;
 use crate::time::Instant;
@@ -27,9 +27,9 @@ pub(super) enum Topic {
 #[derive(Clone, Debug)]
 pub(super) enum Purpose {
     /// A lease.
-    Lease(Which, Ticket),
+    Lease(Which, RequestTag),
     /// Writes the node's record.
-    Register(Ticket),
+    Register(RequestTag),
     /// Refreshes the node's record.
     Refresh,
     /// About the generation of the store.

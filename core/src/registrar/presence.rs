@@ -5,13 +5,13 @@ use alloc::vec;
 use prost::Message as _;
 use skirmish_proto::v1;
 
-use super::holder::Ticket;
+use super::holder::RequestTag;
 use super::keys::{self, Subject};
 use super::pending::{Pending, Purpose, Which};
 use super::witness::written_key;
 use super::{Decision, Registrar, generation};
 use crate::registry::{
-    Answer, Compare, Error, Failure, LeaseId, Op, Put, Range, Request, Response, Span, Txn,
+    Answer, Compare, Error, Failure, LeaseId, Put, Range, RegistryOp, Request, Response, Span, Txn,
 };
 use crate::time::{Duration, Instant};
 
@@ -144,7 +144,7 @@ impl Registrar {
         &mut self,
         now: Instant,
         which: Which,
-        call: (Ticket, Instant),
+        call: (RequestTag, Instant),
         outcome: Result<Response, Failure>,
     ) {
         let Self { node_lease, room_lease, config, rng, .. } = self;
@@ -178,18 +178,18 @@ impl Registrar {
 
     /// Writes the node's record if it is what was seen of it, and reads it: what was asked
     /// before, for a lease that was given up since, does nothing when it is done late.
-    fn register(&mut self, now: Instant, ticket: Ticket) {
+    fn register(&mut self, now: Instant, ticket: RequestTag) {
         let key = keys::node_key(self.me);
         let put = Put::new(key.clone(), self.presence.record.encode_to_vec(), Some(self.node_lease.id()));
-        let read = || Op::Range(Range::of(Span::one(key.clone())));
+        let read = || RegistryOp::Range(Range::of(Span::one(key.clone())));
         let compare = match self.presence.seen {
             0 => Compare::absent(key.clone()),
             seen => Compare::unchanged(key.clone(), seen),
         };
         let Some(generation) = self.generation.joined() else { return };
         let compares = vec![compare, generation::guard(generation)];
-        let key = Op::Range(Range::of(Span::one(keys::GENERATION)));
-        let (success, failure) = (vec![Op::Put(put), read()], vec![read(), key]);
+        let key = RegistryOp::Range(Range::of(Span::one(keys::GENERATION)));
+        let (success, failure) = (vec![RegistryOp::Put(put), read()], vec![read(), key]);
         self.presence.dirty = false;
         self.presence.refreshed = now;
         let request = Request::Txn(Txn { compares, success, failure });
@@ -199,7 +199,7 @@ impl Registrar {
     pub(super) fn handle_registered(
         &mut self,
         now: Instant,
-        call: (Ticket, Instant),
+        call: (RequestTag, Instant),
         outcome: Result<Response, Failure>,
     ) {
         let read = match &outcome {
@@ -250,7 +250,7 @@ impl Registrar {
         }
         let key = keys::node_key(self.me);
         let put = || Put::new(key.clone(), self.presence.record.encode_to_vec(), Some(self.node_lease.id()));
-        let success = if self.presence.dirty { vec![Op::Put(put())] } else { vec![] };
+        let success = if self.presence.dirty { vec![RegistryOp::Put(put())] } else { vec![] };
         let lease = Compare::leased(key.clone(), self.node_lease.id());
         let compares = vec![Compare::same_life(key, life), lease];
         self.presence.dirty = false;

@@ -2,10 +2,10 @@
 
 use alloc::vec::Vec;
 
-use super::claim::{Asker, Attempt, Goal, Verdict};
+use super::claim::{Asker, Attempt, ClaimAnswer, Goal};
 use super::keys::Subject;
 use super::pending::Purpose;
-use super::table::{Claim, Entry, Held, Lane, Phase, RoomWrites, Task, Work};
+use super::table::{Claim, ClaimAttempt, Held, OwnedRecord, Priority, RoomWrites, ServicePhase, Task};
 use super::{Decision, Registrar, RoomClaim, SessionClaim};
 use crate::plant::Plant;
 use crate::registry::{Answer, Error, Failure, KeyValue, LeaseId, Request, Response};
@@ -18,7 +18,7 @@ const LOOKS: u32 = 5;
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// What came of a claim.
-enum Outcome {
+enum ClaimOutcome {
     /// It is ours, with this epoch.
     Ours(u64),
     /// The room is another node's.
@@ -27,7 +27,7 @@ enum Outcome {
     Refused,
 }
 
-impl Entry {
+impl OwnedRecord {
     /// Whether a claim of it waits that no release comes after.
     pub(super) fn is_claimed(&self) -> bool {
         match self.tasks.back() {
@@ -38,12 +38,12 @@ impl Entry {
     }
 
     /// What comes next, if anything is to be done now.
-    fn next(&mut self, me: crate::id::NodeId, subject: &Subject, now: Instant) -> Next {
+    fn next(&mut self, me: crate::id::NodeId, subject: &Subject, now: Instant) -> NextTask {
         if let Some(work) = &self.work {
-            return if matches!(self.phase, Phase::Waiting(_)) {
-                Next::Wait
+            return if matches!(self.phase, ServicePhase::Waiting(_)) {
+                NextTask::Wait
             } else {
-                Next::Queue(work.lane())
+                NextTask::Queue(work.lane())
             };
         }
         let is_room = matches!(subject, Subject::Room(_));
@@ -53,8 +53,8 @@ impl Entry {
             return self.work_on(attempt, None);
         }
         match (self.take_task(), self.held) {
-            (Some(Task::Release), held) => Next::Release(held),
-            (Some(Task::Claim(claim)), Some(held)) if is_room => Next::Answer(claim, held.epoch),
+            (Some(Task::Release), held) => NextTask::Release(held),
+            (Some(Task::Claim(claim)), Some(held)) if is_room => NextTask::Answer(claim, held.epoch),
             (Some(Task::Claim(claim)), held) => {
                 let goal = if is_room {
                     Goal::TakeRoom
@@ -75,7 +75,7 @@ impl Entry {
             (None, Some(held)) if self.room.wanted != self.room.written => {
                 let RoomWrites { wanted, written, next } = self.room;
                 if now < next && wanted.turn == written.turn {
-                    return Next::WaitUntil(next);
+                    return NextTask::WaitUntil(next);
                 }
                 let goal = Goal::WriteRoom { epoch: held.epoch, state: wanted };
                 self.work_on(Attempt::held(goal, me, held.session, held.modified), None)
@@ -85,25 +85,25 @@ impl Entry {
                 // Claims in between make it no earlier.
                 let at = *self.look_at.get_or_insert(now + wait);
                 if now < at {
-                    return Next::WaitUntil(at);
+                    return NextTask::WaitUntil(at);
                 }
                 (self.looks, self.look_at) = (self.looks - 1, None);
                 self.work_on(Attempt::new(Goal::Drop), None)
             }
-            (None, _) => Next::Nothing,
+            (None, _) => NextTask::Nothing,
         }
     }
 
-    fn work_on(&mut self, attempt: Attempt, claim: Option<Claim>) -> Next {
-        let work = self.work.insert(Work::new(attempt, claim));
-        Next::Queue(work.lane())
+    fn work_on(&mut self, attempt: Attempt, claim: Option<Claim>) -> NextTask {
+        let work = self.work.insert(ClaimAttempt::new(attempt, claim));
+        NextTask::Queue(work.lane())
     }
 }
 
 /// What comes next for an entry.
-enum Next {
+enum NextTask {
     /// To stand in the queue.
-    Queue(Lane),
+    Queue(Priority),
     /// To answer a claim of what is held.
     Answer(Claim, u64),
     /// To delete the record, if one was held.
@@ -114,12 +114,12 @@ enum Next {
     Nothing,
 }
 
-impl Work {
-    const fn lane(&self) -> Lane {
+impl ClaimAttempt {
+    const fn lane(&self) -> Priority {
         match self.attempt.goal {
-            Goal::CheckRoom { .. } => Lane::Check,
-            Goal::KeepSession { .. } => Lane::Again,
-            _ => Lane::Urgent,
+            Goal::CheckRoom { .. } => Priority::Check,
+            Goal::KeepSession { .. } => Priority::Again,
+            _ => Priority::Urgent,
         }
     }
 }
@@ -140,28 +140,28 @@ impl Registrar {
     pub(super) fn advance(&mut self, now: Instant, subject: &Subject) {
         loop {
             let Some(entry) = self.table.entries.get_mut(subject) else { return };
-            if entry.phase == Phase::Calling {
+            if entry.phase == ServicePhase::Calling {
                 return;
             }
             match entry.next(self.me, subject, now) {
-                Next::Queue(lane) => return self.table.enqueue(subject, lane),
-                Next::Wait => return,
-                Next::WaitUntil(at) => return self.table.set_phase(subject, Phase::Waiting(at)),
-                Next::Answer(claim, epoch) => {
-                    self.answer(subject, claim, None, Outcome::Ours(epoch));
+                NextTask::Queue(lane) => return self.table.enqueue(subject, lane),
+                NextTask::Wait => return,
+                NextTask::WaitUntil(at) => return self.table.set_phase(subject, ServicePhase::Waiting(at)),
+                NextTask::Answer(claim, epoch) => {
+                    self.answer(subject, claim, None, ClaimOutcome::Ours(epoch));
                 }
-                Next::Release(held) => {
+                NextTask::Release(held) => {
                     self.table.let_go(subject);
                     // A write that waited for its time is not waited for any more.
-                    self.table.set_phase(subject, Phase::Idle);
+                    self.table.set_phase(subject, ServicePhase::Idle);
                     let attempt =
                         held.map(|held| Attempt::held(Goal::Drop, self.me, held.session, held.modified));
                     if let (Some(attempt), Some(entry)) = (attempt, self.table.entries.get_mut(subject)) {
-                        entry.work = Some(Work::new(attempt, None));
+                        entry.work = Some(ClaimAttempt::new(attempt, None));
                     }
                 }
-                Next::Nothing => {
-                    self.table.set_phase(subject, Phase::Idle);
+                NextTask::Nothing => {
+                    self.table.set_phase(subject, ServicePhase::Idle);
                     return self.table.tidy(subject);
                 }
             }
@@ -175,9 +175,9 @@ impl Registrar {
             && self.table.in_flight < self.config.in_flight
         {
             let Some((lane, subject)) = self.table.first() else { return };
-            let background = lane != Lane::Urgent;
+            let background = lane != Priority::Urgent;
             if background && self.table.background >= self.config.batch
-                || lane == Lane::Again && now < self.again_at
+                || lane == Priority::Again && now < self.again_at
             {
                 return;
             }
@@ -185,14 +185,14 @@ impl Registrar {
             if self.can_ask(&subject) {
                 self.ask(now, &subject, background);
             } else {
-                self.table.set_phase(&subject, Phase::Parked);
+                self.table.set_phase(&subject, ServicePhase::Parked);
             }
         }
     }
 
     /// When sessions are registered again, if that is what is waited for.
     pub(super) fn again_deadline(&self) -> Option<Instant> {
-        let first = self.table.first().is_some_and(|(lane, _)| lane == Lane::Again);
+        let first = self.table.first().is_some_and(|(lane, _)| lane == Priority::Again);
         (first && self.node_lease.is_registered() && self.now < self.again_at).then_some(self.again_at)
     }
 
@@ -202,7 +202,7 @@ impl Registrar {
         let asker = Asker { node: self.me, lease, generation };
         let Some(entry) = self.table.entries.get_mut(subject) else { return };
         let Some(work) = &mut entry.work else {
-            return self.table.set_phase(subject, Phase::Idle);
+            return self.table.set_phase(subject, ServicePhase::Idle);
         };
         if matches!(work.attempt.goal, Goal::WriteRoom { .. }) {
             work.attempt.set_state(entry.room.wanted);
@@ -215,7 +215,7 @@ impl Registrar {
         {
             txn.compares.clear();
         }
-        self.table.set_phase(subject, Phase::Calling);
+        self.table.set_phase(subject, ServicePhase::Calling);
         self.table.in_flight += 1;
         self.table.background += usize::from(background);
         self.send(now, Purpose::Key { subject: subject.clone(), lease, background }, request);
@@ -232,7 +232,7 @@ impl Registrar {
         outdated: bool,
         outcome: Result<Response, Failure>,
     ) {
-        self.table.set_phase(subject, Phase::Idle);
+        self.table.set_phase(subject, ServicePhase::Idle);
         // What takes a record for absent holds again when the record has come and gone.
         // Of sessions the watch tells.
         if matches!((&outcome, subject), (Err(Failure::Unknown), Subject::Room(_)))
@@ -285,20 +285,20 @@ impl Registrar {
         }
     }
 
-    fn handle_verdict(&mut self, now: Instant, subject: &Subject, verdict: Verdict, revision: u64) {
+    fn handle_verdict(&mut self, now: Instant, subject: &Subject, verdict: ClaimAnswer, revision: u64) {
         let Some(entry) = self.table.entries.get_mut(subject) else { return };
         match verdict {
-            Verdict::Again => {
+            ClaimAnswer::Again => {
                 let Some(work) = &mut entry.work else { return };
                 work.failures = work.failures.saturating_add(1);
                 // Somebody writes the record faster than it can be read.
                 if work.failures > 3 { self.try_later(now, subject) } else { self.advance(now, subject) }
             }
-            Verdict::Garbled => {
+            ClaimAnswer::Garbled => {
                 self.stats.garbage += 1;
                 self.try_later(now, subject);
             }
-            Verdict::Ours { epoch, modified } => {
+            ClaimAnswer::Ours { epoch, modified } => {
                 let Some(work) = entry.work.take() else { return };
                 if let Goal::WriteRoom { state, .. } = work.attempt.goal {
                     entry.room.written = state;
@@ -308,22 +308,22 @@ impl Registrar {
                 let session = work.attempt.session();
                 self.table.hold(subject, Held { epoch, modified, session });
                 if let Some(claim) = work.claim {
-                    self.answer(subject, claim, Some(&work.attempt), Outcome::Ours(epoch));
+                    self.answer(subject, claim, Some(&work.attempt), ClaimOutcome::Ours(epoch));
                 }
                 self.catch_up(now, subject, modified);
             }
-            Verdict::Others { node, epoch } => {
+            ClaimAnswer::Others { node, epoch } => {
                 let Some(work) = entry.work.take() else { return };
                 match work.claim {
                     Some(claim) => {
-                        let elsewhere = Outcome::Elsewhere(RoomClaim::Elsewhere { node, epoch });
+                        let elsewhere = ClaimOutcome::Elsewhere(RoomClaim::Elsewhere { node, epoch });
                         self.answer(subject, claim, None, elsewhere);
                     }
                     None => self.lose(now, subject, epoch),
                 }
                 self.advance(now, subject);
             }
-            Verdict::Gone => {
+            ClaimAnswer::Gone => {
                 entry.work = None;
                 if let Some(held) = self.table.let_go(subject) {
                     self.say_lost(subject, held.epoch);
@@ -340,7 +340,7 @@ impl Registrar {
         match entry.news.take_if(|news| news.revision > revision).map(|news| news.owner) {
             Some(Some(owner)) if owner.node != self.me => self.lose(now, subject, owner.epoch),
             Some(_) if held => self.table.set_doubtful(subject, true),
-            Some(Some(_)) => entry.work = Some(Work::new(Attempt::new(Goal::Drop), None)),
+            Some(Some(_)) => entry.work = Some(ClaimAttempt::new(Attempt::new(Goal::Drop), None)),
             Some(None) | None => {}
         }
         self.advance(now, subject);
@@ -351,7 +351,7 @@ impl Registrar {
         let Some(work) = table.entries.get_mut(subject).and_then(|entry| entry.work.as_mut()) else { return };
         work.failures = work.failures.saturating_add(1);
         let at = now + config.backoff().after(work.failures, rng);
-        table.set_phase(subject, Phase::Waiting(at));
+        table.set_phase(subject, ServicePhase::Waiting(at));
     }
 
     /// A claim is overdue; its deadline is taken out already.
@@ -359,14 +359,14 @@ impl Registrar {
         let Some(entry) = self.table.entries.get_mut(subject) else { return };
         let working = entry.work.as_ref().and_then(|work| work.claim);
         if let Some(claim) = working.filter(|claim| claim.serial == serial) {
-            self.answer(subject, claim, None, Outcome::Unavailable);
+            self.answer(subject, claim, None, ClaimOutcome::Unavailable);
             self.undo(now, subject);
             return;
         }
         let is_it = |task: &Task| matches!(task, Task::Claim(claim) if claim.serial == serial);
         let place = entry.tasks.iter().position(is_it);
         if let Some(Task::Claim(claim)) = place.and_then(|place| entry.tasks.remove(place)) {
-            self.answer(subject, claim, None, Outcome::Unavailable);
+            self.answer(subject, claim, None, ClaimOutcome::Unavailable);
             self.advance(now, subject);
         }
     }
@@ -375,7 +375,7 @@ impl Registrar {
     fn refuse(&mut self, now: Instant, subject: &Subject) {
         let work = self.table.entries.get(subject).and_then(|entry| entry.work.as_ref());
         if let Some(claim) = work.and_then(|work| work.claim) {
-            self.answer(subject, claim, None, Outcome::Refused);
+            self.answer(subject, claim, None, ClaimOutcome::Refused);
             self.undo(now, subject);
         }
     }
@@ -385,14 +385,14 @@ impl Registrar {
     fn undo(&mut self, now: Instant, subject: &Subject) {
         let Some(entry) = self.table.entries.get_mut(subject) else { return };
         let held = entry.held;
-        let calling = entry.phase == Phase::Calling;
+        let calling = entry.phase == ServicePhase::Calling;
         let Some(work) = entry.work.take() else { return };
         if work.sent
             && let Some(entry) = self.table.entries.get_mut(subject)
         {
             let goal = held
                 .map_or(Goal::Drop, |held| Goal::KeepSession { session: held.session, epoch: held.epoch });
-            entry.work = Some(Work::instead(Attempt::new(goal), calling));
+            entry.work = Some(ClaimAttempt::instead(Attempt::new(goal), calling));
             self.table.set_doubtful(subject, held.is_some());
         }
         self.resume(now, subject);
@@ -402,11 +402,11 @@ impl Registrar {
     /// made pointless, but what it may have written is to be deleted.
     pub(super) fn abandon_work(&mut self, now: Instant, subject: &Subject) {
         let Some(entry) = self.table.entries.get_mut(subject) else { return };
-        let calling = entry.phase == Phase::Calling;
+        let calling = entry.phase == ServicePhase::Calling;
         let goal = entry.work.as_ref().map(|work| work.attempt.goal);
         match goal {
             Some(Goal::KeepSession { .. }) => {
-                entry.work = Some(Work::instead(Attempt::new(Goal::Drop), calling));
+                entry.work = Some(ClaimAttempt::instead(Attempt::new(Goal::Drop), calling));
             }
             Some(Goal::CheckRoom { .. } | Goal::WriteRoom { .. }) => entry.work = None,
             Some(Goal::TakeSession { .. } | Goal::TakeRoom | Goal::Drop) => return,
@@ -418,33 +418,33 @@ impl Registrar {
     /// Goes on after the work of an entry was replaced.
     fn resume(&mut self, now: Instant, subject: &Subject) {
         let Some(entry) = self.table.entries.get(subject) else { return };
-        if entry.phase != Phase::Calling {
-            self.table.set_phase(subject, Phase::Idle);
+        if entry.phase != ServicePhase::Calling {
+            self.table.set_phase(subject, ServicePhase::Idle);
             self.advance(now, subject);
         }
     }
 
-    fn answer(&mut self, subject: &Subject, claim: Claim, attempt: Option<&Attempt>, outcome: Outcome) {
+    fn answer(&mut self, subject: &Subject, claim: Claim, attempt: Option<&Attempt>, outcome: ClaimOutcome) {
         self.table.claims.remove(&(claim.until, claim.serial));
         self.decisions.push_back(match subject.clone() {
             Subject::Session(player) => {
                 let outcome = match (outcome, attempt) {
-                    (Outcome::Ours(epoch), Some(attempt)) => SessionClaim::Granted {
+                    (ClaimOutcome::Ours(epoch), Some(attempt)) => SessionClaim::Granted {
                         id: attempt.session(),
                         epoch,
                         resumed: attempt.is_resumed(),
                         previous: attempt.previous,
                     },
-                    (Outcome::Refused, _) => SessionClaim::Refused,
+                    (ClaimOutcome::Refused, _) => SessionClaim::Refused,
                     _ => SessionClaim::Unavailable,
                 };
                 Decision::Session { token: claim.token, player, outcome }
             }
             Subject::Room(room) => {
                 let outcome = match outcome {
-                    Outcome::Ours(epoch) => RoomClaim::Primary { epoch },
-                    Outcome::Elsewhere(claim) => claim,
-                    Outcome::Refused | Outcome::Unavailable => RoomClaim::Unavailable,
+                    ClaimOutcome::Ours(epoch) => RoomClaim::Primary { epoch },
+                    ClaimOutcome::Elsewhere(claim) => claim,
+                    ClaimOutcome::Refused | ClaimOutcome::Unavailable => RoomClaim::Unavailable,
                 };
                 Decision::Room { room, outcome }
             }
@@ -495,7 +495,7 @@ impl Registrar {
                 Task::Release => None,
             }));
             for claim in claims {
-                self.answer(&subject, claim, None, Outcome::Unavailable);
+                self.answer(&subject, claim, None, ClaimOutcome::Unavailable);
             }
         }
         self.table = super::Table::default();

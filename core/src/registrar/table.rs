@@ -10,24 +10,24 @@ use crate::time::Instant;
 
 /// A session or a room.
 #[derive(Debug, Default)]
-pub(super) struct Entry {
+pub(super) struct OwnedRecord {
     /// What is ours, as far as is known.
     pub(super) held: Option<Held>,
     /// What is being done about it: most of the time nothing, so it takes no place then.
-    pub(super) work: Option<Box<Work>>,
+    pub(super) work: Option<Box<ClaimAttempt>>,
     /// What is to be done after that, in order.
     pub(super) tasks: VecDeque<Task>,
     /// The record may not be what it was: it is to be looked at.
     pub(super) doubtful: bool,
     /// The newest change of the record that a watch told.
-    pub(super) news: Option<News>,
+    pub(super) news: Option<RecordNews>,
     /// Looks at the record that are still to be made, since a request that nobody knows
     /// what came of may yet be done; and when the next is due, once that is known.
     pub(super) looks: u32,
     pub(super) look_at: Option<Instant>,
     /// Of a room.
     pub(super) room: RoomWrites,
-    pub(super) phase: Phase,
+    pub(super) phase: ServicePhase,
 }
 
 /// What is held.
@@ -42,7 +42,7 @@ pub(super) struct Held {
 
 /// An attempt under way.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(super) struct ClaimAttempt {
     pub(super) attempt: Attempt,
     /// The claim that it answers.
     pub(super) claim: Option<Claim>,
@@ -53,7 +53,7 @@ pub(super) struct Work {
     pub(super) failures: u32,
 }
 
-impl Work {
+impl ClaimAttempt {
     pub(super) fn new(attempt: Attempt, claim: Option<Claim>) -> Box<Self> {
         Box::new(Self { attempt, claim, sent: false, replaced: false, failures: 0 })
     }
@@ -85,7 +85,7 @@ pub(super) struct Claim {
 
 /// What a watch told last of a record.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct News {
+pub(super) struct RecordNews {
     pub(super) revision: u64,
     /// `None` if it was deleted, or cannot be read.
     pub(super) owner: Option<Owner>,
@@ -109,7 +109,7 @@ impl RoomWrites {
 
 /// Who is served before whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Lane {
+pub(super) enum Priority {
     /// What players wait for.
     Urgent,
     /// Rooms that are checked: nothing is sequenced before.
@@ -120,18 +120,18 @@ pub(super) enum Lane {
 
 /// A place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) lane: Lane,
+pub(super) struct QueuePosition {
+    pub(super) lane: Priority,
     order: u64,
 }
 
 /// Whether an entry is waiting to be served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum ServicePhase {
     #[default]
     Idle,
     /// In the queue.
-    Ready(Place),
+    Ready(QueuePosition),
     /// For a lease.
     Parked,
     /// Until a moment.
@@ -144,8 +144,8 @@ pub(super) enum Phase {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// Boxed, as the table has places that nobody is in.
-    pub(super) entries: BTreeMap<Subject, Box<Entry>>,
-    queue: BTreeMap<Place, Subject>,
+    pub(super) entries: BTreeMap<Subject, Box<OwnedRecord>>,
+    queue: BTreeMap<QueuePosition, Subject>,
     places: u64,
     parked: BTreeSet<Subject>,
     timers: BTreeSet<(Instant, Subject)>,
@@ -162,47 +162,47 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn set_phase(&mut self, subject: &Subject, phase: Phase) {
+    pub(super) fn set_phase(&mut self, subject: &Subject, phase: ServicePhase) {
         let Some(entry) = self.entries.get_mut(subject) else { return };
         match core::mem::replace(&mut entry.phase, phase) {
-            Phase::Ready(place) => {
+            ServicePhase::Ready(place) => {
                 self.queue.remove(&place);
             }
-            Phase::Parked => {
+            ServicePhase::Parked => {
                 self.parked.remove(subject);
             }
-            Phase::Waiting(at) => {
+            ServicePhase::Waiting(at) => {
                 self.timers.remove(&(at, subject.clone()));
             }
-            Phase::Idle | Phase::Calling => {}
+            ServicePhase::Idle | ServicePhase::Calling => {}
         }
         match phase {
-            Phase::Ready(place) => {
+            ServicePhase::Ready(place) => {
                 self.queue.insert(place, subject.clone());
             }
-            Phase::Parked => {
+            ServicePhase::Parked => {
                 self.parked.insert(subject.clone());
             }
-            Phase::Waiting(at) => {
+            ServicePhase::Waiting(at) => {
                 self.timers.insert((at, subject.clone()));
             }
-            Phase::Idle | Phase::Calling => {}
+            ServicePhase::Idle | ServicePhase::Calling => {}
         }
     }
 
     /// Queues an entry up, unless it waits for an answer or stands no further behind.
-    pub(super) fn enqueue(&mut self, subject: &Subject, lane: Lane) {
+    pub(super) fn enqueue(&mut self, subject: &Subject, lane: Priority) {
         match self.entries.get(subject).map(|entry| entry.phase) {
-            None | Some(Phase::Calling) => return,
-            Some(Phase::Ready(place)) if place.lane <= lane => return,
+            None | Some(ServicePhase::Calling) => return,
+            Some(ServicePhase::Ready(place)) if place.lane <= lane => return,
             Some(_) => {}
         }
         self.places += 1;
-        self.set_phase(subject, Phase::Ready(Place { lane, order: self.places }));
+        self.set_phase(subject, ServicePhase::Ready(QueuePosition { lane, order: self.places }));
     }
 
     /// Whose turn it is.
-    pub(super) fn first(&self) -> Option<(Lane, &Subject)> {
+    pub(super) fn first(&self) -> Option<(Priority, &Subject)> {
         self.queue.first_key_value().map(|(place, subject)| (place.lane, subject))
     }
 
@@ -218,14 +218,14 @@ impl Table {
             return None;
         }
         let subject = subject.clone();
-        self.set_phase(&subject, Phase::Idle);
+        self.set_phase(&subject, ServicePhase::Idle);
         Some(subject)
     }
 
     /// An entry that waits for a lease; it waits no more.
     pub(super) fn take_parked(&mut self) -> Option<Subject> {
         let subject = self.parked.first()?.clone();
-        self.set_phase(&subject, Phase::Idle);
+        self.set_phase(&subject, ServicePhase::Idle);
         Some(subject)
     }
 
@@ -287,7 +287,7 @@ impl Table {
     /// Forgets an entry of which nothing is held, wanted or on the way.
     pub(super) fn tidy(&mut self, subject: &Subject) {
         if self.entries.get(subject).is_some_and(|entry| entry.is_idle()) {
-            self.set_phase(subject, Phase::Idle);
+            self.set_phase(subject, ServicePhase::Idle);
             self.entries.remove(subject);
         }
     }
@@ -299,14 +299,16 @@ impl Table {
         let (mut sessions, mut rooms) = (0, 0);
         for (subject, entry) in &self.entries {
             match entry.phase {
-                Phase::Idle => check(entry.work.is_none(), "work that waits for nothing")?,
-                Phase::Ready(place) => {
+                ServicePhase::Idle => check(entry.work.is_none(), "work that waits for nothing")?,
+                ServicePhase::Ready(place) => {
                     check(self.queue.get(&place) == Some(subject), "place in the queue")?;
                     ready += 1;
                 }
-                Phase::Parked => parked += usize::from(self.parked.contains(subject)),
-                Phase::Waiting(at) => waiting += usize::from(self.timers.contains(&(at, subject.clone()))),
-                Phase::Calling => calling += 1,
+                ServicePhase::Parked => parked += usize::from(self.parked.contains(subject)),
+                ServicePhase::Waiting(at) => {
+                    waiting += usize::from(self.timers.contains(&(at, subject.clone())))
+                }
+                ServicePhase::Calling => calling += 1,
             }
             check(!entry.is_idle(), "entry of nothing")?;
             claims += entry.tasks.iter().filter(|task| matches!(task, Task::Claim(_))).count();
@@ -325,7 +327,7 @@ impl Table {
     }
 }
 
-impl Entry {
+impl OwnedRecord {
     /// What is to be done next. No place is kept for what there is none of.
     pub(super) fn take_task(&mut self) -> Option<Task> {
         let task = self.tasks.pop_front();
@@ -341,6 +343,9 @@ impl Entry {
 
     /// Nothing is held, wanted or on the way; its record may be looked at later.
     pub(super) fn is_unused(&self) -> bool {
-        self.held.is_none() && self.work.is_none() && self.tasks.is_empty() && self.phase != Phase::Calling
+        self.held.is_none()
+            && self.work.is_none()
+            && self.tasks.is_empty()
+            && self.phase != ServicePhase::Calling
     }
 }

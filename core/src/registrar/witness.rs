@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::pending::Purpose;
 use super::{Anew, Registrar, RegistrarConfig};
-use crate::registry::{Answer, Error, Failure, Op, Range, Request, Response, Span};
+use crate::registry::{Answer, Error, Failure, Range, RegistryOp, Request, Response, Span};
 use crate::rng::Rng;
 use crate::time::Instant;
 
@@ -90,9 +90,10 @@ impl Witness {
 pub(super) fn written_key(request: &Request) -> Option<Bytes> {
     match request {
         Request::Put(put) => Some(put.key.clone()),
-        Request::Txn(txn) => {
-            txn.success.iter().find_map(|op| if let Op::Put(put) = op { Some(put.key.clone()) } else { None })
-        }
+        Request::Txn(txn) => txn
+            .success
+            .iter()
+            .find_map(|op| if let RegistryOp::Put(put) = op { Some(put.key.clone()) } else { None }),
         _ => None,
     }
 }

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use super::pending::Purpose;
 use super::{Registrar, RegistrarConfig, keys};
 use crate::plant::Plant;
-use crate::registry::{Error, Failure, Op, Put, Range, Request, Response, Span, Txn};
+use crate::registry::{Error, Failure, Put, Range, RegistryOp, Request, Response, Span, Txn};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 
@@ -88,8 +88,8 @@ impl WriteCheck {
 
 /// A transaction that does nothing and is refused wherever a read or a write is.
 fn request() -> Request {
-    let both = |key| [Op::Range(Range::of(Span::one(key))), Op::Put(Put::new(key, "", None))];
-    let failure: Vec<Op> = keys::PLACES.into_iter().flat_map(both).collect();
+    let both = |key| [RegistryOp::Range(Range::of(Span::one(key))), RegistryOp::Put(Put::new(key, "", None))];
+    let failure: Vec<RegistryOp> = keys::PLACES.into_iter().flat_map(both).collect();
     Request::Txn(Txn { compares: Vec::new(), success: Vec::new(), failure })
 }
 

@@ -2,7 +2,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 
-use super::{Call, CallId, Request, Watch, WatchId};
+use super::{CallId, RegistryCommand, Request, Watch, WatchId};
 
 /// The requests of one machine: those that are not answered yet, by the order in which they were
 /// made, each with what it is for, and the calls that wait to be polled.
@@ -11,7 +11,7 @@ pub(crate) struct Calls<T> {
     next: u64,
     step: u64,
     open: BTreeMap<CallId, T>,
-    queue: VecDeque<Call>,
+    queue: VecDeque<RegistryCommand>,
 }
 
 impl<T> Calls<T> {
@@ -31,19 +31,19 @@ impl<T> Calls<T> {
     pub(crate) fn send(&mut self, request: Request, purpose: T) {
         let id = CallId(self.number());
         self.open.insert(id, purpose);
-        self.queue.push_back(Call::Request { id, request });
+        self.queue.push_back(RegistryCommand::Request { id, request });
     }
 
     /// Starts a watch.
     pub(crate) fn watch(&mut self, watch: Watch) -> WatchId {
         let id = WatchId(self.number());
-        self.queue.push_back(Call::Watch { id, watch });
+        self.queue.push_back(RegistryCommand::Watch { id, watch });
         id
     }
 
     /// Ends a watch.
     pub(crate) fn unwatch(&mut self, id: WatchId) {
-        self.queue.push_back(Call::Unwatch(id));
+        self.queue.push_back(RegistryCommand::Unwatch(id));
     }
 
     /// The purpose of a request that is answered; `None` if it is not open, or not this
@@ -73,7 +73,7 @@ impl<T> Calls<T> {
     }
 
     /// The next call to the registry.
-    pub(crate) fn poll(&mut self) -> Option<Call> {
+    pub(crate) fn poll(&mut self) -> Option<RegistryCommand> {
         self.queue.pop_front()
     }
 
@@ -100,8 +100,8 @@ mod tests {
         calls.forget();
         assert_eq!((calls.len(), calls.take(CallId(13))), (0, None));
         let ids = core::iter::from_fn(|| calls.poll()).filter_map(|call| match call {
-            Call::Request { id, .. } => Some(id.0),
-            Call::Watch { .. } | Call::Unwatch(_) => None,
+            RegistryCommand::Request { id, .. } => Some(id.0),
+            RegistryCommand::Watch { .. } | RegistryCommand::Unwatch(_) => None,
         });
         assert!(ids.eq([7, 10, 13]));
     }

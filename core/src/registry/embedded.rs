@@ -2,16 +2,16 @@
 
 use alloc::collections::VecDeque;
 
-use super::{Call, Failure, News, Registry, RegistryConfig, Told, Watched};
+use super::{Failure, News, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Watched};
 use crate::time::{Deadline, Instant};
 
-/// A [`Registry`] that a node's [`Call`]s go to directly: the default of a server that is
+/// A [`Registry`] that a node's [`RegistryCommand`]s go to directly: the default of a server that is
 /// alone, and etcd's part in the simulator. Every call is answered at once, and nothing is
 /// ever ambiguous. What it knows is gone when the process is.
 #[derive(Debug)]
 pub struct Embedded {
     registry: Registry,
-    told: VecDeque<Told>,
+    told: VecDeque<RegistryEvent>,
 }
 
 impl Embedded {
@@ -28,19 +28,23 @@ impl Embedded {
     }
 
     /// Takes a call.
-    pub fn handle_call(&mut self, now: Instant, call: Call) {
+    pub fn handle_call(&mut self, now: Instant, call: RegistryCommand) {
         match call {
-            Call::Request { id, request } => {
+            RegistryCommand::Request { id, request } => {
                 let outcome = self.registry.handle(now, &request).map_err(Failure::Refused);
-                self.told.push_back(Told::Reply { id, outcome });
+                self.told.push_back(RegistryEvent::Reply { id, outcome });
             }
-            Call::Watch { id, watch } => {
+            RegistryCommand::Watch { id, watch } => {
                 if self.registry.watch(now, id, watch).is_err() {
                     let revision = self.registry.revision();
-                    self.told.push_back(Told::Watched(Watched { id, revision, news: News::Canceled }));
+                    self.told.push_back(RegistryEvent::Watched(Watched {
+                        id,
+                        revision,
+                        news: News::Canceled,
+                    }));
                 }
             }
-            Call::Unwatch(id) => self.registry.unwatch(id),
+            RegistryCommand::Unwatch(id) => self.registry.unwatch(id),
         }
     }
 
@@ -51,8 +55,8 @@ impl Embedded {
 
     /// The next answer, or news of a watch.
     #[must_use]
-    pub fn poll_told(&mut self) -> Option<Told> {
-        self.told.pop_front().or_else(|| self.registry.poll_output().map(Told::Watched))
+    pub fn poll_told(&mut self) -> Option<RegistryEvent> {
+        self.told.pop_front().or_else(|| self.registry.poll_output().map(RegistryEvent::Watched))
     }
 
     /// When [`Self::handle_timeout`] wants to be called.

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::{Compare, Delete, Error, Op, Put, Range, RegistryConfig, Request, Span, Txn};
+use super::{Compare, Delete, Error, Put, Range, RegistryConfig, RegistryOp, Request, Span, Txn};
 
 /// What a step or comparison counts beside its keys and values.
 const OP_BYTES: usize = 8;
@@ -43,7 +43,9 @@ pub(super) fn check(config: &RegistryConfig, request: &Request) -> Result<(), Er
 pub(super) fn takes_space(request: &Request) -> bool {
     match request {
         Request::Put(_) | Request::Grant { .. } => true,
-        Request::Txn(txn) => txn.success.iter().chain(&txn.failure).any(|op| matches!(op, Op::Put(_))),
+        Request::Txn(txn) => {
+            txn.success.iter().chain(&txn.failure).any(|op| matches!(op, RegistryOp::Put(_)))
+        }
         Request::Range(_)
         | Request::Delete(_)
         | Request::Compact { .. }
@@ -86,10 +88,10 @@ fn check_txn(txn: &Txn, ops: usize) -> Result<(), Error> {
     let Some(left) = ops.checked_sub(longest) else { return Err(Error::TooManyOps) };
     txn.compares.iter().try_for_each(|compare| check_span(&compare.span))?;
     txn.success.iter().chain(&txn.failure).try_for_each(|op| match op {
-        Op::Range(range) => check_range(range),
-        Op::Put(put) => check_put(put),
-        Op::Delete(delete) => check_delete(delete),
-        Op::Txn(txn) => check_txn(txn, left),
+        RegistryOp::Range(range) => check_range(range),
+        RegistryOp::Put(put) => check_put(put),
+        RegistryOp::Delete(delete) => check_delete(delete),
+        RegistryOp::Txn(txn) => check_txn(txn, left),
     })
 }
 
@@ -108,13 +110,14 @@ struct Writes<'a> {
 /// writes and a later one deletes, and a key within a deletion without end (`\0`). Where
 /// the latter puts with `ignore_value` or `ignore_lease`, and so may find nothing to keep,
 /// etcd crashes; here it is a duplicate key.
-fn writes(ops: &[Op]) -> Result<Writes<'_>, Error> {
+fn writes(ops: &[RegistryOp]) -> Result<Writes<'_>, Error> {
     let mut all = Writes::default();
     all.deletes.extend(
-        ops.iter().filter_map(|op| if let Op::Delete(delete) = op { Some(&delete.span) } else { None }),
+        ops.iter()
+            .filter_map(|op| if let RegistryOp::Delete(delete) = op { Some(&delete.span) } else { None }),
     );
     for op in ops {
-        let Op::Txn(txn) = op else { continue };
+        let RegistryOp::Txn(txn) = op else { continue };
         let (success, failure) = (writes(&txn.success)?, writes(&txn.failure)?);
         for (key, keeps) in &success.puts {
             all.put(key, *keeps)?;
@@ -130,7 +133,7 @@ fn writes(ops: &[Op]) -> Result<Writes<'_>, Error> {
         all.deletes.extend(failure.deletes);
     }
     for op in ops {
-        if let Op::Put(put) = op {
+        if let RegistryOp::Put(put) = op {
             all.put(&put.key, put.ignore_value || put.ignore_lease)?;
         }
     }
@@ -154,7 +157,7 @@ impl<'a> Writes<'a> {
 
 /// Only these are answered without being agreed upon, and so may be of any size.
 fn is_read_only(txn: &Txn) -> bool {
-    txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_)))
+    txn.success.iter().chain(&txn.failure).all(|op| matches!(op, RegistryOp::Range(_)))
 }
 
 const fn span_bytes(span: &Span) -> usize {
@@ -166,17 +169,17 @@ const fn put_bytes(put: &Put) -> usize {
 }
 
 fn compare_bytes(compare: &Compare) -> usize {
-    let value = if let super::Target::Value(value) = &compare.target { value.len() } else { 0 };
+    let value = if let super::CompareTarget::Value(value) = &compare.target { value.len() } else { 0 };
     span_bytes(&compare.span) + value
 }
 
 fn txn_bytes(txn: &Txn) -> usize {
     let compares = txn.compares.iter().map(compare_bytes).sum::<usize>();
     let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
-        Op::Range(range) => span_bytes(&range.span),
-        Op::Put(put) => put_bytes(put),
-        Op::Delete(delete) => span_bytes(&delete.span),
-        Op::Txn(txn) => txn_bytes(txn),
+        RegistryOp::Range(range) => span_bytes(&range.span),
+        RegistryOp::Put(put) => put_bytes(put),
+        RegistryOp::Delete(delete) => span_bytes(&delete.span),
+        RegistryOp::Txn(txn) => txn_bytes(txn),
     });
     OP_BYTES + compares + ops.sum::<usize>()
 }

@@ -1,7 +1,7 @@
 //! The registry: etcd's semantics as a machine (design 6).
 //!
 //! [`Request`], [`Response`] and the watches of [`Watch`] are what any registry speaks,
-//! etcd or the machine; [`Call`] and [`Told`] are what a node says to its registry and
+//! etcd or the machine; [`RegistryCommand`] and [`RegistryEvent`] are what a node says to its registry and
 //! hears from it. [`Registry`] is the machine: the embedded registry, the simulated etcd,
 //! and what the real one is compared to. [`GroupCommit`] groups the requests to a remote one.
 //!
@@ -44,6 +44,8 @@ pub use group::{
     MalformedResponse,
 };
 pub use machine::{Registry, Snapshot};
-pub use port::{Call, CallId, Failure, Told};
-pub use request::{Compare, Delete, Op, Put, Range, Relation, Request, Span, Target, Txn, Watch};
+pub use port::{CallId, Failure, RegistryCommand, RegistryEvent};
+pub use request::{
+    Compare, CompareTarget, Delete, Put, Range, RegistryOp, Relation, Request, Span, Txn, Watch,
+};
 pub use response::{Answer, Change, Error, KeyValue, LeaseId, News, Response, WatchId, Watched};

@@ -10,7 +10,7 @@ pub struct CallId(pub u64);
 
 /// What a node asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Call {
+pub enum RegistryCommand {
     /// A request; every one is answered, with [`Failure::Unknown`] if nothing else can be said
     /// within the deadline that the driver has for it.
     Request {
@@ -33,7 +33,7 @@ pub enum Call {
 
 /// What a node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum RegistryEvent {
     /// The outcome of a request.
     Reply {
         /// Which.

@@ -171,14 +171,14 @@ pub struct Txn {
     pub compares: Vec<Compare>,
     /// No key written twice, nested transactions included. At most 128; the longest of the
     /// three lists here counts, and those of a transaction in it may be as long as is left.
-    pub success: Vec<Op>,
+    pub success: Vec<RegistryOp>,
     /// As `success`.
-    pub failure: Vec<Op>,
+    pub failure: Vec<RegistryOp>,
 }
 
 /// A step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
+pub enum RegistryOp {
     /// Reads; sees what earlier steps wrote.
     Range(Range),
     /// Writes.
@@ -198,32 +198,32 @@ pub struct Compare {
     /// How they have to relate to `target`.
     pub relation: Relation,
     /// What of them, and to what it is compared.
-    pub target: Target,
+    pub target: CompareTarget,
 }
 
 impl Compare {
     /// The key is not there.
     #[must_use]
     pub fn absent(key: impl Into<Bytes>) -> Self {
-        Self { span: Span::one(key), relation: Relation::Equal, target: Target::Create(0) }
+        Self { span: Span::one(key), relation: Relation::Equal, target: CompareTarget::Create(0) }
     }
 
     /// The key was last written at this revision.
     #[must_use]
     pub fn unchanged(key: impl Into<Bytes>, modified: u64) -> Self {
-        Self { span: Span::one(key), relation: Relation::Equal, target: Target::Mod(modified) }
+        Self { span: Span::one(key), relation: Relation::Equal, target: CompareTarget::Mod(modified) }
     }
 
     /// The key was last written with this lease.
     #[must_use]
     pub fn leased(key: impl Into<Bytes>, lease: LeaseId) -> Self {
-        Self { span: Span::one(key), relation: Relation::Equal, target: Target::Lease(Some(lease)) }
+        Self { span: Span::one(key), relation: Relation::Equal, target: CompareTarget::Lease(Some(lease)) }
     }
 
     /// The key was made at this revision and not deleted since, whatever was written.
     #[must_use]
     pub fn same_life(key: impl Into<Bytes>, created: u64) -> Self {
-        Self { span: Span::one(key), relation: Relation::Equal, target: Target::Create(created) }
+        Self { span: Span::one(key), relation: Relation::Equal, target: CompareTarget::Create(created) }
     }
 }
 
@@ -242,7 +242,7 @@ pub enum Relation {
 
 /// What of a key is compared, and to what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum CompareTarget {
     /// How often it was written since it was made.
     Version(u64),
     /// The revision that made it.

@@ -19,8 +19,8 @@ const VERSION_BYTES: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     /// No key is without versions. Versions are in the order they were made.
-    keys: BTreeMap<Bytes, Vec<Version>>,
-    history: VecDeque<Change>,
+    keys: BTreeMap<Bytes, Vec<KeyVersion>>,
+    history: VecDeque<KeyChange>,
     /// The newest.
     revision: u64,
     compacted: Option<u64>,
@@ -32,7 +32,7 @@ pub(super) struct Store {
 
 /// A key as it was left by a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Version {
+pub(super) struct KeyVersion {
     pub(super) modified: u64,
     pub(super) created: u64,
     pub(super) version: u64,
@@ -43,9 +43,9 @@ pub(super) struct Version {
 
 /// An entry of the history.
 #[derive(Clone, Debug)]
-pub(super) struct Change {
+pub(super) struct KeyChange {
     pub(super) key: Bytes,
-    pub(super) to: Version,
+    pub(super) to: KeyVersion,
 }
 
 /// As of when something is read.
@@ -62,7 +62,7 @@ impl At {
     }
 }
 
-impl Version {
+impl KeyVersion {
     pub(super) fn to_kv(&self, key: &Bytes, keys_only: bool) -> KeyValue {
         let value = self.value.as_ref().filter(|_| !keys_only).cloned().unwrap_or_default();
         let Self { modified, created, version, lease, .. } = *self;
@@ -118,13 +118,13 @@ impl Store {
     }
 
     /// A key, unless it is not there.
-    pub(super) fn get(&self, key: &[u8], at: At) -> Option<(&Bytes, &Version)> {
+    pub(super) fn get(&self, key: &[u8], at: At) -> Option<(&Bytes, &KeyVersion)> {
         let (key, versions) = self.keys.get_key_value(key)?;
         Some((key, visible(versions, at)?))
     }
 
     /// Keys that are there, in order.
-    pub(super) fn range(&self, span: &Span, at: At) -> impl Iterator<Item = (&Bytes, &Version)> {
+    pub(super) fn range(&self, span: &Span, at: At) -> impl Iterator<Item = (&Bytes, &KeyVersion)> {
         let keys = bounds(span).map(|bounds| self.keys.range::<[u8], _>(bounds));
         keys.into_iter().flatten().filter_map(move |(key, versions)| Some((key, visible(versions, at)?)))
     }
@@ -147,23 +147,23 @@ impl Store {
         let (created, version) = before.map_or((modified, 1), |old| (old.created, old.version + 1));
         let leased = before.and_then(|old| old.lease);
         self.live += usize::from(before.is_none());
-        let to = Version { modified, created, version, lease, value: Some(value) };
+        let to = KeyVersion { modified, created, version, lease, value: Some(value) };
         self.bytes += to.bytes(key);
         versions.push(to.clone());
-        self.history.push_back(Change { key: key.clone(), to });
+        self.history.push_back(KeyChange { key: key.clone(), to });
         (key.clone(), leased)
     }
 
     /// Deletes keys, in order, and shows each of them as it was.
-    pub(super) fn delete(&mut self, span: &Span, mut each: impl FnMut(&Bytes, &Version)) {
+    pub(super) fn delete(&mut self, span: &Span, mut each: impl FnMut(&Bytes, &KeyVersion)) {
         let modified = self.revision + 1;
         let keys = bounds(span).map(|bounds| self.keys.range_mut::<[u8], _>(bounds));
         for (key, versions) in keys.into_iter().flatten() {
             let Some(old) = visible(versions, At::Newest) else { continue };
             each(key, old);
-            let to = Version { modified, created: 0, version: 0, lease: None, value: None };
+            let to = KeyVersion { modified, created: 0, version: 0, lease: None, value: None };
             versions.push(to.clone());
-            self.history.push_back(Change { key: key.clone(), to });
+            self.history.push_back(KeyChange { key: key.clone(), to });
             self.live -= 1;
             self.open += 1;
         }
@@ -179,13 +179,13 @@ impl Store {
     }
 
     /// The changes from a revision on, in order.
-    pub(super) fn since(&self, revision: u64) -> impl Iterator<Item = &Change> {
+    pub(super) fn since(&self, revision: u64) -> impl Iterator<Item = &KeyChange> {
         let from = self.history.partition_point(|change| change.to.modified < revision);
         self.history.range(from..)
     }
 
     /// The newest changes.
-    pub(super) fn newest(&self, changes: usize) -> impl Iterator<Item = &Change> {
+    pub(super) fn newest(&self, changes: usize) -> impl Iterator<Item = &KeyChange> {
         self.history.range(self.history.len().saturating_sub(changes)..)
     }
 
@@ -194,7 +194,7 @@ impl Store {
     pub(super) fn compact(&mut self, at: u64, forgets_deletions: bool) {
         self.compacted = Some(at);
         let count = self.history.partition_point(|change| change.to.modified <= at);
-        let keep: Vec<Change> = (0..count)
+        let keep: Vec<KeyChange> = (0..count)
             .filter_map(|_| {
                 let change = self.history.pop_front()?;
                 self.trim(&change.key, at);
@@ -234,7 +234,7 @@ impl Store {
     }
 
     /// Whether a change is a write that the key's oldest version comes from.
-    fn is_still(&self, change: &Change) -> bool {
+    fn is_still(&self, change: &KeyChange) -> bool {
         change.to.value.is_some() && self.keys.get(&change.key).and_then(|v| v.first()) == Some(&change.to)
     }
 
@@ -273,7 +273,7 @@ impl Store {
 }
 
 /// What of a key's versions is seen, if it is there.
-fn visible(versions: &[Version], at: At) -> Option<&Version> {
+fn visible(versions: &[KeyVersion], at: At) -> Option<&KeyVersion> {
     let seen = match at {
         At::Newest => versions.last(),
         At::Revision(revision) => {

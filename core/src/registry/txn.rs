@@ -7,8 +7,8 @@ use core::slice::Iter;
 
 use bytes::Bytes;
 
-use super::store::{At, Version, cost};
-use super::{Answer, Compare, Delete, Error, Op, Put, Range, Registry, Relation, Target, Txn};
+use super::store::{At, KeyVersion, cost};
+use super::{Answer, Compare, CompareTarget, Delete, Error, Put, Range, Registry, RegistryOp, Relation, Txn};
 
 impl Registry {
     pub(super) fn range(&self, range: &Range) -> Answer {
@@ -101,14 +101,14 @@ impl Registry {
         self.compare(txn, &mut path);
         let mut bytes = 0;
         visit(txn, &mut path.iter(), &mut |op| {
-            let Op::Put(put) = op else { return Ok(()) };
+            let RegistryOp::Put(put) = op else { return Ok(()) };
             bytes += self.cost(put);
             self.check_kept(put)?;
             self.check_lease(put)
         })?;
         visit(txn, &mut path.iter(), &mut |op| match op {
-            Op::Range(range) => self.check_range(range),
-            Op::Put(_) | Op::Delete(_) | Op::Txn(_) => Ok(()),
+            RegistryOp::Range(range) => self.check_range(range),
+            RegistryOp::Put(_) | RegistryOp::Delete(_) | RegistryOp::Txn(_) => Ok(()),
         })?;
         self.make_place(bytes)?;
         Ok(self.apply(txn, &mut path.iter()))
@@ -119,7 +119,7 @@ impl Registry {
         let taken = txn.compares.iter().all(|compare| self.holds(compare));
         path.push(taken);
         for op in branch(txn, taken) {
-            if let Op::Txn(txn) = op {
+            if let RegistryOp::Txn(txn) = op {
                 self.compare(txn, path);
             }
         }
@@ -138,17 +138,17 @@ impl Registry {
         let answers = branch(txn, succeeded)
             .iter()
             .map(|op| match op {
-                Op::Range(range) => self.range(range),
-                Op::Put(put) => self.put(put),
-                Op::Delete(delete) => self.delete(delete),
-                Op::Txn(txn) => self.apply(txn, path),
+                RegistryOp::Range(range) => self.range(range),
+                RegistryOp::Put(put) => self.put(put),
+                RegistryOp::Delete(delete) => self.delete(delete),
+                RegistryOp::Txn(txn) => self.apply(txn, path),
             })
             .collect();
         Answer::Txn { succeeded, answers }
     }
 }
 
-fn branch(txn: &Txn, taken: bool) -> &[Op] {
+fn branch(txn: &Txn, taken: bool) -> &[RegistryOp] {
     if taken { &txn.success } else { &txn.failure }
 }
 
@@ -156,24 +156,26 @@ fn branch(txn: &Txn, taken: bool) -> &[Op] {
 fn visit(
     txn: &Txn,
     path: &mut Iter<'_, bool>,
-    check: &mut impl FnMut(&Op) -> Result<(), Error>,
+    check: &mut impl FnMut(&RegistryOp) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let taken = path.next().is_some_and(|&taken| taken);
     branch(txn, taken).iter().try_for_each(|op| match op {
-        Op::Txn(txn) => visit(txn, path, check),
+        RegistryOp::Txn(txn) => visit(txn, path, check),
         op => check(op),
     })
 }
 
 /// How a key relates to a target; `None` if it does not, however it is asked.
-fn compared(key: Option<&Version>, target: &Target) -> Option<Ordering> {
-    let number = |of: fn(&Version) -> u64| key.map_or(0, of);
+fn compared(key: Option<&KeyVersion>, target: &CompareTarget) -> Option<Ordering> {
+    let number = |of: fn(&KeyVersion) -> u64| key.map_or(0, of);
     Some(match target {
-        Target::Version(version) => number(|key| key.version).cmp(version),
-        Target::Create(revision) => number(|key| key.created).cmp(revision),
-        Target::Mod(revision) => number(|key| key.modified).cmp(revision),
-        Target::Lease(lease) => number(|key| key.lease.map_or(0, |id| id.0)).cmp(&lease.map_or(0, |id| id.0)),
-        Target::Value(value) => key?.value.as_ref()?.cmp(value),
+        CompareTarget::Version(version) => number(|key| key.version).cmp(version),
+        CompareTarget::Create(revision) => number(|key| key.created).cmp(revision),
+        CompareTarget::Mod(revision) => number(|key| key.modified).cmp(revision),
+        CompareTarget::Lease(lease) => {
+            number(|key| key.lease.map_or(0, |id| id.0)).cmp(&lease.map_or(0, |id| id.0))
+        }
+        CompareTarget::Value(value) => key?.value.as_ref()?.cmp(value),
     })
 }
 

@@ -6,7 +6,7 @@ use core::ops::Bound;
 
 use bytes::Bytes;
 
-use super::store::{At, Change, Store};
+use super::store::{At, KeyChange, Store};
 use super::{Change as Told, Error, News, RegistryConfig, Watch, WatchId, Watched};
 use crate::time::Instant;
 
@@ -27,7 +27,7 @@ struct Watcher {
     watch: Watch,
     /// Everything before this revision was told, or is not its business.
     next: u64,
-    state: State,
+    state: WatchState,
     /// There may be changes from `next` on.
     behind: bool,
     /// It was told nothing since progress was last looked at.
@@ -36,7 +36,7 @@ struct Watcher {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum WatchState {
     /// Not confirmed yet.
     New,
     Runs,
@@ -75,7 +75,7 @@ impl Watches {
             [] | [0] => false,
             end => end <= watch.span.key.as_ref(),
         };
-        let state = if is_empty { State::Refused } else { State::New };
+        let state = if is_empty { WatchState::Refused } else { WatchState::New };
         let next = if watch.start == 0 { store.revision() + 1 } else { watch.start };
         let behind = next <= store.revision();
         self.progressing += usize::from(watch.progress);
@@ -99,7 +99,7 @@ impl Watches {
     pub(super) fn handle_commit(&mut self, store: &Store, changes: usize) {
         let revision = store.revision();
         for (&id, watcher) in &mut self.watches {
-            let concerns = |change: &Change| watcher.wants(change);
+            let concerns = |change: &KeyChange| watcher.wants(change);
             if !watcher.behind && watcher.next <= revision && store.newest(changes).any(concerns) {
                 watcher.next = revision;
                 watcher.behind = true;
@@ -114,7 +114,7 @@ impl Watches {
         }
         self.progress_due = now + config.progress_interval;
         for (&id, watcher) in &mut self.watches {
-            if watcher.watch.progress && watcher.state == State::Runs {
+            if watcher.watch.progress && watcher.state == WatchState::Runs {
                 if watcher.silent {
                     watcher.owed_progress = true;
                     self.ready.insert(id);
@@ -172,11 +172,11 @@ impl Watches {
             return Err("watches with progress are miscounted");
         }
         for (id, watcher) in &self.watches {
-            let has_news = watcher.behind || watcher.owed_progress || watcher.state != State::Runs;
+            let has_news = watcher.behind || watcher.owed_progress || watcher.state != WatchState::Runs;
             if has_news != self.ready.contains(id) {
                 return Err("a watch has news and does not say so, or says so and has none");
             }
-            let missed = |change: &Change| watcher.wants(change);
+            let missed = |change: &KeyChange| watcher.wants(change);
             if !watcher.behind && store.since(watcher.next).any(missed) {
                 return Err("a watch has missed a change");
             }
@@ -189,19 +189,19 @@ impl Watches {
 }
 
 impl Watcher {
-    fn wants(&self, change: &Change) -> bool {
+    fn wants(&self, change: &KeyChange) -> bool {
         let filtered = if change.to.value.is_some() { self.watch.no_put } else { self.watch.no_delete };
         !filtered && self.watch.span.contains(&change.key)
     }
 
     fn news(&mut self, config: &RegistryConfig, store: &Store) -> Option<News> {
         match self.state {
-            State::New => {
-                self.state = State::Runs;
+            WatchState::New => {
+                self.state = WatchState::Runs;
                 return Some(News::Created);
             }
-            State::Refused => return Some(News::Canceled),
-            State::Runs => {}
+            WatchState::Refused => return Some(News::Canceled),
+            WatchState::Runs => {}
         }
         if self.behind {
             if store.is_compacted(self.next)
@@ -244,8 +244,8 @@ impl Watcher {
     }
 }
 
-fn tell(change: &Change, prev: bool, store: &Store) -> Told {
-    let Change { key, to } = change;
+fn tell(change: &KeyChange, prev: bool, store: &Store) -> Told {
+    let KeyChange { key, to } = change;
     // What was there before the whole revision; what made a key had nothing before it.
     let before = to.modified - 1;
     let is_made = to.value.is_some() && to.created == to.modified;

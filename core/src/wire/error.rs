@@ -6,7 +6,7 @@ use skirmish_proto::v1::Kind;
 
 /// Who is at fault for an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum FaultSide {
     /// The peer broke the protocol, or something between the peers changed the bytes.
     Misbehaved,
     /// The peer speaks a version of the protocol, or uses a feature of it, that this
@@ -91,10 +91,12 @@ pub enum WireError {
 impl WireError {
     /// Who is at fault.
     #[must_use]
-    pub const fn fault(&self) -> Fault {
+    pub const fn fault(&self) -> FaultSide {
         match self {
-            Self::UnknownVersion(_) | Self::ReservedFlags(_) | Self::UnknownKind(_) => Fault::Incompatible,
-            Self::SealExhausted | Self::NotAFrame | Self::NotDrained => Fault::Caller,
+            Self::UnknownVersion(_) | Self::ReservedFlags(_) | Self::UnknownKind(_) => {
+                FaultSide::Incompatible
+            }
+            Self::SealExhausted | Self::NotAFrame | Self::NotDrained => FaultSide::Caller,
             Self::BadMagic
             | Self::MetadataTooLong(_)
             | Self::FrameTooLong(_)
@@ -119,7 +121,7 @@ impl WireError {
             | Self::NotSealed
             | Self::NotAuthentic
             | Self::BadPublicKey
-            | Self::WeakPublicKey => Fault::Misbehaved,
+            | Self::WeakPublicKey => FaultSide::Misbehaved,
         }
     }
 }

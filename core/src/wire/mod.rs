@@ -25,7 +25,7 @@ mod tests;
 pub use compress::Zstd;
 pub use decoder::Decoder;
 pub use encode::{encode, encode_bytes};
-pub use error::{Fault, WireError};
+pub use error::{FaultSide, WireError};
 pub use frame::{FLAG_SEALED, FLAG_ZSTD, Frame, HEADER_LEN, MAGIC, MAX_METADATA, TRAILER_LEN, VERSION};
 pub use link::ToNode;
 pub(crate) use message::MAX_JOINS;

@@ -14,7 +14,7 @@ use super::cuts::next_cut;
 use super::options::{MessageClass, SchedulePhase};
 use super::verdict::{Delivery, entry_hash};
 use super::world::{BattleStage, BattleState, SharedBattle};
-use crate::client::{Act, App, DialError, Event, Machine, MessageId, Outcome, State};
+use crate::client::{Act, App, ClientState, DialError, Event, Machine, MessageId, Outcome};
 
 /// A bot.
 pub(super) struct BattlePlayer {
@@ -108,7 +108,8 @@ impl BattlePlayer {
             },
             // While away nothing is sent: what counts is the position on return.
             MessageClass::Latest => {
-                machine.state() == State::Connected && machine.latest(now, &self.room, 0, body, "").is_ok()
+                machine.state() == ClientState::Connected
+                    && machine.latest(now, &self.room, 0, body, "").is_ok()
             }
         };
         if taken {
@@ -221,7 +222,7 @@ impl App for BattlePlayer {
                     shared.trouble.get_or_insert_with(|| format!("left its room: {reason:?}"));
                 }
             }
-            Event::StateChanged { to, .. } => self.set_connected(shared, to == State::Connected),
+            Event::StateChanged { to, .. } => self.set_connected(shared, to == ClientState::Connected),
             Event::Throttled { .. } => shared.stats.throttled += 1,
             Event::Closed { reason, message, .. } => {
                 if !self.leaving {

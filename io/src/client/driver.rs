@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use skirmish_core::client::{Client as Machine, ClientConfig, Event, Output, State};
+use skirmish_core::client::{Client as Machine, ClientConfig, ClientState, Event, Output};
 use skirmish_core::rng::Seed;
 use skirmish_core::time::{Duration, Instant, LATE, Now};
 use tokio::time::{Sleep, sleep_until};
@@ -316,7 +316,7 @@ impl Driver {
     /// The machine wants no connection and the last one is closed. It may still have
     /// deadlines of its own, such as for tombstones; nothing comes of them any more.
     fn has_ended(&self) -> bool {
-        matches!(self.connection, ConnectionState::None) && self.machine.state() == State::Idle
+        matches!(self.connection, ConnectionState::None) && self.machine.state() == ClientState::Idle
     }
 
     /// Sleeps until the earliest deadline.

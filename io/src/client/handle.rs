@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use skirmish_core::client::{Client as Machine, ClientConfig, CommandError, Event, MessageId, State};
+use skirmish_core::client::{Client as Machine, ClientConfig, ClientState, CommandError, Event, MessageId};
 use skirmish_core::id::Cursor;
 use skirmish_core::rng::Seed;
 use skirmish_core::time::{Duration, Now};
@@ -227,7 +227,7 @@ impl Client {
     ///
     /// # Errors
     /// The client has ended.
-    pub async fn state(&self) -> Result<State, Error> {
+    pub async fn state(&self) -> Result<ClientState, Error> {
         self.inspect(|machine| machine.state()).await
     }
 
@@ -460,7 +460,7 @@ struct Relay {
 
 impl App for Relay {
     fn event(&mut self, _now: Now, event: Event) {
-        if matches!(event, Event::StateChanged { to: State::Connected, .. })
+        if matches!(event, Event::StateChanged { to: ClientState::Connected, .. })
             && let Some(connected) = self.connected.take()
         {
             // Whoever waited may have stopped to; then the handles are gone, too.

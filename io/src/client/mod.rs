@@ -1,6 +1,6 @@
 //! The client library: the client machine of the core over a real WebSocket (rows R1, R2, W1).
 //!
-//! [`Client::builder`] names the server and the token, [`Builder::connect`] waits for the
+//! [`Client::builder`] names the server and the token, [`ClientBuilder::connect`] waits for the
 //! first session and gives two halves: [`Client`] takes commands, [`Events`] says what
 //! happened. One task drives both; it reconnects, resumes and sends again by itself.
 //!
@@ -69,7 +69,7 @@
 //!
 //! # Back-pressure
 //!
-//! Events wait in a queue of [`Builder::event_capacity`]. While it is full the task reads
+//! Events wait in a queue of [`ClientBuilder::event_capacity`]. While it is full the task reads
 //! nothing from the socket, so an application that stops reading costs a constant amount
 //! of memory here, and the server treats it like any slow reader: latest messages are
 //! conflated, and entries that fall out of the room's window are replaced by an explicit
@@ -95,6 +95,6 @@ pub use error::{DialError, Error};
 pub use handle::{Client, ClientBuilder};
 pub use queue::Events;
 pub use skirmish_core::client::{
-    Client as Machine, ClientConfig, CommandError, Event, MessageId, Outcome, State, StateRefusal,
+    Client as Machine, ClientConfig, ClientState, CommandError, Event, MessageId, Outcome, StateRefusal,
 };
 pub use skirmish_proto::v1::{Matched, Queue, TicketState};

@@ -105,7 +105,7 @@ pub struct LinkHeartbeat {
 
 impl Default for LinkHeartbeat {
     fn default() -> Self {
-        let core::Heartbeat { interval, jitter_percent, unhealthy_after, close_after } =
+        let core::HeartbeatConfig { interval, jitter_percent, unhealthy_after, close_after } =
             core::Config::default().links.heartbeat;
         Self { interval, jitter_percent, unhealthy_after, close_after }
     }
@@ -117,7 +117,7 @@ impl Cluster {
         let LinkHeartbeat { interval, jitter_percent, unhealthy_after, close_after } = self.heartbeat;
         let links = core::Config::default().links;
         core::LinkLimits {
-            heartbeat: core::Heartbeat { interval, jitter_percent, unhealthy_after, close_after },
+            heartbeat: core::HeartbeatConfig { interval, jitter_percent, unhealthy_after, close_after },
             frame_bytes: links.frame_bytes.max(frame_bytes.saturating_add(core::Config::FRAME_OVERHEAD)),
             ..links
         }

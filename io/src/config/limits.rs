@@ -59,7 +59,7 @@ section! {
 
 section! {
     /// The heartbeat (row H1).
-    HeartbeatTimes from Heartbeat at heartbeat {
+    HeartbeatTimes from HeartbeatConfig at heartbeat {
         /// Between two pings. Below the 30 s after which NATs forget a connection.
         #[serde(with = "humantime_serde")]
         interval: Duration,

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use skirmish_core::registry::{Call, Failure, News, Registry, RegistryConfig, Told, Watched};
+use skirmish_core::registry::{
+    Failure, News, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Watched,
+};
 use skirmish_core::time::{Deadline, Instant};
 
 use super::{RegistryCounters, Status};
@@ -12,7 +14,7 @@ use super::{RegistryCounters, Status};
 #[derive(Debug)]
 pub struct EmbeddedRegistry {
     machine: Registry,
-    told: VecDeque<Told>,
+    told: VecDeque<RegistryEvent>,
     counters: RegistryCounters,
     since: Instant,
 }
@@ -30,30 +32,34 @@ impl EmbeddedRegistry {
     }
 
     /// Takes a call and answers it.
-    pub fn handle(&mut self, now: Instant, call: Call) {
+    pub fn handle(&mut self, now: Instant, call: RegistryCommand) {
         match call {
-            Call::Request { id, request } => {
+            RegistryCommand::Request { id, request } => {
                 let outcome = self.machine.handle(now, &request).map_err(Failure::Refused);
                 self.counters.calls += 1;
                 self.counters.refused += u64::from(outcome.is_err());
-                self.told.push_back(Told::Reply { id, outcome });
+                self.told.push_back(RegistryEvent::Reply { id, outcome });
             }
-            Call::Watch { id, watch } => {
+            RegistryCommand::Watch { id, watch } => {
                 if self.machine.watch(now, id, watch).is_err() {
                     let revision = self.machine.revision();
-                    self.told.push_back(Told::Watched(Watched { id, revision, news: News::Canceled }));
+                    self.told.push_back(RegistryEvent::Watched(Watched {
+                        id,
+                        revision,
+                        news: News::Canceled,
+                    }));
                 }
             }
-            Call::Unwatch(id) => self.machine.unwatch(id),
+            RegistryCommand::Unwatch(id) => self.machine.unwatch(id),
         }
     }
 
     /// What there is to tell the node.
-    pub fn poll_told(&mut self) -> Option<Told> {
+    pub fn poll_told(&mut self) -> Option<RegistryEvent> {
         self.told.pop_front().or_else(|| {
             let watched = self.machine.poll_output()?;
             self.counters.news += 1;
-            Some(Told::Watched(watched))
+            Some(RegistryEvent::Watched(watched))
         })
     }
 
@@ -107,10 +113,10 @@ mod tests {
         let start = Instant::from_micros(1);
         let mut registry = EmbeddedRegistry::new(RegistryConfig::default(), start);
         let mut told = Vec::new();
-        let request = |id, request| Call::Request { id: CallId(id), request };
+        let request = |id, request| RegistryCommand::Request { id: CallId(id), request };
         let key = Bytes::from_static(b"k");
         for call in [
-            Call::Watch { id: WatchId(5), watch: Watch::of(Span::one(key.clone()), 0) },
+            RegistryCommand::Watch { id: WatchId(5), watch: Watch::of(Span::one(key.clone()), 0) },
             request(1, Request::Grant { id: LeaseId(9), ttl_s: 2 }),
             request(2, Request::Put(Put::new(key.clone(), "v", Some(LeaseId(9))))),
             request(3, Request::Revoke(LeaseId(8))),
@@ -121,9 +127,9 @@ mod tests {
         let kinds: Vec<_> = told
             .iter()
             .map(|told| match told {
-                Told::Reply { id, outcome } => (id.0, outcome.is_ok()),
-                Told::Watched(watched) => (watched.id.0, true),
-                Told::Connected { .. } => (0, true),
+                RegistryEvent::Reply { id, outcome } => (id.0, outcome.is_ok()),
+                RegistryEvent::Watched(watched) => (watched.id.0, true),
+                RegistryEvent::Connected { .. } => (0, true),
             })
             .collect();
         assert_eq!(kinds, [(5, true), (1, true), (2, true), (5, true), (3, false)]);
@@ -139,7 +145,9 @@ mod tests {
                 break told;
             }
         };
-        let Told::Watched(Watched { news: News::Changes(changes), .. }) = news else { panic!("{news:?}") };
+        let RegistryEvent::Watched(Watched { news: News::Changes(changes), .. }) = news else {
+            panic!("{news:?}")
+        };
         assert!(matches!(&changes[..], [Change::Delete { key: gone, .. }] if *gone == key));
         assert_eq!((registry.counters().calls, registry.counters().refused), (3, 1));
         assert!(registry.status().connected);

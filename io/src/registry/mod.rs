@@ -2,9 +2,9 @@
 //! of the server talks to ([`Remote`]).
 //!
 //! Whoever drives a node drives its registry in the same loop: it passes on the node's
-//! [`Call`]s with [`Registry::handle`], and what comes of them by [`Registry::poll_told`].
-//! It sleeps until [`Registry::poll_timeout`] or until [`Registry::ready`], and calls
-//! [`Registry::handle_timeout`] when the time has come.
+//! [`RegistryCommand`]s with [`NodeRegistry::handle`], and what comes of them by [`NodeRegistry::poll_told`].
+//! It sleeps until [`NodeRegistry::poll_timeout`] or until [`NodeRegistry::ready`], and calls
+//! [`NodeRegistry::handle_timeout`] when the time has come.
 //!
 //! ```
 //! use skirmish_core::registry::{Call, CallId, Put, RegistryConfig, Request, Told};
@@ -29,7 +29,7 @@ mod remote;
 mod shared;
 mod status;
 
-use skirmish_core::registry::{Call, Told};
+use skirmish_core::registry::{RegistryCommand, RegistryEvent};
 use skirmish_core::time::{Deadline, Instant};
 
 pub use self::embedded::EmbeddedRegistry;
@@ -39,16 +39,16 @@ pub use self::status::{RegistryCounters, RegistryRefusal, Status};
 /// A node's registry.
 #[allow(clippy::large_enum_variant, reason = "a node has one")]
 #[derive(Debug)]
-pub enum Registry {
+pub enum NodeRegistry {
     /// In the process.
     Embedded(Box<EmbeddedRegistry>),
     /// Behind another task: etcd, or whatever the embedder has.
     Remote(Remote),
 }
 
-impl Registry {
+impl NodeRegistry {
     /// Takes a call of the node's. Never waits; every request is answered.
-    pub fn handle(&mut self, now: Instant, call: Call) {
+    pub fn handle(&mut self, now: Instant, call: RegistryCommand) {
         match self {
             Self::Embedded(embedded) => embedded.handle(now, call),
             Self::Remote(remote) => remote.handle(call),
@@ -57,7 +57,7 @@ impl Registry {
 
     /// What there is to tell the node; to be asked until there is nothing.
     #[must_use]
-    pub fn poll_told(&mut self) -> Option<Told> {
+    pub fn poll_told(&mut self) -> Option<RegistryEvent> {
         match self {
             Self::Embedded(embedded) => embedded.poll_told(),
             Self::Remote(remote) => remote.poll_told(),

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use skirmish_core::registry::{
-    Answer, Call, Change, Compare, Delete, KeyValue, News, Op, Put, Range, Request, Response, Span, Told,
-    Txn, Watch, Watched,
+    Answer, Change, Compare, Delete, KeyValue, News, Put, Range, RegistryCommand, RegistryEvent, RegistryOp,
+    Request, Response, Span, Txn, Watch, Watched,
 };
 
 /// The prefix; empty for none.
@@ -17,36 +17,38 @@ impl Prefix {
     }
 
     /// What is asked, below the prefix.
-    pub(super) fn add(&self, call: Call) -> Call {
+    pub(super) fn add(&self, call: RegistryCommand) -> RegistryCommand {
         match call {
             _ if self.0.is_empty() => call,
-            Call::Request { id, request } => Call::Request { id, request: self.request(request) },
-            Call::Watch { id, watch } => {
-                Call::Watch { id, watch: Watch { span: self.span(watch.span), ..watch } }
+            RegistryCommand::Request { id, request } => {
+                RegistryCommand::Request { id, request: self.request(request) }
             }
-            Call::Unwatch(_) => call,
+            RegistryCommand::Watch { id, watch } => {
+                RegistryCommand::Watch { id, watch: Watch { span: self.span(watch.span), ..watch } }
+            }
+            RegistryCommand::Unwatch(_) => call,
         }
     }
 
     /// What is told, without the prefix.
-    pub(super) fn strip(&self, told: Told) -> Told {
+    pub(super) fn strip(&self, told: RegistryEvent) -> RegistryEvent {
         match told {
             _ if self.0.is_empty() => told,
-            Told::Reply { id, outcome } => Told::Reply {
+            RegistryEvent::Reply { id, outcome } => RegistryEvent::Reply {
                 id,
                 outcome: outcome
                     .map(|Response { revision, answer }| Response { revision, answer: self.answer(answer) }),
             },
-            Told::Watched(Watched { id, revision, news }) => {
+            RegistryEvent::Watched(Watched { id, revision, news }) => {
                 let news = match news {
                     News::Changes(changes) => {
                         News::Changes(changes.into_iter().map(|change| self.change(change)).collect())
                     }
                     News::Created | News::Progress | News::Compacted { .. } | News::Canceled => news,
                 };
-                Told::Watched(Watched { id, revision, news })
+                RegistryEvent::Watched(Watched { id, revision, news })
             }
-            Told::Connected { .. } => told,
+            RegistryEvent::Connected { .. } => told,
         }
     }
 
@@ -92,7 +94,7 @@ impl Prefix {
 
     fn txn(&self, Txn { compares, success, failure }: Txn) -> Txn {
         let compare = |compare: Compare| Compare { span: self.span(compare.span), ..compare };
-        let ops = |ops: Vec<Op>| ops.into_iter().map(|op| self.op(op)).collect();
+        let ops = |ops: Vec<RegistryOp>| ops.into_iter().map(|op| self.op(op)).collect();
         Txn {
             compares: compares.into_iter().map(compare).collect(),
             success: ops(success),
@@ -100,12 +102,12 @@ impl Prefix {
         }
     }
 
-    fn op(&self, op: Op) -> Op {
+    fn op(&self, op: RegistryOp) -> RegistryOp {
         match op {
-            Op::Range(range) => Op::Range(self.range(range)),
-            Op::Put(put) => Op::Put(self.put(put)),
-            Op::Delete(delete) => Op::Delete(self.delete(delete)),
-            Op::Txn(txn) => Op::Txn(self.txn(txn)),
+            RegistryOp::Range(range) => RegistryOp::Range(self.range(range)),
+            RegistryOp::Put(put) => RegistryOp::Put(self.put(put)),
+            RegistryOp::Delete(delete) => RegistryOp::Delete(self.delete(delete)),
+            RegistryOp::Txn(txn) => RegistryOp::Txn(self.txn(txn)),
         }
     }
 
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
 
     /// What is told of these calls, each through a prefix or through none.
-    fn told(store: &mut Embedded, prefix: &Prefix, calls: &[Call]) -> Vec<Told> {
+    fn told(store: &mut Embedded, prefix: &Prefix, calls: &[RegistryCommand]) -> Vec<RegistryEvent> {
         let mut told = Vec::new();
         for call in calls {
             store.handle_call(Instant::from_micros(1), prefix.add(call.clone()));
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_deployment_below_a_prefix_hears_what_it_would_without_and_nothing_of_another() {
-        let request = |id, request| Call::Request { id: CallId(id), request };
+        let request = |id, request| RegistryCommand::Request { id: CallId(id), request };
         let range = |span| Request::Range(Range::of(span));
         let put = |key: &'static str| Put { prev: true, ..Put::new(key, "v", None) };
         let all = Span::prefix("/nodes/");
@@ -175,11 +177,17 @@ mod tests {
                 Compare::absent("/nodes/b"),
                 Compare { span: all.clone(), ..Compare::absent("/") },
             ],
-            success: vec![Op::Txn(Txn { success: vec![Op::Put(put("/nodes/b"))], ..Txn::default() })],
-            failure: vec![Op::Put(put("/nodes/c")), Op::Range(Range::of(all.clone()))],
+            success: vec![RegistryOp::Txn(Txn {
+                success: vec![RegistryOp::Put(put("/nodes/b"))],
+                ..Txn::default()
+            })],
+            failure: vec![RegistryOp::Put(put("/nodes/c")), RegistryOp::Range(Range::of(all.clone()))],
         };
         let calls = [
-            Call::Watch { id: WatchId(1), watch: Watch { prev: true, ..Watch::of(all.clone(), 0) } },
+            RegistryCommand::Watch {
+                id: WatchId(1),
+                watch: Watch { prev: true, ..Watch::of(all.clone(), 0) },
+            },
             request(2, Request::Put(put("/nodes/a"))),
             request(3, Request::Put(put("/nodes/a"))),
             request(4, Request::Txn(txn)),
@@ -194,11 +202,12 @@ mod tests {
         // Side by side, neither reads, compares or deletes what is the other's.
         let mut store = embedded();
         told(&mut store, &Prefix::new("/b"), &calls[1..4]);
-        let answers = |told: Vec<Told>| {
+        let answers = |told: Vec<RegistryEvent>| {
             let answer = |told| match told {
-                Told::Reply { outcome: Ok(Response { answer: Answer::Range { kvs, .. }, .. }), .. } => {
-                    Some(kvs.into_iter().map(|kv| (kv.key, kv.version)).collect::<Vec<_>>())
-                }
+                RegistryEvent::Reply {
+                    outcome: Ok(Response { answer: Answer::Range { kvs, .. }, .. }),
+                    ..
+                } => Some(kvs.into_iter().map(|kv| (kv.key, kv.version)).collect::<Vec<_>>()),
                 _ => None,
             };
             told.into_iter().filter_map(answer).collect::<Vec<_>>()

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use skirmish_core::registry::{Call, CallId, Failure, News, Response, Told, Watch, WatchId, Watched};
+use skirmish_core::registry::{
+    CallId, Failure, News, RegistryCommand, RegistryEvent, Response, Watch, WatchId, Watched,
+};
 use skirmish_core::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -19,12 +21,12 @@ const NEWS: usize = 256;
 /// still be done.
 #[derive(Debug)]
 pub struct Remote {
-    calls: Sender<Call>,
-    replies: Receiver<Told>,
+    calls: Sender<RegistryCommand>,
+    replies: Receiver<RegistryEvent>,
     news: Receiver<Watched>,
     shared: SharedStatus,
     /// What is to be told without asking anybody.
-    told: VecDeque<Told>,
+    told: VecDeque<RegistryEvent>,
     /// Requests without an outcome, and how many there may be.
     requests: usize,
     most_requests: usize,
@@ -83,8 +85,8 @@ pub struct Remote {
 /// ```
 #[derive(Debug)]
 pub struct Backend {
-    pub(super) calls: Receiver<Call>,
-    pub(super) replies: Sender<Told>,
+    pub(super) calls: Receiver<RegistryCommand>,
+    pub(super) replies: Sender<RegistryEvent>,
     pub(super) news: Sender<Watched>,
     pub(super) shared: SharedStatus,
 }
@@ -92,7 +94,7 @@ pub struct Backend {
 impl Backend {
     /// The next call, in the order in which the node made them; `None` if there is no node
     /// any more. Can be dropped at any time.
-    pub async fn next_call(&mut self) -> Option<Call> {
+    pub async fn next_call(&mut self) -> Option<RegistryCommand> {
         self.calls.recv().await
     }
 
@@ -100,7 +102,7 @@ impl Backend {
     pub fn answer(&self, id: CallId, outcome: Result<Response, Failure>, latency: Duration) {
         self.shared.answered(&outcome, latency);
         // If this fails there is no node any more.
-        let _ = self.replies.try_send(Told::Reply { id, outcome });
+        let _ = self.replies.try_send(RegistryEvent::Reply { id, outcome });
     }
 
     /// Tells news of a watch, as soon as there is a place for them. Dropped before, it has
@@ -163,31 +165,31 @@ impl Remote {
 
     /// Takes a call. Never waits: what there is no place for is answered at once that the
     /// registry is unavailable, or that the watch has ended.
-    pub fn handle(&mut self, call: Call) {
+    pub fn handle(&mut self, call: RegistryCommand) {
         self.end_watches();
         match self.prefix.add(call) {
-            Call::Request { id, request } => {
-                let told = Told::Reply { id, outcome: Err(Failure::Unavailable) };
+            RegistryCommand::Request { id, request } => {
+                let told = RegistryEvent::Reply { id, outcome: Err(Failure::Unavailable) };
                 if self.requests >= self.most_requests
-                    || self.calls.try_send(Call::Request { id, request }).is_err()
+                    || self.calls.try_send(RegistryCommand::Request { id, request }).is_err()
                 {
                     self.told.push_back(told);
                 } else {
                     self.requests += 1;
                 }
             }
-            Call::Watch { id, watch } => self.watch(id, watch),
-            Call::Unwatch(id) => self.unwatch(id),
+            RegistryCommand::Watch { id, watch } => self.watch(id, watch),
+            RegistryCommand::Unwatch(id) => self.unwatch(id),
         }
     }
 
     /// What there is to tell the node.
-    pub fn poll_told(&mut self) -> Option<Told> {
+    pub fn poll_told(&mut self) -> Option<RegistryEvent> {
         self.end_watches();
         let (connections, cluster) = self.shared.connections();
         if connections > self.connections {
             self.connections = connections;
-            return Some(Told::Connected { cluster });
+            return Some(RegistryEvent::Connected { cluster });
         }
         if let Some(told) = self.told.pop_front() {
             return Some(told);
@@ -233,7 +235,7 @@ impl Remote {
         self.shared.counters()
     }
 
-    fn replied(&mut self, told: Told) -> Told {
+    fn replied(&mut self, told: RegistryEvent) -> RegistryEvent {
         self.requests = self.requests.saturating_sub(1);
         self.prefix.strip(told)
     }
@@ -243,9 +245,9 @@ impl Remote {
         let name = WatchId(self.next_name);
         self.next_name += 1;
         if self.watches.len() + self.ending.len() >= self.most_watches
-            || self.calls.try_send(Call::Watch { id: name, watch }).is_err()
+            || self.calls.try_send(RegistryCommand::Watch { id: name, watch }).is_err()
         {
-            self.told.push_back(Told::Watched(Watched { id, revision: 0, news: News::Canceled }));
+            self.told.push_back(RegistryEvent::Watched(Watched { id, revision: 0, news: News::Canceled }));
             return;
         }
         self.watches.insert(id, name);
@@ -254,7 +256,7 @@ impl Remote {
 
     fn unwatch(&mut self, id: WatchId) {
         // What is queued here is news of it, too.
-        self.told.retain(|told| !matches!(told, Told::Watched(watched) if watched.id == id));
+        self.told.retain(|told| !matches!(told, RegistryEvent::Watched(watched) if watched.id == id));
         if let Some(name) = self.watches.remove(&id) {
             self.named.remove(&name);
             self.ending.push_back(name);
@@ -264,7 +266,7 @@ impl Remote {
 
     fn end_watches(&mut self) {
         while let Some(name) = self.ending.pop_front() {
-            if self.calls.try_send(Call::Unwatch(name)).is_err() {
+            if self.calls.try_send(RegistryCommand::Unwatch(name)).is_err() {
                 self.ending.push_front(name);
                 return;
             }
@@ -272,13 +274,13 @@ impl Remote {
     }
 
     /// The news under the node's own name; `None` if the watch has ended meanwhile.
-    fn rename(&mut self, watched: Watched) -> Option<Told> {
+    fn rename(&mut self, watched: Watched) -> Option<RegistryEvent> {
         let id = *self.named.get(&watched.id)?;
         if matches!(watched.news, News::Compacted { .. } | News::Canceled) {
             self.named.remove(&watched.id);
             self.watches.remove(&id);
         }
-        Some(self.prefix.strip(Told::Watched(Watched { id, ..watched })))
+        Some(self.prefix.strip(RegistryEvent::Watched(Watched { id, ..watched })))
     }
 }
 
@@ -289,12 +291,12 @@ mod tests {
 
     use super::*;
 
-    fn request(id: u64) -> Call {
-        Call::Request { id: CallId(id), request: Request::Revoke(LeaseId(1)) }
+    fn request(id: u64) -> RegistryCommand {
+        RegistryCommand::Request { id: CallId(id), request: Request::Revoke(LeaseId(1)) }
     }
 
-    fn watch(id: u64) -> Call {
-        Call::Watch { id: WatchId(id), watch: Watch::of(Span::one(Bytes::from_static(b"k")), 0) }
+    fn watch(id: u64) -> RegistryCommand {
+        RegistryCommand::Watch { id: WatchId(id), watch: Watch::of(Span::one(Bytes::from_static(b"k")), 0) }
     }
 
     fn news(id: WatchId, news: News) -> Watched {
@@ -304,7 +306,7 @@ mod tests {
     /// The backend's name of a watch that the node has just asked for.
     async fn name(backend: &mut Backend) -> WatchId {
         match backend.next_call().await {
-            Some(Call::Watch { id, .. }) => id,
+            Some(RegistryCommand::Watch { id, .. }) => id,
             other => panic!("{other:?}"),
         }
     }
@@ -315,16 +317,16 @@ mod tests {
         for call in [request(1), request(2), watch(1), watch(2)] {
             remote.handle(call);
         }
-        let unavailable = Told::Reply { id: CallId(2), outcome: Err(Failure::Unavailable) };
+        let unavailable = RegistryEvent::Reply { id: CallId(2), outcome: Err(Failure::Unavailable) };
         assert_eq!(remote.poll_told(), Some(unavailable));
         assert!(
-            matches!(remote.poll_told(), Some(Told::Watched(w)) if w.id == WatchId(2) && w.news == News::Canceled)
+            matches!(remote.poll_told(), Some(RegistryEvent::Watched(w)) if w.id == WatchId(2) && w.news == News::Canceled)
         );
         assert_eq!(remote.poll_told(), None);
         assert_eq!(backend.next_call().await, Some(request(1)));
         backend.answer(CallId(1), Err(Failure::Unknown), Duration::from_millis(3));
         remote.ready().await;
-        assert!(matches!(remote.poll_told(), Some(Told::Reply { id: CallId(1), .. })));
+        assert!(matches!(remote.poll_told(), Some(RegistryEvent::Reply { id: CallId(1), .. })));
         let counters = remote.counters();
         assert_eq!((counters.calls, counters.unknown, counters.latency_us), (1, 1, 3_000));
         // The place is free again.
@@ -338,12 +340,12 @@ mod tests {
         remote.handle(watch(5));
         let first = name(&mut backend).await;
         backend.tell(news(first, News::Created)).await;
-        remote.handle(Call::Unwatch(WatchId(5)));
+        remote.handle(RegistryCommand::Unwatch(WatchId(5)));
         remote.handle(watch(5));
-        assert_eq!(backend.next_call().await, Some(Call::Unwatch(first)));
+        assert_eq!(backend.next_call().await, Some(RegistryCommand::Unwatch(first)));
         let second = name(&mut backend).await;
         backend.tell(news(second, News::Progress)).await;
-        assert_eq!(remote.poll_told(), Some(Told::Watched(news(WatchId(5), News::Progress))));
+        assert_eq!(remote.poll_told(), Some(RegistryEvent::Watched(news(WatchId(5), News::Progress))));
         assert_eq!(remote.poll_told(), None);
     }
 
@@ -354,7 +356,7 @@ mod tests {
         backend.connected(Instant::from_micros(3), 9);
         assert!(remote.status().connected);
         remote.ready().await;
-        assert_eq!(remote.poll_told(), Some(Told::Connected { cluster: 9 }));
+        assert_eq!(remote.poll_told(), Some(RegistryEvent::Connected { cluster: 9 }));
         assert_eq!(remote.poll_told(), None);
         backend.failed(Instant::from_micros(5), "gone".to_owned());
         let status = remote.status();

@@ -28,7 +28,7 @@ use crate::config::{self, Config, RegistryKind};
 use crate::log_queue::LogQueue;
 #[cfg(not(madsim))]
 use crate::registry::etcd;
-use crate::registry::{EmbeddedRegistry, Registry};
+use crate::registry::{EmbeddedRegistry, NodeRegistry};
 use crate::token::{KeyError, Keys};
 
 /// What a connection reads at a time, in bytes, unless a frame is larger. Each has a buffer
@@ -88,7 +88,7 @@ pub struct ServerBuilder {
     clock: Option<Clock>,
     seed: Option<Seed>,
     incarnation: Option<u64>,
-    registry: Option<Registry>,
+    registry: Option<NodeRegistry>,
     log: Option<LogQueue>,
     open_files: Option<(usize, Excess)>,
     routes: Routes,
@@ -155,7 +155,7 @@ impl ServerBuilder {
     /// process nor etcd. Nodes that are to find each other ask the same one, each by a
     /// [`Remote`](crate::registry::Remote) of its own.
     #[must_use]
-    pub fn registry(mut self, registry: Registry) -> Self {
+    pub fn registry(mut self, registry: NodeRegistry) -> Self {
         self.registry = Some(registry);
         self
     }
@@ -199,7 +199,7 @@ impl ServerBuilder {
     /// address cannot be listened at.
     pub async fn bind(self) -> Result<Server, StartError> {
         let Self { mut config, routes, .. } = self;
-        if matches!(self.registry, Some(Registry::Remote(_))) {
+        if matches!(self.registry, Some(NodeRegistry::Remote(_))) {
             // What else the configuration says must fit a registry that nodes can share.
             config.registry =
                 config::RegistryBackend { kind: RegistryKind::Etcd, ..config::RegistryBackend::default() };
@@ -312,16 +312,20 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, 
 
 /// The registry that the node asks.
 #[cfg_attr(madsim, allow(unused_variables, reason = "etcd is not simulated"))]
-fn registry(config: &config::RegistryBackend, clock: &Clock, rng: &mut Rng) -> Result<Registry, StartError> {
+fn registry(
+    config: &config::RegistryBackend,
+    clock: &Clock,
+    rng: &mut Rng,
+) -> Result<NodeRegistry, StartError> {
     let seed = rng.split();
     match config.kind {
         RegistryKind::Embedded => {
             let now = clock.now().instant;
-            Ok(Registry::Embedded(Box::new(EmbeddedRegistry::new(RegistryConfig::default(), now))))
+            Ok(NodeRegistry::Embedded(Box::new(EmbeddedRegistry::new(RegistryConfig::default(), now))))
         }
         #[cfg(not(madsim))]
         RegistryKind::Etcd => etcd::start(&config.etcd, clock.clone(), seed)
-            .map(|remote| Registry::Remote(remote.below(&config.prefix)))
+            .map(|remote| NodeRegistry::Remote(remote.below(&config.prefix)))
             .map_err(|error| StartError::File(format!("registry.etcd: {error}"))),
         #[cfg(madsim)]
         RegistryKind::Etcd => Err(StartError::File("registry.kind: etcd is not simulated".to_owned())),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use skirmish_core::clocks::{Difference, Verdict};
+use skirmish_core::clocks::{ClockVerdict, Difference};
 use skirmish_core::id::NodeId;
 use skirmish_core::node::{Node, Unreachable};
 use skirmish_core::registry::{Error, Failure};
@@ -120,10 +120,10 @@ fn registry_silent(shard: &Shard, now: Instant, status: &Status) -> Option<Cow<'
 fn clock(shard: &Shard, now: Instant) -> (Option<Cow<'static, str>>, Option<Cow<'static, str>>) {
     let node = &shard.node;
     match node.clock() {
-        Verdict::Agrees => (None, None),
-        Verdict::Off => (Some(differences(node, now).into()), None),
-        Verdict::Unknown if !node.is_serving(now) => (None, None),
-        Verdict::Unknown => {
+        ClockVerdict::Agrees => (None, None),
+        ClockVerdict::Off => (Some(differences(node, now).into()), None),
+        ClockVerdict::Unknown if !node.is_serving(now) => (None, None),
+        ClockVerdict::Unknown => {
             let missing: Vec<String> = node.unmeasured_clocks().map(|other| named(node, other)).collect();
             (None, Some(list(&missing).into()))
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
 use skirmish_core::node::{Event, Identity, Node, Output, Overhead, Refusal, Wrong};
 use skirmish_core::registrar::Anew;
-use skirmish_core::registry::{Call, Told};
+use skirmish_core::registry::{RegistryCommand, RegistryEvent};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Deadline, Duration, Instant, Now};
 
@@ -19,7 +19,7 @@ use super::metrics::ShardCounters;
 use super::readiness::Readiness;
 use super::socket::{Closing, Lingering, Lost, SendProgress, Socket, SocketInput};
 use crate::log_queue::LogQueue;
-use crate::registry::Registry;
+use crate::registry::NodeRegistry;
 
 /// Connections that are sent to before the other tasks have their turn. tokio lets a task
 /// use sockets 128 times in a turn; sending takes one, seldom more.
@@ -29,7 +29,7 @@ const WRITE_BURST: usize = 32;
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) node: Node,
-    pub(super) registry: Registry,
+    pub(super) registry: NodeRegistry,
     pub(super) counters: ShardCounters,
     /// What is written of what strangers cause.
     pub(super) audit: Audit,
@@ -138,7 +138,7 @@ impl Shard {
     /// A shard whose node has been started.
     pub(super) fn new(
         node: Node,
-        registry: Registry,
+        registry: NodeRegistry,
         rng: Rng,
         now: Now,
         (audit, log): (Audit, Option<LogQueue>),
@@ -429,7 +429,7 @@ impl Shard {
                 self.carry_out(now, output);
             }
             let Some(told) = self.registry.poll_told() else { break };
-            self.asked = self.asked.saturating_sub(usize::from(matches!(told, Told::Reply { .. })));
+            self.asked = self.asked.saturating_sub(usize::from(matches!(told, RegistryEvent::Reply { .. })));
             self.node.handle_told(now, told);
         }
         let sleeps_too_long = match (self.due(), self.armed) {
@@ -469,7 +469,7 @@ impl Shard {
                 }
             }
             Output::Registry(call) => {
-                self.asked += usize::from(matches!(call, Call::Request { .. }));
+                self.asked += usize::from(matches!(call, RegistryCommand::Request { .. }));
                 self.registry.handle(now.instant, call);
             }
             Output::Dial { node, address } => self.dials.push_back((node, address)),

@@ -17,7 +17,7 @@ use super::shard::Shard;
 use crate::clock::Clock;
 use crate::config;
 use crate::log_queue::LogQueue;
-use crate::registry::Registry;
+use crate::registry::NodeRegistry;
 use crate::turns::{before, turns};
 
 /// How often the driver begins anew to read what is there because it stood still meanwhile.
@@ -43,7 +43,7 @@ impl SharedShard {
     /// A shard with the limits of the log, and the log's queue if it has one.
     pub(super) fn new(
         node: Node,
-        registry: Registry,
+        registry: NodeRegistry,
         clock: Clock,
         rng: Rng,
         (limits, log): (&config::LogConfig, Option<LogQueue>),

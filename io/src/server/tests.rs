@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use skirmish_core::id::Name;
-use skirmish_core::registry::{Embedded, RegistryConfig, Told};
+use skirmish_core::registry::{Embedded, RegistryConfig, RegistryEvent};
 use skirmish_core::wire::{Frame, ToClient, encode};
 use skirmish_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use super::*;
 use crate::clock::Clock;
 use crate::config::RateLimit;
-use crate::registry::{Registry, Remote};
+use crate::registry::{NodeRegistry, Remote};
 use crate::token::Keys;
 
 struct Running {
@@ -136,9 +136,9 @@ async fn a_registry_that_is_given_is_asked() {
             store.handle_call(clock.now().instant, call);
             while let Some(told) = store.poll_told() {
                 match told {
-                    Told::Reply { id, outcome } => backend.answer(id, outcome, Duration::ZERO),
-                    Told::Watched(watched) => backend.tell(watched).await,
-                    Told::Connected { .. } => {}
+                    RegistryEvent::Reply { id, outcome } => backend.answer(id, outcome, Duration::ZERO),
+                    RegistryEvent::Watched(watched) => backend.tell(watched).await,
+                    RegistryEvent::Connected { .. } => {}
                 }
             }
             // The node itself and the session.
@@ -151,7 +151,7 @@ async fn a_registry_that_is_given_is_asked() {
     });
     // Links need a registry that nodes share; this one counts as such.
     let link = |config: &mut Config| config.cluster.link.address = "127.0.0.1:0".parse().ok();
-    let server = start(link, |builder| builder.registry(Registry::Remote(remote))).await;
+    let server = start(link, |builder| builder.registry(NodeRegistry::Remote(remote))).await;
     // It lets nobody in before it knows whether there are other nodes.
     while server.handle.ready().is_err() {
         tokio::time::sleep(Duration::from_millis(1)).await;

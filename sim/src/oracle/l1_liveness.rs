@@ -2,7 +2,7 @@
 //! room that it wants to be in has it, nothing it said is without an outcome, and it
 //! has everything that others have.
 
-use skirmish_core::client::State;
+use skirmish_core::client::ClientState;
 use skirmish_core::id::Cursor;
 
 use super::{Guarantee, Verdict, broken};
@@ -13,7 +13,7 @@ pub struct ClientProgress {
     /// The client's number.
     pub client: usize,
     /// The state of its machine.
-    pub state: State,
+    pub state: ClientState,
     /// Messages without outcome, as its application counts.
     pub open: usize,
     /// Messages without outcome, as its machine counts.
@@ -41,7 +41,7 @@ pub struct RoomProgress {
 /// If not: the first thing that it has not.
 pub fn satisfied(standing: &ClientProgress) -> Verdict {
     let client = standing.client;
-    if standing.state != State::Connected {
+    if standing.state != ClientState::Connected {
         return unmet(format_args!("client {client} is {:?}, not Connected", standing.state));
     }
     for place in &standing.rooms {
@@ -124,7 +124,13 @@ mod tests {
     fn standing() -> ClientProgress {
         let cursor = Some(Cursor { epoch: 1, seq: 4 });
         let place = RoomProgress { room: "room-0".into(), member: true, cursor, newest: cursor };
-        ClientProgress { client: 0, state: State::Connected, open: 0, outstanding: 0, rooms: vec![place] }
+        ClientProgress {
+            client: 0,
+            state: ClientState::Connected,
+            open: 0,
+            outstanding: 0,
+            rooms: vec![place],
+        }
     }
 
     #[test]
@@ -144,7 +150,7 @@ mod tests {
     #[test]
     fn each_condition_is_demanded() {
         assert!(satisfied(&standing()).is_ok());
-        assert!(satisfied(&ClientProgress { state: State::Syncing, ..standing() }).is_err());
+        assert!(satisfied(&ClientProgress { state: ClientState::Syncing, ..standing() }).is_err());
         assert!(satisfied(&ClientProgress { open: 1, ..standing() }).is_err());
         assert!(satisfied(&ClientProgress { outstanding: 1, ..standing() }).is_err());
         let mut behind = standing();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use skirmish_core::client::ClientConfig;
 use skirmish_core::config::{
-    Config, ConnectionLimits, FrameLimits, Heartbeat, LinkLimits, Rate, Rates, RegistrarConfig, RoomLimits,
-    SessionLimits,
+    Config, ConnectionLimits, FrameLimits, HeartbeatConfig, LinkLimits, Rate, Rates, RegistrarConfig,
+    RoomLimits, SessionLimits,
 };
 use skirmish_core::id::Name;
 use skirmish_core::matchmaking::{MatchmakingConfig, Quality, QueueConfig, Widening};
@@ -237,7 +237,7 @@ impl Shape {
                 handshake_timeout: Duration::from_millis(self.handshake_ms),
                 linger: Duration::from_millis(self.linger_ms),
             },
-            heartbeat: Heartbeat {
+            heartbeat: HeartbeatConfig {
                 interval: Duration::from_millis(self.heartbeat_ms),
                 jitter_percent: u8::try_from(self.heartbeat_jitter.min(100)).unwrap_or(100),
                 unhealthy_after: 2,
@@ -277,7 +277,7 @@ impl Shape {
             links: LinkLimits {
                 total: 256,
                 handshake_timeout: Duration::from_millis(self.link_handshake_ms),
-                heartbeat: Heartbeat {
+                heartbeat: HeartbeatConfig {
                     interval: Duration::from_millis(self.link_heartbeat_ms),
                     jitter_percent: 10,
                     unhealthy_after: 2,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use skirmish_core::client::State;
+use skirmish_core::client::ClientState;
 use skirmish_core::id::{Cursor, NodeId};
 
 use super::ledger::{Ledger, at};
@@ -189,7 +189,7 @@ impl Ledger {
             let other = &self.seats[by.who.client];
             other.life == by.who.life
                 && other.epoch == by.session
-                && other.state == State::Connected
+                && other.state == ClientState::Connected
                 && self.guard.seats.get(&(seat.player, entry.room)) == Some(&by)
                 && entry.cursor.epoch == by.epoch
         });

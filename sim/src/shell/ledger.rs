@@ -210,7 +210,7 @@ impl Ledger {
         let seat = &mut self.seats[client];
         seat.life += 1;
         seat.busy = false;
-        seat.state = skirmish_core::client::State::Idle;
+        seat.state = skirmish_core::client::ClientState::Idle;
         (seat.client, seat.clock, seat.orders, seat.cable) = (None, None, None, None);
         (seat.superseded, seat.epoch) = (None, u64::MAX);
         (seat.asking, seat.search) = (false, None);
@@ -257,7 +257,7 @@ impl Ledger {
                 || seat.backlogged
                 || at < seat.shaken_until
                 || !seat.running
-                || seat.state != skirmish_core::client::State::Connected
+                || seat.state != skirmish_core::client::ClientState::Connected
             {
                 seat.troubled = at;
             } else {
@@ -315,7 +315,7 @@ impl Ledger {
             Event::StateChanged { to, .. } => {
                 let seat = &mut self.seats[who.client];
                 seat.state = to;
-                seat.backlogged &= to != skirmish_core::client::State::Connected;
+                seat.backlogged &= to != skirmish_core::client::ClientState::Connected;
                 return;
             }
             Event::Session { epoch, resumed, lost } => {

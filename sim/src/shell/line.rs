@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 
 use madsim::net::{Endpoint, Receiver, Sender};
 use skirmish_core::id::NodeId;
-use skirmish_core::registry::{Call, CallId, Failure, News, Request, Response, Watch, WatchId, Watched};
+use skirmish_core::registry::{
+    CallId, Failure, News, RegistryCommand, Request, Response, Watch, WatchId, Watched,
+};
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Duration, Instant};
 use skirmish_io::clock::Clock;
@@ -69,7 +71,7 @@ struct OpenWatch {
 
 /// What happens next.
 enum TaskEvent {
-    Called(Option<Call>),
+    Called(Option<RegistryCommand>),
     Heard(Option<RegistryMessage>),
     Due,
 }
@@ -157,17 +159,17 @@ impl RegistryTask {
         }
     }
 
-    async fn call(&mut self, call: Call) {
+    async fn call(&mut self, call: RegistryCommand) {
         let now = self.clock.now().instant;
         let opened = self.link.as_ref().is_some_and(|link| link.opened);
         self.note(format_args!("asks the registry: {call:?}"));
         match call {
-            Call::Request { id, request } => {
+            RegistryCommand::Request { id, request } => {
                 let open = Open { since: now, due: now + self.patience };
                 let impatient = self.rng.range(0..=1) == 0;
                 if opened {
                     self.calls.insert(id, open);
-                    self.ask(Call::Request { id, request }).await;
+                    self.ask(RegistryCommand::Request { id, request }).await;
                 } else if impatient {
                     // Some drivers say so at once, others wait for a connection as long as they may.
                     self.answer(now, id, open, Err(Failure::Unavailable));
@@ -175,22 +177,22 @@ impl RegistryTask {
                     self.waiting.push_back((id, request, open));
                 }
             }
-            Call::Watch { id, watch } => {
+            RegistryCommand::Watch { id, watch } => {
                 self.watches.insert(id, OpenWatch { watch: watch.clone(), told: false });
                 if opened {
-                    self.ask(Call::Watch { id, watch }).await;
+                    self.ask(RegistryCommand::Watch { id, watch }).await;
                 }
             }
-            Call::Unwatch(id) => {
+            RegistryCommand::Unwatch(id) => {
                 self.watches.remove(&id);
                 if opened {
-                    self.ask(Call::Unwatch(id)).await;
+                    self.ask(RegistryCommand::Unwatch(id)).await;
                 }
             }
         }
     }
 
-    async fn ask(&mut self, call: Call) {
+    async fn ask(&mut self, call: RegistryCommand) {
         self.send(ServerMessage::Call { author: self.author, call }).await;
     }
 
@@ -224,11 +226,11 @@ impl RegistryTask {
         self.ping = now + self.keepalive / 2;
         let watches: Vec<_> = self.watches.iter().map(|(id, kept)| (*id, kept.watch.clone())).collect();
         for (id, watch) in watches {
-            self.ask(Call::Watch { id, watch }).await;
+            self.ask(RegistryCommand::Watch { id, watch }).await;
         }
         for (id, request, open) in std::mem::take(&mut self.waiting) {
             self.calls.insert(id, open);
-            self.ask(Call::Request { id, request }).await;
+            self.ask(RegistryCommand::Request { id, request }).await;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use skirmish_core::client::State;
+use skirmish_core::client::ClientState;
 use skirmish_core::rng::Rng;
 use skirmish_io::client::Client;
 use skirmish_io::clock::Clock;
@@ -29,7 +29,7 @@ pub(super) struct HostedClient {
     pub(super) blocked: BTreeSet<usize>,
     /// The servers that nothing gets from to the client.
     pub(super) deaf: BTreeSet<usize>,
-    pub(super) state: State,
+    pub(super) state: ClientState,
     pub(super) client: Option<Client>,
     pub(super) clock: Option<Clock>,
     pub(super) orders: Option<mpsc::UnboundedSender<Deed>>,
@@ -77,7 +77,7 @@ impl HostedClient {
             skew_ms: 0,
             blocked: BTreeSet::new(),
             deaf: BTreeSet::new(),
-            state: State::Idle,
+            state: ClientState::Idle,
             client: None,
             clock: None,
             orders: None,

@@ -6,7 +6,7 @@ use skirmish_core::matchmaking::QueueConfig;
 use skirmish_core::rng::Rng;
 use skirmish_io::clock::Clock;
 use skirmish_io::config::{Config, Matchmaking, QualityRules, QueueSection, RateLimit, RatingWindow};
-use skirmish_io::registry::{Registry, Remote};
+use skirmish_io::registry::{NodeRegistry, Remote};
 use skirmish_io::server::{ApplicationMessage, Handle, Server};
 use tokio::sync::oneshot;
 
@@ -265,7 +265,7 @@ impl Hosts {
         let shared = self.shared.clone();
         self.spawn(&self.servers[server], async move {
             if let Some((remote, line)) = line {
-                builder = builder.registry(Registry::Remote(remote));
+                builder = builder.registry(NodeRegistry::Remote(remote));
                 tokio::spawn(line.run());
             }
             let bound = builder.bind().await.expect("the address is free and the configuration good");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use skirmish_core::id::NodeId;
 use skirmish_core::registry::{
-    Call, CallId, Error, Failure, Registry, RegistryConfig, Request, Response, WatchId, Watched,
+    CallId, Error, Failure, Registry, RegistryCommand, RegistryConfig, Request, Response, WatchId, Watched,
 };
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub(super) enum ServerMessage {
     Call {
         /// The node whose call it is.
         author: NodeId,
-        call: Call,
+        call: RegistryCommand,
     },
     Ping,
 }
@@ -316,14 +316,14 @@ impl RegistryData {
         session: u64,
         server: usize,
         author: NodeId,
-        call: Call,
+        call: RegistryCommand,
     ) -> Option<Noted> {
         match call {
-            Call::Request { id, request } if self.is_last_match(now, server, author, &request) => {
+            RegistryCommand::Request { id, request } if self.is_last_match(now, server, author, &request) => {
                 let text = format!("server {server} has written its last match: {id:?}, {request:?}");
                 Some(Noted { mark: None, text })
             }
-            Call::Request { id, request } => {
+            RegistryCommand::Request { id, request } => {
                 let odd = &mut self.oddities[server];
                 let blurred = odd.blurred > 0;
                 odd.blurred = odd.blurred.saturating_sub(1);
@@ -336,7 +336,7 @@ impl RegistryData {
                     Some(Noted { mark: None, text })
                 }
             }
-            Call::Watch { id, watch } => {
+            RegistryCommand::Watch { id, watch } => {
                 self.unwatch(session, id);
                 let own = WatchId(self.next_watch);
                 self.next_watch += 1;
@@ -345,7 +345,7 @@ impl RegistryData {
                 let _ = self.machine.watch(now, own, watch);
                 None
             }
-            Call::Unwatch(id) => {
+            RegistryCommand::Unwatch(id) => {
                 self.unwatch(session, id);
                 None
             }

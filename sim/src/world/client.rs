@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
 
 use bytes::Bytes;
-use skirmish_core::client::{Client, Event, Fault, Outcome, Output, State};
+use skirmish_core::client::{Client, ClientState, Event, Fault, Outcome, Output};
 use skirmish_core::id::Name;
 use skirmish_core::plant::Planted;
 use skirmish_core::rng::{Rng, Seed};
@@ -112,7 +112,7 @@ impl ClientProcess {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.machine.state() == State::Connected
+        self.machine.state() == ClientState::Connected
     }
 
     pub(super) fn is_reading_nothing(&self) -> bool {

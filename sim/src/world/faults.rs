@@ -1,6 +1,6 @@
 //! Does the faults of a scenario, and what operators do.
 
-use skirmish_core::client::{Client, State};
+use skirmish_core::client::{Client, ClientState};
 
 use super::steps::positive;
 use super::{World, WorldEvent};
@@ -42,7 +42,7 @@ impl World<'_> {
                 self.coverage.hit("client moved");
                 self.clients[client].home = node;
                 self.roam(client, positive(millis).min(LONGEST))?;
-                if self.clients[client].machine.state() == State::Disconnected {
+                if self.clients[client].machine.state() == ClientState::Disconnected {
                     self.client_input(client, Client::connect)?;
                 }
                 Ok(())

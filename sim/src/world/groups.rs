@@ -1,7 +1,8 @@
 //! Group commit: the machine that the driver of etcd has, as a node's driver uses it here.
 
 use skirmish_core::registry::{
-    Aftermath, CallId, Failure, GroupConfig, GroupFailure, GroupId, GroupOutput, Request, Response, Told,
+    Aftermath, CallId, Failure, GroupConfig, GroupFailure, GroupId, GroupOutput, RegistryEvent, Request,
+    Response,
 };
 use skirmish_core::time::Duration;
 
@@ -162,7 +163,7 @@ impl World<'_> {
             self.coverage.hit("group unknown");
         }
         for (id, outcome) in outcomes {
-            let told = Told::Reply { id, outcome };
+            let told = RegistryEvent::Reply { id, outcome };
             self.history.record(self.at, Actor::Node(node), format_args!("is told: {told:?}"));
             self.nodes[node].told.push_back(told);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skirmish_core::client::{Client, State};
+use skirmish_core::client::{Client, ClientState};
 use skirmish_core::clocks;
 use skirmish_core::id::Name;
 
@@ -92,7 +92,7 @@ impl World<'_> {
         let mut chosen: BTreeMap<Name, usize> = BTreeMap::new();
         for (number, client) in self.clients.iter().enumerate() {
             let best = chosen.entry(client.player.clone()).or_insert(number);
-            let idle = |number: usize| self.clients[number].machine.state() == State::Idle;
+            let idle = |number: usize| self.clients[number].machine.state() == ClientState::Idle;
             if idle(*best) && !idle(number) {
                 *best = number;
             }
@@ -244,7 +244,7 @@ impl World<'_> {
                 return self.broken(Guarantee::Liveness, what);
             }
             let clock = node.machine.as_ref().map(skirmish_core::node::Node::clock);
-            if clock != Some(clocks::Verdict::Agrees) {
+            if clock != Some(clocks::ClockVerdict::Agrees) {
                 let what =
                     format!("node {} lets nobody in, since it takes its clock for {clock:?}", node.number);
                 return self.broken(Guarantee::Liveness, what);

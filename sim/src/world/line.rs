@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skirmish_core::registry::{
-    Call, CallId, Failure, GroupCommit, GroupId, News, Request, Told, Watch, WatchId, Watched,
+    CallId, Failure, GroupCommit, GroupId, News, RegistryCommand, RegistryEvent, Request, Watch, WatchId,
+    Watched,
 };
 use skirmish_core::time::Duration;
 
@@ -71,15 +72,15 @@ impl World<'_> {
     }
 
     /// A node asks its registry.
-    pub(super) fn call_registry(&mut self, node: usize, call: Call) {
+    pub(super) fn call_registry(&mut self, node: usize, call: RegistryCommand) {
         self.history.record(self.at, Actor::Node(node), format_args!("asks the registry: {call:?}"));
         let now = self.nodes[node].clock.now(self.at);
         if let Registration::Embedded(embedded) = &mut self.nodes[node].registry {
             return embedded.handle_call(now.instant, call);
         }
         match call {
-            Call::Request { id, request } => self.call(node, id, request),
-            Call::Watch { id, watch } => {
+            RegistryCommand::Request { id, request } => self.call(node, id, request),
+            RegistryCommand::Watch { id, watch } => {
                 let Some(line) = self.line(node) else { return };
                 line.watches.insert(id, KeptWatch { watch: watch.clone(), told: false });
                 let session = line.connected.then_some(line.session);
@@ -87,7 +88,7 @@ impl World<'_> {
                     self.post(node, session, Content::Watch(id, watch));
                 }
             }
-            Call::Unwatch(id) => {
+            RegistryCommand::Unwatch(id) => {
                 let Some(line) = self.line(node) else { return };
                 line.watches.remove(&id);
                 let session = line.connected.then_some(line.session);
@@ -104,7 +105,7 @@ impl World<'_> {
         if !line.connected && impatient {
             // Some drivers say so at once, others wait for a connection as long as they may.
             let outcome = Err(Failure::Unavailable);
-            return self.nodes[node].told.push_back(Told::Reply { id, outcome });
+            return self.nodes[node].told.push_back(RegistryEvent::Reply { id, outcome });
         }
         match request {
             Request::KeepAlive(_) => self.keep_alive(node, id, request),
@@ -148,10 +149,10 @@ impl World<'_> {
         } else {
             return Ok(());
         };
-        self.tell(node, Told::Reply { id, outcome: Err(failure) })
+        self.tell(node, RegistryEvent::Reply { id, outcome: Err(failure) })
     }
 
-    fn tell(&mut self, node: usize, told: Told) -> Verdict {
+    fn tell(&mut self, node: usize, told: RegistryEvent) -> Verdict {
         self.history.record(self.at, Actor::Node(node), format_args!("is told: {told:?}"));
         self.node_input(node, |machine, now| machine.handle_told(now, told))?;
         Ok(())
@@ -205,7 +206,7 @@ impl World<'_> {
         self.post(node, session, Content::Close);
         self.schedule(self.at + RETRY, WorldEvent::RetryRegistry(node, life));
         for id in keeps {
-            self.tell(node, Told::Reply { id, outcome: Err(Failure::Unknown) })?;
+            self.tell(node, RegistryEvent::Reply { id, outcome: Err(Failure::Unknown) })?;
         }
         self.lose_groups(node)
     }
@@ -244,11 +245,11 @@ impl World<'_> {
                     self.post(node, session, Content::Request(ExchangeId::KeepAlive(id), request));
                 }
                 self.launch(node);
-                self.tell(node, Told::Connected { cluster: 1 })
+                self.tell(node, RegistryEvent::Connected { cluster: 1 })
             }
             Content::Reply(ExchangeId::Group(id), outcome) => self.group_answered(node, id, outcome),
             Content::Reply(ExchangeId::KeepAlive(id), outcome) => {
-                let told = Told::Reply { id, outcome };
+                let told = RegistryEvent::Reply { id, outcome };
                 if line.keeps.remove(&id) { self.tell(node, told) } else { Ok(()) }
             }
             Content::Watched(watched) => self.watched(node, watched),
@@ -278,7 +279,7 @@ impl World<'_> {
                 line.watches.remove(&watched.id);
             }
         }
-        self.tell(node, Told::Watched(watched))
+        self.tell(node, RegistryEvent::Watched(watched))
     }
 
     /// Whether a letter for a node, or from it, gets through now.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use skirmish_core::client::{Client, CommandError};
 use skirmish_core::id::NodeId;
-use skirmish_core::registry::{Call, Request};
+use skirmish_core::registry::{RegistryCommand, Request};
 use skirmish_core::wire::{Frame, ToServer};
 use skirmish_proto::v1::{self, Kind, TicketState};
 
@@ -30,7 +30,7 @@ impl World<'_> {
             Some(process) => {
                 let now = process.clock.now(self.at).instant;
                 if let Registration::Embedded(embedded) = &mut process.registry {
-                    embedded.handle_call(now, Call::Watch { id: NEWS, watch });
+                    embedded.handle_call(now, RegistryCommand::Watch { id: NEWS, watch });
                     self.oracles.matches.forgotten();
                 }
             }

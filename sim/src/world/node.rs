@@ -6,7 +6,7 @@ use bytes::Bytes;
 use skirmish_core::id::{ConnId, LinkId, Name, NodeId};
 use skirmish_core::node::{Event, Node, Output};
 use skirmish_core::plant::Planted;
-use skirmish_core::registry::{Embedded, RegistryConfig, Told, Watched};
+use skirmish_core::registry::{Embedded, RegistryConfig, RegistryEvent, Watched};
 use skirmish_core::rng::{Rng, Seed};
 use skirmish_core::time::{Deadline, Now};
 use skirmish_proto::v1;
@@ -42,7 +42,7 @@ pub(super) struct NodeProcess {
     pub(super) wires: BTreeMap<LinkId, (u64, usize)>,
     pub(super) registry: Registration,
     /// What the driver of its registry tells it at this moment.
-    pub(super) told: VecDeque<Told>,
+    pub(super) told: VecDeque<RegistryEvent>,
     /// What would have happened in the process while it stood still.
     pub(super) deferred: Vec<WorldEvent>,
     /// The connection that each player's session has here.
@@ -156,11 +156,11 @@ impl NodeProcess {
     }
 
     /// What its registry tells it next.
-    fn poll_told(&mut self) -> Option<Told> {
+    fn poll_told(&mut self) -> Option<RegistryEvent> {
         match &mut self.registry {
             Registration::Embedded(embedded) => loop {
                 match embedded.poll_told()? {
-                    Told::Watched(watched) if watched.id == NEWS => self.news.push(watched),
+                    RegistryEvent::Watched(watched) if watched.id == NEWS => self.news.push(watched),
                     told => return Some(told),
                 }
             },
@@ -376,7 +376,7 @@ impl World<'_> {
             Event::MatchEnded { abandoned: true, .. } => self.coverage.hit("match abandoned"),
             Event::MatchEnded { .. } => self.coverage.hit("match over"),
             Event::ClockJudged { verdict } => self.coverage.hit(match verdict {
-                skirmish_core::clocks::Verdict::Agrees => "clock right",
+                skirmish_core::clocks::ClockVerdict::Agrees => "clock right",
                 _ => "clock off",
             }),
             // A node panics at a broken invariant, unless a bug is planted in it.

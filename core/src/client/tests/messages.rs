@@ -179,5 +179,5 @@ fn planted_bugs_show() {
     script.client.handle_disconnected(script.now);
     script.drain();
     script.sleep_to_deadline();
-    assert_eq!((script.client.state(), script.client.poll_timeout()), (State::Idle, None));
+    assert_eq!((script.client.state(), script.client.poll_timeout()), (ClientState::Idle, None));
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use prost::Message;
 use skirmish_proto::v1;
 
-use super::{Client, ClientConfig, Event, Fault, MessageId, Outcome, Output, State};
+use super::{Client, ClientConfig, ClientState, Event, Fault, MessageId, Outcome, Output};
 use crate::time::{Duration, Instant, Now, Wall};
 use crate::wire::{self, Frame, ToServer, WireError, encode};
 
@@ -74,7 +74,7 @@ impl Script {
     /// The dial succeeds.
     fn established(&mut self) {
         self.drain();
-        assert_eq!(self.client.state(), State::Connecting);
+        assert_eq!(self.client.state(), ClientState::Connecting);
         self.client.handle_connected(self.now);
         self.drain();
     }
@@ -101,7 +101,7 @@ impl Script {
     }
 
     fn reconnect(&mut self) {
-        assert_eq!(self.client.state(), State::Disconnected);
+        assert_eq!(self.client.state(), ClientState::Disconnected);
         self.sleep_to_deadline();
         self.established();
     }

@@ -201,7 +201,7 @@ fn a_room_that_is_asked_for_is_named_when_the_session_is_resumed() {
         let clock = super::super::link::ServerClock { wall_ms: SERVER_WALL, heard };
         let second = Duration::from_secs(1);
         script.client.session =
-            Some(super::super::link::Session { id, epoch: 1, replica: 9, horizon: second, clock });
+            Some(super::super::link::WelcomedSession { id, epoch: 1, replica: 9, horizon: second, clock });
         script.cut();
         let joins = script.hello().joins;
         assert_eq!((joins.len(), joins[0].room.as_str()), (16, ROOM), "it is no less than others");

@@ -121,7 +121,7 @@ fn polite(client: &mut Client, now: Now, op: &Op) {
             client.connect(now);
             client.handle_connected(now);
             let resumed = resumed && client.session.is_some();
-            if client.state() == State::Syncing && client.poll_transmit(now).is_some() {
+            if client.state() == ClientState::Syncing && client.poll_transmit(now).is_some() {
                 tell(client, now, v1::Kind::Welcome, &welcome(resumed));
             }
         }
@@ -157,7 +157,7 @@ fn name(room: u8) -> String {
 struct Oracle {
     /// Messages said, with their outcome.
     messages: BTreeMap<MessageId, Option<Outcome>>,
-    state: Option<State>,
+    state: Option<ClientState>,
     /// The last entry or snapshot of each room, in this membership.
     cursors: BTreeMap<String, crate::id::Cursor>,
 }
@@ -167,7 +167,7 @@ impl Oracle {
         let Output::Event(event) = output else { return };
         match event {
             Event::StateChanged { from, to } => {
-                assert_eq!(from, self.state.unwrap_or(State::Idle));
+                assert_eq!(from, self.state.unwrap_or(ClientState::Idle));
                 assert!(TRANSITIONS.iter().any(|(f, _, t)| (*f, *t) == (from, to)), "{from} to {to}");
                 self.state = Some(to);
             }
@@ -193,13 +193,16 @@ impl Oracle {
     }
 
     fn check(&self, client: &Client) {
-        assert_eq!(client.state(), self.state.unwrap_or(State::Idle));
+        assert_eq!(client.state(), self.state.unwrap_or(ClientState::Idle));
         let open = self.messages.values().filter(|outcome| outcome.is_none()).count();
         assert_eq!(open, client.outstanding(), "every message is kept until its outcome is told");
         assert!(client.outstanding() <= 16 && client.rooms().count() <= 8);
         if matches!(
             client.state(),
-            State::Connecting | State::Syncing | State::Connected | State::Disconnected
+            ClientState::Connecting
+                | ClientState::Syncing
+                | ClientState::Connected
+                | ClientState::Disconnected
         ) {
             assert!(client.poll_timeout().is_some(), "{} for ever", client.state());
         }

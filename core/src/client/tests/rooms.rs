@@ -169,7 +169,7 @@ fn a_lost_session_ends_memberships_and_rooms_are_joined_anew() {
     script.cut();
     script.outputs.clear();
     script.welcome(false);
-    assert_eq!(script.client.state(), State::Connected);
+    assert_eq!(script.client.state(), ClientState::Connected);
     let events = script.events();
     assert!(events.contains(&Event::Session { epoch: 1, resumed: false, lost: true }));
     assert!(events.contains(&Event::Left { room: "a".into(), reason: v1::LeftReason::Gone }));

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn states(events: &[Event]) -> Vec<State> {
+fn states(events: &[Event]) -> Vec<ClientState> {
     events
         .iter()
         .filter_map(|event| match event {
@@ -17,14 +17,14 @@ fn a_fresh_session_is_connected_at_the_welcome() {
     let mut script = Script::new(config());
     assert_eq!(script.client.poll_timeout(), None);
     script.connect();
-    assert_eq!(script.client.state(), State::Syncing);
+    assert_eq!(script.client.state(), ClientState::Syncing);
     let hello = script.welcome(false);
     assert_eq!(hello.resume, None);
     assert!(hello.accept_zstd && hello.seal_key.is_empty());
     assert!(script.outputs.contains(&Output::Dial));
     let events = script.events();
     assert!(events.contains(&Event::Session { epoch: 1, resumed: false, lost: false }));
-    assert_eq!(states(&events), [State::Connecting, State::Syncing, State::Connected]);
+    assert_eq!(states(&events), [ClientState::Connecting, ClientState::Syncing, ClientState::Connected]);
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn rooms_that_are_wanted_ride_with_the_hello() {
     script.connect();
     let hello = script.welcome(false);
     assert_eq!(hello.joins, [v1::Join { room: "a".into(), history: 3 }]);
-    assert_eq!((script.client.state(), script.sent()), (State::Connected, Vec::new()));
+    assert_eq!((script.client.state(), script.sent()), (ClientState::Connected, Vec::new()));
     script.joined(5, 10, 0, false);
     script.settle_state();
     // Of a connection that is lost before the answer nothing is known.
@@ -114,10 +114,10 @@ fn a_resume_names_the_session_and_the_cursors_and_waits_for_the_answers() {
     let resume = hello.resume.unwrap();
     assert_eq!(resume.session, Bytes::from_static(&SESSION));
     assert_eq!(resume.rooms, [v1::RoomCursor { room: "a".into(), epoch: 5, seq: 11 }]);
-    assert_eq!(script.client.state(), State::Syncing);
+    assert_eq!(script.client.state(), ClientState::Syncing);
     assert_eq!(script.sent(), []);
     script.joined(5, 11, 0, true);
-    assert_eq!(script.client.state(), State::Connected);
+    assert_eq!(script.client.state(), ClientState::Connected);
     script.entry(12, 2, 2);
     let events = script.events();
     assert!(matches!(events.last(), Some(Event::Entry { cursor, .. }) if cursor.seq == 12));
@@ -132,7 +132,7 @@ fn pings_are_answered_while_syncing_and_while_connected() {
     script.cut();
     script.welcome(true);
     script.tell(v1::Kind::Ping, &v1::Ping { nonce: 2, rtt_us: 0 });
-    assert_eq!(script.client.state(), State::Syncing);
+    assert_eq!(script.client.state(), ClientState::Syncing);
     assert_eq!(script.sent(), [ToServer::Pong(v1::Pong { nonce: 2 })]);
 }
 
@@ -153,19 +153,19 @@ fn a_dead_path_is_left_within_seconds_where_the_server_answers_pings() {
     assert_eq!(script.sleep_to_deadline(), "the server is silent");
     assert_eq!(script.sent(), ping(2, 100_000));
     script.tell(v1::Kind::Left, &v1::Left { room: "b".into(), ..v1::Left::default() });
-    assert_eq!(script.client.state(), State::Connected);
+    assert_eq!(script.client.state(), ClientState::Connected);
     // Unanswered: within seconds.
     let since = script.now.instant;
     assert_eq!(script.sleep_to_deadline(), "the server is silent");
     assert_eq!(script.sent(), ping(3, 100_000));
     assert_eq!(script.sleep_to_deadline(), "the server is silent");
-    assert_eq!(script.client.state(), State::Disconnected);
+    assert_eq!(script.client.state(), ClientState::Disconnected);
     assert_eq!(script.now.instant.since(since), Duration::from_secs(7));
     // The next connection is measured anew.
     script.reconnect();
     script.hello();
     script.tell(v1::Kind::Welcome, &v1::Welcome { answers_pings: true, epoch: 2, ..welcome(true) });
-    assert_eq!(script.client.state(), State::Connected);
+    assert_eq!(script.client.state(), ClientState::Connected);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn whoever_waits_for_an_answer_asks_sooner() {
     script.client.join(script.now, "a", 0).unwrap();
     let _ = script.sent();
     let since = script.now.instant;
-    while script.client.state() == State::Connected {
+    while script.client.state() == ClientState::Connected {
         script.sleep_to_deadline();
         let _ = script.sent();
     }
@@ -189,9 +189,9 @@ fn whoever_waits_for_an_answer_asks_sooner() {
 fn a_silent_server_is_hung_up_on_after_four_heartbeats_and_dialled_again() {
     let mut script = Script::connected();
     script.sleep(Duration::from_millis(3_999));
-    assert_eq!(script.client.state(), State::Connected);
+    assert_eq!(script.client.state(), ClientState::Connected);
     assert_eq!(script.sleep_to_deadline(), "the server is silent");
-    assert_eq!(script.client.state(), State::Disconnected);
+    assert_eq!(script.client.state(), ClientState::Disconnected);
     assert!(script.outputs.contains(&Output::Hangup));
     script.outputs.clear();
     script.sleep_to_deadline();
@@ -206,7 +206,7 @@ fn dial_and_handshake_have_a_deadline() {
     assert_eq!(script.sleep_to_deadline(), "the dial takes too long");
     script.reconnect();
     assert_eq!(script.sleep_to_deadline(), "the handshake takes too long");
-    assert_eq!(script.client.state(), State::Disconnected);
+    assert_eq!(script.client.state(), ClientState::Disconnected);
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn connect_cuts_the_back_off_short() {
     script.drain();
     script.client.connect(script.now);
     script.drain();
-    assert_eq!(script.client.state(), State::Connecting);
+    assert_eq!(script.client.state(), ClientState::Connecting);
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn after_a_final_reason_nothing_is_dialled() {
         script.tell(v1::Kind::Goodbye, &v1::Goodbye { reason: reason.into(), ..v1::Goodbye::default() });
         assert!(script.outputs.contains(&Output::Hangup));
         assert_eq!(script.closed(), Some(reason));
-        assert_eq!((script.client.state(), script.client.poll_timeout()), (State::Idle, None));
+        assert_eq!((script.client.state(), script.client.poll_timeout()), (ClientState::Idle, None));
     }
 }
 
@@ -254,7 +254,7 @@ fn disconnect_says_goodbye_and_settles_everything() {
     assert_eq!(script.outcomes(), [(sent, Outcome::Unknown), (unsent, Outcome::Refused)]);
     let goodbye = v1::Goodbye { reason: v1::Reason::ClientLeft.into(), ..v1::Goodbye::default() };
     assert_eq!(script.sent(), [ToServer::Goodbye(goodbye)]);
-    assert_eq!((script.client.state(), script.client.poll_timeout()), (State::Idle, None));
+    assert_eq!((script.client.state(), script.client.poll_timeout()), (ClientState::Idle, None));
 }
 
 #[test]
@@ -278,7 +278,10 @@ fn malformed_frames_and_frames_out_of_turn_break_the_protocol() {
         assert_eq!(script.fault(), Some(fault));
         // What the server will do again is no reason to dial again.
         let is_final = fault.reason() == v1::Reason::Incompatible;
-        assert_eq!(script.client.state(), if is_final { State::Idle } else { State::Disconnected });
+        assert_eq!(
+            script.client.state(),
+            if is_final { ClientState::Idle } else { ClientState::Disconnected }
+        );
     }
     let mut script = Script::connected();
     script.tell(v1::Kind::Welcome, &welcome(false));
@@ -334,7 +337,7 @@ fn a_server_that_does_not_seal_is_incompatible() {
     script.connect();
     script.welcome(false);
     assert_eq!(script.fault(), Some(Fault::NoSeal));
-    assert_eq!(script.client.state(), State::Idle);
+    assert_eq!(script.client.state(), ClientState::Idle);
 }
 
 #[test]
@@ -352,7 +355,7 @@ fn whoever_logs_in_too_often_waits_as_long_as_the_server_says() {
     script.sleep(Duration::from_secs(19));
     script.client.connect(script.now);
     script.drain();
-    assert_eq!(script.client.state(), State::Disconnected);
+    assert_eq!(script.client.state(), ClientState::Disconnected);
     script.reconnect();
     // Refused before the upgrade it waits likewise.
     let mut script = Script::connected();
@@ -360,7 +363,7 @@ fn whoever_logs_in_too_often_waits_as_long_as_the_server_says() {
     script.drain();
     script.sleep_to_deadline();
     script.drain();
-    assert_eq!(script.client.state(), State::Connecting);
+    assert_eq!(script.client.state(), ClientState::Connecting);
     script.client.handle_refused(script.now, Duration::from_secs(20));
     script.drain();
     let wait = script.client.poll_timeout().unwrap().at - script.now.instant;

@@ -6,8 +6,8 @@ use alloc::string::ToString as _;
 use skirmish_proto::v1;
 use skirmish_proto::v1::TicketState;
 
-use super::Decision;
-use super::player::{MATCH_OVER, Next, Pair, Player, Told};
+use super::DeskDecision;
+use super::player::{LastNotice, MATCH_OVER, MatchInfo, NextAction, Player};
 use super::request::none;
 use super::view::Notice;
 use super::wish::Wish;
@@ -18,12 +18,12 @@ const TOO_LATE: &str = "the room of the match was not joined in time";
 impl Player {
     /// Tells the player that its match is over without having begun; `None` if it was told: then
     /// the notice goes, and the player may search again, as one that has waited before.
-    pub(super) fn end_match(&mut self, matched: v1::Matched, notice: &Notice) -> Option<Next> {
+    pub(super) fn end_match(&mut self, matched: v1::Matched, notice: &Notice) -> Option<NextAction> {
         if self.absence.is_some() {
             // Nobody would hear of it.
-            return Some(Next::Rest);
+            return Some(NextAction::Rest);
         }
-        let told = Told::Matched(matched.fills);
+        let told = LastNotice::Matched(matched.fills);
         if self.told == told {
             self.credit = Some((matched.mode, notice.record.waited_ms));
             return None;
@@ -42,14 +42,14 @@ impl Player {
         }
         (self.told, self.adopts) = (told, false);
         let matched = v1::Matched { team: notice.record.team, search, ..matched };
-        Some(Next::Tell(Decision::Matched { player: self.name.clone(), matched }))
+        Some(NextAction::Tell(DeskDecision::Matched { player: self.name.clone(), matched }))
     }
 
     /// The notice of the match that the player was told of is gone, though it has neither come
     /// nor given it up: it was not there in time.
-    pub(super) fn is_late(&mut self) -> Option<Decision> {
-        let Pair::Known(matched) = &self.pair else { return None };
-        let is_told = matches!(self.told, Told::Matched(_)) && !matched.over;
+    pub(super) fn is_late(&mut self) -> Option<DeskDecision> {
+        let MatchInfo::Known(matched) = &self.pair else { return None };
+        let is_told = matches!(self.told, LastNotice::Matched(_)) && !matched.over;
         let is_in = self.room.as_ref().is_some_and(|room| room.as_str() == matched.room);
         if !is_told || is_in || self.absence.is_some() || !self.quits.is_empty() {
             return None;
@@ -62,8 +62,8 @@ impl Player {
         if let Some(ended) = ended {
             ended.queued = queued.clone();
         }
-        self.told = Told::Nothing;
-        Some(Decision::Ticket { player: self.name.clone(), queued })
+        self.told = LastNotice::Nothing;
+        Some(DeskDecision::Ticket { player: self.name.clone(), queued })
     }
 
     /// The search that is about to be queued has waited before, if it is of the mode of the

@@ -61,7 +61,7 @@ use alloc::vec::Vec;
 use skirmish_proto::v1::{self, TicketState};
 
 use self::places::Rosters;
-use self::player::{Context, Next, Player, Told as Heard};
+use self::player::{Context, LastNotice as Heard, NextAction, Player};
 use self::request::none;
 use self::watch::Base;
 use self::wish::Wish;
@@ -70,7 +70,7 @@ use super::settings::MatchmakingConfig;
 use crate::backoff::Spread;
 use crate::id::{Name, NodeId};
 use crate::plant::{Plant, Planted};
-use crate::registry::{Answer, Call, Calls, Failure, LeaseId, Request, Response, Told};
+use crate::registry::{Answer, Calls, Failure, LeaseId, RegistryCommand, RegistryEvent, Request, Response};
 use crate::rng::{Rng, Seed};
 use crate::time::{Deadline, Instant, Now};
 
@@ -100,14 +100,14 @@ pub struct Desk {
     backoff: Spread,
     asked: u64,
     base: Base,
-    decisions: VecDeque<Decision>,
+    decisions: VecDeque<DeskDecision>,
     stats: Stats,
     planted: Planted,
 }
 
 /// What a desk has decided.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Decision {
+pub enum DeskDecision {
     /// The player is to be told of its ticket.
     Ticket {
         /// Who.
@@ -286,7 +286,7 @@ impl Desk {
         let entry = self.players.get_mut(player).filter(|entry| !entry.parting);
         let said = entry.map_or_else(|| Some(none(search)), |entry| entry.cancel(search));
         if let Some(queued) = said {
-            return self.decisions.push_back(Decision::Ticket { player: player.clone(), queued });
+            return self.decisions.push_back(DeskDecision::Ticket { player: player.clone(), queued });
         }
         self.look_at(player);
         self.drive();
@@ -325,17 +325,17 @@ impl Desk {
     // Inputs.
 
     /// The registry has answered, or tells something.
-    pub fn handle_told(&mut self, now: Now, told: Told) {
+    pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
         self.now = now;
         match told {
-            Told::Reply { id, outcome } => match self.calls.take(id) {
+            RegistryEvent::Reply { id, outcome } => match self.calls.take(id) {
                 None => return,
                 Some(Asked::Base) => self.based(outcome),
                 Some(Asked::Player { name, serial, pair }) => self.answered(&name, serial, pair, outcome),
                 Some(Asked::Roster { room, serial }) => self.roster_answered(&room, serial, outcome),
             },
-            Told::Watched(watched) => self.watched(&watched),
-            Told::Connected { .. } => {}
+            RegistryEvent::Watched(watched) => self.watched(&watched),
+            RegistryEvent::Connected { .. } => {}
         }
         self.drive();
     }
@@ -362,13 +362,13 @@ impl Desk {
 
     /// What is to be asked of the registry.
     #[must_use]
-    pub fn poll_call(&mut self) -> Option<Call> {
+    pub fn poll_call(&mut self) -> Option<RegistryCommand> {
         self.calls.poll()
     }
 
     /// What was decided.
     #[must_use]
-    pub fn poll_decision(&mut self) -> Option<Decision> {
+    pub fn poll_decision(&mut self) -> Option<DeskDecision> {
         self.decisions.pop_front()
     }
 
@@ -479,7 +479,7 @@ impl Desk {
         let state = TicketState::Refused.into();
         let (mode, reason, search) = (queue.mode.clone(), refused.to_string(), queue.search);
         let queued = v1::Queued { state, mode, reason, search, ..v1::Queued::default() };
-        self.decisions.push_back(Decision::Ticket { player: player.clone(), queued });
+        self.decisions.push_back(DeskDecision::Ticket { player: player.clone(), queued });
     }
 
     /// Puts a player in line, unless it waits for something.
@@ -535,23 +535,23 @@ impl Desk {
                 return;
             }
             match player.next(context) {
-                Next::Rest => return,
-                Next::Tell(decision) => {
+                NextAction::Rest => return,
+                NextAction::Tell(decision) => {
                     self.decisions.push_back(decision);
                 }
-                Next::Ask(txn, pair) => {
+                NextAction::Ask(txn, pair) => {
                     self.asked += 1;
                     self.stats.asked += 1;
                     player.asked = Some(self.asked);
                     let asked = Asked::Player { name: name.clone(), serial: self.asked, pair };
                     return self.calls.send(Request::Txn(txn), asked);
                 }
-                Next::Wait => {
+                NextAction::Wait => {
                     player.failures = player.failures.saturating_add(1);
                     player.view = None;
                     return self.wait(name);
                 }
-                Next::Forget => return self.forget(name),
+                NextAction::Forget => return self.forget(name),
             }
         }
     }

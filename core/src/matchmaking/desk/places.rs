@@ -12,11 +12,11 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
-use super::{Asked, Decision, Desk};
+use super::{Asked, Desk, DeskDecision};
 use crate::id::Name;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::decode;
-use crate::registry::{Answer, Change, Failure, KeyValue, Op, Range, Request, Response, Span, Txn};
+use crate::registry::{Answer, Change, Failure, KeyValue, Range, RegistryOp, Request, Response, Span, Txn};
 use crate::time::{Deadline, Instant, Now};
 
 /// The matches whose rooms this node is the primary of.
@@ -35,7 +35,7 @@ pub(super) struct Rosters {
 struct Roster {
     /// The match.
     id: String,
-    stage: Stage,
+    stage: ReadStage,
     /// The request about it that is under way.
     asked: Option<u64>,
     failures: u32,
@@ -52,7 +52,7 @@ struct Roster {
 
 /// What is to be read next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum ReadStage {
     Match,
     /// The notices of its players.
     Notices,
@@ -63,7 +63,7 @@ impl Roster {
     fn new(id: &str) -> Self {
         Self {
             id: id.into(),
-            stage: Stage::Match,
+            stage: ReadStage::Match,
             asked: None,
             failures: 0,
             is_known: false,
@@ -75,9 +75,9 @@ impl Roster {
     }
 
     fn request(&self) -> Txn {
-        let read = |key| Op::Range(Range::of(Span::one(key)));
+        let read = |key| RegistryOp::Range(Range::of(Span::one(key)));
         let success = match self.stage {
-            Stage::Match => Vec::from([read(keys::pair(&self.id))]),
+            ReadStage::Match => Vec::from([read(keys::pair(&self.id))]),
             _ => self.players.iter().map(|name| read(keys::notice(name))).collect(),
         };
         Txn { success, ..Txn::default() }
@@ -104,7 +104,7 @@ impl Rosters {
             if revision <= roster.read {
                 continue;
             }
-            if roster.stage != Stage::Done {
+            if roster.stage != ReadStage::Done {
                 roster.heard.insert(player.clone(), revision);
             }
             if comes {
@@ -145,7 +145,7 @@ impl Rosters {
 
 impl Desk {
     /// The node is the primary of a room. If that is named as a match's, nobody is to be let in
-    /// until [`Decision::PlacesKnown`].
+    /// until [`DeskDecision::PlacesKnown`].
     pub fn host(&mut self, now: Now, room: &Name) {
         self.now = now;
         if let Some(id) = keys::match_of(room.as_str()) {
@@ -187,7 +187,7 @@ impl Desk {
     pub(super) fn reread_rosters(&mut self, revision: u64) {
         let Rosters { by_room, line, retries, .. } = &mut self.rosters;
         for (room, roster) in by_room.iter_mut().filter(|(_, roster)| roster.read < revision) {
-            (roster.stage, roster.asked) = (Stage::Match, None);
+            (roster.stage, roster.asked) = (ReadStage::Match, None);
             roster.heard.clear();
             line.insert(room.clone());
         }
@@ -243,14 +243,14 @@ impl Desk {
             _ => None,
         });
         match roster.stage {
-            Stage::Match => self.match_read(room, revision, found.into_iter().next()),
-            Stage::Notices | Stage::Done => {
+            ReadStage::Match => self.match_read(room, revision, found.into_iter().next()),
+            ReadStage::Notices | ReadStage::Done => {
                 let there = |kv: &&KeyValue| decode::<v1::NoticeRecord>(&kv.value).r#match == roster.id;
                 let there: BTreeSet<Name> =
                     found.filter(there).filter_map(|kv| Some(keys::owner(&kv.key)?.1)).collect();
                 let stays = |name: &&Name| roster.is_newer(name, revision) || there.contains(*name);
                 let players = roster.players.iter().filter(stays).cloned().collect();
-                (roster.stage, roster.read) = (Stage::Done, revision);
+                (roster.stage, roster.read) = (ReadStage::Done, revision);
                 roster.heard.clear();
                 self.rosters.set(room, players);
             }
@@ -268,13 +268,13 @@ impl Desk {
         let newer = roster.players.iter().filter(|player| is_newer(player)).cloned();
         let players: BTreeSet<Name> = named.filter(|player| !is_newer(player)).chain(newer).collect();
         if players.is_empty() {
-            (roster.stage, roster.read) = (Stage::Done, revision);
+            (roster.stage, roster.read) = (ReadStage::Done, revision);
         } else {
-            roster.stage = Stage::Notices;
+            roster.stage = ReadStage::Notices;
             self.rosters.line.insert(room.clone());
         }
         if !core::mem::replace(&mut roster.is_known, true) {
-            self.decisions.push_back(Decision::PlacesKnown { room: room.clone() });
+            self.decisions.push_back(DeskDecision::PlacesKnown { room: room.clone() });
         }
         self.rosters.set(room, players);
     }

@@ -8,17 +8,17 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
-use super::Decision;
+use super::DeskDecision;
 use super::absence::Absence;
-use super::quit::{Answer as Quitting, Quit};
+use super::quit::{Quit, QuitAnswer as Quitting};
 use super::request::{none, record};
-use super::view::{Notice, Session, Ticket, View};
+use super::view::{Notice, SessionView, TicketView, View};
 use super::wish::{Ended, Wish};
 use crate::id::{Name, NodeId};
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::{decode, encode, unmatched};
 use crate::plant::{Plant, Planted};
-use crate::registry::{Answer, Change, Compare, Delete, LeaseId, Op, Put, Span, Txn};
+use crate::registry::{Answer, Change, Compare, Delete, LeaseId, Put, RegistryOp, Span, Txn};
 use crate::time::{Instant, Wall};
 
 /// What is said of a search that ended with a match, once that is over.
@@ -54,9 +54,9 @@ pub(super) struct Player {
     /// Mode of the match that was over before it had begun, and the waiting time in milliseconds
     /// that the player's next search of that mode starts with.
     pub(super) credit: Option<(String, u64)>,
-    pub(super) pair: Pair,
+    pub(super) pair: MatchInfo,
     /// What the player was told last.
-    pub(super) told: Told,
+    pub(super) told: LastNotice,
     /// The search with a number whose end was told last.
     pub(super) ended: Option<Box<Ended>>,
     /// The session has ended here: what is left is its ticket.
@@ -80,7 +80,7 @@ pub(super) struct Player {
 
 /// What the player was told last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum LastNotice {
     Nothing,
     Unavailable,
     Waiting,
@@ -94,7 +94,7 @@ pub(super) enum Told {
 
 /// What is known of the match that the player's notice names.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Pair {
+pub(super) enum MatchInfo {
     Unread,
     Known(Box<v1::Matched>),
     /// There is none of this name.
@@ -103,11 +103,11 @@ pub(super) enum Pair {
 
 /// What there is to do for a player.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(super) enum NextAction {
     /// Nothing, until there are news.
     Rest,
     /// To tell it something; then there may be more to do.
-    Tell(Decision),
+    Tell(DeskDecision),
     /// To ask the registry; of a match, too, if it is named.
     Ask(Txn, Option<String>),
     /// To read afresh, in a while: this node may not write for the player now.
@@ -140,8 +140,8 @@ impl Player {
             returned: None,
             quits: Vec::new(),
             credit: None,
-            pair: Pair::Unread,
-            told: Told::Nothing,
+            pair: MatchInfo::Unread,
+            told: LastNotice::Nothing,
             ended: None,
             parting: false,
             moved: false,
@@ -157,8 +157,8 @@ impl Player {
 
     /// What is to be done next. One thing at a time: what the registry holds may have
     /// changed by the time it is done.
-    pub(super) fn next(&mut self, context: Context) -> Next {
-        let look = |player: &Self| Next::Ask(player.look(context, None), None);
+    pub(super) fn next(&mut self, context: Context) -> NextAction {
+        let look = |player: &Self| NextAction::Ask(player.look(context, None), None);
         if self.doubt && !self.parting && context.lease.is_some() {
             self.fences = true;
             return look(self);
@@ -171,14 +171,14 @@ impl Player {
             return self.in_match(context, &view, notice, view.ticket.as_deref());
         }
         if let Some(decision) = self.is_late() {
-            return Next::Tell(decision);
+            return NextAction::Tell(decision);
         }
         self.leave();
         if let Some(decision) = self.settle_quit(None) {
-            return Next::Tell(decision);
+            return NextAction::Tell(decision);
         }
         if let Some(decision) = self.answer_again(context, None) {
-            return Next::Tell(decision);
+            return NextAction::Tell(decision);
         }
         match &view.ticket {
             Some(ticket) if ticket.record.state() == TicketState::Waiting => {
@@ -192,7 +192,7 @@ impl Player {
     /// If the player asks for a search of which it was told already how it ended, it is told
     /// so again, and the search does not begin anew. `pair` is the match that it is in: that
     /// is told of as it is now.
-    fn answer_again(&mut self, context: Context, pair: Option<&str>) -> Option<Decision> {
+    fn answer_again(&mut self, context: Context, pair: Option<&str>) -> Option<DeskDecision> {
         let ended = self.ended.as_deref()?;
         let asked = self.wish.search().is_some_and(|search| ended.is_of(search));
         let is_told = pair.is_some() && ended.pair.as_deref() == pair;
@@ -201,7 +201,7 @@ impl Player {
         }
         let queued = ended.queued.clone();
         self.wish = Wish::Nothing;
-        Some(Decision::Ticket { player: self.name.clone(), queued })
+        Some(DeskDecision::Ticket { player: self.name.clone(), queued })
     }
 
     /// The player is told how its search has ended; remembers that, if the search has a
@@ -231,15 +231,15 @@ impl Player {
             read: revision,
             heard: 0,
             fence,
-            session: session.map(Session::of),
-            ticket: ticket.map(Ticket::of).map(Box::new),
+            session: session.map(SessionView::of),
+            ticket: ticket.map(TicketView::of).map(Box::new),
             notice: notice.map(Notice::of),
         };
         if let Some(id) = pair {
             let known = next().and_then(|kv| decode::<v1::MatchRecord>(&kv.value).r#match);
             self.pair = known
                 .filter(|known| known.r#match == id)
-                .map_or(Pair::Absent(id), |known| Pair::Known(Box::new(known)));
+                .map_or(MatchInfo::Absent(id), |known| MatchInfo::Known(Box::new(known)));
         }
         let same = self.view.as_ref().is_some_and(|old| {
             (old.fence, old.session, &old.ticket, &old.notice)
@@ -264,7 +264,7 @@ impl Player {
             Change::Delete { .. } => None,
         };
         match kind {
-            Kind::Ticket => view.ticket = kv.map(Ticket::of).map(Box::new),
+            Kind::Ticket => view.ticket = kv.map(TicketView::of).map(Box::new),
             Kind::Notice => view.notice = kv.map(Notice::of),
         }
         true
@@ -318,42 +318,48 @@ impl Player {
     }
 
     /// Tells the state of the player's ticket.
-    pub(super) fn tell(&self, wall: Wall, state: TicketState, reason: &str) -> Decision {
-        Decision::Ticket { player: self.name.clone(), queued: self.queued(wall, state, reason) }
+    pub(super) fn tell(&self, wall: Wall, state: TicketState, reason: &str) -> DeskDecision {
+        DeskDecision::Ticket { player: self.name.clone(), queued: self.queued(wall, state, reason) }
     }
 
     /// Tells how the player's search has ended.
-    fn tell_end(&mut self, queued: v1::Queued) -> Next {
+    fn tell_end(&mut self, queued: v1::Queued) -> NextAction {
         self.end(queued.clone(), None);
-        Next::Tell(Decision::Ticket { player: self.name.clone(), queued })
+        NextAction::Tell(DeskDecision::Ticket { player: self.name.clone(), queued })
     }
 
     /// It is in no match.
     fn leave(&mut self) {
-        self.pair = Pair::Unread;
+        self.pair = MatchInfo::Unread;
         self.returned = None;
         self.forget_match();
     }
 
     fn forget_match(&mut self) {
-        if matches!(self.told, Told::Matched(_)) {
-            self.told = Told::Nothing;
+        if matches!(self.told, LastNotice::Matched(_)) {
+            self.told = LastNotice::Nothing;
         }
     }
 
-    fn in_match(&mut self, context: Context, view: &View, notice: &Notice, ticket: Option<&Ticket>) -> Next {
+    fn in_match(
+        &mut self,
+        context: Context,
+        view: &View,
+        notice: &Notice,
+        ticket: Option<&TicketView>,
+    ) -> NextAction {
         let id = &notice.record.r#match;
         if let Some(decision) = self.answer_again(context, Some(id)) {
-            return Next::Tell(decision);
+            return NextAction::Tell(decision);
         }
         self.give_up_answer(notice);
         if let Some(decision) = self.settle_quit(Some(notice)) {
-            return Next::Tell(decision);
+            return NextAction::Tell(decision);
         }
         let mut over = self.is_out(notice);
         match &self.pair {
-            Pair::Known(matched) if matched.r#match == *id && matched.fills >= notice.record.fills => {
-                let told = Told::Matched(matched.fills);
+            MatchInfo::Known(matched) if matched.r#match == *id && matched.fills >= notice.record.fills => {
+                let told = LastNotice::Matched(matched.fills);
                 if !over && matched.over {
                     let (matched, notice) = (matched.clone(), notice.clone());
                     match self.end_match(*matched, &notice) {
@@ -370,18 +376,18 @@ impl Player {
                     let queued = v1::Queued { mode, reason, ..none(search) };
                     self.end(queued, Some(id));
                     (self.told, self.adopts) = (told, false);
-                    return Next::Tell(Decision::Matched { player: self.name.clone(), matched });
+                    return NextAction::Tell(DeskDecision::Matched { player: self.name.clone(), matched });
                 }
             }
             // A notice of no match, which nobody would ever end.
-            Pair::Absent(absent) if absent == id => over = true,
+            MatchInfo::Absent(absent) if absent == id => over = true,
             _ if over => {}
-            _ => return Next::Ask(self.look(context, Some(id)), Some(id.clone())),
+            _ => return NextAction::Ask(self.look(context, Some(id)), Some(id.clone())),
         }
         if over {
             let key = keys::notice(&self.name);
             let compare = Compare::unchanged(key.clone(), notice.modified);
-            return self.write(context, view, vec![compare], Op::Delete(Delete::of(Span::one(key))));
+            return self.write(context, view, vec![compare], RegistryOp::Delete(Delete::of(Span::one(key))));
         }
         // Who is in a match waits for none.
         if let Some(ticket) = ticket {
@@ -392,12 +398,13 @@ impl Player {
             let key = keys::notice(&self.name);
             let compare = Compare::unchanged(key.clone(), notice.modified);
             let joined = v1::NoticeRecord { joined: true, ..notice.record.clone() };
-            return self.write(context, view, vec![compare], Op::Put(Put::new(key, encode(&joined), None)));
+            let put = RegistryOp::Put(Put::new(key, encode(&joined), None));
+            return self.write(context, view, vec![compare], put);
         }
-        Next::Rest
+        NextAction::Rest
     }
 
-    fn waiting(&mut self, context: Context, view: &View, ticket: &Ticket) -> Next {
+    fn waiting(&mut self, context: Context, view: &View, ticket: &TicketView) -> NextAction {
         if self.adopts {
             match &self.wish {
                 Wish::Cancel { .. } if self.wish.is_of_other(ticket.search()) => {
@@ -431,28 +438,28 @@ impl Player {
         if is_other || wanted.absent_ms != written {
             return self.put(context, view, ticket.modified, &wanted);
         }
-        if self.told == Told::Waiting {
-            return Next::Rest;
+        if self.told == LastNotice::Waiting {
+            return NextAction::Rest;
         }
-        self.told = Told::Waiting;
-        Next::Tell(self.tell(context.wall, TicketState::Waiting, ""))
+        self.told = LastNotice::Waiting;
+        NextAction::Tell(self.tell(context.wall, TicketState::Waiting, ""))
     }
 
     /// Tells how the ticket has ended, then takes it away: if this node is gone in between,
     /// the next one tells it. Who asks for another search has heard of it, or is not the one
     /// who asked for this.
-    fn ended(&mut self, context: Context, view: &View, ticket: &Ticket) -> Next {
+    fn ended(&mut self, context: Context, view: &View, ticket: &TicketView) -> NextAction {
         self.adopts = false;
         let state = ticket.record.state();
         let is_other = self.wish.is_of_other(ticket.search());
-        if is_other || self.told == Told::Ended(ticket.modified) || state == TicketState::Unspecified {
+        if is_other || self.told == LastNotice::Ended(ticket.modified) || state == TicketState::Unspecified {
             return self.remove(context, view, ticket);
         }
         if self.absence.is_some() {
             // Nobody would hear of it.
-            return Next::Rest;
+            return NextAction::Rest;
         }
-        self.told = Told::Ended(ticket.modified);
+        self.told = LastNotice::Ended(ticket.modified);
         let reason = match state {
             TicketState::Refused => "the players do not fit together into a match of this mode",
             TicketState::TimedOut if ticket.record.absent_ms > 0 => {
@@ -464,13 +471,13 @@ impl Player {
         self.tell_end(queued)
     }
 
-    fn idle(&mut self, context: Context, view: &View) -> Next {
+    fn idle(&mut self, context: Context, view: &View) -> NextAction {
         self.adopts = false;
         match &self.wish {
-            Wish::Nothing => Next::Rest,
+            Wish::Nothing => NextAction::Rest,
             Wish::Queue { .. } => {
                 self.use_credit();
-                let Wish::Queue { queue, queued_ms } = &self.wish else { return Next::Rest };
+                let Wish::Queue { queue, queued_ms } = &self.wish else { return NextAction::Rest };
                 let mut wanted = record(queue, *queued_ms, context.node, self.epoch);
                 wanted.absent_ms = self.absent_ms(0, true);
                 self.put(context, view, 0, &wanted)
@@ -478,7 +485,7 @@ impl Player {
             Wish::Cancel { found, .. } => {
                 // How a search has ended that was another node's is not known here.
                 let state = if *found { TicketState::Cancelled } else { TicketState::None };
-                self.told = Told::Nothing;
+                self.told = LastNotice::Nothing;
                 let queued = self.queued(context.wall, state, "");
                 self.tell_end(queued)
             }
@@ -488,13 +495,16 @@ impl Player {
     /// The session has ended here: it is in no match whose room it has left, and its ticket is
     /// taken back. What it has had on another node before is its own too, as long as there is
     /// no newer session; for what it wrote itself not even the session's key is needed.
-    fn part(&self, context: Context, view: &View) -> Next {
+    fn part(&self, context: Context, view: &View) -> NextAction {
         if context.planted.is(Plant::TicketForgotten) {
-            return Next::Forget;
+            return NextAction::Forget;
         }
         let delete = |key: Bytes, modified, fence: Option<Compare>| {
             let compares = [Compare::unchanged(key.clone(), modified)].into_iter().chain(fence);
-            Next::Ask(self.txn(context, compares.collect(), Op::Delete(Delete::of(Span::one(key)))), None)
+            NextAction::Ask(
+                self.txn(context, compares.collect(), RegistryOp::Delete(Delete::of(Span::one(key)))),
+                None,
+            )
         };
         let session = keys::session(&self.name);
         let no_newer = match view.session {
@@ -516,15 +526,15 @@ impl Player {
         {
             return delete(keys::notice(&self.name), notice.modified, Some(no_newer));
         }
-        Next::Forget
+        NextAction::Forget
     }
 
     /// Writes the ticket, in place of the one that was written at `modified`, if that is
     /// still there; 0 for none.
-    fn put(&mut self, context: Context, view: &View, modified: u64, wanted: &v1::TicketRecord) -> Next {
+    fn put(&mut self, context: Context, view: &View, modified: u64, wanted: &v1::TicketRecord) -> NextAction {
         if context.lease.is_none() {
             // It is looked at again when there is a lease.
-            return self.stall(context, Next::Rest);
+            return self.stall(context, NextAction::Rest);
         }
         if let Some(epoch) = self.registered_anew(context, view) {
             return self.ask_again(context, epoch);
@@ -534,8 +544,8 @@ impl Player {
         let mut compares = vec![Compare::unchanged(key.clone(), modified), fence];
         unmatched(&mut compares, &self.name);
         let put = Put::new(key, encode(wanted), context.lease);
-        match self.write(context, view, compares, Op::Put(put)) {
-            Next::Wait => self.stall(context, Next::Wait),
+        match self.write(context, view, compares, RegistryOp::Put(put)) {
+            NextAction::Wait => self.stall(context, NextAction::Wait),
             next => {
                 self.puts = true;
                 next
@@ -552,37 +562,37 @@ impl Player {
     }
 
     /// The player is to say that it is here and searches yet, once.
-    fn ask_again(&mut self, context: Context, session_epoch: u64) -> Next {
-        if self.told == Told::Lost(session_epoch) {
-            return Next::Rest;
+    fn ask_again(&mut self, context: Context, session_epoch: u64) -> NextAction {
+        if self.told == LastNotice::Lost(session_epoch) {
+            return NextAction::Rest;
         }
-        self.told = Told::Lost(session_epoch);
+        self.told = LastNotice::Lost(session_epoch);
         let reason = "the session was registered anew, and with it the ticket has to be";
         let queued = v1::Queued { session_epoch, ..self.queued(context.wall, TicketState::Lost, reason) };
-        Next::Tell(Decision::Ticket { player: self.name.clone(), queued })
+        NextAction::Tell(DeskDecision::Ticket { player: self.name.clone(), queued })
     }
 
     /// The player has asked, as who was last told with this epoch that its ticket is lost; 0:
     /// it was not.
     pub(super) fn handle_answer(&mut self, session_epoch: u64) {
-        if self.told == Told::Lost(session_epoch) {
-            (self.vouched, self.told) = (session_epoch, Told::Nothing);
+        if self.told == LastNotice::Lost(session_epoch) {
+            (self.vouched, self.told) = (session_epoch, LastNotice::Nothing);
         }
     }
 
     /// Nothing can be done for now, and the player hears of it, once.
-    fn stall(&mut self, context: Context, next: Next) -> Next {
-        if self.told == Told::Unavailable {
+    fn stall(&mut self, context: Context, next: NextAction) -> NextAction {
+        if self.told == LastNotice::Unavailable {
             return next;
         }
-        self.told = Told::Unavailable;
+        self.told = LastNotice::Unavailable;
         let reason = "the registry does not let this node queue the player yet";
-        Next::Tell(self.tell(context.wall, TicketState::Unavailable, reason))
+        NextAction::Tell(self.tell(context.wall, TicketState::Unavailable, reason))
     }
 
-    fn remove(&self, context: Context, view: &View, ticket: &Ticket) -> Next {
+    fn remove(&self, context: Context, view: &View, ticket: &TicketView) -> NextAction {
         let key = keys::ticket(&self.name);
         let compare = Compare::unchanged(key.clone(), ticket.modified);
-        self.write(context, view, vec![compare], Op::Delete(Delete::of(Span::one(key))))
+        self.write(context, view, vec![compare], RegistryOp::Delete(Delete::of(Span::one(key))))
     }
 }

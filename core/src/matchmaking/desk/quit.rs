@@ -11,11 +11,11 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1::{self, TicketState};
 
-use super::player::{Player, Told};
+use super::player::{LastNotice, Player};
 use super::request::none;
-use super::view::{Notice, Ticket, View};
+use super::view::{Notice, TicketView, View};
 use super::wish::{Ended, Wish};
-use super::{Decision, Desk};
+use super::{Desk, DeskDecision};
 use crate::id::Name;
 use crate::matchmaking::keys;
 use crate::time::Now;
@@ -26,15 +26,15 @@ const MOST: usize = 16;
 /// A match that the player is out of, and what it is told once the registry has that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Quit {
-    pub(super) what: What,
-    pub(super) answer: Answer,
+    pub(super) what: QuitMatch,
+    pub(super) answer: QuitAnswer,
     /// It was the match that the player was in.
     hit: bool,
 }
 
 /// Which match.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum QuitMatch {
     /// The one of this name.
     Match(String),
     /// The one that has answered the search of this number; 0: whichever there is.
@@ -45,7 +45,7 @@ pub(super) enum What {
 
 /// What the player is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum QuitAnswer {
     /// Nothing: it does not ask.
     Nothing,
     /// That it has left the room, of which its session was a member or not.
@@ -64,7 +64,7 @@ impl Desk {
     pub(super) fn come(&mut self, now: Now, player: &Name, session_epoch: u64, rooms: Option<Vec<Name>>) {
         self.now = now;
         if let Some(entry) = self.enter(player, session_epoch) {
-            entry.told = Told::Nothing;
+            entry.told = LastNotice::Nothing;
             entry.returned = rooms;
             self.end_absence(player);
             self.look_at(player);
@@ -75,15 +75,15 @@ impl Desk {
     /// The player gives a match up. It is told so, with the number of a search, when the
     /// registry has it. False if the node has no place for that: nothing comes of it.
     pub fn give_up(&mut self, now: Now, player: &Name, id: &Name, search: u64) -> bool {
-        self.quit(now, player, What::Match(id.to_string()), Answer::GivenUp { search })
+        self.quit(now, player, QuitMatch::Match(id.to_string()), QuitAnswer::GivenUp { search })
     }
 
     /// The player leaves a room. If it is a match's, the player is in that no more, and is told
-    /// that it has left when the registry has it: [`Decision::Left`]. False if it is not, or if
+    /// that it has left when the registry has it: [`DeskDecision::Left`]. False if it is not, or if
     /// the node has no place for that: nothing comes of it.
     pub fn leave(&mut self, now: Now, player: &Name, room: &Name, member: bool) -> bool {
         let Some(id) = keys::match_of(room.as_str()) else { return false };
-        self.quit(now, player, What::Match(id.into()), Answer::Left { member })
+        self.quit(now, player, QuitMatch::Match(id.into()), QuitAnswer::Left { member })
     }
 
     /// The player's session is a member of a room: perhaps of its match's.
@@ -100,7 +100,7 @@ impl Desk {
     /// The player has left a room. If it was its match's, it is in no match any more.
     pub fn leave_match(&mut self, now: Now, player: &Name, room: &Name) {
         if let Some(id) = keys::match_of(room.as_str()) {
-            self.quit(now, player, What::Match(id.into()), Answer::Nothing);
+            self.quit(now, player, QuitMatch::Match(id.into()), QuitAnswer::Nothing);
         }
     }
 
@@ -114,16 +114,16 @@ impl Desk {
         }
         if let Some(entry) = self.enter(player, 0) {
             entry.parting = true;
-            entry.quit(What::Match(id.into()), Answer::Nothing);
+            entry.quit(QuitMatch::Match(id.into()), QuitAnswer::Nothing);
             self.look_at(player);
             self.drive();
         }
     }
 
-    fn quit(&mut self, now: Now, player: &Name, what: What, answer: Answer) -> bool {
+    fn quit(&mut self, now: Now, player: &Name, what: QuitMatch, answer: QuitAnswer) -> bool {
         self.now = now;
         let Some(entry) = self.players.get_mut(player) else { return false };
-        if let (What::Match(id), Some(room)) = (&what, &entry.room)
+        if let (QuitMatch::Match(id), Some(room)) = (&what, &entry.room)
             && keys::match_of(room.as_str()) == Some(id)
         {
             entry.room = None;
@@ -137,7 +137,7 @@ impl Desk {
 
 impl Player {
     /// Has the player be out of a match. False if as many as may wait for the registry.
-    pub(super) fn quit(&mut self, what: What, answer: Answer) -> bool {
+    pub(super) fn quit(&mut self, what: QuitMatch, answer: QuitAnswer) -> bool {
         let quit = Quit { what, answer, hit: false };
         if self.quits.iter().any(|known| known.what == quit.what && known.answer == answer) {
             return true;
@@ -153,9 +153,9 @@ impl Player {
     pub(super) fn quit_joined(&mut self) {
         let known = self.room.take();
         if let Some(id) = known.as_ref().and_then(|room| keys::match_of(room.as_str())) {
-            self.quit(What::Match(id.into()), Answer::Nothing);
+            self.quit(QuitMatch::Match(id.into()), QuitAnswer::Nothing);
         }
-        self.quit(What::Joined, Answer::Nothing);
+        self.quit(QuitMatch::Joined, QuitAnswer::Nothing);
     }
 
     /// It wants nothing any more of the search of this number. Returns what there is to say at
@@ -177,14 +177,14 @@ impl Player {
             return Some(ended.map_or_else(|| none(search), |ended| ended.queued.clone()));
         }
         if is_other {
-            let kept = self.quit(What::Search(search), Answer::GivenUp { search });
+            let kept = self.quit(QuitMatch::Search(search), QuitAnswer::GivenUp { search });
             return (!kept).then(|| unavailable(search));
         }
         let ticket = self.view.as_ref().and_then(|view| view.ticket.as_deref());
         let (mode, found) = match &self.wish {
             Wish::Queue { queue, .. } => (queue.mode.clone(), true),
             Wish::Cancel { mode, search: before, found } => (mode.clone(), *found && *before == search),
-            Wish::Nothing => (ticket.map(Ticket::mode).unwrap_or_default(), false),
+            Wish::Nothing => (ticket.map(TicketView::mode).unwrap_or_default(), false),
         };
         self.wish = Wish::Cancel { mode, search, found };
         if self.failures > 0 {
@@ -200,7 +200,7 @@ impl Player {
         if let Wish::Cancel { search, .. } = self.wish
             && self.may_be_in_match()
         {
-            self.quit(What::Search(search), Answer::Nothing);
+            self.quit(QuitMatch::Search(search), QuitAnswer::Nothing);
         }
     }
 
@@ -232,7 +232,7 @@ impl Player {
     pub(super) fn give_up_answer(&mut self, notice: &Notice) {
         if let Wish::Cancel { search, .. } = self.wish
             && self.is_answer(notice, search)
-            && self.quit(What::Match(notice.record.r#match.clone()), Answer::GivenUp { search })
+            && self.quit(QuitMatch::Match(notice.record.r#match.clone()), QuitAnswer::GivenUp { search })
         {
             self.wish = Wish::Nothing;
         }
@@ -248,21 +248,21 @@ impl Player {
 
     fn hits(&self, quit: &Quit, notice: &Notice) -> bool {
         match &quit.what {
-            What::Match(id) => *id == notice.record.r#match,
-            What::Search(search) => self.is_answer(notice, *search),
-            What::Joined => notice.record.joined,
+            QuitMatch::Match(id) => *id == notice.record.r#match,
+            QuitMatch::Search(search) => self.is_answer(notice, *search),
+            QuitMatch::Joined => notice.record.joined,
         }
     }
 
     /// Settles quits of matches that the player is in no more: of all but that of the notice.
     /// Returns what it is to be told next of that.
-    pub(super) fn settle_quit(&mut self, notice: Option<&Notice>) -> Option<Decision> {
+    pub(super) fn settle_quit(&mut self, notice: Option<&Notice>) -> Option<DeskDecision> {
         let mut at = 0;
         while let Some(quit) = self.quits.get(at) {
             let hit = notice.filter(|notice| self.hits(quit, notice));
             if let (Some(notice), Some(quit)) = (hit, self.quits.get_mut(at)) {
                 // When the notice is gone, nothing else says which match this was about.
-                quit.what = What::Match(notice.record.r#match.clone());
+                quit.what = QuitMatch::Match(notice.record.r#match.clone());
                 quit.hit = true;
                 at += 1;
                 continue;
@@ -275,29 +275,29 @@ impl Player {
         None
     }
 
-    fn answer_quit(&mut self, quit: Quit) -> Option<Decision> {
+    fn answer_quit(&mut self, quit: Quit) -> Option<DeskDecision> {
         let player = self.name.clone();
         match (quit.answer, quit.what) {
-            (Answer::Nothing, _) => None,
-            (Answer::Left { member }, What::Match(id)) => {
+            (QuitAnswer::Nothing, _) => None,
+            (QuitAnswer::Left { member }, QuitMatch::Match(id)) => {
                 let was_in = member || quit.hit;
                 let room = Name::new(&keys::room_of(&id)).ok()?;
-                Some(Decision::Left { player, room, was_in })
+                Some(DeskDecision::Left { player, room, was_in })
             }
-            (Answer::GivenUp { search }, What::Match(id)) => {
+            (QuitAnswer::GivenUp { search }, QuitMatch::Match(id)) => {
                 let state = TicketState::GivenUp.into();
                 let queued = v1::Queued { state, search, r#match: id.clone(), ..v1::Queued::default() };
                 if search != 0 && quit.hit {
                     self.ended = Some(Ended { queued: queued.clone(), pair: Some(id) }.into());
                 }
-                Some(Decision::Ticket { player, queued })
+                Some(DeskDecision::Ticket { player, queued })
             }
-            (Answer::Left { .. } | Answer::GivenUp { .. }, What::Search(search)) => {
+            (QuitAnswer::Left { .. } | QuitAnswer::GivenUp { .. }, QuitMatch::Search(search)) => {
                 let ended = self.ended.as_ref().filter(|ended| ended.is_of(search));
                 let queued = ended.map_or_else(|| none(search), |ended| ended.queued.clone());
-                Some(Decision::Ticket { player, queued })
+                Some(DeskDecision::Ticket { player, queued })
             }
-            (Answer::Left { .. } | Answer::GivenUp { .. }, What::Joined) => None,
+            (QuitAnswer::Left { .. } | QuitAnswer::GivenUp { .. }, QuitMatch::Joined) => None,
         }
     }
 }

@@ -18,20 +18,20 @@ pub(super) struct View {
     pub(super) heard: u64,
     /// When the node's key was written last.
     pub(super) fence: u64,
-    pub(super) session: Option<Session>,
-    pub(super) ticket: Option<Box<Ticket>>,
+    pub(super) session: Option<SessionView>,
+    pub(super) ticket: Option<Box<TicketView>>,
     pub(super) notice: Option<Notice>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Session {
+pub(super) struct SessionView {
     pub(super) modified: u64,
     pub(super) epoch: u64,
     pub(super) node: NodeId,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Ticket {
+pub(super) struct TicketView {
     pub(super) modified: u64,
     pub(super) lease: Option<LeaseId>,
     pub(super) record: v1::TicketRecord,
@@ -50,7 +50,7 @@ impl View {
     }
 }
 
-impl Session {
+impl SessionView {
     pub(super) fn of(kv: &KeyValue) -> Self {
         let record: v1::SessionRecord = decode(&kv.value);
         let claimed = record.base.saturating_add(kv.modified);
@@ -59,7 +59,7 @@ impl Session {
     }
 }
 
-impl Ticket {
+impl TicketView {
     pub(super) fn of(kv: &KeyValue) -> Self {
         Self { modified: kv.modified, lease: kv.lease, record: decode(&kv.value) }
     }

@@ -29,7 +29,7 @@ use crate::time::{Duration, Instant, Now};
 
 /// Who is matched as a whole or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Key {
+pub(super) enum GroupKey {
     /// A player alone.
     Alone(Name),
     /// The tickets of equal party, size, and digest of the key. Who names another size or key is
@@ -47,14 +47,14 @@ pub(super) struct Book {
     cap: usize,
     /// Players of a team: a larger party is never matched, and no places are kept for it.
     team: usize,
-    tickets: BTreeMap<Name, Ticket>,
-    groups: BTreeMap<Key, Group>,
+    tickets: BTreeMap<Name, WaitingTicket>,
+    groups: BTreeMap<GroupKey, WaitingGroup>,
     /// When something is to be done for a group that is not in the engine.
-    deadlines: BTreeSet<(Instant, Key)>,
+    deadlines: BTreeSet<(Instant, GroupKey)>,
     /// Groups that have changed.
-    dirty: BTreeSet<Key>,
+    dirty: BTreeSet<GroupKey>,
     /// Groups by when the first of their tickets came.
-    ages: BTreeSet<(Age, Key)>,
+    ages: BTreeSet<(Age, GroupKey)>,
     /// Places that are taken.
     places: usize,
     /// The first ticket that has no place.
@@ -70,27 +70,27 @@ type Age = (u64, Name);
 
 /// A ticket that waits.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct WaitingTicket {
     pub(super) modified: u64,
     pub(super) record: v1::TicketRecord,
     pub(super) queued: Instant,
     /// Since when its player is absent, if it is.
     pub(super) absent: Option<Instant>,
-    key: Key,
+    key: GroupKey,
     /// The last listing in which it was.
     listed: u64,
 }
 
 /// A party, or a player alone.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct WaitingGroup {
     size: usize,
     /// Places that are kept for it.
     kept: usize,
     /// When the first of its tickets came.
     age: Age,
     members: BTreeSet<Name>,
-    pub(super) place: Place,
+    pub(super) place: GroupPlace,
     /// It comes back from a match that was not committed.
     pub(super) returns: bool,
     /// Something has changed while it was busy.
@@ -103,7 +103,7 @@ pub(super) struct Group {
 
 /// Where a group is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum GroupPlace {
     /// Here: it is not complete.
     Out,
     /// In the engine, as the ticket of this leader.
@@ -117,12 +117,12 @@ pub(super) enum Place {
 /// What has become of a group whose time has come.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Due {
-    pub(super) key: Key,
+    pub(super) key: GroupKey,
     pub(super) state: TicketState,
     pub(super) players: Vec<Name>,
 }
 
-impl Key {
+impl GroupKey {
     fn of(player: &Name, record: &v1::TicketRecord) -> (Self, usize) {
         match record.queue.as_ref().filter(|queue| !queue.party.is_empty()) {
             None => (Self::Alone(player.clone()), 1),
@@ -174,19 +174,19 @@ impl Book {
         self.has_place_again() && self.places <= self.cap / 2
     }
 
-    pub(super) fn ticket(&self, player: &Name) -> Option<&Ticket> {
+    pub(super) fn ticket(&self, player: &Name) -> Option<&WaitingTicket> {
         self.tickets.get(player)
     }
 
-    pub(super) fn key_of(&self, player: &Name) -> Option<&Key> {
+    pub(super) fn key_of(&self, player: &Name) -> Option<&GroupKey> {
         self.tickets.get(player).map(|ticket| &ticket.key)
     }
 
-    pub(super) fn group(&self, key: &Key) -> Option<&Group> {
+    pub(super) fn group(&self, key: &GroupKey) -> Option<&WaitingGroup> {
         self.groups.get(key)
     }
 
-    pub(super) fn group_mut(&mut self, key: &Key) -> Option<&mut Group> {
+    pub(super) fn group_mut(&mut self, key: &GroupKey) -> Option<&mut WaitingGroup> {
         self.groups.get_mut(key)
     }
 
@@ -199,13 +199,13 @@ impl Book {
     /// Whether the tickets are to be listed once more: some of a party that has places may
     /// have been passed before it had.
     pub(super) fn lacks_members(&self) -> bool {
-        let lacks = |group: &Group| group.members.len() < group.places();
+        let lacks = |group: &WaitingGroup| group.members.len() < group.places();
         self.first_out.is_some() && self.groups.values().any(lacks)
     }
 
     /// All tickets were listed: others are not there any more.
     pub(super) fn end_listing(&mut self, now: Now) {
-        let gone = |(_, ticket): &(&Name, &Ticket)| ticket.listed < self.listing;
+        let gone = |(_, ticket): &(&Name, &WaitingTicket)| ticket.listed < self.listing;
         let gone: Vec<Name> = self.tickets.iter().filter(gone).map(|(name, _)| name.clone()).collect();
         gone.iter().for_each(|player| self.set(now, player, None));
     }
@@ -220,12 +220,12 @@ impl Book {
             return;
         }
         let new = ticket.map(|(kv, record)| {
-            let (key, size) = Key::of(player, &record);
+            let (key, size) = GroupKey::of(player, &record);
             let queued = queued_at(now, record.queued_ms, self.time_out);
             let is_absent = record.absent_ms > 0;
             let absent = is_absent.then(|| queued_at(now, record.absent_ms, self.absence));
             let age = (kv.created, player.clone());
-            (Ticket { modified: kv.modified, record, queued, absent, key, listed }, size, age)
+            (WaitingTicket { modified: kv.modified, record, queued, absent, key, listed }, size, age)
         });
         if let Some(old) = self.tickets.remove(player)
             && new.as_ref().is_none_or(|(new, ..)| new.key != old.key)
@@ -241,7 +241,7 @@ impl Book {
     }
 
     /// Whether there is a place for a ticket. Who came later may lose its own to it.
-    fn find_place(&mut self, key: &Key, size: usize, age: &Age) -> bool {
+    fn find_place(&mut self, key: &GroupKey, size: usize, age: &Age) -> bool {
         if let Some(group) = self.groups.get(key).filter(|group| !group.members.is_empty()) {
             let is_kept = group.members.contains(&age.1) || group.members.len() < group.kept;
             if !is_kept && self.places >= self.cap {
@@ -267,8 +267,8 @@ impl Book {
     }
 
     /// The group that came last, if it came later than this and is in no transaction.
-    fn last_after(&self, age: &Age) -> Option<(Age, Key)> {
-        let is_idle = |place: &Place| matches!(place, Place::Out | Place::Engine(_));
+    fn last_after(&self, age: &Age) -> Option<(Age, GroupKey)> {
+        let is_idle = |place: &GroupPlace| matches!(place, GroupPlace::Out | GroupPlace::Engine(_));
         let mut later = self.ages.iter().rev().take_while(|(other, _)| other > age);
         later.find(|(_, key)| self.groups.get(key).is_some_and(|group| is_idle(&group.place))).cloned()
     }
@@ -278,7 +278,7 @@ impl Book {
     }
 
     /// Takes its places from a group.
-    fn displace(&mut self, key: &Key) {
+    fn displace(&mut self, key: &GroupKey) {
         self.book(key, None);
         self.dirty.remove(key);
         let Some(group) = self.groups.remove(key) else { return };
@@ -287,7 +287,7 @@ impl Book {
             self.tickets.remove(player);
         }
         self.ages.remove(&(group.age, key.clone()));
-        if let Place::Engine(leader) = group.place {
+        if let GroupPlace::Engine(leader) = group.place {
             self.displaced.push(leader);
         }
     }
@@ -302,7 +302,7 @@ impl Book {
         if size <= self.team { size } else { 1 }
     }
 
-    fn leave(&mut self, now: Instant, key: &Key, player: &Name) {
+    fn leave(&mut self, now: Instant, key: &GroupKey, player: &Name) {
         self.touch(key);
         let Some(group) = self.groups.get_mut(key) else { return };
         let before = group.places();
@@ -314,9 +314,10 @@ impl Book {
         self.places = self.places - before + group.places();
     }
 
-    fn join(&mut self, key: &Key, size: usize, age: Age) {
+    fn join(&mut self, key: &GroupKey, size: usize, age: Age) {
         let (kept, player) = (self.kept(size), age.1.clone());
-        let group = self.groups.entry(key.clone()).or_insert_with(|| Group::new(size, kept, age.clone()));
+        let group =
+            self.groups.entry(key.clone()).or_insert_with(|| WaitingGroup::new(size, kept, age.clone()));
         let before = group.places();
         if group.members.is_empty() || age < group.age {
             self.ages.remove(&(group.age.clone(), key.clone()));
@@ -335,25 +336,25 @@ impl Book {
         self.touch(key);
     }
 
-    fn touch(&mut self, key: &Key) {
+    fn touch(&mut self, key: &GroupKey) {
         self.dirty.insert(key.clone());
         let Some(group) = self.groups.get_mut(key) else { return };
         match group.place {
-            Place::Awaited => group.place = Place::Out,
-            Place::Busy(_) => group.touched = true,
-            Place::Out | Place::Engine(_) => {}
+            GroupPlace::Awaited => group.place = GroupPlace::Out,
+            GroupPlace::Busy(_) => group.touched = true,
+            GroupPlace::Out | GroupPlace::Engine(_) => {}
         }
     }
 
     /// A group that has changed.
-    pub(super) fn take_dirty(&mut self) -> Option<Key> {
+    pub(super) fn take_dirty(&mut self) -> Option<GroupKey> {
         let key = self.dirty.pop_first()?;
         self.book(&key, None);
         Some(key)
     }
 
     /// Forgets a group that has no tickets any more.
-    pub(super) fn drop_empty(&mut self, key: &Key) {
+    pub(super) fn drop_empty(&mut self, key: &GroupKey) {
         if self.groups.get(key).is_some_and(|group| group.members.is_empty()) {
             self.book(key, None);
             if let Some(group) = self.groups.remove(key) {
@@ -364,7 +365,7 @@ impl Book {
 
     /// The players of a complete party, who queued first if there are too many, the oldest
     /// first; of equals by name. While one of these is absent, the party is not complete.
-    pub(super) fn complete(&self, key: &Key) -> Option<Vec<(&Name, &Ticket)>> {
+    pub(super) fn complete(&self, key: &GroupKey) -> Option<Vec<(&Name, &WaitingTicket)>> {
         let group = self.groups.get(key)?;
         if group.members.len() < group.size {
             return None;
@@ -377,7 +378,7 @@ impl Book {
     }
 
     /// A group stays here for now: its time-outs are to be kept.
-    pub(super) fn keep(&mut self, key: &Key) {
+    pub(super) fn keep(&mut self, key: &GroupKey) {
         let Some(group) = self.groups.get(key) else { return };
         let tickets = group.members.iter().filter_map(|name| self.tickets.get(name));
         let at = tickets.map(|ticket| self.end_of(ticket)).chain(group.lost_at).min();
@@ -385,14 +386,14 @@ impl Book {
     }
 
     /// When a ticket ends that is not matched.
-    fn end_of(&self, ticket: &Ticket) -> Instant {
+    fn end_of(&self, ticket: &WaitingTicket) -> Instant {
         let time_out = ticket.queued + self.time_out;
         ticket.absent.map_or(time_out, |since| time_out.min(since + self.absence))
     }
 
     /// A member of a group that is absent, the player itself if it is: since when, and until
     /// when its ticket is kept.
-    pub(super) fn absent(&self, key: &Key, player: &Name) -> Option<(&Name, Instant, Instant)> {
+    pub(super) fn absent(&self, key: &GroupKey, player: &Name) -> Option<(&Name, Instant, Instant)> {
         let members = self.groups.get(key)?.members.iter();
         let absent = |name| {
             let (name, ticket) = self.tickets.get_key_value(name)?;
@@ -402,28 +403,29 @@ impl Book {
     }
 
     /// A group goes into a transaction.
-    pub(super) fn engage(&mut self, key: &Key, serial: u64) {
+    pub(super) fn engage(&mut self, key: &GroupKey, serial: u64) {
         self.book(key, None);
         if let Some(group) = self.groups.get_mut(key) {
-            (group.place, group.touched) = (Place::Busy(serial), false);
+            (group.place, group.touched) = (GroupPlace::Busy(serial), false);
         }
     }
 
     /// A group's transaction is over; `unchanged`: its tickets are as they were known.
-    pub(super) fn release(&mut self, key: &Key, serial: u64, unchanged: bool) {
-        let Some(group) = self.groups.get_mut(key).filter(|group| group.place == Place::Busy(serial)) else {
+    pub(super) fn release(&mut self, key: &GroupKey, serial: u64, unchanged: bool) {
+        let Some(group) = self.groups.get_mut(key).filter(|group| group.place == GroupPlace::Busy(serial))
+        else {
             return;
         };
         group.returns = unchanged;
         if unchanged || group.touched {
-            group.place = Place::Out;
+            group.place = GroupPlace::Out;
             self.dirty.insert(key.clone());
         } else {
-            group.place = Place::Awaited;
+            group.place = GroupPlace::Awaited;
         }
     }
 
-    fn book(&mut self, key: &Key, at: Option<Instant>) {
+    fn book(&mut self, key: &GroupKey, at: Option<Instant>) {
         let Some(group) = self.groups.get_mut(key) else { return };
         if let Some(old) = group.deadline.take() {
             self.deadlines.remove(&(old, key.clone()));
@@ -458,7 +460,7 @@ impl Book {
     pub(super) fn audit(&self) -> Result<(), &'static str> {
         let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(error) };
         check(self.places <= self.cap, "the matcher knows too many tickets")?;
-        let places: usize = self.groups.values().map(Group::places).sum();
+        let places: usize = self.groups.values().map(WaitingGroup::places).sum();
         check(places == self.places, "a place is taken by nobody, or by two")?;
         check(self.ages.len() == self.groups.len(), "a group is not in the order of age")?;
         let members: usize = self.groups.values().map(|group| group.members.len()).sum();
@@ -468,14 +470,14 @@ impl Book {
     }
 }
 
-impl Group {
+impl WaitingGroup {
     const fn new(size: usize, kept: usize, age: Age) -> Self {
         Self {
             size,
             kept,
             age,
             members: BTreeSet::new(),
-            place: Place::Out,
+            place: GroupPlace::Out,
             returns: false,
             touched: false,
             missing: BTreeSet::new(),

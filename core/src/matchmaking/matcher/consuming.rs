@@ -7,26 +7,26 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::book::{Book, Key, Ticket};
+use super::book::{Book, GroupKey, WaitingTicket};
 use crate::id::Name;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{encode, unmatched};
 use crate::matchmaking::ticket as engine;
 use crate::plant::Plant;
-use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Put, Range, Span, Txn};
+use crate::registry::{Answer, Compare, Delete, KeyValue, Put, Range, RegistryOp, Span, Txn};
 use crate::time::Wall;
 
 /// A group that comes into a match.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
-    pub(super) key: Key,
+pub(super) struct MatchedGroup {
+    pub(super) key: GroupKey,
     /// Its players, and when their tickets were written.
-    pub(super) seats: Vec<Seat>,
+    pub(super) seats: Vec<MatchedPlayer>,
 }
 
 /// A player who comes into a match, or is in it.
 #[derive(Clone, Debug)]
-pub(super) struct Seat {
+pub(super) struct MatchedPlayer {
     pub(super) player: Name,
     /// The revision at which its ticket or its notice was written.
     pub(super) modified: u64,
@@ -42,26 +42,26 @@ pub(super) struct Seat {
 
 /// What came of a transaction.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ConsumeOutcome {
     /// The match is written.
     Formed,
     /// It is not, since it is somebody else who forms matches.
     Deposed,
     /// It is not. These groups are as they were.
-    Refused(BTreeSet<Key>),
+    Refused(BTreeSet<GroupKey>),
 }
 
-impl Part {
+impl MatchedGroup {
     /// The group that the engine knows as this ticket; `None` if one of its tickets is not
     /// known. Its players are in the match from now on.
     pub(super) fn of(group: &engine::Ticket, book: &Book, wall: Wall) -> Option<Self> {
         let key = book.key_of(&group.leader)?.clone();
         let seat = |player: &Name| {
-            let Ticket { modified, record, .. } = book.ticket(player)?;
+            let WaitingTicket { modified, record, .. } = book.ticket(player)?;
             let search = record.queue.as_ref().map_or(0, |queue| queue.search);
             let waited_ms = book.credit_ms(wall.0.saturating_sub(record.queued_ms));
             let (player, since_ms) = (player.clone(), wall.0);
-            Some(Seat { player, modified: *modified, search, joined: false, since_ms, waited_ms })
+            Some(MatchedPlayer { player, modified: *modified, search, joined: false, since_ms, waited_ms })
         };
         Some(Self { key, seats: group.players().map(seat).collect::<Option<_>>()? })
     }
@@ -69,21 +69,21 @@ impl Part {
 
 /// Has a transaction write the match `pair` for these groups: it compares their tickets and
 /// deletes them. If it does nothing, it reads what [`judge`] looks at.
-pub(super) fn consume(txn: &mut Txn, fence: &Fence, pair: Bytes, parts: &[Part]) {
+pub(super) fn consume(txn: &mut Txn, fence: &Fence, pair: Bytes, parts: &[MatchedGroup]) {
     fence.guard(&mut txn.compares);
     txn.failure.extend([read(fence.key()), read(pair)]);
-    for Seat { player, modified, .. } in parts.iter().flat_map(|part| &part.seats) {
+    for MatchedPlayer { player, modified, .. } in parts.iter().flat_map(|part| &part.seats) {
         let ticket = keys::ticket(player);
         if !fence.planted.is(Plant::TicketUncompared) {
             txn.compares.push(Compare::unchanged(ticket.clone(), *modified));
         }
         unmatched(&mut txn.compares, player);
-        txn.success.push(Op::Delete(Delete::of(Span::one(ticket.clone()))));
+        txn.success.push(RegistryOp::Delete(Delete::of(Span::one(ticket.clone()))));
         txn.failure.extend([read(ticket), read(keys::notice(player))]);
     }
 }
 
-impl Seat {
+impl MatchedPlayer {
     /// A player whose notice is this.
     pub(super) fn of(player: &Name, modified: u64, notice: &v1::NoticeRecord) -> Self {
         let v1::NoticeRecord { search, joined, since_ms, waited_ms, .. } = *notice;
@@ -95,13 +95,13 @@ impl Seat {
 /// would have written it, in case that an earlier answer was lost.
 pub(super) fn judge(
     fence: &Fence,
-    parts: &[Part],
+    parts: &[MatchedGroup],
     is_written: impl Fn(&KeyValue) -> bool,
     succeeded: bool,
     answers: &[Answer],
-) -> Verdict {
+) -> ConsumeOutcome {
     if succeeded {
-        return Verdict::Formed;
+        return ConsumeOutcome::Formed;
     }
     let mut found = answers.iter().map(|answer| match answer {
         Answer::Range { kvs, .. } => kvs.first(),
@@ -110,10 +110,10 @@ pub(super) fn judge(
     let mut next = || found.next().flatten();
     let (matcher, pair) = (next(), next());
     if pair.is_some_and(is_written) {
-        return Verdict::Formed;
+        return ConsumeOutcome::Formed;
     }
     if matcher.is_none_or(|kv| kv.created != fence.epoch) {
-        return Verdict::Deposed;
+        return ConsumeOutcome::Deposed;
     }
     let mut same = BTreeSet::new();
     for part in parts {
@@ -127,22 +127,26 @@ pub(super) fn judge(
             same.insert(part.key.clone());
         }
     }
-    Verdict::Refused(same)
+    ConsumeOutcome::Refused(same)
 }
 
 /// Has a transaction write the notices of a match, for those whose seats these are.
-pub(super) fn notify<'a>(txn: &mut Txn, matched: &v1::Matched, seats: impl Iterator<Item = &'a Seat>) {
-    let seats: BTreeMap<&str, &Seat> = seats.map(|seat| (seat.player.as_str(), seat)).collect();
+pub(super) fn notify<'a>(
+    txn: &mut Txn,
+    matched: &v1::Matched,
+    seats: impl Iterator<Item = &'a MatchedPlayer>,
+) {
+    let seats: BTreeMap<&str, &MatchedPlayer> = seats.map(|seat| (seat.player.as_str(), seat)).collect();
     for (players, team) in matched.teams.iter().zip(0..) {
         for seat in players.players.iter().filter_map(|name| seats.get(name.as_str())) {
-            let Seat { player, search, joined, since_ms, waited_ms, .. } = (*seat).clone();
+            let MatchedPlayer { player, search, joined, since_ms, waited_ms, .. } = (*seat).clone();
             let (r#match, fills) = (matched.r#match.clone(), matched.fills);
             let notice = v1::NoticeRecord { r#match, team, fills, search, joined, since_ms, waited_ms };
-            txn.success.push(Op::Put(Put::new(keys::notice(&player), encode(&notice), None)));
+            txn.success.push(RegistryOp::Put(Put::new(keys::notice(&player), encode(&notice), None)));
         }
     }
 }
 
-pub(super) fn read(key: Bytes) -> Op {
-    Op::Range(Range::of(Span::one(key)))
+pub(super) fn read(key: Bytes) -> RegistryOp {
+    RegistryOp::Range(Range::of(Span::one(key)))
 }

@@ -16,7 +16,7 @@ use skirmish_proto::v1;
 
 use super::Fence;
 use super::book::Book;
-use super::consuming::{Part, Seat, Verdict, consume, judge, notify};
+use super::consuming::{ConsumeOutcome, MatchedGroup, MatchedPlayer, consume, judge, notify};
 use super::sweep::Running;
 use crate::id::Name;
 use crate::matchmaking::config::QueueConfig;
@@ -24,7 +24,7 @@ use crate::matchmaking::formed::{Backfill, Widths};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{self, encode};
 use crate::matchmaking::ticket::Vacancy;
-use crate::registry::{Answer, Compare, KeyValue, Op, Put, Txn};
+use crate::registry::{Answer, Compare, KeyValue, Put, RegistryOp, Txn};
 use crate::time::{Instant, Wall};
 
 /// Players that have left a match, of whom its record says so; of more, nobody comes into it.
@@ -107,7 +107,7 @@ pub(super) struct Filling {
     pub(super) team: u8,
     pub(super) explanation: String,
     /// Who comes.
-    pub(super) part: Part,
+    pub(super) part: MatchedGroup,
     /// The match as it is written.
     record: Bytes,
     pub(super) txn: Box<Txn>,
@@ -125,7 +125,7 @@ impl Filling {
         serial: u64,
     ) -> Option<Self> {
         let Backfill { vacancy, chosen, quality, binding } = backfill;
-        let part = Part::of(&chosen.ticket, book, wall)?;
+        let part = MatchedGroup::of(&chosen.ticket, book, wall)?;
         // Who has left and queued again since the match was looked at: it has a place more.
         if part.seats.iter().any(|seat| running.is_there(seat.player.as_str())) {
             return None;
@@ -171,16 +171,16 @@ impl Filling {
         consume(&mut txn, fence, pair.clone(), core::slice::from_ref(&self.part));
         // Somebody has the room, and has had it all the time.
         txn.compares.push(Compare::same_life(keys::room(running.pair.room.as_str()), running.room?));
-        for Seat { player, modified, .. } in &running.there {
+        for MatchedPlayer { player, modified, .. } in &running.there {
             txn.compares.push(Compare::unchanged(keys::notice(player), *modified));
         }
         notify(&mut txn, matched, running.there.iter().chain(&self.part.seats));
-        txn.success.push(Op::Put(Put::new(pair, self.record.clone(), None)));
+        txn.success.push(RegistryOp::Put(Put::new(pair, self.record.clone(), None)));
         Some(txn)
     }
 
     /// What an answer to the transaction says.
-    pub(super) fn judge(&self, fence: &Fence, succeeded: bool, answers: &[Answer]) -> Verdict {
+    pub(super) fn judge(&self, fence: &Fence, succeeded: bool, answers: &[Answer]) -> ConsumeOutcome {
         // Nobody else would write the same.
         let is_written = |kv: &KeyValue| kv.value == self.record;
         judge(fence, core::slice::from_ref(&self.part), is_written, succeeded, answers)

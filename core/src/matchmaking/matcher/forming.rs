@@ -9,13 +9,13 @@ use alloc::vec::Vec;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::book::{Book, Key};
-use super::consuming::{Part, Verdict, consume, judge, notify};
+use super::book::{Book, GroupKey};
+use super::consuming::{ConsumeOutcome, MatchedGroup, consume, judge, notify};
 use crate::id::Name;
 use crate::matchmaking::formed::{Chosen, Formed, Widths};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode, write_traits};
-use crate::registry::{Answer, Compare, KeyValue, Op, Put, Txn};
+use crate::registry::{Answer, Compare, KeyValue, Put, RegistryOp, Txn};
 use crate::time::Wall;
 
 /// A match, and the transaction that makes it one: it consumes all tickets and writes the
@@ -29,7 +29,7 @@ pub(super) struct Forming {
     pub(super) teams: Vec<Vec<Name>>,
     pub(super) quality: u16,
     pub(super) explanation: String,
-    parts: Vec<Part>,
+    parts: Vec<MatchedGroup>,
     /// What is written down for who comes to it later.
     open: v1::MatchRecord,
     pub(super) txn: Box<Txn>,
@@ -46,8 +46,8 @@ impl Forming {
         id: String,
         backfill: bool,
     ) -> Option<Self> {
-        let parts: Vec<Part> =
-            formed.tickets().map(|ticket| Part::of(ticket, book, wall)).collect::<Option<_>>()?;
+        let parts: Vec<MatchedGroup> =
+            formed.tickets().map(|ticket| MatchedGroup::of(ticket, book, wall)).collect::<Option<_>>()?;
         let team =
             |team: &Vec<Chosen>| team.iter().flat_map(|chosen| chosen.ticket.players()).cloned().collect();
         let teams: Vec<Vec<Name>> = formed.teams.iter().map(team).collect();
@@ -73,13 +73,13 @@ impl Forming {
     }
 
     /// The groups in it.
-    pub(super) fn groups(&self) -> impl Iterator<Item = &Key> {
+    pub(super) fn groups(&self) -> impl Iterator<Item = &GroupKey> {
         self.parts.iter().map(|part| &part.key)
     }
 
     /// The groups in it, and their players.
-    pub(super) fn parties(&self) -> impl Iterator<Item = (&Key, Vec<Name>)> {
-        let players = |part: &Part| part.seats.iter().map(|seat| seat.player.clone()).collect();
+    pub(super) fn parties(&self) -> impl Iterator<Item = (&GroupKey, Vec<Name>)> {
+        let players = |part: &MatchedGroup| part.seats.iter().map(|seat| seat.player.clone()).collect();
         self.parts.iter().map(move |part| (&part.key, players(part)))
     }
 
@@ -91,7 +91,7 @@ impl Forming {
         // It is nobody's until the first player comes; the lease is for the case that this
         // node and the players are gone before.
         let record = v1::RoomRecord::default();
-        txn.success.push(Op::Put(Put::new(keys::room(&room), encode(&record), Some(fence.lease))));
+        txn.success.push(RegistryOp::Put(Put::new(keys::room(&room), encode(&record), Some(fence.lease))));
         let team = |players: &Vec<Name>| v1::Team { players: players.iter().map(Name::to_string).collect() };
         let matched = v1::Matched {
             r#match: self.id.clone(),
@@ -109,12 +109,12 @@ impl Forming {
         let (matched, matcher_epoch) = (Some(matched), fence.epoch);
         let record =
             v1::MatchRecord { r#match: matched, formed_ms: wall.0, matcher_epoch, ..self.open.clone() };
-        txn.success.push(Op::Put(Put::new(pair, encode(&record), None)));
+        txn.success.push(RegistryOp::Put(Put::new(pair, encode(&record), None)));
         txn
     }
 
     /// What an answer to the transaction says.
-    pub(super) fn judge(&self, fence: &Fence, succeeded: bool, answers: &[Answer]) -> Verdict {
+    pub(super) fn judge(&self, fence: &Fence, succeeded: bool, answers: &[Answer]) -> ConsumeOutcome {
         // Nobody else has the match's name.
         judge(fence, &self.parts, |kv| self.is(kv), succeeded, answers)
     }

@@ -6,24 +6,26 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1::{self, TicketState};
 
-use super::book::{Book, Due, Key, Place};
+use super::book::{Book, Due, GroupKey, GroupPlace};
 use super::consuming::read;
 use super::filling::{Filling, Offers};
 use super::forming::Forming;
 use super::sweep::{Running, Sweep};
-use super::task::{End, Task, What};
-use super::{Decision, Fence, Standing, Stats};
+use super::task::{MatcherTask, TaskKind, TicketEnd};
+use super::{Fence, MatcherDecision, Standing, Stats};
 use crate::backoff::Spread;
 use crate::id::{Name, NodeId};
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::engine::Engine;
-use crate::matchmaking::formed::{Backfill, Formed, Output};
+use crate::matchmaking::formed::{Backfill, Formed, QueueOutput};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{self, MAX_ITEMS, encode};
 use crate::matchmaking::settings::MatchmakingConfig;
-use crate::matchmaking::ticket::Refusal;
+use crate::matchmaking::ticket::TicketRefusal;
 use crate::plant::Planted;
-use crate::registry::{Call, Calls, Compare, LeaseId, Op, Put, Range, Request, Txn, WatchId};
+use crate::registry::{
+    Calls, Compare, LeaseId, Put, Range, RegistryCommand, RegistryOp, Request, Txn, WatchId,
+};
 use crate::rng::{Rng, Seed};
 use crate::time::{Deadline, Duration, Instant, Now};
 
@@ -53,14 +55,14 @@ pub(super) struct Keeper {
     pub(super) list_at: Instant,
     pub(super) book: Book,
     engine: Engine,
-    pub(super) calls: Calls<Task>,
+    pub(super) calls: Calls<MatcherTask>,
     pub(super) rng: Rng,
     /// Waits before what failed is tried again.
     pub(super) backoff: Spread,
     /// What is to be asked when there is place.
-    backlog: VecDeque<Task>,
+    backlog: VecDeque<MatcherTask>,
     /// What is to be asked again, and when.
-    retries: BTreeMap<(Instant, u64), Task>,
+    retries: BTreeMap<(Instant, u64), MatcherTask>,
     /// Matches that are not decided yet.
     pub(super) forming: usize,
     /// Tickets that are still to end, by the transaction of their group.
@@ -69,7 +71,7 @@ pub(super) struct Keeper {
     matches: u64,
     offers: Offers,
     pub(super) sweep: Sweep,
-    pub(super) decisions: VecDeque<Decision>,
+    pub(super) decisions: VecDeque<MatcherDecision>,
     pub(super) stats: Stats,
     pub(super) planted: Planted,
 }
@@ -160,16 +162,16 @@ impl Keeper {
     pub(super) fn explain(&self, now: Instant, player: &Name) -> Option<Standing> {
         let key = self.book.key_of(player)?;
         let group = self.book.group(key)?;
-        if let Place::Out = group.place
+        if let GroupPlace::Out = group.place
             && let Some((absent, since, until)) = self.book.absent(key, player)
         {
             let (away, left) = (now.since(since), until.since(now));
             return Some(Standing::Absent { player: absent.clone(), away, left });
         }
         match &group.place {
-            Place::Engine(leader) => self.engine.explain(now, leader).map(Standing::Waits),
-            Place::Busy(_) | Place::Awaited => Some(Standing::Decides),
-            Place::Out => {
+            GroupPlace::Engine(leader) => self.engine.explain(now, leader).map(Standing::Waits),
+            GroupPlace::Busy(_) | GroupPlace::Awaited => Some(Standing::Decides),
+            GroupPlace::Out => {
                 let (here, of) = group.filled();
                 Some(Standing::Gathers { here, of })
             }
@@ -220,11 +222,11 @@ impl Keeper {
         self.drive();
     }
 
-    pub(super) fn poll_call(&mut self) -> Option<Call> {
+    pub(super) fn poll_call(&mut self) -> Option<RegistryCommand> {
         self.calls.poll()
     }
 
-    pub(super) fn poll_decision(&mut self) -> Option<Decision> {
+    pub(super) fn poll_decision(&mut self) -> Option<MatcherDecision> {
         self.decisions.pop_front()
     }
 
@@ -251,7 +253,7 @@ impl Keeper {
     pub(super) fn claim(&mut self) {
         if self.lease.is_some() && !self.claiming {
             self.claiming = true;
-            self.ask(Task::new(What::Claim));
+            self.ask(MatcherTask::new(TaskKind::Claim));
         }
     }
 
@@ -259,19 +261,19 @@ impl Keeper {
     pub(super) fn claim_later(&mut self) {
         if !self.claiming {
             self.claiming = true;
-            self.retry(Task::new(What::Claim));
+            self.retry(MatcherTask::new(TaskKind::Claim));
         }
     }
 
     /// It is elected.
     pub(super) fn lead(&mut self, epoch: u64, lease: LeaseId) {
         let mode = self.mode().clone();
-        self.decisions.push_back(Decision::Elected { mode: mode.clone(), epoch });
+        self.decisions.push_back(MatcherDecision::Elected { mode: mode.clone(), epoch });
         self.stats.elections += 1;
         self.office = Office::Leads(Fence { mode, epoch, lease, planted: self.planted });
         self.sweep.next = Some(self.now.instant + self.config.sweep_interval);
         self.reload();
-        self.ask(Task::list());
+        self.ask(MatcherTask::list());
     }
 
     /// It was found not to be elected any more.
@@ -283,7 +285,7 @@ impl Keeper {
     /// Stops at once and forgets all.
     pub(super) fn stop(&mut self) {
         if self.is_elected() {
-            self.decisions.push_back(Decision::Deposed { mode: self.mode().clone() });
+            self.decisions.push_back(MatcherDecision::Deposed { mode: self.mode().clone() });
         }
         self.office = Office::None;
         self.claiming = false;
@@ -333,17 +335,17 @@ impl Keeper {
             }
             self.listed = false;
             self.book.begin_listing();
-            self.ask(Task::list());
+            self.ask(MatcherTask::list());
         }
     }
 
-    fn settle_group(&mut self, key: Key) {
+    fn settle_group(&mut self, key: GroupKey) {
         let Some(group) = self.book.group_mut(&key) else { return };
-        if let Place::Engine(leader) = &group.place {
+        if let GroupPlace::Engine(leader) = &group.place {
             self.engine.remove(leader);
-            group.place = Place::Out;
+            group.place = GroupPlace::Out;
         }
-        let is_free = group.place == Place::Out;
+        let is_free = group.place == GroupPlace::Out;
         let returns = core::mem::take(&mut group.returns);
         self.book.drop_empty(&key);
         if !is_free {
@@ -366,16 +368,16 @@ impl Keeper {
         match taken {
             Ok(()) => {
                 if let Some(group) = self.book.group_mut(&key) {
-                    group.place = Place::Engine(leader);
+                    group.place = GroupPlace::Engine(leader);
                 }
             }
-            Err(Refusal::Full) => self.book.keep(&key),
+            Err(TicketRefusal::Full) => self.book.keep(&key),
             Err(_) => self.end(key, TicketState::Refused, &players),
         }
     }
 
     /// Ends tickets of a group.
-    pub(super) fn end(&mut self, key: Key, state: TicketState, players: &[Name]) {
+    pub(super) fn end(&mut self, key: GroupKey, state: TicketState, players: &[Name]) {
         self.serial += 1;
         let serial = self.serial;
         self.book.engage(&key, serial);
@@ -383,9 +385,16 @@ impl Keeper {
             let ticket = self.book.ticket(player)?;
             let record = v1::TicketRecord { state: state.into(), ..ticket.record.clone() };
             let (key, player) = (key.clone(), player.clone());
-            Some(Task::new(What::End(End { serial, key, player, state, modified: ticket.modified, record })))
+            Some(MatcherTask::new(TaskKind::End(TicketEnd {
+                serial,
+                key,
+                player,
+                state,
+                modified: ticket.modified,
+                record,
+            })))
         };
-        let ends: Vec<Task> = players.iter().filter_map(end).collect();
+        let ends: Vec<MatcherTask> = players.iter().filter_map(end).collect();
         if ends.is_empty() {
             return self.book.release(&key, serial, false);
         }
@@ -403,9 +412,9 @@ impl Keeper {
     fn take_outputs(&mut self) {
         while let Some(output) = self.engine.poll_output() {
             match output {
-                Output::Match(formed) => self.form(&formed),
-                Output::TimedOut(leader) => self.time_out(&leader),
-                Output::Backfill(backfill) => self.fill(&backfill),
+                QueueOutput::Match(formed) => self.form(&formed),
+                QueueOutput::TimedOut(leader) => self.time_out(&leader),
+                QueueOutput::Backfill(backfill) => self.fill(&backfill),
             }
         }
         self.settle();
@@ -433,7 +442,7 @@ impl Keeper {
             self.book.engage(key, forming.serial);
         }
         self.forming += 1;
-        self.backlog.push_back(Task::new(What::Form(forming)));
+        self.backlog.push_back(MatcherTask::new(TaskKind::Form(forming)));
     }
 
     fn fill(&mut self, backfill: &Backfill) {
@@ -446,7 +455,7 @@ impl Keeper {
         };
         self.book.engage(&filling.part.key, filling.serial);
         self.forming += 1;
-        self.backlog.push_back(Task::new(What::Fill(filling)));
+        self.backlog.push_back(MatcherTask::new(TaskKind::Fill(filling)));
     }
 
     /// Offers what is free in a match that goes on, in place of what was offered of it.
@@ -481,7 +490,7 @@ impl Keeper {
     fn sweep_on_time(&mut self) {
         if self.sweep.next.is_some_and(|at| at <= self.now.instant) {
             let request = self.sweep.begin();
-            self.backlog.push_back(Task::new(What::SweepPage(request)));
+            self.backlog.push_back(MatcherTask::new(TaskKind::SweepPage(request)));
         }
     }
 
@@ -495,41 +504,41 @@ impl Keeper {
         }
     }
 
-    pub(super) fn ask_later(&mut self, task: Task) {
+    pub(super) fn ask_later(&mut self, task: MatcherTask) {
         self.backlog.push_back(task);
     }
 
     /// Asks again after a while.
-    pub(super) fn retry(&mut self, mut task: Task) {
+    pub(super) fn retry(&mut self, mut task: MatcherTask) {
         task.failures = task.failures.saturating_add(1);
         let at = self.now.instant + self.backoff.after(task.failures, &mut self.rng);
         self.serial += 1;
         self.retries.insert((at, self.serial), task);
     }
 
-    fn ask_again(&mut self, task: Task) {
+    fn ask_again(&mut self, task: MatcherTask) {
         match task.what {
-            What::Claim | What::List { .. } => self.ask(task),
+            TaskKind::Claim | TaskKind::List { .. } => self.ask(task),
             _ => self.backlog.push_front(task),
         }
     }
 
-    pub(super) fn ask(&mut self, task: Task) {
+    pub(super) fn ask(&mut self, task: MatcherTask) {
         let Some(request) = self.request(&task.what) else { return };
         self.calls.send(request, task);
     }
 
-    fn request(&self, what: &What) -> Option<Request> {
+    fn request(&self, what: &TaskKind) -> Option<Request> {
         Some(match what {
-            What::Claim => {
+            TaskKind::Claim => {
                 let key = keys::matcher(self.mode());
                 let record = v1::MatcherRecord { node: self.node.0 };
                 let put = Put::new(key.clone(), encode(&record), Some(self.lease?));
                 let compares = Vec::from([Compare::absent(key.clone())]);
-                let success = Vec::from([Op::Put(put), read(key.clone())]);
+                let success = Vec::from([RegistryOp::Put(put), read(key.clone())]);
                 Request::Txn(Txn { compares, success, failure: Vec::from([read(key)]) })
             }
-            What::List { revision, from, .. } => {
+            TaskKind::List { revision, from, .. } => {
                 let mut span = keys::tickets();
                 if let Some(from) = from {
                     span.key = from.clone();
@@ -537,13 +546,13 @@ impl Keeper {
                 let limit = self.config.page.into();
                 Request::Range(Range { revision: *revision, limit, ..Range::of(span) })
             }
-            What::Form(forming) => Request::Txn((*forming.txn).clone()),
-            What::Fill(filling) => Request::Txn((*filling.txn).clone()),
-            What::End(end) => Request::Txn(end.txn(self.fence()?)),
-            What::SweepPage(request) => request.clone(),
-            What::SweepPair(pair) => Request::Txn(pair.look()),
-            What::SweepEnd { txn, .. } | What::SweepDate(txn) => Request::Txn(txn.clone()),
-            What::SweepMissed(missed) => Request::Txn(missed.txn.clone()),
+            TaskKind::Form(forming) => Request::Txn((*forming.txn).clone()),
+            TaskKind::Fill(filling) => Request::Txn((*filling.txn).clone()),
+            TaskKind::End(end) => Request::Txn(end.txn(self.fence()?)),
+            TaskKind::SweepPage(request) => request.clone(),
+            TaskKind::SweepPair(pair) => Request::Txn(pair.look()),
+            TaskKind::SweepEnd { txn, .. } | TaskKind::SweepDate(txn) => Request::Txn(txn.clone()),
+            TaskKind::SweepMissed(missed) => Request::Txn(missed.txn.clone()),
         })
     }
 }

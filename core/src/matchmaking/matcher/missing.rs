@@ -6,15 +6,15 @@ use alloc::vec::Vec;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::consuming::{Seat, notify};
-use super::sweep::{Pair, delete};
+use super::consuming::{MatchedPlayer, notify};
+use super::sweep::{SweptMatch, delete};
 use crate::id::Name;
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::encode;
 use crate::matchmaking::settings::MAX_FORMED_PLAYERS;
 use crate::plant::Plant;
-use crate::registry::{Compare, Op, Put, Txn};
+use crate::registry::{Compare, Put, RegistryOp, Txn};
 use crate::time::{Duration, Wall};
 
 /// What is written of a match that players have not come to, or that begins.
@@ -28,14 +28,14 @@ pub(super) struct Missed {
     pub(super) txn: Txn,
 }
 
-impl Pair {
+impl SweptMatch {
     /// Who of a match has not come in time.
     pub(super) fn late<'a>(
         fence: &Fence,
         wall: Wall,
         window: Duration,
-        there: &'a [Seat],
-    ) -> impl Iterator<Item = &'a Seat> {
+        there: &'a [MatchedPlayer],
+    ) -> impl Iterator<Item = &'a MatchedPlayer> {
         let is_kept = fence.planted.is(Plant::NoShowKept);
         there.iter().filter(move |seat| {
             let waited = Duration::from_millis(wall.0.saturating_sub(seat.since_ms));
@@ -51,11 +51,11 @@ impl Pair {
         wall: Wall,
         window: Duration,
         rules: &QueueConfig,
-        there: &[Seat],
+        there: &[MatchedPlayer],
     ) -> Option<Missed> {
-        let late: Vec<&Seat> = Self::late(fence, wall, window, there).collect();
+        let late: Vec<&MatchedPlayer> = Self::late(fence, wall, window, there).collect();
         let is_late = |player: &Name| late.iter().any(|seat| seat.player == *player);
-        let stay: Vec<&Seat> = there.iter().filter(|seat| !is_late(&seat.player)).collect();
+        let stay: Vec<&MatchedPlayer> = there.iter().filter(|seat| !is_late(&seat.player)).collect();
         let stays = |player: &str| stay.iter().any(|seat| seat.player.as_str() == player);
         let is_open = !rules.backfill && !self.record.begun;
         let has_left = |player: &&Name| is_open && !there.iter().any(|seat| seat.player == **player);
@@ -69,7 +69,7 @@ impl Pair {
         }
         let mut txn = Txn { compares: self.unchanged(fence), ..Txn::default() };
         let pair = keys::pair(&self.id);
-        for Seat { player, modified, .. } in there {
+        for MatchedPlayer { player, modified, .. } in there {
             txn.compares.push(Compare::unchanged(keys::notice(player), *modified));
         }
         if !players.is_empty() {
@@ -94,7 +94,7 @@ impl Pair {
             txn.success.extend(late.iter().map(|seat| delete(keys::notice(&seat.player))));
             notify(&mut txn, record.r#match.as_ref()?, stay.into_iter());
         }
-        txn.success.push(Op::Put(Put::new(pair, encode(&record), None)));
+        txn.success.push(RegistryOp::Put(Put::new(pair, encode(&record), None)));
         let over = record.r#match.as_ref().is_some_and(|matched: &v1::Matched| matched.over);
         Some(Missed { id: self.id.clone(), players, over, txn })
     }

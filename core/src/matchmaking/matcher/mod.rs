@@ -104,7 +104,7 @@ use super::keys;
 use super::settings::MatchmakingConfig;
 use crate::id::{Name, NodeId};
 use crate::plant::{Plant, Planted};
-use crate::registry::{Call, Compare, LeaseId, Told};
+use crate::registry::{Compare, LeaseId, RegistryCommand, RegistryEvent};
 use crate::rng::{Rng, Seed};
 use crate::time::{Deadline, Duration, Instant, Now};
 
@@ -116,7 +116,7 @@ pub struct Matcher {
 
 /// What a matcher has decided; for logs, since the registry has it already.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum MatcherDecision {
     /// This node forms the matches of a mode from now on.
     Elected {
         /// The mode.
@@ -361,7 +361,7 @@ impl Matcher {
     // Inputs.
 
     /// The registry has answered, or tells something.
-    pub fn handle_told(&mut self, now: Now, told: Told) {
+    pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
         let mut told = Some(told);
         for keeper in &mut self.keepers {
             told = told.and_then(|told| keeper.handle_told(now, told));
@@ -377,13 +377,13 @@ impl Matcher {
 
     /// What is to be asked of the registry.
     #[must_use]
-    pub fn poll_call(&mut self) -> Option<Call> {
+    pub fn poll_call(&mut self) -> Option<RegistryCommand> {
         self.keepers.iter_mut().find_map(Keeper::poll_call)
     }
 
     /// What was decided.
     #[must_use]
-    pub fn poll_decision(&mut self) -> Option<Decision> {
+    pub fn poll_decision(&mut self) -> Option<MatcherDecision> {
         self.keepers.iter_mut().find_map(Keeper::poll_decision)
     }
 

@@ -4,18 +4,18 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1::{self, TicketState};
 
-use super::Decision;
-use super::consuming::Verdict;
+use super::MatcherDecision;
+use super::consuming::ConsumeOutcome;
 use super::filling::Filling;
 use super::forming::Forming;
 use super::keeper::{Keeper, LIST_AGAIN, Office};
 use super::missing::Missed;
-use super::sweep::{Finding, Pair};
-use super::task::{End, Task, What};
+use super::sweep::{Finding, SweptMatch};
+use super::task::{MatcherTask, TaskKind, TicketEnd};
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::decode;
 use crate::plant::Plant;
-use crate::registry::{Answer, Change, Error, Failure, KeyValue, News, Response, Span, Told, Watch};
+use crate::registry::{Answer, Change, Error, Failure, KeyValue, News, RegistryEvent, Response, Span, Watch};
 use crate::time::Now;
 
 /// Whether the registry refuses requests of this size.
@@ -25,87 +25,93 @@ const fn is_too_large(failure: Failure) -> bool {
 
 impl Keeper {
     /// Takes what is its own; returns what is not.
-    pub(super) fn handle_told(&mut self, now: Now, told: Told) -> Option<Told> {
+    pub(super) fn handle_told(&mut self, now: Now, told: RegistryEvent) -> Option<RegistryEvent> {
         match told {
-            Told::Reply { id, outcome } => {
-                let Some(task) = self.calls.take(id) else { return Some(Told::Reply { id, outcome }) };
+            RegistryEvent::Reply { id, outcome } => {
+                let Some(task) = self.calls.take(id) else {
+                    return Some(RegistryEvent::Reply { id, outcome });
+                };
                 self.now = now;
                 match outcome {
                     Ok(response) => self.answered(task.what, &response),
                     Err(failure) => self.failed(task, failure),
                 }
             }
-            Told::Watched(watched) if self.key_watch == Some(watched.id) => {
+            RegistryEvent::Watched(watched) if self.key_watch == Some(watched.id) => {
                 self.now = now;
                 self.key_news(&watched.news);
             }
-            Told::Watched(watched) if self.queue_watch == Some(watched.id) => {
+            RegistryEvent::Watched(watched) if self.queue_watch == Some(watched.id) => {
                 self.now = now;
                 self.queue_news(&watched.news);
             }
-            told @ (Told::Watched(_) | Told::Connected { .. }) => return Some(told),
+            told @ (RegistryEvent::Watched(_) | RegistryEvent::Connected { .. }) => return Some(told),
         }
         self.drive();
         None
     }
 
-    fn answered(&mut self, what: What, response: &Response) {
+    fn answered(&mut self, what: TaskKind, response: &Response) {
         let Response { revision, answer } = response;
         match (what, answer) {
-            (What::Claim, Answer::Txn { answers, .. }) => self.claimed(*revision, answers),
-            (What::List { revision: at, again, .. }, Answer::Range { kvs, more, .. }) => {
+            (TaskKind::Claim, Answer::Txn { answers, .. }) => self.claimed(*revision, answers),
+            (TaskKind::List { revision: at, again, .. }, Answer::Range { kvs, more, .. }) => {
                 let at = if at == 0 { *revision } else { at };
                 self.listed(at, kvs, *more, again);
             }
-            (What::Form(forming), Answer::Txn { succeeded, answers }) => {
+            (TaskKind::Form(forming), Answer::Txn { succeeded, answers }) => {
                 self.decided(forming, *succeeded, answers);
             }
-            (What::Fill(filling), Answer::Txn { succeeded, answers }) => {
+            (TaskKind::Fill(filling), Answer::Txn { succeeded, answers }) => {
                 self.filled(filling, *succeeded, answers);
             }
-            (What::End(end), Answer::Txn { succeeded, answers }) => self.ended(end, *succeeded, answers),
-            (What::SweepPage(_), Answer::Range { kvs, more, .. }) => {
+            (TaskKind::End(end), Answer::Txn { succeeded, answers }) => self.ended(end, *succeeded, answers),
+            (TaskKind::SweepPage(_), Answer::Range { kvs, more, .. }) => {
                 let mode = self.mode().clone();
                 self.sweep.take(&mode, kvs, *more);
                 self.sweep_on();
             }
-            (What::SweepPair(pair), Answer::Txn { answers, .. }) => self.swept(pair, answers),
-            (What::SweepEnd { id, abandoned, .. }, Answer::Txn { succeeded, .. }) => {
+            (TaskKind::SweepPair(pair), Answer::Txn { answers, .. }) => self.swept(pair, answers),
+            (TaskKind::SweepEnd { id, abandoned, .. }, Answer::Txn { succeeded, .. }) => {
                 if *succeeded {
                     self.stats.swept += 1;
-                    self.decisions.push_back(Decision::MatchEnded { id, abandoned });
+                    self.decisions.push_back(MatcherDecision::MatchEnded { id, abandoned });
                 }
                 self.sweep_on();
             }
-            (What::SweepDate(_), Answer::Txn { .. }) => self.sweep_on(),
-            (What::SweepMissed(missed), Answer::Txn { succeeded, .. }) => self.missed(*missed, *succeeded),
+            (TaskKind::SweepDate(_), Answer::Txn { .. }) => self.sweep_on(),
+            (TaskKind::SweepMissed(missed), Answer::Txn { succeeded, .. }) => {
+                self.missed(*missed, *succeeded)
+            }
             // An answer to something else: as good as none.
-            (what, _) => self.retry(Task::new(what)),
+            (what, _) => self.retry(MatcherTask::new(what)),
         }
     }
 
     /// Nothing was done, or nobody knows. Then the same is asked again: each request says
     /// whether it was done before.
-    fn failed(&mut self, task: Task, failure: Failure) {
+    fn failed(&mut self, task: MatcherTask, failure: Failure) {
         self.stats.failed += 1;
         match task.what {
-            What::SweepPage(_)
-            | What::SweepPair(_)
-            | What::SweepEnd { .. }
-            | What::SweepDate(_)
-            | What::SweepMissed(_) => {
+            TaskKind::SweepPage(_)
+            | TaskKind::SweepPair(_)
+            | TaskKind::SweepEnd { .. }
+            | TaskKind::SweepDate(_)
+            | TaskKind::SweepMissed(_) => {
                 self.rest();
             }
             // No transaction takes it, and none would if it was tried again.
-            What::Form(forming) if is_too_large(failure) => self.refuse(&forming),
+            TaskKind::Form(forming) if is_too_large(failure) => self.refuse(&forming),
             // The match is offered again if the janitor finds its places the next time.
-            What::Fill(filling) if is_too_large(failure) => {
+            TaskKind::Fill(filling) if is_too_large(failure) => {
                 self.forming = self.forming.saturating_sub(1);
                 self.book.release(&filling.part.key, filling.serial, true);
                 self.settle();
             }
             // The pages read so far cannot be completed.
-            What::List { revision, .. } if revision > 0 && failure == Failure::Refused(Error::Compacted) => {
+            TaskKind::List { revision, .. }
+                if revision > 0 && failure == Failure::Refused(Error::Compacted) =>
+            {
                 self.relist();
             }
             _ => self.retry(task),
@@ -180,9 +186,9 @@ impl Keeper {
             after.into()
         });
         if after.is_some() {
-            self.ask(Task::new(What::List { revision, from: after, again }));
+            self.ask(MatcherTask::new(TaskKind::List { revision, from: after, again }));
         } else if !again && self.book.lacks_members() {
-            self.ask(Task::new(What::List { revision, from: None, again: true }));
+            self.ask(MatcherTask::new(TaskKind::List { revision, from: None, again: true }));
         } else {
             self.watch_tickets(revision);
         }
@@ -224,7 +230,7 @@ impl Keeper {
     /// Begins anew, in a while.
     fn relist(&mut self) {
         self.reload();
-        self.retry(Task::list());
+        self.retry(MatcherTask::list());
     }
 
     /// A ticket is as it is in the registry.
@@ -239,11 +245,15 @@ impl Keeper {
         self.book.set(self.now, &player, waits.then_some((kv, record)));
     }
 
-    fn ended(&mut self, end: End, succeeded: bool, answers: &[Answer]) {
+    fn ended(&mut self, end: TicketEnd, succeeded: bool, answers: &[Answer]) {
         if succeeded {
             self.stats.ended += 1;
             let mode = self.mode().clone();
-            self.decisions.push_back(Decision::TicketEnded { player: end.player, mode, state: end.state });
+            self.decisions.push_back(MatcherDecision::TicketEnded {
+                player: end.player,
+                mode,
+                state: end.state,
+            });
         } else if self.is_deposed(answers) {
             return self.depose();
         }
@@ -271,14 +281,14 @@ impl Keeper {
         self.forming = self.forming.saturating_sub(1);
         let groups: Vec<_> = forming.groups().cloned().collect();
         let same = match verdict {
-            Verdict::Deposed => return self.depose(),
-            Verdict::Formed => {
+            ConsumeOutcome::Deposed => return self.depose(),
+            ConsumeOutcome::Formed => {
                 self.stats.formed += 1;
                 let Forming { id, mode, teams, quality, explanation, .. } = forming;
-                self.decisions.push_back(Decision::Formed { id, mode, teams, quality, explanation });
+                self.decisions.push_back(MatcherDecision::Formed { id, mode, teams, quality, explanation });
                 None
             }
-            Verdict::Refused(same) => {
+            ConsumeOutcome::Refused(same) => {
                 self.stats.refused += 1;
                 Some(same)
             }
@@ -296,15 +306,15 @@ impl Keeper {
         self.forming = self.forming.saturating_sub(1);
         let (key, serial) = (filling.part.key.clone(), filling.serial);
         let unchanged = match verdict {
-            Verdict::Deposed => return self.depose(),
-            Verdict::Formed => {
+            ConsumeOutcome::Deposed => return self.depose(),
+            ConsumeOutcome::Formed => {
                 self.stats.filled += 1;
                 let (mode, players) = (self.mode().clone(), filling.players().cloned().collect());
                 let Filling { id, team, explanation, .. } = filling;
-                self.decisions.push_back(Decision::Filled { id, mode, team, players, explanation });
+                self.decisions.push_back(MatcherDecision::Filled { id, mode, team, players, explanation });
                 false
             }
-            Verdict::Refused(same) => {
+            ConsumeOutcome::Refused(same) => {
                 self.stats.refused += 1;
                 same.contains(&key)
             }
@@ -315,7 +325,7 @@ impl Keeper {
 
     // The janitor.
 
-    fn swept(&mut self, pair: Pair, answers: &[Answer]) {
+    fn swept(&mut self, pair: SweptMatch, answers: &[Answer]) {
         let Office::Leads(fence) = &self.office else { return };
         let (id, room) = (pair.id.clone(), pair.room.clone());
         match pair.judge(fence, self.now.wall, self.config.join_window, &self.rules, answers) {
@@ -325,14 +335,14 @@ impl Keeper {
             }
             Finding::Over(txn, abandoned) => {
                 self.withdraw(&room);
-                self.ask_later(Task::new(What::SweepEnd { id, abandoned, txn }));
+                self.ask_later(MatcherTask::new(TaskKind::SweepEnd { id, abandoned, txn }));
             }
             Finding::Missed(missed) => {
                 self.withdraw(&room);
-                self.ask_later(Task::new(What::SweepMissed(missed)));
+                self.ask_later(MatcherTask::new(TaskKind::SweepMissed(missed)));
             }
             Finding::Told => self.sweep_on(),
-            Finding::Ahead(txn) => self.ask_later(Task::new(What::SweepDate(txn))),
+            Finding::Ahead(txn) => self.ask_later(MatcherTask::new(TaskKind::SweepDate(txn))),
         }
     }
 
@@ -341,7 +351,7 @@ impl Keeper {
         if succeeded && !players.is_empty() {
             self.stats.missed += players.len() as u64;
             let mode = self.mode().clone();
-            self.decisions.push_back(Decision::Missed { id, mode, players, over });
+            self.decisions.push_back(MatcherDecision::Missed { id, mode, players, over });
         }
         self.sweep_on();
     }
@@ -349,9 +359,9 @@ impl Keeper {
     /// The next match, the next page, or a rest.
     fn sweep_on(&mut self) {
         if let Some(pair) = self.sweep.next_pair() {
-            self.ask_later(Task::new(What::SweepPair(pair)));
+            self.ask_later(MatcherTask::new(TaskKind::SweepPair(pair)));
         } else if let Some(request) = self.sweep.next_page() {
-            self.ask_later(Task::new(What::SweepPage(request)));
+            self.ask_later(MatcherTask::new(TaskKind::SweepPage(request)));
         } else {
             self.rest();
         }

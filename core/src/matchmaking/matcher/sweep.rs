@@ -9,13 +9,13 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::consuming::{Seat, notify, read};
+use super::consuming::{MatchedPlayer, notify, read};
 use super::missing::Missed;
 use crate::id::Name;
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode};
-use crate::registry::{Answer, Compare, Delete, KeyValue, Op, Put, Range, Request, Span, Txn};
+use crate::registry::{Answer, Compare, Delete, KeyValue, Put, Range, RegistryOp, Request, Span, Txn};
 use crate::time::{Duration, Instant, Wall};
 
 /// Matches read at once.
@@ -29,12 +29,12 @@ pub(super) struct Sweep {
     /// Where the next page begins.
     from: Option<Bytes>,
     /// Matches of this page.
-    todo: VecDeque<Pair>,
+    todo: VecDeque<SweptMatch>,
 }
 
 /// A match that is looked at.
 #[derive(Clone, Debug)]
-pub(super) struct Pair {
+pub(super) struct SweptMatch {
     pub(super) id: String,
     pub(super) modified: u64,
     pub(super) record: v1::MatchRecord,
@@ -45,11 +45,11 @@ pub(super) struct Pair {
 /// A match that goes on, as it was when it was looked at.
 #[derive(Clone, Debug)]
 pub(super) struct Running {
-    pub(super) pair: Pair,
+    pub(super) pair: SweptMatch,
     /// The revision that made the room's record, if somebody has the room.
     pub(super) room: Option<u64>,
     /// Who is in it, and when their notices were last written.
-    pub(super) there: Vec<Seat>,
+    pub(super) there: Vec<MatchedPlayer>,
 }
 
 /// What to do about a match.
@@ -90,11 +90,11 @@ impl Sweep {
             after.push(0);
             after.into()
         });
-        self.todo.extend(kvs.iter().filter_map(|kv| Pair::of(mode, kv)));
+        self.todo.extend(kvs.iter().filter_map(|kv| SweptMatch::of(mode, kv)));
     }
 
     /// The next match to look at.
-    pub(super) fn next_pair(&mut self) -> Option<Pair> {
+    pub(super) fn next_pair(&mut self) -> Option<SweptMatch> {
         self.todo.pop_front()
     }
 
@@ -104,7 +104,7 @@ impl Sweep {
     }
 }
 
-impl Pair {
+impl SweptMatch {
     fn of(mode: &Name, kv: &KeyValue) -> Option<Self> {
         let record: v1::MatchRecord = decode(&kv.value);
         let matched = record.r#match.as_ref().filter(|matched| matched.mode == mode.as_str())?;
@@ -142,9 +142,9 @@ impl Pair {
         let notice = |(player, kv): (&Name, Option<&KeyValue>)| {
             let kv = kv?;
             let notice: v1::NoticeRecord = decode(&kv.value);
-            (notice.r#match == self.id).then(|| Seat::of(player, kv.modified, &notice))
+            (notice.r#match == self.id).then(|| MatchedPlayer::of(player, kv.modified, &notice))
         };
-        let there: Vec<Seat> = self.players.iter().zip(found).filter_map(notice).collect();
+        let there: Vec<MatchedPlayer> = self.players.iter().zip(found).filter_map(notice).collect();
         let claimed = room.is_some_and(|kv| decode::<v1::RoomRecord>(&kv.value).primary != 0);
         let waited = Duration::from_millis(wall.0.saturating_sub(self.record.formed_ms));
         let told = Duration::from_millis(wall.0.saturating_sub(self.record.over_ms));
@@ -169,7 +169,7 @@ impl Pair {
         let pair = keys::pair(&self.id);
         let mut compares = self.unchanged(fence);
         let mut success = Vec::from([delete(pair)]);
-        for Seat { player, modified, .. } in there {
+        for MatchedPlayer { player, modified, .. } in there {
             let key = keys::notice(&player);
             compares.push(Compare::unchanged(key.clone(), modified));
             success.push(delete(key));
@@ -184,22 +184,23 @@ impl Pair {
     }
 }
 
-impl Pair {
+impl SweptMatch {
     /// Has it and its players wait since now at most.
-    fn date(&self, fence: &Fence, wall: Wall, there: &[Seat]) -> Txn {
+    fn date(&self, fence: &Fence, wall: Wall, there: &[MatchedPlayer]) -> Txn {
         let formed_ms = self.record.formed_ms.min(wall.0);
         let record = v1::MatchRecord { formed_ms, ..self.record.clone() };
         let mut compares = self.unchanged(fence);
         let mut txn = Txn::default();
         let ahead = there.iter().filter(|seat| !seat.joined && seat.since_ms > wall.0);
-        let ahead: Vec<Seat> = ahead.map(|seat| Seat { since_ms: wall.0, ..seat.clone() }).collect();
-        for Seat { player, modified, .. } in &ahead {
+        let ahead: Vec<MatchedPlayer> =
+            ahead.map(|seat| MatchedPlayer { since_ms: wall.0, ..seat.clone() }).collect();
+        for MatchedPlayer { player, modified, .. } in &ahead {
             compares.push(Compare::unchanged(keys::notice(player), *modified));
         }
         if let Some(matched) = &self.record.r#match {
             notify(&mut txn, matched, ahead.iter());
         }
-        txn.success.push(Op::Put(Put::new(keys::pair(&self.id), encode(&record), None)));
+        txn.success.push(RegistryOp::Put(Put::new(keys::pair(&self.id), encode(&record), None)));
         Txn { compares, ..txn }
     }
 
@@ -211,6 +212,6 @@ impl Pair {
     }
 }
 
-pub(super) fn delete(key: Bytes) -> Op {
-    Op::Delete(Delete::of(Span::one(key)))
+pub(super) fn delete(key: Bytes) -> RegistryOp {
+    RegistryOp::Delete(Delete::of(Span::one(key)))
 }

@@ -8,26 +8,26 @@ use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::Fence;
-use super::book::Key;
+use super::book::GroupKey;
 use super::consuming::read;
 use super::filling::Filling;
 use super::forming::Forming;
 use super::missing::Missed;
-use super::sweep::Pair;
+use super::sweep::SweptMatch;
 use crate::id::Name;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::encode;
-use crate::registry::{Compare, Op, Put, Request, Txn};
+use crate::registry::{Compare, Put, RegistryOp, Request, Txn};
 
 /// Something that is asked of the registry.
 #[derive(Debug)]
-pub(super) struct Task {
-    pub(super) what: What,
+pub(super) struct MatcherTask {
+    pub(super) what: TaskKind,
     pub(super) failures: u32,
 }
 
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum TaskKind {
     /// To become the matcher, and to find out who is.
     Claim,
     /// The tickets from a key on; revision 0 for the first page.
@@ -39,9 +39,9 @@ pub(super) enum What {
     },
     Form(Forming),
     Fill(Filling),
-    End(End),
+    End(TicketEnd),
     SweepPage(Request),
-    SweepPair(Pair),
+    SweepPair(SweptMatch),
     SweepEnd {
         id: String,
         abandoned: bool,
@@ -53,26 +53,26 @@ pub(super) enum What {
 
 /// A ticket that ends without a match.
 #[derive(Debug)]
-pub(super) struct End {
+pub(super) struct TicketEnd {
     pub(super) serial: u64,
-    pub(super) key: Key,
+    pub(super) key: GroupKey,
     pub(super) player: Name,
     pub(super) state: TicketState,
     pub(super) modified: u64,
     pub(super) record: v1::TicketRecord,
 }
 
-impl Task {
-    pub(super) const fn new(what: What) -> Self {
+impl MatcherTask {
+    pub(super) const fn new(what: TaskKind) -> Self {
         Self { what, failures: 0 }
     }
 
     pub(super) const fn list() -> Self {
-        Self::new(What::List { revision: 0, from: None, again: false })
+        Self::new(TaskKind::List { revision: 0, from: None, again: false })
     }
 }
 
-impl End {
+impl TicketEnd {
     pub(super) fn txn(&self, fence: &Fence) -> Txn {
         let key = keys::ticket(&self.player);
         let mut compares = Vec::from([Compare::unchanged(key.clone(), self.modified)]);
@@ -80,6 +80,6 @@ impl End {
         let mut put = Put::new(key, encode(&self.record), None);
         put.ignore_lease = true;
         let failure = Vec::from([read(fence.key())]);
-        Txn { compares, success: Vec::from([Op::Put(put)]), failure }
+        Txn { compares, success: Vec::from([RegistryOp::Put(put)]), failure }
     }
 }

@@ -84,7 +84,7 @@ proptest! {
         let changing = 3;
         // At most two looks at each who comes in a round, in less than a search.
         let arriving = 2 * u32::try_from(suitors + changing).unwrap();
-        config.work = Work { step: 1, search: 1 + arriving + slack, candidates };
+        config.work = WorkLimits { step: 1, search: 1 + arriving + slack, candidates };
         let mut crowd: Vec<Ticket> =
             strangers.iter().zip(0..).map(|(offset, n)| stranger(n, *offset)).collect();
         crowd.extend(trio(distance, candidates));
@@ -127,7 +127,7 @@ proptest! {
 fn who_has_gone_is_no_candidate() {
     let mut config = config(3, 1);
     config.time_out = Duration::from_secs(10_000);
-    config.work = Work { step: 1, search: 4, candidates: 3 };
+    config.work = WorkLimits { step: 1, search: 4, candidates: 3 };
     // A round looks at two of these; the suitor is always one of them.
     let mut tickets = trio(60, 3);
     tickets.extend([stranger(1, 11), stranger(2, 21)]);
@@ -228,7 +228,7 @@ proptest! {
         }
         prop_assert_eq!(whole.stats().cut, 0);
         // Nobody rests who could be matched, also if searches are cut.
-        let work = Work { search, ..config.work };
+        let work = WorkLimits { search, ..config.work };
         let mut cut = engine(QueueConfig { work, ..config }, &tickets);
         for engine in [&mut whole, &mut cut] {
             let end = secs(5_000);

@@ -1,7 +1,7 @@
 //! What a ticket that waits is told.
 
 use super::*;
-use crate::matchmaking::{Reason, Why};
+use crate::matchmaking::{WaitReason, Why};
 
 fn why(engine: &Engine, now: Instant) -> Why {
     engine.explain(now, &name("me")).unwrap()
@@ -39,7 +39,7 @@ fn each_ticket_is_counted_under_the_rule_it_breaks() {
     assert_eq!((seen.region.as_str(), seen.tickets, seen.complete), ("eu", 7, true));
     assert_eq!((seen.agree, seen.players, seen.below_floor, seen.outside), (1, 1, 1, 1));
     assert_eq!((seen.outside_theirs, seen.too_far, seen.failed, seen.failing[0].1), (1, 1, 1, 1));
-    assert_eq!(why.reason, Reason::TooFew { players: 1, needed: 3 });
+    assert_eq!(why.reason, WaitReason::TooFew { players: 1, needed: 3 });
     assert_eq!((why.rating.now, why.latency.now), (150, 75));
     assert_eq!(
         why.to_string(),
@@ -61,17 +61,17 @@ fn the_reason_is_what_keeps_it() {
         run(&mut engine, at(0), at(0));
         (before, why(&engine, at(0)).reason)
     };
-    let no_region = Reason::NoRegion { region: name("eu"), latency: 90 };
+    let no_region = WaitReason::NoRegion { region: name("eu"), latency: 90 };
     assert_eq!(reason(config(2, 1), &[far], 4000).1, no_region);
     let trios = [party("me", 3, 1500, at(0)), party("a", 3, 1500, at(0)), party("b", 5, 1500, at(0))];
-    assert_eq!(reason(config(2, 5), &trios, 4000), (Reason::NextRound, Reason::NoSet));
+    assert_eq!(reason(config(2, 5), &trios, 4000), (WaitReason::NextRound, WaitReason::NoSet));
     let mut strict = config(2, 2);
     strict.quality.floor = 950;
     let uneven = [party("me", 2, 1500, at(0)), party("a", 2, 1550, at(0))];
-    assert_eq!(reason(strict, &uneven, 4000).1, Reason::Quality { best: 900, floor: 950 });
+    assert_eq!(reason(strict, &uneven, 4000).1, WaitReason::Quality { best: 900, floor: 950 });
     let singles: Vec<Ticket> =
         ["me", "a", "b", "c"].into_iter().map(|leader| ticket(leader, 1500, at(0))).collect();
-    assert_eq!(reason(config(2, 2), &singles, 8).1, Reason::Searching);
+    assert_eq!(reason(config(2, 2), &singles, 8).1, WaitReason::Searching);
 }
 
 #[test]

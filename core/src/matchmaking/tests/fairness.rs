@@ -33,7 +33,7 @@ pub(super) fn round(engine: &mut Engine, now: Instant) -> Vec<Formed> {
     {
         engine.handle_timeout(now);
         while let Some(output) = engine.poll_output() {
-            let Output::Match(one) = output else { panic!("there is nothing else") };
+            let QueueOutput::Match(one) = output else { panic!("there is nothing else") };
             formed.push(one);
         }
     }
@@ -86,7 +86,7 @@ proptest! {
         let set = loop {
             let before = whole.stats();
             whole.handle_timeout(now);
-            if let Some(Output::Match(formed)) = whole.poll_output() {
+            if let Some(QueueOutput::Match(formed)) = whole.poll_output() {
                 looks = looks.max(whole.stats().looks - before.looks);
                 break formed.tickets().map(|ticket| ticket.leader.clone()).collect::<Vec<_>>();
             }

@@ -15,8 +15,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{
-    Condition, Engine, Formed, Limits, Output, Quality, QueueConfig, Test, Ticket, Traits, Vacancy, Value,
-    Widening, Work,
+    Condition, Engine, Formed, Limits, Quality, QueueConfig, QueueOutput, Test, Ticket, Traits, Vacancy,
+    Value, Widening, WorkLimits,
 };
 use crate::id::Name;
 use crate::time::{Duration, Instant};
@@ -77,7 +77,7 @@ fn engine(config: QueueConfig, tickets: &[Ticket]) -> Engine {
 }
 
 /// Steps until `end`, each when it is due, never earlier. Returns what came and when.
-fn run(engine: &mut Engine, start: Instant, end: Instant) -> Vec<(Instant, Output)> {
+fn run(engine: &mut Engine, start: Instant, end: Instant) -> Vec<(Instant, QueueOutput)> {
     let (mut now, mut outputs) = (start, Vec::new());
     for _ in 0..1_000_000 {
         let Some(deadline) = engine.poll_timeout().filter(|deadline| deadline.at <= end) else {
@@ -106,10 +106,10 @@ fn leaders(formed: &Formed) -> Vec<Vec<&str>> {
 }
 
 /// The matches among outputs, with when they came.
-fn matches(outputs: &[(Instant, Output)]) -> Vec<(Instant, &Formed)> {
+fn matches(outputs: &[(Instant, QueueOutput)]) -> Vec<(Instant, &Formed)> {
     let formed = outputs.iter().filter_map(|(at, output)| match output {
-        Output::Match(formed) => Some((*at, formed)),
-        Output::Backfill(_) | Output::TimedOut(_) => None,
+        QueueOutput::Match(formed) => Some((*at, formed)),
+        QueueOutput::Backfill(_) | QueueOutput::TimedOut(_) => None,
     });
     formed.collect()
 }

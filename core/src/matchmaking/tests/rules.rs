@@ -1,9 +1,9 @@
 //! Each rule by itself.
 
 use super::*;
-use crate::matchmaking::{Binding, Refusal, Rule, Used};
+use crate::matchmaking::{Binding, Rule, TicketRefusal, Used};
 
-fn only(outputs: &[(Instant, Output)]) -> (Instant, &Formed) {
+fn only(outputs: &[(Instant, QueueOutput)]) -> (Instant, &Formed) {
     let matches = matches(outputs);
     assert_eq!(matches.len(), 1, "{outputs:?}");
     matches[0]
@@ -160,7 +160,7 @@ fn teams_are_evened_out() {
 fn a_ticket_times_out_to_the_microsecond() {
     let mut engine = engine(config(2, 1), &[ticket("a", 1500, at(7))]);
     let outputs = run(&mut engine, at(7), secs(500));
-    assert_eq!(outputs, [(at(120_007), Output::TimedOut(name("a")))]);
+    assert_eq!(outputs, [(at(120_007), QueueOutput::TimedOut(name("a")))]);
     assert_eq!((engine.stats().timed_out, engine.stats().waiting), (1, 0));
 }
 
@@ -184,10 +184,14 @@ fn a_restored_ticket_keeps_its_place_and_has_a_reserve() {
     for leader in ["c", "d"] {
         engine.insert(at(60), ticket(leader, 3000, at(60))).unwrap();
     }
-    assert_eq!(engine.insert(at(60), ticket("e", 0, at(60))), Err(Refusal::Full));
+    assert_eq!(engine.insert(at(60), ticket("e", 0, at(60))), Err(TicketRefusal::Full));
     let back: Vec<Ticket> = only(&outputs).1.tickets().cloned().collect();
     engine.restore(at(60), back[0].clone()).unwrap();
-    assert_eq!(engine.restore(at(60), back[1].clone()), Err(Refusal::Full), "the reserve is bounded too");
+    assert_eq!(
+        engine.restore(at(60), back[1].clone()),
+        Err(TicketRefusal::Full),
+        "the reserve is bounded too"
+    );
     assert_eq!(engine.tickets().next(), Some(&back[0]));
     engine.audit().unwrap();
 }
@@ -200,27 +204,33 @@ fn what_breaks_a_cap_is_refused_and_changes_nothing() {
     let text = |text: &str| Value::Text(text.to_string());
     let attribute = |key: &str| (name(key), Value::Number(1));
     let condition = |test| Condition { attribute: name("x"), test };
-    type Spoil<'a> = (&'a dyn Fn(&mut Ticket), Refusal);
+    type Spoil<'a> = (&'a dyn Fn(&mut Ticket), TicketRefusal);
     let cases: [Spoil<'_>; 19] = [
-        (&|t| t.mode = name("other"), Refusal::WrongMode),
-        (&|t| t.others = vec![name("x"), name("y")], Refusal::WrongSize),
-        (&|t| t.others = vec![name("b")], Refusal::AlreadyQueued(name("b"))),
-        (&|t| t.others = vec![name("a.1")], Refusal::AlreadyQueued(name("a.1"))),
-        (&|t| t.leader = name("a"), Refusal::AlreadyQueued(name("a"))),
-        (&|t| t.rating = 1_000_001, Refusal::RatingOutOfRange),
-        (&|t| t.rating = -1_000_001, Refusal::RatingOutOfRange),
-        (&|t| t.queued = at(2), Refusal::QueuedInFuture),
-        (&|t| t.latencies = vec![], Refusal::NoRegionInReach),
-        (&|t| t.latencies = vec![(name("eu"), 201)], Refusal::NoRegionInReach),
-        (&|t| t.latencies.push((name("eu"), 1)), Refusal::ListedTwice(name("eu"))),
-        (&|t| t.latencies.push((name("asia"), 1)), Refusal::UnknownRegion(name("asia"))),
-        (&|t| t.traits.attributes = vec![attribute("x"), attribute("y")], Refusal::TooMany),
-        (&|t| t.traits.attributes = vec![(name("x"), text("long"))], Refusal::TextTooLong),
-        (&|t| t.traits.conditions = vec![condition(Test::Between(0, 1)); 2], Refusal::TooMany),
-        (&|t| t.traits.conditions = vec![condition(Test::OneOf(vec![text("a"); 2]))], Refusal::TooMany),
-        (&|t| t.traits.conditions = vec![condition(Test::Is(text("long")))], Refusal::TextTooLong),
-        (&|t| t.traits.conditions = vec![condition(Test::OneOf(vec![]))], Refusal::Unmeetable(name("x"))),
-        (&|t| t.traits.conditions = vec![condition(Test::Between(1, 0))], Refusal::Unmeetable(name("x"))),
+        (&|t| t.mode = name("other"), TicketRefusal::WrongMode),
+        (&|t| t.others = vec![name("x"), name("y")], TicketRefusal::WrongSize),
+        (&|t| t.others = vec![name("b")], TicketRefusal::AlreadyQueued(name("b"))),
+        (&|t| t.others = vec![name("a.1")], TicketRefusal::AlreadyQueued(name("a.1"))),
+        (&|t| t.leader = name("a"), TicketRefusal::AlreadyQueued(name("a"))),
+        (&|t| t.rating = 1_000_001, TicketRefusal::RatingOutOfRange),
+        (&|t| t.rating = -1_000_001, TicketRefusal::RatingOutOfRange),
+        (&|t| t.queued = at(2), TicketRefusal::QueuedInFuture),
+        (&|t| t.latencies = vec![], TicketRefusal::NoRegionInReach),
+        (&|t| t.latencies = vec![(name("eu"), 201)], TicketRefusal::NoRegionInReach),
+        (&|t| t.latencies.push((name("eu"), 1)), TicketRefusal::ListedTwice(name("eu"))),
+        (&|t| t.latencies.push((name("asia"), 1)), TicketRefusal::UnknownRegion(name("asia"))),
+        (&|t| t.traits.attributes = vec![attribute("x"), attribute("y")], TicketRefusal::TooMany),
+        (&|t| t.traits.attributes = vec![(name("x"), text("long"))], TicketRefusal::TextTooLong),
+        (&|t| t.traits.conditions = vec![condition(Test::Between(0, 1)); 2], TicketRefusal::TooMany),
+        (&|t| t.traits.conditions = vec![condition(Test::OneOf(vec![text("a"); 2]))], TicketRefusal::TooMany),
+        (&|t| t.traits.conditions = vec![condition(Test::Is(text("long")))], TicketRefusal::TextTooLong),
+        (
+            &|t| t.traits.conditions = vec![condition(Test::OneOf(vec![]))],
+            TicketRefusal::Unmeetable(name("x")),
+        ),
+        (
+            &|t| t.traits.conditions = vec![condition(Test::Between(1, 0))],
+            TicketRefusal::Unmeetable(name("x")),
+        ),
     ];
     for (spoil, refusal) in cases {
         let mut bad = ticket("b", 1500, at(1));
@@ -238,7 +248,7 @@ fn an_attribute_is_listed_once() {
     let mut engine = engine(config(2, 1), &[]);
     let mut twice = ticket("a", 1500, at(0));
     twice.traits.attributes = vec![(name("x"), Value::Number(1)), (name("x"), Value::Number(2))];
-    assert_eq!(engine.insert(at(0), twice), Err(Refusal::ListedTwice(name("x"))));
+    assert_eq!(engine.insert(at(0), twice), Err(TicketRefusal::ListedTwice(name("x"))));
 }
 
 #[test]

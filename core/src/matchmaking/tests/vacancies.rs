@@ -1,17 +1,17 @@
 //! Free places of running rooms.
 
 use super::*;
-use crate::matchmaking::{Backfill, Refusal, Rule};
+use crate::matchmaking::{Backfill, Rule, TicketRefusal};
 
 fn vacancy(room: &str, places: u8, rating: i32, offered: Instant) -> Vacancy {
     let (room, region) = (name(room), name("eu"));
     Vacancy { room, team: 1, places, rating, region, traits: Traits::default(), offered, barred: Vec::new() }
 }
 
-fn filled(outputs: &[(Instant, Output)]) -> Vec<(Instant, &Backfill)> {
+fn filled(outputs: &[(Instant, QueueOutput)]) -> Vec<(Instant, &Backfill)> {
     let filled = outputs.iter().filter_map(|(at, output)| match output {
-        Output::Backfill(filled) => Some((*at, filled.as_ref())),
-        Output::Match(_) | Output::TimedOut(_) => None,
+        QueueOutput::Backfill(filled) => Some((*at, filled.as_ref())),
+        QueueOutput::Match(_) | QueueOutput::TimedOut(_) => None,
     });
     filled.collect()
 }
@@ -77,11 +77,11 @@ fn an_offer_is_replaced_withdrawn_and_capped() {
     let offer = |room, places| vacancy(room, places, 1500, at(0));
     engine.offer_vacancy(at(0), offer("room", 1)).unwrap();
     engine.offer_vacancy(at(0), offer("room", 2)).unwrap();
-    assert_eq!(engine.offer_vacancy(at(0), offer("other", 1)), Err(Refusal::Full));
-    assert_eq!(engine.offer_vacancy(at(0), offer("room", 0)), Err(Refusal::WrongSize));
-    assert_eq!(engine.offer_vacancy(at(0), offer("room", 3)), Err(Refusal::WrongSize));
+    assert_eq!(engine.offer_vacancy(at(0), offer("other", 1)), Err(TicketRefusal::Full));
+    assert_eq!(engine.offer_vacancy(at(0), offer("room", 0)), Err(TicketRefusal::WrongSize));
+    assert_eq!(engine.offer_vacancy(at(0), offer("room", 3)), Err(TicketRefusal::WrongSize));
     let elsewhere = Vacancy { region: name("asia"), ..offer("room", 1) };
-    assert_eq!(engine.offer_vacancy(at(0), elsewhere), Err(Refusal::UnknownRegion(name("asia"))));
+    assert_eq!(engine.offer_vacancy(at(0), elsewhere), Err(TicketRefusal::UnknownRegion(name("asia"))));
     engine.audit().unwrap();
     assert_eq!(engine.withdraw_vacancy(&name("room")), Some(offer("room", 2)));
     engine.audit().unwrap();

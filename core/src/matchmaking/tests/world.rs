@@ -86,7 +86,7 @@ fn shape() -> impl Strategy<Value = QueueConfig> {
     (shapes, 0..900_u16, 2..200_u32, 1..100_u32).prop_map(|((teams, team_size), floor, search, step)| {
         let mut config = config(teams, team_size);
         config.quality.floor = floor;
-        config.work = Work { step, search, candidates: 16 };
+        config.work = WorkLimits { step, search, candidates: 16 };
         config.time_out = Duration::from_secs(60);
         config.limits = Limits { tickets: 40, reserve: 10, vacancies: 2, ..config.limits };
         config
@@ -94,7 +94,7 @@ fn shape() -> impl Strategy<Value = QueueConfig> {
 }
 
 /// What a run came to.
-type Run = (Vec<(Instant, Output)>, Stats);
+type Run = (Vec<(Instant, QueueOutput)>, Stats);
 
 /// Runs it; tickets that come together come in the order that `arrange` makes.
 fn play(config: &QueueConfig, events: &[Event], arrange: fn(&mut Vec<Ticket>)) -> Result<Run, TestCaseError> {
@@ -135,7 +135,7 @@ fn play(config: &QueueConfig, events: &[Event], arrange: fn(&mut Vec<Ticket>)) -
                 let outputs = run_checked(&mut engine, &mut waiting, now, end)?;
                 now = end;
                 for (_, output) in &outputs {
-                    if let (Output::Match(formed), true) = (output, undo) {
+                    if let (QueueOutput::Match(formed), true) = (output, undo) {
                         for ticket in formed.tickets() {
                             if engine.restore(now, ticket.clone()).is_ok() {
                                 waiting.insert(ticket.leader.clone(), ticket.clone());
@@ -168,11 +168,11 @@ fn run_checked(
     waiting: &mut BTreeMap<Name, Ticket>,
     start: Instant,
     end: Instant,
-) -> Result<Vec<(Instant, Output)>, TestCaseError> {
+) -> Result<Vec<(Instant, QueueOutput)>, TestCaseError> {
     let outputs = run(engine, start, end);
     for (at, output) in &outputs {
         let answered: Vec<&Ticket> = match output {
-            Output::Match(formed) => {
+            QueueOutput::Match(formed) => {
                 let teams = formed.teams.iter().map(|t| t.iter().map(|c| &c.ticket).collect());
                 let teams: Vec<Vec<&Ticket>> = teams.collect();
                 let quality = brute::legal(engine.config(), *at, &formed.region, &teams);
@@ -180,12 +180,12 @@ fn run_checked(
                 binding_is_tight(engine.config(), formed)?;
                 formed.tickets().collect()
             }
-            Output::Backfill(filled) => {
+            QueueOutput::Backfill(filled) => {
                 let ticket = &filled.chosen.ticket;
                 prop_assert_eq!(brute::legal_backfill(engine.config(), *at, &filled.vacancy, ticket), Ok(()));
                 vec![ticket]
             }
-            Output::TimedOut(leader) => {
+            QueueOutput::TimedOut(leader) => {
                 let ticket = waiting.remove(leader);
                 let due = ticket.map(|ticket| ticket.queued + engine.config().time_out);
                 prop_assert_eq!(due.map(|due| due.max(start)), Some(*at), "neither early nor late");
@@ -225,8 +225,8 @@ proptest! {
         let reversed = play(&config, &events, |tickets| tickets.reverse())?;
         prop_assert_eq!(&run, &reversed, "in another order");
         let players: Vec<&Name> = run.0.iter().filter_map(|(_, output)| match output {
-            Output::TimedOut(leader) => Some(leader),
-            Output::Match(_) | Output::Backfill(_) => None,
+            QueueOutput::TimedOut(leader) => Some(leader),
+            QueueOutput::Match(_) | QueueOutput::Backfill(_) => None,
         }).collect();
         prop_assert_eq!(players.iter().collect::<BTreeSet<_>>().len(), players.len());
     }

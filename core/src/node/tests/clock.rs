@@ -2,12 +2,12 @@
 
 use super::cluster::Cluster;
 use super::*;
-use crate::clocks::Verdict;
+use crate::clocks::ClockVerdict;
 
 const HOUR_MS: i64 = 3_600_000;
 const ANYBODY: Address = Address([9; 16]);
 
-fn verdicts(cluster: &Cluster) -> Vec<Verdict> {
+fn verdicts(cluster: &Cluster) -> Vec<ClockVerdict> {
     cluster.nodes.iter().flatten().map(Node::clock).collect()
 }
 
@@ -22,11 +22,14 @@ fn a_cluster_starts_within_a_round_trip_of_its_links() {
     let mut cluster = Cluster::unstarted(3, Config::default());
     for index in 0..3 {
         cluster.start(index, index as u64 + 1);
-        assert_eq!(verdicts(&cluster).last(), Some(&[Verdict::Agrees, Verdict::Unknown][index.min(1)]));
+        assert_eq!(
+            verdicts(&cluster).last(),
+            Some(&[ClockVerdict::Agrees, ClockVerdict::Unknown][index.min(1)])
+        );
     }
     assert_eq!(at_the_door(&mut cluster, 1), Err(Refusal::ClockUnknown));
     cluster.advance(Duration::ZERO);
-    assert_eq!(verdicts(&cluster), [Verdict::Agrees; 3]);
+    assert_eq!(verdicts(&cluster), [ClockVerdict::Agrees; 3]);
     assert_eq!(at_the_door(&mut cluster, 1), Ok(()));
 }
 
@@ -37,7 +40,7 @@ fn a_node_that_starts_with_a_clock_that_is_off_lets_nobody_in_until_it_is_right(
         cluster.off[2] = off;
         (0..3).for_each(|index| cluster.start(index, index as u64 + 1));
         cluster.advance(Duration::from_secs(1));
-        assert_eq!(verdicts(&cluster), [Verdict::Agrees, Verdict::Agrees, Verdict::Off]);
+        assert_eq!(verdicts(&cluster), [ClockVerdict::Agrees, ClockVerdict::Agrees, ClockVerdict::Off]);
         assert_eq!(at_the_door(&mut cluster, 2), Err(Refusal::ClockOff));
         let now = cluster.time(2).instant;
         let told: Vec<_> = cluster.node(2).clock_differences(now).collect();
@@ -57,7 +60,7 @@ fn a_clock_that_is_set_wrong_sends_everybody_elsewhere_before_anything_is_stampe
     let bob = cluster.join(1, "bob");
     cluster.off[0] = HOUR_MS;
     cluster.advance(Duration::from_secs(2));
-    assert_eq!(cluster.node(0).clock(), Verdict::Off);
+    assert_eq!(cluster.node(0).clock(), ClockVerdict::Off);
     assert_eq!(cluster.closed, [(0, alice.conn, v1::Reason::Draining)]);
     let told = cluster.received(&alice);
     let goodbye = told.iter().find_map(|m| if let ToClient::Goodbye(g) = m { Some(g) } else { None });
@@ -79,7 +82,7 @@ fn a_clock_that_is_set_wrong_sends_everybody_elsewhere_before_anything_is_stampe
 
     cluster.off[0] = 0;
     cluster.advance(Duration::from_secs(2));
-    assert_eq!(verdicts(&cluster), [Verdict::Agrees; 3]);
+    assert_eq!(verdicts(&cluster), [ClockVerdict::Agrees; 3]);
     cluster.connect(0, "carol", None);
 }
 
@@ -88,20 +91,20 @@ fn of_two_nodes_that_differ_neither_serves_and_a_node_without_a_link_is_waited_f
     let mut cluster = Cluster::new(2);
     cluster.off[1] = -HOUR_MS;
     cluster.advance(Duration::from_secs(3));
-    assert_eq!(verdicts(&cluster), [Verdict::Off; 2]);
+    assert_eq!(verdicts(&cluster), [ClockVerdict::Off; 2]);
     cluster.off[1] = 0;
     cluster.advance(Duration::from_secs(3));
-    assert_eq!(verdicts(&cluster), [Verdict::Agrees; 2]);
+    assert_eq!(verdicts(&cluster), [ClockVerdict::Agrees; 2]);
 
     cluster.kill(1);
     cluster.advance(Duration::from_secs(1));
     cluster.kill(0);
     // The registry names both dead ones yet. One of them is an earlier life of this one.
     cluster.start(0, 7);
-    assert_eq!(verdicts(&cluster), [Verdict::Unknown]);
+    assert_eq!(verdicts(&cluster), [ClockVerdict::Unknown]);
     assert_eq!(cluster.node(0).unmeasured_clocks().collect::<Vec<_>>(), [NodeId(2)]);
     cluster.advance(cluster.node_ttl());
-    assert_eq!(verdicts(&cluster), [Verdict::Agrees]);
+    assert_eq!(verdicts(&cluster), [ClockVerdict::Agrees]);
 }
 
 #[test]
@@ -117,7 +120,7 @@ fn an_answer_that_takes_longer_than_the_next_ping_measures_all_the_same() {
         cluster.release();
         cluster.slow = Some(1);
     }
-    assert_eq!(cluster.node(0).clock(), Verdict::Off);
+    assert_eq!(cluster.node(0).clock(), ClockVerdict::Off);
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn a_node_that_others_do_not_know_yet_is_not_kept_waiting_for_as_long_as_the_dea
     // It hears no more of the registry, and so not of the other.
     cluster.unregistered = vec![0];
     cluster.start(1, 2);
-    assert_eq!(cluster.node(1).clock(), Verdict::Unknown);
+    assert_eq!(cluster.node(1).clock(), ClockVerdict::Unknown);
     cluster.advance(Duration::from_secs(11));
-    assert_eq!(cluster.node(1).clock(), Verdict::Agrees);
+    assert_eq!(cluster.node(1).clock(), ClockVerdict::Agrees);
 }

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 
 use super::*;
 use crate::registry::{
-    Answer, Call, CallId, Failure, KeyValue, Range, Request, Response, Span, WatchId, Watched,
+    Answer, CallId, Failure, KeyValue, Range, RegistryCommand, Request, Response, Span, WatchId, Watched,
 };
 
 /// Nodes that share a registry, and links that carry everything at once unless they are
@@ -29,10 +29,10 @@ pub(super) struct Cluster {
     pub(super) unregistered: Vec<usize>,
     /// Whether what is asked of the registry is held back, and that.
     pub(super) slow_registry: bool,
-    calls: Vec<(usize, Call)>,
+    calls: Vec<(usize, RegistryCommand)>,
     /// The node that is not told yet what the registry answers, and that.
     pub(super) deaf: Option<usize>,
-    unheard: Vec<(usize, Told)>,
+    unheard: Vec<(usize, RegistryEvent)>,
     /// What is under way, if it goes on by hand only.
     pub(super) under_way: Option<UnderWay>,
     /// Starts of nodes: each is a client of the registry of its own.
@@ -48,9 +48,9 @@ pub(super) struct Cluster {
 #[derive(Default)]
 pub(super) struct UnderWay {
     /// From a node to the registry.
-    pub(super) calls: BTreeMap<usize, VecDeque<Call>>,
+    pub(super) calls: BTreeMap<usize, VecDeque<RegistryCommand>>,
     /// From the registry to a node.
-    pub(super) told: BTreeMap<usize, VecDeque<Told>>,
+    pub(super) told: BTreeMap<usize, VecDeque<RegistryEvent>>,
     /// To a node, over a link that it has.
     pub(super) frames: BTreeMap<(usize, LinkId), VecDeque<Bytes>>,
 }
@@ -218,16 +218,16 @@ impl Cluster {
         let calls = self.under_way.as_mut().unwrap().calls.get_mut(&index).unwrap();
         let call = calls.pop_front().unwrap();
         let request = match &call {
-            Call::Request { id, .. } => Some(*id),
-            Call::Watch { .. } | Call::Unwatch(_) => None,
+            RegistryCommand::Request { id, .. } => Some(*id),
+            RegistryCommand::Watch { .. } | RegistryCommand::Unwatch(_) => None,
         };
         self.call(index, call);
         self.settle();
         if let Some(id) = request.filter(|_| lost) {
             let told = self.under_way.as_mut().unwrap().told.entry(index).or_default();
             for told in told.iter_mut() {
-                if matches!(told, Told::Reply { id: answered, .. } if *answered == id) {
-                    *told = Told::Reply { id, outcome: Err(Failure::Unknown) };
+                if matches!(told, RegistryEvent::Reply { id: answered, .. } if *answered == id) {
+                    *told = RegistryEvent::Reply { id, outcome: Err(Failure::Unknown) };
                 }
             }
         }
@@ -271,11 +271,13 @@ impl Cluster {
     /// What the registry has under a key, when nothing is under way.
     pub(super) fn get(&mut self, key: &'static str) -> Option<KeyValue> {
         let request = Request::Range(Range::of(Span::one(Bytes::from_static(key.as_bytes()))));
-        self.registry.handle_call(self.now.instant, Call::Request { id: CallId(u64::MAX), request });
+        self.registry
+            .handle_call(self.now.instant, RegistryCommand::Request { id: CallId(u64::MAX), request });
         match self.registry.poll_told() {
-            Some(Told::Reply { outcome: Ok(Response { answer: Answer::Range { kvs, .. }, .. }), .. }) => {
-                kvs.into_iter().next()
-            }
+            Some(RegistryEvent::Reply {
+                outcome: Ok(Response { answer: Answer::Range { kvs, .. }, .. }),
+                ..
+            }) => kvs.into_iter().next(),
             told => panic!("{told:?}"),
         }
     }
@@ -300,21 +302,21 @@ impl Cluster {
             while let Some(told) = self.registry.poll_told() {
                 idle = false;
                 let (start, told) = match told {
-                    Told::Reply { id, outcome } => {
-                        (id.0 / IDS, Told::Reply { id: CallId(id.0 % IDS), outcome })
+                    RegistryEvent::Reply { id, outcome } => {
+                        (id.0 / IDS, RegistryEvent::Reply { id: CallId(id.0 % IDS), outcome })
                     }
-                    Told::Watched(watched) => {
+                    RegistryEvent::Watched(watched) => {
                         let id = WatchId(watched.id.0 % IDS);
-                        (watched.id.0 / IDS, Told::Watched(Watched { id, ..watched }))
+                        (watched.id.0 / IDS, RegistryEvent::Watched(Watched { id, ..watched }))
                     }
-                    Told::Connected { .. } => continue,
+                    RegistryEvent::Connected { .. } => continue,
                 };
                 let Some(index) = self.starts.iter().position(|known| *known == start) else { continue };
                 if let Some(under_way) = &mut self.under_way {
                     under_way.told.entry(index).or_default().push_back(told);
                     continue;
                 }
-                if self.deaf == Some(index) && matches!(told, Told::Reply { .. }) {
+                if self.deaf == Some(index) && matches!(told, RegistryEvent::Reply { .. }) {
                     self.unheard.push((index, told));
                     continue;
                 }
@@ -334,12 +336,16 @@ impl Cluster {
     }
 
     /// The registry gets a call of a node.
-    fn call(&mut self, index: usize, call: Call) {
+    fn call(&mut self, index: usize, call: RegistryCommand) {
         let base = self.starts[index] * IDS;
         let call = match call {
-            Call::Request { id, request } => Call::Request { id: CallId(base + id.0), request },
-            Call::Watch { id, watch } => Call::Watch { id: WatchId(base + id.0), watch },
-            Call::Unwatch(id) => Call::Unwatch(WatchId(base + id.0)),
+            RegistryCommand::Request { id, request } => {
+                RegistryCommand::Request { id: CallId(base + id.0), request }
+            }
+            RegistryCommand::Watch { id, watch } => {
+                RegistryCommand::Watch { id: WatchId(base + id.0), watch }
+            }
+            RegistryCommand::Unwatch(id) => RegistryCommand::Unwatch(WatchId(base + id.0)),
         };
         self.registry.handle_call(self.now.instant, call);
     }
@@ -357,9 +363,9 @@ impl Cluster {
             }
             Output::Registry(call) => {
                 if self.unregistered.contains(&index) {
-                    if let Call::Request { id, .. } = call {
+                    if let RegistryCommand::Request { id, .. } = call {
                         let outcome = Err(Failure::Unknown);
-                        self.node(index).handle_told(now, Told::Reply { id, outcome });
+                        self.node(index).handle_told(now, RegistryEvent::Reply { id, outcome });
                     }
                     return;
                 }

@@ -9,8 +9,8 @@ use skirmish_proto::v1;
 use crate::id::{Name, NodeId, SessionId};
 use crate::registrar::{Decision, Registrar, RegistrarConfig};
 use crate::registry::{
-    Answer, Call, CallId, Failure, KeyValue, Put, Range, Registry, RegistryConfig, Request, Response, Span,
-    Told, WatchId,
+    Answer, CallId, Failure, KeyValue, Put, Range, Registry, RegistryCommand, RegistryConfig, RegistryEvent,
+    Request, Response, Span, WatchId,
 };
 use crate::rng::Seed;
 use crate::time::{Duration, Instant, Now, Wall};
@@ -49,7 +49,7 @@ pub(super) struct Bench {
     pub(super) registry: Registry,
     pub(super) now: Now,
     pub(super) decisions: Vec<Decision>,
-    pub(super) calls: VecDeque<Call>,
+    pub(super) calls: VecDeque<RegistryCommand>,
     /// Every request that the registrar made.
     pub(super) requests: Vec<Request>,
 }
@@ -115,7 +115,7 @@ impl Bench {
     /// As [`Self::collect`], where looking at everything each time would take too long.
     pub(super) fn collect_unchecked(&mut self) {
         while let Some(call) = self.registrar.poll_call() {
-            if let Call::Request { request, .. } = &call {
+            if let RegistryCommand::Request { request, .. } = &call {
                 self.requests.push(request.clone());
             }
             self.calls.push_back(call);
@@ -131,7 +131,7 @@ impl Bench {
     }
 
     pub(super) fn tell(&mut self, id: CallId, outcome: Result<Response, Failure>) {
-        self.registrar.handle_told(self.now, Told::Reply { id, outcome });
+        self.registrar.handle_told(self.now, RegistryEvent::Reply { id, outcome });
         self.collect_unchecked();
     }
 
@@ -146,7 +146,7 @@ impl Bench {
     pub(super) fn step_unchecked(&mut self, fate: Fate) -> bool {
         let Some(call) = self.calls.pop_front() else { return false };
         match call {
-            Call::Request { id, request } => {
+            RegistryCommand::Request { id, request } => {
                 let done = matches!(fate, Fate::Done | Fate::Unheard)
                     .then(|| self.registry.handle(self.now.instant, &request).map_err(Failure::Refused));
                 match (fate, done) {
@@ -155,8 +155,8 @@ impl Bench {
                     _ => self.tell(id, Err(Failure::Unknown)),
                 }
             }
-            Call::Watch { id, watch } => self.registry.watch(self.now.instant, id, watch).unwrap(),
-            Call::Unwatch(id) => self.registry.unwatch(id),
+            RegistryCommand::Watch { id, watch } => self.registry.watch(self.now.instant, id, watch).unwrap(),
+            RegistryCommand::Unwatch(id) => self.registry.unwatch(id),
         }
         true
     }
@@ -164,7 +164,7 @@ impl Bench {
     /// Tells what the watches have to tell.
     pub(super) fn news(&mut self) {
         while let Some(watched) = self.registry.poll_output() {
-            self.registrar.handle_told(self.now, Told::Watched(watched));
+            self.registrar.handle_told(self.now, RegistryEvent::Watched(watched));
             self.collect_unchecked();
         }
     }

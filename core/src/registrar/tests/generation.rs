@@ -70,12 +70,12 @@ fn a_registry_that_was_emptied_or_replaced_is_noticed() {
 
     let (mut bench, _, epoch) = holding();
     let config = RegistryConfig { base_revision: 5_000, ..RegistryConfig::etcd() };
-    bench.registrar.handle_told(bench.now, Told::Connected { cluster: 7 });
+    bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 7 });
     bench.collect();
     bench.settle();
     assert_eq!(anew(&mut bench), None, "the first cluster that it hears of");
     bench.registry = Registry::new(config, bench.now.instant);
-    bench.registrar.handle_told(bench.now, Told::Connected { cluster: 8 });
+    bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 8 });
     bench.collect();
     bench.settle();
     assert_eq!(anew(&mut bench), Some(Anew::Cluster));
@@ -122,7 +122,7 @@ fn the_newest_write_is_looked_for_in_the_history_of_a_registry_that_was_written_
     while bench.registry.revision() <= revision {
         bench.put("/other", Bytes::new());
     }
-    bench.registrar.handle_told(bench.now, Told::Connected { cluster: 1 });
+    bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 1 });
     bench.collect();
     assert!(bench.step(Fate::Unavailable), "it is asked again");
     bench.pass(2_000, Fate::Done);
@@ -139,7 +139,7 @@ fn a_connection_to_the_same_registry_changes_nothing_though_its_history_is_compa
             let revision = bench.registry.revision();
             bench.ask(&Request::Compact { revision });
         }
-        bench.registrar.handle_told(bench.now, Told::Connected { cluster: 1 });
+        bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 1 });
         bench.pass(4_000, Fate::Done);
         assert_eq!(bench.registrar.holds_room(&name("r")), Some(epoch));
         assert_eq!(anew(&mut bench), None);
@@ -166,7 +166,7 @@ fn a_member_that_lags_is_not_taken_for_a_registry_that_went_back() {
     for _ in 0..40 {
         bench.pass(500, Fate::Done);
         while let Some(call) = bench.calls.pop_front() {
-            let Call::Request { id, request } = call else { continue };
+            let RegistryCommand::Request { id, request } = call else { continue };
             let answer = bench.registry.handle(bench.now.instant, &request);
             let lags = matches!(request, Request::KeepAlive(_));
             let behind = |response| Response { revision: 1, ..response };

@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::bench::{Fate, ME, OTHER, at, name, session};
 use super::*;
 use crate::registrar::keys::session_record;
-use crate::registry::{Delete, LeaseId, Op, Put, Request, Span};
+use crate::registry::{Delete, LeaseId, Put, RegistryOp, Request, Span};
 use crate::time::Duration;
 
 const NODE: &str = "/nodes/000000000000000a";
@@ -361,7 +361,7 @@ fn many_sessions_are_registered_again_in_batches() {
 fn a_registration_that_is_done_late_does_not_move_the_record_to_a_lease_that_was_given_up() {
     let mut bench = Bench::new(RegistrarConfig::default());
     // The first lease is granted, and what is written with it is not heard of until later.
-    let is_leased = |op: &Op| matches!(op, Op::Put(put) if put.lease.is_some());
+    let is_leased = |op: &RegistryOp| matches!(op, RegistryOp::Put(put) if put.lease.is_some());
     let registers =
         |request: &Request| matches!(request, Request::Txn(txn) if txn.success.iter().any(is_leased));
     while !bench.requests.iter().any(registers) {
@@ -372,8 +372,11 @@ fn a_registration_that_is_done_late_does_not_move_the_record_to_a_lease_that_was
     }
     let late = bench.requests.iter().find(|request| registers(request)).unwrap().clone();
     let Request::Txn(txn) = &late else { unreachable!() };
-    let first =
-        txn.success.iter().find_map(|op| if let Op::Put(put) = op { put.lease } else { None }).unwrap();
+    let first = txn
+        .success
+        .iter()
+        .find_map(|op| if let RegistryOp::Put(put) = op { put.lease } else { None })
+        .unwrap();
     // The registry gives that lease its time again and again, as after changes of its leader.
     let pass = |bench: &mut Bench, seconds, fate| {
         for _ in 0..seconds {

@@ -306,7 +306,9 @@ fn an_answer_from_before_the_registration_is_not_believed() {
     bench.settle();
     bench.pass(9_950, Fate::Unavailable);
     claim(&mut bench);
-    let Some(Call::Request { id, request }) = bench.calls.pop_back() else { panic!("a claim is asked for") };
+    let Some(RegistryCommand::Request { id, request }) = bench.calls.pop_back() else {
+        panic!("a claim is asked for")
+    };
     let claimed = bench.ask(&request);
     bench.pass(100, Fate::Unavailable);
     let epoch = bench.put(KEY, others(0));
@@ -323,7 +325,9 @@ fn an_answer_from_before_the_registration_is_not_believed() {
 fn a_late_claim_that_was_given_up_is_found_by_the_next() {
     let mut bench = Bench::serving();
     claim(&mut bench);
-    let Some(Call::Request { id, request }) = bench.calls.pop_front() else { panic!("a claim is asked for") };
+    let Some(RegistryCommand::Request { id, request }) = bench.calls.pop_front() else {
+        panic!("a claim is asked for")
+    };
     bench.tell(id, Err(Failure::Unknown));
     bench.pass(5_500, Fate::Unavailable);
     bench.pass(4_000, Fate::Done);

@@ -152,7 +152,9 @@ fn news_from_before_the_claim_do_not_take_it_away() {
 fn news_that_overtake_the_answer_are_not_forgotten() {
     let mut bench = Bench::serving();
     claim(&mut bench, 1, None, 1);
-    let Some(Call::Request { id, request }) = bench.calls.pop_front() else { panic!("a claim is asked for") };
+    let Some(RegistryCommand::Request { id, request }) = bench.calls.pop_front() else {
+        panic!("a claim is asked for")
+    };
     let response = bench.ask(&request);
     let granted_at = response.revision;
     let epoch = bench.put(KEY, session_record(session(7), OTHER, 0, 0));
@@ -207,7 +209,9 @@ fn a_claim_that_is_overdue_is_unavailable_and_undone() {
 fn a_claim_that_is_done_long_after_is_swept() {
     let mut bench = Bench::serving();
     claim(&mut bench, 1, None, 1);
-    let Some(Call::Request { id, request }) = bench.calls.pop_front() else { panic!("a claim is asked for") };
+    let Some(RegistryCommand::Request { id, request }) = bench.calls.pop_front() else {
+        panic!("a claim is asked for")
+    };
     bench.tell(id, Err(Failure::Unknown));
     bench.pass(5_500, Fate::Unavailable);
     bench.pass(4_000, Fate::Done);
@@ -223,7 +227,9 @@ fn a_claim_that_is_done_long_after_is_swept() {
 fn a_refusal_is_told_at_once() {
     let mut bench = Bench::serving();
     claim(&mut bench, 1, None, 1);
-    let Some(Call::Request { id, .. }) = bench.calls.pop_front() else { panic!("a claim is asked for") };
+    let Some(RegistryCommand::Request { id, .. }) = bench.calls.pop_front() else {
+        panic!("a claim is asked for")
+    };
     bench.tell(id, Err(Failure::Refused(crate::registry::Error::PermissionDenied)));
     let refused = Decision::Session { token: 1, player: name("p"), outcome: SessionClaim::Refused };
     assert_eq!(bench.take(), [refused]);
@@ -261,7 +267,7 @@ fn a_compacted_watch_is_made_up_for_by_reading() {
     for id in ids {
         let news = crate::registry::News::Compacted { oldest };
         let watched = crate::registry::Watched { id, revision: oldest, news };
-        bench.registrar.handle_told(bench.now, Told::Watched(watched));
+        bench.registrar.handle_told(bench.now, RegistryEvent::Watched(watched));
         bench.collect();
     }
     bench.pass(1_000, Fate::Done);

@@ -15,7 +15,8 @@ use super::bench::name;
 use crate::id::{Name, NodeId, SessionId};
 use crate::registrar::{Registrar, RegistrarConfig};
 use crate::registry::{
-    Call, CallId, Failure, Registry, RegistryConfig, Request, Snapshot, Told, Watch, WatchId, Watched,
+    CallId, Failure, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Request, Snapshot, Watch,
+    WatchId, Watched,
 };
 use crate::rng::Rng;
 use crate::time::{Instant, Now, Wall};
@@ -43,7 +44,7 @@ struct Node {
     rate: u64,
     paused_until: u64,
     /// What came during the pause.
-    backlog: VecDeque<Told>,
+    backlog: VecDeque<RegistryEvent>,
     /// What its watches tell comes no earlier: their order is kept.
     stream: u64,
     /// The watches, and up to where they were told.
@@ -96,7 +97,7 @@ enum Event {
     /// A request arrives; whether and when it is answered.
     Arrive { node: usize, life: u64, id: CallId, request: Request, answer: Option<u64>, twice: bool },
     /// A node is told something.
-    Tell { node: usize, life: u64, told: Told },
+    Tell { node: usize, life: u64, told: RegistryEvent },
 }
 
 struct World {
@@ -148,7 +149,7 @@ impl World {
         for place in 0..NODES {
             self.rewatch(place);
             let node = &mut self.nodes[place];
-            node.backlog.push_back(Told::Connected { cluster: 1 });
+            node.backlog.push_back(RegistryEvent::Connected { cluster: 1 });
             if node.paused_until <= self.at {
                 self.tell(place);
             }
@@ -169,13 +170,13 @@ impl World {
         while let Some(call) = self.nodes[place].registrar.poll_call() {
             let life = self.nodes[place].life;
             match call {
-                Call::Request { id, request } => self.send(place, life, id, request),
-                Call::Watch { id, watch } => {
+                RegistryCommand::Request { id, request } => self.send(place, life, id, request),
+                RegistryCommand::Watch { id, watch } => {
                     let up_to = watch.start.checked_sub(1).unwrap_or_else(|| self.registry.revision());
                     self.nodes[place].watches.insert(id, (watch.clone(), up_to));
                     self.registry.watch(Instant::from_micros(self.at), id, watch).unwrap();
                 }
-                Call::Unwatch(id) => {
+                RegistryCommand::Unwatch(id) => {
                     self.nodes[place].watches.remove(&id);
                     self.registry.unwatch(id);
                 }
@@ -191,7 +192,8 @@ impl World {
         let there = self.at + self.faults.delay(&mut self.rng);
         let back = there + self.faults.delay(&mut self.rng);
         let fate = self.faults.fate(&mut self.rng, self.at);
-        let fail = |failure| Event::Tell { node, life, told: Told::Reply { id, outcome: Err(failure) } };
+        let fail =
+            |failure| Event::Tell { node, life, told: RegistryEvent::Reply { id, outcome: Err(failure) } };
         let mut arrive = None;
         match fate {
             Fate::Done { twice } => arrive = Some((there, Some(back), twice)),
@@ -220,7 +222,7 @@ impl World {
                 self.oracle.look(&mut self.registry, now);
                 if let Some(at) = answer {
                     for _ in 0..=usize::from(twice) {
-                        let told = Told::Reply { id, outcome: outcome.clone() };
+                        let told = RegistryEvent::Reply { id, outcome: outcome.clone() };
                         self.schedule(at, Event::Tell { node, life, told });
                     }
                 }
@@ -242,7 +244,7 @@ impl World {
     fn tell(&mut self, node: usize) {
         let place = &mut self.nodes[node];
         while let Some(told) = place.backlog.pop_front() {
-            if let Told::Watched(Watched { id, revision, .. }) = &told {
+            if let RegistryEvent::Watched(Watched { id, revision, .. }) = &told {
                 match place.watches.get_mut(id) {
                     Some((_, up_to)) => *up_to = *revision,
                     None => continue,
@@ -263,15 +265,15 @@ impl World {
             let place = &mut self.nodes[node];
             place.stream = place.stream.max(self.at + delay);
             let (at, life) = (place.stream, place.life);
-            self.schedule(at, Event::Tell { node, life, told: Told::Watched(watched) });
+            self.schedule(at, Event::Tell { node, life, told: RegistryEvent::Watched(watched) });
         }
     }
 
     /// A driver's watches break, and are made again from where they were.
     fn rewatch(&mut self, place: usize) {
-        let mine = |event: &Event| matches!(event, Event::Tell { node, told: Told::Watched(_), .. } if *node == place);
+        let mine = |event: &Event| matches!(event, Event::Tell { node, told: RegistryEvent::Watched(_), .. } if *node == place);
         self.events.retain(|_, event| !mine(event));
-        self.nodes[place].backlog.retain(|told| !matches!(told, Told::Watched(_)));
+        self.nodes[place].backlog.retain(|told| !matches!(told, RegistryEvent::Watched(_)));
         for (id, (watch, up_to)) in self.nodes[place].watches.clone() {
             let watch = Watch { start: up_to + 1, ..watch };
             self.registry.watch(Instant::from_micros(self.at), id, watch).unwrap();

@@ -18,7 +18,7 @@ impl Bench {
             self.news();
             while let Some(call) = self.calls.front() {
                 match call {
-                    Call::Request { id, request } if has_write(request) => {
+                    RegistryCommand::Request { id, request } if has_write(request) => {
                         let id = *id;
                         self.calls.pop_front();
                         self.tell(id, Err(failure));
@@ -46,10 +46,12 @@ impl Bench {
 }
 
 fn has_write(request: &Request) -> bool {
-    use crate::registry::Op;
+    use crate::registry::RegistryOp;
     match request {
         Request::Put(_) | Request::Grant { .. } => true,
-        Request::Txn(txn) => txn.success.iter().chain(&txn.failure).any(|op| matches!(op, Op::Put(_))),
+        Request::Txn(txn) => {
+            txn.success.iter().chain(&txn.failure).any(|op| matches!(op, RegistryOp::Put(_)))
+        }
         _ => false,
     }
 }
@@ -107,7 +109,9 @@ fn a_claim_that_is_refused_for_what_is_in_it_is_no_refusal_of_writes() {
     let mut bench = Bench::serving();
     bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1)).unwrap();
     bench.collect();
-    let Some(Call::Request { id, .. }) = bench.calls.pop_front() else { panic!("a claim is asked for") };
+    let Some(RegistryCommand::Request { id, .. }) = bench.calls.pop_front() else {
+        panic!("a claim is asked for")
+    };
     bench.tell(id, Err(Failure::Refused(Error::TooLarge)));
     bench.pass(10, Fate::Done);
     assert_eq!(bench.failure(), None);
@@ -129,15 +133,16 @@ fn writes_that_nobody_answers_are_a_failure_after_the_time_of_a_claim() {
 fn checks_go_on_after_a_new_generation() {
     let mut bench = Bench::serving();
     bench.pass(10_000, Fate::Done);
-    while !matches!(bench.calls.back(), Some(Call::Request { request, .. }) if has_write(request)) {
+    while !matches!(bench.calls.back(), Some(RegistryCommand::Request { request, .. }) if has_write(request))
+    {
         bench.now.instant = bench.registrar.poll_timeout().unwrap().at;
         bench.registrar.handle_timeout(bench.now);
         bench.calls.clear();
         bench.collect();
     }
     bench.calls.clear();
-    bench.registrar.handle_told(bench.now, Told::Connected { cluster: 1 });
-    bench.registrar.handle_told(bench.now, Told::Connected { cluster: 2 });
+    bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 1 });
+    bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 2 });
     bench.collect();
     bench.pass(30_000, Fate::Done);
     assert!(bench.requests.iter().rev().take(40).any(has_write));

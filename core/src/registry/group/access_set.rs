@@ -7,7 +7,7 @@ use core::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::registry::{LeaseId, Op, Put, Range, Request, Span, Txn};
+use crate::registry::{LeaseId, Put, Range, RegistryOp, Request, Span, Txn};
 
 /// Kind of access to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,10 +57,10 @@ fn add_txn(txn: &Txn, accesses: &mut Vec<Access>) {
     let failure = if txn.compares.is_empty() { &[][..] } else { &txn.failure };
     for op in txn.success.iter().chain(failure) {
         match op {
-            Op::Range(range) => add_range(range, accesses),
-            Op::Put(put) => add_put(put, accesses),
-            Op::Delete(delete) => add_span(&delete.span, AccessMode::Write, accesses),
-            Op::Txn(txn) => add_txn(txn, accesses),
+            RegistryOp::Range(range) => add_range(range, accesses),
+            RegistryOp::Put(put) => add_put(put, accesses),
+            RegistryOp::Delete(delete) => add_span(&delete.span, AccessMode::Write, accesses),
+            RegistryOp::Txn(txn) => add_txn(txn, accesses),
         }
     }
 }
@@ -208,11 +208,12 @@ mod tests {
 
     #[test]
     fn a_transaction_accesses_the_keys_of_both_branches_and_of_comparisons() {
-        let inner = Txn { success: vec![Op::Delete(Delete::of(Span::prefix("d")))], ..Txn::default() };
+        let inner =
+            Txn { success: vec![RegistryOp::Delete(Delete::of(Span::prefix("d")))], ..Txn::default() };
         let txn = Request::Txn(Txn {
             compares: vec![Compare::absent("c")],
-            success: vec![Op::Put(Put::new("s", "", None))],
-            failure: vec![Op::Range(Range::of(Span::one("f"))), Op::Txn(inner)],
+            success: vec![RegistryOp::Put(Put::new("s", "", None))],
+            failure: vec![RegistryOp::Range(Range::of(Span::one("f"))), RegistryOp::Txn(inner)],
         });
         for key in ["c", "s", "f", "dd"] {
             assert!(conflict(&txn, &put(key)), "{key}");
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_branch_that_is_never_taken_accesses_nothing() {
-        let failure = vec![Op::Put(Put::new("a", "", None))];
+        let failure = vec![RegistryOp::Put(Put::new("a", "", None))];
         let never = Request::Txn(Txn { failure: failure.clone(), ..Txn::default() });
         assert_eq!(accesses(&never), []);
         let compares = vec![Compare::absent("b")];

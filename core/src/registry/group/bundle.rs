@@ -15,7 +15,7 @@
 
 use alloc::vec::Vec;
 
-use crate::registry::{Op, Request, Txn};
+use crate::registry::{RegistryOp, Request, Txn};
 
 /// Steps that a transaction may have, etcd's `--max-txn-ops`; counted along each path of nested
 /// transactions.
@@ -67,10 +67,10 @@ impl Need {
 /// hold. etcd also refuses a transaction for steps of the branch that is not taken; a plain read
 /// of a compared span adds no reason that the comparison does not give already.
 fn may_leave_out_failure(txn: &Txn) -> bool {
-    let is_flat = txn.success.iter().all(|op| !matches!(op, Op::Txn(_)));
+    let is_flat = txn.success.iter().all(|op| !matches!(op, RegistryOp::Txn(_)));
     is_flat
         && txn.failure.iter().all(|op| match op {
-            Op::Range(range) => {
+            RegistryOp::Range(range) => {
                 range.revision == 0 && txn.compares.iter().any(|compare| compare.span == range.span)
             }
             _ => false,
@@ -81,7 +81,7 @@ fn may_leave_out_failure(txn: &Txn) -> bool {
 pub(super) fn steps(txn: &Txn) -> usize {
     let own = txn.compares.len().max(txn.success.len()).max(txn.failure.len());
     let nested = txn.success.iter().chain(&txn.failure).map(|op| match op {
-        Op::Txn(txn) => steps(txn),
+        RegistryOp::Txn(txn) => steps(txn),
         _ => 0,
     });
     own + nested.max().unwrap_or(0)

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::access_set::{Access, accesses};
 use super::bundle::{BundleKind, Need, WIDTH};
-use crate::registry::{CallId, Compare, Delete, Op, Range, Request, Span, Target, Txn};
+use crate::registry::{CallId, Compare, CompareTarget, Delete, Range, RegistryOp, Request, Span, Txn};
 
 /// Most keys that a read may answer with and still be grouped.
 const SMALL_READ: u64 = 16;
@@ -79,10 +79,10 @@ fn reads_of(request: &Request) -> u64 {
 
 fn reads_of_txn(txn: &Txn) -> u64 {
     let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
-        Op::Range(range) => reads_of_range(range),
-        Op::Delete(delete) => reads_of_delete(delete),
-        Op::Txn(txn) => reads_of_txn(txn),
-        Op::Put(put) => u64::from(put.prev),
+        RegistryOp::Range(range) => reads_of_range(range),
+        RegistryOp::Delete(delete) => reads_of_delete(delete),
+        RegistryOp::Txn(txn) => reads_of_txn(txn),
+        RegistryOp::Put(put) => u64::from(put.prev),
     });
     ops.fold(0, u64::saturating_add)
 }
@@ -119,17 +119,17 @@ fn bytes_of_txn(txn: &Txn) -> usize {
     let ops = txn.success.iter().chain(&txn.failure).map(|op| {
         STEP_BYTES
             + match op {
-                Op::Range(range) => bytes_of_span(&range.span),
-                Op::Put(put) => put.key.len() + put.value.len(),
-                Op::Delete(delete) => bytes_of_span(&delete.span),
-                Op::Txn(txn) => bytes_of_txn(txn),
+                RegistryOp::Range(range) => bytes_of_span(&range.span),
+                RegistryOp::Put(put) => put.key.len() + put.value.len(),
+                RegistryOp::Delete(delete) => bytes_of_span(&delete.span),
+                RegistryOp::Txn(txn) => bytes_of_txn(txn),
             }
     });
     compares + ops.sum::<usize>()
 }
 
 fn bytes_of_compare(compare: &Compare) -> usize {
-    let value = if let Target::Value(value) = &compare.target { value.len() } else { 0 };
+    let value = if let CompareTarget::Value(value) = &compare.target { value.len() } else { 0 };
     STEP_BYTES + bytes_of_span(&compare.span) + value
 }
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::MalformedResponse;
 use super::bundle::{Bundle, BundleKind};
 use super::member::GroupMember;
-use crate::registry::{Answer, Op, Request, Response, Txn};
+use crate::registry::{Answer, RegistryOp, Request, Response, Txn};
 
 /// Builds the request of a group: that of its only member, or a transaction.
 pub(super) fn request(members: &[GroupMember], bundles: &[Bundle]) -> Request {
@@ -14,7 +14,7 @@ pub(super) fn request(members: &[GroupMember], bundles: &[Bundle]) -> Request {
         ([only], _) => only.request.clone(),
         (_, [only]) => Request::Txn(bundle(members, only)),
         _ => {
-            let success = bundles.iter().map(|one| Op::Txn(bundle(members, one))).collect();
+            let success = bundles.iter().map(|one| RegistryOp::Txn(bundle(members, one))).collect();
             Request::Txn(Txn { success, ..Txn::default() })
         }
     }
@@ -24,14 +24,16 @@ fn bundle(members: &[GroupMember], bundle: &Bundle) -> Txn {
     let mut made = Txn::default();
     for member in bundle.members.iter().filter_map(|&at| members.get(at)) {
         match &member.request {
-            Request::Txn(txn) if bundle.kind == BundleKind::Nested => made.success.push(Op::Txn(txn.clone())),
+            Request::Txn(txn) if bundle.kind == BundleKind::Nested => {
+                made.success.push(RegistryOp::Txn(txn.clone()))
+            }
             Request::Txn(txn) => {
                 made.compares.extend_from_slice(&txn.compares);
                 made.success.extend_from_slice(&txn.success);
             }
-            Request::Range(range) => made.success.push(Op::Range(range.clone())),
-            Request::Put(put) => made.success.push(Op::Put(put.clone())),
-            Request::Delete(delete) => made.success.push(Op::Delete(delete.clone())),
+            Request::Range(range) => made.success.push(RegistryOp::Range(range.clone())),
+            Request::Put(put) => made.success.push(RegistryOp::Put(put.clone())),
+            Request::Delete(delete) => made.success.push(RegistryOp::Delete(delete.clone())),
             // These are no steps and go alone.
             Request::Compact { .. }
             | Request::Grant { .. }

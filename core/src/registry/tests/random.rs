@@ -66,24 +66,24 @@ fn a_compare() -> impl Strategy<Value = Compare> {
         Just(Relation::Less)
     ];
     let target = prop_oneof![
-        (0..4u64).prop_map(Target::Version),
-        (0..20u64).prop_map(Target::Create),
-        (0..20u64).prop_map(Target::Mod),
-        "[xyz]{0,1}".prop_map(|value| Target::Value(value.into())),
-        (0..4u64).prop_map(|id| Target::Lease(Some(LeaseId(id)))),
+        (0..4u64).prop_map(CompareTarget::Version),
+        (0..20u64).prop_map(CompareTarget::Create),
+        (0..20u64).prop_map(CompareTarget::Mod),
+        "[xyz]{0,1}".prop_map(|value| CompareTarget::Value(value.into())),
+        (0..4u64).prop_map(|id| CompareTarget::Lease(Some(LeaseId(id)))),
     ];
     (a_span(), relation, target).prop_map(|(span, relation, target)| Compare { span, relation, target })
 }
 
 fn a_txn() -> impl Strategy<Value = Txn> {
     let leaf = prop_oneof![
-        a_range().prop_map(Op::Range),
-        a_put().prop_map(Op::Put),
-        a_delete().prop_map(Op::Delete),
+        a_range().prop_map(RegistryOp::Range),
+        a_put().prop_map(RegistryOp::Put),
+        a_delete().prop_map(RegistryOp::Delete),
     ];
     let op = leaf.prop_recursive(2, 12, 3, |op| {
         let nested = (many(a_compare(), 0..2), many(op.clone(), 0..3), many(op, 0..3));
-        nested.prop_map(|(compares, success, failure)| Op::Txn(Txn { compares, success, failure }))
+        nested.prop_map(|(compares, success, failure)| RegistryOp::Txn(Txn { compares, success, failure }))
     });
     (many(a_compare(), 0..3), many(op.clone(), 0..4), many(op, 0..4))
         .prop_map(|(compares, success, failure)| Txn { compares, success, failure })

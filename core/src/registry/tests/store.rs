@@ -164,7 +164,7 @@ fn a_full_store_refuses_writes_and_frees_what_is_deleted() {
         bench.put(key, "1");
     }
     assert_eq!(bench.handle(put("d", "1")), Err(Error::NoSpace));
-    let txn = Txn { success: vec![Op::Put(Put::new("d", "1", None))], ..Txn::default() };
+    let txn = Txn { success: vec![RegistryOp::Put(Put::new("d", "1", None))], ..Txn::default() };
     assert_eq!(bench.handle(Request::Txn(txn)), Err(Error::NoSpace));
     let revision = bench.delete(Span::one("a"));
     assert_eq!(bench.handle(put("d", "1")), Err(Error::NoSpace), "the old version can still be read");
@@ -196,7 +196,7 @@ fn requests_are_refused_by_their_form() {
     assert_eq!(refused(Request::Put(with_lease)), Error::LeaseProvided);
     let large = Put::new("a", vec![0; 1_600_000], None);
     assert_eq!(refused(Request::Put(large.clone())), Error::TooLarge);
-    let txn = Txn { failure: vec![Op::Put(large)], ..Txn::default() };
+    let txn = Txn { failure: vec![RegistryOp::Put(large)], ..Txn::default() };
     assert_eq!(refused(Request::Txn(txn)), Error::TooLarge, "the branch that is not taken counts too");
 }
 
@@ -231,7 +231,7 @@ fn a_full_registry_refuses_what_takes_space_and_nothing_else() {
     let mut bench = Bench::etcd();
     bench.handle(put("a", "1")).unwrap();
     bench.registry.set_full(true);
-    let op = |key: &'static str| Op::Put(Put::new(key, "", None));
+    let op = |key: &'static str| RegistryOp::Put(Put::new(key, "", None));
     let either = [
         Txn { success: vec![op("b")], ..Txn::default() },
         // It would not be done.
@@ -244,7 +244,9 @@ fn a_full_registry_refuses_what_takes_space_and_nothing_else() {
     assert_eq!(bench.handle(Request::Grant { id: LeaseId(1), ttl_s: 5 }), Err(Error::NoSpace));
     bench.handle(Request::Range(Range::of(Span::one("a")))).unwrap();
     // As etcd, it does not look at what is nested.
-    bench.handle(Request::Txn(Txn { success: either.map(Op::Txn).to_vec(), ..Txn::default() })).unwrap();
+    bench
+        .handle(Request::Txn(Txn { success: either.map(RegistryOp::Txn).to_vec(), ..Txn::default() }))
+        .unwrap();
     bench.handle(Request::Delete(Delete::of(Span::one("a")))).unwrap();
     bench.registry.set_full(false);
     bench.handle(put("a", "3")).unwrap();

@@ -2,31 +2,31 @@
 
 use super::*;
 
-fn compare(key: &'static str, relation: Relation, target: Target) -> Compare {
+fn compare(key: &'static str, relation: Relation, target: CompareTarget) -> Compare {
     Compare { span: Span::one(key), relation, target }
 }
 
-fn op_put(key: &'static str) -> Op {
-    Op::Put(Put::new(key, "new", None))
+fn op_put(key: &'static str) -> RegistryOp {
+    RegistryOp::Put(Put::new(key, "new", None))
 }
 
-fn op_delete(span: Span) -> Op {
-    Op::Delete(Delete::of(span))
+fn op_delete(span: Span) -> RegistryOp {
+    RegistryOp::Delete(Delete::of(span))
 }
 
-fn op_get(key: &'static str) -> Op {
-    Op::Range(Range::of(Span::one(key)))
+fn op_get(key: &'static str) -> RegistryOp {
+    RegistryOp::Range(Range::of(Span::one(key)))
 }
 
-fn nested(compares: Vec<Compare>, success: Vec<Op>, failure: Vec<Op>) -> Op {
-    Op::Txn(Txn { compares, success, failure })
+fn nested(compares: Vec<Compare>, success: Vec<RegistryOp>, failure: Vec<RegistryOp>) -> RegistryOp {
+    RegistryOp::Txn(Txn { compares, success, failure })
 }
 
-fn run(bench: &mut Bench, ops: Vec<Op>) -> Result<Response, Error> {
+fn run(bench: &mut Bench, ops: Vec<RegistryOp>) -> Result<Response, Error> {
     bench.handle(Request::Txn(Txn { success: ops, ..Txn::default() }))
 }
 
-fn answers(bench: &mut Bench, ops: Vec<Op>) -> Vec<Answer> {
+fn answers(bench: &mut Bench, ops: Vec<RegistryOp>) -> Vec<Answer> {
     match run(bench, ops).unwrap().answer {
         Answer::Txn { succeeded: true, answers } => answers,
         other => panic!("{other:?}"),
@@ -46,8 +46,10 @@ fn compares_everything_that_a_key_has() {
             other => panic!("{other:?}"),
         }
     };
-    let targets: [fn(u64) -> Target; 4] =
-        [Target::Version, Target::Create, Target::Mod, |lease| Target::Lease(Some(LeaseId(lease)))];
+    let targets: [fn(u64) -> CompareTarget; 4] =
+        [CompareTarget::Version, CompareTarget::Create, CompareTarget::Mod, |lease| {
+            CompareTarget::Lease(Some(LeaseId(lease)))
+        }];
     for (target, is) in targets.into_iter().zip([2, 2, 3, 5]) {
         for other in [is - 1, is, is + 1] {
             assert_eq!(holds("a", Relation::Equal, target(other)), is == other);
@@ -57,14 +59,14 @@ fn compares_everything_that_a_key_has() {
         }
         assert!(holds("none", Relation::Less, target(1)), "of a key that is not there it is 0");
     }
-    assert!(holds("a", Relation::Greater, Target::Lease(None)));
-    assert!(holds("none", Relation::Equal, Target::Lease(None)));
+    assert!(holds("a", Relation::Greater, CompareTarget::Lease(None)));
+    assert!(holds("none", Relation::Equal, CompareTarget::Lease(None)));
     for value in ["u", "v", "w"] {
-        assert_eq!(holds("a", Relation::Equal, Target::Value(value.into())), "v" == value);
-        assert_eq!(holds("a", Relation::NotEqual, Target::Value(value.into())), "v" != value);
-        assert_eq!(holds("a", Relation::Greater, Target::Value(value.into())), "v" > value);
-        assert_eq!(holds("a", Relation::Less, Target::Value(value.into())), "v" < value);
-        assert!(!holds("none", Relation::NotEqual, Target::Value(value.into())));
+        assert_eq!(holds("a", Relation::Equal, CompareTarget::Value(value.into())), "v" == value);
+        assert_eq!(holds("a", Relation::NotEqual, CompareTarget::Value(value.into())), "v" != value);
+        assert_eq!(holds("a", Relation::Greater, CompareTarget::Value(value.into())), "v" > value);
+        assert_eq!(holds("a", Relation::Less, CompareTarget::Value(value.into())), "v" < value);
+        assert!(!holds("none", Relation::NotEqual, CompareTarget::Value(value.into())));
     }
 }
 
@@ -74,17 +76,20 @@ fn a_span_is_compared_key_by_key() {
     bench.put("a", "1");
     bench.put("b", "1");
     bench.put("b", "1");
-    let mut holds = |span: Span, target: Target| {
+    let mut holds = |span: Span, target: CompareTarget| {
         let compares = vec![Compare { span, relation: Relation::Equal, target }];
         bench.ok(Request::Txn(Txn { compares, ..Txn::default() }))
             == Answer::Txn { succeeded: true, answers: vec![] }
     };
-    assert!(holds(span("a", "z"), Target::Value("1".into())));
-    assert!(!holds(span("a", "z"), Target::Version(1)));
-    assert!(holds(span("a", "b"), Target::Version(1)));
-    assert!(holds(span("x", "z"), Target::Version(0)), "no key in it: as if there was one that is not there");
-    assert!(!holds(span("x", "z"), Target::Version(1)));
-    assert!(!holds(span("x", "z"), Target::Value("".into())));
+    assert!(holds(span("a", "z"), CompareTarget::Value("1".into())));
+    assert!(!holds(span("a", "z"), CompareTarget::Version(1)));
+    assert!(holds(span("a", "b"), CompareTarget::Version(1)));
+    assert!(
+        holds(span("x", "z"), CompareTarget::Version(0)),
+        "no key in it: as if there was one that is not there"
+    );
+    assert!(!holds(span("x", "z"), CompareTarget::Version(1)));
+    assert!(!holds(span("x", "z"), CompareTarget::Value("".into())));
 }
 
 #[test]
@@ -120,9 +125,9 @@ fn inner_comparisons_are_with_the_state_before() {
 #[test]
 fn only_the_branch_taken_is_checked_against_the_state() {
     let mut bench = Bench::etcd();
-    let bad = Op::Put(leased("a", "1", 99));
-    let future = Op::Range(Range { revision: 9, ..Range::of(Span::one("a")) });
-    let kept = Op::Put(Put { ignore_value: true, ..Put::new("b", "", None) });
+    let bad = RegistryOp::Put(leased("a", "1", 99));
+    let future = RegistryOp::Range(Range { revision: 9, ..Range::of(Span::one("a")) });
+    let kept = RegistryOp::Put(Put { ignore_value: true, ..Put::new("b", "", None) });
     for (op, error) in [
         (bad.clone(), Error::LeaseNotFound),
         (future.clone(), Error::FutureRevision),
@@ -136,12 +141,12 @@ fn only_the_branch_taken_is_checked_against_the_state() {
     assert_eq!(bench.registry.revision(), 1);
     // All writes are checked before any read, and the key before the lease.
     assert_eq!(run(&mut bench, vec![future, bad]), Err(Error::LeaseNotFound));
-    let both = Op::Put(Put { ignore_value: true, ..leased("b", "", 99) });
+    let both = RegistryOp::Put(Put { ignore_value: true, ..leased("b", "", 99) });
     assert_eq!(run(&mut bench, vec![both]), Err(Error::KeyNotFound));
     let alone = Put { ignore_value: true, ..leased("b", "", 99) };
     assert_eq!(bench.handle(Request::Put(alone)), Err(Error::LeaseNotFound));
     // Also the newest revision is still to come where a step before writes it.
-    let own = Op::Range(Range { revision: 2, ..Range::of(Span::one("x")) });
+    let own = RegistryOp::Range(Range { revision: 2, ..Range::of(Span::one("x")) });
     assert_eq!(run(&mut bench, vec![op_put("x"), own]), Err(Error::FutureRevision));
 }
 
@@ -153,7 +158,7 @@ fn both_branches_are_checked_for_their_form() {
     assert_eq!(bench.handle(txn(vec![op_put("a"), op_put("a")])), Err(Error::DuplicateKey));
     let deep = vec![nested(
         vec![],
-        vec![nested(vec![compare("", Relation::Equal, Target::Mod(0))], vec![], vec![])],
+        vec![nested(vec![compare("", Relation::Equal, CompareTarget::Mod(0))], vec![], vec![])],
         vec![],
     )];
     assert_eq!(bench.handle(txn(deep)), Err(Error::EmptyKey));
@@ -169,8 +174,8 @@ fn no_key_is_written_twice() {
             true
         }
     };
-    let inner = |op: Op| nested(vec![], vec![op], vec![]);
-    let other = |op: Op| nested(vec![], vec![], vec![op]);
+    let inner = |op: RegistryOp| nested(vec![], vec![op], vec![]);
+    let other = |op: RegistryOp| nested(vec![], vec![], vec![op]);
     assert!(is_duplicate(vec![op_put("a"), op_put("a")]));
     assert!(is_duplicate(vec![op_put("a"), op_delete(Span::one("a"))]));
     assert!(is_duplicate(vec![op_delete(span("a", "c")), op_put("b")]));
@@ -187,7 +192,7 @@ fn no_key_is_written_twice() {
     assert!(!is_duplicate(vec![inner(op_put("a")), inner(op_delete(Span::one("a")))]));
     assert!(!is_duplicate(vec![op_delete(Span::from("a")), op_put("b")]));
     // What etcd does not survive.
-    let keeps = Op::Put(Put { ignore_value: true, ..Put::new("b", "", None) });
+    let keeps = RegistryOp::Put(Put { ignore_value: true, ..Put::new("b", "", None) });
     assert!(is_duplicate(vec![op_delete(Span::from("a")), keeps]));
 }
 
@@ -231,7 +236,7 @@ fn the_longest_lists_on_a_path_are_128_together() {
 fn previous_values_and_nested_answers_come_back() {
     let mut bench = Bench::etcd();
     bench.put("a", "1");
-    let put = Op::Put(Put { prev: true, ..Put::new("a", "2", None) });
+    let put = RegistryOp::Put(Put { prev: true, ..Put::new("a", "2", None) });
     let got = answers(&mut bench, vec![nested(vec![Compare::absent("a")], vec![], vec![put])]);
     let [Answer::Txn { succeeded: false, answers }] = got.as_slice() else { panic!("{got:?}") };
     let [Answer::Put { prev: Some(prev) }] = answers.as_slice() else { panic!("{answers:?}") };

@@ -103,7 +103,8 @@ fn a_compaction_may_forget_its_own_deletions_but_not_those_told() {
     {
         let mut bench = Bench::new(RegistryConfig { forgets_deletions, ..RegistryConfig::etcd() });
         bench.put("a", "1");
-        let ops = vec![Op::Delete(Delete::of(Span::one("a"))), Op::Put(Put::new("c", "1", None))];
+        let ops =
+            vec![RegistryOp::Delete(Delete::of(Span::one("a"))), RegistryOp::Put(Put::new("c", "1", None))];
         bench.ok(Request::Txn(Txn { success: ops, ..Txn::default() }));
         bench.put("d", "1");
         bench.ok(Request::Compact { revision: 3 });
@@ -116,8 +117,8 @@ fn a_compaction_may_forget_its_own_deletions_but_not_those_told() {
 fn of_what_the_compacted_revision_did_to_a_key_the_last_is_told() {
     let mut bench = Bench::etcd();
     bench.put("a", "1");
-    let put = |key| Op::Put(Put::new(key, "2", None));
-    let ops = vec![put("a"), put("b"), Op::Delete(Delete::of(Span::from("a")))];
+    let put = |key| RegistryOp::Put(Put::new(key, "2", None));
+    let ops = vec![put("a"), put("b"), RegistryOp::Delete(Delete::of(Span::from("a")))];
     bench.ok(Request::Txn(Txn { success: ops, ..Txn::default() }));
     bench.put("c", "1");
     bench.watch(1, all(3));
@@ -133,7 +134,7 @@ fn batches_end_with_a_revision() {
     for value in ["1", "2", "3"] {
         bench.put("a", value);
     }
-    let ops = ["a", "b", "c"].map(|key| Op::Put(Put::new(key, "x", None)));
+    let ops = ["a", "b", "c"].map(|key| RegistryOp::Put(Put::new(key, "x", None)));
     bench.ok(Request::Txn(Txn { success: ops.into(), ..Txn::default() }));
     bench.watch(1, all(2));
     let news = ["1 to 1: Created", "1 to 3: +a=1@2 +a=2@3", "1 to 5: +a=3@4 +a=x@5 +b=x@5 +c=x@5"];

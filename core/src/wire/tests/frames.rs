@@ -245,7 +245,7 @@ fn a_decoder_that_is_not_drained_takes_nothing_and_goes_on() {
 
 #[test]
 fn the_fault_is_named() {
-    assert_eq!(WireError::BadChecksum.fault(), Fault::Misbehaved);
-    assert_eq!(WireError::UnknownVersion(2).fault(), Fault::Incompatible);
-    assert_eq!(WireError::NotDrained.fault(), Fault::Caller);
+    assert_eq!(WireError::BadChecksum.fault(), FaultSide::Misbehaved);
+    assert_eq!(WireError::UnknownVersion(2).fault(), FaultSide::Incompatible);
+    assert_eq!(WireError::NotDrained.fault(), FaultSide::Caller);
 }

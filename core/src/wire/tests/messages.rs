@@ -153,7 +153,7 @@ proptest! {
     fn any_payload_is_a_message_or_an_error(kind in any_kind(), payload in vec(any::<u8>(), 0..100)) {
         let frame = Frame::decode(encode_bytes(kind, &Metadata::default(), &payload), MAX).unwrap();
         for error in [ToServer::decode(&frame).err(), ToClient::decode(&frame).err()].into_iter().flatten() {
-            prop_assert_eq!(error.fault(), Fault::Misbehaved);
+            prop_assert_eq!(error.fault(), FaultSide::Misbehaved);
         }
     }
 

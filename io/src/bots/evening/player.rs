@@ -12,7 +12,7 @@ use super::super::cuts::{next_cut, uniform};
 use super::super::world::BattleStage;
 use super::stay::Stay;
 use super::world::{MatchModeState, SharedMatchMode};
-use crate::client::{Act, App, DialError, Event, Machine, State};
+use crate::client::{Act, App, ClientState, DialError, Event, Machine};
 
 /// The longest rest between two evenings.
 const REST: Duration = Duration::from_secs(1);
@@ -212,7 +212,7 @@ impl App for MatchPlayer {
                 shared.stats.sessions_lost += u64::from(lost);
                 self.connections += 1;
             }
-            Event::StateChanged { to, .. } => self.set_connected(shared, to == State::Connected),
+            Event::StateChanged { to, .. } => self.set_connected(shared, to == ClientState::Connected),
             Event::Throttled { .. } => shared.stats.throttled += 1,
             Event::Closed { reason, message, .. } => {
                 if self.step != MatchActivity::Gone {

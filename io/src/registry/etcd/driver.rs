@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use skirmish_core::backoff::Backoff;
 use skirmish_core::registry::{
-    Aftermath, Answer, Call, Error, Failure, GroupCommit, GroupFailure, GroupId, GroupOutput, Request,
-    Response, Watched,
+    Aftermath, Answer, Error, Failure, GroupCommit, GroupFailure, GroupId, GroupOutput, RegistryCommand,
+    Request, Response, Watched,
 };
 use skirmish_core::rng::Rng;
 use skirmish_core::time::{Duration, Instant};
@@ -134,7 +134,7 @@ impl EtcdDriver {
     }
 
     /// False if there is no handle any more.
-    fn handle(&mut self, event: DriverEvent, calls: &mut Vec<Call>) -> bool {
+    fn handle(&mut self, event: DriverEvent, calls: &mut Vec<RegistryCommand>) -> bool {
         let now = self.clock.now().instant;
         match event {
             DriverEvent::Landed(id, result) => self.land(now, id, result),
@@ -151,7 +151,7 @@ impl EtcdDriver {
     }
 
     /// The next event; if it is not to be waited for, [`Event::Due`] when there is none.
-    async fn event(&mut self, calls: &mut Vec<Call>, waits: bool) -> Option<DriverEvent> {
+    async fn event(&mut self, calls: &mut Vec<RegistryCommand>, waits: bool) -> Option<DriverEvent> {
         let due = self.due();
         let Self { link, flights, node, news, watches, keeps, clock, .. } = self;
         let wake = due.into_iter().chain(if let EtcdLink::Down(at) = link { Some(*at) } else { None }).min();
@@ -175,12 +175,14 @@ impl EtcdDriver {
     }
 
     /// Takes a call of the handle's.
-    fn take(&mut self, now: Instant, call: Call) {
+    fn take(&mut self, now: Instant, call: RegistryCommand) {
         match call {
-            Call::Watch { id, watch } => self.watches.add(id, watch),
-            Call::Unwatch(id) => self.watches.remove(id),
-            Call::Request { id, request: Request::KeepAlive(lease) } => self.keeps.push(now, id, lease),
-            Call::Request { id, request } => {
+            RegistryCommand::Watch { id, watch } => self.watches.add(id, watch),
+            RegistryCommand::Unwatch(id) => self.watches.remove(id),
+            RegistryCommand::Request { id, request: Request::KeepAlive(lease) } => {
+                self.keeps.push(now, id, lease)
+            }
+            RegistryCommand::Request { id, request } => {
                 self.groups.handle_request(now, id, request);
                 self.settle(now);
             }

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use etcd_client as etcd;
-use skirmish_core::registry::{Compare, Delete, LeaseId, Op, Put, Range, Relation, Span, Target, Txn, Watch};
+use skirmish_core::registry::{
+    Compare, CompareTarget, Delete, LeaseId, Put, Range, RegistryOp, Relation, Span, Txn, Watch,
+};
 
 /// etcd's numbers are signed; the registry's fit by their definition, and what does not is
 /// too large for etcd as well.
@@ -29,12 +31,12 @@ pub(super) fn transaction(txn: &Txn) -> etcd::Txn {
     made
 }
 
-fn op(op: &Op) -> etcd::TxnOp {
+fn op(op: &RegistryOp) -> etcd::TxnOp {
     match op {
-        Op::Range(range) => range_step(range),
-        Op::Put(put) => put_step(put),
-        Op::Delete(delete) => delete_step(delete),
-        Op::Txn(txn) => etcd::TxnOp::txn(transaction(txn)),
+        RegistryOp::Range(range) => range_step(range),
+        RegistryOp::Put(put) => put_step(put),
+        RegistryOp::Delete(delete) => delete_step(delete),
+        RegistryOp::Txn(txn) => etcd::TxnOp::txn(transaction(txn)),
     }
 }
 
@@ -93,11 +95,11 @@ fn compare(compare: &Compare) -> etcd::Compare {
         Relation::Less => etcd::CompareOp::Less,
     };
     let made = match target {
-        Target::Version(version) => etcd::Compare::version(key, relation, signed(*version)),
-        Target::Create(revision) => etcd::Compare::create_revision(key, relation, signed(*revision)),
-        Target::Mod(revision) => etcd::Compare::mod_revision(key, relation, signed(*revision)),
-        Target::Value(value) => etcd::Compare::value(key, relation, &**value),
-        Target::Lease(id) => etcd::Compare::lease(key, relation, lease(*id)),
+        CompareTarget::Version(version) => etcd::Compare::version(key, relation, signed(*version)),
+        CompareTarget::Create(revision) => etcd::Compare::create_revision(key, relation, signed(*revision)),
+        CompareTarget::Mod(revision) => etcd::Compare::mod_revision(key, relation, signed(*revision)),
+        CompareTarget::Value(value) => etcd::Compare::value(key, relation, &**value),
+        CompareTarget::Lease(id) => etcd::Compare::lease(key, relation, lease(*id)),
     };
     if end.is_empty() { made } else { made.with_range(&**end) }
 }
@@ -130,13 +132,13 @@ mod tests {
 
     #[test]
     fn nested_transactions_stay_nested_and_empty_branches_stay_empty() {
-        let put = |key: &'static str| Op::Put(Put::new(key, "", None));
+        let put = |key: &'static str| RegistryOp::Put(Put::new(key, "", None));
         let inner = Txn {
             compares: vec![Compare::absent("a")],
             success: vec![put("a")],
-            failure: vec![Op::Range(Range::of(Span::one("a")))],
+            failure: vec![RegistryOp::Range(Range::of(Span::one("a")))],
         };
-        let outer = Txn { success: vec![Op::Txn(inner), put("b")], ..Txn::default() };
+        let outer = Txn { success: vec![RegistryOp::Txn(inner), put("b")], ..Txn::default() };
         let sent = PbTxnRequest::from(transaction(&outer));
         assert_eq!((sent.compare.len(), sent.success.len(), sent.failure.len()), (0, 2, 0));
         let Some(PbTxnOpRequest::RequestTxn(inner)) = &sent.success[0].request else {

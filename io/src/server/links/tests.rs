@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use skirmish_core::registry::{Call, CallId, Put, Request};
+use skirmish_core::registry::{CallId, Put, RegistryCommand, Request};
 use skirmish_core::wire::{Frame, ToNode, encode};
 use skirmish_proto::v1;
 use tokio::io::AsyncWriteExt as _;
@@ -66,7 +66,7 @@ fn name(server: &Running, address: SocketAddr) {
     record.extend_from_slice(address.as_bytes());
     let request = Request::Put(Put::new(format!("/nodes/{OTHER}"), record, None));
     server.handle.input(|shard, now| {
-        shard.registry.handle(now.instant, Call::Request { id: CallId(u64::MAX), request });
+        shard.registry.handle(now.instant, RegistryCommand::Request { id: CallId(u64::MAX), request });
     });
 }
 

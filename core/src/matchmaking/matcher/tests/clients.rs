@@ -7,7 +7,7 @@ use skirmish_proto::v1::{self, TicketState};
 
 use super::cluster::{Cluster, Event, Frame, KEEP_ALIVE, Player, name};
 use crate::id::Name;
-use crate::matchmaking::desk::Decision;
+use crate::matchmaking::desk::DeskDecision;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode};
 use crate::registry::{Delete, Put, Request, Span};
@@ -178,10 +178,10 @@ impl Cluster {
         self.ask(&Request::Put(Put::new(keys::room(room), encode(&record), None)));
     }
 
-    pub(super) fn deliver(&mut self, index: usize, decision: Decision) {
-        let (Decision::Ticket { player, .. }
-        | Decision::Matched { player, .. }
-        | Decision::Left { player, .. }) = &decision
+    pub(super) fn deliver(&mut self, index: usize, decision: DeskDecision) {
+        let (DeskDecision::Ticket { player, .. }
+        | DeskDecision::Matched { player, .. }
+        | DeskDecision::Left { player, .. }) = &decision
         else {
             return;
         };
@@ -191,7 +191,7 @@ impl Cluster {
         }
         let searches = client.wish.as_ref().map(|wish| wish.search);
         match decision {
-            Decision::Ticket { player, queued } => {
+            DeskDecision::Ticket { player, queued } => {
                 let state = queued.state();
                 client.heard.push(state);
                 if state == TicketState::Lost && searches == Some(queued.search) && !client.cancel {
@@ -208,7 +208,7 @@ impl Cluster {
                 }
                 client.last = queued;
             }
-            Decision::Matched { player, matched } => {
+            DeskDecision::Matched { player, matched } => {
                 self.oracle.heard(&player, &matched);
                 if searches == Some(matched.search) {
                     (client.wish, client.cancel) = (None, false);
@@ -219,7 +219,7 @@ impl Cluster {
                 client.matched = Some(matched).filter(|matched| !matched.over);
             }
             // Nobody waits for that here.
-            Decision::Left { .. } | Decision::PlacesKnown { .. } => {}
+            DeskDecision::Left { .. } | DeskDecision::PlacesKnown { .. } => {}
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::matchmaking::desk::Desk;
 use crate::matchmaking::record::{decode, encode};
 use crate::matchmaking::{Matcher, MatchmakingConfig, keys};
 use crate::registry::{
-    Answer, Call, KeyValue, LeaseId, Put, Range, Registry, RegistryConfig, Request, Response, Span, Told,
-    Watch, WatchId,
+    Answer, KeyValue, LeaseId, Put, Range, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Request,
+    Response, Span, Watch, WatchId,
 };
 use crate::rng::Rng;
 use crate::time::{Duration, Instant, Now, Wall};
@@ -65,7 +65,7 @@ pub(super) struct Node {
     pub(super) lease: Option<LeaseId>,
     pub(super) believed_until: Instant,
     pub(super) paused: bool,
-    pub(super) inbox: Vec<Told>,
+    pub(super) inbox: Vec<RegistryEvent>,
     /// It does not reach the registry.
     pub(super) cut: bool,
     /// Counts its connections to the registry.
@@ -75,7 +75,7 @@ pub(super) struct Node {
     /// Whose sessions it believes to have, and their epochs.
     pub(super) sessions: BTreeMap<Name, u64>,
     /// Matchmaking decided, for the tests.
-    pub(super) decisions: Vec<super::super::Decision>,
+    pub(super) decisions: Vec<super::super::MatcherDecision>,
 }
 
 /// A player's client.
@@ -99,14 +99,14 @@ pub(super) enum Event {
     Call {
         node: usize,
         life: u64,
-        call: Call,
+        call: RegistryCommand,
         fate: Fate,
     },
     Told {
         node: usize,
         life: u64,
         link: Option<u64>,
-        told: Told,
+        told: RegistryEvent,
     },
     KeepAlive {
         node: usize,

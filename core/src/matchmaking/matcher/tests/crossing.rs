@@ -10,7 +10,7 @@ use skirmish_proto::v1::{self, TicketState as S};
 use super::clients::alone;
 use super::cluster::{Cluster, name};
 use super::rules::{cluster, run};
-use crate::client::{Client, ClientConfig, Event, Output, State};
+use crate::client::{Client, ClientConfig, ClientState, Event, Output};
 use crate::time::Duration;
 use crate::wire::{self, Frame, ToServer};
 
@@ -35,7 +35,7 @@ impl Ann {
         self.client.connect(c.time());
         self.client.handle_disconnected(c.time());
         self.drain(c);
-        while self.client.state() != State::Connecting {
+        while self.client.state() != ClientState::Connecting {
             let next = self.client.poll_timeout().expect("it dials again");
             c.run(next.at - c.now);
             self.client.handle_timeout(c.time());
@@ -54,7 +54,7 @@ impl Ann {
             ..v1::Welcome::default()
         };
         self.read(c, &frame(v1::Kind::Welcome, &welcome));
-        assert_eq!(self.client.state(), State::Connected);
+        assert_eq!(self.client.state(), ClientState::Connected);
         c.connect("ann", node);
         c.run(Duration::from_millis(500));
         self.told(c)

@@ -8,7 +8,7 @@ use skirmish_proto::v1;
 
 use super::clients::{alone, party};
 use super::cluster::{Cluster, name};
-use crate::matchmaking::matcher::Decision;
+use crate::matchmaking::matcher::MatcherDecision;
 use crate::matchmaking::{MatchmakingConfig, QueueConfig};
 use crate::time::Duration;
 
@@ -83,7 +83,7 @@ fn who_comes_takes_the_place_of_who_has_left_and_all_are_told() {
     }
     assert_eq!((c.notice("dan"), c.ticket("eve")), (None, None));
     let filled = c.nodes.iter().flat_map(|node| &node.decisions).find_map(|decision| match decision {
-        Decision::Filled { players, explanation, .. } => Some((players.clone(), explanation.clone())),
+        MatcherDecision::Filled { players, explanation, .. } => Some((players.clone(), explanation.clone())),
         _ => None,
     });
     let (players, explanation) = filled.unwrap();

@@ -8,7 +8,7 @@ use skirmish_proto::v1::{self, TicketState as S};
 
 use super::clients::alone;
 use super::cluster::{Cluster, name};
-use crate::matchmaking::matcher::Decision;
+use crate::matchmaking::matcher::MatcherDecision;
 use crate::matchmaking::record::decode;
 use crate::matchmaking::{MatchmakingConfig, QueueConfig, keys};
 use crate::time::Duration;
@@ -54,8 +54,8 @@ fn players(matched: &v1::Matched) -> Vec<String> {
 
 /// Who did not come, and whether the match was over by that.
 fn missed(c: &Cluster) -> Vec<(Vec<String>, bool)> {
-    let missed = |decision: &Decision| match decision {
-        Decision::Missed { players, over, .. } => {
+    let missed = |decision: &MatcherDecision| match decision {
+        MatcherDecision::Missed { players, over, .. } => {
             Some((players.iter().map(|player| player.to_string()).collect(), *over))
         }
         _ => None,

@@ -1,7 +1,7 @@
 //! Time, and what passes between the nodes and the registry.
 
 use crate::id::NodeId;
-use crate::registry::{Call, Failure, News, Told};
+use crate::registry::{Failure, News, RegistryCommand, RegistryEvent};
 use crate::rng::Rng;
 use crate::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ impl Cluster {
                 if there.life != life || link.is_some_and(|link| link != there.link) {
                     return;
                 }
-                if let Told::Watched(watched) = &told {
+                if let RegistryEvent::Watched(watched) = &told {
                     match watched.news {
                         News::Compacted { .. } | News::Canceled => drop(there.watches.remove(&watched.id)),
                         _ => {
@@ -103,7 +103,7 @@ impl Cluster {
         }
     }
 
-    pub(super) fn tell(&mut self, index: usize, told: Told) {
+    pub(super) fn tell(&mut self, index: usize, told: RegistryEvent) {
         let now = self.time();
         let node = &mut self.nodes[index];
         // Each takes what is its own.
@@ -129,20 +129,20 @@ impl Cluster {
         node.matcher.audit().unwrap();
     }
 
-    pub(super) fn send(&mut self, index: usize, call: Call) {
+    pub(super) fn send(&mut self, index: usize, call: RegistryCommand) {
         let life = self.nodes[index].life;
         let millis =
             |rng: &mut Rng, most| rng.duration(Duration::from_micros(100)..=Duration::from_millis(most));
         let delay = millis(&mut self.rng, 3);
         let id = match &call {
-            Call::Request { id, .. } => *id,
-            Call::Watch { id, watch } => {
+            RegistryCommand::Request { id, .. } => *id,
+            RegistryCommand::Watch { id, watch } => {
                 self.nodes[index].watches.insert(*id, watch.clone());
                 let slow = self.rng.range(0..=999) < self.faults.slow_watch;
                 let delay = if slow { millis(&mut self.rng, 3000) } else { delay };
                 return self.schedule(delay, Event::Call { node: index, life, call, fate: Fate::Done });
             }
-            Call::Unwatch(id) => {
+            RegistryCommand::Unwatch(id) => {
                 self.nodes[index].watches.remove(id);
                 return self.registry.unwatch(*id);
             }
@@ -155,7 +155,7 @@ impl Cluster {
             hit
         };
         let cut = self.nodes[index].cut;
-        let fail = |failure| Told::Reply { id, outcome: Err(failure) };
+        let fail = |failure| RegistryEvent::Reply { id, outcome: Err(failure) };
         if is(faults.refused) {
             let told = fail(Failure::Unavailable);
             return self.schedule(delay, Event::Told { node: index, life, link: None, told });
@@ -176,9 +176,9 @@ impl Cluster {
     }
 
     /// A call has come to the registry.
-    pub(super) fn call(&mut self, index: usize, life: u64, call: Call, fate: Fate) {
+    pub(super) fn call(&mut self, index: usize, life: u64, call: RegistryCommand, fate: Fate) {
         match call {
-            Call::Request { id, request } => {
+            RegistryCommand::Request { id, request } => {
                 let outcome = self.registry.handle(self.now, &request).map_err(Failure::Refused);
                 self.pump();
                 self.oracle.author(
@@ -192,18 +192,18 @@ impl Cluster {
                 if fate != Fate::Late {
                     let most = if fate == Fate::LostReply { 900 } else { 3 };
                     let delay = self.rng.duration(Duration::from_micros(100)..=Duration::from_millis(most));
-                    let told = Told::Reply { id, outcome };
+                    let told = RegistryEvent::Reply { id, outcome };
                     self.schedule(delay, Event::Told { node: index, life, link: None, told });
                 }
             }
-            Call::Watch { id, watch } => {
+            RegistryCommand::Watch { id, watch } => {
                 let node = &self.nodes[index];
                 if node.life == life && !node.cut && node.watches.contains_key(&id) {
                     self.registry.watch(self.now, id, watch).unwrap();
                     self.pump();
                 }
             }
-            Call::Unwatch(_) => {}
+            RegistryCommand::Unwatch(_) => {}
         }
     }
 
@@ -224,7 +224,7 @@ impl Cluster {
             let node = &mut self.nodes[index];
             node.watch_at = node.watch_at.max(self.now + delay);
             let (at, life, link) = (node.watch_at, node.life, Some(node.link));
-            let told = Told::Watched(watched);
+            let told = RegistryEvent::Watched(watched);
             self.schedule(at - self.now, Event::Told { node: index, life, link, told });
         }
     }

@@ -12,7 +12,7 @@ use crate::matchmaking::MatchmakingConfig;
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::decode;
 use crate::registry::{
-    Answer, Change, Compare, KeyValue, News, Op, Range, Registry, Request, Response, Span, Watched,
+    Answer, Change, Compare, KeyValue, News, Range, Registry, RegistryOp, Request, Response, Span, Watched,
 };
 use crate::time::Instant;
 
@@ -286,7 +286,7 @@ impl Oracle {
         };
         let done = if *succeeded { &txn.success } else { &txn.failure };
         for op in done {
-            let Op::Put(put) = op else { continue };
+            let RegistryOp::Put(put) = op else { continue };
             let Some((Kind::Ticket, player)) = keys::owner(&put.key) else {
                 if put.key.starts_with(b"/match/pairs/") {
                     let record: v1::MatchRecord = decode(&put.value);

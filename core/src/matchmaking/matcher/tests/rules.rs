@@ -10,7 +10,7 @@ use skirmish_proto::v1::{self, TicketState as S};
 use super::clients::{alone, party};
 use super::cluster::{Cluster, TTL, name};
 use crate::id::MAX_NAME;
-use crate::matchmaking::matcher::{Decision, Standing};
+use crate::matchmaking::matcher::{MatcherDecision, Standing};
 use crate::matchmaking::record::{decode, encode};
 use crate::matchmaking::{MatchmakingConfig, QueueConfig, keys};
 use crate::registry::{Delete, Put, Request, Span};
@@ -485,7 +485,7 @@ fn what_let_a_match_form_is_told_with_how_far_the_bounds_had_widened() {
     run(&mut c, 5);
     let told = c.player(&ann).matched.clone().unwrap().explanation;
     let logged = c.nodes[0].decisions.iter().find_map(|decision| match decision {
-        Decision::Formed { explanation, .. } => Some(explanation.clone()),
+        MatcherDecision::Formed { explanation, .. } => Some(explanation.clone()),
         _ => None,
     });
     assert_eq!(Some(&told), logged.as_ref());

@@ -10,10 +10,10 @@ use super::super::bundle::{BUNDLES, Bundle, BundleKind, MAX_STEPS, Need, Packer,
 use super::super::member::GroupMember;
 use super::super::transaction;
 use super::{claim, put, read};
-use crate::registry::{CallId, Compare, Delete, Op, Range, Request, Span, Txn};
+use crate::registry::{CallId, Compare, Delete, Range, RegistryOp, Request, Span, Txn};
 
 pub(super) fn bare(key: &str) -> Request {
-    let Op::Put(put) = put(key) else { unreachable!() };
+    let RegistryOp::Put(put) = put(key) else { unreachable!() };
     Request::Put(put)
 }
 
@@ -36,13 +36,13 @@ fn members_that_could_be_refused_for_their_failure_branch_are_nested() {
     assert_eq!(kind(Txn { failure: vec![read("b")], ..claim("a") }), BundleKind::Nested);
     assert_eq!(kind(Txn { failure: vec![put("a")], ..claim("a") }), BundleKind::Nested);
     assert_eq!(kind(Txn { compares: vec![], ..claim("a") }), BundleKind::Nested);
-    let wider = Op::Range(Range::of(Span::prefix("a")));
+    let wider = RegistryOp::Range(Range::of(Span::prefix("a")));
     assert_eq!(kind(Txn { failure: vec![wider], ..claim("a") }), BundleKind::Nested);
-    let past = Op::Range(Range { revision: 3, ..Range::of(Span::one("a")) });
+    let past = RegistryOp::Range(Range { revision: 3, ..Range::of(Span::one("a")) });
     assert_eq!(kind(Txn { failure: vec![past], ..claim("a") }), BundleKind::Nested);
-    let delete = Op::Delete(Delete::of(Span::one("a")));
+    let delete = RegistryOp::Delete(Delete::of(Span::one("a")));
     assert_eq!(kind(Txn { failure: vec![delete], ..claim("a") }), BundleKind::Nested);
-    assert_eq!(kind(Txn { success: vec![Op::Txn(claim("b"))], ..claim("a") }), BundleKind::Nested);
+    assert_eq!(kind(Txn { success: vec![RegistryOp::Txn(claim("b"))], ..claim("a") }), BundleKind::Nested);
 }
 
 pub(super) fn packed(shared: usize, requests: &[Request]) -> Vec<Bundle> {
@@ -95,7 +95,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         2 => Just(bare("k")),
         6 => txn().prop_map(Request::Txn),
         1 => (txn(), txn()).prop_map(|(inner, outer)| Request::Txn(Txn {
-            success: vec![Op::Txn(inner)],
+            success: vec![RegistryOp::Txn(inner)],
             ..outer
         })),
     ]

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::{CONFIG, claim};
 use crate::registry::{
-    Aftermath, Answer, CallId, Compare, Delete, Error, Failure, Group, GroupCommit, GroupConfig,
-    GroupFailure, GroupId, GroupOutput, KeyValue, LeaseId, MalformedResponse, Op, Put, Range, Registry,
-    RegistryConfig, Relation, Request, Response, Span, Target, Txn,
+    Aftermath, Answer, CallId, Compare, CompareTarget, Delete, Error, Failure, Group, GroupCommit,
+    GroupConfig, GroupFailure, GroupId, GroupOutput, KeyValue, LeaseId, MalformedResponse, Put, Range,
+    Registry, RegistryConfig, RegistryOp, Relation, Request, Response, Span, Txn,
 };
 use crate::time::{Duration, Instant};
 
@@ -266,27 +266,27 @@ fn any_put() -> impl Strategy<Value = Put> {
 fn any_compare() -> impl Strategy<Value = Compare> {
     // Revisions are left out: those differ in groups.
     let target = prop_oneof![
-        Just(Target::Create(0)),
-        (0..4u64).prop_map(Target::Version),
-        (0..3u8).prop_map(|value| Target::Value(format!("v{value}").into())),
-        Just(Target::Lease(None)),
+        Just(CompareTarget::Create(0)),
+        (0..4u64).prop_map(CompareTarget::Version),
+        (0..3u8).prop_map(|value| CompareTarget::Value(format!("v{value}").into())),
+        Just(CompareTarget::Lease(None)),
     ];
     let relation = prop_oneof![Just(Relation::Equal), Just(Relation::NotEqual), Just(Relation::Greater)];
     (any_span(), relation, target).prop_map(|(span, relation, target)| {
-        let relation = if target == Target::Create(0) { Relation::Equal } else { relation };
+        let relation = if target == CompareTarget::Create(0) { Relation::Equal } else { relation };
         Compare { span, relation, target }
     })
 }
 
-fn any_op() -> impl Strategy<Value = Op> {
+fn any_op() -> impl Strategy<Value = RegistryOp> {
     prop_oneof![
-        3 => any_put().prop_map(Op::Put),
-        1 => (any_span(), 0..3u64).prop_map(|(span, limit)| Op::Range(Range { limit, ..Range::of(span) })),
-        1 => (any_span(), any::<bool>()).prop_map(|(span, prev)| Op::Delete(Delete { span, prev })),
+        3 => any_put().prop_map(RegistryOp::Put),
+        1 => (any_span(), 0..3u64).prop_map(|(span, limit)| RegistryOp::Range(Range { limit, ..Range::of(span) })),
+        1 => (any_span(), any::<bool>()).prop_map(|(span, prev)| RegistryOp::Delete(Delete { span, prev })),
     ]
 }
 
-fn any_txn(op: impl Strategy<Value = Op> + Clone) -> impl Strategy<Value = Txn> {
+fn any_txn(op: impl Strategy<Value = RegistryOp> + Clone) -> impl Strategy<Value = Txn> {
     let ops = prop::collection::vec(op, 0..4);
     (prop::collection::vec(any_compare(), 0..3), ops.clone(), ops)
         .prop_map(|(compares, success, failure)| Txn { compares, success, failure })
@@ -294,7 +294,7 @@ fn any_txn(op: impl Strategy<Value = Op> + Clone) -> impl Strategy<Value = Txn> 
 
 fn any_request() -> impl Strategy<Value = Request> {
     let op = any_op().boxed();
-    let nested = prop_oneof![4 => op.clone(), 1 => any_txn(op).prop_map(Op::Txn)].boxed();
+    let nested = prop_oneof![4 => op.clone(), 1 => any_txn(op).prop_map(RegistryOp::Txn)].boxed();
     prop_oneof![
         3 => any_put().prop_map(Request::Put),
         1 => any_span().prop_map(|span| Request::Range(Range::of(span))),
@@ -423,9 +423,9 @@ proptest! {
                     // The key of its own tells how often a request was done; the other one has
                     // it depend on every fourth.
                     let id = bench.asked;
-                    let own = Op::Put(Put::new(format!("own/{id}"), "", None));
+                    let own = RegistryOp::Put(Put::new(format!("own/{id}"), "", None));
                     let lease = (id % 7 == 3).then_some(LeaseId(404));
-                    let common = Op::Put(Put::new(format!("common/{}", id % 4), "", lease));
+                    let common = RegistryOp::Put(Put::new(format!("common/{}", id % 4), "", lease));
                     let compares =
                         if id.is_multiple_of(3) { vec![Compare::absent(format!("own/{id}"))] } else { vec![] };
                     bench.ask(Request::Txn(Txn { compares, success: vec![own, common], failure: vec![] }));

@@ -7,7 +7,7 @@ mod transaction;
 
 use alloc::{borrow::ToOwned as _, vec};
 
-use crate::registry::{Compare, GroupConfig, LeaseId, Op, Put, Range, Span, Txn};
+use crate::registry::{Compare, GroupConfig, LeaseId, Put, Range, RegistryOp, Span, Txn};
 use crate::time::Duration;
 
 const CONFIG: GroupConfig = GroupConfig {
@@ -18,12 +18,12 @@ const CONFIG: GroupConfig = GroupConfig {
     patience: Duration::from_secs(2),
 };
 
-fn put(key: &str) -> Op {
-    Op::Put(Put::new(key.to_owned(), "value", Some(LeaseId(1))))
+fn put(key: &str) -> RegistryOp {
+    RegistryOp::Put(Put::new(key.to_owned(), "value", Some(LeaseId(1))))
 }
 
-fn read(key: &str) -> Op {
-    Op::Range(Range::of(Span::one(key.to_owned())))
+fn read(key: &str) -> RegistryOp {
+    RegistryOp::Range(Range::of(Span::one(key.to_owned())))
 }
 
 /// Writes a key that is not there yet.

@@ -13,7 +13,9 @@ use super::super::bundle::{Bundle, BundleKind, steps};
 use super::super::member::{GroupMember, is_groupable};
 use super::super::queue::{GroupQueue, QueueFull, Selection};
 use super::CONFIG;
-use crate::registry::{CallId, Compare, Delete, GroupConfig, LeaseId, Op, Put, Range, Request, Span, Txn};
+use crate::registry::{
+    CallId, Compare, Delete, GroupConfig, LeaseId, Put, Range, RegistryOp, Request, Span, Txn,
+};
 
 fn put(key: &str) -> Request {
     Request::Put(Put::new(key.to_owned(), "value", None))
@@ -71,7 +73,7 @@ fn what_is_in_flight_holds_back_only_what_depends_on_it() {
 
 #[test]
 fn a_check_of_writes_goes_alone_and_holds_nothing_back() {
-    let failure = ["a", "b"].map(|key| Op::Put(Put::new(key.to_owned(), "", None))).to_vec();
+    let failure = ["a", "b"].map(|key| RegistryOp::Put(Put::new(key.to_owned(), "", None))).to_vec();
     let check = Request::Txn(Txn { failure, ..Txn::default() });
     let mut queue = queue_of(GroupConfig { in_flight: 2, ..CONFIG }, [check, put("a"), put("b")]);
     let [first, second] = [(); 2].map(|()| queue.take().unwrap());
@@ -97,7 +99,7 @@ fn groups_keep_to_their_bounds() {
 #[test]
 fn groups_have_room_for_steps_in_all_their_bundles() {
     let txn = |name: usize, width: usize| {
-        let ops = (0..width).map(|i| Op::Put(Put::new(format!("{name}/{i}"), "", None)));
+        let ops = (0..width).map(|i| RegistryOp::Put(Put::new(format!("{name}/{i}"), "", None)));
         Request::Txn(Txn { success: ops.collect(), ..Txn::default() })
     };
     // Six of ten steps in each of 64 bundles.
@@ -106,7 +108,8 @@ fn groups_have_room_for_steps_in_all_their_bundles() {
     assert_eq!(all(&mut queue).iter().map(Vec::len).collect::<Vec<_>>(), [384, 16]);
     let mut queue = queue_of(CONFIG, [txn(0, 64), txn(1, 1), txn(2, 63)]);
     assert_eq!(all(&mut queue), [vec![0], vec![1, 2]]);
-    let nested = Txn { success: vec![Op::Txn(Txn { failure: vec![], ..Txn::default() })], ..Txn::default() };
+    let nested =
+        Txn { success: vec![RegistryOp::Txn(Txn { failure: vec![], ..Txn::default() })], ..Txn::default() };
     assert_eq!(steps(&nested), 1);
 }
 
@@ -118,9 +121,9 @@ fn groups_have_bounded_answers() {
     assert_eq!(all(&mut queue).iter().map(Vec::len).collect::<Vec<_>>(), [128, 72]);
     // An answer without a bound on its keys goes alone.
     let unbounded = [
-        Op::Range(read(0, 0)),
-        Op::Delete(Delete { prev: true, ..Delete::of(Span::prefix("0/")) }),
-        Op::Txn(Txn { failure: vec![Op::Range(read(0, 0))], ..Txn::default() }),
+        RegistryOp::Range(read(0, 0)),
+        RegistryOp::Delete(Delete { prev: true, ..Delete::of(Span::prefix("0/")) }),
+        RegistryOp::Txn(Txn { failure: vec![RegistryOp::Range(read(0, 0))], ..Txn::default() }),
     ];
     for op in unbounded {
         let txn = Request::Txn(Txn { success: vec![op], ..Txn::default() });
@@ -130,7 +133,7 @@ fn groups_have_bounded_answers() {
 }
 
 fn claim(key: &str) -> Request {
-    let put = Op::Put(Put::new(key.to_owned(), "", None));
+    let put = RegistryOp::Put(Put::new(key.to_owned(), "", None));
     let compares = vec![Compare::absent(key.to_owned())];
     Request::Txn(Txn { compares, success: vec![put], failure: vec![] })
 }
@@ -229,9 +232,13 @@ fn any_request() -> impl Strategy<Value = Request> {
     };
     let op = move || {
         prop_oneof![
-            (key(), 0usize..300).prop_map(|(key, length)| Op::Put(Put::new(key, vec![0; length], None))),
-            span().prop_map(|span| Op::Range(Range::of(span))),
-            span().prop_map(|span| Op::Delete(Delete::of(span))),
+            (key(), 0usize..300).prop_map(|(key, length)| RegistryOp::Put(Put::new(
+                key,
+                vec![0; length],
+                None
+            ))),
+            span().prop_map(|span| RegistryOp::Range(Range::of(span))),
+            span().prop_map(|span| RegistryOp::Delete(Delete::of(span))),
         ]
     };
     let txn = (prop::collection::vec(key(), 0..3), prop::collection::vec(op(), 0..5)).prop_map(

@@ -8,7 +8,7 @@ use super::super::member::GroupMember;
 use super::super::transaction::{request, responses};
 use super::bundle::{bare, mixed, packed};
 use super::{claim, put};
-use crate::registry::{Answer, CallId, MalformedResponse, Op, Request, Response, Txn};
+use crate::registry::{Answer, CallId, MalformedResponse, RegistryOp, Request, Response, Txn};
 
 const REVISION: u64 = 7;
 
@@ -51,8 +51,9 @@ fn the_transaction_of_a_group_has_a_step_for_each_bundle() {
         failure: vec![],
     };
     let unconditional = Txn { success: vec![put("b")], ..Txn::default() };
-    let nested = Txn { success: vec![Op::Txn(Txn { failure: vec![put("c")], ..c })], ..Txn::default() };
-    let success = [shared, unconditional, nested].map(Op::Txn).to_vec();
+    let nested =
+        Txn { success: vec![RegistryOp::Txn(Txn { failure: vec![put("c")], ..c })], ..Txn::default() };
+    let success = [shared, unconditional, nested].map(RegistryOp::Txn).to_vec();
     assert_eq!(sent, Txn { success, ..Txn::default() });
 }
 
