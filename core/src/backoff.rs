@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt.
+//! Waits before the next attempt.
 
 use crate::rng::Rng;
 use crate::time::Duration;

@@ -1,6 +1,6 @@
 //! Broken invariants: what cannot happen unless the code of the core itself is wrong.
 //!
-//! What a peer sends wrongly, and a handle of what has ended meanwhile, are no bugs: they have
+//! Wrong input of a peer, and a handle of what has ended meanwhile, are no bugs: they have
 //! outcomes of their own. Nothing that a peer can send may reach [`Bugs::found`].
 
 use alloc::vec::Vec;

@@ -19,7 +19,8 @@ use crate::time::{Deadline, Duration, Now};
 /// Answers of the walk that wait to be sent. The walk is a dialogue, so there is one, or
 /// the server does not keep to it; then the walk starts again from the root.
 const MAX_STEPS: usize = 8;
-/// How far ahead of the server's clock a stamp of others may be for this client's to follow it.
+/// Longest time that a stamp of others may be ahead of the server's clock for this client's to
+/// follow it.
 /// Entries further ahead, of a server whose clock was wrong, are merged as any.
 const CLOCK_BOUND: Duration = Duration::from_secs(2);
 

@@ -12,7 +12,7 @@ use crate::time::Instant;
 pub(crate) struct Claiming {
     /// `Attach` messages that came meanwhile: one for each link.
     early: Vec<EarlyAttach>,
-    /// When the registry is to be asked; `None`: it is asked.
+    /// Time at which the registry is to be asked; `None`: it is asked.
     ask_at: Option<Instant>,
 }
 
@@ -29,7 +29,7 @@ impl Claiming {
         self.early.len()
     }
 
-    /// When the registry is to be asked.
+    /// Time at which the registry is to be asked.
     pub(crate) const fn ask_at(&self) -> Option<Instant> {
         self.ask_at
     }

@@ -41,7 +41,7 @@ impl Following {
         self.attach == number
     }
 
-    /// When sessions have waited for the tail for long enough.
+    /// Time at which sessions have waited for the tail for long enough.
     pub(crate) const fn deadline(&self) -> Option<Instant> {
         match self.tail {
             Tail::Attached => None,

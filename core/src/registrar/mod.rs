@@ -413,7 +413,7 @@ impl Registrar {
         self.finish(now);
     }
 
-    /// When the oldest request counts as lost.
+    /// Time at which the oldest request counts as lost.
     fn lost_at(&self) -> Option<Instant> {
         self.calls.oldest().map(|pending| pending.sent + self.config.call_timeout)
     }

@@ -23,7 +23,7 @@ pub(super) enum Topic {
     Sessions,
 }
 
-/// What a request is for.
+/// Purpose of a request.
 #[derive(Clone, Debug)]
 pub(super) enum Purpose {
     /// A lease.

@@ -79,7 +79,7 @@ pub struct Machine {
 pub struct MachineConfig {
     /// Duration of a turn; zero: turns do not end by themselves.
     pub turn_time: Duration,
-    /// How long players are remembered that have left.
+    /// Time for which players are remembered that have left.
     pub remember: Duration,
     /// Players that have left who are remembered at most.
     pub remembered: usize,

@@ -80,23 +80,23 @@ pub struct Room {
     pub latest: LatestBoard,
     /// Presence, properties, counters.
     pub state: Replica,
-    /// When the time of the turn is over, by the clock of the room's primary.
+    /// Time at which the turn is over, by the clock of the room's primary.
     turn_ends_at: Option<Instant>,
-    /// When the messages gathered so far are to be released.
+    /// Time at which the messages gathered so far are to be released.
     flush_at: Option<Instant>,
     compress_from: usize,
     scratch: v1::Entry,
     planted: Planted,
 }
 
-/// What a room is made with.
+/// Arguments of a new room.
 #[derive(Debug)]
 pub struct RoomConfig<'a> {
     /// Caps and times.
     pub limits: &'a RoomLimits,
     /// Entries from this size on are compressed; 0 never.
     pub compress_from: usize,
-    /// How long players are remembered that have left.
+    /// Time for which players are remembered that have left.
     pub remember: Duration,
     /// The replica that the server writes the room's state as.
     pub replica: u64,
@@ -205,13 +205,13 @@ impl Room {
         self.machine.turn()
     }
 
-    /// When the time of the turn is over, and [`Self::end_turn`] is to be called.
+    /// Time at which the turn is over, and [`Self::end_turn`] is to be called.
     #[must_use]
     pub const fn turn_ends_at(&self) -> Option<Instant> {
         self.turn_ends_at
     }
 
-    /// When [`Self::release`] is to be called for what was appended.
+    /// Time at which [`Self::release`] is to be called for the entries appended.
     #[must_use]
     pub const fn flush_at(&self) -> Option<Instant> {
         self.flush_at

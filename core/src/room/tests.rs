@@ -54,7 +54,7 @@ fn say(client_seq: u64, bytes: usize) -> v1::Say {
     v1::Say { client_seq, body: vec![7; bytes].into(), ..v1::Say::default() }
 }
 
-/// What an entry of the log says.
+/// Decodes an entry of the log.
 fn entry(room: &Room, seq: u64) -> v1::Entry {
     let frame = Frame::decode(room.log().get(seq, false).unwrap().clone(), 1 << 20).unwrap();
     prost::Message::decode(frame.payload).unwrap()

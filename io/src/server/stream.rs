@@ -59,9 +59,9 @@ pub(super) struct NonBlocking {
     /// What [`Self::send`] was given and the stream has not taken yet. It goes before
     /// anything else.
     kept: Vec<u8>,
-    /// What has come and may not be read yet.
+    /// Bytes that have come and may not be read yet.
     ahead: Bytes,
-    /// What was read.
+    /// Frames among the bytes that were read.
     pub(super) counter: FrameCounter,
     /// Bytes, and frames that are no message, that may be read until [`Self::allow`] is called
     /// again.

@@ -483,7 +483,7 @@ impl Player {
                 self.put(context, view, 0, &wanted)
             }
             Wish::Cancel { found, .. } => {
-                // How a search has ended that was another node's is not known here.
+                // The end of a search that was another node's is not known here.
                 let state = if *found { TicketState::Cancelled } else { TicketState::None };
                 self.told = LastNotice::Nothing;
                 let queued = self.queued(context.wall, state, "");

@@ -33,7 +33,7 @@ pub(super) struct Cluster {
     /// The node that is not told yet what the registry answers, and that.
     pub(super) deaf: Option<usize>,
     unheard: Vec<(usize, RegistryEvent)>,
-    /// What is under way, if it goes on by hand only.
+    /// Messages under way, if they arrive by hand only.
     pub(super) under_way: Option<UnderWay>,
     /// Starts of nodes: each is a client of the registry of its own.
     starts: Vec<u64>,
@@ -44,7 +44,7 @@ pub(super) struct Cluster {
     pub(super) closed: Vec<(usize, ConnId, v1::Reason)>,
 }
 
-/// What nodes and registry have sent and nobody has got yet, each way first in, first out.
+/// Messages of nodes and registry that nobody has got yet, each way first in, first out.
 #[derive(Default)]
 pub(super) struct UnderWay {
     /// From a node to the registry.

@@ -15,7 +15,7 @@
 use super::cluster::{Cluster, Member, UnderWay};
 use super::*;
 
-/// What happens next.
+/// A step of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// A player asks for the next of what it wants.
@@ -50,17 +50,17 @@ impl Step {
     }
 }
 
-/// What a player asks for.
+/// A request of a player.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
     Join,
     Leave,
 }
 
-/// What is tried.
+/// A case to search.
 #[derive(Clone, Copy)]
 struct Case {
-    /// What the player at each node asks for, in order.
+    /// Requests of the player at each node, in order.
     wishes: &'static [&'static [Wish]],
     /// Answers of the registry that may be lost.
     lost: usize,

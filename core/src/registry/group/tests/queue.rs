@@ -257,7 +257,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     ]
 }
 
-/// What happens to the queue.
+/// Input of the queue.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Push,
