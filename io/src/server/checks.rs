@@ -145,7 +145,10 @@ fn differences(node: &Node, now: Instant) -> String {
 
 /// A node as people know it.
 fn named(node: &Node, other: NodeId) -> String {
-    format!("node {:?} ({other})", node.peer_name(other).unwrap_or_default())
+    match node.peer_name(other) {
+        Some(name) => format!("node {name:?} ({other})"),
+        None => format!("node {other}"),
+    }
 }
 
 /// The first of a list, and how many more there are.
