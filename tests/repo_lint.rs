@@ -13,6 +13,8 @@ mod documents;
 #[path = "repo_lint/operations.rs"]
 mod operations;
 
+#[path = "repo_lint/modules.rs"]
+mod modules;
 #[path = "repo_lint/names.rs"]
 mod names;
 

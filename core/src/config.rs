@@ -2,18 +2,18 @@
 //!
 //! Every queue, table and loop of the core is bounded by a number in here.
 
-mod error;
 #[cfg(test)]
 mod tests;
 
 use alloc::vec::Vec;
 
-pub(crate) use self::error::check;
-pub use self::error::{ConfigError, Problem};
+use crate::base::config_error::{self, check};
+pub use crate::base::config_error::{ConfigError, Problem};
+pub use crate::base::rate::Rate;
+use crate::base::time::Duration;
 pub use crate::matchmaking::MatchmakingConfig;
 use crate::matchmaking::QueueConfig;
 pub use crate::registrar::RegistrarConfig;
-use crate::time::Duration;
 
 /// Configuration of a node. [`Default`] is fit for production.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,18 +104,9 @@ impl HeartbeatConfig {
     }
 }
 
-/// A token bucket: `per_second` on average, `burst` at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Refill per second.
-    pub per_second: u32,
-    /// Size of the bucket.
-    pub burst: u32,
-}
-
 /// How fast a connection may send, by class. Excess of reliable and latest messages is
 /// throttled and said. Excess of any class is read slowly; a connection that goes on is closed,
-/// and one that is within its limits is not, whatever stalls there are (`core/src/meter.rs`).
+/// and one that is within its limits is not, whatever stalls there are (`core/src/node/meter.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
     /// Reliable messages.
@@ -211,11 +202,11 @@ pub struct FrameLimits {
 
 impl Config {
     /// Bytes that a frame may need beside the body of its message.
-    pub const FRAME_OVERHEAD: usize = 2048;
+    pub const FRAME_OVERHEAD: usize = config_error::FRAME_OVERHEAD;
     /// Bytes of a snapshot for each member that it names.
-    pub const MEMBER_BYTES: usize = 80;
+    pub const MEMBER_BYTES: usize = config_error::MEMBER_BYTES;
     /// Shortest time of a turn that has one.
-    pub const SHORTEST_TURN: Duration = Duration::from_millis(100);
+    pub const SHORTEST_TURN: Duration = config_error::SHORTEST_TURN;
 
     /// The longest that a member can hear nothing of its rooms and still resume: it stops
     /// reading, misses its heartbeats, is closed, and comes back just in time. Behind a node that

@@ -43,32 +43,19 @@
 
 extern crate alloc;
 
-mod agenda;
-pub mod backoff;
-pub mod budget;
-mod bug;
+mod base;
 pub mod client;
-pub mod clocks;
 pub mod config;
-mod connection;
 pub mod crdt;
-pub mod heartbeat;
 mod hosting;
-pub mod id;
-mod link;
-mod logins;
 pub mod matchmaking;
-mod meter;
 pub mod node;
-pub mod plant;
-pub mod rate;
 pub mod registrar;
 pub mod registry;
-pub mod rng;
 pub mod room;
 mod session;
-mod slab;
-pub mod time;
 #[cfg(test)]
 mod transitions;
 pub mod wire;
+
+pub use base::{backoff, id, plant, rate, rng, time};

@@ -4,17 +4,16 @@
 //! and only the newest may write (guarantee G7).
 
 use alloc::vec::Vec;
-use core::hash::BuildHasher;
 
 use hashbrown::HashMap;
 use sha2::{Digest as _, Sha256};
-use siphasher::sip::SipHasher13;
 
-use crate::agenda::Booking;
-use crate::id::{ConnId, Cursor, Name, SessionId};
-use crate::rng::Seed;
-use crate::slab::{Key, Slab};
-use crate::time::{Duration, Instant};
+use crate::base::agenda::Booking;
+use crate::base::id::{ConnId, Cursor, Name, SessionId};
+use crate::base::keyed_hasher::KeyedHasher;
+use crate::base::rng::Seed;
+use crate::base::slab::{Key, Slab};
+use crate::base::time::{Duration, Instant};
 
 /// A session's place in the [`Sessions`] table.
 pub(crate) type SessionKey = Key;
@@ -277,25 +276,5 @@ impl Sessions {
         let session = self.slab.remove(key)?;
         self.by_player.remove(&session.player);
         Some(session)
-    }
-}
-
-/// A hasher keyed from the node's seed: strangers cannot choose names that collide.
-#[derive(Clone, Debug)]
-pub(crate) struct KeyedHasher([u8; 16]);
-
-impl KeyedHasher {
-    pub(crate) fn new(seed: Seed) -> Self {
-        let mut key = [0; 16];
-        key.copy_from_slice(&seed[..16]);
-        Self(key)
-    }
-}
-
-impl BuildHasher for KeyedHasher {
-    type Hasher = SipHasher13;
-
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_key(&self.0)
     }
 }

@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn what_the_docs_of_a_plant_say_that_it_breaks_is_what_it_breaks() {
-        let source = include_str!("../../core/src/plant.rs");
+        let source = include_str!("../../core/src/base/plant.rs");
         for plant in Plant::ALL {
             let before = source.split_once(&format!("    {plant:?},\n")).map(|(before, _)| before);
             let said = before.and_then(|before| before.rsplit_once('(')?.1.split_once(").\n"));

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
-use skirmish_core::budget::Size;
+use skirmish_core::node::budget::Size;
 use skirmish_io::config::Config;
 use skirmish_tests::http::{exchange, get, metric, status, upgrade};
 use skirmish_tests::process::{Process, key, limited};

@@ -189,6 +189,6 @@ async fn the_budget_is_told_at_the_start() {
             line["message"].as_str().is_some_and(|text| text.starts_with("memory that the limits allow"))
         })
         .await;
-    assert_eq!(line["total"], skirmish_core::budget::Size(budget.total()).to_string());
-    assert_eq!(line["address"], skirmish_core::budget::Size(budget.of_address()).to_string());
+    assert_eq!(line["total"], skirmish_core::node::budget::Size(budget.total()).to_string());
+    assert_eq!(line["address"], skirmish_core::node::budget::Size(budget.of_address()).to_string());
 }

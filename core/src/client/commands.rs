@@ -9,9 +9,9 @@ use super::event::Outcome;
 use super::outbox::OutboxMessage;
 use super::room::{ClientRoom, RoomPhase};
 use super::{Client, ClientState, CommandError, MessageId};
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::time::Now;
 use crate::matchmaking::keys;
-use crate::time::Now;
 use crate::wire;
 
 /// Application messages that wait to be sent.

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use crate::time::Duration;
+use crate::base::time::Duration;
 
 /// Configuration of a client. [`Default`] is fit for production once [`Self::player`]
 /// is set.

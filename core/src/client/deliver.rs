@@ -8,10 +8,10 @@ use super::event::{Outcome, StateRefusal};
 use super::replicated::Keep;
 use super::room::RoomPhase;
 use super::{Client, Event, Fault};
-use crate::id::Cursor;
-use crate::plant::Plant;
+use crate::base::id::Cursor;
+use crate::base::plant::Plant;
+use crate::base::time::{Duration, Now};
 use crate::room::Turn;
-use crate::time::{Duration, Now};
 
 /// The longest wait that a `Throttle` may ask for.
 const LONGEST_THROTTLE: Duration = Duration::from_secs(60);

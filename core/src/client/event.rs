@@ -10,9 +10,9 @@ use skirmish_proto::v1;
 
 use super::fault::Fault;
 use super::state::ClientState;
-use crate::id::Cursor;
+use crate::base::id::Cursor;
+use crate::base::time::Duration;
 use crate::room::Turn;
-use crate::time::Duration;
 
 /// Names a reliable message until its outcome is known; unique in the client's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,10 +12,10 @@ use super::pacer::Pacer;
 use super::room::RoomPhase;
 use super::state::{ClientState, StateTransition};
 use super::{Client, Event, Fault, Output};
-use crate::id::SessionId;
+use crate::base::id::SessionId;
+use crate::base::plant::Plant;
+use crate::base::time::{Deadline, Duration, Instant, Now, Wall};
 use crate::matchmaking::keys;
-use crate::plant::Plant;
-use crate::time::{Deadline, Duration, Instant, Now, Wall};
 use crate::wire;
 use crate::wire::seal::{Offer, Seal};
 

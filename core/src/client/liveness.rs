@@ -8,7 +8,7 @@
 use core::fmt;
 
 use super::ClientConfig;
-use crate::time::{Duration, Instant, LATE};
+use crate::base::time::{Duration, Instant, LATE};
 
 /// Silence after which a client that waits for an answer pings, at the least.
 const IMPATIENCE: Duration = Duration::from_secs(1);

@@ -55,12 +55,12 @@ use self::receive::Limits;
 use self::room::ClientRoom;
 use self::search::Search;
 use self::state::StateTransition;
-use crate::backoff::Backoff;
+use crate::base::backoff::Backoff;
+use crate::base::id::Cursor;
+use crate::base::plant::Planted;
+use crate::base::rng::{Rng, Seed};
+use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::crdt::Replica;
-use crate::id::Cursor;
-use crate::plant::Planted;
-use crate::rng::{Rng, Seed};
-use crate::time::{Deadline, Duration, Instant, Now};
 use crate::wire::Zstd;
 
 /// The machine. Driven as the crate's documentation says; `poll_transmit` is to be asked

@@ -6,7 +6,7 @@ use alloc::string::String;
 use bytes::Bytes;
 
 use super::event::MessageId;
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 /// A reliable message.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! Keeps a connection within the limits of the server's `Welcome`.
 
+use crate::base::rate::Bucket;
+use crate::base::time::{Duration, Instant};
 use crate::config::{Config, Rates};
-use crate::rate::Bucket;
-use crate::time::{Duration, Instant};
 
 /// Classes of frames whose rate is limited. Answers to pings belong to none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use skirmish_proto::v1;
 use super::room::RoomPhase;
 use super::transmit::plain;
 use super::{Client, CommandError};
+use crate::base::time::Now;
 use crate::matchmaking::keys;
-use crate::time::Now;
 
 /// Rooms, and matches, that wait for the server's word; of more, the oldest are forgotten. Only
 /// the newest can be of a match that goes on: a player is in one.

@@ -9,9 +9,9 @@ use super::pacer::Pacer;
 use super::replicated::ReplicaIdentity;
 use super::state::{ClientState, StateTransition};
 use super::{Client, Event, Fault};
+use crate::base::id::SessionId;
+use crate::base::time::{Duration, Now};
 use crate::config::{Config, Rate, Rates};
-use crate::id::SessionId;
-use crate::time::{Duration, Now};
 use crate::wire::{self, Frame, ToClient, WireError};
 
 /// What the server takes: what the last `Welcome` said; before the first, what is usual.

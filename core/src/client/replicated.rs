@@ -10,11 +10,11 @@ use prost::Message as _;
 use skirmish_proto::v1;
 
 use super::event::CommandError;
+use crate::base::id::MAX_NAME;
+use crate::base::plant::Planted;
+use crate::base::rng::Seed;
+use crate::base::time::{Deadline, Duration, Now};
 use crate::crdt::{Forgotten, Heard, MAX_VALUE, Replica, ReplicaLimits, StateError, StateKey};
-use crate::id::MAX_NAME;
-use crate::plant::Planted;
-use crate::rng::Seed;
-use crate::time::{Deadline, Duration, Now};
 
 /// Answers of the walk that wait to be sent. The walk is a dialogue, so there is one, or
 /// the server does not keep to it; then the walk starts again from the root.

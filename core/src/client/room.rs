@@ -9,8 +9,8 @@ use skirmish_proto::v1;
 use super::event::{Event, Outcome, Outputs};
 use super::outbox::Outbox;
 use super::replicated::Replicated;
-use crate::id::Cursor;
-use crate::time::Instant;
+use crate::base::id::Cursor;
+use crate::base::time::Instant;
 
 /// Latest messages whose version is remembered: more than a room of the usual size has
 /// members times keys.

@@ -19,10 +19,10 @@ use skirmish_proto::v1::{self, TicketState};
 
 use super::transmit::plain;
 use super::{Client, CommandError, Event};
-use crate::id::Name;
-use crate::plant::{Plant, Planted};
-use crate::rng::{Rng, Seed};
-use crate::time::Now;
+use crate::base::id::Name;
+use crate::base::plant::{Plant, Planted};
+use crate::base::rng::{Rng, Seed};
+use crate::base::time::Now;
 
 /// Regions, attributes or conditions of a ticket, at most.
 const MAX_ITEMS: usize = 8;

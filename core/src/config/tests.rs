@@ -4,7 +4,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec;
 
 use super::*;
-use crate::id::Name;
+use crate::base::id::Name;
 use crate::matchmaking::QueueConfig;
 
 /// A sound configuration with a queue.

@@ -7,7 +7,7 @@ use skirmish_proto::v1;
 
 use super::index::Slot;
 use super::{KeyBuf, MAX_WALL_MS, Replica, Stamp, StateKey};
-use crate::time::Now;
+use crate::base::time::Now;
 
 /// Where the counts of fresh stamps start after a refusal: above those that a clock at
 /// the same millisecond got to by itself.

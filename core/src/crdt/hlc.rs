@@ -6,7 +6,7 @@
 
 use skirmish_proto::v1;
 
-use crate::time::{Duration, Now};
+use crate::base::time::{Duration, Now};
 
 /// Latest time that a stamp can name (Unix time in ms; the year 10889). Beyond it an
 /// entry is malformed, so that no stamp can exhaust the clocks.
@@ -164,7 +164,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::{Instant, Wall};
+    use crate::base::time::{Instant, Wall};
 
     fn at(ms: u64) -> Now {
         Now { instant: Instant::from_micros(ms * 1000), wall: Wall(ms) }

@@ -7,13 +7,13 @@ use hashbrown::HashTable;
 
 use super::merkle::{bucket, key_hash};
 use super::{KeyBuf, StateError, StateKey};
-use crate::rng::Seed;
-use crate::session::KeyedHasher;
-use crate::slab::Slab;
+use crate::base::keyed_hasher::KeyedHasher;
+use crate::base::rng::Seed;
+use crate::base::slab::Slab;
 
 /// The place of an entry, by which its state is kept: a number is compared faster than
 /// a name. The places of entries that are gone find nothing.
-pub(super) use crate::slab::Key as Slot;
+pub(super) use crate::base::slab::Key as Slot;
 
 /// All entries of a replica, tombstones too. Whoever owns it bounds how many are put in.
 #[derive(Clone, Debug)]

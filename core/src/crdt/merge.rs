@@ -8,8 +8,8 @@ use skirmish_proto::v1;
 use super::index::Slot;
 use super::key::{check_form, counter_of};
 use super::{KeyBuf, Replica, Share, Stamp, StateError, StateKey};
-use crate::plant::Plant;
-use crate::time::Now;
+use crate::base::plant::Plant;
+use crate::base::time::Now;
 
 /// Entries that an owner may have for each of its names. A counter has a share for every
 /// session that has written it.

@@ -13,9 +13,9 @@ use super::key::{counter_of, owner_and_name};
 use super::merkle::Merkle;
 use super::tombstone::Graveyard;
 use super::{Counter, Crdt as _, Hlc, KeyBuf, LwwMap, LwwSet, Share, StateKey, Version};
-use crate::plant::{Plant, Planted};
-use crate::rng::Seed;
-use crate::time::{Deadline, Duration, Now};
+use crate::base::plant::{Plant, Planted};
+use crate::base::rng::Seed;
+use crate::base::time::{Deadline, Duration, Now};
 
 /// Longest value of a property, in bytes.
 pub const MAX_VALUE: usize = 1024;

@@ -41,7 +41,7 @@ use alloc::collections::BTreeMap;
 use super::Stamp;
 use super::hlc::millis;
 use super::index::Slot;
-use crate::time::Duration;
+use crate::base::time::Duration;
 
 /// The tombstones of a replica.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use super::index::Slot;
 use super::key::counter_of;
 use super::merkle::{bucket, share_hash, stamped_hash};
 use super::{KeyBuf, MAX_VALUE, Replica, Share, Stamp, StateError, StateKey};
-use crate::time::Now;
+use crate::base::time::Now;
 
 impl Replica {
     /// Says that a player is there, or is not. Says nothing new if that is known.

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
-use crate::slab::Key;
-use crate::time::Instant;
+use crate::base::slab::Key;
+use crate::base::time::Instant;
 
 /// State of a room that is being claimed.
 #[derive(Debug, Default)]

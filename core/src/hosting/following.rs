@@ -1,7 +1,7 @@
 //! A room that another node is the primary of: whether its tail comes.
 
-use crate::id::NodeId;
-use crate::time::Instant;
+use crate::base::id::NodeId;
+use crate::base::time::Instant;
 
 /// State of a follower, beside the tail of the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use crate::id::NodeId;
+use crate::base::id::NodeId;
+use crate::base::time::Instant;
 use crate::session::SessionKey;
-use crate::time::Instant;
 
 /// State of a room's primary, beside the room.
 #[derive(Debug, Default)]

@@ -15,11 +15,11 @@ pub(crate) use claiming::{Claiming, EarlyAttach};
 pub(crate) use following::Following;
 pub(crate) use leading::{Leading, Place};
 
-use crate::agenda::Booking;
-use crate::id::NodeId;
+use crate::base::agenda::Booking;
+use crate::base::id::NodeId;
+use crate::base::slab::Key;
 use crate::room::Room;
 use crate::session::SessionKey;
-use crate::slab::Key;
 
 /// A room on this node.
 #[derive(Debug)]

@@ -134,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::Name;
+    use crate::base::id::Name;
     use crate::matchmaking::{Condition, Test, Value};
 
     /// One of 100 kinds, which want each other or not.

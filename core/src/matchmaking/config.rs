@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use crate::config::{ConfigError, Problem, check};
-use crate::id::Name;
-use crate::time::{Duration, Instant};
+use crate::base::config_error::{ConfigError, Problem, check};
+use crate::base::id::Name;
+use crate::base::time::{Duration, Instant};
 
 /// Most teams of a match.
 pub const MAX_TEAMS: u8 = 100;

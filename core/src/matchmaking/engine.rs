@@ -16,10 +16,10 @@ use super::search::{Began, Effort, SearchOutcome, SearchRun, SearchView, Waiting
 use super::ticket::{Reach, Ticket, TicketRefusal, Vacancy};
 use super::tree::TreeEntry;
 use super::turn::QueueOrder;
-use crate::config::ConfigError;
-use crate::id::Name;
-use crate::slab::{Key, Slab};
-use crate::time::{Deadline, Instant};
+use crate::base::config_error::ConfigError;
+use crate::base::id::Name;
+use crate::base::slab::{Key, Slab};
+use crate::base::time::{Deadline, Instant};
 
 /// The tickets of a queue, and the search for matches. See the [module](super) for the
 /// rules and what is promised.

@@ -8,9 +8,9 @@ use super::pool::{Nearest, Passed};
 use super::search::{SearchView, Waiting};
 use super::ticket::{Condition, Reach};
 use super::tree::TreeEntry;
-use crate::id::Name;
-use crate::slab::Key;
-use crate::time::Duration;
+use crate::base::id::Name;
+use crate::base::slab::Key;
+use crate::base::time::Duration;
 
 /// Why a ticket still waits.
 #[derive(Clone, Debug, PartialEq, Eq)]

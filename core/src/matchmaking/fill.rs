@@ -8,8 +8,8 @@ use super::class::TicketClass;
 use super::config::{MAX_TEAM_SIZE, QueueConfig};
 use super::quality::{Part, even_out, quality};
 use super::search::{Effort, SearchView};
-use crate::slab::Key;
-use crate::time::Instant;
+use crate::base::slab::Key;
+use crate::base::time::Instant;
 
 /// A ticket that agrees with the one searched for.
 #[derive(Clone, Copy, Debug)]

@@ -6,8 +6,8 @@ use core::fmt;
 
 use super::config::{QueueConfig, Widening};
 use super::ticket::{Ticket, Vacancy};
-use crate::id::Name;
-use crate::time::{Duration, Instant};
+use crate::base::id::Name;
+use crate::base::time::{Duration, Instant};
 
 /// What a queue has decided. The tickets in it do not wait any more.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use alloc::string::String;
 
 use bytes::Bytes;
 
-use crate::id::{Name, NodeId};
+use crate::base::id::{Name, NodeId};
 use crate::registry::Span;
 
 const QUEUE: &str = "/match/queue/";

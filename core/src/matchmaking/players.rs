@@ -5,8 +5,8 @@ use alloc::collections::btree_map::Entry;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::id::Name;
-use crate::slab::Key;
+use crate::base::id::Name;
+use crate::base::slab::Key;
 
 /// Tickets by player.
 ///

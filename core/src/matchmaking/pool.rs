@@ -133,11 +133,11 @@ impl<'a> Iterator for Nearest<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Name;
+    use crate::base::id::Name;
+    use crate::base::slab::Key;
+    use crate::base::time::Instant;
     use crate::matchmaking::Traits;
     use crate::matchmaking::class::TicketClass;
-    use crate::slab::Key;
-    use crate::time::Instant;
 
     /// Nothing is rated and queued alike but what has one name.
     struct Nameless(Name);

@@ -93,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::Name;
+    use crate::base::id::Name;
 
     const QUALITY: Quality = Quality { floor: 300, worst_spread: 800, worst_difference: 200 };
 

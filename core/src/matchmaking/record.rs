@@ -14,9 +14,9 @@ use super::config::QueueConfig;
 use super::keys;
 use super::settings::MatchmakingConfig;
 use super::ticket::{Condition, Test, Ticket, TicketRefusal, Traits, Value};
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::time::{Duration, Instant, Now};
 use crate::registry::Compare;
-use crate::time::{Duration, Instant, Now};
 
 /// Regions, attributes or conditions of a player's ticket, at most.
 pub(super) const MAX_ITEMS: usize = 8;
@@ -255,7 +255,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::time::Wall;
+    use crate::base::time::Wall;
 
     fn name_of(text: &str) -> Name {
         Name::new(text).unwrap()

@@ -10,9 +10,9 @@ use super::pool::{Nearest, Passed, Pool};
 use super::ticket::{Reach, Ticket, Vacancy};
 use super::tree::{Names, TreeEntry, TreeRank};
 use super::turn::QueueOrder;
-use crate::id::Name;
-use crate::slab::{Key, Slab};
-use crate::time::Instant;
+use crate::base::id::Name;
+use crate::base::slab::{Key, Slab};
+use crate::base::time::Instant;
 
 /// A ticket that waits.
 #[derive(Debug)]

@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 
 use super::config::{MAX_RATING, QueueConfig};
-use crate::config::{ConfigError, Problem, check};
-use crate::id::Name;
-use crate::time::Duration;
+use crate::base::config_error::{ConfigError, Problem, check};
+use crate::base::id::Name;
+use crate::base::time::Duration;
 
 /// Most players of a match that is formed in the registry. For each of them the transaction
 /// has two comparisons and two writes, and there are two of each for the match as a whole;

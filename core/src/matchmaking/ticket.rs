@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::config::{Limits, MAX_RATING, QueueConfig};
-use crate::id::Name;
-use crate::time::Instant;
+use crate::base::id::Name;
+use crate::base::time::Instant;
 
 /// A party that wants a match: all of it, in one team, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 use super::class::TicketClass;
-use crate::id::Name;
-use crate::slab::Key;
-use crate::time::Instant;
+use crate::base::id::Name;
+use crate::base::slab::Key;
+use crate::base::time::Instant;
 
 /// Most entries of a piece: what is moved if one comes or goes stays small, and a walk
 /// seldom goes from one piece to another.

@@ -1,7 +1,7 @@
 //! Whose turn it is: the order in which tickets are searched for.
 
-use crate::id::Name;
-use crate::time::Instant;
+use crate::base::id::Name;
+use crate::base::time::Instant;
 
 /// The place of a ticket in the order: the oldest first, and of equals by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,11 +10,11 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::cmp::Reverse;
 
 use super::{Event, Node, Output, Refusal};
+use crate::base::id::{Address, ConnId};
+use crate::base::slab::Key;
+use crate::base::time::{Instant, Now};
 use crate::config::ConnectionLimits;
-use crate::connection::{Connection, Phase};
-use crate::id::{Address, ConnId};
-use crate::slab::Key;
-use crate::time::{Instant, Now};
+use crate::node::connection::{Connection, Phase};
 
 /// Whom a connection is counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

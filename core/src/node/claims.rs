@@ -8,17 +8,17 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::{Event, Node, Output, inbound};
-use crate::agenda::Booking;
-use crate::connection::Phase;
+use crate::base::agenda::Booking;
+use crate::base::id::{ConnId, Name, SessionId};
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Now};
 use crate::hosting::{Place, Role};
-use crate::id::{ConnId, Name, SessionId};
 use crate::matchmaking::keys;
-use crate::plant::Plant;
+use crate::node::connection::Phase;
 use crate::registrar::{Anew, Decision, RoomClaim, SessionClaim};
 use crate::room::Seat;
 use crate::session::{Session, SessionKey, replica_of, told};
-use crate::slab::Key;
-use crate::time::{Duration, Now};
 use crate::wire::{self, seal};
 
 /// What a client is told whose session cannot be claimed now.
@@ -243,7 +243,7 @@ impl Node {
         };
         connection.session = Some(session);
         connection.heartbeat =
-            crate::heartbeat::Heartbeat::new(&self.config.heartbeat, now.instant, &mut self.rng);
+            crate::node::heartbeat::Heartbeat::new(&self.config.heartbeat, now.instant, &mut self.rng);
         connection.accept_zstd = hello.accept_zstd;
         self.book_connection(key);
         self.event(if is_new {

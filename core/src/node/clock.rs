@@ -7,12 +7,12 @@
 use skirmish_proto::v1;
 
 use super::{Event, Node, Refusal};
-use crate::clocks::{ClockVerdict, Clocks, Difference};
+use crate::base::id::{Name, NodeId};
+use crate::base::slab::Key;
+use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::config::Config;
 use crate::hosting::Role;
-use crate::id::{Name, NodeId};
-use crate::slab::Key;
-use crate::time::{Deadline, Duration, Instant, Now};
+use crate::node::clocks::{ClockVerdict, Clocks, Difference};
 
 /// Longest wait of a node that starts for the clocks of others, however long the registry names
 /// the dead: time for several dials. A node that lives may not know the one that starts yet.

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::LinkClosure;
-use crate::clocks::ClockVerdict;
-use crate::id::{Address, ConnId, LinkId, Name, NodeId};
+use crate::base::id::{Address, ConnId, LinkId, Name, NodeId};
+use crate::base::time::Duration;
+use crate::node::clocks::ClockVerdict;
 use crate::registrar::Anew;
 use crate::registry::RegistryCommand;
-use crate::time::Duration;
 
 /// Why a connection is refused before there is any state for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,14 +8,14 @@ use skirmish_proto::v1;
 use super::inbound::{SUSPENDED_RETRY, millis, plain_trace};
 use super::rooms::ATTACH_TIMEOUT;
 use super::{Node, Passage};
+use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Now};
 use crate::hosting::Following;
-use crate::id::{Name, NodeId, SessionId};
-use crate::link::Reader;
-use crate::plant::Plant;
+use crate::node::link::Reader;
 use crate::room::{Member, Posted, Seat, Turn};
 use crate::session::{Granted, SessionKey};
-use crate::slab::Key;
-use crate::time::{Duration, Now};
 use crate::wire;
 
 /// When to send again what did not fit into the link.
@@ -420,7 +420,7 @@ impl Node {
             membership.hold(say.client_seq, expected, millis(SUSPENDED_RETRY));
             return self.wake(key);
         };
-        if !links.get(key_of_link).is_some_and(crate::link::Link::takes_more) {
+        if !links.get(key_of_link).is_some_and(crate::node::link::Link::takes_more) {
             stats.throttled += 1;
             membership.hold(say.client_seq, expected, millis(CONGESTED_RETRY));
             return self.wake(key);
@@ -458,7 +458,7 @@ impl Node {
         };
         let link = hosted.primary().and_then(|node| self.peers.get(&node)?.link);
         // The newest counts: what does not fit is not missed.
-        let takes = |link: &Key| self.links.get(*link).is_some_and(crate::link::Link::takes_more);
+        let takes = |link: &Key| self.links.get(*link).is_some_and(crate::node::link::Link::takes_more);
         let Some(link) = link.filter(takes) else { return };
         let message = v1::Latest { member: number, epoch: hosted.room.epoch(), ..latest };
         self.passes(room, metadata, Passage::Relayed);

@@ -9,14 +9,14 @@ use subtle::ConstantTimeEq as _;
 
 use super::metering::Class;
 use super::{Event, Node, Passage, Trace, Wrong};
-use crate::connection::{Connection, Phase};
+use crate::base::id::ConnId;
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Now};
 use crate::crdt::{self, ReconcileAnswer, StateError};
-use crate::id::ConnId;
-use crate::plant::Plant;
+use crate::node::connection::{Connection, Phase};
 use crate::room::{Judged, Posted};
 use crate::session::{Membership, SessionKey};
-use crate::slab::Key;
-use crate::time::{Duration, Now};
 use crate::wire::{self, Frame, ToServer, WireError};
 
 /// Longest name of a message, in bytes.
@@ -358,7 +358,14 @@ impl Node {
 
     /// Some of a client's entries find no place, or writes from the future: takes the others,
     /// and names these.
-    fn refuse_state(&mut self, now: Now, key: Key, room: Key, player: &crate::id::Name, state: &v1::State) {
+    fn refuse_state(
+        &mut self,
+        now: Now,
+        key: Key,
+        room: Key,
+        player: &crate::base::id::Name,
+        state: &v1::State,
+    ) {
         let Some(hosted) = self.rooms.get_mut(room) else {
             return self.bugs.found("a room vanished while a write to its state was refused");
         };
@@ -447,7 +454,7 @@ impl Node {
     /// A room of a session, if the epoch is the room's, and the session's player. Messages
     /// of another epoch are late: what they are about is gone, and the client is told so
     /// by other means.
-    fn state_of(&self, session: SessionKey, room: &str, epoch: u64) -> Option<(Key, crate::id::Name)> {
+    fn state_of(&self, session: SessionKey, room: &str, epoch: u64) -> Option<(Key, crate::base::id::Name)> {
         let at = self.membership(session, room)?;
         let session = self.sessions.get(session)?;
         let key = session.memberships.get(at)?.room;
@@ -491,7 +498,7 @@ impl Trace {
 
 impl Connection {
     /// The identity that the upgrade admitted, taken out.
-    pub(super) fn player(&self) -> Option<crate::id::Name> {
+    pub(super) fn player(&self) -> Option<crate::base::id::Name> {
         match &self.phase {
             Phase::Greeting { identity, .. } | Phase::Claiming { identity, .. } => {
                 Some(identity.player.clone())

@@ -8,12 +8,12 @@ use skirmish_proto::v1;
 
 use super::claims::TAKEN_OVER;
 use super::{Event, Identity, Node, Output, Timer, Trace, Wrong, inbound};
-use crate::connection::{AdmittedPlayer, Connection, Phase};
-use crate::id::{ConnId, Cursor, Name};
-use crate::plant::Plant;
+use crate::base::id::{ConnId, Cursor, Name};
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Now};
+use crate::node::connection::{AdmittedPlayer, Connection, Phase};
 use crate::session::{Joined, Membership, SessionKey};
-use crate::slab::Key;
-use crate::time::{Duration, Now};
 use crate::wire;
 
 impl Node {
@@ -314,7 +314,7 @@ impl Node {
 
 /// The front of a text from outside, at most as long as a name.
 fn shown(text: &str) -> String {
-    let longest = text.len().min(crate::id::MAX_NAME);
+    let longest = text.len().min(crate::base::id::MAX_NAME);
     (0..=longest).rev().find_map(|end| text.get(..end)).unwrap_or_default().into()
 }
 

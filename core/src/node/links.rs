@@ -8,14 +8,14 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::{Event, LinkClosure, Node, Output, Timer};
-use crate::agenda::Booking;
-use crate::backoff::Spread;
-use crate::heartbeat::{Beat, Heartbeat};
-use crate::id::{Address, LinkId, NodeId};
-use crate::link::{Caller, Link};
-use crate::plant::Plant;
-use crate::slab::Key;
-use crate::time::{Instant, LATE, Now, Wall};
+use crate::base::agenda::Booking;
+use crate::base::backoff::Spread;
+use crate::base::id::{Address, LinkId, NodeId};
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::{Instant, LATE, Now, Wall};
+use crate::node::heartbeat::{Beat, Heartbeat};
+use crate::node::link::{Caller, Link};
 use crate::wire::{self, Frame, ToNode};
 
 /// Another node, as long as the registry names it or rooms are followed there.

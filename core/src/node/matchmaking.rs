@@ -3,12 +3,12 @@
 use skirmish_proto::v1;
 
 use super::{Event, Node};
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::plant::Plant;
+use crate::base::time::Now;
 use crate::matchmaking::{desk, keys, matcher};
-use crate::plant::Plant;
 use crate::registry::{CallId, RegistryEvent, WatchId};
 use crate::session::{self, SessionKey};
-use crate::time::Now;
 use crate::wire;
 
 /// Machines of a node that share its registry; each numbers its calls and watches in

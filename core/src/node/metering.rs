@@ -5,12 +5,12 @@ use alloc::string::String;
 use skirmish_proto::v1;
 
 use super::Node;
-use crate::connection::Connection;
-use crate::id::ConnId;
-use crate::meter::Charge;
-use crate::plant::Plant;
-use crate::slab::Key;
-use crate::time::Now;
+use crate::base::id::ConnId;
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::Now;
+use crate::node::connection::Connection;
+use crate::node::meter::Charge;
 
 /// Bytes that a fragment of a WebSocket message counts for beside those of the message. The
 /// first one is free.

@@ -10,15 +10,23 @@
 
 mod admission;
 mod audit;
+pub mod budget;
+mod bug;
 mod claims;
 mod clock;
+pub mod clocks;
+mod connection;
 mod event;
 mod follower;
+pub mod heartbeat;
 mod inbound;
 mod lifecycle;
+mod link;
 mod link_closure;
 mod links;
+mod logins;
 mod matchmaking;
+mod meter;
 mod metering;
 mod outbound;
 mod presence;
@@ -39,24 +47,25 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use skirmish_proto::v1;
 
-use crate::agenda::Agenda;
-use crate::bug::{Bug, Bugs};
-use crate::clocks::Clocks;
+use crate::base::agenda::Agenda;
+use crate::base::id::{Address, ConnId, LinkId, Name, NodeId};
+use crate::base::keyed_hasher::KeyedHasher;
+use crate::base::plant::{Plant, Planted};
+use crate::base::rng::{Rng, Seed};
+use crate::base::slab::{Key, Slab};
+use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::config::Config;
-use crate::connection::{Allowances, Connection};
 use crate::crdt::Replica;
 use crate::hosting::Hosted;
-use crate::id::{Address, ConnId, LinkId, Name, NodeId};
-use crate::link::{Caller, Link};
-use crate::logins::Logins;
 use crate::matchmaking::{Desk, Matcher};
-use crate::plant::{Plant, Planted};
+use crate::node::bug::{Bug, Bugs};
+use crate::node::clocks::Clocks;
+use crate::node::connection::{Allowances, Connection};
+use crate::node::link::{Caller, Link};
+use crate::node::logins::Logins;
 use crate::registrar::Registrar;
 use crate::registry::{LeaseId, RegistryEvent};
-use crate::rng::{Rng, Seed};
-use crate::session::{KeyedHasher, Sessions};
-use crate::slab::{Key, Slab};
-use crate::time::{Deadline, Duration, Instant, Now};
+use crate::session::Sessions;
 use crate::wire;
 
 use admission::Admission;
@@ -323,7 +332,7 @@ impl Node {
     }
 
     /// Time has passed, and all that had arrived until `now` was given. A deadline that
-    /// somebody else should have met, and that is found [late](crate::time::LATE), is put off once: the node
+    /// somebody else should have met, and that is found [late](crate::base::time::LATE), is put off once: the node
     /// stood still, and what it asks for may need a round trip yet.
     pub fn handle_timeout(&mut self, now: Now) {
         let now = self.begin(now);

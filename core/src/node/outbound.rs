@@ -6,13 +6,13 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::{Node, Output};
-use crate::connection::Phase;
-use crate::id::ConnId;
-use crate::plant::Plant;
+use crate::base::id::ConnId;
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::Now;
+use crate::node::connection::Phase;
 use crate::room::Room;
 use crate::session::{Membership, SessionKey};
-use crate::slab::Key;
-use crate::time::Now;
 use crate::wire;
 
 /// Entries of a room's state that go out in one frame take about as many bytes.
@@ -116,7 +116,7 @@ impl Node {
 impl Membership {
     /// What the member is owed next. The order: how it became a member, what was refused,
     /// the log, the latest messages, the state.
-    fn next(&mut self, room: &Room, accept_zstd: bool, planted: crate::plant::Planted) -> Option<Next> {
+    fn next(&mut self, room: &Room, accept_zstd: bool, planted: crate::base::plant::Planted) -> Option<Next> {
         if self.number == 0 {
             return None;
         }

@@ -3,10 +3,10 @@
 use alloc::vec::Vec;
 
 use super::Node;
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::slab::Key;
+use crate::base::time::Now;
 use crate::session::SessionKey;
-use crate::slab::Key;
-use crate::time::Now;
 
 impl Node {
     pub(super) fn set_present(&mut self, now: Now, session: SessionKey, present: bool) {

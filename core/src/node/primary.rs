@@ -9,13 +9,13 @@ use super::inbound::{SUSPENDED_RETRY, millis, plain_trace};
 use super::outbound::{STATE_FRAME_BYTES, plain};
 use super::rooms::{Admitted, Entrant};
 use super::{Node, Passage};
+use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::Now;
 use crate::hosting::{Hosted, Place};
-use crate::id::{Name, NodeId, SessionId};
-use crate::link::Reader;
-use crate::plant::Plant;
+use crate::node::link::Reader;
 use crate::room::{Judged, Member, Posted, Seat};
-use crate::slab::Key;
-use crate::time::Now;
 use crate::wire;
 
 impl Node {

@@ -4,8 +4,8 @@ use alloc::string::String;
 
 use super::Node;
 use super::links::Peer;
-use crate::id::NodeId;
-use crate::time::{Duration, Instant};
+use crate::base::id::NodeId;
+use crate::base::time::{Duration, Instant};
 
 /// Another node that cannot be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,12 +12,12 @@ use skirmish_proto::v1;
 
 use super::Node;
 use super::rooms::ATTACH_TIMEOUT;
+use crate::base::id::Name;
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Instant, Now};
 use crate::hosting::{EarlyAttach, Hosted, Role};
-use crate::id::Name;
-use crate::plant::Plant;
 use crate::session::{Membership, SessionKey};
-use crate::slab::Key;
-use crate::time::{Duration, Instant, Now};
 
 /// Time from a `Join` after which the registry is not asked again about its room: the client
 /// is told that the room is gone, and may try again. As long as the wait for a tail.

@@ -1,9 +1,9 @@
 //! What becomes due in a room, and what the registry is told of it.
 
 use super::{Node, Timer};
+use crate::base::slab::Key;
+use crate::base::time::Now;
 use crate::hosting::Role;
-use crate::slab::Key;
-use crate::time::Now;
 
 impl Node {
     /// Sees to it that the room is looked at when something in it is due next.

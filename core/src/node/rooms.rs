@@ -9,15 +9,15 @@ use skirmish_proto::v1;
 
 use super::retry::join_deadline;
 use super::{Event, Node, Timer};
+use crate::base::id::{Cursor, Name};
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Now};
 use crate::hosting::{Following, Hosted, Leading, Place, Role};
-use crate::id::{Cursor, Name};
 use crate::matchmaking::keys;
-use crate::plant::Plant;
 use crate::registrar::RoomClaim;
 use crate::room::{Room, RoomConfig, Seat};
 use crate::session::{Joined, Membership, SessionKey};
-use crate::slab::Key;
-use crate::time::{Duration, Now};
 
 /// Who wants to come into a room.
 pub(super) struct Entrant {

@@ -3,12 +3,12 @@
 use skirmish_proto::v1;
 
 use super::{Event, Node, Output, Timer, claims};
-use crate::connection::{Connection, Phase};
-use crate::heartbeat::Beat;
-use crate::id::ConnId;
-use crate::plant::Plant;
-use crate::slab::Key;
-use crate::time::{LATE, Now};
+use crate::base::id::ConnId;
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::{LATE, Now};
+use crate::node::connection::{Connection, Phase};
+use crate::node::heartbeat::Beat;
 use crate::wire;
 
 impl Node {

@@ -3,10 +3,10 @@
 use alloc::string::{String, ToString as _};
 
 use super::Node;
+use crate::base::id::{Cursor, Name, NodeId};
+use crate::base::time::Instant;
 use crate::hosting::{Hosted, Role};
-use crate::id::{Cursor, Name, NodeId};
 use crate::registry::Failure;
-use crate::time::Instant;
 
 impl Node {
     /// Its number.

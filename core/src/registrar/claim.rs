@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::generation::{KnownKey, guard};
 use super::keys::{self, Owner, RoomState, Subject};
-use crate::id::{NodeId, SessionId};
+use crate::base::id::{NodeId, SessionId};
 use crate::registry::{
     Answer, Compare, Delete, KeyValue, LeaseId, Put, Range, RegistryOp, Request, Response, Span, Txn,
 };

@@ -1,8 +1,8 @@
 //! What a registrar is told at its start.
 
-use crate::backoff::Spread;
-use crate::config::{ConfigError, Problem, check};
-use crate::time::Duration;
+use crate::base::backoff::Spread;
+use crate::base::config_error::{ConfigError, Problem, check};
+use crate::base::time::Duration;
 
 /// Configuration of a [`super::Registrar`]. [`Default`] is fit for production.
 #[derive(Clone, Debug, PartialEq, Eq)]

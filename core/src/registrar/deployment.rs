@@ -13,9 +13,9 @@ use skirmish_proto::v1;
 
 use super::Registrar;
 use super::pending::Purpose;
-use crate::id::NodeId;
+use crate::base::id::NodeId;
+use crate::base::time::Instant;
 use crate::registry::Request;
-use crate::time::Instant;
 
 /// What others may know of a key that tokens are checked with: whether it is the same.
 /// `material` is the secret or the public key.

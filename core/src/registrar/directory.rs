@@ -8,7 +8,7 @@ use skirmish_proto::v1;
 
 use super::follow::Page;
 use super::keys;
-use crate::id::NodeId;
+use crate::base::id::NodeId;
 use crate::registry::{Change, KeyValue};
 
 /// The nodes, as of the last news. A node whose record cannot be read is there all the

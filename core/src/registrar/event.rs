@@ -4,7 +4,7 @@ use core::fmt;
 
 use skirmish_proto::v1;
 
-use crate::id::{Name, NodeId, SessionId};
+use crate::base::id::{Name, NodeId, SessionId};
 
 /// What a node has to know.
 #[derive(Clone, Debug, PartialEq)]

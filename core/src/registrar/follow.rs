@@ -4,11 +4,11 @@
 use bytes::Bytes;
 
 use super::RegistrarConfig;
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
 use crate::registry::{
     Answer, Error, Failure, KeyValue, News, Range, Request, Response, Span, Watch, WatchId,
 };
-use crate::rng::Rng;
-use crate::time::Instant;
 
 /// A directory that is followed. It has at most one request in flight.
 #[derive(Debug)]

@@ -44,15 +44,15 @@ use super::event::Anew;
 use super::keys;
 use super::witness::Witness;
 use super::{Decision, Registrar, RegistrarConfig};
-use crate::id::NodeId;
-use crate::plant::{Plant, Planted};
+use crate::base::id::NodeId;
+use crate::base::plant::{Plant, Planted};
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant, Wall};
 use crate::registrar::pending::{Pending, Purpose};
 use crate::registry::{
     Answer, Change, Compare, Delete, Error, Failure, KeyValue, News, Put, Range, RegistryOp, Request,
     Response, Span, Txn, Watch, WatchId,
 };
-use crate::rng::Rng;
-use crate::time::{Duration, Instant, Wall};
 
 /// Unix time that bases count from, in milliseconds: 2020. Epochs of rooms fit into 53 bits
 /// for 285 years from then.

@@ -3,9 +3,9 @@
 use core::fmt;
 
 use super::RegistrarConfig;
+use crate::base::rng::Rng;
+use crate::base::time::{Deadline, Duration, Instant};
 use crate::registry::{Answer, Error, Failure, LeaseId, Request, Response};
-use crate::rng::Rng;
-use crate::time::{Deadline, Duration, Instant};
 
 /// How it stands with a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use skirmish_proto::v1;
 
-use crate::id::{Name, NodeId, SessionId};
+use crate::base::id::{Name, NodeId, SessionId};
 use crate::registry::{KeyValue, Span};
 
 pub(super) const NODES: &str = "/nodes/";

@@ -84,11 +84,11 @@ use self::presence::Presence;
 use self::table::{Claim, Table, Task};
 use self::witness::Witness;
 use self::write_check::WriteCheck;
-use crate::id::{Name, NodeId, SessionId};
-use crate::plant::{Plant, Planted};
+use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::plant::{Plant, Planted};
+use crate::base::rng::{Rng, Seed};
+use crate::base::time::{Deadline, Instant, Now, Wall};
 use crate::registry::{Calls, Failure, LeaseId, RegistryCommand, RegistryEvent, Response};
-use crate::rng::{Rng, Seed};
-use crate::time::{Deadline, Instant, Now, Wall};
 
 /// The machine. Driven as the crate's documentation says; [`Self::poll_call`] and
 /// [`Self::poll_decision`] are its outputs.

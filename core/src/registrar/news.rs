@@ -8,9 +8,9 @@ use super::keys::{self, Owner, Subject};
 use super::pending::{Purpose, Topic};
 use super::table::{ClaimAttempt, RecordNews as Newest, ServicePhase};
 use super::{Decision, Registrar};
-use crate::plant::Plant;
+use crate::base::plant::Plant;
+use crate::base::time::Instant;
 use crate::registry::{Change, Failure, KeyValue, News, Response, Watched};
-use crate::time::Instant;
 
 impl Registrar {
     const fn follow_mut(&mut self, topic: Topic) -> &mut Follow {
@@ -159,7 +159,7 @@ impl Registrar {
     fn handle_record(&mut self, now: Instant, subject: &Subject, revision: u64, owner: Option<Owner>) {
         let Some(entry) = self.table.entries.get_mut(subject) else {
             if owner.is_some_and(|owner| owner.node == self.me) {
-                let none = crate::id::SessionId([0; 16]);
+                let none = crate::base::id::SessionId([0; 16]);
                 self.sweep(now, subject, Attempt::held(Goal::Drop, self.me, none, revision));
             }
             return;

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::holder::RequestTag;
 use super::keys::Subject;
+use crate::base::time::Instant;
 use crate::registry::LeaseId;
-use crate::time::Instant;
 
 /// One of the two leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

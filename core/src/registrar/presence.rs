@@ -10,10 +10,10 @@ use super::keys::{self, Subject};
 use super::pending::{Pending, Purpose, Which};
 use super::witness::written_key;
 use super::{Decision, Registrar, generation};
+use crate::base::time::{Duration, Instant};
 use crate::registry::{
     Answer, Compare, Error, Failure, LeaseId, Put, Range, RegistryOp, Request, Response, Span, Txn,
 };
-use crate::time::{Duration, Instant};
 
 /// The node's record in the registry.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use super::keys::Subject;
 use super::pending::Purpose;
 use super::table::{Claim, ClaimAttempt, Held, OwnedRecord, Priority, RoomWrites, ServicePhase, Task};
 use super::{Decision, Registrar, RoomClaim, SessionClaim};
-use crate::plant::Plant;
+use crate::base::plant::Plant;
+use crate::base::time::{Duration, Instant};
 use crate::registry::{Answer, Error, Failure, KeyValue, LeaseId, Request, Response};
-use crate::time::{Duration, Instant};
 
 /// How often a room's record is looked at after a request of which nobody knows what came,
 /// once the room is given up: after this time, and then after twice as long each time, a
@@ -38,7 +38,7 @@ impl OwnedRecord {
     }
 
     /// What comes next, if anything is to be done now.
-    fn next(&mut self, me: crate::id::NodeId, subject: &Subject, now: Instant) -> NextTask {
+    fn next(&mut self, me: crate::base::id::NodeId, subject: &Subject, now: Instant) -> NextTask {
         if let Some(work) = &self.work {
             return if matches!(self.phase, ServicePhase::Waiting(_)) {
                 NextTask::Wait

@@ -5,8 +5,8 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::claim::Attempt;
 use super::keys::{Owner, RoomState, Subject};
-use crate::id::SessionId;
-use crate::time::Instant;
+use crate::base::id::SessionId;
+use crate::base::time::Instant;
 
 /// A session or a room.
 #[derive(Debug, Default)]

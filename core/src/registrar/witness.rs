@@ -11,9 +11,9 @@ use bytes::Bytes;
 
 use super::pending::Purpose;
 use super::{Anew, Registrar, RegistrarConfig};
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
 use crate::registry::{Answer, Error, Failure, Range, RegistryOp, Request, Response, Span};
-use crate::rng::Rng;
-use crate::time::Instant;
 
 /// The newest acknowledged write, and how it stands with reading it again.
 #[derive(Debug, Default)]

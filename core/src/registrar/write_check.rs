@@ -16,10 +16,10 @@ use alloc::vec::Vec;
 
 use super::pending::Purpose;
 use super::{Registrar, RegistrarConfig, keys};
-use crate::plant::Plant;
+use crate::base::plant::Plant;
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant};
 use crate::registry::{Error, Failure, Put, Range, RegistryOp, Request, Response, Span, Txn};
-use crate::rng::Rng;
-use crate::time::{Duration, Instant};
 
 /// State of the checks, and the finding of the last one.
 #[derive(Debug, Default)]

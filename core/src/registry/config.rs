@@ -1,6 +1,6 @@
 //! What a registry is told at its start: caps, and where etcd has options of its own.
 
-use crate::time::Duration;
+use crate::base::time::Duration;
 
 /// Configuration of a [`super::Registry`]. [`Default`] is fit for the embedded one;
 /// [`RegistryConfig::etcd`] is etcd as it comes.

@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 
 use super::{Failure, News, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Watched};
-use crate::time::{Deadline, Instant};
+use crate::base::time::{Deadline, Instant};
 
 /// A [`Registry`] that a node's [`RegistryCommand`]s go to directly: the default of a server that is
 /// alone, and etcd's part in the simulator. Every call is answered at once, and nothing is

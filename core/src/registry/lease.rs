@@ -5,8 +5,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{Error, LeaseId, RegistryConfig};
-use crate::agenda::{Agenda, Booking};
-use crate::time::{Duration, Instant};
+use crate::base::agenda::{Agenda, Booking};
+use crate::base::time::{Duration, Instant};
 
 /// The longest time to live, in seconds; etcd's.
 const MAX_TTL_S: u64 = 9_000_000_000;

@@ -7,7 +7,7 @@ use super::watch::Watches;
 use super::{
     Answer, Delete, Error, LeaseId, RegistryConfig, Request, Response, Span, Watch, WatchId, Watched,
 };
-use crate::time::{Deadline, Instant};
+use crate::base::time::{Deadline, Instant};
 
 /// A registry with the semantics of etcd's v3 API.
 ///

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::store::{At, KeyChange, Store};
 use super::{Change as Told, Error, News, RegistryConfig, Watch, WatchId, Watched};
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 /// The watches there are, and which of them have something to tell.
 #[derive(Debug)]

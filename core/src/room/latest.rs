@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use bytes::Bytes;
 
-use crate::plant::{Plant, Planted};
+use crate::base::plant::{Plant, Planted};
 
 /// The newest message of every sender and key. A reader is a number, the version it has
 /// got so far, so that what a slow reader missed is replaced and never queued.

@@ -12,9 +12,9 @@ use skirmish_proto::v1;
 use super::op::{Input, Op};
 use super::recently_left::RecentlyLeft;
 use super::turn::Turn;
-use crate::id::{Name, SessionId};
-use crate::plant::{Plant, Planted};
-use crate::time::Duration;
+use crate::base::id::{Name, SessionId};
+use crate::base::plant::{Plant, Planted};
+use crate::base::time::Duration;
 
 /// A session that a member has a place for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,12 +30,12 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
+use crate::base::id::Name;
+use crate::base::plant::{Plant, Planted};
+use crate::base::rng::Seed;
+use crate::base::time::{Duration, Instant, Now};
 use crate::config::RoomLimits;
 use crate::crdt::{Replica, ReplicaLimits};
-use crate::id::Name;
-use crate::plant::{Plant, Planted};
-use crate::rng::Seed;
-use crate::time::{Duration, Instant, Now};
 use crate::wire;
 
 pub use latest::{LatestBoard, Posted};

@@ -10,7 +10,7 @@ use alloc::string::String;
 use bytes::Bytes;
 
 use super::machine::Seat;
-use crate::id::Name;
+use crate::base::id::Name;
 
 /// An op.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use alloc::collections::VecDeque;
 
-use crate::id::Name;
-use crate::time::Duration;
+use crate::base::id::Name;
+use crate::base::time::Duration;
 
 /// Players that left, with the epochs of their sessions. A node that has not heard that
 /// a newer session took over could let the older one in again once the newer has left. It

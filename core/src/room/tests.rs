@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use skirmish_proto::v1;
 
 use super::*;
+use crate::base::id::SessionId;
+use crate::base::time::Wall;
 use crate::config::Config;
-use crate::id::SessionId;
-use crate::time::Wall;
 use crate::wire::{Frame, Zstd};
 
 const MEMBERS: u32 = 4;

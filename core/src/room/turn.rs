@@ -3,7 +3,7 @@
 //! Whose turn it is, and what may be done in it, is the application's. The room sees to it
 //! that all members see the same turns end at the same entries of the log.
 
-use crate::time::Duration;
+use crate::base::time::Duration;
 
 /// A turn, as members are told of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use skirmish_core::budget::Size;
 use skirmish_core::id::Name;
+use skirmish_core::node::budget::Size;
 use tracing::{info, warn};
 
 use super::{CommandFailure, ConfigArgs, descriptors, dev, load, log, output};

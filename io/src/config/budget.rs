@@ -1,6 +1,6 @@
 //! The memory that a configuration may need.
 
-use skirmish_core::budget::{Budget, Shell, Size};
+use skirmish_core::node::budget::{Budget, Shell, Size};
 use skirmish_core::registry::RegistryConfig;
 
 use super::{Config, RegistryKind};

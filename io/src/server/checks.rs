@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use skirmish_core::clocks::{ClockVerdict, Difference};
 use skirmish_core::id::NodeId;
+use skirmish_core::node::clocks::{ClockVerdict, Difference};
 use skirmish_core::node::{Node, Unreachable};
 use skirmish_core::registry::{Error, Failure};
 use skirmish_core::time::{Duration, Instant};

@@ -68,8 +68,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skirmish_core::budget::Budget;
 use skirmish_core::id::ConnId;
+use skirmish_core::node::budget::Budget;
 use skirmish_core::node::{Node, Refusal, Stats};
 use skirmish_core::time::Now;
 use tokio::net::{TcpListener, TcpStream};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use skirmish_core::client::{Client, ClientState};
-use skirmish_core::clocks;
 use skirmish_core::id::Name;
+use skirmish_core::node::clocks;
 
 use super::node::NodeProcess;
 use super::{World, signed_up_to};

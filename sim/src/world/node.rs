@@ -376,7 +376,7 @@ impl World<'_> {
             Event::MatchEnded { abandoned: true, .. } => self.coverage.hit("match abandoned"),
             Event::MatchEnded { .. } => self.coverage.hit("match over"),
             Event::ClockJudged { verdict } => self.coverage.hit(match verdict {
-                skirmish_core::clocks::ClockVerdict::Agrees => "clock right",
+                skirmish_core::node::clocks::ClockVerdict::Agrees => "clock right",
                 _ => "clock off",
             }),
             // A node panics at a broken invariant, unless a bug is planted in it.

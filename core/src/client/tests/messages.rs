@@ -162,7 +162,7 @@ fn application_messages_need_a_connection() {
 #[cfg(feature = "plant")]
 #[test]
 fn planted_bugs_show() {
-    use crate::plant::{Plant, Planted};
+    use crate::base::plant::{Plant, Planted};
 
     let mut script = Script::in_room();
     script.client.plant(Planted::with(Plant::ResentBackwards));

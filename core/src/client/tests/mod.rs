@@ -16,7 +16,7 @@ use prost::Message;
 use skirmish_proto::v1;
 
 use super::{Client, ClientConfig, ClientState, Event, Fault, MessageId, Outcome, Output};
-use crate::time::{Duration, Instant, Now, Wall};
+use crate::base::time::{Duration, Instant, Now, Wall};
 use crate::wire::{self, Frame, ToServer, WireError, encode};
 
 const SESSION: [u8; 16] = [7; 16];

@@ -197,7 +197,7 @@ fn a_room_that_is_asked_for_is_named_when_the_session_is_resumed() {
             script.client.rooms.get_mut(room).unwrap().asked = true;
         }
         // As after a `Welcome`; what is sealed is another test's.
-        let (id, heard) = (crate::id::SessionId(SESSION), script.now.instant);
+        let (id, heard) = (crate::base::id::SessionId(SESSION), script.now.instant);
         let clock = super::super::link::ServerClock { wall_ms: SERVER_WALL, heard };
         let second = Duration::from_secs(1);
         script.client.session =

@@ -159,7 +159,7 @@ struct Oracle {
     messages: BTreeMap<MessageId, Option<Outcome>>,
     state: Option<ClientState>,
     /// The last entry or snapshot of each room, in this membership.
-    cursors: BTreeMap<String, crate::id::Cursor>,
+    cursors: BTreeMap<String, crate::base::id::Cursor>,
 }
 
 impl Oracle {

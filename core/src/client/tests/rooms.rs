@@ -2,7 +2,7 @@
 
 use super::super::CommandError;
 use super::*;
-use crate::id::Cursor;
+use crate::base::id::Cursor;
 
 fn delivered(events: &[Event]) -> Vec<u64> {
     events

@@ -9,7 +9,7 @@ fn limits() -> ReplicaLimits {
         entries: 8_192,
         clock_bound: Duration::from_secs(2),
         tombstone_horizon: Duration::from_secs(600),
-        planted: crate::plant::Planted::default(),
+        planted: crate::base::plant::Planted::default(),
     }
 }
 

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use skirmish_proto::v1;
 
 use super::{at, limits, property};
+use crate::base::time::Duration;
 use crate::crdt::{Replica, ReplicaLimits, StateError};
-use crate::time::Duration;
 
 /// Something that comes from elsewhere, and when.
 #[derive(Clone, Debug)]

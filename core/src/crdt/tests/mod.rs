@@ -13,8 +13,8 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::{ReconcileAnswer, Replica, ReplicaLimits};
-use crate::plant::Planted;
-use crate::time::{Duration, Instant, Now, Wall};
+use crate::base::plant::Planted;
+use crate::base::time::{Duration, Instant, Now, Wall};
 
 /// Both clocks, `ms` after the start.
 fn at(ms: u64) -> Now {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::{at, limits, property, replica, skewed, walk};
+use crate::base::time::Now;
 use crate::crdt::{ANSWER_BYTES, MAX_WALL_MS, Replica, ReplicaLimits, StateError, merkle, split};
-use crate::time::Now;
 
 const RED: Bytes = Bytes::from_static(b"red");
 const BLUE: Bytes = Bytes::from_static(b"blue");
@@ -513,7 +513,7 @@ fn the_tree_is_what_is_described() {
 #[cfg(feature = "plant")]
 mod planted {
     use super::*;
-    use crate::plant::{Plant, Planted};
+    use crate::base::plant::{Plant, Planted};
 
     fn planted(plant: Plant) -> Replica {
         Replica::new(1, ReplicaLimits { planted: Planted::with(plant), ..limits() }, [1; 32])

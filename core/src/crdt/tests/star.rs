@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use skirmish_proto::v1;
 
 use super::{at, replica, skewed};
+use crate::base::time::Now;
 use crate::crdt::{Replica, StateError};
-use crate::time::Now;
 
 #[derive(Clone, Debug)]
 enum Step {

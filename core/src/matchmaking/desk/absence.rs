@@ -2,8 +2,8 @@
 
 use super::player::Player;
 use super::{Desk, STEP};
-use crate::id::Name;
-use crate::time::{Deadline, Instant, Now};
+use crate::base::id::Name;
+use crate::base::time::{Deadline, Instant, Now};
 
 /// A player's lack of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use super::Desk;
 use super::places::Rosters;
-use crate::id::Name;
-use crate::time::Now;
+use crate::base::id::Name;
+use crate::base::time::Now;
 
 impl Desk {
     /// The registry is another one, and nothing is known of it: no player is here, this

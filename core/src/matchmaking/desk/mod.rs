@@ -67,12 +67,12 @@ use self::watch::Base;
 use self::wish::Wish;
 use super::record::{Refused, check, seal_party};
 use super::settings::MatchmakingConfig;
-use crate::backoff::Spread;
-use crate::id::{Name, NodeId};
-use crate::plant::{Plant, Planted};
+use crate::base::backoff::Spread;
+use crate::base::id::{Name, NodeId};
+use crate::base::plant::{Plant, Planted};
+use crate::base::rng::{Rng, Seed};
+use crate::base::time::{Deadline, Instant, Now};
 use crate::registry::{Answer, Calls, Failure, LeaseId, RegistryCommand, RegistryEvent, Request, Response};
-use crate::rng::{Rng, Seed};
-use crate::time::{Deadline, Instant, Now};
 
 /// Players that are looked at in one step.
 const STEP: usize = 256;

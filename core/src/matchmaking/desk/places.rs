@@ -13,11 +13,11 @@ use alloc::vec::Vec;
 use skirmish_proto::v1;
 
 use super::{Asked, Desk, DeskDecision};
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::time::{Deadline, Instant, Now};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::decode;
 use crate::registry::{Answer, Change, Failure, KeyValue, Range, RegistryOp, Request, Response, Span, Txn};
-use crate::time::{Deadline, Instant, Now};
 
 /// The matches whose rooms this node is the primary of.
 #[derive(Debug, Default)]

@@ -14,12 +14,12 @@ use super::quit::{Quit, QuitAnswer as Quitting};
 use super::request::{none, record};
 use super::view::{Notice, SessionView, TicketView, View};
 use super::wish::{Ended, Wish};
-use crate::id::{Name, NodeId};
+use crate::base::id::{Name, NodeId};
+use crate::base::plant::{Plant, Planted};
+use crate::base::time::{Instant, Wall};
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::{decode, encode, unmatched};
-use crate::plant::{Plant, Planted};
 use crate::registry::{Answer, Change, Compare, Delete, LeaseId, Put, RegistryOp, Span, Txn};
-use crate::time::{Instant, Wall};
 
 /// What is said of a search that ended with a match, once that is over.
 pub(super) const MATCH_OVER: &str = "the match is over that was found";

@@ -16,9 +16,9 @@ use super::request::none;
 use super::view::{Notice, TicketView, View};
 use super::wish::{Ended, Wish};
 use super::{Desk, DeskDecision};
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::time::Now;
 use crate::matchmaking::keys;
-use crate::time::Now;
 
 /// Quits that wait for the registry, for each player; of more, the newest are refused.
 const MOST: usize = 16;

@@ -7,7 +7,7 @@ use skirmish_proto::v1::{self, TicketState};
 
 use super::player::{Context, NextAction, Player};
 use super::view::{SessionView, View};
-use crate::id::NodeId;
+use crate::base::id::NodeId;
 use crate::matchmaking::keys;
 use crate::registry::{Compare, Put, Range, RegistryOp, Span, Txn};
 

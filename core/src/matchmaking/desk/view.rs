@@ -5,7 +5,7 @@ use alloc::string::String;
 
 use skirmish_proto::v1;
 
-use crate::id::NodeId;
+use crate::base::id::NodeId;
 use crate::matchmaking::record::decode;
 use crate::registry::{KeyValue, LeaseId};
 

@@ -3,10 +3,10 @@
 use alloc::vec::Vec;
 
 use super::{Asked, Desk};
+use crate::base::plant::Plant;
+use crate::base::time::Instant;
 use crate::matchmaking::keys::{self, Kind};
-use crate::plant::Plant;
 use crate::registry::{Change, Failure, News, Range, Request, Response, Watch, WatchId, Watched};
-use crate::time::Instant;
 
 /// The watch, and from where on it tells everything.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl Desk {
 mod tests {
     use super::super::player::Player;
     use super::*;
-    use crate::id::Name;
+    use crate::base::id::Name;
     use crate::registry::Answer;
 
     #[test]

@@ -20,12 +20,12 @@ use skirmish_proto::v1::{self, TicketState};
 
 use bytes::Bytes;
 
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::time::{Duration, Instant, Now};
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::record::queued_at;
 use crate::matchmaking::settings::MatchmakingConfig;
 use crate::registry::KeyValue;
-use crate::time::{Duration, Instant, Now};
 
 /// Who is matched as a whole or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

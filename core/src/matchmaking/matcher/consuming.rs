@@ -8,13 +8,13 @@ use skirmish_proto::v1;
 
 use super::Fence;
 use super::book::{Book, GroupKey, WaitingTicket};
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::plant::Plant;
+use crate::base::time::Wall;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{encode, unmatched};
 use crate::matchmaking::ticket as engine;
-use crate::plant::Plant;
 use crate::registry::{Answer, Compare, Delete, KeyValue, Put, Range, RegistryOp, Span, Txn};
-use crate::time::Wall;
 
 /// A group that comes into a match.
 #[derive(Clone, Debug)]

@@ -18,14 +18,14 @@ use super::Fence;
 use super::book::Book;
 use super::consuming::{ConsumeOutcome, MatchedGroup, MatchedPlayer, consume, judge, notify};
 use super::sweep::Running;
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::time::{Instant, Wall};
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::formed::{Backfill, Widths};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{self, encode};
 use crate::matchmaking::ticket::Vacancy;
 use crate::registry::{Answer, Compare, KeyValue, Put, RegistryOp, Txn};
-use crate::time::{Instant, Wall};
 
 /// Players that have left a match, of whom its record says so; of more, nobody comes into it.
 const MOST_LEFT: usize = 64;

@@ -11,12 +11,12 @@ use skirmish_proto::v1;
 use super::Fence;
 use super::book::{Book, GroupKey};
 use super::consuming::{ConsumeOutcome, MatchedGroup, consume, judge, notify};
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::time::Wall;
 use crate::matchmaking::formed::{Chosen, Formed, Widths};
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode, write_traits};
 use crate::registry::{Answer, Compare, KeyValue, Put, RegistryOp, Txn};
-use crate::time::Wall;
 
 /// A match, and the transaction that makes it one: it consumes all tickets and writes the
 /// match, the notices and the room, or nothing. Asked again, it does nothing but tell

@@ -13,8 +13,11 @@ use super::forming::Forming;
 use super::sweep::{Running, Sweep};
 use super::task::{MatcherTask, TaskKind, TicketEnd};
 use super::{Fence, MatcherDecision, Standing, Stats};
-use crate::backoff::Spread;
-use crate::id::{Name, NodeId};
+use crate::base::backoff::Spread;
+use crate::base::id::{Name, NodeId};
+use crate::base::plant::Planted;
+use crate::base::rng::{Rng, Seed};
+use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::engine::Engine;
 use crate::matchmaking::formed::{Backfill, Formed, QueueOutput};
@@ -22,12 +25,9 @@ use crate::matchmaking::keys;
 use crate::matchmaking::record::{self, MAX_ITEMS, encode};
 use crate::matchmaking::settings::MatchmakingConfig;
 use crate::matchmaking::ticket::TicketRefusal;
-use crate::plant::Planted;
 use crate::registry::{
     Calls, Compare, LeaseId, Put, Range, RegistryCommand, RegistryOp, Request, Txn, WatchId,
 };
-use crate::rng::{Rng, Seed};
-use crate::time::{Deadline, Duration, Instant, Now};
 
 /// Groups whose time has come that are looked at in one step.
 const STEP: usize = 256;

@@ -8,14 +8,14 @@ use skirmish_proto::v1;
 use super::Fence;
 use super::consuming::{MatchedPlayer, notify};
 use super::sweep::{SweptMatch, delete};
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::plant::Plant;
+use crate::base::time::{Duration, Wall};
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::encode;
 use crate::matchmaking::settings::MAX_FORMED_PLAYERS;
-use crate::plant::Plant;
 use crate::registry::{Compare, Put, RegistryOp, Txn};
-use crate::time::{Duration, Wall};
 
 /// What is written of a match that players have not come to, or that begins.
 #[derive(Clone, Debug)]

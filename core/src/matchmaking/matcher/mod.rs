@@ -102,11 +102,11 @@ use self::keeper::Keeper;
 use super::explain::Why;
 use super::keys;
 use super::settings::MatchmakingConfig;
-use crate::id::{Name, NodeId};
-use crate::plant::{Plant, Planted};
+use crate::base::id::{Name, NodeId};
+use crate::base::plant::{Plant, Planted};
+use crate::base::rng::{Rng, Seed};
+use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::registry::{Compare, LeaseId, RegistryCommand, RegistryEvent};
-use crate::rng::{Rng, Seed};
-use crate::time::{Deadline, Duration, Instant, Now};
 
 /// Forms matches, while it is elected. See the [module](self).
 #[derive(Debug)]

@@ -12,11 +12,11 @@ use super::keeper::{Keeper, LIST_AGAIN, Office};
 use super::missing::Missed;
 use super::sweep::{Finding, SweptMatch};
 use super::task::{MatcherTask, TaskKind, TicketEnd};
+use crate::base::plant::Plant;
+use crate::base::time::Now;
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::decode;
-use crate::plant::Plant;
 use crate::registry::{Answer, Change, Error, Failure, KeyValue, News, RegistryEvent, Response, Span, Watch};
-use crate::time::Now;
 
 /// Whether the registry refuses requests of this size.
 const fn is_too_large(failure: Failure) -> bool {

@@ -11,12 +11,12 @@ use skirmish_proto::v1;
 use super::Fence;
 use super::consuming::{MatchedPlayer, notify, read};
 use super::missing::Missed;
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::time::{Duration, Instant, Wall};
 use crate::matchmaking::config::QueueConfig;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode};
 use crate::registry::{Answer, Compare, Delete, KeyValue, Put, Range, RegistryOp, Request, Span, Txn};
-use crate::time::{Duration, Instant, Wall};
 
 /// Matches read at once.
 const PAGE: u64 = 32;

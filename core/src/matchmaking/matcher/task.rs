@@ -14,7 +14,7 @@ use super::filling::Filling;
 use super::forming::Forming;
 use super::missing::Missed;
 use super::sweep::SweptMatch;
-use crate::id::Name;
+use crate::base::id::Name;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::encode;
 use crate::registry::{Compare, Put, RegistryOp, Request, Txn};

@@ -18,8 +18,8 @@ use super::{
     Condition, Engine, Formed, Limits, Quality, QueueConfig, QueueOutput, Test, Ticket, Traits, Vacancy,
     Value, Widening, WorkLimits,
 };
-use crate::id::Name;
-use crate::time::{Duration, Instant};
+use crate::base::id::Name;
+use crate::base::time::{Duration, Instant};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()

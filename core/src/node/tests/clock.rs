@@ -2,7 +2,7 @@
 
 use super::cluster::Cluster;
 use super::*;
-use crate::clocks::ClockVerdict;
+use crate::node::clocks::ClockVerdict;
 
 const HOUR_MS: i64 = 3_600_000;
 const ANYBODY: Address = Address([9; 16]);

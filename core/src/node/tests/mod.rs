@@ -26,8 +26,8 @@ use prost::Message;
 use skirmish_proto::v1;
 
 use super::*;
+use crate::base::time::Wall;
 use crate::registry::{Embedded, RegistryConfig};
-use crate::time::Wall;
 use crate::wire::{Frame, ToClient, encode};
 
 /// All that a node has to do when nobody is there.

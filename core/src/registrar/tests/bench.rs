@@ -6,14 +6,14 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use crate::id::{Name, NodeId, SessionId};
+use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::rng::Seed;
+use crate::base::time::{Duration, Instant, Now, Wall};
 use crate::registrar::{Decision, Registrar, RegistrarConfig};
 use crate::registry::{
     Answer, CallId, Failure, KeyValue, Put, Range, Registry, RegistryCommand, RegistryConfig, RegistryEvent,
     Request, Response, Span, WatchId,
 };
-use crate::rng::Seed;
-use crate::time::{Duration, Instant, Now, Wall};
 
 pub(super) const ME: NodeId = NodeId(0xA);
 pub(super) const OTHER: NodeId = NodeId(0xB);

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::bench::{Fate, name, session};
 use super::*;
+use crate::base::time::Duration;
 use crate::registry::{Delete, Registry, RegistryConfig, Request, Snapshot, Span};
-use crate::time::Duration;
 
 const KEY: &str = "/generation";
 

@@ -9,9 +9,9 @@ use prost::Message as _;
 
 use super::bench::{Fate, ME, OTHER, at, name, session};
 use super::*;
+use crate::base::time::Duration;
 use crate::registrar::keys::session_record;
 use crate::registry::{Delete, LeaseId, Put, RegistryOp, Request, Span};
-use crate::time::Duration;
 
 const NODE: &str = "/nodes/000000000000000a";
 

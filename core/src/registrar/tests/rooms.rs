@@ -8,9 +8,9 @@ use prost::Message as _;
 
 use super::bench::{Fate, ME, OTHER, at, name};
 use super::*;
+use crate::base::time::Duration;
 use crate::registrar::keys::room_record;
 use crate::registry::{Delete, Request, Span};
-use crate::time::Duration;
 
 const KEY: &str = "/rooms/r/state";
 const OTHERS_NODE: &str = "/nodes/000000000000000b";

@@ -12,14 +12,14 @@ use skirmish_proto::v1;
 use self::fault::{Fate, Faults};
 use self::oracle::Oracle;
 use super::bench::name;
-use crate::id::{Name, NodeId, SessionId};
+use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::rng::Rng;
+use crate::base::time::{Instant, Now, Wall};
 use crate::registrar::{Registrar, RegistrarConfig};
 use crate::registry::{
     CallId, Failure, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Request, Snapshot, Watch,
     WatchId, Watched,
 };
-use crate::rng::Rng;
-use crate::time::{Instant, Now, Wall};
 
 const NODES: usize = 3;
 const PLAYERS: [&str; 3] = ["p", "q", "r"];

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use super::bench::{Fate, name, session};
 use super::*;
+use crate::base::time::Duration;
 use crate::registry::{Error, Request};
-use crate::time::Duration;
 
 const FULL: Failure = Failure::Refused(Error::NoSpace);
 

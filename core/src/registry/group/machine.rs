@@ -8,8 +8,8 @@ use super::queue::{GroupQueue, Selection};
 use super::{
     Aftermath, Group, GroupConfig, GroupFailure, GroupId, GroupOutput, MalformedResponse, transaction,
 };
+use crate::base::time::{Deadline, Duration, Instant};
 use crate::registry::{CallId, Failure, Request, Response};
-use crate::time::{Deadline, Duration, Instant};
 
 /// Group commit, between a node and the driver of its connection to a remote registry: many
 /// small requests ride in one transaction.

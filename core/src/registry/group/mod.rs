@@ -17,7 +17,7 @@ mod transaction;
 use core::fmt;
 
 use super::{CallId, Failure, Request, Response};
-use crate::time::{Duration, Instant};
+use crate::base::time::{Duration, Instant};
 
 pub use machine::GroupCommit;
 

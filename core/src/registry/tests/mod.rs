@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::*;
-use crate::time::{Duration, Instant};
+use crate::base::time::{Duration, Instant};
 
 /// A registry that is audited after every call, and its clock.
 struct Bench {

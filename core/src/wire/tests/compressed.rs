@@ -60,7 +60,7 @@ fn repetitive_payloads_get_smaller_and_random_ones_are_left_alone() {
     let mut zstd = Zstd::default();
     let repetitive = encode_bytes(Kind::Snapshot, &Metadata::default(), &b"position ".repeat(200));
     assert!(zstd.deflate(&repetitive).unwrap().len() < 100);
-    let random: [u8; 512] = crate::rng::Rng::new([7; 32]).bytes();
+    let random: [u8; 512] = crate::base::rng::Rng::new([7; 32]).bytes();
     assert_eq!(zstd.deflate(&encode_bytes(Kind::Snapshot, &Metadata::default(), &random)), None);
     assert_eq!(zstd.deflate(&encode_bytes(Kind::Snapshot, &Metadata::default(), b"")), None);
     assert_eq!(zstd.deflate(&Bytes::from_static(b"no frame")), None);

@@ -7,8 +7,8 @@ use skirmish_proto::v1::TicketState as S;
 use super::clients::{alone, party};
 use super::cluster::{Cluster, name};
 use super::rules::{cluster, run};
+use crate::base::time::Duration;
 use crate::matchmaking::keys;
-use crate::time::Duration;
 
 fn modified(c: &mut Cluster, player: &str) -> u64 {
     c.get(keys::ticket(&name(player))).unwrap().modified

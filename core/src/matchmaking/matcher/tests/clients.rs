@@ -6,12 +6,12 @@ use core::mem::take;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::cluster::{Cluster, Event, Frame, KEEP_ALIVE, Player, name};
-use crate::id::Name;
+use crate::base::id::Name;
+use crate::base::time::Duration;
 use crate::matchmaking::desk::DeskDecision;
 use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode};
 use crate::registry::{Delete, Put, Request, Span};
-use crate::time::Duration;
 
 impl Cluster {
     pub(super) fn player(&mut self, player: &str) -> &mut Player {

@@ -8,7 +8,9 @@ use core::mem::take;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::oracle::Oracle;
-use crate::id::{Name, NodeId};
+use crate::base::id::{Name, NodeId};
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant, Now, Wall};
 use crate::matchmaking::desk::Desk;
 use crate::matchmaking::record::{decode, encode};
 use crate::matchmaking::{Matcher, MatchmakingConfig, keys};
@@ -16,8 +18,6 @@ use crate::registry::{
     Answer, KeyValue, LeaseId, Put, Range, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Request,
     Response, Span, Watch, WatchId,
 };
-use crate::rng::Rng;
-use crate::time::{Duration, Instant, Now, Wall};
 
 /// How long a node's lease lives without being kept alive.
 pub(super) const TTL: Duration = Duration::from_secs(5);

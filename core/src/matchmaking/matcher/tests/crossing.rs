@@ -10,8 +10,8 @@ use skirmish_proto::v1::{self, TicketState as S};
 use super::clients::alone;
 use super::cluster::{Cluster, name};
 use super::rules::{cluster, run};
+use crate::base::time::Duration;
 use crate::client::{Client, ClientConfig, ClientState, Event, Output};
-use crate::time::Duration;
 use crate::wire::{self, Frame, ToServer};
 
 /// Ann's client, and what it has sent that no node has.

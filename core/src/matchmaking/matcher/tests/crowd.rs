@@ -9,8 +9,8 @@ use skirmish_proto::v1;
 
 use super::clients::{alone, party};
 use super::cluster::{Cluster, name};
+use crate::base::time::Duration;
 use crate::matchmaking::{MatchmakingConfig, QueueConfig};
-use crate::time::Duration;
 
 /// Places of a matcher.
 const PLACES: u64 = 8;

@@ -8,9 +8,9 @@ use skirmish_proto::v1;
 
 use super::clients::{alone, party};
 use super::cluster::{Cluster, name};
+use crate::base::time::Duration;
 use crate::matchmaking::matcher::MatcherDecision;
 use crate::matchmaking::{MatchmakingConfig, QueueConfig};
-use crate::time::Duration;
 
 fn cluster(backfill: bool, players: &[&str]) -> Cluster {
     let mut config = config(backfill);

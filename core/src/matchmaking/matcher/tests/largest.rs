@@ -9,8 +9,8 @@ use skirmish_proto::v1::{self, TicketState as S};
 
 use super::clients::{alone, party};
 use super::cluster::{Cluster, name};
+use crate::base::time::Duration;
 use crate::matchmaking::{MAX_FORMED_PLAYERS, MatchmakingConfig, QueueConfig};
-use crate::time::Duration;
 
 fn cluster(teams: u8, size: u8) -> Cluster {
     let mut queue = QueueConfig::new(name("war"), teams, size, vec![name("eu")]);

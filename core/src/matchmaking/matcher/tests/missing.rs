@@ -8,10 +8,10 @@ use skirmish_proto::v1::{self, TicketState as S};
 
 use super::clients::alone;
 use super::cluster::{Cluster, name};
+use crate::base::time::Duration;
 use crate::matchmaking::matcher::MatcherDecision;
 use crate::matchmaking::record::decode;
 use crate::matchmaking::{MatchmakingConfig, QueueConfig, keys};
-use crate::time::Duration;
 
 /// Players have 20 seconds to come, which is looked at every two.
 fn cluster(mode: &str, teams: u8, size: u8, backfill: bool, players: &[&str]) -> Cluster {

@@ -1,9 +1,9 @@
 //! Time, and what passes between the nodes and the registry.
 
-use crate::id::NodeId;
+use crate::base::id::NodeId;
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant};
 use crate::registry::{Failure, News, RegistryCommand, RegistryEvent};
-use crate::rng::Rng;
-use crate::time::{Duration, Instant};
 
 use super::cluster::{Cluster, Event, Fate, KEEP_ALIVE, ORACLE};
 

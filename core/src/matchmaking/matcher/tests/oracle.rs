@@ -7,14 +7,14 @@ use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::cluster::name;
-use crate::id::{Name, NodeId};
+use crate::base::id::{Name, NodeId};
+use crate::base::time::Instant;
 use crate::matchmaking::MatchmakingConfig;
 use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::decode;
 use crate::registry::{
     Answer, Change, Compare, KeyValue, News, Range, Registry, RegistryOp, Request, Response, Span, Watched,
 };
-use crate::time::Instant;
 
 pub(super) struct Oracle {
     config: MatchmakingConfig,

@@ -13,10 +13,10 @@ use skirmish_proto::v1::{self, TicketState};
 
 use super::clients::{alone, party};
 use super::cluster::{Cluster, Faults, name};
+use crate::base::time::Duration;
 use crate::matchmaking::record::decode;
 use crate::matchmaking::{MatchmakingConfig, QueueConfig, keys};
 use crate::registry::Request;
-use crate::time::Duration;
 
 const NODES: usize = 3;
 const PLAYERS: u64 = 12;

@@ -9,12 +9,12 @@ use skirmish_proto::v1::{self, TicketState as S};
 
 use super::clients::{alone, party};
 use super::cluster::{Cluster, TTL, name};
-use crate::id::MAX_NAME;
+use crate::base::id::MAX_NAME;
+use crate::base::time::Duration;
 use crate::matchmaking::matcher::{MatcherDecision, Standing};
 use crate::matchmaking::record::{decode, encode};
 use crate::matchmaking::{MatchmakingConfig, QueueConfig, keys};
 use crate::registry::{Delete, Put, Request, Span};
-use crate::time::Duration;
 
 fn config() -> MatchmakingConfig {
     let regions = vec![name("eu")];

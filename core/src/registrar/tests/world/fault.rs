@@ -1,6 +1,6 @@
 //! What goes wrong, drawn from the seed.
 
-use crate::rng::Rng;
+use crate::base::rng::Rng;
 
 /// What happens to a request. Times are microseconds from when it is sent.
 #[derive(Clone, Copy, Debug)]

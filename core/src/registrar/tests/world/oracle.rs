@@ -5,10 +5,10 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use prost::Message as _;
 use skirmish_proto::v1;
 
-use crate::id::{Name, NodeId, SessionId};
+use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::time::Instant;
 use crate::registrar::{Decision, RoomClaim, SessionClaim};
 use crate::registry::{Answer, KeyValue, Range, Registry, Request, Span};
-use crate::time::Instant;
 
 /// Whose a key is: its node and epoch.
 type Owned = (NodeId, u64);

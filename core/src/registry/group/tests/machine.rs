@@ -6,12 +6,12 @@ use alloc::{format, vec, vec::Vec};
 use proptest::prelude::*;
 
 use super::{CONFIG, claim};
+use crate::base::time::{Duration, Instant};
 use crate::registry::{
     Aftermath, Answer, CallId, Compare, CompareTarget, Delete, Error, Failure, Group, GroupCommit,
     GroupConfig, GroupFailure, GroupId, GroupOutput, KeyValue, LeaseId, MalformedResponse, Put, Range,
     Registry, RegistryConfig, RegistryOp, Relation, Request, Response, Span, Txn,
 };
-use crate::time::{Duration, Instant};
 
 type Outcome = Result<Response, Failure>;
 

@@ -7,8 +7,8 @@ mod transaction;
 
 use alloc::{borrow::ToOwned as _, vec};
 
+use crate::base::time::Duration;
 use crate::registry::{Compare, GroupConfig, LeaseId, Put, Range, RegistryOp, Span, Txn};
-use crate::time::Duration;
 
 const CONFIG: GroupConfig = GroupConfig {
     waiting: 1000,

@@ -1,7 +1,7 @@
 //! Waits before the next attempt.
 
-use crate::rng::Rng;
-use crate::time::Duration;
+use crate::base::rng::Rng;
+use crate::base::time::Duration;
 
 /// The longest wait that a server may ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rng::Rng;
+    use crate::base::rng::Rng;
 
     const MIN: Duration = Duration::from_millis(500);
     const MAX: Duration = Duration::from_millis(3_000);

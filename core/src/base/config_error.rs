@@ -3,13 +3,20 @@
 use alloc::borrow::Cow;
 use core::fmt;
 
-use crate::time::Duration;
+use crate::base::time::Duration;
+
+/// Bytes that a frame may need beside the body of its message.
+pub(crate) const FRAME_OVERHEAD: usize = 2048;
+/// Shortest time of a turn that has one.
+pub(crate) const SHORTEST_TURN: Duration = Duration::from_millis(100);
+/// Bytes of a snapshot for each member.
+pub(crate) const MEMBER_BYTES: usize = 80;
 
 /// A value of a configuration that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The key of the value as the configuration file has it, such as `rooms.window_bytes`; for
-    /// a value that no file sets, its place in [`Config`](super::Config).
+    /// a value that no file sets, its place in [`Config`](crate::config::Config).
     pub key: Cow<'static, str>,
     /// The condition that the value does not meet.
     pub problem: Problem,
@@ -39,7 +46,7 @@ pub enum Problem {
     /// It must be at most the value of this key.
     MostOf(&'static str),
     /// It must be at least the bytes of this key, with room for what is around them
-    /// ([`Config::FRAME_OVERHEAD`](super::Config::FRAME_OVERHEAD)).
+    /// ([`Config::FRAME_OVERHEAD`](crate::config::Config::FRAME_OVERHEAD)).
     RoomFor(&'static str),
     /// It must be unique: an element before it has the same value.
     Repeated,
@@ -96,7 +103,7 @@ impl fmt::Display for Problem {
             Self::LeastOf(key) => write!(f, "must be at least {key}"),
             Self::AboveOf(key) => write!(f, "must be above {key}"),
             Self::MostOf(key) => write!(f, "must be at most {key}"),
-            Self::RoomFor(key) => write!(f, "must be at least {key} + {}", super::Config::FRAME_OVERHEAD),
+            Self::RoomFor(key) => write!(f, "must be at least {key} + {}", FRAME_OVERHEAD),
             Self::Repeated => f.write_str("must be unique: an earlier one is the same"),
             Self::ThirdOfLeases => {
                 f.write_str("must be at most a third of cluster.node_ttl and of cluster.room_ttl")
@@ -113,7 +120,7 @@ impl fmt::Display for Problem {
             Self::Turn => write!(
                 f,
                 "must be 0s, for turns that last until they are ended, or at least {:?}",
-                super::Config::SHORTEST_TURN
+                SHORTEST_TURN
             ),
             Self::Horizon => f.write_str(
                 "must be longer than sessions.ttl + connections.linger + heartbeat.interval * (heartbeat.close_after + 1): a session that is resumed must find the tombstones of everything removed in its absence",
@@ -121,8 +128,8 @@ impl fmt::Display for Problem {
             Self::Snapshot => write!(
                 f,
                 "must have {} bytes for each of rooms.members, and {} more: a snapshot names them all",
-                super::Config::MEMBER_BYTES,
-                super::Config::FRAME_OVERHEAD
+                MEMBER_BYTES,
+                FRAME_OVERHEAD
             ),
         }
     }

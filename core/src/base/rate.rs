@@ -1,7 +1,15 @@
 //! How fast somebody may send: a token bucket.
 
-use crate::config::Rate;
-use crate::time::{Duration, Instant};
+use crate::base::time::{Duration, Instant};
+
+/// A token bucket: `per_second` on average, `burst` at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Refill per second.
+    pub per_second: u32,
+    /// Size of the bucket.
+    pub burst: u32,
+}
 
 /// A token bucket. Starts full; exact to a millionth of a token, without drift.
 #[derive(Clone, Copy, Debug)]

@@ -25,8 +25,8 @@
 //! A client that floods is behind from its first pause on, and is read at `CATCH_UP * R`: it is
 //! closed after `S / (CATCH_UP - 1)`.
 
+use crate::base::time::{Duration, Instant};
 use crate::config::Rate;
-use crate::time::{Duration, Instant};
 
 /// How many times its limit a connection with a backlog is read at. A client that sends all
 /// that it may has caught up after a third of the stall.
@@ -197,7 +197,7 @@ mod tests {
     /// The moments at which a client that sends all that it may, in whatever gaps it likes,
     /// sends.
     fn compliant(limit: Rate, gaps: &[u64]) -> Vec<u64> {
-        let mut bucket = crate::rate::Bucket::new(limit, at(0));
+        let mut bucket = crate::base::rate::Bucket::new(limit, at(0));
         let (mut now, mut sent) = (0, Vec::new());
         for gap in gaps {
             now += gap;

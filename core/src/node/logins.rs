@@ -3,9 +3,9 @@
 
 use alloc::collections::BTreeMap;
 
+use crate::base::rate::Bucket;
+use crate::base::time::{Duration, Instant};
 use crate::config::Rate;
-use crate::rate::Bucket;
-use crate::time::{Duration, Instant};
 
 /// Log-ins by player or by address. Whoever is not in the table has a full bucket; a bucket
 /// that is surely full again is taken out. When the table is full, the bucket that was asked

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::panic::Location;
 
 #[cfg(feature = "plant")]
-use crate::plant::Planted;
+use crate::base::plant::Planted;
 
 /// Most places that are told; those beyond are counted only.
 const MOST_PLACES: usize = 64;

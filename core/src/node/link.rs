@@ -4,13 +4,13 @@ use alloc::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::agenda::Booking;
+use crate::base::agenda::Booking;
+use crate::base::id::{Address, NodeId};
+use crate::base::rng::Rng;
+use crate::base::slab::Key;
+use crate::base::time::Instant;
 use crate::config::Config;
-use crate::heartbeat::Heartbeat;
-use crate::id::{Address, NodeId};
-use crate::rng::Rng;
-use crate::slab::Key;
-use crate::time::Instant;
+use crate::node::heartbeat::Heartbeat;
 
 /// Frames that may wait for a link beside what its cursors stand for. A link that is that
 /// far behind is dropped, and both sides start afresh on the next.

@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeSet;
 
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 /// Deadlines of things, each of which has at most one. A thing notes when it is booked
 /// and books only what is earlier; one that is booked too early is looked at, and books

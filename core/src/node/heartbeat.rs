@@ -1,8 +1,8 @@
 //! Liveness of a connection (row H1): who does not answer pings is gone.
 
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant, LATE};
 use crate::config;
-use crate::rng::Rng;
-use crate::time::{Duration, Instant, LATE};
 
 /// The heartbeat of one connection.
 #[derive(Clone, Debug)]

@@ -26,9 +26,9 @@
 
 use alloc::collections::BTreeMap;
 
-use crate::id::NodeId;
-use crate::plant::{Plant, Planted};
-use crate::time::{Duration, Instant, Now, Wall};
+use crate::base::id::NodeId;
+use crate::base::plant::{Plant, Planted};
+use crate::base::time::{Duration, Instant, Now, Wall};
 
 /// Drift of two monotonic clocks apart at most, per mille of the time that has passed: far more
 /// than any that works.

@@ -6,16 +6,16 @@ use alloc::collections::VecDeque;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use crate::agenda::Booking;
+use super::{Source, Trace};
+use crate::base::agenda::Booking;
+use crate::base::id::Name;
+use crate::base::rate::Bucket;
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
 use crate::config::Config;
-use crate::heartbeat::Heartbeat;
-use crate::id::Name;
-use crate::meter::{Allowance, Meter};
-use crate::node::{Source, Trace};
-use crate::rate::Bucket;
-use crate::rng::Rng;
+use crate::node::heartbeat::Heartbeat;
+use crate::node::meter::{Allowance, Meter};
 use crate::session::SessionKey;
-use crate::time::Instant;
 use crate::wire::seal::Seal;
 
 /// Frames that may wait for a connection beside what its cursors stand for. Answers to

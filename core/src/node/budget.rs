@@ -8,10 +8,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::{connection, link};
+use crate::base::id::MAX_NAME;
 use crate::config::Config;
 use crate::crdt::MAX_VALUE;
-use crate::id::MAX_NAME;
-use crate::{connection, link};
 
 /// Bytes of a connection's, a session's, a room's and a member's own structures, with their
 /// places in tables and agendas.
