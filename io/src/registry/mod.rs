@@ -7,17 +7,17 @@
 //! [`NodeRegistry::handle_timeout`] when the time has come.
 //!
 //! ```
-//! use skirmish_core::registry::{Call, CallId, Put, RegistryConfig, Request, Told};
+//! use skirmish_core::registry::{CallId, Put, RegistryCommand, RegistryConfig, RegistryEvent, Request};
 //! use skirmish_io::clock::Clock;
-//! use skirmish_io::registry::{Embedded, Registry};
+//! use skirmish_io::registry::{EmbeddedRegistry, NodeRegistry};
 //!
 //! let clock = Clock::new();
 //! let now = clock.now().instant;
-//! let mut registry = Registry::Embedded(Box::new(Embedded::new(RegistryConfig::default(), now)));
+//! let mut registry = NodeRegistry::Embedded(Box::new(EmbeddedRegistry::new(RegistryConfig::default(), now)));
 //! let request = Request::Put(Put::new("key", "value", None));
-//! registry.handle(now, Call::Request { id: CallId(1), request });
+//! registry.handle(now, RegistryCommand::Request { id: CallId(1), request });
 //! let told = registry.poll_told();
-//! assert!(matches!(told, Some(Told::Reply { id: CallId(1), outcome: Ok(_) })));
+//! assert!(matches!(told, Some(RegistryEvent::Reply { id: CallId(1), outcome: Ok(_) })));
 //! ```
 
 mod embedded;

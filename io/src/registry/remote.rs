@@ -56,14 +56,14 @@ pub struct Remote {
 ///   [`Backend::connected`], which tells the node to look whether the registry went back.
 ///
 /// ```
-/// use skirmish_core::registry::{Call, Embedded, RegistryConfig, Told};
+/// use skirmish_core::registry::{Embedded, RegistryCommand, RegistryConfig, RegistryEvent};
 /// use skirmish_core::time::Duration;
 /// use skirmish_io::clock::Clock;
-/// use skirmish_io::registry::{Backend, Registry, Remote};
+/// use skirmish_io::registry::{Backend, NodeRegistry, Remote};
 ///
 /// let (remote, mut backend) = Remote::new(1024, 64);
-/// // For `Builder::registry`, of any number of servers.
-/// let registry = Registry::Remote(remote);
+/// // For `ServerBuilder::registry`, of any number of servers.
+/// let registry = NodeRegistry::Remote(remote);
 ///
 /// // Spawned beside them. This one is right at hand, keeps no lease and tells no news.
 /// let serve = async move {
@@ -74,9 +74,9 @@ pub struct Remote {
 ///         store.handle_call(clock.now().instant, call);
 ///         while let Some(told) = store.poll_told() {
 ///             match told {
-///                 Told::Reply { id, outcome } => backend.answer(id, outcome, Duration::ZERO),
-///                 Told::Watched(watched) => backend.tell(watched).await,
-///                 Told::Connected { .. } => {}
+///                 RegistryEvent::Reply { id, outcome } => backend.answer(id, outcome, Duration::ZERO),
+///                 RegistryEvent::Watched(watched) => backend.tell(watched).await,
+///                 RegistryEvent::Connected { .. } => {}
 ///             }
 ///         }
 ///     }

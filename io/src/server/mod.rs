@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use skirmish_io::config::Config;
-//! use skirmish_io::server::{Handle, Message, Server};
+//! use skirmish_io::server::{ApplicationMessage, Handle, Server};
 //! use skirmish_io::token::{Keys, new_secret};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -17,7 +17,7 @@
 //!
 //! let server = Server::builder(config)
 //!     .keys(Keys::from_secret("main", new_secret()?.as_bytes())?)
-//!     .route("mygame.v1.Attack", |attack: Message, server: &Handle| {
+//!     .route("mygame.v1.Attack", |attack: ApplicationMessage, server: &Handle| {
 //!         server.send(attack.conn, "mygame.v1.Attacked", &attack.payload);
 //!     })
 //!     .bind()
