@@ -39,8 +39,12 @@ fn documents_name_only_things_that_exist() {
     let mut wrong = Vec::new();
     for path in &paths {
         let text = read(path);
-        let broken =
-            [links_broken(path, &text, &find), commands_broken(&text, &cargo_config, &find)].concat();
+        let broken = [
+            links_broken(path, &text, &find),
+            commands_broken(&text, &cargo_config, &find),
+            excerpts_broken(path, &text, &find),
+        ]
+        .concat();
         wrong.extend(broken.into_iter().map(|broken| format!("{path}:{broken}")));
     }
     assert!(wrong.is_empty(), "{} complaints\n{}", wrong.len(), wrong.join("\n"));
