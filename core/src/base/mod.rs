@@ -1,4 +1,4 @@
-//! What every machine is built from: times, identifiers, randomness, tables, timers and rates.
+//! Parts of every machine: times, identifiers, randomness, tables, timers and rates.
 
 pub(crate) mod agenda;
 pub mod backoff;

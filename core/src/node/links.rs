@@ -354,7 +354,7 @@ impl Node {
     }
 
     pub(super) fn wake_link(&mut self, key: Key) {
-        // What is told before it is woken may have been too much for its peer.
+        // Frames queued before the wake may have been too much for its peer.
         let Some(link) = self.links.get_mut(key) else { return };
         if !core::mem::replace(&mut link.woken, true) {
             self.outputs.push_back(Output::WakeLink(LinkId::from_key(key)));

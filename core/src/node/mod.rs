@@ -4,7 +4,7 @@
 //! session and its room, [`Room::say`](crate::room::Room::say) appends it, the members' connections are woken,
 //! and [`Node::poll_transmit`] (`outbound`) reads it from the log for each of them.
 //!
-//! Whose a room is, the registry says (`claims`, `rooms`): in one that another node
+//! The registry names the primary of a room (`claims`, `rooms`): in one that another node
 //! leads, the message is passed on to that node over its link (`follower`, `links`), which
 //! appends it (`primary`), and its entry comes back with the tail of the log.
 

@@ -8,7 +8,7 @@ use crate::hosting::Role;
 impl Node {
     /// Sees to it that the room is looked at when something in it is due next.
     pub(super) fn book_room(&mut self, key: Key) {
-        // What has changed in the room may have closed it.
+        // The change in the room may have closed it.
         let Some(hosted) = self.rooms.get_mut(key) else { return };
         let flush = hosted.room.flush_at();
         let collect = hosted.room.state.poll_timeout().map(|deadline| deadline.at);

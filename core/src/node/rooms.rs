@@ -174,7 +174,7 @@ impl Node {
     }
 
     fn seat(&mut self, now: Now, room: Key, key: SessionKey) {
-        // Whoever came in before may have ended another session of its player.
+        // An entrant before this one may have ended another session of its player.
         let Some(session) = self.sessions.get(key) else { return };
         let Some(wish) = session.memberships.iter().find(|m| m.room == room).map(|m| m.entry) else { return };
         let conn = session.conn;

@@ -276,7 +276,7 @@ fn malformed_frames_and_frames_out_of_turn_break_the_protocol() {
         script.drain();
         assert!(script.outputs.contains(&Output::Hangup));
         assert_eq!(script.fault(), Some(fault));
-        // What the server will do again is no reason to dial again.
+        // A close that the server would repeat is no reason to dial again.
         let is_final = fault.reason() == v1::Reason::Incompatible;
         assert_eq!(
             script.client.state(),

@@ -32,7 +32,7 @@ fn comparisons_are_shared_if_the_failure_branch_may_be_left_out() {
 
 #[test]
 fn members_that_could_be_refused_for_their_failure_branch_are_nested() {
-    // Whoever may not read `b` may not do this at all, though `b` would not be read.
+    // A user that may not read `b` may not do this at all, though `b` would not be read.
     assert_eq!(kind(Txn { failure: vec![read("b")], ..claim("a") }), BundleKind::Nested);
     assert_eq!(kind(Txn { failure: vec![put("a")], ..claim("a") }), BundleKind::Nested);
     assert_eq!(kind(Txn { compares: vec![], ..claim("a") }), BundleKind::Nested);
