@@ -515,6 +515,15 @@ mod tests {
     }
 
     #[test]
+    fn nodes_that_are_gone_do_not_turn_a_node_off() {
+        let mut clocks = named(2);
+        (1..=2).for_each(|node| measure(&mut clocks, 100, node, 0, 2));
+        assert_eq!(clocks.observe(at(100, 0), true), Some(ClockVerdict::Agrees));
+        (1..=2).for_each(|node| clocks.remove(at(200, 0).instant, NodeId(node)));
+        assert_eq!(clocks.observe(at(300, HOUR_MS), true), None, "nobody is left who could differ");
+    }
+
+    #[test]
     fn of_nodes_that_are_gone_a_bounded_number_counts() {
         let most = u64::try_from(MOST_GONE).unwrap();
         let mut clocks = named(most + 10);
