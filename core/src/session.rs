@@ -9,11 +9,12 @@ use hashbrown::HashMap;
 use sha2::{Digest as _, Sha256};
 
 use crate::base::agenda::Booking;
-use crate::base::id::{ConnId, Cursor, Name, SessionId};
+use crate::base::id::{ConnId, Name, SessionId};
 use crate::base::keyed_hasher::KeyedHasher;
 use crate::base::rng::Seed;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant};
+use crate::hosting::Seated;
 
 /// A session's place in the [`Sessions`] table.
 pub(crate) type SessionKey = Key;
@@ -95,10 +96,6 @@ pub(crate) struct Membership {
     pub(crate) room: Key,
     /// 0 while it is on its way in.
     pub(crate) number: u32,
-    /// How it wants to come in.
-    pub(crate) entry: RoomEntry,
-    /// In a room whose primary is another node: the highest `client_seq` passed on to it.
-    pub(crate) relayed: u64,
     /// Where it started to read, before the first entry that it was owed.
     pub(crate) start: u64,
     /// Entries up to this one were handed to the connection.
@@ -126,32 +123,6 @@ pub(crate) struct Membership {
     pub(crate) latest_throttled: Instant,
 }
 
-/// How a session wants to come into a room, and how far that is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RoomEntry {
-    /// Which of the node's entries this is: an answer to another one is none to this.
-    pub(crate) attempt: u64,
-    /// To go on with the membership that it has, after this entry; else to become a
-    /// member.
-    pub(crate) resume: Option<Cursor>,
-    /// Entries from before to deliver.
-    pub(crate) history: u32,
-    /// When a join is not tried anew any more, and how often it was.
-    pub(crate) until: Instant,
-    pub(crate) retries: u32,
-    /// What the room's primary, another node, has answered.
-    pub(crate) granted: Option<Granted>,
-}
-
-/// What a primary has answered to a session that comes in.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Granted {
-    pub(crate) number: u32,
-    pub(crate) resumed: bool,
-    /// Takes effect when the log has got this far here.
-    pub(crate) at: u64,
-}
-
 /// How a membership came about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Joined {
@@ -167,18 +138,10 @@ pub(crate) struct Throttle {
 
 impl Membership {
     /// A membership that is on its way.
-    pub(crate) const fn new(
-        room: Key,
-        attempt: u64,
-        resume: Option<Cursor>,
-        history: u32,
-        until: Instant,
-    ) -> Self {
+    pub(crate) const fn new(room: Key) -> Self {
         Self {
             room,
             number: 0,
-            entry: RoomEntry { attempt, resume, history, until, retries: 0, granted: None },
-            relayed: 0,
             start: 0,
             seq: 0,
             latest: 0,
@@ -192,11 +155,6 @@ impl Membership {
             latest_throttle: None,
             latest_throttled: Instant::ZERO,
         }
-    }
-
-    /// Whether it asks to be let into the room, whatever the room's life is.
-    pub(crate) const fn is_new_join(&self) -> bool {
-        self.number == 0 && self.entry.resume.is_none()
     }
 
     /// A reliable message was not taken: those from `expected` on are taken again after a
@@ -219,15 +177,20 @@ impl Membership {
         told
     }
 
-    /// It is a membership now, which reads the log after `seq`, and the state from its
-    /// beginning.
-    pub(crate) const fn begin(&mut self, number: u32, seq: u64, resumed: bool, forgotten: u64) {
+    /// Has the client send again, at once, messages that were taken and are lost.
+    pub(crate) const fn resend(&mut self, expected: u64) {
+        self.throttled = Some(expected);
+        self.throttle = Some(Throttle { expected, retry_after_ms: 0 });
+    }
+
+    /// Begins to read: the log from where the room says, and the state from its beginning.
+    pub(crate) const fn begin(&mut self, seated: Seated) {
+        let Seated { number, seq, resumed, forgotten } = seated;
         self.number = number;
         (self.start, self.seq) = (seq, seq);
         (self.latest, self.change, self.forgotten) = (0, 0, forgotten);
         self.joined = Some(Joined { resumed });
         self.welcome_snapshot = true;
-        self.entry.granted = None;
     }
 }
 

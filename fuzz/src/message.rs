@@ -4,7 +4,7 @@
 //! `type_url`, the `type_url`, and the payload.
 
 use bytes::Bytes;
-use skirmish_core::wire::{self, Frame, ToClient, ToNode, ToServer};
+use skirmish_core::wire::{self, Frame, RoomMessage as R, ToClient, ToNode, ToServer};
 use skirmish_proto::v1;
 
 /// Largest payload; a fuzzer gains nothing from more.
@@ -154,26 +154,26 @@ fn to_node(message: &ToNode) -> Bytes {
         ToNode::Hello(message) => wire::encode(K::LinkHello, &none, message),
         ToNode::Ping(message) => wire::encode(K::Ping, &none, message),
         ToNode::Pong(message) => wire::encode(K::Pong, &none, message),
-        ToNode::Attach(message) => wire::encode(K::Attach, &none, message),
-        ToNode::Attached(message) => wire::encode(K::Attached, &none, message),
-        ToNode::Detach(message) => wire::encode(K::Detach, &none, message),
-        ToNode::Enter(message) => wire::encode(K::Enter, &none, message),
-        ToNode::Entered(message) => wire::encode(K::Entered, &none, message),
-        ToNode::Relay(message) => wire::encode(K::Relay, &none, message),
-        ToNode::Hold(message) => wire::encode(K::Hold, &none, message),
-        ToNode::Exit(message) => wire::encode(K::Exit, &none, message),
-        ToNode::Exited(message) => wire::encode(K::Exited, &none, message),
-        ToNode::Entry(message, _) => wire::encode(K::Entry, &none, message),
-        ToNode::Latest(message, _) => wire::encode(K::Latest, &none, message),
-        ToNode::State(message) => wire::encode(K::State, &none, message),
+        ToNode::Room(R::Attach(message)) => wire::encode(K::Attach, &none, message),
+        ToNode::Room(R::Attached(message)) => wire::encode(K::Attached, &none, message),
+        ToNode::Room(R::Detach(message)) => wire::encode(K::Detach, &none, message),
+        ToNode::Room(R::Enter(message)) => wire::encode(K::Enter, &none, message),
+        ToNode::Room(R::Entered(message)) => wire::encode(K::Entered, &none, message),
+        ToNode::Room(R::Relay(message)) => wire::encode(K::Relay, &none, message),
+        ToNode::Room(R::Hold(message)) => wire::encode(K::Hold, &none, message),
+        ToNode::Room(R::Exit(message)) => wire::encode(K::Exit, &none, message),
+        ToNode::Room(R::Exited(message)) => wire::encode(K::Exited, &none, message),
+        ToNode::Room(R::Entry(message, _)) => wire::encode(K::Entry, &none, message),
+        ToNode::Room(R::Latest(message, _)) => wire::encode(K::Latest, &none, message),
+        ToNode::Room(R::State(message)) => wire::encode(K::State, &none, message),
     }
 }
 
 /// The message with the frame that it comes with when it is encoded again.
 fn with_frame(message: ToNode, frame: &Bytes) -> ToNode {
     match message {
-        ToNode::Entry(message, _) => ToNode::Entry(message, frame.clone()),
-        ToNode::Latest(message, _) => ToNode::Latest(message, frame.clone()),
+        ToNode::Room(R::Entry(message, _)) => ToNode::Room(R::Entry(message, frame.clone())),
+        ToNode::Room(R::Latest(message, _)) => ToNode::Room(R::Latest(message, frame.clone())),
         message => message,
     }
 }

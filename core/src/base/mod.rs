@@ -2,6 +2,7 @@
 
 pub(crate) mod agenda;
 pub mod backoff;
+pub(crate) mod bug;
 pub(crate) mod config_error;
 pub mod id;
 pub(crate) mod keyed_hasher;

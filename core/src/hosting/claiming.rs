@@ -1,11 +1,15 @@
-//! A room while the registry is asked whose it is.
+//! A room while the registry is asked for its primary.
 
 use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
+use super::common::Common;
+use super::{Context, Effect, Input, Next};
+use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::Instant;
+use crate::wire::RoomMessage;
 
 /// State of a room that is being claimed.
 #[derive(Debug, Default)]
@@ -16,84 +20,90 @@ pub(crate) struct Claiming {
     ask_at: Option<Instant>,
 }
 
-/// An `Attach` that came before the registry had said whose the room is.
-#[derive(Debug)]
+/// An `Attach` that came before the registry had named the primary.
+#[derive(Clone, Debug)]
 pub(crate) struct EarlyAttach {
     pub(crate) link: Key,
     pub(crate) attach: v1::Attach,
 }
 
 impl Claiming {
+    /// A claim that is made at a time.
+    pub(super) const fn at(ask_at: Instant) -> Self {
+        Self { early: Vec::new(), ask_at: Some(ask_at) }
+    }
+
     /// Number of `Attach` messages that are kept.
     pub(crate) const fn early(&self) -> usize {
         self.early.len()
     }
 
     /// Time at which the registry is to be asked.
-    pub(crate) const fn ask_at(&self) -> Option<Instant> {
+    pub(super) const fn deadline(&self) -> Option<Instant> {
         self.ask_at
     }
 
-    /// Puts the question to the registry off.
-    pub(crate) const fn put_off(&mut self, until: Instant) {
-        self.ask_at = Some(until);
-    }
-
-    /// Returns true if the registry is to be asked now; then it counts as asked.
-    pub(crate) fn take_due(&mut self, now: Instant) -> bool {
-        let is_due = self.ask_at.is_some_and(|at| at <= now);
-        if is_due {
-            self.ask_at = None;
-        }
-        is_due
-    }
-
-    /// Keeps an `Attach` until the registry has said whose the room is: one for each link that
-    /// `lives`.
-    pub(crate) fn keep(&mut self, early: EarlyAttach, lives: impl Fn(Key) -> bool) {
-        self.early.retain(|kept| kept.link != early.link && lives(kept.link));
-        self.early.push(early);
-    }
-
-    /// The `Attach` of a link is taken back.
-    pub(crate) fn forget(&mut self, link: Key) {
-        self.early.retain(|early| early.link != link);
-    }
-
-    /// Ends the role: what was kept is to be answered.
-    pub(crate) fn finish(self) -> Vec<EarlyAttach> {
+    /// Ends the role: the messages are to be answered.
+    pub(super) fn finish(self) -> Vec<EarlyAttach> {
         self.early
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn early(slot: u32, number: u64) -> EarlyAttach {
-        let attach = v1::Attach { number, ..v1::Attach::default() };
-        EarlyAttach { link: Key { slot, generation: 1 }, attach }
-    }
-
-    #[test]
-    fn one_attach_is_kept_for_each_link_that_lives() {
-        let mut claiming = Claiming::default();
-        for (slot, number) in [(1, 10), (2, 20), (1, 11)] {
-            claiming.keep(early(slot, number), |_| true);
+    /// Asks the registry, if it is time.
+    pub(super) fn ask(&mut self, common: &Common, cx: &mut Context<'_>) {
+        if self.ask_at.is_some_and(|at| at <= cx.now.instant) {
+            self.ask_at = None;
+            common.emit(cx, Effect::Claim);
         }
-        assert_eq!(claiming.early(), 2);
-        claiming.keep(early(3, 30), |link| link.slot != 2);
-        claiming.forget(Key { slot: 3, generation: 1 });
-        let kept: Vec<u64> = claiming.finish().iter().map(|early| early.attach.number).collect();
-        assert_eq!(kept, [11]);
     }
 
-    #[test]
-    fn the_registry_is_asked_once_for_each_time_that_it_was_put_off() {
-        let at = Instant::from_micros;
-        let mut claiming = Claiming::default();
-        assert!(!claiming.take_due(at(100)), "it is asked already");
-        claiming.put_off(at(200));
-        assert!(!claiming.take_due(at(199)) && claiming.take_due(at(200)) && !claiming.take_due(at(300)));
+    pub(super) fn handle(&mut self, common: &mut Common, cx: &mut Context<'_>, input: Input) -> Next {
+        match input {
+            Input::Depart { session, .. } => drop(common.depart(cx, session)),
+            Input::Led { epoch } => return Next::Lead { epoch },
+            Input::LedBy { node, epoch } => return Next::Follow { node, epoch },
+            Input::Unavailable => return Next::Close(v1::LeftReason::Gone),
+            Input::Unclaimed => return Next::Close(v1::LeftReason::Limit),
+            Input::Close(reason) => return Next::Close(reason),
+            Input::Unlinked { link, .. } => self.early.retain(|early| early.link != link),
+            Input::From { link, message, .. } => self.take(common, cx, link, message),
+            Input::Timeout => self.ask(common, cx),
+            // Every session waits for the registry, and there is no primary yet.
+            Input::Arrive(_)
+            | Input::Redirect { .. }
+            | Input::Epoch { .. }
+            | Input::Presence { .. }
+            | Input::Lost
+            | Input::PrimaryGone
+            | Input::Linked { .. }
+            | Input::PlacesKnown
+            | Input::Leased => {}
+        }
+        Next::Stay
+    }
+
+    fn take(&mut self, common: &Common, cx: &mut Context<'_>, link: Key, message: RoomMessage) {
+        match message {
+            RoomMessage::Attach(attach) if !cx.planted.is(Plant::JoinRaceTold) => {
+                self.early.retain(|kept| kept.link != link);
+                self.early.push(EarlyAttach { link, attach });
+                common.emit(cx, Effect::Read { link });
+            }
+            RoomMessage::Detach(_) => {
+                self.early.retain(|early| early.link != link);
+                common.emit(cx, Effect::Unread { link });
+            }
+            RoomMessage::Attach(v1::Attach { epoch, .. })
+            | RoomMessage::Enter(v1::Enter { epoch, .. })
+            | RoomMessage::Relay(v1::Relay { epoch, .. }) => common.refuse_epoch(cx, link, epoch),
+            // Late: about an earlier life of the room.
+            RoomMessage::Attached(_)
+            | RoomMessage::Entered(_)
+            | RoomMessage::Hold(_)
+            | RoomMessage::Exit(_)
+            | RoomMessage::Exited(_)
+            | RoomMessage::Entry(..)
+            | RoomMessage::Latest(..)
+            | RoomMessage::State(_) => {}
+        }
     }
 }

@@ -1,12 +1,26 @@
-//! A room that another node is the primary of: whether its tail comes.
+//! A room that another node is the primary of: its tail, and the members here.
 
-use crate::base::id::NodeId;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use super::common::Common;
+use super::local::{Granted, Local};
+use super::{ATTACH_TIMEOUT, Context, Departure, Effect, Hold, Input, Next, Passage, Seated};
+use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
 use crate::base::time::Instant;
+use crate::room::{Member, Posted, Seat, Turn};
+use crate::wire::RoomMessage;
 
 /// State of a follower, beside the tail of the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Following {
     primary: NodeId,
+    /// The open link to the primary.
+    link: Option<Key>,
     /// Number of the last `Attach`; 0 before the first.
     attach: u64,
     tail: Tail,
@@ -14,85 +28,378 @@ pub(crate) struct Following {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tail {
-    /// It comes.
+    /// The tail is received.
     Attached,
-    /// It does not; until when it must, if sessions wait for it.
+    /// The tail is not received; sessions wait for it until then.
     Detached { until: Instant },
 }
 
 impl Following {
     /// Follows a primary that was not asked for the tail yet.
-    pub(crate) const fn new(primary: NodeId, until: Instant) -> Self {
-        Self { primary, attach: 0, tail: Tail::Detached { until } }
+    pub(super) const fn new(primary: NodeId, until: Instant) -> Self {
+        Self { primary, link: None, attach: 0, tail: Tail::Detached { until } }
     }
 
+    // Getters.
+
     /// The primary.
-    pub(crate) const fn primary(&self) -> NodeId {
+    pub(super) const fn primary(&self) -> NodeId {
         self.primary
     }
 
-    /// Returns true if the tail comes.
-    pub(crate) const fn is_attached(&self) -> bool {
-        matches!(self.tail, Tail::Attached)
+    /// The open link to the primary.
+    pub(super) const fn link(&self) -> Option<Key> {
+        self.link
     }
 
-    /// Returns true if an answer is to the last `Attach`.
-    pub(crate) const fn has_asked(&self, number: u64) -> bool {
-        self.attach == number
+    /// The link over which messages of members are sent to the primary: once the tail is received,
+    /// so that each message is sent over one link.
+    pub(super) fn way(&self) -> Option<Key> {
+        self.link.filter(|_| self.tail == Tail::Attached)
     }
 
     /// Time at which sessions have waited for the tail for long enough.
-    pub(crate) const fn deadline(&self) -> Option<Instant> {
+    pub(super) const fn deadline(&self) -> Option<Instant> {
         match self.tail {
             Tail::Attached => None,
             Tail::Detached { until } => Some(until),
         }
     }
 
-    /// The primary is asked for the tail, by an `Attach` of this number.
-    pub(crate) const fn ask(&mut self, number: u64, until: Instant) {
-        self.attach = number;
-        self.detach(until);
-    }
+    // Inputs.
 
-    /// The tail comes. Returns true if it did not before.
-    pub(crate) fn attached(&mut self) -> bool {
-        core::mem::replace(&mut self.tail, Tail::Attached) != Tail::Attached
-    }
-
-    /// The tail does not come any more, or not yet.
-    pub(crate) const fn detach(&mut self, until: Instant) {
-        self.tail = Tail::Detached { until };
-    }
-
-    /// Returns true if sessions have waited for the tail for too long; the next wait ends at
-    /// `until`.
-    pub(crate) fn take_overdue(&mut self, now: Instant, until: Instant) -> bool {
-        let is_overdue = self.deadline().is_some_and(|at| at <= now);
-        if is_overdue {
-            self.detach(until);
+    pub(super) fn handle(&mut self, common: &mut Common, cx: &mut Context<'_>, input: Input) -> Next {
+        match input {
+            Input::Depart { session, departure } => self.depart(common, cx, session, departure),
+            Input::Epoch { session, epoch } => match common.locals.get_mut(session) {
+                Some(local) => {
+                    (local.epoch, local.waits) = (epoch, true);
+                    self.enter_waiting(common, cx);
+                }
+                None => cx.bugs.found("the epoch rises of a session that is not in the room"),
+            },
+            Input::Presence { session, present } => {
+                match common.locals.get(session).map(|local| local.player.clone()) {
+                    Some(player) => common.set_present(cx, &player, present),
+                    None => cx.bugs.found("a session that is not in the room comes or goes"),
+                }
+                common.release(cx);
+            }
+            Input::Linked { link } => self.ask(common, cx, link),
+            Input::Unlinked { link, .. } => self.unlinked(common, cx, link),
+            Input::From { link, node, message, metadata } => {
+                if node == self.primary && common.is_epoch(cx, message.epoch()) {
+                    return self.take(common, cx, link, message, &metadata);
+                }
+                // The node waits for an answer to these; the others are late.
+                if let RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) = message {
+                    common.refuse_epoch(cx, link, message.epoch());
+                }
+            }
+            Input::PrimaryGone => return Next::Over(v1::LeftReason::Gone),
+            Input::Close(reason) => return Next::Close(reason),
+            Input::Timeout => self.tail_overdue(common, cx),
+            // Late answers of the registry, and news for a primary.
+            Input::Arrive(_)
+            | Input::Redirect { .. }
+            | Input::Led { .. }
+            | Input::LedBy { .. }
+            | Input::Unavailable
+            | Input::Unclaimed
+            | Input::Lost
+            | Input::PlacesKnown
+            | Input::Leased => {}
         }
-        is_overdue
+        Next::Stay
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// Takes the message of the primary about this life of the room.
+    fn take(
+        &mut self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        link: Key,
+        message: RoomMessage,
+        metadata: &v1::Metadata,
+    ) -> Next {
+        match message {
+            RoomMessage::Attached(attached) => self.attached(common, cx, link, attached),
+            RoomMessage::Entered(entered) => self.entered(common, cx, link, &entered),
+            RoomMessage::Hold(hold) => Self::held(common, cx, &hold),
+            RoomMessage::Exited(exited) if exited.member == 0 => return Next::Over(exited.reason()),
+            RoomMessage::Exited(exited) => Self::expel_member(common, cx, exited.member, exited.reason()),
+            RoomMessage::Entry(entry, frame) => self.entry(common, cx, link, &entry, metadata, frame),
+            RoomMessage::Latest(latest, frame) => Self::latest(common, cx, &latest, metadata, frame),
+            RoomMessage::State(state) => {
+                let replica = &mut common.room.state;
+                let mut merge = |entries: &[_]| replica.merge(cx.now, None, entries);
+                if super::member::merge_all(&mut merge, &state.entries, &mut cx.effects.counts) {
+                    common.release(cx);
+                    cx.effects.marks.book = true;
+                }
+            }
+            // The primary takes this node for the primary.
+            RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) => {
+                common.refuse_epoch(cx, link, common.room.epoch());
+            }
+            RoomMessage::Detach(_) | RoomMessage::Exit(_) => {}
+        }
+        Next::Stay
+    }
 
-    #[test]
-    fn the_tail_comes_and_goes() {
-        let at = Instant::from_micros;
-        let mut following = Following::new(NodeId(7), at(10));
-        assert_eq!((following.primary(), following.deadline()), (NodeId(7), Some(at(10))));
-        following.ask(3, at(20));
-        assert!(following.has_asked(3) && !following.has_asked(2) && !following.is_attached());
-        assert!(!following.take_overdue(at(19), at(99)) && following.take_overdue(at(20), at(30)));
-        assert_eq!(following.deadline(), Some(at(30)));
-        assert!(following.attached() && !following.attached());
-        assert_eq!((following.deadline(), following.is_attached()), (None, true));
-        assert!(!following.take_overdue(at(99), at(100)));
-        following.detach(at(40));
-        assert_eq!((following.deadline(), following.has_asked(3)), (Some(at(40)), true));
+    // The tail.
+
+    /// Asks for the tail over a link.
+    fn ask(&mut self, common: &Common, cx: &mut Context<'_>, link: Key) {
+        self.link = Some(link);
+        self.attach = cx.next_attempt();
+        self.detach(cx);
+        let attach = v1::Attach {
+            room: common.room.name().as_str().into(),
+            epoch: common.room.epoch(),
+            seq: common.room.log().head(),
+            number: self.attach,
+        };
+        common.tell_plain(cx, link, v1::Kind::Attach, &attach);
+    }
+
+    /// Waits for the tail from now on.
+    fn detach(&mut self, cx: &mut Context<'_>) {
+        self.tail = Tail::Detached { until: cx.now.instant + ATTACH_TIMEOUT };
+        cx.effects.marks.book = true;
+    }
+
+    fn unlinked(&mut self, common: &mut Common, cx: &mut Context<'_>, link: Key) {
+        if common.readers.end(link) {
+            self.detach(cx);
+        }
+        self.link = self.link.filter(|open| *open != link);
+    }
+
+    fn attached(&mut self, common: &mut Common, cx: &mut Context<'_>, link: Key, attached: v1::Attached) {
+        if self.attach != attached.number && !cx.planted.is(Plant::JoinRaceTold) {
+            return;
+        }
+        let is_first = core::mem::replace(&mut self.tail, Tail::Attached) != Tail::Attached;
+        if attached.afresh {
+            let member = |member: v1::TailMember| {
+                let v1::TailMember { member: number, player, client_seq } = member;
+                Some(Member { number, player: Name::new(&player).ok()?, seat: Seat::UNKNOWN, client_seq })
+            };
+            let members = attached.members.into_iter().filter_map(member).collect();
+            let turn = Turn { number: attached.turn, ends_ms: attached.turn_ends_ms };
+            common.room.follow_from(attached.seq, members, turn);
+            Self::expel_strangers(common, cx);
+            cx.effects.marks.wake = true;
+        }
+        if is_first {
+            // Sessions that were members before go on; those that wait come in.
+            common.locals.iter_mut().for_each(|local| local.waits = true);
+            common.readers.begin(link, 0, 0);
+            common.emit(cx, Effect::Read { link });
+        }
+        self.enter_waiting(common, cx);
+    }
+
+    /// Expels members of this node that are none any more: they left with an entry that is not in
+    /// the window now, of which the tail does not tell.
+    fn expel_strangers(common: &mut Common, cx: &mut Context<'_>) {
+        let room = &common.room;
+        let is_stranger = |local: &&Local| local.number > 0 && room.member(local.number).is_none();
+        let strangers: Vec<Key> =
+            common.locals.iter().filter(is_stranger).map(|local| local.session).collect();
+        for session in strangers {
+            common.expel(cx, session, v1::LeftReason::Gone);
+        }
+    }
+
+    /// Expels the sessions that want to come in, if they have waited for the tail for too long: they
+    /// try again.
+    fn tail_overdue(&mut self, common: &mut Common, cx: &mut Context<'_>) {
+        if self.deadline().is_some_and(|until| until <= cx.now.instant) {
+            self.detach(cx);
+            let overdue = common.locals.take(|local| local.waits && local.number == 0);
+            for local in overdue {
+                common.emit(cx, Effect::Expel { session: local.session, reason: v1::LeftReason::Gone });
+            }
+        }
+    }
+
+    fn entry(
+        &self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        link: Key,
+        entry: &v1::Entry,
+        metadata: &v1::Metadata,
+        frame: Bytes,
+    ) {
+        if self.tail != Tail::Attached && !cx.planted.is(Plant::JoinRaceTold) {
+            // Sent before the primary heard that everybody here had left; somebody came again.
+            return;
+        }
+        let head = common.room.log().head();
+        if entry.seq > head + 1 {
+            return common.emit(cx, Effect::Gap { link });
+        }
+        if entry.seq == head + 1 {
+            common.room.follow(entry, frame, cx.zstd);
+            common.passes(cx, metadata, Passage::Followed);
+            cx.effects.marks.wake = true;
+            Self::activate(common, cx);
+            // The member did not ask to go: its player came in with a newer session.
+            if entry.kind() == v1::EntryKind::Leave {
+                Self::expel_member(common, cx, entry.member, v1::LeftReason::Gone);
+            }
+        }
+    }
+
+    fn latest(
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        latest: &v1::Latest,
+        metadata: &v1::Metadata,
+        frame: Bytes,
+    ) {
+        let is_known = common.room.member(latest.member).is_some();
+        if is_known && latest.key < cx.config.rooms.latest_keys {
+            let posted = common.room.follow_latest(latest.member, latest.key, frame);
+            cx.effects.counts.conflated += u64::from(posted == Posted::Replaced);
+            common.passes(cx, metadata, Passage::Followed);
+            cx.effects.marks.wake = true;
+        }
+    }
+
+    // Members of this node.
+
+    /// Asks the primary to let the waiting sessions in.
+    pub(super) fn enter_waiting(&self, common: &mut Common, cx: &mut Context<'_>) {
+        // Else the primary is asked when the tail is received.
+        let Some(link) = self.way() else { return };
+        for session in common.locals.waiting() {
+            Self::enter(common, cx, link, session);
+        }
+    }
+
+    fn enter(common: &mut Common, cx: &mut Context<'_>, link: Key, session: Key) {
+        let epoch = common.room.epoch();
+        let Some(local) = common.locals.get_mut(session) else {
+            return cx.bugs.found("a session that waits for a room is not in it");
+        };
+        local.granted = None;
+        if local.number == 0 && local.resume.is_some_and(|cursor| cursor.epoch != epoch) {
+            return common.expel(cx, session, v1::LeftReason::Gone);
+        }
+        let enter = v1::Enter {
+            room: common.room.name().as_str().into(),
+            epoch,
+            session: Bytes::copy_from_slice(local.id.as_bytes()),
+            session_epoch: local.epoch,
+            player: local.player.as_str().into(),
+            resume: local.number > 0 || local.resume.is_some(),
+            attempt: local.attempt,
+        };
+        common.tell_plain(cx, link, v1::Kind::Enter, &enter);
+    }
+
+    /// Takes the answer of the primary to a session that enters.
+    fn entered(&self, common: &mut Common, cx: &mut Context<'_>, link: Key, entered: &v1::Entered) {
+        let Some(id) = SessionId::from_wire(&entered.session) else { return };
+        let Some(local) = common.locals.iter_mut().find(|local| local.id == id) else {
+            // The session left the room meanwhile, or is not on this node any more.
+            if let (Ok(player), true) = (Name::new(&entered.player), entered.member > 0) {
+                let exit = self.exit_of(common, entered.member, entered.session_epoch, false);
+                let session = entered.session.clone();
+                common.emit(cx, Effect::Unwanted { link, session, player, exit });
+            }
+            return;
+        };
+        if local.attempt != entered.attempt {
+            // The session left since, and comes again: that has an answer of its own.
+            return;
+        }
+        if entered.member == 0 {
+            let session = local.session;
+            return common.expel(cx, session, entered.reason());
+        }
+        let (number, resumed) = (entered.member, entered.resumed);
+        local.granted = Some(Granted { number, resumed, at: entered.seq });
+        local.waits = true;
+        Self::activate(common, cx);
+    }
+
+    /// Lets sessions in, or go on, once the tail has come as far as the primary had when it granted
+    /// the membership.
+    fn activate(common: &mut Common, cx: &mut Context<'_>) {
+        let Common { room, locals, .. } = common;
+        let head = room.log().head();
+        let first = room.log().first();
+        let mut effects = Vec::new();
+        let mut present = Vec::new();
+        for local in locals.iter_mut().filter(|local| local.waits) {
+            let Some(granted) = local.granted.filter(|granted| granted.at <= head) else { continue };
+            (local.waits, local.granted) = (false, None);
+            let session = local.session;
+            let client_seq = room.member(granted.number).map_or(0, |member| member.client_seq);
+            if local.number == granted.number {
+                // Messages that were sent and did not arrive are to be sent again.
+                if local.relayed > client_seq && !cx.planted.is(Plant::RelayForgotten) {
+                    effects.push(Effect::Resend { session, expected: client_seq + 1 });
+                }
+            } else {
+                local.number = granted.number;
+                let before = if granted.resumed { granted.at } else { granted.at.saturating_sub(1) };
+                let seq = local.start(before, first, granted.at);
+                let (number, resumed) = (granted.number, granted.resumed);
+                let seated = Seated { number, seq, resumed, forgotten: room.state.forgotten() };
+                effects.push(Effect::Seated { session, seated });
+            }
+            if !cx.planted.is(Plant::RelayForgotten) {
+                local.relayed = client_seq;
+            }
+            present.push(local.player.clone());
+        }
+        for effect in effects {
+            common.emit(cx, effect);
+        }
+        for player in present {
+            common.set_present(cx, &player, true);
+        }
+    }
+
+    /// Has a member send again what the primary did not take.
+    fn held(common: &mut Common, cx: &mut Context<'_>, hold: &v1::Hold) {
+        if cx.planted.is(Plant::HoldIgnored) {
+            return;
+        }
+        // The member may have left meanwhile.
+        let Some(local) = common.locals.of_member(hold.member) else { return };
+        local.relayed = hold.expected.saturating_sub(1);
+        let session = local.session;
+        let (client_seq, expected, retry_after_ms) = (hold.expected, hold.expected, hold.retry_after_ms);
+        common.emit(cx, Effect::Hold { session, hold: Hold { client_seq, expected, retry_after_ms } });
+    }
+
+    fn expel_member(common: &mut Common, cx: &mut Context<'_>, number: u32, reason: v1::LeftReason) {
+        // A member of another node, or one that has left here already.
+        let Some(local) = common.locals.of_member(number) else { return };
+        let session = local.session;
+        common.expel(cx, session, reason);
+    }
+
+    fn depart(&self, common: &mut Common, cx: &mut Context<'_>, session: Key, departure: Departure) {
+        let Some(local) = common.depart(cx, session).filter(|local| local.number > 0) else { return };
+        common.set_present(cx, &local.player, false);
+        // A primary without a link to this node takes all members here for away.
+        if let Some(link) = self.link {
+            let away = departure == Departure::Moves;
+            let exit = self.exit_of(common, local.number, local.epoch, away);
+            common.tell_plain(cx, link, v1::Kind::Exit, &exit);
+        }
+    }
+
+    fn exit_of(&self, common: &Common, member: u32, session_epoch: u64, away: bool) -> v1::Exit {
+        let (room, epoch) = (common.room.name().as_str().into(), common.room.epoch());
+        v1::Exit { room, epoch, member, session_epoch, away }
     }
 }

@@ -1,45 +1,79 @@
 //! One room on one node: the room, the role of the node in it, and the sessions of this node
 //! that are members.
 //!
-//! A node has a room because somebody here wants to be in it. It asks the registry whose the room
-//! is ([`Claiming`]). Then it is the room's primary ([`Leading`]), or it follows the node that is
-//! ([`Following`]). Each role has state of its own, and that state goes with the role.
+//! A node has a room because a session of the node asks for a membership. The registry names the
+//! room's primary ([`Claiming`]). Then the node is the primary ([`Leading`]), or it follows the
+//! node that is ([`Following`]). Each role has state of its own, and that state ends with the role.
+//!
+//! [`Hosted`] changes itself only. [`Hosted::handle`] takes an [`Input`] and queues [`Effect`]s:
+//! frames for links, requests to the registry, news for sessions. Messages of members have
+//! methods of their own (`member`), as they are many and have typed answers.
 
 mod claiming;
+mod common;
+mod context;
+mod effect;
 mod following;
+mod input;
 mod leading;
+mod local;
+mod member;
+mod reader;
 
-use alloc::vec::Vec;
+use skirmish_proto::v1;
 
-pub(crate) use claiming::{Claiming, EarlyAttach};
+pub(crate) use claiming::Claiming;
+pub(crate) use common::Common;
+pub(crate) use context::{Context, Places};
+pub use effect::Passage;
+pub(crate) use effect::{Effect, Effects, Hold, RoomCounts, Seated};
 pub(crate) use following::Following;
-pub(crate) use leading::{Leading, Place};
+pub(crate) use input::{Arrival, Departure, Input};
+pub(crate) use leading::Leading;
+pub(crate) use member::Verdict;
 
-use crate::base::agenda::Booking;
-use crate::base::id::NodeId;
+use crate::base::id::{Name, NodeId};
+use crate::base::plant::Plant;
 use crate::base::slab::Key;
+use crate::base::time::{Duration, Instant, Now};
+use crate::config::Config;
+use crate::hosting::local::Locals;
 use crate::room::Room;
-use crate::session::SessionKey;
+
+/// Time for which sessions wait for the tail of a room before they are told that the room is
+/// gone, and try again. Half of the time for which a client waits for the answer to its resume: one
+/// room that cannot be had must not keep the client from its other rooms.
+pub(crate) const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time from a `Join` after which the registry is not asked again about its room: the client
+/// is told that the room is gone, and may try again. As long as the wait for a tail.
+const JOIN_TIMEOUT: Duration = ATTACH_TIMEOUT;
+
+/// Milliseconds after which messages are sent again that were refused since the leases of the
+/// node may have ended, or since there is no link to the primary.
+const SUSPENDED_RETRY_MS: u32 = 500;
+
+/// Milliseconds after which messages are sent again that did not fit into a link.
+const CONGESTED_RETRY_MS: u32 = 100;
+
+/// Bytes of a room's state in one frame, about.
+pub(crate) const STATE_FRAME_BYTES: usize = 8 * 1024;
+
+/// Shortest and longest pause before the registry is asked again; the pause doubles each time.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// A room on this node.
 #[derive(Debug)]
 pub(crate) struct Hosted {
-    pub(crate) room: Room,
-    pub(crate) role: Role,
-    pub(crate) booking: Booking,
-    /// Sessions of this node that are members, or on their way in.
-    pub(crate) locals: Vec<SessionKey>,
-    /// Sessions that are on their way in.
-    pub(crate) waiting: Vec<SessionKey>,
-    /// Links on which the room is read: at the primary those of followers, at a follower that to
-    /// the primary, which reads its members' state.
-    pub(crate) readers: Vec<Key>,
+    common: Common,
+    role: Role,
 }
 
 /// The role of a node in a room.
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// The registry is asked whose the room is.
+    /// The registry is asked for the room's primary.
     Claiming(Claiming),
     /// The node is the room's primary: it sequences the messages.
     Leading(Leading),
@@ -47,106 +81,260 @@ pub(crate) enum Role {
     Following(Following),
 }
 
+/// The consequence of an input for the role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The role goes on.
+    Stay,
+    /// The node is the primary in an epoch.
+    Lead { epoch: u64 },
+    /// Another node is the primary in an epoch.
+    Follow { node: NodeId, epoch: u64 },
+    /// The room is closed here.
+    Close(v1::LeftReason),
+    /// The life of the room is over. Sessions that have asked for a membership in any life ask
+    /// again; all others are expelled.
+    Over(v1::LeftReason),
+}
+
 impl Hosted {
-    /// A room that is being claimed.
-    pub(crate) fn new(room: Room) -> Self {
-        Self {
-            room,
-            role: Role::Claiming(Claiming::default()),
-            booking: Booking::default(),
-            locals: Vec::new(),
-            waiting: Vec::new(),
-            readers: Vec::new(),
-        }
+    /// A room that is claimed for the first session that comes.
+    pub(crate) fn new(cx: &mut Context<'_>, name: Name) -> Self {
+        let role = Role::Claiming(Claiming::at(cx.now.instant));
+        Self { common: Common::new(cx.new_room(name)), role }
     }
 
     // Getters.
+
+    /// The room.
+    pub(crate) const fn room(&self) -> &Room {
+        &self.common.room
+    }
+
+    /// The room, to plant a state in it.
+    #[cfg(test)]
+    pub(crate) const fn room_mut(&mut self) -> &mut Room {
+        &mut self.common.room
+    }
+
+    /// Returns the wall clock that the room's state goes by, and the latest stamp that it takes, in
+    /// Unix milliseconds.
+    pub(crate) fn believes(&mut self, now: Now) -> (u64, u64) {
+        self.common.room.state.believes(now)
+    }
+
+    /// The role.
+    pub(crate) const fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// Sessions of this node that are members, or on their way in.
+    pub(crate) fn locals(&self) -> impl Iterator<Item = Key> + '_ {
+        self.common.locals.iter().map(|local| local.session)
+    }
+
+    /// Links over which the room is read: at the primary those of followers; at a follower that to
+    /// the primary, which reads the state of the members.
+    pub(crate) fn readers(&self) -> impl Iterator<Item = Key> + '_ {
+        self.common.readers.links()
+    }
 
     /// Returns true if the node is the room's primary.
     pub(crate) const fn is_primary(&self) -> bool {
         matches!(self.role, Role::Leading(_))
     }
 
-    /// State of the role, if the room is being claimed.
-    pub(crate) const fn claiming_mut(&mut self) -> Option<&mut Claiming> {
-        match &mut self.role {
-            Role::Claiming(claiming) => Some(claiming),
-            Role::Leading(_) | Role::Following(_) => None,
-        }
-    }
-
-    /// State of the role, if the node is the primary.
-    pub(crate) const fn leading(&self) -> Option<&Leading> {
+    /// Link to the primary over which messages of members are sent; `None` if the node is the
+    /// primary, or if there is no link.
+    pub(crate) const fn upstream(&self) -> Option<Key> {
         match &self.role {
-            Role::Leading(leading) => Some(leading),
-            Role::Claiming(_) | Role::Following(_) => None,
-        }
-    }
-
-    /// State of the role, if another node is the primary.
-    pub(crate) const fn following(&self) -> Option<&Following> {
-        match &self.role {
-            Role::Following(following) => Some(following),
+            Role::Following(following) => following.link(),
             Role::Claiming(_) | Role::Leading(_) => None,
         }
     }
 
-    /// As [`Self::following`], to be changed.
-    pub(crate) const fn following_mut(&mut self) -> Option<&mut Following> {
-        match &mut self.role {
-            Role::Following(following) => Some(following),
-            Role::Claiming(_) | Role::Leading(_) => None,
+    /// Time of the next [`Input::Timeout`], if the leases of the node live or not.
+    pub(crate) fn deadline(&self, leased: bool) -> Option<Instant> {
+        let role = match &self.role {
+            Role::Claiming(claiming) => claiming.deadline(),
+            Role::Leading(leading) => leading.deadline(&self.common, leased),
+            Role::Following(following) => following.deadline(),
+        };
+        [role, self.common.deadline()].into_iter().flatten().min()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.common.locals.is_empty() && (!self.is_primary() || self.common.room.members().is_empty())
+    }
+
+    // Inputs.
+
+    /// Takes an input.
+    pub(crate) fn handle(&mut self, cx: &mut Context<'_>, input: Input) {
+        let Self { common, role } = self;
+        let next = match input {
+            Input::Arrive(arrival) => {
+                common.arrive(cx, arrival);
+                match role {
+                    Role::Claiming(claiming) => claiming.ask(common, cx),
+                    Role::Leading(leading) => leading.seat_waiting(common, cx),
+                    Role::Following(following) => following.enter_waiting(common, cx),
+                }
+                Next::Stay
+            }
+            Input::Redirect { session, resume } => {
+                common.redirect(cx, session, resume);
+                Next::Stay
+            }
+            input => {
+                if matches!(input, Input::Timeout) {
+                    common.timeout(cx);
+                    cx.effects.marks.book = true;
+                }
+                match role {
+                    Role::Claiming(claiming) => claiming.handle(common, cx, input),
+                    Role::Leading(leading) => leading.handle(common, cx, input),
+                    Role::Following(following) => following.handle(common, cx, input),
+                }
+            }
+        };
+        match next {
+            Next::Stay => {}
+            Next::Lead { epoch } => self.lead(cx, epoch),
+            Next::Follow { node, epoch } => self.follow(cx, node, epoch),
+            Next::Close(reason) => return self.close(cx, reason),
+            Next::Over(reason) => return self.restart(cx, reason),
+        }
+        if self.is_idle() {
+            self.close(cx, v1::LeftReason::Gone);
         }
     }
 
-    /// The primary that this node follows.
-    pub(crate) fn primary(&self) -> Option<NodeId> {
-        self.following().map(Following::primary)
+    fn lead(&mut self, cx: &mut Context<'_>, epoch: u64) {
+        let epoch = if cx.planted.is(Plant::EpochReused) { 1 } else { epoch };
+        let Self { common, role } = self;
+        let before = core::mem::replace(role, Role::Leading(Leading::default()));
+        common.room.start(epoch);
+        common.emit(cx, Effect::Opened { epoch });
+        let (Role::Leading(leading), Role::Claiming(claiming)) = (role, before) else {
+            return cx.bugs.found("a room is led that was not being claimed");
+        };
+        for early in claiming.finish() {
+            leading.attach(common, cx, early.link, &early.attach);
+        }
+        leading.seat_waiting(common, cx);
     }
 
-    /// Returns true if the session of a member is on that node.
-    pub(crate) fn is_there(&self, number: u32, node: NodeId) -> bool {
-        self.leading().is_some_and(|leading| leading.place_of(number) == Some(Place::There(node)))
+    fn follow(&mut self, cx: &mut Context<'_>, node: NodeId, epoch: u64) {
+        let Self { common, role } = self;
+        common.room.start(epoch);
+        let following = Following::new(node, cx.now.instant + ATTACH_TIMEOUT);
+        let before = core::mem::replace(role, Role::Following(following));
+        cx.effects.marks.book = true;
+        let Role::Claiming(claiming) = before else {
+            return cx.bugs.found("a room is followed that was not being claimed");
+        };
+        for early in claiming.finish() {
+            common.refuse_epoch(cx, early.link, early.attach.epoch);
+            common.emit(cx, Effect::Unread { link: early.link });
+        }
+        common.emit(cx, Effect::Follow { node });
     }
 
-    /// Returns true if nobody needs the room here.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.locals.is_empty() && (!self.is_primary() || self.room.members().is_empty())
+    // The end of a life of the room.
+
+    /// Closes the room here.
+    fn close(&mut self, cx: &mut Context<'_>, reason: v1::LeftReason) {
+        self.end(cx, reason);
+        cx.effects.marks.closed = true;
     }
 
-    // Changes.
-
-    /// Notes, at the primary, where the session of a member is. Nothing if nobody is that member.
-    pub(crate) fn place(&mut self, number: u32, place: Place) {
-        if let Role::Leading(leading) = &mut self.role
-            && self.room.member(number).is_some()
-        {
-            leading.place(number, place);
+    /// Ends the role: tells everybody who depends on it, and nothing is left of its state.
+    fn end(&mut self, cx: &mut Context<'_>, reason: v1::LeftReason) {
+        let Self { common, role } = self;
+        for local in core::mem::take(&mut common.locals) {
+            common.emit(cx, Effect::Expel { session: local.session, reason });
+        }
+        let readers = common.readers.take();
+        let epoch = common.room.epoch();
+        match core::mem::replace(role, Role::Claiming(Claiming::default())) {
+            Role::Claiming(claiming) => {
+                for early in claiming.finish() {
+                    common.tell_exited(cx, early.link, early.attach.epoch, 0, v1::LeftReason::Gone);
+                    common.emit(cx, Effect::Unread { link: early.link });
+                }
+            }
+            Role::Leading(_) => {
+                cx.effects.counts.members -= common.room.members().len();
+                for link in readers {
+                    common.tell_exited(cx, link, epoch, 0, reason);
+                    common.emit(cx, Effect::Unread { link });
+                }
+                common.emit(cx, Effect::Release);
+                common.emit(cx, Effect::Closed { epoch });
+            }
+            Role::Following(following) => {
+                common.emit(cx, Effect::Unfollow { node: following.primary() });
+                if let Some(link) = following.link() {
+                    common.emit(cx, Effect::Unread { link });
+                    let room = common.room.name().as_str().into();
+                    common.tell_plain(cx, link, v1::Kind::Detach, &v1::Detach { room, epoch });
+                }
+            }
         }
     }
 
-    /// Forgets, at the primary, where the session of a member was.
-    pub(crate) fn forget_place(&mut self, number: u32) {
-        if let Role::Leading(leading) = &mut self.role {
-            leading.forget(number);
+    /// Ends the life of the room. Sessions that have asked for a membership in any life of it claim
+    /// the next, after a pause that grows; the room is closed if there are none.
+    fn restart(&mut self, cx: &mut Context<'_>, reason: v1::LeftReason) {
+        let now = cx.now.instant;
+        let retries = !cx.planted.is(Plant::JoinRaceTold);
+        let joins: Locals =
+            self.common.locals.take(|local| retries && local.is_new_join() && local.until > now);
+        self.end(cx, reason);
+        let Some(retries) = joins.iter().map(|local| local.retries).max() else {
+            cx.effects.marks.closed = true;
+            return;
+        };
+        cx.effects.counts.joins_retried += joins.len() as u64;
+        let pause = (PAUSE_MIN * 2_u32.pow(retries.min(16))).min(PAUSE_MAX);
+        let pause = cx.rng.duration(pause / 2..=pause);
+        self.common = Common::new(cx.new_room(self.common.room.name().clone()));
+        for mut local in joins {
+            local.retries += 1;
+            local.waits = true;
+            local.granted = None;
+            self.common.locals.push(local);
+        }
+        self.role = Role::Claiming(Claiming::at(now + pause));
+        cx.effects.marks.book = true;
+    }
+
+    /// Checks the bounds of the room (G11), on a node with so many sessions and links.
+    ///
+    /// # Errors
+    /// Names the bound that does not hold.
+    pub(crate) fn audit(&self, config: &Config, sessions: usize, links: usize) -> Result<(), &'static str> {
+        let check = |holds: bool, bound| if holds { Ok(()) } else { Err(bound) };
+        let Common { room, locals, readers } = &self.common;
+        // A player that left behind the first entry of a tail is a member until that entry was read.
+        let behind = if self.is_primary() { 0 } else { config.rooms.window_entries };
+        let members = config.rooms.members + behind;
+        room.audit(&crate::config::RoomLimits { members, ..config.rooms.clone() })?;
+        check(!self.is_idle(), "rooms without a member")?;
+        check(locals.len() <= sessions, "sessions in a room")?;
+        check(readers.len() <= links, "links that read a room")?;
+        match &self.role {
+            Role::Claiming(claiming) => {
+                check(claiming.early() <= config.links.total, "links that wait for the claim of a room")
+            }
+            Role::Leading(leading) => leading.audit(room.members().len()),
+            Role::Following(_) => Ok(()),
         }
     }
+}
 
-    /// A session is no member any more, nor on its way in.
-    pub(crate) fn forget_local(&mut self, session: SessionKey) {
-        self.locals.retain(|local| *local != session);
-        self.waiting.retain(|waiting| *waiting != session);
-    }
-
-    /// Adds a link on which the room is read.
-    pub(crate) fn add_reader(&mut self, link: Key) {
-        if !self.readers.contains(&link) {
-            self.readers.push(link);
-        }
-    }
-
-    /// A link does not read the room any more.
-    pub(crate) fn remove_reader(&mut self, link: Key) {
-        self.readers.retain(|reader| *reader != link);
-    }
+/// Time until which a `Join` of this moment is tried anew.
+pub(crate) fn join_deadline(now: Now) -> Instant {
+    now.instant + JOIN_TIMEOUT
 }

@@ -13,11 +13,10 @@ use crate::base::id::{ConnId, Name, SessionId};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
-use crate::hosting::{Place, Role};
+use crate::hosting::Input;
 use crate::matchmaking::keys;
 use crate::node::connection::Phase;
-use crate::registrar::{Anew, Decision, RoomClaim, SessionClaim};
-use crate::room::Seat;
+use crate::registrar::{Anew, Decision, SessionClaim};
 use crate::session::{Session, SessionKey, replica_of, told};
 use crate::wire::{self, seal};
 
@@ -97,9 +96,6 @@ impl Node {
                 self.session_claimed(now, key_of(token), &player, &outcome);
             }
             Decision::SessionLost { player, epoch } => self.session_lost(now, &player, epoch),
-            Decision::Room { room, outcome: RoomClaim::Primary { .. } } if self.clock_is_off() => {
-                self.decline_room(now, &room);
-            }
             Decision::Room { room, outcome } => self.room_claimed(now, &room, &outcome),
             Decision::RoomLost { room, .. } => self.room_lost(now, &room),
             Decision::Anew { why } => self.begin_anew(now, why),
@@ -192,24 +188,9 @@ impl Node {
             return self.bugs.found("the epoch rises of a session that is gone");
         };
         s.epoch = epoch;
-        let id = s.id;
-        let rooms: Vec<(Key, u32)> = s.memberships.iter().map(|m| (m.room, m.number)).collect();
-        for (room, number) in rooms {
-            let Self { rooms, zstd, .. } = self;
-            let Some(hosted) = rooms.get_mut(room) else { continue };
-            match hosted.role {
-                Role::Claiming(_) => {}
-                Role::Leading(_) => {
-                    hosted.room.seat(now, number, Seat { session: id, epoch }, zstd);
-                    hosted.place(number, Place::Here(session));
-                }
-                Role::Following(_) => {
-                    if !hosted.waiting.contains(&session) {
-                        hosted.waiting.push(session);
-                    }
-                    self.enter_waiting(now, room);
-                }
-            }
+        let rooms: Vec<Key> = s.memberships.iter().map(|membership| membership.room).collect();
+        for room in rooms {
+            self.room_input(now, room, Input::Epoch { session, epoch });
         }
     }
 
@@ -318,8 +299,8 @@ impl Node {
         if self.makes_matches() {
             self.desk.begin_anew(now);
         }
-        for room in self.rooms.keys().collect::<Vec<_>>() {
-            self.close_room(now, room, v1::LeftReason::Gone);
+        for room in self.rooms.keys() {
+            self.late_room_input(now, room, Input::Close(v1::LeftReason::Gone));
         }
         for key in self.sessions.keys().collect::<Vec<_>>() {
             let conn = self.sessions.get(key).and_then(|session| session.conn);

@@ -7,11 +7,10 @@
 use skirmish_proto::v1;
 
 use super::{Event, Node, Refusal};
-use crate::base::id::{Name, NodeId};
+use crate::base::id::NodeId;
 use crate::base::slab::Key;
 use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::config::Config;
-use crate::hosting::Role;
 use crate::node::clocks::{ClockVerdict, Clocks, Difference};
 
 /// Longest wait of a node that starts for the clocks of others, however long the registry names
@@ -117,19 +116,6 @@ impl Node {
             ClockVerdict::Unknown => Err(Refusal::ClockUnknown),
             ClockVerdict::Agrees => Ok(()),
             ClockVerdict::Off => Err(Refusal::ClockOff),
-        }
-    }
-
-    /// Gives up a room that was claimed when the clock was right.
-    pub(super) fn decline_room(&mut self, now: Now, name: &Name) {
-        let room = self.rooms_by_name.get(name).copied();
-        let role = room.and_then(|room| Some(&self.rooms.get(room)?.role));
-        let is_claimed = matches!(role, Some(Role::Claiming(_)));
-        if is_claimed || role.is_none() {
-            self.registrar.release_room(now, name);
-        }
-        if let Some(room) = room.filter(|_| is_claimed) {
-            self.close_room(now, room, v1::LeftReason::Gone);
         }
     }
 }

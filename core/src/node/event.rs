@@ -7,6 +7,7 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::LinkClosure;
+use super::{Passage, Trace};
 use crate::base::id::{Address, ConnId, LinkId, Name, NodeId};
 use crate::base::time::Duration;
 use crate::node::clocks::ClockVerdict;
@@ -49,28 +50,6 @@ impl core::fmt::Display for Refusal {
 }
 
 impl core::error::Error for Refusal {}
-
-/// The trace that a connection belongs to (row T1), as W3C Trace Context has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trace {
-    /// Names the trace; all zeros for none.
-    pub trace_id: [u8; 16],
-    /// Names the span that is the parent of what happens here.
-    pub span_id: [u8; 8],
-    /// Bit 0: sampled.
-    pub flags: u8,
-}
-
-/// What a node does with a message of a room that passes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
-    /// It is the room's primary, and has put the message where all members get it from.
-    Taken,
-    /// It has passed the message on from its member to the room's primary.
-    Relayed,
-    /// It has got the message from the room's primary, for its members.
-    Followed,
-}
 
 /// Whom the upgrade's token named.
 #[derive(Clone, Debug)]

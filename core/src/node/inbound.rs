@@ -8,22 +8,20 @@ use skirmish_proto::v1;
 use subtle::ConstantTimeEq as _;
 
 use super::metering::Class;
-use super::{Event, Node, Passage, Trace, Wrong};
-use crate::base::id::ConnId;
+use super::rooms::Surroundings;
+use super::{Event, Node, Trace, Wrong};
+use crate::base::id::{ConnId, Name};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::crdt::{self, ReconcileAnswer, StateError};
+use crate::hosting::{Hosted, STATE_FRAME_BYTES, Verdict};
 use crate::node::connection::{Connection, Phase};
-use crate::room::{Judged, Posted};
 use crate::session::{Membership, SessionKey};
 use crate::wire::{self, Frame, ToServer, WireError};
 
 /// Longest name of a message, in bytes.
 pub(super) const MAX_TYPE_URL: usize = 256;
-
-/// When to send again what a node did not take that may not serve for now.
-pub(super) const SUSPENDED_RETRY: Duration = Duration::from_millis(500);
 
 /// How often a sender of latest messages is told that some were dropped.
 const LATEST_THROTTLE: Duration = Duration::from_secs(1);
@@ -195,69 +193,56 @@ impl Node {
         if say.body.len() > self.config.frames.body_bytes || say.type_url.len() > MAX_TYPE_URL {
             return self.too_large(now, key);
         }
-        let Self { connections, sessions, rooms, registrar, zstd, stats, .. } = self;
+        let leased = self.registrar.may_serve(now.instant);
+        let Self {
+            connections, sessions, rooms, links, config, desk, rng, zstd, bugs, planted, stats, ..
+        } = self;
         let Some(connection) = connections.get_mut(key) else {
-            return self.bugs.found("a connection vanished while it was read");
+            return bugs.found("a connection vanished while it was read");
         };
         let membership = sessions.get_mut(session).and_then(|session| {
-            let named =
-                |m: &&mut Membership| rooms.get(m.room).is_some_and(|h| h.room.name().as_str() == say.room);
-            session.memberships.iter_mut().find(named)
+            let is_named =
+                |m: &&mut Membership| rooms.get(m.room).is_some_and(|h| h.room().name().as_str() == say.room);
+            session.memberships.iter_mut().find(is_named)
         });
         let Some(membership) = membership else {
             return self.left(now, key, &say.room, v1::LeftReason::NotAMember, false);
         };
-        let Some(hosted) = rooms.get_mut(membership.room) else {
+        let (room, number, client_seq) = (membership.room, membership.number, say.client_seq);
+        let around = Surroundings { config, places: desk, rng, zstd, bugs, planted: *planted };
+        let Some((hosted, mut cx)) = rooms.enter(now, room, leased, around) else {
             return self.bugs.found("a room that a session is in is not in the table");
         };
-        if !hosted.is_primary() {
-            let room = membership.room;
-            return self.relay(now, key, session, room, say, metadata);
-        }
-        // Nothing counts that a client says before it has heard that it is a member.
-        let Some(judged) = hosted.room.judge(membership.number, &say) else { return };
-        let room = membership.room;
-        let serves = registrar.may_serve(now.instant);
-        let expected = match judged {
-            Judged::Gap { expected } => expected,
-            Judged::Next | Judged::Full | Judged::Duplicate => say.client_seq,
-        };
-        match judged {
-            Judged::Duplicate => {
-                stats.duplicates += 1;
-                membership.acknowledge = true;
-            }
-            _ if !serves => membership.hold(say.client_seq, expected, millis(SUSPENDED_RETRY)),
-            Judged::Gap { .. } => membership.hold(say.client_seq, expected, 0),
-            Judged::Full => {
-                stats.throttled += 1;
-                membership.hold(say.client_seq, expected, 0);
-                self.release(room);
-            }
-            // Only what is appended costs: what is under way behind a message that was
-            // not taken must not use up what that message waits for.
-            Judged::Next => match connection.buckets.reliable.take(now.instant, 1) {
+        let takes_more =
+            hosted.upstream().is_none_or(|link| links.get(link).is_some_and(super::link::Link::takes_more));
+        match hosted.judge(&mut cx, number, &say, takes_more) {
+            // Only a message that is taken costs: those under way behind one that was not taken must
+            // not use up what that one waits for.
+            Verdict::Next => match connection.buckets.reliable.take(now.instant, 1) {
                 Ok(()) => {
-                    let turned = hosted.room.say(now, membership.number, say, &plain_trace(metadata), zstd);
-                    return self.said(now, room, metadata, turned);
+                    hosted.take(&mut cx, number, say, metadata);
+                    return self.settle_room(now, room);
                 }
                 Err(wait) => {
                     stats.throttled += 1;
-                    membership.hold(say.client_seq, expected, millis(wait));
+                    membership.hold(client_seq, client_seq, millis(wait));
                 }
             },
+            Verdict::Held { expected, retry_after_ms } => {
+                membership.hold(client_seq, expected, retry_after_ms);
+            }
+            Verdict::Known => membership.acknowledge = true,
+            Verdict::Passed | Verdict::Nobody => return,
         }
+        self.settle_room(now, room);
         self.wake(key);
     }
 
-    /// A reliable message was appended to the log of a room, and has perhaps ended a turn.
-    pub(super) fn said(&mut self, now: Now, room: Key, metadata: &v1::Metadata, turned: bool) {
-        self.stats.entries += 1;
-        self.passes(room, metadata, Passage::Taken);
-        self.room_changed(now, room);
-        if turned {
-            self.turned(now, room);
-        }
+    /// Returns true if the link takes another message over which a room's messages go to its
+    /// primary.
+    fn takes_more(&self, room: Key) -> bool {
+        let upstream = self.rooms.get(room).and_then(Hosted::upstream);
+        upstream.is_none_or(|link| self.links.get(link).is_some_and(super::link::Link::takes_more))
     }
 
     fn latest(
@@ -279,7 +264,7 @@ impl Node {
         let Some(at) = self.membership(session, &latest.room) else {
             return self.left(now, key, &latest.room, v1::LeftReason::NotAMember, false);
         };
-        let Self { connections, sessions, rooms, stats, .. } = self;
+        let Self { connections, sessions, stats, .. } = self;
         let Some(connection) = connections.get_mut(key) else {
             return self.bugs.found("a connection vanished while it was read");
         };
@@ -293,41 +278,27 @@ impl Node {
             }
             return;
         }
-        let room = membership.room;
-        let Some(hosted) = rooms.get_mut(room) else {
-            return self.bugs.found("a room that a session is in is not in the table");
-        };
-        stats.latest += 1;
-        if !hosted.is_primary() {
-            let number = membership.number;
-            return self.relay_latest(now, room, number, latest, metadata);
-        }
-        match hosted.room.put_latest(membership.number, latest, &plain_trace(metadata)) {
-            Posted::New => {}
-            Posted::Replaced => stats.conflated += 1,
-            Posted::Full => {
-                stats.throttled += 1;
-                if membership.drop_latest(now.instant, millis(LATEST_THROTTLE), LATEST_THROTTLE) {
+        let (room, number) = (membership.room, membership.number);
+        let takes_more = self.takes_more(room);
+        let taken = self
+            .with_room(now, room, |hosted, cx| hosted.take_latest(cx, number, latest, metadata, takes_more));
+        match taken {
+            Some(true) => {}
+            Some(false) => {
+                let membership = self.sessions.get_mut(session).and_then(|s| s.memberships.get_mut(at));
+                let wait = millis(LATEST_THROTTLE);
+                if membership.is_some_and(|m| m.drop_latest(now.instant, wait, LATEST_THROTTLE)) {
                     self.wake(key);
                 }
-                return;
             }
+            None => self.bugs.found("a room that a session is in is not in the table"),
         }
-        self.passes(room, metadata, Passage::Taken);
-        self.room_changed(now, room);
     }
 
     fn state(&mut self, now: Now, key: Key, session: SessionKey, state: &v1::State) {
         let Some((room, player)) = self.state_of(session, &state.room, state.epoch) else { return };
-        let Some(hosted) = self.rooms.get_mut(room) else {
-            return self.bugs.found("a room that a session is in is not in the table");
-        };
-        match hosted.room.state.merge(now, Some(player.as_str()), &state.entries) {
-            Ok(false) => {}
-            Ok(true) => {
-                self.room_changed(now, room);
-                self.book_room(room);
-            }
+        match self.write(now, room, &player, &state.entries) {
+            Ok(()) => {}
             Err(StateError::ClockTooFarAhead) => self.refuse_clock(now, key, room, state, &state.entries),
             Err(StateError::TooMany | StateError::BehindTheFuture) => {
                 self.refuse_state(now, key, room, &player, state);
@@ -343,13 +314,28 @@ impl Node {
         }
     }
 
+    /// Writes entries of a room's state for a player.
+    fn write(
+        &mut self,
+        now: Now,
+        room: Key,
+        player: &Name,
+        entries: &[v1::StateEntry],
+    ) -> Result<(), StateError> {
+        let written = self.with_room(now, room, |hosted, cx| hosted.write(cx, player, entries));
+        written.unwrap_or_else(|| {
+            self.bugs.found("a room that a session is in is not in the table");
+            Ok(())
+        })
+    }
+
     /// Tells a client that its clock is ahead.
     fn refuse_clock(&mut self, now: Now, key: Key, room: Key, state: &v1::State, entries: &[v1::StateEntry]) {
-        let Some(hosted) = self.rooms.get_mut(room) else {
+        let Some((wall_ms, latest_ms)) = self.with_room(now, room, |hosted, cx| hosted.believes(cx.now))
+        else {
             return self.bugs.found("a room vanished while a write to its state was refused");
         };
         self.stats.clock_refusals += 1;
-        let (wall_ms, latest_ms) = hosted.room.state.believes(now);
         let (room, epoch, entries) = (state.room.clone(), state.epoch, entries.to_vec());
         let refused =
             v1::State { room, epoch, entries, refused: true, wall_ms, latest_ms, ..v1::State::default() };
@@ -358,21 +344,11 @@ impl Node {
 
     /// Some of a client's entries find no place, or writes from the future: takes the others,
     /// and names these.
-    fn refuse_state(
-        &mut self,
-        now: Now,
-        key: Key,
-        room: Key,
-        player: &crate::base::id::Name,
-        state: &v1::State,
-    ) {
-        let Some(hosted) = self.rooms.get_mut(room) else {
-            return self.bugs.found("a room vanished while a write to its state was refused");
-        };
+    fn refuse_state(&mut self, now: Now, key: Key, room: Key, player: &Name, state: &v1::State) {
         let (mut full, mut superseded, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
         for entry in &state.entries {
-            match hosted.room.state.merge(now, Some(player.as_str()), core::slice::from_ref(entry)) {
-                Ok(_) => {}
+            match self.write(now, room, player, core::slice::from_ref(entry)) {
+                Ok(()) => {}
                 Err(StateError::TooMany) => full.push(entry.clone()),
                 Err(StateError::BehindTheFuture) => superseded.push(entry.clone()),
                 Err(StateError::ClockTooFarAhead) => ahead.push(entry.clone()),
@@ -396,8 +372,6 @@ impl Node {
         if !ahead.is_empty() {
             self.refuse_clock(now, key, room, state, &ahead);
         }
-        self.room_changed(now, room);
-        self.book_room(room);
     }
 
     fn reconcile(&mut self, now: Now, key: Key, session: SessionKey, step: &v1::Reconcile) {
@@ -405,10 +379,10 @@ impl Node {
         let Some(hosted) = self.rooms.get(room) else {
             return self.bugs.found("a room that a session is in is not in the table");
         };
-        let epoch = hosted.room.epoch();
-        match hosted.room.state.reconcile(step) {
+        let epoch = hosted.room().epoch();
+        match hosted.room().state.reconcile(step) {
             Ok(ReconcileAnswer { reconcile, entries }) => {
-                for entries in crdt::split(&entries, super::outbound::STATE_FRAME_BYTES) {
+                for entries in crdt::split(&entries, STATE_FRAME_BYTES) {
                     let (room, entries) = (step.room.clone(), entries.to_vec());
                     let state = v1::State { room, epoch, entries, ..v1::State::default() };
                     self.answer(now, key, wire::encode(v1::Kind::State, &v1::Metadata::default(), &state));
@@ -454,20 +428,11 @@ impl Node {
     /// A room of a session, if the epoch is the room's, and the session's player. Messages
     /// of another epoch are late: what they are about is gone, and the client is told so
     /// by other means.
-    fn state_of(&self, session: SessionKey, room: &str, epoch: u64) -> Option<(Key, crate::base::id::Name)> {
+    fn state_of(&self, session: SessionKey, room: &str, epoch: u64) -> Option<(Key, Name)> {
         let at = self.membership(session, room)?;
         let session = self.sessions.get(session)?;
         let key = session.memberships.get(at)?.room;
-        (self.rooms.get(key)?.room.epoch() == epoch).then(|| (key, session.player.clone()))
-    }
-
-    /// A message of a room passes this node: that is told if it is traced.
-    pub(super) fn passes(&mut self, room: Key, metadata: &v1::Metadata, passage: Passage) {
-        let Some(trace) = Trace::from_metadata(metadata) else { return };
-        let Some(room) = self.rooms.get(room).map(|hosted| hosted.room.name().clone()) else {
-            return self.bugs.found("a message passes of a room that is not in the table");
-        };
-        self.event(Event::Passed { room, passage, trace });
+        (self.rooms.get(key)?.room().epoch() == epoch).then(|| (key, session.player.clone()))
     }
 
     /// Answers a request of the connection. Whoever lets answers pile up is closed.
@@ -484,40 +449,15 @@ impl Node {
     }
 }
 
-impl Trace {
-    /// The trace that a frame names, if it names one.
-    #[must_use]
-    pub fn from_metadata(metadata: &v1::Metadata) -> Option<Self> {
-        Some(Self {
-            trace_id: metadata.trace_id.as_ref().try_into().ok()?,
-            span_id: metadata.span_id.as_ref().try_into().ok()?,
-            flags: u8::try_from(metadata.trace_flags).ok()?,
-        })
-    }
-}
-
 impl Connection {
     /// The identity that the upgrade admitted, taken out.
-    pub(super) fn player(&self) -> Option<crate::base::id::Name> {
+    pub(super) fn player(&self) -> Option<Name> {
         match &self.phase {
             Phase::Greeting { identity, .. } | Phase::Claiming { identity, .. } => {
                 Some(identity.player.clone())
             }
             Phase::Upgrading { .. } | Phase::Open | Phase::Closing { .. } => None,
         }
-    }
-}
-
-/// What of a frame's metadata goes on to others: its trace, if it is one.
-pub(super) fn plain_trace(metadata: &v1::Metadata) -> v1::Metadata {
-    match Trace::from_metadata(metadata) {
-        Some(_) => v1::Metadata {
-            trace_id: metadata.trace_id.clone(),
-            span_id: metadata.span_id.clone(),
-            trace_flags: metadata.trace_flags,
-            type_url: String::new(),
-        },
-        None => v1::Metadata::default(),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::base::id::{ConnId, Cursor, Name};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
+use crate::hosting::Input;
 use crate::node::connection::{AdmittedPlayer, Connection, Phase};
 use crate::session::{Joined, Membership, SessionKey};
 use crate::wire;
@@ -204,7 +205,7 @@ impl Node {
 
     /// The place of a room among the memberships of a session.
     pub(super) fn membership(&self, session: SessionKey, room: &str) -> Option<usize> {
-        let named = |m: &Membership| self.rooms.get(m.room).is_some_and(|h| h.room.name().as_str() == room);
+        let named = |m: &Membership| self.rooms.get(m.room).is_some_and(|h| h.room().name().as_str() == room);
         self.sessions.get(session)?.memberships.iter().position(named)
     }
 
@@ -246,13 +247,14 @@ impl Node {
         };
         let mut kept = Vec::new();
         let mut ended = Vec::new();
+        let mut redirected = Vec::new();
         let mut gone: Vec<&v1::RoomCursor> = cursors.iter().collect();
         for mut membership in memberships {
             let Some(hosted) = self.rooms.get(membership.room) else {
                 self.bugs.found("a session is in a room that is not in the table");
                 continue;
             };
-            let name = hosted.room.name().as_str();
+            let name = hosted.room().name().as_str();
             if membership.number == 0 {
                 // On its way in: from where the client is now. Into a room that it does not
                 // name it asks to be let in again, if it still wants to.
@@ -260,12 +262,13 @@ impl Node {
                     ended.push(membership);
                     continue;
                 };
-                membership.entry.resume = Some(Cursor { epoch: cursor.epoch, seq: cursor.seq });
+                let resume = Cursor { epoch: cursor.epoch, seq: cursor.seq };
+                redirected.push((membership.room, resume));
                 gone.retain(|cursor| cursor.room != name);
                 kept.push(membership);
                 continue;
             }
-            let epoch = hosted.room.epoch();
+            let epoch = hosted.room().epoch();
             let Some(cursor) = cursors.iter().find(|cursor| cursor.room == name && cursor.epoch == epoch)
             else {
                 ended.push(membership);
@@ -275,10 +278,10 @@ impl Node {
             // Nothing beyond what may be read was ever sent, so a larger number is a lie
             // that harms only who tells it.
             let late = u64::from(self.planted.is(Plant::ResumeOffByOne));
-            membership.seq = (cursor.seq + late).min(hosted.room.released());
+            membership.seq = (cursor.seq + late).min(hosted.room().released());
             membership.latest = 0;
-            membership.change = hosted.room.state.change();
-            membership.forgotten = hosted.room.state.forgotten();
+            membership.change = hosted.room().state.change();
+            membership.forgotten = hosted.room().state.forgotten();
             membership.joined = Some(Joined { resumed: true });
             // If nothing was delivered yet, the snapshot of the join may be lost too.
             membership.welcome_snapshot = cursor.seq <= membership.start;
@@ -290,17 +293,20 @@ impl Node {
         if let Some(session) = self.sessions.get_mut(session).filter(|_| resumed) {
             session.memberships = kept;
         }
+        for (room, resume) in redirected {
+            self.room_input(now, room, Input::Redirect { session, resume });
+        }
         let ended_rooms: Vec<Key> = ended.iter().map(|membership| membership.room).collect();
         for membership in ended {
-            let room = self.rooms.get(membership.room).map(|hosted| hosted.room.name());
+            let room = self.rooms.get(membership.room).map(|hosted| hosted.room().name());
             let is_named = room.is_some_and(|room| named.contains(room));
             // Who was on its way in may not know that it may come, and comes again.
             self.vacate(now, session, &membership, membership.number > 0 && !is_named);
         }
         for cursor in gone {
             let name = Name::new(&cursor.room).ok().filter(|name| {
-                let known = self.rooms_by_name.get(name);
-                resumed && !known.is_some_and(|room| ended_rooms.contains(room))
+                let known = self.rooms.named(name.as_str());
+                resumed && !known.is_some_and(|room| ended_rooms.contains(&room))
             });
             let comes = name.is_some_and(|name| {
                 self.come_in(now, session, &name, Some(Cursor { epoch: cursor.epoch, seq: cursor.seq }), 0)

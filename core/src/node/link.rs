@@ -53,32 +53,12 @@ pub(crate) struct Link {
     pub(crate) booking: Booking,
     control: VecDeque<Bytes>,
     control_bytes: usize,
-    /// What is read for the peer, by room.
-    pub(crate) readers: BTreeMap<Key, Reader>,
+    /// Rooms that hear of the link's end, and whether each is among those that are ready.
+    rooms: BTreeMap<Key, bool>,
     /// Rooms that may have something for the peer, each once.
     ready: VecDeque<Key>,
     /// Whether the driver knows that there is something to transmit.
     pub(crate) woken: bool,
-}
-
-/// How far a peer has got in a room: what this node is the primary of, all of it; what it
-/// follows, only the state that changes here.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Reader {
-    pub(crate) seq: u64,
-    pub(crate) latest: u64,
-    pub(crate) change: u64,
-    /// The number of the peer's `Attach`.
-    pub(crate) attach: u64,
-    ready: bool,
-}
-
-impl Reader {
-    /// A reader that starts after entry `seq`, and with the whole of the state, for the peer's
-    /// `Attach` of this number.
-    pub(crate) const fn new(seq: u64, attach: u64) -> Self {
-        Self { seq, latest: 0, change: 0, attach, ready: false }
-    }
 }
 
 impl Link {
@@ -99,7 +79,7 @@ impl Link {
             booking: Booking::default(),
             control: VecDeque::new(),
             control_bytes: 0,
-            readers: BTreeMap::new(),
+            rooms: BTreeMap::new(),
             ready: VecDeque::new(),
             woken: false,
         }
@@ -138,38 +118,39 @@ impl Link {
         Some(frame)
     }
 
-    /// Starts to read a room for the peer.
-    pub(crate) fn read(&mut self, room: Key, reader: Reader) {
-        if let Some(old) = self.readers.insert(room, reader)
-            && old.ready
-        {
-            self.ready.retain(|ready| *ready != room);
-        }
+    /// The rooms that hear of the link's end.
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = Key> + '_ {
+        self.rooms.keys().copied()
+    }
+
+    /// Begins to read a room for the peer.
+    pub(crate) fn read(&mut self, room: Key) {
+        self.rooms.entry(room).or_insert(false);
         self.mark(room);
     }
 
-    /// Stops to read a room.
+    /// Ends the reading of a room.
     pub(crate) fn forget(&mut self, room: Key) {
-        if self.readers.remove(&room).is_some_and(|reader| reader.ready) {
+        if self.rooms.remove(&room) == Some(true) {
             self.ready.retain(|ready| *ready != room);
         }
     }
 
-    /// A room may have something new. False if it is not read for the peer.
+    /// Marks a room that may have something new. Returns false if the room is not read for the peer.
     pub(crate) fn mark(&mut self, room: Key) -> bool {
-        let Some(reader) = self.readers.get_mut(&room) else { return false };
-        if !core::mem::replace(&mut reader.ready, true) {
+        let Some(is_ready) = self.rooms.get_mut(&room) else { return false };
+        if !core::mem::replace(is_ready, true) {
             self.ready.push_back(room);
         }
         true
     }
 
-    /// The next room to read for the peer; it is to be [marked](Self::mark) again unless
-    /// it has nothing.
+    /// The next room to read for the peer. It is to be [marked](Self::mark) again unless it has
+    /// nothing.
     pub(crate) fn next_ready(&mut self) -> Option<Key> {
         let room = self.ready.pop_front()?;
-        if let Some(reader) = self.readers.get_mut(&room) {
-            reader.ready = false;
+        if let Some(is_ready) = self.rooms.get_mut(&room) {
+            *is_ready = false;
         }
         Some(room)
     }

@@ -1,6 +1,6 @@
 //! Links to other nodes: dialing, greeting, liveness, and what goes over them.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -14,6 +14,7 @@ use crate::base::id::{Address, LinkId, NodeId};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, LATE, Now, Wall};
+use crate::hosting::Input;
 use crate::node::heartbeat::{Beat, Heartbeat};
 use crate::node::link::{Caller, Link};
 use crate::wire::{self, Frame, ToNode};
@@ -83,7 +84,7 @@ impl Node {
             if self.planted.is(Plant::DeadFollowed) {
                 continue;
             }
-            self.room_over(now, room, v1::LeftReason::Gone);
+            self.late_room_input(now, room, Input::PrimaryGone);
         }
         if let Some(link) = peer.link {
             self.drop_link(now, link, LinkClosure::NodeGone);
@@ -178,12 +179,12 @@ impl Node {
         let frame = Frame::decode(bytes.clone(), self.config.links.frame_bytes);
         let message = frame.and_then(|frame| Ok((ToNode::decode(&frame, bytes)?, frame.metadata()?)));
         match message {
-            Ok((message, metadata)) => self.dispatch_link(now, key, message, &metadata),
+            Ok((message, metadata)) => self.dispatch_link(now, key, message, metadata),
             Err(error) => self.drop_link(now, key, LinkClosure::Wire(error)),
         }
     }
 
-    fn dispatch_link(&mut self, now: Now, key: Key, message: ToNode, metadata: &v1::Metadata) {
+    fn dispatch_link(&mut self, now: Now, key: Key, message: ToNode, metadata: v1::Metadata) {
         let Some(link) = self.links.get_mut(key) else {
             return self.bugs.found("a link vanished while it was read");
         };
@@ -207,28 +208,7 @@ impl Node {
                 }
                 link.heartbeat.handle_pong(now.instant, pong.nonce);
             }
-            ToNode::Attach(attach) => self.take_attach(now, key, &attach),
-            ToNode::Attached(attached) => self.attached(now, key, from, attached),
-            ToNode::Detach(detach) => self.take_detach(now, key, from, &detach),
-            ToNode::Enter(enter) => self.take_enter(now, key, from, &enter),
-            ToNode::Entered(entered) => self.entered(now, from, &entered),
-            ToNode::Relay(relay) => self.take_relay(now, key, from, relay, metadata),
-            ToNode::Hold(hold) => self.hold(from, &hold),
-            ToNode::Exit(exit) => self.take_exit(now, from, &exit),
-            ToNode::Exited(exited) => self.exited_from(now, from, &exited),
-            ToNode::Entry(entry, frame) => {
-                if !self.tail_entry(now, from, &entry, metadata, frame) {
-                    self.drop_link(now, key, LinkClosure::Gap);
-                }
-            }
-            ToNode::Latest(latest, frame) => {
-                if self.followed(from, &latest.room, latest.epoch).is_some() {
-                    self.tail_latest(from, &latest, metadata, frame);
-                } else {
-                    self.take_latest(now, from, latest, metadata);
-                }
-            }
-            ToNode::State(state) => self.take_state(now, from, &state),
+            ToNode::Room(message) => self.take_room_message(now, key, from, message, metadata),
         }
     }
 
@@ -269,7 +249,7 @@ impl Node {
         let rooms: Vec<Key> =
             self.peers.get(&from).map_or_else(Vec::new, |peer| peer.rooms.iter().copied().collect());
         for room in rooms {
-            self.attach(now, room);
+            self.late_room_input(now, room, Input::Linked { link: key });
         }
     }
 
@@ -292,12 +272,11 @@ impl Node {
         let Some(mut link) = self.links.remove(key) else { return };
         self.agenda.cancel(Timer::Link(key), &mut link.booking);
         let Some(node) = link.peer else { return };
-        for room in link.readers.keys().copied() {
-            if self.rooms.get(room).is_some_and(super::Hosted::is_primary) {
-                self.detach_reader(now, room, key, node);
-            } else {
-                self.detach_tail(now, room, key);
-            }
+        let followed = self.peers.get(&node).filter(|peer| peer.link == Some(key)).map(|peer| &peer.rooms);
+        let rooms: BTreeSet<Key> = followed.into_iter().flatten().copied().chain(link.rooms()).collect();
+        for room in rooms {
+            // A room that was closed with its node stays among those that the link reads.
+            self.late_room_input(now, room, Input::Unlinked { link: key, node });
         }
         // A link may go because its node is dead.
         let Some(peer) = self.peers.get_mut(&node) else { return };
@@ -356,9 +335,7 @@ impl Node {
     pub(super) fn wake_link(&mut self, key: Key) {
         // Frames queued before the wake may have been too much for its peer.
         let Some(link) = self.links.get_mut(key) else { return };
-        if !core::mem::replace(&mut link.woken, true) {
-            self.outputs.push_back(Output::WakeLink(LinkId::from_key(key)));
-        }
+        wake(link, key, &mut self.outputs);
     }
 
     pub(super) fn next_link_frame(&mut self, key: Key) -> Option<Bytes> {
@@ -378,6 +355,13 @@ impl Node {
         }
         self.links.get_mut(key)?.woken = false;
         None
+    }
+}
+
+/// Tells the driver that there is something to transmit over a link, unless it knows.
+pub(super) fn wake(link: &mut Link, key: Key, outputs: &mut VecDeque<Output>) {
+    if !core::mem::replace(&mut link.woken, true) {
+        outputs.push_back(Output::WakeLink(LinkId::from_key(key)));
     }
 }
 

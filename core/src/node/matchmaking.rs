@@ -6,6 +6,7 @@ use super::{Event, Node};
 use crate::base::id::Name;
 use crate::base::plant::Plant;
 use crate::base::time::Now;
+use crate::hosting::Input;
 use crate::matchmaking::{desk, keys, matcher};
 use crate::registry::{CallId, RegistryEvent, WatchId};
 use crate::session::{self, SessionKey};
@@ -162,10 +163,8 @@ impl Node {
                     }
                 }
                 desk::DeskDecision::PlacesKnown { room } => {
-                    if let Some(&room) = self.rooms_by_name.get(&room) {
-                        // Who waits at another node is let in when that asks again.
-                        self.attach_again(now, room);
-                        self.seat_waiting(now, room);
+                    if let Some(room) = self.rooms.named(room.as_str()) {
+                        self.room_input(now, room, Input::PlacesKnown);
                     }
                 }
             }

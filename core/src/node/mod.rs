@@ -5,19 +5,17 @@
 //! and [`Node::poll_transmit`] (`outbound`) reads it from the log for each of them.
 //!
 //! The registry names the primary of a room (`claims`, `rooms`): in one that another node
-//! leads, the message is passed on to that node over its link (`follower`, `links`), which
-//! appends it (`primary`), and its entry comes back with the tail of the log.
+//! leads, the message is sent to that node over its link, which appends it, and its entry comes
+//! back with the tail of the log ([`hosting`](crate::hosting)).
 
 mod admission;
 mod audit;
 pub mod budget;
-mod bug;
 mod claims;
 mod clock;
 pub mod clocks;
 mod connection;
 mod event;
-mod follower;
 pub mod heartbeat;
 mod inbound;
 mod lifecycle;
@@ -29,11 +27,7 @@ mod matchmaking;
 mod meter;
 mod metering;
 mod outbound;
-mod presence;
-mod primary;
 mod reach;
-mod retry;
-mod room_timer;
 mod rooms;
 #[cfg(test)]
 mod tests;
@@ -44,21 +38,18 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 use skirmish_proto::v1;
 
 use crate::base::agenda::Agenda;
+use crate::base::bug::{Bug, Bugs};
 use crate::base::id::{Address, ConnId, LinkId, Name, NodeId};
-use crate::base::keyed_hasher::KeyedHasher;
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::config::Config;
 use crate::crdt::Replica;
-use crate::hosting::Hosted;
 use crate::matchmaking::{Desk, Matcher};
-use crate::node::bug::{Bug, Bugs};
 use crate::node::clocks::Clocks;
 use crate::node::connection::{Allowances, Connection};
 use crate::node::link::{Caller, Link};
@@ -71,12 +62,15 @@ use crate::wire;
 use admission::Admission;
 use links::Peer;
 use matchmaking::ASKERS;
+use rooms::Rooms;
 
 pub use link_closure::LinkClosure;
 pub use metering::Overhead;
 
+pub use crate::hosting::Passage;
+pub use crate::wire::Trace;
 pub(crate) use admission::Source;
-pub use event::{Event, Identity, Output, Passage, Refusal, Stats, Trace, Wrong};
+pub use event::{Event, Identity, Output, Refusal, Stats, Wrong};
 pub use reach::Unreachable;
 
 /// A node: one shard of a process, single-threaded.
@@ -93,8 +87,7 @@ pub struct Node {
     logins: Logins<Name>,
     logins_by_address: Logins<Address>,
     sessions: Sessions,
-    rooms: Slab<Hosted>,
-    rooms_by_name: HashMap<Name, Key, KeyedHasher>,
+    rooms: Rooms,
     id: NodeId,
     registrar: Registrar,
     desk: Desk,
@@ -107,8 +100,6 @@ pub struct Node {
     /// Where this node takes links, as its record says; empty if it takes none.
     link_address: String,
     agenda: Agenda<Timer>,
-    /// Ways into rooms that sessions have begun.
-    attempts: u64,
     outputs: VecDeque<Output>,
     /// `Retry-After` of a node that is about to stop.
     draining: Option<Duration>,
@@ -174,10 +165,8 @@ impl Node {
             logins: Logins::new(config.rates.logins, config.sessions.total),
             logins_by_address: Logins::new(config.rates.logins_per_address, config.connections.total),
             sessions: Sessions::new(rng.split(), config.sessions.total),
-            rooms: Slab::new(config.rooms.total),
-            rooms_by_name: HashMap::with_hasher(KeyedHasher::new(rng.split())),
+            rooms: Rooms::new(config.rooms.total, rng.split()),
             agenda: Agenda::new(),
-            attempts: 0,
             outputs: VecDeque::new(),
             draining: None,
             now: Instant::ZERO,
@@ -204,14 +193,29 @@ impl Node {
     /// Gauges and counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        let own = &self.stats;
+        let of_rooms = self.rooms.counts();
         Stats {
             connections: self.connections.len(),
             unauthenticated: self.admission.waiting(),
             sessions: self.sessions.len(),
             rooms: self.rooms.len(),
             links: self.links.len(),
+            members: of_rooms.members,
+            entries: of_rooms.entries,
+            latest: of_rooms.latest,
+            conflated: of_rooms.conflated,
+            throttled: own.throttled + of_rooms.throttled,
+            duplicates: of_rooms.duplicates,
+            expiries: own.expiries + of_rooms.expiries,
+            snapshots: own.snapshots + of_rooms.snapshots,
+            state_full: own.state_full + of_rooms.state_full,
+            rooms_lost: of_rooms.rooms_lost,
+            fenced: of_rooms.fenced,
+            refused_epochs: of_rooms.refused_epochs,
+            joins_retried: of_rooms.joins_retried,
             bugs: self.bugs.count(),
-            ..self.stats
+            ..*own
         }
     }
 
@@ -236,8 +240,7 @@ impl Node {
     /// A room's state as the node has it.
     #[must_use]
     pub fn replica(&self, room: &str) -> Option<&Replica> {
-        let name = Name::new(room).ok()?;
-        Some(&self.rooms.get(*self.rooms_by_name.get(&name)?)?.room.state)
+        Some(&self.rooms.get(self.rooms.named(room)?)?.room().state)
     }
 
     // Inputs.
@@ -472,57 +475,17 @@ impl Node {
         wake(&mut self.connections, &mut self.outputs, key);
     }
 
-    /// A room has something new for its members: now, or when it has gathered for its
-    /// interval.
-    fn room_changed(&mut self, now: Now, room: Key) {
-        let interval = self.config.rooms.flush_interval;
-        let Some(hosted) = self.rooms.get_mut(room) else {
-            return self.bugs.found("a room that is not in the table has changed");
-        };
-        // The window must not lose what nobody was let read yet.
-        if interval.is_zero() || hosted.room.is_window_full() || !hosted.is_primary() {
-            self.release(room);
-        } else {
-            hosted.room.gather_until(now.instant + interval);
-            self.book_room(room);
-        }
-    }
-
-    /// Lets the members of a room read what it has, and wakes them.
-    fn release(&mut self, room: Key) {
-        if let Some(hosted) = self.rooms.get_mut(room) {
-            hosted.room.release();
-            self.wake_readers(room);
-        }
-    }
-
-    /// Wakes whoever reads a room.
-    fn wake_readers(&mut self, room: Key) {
+    /// Wakes the members of a room whose sessions are on this node.
+    fn wake_members(&mut self, room: Key) {
         let Self { rooms, sessions, connections, outputs, planted, .. } = self;
-        let Some(hosted) = rooms.get_mut(room) else {
+        let Some(hosted) = rooms.get(room) else {
             return self.bugs.found("a room that is not in the table is read");
         };
-        for session in &hosted.locals {
-            let Some(conn) = sessions.get(*session).and_then(|session| session.conn) else { continue };
+        for session in hosted.locals() {
+            let Some(conn) = sessions.get(session).and_then(|session| session.conn) else { continue };
             let was_woken = wake(connections, outputs, conn.key());
             if was_woken && planted.is(Plant::SlowReaderStalls) {
                 break;
-            }
-        }
-        self.mark_upstream(room);
-    }
-
-    /// Wakes the links on which a room is read.
-    fn mark_upstream(&mut self, room: Key) {
-        let Some(hosted) = self.rooms.get_mut(room) else {
-            return self.bugs.found("a room that is not in the table is read over links");
-        };
-        if hosted.readers.is_empty() {
-            return;
-        }
-        for key in hosted.readers.clone() {
-            if self.links.get_mut(key).is_some_and(|link| link.mark(room)) {
-                self.wake_link(key);
             }
         }
     }

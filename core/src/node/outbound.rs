@@ -10,13 +10,11 @@ use crate::base::id::ConnId;
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::Now;
+use crate::hosting::STATE_FRAME_BYTES;
 use crate::node::connection::Phase;
 use crate::room::Room;
 use crate::session::{Membership, SessionKey};
 use crate::wire;
-
-/// Entries of a room's state that go out in one frame take about as many bytes.
-pub(super) const STATE_FRAME_BYTES: usize = 8 * 1024;
 
 /// What a cursor stands for.
 enum Next {
@@ -90,10 +88,10 @@ impl Node {
             let Some(membership) = session.memberships.get_mut(at) else { continue };
             let Some(hosted) = rooms.get(membership.room) else { continue };
             let next = if planted.is(Plant::GapUnannounced) {
-                membership.skip_lost(&hosted.room);
-                membership.next(&hosted.room, accept_zstd, *planted)
+                membership.skip_lost(hosted.room());
+                membership.next(hosted.room(), accept_zstd, *planted)
             } else {
-                membership.next(&hosted.room, accept_zstd, *planted)
+                membership.next(hosted.room(), accept_zstd, *planted)
             };
             let Some(next) = next else { continue };
             session.turn = (at + 1) % count;
@@ -209,6 +207,6 @@ impl Membership {
 }
 
 /// A frame without metadata. That is not made before it is needed: most calls need none.
-pub(super) fn plain(kind: v1::Kind, message: &impl prost::Message) -> Bytes {
+fn plain(kind: v1::Kind, message: &impl prost::Message) -> Bytes {
     wire::encode(kind, &v1::Metadata::default(), message)
 }

@@ -19,13 +19,13 @@ impl Node {
     #[must_use]
     pub fn leads(&self, room: &str) -> Option<u64> {
         let hosted = self.hosted(room)?;
-        hosted.is_primary().then(|| hosted.room.epoch())
+        hosted.is_primary().then(|| hosted.room().epoch())
     }
 
     /// The newest entry of a room's log, as this node has it.
     #[must_use]
     pub fn head(&self, room: &str) -> Option<Cursor> {
-        let room = &self.hosted(room)?.room;
+        let room = self.hosted(room)?.room();
         Some(Cursor { epoch: room.epoch(), seq: room.log().head() })
     }
 
@@ -65,9 +65,7 @@ impl Node {
     /// How many rooms it follows, which other nodes lead. Looks at every room.
     #[must_use]
     pub fn rooms_followed(&self) -> usize {
-        let follows =
-            |key| self.rooms.get(key).is_some_and(|h: &Hosted| matches!(h.role, Role::Following(_)));
-        self.rooms.keys().filter(|key| follows(*key)).count()
+        self.rooms.iter().filter(|hosted| matches!(hosted.role(), Role::Following(_))).count()
     }
 
     /// The epoch of the session that a player has here, if there is one.
@@ -96,6 +94,6 @@ impl Node {
     }
 
     fn hosted(&self, room: &str) -> Option<&Hosted> {
-        self.rooms.get(*self.rooms_by_name.get(&Name::new(room).ok()?)?)
+        self.rooms.get(self.rooms.named(room)?)
     }
 }

@@ -19,6 +19,7 @@ mod latest;
 mod log;
 mod machine;
 mod op;
+mod order;
 mod recently_left;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use latest::{LatestBoard, Posted};
 pub use log::Log;
 pub use machine::{Applied, Machine, MachineConfig, Member, Seat};
 pub use op::{Input, Op};
+pub(crate) use order::Order;
 pub use recently_left::RecentlyLeft;
 pub use turn::Turn;
 
@@ -252,15 +254,12 @@ impl Room {
     /// Compares a reliable message with those that the room has. `None` if nobody is the member.
     #[must_use]
     pub fn judge(&self, number: u32, say: &v1::Say) -> Option<Judged> {
-        let expected = self.member(number)?.client_seq + 1;
-        Some(if say.client_seq > expected {
-            Judged::Gap { expected }
-        } else if say.client_seq < expected && !self.planted.is(Plant::DuplicateApplied) {
-            Judged::Duplicate
-        } else if self.would_lose(self.size(say.body.len() + say.type_url.len())) {
-            Judged::Full
-        } else {
-            Judged::Next
+        let order = Order::of(self.member(number)?.client_seq, say.client_seq);
+        Some(match order {
+            Order::Gap { expected } => Judged::Gap { expected },
+            Order::Duplicate if !self.planted.is(Plant::DuplicateApplied) => Judged::Duplicate,
+            _ if self.would_lose(self.size(say.body.len() + say.type_url.len())) => Judged::Full,
+            Order::Next | Order::Duplicate => Judged::Next,
         })
     }
 

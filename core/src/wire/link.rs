@@ -13,34 +13,72 @@ use super::{Frame, WireError};
 pub enum ToNode {
     /// The first frame of a link.
     Hello(v1::LinkHello),
-    /// Asks whether the node lives.
+    /// Asks for a sign of life.
     Ping(v1::Ping),
     /// Answers a ping.
     Pong(v1::LinkPong),
-    /// Asks for the tail of a room's log.
+    /// A message about a room.
+    Room(RoomMessage),
+}
+
+/// A message from another node about a room.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RoomMessage {
+    /// Asks for the tail of the room's log.
     Attach(v1::Attach),
     /// Says from where the tail comes.
     Attached(v1::Attached),
-    /// The tail is not needed any more.
+    /// Ends the tail.
     Detach(v1::Detach),
-    /// A session becomes a member, or goes on as one.
+    /// Asks for a membership for a session, or to go on with its membership.
     Enter(v1::Enter),
-    /// Whether it did.
+    /// Answers `Enter`.
     Entered(v1::Entered),
     /// A reliable message of a member.
     Relay(v1::Relay),
-    /// It was not taken.
+    /// Refuses a reliable message for now.
     Hold(v1::Hold),
-    /// A member goes.
+    /// Ends a membership.
     Exit(v1::Exit),
-    /// A membership is over.
+    /// Tells that a membership has ended.
     Exited(v1::Exited),
-    /// An entry of a room's log, and the frame that members get.
+    /// An entry of the room's log, and the frame that members get.
     Entry(v1::Entry, Bytes),
-    /// A message of which only the newest counts, and the frame that members get.
+    /// A latest message, and the frame that members get.
     Latest(v1::Latest, Bytes),
-    /// Entries of a room's replicated state.
+    /// Entries of the room's replicated state.
     State(v1::State),
+}
+
+impl RoomMessage {
+    /// Name of the room, as the other node has sent it.
+    #[must_use]
+    pub fn room(&self) -> &str {
+        self.subject().0
+    }
+
+    /// Epoch of the room's life that the message is about.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.subject().1
+    }
+
+    fn subject(&self) -> (&str, u64) {
+        match self {
+            Self::Attach(v1::Attach { room, epoch, .. })
+            | Self::Attached(v1::Attached { room, epoch, .. })
+            | Self::Detach(v1::Detach { room, epoch, .. })
+            | Self::Enter(v1::Enter { room, epoch, .. })
+            | Self::Entered(v1::Entered { room, epoch, .. })
+            | Self::Relay(v1::Relay { room, epoch, .. })
+            | Self::Hold(v1::Hold { room, epoch, .. })
+            | Self::Exit(v1::Exit { room, epoch, .. })
+            | Self::Exited(v1::Exited { room, epoch, .. })
+            | Self::Entry(v1::Entry { room, epoch, .. }, _)
+            | Self::Latest(v1::Latest { room, epoch, .. }, _)
+            | Self::State(v1::State { room, epoch, .. }) => (room, *epoch),
+        }
+    }
 }
 
 impl ToNode {
@@ -57,33 +95,33 @@ impl ToNode {
             Kind::LinkHello => Self::Hello(body(frame)?),
             Kind::Ping => Self::Ping(body(frame)?),
             Kind::Pong => Self::Pong(body(frame)?),
-            Kind::Attach => Self::Attach(body(frame)?),
+            Kind::Attach => Self::Room(RoomMessage::Attach(body(frame)?)),
             Kind::Attached => {
                 check_items(frame, &[5], "Attached.members")?;
-                Self::Attached(body(frame)?)
+                Self::Room(RoomMessage::Attached(body(frame)?))
             }
-            Kind::Detach => Self::Detach(body(frame)?),
+            Kind::Detach => Self::Room(RoomMessage::Detach(body(frame)?)),
             Kind::Enter => {
                 let enter: v1::Enter = body(frame)?;
                 check(enter.session.len() == SESSION_LEN, "Enter.session")?;
-                Self::Enter(enter)
+                Self::Room(RoomMessage::Enter(enter))
             }
             Kind::Entered => {
                 let entered: v1::Entered = body(frame)?;
                 check(entered.session.len() == SESSION_LEN, "Entered.session")?;
-                Self::Entered(entered)
+                Self::Room(RoomMessage::Entered(entered))
             }
             Kind::Relay => {
                 let relay: v1::Relay = body(frame)?;
                 check(relay.type_url.len() <= MAX_TYPE_URL, "Relay.type_url")?;
-                Self::Relay(relay)
+                Self::Room(RoomMessage::Relay(relay))
             }
-            Kind::Hold => Self::Hold(body(frame)?),
-            Kind::Exit => Self::Exit(body(frame)?),
-            Kind::Exited => Self::Exited(body(frame)?),
-            Kind::Entry => Self::Entry(entry(frame)?, bytes),
-            Kind::Latest => Self::Latest(latest(frame)?, bytes),
-            Kind::State => Self::State(state(frame)?),
+            Kind::Hold => Self::Room(RoomMessage::Hold(body(frame)?)),
+            Kind::Exit => Self::Room(RoomMessage::Exit(body(frame)?)),
+            Kind::Exited => Self::Room(RoomMessage::Exited(body(frame)?)),
+            Kind::Entry => Self::Room(RoomMessage::Entry(entry(frame)?, bytes)),
+            Kind::Latest => Self::Room(RoomMessage::Latest(latest(frame)?, bytes)),
+            Kind::State => Self::Room(RoomMessage::State(state(frame)?)),
             Kind::Application
             | Kind::Hello
             | Kind::Welcome

@@ -21,12 +21,15 @@ mod message;
 pub mod seal;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 pub use compress::Zstd;
 pub use decoder::Decoder;
 pub use encode::{encode, encode_bytes};
 pub use error::{FaultSide, WireError};
 pub use frame::{FLAG_SEALED, FLAG_ZSTD, Frame, HEADER_LEN, MAGIC, MAX_METADATA, TRAILER_LEN, VERSION};
-pub use link::ToNode;
+pub use link::{RoomMessage, ToNode};
 pub(crate) use message::MAX_JOINS;
 pub use message::{MAX_TYPE_URL, ToClient, ToServer};
+pub use trace::Trace;
+pub(crate) use trace::plain_trace;

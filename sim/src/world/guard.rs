@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use skirmish_core::id::{Cursor, LinkId, Name};
-use skirmish_core::wire::{FLAG_SEALED, Frame, ToClient, ToNode};
+use skirmish_core::wire::{FLAG_SEALED, Frame, RoomMessage, ToClient, ToNode};
 use skirmish_proto::v1::Kind;
 
 use super::World;
@@ -147,7 +147,9 @@ impl World<'_> {
         if decoded.message() != Ok(Kind::Relay) {
             return None;
         }
-        let Ok(ToNode::Relay(relay)) = ToNode::decode(&decoded, frame.clone()) else { return None };
+        let Ok(ToNode::Room(RoomMessage::Relay(relay))) = ToNode::decode(&decoded, frame.clone()) else {
+            return None;
+        };
         let room = self.rooms.number(&relay.room);
         let seat = self.guard.seats.get(&(room, relay.epoch, relay.member))?;
         (seat.claimed > relay.session_epoch).then_some((relay.room, seat.client))

@@ -143,8 +143,8 @@ fn whoever_writes_what_a_write_from_the_future_hides_is_told() {
     };
     // As a node whose clock was an hour ahead has passed it on.
     let future = write(now.wall.0 + 3_600_000, b"red");
-    let room = world.node.rooms_by_name[&Name::new("arena").unwrap()];
-    world.node.rooms.get_mut(room).unwrap().room.state.merge(now, None, &future.entries).unwrap();
+    let room = world.node.rooms.named("arena").unwrap();
+    world.node.rooms.get_mut(room).unwrap().room_mut().state.merge(now, None, &future.entries).unwrap();
     world.received(alice.conn);
     let later = write(now.wall.0, b"blue");
     world.send(alice.conn, v1::Kind::State, &later);

@@ -72,8 +72,9 @@ fn a_link_that_is_dropped_while_a_tail_is_granted_over_it_does_not_read_the_room
     // The other side has stopped to read.
     while node.links.get_mut(link).unwrap().queue(Bytes::from_static(b"unread")) {}
     let attach = v1::Attach { room: "arena".into(), epoch: ann.epoch, seq: 0, number: 1 };
-    node.take_attach(now, link, &attach);
+    let message = wire::RoomMessage::Attach(attach);
+    node.take_room_message(now, link, NodeId(2), message, v1::Metadata::default());
     assert!(node.links.get(link).is_none());
-    let room = node.rooms_by_name[&Name::new("arena").unwrap()];
-    assert!(node.rooms.get(room).unwrap().readers.is_empty());
+    let room = node.rooms.named("arena").unwrap();
+    assert_eq!(node.rooms.get(room).unwrap().readers().count(), 0);
 }

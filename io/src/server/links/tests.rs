@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use skirmish_core::registry::{CallId, Put, RegistryCommand, Request};
-use skirmish_core::wire::{Frame, ToNode, encode};
+use skirmish_core::wire::{Frame, RoomMessage, ToNode, encode};
 use skirmish_proto::v1;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpSocket;
@@ -230,7 +230,7 @@ async fn a_node_that_does_not_read_costs_no_more_than_the_buffers() {
     };
     let attach = v1::Attach { room: "arena".to_owned(), epoch, seq: 0, number: 1 };
     other.send(&encode(v1::Kind::Attach, &v1::Metadata::default(), &attach)).await;
-    assert!(matches!(other.next().await, ToNode::Attached(_)));
+    assert!(matches!(other.next().await, ToNode::Room(RoomMessage::Attached(_))));
 
     // From now on nothing is read. The member is not held up by that.
     let last = loop {
@@ -260,11 +260,11 @@ async fn a_node_that_does_not_read_costs_no_more_than_the_buffers() {
     let mut afresh = 0;
     while at < last {
         match other.next().await {
-            ToNode::Entry(entry, _) => {
+            ToNode::Room(RoomMessage::Entry(entry, _)) => {
                 assert!(at == 0 || entry.seq == at + 1, "after {at} came {}", entry.seq);
                 at = entry.seq;
             }
-            ToNode::Attached(attached) => {
+            ToNode::Room(RoomMessage::Attached(attached)) => {
                 afresh += 1;
                 at = attached.seq;
             }

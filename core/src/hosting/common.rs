@@ -1,0 +1,151 @@
+//! The part of a room on a node that every role has.
+
+use skirmish_proto::v1;
+
+use super::local::{Local, Locals};
+use super::reader::Readers;
+use super::{Arrival, Context, Effect, Passage};
+use crate::base::id::{Cursor, Name};
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::base::time::Instant;
+use crate::room::Room;
+use crate::wire::{self, Trace};
+
+/// The room, the sessions of this node in it, and the links over which other nodes read it.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) room: Room,
+    pub(crate) locals: Locals,
+    pub(crate) readers: Readers,
+}
+
+impl Common {
+    pub(super) fn new(room: Room) -> Self {
+        Self { room, locals: Locals::default(), readers: Readers::default() }
+    }
+
+    pub(super) fn emit(&self, cx: &mut Context<'_>, effect: Effect) {
+        cx.effects.push(self.room.name(), effect);
+    }
+
+    /// Sends a message over a link.
+    pub(super) fn tell(
+        &self,
+        cx: &mut Context<'_>,
+        link: Key,
+        kind: v1::Kind,
+        metadata: &v1::Metadata,
+        message: &impl prost::Message,
+    ) {
+        self.emit(cx, Effect::Tell { link, frame: wire::encode(kind, metadata, message) });
+    }
+
+    /// Sends a message without metadata over a link.
+    pub(super) fn tell_plain(
+        &self,
+        cx: &mut Context<'_>,
+        link: Key,
+        kind: v1::Kind,
+        message: &impl prost::Message,
+    ) {
+        self.tell(cx, link, kind, &v1::Metadata::default(), message);
+    }
+
+    /// Tells a node that a member, or everybody with number 0, is out of the room in an epoch.
+    pub(super) fn tell_exited(
+        &self,
+        cx: &mut Context<'_>,
+        link: Key,
+        epoch: u64,
+        member: u32,
+        reason: v1::LeftReason,
+    ) {
+        let room = self.room.name().as_str().into();
+        let exited = v1::Exited { room, epoch, member, reason: reason.into() };
+        self.tell_plain(cx, link, v1::Kind::Exited, &exited);
+    }
+
+    /// Refuses the message of a node that takes this one for the primary in an epoch.
+    pub(super) fn refuse_epoch(&self, cx: &mut Context<'_>, link: Key, epoch: u64) {
+        cx.effects.counts.refused_epochs += 1;
+        self.tell_exited(cx, link, epoch, 0, v1::LeftReason::Gone);
+    }
+
+    /// Returns true if a message of another node is about this life of the room.
+    pub(super) fn is_epoch(&self, cx: &Context<'_>, epoch: u64) -> bool {
+        self.room.epoch() == epoch || cx.planted.is(Plant::EpochUncompared)
+    }
+
+    /// Reports a message that has passed the room, if it is traced.
+    pub(super) fn passes(&self, cx: &mut Context<'_>, metadata: &v1::Metadata, passage: Passage) {
+        if let Some(trace) = Trace::from_metadata(metadata) {
+            self.emit(cx, Effect::Passed { passage, trace });
+        }
+    }
+
+    // What readers may see.
+
+    /// Lets members and links read everything that was applied.
+    pub(super) fn release(&mut self, cx: &mut Context<'_>) {
+        self.room.release();
+        cx.effects.marks.wake = true;
+    }
+
+    /// Has the members' connections notice that a player of the room came or went.
+    pub(super) fn set_present(&mut self, cx: &mut Context<'_>, player: &Name, present: bool) {
+        if self.room.state.set_present(cx.now, player.as_str(), present).is_err() {
+            cx.effects.counts.state_full += 1;
+        }
+        cx.effects.marks.wake_links = true;
+        cx.effects.marks.book = true;
+    }
+
+    /// Collects tombstones, and releases the entries whose interval is over.
+    pub(super) fn timeout(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now;
+        if self.room.state.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
+            self.room.state.collect(now);
+        }
+        if self.room.flush_at().is_some_and(|at| at <= now.instant) {
+            self.release(cx);
+        }
+    }
+
+    /// Time at which [`Self::timeout`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let collect = self.room.state.poll_timeout().map(|deadline| deadline.at);
+        [self.room.flush_at(), collect].into_iter().flatten().min()
+    }
+
+    // Sessions of this node.
+
+    /// Adds a session on its way in.
+    pub(super) fn arrive(&mut self, cx: &mut Context<'_>, arrival: Arrival) {
+        let attempt = cx.next_attempt();
+        self.locals.push(Local::new(arrival, attempt));
+    }
+
+    /// Names the cursor that a session on its way in goes on from.
+    pub(super) fn redirect(&mut self, cx: &mut Context<'_>, session: Key, resume: Cursor) {
+        match self.locals.get_mut(session) {
+            Some(local) => local.resume = Some(resume),
+            None => cx.bugs.found("a session that is not in the room has another cursor"),
+        }
+    }
+
+    /// Takes out a session.
+    pub(super) fn depart(&mut self, cx: &mut Context<'_>, session: Key) -> Option<Local> {
+        let local = self.locals.remove(session);
+        if local.is_none() {
+            cx.bugs.found("a session leaves a room that it is not in");
+        }
+        local
+    }
+
+    /// Ends the membership of a session of this node, and tells its client why.
+    pub(super) fn expel(&mut self, cx: &mut Context<'_>, session: Key, reason: v1::LeftReason) {
+        self.locals.remove(session);
+        self.emit(cx, Effect::Expel { session, reason });
+    }
+}

@@ -1,0 +1,353 @@
+//! Messages of members, and the frames that members and other nodes are owed.
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use super::common::Common;
+use super::leading::{self, Leading};
+use super::{
+    CONGESTED_RETRY_MS, Context, Following, Hosted, Passage, Role, RoomCounts, STATE_FRAME_BYTES,
+    SUSPENDED_RETRY_MS,
+};
+use crate::base::id::{Name, NodeId};
+use crate::base::plant::Plant;
+use crate::base::slab::Key;
+use crate::crdt::StateError;
+use crate::room::{Judged, Order, Posted};
+use crate::wire::{self, plain_trace};
+
+/// The verdict on a reliable message of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The message is the next of its member: [`Hosted::take`] takes it.
+    Next,
+    /// The message is in the log, which is to be acknowledged.
+    Known,
+    /// The message is on its way to the primary.
+    Passed,
+    /// The message is not taken: those from `expected` on are to be sent after a time.
+    Held { expected: u64, retry_after_ms: u32 },
+    /// Nobody is the member: the client does not know the answer to its `Join` yet.
+    Nobody,
+}
+
+impl Hosted {
+    // Reliable messages.
+
+    /// Judges a reliable message of a member whose session is on this node. `takes_more`: the link
+    /// to the primary takes another message.
+    pub(crate) fn judge(
+        &mut self,
+        cx: &mut Context<'_>,
+        number: u32,
+        say: &v1::Say,
+        takes_more: bool,
+    ) -> Verdict {
+        let Self { common, role } = self;
+        match role {
+            Role::Claiming(_) => Verdict::Nobody,
+            Role::Leading(leading) => leading.judge(common, cx, number, say),
+            Role::Following(following) => following.judge(common, cx, number, say, takes_more),
+        }
+    }
+
+    /// Takes a reliable message that was judged to be [the next](Verdict::Next): appends it, or
+    /// sends it to the primary.
+    pub(crate) fn take(&mut self, cx: &mut Context<'_>, number: u32, say: v1::Say, metadata: &v1::Metadata) {
+        let Self { common, role } = self;
+        match role {
+            Role::Claiming(_) => cx.bugs.found("a message is taken of a room that is being claimed"),
+            Role::Leading(leading) => leading.append(common, cx, number, say, metadata),
+            Role::Following(following) => following.relay(common, cx, number, say, metadata),
+        }
+    }
+
+    // Latest messages.
+
+    /// Takes a latest message of a member whose session is on this node. `takes_more`: the link to
+    /// the primary takes another message. Returns false if the board is full.
+    pub(crate) fn take_latest(
+        &mut self,
+        cx: &mut Context<'_>,
+        number: u32,
+        latest: v1::Latest,
+        metadata: &v1::Metadata,
+        takes_more: bool,
+    ) -> bool {
+        let Self { common, role } = self;
+        cx.effects.counts.latest += 1;
+        match role {
+            Role::Leading(leading) => leading.post(common, cx, number, latest, metadata),
+            Role::Following(following) => {
+                // The newest counts: one that does not fit is not missed.
+                if let Some(link) = following.link().filter(|_| takes_more) {
+                    let latest = v1::Latest { member: number, epoch: common.room.epoch(), ..latest };
+                    common.passes(cx, metadata, Passage::Relayed);
+                    common.tell(cx, link, v1::Kind::Latest, &plain_trace(metadata), &latest);
+                }
+                true
+            }
+            Role::Claiming(_) => true,
+        }
+    }
+
+    // State.
+
+    /// Merges entries of the room's state that a player of this node has written.
+    ///
+    /// # Errors
+    /// As for [`Replica::merge`](crate::crdt::Replica::merge); then nothing was merged.
+    pub(crate) fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        player: &Name,
+        entries: &[v1::StateEntry],
+    ) -> Result<(), StateError> {
+        if self.common.room.state.merge(cx.now, Some(player.as_str()), entries)? {
+            match &self.role {
+                Role::Leading(leading) => leading.changed(&mut self.common, cx),
+                Role::Claiming(_) | Role::Following(_) => self.common.release(cx),
+            }
+            cx.effects.marks.book = true;
+        }
+        Ok(())
+    }
+
+    // Other nodes.
+
+    /// The next frame of the room for the node at the other end of a link, if there is any.
+    pub(crate) fn next_for(&mut self, link: Key, counts: &mut RoomCounts) -> Option<Bytes> {
+        let is_primary = self.is_primary();
+        // A link hears of a room before the room is read over it.
+        let mut reader = *self.common.readers.get_mut(link)?;
+        let frame = if is_primary { self.next_entry(&mut reader, counts) } else { None };
+        let frame = frame.or_else(|| {
+            let room = &self.common.room;
+            if reader.change >= room.state.change() {
+                return None;
+            }
+            let (entries, change) = room.state.changes_since(reader.change, STATE_FRAME_BYTES);
+            reader.change = change;
+            let (name, epoch) = (room.name().as_str().into(), room.epoch());
+            let state = v1::State { room: name, epoch, entries, ..v1::State::default() };
+            (!state.entries.is_empty()).then(|| plain(v1::Kind::State, &state))
+        });
+        if let Some(kept) = self.common.readers.get_mut(link) {
+            *kept = reader;
+        }
+        frame
+    }
+
+    fn next_entry(&self, reader: &mut super::reader::Reader, counts: &mut RoomCounts) -> Option<Bytes> {
+        let room = &self.common.room;
+        if room.has_lost(reader.seq) {
+            let attached = leading::afresh(&self.common, reader.attach);
+            reader.seq = attached.seq;
+            counts.snapshots += 1;
+            return Some(plain(v1::Kind::Attached, &attached));
+        }
+        if reader.seq < room.released()
+            && let Some(frame) = room.log().get(reader.seq + 1, false)
+        {
+            reader.seq += 1;
+            return Some(frame.clone());
+        }
+        let (version, frame) = room.latest.next(reader.latest, 0)?;
+        reader.latest = version;
+        Some(frame.clone())
+    }
+}
+
+impl Leading {
+    /// Judges a reliable message of a member.
+    fn judge(&self, common: &mut Common, cx: &mut Context<'_>, number: u32, say: &v1::Say) -> Verdict {
+        let Some(judged) = common.room.judge(number, say) else { return Verdict::Nobody };
+        let expected = match judged {
+            Judged::Gap { expected } => expected,
+            Judged::Next | Judged::Full | Judged::Duplicate => say.client_seq,
+        };
+        let held = |retry_after_ms| Verdict::Held { expected, retry_after_ms };
+        match judged {
+            Judged::Duplicate => {
+                cx.effects.counts.duplicates += 1;
+                Verdict::Known
+            }
+            _ if !Self::may_serve(cx) => held(SUSPENDED_RETRY_MS),
+            Judged::Next => Verdict::Next,
+            Judged::Gap { .. } => held(0),
+            Judged::Full => {
+                cx.effects.counts.throttled += 1;
+                common.release(cx);
+                held(0)
+            }
+        }
+    }
+
+    fn append(
+        &self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        number: u32,
+        say: v1::Say,
+        metadata: &v1::Metadata,
+    ) {
+        let turned = common.room.say(cx.now, number, say, &plain_trace(metadata), cx.zstd);
+        cx.effects.counts.entries += 1;
+        common.passes(cx, metadata, Passage::Taken);
+        self.changed(common, cx);
+        if turned {
+            self.turned(common, cx);
+        }
+    }
+
+    /// Takes a reliable message that another node has sent for its member.
+    pub(super) fn take_relay(
+        &self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        link: Key,
+        node: NodeId,
+        relay: v1::Relay,
+        metadata: &v1::Metadata,
+    ) {
+        // The member may have left meanwhile.
+        let Some(member) = common.room.member(relay.member) else { return };
+        let is_there = member.seat.epoch == relay.session_epoch && self.is_there(relay.member, node);
+        if !is_there && !cx.planted.is(Plant::SessionEpochUncompared) {
+            // Another node has the session now.
+            cx.effects.counts.fenced += 1;
+            return;
+        }
+        let v1::Relay { room, epoch, member: number, client_seq, body, type_url, ends_turn, .. } = relay;
+        let taken = member.client_seq;
+        let say = v1::Say { room, client_seq, body, type_url, ends_turn };
+        match self.judge(common, cx, number, &say) {
+            Verdict::Next => self.append(common, cx, number, say, metadata),
+            Verdict::Held { retry_after_ms, .. } => {
+                let (room, expected) = (say.room, taken + 1);
+                let hold = v1::Hold { room, epoch, member: number, expected, retry_after_ms };
+                common.tell_plain(cx, link, v1::Kind::Hold, &hold);
+            }
+            // The follower sends each message once, until it enters anew; then it knows how far the
+            // log goes.
+            Verdict::Known => {}
+            Verdict::Passed | Verdict::Nobody => {
+                cx.bugs.found("a member vanished while its message was taken")
+            }
+        }
+    }
+
+    /// Takes a latest message that another node has sent for its member.
+    pub(super) fn take_latest(
+        &self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        node: NodeId,
+        latest: v1::Latest,
+        metadata: &v1::Metadata,
+    ) {
+        let is_known = latest.key < cx.config.rooms.latest_keys;
+        if is_known && Self::may_serve(cx) && self.is_there(latest.member, node) {
+            cx.effects.counts.latest += 1;
+            self.post(common, cx, latest.member, latest, metadata);
+        }
+    }
+
+    /// Puts a latest message on the board. Returns false if the board is full.
+    fn post(
+        &self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        number: u32,
+        latest: v1::Latest,
+        metadata: &v1::Metadata,
+    ) -> bool {
+        match common.room.put_latest(number, latest, &plain_trace(metadata)) {
+            Posted::New => {}
+            Posted::Replaced => cx.effects.counts.conflated += 1,
+            Posted::Full => {
+                cx.effects.counts.throttled += 1;
+                return false;
+            }
+        }
+        common.passes(cx, metadata, Passage::Taken);
+        self.changed(common, cx);
+        true
+    }
+}
+
+impl Following {
+    /// Judges a reliable message of a member on this node, before the primary does.
+    fn judge(
+        &self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        number: u32,
+        say: &v1::Say,
+        takes_more: bool,
+    ) -> Verdict {
+        let in_log = common.room.member(number).map_or(0, |member| member.client_seq);
+        let Some(local) = common.locals.of_member(number) else { return Verdict::Nobody };
+        // A `Hold` may have come late, after the message that it asks for was taken.
+        local.relayed = local.relayed.max(in_log);
+        match Order::of(local.relayed, say.client_seq) {
+            Order::Duplicate if say.client_seq <= in_log => {
+                cx.effects.counts.duplicates += 1;
+                Verdict::Known
+            }
+            Order::Duplicate => Verdict::Passed,
+            Order::Gap { expected } => Verdict::Held { expected, retry_after_ms: 0 },
+            Order::Next => {
+                let expected = say.client_seq;
+                if local.waits || self.way().is_none() {
+                    return Verdict::Held { expected, retry_after_ms: SUSPENDED_RETRY_MS };
+                }
+                if !takes_more {
+                    cx.effects.counts.throttled += 1;
+                    return Verdict::Held { expected, retry_after_ms: CONGESTED_RETRY_MS };
+                }
+                Verdict::Next
+            }
+        }
+    }
+
+    /// Sends a reliable message of a member to the primary.
+    fn relay(
+        &self,
+        common: &mut Common,
+        cx: &mut Context<'_>,
+        number: u32,
+        say: v1::Say,
+        metadata: &v1::Metadata,
+    ) {
+        let (Some(link), Some(local)) = (self.way(), common.locals.of_member(number)) else {
+            return cx.bugs.found("a message is sent to a primary that was judged not to be");
+        };
+        let v1::Say { room, client_seq, body, type_url, ends_turn } = say;
+        local.relayed = client_seq;
+        let (session_epoch, epoch) = (local.epoch, common.room.epoch());
+        let relay =
+            v1::Relay { room, epoch, member: number, session_epoch, client_seq, body, type_url, ends_turn };
+        common.passes(cx, metadata, Passage::Relayed);
+        common.tell(cx, link, v1::Kind::Relay, &plain_trace(metadata), &relay);
+    }
+}
+
+/// Merges entries all at once, or else one by one: an entry for which there is no place keeps no
+/// other out, as the sender does not send it again. Returns true if anything has changed.
+pub(super) fn merge_all(
+    merge: &mut dyn FnMut(&[v1::StateEntry]) -> Result<bool, StateError>,
+    entries: &[v1::StateEntry],
+    counts: &mut RoomCounts,
+) -> bool {
+    merge(entries).unwrap_or_else(|_| {
+        counts.state_full += 1;
+        let single = entries.chunks(1).map(|entry| merge(entry) == Ok(true));
+        single.fold(false, |changed, news| changed | news)
+    })
+}
+
+/// A frame without metadata.
+fn plain(kind: v1::Kind, message: &impl prost::Message) -> Bytes {
+    wire::encode(kind, &v1::Metadata::default(), message)
+}
