@@ -1,6 +1,6 @@
-//! What a node is told at its start: limits, rates and times.
+//! Configuration of a node: limits, rates and times.
 //!
-//! Every queue, table and loop of the core is bounded by a number in here.
+//! A number of this configuration bounds every queue, table and loop of the core.
 
 #[cfg(test)]
 mod tests;
@@ -22,73 +22,78 @@ pub struct Config {
     pub connections: ConnectionLimits,
     /// Liveness of connections.
     pub heartbeat: HeartbeatConfig,
-    /// How fast a connection may send.
+    /// Rates of frames that a connection may send.
     pub rates: Rates,
-    /// Sessions.
+    /// Limits of sessions.
     pub sessions: SessionLimits,
-    /// Rooms.
+    /// Limits of rooms.
     pub rooms: RoomLimits,
-    /// Frames.
+    /// Sizes of frames.
     pub frames: FrameLimits,
-    /// Links to other nodes.
+    /// Limits of links to other nodes.
     pub links: LinkLimits,
-    /// What the node says to the registry, and how long that holds.
+    /// Leases and requests of the node in the registry.
     pub registrar: RegistrarConfig,
-    /// What can be queued for.
+    /// Queues, and times and caps of matchmaking.
     pub matchmaking: MatchmakingConfig,
 }
 
-/// Links to other nodes.
+/// Limits of links to other nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkLimits {
-    /// Links in all, those included that have not said who they lead to: a quarter at most.
+    /// Maximum number of links; default 256. Links whose other node is not known yet count too, and
+    /// may be a quarter of all at most.
     pub total: usize,
-    /// From connecting a link to its `LinkHello`.
+    /// Maximum time from connecting a link to its `LinkHello`; default 3 s.
     pub handshake_timeout: Duration,
-    /// Liveness. Nodes are close to each other, so it is quicker than for clients.
+    /// Liveness of links. Nodes are close to each other, so the interval is shorter than for
+    /// clients.
     pub heartbeat: HeartbeatConfig,
-    /// Largest frame, in bytes.
+    /// Largest frame of a link, in bytes; default 256 KiB.
     pub frame_bytes: usize,
-    /// Shortest wait before a dial that failed is tried again.
+    /// Shortest wait before a failed dial is repeated; default 100 ms.
     pub backoff_min: Duration,
-    /// Longest.
+    /// Longest wait before a failed dial is repeated; default 3 s.
     pub backoff_max: Duration,
 }
 
 /// Caps of the connection table (row H2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections in all.
+    /// Maximum number of connections; default 18,000.
     pub total: usize,
-    /// Connections from one address.
+    /// Maximum number of connections from one address; default 256.
     pub per_address: usize,
-    /// Leading bits of an IPv6 address that make one address: what a subscriber has. 32 to 128.
+    /// Leading bits of an IPv6 address that count as one address, as a provider gives them to one
+    /// subscriber. From 32 to 128; default 64.
     pub ipv6_prefix: u8,
-    /// Connections that have not said `Hello` yet. While there are as many, each address has
-    /// an equal share of them.
+    /// Maximum number of connections that have not sent `Hello` yet; default 1,024. When the
+    /// maximum is reached, each address has an equal share of these connections.
     pub unauthenticated: usize,
-    /// From accepting a connection to its `Hello`.
+    /// Maximum time from accepting a connection to its `Hello`; default 10 s.
     pub handshake_timeout: Duration,
-    /// How long a connection that is being closed may take to send what is queued.
+    /// Maximum time that a closing connection may take to send its queued frames; default 5 s.
     pub linger: Duration,
 }
 
-/// The heartbeat (row H1).
+/// Settings of the heartbeat (row H1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeartbeatConfig {
-    /// Between two pings. Below the 30 s after which NATs forget a connection.
+    /// Time between two pings; default 15 s, for links 1 s. Below the 30 s after which NATs forget
+    /// a connection.
     pub interval: Duration,
-    /// Each interval is shortened by a random part of up to this many percent, so that
-    /// connections that came together do not stay together.
+    /// Largest random part, in percent, by which each interval is shortened; default 10. It
+    /// separates connections that were opened together.
     pub jitter_percent: u8,
-    /// After this many unanswered pings the connection counts as unhealthy.
+    /// Number of unanswered pings after which the connection counts as unhealthy; default 2.
     pub unhealthy_after: u8,
-    /// After this many unanswered pings the connection is closed.
+    /// Number of unanswered pings after which the connection is closed; default 3.
     pub close_after: u8,
 }
 
 impl HeartbeatConfig {
-    /// Checks the numbers. The key is that of `unhealthy_after`; keys of errors are relative.
+    /// Checks the numbers. `unhealthy_after` is the full key of that setting; keys of errors are
+    /// relative.
     fn validate(&self, unhealthy_after: &'static str) -> Result<(), ConfigError> {
         use Problem::{AboveOf, Least, Most, Zero};
         check(!self.interval.is_zero(), "interval", Zero)?;
@@ -97,32 +102,34 @@ impl HeartbeatConfig {
         check(self.close_after > self.unhealthy_after, "close_after", AboveOf(unhealthy_after))
     }
 
-    /// Longest time in which nothing is heard of a connection that is not closed for it.
+    /// Longest silence of a connection before the heartbeat closes it.
     #[must_use]
     pub fn longest_stall(&self) -> Duration {
         self.interval * (u32::from(self.close_after) + 1)
     }
 }
 
-/// How fast a connection may send, by class. Excess of reliable and latest messages is
-/// throttled and said. Excess of any class is read slowly; a connection that goes on is closed,
-/// and one that is within its limits is not, whatever stalls there are (`core/src/node/meter.rs`).
+/// Rates at which a connection may send, by class of frame. Excess reliable and latest messages are
+/// throttled, and the client is notified. Excess of any class is read slowly. A connection that
+/// continues beyond its limits is closed; a connection within its limits is never closed for its
+/// rate, even after stalls (`core/src/node/meter.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// Reliable messages.
+    /// Rate of reliable messages.
     pub reliable: Rate,
-    /// Latest messages.
+    /// Rate of latest messages.
     pub latest: Rate,
-    /// Every other frame: joins, leaves, state, application messages, control frames of the
-    /// WebSocket. Not the answers to pings of the node.
+    /// Rate of all other frames: joins, leaves, state, application messages, control frames of the
+    /// WebSocket. Answers to pings of the node are not counted.
     pub control: Rate,
-    /// Bytes of all frames, as they are on the wire or inflated, whichever is more.
+    /// Rate of bytes of all frames: the bytes on the wire or the inflated bytes, whichever are
+    /// more.
     pub bytes: Rate,
-    /// `Hello`s of one player, counted by each node; excess is refused with
+    /// Rate of `Hello`s of one player, counted by each node. Excess is refused with
     /// `REASON_RATE_LIMITED` and the time to wait.
     pub logins: Rate,
-    /// Connections from one address, counted by each node; excess is refused before there is
-    /// any state, with the time to wait.
+    /// Rate of connections from one address, counted by each node. Excess is refused with the time
+    /// to wait, before the node keeps any state of the connection.
     pub logins_per_address: Rate,
 }
 
@@ -145,72 +152,76 @@ impl Rates {
     }
 }
 
-/// Sessions.
+/// Limits of sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
-    /// Sessions in all, with and without a connection.
+    /// Maximum number of sessions, with and without a connection; default 40,000.
     pub total: usize,
-    /// How long a session is kept after its connection is lost; once longer by the handshake
-    /// timeout, if the player is at the door then or the node has stood still.
+    /// Time for which a session is kept after the loss of its connection; default 60 s. The time is
+    /// extended by the handshake timeout while a handshake of the player is under way, and once if
+    /// the player may have been unable to reach the node.
     pub ttl: Duration,
-    /// Rooms a session may be in.
+    /// Maximum number of rooms of a session; default 8.
     pub rooms: usize,
 }
 
-/// Rooms.
+/// Limits of rooms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomLimits {
-    /// Rooms in all.
+    /// Maximum number of rooms; default 20,000.
     pub total: usize,
-    /// Members of a room.
+    /// Maximum number of members of a room; default 256.
     pub members: usize,
-    /// Entries in the window of a room's log.
+    /// Maximum number of entries in the window of a room's log; default 256.
     pub window_entries: usize,
-    /// Bytes in the window of a room's log.
+    /// Maximum number of bytes in the window of a room's log; default 64 KiB.
     pub window_bytes: usize,
-    /// How long a room gathers messages before it wakes its members; zero wakes them at
-    /// the end of each batch of input.
+    /// Time for which a room gathers messages before it wakes its members. Zero, the default, wakes
+    /// the members at the end of each batch of input.
     pub flush_interval: Duration,
-    /// How long a turn may last before the next one begins by itself; zero: until it is
-    /// ended.
+    /// Maximum time of a turn, after which the next turn begins by itself. Zero, the default, means
+    /// that only a message ends a turn.
     pub turn_time: Duration,
-    /// Keys of latest messages for each member.
+    /// Maximum number of keys of latest messages for each member; default 8.
     pub latest_keys: u32,
-    /// Bytes of the latest messages of a room that are kept; one more that does not fit is
-    /// dropped, and its sender told.
+    /// Maximum bytes of the kept latest messages of a room; default 256 KiB. A message that does
+    /// not fit is dropped, and its sender is notified.
     pub latest_bytes: usize,
-    /// Names of properties and counters for each player.
+    /// Maximum number of names of properties and counters for each player; default 32.
     pub state_entries: usize,
-    /// Longest time that a stamp may be ahead of the node's clock, and that the wall clocks of two
-    /// nodes may differ by: one that differs from most others by more serves nobody.
+    /// Maximum lead of a stamp over the node's clock, and maximum difference between the wall
+    /// clocks of two nodes; default 2 s. A node whose clock differs by more from most others serves
+    /// nobody.
     pub clock_bound: Duration,
-    /// How long a removed entry of the state is remembered. Must be longer than
-    /// [`SessionLimits::ttl`]: a replica that was away for longer starts afresh.
+    /// Time for which a removed entry of the state is remembered; default 600 s. Must be longer
+    /// than [`SessionLimits::ttl`]: a replica that was away for longer starts afresh.
     pub tombstone_horizon: Duration,
 }
 
-/// Frames.
+/// Sizes of frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameLimits {
-    /// Largest frame on the wire, and largest payload after inflating, in bytes.
+    /// Largest frame on the wire, and largest payload after inflating, in bytes; default 64 KiB.
     pub frame_bytes: usize,
-    /// Largest body of a message, in bytes.
+    /// Largest body of a message, in bytes; default 16 KiB.
     pub body_bytes: usize,
-    /// Payloads from this size on are compressed for whoever accepts it; 0 never.
+    /// Smallest payload, in bytes, that is compressed for peers that accept compression; default
+    /// 1,024. 0 turns compression off.
     pub compress_from: usize,
 }
 
 impl Config {
-    /// Bytes that a frame may need beside the body of its message.
+    /// Bytes that a frame may need in addition to the body of its message.
     pub const FRAME_OVERHEAD: usize = config_error::FRAME_OVERHEAD;
-    /// Bytes of a snapshot for each member that it names.
+    /// Bytes of a snapshot for each of its members.
     pub const MEMBER_BYTES: usize = config_error::MEMBER_BYTES;
-    /// Shortest time of a turn that has one.
+    /// Shortest permitted `turn_time`, unless it is zero.
     pub const SHORTEST_TURN: Duration = config_error::SHORTEST_TURN;
 
-    /// The longest that a member can hear nothing of its rooms and still resume: it stops
-    /// reading, misses its heartbeats, is closed, and comes back just in time. Behind a node that
-    /// has stood still it can be longer: a client starts its replica afresh after the horizon.
+    /// Longest time for which a member can miss all news of its rooms and still resume. Such a
+    /// member stops reading, misses heartbeats until its connection is closed, and reconnects just
+    /// before its session ends. After a node has stood still the time can be longer: a client
+    /// starts its replica afresh after [`RoomLimits::tombstone_horizon`].
     #[must_use]
     pub fn longest_absence(&self) -> Duration {
         self.sessions.ttl + self.connections.linger + self.heartbeat.longest_stall()
@@ -219,7 +230,7 @@ impl Config {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// The first key whose value does not fit, and the condition that it does not meet.
+    /// The first key whose value is not valid, and the condition that the value does not meet.
     pub fn validate(&self) -> Result<(), ConfigError> {
         use Problem::{Least, LeastOf, MatchInRoom, MostOf, RoomFor};
         let Self { heartbeat, rates, sessions, rooms, frames, links, registrar, matchmaking, .. } = self;
@@ -298,7 +309,7 @@ impl RoomLimits {
     fn validate(&self) -> Result<(), ConfigError> {
         use Problem::{Least, Range};
         check(self.total > 0, "rooms.total", Least(1))?;
-        // No list of a frame has more items.
+        // No list in a frame has more items.
         let most = crate::wire::items::MAX_ITEMS;
         check((1..=most).contains(&self.members), "rooms.members", Range(1, most as u64))?;
         check(self.window_entries > 0, "rooms.window_entries", Least(1))?;

@@ -1,11 +1,11 @@
-//! What the tests of every transition table check.
+//! Checks that the tests of every transition table share.
 
 use alloc::format;
 use alloc::string::String;
 use core::fmt::{Debug, Display};
 
-/// A change of a table shows in review as a change of the file that it is written down in;
-/// and no step leads from one state to two.
+/// Checks a table against its reviewed text, so that a change of the table shows in a review. Also
+/// checks that no step leads from one state to two.
 pub(crate) fn check<State, Step>(table: &[(State, Step, State)], reviewed: &str)
 where
     State: Display + PartialEq,

@@ -1,40 +1,39 @@
-//! Classes of tickets that want and are the same: whether they agree is worked out once
-//! for two classes, not read anew from far places in memory for every two tickets.
+//! Classes of tickets with equal traits. The agreement of two classes is computed once, instead of
+//! reading distant memory for each pair of tickets.
 
 use alloc::vec::Vec;
 
 use super::ticket::Traits;
 
-/// Most classes that are told apart: one bit each.
+/// Maximum number of known classes: one bit each.
 const MOST: u8 = 64;
 /// Bit of a class that has conditions.
 const CHOOSY: u8 = 0x80;
 
-/// What a ticket wants and is, in short: a class, if there was one free, and whether it
-/// has conditions.
+/// Class of a ticket, if one was free, and a bit that says that the ticket has conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TicketClass(u8);
 
-/// The classes of a queue. In a queue of more than [`MOST`] kinds of tickets those that
-/// find no class free have none, and are compared one by one.
+/// The classes of a queue. In a queue with more than [`MOST`] different traits, some tickets get no
+/// class and are compared one by one.
 #[derive(Debug, Default)]
 pub(super) struct TicketClasses {
     known: Vec<KnownClass>,
-    /// Classes in use, by their traits.
+    /// Indexes of the classes in use, sorted by their traits.
     sorted: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
 struct KnownClass {
     traits: Traits,
-    /// How many tickets are of it; if none is, it is free.
+    /// Number of tickets of the class. A class without tickets is free.
     tickets: usize,
-    /// Bit `n`: each of this class and of class `n` meets the conditions of the other.
+    /// Bit `n`: tickets of this class and of class `n` meet the conditions of each other.
     agrees: u64,
 }
 
 impl TicketClass {
-    /// No class.
+    /// Returns the value for a ticket without a class.
     pub(super) const fn none(traits: &Traits) -> Self {
         Self::new(MOST, traits)
     }
@@ -43,7 +42,7 @@ impl TicketClass {
         Self(if traits.conditions.is_empty() { index } else { index | CHOOSY })
     }
 
-    /// The class in a byte, and back.
+    /// Returns the byte that represents the class, as in [`Self::from_byte`].
     pub(super) const fn byte(self) -> u8 {
         self.0
     }
@@ -56,7 +55,7 @@ impl TicketClass {
         self.0 & CHOOSY != 0
     }
 
-    /// It is one of the classes that are told apart.
+    /// Returns true if this is one of the known classes.
     pub(super) const fn is_known(self) -> bool {
         self.index() < MOST
     }
@@ -67,7 +66,7 @@ impl TicketClass {
 }
 
 impl TicketClasses {
-    /// Counts a ticket, and tells its class.
+    /// Counts a ticket, and returns its class.
     pub(super) fn join(&mut self, traits: &Traits) -> TicketClass {
         let Self { known, sorted } = self;
         let place = sorted.binary_search_by(|index| {
@@ -88,7 +87,7 @@ impl TicketClasses {
         TicketClass::new(index, traits)
     }
 
-    /// A ticket of this class has gone.
+    /// Uncounts a removed ticket of this class.
     pub(super) fn leave(&mut self, class: TicketClass) {
         let Some(known) = self.known.get_mut(usize::from(class.index())) else { return };
         known.tickets = known.tickets.saturating_sub(1);
@@ -98,13 +97,13 @@ impl TicketClasses {
         }
     }
 
-    /// Whether tickets of these classes agree; `None` if one of them has no class.
+    /// Returns true if tickets of these classes agree; `None` if one of them has no class.
     pub(super) fn agree(&self, one: TicketClass, other: TicketClass) -> Option<bool> {
         let known = self.known.get(usize::from(one.index()))?;
         other.is_known().then(|| known.agrees >> other.index() & 1 == 1)
     }
 
-    /// Takes a free class for these traits.
+    /// Assigns a free class to these traits.
     fn add(&mut self, traits: &Traits) -> Option<u8> {
         let free = self.known.iter().position(|known| known.tickets == 0);
         let index = u8::try_from(free.unwrap_or(self.known.len())).ok().filter(|index| *index < MOST)?;
@@ -121,7 +120,7 @@ impl TicketClasses {
         Some(index)
     }
 
-    /// Tickets that have a class.
+    /// Returns the number of tickets that have a class.
     pub(super) fn len(&self) -> usize {
         self.known.iter().map(|known| known.tickets).sum()
     }
@@ -137,7 +136,7 @@ mod tests {
     use crate::base::id::Name;
     use crate::matchmaking::{Condition, Test, Value};
 
-    /// One of 100 kinds, which want each other or not.
+    /// Returns one of 100 different traits, some of which meet the conditions of each other.
     fn traits(own: i64, wanted: Option<i64>) -> Traits {
         let attribute = Name::new("x").unwrap();
         let test = |wanted| Test::Is(Value::Number(wanted));

@@ -1,4 +1,4 @@
-//! What a queue is told at its start: the shape of a match, rules, limits.
+//! Configuration of one queue: the shape of a match, rules, limits.
 
 use alloc::vec::Vec;
 
@@ -6,111 +6,113 @@ use crate::base::config_error::{ConfigError, Problem, check};
 use crate::base::id::Name;
 use crate::base::time::{Duration, Instant};
 
-/// Most teams of a match.
+/// Maximum number of teams of a match.
 pub const MAX_TEAMS: u8 = 100;
-/// Most players of a team.
+/// Maximum number of players of a team.
 pub const MAX_TEAM_SIZE: u8 = 32;
-/// Most players of a match.
+/// Maximum number of players of a match.
 pub const MAX_MATCH_PLAYERS: u32 = 200;
-/// Most regions of a queue.
+/// Maximum number of regions of a queue.
 pub const MAX_REGIONS: usize = 64;
-/// Ratings are from minus this to this; no window is wider.
+/// Largest rating; the smallest is the negative of this. Also the maximum width of a rating window.
 pub const MAX_RATING: i32 = 1_000_000;
-/// A match of this quality is perfect; per mille.
+/// Quality of a perfect match, per mille.
 pub const PERFECT: u16 = 1000;
 
 /// Configuration of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
-    /// Name of the mode; a ticket for another one is refused.
+    /// Name of the mode. A ticket for another mode is refused.
     pub mode: Name,
-    /// Teams of a match; 1 to [`MAX_TEAMS`].
+    /// Number of teams of a match; 1 to [`MAX_TEAMS`].
     pub teams: u8,
-    /// Players of each team; 1 to [`MAX_TEAM_SIZE`]. Ten players each for himself are ten
-    /// teams of one.
+    /// Number of players of each team; 1 to [`MAX_TEAM_SIZE`]. In a free-for-all of ten players
+    /// there are ten teams of one.
     pub team_size: u8,
-    /// Where matches can be played; 1 to [`MAX_REGIONS`].
+    /// Regions in which matches can be played; 1 to [`MAX_REGIONS`].
     pub regions: Vec<Name>,
-    /// How far the rating of another ticket may be from a ticket's own, in points.
+    /// Maximum distance of another ticket's rating from a ticket's own, in points.
     pub rating: Widening,
-    /// The latency that a ticket's players put up with, in milliseconds.
+    /// Maximum latency that a ticket's players accept, in milliseconds.
     pub latency: Widening,
-    /// How good a match must be.
+    /// Rules of the quality of a match.
     pub quality: Quality,
-    /// Whether places that become free in matches that go on are filled.
+    /// True if places that become free in running matches are filled; default false.
     pub backfill: bool,
-    /// A ticket that has waited for so long is given up.
+    /// Maximum waiting time of a ticket; default 300 s. Then the ticket is removed as timed out.
     pub time_out: Duration,
-    /// From the start of one round of searches to that of the next, at least.
+    /// Minimum time from the start of one round of searches to the start of the next; default 250
+    /// ms.
     pub interval: Duration,
-    /// How much is done at once.
+    /// Bounds of the work in one step.
     pub work: WorkLimits,
-    /// Caps.
+    /// Caps of the queue.
     pub limits: Limits,
 }
 
-/// A bound that widens with the waiting time of the ticket whose bound it is.
+/// Bound that widens with the waiting time of the ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Widening {
-    /// At first.
+    /// Width at first.
     pub start: u32,
-    /// Added for each second, evenly.
+    /// Width that is added in each second, evenly.
     pub per_second: u32,
-    /// At most.
+    /// Maximum width.
     pub most: u32,
 }
 
-/// The rules of quality. The quality of a match, per mille, is the lower of
+/// Rules of quality. The quality of a match, per mille, is the lower of
 ///
-/// * *closeness*: [`PERFECT`] if all tickets are rated alike, 0 if the highest is
-///   `worst_spread` above the lowest, or further, linear between, rounded down;
-/// * *balance*: the same for the difference of the mean ratings of the strongest and
-///   the weakest team, and `worst_difference`.
+/// * *closeness*: [`PERFECT`] if all ratings are equal, 0 if the highest rating is `worst_spread`
+///   or more above the lowest, linear in between, rounded down;
+/// * *balance*: the same for the difference between the mean ratings of the strongest and the
+///   weakest team, and `worst_difference`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quality {
-    /// No match is formed below it, however long anybody has waited; per mille.
+    /// Minimum quality of a match, per mille; default 300. No waiting time lowers this floor.
     pub floor: u16,
-    /// Spread of ratings, in points, at which closeness is 0; at least 1.
+    /// Spread of ratings, in points, at which closeness is 0; at least 1, default 800.
     pub worst_spread: u32,
-    /// Difference of teams, in points, at which balance is 0; at least 1.
+    /// Difference of team means, in points, at which balance is 0; at least 1, default 200.
     pub worst_difference: u32,
 }
 
-/// How much is done at once. The unit is one look at a ticket, some 10 to 100 ns.
+/// Bounds of the work at one time. The unit is one look at a ticket, about 10 to 100 ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkLimits {
-    /// A step begins no other search after so much. It ends after at most this and one
-    /// `search` more.
+    /// Looks after which a step begins no other search; default 4,000. A step ends after at most
+    /// this number and one `search` more.
     pub step: u32,
-    /// A search is cut after so much, and goes on in the next round.
+    /// Looks after which a search is cut, to be resumed in the next round; default 4,000.
     pub search: u32,
-    /// Tickets of each size that a search puts together, the nearest by rating; at least
-    /// as many as a match has players.
+    /// Maximum number of candidates of each size of party in a search, the nearest by rating; at
+    /// least the number of players of a match.
     pub candidates: u16,
 }
 
-/// Caps of a queue. What is over one is refused.
+/// Caps of a queue. Items over a cap are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Tickets that wait; below 2^32 - 1 together with `reserve`.
+    /// Maximum number of waiting tickets; below 2^32 - 1 together with `reserve`. Default 200,000.
     pub tickets: usize,
-    /// Tickets over that cap if they come back from a match that was not committed.
+    /// Additional places for tickets that return from a match that was not committed; default
+    /// 10,000.
     pub reserve: usize,
-    /// Rooms with free places.
+    /// Maximum number of rooms with free places; default 20,000.
     pub vacancies: usize,
-    /// Attributes of a ticket or a vacancy.
+    /// Maximum number of attributes of a ticket or a vacancy; default 16.
     pub attributes: usize,
-    /// Conditions of a ticket or a vacancy.
+    /// Maximum number of conditions of a ticket or a vacancy; default 8.
     pub conditions: usize,
-    /// Values that one condition lists.
+    /// Maximum number of values that one condition lists; default 16.
     pub values: usize,
-    /// Bytes of a text.
+    /// Maximum length of a text, in bytes; default 64.
     pub text: usize,
 }
 
 impl QueueConfig {
-    /// A queue for `teams` teams of `team_size`, with rules fit for ratings of the usual
-    /// scale (mean 1500, deviation 300).
+    /// Returns a queue for `teams` teams of `team_size`, with rules for ratings of the usual scale
+    /// (mean 1500, deviation 300).
     #[must_use]
     pub fn new(mode: Name, teams: u8, team_size: u8, regions: Vec<Name>) -> Self {
         let players = u16::from(teams).saturating_mul(team_size.into());
@@ -138,7 +140,7 @@ impl QueueConfig {
         }
     }
 
-    /// Players of a match.
+    /// Returns the number of players of a match.
     #[must_use]
     pub fn players(&self) -> u32 {
         u32::from(self.teams) * u32::from(self.team_size)
@@ -147,8 +149,8 @@ impl QueueConfig {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// The first key whose value does not fit, relative to the queue, and the condition that it
-    /// does not meet.
+    /// The first key whose value is not valid, relative to the queue, and the condition that the
+    /// value does not meet.
     pub fn validate(&self) -> Result<(), ConfigError> {
         use Problem::{Count, Least, LeastOf, MatchSize, Most, Range, Repeated, Zero};
         let size = |size: u8| u64::from(size);
@@ -170,7 +172,7 @@ impl QueueConfig {
         check(quality.floor <= PERFECT, "quality.floor", Most(PERFECT.into()))?;
         check(quality.worst_spread > 0, "quality.worst_spread", Least(1))?;
         check(quality.worst_difference > 0, "quality.worst_difference", Least(1))?;
-        // Nothing would ever rest.
+        // With an interval of zero the engine would never rest.
         check(!self.interval.is_zero(), "interval", Zero)?;
         check(self.time_out >= self.interval, "time_out", LeastOf("interval"))?;
         check(self.work.step > 0, "work.step", Least(1))?;
@@ -191,26 +193,27 @@ impl QueueConfig {
 }
 
 impl Widening {
-    /// Checks the numbers. The key is that of `most`; keys of errors are relative.
+    /// Checks the numbers. `most` is the full key of that setting; keys of errors are relative.
     fn validate(&self, most: &'static str) -> Result<(), ConfigError> {
         let widest = MAX_RATING.unsigned_abs();
         check(self.most <= widest, "most", Problem::Most(widest.into()))?;
         check(self.start <= self.most, "start", Problem::MostOf(most))
     }
 
-    /// How wide it is for who has waited for so long.
+    /// Returns the width after this waiting time.
     #[must_use]
     pub fn after(&self, waited: Duration) -> u32 {
         self.after_micros(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// How wide it is now for who waits since `queued`.
+    /// Returns the width at `now` for a ticket that waits since `queued`.
     pub(super) fn at(&self, now: Instant, queued: Instant) -> u32 {
         self.after_micros(now.as_micros().saturating_sub(queued.as_micros()))
     }
 
-    /// Whether it is at least so wide now for who waits since `queued`. Most widths that
-    /// are asked for are within the start, or beyond all.
+    /// Returns true if the bound is at least `width` wide at `now` for a ticket that waits since
+    /// `queued`. Most requested widths are within `start` or beyond `most`, and need no
+    /// calculation.
     pub(super) fn allows(&self, width: u32, queued: Instant, now: Instant) -> bool {
         width <= self.start || (width <= self.most && width <= self.at(now, queued))
     }
@@ -220,7 +223,7 @@ impl Widening {
         u64::from(self.start).saturating_add(added).min(self.most.into()).try_into().unwrap_or(self.most)
     }
 
-    /// How long it takes to become so wide; `None` if it never does.
+    /// Returns the waiting time after which the bound is `width` wide; `None` if it never is.
     #[must_use]
     pub fn reaches(&self, width: u32) -> Option<Duration> {
         let missing = u64::from(width.saturating_sub(self.start));
@@ -233,7 +236,8 @@ impl Widening {
         Some(Duration::from_micros((missing * 1_000_000).div_ceil(self.per_second.into())))
     }
 
-    /// When it has become as wide as it gets, for who waits since `queued`.
+    /// Returns the time at which the bound reaches its maximum, for a ticket that waits since
+    /// `queued`.
     pub(super) fn done(&self, queued: Instant) -> Instant {
         self.reaches(self.most).map_or(queued, |wait| queued + wait)
     }

@@ -21,50 +21,51 @@ use crate::base::id::Name;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Deadline, Instant};
 
-/// The tickets of a queue, and the search for matches. See the [module](super) for the
-/// rules and what is promised.
+/// The tickets of a queue, and the search for matches. See the [module](super) for the rules and
+/// the guarantees.
 #[derive(Debug)]
 pub struct Engine {
     config: QueueConfig,
     now: Instant,
     tickets: Slab<Waiting>,
-    /// By player, leaders and others.
+    /// Tickets by player, leaders and others.
     players: Players,
-    /// Oldest first.
+    /// Waiting tickets, oldest first.
     order: BTreeMap<QueueOrder, Key>,
-    /// By what tickets want and are.
+    /// Classes of tickets with equal traits.
     classes: TicketClasses,
     vacancies: Slab<Vacancy>,
     rooms: BTreeMap<Name, Key>,
     pool: Pool,
     round: Option<Round>,
-    /// When the last round started.
+    /// Start of the last round.
     started: Option<Instant>,
-    /// Comings and goings of tickets and vacancies.
+    /// Number of arrivals and departures of tickets and vacancies.
     changes: u64,
-    /// Since the last round started, something came or went, or a search was cut.
+    /// True if a ticket or vacancy has arrived or left, or a search was cut, since the last round
+    /// started.
     unsettled: bool,
-    /// When all bounds are as wide as they get.
+    /// Time from which all bounds are at their maximum.
     widens_until: Instant,
     outputs: VecDeque<QueueOutput>,
     stats: Stats,
 }
 
-/// A round: every ticket that was queued by its start is searched for, oldest first.
+/// A round, which searches for every ticket that was queued by its start, oldest first.
 #[derive(Debug)]
 struct Round {
     started: Instant,
-    /// The last that was searched for.
+    /// Last ticket that was searched for.
     passed: Option<QueueOrder>,
 }
 
-/// Counts since the start. At any time
-/// `inserted + restored = matched + backfilled + removed + timed_out + waiting`.
+/// Counters since the start. At any time `inserted + restored = matched + backfilled + removed +
+/// timed_out + waiting`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Tickets inserted.
     pub inserted: u64,
-    /// Tickets that came back.
+    /// Tickets restored after a match that was not committed.
     pub restored: u64,
     /// Tickets in matches.
     pub matched: u64,
@@ -74,26 +75,26 @@ pub struct Stats {
     pub removed: u64,
     /// Tickets that timed out.
     pub timed_out: u64,
-    /// Tickets that wait.
+    /// Tickets that wait now.
     pub waiting: usize,
-    /// Offers of free places.
+    /// Current offers of free places.
     pub vacancies: usize,
     /// Matches formed.
     pub matches: u64,
-    /// Rounds begun.
+    /// Rounds started.
     pub rounds: u64,
-    /// Searches.
+    /// Searches, including resumed ones.
     pub searches: u64,
-    /// Searches that were cut, to go on in the next round.
+    /// Searches that were cut, to be resumed in the next round.
     pub cut: u64,
-    /// Looks at tickets, in all.
+    /// Looks at tickets, in total.
     pub looks: u64,
     /// Looks at tickets in the longest step.
     pub longest_step: u32,
 }
 
 impl Engine {
-    /// An empty queue.
+    /// Returns an empty queue.
     ///
     /// # Errors
     /// If the configuration is not valid.
@@ -122,37 +123,37 @@ impl Engine {
 
     // Getters.
 
-    /// The configuration.
+    /// Returns the configuration.
     #[must_use]
     pub const fn config(&self) -> &QueueConfig {
         &self.config
     }
 
-    /// The ticket of this leader, if it waits.
+    /// Returns the waiting ticket of this leader.
     #[must_use]
     pub fn ticket(&self, leader: &Name) -> Option<&Ticket> {
         self.find(leader).map(|(_, waiting)| &waiting.ticket)
     }
 
-    /// The ticket that this player waits with, as leader or not.
+    /// Returns the waiting ticket of this player, as leader or not.
     #[must_use]
     pub fn ticket_of(&self, player: &Name) -> Option<&Ticket> {
         self.tickets.get(self.key_of(player)?).map(|waiting| &waiting.ticket)
     }
 
-    /// The tickets that wait, oldest first.
+    /// Returns the waiting tickets, oldest first.
     pub fn tickets(&self) -> impl Iterator<Item = &Ticket> {
         self.order.values().filter_map(|key| self.tickets.get(*key)).map(|waiting| &waiting.ticket)
     }
 
-    /// What has happened.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { waiting: self.tickets.len(), vacancies: self.vacancies.len(), ..self.stats }
     }
 
-    /// Why the ticket of this leader still waits; `None` if it does not wait. Looks at as
-    /// many tickets as one search may.
+    /// Explains why the ticket of this leader still waits; `None` if it does not wait. Looks at no
+    /// more tickets than one search.
     #[must_use]
     pub fn explain(&self, now: Instant, leader: &Name) -> Option<Why> {
         let (key, waiting) = self.find(leader)?;
@@ -162,7 +163,7 @@ impl Engine {
     /// Checks the bounds, and that the tables agree with each other.
     ///
     /// # Errors
-    /// Says what is not as it must be.
+    /// The first check that fails.
     pub fn audit(&self) -> Result<(), &'static str> {
         let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(error) };
         let Self { config, tickets, stats, .. } = self;
@@ -183,7 +184,7 @@ impl Engine {
         check(self.rooms.len() == self.vacancies.len(), "a vacancy has no room, or a room two")?;
         check(self.pool.len() == (reaches, self.vacancies.len()), "the trees differ from the tables")?;
         let most = config.work.step.saturating_add(config.work.search);
-        // A last look may be one at several tickets: the conditions of a whole match.
+        // The last look may be one at several tickets: the conditions of a whole match.
         check(
             stats.longest_step
                 <= most.saturating_add(config.players() + u32::from(config.work.candidates) * 4),
@@ -196,28 +197,29 @@ impl Engine {
 
     // Commands.
 
-    /// A ticket comes.
+    /// Adds a ticket.
     ///
     /// # Errors
-    /// If it is not taken: why; nothing has changed.
+    /// The reason of the refusal; nothing has changed.
     pub fn insert(&mut self, now: Instant, ticket: Ticket) -> Result<(), TicketRefusal> {
         self.add(now, ticket, self.config.limits.tickets)?;
         self.stats.inserted += 1;
         Ok(())
     }
 
-    /// A ticket comes back from a match that could not be committed. It keeps its place
-    /// in the order, and there is a reserve of places for it over the cap of new tickets.
+    /// Adds a ticket again, after a match that could not be committed. The ticket keeps its place
+    /// in the order. A reserve of places beyond the cap of new tickets is kept for restored
+    /// tickets.
     ///
     /// # Errors
-    /// If it is not taken: why; nothing has changed.
+    /// The reason of the refusal; nothing has changed.
     pub fn restore(&mut self, now: Instant, ticket: Ticket) -> Result<(), TicketRefusal> {
         self.add(now, ticket, self.config.limits.tickets + self.config.limits.reserve)?;
         self.stats.restored += 1;
         Ok(())
     }
 
-    /// Takes back the ticket of this leader; `None` if it does not wait.
+    /// Removes the ticket of this leader; returns `None` if it does not wait.
     pub fn remove(&mut self, leader: &Name) -> Option<Ticket> {
         let (key, _) = self.find(leader)?;
         let ticket = self.take(key)?.ticket;
@@ -225,10 +227,10 @@ impl Engine {
         Some(ticket)
     }
 
-    /// A room offers free places. An earlier offer of the room is gone.
+    /// Adds an offer of free places of a room, in place of an earlier offer of the room.
     ///
     /// # Errors
-    /// If it is not taken: why; nothing has changed.
+    /// The reason of the refusal; nothing has changed.
     pub fn offer_vacancy(&mut self, now: Instant, vacancy: Vacancy) -> Result<(), TicketRefusal> {
         self.now = self.now.max(now);
         let region = vacancy.admit(&self.config, self.now)?;
@@ -248,8 +250,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The room has no free places any more, or takes nobody; `None` if it had offered
-    /// none.
+    /// Removes the offer of a room that has no free places any more or admits nobody; returns
+    /// `None` if the room had no offer.
     pub fn withdraw_vacancy(&mut self, room: &Name) -> Option<Vacancy> {
         let key = self.rooms.remove(room)?;
         let Vacancy { region, rating, offered, .. } = self.vacancies.get(key)?;
@@ -262,8 +264,7 @@ impl Engine {
 
     // Inputs.
 
-    /// The time of something may have come: one bounded step. While output is queued,
-    /// nothing is done.
+    /// Executes one bounded step, if a deadline is due. Does nothing while output is queued.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = self.now.max(now);
         if !self.outputs.is_empty() {
@@ -286,14 +287,14 @@ impl Engine {
 
     // Outputs.
 
-    /// The next decision.
+    /// Returns the next decision.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<QueueOutput> {
         self.outputs.pop_front()
     }
 
-    /// When to call [`Self::handle_timeout`], and why. `None` as long as no time that
-    /// passes can change anything.
+    /// Returns the time at which to call [`Self::handle_timeout`], and the reason. `None` while the
+    /// passing of time can change nothing.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if !self.outputs.is_empty() {
@@ -322,7 +323,7 @@ impl Engine {
         (waiting.ticket.leader == *leader).then_some((key, waiting))
     }
 
-    /// The ticket that this player waits with.
+    /// Returns the ticket that this player waits with.
     fn key_of(&self, player: &Name) -> Option<Key> {
         let holds = |waiting: &Waiting| waiting.ticket.players().any(|other| other == player);
         self.players.get(player, |key| self.tickets.get(key).is_some_and(holds))
@@ -333,12 +334,12 @@ impl Engine {
         self.unsettled = true;
     }
 
-    /// Whether nothing can have become possible since a search began.
+    /// Returns true if no new match can have become possible since a search began.
     fn still_holds(&self, began: Began) -> bool {
         began.changes == self.changes && began.at >= self.widens_until
     }
 
-    /// Something came that waits since `queued`.
+    /// Notes the arrival of a ticket or vacancy that waits since `queued`.
     fn notice(&mut self, queued: Instant) {
         self.change();
         let Self { config, widens_until, .. } = self;
@@ -375,7 +376,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a ticket out of everything. Others may come into reach by that.
+    /// Removes a ticket from all tables. Other tickets may come into reach of searches by that.
     fn take(&mut self, key: Key) -> Option<Waiting> {
         let waiting = self.tickets.get(key)?;
         let (rank, size) = (waiting.rank(), waiting.size());
@@ -393,8 +394,8 @@ impl Engine {
         self.tickets.remove(key)
     }
 
-    /// Gives up tickets that have waited for too long, as many as a step may. Returns how
-    /// many.
+    /// Times out tickets that have waited for too long, as many as a step permits. Returns their
+    /// number.
     fn time_out(&mut self) -> u32 {
         let mut given_up = 0;
         while given_up < self.config.work.step {
@@ -411,8 +412,8 @@ impl Engine {
         given_up
     }
 
-    /// When the next round is to begin; `None` if it could find nothing that the last did
-    /// not.
+    /// Returns the start of the next round; `None` if the round could find nothing that the last
+    /// one did not find.
     fn next_round(&self) -> Option<Instant> {
         if self.tickets.len() == 0 {
             return None;
@@ -426,7 +427,7 @@ impl Engine {
         }
     }
 
-    /// The next ticket of the round; `None` if there is no round, or it is over.
+    /// Returns the next ticket of the round; `None` if there is no round, or the round is over.
     fn next_in_round(&mut self) -> Option<Key> {
         let round = self.round.as_mut()?;
         let from = round.passed.take().map_or(Bound::Unbounded, Bound::Excluded);
@@ -443,7 +444,7 @@ impl Engine {
         }
     }
 
-    /// Searches for one ticket. Returns how many tickets were looked at.
+    /// Searches for one ticket. Returns the number of looks at tickets.
     fn search(&mut self, key: Key) -> u32 {
         let Some(waiting) = self.tickets.get_mut(key) else { return 1 };
         let (resumed, searched) = (waiting.search.take(), waiting.searched);
@@ -460,7 +461,8 @@ impl Engine {
             SearchOutcome::Match(region, teams) => self.form(region, &teams),
             SearchOutcome::Vacancy(vacancy) => self.backfill(key, vacancy),
             SearchOutcome::Nothing(best) => {
-                // What came while it was cut may be where it had looked before.
+                // A ticket that arrived while the search was cut may be in a part that the search
+                // has passed.
                 self.unsettled |= !self.still_holds(began);
                 if let Some(waiting) = self.tickets.get_mut(key) {
                     (waiting.searched, waiting.best) = (Some(began), best);

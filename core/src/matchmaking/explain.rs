@@ -1,4 +1,4 @@
-//! Why a ticket still waits.
+//! Explanations why a ticket still waits.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -12,88 +12,88 @@ use crate::base::id::Name;
 use crate::base::slab::Key;
 use crate::base::time::Duration;
 
-/// Why a ticket still waits.
+/// Explanation why a ticket still waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Why {
-    /// How long it has waited.
+    /// Waiting time of the ticket.
     pub waited: Duration,
-    /// Its rating window, in points.
+    /// Rating window of the ticket, in points.
     pub rating: Width,
-    /// Its latency cap, in milliseconds.
+    /// Latency cap of the ticket, in milliseconds.
     pub latency: Width,
-    /// Who is there, in the region where most agree with it; `None` without a region.
+    /// Other tickets in the region with the most agreeing players; `None` without a region.
     pub seen: Option<Seen>,
-    /// What keeps it.
+    /// The reason.
     pub reason: WaitReason,
 }
 
-/// How wide a bound is.
+/// Width of a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Width {
-    /// Now.
+    /// Current width.
     pub now: u32,
-    /// How it widens.
+    /// Rule by which the bound widens.
     pub widening: Widening,
 }
 
-/// The tickets of one region. Each is counted once: as agreeing, or under the first rule
-/// that it breaks, in the order of the fields.
+/// Counts of the tickets of one region. Each ticket is counted once: as agreeing, or under the
+/// first rule that it breaks, in the order of the fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The region.
     pub region: Name,
-    /// Tickets that were looked at, the nearest by rating of each size.
+    /// Number of tickets looked at, the nearest by rating of each size.
     pub tickets: u32,
-    /// These are all tickets that may play in the region.
+    /// True if these are all tickets that may play in the region.
     pub complete: bool,
-    /// Tickets that agree with it, as it does with them.
+    /// Tickets that agree with the explained ticket.
     pub agree: u32,
-    /// Players of those that agree.
+    /// Players of the agreeing tickets.
     pub players: u32,
-    /// A match with it would be below the floor of quality.
+    /// Tickets with which a match would be below the floor of quality.
     pub below_floor: u32,
-    /// Outside its rating window.
+    /// Tickets outside the rating window of the explained ticket.
     pub outside: u32,
-    /// It is outside their rating window.
+    /// Tickets whose rating window excludes the explained ticket.
     pub outside_theirs: u32,
-    /// Their latency in the region is above their cap.
+    /// Tickets whose latency in the region is above their own cap.
     pub too_far: u32,
-    /// They fail one of its conditions: each with how many fail it.
+    /// Conditions of the explained ticket, each with the number of tickets that fail it.
     pub failing: Vec<(Condition, u32)>,
-    /// It fails one of theirs.
+    /// Tickets with a condition that the explained ticket fails.
     pub failed: u32,
 }
 
-/// What keeps a ticket waiting.
+/// Reason for which a ticket waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WaitReason {
-    /// Its latency cap has not widened to its nearest region yet, which is so far.
+    /// The latency cap has not widened to the nearest region yet.
     NoRegion {
         /// The region.
         region: Name,
         /// The latency there, in milliseconds.
         latency: u32,
     },
-    /// Too few players agree with it.
+    /// Too few players agree with the ticket.
     TooFew {
-        /// How many do.
+        /// Number of players that agree.
         players: u32,
-        /// How many are needed beside its own.
+        /// Number of players that are needed in addition to the ticket's own.
         needed: u32,
     },
-    /// The best match that was possible was too bad.
+    /// The best possible match was below the floor of quality.
     Quality {
         /// Its quality, per mille.
         best: u16,
         /// The floor.
         floor: u16,
     },
-    /// There was so much to search that the search goes on in the next round.
+    /// The search was cut and continues in the next round.
     Searching,
-    /// It has not been searched for yet.
+    /// The ticket has not been searched for yet.
     NextRound,
-    /// Enough agree with it, but not with each other; or their parties do not add up to
-    /// full teams.
+    /// Enough players agree with the ticket, but not with each other, or their parties do not add
+    /// up to full teams.
     NoSet,
 }
 
@@ -105,7 +105,7 @@ impl Why {
         let reached: Vec<&Reach> =
             waiting.reach.iter().filter(|reach| reach.latency <= latency.now).collect();
         let looks = view.config.work.search / u32::try_from(reached.len().max(1)).unwrap_or(u32::MAX);
-        // The first of several, which is the nearest, if they are equal.
+        // Of several equal regions, the first is kept, which is the nearest.
         let all = reached.iter().filter_map(|reach| Seen::of(view, key, waiting, reach.region, looks));
         let seen = all.reduce(|best, seen| if seen.players > best.players { seen } else { best });
         let reason = Self::reason(view, waiting, seen.as_ref());

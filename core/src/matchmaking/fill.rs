@@ -11,7 +11,7 @@ use super::search::{Effort, SearchView};
 use crate::base::slab::Key;
 use crate::base::time::Instant;
 
-/// A ticket that agrees with the one searched for.
+/// A ticket that agrees with the anchor, the ticket that is searched for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
     pub(super) key: Key,
@@ -19,47 +19,48 @@ pub(super) struct Kept {
     pub(super) rating: i32,
     pub(super) size: u8,
     pub(super) class: TicketClass,
-    /// It still waits.
+    /// True if the ticket still waits.
     pub(super) waits: bool,
 }
 
-/// Where a search stands: sets are enumerated in an order that depends on nothing but
-/// the list of what was kept.
+/// Position of a search. Sets are enumerated in an order that depends only on the list of kept
+/// tickets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Position {
-    /// Which lowest rating.
+    /// Index of the lowest rating.
     low: usize,
-    /// The search with it as the lowest has begun.
+    /// True if the search with this lowest rating has begun.
     begun: bool,
-    /// Whom it has picked, by their places in the list.
+    /// Picked candidates, as indexes into the list.
     path: Vec<u16>,
-    /// Whom it tries next.
+    /// Index of the next candidate.
     next: usize,
 }
 
-/// What came of it.
+/// Outcome of the filling.
 #[derive(Debug)]
 pub(super) enum Filled {
-    /// These teams, the searcher in the first.
+    /// Teams of a match, the anchor in the first.
     Teams(Vec<Vec<Key>>),
-    /// There is no legal match among the candidates.
+    /// The candidates contain no legal match.
     Nothing,
-    /// The effort ran out here.
+    /// The limit of effort was reached at this position.
     Cut(Position),
 }
 
-/// A candidate, as wide as its window is now.
+/// A candidate, with its rating window at this moment.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     kept: Kept,
-    /// The lowest and the highest rating it plays with.
+    /// Lowest and highest rating in the candidate's window.
     lowest: i32,
     highest: i32,
-    /// It can be picked: it plays with the lowest rating, and is not picked yet.
+    /// True if the candidate can be picked: its window includes the lowest rating, and it is not
+    /// picked yet.
     open: bool,
 }
 
-/// What a set has in common.
+/// Ratings of a set, and the common window of its tickets.
 #[derive(Clone, Copy, Debug)]
 struct SetSpan {
     min: i32,
@@ -74,26 +75,26 @@ struct Level {
     pick: Option<usize>,
     span: SetSpan,
     team: u8,
-    /// Free places of that team.
+    /// Free places of `team`.
     free: u8,
-    /// The first pick of that team.
+    /// First pick of `team`.
     first: Option<usize>,
-    /// The candidate to try next.
+    /// Next candidate to try.
     next: usize,
 }
 
-/// One search.
+/// One search for a legal set of candidates.
 #[derive(Debug)]
 pub(super) struct Fill<'a> {
     view: &'a SearchView<'a>,
     config: &'a QueueConfig,
     most_spread: u32,
     anchor: Candidate,
-    /// Largest first, and nearest first among those of one size.
+    /// Candidates: largest first, and nearest first among those of one size.
     list: Vec<Candidate>,
-    /// Open candidates by size.
+    /// Number of open candidates by size.
     left: [u32; MAX_TEAM_SIZE as usize + 1],
-    /// The best quality that was below the floor.
+    /// Best quality that was below the floor.
     pub(super) best: Option<u16>,
 }
 
@@ -122,9 +123,9 @@ impl<'a> Fill<'a> {
 
     /// Searches on from a position.
     ///
-    /// A legal set has a lowest rating. For each that it can have, from the searcher's
-    /// own downwards, those who play with it are searched: so it is the upper ends of
-    /// the windows only that picks can disagree about.
+    /// A legal set has a lowest rating. For each possible lowest rating, from the anchor's own
+    /// downwards, the search considers the candidates whose windows include it. So picks can
+    /// disagree only about the upper ends of their windows.
     pub(super) fn run(&mut self, from: Position, effort: &mut Effort) -> Filled {
         let enough = self.config.players();
         let all: u32 = self.list.iter().filter(|c| c.kept.waits).map(|c| u32::from(c.kept.size)).sum();
@@ -136,7 +137,8 @@ impl<'a> Fill<'a> {
             if effort.is_spent() {
                 return Filled::Cut(Position { low: index, begun, path, next });
             }
-            // Not again by who goes on: with little effort it would never get anywhere.
+            // A resumed search is not charged again: with a small limit of effort it would never
+            // advance.
             if !core::mem::take(&mut begun) {
                 effort.spend(1 + u32::try_from(self.list.len() / 16).unwrap_or(u32::MAX));
             }
@@ -161,7 +163,7 @@ impl<'a> Fill<'a> {
         Filled::Nothing
     }
 
-    /// The lowest ratings that a set can have, highest first.
+    /// Returns the lowest ratings that a set can have, highest first.
     fn lows(&self) -> Vec<i32> {
         let anchor = &self.anchor;
         let reached = |low: &i32| {
@@ -176,7 +178,7 @@ impl<'a> Fill<'a> {
         lows
     }
 
-    /// Opens the candidates that play with `low` and above.
+    /// Opens the candidates that can be in a set with the lowest rating `low`.
     fn open(&mut self, low: i32) {
         self.left.fill(0);
         for candidate in &mut self.list {
@@ -199,11 +201,11 @@ impl<'a> Fill<'a> {
         self.joined(&whole, kept.size, None, span)
     }
 
-    /// The level after a ticket of this size has joined the team of `level`.
+    /// Returns the level after a ticket of this size has joined the team of `level`.
     ///
-    /// Teams but the first are alike, and so are the places of a team. So that no set is
-    /// divided in the same way twice, the picks of a team are in the order of the list,
-    /// and so are the first picks of the teams.
+    /// All teams but the first are alike, and so are the places of a team. To divide no set twice
+    /// in the same way, the picks of a team follow the order of the list, and so do the first picks
+    /// of the teams.
     fn joined(&self, level: &Level, size: u8, pick: Option<usize>, span: SetSpan) -> Level {
         let free = level.free.saturating_sub(size);
         let after = |index: Option<usize>| index.map_or(0, |index| index + 1);
@@ -214,7 +216,7 @@ impl<'a> Fill<'a> {
         Level { pick, span, team: level.team + 1, free: self.config.team_size, first: None, next }
     }
 
-    /// Picks again who had been picked, as far as they are still there.
+    /// Repeats the picks of a cut search, as far as the candidates still wait and fit.
     fn resume(&mut self, levels: &mut Vec<Level>, path: &[u16], next: usize) -> Option<Vec<Vec<Key>>> {
         for pick in path {
             let pick = usize::from(*pick);
@@ -225,7 +227,7 @@ impl<'a> Fill<'a> {
             }
         }
         match levels.last_mut() {
-            // The searcher alone makes a match.
+            // The anchor alone fills all teams.
             Some(level) if level.team == self.config.teams => self.finish(levels),
             Some(level) => {
                 level.next = level.next.max(next);
@@ -277,7 +279,7 @@ impl<'a> Fill<'a> {
         self.fit_within(levels, level, pick, &mut Effort::new(u32::MAX))
     }
 
-    /// The level after `pick`, if the candidate may join.
+    /// Returns the level after `pick`, if the candidate may join.
     fn fit_within(&self, levels: &[Level], level: &Level, pick: usize, effort: &mut Effort) -> Option<Level> {
         let candidate = self.list.get(pick).filter(|candidate| candidate.open)?;
         if candidate.kept.size > level.free {
@@ -299,8 +301,8 @@ impl<'a> Fill<'a> {
         Some(self.joined(level, candidate.kept.size, Some(pick), span))
     }
 
-    /// Whether the conditions of the candidate and of those picked are met. Those of the
-    /// searcher were looked at when the candidate was kept.
+    /// Returns true if the candidate and the picked tickets meet the conditions of each other. The
+    /// conditions of the anchor were checked when the candidate was kept.
     fn agrees(&self, levels: &[Level], candidate: &Candidate, effort: &mut Effort) -> bool {
         let picks = levels.iter().filter_map(|level| self.list.get(level.pick?));
         let (own, class) = (candidate.kept.key, candidate.kept.class);
@@ -311,7 +313,7 @@ impl<'a> Fill<'a> {
         })
     }
 
-    /// Takes the pick, if what is left can still fill the team and the match.
+    /// Picks the candidate, if the remaining candidates can still fill the team and the match.
     fn push(&mut self, levels: &mut Vec<Level>, pick: usize, level: Level) -> bool {
         self.take(pick, false);
         let places = u32::from(self.config.teams - level.team) * u32::from(self.config.team_size);
@@ -339,14 +341,14 @@ impl<'a> Fill<'a> {
         }
     }
 
-    /// Whether some of the open candidates have exactly `free` players, and all together
-    /// at least `needed`. No is certain; yes is not.
+    /// Returns false only if no open candidates have exactly `free` players together, or all open
+    /// candidates have fewer than `needed`. True is no proof that the teams can be filled.
     fn can_fill(&self, free: u8, needed: u32) -> bool {
         let sizes = || (0_u32..).zip(self.left.iter().copied());
         if sizes().map(|(size, left)| size * left).sum::<u32>() < needed {
             return false;
         }
-        // Bit n: n players can be had.
+        // Bit n: a set of candidates has n players.
         let mut sums = 1_u64;
         for (size, left) in sizes().skip(1).take(free.into()) {
             for _ in 0..left.min(u32::from(free) / size) {
@@ -356,7 +358,7 @@ impl<'a> Fill<'a> {
         sums >> free & 1 == 1
     }
 
-    /// A full set: its teams, evened out, if they are good enough.
+    /// Returns the teams of a full set, evened out, if their quality reaches the floor.
     fn finish(&mut self, levels: &[Level]) -> Option<Vec<Vec<Key>>> {
         let part = |kept: Kept| Part { what: kept.key, size: kept.size, rating: kept.rating };
         let mut teams = vec![Vec::new(); usize::from(self.config.teams)];

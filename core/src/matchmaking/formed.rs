@@ -1,4 +1,4 @@
-//! What a queue answers, and what let it.
+//! Decisions of a queue, with the rules that permitted them.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -9,15 +9,15 @@ use super::ticket::{Ticket, Vacancy};
 use crate::base::id::Name;
 use crate::base::time::{Duration, Instant};
 
-/// What a queue has decided. The tickets in it do not wait any more.
+/// Decision of a queue. Its tickets no longer wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueOutput {
-    /// A match. If it cannot be committed, give the tickets back with
+    /// A match. If it cannot be committed, return the tickets with
     /// [`restore`](super::Engine::restore).
     Match(Formed),
     /// A ticket for free places of a running room.
     Backfill(Box<Backfill>),
-    /// This ticket has waited for as long as tickets may.
+    /// The ticket of this leader has waited for the maximum time.
     TimedOut(Name),
 }
 
@@ -26,75 +26,75 @@ pub enum QueueOutput {
 pub struct Formed {
     /// The tickets of each team.
     pub teams: Vec<Vec<Chosen>>,
-    /// Where it is to be played.
+    /// Region in which to play the match.
     pub region: Name,
-    /// Per mille; see [`Quality`](super::Quality).
+    /// Quality, per mille; see [`Quality`](super::Quality).
     pub quality: u16,
-    /// Since when it would have been legal, and what made it so.
+    /// Time since which the match would have been legal, and the rule that was met last.
     pub binding: Binding,
 }
 
 /// A ticket for free places of a running room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backfill {
-    /// The offer. It is gone; what the ticket leaves free is to be offered anew.
+    /// The offer, which has ended. Places that the ticket leaves free must be offered anew.
     pub vacancy: Vacancy,
     /// The ticket.
     pub chosen: Chosen,
-    /// The closeness of the ratings, per mille; the balance is not known here.
+    /// Closeness of the ratings, per mille; the balance of the teams is not known here.
     pub quality: u16,
-    /// Since when it would have been legal, and what made it so.
+    /// Time since which the match would have been legal, and the rule that was met last.
     pub binding: Binding,
 }
 
-/// A ticket that was chosen, and how far its bounds had widened.
+/// A chosen ticket, with the widths of its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// The ticket, as it was inserted.
     pub ticket: Ticket,
-    /// How long it has waited.
+    /// Waiting time of the ticket.
     pub waited: Duration,
-    /// Its rating window, and the distance to the ticket furthest from it; points.
+    /// Rating window, and the distance to the furthest rating in the match; points.
     pub rating: Used,
-    /// Its latency cap, and its latency in the region; milliseconds.
+    /// Latency cap, and latency in the region; milliseconds.
     pub latency: Used,
 }
 
-/// How much of a bound was used.
+/// Use of a bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
-    /// What was needed.
+    /// Width that was needed.
     pub needed: u32,
-    /// How wide the bound was.
+    /// Width of the bound.
     pub allowed: u32,
 }
 
-/// How far the bounds of all who were chosen had widened, and how much of that was needed,
-/// each at its most: as long for two players as for many.
+/// Largest waiting time of the chosen tickets, and their largest use of each bound. The text is as
+/// long for two players as for many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Widths {
     waited: Duration,
-    /// Of the ticket that needed most of its rating window.
+    /// Use by the ticket that needed the widest rating window.
     rating: Used,
-    /// Of the ticket that needed most of its latency cap.
+    /// Use by the ticket that needed the widest latency cap.
     latency: Used,
 }
 
-/// The last of the rules to be met.
+/// The rule that was met last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// When it was met.
+    /// Time at which the rule was met.
     pub since: Instant,
-    /// Which it was.
+    /// The rule.
     pub rule: Rule,
 }
 
-/// A rule that had to be met.
+/// A rule that must be met before a match is legal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// The ticket of this leader had to come.
+    /// The ticket of this leader had to arrive.
     Arrival(Name),
-    /// The room's offer had to come.
+    /// The room's offer had to arrive.
     Offer,
     /// The rating window of this leader's ticket had to widen.
     Rating(Name),
@@ -105,14 +105,14 @@ pub enum Rule {
 }
 
 impl Formed {
-    /// All tickets.
+    /// Returns all tickets.
     pub fn tickets(&self) -> impl Iterator<Item = &Ticket> {
         self.teams.iter().flatten().map(|chosen| &chosen.ticket)
     }
 }
 
 impl Chosen {
-    /// A ticket that plays in a region with others that are rated from `min` to `max`.
+    /// Returns a ticket chosen for a match in a region with ratings from `min` to `max`.
     pub(super) fn new(
         config: &QueueConfig,
         now: Instant,
@@ -142,9 +142,9 @@ impl Chosen {
 }
 
 impl Widths {
-    /// Of these.
+    /// Returns the widths of these tickets.
     pub(super) fn of<'a>(chosen: impl Iterator<Item = &'a Chosen>) -> Self {
-        // Of several that needed as much, the one with the least to spare.
+        // Of several tickets with equal needs, the one with the narrowest bound counts.
         let wider = |one: Used, other: Used| {
             let order = |used: Used| (used.needed, core::cmp::Reverse(used.allowed));
             if order(other) > order(one) { other } else { one }
@@ -162,26 +162,26 @@ impl Widths {
     }
 }
 
-/// When a bound is so wide, for who waits since `queued`.
+/// Returns the time at which a bound is `width` wide, for a ticket that waits since `queued`.
 fn met(widening: &Widening, queued: Instant, width: u32) -> Instant {
     widening.reaches(width).map_or(queued, |wait| queued + wait)
 }
 
 impl Binding {
-    /// Of a match.
+    /// Returns the binding rule of a match.
     pub(super) fn of<'a>(config: &QueueConfig, chosen: impl Iterator<Item = &'a Chosen>) -> Option<Self> {
         Self::last(chosen.flat_map(|chosen| chosen.rules(config)))
     }
 
-    /// Of a ticket for free places.
+    /// Returns the binding rule of a backfill.
     pub(super) fn of_backfill(config: &QueueConfig, vacancy: &Vacancy, chosen: &Chosen) -> Option<Self> {
         let widened = met(&config.rating, vacancy.offered, chosen.rating.needed);
         let offer = [(vacancy.offered, Rule::Offer), (widened, Rule::OfferRating)];
         Self::last(chosen.rules(config).into_iter().chain(offer))
     }
 
-    /// The last to be met; of several at once the first in the order of [`Rule`], so
-    /// that a bound which had not to widen is not named.
+    /// Returns the rule that was met last. Of several at once, the first in the order of [`Rule`]
+    /// counts, so that a bound that did not have to widen is not named.
     fn last(rules: impl Iterator<Item = (Instant, Rule)>) -> Option<Self> {
         let order = |(a, first): &(Instant, Rule), (b, second): &(Instant, Rule)| {
             a.cmp(b).then_with(|| second.cmp(first))

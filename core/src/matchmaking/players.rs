@@ -1,4 +1,4 @@
-//! Which ticket a player waits with.
+//! The ticket of each waiting player.
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
@@ -10,14 +10,14 @@ use crate::base::slab::Key;
 
 /// Tickets by player.
 ///
-/// A name is elsewhere in memory, and a look-up by name among many players would read
-/// dozens of them. So the tickets are found by the hashes of names; it is asked of the
-/// ticket whether it is the player's. Names that were chosen to have one hash make look-ups
-/// as slow as those of names, and no slower: so the hash needs no secret.
+/// A name is in distant memory, and a look-up by name among many players would read dozens of
+/// names. So a ticket is found by the hash of the name, and the caller checks that the ticket is
+/// the player's. An attacker can choose names with equal hashes. Look-ups of such names are as slow
+/// as look-ups by name, but no slower, so the hash needs no secret.
 #[derive(Debug, Default)]
 pub(super) struct Players {
     tickets: BTreeMap<u64, Key>,
-    /// Players who came while their hash was another's.
+    /// Players whose hash was another player's when they were added.
     others: BTreeMap<Name, Key>,
 }
 
@@ -26,13 +26,13 @@ impl Players {
         self.tickets.len() + self.others.len()
     }
 
-    /// The player's ticket; `holds` tells whether a ticket is a player's.
+    /// Returns the player's ticket. `holds` must return true for a ticket that contains the player.
     pub(super) fn get(&self, player: &Name, holds: impl FnOnce(Key) -> bool) -> Option<Key> {
         let found = self.tickets.get(&hash(player)).copied().filter(|key| holds(*key));
         found.or_else(|| self.others.get(player).copied())
     }
 
-    /// Adds a player who has no ticket yet.
+    /// Adds a player that has no ticket yet.
     pub(super) fn insert(&mut self, player: &Name, key: Key) {
         match self.tickets.entry(hash(player)) {
             Entry::Vacant(place) => drop(place.insert(key)),
@@ -40,7 +40,7 @@ impl Players {
         }
     }
 
-    /// Takes out a player who has this ticket.
+    /// Removes a player that has a ticket.
     pub(super) fn remove(&mut self, player: &Name) {
         if self.others.remove(player).is_none() {
             self.tickets.remove(&hash(player));
@@ -62,7 +62,7 @@ mod tests {
         let [a, b] = ["a", "b"].map(|name| Name::new(name).unwrap());
         let mut players = Players::default();
         players.insert(&a, key(0));
-        // Of another with the hash of `b`.
+        // A ticket of another player with the hash of `b`.
         players.tickets.insert(hash(&b), key(1));
         let find = |players: &Players, player, ticket| players.get(player, |key| key.slot == ticket);
         assert_eq!(find(&players, &b, 2), None);

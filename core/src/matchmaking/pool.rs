@@ -1,4 +1,4 @@
-//! Who may play where, by rating: one tree for each region and size of party.
+//! Tickets and offers by rating: one tree for each region and size of party.
 
 use alloc::vec::Vec;
 
@@ -8,9 +8,9 @@ use super::tree::{Names, Spot, Tree, TreeEntry, TreePosition};
 #[derive(Debug)]
 pub(super) struct Pool {
     team_size: u8,
-    /// By region, then by size.
+    /// Trees of tickets, by region, then by size.
     tickets: Vec<Tree>,
-    /// By region.
+    /// Trees of offers, by region.
     vacancies: Vec<Tree>,
 }
 
@@ -20,7 +20,7 @@ impl Pool {
         Self { team_size, tickets: trees(regions * usize::from(team_size)), vacancies: trees(regions) }
     }
 
-    /// Tickets of a size that may play in a region.
+    /// Returns the tree of the tickets of one size that may play in a region.
     pub(super) fn tickets(&self, region: u8, size: u8) -> Option<&Tree> {
         self.tickets.get(self.index(region, size))
     }
@@ -30,7 +30,7 @@ impl Pool {
         self.tickets.get_mut(index)
     }
 
-    /// Offers in a region.
+    /// Returns the tree of the offers in a region.
     pub(super) fn vacancies(&self, region: u8) -> Option<&Tree> {
         self.vacancies.get(usize::from(region))
     }
@@ -39,7 +39,7 @@ impl Pool {
         self.vacancies.get_mut(usize::from(region))
     }
 
-    /// Entries of all trees of tickets, and of all trees of vacancies.
+    /// Returns the number of entries of all trees of tickets, and of all trees of vacancies.
     pub(super) fn len(&self) -> (usize, usize) {
         (self.tickets.iter().map(Tree::len).sum(), self.vacancies.iter().map(Tree::len).sum())
     }
@@ -49,20 +49,20 @@ impl Pool {
     }
 }
 
-/// How far a walk over a tree has come, upwards and downwards.
+/// Last entries that a traversal of a tree has passed, upwards and downwards.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Passed {
     pub(super) up: Option<TreePosition>,
     pub(super) down: Option<TreePosition>,
 }
 
-/// A walk over a tree, from a rating to both sides, nearest first.
+/// Traversal of a tree, from a rating to both sides, nearest first.
 pub(super) struct Nearest<'a> {
     tree: &'a Tree,
     names: &'a dyn Names,
     rating: i32,
     most: u32,
-    /// What comes next on each side, if anything does.
+    /// Next entry on each side, if there is one.
     up: (Spot, Option<&'a TreeEntry>),
     down: (Option<Spot>, Option<&'a TreeEntry>),
     from: &'a Passed,
@@ -71,7 +71,7 @@ pub(super) struct Nearest<'a> {
 }
 
 impl<'a> Nearest<'a> {
-    /// A walk up to a distance of `most`, which goes on after what was passed.
+    /// Returns a traversal up to a distance of `most`, which continues after the passed entries.
     pub(super) fn new(
         tree: &'a Tree,
         names: &'a dyn Names,
@@ -96,7 +96,7 @@ impl<'a> Nearest<'a> {
         }
     }
 
-    /// How far it has come, to go on from later.
+    /// Returns the last entries passed, from which a later traversal continues.
     pub(super) fn passed(&self) -> Passed {
         let place = |spot: Option<Spot>, from: &Option<TreePosition>| {
             spot.and_then(|spot| self.tree.place(spot, self.names)).or_else(|| from.clone())
@@ -139,7 +139,7 @@ mod tests {
     use crate::matchmaking::Traits;
     use crate::matchmaking::class::TicketClass;
 
-    /// Nothing is rated and queued alike but what has one name.
+    /// One name for all entries: no two entries with the same rating and age have different names.
     struct Nameless(Name);
 
     impl Names for Nameless {

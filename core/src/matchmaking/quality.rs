@@ -1,13 +1,13 @@
-//! How good a match is, and who of a set plays with whom.
+//! Quality of a match, and the division of a set into teams.
 
 use alloc::vec::Vec;
 
 use super::config::{PERFECT, Quality, QueueConfig};
 
-/// Most exchanges by which teams are evened out.
+/// Maximum number of exchanges that even out the teams.
 const MAX_EXCHANGES: usize = 16;
 
-/// A ticket as the division into teams sees it.
+/// A ticket in the division into teams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part<T> {
     pub(super) what: T,
@@ -16,8 +16,8 @@ pub(super) struct Part<T> {
 }
 
 impl Quality {
-    /// Per mille, from the spread of the ratings and the difference of the teams in
-    /// points summed over a team of `team_size`.
+    /// Returns the quality, per mille, for a spread of ratings and a difference of teams. The
+    /// difference is that of the sums of ratings over a team of `team_size`, in points.
     #[must_use]
     pub fn of(&self, spread: u32, difference: u64, team_size: u8) -> u16 {
         let closeness = falling(spread.into(), self.worst_spread.into());
@@ -25,7 +25,7 @@ impl Quality {
         closeness.min(falling(difference, worst))
     }
 
-    /// The largest spread that reaches the floor.
+    /// Returns the largest spread that reaches the floor.
     #[must_use]
     pub fn most_spread(&self) -> u32 {
         let room = u64::from(PERFECT.saturating_sub(self.floor)) * u64::from(self.worst_spread);
@@ -33,13 +33,13 @@ impl Quality {
     }
 }
 
-/// [`PERFECT`] for 0, 0 for `worst` and above, linear between, rounded down.
+/// Returns [`PERFECT`] for 0, 0 for `worst` and above, linear in between, rounded down.
 fn falling(value: u64, worst: u64) -> u16 {
     let lost = value.saturating_mul(PERFECT.into()).div_ceil(worst.max(1));
     PERFECT.saturating_sub(u16::try_from(lost).unwrap_or(PERFECT))
 }
 
-/// The quality of a division.
+/// Returns the quality of a division.
 pub(super) fn quality<T>(config: &QueueConfig, teams: &[Vec<Part<T>>]) -> u16 {
     let ratings = || teams.iter().flatten().map(|part| part.rating);
     let spread = match (ratings().min(), ratings().max()) {
@@ -58,8 +58,8 @@ fn strength<T>(team: &[Part<T>]) -> i64 {
     team.iter().map(|part| i64::from(part.rating) * i64::from(part.size)).sum()
 }
 
-/// Evens the teams out: as long as it helps, two tickets of one size change places
-/// between the strongest and the weakest team.
+/// Evens the teams out. As long as it helps, two tickets of one size change places between the
+/// strongest and the weakest team.
 pub(super) fn even_out<T>(teams: &mut [Vec<Part<T>>]) {
     for _ in 0..MAX_EXCHANGES {
         let strengths = || teams.iter().map(|team| strength(team)).enumerate();

@@ -1,4 +1,4 @@
-//! The search for the match, or the free places, of one ticket.
+//! Search for a match, or for free places, around one ticket.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -14,24 +14,24 @@ use crate::base::id::Name;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Instant;
 
-/// A ticket that waits.
+/// A waiting ticket.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) ticket: Ticket,
-    /// The regions it may ever play in, nearest first.
+    /// Regions that can come into reach of the ticket, nearest first.
     pub(super) reach: Vec<Reach>,
-    /// What it wants and is, in short.
+    /// Class of the ticket's traits.
     pub(super) class: TicketClass,
-    /// A search that was cut, to go on from.
+    /// Search that was cut, to be resumed.
     pub(super) search: Option<Box<SearchRun>>,
-    /// When its last whole search began.
+    /// Start of the last complete search.
     pub(super) searched: Option<Began>,
-    /// The best quality below the floor that the last whole search saw.
+    /// Best quality below the floor that the last complete search found.
     pub(super) best: Option<u16>,
 }
 
 impl Waiting {
-    /// The party's size; at most a team's, which fits.
+    /// Returns the party's size, which is at most that of a team and so fits.
     pub(super) fn size(&self) -> u8 {
         u8::try_from(self.ticket.size()).unwrap_or(u8::MAX)
     }
@@ -57,7 +57,7 @@ impl Names for Slab<Vacancy> {
     }
 }
 
-/// Looks at tickets, counted.
+/// Counter of looks at tickets, with a limit.
 #[derive(Debug)]
 pub(super) struct Effort {
     spent: u32,
@@ -86,29 +86,29 @@ impl Effort {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Began {
     pub(super) at: Instant,
-    /// Comings and goings until then.
+    /// Number of arrivals and departures until then.
     pub(super) changes: u64,
 }
 
-/// Where a search stands.
+/// State of a search.
 #[derive(Clone, Debug)]
 pub(super) struct SearchRun {
     began: Began,
-    /// Which of the ticket's regions.
+    /// Index into the ticket's regions.
     region: usize,
     stage: SearchStage,
-    /// Who agrees with the ticket there, by size, the largest first, and by distance.
+    /// Tickets that agree with the ticket there: by size, the largest first, and by distance.
     kept: Vec<Kept>,
     best: Option<u16>,
 }
 
 #[derive(Clone, Debug)]
 enum SearchStage {
-    /// Running rooms come first: in them somebody waits already.
+    /// Running rooms are searched first: players already wait in them.
     Vacancies(Passed),
-    /// The candidates of a size are gathered.
+    /// Gathers the candidates of one size.
     Gather(u8, Passed),
-    /// The teams are filled.
+    /// Fills the teams.
     Fill(Position),
 }
 
@@ -122,10 +122,11 @@ impl SearchRun {
         self.began
     }
 
-    /// Marks whom it remembers from before it was cut, and who does not wait any more.
-    /// While it goes on nobody leaves, so that nobody else need be looked for. As long as it
-    /// gathers, it forgets them: else those who come and go would take the places of
-    /// candidates who wait all the time. Later its position is among them.
+    /// Marks remembered tickets that no longer wait. This is necessary only when a search is
+    /// resumed: no ticket leaves during a search. While the search gathers, such tickets are
+    /// forgotten. Otherwise tickets that arrive and leave would use up the places of candidates
+    /// that keep waiting. When the teams are filled they stay, since the search's position is by
+    /// places in the list.
     fn mark_gone(&mut self, tickets: &Slab<Waiting>) {
         for kept in &mut self.kept {
             kept.waits = tickets.get(kept.key).is_some();
@@ -135,26 +136,26 @@ impl SearchRun {
         }
     }
 
-    /// Tickets it remembers.
+    /// Returns the number of tickets that the search remembers.
     pub(super) const fn kept(&self) -> usize {
         self.kept.len()
     }
 }
 
-/// What came of a search.
+/// Outcome of a search.
 #[derive(Debug)]
 pub(super) enum SearchOutcome {
     /// A match in this region.
     Match(u8, Vec<Vec<Key>>),
     /// A place in the room of this offer.
     Vacancy(Key),
-    /// Nothing; and the best quality that was below the floor.
+    /// No match; with the best quality that was below the floor.
     Nothing(Option<u16>),
-    /// The effort ran out.
+    /// The limit of effort was reached.
     Cut(Box<SearchRun>),
 }
 
-/// What a search looks at.
+/// Tables that a search reads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SearchView<'a> {
     pub(super) config: &'a QueueConfig,
@@ -169,13 +170,13 @@ pub(super) struct SearchView<'a> {
 struct Anchor<'a> {
     key: Key,
     waiting: &'a Waiting,
-    /// How far the rating of another may be away: by its window, and by the floor.
+    /// Maximum distance of another ticket's rating: by the rating window, and by the floor.
     most: u32,
     region: u8,
 }
 
 impl SearchView<'_> {
-    /// Searches for a ticket, from where the search stands.
+    /// Searches for a ticket, from the state of the search.
     pub(super) fn search(&self, key: Key, mut search: SearchRun, effort: &mut Effort) -> SearchOutcome {
         effort.spend(1);
         let Some(waiting) = self.tickets.get(key) else { return SearchOutcome::Nothing(None) };
@@ -242,7 +243,7 @@ impl SearchView<'_> {
         }
     }
 
-    /// The largest party that can be in a match with it.
+    /// Returns the size of the largest party that can be in a match with the anchor.
     fn largest(&self, anchor: &Anchor<'_>) -> u8 {
         let own_team = self.config.team_size.saturating_sub(anchor.waiting.size());
         if self.config.teams > 1 { self.config.team_size } else { own_team }
@@ -273,8 +274,8 @@ impl SearchView<'_> {
         }
     }
 
-    /// Gathers who agrees with the ticket, among tickets of a size, the nearest by
-    /// rating first. Returns whether it came to the end.
+    /// Gathers the tickets of one size that agree with the anchor, the nearest by rating first.
+    /// Returns true if all were seen.
     fn gather(
         &self,
         anchor: &Anchor<'_>,
@@ -304,7 +305,8 @@ impl SearchView<'_> {
         true
     }
 
-    /// Whether a ticket within the window of the one searched for wants it too.
+    /// Returns true if a ticket within the anchor's window also accepts the anchor, and the
+    /// conditions of both are met.
     fn agrees(&self, anchor: &Anchor<'_>, entry: &TreeEntry, effort: &mut Effort) -> bool {
         let QueueConfig { rating, latency, .. } = self.config;
         let distance = entry.rating.abs_diff(anchor.waiting.ticket.rating);
@@ -321,21 +323,21 @@ impl SearchView<'_> {
         self.classes.agree(one, other).unwrap_or_else(|| self.traits_agree(anchor.key, entry.key))
     }
 
-    /// Whether two tickets meet the conditions of each other.
+    /// Returns true if two tickets meet the conditions of each other.
     pub(super) fn traits_agree(&self, one: Key, other: Key) -> bool {
         let (one, other) = (self.tickets.get(one), self.tickets.get(other));
         one.zip(other).is_some_and(|(one, other)| one.ticket.traits.agree(&other.ticket.traits))
     }
 }
 
-/// What came of the search in one region.
+/// Outcome of the search in one region.
 enum Region {
     Found(SearchOutcome),
     Nothing,
     Cut,
 }
 
-/// What came of a walk over the vacancies.
+/// Outcome of the search over the vacancies.
 enum Found {
     One(Key),
     None,

@@ -1,4 +1,4 @@
-//! What a node's matchmaking is told at its start.
+//! Configuration of a node's matchmaking.
 
 use alloc::vec::Vec;
 
@@ -7,53 +7,57 @@ use crate::base::config_error::{ConfigError, Problem, check};
 use crate::base::id::Name;
 use crate::base::time::Duration;
 
-/// Most players of a match that is formed in the registry. For each of them the transaction
-/// has two comparisons and two writes, and there are two of each for the match as a whole;
-/// etcd takes 128 of either. If a registry takes less, it refuses a match for its size; then
-/// its tickets end as `REFUSED`, as the match would be found and refused again.
+/// Maximum number of players of a match that is formed in the registry. The transaction has two
+/// comparisons and two writes for each player, and two of each for the match as a whole; etcd
+/// accepts 128 of either. A registry with a lower limit refuses the match for its size. Then the
+/// tickets of the match end as `REFUSED`, since the same match would be found and refused again.
 pub const MAX_FORMED_PLAYERS: u32 = 63;
 
 /// Configuration of a node's matchmaking: of its [`Desk`](super::Desk) and its
-/// [`Matcher`](super::Matcher). All nodes of a cluster must have the same.
+/// [`Matcher`](super::Matcher). All nodes of a cluster must have the same configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MatchmakingConfig {
-    /// The queues, one for each mode. None: nothing can be queued for.
+    /// Queues, one for each mode. If the list is empty, players can queue for nothing.
     pub queues: Vec<QueueConfig>,
-    /// The rating of players of whom nothing better is known; at most [`MAX_RATING`].
+    /// Rating of players without a known rating; at most [`MAX_RATING`], default 1500.
     pub default_rating: u32,
-    /// Whether what a client says of its rating counts.
+    /// True if the rating that a client claims is used; default false.
     pub trust_rating: bool,
-    /// How long a match waits for each of its players to join its room: who has not by then is
-    /// out of the match, and a match whose room nobody has by then is ended.
+    /// Time in which each player of a match must join the match's room; default 120 s. A player
+    /// that is late is out of the match. If no player has joined by then, the match is ended.
     pub join_window: Duration,
-    /// How long a party waits for a player whose ticket is gone to queue again.
+    /// Time for which a party waits for a player whose ticket is gone to queue again; default 5 s.
     pub party_grace: Duration,
-    /// How long a lost connection may be made up for before the player's ticket is marked
-    /// absent: a player that is back within it costs the registry no write.
+    /// Time from the loss of a connection until the player's ticket is marked absent; default 500
+    /// ms. A player that reconnects in this time costs the registry no write.
     pub absence_delay: Duration,
-    /// How long the ticket of an absent player is kept, from the loss of the connection; then
-    /// it ends as timed out. At least `absence_delay`, at most the life of a session.
+    /// Time for which the ticket of an absent player is kept, from the loss of the connection;
+    /// default 30 s. Then the ticket ends as timed out. At least `absence_delay`, at most the life
+    /// of a session.
     pub absence_grace: Duration,
-    /// From the end of one look at all matches, for those that are over, to the next.
+    /// Time from the end of one sweep over all matches, which ends those that are over, to the
+    /// start of the next sweep; default 30 s.
     pub sweep_interval: Duration,
-    /// Players whose sessions are on the node; at least as many as it has sessions.
+    /// Maximum number of players whose sessions are on the node; at least the node's number of
+    /// sessions. Default 100,000.
     pub players: usize,
-    /// Players of one mode that its matcher knows, at least twice those of a match. Of more,
-    /// those are known who came first; the others wait in the registry until these are gone.
-    /// See [`matcher`](super::matcher).
+    /// Maximum number of players of one mode that the mode's matcher knows; at least two matches,
+    /// default 50,000. If more players wait, the matcher knows those who came first. The others
+    /// wait in the registry until these are gone. See [`matcher`](super::matcher).
     pub tickets: usize,
-    /// Requests that a desk, or a matcher for each mode, has under way at once; from 3.
+    /// Maximum number of open requests of a desk, or of a matcher for each mode; at least 3,
+    /// default 64.
     pub calls: usize,
-    /// Keys read at once.
+    /// Maximum number of keys in one read; default 500.
     pub page: u32,
-    /// Shortest wait before a request that came to nothing is made again.
+    /// Shortest wait before a failed request is repeated; default 50 ms.
     pub backoff_min: Duration,
-    /// Longest.
+    /// Longest wait before a failed request is repeated; default 5 s.
     pub backoff_max: Duration,
 }
 
 impl MatchmakingConfig {
-    /// Matchmaking for these queues, with the usual times and caps.
+    /// Returns a configuration for these queues, with the default times and caps.
     #[must_use]
     pub const fn new(queues: Vec<QueueConfig>) -> Self {
         Self {
@@ -77,12 +81,12 @@ impl MatchmakingConfig {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// The first key whose value does not fit, and the condition that it does not meet.
+    /// The first key whose value is not valid, and the condition that the value does not meet.
     pub fn validate(&self) -> Result<(), ConfigError> {
         use Problem::{Least, LeastOf, MatchSize, Most, Repeated, TwoMatches, Zero};
         let most = MAX_RATING.unsigned_abs();
         check(self.default_rating <= most, "matchmaking.default_rating", Most(most.into()))?;
-        // No match would last.
+        // With a window of zero, every match would end at once.
         check(!self.join_window.is_zero(), "matchmaking.join_window", Zero)?;
         check(!self.absence_grace.is_zero(), "matchmaking.absence_grace", Zero)?;
         check(
@@ -90,7 +94,7 @@ impl MatchmakingConfig {
             "matchmaking.absence_grace",
             LeastOf("matchmaking.absence_delay"),
         )?;
-        // Nothing would ever rest.
+        // With an interval of zero, the sweeps would never rest.
         check(!self.sweep_interval.is_zero(), "matchmaking.sweep_interval", Zero)?;
         check(self.players > 0, "matchmaking.players", Least(1))?;
         check(self.tickets > 0, "matchmaking.tickets", Least(1))?;
@@ -115,13 +119,13 @@ impl MatchmakingConfig {
         Ok(())
     }
 
-    /// The queue of a mode.
+    /// Returns the queue of a mode.
     #[must_use]
     pub fn queue(&self, mode: &str) -> Option<&QueueConfig> {
         self.queues.iter().find(|queue| queue.mode.as_str() == mode)
     }
 
-    /// The modes there are.
+    /// Returns the modes of all queues.
     pub fn modes(&self) -> impl Iterator<Item = &Name> {
         self.queues.iter().map(|queue| &queue.mode)
     }

@@ -1,4 +1,4 @@
-//! What waits in a queue: tickets, and the free places of running rooms.
+//! Items that wait in a queue: tickets, and the free places of running rooms.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,54 +8,55 @@ use super::config::{Limits, MAX_RATING, QueueConfig};
 use crate::base::id::Name;
 use crate::base::time::Instant;
 
-/// A party that wants a match: all of it, in one team, or none.
+/// A party that wants a match: the whole party in one team, or no match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// The mode it is for; the queue's.
+    /// The mode, which must be that of the queue.
     pub mode: Name,
-    /// The leader, who gives the ticket its name.
+    /// The leader, who names the ticket.
     pub leader: Name,
     /// The other players of the party.
     pub others: Vec<Name>,
-    /// The mean rating of the party, from minus to plus [`MAX_RATING`].
+    /// Mean rating of the party, from minus to plus [`MAX_RATING`].
     pub rating: i32,
-    /// The regions it may play in, and the latency there in milliseconds, of the player
-    /// who has it worst.
+    /// Regions in which the party may play, each with the latency, in milliseconds, of the player
+    /// with the highest one.
     pub latencies: Vec<(Name, u32)>,
-    /// What it is, and wants others to be.
+    /// Attributes of the party, and conditions on others.
     pub traits: Traits,
-    /// Since when it waits, also if it was out for a match that was not committed.
+    /// Start of the waiting time. The time that a ticket spent in a match that was not committed
+    /// counts.
     pub queued: Instant,
 }
 
-/// Free places in one team of a running room. They are offered for one ticket: then the
-/// offer is gone, and the room offers what is left anew, with the rating it has by then.
+/// Free places in one team of a running room. An offer serves one ticket and ends with it; then the
+/// room offers the remaining places anew, with its new rating.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vacancy {
-    /// The room. It has at most one offer; a new one takes the place of the old.
+    /// The room. A room has at most one offer; a new offer replaces the old one.
     pub room: Name,
     /// The team.
     pub team: u8,
-    /// How many places, from 1 to the size of a team.
+    /// Number of places, from 1 to the size of a team.
     pub places: u8,
-    /// The rating it looks for: that of its players, or what would balance its teams.
+    /// Rating that suits the room: that of its players, or one that would balance its teams.
     pub rating: i32,
-    /// Where the room is.
+    /// Region of the room.
     pub region: Name,
-    /// What the room is, and wants tickets to be.
+    /// The room's attributes, and its conditions on tickets.
     pub traits: Traits,
-    /// Since when its rating window widens.
+    /// Time since which the rating window of the offer widens.
     pub offered: Instant,
-    /// Players that do not come into the room: they have left it.
+    /// Players that are not admitted, since they have left the room.
     pub barred: Vec<Name>,
 }
 
 /// Attributes, and conditions on the attributes of others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Traits {
-    /// Names are unique.
+    /// Attributes, with unique names.
     pub attributes: Vec<(Name, Value)>,
-    /// Everybody else in the match must meet all of them.
+    /// Conditions that every other ticket or room in the match must meet.
     pub conditions: Vec<Condition>,
 }
 
@@ -64,40 +65,42 @@ pub struct Traits {
 pub enum Value {
     /// A number.
     Number(i64),
-    /// A text; its length is capped.
+    /// A text of limited length.
     Text(String),
 }
 
-/// A condition on an attribute of another. One who has no such attribute fails it.
+/// Condition on an attribute of another ticket or room. Without such an attribute the other fails
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Condition {
-    /// The attribute's name.
+    /// Name of the attribute.
     pub attribute: Name,
-    /// What must hold of it.
+    /// Test of the attribute's value.
     pub test: Test,
 }
 
-/// What must hold of an attribute.
+/// Test of an attribute's value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Test {
-    /// It has this value.
+    /// The value is this one.
     Is(Value),
-    /// It is a number in this range, both ends included.
+    /// The value is a number in this range, both ends included.
     Between(i64, i64),
-    /// It has one of these values.
+    /// The value is one of these.
     OneOf(Vec<Value>),
 }
 
-/// Why a ticket or a vacancy is not taken. Nothing has changed.
+/// Reason of the refusal of a ticket or a vacancy. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TicketRefusal {
     /// The queue is full.
     Full,
-    /// It is for another mode.
+    /// The ticket is for another mode.
     WrongMode,
-    /// The party is larger than a team, or no or too many places are offered.
+    /// The party is larger than a team, or the number of offered places is zero or more than a
+    /// team.
     WrongSize,
-    /// This player is in a ticket that waits, or twice in this one.
+    /// This player is in a waiting ticket, or twice in this one.
     AlreadyQueued(Name),
     /// The rating is out of range.
     RatingOutOfRange,
@@ -105,33 +108,33 @@ pub enum TicketRefusal {
     UnknownRegion(Name),
     /// A region, or an attribute, is listed twice.
     ListedTwice(Name),
-    /// In no region is the latency within what the cap ever widens to.
+    /// In every region, the latency is above the maximum of the latency cap.
     NoRegionInReach,
     /// There are too many attributes, conditions, or values of a condition.
     TooMany,
     /// A text is too long.
     TextTooLong,
-    /// A condition that nothing can meet: on this attribute.
+    /// The condition on this attribute cannot be met by any value.
     Unmeetable(Name),
-    /// It claims to wait since a moment that is yet to come.
+    /// The waiting time begins in the future.
     QueuedInFuture,
 }
 
 impl Ticket {
-    /// The party's number of players.
+    /// Returns the number of players of the party.
     #[must_use]
     pub fn size(&self) -> usize {
         1 + self.others.len()
     }
 
-    /// All players, the leader first.
+    /// Returns all players, the leader first.
     pub fn players(&self) -> impl Iterator<Item = &Name> {
         core::iter::once(&self.leader).chain(&self.others)
     }
 
-    /// Checks what can be checked of it alone, and returns the regions in reach, by their
-    /// places in the configuration, nearest first. Names the queue knows are replaced by
-    /// the queue's own, so that a hundred thousand tickets do not each keep a copy.
+    /// Checks everything that depends on the ticket alone. Returns the regions in reach, by their
+    /// indexes in the configuration, nearest first. Known names are replaced by those of the queue,
+    /// so that a hundred thousand tickets do not each keep a copy.
     pub(super) fn admit(&mut self, config: &QueueConfig, now: Instant) -> Result<Vec<Reach>, TicketRefusal> {
         if self.mode != config.mode {
             return Err(TicketRefusal::WrongMode);
@@ -169,7 +172,7 @@ impl Ticket {
 }
 
 impl Vacancy {
-    /// Checks it and returns the place of its region in the configuration.
+    /// Checks the vacancy. Returns the index of its region in the configuration.
     pub(super) fn admit(&self, config: &QueueConfig, now: Instant) -> Result<u8, TicketRefusal> {
         if self.places == 0 || self.places > config.team_size {
             return Err(TicketRefusal::WrongSize);
@@ -182,10 +185,10 @@ impl Vacancy {
     }
 }
 
-/// A region that a ticket may play in.
+/// A region in which a ticket may play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reach {
-    /// Its place in the configuration.
+    /// Index of the region in the configuration.
     pub(super) region: u8,
     pub(super) latency: u32,
 }
@@ -203,10 +206,10 @@ fn check_common(rating: i32, traits: &Traits, limits: &Limits) -> Result<(), Tic
 }
 
 impl Traits {
-    /// Whether `other` meets the conditions.
+    /// Checks that `other` meets the conditions.
     ///
     /// # Errors
-    /// If not: the place of the first condition that it does not meet.
+    /// The index of the first condition that `other` does not meet.
     pub fn accept(&self, other: &Self) -> Result<(), usize> {
         match self.conditions.iter().position(|condition| !condition.is_met_by(&other.attributes)) {
             None => Ok(()),
@@ -214,7 +217,7 @@ impl Traits {
         }
     }
 
-    /// Those of two together: the attributes that both have alike, the conditions of both.
+    /// Keeps the attributes that both traits share, and adds the conditions of `other`.
     pub(super) fn join(&mut self, other: &Self) {
         self.attributes.retain(|attribute| other.attributes.contains(attribute));
         for condition in &other.conditions {
@@ -224,7 +227,7 @@ impl Traits {
         }
     }
 
-    /// Whether each meets the conditions of the other.
+    /// Returns true if each meets the conditions of the other.
     #[must_use]
     pub fn agree(&self, other: &Self) -> bool {
         self.accept(other).is_ok() && other.accept(self).is_ok()

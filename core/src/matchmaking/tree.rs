@@ -1,8 +1,9 @@
-//! Things sorted by rating, so that a walk from a rating to both sides reads memory in
-//! its order: a tree of two levels, which is a list of short sorted pieces.
+//! Entries sorted by rating, in a tree of two levels: a list of short sorted pieces. A traversal
+//! from a rating to both sides reads memory in sequence.
 //!
-//! A search looks at dozens of neighbours for each ticket that it matches. So what it
-//! must know of each lies together. Names, which decide between equals only, do not.
+//! A search looks at dozens of neighbours for each ticket that it matches. So the data that a
+//! search needs of each neighbour is in the entries. Names decide only between equals, and are
+//! elsewhere.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -12,57 +13,57 @@ use crate::base::id::Name;
 use crate::base::slab::Key;
 use crate::base::time::Instant;
 
-/// Most entries of a piece: what is moved if one comes or goes stays small, and a walk
-/// seldom goes from one piece to another.
+/// Maximum number of entries of a piece. An insertion or removal moves few entries, and a traversal
+/// seldom passes from one piece to another.
 const PIECE: usize = 64;
 
-/// Where something stands in a tree: by rating, then the older, then by name, so that
-/// the order in which things came does not matter.
+/// Position of an entry in a tree: by rating, then by age, the oldest first, then by name. So the
+/// order of insertions does not matter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TreePosition {
     rating: i32,
     queued: Instant,
-    /// `None` comes before every name: the bound of a range.
+    /// `None` is before every name: the bound of a range.
     name: Option<Name>,
 }
 
-/// What a search must know of a candidate before it looks closer. There are several of
-/// each ticket, and many of them in the way of each search, so it is kept small.
+/// The data of a candidate that a search reads first. A ticket has several entries, and a search
+/// passes many of them, so an entry is small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TreeEntry {
     pub(super) key: Key,
     pub(super) queued: Instant,
     pub(super) rating: i32,
-    /// The latency, and above it the class.
+    /// The latency in the lower bits, and the class above it.
     packed: u32,
 }
 
-/// Who tells what things are called.
+/// Source of the names of entries.
 pub(super) trait Names {
-    /// The name of a thing; `None` if it is not there.
+    /// Returns the name of an entry's ticket or room; `None` if it does not exist.
     fn name(&self, key: Key) -> Option<&Name>;
 }
 
-/// Things by their places.
+/// Entries by their positions.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    /// Each has entries; no two neighbours fit into the half of one. Splitting one moves
-    /// those after it, 40 bytes each, once in 32 insertions or fewer.
+    /// Non-empty pieces; two neighbours have more than half of a piece's maximum together. A split
+    /// of a piece moves the later pieces, 40 bytes each, once in 32 insertions or fewer.
     pieces: Vec<Piece>,
     len: usize,
 }
 
 #[derive(Debug)]
 struct Piece {
-    /// The rank of the first entry: to find a piece, none is opened.
+    /// Rank of the first entry: the search for a piece opens no piece.
     first: TreeRank,
     entries: Vec<TreeEntry>,
 }
 
-/// A place without the name.
+/// A position without the name.
 pub(super) type TreeRank = (i32, Instant);
 
-/// The spot of an entry in a tree, as long as nothing comes or goes.
+/// Location of an entry in a tree, valid until the next insertion or removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spot {
     piece: usize,
@@ -88,7 +89,7 @@ impl TreeEntry {
         Self { key, queued, rating, packed: u32::from(class.byte()) << LATENCY | latency }
     }
 
-    /// In the tree's region, in milliseconds.
+    /// Returns the latency in the tree's region, in milliseconds.
     pub(super) const fn latency(&self) -> u32 {
         self.packed & ((1 << LATENCY) - 1)
     }
@@ -104,7 +105,7 @@ impl TreeEntry {
 }
 
 impl Piece {
-    /// How many entries are below `rank`, or of it and `passed`.
+    /// Returns the number of entries that are below `rank`, or equal to it and `passed`.
     fn count(&self, rank: TreeRank, passed: impl Fn(&TreeEntry) -> bool) -> usize {
         self.entries.partition_point(|entry| match entry.rank().cmp(&rank) {
             Ordering::Less => true,
@@ -125,7 +126,7 @@ impl Tree {
         self.len
     }
 
-    /// Adds an entry, whose name no other of its rank has.
+    /// Adds an entry. No other entry may have the same rank and name.
     pub(super) fn insert(&mut self, entry: TreeEntry, names: &impl Names) {
         let before = |other: &TreeEntry| names.name(other.key) < names.name(entry.key);
         let mut at = self.count(entry.rank(), before);
@@ -143,7 +144,7 @@ impl Tree {
         self.len += 1;
     }
 
-    /// Takes out the entry of what still has its name.
+    /// Removes an entry. Its key must still have its name.
     pub(super) fn remove(&mut self, key: Key, rank: TreeRank, names: &impl Names) {
         let before = |other: &TreeEntry| names.name(other.key) < names.name(key);
         let spot = self.normal(self.count(rank, before));
@@ -160,13 +161,13 @@ impl Tree {
         }
     }
 
-    /// The spot of the first entry at `place` or after it.
+    /// Returns the spot of the first entry at `place` or after it.
     pub(super) fn at_or_after(&self, place: &TreePosition, names: &dyn Names) -> Spot {
         let passed = |other: &TreeEntry| names.name(other.key) < place.name.as_ref();
         self.normal(self.count(place.rank(), passed))
     }
 
-    /// The spot of the first entry after `place`.
+    /// Returns the spot of the first entry after `place`.
     pub(super) fn after(&self, place: &TreePosition, names: &dyn Names) -> Spot {
         let passed = |other: &TreeEntry| names.name(other.key) <= place.name.as_ref();
         self.normal(self.count(place.rank(), passed))
@@ -181,12 +182,12 @@ impl Tree {
         Some(TreePosition { rating, queued, name: Some(names.name(key)?.clone()) })
     }
 
-    /// The next spot upwards.
+    /// Returns the next spot upwards.
     pub(super) fn next(&self, spot: Spot) -> Spot {
         self.normal(Spot { index: spot.index + 1, ..spot })
     }
 
-    /// The next spot downwards.
+    /// Returns the next spot downwards.
     pub(super) fn previous(&self, spot: Spot) -> Option<Spot> {
         if let Some(index) = spot.index.checked_sub(1) {
             return Some(Spot { index, ..spot });
@@ -195,8 +196,8 @@ impl Tree {
         Some(Spot { piece, index: self.pieces.get(piece)?.entries.len().checked_sub(1)? })
     }
 
-    /// Where the first entry is, or would be, that is above `rank`, or of it and not
-    /// `passed`; it may be at the end of its piece.
+    /// Returns the spot of the first entry that is above `rank`, or equal to it and not `passed`.
+    /// The spot may be at the end of its piece.
     fn count(&self, rank: TreeRank, passed: impl Fn(&TreeEntry) -> bool) -> Spot {
         let begins_before = |piece: &Piece| match piece.first.cmp(&rank) {
             Ordering::Less => true,
@@ -207,7 +208,7 @@ impl Tree {
         Spot { piece, index: self.pieces.get(piece).map_or(0, |piece| piece.count(rank, passed)) }
     }
 
-    /// The same spot, not at the end of a piece that another follows.
+    /// Moves a spot at the end of a piece to the start of the next piece.
     fn normal(&self, spot: Spot) -> Spot {
         match self.pieces.get(spot.piece) {
             Some(piece) if spot.index >= piece.entries.len() => Spot { piece: spot.piece + 1, index: 0 },
@@ -215,7 +216,7 @@ impl Tree {
         }
     }
 
-    /// Makes two of a full piece.
+    /// Splits a full piece into two.
     fn split(&mut self, at: usize) {
         let Some(piece) = self.pieces.get_mut(at) else { return };
         let mut upper = Piece { first: piece.first, entries: piece.entries.split_off(PIECE / 2) };
@@ -223,8 +224,7 @@ impl Tree {
         self.pieces.insert(at + 1, upper);
     }
 
-    /// Makes one of a piece and the next if both are small, so that pieces do not get
-    /// ever emptier.
+    /// Joins a piece and the next one if both are small, so that no small pieces accumulate.
     fn join(&mut self, at: usize) {
         let len = |at: usize| self.pieces.get(at).map(|piece| piece.entries.len());
         match (len(at), len(at + 1)) {
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
     use crate::matchmaking::Traits;
 
-    /// Things called by their slots.
+    /// Names by slot.
     struct Numbered(Vec<Name>);
 
     impl Names for Numbered {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     proptest! {
-        /// Comings and goings, in waves, so that pieces are split and joined.
+        /// Insertions and removals in waves, so that pieces are split and joined.
         #[test]
         fn is_as_sorted_as_a_map(
             waves in proptest::collection::vec((any::<bool>(), 0..6_i32, 1..300_usize, any::<u64>()), 1..12),

@@ -1,15 +1,15 @@
-//! Whose turn it is: the order in which tickets are searched for.
+//! Order in which tickets are searched for.
 
 use crate::base::id::Name;
 use crate::base::time::Instant;
 
-/// The place of a ticket in the order: the oldest first, and of equals by name.
+/// Place of a ticket in the order: the oldest first, equally old tickets by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueOrder {
     pub(super) queued: Instant,
-    /// How the name begins, filled up with zeros, which no name has: it sorts as the name
-    /// does. Many tickets come at once, and most names are told apart by it where it lies,
-    /// without a look at the name, which is elsewhere in memory.
+    /// First bytes of the name, padded with zeros. No name contains a zero, so these bytes sort as
+    /// the name does. Many tickets arrive at once, and these bytes tell most names apart without
+    /// access to the name in distant memory.
     start: [u64; 2],
     name: Name,
 }
