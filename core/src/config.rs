@@ -1,6 +1,6 @@
 //! Configuration of a node: limits, rates and times.
 //!
-//! A number of this configuration bounds every queue, table and loop of the core.
+//! Every queue, table and loop of the core has its bound in this configuration.
 
 #[cfg(test)]
 mod tests;

@@ -59,8 +59,8 @@ struct Round {
     passed: Option<QueueOrder>,
 }
 
-/// Counters since the start. At any time `inserted + restored = matched + backfilled + removed +
-/// timed_out + waiting`.
+/// Counters since the start. At any time
+/// `inserted + restored = matched + backfilled + removed + timed_out + waiting`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Tickets inserted.

@@ -1,4 +1,4 @@
-//! Where matchmaking keeps what in the registry.
+//! Keys of matchmaking in the registry.
 //!
 //! | key | value | lease |
 //! |---|---|---|
@@ -6,12 +6,12 @@
 //! | `/match/players/{player}` | `NoticeRecord` | none |
 //! | `/match/pairs/{match}` | `MatchRecord` | none |
 //! | `/match/matcher/{mode}` | `MatcherRecord` | of the matcher's node |
-//! | `/match/desks/{node}` | nothing: when it was written counts | of the node |
+//! | `/match/desks/{node}` | nothing: only the revision of the write counts | of the node |
 //!
-//! Every node watches tickets and notices, and reads a match when a notice names it: a match
-//! with its room is told by the notices of its players, so nobody has to look through those of
-//! others. Which node a match is played at is not decided with it: the room's primary is the
-//! node whose player comes first, and its record says so.
+//! Every node watches tickets and notices, and reads a match when a notice names the match. The
+//! notices of a match's players name its room, so no node has to search the notices of other
+//! players. The match does not decide its node: the primary of the room is the node whose player
+//! arrives first, as the room's record says.
 
 use alloc::format;
 use alloc::string::String;
@@ -27,87 +27,87 @@ const PAIRS: &str = "/match/pairs/";
 const MATCHER: &str = "/match/matcher/";
 const DESKS: &str = "/match/desks/";
 
-/// What the name of a match's room starts with; the match's own name follows.
+/// Prefix of the names of match rooms; the name of the match follows.
 const ROOM: &str = "match:";
 
-/// The key of a player's ticket.
+/// Returns the key of a player's ticket.
 #[must_use]
 pub fn ticket(player: &Name) -> Bytes {
     format!("{QUEUE}{player}").into()
 }
 
-/// The keys of all tickets.
+/// Returns the span of all tickets.
 #[must_use]
 pub fn tickets() -> Span {
     Span::prefix(QUEUE)
 }
 
-/// The key of the notice of a player's match.
+/// Returns the key of the notice of a player's match.
 #[must_use]
 pub fn notice(player: &Name) -> Bytes {
     format!("{PLAYERS}{player}").into()
 }
 
-/// The keys of all notices and all tickets. They are neighbours, so that one watch tells
-/// of both, in the order of revisions: a ticket that is gone and the notice that took its
-/// place come together.
+/// Returns the span of all notices and tickets. They are neighbours, so that one watch reports both
+/// in the order of revisions: the deletion of a ticket, and the notice that replaces the ticket,
+/// arrive together.
 #[must_use]
 pub fn notices_and_tickets() -> Span {
     let end = Span::prefix(QUEUE).end;
     Span { key: Bytes::from_static(PLAYERS.as_bytes()), end }
 }
 
-/// The key of a match. Its name is `id`.
+/// Returns the key of the match with the name `id`.
 #[must_use]
 pub fn pair(id: &str) -> Bytes {
     format!("{PAIRS}{id}").into()
 }
 
-/// The keys of all matches.
+/// Returns the span of all matches.
 #[must_use]
 pub fn pairs() -> Span {
     Span::prefix(PAIRS)
 }
 
-/// The key of the one who forms the matches of a mode.
+/// Returns the key of the matcher of a mode.
 #[must_use]
 pub fn matcher(mode: &Name) -> Bytes {
     format!("{MATCHER}{mode}").into()
 }
 
-/// The key that a node writes to make void what it asked before: every ticket that it
-/// writes compares when that was.
+/// Returns the key that a node writes to make its earlier requests void. Every write of a ticket by
+/// the node compares the revision of this key.
 #[must_use]
 pub fn desk(node: NodeId) -> Bytes {
     format!("{DESKS}{node}").into()
 }
 
-/// The key of a player's session.
+/// Returns the key of a player's session.
 #[must_use]
 pub fn session(player: &Name) -> Bytes {
     format!("/sessions/player:{player}").into()
 }
 
-/// The key of a room's record.
+/// Returns the key of a room's record.
 #[must_use]
 pub fn room(room: &str) -> Bytes {
     format!("/rooms/{room}/state").into()
 }
 
-/// The name of a match's room.
+/// Returns the name of a match's room.
 #[must_use]
 pub fn room_of(id: &str) -> String {
     format!("{ROOM}{id}")
 }
 
-/// The match whose room has this name; `None` for another room. Whether there is such a match,
-/// the registry knows.
+/// Returns the match whose room would have this name; `None` for another room. Only the registry
+/// knows if the match exists.
 #[must_use]
 pub fn match_of(room: &str) -> Option<&str> {
     room.strip_prefix(ROOM).filter(|id| !id.is_empty())
 }
 
-/// Whose ticket or notice it is; `None` for another key.
+/// Returns the player whose ticket or notice is at this key; `None` for another key.
 #[must_use]
 pub fn owner(key: &[u8]) -> Option<(Kind, Name)> {
     let key = core::str::from_utf8(key).ok()?;
@@ -119,7 +119,7 @@ pub fn owner(key: &[u8]) -> Option<(Kind, Name)> {
     Some((kind, Name::new(name).ok()?))
 }
 
-/// What a key of a player holds.
+/// Kind of a player's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The ticket.

@@ -1,5 +1,5 @@
-//! Tickets as players ask for them, as the registry keeps them, and as the engine takes
-//! them.
+//! Tickets in three forms: as players request them, as the registry stores them, and as the engine
+//! reads them.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -18,25 +18,26 @@ use crate::base::id::Name;
 use crate::base::time::{Duration, Instant, Now};
 use crate::registry::Compare;
 
-/// Regions, attributes or conditions of a player's ticket, at most.
+/// Maximum number of regions, of attributes and of conditions of a player's ticket.
 pub(super) const MAX_ITEMS: usize = 8;
 
-/// Bytes of a party's key, at most.
+/// Maximum length of a party's key, in bytes.
 const MAX_PARTY_KEY: usize = 32;
 
-/// Texts that a condition lists, at most.
+/// Maximum number of texts that a condition lists.
 const MAX_TEXTS: usize = 16;
 
-/// Why a player's ticket is not taken.
+/// Reason of the refusal of a player's ticket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// There is no queue of this mode.
     UnknownMode,
-    /// A party, region or attribute is not a name.
+    /// The name of a party, of a region or of an attribute is not valid.
     BadName,
-    /// A party must have from 2 players to as many as a team has, and who is alone has none.
+    /// The size of a party is below 2 or above that of a team, or a player without a party states a
+    /// size.
     PartySize,
-    /// A party's key has at most 32 bytes, and who is alone has none.
+    /// The key of a party has more than 32 bytes, or a player without a party has a key.
     PartyKey,
     /// More than 8 regions, attributes or conditions, or more than 16 texts in a condition.
     TooMany,
@@ -44,7 +45,7 @@ pub enum Refused {
     NoValue,
     /// The node has no place for another player.
     Full,
-    /// The queue does not take such tickets.
+    /// A rule of the queue refuses the ticket.
     Rule(TicketRefusal),
 }
 
@@ -67,34 +68,34 @@ impl fmt::Display for Refused {
 
 impl core::error::Error for Refused {}
 
-/// A value for the registry.
+/// Encodes a record for the registry.
 #[must_use]
 pub fn encode(record: &impl Message) -> Bytes {
     record.encode_to_vec().into()
 }
 
-/// A value from the registry. One that cannot be read is as good as an empty one, which
-/// nobody takes for a ticket that waits or a match that is there.
+/// Decodes a record from the registry. A record that cannot be decoded counts as an empty one,
+/// which represents neither a waiting ticket nor a match.
 #[must_use]
 pub fn decode<M: Message + Default>(value: &Bytes) -> M {
     M::decode(value.clone()).unwrap_or_default()
 }
 
-/// The comparison that keeps who is in a match from having a ticket, and from being in
-/// another match (G8). Whoever writes a ticket or a notice makes it.
+/// Adds the comparison that keeps a player of a match from having a ticket, and from being in
+/// another match (G8). Every write of a ticket or a notice must include it.
 pub(super) fn unmatched(compares: &mut Vec<Compare>, player: &Name) {
     compares.push(Compare::absent(keys::notice(player)));
 }
 
-/// Since when a ticket waits, by the monotonic clock: as long as the wall clock says, but
-/// not since a moment to come, and at most for `most`, since wall clocks differ and jump.
+/// Returns the time, by the monotonic clock, since which a ticket waits. The waiting time is that
+/// of the wall clock, but is never negative and at most `most`, since wall clocks differ and jump.
 pub(super) fn queued_at(now: Now, queued_ms: u64, most: Duration) -> Instant {
     let waited = Duration::from_millis(now.wall.0.saturating_sub(queued_ms)).min(most);
     let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
     Instant::from_micros(now.instant.as_micros().saturating_sub(micros))
 }
 
-/// Checks what a player asks for, as far as it can be checked without the other players.
+/// Checks the request of a player, as far as possible without the other players of the party.
 pub(super) fn check(config: &MatchmakingConfig, player: &Name, queue: &v1::Queue) -> Result<(), Refused> {
     let rules = config.queue(&queue.mode).ok_or(Refused::UnknownMode)?;
     let counts = [queue.latencies.len(), queue.attributes.len(), queue.conditions.len()];
@@ -119,14 +120,14 @@ pub(super) fn check(config: &MatchmakingConfig, player: &Name, queue: &v1::Queue
     ticket.admit(rules, Instant::ZERO).map(|_| ()).map_err(Refused::Rule)
 }
 
-/// Puts a digest in the place of a party's key: that is all that parties are told apart by, and
-/// how long a comparison of digests takes says nothing of a key.
+/// Replaces a party's key by a digest. The digest suffices to tell parties apart, and the duration
+/// of a comparison of digests reveals nothing about a key.
 pub(super) fn seal_party(queue: &mut v1::Queue) {
     if queue.party_key.is_empty() {
         return;
     }
     let mut digest = Sha256::new_with_prefix(b"skirmish.v1 party");
-    // Names have no byte 0 in them.
+    // Names contain no byte 0.
     for part in [queue.mode.as_bytes(), queue.party.as_bytes(), &queue.party_key] {
         digest.update([0]);
         digest.update(part);
@@ -134,14 +135,15 @@ pub(super) fn seal_party(queue: &mut v1::Queue) {
     queue.party_key = Bytes::copy_from_slice(&digest.finalize());
 }
 
-/// The engine's ticket for a party, or for one player alone; the first of `members`, of
-/// whom there is at least one, leads it.
+/// Returns the engine's ticket for a party or for one player; the first of `members`, which must
+/// not be empty, is the leader.
 ///
-/// * Its rating is the mean of its players' ratings.
-/// * It may play where all of its players may, with the latency of the one who has it
-///   worst. Who names no region may play in all of them, and has it nowhere far.
-/// * It has the attributes that all of its players have with the same value.
-/// * It has the conditions of all of its players. They do not have to meet each other's.
+/// * The rating is the mean of the players' ratings.
+/// * The regions are those open to all players, each with the highest latency of a player. A player
+///   that names no region may play in all of them, with latency 0.
+/// * The attributes are those that all players have with the same value.
+/// * The conditions are those of all players. The players of a party do not have to meet each
+///   other's conditions.
 pub(super) fn ticket(
     config: &MatchmakingConfig,
     rules: &QueueConfig,
@@ -171,7 +173,7 @@ pub(super) fn ticket(
     })
 }
 
-/// More than any latency, for a region that a player does not name.
+/// Latency of a region that a player does not name, above any real latency.
 const NOWHERE: u64 = u64::MAX;
 
 fn latency_of(queue: &v1::Queue, region: &Name) -> u64 {
@@ -186,12 +188,12 @@ fn name(text: &str) -> Result<Name, Refused> {
     Name::new(text).map_err(|_| Refused::BadName)
 }
 
-/// Traits as players and matches have them.
+/// Returns the traits of a player or a match from their records.
 pub(super) fn traits(attributes: &[v1::Attribute], conditions: &[v1::Condition]) -> Result<Traits, Refused> {
     Ok(Traits { attributes: attributes_of(attributes)?, conditions: conditions_of(conditions)? })
 }
 
-/// Writes traits down; [`traits`] reads them.
+/// Writes traits into a record; [`traits`] reads them.
 pub(super) fn write_traits(traits: &Traits, record: &mut v1::MatchRecord) {
     let attribute = |(name, value): &(Name, Value)| {
         let value = match value {
@@ -210,7 +212,7 @@ pub(super) fn write_traits(traits: &Traits, record: &mut v1::MatchRecord) {
             Test::OneOf(values) => {
                 let text = |value: &Value| match value {
                     Value::Text(text) => Some(text.clone()),
-                    // Players list texts only.
+                    // Players list only texts.
                     Value::Number(_) => None,
                 };
                 v1::condition::Value::Set(v1::TextSet { texts: values.iter().filter_map(text).collect() })
@@ -373,7 +375,7 @@ mod tests {
         assert_eq!(made.latencies, [(name_of("us"), 120)]);
         assert_eq!(made.traits.attributes, [(name_of("level"), Value::Number(3))]);
         assert_eq!(made.traits.conditions.len(), 2);
-        // Who names no region is no hindrance.
+        // A player that names no region excludes none.
         two.latencies.clear();
         config.trust_rating = false;
         let members = [(&ann, &one), (&bob, &two)];

@@ -1,4 +1,4 @@
-//! The desk when the registry is another one.
+//! Start of the desk after the registry was replaced.
 
 use alloc::vec::Vec;
 
@@ -8,8 +8,8 @@ use crate::base::id::Name;
 use crate::base::time::Now;
 
 impl Desk {
-    /// The registry is another one, and nothing is known of it: no player is here, this
-    /// node is the primary of no room, and answers to requests under way are ignored.
+    /// Starts again with another registry, of which the desk knows nothing. No player is here, this
+    /// node is the primary of no room, and answers to open requests are ignored.
     pub fn begin_anew(&mut self, now: Now) {
         self.now = now;
         self.calls.forget();

@@ -1,5 +1,5 @@
-//! Matches that are over before they have begun, or that went on without a player that did not
-//! come.
+//! Matches that are over before they have begun, and matches that go on without a player that did
+//! not join.
 
 use alloc::string::ToString as _;
 
@@ -12,15 +12,17 @@ use super::request::none;
 use super::view::Notice;
 use super::wish::Wish;
 
-/// Said of a match to a player that has not joined its room within `matchmaking.join_window`.
+/// Reason given to a player that has not joined the room of its match within
+/// `matchmaking.join_window`.
 const TOO_LATE: &str = "the room of the match was not joined in time";
 
 impl Player {
-    /// Tells the player that its match is over without having begun; `None` if it was told: then
-    /// the notice goes, and the player may search again, as one that has waited before.
+    /// Returns the action that notifies the player that its match is over without having begun.
+    /// Returns `None` if the player was notified before: then the notice is deleted, and the
+    /// player's next search of the mode keeps the time that it has waited.
     pub(super) fn end_match(&mut self, matched: v1::Matched, notice: &Notice) -> Option<NextAction> {
         if self.absence.is_some() {
-            // Nobody would hear of it.
+            // No connection would receive the message.
             return Some(NextAction::Rest);
         }
         let told = LastNotice::Matched(matched.fills);
@@ -28,13 +30,13 @@ impl Player {
             self.credit = Some((matched.mode, notice.record.waited_ms));
             return None;
         }
-        // The search that was told to have ended with the match, or else the one that has.
+        // The search that ended with the match by the last message, or else that of the notice.
         let id = matched.r#match.clone();
         let ended = self.ended.as_ref().filter(|ended| ended.pair.as_deref() == Some(&*id));
         let search = ended.map_or(notice.record.search, |ended| ended.queued.search);
         let queued =
             v1::Queued { mode: matched.mode.clone(), reason: MATCH_OVER.to_string(), ..none(search) };
-        // Of another search that the player has begun since it is no end.
+        // The end does not concern another search that the player has begun since.
         let wish = core::mem::replace(&mut self.wish, Wish::Nothing);
         self.end(queued, Some(&id));
         if wish.search().is_some_and(|wished| wished != search) {
@@ -45,8 +47,9 @@ impl Player {
         Some(NextAction::Tell(DeskDecision::Matched { player: self.name.clone(), matched }))
     }
 
-    /// The notice of the match that the player was told of is gone, though it has neither come
-    /// nor given it up: it was not there in time.
+    /// Returns the decision that the player was removed from its match for not joining in time: the
+    /// notice of the match is gone, and the player has neither joined the room nor given the match
+    /// up.
     pub(super) fn is_late(&mut self) -> Option<DeskDecision> {
         let MatchInfo::Known(matched) = &self.pair else { return None };
         let is_told = matches!(self.told, LastNotice::Matched(_)) && !matched.over;
@@ -66,8 +69,8 @@ impl Player {
         Some(DeskDecision::Ticket { player: self.name.clone(), queued })
     }
 
-    /// The search that is about to be queued has waited before, if it is of the mode of the
-    /// match that has let the player down.
+    /// Adds the waiting time of a failed match to the search that is about to be queued, if both
+    /// have the same mode.
     pub(super) fn use_credit(&mut self) {
         if let Wish::Queue { queue, queued_ms } = &mut self.wish
             && let Some((mode, waited_ms)) = self.credit.take()

@@ -1,46 +1,47 @@
-//! What a node does for the tickets of its own players (rows K1, K2).
+//! The tickets and notices of a node's own players (rows K1, K2).
 //!
-//! For each player there is what the registry is known to hold (session, ticket, notice),
-//! and what the player wants. What differs is put right by one transaction at a time, which
-//! compares what was known and answers with what there is. So a transaction whose outcome
-//! is unknown is simply asked again, and nothing is ever guessed. One watch tells of what
-//! others do to tickets and notices.
+//! For each player the desk knows the state in the registry (session, ticket, notice) and the wish
+//! of the player. One transaction at a time removes a difference between the two. The transaction
+//! compares the known state, and answers with the state after it. So a transaction with unknown
+//! outcome is sent again, and the desk never guesses. One watch reports the changes that others
+//! make to tickets and notices.
 //!
 //! # Rules
 //!
-//! * A ticket is written only while the session's key is as this session left it, while
-//!   there is no notice, and over no ticket but the one that was known.
-//! * The newest `Queue` counts: an equal one changes nothing, another one takes the place of
-//!   the ticket and waits anew. A `Cancel` takes back the ticket of its search and no other.
-//! * A ticket that is gone though nobody took it back, because its lease is, is queued
-//!   again and keeps its time, once the player has said that it searches yet. The session's
-//!   record was gone too: the player may have been elsewhere meanwhile, and heard there how
-//!   the search ended, and nothing in the registry would say so. Whoever answers what it was
-//!   told here since the session was registered again is here, and has heard of no end; and
-//!   where the session was before, it does not count as here any more.
-//! * How a ticket ended is told before it is taken away, and a match until it is left: so
-//!   whoever was away hears of both.
+//! * A ticket is written only while the session's key is as this session left it, while there is no
+//!   notice, and over no ticket but the known one.
+//! * The newest `Queue` counts. An equal one changes nothing; a different one replaces the ticket
+//!   and waits from its own start. A `Cancel` removes the ticket of its search and no other.
+//! * A ticket that was deleted with its lease is queued again and keeps its waiting time, once the
+//!   player has confirmed that the search is still wanted. The session's record was deleted too: in
+//!   the meantime the player may have been at another node and learnt the end of the search there,
+//!   without a trace in the registry. The player confirms by answering a message that this node has
+//!   sent since it registered the session again. Such a player is at this node and has learnt of no
+//!   end. At any other node the session no longer counts as present.
+//! * The end of a ticket is sent to the player before the ticket is deleted, and a match is sent
+//!   until the player leaves it. So a player that was away learns of both.
 //!
 //! # Absence
 //!
-//! A ticket says since when its player has no connection, for the matcher to leave it alone.
-//! That is written [`MatchmakingConfig::absence_delay`] after the loss, or with whatever else is
-//! to be written of the ticket: so a player that is back at once costs no write, and one that
-//! is back later two. How a ticket of an absent player ended stays in the registry until the
-//! player is back and is told, at whichever node, or its session ends.
+//! A ticket contains the start of its player's absence, so that the matcher leaves the ticket
+//! alone. The absence is written [`MatchmakingConfig::absence_delay`] after the loss of the
+//! connection, or together with another change of the ticket. So a player that returns at once
+//! costs no write, and a player that returns later costs two. The end of an absent player's ticket
+//! stays in the registry until the player returns, at any node, and is notified, or until the
+//! session ends.
 //!
 //! # Searches that have ended
 //!
-//! What is told and what the player asks cross: it hears that its search has ended, and has
-//! sent its `Queue` or `Cancel` again on the connection that it came with. So for each player
-//! the end that was told last is remembered, with the number of the search, while the session
-//! is here: one end, since a client has one search at a time and its frames keep their order.
-//! Who asks for that search again is told the same, and nothing begins. When another session
-//! of the player comes, or this one comes back from another node, the end is forgotten: there
-//! the search may have begun anew, and what counts is what the registry has.
+//! Messages cross: when the end of a search is sent, the player may already have sent its `Queue`
+//! or `Cancel` again at the start of its connection. So while a session is here, the desk keeps the
+//! last end that it has sent to the player, with the number of the search. One end suffices: a
+//! client has one search at a time, and its frames keep their order. A request for that search is
+//! answered with the same end and starts no search. When another session of the player arrives, or
+//! the session returns from another node, the end is dropped. There the search may have started
+//! again, so only the state in the registry counts.
 //!
-//! Where the player is in a match, that is the answer to any search it asks for. It is told
-//! until the player is out of it: see `quit`.
+//! While the player is in a match, the match is the answer to every search. The match is sent until
+//! the player is out of it: see `quit`.
 
 mod absence;
 mod anew;
@@ -74,7 +75,7 @@ use crate::base::rng::{Rng, Seed};
 use crate::base::time::{Deadline, Instant, Now};
 use crate::registry::{Answer, Calls, Failure, LeaseId, RegistryCommand, RegistryEvent, Request, Response};
 
-/// Players that are looked at in one step.
+/// Maximum number of players that one step attends to.
 const STEP: usize = 256;
 
 /// The tickets of a node's players. See the [module](self).
@@ -84,19 +85,19 @@ pub struct Desk {
     node: NodeId,
     now: Now,
     lease: Option<LeaseId>,
-    /// Boxed, as the table has places that nobody is in.
+    /// Boxed, since the table has unused places.
     players: BTreeMap<Name, Box<Player>>,
-    /// Who is to be looked at, in turn.
+    /// Players to attend to, in order.
     line: BTreeMap<u64, Name>,
     turn: u64,
     retries: BTreeSet<(Instant, Name)>,
-    /// Players whose absence is to be written, and when.
+    /// Absences to be written, with their times.
     absences: BTreeSet<(Instant, Name)>,
-    /// Who is in the matches whose rooms this node is the primary of.
+    /// Players of the matches whose rooms have this node as primary.
     rosters: Rosters,
     calls: Calls<Asked>,
     rng: Rng,
-    /// Waits before what failed is tried again.
+    /// Wait before a failed request is repeated.
     backoff: Spread,
     asked: u64,
     base: Base,
@@ -105,65 +106,65 @@ pub struct Desk {
     planted: Planted,
 }
 
-/// What a desk has decided.
+/// A decision of the desk.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeskDecision {
-    /// The player is to be told of its ticket.
+    /// Notifies the player of its ticket.
     Ticket {
-        /// Who.
+        /// The player.
         player: Name,
-        /// What.
+        /// The state of the ticket.
         queued: v1::Queued,
     },
-    /// The player is to be told of its match.
+    /// Notifies the player of its match.
     Matched {
-        /// Who.
+        /// The player.
         player: Name,
-        /// Its match.
+        /// The match.
         matched: v1::Matched,
     },
-    /// The registry has it that the player is not in the match of a room, which it has asked
-    /// to leave.
+    /// Notifies the player that it has left a room: the registry confirms that the player is no
+    /// longer in the room's match.
     Left {
-        /// Who.
+        /// The player.
         player: Name,
         /// The room.
         room: Name,
-        /// Its session was a member, or it was in the match.
+        /// True if the session was a member, or the player was in the match.
         was_in: bool,
     },
-    /// It is known for whom places of a room are kept, of which this node is the primary.
+    /// The players are known for which a room keeps places. This node is the primary of the room.
     PlacesKnown {
         /// The room.
         room: Name,
     },
 }
 
-/// Counts since the start.
+/// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Players whose sessions are here.
     pub players: usize,
-    /// Requests under way.
+    /// Open requests.
     pub under_way: usize,
-    /// Requests asked for players.
+    /// Requests sent for players.
     pub asked: u64,
-    /// Requests that came to nothing, or to nobody knows what.
+    /// Requests that failed, or have an unknown outcome.
     pub failed: u64,
-    /// Times that the watch had to be begun anew.
+    /// Restarts of the watch.
     pub rebased: u64,
 }
 
 #[derive(Debug)]
 enum Asked {
-    /// Where the watch is to begin.
+    /// Reads the revision from which to watch.
     Base,
     Player {
         name: Name,
         serial: u64,
         pair: Option<String>,
     },
-    /// The match of a room.
+    /// Reads the match of a room.
     Roster {
         room: Name,
         serial: u64,
@@ -171,8 +172,8 @@ enum Asked {
 }
 
 impl Desk {
-    /// A desk of `node`. Its requests and watches have the identifiers `first_call +
-    /// n * call_step`.
+    /// Returns a desk of `node`. Its requests and watches have the identifiers
+    /// `first_call + n * call_step`.
     #[must_use]
     pub fn new(config: MatchmakingConfig, node: NodeId, seed: Seed, first_call: u64, call_step: u64) -> Self {
         let backoff = Spread::new(config.backoff_min, config.backoff_max);
@@ -206,7 +207,7 @@ impl Desk {
 
     // Getters.
 
-    /// What has happened.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { players: self.players.len(), under_way: self.calls.len(), ..self.stats }
@@ -215,7 +216,7 @@ impl Desk {
     /// Checks the bounds, and that the tables agree with each other.
     ///
     /// # Errors
-    /// Says what is not as it must be.
+    /// The first check that fails.
     pub fn audit(&self) -> Result<(), &'static str> {
         let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(error) };
         check(self.players.len() <= self.config.players, "the desk has too many players")?;
@@ -230,13 +231,13 @@ impl Desk {
 
     // Commands.
 
-    /// Begins to watch.
+    /// Starts the watch.
     pub fn start(&mut self, now: Now) {
         self.now = now;
         self.rebase();
     }
 
-    /// The lease that tickets die with; `None` while the node holds none.
+    /// Sets the lease of the tickets; `None` while the node holds none.
     pub fn set_lease(&mut self, now: Now, lease: Option<LeaseId>) {
         self.now = now;
         if self.lease == lease {
@@ -249,7 +250,7 @@ impl Desk {
         self.drive();
     }
 
-    /// The player wants a match. It is told what comes of it.
+    /// Starts a search for the player. Decisions report its progress.
     pub fn queue(&mut self, now: Now, player: &Name, session_epoch: u64, mut queue: v1::Queue) {
         self.now = now;
         let answers = core::mem::take(&mut queue.session_epoch);
@@ -268,7 +269,7 @@ impl Desk {
         }
         let stands = match entry.told {
             Heard::Ended(_) => true,
-            // That may have crossed this, and will be answered.
+            // `Lost` may have crossed this `Queue`, and will be answered.
             Heard::Lost(_) => same,
             _ => false,
         };
@@ -279,8 +280,8 @@ impl Desk {
         self.drive();
     }
 
-    /// The player gives the search of this number up, with the match that has answered it; 0:
-    /// whichever there is. It is told what comes of that.
+    /// Cancels the player's search of this number, and gives up a match that has answered the
+    /// search; 0 means any search. A decision reports the outcome.
     pub fn cancel(&mut self, now: Now, player: &Name, search: u64) {
         self.now = now;
         let entry = self.players.get_mut(player).filter(|entry| !entry.parting);
@@ -292,15 +293,16 @@ impl Desk {
         self.drive();
     }
 
-    /// The player's session is here, or has a connection again: it is told what there is.
-    /// Its epoch is that with which it is registered by now.
-    /// Players over the cap of [`MatchmakingConfig::players`] are not looked after.
+    /// Notes that the player's session is here, or has a connection again. A decision reports the
+    /// ticket or match of the player. `session_epoch` is the epoch with which the session is
+    /// registered now. Players beyond [`MatchmakingConfig::players`] are ignored.
     pub fn arrive(&mut self, now: Now, player: &Name, session_epoch: u64) {
         self.come(now, player, session_epoch, None);
     }
 
-    /// The player's session has ended here, and the player is in no match whose room it has
-    /// been in; `moved`: another session has its ticket and its match, here or elsewhere.
+    /// Notes that the player's session has ended here, which takes the player out of the match
+    /// whose room it has joined. `moved`: another session, here or elsewhere, keeps the ticket and
+    /// the match.
     pub fn depart(&mut self, now: Now, player: &Name, moved: bool) {
         self.now = now;
         let Some(entry) = self.players.get_mut(player) else { return };
@@ -324,7 +326,7 @@ impl Desk {
 
     // Inputs.
 
-    /// The registry has answered, or tells something.
+    /// Handles an answer or a report of the registry.
     pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
         self.now = now;
         match told {
@@ -340,7 +342,7 @@ impl Desk {
         self.drive();
     }
 
-    /// The time of something may have come.
+    /// Handles the deadlines that are due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now;
         if self.base.retry.is_some_and(|at| at <= now.instant) {
@@ -360,19 +362,19 @@ impl Desk {
 
     // Outputs.
 
-    /// What is to be asked of the registry.
+    /// Returns the next command for the registry.
     #[must_use]
     pub fn poll_call(&mut self) -> Option<RegistryCommand> {
         self.calls.poll()
     }
 
-    /// What was decided.
+    /// Returns the next decision.
     #[must_use]
     pub fn poll_decision(&mut self) -> Option<DeskDecision> {
         self.decisions.pop_front()
     }
 
-    /// When to call [`Self::handle_timeout`], and why.
+    /// Returns the time at which to call [`Self::handle_timeout`], and the reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if self.calls.is_queued() || !self.decisions.is_empty() {
@@ -421,7 +423,7 @@ impl Desk {
         if succeeded {
             player.failures = 0;
         } else if news {
-            // It was not as it was known to be: it is now.
+            // The view was outdated; the answer has replaced it.
             player.failures = player.failures.saturating_add(1);
         }
         if succeeded || (news && player.failures <= 1) {
@@ -430,8 +432,8 @@ impl Desk {
         self.wait(name);
     }
 
-    /// A request came to nothing, or nobody knows. It is the same again that is asked after
-    /// a while, unless the watch tells better.
+    /// Handles a request that failed or has an unknown outcome. The same request is sent again
+    /// after a wait, unless the watch reports a change.
     fn failed(&mut self, name: &Name) {
         self.stats.failed += 1;
         let Some(player) = self.players.get_mut(name) else { return };
@@ -448,7 +450,7 @@ impl Desk {
         self.wait(name);
     }
 
-    /// The player's entry, if it is of this session; made if there is none and there is
+    /// Returns the player's entry for this session; makes it if there is none and the desk has a
     /// place.
     fn enter(&mut self, name: &Name, epoch: u64) -> Option<&mut Player> {
         if !self.players.contains_key(name) {
@@ -482,7 +484,7 @@ impl Desk {
         self.decisions.push_back(DeskDecision::Ticket { player: player.clone(), queued });
     }
 
-    /// Puts a player in line, unless it waits for something.
+    /// Puts a player in line, unless an open request or a wait is to end first.
     fn look_at(&mut self, name: &Name) {
         let Some(player) = self.players.get_mut(name) else { return };
         if player.turn.is_none() && player.asked.is_none() && player.retry.is_none() {
@@ -508,12 +510,12 @@ impl Desk {
         }
     }
 
-    /// One request is kept free for the watch.
+    /// Returns true if a request may be sent. One request is reserved for the watch.
     fn has_place(&self) -> bool {
         self.calls.len() + 1 < self.config.calls
     }
 
-    /// Looks at players in their turn, as many as a step may.
+    /// Attends to players in order, as many as a step permits.
     fn drive(&mut self) {
         self.ask_for_rosters();
         for _ in 0..STEP {

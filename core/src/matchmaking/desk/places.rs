@@ -1,10 +1,10 @@
-//! Players of the matches whose rooms this node is the primary of: the rooms keep places for
-//! them.
+//! Rosters: the players of matches whose rooms have this node as primary. The rooms keep places for
+//! these players.
 //!
-//! A room's match is read when the node becomes the room's primary; nobody is let in before
-//! that is known. Then the notices of the players that the match names are read, as some may
-//! be in it no more. From then on the watch of notices says who is put into the match, and who
-//! is taken out.
+//! When the node becomes the primary of a match's room, the match is read, and no player is
+//! admitted before. Then the notices of the players that the match names are read, since some of
+//! them may have left the match. From then on the watch of notices reports every player that is
+//! added to the match or removed from it.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -19,42 +19,42 @@ use crate::matchmaking::keys;
 use crate::matchmaking::record::decode;
 use crate::registry::{Answer, Change, Failure, KeyValue, Range, RegistryOp, Request, Response, Span, Txn};
 
-/// The matches whose rooms this node is the primary of.
+/// Rosters of the rooms that have this node as primary.
 #[derive(Debug, Default)]
 pub(super) struct Rosters {
     by_room: BTreeMap<Name, Roster>,
-    /// The room of each player that is in one of the matches.
+    /// Room of each player that is in one of the matches.
     rooms: BTreeMap<Name, Name>,
     /// Rooms whose matches are to be read.
     line: BTreeSet<Name>,
     retries: BTreeSet<(Instant, Name)>,
 }
 
-/// Who is in the match of a room.
+/// Players of the match of a room.
 #[derive(Debug)]
 struct Roster {
-    /// The match.
+    /// Name of the match.
     id: String,
     stage: ReadStage,
-    /// The request about it that is under way.
+    /// Number of the open request for this roster.
     asked: Option<u64>,
     failures: u32,
-    /// It was read once.
+    /// True if the match was read once.
     is_known: bool,
-    /// All places of the match, if its queue fills those that become free.
+    /// Number of all places of the match if its queue fills free places, else 0.
     capacity: usize,
     players: BTreeSet<Name>,
-    /// The newest changes of notices that were heard of and may not be in what is read.
+    /// Newest reported changes of notices, which an answer to the open request may not include.
     heard: BTreeMap<Name, u64>,
-    /// When the notices were read; older changes are in what was read.
+    /// Revision at which the notices were read; earlier changes are included.
     read: u64,
 }
 
-/// What is to be read next.
+/// Next read of a roster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReadStage {
     Match,
-    /// The notices of its players.
+    /// Reads the notices of the match's players.
     Notices,
     Done,
 }
@@ -83,14 +83,14 @@ impl Roster {
         Txn { success, ..Txn::default() }
     }
 
-    /// Whether something newer is known of a player than what was read at a revision.
+    /// Returns true if a reported change of a player is newer than a read at `revision`.
     fn is_newer(&self, player: &Name, revision: u64) -> bool {
         self.heard.get(player).is_some_and(|at| *at > revision)
     }
 }
 
 impl Rosters {
-    /// A notice has changed: of this match, or of none.
+    /// Notes a change of a player's notice, which now names the match `id` or none.
     fn hear(&mut self, player: &Name, revision: u64, id: Option<&str>) {
         let room = id.and_then(|id| Name::new(&keys::room_of(id)).ok());
         let room = room.filter(|room| self.by_room.contains_key(room));
@@ -117,7 +117,7 @@ impl Rosters {
         }
     }
 
-    /// The players of a room's match are these.
+    /// Sets the players of a room's match.
     fn set(&mut self, room: &Name, players: BTreeSet<Name>) {
         let Self { by_room, rooms, .. } = self;
         let Some(roster) = by_room.get_mut(room) else { return };
@@ -144,8 +144,8 @@ impl Rosters {
 }
 
 impl Desk {
-    /// The node is the primary of a room. If that is named as a match's, nobody is to be let in
-    /// until [`DeskDecision::PlacesKnown`].
+    /// Notes that the node is the primary of a room. If the name is that of a match's room, no
+    /// player must be admitted until [`DeskDecision::PlacesKnown`].
     pub fn host(&mut self, now: Now, room: &Name) {
         self.now = now;
         if let Some(id) = keys::match_of(room.as_str()) {
@@ -155,20 +155,20 @@ impl Desk {
         }
     }
 
-    /// The node is the room's primary no more.
+    /// Notes that the node is no longer the room's primary.
     pub fn unhost(&mut self, room: &Name) {
         self.rosters.forget(room);
     }
 
-    /// Whether it is not known yet for whom places of a room are kept.
+    /// Returns true if the players for which a room keeps places are not known yet.
     #[must_use]
     pub fn awaits_places(&self, room: &Name) -> bool {
         self.rosters.by_room.get(room).is_some_and(|roster| !roster.is_known)
     }
 
-    /// Places of a room that this player cannot have, since they are kept for players of the
-    /// room's match who are not among `members`: 0 for a player of the match, as nobody was let
-    /// into the places that are kept.
+    /// Returns the number of places that a room keeps from this player, for players of the room's
+    /// match that are not among `members`. Returns 0 for a player of the match, since no other
+    /// player was admitted to the kept places.
     pub fn kept_from<'a>(
         &self,
         room: &Name,
@@ -183,7 +183,7 @@ impl Desk {
         roster.capacity.max(roster.players.len()).saturating_sub(there.len())
     }
 
-    /// Changes before a revision may have been missed: who is in the matches is read again.
+    /// Reads the rosters again, since changes before `revision` may have been missed.
     pub(super) fn reread_rosters(&mut self, revision: u64) {
         let Rosters { by_room, line, retries, .. } = &mut self.rosters;
         for (room, roster) in by_room.iter_mut().filter(|(_, roster)| roster.read < revision) {
@@ -194,7 +194,7 @@ impl Desk {
         retries.retain(|(_, room)| !line.contains(room));
     }
 
-    /// A notice has changed.
+    /// Notes a change of a notice.
     pub(super) fn hear_of_notice(&mut self, player: &Name, change: &Change) {
         let notice = match change {
             Change::Put { kv, .. } => Some(decode::<v1::NoticeRecord>(&kv.value)),
@@ -204,7 +204,7 @@ impl Desk {
         self.rosters.hear(player, change.revision(), id);
     }
 
-    /// Asks for what is to be read, as far as there is place.
+    /// Sends the due reads, as far as the number of requests permits.
     pub(super) fn ask_for_rosters(&mut self) {
         while let Some((at, _)) = self.rosters.retries.first()
             && *at <= self.now.instant

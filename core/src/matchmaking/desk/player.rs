@@ -1,4 +1,4 @@
-//! One player: what the registry is known to hold of it, what it wants, and what follows.
+//! One player: its known state in the registry, its wish, and the next action that follows.
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
@@ -21,102 +21,102 @@ use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::{decode, encode, unmatched};
 use crate::registry::{Answer, Change, Compare, Delete, LeaseId, Put, RegistryOp, Span, Txn};
 
-/// What is said of a search that ended with a match, once that is over.
+/// Reason given for the end of a search with a match, once the match is over.
 pub(super) const MATCH_OVER: &str = "the match is over that was found";
 
 /// A player whose session is on this node.
 #[derive(Debug)]
 pub(super) struct Player {
     pub(super) name: Name,
-    /// The session's epoch.
+    /// Epoch of the session.
     pub(super) epoch: u64,
-    /// The epoch that its record had when the player was surely nowhere else: that of the
-    /// claim, or of a `Lost` that the player has answered.
+    /// Epoch of the session's record at which the player was surely at no other node: that of the
+    /// claim, or that of a `Lost` message that the player has answered.
     pub(super) vouched: u64,
-    /// What the registry holds; `None`: to be read.
+    /// State in the registry; `None` if it must be read.
     pub(super) view: Option<View>,
-    /// Revision of the newest change that was told while there was no view. An answer from before
-    /// it that comes later is no view.
+    /// Revision of the newest change that was reported while there was no view. A later answer with
+    /// an older revision is not used as a view.
     pub(super) missed: u64,
     pub(super) wish: Wish,
-    /// A ticket that is found may be the player's own from another node, and becomes its
-    /// wish. Later, one that it does not want is a leftover.
+    /// True while a ticket in the registry may be the player's own from another node, and becomes
+    /// the wish. Later, a ticket without a wish is a leftover.
     pub(super) adopts: bool,
-    /// The player has no connection.
+    /// Absence of the player, while it has no connection.
     pub(super) absence: Option<Absence>,
-    /// The room of a match that the session is or was a member of last.
+    /// Room of a match that the session joined last.
     pub(super) room: Option<Name>,
-    /// The rooms of matches that the session goes on with since it was resumed; `None`: it was
-    /// not, or there was no match since.
+    /// Rooms of matches that the session has kept since it was resumed; `None` if it was not
+    /// resumed, or was in no match since.
     pub(super) returned: Option<Vec<Name>>,
-    /// Matches that the player is out of, which the registry may not have yet.
+    /// Matches that the player has left, until the registry confirms it.
     pub(super) quits: Vec<Quit>,
-    /// Mode of the match that was over before it had begun, and the waiting time in milliseconds
-    /// that the player's next search of that mode starts with.
+    /// Mode of a match that was over before it had begun, and the waiting time, in milliseconds,
+    /// with which the player's next search of that mode starts.
     pub(super) credit: Option<(String, u64)>,
     pub(super) pair: MatchInfo,
-    /// What the player was told last.
+    /// Last message to the player.
     pub(super) told: LastNotice,
-    /// The search with a number whose end was told last.
+    /// End of the last numbered search, as sent to the player.
     pub(super) ended: Option<Box<Ended>>,
-    /// The session has ended here: what is left is its ticket.
+    /// True if the session has ended here, and only its ticket and its match are left.
     pub(super) parting: bool,
-    /// And another one goes on with its ticket.
+    /// True if another session keeps the ticket.
     pub(super) moved: bool,
-    /// The request that is under way.
+    /// Number of the open request.
     pub(super) asked: Option<u64>,
-    /// Its place in the line of those who are to be looked at.
+    /// Place of the player in the desk's line.
     pub(super) turn: Option<u64>,
-    /// The request that is under way writes a ticket.
+    /// True if the open request writes a ticket.
     pub(super) puts: bool,
-    /// It makes void what was asked before.
+    /// True if the open request makes earlier requests void.
     pub(super) fences: bool,
-    /// Nobody knows whether a ticket was written, or will be yet.
+    /// True if a ticket may have been written, or may still be, by a request with unknown outcome.
     pub(super) doubt: bool,
-    /// Requests in a row that came to nothing.
+    /// Number of failed requests in a row.
     pub(super) failures: u32,
     pub(super) retry: Option<Instant>,
 }
 
-/// What the player was told last.
+/// Last message to a player.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LastNotice {
     Nothing,
     Unavailable,
     Waiting,
-    /// To ask again, as its session is registered with this epoch since.
+    /// Request to ask again, since the session was registered again with this epoch.
     Lost(u64),
-    /// How the ticket that was written at this revision ended.
+    /// End of the ticket that was written at this revision.
     Ended(u64),
-    /// Its match, as of so many fills.
+    /// Match of the player, after this number of fills.
     Matched(u32),
 }
 
-/// What is known of the match that the player's notice names.
+/// Knowledge of the match that the player's notice names.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum MatchInfo {
     Unread,
     Known(Box<v1::Matched>),
-    /// There is none of this name.
+    /// No match has this name.
     Absent(String),
 }
 
-/// What there is to do for a player.
+/// Next action for a player.
 #[derive(Debug)]
 pub(super) enum NextAction {
-    /// Nothing, until there are news.
+    /// Nothing, until a change.
     Rest,
-    /// To tell it something; then there may be more to do.
+    /// Notify the player; another action may follow.
     Tell(DeskDecision),
-    /// To ask the registry; of a match, too, if it is named.
+    /// Send a request to the registry; with the name of the match that it reads, if any.
     Ask(Txn, Option<String>),
-    /// To read afresh, in a while: this node may not write for the player now.
+    /// Read the state again after a wait: this node may not write for the player now.
     Wait,
-    /// To forget it.
+    /// Remove the player from the desk.
     Forget,
 }
 
-/// What all players of a node have in common.
+/// Values that all players of a node share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context {
     pub(super) wall: Wall,
@@ -155,8 +155,8 @@ impl Player {
         }
     }
 
-    /// What is to be done next. One thing at a time: what the registry holds may have
-    /// changed by the time it is done.
+    /// Returns the next action. There is one action at a time, since the registry may have changed
+    /// when an action is complete.
     pub(super) fn next(&mut self, context: Context) -> NextAction {
         let look = |player: &Self| NextAction::Ask(player.look(context, None), None);
         if self.doubt && !self.parting && context.lease.is_some() {
@@ -189,9 +189,9 @@ impl Player {
         }
     }
 
-    /// If the player asks for a search of which it was told already how it ended, it is told
-    /// so again, and the search does not begin anew. `pair` is the match that it is in: that
-    /// is told of as it is now.
+    /// Repeats the end of a search if the player asks for the search again. The search does not
+    /// start again. `pair` is the match of the player; the end of a search with this match is not
+    /// repeated, since the match itself is the answer.
     fn answer_again(&mut self, context: Context, pair: Option<&str>) -> Option<DeskDecision> {
         let ended = self.ended.as_deref()?;
         let asked = self.wish.search().is_some_and(|search| ended.is_of(search));
@@ -204,8 +204,7 @@ impl Player {
         Some(DeskDecision::Ticket { player: self.name.clone(), queued })
     }
 
-    /// The player is told how its search has ended; remembers that, if the search has a
-    /// number.
+    /// Ends the wish, and remembers the end of the search if the search has a number.
     pub(super) fn end(&mut self, queued: v1::Queued, pair: Option<&str>) {
         self.wish = Wish::Nothing;
         if queued.search != 0 {
@@ -213,8 +212,8 @@ impl Player {
         }
     }
 
-    /// Has the news of an answer; `pair` is the match that was asked for. Returns whether
-    /// they are news.
+    /// Takes the state from an answer; `pair` is the match that was read. Returns true if the state
+    /// has changed.
     pub(super) fn read(&mut self, revision: u64, answers: &[Answer], pair: Option<String>) -> bool {
         let known = self.view.as_ref().map_or(self.missed, |view| view.read.max(view.heard));
         if revision < known {
@@ -249,7 +248,7 @@ impl Player {
         !same
     }
 
-    /// Hears of a change. Returns whether it is news.
+    /// Takes a reported change into the view. Returns true if the change is new to it.
     pub(super) fn hear(&mut self, kind: Kind, change: &Change) -> bool {
         let Some(view) = &mut self.view else {
             self.missed = self.missed.max(change.revision());
@@ -270,24 +269,24 @@ impl Player {
         true
     }
 
-    /// Whether its view is from before a revision.
+    /// Returns true if the view is older than a revision.
     pub(super) fn is_older(&self, revision: u64) -> bool {
         self.view.as_ref().is_some_and(|view| view.read < revision)
     }
 
-    /// Whether it waits for something to be done that it was promised.
+    /// Returns true if a wish of the player is open.
     pub(super) fn is_waiting(&self) -> bool {
         self.wish != Wish::Nothing && !self.parting
     }
 
-    /// Another session of the player is here: what was asked and told before was by and to
-    /// the one before. What the registry has is read again.
+    /// Continues with another session of the player. Earlier wishes and messages were those of the
+    /// earlier session. The state in the registry is read again.
     pub(super) fn succeed(&mut self, epoch: u64) {
-        // What was asked before compares the session's key, which has changed with the epoch.
+        // Earlier requests compare the session's key, which has changed with the epoch.
         self.doubt &= self.epoch == epoch;
         (self.wish, self.ended) = (Wish::Nothing, None);
         if self.epoch == 0 {
-            // No session was here: that of the player was gone, and now it is back.
+            // No session was here: the player's session was gone, and now it is back.
             self.quits.clear();
         }
         self.quits.iter_mut().for_each(|quit| quit.answer = Quitting::Nothing);
@@ -298,12 +297,13 @@ impl Player {
         self.view = None;
     }
 
-    /// Whether it is to be told that there is nothing any more, which is to be seen first.
+    /// Returns true if the next message is that nothing is left, so that the state must be read
+    /// first.
     pub(super) const fn takes_back(&self) -> bool {
         self.parting || matches!(self.wish, Wish::Cancel { .. })
     }
 
-    /// What there is to say of the player's ticket.
+    /// Returns the message on the player's ticket.
     pub(super) fn queued(&self, wall: Wall, state: TicketState, reason: &str) -> v1::Queued {
         let ticket = self.view.as_ref().and_then(|view| view.ticket.as_deref());
         let (mode, queued_ms, search) = match (&self.wish, ticket) {
@@ -317,18 +317,18 @@ impl Player {
         v1::Queued { state, mode, reason, waited_ms, search, ..v1::Queued::default() }
     }
 
-    /// Tells the state of the player's ticket.
+    /// Returns the decision that notifies the player of its ticket's state.
     pub(super) fn tell(&self, wall: Wall, state: TicketState, reason: &str) -> DeskDecision {
         DeskDecision::Ticket { player: self.name.clone(), queued: self.queued(wall, state, reason) }
     }
 
-    /// Tells how the player's search has ended.
+    /// Notifies the player of the end of its search.
     fn tell_end(&mut self, queued: v1::Queued) -> NextAction {
         self.end(queued.clone(), None);
         NextAction::Tell(DeskDecision::Ticket { player: self.name.clone(), queued })
     }
 
-    /// It is in no match.
+    /// Forgets the match: the player is in none.
     fn leave(&mut self) {
         self.pair = MatchInfo::Unread;
         self.returned = None;
@@ -367,7 +367,7 @@ impl Player {
                         None => over = true,
                     }
                 } else if !over && (self.told != told || self.wish != Wish::Nothing) {
-                    // It is the answer to whatever the player asks.
+                    // The match is the answer to every search of the player.
                     let asked = self.wish.search().filter(|search| *search != 0);
                     let search = asked.unwrap_or(notice.record.search);
                     let team = notice.record.team;
@@ -379,7 +379,8 @@ impl Player {
                     return NextAction::Tell(DeskDecision::Matched { player: self.name.clone(), matched });
                 }
             }
-            // A notice of no match, which nobody would ever end.
+            // The notice names a match that does not exist, and nothing else would delete the
+            // notice.
             MatchInfo::Absent(absent) if absent == id => over = true,
             _ if over => {}
             _ => return NextAction::Ask(self.look(context, Some(id)), Some(id.clone())),
@@ -389,7 +390,7 @@ impl Player {
             let compare = Compare::unchanged(key.clone(), notice.modified);
             return self.write(context, view, vec![compare], RegistryOp::Delete(Delete::of(Span::one(key))));
         }
-        // Who is in a match waits for none.
+        // A player of a match has no ticket.
         if let Some(ticket) = ticket {
             return self.remove(context, view, ticket);
         }
@@ -427,7 +428,7 @@ impl Player {
             return self.remove(context, view, ticket);
         };
         if ticket.record.queue.as_ref() == Some(&**queue) {
-            // It has waited since then.
+            // The search has waited since the ticket's time.
             *queued_ms = ticket.record.queued_ms.min(*queued_ms);
         }
         let mut wanted = record(queue, *queued_ms, context.node, self.epoch);
@@ -445,9 +446,9 @@ impl Player {
         NextAction::Tell(self.tell(context.wall, TicketState::Waiting, ""))
     }
 
-    /// Tells how the ticket has ended, then takes it away: if this node is gone in between,
-    /// the next one tells it. Who asks for another search has heard of it, or is not the one
-    /// who asked for this.
+    /// Notifies the player of the end of the ticket, then deletes the ticket. If this node fails in
+    /// between, the next one notifies the player. A wish for another search shows that the player
+    /// knows of the end, or that another client asked for this search.
     fn ended(&mut self, context: Context, view: &View, ticket: &TicketView) -> NextAction {
         self.adopts = false;
         let state = ticket.record.state();
@@ -456,7 +457,7 @@ impl Player {
             return self.remove(context, view, ticket);
         }
         if self.absence.is_some() {
-            // Nobody would hear of it.
+            // No connection would receive the message.
             return NextAction::Rest;
         }
         self.told = LastNotice::Ended(ticket.modified);
@@ -483,7 +484,7 @@ impl Player {
                 self.put(context, view, 0, &wanted)
             }
             Wish::Cancel { found, .. } => {
-                // The end of a search that was another node's is not known here.
+                // The end of a search at another node is not known here.
                 let state = if *found { TicketState::Cancelled } else { TicketState::None };
                 self.told = LastNotice::Nothing;
                 let queued = self.queued(context.wall, state, "");
@@ -492,9 +493,10 @@ impl Player {
         }
     }
 
-    /// The session has ended here: it is in no match whose room it has left, and its ticket is
-    /// taken back. What it has had on another node before is its own too, as long as there is
-    /// no newer session; for what it wrote itself not even the session's key is needed.
+    /// Acts after the end of the session here: removes the player from the match whose room it has
+    /// left, and deletes its ticket. A ticket of an earlier node is deleted too, as long as there
+    /// is no newer session. A ticket that this session wrote is deleted without a comparison of the
+    /// session's key.
     fn part(&self, context: Context, view: &View) -> NextAction {
         if context.planted.is(Plant::TicketForgotten) {
             return NextAction::Forget;
@@ -529,11 +531,10 @@ impl Player {
         NextAction::Forget
     }
 
-    /// Writes the ticket, in place of the one that was written at `modified`, if that is
-    /// still there; 0 for none.
+    /// Writes the ticket, if the current one is still that of the revision `modified`; 0 for none.
     fn put(&mut self, context: Context, view: &View, modified: u64, wanted: &v1::TicketRecord) -> NextAction {
         if context.lease.is_none() {
-            // It is looked at again when there is a lease.
+            // The player is attended to again when there is a lease.
             return self.stall(context, NextAction::Rest);
         }
         if let Some(epoch) = self.registered_anew(context, view) {
@@ -553,15 +554,16 @@ impl Player {
         }
     }
 
-    /// The epoch of the session's record, if that is ours and was written anew since the player
-    /// came or answered. It may have been elsewhere in between.
+    /// Returns the epoch of the session's record, if the record is this node's and was written
+    /// again since the player arrived or answered. In between, the player may have been at another
+    /// node.
     fn registered_anew(&self, context: Context, view: &View) -> Option<u64> {
         let session = view.session.filter(|session| session.node == context.node)?;
         let anew = session.epoch > self.vouched && !context.planted.is(Plant::LapseIgnored);
         anew.then_some(session.epoch)
     }
 
-    /// The player is to say that it is here and searches yet, once.
+    /// Asks the player, once, to confirm that it is here and still searches.
     fn ask_again(&mut self, context: Context, session_epoch: u64) -> NextAction {
         if self.told == LastNotice::Lost(session_epoch) {
             return NextAction::Rest;
@@ -572,15 +574,15 @@ impl Player {
         NextAction::Tell(DeskDecision::Ticket { player: self.name.clone(), queued })
     }
 
-    /// The player has asked, as who was last told with this epoch that its ticket is lost; 0:
-    /// it was not.
+    /// Notes that the player has sent a `Queue` with the epoch of the last `Lost` message that it
+    /// received; 0 if it received none.
     pub(super) fn handle_answer(&mut self, session_epoch: u64) {
         if self.told == LastNotice::Lost(session_epoch) {
             (self.vouched, self.told) = (session_epoch, LastNotice::Nothing);
         }
     }
 
-    /// Nothing can be done for now, and the player hears of it, once.
+    /// Notifies the player, once, that its ticket cannot be written for now.
     fn stall(&mut self, context: Context, next: NextAction) -> NextAction {
         if self.told == LastNotice::Unavailable {
             return next;

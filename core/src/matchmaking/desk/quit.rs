@@ -1,10 +1,10 @@
-//! Matches that a player is out of by its own doing, until the registry has that too.
+//! Quits: matches that a player has left by its own action, until the registry confirms it.
 //!
-//! A player leaves a match for good: by leaving its room, by giving it up, or since its session
-//! has ended or goes on without the room. Its notice is deleted then, and the player hears that
-//! it is out when the registry has it, not before: a node that is asked next, or this one after
-//! a restart, knows of no match. Until then the quit is kept here; it is repeated over lost
-//! answers, and the player repeats it at another node.
+//! A player leaves a match for good: by leaving its room, by giving the match up, or because its
+//! session has ended or was resumed without the room. Then the player's notice is deleted. The
+//! player is notified when the registry confirms the deletion, not before. From then on any node
+//! that is asked, or this one after a restart, knows of no match. Until then the desk keeps the
+//! quit and repeats it over lost answers, and the player repeats its request at another node.
 
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -20,43 +20,43 @@ use crate::base::id::Name;
 use crate::base::time::Now;
 use crate::matchmaking::keys;
 
-/// Quits that wait for the registry, for each player; of more, the newest are refused.
+/// Maximum number of quits of one player that wait for the registry. Further quits are refused.
 const MOST: usize = 16;
 
-/// A match that the player is out of, and what it is told once the registry has that.
+/// A match that the player has left, and the message to send once the registry confirms it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Quit {
     pub(super) what: QuitMatch,
     pub(super) answer: QuitAnswer,
-    /// It was the match that the player was in.
+    /// True if the player was in this match.
     hit: bool,
 }
 
-/// Which match.
+/// Match that a quit concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum QuitMatch {
-    /// The one of this name.
+    /// The match of this name.
     Match(String),
-    /// The one that has answered the search of this number; 0: whichever there is.
+    /// The match that has answered the search of this number; 0 for any match.
     Search(u64),
-    /// The one whose room the player has been in.
+    /// The match whose room the player has joined.
     Joined,
 }
 
-/// What the player is told.
+/// Message to the player after a quit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QuitAnswer {
-    /// Nothing: it does not ask.
+    /// No message: the player did not ask.
     Nothing,
-    /// That it has left the room, of which its session was a member or not.
+    /// The player has left the room. `member` is true if the session was a member.
     Left { member: bool },
-    /// That the match is given up, by a `Cancel` of this number.
+    /// The match is given up, by a `Cancel` of this number.
     GivenUp { search: u64 },
 }
 
 impl Desk {
-    /// As [`Self::arrive`], of a session that was resumed and goes on with these rooms of
-    /// matches only.
+    /// Notes, like [`Self::arrive`], that a session was resumed. Of the rooms of matches, the
+    /// session keeps only `rooms`.
     pub fn resume(&mut self, now: Now, player: &Name, session_epoch: u64, rooms: Vec<Name>) {
         self.come(now, player, session_epoch, Some(rooms));
     }
@@ -72,21 +72,22 @@ impl Desk {
         }
     }
 
-    /// The player gives a match up. It is told so, with the number of a search, when the
-    /// registry has it. False if the node has no place for that: nothing comes of it.
+    /// Gives up a match for the player. When the registry confirms it, a decision with the number
+    /// of a search notifies the player. Returns false if the desk has no place for the quit: then
+    /// no decision follows.
     pub fn give_up(&mut self, now: Now, player: &Name, id: &Name, search: u64) -> bool {
         self.quit(now, player, QuitMatch::Match(id.to_string()), QuitAnswer::GivenUp { search })
     }
 
-    /// The player leaves a room. If it is a match's, the player is in that no more, and is told
-    /// that it has left when the registry has it: [`DeskDecision::Left`]. False if it is not, or if
-    /// the node has no place for that: nothing comes of it.
+    /// Takes the player out of the match of a room that it leaves. When the registry confirms it,
+    /// [`DeskDecision::Left`] follows. Returns false if the room is not that of a match, or if the
+    /// desk has no place for the quit: then no decision follows.
     pub fn leave(&mut self, now: Now, player: &Name, room: &Name, member: bool) -> bool {
         let Some(id) = keys::match_of(room.as_str()) else { return false };
         self.quit(now, player, QuitMatch::Match(id.into()), QuitAnswer::Left { member })
     }
 
-    /// The player's session is a member of a room: perhaps of its match's.
+    /// Notes that the player's session is a member of a room, which may be that of its match.
     pub fn join_match(&mut self, now: Now, player: &Name, room: &Name) {
         self.now = now;
         if let Some(entry) = self.players.get_mut(player).filter(|_| keys::match_of(room.as_str()).is_some())
@@ -97,15 +98,16 @@ impl Desk {
         }
     }
 
-    /// The player has left a room. If it was its match's, it is in no match any more.
+    /// Notes that the player has left a room. If the room was that of its match, the player is in
+    /// no match.
     pub fn leave_match(&mut self, now: Now, player: &Name, room: &Name) {
         if let Some(id) = keys::match_of(room.as_str()) {
             self.quit(now, player, QuitMatch::Match(id.into()), QuitAnswer::Nothing);
         }
     }
 
-    /// The membership that a player had in a room is over, and its session is not here. If
-    /// there is no session of the player anywhere, it is not in the match of the room any more.
+    /// Notes that a player's membership of a room is over while its session is not here. If the
+    /// player has no session at any node, it is no longer in the match of the room.
     pub fn expire_match(&mut self, now: Now, player: &Name, room: &Name) {
         self.now = now;
         let Some(id) = keys::match_of(room.as_str()) else { return };
@@ -136,7 +138,7 @@ impl Desk {
 }
 
 impl Player {
-    /// Has the player be out of a match. False if as many as may wait for the registry.
+    /// Adds a quit. Returns false if the maximum number of quits wait for the registry.
     pub(super) fn quit(&mut self, what: QuitMatch, answer: QuitAnswer) -> bool {
         let quit = Quit { what, answer, hit: false };
         if self.quits.iter().any(|known| known.what == quit.what && known.answer == answer) {
@@ -149,7 +151,7 @@ impl Player {
         has_place
     }
 
-    /// The session has ended: the player is out of the match whose room it has been in.
+    /// Quits the match whose room the player has joined, after the end of the session.
     pub(super) fn quit_joined(&mut self) {
         let known = self.room.take();
         if let Some(id) = known.as_ref().and_then(|room| keys::match_of(room.as_str())) {
@@ -158,9 +160,9 @@ impl Player {
         self.quit(QuitMatch::Joined, QuitAnswer::Nothing);
     }
 
-    /// It wants nothing any more of the search of this number. Returns what there is to say at
-    /// once: the search has ended, or there is surely nothing to take back, as no ticket is
-    /// there, or one is wanted by another search, and no match.
+    /// Cancels the search of this number. Returns a message to be sent at once if the search has
+    /// ended, or if nothing is left to cancel: there is no ticket, or only one of another search,
+    /// and no match.
     pub(super) fn cancel(&mut self, search: u64) -> Option<v1::Queued> {
         let is_other = match &self.wish {
             Wish::Queue { queue, .. } => search != 0 && queue.search != search,
@@ -194,8 +196,8 @@ impl Player {
         None
     }
 
-    /// A `Cancel` whose search the player replaces by another gives up the match that has
-    /// answered it, if there is one.
+    /// Gives up the match that has answered the search of a `Cancel`, if there is one, when the
+    /// player starts another search instead.
     pub(super) fn replace_cancel(&mut self) {
         if let Wish::Cancel { search, .. } = self.wish
             && self.may_be_in_match()
@@ -204,12 +206,12 @@ impl Player {
         }
     }
 
-    /// Whether the registry may have a notice of the player, as far as is known.
+    /// Returns true if the player may have a notice in the registry, as far as the desk knows.
     pub(super) fn may_be_in_match(&self) -> bool {
         self.view.as_ref().is_none_or(|view| view.notice.is_some())
     }
 
-    /// The session is a member of the room of a match.
+    /// Notes that the session is a member of the room of a match.
     pub(super) fn join(&mut self, room: &Name) {
         self.room = Some(room.clone());
         if let Some(rooms) = &mut self.returned
@@ -220,7 +222,7 @@ impl Player {
         }
     }
 
-    /// Whether the match of a notice has answered the search of a number; 0 is any.
+    /// Returns true if the match of a notice has answered the search of this number; 0 is any.
     fn is_answer(&self, notice: &Notice, search: u64) -> bool {
         let id = Some(notice.record.r#match.as_str());
         let was_told =
@@ -228,7 +230,7 @@ impl Player {
         search == 0 || search == notice.record.search || was_told
     }
 
-    /// A `Cancel` of a search that the live match has answered gives that up.
+    /// Gives up the live match if it has answered the search that the player cancels.
     pub(super) fn give_up_answer(&mut self, notice: &Notice) {
         if let Wish::Cancel { search, .. } = self.wish
             && self.is_answer(notice, search)
@@ -238,7 +240,7 @@ impl Player {
         }
     }
 
-    /// Whether the player is out of the match of its notice.
+    /// Returns true if the player has left the match of its notice.
     pub(super) fn is_out(&self, notice: &Notice) -> bool {
         let room = keys::room_of(&notice.record.r#match);
         let goes_on_without = notice.record.joined
@@ -254,14 +256,14 @@ impl Player {
         }
     }
 
-    /// Settles quits of matches that the player is in no more: of all but that of the notice.
-    /// Returns what it is to be told next of that.
+    /// Completes the quits of matches that the player is no longer in: all but that of the notice.
+    /// Returns the next message that follows.
     pub(super) fn settle_quit(&mut self, notice: Option<&Notice>) -> Option<DeskDecision> {
         let mut at = 0;
         while let Some(quit) = self.quits.get(at) {
             let hit = notice.filter(|notice| self.hits(quit, notice));
             if let (Some(notice), Some(quit)) = (hit, self.quits.get_mut(at)) {
-                // When the notice is gone, nothing else says which match this was about.
+                // Once the notice is deleted, nothing else identifies the match.
                 quit.what = QuitMatch::Match(notice.record.r#match.clone());
                 quit.hit = true;
                 at += 1;
@@ -302,7 +304,7 @@ impl Player {
     }
 }
 
-/// What comes of giving up a search is not known, and not looked after.
+/// Returns the answer to a `Cancel` that is refused, so that the outcome is unknown.
 fn unavailable(search: u64) -> v1::Queued {
     let reason = "too much is given up at once".to_string();
     v1::Queued { state: TicketState::Unavailable.into(), search, reason, ..v1::Queued::default() }

@@ -1,4 +1,4 @@
-//! Transactions of a player, each of which answers with what there is.
+//! Transactions of a player. Each one answers with the player's state in the registry.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,8 +12,8 @@ use crate::matchmaking::keys;
 use crate::registry::{Compare, Put, Range, RegistryOp, Span, Txn};
 
 impl Player {
-    /// Does something if the comparisons hold and the session is this node's: registered
-    /// as it was claimed, or once more by this node, which gives it a newer epoch.
+    /// Executes an operation if the comparisons hold and the session is this node's: with the epoch
+    /// of its claim, or with the newer epoch of a later registration by this node.
     pub(super) fn write(
         &self,
         context: Context,
@@ -28,16 +28,17 @@ impl Player {
         NextAction::Ask(self.txn(context, compares, op), None)
     }
 
-    /// A transaction that answers with what there is after it, whether it did anything or
-    /// not: so it may be asked again as often as its outcome is unknown.
+    /// Returns a transaction that reads the state in either case, after the operation. So it may be
+    /// sent again as long as its outcome is unknown.
     pub(super) fn txn(&self, context: Context, compares: Vec<Compare>, op: RegistryOp) -> Txn {
         let look = self.reads(context, None);
         let success = [op].into_iter().chain(look.iter().cloned()).collect();
         Txn { compares, success, failure: look }
     }
 
-    /// Reads what there is. In doubt it writes the node's key first: a ticket that was asked
-    /// for before and is not written by then never will be.
+    /// Returns a transaction that reads the player's state. If the outcome of a write is in doubt,
+    /// the transaction first writes the node's desk key: an earlier write of a ticket then has been
+    /// executed, or never will be.
     pub(super) fn look(&self, context: Context, pair: Option<&str>) -> Txn {
         let key = keys::desk(context.node);
         let fence = context.lease.filter(|_| self.doubt).map(|lease| Put::new(key, "", Some(lease)));
@@ -55,7 +56,7 @@ impl Player {
     }
 }
 
-/// There is no ticket of a search.
+/// Returns the message that a search has no ticket.
 pub(super) fn none(search: u64) -> v1::Queued {
     v1::Queued { state: TicketState::None.into(), search, ..v1::Queued::default() }
 }

@@ -1,4 +1,4 @@
-//! What the registry is known to hold of a player.
+//! Known state of a player in the registry.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -9,14 +9,14 @@ use crate::base::id::NodeId;
 use crate::matchmaking::record::decode;
 use crate::registry::{KeyValue, LeaseId};
 
-/// What the registry held of a player at a revision, and what was told since.
+/// State of a player in the registry at a revision, with the changes that were reported since.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct View {
-    /// When it was read; older news are in it.
+    /// Revision of the read; earlier changes are included.
     pub(super) read: u64,
-    /// The newest news.
+    /// Revision of the newest reported change.
     pub(super) heard: u64,
-    /// When the node's key was written last.
+    /// Revision of the last write of the node's desk key.
     pub(super) fence: u64,
     pub(super) session: Option<SessionView>,
     pub(super) ticket: Option<Box<TicketView>>,
@@ -44,7 +44,7 @@ pub(super) struct Notice {
 }
 
 impl View {
-    /// Whether the player has neither a ticket nor a match.
+    /// Returns true if the player has neither a ticket nor a match.
     pub(super) const fn is_empty(&self) -> bool {
         self.ticket.is_none() && self.notice.is_none()
     }
@@ -64,7 +64,7 @@ impl TicketView {
         Self { modified: kv.modified, lease: kv.lease, record: decode(&kv.value) }
     }
 
-    /// The number of its search.
+    /// Returns the number of the ticket's search.
     pub(super) fn search(&self) -> u64 {
         self.record.queue.as_ref().map_or(0, |queue| queue.search)
     }

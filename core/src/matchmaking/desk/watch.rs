@@ -8,10 +8,10 @@ use crate::base::time::Instant;
 use crate::matchmaking::keys::{self, Kind};
 use crate::registry::{Change, Failure, News, Range, Request, Response, Watch, WatchId, Watched};
 
-/// The watch, and from where on it tells everything.
+/// The watch, with the revision from which it is complete.
 #[derive(Debug, Default)]
 pub(super) struct Base {
-    /// What was read at this revision or later misses nothing.
+    /// State that was read at this revision or later misses no change.
     pub(super) revision: u64,
     pub(super) watch: Option<WatchId>,
     pub(super) failures: u32,
@@ -19,8 +19,8 @@ pub(super) struct Base {
 }
 
 impl Desk {
-    /// Finds out from where to watch. What players are known to have is read again when
-    /// that is known.
+    /// Reads the revision from which to watch. After the answer, the older state of players is read
+    /// again.
     pub(super) fn rebase(&mut self) {
         if let Some(watch) = self.base.watch.take() {
             self.calls.unwatch(watch);
@@ -92,7 +92,7 @@ mod tests {
         let mut player = Player::new(name.clone(), 1);
         let none = || Answer::Range { kvs: Vec::new(), more: false, count: 0 };
         let answers = [none(), none(), none(), none()];
-        // It was asked at revision 16, and tells nothing of what the watch has told meanwhile.
+        // The request was executed at revision 16, before the change that the watch has reported.
         let gone = Change::Delete { key: keys::notice(&name), revision: 17, prev: None };
         assert!(!player.hear(Kind::Notice, &gone));
         assert!(!player.read(16, &answers, None));

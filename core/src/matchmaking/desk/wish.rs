@@ -1,39 +1,40 @@
-//! What a player wants, and how what it wanted before has ended.
+//! Wishes of a player, and the ends of earlier searches.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 
 use skirmish_proto::v1;
 
-/// What the player wants.
+/// Current wish of a player.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Wish {
     Nothing,
     Queue {
         queue: Box<v1::Queue>,
-        /// Unix milliseconds.
+        /// Start of the waiting time, in Unix milliseconds.
         queued_ms: u64,
     },
     Cancel {
         mode: String,
-        /// The number of the search, or 0 for any.
+        /// Number of the search, or 0 for any.
         search: u64,
-        /// There is something to take back: its `Queue` was taken, or a ticket of it was seen.
+        /// True if there is a search to cancel: its `Queue` was accepted, or a ticket of the search
+        /// was seen.
         found: bool,
     },
 }
 
-/// How a search has ended.
+/// End of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ended {
-    /// What is told of it; if it ended with a match, once that is over.
+    /// Message about the end. If the search ended with a match, it is sent once the match is over.
     pub(super) queued: v1::Queued,
-    /// The match.
+    /// Name of the match.
     pub(super) pair: Option<String>,
 }
 
 impl Wish {
-    /// The number of the search that it is about, 0 if that has none.
+    /// Returns the number of the search that the wish concerns; 0 for a search without a number.
     pub(super) fn search(&self) -> Option<u64> {
         match self {
             Self::Nothing => None,
@@ -42,8 +43,8 @@ impl Wish {
         }
     }
 
-    /// Whether it is about another search than that of a ticket; to take back whichever there
-    /// is, is not.
+    /// Returns true if the wish concerns another search than that of a ticket. A `Cancel` of any
+    /// search concerns every ticket.
     pub(super) fn is_of_other(&self, ticket: u64) -> bool {
         match self {
             Self::Nothing => false,
@@ -54,7 +55,7 @@ impl Wish {
 }
 
 impl Ended {
-    /// Whether it is how the search of this number ended.
+    /// Returns true if this is the end of the search with this number.
     pub(super) const fn is_of(&self, search: u64) -> bool {
         self.queued.search == search
     }
