@@ -1,16 +1,16 @@
-//! The tickets of one mode that its matcher knows, and the parties that they make.
+//! Known tickets of one mode, with the parties that they form.
 //!
-//! What is known of tickets comes from one listing and the watch after it, in the order of
-//! revisions, and from nothing else. A group whose tickets somebody was found to have
-//! changed, be it this matcher, is left alone until the watch or a listing has told of it.
+//! The knowledge of tickets comes only from one listing and the watch after it, in the order of
+//! revisions. If a transaction finds that a group's tickets were changed, by this matcher or
+//! another party, the group is left alone until the watch or a listing reports the change.
 //!
 //! # Places
 //!
-//! There are so many. A player alone takes one, and a party one for each of its players, be
-//! they here or not. If they are too few, they go to whose tickets came first: of all tickets
-//! that wait, those have places that came before the first that has none, or whose party has
-//! one of those. What comes later finds none, even if there are some again, until the tickets
-//! are listed once more: else who came first would wait for who came last.
+//! The number of places is limited. A player without a party takes one place. A party takes one
+//! place for each of its players, present or not. If the places are too few, the tickets that were
+//! created first have them: a ticket has a place if it was created before the first ticket without
+//! a place, or if its party has such a ticket. Later tickets find no place, even if some are free
+//! again, until the next listing. Otherwise the first tickets would wait for the last ones.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -27,94 +27,95 @@ use crate::matchmaking::record::queued_at;
 use crate::matchmaking::settings::MatchmakingConfig;
 use crate::registry::KeyValue;
 
-/// Who is matched as a whole or not at all.
+/// A group: players that are matched together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum GroupKey {
-    /// A player alone.
+    /// A player without a party.
     Alone(Name),
-    /// The tickets of equal party, size, and digest of the key. Who names another size or key is
-    /// in another party.
+    /// Tickets of equal party, size, and digest of the key. A ticket with another size or key is in
+    /// another party.
     Party(String, u32, Bytes),
 }
 
-/// The tickets of a mode, by player, and by party.
+/// Tickets of a mode, by player and by group.
 #[derive(Debug)]
 pub(super) struct Book {
     time_out: Duration,
     grace: Duration,
-    /// How long the ticket of an absent player is kept.
+    /// Time for which the ticket of an absent player is kept.
     absence: Duration,
     cap: usize,
-    /// Players of a team: a larger party is never matched, and no places are kept for it.
+    /// Size of a team. A larger party is never matched, and takes only one place.
     team: usize,
     tickets: BTreeMap<Name, WaitingTicket>,
     groups: BTreeMap<GroupKey, WaitingGroup>,
-    /// When something is to be done for a group that is not in the engine.
+    /// Deadlines of groups outside the engine.
     deadlines: BTreeSet<(Instant, GroupKey)>,
     /// Groups that have changed.
     dirty: BTreeSet<GroupKey>,
-    /// Groups by when the first of their tickets came.
+    /// Groups by their ages.
     ages: BTreeSet<(Age, GroupKey)>,
-    /// Places that are taken.
+    /// Number of places taken.
     places: usize,
-    /// The first ticket that has no place.
+    /// Age of the first ticket without a place.
     first_out: Option<Age>,
     /// Groups that have lost their places to others, by their leaders in the engine.
     displaced: Vec<Name>,
-    /// Counts listings.
+    /// Number of the current listing.
     listing: u64,
 }
 
-/// When a ticket came: the revision that made it, and whose it is.
+/// Age of a ticket: the revision that created it, and its player.
 type Age = (u64, Name);
 
-/// A ticket that waits.
+/// A waiting ticket.
 #[derive(Debug)]
 pub(super) struct WaitingTicket {
     pub(super) modified: u64,
     pub(super) record: v1::TicketRecord,
     pub(super) queued: Instant,
-    /// Since when its player is absent, if it is.
+    /// Start of the player's absence, if it is absent.
     pub(super) absent: Option<Instant>,
     key: GroupKey,
-    /// The last listing in which it was.
+    /// Last listing that contained the ticket.
     listed: u64,
 }
 
-/// A party, or a player alone.
+/// A party, or a player without a party.
 #[derive(Debug)]
 pub(super) struct WaitingGroup {
     size: usize,
-    /// Places that are kept for it.
+    /// Places that are kept for the group.
     kept: usize,
-    /// When the first of its tickets came.
+    /// Age of the group's oldest ticket.
     age: Age,
     members: BTreeSet<Name>,
     pub(super) place: GroupPlace,
-    /// It comes back from a match that was not committed.
+    /// True if the group returns from a match that was not committed.
     pub(super) returns: bool,
-    /// Something has changed while it was busy.
+    /// True if a ticket of the group has changed during a transaction.
     touched: bool,
-    /// Players whose tickets are gone, and until when they may come back.
+    /// Players whose tickets are gone, and may still queue again until `lost_at`.
     missing: BTreeSet<Name>,
     lost_at: Option<Instant>,
     deadline: Option<Instant>,
 }
 
-/// Where a group is.
+/// Whereabouts of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum GroupPlace {
-    /// Here: it is not complete.
+    /// In the book: the group is not complete.
     Out,
     /// In the engine, as the ticket of this leader.
     Engine(Name),
-    /// In a transaction, of this number.
+    /// In the transaction with this number.
     Busy(u64),
-    /// Its tickets have changed, and the watch has not told how.
+    /// In the book: tickets of the group have changed, and the watch has not reported the change
+    /// yet.
     Awaited,
 }
 
-/// What has become of a group whose time has come.
+/// A group with a due deadline, and the end of its tickets.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) key: GroupKey,
@@ -154,8 +155,8 @@ impl Book {
         }
     }
 
-    /// The waiting time that a player keeps who was let down by a match, of what it had waited:
-    /// half of the time that tickets may wait is left for the next search.
+    /// Returns the waiting time that a player's next search keeps after a failed match: at most
+    /// half of the time-out, so that the other half is left.
     pub(super) fn credit_ms(&self, waited_ms: u64) -> u64 {
         waited_ms.min(u64::try_from((self.time_out / 2).as_millis()).unwrap_or(u64::MAX))
     }
@@ -164,12 +165,12 @@ impl Book {
         self.tickets.len()
     }
 
-    /// Tickets have no place, and there is some again.
+    /// Returns true if some tickets have no place, and places are free.
     pub(super) fn has_place_again(&self) -> bool {
         self.first_out.is_some() && self.places < self.cap
     }
 
-    /// The same, and that many.
+    /// Returns true if some tickets have no place, and half of the places are free.
     pub(super) fn is_half_empty(&self) -> bool {
         self.has_place_again() && self.places <= self.cap / 2
     }
@@ -190,27 +191,27 @@ impl Book {
         self.groups.get_mut(key)
     }
 
-    /// All tickets are about to be listed. Who had no place may have one.
+    /// Starts a listing of all tickets, in which tickets without a place may find one.
     pub(super) fn begin_listing(&mut self) {
         self.listing += 1;
         self.first_out = None;
     }
 
-    /// Whether the tickets are to be listed once more: some of a party that has places may
-    /// have been passed before it had.
+    /// Returns true if the tickets must be listed once more: tickets of a party may have been
+    /// passed over before the party had places.
     pub(super) fn lacks_members(&self) -> bool {
         let lacks = |group: &WaitingGroup| group.members.len() < group.places();
         self.first_out.is_some() && self.groups.values().any(lacks)
     }
 
-    /// All tickets were listed: others are not there any more.
+    /// Ends a listing: tickets that were not listed do not exist any more.
     pub(super) fn end_listing(&mut self, now: Now) {
         let gone = |(_, ticket): &(&Name, &WaitingTicket)| ticket.listed < self.listing;
         let gone: Vec<Name> = self.tickets.iter().filter(gone).map(|(name, _)| name.clone()).collect();
         gone.iter().for_each(|player| self.set(now, player, None));
     }
 
-    /// A player's ticket is now this one; `None`: there is none that waits for this mode.
+    /// Sets a player's ticket; `None` if the player has no waiting ticket of this mode.
     pub(super) fn set(&mut self, now: Now, player: &Name, ticket: Option<(&KeyValue, v1::TicketRecord)>) {
         let listed = self.listing;
         if let (Some(known), Some((kv, _))) = (self.tickets.get_mut(player), &ticket)
@@ -240,12 +241,12 @@ impl Book {
         }
     }
 
-    /// Whether there is a place for a ticket. Who came later may lose its own to it.
+    /// Returns true if there is a place for a ticket. Later tickets may lose their places to it.
     fn find_place(&mut self, key: &GroupKey, size: usize, age: &Age) -> bool {
         if let Some(group) = self.groups.get(key).filter(|group| !group.members.is_empty()) {
             let is_kept = group.members.contains(&age.1) || group.members.len() < group.kept;
             if !is_kept && self.places >= self.cap {
-                // One more than the party is large: as if it came last of all.
+                // The ticket exceeds the size of its party: it ranks after all others.
                 self.pass_over((u64::MAX, age.1.clone()));
                 return false;
             }
@@ -266,7 +267,7 @@ impl Book {
         true
     }
 
-    /// The group that came last, if it came later than this and is in no transaction.
+    /// Returns the youngest group, if it is younger than `age` and in no transaction.
     fn last_after(&self, age: &Age) -> Option<(Age, GroupKey)> {
         let is_idle = |place: &GroupPlace| matches!(place, GroupPlace::Out | GroupPlace::Engine(_));
         let mut later = self.ages.iter().rev().take_while(|(other, _)| other > age);
@@ -277,7 +278,7 @@ impl Book {
         self.first_out = self.first_out.take().into_iter().chain([age]).min();
     }
 
-    /// Takes its places from a group.
+    /// Removes a group from its places.
     fn displace(&mut self, key: &GroupKey) {
         self.book(key, None);
         self.dirty.remove(key);
@@ -292,12 +293,12 @@ impl Book {
         }
     }
 
-    /// A group that has lost its places while it was in the engine, by its leader.
+    /// Takes a group that has lost its places while it was in the engine, by its leader.
     pub(super) fn take_displaced(&mut self) -> Option<Name> {
         self.displaced.pop()
     }
 
-    /// Places that are kept for a party of this size.
+    /// Returns the number of places that are kept for a party of this size.
     const fn kept(&self, size: usize) -> usize {
         if size <= self.team { size } else { 1 }
     }
@@ -346,14 +347,14 @@ impl Book {
         }
     }
 
-    /// A group that has changed.
+    /// Takes a group that has changed.
     pub(super) fn take_dirty(&mut self) -> Option<GroupKey> {
         let key = self.dirty.pop_first()?;
         self.book(&key, None);
         Some(key)
     }
 
-    /// Forgets a group that has no tickets any more.
+    /// Removes a group without tickets.
     pub(super) fn drop_empty(&mut self, key: &GroupKey) {
         if self.groups.get(key).is_some_and(|group| group.members.is_empty()) {
             self.book(key, None);
@@ -363,8 +364,9 @@ impl Book {
         }
     }
 
-    /// The players of a complete party, who queued first if there are too many, the oldest
-    /// first; of equals by name. While one of these is absent, the party is not complete.
+    /// Returns the players of a complete party, the oldest first, equally old players by name; of
+    /// too many players, the first to queue. While one of these is absent, the party is not
+    /// complete.
     pub(super) fn complete(&self, key: &GroupKey) -> Option<Vec<(&Name, &WaitingTicket)>> {
         let group = self.groups.get(key)?;
         if group.members.len() < group.size {
@@ -377,7 +379,7 @@ impl Book {
         members.iter().all(|(_, ticket)| ticket.absent.is_none()).then_some(members)
     }
 
-    /// A group stays here for now: its time-outs are to be kept.
+    /// Keeps a group in the book for now, and sets its deadline.
     pub(super) fn keep(&mut self, key: &GroupKey) {
         let Some(group) = self.groups.get(key) else { return };
         let tickets = group.members.iter().filter_map(|name| self.tickets.get(name));
@@ -385,14 +387,14 @@ impl Book {
         self.book(key, at);
     }
 
-    /// When a ticket ends that is not matched.
+    /// Returns the time at which a ticket ends without a match.
     fn end_of(&self, ticket: &WaitingTicket) -> Instant {
         let time_out = ticket.queued + self.time_out;
         ticket.absent.map_or(time_out, |since| time_out.min(since + self.absence))
     }
 
-    /// A member of a group that is absent, the player itself if it is: since when, and until
-    /// when its ticket is kept.
+    /// Returns an absent member of a group, `player` itself if absent, with the start of the
+    /// absence and the time until which its ticket is kept.
     pub(super) fn absent(&self, key: &GroupKey, player: &Name) -> Option<(&Name, Instant, Instant)> {
         let members = self.groups.get(key)?.members.iter();
         let absent = |name| {
@@ -402,7 +404,7 @@ impl Book {
         absent(player).or_else(|| members.filter_map(absent).next())
     }
 
-    /// A group goes into a transaction.
+    /// Marks a group as being in a transaction.
     pub(super) fn engage(&mut self, key: &GroupKey, serial: u64) {
         self.book(key, None);
         if let Some(group) = self.groups.get_mut(key) {
@@ -410,7 +412,8 @@ impl Book {
         }
     }
 
-    /// A group's transaction is over; `unchanged`: its tickets are as they were known.
+    /// Ends a group's transaction. `unchanged` is true if the group's tickets are still the known
+    /// ones.
     pub(super) fn release(&mut self, key: &GroupKey, serial: u64, unchanged: bool) {
         let Some(group) = self.groups.get_mut(key).filter(|group| group.place == GroupPlace::Busy(serial))
         else {
@@ -434,13 +437,13 @@ impl Book {
         self.deadlines.extend(at.map(|at| (at, key.clone())));
     }
 
-    /// When something is to be done for a group that is not in the engine.
+    /// Returns the earliest deadline of a group outside the engine.
     pub(super) fn next(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// A group whose time has come: players who have waited or were absent for too long, or
-    /// those of a party that has lost one.
+    /// Takes a group with a due deadline: players that have waited or were absent for too long, or
+    /// all players of a party that is lost.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Due> {
         let (at, key) = self.deadlines.first().cloned()?;
         if at > now {
@@ -486,12 +489,12 @@ impl WaitingGroup {
         }
     }
 
-    /// Places that it takes.
+    /// Returns the number of places that the group takes.
     fn places(&self) -> usize {
         if self.members.is_empty() { 0 } else { self.members.len().max(self.kept) }
     }
 
-    /// Players who have tickets, and who are needed.
+    /// Returns the number of players with tickets, and the number needed.
     pub(super) fn filled(&self) -> (usize, usize) {
         (self.members.len(), self.size)
     }

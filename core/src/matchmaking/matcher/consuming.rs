@@ -1,4 +1,4 @@
-//! Tickets that a transaction consumes for a match, and what its answer says of them.
+//! Tickets that a transaction consumes for a match, and the judgement of the answer.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -16,23 +16,23 @@ use crate::matchmaking::record::{encode, unmatched};
 use crate::matchmaking::ticket as engine;
 use crate::registry::{Answer, Compare, Delete, KeyValue, Put, Range, RegistryOp, Span, Txn};
 
-/// A group that comes into a match.
+/// A group that is added to a match.
 #[derive(Clone, Debug)]
 pub(super) struct MatchedGroup {
     pub(super) key: GroupKey,
-    /// Its players, and when their tickets were written.
+    /// Players of the group, with the revisions of their tickets.
     pub(super) seats: Vec<MatchedPlayer>,
 }
 
-/// A player who comes into a match, or is in it.
+/// A player that is added to a match, or is in it.
 #[derive(Clone, Debug)]
 pub(super) struct MatchedPlayer {
     pub(super) player: Name,
-    /// The revision at which its ticket or its notice was written.
+    /// Revision of the player's ticket or notice.
     pub(super) modified: u64,
-    /// The number of the search that brings or brought it there.
+    /// Number of the search that led to the match.
     pub(super) search: u64,
-    /// The player has been in the room.
+    /// True if the player has joined the room.
     pub(super) joined: bool,
     /// Start of the player's time in the match, in Unix milliseconds.
     pub(super) since_ms: u64,
@@ -40,20 +40,20 @@ pub(super) struct MatchedPlayer {
     pub(super) waited_ms: u64,
 }
 
-/// What came of a transaction.
+/// Outcome of a transaction.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ConsumeOutcome {
-    /// The match is written.
+    /// The match was written.
     Formed,
-    /// It is not, since it is somebody else who forms matches.
+    /// The match was not written, since this node is no longer the matcher.
     Deposed,
-    /// It is not. These groups are as they were.
+    /// The match was not written. These groups are unchanged.
     Refused(BTreeSet<GroupKey>),
 }
 
 impl MatchedGroup {
-    /// The group that the engine knows as this ticket; `None` if one of its tickets is not
-    /// known. Its players are in the match from now on.
+    /// Returns the group of the engine's ticket; `None` if one of the group's tickets is not known.
+    /// The players' time in the match starts now.
     pub(super) fn of(group: &engine::Ticket, book: &Book, wall: Wall) -> Option<Self> {
         let key = book.key_of(&group.leader)?.clone();
         let seat = |player: &Name| {
@@ -67,8 +67,9 @@ impl MatchedGroup {
     }
 }
 
-/// Has a transaction write the match `pair` for these groups: it compares their tickets and
-/// deletes them. If it does nothing, it reads what [`judge`] looks at.
+/// Adds the groups to a transaction that writes the match `pair`: the transaction compares their
+/// tickets and deletes them. If a comparison fails, the transaction reads the state that [`judge`]
+/// needs.
 pub(super) fn consume(txn: &mut Txn, fence: &Fence, pair: Bytes, parts: &[MatchedGroup]) {
     fence.guard(&mut txn.compares);
     txn.failure.extend([read(fence.key()), read(pair)]);
@@ -84,15 +85,15 @@ pub(super) fn consume(txn: &mut Txn, fence: &Fence, pair: Bytes, parts: &[Matche
 }
 
 impl MatchedPlayer {
-    /// A player whose notice is this.
+    /// Returns the player with this notice.
     pub(super) fn of(player: &Name, modified: u64, notice: &v1::NoticeRecord) -> Self {
         let v1::NoticeRecord { search, joined, since_ms, waited_ms, .. } = *notice;
         Self { player: player.clone(), modified, search, joined, since_ms, waited_ms }
     }
 }
 
-/// What an answer to such a transaction says; `is_written` knows the match as nobody else
-/// would have written it, in case that an earlier answer was lost.
+/// Judges the answer to such a transaction. `is_written` recognises the match as the one that this
+/// transaction writes, in case that an earlier answer was lost.
 pub(super) fn judge(
     fence: &Fence,
     parts: &[MatchedGroup],
@@ -120,7 +121,7 @@ pub(super) fn judge(
         let mut unchanged = true;
         for seat in &part.seats {
             let (ticket, notice) = (next(), next());
-            // Whoever has the session of a player that is in a match takes the ticket away.
+            // The node with the session of a player in a match deletes the ticket.
             unchanged &= ticket.is_some_and(|kv| kv.modified == seat.modified) && notice.is_none();
         }
         if unchanged {
@@ -130,7 +131,7 @@ pub(super) fn judge(
     ConsumeOutcome::Refused(same)
 }
 
-/// Has a transaction write the notices of a match, for those whose seats these are.
+/// Adds the notices of these players of a match to a transaction.
 pub(super) fn notify<'a>(
     txn: &mut Txn,
     matched: &v1::Matched,

@@ -1,8 +1,7 @@
-//! Free places of matches that go on: offered, and filled.
+//! Free places of running matches: offers, and their filling.
 //!
-//! The janitor finds them: a team whose players have not all a notice of the match. They are
-//! offered to the engine for as long as the janitor finds them, one team of a match at a
-//! time.
+//! The sweep finds free places: those of players of a team without a notice of the match. They are
+//! offered to the engine as long as the sweep finds them, one team of a match at a time.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -27,16 +26,16 @@ use crate::matchmaking::record::{self, encode};
 use crate::matchmaking::ticket::Vacancy;
 use crate::registry::{Answer, Compare, KeyValue, Put, RegistryOp, Txn};
 
-/// Players that have left a match, of whom its record says so; of more, nobody comes into it.
+/// Maximum number of players that have left a match. With more, the match is filled no further.
 const MOST_LEFT: usize = 64;
 
-/// The matches whose free places are offered, by room; as many as the engine takes.
+/// Matches whose free places are offered, by room; as many as the engine accepts.
 #[derive(Debug, Default)]
 pub(super) struct Offers(BTreeMap<Name, (Running, Instant)>);
 
 impl Offers {
-    /// What to offer of a match, if it has free places. Its rating window widens since they
-    /// were first found.
+    /// Returns the offer of a match with free places. The rating window of the offer widens since
+    /// the places were first found.
     pub(super) fn offer(&mut self, rules: &QueueConfig, now: Instant, running: Running) -> Option<Vacancy> {
         let room = running.pair.room.clone();
         let before = self.0.remove(&room);
@@ -57,7 +56,7 @@ impl Offers {
         Some(vacancy)
     }
 
-    /// The match of a room is offered no more.
+    /// Removes the offer of a room's match.
     pub(super) fn withdraw(&mut self, room: &Name) -> Option<Running> {
         self.0.remove(room).map(|(running, _)| running)
     }
@@ -68,14 +67,14 @@ impl Running {
         self.there.iter().any(|seat| seat.player.as_str() == player)
     }
 
-    /// Who has left it, now or before.
+    /// Returns the players that have left the match, now or earlier.
     fn left(&self) -> Vec<Name> {
         let teams = self.pair.record.r#match.iter().flat_map(|matched| &matched.teams);
         let left = teams.flat_map(|team| &team.players).filter(|player| !self.is_there(player));
         left.chain(&self.pair.record.left).filter_map(|player| Name::new(player).ok()).collect()
     }
 
-    /// The teams as they are now.
+    /// Returns the teams with their current players.
     fn teams(&self) -> Vec<v1::Team> {
         let teams = self.pair.record.r#match.iter().flat_map(|matched| &matched.teams);
         let left = |team: &v1::Team| {
@@ -85,7 +84,7 @@ impl Running {
         teams.map(left).collect()
     }
 
-    /// The first of the teams with the most free places, and those.
+    /// Returns the first of the teams with the most free places, and the number of these.
     fn free(&self, rules: &QueueConfig) -> Option<(u8, u8)> {
         let free = |team: &v1::Team| {
             let players = u8::try_from(team.players.len()).unwrap_or(u8::MAX);
@@ -97,25 +96,25 @@ impl Running {
     }
 }
 
-/// A ticket on its way into a match that goes on, and the transaction that puts it there:
-/// it consumes the ticket and writes the match and all its notices, or nothing. Asked
-/// again, it does nothing but tell whether it was done.
+/// A ticket that is being added to a running match, and the transaction that adds it. The
+/// transaction consumes the ticket and writes the match and all its notices, or has no effect. A
+/// repeated transaction only reports if an earlier one has succeeded.
 #[derive(Clone, Debug)]
 pub(super) struct Filling {
     pub(super) serial: u64,
     pub(super) id: String,
     pub(super) team: u8,
     pub(super) explanation: String,
-    /// Who comes.
+    /// The added group.
     pub(super) part: MatchedGroup,
-    /// The match as it is written.
+    /// Record of the match, as written.
     record: Bytes,
     pub(super) txn: Box<Txn>,
 }
 
 impl Filling {
-    /// The transaction; `None` if the ticket is not known, or the match is not as it was
-    /// looked at.
+    /// Returns the transaction; `None` if the ticket is not known, or if the match has changed
+    /// since the sweep read it.
     pub(super) fn new(
         backfill: &Backfill,
         running: &Running,
@@ -126,7 +125,8 @@ impl Filling {
     ) -> Option<Self> {
         let Backfill { vacancy, chosen, quality, binding } = backfill;
         let part = MatchedGroup::of(&chosen.ticket, book, wall)?;
-        // Who has left and queued again since the match was looked at: it has a place more.
+        // A player that has left and queued again since the sweep: the match has one more free
+        // place.
         if part.seats.iter().any(|seat| running.is_there(seat.player.as_str())) {
             return None;
         }
@@ -159,7 +159,7 @@ impl Filling {
         Some(filling)
     }
 
-    /// Who comes.
+    /// Returns the added players.
     pub(super) fn players(&self) -> impl Iterator<Item = &Name> {
         self.part.seats.iter().map(|seat| &seat.player)
     }
@@ -169,7 +169,7 @@ impl Filling {
         let compares = vec![Compare::unchanged(pair.clone(), running.pair.modified)];
         let mut txn = Txn { compares, ..Txn::default() };
         consume(&mut txn, fence, pair.clone(), core::slice::from_ref(&self.part));
-        // Somebody has the room, and has had it all the time.
+        // A node leads the room, and has led it since the sweep.
         txn.compares.push(Compare::same_life(keys::room(running.pair.room.as_str()), running.room?));
         for MatchedPlayer { player, modified, .. } in &running.there {
             txn.compares.push(Compare::unchanged(keys::notice(player), *modified));
@@ -179,9 +179,9 @@ impl Filling {
         Some(txn)
     }
 
-    /// What an answer to the transaction says.
+    /// Judges the answer to the transaction.
     pub(super) fn judge(&self, fence: &Fence, succeeded: bool, answers: &[Answer]) -> ConsumeOutcome {
-        // Nobody else would write the same.
+        // No other matcher would write the same record.
         let is_written = |kv: &KeyValue| kv.value == self.record;
         judge(fence, core::slice::from_ref(&self.part), is_written, succeeded, answers)
     }

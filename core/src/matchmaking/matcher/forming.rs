@@ -1,4 +1,4 @@
-//! A match on its way into the registry.
+//! Forming: a match that is being written to the registry.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -18,9 +18,9 @@ use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode, write_traits};
 use crate::registry::{Answer, Compare, KeyValue, Put, RegistryOp, Txn};
 
-/// A match, and the transaction that makes it one: it consumes all tickets and writes the
-/// match, the notices and the room, or nothing. Asked again, it does nothing but tell
-/// whether it was done.
+/// A match, and the transaction that forms it. The transaction consumes all tickets and writes the
+/// match, the notices and the room, or has no effect. A repeated transaction only reports if an
+/// earlier one has succeeded.
 #[derive(Clone, Debug)]
 pub(super) struct Forming {
     pub(super) serial: u64,
@@ -30,13 +30,13 @@ pub(super) struct Forming {
     pub(super) quality: u16,
     pub(super) explanation: String,
     parts: Vec<MatchedGroup>,
-    /// What is written down for who comes to it later.
+    /// Part of the match's record that later backfills need.
     open: v1::MatchRecord,
     pub(super) txn: Box<Txn>,
 }
 
 impl Forming {
-    /// The transaction of a match; `None` if one of its tickets is not known.
+    /// Returns the transaction of a match; `None` if one of its tickets is not known.
     pub(super) fn new(
         formed: &Formed,
         book: &Book,
@@ -72,12 +72,12 @@ impl Forming {
         Some(forming)
     }
 
-    /// The groups in it.
+    /// Returns the groups of the match.
     pub(super) fn groups(&self) -> impl Iterator<Item = &GroupKey> {
         self.parts.iter().map(|part| &part.key)
     }
 
-    /// The groups in it, and their players.
+    /// Returns the groups of the match, with their players.
     pub(super) fn parties(&self) -> impl Iterator<Item = (&GroupKey, Vec<Name>)> {
         let players = |part: &MatchedGroup| part.seats.iter().map(|seat| seat.player.clone()).collect();
         self.parts.iter().map(move |part| (&part.key, players(part)))
@@ -88,7 +88,7 @@ impl Forming {
         let mut txn = Txn { compares: vec![Compare::absent(pair.clone())], ..Txn::default() };
         consume(&mut txn, fence, pair.clone(), &self.parts);
         let room = keys::room_of(&self.id);
-        // It is nobody's until the first player comes; the lease is for the case that this
+        // No node leads the room until the first player joins. The lease deletes the record if this
         // node and the players are gone before.
         let record = v1::RoomRecord::default();
         txn.success.push(RegistryOp::Put(Put::new(keys::room(&room), encode(&record), Some(fence.lease))));
@@ -113,9 +113,9 @@ impl Forming {
         txn
     }
 
-    /// What an answer to the transaction says.
+    /// Judges the answer to the transaction.
     pub(super) fn judge(&self, fence: &Fence, succeeded: bool, answers: &[Answer]) -> ConsumeOutcome {
-        // Nobody else has the match's name.
+        // No other matcher uses the match's name.
         judge(fence, &self.parts, |kv| self.is(kv), succeeded, answers)
     }
 
@@ -124,7 +124,7 @@ impl Forming {
     }
 }
 
-/// What who comes later must fit to.
+/// Returns the record of the properties that later tickets must fit.
 fn open(formed: &Formed) -> v1::MatchRecord {
     let mut record = v1::MatchRecord { region: formed.region.to_string(), ..v1::MatchRecord::default() };
     let ratings = || formed.tickets().map(|ticket| i64::from(ticket.rating));

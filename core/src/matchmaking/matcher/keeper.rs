@@ -1,4 +1,4 @@
-//! The matcher of one mode: elected, or about to be.
+//! The matcher of one mode, elected or not.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
@@ -29,14 +29,14 @@ use crate::registry::{
     Calls, Compare, LeaseId, Put, Range, RegistryCommand, RegistryOp, Request, Txn, WatchId,
 };
 
-/// Groups whose time has come that are looked at in one step.
+/// Maximum number of groups with due deadlines in one step.
 const STEP: usize = 256;
 
-/// While tickets have no place and there is some: how long after a listing the next one
-/// begins, if there is not so much before that it is worth it.
+/// Time from one listing to the next, while tickets have no place and some places are free. With
+/// half of the places free, the next listing starts earlier.
 pub(super) const LIST_AGAIN: Duration = Duration::from_secs(5);
 
-/// Forms the matches of one mode, while it is elected.
+/// Forms the matches of one mode, while elected.
 #[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) config: MatchmakingConfig,
@@ -45,25 +45,25 @@ pub(super) struct Keeper {
     pub(super) now: Now,
     pub(super) lease: Option<LeaseId>,
     pub(super) office: Office,
-    /// The key by which matchers are elected is being read, or is to be.
+    /// True if the key of elections is being read, or must be.
     pub(super) claiming: bool,
     pub(super) key_watch: Option<WatchId>,
     pub(super) queue_watch: Option<WatchId>,
-    /// All tickets are known, and watched.
+    /// True if all tickets are known and watched.
     pub(super) listed: bool,
-    /// When to list them again, if some of them have no place.
+    /// Time of the next listing, if some tickets have no place.
     pub(super) list_at: Instant,
     pub(super) book: Book,
     engine: Engine,
     pub(super) calls: Calls<MatcherTask>,
     pub(super) rng: Rng,
-    /// Waits before what failed is tried again.
+    /// Wait before a failed request is repeated.
     pub(super) backoff: Spread,
-    /// What is to be asked when there is place.
+    /// Requests to be sent when the number of open requests permits.
     backlog: VecDeque<MatcherTask>,
-    /// What is to be asked again, and when.
+    /// Requests to be repeated, by time.
     retries: BTreeMap<(Instant, u64), MatcherTask>,
-    /// Matches that are not decided yet.
+    /// Matches whose transactions are under way.
     pub(super) forming: usize,
     /// Tickets that are still to end, by the transaction of their group.
     pub(super) ending: BTreeMap<u64, usize>,
@@ -76,19 +76,19 @@ pub(super) struct Keeper {
     pub(super) planted: Planted,
 }
 
-/// What it is to its mode.
+/// Role of this node in its mode.
 #[derive(Debug)]
 pub(super) enum Office {
-    /// Nothing, or not yet.
+    /// None, or not known yet.
     None,
-    /// Another node forms the matches.
+    /// Another node is the matcher.
     Follows,
-    /// It forms the matches.
+    /// This node is the matcher.
     Leads(Fence),
 }
 
 impl Keeper {
-    /// `None` if the queue's configuration is not valid.
+    /// Returns the matcher of a mode; `None` if the queue's configuration is not valid.
     pub(super) fn new(
         config: &MatchmakingConfig,
         queue: &QueueConfig,
@@ -97,7 +97,7 @@ impl Keeper {
         (first_call, call_step): (u64, u64),
     ) -> Option<Self> {
         let mut rules = queue.clone();
-        // What the players of a party, or of a match that goes on, have together.
+        // Caps for the joined traits of a party's players, or of a running match.
         let most = MAX_ITEMS * rules.players() as usize;
         rules.limits.conditions = rules.limits.conditions.max(most);
         rules.limits.attributes = rules.limits.attributes.max(MAX_ITEMS);
@@ -187,7 +187,7 @@ impl Keeper {
         Ok(())
     }
 
-    // Inputs and outputs; what the registry tells is in `replies`.
+    // Inputs and outputs; answers and reports of the registry are handled in `replies`.
 
     pub(super) fn set_lease(&mut self, now: Now, lease: Option<LeaseId>) {
         self.now = now;
@@ -247,9 +247,9 @@ impl Keeper {
         [search, due, sweep, list].into_iter().fold(retry, Deadline::earliest)
     }
 
-    // The office.
+    // The election.
 
-    /// Tries to be elected, or finds out who is.
+    /// Claims the election, or reads the elected node.
     pub(super) fn claim(&mut self) {
         if self.lease.is_some() && !self.claiming {
             self.claiming = true;
@@ -257,7 +257,7 @@ impl Keeper {
         }
     }
 
-    /// Tries in a while.
+    /// Claims after a wait.
     pub(super) fn claim_later(&mut self) {
         if !self.claiming {
             self.claiming = true;
@@ -265,7 +265,7 @@ impl Keeper {
         }
     }
 
-    /// It is elected.
+    /// Starts after the election of this node.
     pub(super) fn lead(&mut self, epoch: u64, lease: LeaseId) {
         let mode = self.mode().clone();
         self.decisions.push_back(MatcherDecision::Elected { mode: mode.clone(), epoch });
@@ -276,13 +276,13 @@ impl Keeper {
         self.ask(MatcherTask::list());
     }
 
-    /// It was found not to be elected any more.
+    /// Stops and claims again, after another election was found.
     pub(super) fn depose(&mut self) {
         self.stop();
         self.claim();
     }
 
-    /// Stops at once and forgets all.
+    /// Stops at once, and drops all state.
     pub(super) fn stop(&mut self) {
         if self.is_elected() {
             self.decisions.push_back(MatcherDecision::Deposed { mode: self.mode().clone() });
@@ -295,7 +295,7 @@ impl Keeper {
         self.reload();
     }
 
-    /// Forgets all tickets, and what is under way for them. The tickets are to be listed.
+    /// Drops all tickets and their open requests. A listing must follow.
     pub(super) fn reload(&mut self) {
         self.calls.forget();
         self.backlog.clear();
@@ -311,7 +311,7 @@ impl Keeper {
         self.forming = 0;
         self.ending.clear();
         self.offers = Offers::default();
-        // A walk that was under way begins anew.
+        // An interrupted sweep starts again.
         self.sweep.next.get_or_insert(self.now.instant);
         if core::mem::take(&mut self.claiming) {
             self.claim();
@@ -320,7 +320,7 @@ impl Keeper {
 
     // Tickets.
 
-    /// Gives groups that have changed to the engine, or takes them back from it.
+    /// Passes changed groups to the engine, or takes them back.
     pub(super) fn settle(&mut self) {
         while let Some(leader) = self.book.take_displaced() {
             self.engine.remove(&leader);
@@ -404,7 +404,7 @@ impl Keeper {
 
     // Matches.
 
-    /// Matches are searched for while not too many wait to be decided.
+    /// Returns true if a search may start: not too many matches wait for their transactions.
     fn can_search(&self) -> bool {
         self.listed && self.is_elected() && self.forming < self.config.calls
     }
@@ -431,7 +431,8 @@ impl Keeper {
         let Office::Leads(fence) = &self.office else { return };
         self.serial += 1;
         self.matches += 1;
-        // Unique by the first two as long as the registry remembers, and by the third.
+        // The first two parts are unique as long as the registry keeps its data, and the third
+        // makes the name unique even after that.
         let id = format!("{:x}-{:x}-{:016x}", fence.epoch, self.matches, self.rng.u64());
         let Some(forming) =
             Forming::new(formed, &self.book, fence, self.now.wall, self.serial, id, self.rules.backfill)
@@ -458,7 +459,7 @@ impl Keeper {
         self.backlog.push_back(MatcherTask::new(TaskKind::Fill(filling)));
     }
 
-    /// Offers what is free in a match that goes on, in place of what was offered of it.
+    /// Offers the free places of a running match, in place of an earlier offer of the match.
     pub(super) fn offer(&mut self, running: Running) {
         if !self.rules.backfill {
             return;
@@ -472,7 +473,7 @@ impl Keeper {
         }
     }
 
-    /// A match is over.
+    /// Withdraws the offer of a match that is over.
     pub(super) fn withdraw(&mut self, room: &Name) {
         self.engine.withdraw_vacancy(room);
         self.offers.withdraw(room);
@@ -496,7 +497,7 @@ impl Keeper {
 
     // Requests.
 
-    /// Asks as much as there is place for. Elections and listings come first.
+    /// Sends requests, as far as their number permits. Two are reserved for elections and listings.
     pub(super) fn drive(&mut self) {
         while self.calls.len() + 2 < self.config.calls {
             let Some(task) = self.backlog.pop_front() else { return };
@@ -508,7 +509,7 @@ impl Keeper {
         self.backlog.push_back(task);
     }
 
-    /// Asks again after a while.
+    /// Repeats a request after a wait.
     pub(super) fn retry(&mut self, mut task: MatcherTask) {
         task.failures = task.failures.saturating_add(1);
         let at = self.now.instant + self.backoff.after(task.failures, &mut self.rng);

@@ -1,4 +1,4 @@
-//! Players who do not come to their match.
+//! Players who do not join their match in time.
 
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
@@ -17,19 +17,19 @@ use crate::matchmaking::record::encode;
 use crate::matchmaking::settings::MAX_FORMED_PLAYERS;
 use crate::registry::{Compare, Put, RegistryOp, Txn};
 
-/// What is written of a match that players have not come to, or that begins.
+/// Change of a match with late players, or of a match that begins.
 #[derive(Clone, Debug)]
 pub(super) struct Missed {
     pub(super) id: alloc::string::String,
-    /// Who is out; nobody if the match begins.
+    /// Removed players; empty if the match only begins.
     pub(super) players: Vec<Name>,
-    /// Too few came.
+    /// True if too few players joined.
     pub(super) over: bool,
     pub(super) txn: Txn,
 }
 
 impl SweptMatch {
-    /// Who of a match has not come in time.
+    /// Returns the players that have not joined in time.
     pub(super) fn late<'a>(
         fence: &Fence,
         wall: Wall,
@@ -43,8 +43,8 @@ impl SweptMatch {
         })
     }
 
-    /// What follows from who of the match is `there`, as some of them are late or some others
-    /// have left before it began; `None` if nothing does.
+    /// Returns the change that follows from the players that are `there`, if some of them are late,
+    /// or if others have left before the match began; `None` if nothing follows.
     pub(super) fn settle(
         &self,
         fence: &Fence,
@@ -78,7 +78,7 @@ impl SweptMatch {
             let over = record.missed.len().saturating_sub(MAX_FORMED_PLAYERS as usize);
             record.missed.drain(..over);
             if rules.backfill {
-                // The teams do not name them any more.
+                // The teams no longer name these players.
                 let left =
                     self.players.iter().filter(|player| !there.iter().any(|seat| seat.player == **player));
                 record.left.extend(left.chain(&players).map(Name::to_string));

@@ -1,83 +1,84 @@
-//! Who forms matches, and how: one node at a time for each mode (rows K1, K2; G8).
+//! The matcher of each mode: the one node that forms the mode's matches (rows K1, K2; G8).
 //!
-//! A node's matcher campaigns for every mode. While it is the one that forms the matches of
-//! a mode it knows the mode's tickets by a listing and a watch, gives them to the pairing
-//! [`Engine`](super::Engine), and writes what that finds. Every transaction compares the
-//! key by which it was elected, so whoever was deposed, and does not know yet, writes
-//! nothing; and every ticket, so whatever it did not know yet makes the transaction fail as
-//! a whole.
+//! A node's matcher campaigns for every mode. While elected, the matcher knows the mode's tickets
+//! by a listing and a watch, passes them to the pairing [`Engine`](super::Engine), and writes the
+//! matches that the engine finds. Every transaction compares the key by which the matcher was
+//! elected, so a deposed matcher that does not know of its deposition writes nothing. Every
+//! transaction also compares the tickets, so a change that the matcher has not seen yet makes the
+//! transaction fail as a whole.
 //!
 //! # Parties
 //!
-//! * The tickets of equal mode, party, `party_size` and `party_key` are a party. It is complete when
-//!   there are `party_size` of them; of more, those count that queued first.
-//! * It waits since the first of its players does, and times out when that one would. A
-//!   ticket of an incomplete party times out alone.
-//! * If a ticket of a party is gone, taken back or timed out, and the party is not complete
-//!   without it, the player has [`MatchmakingConfig::party_grace`] to queue again, as it
-//!   does by itself when it moves to another node. Then the party is lost: its other
-//!   tickets end as `PARTY_LOST`. What a matcher knows of lost players ends with it; the
-//!   next one lets an incomplete party wait until its tickets time out.
-//! * While a player of a party is absent, which is whose connection is lost, the party is not
+//! * Tickets with equal mode, party, `party_size` and `party_key` form a party. The party is
+//!   complete when it has `party_size` tickets; of more tickets, the first to queue count.
+//! * A party waits since its first player does, and times out when that player would. A ticket of
+//!   an incomplete party times out alone.
+//! * A ticket of a party may be deleted, cancelled or timed out, so that the party is incomplete.
+//!   Then the player has [`MatchmakingConfig::party_grace`] to queue again, as a player that moves
+//!   to another node does automatically. After that time the party is lost: its other tickets end
+//!   as `PARTY_LOST`. Only this matcher knows of missing players; its successor lets an incomplete
+//!   party wait until the tickets time out.
+//! * While a player of a party is absent, which means without a connection, the party is not
 //!   complete and waits. See below.
-//! * To others a party has the mean of its players' ratings, their worst latency in each
-//!   region that is open to all of them, the attributes that all have alike, and the
-//!   conditions of all. If it cannot be matched like that, say since its players have no
-//!   region in common, its tickets end as `REFUSED`.
+//! * For other tickets, a party has the mean of its players' ratings, their highest latency in each
+//!   region that is open to all of them, the attributes that all of them share, and the conditions
+//!   of all of them. If no ticket can be made of the players, for example since they have no region
+//!   in common, their tickets end as `REFUSED`.
 //!
 //! # Absent players
 //!
-//! The node that has a player's session writes into the player's ticket since when the player
-//! has no connection, once that lasts for [`MatchmakingConfig::absence_delay`]; and takes that
-//! back when there is one again. In between the ticket keeps its place and its waiting time,
-//! and is in no match: the transaction of a match that has begun to form compares it. If the
-//! player stays absent for [`MatchmakingConfig::absence_grace`] from the loss on, its ticket
-//! ends as `TIMED_OUT`, and a party of it is treated as one that a player has left.
+//! The node with a player's session writes the start of an absence into the player's ticket, once
+//! the player has been without a connection for [`MatchmakingConfig::absence_delay`]. When the
+//! player has a connection again, the node removes the mark. In between, the ticket keeps its place
+//! and its waiting time, and is in no match; the transaction of a match that was forming compares
+//! the ticket and fails. If the player is absent for [`MatchmakingConfig::absence_grace`] from the
+//! loss of the connection, its ticket ends as `TIMED_OUT`. Its party is treated like one that a
+//! player has left.
 //!
 //! # More tickets than places
 //!
-//! A matcher knows [`MatchmakingConfig::tickets`] players of a mode at most, a party counted
-//! with all its players, be they queued or not. They are those whose tickets came to the
-//! registry first, whatever the clocks say, and their parties.
+//! A matcher knows [`MatchmakingConfig::tickets`] players of a mode at most. A party counts with
+//! all its players, including those who have not queued. The known players are those whose tickets
+//! were created first in the registry, regardless of the clocks, and their parties.
 //!
-//! * A listing gives places to all who came before the first that finds none, and to nobody
-//!   who came later, so that a party may leave free what is not enough for it. Until the next
-//!   listing nobody gets a place but the rest of a party that has some.
-//! * While tickets have no place, the next listing begins as soon as half of the places are
-//!   free, and after five seconds if any are.
+//! * A listing gives places to all tickets that were created before the first one without a place,
+//!   and to no later ticket. So places may stay free if they are too few for a party. Until the
+//!   next listing, only the rest of a party that already has places gets more places.
+//! * While tickets have no place, the next listing begins as soon as half of the places are free,
+//!   and after five seconds if any place is free.
 //!
-//! So each time a ticket is listed and finds no place, fewer have one before it: those who have
-//! a place all came before it, and until the next listing half of them leave, or five seconds
-//! pass. Who has `n` players before it when it comes has a place after at most
-//! `n / (tickets / 2 - team_size + 1) + 2` listings, if those who have places find matches, and
-//! nobody who comes later makes it wait for longer. What is promised of matches
-//! ([`Engine`](super::Engine)) is promised among those who have places. If so many of them find
-//! nobody that hardly any leave, the others wait until these time out.
+//! So at each listing that leaves a ticket without a place, fewer tickets are ahead of that ticket.
+//! All tickets with places are ahead of it, and before the next listing half of them leave, or five
+//! seconds pass. A ticket with `n` players ahead of it has a place after at most `n / (tickets / 2
+//! - team_size + 1) + 2` listings, if the players with places find matches. No later ticket makes
+//! it wait for longer. The guarantees of matches ([`Engine`](super::Engine)) hold among the tickets
+//! with places. If so many of those find no match that hardly any leave, the other tickets wait
+//! until these time out.
 //!
 //! # The end of matches
 //!
-//! From time to time the matcher looks at all matches of its mode. One whose players have
-//! all left is deleted. One whose room nobody has claimed within
-//! [`MatchmakingConfig::join_window`], or nobody has any more, is ended: its notices and its
-//! room go with it.
+//! At intervals the matcher sweeps all matches of its mode. A match that all its players have left
+//! is deleted. A match ends if no player has claimed its room within
+//! [`MatchmakingConfig::join_window`], or if the room has no primary any more. Its notices and its
+//! room are deleted with it.
 //!
-//! # Players who do not come
+//! # Players who do not join
 //!
-//! Who has not joined the match's room within [`MatchmakingConfig::join_window`] of being put
-//! into the match is put out of it when the matcher looks at the match next, and so later by
-//! [`MatchmakingConfig::sweep_interval`] at most: the notice is deleted, and the match and the
-//! notices of the others are written anew, so that these are told. The place is free then, for
-//! queues that fill it. Without that the match begins when all of its players have come; if some
-//! do not, or have left before, it goes on if two teams have anybody yet (one, of a queue with one
-//! team), and is over otherwise. A match that is over so stays in the registry until all who are
-//! left in it were told, for another `join_window` at most.
+//! A player must join the match's room within [`MatchmakingConfig::join_window`] of being added to
+//! the match. The first sweep after that time, at most [`MatchmakingConfig::sweep_interval`] later,
+//! removes late players from the match: their notices are deleted, and the match and the notices of
+//! the other players are written again, so that these players are notified. In a queue that fills
+//! free places, the place is then free. In other queues, the match begins when all of its players
+//! have joined. If some do not join, or have left before, the match goes on if two teams have
+//! players (one team, in a queue with one team), and is over otherwise. Such a match stays in the
+//! registry until all remaining players were notified, for another `join_window` at most.
 //!
 //! # Free places
 //!
-//! Where the queue wants it ([`QueueConfig::backfill`](super::QueueConfig)), the janitor
-//! offers the places of players who have left a match that goes on. They are filled before
-//! new matches are formed, by the same rules; conditions of everybody who ever was in the
-//! match hold, and the mean rating is that of when it was formed.
+//! If [`QueueConfig::backfill`](super::QueueConfig) is set, the sweep offers the places of players
+//! who have left a running match. Offers are filled before new matches are formed, by the same
+//! rules. The conditions of every player who was ever in the match hold, and the mean rating is
+//! that at the time of forming.
 
 mod book;
 mod consuming;
@@ -108,104 +109,104 @@ use crate::base::rng::{Rng, Seed};
 use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::registry::{Compare, LeaseId, RegistryCommand, RegistryEvent};
 
-/// Forms matches, while it is elected. See the [module](self).
+/// Forms matches, while elected. See the [module](self).
 #[derive(Debug)]
 pub struct Matcher {
     keepers: Vec<Keeper>,
 }
 
-/// What a matcher has decided; for logs, since the registry has it already.
+/// A decision of a matcher, for logs: the registry contains it already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MatcherDecision {
-    /// This node forms the matches of a mode from now on.
+    /// This node is now the matcher of a mode.
     Elected {
         /// The mode.
         mode: Name,
-        /// The revision at which it was elected.
+        /// Revision of the election.
         epoch: u64,
     },
-    /// It does not any more.
+    /// This node is no longer the matcher of a mode.
     Deposed {
         /// The mode.
         mode: Name,
     },
-    /// A match is formed.
+    /// A match was formed.
     Formed {
-        /// Its name.
+        /// Name of the match.
         id: String,
         /// The mode.
         mode: Name,
-        /// Its players, by team.
+        /// Players of the match, by team.
         teams: Vec<Vec<Name>>,
-        /// Per mille.
+        /// Quality, per mille.
         quality: u16,
-        /// What let it form.
+        /// Rules that permitted the match.
         explanation: String,
     },
-    /// Free places of a match that goes on are filled.
+    /// Free places of a running match were filled.
     Filled {
-        /// Its name.
+        /// Name of the match.
         id: String,
         /// The mode.
         mode: Name,
         /// The team.
         team: u8,
-        /// Who comes.
+        /// Added players.
         players: Vec<Name>,
-        /// What let them.
+        /// Rules that permitted the match.
         explanation: String,
     },
     /// A ticket has ended without a match.
     TicketEnded {
-        /// Whose.
+        /// Player of the ticket.
         player: Name,
         /// The mode.
         mode: Name,
-        /// How.
+        /// Final state of the ticket.
         state: TicketState,
     },
-    /// Players are out of a match since they did not come.
+    /// Players were removed from a match since they did not join in time.
     Missed {
-        /// The match's name.
+        /// Name of the match.
         id: String,
         /// The mode.
         mode: Name,
-        /// Who did not come.
+        /// Players that did not join.
         players: Vec<Name>,
-        /// Too few came: the match is over before it has begun.
+        /// True if too few players joined: the match is over before it has begun.
         over: bool,
     },
-    /// A match is over.
+    /// A match has ended.
     MatchEnded {
-        /// Its name.
+        /// Name of the match.
         id: String,
-        /// Whether it was since nobody had its room; else all players had left it.
+        /// True if no node led the match's room; false if all players had left.
         abandoned: bool,
     },
 }
 
-/// Why a player has no match yet.
+/// Reason for which a player has no match yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Its party is not complete.
+    /// The player's party is not complete.
     Gathers {
-        /// Players of the party who have queued.
+        /// Number of players of the party that have queued.
         here: usize,
-        /// Players of the party.
+        /// Size of the party.
         of: usize,
     },
-    /// This player, or one of its party, is absent: it has no connection.
+    /// This player, or another one of its party, has no connection.
     Absent {
-        /// Who is absent.
+        /// The absent player.
         player: Name,
-        /// For how long.
+        /// Time since the loss of the connection.
         away: Duration,
-        /// How long the ticket of the absent player is kept yet.
+        /// Remaining time for which the absent player's ticket is kept.
         left: Duration,
     },
-    /// It waits for others.
+    /// The ticket waits for other tickets.
     Waits(Why),
-    /// Its ticket is being decided in the registry.
+    /// A transaction on the ticket is under way.
     Decides,
 }
 
@@ -225,40 +226,40 @@ impl fmt::Display for Standing {
     }
 }
 
-/// Counts since the start, of all modes.
+/// Counters since the start, for all modes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Modes that this node forms the matches of.
+    /// Modes for which this node is the matcher.
     pub elected: usize,
     /// Elections won.
     pub elections: u64,
-    /// Tickets known.
+    /// Known tickets.
     pub tickets: usize,
-    /// Requests under way.
+    /// Open requests.
     pub under_way: usize,
     /// Matches formed.
     pub formed: u64,
-    /// Tickets put into matches that went on.
+    /// Tickets added to running matches.
     pub filled: u64,
-    /// Matches, and tickets for free places, that were refused since something had changed.
+    /// Matches and fillings that were refused, since the registry had changed.
     pub refused: u64,
     /// Tickets ended.
     pub ended: u64,
-    /// Matches ended or deleted.
+    /// Matches that a sweep has ended or deleted.
     pub swept: u64,
-    /// Players put out of matches that they did not come to.
+    /// Players removed from matches that they did not join in time.
     pub missed: u64,
-    /// Requests that came to nothing, or to nobody knows what.
+    /// Requests that failed, or have an unknown outcome.
     pub failed: u64,
     /// Listings of the queue.
     pub listings: u64,
 }
 
-/// What makes every write of a matcher void when it is not the matcher any more.
+/// Identity of an election. Every write of a matcher is void after its election has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Fence {
     mode: Name,
-    /// The revision at which it was elected.
+    /// Revision of the election.
     epoch: u64,
     lease: LeaseId,
     planted: Planted,
@@ -269,7 +270,7 @@ impl Fence {
         keys::matcher(&self.mode)
     }
 
-    /// Every transaction of a matcher makes this comparison.
+    /// Adds the comparison that every transaction of a matcher must make.
     fn guard(&self, compares: &mut Vec<Compare>) {
         if !self.planted.is(Plant::MatcherUnfenced) {
             compares.push(Compare::same_life(self.key(), self.epoch));
@@ -278,8 +279,8 @@ impl Fence {
 }
 
 impl Matcher {
-    /// A matcher of `node`. Its requests and watches have the identifiers `first_call +
-    /// n * call_step`.
+    /// Returns a matcher of `node`. Its requests and watches have the identifiers
+    /// `first_call + n * call_step`.
     #[must_use]
     pub fn new(
         config: &MatchmakingConfig,
@@ -304,7 +305,7 @@ impl Matcher {
 
     // Getters.
 
-    /// What has happened.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut all = Stats::default();
@@ -325,13 +326,13 @@ impl Matcher {
         all
     }
 
-    /// The modes that this node forms the matches of.
+    /// Returns the modes for which this node is the matcher.
     pub fn elected(&self) -> impl Iterator<Item = &Name> {
         self.keepers.iter().filter(|keeper| keeper.is_elected()).map(Keeper::mode)
     }
 
-    /// Why a player has no match yet; `None` if this matcher knows no ticket of it that
-    /// waits.
+    /// Explains why a player has no match yet; `None` if this matcher knows no waiting ticket of
+    /// the player.
     #[must_use]
     pub fn explain(&self, now: Instant, player: &Name) -> Option<Standing> {
         self.keepers.iter().find_map(|keeper| keeper.explain(now, player))
@@ -340,27 +341,27 @@ impl Matcher {
     /// Checks the bounds, and that the tables agree with each other.
     ///
     /// # Errors
-    /// Says what is not as it must be.
+    /// The first check that fails.
     pub fn audit(&self) -> Result<(), &'static str> {
         self.keepers.iter().try_for_each(Keeper::audit)
     }
 
     // Commands.
 
-    /// Begins, with [`Self::set_lease`]; before that it does nothing.
+    /// Starts the matcher, together with [`Self::set_lease`]. Nothing happens before both calls.
     pub fn start(&mut self, now: Now) {
         self.keepers.iter_mut().for_each(|keeper| keeper.handle_timeout(now));
     }
 
-    /// The lease by which it is elected; `None` while the node holds none. Without it, or
-    /// with another one, it stops at once.
+    /// Sets the lease of elections; `None` while the node holds none. A change of the lease ends
+    /// every election at once.
     pub fn set_lease(&mut self, now: Now, lease: Option<LeaseId>) {
         self.keepers.iter_mut().for_each(|keeper| keeper.set_lease(now, lease));
     }
 
     // Inputs.
 
-    /// The registry has answered, or tells something.
+    /// Handles an answer or a report of the registry.
     pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
         let mut told = Some(told);
         for keeper in &mut self.keepers {
@@ -368,26 +369,26 @@ impl Matcher {
         }
     }
 
-    /// The time of something may have come.
+    /// Handles the deadlines that are due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.keepers.iter_mut().for_each(|keeper| keeper.handle_timeout(now));
     }
 
     // Outputs.
 
-    /// What is to be asked of the registry.
+    /// Returns the next command for the registry.
     #[must_use]
     pub fn poll_call(&mut self) -> Option<RegistryCommand> {
         self.keepers.iter_mut().find_map(Keeper::poll_call)
     }
 
-    /// What was decided.
+    /// Returns the next decision.
     #[must_use]
     pub fn poll_decision(&mut self) -> Option<MatcherDecision> {
         self.keepers.iter_mut().find_map(Keeper::poll_decision)
     }
 
-    /// When to call [`Self::handle_timeout`], and why.
+    /// Returns the time at which to call [`Self::handle_timeout`], and the reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         self.keepers.iter().map(Keeper::poll_timeout).fold(None, Deadline::earliest)

@@ -1,4 +1,4 @@
-//! What the registry tells the matcher of one mode, and what that changes.
+//! Handling of the registry's answers and reports by the matcher of one mode.
 
 use alloc::vec::Vec;
 
@@ -18,13 +18,13 @@ use crate::matchmaking::keys::{self, Kind};
 use crate::matchmaking::record::decode;
 use crate::registry::{Answer, Change, Error, Failure, KeyValue, News, RegistryEvent, Response, Span, Watch};
 
-/// Whether the registry refuses requests of this size.
+/// Returns true if the registry refuses requests of this size.
 const fn is_too_large(failure: Failure) -> bool {
     matches!(failure, Failure::Refused(Error::TooManyOps | Error::TooLarge))
 }
 
 impl Keeper {
-    /// Takes what is its own; returns what is not.
+    /// Handles an event of this matcher; returns any other event.
     pub(super) fn handle_told(&mut self, now: Now, told: RegistryEvent) -> Option<RegistryEvent> {
         match told {
             RegistryEvent::Reply { id, outcome } => {
@@ -83,13 +83,13 @@ impl Keeper {
             (TaskKind::SweepMissed(missed), Answer::Txn { succeeded, .. }) => {
                 self.missed(*missed, *succeeded)
             }
-            // An answer to something else: as good as none.
+            // The answer does not fit the request: it counts as no answer.
             (what, _) => self.retry(MatcherTask::new(what)),
         }
     }
 
-    /// Nothing was done, or nobody knows. Then the same is asked again: each request says
-    /// whether it was done before.
+    /// Handles a request that failed or has an unknown outcome. The same request is sent again,
+    /// since each request reports if it was executed before.
     fn failed(&mut self, task: MatcherTask, failure: Failure) {
         self.stats.failed += 1;
         match task.what {
@@ -100,15 +100,15 @@ impl Keeper {
             | TaskKind::SweepMissed(_) => {
                 self.rest();
             }
-            // No transaction takes it, and none would if it was tried again.
+            // No transaction of this size is accepted, and no repetition would be.
             TaskKind::Form(forming) if is_too_large(failure) => self.refuse(&forming),
-            // The match is offered again if the janitor finds its places the next time.
+            // The match is offered again if the next sweep finds its free places.
             TaskKind::Fill(filling) if is_too_large(failure) => {
                 self.forming = self.forming.saturating_sub(1);
                 self.book.release(&filling.part.key, filling.serial, true);
                 self.settle();
             }
-            // The pages read so far cannot be completed.
+            // The pages that were read so far cannot be completed.
             TaskKind::List { revision, .. }
                 if revision > 0 && failure == Failure::Refused(Error::Compacted) =>
             {
@@ -118,7 +118,7 @@ impl Keeper {
         }
     }
 
-    /// A match of these groups would be no match, and would be found again: their tickets end.
+    /// Ends the tickets of a match that cannot be written, and that would be found again.
     fn refuse(&mut self, forming: &Forming) {
         self.forming = self.forming.saturating_sub(1);
         for (key, players) in forming.parties() {
@@ -126,7 +126,7 @@ impl Keeper {
         }
     }
 
-    // The office.
+    // The election.
 
     fn claimed(&mut self, revision: u64, answers: &[Answer]) {
         self.claiming = false;
@@ -195,7 +195,7 @@ impl Keeper {
         self.settle();
     }
 
-    /// All tickets are known that have places, and watched from here on.
+    /// Starts the watch of tickets. All tickets with places are known.
     fn watch_tickets(&mut self, revision: u64) {
         self.stats.listings += 1;
         self.listed = true;
@@ -227,13 +227,13 @@ impl Keeper {
         }
     }
 
-    /// Begins anew, in a while.
+    /// Starts again with a listing, after a wait.
     fn relist(&mut self) {
         self.reload();
         self.retry(MatcherTask::list());
     }
 
-    /// A ticket is as it is in the registry.
+    /// Notes the current state of a ticket in the registry.
     fn note(&mut self, kv: &KeyValue) {
         let Some((Kind::Ticket, player)) = keys::owner(&kv.key) else { return };
         let mut record: v1::TicketRecord = decode(&kv.value);
@@ -266,7 +266,7 @@ impl Keeper {
         }
     }
 
-    /// Whether the first key that was read is not that of this matcher's election.
+    /// Returns true if the first key of an answer is not that of this matcher's election.
     fn is_deposed(&self, answers: &[Answer]) -> bool {
         let Some(Answer::Range { kvs, .. }) = answers.first() else { return false };
         let created = kvs.first().map(|kv| kv.created);
@@ -323,7 +323,7 @@ impl Keeper {
         self.settle();
     }
 
-    // The janitor.
+    // The sweep.
 
     fn swept(&mut self, pair: SweptMatch, answers: &[Answer]) {
         let Office::Leads(fence) = &self.office else { return };
@@ -356,7 +356,7 @@ impl Keeper {
         self.sweep_on();
     }
 
-    /// The next match, the next page, or a rest.
+    /// Continues the sweep with the next match or the next page, or ends it.
     fn sweep_on(&mut self) {
         if let Some(pair) = self.sweep.next_pair() {
             self.ask_later(MatcherTask::new(TaskKind::SweepPair(pair)));

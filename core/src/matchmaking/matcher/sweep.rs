@@ -1,4 +1,4 @@
-//! The janitor: matches that are over.
+//! The sweep: finds matches that are over, late players, and free places.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -18,21 +18,21 @@ use crate::matchmaking::keys;
 use crate::matchmaking::record::{decode, encode};
 use crate::registry::{Answer, Compare, Delete, KeyValue, Put, Range, RegistryOp, Request, Span, Txn};
 
-/// Matches read at once.
+/// Maximum number of matches in one read.
 const PAGE: u64 = 32;
 
-/// A walk through all matches of a mode, one request at a time.
+/// A sweep over all matches of a mode, one request at a time.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
-    /// When the next walk begins; `None` during one.
+    /// Start of the next sweep; `None` during one.
     pub(super) next: Option<Instant>,
-    /// Where the next page begins.
+    /// Start of the next page.
     from: Option<Bytes>,
-    /// Matches of this page.
+    /// Remaining matches of this page.
     todo: VecDeque<SweptMatch>,
 }
 
-/// A match that is looked at.
+/// A match, as the sweep has read it.
 #[derive(Clone, Debug)]
 pub(super) struct SweptMatch {
     pub(super) id: String,
@@ -42,34 +42,35 @@ pub(super) struct SweptMatch {
     pub(super) players: Vec<Name>,
 }
 
-/// A match that goes on, as it was when it was looked at.
+/// A running match, as the sweep has read it.
 #[derive(Clone, Debug)]
 pub(super) struct Running {
     pub(super) pair: SweptMatch,
-    /// The revision that made the room's record, if somebody has the room.
+    /// Revision that created the room's record, if a node leads the room.
     pub(super) room: Option<u64>,
-    /// Who is in it, and when their notices were last written.
+    /// Players that are in the match, with their notices.
     pub(super) there: Vec<MatchedPlayer>,
 }
 
-/// What to do about a match.
+/// Finding about a match, with the action to take.
 #[derive(Debug)]
 pub(super) enum Finding {
-    /// It goes on.
+    /// The match goes on.
     Lives(Box<Running>),
-    /// It is over: the transaction that ends it, and whether nobody had its room.
+    /// The match is over: the transaction that ends it, and true if no node led its room.
     Over(Txn, bool),
-    /// Some of its players have not come in time or have left before it began, or it begins.
+    /// Some players are late or have left before the match began, or the match begins.
     Missed(Box<Missed>),
-    /// It is over, and its players are yet to be told.
+    /// The match is over, and its players are still to be notified.
     Told,
-    /// It waits for its players since a moment to come, by this clock: the transaction that
-    /// has it wait since now. Clocks differ and jump, and it would not end before.
+    /// By this node's clock, a waiting time of the match starts in the future: the transaction sets
+    /// the start to now. Clocks differ and jump; without the correction the match would not end in
+    /// time.
     Ahead(Txn),
 }
 
 impl Sweep {
-    /// Begins a walk.
+    /// Starts a sweep.
     pub(super) fn begin(&mut self) -> Request {
         *self = Self::default();
         self.page()
@@ -83,7 +84,7 @@ impl Sweep {
         Request::Range(Range { limit: PAGE, ..Range::of(span) })
     }
 
-    /// Takes a page of matches.
+    /// Takes the matches of a page.
     pub(super) fn take(&mut self, mode: &Name, kvs: &[KeyValue], more: bool) {
         self.from = kvs.last().filter(|_| more).map(|last| {
             let mut after = last.key.to_vec();
@@ -93,12 +94,12 @@ impl Sweep {
         self.todo.extend(kvs.iter().filter_map(|kv| SweptMatch::of(mode, kv)));
     }
 
-    /// The next match to look at.
+    /// Returns the next match.
     pub(super) fn next_pair(&mut self) -> Option<SweptMatch> {
         self.todo.pop_front()
     }
 
-    /// The next page; `None` if that was the last.
+    /// Returns the request for the next page; `None` after the last page.
     pub(super) fn next_page(&self) -> Option<Request> {
         self.from.as_ref().map(|_| self.page())
     }
@@ -118,14 +119,14 @@ impl SweptMatch {
         })
     }
 
-    /// Reads its room and its notices.
+    /// Returns the transaction that reads the match's room and notices.
     pub(super) fn look(&self) -> Txn {
         let notices = self.players.iter().map(|player| read(keys::notice(player)));
         let room = core::iter::once(read(keys::room(self.room.as_str())));
         Txn { success: room.chain(notices).collect(), ..Txn::default() }
     }
 
-    /// What an answer to [`Self::look`] says.
+    /// Judges the match by an answer to [`Self::look`].
     pub(super) fn judge(
         self,
         fence: &Fence,
@@ -174,7 +175,7 @@ impl SweptMatch {
             compares.push(Compare::unchanged(key.clone(), modified));
             success.push(delete(key));
         }
-        // Not even a player who comes this very moment finds half a match.
+        // The room is compared too, so that a player that joins now finds no half-deleted match.
         let key = keys::room(self.room.as_str());
         compares.push(Compare::unchanged(key.clone(), room.map_or(0, |kv| kv.modified)));
         if room.is_some() && !claimed {
@@ -185,7 +186,7 @@ impl SweptMatch {
 }
 
 impl SweptMatch {
-    /// Has it and its players wait since now at most.
+    /// Returns the transaction that sets starts of waiting times in the future to now.
     fn date(&self, fence: &Fence, wall: Wall, there: &[MatchedPlayer]) -> Txn {
         let formed_ms = self.record.formed_ms.min(wall.0);
         let record = v1::MatchRecord { formed_ms, ..self.record.clone() };
@@ -204,7 +205,8 @@ impl SweptMatch {
         Txn { compares, ..txn }
     }
 
-    /// It is as it was seen, and it is ours to change it.
+    /// Returns the comparisons that the match is unchanged, and that this node is still the
+    /// matcher.
     pub(super) fn unchanged(&self, fence: &Fence) -> Vec<Compare> {
         let mut compares = Vec::from([Compare::unchanged(keys::pair(&self.id), self.modified)]);
         fence.guard(&mut compares);

@@ -1,4 +1,4 @@
-//! What the matcher of a mode asks of the registry.
+//! Tasks: the requests of a mode's matcher.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -19,7 +19,7 @@ use crate::matchmaking::keys;
 use crate::matchmaking::record::encode;
 use crate::registry::{Compare, Put, RegistryOp, Request, Txn};
 
-/// Something that is asked of the registry.
+/// A request to the registry, with its failures in a row.
 #[derive(Debug)]
 pub(super) struct MatcherTask {
     pub(super) what: TaskKind,
@@ -28,13 +28,13 @@ pub(super) struct MatcherTask {
 
 #[derive(Debug)]
 pub(super) enum TaskKind {
-    /// To become the matcher, and to find out who is.
+    /// Claims the election, or reads the elected node.
     Claim,
-    /// The tickets from a key on; revision 0 for the first page.
+    /// Lists the tickets from a key on; revision 0 for the first page.
     List {
         revision: u64,
         from: Option<Bytes>,
-        /// They were all read once, and are read for the parties that lack some.
+        /// True if this is a second listing, for parties that lack members.
         again: bool,
     },
     Form(Forming),
@@ -51,7 +51,7 @@ pub(super) enum TaskKind {
     SweepMissed(Box<Missed>),
 }
 
-/// A ticket that ends without a match.
+/// The end of a ticket without a match.
 #[derive(Debug)]
 pub(super) struct TicketEnd {
     pub(super) serial: u64,
