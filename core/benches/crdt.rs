@@ -1,5 +1,5 @@
-//! Merges per second: deltas of one entry, each newer than what is there, into a state
-//! of 1,000 keys.
+//! Merges per second: deltas of one entry, each newer than the current entry, into a state of 1,000
+//! keys.
 
 use std::hint::black_box;
 
@@ -12,12 +12,12 @@ use skirmish_proto::v1;
 
 const KEYS: u64 = 1_000;
 
-/// Visits the keys in an order that is not theirs.
+/// Returns the `n`th key to visit, in scattered order.
 fn scattered(n: u64) -> u64 {
     n.wrapping_mul(7_919) % KEYS
 }
 
-/// The state, and a delta for each key, whose stamps or shares are renewed in place.
+/// Merges deltas of one entry into a map. Each delta is newer, and is made outside the measured time.
 fn lww_map_merge(c: &mut Criterion) {
     let stamp = |n| Stamp { wall_ms: n, count: 0, replica: n % 16 };
     let mut map = LwwMap::default();

@@ -1,7 +1,7 @@
-//! What a frame costs on its way in and out (row W5): `cargo bench -p skirmish-core --bench wire`.
+//! Cost of decoding and encoding a frame (row W5): `cargo bench -p skirmish-core --bench wire`.
 //!
-//! Decoding works on slices of a buffer that is shared, as received buffers are; so it
-//! does not allocate.
+//! Decoding works on slices of a shared buffer, like received buffers, so decoding does not
+//! allocate.
 
 use std::hint::black_box;
 

@@ -1,5 +1,5 @@
-//! Prints the frames that a client sends first, byte by byte: what to compare with when
-//! one is written in another language. `cargo run --example frames -p skirmish-core`
+//! Prints the first frames of a client, byte by byte, for comparison with a client in another
+//! language. `cargo run --example frames -p skirmish-core`
 #![allow(clippy::print_stdout, reason = "printing is what this program does")]
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ fn main() {
     dump("Say", &encode(Kind::Say, &plain, &say));
 }
 
-/// Prints a frame, its parts on lines of their own: header, payload, checksum.
+/// Prints a frame with its header, payload and checksum on separate lines.
 fn dump(name: &str, frame: &Bytes) {
     let decoded = Frame::decode(frame.clone(), frame.len()).expect("the encoder makes frames that decode");
     let trailer = frame.len() - TRAILER_LEN;

@@ -1,5 +1,5 @@
-//! What `scripts/instructions` counts: one piece of work, done so many times.
-//! `instructions NAME TIMES`; without arguments the names.
+//! Work for `scripts/instructions` to count: one kind of work, repeated. `instructions NAME TIMES`;
+//! without arguments the names.
 #![allow(clippy::print_stdout, reason = "the names are for the script")]
 
 use std::env;
@@ -19,7 +19,7 @@ use skirmish_proto::v1::{Hello, Join, Kind, Metadata, NodeRecord, Say};
 const MAX_FRAME: usize = 64 * 1024;
 const MEMBERS: usize = 10;
 
-/// Does something so many times.
+/// Repeats one kind of work this many times.
 type Work = fn(u64);
 
 const WORK: [(&str, Work); 6] = [
@@ -74,7 +74,7 @@ fn decode_say(times: u64) {
     }
 }
 
-/// One member says something; ten, the sender among them, are sent it.
+/// One member sends a message; ten members, the sender among them, receive it.
 fn node_say(times: u64) {
     let limitless = Rate { per_second: u32::MAX, burst: u32::MAX };
     let mut config = Config::default();
@@ -104,7 +104,7 @@ struct Driven {
 }
 
 impl Driven {
-    /// A connection that has said `Hello` and is in the room.
+    /// Returns a connection that has sent `Hello` and has joined the room.
     fn member(&mut self, now: Now, member: usize) -> ConnId {
         let player = Name::new(&format!("player-{member}")).expect("it is a name");
         let conn = self.node.handle_accept(now, Address([0; 16])).expect("there is a place");
@@ -117,7 +117,7 @@ impl Driven {
         conn
     }
 
-    /// Drains both as a driver does; how many frames the node sent.
+    /// Drains both, like a driver; returns the number of frames that the node sent.
     fn drive(&mut self, now: Now) -> usize {
         let mut sent = 0;
         loop {

@@ -1,9 +1,9 @@
-//! What the pairing engine costs as its pool grows: a line of CSV for each pool size,
-//! each measured in a process of its own. `matchmaking [TICKETS...]`.
+//! Measures the cost of the pairing engine as its queue grows. Prints a line of CSV for each size,
+//! each measured in its own process. `matchmaking [TICKETS...]`.
 //!
-//! Matches of 5 against 5; half of the parties are single players, a quarter pairs, 15 %
-//! of three and 10 % of five. Ratings have mean 1500 and deviation 300; each party can
-//! play in four of eight regions; each tenth asks that others speak its language, one of
+//! Matches are 5 against 5. Half of the parties are single players, a quarter are pairs, 15 % have
+//! three players and 10 % five. Ratings have mean 1500 and deviation 300. Each party can play in
+//! four of eight regions. Every tenth party requires that the others speak its language, one of
 //! two. Times are of one core.
 #![allow(clippy::print_stdout, reason = "the CSV is the result")]
 #![allow(clippy::disallowed_methods, reason = "this measures time")]
@@ -20,7 +20,7 @@ use skirmish_core::time::{Duration, Instant};
 
 const REGIONS: usize = 8;
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
-/// What the columns are; times in nanoseconds, but for steps, in microseconds.
+/// Names of the columns; times are in nanoseconds, but those of steps in microseconds.
 const HEADER: &str = "waiting,insert_ns,matched_per_s,ns_per_matched,looks_per_matched,step_us,step_us_p99,\
 step_us_max,hopeless_search_ns,bytes_per_ticket";
 
@@ -84,12 +84,12 @@ fn row(waiting: usize) -> Outcome<String> {
 struct Steady {
     matched: u64,
     elapsed: u128,
-    /// Of each step, in nanoseconds.
+    /// Durations of the steps, in nanoseconds.
     steps: Vec<u128>,
 }
 
-/// For every ticket that is matched another comes, so that always so many wait. Counted
-/// is the engine's time: steps, outputs, and the insertions.
+/// Replaces every matched ticket, so that the number of waiting tickets is constant. Measures the
+/// engine's time: steps, outputs, and insertions.
 fn steady(engine: &mut Engine, source: &mut Source, waiting: usize) -> Outcome<Steady> {
     let target = 2 * waiting.clamp(50_000, 200_000) as u64;
     let (mut now, mut matched, mut elapsed) = (Instant::ZERO, 0, 0);
@@ -125,7 +125,7 @@ fn steady(engine: &mut Engine, source: &mut Source, waiting: usize) -> Outcome<S
     Ok(Steady { matched, elapsed, steps })
 }
 
-/// What a search costs that finds nothing: parties of three never fill teams of five.
+/// Measures a search that finds nothing: parties of three never fill teams of five.
 fn hopeless(waiting: usize) -> Outcome<u128> {
     let mut source = Source::new()?;
     let mut engine = Engine::new(config(waiting, &source))?;
@@ -146,7 +146,7 @@ fn config(waiting: usize, source: &Source) -> QueueConfig {
     config
 }
 
-/// Makes tickets.
+/// Source of random tickets.
 struct Source {
     rng: Rng,
     mode: Name,
@@ -186,7 +186,7 @@ impl Source {
         let home = usize::try_from(self.below(REGIONS as u64))?;
         let mut latencies = Vec::new();
         for n in 0..4 {
-            // As from a request of its own, which shares no memory with others.
+            // Like a name from a request of its own, which shares no memory with other names.
             let name = Name::new(self.regions[(home + n) % REGIONS].as_str())?;
             latencies.push((name, 20 + 40 * u32::try_from(n)? + u32::try_from(self.below(30))?));
         }
@@ -202,7 +202,7 @@ impl Source {
     }
 }
 
-/// Resident memory; 0 where it cannot be told.
+/// Returns the resident memory in bytes; 0 where it is not known.
 fn resident_bytes() -> usize {
     let pages = fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split(' ').nth(1)?.parse::<usize>().ok());

@@ -1,10 +1,10 @@
 //! Rosters: the players of matches whose rooms have this node as primary. The rooms keep places for
 //! these players.
 //!
-//! When the node becomes the primary of a match's room, the match is read, and no player is
-//! admitted before. Then the notices of the players that the match names are read, since some of
-//! them may have left the match. From then on the watch of notices reports every player that is
-//! added to the match or removed from it.
+//! As the new primary of a match's room, the node first reads the match, and admits no player
+//! before. Then the node reads the notices of the players that the match names, since some of them
+//! may have left the match. From then on the watch of notices reports every player that is added to
+//! the match or removed from it.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;

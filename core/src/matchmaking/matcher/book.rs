@@ -45,7 +45,8 @@ pub(super) struct Book {
     /// Time for which the ticket of an absent player is kept.
     absence: Duration,
     cap: usize,
-    /// Size of a team. A larger party is never matched, and takes only one place.
+    /// Size of a team. A larger party is never matched, and no places are kept for its missing
+    /// players.
     team: usize,
     tickets: BTreeMap<Name, WaitingTicket>,
     groups: BTreeMap<GroupKey, WaitingGroup>,
@@ -101,10 +102,10 @@ pub(super) struct WaitingGroup {
     deadline: Option<Instant>,
 }
 
-/// Whereabouts of a group.
+/// Current place of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum GroupPlace {
-    /// In the book: the group is not complete.
+    /// In the book: the group is not complete, or has just changed.
     Out,
     /// In the engine, as the ticket of this leader.
     Engine(Name),
@@ -298,7 +299,7 @@ impl Book {
         self.displaced.pop()
     }
 
-    /// Returns the number of places that are kept for a party of this size.
+    /// Returns the number of places that are kept for a party of this size; 1 if it exceeds a team.
     const fn kept(&self, size: usize) -> usize {
         if size <= self.team { size } else { 1 }
     }

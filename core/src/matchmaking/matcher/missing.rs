@@ -1,4 +1,4 @@
-//! Players who do not join their match in time.
+//! Late players: those that have not joined their match in time.
 
 use alloc::string::ToString as _;
 use alloc::vec::Vec;

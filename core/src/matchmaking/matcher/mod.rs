@@ -38,8 +38,8 @@
 //! # More tickets than places
 //!
 //! A matcher knows [`MatchmakingConfig::tickets`] players of a mode at most. A party counts with
-//! all its players, including those who have not queued. The known players are those whose tickets
-//! were created first in the registry, regardless of the clocks, and their parties.
+//! all its players, including those without tickets. The known players are those of the tickets
+//! that were created first in the registry, regardless of the clocks, and their parties.
 //!
 //! * A listing gives places to all tickets that were created before the first one without a place,
 //!   and to no later ticket. So places may stay free if they are too few for a party. Until the
@@ -58,11 +58,11 @@
 //! # The end of matches
 //!
 //! At intervals the matcher sweeps all matches of its mode. A match that all its players have left
-//! is deleted. A match ends if no player has claimed its room within
-//! [`MatchmakingConfig::join_window`], or if the room has no primary any more. Its notices and its
-//! room are deleted with it.
+//! is deleted. A match is abandoned if its room has no primary after
+//! [`MatchmakingConfig::join_window`], or if none of its players has joined in time. The match is
+//! deleted then, together with its notices and with a room that has no primary.
 //!
-//! # Players who do not join
+//! # Late players
 //!
 //! A player must join the match's room within [`MatchmakingConfig::join_window`] of being added to
 //! the match. The first sweep after that time, at most [`MatchmakingConfig::sweep_interval`] later,
@@ -76,8 +76,8 @@
 //! # Free places
 //!
 //! If [`QueueConfig::backfill`](super::QueueConfig) is set, the sweep offers the places of players
-//! who have left a running match. Offers are filled before new matches are formed, by the same
-//! rules. The conditions of every player who was ever in the match hold, and the mean rating is
+//! that have left a running match. Offers are filled before new matches are formed, by the same
+//! rules. The conditions of all players hold, also of those that have left, and the mean rating is
 //! that at the time of forming.
 
 mod book;
@@ -180,7 +180,8 @@ pub enum MatcherDecision {
     MatchEnded {
         /// Name of the match.
         id: String,
-        /// True if no node led the match's room; false if all players had left.
+        /// True if the room had no primary, or no player had joined in time; false if all players
+        /// had left, or were notified that the match was over.
         abandoned: bool,
     },
 }

@@ -57,7 +57,7 @@ pub(super) struct Running {
 pub(super) enum Finding {
     /// The match goes on.
     Lives(Box<Running>),
-    /// The match is over: the transaction that ends it, and true if no node led its room.
+    /// The match is over: the transaction that ends it, and true if the match was abandoned.
     Over(Txn, bool),
     /// Some players are late or have left before the match began, or the match begins.
     Missed(Box<Missed>),

@@ -1,8 +1,8 @@
-//! What is legal, worked out anew from the definition, and by trying everything.
+//! Legality of matches, computed from the definition and by trying every combination.
 
 use super::*;
 
-/// How wide a bound is.
+/// Returns the width of a bound.
 fn width(widening: &Widening, now: Instant, since: Instant) -> u128 {
     let micros = u128::from(now.as_micros() - since.as_micros());
     (u128::from(widening.start) + u128::from(widening.per_second) * micros / 1_000_000)
@@ -34,7 +34,7 @@ fn reaches(config: &QueueConfig, now: Instant, ticket: &Ticket, region: &Name) -
     ticket.latencies.iter().any(|(name, latency)| name == region && u128::from(*latency) <= cap)
 }
 
-/// Per mille, in the arithmetic of fractions.
+/// Returns the quality, per mille, computed with fractions.
 fn quality(config: &QueueConfig, teams: &[Vec<&Ticket>]) -> u16 {
     let ratings: Vec<i64> = teams.iter().flatten().map(|ticket| i64::from(ticket.rating)).collect();
     let strength = |team: &Vec<&Ticket>| -> i64 {
@@ -48,10 +48,10 @@ fn quality(config: &QueueConfig, teams: &[Vec<&Ticket>]) -> u16 {
     u16::try_from(closeness.min(share(between(&strengths), worst))).unwrap()
 }
 
-/// Whether it is a legal match.
+/// Checks that the teams are a legal match.
 ///
 /// # Errors
-/// If not: which rule it breaks.
+/// The rule that they break.
 pub(super) fn legal(
     config: &QueueConfig,
     now: Instant,
@@ -80,7 +80,7 @@ pub(super) fn legal(
     Ok(quality)
 }
 
-/// Whether two tickets are no reason for a match in this region not to be legal.
+/// Returns true if two tickets can be together in a legal match in this region.
 pub(super) fn pair(config: &QueueConfig, now: Instant, region: &Name, one: &Ticket, other: &Ticket) -> bool {
     let distance = one.rating.abs_diff(other.rating);
     let closeness = 1000 * u64::from(distance)
@@ -94,10 +94,10 @@ pub(super) fn pair(config: &QueueConfig, now: Instant, region: &Name, one: &Tick
         && agree(&one.traits, &other.traits)
 }
 
-/// Whether the ticket may have the places of the room.
+/// Checks that the ticket may have the places of the room.
 ///
 /// # Errors
-/// If not: which rule it breaks.
+/// The rule that the ticket breaks.
 pub(super) fn legal_backfill(
     config: &QueueConfig,
     now: Instant,
@@ -115,7 +115,7 @@ pub(super) fn legal_backfill(
     check(1000_u128.saturating_sub(lost) >= config.quality.floor.into(), "quality")
 }
 
-/// Whether there is a legal match with the ticket at this place among these.
+/// Returns true if the ticket at the index `with` is in a legal match with some of the others.
 pub(super) fn exists(config: &QueueConfig, now: Instant, tickets: &[Ticket], with: usize) -> bool {
     let teams = vec![Vec::new(); config.teams.into()];
     let others: Vec<&Ticket> =
@@ -127,7 +127,7 @@ pub(super) fn exists(config: &QueueConfig, now: Instant, tickets: &[Ticket], wit
     })
 }
 
-/// Tries every way to put some of the others into the teams.
+/// Tries every division of some of the other tickets into the teams.
 fn divide<'a>(
     config: &QueueConfig,
     now: Instant,

@@ -1,4 +1,4 @@
-//! Nobody is passed over while others come and go, nor where a search sees little of the
+//! Fairness while other tickets arrive and leave, and where a search sees only a small part of the
 //! queue.
 
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use super::*;
 
 const NOW: Instant = Instant::from_micros(300_000_000);
 
-/// Comes since long ago: all its bounds are as wide as they get.
+/// Returns a ticket that is so old that all its bounds are at their maximum.
 fn old(leader: &str, rating: i32) -> Ticket {
     ticket(leader, rating, secs(10))
 }
@@ -22,8 +22,8 @@ fn with(mut ticket: Ticket, own: i64, wanted: Option<i64>) -> Ticket {
     ticket
 }
 
-/// Three who can play with each other, and nobody with anybody else. The oldest is `a`; the
-/// searches of the other two see only those who want them, and whom they would have.
+/// Returns three tickets that can play with each other, and with no other ticket. The oldest is
+/// `a`. The searches of the other two see only tickets that accept them and that they accept.
 fn trio(distance: i32, candidates: u16) -> Vec<Ticket> {
     let a = Ticket { queued: secs(9), ..with(old("a", 1500), 1, None) };
     let mut all = vec![a];
@@ -38,17 +38,17 @@ fn trio(distance: i32, candidates: u16) -> Vec<Ticket> {
     all
 }
 
-/// Wants `a`, who would have it, and nobody else.
+/// Returns a ticket that accepts only `a`, and that `a` accepts.
 fn suitor(number: usize, offset: i32) -> Ticket {
     with(old(&format!("s{number}"), 1500 + offset), 3, Some(1))
 }
 
-/// Wants somebody who is not there.
+/// Returns a ticket with a condition that no other ticket meets.
 fn stranger(number: usize, offset: i32) -> Ticket {
     with(old(&format!("x{number}"), 1500 + offset), 4, Some(99))
 }
 
-/// Rounds until somebody of the trio is matched, or so many.
+/// Counts the rounds until a ticket of the trio is matched, up to `most`.
 fn rounds_until_matched(engine: &mut Engine, most: u64, mut change: impl FnMut(&mut Engine, Instant)) -> u64 {
     let mut now = NOW;
     for passed in 0..most {
@@ -65,8 +65,9 @@ fn rounds_until_matched(engine: &mut Engine, most: u64, mut change: impl FnMut(&
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
-    /// The bound on rounds, whatever comes and goes: strangers all over the window, and those
-    /// who take places among the candidates of the oldest and never play.
+    /// The bound on rounds holds while other tickets arrive and leave: strangers anywhere in the
+    /// window, and suitors that take places among the candidates of the oldest ticket and are never
+    /// matched.
     #[test]
     fn a_search_that_is_cut_comes_to_its_end_while_others_come_and_go(
         distance in 60..100_i32,
@@ -79,18 +80,18 @@ proptest! {
         let mut config = config(3, 1);
         config.time_out = Duration::from_secs(10_000);
         let candidates = 3 + extra;
-        // There is place for the trio among the candidates.
+        // The candidates have place for the trio.
         let suitors = usize::from(candidates) - 2;
         let changing = 3;
-        // At most two looks at each who comes in a round, in less than a search.
+        // A round has two looks at most at each arriving ticket, fewer than a search may have.
         let arriving = 2 * u32::try_from(suitors + changing).unwrap();
         config.work = WorkLimits { step: 1, search: 1 + arriving + slack, candidates };
         let mut crowd: Vec<Ticket> =
             strangers.iter().zip(0..).map(|(offset, n)| stranger(n, *offset)).collect();
         crowd.extend(trio(distance, candidates));
         let mut engine = engine(config, &crowd);
-        // To walk past all who are there and all who come meanwhile, and to try all pairs of
-        // candidates for each lowest rating.
+        // Looks that pass all tickets, including those that arrive meanwhile, and that try all
+        // pairs of candidates for each lowest rating.
         let kept = u32::from(candidates);
         let looks = 2 * u32::try_from(crowd.len()).unwrap() + arriving + kept * kept * (kept + 2);
         let bound = 2 * u64::from(looks / slack + 1);
@@ -100,7 +101,7 @@ proptest! {
                 draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 i32::try_from((draw >> 33) % most).unwrap()
             };
-            // Suitors come ever further away, as the search gets on, or anywhere.
+            // Suitors arrive ever further away as the search proceeds, or anywhere.
             far = (far + pace) % 55;
             for leader in there.drain(..) {
                 engine.remove(&leader);
@@ -121,14 +122,14 @@ proptest! {
     }
 }
 
-/// Those whom a search has gathered, and who have gone since, take no place from those who
-/// are there.
+/// Tickets that a search has gathered, and that have left since, take no place from waiting
+/// tickets.
 #[test]
 fn who_has_gone_is_no_candidate() {
     let mut config = config(3, 1);
     config.time_out = Duration::from_secs(10_000);
     config.work = WorkLimits { step: 1, search: 4, candidates: 3 };
-    // A round looks at two of these; the suitor is always one of them.
+    // A round looks at two of these; one of them is always the suitor.
     let mut tickets = trio(60, 3);
     tickets.extend([stranger(1, 11), stranger(2, 21)]);
     tickets.push(suitor(0, 10));
@@ -142,7 +143,7 @@ fn who_has_gone_is_no_candidate() {
     assert!(waited < 40, "all three wait for ever");
 }
 
-/// The tickets that a search for one of these puts together, in a region.
+/// Returns the candidates in a region of a search around one of these tickets.
 fn within_reach(
     config: &QueueConfig,
     now: Instant,
@@ -153,7 +154,7 @@ fn within_reach(
     let anchor = &all[with];
     let mut near: Vec<&Ticket> =
         all.iter().filter(|other| brute::pair(config, now, region, anchor, other)).collect();
-    // Upwards first, there in the order of age and name; downwards against it.
+    // First upwards, there by age and name; then downwards, in the reverse order.
     near.sort_by(|one, other| {
         let side = |ticket: &Ticket| (ticket.rating.abs_diff(anchor.rating), ticket.rating < anchor.rating);
         let age = |ticket: &Ticket| (ticket.queued, ticket.leader.clone());
@@ -169,12 +170,12 @@ fn within_reach(
     kept
 }
 
-/// The oldest ticket that has a legal match within its reach.
+/// Returns the oldest ticket that has a legal match within its reach.
 fn oldest(engine: &Engine, now: Instant) -> Option<Name> {
     oldest_after(engine, now, None)
 }
 
-/// The oldest of those whose turn comes after another's.
+/// Returns the oldest such ticket that is later in the order than `passed`.
 fn oldest_after(engine: &Engine, now: Instant, passed: Option<&Ticket>) -> Option<Name> {
     let turn = |ticket: &Ticket| (ticket.queued, ticket.leader.clone());
     let all: Vec<Ticket> = engine.tickets().cloned().collect();
@@ -189,7 +190,7 @@ fn oldest_after(engine: &Engine, now: Instant, passed: Option<&Ticket>) -> Optio
     (0..all.len()).filter(is_to_come).find(has_match).map(|with| all[with].leader.clone())
 }
 
-/// A shape, and more tickets than a search puts together.
+/// A shape, and more tickets than the candidates of a search.
 fn crowd() -> impl Strategy<Value = (QueueConfig, Vec<Ticket>)> {
     let shapes = prop_oneof![Just((2, 1)), Just((3, 1)), Just((2, 2))];
     shapes.prop_flat_map(|(teams, team_size)| {
@@ -207,8 +208,8 @@ fn crowd() -> impl Strategy<Value = (QueueConfig, Vec<Ticket>)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// The promises of fairness, where a search does not see all who would play with its
-    /// ticket.
+    /// The fairness rules hold where a search does not see all tickets that would play with its
+    /// own.
     #[test]
     fn within_its_reach_the_oldest_is_matched_first((config, tickets) in crowd(), search in 2..60_u32) {
         let mut whole = engine(config.clone(), &tickets);
@@ -227,7 +228,7 @@ proptest! {
             }
         }
         prop_assert_eq!(whole.stats().cut, 0);
-        // Nobody rests who could be matched, also if searches are cut.
+        // No ticket can be matched when the engine rests, even if searches are cut.
         let work = WorkLimits { search, ..config.work };
         let mut cut = engine(QueueConfig { work, ..config }, &tickets);
         for engine in [&mut whole, &mut cut] {

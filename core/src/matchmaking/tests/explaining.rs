@@ -1,4 +1,4 @@
-//! What a ticket that waits is told.
+//! Explanations of waiting tickets.
 
 use super::*;
 use crate::matchmaking::{WaitReason, Why};

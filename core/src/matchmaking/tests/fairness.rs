@@ -1,11 +1,11 @@
-//! Nobody is passed over: compared with trying everything.
+//! Fairness, compared with trying every combination.
 
 use proptest::prelude::*;
 
 use super::world::{Draft, draft};
 use super::*;
 
-/// A shape, and tickets that suit it, each with the time it has waited for, in seconds.
+/// A shape, and tickets that suit it, each with its waiting time in seconds.
 fn pool() -> impl Strategy<Value = (QueueConfig, Vec<Ticket>)> {
     let shapes =
         prop_oneof![Just((2, 1)), Just((2, 2)), Just((2, 3)), Just((3, 1)), Just((3, 2)), Just((1, 3))];
@@ -26,7 +26,7 @@ pub(super) fn late(draft: &Draft, number: usize, waited: u64) -> Ticket {
     draft.ticket(number, secs(NOW - waited))
 }
 
-/// Steps through the round that is due, without time passing.
+/// Steps through the due round, at one moment.
 pub(super) fn round(engine: &mut Engine, now: Instant) -> Vec<Formed> {
     let (mut formed, rounds) = (Vec::new(), engine.stats().rounds + 1);
     while engine.stats().rounds <= rounds && engine.poll_timeout().is_some_and(|deadline| deadline.at <= now)
@@ -40,7 +40,7 @@ pub(super) fn round(engine: &mut Engine, now: Instant) -> Vec<Formed> {
     formed
 }
 
-/// The tickets that wait, oldest first, and the first of them that has a legal match.
+/// Returns the oldest waiting ticket that has a legal match.
 fn oldest(engine: &Engine, now: Instant) -> Option<Name> {
     let waiting: Vec<Ticket> = engine.tickets().cloned().collect();
     let found = (0..waiting.len()).find(|index| brute::exists(engine.config(), now, &waiting, *index));
@@ -50,13 +50,13 @@ fn oldest(engine: &Engine, now: Instant) -> Option<Name> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// The first promise of fairness, and the second.
+    /// The first and the second rule of fairness.
     #[test]
     fn every_match_holds_the_oldest_that_has_one((mut config, tickets) in pool(), step in 1..50_u32) {
         config.work.step = step;
         let mut engine = engine(config, &tickets);
         let now = secs(NOW);
-        // A second engine is asked for one match at a time.
+        // A second engine forms one match at a time.
         let mut rest = Engine::new(engine.config().clone()).unwrap();
         for ticket in &tickets {
             rest.insert(now, ticket.clone()).unwrap();
@@ -74,11 +74,11 @@ proptest! {
         prop_assert_eq!(engine.stats().cut, 0);
     }
 
-    /// The bound on rounds, if searches are cut: of a set that has a legal match all the
-    /// time, somebody is matched.
+    /// The bound on rounds, if searches are cut: of a set that has a legal match all the time, some
+    /// ticket is matched.
     #[test]
     fn a_search_that_is_cut_comes_to_its_end((mut config, tickets) in pool(), search in 2..12_u32) {
-        // All bounds are as wide as they get, so that what is legal stays legal.
+        // All bounds are at their maximum, so a legal match stays legal.
         let now = secs(NOW + 200);
         config.work.step = 1;
         let mut whole = engine(config.clone(), &tickets);
@@ -105,7 +105,7 @@ proptest! {
         prop_assert!(set.is_empty() || still < set.len(), "{set:?} all still wait after {looks} looks");
     }
 
-    /// Whatever happens on the way: when the engine rests, there is nothing left to match.
+    /// After any events, no ticket can be matched when the engine rests.
     #[test]
     fn when_the_engine_rests_nothing_can_be_matched(
         (mut config, tickets) in pool(), search in 2..40_u32, gaps in proptest::collection::vec(0..9_000_u64, 9),
@@ -139,8 +139,8 @@ fn the_oldest_gets_whom_a_younger_one_would_like_better() {
 
 #[test]
 fn those_who_find_nobody_hold_up_nobody() {
-    // Thirty who wait for ever, older than two who suit each other, and little work in
-    // each step.
+    // Thirty tickets that are never matched, older than two that suit each other, and little work
+    // in each step.
     let mut tickets: Vec<Ticket> =
         (0..30).map(|n| ticket(&format!("odd{n}"), 9_000 + 600 * n, at(0))).collect();
     tickets.extend([ticket("a", 1500, at(1)), ticket("b", 1500, at(1))]);
@@ -157,7 +157,7 @@ fn those_who_find_nobody_hold_up_nobody() {
 
 #[test]
 fn the_only_two_who_suit_find_each_other_in_a_crowd() {
-    // A crowd that suits neither lies between the two, and a search sees little at once.
+    // A crowd that suits neither lies between the two, and a search has few looks in a round.
     let wants = |mut ticket: Ticket, own: i64, wanted: i64| {
         ticket.traits.attributes = vec![(name("x"), Value::Number(own))];
         let test = Test::Is(Value::Number(wanted));

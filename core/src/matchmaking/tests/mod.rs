@@ -1,4 +1,4 @@
-//! Tests of the rules, of fairness, and of what never happens.
+//! Tests of the rules, of fairness, and of invariants.
 
 mod brute;
 mod coming;
@@ -33,9 +33,9 @@ fn secs(seconds: u64) -> Instant {
     at(seconds * 1000)
 }
 
-/// A queue with round numbers: the rating window is 100 and 10 more each second, up to
-/// 500; the latency cap 50 and 5 more, up to 200; quality 0 at a spread of 1000 or a
-/// difference of 500, and no floor.
+/// Returns a queue with round numbers. The rating window is 100, plus 10 each second, up to 500;
+/// the latency cap is 50, plus 5 each second, up to 200. The quality is 0 at a spread of 1000 or a
+/// difference of 500, without a floor.
 fn config(teams: u8, team_size: u8) -> QueueConfig {
     let regions = vec![name("eu"), name("us")];
     QueueConfig {
@@ -48,7 +48,7 @@ fn config(teams: u8, team_size: u8) -> QueueConfig {
     }
 }
 
-/// A single player in `eu`, 20 ms away.
+/// Returns the ticket of a single player in `eu`, 20 ms away.
 fn ticket(leader: &str, rating: i32, queued: Instant) -> Ticket {
     Ticket {
         mode: name("mode"),
@@ -61,7 +61,7 @@ fn ticket(leader: &str, rating: i32, queued: Instant) -> Ticket {
     }
 }
 
-/// A party of this size.
+/// Returns the ticket of a party of this size.
 fn party(leader: &str, size: usize, rating: i32, queued: Instant) -> Ticket {
     let others = (1..size).map(|n| name(&format!("{leader}.{n}"))).collect();
     Ticket { others, ..ticket(leader, rating, queued) }
@@ -76,7 +76,7 @@ fn engine(config: QueueConfig, tickets: &[Ticket]) -> Engine {
     engine
 }
 
-/// Steps until `end`, each when it is due, never earlier. Returns what came and when.
+/// Steps until `end`, at each deadline. Returns the outputs with their times.
 fn run(engine: &mut Engine, start: Instant, end: Instant) -> Vec<(Instant, QueueOutput)> {
     let (mut now, mut outputs) = (start, Vec::new());
     for _ in 0..1_000_000 {
@@ -93,7 +93,7 @@ fn run(engine: &mut Engine, start: Instant, end: Instant) -> Vec<(Instant, Queue
     panic!("the engine never rests");
 }
 
-/// The leaders of a match, by team, each sorted, the teams too.
+/// Returns the leaders of a match by team, with sorted teams of sorted leaders.
 fn leaders(formed: &Formed) -> Vec<Vec<&str>> {
     let mut teams: Vec<Vec<&str>> = Vec::new();
     for team in &formed.teams {
@@ -105,7 +105,7 @@ fn leaders(formed: &Formed) -> Vec<Vec<&str>> {
     teams
 }
 
-/// The matches among outputs, with when they came.
+/// Returns the matches among outputs, with their times.
 fn matches(outputs: &[(Instant, QueueOutput)]) -> Vec<(Instant, &Formed)> {
     let formed = outputs.iter().filter_map(|(at, output)| match output {
         QueueOutput::Match(formed) => Some((*at, formed)),

@@ -22,7 +22,7 @@ fn alike_tickets_are_matched_at_once() {
 
 #[test]
 fn the_narrower_rating_window_counts_and_widens_with_the_own_wait() {
-    // 150 apart: each must have waited for 5 seconds.
+    // The ratings are 150 apart: each ticket must have waited for 5 seconds.
     let mut engine = engine(config(2, 1), &[ticket("a", 1500, at(0)), ticket("b", 1650, secs(20))]);
     let outputs = run(&mut engine, secs(20), secs(60));
     let (when, formed) = only(&outputs);
@@ -94,7 +94,7 @@ fn conditions_must_be_met_both_ways() {
 
 #[test]
 fn conditions_hold_among_those_who_are_picked() {
-    // Both play with the old one, but not with each other.
+    // Both accept the old ticket, but not each other.
     let number = |leader: &str, own: i64, wanted: (i64, i64)| {
         let mut ticket = ticket(leader, 1500, at(1));
         ticket.traits.attributes = vec![(name("n"), Value::Number(own))];
@@ -139,7 +139,7 @@ fn a_free_for_all_and_a_team_against_the_machine() {
 #[test]
 fn the_floor_of_quality_never_widens() {
     let floor = |floor| QueueConfig { quality: Quality { floor, ..config(2, 1).quality }, ..config(2, 1) };
-    // A difference of 200 points is quality 600.
+    // A difference of 200 points has the quality 600.
     let tickets = [ticket("a", 1500, at(0)), ticket("b", 1700, at(0))];
     let mut good = engine(floor(600), &tickets);
     assert_eq!(only(&run(&mut good, at(0), secs(119))).1.quality, 600);

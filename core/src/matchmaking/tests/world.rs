@@ -1,5 +1,5 @@
-//! Anything may happen, in any order: what comes out is legal, nothing is lost or
-//! answered twice, and neither chance nor order has a say.
+//! Random events in any order: every output is legal, no ticket is lost or answered twice, and
+//! neither chance nor the order of arrivals changes the outputs.
 
 use alloc::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::matchmaking::Stats;
 
-/// A ticket in short.
+/// Short form of a ticket.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     pub(super) size: usize,
@@ -38,7 +38,7 @@ impl Draft {
     }
 }
 
-/// Tickets that are near enough to each other to play, and not always.
+/// Tickets that are near enough to each other to be matched, but not always.
 pub(super) fn draft(team_size: usize) -> impl Strategy<Value = Draft> {
     let sizes = 1..=team_size;
     (sizes, 0..12_i32, 0..3_u32, proptest::option::of(0..4_u32), 0..3_u8, 0..12_u8).prop_map(
@@ -53,10 +53,10 @@ pub(super) fn draft(team_size: usize) -> impl Strategy<Value = Draft> {
     )
 }
 
-/// Something that happens.
+/// A random event.
 #[derive(Clone, Debug)]
 enum Event {
-    /// Tickets come, some of them late: that long after they were queued.
+    /// Tickets arrive, some of them late: this long after they were queued.
     Come(Vec<(Draft, u64)>),
     Cancel(prop::sample::Index),
     Offer(u8, u8, Draft),
@@ -93,10 +93,10 @@ fn shape() -> impl Strategy<Value = QueueConfig> {
     })
 }
 
-/// What a run came to.
+/// Result of a run.
 type Run = (Vec<(Instant, QueueOutput)>, Stats);
 
-/// Runs it; tickets that come together come in the order that `arrange` makes.
+/// Executes the events; tickets that arrive together arrive in the order that `arrange` makes.
 fn play(config: &QueueConfig, events: &[Event], arrange: fn(&mut Vec<Ticket>)) -> Result<Run, TestCaseError> {
     let mut engine = Engine::new(config.clone()).unwrap();
     let (mut now, mut number, mut undo, mut all) = (secs(10), 0, false, Vec::new());
@@ -108,7 +108,7 @@ fn play(config: &QueueConfig, events: &[Event], arrange: fn(&mut Vec<Ticket>)) -
                 let mut come: Vec<Ticket> =
                     drafts.iter().zip(number..).map(|((d, late), n)| d.ticket(n, queued(*late))).collect();
                 number += drafts.len();
-                // All or none, so that the cap does not make the order matter.
+                // Inserts all or none, so that the order does not matter at the cap.
                 if engine.stats().waiting + come.len() > config.limits.tickets {
                     continue;
                 }
@@ -125,7 +125,7 @@ fn play(config: &QueueConfig, events: &[Event], arrange: fn(&mut Vec<Ticket>)) -
                 }
             }
             Event::Offer(room, places, draft) => {
-                // A room that has offered already may always offer anew.
+                // A room that has an offer already may always replace it.
                 let _ = engine.offer_vacancy(now, vacancy(*room, *places, draft, now));
             }
             Event::Withdraw(room) => drop(engine.withdraw_vacancy(&name(&format!("room{room}")))),
@@ -162,7 +162,7 @@ fn vacancy(room: u8, places: u8, draft: &Draft, offered: Instant) -> Vacancy {
     Vacancy { room, team: 0, places, rating, region: name("eu"), traits, offered, barred: Vec::new() }
 }
 
-/// Steps until `end` and checks all that comes out.
+/// Steps until `end`, and checks every output.
 fn run_checked(
     engine: &mut Engine,
     waiting: &mut BTreeMap<Name, Ticket>,
@@ -200,7 +200,7 @@ fn run_checked(
     Ok(outputs)
 }
 
-/// The match was legal from the moment that it names, and not before.
+/// Checks that the match was legal from the time that the binding names, and not before.
 fn binding_is_tight(config: &QueueConfig, formed: &Formed) -> Result<(), TestCaseError> {
     let teams = formed.teams.iter().map(|t| t.iter().map(|c| &c.ticket).collect());
     let teams: Vec<Vec<&Ticket>> = teams.collect();
@@ -232,7 +232,7 @@ proptest! {
     }
 }
 
-/// Parties of two cannot come to a queue of single players.
+/// Returns true if the events suit the queue: parties of two cannot queue for single players.
 fn fits(config: &QueueConfig, event: &Event) -> bool {
     let size = usize::from(config.team_size);
     match event {

@@ -33,7 +33,7 @@ fn an_absent_player_is_not_matched_until_it_is_back() {
     assert!(c.player("bob").matched.is_none() && c.notice("ann").is_none(), "nobody is there for Bob");
     let why = explained(&c, "ann");
     assert!(why.starts_with("absent: ann has no connection for 11 s") && why.ends_with("in 18 s"), "{why}");
-    // Back at another node, it is matched at once.
+    // Back at another node, the player is matched at once.
     c.connect("ann", 1);
     run(&mut c, 2);
     assert!(c.player("ann").matched.is_some() && c.player("bob").matched.is_some());
@@ -50,7 +50,7 @@ fn the_waiting_time_goes_on_while_a_player_is_absent() {
     c.connect("ann", 0);
     run(&mut c, 1);
     assert_eq!(c.ticket("ann"), Some(before));
-    // The queue's own time-out counts from the beginning all the same.
+    // The queue's own time-out still counts from the beginning.
     run(&mut c, 40);
     c.disconnect("ann");
     run(&mut c, 14);
@@ -73,7 +73,7 @@ fn a_connection_that_is_back_at_once_costs_no_write() {
         run(&mut c, 1);
     }
     assert_eq!(modified(&mut c, "ann"), first);
-    // Lost for longer: one write, and one when the player is back.
+    // A longer absence costs one write, and another one when the player returns.
     let revision = c.registry.revision();
     c.disconnect("ann");
     run(&mut c, 3);
@@ -94,12 +94,12 @@ fn who_is_absent_for_too_long_hears_of_it_when_it_is_back() {
         run(&mut c, 2);
         assert_eq!(c.ticket("ann").unwrap().state(), S::TimedOut);
         if !own_number {
-            // A client that was started anew asks for nothing.
+            // A client that was started again asks for nothing.
             c.player("ann").wish = None;
         }
         c.connect("ann", back_at);
         run(&mut c, 1);
-        // What it asks again on the new connection is answered the same.
+        // A `Queue` that is repeated on the new connection has the same answer.
         let mut heard = c.heard("ann");
         heard.dedup();
         assert_eq!(heard, [S::Waiting, S::TimedOut], "{back_at} {own_number}");

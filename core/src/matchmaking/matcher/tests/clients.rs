@@ -1,4 +1,4 @@
-//! Players' clients: they connect, want matches, and hear what comes of it.
+//! Players' clients: they connect, search for matches, and receive the outcomes.
 
 use alloc::string::ToString as _;
 use core::mem::take;
@@ -24,7 +24,7 @@ impl Cluster {
         self.registry.handle(self.now, &Request::TimeToLive { id, keys: false }).is_ok()
     }
 
-    /// The player's client connects: to the session that it has there, or a new one.
+    /// Connects the player's client: to its session on that node, or to a new one.
     pub(super) fn connect(&mut self, player: &str, index: usize) {
         assert!(self.can_connect(index));
         let player = name(player);
@@ -55,7 +55,7 @@ impl Cluster {
         self.drain(index);
     }
 
-    /// A frame on its way to the node that the player is connected to.
+    /// Sends a frame to the player's node.
     fn transmit(&mut self, player: &Name, frame: Frame) {
         let most = self.faults.slow_frames;
         let client = self.players.entry(player.clone()).or_default();
@@ -71,7 +71,7 @@ impl Cluster {
         }
     }
 
-    /// What was sent on a connection has come, if there still is that connection.
+    /// Delivers the frames of a connection, if that connection still exists.
     pub(super) fn arrive(&mut self, player: &Name, connection: u64) {
         let client = self.players.entry(player.clone()).or_default();
         let Some(index) = client.home.filter(|_| client.connection == connection) else { return };
@@ -97,18 +97,18 @@ impl Cluster {
         self.drain(index);
     }
 
-    /// The connection is gone; the session is not.
+    /// Closes the connection, but not the session.
     pub(super) fn disconnect(&mut self, player: &str) {
         let (player, now) = (name(player), self.time());
         let home = self.players.get_mut(&player).and_then(|client| client.home.take());
         if let Some(index) = home {
-            // One that is paused finds out later, which is as if the connection was lost then.
+            // A paused node detects the loss later, as if the connection were lost then.
             self.nodes[index].desk.lose(now, &player);
             self.drain(index);
         }
     }
 
-    /// The session ends.
+    /// Ends the session.
     pub(super) fn end_session(&mut self, player: &str) {
         let player = name(player);
         let now = self.time();
@@ -123,8 +123,7 @@ impl Cluster {
         self.drain(index);
     }
 
-    /// The player searches, in place of what it searched for before. Returns the number of
-    /// the search.
+    /// Starts a search of the player, in place of an earlier one. Returns the number of the search.
     pub(super) fn queue(&mut self, player: &str, queue: v1::Queue) -> u64 {
         self.searches += 1;
         let search = self.searches;
@@ -132,7 +131,7 @@ impl Cluster {
         search
     }
 
-    /// The player asks for a search of this number, or for one without.
+    /// Sends a `Queue` with the number of a search, or without one.
     pub(super) fn ask_for(&mut self, player: &str, queue: v1::Queue) {
         let client = self.players.entry(name(player)).or_default();
         (client.wish, client.cancel) = (Some(queue.clone()), false);
@@ -146,12 +145,12 @@ impl Cluster {
         self.take_back(player, search);
     }
 
-    /// The player gives the search of this number up, whichever goes on.
+    /// Sends a `Cancel` of this number, even if the player has another search.
     pub(super) fn take_back(&mut self, player: &str, search: u64) {
         self.transmit(&name(player), Frame::Cancel(search));
     }
 
-    /// The player leaves the room of the match that it knows of.
+    /// Leaves the room of the match that the player knows.
     pub(super) fn leave(&mut self, player: &str) {
         let client = self.players.entry(name(player)).or_default();
         if client.home.is_some()
@@ -161,7 +160,7 @@ impl Cluster {
         }
     }
 
-    /// The player joins the room of the match that it knows of, which somebody has then.
+    /// Joins the room of the match that the player knows, which has a primary from then on.
     pub(super) fn join(&mut self, player: &str) {
         let client = self.players.entry(name(player)).or_default();
         if client.home.is_some()
@@ -172,7 +171,7 @@ impl Cluster {
         }
     }
 
-    /// A node is the primary of a match's room.
+    /// Makes a node the primary of a match's room.
     pub(super) fn claim_room(&mut self, room: &str) {
         let record = v1::RoomRecord { primary: 1, ..v1::RoomRecord::default() };
         self.ask(&Request::Put(Put::new(keys::room(room), encode(&record), None)));
@@ -213,23 +212,23 @@ impl Cluster {
                 if searches == Some(matched.search) {
                     (client.wish, client.cancel) = (None, false);
                 } else if searches.is_some() {
-                    // The node has not heard of the search yet.
+                    // The node does not know the search yet.
                     return;
                 }
                 client.matched = Some(matched).filter(|matched| !matched.over);
             }
-            // Nobody waits for that here.
+            // No client here waits for that.
             DeskDecision::Left { .. } | DeskDecision::PlacesKnown { .. } => {}
         }
     }
 }
 
-/// A wish for a match of this mode.
+/// Returns a `Queue` for a match of this mode.
 pub(super) fn alone(mode: &str) -> v1::Queue {
     v1::Queue { mode: mode.to_string(), ..v1::Queue::default() }
 }
 
-/// A wish for a match with a party.
+/// Returns a `Queue` for a match with a party.
 pub(super) fn party(mode: &str, party: &str, party_size: u32) -> v1::Queue {
     v1::Queue { party: party.to_string(), party_size, ..alone(mode) }
 }

@@ -19,22 +19,22 @@ use crate::registry::{
     Response, Span, Watch, WatchId,
 };
 
-/// How long a node's lease lives without being kept alive.
+/// Time for which a node's lease lives without a keep-alive.
 pub(super) const TTL: Duration = Duration::from_secs(5);
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(1);
 pub(super) const ORACLE: WatchId = WatchId(u64::MAX);
 
-/// How often something goes wrong with a request, of 1000, and how late things are.
+/// Frequencies of faults, of 1000 requests, and delays.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Faults {
     pub(super) refused: u64,
     pub(super) lost_request: u64,
     pub(super) lost_reply: u64,
-    /// It is done after its outcome was said to be unknown.
+    /// The request is executed after its outcome was reported as unknown.
     pub(super) late: u64,
-    /// A watch tells something seconds later.
+    /// A watch reports a change seconds later.
     pub(super) slow_watch: u64,
-    /// Milliseconds that what a player sends takes, at most: what it is told crosses it.
+    /// Maximum delay of a player's frames, in milliseconds: messages to the player cross them.
     pub(super) slow_frames: u64,
 }
 
@@ -50,9 +50,9 @@ pub(super) struct Cluster {
     pub(super) events: BTreeMap<(Instant, u64), Event>,
     pub(super) serial: u64,
     pub(super) lives: u64,
-    /// Searches that players have begun.
+    /// Number of searches that players have begun.
     pub(super) searches: u64,
-    /// Something was done after it was said to be unknown.
+    /// True if a request was executed after its outcome was reported as unknown.
     pub(super) late: bool,
 }
 
@@ -61,36 +61,36 @@ pub(super) struct Node {
     pub(super) life: u64,
     pub(super) desk: Desk,
     pub(super) matcher: Matcher,
-    /// As the node believes.
+    /// The lease, in the node's view.
     pub(super) lease: Option<LeaseId>,
     pub(super) believed_until: Instant,
     pub(super) paused: bool,
     pub(super) inbox: Vec<RegistryEvent>,
-    /// It does not reach the registry.
+    /// True if the node does not reach the registry.
     pub(super) cut: bool,
-    /// Counts its connections to the registry.
+    /// Number of the node's connection to the registry.
     pub(super) link: u64,
     pub(super) watches: BTreeMap<WatchId, Watch>,
     pub(super) watch_at: Instant,
-    /// Whose sessions it believes to have, and their epochs.
+    /// Sessions that are on this node in its view, with their epochs.
     pub(super) sessions: BTreeMap<Name, u64>,
-    /// Matchmaking decided, for the tests.
+    /// Decisions of the matcher, for the tests.
     pub(super) decisions: Vec<super::super::MatcherDecision>,
 }
 
 /// A player's client.
 #[derive(Default)]
 pub(super) struct Player {
-    /// The node that it is connected to.
+    /// Node to which the client is connected.
     pub(super) home: Option<usize>,
-    /// Counts its connections.
+    /// Number of the client's connection.
     pub(super) connection: u64,
-    /// What is under way on the newest one.
+    /// Frames under way on the newest connection.
     pub(super) line: VecDeque<Frame>,
     pub(super) wish: Option<v1::Queue>,
     pub(super) cancel: bool,
     pub(super) matched: Option<v1::Matched>,
-    /// All that it was told.
+    /// All states of tickets that the client has received.
     pub(super) heard: Vec<TicketState>,
     pub(super) last: v1::Queued,
 }
@@ -118,21 +118,21 @@ pub(super) enum Event {
         player: Name,
         epoch: u64,
     },
-    /// What a player has sent on a connection.
+    /// Delivers frames that a player has sent on a connection.
     Frames {
         player: Name,
         connection: u64,
     },
 }
 
-/// What a player sends.
+/// A frame from a player.
 pub(super) enum Frame {
     Queue(v1::Queue),
-    /// Of a search.
+    /// Number of the search.
     Cancel(u64),
-    /// A room.
+    /// Name of the room.
     Leave(Name),
-    /// A room.
+    /// Name of the room.
     Join(Name),
 }
 
@@ -216,7 +216,7 @@ impl Cluster {
         self.drain(index);
     }
 
-    /// The node is gone, with all that it knew, and another one is there.
+    /// Replaces a crashed node by a new one, which knows nothing.
     pub(super) fn crash(&mut self, index: usize) {
         self.unwatch(index);
         for player in self.players.values_mut().filter(|player| player.home == Some(index)) {
@@ -231,7 +231,7 @@ impl Cluster {
         self.nodes[index].cut = true;
     }
 
-    /// The node reaches the registry again, which makes its watches again.
+    /// Reconnects the node to the registry, which makes the node's watches again.
     pub(super) fn heal(&mut self, index: usize) {
         self.unwatch(index);
         let node = &mut self.nodes[index];
@@ -252,10 +252,10 @@ impl Cluster {
         node.watches.keys().for_each(|id| self.registry.unwatch(*id));
     }
 
-    /// The node's lease ends, and it does not know yet.
+    /// Ends the node's lease, without the node's knowledge.
     pub(super) fn revoke(&mut self, index: usize) {
         if let Some(lease) = self.nodes[index].lease {
-            // It may have ended already.
+            // The lease may have ended already.
             let _ = self.registry.handle(self.now, &Request::Revoke(lease));
             self.pump();
         }
@@ -267,7 +267,8 @@ impl Cluster {
 
     pub(super) fn resume(&mut self, index: usize) {
         self.nodes[index].paused = false;
-        // What was to be done comes first, or what there is to know.
+        // At random, due deadlines are handled before the reports of the registry, or only after
+        // them.
         if self.rng.range(0..=1) == 0 {
             self.wake(index);
         }
@@ -277,7 +278,7 @@ impl Cluster {
         self.wake(index);
     }
 
-    // The registry, for the tests and the parts of a node that are not here.
+    // The registry, for the tests and the parts of a node that these tests lack.
 
     pub(super) fn ask(&mut self, request: &Request) -> Response {
         let response = self.registry.handle(self.now, request).unwrap();
@@ -311,7 +312,7 @@ impl Cluster {
         self.ask(&Request::Put(put)).revision
     }
 
-    /// The lease is kept alive, lost, or made again; then the sessions are claimed again.
+    /// Prolongs the lease, loses it, or makes a new one; then claims the sessions again.
     pub(super) fn keep_alive(&mut self, index: usize) {
         let now = self.time();
         let life = self.nodes[index].life;
@@ -350,9 +351,9 @@ impl Cluster {
         self.nodes[index].matcher.set_lease(now, Some(id));
     }
 
-    /// Reads the records of the node's sessions, which were not told of meanwhile. One that is
-    /// gone is written again, whether or not the player was elsewhere: nobody can tell. `anew`:
-    /// those that are there are too, with their epochs.
+    /// Reads the records of the node's sessions, of which the node had no reports meanwhile. A
+    /// missing record is written again, even if the player was at another node in between, which
+    /// the node cannot know. `anew`: existing records are written again too, with their epochs.
     fn register_sessions(&mut self, index: usize, anew: bool) {
         for player in self.nodes[index].sessions.clone().into_keys() {
             let there = self.get(keys::session(&player));
@@ -369,7 +370,7 @@ impl Cluster {
         }
     }
 
-    /// Another node has the session: a connection that is here is closed.
+    /// Ends a session here after another node has claimed it, and closes a connection of it.
     pub(super) fn lose_session(&mut self, player: &Name, index: usize) {
         let now = self.time();
         self.nodes[index].sessions.remove(player);

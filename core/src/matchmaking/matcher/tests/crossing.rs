@@ -1,5 +1,5 @@
-//! A real client and the desks of two nodes: what the client has sent on a new connection
-//! crosses what it is told there.
+//! A real client and the desks of two nodes: frames that the client sends on a new connection cross
+//! the messages that it receives there.
 
 use alloc::vec::Vec;
 
@@ -14,11 +14,11 @@ use crate::base::time::Duration;
 use crate::client::{Client, ClientConfig, ClientState, Event, Output};
 use crate::wire::{self, Frame, ToServer};
 
-/// Ann's client, and what it has sent that no node has.
+/// Ann's client, and its frames that no node has received yet.
 struct Ann {
     client: Client,
     under_way: Vec<ToServer>,
-    /// It has a session to resume.
+    /// True if the client has a session to resume.
     known: bool,
     events: Vec<Event>,
 }
@@ -29,8 +29,8 @@ impl Ann {
         Self { client: Client::new(config, [3; 32]), under_way: Vec::new(), known: false, events: Vec::new() }
     }
 
-    /// Connects to a node, which tells it what there is, and sends what it has to send.
-    /// Returns what the node tells, which the client has not read.
+    /// Connects to a node, which sends the current state, and sends the client's frames. Returns
+    /// the node's frames, which the client has not read.
     fn connect(&mut self, c: &mut Cluster, node: usize) -> Vec<Bytes> {
         self.client.connect(c.time());
         self.client.handle_disconnected(c.time());
@@ -60,7 +60,7 @@ impl Ann {
         self.told(c)
     }
 
-    /// What the node has told since.
+    /// Returns the frames that the node has sent since.
     fn told(&mut self, c: &mut Cluster) -> Vec<Bytes> {
         let there = c.player("ann");
         let mut told = Vec::new();
@@ -76,7 +76,7 @@ impl Ann {
         self.drain(c);
     }
 
-    /// Takes what the client wants to send, and what has happened.
+    /// Takes the client's frames and events.
     fn drain(&mut self, c: &Cluster) {
         while let Some(output) = self.client.poll_output() {
             if let Output::Event(event @ (Event::Matched(_) | Event::Ticket { .. })) = output {
@@ -88,7 +88,7 @@ impl Ann {
         self.under_way.extend(frames);
     }
 
-    /// The node hears what is under way, and the client what comes of that.
+    /// Delivers the frames under way to the node, and the answers to the client.
     fn arrive(&mut self, c: &mut Cluster) {
         let now = c.time();
         for message in core::mem::take(&mut self.under_way) {
@@ -102,7 +102,7 @@ impl Ann {
             }
         }
         run(c, 1);
-        // It is the client that searches, and not who stands for it in the cluster.
+        // The real client searches, not its stand-in in the cluster.
         c.player("ann").wish = None;
         for frame in self.told(c) {
             self.read(c, &frame);
@@ -140,7 +140,7 @@ fn the_end_of_a_search_and_the_wish_that_is_sent_again_cross() {
     c.pause(1 - leader);
     run(&mut c, 3);
     assert_eq!(c.ticket("ann").map(|ticket| ticket.state()), Some(S::TimedOut));
-    // At another node she hears that it has timed out; her wish is under way again.
+    // At another node she learns that her search has timed out; her `Queue` is under way again.
     let told = ann.connect(&mut c, leader);
     assert!(matches!(ann.under_way[..], [ToServer::Queue(_)]), "{:?}", ann.under_way);
     told.iter().for_each(|frame| ann.read(&c, frame));
@@ -148,7 +148,7 @@ fn the_end_of_a_search_and_the_wish_that_is_sent_again_cross() {
     assert!(!ann.client.is_searching());
     ann.arrive(&mut c);
     assert_eq!((c.ticket("ann"), ann.events()), (None, Vec::new()), "that is no other search");
-    // The next one is, also if it is sent before the last word on that.
+    // The next search is not ended, even if it is sent before the last message on the old one.
     ann.search(&mut c);
     ann.arrive(&mut c);
     assert!(ended_with(&ann.events(), S::Waiting));
@@ -166,7 +166,7 @@ fn the_last_match_is_told_while_it_is_left_and_the_next_is_searched_for() {
     let Some(Event::Matched(matched)) = ann.events().pop() else { panic!("she is told of the match") };
     ann.client.join(c.time(), &matched.room, 0).unwrap();
     ann.drain(&c);
-    // While she has no connection she has enough of it, and wants another.
+    // While she has no connection, she leaves the match and starts another search.
     ann.client.handle_disconnected(c.time());
     ann.client.leave(c.time(), &matched.room).unwrap();
     ann.client.queue(c.time(), alone("duel")).unwrap();

@@ -12,7 +12,7 @@ use super::cluster::{Cluster, name};
 use crate::base::time::Duration;
 use crate::matchmaking::{MatchmakingConfig, QueueConfig};
 
-/// Places of a matcher.
+/// Number of places of a matcher.
 const PLACES: u64 = 8;
 
 fn cluster() -> Cluster {
@@ -36,8 +36,8 @@ fn listings(c: &Cluster) -> u64 {
     c.nodes[0].matcher.stats().listings
 }
 
-/// More come all the time, and their names are before all others', until all of these are
-/// matched or so many listings have been.
+/// Players keep arriving, with names before all others', until the awaited players are matched or
+/// the maximum number of listings is reached.
 fn rush(c: &mut Cluster, mode: &str, awaited: &[String], most: u64) {
     let until = listings(c) + most;
     for n in 0..3_000 {
@@ -51,11 +51,12 @@ fn rush(c: &mut Cluster, mode: &str, awaited: &[String], most: u64) {
     }
 }
 
-/// Each listing takes those who came first, and the next comes when half of them are gone.
+/// Each listing gives places to the first players, and the next listing follows when half of these
+/// are gone.
 #[test]
 fn who_came_first_has_a_place_first_whoever_comes() {
     let mut c = cluster();
-    // In no order of names, and all of them after those who come later.
+    // The players are in no order of names, and by name all are after the later ones.
     let players: Vec<String> = (0..40_u64).map(|n| format!("z{:02}", n * 17 % 40)).collect();
     for player in &players {
         c.connect(player, 0);
@@ -64,7 +65,7 @@ fn who_came_first_has_a_place_first_whoever_comes() {
     c.run(Duration::from_millis(20));
     let most = players.len() as u64 / (PLACES / 2) + 1;
     rush(&mut c, "duel", &players, most);
-    // Those who came later had what places were left when the last of them got theirs.
+    // Later players had only the places left when the last of these got theirs.
     let later =
         c.players.iter().filter(|(name, player)| name.as_str().starts_with('a') && player.matched.is_some());
     assert!(later.count() <= usize::try_from(PLACES).unwrap());
@@ -73,7 +74,8 @@ fn who_came_first_has_a_place_first_whoever_comes() {
 #[test]
 fn a_party_has_places_for_all_or_none() {
     let mut c = cluster();
-    // Its members came at different times, and there are others between them by name too.
+    // The members of the party have queued at different times, and by name other players are
+    // between them.
     let first: Vec<String> = (0..20).map(|n| format!("m{n:02}")).collect();
     c.connect("zoe", 0);
     c.queue("zoe", party("duo", "p", 2));
@@ -84,13 +86,13 @@ fn a_party_has_places_for_all_or_none() {
     c.connect("aaa", 0);
     c.queue("aaa", party("duo", "p", 2));
     let awaited: Vec<String> = ["zoe", "aaa"].map(String::from).into_iter().chain(first).collect();
-    // A party may leave a place free that is too few for it.
+    // A party may leave places free that are too few for it.
     let most = 22 / (PLACES / 2 - 1) + 1;
     rush(&mut c, "duo", &awaited, most);
 }
 
-/// All places are of parties, and in the order of names their first players come last: whoever
-/// has read the others before has passed them over.
+/// All places belong to parties whose first players are last by name. A listing reads the other
+/// players of these parties first, and passes them over.
 #[test]
 fn the_rest_of_a_party_is_read_again_if_it_was_passed() {
     let mut c = cluster();
@@ -104,7 +106,7 @@ fn the_rest_of_a_party_is_read_again_if_it_was_passed() {
         c.queue(&player, wish);
         c.run(Duration::from_millis(20));
     };
-    // Meanwhile nobody forms matches.
+    // In the meantime no matches are formed.
     c.pause(first);
     for n in 0..4 {
         queue(&mut c, format!("z{n}"), party("duo", &format!("p{n}"), 2));
@@ -130,7 +132,7 @@ fn who_finds_nobody_does_not_keep_the_free_places_from_others() {
         c.connect(&format!("odd{n}"), 0);
         c.queue(&format!("odd{n}"), rated(10_000 * (n + 1)));
     }
-    // The windows of the first two widen for two seconds until they play with each other.
+    // The windows of the first two widen for two seconds until they accept each other.
     let players = ["ann", "bob", "cat", "dan", "eve", "fay"];
     for (player, rating) in players.into_iter().zip([1500, 1620, 3000, 3120, 1500, 1500]) {
         c.connect(player, 0);
@@ -140,11 +142,11 @@ fn who_finds_nobody_does_not_keep_the_free_places_from_others() {
     let matched = |c: &mut Cluster| players.map(|player| c.player(player).matched.is_some());
     c.run(Duration::from_secs(1));
     assert_eq!(matched(&mut c), [false; 6]);
-    // The next two get places at once, since tickets were listed long ago; the last two once
-    // five seconds have passed since then.
+    // The next two get places at once, since the last listing was long ago; the last two get theirs
+    // five seconds after that.
     c.run(Duration::from_secs(2));
     assert_eq!(matched(&mut c), [true, true, true, true, false, false]);
-    // Who comes meanwhile does not get the places that are free.
+    // Players that arrive meanwhile do not get the free places.
     for player in ["aaa", "aab"] {
         arrive(&mut c, player, rated(5000));
     }
@@ -155,7 +157,7 @@ fn who_finds_nobody_does_not_keep_the_free_places_from_others() {
     c.run(Duration::from_secs(6));
     assert!(c.player("aaa").matched.is_some());
     assert_eq!(c.nodes[0].matcher.stats().tickets, 6);
-    // Once all have places, nobody is looked for any more.
+    // Once all players have places, no further listing follows.
     c.run(Duration::from_secs(6));
     let before = listings(&c);
     c.run(Duration::from_secs(30));

@@ -1,4 +1,4 @@
-//! Free places of matches that go on.
+//! Free places of running matches.
 
 use alloc::string::ToString as _;
 use alloc::vec;
@@ -39,7 +39,7 @@ fn run(cluster: &mut Cluster, seconds: u64) {
     cluster.run(Duration::from_secs(seconds));
 }
 
-/// A match of four that goes on.
+/// Returns a running match of four.
 fn battle(c: &mut Cluster, wish: impl Fn(&str) -> v1::Queue) -> v1::Matched {
     let matched = form(c, wish);
     for player in ["ann", "bob", "cat", "dan"] {
@@ -49,7 +49,7 @@ fn battle(c: &mut Cluster, wish: impl Fn(&str) -> v1::Queue) -> v1::Matched {
     matched
 }
 
-/// A match of four that nobody has come to yet.
+/// Returns a match of four that no player has joined yet.
 fn form(c: &mut Cluster, wish: impl Fn(&str) -> v1::Queue) -> v1::Matched {
     for player in ["ann", "bob", "cat", "dan"] {
         c.queue(player, wish(player));
@@ -151,7 +151,7 @@ fn who_comes_must_fit_to_everybody() {
         ..rated(1500)
     };
     battle(&mut c, |player| wish(if player == "ann" { 5 } else { 0 }));
-    // What she wanted of others holds when she has left.
+    // Her conditions on other players hold after she has left.
     c.leave("ann");
     c.queue("far", v1::Queue { attributes: vec![level(7)], ..rated(3000) });
     c.queue("low", v1::Queue { attributes: vec![level(4)], ..rated(1500) });
@@ -169,7 +169,7 @@ fn a_match_that_has_changed_since_it_was_looked_at_gives_the_ticket_back() {
     let mut c = cluster_of(config, &["ann", "bob", "cat", "dan", "eve"]);
     battle(&mut c, |_| alone("duo"));
     c.leave("dan");
-    // The janitor finds the place; then another leaves, which it does not know.
+    // The sweep finds the free place; then another player leaves, which the sweep has not seen.
     run(&mut c, 61);
     c.leave("cat");
     c.queue("eve", alone("duo"));
@@ -189,7 +189,7 @@ fn who_leaves_and_queues_again_before_that_is_known_is_not_lost() {
     battle(&mut c, |_| alone("duo"));
     c.leave("dan");
     run(&mut c, 61);
-    // By what the janitor has found, she is in the match that she would come into.
+    // By the record of the last sweep, she is in the match into which she would be filled.
     c.leave("ann");
     c.queue("ann", alone("duo"));
     run(&mut c, 2);
@@ -211,7 +211,7 @@ fn who_has_left_a_match_does_not_fill_its_places_again() {
     run(&mut c, 15);
     let eve = c.player("eve").matched.clone().expect("there is a place for others");
     assert_eq!(eve.r#match, before.r#match);
-    // Nor when a place is free of a match in whose teams he is no more.
+    // Nor is he filled into the match when a place is free and its teams no longer name him.
     c.leave("cat");
     run(&mut c, 15);
     assert!(c.player("dan").matched.is_none() && c.ticket("dan").is_some());

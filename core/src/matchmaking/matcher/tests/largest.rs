@@ -1,4 +1,4 @@
-//! Matches as large as a transaction takes, and larger.
+//! Matches at the maximum size of a transaction, and larger ones.
 
 use alloc::format;
 use alloc::string::String;
@@ -23,8 +23,8 @@ fn cluster(teams: u8, size: u8) -> Cluster {
     cluster
 }
 
-/// Three teams of 21, each of four parties of five and a player alone, all with as many
-/// attributes and conditions as there may be.
+/// Queues three teams of 21, each of four parties of five and a single player, all with the maximum
+/// number of attributes and conditions.
 fn everybody(c: &mut Cluster) -> Vec<String> {
     let wish = |n: u32| if n < 60 { party("war", &format!("p{}", n / 5), 5) } else { alone("war") };
     let players: Vec<String> = (0..MAX_FORMED_PLAYERS).map(|n| format!("n{n:02}")).collect();
@@ -36,7 +36,7 @@ fn everybody(c: &mut Cluster) -> Vec<String> {
     players
 }
 
-/// With eight attributes, and eight conditions that nobody else has and all meet.
+/// Adds eight attributes, and eight conditions that no other player has and that all players meet.
 fn demanding(n: u32, wish: v1::Queue) -> v1::Queue {
     let attribute = |n: u32| format!("attribute-{n}");
     let number = |n| v1::Attribute { name: attribute(n), value: Some(v1::attribute::Value::Number(7)) };
@@ -70,7 +70,7 @@ fn the_largest_match_is_formed_and_its_last_place_filled() {
 #[test]
 fn a_match_that_no_transaction_takes_is_not_tried_again() {
     let mut c = cluster(3, 21);
-    // The next life of the node has a queue that its settings would not be checked with.
+    // The restarted node has a queue that the check of its settings would refuse.
     (c.config.queues[0].teams, c.config.queues[0].team_size) = (4, 16);
     c.config.queues[0].work.candidates = 64;
     c.crash(0);
@@ -86,7 +86,7 @@ fn a_match_that_no_transaction_takes_is_not_tried_again() {
     }
     let stats = c.nodes[0].matcher.stats();
     assert_eq!((stats.failed, stats.formed, stats.ended, stats.tickets), (1, 0, 64, 0));
-    // The next one who comes is as welcome as the first.
+    // The next player can queue like the first one.
     c.connect("eve", 0);
     c.queue("eve", alone("war"));
     c.run(Duration::from_secs(5));

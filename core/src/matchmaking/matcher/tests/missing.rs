@@ -1,4 +1,4 @@
-//! Players who do not come to their match.
+//! Late players, and matches that are over before they have begun.
 
 use alloc::string::{String, ToString as _};
 use alloc::vec;
@@ -13,7 +13,7 @@ use crate::matchmaking::matcher::MatcherDecision;
 use crate::matchmaking::record::decode;
 use crate::matchmaking::{MatchmakingConfig, QueueConfig, keys};
 
-/// Players have 20 seconds to come, which is looked at every two.
+/// Returns a cluster with a join window of 20 seconds and a sweep every two.
 fn cluster(mode: &str, teams: u8, size: u8, backfill: bool, players: &[&str]) -> Cluster {
     let mut queue = QueueConfig::new(name(mode), teams, size, vec![name("eu")]);
     queue.backfill = backfill;
@@ -33,7 +33,7 @@ fn run(cluster: &mut Cluster, seconds: u64) {
     cluster.run(Duration::from_secs(seconds));
 }
 
-/// The players are matched.
+/// Queues the players, and returns their match.
 fn form(c: &mut Cluster, players: &[&str], mode: &str) -> v1::Matched {
     for player in players {
         c.queue(player, alone(mode));
@@ -52,7 +52,7 @@ fn players(matched: &v1::Matched) -> Vec<String> {
     players
 }
 
-/// Who did not come, and whether the match was over by that.
+/// Returns the players of each `Missed` decision, with true if their match was over by that.
 fn missed(c: &Cluster) -> Vec<(Vec<String>, bool)> {
     let missed = |decision: &MatcherDecision| match decision {
         MatcherDecision::Missed { players, over, .. } => {
@@ -63,7 +63,7 @@ fn missed(c: &Cluster) -> Vec<(Vec<String>, bool)> {
     c.nodes.iter().flat_map(|node| &node.decisions).filter_map(missed).collect()
 }
 
-/// The match of which the player was told last that it is given up.
+/// Returns the match that the last message to the player reports as given up.
 fn given_up(c: &mut Cluster, player: &str) -> Option<String> {
     let last = &c.player(player).last;
     (last.state() == S::GivenUp).then(|| last.r#match.clone())
@@ -87,7 +87,7 @@ fn who_does_not_come_is_out_and_who_came_has_its_waiting_time_back() {
     run(&mut c, 3);
     assert_eq!(record(&mut c, &matched.r#match), None);
     assert!(c.get(keys::room(&matched.room)).is_some(), "the room belongs to its primary");
-    // Both may search again; she is before all who came within the last ten seconds.
+    // Both may search again. Ann is ahead of all tickets of the last ten seconds.
     c.queue("cid", alone("duel"));
     run(&mut c, 5);
     c.disconnect("cid");
@@ -104,7 +104,7 @@ fn who_does_not_come_is_out_and_who_came_has_its_waiting_time_back() {
     }
     run(&mut c, 2);
     assert!(c.player("ann").matched.is_some() && c.player("bob").matched.is_some());
-    // It was for that search only.
+    // The credit was for that search only.
     assert_eq!(c.notice("bob").unwrap().waited_ms / 1_000, 0);
 }
 
@@ -117,13 +117,14 @@ fn the_waiting_time_of_a_search_that_crosses_is_given_back_too() {
     c.join("ann");
     run(&mut c, 1);
     c.leave("bob");
-    // She searches before she hears that the match is over, and is told of the match as it is.
+    // She searches before she knows that the match is over, and receives the match in its current
+    // state.
     let search = c.queue("ann", alone("duel"));
     c.run(Duration::from_millis(50));
     assert!(c.player("ann").matched.is_some() && c.player("ann").wish.is_none());
     run(&mut c, 4);
     assert_eq!((missed(&c), c.notice("ann")), (vec![(vec!["bob".to_string()], true)], None));
-    // That search is answered; the next one has waited, for half of what tickets may.
+    // That search is answered. The next one keeps its waiting time, up to half of the time-out.
     c.ask_for("ann", v1::Queue { search, ..alone("duel") });
     run(&mut c, 1);
     assert_eq!((c.heard("ann").last(), c.ticket("ann")), (Some(&S::None), None));
@@ -157,7 +158,7 @@ fn the_place_of_who_does_not_come_is_filled() {
     assert_eq!(c.player("ann").matched.clone().unwrap().fills, 2);
     assert!(c.notice("ann").unwrap().joined, "a fill does not forget who came");
     assert_eq!(record(&mut c, &matched.r#match).unwrap().missed, ["dan"]);
-    // Who comes later has as much time, and is out as well without coming.
+    // A player that was added later has as much time, and is removed too without joining.
     c.queue("fay", alone("duo"));
     run(&mut c, 15);
     assert_eq!(missed(&c).len(), 1);
@@ -167,7 +168,7 @@ fn the_place_of_who_does_not_come_is_filled() {
     c.join("fay");
     run(&mut c, 40);
     assert_eq!(missed(&c).len(), 2, "all are there");
-    // Who was late may queue again.
+    // A late player may queue again.
     c.queue("dan", alone("duo"));
     run(&mut c, 1);
     assert_eq!(c.ticket("dan").unwrap().state(), S::Waiting);
@@ -197,7 +198,7 @@ fn without_the_rule_a_match_goes_on_if_two_teams_have_anybody() {
             }
         }
         assert_eq!(record(&mut c, &matched.r#match).is_some_and(|record| record.begun), goes_on, "{mode}");
-        // Once it has begun, who leaves ends nothing for the others.
+        // Once the match has begun, a player that leaves ends nothing for the others.
         run(&mut c, 10);
         if goes_on && come.len() > 1 {
             c.leave("ann");
@@ -250,7 +251,7 @@ fn who_is_away_when_the_match_is_over_hears_of_it_when_it_is_back() {
         c.disconnect("bob");
         c.leave("ann");
         run(&mut c, away_s);
-        // The match waits for him, though not for ever.
+        // The match waits for him, but not forever.
         let waits = away_s < 20;
         assert_eq!((c.notice("bob").is_some(), record(&mut c, &matched.r#match).is_some()), (waits, waits));
         c.connect("bob", 0);
@@ -289,7 +290,7 @@ fn a_player_that_left_is_not_put_back_when_others_do_not_come() {
     }
     run(&mut c, 18);
     c.leave("bob");
-    // The teams name neither any more when Dan is out.
+    // Once Dan is out, the teams name neither of the two any more.
     run(&mut c, 8);
     assert_eq!(missed(&c), [(vec!["dan".to_string()], false)]);
     assert_eq!(record(&mut c, &matched.r#match).unwrap().left, ["bob", "dan"]);

@@ -1,4 +1,4 @@
-//! Time, and what passes between the nodes and the registry.
+//! Time, and the messages between the nodes and the registry.
 
 use crate::base::id::NodeId;
 use crate::base::rng::Rng;
@@ -8,7 +8,7 @@ use crate::registry::{Failure, News, RegistryCommand, RegistryEvent};
 use super::cluster::{Cluster, Event, Fate, KEEP_ALIVE, ORACLE};
 
 impl Cluster {
-    /// Runs for so long.
+    /// Runs the cluster for this time.
     pub(super) fn run(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(at) = self.next().filter(|at| *at <= until) {
@@ -91,7 +91,7 @@ impl Cluster {
                     return self.schedule(KEEP_ALIVE, Event::Moved { node, life, player, epoch });
                 }
                 if self.nodes[node].cut {
-                    // It will not be told, but find what there is then.
+                    // The node will not be notified of this change, but reads the state later.
                     return;
                 }
                 if self.nodes[node].sessions.get(&player).is_some_and(|mine| *mine < epoch) {
@@ -106,13 +106,13 @@ impl Cluster {
     pub(super) fn tell(&mut self, index: usize, told: RegistryEvent) {
         let now = self.time();
         let node = &mut self.nodes[index];
-        // Each takes what is its own.
+        // Desk and matcher each handle their own events.
         node.desk.handle_told(now, told.clone());
         node.matcher.handle_told(now, told);
         self.drain(index);
     }
 
-    /// Carries out what a node wants.
+    /// Executes the outputs of a node.
     pub(super) fn drain(&mut self, index: usize) {
         loop {
             let node = &mut self.nodes[index];
@@ -175,7 +175,7 @@ impl Cluster {
         self.schedule(delay, Event::Call { node: index, life, call, fate });
     }
 
-    /// A call has come to the registry.
+    /// Executes a call that has arrived at the registry.
     pub(super) fn call(&mut self, index: usize, life: u64, call: RegistryCommand, fate: Fate) {
         match call {
             RegistryCommand::Request { id, request } => {
@@ -207,7 +207,7 @@ impl Cluster {
         }
     }
 
-    /// Takes what the watches have to tell.
+    /// Passes on the reports of the registry's watches.
     pub(super) fn pump(&mut self) {
         while let Some(watched) = self.registry.poll_output() {
             if watched.id == ORACLE {

@@ -1,4 +1,4 @@
-//! What must hold of the registry at every revision, whoever wrote what.
+//! Invariants of the registry at every revision, for every writer.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString as _};
@@ -18,24 +18,24 @@ use crate::registry::{
 
 pub(super) struct Oracle {
     config: MatchmakingConfig,
-    /// The elections that are in force, by mode: revision and node.
+    /// Current elections by mode: revision and node.
     elected: BTreeMap<String, (u64, u64)>,
-    /// The matches of players: written and not deleted.
+    /// Live matches of players: written and not deleted.
     pub(super) live: BTreeMap<Name, v1::Matched>,
     pub(super) formed: u64,
-    /// How often free places were filled.
+    /// Number of fillings of free places.
     pub(super) filled: u64,
-    /// How often players were put out who did not come.
+    /// Number of removals of players that did not join in time.
     pub(super) missed: u64,
-    /// Matches that their players were told of.
+    /// Matches that were sent to their players.
     told: BTreeSet<(Name, String, u32)>,
-    /// How tickets ended.
+    /// Number of ended tickets, by state.
     pub(super) ended: BTreeMap<i32, u64>,
-    /// How the players' searches ended, as they were told.
+    /// Ends of the players' searches, as sent to them.
     ends: BTreeMap<(Name, u64), End>,
 }
 
-/// The end of a search, to who was told of it.
+/// End of a search, as sent to its player.
 #[derive(Clone, Debug, PartialEq)]
 enum End {
     Ticket(TicketState),
@@ -57,7 +57,7 @@ impl Oracle {
         }
     }
 
-    /// A client was told of a match: one that was formed with it.
+    /// Checks that a match that a client received was formed with its player.
     pub(super) fn heard(&mut self, player: &Name, matched: &v1::Matched) {
         let team = &matched.teams[matched.team as usize];
         assert!(team.players.contains(&player.to_string()), "{player} is told a wrong team");
@@ -65,11 +65,11 @@ impl Oracle {
         self.end(player, matched.search, End::Match(matched.r#match.clone()));
     }
 
-    /// A client was told that a search of its player has ended without a match.
+    /// Notes that a client received the end of a search without a match.
     pub(super) fn ended(&mut self, player: &Name, search: u64, state: TicketState) {
         let known = self.ends.get(&(player.clone(), search));
         let is_said = match (state, known) {
-            // The match is over, or a node is asked that did not end the search.
+            // The match is over, or the `Cancel` went to a node that did not end the search.
             (TicketState::None, Some(_)) => true,
             // The player is out of the match.
             (TicketState::GivenUp, Some(End::Match(_))) => true,
@@ -80,7 +80,7 @@ impl Oracle {
         }
     }
 
-    /// A search ends once, and in one way.
+    /// Checks that a search ends once, and in one way.
     fn end(&mut self, player: &Name, search: u64, end: End) {
         if search != 0 {
             let known = self.ends.entry((player.clone(), search)).or_insert_with(|| end.clone());
@@ -88,7 +88,7 @@ impl Oracle {
         }
     }
 
-    /// Whether the player was told of the match as it is.
+    /// Returns true if the player has received the match in its current state.
     pub(super) fn was_told(&self, player: &Name, matched: &v1::Matched) -> bool {
         self.told.contains(&(player.clone(), matched.r#match.clone(), matched.fills))
     }
@@ -134,7 +134,7 @@ impl Oracle {
                         before.as_ref().is_none_or(same),
                         "{player} is put into a match while it is in one (G8)"
                     );
-                    // Who comes into the room says so, and nothing else.
+                    // A player that joins the room sets `joined`, and nothing else changes.
                     let comes = notice.joined
                         && before.is_some_and(|b| v1::NoticeRecord { joined: true, ..b } == notice);
                     assert!(
@@ -162,7 +162,8 @@ impl Oracle {
             if kv.key.starts_with(b"/match/pairs/") {
                 match prev {
                     None => self.pair(kv, find),
-                    // When it was formed may be corrected; else its free places are filled.
+                    // The rest of the record may change alone: its times, and the mark that the
+                    // match has begun.
                     Some(before) => {
                         let of = |kv: &KeyValue| decode::<v1::MatchRecord>(&kv.value).r#match;
                         if of(kv) != of(before) {
@@ -174,7 +175,8 @@ impl Oracle {
         }
     }
 
-    /// A match is formed wholly: all tickets, which waited, and all notices in this revision.
+    /// Checks that a match is formed as a whole: all tickets waited, and all notices are of this
+    /// revision.
     fn pair<'a>(&mut self, kv: &KeyValue, find: impl Fn(&Bytes) -> Option<&'a Change>) {
         let record: v1::MatchRecord = decode(&kv.value);
         let matched = record.r#match.unwrap();
@@ -189,8 +191,8 @@ impl Oracle {
         self.enter(&matched, find);
     }
 
-    /// Free places are filled: nobody who is in the match is touched, and whoever comes does
-    /// so as into a new one.
+    /// Checks a change of a match. Either it adds players as a new match does and keeps all others,
+    /// or it removes only players that have not joined.
     fn fill<'a>(&mut self, before: &KeyValue, kv: &KeyValue, find: impl Fn(&Bytes) -> Option<&'a Change>) {
         let (before, record): (v1::MatchRecord, v1::MatchRecord) = (decode(&before.value), decode(&kv.value));
         let (before, matched) = (before.r#match.unwrap(), record.r#match.unwrap());
@@ -227,7 +229,7 @@ impl Oracle {
         self.enter(&matched, find);
     }
 
-    /// Who comes into a match: its ticket, which waited, is consumed, and it has a notice.
+    /// Checks that the waiting ticket of each added player is consumed, and that it has a notice.
     fn enter<'a>(&mut self, matched: &v1::Matched, find: impl Fn(&Bytes) -> Option<&'a Change>) {
         let mut parties: BTreeMap<(String, Bytes, u32), (u32, usize)> = BTreeMap::new();
         for (team, index) in matched.teams.iter().zip(0..) {
@@ -270,7 +272,7 @@ impl Oracle {
         }
     }
 
-    /// Who wrote must have been allowed to: the elected matcher, or who has the session.
+    /// Checks that the writer was entitled: the elected matcher, or the node with the session.
     pub(super) fn author(
         &self,
         node: NodeId,

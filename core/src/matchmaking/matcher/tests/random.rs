@@ -1,7 +1,6 @@
-//! A world in which everything goes wrong: lost and late answers, slow watches, compaction,
-//! crashes, pauses, nodes that are cut off, players that move, leave and change their
-//! minds. The oracle watches every revision; afterwards, when all is well again, nobody may
-//! be left behind.
+//! A world with every kind of fault: lost and late answers, slow watches, compaction, crashes,
+//! pauses, nodes that are cut off, players that move, leave and change their wishes. The oracle
+//! watches every revision. Afterwards, without faults, no player may be left without an outcome.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -20,7 +19,7 @@ use crate::registry::Request;
 
 const NODES: usize = 3;
 const PLAYERS: u64 = 12;
-/// Steps of the part in which things go wrong, each of up to half a second.
+/// Number of steps with faults, each of up to half a second.
 const STEPS: usize = 200;
 
 fn config() -> MatchmakingConfig {
@@ -44,7 +43,7 @@ fn config() -> MatchmakingConfig {
 
 struct World {
     c: Cluster,
-    /// What of the faults there is in this world.
+    /// Faults that this world has.
     nodes_fail: bool,
     players_move: bool,
 }
@@ -123,7 +122,7 @@ impl World {
             1 | 2 => self.c.pause(node),
             3 => self.c.cut(node),
             4..=6 => {
-                // A connection to the registry that breaks, with what is compacted meanwhile.
+                // A connection to the registry breaks, and revisions are compacted meanwhile.
                 self.c.cut(node);
                 self.c.run(Duration::from_millis(200));
                 let revision = self.c.registry.revision();
@@ -147,7 +146,7 @@ impl World {
         }
     }
 
-    /// All is well again, and everybody is there.
+    /// Ends all faults, and connects all players.
     fn calm(&mut self) {
         self.c.faults = Faults::default();
         for node in 0..NODES {
@@ -158,7 +157,7 @@ impl World {
                 self.c.heal(node);
             }
         }
-        // Leases that are lost are found to be, and made again.
+        // Lost leases are detected, and made again.
         self.c.run(Duration::from_secs(12));
         for player in (0..PLAYERS).map(|player| format!("p{player}")) {
             if self.c.player(&player).home.is_none() {
@@ -168,7 +167,7 @@ impl World {
         self.c.run(Duration::from_secs(20));
     }
 
-    /// Nobody is left behind.
+    /// Checks that no player is left without an outcome.
     fn check(&mut self) {
         let live = self.c.oracle.live.clone();
         for (player, matched) in &live {
@@ -195,7 +194,7 @@ impl World {
             let queue = ticket.queue.unwrap();
             waiting.entry(queue.mode.clone()).or_default().push(queue);
         }
-        // Whoever waits has nobody to be matched with.
+        // No waiting player has another one to be matched with.
         assert!(waiting.get("duel").map_or(0, Vec::len) < 2, "{waiting:?}");
         let mut pairs: BTreeMap<&str, usize> = BTreeMap::new();
         for queue in waiting.get("duo").into_iter().flatten() {
@@ -208,7 +207,7 @@ impl World {
             let elected = self.c.nodes.iter().flat_map(|node| node.matcher.elected());
             assert_eq!(elected.filter(|elected| elected.as_str() == mode).count(), 1);
         }
-        // Nor has whoever waits alone a free place in a match that goes on.
+        // No player that waits alone could fill a free place of a running match.
         let mut free = Vec::new();
         for matched in live.values().filter(|matched| matched.mode == "duo") {
             let room = self.c.get(keys::room(&matched.room)).map(|kv| decode::<v1::RoomRecord>(&kv.value));
@@ -218,7 +217,7 @@ impl World {
             }
         }
         assert!(alone == 0 || free.is_empty(), "{free:?} have free places, and {waiting:?} wait");
-        // No match is left without a player, and no notice without a match.
+        // Every match has a player, and every notice has a match.
         for kv in self.c.list(keys::pairs()) {
             let record: v1::MatchRecord = decode(&kv.value);
             let id = record.r#match.unwrap().r#match;
@@ -227,7 +226,7 @@ impl World {
     }
 }
 
-/// One world, from a seed. Returns what happened in it, for the test that it is enough.
+/// Runs one world, from a seed. Returns its counts, for the test that enough has happened.
 fn world(seed: u64) -> (u64, u64, BTreeMap<i32, u64>) {
     let mut world = World::new(seed);
     world.run();
@@ -238,7 +237,7 @@ fn world(seed: u64) -> (u64, u64, BTreeMap<i32, u64>) {
 
 #[test]
 fn nobody_is_matched_twice_in_part_or_not_at_all() {
-    // Among these are some in which a node whose lease was over has heard nothing of a move.
+    // In some of these, a node whose lease was over has received no report of a player's move.
     let (first, count) = (300, 60);
     let (mut formed, mut filled, mut ended) = (0, 0, BTreeMap::<i32, u64>::new());
     for seed in first..first + count {

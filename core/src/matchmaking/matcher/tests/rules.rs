@@ -1,4 +1,4 @@
-//! The rules, one by one, on a registry where nothing goes wrong but what is said.
+//! The rules, one by one, on a registry without faults other than the stated ones.
 
 use alloc::format;
 use alloc::string::ToString as _;
@@ -93,7 +93,7 @@ fn a_ticket_is_taken_back() {
     run(&mut c, 1);
     assert_eq!(c.heard("ann"), [S::None, S::Waiting, S::Cancelled]);
     assert_eq!((c.ticket("ann"), c.player("ann").last.mode.as_str()), (None, "duel"));
-    // Who is in a match does not queue for another one.
+    // A player in a match does not queue for another one.
     let search = c.queue("ann", alone("duel"));
     c.queue("bob", alone("duel"));
     run(&mut c, 2);
@@ -102,7 +102,7 @@ fn a_ticket_is_taken_back() {
     run(&mut c, 1);
     let matched = c.player("ann").matched.take().unwrap();
     assert_eq!(c.ticket("ann"), None);
-    // A search that was answered with a match is given up with that.
+    // A `Cancel` of a search that was answered with a match gives the match up.
     c.take_back("ann", search);
     run(&mut c, 1);
     assert_eq!((c.player("ann").last.state(), &c.player("ann").last.r#match), (S::GivenUp, &matched.r#match));
@@ -134,7 +134,7 @@ fn a_ticket_times_out() {
     run(&mut c, 2);
     assert_eq!(c.heard("ann"), [S::Waiting, S::TimedOut]);
     assert_eq!((c.ticket("ann"), c.player("ann").last.waited_ms / 1000), (None, 60));
-    // So does one of a party that nobody else comes to.
+    // The same holds for a ticket of a party that no other player joins.
     c.queue("ann", party("duo", "p", 2));
     run(&mut c, 61);
     assert_eq!(c.heard("ann")[2..], [S::Waiting, S::TimedOut]);
@@ -151,7 +151,7 @@ fn a_party_is_one_team_and_its_queue_time_is_the_oldest() {
     let (leader, now) = (c.leader("duo").unwrap(), c.now);
     let standing = c.nodes[leader].matcher.explain(now, &name("ann"));
     assert_eq!(standing, Some(Standing::Gathers { here: 1, of: 2 }));
-    // The same name with another size is another party.
+    // The same party name with another size is another party.
     c.connect("eve", 0);
     c.queue("eve", party("duel", "p", 1));
     c.queue("bob", party("duo", "p", 2));
@@ -166,7 +166,8 @@ fn a_stranger_who_knows_the_name_of_a_party_takes_no_place_in_it() {
     let players = [("eve", 0), ("ann", 0), ("bob", 1), ("cat", 0), ("dan", 1)];
     let mut c = cluster(2, &players);
     let keyed = |key: &'static [u8]| v1::Queue { party_key: key.into(), ..party("duo", "p", 2) };
-    // She comes first, with no key, with a wrong one, and with the digest that the registry has.
+    // She queues first: without a key, with a wrong key, and with the digest that is in the
+    // registry.
     c.queue("eve", party("duo", "p", 2));
     run(&mut c, 1);
     c.queue("ann", keyed(b"friends"));
@@ -187,7 +188,7 @@ fn a_stranger_who_knows_the_name_of_a_party_takes_no_place_in_it() {
     let (ann, bob) = (c.player("ann").matched.clone().unwrap(), c.player("bob").matched.clone().unwrap());
     assert_eq!((ann.team, &ann.r#match), (bob.team, &bob.r#match));
     assert!(c.player("eve").matched.is_none());
-    // At another node, her ticket is the same.
+    // Her ticket is the same at another node.
     c.leave("ann");
     let search = c.queue("ann", keyed(b"friends"));
     run(&mut c, 1);
@@ -274,7 +275,7 @@ fn a_search_moves_to_another_node_and_keeps_its_time() {
     assert_eq!((after.queued_ms, after.node), (before.queued_ms, c.nodes[1].id.0));
     assert!(after.session_epoch > before.session_epoch);
     assert_eq!(c.nodes[0].desk.stats().players, 0);
-    // Also if the client has forgotten that it wanted a match.
+    // The same holds if the client has forgotten its search.
     c.player("ann").wish = None;
     c.connect("ann", 0);
     run(&mut c, 2);
@@ -282,7 +283,7 @@ fn a_search_moves_to_another_node_and_keeps_its_time() {
         (c.ticket("ann").unwrap().queued_ms, c.heard("ann").last()),
         (before.queued_ms, Some(&S::Waiting))
     );
-    // The end of the session is the end of the ticket.
+    // The end of the session ends the ticket.
     c.end_session("ann");
     run(&mut c, 1);
     assert_eq!((c.ticket("ann"), c.nodes[0].desk.stats().players), (None, 0));
@@ -324,11 +325,11 @@ fn who_was_away_hears_of_its_match_and_it_ends_when_all_have_left() {
     run(&mut c, 2);
     let matched = c.player("bob").matched.clone().unwrap();
     assert!(c.player("ann").matched.is_none());
-    // Also if the client has forgotten that it wanted one.
+    // Ann receives the match when she is back, even if her client has forgotten the search.
     c.player("ann").wish = None;
     c.connect("ann", 0);
     assert_eq!(c.player("ann").matched.clone().unwrap().r#match, matched.r#match);
-    // It goes to another node: told again.
+    // At another node, the player receives the match again.
     c.player("ann").matched = None;
     c.connect("ann", 1);
     run(&mut c, 1);
@@ -398,7 +399,7 @@ fn a_matcher_that_was_paused_writes_nothing() {
     c.queue("bob", alone("duel"));
     run(&mut c, 2);
     assert!(c.player("bob").matched.is_some());
-    // The oracle sees to it that it writes nothing.
+    // The oracle checks that the deposed node writes nothing.
     c.resume(first);
     run(&mut c, 3);
     assert_eq!(c.leader("duel"), Some(other));
@@ -412,7 +413,7 @@ fn who_follows_misses_nothing_before_it_watches() {
     c.faults.slow_watch = 1000;
     c.crash(1 - first);
     c.run(Duration::from_millis(20));
-    // The other one knows who is elected, and does not watch yet.
+    // The other node knows the elected one, and does not watch yet.
     c.pause(first);
     c.revoke(first);
     run(&mut c, 10);
@@ -430,8 +431,8 @@ fn a_transaction_that_is_done_after_the_election_of_another_does_nothing() {
     c.queue("bob", alone("duel"));
     c.run(Duration::from_millis(20));
     assert!(c.ticket("ann").is_some() && c.ticket("bob").is_some());
-    // What it asks from now on is done in a few seconds, when another one is elected, which
-    // has not looked at the tickets.
+    // From now on, requests are executed a few seconds later, when another node is elected that has
+    // not read the tickets.
     c.faults.late = 1000;
     run(&mut c, 1);
     c.faults.late = 0;
@@ -454,7 +455,7 @@ fn who_has_missed_what_is_compacted_reads_all_again() {
     for node in 0..2 {
         c.cut(node);
     }
-    // Something that the watches miss.
+    // A change that the watches miss.
     let revision = c.ask(&Request::Put(Put::new(keys::ticket(&name("zoe")), "", None))).revision;
     c.ask(&Request::Put(Put::new(keys::ticket(&name("zoe")), "", None)));
     c.ask(&Request::Compact { revision: revision + 1 });
@@ -469,7 +470,7 @@ fn who_has_missed_what_is_compacted_reads_all_again() {
     assert!(c.player("ann").matched.is_some() && c.player("bob").matched.is_some());
 }
 
-/// Players and the log are told the same, and in few words whoever plays.
+/// The explanation is the same for players and in the log, and is short for any players.
 #[test]
 fn what_let_a_match_form_is_told_with_how_far_the_bounds_had_widened() {
     let long = |letter: &str| letter.repeat(MAX_NAME);
@@ -491,7 +492,7 @@ fn what_let_a_match_form_is_told_with_how_far_the_bounds_had_widened() {
     assert_eq!(Some(&told), logged.as_ref());
     let (rule, widths) = told.split_once("; ").unwrap();
     assert_eq!(rule, format!("quality 400 of 1000 in eu: the rating window of {bob} had to widen"));
-    // His window, not hers, which is wider; and his latency.
+    // It names his window, not hers, which is wider; and his latency.
     assert_eq!(widths, "waited up to 22 s, ratings within 120 of 120 points, latency 60 of 88 ms");
     assert!(told.len() < 256, "{}", told.len());
 }
@@ -516,13 +517,13 @@ fn more_tickets_than_a_matcher_knows_wait_for_their_turn() {
 fn a_session_that_was_registered_once_more_is_the_same() {
     let mut c = cluster(2, &[("ann", 0), ("bob", 1)]);
     let epoch = c.nodes[0].sessions[&name("ann")];
-    // Its record was gone, with the node's lease: it has another epoch now, of which the
-    // node's sessions hear nothing.
+    // Her record was deleted with the node's lease, and was written again with another epoch, of
+    // which the node's sessions know nothing.
     assert!(c.claim(&name("ann"), 0, 0) > epoch);
     c.queue("ann", alone("duel"));
     run(&mut c, 1);
     assert_eq!(c.ticket("ann").unwrap().session_epoch, epoch);
-    // What is another node's is not.
+    // A session of another node is not accepted.
     c.claim(&name("bob"), 0, 0);
     c.queue("bob", alone("duel"));
     run(&mut c, 1);
@@ -532,7 +533,7 @@ fn a_session_that_was_registered_once_more_is_the_same() {
 #[test]
 fn a_ticket_of_which_nobody_knows_is_taken_back_before_that_is_said() {
     let mut c = cluster(1, &[("ann", 0)]);
-    // It is written, nobody says so, and the watch tells of it only later.
+    // The ticket is written, the answer is lost, and the watch reports the ticket only later.
     (c.faults.lost_reply, c.faults.slow_watch) = (1000, 1000);
     c.queue("ann", alone("duel"));
     c.run(Duration::from_millis(10));
@@ -553,7 +554,7 @@ fn a_match_from_a_time_to_come_is_ended_too() {
     c.queue("ann", alone("duel"));
     c.queue("bob", alone("duel"));
     run(&mut c, 2);
-    // As if by a clock that was an hour ahead.
+    // The record is as if written by a clock that was an hour ahead.
     let pair = keys::pair(&c.player("bob").matched.clone().unwrap().r#match);
     let record: v1::MatchRecord = decode(&c.get(pair.clone()).unwrap().value);
     let ahead = v1::MatchRecord { formed_ms: record.formed_ms + 3_600_000, ..record };
@@ -570,7 +571,7 @@ fn a_ticket_that_is_written_long_after_it_was_given_up_is_void() {
         let mut c = Cluster::new(config(), 1, seed);
         c.connect("ann", 0);
         run(&mut c, 1);
-        // It will be done in a few seconds, and nobody knows.
+        // The request will be executed in a few seconds, with unknown outcome.
         c.faults.late = 1000;
         c.queue("ann", alone("duel"));
         c.run(Duration::from_millis(1));

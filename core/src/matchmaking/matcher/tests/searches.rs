@@ -1,4 +1,4 @@
-//! Searches and their numbers: an end answers the search of its number and no other one.
+//! Searches and their numbers: an end answers only the search of its number.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -10,15 +10,15 @@ use super::cluster::{Cluster, Frame, TTL, name};
 use super::rules::{cluster, run};
 use crate::matchmaking::keys;
 
-/// Ann, whose ticket has timed out while her node stood still, is at another one, and has
-/// not asked there yet.
+/// Returns a cluster where Ann is at another node than at first. Her ticket has timed out while her
+/// first node stood still, and she has not repeated her search at the second one.
 fn ended_elsewhere() -> (Cluster, v1::Queue) {
     let mut c = cluster(2, &[]);
     let leader = c.leader("duel").unwrap();
     c.connect("ann", 1 - leader);
     c.queue("ann", alone("duel"));
     run(&mut c, 58);
-    // Its lease outlives the ticket.
+    // The lease of her node outlives her ticket.
     c.pause(1 - leader);
     run(&mut c, 3);
     assert_eq!(c.ticket("ann").map(|ticket| ticket.state()), Some(S::TimedOut));
@@ -29,7 +29,7 @@ fn ended_elsewhere() -> (Cluster, v1::Queue) {
     (c, wish)
 }
 
-/// Ann is in a match with Bob.
+/// Returns a cluster where Ann is in a match with Bob.
 fn in_match() -> (Cluster, u64) {
     let mut c = cluster(1, &[("ann", 0), ("bob", 0)]);
     let search = c.queue("ann", alone("duel"));
@@ -39,7 +39,8 @@ fn in_match() -> (Cluster, u64) {
     (c, search)
 }
 
-/// All that Ann was told of tickets since the last time, and of which searches.
+/// Returns the states of tickets that Ann has received since the last call, and the search of the
+/// last one.
 fn news(c: &mut Cluster) -> (Vec<S>, u64) {
     let ann = c.player("ann");
     (core::mem::take(&mut ann.heard), ann.last.search)
@@ -50,7 +51,7 @@ fn a_search_that_has_ended_is_answered_again_and_does_not_begin_anew() {
     let (mut c, wish) = ended_elsewhere();
     assert_eq!(news(&mut c), (vec![S::TimedOut], wish.search), "nobody has to ask for it");
     assert_eq!(c.ticket("ann"), None);
-    // What she had sent when she was told comes, and comes again.
+    // Her `Queue` from before the message arrives, and arrives again.
     for _ in 0..2 {
         c.ask_for("ann", wish.clone());
         run(&mut c, 2);
@@ -59,7 +60,7 @@ fn a_search_that_has_ended_is_answered_again_and_does_not_begin_anew() {
     c.take_back("ann", wish.search);
     run(&mut c, 2);
     assert_eq!(news(&mut c), (vec![S::TimedOut], wish.search));
-    // Another search is another one.
+    // A search with another number is another search.
     let next = c.queue("ann", alone("duel"));
     run(&mut c, 1);
     assert_eq!(news(&mut c), (vec![S::Waiting], next));
@@ -93,7 +94,7 @@ fn a_cancel_that_comes_late_does_not_hit_the_next_search() {
     let second = c.queue("ann", alone("duel"));
     run(&mut c, 1);
     news(&mut c);
-    // One that this node knows the end of, and one of which it knows nothing.
+    // One search whose end this node knows, and one that it does not know.
     for (search, state) in [(first, S::TimedOut), (777, S::None)] {
         c.take_back("ann", search);
         run(&mut c, 1);
@@ -111,7 +112,7 @@ fn a_cancel_that_comes_to_another_node_hits_its_search_only() {
     let search = c.queue("ann", alone("duel"));
     run(&mut c, 1);
     news(&mut c);
-    // Another client of hers, which has given up a search that never came here.
+    // Another client of hers has given up a search that never arrived here.
     c.player("ann").wish = None;
     c.connect("ann", 1);
     c.take_back("ann", 777);
@@ -131,13 +132,13 @@ fn a_cancel_of_a_search_that_another_node_has_ended_finds_none() {
     let search = c.queue("ann", alone("duel"));
     run(&mut c, 61);
     assert_eq!(news(&mut c), (vec![S::Waiting, S::TimedOut], search));
-    // She has not heard that, and gives up at another node.
+    // She has not received the end yet, and cancels at another node.
     c.player("ann").wish = None;
     c.connect("ann", 1);
     c.take_back("ann", search);
     run(&mut c, 1);
     assert_eq!(news(&mut c), (vec![S::None], search));
-    // One that has just begun, and is not written yet, is taken back.
+    // A search that has just begun, and is not written yet, is cancelled.
     let next = c.queue("ann", alone("duel"));
     c.take_back("ann", next);
     run(&mut c, 1);
@@ -149,7 +150,7 @@ fn a_match_answers_the_search_that_asks_and_says_else_which_it_ended() {
     let (mut c, first) = in_match();
     let told = |c: &mut Cluster| c.player("ann").matched.take().map(|matched| matched.search);
     assert_eq!((told(&mut c), c.notice("ann").map(|notice| notice.search)), (Some(first), Some(first)));
-    // A client that was started since knows of none.
+    // A client that was started since knows of no search.
     c.connect("ann", 0);
     assert_eq!(told(&mut c), Some(first));
     let second = c.queue("ann", alone("duel"));
@@ -182,14 +183,14 @@ fn what_another_client_of_the_player_was_told_does_not_count_when_the_first_is_b
     let mut c = cluster(2, &[("ann", 0)]);
     let first = c.queue("ann", alone("duel"));
     run(&mut c, 1);
-    // At another node it is given up; how it ended is known there.
+    // The search is cancelled at another node, and only that node knows of it.
     c.connect("ann", 1);
     c.cancel("ann");
     run(&mut c, 1);
     assert_eq!(news(&mut c).1, first);
     let second = c.queue("ann", alone("duel"));
     run(&mut c, 1);
-    // Back here she searches as she did there, and not as she did here.
+    // Back at the first node, her search is the one that she has begun at the other.
     c.connect("ann", 0);
     run(&mut c, 2);
     assert!(c.ticket("ann").is_some_and(|ticket| ticket.queue.unwrap().search == second));
@@ -212,7 +213,7 @@ fn a_search_without_a_number_is_one_for_as_long_as_its_ticket_waits() {
     c.ask_for("ann", alone("duel"));
     run(&mut c, 61);
     assert_eq!((news(&mut c), c.get(key.clone())), ((vec![S::Waiting, S::TimedOut], 0), None));
-    // It ended: this is another one. To take back is whatever there is.
+    // The old search has ended: this one is new. A `Cancel` of number 0 cancels any search.
     c.ask_for("ann", alone("duel"));
     run(&mut c, 1);
     assert!(c.get(key).is_some());
@@ -229,7 +230,7 @@ fn a_search_that_ended_elsewhere_does_not_begin_anew_where_it_was_asked_for_befo
     c.queue("ann", alone("duel"));
     run(&mut c, 1);
     let wish = c.player("ann").wish.clone().unwrap();
-    // Her node is cut off until its lease is over, and hears nothing of what comes.
+    // Her node is cut off until its lease is over, and receives no change.
     c.cut(0);
     c.connect("ann", 1);
     run(&mut c, 1);
@@ -242,7 +243,7 @@ fn a_search_that_ended_elsewhere_does_not_begin_anew_where_it_was_asked_for_befo
     c.heal(0);
     run(&mut c, 10);
     assert_eq!(c.ticket("ann"), None);
-    // Nor if what she sent before she moved comes only now.
+    // The same holds if a frame that she sent before she moved arrives only now.
     c.carry(&name("ann"), 0, Frame::Queue(wish));
     run(&mut c, 1);
     assert_eq!(c.ticket("ann"), None);
