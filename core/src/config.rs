@@ -220,8 +220,8 @@ impl Config {
 
     /// Longest time for which a member can miss all news of its rooms and still resume. Such a
     /// member stops reading, misses heartbeats until its connection is closed, and reconnects just
-    /// before its session ends. After a node has stood still the time can be longer: a client
-    /// starts its replica afresh after [`RoomLimits::tombstone_horizon`].
+    /// before its session ends. The time can be longer if a node has stood still; for this case a
+    /// client starts its replica afresh after [`RoomLimits::tombstone_horizon`].
     #[must_use]
     pub fn longest_absence(&self) -> Duration {
         self.sessions.ttl + self.connections.linger + self.heartbeat.longest_stall()

@@ -125,8 +125,8 @@ impl SearchRun {
     /// Marks remembered tickets that no longer wait. This is necessary only when a search is
     /// resumed: no ticket leaves during a search. While the search gathers, such tickets are
     /// forgotten. Otherwise tickets that arrive and leave would use up the places of candidates
-    /// that keep waiting. When the teams are filled they stay, since the search's position is by
-    /// places in the list.
+    /// that keep waiting. While the search fills teams, such tickets stay, since the search's
+    /// position consists of indexes into the list.
     fn mark_gone(&mut self, tickets: &Slab<Waiting>) {
         for kept in &mut self.kept {
             kept.waits = tickets.get(kept.key).is_some();

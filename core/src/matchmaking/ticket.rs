@@ -69,8 +69,8 @@ pub enum Value {
     Text(String),
 }
 
-/// Condition on an attribute of another ticket or room. Without such an attribute the other fails
-/// it.
+/// Condition on an attribute of another ticket or room. A ticket or room without such an attribute
+/// fails the condition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Condition {
     /// Name of the attribute.

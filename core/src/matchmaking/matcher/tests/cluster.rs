@@ -267,8 +267,7 @@ impl Cluster {
 
     pub(super) fn resume(&mut self, index: usize) {
         self.nodes[index].paused = false;
-        // At random, due deadlines are handled before the reports of the registry, or only after
-        // them.
+        // At random, due deadlines are handled before the registry's reports, or only after them.
         if self.rng.range(0..=1) == 0 {
             self.wake(index);
         }
