@@ -13,16 +13,16 @@ use tracing::error;
 
 use super::Handle;
 
-/// After an error of the listener that nothing can be done about.
+/// Wait after an error of the listener that has no remedy.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// A listener with a spare descriptor: where there are no others, it is given up for one more
-/// connection.
+/// A listener with a spare descriptor. When no other descriptor is left, the spare one is closed to
+/// accept one more connection.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     listener: TcpListener,
     spare: Spare,
-    /// Whether it went wrong the last time.
+    /// True if the last attempt failed.
     failing: bool,
 }
 
@@ -31,8 +31,9 @@ pub(super) struct Acceptor {
 pub(super) struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) address: IpAddr,
-    /// It has the listener's last descriptor: until it is closed there is none for another, and
-    /// if [`Acceptor::next`] is not called right after, somebody else may get it.
+    /// True if the connection has the listener's last descriptor. No other connection can be
+    /// accepted until this one is closed, and if [`Acceptor::next`] is not called right after,
+    /// another task may get the descriptor.
     pub(super) scarce: bool,
 }
 
@@ -43,8 +44,9 @@ impl Acceptor {
         Self { listener, spare, failing: false }
     }
 
-    /// The next connection, whatever goes wrong before. Where there is no descriptor left and
-    /// the spare one is in use, `make_room` may close another connection; whether it has.
+    /// Waits for the next connection, in spite of errors. If no descriptor is left and the spare
+    /// one is in use, `make_room` may close another connection; it returns true if it has closed
+    /// one.
     pub(super) async fn next(&mut self, server: &Handle, mut make_room: impl FnMut() -> bool) -> Accepted {
         loop {
             self.spare.keep(&self.listener);
@@ -61,7 +63,7 @@ impl Acceptor {
             if is_out_of_files(&error) {
                 let mut room = self.spare.give_up();
                 if !room && make_room() {
-                    // A task that is ended closes its connection in its turn.
+                    // An aborted task closes its connection in its own round.
                     yield_now().await;
                     room = true;
                 }
@@ -72,7 +74,7 @@ impl Acceptor {
                     }
                     Some(Err(error)) if is_passing(&error) => continue,
                     Some(Err(error)) => self.failed(server, &error),
-                    // Nobody waits: Linux looks for a descriptor first.
+                    // No connection waits: Linux looks for a descriptor first.
                     None => continue,
                 }
             } else {
@@ -90,7 +92,7 @@ impl Acceptor {
             shard.out_of_files = Some(now);
         }
         drop(shard);
-        // Said once, not every time it is tried again.
+        // Logged once, not at each attempt.
         if !std::mem::replace(&mut self.failing, true) {
             error!("cannot accept connections: {error}");
         }
@@ -99,31 +101,32 @@ impl Acceptor {
 
 impl Accepted {
     fn new((stream, peer): (TcpStream, SocketAddr), scarce: bool) -> Self {
-        // Each drive ends in one write; waiting to fill a packet would only delay it.
+        // Each run of the writer ends in one write; waiting to fill a packet would only delay that
+        // write.
         let _ = stream.set_nodelay(true);
         Self { stream, address: peer.ip().to_canonical(), scarce }
     }
 }
 
-/// Whether only the connection that was to be accepted has failed.
+/// Returns true if only the connection in question has failed, and the listener is well.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-/// Whether the process, or the whole system, has no descriptor left.
+/// Returns true if the process, or the whole system, has no descriptor left.
 fn is_out_of_files(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// A descriptor that is open for nothing but to be closed when it is needed. The first that is
-/// opened has a low number, which is free again even if the limit was lowered since.
+/// A descriptor that is open only to be closed when a descriptor is needed. The first one opened
+/// has a low number. That number is free again even if the limit was lowered since.
 #[cfg(all(unix, not(madsim)))]
 #[derive(Debug, Default)]
 struct Spare(Option<std::os::fd::OwnedFd>);
 
 #[cfg(all(unix, not(madsim)))]
 impl Spare {
-    /// Opens it, if there is one left.
+    /// Opens the spare descriptor, if one is left.
     fn keep(&mut self, listener: &TcpListener) {
         use std::os::fd::AsFd as _;
         if self.0.is_none() {
@@ -131,13 +134,13 @@ impl Spare {
         }
     }
 
-    /// Closes it. Whether it was open.
+    /// Closes the spare descriptor. Returns true if it was open.
     fn give_up(&mut self) -> bool {
         self.0.take().is_some()
     }
 }
 
-/// Nothing to spare here.
+/// No spare descriptor on this platform.
 #[cfg(not(all(unix, not(madsim))))]
 #[derive(Debug, Default)]
 struct Spare;

@@ -1,5 +1,5 @@
-//! Health, readiness, metrics and why a ticket waits, on an address of their own (rows O1,
-//! D4).
+//! Health, readiness, metrics and the reason for which a ticket waits, on an address of their own
+//! (rows O1, D4).
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use super::readiness::Reason;
 use super::{Handle, checks, descriptors};
 use crate::log_queue::LogQueue;
 
-/// What the path of a player's ticket starts with.
+/// Beginning of the path of a player's ticket.
 const TICKETS: &str = "/tickets/";
 /// Longest request head, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
-/// How long a request may take.
+/// Maximum time of a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The same for a connection that has the last descriptor.
+/// Maximum time of a request on a connection that has the last descriptor.
 const SCARCE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Serves requests for as long as it is polled. One more than there are places for drops the
-/// oldest, so that peers that send or read slowly keep nobody from the probes.
+/// Serves requests for as long as the future is polled. A request above the number of places ends
+/// the oldest one, so that peers that send or read slowly do not block the probes.
 pub(super) async fn serve(listener: TcpListener, server: Handle) {
     let mut acceptor = Acceptor::new(listener);
     let mut places = Places::new(descriptors::OPERATORS);
     loop {
         let Accepted { stream, scarce, .. } = acceptor.next(&server, || places.end_oldest()).await;
         if scarce {
-            // Here and shortly, so that nobody else gets the descriptor in between.
+            // Answered here and briefly, so that no other task gets the descriptor in between.
             let _ = crate::turns::within(SCARCE_TIMEOUT, answer(stream, &server)).await;
             continue;
         }
@@ -66,15 +66,15 @@ fn respond(head: &[u8], server: &Handle) -> String {
         _ => RefusedRequest::only_reads().response(0),
     };
     match (request.method, answer.find("\r\n\r\n")) {
-        // The headers are those of the answer to `GET`, the length of its body included.
+        // The headers are those of the answer to `GET`, including the length of its body.
         (Some("HEAD"), Some(end)) => answer.get(..end + 4).unwrap_or_default().to_owned(),
         _ => answer,
     }
 }
 
-/// The answer to a request that reads.
+/// Returns the answer to a reading request.
 fn read(path: Option<&str>, server: &Handle) -> String {
-    // Probes may add a query; it changes nothing.
+    // Probes may add a query, which is ignored.
     match path.and_then(|path| path.split('?').next()) {
         Some("/healthz") => ok("text/plain", "ok\n"),
         Some("/readyz") => match server.ready() {
@@ -93,14 +93,15 @@ fn read(path: Option<&str>, server: &Handle) -> String {
     }
 }
 
-/// The answer of a node that is ready, with what operators should know all the same.
+/// Returns the answer of a node that is ready, with the warnings for operators.
 fn ready(server: &Handle) -> String {
     let shard = server.0.shared.lock();
     let warning = |text: String, cause| text + &format!("warning: {cause}\n");
     shard.readiness.warnings().fold("ready\n".to_owned(), warning)
 }
 
-/// Why a player has no match yet. Only the node that forms the matches of a mode can tell.
+/// Returns the reason for which a player has no match yet. Only the node that forms the matches of
+/// a mode knows the reason.
 fn explain(player: &str, server: &Handle) -> String {
     let player = match Name::new(player) {
         Ok(player) => player,
@@ -122,7 +123,7 @@ fn explain(player: &str, server: &Handle) -> String {
     RefusedRequest::nothing_known(body).response(0)
 }
 
-/// The figures as of now.
+/// Returns the current figures.
 fn snapshot(server: &Handle) -> MetricsSnapshot {
     let now = server.0.shared.clock().now().instant;
     let mut shard = server.0.shared.lock();

@@ -1,4 +1,4 @@
-//! Application messages: to the handler that is registered for their `type_url` (W4).
+//! Application messages, passed to the handler that is registered for their `type_url` (W4).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,25 +12,25 @@ use super::Handle;
 /// An application message of a player.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApplicationMessage {
-    /// The connection it came by, to answer with [`Handle::send`].
+    /// Connection of the message, for an answer with [`Handle::send`].
     pub conn: ConnId,
-    /// Whose it is.
+    /// The sender.
     pub player: Name,
-    /// What the payload is, such as `mygame.v1.Attack`.
+    /// Type of the payload, such as `mygame.v1.Attack`.
     pub type_url: String,
-    /// The payload: a slice of what was received.
+    /// The payload: a slice of the received frame.
     pub payload: Bytes,
-    /// The trace it belongs to.
+    /// Trace to which the message belongs.
     pub trace: Trace,
 }
 
-/// Takes application messages of one type.
+/// Handles application messages of one type.
 ///
-/// Closures `Fn(Message, &Handle)` are handlers. A handler runs on the server's own
-/// thread: whatever takes long or waits belongs in a task of its own, with a clone of
-/// the [`Handle`].
+/// Closures `Fn(ApplicationMessage, &Handle)` are handlers. A handler runs on the server's own
+/// thread: long work, or work that waits, belongs in a task of its own, with a clone of the
+/// [`Handle`].
 pub trait Handler: Send + Sync + 'static {
-    /// A message came.
+    /// Handles a message.
     fn handle(&self, message: ApplicationMessage, server: &Handle);
 }
 

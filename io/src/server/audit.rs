@@ -1,8 +1,8 @@
-//! How many log lines strangers may cause: by address and in all.
+//! Limits on the log lines that strangers can cause, by address and in all.
 //!
-//! A pure machine: it decides which lines are written, and counts the others. Each address
-//! has a token bucket in a bounded table, and one bucket is everybody's. IPv6 addresses count
-//! by their /64, which one host can have to itself.
+//! A pure machine, which decides for each line if it is written, and counts the others. Each
+//! address has a token bucket in a bounded table, and one more bucket is common to all addresses.
+//! IPv6 addresses count by their /64, since one host can own a whole /64.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,20 +11,20 @@ use skirmish_core::config::Rate;
 use skirmish_core::rate::Bucket;
 use skirmish_core::time::{Duration, Instant};
 
-/// Addresses with a bucket of their own. Of more, the one that was quiet for the longest is
-/// forgotten; what was suppressed of it counts as [`Audit::take_forgotten`].
+/// Largest number of addresses with a bucket of their own. Above this number the address that was
+/// quiet for the longest is forgotten; its suppressed lines count as [`Audit::take_forgotten`].
 const ADDRESSES: usize = 1024;
-/// How long an address must have been quiet for the number of its suppressed lines to be told
-/// without another line.
+/// Time that an address must have been quiet before the number of its suppressed lines is logged
+/// without another line of its own.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Decides which lines are written.
+/// Decides which log lines are written.
 #[derive(Debug)]
 pub(super) struct Audit {
     per_address: Rate,
     total: Bucket,
     addresses: BTreeMap<IpAddr, AddressBudget>,
-    /// The same addresses, the one that was quiet for the longest first.
+    /// The same addresses, ordered by the time of their last line.
     by_time: BTreeSet<(Instant, IpAddr)>,
     /// Suppressed lines of addresses that are forgotten.
     forgotten: u64,
@@ -35,21 +35,22 @@ pub(super) struct Audit {
 #[derive(Debug)]
 struct AddressBudget {
     bucket: Bucket,
-    /// Its last line, written or not.
+    /// Time of the address's last line, written or not.
     last: Instant,
-    /// Lines suppressed since one was written.
+    /// Lines suppressed since the last written one.
     suppressed: u64,
 }
 
-/// A line that may be written.
+/// Permission to write a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AuditPermit {
-    /// How many lines of the same address were suppressed since the one before, if any were.
+    /// Number of suppressed lines of the same address since its last written line, if there are
+    /// any.
     pub(super) suppressed: Option<u64>,
 }
 
 impl Audit {
-    /// A table without an address.
+    /// Creates a table without addresses.
     pub(super) const fn new(per_address: Rate, total: Rate, now: Instant) -> Self {
         Self {
             per_address,
@@ -61,7 +62,8 @@ impl Audit {
         }
     }
 
-    /// Whether a line that this address has caused may be written; if not it is counted.
+    /// Returns a permit if a line that this address has caused may be written. Otherwise counts the
+    /// line.
     pub(super) fn admit(&mut self, now: Instant, address: IpAddr) -> Option<AuditPermit> {
         let key = network(address);
         if !self.addresses.contains_key(&key) && self.addresses.len() >= ADDRESSES {
@@ -72,7 +74,7 @@ impl Audit {
         self.by_time.remove(&(entry.last, key));
         self.by_time.insert((now, key));
         entry.last = now;
-        // An address without a token does not use up those of all.
+        // An address without a token does not use up the common tokens.
         if entry.bucket.take(now, 1).is_err() || self.total.take(now, 1).is_err() {
             entry.suppressed += 1;
             self.suppressed += 1;
@@ -82,8 +84,8 @@ impl Audit {
         Some(AuditPermit { suppressed: (suppressed > 0).then_some(suppressed) })
     }
 
-    /// The next address that was quiet for long and has suppressed lines that are not told
-    /// yet, and how many. Each takes one of the tokens that are everybody's.
+    /// Returns an address that was quiet for long, and the number of its suppressed lines that are
+    /// not logged yet. Each call that returns one takes a common token.
     pub(super) fn poll_quiet(&mut self, now: Instant) -> Option<(IpAddr, u64)> {
         loop {
             let &(last, key) = self.by_time.first()?;
@@ -94,7 +96,8 @@ impl Audit {
             if untold > 0 && self.total.take(now, 1).is_err() {
                 return None;
             }
-            // Forgotten, unless its bucket is not full yet: that would be a way to a full one.
+            // Forgotten only with a full bucket. Otherwise a peer could get a full bucket by being
+            // forgotten.
             self.by_time.remove(&(last, key));
             if let Some(entry) = self.addresses.get_mut(&key) {
                 entry.suppressed = 0;
@@ -112,12 +115,12 @@ impl Audit {
         }
     }
 
-    /// Suppressed lines of forgotten addresses that are not told yet; they are taken as told.
+    /// Returns the number of suppressed lines of forgotten addresses, and resets that number.
     pub(super) fn take_forgotten(&mut self, now: Instant) -> Option<u64> {
         (self.forgotten > 0 && self.total.take(now, 1).is_ok()).then(|| std::mem::take(&mut self.forgotten))
     }
 
-    /// Lines suppressed in all.
+    /// Returns the number of suppressed lines in all.
     #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
     pub(super) const fn suppressed(&self) -> u64 {
         self.suppressed
@@ -133,7 +136,7 @@ impl Audit {
     }
 }
 
-/// What an address counts as.
+/// Returns the address that stands for a whole network: the /64 of an IPv6 address.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),

@@ -1,4 +1,4 @@
-//! From a configuration to a server that listens.
+//! Builds a listening server from a configuration.
 
 use std::fmt;
 use std::io;
@@ -31,34 +31,34 @@ use crate::registry::etcd;
 use crate::registry::{EmbeddedRegistry, NodeRegistry};
 use crate::token::{KeyError, Keys};
 
-/// What a connection reads at a time, in bytes, unless a frame is larger. Each has a buffer
-/// of this size; what players say fits into it several times.
+/// Read buffer of each connection, in bytes, unless a frame is larger. Typical messages of players
+/// fit into the buffer several times.
 const READ_BUFFER: usize = 512;
-/// Bytes of answers to pings that wait for a peer that does not read them; with more, only
-/// the newest is answered (RFC 6455, section 5.5.3).
+/// Bytes of answers to pings that wait for a peer that does not read. Beyond this number only the
+/// newest ping is answered (RFC 6455, section 5.5.3).
 const ANSWERS_BUFFER: usize = 1024;
 
-/// Why a server does not start.
+/// The reason for which a server does not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The configuration makes no sense: the key, and what is wrong.
+    /// The configuration makes no sense: the key, and the problem.
     Config(String, String),
-    /// There is no key to check tokens with.
+    /// No key to check tokens with.
     NoKeys,
     /// A key cannot be used.
     Key(KeyError),
     /// A certificate, its key, the sealing key or the way to etcd cannot be used.
     File(String),
-    /// An address cannot be listened at.
+    /// The server cannot listen at an address.
     Bind {
         /// The key of the address in the configuration.
         key: &'static str,
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// There may be too few open files for the connections.
+    /// The limit of open files may be too low for the connections.
     OpenFiles(Shortage),
     /// The system has no randomness.
     Randomness(getrandom::Error),
@@ -80,7 +80,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Makes a [`Server`].
+/// Builder of a [`Server`].
 #[derive(Debug)]
 pub struct ServerBuilder {
     config: Config,
@@ -113,54 +113,55 @@ impl ServerBuilder {
         }
     }
 
-    /// Checks tokens with these keys instead of those that the configuration names.
+    /// Checks tokens with these keys instead of the keys that the configuration names.
     #[must_use]
     pub fn keys(mut self, keys: Keys) -> Self {
         self.keys = Some(keys);
         self
     }
 
-    /// Sends application messages of this type to a handler. A message that has none
-    /// is a violation of the protocol and closes its connection.
+    /// Sends application messages of this type to a handler. A message without a handler is a
+    /// violation of the protocol and closes its connection.
     #[must_use]
     pub fn route(mut self, type_url: impl Into<String>, handler: impl Handler) -> Self {
         self.routes.insert(type_url.into(), handler);
         self
     }
 
-    /// Sends application messages that have no handler of their own to this one.
+    /// Sends application messages that have no handler of their own to this handler.
     #[must_use]
     pub fn fallback(mut self, handler: impl Handler) -> Self {
         self.routes.set_fallback(handler);
         self
     }
 
-    /// Draws everything random from this seed instead of the system's randomness: for
-    /// simulation. Session identifiers are among it, so it must be secret otherwise.
+    /// Draws all randomness from this seed instead of the system's randomness: for simulation.
+    /// Session identifiers are drawn from the seed too, so outside a simulation the seed must be
+    /// secret.
     #[must_use]
     pub const fn seed(mut self, seed: Seed) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// The number of this start. No earlier start of the same server may have had it;
-    /// by default it is made from the clock and randomness.
+    /// Sets the number of this start, which must be unique among all starts of the same server. The
+    /// default is made from the clock and randomness.
     #[must_use]
     pub const fn incarnation(mut self, incarnation: u64) -> Self {
         self.incarnation = Some(incarnation);
         self
     }
 
-    /// Asks this registry, whichever the configuration names: for one that is neither in the
-    /// process nor etcd. Nodes that are to find each other ask the same one, each by a
-    /// [`Remote`](crate::registry::Remote) of its own.
+    /// Sets the registry, in place of the one that the configuration names: for a registry that is
+    /// neither in the process nor etcd. Nodes that have to find each other use the same registry,
+    /// each by a [`Remote`](crate::registry::Remote) of its own.
     #[must_use]
     pub fn registry(mut self, registry: NodeRegistry) -> Self {
         self.registry = Some(registry);
         self
     }
 
-    /// Watches this queue, which the process logs through: lines that it loses are counted in
+    /// Watches the queue through which the process logs. Lines that the queue loses are counted in
     /// the metrics and keep the server from being ready.
     #[must_use]
     pub fn log(mut self, queue: LogQueue) -> Self {
@@ -168,16 +169,15 @@ impl ServerBuilder {
         self
     }
 
-    /// Keeps within so many open files: some are kept for operators, other nodes and the
-    /// registry, the others are for players. Without it the process's limit is taken to be
-    /// high enough.
+    /// Sets the limit of open files. Some are kept for operators, other nodes and the registry; the
+    /// others are for players. Without this call the process's limit is assumed to be high enough.
     #[must_use]
     pub const fn open_files(mut self, limit: usize, excess: Excess) -> Self {
         self.open_files = Some((limit, excess));
         self
     }
 
-    /// Reads this clock.
+    /// Sets the clock.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
@@ -192,15 +192,15 @@ impl ServerBuilder {
         self
     }
 
-    /// Listens. Connections are taken once [`Server::run`] is polled.
+    /// Binds the addresses. Connections are accepted once [`Server::run`] is polled.
     ///
     /// # Errors
-    /// If the configuration makes no sense, a key or certificate cannot be used, or an
-    /// address cannot be listened at.
+    /// If the configuration makes no sense, a key or certificate cannot be used, or the server
+    /// cannot listen at an address.
     pub async fn bind(self) -> Result<Server, StartError> {
         let Self { mut config, routes, .. } = self;
         if matches!(self.registry, Some(NodeRegistry::Remote(_))) {
-            // What else the configuration says must fit a registry that nodes can share.
+            // The rest of the configuration must fit a registry that nodes can share.
             config.registry =
                 config::RegistryBackend { kind: RegistryKind::Etcd, ..config::RegistryBackend::default() };
         }
@@ -310,7 +310,7 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, 
     bound.await.map_err(|error| StartError::Bind { key, address, error })
 }
 
-/// The registry that the node asks.
+/// Creates the node's registry.
 #[cfg_attr(madsim, allow(unused_variables, reason = "etcd is not simulated"))]
 fn registry(
     config: &config::RegistryBackend,
@@ -332,7 +332,7 @@ fn registry(
     }
 }
 
-/// What other nodes dial; nothing if this one takes no links.
+/// Returns the address that other nodes dial, or an empty text if this node accepts no links.
 fn advertised(config: &Config, bound: Option<SocketAddr>) -> String {
     match (&config.cluster.link.advertise, bound) {
         (Some(advertised), Some(_)) => advertised.clone(),
@@ -341,7 +341,7 @@ fn advertised(config: &Config, bound: Option<SocketAddr>) -> String {
     }
 }
 
-/// The host's name, as far as it is text and a node may have it.
+/// Returns the host's name, as far as the name is text and within the limits of a node's name.
 #[cfg(all(unix, not(madsim)))]
 fn host_name() -> String {
     let uname = rustix::system::uname();
@@ -350,7 +350,7 @@ fn host_name() -> String {
     (0..=longest).rev().find_map(|end| name.get(..end)).unwrap_or_default().to_owned()
 }
 
-/// Simulated hosts have none.
+/// Simulated hosts have no name.
 #[cfg(not(all(unix, not(madsim))))]
 const fn host_name() -> String {
     String::new()

@@ -1,4 +1,4 @@
-//! What is checked at the driver's pulse: whether the node is ready for players, and why not.
+//! Checks at the driver's pulse that find the reasons for which the node is not ready for players.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -15,25 +15,25 @@ use super::{DRIVER_PULSE, descriptors, journal};
 use crate::log_queue::LogQueue;
 use crate::registry::Status;
 
-/// From one look at what holds to the next, at most.
+/// Longest time between two checks.
 const CHECK_INTERVAL: Duration = DRIVER_PULSE;
-/// Nodes out of reach that a line names; the others are counted.
+/// Unreachable nodes that a line names. Further nodes are counted.
 const NODES_NAMED: usize = 2;
-/// An event loop that is later than this is too late.
+/// Lateness of the event loop above which the node is not ready.
 const DRIVER_LATE: Duration = Duration::from_secs(2);
-/// For how long the worst lateness is remembered, at least; at most for twice as long.
+/// Shortest time for which the worst lateness is remembered. The longest is twice this time.
 const LATENESS_WINDOW: Duration = Duration::from_secs(5);
-/// For how long a connection that found no descriptor is remembered.
+/// Time for which a connection without a descriptor is remembered.
 const FILES_WINDOW: Duration = Duration::from_secs(5);
 
-/// Checks everything if the last time is long enough ago.
+/// Checks everything if the next check is due.
 pub(super) fn pulse(shard: &mut Shard, now: Instant) {
     if now >= shard.next_check {
         run(shard, now);
     }
 }
 
-/// Checks everything, and logs what has changed.
+/// Checks everything, and logs the changes.
 pub(super) fn run(shard: &mut Shard, now: Instant) {
     shard.next_check = now + CHECK_INTERVAL;
     let draining = (!shard.accepting).then_some(Cow::Borrowed(""));
@@ -69,13 +69,13 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
     }
 }
 
-/// Whether a node of another deployment keeps this one from registering.
+/// Returns a detail if a node of another deployment keeps this node from registering.
 fn registry_shared(shard: &Shard) -> Option<Cow<'static, str>> {
     let (node, name) = shard.node.stranger()?;
     Some(format!("node {name:?} ({node})").into())
 }
 
-/// Whether the node has found the registry to be another one, and does not serve again yet.
+/// Returns a detail if the node has found the registry to be replaced and does not serve again yet.
 fn registry_replaced(shard: &mut Shard, now: Instant) -> Option<Cow<'static, str>> {
     if shard.node.is_serving(now) || shard.stopping {
         shard.registry_replaced = None;
@@ -83,13 +83,13 @@ fn registry_replaced(shard: &mut Shard, now: Instant) -> Option<Cow<'static, str
     shard.registry_replaced.map(|why| why.to_string().into())
 }
 
-/// The reasons why a registry takes no writes, of which one holds at a time.
+/// The reasons for which a registry refuses writes. At most one of them holds at a time.
 const REFUSALS: [Reason; 4] =
     [Reason::RegistryFull, Reason::RegistryDenied, Reason::RegistryCorrupt, Reason::RegistryRefuses];
 
-/// The reason why the registry takes no writes, with its own words where there are some.
-/// `failure` is what the node has found. Without a connection it is the reason why the registry
-/// wants none: that it cannot be reached is another trouble.
+/// Returns the reason for which the registry refuses writes, with the registry's own words if there
+/// are any. `failure` is the node's finding. Without a connection, the reason is the registry's
+/// refusal to connect: a registry that cannot be reached is a different reason.
 fn refused(status: &Status, failure: Option<Failure>) -> Option<(Reason, String)> {
     let said = status.refusal.as_ref();
     let failure = if status.connected { failure } else { said.map(|refusal| refusal.failure) }?;
@@ -103,11 +103,11 @@ fn refused(status: &Status, failure: Option<Failure>) -> Option<(Reason, String)
     Some((reason, words.unwrap_or_else(|| failure.to_string())))
 }
 
-/// Holds while the registry does not confirm that the node lives, and while no log-in could be
-/// written for want of a connection.
+/// Returns a detail while the registry does not confirm that the node lives, and while no log-in
+/// could be written because there is no connection.
 fn registry_silent(shard: &Shard, now: Instant, status: &Status) -> Option<Cow<'static, str>> {
     let cut_off = !status.connected && shard.node.registry_failure(now).is_some();
-    // A node that has stopped has told the registry so.
+    // A node that has stopped has informed the registry.
     if shard.node.is_serving(now) && !cut_off || shard.stopping {
         return None;
     }
@@ -115,8 +115,9 @@ fn registry_silent(shard: &Shard, now: Instant, status: &Status) -> Option<Cow<'
     Some(error.map_or(Cow::Borrowed(""), Cow::Owned))
 }
 
-/// Details of a wall clock that is off, or else of one that was not compared yet. Before the
-/// registry has answered nothing is known of other nodes: that is told instead.
+/// Returns the details of a wall clock that is off, or else of one that was not compared yet.
+/// Before the registry has answered, other nodes are unknown, and only `RegistrySilent` is
+/// reported.
 fn clock(shard: &Shard, now: Instant) -> (Option<Cow<'static, str>>, Option<Cow<'static, str>>) {
     let node = &shard.node;
     match node.clock() {
@@ -130,7 +131,7 @@ fn clock(shard: &Shard, now: Instant) -> (Option<Cow<'static, str>>, Option<Cow<
     }
 }
 
-/// Lists the nodes whose clocks differ by more than the bound, and the differences.
+/// Lists the nodes whose clocks differ by more than the bound, with the differences.
 fn differences(node: &Node, now: Instant) -> String {
     let mut beyond: Vec<_> = node.clock_differences(now).filter(|other| other.is_beyond).collect();
     beyond.sort_by_key(|other| std::cmp::Reverse(other.ahead_ms.unsigned_abs()));
@@ -143,7 +144,7 @@ fn differences(node: &Node, now: Instant) -> String {
     list(&beyond.iter().map(told).collect::<Vec<_>>())
 }
 
-/// A node as people know it.
+/// Formats a node for people.
 fn named(node: &Node, other: NodeId) -> String {
     match node.peer_name(other) {
         Some(name) => format!("node {name:?} ({other})"),
@@ -151,7 +152,7 @@ fn named(node: &Node, other: NodeId) -> String {
     }
 }
 
-/// The first of a list, and how many more there are.
+/// Lists the first items, and the number of further ones.
 fn list(items: &[String]) -> String {
     let shown = items.get(..NODES_NAMED).unwrap_or(items).join(", ");
     match items.len().saturating_sub(NODES_NAMED) {
@@ -160,10 +161,10 @@ fn list(items: &[String]) -> String {
     }
 }
 
-/// Whether most of the other nodes cannot be reached, or else some of them.
+/// Returns a detail first if most of the other nodes are unreachable, second if only some are.
 ///
-/// A node that dies is named by the registry for `cluster.node_ttl` longer, and by an etcd
-/// that changes its leader meanwhile for as long again: no link to it is missed before that.
+/// The registry names a dead node for `cluster.node_ttl` longer, or for twice that time if etcd
+/// changes its leader meanwhile. No link to a node counts as missing before.
 fn links(shard: &mut Shard, now: Instant) -> (Option<Cow<'static, str>>, Option<Cow<'static, str>>) {
     let bound = shard.node.config().registrar.node_ttl * 2;
     let all = shard.node.unreachable(now, Duration::ZERO);
@@ -180,7 +181,7 @@ fn links(shard: &mut Shard, now: Instant) -> (Option<Cow<'static, str>>, Option<
         let seconds = lasts.as_secs();
         let _ = write!(text, "{separator}node {name:?} ({node}), which ");
         let _ = match (address.as_str(), *dials) {
-            // It has to be dialed, since the registry names it after this one.
+            // This node has to dial the other, since the other has the higher number.
             ("", true) => write!(text, "takes no links (it has no cluster.link.address)"),
             ("", false) | (_, true) => write!(text, "takes links at {address:?}"),
             (_, false) => write!(text, "takes links at {address:?} and has to dial this node"),
@@ -212,27 +213,27 @@ fn out_of_files(shard: &Shard, now: Instant) -> Option<Cow<'static, str>> {
 /// The worst lateness of the last seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lateness {
-    /// Since when `worst` is gathered.
+    /// Beginning of the time in which `worst` was measured.
     since: Instant,
     worst: Duration,
-    /// The worst of the time before.
+    /// The worst lateness of the previous window.
     before: Duration,
 }
 
 impl Lateness {
-    /// Takes a lateness in.
+    /// Adds a measured lateness.
     pub(super) fn note(&mut self, now: Instant, late: Duration) {
         *self = self.at(now);
         self.worst = self.worst.max(late);
     }
 
-    /// The worst of the last seconds.
+    /// Returns the worst lateness of the last seconds.
     pub(super) fn worst(&self, now: Instant) -> Duration {
         let Self { worst, before, .. } = self.at(now);
         worst.max(before)
     }
 
-    /// What is remembered at a time.
+    /// Returns the state at a time, with expired windows dropped.
     fn at(self, now: Instant) -> Self {
         match now.since(self.since) {
             passed if passed < LATENESS_WINDOW => self,
@@ -269,9 +270,9 @@ mod tests {
                 refused(&status(true, words(Failure::Refused(Error::EmptyKey))), Some(failure)).unwrap();
             assert_eq!(other, failure.to_string());
         }
-        // It takes writes; what was refused is over, or was about one request.
+        // The registry accepts writes; an earlier refusal is over, or was about one request.
         assert_eq!(refused(&status(true, words(full)), None), None);
-        // It wants no connection, and it cannot be reached.
+        // The registry refuses connections and cannot be reached.
         let denied = words(Failure::Refused(Error::PermissionDenied));
         let said = refused(&status(false, denied), Some(Failure::Unavailable));
         assert_eq!(said.map(|(reason, _)| reason), Some(Reason::RegistryDenied));

@@ -21,20 +21,20 @@ use super::{HandleInner, journal, trace};
 #[cfg(not(madsim))]
 use crate::config::ProxyProtocol;
 
-/// Messages that are read before the other connections have their turn.
+/// Messages that a connection's task reads in one round.
 const READ_BUDGET: usize = 16;
-/// Time after which nothing more is read before the other connections have their turn: what
-/// costs much comes one at a time.
+/// Time after which a connection's task reads nothing more in a round: messages that cost much are
+/// read one at a time.
 const READ_TIME: Duration = Duration::from_micros(20);
 
-/// Reads of what a peer still sends that got a last answer, of 2 KiB each at most: more than
-/// a request head may have.
+/// Reads of at most 2 KiB each, after the last answer to a peer: more bytes than a request head may
+/// have.
 const LAST_READS: usize = 64;
 
 /// Serves a connection that the node has accepted.
 pub(super) async fn serve(server: super::Handle, stream: TcpStream, conn: ConnId, peer: IpAddr) {
     let _served = Served { server: &server, conn };
-    // In a box of its own, so that its buffers are gone when the connection is open.
+    // In a box of its own, so that the upgrade's buffers are freed when the connection is open.
     let upgraded = Box::pin(upgrade(&server.0, stream, conn, peer)).await;
     if let Some((stream, rest)) = upgraded {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
@@ -45,7 +45,7 @@ pub(super) async fn serve(server: super::Handle, stream: TcpStream, conn: ConnId
     server.0.shared.closed(conn);
 }
 
-/// A connection that has a task.
+/// A connection with a running task.
 struct Served<'a> {
     server: &'a super::Handle,
     conn: ConnId,
@@ -53,23 +53,23 @@ struct Served<'a> {
 
 impl Drop for Served<'_> {
     fn drop(&mut self) {
-        // A handler of application messages may: the peer is not to wait for a task that is
-        // gone. The node hears of it by the heartbeat.
+        // A handler of application messages may panic. The peer must not wait for a task that is
+        // gone. The node learns of the loss by the heartbeat.
         if std::thread::panicking() {
             self.server.0.shared.lock().lose(self.conn);
         }
     }
 }
 
-/// TLS, and the checks of the upgrade: the stream, and what was read of it already. `None`
-/// if nothing came of it.
+/// Does the TLS handshake and the checks of the upgrade. Returns the stream and the bytes that were
+/// already read from it. Returns `None` if the upgrade failed.
 async fn upgrade(
     server: &HandleInner,
     stream: TcpStream,
     conn: ConnId,
     peer: IpAddr,
 ) -> Option<(ServerStream, Vec<u8>)> {
-    // The deadline is the node's: it closes a connection that takes too long.
+    // The deadline is the node's: the node closes a connection that takes too long.
     let told_to_stop = poll_fn(|cx| server.shared.lock().poll_closing(conn, cx));
     tokio::select! {
         biased;
@@ -119,7 +119,7 @@ async fn handshake(
         }
     }
     let address = client;
-    // Tokens are judged by a clock that is right.
+    // Tokens are judged only by a clock that is right.
     if let Err(refusal) = server.shared.command(|shard, now| shard.node.check_clock(now)) {
         goodbye(&mut stream, server.refusals.answer(refusal)).await;
         return None;
@@ -146,8 +146,8 @@ async fn handshake(
     Some((stream, head.rest()))
 }
 
-/// Reads what a trusted proxy says by the PROXY protocol: who its client is. `None` if the
-/// connection is refused.
+/// Reads the header of the PROXY protocol, in which a trusted proxy names its client. Returns
+/// `None` if the connection is refused.
 #[cfg(not(madsim))]
 async fn introduced(
     server: &HandleInner,
@@ -175,7 +175,7 @@ async fn introduced(
         }
     };
     if server.uses_tls() {
-        // Nobody who speaks TLS would understand the answer.
+        // A peer that speaks TLS would not understand the answer.
         note_refusal(server, conn, peer, &refused);
     } else {
         refuse(server, &mut ServerStream::Plain(stream), conn, peer, &refused).await;
@@ -195,7 +195,7 @@ async fn introduced(
     Some((stream, peer))
 }
 
-/// Tells the node whom a connection is for. Why it is to be refused, if it is.
+/// Tells the node the client of a connection. Returns the refusal, if the node refuses the client.
 fn identify(server: &HandleInner, conn: ConnId, client: IpAddr) -> Option<Refusal> {
     let identified = |shard: &mut Shard, now: Now| {
         let refusal = shard.identify(now, conn, client).err()?;
@@ -224,8 +224,8 @@ fn note_refusal(server: &HandleInner, conn: ConnId, address: IpAddr, refused: &R
     journal::refused_at_upgrade(&mut shard, now, address, conn, refused);
 }
 
-/// Sends a last answer. Closing with unread input would reset the connection, and the
-/// peer might not get it: so what still comes is read and dropped, up to a bound.
+/// Sends a last answer. Closing a socket with unread input would reset the connection, and the peer
+/// might lose the answer. So later input is read and dropped, up to a bound.
 pub(super) async fn goodbye(stream: &mut ServerStream, answer: String) {
     let sent = async {
         stream.write_all(answer.as_bytes()).await?;
@@ -242,9 +242,8 @@ pub(super) async fn goodbye(stream: &mut ServerStream, answer: String) {
     }
 }
 
-/// An open connection, until it is closed: gives the node what comes in. What the node has
-/// for it is sent by the shard's writer, unless the socket is full: then this task waits
-/// until it takes more.
+/// An open connection, until it is closed. Gives the node the input. The shard's writer sends the
+/// node's frames, unless the socket is full: then this task waits until the socket accepts more.
 struct ConnectionTask<'a> {
     server: &'a super::Handle,
     conn: ConnId,
@@ -262,7 +261,7 @@ impl Future for ConnectionTask<'_> {
 }
 
 impl ConnectionTask<'_> {
-    /// Gives the node the messages that are there.
+    /// Gives the node the messages that have arrived.
     fn read(&self, cx: &Context<'_>) -> Result<(), Over> {
         let mut start: Option<Instant> = None;
         for _ in 0..READ_BUDGET {
@@ -293,7 +292,7 @@ impl ConnectionTask<'_> {
                     return Ok(());
                 }
             }
-            // The time of the input: what it has cost is seen with the next.
+            // Time of the input: the time that an input has taken shows at the next one.
             if now.is_some_and(|now| now.since(*start.get_or_insert(now)) >= READ_TIME) {
                 break;
             }

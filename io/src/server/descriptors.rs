@@ -1,45 +1,46 @@
-//! Open files: how many connections of players fit into the process's limit, and how many of
-//! its descriptors are kept for everything else.
+//! Open files: the number of player connections that fit into the process's limit, and the number
+//! of descriptors that are kept for everything else.
 
 use std::fmt;
 
 use crate::config::{Config, RegistryKind};
 
-/// Connections of operators at a time.
+/// Maximum number of operators' connections at a time.
 pub(super) const OPERATORS: usize = 64;
-/// Connections that are being refused at a time.
+/// Maximum number of connections that are being refused at a time.
 pub(super) const REFUSALS: usize = 64;
-/// Standard streams, runtime, signals, listeners with their spares, and files that are read.
+/// Descriptors for standard streams, runtime, signals, listeners with their spares, and files that
+/// are read.
 const BASE: usize = 32;
-/// Connections to etcd, old and new ones included while it is reconnected to.
+/// Descriptors for connections to etcd. A reconnection needs old and new ones at the same time.
 const ETCD: usize = 16;
-/// Links may take one in so many descriptors, at least [`FEWEST_LINKS`].
+/// One in so many descriptors may be a link, and at least [`FEWEST_LINKS`].
 const LINKS_SHARE: usize = 8;
 const FEWEST_LINKS: usize = 16;
-/// A server for fewer connections does not start.
+/// Number of connections below which a server does not start.
 const FEWEST_CONNECTIONS: usize = 16;
 
-/// What becomes of a `connections.total` that needs more open files than there may be.
+/// Treatment of a `connections.total` that needs more open files than the limit allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
-    /// The server does not start: somebody has set the number.
+    /// The server does not start: the number was configured.
     Refuse,
-    /// It is lowered to what fits, with a warning: it is the default.
+    /// The number is the default, and is lowered to the limit, with a warning.
     Lower,
 }
 
-/// How the descriptors are dealt out.
+/// Distribution of the descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Connections of players.
     pub(super) connections: usize,
     /// Links to other nodes.
     pub(super) links: usize,
-    /// Kept for everything but players, links included.
+    /// Descriptors for everything but players, links included.
     pub(super) kept: usize,
 }
 
-/// There may be too few open files.
+/// The limit of open files may be too low.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
     connections: usize,
@@ -65,7 +66,7 @@ impl fmt::Display for Shortage {
 }
 
 impl Plan {
-    /// Deals `limit` descriptors out. `links` is how many links there may be at most.
+    /// Distributes `limit` descriptors. `links` is the largest possible number of links.
     ///
     /// # Errors
     /// If the connections of the configuration do not fit and cannot be lowered.
@@ -80,7 +81,7 @@ impl Plan {
         let connections = match excess {
             _ if wanted <= fits => wanted,
             Excess::Lower if fits >= FEWEST_CONNECTIONS => fits,
-            // The default is no wish: what is needed at least is.
+            // The default is no wish, so the error names the lowest possible number.
             Excess::Lower => return Err(Shortage { connections: FEWEST_CONNECTIONS, kept, limit }),
             Excess::Refuse => return Err(Shortage { connections: wanted, kept, limit }),
         };
@@ -88,26 +89,26 @@ impl Plan {
     }
 }
 
-/// Descriptors of this process that are open, where the system tells.
+/// Returns the number of open descriptors of this process, if the system reports the number.
 #[cfg(not(madsim))]
 pub(super) fn open() -> Option<usize> {
     const LIST: &str = "/proc/self/fd";
-    // Linux tells the number as the directory's size, from 6.2 on.
+    // Linux reports the number as the directory's size, from 6.2 on.
     match usize::try_from(std::fs::metadata(LIST).ok()?.len()).ok()? {
-        // Less the one that reads the list.
+        // Minus the descriptor that reads the list.
         0 => Some(std::fs::read_dir(LIST).ok()?.count().saturating_sub(1)),
         open => Some(open),
     }
 }
 
-/// How many descriptors may be open.
+/// Returns the process's limit of open descriptors.
 #[cfg(not(madsim))]
 pub(super) fn limit() -> Option<usize> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
     usize::try_from(limit).ok()
 }
 
-/// Whether nearly all descriptors are open: fewer than these can be opened.
+/// Returns true if fewer than `ENOUGH` descriptors can be opened.
 #[cfg(not(madsim))]
 pub(super) fn are_scarce() -> bool {
     use std::os::fd::AsFd as _;
@@ -117,7 +118,7 @@ pub(super) fn are_scarce() -> bool {
     opened.len() < ENOUGH
 }
 
-/// Simulated hosts have enough.
+/// Simulated hosts have enough descriptors.
 #[cfg(madsim)]
 pub(super) const fn are_scarce() -> bool {
     false

@@ -1,17 +1,17 @@
-//! As much HTTP/1.1 as the upgrade and the admin listener need: a bounded request head
-//! in, a small answer out.
+//! The parts of HTTP/1.1 that the upgrade and the admin listener need: reads a bounded request
+//! head, writes a small answer.
 
 use std::borrow::Cow;
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Most headers of a request.
+/// Maximum number of headers of a request.
 pub(super) const MAX_HEADERS: usize = 64;
 
 const END: &[u8] = b"\r\n\r\n";
 
-/// A request head, with what came after it in the same reads.
+/// A request head, with the bytes that followed it in the same reads.
 #[derive(Debug)]
 pub(super) struct RequestHead {
     bytes: Vec<u8>,
@@ -19,28 +19,28 @@ pub(super) struct RequestHead {
 }
 
 impl RequestHead {
-    /// The head, with its final empty line.
+    /// Returns the head, with its final empty line.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.end]
     }
 
-    /// What came after it.
+    /// Returns the bytes after the head.
     pub(super) fn rest(&self) -> Vec<u8> {
         self.bytes[self.end..].to_vec()
     }
 }
 
-/// Why there is no request head.
+/// The reason for a missing request head.
 #[derive(Debug)]
 pub(super) enum HeadError {
     /// The peer closed, or the connection failed.
     Io(io::Error),
-    /// It is longer than it may be.
+    /// The head is too long.
     TooLong,
 }
 
-/// Reads a request head of so many bytes at most. Waits as long as the peer does: the caller
-/// has the deadline.
+/// Reads a request head of at most `most` bytes. Waits as long as the peer does: the caller has the
+/// deadline.
 pub(super) async fn read_head(
     stream: &mut (impl AsyncRead + Unpin),
     most: usize,
@@ -65,14 +65,14 @@ pub(super) async fn read_head(
     }
 }
 
-/// The refusal of a request: a status, why, and headers that the status asks for.
+/// The refusal of a request: a status, a reason, and headers that the status requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RefusedRequest {
     status: u16,
     name: &'static str,
     headers: &'static str,
     body: Cow<'static, str>,
-    /// The origin that it is refused for.
+    /// The refused origin.
     origin: Option<String>,
 }
 
@@ -107,7 +107,7 @@ impl RefusedRequest {
         Self::new(404, "Not Found", "", Cow::Owned(body))
     }
 
-    /// The answer to other methods than `GET`, `HEAD` and `OPTIONS`.
+    /// Answers methods other than `GET`, `HEAD` and `OPTIONS`.
     #[cfg(not(madsim))]
     pub(super) const fn only_reads() -> Self {
         let headers = "Allow: GET, HEAD, OPTIONS\r\n";
@@ -139,17 +139,18 @@ impl RefusedRequest {
         self.status
     }
 
-    /// Why, for the client and for the log.
+    /// Returns the reason, for the client and for the log.
     pub(super) fn body(&self) -> &str {
         &self.body
     }
 
-    /// The origin that it is refused for, as it was sent: for the log.
+    /// Returns the refused origin as it was sent, for the log.
     pub(super) fn origin(&self) -> Option<&str> {
         self.origin.as_deref()
     }
 
-    /// The whole answer. With `retry_after` seconds above zero, that header is in it.
+    /// Returns the whole answer. Has a `Retry-After` header if `retry_after`, in seconds, is above
+    /// zero.
     pub(super) fn response(&self, retry_after: u64) -> String {
         let Self { status, name, headers, body, .. } = self;
         let retry = match retry_after {

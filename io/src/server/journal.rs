@@ -1,11 +1,10 @@
-//! What the node tells, for people: log lines and the audit (rows T1, D3).
+//! Log lines and the audit, made from events of the node (rows T1, D3).
 //!
-//! Every line that belongs to a connection carries `trace_id`, `conn` and, once it is
-//! known, `player`. They are fields of the line and not of a span, since a span kept
-//! open for each connection would cost it more memory than the rest of its state.
-//! Lines of the audit have the target `audit`. Those that a stranger can cause are limited by
-//! address: [`audit`](super::audit) decides, and a line that follows suppressed ones has their
-//! number in the field `suppressed`.
+//! Every line that belongs to a connection carries `trace_id`, `conn` and, once known, `player`.
+//! They are fields of the line and not of a span: a span that is open for a whole connection would
+//! cost more memory than the rest of the connection's state. Lines of the audit have the target
+//! `audit`. Lines that a stranger can cause are limited by address: [`audit`](super::audit)
+//! decides, and the first line after suppressed ones has their number in the field `suppressed`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,12 +23,12 @@ use super::readiness::ReadinessChange;
 use super::shard::Shard;
 use super::trace;
 
-/// From one line about displaced connections to the next, at least.
+/// Shortest time between two lines about displaced connections.
 const DISPLACED_INTERVAL: Duration = Duration::from_secs(1);
-/// Characters of what a stranger has sent that are logged.
+/// Maximum number of logged characters of a stranger's text.
 const SHOWN: usize = 128;
 
-/// Shows a trace id as W3C writes it.
+/// Displays a trace id in the notation of W3C.
 pub(super) struct TraceId(pub(super) Trace);
 
 impl fmt::Display for TraceId {
@@ -38,14 +37,14 @@ impl fmt::Display for TraceId {
     }
 }
 
-/// Takes note of an event. An application message is returned.
+/// Logs an event. Returns an application message to the caller.
 pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<ApplicationMessage> {
     let trace_of = |conn| TraceId(shard.node.trace(conn).unwrap_or_default());
     match event {
         Event::Application { conn, player, type_url, payload, trace } => {
             return Some(ApplicationMessage { conn, player, type_url, payload, trace });
         }
-        // Told by `displaced`, with the time.
+        // Logged by `displaced`, with the time.
         Event::Displaced { .. } => {}
         Event::SessionOpened { conn, player, epoch } => {
             let trace_id = trace_of(conn);
@@ -57,7 +56,7 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<App
         }
         Event::SessionEnded { player, reason } => match reason {
             v1::Reason::Kicked => info!(target: "audit", %player, "kicked"),
-            // No connection is closed for it, so the protocol has no word for it.
+            // No connection is closed for this reason, so the protocol has no word for it.
             v1::Reason::Unspecified => info!(%player, reason = "EXPIRED", "session ended"),
             _ => info!(%player, reason = name(reason), "session ended"),
         },
@@ -90,7 +89,7 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<App
                  check etcd's data directory and registry.etcd.endpoints"
             );
         }
-        // The reasons not to be ready say why, and how far off.
+        // The readiness reasons tell more, and by how much the clock is off.
         Event::ClockJudged { verdict } => debug!(?verdict, "clock compared with those of other nodes"),
         Event::NodeUp { node } => {
             if let Some(name) = shard.node.peer_name(node) {
@@ -135,7 +134,7 @@ pub(super) fn event(shard: &mut Shard, now: Instant, event: Event) -> Option<App
     None
 }
 
-/// A reason not to be ready has begun or ended.
+/// Logs the beginning or end of a readiness reason.
 pub(super) fn readiness(change: &ReadinessChange) {
     match change {
         ReadinessChange::Began(cause) if cause.reason.is_fault() => {
@@ -149,9 +148,9 @@ pub(super) fn readiness(change: &ReadinessChange) {
     }
 }
 
-/// Whether a line that a peer has caused is written; if not it is counted.
+/// Returns a permit if a line that a peer has caused may be written. Otherwise counts the line.
 fn admit(shard: &mut Shard, now: Instant, address: Option<IpAddr>) -> Option<AuditPermit> {
-    // Peers that are gone already share one bucket.
+    // Peers that are already gone share one bucket.
     shard.audit.admit(now, address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
@@ -165,7 +164,7 @@ fn admit_link(shard: &mut Shard, now: Instant, link: LinkId) -> Option<AuditPerm
     admit(shard, now, address)
 }
 
-/// Tells how many lines were suppressed of addresses that are quiet by now.
+/// Logs the number of suppressed lines of addresses that are quiet by now.
 pub(super) fn suppressed(shard: &mut Shard, now: Instant) {
     while let Some((peer, suppressed)) = shard.audit.poll_quiet(now) {
         info!(target: "audit", %peer, suppressed, "lines of this address were suppressed");
@@ -175,7 +174,7 @@ pub(super) fn suppressed(shard: &mut Shard, now: Instant) {
     }
 }
 
-/// The node closes a connection.
+/// Logs that the node closes a connection.
 pub(super) fn closing(shard: &mut Shard, now: Instant, conn: ConnId, reason: v1::Reason) {
     let taken_over = reason == v1::Reason::TakenOver;
     let admitted = if taken_over { admit_peer(shard, now, conn) } else { None };
@@ -188,13 +187,13 @@ pub(super) fn closing(shard: &mut Shard, now: Instant, conn: ConnId, reason: v1:
     }
 }
 
-/// The node gave a connection up.
+/// Logs that the node dropped a connection.
 pub(super) fn aborted(shard: &Shard, conn: ConnId) {
     let player = player(shard, conn);
     debug!(%conn, player, "did not let itself be closed in time, dropped");
 }
 
-/// A connection was refused before there was any state for it.
+/// Logs the refusal of a connection that had no state yet.
 pub(super) fn refused_at_accept(shard: &mut Shard, now: Instant, address: IpAddr, refusal: Refusal) {
     shard.counters.refused_connection(refusal);
     if let Some(AuditPermit { suppressed }) = admit(shard, now, Some(address)) {
@@ -202,14 +201,14 @@ pub(super) fn refused_at_accept(shard: &mut Shard, now: Instant, address: IpAddr
     }
 }
 
-/// A connection was refused since it has the last descriptor.
+/// Logs the refusal of a connection that had the last descriptor.
 pub(super) fn refused_for_files(shard: &mut Shard, now: Instant, address: IpAddr) {
     if let Some(AuditPermit { suppressed }) = admit(shard, now, Some(address)) {
         info!(target: "audit", peer = %address, suppressed, "connection refused: no more files can be opened");
     }
 }
 
-/// Connections that had not said `Hello` made room for others: one line for many.
+/// Logs connections that were displaced before their `Hello` by others: one line for many.
 pub(super) fn displaced(shard: &mut Shard, now: Instant, conn: ConnId, address: Address) {
     let (last, others) = &mut shard.displaced;
     if last.is_some_and(|last| now.since(last) < DISPLACED_INTERVAL) {
@@ -222,7 +221,7 @@ pub(super) fn displaced(shard: &mut Shard, now: Instant, conn: ConnId, address: 
     info!(target: "audit", %conn, peer = %address, others, "{why}");
 }
 
-/// An upgrade was refused.
+/// Logs the refusal of an upgrade.
 pub(super) fn refused_at_upgrade(
     shard: &mut Shard,
     now: Instant,
@@ -238,7 +237,7 @@ pub(super) fn refused_at_upgrade(
     }
 }
 
-/// An upgrade passed.
+/// Logs a successful upgrade.
 pub(super) fn upgraded(shard: &Shard, address: IpAddr, conn: ConnId, trace: Trace) {
     if enabled!(Level::DEBUG) {
         let trace_id = TraceId(trace);
@@ -247,7 +246,7 @@ pub(super) fn upgraded(shard: &Shard, address: IpAddr, conn: ConnId, trace: Trac
     }
 }
 
-/// A connection failed before or after the upgrade.
+/// Logs the failure of a connection, before or after the upgrade.
 pub(super) fn failed(shard: &Shard, conn: ConnId, error: &dyn fmt::Display) {
     if enabled!(Level::DEBUG) {
         let trace_id = TraceId(shard.node.trace(conn).unwrap_or_default());
@@ -256,7 +255,7 @@ pub(super) fn failed(shard: &Shard, conn: ConnId, error: &dyn fmt::Display) {
     }
 }
 
-/// The node drops a link.
+/// Logs that the node drops a link.
 pub(super) fn link_dropped(shard: &mut Shard, now: Instant, link: LinkId, why: LinkClosure) {
     if let Some(AuditPermit { suppressed }) = admit_link(shard, now, link) {
         let peer = shard.link_peer(link);
@@ -264,9 +263,9 @@ pub(super) fn link_dropped(shard: &mut Shard, now: Instant, link: LinkId, why: L
     }
 }
 
-/// A link's task is done.
+/// Logs the end of a link's task.
 pub(super) fn link_over(shard: &mut Shard, now: Instant, link: LinkId, end: &LinkEnd) {
-    // Why was said when it was.
+    // The reason was logged when the node dropped the link.
     if matches!(end, LinkEnd::Dropped) {
         return;
     }
@@ -282,19 +281,19 @@ pub(super) fn link_over(shard: &mut Shard, now: Instant, link: LinkId, end: &Lin
     }
 }
 
-/// There is no place for another link.
+/// Logs that there is no place for another link.
 pub(super) fn link_refused(shard: &mut Shard, now: Instant, address: IpAddr) {
     if let Some(AuditPermit { suppressed }) = admit(shard, now, Some(address)) {
         info!(target: "audit", peer = %address, suppressed, "link refused: there are too many");
     }
 }
 
-/// Another node could not be dialed.
+/// Logs that another node could not be dialed.
 pub(super) fn dial_failed(node: NodeId, address: &str, error: &dyn fmt::Display) {
     warn!(%node, address, "node not reached: {error}");
 }
 
-/// No handler is registered for an application message.
+/// Logs an application message without a handler.
 pub(super) fn unrouted(shard: &mut Shard, now: Instant, message: &ApplicationMessage) {
     let ApplicationMessage { conn, player, type_url, .. } = message;
     if let Some(AuditPermit { suppressed }) = admit_peer(shard, now, *conn) {
@@ -303,7 +302,7 @@ pub(super) fn unrouted(shard: &mut Shard, now: Instant, message: &ApplicationMes
     }
 }
 
-/// The beginning of what a stranger has sent, escaped.
+/// Returns the beginning of a stranger's text, escaped.
 fn shown(text: &str) -> String {
     text.chars().take(SHOWN).flat_map(char::escape_default).collect()
 }
@@ -312,7 +311,7 @@ fn player(shard: &Shard, conn: ConnId) -> Option<&str> {
     shard.player(conn).map(skirmish_core::id::Name::as_str)
 }
 
-/// A reason without the prefix that all have.
+/// Returns a reason's name without the common prefix.
 pub(super) fn name(reason: v1::Reason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix("REASON_").unwrap_or(name)

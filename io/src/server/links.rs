@@ -22,35 +22,36 @@ use super::stream::ServerStream;
 use super::{Handle, journal};
 use crate::turns::within;
 
-/// What a link reads at a time, in bytes.
+/// Size of one read from a link, in bytes.
 const READ_BUFFER: usize = 16 * 1024;
-/// Reads before others have their turn.
+/// Reads of one link in a round.
 const READ_BUDGET: usize = 8;
-/// From this many bytes on, what the node has is written before more is asked for.
+/// Buffered output, in bytes, from which on the buffer is written before the node is asked for more
+/// frames.
 const WRITE_BUFFER: usize = 64 * 1024;
-/// Writes before others have their turn.
+/// Writes of one link in a round.
 const WRITE_BUDGET: usize = 8;
 
-/// How links are made.
+/// Settings of links.
 pub(super) struct Settings {
     #[cfg(not(madsim))]
     pub(super) tls: Option<super::tls::Mutual>,
-    /// Whether a link over an address that is not loopback may be without TLS.
+    /// True if a link over an address that is not loopback may be without TLS.
     #[cfg_attr(madsim, allow(dead_code, reason = "TLS is not simulated"))]
     pub(super) insecure: bool,
-    /// How long a dial may take.
+    /// Maximum time of a dial.
     pub(super) dial_timeout: Duration,
     /// Largest frame, in bytes.
     pub(super) frame_bytes: usize,
 }
 
-/// Takes links, and dials those that the node wants, for as long as it is polled.
+/// Accepts links, and dials the nodes that the node wants, for as long as the future is polled.
 pub(super) async fn serve(listener: Option<TcpListener>, server: Handle) {
     let mut acceptor = listener.map(Acceptor::new);
     loop {
         let accepted = async {
             match &mut acceptor {
-                // A link may have the last descriptor: they are few, and matter to many.
+                // A link may have the last descriptor: links are few, and matter to many players.
                 Some(acceptor) => acceptor.next(&server, || false).await,
                 None => pending().await,
             }
@@ -61,7 +62,7 @@ pub(super) async fn serve(listener: Option<TcpListener>, server: Handle) {
                 tokio::spawn(dial(server.clone(), node, address));
             }
             Accepted { stream, address, .. } = accepted => {
-                // From now on the node counts it, and has a deadline for it.
+                // From now on the node counts the link, and has a deadline for it.
                 match server.0.shared.command(|shard, now| shard.caller(now, address)) {
                     Some(link) => {
                         tokio::spawn(accepted_link(server.clone(), stream, link));
@@ -106,7 +107,7 @@ async fn connect(settings: &Settings, address: &str) -> io::Result<ServerStream>
 
 /// Serves a link that another node has dialed.
 async fn accepted_link(server: Handle, stream: TcpStream, link: LinkId) {
-    // The deadline is the node's: it drops a link that takes too long.
+    // The deadline is the node's: the node drops a link that takes too long.
     let told_to_stop = poll_fn(|cx| match server.0.shared.lock().link_orders(link, cx.waker()) {
         Some(_) => Poll::Pending,
         None => Poll::Ready(()),
@@ -130,7 +131,7 @@ async fn serve_link(server: &Handle, stream: ServerStream, link: LinkId) {
     over(server, link, &end);
 }
 
-/// A link's task is done.
+/// Reports that a link's task has ended.
 fn over(server: &Handle, link: LinkId, end: &LinkEnd) {
     server.0.shared.command(|shard, now| {
         journal::link_over(shard, now.instant, link, end);
@@ -171,9 +172,8 @@ impl Settings {
     }
 }
 
-/// A link, driven by hand as [`connection`](super::connection) is: in one turn it first reads
-/// what is there, then writes what the node has for it, after everybody else who has
-/// something to read.
+/// A link, polled by hand like a [`connection`](super::connection). In one round the task first
+/// reads all input, then lets every other task with input read, then writes the node's frames.
 struct LinkTask<'a> {
     server: &'a Handle,
     link: LinkId,
@@ -181,26 +181,26 @@ struct LinkTask<'a> {
     decoder: Decoder,
     input: BytesMut,
     output: Vec<u8>,
-    /// Bytes of the output that are written.
+    /// Number of bytes of `output` that are written.
     written: usize,
-    /// Writing was put off by one turn.
+    /// True if writing was put off by one round.
     deferred: bool,
-    /// Something was written and not flushed.
+    /// True if written bytes are not flushed.
     unflushed: bool,
 }
 
-/// Why a link is over.
+/// The reason for the end of a link.
 #[derive(Debug)]
 pub(super) enum LinkEnd {
-    /// The node has dropped it.
+    /// The node has dropped the link.
     Dropped,
-    /// The other side has closed it.
+    /// The other side has closed the link.
     Closed,
     /// The connection failed.
     Failed(io::Error),
-    /// What came is not frames.
+    /// The received bytes are not frames.
     Rubbish(WireError),
-    /// Whoever has dialed is no node of this cluster.
+    /// The peer that dialed is no node of this cluster.
     Stranger(io::Error),
 }
 
@@ -242,11 +242,11 @@ impl<'a> LinkTask<'a> {
         }
     }
 
-    /// Does what there is to do, and sees to it that the task is woken for the rest.
+    /// Does one round of work, and makes sure that the task is woken for the rest.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), LinkEnd> {
         self.server.0.shared.lock().link_orders(self.link, cx.waker()).ok_or(LinkEnd::Dropped)?;
         let has_read = self.read(cx)?;
-        // What the socket did not take last time comes first.
+        // Bytes that the socket did not accept last time are written first.
         if !self.write(cx)? {
             return Ok(());
         }
@@ -266,7 +266,7 @@ impl<'a> LinkTask<'a> {
         self.flush(cx)
     }
 
-    /// Gives the node the frames that are there. Whether there were any bytes.
+    /// Gives the node the frames that have arrived. Returns true if there were any bytes.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkEnd> {
         for turn in 0..READ_BUDGET {
             self.input.reserve(READ_BUFFER);
@@ -287,8 +287,8 @@ impl<'a> LinkTask<'a> {
         Ok(true)
     }
 
-    /// Takes what the node has, up to what is written at a time: with the last frame at most
-    /// one frame more.
+    /// Takes frames of the node until the write buffer is full. The last frame may exceed the
+    /// bound.
     fn pull(&mut self, cx: &Context<'_>) -> Result<(), LinkEnd> {
         let Self { server, link, output, .. } = self;
         server.0.shared.command(|shard, now| {
@@ -304,7 +304,7 @@ impl<'a> LinkTask<'a> {
         })
     }
 
-    /// Writes what was pulled. Whether the socket has taken all of it.
+    /// Writes the pulled frames. Returns true if the socket has accepted all of them.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkEnd> {
         while let Some(rest) = self.output.get(self.written..).filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut self.stream).poll_write(cx, rest) {
@@ -317,7 +317,7 @@ impl<'a> LinkTask<'a> {
         }
         self.written = 0;
         self.output.clear();
-        // The memory that one large frame took is not kept.
+        // The memory for one large frame is not kept.
         self.output.shrink_to(2 * WRITE_BUFFER);
         Ok(true)
     }

@@ -15,17 +15,17 @@ use skirmish_core::node::{Refusal, Stats};
 use super::readiness::Reason;
 use crate::registry;
 
-/// What the shell counts beside the node.
+/// Counters of the shell, in addition to those of the node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ShardCounters {
     refused_connections: RefusedConnections,
     /// Upgrades refused, by HTTP status.
     refused_upgrades: BTreeMap<u16, u64>,
-    /// Application messages that no handler is registered for.
+    /// Application messages without a registered handler.
     pub(super) unrouted: u64,
     /// Connections that the operating system did not hand over.
     pub(super) accept_errors: u64,
-    /// Connections refused since they had the last descriptor.
+    /// Connections that were refused because they had the last descriptor.
     pub(super) refused_for_files: u64,
     /// Connections of operators that were dropped for newer ones.
     pub(super) admin_dropped: u64,
@@ -49,7 +49,7 @@ impl ShardCounters {
     }
 }
 
-/// Connections refused for a cap, by the cap.
+/// Connections that were refused because of a cap, by cap.
 #[derive(Clone, Copy, Debug, Default)]
 struct RefusedConnections {
     full: u64,
@@ -67,11 +67,11 @@ pub(super) struct MetricsSnapshot {
     pub(super) counters: ShardCounters,
     pub(super) accepting: bool,
     pub(super) cluster: ClusterMetrics,
-    /// Whether each reason not to be ready, and each warning, holds.
+    /// State of each readiness reason and each warning: true if it holds.
     pub(super) reasons: [(Reason, bool); Reason::ALL.len()],
     pub(super) driver_lateness: Duration,
     pub(super) log: LogCounters,
-    /// Descriptors of the process, where the system tells.
+    /// Open descriptors of the process, if the system reports the number.
     pub(super) open_files: Option<usize>,
     pub(super) open_files_limit: Option<usize>,
 }
@@ -81,26 +81,26 @@ pub(super) struct MetricsSnapshot {
 pub(super) struct LogCounters {
     /// Lines that found the queue full.
     pub(super) dropped: u64,
-    /// Lines beyond what an address may cause.
+    /// Lines above the number that an address may cause.
     pub(super) suppressed: u64,
 }
 
-/// What is exported of the node among others.
+/// Exported figures of the node as a member of its cluster.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ClusterMetrics {
-    /// Other nodes that the node knows of.
+    /// Other nodes that the node knows.
     pub(super) peers: usize,
     /// Rooms that other nodes lead.
     pub(super) followed: usize,
-    /// Whether the registry confirms that the node lives.
+    /// True if the registry confirms that the node lives.
     pub(super) serving: bool,
-    /// Whether the registry can be reached.
+    /// True if the registry can be reached.
     pub(super) connected: bool,
     pub(super) registry: registry::RegistryCounters,
 }
 
 impl MetricsSnapshot {
-    /// The text to serve.
+    /// Encodes the figures as text.
     pub(super) fn encode(self) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("skirmish");
         registry.register_collector(Box::new(self));
@@ -110,7 +110,7 @@ impl MetricsSnapshot {
     }
 }
 
-/// The content type of what [`Snapshot::encode`] makes.
+/// Content type of the text from [`MetricsSnapshot::encode`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 impl Collector for MetricsSnapshot {
@@ -264,7 +264,7 @@ fn signed(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Memory of this process that is resident, where the system says.
+/// Returns the resident memory of this process in bytes, if the system reports it.
 fn resident_bytes() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,8 +1,9 @@
 //! The server: a node behind a listener.
 //!
-//! One node is one shard, and everything of it runs on one thread: a current-thread
-//! runtime. Each connection has a task that reads; one writer sends to all of them, and one
-//! driver has the only timer. `Shared::write` says in which order, and why.
+//! One node is one shard, and the whole shard runs on one thread: a current-thread runtime. Each
+//! connection has a task that reads; one writer sends to all connections, and one driver has the
+//! only timer. `Shared::write` documents the order of reads and writes, and the reason for the
+//! order.
 //!
 //! ```
 //! use skirmish_io::config::Config;
@@ -93,14 +94,14 @@ use shared::SharedShard;
 use stream::ServerStream;
 use upgrade::Policy;
 
-/// The driver runs at least this often.
+/// Longest time between two runs of the driver.
 const DRIVER_PULSE: Duration = Duration::from_secs(1);
-/// How long a connection that has the last descriptor may take to be refused.
+/// Maximum time to refuse a connection that has the last descriptor.
 const SCARCE_REFUSAL_TIMEOUT: Duration = Duration::from_millis(50);
-/// How long the registry may take to answer a node that stops.
+/// Maximum time to wait for the registry's answers when the node stops.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A server that listens.
+/// A server that is bound to its addresses. [`Server::run`] serves.
 #[derive(Debug)]
 pub struct Server {
     listener: (TcpListener, SocketAddr),
@@ -111,7 +112,7 @@ pub struct Server {
     drain: Drain,
 }
 
-/// A server to talk to while it runs. Cheap to clone.
+/// Access to a running server. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<HandleInner>);
 
@@ -130,48 +131,47 @@ struct HandleInner {
 }
 
 impl Server {
-    /// Starts to make a server.
+    /// Returns a builder for a server.
     #[must_use]
     pub fn builder(config: Config) -> ServerBuilder {
         ServerBuilder::new(config)
     }
 
-    /// Where players connect: the address that was bound, with its real port.
+    /// Returns the address for players: the bound address, with the real port.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.listener.1
     }
 
-    /// The memory that the server may need at most.
+    /// Returns an upper bound of the memory that the server needs.
     #[must_use]
     pub const fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Where operators ask, if that is enabled.
+    /// Returns the address of the admin listener, if enabled.
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|(_, address)| *address)
     }
 
-    /// Where other nodes connect, if it takes links: the address that was bound.
+    /// Returns the bound address for links of other nodes, if the server accepts links.
     #[must_use]
     pub fn link_addr(&self) -> Option<SocketAddr> {
         self.links.as_ref().map(|(_, address)| *address)
     }
 
-    /// A handle to the server.
+    /// Returns a handle to the server.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Serves until `shutdown` is ready, and then until every connection has got what it
-    /// is owed and is closed, or the drain's timeout has passed. Dropping the future
-    /// stops everything at once.
+    /// Serves until `shutdown` is ready. Then drains: the server runs on until every connection has
+    /// received its last frames and is closed, or until the drain's timeout has passed. Dropping
+    /// the future stops everything at once.
     ///
-    /// Wants a current-thread runtime. On another one it works, without being any
-    /// faster.
+    /// Made for a current-thread runtime. A multi-thread runtime works too, but is no faster.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { listener: (listener, _), admin, links, budget: _, handle, drain } = self;
         let mut running = RunningTasks::start(&handle, admin, links);
@@ -196,16 +196,16 @@ impl Server {
     }
 }
 
-/// What runs beside [`Server::run`] and ends with it.
+/// Tasks that run beside [`Server::run`] and end with it.
 struct RunningTasks {
     handle: Handle,
-    /// Without these the server would look alive and do nothing.
+    /// Driver and writer. Without them the server would look alive and do nothing.
     vital: [JoinHandle<()>; 2],
     others: Vec<JoinHandle<()>>,
 }
 
 impl RunningTasks {
-    /// Starts the tasks that are not a connection's.
+    /// Starts the tasks that do not belong to a connection.
     fn start(
         handle: &Handle,
         admin: Option<(TcpListener, SocketAddr)>,
@@ -228,7 +228,8 @@ impl RunningTasks {
         Self { handle: handle.clone(), vital, others }
     }
 
-    /// Goes on with the panic of a vital task, which ends by nothing else.
+    /// Waits for a panic of a vital task and resumes the panic here. A vital task ends in no other
+    /// way.
     async fn failed(&mut self) {
         let [driver, writer] = &mut self.vital;
         let ended = tokio::select! {
@@ -257,7 +258,7 @@ impl Drop for RunningTasks {
     }
 }
 
-/// Takes connections for as long as it is polled.
+/// Accepts connections for as long as the future is polled.
 async fn accept(listener: TcpListener, server: &Handle) {
     let refusals = &server.0.refusals;
     let mut acceptor = Acceptor::new(listener);
@@ -265,7 +266,7 @@ async fn accept(listener: TcpListener, server: &Handle) {
         let accepted = acceptor.next(server, || refusals.end_oldest()).await;
         let Accepted { stream, address: peer, scarce } = accepted;
         if scarce {
-            // One after the other, and each shortly: the next waits for the same descriptor.
+            // One at a time, and each briefly: the next connection waits for the same descriptor.
             server.0.shared.command(|shard, now| {
                 shard.counters.refused_for_files += 1;
                 journal::refused_for_files(shard, now.instant, peer);
@@ -290,20 +291,20 @@ async fn accept(listener: TcpListener, server: &Handle) {
 }
 
 impl Handle {
-    /// Sends an application message to a connection. False, and nothing is kept, if the
+    /// Sends an application message to a connection. Returns false, and keeps nothing, if the
     /// connection is gone, its queue is full, or the message is too large.
     pub fn send(&self, conn: ConnId, type_url: &str, payload: &[u8]) -> bool {
         self.input(|shard, now| shard.node.send(now, conn, type_url, payload))
     }
 
-    /// Ends the session of a player. False if there is none.
+    /// Ends the session of a player. Returns false if the player has no session.
     pub fn kick(&self, player: &str) -> bool {
         self.input(|shard, now| shard.node.kick(now, player))
     }
 
-    /// Takes no more connections and closes those there are, after they got what they
-    /// are owed; they are told to come back after `retry_after`. [`Server::run`] does
-    /// this when it is told to shut down.
+    /// Accepts no more connections, and closes the open ones after their last frames. Clients are
+    /// asked to come back after `retry_after`. [`Server::run`] drains in the same way at its
+    /// shutdown.
     pub fn drain(&self, retry_after: Duration) {
         self.input(|shard, now| {
             shard.accepting = false;
@@ -311,21 +312,21 @@ impl Handle {
         });
     }
 
-    /// Gauges and counters of the node.
+    /// Returns the gauges and counters of the node.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.shared.lock().node.stats()
     }
 
-    /// Looks at the node. The handle must not be used inside.
+    /// Calls `look` with the node. `look` must not use the handle.
     pub fn inspect<R>(&self, look: impl FnOnce(&Node) -> R) -> R {
         look(&self.0.shared.lock().node)
     }
 
-    /// Whether the server is ready for players, as far as it can know.
+    /// Returns `Ok` if the server is ready for players, as far as it can know.
     ///
     /// # Errors
-    /// Everything that is in the way.
+    /// Every cause that keeps the server from being ready.
     pub fn ready(&self) -> Result<(), NotReady> {
         let now = self.0.shared.clock().now().instant;
         let mut shard = self.0.shared.lock();
@@ -333,7 +334,7 @@ impl Handle {
         shard.readiness.verdict()
     }
 
-    /// Gives the node an input, and its application messages to their handlers.
+    /// Gives the node an input, and passes the resulting application messages to their handlers.
     fn input<R>(&self, f: impl FnOnce(&mut Shard, Now) -> R) -> R {
         let mut mail = Vec::new();
         let result = self.0.shared.input(&mut mail, f);
@@ -370,7 +371,7 @@ impl fmt::Debug for HandleInner {
 }
 
 impl HandleInner {
-    /// Whether players come over TLS.
+    /// Returns true if players connect over TLS.
     #[cfg(not(madsim))]
     const fn uses_tls(&self) -> bool {
         self.tls.is_some()
@@ -381,7 +382,7 @@ impl HandleInner {
         false
     }
 
-    /// TLS, if it is configured.
+    /// Does the TLS handshake, if TLS is configured.
     #[cfg(not(madsim))]
     async fn secure(&self, stream: TcpStream) -> io::Result<ServerStream> {
         Ok(match &self.tls {

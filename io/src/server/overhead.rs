@@ -1,25 +1,25 @@
-//! Counts the frames of a WebSocket that no message shows: the WebSocket takes pings, pongs and
-//! fragments without a word.
+//! Counts the frames of a WebSocket that no message shows: the WebSocket handles pings, pongs and
+//! fragments silently.
 
 use skirmish_core::node::Overhead;
 
 /// Longest header of a frame (RFC 6455, section 5.2), in bytes.
 const MAX_HEADER: usize = 14;
 
-/// Follows the frames in the bytes of a stream, in any chunks.
+/// Follows the frames in the bytes of a stream, in chunks of any size.
 #[derive(Debug, Default)]
 pub(super) struct FrameCounter {
-    /// What has come of a header.
+    /// The received part of a header.
     header: [u8; MAX_HEADER],
     length: usize,
-    /// Bytes of the payload that are still to come.
+    /// Bytes of the payload that are still missing.
     payload: u64,
     overhead: Overhead,
 }
 
 impl FrameCounter {
-    /// Takes the next bytes of the stream, until `most` frames more are counted. The bytes it
-    /// has taken: the last of those frames ends with its header.
+    /// Takes the next bytes of the stream, until `most` more frames are counted. Returns the number
+    /// of bytes taken, which end with the header of the last counted frame.
     pub(super) fn feed(&mut self, bytes: &[u8], most: u32) -> usize {
         let full = self.counted().saturating_add(most);
         let mut rest = bytes;
@@ -39,12 +39,12 @@ impl FrameCounter {
         bytes.len() - rest.len()
     }
 
-    /// Frames that were counted since they were [taken](Self::take) last.
+    /// Returns the number of frames that were counted since the last [`Self::take`].
     pub(super) const fn counted(&self) -> u32 {
         self.overhead.controls.saturating_add(self.overhead.fragments)
     }
 
-    /// What was counted since this was asked last.
+    /// Returns the counted frames since the last call.
     pub(super) fn take(&mut self) -> Overhead {
         std::mem::take(&mut self.overhead)
     }

@@ -5,8 +5,8 @@ use std::future::Future;
 
 use tokio::task::{AbortHandle, yield_now};
 
-/// Tasks that strangers can make slow. One beyond the bound ends the oldest: a peer that takes
-/// its time loses its own place, and nobody else waits for it.
+/// Tasks that strangers can make slow. A task above the bound ends the oldest one: a slow peer
+/// loses its own place, and delays no other peer.
 #[derive(Debug)]
 pub(super) struct Places {
     most: usize,
@@ -16,13 +16,13 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Places for so many tasks.
+    /// Creates places for `most` tasks.
     pub(super) const fn new(most: usize) -> Self {
         Self { most, tasks: VecDeque::new(), ended: 0 }
     }
 
-    /// Starts a task, and lets it run once before there can be another: one that has all that
-    /// it needs does not lose its place to a crowd behind it.
+    /// Starts a task, and lets it run once before the next one can start: a task that has all its
+    /// input does not lose its place to a crowd of later ones.
     #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
     pub(super) async fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.start(task);
@@ -37,13 +37,13 @@ impl Places {
         self.tasks.push_back(tokio::spawn(task).abort_handle());
     }
 
-    /// Whether one more task ends the oldest.
+    /// Returns true if one more task would end the oldest.
     pub(super) fn is_full(&mut self) -> bool {
         self.tasks.retain(|task| !task.is_finished());
         self.tasks.len() >= self.most
     }
 
-    /// Ends the task that has run for the longest. Whether there was one.
+    /// Ends the oldest task. Returns true if there was one.
     pub(super) fn end_oldest(&mut self) -> bool {
         let oldest = std::iter::from_fn(|| self.tasks.pop_front()).find(|task| !task.is_finished());
         let Some(oldest) = oldest else { return false };
@@ -52,7 +52,7 @@ impl Places {
         true
     }
 
-    /// Tasks ended for newer ones.
+    /// Returns the number of tasks that were ended for newer ones.
     #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
     pub(super) const fn ended(&self) -> u64 {
         self.ended
@@ -96,7 +96,7 @@ mod tests {
         assert!(places.end_oldest() && !places.end_oldest());
     }
 
-    /// Says its number when it is dropped.
+    /// Sends its number when it is dropped.
     struct Told(u32, mpsc::UnboundedSender<u32>);
 
     impl Drop for Told {

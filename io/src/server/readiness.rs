@@ -1,57 +1,57 @@
-//! Reasons why a node is not ready for players, each with the time since when it holds.
+//! Reasons for which a node is not ready for players, each with the time of its beginning.
 //!
-//! [`checks`](super::checks) finds out what holds, at the driver's pulse and whenever somebody
-//! asks; [`Readiness`] keeps it, and says when a line of the log is due.
+//! [`checks`](super::checks) finds the reasons that hold, at the driver's pulse and at each
+//! request. [`Readiness`] keeps them, and reports each line of the log that is due.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use skirmish_core::time::{Duration, Instant};
 
-/// A reason that has not held for this long is over, and the log says so. One that comes
-/// back sooner is still the same trouble: it adds no line.
+/// Time after which a reason that no longer holds counts as ended and is logged so. A reason that
+/// returns sooner is still the same trouble and adds no line.
 const SETTLED: Duration = Duration::from_secs(5);
-/// Longest detail of a reason, in characters; the rest is left out.
+/// Longest detail of a reason, in characters. The rest is left out.
 const LONGEST_DETAIL: usize = 300;
 
-/// A reason why a node is not ready. The order is that of gravity, the gravest first.
+/// A reason for which a node is not ready. Ordered by gravity, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The node is about to stop.
+    /// The node will stop soon.
     Draining,
     /// Another deployment uses the same registry.
     RegistryShared,
-    /// The registry was restored, wiped or replaced, and the node begins anew.
+    /// The registry was restored, wiped or replaced, and the node starts afresh.
     RegistryReplaced,
-    /// The registry has no space left, and refuses writes.
+    /// The registry has no space left and refuses writes.
     RegistryFull,
-    /// The registry refuses the user of the node, or what the node reads or writes.
+    /// The registry refuses the node's user, or refuses the keys that the node reads or writes.
     RegistryDenied,
-    /// The data of the registry is corrupt, and it refuses everything.
+    /// The data of the registry is corrupt, and the registry refuses everything.
     RegistryCorrupt,
-    /// The registry can be reached and takes no writes, for another reason.
+    /// The registry can be reached and refuses writes, for another reason.
     RegistryRefuses,
     /// The registry does not confirm that the node lives.
     RegistrySilent,
     /// The node's wall clock is off.
     ClockOff,
-    /// The node has not compared its wall clock with those of the others yet.
+    /// The node has not yet compared its wall clock with those of the others.
     ClockUnknown,
     /// More than half of the other nodes cannot be reached.
     LinksDead,
-    /// The event loop stands still, or did so lately.
+    /// The event loop stands still, or did so in the last seconds.
     DriverLate,
     /// Hardly any file or connection can be opened.
     OutOfFiles,
-    /// Log lines are dropped, or about to be.
+    /// Log lines are dropped, or will be soon.
     LogLost,
     /// A warning: some other node cannot be reached.
     PeerUnreachable,
 }
 
 impl Reason {
-    /// All of them, the gravest first.
+    /// All reasons, the gravest first.
     pub const ALL: [Self; 15] = [
         Self::Draining,
         Self::RegistryShared,
@@ -70,7 +70,7 @@ impl Reason {
         Self::PeerUnreachable,
     ];
 
-    /// The name of the reason in metrics and in the log.
+    /// Returns the name of the reason in metrics and in the log.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl Reason {
         }
     }
 
-    /// What is wrong.
+    /// Describes the problem.
     const fn problem(self) -> &'static str {
         match self {
             Self::Draining => "draining: this node is about to stop",
@@ -117,7 +117,7 @@ impl Reason {
         }
     }
 
-    /// What to do about it.
+    /// Describes the action that ends the problem.
     const fn remedy(self) -> &'static str {
         match self {
             Self::Draining => "send players to other nodes",
@@ -163,11 +163,11 @@ impl Reason {
         }
     }
 
-    /// How long it must hold before the log says so: what passes by itself is no news.
-    /// `/readyz` does not wait.
+    /// Minimum duration of the reason before the log reports it: trouble that passes by itself is
+    /// not logged. `/readyz` does not wait.
     const fn patience(self) -> Duration {
         match self {
-            // A node that starts has not heard yet.
+            // A node that starts has no answer yet.
             Self::RegistrySilent | Self::ClockUnknown => Duration::from_secs(2),
             Self::Draining
             | Self::RegistryShared
@@ -185,24 +185,24 @@ impl Reason {
         }
     }
 
-    /// Whether the node is ready all the same.
+    /// Returns true if the node is ready in spite of this reason.
     #[must_use]
     pub const fn is_warning(self) -> bool {
         matches!(self, Self::PeerUnreachable)
     }
 
-    /// Whether an operator has to act on it.
+    /// Returns true if an operator has to act.
     pub(super) const fn is_fault(self) -> bool {
         !matches!(self, Self::Draining)
     }
 }
 
-/// A reason that holds. Displayed as one line: what is wrong, in detail, and what to do.
+/// A reason that holds. Displayed as one line: the problem, its detail, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// Which.
+    /// The reason.
     pub reason: Reason,
-    /// What is known of it beside; may be empty.
+    /// Details of this case. May be empty.
     pub detail: Cow<'static, str>,
 }
 
@@ -211,7 +211,7 @@ impl fmt::Display for Cause {
         f.write_str(self.reason.problem())?;
         if !self.detail.is_empty() {
             f.write_str(": ")?;
-            // It may quote what others have written.
+            // The detail may quote text of other programs.
             let shown = self.detail.chars().map(|c| if c.is_control() { ' ' } else { c });
             shown.take(LONGEST_DETAIL).try_for_each(|c| fmt::Write::write_char(f, c))?;
         }
@@ -219,13 +219,13 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Why a server is not ready: at least one cause, the gravest first. Displayed as one line
-/// for each.
+/// The causes that keep a server from being ready: at least one, the gravest first. Displayed as
+/// one line for each cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotReady(Vec<Cause>);
 
 impl NotReady {
-    /// The causes, the gravest first.
+    /// Returns the causes, the gravest first.
     #[must_use]
     pub fn causes(&self) -> &[Cause] {
         &self.0
@@ -246,41 +246,41 @@ impl fmt::Display for NotReady {
 
 impl std::error::Error for NotReady {}
 
-/// A line of the log that is due.
+/// A log line that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ReadinessChange {
     /// A reason holds.
     Began(Cause),
-    /// It does not any more.
+    /// A reason does not hold any more.
     Ended {
         reason: Reason,
-        /// From its beginning to its last end.
+        /// Time from the first beginning to the last end.
         lasted: Duration,
-        /// How often it has begun in that time.
+        /// Number of beginnings in that time.
         times: u32,
     },
 }
 
-/// What holds of a reason.
+/// State of one reason.
 #[derive(Clone, Debug, Default)]
 struct ReasonState {
-    /// Since when it holds, if it does.
+    /// Beginning of the reason, if it holds.
     since: Option<Instant>,
     detail: Cow<'static, str>,
-    /// When it has ended last.
+    /// Last end of the reason.
     ended: Instant,
-    /// When it began and how often it has begun since, once the log has said so.
+    /// After the log has reported the reason: its first beginning, and the number of beginnings
+    /// since.
     told: Option<(Instant, u32)>,
 }
 
-/// What holds of every reason.
+/// State of every reason.
 #[derive(Debug, Default)]
 pub(super) struct Readiness([ReasonState; Reason::ALL.len()]);
 
 impl Readiness {
-    /// Notes whether a reason holds: `None` if it does not, else what is known of it beside
-    /// its name, which may be nothing. Called again and again; what does not change costs
-    /// nothing.
+    /// Sets the state of a reason: `None` if the reason does not hold, else its detail, which may
+    /// be empty. Called again and again; a call without a change costs nothing.
     pub(super) fn set(&mut self, now: Instant, reason: Reason, holds: Option<Cow<'static, str>>) {
         let Some(state) = self.0.get_mut(reason as usize) else { return };
         match (holds, state.since) {
@@ -302,22 +302,22 @@ impl Readiness {
         }
     }
 
-    /// Since when a reason holds; `None` if it does not.
+    /// Returns the time since which a reason holds, or `None` if it does not hold.
     #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
     pub(super) fn since(&self, reason: Reason) -> Option<Instant> {
         self.0.get(reason as usize)?.since
     }
 
-    /// Whether nothing holds that keeps the node from being ready.
+    /// Returns `Ok` if no reason keeps the node from being ready.
     ///
     /// # Errors
-    /// What does.
+    /// The causes that do.
     pub(super) fn verdict(&self) -> Result<(), NotReady> {
         let causes: Vec<Cause> = self.causes().filter(|cause| !cause.reason.is_warning()).collect();
         if causes.is_empty() { Ok(()) } else { Err(NotReady(causes)) }
     }
 
-    /// What holds and does not keep the node from being ready.
+    /// Returns the causes that hold and do not keep the node from being ready.
     #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
     pub(super) fn warnings(&self) -> impl Iterator<Item = Cause> {
         self.causes().filter(|cause| cause.reason.is_warning())
@@ -328,7 +328,7 @@ impl Readiness {
         Reason::ALL.into_iter().zip(&self.0).filter_map(holds)
     }
 
-    /// A line of the log that is due; to be asked until there is none.
+    /// Returns a log line that is due. Call until `None`.
     pub(super) fn poll_change(&mut self, now: Instant) -> Option<ReadinessChange> {
         let mut reasons = Reason::ALL.into_iter().zip(&mut self.0);
         reasons.find_map(|(reason, state)| state.poll_change(now, reason))

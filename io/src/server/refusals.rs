@@ -1,11 +1,11 @@
-//! Answers to connections that the node has no place for. They cost no state in the node, are
-//! bounded, and are given so that they arrive.
+//! Answers to connections for which the node has no place. They cost no state in the node, are
+//! bounded, and are sent in a way that lets them arrive.
 //!
-//! A client is told at once, without waiting for its request: then the server closes its
-//! side, and reads what the client still sends for a short while, since closing with unread
-//! input resets the connection and takes the answer away. When many are refused at a time
-//! the others are answered without that while. Under TLS an answer takes a handshake: so
-//! many are made each second, and the other connections are dropped.
+//! A client is answered at once, before its request is read. Then the server closes its side, and
+//! for a short while reads the client's data: closing a socket with unread input resets the
+//! connection and discards the answer. When many connections are refused at a time, the others are
+//! answered without that while. Under TLS an answer takes a handshake: only a limited number is
+//! made each second, and the other connections are dropped.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,19 +23,19 @@ use super::descriptors;
 use super::http::RefusedRequest;
 use super::places::Places;
 
-/// How long a connection that is refused may take to be told so.
+/// Maximum time for the answer to a refused connection.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// TLS handshakes that are made to refuse somebody.
+/// Rate of TLS handshakes that only serve to refuse a connection.
 const HANDSHAKES: Rate = Rate { per_second: 50, burst: 50 };
-/// When a client may try again, unless the server is about to stop.
+/// Time after which a client may try again, unless the server will stop soon.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What bounds the answers.
+/// Bounds of the answers.
 #[derive(Debug)]
 pub(super) struct Refusals {
     places: Mutex<Places>,
     handshakes: Mutex<Bucket>,
-    /// When clients of a server that is about to stop may try again.
+    /// Time after which clients of a draining server may try again.
     after_drain: Duration,
 }
 
@@ -48,7 +48,7 @@ impl Refusals {
         }
     }
 
-    /// The answer to a connection that is refused.
+    /// Returns the answer to a refused connection.
     pub(super) fn answer(&self, refusal: Refusal) -> String {
         let after = match refusal {
             Refusal::Draining => self.after_drain,
@@ -59,7 +59,7 @@ impl Refusals {
             | Refusal::ClockUnknown
             | Refusal::ClockOff => RETRY_AFTER,
         };
-        // In whole seconds, rounded up: never "at once".
+        // In whole seconds, rounded up: never 0, which would mean "at once".
         let seconds = u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1);
         let refused = match refusal {
             Refusal::TooFast(_) => RefusedRequest::too_many_requests(refusal.to_string()),
@@ -68,12 +68,12 @@ impl Refusals {
         refused.response(seconds)
     }
 
-    /// Whether a TLS handshake may be made only to refuse a connection.
+    /// Returns true if a TLS handshake may be made only to refuse a connection.
     pub(super) fn affords_handshake(&self, now: Instant) -> bool {
         self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).take(now, 1).is_ok()
     }
 
-    /// Tells a client that there is no place for it, in a task where there is room for one.
+    /// Answers a refused connection, in a task of its own if there is a place for one.
     pub(super) async fn turn_away(&self, server: &Handle, stream: TcpStream, refusal: Refusal) {
         let is_full = self.places().is_full();
         if server.0.uses_tls() {
@@ -89,18 +89,18 @@ impl Refusals {
             let _ = crate::turns::within(TIMEOUT, server.0.refusals.tell(&server, stream, refusal)).await;
         };
         self.places().start(told);
-        // The answer is on its way before somebody else is.
+        // Lets the answer be sent before the next connection is accepted.
         yield_now().await;
     }
 
-    /// Tells a client over plain HTTP, or over TLS, that there is no place for it.
+    /// Sends a refusal over plain HTTP, or over TLS.
     pub(super) async fn tell(&self, server: &Handle, stream: TcpStream, refusal: Refusal) {
         if let Ok(mut stream) = server.0.secure(stream).await {
             goodbye(&mut stream, self.answer(refusal)).await;
         }
     }
 
-    /// Ends the telling that goes on for the longest, for its descriptor. Whether there was one.
+    /// Ends the oldest answer to free its descriptor. Returns true if there was one.
     pub(super) fn end_oldest(&self) -> bool {
         self.places().end_oldest()
     }
@@ -110,13 +110,13 @@ impl Refusals {
     }
 }
 
-/// Writes an answer into the buffers of a new connection and closes it.
+/// Writes an answer into the buffers of a new connection and closes the connection.
 #[cfg(not(madsim))]
 fn at_once(stream: TcpStream, answer: &str) {
     use std::io::{Read as _, Write as _};
 
     let Ok(mut stream) = stream.into_std() else { return };
-    // What has come already would reset the connection. The stream does not block.
+    // Input that has already arrived would reset the connection. The stream does not block.
     let _ = stream.read(&mut [0; 4096]);
     let _ = stream.write(answer.as_bytes());
     let _ = stream.shutdown(std::net::Shutdown::Write);

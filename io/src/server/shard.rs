@@ -1,4 +1,4 @@
-//! A shard: the node, and what the shell keeps beside it for each connection.
+//! A shard: the node, and the shell's data for each connection and link.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -21,82 +21,83 @@ use super::socket::{Closing, Lingering, Lost, SendProgress, Socket, SocketInput}
 use crate::log_queue::LogQueue;
 use crate::registry::NodeRegistry;
 
-/// Connections that are sent to before the other tasks have their turn. tokio lets a task
-/// use sockets 128 times in a turn; sending takes one, seldom more.
+/// Connections that the writer sends to in one round, before other tasks run. tokio lets a task use
+/// sockets 128 times in a round; sending to a connection uses one of them, seldom more.
 const WRITE_BURST: usize = 32;
 
-/// The node, and the connections and links that it has.
+/// The node, and its connections and links.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) node: Node,
     pub(super) registry: NodeRegistry,
     pub(super) counters: ShardCounters,
-    /// What is written of what strangers cause.
+    /// Limits for log lines that strangers can cause.
     pub(super) audit: Audit,
-    /// When a listener has found no descriptor last.
+    /// Last time at which a listener found no free descriptor.
     pub(super) out_of_files: Option<Instant>,
-    /// What log lines go through, if the server knows.
+    /// Queue of log lines, if the server was given one.
     pub(super) log: Option<LogQueue>,
     pub(super) rng: Rng,
-    /// When the driver ran last.
+    /// Time of the driver's last run.
     pub(super) driven: Instant,
     lateness: Lateness,
     pub(super) readiness: Readiness,
-    /// When it is checked next whether the node is ready.
+    /// Time of the next readiness check.
     pub(super) next_check: Instant,
-    /// What shows that the registry is not the one that it was, until the node serves again.
+    /// Evidence that the registry was replaced. Kept until the node serves again.
     pub(super) registry_replaced: Option<Anew>,
-    /// Whether new connections are taken.
+    /// True if new connections are accepted.
     pub(super) accepting: bool,
-    /// Whether the node gives up what it has in the registry.
+    /// True if the node gives up its records in the registry.
     pub(super) stopping: bool,
-    /// Whether nobody drives the node any more.
+    /// True if nothing drives the node any more.
     abandoned: bool,
     slots: Vec<Slot>,
-    /// Connections that the node has something for, in the order in which it said so.
+    /// Connections that wait for the writer, in the order in which they were queued.
     outbox: VecDeque<ConnId>,
     writer: Option<Waker>,
-    /// What is being sent.
+    /// Buffer for the frames of one connection.
     scratch: Vec<u8>,
     links: BTreeMap<LinkId, LinkSlot>,
-    /// What other nodes that the registry names call themselves, for people.
+    /// Names of the nodes that the registry names, for people.
     pub(super) names: BTreeMap<NodeId, String>,
-    /// Nodes that are to be dialed, and where.
+    /// Nodes to dial, with their addresses.
     pub(super) dials: VecDeque<(NodeId, String)>,
-    /// When the log last said that connections were displaced, and how many were since.
+    /// Last time at which the log reported displaced connections, and their number since.
     pub(super) displaced: (Option<Instant>, u64),
-    /// What went wrong last on the way to nodes that cannot be reached.
+    /// Last error on the way to each unreachable node.
     pub(super) link_errors: BTreeMap<NodeId, String>,
-    /// Requests that the registry has not answered yet.
+    /// Requests without an answer of the registry.
     pub(super) asked: usize,
-    /// Application messages that were taken and not yet handled: those of one input.
+    /// Application messages of one input that wait for their handlers.
     pub(super) mail: Vec<ApplicationMessage>,
-    /// What the driver sleeps until.
+    /// Time at which the driver wakes up, if it sleeps.
     pub(super) armed: Option<Instant>,
 }
 
-/// The place of a connection, at its [`ConnId::slot`].
+/// Data of a connection, at index [`ConnId::slot`].
 #[derive(Debug, Default)]
 struct Slot {
     conn: Option<ConnId>,
-    /// Of the peer.
+    /// Address of the peer, or of the client that a proxy named.
     address: Option<IpAddr>,
-    /// Of its task.
+    /// Waker of the connection's task.
     waker: Option<Waker>,
     player: Option<Name>,
     closing: Option<Closing>,
     sending: SendState,
-    /// Once it is open, and until it is lost.
+    /// The WebSocket, from its upgrade until the socket is lost.
     socket: Option<Box<Socket>>,
 }
 
-/// What has come from a connection.
+/// Result of one read from a connection.
 #[derive(Debug)]
 pub(super) struct Received {
-    /// `None` if nothing is there, or nothing may be read.
+    /// `None` if nothing has arrived, or if nothing may be read now.
     pub(super) input: Option<SocketInput>,
     pub(super) overhead: Overhead,
-    /// After its input was held all that has come is read.
+    /// True if the node had held the input of this connection and everything that arrived meanwhile
+    /// is read.
     pub(super) caught_up: bool,
 }
 
@@ -105,37 +106,37 @@ impl Received {
         Self { input: None, overhead: Overhead { controls: 0, fragments: 0 }, caught_up: false };
 }
 
-/// A connection is over: its task ends.
+/// The connection is over: its task ends.
 #[derive(Debug)]
 pub(super) struct Over;
 
-/// Who sends to a connection, and when.
+/// Relation of a connection to the shard's writer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum SendState {
-    /// There is no WebSocket yet, or nothing goes out any more.
+    /// The connection has no WebSocket yet, or sends nothing any more.
     #[default]
     Never,
-    /// The node has nothing for it.
+    /// The node has nothing to send to the connection.
     Idle,
-    /// It is in the outbox.
+    /// The connection is in the outbox.
     Queued,
-    /// Its socket is full. Its task waits until it takes more.
+    /// The socket is full. The connection's task waits until the socket accepts more.
     Blocked,
 }
 
-/// What is kept for a link.
+/// Data of a link.
 #[derive(Debug)]
 struct LinkSlot {
     waker: Option<Waker>,
-    /// Whom this node has dialed.
+    /// The node that this node has dialed.
     dialed: Option<NodeId>,
-    /// The other end, for people.
+    /// Name or address of the other end, for people.
     peer: String,
     transmit: bool,
 }
 
 impl Shard {
-    /// A shard whose node has been started.
+    /// Creates a shard. The node must have been started.
     pub(super) fn new(
         node: Node,
         registry: NodeRegistry,
@@ -177,19 +178,19 @@ impl Shard {
         shard
     }
 
-    /// The driver runs. Without a deadline it was woken just now.
+    /// Notes a run of the driver. If no deadline is armed, something has just woken the driver.
     pub(super) fn drive(&mut self, now: Instant) {
         let late = self.armed.map_or(Duration::ZERO, |deadline| now.since(deadline));
         self.lateness.note(now, late);
         self.driven = now;
     }
 
-    /// How late the driver has come at worst, lately or by now.
+    /// Returns the worst lateness of the driver, of the last seconds or so far in the current wait.
     pub(super) fn lateness(&self, now: Instant) -> Duration {
         self.lateness.worst(now).max(now.since(self.driven + super::DRIVER_PULSE))
     }
 
-    /// Takes a connection that was accepted, perhaps of a proxy that is to name the client.
+    /// Accepts a connection. A proxied connection names its client later.
     pub(super) fn accept(&mut self, now: Now, peer: IpAddr, proxied: bool) -> Result<ConnId, Refusal> {
         let conn = match proxied {
             true => self.node.handle_proxied(now, peer.into())?,
@@ -204,7 +205,7 @@ impl Shard {
         Ok(conn)
     }
 
-    /// A proxy has said whom a connection is for.
+    /// Sets the address of the client that a proxy named.
     pub(super) fn identify(&mut self, now: Now, conn: ConnId, client: IpAddr) -> Result<(), Refusal> {
         if let Some(slot) = self.slot(conn) {
             slot.address = Some(client);
@@ -212,7 +213,7 @@ impl Shard {
         self.node.handle_address(now, conn, client.into())
     }
 
-    /// The upgrade's checks passed.
+    /// Informs the node that a connection has passed the checks of the upgrade.
     pub(super) fn upgraded(&mut self, now: Now, conn: ConnId, identity: Identity) {
         if let Some(slot) = self.slot(conn) {
             slot.player = Some(identity.player.clone());
@@ -220,8 +221,8 @@ impl Shard {
         self.node.handle_upgraded(now, conn, identity);
     }
 
-    /// Ready when the node closes a connection that is not open yet, or has dropped it. The
-    /// task is woken then.
+    /// Ready when the node closes a connection that is not open yet, or has dropped the connection.
+    /// The task is woken then.
     pub(super) fn poll_closing(&mut self, conn: ConnId, cx: &Context<'_>) -> Poll<()> {
         match self.slot(conn) {
             Some(slot) => {
@@ -232,19 +233,19 @@ impl Shard {
         }
     }
 
-    /// The WebSocket of a connection is open; it is dropped if the connection is over.
+    /// Stores the WebSocket of a connection. The socket is dropped if the connection is over.
     pub(super) fn open(&mut self, conn: ConnId, socket: Socket) {
         let Some(slot) = self.slot(conn) else { return };
         slot.socket = Some(Box::new(socket));
         slot.sending = SendState::Idle;
-        // The node may have had something for it before.
+        // The node may have had frames for the connection before.
         self.enqueue(conn);
     }
 
-    /// What has come from a connection, if anything has.
+    /// Reads from a connection.
     ///
     /// # Errors
-    /// It is over.
+    /// The connection is over.
     pub(super) fn receive(&mut self, conn: ConnId) -> Result<Received, Over> {
         let (held, behind) = (self.node.is_held(conn), self.node.is_behind(conn));
         let slot = self.slot(conn).ok_or(Over)?;
@@ -268,11 +269,11 @@ impl Shard {
         input.map(|input| Received { input, overhead, caught_up }).map_err(|_| Over)
     }
 
-    /// What is left for a connection's task when it has read: to wait until a full socket
-    /// takes more, or until the peer has closed too.
+    /// Does the rest of the work of a connection's task after reading: waits until a full socket
+    /// accepts more, or until the peer has closed too.
     ///
     /// # Errors
-    /// It is over.
+    /// The connection is over.
     pub(super) fn wait(&mut self, conn: ConnId, cx: &Context<'_>) -> Result<(), Over> {
         let slot = self.slot(conn).ok_or(Over)?;
         slot.register(cx);
@@ -290,7 +291,7 @@ impl Shard {
         Ok(())
     }
 
-    /// There is no task for a connection any more: its socket is closed.
+    /// Closes the socket of a connection that has no task any more.
     pub(super) fn lose(&mut self, conn: ConnId) {
         if let Some(slot) = self.slot(conn) {
             slot.socket = None;
@@ -298,7 +299,7 @@ impl Shard {
         }
     }
 
-    /// A connection's task is done.
+    /// Frees the slot of a connection when its task has ended.
     pub(super) fn closed(&mut self, now: Now, conn: ConnId) {
         if let Some(slot) = self.slot(conn) {
             *slot = Slot::default();
@@ -306,7 +307,7 @@ impl Shard {
         self.node.handle_closed(now, conn);
     }
 
-    /// Has the task of every connection and link end.
+    /// Ends the task of every connection and link.
     pub(super) fn abandon(&mut self) {
         self.abandoned = true;
         self.slots.drain(..).for_each(|slot| slot.wake());
@@ -314,7 +315,7 @@ impl Shard {
         links.for_each(Waker::wake);
     }
 
-    /// Has the writer send what there is for a connection, in its turn.
+    /// Queues a connection for the writer.
     fn enqueue(&mut self, conn: ConnId) {
         let Some(slot) = self.slot(conn) else { return };
         if slot.sending == SendState::Idle {
@@ -328,10 +329,11 @@ impl Shard {
         }
     }
 
-    /// Sends to the connections at the front of the outbox. Whether there are more.
+    /// Sends to the connections at the front of the outbox. Returns true if more connections are
+    /// queued.
     pub(super) fn write(&mut self, now: Now, cx: &Context<'_>) -> bool {
         remember(&mut self.writer, cx.waker());
-        // Who has more than fits into one turn of its own waits until the next.
+        // A connection with more frames than its budget waits for the next round.
         for _ in 0..WRITE_BURST.min(self.outbox.len()) {
             let Some(conn) = self.outbox.pop_front() else { return false };
             self.send(now, conn);
@@ -363,24 +365,25 @@ impl Shard {
         }
     }
 
-    /// The player of a connection, once the upgrade named it.
+    /// Returns the player of a connection, once the upgrade has named the player.
     pub(super) fn player(&self, conn: ConnId) -> Option<&Name> {
         self.slots.get(conn.slot()).filter(|slot| slot.conn == Some(conn))?.player.as_ref()
     }
 
-    /// The peer of a connection.
+    /// Returns the address of a connection's peer, or of the client that a proxy named.
     pub(super) fn address(&self, conn: ConnId) -> Option<IpAddr> {
         self.slots.get(conn.slot()).filter(|slot| slot.conn == Some(conn))?.address
     }
 
-    /// A link to another node is connected. `None`: drop it.
+    /// Adds a link to a node that was dialed. Returns `None` if the caller must drop the link.
     pub(super) fn link(&mut self, now: Now, dialed: NodeId, peer: String) -> Option<LinkId> {
         let link = self.node.handle_link(now, dialed).filter(|_| !self.abandoned)?;
         self.links.insert(link, LinkSlot { waker: None, dialed: Some(dialed), peer, transmit: false });
         Some(link)
     }
 
-    /// Somebody has connected to where links are taken. `None`: drop it.
+    /// Adds a link that was accepted from `address`. Returns `None` if the caller must drop the
+    /// link.
     pub(super) fn caller(&mut self, now: Now, address: IpAddr) -> Option<LinkId> {
         let link = self.node.handle_caller(now, address.into()).filter(|_| !self.abandoned)?;
         let peer = address.to_string();
@@ -388,33 +391,33 @@ impl Shard {
         Some(link)
     }
 
-    /// Whether there is something to transmit to a link; its task's waker is kept for when
-    /// there is. `None`: drop the link.
+    /// Returns true if the node has something to transmit to a link, and keeps the waker of the
+    /// link's task. Returns `None` if the link must be dropped.
     pub(super) fn link_orders(&mut self, link: LinkId, waker: &Waker) -> Option<bool> {
         let slot = self.links.get_mut(&link)?;
         remember(&mut slot.waker, waker);
         Some(slot.transmit)
     }
 
-    /// The node has nothing more to transmit to this link.
+    /// Notes that the node has nothing more to transmit to this link.
     pub(super) fn link_transmitted(&mut self, link: LinkId) {
         if let Some(slot) = self.links.get_mut(&link) {
             slot.transmit = false;
         }
     }
 
-    /// The other end of a link, for people.
+    /// Returns the name or address of a link's other end, for people.
     pub(super) fn link_peer(&self, link: LinkId) -> Option<&str> {
         Some(&self.links.get(&link)?.peer)
     }
 
-    /// The address of the other end of a link, if it is known by one.
+    /// Returns the address of a link's other end, if that end is known by an address.
     pub(super) fn link_address(&self, link: LinkId) -> Option<IpAddr> {
         let peer = self.link_peer(link)?;
         peer.parse().ok().or_else(|| Some(peer.parse::<SocketAddr>().ok()?.ip()))
     }
 
-    /// A link's task is done, and why.
+    /// Removes a link after its task has ended for the reason `why`.
     pub(super) fn unlink(&mut self, now: Now, link: LinkId, why: String) {
         if let Some(node) = self.links.remove(&link).and_then(|slot| slot.dialed) {
             self.link_errors.insert(node, why);
@@ -422,7 +425,8 @@ impl Shard {
         self.node.handle_link_closed(now, link);
     }
 
-    /// Carries out what the node wants. Whether the driver sleeps too long now.
+    /// Executes the node's outputs. Returns true if the driver must be woken because a deadline has
+    /// become earlier.
     pub(super) fn settle(&mut self, now: Now) -> bool {
         loop {
             while let Some(output) = self.node.poll_output() {
@@ -434,7 +438,7 @@ impl Shard {
         }
         let sleeps_too_long = match (self.due(), self.armed) {
             (Some(due), Some(armed)) => due < armed,
-            // Not armed: the driver runs, or has been told.
+            // Not armed: the driver runs or was woken.
             (_, None) | (None, _) => false,
         };
         if sleeps_too_long {
@@ -455,14 +459,14 @@ impl Shard {
                 journal::closing(self, now.instant, conn, reason);
                 if let Some(slot) = self.slot(conn) {
                     slot.closing = Some(Closing { reason, wrong: Wrong::Protocol });
-                    // Its task may still be at the upgrade.
+                    // The task may still be at the upgrade.
                     slot.wake();
                 }
                 self.enqueue(conn);
             }
             Output::Abort(conn) => {
                 journal::aborted(self, conn);
-                // Its task finds no slot of its own and ends.
+                // The task finds no slot of its own and ends.
                 if let Some(slot) = self.slot(conn) {
                     slot.wake();
                     *slot = Slot::default();
@@ -483,7 +487,7 @@ impl Shard {
             }
             Output::CloseLink(link, why) => {
                 journal::link_dropped(self, now.instant, link, why);
-                // Its task finds no slot of its own and ends.
+                // The task finds no slot of its own and ends.
                 let Some(slot) = self.links.remove(&link) else { return };
                 if let Some(node) = slot.dialed {
                     self.link_errors.insert(node, why.to_string());
@@ -496,7 +500,7 @@ impl Shard {
                 journal::displaced(self, now.instant, conn, address);
             }
             Output::Event(event) => {
-                // Its `Close` has come before.
+                // The node has emitted `Close` before.
                 if let Event::Misbehaved { conn, wrong, .. } = event
                     && let Some(closing) = self.slot(conn).and_then(|slot| slot.closing.as_mut())
                 {
@@ -509,13 +513,13 @@ impl Shard {
         }
     }
 
-    /// Sockets that may have something to read.
+    /// Returns the number of sockets that may have input.
     pub(super) fn sockets(&self) -> usize {
         let stats = self.node.stats();
         stats.connections + stats.links
     }
 
-    /// When the node or the registry has something to do.
+    /// Returns the earliest deadline of the node and the registry.
     pub(super) fn due(&self) -> Option<Instant> {
         let due = Deadline::earliest(self.node.poll_timeout(), self.registry.poll_timeout());
         due.map(|deadline| deadline.at)
@@ -539,7 +543,7 @@ impl Slot {
     }
 }
 
-/// Keeps a waker; the same one is not cloned again.
+/// Keeps a waker. An equal waker is not cloned again.
 fn remember(place: &mut Option<Waker>, waker: &Waker) {
     match place {
         Some(known) => known.clone_from(waker),

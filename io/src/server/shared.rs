@@ -1,4 +1,4 @@
-//! What the tasks of a server have in common: a shard, and its driver and writer.
+//! Data that the tasks of a server share: a shard, with its driver and writer.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -20,27 +20,27 @@ use crate::log_queue::LogQueue;
 use crate::registry::NodeRegistry;
 use crate::turns::{before, turns};
 
-/// How often the driver begins anew to read what is there because it stood still meanwhile.
+/// Maximum number of times that the driver reads all input again because time passed while it read.
 const READINGS: usize = 3;
 
-/// A shard that tasks share. All of them run on one thread, so the lock is never waited
-/// for; it is never held over an await.
+/// A shard that tasks share. All of them run on one thread, so no task ever waits for the lock. The
+/// lock is never held over an await.
 #[derive(Debug)]
 pub(super) struct SharedShard {
     clock: Clock,
     shard: Mutex<Shard>,
-    /// The driver's deadline became earlier.
+    /// Notified when the driver's deadline has become earlier.
     rearm: Notify,
-    /// The last connection is gone.
+    /// Notified when the last connection is gone.
     idle: Notify,
-    /// The node wants another node dialed.
+    /// Notified when the node wants to dial another node.
     dial: Notify,
-    /// The registry has answered everything.
+    /// Notified when the registry has answered every request.
     answered: Notify,
 }
 
 impl SharedShard {
-    /// A shard with the limits of the log, and the log's queue if it has one.
+    /// Creates the shared shard, with the limits of the log, and the log's queue if there is one.
     pub(super) fn new(
         node: Node,
         registry: NodeRegistry,
@@ -62,8 +62,8 @@ impl SharedShard {
         }
     }
 
-    /// Gives the node one input, and carries out what it answers. Application messages
-    /// go to `mail`, to be handled after the lock is free again.
+    /// Gives the node one input, and executes the resulting outputs. Application messages are
+    /// appended to `mail`: their handlers are called after the lock is released.
     pub(super) fn input<R>(
         &self,
         mail: &mut Vec<ApplicationMessage>,
@@ -80,13 +80,13 @@ impl SharedShard {
         result
     }
 
-    /// [`Self::input`] for inputs that no application message can come from.
+    /// [`Self::input`] for inputs that cause no application message.
     pub(super) fn command<R>(&self, f: impl FnOnce(&mut Shard, Now) -> R) -> R {
         self.input(&mut Vec::new(), f)
     }
 
-    /// Takes what the node has to transmit. Unlike an input this changes no deadline, unless
-    /// it leaves the shell something to do.
+    /// Gives `f` the shard to take frames that the node transmits. Unlike an input, this changes no
+    /// deadline, unless the node also has an output for the shell.
     pub(super) fn pull<R>(&self, f: impl FnOnce(&mut Shard, Now) -> R) -> R {
         let now = self.clock.now();
         let mut shard = self.lock();
@@ -101,12 +101,12 @@ impl SharedShard {
         result
     }
 
-    /// Sends to connections what the node has for them, for as long as it is polled.
+    /// Sends the node's frames to the connections, for as long as the future is polled.
     ///
-    /// What one look at the sockets has brought is read before anything is sent, up to the
-    /// budget of each connection: the tasks that have something to read queue before the
-    /// writer, which is woken by the first of them. So a connection is flushed once for all
-    /// that came.
+    /// Everything that one poll of the sockets has found is read before anything is sent, up to the
+    /// budget of each connection. The first task that reads wakes the writer, and all tasks with
+    /// input are queued before the writer. So each connection is flushed once for all messages that
+    /// were read.
     pub(super) async fn write(&self) {
         poll_fn(|cx| {
             let more = self.pull(|shard, now| shard.write(now, cx));
@@ -118,7 +118,7 @@ impl SharedShard {
         .await
     }
 
-    /// Looks at the shard.
+    /// Locks the shard.
     pub(super) fn lock(&self) -> MutexGuard<'_, Shard> {
         self.shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,7 +127,7 @@ impl SharedShard {
         &self.clock
     }
 
-    /// A connection's task is done.
+    /// Reports that a connection's task has ended.
     pub(super) fn closed(&self, conn: ConnId) {
         let none_left = self.command(|shard, now| {
             shard.closed(now, conn);
@@ -138,14 +138,14 @@ impl SharedShard {
         }
     }
 
-    /// Waits until there is no connection.
+    /// Waits until the last connection is gone.
     pub(super) async fn idle(&self) {
         while self.lock().node.stats().connections > 0 {
             self.idle.notified().await;
         }
     }
 
-    /// The next node to dial, and where.
+    /// Returns the next node to dial, with its address.
     pub(super) async fn next_dial(&self) -> (NodeId, String) {
         loop {
             if let Some(dial) = self.lock().dials.pop_front() {
@@ -155,21 +155,21 @@ impl SharedShard {
         }
     }
 
-    /// Waits until the registry has something to tell.
+    /// Waits until the registry has an event.
     async fn told(&self) {
-        // A future for each look, since the lock is not held between them. The registry
+        // A new future for each poll, since the lock is not held between polls. The registry
         // remembers the waker.
         poll_fn(|cx| pin!(self.lock().registry.ready()).poll(cx)).await;
     }
 
-    /// Waits until the registry has answered everything.
+    /// Waits until the registry has answered every request.
     pub(super) async fn answered(&self) {
         while self.lock().asked > 0 {
             self.answered.notified().await;
         }
     }
 
-    /// Wakes the tasks of the shell that the node has something for.
+    /// Wakes the tasks of the shell that have new work.
     fn announce(&self, shard: &Shard) {
         if !shard.dials.is_empty() {
             self.dial.notify_one();
@@ -179,19 +179,19 @@ impl SharedShard {
         }
     }
 
-    /// Has the task of every connection and link end.
+    /// Ends the task of every connection and link.
     pub(super) fn abandon(&self) {
         self.lock().abandon();
     }
 
-    /// The time, when all that had arrived by then was given to the node: deadlines up to it
-    /// may be judged.
+    /// Returns the current time after everything that had arrived by then was given to the node.
+    /// Deadlines up to this time may be judged.
     async fn heard(&self) -> Now {
         let mut now = self.clock.now();
         for _ in 0..READINGS {
             let due = {
                 let shard = self.lock();
-                // A deadline of before was looked at then.
+                // An earlier deadline was handled by the last run.
                 shard.due().map(|due| due.max(shard.driven)).map(|due| (due, shard.sockets()))
             };
             let Some((due, sockets)) = due.filter(|(due, _)| *due <= now.instant) else { break };
@@ -205,7 +205,7 @@ impl SharedShard {
         now
     }
 
-    /// Calls the node's timeouts for as long as it is polled. The one timer of the
+    /// Calls the node's timeouts for as long as the future is polled. Has the only timer of the
     /// shard.
     pub(super) async fn drive(&self) {
         loop {
@@ -213,20 +213,20 @@ impl SharedShard {
             let deadline = {
                 let mut shard = self.lock();
                 shard.drive(now.instant);
-                // What the registry has told is input, too.
+                // Events of the registry are input, too.
                 shard.settle(self.clock.now());
                 // The clock decides, not the timer that woke this task.
                 if shard.node.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
                     shard.node.handle_timeout(now);
                 }
                 shard.settle(self.clock.now());
-                // After the node, which may just renew what would end now.
+                // After the node: the node may just renew a lease that would end now.
                 shard.registry.handle_timeout(now.instant);
                 shard.settle(self.clock.now());
                 super::checks::pulse(&mut shard, now.instant);
                 self.announce(&shard);
                 let deadline = shard.due();
-                // Also runs when there is nothing to do, so that its pulse can be felt.
+                // The driver also runs without a deadline, so that a stalled event loop shows.
                 let pulse = now.instant + super::DRIVER_PULSE;
                 let deadline = deadline.map_or(pulse, |at| at.min(pulse));
                 shard.armed = Some(deadline);

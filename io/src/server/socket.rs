@@ -1,5 +1,5 @@
-//! The WebSocket of an open connection. Its task reads from it, the shard's writer sends
-//! through it; neither waits for the other.
+//! The WebSocket of an open connection. The connection's task reads from the socket, the shard's
+//! writer sends through it; neither waits for the other.
 
 use std::io::{self, ErrorKind, Read as _};
 use std::task::Waker;
@@ -18,90 +18,91 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use super::journal;
 use super::stream::{NonBlocking, ServerStream};
 
-/// Bytes that are sent before the other connections have their turn, and the next frame.
+/// Budget of a connection in one round of the writer, in bytes. The next frame is sent in the next
+/// round.
 const SEND_BUDGET: usize = 8 * 1024;
-/// Bytes that are read before the other connections have their turn, unless what was read
-/// before had more of a message. Without it fragments without end would be read in one go.
+/// Budget of a connection for one read, in bytes, unless data that was read before already contains
+/// more of a message. Without this bound, fragments without end would be read in one go.
 const READ_BYTES: usize = 4 * 1024;
-/// Pings, pongs, closes and fragments that are read at a time: a peer that sends nothing else
-/// is seen to be too fast before much was done for it.
+/// Pings, pongs, closes and fragments that are read at a time. A peer that sends nothing else is
+/// found to be too fast before much work was spent on it.
 const READ_FRAMES: u32 = 8;
-/// Messages that are dropped before the other connections have their turn, from a peer
-/// that is to close.
+/// Messages that are dropped in one round, from a peer that has still to close.
 const LINGER_BUDGET: usize = 16;
-/// Messages of a peer that is to close that are looked at for its close frame. Of more, only
-/// the bytes are dropped.
+/// Messages of a closing peer that are searched for its close frame. After this number only bytes
+/// are dropped.
 const LINGER_MESSAGES: usize = 256;
-/// Bytes of a peer that is to close that are dropped: as many as can be under way. One that
-/// sends more is not waited for.
+/// Bytes of a closing peer that are dropped: as many as can be in flight. The server does not wait
+/// for a peer that sends more.
 const LINGER_BYTES: usize = 16 << 20;
 
-/// An open connection. Nothing here waits: the connection's task is woken when there is
-/// something to read, and when a socket that was full takes more.
+/// An open connection. No method waits: the connection's task is woken when there is input, and
+/// when a socket that was full accepts more.
 #[derive(Debug)]
 pub(super) struct Socket {
     web: WebSocket<NonBlocking>,
     stage: SocketStage,
-    /// All that has come was read: there is more only when the stream under the WebSocket
-    /// has more.
+    /// True if all received bytes were read. More input can then only come from the stream under
+    /// the WebSocket.
     drained: bool,
-    /// The peer's close frame has come: the WebSocket answers it while it is read on.
+    /// True if the peer's close frame was received. The WebSocket answers the frame during later
+    /// reads.
     peer_closed: bool,
-    /// Something was given to the WebSocket and not flushed.
+    /// True if the WebSocket holds data that is not flushed.
     unflushed: bool,
-    /// Messages and bytes that were dropped since it was closed.
+    /// Messages and bytes that were dropped since the close.
     dropped: (usize, usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SocketStage {
-    /// Messages go both ways.
+    /// Messages are sent and received.
     Open,
-    /// Its input is not the protocol any more; the node closes it.
+    /// The input has broken the protocol. The node closes the connection.
     Deaf,
-    /// The WebSocket was given the close frame; the peer's is waited for, at most for the
-    /// node's linger.
+    /// The close frame was given to the WebSocket. The server waits for the peer's close frame, at
+    /// most for the node's linger time.
     Closed {
-        /// Whether the WebSocket can still be read, or only the bytes under it.
+        /// True if the WebSocket can still be read; otherwise only the bytes under it.
         readable: bool,
     },
 }
 
-/// What came.
+/// Input of a socket.
 #[derive(Debug)]
 pub(super) enum SocketInput {
     Frame(Bytes),
-    /// Something that is not for the node.
+    /// A message that is not for the node, such as a ping.
     Control,
-    /// Something that is not the protocol, and the error behind it, if there is one.
+    /// A violation of the protocol, with the error behind it, if there is one.
     Violation(&'static str, Wrong, Option<WsError>),
 }
 
-/// How far the sending came.
+/// Result of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SendProgress {
-    /// There is nothing more to send.
+    /// Everything was sent.
     All,
-    /// There may be more; it is for another turn.
+    /// There may be more to send, in another round.
     Budget,
-    /// The socket takes no more now. The task is woken when it does.
+    /// The socket accepts no more now. The task is woken when it does.
     Blocked,
-    /// The close frame was the last thing to send: what is left is [`Socket::linger`].
+    /// The close frame was sent as the last frame. [`Socket::linger`] is the rest.
     Closed,
 }
 
-/// How far a peer is that is to close.
+/// Progress of waiting for the peer's close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lingering {
     /// The task is woken when there is more to do.
     Waiting,
-    /// There may be more to read; it is for another turn.
+    /// There may be more to read, in another round.
     Budget,
-    /// It is over.
+    /// The connection is over.
     Over,
 }
 
-/// The connection is lost, and there is nothing left to do for it.
+/// The connection is lost, and nothing is left to do for it.
 #[derive(Debug)]
 pub(super) struct Lost(pub(super) Option<WsError>);
 
@@ -115,7 +116,8 @@ impl From<WsError> for Lost {
 }
 
 impl Socket {
-    /// A stream after its upgrade, of which `rest` was read already, and its task.
+    /// Creates a socket from an upgraded stream. `rest` are the bytes already read, `task` wakes
+    /// the connection's task.
     pub(super) fn new(stream: ServerStream, rest: Vec<u8>, config: WebSocketConfig, task: Waker) -> Self {
         let stream = NonBlocking::new(stream, rest, task);
         let web = WebSocket::from_raw_socket(stream, Role::Server, Some(config));
@@ -123,22 +125,22 @@ impl Socket {
         Self { web, stage, drained: false, peer_closed: false, unflushed: false, dropped: (0, 0) }
     }
 
-    /// Whether input is for the node.
+    /// Returns true if the input is for the node.
     pub(super) fn is_open(&self) -> bool {
         self.stage == SocketStage::Open
     }
 
-    /// Whether nothing follows what it was given to send.
+    /// Returns true if the close frame was the last data to send.
     pub(super) const fn is_closed(&self) -> bool {
         matches!(self.stage, SocketStage::Closed { .. })
     }
 
-    /// Whether something waits for a flush: it may be an answer to what was read.
+    /// Returns true if data waits for a flush, perhaps an answer to a message that was read.
     pub(super) const fn is_unflushed(&self) -> bool {
         self.unflushed
     }
 
-    /// What has come, if anything has.
+    /// Reads the next input, if any has arrived.
     ///
     /// # Errors
     /// The connection is lost.
@@ -151,7 +153,7 @@ impl Socket {
         Ok(Some(match self.web.read() {
             Ok(Message::Binary(frame)) => SocketInput::Frame(frame),
             Ok(Message::Text(_)) => SocketInput::Violation("a text message", Wrong::Type, None),
-            // The WebSocket has an answer, to this as to a close frame, to be flushed.
+            // The WebSocket has an answer to flush, both to a ping and to a close frame.
             Ok(Message::Ping(_)) => {
                 self.unflushed = true;
                 SocketInput::Control
@@ -179,15 +181,15 @@ impl Socket {
         }))
     }
 
-    /// What was read beside messages since this was asked last.
+    /// Returns the number of control frames and fragments since the last call.
     pub(super) fn overhead(&mut self) -> Overhead {
         self.web.get_mut().counter.take()
     }
 
-    /// Sends what the node has for the connection, and at its end the close frame if the
-    /// node closes it, with one flush. Pulls nothing while something waits for a flush: a
-    /// peer that does not read costs no more than its buffers. `scratch` is any buffer: one
-    /// for all connections is warm, where each one's own would not be.
+    /// Sends the node's frames for the connection with one flush. If the node closes the
+    /// connection, the close frame is sent last. Pulls no frame while data waits for a flush: a
+    /// peer that does not read costs no more than its buffers. `scratch` is any buffer. One buffer
+    /// for all connections stays in the CPU cache; one for each would not.
     ///
     /// # Errors
     /// The connection is lost.
@@ -231,28 +233,29 @@ impl Socket {
     fn close(&mut self, closing: Closing) -> Result<SendProgress, Lost> {
         match self.web.write(close(closing)) {
             Ok(()) => {}
-            // It has taken it all the same.
+            // The WebSocket has kept the frame all the same.
             Err(WsError::Io(error)) if would_block(&error) => {}
             Err(error) => return Err(error.into()),
         }
         self.unflushed = true;
-        // Looking for the close frame of a peer that floods would cost what it is closed for.
+        // Searching the data of a flooding peer for a close frame would cost the work that the
+        // close has to save.
         let readable = self.stage == SocketStage::Open && closing.reason != v1::Reason::RateLimited;
         self.stage = SocketStage::Closed { readable };
         self.flush()?;
         Ok(SendProgress::Closed)
     }
 
-    /// Sends what waits for it. Whether all of it went out.
+    /// Flushes the data that waits. Returns true if all of it was sent.
     ///
     /// # Errors
     /// The connection is lost.
     pub(super) fn flush(&mut self) -> Result<bool, Lost> {
-        // Twice: an answer that found no room in the WebSocket's buffer gets there only when
-        // that has been sent.
+        // Twice: an answer that found no space in the WebSocket's buffer is written there only
+        // after the buffer was sent.
         for _ in 0..2 {
             match self.web.flush() {
-                // Both sides have closed: there is nothing to send any more.
+                // Both sides have closed: nothing is left to send.
                 Ok(()) | Err(WsError::ConnectionClosed) => {}
                 Err(WsError::Io(error)) if would_block(&error) => return Ok(false),
                 Err(error) => return Err(error.into()),
@@ -262,7 +265,7 @@ impl Socket {
         Ok(true)
     }
 
-    /// Reads on until the peer has closed too, so that it gets what was sent last.
+    /// Reads until the peer has closed too, so that the peer receives the last frames.
     pub(super) fn linger(&mut self) -> Lingering {
         let waits = |error: &io::Error| match would_block(error) {
             true => Lingering::Waiting,
@@ -309,8 +312,8 @@ fn would_block(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock
 }
 
-/// How an error of the WebSocket breaks the protocol; `None` if the connection is just
-/// gone.
+/// Returns the violation of the protocol behind an error of the WebSocket, or `None` if the
+/// connection is just gone.
 const fn violation(error: &WsError) -> Option<(&'static str, Wrong)> {
     match error {
         WsError::Capacity(_) => Some(("a message longer than the largest frame", Wrong::Size)),
@@ -321,14 +324,14 @@ const fn violation(error: &WsError) -> Option<(&'static str, Wrong)> {
     }
 }
 
-/// Why a connection is closed.
+/// The reason for closing a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Closing {
     pub(super) reason: v1::Reason,
     pub(super) wrong: Wrong,
 }
 
-/// The close frame for a reason. The codes (RFC 6455, section 7.4.1):
+/// Returns the close frame for a reason. The codes (RFC 6455, section 7.4.1):
 ///
 /// | code | when |
 /// |---|---|

@@ -1,5 +1,5 @@
-//! A connection's byte stream: plain, or TLS. And as the WebSocket wants it: one that says
-//! at once that it would have to wait, and wakes the connection's task when it has not to.
+//! A connection's byte stream: plain, or TLS. Also the non-blocking stream that the WebSocket
+//! needs: it reports at once that it would have to wait, and wakes the connection's task later.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::pin::Pin;
@@ -19,7 +19,7 @@ pub(super) enum ServerStream {
     Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
 }
 
-/// Calls the same method of whichever stream it is.
+/// Calls the same method of either stream.
 macro_rules! either {
     ($self:ident, $method:ident($($argument:expr),*)) => {
         match $self.get_mut() {
@@ -50,45 +50,46 @@ impl AsyncWrite for ServerStream {
     }
 }
 
-/// A byte stream that does not wait: what would have to is [`ErrorKind::WouldBlock`], and
-/// wakes the task to which the connection belongs later, whoever tried.
+/// A byte stream that does not wait. A call that would have to wait returns
+/// [`ErrorKind::WouldBlock`], and later wakes the task of the connection, whichever task has made
+/// the call.
 #[derive(Debug)]
 pub(super) struct NonBlocking {
     stream: ServerStream,
     task: Waker,
-    /// What [`Self::send`] was given and the stream has not taken yet. It goes before
+    /// Bytes that were passed to [`Self::send`] and not yet accepted by the stream. Sent before
     /// anything else.
     kept: Vec<u8>,
-    /// Bytes that have come and may not be read yet.
+    /// Received bytes that may not be read yet.
     ahead: Bytes,
-    /// Frames among the bytes that were read.
+    /// Counter of the frames in the bytes that were read.
     pub(super) counter: FrameCounter,
-    /// Bytes, and frames that are no message, that may be read until [`Self::allow`] is called
-    /// again.
+    /// Number of bytes, and of frames that are no message, that may be read until the next
+    /// [`Self::allow`].
     allowance: (usize, u32),
 }
 
 impl NonBlocking {
-    /// A stream of which the first bytes, `ahead`, have come already.
+    /// Creates a stream whose first bytes, `ahead`, were received already.
     pub(super) fn new(stream: ServerStream, ahead: Vec<u8>, task: Waker) -> Self {
         let (kept, ahead) = (Vec::new(), ahead.into());
         Self { stream, task, kept, ahead, counter: FrameCounter::default(), allowance: (0, 0) }
     }
 
-    /// Lets so many bytes be read, and so many pings, pongs, closes and fragments. When they
-    /// are read, reading [has to wait](Self::is_spent) whether there are more or not, and
-    /// nothing wakes the task.
+    /// Allows a number of bytes to be read, and a number of pings, pongs, closes and fragments.
+    /// After that, reading [has to wait](Self::is_spent), even if there are more bytes, and nothing
+    /// wakes the task.
     pub(super) const fn allow(&mut self, bytes: usize, frames: u32) {
         self.allowance = (bytes, frames);
     }
 
-    /// True if reading has to wait for [`Self::allow`].
+    /// Returns true if reading has to wait for [`Self::allow`].
     pub(super) const fn is_spent(&self) -> bool {
         matches!(self.allowance, (0, _) | (_, 0))
     }
 
-    /// True if there may be something to read beyond what was read; if not, the task is
-    /// woken when there is. Cheaper than an attempt to read.
+    /// Returns true if more bytes may be readable. If not, the task is woken when there are any.
+    /// Cheaper than an attempt to read.
     pub(super) fn may_be_readable(&self) -> bool {
         if !self.ahead.is_empty() {
             return true;
@@ -102,17 +103,17 @@ impl NonBlocking {
             ServerStream::Tls(stream) => {
                 stream.get_ref().0.poll_read_ready(&mut Context::from_waker(&self.task)).is_ready()
             }
-            // The simulated stream cannot tell: the attempt does.
+            // The simulated stream has no such method: only an attempt to read shows it.
             #[cfg(madsim)]
             ServerStream::Plain(_) => true,
         }
     }
 
-    /// Sends bytes past the WebSocket, which must have nothing to send itself. They are taken
-    /// in any case: those that would have to wait go before anything else.
+    /// Sends bytes past the WebSocket, which must have nothing to send. The bytes are accepted in
+    /// any case: those that would have to wait are sent before anything else.
     ///
     /// # Errors
-    /// `WouldBlock` if something has to be flushed before there is more.
+    /// `WouldBlock` if bytes must be flushed before more are sent.
     pub(super) fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.at_once(|stream, cx| stream.poll_write(cx, bytes)) {
@@ -205,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads whatever may be read now, at most so many frames.
+    /// Reads everything that may be read now, up to `frames` frames.
     async fn read(stream: &mut NonBlocking, frames: u32) -> (Vec<u8>, Overhead) {
         stream.allow(4096, frames);
         poll_fn(|_| if stream.may_be_readable() { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -224,7 +225,7 @@ mod tests {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let ping = |number: u8| [0x89, 0x81, 1, 2, 3, 4, number];
         let pings: Vec<u8> = (0..40).flat_map(ping).collect();
-        // Some have come with the request for the upgrade.
+        // Some pings arrived together with the upgrade request.
         let (ahead, sent) = pings.split_at(100);
         let mut stream = NonBlocking::new(ServerStream::Plain(accepted), ahead.to_vec(), task);
         peer.write_all(sent).await.unwrap();

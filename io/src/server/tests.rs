@@ -1,5 +1,5 @@
-//! The server over real sockets, as far as the unit goes; what clients see of it is
-//! tested from the outside.
+//! Tests of the server over real sockets, within the unit. Tests from the outside cover the
+//! behaviour that clients see.
 
 #![cfg(not(madsim))]
 
@@ -141,7 +141,7 @@ async fn a_registry_that_is_given_is_asked() {
                     RegistryEvent::Connected { .. } => {}
                 }
             }
-            // The node itself and the session.
+            // The records of the node itself and of the session.
             if store.registry().keys() == 2
                 && let Some(asked) = asked.take()
             {
@@ -152,7 +152,7 @@ async fn a_registry_that_is_given_is_asked() {
     // Links need a registry that nodes share; this one counts as such.
     let link = |config: &mut Config| config.cluster.link.address = "127.0.0.1:0".parse().ok();
     let server = start(link, |builder| builder.registry(NodeRegistry::Remote(remote))).await;
-    // It lets nobody in before it knows whether there are other nodes.
+    // The server accepts no player before it knows whether there are other nodes.
     while server.handle.ready().is_err() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -225,13 +225,13 @@ async fn a_panic_of_the_writer_is_the_servers() {
     assert!(failed.await.unwrap_err().is_panic());
 }
 
-/// What a full socket has not taken, answers to pings among it, is neither lost nor mixed
-/// with what comes after it, and the connection goes on when it has.
+/// Checks that bytes that a full socket has not accepted, including answers to pings, are neither
+/// lost nor mixed with later bytes, and that the connection goes on afterwards.
 #[tokio::test]
 async fn a_full_socket_gets_everything_in_order() {
     let (told, conn) = std::sync::mpsc::channel();
     let takes = move |message: ApplicationMessage, _: &Handle| told.send(message.conn).unwrap();
-    // Pings count as control frames, and so many are not read at once.
+    // Pings count as control frames, and in this number they must not exceed the rate.
     let fast = RateLimit { per_second: 100_000, burst: 100_000 };
     let server =
         start(|config| config.rates.control = fast, |builder| builder.route("test.Tell", takes)).await;
@@ -248,7 +248,7 @@ async fn a_full_socket_gets_everything_in_order() {
     let payload = |number: u32| [number.to_be_bytes().as_slice(), &[7; 10_000]].concat();
     let ping = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
     let (mut sent, mut refused, mut pings) = (0, 0, 0);
-    // Refused so often, although the writer had its turns: the socket is full as well.
+    // After so many refusals, with rounds for the writer in between, the socket is full as well.
     while refused < 500 {
         if server.handle.send(conn, "test.Number", &payload(sent)) {
             (sent, refused) = (sent + 1, 0);
@@ -304,7 +304,7 @@ async fn a_connection_without_a_request_is_closed_in_time() {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(b"GET / HT").await.unwrap();
     let mut end = Vec::new();
-    // An end or a reset, but not a wait for ever.
+    // An end or a reset, but no endless wait.
     let _ = stream.read_to_end(&mut end).await;
     assert!(end.is_empty());
 }
@@ -319,8 +319,8 @@ async fn a_port_in_use_is_said() {
     assert!(error.starts_with(&format!("listen.address: cannot listen at {}: ", first.address)), "{error}");
 }
 
-/// The memory of an idle connection is bounded (row O3); this is the shell's part of it
-/// that a change of code would change.
+/// The memory of an idle connection is bounded (row O3). This checks the part of the shell that
+/// depends on its code.
 #[tokio::test]
 async fn a_connection_is_a_small_task() {
     let server = start(|_| {}, |builder| builder).await;

@@ -1,4 +1,4 @@
-//! TLS: on the players' listener, and both ways between nodes.
+//! TLS: on the players' listener, and in both directions between nodes.
 
 use std::io;
 use std::path::Path;
@@ -16,11 +16,11 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::config::{ClusterTls, Tls};
 
-/// What makes TLS of a connection; `None` if it is not configured.
+/// Creates the acceptor for TLS; `None` if TLS is not configured.
 ///
 /// # Errors
-/// If a file cannot be read, is not what it should be, or the two do not belong
-/// together: on one line, with the file's name.
+/// If a file cannot be read, has the wrong content, or if the two files do not belong together: on
+/// one line, with the file's name.
 pub(super) fn acceptor(tls: &Tls) -> Result<Option<TlsAcceptor>, String> {
     let (Some(certificate_file), Some(key_file)) = (&tls.certificate_file, &tls.key_file) else {
         return Ok(None);
@@ -34,8 +34,8 @@ pub(super) fn acceptor(tls: &Tls) -> Result<Option<TlsAcceptor>, String> {
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
-/// Mutual TLS between nodes: each side has a certificate of the one authority, good for the
-/// one name.
+/// Mutual TLS between nodes: each side has a certificate of the one authority, valid for the one
+/// name.
 pub(super) struct Mutual {
     acceptor: TlsAcceptor,
     connector: TlsConnector,
@@ -43,7 +43,7 @@ pub(super) struct Mutual {
 }
 
 impl Mutual {
-    /// Mutual TLS; `None` if it is not configured.
+    /// Loads the files for mutual TLS; `None` if it is not configured.
     ///
     /// # Errors
     /// As [`acceptor`].
@@ -58,7 +58,7 @@ impl Mutual {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
             .build()
             .map_err(|e| in_file(ca_file, &e))?;
-        // Both ends are ours: there is no reason for an older version.
+        // Both ends are nodes of the same cluster: no older version is needed.
         let server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .and_then(|builder| {
@@ -78,7 +78,7 @@ impl Mutual {
         }))
     }
 
-    /// The side that was dialed.
+    /// Does the handshake of the side that was dialed.
     ///
     /// # Errors
     /// If the other side is not a node of this cluster, or the connection fails.
@@ -93,7 +93,7 @@ impl Mutual {
         Ok(stream.into())
     }
 
-    /// The side that dials.
+    /// Does the handshake of the side that dials.
     ///
     /// # Errors
     /// As [`Self::accept`].

@@ -3,20 +3,20 @@
 use skirmish_core::node::Trace;
 use skirmish_core::rng::Rng;
 
-/// A header that only observes. Whatever is wrong with it, the request is not refused for it.
+/// A header that is only for observation. No error in it makes the request be refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Hint<'a> {
-    /// It is not there.
+    /// The header is missing.
     #[default]
     None,
-    /// It stands once, and is text.
+    /// The header occurs once, and is text.
     One(&'a str),
-    /// It stands several times, or is no text: it counts as none.
+    /// The header occurs several times, or is no text. Counts as missing.
     Unclear,
 }
 
 impl<'a> Hint<'a> {
-    /// Takes note of a header.
+    /// Adds an occurrence of the header.
     pub(super) fn put(&mut self, value: &'a [u8]) {
         *self = match (*self, std::str::from_utf8(value)) {
             (Self::None, Ok(text)) => Self::One(text.trim()),
@@ -32,8 +32,8 @@ impl<'a> Hint<'a> {
     }
 }
 
-/// The headers that can carry a trace context. Others that go with them (`tracestate`,
-/// `X-B3-ParentSpanId`, `X-B3-Flags`) are not read.
+/// The headers that can carry a trace context. The related headers `tracestate`,
+/// `X-B3-ParentSpanId` and `X-B3-Flags` are not read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TraceHeaders<'a> {
     /// `traceparent`.
@@ -49,20 +49,20 @@ pub(super) struct TraceHeaders<'a> {
 }
 
 impl TraceHeaders<'_> {
-    /// The context that the headers carry; W3C is preferred. One that is malformed or doubled
-    /// counts as none, as the specifications ask.
+    /// Returns the context that the headers carry. W3C is preferred. A malformed or repeated header
+    /// counts as missing, as the specifications demand.
     pub(super) fn parse(&self) -> Option<Trace> {
         let several = || b3(self.b3_trace_id.text()?, self.b3_span_id.text(), self.b3_sampled.text());
         self.traceparent.text().and_then(w3c).or_else(|| self.b3.text().and_then(b3_single)).or_else(several)
     }
 }
 
-/// A new trace, not sampled.
+/// Returns a new trace, not sampled.
 pub(super) fn fresh(rng: &mut Rng) -> Trace {
     Trace { trace_id: rng.bytes(), span_id: rng.bytes(), flags: 0 }
 }
 
-/// `version-traceid-spanid-flags`. A version after 00 may have more after it.
+/// Parses `version-traceid-spanid-flags`. A version after 00 may have more after the flags.
 fn w3c(header: &str) -> Option<Trace> {
     let header = header.trim();
     let mut parts = header.split('-');
@@ -77,7 +77,7 @@ fn w3c(header: &str) -> Option<Trace> {
     valid(Trace { trace_id, span_id, flags: flags & 1 })
 }
 
-/// `traceid-spanid[-sampled[-parentspanid]]`.
+/// Parses `traceid-spanid[-sampled[-parentspanid]]`.
 fn b3_single(header: &str) -> Option<Trace> {
     let mut parts = header.trim().split('-');
     let trace_id = parts.next()?;
@@ -104,7 +104,7 @@ fn valid(trace: Trace) -> Option<Trace> {
     (trace.trace_id != [0; 16] && trace.span_id != [0; 8]).then_some(trace)
 }
 
-/// Exactly `N` bytes from lower or upper case hexadecimal digits.
+/// Parses exactly `N` bytes from lower or upper case hexadecimal digits.
 pub(super) fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let text = text.as_bytes();
     if text.len() != 2 * N {

@@ -1,12 +1,12 @@
-//! The checks of the upgrade request (row W1): from the bytes of a request head to
-//! whom it is from, or to the refusal. Nothing here does IO.
+//! The checks of the upgrade request (row W1): from the bytes of a request head to the player, or
+//! to the refusal. Nothing here does IO.
 //!
-//! The checks come in this order, and the first that fails is the answer: the request
-//! is HTTP (400), its path (404), its method (405), that it asks for a WebSocket (426,
-//! or 400 if it asks wrongly), `Origin` (403), token (401).
+//! The checks run in this order, and the first failure is the answer: syntax of HTTP (400), path
+//! (404), method (405), upgrade to a WebSocket (426, or 400 if malformed), `Origin` (403), token
+//! (401).
 //!
-//! The token comes in the header `X-Game-Token`, or, from browsers, which cannot set
-//! that, as an offered subprotocol: `Sec-WebSocket-Protocol: skirmish.v1, token.<JWT>`.
+//! The token is in the header `X-Game-Token`. Browsers cannot set this header and offer the token
+//! as a subprotocol: `Sec-WebSocket-Protocol: skirmish.v1, token.<JWT>`.
 
 use bytes::Bytes;
 use httparse::{EMPTY_HEADER, Request};
@@ -20,12 +20,12 @@ use super::trace::TraceHeaders;
 use crate::config::{Config, OriginPattern};
 use crate::token::Keys;
 
-/// The subprotocol that this server speaks.
+/// The subprotocol of this server.
 pub const SUBPROTOCOL: &str = "skirmish.v1";
-/// What stands before the token when it comes as a subprotocol.
+/// Prefix of a token that is offered as a subprotocol.
 pub const TOKEN_PREFIX: &str = "token.";
 
-/// What upgrade requests are checked against.
+/// Rules for upgrade requests.
 #[derive(Debug)]
 pub(super) struct Policy {
     pub(super) paths: Vec<String>,
@@ -33,12 +33,12 @@ pub(super) struct Policy {
     pub(super) keys: Keys,
 }
 
-/// A request that passed.
+/// A request that passed the checks.
 #[derive(Debug)]
 pub(super) struct AcceptedUpgrade {
     pub(super) player: Name,
     pub(super) token: Bytes,
-    /// The trace context it carried.
+    /// Trace context from the request's headers.
     pub(super) trace: Option<Trace>,
     /// The answer to send.
     pub(super) response: String,
@@ -46,7 +46,7 @@ pub(super) struct AcceptedUpgrade {
 
 impl Policy {
     pub(super) fn new(config: &Config, keys: Keys) -> Self {
-        // What is no origin was refused with the configuration.
+        // An invalid origin was refused with the configuration.
         let origins = config.auth.origins.iter().filter_map(|origin| OriginPattern::parse(origin).ok());
         Self { paths: config.listen.paths.clone(), origins: origins.collect(), keys }
     }
@@ -93,7 +93,7 @@ impl Policy {
         Ok(AcceptedUpgrade { player, token, trace: headers.trace.parse(), response })
     }
 
-    /// Denies by default: an origin that is sent must be listed.
+    /// Denies by default: a request with an origin passes only if the origin is listed.
     fn check_origin(&self, origin: Option<&str>) -> Result<(), RefusedRequest> {
         let Some(origin) = origin else { return Ok(()) };
         let listed = self.origins.iter().any(|known| known.matches(origin));
@@ -105,8 +105,8 @@ impl Policy {
     }
 }
 
-/// The headers that matter. Each of those that may stand once does; those that only observe
-/// are never refused.
+/// The headers that matter. A request that repeats the version, key, origin or token is refused.
+/// Errors in the trace headers never cause a refusal.
 #[derive(Debug, Default)]
 struct Headers<'a> {
     upgrades_connection: bool,
@@ -181,7 +181,7 @@ impl<'a> Headers<'a> {
         Ok(all)
     }
 
-    /// Takes note of an offered subprotocol.
+    /// Adds an offered subprotocol.
     fn offer(&mut self, item: &'a str) -> Result<(), RefusedRequest> {
         self.offers_any = true;
         if item == SUBPROTOCOL {
@@ -194,7 +194,7 @@ impl<'a> Headers<'a> {
         Ok(())
     }
 
-    /// That the request asks for a WebSocket, and rightly. The key of the answer.
+    /// Checks that the request asks correctly for a WebSocket. Returns the key of the answer.
     fn check_websocket(&self, http_1_1: bool) -> Result<String, RefusedRequest> {
         if !http_1_1 || !self.upgrades_connection || !self.upgrades_to_websocket {
             return Err(RefusedRequest::upgrade_required("this is a WebSocket endpoint"));
@@ -230,7 +230,7 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// The items of a header that is a list.
+/// Returns the items of a header that is a list.
 fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|item| !item.is_empty())
 }

@@ -1,5 +1,5 @@
-//! Links with another node that is played by hand; what several real nodes make of them is
-//! tested from the outside.
+//! Links with another node whose part the test plays. Tests from the outside cover links between
+//! several real nodes.
 
 #![cfg(not(madsim))]
 
@@ -19,7 +19,7 @@ use crate::config::{Config, RateLimit};
 use crate::server::Server;
 use crate::token::Keys;
 
-/// How long anything that must happen may take.
+/// Maximum time for anything that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -55,10 +55,11 @@ async fn start(change: impl FnOnce(&mut Config)) -> Running {
     Running { address, handle, task: tokio::spawn(server.run(pending())) }
 }
 
-/// The node of which there is a record.
+/// The node that has a record in the registry.
 const OTHER: NodeId = NodeId(2);
 
-/// Has the registry name another node, which the server dials since its number is higher.
+/// Puts a record of another node into the registry. The server dials that node, since its number is
+/// higher.
 fn name(server: &Running, address: SocketAddr) {
     let address = address.to_string();
     // `NodeRecord` with its field `link`.
@@ -100,7 +101,7 @@ impl Other {
             if let Some(bytes) = self.decoder.poll_bytes().unwrap() {
                 let frame = Frame::decode(bytes.clone(), 1 << 20).unwrap();
                 match ToNode::decode(&frame, bytes).unwrap() {
-                    // It asks for the clock, which nobody answers here.
+                    // The server asks for the clock; nothing answers here.
                     ToNode::Ping(_) => continue,
                     message => return message,
                 }
@@ -142,7 +143,7 @@ async fn a_link_that_has_more_than_is_read_at_a_time_is_read_to_the_end() {
     let (server, listener) = (start(|_| ()).await, listener().await);
     name(&server, listener.local_addr().unwrap());
     let Other { stream, decoder } = Other::greet(&listener).await;
-    // A thread of its own keeps the socket full. Nobody answers these frames.
+    // A thread of its own keeps the socket full. These frames have no answer.
     let writer = tokio::task::spawn_blocking(move || {
         let mut stream = stream.into_std().unwrap();
         stream.set_nonblocking(false).unwrap();
@@ -165,7 +166,7 @@ async fn a_node_that_is_not_there_is_dialed_again_until_it_is() {
     let server = start(|_| ()).await;
     let address = listener().await.local_addr().unwrap();
     name(&server, address);
-    // Fails at once, and is tried again.
+    // The first dial fails at once, and is repeated.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -232,7 +233,7 @@ async fn a_node_that_does_not_read_costs_no_more_than_the_buffers() {
     other.send(&encode(v1::Kind::Attach, &v1::Metadata::default(), &attach)).await;
     assert!(matches!(other.next().await, ToNode::Room(RoomMessage::Attached(_))));
 
-    // From now on nothing is read. The member is not held up by that.
+    // From now on nothing is read from the link. The member is not delayed by that.
     let last = loop {
         let before = server.handle.stats().link_frames_out;
         for _ in 0..MESSAGES {
@@ -252,10 +253,10 @@ async fn a_node_that_does_not_read_costs_no_more_than_the_buffers() {
         if after.link_frames_out - before < MESSAGES {
             break after.entries;
         }
-        // Whatever the system buffers has an end.
+        // The buffers of the system have an end.
         assert!(after.entries < 20 * MESSAGES, "{after:?}");
     };
-    // It is told plainly what it has missed, and gets the rest in order.
+    // The server names the missed entries, and sends the rest in order.
     let mut at = 0;
     let mut afresh = 0;
     while at < last {

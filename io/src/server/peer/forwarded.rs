@@ -1,10 +1,10 @@
-//! What proxies write into `X-Forwarded-For` and `Forwarded` (RFC 7239).
+//! Parsers for `X-Forwarded-For` and `Forwarded` (RFC 7239), which proxies write.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The elements of a list, the last first, without empty ones. A comma within quotes does
-/// not part elements. What stands further left, which a client may have written, does not
-/// change how an element is read.
+/// Returns the elements of a list, the last first, without empty ones. A comma within quotes does
+/// not separate elements. Text further left, perhaps written by a client, does not change the
+/// reading of an element.
 pub(super) fn elements_from_the_right(list: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(list);
     std::iter::from_fn(move || {
@@ -20,8 +20,8 @@ pub(super) fn elements_from_the_right(list: &str) -> impl Iterator<Item = &str> 
     })
 }
 
-/// What follows the last comma that has as many quotes behind it as end within it. Without
-/// one, what follows the last comma.
+/// Returns the text after the last comma that is followed by an even number of quotes. If no such
+/// comma exists, returns the text after the last comma.
 fn last_element(list: &str) -> &str {
     let commas = list.match_indices(',').rev().map(|(at, _)| at + 1).chain([0]);
     let mut candidates = commas.filter_map(|from| list.get(from..));
@@ -29,7 +29,7 @@ fn last_element(list: &str) -> &str {
     candidates.find(whole).unwrap_or_else(|| list.rsplit(',').next().unwrap_or(list))
 }
 
-/// Quotes that are not escaped.
+/// Counts the quotes that are not escaped.
 fn quotes(text: &str) -> usize {
     let mut escaped = false;
     let counts = |c: char| {
@@ -40,7 +40,7 @@ fn quotes(text: &str) -> usize {
     text.chars().map(counts).filter(|quote| *quote).count()
 }
 
-/// The address in the `for` of an element of `Forwarded`; `None` if there is none.
+/// Returns the address in the `for` of an element of `Forwarded`, if there is one.
 pub(super) fn named_by_element(element: &str) -> Option<IpAddr> {
     let mut named = None;
     let mut rest = element;
@@ -48,7 +48,7 @@ pub(super) fn named_by_element(element: &str) -> Option<IpAddr> {
         let (name, after) = rest.split_once('=')?;
         let (value, after) = value(after.trim_start())?;
         if name.trim().eq_ignore_ascii_case("for") {
-            // Twice in an element: it says nothing.
+            // An element with two addresses names none.
             if named.is_some() {
                 return None;
             }
@@ -64,7 +64,7 @@ pub(super) fn named_by_element(element: &str) -> Option<IpAddr> {
     }
 }
 
-/// A token or a quoted string, and what follows it.
+/// Splits off a token or a quoted string from the rest.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([';', ' ', '\t', '"']).unwrap_or(text.len());
@@ -86,7 +86,7 @@ fn value(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// An address as RFC 7239 writes it: IPv6 in brackets, and perhaps a port or `_port`.
+/// Parses an address in the form of RFC 7239: IPv6 in brackets, with an optional port or `_port`.
 fn bracketed_node(text: &str) -> Option<IpAddr> {
     let without_hidden_port = match text.rsplit_once(":_") {
         Some((address, port)) if port.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) => {
@@ -100,7 +100,8 @@ fn bracketed_node(text: &str) -> Option<IpAddr> {
     node(without_hidden_port)
 }
 
-/// An address, as proxies write it: with or without a port, IPv6 with or without brackets.
+/// Parses an address in the form that proxies write: with or without a port, IPv6 with or without
+/// brackets.
 pub(super) fn node(text: &str) -> Option<IpAddr> {
     let address = match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         Some(inner) => inner.parse().ok().map(IpAddr::V6),

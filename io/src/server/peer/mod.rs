@@ -1,9 +1,8 @@
-//! Who is at the other end of a connection, where trusted proxies stand between.
+//! The address of the client of a connection, with trusted proxies in between.
 //!
-//! A trusted proxy names the client by a header of the PROXY protocol before everything else,
-//! by a header of the upgrade request, or by both. What anybody else says is not looked at,
-//! and what cannot be read of a trusted proxy's headers names nobody: then the last address
-//! that is known counts.
+//! A trusted proxy names the client by a header of the PROXY protocol before everything else, by a
+//! header of the upgrade request, or by both. Headers of any other peer are ignored. A trusted
+//! proxy's header that cannot be parsed names no client: then the last known address counts.
 
 mod forwarded;
 #[cfg_attr(madsim, allow(dead_code, reason = "the PROXY protocol is not simulated"))]
@@ -19,7 +18,7 @@ use crate::config::{ForwardedHeader, Listen, Network, ProxyProtocol};
 #[cfg(not(madsim))]
 pub(super) use protocol::{HeaderError, Said, read_header};
 
-/// Which peers are believed, and how they say who a client is.
+/// The trusted proxies, and the headers by which they name clients.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Proxies {
     trusted: Vec<Network>,
@@ -36,23 +35,23 @@ impl Proxies {
         }
     }
 
-    /// Whether a peer is believed.
+    /// Returns true if a peer is a trusted proxy.
     pub(super) fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(peer))
     }
 
-    /// Whether a peer is believed and may name a client.
+    /// Returns true if a peer is a trusted proxy and may name a client.
     pub(super) fn names_clients(&self, peer: IpAddr) -> bool {
         let asked = self.protocol != ProxyProtocol::Off || self.header != ForwardedHeader::Off;
         asked && self.trusts(peer)
     }
 
-    /// Whether a request that comes from a peer may name the client in its head.
+    /// Returns true if a request from a peer may name the client in its head.
     pub(super) fn reads_head_of(&self, peer: IpAddr) -> bool {
         self.header != ForwardedHeader::Off && self.trusts(peer)
     }
 
-    /// Who sends a request that comes from `peer`, by the request's head.
+    /// Returns the address of the client that sent a request through `peer`, by the request's head.
     pub(super) fn client(&self, peer: IpAddr, head: &[u8]) -> IpAddr {
         let name = match self.header {
             ForwardedHeader::Off => return peer,
@@ -82,7 +81,7 @@ impl Proxies {
                 };
                 match named {
                     Some(address) => client = address,
-                    // Hidden, unknown or garbage: nothing before it can be believed.
+                    // Hidden, unknown or garbage: nothing to the left of it can be trusted.
                     None => return client,
                 }
             }
@@ -118,16 +117,16 @@ mod tests {
             (&["X-Forwarded-For: [2001:db8::1]:4711"], "2001:db8::1"),
             (&["X-Forwarded-For: [2001:db8::1]"], "2001:db8::1"),
             (&["X-Forwarded-For: ::ffff:192.0.2.1"], "192.0.2.1"),
-            // What a client has sent itself stands on the left.
+            // Text that the client sent itself is on the left.
             (&["X-Forwarded-For: 198.51.100.9, 192.0.2.1"], "192.0.2.1"),
             (&["X-Forwarded-For: 10.0.0.1, 192.0.2.1"], "192.0.2.1"),
             (&["X-Forwarded-For: rubbish\", 192.0.2.1"], "192.0.2.1"),
-            // Other trusted proxies are passed over.
+            // Other trusted proxies are skipped.
             (&["X-Forwarded-For: 198.51.100.9, 192.0.2.1, 10.2.2.2, fd00::2"], "192.0.2.1"),
             (&["X-Forwarded-For: 10.9.9.9, 10.2.2.2"], "10.9.9.9"),
             (&["X-Forwarded-For: 198.51.100.9", "X-Forwarded-For: 192.0.2.1"], "192.0.2.1"),
             (&["X-Forwarded-For: 198.51.100.9, 192.0.2.1", "X-Forwarded-For: 10.2.2.2"], "192.0.2.1"),
-            // Garbage names nobody: the last proxy that is known counts.
+            // Garbage names no client: the last known proxy counts.
             (&["X-Forwarded-For: 192.0.2.1, rubbish"], "10.0.0.7"),
             (&["X-Forwarded-For: 192.0.2.1, rubbish, 10.2.2.2"], "10.2.2.2"),
             (&["X-Forwarded-For: 192.0.2.1, unknown"], "10.0.0.7"),
@@ -159,15 +158,15 @@ mod tests {
             (&["Forwarded: for=192.0.2.43, for=198.51.100.17;by=\"a, b; for=9.9.9.9\""], "198.51.100.17"),
             (&["Forwarded: for=192.0.2.43, for=10.1.1.1"], "192.0.2.43"),
             (&["Forwarded: for=192.0.2.43", "Forwarded: for=10.1.1.1"], "192.0.2.43"),
-            // A client's own header, with a quote that it does not end.
+            // A client's own header, with an unclosed quote.
             (&["Forwarded: for=\"1.1.1.1, for=192.0.2.43"], "192.0.2.43"),
             (&["Forwarded: for=\"1.1.1.1", "Forwarded: for=192.0.2.43"], "192.0.2.43"),
-            // Nobody, or hidden.
+            // No name, or a hidden one.
             (&["Forwarded: for=192.0.2.43, for=unknown"], "10.0.0.7"),
             (&["Forwarded: for=192.0.2.43, for=_hidden"], "10.0.0.7"),
             (&["Forwarded: for=192.0.2.43, for=\"_gazonk\", for=10.1.1.1"], "10.1.1.1"),
             (&["Forwarded: for=192.0.2.43, proto=https"], "10.0.0.7"),
-            // Two of one name, in one element, and an IPv6 address without brackets.
+            // Two addresses in one element, and an IPv6 address without brackets.
             (&["Forwarded: for=192.0.2.43;for=192.0.2.44"], "10.0.0.7"),
             (&["Forwarded: for=\"2001:db8::1\""], "10.0.0.7"),
             (&["Forwarded: for=192.0.2.43\""], "10.0.0.7"),
@@ -180,7 +179,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a client writes before what a trusted proxy adds, that counts.
+        /// Checks that nothing that a client writes before the element of a trusted proxy changes
+        /// the result.
         #[test]
         fn a_client_cannot_choose_its_address(
             lie in "[ -~]{0,60}",

@@ -5,31 +5,32 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What version 2 begins with.
+/// First bytes of a header of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// The signature, version and command, family and protocol, and the length of the rest.
+/// Length of the signature, the version and command, the family and protocol, and the length field,
+/// in bytes.
 const FIXED: usize = 16;
-/// Longest header of version 1, with its line end.
+/// Longest header of version 1, with its line end, in bytes.
 const LONGEST_V1: usize = 107;
-/// Longest rest of a header of version 2. A proxy may add what it knows of TLS.
+/// Longest rest of a header of version 2, in bytes. A proxy may add its knowledge of TLS.
 const LONGEST_V2: usize = 4 * 1024;
 
-/// What a header says.
+/// Content of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
-    /// The client is there.
+    /// The address of the client.
     Client(IpAddr),
-    /// The proxy speaks for itself, or does not know.
+    /// No client: the proxy speaks for itself, or does not know its client.
     Nobody,
 }
 
-/// Why there is no header.
+/// The reason for a missing header.
 #[derive(Debug)]
 #[cfg_attr(madsim, allow(dead_code, reason = "the PROXY protocol is not simulated"))]
 pub(crate) enum HeaderError {
     /// The connection has failed or ended.
     Io(io::Error),
-    /// What came is no header.
+    /// The received bytes are no header.
     Malformed(&'static str),
 }
 
@@ -70,7 +71,7 @@ fn version_1(line: &[u8]) -> Result<Said, &'static str> {
     Ok(Said::Client(source.to_canonical()))
 }
 
-/// How many bytes follow the fixed part of a header of version 2.
+/// Returns the number of bytes after the fixed part of a header of version 2.
 fn length_of_version_2(fixed: &[u8; FIXED]) -> Result<usize, &'static str> {
     let (signature, rest) = fixed.split_at(SIGNATURE.len());
     if signature != SIGNATURE {
@@ -86,8 +87,8 @@ fn length_of_version_2(fixed: &[u8; FIXED]) -> Result<usize, &'static str> {
     }
 }
 
-/// Reads a header of version 2: the fixed part, and what follows. What comes after the
-/// addresses is left out.
+/// Reads a header of version 2: the fixed part, and the rest. Ignores everything after the
+/// addresses.
 fn version_2(fixed: &[u8; FIXED], rest: &[u8]) -> Result<Said, &'static str> {
     let [.., version_and_command, family, _, _] = fixed;
     match version_and_command & 0xf {
@@ -135,9 +136,9 @@ mod reading {
         }
     }
 
-    /// Reads a header, and nothing that follows it. `None` if what comes is something else,
-    /// of which nothing is read then: neither TLS nor a request that could be an upgrade
-    /// begins as a header does. Waits as long as the peer does: the caller has the deadline.
+    /// Reads a header, and no byte after it. Returns `None`, and has read nothing, if the peer
+    /// sends anything else: neither TLS nor a request that could be an upgrade begins like a
+    /// header. Waits as long as the peer does: the caller has the deadline.
     pub(crate) async fn read_header(stream: &mut TcpStream) -> Result<Option<Said>, HeaderError> {
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {
