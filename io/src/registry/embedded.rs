@@ -1,4 +1,4 @@
-//! The registry in the process: the core's machine, answering in the same turn.
+//! The registry in the process: the core's machine, which answers at once.
 
 use std::collections::VecDeque;
 
@@ -9,8 +9,8 @@ use skirmish_core::time::{Deadline, Instant};
 
 use super::{RegistryCounters, Status};
 
-/// The registry of a single process, forgotten when that ends. What it has not told yet is
-/// bounded by the number of calls since it was last drained.
+/// The registry of a single process, lost when the process ends. The queue of events is bounded by
+/// the number of calls since the last drain.
 #[derive(Debug)]
 pub struct EmbeddedRegistry {
     machine: Registry,
@@ -20,7 +20,7 @@ pub struct EmbeddedRegistry {
 }
 
 impl EmbeddedRegistry {
-    /// An empty registry.
+    /// Creates an empty registry.
     #[must_use]
     pub fn new(config: RegistryConfig, now: Instant) -> Self {
         Self {
@@ -31,7 +31,7 @@ impl EmbeddedRegistry {
         }
     }
 
-    /// Takes a call and answers it.
+    /// Executes a call and queues the answer.
     pub fn handle(&mut self, now: Instant, call: RegistryCommand) {
         match call {
             RegistryCommand::Request { id, request } => {
@@ -54,7 +54,7 @@ impl EmbeddedRegistry {
         }
     }
 
-    /// What there is to tell the node.
+    /// Returns the next event for the node.
     pub fn poll_told(&mut self) -> Option<RegistryEvent> {
         self.told.pop_front().or_else(|| {
             let watched = self.machine.poll_output()?;
@@ -63,37 +63,37 @@ impl EmbeddedRegistry {
         })
     }
 
-    /// Whether an answer is queued.
+    /// Returns true if an answer is queued.
     #[must_use]
     pub fn has_told(&self) -> bool {
         !self.told.is_empty()
     }
 
-    /// When [`Self::handle_timeout`] is to be called, and why.
+    /// Returns the next deadline for [`Self::handle_timeout`], with its reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let queued = (!self.told.is_empty()).then_some(Deadline::new(Instant::ZERO, "answers are queued"));
         Deadline::earliest(queued, self.machine.poll_timeout())
     }
 
-    /// A deadline has come, or may have.
+    /// Handles deadlines that are due. May be called early.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.machine.handle_timeout(now);
     }
 
-    /// It can always be reached.
+    /// Returns the status, which is always "connected".
     #[must_use]
     pub const fn status(&self) -> Status {
         Status { connected: true, since: self.since, error: None, refusal: None }
     }
 
-    /// What was counted.
+    /// Returns the counters.
     #[must_use]
     pub const fn counters(&self) -> RegistryCounters {
         self.counters
     }
 
-    /// The machine, for its getters.
+    /// Returns the machine, for its getters.
     #[must_use]
     pub const fn machine(&self) -> &Registry {
         &self.machine
@@ -134,7 +134,7 @@ mod tests {
             .collect();
         assert_eq!(kinds, [(5, true), (1, true), (2, true), (5, true), (3, false)]);
 
-        // Sleeps exactly until what it asks for, as often as it takes.
+        // Sleeps exactly until each requested deadline.
         let mut now = start;
         let news = loop {
             let due = registry.poll_timeout().expect("there is a lease");

@@ -1,10 +1,10 @@
-//! The registry that a node asks: in the process, etcd, or another one that the embedder
-//! of the server talks to ([`Remote`]).
+//! The registry of a node: in the process, etcd, or another one that the embedder of the server
+//! talks to ([`Remote`]).
 //!
-//! Whoever drives a node drives its registry in the same loop: it passes on the node's
-//! [`RegistryCommand`]s with [`NodeRegistry::handle`], and what comes of them by [`NodeRegistry::poll_told`].
-//! It sleeps until [`NodeRegistry::poll_timeout`] or until [`NodeRegistry::ready`], and calls
-//! [`NodeRegistry::handle_timeout`] when the time has come.
+//! The driver of a node drives the node's registry in the same loop. The driver passes the node's
+//! [`RegistryCommand`]s on with [`NodeRegistry::handle`], and gives the node the events of
+//! [`NodeRegistry::poll_told`]. The driver sleeps until [`NodeRegistry::poll_timeout`] or
+//! [`NodeRegistry::ready`], and calls [`NodeRegistry::handle_timeout`] at the deadline.
 //!
 //! ```
 //! use skirmish_core::registry::{CallId, Put, RegistryCommand, RegistryConfig, RegistryEvent, Request};
@@ -40,14 +40,14 @@ pub use self::status::{RegistryCounters, RegistryRefusal, Status};
 #[allow(clippy::large_enum_variant, reason = "a node has one")]
 #[derive(Debug)]
 pub enum NodeRegistry {
-    /// In the process.
+    /// The registry in the process.
     Embedded(Box<EmbeddedRegistry>),
-    /// Behind another task: etcd, or whatever the embedder has.
+    /// A registry behind another task: etcd, or a registry of the embedder.
     Remote(Remote),
 }
 
 impl NodeRegistry {
-    /// Takes a call of the node's. Never waits; every request is answered.
+    /// Passes on a call of the node. Never waits; every request is answered.
     pub fn handle(&mut self, now: Instant, call: RegistryCommand) {
         match self {
             Self::Embedded(embedded) => embedded.handle(now, call),
@@ -55,7 +55,7 @@ impl NodeRegistry {
         }
     }
 
-    /// What there is to tell the node; to be asked until there is nothing.
+    /// Returns the next event for the node. Call until `None`.
     #[must_use]
     pub fn poll_told(&mut self) -> Option<RegistryEvent> {
         match self {
@@ -64,8 +64,8 @@ impl NodeRegistry {
         }
     }
 
-    /// When [`Self::handle_timeout`] is to be called, and why. The clock of a
-    /// remote one is its own.
+    /// Returns the next deadline for [`Self::handle_timeout`], with its reason. A remote registry
+    /// has none: it handles its own time.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         match self {
@@ -74,7 +74,7 @@ impl NodeRegistry {
         }
     }
 
-    /// A deadline has come, or may have.
+    /// Handles deadlines that are due. May be called early.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self {
             Self::Embedded(embedded) => embedded.handle_timeout(now),
@@ -82,8 +82,7 @@ impl NodeRegistry {
         }
     }
 
-    /// Waits for something to tell that does not come by [`Self::handle_timeout`]. Can be
-    /// dropped at any time.
+    /// Waits for an event that [`Self::handle_timeout`] does not cause. Cancel-safe.
     pub async fn ready(&mut self) {
         match self {
             Self::Embedded(embedded) if embedded.has_told() => {}
@@ -92,7 +91,7 @@ impl NodeRegistry {
         }
     }
 
-    /// Whether it can be reached.
+    /// Returns the state of the connection to the registry.
     #[must_use]
     pub fn status(&self) -> Status {
         match self {
@@ -101,7 +100,7 @@ impl NodeRegistry {
         }
     }
 
-    /// What was counted.
+    /// Returns the counters.
     #[must_use]
     pub fn counters(&self) -> RegistryCounters {
         match self {

@@ -1,5 +1,5 @@
-//! Keeps the keys of a deployment below a prefix: put before every key that goes to the
-//! registry, and taken from every key that comes back.
+//! Keeps the keys of a deployment below a prefix. The prefix is put before every key that is sent
+//! to the registry, and removed from every key that is received.
 
 use bytes::Bytes;
 use skirmish_core::registry::{
@@ -16,7 +16,7 @@ impl Prefix {
         Self(Bytes::copy_from_slice(prefix.as_bytes()))
     }
 
-    /// What is asked, below the prefix.
+    /// Puts the prefix before the keys of a call.
     pub(super) fn add(&self, call: RegistryCommand) -> RegistryCommand {
         match call {
             _ if self.0.is_empty() => call,
@@ -30,7 +30,7 @@ impl Prefix {
         }
     }
 
-    /// What is told, without the prefix.
+    /// Removes the prefix from the keys of an event.
     pub(super) fn strip(&self, told: RegistryEvent) -> RegistryEvent {
         match told {
             _ if self.0.is_empty() => told,
@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    /// What is told of these calls, each through a prefix or through none.
+    /// Returns the events that follow these calls, each passed through the prefix.
     fn told(store: &mut Embedded, prefix: &Prefix, calls: &[RegistryCommand]) -> Vec<RegistryEvent> {
         let mut told = Vec::new();
         for call in calls {
@@ -199,7 +199,7 @@ mod tests {
         for prefix in ["/a", "/a/b", "/zz"] {
             assert_eq!(told(&mut embedded(), &Prefix::new(prefix), &calls), plain, "{prefix}");
         }
-        // Side by side, neither reads, compares or deletes what is the other's.
+        // Side by side, no deployment reads, compares or deletes the keys of another.
         let mut store = embedded();
         told(&mut store, &Prefix::new("/b"), &calls[1..4]);
         let answers = |told: Vec<RegistryEvent>| {

@@ -1,4 +1,4 @@
-//! A registry that another task talks to, and how the two pass calls and news.
+//! A registry behind another task, and the channels for calls and news between node and task.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,44 +16,45 @@ use super::{RegistryCounters, Status};
 /// News that may wait for the node. While there is no place, [`Backend::tell`] waits.
 const NEWS: usize = 256;
 
-/// The node's end of a registry that another task talks to: etcd's driver, or whatever
-/// has the [`Backend`]. Dropping it ends the other end's calls; what is under way then may
-/// still be done.
+/// The node's end of a registry behind another task: etcd's driver, or any other task with the
+/// [`Backend`]. After a drop the task receives no more calls; calls in flight may still be
+/// executed.
 #[derive(Debug)]
 pub struct Remote {
     calls: Sender<RegistryCommand>,
     replies: Receiver<RegistryEvent>,
     news: Receiver<Watched>,
     shared: SharedStatus,
-    /// What is to be told without asking anybody.
+    /// Events that need no answer of the backend.
     told: VecDeque<RegistryEvent>,
-    /// Requests without an outcome, and how many there may be.
+    /// Requests without an outcome; at most `most_requests`.
     requests: usize,
     most_requests: usize,
     most_watches: usize,
-    /// The watches, by the names that the backend knows them by. Those are never used twice:
-    /// what is still on its way when a watch ends is not taken for the next one's.
+    /// Names by which the backend knows the watches, by the node's names. The backend's names are
+    /// never used twice: late news of an ended watch are not taken for news of the next one.
     watches: BTreeMap<WatchId, WatchId>,
     named: BTreeMap<WatchId, WatchId>,
     next_name: u64,
     prefix: Prefix,
-    /// Connections that the node was told of.
+    /// Number of connections that the node knows.
     connections: u64,
-    /// Watches whose end the backend has had no place to hear of.
+    /// Ended watches of which the backend is not notified yet, because its queue was full.
     ending: VecDeque<WatchId>,
 }
 
-/// The other end of a [`Remote`], for the task that talks to the registry. What that task
-/// has to see to:
+/// The other end of a [`Remote`], for the task that talks to the registry. The task has these
+/// duties:
 ///
-/// * Every request is answered, once, within the time that the task has for it: with
-///   [`Failure::Unavailable`] only if it surely was not and will not be done, and with
-///   [`Failure::Unknown`] if its connection broke, or nothing came, after it was sent.
-/// * A watch is kept alive over connections: it is made again from the revision after the
-///   last that was told. Its news keep their order, and nothing of it is told after
-///   [`News::Compacted`] or [`News::Canceled`].
-/// * Answers and news need no order among each other; but of a connection nothing comes before
-///   [`Backend::connected`], which tells the node to look whether the registry went back.
+/// * Every request is answered once, within the task's time limit. The answer is
+///   [`Failure::Unavailable`] only if the request surely was not executed and never will be. The
+///   answer is [`Failure::Unknown`] if the connection broke, or nothing was received, after the
+///   request was sent.
+/// * A watch is kept alive over connections: a new one starts at the revision after the last
+///   reported one. Its news keep their order, and none follow [`News::Compacted`] or
+///   [`News::Canceled`].
+/// * Answers and news need no order among each other. But nothing from a connection is reported
+///   before [`Backend::connected`]: that call makes the node check if the registry has lost data.
 ///
 /// ```
 /// use skirmish_core::registry::{Embedded, RegistryCommand, RegistryConfig, RegistryEvent};
@@ -92,43 +93,43 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// The next call, in the order in which the node made them; `None` if there is no node
-    /// any more. Can be dropped at any time.
+    /// Returns the next call, in the node's order; `None` if the node was dropped. Cancel-safe.
     pub async fn next_call(&mut self) -> Option<RegistryCommand> {
         self.calls.recv().await
     }
 
-    /// Answers a request, for which there is always a place, after as long as this.
+    /// Answers a request. `latency` is the time since the call. There is always a place for an
+    /// answer.
     pub fn answer(&self, id: CallId, outcome: Result<Response, Failure>, latency: Duration) {
         self.shared.answered(&outcome, latency);
-        // If this fails there is no node any more.
+        // An error means that the node was dropped.
         let _ = self.replies.try_send(RegistryEvent::Reply { id, outcome });
     }
 
-    /// Tells news of a watch, as soon as there is a place for them. Dropped before, it has
-    /// not told them.
+    /// Sends news of a watch to the node, and waits for a place. If the future is dropped before,
+    /// the news are not sent.
     pub async fn tell(&self, watched: Watched) {
         self.shared.news();
-        // If this fails there is no node any more.
+        // An error means that the node was dropped.
         let _ = self.news.send(watched).await;
     }
 
-    /// There is a connection to the registry, whose cluster has this identifier: a number
-    /// that is another one if the registry is.
+    /// Reports a connection to the registry. `cluster` identifies the registry's cluster: another
+    /// registry has another number.
     pub fn connected(&self, now: Instant, cluster: u64) {
         self.shared.connected(now, cluster);
     }
 
-    /// There is no connection to the registry; why, in words without secrets.
+    /// Reports that there is no connection to the registry. `error` is the reason, without secrets.
     pub fn failed(&self, now: Instant, error: String) {
         self.shared.failed(now, error, None);
     }
 }
 
 impl Remote {
-    /// Both ends. There may be so many requests without an answer, and so many watches: what
-    /// is beyond that is answered at once that the registry is unavailable, or that the
-    /// watch has ended.
+    /// Creates both ends, with bounds for unanswered requests and for watches. Beyond the bounds a
+    /// request is answered at once with [`Failure::Unavailable`], and a watch with
+    /// [`News::Canceled`].
     #[must_use]
     pub fn new(requests: usize, watches: usize) -> (Self, Backend) {
         let (calls, calls_end) = mpsc::channel(requests.saturating_add(watches));
@@ -156,15 +157,15 @@ impl Remote {
         (remote, backend)
     }
 
-    /// The same, with every key below this prefix. Before the first call.
+    /// Puts every key below this prefix. To be called before the first call.
     #[must_use]
     pub fn below(mut self, prefix: &str) -> Self {
         self.prefix = Prefix::new(prefix);
         self
     }
 
-    /// Takes a call. Never waits: what there is no place for is answered at once that the
-    /// registry is unavailable, or that the watch has ended.
+    /// Passes a call on. Never waits: if there is no place, a request is answered with
+    /// [`Failure::Unavailable`], and a watch with [`News::Canceled`].
     pub fn handle(&mut self, call: RegistryCommand) {
         self.end_watches();
         match self.prefix.add(call) {
@@ -183,7 +184,7 @@ impl Remote {
         }
     }
 
-    /// What there is to tell the node.
+    /// Returns the next event for the node.
     pub fn poll_told(&mut self) -> Option<RegistryEvent> {
         self.end_watches();
         let (connections, cluster) = self.shared.connections();
@@ -209,7 +210,7 @@ impl Remote {
         }
     }
 
-    /// Waits until there is something to tell. Can be dropped at any time.
+    /// Waits until there is an event for the node. Cancel-safe.
     pub async fn ready(&mut self) {
         while self.told.is_empty() && self.shared.connections().0 == self.connections {
             let told = tokio::select! {
@@ -223,13 +224,13 @@ impl Remote {
         }
     }
 
-    /// Whether the registry can be reached.
+    /// Returns the state of the connection to the registry.
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.status()
     }
 
-    /// What was counted.
+    /// Returns the counters.
     #[must_use]
     pub fn counters(&self) -> RegistryCounters {
         self.shared.counters()
@@ -255,7 +256,7 @@ impl Remote {
     }
 
     fn unwatch(&mut self, id: WatchId) {
-        // What is queued here is news of it, too.
+        // Queued news of this watch are removed, too.
         self.told.retain(|told| !matches!(told, RegistryEvent::Watched(watched) if watched.id == id));
         if let Some(name) = self.watches.remove(&id) {
             self.named.remove(&name);
@@ -273,7 +274,7 @@ impl Remote {
         }
     }
 
-    /// The news under the node's own name; `None` if the watch has ended meanwhile.
+    /// Puts the node's own name on the news; `None` if the watch has ended meanwhile.
     fn rename(&mut self, watched: Watched) -> Option<RegistryEvent> {
         let id = *self.named.get(&watched.id)?;
         if matches!(watched.news, News::Compacted { .. } | News::Canceled) {
@@ -303,7 +304,7 @@ mod tests {
         Watched { id, revision: 7, news }
     }
 
-    /// The backend's name of a watch that the node has just asked for.
+    /// Returns the backend's name of a watch that the node has just requested.
     async fn name(backend: &mut Backend) -> WatchId {
         match backend.next_call().await {
             Some(RegistryCommand::Watch { id, .. }) => id,

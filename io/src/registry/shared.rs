@@ -1,4 +1,4 @@
-//! What the task behind a remote registry tells whoever looks: status and counters.
+//! Status and counters that the task behind a remote registry publishes.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::{RegistryCounters, RegistryRefusal, Status};
 
-/// Shared between that task and the handle.
+/// Shared between the task and the node's end.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SharedStatus(Arc<StatusInner>);
 
@@ -25,7 +25,7 @@ struct StatusInner {
     members: AtomicU64,
     halved: AtomicU64,
     connections: AtomicU64,
-    /// The cluster of the newest connection.
+    /// Cluster of the newest connection.
     cluster: AtomicU64,
     woken: Notify,
     news: AtomicU64,
@@ -35,7 +35,8 @@ fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Relaxed);
 }
 
-/// True if a refusal is ordinary news of what was asked for, such as a lease that has ended.
+/// Returns true if a failure is ordinary news of the key or lease in question, such as a lease that
+/// has ended.
 const fn is_about_request(failure: Failure) -> bool {
     matches!(
         failure,
@@ -81,18 +82,19 @@ impl SharedStatus {
         self.0.woken.notify_one();
     }
 
-    /// How many connections there were, and the cluster of the newest.
+    /// Returns the number of connections so far, and the cluster of the newest.
     pub(super) fn connections(&self) -> (u64, u64) {
         let _status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
         (self.0.connections.load(Relaxed), self.0.cluster.load(Relaxed))
     }
 
-    /// Waits for a connection that was not waited for yet.
+    /// Waits for a connection that no earlier call has waited for.
     pub(super) async fn woken(&self) {
         self.0.woken.notified().await;
     }
 
-    /// There is no connection; `refusal` is why the registry did not want one.
+    /// Reports that there is no connection. `refusal` is set if the registry has refused to
+    /// connect.
     pub(super) fn failed(&self, now: Instant, error: String, refusal: Option<Failure>) {
         let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.connected {
@@ -103,7 +105,7 @@ impl SharedStatus {
         status.error = Some(error);
     }
 
-    /// A request was not done. Kept unless the reason lies in the request.
+    /// Reports a request that was not executed. The reason is kept unless it lies in the request.
     pub(super) fn not_done(&self, failure: Failure, words: String) {
         if !is_about_request(failure) {
             let mut status = self.0.status.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,60 +1,59 @@
-//! What a registry says of itself: for readiness, metrics and logs.
+//! Status and counters of a registry, for readiness, metrics and logs.
 
 use skirmish_core::registry::Failure;
 use skirmish_core::time::Instant;
 
-/// Whether the registry can be reached.
+/// State of the connection to the registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Whether it can be reached, so far as is known.
+    /// True if the registry can be reached, as far as known.
     pub connected: bool,
-    /// Since when, by the shell's clock.
+    /// Time since which `connected` has its value, by the shell's clock.
     pub since: Instant,
-    /// The last thing that went wrong, if any, in words without secrets. Kept while all is
-    /// well again.
+    /// The last error, if any, without secrets. Kept after the registry has recovered.
     pub error: Option<String>,
-    /// The last request that the registry did not do, though there is a connection; without
-    /// one, the refusal of the last attempt to open it, if it was refused.
+    /// With a connection: the last request that the registry has not executed. Without one: the
+    /// refusal of the last attempt to connect, if the registry has refused it.
     pub refusal: Option<RegistryRefusal>,
 }
 
-/// A request, or a log-in, that the registry did not do, for a reason that is not in it.
+/// A request, or a log-in, that the registry has not executed, for a reason outside the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryRefusal {
-    /// The outcome of it.
+    /// Outcome of the request.
     pub failure: Failure,
-    /// The registry's own words, without secrets.
+    /// Message of the registry, without secrets.
     pub words: String,
 }
 
-/// What a registry counts, from its start.
+/// Counters of a registry, from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RegistryCounters {
-    /// Requests answered, whatever the outcome.
+    /// Answered requests, with any outcome.
     pub calls: u64,
-    /// Of these, refused.
+    /// Of these, refused requests.
     pub refused: u64,
-    /// Of these, that never reached the registry.
+    /// Of these, requests that never reached the registry.
     pub unavailable: u64,
-    /// Of these, whose fate is unknown.
+    /// Of these, requests with an unknown outcome.
     pub unknown: u64,
-    /// Microseconds from being asked to being answered, summed over `calls`.
+    /// Time from call to answer in microseconds, summed over `calls`.
     pub latency_us: u64,
-    /// Requests sent to etcd that are not keep-alives, each with one group in it.
+    /// Requests sent to etcd without keep-alives, one for each group.
     pub groups: u64,
-    /// Requests in these groups, those sent again included: divided by `groups`, the size
-    /// of groups.
+    /// Requests in these groups, repetitions included. Divided by `groups`: the mean size of
+    /// groups.
     pub members: u64,
     /// Groups that were refused as a whole and sent again in halves.
     pub halved: u64,
     /// Connections opened.
     pub connections: u64,
-    /// Messages heard of watches.
+    /// Messages received for watches.
     pub news: u64,
 }
 
 impl RegistryCounters {
-    /// The sum of both, for a process of several nodes.
+    /// Returns the sum of both, for a process with several nodes.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {

@@ -1,4 +1,5 @@
-//! Connections: to which endpoint, with what, and when to try again.
+//! Connections to etcd: the choice of the endpoint, TLS and credentials, and the time of the next
+//! attempt.
 
 use std::fs;
 use std::future::Future;
@@ -14,26 +15,26 @@ use super::outcome::{EtcdFailure, judge, text};
 use crate::config::RegistryEtcd;
 use crate::turns::within;
 
-/// How long the operating system waits for a sign of life of an idle connection.
+/// Time without traffic after which the operating system probes an idle connection.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// What makes the options unusable.
+/// The reason for which the options are unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
     /// A file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         error: std::io::Error,
     },
     /// An endpoint is no address, or TLS cannot be set up for it.
     #[error("endpoint `{endpoint}`: {why}")]
     Endpoint {
-        /// Which.
+        /// The endpoint.
         endpoint: String,
-        /// Why.
+        /// The problem.
         why: String,
     },
     /// There is no endpoint at all.
@@ -43,12 +44,12 @@ pub enum OptionsError {
 
 pub(super) type Dialing = Pin<Box<dyn Future<Output = Result<(Box<Client>, u64), EtcdDialError>> + Send>>;
 
-/// Reason why there is no connection.
+/// Reason for a missing connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EtcdDialError {
-    /// The member is there and refuses: the user or the password is wrong.
+    /// The registry's refusal, if the member answers and refuses the user or the password.
     pub(super) refusal: Option<Failure>,
-    /// For people.
+    /// Text for people.
     pub(super) text: String,
 }
 
@@ -85,8 +86,8 @@ impl Dialer {
         if endpoints.is_empty() {
             return Err(OptionsError::NoEndpoint);
         }
-        // A token that has expired is asked for again and the request repeated: etcd has
-        // refused it, so nothing can be done twice.
+        // An expired token is renewed and the request is repeated. This is safe: etcd has refused
+        // the request, so nothing is executed twice.
         let mut connect = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
         if let Some(user) = &options.user {
             connect = connect.with_user(user, password(options)?);
@@ -95,17 +96,17 @@ impl Dialer {
         Ok(Self { endpoints, options: connect, has_user, patience: options.connect_timeout, next: 0 })
     }
 
-    /// Whether there is somebody to log in as.
+    /// Returns true if a user is configured.
     pub(super) const fn has_user(&self) -> bool {
         self.has_user
     }
 
-    /// How many endpoints there are.
+    /// Returns the number of endpoints.
     pub(super) const fn len(&self) -> usize {
         self.endpoints.len()
     }
 
-    /// Dials the next endpoint in turn; its name, for logs.
+    /// Dials the next endpoint. Returns the endpoint's name, for logs.
     pub(super) fn dial(&mut self) -> Option<(String, Dialing)> {
         let (name, endpoint) = self.endpoints.get(self.next % self.endpoints.len())?.clone();
         self.next = (self.next + 1) % self.endpoints.len();
@@ -118,8 +119,8 @@ impl Dialer {
     }
 }
 
-/// Connects, authenticates, and lets the member prove that it is there and has a leader: a
-/// port that accepts connections is not enough.
+/// Connects, authenticates, and checks that the member answers and has a leader: a port that
+/// accepts connections is no proof.
 async fn connect(endpoint: Endpoint, options: ConnectOptions) -> Result<(Box<Client>, u64), EtcdDialError> {
     let channel = endpoint.connect().await.map_err(etcd_client::Error::from)?;
     let client = Client::from_channel(Channel::Tonic(channel), Some(options)).await?;
@@ -146,7 +147,7 @@ fn endpoint(
         .tcp_keepalive(Some(TCP_KEEP_ALIVE))
         .http2_keep_alive_interval(options.keep_alive_interval)
         .keep_alive_timeout(options.keep_alive_timeout)
-        // etcd takes pings on a connection without a request for an attack.
+        // etcd treats pings on a connection without a request as an attack.
         .keep_alive_while_idle(false);
     if name.starts_with("https://") {
         endpoint = endpoint.tls_config(tls.clone()).map_err(|error| wrong(error.to_string()))?;

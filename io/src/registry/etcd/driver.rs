@@ -1,5 +1,5 @@
-//! The task that owns the connection. It decides nothing about keys: groups, watches and
-//! keep-alives are machines of their own, and this carries between them and the network.
+//! The task that owns the connection. The task decides nothing about keys: groups, watches and
+//! keep-alives are machines of their own, and the task carries between them and the network.
 
 use std::collections::BTreeMap;
 
@@ -23,13 +23,13 @@ use crate::clock::Clock;
 use crate::registry::Backend;
 use crate::turns::{before, turns};
 
-/// Calls taken in one turn.
+/// Maximum number of calls received in one round.
 const CALLS: usize = 512;
 
-/// Events that are taken before what is overdue is given up.
+/// Maximum number of events handled before overdue requests are given up.
 const EVENTS: usize = 4096;
 
-/// A connection that has lasted this long is replaced at once when it breaks.
+/// Lifetime from which on a connection that breaks is replaced at once.
 const LASTING: Duration = Duration::from_secs(5);
 
 type Landing = std::pin::Pin<Box<dyn Future<Output = (GroupId, Result<Response, SendFault>)> + Send>>;
@@ -39,7 +39,7 @@ pub(super) struct EtcdDriver {
     rng: Rng,
     dialer: Dialer,
     backoff: Backoff,
-    /// Endpoints tried since the last connection, or the last wait.
+    /// Endpoints tried since the last connection, or since the last wait.
     tried: usize,
     patience: Duration,
     node: Backend,
@@ -51,21 +51,21 @@ pub(super) struct EtcdDriver {
     watches: EtcdWatches,
     /// News that the handle has had no place for yet.
     news: Option<Watched>,
-    /// When etcd last said anything.
+    /// Time of etcd's last message.
     heard: Instant,
 }
 
 /// A group that was sent.
 struct SentGroup {
     members: usize,
-    /// Names the connection by the time at which it was made.
+    /// Time at which the connection was made: identifies the connection.
     connection: Instant,
 }
 
 enum DriverEvent {
     Landed(GroupId, Result<Response, SendFault>),
     Link(LinkEvent),
-    /// So many calls came; none if there is nobody any more to make them.
+    /// Number of received calls; 0 if the handle was dropped.
     Calls(usize),
     Told,
     Due,
@@ -109,7 +109,7 @@ impl EtcdDriver {
         loop {
             let now = self.clock.now().instant;
             if let Some(at) = self.due().filter(|at| *at <= now) {
-                // An answer that is there comes before the end of its time.
+                // An answer that has already arrived is handled before its time runs out.
                 turns(before(at, now, 0)).await;
                 for _ in 0..EVENTS {
                     match self.event(&mut calls, false).await {
@@ -133,7 +133,7 @@ impl EtcdDriver {
         }
     }
 
-    /// False if there is no handle any more.
+    /// Handles an event. Returns false if the handle was dropped.
     fn handle(&mut self, event: DriverEvent, calls: &mut Vec<RegistryCommand>) -> bool {
         let now = self.clock.now().instant;
         match event {
@@ -150,7 +150,8 @@ impl EtcdDriver {
         true
     }
 
-    /// The next event; if it is not to be waited for, [`Event::Due`] when there is none.
+    /// Returns the next event. If `waits` is false and there is no event, returns
+    /// [`DriverEvent::Due`].
     async fn event(&mut self, calls: &mut Vec<RegistryCommand>, waits: bool) -> Option<DriverEvent> {
         let due = self.due();
         let Self { link, flights, node, news, watches, keeps, clock, .. } = self;
@@ -174,7 +175,7 @@ impl EtcdDriver {
         Some(event)
     }
 
-    /// Takes a call of the handle's.
+    /// Handles a call of the handle.
     fn take(&mut self, now: Instant, call: RegistryCommand) {
         match call {
             RegistryCommand::Watch { id, watch } => self.watches.add(id, watch),
@@ -189,13 +190,13 @@ impl EtcdDriver {
         }
     }
 
-    /// The time at which the first request runs out of time.
+    /// Returns the time at which the first request runs out of time.
     fn due(&self) -> Option<Instant> {
         let group = self.groups.poll_timeout().map(|deadline| deadline.at);
         group.into_iter().chain(self.keeps.poll_timeout()).min()
     }
 
-    /// Gives up on requests that have waited for too long.
+    /// Gives up requests that have waited for too long.
     fn expire(&mut self, now: Instant) {
         while let Some((keep, is_pending)) = self.keeps.take_expired(now) {
             if is_pending {
@@ -221,8 +222,8 @@ impl EtcdDriver {
         }
     }
 
-    /// A request that was sent then has run out of time. A slow answer is one thing; if nothing
-    /// at all was heard since, nothing may ever be.
+    /// Judges the connection after a request, sent at `sent`, has run out of time. A slow answer is
+    /// tolerated. If nothing at all was received since, the connection is given up.
     fn judge_silence(&mut self, now: Instant, sent: Instant) {
         if self.heard < sent {
             self.lose(now, "no answer in time".to_owned());
@@ -239,7 +240,7 @@ impl EtcdDriver {
         }
     }
 
-    /// Sends what can be sent.
+    /// Opens streams and sends groups as far as possible.
     fn launch(&mut self, now: Instant) {
         let EtcdLink::Up(up) = &mut self.link else { return };
         if matches!(up.watching, WatchesStream::None)
@@ -263,7 +264,7 @@ impl EtcdDriver {
         }
     }
 
-    /// Takes what came of a group.
+    /// Handles the result of a group.
     fn land(&mut self, now: Instant, id: GroupId, result: Result<Response, SendFault>) {
         let Some(flight) = self.flying.remove(&id) else { return };
         let (wrong, said, text) = match result {
@@ -300,7 +301,7 @@ impl EtcdDriver {
         }
     }
 
-    /// Gives the connection up that a group was sent over, if it is still the one.
+    /// Gives up the connection over which a group was sent, if that connection is still in use.
     fn lose_flight(&mut self, now: Instant, flight: &SentGroup, error: String) {
         if matches!(&self.link, EtcdLink::Up(up) if up.since == flight.connection) {
             self.lose(now, error);
@@ -367,25 +368,25 @@ impl EtcdDriver {
         }
     }
 
-    /// The connection is of no use: on to the next endpoint.
+    /// Gives up the connection and goes on to the next endpoint.
     fn lose(&mut self, now: Instant, error: String) {
         self.lose_by(now, error, None);
     }
 
-    /// The connection is of no use, or there was none, perhaps since the registry has refused
-    /// it: on to the next endpoint.
+    /// Gives up the connection or the attempt to connect, and goes on to the next endpoint.
+    /// `refusal` is set if the registry has refused to connect.
     fn lose_by(&mut self, now: Instant, error: String, refusal: Option<Failure>) {
         self.tried += 1;
         let lasted = match &self.link {
             EtcdLink::Up(up) => now.since(up.since) >= LASTING,
             EtcdLink::Dialing(..) => false,
-            // It is lost already.
+            // The connection is lost already.
             EtcdLink::Down(_) => return,
         };
         if lasted {
             self.backoff.reset();
         }
-        // All are tried in turn before there is a wait.
+        // Every endpoint is tried once before a wait.
         let wait = if lasted || self.tried < self.dialer.len() {
             Duration::ZERO
         } else {
@@ -413,7 +414,7 @@ impl EtcdDriver {
     }
 }
 
-/// The outcome of each member of a group that has failed for good.
+/// Returns the outcome of each member of a group that has failed for good.
 const fn settled_by(failure: GroupFailure) -> Failure {
     match failure {
         GroupFailure::Outcome(failure) => failure,

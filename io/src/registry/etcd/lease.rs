@@ -1,4 +1,4 @@
-//! Keep-alives: one stream for all leases, on which answers come in the order of requests.
+//! Keep-alives: one stream for all leases, with answers in the order of the requests.
 
 use std::collections::VecDeque;
 
@@ -11,22 +11,22 @@ pub(super) struct KeepAlive {
     pub(super) id: CallId,
     lease: LeaseId,
     pub(super) asked: Instant,
-    /// The time at which it was last sent.
+    /// Time of the last sending.
     pub(super) sent: Option<Instant>,
 }
 
-/// The keep-alives that wait for an answer, or to be sent. They may be sent again: that
-/// starts the time to live anew once more, which does no harm.
+/// The keep-alives that wait for an answer, or to be sent. A keep-alive may be sent twice: the
+/// lease's time to live then starts once more, which is harmless.
 #[derive(Debug)]
 pub(super) struct KeepAlives {
-    /// Time from a keep-alive to its outcome at most.
+    /// Maximum time from a keep-alive to its outcome.
     patience: Duration,
-    // Both in the order in which they came; all that are sent came before all that wait.
+    // Both are in the order of the calls; all sent keep-alives are older than all waiting ones.
     waiting: VecDeque<KeepAlive>,
     sent: VecDeque<KeepAlive>,
 }
 
-/// An answer to something that was not asked.
+/// An answer to a keep-alive that was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OutOfStep;
 
@@ -39,23 +39,23 @@ impl KeepAlives {
         self.waiting.push_back(KeepAlive { id, lease, asked: now, sent: None });
     }
 
-    /// The lease whose keep-alive is to be sent next.
+    /// Returns the lease of the next keep-alive to send.
     pub(super) fn to_send(&self) -> Option<LeaseId> {
         self.waiting.front().map(|keep| keep.lease)
     }
 
-    /// Notes that it was sent.
+    /// Notes that the next keep-alive was sent.
     pub(super) fn handle_sent(&mut self, now: Instant) {
         if let Some(keep) = self.waiting.pop_front() {
             self.sent.push_back(KeepAlive { sent: Some(now), ..keep });
         }
     }
 
-    /// Takes the keep-alive that an answer is to.
+    /// Removes the keep-alive to which an answer belongs.
     ///
     /// # Errors
-    /// If it is not of the lease that was asked for. The stream is of no use then, and the
-    /// keep-alive still has no answer.
+    /// If the answer is for another lease than the oldest sent keep-alive. The stream is then of no
+    /// use, and the keep-alive still has no answer.
     pub(super) fn handle_answer(&mut self, lease: LeaseId) -> Result<KeepAlive, OutOfStep> {
         match self.sent.front() {
             Some(keep) if keep.lease == lease => self.sent.pop_front().ok_or(OutOfStep),
@@ -63,8 +63,8 @@ impl KeepAlives {
         }
     }
 
-    /// Takes the keep-alive that was to be the first, since the stream could not even be opened:
-    /// there is no such lease.
+    /// Removes the first waiting keep-alive, because its lease does not exist: the stream could not
+    /// even be opened.
     pub(super) fn take_first(&mut self, lease: LeaseId) -> Option<KeepAlive> {
         if self.to_send()? != lease {
             return None;
@@ -72,21 +72,21 @@ impl KeepAlives {
         self.waiting.pop_front()
     }
 
-    /// The stream has ended: what was not answered is to be sent again.
+    /// Queues the unanswered keep-alives again after the stream has ended.
     pub(super) fn restart(&mut self) {
         while let Some(sent) = self.sent.pop_back() {
             self.waiting.push_front(sent);
         }
     }
 
-    /// The time at which the first keep-alive runs out of time.
+    /// Returns the time at which the first keep-alive runs out of time.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let first = self.sent.front().or_else(|| self.waiting.front())?;
         Some(first.asked + self.patience)
     }
 
-    /// Takes the next keep-alive that has run out of time. True if its answer is still to come, so
-    /// that the stream is of no use without it.
+    /// Removes the next keep-alive that has run out of time. Returns true with a keep-alive whose
+    /// answer is still missing on the stream, so that the stream is of no use.
     pub(super) fn take_expired(&mut self, now: Instant) -> Option<(KeepAlive, bool)> {
         if self.poll_timeout()? > now {
             return None;
@@ -110,7 +110,7 @@ mod tests {
         Instant::ZERO + Duration::from_millis(millis)
     }
 
-    /// Three keep-alives, a millisecond apart.
+    /// Returns three keep-alives, a millisecond apart.
     fn three() -> KeepAlives {
         let mut kept = KeepAlives::new(PATIENCE);
         for (call, lease) in [(1, A), (2, B), (3, A)] {
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(expired(), Some((1, Some(at(5)), true)), "its answer is still to come");
         assert_eq!(expired(), Some((2, None, false)));
         assert_eq!(expired(), None);
-        // One that was sent may have arrived, though its stream has ended.
+        // A sent keep-alive may have arrived, though its stream has ended.
         kept.handle_sent(at(6));
         kept.restart();
         let (keep, is_pending) = kept.take_expired(at(2_003)).unwrap();

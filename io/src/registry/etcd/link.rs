@@ -16,21 +16,21 @@ use super::send::LARGEST_ANSWER;
 use super::watch::WatchRequest;
 use crate::turns::within;
 
-/// The connection, or what is done to have one.
+/// State of the connection.
 pub(super) enum EtcdLink {
-    /// There is none; the next is dialled then.
+    /// No connection; the next dial is at this time.
     Down(Instant),
-    /// One is being opened to the endpoint named.
+    /// A connection to the named endpoint is being opened.
     Dialing(String, Dialing),
-    /// There is one.
+    /// A connection is open.
     Up(Box<Up>),
 }
 
-/// A connection.
+/// An open connection.
 pub(super) struct Up {
     pub(super) client: Box<Client>,
     pub(super) since: Instant,
-    /// The stream of watches needs a fresh token.
+    /// True if the stream of watches needs a fresh token.
     pub(super) stale: bool,
     pub(super) watching: WatchesStream,
     pub(super) keeping: Keeping,
@@ -56,35 +56,36 @@ pub(super) enum Keeping {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeepAliveAnswer {
     pub(super) lease: LeaseId,
-    /// 0 if there is no such lease.
+    /// New time to live; 0 if there is no such lease.
     pub(super) ttl_s: u64,
     pub(super) revision: u64,
 }
 
-/// What happens on a connection.
+/// An event of a connection.
 pub(super) enum LinkEvent {
-    /// It is open, to the cluster of this identifier, or not.
+    /// A dial has ended, with an open connection and the identifier of the cluster, or with an
+    /// error.
     Dialed(Result<(Box<Client>, u64), EtcdDialError>),
     /// The stream of watches is open.
     WatchOpen(WatchRequestSender, Box<WatchResponseStream>),
-    /// What was to be said on it was said.
+    /// The request on the stream of watches was sent.
     Said,
-    /// It spoke.
+    /// The stream of watches has sent a message.
     Heard(WatchMessage),
     /// The stream of keep-alives is open; `None` if there is no such lease.
     KeepOpen(LeaseId, Option<(LeaseKeeper, Box<LeaseKeepAliveStream>)>),
     /// A keep-alive was sent.
     KeepSent,
-    /// One was answered.
+    /// A keep-alive was answered.
     Kept(KeepAliveAnswer),
-    /// It is broken.
+    /// The connection is broken.
     Broken(String),
 }
 
 impl EtcdLink {
-    /// Waits for the next thing to happen. `say` is what is to be said on the stream of
-    /// watches, `keep` the lease to keep alive; news are taken only if `listening`. Can be
-    /// dropped at any time: nothing is lost, nor done that was not reported.
+    /// Waits for the next event. `say` is the next request for the stream of watches, `keep` the
+    /// next lease to keep alive. Messages of watches are received only if `listening`. Cancel-safe:
+    /// nothing is lost, and nothing happens without an event.
     pub(super) async fn happening(
         &mut self,
         say: Option<&WatchRequest>,
@@ -107,8 +108,7 @@ impl EtcdLink {
 }
 
 impl WatchesStream {
-    /// Opens the stream, with the first thing that is said on it, and with a fresh token if
-    /// the last one has turned out to be stale.
+    /// Opens the stream with a first request, and with a fresh token if the last one was stale.
     pub(super) fn open(client: &Client, say: &WatchRequest, stale: bool, patience: Duration) -> Self {
         let WatchRequest::Create { number, start, watch } = say else { return Self::None };
         let (key, options) = watch_options(watch, *number, *start);
@@ -175,14 +175,14 @@ async fn speak(
 }
 
 impl Keeping {
-    /// Opens the stream by keeping a lease alive; the library keeps the answer to itself, so
-    /// that has to be done once more on the open stream.
+    /// Opens the stream with a keep-alive. The library keeps the answer to itself, so the
+    /// keep-alive has to be sent once more on the open stream.
     pub(super) fn open(client: &Client, lease: LeaseId, patience: Duration) -> Self {
         let mut client = client.lease_client();
         let opening = async move {
             match within(patience, client.keep_alive(signed(lease.0))).await {
                 Ok(Ok((keeper, stream))) => Ok(Some((keeper, Box::new(stream)))),
-                // What the library says for a time to live of 0.
+                // The library's error for a time to live of 0.
                 Ok(Err(etcd_client::Error::LeaseKeepAliveError(why))) if why == "lease not found" => Ok(None),
                 Ok(Err(error)) => Err(text(&error)),
                 Err(_) => Err("the stream of keep-alives does not open".to_owned()),
@@ -199,7 +199,7 @@ impl Keeping {
                 Err(error) => LinkEvent::Broken(error),
             },
             Self::Open(keeper, stream) => {
-                // The library has a stream for each lease; etcd takes any on any.
+                // The library has a stream for each lease; etcd accepts any lease on any stream.
                 if let Some(lease) = keep {
                     keeper.id = signed(lease.0);
                 }

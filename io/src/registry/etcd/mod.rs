@@ -22,11 +22,11 @@ use crate::config::RegistryEtcd;
 
 pub use self::connect::OptionsError;
 
-/// Starts the task, on the runtime that this is called on. It connects by itself and for as
-/// long as it takes, and ends when the registry is dropped.
+/// Starts the task on the current runtime. The task connects by itself, however long that takes,
+/// and ends when the registry is dropped.
 ///
 /// # Errors
-/// If the options are unusable; whether there is an etcd is not known yet.
+/// If the options are unusable. An unreachable etcd is no error here.
 pub fn start(options: &RegistryEtcd, clock: Clock, seed: Seed) -> Result<Remote, OptionsError> {
     let dialer = Dialer::new(options)?;
     let groups = GroupCommit::new(GroupConfig {

@@ -1,4 +1,4 @@
-//! What came of a request that etcd did not answer as asked.
+//! Outcome of a request for which etcd has not sent the expected answer.
 
 use std::error::Error as _;
 
@@ -6,17 +6,18 @@ use etcd_client as etcd;
 use skirmish_core::registry::{Error, Failure};
 use tonic::{Code, ConnectError, Status};
 
-/// What went wrong.
+/// Meaning of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EtcdFailure {
-    /// The request's fate.
+    /// Outcome of the request.
     Outcome(Failure),
-    /// It was surely never done, and may be sent again on another connection.
+    /// The request was surely not executed, and may be sent again on another connection.
     NotDone,
 }
 
-/// Judges an error. Whatever is not known to mean that nothing was done counts as unknown:
-/// a connection that breaks, a deadline, a leader lost, an error of a newer version.
+/// Judges an error. The outcome is unknown unless the error is known to mean that nothing was
+/// executed: unknown after a broken connection, a deadline, a lost leader, or an error of a newer
+/// version.
 pub(super) fn judge(error: &etcd::Error) -> EtcdFailure {
     match error {
         etcd::Error::GRpcStatus(status) => judge_status(status),
@@ -38,8 +39,8 @@ fn judge_status(status: &Status) -> EtcdFailure {
     EtcdFailure::Outcome(Failure::Unknown)
 }
 
-/// What etcd says by code and message (its `rpctypes`), so far as it means that nothing
-/// was done.
+/// Judges an error by the code and message that etcd sends (its `rpctypes`), if they mean that
+/// nothing was executed.
 fn said_by_etcd(code: Code, message: &str) -> Option<EtcdFailure> {
     if code == Code::ResourceExhausted && message.starts_with("grpc: received message larger than max") {
         return Some(EtcdFailure::Outcome(Failure::Refused(Error::TooLarge)));
@@ -67,22 +68,22 @@ fn said_by_etcd(code: Code, message: &str) -> Option<EtcdFailure> {
         | (Code::FailedPrecondition, "authentication is not enabled") => refused(Error::PermissionDenied),
         // Of no use until the data of a member is replaced.
         (Code::DataLoss, "corrupt cluster") => refused(Error::Corrupt),
-        // Another token, of another connection, is good.
+        // A new token, from another connection, is accepted.
         (Code::InvalidArgument, "revision of auth store is old") => Some(EtcdFailure::NotDone),
-        // Another member has a vote.
+        // Other members have a vote.
         (Code::Unavailable | Code::FailedPrecondition, "rpc not supported for learner") => {
             Some(EtcdFailure::NotDone)
         }
-        // Refused before it was proposed, because the member lags.
+        // Refused before the proposal, because the member lags.
         (Code::ResourceExhausted, "too many requests") => Some(EtcdFailure::Outcome(Failure::Unavailable)),
-        // Refused before it was looked at, because the client requires a leader.
+        // Refused without a look at the request, because the client requires a leader.
         (Code::Unavailable, "no leader") => Some(EtcdFailure::NotDone),
         _ => None,
     }
 }
 
-/// An error as text for people. What etcd and the transport say holds no credentials; their
-/// metadata, which could, is left out.
+/// Formats an error for people. The messages of etcd and the transport have no credentials. Their
+/// metadata could have, and is left out.
 pub(super) fn text(error: &etcd::Error) -> String {
     let (mut text, mut source) = match error {
         etcd::Error::GRpcStatus(status) => {

@@ -1,4 +1,4 @@
-//! Requests as `etcd-client` takes them.
+//! Converts requests to those of `etcd-client`.
 
 use bytes::Bytes;
 use etcd_client as etcd;
@@ -6,8 +6,8 @@ use skirmish_core::registry::{
     Compare, CompareTarget, Delete, LeaseId, Put, Range, RegistryOp, Relation, Span, Txn, Watch,
 };
 
-/// etcd's numbers are signed; the registry's fit by their definition, and what does not is
-/// too large for etcd as well.
+/// Converts a number to etcd's signed ones. The registry's numbers fit by their definition; a
+/// number that does not fit is too large for etcd as well.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -18,7 +18,7 @@ fn lease(lease: Option<LeaseId>) -> i64 {
 
 pub(super) fn transaction(txn: &Txn) -> etcd::Txn {
     let mut made = etcd::Txn::new();
-    // Each of these may be called once, and not at all for what is empty.
+    // Each of these methods may be called at most once, and only with a non-empty list.
     if !txn.compares.is_empty() {
         made = made.when(txn.compares.iter().map(compare).collect::<Vec<_>>());
     }
@@ -104,7 +104,7 @@ fn compare(compare: &Compare) -> etcd::Compare {
     if end.is_empty() { made } else { made.with_range(&**end) }
 }
 
-/// The options of a watch that goes by `number` on its stream, from revision `start` on.
+/// Returns the options of a watch with the number `number` on its stream, from revision `start` on.
 pub(super) fn watch_options(watch: &Watch, number: i64, start: u64) -> (Bytes, etcd::WatchOptions) {
     let mut options = etcd::WatchOptions::new()
         .with_range(&*watch.span.end)

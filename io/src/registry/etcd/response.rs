@@ -1,5 +1,4 @@
-//! What etcd answers, as the registry's answers. Nothing is copied: the messages are taken
-//! apart.
+//! Converts etcd's answers to the registry's answers. Moves the parts of a message, without copies.
 
 use etcd_client as etcd;
 use etcd_client::proto::{
@@ -8,12 +7,12 @@ use etcd_client::proto::{
 };
 use skirmish_core::registry::{Answer, Change, KeyValue, LeaseId, Response};
 
-/// Why an answer cannot be made sense of: etcd does not send such.
+/// An answer with a missing part or an impossible value. etcd sends no such answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the registry's answer makes no sense")]
 pub(super) struct Nonsense;
 
-/// A number of etcd's; there are none below zero where this is used.
+/// Converts a number of etcd. No such number is below zero.
 pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
@@ -22,7 +21,7 @@ fn lease(lease: i64) -> Option<LeaseId> {
     (lease != 0).then(|| LeaseId(unsigned(lease)))
 }
 
-/// The revision in a header.
+/// Returns the revision in a header.
 pub(super) fn revision(header: Option<&PbResponseHeader>) -> Result<u64, Nonsense> {
     header.map(|header| unsigned(header.revision)).ok_or(Nonsense)
 }
@@ -91,7 +90,7 @@ pub(super) fn txn(response: etcd::TxnResponse) -> Result<Response, Nonsense> {
     Ok(Response { revision, answer: txn_answer(response.0)? })
 }
 
-/// What is left of a lease; `None` if there is no such lease.
+/// Returns the remaining time of a lease; `None` if there is no such lease.
 pub(super) fn time_to_live(response: etcd::LeaseTimeToLiveResponse) -> Result<Option<Response>, Nonsense> {
     let response = response.0;
     let revision = revision(response.header.as_ref())?;
@@ -111,15 +110,15 @@ pub(super) fn time_to_live(response: etcd::LeaseTimeToLiveResponse) -> Result<Op
 /// A message of a stream of watches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct WatchMessage {
-    /// The watch's number on the stream.
+    /// Number of the watch on the stream.
     pub(super) number: i64,
-    /// etcd's newest revision.
+    /// Newest revision of etcd.
     pub(super) revision: u64,
     pub(super) created: bool,
     pub(super) canceled: bool,
-    /// If not 0, the watch ended because everything before this is compacted.
+    /// If not 0, the watch has ended because everything before this revision is compacted.
     pub(super) compacted: u64,
-    /// There is more of the last change's revision to come.
+    /// True if the next message has more changes of the last change's revision.
     pub(super) fragment: bool,
     pub(super) changes: Vec<Change>,
 }

@@ -1,4 +1,4 @@
-//! Sends a request, which may be that of a group, and makes an outcome of what comes back.
+//! Sends one request, which may carry a group, and converts the answer to an outcome.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,19 +17,19 @@ use crate::turns::within;
 /// Largest answer, in bytes.
 pub(super) const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 
-/// Why there are no answers.
+/// The reason for a missing answer.
 #[derive(Debug)]
 pub(super) enum SendFault {
-    /// An error came.
+    /// An error was received.
     Wrong {
-        /// The meaning for the request.
+        /// Meaning of the error for the request.
         wrong: EtcdFailure,
-        /// Whether etcd said so, so that the connection is sound.
+        /// True if etcd itself has sent the error, so that the connection works.
         said: bool,
-        /// For people.
+        /// Text for people.
         text: String,
     },
-    /// Nothing came in time.
+    /// Nothing was received in time.
     Silence,
 }
 
@@ -49,7 +49,7 @@ impl From<Nonsense> for SendFault {
 
 pub(super) type Sending = Pin<Box<dyn Future<Output = Result<Response, SendFault>> + Send>>;
 
-/// Sends a request, and waits for the answer at most so long.
+/// Sends a request, and waits for the answer for at most `patience`.
 pub(super) fn send(client: &Client, request: Request, patience: Duration) -> Sending {
     let kv = client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
     let lease = client.lease_client();
@@ -88,7 +88,7 @@ async fn send_one(mut kv: KvClient, mut lease: LeaseClient, request: Request) ->
             let response = lease.time_to_live(signed(id.0), Some(options)).await?;
             response::time_to_live(response)?.ok_or_else(|| refused(Error::LeaseNotFound))?
         }
-        // They have a stream of their own.
+        // Keep-alives have a stream of their own.
         Request::KeepAlive(_) => return Err(refused(Error::LeaseNotFound)),
     };
     Ok(response)

@@ -1,5 +1,5 @@
-//! The watches: what is wanted, what of it runs on the stream, and from where each is to be
-//! resumed when the stream breaks.
+//! The watches: the wanted ones, the running ones on the stream, and for each the revision from
+//! which to resume after the stream has broken.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,29 +7,29 @@ use skirmish_core::registry::{Change, News, Watch, WatchId, Watched};
 
 use super::response::WatchMessage;
 
-/// What is to be said on the stream.
+/// A request on the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WatchRequest {
-    /// Start a watch that goes by `number`, from revision `start` on.
+    /// Starts a watch with the number `number`, from revision `start` on.
     Create { number: i64, start: u64, watch: Watch },
-    /// End the watch that goes by this number.
+    /// Ends the watch with this number.
     Cancel { number: i64 },
 }
 
-/// All watches of a connection, as data: a stream is driven by what it says.
+/// All watches of a connection, as data. The driver sends their requests on the stream.
 #[derive(Debug, Default)]
 pub(super) struct EtcdWatches {
     watches: BTreeMap<WatchId, Wanted>,
-    /// Who goes by which number. Numbers are never used twice, so that what comes late for
-    /// a watch that has ended is nobody's.
+    /// Watches by number. Numbers are never used twice, so late messages for an ended watch belong
+    /// to no watch.
     numbers: BTreeMap<i64, WatchId>,
     last_number: i64,
     say: VecDeque<WatchRequest>,
-    /// Numbers of watches that the stream has not confirmed, in the order asked for.
+    /// Numbers of watches that the stream has not confirmed, in the order of the requests.
     creating: VecDeque<i64>,
-    /// Whether the registry is asked as somebody, whose token may have expired.
+    /// True if the node logs in at the registry with a token, which may expire.
     with_token: bool,
-    /// The stream is to be opened anew, with a fresh token.
+    /// True if the stream has to be opened anew, with a fresh token.
     stale: bool,
 }
 
@@ -37,28 +37,29 @@ pub(super) struct EtcdWatches {
 struct Wanted {
     watch: Watch,
     number: i64,
-    /// The first revision that was not told; 0 for whatever comes after now.
+    /// First revision that the node has not received; 0 for the first one after now.
     next: u64,
-    /// It was told that it runs.
+    /// True if the node knows that the watch runs.
     confirmed: bool,
-    /// It was refused, perhaps only for the token of the stream, and is asked for once more.
+    /// True if the watch was refused once, perhaps only for the token of the stream, and is
+    /// requested again.
     refused: bool,
-    /// Changes of one revision of which there may be more to come.
+    /// Changes of one revision of which more may follow.
     held: Vec<Change>,
 }
 
 impl EtcdWatches {
-    /// No watches yet.
+    /// Creates an empty set of watches.
     pub(super) fn new(with_token: bool) -> Self {
         Self { with_token, ..Self::default() }
     }
 
-    /// Watches there are.
+    /// Returns the number of watches.
     pub(super) fn len(&self) -> usize {
         self.watches.len()
     }
 
-    /// Starts a watch, in place of any with its identifier.
+    /// Starts a watch, and ends an earlier one with the same identifier.
     pub(super) fn add(&mut self, id: WatchId, watch: Watch) {
         self.remove(id);
         let next = watch.start;
@@ -79,7 +80,7 @@ impl EtcdWatches {
         }
     }
 
-    /// A new stream takes over: everything is to be asked for again.
+    /// Requests every watch again, for a new stream.
     pub(super) fn restart(&mut self) {
         self.numbers.clear();
         self.creating.clear();
@@ -94,27 +95,27 @@ impl EtcdWatches {
         }
     }
 
-    /// Whether the stream is to be opened anew, with a fresh token.
+    /// Returns true, once, if the stream has to be opened anew with a fresh token.
     pub(super) fn take_stale(&mut self) -> bool {
         std::mem::take(&mut self.stale)
     }
 
-    /// What is to be said next.
+    /// Returns the next request to send.
     pub(super) fn to_say(&self) -> Option<&WatchRequest> {
         self.say.front()
     }
 
-    /// That was said.
+    /// Notes that the next request was sent.
     pub(super) fn handle_said(&mut self) {
         if let Some(WatchRequest::Create { number, .. }) = self.say.pop_front() {
             self.creating.push_back(number);
         }
     }
 
-    /// The stream spoke. There is never more than one thing to tell of it.
+    /// Handles a message of the stream. Returns at most one event for the node.
     pub(super) fn handle_heard(&mut self, mut heard: WatchMessage) -> Option<Watched> {
         if heard.created {
-            // One that is refused at once may go by no number.
+            // A watch that is refused at once may have no number in the answer.
             let asked = self.creating.pop_front();
             if heard.number < 0
                 && let Some(asked) = asked
@@ -162,8 +163,8 @@ impl Wanted {
             return (!std::mem::replace(&mut self.confirmed, true)).then_some(News::Created);
         }
         if heard.changes.is_empty() && self.held.is_empty() {
-            // Progress is told only to those who have heard all; etcd may be behind what was
-            // told before the stream broke.
+            // The node gets progress only when it has received every earlier change. After a broken
+            // stream, etcd may be behind the node.
             if heard.revision < self.next {
                 return None;
             }
@@ -178,7 +179,7 @@ impl Wanted {
             let whole = changes.partition_point(|change| change.revision() < newest);
             self.held = changes.split_off(whole);
         }
-        // etcd sends nothing from before the start; if it did, it was told already.
+        // etcd sends nothing from before the start; such a change would be a repetition.
         changes.retain(|change| change.revision() >= self.next);
         self.next = changes.last()?.revision() + 1;
         Some(News::Changes(changes))

@@ -1,5 +1,5 @@
-//! Tests of the watches: what is said on a stream, what is told, and from where a broken
-//! stream is resumed.
+//! Tests of the watches: requests on a stream, news for the node, and the revision from which a
+//! broken stream is resumed.
 
 use bytes::Bytes;
 use skirmish_core::registry::{KeyValue, Span};
@@ -20,7 +20,8 @@ fn put(key: &'static str, modified: u64) -> Change {
     Change::Put { kv, prev: None }
 }
 
-/// Says everything; the numbers of watches created and of those cancelled, and the starts.
+/// Sends all requests. Returns the numbers and starts of the created watches, and the numbers of
+/// the cancelled ones.
 fn say_all(watches: &mut EtcdWatches) -> (Vec<(i64, u64)>, Vec<i64>) {
     let (mut created, mut cancelled) = (Vec::new(), Vec::new());
     while let Some(say) = watches.to_say() {
@@ -41,7 +42,7 @@ fn changed(number: i64, fragment: bool, changes: Vec<Change>) -> WatchMessage {
     WatchMessage { number, revision: 99, fragment, changes, ..WatchMessage::default() }
 }
 
-/// A watch of everything that runs from the revision after 10, and its number.
+/// Returns a watch of everything that runs from the revision after 10, and its number.
 fn running() -> (EtcdWatches, i64) {
     let mut watches = EtcdWatches::default();
     watches.add(A, Watch::of(Span::prefix(""), 0));
@@ -62,7 +63,7 @@ fn a_broken_stream_is_resumed_after_what_was_told_and_confirmed_once() {
     let [(again, 13)] = asked[..] else { panic!("{asked:?}") };
     assert_ne!(again, number);
     assert_eq!(watches.handle_heard(created(again, 20)), None);
-    // What comes late on the old stream is nobody's, and what was told is not told again.
+    // Late messages of the old stream belong to no watch, and news are not repeated.
     assert_eq!(watches.handle_heard(changed(number, false, vec![put("c", 13)])), None);
     let told = watches.handle_heard(changed(again, false, vec![put("b", 12), put("c", 13)])).unwrap();
     assert_eq!((told.revision, told.news), (13, News::Changes(vec![put("c", 13)])));
@@ -91,7 +92,7 @@ fn changes_of_one_revision_are_never_parted() {
     let all = vec![put("b", 12), put("c", 12), put("d", 12), put("e", 13)];
     assert_eq!((rest.revision, rest.news), (13, News::Changes(all)));
 
-    // If the stream breaks between, the whole revision comes again.
+    // If the stream breaks in between, the whole revision is sent again.
     assert_eq!(watches.handle_heard(changed(number, true, vec![put("f", 14)])), None);
     watches.restart();
     let (asked, _) = say_all(&mut watches);
@@ -120,7 +121,7 @@ fn compaction_and_refusal_end_a_watch() {
     assert_eq!(told, Watched { id: A, revision: 10, news: News::Compacted { oldest: 40 } });
     assert_eq!((watches.handle_heard(end), watches.len()), (None, 0));
 
-    // One that is refused at once comes back without its number.
+    // A watch that is refused at once has no number in the answer.
     watches.add(A, Watch::of(Span::one("a"), 0));
     watches.add(WatchId(71), Watch::of(Span::one("b"), 0));
     say_all(&mut watches);
