@@ -1,4 +1,4 @@
-//! Opening a connection: where to, with which token, over what.
+//! Dials: the server's address, the token, and the transport.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Uri};
 use super::error::DialError;
 use super::socket::{self, ClientSocket};
 
-/// A boxed future, as the seams of this module return it.
+/// A boxed future, the return type of this module's traits.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A byte stream to a server.
@@ -24,10 +24,10 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// The seam under the client: how a byte stream to a server is opened. [`Tcp`] in
-/// production; the simulator and tests wrap it.
+/// Opens byte streams to a server: the layer below the client. [`Tcp`] in production; wrapped by
+/// the simulator and tests.
 pub trait Dial: Send + Sync {
-    /// Opens a stream to the target's host and port; TLS and WebSocket come on top.
+    /// Opens a stream to the target's host and port. TLS and WebSocket are added on top.
     fn dial(&self, target: &ServerAddress) -> BoxFuture<io::Result<Box<dyn Stream>>>;
 }
 
@@ -46,7 +46,7 @@ impl Dial for Tcp {
     }
 }
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerAddress {
     uri: Uri,
@@ -56,10 +56,10 @@ pub struct ServerAddress {
 }
 
 impl ServerAddress {
-    /// Reads an address of the form `ws://host[:port]/path` or `wss://host[:port]/path`.
+    /// Parses an address of the form `ws://host[:port]/path` or `wss://host[:port]/path`.
     ///
     /// # Errors
-    /// [`DialError::Url`] if it is not of that form.
+    /// [`DialError::Url`] if the text has another form.
     pub fn parse(url: &str) -> Result<Self, DialError> {
         let bad = || DialError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| bad())?;
@@ -75,19 +75,19 @@ impl ServerAddress {
         Ok(Self { uri, address, host, tls })
     }
 
-    /// `host:port`, to resolve and connect to.
+    /// Returns `host:port`, to resolve and connect to.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The host's name or address, as TLS checks it.
+    /// Returns the host's name or address, as TLS checks it.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// True for `wss://`.
+    /// Returns true for `wss://`.
     #[must_use]
     pub const fn is_tls(&self) -> bool {
         self.tls
@@ -96,7 +96,7 @@ impl ServerAddress {
 
 type Provider = dyn Fn() -> BoxFuture<io::Result<String>> + Send + Sync;
 
-/// Where the token of each connection comes from (row W1).
+/// Source of the token of each connection (row W1).
 #[derive(Clone)]
 pub struct Credentials(CredentialSource);
 
@@ -107,14 +107,14 @@ enum CredentialSource {
 }
 
 impl Credentials {
-    /// The same token for every connection. Once it expires, reconnecting fails.
+    /// Uses the same token for every connection. After its expiry, reconnecting fails.
     #[must_use]
     pub fn fixed(token: &str) -> Self {
         Self(CredentialSource::Fixed(token.into()))
     }
 
-    /// Asks for a token before every connection, so that one that expires is replaced. An
-    /// error counts as a failed dial: the client backs off and asks again.
+    /// Requests a token before every connection, so that an expired one is replaced. An error
+    /// counts as a failed dial: the client backs off and requests a token again.
     pub fn provider<F, T>(provider: F) -> Self
     where
         F: Fn() -> T + Send + Sync + 'static,
@@ -142,13 +142,13 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Everything a connection is opened with. Cheap to clone.
+/// All settings for opening a connection. Cheap to clone.
 ///
-/// It may have several targets, the nodes of one cluster: each dial is of the next one.
+/// An endpoint may have several targets, the nodes of one cluster: each dial is to the next one.
 #[derive(Clone)]
 pub struct Endpoint {
     targets: Arc<[ServerAddress]>,
-    /// Which is dialled first; `None`: any of them.
+    /// Index of the first target; `None` for a random one.
     first: Option<usize>,
     credentials: Credentials,
     headers: Arc<[(HeaderName, HeaderValue)]>,
@@ -159,8 +159,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint that is dialled over TCP and, for `wss://`, TLS with the certificates the
-    /// system trusts. `max_frame` is the largest WebSocket message taken, in bytes.
+    /// Creates an endpoint that is dialled over TCP and, for `wss://`, over TLS with the system's
+    /// trusted certificates. `max_frame` is the largest accepted WebSocket message, in bytes.
     ///
     /// # Errors
     /// [`DialError::Url`] if `url` is not an address.
@@ -177,45 +177,46 @@ impl Endpoint {
         })
     }
 
-    /// The same endpoint with the addresses of other nodes of the cluster.
+    /// Adds the addresses of other nodes of the cluster.
     ///
     /// # Errors
-    /// [`DialError::Url`] if one is not an address.
+    /// [`DialError::Url`] if one of them is not an address.
     pub fn with_nodes(mut self, urls: &[String]) -> Result<Self, DialError> {
         let others = urls.iter().map(|url| ServerAddress::parse(url)).collect::<Result<Vec<_>, _>>()?;
         self.targets = self.targets.iter().cloned().chain(others).collect();
         Ok(self)
     }
 
-    /// The same endpoint, of whose targets this one is dialled first, by its place.
+    /// Sets the index of the target that is dialled first.
     #[must_use]
     pub fn starting_at(mut self, first: usize) -> Self {
         self.first = Some(first % self.targets.len().max(1));
         self
     }
 
-    /// Which target is dialled first; at random from the seed unless that was said.
+    /// Returns the index of the first target; random from the seed unless [`Self::starting_at`] was
+    /// called.
     pub(super) fn first(&self, seed: Seed) -> usize {
         let last = self.targets.len().saturating_sub(1) as u64;
         let any = || usize::try_from(Rng::new(seed).range(0..=last)).unwrap_or(0);
         self.first.unwrap_or_else(any)
     }
 
-    /// The same endpoint with another token.
+    /// Sets another token.
     #[must_use]
     pub fn with_credentials(mut self, credentials: impl Into<Credentials>) -> Self {
         self.credentials = credentials.into();
         self
     }
 
-    /// The same endpoint, dialled in another way.
+    /// Sets another way to open streams.
     #[must_use]
     pub fn with_dialer(mut self, dialer: Arc<dyn Dial>) -> Self {
         self.dialer = dialer;
         self
     }
 
-    /// The same endpoint with other TLS settings, such as a private authority's root.
+    /// Sets other TLS settings, such as a private authority's root.
     #[cfg(not(madsim))]
     #[must_use]
     pub fn with_tls(mut self, tls: Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
@@ -223,11 +224,10 @@ impl Endpoint {
         self
     }
 
-    /// The same endpoint with these headers added to each upgrade, such as `Origin` or
-    /// `traceparent`.
+    /// Sets the headers that are added to each upgrade, such as `Origin` or `traceparent`.
     ///
     /// # Errors
-    /// [`DialError::Header`] if a name or a value is none that HTTP allows.
+    /// [`DialError::Header`] if HTTP does not allow a name or a value.
     pub fn with_headers(mut self, headers: &[(String, String)]) -> Result<Self, DialError> {
         let parse = |(name, value): &(String, String)| {
             let bad = || DialError::Header(name.clone());
@@ -238,8 +238,8 @@ impl Endpoint {
         Ok(self)
     }
 
-    /// Dials a target, counted around, and upgrades to a WebSocket with the token in
-    /// `X-Game-Token`.
+    /// Dials the target with number `turn`, modulo the number of targets, and upgrades to a
+    /// WebSocket with the token in `X-Game-Token`.
     pub(super) fn open(&self, turn: usize) -> BoxFuture<Result<ClientSocket, DialError>> {
         let this = self.clone();
         Box::pin(async move {
@@ -299,7 +299,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// TLS that trusts what the system trusts.
+/// Creates TLS settings that trust the system's certificates.
 #[cfg(not(madsim))]
 fn system_tls() -> Result<Arc<tokio_rustls::rustls::ClientConfig>, DialError> {
     use tokio_rustls::rustls::crypto::ring::default_provider;

@@ -1,4 +1,4 @@
-//! Machine and socket in one: what a client's task polls.
+//! Machine and socket of a client in one, to be polled by the client's task.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -14,73 +14,74 @@ use super::socket::{ClientSocket, Gone, TrackedSocket};
 use crate::clock::Clock;
 use crate::turns::{before, turns};
 
-/// Frames taken from the socket in one drive before others get their turn.
+/// Frames received from the socket in one pass before other tasks run.
 const FRAMES: usize = 64;
-/// Commands taken in one drive.
+/// Commands executed in one pass.
 const COMMANDS: usize = 64;
-/// Passes over everything in one drive.
+/// Passes over all inputs in one poll.
 const PASSES: usize = 8;
-/// How often reading before a deadline begins anew because the process stood still meanwhile.
+/// Maximum number of times that all input is read again before a deadline, because time passed
+/// meanwhile.
 const READINGS: u8 = 3;
-/// How long a connection that is being closed may take.
+/// Maximum time for closing a connection.
 const LINGER: Duration = Duration::from_secs(2);
-/// The shortest sleep, so that a deadline that stays due cannot become a busy loop.
+/// Shortest sleep, so that a deadline that stays due cannot become a busy loop.
 const SHORTEST: Duration = Duration::from_millis(5);
 
-/// What an application did with its turn.
+/// Result of [`App::poll_command`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Nothing; it will wake the task, or has said by [`App::deadline`] when to ask again.
+    /// No command. The application wakes the task later, or has set [`App::deadline`].
     Nothing,
-    /// It gave the machine one command.
+    /// The machine was given one command.
     Commanded,
-    /// The connection is to be dropped without a word, as when a cable is cut.
+    /// The connection is to be dropped without a close frame, like a cut cable.
     Cut,
 }
 
 /// The application on top of a [`Driver`].
 pub trait App {
-    /// Something happened. Must not block.
+    /// Handles an event. Must not block.
     fn event(&mut self, now: Now, event: Event);
 
     /// Gives the machine at most one command.
     fn poll_command(&mut self, cx: &mut Context<'_>, now: Now, machine: &mut Machine) -> Act;
 
-    /// Whether more events are welcome. While not, nothing is read from the socket and the
-    /// machine's clock stands still; the application wakes the task when that changes.
+    /// Ready if the application accepts more events. While pending, nothing is read from the socket
+    /// and the machine's clock stands still. The application wakes the task when that changes.
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
-    /// When to ask for a command again even if nothing else happens.
+    /// Returns the time of the next [`Self::poll_command`] even without another event.
     fn deadline(&self) -> Option<Instant> {
         None
     }
 
-    /// A connection could not be opened; the machine backs off, unless the error is final.
+    /// Handles a failed dial. The machine backs off, unless the error is final.
     fn dial_failed(&mut self, _error: &DialError) {}
 }
 
 /// Owns a client machine and its socket, and follows the driving contract of the core.
 ///
-/// It has no task of its own: poll it from one. There is one timer, moved only when the
-/// next deadline comes closer.
+/// A driver has no task of its own: poll it from one. The one timer is moved only when the next
+/// deadline becomes earlier.
 pub struct Driver {
     machine: Machine,
     endpoint: Endpoint,
-    /// Counts dials: each is of the next target.
+    /// Number of dials: each dial is to the next target.
     turn: usize,
     clock: Clock,
     connection: ConnectionState,
     timer: LazyTimer,
-    /// A deadline has come: what is there is read first.
+    /// Set while a deadline is due: all received input is read first.
     reading: Option<Reading>,
 }
 
-/// The turns that a deadline waits for.
+/// The rounds that a deadline waits for.
 struct Reading {
     since: Instant,
-    /// Times that it has begun.
+    /// Number of times that the reading has begun.
     begun: u8,
     turns: BoxFuture<()>,
 }
@@ -93,7 +94,7 @@ enum ConnectionState {
 }
 
 impl Driver {
-    /// A client that wants to be connected to the endpoint.
+    /// Creates a client that connects to the endpoint.
     #[must_use]
     pub fn new(endpoint: Endpoint, config: ClientConfig, seed: Seed, clock: Clock) -> Self {
         let mut machine = Machine::new(config, seed);
@@ -116,29 +117,29 @@ impl Driver {
         self.machine.plant(planted);
     }
 
-    /// The machine, for its getters.
+    /// Returns the machine, for its getters.
     #[must_use]
     pub const fn machine(&self) -> &Machine {
         &self.machine
     }
 
-    /// Does everything that can be done now, and arranges for the task to be woken when
-    /// there is more. Ready when the client has ended: after [`Machine::disconnect`], or
-    /// because the server ended the session for good.
+    /// Does all work that is possible now, and arranges for the task to be woken for more. Ready
+    /// when the client has ended: after [`Machine::disconnect`], or because the server has ended
+    /// the session for good.
     ///
     /// # Errors
-    /// A [`DialError`] that is final ends the client too.
+    /// A final [`DialError`], which ends the client too.
     pub fn poll(&mut self, cx: &mut Context<'_>, app: &mut impl App) -> Poll<Result<(), DialError>> {
         let now = self.clock.now();
         let mut ticked = false;
         self.drain(now, app);
         for _ in 0..PASSES {
             let mut again = false;
-            // An application that takes no events stops everything that would make some.
+            // While the application accepts no events, nothing runs that would cause one.
             let ready = app.poll_ready(cx).is_ready();
             if ready {
                 again |= self.dialed(now, cx, app)?;
-                // Before the timeouts: what has arrived proves that the server lives.
+                // Before the timeouts: received frames prove that the server lives.
                 again |= self.receive(now, cx, app);
                 if !ticked && self.is_due(now, cx) {
                     ticked = true;
@@ -153,7 +154,7 @@ impl Driver {
                 continue;
             }
             if self.has_ended() {
-                // Nobody will connect this machine again: what has no outcome yet gets one.
+                // This machine will never be connected again: messages without an outcome get one.
                 self.machine.disconnect(now);
                 self.drain(now, app);
                 return Poll::Ready(Ok(()));
@@ -167,12 +168,12 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Takes all outputs, as the contract demands after each input and command.
+    /// Drains all outputs, as the contract demands after each input and command.
     fn drain(&mut self, now: Now, app: &mut impl App) {
         while let Some(output) = self.machine.poll_output() {
             match output {
                 Output::Event(event) => app.event(now, event),
-                // Whatever is left of the last connection is of no interest any more.
+                // The rest of the last connection is of no interest any more.
                 Output::Dial => {
                     self.connection = ConnectionState::Dialing(self.endpoint.open(self.turn));
                     self.turn = self.turn.wrapping_add(1);
@@ -190,7 +191,7 @@ impl Driver {
         }
     }
 
-    /// Whether a deadline has come, and all that had arrived by then was read.
+    /// Returns true if a deadline is due, and all input that had arrived by then was read.
     fn is_due(&mut self, now: Now, cx: &mut Context<'_>) -> bool {
         let Some(due) = self.machine.poll_timeout().filter(|due| due.at <= now.instant) else {
             self.reading = None;
@@ -240,8 +241,8 @@ impl Driver {
         }
     }
 
-    /// Reads what is there, up to the budget. True if there may be more, or if the
-    /// connection changed.
+    /// Reads frames, up to the budget. Returns true if there may be more, or if the connection has
+    /// changed.
     fn receive(&mut self, now: Now, cx: &mut Context<'_>, app: &mut impl App) -> bool {
         for _ in 0..FRAMES {
             let ConnectionState::Open(link) = &mut self.connection else { return false };
@@ -263,7 +264,7 @@ impl Driver {
         true
     }
 
-    /// Takes commands, up to the budget. True if there may be more.
+    /// Executes commands, up to the budget. Returns true if there may be more.
     fn command(&mut self, now: Now, cx: &mut Context<'_>, app: &mut impl App) -> bool {
         for _ in 0..COMMANDS {
             match app.poll_command(cx, now, &mut self.machine) {
@@ -281,8 +282,8 @@ impl Driver {
         true
     }
 
-    /// Writes what the machine has, while the socket takes it, and flushes. True if the
-    /// connection changed.
+    /// Writes the machine's frames while the socket accepts them, and flushes. Returns true if the
+    /// connection has changed.
     fn send(&mut self, now: Now, cx: &mut Context<'_>, app: &mut impl App) -> bool {
         let machine = &mut self.machine;
         let next = || machine.poll_transmit(now);
@@ -299,22 +300,22 @@ impl Driver {
                 if link.poll_close(cx, next).is_pending() && *until > now.instant {
                     return false;
                 }
-                // The machine has forgotten this connection: it is told nothing.
+                // The machine has forgotten this connection, and is not notified.
                 self.connection = ConnectionState::None;
                 true
             }
         }
     }
 
-    /// The connection is gone, or was never there.
+    /// Handles the loss of a connection, or a failed dial.
     fn lost(&mut self, now: Now, app: &mut impl App) {
         self.connection = ConnectionState::None;
         self.machine.handle_disconnected(now);
         self.drain(now, app);
     }
 
-    /// The machine wants no connection and the last one is closed. It may still have
-    /// deadlines of its own, such as for tombstones; nothing comes of them any more.
+    /// Returns true if the machine wants no connection and the last one is closed. The machine may
+    /// still have deadlines, such as for tombstones, but they have no effect any more.
     fn has_ended(&self) -> bool {
         matches!(self.connection, ConnectionState::None) && self.machine.state() == ClientState::Idle
     }
@@ -343,8 +344,8 @@ impl std::fmt::Debug for Driver {
     }
 }
 
-/// One timer of the runtime. Deadlines move with almost every frame, mostly away; so the
-/// timer is left where it is until it fires, unless it would fire too late.
+/// One timer of the runtime. Deadlines move with almost every frame, mostly to a later time. So the
+/// timer is left unchanged until it fires, unless it would fire too late.
 #[derive(Default)]
 struct LazyTimer {
     sleep: Option<Pin<Box<Sleep>>>,

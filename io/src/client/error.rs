@@ -1,4 +1,4 @@
-//! How connecting and commanding can fail.
+//! Errors of connecting and commanding.
 
 use std::io;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use skirmish_core::client::CommandError;
 use tokio_tungstenite::tungstenite;
 
-/// Why there is no connection to the server.
+/// The reason for a failed connection to the server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
@@ -16,10 +16,10 @@ pub enum DialError {
     /// A header or the token has a character that HTTP does not allow.
     #[error("header {0} has a character that is not allowed")]
     Header(String),
-    /// The token could not be had from its provider.
+    /// The provider has returned no token.
     #[error("no token: {0}")]
     Token(#[source] io::Error),
-    /// 401: the token is missing, expired, forged or meant for somebody else.
+    /// 401: the token is missing, expired, forged or meant for another server.
     #[error("the server refused the token (401)")]
     Unauthorized,
     /// 403: the server does not serve this origin or this player.
@@ -28,13 +28,13 @@ pub enum DialError {
     /// 429: this address connects too often.
     #[error("this address connects too often (429)")]
     TooFast {
-        /// When to come back; zero if the server did not say.
+        /// Time to wait before the next attempt; zero if the server has named none.
         retry_after: Duration,
     },
-    /// 503: the server is full or about to stop.
+    /// 503: the server is full or will stop soon.
     #[error("the server takes no more connections now (503)")]
     Unavailable {
-        /// When to come back; zero if the server did not say.
+        /// Time to wait before the next attempt; zero if the server has named none.
         retry_after: Duration,
     },
     /// Any other status but 101.
@@ -52,7 +52,7 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// When the server wants the client to come back; zero if it has not said.
+    /// Returns the time to wait that the server has named; zero if none.
     #[must_use]
     pub const fn retry_after(&self) -> Duration {
         match self {
@@ -61,16 +61,16 @@ impl DialError {
         }
     }
 
-    /// True if trying again cannot help: the server said no to this request for good, or
-    /// the request cannot even be made. A client stops at such an error; after any other it
-    /// backs off and tries again.
+    /// Returns true if another attempt cannot help: the server has refused this request for good,
+    /// or the request cannot even be made. A client stops at such an error; after any other it
+    /// backs off and dials again.
     #[must_use]
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Url(_) | Self::Header(_) | Self::Unauthorized | Self::Forbidden)
     }
 }
 
-/// The header `Retry-After` in seconds; a date in it is not understood, and counts as none.
+/// Returns the header `Retry-After` in seconds. A date counts as a missing header.
 fn retry_after<T>(answer: &tungstenite::http::Response<T>) -> Duration {
     let header = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
     Duration::from_secs(header.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
@@ -92,17 +92,18 @@ impl From<tungstenite::Error> for DialError {
     }
 }
 
-/// What the client library answers with when it cannot do as asked.
+/// An error of the client library.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no connection, and there will be none.
+    /// The client has no connection, and will have none.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// The machine refused the command; nothing was kept of it.
+    /// The machine has refused the command, without any effect.
     #[error("the command was refused: {0}")]
     Command(#[from] CommandError),
-    /// The client has ended: it was asked to, or the server ended its session for good.
+    /// The client has ended: by [`Client::disconnect`](super::Client::disconnect), or because the
+    /// server has ended the session for good.
     #[error("the client has ended")]
     Ended,
     /// The operating system gave no random seed.

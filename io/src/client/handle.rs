@@ -23,15 +23,16 @@ const COMMANDS: usize = 64;
 
 type QueuedCommand = Box<dyn FnOnce(&mut Machine, Now) + Send>;
 
-/// Commands a client. Clones command the same client; when the last is dropped, the client
-/// says goodbye and ends.
+/// Commands a client. Clones command the same client. When the last clone is dropped, the client
+/// ends its session and stops.
 #[derive(Clone, Debug)]
 pub struct Client {
     commands: mpsc::Sender<QueuedCommand>,
 }
 
 impl Client {
-    /// A client for the server at `url` (`ws://` or `wss://`) that shows it this token.
+    /// Returns a builder of a client for the server at `url` (`ws://` or `wss://`), with the token
+    /// to send.
     pub fn builder(url: &str, credentials: impl Into<Credentials>) -> ClientBuilder {
         ClientBuilder {
             url: url.to_owned(),
@@ -50,8 +51,8 @@ impl Client {
         }
     }
 
-    /// Asks to be a member of a room, and of its `history` last entries. May be asked for
-    /// while offline. The answer is [`Event::Joined`] or [`Event::Left`].
+    /// Asks to become a member of a room, and requests its `history` last entries. Also works while
+    /// offline. The answer is [`Event::Joined`] or [`Event::Left`].
     ///
     /// # Errors
     /// [`CommandError::BadName`], [`CommandError::TooManyRooms`]; or the client has ended.
@@ -69,8 +70,8 @@ impl Client {
         self.command(move |machine, now| machine.leave(now, &room)).await
     }
 
-    /// Sends a reliable message to everybody in the room. Kept while offline, up to the caps
-    /// of [`ClientConfig`]. Its fate comes as [`Event::Outcome`].
+    /// Sends a reliable message to all members of the room. Kept while offline, up to the caps of
+    /// [`ClientConfig`]. Its outcome is reported by [`Event::Outcome`].
     ///
     /// # Errors
     /// [`CommandError::NotInRoom`], [`CommandError::OutboxFull`], [`CommandError::TooLarge`];
@@ -80,9 +81,9 @@ impl Client {
         self.command(move |machine, now| machine.say(now, &room, body, &type_url)).await
     }
 
-    /// Sends a message as [`Self::say`] does, with which a turn of the room ends and the next
-    /// begins, if it is the room's turn when the message is appended; else it is one like any
-    /// other. Turn 0 is before the first.
+    /// Sends a message like [`Self::say`], and ends a turn of the room with it. If `turn` is the
+    /// room's current turn when the message is appended, the next turn begins; otherwise the
+    /// message has no effect on turns. Turn 0 is before the first.
     ///
     /// # Errors
     /// As [`Self::say`].
@@ -97,7 +98,7 @@ impl Client {
         self.command(move |machine, now| machine.end_turn(now, &room, turn, body, &type_url)).await
     }
 
-    /// Sends a message of which only the newest by `key` counts, such as a position.
+    /// Sends a latest message: only the newest by `key` counts, such as a position.
     ///
     /// # Errors
     /// [`CommandError::NotInRoom`], [`CommandError::BadKey`], [`CommandError::TooLarge`]; or
@@ -113,8 +114,8 @@ impl Client {
         self.command(move |machine, now| machine.latest(now, &room, key, body, &type_url)).await
     }
 
-    /// Sets a property of this player in the room's replicated state; `None` removes it.
-    /// Works while offline and is merged on return.
+    /// Sets a property of this player in the room's replicated state; `None` removes the property.
+    /// Works while offline, and is merged after a reconnect.
     ///
     /// # Errors
     /// [`CommandError::NotInRoom`], [`CommandError::BadName`], [`CommandError::TooLarge`],
@@ -124,8 +125,8 @@ impl Client {
         self.command(move |machine, now| machine.set_property(now, &room, &name, value)).await
     }
 
-    /// Adds to this player's share of a counter of the room; a negative `delta` takes away.
-    /// Works while offline and is merged on return.
+    /// Adds to this player's share of a counter of the room; a negative `delta` subtracts. Works
+    /// while offline, and is merged after a reconnect.
     ///
     /// # Errors
     /// [`CommandError::NotInRoom`], [`CommandError::BadName`], [`CommandError::StateFull`]; or
@@ -135,7 +136,7 @@ impl Client {
         self.command(move |machine, now| machine.add(now, &room, &counter, delta)).await
     }
 
-    /// Sends a message to the application at the server; only while connected.
+    /// Sends a message to the application at the server. Possible only while connected.
     ///
     /// # Errors
     /// [`CommandError::NotConnected`], [`CommandError::TooLarge`]; or the client has ended.
@@ -145,9 +146,9 @@ impl Client {
     }
 
     /// Searches for a match, also while offline. The search goes on across connections until
-    /// [`Event::Matched`] says that there is one, or [`Event::Ticket`] how it ended. Whoever
-    /// is in a match leaves its room, or gives the match up, before the next search.
-    /// Returns the number of the search, which what is told of it has, too.
+    /// [`Event::Matched`] reports a match, or [`Event::Ticket`] reports another end. A player in a
+    /// match must leave its room, or give the match up, before the next search. Returns the number
+    /// of the search, which its events have, too.
     ///
     /// # Errors
     /// [`CommandError::Searching`], [`CommandError::BadName`], [`CommandError::TooLarge`]; or
@@ -156,8 +157,8 @@ impl Client {
         self.command(move |machine, now| machine.queue(now, queue)).await
     }
 
-    /// Gives the search for a match up, with the match that may have been found meanwhile: how
-    /// it ended is told by [`Event::Ticket`].
+    /// Cancels the current search, and a match that may have been found meanwhile.
+    /// [`Event::Ticket`] reports the end of the search.
     ///
     /// # Errors
     /// [`CommandError::NotSearching`]; or the client has ended.
@@ -165,9 +166,9 @@ impl Client {
         self.command(Machine::cancel).await
     }
 
-    /// Gives up the match that [`Event::Matched`] has told last, whether the player has come or
-    /// not; also while offline. If the player is in its room, it leaves that. The answer is
-    /// [`Event::GivenUp`]; a search that is begun after this finds another match.
+    /// Gives up the match of the last [`Event::Matched`], even if the player has not joined its
+    /// room; also while offline. A player in the room leaves it. The answer is [`Event::GivenUp`];
+    /// a later search finds another match.
     ///
     /// # Errors
     /// [`CommandError::NotMatched`]; or the client has ended.
@@ -175,7 +176,8 @@ impl Client {
         self.command(Machine::give_up_match).await
     }
 
-    /// The number of the search for a match that goes on; what is told of it has the same.
+    /// Returns the number of the current search for a match. Events of the search have the same
+    /// number.
     ///
     /// # Errors
     /// The client has ended.
@@ -183,7 +185,7 @@ impl Client {
         self.inspect(Machine::search).await
     }
 
-    /// A player's property in a room, as this client knows it.
+    /// Returns a player's property in a room, from this client's replica.
     ///
     /// # Errors
     /// The client has ended.
@@ -192,7 +194,7 @@ impl Client {
         self.inspect(move |machine| machine.replica(&room)?.property(&player, &name).cloned()).await
     }
 
-    /// A counter of a room, as this client knows it; 0 if there is none.
+    /// Returns a counter of a room, from this client's replica; 0 if there is no such counter.
     ///
     /// # Errors
     /// The client has ended.
@@ -201,7 +203,7 @@ impl Client {
         self.inspect(move |machine| machine.replica(&room).map_or(0, |replica| replica.counter(&name))).await
     }
 
-    /// The players present in a room, as this client knows it.
+    /// Returns the players that are present in a room, from this client's replica.
     ///
     /// # Errors
     /// The client has ended.
@@ -214,7 +216,7 @@ impl Client {
         .await
     }
 
-    /// The last entry of a room that was delivered; `None` if not a member.
+    /// Returns the cursor of the last delivered entry of a room; `None` if the client is no member.
     ///
     /// # Errors
     /// The client has ended.
@@ -223,7 +225,7 @@ impl Client {
         self.inspect(move |machine| machine.cursor(&room)).await
     }
 
-    /// Which of the five states the client is in.
+    /// Returns the client's state, one of five.
     ///
     /// # Errors
     /// The client has ended.
@@ -231,7 +233,7 @@ impl Client {
         self.inspect(|machine| machine.state()).await
     }
 
-    /// The smoothed round trip, once known.
+    /// Returns the smoothed round-trip time, once known.
     ///
     /// # Errors
     /// The client has ended.
@@ -239,8 +241,8 @@ impl Client {
         self.inspect(|machine| machine.rtt()).await
     }
 
-    /// Says goodbye: the session ends, messages without an outcome are given up, and the
-    /// events end once the connection is closed.
+    /// Ends the session: messages without an outcome are given up, and the events end once the
+    /// connection is closed.
     ///
     /// # Errors
     /// The client has ended already.
@@ -248,7 +250,7 @@ impl Client {
         self.run(|machine, now| machine.disconnect(now)).await
     }
 
-    /// Looks at the machine, for what the other methods do not tell.
+    /// Calls `look` with the machine, for data that no other method returns.
     ///
     /// # Errors
     /// The client has ended.
@@ -275,7 +277,8 @@ impl Client {
     {
         let (reply, answer) = oneshot::channel();
         let command: QueuedCommand = Box::new(move |machine, now| {
-            // Nobody waits for the answer any more if this fails; the command was given.
+            // An error means that the caller no longer waits for the answer. The command was
+            // executed.
             let _ = reply.send(command(machine, now));
         });
         self.commands.send(command).await.map_err(|_| Error::Ended)?;
@@ -283,7 +286,7 @@ impl Client {
     }
 }
 
-/// Settings of a client to be.
+/// Settings of a client before its start.
 #[derive(Clone)]
 pub struct ClientBuilder {
     url: String,
@@ -302,51 +305,51 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Settings of the machine: back-off, outbox, sealing and so on.
+    /// Sets the machine's configuration: back-off, outbox, sealing and so on.
     #[must_use]
     pub fn config(mut self, config: ClientConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// Addresses of other nodes of the cluster that the client's own address is one of. The
-    /// client dials one of all at random, and after each failure or lost connection the next.
+    /// Adds addresses of other nodes of the server's cluster. The client dials one of all addresses
+    /// at random, and the next one after each failure or lost connection.
     #[must_use]
     pub fn nodes<U: Into<String>>(mut self, urls: impl IntoIterator<Item = U>) -> Self {
         self.nodes.extend(urls.into_iter().map(Into::into));
         self
     }
 
-    /// The player that the token names: whose properties and counters this client writes.
-    /// Without it [`Client::set_property`] and [`Client::add`] are refused.
+    /// Sets the player that the token names, the owner of the properties and counters that this
+    /// client writes. Without it [`Client::set_property`] and [`Client::add`] are refused.
     #[must_use]
     pub fn player(mut self, player: &str) -> Self {
         player.clone_into(&mut self.config.player);
         self
     }
 
-    /// The seed of the client's randomness; by default the operating system gives one.
+    /// Sets the seed of the client's randomness. By default the operating system gives one.
     #[must_use]
     pub const fn seed(mut self, seed: Seed) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// The clock; by default a new one.
+    /// Sets the clock. By default a new one.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
     }
 
-    /// How byte streams are opened; by default over TCP.
+    /// Sets the way to open byte streams. By default TCP.
     #[must_use]
     pub fn dialer(mut self, dialer: Arc<dyn Dial>) -> Self {
         self.dialer = Some(dialer);
         self
     }
 
-    /// TLS settings for `wss://`; by default the certificates that the system trusts.
+    /// Sets the TLS settings for `wss://`. By default the system's trusted certificates.
     #[cfg(not(madsim))]
     #[must_use]
     pub fn tls(mut self, tls: Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
@@ -361,8 +364,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Events that may wait to be read, 256 by default. Beyond that nothing is read from the
-    /// socket. One frame or command may pass it by the few events that it causes.
+    /// Sets the number of events that may wait to be read, 256 by default. Above this number
+    /// nothing is read from the socket. One frame or command may exceed the number by the few
+    /// events that it causes.
     #[must_use]
     pub const fn event_capacity(mut self, events: usize) -> Self {
         self.event_capacity = events;
@@ -377,18 +381,17 @@ impl ClientBuilder {
         self
     }
 
-    /// Starts the client and returns at once; it connects in the background, for as long as
-    /// it takes. Must be called within a tokio runtime.
+    /// Starts the client and returns at once. The client connects in the background, however long
+    /// that takes. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// If the address or a header is not one, or there is no randomness for the seed.
+    /// If the address or a header is invalid, or the operating system gives no seed.
     pub fn start(self) -> Result<(Client, Events), Error> {
         self.spawn(None)
     }
 
-    /// Starts the client and waits until it is connected. A server that is out of reach or
-    /// full is tried again with back-off, for as long as the caller waits. The events begin
-    /// with the connection.
+    /// Starts the client and waits until it is connected. An unreachable or full server is dialled
+    /// again with back-off, for as long as the caller waits. The events begin with the connection.
     ///
     /// # Errors
     /// As [`Self::start`], and if the server refuses the client for good: see
@@ -399,7 +402,7 @@ impl ClientBuilder {
         match wait.await {
             Ok(()) => Ok((client, events)),
             Err(_) => {
-                // The task has ended; its error, if any, comes before the end of the events.
+                // The task has ended; its error, if any, is set before the end of the events.
                 while events.next_event().await.is_some() {}
                 Err(events.take_error().map_or(Error::Ended, Error::Dial))
             }
@@ -452,7 +455,7 @@ impl std::fmt::Debug for ClientBuilder {
 /// The application of the task: passes commands in and events out.
 struct Relay {
     commands: mpsc::Receiver<QueuedCommand>,
-    /// All handles are gone.
+    /// True if all handles were dropped.
     orphaned: bool,
     feed: Feed,
     connected: Option<oneshot::Sender<()>>,
@@ -463,10 +466,10 @@ impl App for Relay {
         if matches!(event, Event::StateChanged { to: ClientState::Connected, .. })
             && let Some(connected) = self.connected.take()
         {
-            // Whoever waited may have stopped to; then the handles are gone, too.
+            // The caller may have stopped waiting; then the handles are gone, too.
             let _ = connected.send(());
         }
-        // Nobody reads while `connect` waits; failed attempts must not fill the queue.
+        // No event is read while `connect` waits; failed attempts must not fill the queue.
         if self.connected.is_none() || matches!(event, Event::Session { .. }) {
             self.feed.push(event);
         }

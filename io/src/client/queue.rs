@@ -9,7 +9,7 @@ use skirmish_core::client::Event;
 
 use super::error::DialError;
 
-/// What happened to a client, in order. Reading it is what lets the client read on.
+/// The events of a client, in order. Reading them lets the client read on from its socket.
 #[derive(Debug)]
 pub struct Events(Arc<SharedCommands>);
 
@@ -24,18 +24,18 @@ struct SharedCommands(Mutex<CommandQueue>);
 struct CommandQueue {
     events: VecDeque<Event>,
     capacity: usize,
-    /// Whoever waits for an event.
+    /// Waker of the task that waits for an event.
     reader: Option<Waker>,
-    /// The task, while it waits for a place.
+    /// Waker of the client's task, while that task waits for a place.
     writer: Option<Waker>,
-    /// The application dropped its end.
+    /// True if the application has dropped its end.
     unread: bool,
-    /// The task has ended, with this error.
+    /// True if the client's task has ended, with `error` if there was one.
     ended: bool,
     error: Option<DialError>,
 }
 
-/// A queue that is full at `capacity` events.
+/// Creates a queue that is full at `capacity` events.
 pub(super) fn queue(capacity: usize) -> (Feed, Events) {
     let queue = CommandQueue {
         events: VecDeque::new(),
@@ -57,13 +57,13 @@ impl SharedCommands {
 }
 
 impl Events {
-    /// The next event; `None` once the client has ended and everything was read.
-    /// Cancel-safe: an event is taken only when it is returned.
+    /// Returns the next event; `None` once the client has ended and every event was read.
+    /// Cancel-safe: an event is removed only when it is returned.
     pub async fn next_event(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// The next event if there is one already.
+    /// Returns the next event, if there is one already.
     pub fn try_next(&mut self) -> Option<Event> {
         let mut queue = self.0.lock();
         let event = queue.events.pop_front();
@@ -71,7 +71,7 @@ impl Events {
         event
     }
 
-    /// Like [`Self::next_event`], to be polled.
+    /// Polls for the next event, like [`Self::next_event`].
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut queue = self.0.lock();
         if let Some(event) = queue.events.pop_front() {
@@ -85,7 +85,7 @@ impl Events {
         Poll::Pending
     }
 
-    /// Why the client has ended, if that was because its server refused it. Once.
+    /// Returns, once, the error that has ended the client: its server has refused the client.
     pub fn take_error(&mut self) -> Option<DialError> {
         self.0.lock().error.take()
     }
@@ -101,7 +101,7 @@ impl Drop for Events {
 }
 
 impl Feed {
-    /// Adds an event. Without a reader it is forgotten.
+    /// Adds an event. Dropped if the application has dropped its end.
     pub(super) fn push(&self, event: Event) {
         let mut queue = self.0.lock();
         if queue.unread {
@@ -123,7 +123,7 @@ impl Feed {
         Poll::Pending
     }
 
-    /// No more events will come.
+    /// Ends the queue: no more events follow.
     pub(super) fn end(&self, error: Option<DialError>) {
         let mut queue = self.0.lock();
         queue.ended = true;
@@ -145,7 +145,7 @@ impl Drop for Feed {
 }
 
 impl CommandQueue {
-    /// Wakes the task once half of the queue is free, so that it reads in batches.
+    /// Wakes the task once half of the queue is free, so that the task reads in batches.
     fn make_place(&mut self) {
         if self.events.len() <= self.capacity / 2
             && let Some(writer) = self.writer.take()

@@ -1,4 +1,4 @@
-//! The WebSocket of a client: frames in, frames out, one flush at the end of a drive.
+//! The WebSocket of a client: frames in, frames out, one flush at the end of a pass.
 
 use std::task::{Context, Poll, ready};
 
@@ -13,16 +13,16 @@ use super::dial::Stream;
 /// A WebSocket to a server.
 pub(super) type ClientSocket = WebSocketStream<Box<dyn Stream>>;
 
-/// What is read from the socket at once, and written at once, in bytes. Small, because a
-/// process may have ten thousand clients; larger frames pass, in several reads.
+/// Size of one read or write, in bytes. Small, because a process may have ten thousand clients;
+/// larger frames need several reads.
 const BUFFER: usize = 2 * 1024;
 
-/// Settings for sockets that take messages of at most `max_frame` bytes.
+/// Returns the settings for sockets that accept messages of at most `max_frame` bytes.
 pub(super) fn config(max_frame: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(BUFFER)
         .write_buffer_size(BUFFER)
-        // The driver asks for room before each message, so at most one is beyond the buffer.
+        // The driver asks for room before each message, so at most one message exceeds the buffer.
         .max_write_buffer_size(BUFFER + 2 * max_frame + 64)
         .max_message_size(Some(max_frame))
         .max_frame_size(Some(max_frame))
@@ -32,7 +32,7 @@ pub(super) fn config(max_frame: usize) -> WebSocketConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gone;
 
-/// A socket with what is known of its write side.
+/// A socket with the state of its write side.
 pub(super) struct TrackedSocket {
     socket: Pin,
     unflushed: bool,
@@ -47,14 +47,14 @@ impl TrackedSocket {
         Self { socket: Box::pin(socket), unflushed: false, closing: false }
     }
 
-    /// The next message. A text message comes as its bytes: the machine refuses them as it
-    /// refuses everything that is no frame.
+    /// Returns the next message. A text message is returned as its bytes: the machine refuses it
+    /// like any data that is no frame.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Gone>> {
         loop {
             match ready!(self.socket.as_mut().poll_next(cx)) {
                 Some(Ok(Message::Binary(frame))) => return Poll::Ready(Ok(frame)),
                 Some(Ok(Message::Text(text))) => return Poll::Ready(Ok(text.into())),
-                // Answered by the library when it is flushed next.
+                // The library's answer is sent with the next flush.
                 Some(Ok(_)) => self.unflushed = true,
                 Some(Err(error)) => {
                     tracing::debug!(%error, "connection broke");
@@ -65,8 +65,8 @@ impl TrackedSocket {
         }
     }
 
-    /// Writes frames from `next` while the socket takes them, then flushes.
-    /// Pending while the socket takes no more.
+    /// Writes frames from `next` while the socket accepts them, then flushes. Pending while the
+    /// socket accepts no more.
     pub(super) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -91,8 +91,8 @@ impl TrackedSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends what is left and the closing handshake, then waits for the end of the
-    /// connection, discarding what still comes. Ready when the socket can be dropped.
+    /// Sends the rest and the close frame, then waits for the end of the connection and discards
+    /// later input. Ready when the socket can be dropped.
     pub(super) fn poll_close(
         &mut self,
         cx: &mut Context<'_>,
