@@ -37,7 +37,7 @@ then is reported. A second one ends the wait for what is still under way.
 Exit code: 0 if everything held; 1 if something was broken, or the players could not get
 in; 2 if it was asked wrongly; 3 if nothing was broken, but something is unknown.";
 
-/// Drive many players through the real client, and check what they see.
+/// Drive many players through the real client, and check the guarantees that they see.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Bots {

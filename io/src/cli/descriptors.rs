@@ -2,11 +2,11 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one, and tells what it is then.
+/// Raises the soft limit to the hard one. Returns the limit that holds then.
 pub(super) fn raise_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        // Not allowed where the hard limit is above that of the system: then it stays.
+        // Fails if the hard limit is above that of the system; then the soft limit stays.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
     let limit = getrlimit(Resource::Nofile).current;

@@ -1,4 +1,4 @@
-//! The key of a development server, and what can be queued for there.
+//! The key of a development server, and its default queues.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -8,16 +8,16 @@ use super::CommandFailure;
 use crate::config::{Algorithm, Config, QueueSection, RateLimit, TokenKey};
 use crate::token::{MIN_SECRET, new_secret};
 
-/// Kept in the working directory, so that `skirmish token --dev` finds it and tokens
-/// outlive a restart.
+/// Directory of the key, in the working directory: `skirmish token --dev` finds the key there, and
+/// tokens outlive a restart.
 const DIRECTORY: &str = ".skirmish";
 /// Longest file that is read as a key, in bytes.
 const LONGEST: usize = 4096;
 
-/// Why there is no development key.
+/// The reason for a missing development key.
 #[derive(Debug, thiserror::Error)]
 enum DevKeyError {
-    /// The file is there and is no key.
+    /// The file exists and is no key.
     #[error(
         "{}: {problem}: move it away, and a new key is made (tokens signed with an old one are void then)",
         .file.display()
@@ -35,9 +35,9 @@ enum DevKeyError {
     Randomness(getrandom::Error),
 }
 
-/// Adds the development key to the configuration, and makes it if it is not there; and
-/// queues, if there are none; and does not limit log-ins, unless that was asked for. Where the
-/// key is kept.
+/// Prepares the configuration of a development server: adds the development key, creating the key
+/// file if it is missing, adds queues if there are none, and lifts the default limits of log-ins.
+/// Returns the path of the key file.
 pub(super) fn prepare(config: &mut Config) -> Result<PathBuf, CommandFailure> {
     if !config.auth.keys.is_empty() {
         return Err(CommandFailure::Usage(
@@ -76,7 +76,7 @@ pub(super) fn prepare(config: &mut Config) -> Result<PathBuf, CommandFailure> {
     Ok(file)
 }
 
-/// Makes the key unless it is there, and checks that it is one.
+/// Creates the key file if it is missing, and checks its content.
 fn ensure(file: &Path) -> Result<(), DevKeyError> {
     if is_key(file)? {
         return Ok(());
@@ -93,11 +93,11 @@ fn ensure(file: &Path) -> Result<(), DevKeyError> {
     }
 }
 
-/// Whether there is a key; false if there is nothing.
+/// Returns true if the file is a key, and false if there is no file.
 fn is_key(file: &Path) -> Result<bool, DevKeyError> {
     let unusable = |problem: String| DevKeyError::Unusable { file: file.to_owned(), problem };
     let cannot = |error: io::Error| unusable(format!("cannot be read: {error}"));
-    // Asked first: opening a pipe would wait for a writer.
+    // Checked before the file is opened: opening a pipe would wait for a writer.
     match fs::metadata(file) {
         Ok(found) if found.is_dir() => {
             return Err(unusable("a directory is in the place of the key".to_owned()));
@@ -105,7 +105,7 @@ fn is_key(file: &Path) -> Result<bool, DevKeyError> {
         Ok(found) if !found.is_file() => return Err(unusable("it is not a file".to_owned())),
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        // The directory is none, which making the key tells better.
+        // A parent is no directory. Creating the key gives a better error.
         Err(error) if error.kind() == ErrorKind::NotADirectory => return Ok(false),
         Err(error) => return Err(cannot(error)),
     }
@@ -115,7 +115,7 @@ fn is_key(file: &Path) -> Result<bool, DevKeyError> {
     match content.trim_ascii() {
         [] => Err(unusable("the file is empty".to_owned())),
         _ if content.len() > LONGEST => Err(unusable(format!("no key is longer than {LONGEST} bytes"))),
-        // A file system that has lost its power may have left zeros.
+        // After a power failure the file system may have left zeros.
         key if !key.iter().all(u8::is_ascii_graphic) => Err(unusable("it is not a key".to_owned())),
         key if key.len() < MIN_SECRET => {
             Err(unusable(format!("a key has at least {MIN_SECRET} bytes, not {}", key.len())))
@@ -124,13 +124,13 @@ fn is_key(file: &Path) -> Result<bool, DevKeyError> {
     }
 }
 
-/// Makes the file with its content, or nothing; a file that is there stays.
+/// Creates the file with its whole content, or not at all. An existing file stays.
 fn make(file: &Path, secret: &str) -> io::Result<()> {
     fs::create_dir_all(DIRECTORY)?;
-    // Keeps the directory out of whatever repository it is in.
+    // Keeps the directory out of any repository around it.
     fs::write(Path::new(DIRECTORY).join(".gitignore"), "*\n")?;
     let draft = file.with_extension(format!("key.{}", std::process::id()));
-    // Of a start that was killed, whose number this one has.
+    // The draft of a killed start with the same process number.
     let _ = fs::remove_file(&draft);
     let made = write(&draft, secret).and_then(|()| publish(&draft, file));
     let _ = fs::remove_file(&draft);
@@ -150,13 +150,13 @@ fn write(draft: &Path, secret: &str) -> io::Result<()> {
     draft.sync_all()
 }
 
-/// Gives a whole file its name, unless another has it.
+/// Gives a complete file its name, unless the name is in use.
 fn publish(draft: &Path, file: &Path) -> io::Result<()> {
     match fs::hard_link(draft, file) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        // There are file systems without links. Renaming could replace the key of a start at
-        // the same moment, which is unlikely and found out by its first token.
+        // Some file systems have no links. Renaming could replace the key of another start at the
+        // same moment. This is unlikely, and shows at the first token of that start.
         Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
             fs::rename(draft, file)
         }

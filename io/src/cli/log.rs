@@ -1,7 +1,7 @@
 //! Log lines, on standard error.
 //!
-//! Nothing waits for standard error but the queue's own thread, and nothing fails because of
-//! it: see [`log_queue`](crate::log_queue).
+//! Only the queue's own thread waits for standard error, and no error of it makes anything else
+//! fail: see [`log_queue`](crate::log_queue).
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Write as _;
@@ -21,12 +21,12 @@ use super::CommandFailure;
 use crate::config::{LogConfig, LogFormat};
 use crate::log_queue::{DropNotice, LogQueue};
 
-/// What the transport of etcd says of every frame is for whoever asks for it by name.
+/// Log lines for every frame of etcd's transport are written only if a directive names the crate.
 const UNLESS_ASKED: &str = "h2=warn,hyper_util=warn,tonic=warn,tower=warn";
-/// How long the end of the process may wait for its last lines to be written.
+/// Maximum time that the end of the process waits for its last log lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// The queue, once the log has started. One for the process, as its log is.
+/// The queue, once the log has started. One for the process, like the log.
 static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 
 /// A started log. Dropping it waits for the last lines, for a bounded time.
@@ -34,7 +34,7 @@ static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 pub(super) struct Started(LogQueue);
 
 impl Started {
-    /// The queue that the lines go through.
+    /// Returns the queue for the log lines.
     pub(super) fn queue(&self) -> LogQueue {
         self.0.clone()
     }
@@ -63,7 +63,8 @@ pub(super) fn start(log: &LogConfig, environment: &[(String, String)]) -> Result
         .with_env_filter(filter)
         .with_writer(Lines(queue.clone()))
         .with_ansi(colours)
-        // It would print its own errors where the lines could not be printed.
+        // The subscriber would print its own errors to the place where the lines could not be
+        // printed.
         .log_internal_errors(false);
     let started = match log.format {
         LogFormat::Human => lines.try_init(),
@@ -82,8 +83,8 @@ pub(super) fn flush() {
     }
 }
 
-/// Prints a line on standard error that is no line of the log, behind those that are queued.
-/// Fails quietly: there is nowhere else to say it.
+/// Prints a line on standard error, after the queued log lines, without the format of the log.
+/// Errors are ignored: there is no other place to report them.
 pub(super) fn say(line: &str) {
     let line = format!("{line}\n").into_bytes();
     match QUEUE.get() {
@@ -97,14 +98,13 @@ pub(super) fn say(line: &str) {
     }
 }
 
-/// A panic is a line of the log: the default hook would write to standard error, and wait
-/// for it.
+/// Logs a panic as a log line. The default hook would write to standard error and wait.
 fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     let at = panic.location().map(ToString::to_string);
-    // With RUST_BACKTRACE, as the default hook.
+    // With RUST_BACKTRACE, like the default hook.
     let backtrace = Backtrace::capture();
     let captured = backtrace.status() == BacktraceStatus::Captured;
     if enabled!(Level::ERROR) {
@@ -114,7 +114,7 @@ fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     }
 }
 
-/// The queue as what events are written to: each is written at once, as one line.
+/// The queue as a writer of events: each event is queued at once, as one line.
 struct Lines(LogQueue);
 
 struct Line<'a>(&'a LogQueue);
@@ -138,7 +138,7 @@ impl io::Write for Line<'_> {
     }
 }
 
-/// What the log has to say of itself. Formatted by hand, so that no directive hides it.
+/// Message of the log about itself. Formatted by hand, so that no directive hides the line.
 const LOST: &str = "log lines were lost";
 
 fn for_people(dropped: u64, error: Option<&str>) -> String {
@@ -162,7 +162,7 @@ fn as_json(dropped: u64, error: Option<&str>) -> String {
     format!("{line}\n")
 }
 
-/// The time as the other lines have it.
+/// Returns the time in the format of the other lines.
 fn time() -> String {
     let mut time = String::new();
     // Writing to a text does not fail.

@@ -37,7 +37,7 @@ enum Command {
     Bots(bots::Bots),
 }
 
-/// Where the configuration comes from; the same for every command that has one.
+/// Sources of the configuration; the same for every command that has one.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Configuration")]
 struct ConfigArgs {
@@ -50,14 +50,14 @@ struct ConfigArgs {
     set: Vec<(String, String)>,
 }
 
-/// Why a command did not do what it should.
+/// The reason for which a command has failed.
 #[derive(Debug)]
 enum CommandFailure {
-    /// It was asked wrongly: exit code 2.
+    /// The arguments were wrong: exit code 2.
     Usage(String),
-    /// It could not: exit code 1.
+    /// The command has failed: exit code 1.
     Failed(String),
-    /// It is not known whether it did: exit code 3.
+    /// The result is unknown: exit code 3.
     Unknown(String),
 }
 
@@ -68,9 +68,9 @@ impl fmt::Display for CommandFailure {
     }
 }
 
-/// Carries out a command line. A server asks `shutdown` once, and bots ask `interrupts`, before
-/// anything else and in their runtime: from then on signals are heard. The future is ready when
-/// the server is to stop.
+/// Executes a command line. A server calls `shutdown` once, and bots call `interrupts`, before
+/// anything else and inside their runtime: signals are received from then on. The future of
+/// `shutdown` is ready when the server has to stop.
 pub fn run<S, I>(
     arguments: impl IntoIterator<Item = OsString>,
     shutdown: impl FnOnce() -> S,
@@ -83,7 +83,7 @@ where
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version come this way too, and are no errors.
+            // Help and version arrive here too, and are no errors.
             let printed = output::told(error.print().and_then(|()| std::io::stdout().flush()));
             return match (error.exit_code(), printed) {
                 (0, printed) => end(printed),
@@ -98,7 +98,7 @@ where
     })
 }
 
-/// Says why a command failed, if it did. The exit code.
+/// Prints the reason of a failure, if any. Returns the exit code.
 fn end(done: Result<(), CommandFailure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,13 +113,13 @@ fn end(done: Result<(), CommandFailure>) -> ExitCode {
     }
 }
 
-/// Waits until the last log lines are written, for a bounded time: for whoever ends the
-/// process at once.
+/// Waits until the last log lines are written, for a bounded time. For code that ends the process
+/// at once.
 pub fn flush_log() {
     log::flush();
 }
 
-/// The environment, as far as it is text.
+/// Returns the environment variables that are text.
 fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -127,8 +127,8 @@ fn environment() -> Vec<(String, String)> {
 }
 
 impl ConfigArgs {
-    /// What the configuration is made from: the file, the environment and the flags, those
-    /// that have a name of their own (key, value, flag), then `--set`.
+    /// Collects the sources of the configuration: the file, the environment and the flags. `named`
+    /// are flags with a name of their own (key, value, flag); `--set` comes after them.
     fn sources(
         &self,
         environment: &[(String, String)],
@@ -150,7 +150,7 @@ impl ConfigArgs {
     }
 }
 
-/// The configuration that the sources make.
+/// Loads the configuration from its sources.
 fn load(sources: &Sources) -> Result<Config, CommandFailure> {
     Config::load(sources).map_err(|error| CommandFailure::Usage(error.to_string()))
 }

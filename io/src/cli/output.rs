@@ -1,4 +1,4 @@
-//! What a command was asked for, on standard output.
+//! Output of a command, on standard output.
 
 use std::io::{self, ErrorKind, Write as _};
 
@@ -7,13 +7,13 @@ use super::CommandFailure;
 /// Prints a text as it is.
 ///
 /// # Errors
-/// If it could not be written. A reader that has heard enough (`| head`) is no error.
+/// If the text could not be written. A reader that has closed its end (`| head`) is no error.
 pub(super) fn print(text: &str) -> Result<(), CommandFailure> {
     let mut output = io::stdout().lock();
     told(output.write_all(text.as_bytes()).and_then(|()| output.flush()))
 }
 
-/// How an attempt to print ended.
+/// Converts the result of printing.
 ///
 /// # Errors
 /// As [`print`].

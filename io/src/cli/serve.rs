@@ -15,7 +15,7 @@ use crate::config::Sources;
 use crate::server::{Excess, Server, StartError};
 use crate::token::Keys;
 
-/// How long the token that is printed at the start of a development server is good.
+/// Lifetime of the token that is printed at the start of a development server.
 const DEV_TTL: Duration = Duration::from_secs(24 * 3600);
 
 const EXAMPLES: &str = "\
@@ -42,16 +42,16 @@ pub(super) struct Serve {
     /// on a loopback address only.
     #[arg(long)]
     dev: bool,
-    /// Where players connect; the same as `listen.address`.
+    /// Address for players; the same as `listen.address`.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Where health and metrics are asked for; the same as `admin.address`.
+    /// Address for health and metrics; the same as `admin.address`.
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin: Option<SocketAddr>,
     /// Log level or directives, such as `info,audit=warn`; the same as `log.level`.
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
-    /// How log lines look; the same as `log.format`.
+    /// Format of log lines; the same as `log.format`.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<Format>,
     /// Print the configuration as it would be used, with secrets redacted, and stop.
@@ -93,7 +93,8 @@ impl Serve {
         keep_no_core_dump();
         let dev_key = if self.dev { Some(dev::prepare(&mut config)?) } else { None };
         let files = descriptors::raise_limit();
-        // What somebody has set is kept, or they are told; the default is what fits.
+        // A configured number is kept, or refused with an error. The default is lowered to the
+        // limit.
         let excess = if sources.sets("connections.total") { Excess::Refuse } else { Excess::Lower };
         let log = log::start(&config.log, environment)?;
         if config.auth.keys.is_empty() {
@@ -155,8 +156,8 @@ impl Serve {
     }
 }
 
-/// Has the system write no core dump of this process, which has keys and tokens in memory. An
-/// operator can change that from outside (`prlimit`), since the hard limit stays.
+/// Keeps the system from writing a core dump of this process, since keys and tokens are in memory.
+/// An operator can allow core dumps from outside (`prlimit`), since the hard limit stays.
 fn keep_no_core_dump() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Core);
     let none = rustix::process::Rlimit { current: Some(0), ..limit };
@@ -181,8 +182,8 @@ fn start_error(error: StartError) -> CommandFailure {
     }
 }
 
-/// Prints a text on a thread of its own: the server does not wait for whoever reads standard
-/// output, and serves players without.
+/// Prints a text on a thread of its own: the server must not wait for the reader of standard
+/// output, and can serve players without one.
 fn print_aside(text: String) {
     let print = move || {
         if let Err(error) = output::print(&text) {

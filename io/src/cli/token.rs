@@ -9,7 +9,7 @@ use super::{CommandFailure, ConfigArgs, dev, load, output};
 use crate::clock::Clock;
 use crate::token::Keys;
 
-/// Longest time that a token is good: ten years of humantime.
+/// Longest lifetime of a token: ten years of humantime.
 const LONGEST_TTL: Duration = Duration::from_secs(10 * 31_557_600);
 
 const EXAMPLES: &str = "\
@@ -28,7 +28,7 @@ pub(super) struct Token {
     /// The player's name: 1 to 64 of A-Z a-z 0-9 . _ : -. May be repeated.
     #[arg(long, value_name = "NAME", required = true, value_parser = Name::new)]
     player: Vec<Name>,
-    /// How long the token is good: from 1s to 10years, such as 90s, 10m or "1h 30m".
+    /// Lifetime of the token: from 1s to 10years, such as 90s, 10m or "1h 30m".
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_ttl)]
     ttl: Duration,
     /// Sign with the key of this id, instead of `auth.signing`.
