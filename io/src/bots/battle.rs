@@ -1,4 +1,4 @@
-//! Conducts a battle, or players who only stay: gathers them, plays, settles, leaves.
+//! Conducts a battle, or players that only stay: gathers them, plays, settles, leaves.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::world::{BattleStage, BattleState};
 use super::{Error, FAREWELL};
 use crate::client::Driver;
 
-/// From the last arrival to the first message.
+/// Time from the last arrival to the first message.
 const LEAD: Duration = Duration::from_millis(200);
 
 /// Runs a battle.
@@ -81,8 +81,8 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Sends for the warm-up and the duration, or only waits for the latter. Measures the
-/// processes over the part of the duration that passed.
+/// Sends for the warm-up and the duration, or only waits for the duration. Measures the processes
+/// over the part of the duration that passed.
 async fn play(swarm: &Swarm, world: &Arc<BattleState>, progress: &Progress, usage: &mut Usage) {
     let options = &swarm.options;
     let start = swarm.clock.now().instant + LEAD;

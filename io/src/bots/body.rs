@@ -1,4 +1,4 @@
-//! What a bot says: who says it, its number, and when it was due.
+//! Content of a bot's message: its sender, its number and its due time.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use skirmish_core::time::Instant;
@@ -6,19 +6,19 @@ use skirmish_core::time::Instant;
 /// The tag at the head of every body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag {
-    /// The bot.
+    /// The sending bot.
     pub sender: u32,
-    /// Counts the bot's messages: 1, 2, 3, ...
+    /// Number of the message, counted for each bot: 1, 2, 3, ...
     pub number: u64,
-    /// When the schedule wanted it sent.
+    /// Time of the message by the schedule.
     pub due: Instant,
 }
 
 impl Tag {
-    /// Its size, and so that of the smallest body, in bytes.
+    /// Size of the tag, and so of the smallest body, in bytes.
     pub(super) const SIZE: usize = 20;
 
-    /// A body of `size` bytes that begins with the tag.
+    /// Returns a body of `size` bytes that begins with the tag.
     pub(super) fn body(self, size: usize) -> Bytes {
         let mut body = BytesMut::with_capacity(size.max(Self::SIZE));
         body.put_u32(self.sender);
@@ -28,7 +28,7 @@ impl Tag {
         body.freeze()
     }
 
-    /// The tag of a body; `None` if there is none.
+    /// Returns the tag of a body; `None` if there is no tag.
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         let (sender, rest) = body.split_first_chunk()?;
         let (number, rest) = rest.split_first_chunk()?;

@@ -1,4 +1,4 @@
-//! Churn: players who connect, join, leave and close, over and over.
+//! Churn: players that connect, join, leave and close, over and over.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,19 +18,19 @@ use super::stats::{histogram, record};
 use super::swarm::Swarm;
 use crate::client::{Act, App, DialError, Event, Machine};
 
-/// What the cycles of a churn came to.
+/// Results of a churn.
 pub(super) struct Churned {
-    /// Cycles that ended in the window, whole.
+    /// Whole cycles that ended in the window.
     pub whole: u64,
-    /// Cycles that ended in the window, not whole.
+    /// Failed cycles that ended in the window.
     pub failed: u64,
-    /// How long the whole ones took.
+    /// Durations of the whole cycles.
     pub took: Histogram<u64>,
-    /// The first thing that went wrong.
+    /// The first error.
     pub trouble: Option<String>,
 }
 
-/// The counts, and whether they are wanted now.
+/// The results, and a switch for measuring.
 struct ChurnTally {
     churned: Churned,
     measuring: bool,
@@ -104,8 +104,8 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     Ok(Report::of_churn(options, &tally.churned, &usage))
 }
 
-/// One cycle after the other. Each worker has players of its own: two cycles of one player
-/// at a time would take each other's session over.
+/// Runs one cycle after the other. Each worker has players of its own: two simultaneous cycles of
+/// one player would take over each other's session.
 async fn cycles(swarm: &Swarm, worker: u32, tally: &Mutex<ChurnTally>) {
     let options = &swarm.options;
     let own = (options.players / options.inflight).max(1);
@@ -125,21 +125,21 @@ async fn cycles(swarm: &Swarm, worker: u32, tally: &Mutex<ChurnTally>) {
         let whole = cycle.whole;
         tally.lock().unwrap_or_else(PoisonError::into_inner).add(cycle, end.since(begin));
         if !whole {
-            // A server that refuses everybody is not to be hammered.
+            // A server that refuses every player must not be hammered.
             sleep(TICK).await;
         }
     }
 }
 
-/// One cycle from nothing to nothing.
+/// One cycle, from connect to close.
 struct Cycle {
     room: String,
     step: ChurnStep,
-    /// Gives up then.
+    /// Time at which the cycle is given up.
     until: Instant,
-    /// The connection was made, the room joined and left.
+    /// True if the connection was made, and the room joined and left.
     whole: bool,
-    /// What went wrong.
+    /// The first error.
     trouble: Option<String>,
 }
 
@@ -213,7 +213,7 @@ impl App for Cycle {
     }
 
     fn dial_failed(&mut self, error: &DialError) {
-        // A cycle is counted once, whole or not: it does not wait for another try.
+        // A cycle is counted once, whole or not, without a second attempt.
         self.fail(error.to_string());
     }
 }

@@ -1,4 +1,5 @@
-//! Starts the players one after the other, so that never too many are on their way in.
+//! Starts the players one after the other, so that only a limited number connects and joins at a
+//! time.
 
 use std::sync::Arc;
 
@@ -11,21 +12,22 @@ use super::progress::Progress;
 use super::swarm::Swarm;
 use crate::client::Driver;
 
-/// How far the players are.
+/// Progress of the players' arrival.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arrivals {
-    /// Players who are there.
+    /// Players that have arrived.
     pub arrived: u32,
-    /// One was refused for good.
+    /// True if a player was refused for good.
     pub refused: bool,
-    /// The first thing that went wrong.
+    /// The first error.
     pub trouble: Option<String>,
 }
 
-/// Starts all players with `start`, which holds the permit until the player is there.
+/// Starts all players with `start`, which holds the permit until the player has arrived.
 ///
 /// # Errors
-/// If not all came: one was refused, or nobody has come for long.
+/// If not all players arrive: one was refused for good, or none has arrived for the time of
+/// `--patience`.
 pub(super) async fn gather(
     swarm: &Swarm,
     progress: &Progress,
@@ -44,7 +46,7 @@ pub(super) async fn gather(
         }
         std::future::pending::<()>().await;
     };
-    // Over when all are there, when one is refused for good, or when nobody has come for long.
+    // Ends when all have arrived, when one is refused for good, or when none has arrived for long.
     let watch = async {
         let (mut arrived, mut since) = (0, swarm.clock.now().instant);
         until(|| {

@@ -1,4 +1,4 @@
-//! An interruption, such as Ctrl-C, ends what is going on, gracefully.
+//! Interruptions, such as Ctrl-C, which end the current work gracefully.
 
 use std::future::Future;
 use std::pin::pin;
@@ -7,28 +7,28 @@ use skirmish_core::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-/// How often a condition is looked at while waiting.
+/// Interval of the checks while waiting for a condition.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// How a wait ended.
+/// End of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waited {
     Done,
     Interrupted,
 }
 
-/// Hears of interruptions: the program's signals.
+/// Source of interruptions: the program's signals.
 pub trait Interrupts: Send + 'static {
-    /// Waits for the next one. Never ready if none can be heard.
+    /// Waits for the next interruption. Never ready if none can be received.
     fn next(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-/// Interruptions that nothing has been ended by yet: one at most.
+/// The interruptions that have not ended any work yet: one at most.
 #[derive(Debug, Default)]
 pub(super) struct Interruption(Notify);
 
 impl Interruption {
-    /// Takes note of interruptions for as long as it is polled.
+    /// Notes interruptions for as long as the future is polled.
     pub(super) async fn hear(&self, mut interrupts: impl Interrupts) {
         loop {
             interrupts.next().await;
@@ -47,7 +47,7 @@ pub(super) async fn interruptible(interruption: &Interruption, work: impl Future
     }
 }
 
-/// Waits until `done` says so, looking every [`TICK`].
+/// Waits until `done` returns true, with a call every [`TICK`].
 pub(super) async fn until(mut done: impl FnMut() -> bool) {
     while !done() {
         sleep(TICK).await;

@@ -1,4 +1,4 @@
-//! A server in this process, so that bots need nothing else.
+//! A server in this process, so that bots need no other program.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, mpsc};
@@ -22,7 +22,7 @@ pub(super) struct Local {
 }
 
 impl Local {
-    /// Starts one on a free loopback port, with limits that fit the load.
+    /// Starts a server on a free loopback port, with limits that fit the load.
     pub(super) fn start(options: &Options) -> Result<Self, Error> {
         let failed = |error: &dyn std::fmt::Display| Error::LocalServer(error.to_string());
         let secret = new_secret().map_err(|error| failed(&error))?;
@@ -36,11 +36,11 @@ impl Local {
             let run = async move {
                 match Server::builder(config).keys(server_keys).bind().await {
                     Ok(server) => {
-                        // If nobody hears it any more, `stopped` is over, too.
+                        // If this fails, `stopped` is ready, too.
                         let _ = started.send(Ok(server.local_addr()));
                         tokio::select! {
                             biased;
-                            // Whether told or dropped: there is nobody left to drain.
+                            // The sender was used or dropped: no bot is left for a drain.
                             _ = stopped => {}
                             () = server.run(std::future::pending()) => {}
                         }
@@ -65,12 +65,12 @@ impl Local {
         Ok(Self { url: format!("ws://{address}/"), keys, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Its address.
+    /// Returns the server's address.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
 
-    /// What signs tokens that it takes.
+    /// Returns the source of tokens that the server accepts.
     pub(super) fn tokens(&self) -> Tokens {
         Tokens::Signed(Arc::clone(&self.keys))
     }
@@ -79,7 +79,7 @@ impl Local {
 impl Drop for Local {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            // If it is gone, it has stopped.
+            // An error means that the server has already stopped.
             let _ = stop.send(());
         }
         if let Some(thread) = self.thread.take()
@@ -90,7 +90,8 @@ impl Drop for Local {
     }
 }
 
-/// Everything that bounds the load is far above it; everything else is as in production.
+/// Returns a configuration whose limits are far above the load; all other settings are those of
+/// production.
 fn config(options: &Options) -> Config {
     let mut config = Config::default();
     config.listen.address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -99,7 +100,7 @@ fn config(options: &Options) -> Config {
         Mode::Battle | Mode::Idle => options.players,
         Mode::Churn => options.inflight,
     } as usize;
-    // Connections that were cut are seen to be gone only later.
+    // The server notices a cut connection only later.
     let connections = 2 * connections + 1_024;
     config.connections.total = connections;
     config.connections.per_address = connections;

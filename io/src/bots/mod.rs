@@ -1,13 +1,13 @@
 //! `skirmish bots`: many players through the real client over real sockets (row O2).
 //!
-//! Each bot is a [`Driver`](crate::client::Driver) in a task of its own, without a channel
-//! in between: the driver calls the bot for each event. All bots share one thread, so that
-//! they can be pinned to one core beside the server, and one `world`, where everything is
-//! counted and the guarantees are checked (`verdict`).
+//! Each bot is a [`Driver`](crate::client::Driver) in a task of its own, without a channel in
+//! between: the driver calls the bot for each event. All bots share one thread, so that they can be
+//! pinned to one core beside the server. They also share one `world`, which has the counters and
+//! the checks of the guarantees (`verdict`).
 //!
-//! Load is offered on a schedule that does not wait for the server (open loop): each
-//! message carries the time at which it was due, and latency counts from then. A server
-//! that stalls, or a bot that is cut off, is charged for all of it.
+//! Load is offered on a schedule that does not wait for the server (open loop): each message has a
+//! due time, and its latency counts from then. A server that stalls is charged for all of the
+//! delay; so is a bot that is cut off.
 //!
 //! ```text
 //! skirmish bots --players 1000 --room-size 10 --rate 2 --duration 30s --disconnect-rate 0.01
@@ -46,19 +46,19 @@ use skirmish_core::time::Duration;
 use crate::client::DialError;
 use interrupt::Interruption;
 
-/// How long saying goodbye may take.
+/// Maximum time for ending the sessions.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Why there is no report.
+/// The reason for a missing report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An option has a value that makes no sense.
     #[error("{option}: {problem}")]
     Option {
-        /// Which.
+        /// The option.
         option: &'static str,
-        /// What is wrong with it.
+        /// The problem with its value.
         problem: String,
     },
     /// The limit on file descriptors is too low for so many players.
@@ -67,12 +67,12 @@ pub enum Error {
          limit (ulimit -n), or run the server in a process of its own"
     )]
     Descriptors {
-        /// What is needed.
+        /// Needed descriptors.
         needed: u64,
-        /// What is allowed.
+        /// Allowed descriptors.
         limit: u64,
     },
-    /// The address of the server is not one.
+    /// The address of the server is invalid.
     #[error(transparent)]
     Address(#[from] DialError),
     /// Tokens cannot be signed.
@@ -84,17 +84,17 @@ pub enum Error {
     /// Not every player got into its room.
     #[error("only {arrived} of {players} players got into their rooms{}", because(.trouble.as_deref()))]
     NotGathered {
-        /// How many did.
+        /// Players that got into their rooms.
         arrived: u32,
-        /// How many should have.
+        /// All players.
         players: u32,
-        /// The first thing that went wrong.
+        /// The first error.
         trouble: Option<String>,
     },
     /// Interrupted before anything was measured.
     #[error("interrupted before anything was measured")]
     Interrupted,
-    /// No runtime.
+    /// The runtime could not be started.
     #[error("cannot start the runtime: {0}")]
     Runtime(#[from] io::Error),
 }
@@ -103,13 +103,12 @@ fn because(trouble: Option<&str>) -> String {
     trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default()
 }
 
-/// Runs the bots on this thread until they are done or interrupted, and reports what was
-/// measured so far. To be called outside of any runtime; `interrupts` is called inside, before
-/// anything else.
+/// Runs the bots on this thread until they are done or interrupted, and reports the measurements so
+/// far. To be called outside of any runtime; `interrupts` is called inside, before anything else.
 ///
 /// # Errors
-/// If an option is wrong, or the players cannot get in. A broken guarantee is not an
-/// error: see [`Report::verdict`].
+/// If an option is wrong, or the players cannot get in. A broken guarantee is not an error: see
+/// [`Report::verdict`].
 pub fn run<I: Interrupts>(options: Options, interrupts: impl FnOnce() -> I) -> Result<Report, Error> {
     options.check()?;
     let local = options.server.is_empty();
@@ -144,7 +143,7 @@ async fn conduct(options: Options, interruption: Arc<Interruption>) -> Result<Re
     }
 }
 
-/// Never lets the runtime sleep: it looks at the sockets again and again.
+/// Never lets the runtime sleep: it polls the sockets again and again.
 async fn spin() {
     loop {
         tokio::task::yield_now().await;

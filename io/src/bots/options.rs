@@ -10,7 +10,8 @@ use super::Error;
 use super::body::Tag;
 use super::evening::MatchOptions;
 
-/// Drives many players through the real client over real sockets, and says what they saw.
+/// Drives many players through the real client over real sockets, and checks the guarantees that
+/// they see.
 ///
 /// Without --server a server is started in this process, so the whole thing works with one
 /// command. The exit code is 0 only if every guarantee held, and 3 if that is not known.
@@ -23,7 +24,7 @@ pub struct Options {
     #[arg(long, value_name = "URL,...", value_delimiter = ',')]
     pub server: Vec<String>,
 
-    /// What the players do.
+    /// Behaviour of the players.
     #[arg(long, value_enum, default_value_t = Mode::Battle)]
     pub mode: Mode,
 
@@ -50,15 +51,15 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = MessageClass::Reliable)]
     pub class: MessageClass,
 
-    /// How long is measured; at least 1ms.
+    /// Measured time; at least 1ms.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = some_time)]
     pub duration: Duration,
 
-    /// How long the players send before it is measured.
+    /// Time for which the players send before measuring begins.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
 
-    /// How the players' schedules lie to each other: evenly spread over the interval between
+    /// Relation of the players' schedules to each other: evenly spread over the interval between
     /// two messages, those of one room as far apart as they can be; or at random.
     #[arg(long, value_enum, default_value_t = SchedulePhase::Random)]
     pub phase: SchedulePhase,
@@ -112,9 +113,9 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub connect_inflight: u32,
 
-    /// Longest wait for another player to get into its room at the start, and for everything
-    /// to be delivered at the end. What is under way still when it is over is not known to be
-    /// lost: the verdict is `unknown`, and the exit code 3.
+    /// Longest wait for another player to get into its room at the start, and for everything to be
+    /// delivered at the end. A message still in flight after this time is not known to be lost: the
+    /// verdict is `unknown`, and the exit code 3.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = some_time)]
     pub patience: Duration,
 
@@ -135,7 +136,7 @@ pub struct Options {
     pub matches: MatchOptions,
 }
 
-/// What the players do.
+/// Behaviour of the players.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
     /// Join a room and send messages on a schedule.
@@ -156,7 +157,7 @@ pub enum MessageClass {
     Latest,
 }
 
-/// How the players' schedules lie to each other.
+/// Relation of the players' schedules to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SchedulePhase {
     /// Evenly.
@@ -166,7 +167,7 @@ pub enum SchedulePhase {
 }
 
 impl Options {
-    /// Checks what the types do not.
+    /// Checks the constraints that the types do not express.
     pub(super) fn check(&self) -> Result<(), Error> {
         let bad =
             |option: &'static str, problem: &str| Err(Error::Option { option, problem: problem.to_owned() });
@@ -209,7 +210,7 @@ impl Options {
         Ok(())
     }
 
-    /// The time between two messages of a player.
+    /// Returns the time between two messages of a player.
     pub(super) fn interval(&self) -> Duration {
         Duration::from_secs_f64(1.0 / self.rate)
     }
@@ -222,9 +223,9 @@ impl Options {
         format!("{}-room-{}", self.prefix, player / self.room_size)
     }
 
-    /// A player's place in an evenly spread schedule, from 0 to below 1. Neighbours in it are
-    /// of different rooms, and the members of a room lie as far apart as they can: if they
-    /// spoke together, the server could send what they say in one write, and would look
+    /// Returns a player's place in an evenly spread schedule, from 0 to below 1. Neighbours in the
+    /// schedule are in different rooms, and the members of a room are as far apart as possible. If
+    /// members sent together, the server could deliver their messages in one write, and would look
     /// several times cheaper than it is.
     pub(super) fn place(&self, player: u32) -> f64 {
         let (room, member) = (player / self.room_size, player % self.room_size);
@@ -236,7 +237,7 @@ impl Options {
     }
 }
 
-/// A time that is not zero.
+/// Parses a time that is not zero.
 fn some_time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time.as_millis() == 0 { Err("must be at least 1ms".to_owned()) } else { Ok(time) }

@@ -1,4 +1,4 @@
-//! One bot of a battle: joins its room, sends on its schedule, reports what it delivers.
+//! One bot of a battle: joins its room, sends on its schedule, reports its deliveries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ pub(super) struct BattlePlayer {
     room: String,
     world: Arc<BattleState>,
     rng: Rng,
-    /// Held until the bot is in its room, so that not too many come at a time.
+    /// Held until the bot is in its room, so that not too many bots connect at a time.
     permit: Option<OwnedSemaphorePermit>,
     registered: bool,
     asked_to_join: bool,
     leaving: bool,
     connections: u32,
-    /// When the next message is due, while there is a schedule.
+    /// Due time of the next message, while there is a schedule.
     due: Option<Instant>,
-    /// When the connection is cut next.
+    /// Time of the next cut of the connection.
     cut: Option<Instant>,
     /// Messages sent so far.
     number: u64,
@@ -57,7 +57,7 @@ impl BattlePlayer {
         }
     }
 
-    /// The bot's task is over.
+    /// Notes that the bot's task has ended.
     pub(super) fn gone(&mut self, result: Result<(), DialError>) {
         let world = Arc::clone(&self.world);
         let mut shared = world.lock();
@@ -78,7 +78,7 @@ impl BattlePlayer {
         }
     }
 
-    /// The first due time: all players start within one interval.
+    /// Draws the first due time: all players start within one interval.
     fn first_due(&mut self, from: Instant) -> Instant {
         let options = &self.world.options;
         let interval = options.interval();
@@ -106,7 +106,7 @@ impl BattlePlayer {
                 }
                 Err(_) => false,
             },
-            // While away nothing is sent: what counts is the position on return.
+            // A bot that is away sends no positions: only the position at its return counts.
             MessageClass::Latest => {
                 machine.state() == ClientState::Connected
                     && machine.latest(now, &self.room, 0, body, "").is_ok()

@@ -1,4 +1,4 @@
-//! What the operating system knows of a process: CPU time, memory, file descriptors.
+//! Data of the operating system about a process: CPU time, memory, file descriptors.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,21 @@ use skirmish_core::time::Duration;
 
 use super::Error;
 
-/// Descriptors beside the connections: runtime, terminal, files.
+/// Descriptors besides the connections: runtime, terminal, files.
 const SPARE: u64 = 64;
 
-/// A server that is watched.
+/// A server whose process is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MonitoredServer {
     /// Another process.
     Process(u32),
-    /// This process but for the calling thread, which the bots run on. Its memory cannot be
-    /// told from theirs.
+    /// This process without the calling thread, on which the bots run. The memory of server and
+    /// bots cannot be separated.
     Rest,
 }
 
 impl MonitoredServer {
-    /// CPU time so far, user and system; `None` if there is no such process.
+    /// Returns the CPU time so far, user and system; `None` if there is no such process.
     pub(super) fn cpu(self) -> Option<Duration> {
         match self {
             Self::Process(pid) => cpu(&process(pid).join("stat")),
@@ -31,7 +31,7 @@ impl MonitoredServer {
         }
     }
 
-    /// Resident memory in bytes, if it can be told.
+    /// Returns the resident memory in bytes, if it can be measured.
     pub(super) fn resident(self) -> Option<u64> {
         let Self::Process(pid) = self else { return None };
         let status = fs::read_to_string(process(pid).join("status")).ok()?;
@@ -41,15 +41,16 @@ impl MonitoredServer {
     }
 }
 
-/// CPU time of the calling thread.
+/// Returns the CPU time of the calling thread.
 pub(super) fn own_cpu() -> Duration {
     cpu(Path::new("/proc/thread-self/stat")).unwrap_or_default()
 }
 
-/// Raises the limit on file descriptors as far as `connections` need it and it may be.
+/// Raises the limit of file descriptors to the hard limit if `connections` need more than the
+/// current one.
 ///
 /// # Errors
-/// If the limit cannot be raised that far.
+/// If the hard limit is too low.
 pub(super) fn reserve_descriptors(connections: u64) -> Result<(), Error> {
     let needed = connections + SPARE;
     let limit = getrlimit(Resource::Nofile);
@@ -70,15 +71,15 @@ fn process(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))
 }
 
-/// Sum of user and system time from a `stat` file.
+/// Returns the sum of user and system time from a `stat` file.
 fn cpu(stat: &Path) -> Option<Duration> {
     let ticks = ticks(&fs::read_to_string(stat).ok()?)?;
     let per_second = clock_ticks_per_second().max(1);
     Some(Duration::from_micros(ticks * (1_000_000 / per_second)))
 }
 
-/// `utime + stime`: the 14th and 15th field. The second is the name in parentheses, which
-/// may have spaces and parentheses itself.
+/// Returns `utime + stime`: the 14th and 15th field. The second field is the name in parentheses,
+/// which may have spaces and parentheses itself.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);

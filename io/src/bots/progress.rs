@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    /// A bar of `length` steps.
+    /// Creates a bar of `length` steps.
     pub(super) fn new(length: u64) -> Self {
         if !stderr().is_terminal() {
             return Self(ProgressBar::hidden());
@@ -18,14 +18,14 @@ impl Progress {
         Self(ProgressBar::new(length).with_style(style))
     }
 
-    /// Another stage, with a length of its own.
+    /// Begins another stage, with a length of its own.
     pub(super) fn stage(&self, name: &'static str, length: u64) {
         self.0.set_prefix(name);
         self.0.set_length(length);
         self.0.set_position(0);
     }
 
-    /// How far it is, and what is going on.
+    /// Shows the position and a message.
     pub(super) fn show(&self, position: u64, message: String) {
         self.0.set_position(position);
         self.0.set_message(message);

@@ -1,4 +1,4 @@
-//! What the bots saw, as a table and as JSON.
+//! The bots' report, as a table and as JSON.
 
 use std::fmt;
 
@@ -23,58 +23,57 @@ pub struct Report {
     pub class: &'static str,
     /// Players.
     pub players: u32,
-    /// Rooms that they were in.
+    /// Rooms of the players.
     pub rooms: u32,
     /// Offered load: messages per second of each player.
     pub rate: f64,
-    /// Bytes of a message's body.
+    /// Size of a message's body, in bytes.
     pub size: usize,
-    /// Seconds that were measured.
+    /// Measured time, in seconds.
     pub seconds: f64,
-    /// Ctrl-C came before the end.
+    /// True if the run was interrupted before its end.
     pub interrupted: bool,
     /// Messages that were due in the window.
     pub sent: u64,
-    /// Messages that the client could not take.
+    /// Messages that the client has not accepted.
     pub not_taken: u64,
     /// Deliveries in the window.
     pub delivered: u64,
-    /// The same per second.
+    /// Deliveries per second.
     pub deliveries_per_second: f64,
-    /// Outcomes of all reliable messages.
+    /// Acknowledged reliable messages.
     pub acknowledged: u64,
-    /// Never sent.
+    /// Reliable messages that were refused, and certainly not applied.
     pub refused: u64,
-    /// Sent to a session that was lost.
+    /// Reliable messages with an unknown outcome: sent in a session that was lost.
     pub unknown: u64,
-    /// Acknowledged messages that a member that stayed did not get.
+    /// Acknowledged messages that are missing at a member that stayed.
     pub lost: u64,
-    /// Deliveries that came twice.
+    /// Deliveries of an entry or message that was delivered before.
     pub duplicates: u64,
     /// Deliveries overtaken by a later one of the same sender.
     pub out_of_order: u64,
     /// Entries that a snapshot announced as missing.
     pub announced_missing: u64,
-    /// Entries that no other member's was left to compare with.
+    /// Entries for which no other member's entry was left for comparison.
     pub uncompared: u64,
-    /// From due time to delivery.
+    /// Time from due time to delivery.
     pub latency: Latencies,
-    /// From due time to the moment when the bot had handed the message to its client; what
-    /// is in here is the bots' own fault.
+    /// Time from the due time to the call of the client: the delay that the bots themselves cause.
     pub lag: Latencies,
     /// Connections cut on purpose.
     pub cuts: u64,
     /// Connections after the first.
     pub reconnects: u64,
-    /// Those that found their session again.
+    /// Reconnects that resumed their session.
     pub resumes: u64,
-    /// Those that did not.
+    /// Reconnects that lost their session.
     pub sessions_lost: u64,
-    /// Snapshots that stood in for entries.
+    /// Snapshots in place of entries.
     pub snapshots: u64,
     /// Times that the server asked to slow down.
     pub throttled: u64,
-    /// Players who were away or behind at the end.
+    /// Players that were away or behind at the end.
     pub unsettled: u32,
     /// Whole cycles of connect, join, leave, close.
     pub cycles: u64,
@@ -82,25 +81,25 @@ pub struct Report {
     pub cycles_failed: u64,
     /// Whole cycles per second.
     pub cycles_per_second: f64,
-    /// How long a whole cycle took.
+    /// Duration of a whole cycle.
     pub cycle: Latencies,
-    /// Matches, if whole evenings were played.
+    /// Matches, in match mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matches: Option<MatchReport>,
-    /// What the server's process used.
+    /// Resources that the server's process has used.
     pub server: ServerReport,
     /// CPU time of the bots for each delivery (or cycle).
     pub bots_cpu_us_per_operation: f64,
-    /// The first thing that went wrong on the way, if anything did.
+    /// The first error during the run, if any.
     pub trouble: Option<String>,
-    /// G1 to G5, and G8 for whole evenings; empty where they do not apply.
+    /// G1 to G5, and G8 in match mode; empty if they do not apply.
     pub guarantees: Vec<GuaranteeReport>,
 }
 
 /// Percentiles in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Latencies {
-    /// Values that these are of.
+    /// Number of values.
     pub count: u64,
     /// Median.
     pub p50_us: u64,
@@ -112,15 +111,15 @@ pub struct Latencies {
     pub max_us: u64,
 }
 
-/// What the server's process used; `None` where it is not known.
+/// Resources that the server's process has used; `None` if unknown.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct ServerReport {
     /// Cores busy on average.
     pub cores: Option<f64>,
     /// CPU time for each delivery (or cycle), in microseconds.
     pub cpu_us_per_operation: Option<f64>,
-    /// Resident memory for each connection, in bytes: in idle mode what the connections
-    /// added, otherwise all of it.
+    /// Resident memory for each connection, in bytes: in idle mode the memory that the connections
+    /// have added, otherwise all of it.
     pub resident_per_connection: Option<u64>,
 }
 
@@ -129,32 +128,31 @@ pub struct ServerReport {
 pub struct GuaranteeReport {
     /// Number and name.
     pub name: &'static str,
-    /// What the bots can say of it.
+    /// Verdict of the bots.
     pub verdict: Verdict,
-    /// How often it was broken.
+    /// Number of breaches.
     pub breaches: u64,
-    /// The first time, in words.
+    /// Description of the first breach.
     pub first: Option<String>,
-    /// How often it was not known whether it was, when the players' patience was over.
+    /// Number of cases that were undecided when the players' patience was over.
     pub unknown: u64,
-    /// The first of these, in words.
+    /// Description of the first undecided case.
     pub first_unknown: Option<String>,
 }
 
-/// What the bots can say.
+/// Verdict of the bots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It held.
+    /// The guarantee held.
     Held,
-    /// It was broken.
+    /// The guarantee was broken.
     Broken,
-    /// Nothing was seen broken, but something was under way still when the players' patience
-    /// was over.
+    /// No breach was found, but something was still in flight when the players' patience was over.
     Unknown,
 }
 
-/// What was measured of the processes.
+/// Measured resources of the processes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
     pub measured: Duration,
@@ -198,9 +196,9 @@ impl Latencies {
 }
 
 impl Report {
-    /// What came of it all; this is the exit code. Broken if a guarantee was, or if what the
-    /// players wanted did not work: a cycle failed, or no match was formed. Unknown if at the end
-    /// somebody was away, behind, or had not heard what it waits for.
+    /// Returns the verdict of the whole run, which decides the exit code. Broken if a guarantee was
+    /// broken, or if the players' actions failed: a cycle failed, or no match was formed. Unknown
+    /// if at the end a player was away, behind, or waited for a notification.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let any = |verdict| self.guarantees.iter().any(|guarantee| guarantee.verdict == verdict);
@@ -215,13 +213,13 @@ impl Report {
         if works { Verdict::Held } else { Verdict::Broken }
     }
 
-    /// Whether everything held: see [`Self::verdict`].
+    /// Returns true if the verdict is [`Verdict::Held`].
     #[must_use]
     pub fn held(&self) -> bool {
         self.verdict() == Verdict::Held
     }
 
-    /// The report as one JSON object.
+    /// Returns the report as one JSON object.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("numbers, texts and lists have a JSON form")
@@ -244,7 +242,7 @@ impl Report {
         report
     }
 
-    /// What the messages came to.
+    /// Adds the counters of messages.
     pub(super) fn add_messages(&mut self, stats: &Stats, counts: Counts) {
         self.sent = stats.sent;
         self.not_taken = stats.not_taken;
@@ -268,7 +266,7 @@ impl Report {
         self.throttled = stats.throttled;
     }
 
-    /// G1 to G5.
+    /// Adds G1 to G5.
     pub(super) fn add_guarantees(&mut self, found: Findings) {
         let Findings { breaches, mut unknown, .. } = found;
         self.guarantees.extend(CheckedGuarantee::ALL.iter().zip(breaches).map(|(guarantee, breaches)| {
@@ -288,7 +286,7 @@ impl Report {
         report
     }
 
-    /// A report with what is known without counting.
+    /// Creates a report with all fields that need no counters.
     pub(super) fn empty(options: &Options, usage: &Usage, operations: u64) -> Self {
         let each = |cpu: Duration| micros(cpu) / float(operations.max(1));
         let seconds = usage.measured.as_secs_f64();

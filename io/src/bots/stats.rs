@@ -1,4 +1,4 @@
-//! What the bots count.
+//! Counters and histograms of the bots.
 
 use hdrhistogram::Histogram;
 use skirmish_core::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use skirmish_core::time::{Duration, Instant};
 /// Latencies from 1 us to a minute with three digits; longer ones count as a minute.
 const MAX_US: u64 = 60_000_000;
 
-/// A histogram of microseconds.
+/// Creates a histogram of microseconds.
 pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_US, 3).expect("the bounds are valid")
 }
@@ -17,25 +17,24 @@ pub(super) fn record(histogram: &mut Histogram<u64>, latency: Duration) {
     histogram.saturating_record(micros.max(1));
 }
 
-/// Counters of a battle. "In the window" is what is measured: messages that were due in
-/// it, and deliveries that came in it.
+/// Counters of a battle. "In the window" means the measured time: messages with a due time in the
+/// window, and deliveries in the window.
 #[derive(Debug)]
 pub(super) struct Stats {
-    /// From and to when is measured; nothing before it is set.
+    /// Begin and end of the measured time; `None` before it is set.
     pub window: Option<(Instant, Instant)>,
-    /// Messages that were due in the window and taken by the client.
+    /// Messages that were due in the window and accepted by the client.
     pub sent: u64,
-    /// Messages that the client did not take: its outbox was full, or for latest ones it
-    /// was not connected.
+    /// Messages that the client has not accepted: the outbox was full, or, for a latest message,
+    /// the client was not connected.
     pub not_taken: u64,
-    /// Deliveries that came in the window.
+    /// Deliveries in the window.
     pub delivered: u64,
     /// All deliveries, for the progress line.
     pub delivered_ever: u64,
-    /// From due time to delivery, of messages due in the window.
+    /// Time from due time to delivery, of messages due in the window.
     pub latency: Histogram<u64>,
-    /// From due time to the moment when the bot handed the message to its client: how late
-    /// the bots themselves were.
+    /// Time from the due time to the call of the client: the delay that the bots themselves cause.
     pub lag: Histogram<u64>,
     /// Outcomes of all messages.
     pub acknowledged: u64,
@@ -43,11 +42,11 @@ pub(super) struct Stats {
     pub unknown: u64,
     /// Connections cut on purpose.
     pub cuts: u64,
-    /// Connections after the first of a player; and what became of the session.
+    /// Connections after the first of a player, and the fate of their sessions.
     pub reconnects: u64,
     pub resumes: u64,
     pub sessions_lost: u64,
-    /// Snapshots that stood in for entries.
+    /// Snapshots in place of entries.
     pub snapshots: u64,
     pub throttled: u64,
 }
@@ -78,7 +77,7 @@ impl Stats {
         self.window.is_some_and(|(from, to)| from <= at && at < to)
     }
 
-    /// A message was handed to the client, or not taken by it.
+    /// Counts a message that the client was given, and has accepted or not.
     pub(super) fn say(&mut self, now: Instant, due: Instant, taken: bool) {
         if !self.measures(due) {
             return;
@@ -91,7 +90,7 @@ impl Stats {
         }
     }
 
-    /// A message was delivered.
+    /// Counts a delivered message.
     pub(super) fn deliver(&mut self, now: Instant, due: Instant) {
         self.delivered_ever += 1;
         if self.measures(now) {

@@ -1,4 +1,4 @@
-//! What every mode needs: the servers, tokens, clock, randomness, and clients.
+//! The common needs of every mode: the servers, tokens, clock, randomness, and clients.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use super::tokens::Tokens;
 use crate::client::{Driver, Endpoint};
 use crate::clock::Clock;
 
-/// Ready to make clients.
+/// Creates the clients.
 pub(super) struct Swarm {
     pub options: Options,
     pub clock: Clock,
     pub watched: Option<MonitoredServer>,
     pub interruption: Arc<Interruption>,
-    /// Of all nodes.
+    /// Endpoint with all nodes.
     endpoint: Endpoint,
     nodes: usize,
     tokens: Tokens,
@@ -29,7 +29,7 @@ pub(super) struct Swarm {
 }
 
 impl Swarm {
-    /// Starts a server if none was named.
+    /// Creates a swarm. Starts a server if the options name none.
     pub(super) fn new(options: Options, interruption: Arc<Interruption>) -> Result<Self, Error> {
         let clock = Clock::new();
         let (local, urls, tokens) = if options.server.is_empty() {
@@ -50,13 +50,13 @@ impl Swarm {
         Ok(Self { options, clock, watched, interruption, endpoint, nodes, tokens, _local: local })
     }
 
-    /// Where this player connects: the players are dealt out to the nodes, and each goes on to
-    /// the next whenever it loses its connection.
+    /// Returns the endpoint of a player. The players are distributed over the nodes, and each goes
+    /// on to the next node after every lost connection.
     fn endpoint(&self, player: u32) -> Endpoint {
         self.endpoint.clone().starting_at(player as usize % self.nodes.max(1))
     }
 
-    /// A client of this player.
+    /// Returns a client for this player.
     pub(super) fn driver(&self, player: u32, rng: &mut Rng) -> Driver {
         let name = self.options.player(player);
         let credentials = self.tokens.credentials(&name, &self.clock);
@@ -65,7 +65,7 @@ impl Swarm {
         Driver::new(endpoint, config, rng.split(), self.clock.clone())
     }
 
-    /// The randomness of player or cycle `index`.
+    /// Returns the randomness of player or cycle `index`.
     pub(super) fn rng(&self, index: u64) -> Rng {
         let mut seed = Seed::default();
         seed[..8].copy_from_slice(&self.options.seed.to_be_bytes());

@@ -13,20 +13,20 @@ use crate::clock::Clock;
 use crate::config::{Algorithm, Auth, Config, Sources, TokenKey};
 use crate::token::Keys;
 
-/// How long a token is good. A new one is signed for each connection.
+/// Lifetime of a token. A new one is signed for each connection.
 const TTL: Duration = Duration::from_secs(3_600);
 
-/// Where the players' tokens come from.
+/// Source of the players' tokens.
 #[derive(Clone)]
 pub(super) enum Tokens {
-    /// The same for everybody.
+    /// One token for all players.
     Fixed(String),
-    /// Signed for each.
+    /// A token for each player, signed with these keys.
     Signed(Arc<Keys>),
 }
 
 impl Tokens {
-    /// As the options say.
+    /// Creates the source that the options name.
     pub(super) fn from_options(options: &Options) -> Result<Self, Error> {
         if let Some(token) = &options.token {
             return Ok(Self::Fixed(token.clone()));
@@ -54,7 +54,7 @@ impl Tokens {
         Ok(Self::Signed(Arc::new(keys)))
     }
 
-    /// What this player shows.
+    /// Returns the credentials of this player.
     pub(super) fn credentials(&self, player: &str, clock: &Clock) -> Credentials {
         match self {
             Self::Fixed(token) => Credentials::fixed(token),

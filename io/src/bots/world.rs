@@ -1,4 +1,4 @@
-//! What the bots of one battle share.
+//! State that the bots of one battle share.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -12,18 +12,17 @@ use super::verdict::Checker;
 /// The stages of a battle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BattleStage {
-    /// Everybody connects and joins.
+    /// The bots connect and join.
     Gather,
     /// Messages are sent from `from` until before `to`.
     Play { from: Instant, to: Instant },
-    /// Nothing is sent any more; what is under way is delivered.
+    /// Nothing is sent any more; messages in flight are delivered.
     Settle,
-    /// Everybody says goodbye.
+    /// The bots end their sessions.
     Leave,
 }
 
-/// Shared by all bots and the one who conducts them. There is one thread, so the lock is
-/// never waited for.
+/// Shared by all bots and the conducting task. There is one thread, so no task waits for the lock.
 #[derive(Debug)]
 pub(super) struct BattleState {
     pub options: Options,
@@ -36,26 +35,26 @@ pub(super) struct SharedBattle {
     pub stats: Stats,
     pub checker: Checker,
     pub bots: Vec<Bot>,
-    /// Bots that have been in their room.
+    /// Number of bots that were in their room at least once.
     pub arrived: u32,
-    /// Bots in each state, for the progress line.
+    /// Number of connected bots, for the progress line.
     pub connected: u32,
     /// Messages without an outcome.
     pub outstanding: u64,
-    /// Bots whose task is over.
+    /// Number of bots whose task has ended.
     pub gone: u32,
-    /// The first thing that went wrong on the way in.
+    /// The first error while connecting and joining.
     pub trouble: Option<String>,
-    /// A bot was refused for good.
+    /// True if a bot was refused for good.
     pub refused: bool,
 }
 
-/// What is known of a bot.
+/// State of a bot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bot {
-    /// Wakes its task.
+    /// Wakes the bot's task.
     pub waker: Option<Waker>,
-    /// It has been in its room.
+    /// True if the bot was in its room at least once.
     pub arrived: bool,
     pub connected: bool,
 }
@@ -81,7 +80,7 @@ impl BattleState {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes on to the next stage and wakes every bot.
+    /// Enters the next stage and wakes every bot.
     pub(super) fn enter(&self, stage: BattleStage) {
         let wakers: Vec<Waker> = {
             let mut shared = self.lock();
@@ -95,13 +94,13 @@ impl BattleState {
 }
 
 impl SharedBattle {
-    /// Whether everything is delivered that will be: everybody is connected, every message
-    /// has its outcome, and nobody is behind.
+    /// Returns true if every expected delivery has arrived: every bot is connected, every message
+    /// has its outcome, and no bot is behind.
     pub(super) fn is_settled(&self) -> bool {
         self.outstanding == 0 && self.unsettled() == 0
     }
 
-    /// Players who are away or behind.
+    /// Returns the number of players that are away or behind.
     pub(super) fn unsettled(&self) -> u32 {
         let open =
             |(player, bot): (u32, &Bot)| bot.arrived && (!bot.connected || self.checker.is_behind(player));

@@ -1,59 +1,60 @@
-//! The battle of one match: who is in it, what they deliver (G1 to G5), when it is over.
+//! The battle of one match: its bots, their deliveries (G1 to G5), and its end.
 
 use skirmish_core::time::Instant;
 
 use super::super::verdict::{Checker, Findings};
 
-/// A battle. Its players are numbered by their place in it.
+/// A battle. The players are numbered by their place in the battle.
 #[derive(Debug)]
 pub(super) struct Fight {
-    /// Its bots, in the order of their places.
+    /// Bots of the battle, in the order of their places.
     bots: Vec<u32>,
-    /// Whether each has said everything and knows what became of it.
+    /// True for each bot that has sent all its messages and has their outcomes.
     done: Vec<bool>,
-    /// Until when is talked.
+    /// End of talking.
     pub until: Instant,
     pub checker: Checker,
     over: bool,
 }
 
 impl Fight {
-    /// A battle of these bots that goes on until then.
+    /// Creates a battle of these bots that lasts until `until`.
     pub(super) fn new(bots: Vec<u32>, until: Instant) -> Self {
         let players = u32::try_from(bots.len()).unwrap_or(u32::MAX);
         let done = vec![false; bots.len()];
         Self { done, until, checker: Checker::new(players, players), bots, over: false }
     }
 
-    /// The bot's place in it.
+    /// Returns the bot's place in the battle.
     pub(super) fn place(&self, bot: u32) -> Option<u32> {
         self.bots.iter().position(|other| *other == bot).and_then(|place| u32::try_from(place).ok())
     }
 
-    /// The bots in it.
+    /// Returns the bots of the battle.
     pub(super) fn bots(&self) -> &[u32] {
         &self.bots
     }
 
-    /// Whether everybody may leave.
+    /// Returns true if every player may leave.
     pub(super) const fn is_over(&self) -> bool {
         self.over
     }
 
-    /// The bot has said everything, and knows what became of it.
+    /// Notes that the bot has sent all its messages, and has their outcomes.
     pub(super) fn done(&mut self, bot: u32) {
         if let Some(done) = self.bots.iter().position(|other| *other == bot) {
             self.done[done] = true;
         }
     }
 
-    /// Whether everybody is done and has delivered what is acknowledged. It takes until
-    /// then to know that nothing is lost, so nobody leaves before.
+    /// Returns true if every bot is done and has delivered every acknowledged message. Only then is
+    /// it certain that nothing is lost, so no bot leaves earlier.
     pub(super) fn is_settled(&self) -> bool {
         self.done.iter().all(|done| *done) && (0..).zip(&self.bots).all(|(at, _)| !self.checker.is_behind(at))
     }
 
-    /// Everybody may leave: what was found, and how many players were away or behind.
+    /// Ends the battle: every player may leave. Returns the findings, and the number of players
+    /// that were away or behind.
     pub(super) fn end(&mut self, connected: impl Fn(u32) -> bool) -> (Findings, u32) {
         self.over = true;
         let open = (0..).zip(&self.done).filter(|(at, done)| !**done || self.checker.is_behind(*at)).count();
@@ -70,7 +71,7 @@ mod tests {
     use super::super::super::verdict::Delivery;
     use super::*;
 
-    /// Bots 7 and 9; each is in the room, and 7 has said something.
+    /// Bots 7 and 9. Both are in the room, and 7 has sent a message.
     fn fight() -> Fight {
         let mut fight = Fight::new(vec![7, 9], Instant::from_micros(1));
         for place in 0..2 {

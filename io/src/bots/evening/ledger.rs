@@ -1,10 +1,10 @@
-//! One match (G8), as the players see it, and how long it takes to find it.
+//! One match (G8), as the players see it, and the time that it takes to find it.
 //!
-//! Every bot reports when it queues, what it is told, and when it has left. A bot is in a
-//! match from the moment when the first of its players is told of it, and until it has left
-//! the match's room, so that two live matches of one player are seen even if it is told
-//! of one of them only. A match that it has left, or given up, is over for it: to be told of
-//! that again is a breach.
+//! Every bot reports its searches, its match events, and its leaving of a match. A bot is in a
+//! match from the first event of any of the match's players until the bot has left the match's
+//! room. So two live matches of one player are noticed even if the player has an event of only one
+//! of them. A match that a bot has left, or given up, is over for the bot: another event of it is a
+//! breach.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use skirmish_proto::v1::{Matched, Team, TicketState};
 use super::super::stats::{histogram, record};
 use super::super::verdict::Breaches;
 
-/// What is known of all searches and matches.
+/// All searches and matches so far.
 #[derive(Debug)]
 pub(super) struct MatchLedger {
     rules: Rules,
@@ -25,32 +25,32 @@ pub(super) struct MatchLedger {
     pub tally: MatchTally,
 }
 
-/// What every match must be like.
+/// Rules that every match must satisfy.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub mode: String,
-    /// Teams, and players of each.
+    /// Number of teams, and of players in each.
     pub shape: (u8, u8),
-    /// Bots are named so, with a dash and their number.
+    /// Prefix of the bots' names, before a dash and the bot's number.
     pub prefix: String,
-    /// Bots below this are in parties: 0 and 1, 2 and 3, and so on.
+    /// Bots with a number below this are in parties: 0 and 1, 2 and 3, and so on.
     pub in_parties: u32,
 }
 
-/// A bot.
+/// State of a bot.
 #[derive(Clone, Debug, Default)]
 struct SearchingBot {
-    /// The number of its search, and since when it searches.
+    /// Number and beginning of the bot's search.
     search: Option<(u64, Instant)>,
-    /// It has taken the ticket back.
+    /// True if the bot has taken the ticket back.
     cancelling: bool,
-    /// The match that it is in.
+    /// The bot's match.
     pair: Option<String>,
-    /// Matches that it has left or given up.
+    /// Matches that the bot has left or given up.
     parted: BTreeSet<String>,
 }
 
-/// A match that somebody was told of.
+/// A match of which at least one bot was notified.
 #[derive(Debug)]
 struct ReportedMatch {
     room: String,
@@ -58,22 +58,22 @@ struct ReportedMatch {
     bots: Vec<u32>,
     told: BTreeSet<u32>,
     left: BTreeSet<u32>,
-    /// When the youngest of its tickets was queued.
+    /// Queue time of the match's youngest ticket.
     youngest: Instant,
 }
 
-/// What is counted; in the window only.
+/// Counters and histograms of the window.
 #[derive(Debug)]
 pub(super) struct MatchTally {
-    /// From and to when is measured; nothing before it is set.
+    /// Begin and end of the measured time; `None` before it is set.
     pub window: Option<(Instant, Instant)>,
-    /// Matches of which all players were told.
+    /// Matches of which all players were notified.
     pub formed: u64,
-    /// Players told.
+    /// Players that were notified of a match.
     pub players: u64,
-    /// From the youngest ticket to the last player told.
+    /// Time from the youngest ticket to the notification of the last player.
     pub all_told: Histogram<u64>,
-    /// From a player's own ticket to the player told.
+    /// Time from a player's own ticket to the player's notification.
     pub own: Histogram<u64>,
     pub cancelled: u64,
     pub timed_out: u64,
@@ -112,28 +112,28 @@ impl MatchLedger {
         }
     }
 
-    /// Bots that search.
+    /// Returns the number of bots that search.
     pub(super) fn searching(&self) -> u32 {
         count(self.seats.iter().filter(|seat| seat.search.is_some()))
     }
 
-    /// Matches that not everybody has left.
+    /// Returns the number of matches that at least one player has not left.
     pub(super) fn live(&self) -> usize {
         self.pairs.len()
     }
 
-    /// The bot searches from now on, by a search of this number.
+    /// Notes the beginning of a search with this number.
     pub(super) fn queued(&mut self, bot: u32, search: u64, now: Instant) {
         let seat = &mut self.seats[bot as usize];
         (seat.search, seat.cancelling) = (Some((search, now)), false);
     }
 
-    /// The bot takes its ticket back.
+    /// Notes that the bot takes its ticket back.
     pub(super) fn cancels(&mut self, bot: u32) {
         self.seats[bot as usize].cancelling = true;
     }
 
-    /// The bot was told that its search of this number has ended without a match.
+    /// Checks the notification that the bot's search with this number has ended without a match.
     pub(super) fn ended(&mut self, bot: u32, search: u64, state: TicketState, now: Instant) {
         let measured = self.tally.measures(now);
         let seat = &mut self.seats[bot as usize];
@@ -162,7 +162,8 @@ impl MatchLedger {
         }
     }
 
-    /// The bot was told of a match. Returns the match's bots, if it is the first to be told.
+    /// Checks the notification of a match. Returns the match's bots if this bot is the first to be
+    /// notified.
     pub(super) fn told(&mut self, bot: u32, matched: &Matched, now: Instant) -> Option<Vec<u32>> {
         let id = &matched.r#match;
         if self.has_parted(bot, matched) {
@@ -178,7 +179,7 @@ impl MatchLedger {
             return None;
         }
         if matched.fills > 0 && self.seats[bot as usize].pair.as_ref() == Some(id) {
-            // Players that did not come are left out of it.
+            // Players that did not join are left out of the match.
             return None;
         }
         let first = !self.pairs.contains_key(id);
@@ -221,7 +222,8 @@ impl MatchLedger {
         first.then(|| pair.bots.clone())
     }
 
-    /// A match that nobody was told of before: all of its players are in it from now on.
+    /// Adds a match of which no bot was notified before: all of its players are in the match from
+    /// now on.
     fn meet(&mut self, matched: &Matched, now: Instant) {
         let Self { rules, seats, pairs, breaches, .. } = self;
         let id = &matched.r#match;
@@ -271,14 +273,14 @@ impl MatchLedger {
         pairs.insert(id.clone(), pair);
     }
 
-    /// The bot has left its match. Returns the match if everybody was told of it and has
-    /// left: it is over.
+    /// Notes that the bot has left its match. Returns the match's identifier if it is over: every
+    /// player was notified of the match and has left.
     pub(super) fn left(&mut self, bot: u32) -> Option<String> {
         let id = self.seats[bot as usize].pair.take()?;
         self.parts(bot, &id).then_some(id)
     }
 
-    /// The bot has given a match up. Whether that is over with it.
+    /// Notes that the bot has given a match up. Returns true if the match is over.
     pub(super) fn gave_up(&mut self, bot: u32, id: &str) -> bool {
         let seat = &mut self.seats[bot as usize];
         if seat.pair.as_deref() == Some(id) {
@@ -299,14 +301,13 @@ impl MatchLedger {
         is_over
     }
 
-    /// Whether the bot has left the match, or given it up.
+    /// Returns true if the bot has left the match, or given it up.
     pub(super) fn has_parted(&self, bot: u32, matched: &Matched) -> bool {
         self.seats.get(bot as usize).is_some_and(|seat| seat.parted.contains(&matched.r#match))
     }
 
-    /// Everything that was broken, once everybody has been told what there is to be told, or
-    /// the players' patience is over; and what nobody knows then: who has heard nothing may hear
-    /// it yet.
+    /// Returns all breaches, once every player has had its last notification, or the players'
+    /// patience is over; and the unknown cases. A player without a notification may still get one.
     pub(super) fn finish(&mut self) -> (Breaches, Breaches) {
         let Self { seats, pairs, breaches, .. } = self;
         let mut unknown = Breaches::default();
@@ -328,7 +329,7 @@ impl MatchLedger {
 }
 
 impl Rules {
-    /// Which bot has this name.
+    /// Returns the bot with this name.
     fn bot(&self, name: &str) -> Option<u32> {
         name.strip_prefix(&self.prefix)?.strip_prefix('-')?.parse().ok()
     }
@@ -338,7 +339,7 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
     u32::try_from(items.count()).unwrap_or(u32::MAX)
 }
 
-/// Whether each of these teams has no players but those that the same team had.
+/// Returns true if each of these teams has no players but those of the same team before.
 fn is_within(teams: &[Team], before: &[Team]) -> bool {
     teams.len() == before.len()
         && teams
@@ -355,12 +356,12 @@ mod tests {
         Instant::from_micros(ms * 1_000)
     }
 
-    /// The number of a bot's first search; of the next, one more.
+    /// Returns the number of a bot's first search. Each later search has the next number.
     fn search_of(bot: u32) -> u64 {
         100 + u64::from(bot) * 10
     }
 
-    /// Four bots, the first two of them a party; teams of two.
+    /// Four searching bots, the first two of them a party; teams of two.
     fn ledger() -> MatchLedger {
         let rules =
             Rules { mode: "squads".to_owned(), shape: (2, 2), prefix: "bot".to_owned(), in_parties: 2 };
@@ -386,7 +387,7 @@ mod tests {
 
     const TEAMS: &[&[u32]] = &[&[0, 1], &[2, 3]];
 
-    /// The bot is told of a match as the answer to the search that it has.
+    /// Notifies the bot of a match, as the answer to its current search.
     fn tell(ledger: &mut MatchLedger, bot: u32, matched: &Matched, at: Instant) {
         let search = ledger.seats[bot as usize].search.map_or(0, |(search, _)| search);
         ledger.told(bot, &Matched { search, ..matched.clone() }, at);
@@ -398,7 +399,7 @@ mod tests {
         }
     }
 
-    /// One breach, in these words, once who is left has its answer.
+    /// Checks for a breach with these words, once every remaining bot has its answer.
     fn breaks(mut ledger: MatchLedger, words: &str) {
         let (breaches, _) = ledger.finish();
         assert!(breaches.first.as_ref().is_some_and(|first| first.contains(words)), "{breaches:?}");
@@ -431,7 +432,7 @@ mod tests {
         left.queued(0, search_of(0) + 1, ms(200));
         tell(&mut left, 0, &matched("a", TEAMS, 0), ms(300));
         breaks(left, "player 0 was told of match a, which it had left");
-        // One that was given up, before or after others were told of it.
+        // A match that was given up, before or after the notification of others.
         for late in [true, false] {
             let mut ledger = ledger();
             if late {

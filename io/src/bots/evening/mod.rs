@@ -1,11 +1,10 @@
-//! Whole evenings: players queue, are matched, battle in the match's room, leave, and queue
-//! again.
+//! The match mode, or whole evenings: players queue, are matched, battle in the match's room,
+//! leave, and queue again.
 //!
-//! Each player goes its own way; only the players of one match wait for each other, at the
-//! end of their battle, until everybody has delivered what was acknowledged: so that
-//! G1 to G5 can be checked to the end in every room. The `ledger` checks G8 across all
-//! matches. At the end of the evening whoever still searches takes its ticket back, and
-//! must hear what became of it.
+//! Each player acts on its own. Only the players of one match wait for each other, at the end of
+//! their battle, until all of them have delivered every acknowledged message: so G1 to G5 can be
+//! checked to the end in every room. The `ledger` checks G8 across all matches. At the end of the
+//! run every player that still searches takes its ticket back, and must be notified of the outcome.
 
 mod fight;
 mod ledger;
@@ -36,7 +35,7 @@ use crate::client::Driver;
 use player::MatchPlayer;
 use world::MatchModeState;
 
-/// Runs an evening.
+/// Runs the match mode.
 pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     let options = &swarm.options;
     let world = Arc::new(MatchModeState::new(options.clone()));
@@ -63,7 +62,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
         progress.show(u64::from(options.players - busy), "went home".to_owned());
         busy == 0
     });
-    // A battle that does not settle is ended after `patience`, and has to be left then.
+    // A battle that does not settle is ended after `patience`, and then has to be left.
     let _ = interruptible(&swarm.interruption, async {
         let _ = tokio::time::timeout(options.patience + FAREWELL, settled).await;
     })
@@ -79,7 +78,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Plays for the warm-up and the duration, and measures the latter, as far as it passed.
+/// Plays for the warm-up and the duration. Measures the part of the duration that passed.
 async fn play(swarm: &Swarm, world: &MatchModeState, progress: &Progress) -> Usage {
     let options = &swarm.options;
     let start = swarm.clock.now().instant;

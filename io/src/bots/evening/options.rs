@@ -1,4 +1,4 @@
-//! Options of whole evenings.
+//! Options of the match mode.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use skirmish_core::matchmaking::{MAX_FORMED_PLAYERS, MAX_TEAM_SIZE};
 use super::super::Error;
 use crate::config::QueueSection;
 
-/// What the players of an evening do.
+/// Behaviour of the players in match mode.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Matches")]
 pub struct MatchOptions {
@@ -18,12 +18,12 @@ pub struct MatchOptions {
     #[arg(long = "match", value_name = "MODE", conflicts_with_all = ["mode", "room_size", "class", "history"])]
     pub queue: Option<String>,
 
-    /// How long a battle goes on, from the moment when the first of its players is told.
+    /// Duration of a battle, from the moment when the first of its players is told.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration, requires = "queue")]
     pub battle: Duration,
 
-    /// Teams of a match: what is checked, and what the server in this process makes. By
-    /// default as a server for development has it, two for other modes.
+    /// Teams of a match, for the check and for the server in this process. The default is that of a
+    /// server for development, and two for other modes.
     #[arg(long, value_name = "N", requires = "queue")]
     pub teams: Option<u8>,
 
@@ -42,7 +42,7 @@ pub struct MatchOptions {
 }
 
 impl MatchOptions {
-    /// Teams of a match, and players of each.
+    /// Returns the number of teams of a match, and of players in each.
     pub(in super::super) fn shape(&self) -> (u8, u8) {
         let known = QueueSection::development();
         let known = known.iter().find(|queue| Some(&queue.mode) == self.queue.as_ref());
@@ -50,13 +50,13 @@ impl MatchOptions {
         (self.teams.unwrap_or(teams), self.team_size.unwrap_or(size))
     }
 
-    /// Players who are in parties: those with the lowest numbers, each two in one.
+    /// Returns the number of players in parties: those with the lowest numbers, two in each party.
     pub(super) fn in_parties(&self, players: u32) -> u32 {
         let parties = u64::from(players) * u64::from(self.party_share) / 200;
         u32::try_from(2 * parties).unwrap_or(players)
     }
 
-    /// Checks what the types do not.
+    /// Checks the constraints that the types do not express.
     pub(in super::super) fn check(&self, players: u32) -> Result<(), Error> {
         let bad =
             |option: &'static str, problem: &str| Err(Error::Option { option, problem: problem.to_owned() });

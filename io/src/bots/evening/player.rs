@@ -1,4 +1,4 @@
-//! One bot of an evening: queues, battles, leaves, queues again.
+//! One bot of the match mode: queues, battles, leaves, queues again.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -14,9 +14,9 @@ use super::stay::Stay;
 use super::world::{MatchModeState, SharedMatchMode};
 use crate::client::{Act, App, ClientState, DialError, Event, Machine};
 
-/// The longest rest between two evenings.
+/// Longest rest between a match and the next search.
 const REST: Duration = Duration::from_secs(1);
-/// A search that is given up is given up within this.
+/// Maximum time before a search is given up, if it is given up at all.
 const GIVE_UP: Duration = Duration::from_millis(500);
 
 /// A bot.
@@ -24,33 +24,33 @@ pub(super) struct MatchPlayer {
     index: u32,
     world: Arc<MatchModeState>,
     rng: Rng,
-    /// Held until the bot is connected, so that not too many come at a time.
+    /// Held until the bot is connected, so that not too many bots connect at a time.
     permit: Option<OwnedSemaphorePermit>,
     registered: bool,
     connections: u32,
-    /// When the connection is cut next.
+    /// Time of the next cut of the connection.
     cut: Option<Instant>,
     step: MatchActivity,
-    /// The match that it is in, or was in last.
+    /// Stay in the current or the last match.
     stay: Option<Stay>,
 }
 
-/// What the bot is at.
+/// Current activity of a bot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MatchActivity {
-    /// It waits until all are there.
+    /// The bot waits until all bots are connected.
     Gather,
-    /// It has neither ticket nor match, and queues then.
+    /// The bot has neither ticket nor match, and queues at `until`.
     Rest { until: Instant },
-    /// It has a ticket.
+    /// The bot has a ticket.
     Search {
-        /// When it takes the ticket back.
+        /// Time at which the bot takes the ticket back.
         give_up: Option<Instant>,
         cancelled: bool,
     },
-    /// It is in a match.
+    /// The bot is in a match.
     Play,
-    /// It says goodbye.
+    /// The bot ends its session.
     Gone,
 }
 
@@ -74,7 +74,7 @@ impl MatchPlayer {
         }
     }
 
-    /// The bot's task is over.
+    /// Notes that the bot's task has ended.
     pub(super) fn gone(&mut self, result: Result<(), DialError>) {
         let world = Arc::clone(&self.world);
         let mut shared = world.lock();
@@ -99,7 +99,7 @@ impl MatchPlayer {
         }
     }
 
-    /// Goes on to another step.
+    /// Sets the bot's activity.
     fn set_step(&mut self, shared: &mut SharedMatchMode, step: MatchActivity) {
         self.step = step;
         shared.bots[self.index as usize].busy =
@@ -111,7 +111,7 @@ impl MatchPlayer {
         self.set_step(shared, MatchActivity::Rest { until });
     }
 
-    /// What the bot asks for.
+    /// Returns the bot's request for a match.
     fn wish(&self) -> v1::Queue {
         let options = &self.world.options;
         let mode = options.matches.queue.clone().unwrap_or_default();
@@ -255,7 +255,7 @@ impl App for MatchPlayer {
             MatchActivity::Gather => {
                 let BattleStage::Play { from, to } = shared.stage else { return Act::Nothing };
                 self.cut = next_cut(&mut self.rng, world.options.disconnect_rate, now.instant);
-                // Who came together does not stay together.
+                // Bots that have connected together must not stay together.
                 let spread = world.options.matches.battle.min((to - from) / 2);
                 let until = from + self.rng.duration(Duration::ZERO..=spread);
                 self.set_step(shared, MatchActivity::Rest { until });

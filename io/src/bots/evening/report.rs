@@ -1,4 +1,4 @@
-//! What an evening came to.
+//! Report of the match mode.
 
 use serde::Serialize;
 
@@ -6,26 +6,25 @@ use super::super::options::Options;
 use super::super::report::{GuaranteeReport, Latencies, Report, Usage, per_second};
 use super::world::SharedMatchMode;
 
-/// Matches, as the players saw them. What is counted happened while it was measured.
+/// Matches, as the players saw them. All counters are of the measured time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct MatchReport {
-    /// The mode that was queued for.
+    /// Mode of the matches.
     pub mode: String,
     /// Teams of a match.
     pub teams: u8,
     /// Players of a team.
     pub team_size: u8,
-    /// Matches of which every player was told.
+    /// Matches of which every player was notified.
     pub formed: u64,
-    /// The same per second.
+    /// Formed matches per second.
     pub formed_per_second: f64,
-    /// Players who were told of a match.
+    /// Players that were notified of a match.
     pub players: u64,
-    /// From the moment when the last ticket of a match was queued to that when the last of
-    /// its players was told.
+    /// Time from the queueing of a match's last ticket to the notification of its last player.
     pub last_ticket_to_all_told: Latencies,
-    /// From the moment when a player queued to that when it was told.
+    /// Time from a player's queueing to its notification.
     pub own_ticket_to_told: Latencies,
     /// Tickets taken back by their players.
     pub cancelled: u64,
@@ -33,14 +32,14 @@ pub struct MatchReport {
     pub timed_out: u64,
     /// Tickets of parties that a player has left.
     pub party_lost: u64,
-    /// Tickets that the server did not take.
+    /// Tickets that the server has refused.
     pub refused: u64,
-    /// Players who still waited at the end, and took their tickets back.
+    /// Players that still waited at the end, and took their tickets back.
     pub waiting: u32,
 }
 
 impl MatchReport {
-    /// What people read of it: names and values.
+    /// Returns the rows of the table for people: names and values.
     pub(in super::super) fn rows(&self) -> Vec<(&'static str, String)> {
         let (formed, players) = (self.formed, self.players);
         vec![
@@ -59,7 +58,7 @@ impl MatchReport {
     }
 }
 
-/// The report of an evening; `waiting` players searched at its end.
+/// Creates the report of the match mode; `waiting` players searched at its end.
 pub(super) fn report(options: &Options, shared: &mut SharedMatchMode, usage: &Usage, waiting: u32) -> Report {
     let (broken, unheard) = shared.ledger.finish();
     let tally = &shared.ledger.tally;

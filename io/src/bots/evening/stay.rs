@@ -1,4 +1,4 @@
-//! A bot's stay in one match: joins the room, talks, makes sure, leaves.
+//! A bot's stay in one match: joins the room, talks, waits for all deliveries, leaves.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +19,11 @@ pub(super) struct Stay {
     id: String,
     pub room: String,
     step: StayStep,
-    /// From the join to the first message.
+    /// Time from the join to the first message.
     first: Duration,
-    /// When the next message is due; before the join, not known.
+    /// Due time of the next message; `None` before the join.
     due: Option<Instant>,
-    /// When to look again whether it is time to end.
+    /// Time of the next check if the stay has to end.
     look: Option<Instant>,
     /// Messages sent so far.
     number: u64,
@@ -40,7 +40,7 @@ enum StayStep {
 }
 
 impl Stay {
-    /// A stay in a match, whose first message is due `first` after the join.
+    /// Creates a stay in a match, with the first message due `first` after the join.
     pub(super) fn new(bot: u32, matched: &Matched, first: Duration) -> Self {
         Self {
             bot,
@@ -55,7 +55,7 @@ impl Stay {
         }
     }
 
-    /// When something is due.
+    /// Returns the time of the next action.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.step {
             StayStep::Talk => [self.due, self.look].into_iter().flatten().min(),
@@ -63,26 +63,26 @@ impl Stay {
         }
     }
 
-    /// What checks the battle, and the bot's place there; `None` once it is over.
+    /// Returns the battle's checker, and the bot's place there; `None` once the battle is over.
     fn checker<'a>(&self, shared: &'a mut SharedMatchMode) -> Option<(&'a mut Checker, u32)> {
         let fight = shared.fights.get_mut(&self.id).filter(|fight| !fight.is_over())?;
         let place = fight.place(self.bot)?;
         Some((&mut fight.checker, place))
     }
 
-    /// The place of another bot; one that nobody has if it is not in the match.
+    /// Returns the place of another bot, or an unused place if that bot is not in the match.
     fn place_of(&self, shared: &SharedMatchMode, bot: u32) -> u32 {
         shared.fights.get(&self.id).and_then(|fight| fight.place(bot)).unwrap_or(u32::MAX)
     }
 
-    /// The bot is connected again.
+    /// Notes that the bot is connected again.
     pub(super) fn connected(&self, shared: &mut SharedMatchMode) {
         if let Some((checker, place)) = self.checker(shared) {
             checker.connected(place);
         }
     }
 
-    /// The bot is not in the room any more. Whether it has left the match.
+    /// Notes that the bot is no longer in the room. Returns true if the bot has left the match.
     pub(super) fn left(&mut self, shared: &mut SharedMatchMode, reason: LeftReason) -> bool {
         if let Some((checker, place)) = self.checker(shared) {
             checker.left(place);
@@ -90,7 +90,7 @@ impl Stay {
         if self.step == StayStep::Leaving {
             return true;
         }
-        // The client joins again by itself if the room was gone.
+        // If the room was gone, the client joins again by itself.
         shared.trouble.get_or_insert_with(|| format!("left the room of its match: {reason:?}"));
         if !matches!(reason, LeftReason::Gone | LeftReason::NotAMember | LeftReason::Unspecified) {
             self.step = StayStep::Join;
@@ -98,7 +98,7 @@ impl Stay {
         false
     }
 
-    /// Something happened in the room.
+    /// Handles an event in the room.
     pub(super) fn event(&mut self, shared: &mut SharedMatchMode, now: Now, event: Event) {
         match event {
             Event::Entry { room, cursor, kind, member, message, client_seq, body, player, .. } => {
@@ -155,7 +155,7 @@ impl Stay {
         }
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub(super) fn poll(
         &mut self,
         shared: &mut SharedMatchMode,
@@ -204,7 +204,7 @@ impl Stay {
             return Act::Nothing;
         }
         if self.step == StayStep::Joining && latest > now.instant {
-            // Who is not in the room yet cannot leave it.
+            // A bot that is not in the room yet cannot leave it.
             return Act::Nothing;
         }
         self.step = StayStep::Leaving;

@@ -1,4 +1,4 @@
-//! What the bots of an evening share.
+//! State that the bots of the match mode share.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,8 +14,7 @@ use super::super::world::BattleStage;
 use super::fight::Fight;
 use super::ledger::{MatchLedger, Rules};
 
-/// Shared by all bots and the one who conducts them. There is one thread, so the lock is
-/// never waited for.
+/// Shared by all bots and the conducting task. There is one thread, so no task waits for the lock.
 #[derive(Debug)]
 pub(super) struct MatchModeState {
     pub options: Options,
@@ -28,33 +27,33 @@ pub(super) struct SharedMatchMode {
     pub stats: Stats,
     pub ledger: MatchLedger,
     pub bots: Vec<MatchBot>,
-    /// Battles that not everybody has left.
+    /// Battles that at least one player has not left.
     pub fights: BTreeMap<String, Fight>,
-    /// Battles so far.
+    /// Number of battles so far.
     pub rooms: u32,
-    /// What was broken in the battles that are over, and what was counted.
+    /// Breaches and counters of the battles that are over.
     pub found: Findings,
-    /// Players who were away or behind when their battle had to end.
+    /// Number of players that were away or behind when their battle had to end.
     pub unsettled: u32,
-    /// Bots who have been connected.
+    /// Number of bots that were connected at least once.
     pub arrived: u32,
     pub connected: u32,
-    /// Bots whose task is over.
+    /// Number of bots whose task has ended.
     pub gone: u32,
-    /// The first thing that went wrong.
+    /// The first error.
     pub trouble: Option<String>,
-    /// A bot was refused for good.
+    /// True if a bot was refused for good.
     pub refused: bool,
 }
 
-/// What is known of a bot.
+/// State of a bot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MatchBot {
-    /// Wakes its task.
+    /// Wakes the bot's task.
     pub waker: Option<Waker>,
     pub arrived: bool,
     pub connected: bool,
-    /// It searches, or is in a match.
+    /// True if the bot searches, or is in a match.
     pub busy: bool,
 }
 
@@ -88,7 +87,7 @@ impl MatchModeState {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes on to the next stage and wakes every bot.
+    /// Enters the next stage and wakes every bot.
     pub(super) fn enter(&self, stage: BattleStage) {
         let mut shared = self.lock();
         shared.stage = stage;
@@ -97,16 +96,16 @@ impl MatchModeState {
 }
 
 impl SharedMatchMode {
-    /// Bots that search or are in a match.
+    /// Returns the number of bots that search or are in a match.
     pub(super) fn busy(&self) -> u32 {
         u32::try_from(self.bots.iter().filter(|bot| bot.busy).count()).unwrap_or(u32::MAX)
     }
 
-    /// A bot was told of its match. The first who is begins the battle.
+    /// Notes that a bot was notified of its match. The first notified bot begins the battle.
     pub(super) fn told(&mut self, bot: u32, matched: &Matched, now: Instant, until: Instant) {
         if let Some(bots) = self.ledger.told(bot, matched, now) {
             let mut fight = Fight::new(bots, until);
-            // Who has given the match up does not come.
+            // A bot that has given the match up does not join.
             let absent = fight.bots().iter().copied().filter(|bot| self.ledger.has_parted(*bot, matched));
             absent.collect::<Vec<_>>().into_iter().for_each(|bot| fight.done(bot));
             self.fights.insert(matched.r#match.clone(), fight);
@@ -114,7 +113,7 @@ impl SharedMatchMode {
         }
     }
 
-    /// A bot has given a match up, and does not come.
+    /// Notes that a bot has given a match up, and does not join.
     pub(super) fn gave_up(&mut self, bot: u32, id: &str) {
         if self.ledger.gave_up(bot, id) {
             self.fights.remove(id);
@@ -125,7 +124,7 @@ impl SharedMatchMode {
         self.end_fight(id, false);
     }
 
-    /// Lets everybody leave the battle if it is settled, or if it has to be.
+    /// Ends the battle if it is settled, or if `at_once`. Then every player may leave.
     pub(super) fn end_fight(&mut self, id: &str, at_once: bool) {
         let Self { bots, fights, found, unsettled, .. } = self;
         let Some(fight) = fights.get_mut(id) else { return };
@@ -143,7 +142,7 @@ impl SharedMatchMode {
         wakers.for_each(Waker::wake_by_ref);
     }
 
-    /// A bot has left its match.
+    /// Notes that a bot has left its match.
     pub(super) fn left(&mut self, bot: u32) {
         if let Some(id) = self.ledger.left(bot) {
             self.fights.remove(&id);

@@ -1,45 +1,45 @@
-//! What one member delivered.
+//! Deliveries of one member.
 
 use skirmish_core::id::Cursor;
 
-/// Numbers remembered as not delivered, for each sender. A member misses one only when the
-/// sender's message was refused, or is lost.
+/// Maximum number of undelivered numbers that are kept for each sender. A member misses a number
+/// only if the message was refused, or is lost.
 const HOLES: usize = 4_096;
 
 /// A member of a room.
 #[derive(Debug, Default)]
 pub(super) struct CheckedMember {
     pub present: bool,
-    /// The last entry delivered, or skipped by a snapshot.
+    /// Cursor of the last entry that was delivered, or skipped by a snapshot.
     pub cursor: Option<Cursor>,
-    /// Snapshots so far; across each, numbers may be missing.
+    /// Number of snapshots so far. Across each of them, numbers may be missing.
     pub snapshots: u32,
-    /// Connections so far.
+    /// Number of connections so far.
     pub connections: u32,
-    /// By the sender's place in the room.
+    /// Senders by their place in the room.
     pub peers: Vec<CheckedSender>,
 }
 
-/// What a member delivered of one sender.
+/// Deliveries of one member from one sender.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CheckedSender {
-    /// The first number delivered; 0 before that.
+    /// The first delivered number; 0 before that.
     first: u64,
-    /// The last one.
+    /// The last delivered number.
     last: u64,
-    /// [`Member::snapshots`] as of `last`.
+    /// [`CheckedMember::snapshots`] as of `last`.
     snapshots: u32,
     /// Numbers in between that were not delivered.
     holes: Vec<u64>,
-    /// Number of the newest latest message, and the connection on which it came.
+    /// Number of the newest latest message, and the connection of its delivery.
     pub latest: u64,
     pub latest_connection: u32,
 }
 
-/// What the next number of a sender is.
+/// Relation of a sender's next number to the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NumberCheck {
-    /// Beyond the last.
+    /// Above the last number.
     Forward,
     /// Delivered before.
     Again,
@@ -48,7 +48,7 @@ pub(super) enum NumberCheck {
 }
 
 impl CheckedMember {
-    /// A membership begins, or goes on.
+    /// Begins a membership, or continues one.
     pub(super) fn join(&mut self, resumed: bool) {
         self.present = true;
         if !resumed {
@@ -63,17 +63,17 @@ impl CheckedMember {
         }
     }
 
-    /// Whether it has not delivered yet what is acknowledged.
+    /// Returns true if the member has not delivered every acknowledged message.
     pub(super) fn is_behind(&self, acknowledged: Cursor) -> bool {
         self.present && self.cursor.is_some_and(|at| at < acknowledged && at.epoch == acknowledged.epoch)
     }
 
-    /// The last number delivered of the sender at this place in the room; 0 for none.
+    /// Returns the last delivered number of the sender at this place in the room; 0 for none.
     pub(super) fn delivered(&self, place: usize) -> u64 {
         self.peers.get(place).map_or(0, |peer| peer.last)
     }
 
-    /// The sender at this place in the room.
+    /// Returns the sender at this place in the room.
     pub(super) fn peer(&mut self, place: usize) -> &mut CheckedSender {
         if place >= self.peers.len() {
             self.peers.resize(place + 1, CheckedSender::default());
@@ -83,7 +83,7 @@ impl CheckedMember {
 }
 
 impl CheckedSender {
-    /// The member delivered this number; it had `snapshots` so far.
+    /// Notes the delivery of a number. `snapshots` is the member's number of snapshots so far.
     pub(super) fn advance(&mut self, number: u64, snapshots: u32) -> NumberCheck {
         if number > self.last {
             if self.first == 0 {
@@ -103,9 +103,9 @@ impl CheckedSender {
         if number < self.first { NumberCheck::Late } else { NumberCheck::Again }
     }
 
-    /// Numbers up to `until` that a member that had `snapshots` should have delivered and
-    /// did not, and whether it has delivered later ones. Nothing is owed from before the first
-    /// delivery, nor across a snapshot.
+    /// Returns the numbers up to `until` that a member with `snapshots` snapshots should have
+    /// delivered and has not, each with true if the member has delivered later ones. No number is
+    /// required from before the first delivery, nor across a snapshot.
     pub(super) fn missed(&self, until: u64, snapshots: u32) -> impl Iterator<Item = (u64, bool)> {
         let owed = self.first != 0 && self.snapshots == snapshots;
         let tail = if owed { self.last + 1..until + 1 } else { 0..0 };

@@ -1,18 +1,19 @@
 //! Guarantees G1 to G5 as the players see them.
 //!
-//! Every bot reports what its client machine delivered, and the [`Checker`] compares:
+//! Every bot reports the deliveries of its client machine, and the [`Checker`] compares:
 //!
-//! * G1: each room remembers a hash of its newest entries by their place in the log; a
-//!   member that delivers another entry at the same place is seen at once.
-//! * G2: at the end, no acknowledged message may be missing at a member that stayed. It is
-//!   missing if the member has delivered what comes after it, or if nothing is under way any
-//!   more. Of a member that is away or behind when the players' patience is over, nobody knows:
-//!   it may be on its way. That is no breach, and nothing has held.
-//! * G3: an entry at or before the member's cursor, and a sender's number that was
-//!   delivered before, are duplicates.
+//! * G1: each room keeps hashes of its newest entries by their position in the log. A member that
+//!   delivers another entry at the same position is noticed at once.
+//! * G2: at the end, no acknowledged message may be missing at a member that stayed. A message is
+//!   missing if the member has delivered a later one, or if nothing is in flight any more. If a
+//!   member is away or behind when the players' patience is over, the result is unknown: the
+//!   message may be in flight. An unknown result is no breach, but the guarantee is not counted as
+//!   held either.
+//! * G3: an entry at or before the member's cursor, and a sender's number that was delivered
+//!   before, are duplicates.
 //! * G4: the numbers of each sender only grow.
-//! * G5: places in the log are consecutive, unless a snapshot says from where to where
-//!   entries are missing.
+//! * G5: positions in the log are consecutive, unless a snapshot names the first and last missing
+//!   entry.
 //!
 //! Memory is bounded by members times members per room, plus a window of each room.
 
@@ -29,7 +30,7 @@ use skirmish_core::id::Cursor;
 use member::CheckedMember;
 use room::CheckedRoom;
 
-/// What the bots can check.
+/// The guarantees that the bots can check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CheckedGuarantee {
     /// G1: any two members deliver the same entries in the same order.
@@ -38,18 +39,18 @@ pub(super) enum CheckedGuarantee {
     NoLoss,
     /// G3: nothing is delivered twice.
     NoDuplicate,
-    /// G4: each sender's messages come in the order in which it sent them.
+    /// G4: the messages of each sender are delivered in the order of sending.
     SenderOrder,
-    /// G5: no gap without a snapshot that says so.
+    /// G5: no gap without a snapshot that announces the gap.
     NoSilentGap,
 }
 
 impl CheckedGuarantee {
-    /// All of them, in the order of their numbers.
+    /// All guarantees, in the order of their numbers.
     pub(super) const ALL: [Self; 5] =
         [Self::Order, Self::NoLoss, Self::NoDuplicate, Self::SenderOrder, Self::NoSilentGap];
 
-    /// Number and name.
+    /// Returns the number and name.
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Order => "G1 order",
@@ -61,7 +62,7 @@ impl CheckedGuarantee {
     }
 }
 
-/// How often a guarantee was broken, and the first time in words.
+/// Number of breaches of a guarantee, and a description of the first one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Breaches {
     pub count: u64,
@@ -69,46 +70,46 @@ pub(super) struct Breaches {
 }
 
 impl Breaches {
-    /// Adds one.
+    /// Adds a breach.
     pub(super) fn add(&mut self, what: impl FnOnce() -> String) {
         self.count += 1;
         self.first.get_or_insert_with(what);
     }
 
-    /// Adds those of another checker.
+    /// Adds the breaches of another checker.
     pub(super) fn merge(&mut self, other: Self) {
         self.count += other.count;
         self.first = self.first.take().or(other.first);
     }
 }
 
-/// What a checker has found, once everything is delivered that will be.
+/// Findings of a checker, once every expected delivery has arrived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
-    /// What was broken, by guarantee.
+    /// Breaches by guarantee.
     pub breaches: [Breaches; 5],
-    /// Of whom nobody knows whether something is lost (G2).
+    /// Cases in which a loss is neither proved nor excluded (G2).
     pub unknown: Breaches,
     pub counts: Counts,
 }
 
-/// What was counted besides.
+/// Other counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    /// Deliveries that came twice.
+    /// Deliveries of an entry or message that was delivered before.
     pub duplicates: u64,
-    /// Deliveries that came after a later one of the same sender.
+    /// Deliveries after a later message of the same sender.
     pub out_of_order: u64,
-    /// Acknowledged messages that a member that stayed did not get.
+    /// Acknowledged messages that are missing at a member that stayed.
     pub lost: u64,
-    /// Entries that a snapshot said were missing.
+    /// Missing entries that a snapshot has announced.
     pub announced: u64,
-    /// Entries so old that no other member's was left to compare with.
+    /// Entries so old that no other member's entry was left for comparison.
     pub uncompared: u64,
 }
 
 impl Counts {
-    /// Adds those of another checker.
+    /// Adds the counters of another checker.
     pub(super) const fn merge(&mut self, other: Self) {
         self.duplicates += other.duplicates;
         self.out_of_order += other.out_of_order;
@@ -118,18 +119,18 @@ impl Counts {
     }
 }
 
-/// An entry as a member delivered it.
+/// An entry as a member has delivered it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Delivery {
-    /// Its place in the log.
+    /// Position in the log.
     pub cursor: Cursor,
-    /// [`entry_hash`] of it.
+    /// [`entry_hash`] of the entry.
     pub hash: u64,
-    /// Sender and number, if it is a bot's message.
+    /// Sender and number, if the entry is a bot's message.
     pub said: Option<(u32, u64)>,
 }
 
-/// Hash of everything in an entry that must be the same for every member.
+/// Returns a hash of everything in an entry that must be the same for every member.
 pub(super) fn entry_hash(kind: i32, member: u32, client_seq: u64, body: &[u8], player: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     (kind, member, client_seq).hash(&mut hasher);
@@ -138,7 +139,7 @@ pub(super) fn entry_hash(kind: i32, member: u32, client_seq: u64, body: &[u8], p
     hasher.finish()
 }
 
-/// Compares what players deliver. Player `p` is in room `p / room_size`, and only there.
+/// Compares the players' deliveries. Player `p` is in room `p / room_size`, and only there.
 #[derive(Debug)]
 pub(super) struct Checker {
     room_size: u32,
@@ -149,12 +150,12 @@ pub(super) struct Checker {
     counts: Counts,
 }
 
-/// What a player heard of its own messages.
+/// Outcomes of a player's own messages.
 #[derive(Debug, Default)]
 struct Sender {
-    /// The highest number acknowledged.
+    /// The highest acknowledged number.
     acknowledged: u64,
-    /// Numbers that were refused, or whose outcome is unknown.
+    /// Numbers of messages that were refused, or have an unknown outcome.
     not_acknowledged: BTreeSet<u64>,
 }
 
@@ -178,23 +179,23 @@ impl Checker {
         }
     }
 
-    /// The player's client was welcomed on a new connection.
+    /// Notes that the player's client was welcomed on a new connection.
     pub(super) fn connected(&mut self, player: u32) {
         self.members[player as usize].connections += 1;
     }
 
-    /// The player is a member of its room: the same membership as before, or a new one to
-    /// which nothing is owed from before.
+    /// Notes that the player is a member of its room: by the same membership as before if
+    /// `resumed`, else by a new one, for which no earlier entry is required.
     pub(super) fn joined(&mut self, player: u32, resumed: bool) {
         self.members[player as usize].join(resumed);
     }
 
-    /// The player is not a member any more.
+    /// Notes that the player is not a member any more.
     pub(super) fn left(&mut self, player: u32) {
         self.members[player as usize].present = false;
     }
 
-    /// The player delivered an entry.
+    /// Checks an entry that the player has delivered.
     pub(super) fn delivered(&mut self, player: u32, delivery: Delivery) {
         let room = &mut self.rooms[(player / self.room_size) as usize];
         let member = &mut self.members[player as usize];
@@ -253,7 +254,7 @@ impl Checker {
         }
     }
 
-    /// The player got a snapshot of its room instead of entries.
+    /// Checks a snapshot that the player has received in place of entries.
     pub(super) fn snapshot(&mut self, player: u32, cursor: Cursor, missing: Option<(u64, u64)>) {
         let member = &mut self.members[player as usize];
         if let Some(at) = member.cursor.filter(|at| at.epoch == cursor.epoch) {
@@ -278,7 +279,7 @@ impl Checker {
         member.snapshots += 1;
     }
 
-    /// The player delivered a latest message.
+    /// Checks a latest message that the player has delivered.
     pub(super) fn latest(&mut self, player: u32, sender: u32, number: u64) {
         let member = &mut self.members[player as usize];
         let connection = member.connections;
@@ -296,37 +297,37 @@ impl Checker {
         peer.latest_connection = connection;
     }
 
-    /// The player's own message was acknowledged.
+    /// Notes the acknowledgement of a player's own message.
     pub(super) fn acknowledged(&mut self, player: u32, number: u64) {
         let sender = &mut self.senders[player as usize];
         sender.acknowledged = sender.acknowledged.max(number);
     }
 
-    /// The player delivered its own message, which acknowledges it.
+    /// Notes that the player has delivered its own message, which also acknowledges the message.
     pub(super) fn sequenced(&mut self, player: u32, cursor: Cursor) {
         let room = &mut self.rooms[(player / self.room_size) as usize];
         room.acknowledged = room.acknowledged.max(cursor);
     }
 
-    /// The player's own message was refused, or what became of it is unknown.
+    /// Notes that the player's own message was refused, or has an unknown outcome.
     pub(super) fn not_acknowledged(&mut self, player: u32, number: u64) {
         self.senders[player as usize].not_acknowledged.insert(number);
     }
 
-    /// Whether the player is a member that has not delivered yet what is acknowledged.
+    /// Returns true if the player is a member that has not delivered every acknowledged message.
     pub(super) fn is_behind(&self, player: u32) -> bool {
         let room = &self.rooms[(player / self.room_size) as usize];
         self.members[player as usize].is_behind(room.acknowledged)
     }
 
-    /// Deliveries wrong or missing so far.
+    /// Returns the counters of wrong or missing deliveries so far.
     pub(super) const fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Looks for losses, once everything is delivered that will be: `settled` if nothing is
-    /// under way any more; else the players' patience is over. `reachable` are those who are
-    /// connected.
+    /// Checks for losses, once every expected delivery has arrived. `settled` is true if nothing is
+    /// in flight any more, and false if the players' patience has ended. `reachable` returns true
+    /// for connected players.
     pub(super) fn finish(&mut self, reachable: impl Fn(u32) -> bool, settled: bool) -> Findings {
         let mut unknown = Breaches::default();
         for (player, member) in (0..).zip(&self.members).filter(|(_, member)| member.present) {
@@ -343,7 +344,8 @@ impl Checker {
             let first = player / self.room_size * self.room_size;
             for (sender, peer) in (first..).zip(&member.peers) {
                 let Some(of) = self.senders.get(sender as usize) else { continue };
-                // Behind what the sender has delivered itself, its own message cannot come.
+                // The member has passed the sender's own last delivery, so the message can no
+                // longer arrive.
                 let own = &self.members[sender as usize];
                 let seen = own.delivered((sender - first) as usize);
                 let passed = |number| settled && is_there || !is_behind && number <= seen;

@@ -4,36 +4,36 @@ use std::collections::VecDeque;
 
 use skirmish_core::id::Cursor;
 
-/// Entries remembered for comparison. As many as the window of a room's log by default:
-/// whoever is further behind gets a snapshot and not the entries.
+/// Entries kept for comparison. As many as the default window of a room's log: a member further
+/// behind gets a snapshot in place of the entries.
 const WINDOW: usize = 1_024;
 
 /// A room.
 #[derive(Debug, Default)]
 pub(super) struct CheckedRoom {
-    /// The newest acknowledged message.
+    /// Position of the newest acknowledged message.
     pub acknowledged: Cursor,
-    /// The life of the room that is remembered.
+    /// Epoch of the kept hashes.
     epoch: u64,
-    /// Place of the first hash.
+    /// Position of the first hash.
     first: u64,
-    /// Hashes by place; `None` where nobody delivered yet.
+    /// Hashes by position; `None` if no member has delivered that entry yet.
     hashes: VecDeque<Option<u64>>,
 }
 
-/// How an entry compares with that of others.
+/// Result of comparing an entry with that of other members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compared {
-    /// The same, or the first.
+    /// The entry is the same, or the first at this position.
     Same,
-    /// Another entry has this place.
+    /// Another entry has this position.
     Different,
-    /// Nothing is remembered of this place any more.
+    /// The hash of this position is no longer kept.
     TooOld,
 }
 
 impl CheckedRoom {
-    /// Compares an entry with what others delivered at its place, and remembers it.
+    /// Compares an entry with other members' entry at the same position, and keeps its hash.
     pub(super) fn compare(&mut self, cursor: Cursor, hash: u64) -> Compared {
         if cursor.epoch < self.epoch {
             return Compared::TooOld;

@@ -12,7 +12,7 @@ fn at(seq: u64) -> Cursor {
 }
 
 impl History {
-    /// Everybody has joined, at the beginning of the log.
+    /// Creates a history in which every player has joined, at the beginning of the log.
     fn new() -> Self {
         let mut checker = Checker::new(4, 2);
         for player in 0..4 {
@@ -23,7 +23,7 @@ impl History {
         Self { checker }
     }
 
-    /// `player` delivers message `number` of `sender` at place `seq`.
+    /// `player` delivers message `number` of `sender` at position `seq`.
     fn gets(&mut self, player: u32, seq: u64, sender: u32, number: u64) -> &mut Self {
         let hash = entry_hash(1, sender, number, b"body", "");
         let said = Some((sender, number));
@@ -35,7 +35,7 @@ impl History {
         self
     }
 
-    /// Both players of the first room deliver it.
+    /// Both players of the first room deliver the message.
     fn both(&mut self, seq: u64, sender: u32, number: u64) -> &mut Self {
         self.gets(0, seq, sender, number).gets(1, seq, sender, number)
     }
@@ -49,7 +49,7 @@ impl History {
         (breaches.map(|breaches| breaches.count), counts)
     }
 
-    /// The players' patience is over: how often nobody knows, and what is broken.
+    /// Ends the players' patience. Returns the number of unknown cases, and the breaches.
     fn unsettled(mut self, reachable: impl Fn(u32) -> bool) -> (u64, [u64; 5]) {
         let Findings { breaches, unknown, .. } = self.checker.finish(reachable, false);
         assert_eq!(unknown.count > 0, unknown.first.is_some());
@@ -60,7 +60,7 @@ impl History {
         assert_eq!(self.end().0, [0; 5]);
     }
 
-    /// Exactly this guarantee is broken.
+    /// Checks that exactly this guarantee is broken.
     fn breaks(self, guarantee: CheckedGuarantee) -> Counts {
         let (breaches, counts) = self.end();
         for other in CheckedGuarantee::ALL {
@@ -95,7 +95,7 @@ fn a_message_of_another_room_breaks_order() {
 
 #[test]
 fn an_acknowledged_message_that_is_skipped_is_lost() {
-    // The log is without a gap, and message 2 is not in it.
+    // The log has no gap, and message 2 is not in it.
     let mut history = History::new();
     history.both(1, 0, 1);
     history.checker.acknowledged(0, 2);
@@ -105,7 +105,7 @@ fn an_acknowledged_message_that_is_skipped_is_lost() {
 
 #[test]
 fn an_acknowledged_message_that_never_comes_is_lost_when_nothing_is_under_way() {
-    // It was acknowledged and is not in the log.
+    // Message 2 was acknowledged and is not in the log.
     let mut history = History::new();
     history.both(1, 0, 1);
     history.checker.acknowledged(0, 2);
@@ -122,7 +122,7 @@ fn what_has_not_come_when_patience_is_over_is_not_known_to_be_lost() {
     };
     assert_eq!(behind().unsettled(|_| true), (2, [0; 5]), "by the cursor and by the number");
     assert_eq!(behind().unsettled(|player| player != 1), (2, [0; 5]), "nor of who is away");
-    // Who is away and has everything misses nothing.
+    // A player who is away and has delivered everything misses nothing.
     let mut away = History::new();
     away.both(1, 0, 1);
     let Findings { unknown, .. } = away.checker.finish(|player| player != 1, true);
@@ -130,7 +130,7 @@ fn what_has_not_come_when_patience_is_over_is_not_known_to_be_lost() {
     let mut first = History::new();
     first.gets(0, 1, 0, 1);
     assert_eq!(first.unsettled(|_| true), (1, [0; 5]), "by the cursor alone");
-    // The sender may not have got it either.
+    // The sender may not have received the message either.
     let mut acknowledged = History::new();
     acknowledged.both(1, 0, 1);
     acknowledged.checker.acknowledged(0, 2);
@@ -144,13 +144,13 @@ fn what_was_passed_by_is_lost_however_little_patience_there_was() {
         let delivery = Delivery { cursor: at(2), hash: entry_hash(1, 0, 2, b"body", ""), said: None };
         history.checker.delivered(1, delivery);
     };
-    // A later message of the sender has come.
+    // A later message of the sender was delivered.
     let mut history = History::new();
     history.both(1, 0, 1).gets(0, 2, 0, 2).gets(0, 3, 0, 3);
     passes(&mut history);
     history.gets(1, 3, 0, 3);
     assert_eq!(history.unsettled(|_| true), (0, lost));
-    // The member has got as far as the sender has, and not this message.
+    // The member has delivered as much as the sender, but not this message.
     let mut history = History::new();
     history.both(1, 0, 1).gets(0, 2, 0, 2);
     passes(&mut history);
@@ -279,7 +279,7 @@ fn latest_messages_never_go_back_nor_repeat() {
     history.checker.latest(0, 1, 5);
     history.breaks(CheckedGuarantee::NoDuplicate);
 
-    // After a reconnect the newest may be shown again.
+    // After a reconnect the newest latest message may be delivered again.
     let mut history = History::new();
     history.checker.latest(0, 1, 5);
     history.checker.connected(0);
