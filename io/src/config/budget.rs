@@ -1,31 +1,31 @@
-//! The memory that a configuration may need.
+//! Upper bound of the memory that a configuration may need.
 
 use skirmish_core::node::budget::{Budget, Shell, Size};
 use skirmish_core::registry::RegistryConfig;
 
 use super::{Config, RegistryKind};
 
-/// Bytes of a connection's buffers: of the WebSocket, of answers to its pings, of one turn of
-/// the writer, and the blocks in which memory is handed out.
+/// Bytes of a connection's buffers: the WebSocket's, answers to pings, one round of the writer, and
+/// the granularity of the allocator.
 const CONNECTION: usize = 16 * 1024;
-/// Bytes of a connection's TLS, or a link's.
+/// Bytes of TLS, for a connection or a link.
 const TLS: usize = 64 * 1024;
-/// Bytes of a request for an upgrade: its head as it came, and its token.
+/// Bytes of an upgrade request: its head as received, and its token.
 const HEAD: usize = 16 * 1024;
 /// Bytes of a link's buffers.
 const LINK: usize = 256 * 1024;
-/// Bytes of a request to a registry that is not in the process, and of its answer.
+/// Bytes of a request to a registry outside the process, and of its answer.
 const REQUEST: usize = 16 * 1024;
 
 impl Config {
-    /// The memory that a server with this configuration may need at most.
+    /// Returns an upper bound of the memory that a server with this configuration needs.
     #[must_use]
     pub fn budget(&self) -> Budget {
         self.budget_of(&self.core())
     }
 
-    /// The memory that a server may need at most whose limits were lowered to what the machine
-    /// allows.
+    /// Returns an upper bound of the memory that a server needs whose limits were lowered to those
+    /// of the machine.
     pub(crate) fn budget_of(&self, core: &skirmish_core::config::Config) -> Budget {
         let tls = |used: bool| if used { TLS } else { 0 };
         let shell = Shell {
@@ -40,7 +40,7 @@ impl Config {
         Budget::new(core, shell)
     }
 
-    /// The budget as comments below the configuration.
+    /// Returns the budget as comments below the configuration.
     #[must_use]
     pub fn budget_comments(&self) -> String {
         let budget = self.budget();

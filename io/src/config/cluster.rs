@@ -1,4 +1,4 @@
-//! The cluster: what this node is to others, and how they are linked.
+//! The cluster: this node's part in it, and the links between nodes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,29 +13,30 @@ use super::{Config, RegistryKind};
 /// Longest name of a node, in bytes.
 pub(crate) const MAX_NODE_NAME: usize = 64;
 
-/// Shorter times to live leave a node no time to miss a beat; etcd makes leases longer anyway.
+/// Shortest time to live. A shorter one leaves a node no time to miss a keep-alive; etcd makes
+/// leases longer anyway.
 const MIN_TTL: Duration = Duration::from_secs(3);
 
-/// This node among others. By default it is alone.
+/// This node as a member of a cluster. By default the node is alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
     /// The node's name, for people; at most 64 bytes. Without one, the host's name.
     pub name: Option<String>,
-    /// Whether nodes may be linked without mutual TLS over addresses that are not loopback.
-    /// Whoever reaches such an address can be a node.
+    /// True if links over addresses that are not loopback may lack mutual TLS. Then every peer that
+    /// reaches such an address can act as a node. False by default.
     pub insecure: bool,
-    /// Where other nodes connect.
+    /// Listener for the links of other nodes.
     pub link: LinkListener,
     /// Mutual TLS between nodes.
     pub tls: ClusterTls,
     /// Liveness of links.
     pub heartbeat: LinkHeartbeat,
-    /// How long the registry takes the node for alive after it was heard last. A node that
+    /// Time after which the registry takes a silent node for dead; 10 s by default. A node that
     /// cannot reach the registry stops serving before.
     #[serde(with = "humantime_serde")]
     pub node_ttl: Duration,
-    /// How long the registry keeps a room after its primary was heard last.
+    /// Time for which the registry keeps a room after its primary was last heard; 1 min by default.
     #[serde(with = "humantime_serde")]
     pub room_ttl: Duration,
 }
@@ -55,14 +56,14 @@ impl Default for Cluster {
     }
 }
 
-/// Where other nodes connect.
+/// Listener for the links of other nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinkListener {
-    /// Address and port to listen at; port 0 takes any free one. Without it the node takes
-    /// no links.
+    /// Address and port to listen at; port 0 takes any free port. Without an address the node
+    /// accepts no links.
     pub address: Option<SocketAddr>,
-    /// What other nodes dial, `host:port`. Without it, the address that is listened at.
+    /// `host:port` that other nodes dial. By default the address of the listener.
     pub advertise: Option<String>,
 }
 
@@ -77,7 +78,7 @@ pub struct ClusterTls {
     pub certificate_file: Option<PathBuf>,
     /// PEM file with its private key.
     pub key_file: Option<PathBuf>,
-    /// The name that the certificate of every node must be good for, whichever side it is on.
+    /// DNS name that every node certificate must contain; `skirmish-node` by default.
     pub name: String,
 }
 
@@ -87,12 +88,12 @@ impl Default for ClusterTls {
     }
 }
 
-/// Liveness of links, as `heartbeat` is that of connections. Nodes are close to each other,
-/// so it is quicker.
+/// Liveness of links, like `heartbeat` for connections. Nodes are close to each other, so the
+/// defaults are shorter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinkHeartbeat {
-    /// Between two pings.
+    /// Time between two pings; 1 s by default.
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// Each interval is shortened by a random part of up to this many percent.
@@ -112,7 +113,7 @@ impl Default for LinkHeartbeat {
 }
 
 impl Cluster {
-    /// The core's limits of links, with room for frames of this size.
+    /// Returns the core's limits of links, with room for frames of this size.
     pub(super) fn links(&self, frame_bytes: usize) -> core::LinkLimits {
         let LinkHeartbeat { interval, jitter_percent, unhealthy_after, close_after } = self.heartbeat;
         let links = core::Config::default().links;
@@ -123,17 +124,17 @@ impl Cluster {
         }
     }
 
-    /// What the core says to the registry.
+    /// Returns the core's settings for the registry.
     pub(super) fn registrar(&self) -> core::RegistrarConfig {
         let usual = core::RegistrarConfig::default();
-        // A lease is to outlive two requests to prolong it that get no answer.
+        // A lease must outlive two requests to prolong it that get no answer.
         let call_timeout = usual.call_timeout.min(self.node_ttl / 3);
         core::RegistrarConfig { node_ttl: self.node_ttl, room_ttl: self.room_ttl, call_timeout, ..usual }
     }
 }
 
 impl ClusterTls {
-    /// The files of the authority, the certificate and the key, if there is to be TLS.
+    /// Returns the files of the authority, the certificate and the key, if TLS is configured.
     #[must_use]
     pub const fn files(&self) -> Option<[&PathBuf; 3]> {
         match (&self.ca_file, &self.certificate_file, &self.key_file) {
@@ -147,7 +148,7 @@ impl Config {
     /// Checks the values of the cluster that a type cannot.
     ///
     /// # Errors
-    /// The first key whose value makes no sense, and why.
+    /// The first key with a value that makes no sense, and the problem.
     pub(super) fn validate_cluster(&self) -> Result<(), (String, String)> {
         let Cluster { name, insecure, link, tls, heartbeat: beat, node_ttl, room_ttl } = &self.cluster;
         check(
@@ -199,7 +200,7 @@ impl Config {
     }
 }
 
-/// Whether the text is `host:port`, with an IPv6 address in brackets, and can be dialed.
+/// Returns true if the text is `host:port`, with an IPv6 address in brackets, and can be dialed.
 fn is_host_and_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let port_is_good = port.parse().is_ok_and(|port: u16| port > 0);
@@ -215,7 +216,7 @@ fn is_host_and_port(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The key that is wrong after a change of a sound configuration of mutual TLS.
+    /// Returns the key of the error after a change of a valid configuration of mutual TLS.
     fn wrong(change: impl FnOnce(&mut Cluster)) -> Option<String> {
         let mut config = Config::default();
         config.registry.kind = RegistryKind::Etcd;

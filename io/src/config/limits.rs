@@ -1,12 +1,12 @@
-//! The core's limits, as they are written in a file.
+//! The core's limits, in the form of the configuration file.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skirmish_core::config as core;
 
-/// Writes a section of the configuration down once: its type with the documentation,
-/// its defaults (the core's), and its conversion into the core's type.
+/// Defines a section of the configuration: the type with its documentation, its defaults (the
+/// core's), and its conversion to the core's type.
 macro_rules! section {
     (
         $(#[$doc:meta])*
@@ -39,19 +39,19 @@ macro_rules! section {
 section! {
     /// Caps of the connection table (row H2).
     Connections from ConnectionLimits at connections {
-        /// Connections in all.
+        /// Connections in all; 18000 by default.
         total: usize,
-        /// Connections from one address.
+        /// Connections from one address; 256 by default.
         per_address: usize,
-        /// Leading bits of an IPv6 address that make one address. 32 to 128.
+        /// Leading bits of an IPv6 address that count as one address, 32 to 128; 64 by default.
         ipv6_prefix: u8,
-        /// Connections that have not said `Hello` yet; while there are as many, each address
-        /// has an equal share of them.
+        /// Connections without `Hello`; 1024 by default. At this number each address has an equal
+        /// share of them.
         unauthenticated: usize,
-        /// From accepting a connection to its `Hello`.
+        /// Maximum time from accept to `Hello`; 10 s by default.
         #[serde(with = "humantime_serde")]
         handshake_timeout: Duration,
-        /// How long a connection that is being closed may take to send what is queued.
+        /// Longest time of a close, in which queued frames are sent; 5 s by default.
         #[serde(with = "humantime_serde")]
         linger: Duration,
     }
@@ -60,20 +60,21 @@ section! {
 section! {
     /// The heartbeat (row H1).
     HeartbeatTimes from HeartbeatConfig at heartbeat {
-        /// Between two pings. Below the 30 s after which NATs forget a connection.
+        /// Time between two pings; 15 s by default. Below the 30 s after which NATs forget a
+        /// connection.
         #[serde(with = "humantime_serde")]
         interval: Duration,
-        /// Each interval is shortened by a random part of up to this many percent.
+        /// Largest random shortening of an interval, in percent; 10 by default.
         jitter_percent: u8,
-        /// After this many unanswered pings the connection counts as unhealthy.
+        /// Unanswered pings after which the connection counts as unhealthy; 2 by default.
         unhealthy_after: u8,
-        /// After this many unanswered pings the connection is closed.
+        /// Unanswered pings after which the connection is closed; 3 by default.
         close_after: u8,
     }
 }
 
 section! {
-    /// How fast a connection may send, by class.
+    /// Rates at which a connection may send, by class.
     Rates from Rates at rates {
         /// Reliable messages.
         reliable: RateLimit,
@@ -83,9 +84,11 @@ section! {
         control: RateLimit,
         /// Bytes of all frames.
         bytes: RateLimit,
-        /// Log-ins of one player, at each node. Excess is told when to come back.
+        /// Log-ins of one player, at each node. A log-in above the rate is refused with the time to
+        /// wait.
         logins: RateLimit,
-        /// Connections from one address, at each node. Excess is answered with 429.
+        /// Connections from one address, at each node. A connection above the rate is answered with
+        /// 429.
         logins_per_address: RateLimit,
     }
 }
@@ -93,12 +96,12 @@ section! {
 section! {
     /// Sessions.
     Sessions from SessionLimits at sessions {
-        /// Sessions in all, with and without a connection.
+        /// Sessions in all, with and without a connection; 40000 by default.
         total: usize,
-        /// How long a session is kept after its connection is lost.
+        /// Lifetime of a session without a connection; 1 min by default.
         #[serde(with = "humantime_serde")]
         ttl: Duration,
-        /// Rooms a session may be in.
+        /// Rooms of one session; 8 by default.
         rooms: usize,
     }
 }
@@ -106,35 +109,35 @@ section! {
 section! {
     /// Rooms.
     Rooms from RoomLimits at rooms {
-        /// Rooms in all.
+        /// Rooms of a node; 20000 by default.
         total: usize,
-        /// Members of a room.
+        /// Members of a room; 256 by default.
         members: usize,
-        /// Entries in the window of a room's log.
+        /// Window of a room's log, in entries; 256 by default.
         window_entries: usize,
-        /// Bytes in the window of a room's log.
+        /// Window of a room's log, in bytes; 65536 by default.
         window_bytes: usize,
-        /// How long a room gathers messages before it wakes its members; zero wakes
-        /// them at the end of each batch of input.
+        /// Time for which a room gathers messages before its members are woken; zero, the default,
+        /// wakes them at the end of each batch of input.
         #[serde(with = "humantime_serde")]
         flush_interval: Duration,
-        /// How long a turn may last before the next one begins by itself; zero: until
-        /// it is ended. At least 100ms.
+        /// Longest turn, at least 100ms. Then the next turn begins. With zero, the default, a turn
+        /// lasts until a message ends it.
         #[serde(with = "humantime_serde")]
         turn_time: Duration,
-        /// Keys of latest messages for each member.
+        /// Keys of latest messages for each member; 8 by default.
         latest_keys: u32,
-        /// Bytes of a room's latest messages; more are dropped, and that is said. At least
-        /// `frames.body_bytes` and 2048.
+        /// Size of a room's latest messages, in bytes; 262144 by default. A message above this size
+        /// is dropped, and a `Throttle` says so. At least `frames.body_bytes` and 2048.
         latest_bytes: usize,
-        /// Names of properties and counters for each player.
+        /// Names of properties and counters for each player; 32 by default.
         state_entries: usize,
-        /// Longest time that a stamp may be ahead of the server's clock, and that the wall clocks
-        /// of two nodes may differ by.
+        /// Furthest time that a stamp may be ahead of the server's clock, and largest difference of
+        /// the wall clocks of two nodes; 2 s by default.
         #[serde(with = "humantime_serde")]
         clock_bound: Duration,
-        /// How long a removed entry of the state is remembered. Longer than
-        /// `sessions.ttl`.
+        /// Time for which a removed entry of the state is remembered; 10 min by default. Longer
+        /// than `sessions.ttl`.
         #[serde(with = "humantime_serde")]
         tombstone_horizon: Duration,
     }
@@ -143,11 +146,12 @@ section! {
 section! {
     /// Frames.
     Frames from FrameLimits at frames {
-        /// Largest frame on the wire, and largest payload after inflating, in bytes.
+        /// Largest frame, and largest payload after inflating, in bytes; 65536 by default.
         frame_bytes: usize,
-        /// Largest body of a message, in bytes.
+        /// Largest body of a message, in bytes; 16384 by default.
         body_bytes: usize,
-        /// Payloads from this size on are compressed for whoever accepts it; 0 never.
+        /// Smallest payload that is compressed for clients that accept compression, in bytes; 1024
+        /// by default, 0 for never.
         compress_from: usize,
     }
 }

@@ -1,4 +1,4 @@
-//! From the sources to a configuration.
+//! Loads a configuration from its sources.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,32 +9,31 @@ use toml::{Table, Value};
 
 use super::Config;
 
-/// Prefix of the environment variables; sections are set apart by `__`.
+/// Prefix of the environment variables; sections are separated by `__`.
 const PREFIX: &str = "SKIRMISH_";
 
-/// What a configuration is made from.
+/// Sources of a configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// Name and content of the file, if there is one.
     pub file: Option<(PathBuf, String)>,
-    /// Environment variables. Those that do not start with `SKIRMISH_`, or have no `__`
-    /// in them, are ignored: orchestrators set variables such as `SKIRMISH_PORT`.
+    /// Environment variables. A variable without the prefix `SKIRMISH_`, or without a `__`, is
+    /// ignored: orchestrators set variables such as `SKIRMISH_PORT`.
     pub environment: Vec<(String, String)>,
-    /// Flags: the key, the value as it would be in the file (or bare text), and the
-    /// flag's name.
+    /// Flags: the key, the value in the notation of the file (or bare text), and the flag's name.
     pub flags: Vec<(String, String, String)>,
 }
 
-/// Where a value was set.
+/// Source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ValueSource {
-    /// In the file.
+    /// The file.
     File(PathBuf),
-    /// By this environment variable.
+    /// This environment variable.
     Environment(String),
-    /// By this flag.
+    /// This flag.
     Flag(String),
-    /// Nowhere: it is the default, or several values do not go together.
+    /// No single source: the value is the default, or several values do not go together.
     Combined,
 }
 
@@ -48,14 +47,14 @@ impl fmt::Display for ValueSource {
     }
 }
 
-/// A configuration that is not one: which key, where it was set, and what is wrong.
+/// An invalid configuration: the key, the source of the value, and the problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadError {
-    /// Where the value was set.
+    /// Source of the value.
     pub source: ValueSource,
-    /// The key, such as `frames.body_bytes`; empty if it is the file as a whole.
+    /// The key, such as `frames.body_bytes`; empty for the file as a whole.
     pub key: String,
-    /// What is wrong, on one line.
+    /// The problem, on one line.
     pub problem: String,
 }
 
@@ -72,7 +71,7 @@ impl fmt::Display for LoadError {
 impl std::error::Error for LoadError {}
 
 impl Sources {
-    /// Whether any of them sets this key, or its section.
+    /// Returns true if any source sets this key, or its section.
     #[must_use]
     pub fn sets(&self, key: &str) -> bool {
         let in_file = || {
@@ -86,17 +85,17 @@ impl Sources {
     }
 }
 
-/// Whether a key is another, or in its section.
+/// Returns true if a key equals another, or is in its section.
 fn within(inner: &str, outer: &str) -> bool {
     inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 impl Config {
-    /// The configuration that the sources make, validated.
+    /// Loads and validates the configuration of these sources.
     ///
     /// # Errors
-    /// If the file is not TOML, a key is unknown, or a value is of the wrong type or
-    /// makes no sense.
+    /// If the file is not TOML, a key is unknown, or a value is of the wrong type or makes no
+    /// sense.
     pub fn load(sources: &Sources) -> Result<Self, LoadError> {
         let mut layers = Layers::new();
         if let Some((path, text)) = &sources.file {
@@ -124,7 +123,7 @@ impl Config {
     }
 }
 
-/// The sources merged into one table, and who set what.
+/// The sources merged into one table, with the source of each value.
 struct Layers {
     merged: Table,
     file: Option<(PathBuf, Table)>,
@@ -132,13 +131,13 @@ struct Layers {
 }
 
 impl Layers {
-    /// The defaults, so that a section that sets one key keeps the others of that place.
+    /// Starts with the defaults, so that a section that sets one key keeps the others.
     fn new() -> Self {
         let merged = Table::try_from(Config::default()).unwrap_or_default();
         Self { merged, file: None, overrides: BTreeMap::new() }
     }
 
-    /// Sets one key over what is there.
+    /// Sets one key, in place of an earlier value.
     fn set(&mut self, key: &str, text: &str, source: ValueSource) -> Result<(), LoadError> {
         let wrong = |problem: &str| LoadError {
             source: source.clone(),
@@ -181,7 +180,7 @@ impl Layers {
         })
     }
 
-    /// An error at a key, with who set it.
+    /// Returns an error at a key, with the source of the value.
     fn error(&self, key: String, problem: String) -> LoadError {
         let mut overrides = self.overrides.iter().rev();
         let by_override =
@@ -195,7 +194,7 @@ impl Layers {
     }
 }
 
-/// Lays one table over another, section by section.
+/// Merges one table over another, section by section.
 fn merge(under: &mut Table, over: Table) {
     for (key, value) in over {
         match (under.get_mut(&key), value) {
@@ -207,7 +206,7 @@ fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// Whether the table has the key.
+/// Returns true if the table has the key.
 fn lookup(table: &Table, key: &str) -> bool {
     let mut parts = key.split(['.', '[']);
     let Some(first) = parts.next().and_then(|part| table.get(part)) else { return key.is_empty() };
@@ -226,7 +225,7 @@ fn lookup(table: &Table, key: &str) -> bool {
     true
 }
 
-/// A value from text: as TOML if it is TOML, else the text itself.
+/// Parses a value: as TOML if the text is TOML, else as the text itself.
 fn value(text: &str) -> Value {
     match format!("value = {text}").parse::<Table>() {
         Ok(mut table) if table.len() == 1 => table.remove("value").unwrap_or_else(|| text.into()),
@@ -234,7 +233,7 @@ fn value(text: &str) -> Value {
     }
 }
 
-/// A parser's message with the line it is about.
+/// Returns a parser's message with the line of the error.
 fn describe(error: &toml::de::Error, text: &str) -> String {
     let line =
         error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);

@@ -1,4 +1,4 @@
-//! Matchmaking: what players can queue for, and how matches are put together.
+//! Matchmaking: the queues, and the rules for putting matches together.
 
 use std::time::Duration;
 
@@ -9,36 +9,37 @@ use skirmish_core::matchmaking::{self as rules, QueueConfig};
 
 use super::validate::check;
 
-/// Matchmaking (rows K1, K2). All nodes of a cluster must have the same.
+/// Matchmaking (rows K1, K2). All nodes of a cluster must have the same settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Matchmaking {
-    /// The rating of players of whom nothing better is known; at most 1000000.
+    /// Rating of players without a better known one; 1500 by default, at most 1000000.
     pub default_rating: u32,
-    /// Whether what a client says of its player's rating counts.
+    /// True if a client's own statement of its player's rating counts. False by default.
     pub trust_rating: bool,
-    /// How long a match waits for each of its players. Who has not joined its room by then is
-    /// out of the match when matches are looked at next, and one that nobody is in is ended.
+    /// Time in which the players of a match must join its room; 2 min by default. A player that has
+    /// not joined by then is out of the match at the next sweep, and a match without players ends.
     #[serde(with = "humantime_serde")]
     pub join_window: Duration,
-    /// How long a party waits for a player whose ticket is gone to queue again.
+    /// Time for which a party waits for a player whose ticket is gone to queue again; 5 s by
+    /// default. Then the tickets of the party end.
     #[serde(with = "humantime_serde")]
     pub party_grace: Duration,
-    /// How long a lost connection may be made up for before the player counts as absent.
-    /// Absent players wait in the queue, and are in no match until they are back.
+    /// Time without a connection after which a player counts as absent; 500 ms by default. Absent
+    /// players keep waiting in the queue, and get no match until they have returned.
     #[serde(with = "humantime_serde")]
     pub absence_delay: Duration,
-    /// How long the ticket of an absent player is kept, from the loss of the connection; then
-    /// it ends. At most `sessions.ttl`. By default 30 seconds, or `sessions.ttl` if that is
-    /// less.
+    /// Time without a connection after which the ticket of an absent player ends. At most
+    /// `sessions.ttl`. By default 30 seconds, or `sessions.ttl` if that is less.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub absence_grace: Option<Duration>,
-    /// From one look for matches that are over to the next.
+    /// Time between two sweeps that find matches that are over; 30 s by default.
     #[serde(with = "humantime_serde")]
     pub sweep_interval: Duration,
-    /// Tickets of one mode that are looked at for a match. The rest wait for a place.
+    /// Tickets of one mode that its matcher knows; 50000 by default. Later tickets wait for a
+    /// place.
     pub tickets: usize,
-    /// What can be queued for, by mode. None: the server makes no matches.
+    /// Queues, one for each mode. Without queues the server makes no matches.
     pub queues: Vec<QueueSection>,
 }
 
@@ -68,52 +69,51 @@ impl Default for Matchmaking {
     }
 }
 
-/// A queue: the shape of its matches, and who may be in one together.
+/// A queue: the shape of its matches, and the rules for putting players together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueueSection {
-    /// What clients ask for by this name.
+    /// Name by which clients ask for the queue.
     pub mode: String,
     /// Teams of a match.
     pub teams: u8,
     /// Players of each team. A match has at most 63 players.
     pub team_size: u8,
-    /// Where matches can be played: 1 to 64 names.
+    /// Regions where matches can be played: 1 to 64 names.
     pub regions: Vec<String>,
-    /// A ticket that has waited for so long is given up.
+    /// Longest wait of a ticket, 5 min by default. Then the ticket ends.
     #[serde(default = "default_time_out", with = "humantime_serde")]
     pub time_out: Duration,
-    /// From one search through those who wait to the next, at least.
+    /// Shortest time between two rounds of searches through the waiting tickets; 250 ms by default.
     #[serde(default = "default_interval", with = "humantime_serde")]
     pub interval: Duration,
-    /// How far another rating may be from the ticket's own. The narrower window of two
-    /// tickets counts.
+    /// Window of ratings around a ticket's own. The narrower window of two tickets counts.
     #[serde(default)]
     pub rating: RatingWindow,
-    /// How long a player's packets may take to the region.
+    /// Longest latency of a player to the region of the match.
     #[serde(default)]
     pub latency: LatencyWindow,
-    /// How good a match must be.
+    /// Required quality of a match.
     #[serde(default)]
     pub quality: QualityRules,
-    /// Whether the places of players who leave a match before its end are filled from the
-    /// queue. They are found every `matchmaking.sweep_interval`.
+    /// True if the free places of running matches are filled from the queue, at every
+    /// `matchmaking.sweep_interval`. False by default.
     #[serde(default)]
     pub backfill: bool,
 }
 
-/// Writes down a bound that widens with the time that a ticket has waited.
+/// Defines a bound that widens while a ticket waits.
 macro_rules! window {
     ($(#[$doc:meta])* $name:ident at $place:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct $name {
-            /// At first.
+            /// The bound at the beginning of the wait.
             pub start: u32,
-            /// Added for each second of waiting, evenly.
+            /// Growth for each second of waiting, linear.
             pub per_second: u32,
-            /// At most; no more than 1000000.
+            /// Largest bound; at most 1000000.
             pub most: u32,
         }
 
@@ -134,26 +134,30 @@ macro_rules! window {
 }
 
 window! {
-    /// How far ratings may be from each other, in points.
+    /// Largest distance of two ratings, in points. By default 100, growing by 10 per second up to
+    /// 600.
     RatingWindow at rating
 }
 
 window! {
-    /// How far a region may be from a player, in milliseconds.
+    /// Largest latency between a player and a region, in milliseconds. By default 80, growing by 4
+    /// per second up to 250.
     LatencyWindow at latency
 }
 
-/// How good a match must be. Its quality, from 0 to 1000, is the lower of two: 1000 if all
-/// tickets are rated alike, and 0 if they are `worst_spread` apart; 1000 if all teams are
-/// rated alike, and 0 if their means are `worst_difference` apart.
+/// Required quality of a match. The quality, from 0 to 1000, is the lower of two figures. The first
+/// is 1000 if all tickets have one rating, and 0 if their ratings are `worst_spread` apart. The
+/// second is 1000 if all teams have one mean rating, and 0 if the means are `worst_difference`
+/// apart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QualityRules {
-    /// No match is formed below it, however long anybody has waited; at most 1000.
+    /// Lowest quality of a match, at most 1000; 300 by default. Waiting does not lower it.
     pub floor: u16,
-    /// In points, at least 1.
+    /// Spread of ratings at which the first figure is 0, in points, at least 1; 800 by default.
     pub worst_spread: u32,
-    /// In points, at least 1.
+    /// Difference of mean ratings at which the second figure is 0, in points, at least 1; 200 by
+    /// default.
     pub worst_difference: u32,
 }
 
@@ -164,7 +168,7 @@ impl Default for QualityRules {
     }
 }
 
-/// The core's defaults. They do not depend on the shape of the matches.
+/// Returns the core's defaults. They do not depend on the shape of the matches.
 fn usual() -> QueueConfig {
     let nowhere = Name::new("usual").map(|name| (name, Vec::new()));
     let (mode, regions) = nowhere.expect("it is a name");
@@ -180,8 +184,8 @@ fn default_interval() -> Duration {
 }
 
 impl Matchmaking {
-    /// The core's configuration, for as many players as there may be sessions, which live so
-    /// long without a connection.
+    /// Returns the core's configuration, for so many sessions with this lifetime without a
+    /// connection.
     pub(super) fn core(&self, sessions: usize, ttl: Duration) -> core::MatchmakingConfig {
         let queues = self.queues.iter().filter_map(QueueSection::core).collect();
         let core = core::MatchmakingConfig::new(queues);
@@ -192,7 +196,7 @@ impl Matchmaking {
             trust_rating: self.trust_rating,
             join_window: self.join_window,
             party_grace: self.party_grace,
-            // Where a session lives for less than the delay, its ticket ends with it.
+            // If a session lives for less than the delay, its ticket ends with the session.
             absence_delay: self.absence_delay.min(absence_grace),
             absence_grace,
             sweep_interval: self.sweep_interval,
@@ -206,7 +210,7 @@ impl Matchmaking {
     /// no shortest times.
     ///
     /// # Errors
-    /// The first key whose value makes no sense, and why.
+    /// The first key with a value that makes no sense, and the problem.
     pub(super) fn validate(&self) -> Result<(), (String, String)> {
         for (key, time) in [
             ("matchmaking.join_window", self.join_window),
@@ -226,7 +230,7 @@ impl Matchmaking {
 }
 
 impl QueueSection {
-    /// A queue with the usual rules, in one region.
+    /// Creates a queue with the default rules, in one region.
     #[must_use]
     pub fn new(mode: &str, teams: u8, team_size: u8, region: &str) -> Self {
         Self {
@@ -243,14 +247,14 @@ impl QueueSection {
         }
     }
 
-    /// The queues of a server for development: `duel` for two players, `squads` for two
+    /// Returns the queues of a server for development: `duel` for two players, `squads` for two
     /// teams of five.
     #[must_use]
     pub fn development() -> Vec<Self> {
         vec![Self::new("duel", 2, 1, "local"), Self::new("squads", 2, 5, "local")]
     }
 
-    /// The core's configuration; `None` if a name is none, which validation tells.
+    /// Returns the core's configuration; `None` if a name is invalid, which validation reports.
     fn core(&self) -> Option<QueueConfig> {
         let regions = self.regions.iter().map(|region| Name::new(region)).collect::<Result<_, _>>().ok()?;
         let QualityRules { floor, worst_spread, worst_difference } = self.quality;
@@ -286,7 +290,7 @@ mod tests {
         toml::from_str(text).unwrap()
     }
 
-    /// The key that is wrong after a change of a sound configuration.
+    /// Returns the key of the error after a change of a valid configuration.
     fn wrong(change: impl FnOnce(&mut Matchmaking)) -> Option<String> {
         let mut config = Config::default();
         config.matchmaking.queues = QueueSection::development();

@@ -1,13 +1,12 @@
 //! The configuration: one schema, from a TOML file, the environment and flags.
 //!
-//! Later sources win: the built-in defaults, then the file, then environment
-//! variables, then flags. A key is named by its place in the file, such as
-//! `rates.reliable.burst`; its variable is `SKIRMISH_RATES__RELIABLE__BURST`. An
-//! unknown key, a value of the wrong type and a value that makes no sense are errors
-//! that name the key and where it was set.
+//! Later sources win: the built-in defaults, then the file, then environment variables, then flags.
+//! A key is named by its place in the file, such as `rates.reliable.burst`; its variable is
+//! `SKIRMISH_RATES__RELIABLE__BURST`. An unknown key, a value of the wrong type and a value that
+//! makes no sense are errors that name the key and the value's source.
 //!
-//! [`Config::default`] is fit for production but for the keys that tokens are checked
-//! with: a server without any refuses to start.
+//! [`Config::default`] is fit for production, but has no keys for tokens: a server without a key
+//! refuses to start.
 
 mod budget;
 mod cluster;
@@ -40,15 +39,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Everything that can be configured.
+/// All settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where players connect.
+    /// Listener for players.
     pub listen: Listen,
-    /// Where operators ask for health and metrics.
+    /// Listener for operators: health and metrics.
     pub admin: Admin,
-    /// Who may connect (row W1).
+    /// Authentication of players (row W1).
     pub auth: Auth,
     /// TLS on the players' listener; none without a certificate.
     pub tls: Tls,
@@ -56,13 +55,13 @@ pub struct Config {
     pub seal: SealKey,
     /// Logs.
     pub log: LogConfig,
-    /// What happens when the server is told to stop.
+    /// Orderly stop of the server.
     pub drain: Drain,
     /// Caps of the connection table (row H2).
     pub connections: Connections,
     /// Liveness of connections (row H1).
     pub heartbeat: HeartbeatTimes,
-    /// How fast a connection may send.
+    /// Rates at which a connection may send.
     pub rates: Rates,
     /// Sessions.
     pub sessions: Sessions,
@@ -70,30 +69,31 @@ pub struct Config {
     pub rooms: Rooms,
     /// Frames.
     pub frames: Frames,
-    /// This node among others.
+    /// This node as a member of a cluster.
     pub cluster: Cluster,
-    /// Where nodes find each other's sessions and rooms.
+    /// The registry, by which nodes find each other's sessions and rooms.
     pub registry: RegistryBackend,
-    /// What players can queue for.
+    /// Queues, and rules of matches.
     pub matchmaking: Matchmaking,
 }
 
-/// Where players connect.
+/// Listener for players.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
-    /// Address and port; port 0 takes any free one.
+    /// Address and port; port 0 takes any free port. `127.0.0.1:9500` by default.
     pub address: SocketAddr,
-    /// Longest head of a request, in bytes, 1024 to 65536; a longer one is refused with 431.
+    /// Longest head of a request, in bytes, 1024 to 65536; 16384 by default. A longer head is
+    /// refused with 431.
     pub head_bytes: usize,
-    /// Paths of the upgrade request.
+    /// Paths of the upgrade request; `/` and `/ws` by default. Another path is answered with 404.
     pub paths: Vec<String>,
-    /// Networks of the proxies that are believed when they say who a client is. Caps, rates
-    /// and the audit count for the client then, not for the proxy.
+    /// Networks of the trusted proxies. If a trusted proxy names a client, then caps, rates and the
+    /// audit count for the client, not for the proxy.
     pub trusted_proxies: Vec<Network>,
-    /// Whether connections of trusted proxies begin with a header of the PROXY protocol.
+    /// Header of the PROXY protocol at the beginning of trusted proxies' connections.
     pub proxy_protocol: ProxyProtocol,
-    /// The header of requests by which trusted proxies say who a client is.
+    /// Header of requests in which trusted proxies name the client.
     pub forwarded: ForwardedHeader,
 }
 
@@ -110,14 +110,14 @@ impl Default for Listen {
     }
 }
 
-/// Where operators ask for health and metrics. Nothing is authenticated there, so it
-/// belongs on a loopback or otherwise private address.
+/// Listener for operators: health and metrics. The listener authenticates no peer, so its address
+/// should be a loopback address or otherwise private.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Whether there is such a listener.
+    /// True if the server has this listener. True by default.
     pub enabled: bool,
-    /// Address and port; port 0 takes any free one.
+    /// Address and port; port 0 takes any free port. `127.0.0.1:9600` by default.
     pub address: SocketAddr,
 }
 
@@ -127,29 +127,27 @@ impl Default for Admin {
     }
 }
 
-/// Who may connect (row W1).
+/// Authentication of players (row W1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// Origins whose pages may connect, such as `https://game.example`. A request with
-    /// an `Origin` that is not listed is refused. One without is let through to the
-    /// token check: only browsers send the header, and only they can be made to
-    /// connect by somebody else's page. `https://*.game.example` lists every host below that
-    /// domain, `http://localhost:*` every port of this machine, `null` pages without an
-    /// origin, and `*` every origin.
+    /// Origins whose pages may connect, such as `https://game.example`. A request with an unlisted
+    /// `Origin` is refused. A request without an `Origin` goes on to the token check: only browsers
+    /// send the header, and only a browser can be made to connect by a foreign page.
+    /// `https://*.game.example` lists every host below that domain, `http://localhost:*` every port
+    /// of this machine, `null` pages without an origin, and `*` every origin.
     pub origins: Vec<String>,
-    /// What the `aud` of a token must be.
+    /// Required `aud` claim of tokens; `skirmish` by default.
     pub audience: String,
-    /// What the `iss` of a token must be, if set.
+    /// Required `iss` claim of tokens. By default any issuer.
     pub issuer: Option<String>,
-    /// How wrong the issuer's clock may be.
+    /// Tolerated error of the issuer's clock; 5 s by default.
     #[serde(with = "humantime_serde")]
     pub leeway: Duration,
-    /// Keys that tokens are checked with. Several, so that keys can be rotated: add the
-    /// new one everywhere, sign with it, then remove the old one once its last token
-    /// has expired.
+    /// Keys for checking tokens, at most 16. Several keys allow a rotation: add the new one
+    /// everywhere, sign with the new one, and remove the old one once its last token has expired.
     pub keys: Vec<TokenKey>,
-    /// `id` of the key that `skirmish token` signs with; without it, the first that can.
+    /// `id` of the key that `skirmish token` signs with. By default the first key that can sign.
     pub signing: Option<String>,
 }
 
@@ -166,19 +164,19 @@ impl Default for Auth {
     }
 }
 
-/// A key that tokens are checked with, and perhaps signed with.
+/// A key for checking tokens, and perhaps for signing them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenKey {
     /// The key's name, the `kid` of its tokens.
     pub id: String,
-    /// The algorithm. Tokens of any other are refused with this key.
+    /// The algorithm. Tokens with any other algorithm are refused with this key.
     #[serde(default)]
     pub algorithm: Algorithm,
     /// HS256: the secret itself, at least 32 bytes. Better in a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
-    /// HS256: a file whose content, less white space around it, is the secret.
+    /// HS256: a file with the secret. White space around the secret is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
     /// EdDSA and ES256: a PEM file with the public key, to check tokens.
@@ -211,8 +209,8 @@ pub struct Tls {
     pub key_file: Option<PathBuf>,
 }
 
-/// Sealing of payloads (row W3). Clients may ask for it in any case; with a static key,
-/// those that have pinned its public half know whom they talk to.
+/// Sealing of payloads (row W3). Clients may always ask for sealing. With a static key, clients
+/// that have pinned its public half can verify the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SealKey {
@@ -224,17 +222,17 @@ pub struct SealKey {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// A level, or directives such as `info,skirmish_io=debug,audit=info`.
+    /// A level, or directives such as `info,skirmish_io=debug,audit=info`. `info` by default.
     pub level: String,
-    /// How lines look.
+    /// Format of lines; `human` by default.
     pub format: LogFormat,
-    /// Size of the queue of lines that are not written yet, in bytes. Lines that find it full
-    /// are dropped and counted.
+    /// Size of the queue of unwritten lines, in bytes; 1 MiB by default. Lines that find the queue
+    /// full are dropped and counted.
     pub queue_bytes: usize,
-    /// Lines that one address may cause by what is refused or dropped. Others are counted,
-    /// and the count is told with the next one.
+    /// Rate of lines that one address can cause by refusals; 2 per second and 50 at once by
+    /// default. Further lines are counted, and the next line has their number.
     pub audit_per_address: RateLimit,
-    /// The same for all addresses together.
+    /// Rate of such lines for all addresses together; 50 per second and 1000 at once by default.
     pub audit_total: RateLimit,
 }
 
@@ -250,7 +248,7 @@ impl Default for LogConfig {
     }
 }
 
-/// How a log line looks.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -261,14 +259,14 @@ pub enum LogFormat {
     Json,
 }
 
-/// What happens when the server is told to stop.
+/// Orderly stop of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Drain {
-    /// How long connections may take to get what they are owed and to go.
+    /// Longest time of a drain, 30 s by default. Then the remaining connections are dropped.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// When clients are told to come back.
+    /// Time after which drained clients should reconnect; 1 s by default.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
 }
@@ -280,7 +278,7 @@ impl Default for Drain {
 }
 
 impl Config {
-    /// The configuration of the core.
+    /// Returns the configuration of the core.
     #[must_use]
     pub fn core(&self) -> skirmish_core::config::Config {
         skirmish_core::config::Config {
@@ -296,7 +294,7 @@ impl Config {
         }
     }
 
-    /// The configuration as a TOML file, with secrets redacted.
+    /// Returns the configuration as a TOML file, with secrets redacted.
     ///
     /// # Errors
     /// If a value cannot be written as TOML.

@@ -1,5 +1,5 @@
-//! Origins whose pages may connect, as browsers write them (RFC 6454): scheme, host, and the
-//! port unless it is the scheme's own.
+//! Origins whose pages may connect, in the notation of browsers (RFC 6454): scheme, host, and the
+//! port unless it is the scheme's default.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ pub(crate) enum OriginPattern {
     Any,
     /// `null`: pages without an origin, such as files and sandboxed frames.
     Null,
-    /// One origin, as it is serialised.
+    /// One origin, in its serialised form.
     Exact(String),
     /// `https://*.example.org`: every host below a domain, but not the domain.
     Below {
@@ -19,20 +19,20 @@ pub(crate) enum OriginPattern {
         /// The domain with a dot before it, and the port if there is one.
         rest: String,
     },
-    /// `http://localhost:*`: any port of this machine. The scheme and the host.
+    /// `http://localhost:*`: any port of this machine. Has the scheme and the host.
     AnyPort(String),
 }
 
 impl OriginPattern {
-    /// Reads an entry.
+    /// Parses an entry.
     ///
     /// # Errors
-    /// That no browser's `Origin` could match it, and what to write.
+    /// The reason for which no browser's `Origin` could match, with a proposal.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text {
             "*" => return Ok(Self::Any),
             "null" => return Ok(Self::Null),
-            // What some web views send for pages that are files.
+            // Sent by some web views for pages that are files.
             "file://" => return Ok(Self::Exact(text.to_owned())),
             _ => {}
         }
@@ -82,7 +82,7 @@ impl OriginPattern {
         Ok(Self::Exact(format!("{scheme}://{}{port}", canonical_host(host)?)))
     }
 
-    /// Whether the `Origin` of a request is meant.
+    /// Returns true if the entry allows the `Origin` of a request.
     pub(crate) fn matches(&self, origin: &str) -> bool {
         let origin = origin.to_ascii_lowercase();
         match self {
@@ -102,7 +102,7 @@ impl OriginPattern {
     }
 }
 
-/// Host and port of an authority.
+/// Splits an authority into host and port.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -110,7 +110,7 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The port with its colon; nothing if it is the scheme's own.
+/// Returns the port with its colon; nothing if the port is the scheme's default.
 fn canonical_port(scheme: &str, port: &str) -> Result<String, String> {
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse::<u16>() {
@@ -121,7 +121,7 @@ fn canonical_port(scheme: &str, port: &str) -> Result<String, String> {
     }
 }
 
-/// An origin without the port that its scheme has in any case: browsers leave it out.
+/// Removes the scheme's default port from an origin: browsers leave it out.
 fn without_own_port(origin: &str) -> &str {
     let own = [("http://", ":80"), ("https://", ":443")];
     let stripped = own
@@ -130,7 +130,7 @@ fn without_own_port(origin: &str) -> &str {
     stripped.unwrap_or(origin)
 }
 
-/// A host as browsers write it.
+/// Returns a host in the notation of browsers.
 fn canonical_host(host: &str) -> Result<String, String> {
     if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let address: Ipv6Addr = inner.parse().map_err(|_| "the address in brackets is none".to_owned())?;
@@ -150,7 +150,7 @@ fn canonical_host(host: &str) -> Result<String, String> {
             "the host is none: names and numbers with single dots between, no dot at the end".to_owned()
         );
     }
-    // Browsers write addresses with four decimal numbers.
+    // Browsers write IPv4 addresses with four decimal numbers.
     let numeric = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit()) || label.starts_with("0x");
     if host.rsplit('.').next().is_some_and(numeric) && host.parse::<Ipv4Addr>().is_err() {
         return Err("an address has four decimal numbers, such as 192.0.2.1".to_owned());

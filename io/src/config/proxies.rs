@@ -1,4 +1,4 @@
-//! Proxies that stand between players and the server, and how they say who a client is.
+//! Proxies between players and the server, and the headers in which they name clients.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,7 +16,8 @@ use super::validate::check;
 pub struct Network(IpNet);
 
 impl Network {
-    /// Whether an address is in it. An IPv4 address is one also where it is mapped into IPv6.
+    /// Returns true if an address is in the network. An IPv4 address that is mapped into IPv6
+    /// counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
@@ -53,8 +54,8 @@ impl FromStr for Network {
     }
 }
 
-/// The IPv4 network that an IPv6 network of mapped addresses stands for: peers are compared
-/// by their IPv4 address.
+/// Converts an IPv6 network of mapped addresses to its IPv4 network: peers are compared by their
+/// IPv4 address.
 fn unmapped(network: Ipv6Net) -> Result<IpNet, String> {
     let mapped = Ipv6Net::new_assert(Ipv6Addr::from_bits(0xffff_0000_0000), 96);
     let (Some(v4), Some(length)) = (
@@ -78,43 +79,44 @@ impl<'de> Deserialize<'de> for Network {
     }
 }
 
-/// Whether connections of trusted proxies begin with a header of the PROXY protocol, version
-/// 1 or 2.
+/// Header of the PROXY protocol, version 1 or 2, at the beginning of trusted proxies' connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxyProtocol {
-    /// Nobody's do: such a header is no HTTP request, and refused with 400.
+    /// No connection has a header. A header is no HTTP request, and is refused with 400.
     #[default]
     Off,
-    /// Those of trusted proxies may.
+    /// Connections of trusted proxies may have a header.
     Accept,
-    /// All do: connections without it, and those of anybody but trusted proxies, are refused.
+    /// Every connection has a header. A connection without it, or from a peer that is no trusted
+    /// proxy, is refused.
     Require,
 }
 
-/// The header of upgrade requests by which trusted proxies say who a client is.
+/// Header of upgrade requests in which trusted proxies name the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardedHeader {
-    /// None.
+    /// No header.
     #[default]
     Off,
-    /// `X-Forwarded-For`: addresses, each proxy adds the one that has connected to it.
+    /// `X-Forwarded-For`: a list of addresses, to which each proxy adds the address of its own
+    /// peer.
     XForwardedFor,
     /// `Forwarded` (RFC 7239): the same as `for=`.
     Forwarded,
 }
 
 impl Listen {
-    /// Whether trusted proxies say who a client is.
+    /// Returns true if trusted proxies name clients.
     pub(crate) fn learns_clients(&self) -> bool {
         self.proxy_protocol != ProxyProtocol::Off || self.forwarded != ForwardedHeader::Off
     }
 
-    /// Checks what does not go together.
+    /// Checks for settings that do not go together.
     ///
     /// # Errors
-    /// The first key whose value makes no sense, and why.
+    /// The first key with a value that makes no sense, and the problem.
     pub(super) fn validate_proxies(&self) -> Result<(), (String, String)> {
         let trusts = !self.trusted_proxies.is_empty();
         check(

@@ -7,86 +7,89 @@ use serde::{Deserialize, Serialize};
 
 use super::Secret;
 
-/// etcd takes more frequent pings for an attack (`--grpc-keepalive-min-time`).
+/// Shortest interval of keep-alives: etcd treats more frequent pings as an attack
+/// (`--grpc-keepalive-min-time`).
 const MIN_KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// Most bytes of a group: etcd refuses requests of more than 1.5 MiB.
+/// Largest size of a group, in bytes: etcd refuses requests of more than 1.5 MiB.
 const MAX_GROUP_BYTES: usize = 1024 * 1024;
 
-/// The registry: where nodes find each other's sessions, rooms and matches.
+/// The registry, by which nodes find each other's sessions, rooms and matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryBackend {
-    /// Which registry.
+    /// Kind of the registry.
     pub kind: RegistryKind,
-    /// What every key in etcd starts with, such as `/arena/eu`: deployments that share an
-    /// etcd need different ones. Empty, or segments of letters, digits, `-`, `_` and `.`,
-    /// each after a `/`; at most 64 bytes.
+    /// Beginning of every key in etcd, such as `/arena/eu`: deployments that share an etcd need
+    /// different ones. Empty, or segments of letters, digits, `-`, `_` and `.`, each after a `/`;
+    /// at most 64 bytes.
     pub prefix: String,
-    /// How etcd is reached; of no use without it.
+    /// Connections and requests to etcd. Without effect for another kind.
     pub etcd: RegistryEtcd,
 }
 
-/// Which registry.
+/// Kind of the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RegistryKind {
-    /// In the process: for a single one, and forgotten when it ends.
+    /// In the process: for a single server, and lost when the process ends.
     #[default]
     Embedded,
     /// etcd, for any number of processes.
     Etcd,
 }
 
-/// How etcd is reached.
+/// Connections and requests to etcd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryEtcd {
-    /// Addresses of members, such as `https://etcd-1.example:2379`. One is used at a time,
-    /// the next one when it fails.
+    /// Addresses of members, such as `https://etcd-1.example:2379`. One member is used at a time;
+    /// when it fails, the next one is used.
     pub endpoints: Vec<String>,
-    /// User to log in as; without one, nobody.
+    /// etcd user for the log-in. By default no log-in.
     pub user: Option<String>,
     /// The user's password. Better in a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
-    /// A file whose content, less white space around it, is the password.
+    /// File with the password. White space around the password is ignored.
     pub password_file: Option<PathBuf>,
-    /// PEM file with the certificates that members' are to be signed by; without it, those
-    /// that the system trusts.
+    /// PEM file with the authority of the members' certificates. By default the system's
+    /// authorities.
     pub ca_file: Option<PathBuf>,
     /// PEM file with this client's certificate and its chain.
     pub certificate_file: Option<PathBuf>,
-    /// PEM file with its private key.
+    /// PEM file with this client's private key.
     pub key_file: Option<PathBuf>,
-    /// How long connecting to a member may take, until it has answered something.
+    /// Longest time until a member has answered after a dial; 2 s by default. Then the next member
+    /// is tried.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long a request may take. After that nothing is known of it if it was sent.
+    /// Longest time of a request; 2 s by default. After that the outcome of a request that was sent
+    /// is unknown.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// Between two pings while nothing else is heard. At least 5 s.
+    /// Time between pings of a silent connection, at least 5 s; 10 s by default.
     #[serde(with = "humantime_serde")]
     pub keep_alive_interval: Duration,
-    /// How long a ping may stay unanswered before the connection counts as lost.
+    /// Longest time of a ping, 3 s by default. Then the connection counts as lost.
     #[serde(with = "humantime_serde")]
     pub keep_alive_timeout: Duration,
-    /// The shortest wait before the members are tried once more.
+    /// Shortest wait before the members are tried again; 500 ms by default.
     #[serde(with = "humantime_serde")]
     pub backoff_min: Duration,
-    /// The longest.
+    /// Longest wait before the members are tried again; 3 s by default.
     #[serde(with = "humantime_serde")]
     pub backoff_max: Duration,
-    /// Requests that may be under way, those that wait included. More are answered at once
-    /// that the registry is unavailable.
+    /// Requests in flight or waiting; 16384 by default. A further request is answered at once: the
+    /// registry is unavailable.
     pub requests: usize,
-    /// Watches.
+    /// Maximum number of watches; 1024 by default.
     pub watches: usize,
-    /// Requests that ride in one, at most 1024; 1 sends each alone.
+    /// Small transactions in one request, at most 1024; 1 sends each alone. 512 by default.
     pub group_requests: usize,
-    /// Bytes of requests that ride in one.
+    /// Size of a group, in bytes; 524288 by default.
     pub group_bytes: usize,
-    /// Groups that are sent before the first of them is answered. Fewer make fuller groups.
+    /// Groups in flight at once; 2 by default. Fewer make fuller groups.
     pub groups: usize,
 }
 
@@ -119,7 +122,7 @@ impl RegistryBackend {
     /// Checks the values that a type cannot.
     ///
     /// # Errors
-    /// The first key whose value makes no sense, and why.
+    /// The first key with a value that makes no sense, and the problem.
     pub fn validate(&self) -> Result<(), (String, String)> {
         if self.kind == RegistryKind::Embedded {
             return Ok(());
@@ -137,8 +140,8 @@ impl RegistryBackend {
 
 /// Longest prefix, in bytes.
 const MAX_PREFIX: usize = 64;
-/// What keys start with: below such a prefix they would lie among those of a deployment
-/// with a shorter one.
+/// First segments of keys. A prefix with such a segment would put keys among those of a deployment
+/// with a shorter prefix.
 const RESERVED: [&str; 5] = ["generation", "match", "nodes", "rooms", "sessions"];
 
 fn is_prefix(prefix: &str) -> bool {
@@ -206,7 +209,7 @@ impl RegistryEtcd {
     }
 }
 
-/// Whether it is a host, and perhaps a port that can be connected to.
+/// Returns true if the text is a host, with or without a port that can be dialed.
 fn is_authority(text: &str) -> bool {
     if text.contains(['/', '@', '?', '#', ' ']) {
         return false;

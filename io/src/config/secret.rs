@@ -4,20 +4,19 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A secret in the configuration. Neither its debug output nor its serialisation shows
-/// it.
+/// A secret in the configuration. Neither the debug output nor the serialisation shows the text.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// A secret.
+    /// Creates a secret.
     #[must_use]
     pub const fn new(secret: String) -> Self {
         Self(secret)
     }
 
-    /// The secret itself. The name is to make each use of it stand out.
+    /// Returns the text. The method's name makes each use stand out.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -1,4 +1,4 @@
-//! Layers, and what errors say.
+//! Layers, and the texts of errors.
 
 use std::time::Duration;
 
@@ -162,7 +162,7 @@ fn what_the_machines_refuse_is_refused_before_they_are_made() {
         config.validate().unwrap_err()
     };
     let is = |key: &str, problem: Problem| (key.to_owned(), problem.to_string());
-    // A snapshot of so many members has no place in a frame, or no decoder takes it.
+    // A snapshot of so many members does not fit into a frame, or no decoder accepts it.
     assert_eq!(wrong(|c| c.rooms.members = 2_000), is("frames.frame_bytes", Problem::Snapshot));
     let too_many = |config: &mut Config| {
         config.rooms.members = 5_000;
@@ -170,7 +170,7 @@ fn what_the_machines_refuse_is_refused_before_they_are_made() {
         config.rooms.window_bytes = 1 << 20;
     };
     assert_eq!(wrong(too_many), is("rooms.members", Problem::Range(1, 4096)));
-    // A connection is dead no sooner than it is unhealthy.
+    // A connection cannot be dead sooner than unhealthy.
     assert_eq!(
         wrong(|config| config.heartbeat.unhealthy_after = config.heartbeat.close_after),
         is("heartbeat.close_after", Problem::AboveOf("heartbeat.unhealthy_after"))

@@ -1,24 +1,24 @@
-//! Values that make no sense, though they are of the right type.
+//! Values of the right type that make no sense.
 
 use std::time::Duration;
 
 use super::{Algorithm, Config, OriginPattern, RateLimit, TokenKey};
 
-/// Most keys that a token may have to be checked with.
+/// Maximum number of keys that a token may have to be checked with.
 const MAX_KEYS: usize = 16;
 
-/// Bounds of `log.queue_bytes`: the smallest has a place for any line.
+/// Bounds of `log.queue_bytes`: the smallest has room for any line.
 const SMALLEST_LOG_QUEUE: usize = 64 << 10;
 const LARGEST_LOG_QUEUE: usize = 1 << 30;
 
-/// The key, and what is wrong with its value.
+/// The key, and the problem with its value.
 type InvalidValue = (String, String);
 
 impl Config {
     /// Checks the values that a type cannot.
     ///
     /// # Errors
-    /// The first key whose value makes no sense, and why.
+    /// The first key with a value that makes no sense, and the problem.
     pub fn validate(&self) -> Result<(), (String, String)> {
         self.validate_listeners()?;
         self.validate_auth()?;
@@ -34,7 +34,7 @@ impl Config {
             check(per_second > 0, format!("{key}.per_second"), "must be at least 1")?;
             check(burst > 0, format!("{key}.burst"), "must be at least 1")?;
         }
-        // The limits of the machines are theirs to check.
+        // The machines check their own limits.
         self.core().validate().map_err(|error| (error.key.into_owned(), error.problem.to_string()))
     }
 
@@ -118,7 +118,7 @@ impl Config {
         ] {
             check(time >= Duration::from_millis(1), key, "must be at least 1ms")?;
         }
-        // Milliseconds in 32 bits are what the protocol has for them.
+        // The protocol has 32 bits for these times, in milliseconds.
         for (key, time) in [
             ("heartbeat.interval", self.heartbeat.interval),
             ("sessions.ttl", self.sessions.ttl),
@@ -158,7 +158,7 @@ impl Config {
     }
 }
 
-/// Whether a key has what its algorithm needs and nothing else.
+/// Checks that a key has the secret or files of its algorithm and no others.
 fn validate_key(key: &TokenKey) -> Result<(), &'static str> {
     let public = key.public_key_file.is_some() || key.private_key_file.is_some();
     match key.algorithm {
@@ -176,7 +176,7 @@ fn validate_key(key: &TokenKey) -> Result<(), &'static str> {
     }
 }
 
-/// `Ok` if it holds.
+/// Returns `Ok` if the condition holds.
 pub(super) fn check(holds: bool, key: impl Into<String>, problem: &str) -> Result<(), InvalidValue> {
     if holds { Ok(()) } else { Err((key.into(), problem.to_owned())) }
 }
