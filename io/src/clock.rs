@@ -1,4 +1,4 @@
-//! The clock: the only place of the shell that reads one.
+//! The clock: the only place of the shell that reads the system's clocks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,11 +8,11 @@ use tokio::time::Instant as TokioInstant;
 
 const MILLION: u128 = 1_000_000;
 
-/// The furthest that a rate may be from the runtime's, in parts per million.
+/// Largest difference of a rate from the runtime's, in parts per million.
 const MOST_DRIFT_PPM: i32 = 500_000;
 
-/// Reads both clocks as the core takes them. Cheap to clone; clones share the origin,
-/// the rate and the skew.
+/// Reads the monotonic and the wall clock in the form that the core needs. Cheap to clone; clones
+/// share the origin, the rate and the skew.
 #[derive(Clone, Debug)]
 pub struct Clock {
     origin: TokioInstant,
@@ -27,16 +27,16 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// A clock whose monotonic side starts at zero now.
+    /// Creates a clock whose monotonic side starts at zero now.
     #[must_use]
     pub fn new() -> Self {
         Self::drifting(0)
     }
 
-    /// The same, but its monotonic side is fast by this many parts per million, or slow if
-    /// the number is negative; by half at most. For simulation. The wall clock does not
-    /// drift: it is kept right from outside, up to its skew. The rate stays what it is,
-    /// since a change would have to move the past for nothing to be shown twice.
+    /// Creates a clock whose monotonic side is fast by this many parts per million, or slow if the
+    /// number is negative; by half at most. For simulation. The wall clock does not drift: it is
+    /// corrected from outside, up to its skew. The rate is constant: after a change of the rate,
+    /// the clock could show a time twice.
     #[must_use]
     pub fn drifting(drift_ppm: i32) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl Clock {
         self.skew_ms.store(skew_ms, Ordering::Relaxed);
     }
 
-    /// What time it is.
+    /// Returns the current time.
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "this is the shell's clock")]
     pub fn now(&self) -> Now {
@@ -64,29 +64,29 @@ impl Clock {
         }
     }
 
-    /// The runtime's instant for a core instant, to sleep until: the first at which the
-    /// clock shows it.
+    /// Returns the runtime's instant for a core instant, as a deadline for sleeping: the first
+    /// instant at which the clock shows the core instant.
     #[must_use]
     pub fn deadline(&self, at: Instant) -> TokioInstant {
         self.origin + std::time::Duration::from_micros(self.passed(at.as_micros()))
     }
 
-    /// What the clock shows after so many microseconds of the runtime.
+    /// Returns the time that the clock shows after so many microseconds of the runtime.
     fn shown(&self, passed: u128) -> u64 {
-        // It is read for every frame, and dividing takes as long as reading.
+        // The clock is read for every frame, and a division takes as long as the read.
         if self.drift_ppm == 0 {
             return u64::try_from(passed).unwrap_or(u64::MAX);
         }
         u64::try_from(passed.saturating_mul(self.rate()) / MILLION).unwrap_or(u64::MAX)
     }
 
-    /// After how many microseconds of the runtime the clock shows so many.
+    /// Returns the microseconds of the runtime after which the clock shows this time.
     fn passed(&self, shown: u64) -> u64 {
-        // Rounded up: a deadline that is served early would be found not to have come yet.
+        // Rounded up: a deadline that is handled early would be found not to be due yet.
         u64::try_from((u128::from(shown) * MILLION).div_ceil(self.rate())).unwrap_or(u64::MAX)
     }
 
-    /// What the clock shows of a million microseconds.
+    /// Returns the shown microseconds in a million microseconds of the runtime.
     fn rate(&self) -> u128 {
         MILLION.saturating_add_signed(self.drift_ppm.into())
     }

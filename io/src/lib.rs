@@ -1,8 +1,8 @@
-//! The shell of Skirmish: everything that touches the world.
+//! The shell of Skirmish: all code that does IO.
 //!
-//! It feeds the machines of [`skirmish_core`] sockets, timers and configuration, and
-//! decides nothing that they could: [`server`] drives a node, [`client`] drives a
-//! player, [`bots`] drives many. The binary `skirmish` is this library's command line.
+//! The shell feeds the machines of [`skirmish_core`] with sockets, timers and configuration, and
+//! leaves every decision to them: [`server`] drives a node, [`client`] drives a player, [`bots`]
+//! drives many. The binary `skirmish` is the command line of this library.
 
 pub mod bots;
 #[cfg(not(madsim))]

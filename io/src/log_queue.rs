@@ -1,10 +1,10 @@
-//! A log that never holds anything up: a queue of lines, bounded in bytes, and a thread that
-//! writes them.
+//! A log that never blocks its callers: a queue of lines, bounded in bytes, and a thread that
+//! writes the lines.
 //!
-//! A line that finds the queue full is dropped and counted. From then on lines are dropped
-//! until half of the queue is written; the line that the queue was made to say it with then
-//! stands in their place. A sink that fails is tried again for as long as the process lives,
-//! so the log goes on once a full disk has room, or a pipe a reader.
+//! A line that finds the queue full is dropped and counted. Then lines are dropped until half of
+//! the queue is written, and one line with their number is written in their place. A sink that
+//! fails is retried for as long as the process lives, so the log goes on once a full disk has space
+//! again, or a pipe has a reader.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,15 +16,15 @@ use skirmish_core::time::{Duration, Instant};
 
 use crate::clock::Clock;
 
-/// Memory that a line takes beside its bytes.
+/// Memory of a line in the queue besides its bytes.
 const LINE_OVERHEAD: usize = 64;
-/// From a failed write to the next.
+/// Time from a failed write to the next attempt.
 const RETRY: Duration = Duration::from_millis(200);
-/// A write that has failed or hung for this long is trouble, though nothing is dropped yet.
+/// Time after which a failing or hanging write counts as trouble, even if no line is dropped yet.
 const STUCK: Duration = Duration::from_secs(3);
 
-/// Makes the line that stands in place of dropped ones, from their number and the last error
-/// of the sink, if it failed.
+/// Makes the line that replaces dropped lines, from their number and the last error of the sink, if
+/// any.
 pub type DropNotice = fn(dropped: u64, error: Option<&str>) -> String;
 
 /// The queue. Cheap to clone; clones are the same queue.
@@ -33,20 +33,20 @@ pub struct LogQueue(Arc<SharedLines>);
 
 struct SharedLines {
     queue: Mutex<WaitingLines>,
-    /// There is a line to write.
+    /// Notified when there is a line to write.
     filled: Condvar,
-    /// Everything is written.
+    /// Notified when every line is written.
     empty: Condvar,
     notice: DropNotice,
     clock: Clock,
 }
 
-/// Why log lines are lost, or will be soon.
+/// The reason for which log lines are lost, or will be soon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogTrouble {
-    /// Lines dropped since lines are dropped; 0 if there still is room for them.
+    /// Lines dropped in the current period of losses; 0 if the queue still has space.
     pub dropped: u64,
-    /// Last error of the sink; `None` if it takes nothing and does not fail.
+    /// Last error of the sink; `None` if the sink hangs without an error.
     pub error: Option<String>,
 }
 
@@ -70,11 +70,11 @@ impl fmt::Debug for LogQueue {
 }
 
 impl LogQueue {
-    /// Starts a queue of `capacity` bytes, overhead of its lines included, with a thread that
+    /// Starts a queue of `capacity` bytes, including the overhead of its lines, with a thread that
     /// writes to `sink`.
     ///
     /// # Errors
-    /// If there can be no thread.
+    /// If the thread cannot be started.
     pub fn start(capacity: usize, sink: impl Write + Send + 'static, notice: DropNotice) -> io::Result<Self> {
         let shared = Arc::new(SharedLines {
             queue: Mutex::new(WaitingLines::new(capacity)),
@@ -88,27 +88,27 @@ impl LogQueue {
         Ok(Self(shared))
     }
 
-    /// Queues a line, which ends with its line break, or drops and counts it. Never waits for
-    /// the sink.
+    /// Queues a line, which must end with a line break, or drops and counts the line. Never waits
+    /// for the sink.
     pub fn push(&self, line: Vec<u8>) {
         self.0.lock().push(line);
         self.0.filled.notify_one();
     }
 
-    /// Waits until everything is written, for `most` at most. Whether it is.
+    /// Waits until every line is written, for at most `most`. Returns true if every line is.
     pub fn flush(&self, most: Duration) -> bool {
         let unwritten = |queue: &mut WaitingLines| !queue.is_written();
         let waited = self.0.empty.wait_timeout_while(self.0.lock(), most, unwritten);
         waited.unwrap_or_else(PoisonError::into_inner).0.is_written()
     }
 
-    /// Lines dropped so far.
+    /// Returns the number of lines dropped so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.lock().dropped
     }
 
-    /// Why lines are lost, if they are.
+    /// Returns the reason for lost lines, if there are any.
     #[must_use]
     pub fn trouble(&self) -> Option<LogTrouble> {
         self.0.lock().trouble(self.0.clock.now().instant)
@@ -139,7 +139,7 @@ impl SharedLines {
         }
     }
 
-    /// Writes one line, however often it takes.
+    /// Writes one line, with as many attempts as needed.
     fn write_line(&self, line: &[u8], sink: &mut impl Write) {
         let mut rest = line;
         while !rest.is_empty() {
@@ -158,22 +158,22 @@ impl SharedLines {
     }
 }
 
-/// The lines that wait, and what became of the others.
+/// The waiting lines, and the counters of the dropped ones.
 #[derive(Debug)]
 struct WaitingLines {
     lines: VecDeque<Vec<u8>>,
-    /// Of the lines and of the one that is being written, with overhead.
+    /// Bytes of the waiting lines and of the line that is being written, with overhead.
     bytes: usize,
     capacity: usize,
-    /// Since when the line that is being written is.
+    /// Time since which the current line is being written.
     writing: Option<Instant>,
-    /// Of that line.
+    /// Last error of the current line.
     error: Option<String>,
-    /// Last error since lines are dropped.
+    /// Last error since the losses began.
     cause: Option<String>,
-    /// Lines are dropped until half of the queue is free.
+    /// True while lines are dropped, until half of the queue is free.
     losing: bool,
-    /// Lines dropped since then.
+    /// Lines dropped since the losses began.
     missing: u64,
     /// Lines dropped in all.
     dropped: u64,
@@ -206,15 +206,15 @@ impl WaitingLines {
         self.lines.push_back(line);
     }
 
-    /// The next line to write. It counts until [`Self::written`] is told.
+    /// Removes the next line to write. The line counts until [`Self::written`].
     fn take(&mut self, now: Instant) -> Option<Vec<u8>> {
         let line = self.lines.pop_front()?;
         self.writing = Some(now);
         Some(line)
     }
 
-    /// A line of so many bytes is written. If lines were dropped and that ends: how many, and
-    /// the last error of the sink.
+    /// Notes that a line of this length is written. If this ends a period of losses: returns the
+    /// number of dropped lines, and the last error of the sink.
     fn written(&mut self, length: usize) -> Option<(u64, Option<String>)> {
         self.bytes = self.bytes.saturating_sub(length + LINE_OVERHEAD);
         self.writing = None;
@@ -258,7 +258,7 @@ mod tests {
         format!("line {number:02}\n").into_bytes()
     }
 
-    /// Bytes that a line takes in the queue.
+    /// Bytes of a line in the queue.
     const LINE: usize = 8 + LINE_OVERHEAD;
 
     fn notice(dropped: u64, error: Option<&str>) -> String {
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(queue.trouble(at(4_000)), None);
     }
 
-    /// Fails until it is told not to, then keeps what it gets, a few bytes at a time.
+    /// A sink that fails until it is told to work, then keeps its input, a few bytes at a time.
     struct Disk {
         full: mpsc::Receiver<()>,
         works: bool,
@@ -363,12 +363,12 @@ mod tests {
         assert_eq!(queue.trouble(), None);
     }
 
-    /// Takes nothing, and does not fail either.
+    /// A sink that accepts nothing, without an error.
     struct Unread(mpsc::Receiver<()>);
 
     impl Write for Unread {
         fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-            // Over when the test is.
+            // Ends with the test.
             let _ = self.0.recv();
             Ok(buf.len())
         }

@@ -5,7 +5,7 @@ fn main() -> std::process::ExitCode {
     skirmish_io::cli::run(std::env::args_os(), signals::stop, signals::SignalInterrupts::listen)
 }
 
-/// The simulator uses the library; there is no command line in it.
+/// The simulator uses the library and has no command line.
 #[cfg(madsim)]
 fn main() {}
 
@@ -13,11 +13,11 @@ fn main() {}
 mod signals {
     use std::future::Future;
 
-    /// Listens for signals from now on, those included that a server ignores. The future is
-    /// ready at the first that stops a server; the second ends the process. To be called in a
+    /// Listens for signals from now on, including those that a server ignores. The future is ready
+    /// at the first signal that stops a server; the second one ends the process. To be called in a
     /// runtime.
     pub(super) fn stop() -> impl Future<Output = ()> {
-        // Listened for from the start, so that a second one right behind is not lost.
+        // Listens from the start, so that a second signal right after the first is not lost.
         let mut stops = Stops::listen();
         ignore();
         async move {
@@ -72,10 +72,10 @@ mod signals {
         use tokio::signal::unix::{Signal, SignalKind, signal};
         use tracing::{info, warn};
 
-        /// Signals whose default is to end the process, and that a server has no use for.
-        /// Operators and their tools send them (log rotation, terminals that close, timers and
-        /// profilers), and the system at the limit on the size of a file, which is an error of
-        /// writing, too. The runtime of Rust ignores SIGPIPE.
+        /// Signals whose default is to end the process, and that a server does not use. Operators
+        /// and their tools send them (log rotation, closing terminals, timers and profilers). The
+        /// system sends SIGXFSZ at the limit of a file's size, which is also an error of the write.
+        /// The runtime of Rust ignores SIGPIPE.
         const IGNORED: [(&str, Raw); 9] = [
             ("SIGHUP", Raw::HUP),
             ("SIGUSR1", Raw::USR1),
@@ -88,8 +88,8 @@ mod signals {
             ("SIGXFSZ", Raw::XFSZ),
         ];
 
-        /// Any of several signals. Without one that can be heard it waits for ever: then the
-        /// defaults hold.
+        /// Any of several signals. If none can be received, waits forever; then the signals have
+        /// their default effect.
         pub(super) struct Signals(Vec<Signal>);
 
         impl Signals {
@@ -125,7 +125,7 @@ mod signals {
             }
         }
 
-        /// Takes the signals that a server ignores from their defaults.
+        /// Replaces the defaults of the signals that a server ignores.
         pub(super) fn ignore() {
             for (name, raw) in IGNORED {
                 match signal(SignalKind::from_raw(raw.as_raw())) {
@@ -146,7 +146,7 @@ mod signals {
             }
         }
 
-        /// Whether whoever started the process has it ignore a signal.
+        /// Returns true if the process was started with this signal ignored.
         fn is_ignored(signal: Raw) -> bool {
             let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
             let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

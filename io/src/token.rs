@@ -1,9 +1,9 @@
-//! Tokens: who a player is, said by whoever has the key (row W1).
+//! Tokens: the name of a player, signed by the owner of a key (row W1).
 //!
-//! A token is a JSON Web Token: `sub` is the player's name, `aud` the audience that
-//! the server is configured for, `exp` when it expires, and optionally `nbf`, `iat` and `iss`.
-//! Its header names the key (`kid`), so that keys can be rotated: a server checks with
-//! several keys and an issuer signs with one.
+//! A token is a JSON Web Token: `sub` is the player's name, `aud` the server's configured audience,
+//! `exp` the time of expiry, and `nbf`, `iat` and `iss` are optional. The header names the key
+//! (`kid`), so that keys can be rotated: a server checks with several keys and an issuer signs with
+//! one.
 
 use std::fmt;
 use std::path::Path;
@@ -20,29 +20,29 @@ use skirmish_core::time::Wall;
 
 use crate::config::{Algorithm, Auth, TokenKey};
 
-/// Shortest secret for HS256, in bytes: as long as its hash.
+/// Shortest secret for HS256, in bytes: the length of its hash.
 pub(crate) const MIN_SECRET: usize = 32;
 /// Longest token, in bytes.
 const MAX_TOKEN: usize = 4 * 1024;
 
-/// Why a token is refused. The text of each is safe to tell the client.
+/// The reason for refusing a token. Each text may be sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
-    /// It is not a token, or lacks a claim, or is too long.
+    /// The text is no token, lacks a claim, or is too long.
     Malformed,
-    /// No key that this server has made it, or it was changed.
+    /// No key of this server has signed the token, or the token was changed.
     Forged,
-    /// It was good until its `exp`.
+    /// The token was valid until its `exp`.
     Expired,
-    /// It is not good before its `nbf`.
+    /// The token is not valid before its `nbf`.
     NotYetValid,
-    /// It is for another audience.
+    /// The token is for another audience.
     WrongAudience,
-    /// It is from another issuer.
+    /// The token is from another issuer.
     WrongIssuer,
-    /// It demands, with `crit` or `b64`, an extension that this server has not.
+    /// The header demands, with `crit` or `b64`, an extension that this server does not have.
     Critical,
-    /// Its `sub` is not a name that a player can have.
+    /// The `sub` is no valid name of a player.
     BadPlayer(NameError),
 }
 
@@ -63,12 +63,12 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
-/// Why keys cannot be used. On one line, without the key.
+/// The reason for which a key cannot be used. On one line, without the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyError {
     /// The `id` of the key.
     pub id: String,
-    /// What is wrong, with the file's name.
+    /// The problem, with the file's name.
     pub problem: String,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
-/// The keys of a server or an issuer, with what the claims must be.
+/// The keys of a server or an issuer, with the required claims.
 #[derive(Debug)]
 pub struct Keys {
     keys: Vec<VerifyKey>,
@@ -107,7 +107,7 @@ impl fmt::Debug for VerifyKey {
     }
 }
 
-/// The claims as they are signed.
+/// The claims to sign.
 #[derive(Serialize)]
 struct Signed<'a> {
     sub: &'a str,
@@ -118,31 +118,33 @@ struct Signed<'a> {
     iss: Option<&'a str>,
 }
 
-/// The claims as they are checked. Times may have fractions.
+/// The claims to check. Times may have fractions.
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
     aud: Audience,
     exp: f64,
     nbf: Option<f64>,
-    /// A number, if it is there. No time is judged by it (RFC 7519, 4.1.6): that is for `nbf`.
+    /// A number, if present. No time is judged by this claim (RFC 7519, 4.1.6): that is the purpose
+    /// of `nbf`.
     #[serde(rename = "iat")]
     _iat: Option<f64>,
     iss: Option<String>,
 }
 
-/// What of a token's header changes how it is to be read, and `jsonwebtoken` passes over.
+/// Members of a token's header that change the meaning of the token, and that `jsonwebtoken`
+/// ignores.
 #[derive(Deserialize)]
 struct Demands {
     /// RFC 7515, section 4.1.11: names of members that must be understood.
     #[serde(default, deserialize_with = "present")]
     crit: Option<serde_json::Value>,
-    /// RFC 7797: whether the payload is in base64.
+    /// RFC 7797: false if the payload is not in base64.
     #[serde(default, deserialize_with = "present")]
     b64: Option<serde_json::Value>,
 }
 
-/// Tells `null` from a member that is not there.
+/// Distinguishes `null` from a missing member.
 fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<serde_json::Value>, D::Error> {
     serde_json::Value::deserialize(value).map(Some)
 }
@@ -154,8 +156,8 @@ impl Demands {
         serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)
     }
 
-    /// No extension is known here, so whatever `crit` lists is not. It must not be empty, and
-    /// must list names.
+    /// Refuses every extension, since none is supported here. `crit` must not be empty, and must
+    /// list names.
     fn check(&self) -> Result<(), TokenError> {
         match &self.crit {
             None => {}
@@ -195,8 +197,8 @@ impl Keys {
         })
     }
 
-    /// One HS256 key, for tests, bots and development; audience and the rest as by
-    /// default.
+    /// Creates one HS256 key, for tests, bots and development. Audience and the rest have their
+    /// defaults.
     ///
     /// # Errors
     /// If the secret is shorter than 32 bytes.
@@ -204,7 +206,7 @@ impl Keys {
         Self::load(&Auth::default())?.with_secret(id, secret)
     }
 
-    /// These keys and one more for HS256.
+    /// Adds one more key for HS256.
     ///
     /// # Errors
     /// If the secret is shorter than 32 bytes.
@@ -214,13 +216,13 @@ impl Keys {
         Ok(self)
     }
 
-    /// Whether there is no key, so that every token is refused.
+    /// Returns true if there is no key, so that every token is refused.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// What other nodes may know of the keys that tokens are checked with.
+    /// Returns fingerprints of the keys, which other nodes may know.
     pub(crate) fn fingerprints(&self) -> Vec<u64> {
         self.keys.iter().map(|key| key.fingerprint).collect()
     }
@@ -228,7 +230,7 @@ impl Keys {
     /// Checks a token and returns the player that it names.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason for the refusal.
     pub fn verify(&self, token: &str, wall: Wall) -> Result<Name, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Malformed);
@@ -260,7 +262,6 @@ impl Keys {
         if claims.nbf.is_some_and(|nbf| nbf - leeway > now) {
             return Err(TokenError::NotYetValid);
         }
-        // An issuer whose clock is so far ahead says nothing of when the token expires.
         let audience = match &claims.aud {
             Audience::One(aud) => *aud == self.audience,
             Audience::Several(all) => all.contains(&self.audience),
@@ -274,8 +275,8 @@ impl Keys {
         Ok(())
     }
 
-    /// A token for a player, good for `ttl` from now; signed with the key of that `id`,
-    /// or else the configured one, or else the first that can sign.
+    /// Returns a token for a player, valid for `ttl` from now. Signed with the key `id`, or else
+    /// with the configured one, or else with the first that can sign.
     ///
     /// # Errors
     /// If there is no such key, or it cannot sign.
@@ -367,8 +368,8 @@ impl VerifyKey {
         Ok(Self { id: key.id.clone(), algorithm, verifying, signing, fingerprint })
     }
 
-    /// The claims, if the signature is of this key. Which claims are good is not
-    /// checked here.
+    /// Returns the claims, if the signature is of this key. The claims themselves are not checked
+    /// here.
     fn open(&self, token: &str) -> Result<Claims, TokenError> {
         let mut validation = Validation::new(self.algorithm);
         validation.required_spec_claims.clear();
@@ -395,7 +396,7 @@ const fn class(kind: &ErrorKind) -> TokenError {
     }
 }
 
-/// A new secret for HS256: 32 random bytes as text.
+/// Returns a new secret for HS256: 32 random bytes as text.
 ///
 /// # Errors
 /// If the operating system has no randomness.

@@ -1,9 +1,9 @@
-//! Input before time: what has arrived is read before a deadline is judged.
+//! Input before time: input that has arrived is read before a deadline is judged.
 //!
-//! A process that was stopped, or whose machine was, finds its timers due and its sockets full
-//! at once, and a runtime may serve the timers first. [`turns`] lets the runtime look at every
-//! socket and every task act on that. The count of turns is fixed, and each is bounded by what
-//! the tasks do in one: endless input puts no deadline off for longer.
+//! A process that was stopped, or ran on a stopped host, finds its timers due and its sockets full
+//! at once, and a runtime may serve the timers first. [`turns`] lets the runtime poll every socket,
+//! and lets every woken task run. The number of rounds is fixed, and each round is bounded by the
+//! budgets of the tasks: endless input delays no deadline any longer.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,38 +13,39 @@ use skirmish_core::time::{Instant, LATE};
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
-/// Turns before a deadline is judged: one in which a socket's task reads; one for whom that
-/// task wakes, such as the driver of a connection that many requests share, or the task of a
-/// connection that was just accepted; and one more, since what the runtime blocks on is polled
+/// Rounds before a deadline is judged: one in which a socket's task reads; one for a task that the
+/// first one wakes, such as the driver of a connection that many requests share, or the task of a
+/// connection that was just accepted; and one more, since the runtime polls its blocking future
 /// before the tasks.
 pub(crate) const TURNS: usize = 3;
-/// Turns for one that is late: a longer chain of such tasks.
+/// Rounds before a late deadline is judged: for a longer chain of such tasks.
 pub(crate) const TURNS_LATE: usize = 5;
-/// Sockets that tokio hears of in one turn.
+/// Maximum number of sockets that tokio reports in one round.
 const EVENTS: usize = 1024;
 
-/// How many turns to wait before a deadline is judged that was due at `due`, with so many
-/// sockets.
+/// Returns the number of rounds to wait before a deadline is judged that was due at `due`, with so
+/// many sockets.
 pub(crate) fn before(due: Instant, now: Instant, sockets: usize) -> usize {
     if now.since(due) > LATE { TURNS_LATE + sockets / EVENTS } else { TURNS }
 }
 
-/// Waits for whole turns of the runtime. In each, it asks the system which sockets are ready,
-/// and every task that is ready, by that or before, runs once before this goes on.
+/// Waits for whole rounds of the runtime. In each round the runtime asks the system for the ready
+/// sockets, and every task that is ready, by that or before, runs once before this future
+/// continues.
 ///
-/// That is how tokio's current-thread scheduler serves a task that yields: it is woken after
-/// the driver of sockets was polled, behind the tasks woken by that. The tests of this module
-/// fail if that changes.
+/// This is the way in which tokio's current-thread scheduler serves a task that yields: the task is
+/// woken after the driver of sockets was polled, and is queued behind the tasks that the driver has
+/// woken. The tests of this module fail if that changes.
 pub(crate) async fn turns(count: usize) {
     for _ in 0..count {
         tokio::task::yield_now().await;
     }
 }
 
-/// Waits for a future, for as long as `limit`; what has arrived by then still counts.
+/// Waits for a future for at most `limit`. Input that has arrived by then still counts.
 ///
 /// # Errors
-/// It was not ready in time.
+/// The future was not ready in time.
 pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
     let patience = async {
@@ -56,7 +57,7 @@ pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Result<F::O
         output = &mut future => return Ok(output),
         () = patience => {}
     }
-    // The last look, and the error.
+    // The last poll, and the error.
     timeout(Duration::ZERO, future).await
 }
 
@@ -70,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// Connections whose peers are plain sockets of the system.
+    /// Returns connections whose peers are plain sockets of the system.
     async fn pairs(count: usize) -> Vec<(TcpStream, std::net::TcpStream)> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let mut pairs = Vec::new();
@@ -95,11 +96,11 @@ mod tests {
                 }
             });
         }
-        // In a task, as every driver is: the runtime polls what it blocks on before the others.
+        // In a task, like every driver: the runtime polls its blocking future before the tasks.
         let driver = tokio::spawn(async move {
             turns(TURNS).await;
             for round in 1..=20 {
-                // Nobody reads meanwhile, as when the process stands still.
+                // Nothing is read meanwhile, as when the process stands still.
                 peers.iter_mut().for_each(|peer| peer.write_all(&[1]).unwrap());
                 turns(1).await;
                 assert_eq!(READ.load(Relaxed), round * SOCKETS);
@@ -112,7 +113,7 @@ mod tests {
     async fn a_timer_that_is_due_waits_for_what_has_arrived() {
         for (mut stream, mut peer) in pairs(20).await {
             let limit = Duration::from_millis(20);
-            // The time-out runs while the thread stands still, and the answer comes.
+            // The time-out passes while the thread stands still, and the answer arrives.
             let read = async {
                 let stall = async {
                     tokio::task::yield_now().await;

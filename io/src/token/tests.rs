@@ -1,4 +1,4 @@
-//! Tokens that are good, and every way in which they are not.
+//! Valid tokens, and every reason for which one is refused.
 
 use super::*;
 
@@ -48,7 +48,7 @@ fn changed_is_refused() {
         let mut bytes = token.clone().into_bytes();
         bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
         let changed = String::from_utf8(bytes).unwrap();
-        // The last character of a part can have bits that stand for nothing.
+        // The last character of a part can have bits without a meaning.
         if let Ok(player) = keys.verify(&changed, NOW) {
             assert_eq!(player.as_str(), "alice");
         }
