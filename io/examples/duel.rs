@@ -1,4 +1,4 @@
-//! A player who joins a room, says one thing and waits until the server has it.
+//! A player that joins a room, sends one message and waits until the server has acknowledged it.
 //!
 //! Start `cargo run --release -- serve --dev`, then
 //! `cargo run --example duel -- ws://127.0.0.1:9500/ "$(cargo run --release -- token --dev --player alice)"`

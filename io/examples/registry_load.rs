@@ -1,15 +1,15 @@
-//! How fast etcd takes state updates and registrations of sessions, in groups and one by
-//! one, in the same run on the same etcd.
+//! Measures the rate at which etcd accepts state updates and registrations of sessions, in groups
+//! and one by one, in the same run on the same etcd.
 //!
-//! It starts nothing: `registry_load --endpoints http://127.0.0.1:2379`. What is asked for
-//! does not depend on time or chance; keys are below `/load/`, and are left there.
+//! The program starts no etcd: `registry_load --endpoints http://127.0.0.1:2379`. The requests do
+//! not depend on time or chance; their keys are below `/load/`, and are not removed at the end.
 //!
-//! Groups and single requests take turns on one store, which grows by as much for each, as
-//! what a request costs depends on how much there is, and machines are not always as fast.
+//! Groups and single requests alternate on one store, which grows equally for both: the cost of a
+//! request depends on the size of the store, and the speed of machines varies.
 //!
-//! Without `--rate` each caller asks again when it is answered (a closed loop): that shows
-//! how much etcd takes. With it requests are asked on a schedule that does not wait for
-//! etcd, and latency counts from when each was due: that shows how long one takes.
+//! Without `--rate` each caller sends its next request after an answer (a closed loop): this shows
+//! the highest rate of etcd. With `--rate` requests are sent on a schedule that does not wait for
+//! etcd, and latency counts from the due time: this shows the time that a request takes.
 #![allow(clippy::print_stdout, reason = "it is a program that prints a table")]
 
 use std::collections::BTreeMap;
@@ -35,33 +35,33 @@ struct Options {
     /// Members of the etcd to load.
     #[arg(long, value_delimiter = ',', required = true)]
     endpoints: Vec<String>,
-    /// What is asked for.
+    /// Kinds of requests.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "update,register")]
     work: Vec<Work>,
-    /// Requests that are under way at any time; with `--rate`, of how many rooms they
-    /// are. A run for each.
+    /// Requests in flight at any time; with `--rate`, the number of rooms that the requests belong
+    /// to. One run for each value.
     #[arg(long, value_delimiter = ',', default_value = "1024", value_parser = clap::value_parser!(u64).range(1..))]
     callers: Vec<u64>,
-    /// Requests asked per second, evenly spaced, instead of as fast as they are answered.
+    /// Requests per second, evenly spaced, instead of as fast as they are answered.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: Option<u64>,
     /// Requests of each kind of run, in groups or one by one.
     #[arg(long, default_value_t = 100_000)]
     requests: u64,
-    /// Parts that each kind of run is done in, in turns with the others; the rate is the
-    /// median of theirs.
+    /// Parts of each kind of run, alternating with the other kinds; the rate is the median of the
+    /// parts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
-    /// Of those one by one, how many are sent before the first is answered. A run for each.
+    /// Single requests in flight at any time. One run for each value.
     #[arg(long, value_delimiter = ',', default_value = "1,64")]
     singles: Vec<usize>,
-    /// Groups under way at any time.
+    /// Groups in flight at any time.
     #[arg(long, default_value_t = RegistryEtcd::default().groups)]
     groups: usize,
-    /// Requests in a group, at most.
+    /// Maximum number of requests in a group.
     #[arg(long, default_value_t = RegistryEtcd::default().group_requests)]
     group_requests: usize,
-    /// Nodes that sessions are registered by: each has one lease for all of its own.
+    /// Nodes that register the sessions: each has one lease for all of its sessions.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     nodes: u64,
     /// Bytes of a room's state.
@@ -69,17 +69,17 @@ struct Options {
     value_bytes: usize,
 }
 
-/// Bytes of a `SessionRecord` as it is when a session is claimed: the session's 16 and the
-/// node's 8, with their tags and a length.
+/// Bytes of a `SessionRecord` at the claim of a session: the session's 16 and the node's 8, with
+/// their tags and a length.
 const SESSION_RECORD: usize = 27;
 
-/// What is asked for.
+/// Kinds of requests.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Work {
     /// Each caller writes the state of its own room again and again.
     Update,
-    /// Each request registers a session of its own, as a node does: with the lease of the
-    /// node, and read if there is one already.
+    /// Each request registers a session of its own, as a node does: with the lease of the node, and
+    /// with a read of an earlier registration.
     Register,
 }
 
@@ -150,7 +150,7 @@ impl Figures {
         Ok(Self { rates: Vec::new(), requests: 0, groups: 0, latency, failed: 0 })
     }
 
-    /// Requests per second: the median of the parts.
+    /// Returns the requests per second: the median of the parts.
     fn rate(&self) -> f64 {
         let mut rates = self.rates.clone();
         rates.sort_by(f64::total_cmp);
@@ -196,7 +196,7 @@ impl Client {
         id
     }
 
-    /// The next answer. Can be dropped at any time.
+    /// Returns the next answer. Cancel-safe.
     async fn told(&mut self) -> (CallId, Result<Answer, String>) {
         loop {
             self.registry.ready().await;
@@ -208,16 +208,16 @@ impl Client {
     }
 }
 
-/// Who asks next, and since when its latency counts.
+/// Chooses the caller of the next request, and the time from which its latency counts.
 enum Schedule {
     /// Callers that have been answered.
     Closed(Vec<u64>),
-    /// So many a second since then, the callers in turn.
+    /// A fixed number of requests per second from `start` on, the callers in turn.
     Open { rate: u64, start: Instant, callers: u64 },
 }
 
 impl Schedule {
-    /// When request `number` is due; `None` if that depends on an answer.
+    /// Returns the due time of request `number`; `None` if that depends on an answer.
     fn due(&self, number: u64) -> Option<Instant> {
         match self {
             Self::Closed(_) => None,
@@ -225,7 +225,8 @@ impl Schedule {
         }
     }
 
-    /// Who asks request `number` now, if somebody does, and since when its latency counts.
+    /// Returns the caller of request `number`, if one is due now, and the time from which its
+    /// latency counts.
     fn next(&mut self, number: u64, now: Instant) -> Option<(u64, Instant)> {
         let due = self.due(number);
         match self {
@@ -254,7 +255,7 @@ fn connect(options: &Options, run: Run) -> Result<Client, Box<dyn Error>> {
     Ok(Client { clock, registry, next: 0 })
 }
 
-/// Asks for what has these numbers, and adds to the figures how that went.
+/// Sends the requests with these numbers, and adds the results to the figures.
 async fn measure(
     options: &Options,
     run: Run,
@@ -262,7 +263,7 @@ async fn measure(
     figures: &mut Figures,
 ) -> Result<(), Box<dyn Error>> {
     let mut client = connect(options, run)?;
-    // The connection is there when the first lease is known to be.
+    // The connection is open once the first lease is known to exist.
     client.ask(Request::TimeToLive { id: LeaseId(1), keys: false });
     client.told().await.1?;
     let requests = numbers.end - numbers.start;
@@ -305,7 +306,7 @@ async fn measure(
     Ok(())
 }
 
-/// Removes what the last run left, and grants a lease to each node.
+/// Removes the keys of the last run, and grants a lease to each node.
 async fn prepare(client: &mut Client, nodes: u64) -> Result<(), Box<dyn Error>> {
     client.ask(Request::Delete(Delete::of(Span::prefix("/load/"))));
     client.told().await.1?;
@@ -313,7 +314,7 @@ async fn prepare(client: &mut Client, nodes: u64) -> Result<(), Box<dyn Error>> 
         client.ask(Request::Revoke(LeaseId(1 + node)));
     }
     for _ in 0..nodes {
-        // The first run finds none.
+        // The first run finds no leases.
         let _ = client.told().await;
     }
     for node in 0..nodes {
