@@ -1,8 +1,8 @@
 //! The client library: the client machine of the core over a real WebSocket (rows R1, R2, W1).
 //!
-//! [`Client::builder`] names the server and the token, [`ClientBuilder::connect`] waits for the
-//! first session and gives two halves: [`Client`] takes commands, [`Events`] says what
-//! happened. One task drives both; it reconnects, resumes and sends again by itself.
+//! [`Client::builder`] sets the server and the token. [`ClientBuilder::connect`] waits for the
+//! first session and returns two halves: [`Client`] accepts commands, [`Events`] returns events.
+//! One task drives both, and reconnects, resumes and repeats messages by itself.
 //!
 //! ```no_run
 //! use skirmish_io::client::{Client, Event, Outcome};
@@ -29,11 +29,11 @@
 //!
 //! # Matches
 //!
-//! [`Client::queue`] searches for a match of a mode that the server has. The search outlives
-//! connections; it ends with [`Event::Matched`], which names the room to join, or with an
-//! [`Event::Ticket`] that says why there is none. Each has a number of its own, which is in
-//! what is told of it ([`Client::search`]). Leaving the match's room leaves the match; one that
-//! the player does not come to is given up with [`Client::give_up_match`].
+//! [`Client::queue`] searches for a match of one of the server's modes. The search outlives
+//! connections. It ends with [`Event::Matched`], which names the room to join, or with an
+//! [`Event::Ticket`] that has the reason for a missing match. Each search has a number of its own
+//! ([`Client::search`]), which its events have, too. Leaving the match's room leaves the match. A
+//! player that does not join the room gives the match up with [`Client::give_up_match`].
 //!
 //! ```no_run
 //! use skirmish_io::client::{Client, Error, Event, Queue, TicketState};
@@ -58,7 +58,7 @@
 //!             client.say(&found.room, "good luck", "mygame.v1.Chat").await?;
 //!             client.leave(&found.room).await?;
 //!         }
-//!         // Now another match may be searched for.
+//!         // From now on the player may search for another match.
 //!         Event::Left { .. } => break,
 //!         _ => {}
 //!     }
@@ -69,18 +69,18 @@
 //!
 //! # Back-pressure
 //!
-//! Events wait in a queue of [`ClientBuilder::event_capacity`]. While it is full the task reads
-//! nothing from the socket, so an application that stops reading costs a constant amount
-//! of memory here, and the server treats it like any slow reader: latest messages are
-//! conflated, and entries that fall out of the room's window are replaced by an explicit
-//! snapshot. It also answers no heartbeat meanwhile; after three the server closes the
-//! connection, and the session resumes once events are read again. Commands are taken all
-//! the time, so that one task may both command and read.
+//! Events wait in a queue of [`ClientBuilder::event_capacity`]. While the queue is full, the task
+//! reads nothing from the socket. So an application that stops reading costs a constant amount of
+//! memory here, and the server treats the client like any slow reader: latest messages are
+//! conflated, and entries that fall out of the room's window are replaced by an explicit snapshot.
+//! The client also answers no heartbeat meanwhile. After three of them the server closes the
+//! connection, and the session resumes once events are read again. Commands are always executed,
+//! so one task may both command and read.
 //!
 //! # Without a task
 //!
-//! [`Driver`] is what the task runs: machine and socket, polled with an [`App`] that gets
-//! each event by a plain call. Programs with very many clients use it directly.
+//! The task runs a [`Driver`]: machine and socket, polled with an [`App`] that gets each event by a
+//! plain call. Programs with very many clients use the driver directly.
 
 mod dial;
 mod driver;
