@@ -2,8 +2,8 @@
 //!
 //! Every bot reports the deliveries of its client machine, and the [`Checker`] compares:
 //!
-//! * G1: each room keeps hashes of its newest entries by their position in the log. A member that
-//!   delivers another entry at the same position is noticed at once.
+//! * G1: each room keeps hashes of its newest entries by their place in the log. A member that
+//!   delivers another entry at the same place is noticed at once.
 //! * G2: at the end, no acknowledged message may be missing at a member that stayed. A message is
 //!   missing if the member has delivered a later one, or if nothing is in flight any more. If a
 //!   member is away or behind when the players' patience is over, the result is unknown: the
@@ -12,7 +12,7 @@
 //! * G3: an entry at or before the member's cursor, and a sender's number that was delivered
 //!   before, are duplicates.
 //! * G4: the numbers of each sender only grow.
-//! * G5: positions in the log are consecutive, unless a snapshot names the first and last missing
+//! * G5: places in the log are consecutive, unless a snapshot names the first and last missing
 //!   entry.
 //!
 //! Memory is bounded by members times members per room, plus a window of each room.
@@ -122,7 +122,7 @@ impl Counts {
 /// An entry as a member has delivered it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Delivery {
-    /// Position in the log.
+    /// Cursor of the entry.
     pub cursor: Cursor,
     /// [`entry_hash`] of the entry.
     pub hash: u64,

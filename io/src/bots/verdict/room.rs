@@ -11,29 +11,29 @@ const WINDOW: usize = 1_024;
 /// A room.
 #[derive(Debug, Default)]
 pub(super) struct CheckedRoom {
-    /// Position of the newest acknowledged message.
+    /// Cursor of the newest acknowledged message.
     pub acknowledged: Cursor,
     /// Epoch of the kept hashes.
     epoch: u64,
-    /// Position of the first hash.
+    /// Place of the first hash.
     first: u64,
-    /// Hashes by position; `None` if no member has delivered that entry yet.
+    /// Hashes by place; `None` if no member has delivered that entry yet.
     hashes: VecDeque<Option<u64>>,
 }
 
 /// Result of comparing an entry with that of other members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compared {
-    /// The entry is the same, or the first at this position.
+    /// The entry is the same, or the first at this place.
     Same,
-    /// Another entry has this position.
+    /// Another entry has this place.
     Different,
-    /// The hash of this position is no longer kept.
+    /// The hash of this place is no longer kept.
     TooOld,
 }
 
 impl CheckedRoom {
-    /// Compares an entry with other members' entry at the same position, and keeps its hash.
+    /// Compares an entry with other members' entry at the same place, and keeps its hash.
     pub(super) fn compare(&mut self, cursor: Cursor, hash: u64) -> Compared {
         if cursor.epoch < self.epoch {
             return Compared::TooOld;

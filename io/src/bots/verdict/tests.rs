@@ -23,7 +23,7 @@ impl History {
         Self { checker }
     }
 
-    /// `player` delivers message `number` of `sender` at position `seq`.
+    /// `player` delivers message `number` of `sender` at place `seq`.
     fn gets(&mut self, player: u32, seq: u64, sender: u32, number: u64) -> &mut Self {
         let hash = entry_hash(1, sender, number, b"body", "");
         let said = Some((sender, number));
