@@ -48,7 +48,8 @@ section! {
         /// Connections without `Hello`; 1024 by default. At this number each address has an equal
         /// share of them.
         unauthenticated: usize,
-        /// Maximum time from accept to `Hello`; 10 s by default.
+        /// Maximum time from accept to `Hello`, including the registry's answer; 10 s by default. Then
+        /// the connection is closed.
         #[serde(with = "humantime_serde")]
         handshake_timeout: Duration,
         /// Longest time of a close, in which queued frames are sent; 5 s by default.
@@ -76,19 +77,24 @@ section! {
 section! {
     /// Rates at which a connection may send, by class.
     Rates from Rates at rates {
-        /// Reliable messages.
+        /// Reliable messages; 60 per second and 120 at once by default. A message above the rate is
+        /// answered with a `Throttle`, and the client repeats the message.
         reliable: RateLimit,
-        /// Latest messages.
+        /// Latest messages; 120 per second and 240 at once by default. A message above the rate is
+        /// dropped, and a `Throttle` says so.
         latest: RateLimit,
-        /// Joins, leaves, state, application messages.
+        /// All other frames of a connection: joins, leaves, state, application messages, and pings, pongs
+        /// and closes of the WebSocket; 30 per second and 100 at once by default. Above the rate the
+        /// connection is read more slowly.
         control: RateLimit,
-        /// Bytes of all frames.
+        /// Bytes of all frames; 1 MiB per second and 8 MiB at once by default. Above the rate the
+        /// connection is read more slowly.
         bytes: RateLimit,
-        /// Log-ins of one player, at each node. A log-in above the rate is refused with the time to
-        /// wait.
+        /// Log-ins of one player, at each node; 1 per second and 30 at once by default. A log-in above
+        /// the rate is refused with the time to wait.
         logins: RateLimit,
-        /// Connections from one address, at each node. A connection above the rate is answered with
-        /// 429.
+        /// Connections from one address, at each node; 64 per second and 1024 at once by default. A
+        /// connection above the rate is answered with 429.
         logins_per_address: RateLimit,
     }
 }
@@ -128,7 +134,7 @@ section! {
         /// Keys of latest messages for each member; 8 by default.
         latest_keys: u32,
         /// Size of a room's latest messages, in bytes; 262144 by default. A message above this size
-        /// is dropped, and a `Throttle` says so. At least `frames.body_bytes` and 2048.
+        /// is dropped, and a `Throttle` says so. At least 2048 more than `frames.body_bytes`.
         latest_bytes: usize,
         /// Names of properties and counters for each player; 32 by default.
         state_entries: usize,
@@ -136,8 +142,8 @@ section! {
         /// the wall clocks of two nodes; 2 s by default.
         #[serde(with = "humantime_serde")]
         clock_bound: Duration,
-        /// Time for which a removed entry of the state is remembered; 10 min by default. Longer
-        /// than `sessions.ttl`.
+        /// Time for which a removed entry of the state is remembered; 10 min by default. Longer than any
+        /// absence that a session survives.
         #[serde(with = "humantime_serde")]
         tombstone_horizon: Duration,
     }
