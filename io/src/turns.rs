@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 /// Rounds before a deadline is judged: one in which a socket's task reads; one for a task that the
 /// first one wakes, such as the driver of a connection that many requests share, or the task of a
-/// connection that was just accepted; and one more, since the runtime polls its blocking future
+/// connection that was just accepted; and one more, since the runtime polls the future of `block_on`
 /// before the tasks.
 pub(crate) const TURNS: usize = 3;
 /// Rounds before a late deadline is judged: for a longer chain of such tasks.
@@ -96,7 +96,7 @@ mod tests {
                 }
             });
         }
-        // In a task, like every driver: the runtime polls its blocking future before the tasks.
+        // In a task, like every driver: the runtime polls the future of `block_on` before the tasks.
         let driver = tokio::spawn(async move {
             turns(TURNS).await;
             for round in 1..=20 {

@@ -45,8 +45,7 @@ impl Acceptor {
     }
 
     /// Waits for the next connection, in spite of errors. If no descriptor is left and the spare
-    /// one is in use, `make_room` may close another connection; it returns true if it has closed
-    /// one.
+    /// one is in use, `make_room` may close another connection, and returns true if one was closed.
     pub(super) async fn next(&mut self, server: &Handle, mut make_room: impl FnMut() -> bool) -> Accepted {
         loop {
             self.spare.keep(&self.listener);

@@ -164,7 +164,7 @@ fn list(items: &[String]) -> String {
 /// Returns a detail first if most of the other nodes are unreachable, second if only some are.
 ///
 /// The registry names a dead node for `cluster.node_ttl` longer, or for twice that time if etcd
-/// changes its leader meanwhile. No link to a node counts as missing before.
+/// changes its leader meanwhile. Until then no link to a node counts as missing.
 fn links(shard: &mut Shard, now: Instant) -> (Option<Cow<'static, str>>, Option<Cow<'static, str>>) {
     let bound = shard.node.config().registrar.node_ttl * 2;
     let all = shard.node.unreachable(now, Duration::ZERO);

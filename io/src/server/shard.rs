@@ -71,7 +71,7 @@ pub(super) struct Shard {
     pub(super) asked: usize,
     /// Application messages of one input that wait for their handlers.
     pub(super) mail: Vec<ApplicationMessage>,
-    /// Time at which the driver wakes up, if it sleeps.
+    /// Time until which the driver sleeps; `None` while the driver runs or was woken.
     pub(super) armed: Option<Instant>,
 }
 

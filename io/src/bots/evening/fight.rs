@@ -47,8 +47,8 @@ impl Fight {
         }
     }
 
-    /// Returns true if every bot is done and has delivered every acknowledged message. Only then is
-    /// it certain that nothing is lost, so no bot leaves earlier.
+    /// Returns true if every bot is done and has delivered every acknowledged message. A loss is
+    /// excluded only then, so no bot leaves earlier.
     pub(super) fn is_settled(&self) -> bool {
         self.done.iter().all(|done| *done) && (0..).zip(&self.bots).all(|(at, _)| !self.checker.is_behind(at))
     }
