@@ -83,7 +83,6 @@ enum Work {
     Register,
 }
 
-/// A kind of run.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     work: Work,

@@ -16,7 +16,6 @@ use super::verdict::{Delivery, entry_hash};
 use super::world::{BattleStage, BattleState, SharedBattle};
 use crate::client::{Act, App, ClientState, DialError, Event, Machine, MessageId, Outcome};
 
-/// A bot.
 pub(super) struct BattlePlayer {
     index: u32,
     room: String,

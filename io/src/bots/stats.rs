@@ -11,7 +11,6 @@ pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_US, 3).expect("the bounds are valid")
 }
 
-/// Adds a latency.
 pub(super) fn record(histogram: &mut Histogram<u64>, latency: Duration) {
     let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
     histogram.saturating_record(micros.max(1));

@@ -19,7 +19,6 @@ const REST: Duration = Duration::from_secs(1);
 /// Maximum time before a search is given up, if it is given up at all.
 const GIVE_UP: Duration = Duration::from_millis(500);
 
-/// A bot.
 pub(super) struct MatchPlayer {
     index: u32,
     world: Arc<MatchModeState>,

@@ -12,7 +12,6 @@ use super::super::world::BattleStage;
 use super::world::SharedMatchMode;
 use crate::client::{Act, Event, Machine, MessageId, Outcome};
 
-/// A stay.
 #[derive(Debug)]
 pub(super) struct Stay {
     bot: u32,

@@ -70,7 +70,6 @@ pub(super) struct Breaches {
 }
 
 impl Breaches {
-    /// Adds a breach.
     pub(super) fn add(&mut self, what: impl FnOnce() -> String) {
         self.count += 1;
         self.first.get_or_insert_with(what);

@@ -8,7 +8,6 @@ use skirmish_core::id::Cursor;
 /// behind gets a snapshot in place of the entries.
 const WINDOW: usize = 1_024;
 
-/// A room.
 #[derive(Debug, Default)]
 pub(super) struct CheckedRoom {
     /// Cursor of the newest acknowledged message.
