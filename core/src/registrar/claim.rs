@@ -1,10 +1,9 @@
-//! The protocol of one key: what is asked of the registry about a session or a room, and
-//! what its answers mean. A function of what was seen and what is answered; it knows no
-//! time and no queue.
+//! Protocol of one key: requests about a session or a room, and the meaning of their answers. A pure function
+//! of the known record and the answer, without time or queue.
 //!
-//! Every request is a transaction that does its work only if the record still is what was
-//! seen last, and reads it otherwise. So it can be sent again whenever there is no answer,
-//! and whatever came of the earlier ones is read from the record.
+//! Every request is a transaction that acts only if the record is unchanged since it was last seen, and reads
+//! the record otherwise. So a request can be sent again after a lost answer, and the record shows the outcome
+//! of earlier requests.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -18,55 +17,55 @@ use crate::registry::{
     Answer, Compare, Delete, KeyValue, LeaseId, Put, Range, RegistryOp, Request, Response, Span, Txn,
 };
 
-/// What a node wants of a record.
+/// State of a record that a node wants to reach.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Goal {
-    /// To have the player's session, whoever has it now; the session `named` goes on if
-    /// that is the one there is.
+    /// Own the player's session, regardless of its present owner. The session `named` is resumed if the
+    /// record holds that session.
     TakeSession { named: Option<SessionId>, fresh: SessionId },
-    /// To go on having a session.
+    /// Keep a session.
     KeepSession { session: SessionId, epoch: u64 },
-    /// To be the room's primary, unless another node is that lives.
+    /// Be the room's primary, unless another live node is.
     TakeRoom,
-    /// To know whether it still is the room's primary.
+    /// Confirm that this node still is the room's primary.
     CheckRoom { epoch: u64 },
-    /// To write what is new in the room.
+    /// Write the changed state of the room.
     WriteRoom { epoch: u64, state: RoomState },
-    /// To have nothing there.
+    /// Have no own record.
     Drop,
 }
 
-/// An attempt to reach a goal; as many requests as it takes.
+/// Attempt to reach a goal, with as many requests as necessary.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
     pub(super) goal: Goal,
-    /// The revision that last wrote the record, as far as is known; 0: there is none.
+    /// Revision of the last write of the record, as far as is known; 0: no record.
     seen: u64,
-    /// What is put: the session, and the epoch (0: the revision of the write).
+    /// Session and epoch to write (epoch 0: the revision of the write).
     session: SessionId,
     epoch: u64,
-    /// The primary of the record that was seen, which does not live: that must hold too.
+    /// Primary of the seen record, which does not live. The transaction compares that its record is absent.
     dead: Option<NodeId>,
-    /// The node that the session was taken from.
+    /// Former owner of the session.
     pub(super) previous: Option<NodeId>,
 }
 
-/// What an answer means.
+/// Meaning of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClaimAnswer {
-    /// Nothing yet: the record is not what it was taken for. Ask again.
+    /// Undecided: the record was not as expected. Ask again.
     Again,
-    /// The record is ours.
+    /// This node owns the record.
     Ours { epoch: u64, modified: u64 },
-    /// It is another node's.
+    /// Another node owns the record.
     Others { node: NodeId, epoch: u64 },
-    /// It is not there, or not ours, and that is what was wanted or cannot be helped.
+    /// The record is absent, or not owned by this node; this is the goal, or cannot be changed.
     Gone,
-    /// The answer answers something else.
+    /// The answer is of the wrong type.
     Garbled,
 }
 
-/// Who asks, and with which lease.
+/// Node, lease and generation of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
     pub(super) node: NodeId,
@@ -75,7 +74,7 @@ pub(super) struct Asker {
 }
 
 impl Attempt {
-    /// An attempt that knows nothing of the record yet, and so takes it for absent.
+    /// Creates an attempt without knowledge of the record, which assumes an absent record.
     pub(super) fn new(goal: Goal) -> Self {
         let session = match goal {
             Goal::TakeSession { fresh, .. } => fresh,
@@ -85,7 +84,7 @@ impl Attempt {
         Self { goal, seen: 0, session, epoch: 0, dead: None, previous: None }
     }
 
-    /// An attempt on a record that is ours, last written at this revision.
+    /// Creates an attempt on a record that this node owns, last written at this revision.
     pub(super) fn held(goal: Goal, me: NodeId, session: SessionId, modified: u64) -> Self {
         let mut attempt = Self { seen: modified, ..Self::new(goal) };
         match goal {
@@ -96,19 +95,19 @@ impl Attempt {
         attempt
     }
 
-    /// The session that is put, or was.
+    /// Returns the session that the attempt writes or has written.
     pub(super) const fn session(&self) -> SessionId {
         self.session
     }
 
-    /// Puts something new in the way: what a room's record is to say.
+    /// Replaces the state that a write of a room's record contains.
     pub(super) fn set_state(&mut self, new: RoomState) {
         if let Goal::WriteRoom { state, .. } = &mut self.goal {
             *state = new;
         }
     }
 
-    /// The transaction to send.
+    /// Returns the transaction to send.
     pub(super) fn request(&self, subject: &Subject, asker: Asker) -> Request {
         let key = subject.key();
         let get = |key: Bytes| RegistryOp::Range(Range::of(Span::one(key)));
@@ -137,7 +136,7 @@ impl Attempt {
         Request::Txn(Txn { compares, success, failure })
     }
 
-    /// What the answer to the last request means. Records that cannot be read are counted.
+    /// Returns the meaning of the answer to the last request. Counts unreadable records in `garbage`.
     pub(super) fn conclude(
         &mut self,
         subject: &Subject,
@@ -172,7 +171,7 @@ impl Attempt {
         self.look(asker, kv, owner, lives)
     }
 
-    /// The comparison held.
+    /// Handles a comparison that held.
     fn done(&self, revision: u64, base: u64) -> ClaimAnswer {
         let claimed = base.saturating_add(revision);
         match self.goal {
@@ -189,7 +188,7 @@ impl Attempt {
         }
     }
 
-    /// The comparison did not hold; this is what is there.
+    /// Handles a comparison that did not hold, with the record found.
     fn look(
         &mut self,
         asker: Asker,
@@ -212,9 +211,9 @@ impl Attempt {
         };
         self.seen = kv.modified;
         let ours = owner.filter(|owner| owner.node == asker.node);
-        // What an earlier request of this attempt has put: the attempt is over. Or one of
-        // an attempt that was given up and is done late; nobody was told of its epoch. What
-        // was held before is not taken for it: that is what the comparison was with.
+        // An earlier request of this attempt wrote the record, so the attempt is over. Or a late request of
+        // an abandoned attempt wrote the record; nobody knows that epoch. A record from before the attempt
+        // cannot be here: the comparison with its revision failed.
         if let Some(owner) = ours
             && kv.lease == Some(asker.lease)
             && self.is_fruit(owner, asker.generation.base)
@@ -229,7 +228,7 @@ impl Attempt {
                 ClaimAnswer::Again
             }
             (Goal::KeepSession { session, epoch }, Some(owner), _) => {
-                // Another session of ours is one that was to be undone.
+                // An own record with another session comes from a claim that was to be undone.
                 let is_current = owner.claimed.is_none_or(|base| base == asker.generation.base);
                 let keeps = owner.session == Some(session) && (is_current || owner.epoch == epoch);
                 self.epoch = if keeps { owner.epoch } else { 0 };
@@ -254,15 +253,15 @@ impl Attempt {
                 _,
                 Some(owner),
             ) => ClaimAnswer::Others { node: owner.node, epoch: owner.epoch },
-            // Ours from before, or what nobody can read: written over, if it still is that.
+            // An earlier record of this node, or an unreadable record: overwritten if unchanged.
             (Goal::KeepSession { .. } | Goal::TakeRoom, ..) => ClaimAnswer::Again,
             (Goal::CheckRoom { .. } | Goal::WriteRoom { .. } | Goal::Drop, ..) => ClaimAnswer::Gone,
         }
     }
 
-    /// Whether a record of ours can be what this attempt has put.
+    /// Returns true if a record of this node can be the result of this attempt.
     fn is_fruit(&self, owner: Owner, base: u64) -> bool {
-        // A claim with a base from before is made again: its epoch may have been given before.
+        // A claim with an earlier base is made again: its epoch may have been given before.
         let claimed = owner.claimed == Some(base);
         match self.goal {
             Goal::TakeSession { named, fresh } => {
@@ -277,8 +276,7 @@ impl Attempt {
         }
     }
 
-    /// The session there is goes on if it is the one that is named; else a fresh one
-    /// takes its place.
+    /// Selects the session to write: the present one if the claim names it, otherwise a fresh one.
     fn succeed(&mut self, owner: Option<NodeId>, session: Option<SessionId>) {
         if let Goal::TakeSession { named, fresh } = self.goal {
             self.session = session.filter(|session| named == Some(*session)).unwrap_or(fresh);
@@ -286,7 +284,7 @@ impl Attempt {
         }
     }
 
-    /// Whether the session that is put is the one that was named.
+    /// Returns true if the session to write is the one that the claim named.
     pub(super) fn is_resumed(&self) -> bool {
         matches!(self.goal, Goal::TakeSession { named: Some(named), .. } if named == self.session)
     }

@@ -1,4 +1,4 @@
-//! What a registrar is told at its start.
+//! Configuration of a registrar.
 
 use crate::base::backoff::Spread;
 use crate::base::config_error::{ConfigError, Problem, check};
@@ -7,54 +7,53 @@ use crate::base::time::Duration;
 /// Configuration of a [`super::Registrar`]. [`Default`] is fit for production.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistrarConfig {
-    /// Time to live of the lease that the node's record and its sessions have; whole seconds.
+    /// Time to live of the lease for the node's record and its sessions, in whole seconds. Default: 10 s.
     pub node_ttl: Duration,
-    /// Time to live of the lease that rooms have (row M1); whole seconds.
+    /// Time to live of the lease for rooms (row M1), in whole seconds. Default: 60 s.
     pub room_ttl: Duration,
-    /// How much of a time to live is not relied on, in percent: what the registry's clock
-    /// may run faster than the node's, and a pause between a look at the clock and what
-    /// is done then.
+    /// Share of a time to live that the node does not rely on, in percent. Covers a registry's clock that
+    /// runs faster than the node's, and a pause between a look at the clock and the action that follows.
+    /// Default: 10.
     pub margin_percent: u8,
-    /// What is not answered within this time counts as [`crate::registry::Failure::Unknown`].
+    /// Time after which an unanswered request counts as [`crate::registry::Failure::Unknown`]. Default: 2 s.
     pub call_timeout: Duration,
-    /// A claim without an outcome within this time is `Unavailable`.
+    /// Time after which a claim without an outcome is answered as `Unavailable`. Default: 5 s.
     pub claim_timeout: Duration,
-    /// Shortest wait before something is tried again.
+    /// Shortest wait before a retry. Default: 100 ms.
     pub backoff_min: Duration,
-    /// Longest wait before something is tried again.
+    /// Longest wait before a retry. Default: 3 s.
     pub backoff_max: Duration,
-    /// Shortest time from one refreshing of the node's record to the next.
+    /// Shortest time between two refreshes of the node's record. Default: 5 s.
     pub refresh: Duration,
-    /// Shortest time from one writing of a room's record to the next, but when the turn
-    /// changes.
+    /// Shortest time between two writes of a room's record; a new turn is written at once. Default: 1 s.
     pub room_refresh: Duration,
-    /// Time from one check that the registry takes writes to the next.
+    /// Time between two checks that the registry takes writes. Default: 2 s.
     pub write_check: Duration,
-    /// Requests about sessions and rooms that may be in flight.
+    /// Requests about sessions and rooms in flight at once; further ones wait in the queue. Default: 256.
     pub in_flight: usize,
-    /// Those of them that register again what was registered before, or check it.
+    /// Requests of `in_flight` that may check or restore existing registrations. Default: 64.
     pub batch: usize,
-    /// Sessions are registered again after a random time up to this one, so that nodes that
-    /// lost their leases together do not come back together.
+    /// Longest random wait before sessions are registered again, so that nodes that lost their leases
+    /// together do not register together. Default: 1 s.
     pub jitter: Duration,
-    /// Claims that may wait for their outcome.
+    /// Claims that may wait for their outcome; further ones are refused with [`super::Full`]. Default: 4,096.
     pub claims: usize,
-    /// Sessions and rooms, held or asked for.
+    /// Sessions and rooms, held or asked for; further ones are refused with [`super::Full`]. Default: 65,536.
     pub keys: usize,
-    /// Records in an answer when all are read.
+    /// Page size of directory reads, in records. Default: 500.
     pub page: u32,
 }
 
 impl RegistrarConfig {
-    /// Waits before what failed is tried again.
+    /// Waits before a retry.
     pub(super) fn backoff(&self) -> Spread {
         Spread::new(self.backoff_min, self.backoff_max)
     }
 
-    /// Checks that the numbers fit each other.
+    /// Checks that the values are consistent.
     ///
     /// # Errors
-    /// The first key whose value does not fit, and the condition that it does not meet.
+    /// Returns the first key whose value does not fit, and the condition that the value breaks.
     pub fn validate(&self) -> Result<(), ConfigError> {
         use Problem::{Least, LeastOf, LeastTime, Range, ThirdOfLeases, WholeSeconds, Zero};
         let shortest = Duration::from_secs(2);

@@ -1,12 +1,12 @@
-//! Whether the nodes that share a registry belong together.
+//! Check that the nodes of a registry belong to one deployment.
 //!
-//! Two deployments that were given the same etcd and the same prefix by mistake would have
-//! their players, rooms and matches in common. Nodes of one deployment check tokens with the
-//! same keys, so each node's record has fingerprints of its keys. A node that finds others
-//! registered before it, none of which has a key in common with it, does not register.
+//! Two deployments with the same etcd and the same prefix, by mistake, would share players, rooms and
+//! matches. The nodes of one deployment check tokens with the same keys, so the record of each node has
+//! fingerprints of the keys. A node does not register if other nodes with keys registered before it and none
+//! of them shares a key with it.
 //!
-//! Keys are rotated by adding one everywhere and removing the old one later: at every moment
-//! each node has a key in common with some node that was there before.
+//! An operator rotates keys by adding a new key on every node and removing the old key later. So each node
+//! always shares a key with some node that registered before.
 
 use sha2::{Digest as _, Sha256};
 use skirmish_proto::v1;
@@ -17,8 +17,8 @@ use crate::base::id::NodeId;
 use crate::base::time::Instant;
 use crate::registry::Request;
 
-/// What others may know of a key that tokens are checked with: whether it is the same.
-/// `material` is the secret or the public key.
+/// Returns the fingerprint of a key that tokens are checked with. Fingerprints show only that two keys are
+/// equal. `material` is the secret or the public key.
 #[must_use]
 pub fn key_fingerprint(id: &str, material: &[u8]) -> u64 {
     let mut digest = Sha256::new().chain_update(b"skirmish.v1 token key\0");
@@ -27,21 +27,21 @@ pub fn key_fingerprint(id: &str, material: &[u8]) -> u64 {
 }
 
 impl Registrar {
-    /// A node of another deployment that keeps this one from registering.
+    /// Returns the node of another deployment that keeps this node from registering.
     #[must_use]
     pub fn stranger(&self) -> Option<(NodeId, &v1::NodeRecord)> {
         let id = self.stranger?;
         Some((id, self.directory.get(id)?))
     }
 
-    /// Whether the node may have records, as far as others are concerned.
+    /// Returns true if the node may register, as far as the deployment and the generation are concerned.
     pub(super) fn may_register(&self) -> bool {
         let keys = &self.presence.record().token_keys;
         self.may_rely_on_store()
             && (!self.running || keys.is_empty() || self.nodes.was_read() && self.stranger.is_none())
     }
 
-    /// Looks again whether the nodes that were there before belong to this one.
+    /// Compares again the keys of the nodes that registered before this one.
     pub(super) fn review_deployment(&mut self, now: Instant) {
         let keys = &self.presence.record().token_keys;
         let life = self.presence.life().unwrap_or(u64::MAX);
@@ -56,7 +56,7 @@ impl Registrar {
         let oldest = before().min_by_key(|(_, created, _)| *created);
         self.stranger = oldest.filter(|_| is_strange).map(|(id, ..)| id);
         if self.stranger.is_some() && self.node_lease.is_registered() {
-            // Both came at once; whoever was registered first stays.
+            // Both nodes registered at the same time; the earlier registration stays.
             for lease in [self.node_lease.id(), self.room_lease.id()] {
                 self.send(now, Purpose::Stray, Request::Revoke(lease));
             }

@@ -1,4 +1,4 @@
-//! The nodes that the registry knows.
+//! Directory of the nodes in the registry.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -11,14 +11,13 @@ use super::keys;
 use crate::base::id::NodeId;
 use crate::registry::{Change, KeyValue};
 
-/// The nodes, as of the last news. A node whose record cannot be read is there all the
-/// same, with an empty one.
+/// Known nodes, as of the last news. A node with an unreadable record is listed with an empty one.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     nodes: BTreeMap<NodeId, KnownNode>,
 }
 
-/// A node, as of the last news.
+/// Record of a node, with its revisions.
 #[derive(Debug)]
 struct KnownNode {
     created: u64,
@@ -26,7 +25,7 @@ struct KnownNode {
     record: v1::NodeRecord,
 }
 
-/// What news come to.
+/// Change of the set of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NodeChange {
     Up(NodeId),
@@ -42,17 +41,17 @@ impl Directory {
         self.nodes.iter().map(|(id, known)| (*id, &known.record))
     }
 
-    /// The nodes, with the revisions that made their records.
+    /// Returns the nodes, with the revisions that created their records.
     pub(super) fn lives(&self) -> impl Iterator<Item = (NodeId, u64, &v1::NodeRecord)> {
         self.nodes.iter().map(|(id, known)| (*id, known.created, &known.record))
     }
 
-    /// Forgets all nodes. Which there were.
+    /// Forgets all nodes, and returns their identifiers.
     pub(super) fn forget(&mut self) -> Vec<NodeId> {
         core::mem::take(&mut self.nodes).into_keys().collect()
     }
 
-    /// Takes a page in; counts what cannot be read.
+    /// Handles a page. Counts unreadable keys and records in `garbage`.
     pub(super) fn handle_page(&mut self, page: &Page, garbage: &mut u64) -> Vec<NodeChange> {
         let gone = |(id, known): (&NodeId, &KnownNode)| {
             let key = keys::node_key(*id);
@@ -68,7 +67,7 @@ impl Directory {
         turns
     }
 
-    /// Takes a change in; counts what cannot be read.
+    /// Handles a change. Counts unreadable keys and records in `garbage`.
     pub(super) fn handle_change(&mut self, change: &Change, garbage: &mut u64) -> Option<NodeChange> {
         match change {
             Change::Put { kv, .. } => self.put(kv, garbage),

@@ -1,4 +1,4 @@
-//! What a registrar tells its node.
+//! Output of a registrar to its node.
 
 use core::fmt;
 
@@ -6,54 +6,54 @@ use skirmish_proto::v1;
 
 use crate::base::id::{Name, NodeId, SessionId};
 
-/// What a node has to know.
+/// Decision of the registrar that the node acts on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// Both leases live, and every room that is held was seen to be ours still: they go on.
+    /// The node may serve: both leases live, and every held room is confirmed. The rooms go on.
     Serving,
-    /// Stop sequencing at once: a lease may be over by the registry's clock.
+    /// The node must stop sequencing at once: a lease may be over by the registry's clock.
     NotServing,
-    /// What came of a claim of a session.
+    /// Answer to a claim of a session.
     Session {
-        /// The claim's.
+        /// Token of the claim.
         token: u64,
         /// The player.
         player: Name,
-        /// What came of it.
+        /// Outcome of the claim.
         outcome: SessionClaim,
     },
-    /// Another node has the session now.
+    /// Another node owns the session now.
     SessionLost {
         /// The player.
         player: Name,
-        /// The epoch of whoever has it, above that of the session that is lost.
+        /// Epoch of the new owner, above that of the lost session.
         epoch: u64,
     },
-    /// What came of all claims of a room that wait.
+    /// Answer to all waiting claims of a room.
     Room {
         /// The room.
         room: Name,
-        /// What came of them.
+        /// Outcome of the claims.
         outcome: RoomClaim,
     },
-    /// The room is not ours any more: its record is another node's, or is gone.
+    /// This node does not own the room any more: the room's record names another node, or is gone.
     RoomLost {
         /// The room.
         room: Name,
-        /// The epoch of whoever has it; the lost one's if nobody has.
+        /// Epoch of the new owner, or of the lost claim if the room has no owner.
         epoch: u64,
     },
-    /// The registry is not the one that it was: every session and every room is over, and
-    /// everything begins anew.
+    /// The registry's store is not the known one: every session and every room is over, and the node begins
+    /// anew.
     Anew {
-        /// What shows it.
+        /// Evidence for the change.
         why: Anew,
     },
-    /// Another node lives that did not before.
+    /// Another node became live.
     NodeUp {
         /// The node.
         id: NodeId,
-        /// Its record; [`super::Registrar::node`] has the newest.
+        /// The node's record; [`super::Registrar::node`] has the newest.
         record: v1::NodeRecord,
     },
     /// Another node does not live any more.
@@ -63,25 +63,25 @@ pub enum Decision {
     },
 }
 
-/// What shows that the registry is not the one that it was.
+/// Evidence that the registry's store is not the known one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anew {
-    /// Its revision is lower than it was.
+    /// The store's revision went back.
     Revision {
-        /// The revision that it had.
+        /// Revision before.
         had: u64,
-        /// The revision that it has.
+        /// Revision now.
         has: u64,
     },
     /// The connection leads to another cluster.
     Cluster,
-    /// What this deployment had in it is gone.
+    /// The keys of this deployment are gone.
     Emptied,
-    /// The node's own record is older than what was acknowledged.
+    /// The node's own record is older than its last acknowledged write.
     Record,
-    /// The newest write that was acknowledged is not in its history.
+    /// The newest acknowledged write is missing in the history of the store.
     Lost,
-    /// Another node has noticed, and begun anew.
+    /// Another node has noticed the change and written a new life.
     Life,
 }
 
@@ -99,48 +99,48 @@ impl fmt::Display for Anew {
     }
 }
 
-/// What came of a claim of a session.
+/// Outcome of a claim of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionClaim {
-    /// The session is this node's.
+    /// This node owns the session.
     Granted {
         /// The session.
         id: SessionId,
-        /// Above that of everybody who had a session of this player before.
+        /// Epoch of the session, above that of every earlier owner of a session of this player.
         epoch: u64,
-        /// It is the session that was named.
+        /// True if the session is the one that the claim named.
         resumed: bool,
-        /// The node that had the player's session before, this one included.
+        /// Previous owner of the player's session; may be this node.
         previous: Option<NodeId>,
     },
-    /// The registry did not answer in time. If the claim was done nevertheless it will be
-    /// undone.
+    /// The registry did not answer in time. If the registry executes the claim nevertheless, the registrar
+    /// undoes the claim.
     Unavailable,
-    /// The registry refused.
+    /// The registry refused the claim.
     Refused,
 }
 
-/// What came of a claim of a room.
+/// Outcome of a claim of a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoomClaim {
     /// This node is the room's primary.
     Primary {
-        /// Above that of every primary that the room had before.
+        /// Epoch of this primary, above that of every earlier primary of the room.
         epoch: u64,
     },
-    /// Another node is.
+    /// Another node is the room's primary.
     Elsewhere {
         /// The primary.
         node: NodeId,
-        /// Its epoch.
+        /// Epoch of the primary.
         epoch: u64,
     },
-    /// The registry did not answer in time, or refused. If the claim was done nevertheless
-    /// it will be undone.
+    /// The registry did not answer in time, or refused. If the registry executes the claim nevertheless, the
+    /// registrar undoes the claim.
     Unavailable,
 }
 
-/// Nothing more can be claimed: [`super::RegistrarConfig::claims`] wait, or there are
+/// Refusal of a claim: [`super::RegistrarConfig::claims`] claims wait already, or the registrar has
 /// [`super::RegistrarConfig::keys`] sessions and rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -153,7 +153,7 @@ impl fmt::Display for Full {
 
 impl core::error::Error for Full {}
 
-/// Figures of a registrar: how much there is now, and how often something happened.
+/// Figures of a registrar: gauges of the present, and counters of past events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RegistrarStats {
     /// Sessions held.
@@ -164,23 +164,23 @@ pub struct RegistrarStats {
     pub claims: usize,
     /// Requests about sessions and rooms in flight, those in the background included.
     pub in_flight: usize,
-    /// Those in the background: they register again, or check, what was registered before.
+    /// Requests in the background: they check existing registrations or register them again.
     pub background: usize,
-    /// Sessions and rooms whose record may not be ours any more and will be looked at.
+    /// Sessions and rooms whose ownership is uncertain until their record is checked.
     pub doubtful: usize,
     /// Requests sent.
     pub requests: u64,
-    /// Requests that nobody knows what came of.
+    /// Requests with an unknown outcome.
     pub unknown: u64,
-    /// Times that the registry was found to be another one, or an earlier one.
+    /// Times at which the store was found to be another one, or an earlier state.
     pub generations: u64,
-    /// Leases that were lost.
+    /// Leases lost.
     pub leases_lost: u64,
-    /// Records that could not be read, and answers that answered something else. Not 0:
-    /// somebody else writes to the registry, or other versions do.
+    /// Unreadable records, and answers of the wrong type. Above 0, another program or another version writes
+    /// to the registry.
     pub garbage: u64,
-    /// Requests about sessions and rooms that the registry refused; lost leases apart.
+    /// Requests about sessions and rooms that the registry refused, except for a lost lease.
     pub refused: u64,
-    /// Records of ours that nobody held, deleted.
+    /// Own records of sessions or rooms not held here, deleted.
     pub swept: u64,
 }

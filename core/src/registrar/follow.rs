@@ -1,5 +1,5 @@
-//! Follows a directory of the registry: reads it all, page by page as of one revision, and
-//! watches it from the revision after that one.
+//! Follows a directory of the registry: reads all pages as of one revision, and watches from the revision
+//! after that one.
 
 use bytes::Bytes;
 
@@ -10,20 +10,20 @@ use crate::registry::{
     Answer, Error, Failure, KeyValue, News, Range, Request, Response, Span, Watch, WatchId,
 };
 
-/// A directory that is followed. It has at most one request in flight.
+/// State of a followed directory. At most one read is in flight.
 #[derive(Debug)]
 pub(super) struct Follow {
     span: Span,
     state: FollowState,
     failures: u32,
-    /// It was read to its end once, since it was stopped.
+    /// True if the directory was read to its end since the last stop.
     read: bool,
 }
 
 #[derive(Debug)]
 enum FollowState {
     Idle,
-    /// Reads from the key on, as of the revision (0: not known yet), when the time has come.
+    /// Reads from the key `from` on, as of `revision` (0: not known yet), at the time `at`.
     Reading {
         from: Bytes,
         revision: u64,
@@ -33,11 +33,11 @@ enum FollowState {
     Watching(WatchId),
 }
 
-/// A part of a directory as it was at a revision: whatever is not there, was not there.
+/// Part of a directory as of a revision. A key of this part that is not in `kvs` did not exist.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) from: Bytes,
-    /// The first key that is not of the page any more; as in [`Span::end`].
+    /// First key after the page; as in [`Span::end`].
     pub(super) end: Bytes,
     pub(super) revision: u64,
     pub(super) kvs: alloc::vec::Vec<KeyValue>,
@@ -59,12 +59,12 @@ impl Follow {
         Self { span, state: FollowState::Idle, failures: 0, read: false }
     }
 
-    /// Reads everything, from the beginning.
+    /// Reads the directory from its beginning.
     pub(super) fn start(&mut self, at: Instant) {
         self.state = FollowState::Reading { from: self.span.key.clone(), revision: 0, at, asked: false };
     }
 
-    /// Stops; the watch, if there is one, is to be ended.
+    /// Stops. Returns the watch that the caller has to end, if any.
     pub(super) fn stop(&mut self) -> Option<WatchId> {
         self.read = false;
         let before = core::mem::replace(&mut self.state, FollowState::Idle);
@@ -75,7 +75,7 @@ impl Follow {
         if let FollowState::Reading { at, asked: false, .. } = self.state { Some(at) } else { None }
     }
 
-    /// The next page to read, if it is time.
+    /// Returns the read of the next page, if the read is due.
     pub(super) fn poll(&mut self, config: &RegistrarConfig, now: Instant) -> Option<Request> {
         let FollowState::Reading { from, revision, at, asked: asked @ false } = &mut self.state else {
             return None;
@@ -88,8 +88,8 @@ impl Follow {
         Some(Request::Range(Range { revision: *revision, limit: config.page.into(), ..Range::of(span) }))
     }
 
-    /// The answer to a read: the page, and the watch to start if that was the last one, to
-    /// be told by [`Self::handle_watching`].
+    /// Handles the answer to a read. Returns the page, and after the last page the watch to start. The caller
+    /// reports the started watch to [`Self::handle_watching`].
     pub(super) fn handle_outcome(
         &mut self,
         config: &RegistrarConfig,
@@ -125,19 +125,19 @@ impl Follow {
         }
     }
 
-    /// The watch was started.
+    /// Handles the start of the watch.
     pub(super) fn handle_watching(&mut self, id: WatchId) {
         self.state = FollowState::Watching(id);
         self.read = true;
     }
 
-    /// Whether all of it was read.
+    /// Returns true if the whole directory was read.
     pub(super) const fn was_read(&self) -> bool {
         self.read
     }
 
-    /// Whether news of a watch are of this directory. If they end the watch, everything is
-    /// read afresh.
+    /// Returns true if the news belong to the watch of this directory. If they end the watch, the directory
+    /// is read from its beginning.
     pub(super) fn takes(
         &mut self,
         config: &RegistrarConfig,

@@ -1,37 +1,35 @@
-//! The generation of the store: whether the registry still is the one that this node knows.
+//! Generation of the store: detects that the registry is not the store that this node knows.
 //!
-//! A registry can go back: it is restored from a snapshot, wiped, or replaced by another one.
-//! Revisions are then given a second time, records and leases come back with the owners of
-//! then, and watches wait for revisions that do not come for long. One key holds what tells
-//! such a store from the one before: its *life*, a number drawn when the life began, and the
-//! *base* that is added to a revision to make an epoch of it.
+//! A registry can go back: an operator restores a snapshot, wipes the store, or replaces it by another one.
+//! Then revisions are given a second time, records and leases come back with their former owners, and watches
+//! wait for revisions of the distant future. One key distinguishes such a store from the one before. The key
+//! holds the *life*, a number drawn when the life began, and the *base*, which is added to a revision to make
+//! an epoch.
 //!
 //! # Epochs
 //!
-//! The base only rises: to the wall clock, in microseconds, whenever a node starts or its
-//! connection is made anew. A store writes less than once in a microsecond, so an epoch is
-//! above all that an earlier store gave, even if no node is left that knows of it. A claim
-//! compares the key, so that none is made with a base that was in force before.
+//! The base only rises: to the wall clock, in microseconds, whenever a node starts or connects again. A store
+//! writes less than once in a microsecond, so an epoch is above all epochs of earlier stores, even if no node
+//! knows of them any more. A claim compares the key, so that no claim is made with an outdated base.
 //!
-//! # How a node notices
+//! # Detection
 //!
-//! * An answer has a lower revision than the store had when the request was sent. Answers
-//!   that a single member gives (keep-alives) and news of watches prove nothing, since the
-//!   member may lag: they make the node look at the key.
+//! * An answer has a lower revision than the store had when the request was sent. Answers of a single member
+//!   (keep-alives) and news of watches prove nothing, since the member may lag; then the node reads the key.
 //! * The key is gone, or has another life: another node has noticed.
 //! * A write gets a revision that the store had before.
-//! * The node's own record is older than its last acknowledged write, or the newest write of
-//!   all is not in the store's history ([`super::witness`]).
+//! * The node's own record is older than its last acknowledged write, or the newest write of all is not in
+//!   the store's history ([`super::witness`]).
 //! * The connection leads to a cluster with another identifier.
 //!
-//! The key is read three times in the time to live of the node's lease, and the node serves
-//! only while the last look that found the life unchanged is not older than that.
+//! The node reads the key three times in the time to live of its lease. The node serves only while the last
+//! read that found the life unchanged is younger than this time to live, less a margin.
 //!
 //! # A new life
 //!
-//! The first node that notices deletes what the deployment has in the store and writes a new
-//! life, in one transaction. The life is closed for the time to live of a node's lease: until
-//! then nodes that have not noticed may still serve. Then any node opens it.
+//! The first node that notices deletes the deployment's keys in the store and writes a new life, in one
+//! transaction. The life is closed for the time to live of a node's lease, because until then nodes that have
+//! not noticed may still serve. After that time any node opens the life.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -54,72 +52,72 @@ use crate::registry::{
     Response, Span, Txn, Watch, WatchId,
 };
 
-/// Unix time that bases count from, in milliseconds: 2020. Epochs of rooms fit into 53 bits
+/// Start of the time that bases count, as Unix time in milliseconds: 2020. Epochs of rooms fit into 53 bits
 /// for 285 years from then.
 const ORIGIN_MS: u64 = 1_577_836_800_000;
 
-/// The key, as it was read last.
+/// The generation's key as of the last read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KnownKey {
     pub(super) life: u64,
     pub(super) base: u64,
     pub(super) closed: bool,
-    /// The revision that last wrote it.
+    /// Revision of the last write of the key.
     pub(super) modified: u64,
 }
 
 impl KnownKey {
     fn of(kv: &KeyValue) -> Self {
-        // One that cannot be read is a life of its own, which nobody has.
+        // An unreadable record decodes to life 0, which no node draws.
         let record = v1::GenerationRecord::decode(kv.value.clone()).unwrap_or_default();
         let v1::GenerationRecord { life, base, closed } = record;
         Self { life, base, closed, modified: kv.modified }
     }
 }
 
-/// What is known of the store's generation.
+/// Knowledge of this node about the store's generation.
 #[derive(Debug, Default)]
 pub(super) struct Generation {
-    /// The life that this node takes part in.
+    /// Life that this node takes part in.
     mine: Option<u64>,
     known: Option<KnownKey>,
-    /// The key has to be read before anything is written to it.
+    /// True if the key has to be read before the next write to it.
     unread: bool,
-    /// The key was not there when it was read.
+    /// True if the last read did not find the key.
     absent: bool,
-    /// The store is not the one that it was: a new life is to be written, unless another
-    /// node has done so.
+    /// True if the store is not the known one: this node writes a new life, unless another node has already
+    /// written one.
     returned: bool,
-    /// The base is to be raised before anything is claimed.
+    /// True if the base has to be raised before the next claim.
     raise: bool,
     asked: bool,
     ask_at: Instant,
     failures: u32,
-    /// Until when nodes that have not noticed may serve, while the life is closed.
+    /// End of the time in which nodes that have not noticed may serve; set while the life is closed.
     closed_until: Option<Instant>,
-    /// The life was surely unchanged less than a time to live before this moment.
+    /// End of the time that the last confirmation of the life covers.
     confirmed: Instant,
-    /// Counts changes of the key: what was asked before one is outdated.
+    /// Changes of the key so far. Requests sent before the last change are outdated.
     turns: u64,
-    /// The highest revision that the store has had, in this life.
+    /// Highest revision of the store in this life.
     seen: u64,
-    /// Above every epoch that was possible as far as is known.
+    /// Upper bound of the epochs given so far, as far as is known.
     highest: u64,
     cluster: Option<u64>,
-    /// The revision that last wrote the node's own record, as far as was known when the
-    /// key was asked for.
+    /// Revision of the last write of the node's own record, as far as was known when the request about the
+    /// key was sent.
     written: u64,
     watch: Option<WatchId>,
     planted: Planted,
 }
 
-/// What is done about the key.
+/// Request about the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KeyAction {
     Read,
-    /// To write the first life of an empty store, or the next one.
+    /// Writes the first life of an empty store, or the next life.
     Begin,
-    /// To raise the base, or to open the life.
+    /// Raises the base, or opens the life.
     Raise,
 }
 
@@ -133,29 +131,30 @@ impl Generation {
         (self.unread, self.raise, self.ask_at) = (true, true, now);
     }
 
-    /// Stops; the watch, if there is one, is to be ended.
+    /// Stops. Returns the watch that the caller has to end, if any.
     pub(super) const fn stop(&mut self) -> Option<WatchId> {
         self.asked = false;
         self.watch.take()
     }
 
-    /// What claims are made with; `None` while nothing may be claimed.
+    /// Returns the key that claims compare; `None` while claims are not allowed.
     pub(super) fn open(&self) -> Option<KnownKey> {
         let ready = !self.raise && !self.returned;
         self.known.filter(|known| ready && !known.closed && self.mine == Some(known.life))
     }
 
-    /// Whether the node may register: it takes part in the life that the store has.
+    /// Returns the key if the node takes part in the store's life and may register.
     pub(super) fn joined(&self) -> Option<KnownKey> {
         self.known.filter(|known| !self.returned && self.mine == Some(known.life))
     }
 
-    /// Whether the store surely is the one that the node knows, and its life open.
+    /// Returns true if the store surely is the known one, with an open life.
     pub(super) fn surely_goes_on(&self, now: Instant) -> bool {
         self.joined().is_some_and(|known| !known.closed) && (now < self.confirmed || self.is_blind())
     }
 
-    /// When the node may not serve any more, if it may now and hears nothing.
+    /// Returns the time at which the node has to stop serving without another confirmation; `None` if the
+    /// last confirmation has lapsed already.
     pub(super) fn lapse(&self, now: Instant) -> Option<Instant> {
         (now < self.confirmed).then_some(self.confirmed)
     }
@@ -176,7 +175,7 @@ impl Generation {
         self.planted.is(Plant::GenerationIgnored)
     }
 
-    /// The store has had this revision.
+    /// Records that the store has had this revision.
     pub(super) fn see(&mut self, revision: u64) {
         self.seen = self.seen.max(revision);
         if let Some(known) = self.known {
@@ -188,7 +187,7 @@ impl Generation {
         (!self.asked).then_some(self.ask_at)
     }
 
-    /// Looks at the key as soon as possible.
+    /// Plans a read of the key as soon as possible.
     pub(super) fn look(&mut self, now: Instant) {
         (self.unread, self.ask_at) = (true, now);
     }
@@ -229,7 +228,8 @@ impl Generation {
             (KeyAction::Begin | KeyAction::Raise, _) => {
                 let mut ops: Vec<RegistryOp> =
                     keys::everything().map(|span| RegistryOp::Delete(Delete::of(span))).collect();
-                // A node without a memory has nobody to wait for that it knows of.
+                // A node without a life of its own knows of no nodes to wait for, so the life that it writes
+                // is open.
                 ops.push(put(rng.range(1..=u64::MAX), self.mine.is_some()));
                 (vec![compare], ops)
             }
@@ -238,7 +238,7 @@ impl Generation {
         Some(Request::Txn(Txn { compares, success, failure: vec![read(), own()] }))
     }
 
-    /// The base to write: above all epochs that can have been given.
+    /// Returns the base to write: no epoch that can have been given is higher.
     fn raised(&self, wall: Wall) -> u64 {
         let base = self.known.map_or(0, |known| known.base);
         if self.is_blind() {
@@ -247,7 +247,7 @@ impl Generation {
         base.max(self.highest).max(wall.0.saturating_sub(ORIGIN_MS).saturating_mul(1000))
     }
 
-    /// Takes in the key as it was found. The node has to begin anew if that says so.
+    /// Handles the key as found by a read. Returns a reason if the node has to begin anew.
     fn find(&mut self, config: &RegistrarConfig, now: Instant, found: Option<&KeyValue>) -> Option<Anew> {
         let Some(kv) = found else {
             let had = self.known.is_some() && !self.absent;
@@ -257,11 +257,11 @@ impl Generation {
         let found = KnownKey::of(kv);
         self.absent = false;
         if self.mine == Some(found.life) && self.known.is_some_and(|known| found.modified < known.modified) {
-            // An answer from before that came late.
+            // A late answer from before the last change.
             return None;
         }
         if self.known != Some(found) {
-            // What follows from it is looked at soon.
+            // The action that follows from the change is due soon.
             (self.turns, self.ask_at) = (self.turns + 1, self.ask_at.min(now));
         }
         self.known = Some(found);
@@ -273,7 +273,7 @@ impl Generation {
         } else {
             self.closed_until = None;
         }
-        // Another node may know less of what was given.
+        // The writer of this base may know of fewer epochs.
         self.raise |= found.base < self.highest.saturating_sub(self.seen) && !self.is_blind();
         if self.mine == Some(found.life) {
             return None;
@@ -283,8 +283,8 @@ impl Generation {
         (had && !noticed && !self.is_blind()).then_some(Anew::Life)
     }
 
-    /// The wait until the key is read again while all is well: three looks fit into the time
-    /// to live.
+    /// Plans the next request. Without an action that is due, three reads of the key fit into the time to
+    /// live.
     fn rest(&mut self, config: &RegistrarConfig, sent: Instant, now: Instant, rng: &mut Rng) {
         let third = config.node_ttl / 3;
         let usual = sent + (third - rng.duration(Duration::ZERO..=third / 10));
@@ -294,14 +294,14 @@ impl Generation {
 
     fn fail(&mut self, config: &RegistrarConfig, now: Instant, rng: &mut Rng) {
         self.failures = self.failures.saturating_add(1);
-        // What came of a write is read, and a store that refuses writes can still be read.
+        // The read shows the outcome of a lost write, and works with a store that refuses writes.
         self.unread = true;
         self.ask_at = now + config.backoff().after(self.failures, rng);
     }
 }
 
 impl Registrar {
-    /// Asks about the generation what is to be asked.
+    /// Sends the request about the generation that is due, if any.
     pub(super) fn poll_generation(&mut self, now: Instant) {
         if !self.running {
             return;
@@ -313,8 +313,8 @@ impl Registrar {
         }
     }
 
-    /// Whether an answer shows that the store is another, or an earlier one; if so all
-    /// begins anew and the answer is nobody's.
+    /// Returns true if an answer shows that the store may be another or an earlier one; the caller discards
+    /// the answer. If the answer is proof, everything begins anew; otherwise the key is read.
     pub(super) fn is_from_before(
         &mut self,
         now: Instant,
@@ -326,11 +326,11 @@ impl Registrar {
                 (*revision, false)
             }
             Ok(Response { revision, .. }) => (*revision, true),
-            // The revision was heard of.
+            // Nodes ask only for revisions that the store has reported, so the store has gone back.
             Err(Failure::Refused(Error::FutureRevision)) => (0, true),
             Err(_) => return false,
         };
-        // A write has a revision of its own.
+        // A write makes a new revision, so the store had only the revision before.
         let is_write = matches!(outcome, Ok(response) if response.wrote());
         let had = revision.saturating_sub(u64::from(is_write));
         if had >= pending.seen || !self.running || self.generation.is_blind() {
@@ -385,7 +385,7 @@ impl Registrar {
         self.generation.watch = Some(self.calls.watch(watch));
     }
 
-    /// The key as a transaction found it that compares it. Whether all begins anew.
+    /// Handles the key as found by a transaction that compares it. Returns true if everything begins anew.
     pub(super) fn handle_found_generation(&mut self, now: Instant, found: Option<&KeyValue>) -> bool {
         let why = self.generation.find(&self.config, now, found);
         if let Some(why) = why {
@@ -394,7 +394,7 @@ impl Registrar {
         why.is_some()
     }
 
-    /// News of the watch of the key; false if they are of another watch.
+    /// Handles news of the watch of the key. Returns false if the news belong to another watch.
     pub(super) fn handle_generation_news(&mut self, now: Instant, id: WatchId, news: &News) -> bool {
         if self.generation.watch != Some(id) {
             return false;
@@ -402,7 +402,7 @@ impl Registrar {
         match news {
             News::Compacted { .. } | News::Canceled => {
                 self.generation.watch = None;
-                // Not at once: a registry that refuses the watch would be asked without end.
+                // Not at once: a registry that refuses the watch would be asked in a tight loop.
                 self.generation.unread = true;
             }
             News::Changes(changes) => {
@@ -416,8 +416,8 @@ impl Registrar {
         true
     }
 
-    /// There is another connection: perhaps to another store, or to one that has lost what
-    /// it acknowledged last, which nobody alive may know of.
+    /// Handles a new connection. The connection may lead to another store, or to a store that has lost its
+    /// last acknowledged writes without the knowledge of any live node.
     pub(super) fn handle_connected(&mut self, now: Instant, cluster: u64) {
         if !self.running || self.generation.is_blind() {
             return;
@@ -431,8 +431,8 @@ impl Registrar {
         self.witness.doubt(now);
     }
 
-    /// The store is not the one that this node knows. Nothing of what it held is its own any
-    /// more, and nothing that is under way counts.
+    /// Begins anew, since the store is not the known one. The node owns nothing any more, and the answers to
+    /// open requests are ignored.
     pub(super) fn begin_anew(&mut self, now: Instant, why: Anew) {
         self.stats.generations += 1;
         self.calls.forget();
@@ -453,7 +453,7 @@ impl Registrar {
         }
         self.nodes.start(now);
         self.sessions.start(now);
-        // They may have come back with the store, and would live on in it.
+        // The leases may have come back with the store, and would live on there.
         for lease in [self.node_lease.id(), self.room_lease.id()].into_iter().filter(|lease| lease.0 > 0) {
             self.send(now, Purpose::Stray, Request::Revoke(lease));
         }
@@ -474,7 +474,7 @@ impl Registrar {
     }
 }
 
-/// The generation's key and the node's own record, as a transaction read them last.
+/// Returns the generation's key and the node's own record, from the last two reads of a transaction.
 fn read(response: &Response) -> Option<(Option<&KeyValue>, Option<&KeyValue>)> {
     let Answer::Txn { answers, .. } = &response.answer else { return None };
     let [.., Answer::Range { kvs: found, .. }, Answer::Range { kvs: own, .. }] = &answers[..] else {
@@ -483,7 +483,7 @@ fn read(response: &Response) -> Option<(Option<&KeyValue>, Option<&KeyValue>)> {
     Some((found.first(), own.first()))
 }
 
-/// The comparison that makes a transaction void in another generation.
+/// Returns the comparison that makes a transaction fail in another generation.
 pub(super) fn guard(known: KnownKey) -> Compare {
     Compare::unchanged(Bytes::from_static(keys::GENERATION.as_bytes()), known.modified)
 }

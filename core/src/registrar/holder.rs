@@ -7,53 +7,54 @@ use crate::base::rng::Rng;
 use crate::base::time::{Deadline, Duration, Instant};
 use crate::registry::{Answer, Error, Failure, LeaseId, Request, Response};
 
-/// How it stands with a lease.
+/// State of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeaseState {
-    /// Not wanted.
+    /// No lease is wanted.
     Idle,
-    /// The registry is asked for a lease until it has made one.
+    /// The registry is asked for a lease until it grants one.
     Granting,
-    /// The lease is there; what comes first with it is being written.
+    /// The registry has granted the lease; the first write under the lease is in progress.
     Registering,
-    /// It surely lives.
+    /// The lease surely lives.
     Held,
-    /// It surely lives, and its keep-alive is on the way.
+    /// The lease surely lives, and its keep-alive is in flight.
     Renewing,
-    /// It may be over by the registry's clock; the registry is asked until it says so.
+    /// The lease may be over by the registry's clock. The registry is asked until it confirms or denies the
+    /// lease.
     Suspended,
-    /// It is over. Waits out the back-off, then everything is registered afresh.
+    /// The lease is over. After a back-off, everything is registered again.
     Lost,
-    /// It is being revoked.
+    /// The lease is being revoked.
     Ending,
 }
 
-/// What moves it from one state to another.
+/// Event that moves a lease from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LeaseEvent {
-    /// It is wanted.
+    /// The lease is wanted.
     Start,
-    /// The registry has made it.
+    /// The registry granted the lease.
     Granted,
-    /// What comes first with it is written.
+    /// The first write under the lease is acknowledged.
     Registered,
     /// A keep-alive is due.
     Renew,
     /// A keep-alive was acknowledged.
     Renewed,
-    /// The time for which it surely lived is over.
+    /// The time in which the lease surely lived is over.
     Lapsed,
-    /// The registry does not have it any more, or what was written with it.
+    /// The registry has lost the lease, or the record that was written under it.
     Gone,
     /// The back-off is over.
     Retry,
-    /// It is not wanted any more.
+    /// The lease is not wanted any more.
     Stop,
-    /// It is revoked, or will end by itself.
+    /// The lease is revoked, or will expire.
     Ended,
 }
 
-/// Every transition there is. A step that has no row for a state does nothing in it.
+/// All transitions. An event without a row for a state changes nothing in that state.
 pub(super) const TRANSITIONS: [(LeaseState, LeaseEvent, LeaseState); 22] = [
     (LeaseState::Idle, LeaseEvent::Start, LeaseState::Granting),
     (LeaseState::Granting, LeaseEvent::Granted, LeaseState::Registering),
@@ -80,7 +81,7 @@ pub(super) const TRANSITIONS: [(LeaseState, LeaseEvent, LeaseState); 22] = [
 ];
 
 impl LeaseState {
-    /// The state after the step; `None` if the step does nothing here.
+    /// Returns the state after the event; `None` if the event changes nothing in this state.
     fn after(self, step: LeaseEvent) -> Option<Self> {
         TRANSITIONS.iter().find(|(from, by, _)| *from == self && *by == step).map(|(_, _, to)| *to)
     }
@@ -92,39 +93,39 @@ impl fmt::Display for LeaseState {
     }
 }
 
-/// What a holder asks for.
+/// Request that a holder needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     Grant,
     KeepAlive,
-    /// To write what comes first with the lease.
+    /// First write under the lease.
     Register,
     Revoke,
 }
 
-/// Names a request of a holder.
+/// Identifier of a holder's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestTag(u64);
 
-/// The holder of one lease. It has at most one request in flight.
+/// State machine of one lease. At most one request is in flight.
 #[derive(Debug)]
 pub(super) struct Holder {
     state: LeaseState,
     id: LeaseId,
     ttl: Duration,
-    /// What the registry made of it.
+    /// Time to live that the registry granted.
     granted: Duration,
-    /// When what the registry acknowledged last was sent.
+    /// Sending time of the last acknowledged request.
     renewed: Instant,
-    /// The lease surely lives before this moment, by the registry's clock too.
+    /// End of the time in which the lease surely lives, by the registry's clock too.
     until: Instant,
-    /// Not asked before.
+    /// Earliest time of the next request.
     ask_at: Instant,
-    /// The request in flight.
+    /// Request in flight.
     asked: Option<RequestTag>,
     tickets: u64,
     failures: u32,
-    /// Leases that were over before they were given up.
+    /// Leases that ended before they were released.
     pub(super) lost: u64,
 }
 
@@ -153,17 +154,18 @@ impl Holder {
         self.id
     }
 
-    /// What was written with the lease is there, unless the lease is over already.
+    /// Returns true if the first write under the lease was acknowledged, although the lease may be over
+    /// already.
     pub(super) const fn is_registered(&self) -> bool {
         matches!(self.state, LeaseState::Held | LeaseState::Renewing | LeaseState::Suspended)
     }
 
-    /// Whether it surely lives, by the registry's clock too.
+    /// Returns true if the lease surely lives, by the registry's clock too.
     pub(super) fn surely_lives(&self, now: Instant) -> bool {
         matches!(self.state, LeaseState::Held | LeaseState::Renewing) && now < self.until
     }
 
-    /// Whether the request is the one in flight.
+    /// Returns true if the request is the one in flight.
     pub(super) fn awaits(&self, ticket: RequestTag) -> bool {
         self.asked == Some(ticket)
     }
@@ -188,7 +190,7 @@ impl Holder {
         self.step(LeaseEvent::Start);
     }
 
-    /// Gives the lease up. If a request is in flight, its answer is not of interest.
+    /// Releases the lease. The answer to a request in flight is ignored.
     pub(super) fn stop(&mut self, now: Instant) {
         self.ask_at = now;
         self.asked = None;
@@ -196,14 +198,14 @@ impl Holder {
         self.step(LeaseEvent::Stop);
     }
 
-    /// The registry does not have the lease, or not what was written with it.
+    /// Handles the loss of the lease, or of the record that was written under it.
     pub(super) fn handle_gone(&mut self, config: &RegistrarConfig, now: Instant, rng: &mut Rng) {
         if self.step(LeaseEvent::Gone) {
             self.give_up(config, now, rng);
         }
     }
 
-    /// What comes first with the lease is written.
+    /// Handles the acknowledgement of the first write under the lease.
     pub(super) fn handle_registered(&mut self, rng: &mut Rng) {
         if self.step(LeaseEvent::Registered) {
             self.asked = None;
@@ -212,7 +214,7 @@ impl Holder {
         }
     }
 
-    /// Looks at the clock, and says what is to be asked now, if anything.
+    /// Checks the deadlines, and returns the request that is due, if any.
     pub(super) fn poll(
         &mut self,
         config: &RegistrarConfig,
@@ -233,8 +235,9 @@ impl Holder {
         let ask = match self.state {
             LeaseState::Idle | LeaseState::Held | LeaseState::Lost => return None,
             LeaseState::Granting => {
-                // Asked for twice, a lease could be granted once more when it is over, as if it
-                // had never been. One that nobody hears of ends by itself.
+                // Each grant gets a new identifier. A late duplicate of a grant with the same identifier
+                // could make an ended lease again, as if it had never ended. A granted lease whose answer is
+                // lost expires.
                 self.id = draw(rng);
                 Ask::Grant
             }
@@ -248,7 +251,7 @@ impl Holder {
         Some((ask, ticket))
     }
 
-    /// The request that asks for it; [`Ask::Register`] is somebody else's.
+    /// Returns the request for a need of this holder; `None` for [`Ask::Register`], which the caller builds.
     pub(super) fn request(&self, ask: Ask) -> Option<Request> {
         match ask {
             Ask::Grant => Some(Request::Grant { id: self.id, ttl_s: self.ttl.as_secs() }),
@@ -258,8 +261,8 @@ impl Holder {
         }
     }
 
-    /// The answer to what was asked at `sent`. Registering is answered by
-    /// [`Self::handle_registered`], unless it failed.
+    /// Handles the answer to a request sent at `sent`. A successful [`Ask::Register`] is reported to
+    /// [`Self::handle_registered`] instead.
     pub(super) fn handle_outcome(
         &mut self,
         config: &RegistrarConfig,
@@ -299,7 +302,7 @@ impl Holder {
         ttl: Duration,
         rng: &mut Rng,
     ) {
-        // The registry counts from when it got the request, which is after it was sent.
+        // The registry counts the time to live from its receipt of the request, which is after the sending.
         let relied_on = ttl * (100 - u32::from(config.margin_percent.min(99))) / 100;
         self.until = self.until.max(sent + relied_on);
         self.granted = ttl;
@@ -312,7 +315,7 @@ impl Holder {
         }
     }
 
-    /// Three keep-alives fit into a time to live.
+    /// Plans the next keep-alive, so that three of them fit into a time to live.
     fn wait_for_renewal(&mut self, rng: &mut Rng) {
         let third = self.granted / 3;
         self.ask_at = self.renewed + (third - rng.duration(Duration::ZERO..=third / 10));
@@ -337,7 +340,7 @@ impl Holder {
     }
 }
 
-/// A lease's identifier: 63 bits, never 0.
+/// Draws the identifier of a lease: 63 bits, never 0.
 fn draw(rng: &mut Rng) -> LeaseId {
     LeaseId(rng.range(1..=u64::MAX >> 1))
 }

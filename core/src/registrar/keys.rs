@@ -18,8 +18,7 @@ const ROOMS: &str = "/rooms/";
 const MATCHMAKING: &str = "/match/";
 const PLAYER: &str = "/sessions/player:";
 
-/// Where a deployment writes: the key of the generation, and what all its other keys start
-/// with.
+/// Key of the generation, and the prefixes of all other keys of a deployment.
 pub(super) const PLACES: [&str; 5] = [GENERATION, MATCHMAKING, NODES, ROOMS, SESSIONS];
 
 /// All keys but that of the generation.
@@ -27,7 +26,7 @@ pub(super) fn everything() -> impl Iterator<Item = Span> {
     [MATCHMAKING, NODES, ROOMS, SESSIONS].into_iter().map(Span::prefix)
 }
 
-/// Whose record it is.
+/// Session or room that a record is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Subject {
     /// A player's session.
@@ -44,13 +43,13 @@ impl Subject {
         }
     }
 
-    /// The session that a key is of; `None` if it is of none.
+    /// Returns the session that a key belongs to; `None` for any other key.
     pub(super) fn session(key: &[u8]) -> Option<Self> {
         let player = str::from_utf8(key).ok()?.strip_prefix(PLAYER)?;
         Some(Self::Session(Name::new(player).ok()?))
     }
 
-    /// Whoever has it by a record of it; `None` if the record cannot be read.
+    /// Returns the owner named by a record; `None` if the record is unreadable.
     pub(super) fn owner(&self, kv: &KeyValue) -> Option<Owner> {
         let (node, epoch, base, session) = match self {
             Self::Session(_) => {
@@ -68,19 +67,20 @@ impl Subject {
     }
 }
 
-/// Who has a session or a room.
+/// Owner of a session or a room, with its epoch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owner {
     pub(super) node: NodeId,
     pub(super) epoch: u64,
-    /// The last write of the record claimed it: the epoch is its revision and this base.
+    /// Base of the claim, if the last write of the record was a claim: the epoch is then the revision plus
+    /// this base.
     pub(super) claimed: Option<u64>,
     /// Of a session's record.
     pub(super) session: Option<SessionId>,
 }
 
-/// Who has the session or the room of a record, and in which epoch: for simulation and
-/// debugging. `None` if it is a record of neither.
+/// Returns the owner and the epoch in a record of a session or a room, for simulation and debugging. `None`
+/// if the record is of neither.
 #[must_use]
 pub fn record_owner(kv: &KeyValue) -> Option<(NodeId, u64)> {
     let subject = Subject::session(&kv.key).or_else(|| {
@@ -90,13 +90,13 @@ pub fn record_owner(kv: &KeyValue) -> Option<(NodeId, u64)> {
     subject.owner(kv).map(|owner| (owner.node, owner.epoch))
 }
 
-/// The key of a node's record.
+/// Returns the key of a node's record.
 #[must_use]
 pub fn node_key(node: NodeId) -> Bytes {
     format!("{NODES}{node}").into()
 }
 
-/// The node that a key is of; `None` if it is of none.
+/// Returns the node that a key belongs to; `None` for any other key.
 pub(super) fn node_of(key: &[u8]) -> Option<NodeId> {
     let digits = str::from_utf8(key).ok()?.strip_prefix(NODES)?;
     let id = NodeId(u64::from_str_radix(digits, 16).ok()?);
@@ -108,7 +108,7 @@ pub(super) fn session_record(session: SessionId, node: NodeId, epoch: u64, base:
     v1::SessionRecord { session, node: node.0, epoch, base }.encode_to_vec().into()
 }
 
-/// What of a room changes while its primary stays.
+/// Fields of a room's record that change while the primary stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RoomState {
     pub(super) players: u32,
@@ -117,7 +117,7 @@ pub(super) struct RoomState {
 }
 
 impl RoomState {
-    /// As a claim writes it: a room is claimed for somebody who comes in.
+    /// State written by a claim: a room is claimed for one joining player.
     pub(super) const OPENED: Self = Self { players: 1, turn: 0, countdown_ms: 0 };
 }
 

@@ -1,48 +1,47 @@
-//! What a node says to the registry about itself, its sessions and its rooms (rows S1,
-//! S2, M1).
+//! Claims, leases and watches of a node in the registry (rows S1, S2, M1).
 //!
 //! # Claims
 //!
-//! A session or a room is claimed by a transaction that writes its record with a lease if
-//! the record still is what was seen last, and reads it otherwise. It can be sent again,
-//! so an answer that never came is not guessed: the record says what came of it. A session
-//! is taken over from whoever has it, the newest connection wins; a room only from a node
-//! that does not live, which the transaction itself makes sure of. The epoch of a claim is
-//! the revision that wrote it and the base of the store's generation (`registry.proto`), so
-//! no two have the same, and a later one has a higher, whatever becomes of the store.
+//! A node claims a session or a room with one transaction. The transaction writes the record under a lease if
+//! the record is unchanged since the node last saw it; otherwise the transaction reads the record. The node
+//! can send the transaction again after a lost answer and need not guess: the record shows the outcome. A
+//! session is claimed from any owner, since the newest connection wins. A room is claimed only from a node
+//! that does not live, and the transaction itself checks this. The epoch of a claim is the revision of its
+//! write plus the base of the store's generation (`registry.proto`). So no two claims have the same epoch,
+//! and a later claim has a higher one, even after the store was restored, wiped or replaced.
 //!
-//! One thing comparing cannot exclude: a request that was given up may be done long after.
-//! A session that it registers is told by the watch, and deleted if nobody here holds it. A
-//! room that it registers stays until the room is claimed here again, which finds it, with
-//! an epoch that nobody was told of; others are told [`RoomClaim::Elsewhere`], and ask here.
+//! Comparisons cannot exclude one case: the registry may execute a request long after the node has given the
+//! request up. If such a request registers a session, the watch reports the record, and the node deletes the
+//! record unless it holds the session. If such a request registers a room, the record stays until this node
+//! claims the room again and finds the record, with an epoch that was announced to nobody. Other nodes get
+//! [`RoomClaim::Elsewhere`] and ask this node.
 //!
 //! # Leases
 //!
-//! The node's record and its sessions live with one lease, its rooms with another that
-//! lasts longer. `holder.rs` has the machine and `transitions.txt` its graph. A lease
-//! surely lives from when the request that made or prolonged it was *sent*, for its time to
-//! live less a margin; when that is over the node stops ([`Decision::NotServing`]),
-//! whatever is in flight, and goes on asking: the lease may live yet, and then nothing is
-//! lost.
+//! The node's record and its sessions are attached to one lease, its rooms to another one that lasts longer.
+//! `holder.rs` has the machine and `transitions.txt` its graph. A lease surely lives from the time at which
+//! its last acknowledged request (grant or keep-alive) was *sent*, for its time to live less a margin. After
+//! that time the node stops ([`Decision::NotServing`]), even with requests in flight, and keeps asking: if
+//! the lease still lives, nothing is lost.
 //!
-//! When the node's lease is over, all is registered afresh with a new one: first the node;
-//! then every room that is held is checked, since it could be taken over while the node's
-//! record was gone, and only then [`Decision::Serving`] is said; sessions follow in the
-//! background, in batches. A session keeps its epoch if its record is unchanged, gets a new
-//! one if it was gone, and is lost ([`Decision::SessionLost`]) if it is another node's. When
-//! the rooms' lease is over, all rooms are lost: another node may have had them since, and a
-//! room that is opened again under the old members' feet is a new life of the room, which
-//! the node has to begin as one.
+//! After the end of its lease, the node registers everything again under a new lease, in this order. First
+//! the node writes its own record. Then it checks every held room, because another node could claim the room
+//! while this node's record was gone. Only then does the registrar report [`Decision::Serving`]. Sessions
+//! follow in the background, in batches. A session keeps its epoch if its record is unchanged, gets a new
+//! epoch if the record was gone, and is lost ([`Decision::SessionLost`]) if another node owns the record. At
+//! the end of the rooms' lease, all rooms are lost, because another node may have been their primary in the
+//! meantime. A room that opens again with the old members is a new life of the room, and the node has to
+//! start it as one.
 //!
 //! # Writes
 //!
-//! `write_check.rs` finds out, also while nothing is claimed, whether the registry takes
-//! writes ([`Registrar::write_failure`]).
+//! `write_check.rs` finds out if the registry takes writes ([`Registrar::write_failure`]), even while the
+//! node claims nothing.
 //!
-//! # News
+//! # Watches
 //!
-//! `/nodes/` and `/sessions/` are read and then watched from the revision after that of the
-//! read. If that is compacted they are read again, and compared.
+//! The registrar reads `/nodes/` and `/sessions/`, and then watches them from the revision after that of the
+//! read. If that revision is compacted, the registrar reads them again and compares.
 
 mod claim;
 mod config;
@@ -90,14 +89,14 @@ use crate::base::rng::{Rng, Seed};
 use crate::base::time::{Deadline, Instant, Now, Wall};
 use crate::registry::{Calls, Failure, LeaseId, RegistryCommand, RegistryEvent, Response};
 
-/// The machine. Driven as the crate's documentation says; [`Self::poll_call`] and
-/// [`Self::poll_decision`] are its outputs.
+/// The state machine. Its driver follows the contract in the crate's documentation; [`Self::poll_call`] and
+/// [`Self::poll_decision`] are the outputs.
 #[derive(Debug)]
 pub struct Registrar {
     config: RegistrarConfig,
     me: NodeId,
     rng: Rng,
-    /// The latest time heard of.
+    /// Latest time passed to an input or a command.
     now: Instant,
     wall: Wall,
     running: bool,
@@ -111,12 +110,12 @@ pub struct Registrar {
     presence: Presence,
     write_check: WriteCheck,
     directory: Directory,
-    /// A node of another deployment, which was there before this one.
+    /// Node of another deployment that registered before this node.
     stranger: Option<NodeId>,
     nodes: Follow,
     sessions: Follow,
     table: Table,
-    /// Sessions are not registered again before.
+    /// Sessions are not registered again before this time.
     again_at: Instant,
     next_claim: u64,
     stats: RegistrarStats,
@@ -124,9 +123,8 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// A registrar that has not started. Requests and watches are identified by
-    /// `first_call`, `first_call + call_step` and so on; leases by numbers drawn from the
-    /// seed.
+    /// Creates a registrar that has not started. Requests and watches get the identifiers `first_call`,
+    /// `first_call + call_step` and so on; the identifiers of leases are drawn from the seed.
     #[must_use]
     pub fn new(
         config: RegistrarConfig,
@@ -173,8 +171,8 @@ impl Registrar {
 
     // Getters.
 
-    /// Whether both leases surely live, by the registry's clock too, and every room that
-    /// is held was seen to be ours under them.
+    /// Returns true if both leases surely live, by the registry's clock too, the store is confirmed to be the
+    /// known one, and every held room was seen to be owned by this node under these leases.
     #[must_use]
     pub fn may_serve(&self, now: Instant) -> bool {
         let lives = self.node_lease.surely_lives(now)
@@ -183,20 +181,20 @@ impl Registrar {
         self.serving && (lives || self.planted.is(Plant::LeaseAssumed))
     }
 
-    /// The epoch of a player's session, if this node has it as far as is known.
+    /// Returns the epoch of a player's session, if this node owns the session as far as is known.
     #[must_use]
     pub fn holds_session(&self, player: &Name) -> Option<u64> {
         self.holds(&Subject::Session(player.clone()))
     }
 
-    /// Whether a claim of the player's session waits, and nothing is to be done after it.
+    /// Returns true if a claim of the player's session waits and no release is queued after that claim.
     #[must_use]
     pub fn claims_session(&self, player: &Name) -> bool {
         let entry = self.table.entries.get(&Subject::Session(player.clone()));
         entry.is_some_and(|entry| entry.is_claimed())
     }
 
-    /// The epoch of a room, if this node is its primary as far as is known.
+    /// Returns the epoch of a room, if this node is its primary as far as is known.
     #[must_use]
     pub fn holds_room(&self, room: &Name) -> Option<u64> {
         self.holds(&Subject::Room(room.clone()))
@@ -206,36 +204,36 @@ impl Registrar {
         Some(self.table.entries.get(subject)?.held?.epoch)
     }
 
-    /// The record of a node that lives, this one included.
+    /// Returns the record of a live node, this one included.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&v1::NodeRecord> {
         self.directory.get(id)
     }
 
-    /// The nodes that live, this one included, in the order of their identifiers.
+    /// Returns the live nodes, this one included, in the order of their identifiers.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &v1::NodeRecord)> {
         self.directory.iter()
     }
 
-    /// True while the node is registered, once it has read which others are.
+    /// Returns true while the node is registered and has read the directory of nodes.
     #[must_use]
     pub const fn knows_nodes(&self) -> bool {
         self.node_lease.is_registered() && self.nodes.was_read()
     }
 
-    /// The lease that the node's record hangs on, while it does.
+    /// Returns the lease that the node's record is attached to, while the node is registered.
     #[must_use]
     pub fn lease(&self) -> Option<LeaseId> {
         self.node_lease.is_registered().then(|| self.node_lease.id())
     }
 
-    /// How it stands with the leases of the node and of its rooms.
+    /// Returns the states of the node's lease and of the rooms' lease.
     #[must_use]
     pub const fn leases(&self) -> [LeaseState; 2] {
         [self.node_lease.state(), self.room_lease.state()]
     }
 
-    /// Figures.
+    /// Returns the current figures.
     #[must_use]
     pub fn stats(&self) -> RegistrarStats {
         RegistrarStats {
@@ -250,26 +248,25 @@ impl Registrar {
         }
     }
 
-    /// Checks every bound (G11). Looks at everything there is: for simulation and
-    /// debugging.
+    /// Checks every bound (G11). Visits every entry, so the check is for simulation and debugging only.
     ///
     /// # Errors
-    /// Names the bound that does not hold.
+    /// Returns the name of the bound that does not hold.
     pub fn audit(&self) -> Result<(), &'static str> {
         let check = |holds: bool, bound| if holds { Ok(()) } else { Err(bound) };
         check(self.table.claims.len() <= self.config.claims, "claims of the registrar")?;
         check(self.table.entries.len() <= self.config.keys, "sessions and rooms of the registrar")?;
         check(self.table.in_flight <= self.config.in_flight, "requests in flight")?;
         check(self.table.background <= self.config.batch, "requests in the background")?;
-        // Two leases, two directories, the refreshing, the generation, the witness, the check of
-        // writes; one of each that is outdated; and two leases of another life.
+        // Two leases, two directories, the refresh, the generation, the witness and the write check; an
+        // outdated request of each; and the revocations of two leases of another life.
         check(self.calls.len() <= self.table.in_flight + 18, "calls")?;
         self.table.audit()
     }
 
     // Commands.
 
-    /// Registers the node, and follows the others.
+    /// Registers the node and starts to watch the directories of nodes and sessions.
     pub fn start(&mut self, now: Now) {
         let now = self.observe(now);
         if !self.running {
@@ -284,9 +281,9 @@ impl Registrar {
         self.finish(now);
     }
 
-    /// Claims a player's session, wherever it is now; `named` goes on if that is the one
-    /// there is, else `fresh` takes its place. Claims and releases of one player are done
-    /// one after another, in order; every claim is answered with its `token`.
+    /// Claims a player's session from any owner. The session `named` is resumed if the registry holds that
+    /// session; otherwise `fresh` replaces the player's session. Claims and releases of one player are
+    /// executed in order, one at a time. Every claim gets one answer, with its `token`.
     ///
     /// # Errors
     /// [`Full`].
@@ -307,13 +304,13 @@ impl Registrar {
         Ok(())
     }
 
-    /// Gives a player's session up. Its record is deleted if it is ours, however long that
-    /// takes.
+    /// Releases a player's session. If this node owns the record, the registrar deletes the record and
+    /// retries without a time limit.
     pub fn release_session(&mut self, now: Now, player: &Name) {
         self.release(now, &Subject::Session(player.clone()));
     }
 
-    /// Claims a room. All claims of a room that wait get one answer.
+    /// Claims a room. All waiting claims of a room share one answer.
     ///
     /// # Errors
     /// [`Full`].
@@ -331,15 +328,15 @@ impl Registrar {
         Ok(())
     }
 
-    /// Gives a room up, as [`Self::release_session`].
+    /// Releases a room, in the way of [`Self::release_session`].
     pub fn release_room(&mut self, now: Now, room: &Name) {
         self.release(now, &Subject::Room(room.clone()));
     }
 
-    /// Somebody takes this node for the primary of a room that it knows nothing of: if there
-    /// is a record that says so, of a claim that was done long after it was given up, it is
-    /// deleted. Nothing is written if there is none, as those who look meanwhile would be
-    /// sent here once more.
+    /// Deletes a stray record that names this node as the primary of a room unknown to this node. Another
+    /// node asks for the room because of such a record, which a claim leaves if the registry executes the
+    /// claim long after the node gave it up. Without such a record nothing is written: a record written here
+    /// would send other nodes to this node once more.
     pub fn sweep_room(&mut self, now: Now, room: &Name) {
         let now = self.observe(now);
         let subject = Subject::Room(room.clone());
@@ -349,9 +346,9 @@ impl Registrar {
         self.finish(now);
     }
 
-    /// What is new in a room that is held: members, the application's turn, and when it
-    /// ends in Unix milliseconds (0: never). Of what comes faster than
-    /// [`RegistrarConfig::room_refresh`] the newest is written; another turn at once.
+    /// Sets the number of members of a held room, the application's turn, and the end of the turn in Unix
+    /// milliseconds (0: never). The record is written at most once in [`RegistrarConfig::room_refresh`], with
+    /// the newest values; a new turn is written at once.
     pub fn update_room(&mut self, now: Now, room: &Name, players: u32, turn: u32, countdown_ms: u64) {
         let now = self.observe(now);
         let subject = Subject::Room(room.clone());
@@ -366,8 +363,8 @@ impl Registrar {
         self.finish(now);
     }
 
-    /// How much the node has to do. Written with the next keep-alive, not more often than
-    /// [`RegistrarConfig::refresh`]; that it drains is written at once.
+    /// Sets the load of the node. The next keep-alive writes the load, at most once in
+    /// [`RegistrarConfig::refresh`]; a change of `draining` is written at once.
     pub fn set_metadata(&mut self, now: Now, connections: u32, rooms: u32, draining: bool) {
         let now = self.observe(now);
         if self.presence.set_metadata(connections, rooms, draining) {
@@ -376,8 +373,8 @@ impl Registrar {
         self.finish(now);
     }
 
-    /// Ends gracefully: revokes the leases, with which every record goes. Claims that wait
-    /// are unavailable.
+    /// Stops gracefully: revokes both leases, which deletes all records of the node. Waiting claims are
+    /// answered as unavailable.
     pub fn stop(&mut self, now: Now) {
         let now = self.observe(now);
         if self.running {
@@ -398,7 +395,7 @@ impl Registrar {
 
     // Inputs.
 
-    /// The registry said something.
+    /// Handles an event of the registry.
     pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
         let now = self.observe(now);
         match told {
@@ -418,7 +415,7 @@ impl Registrar {
         self.calls.oldest().map(|pending| pending.sent + self.config.call_timeout)
     }
 
-    /// A deadline has come, or may have.
+    /// Handles deadlines that are due. A spurious call is harmless.
     pub fn handle_timeout(&mut self, now: Now) {
         let now = self.observe(now);
         while self.lost_at().is_some_and(|at| at <= now)
@@ -437,19 +434,19 @@ impl Registrar {
 
     // Polls.
 
-    /// What is asked of the registry.
+    /// Returns the next command for the registry.
     #[must_use]
     pub fn poll_call(&mut self) -> Option<RegistryCommand> {
         self.calls.poll()
     }
 
-    /// What the node has to know.
+    /// Returns the next decision for the node.
     #[must_use]
     pub fn poll_decision(&mut self) -> Option<Decision> {
         self.decisions.pop_front()
     }
 
-    /// When [`Self::handle_timeout`] wants to be called, and why.
+    /// Returns the time of the next [`Self::handle_timeout`], with the reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if self.calls.is_queued() || !self.decisions.is_empty() {
@@ -480,7 +477,7 @@ impl Registrar {
         .fold(None, Deadline::earliest)
     }
 
-    // What inputs and commands have in common.
+    // Steps shared by inputs and commands.
 
     fn observe(&mut self, now: Now) -> Instant {
         (self.now, self.wall) = (self.now.max(now.instant), now.wall);
@@ -534,7 +531,7 @@ impl Registrar {
         let Pending { purpose, sent, registration, turns, writes, .. } = pending;
         if is_from_before {
             if let Purpose::Lease(which, ticket) = purpose {
-                // The lease that was kept alive may be one that came back.
+                // The lease of this keep-alive may be one that came back with a restored store.
                 self.handle_lease(now, which, (ticket, sent), Err(Failure::Unknown));
             }
             return;
@@ -563,7 +560,7 @@ impl Registrar {
         }
     }
 
-    /// What is due after every input and command.
+    /// Runs the steps that are due after every input and command.
     fn finish(&mut self, now: Instant) {
         self.poll_generation(now);
         self.poll_witness(now);
@@ -574,7 +571,7 @@ impl Registrar {
         self.settle(now);
     }
 
-    /// Says so if the node may serve that might not before, or the other way round.
+    /// Reports a change between serving and not serving.
     fn settle(&mut self, now: Instant) {
         let serving = self.running
             && self.node_lease.surely_lives(now)

@@ -1,4 +1,4 @@
-//! What the directories of the registry tell: nodes that come and go, sessions that are
+//! Handles reads and watches of the registry's directories: nodes that start and stop, sessions that are
 //! taken over.
 
 use super::claim::{Attempt, Goal};
@@ -20,7 +20,7 @@ impl Registrar {
         }
     }
 
-    /// Reads what is to be read.
+    /// Sends the next read of each directory when it is due.
     pub(super) fn poll_directories(&mut self, now: Instant) {
         if !self.may_rely_on_store() {
             return;
@@ -103,7 +103,7 @@ impl Registrar {
         self.review_deployment(now);
     }
 
-    /// The node's own record was not there at a revision.
+    /// Handles the absence of the node's own record at a revision.
     fn handle_own_deletion(&mut self, now: Instant, revision: u64) {
         if self.presence.life().is_some_and(|life| revision > life) {
             self.handle_unregistered(now);
@@ -155,7 +155,8 @@ impl Registrar {
         }
     }
 
-    /// The record of a session was this at a revision.
+    /// Handles the record of a session as of a revision; `owner` is `None` if the record was absent or
+    /// unreadable.
     fn handle_record(&mut self, now: Instant, subject: &Subject, revision: u64, owner: Option<Owner>) {
         let Some(entry) = self.table.entries.get_mut(subject) else {
             if owner.is_some_and(|owner| owner.node == self.me) {
@@ -171,9 +172,9 @@ impl Registrar {
         let idle = entry.work.is_none();
         match owner {
             Some(owner) if owner.node != self.me => self.lose(now, subject, owner.epoch),
-            // What is under way will see it for itself.
+            // The attempt in progress will read the record itself.
             _ if !idle => {}
-            // A record of ours with another session is a late one of a claim that was undone.
+            // An own record with another session comes from a late request of a claim that was undone.
             Some(owner) if owner.session == Some(held.session) && owner.epoch == held.epoch => {}
             _ => {
                 self.table.set_doubtful(subject, true);
@@ -182,8 +183,8 @@ impl Registrar {
         }
     }
 
-    /// Another node has what was ours. An epoch that is not above ours is that of a store which
-    /// went back: the generation tells, and takes everything.
+    /// Gives up a session or room that another node owns now. An epoch that is not above the held one shows a
+    /// store that went back: then the generation's key is read, which decides about everything.
     pub(super) fn lose(&mut self, now: Instant, subject: &Subject, epoch: u64) {
         let held = self.table.entries.get(subject).and_then(|entry| entry.held);
         if held.is_some_and(|held| epoch <= held.epoch) {
@@ -195,8 +196,8 @@ impl Registrar {
         }
     }
 
-    /// Sees to it that there is no record of ours, which nobody here has: of a request that
-    /// was done late.
+    /// Deletes an own record of a session or room not held here. Such a record comes from a request that the
+    /// registry executed late.
     pub(super) fn sweep(&mut self, now: Instant, subject: &Subject, attempt: Attempt) {
         let is_known = self.table.entries.contains_key(subject);
         if !self.running || !is_known && self.table.entries.len() >= self.config.keys {

@@ -1,4 +1,4 @@
-//! Open requests of the registrar: the purpose of each, and what was known when it was sent.
+//! Open requests of the registrar: the purpose of each, and the registrar's knowledge at its sending time.
 
 use bytes::Bytes;
 
@@ -7,16 +7,16 @@ use super::keys::Subject;
 use crate::base::time::Instant;
 use crate::registry::LeaseId;
 
-/// One of the two leases.
+/// Selects one of the two leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
-    /// Of the node's record and its sessions.
+    /// Lease of the node's record and its sessions.
     Node,
-    /// Of its rooms.
+    /// Lease of the node's rooms.
     Room,
 }
 
-/// One of the two directories that are followed.
+/// Selects one of the two followed directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Topic {
     Nodes,
@@ -26,37 +26,37 @@ pub(super) enum Topic {
 /// Purpose of a request.
 #[derive(Clone, Debug)]
 pub(super) enum Purpose {
-    /// A lease.
+    /// Grants, keeps alive or revokes a lease.
     Lease(Which, RequestTag),
     /// Writes the node's record.
     Register(RequestTag),
     /// Refreshes the node's record.
     Refresh,
-    /// About the generation of the store.
+    /// Reads or writes the generation's key.
     Generation,
     /// Reads the newest acknowledged write again.
     Witness,
     /// Checks that the registry takes writes.
     WriteCheck,
-    /// Ends a lease of another life; whatever comes of it.
+    /// Ends a lease of another life; the outcome is ignored.
     Stray,
-    /// Reads a page.
+    /// Reads a page of a directory.
     Read(Topic),
-    /// About a session or a room, with this lease; whether somebody waits for it or not.
+    /// Reads or writes the record of a session or a room, under this lease; `background` if no player waits.
     Key { subject: Subject, lease: LeaseId, background: bool },
 }
 
-/// A request that is not answered yet.
+/// A request without an answer so far.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) purpose: Purpose,
     pub(super) sent: Instant,
-    /// Which registration of the node it was sent under.
+    /// Number of the node's registration at the sending time.
     pub(super) registration: u64,
-    /// The highest revision that the store had had by then.
+    /// Highest revision of the store that was known at the sending time.
     pub(super) seen: u64,
-    /// Changes of the generation's key that were known by then.
+    /// Changes of the generation's key that were known at the sending time.
     pub(super) turns: u64,
-    /// The first key that it writes, if it does what it is sent for.
+    /// First key that the request writes if its comparisons hold.
     pub(super) writes: Option<Bytes>,
 }

@@ -19,19 +19,19 @@ use crate::registry::{
 #[derive(Debug)]
 pub(super) struct Presence {
     record: v1::NodeRecord,
-    /// The record differs from the one that was written last.
+    /// True if the record differs from the one that was written last.
     dirty: bool,
-    /// Counts registrations.
+    /// Registrations so far.
     registration: u64,
-    /// The revision that made the record, while it is there as far as is known.
+    /// Revision that created the record, while the record exists as far as is known.
     life: Option<u64>,
-    /// The revision that last wrote it when it was read to be registered anew; 0: none.
+    /// Revision of the last write of the record, as read before this registration; 0: no record.
     seen: u64,
-    /// The revision that last wrote it, as far as was acknowledged.
+    /// Revision of the last acknowledged write of the record.
     written: u64,
     refreshed: Instant,
     refreshing: bool,
-    /// Losses of the rooms' lease that rooms have been told of.
+    /// Losses of the rooms' lease after which the rooms were given up.
     room_losses: u64,
 }
 
@@ -58,34 +58,34 @@ impl Presence {
         self.registration
     }
 
-    /// The revision that made the record.
+    /// Returns the revision that created the record.
     pub(super) const fn life(&self) -> Option<u64> {
         self.life
     }
 
-    /// The revision that last wrote the record, as far as was acknowledged.
+    /// Returns the revision of the last acknowledged write of the record.
     pub(super) const fn written(&self) -> u64 {
         self.written
     }
 
-    /// The store is another one, in which there is no record.
+    /// Handles a new store, which has no record of this node.
     pub(super) const fn begin_anew(&mut self) {
         self.forget();
         (self.seen, self.written, self.dirty) = (0, 0, false);
     }
 
-    /// The rooms have been told of so many losses of their lease.
+    /// Records that the rooms were given up for this number of losses of their lease.
     pub(super) const fn lose_rooms(&mut self, losses: u64) {
         self.room_losses = losses;
     }
 
-    /// Nothing is in flight or known any more.
+    /// Forgets the record and the refresh in flight.
     pub(super) const fn forget(&mut self) {
         self.life = None;
         self.refreshing = false;
     }
 
-    /// Whether others should hear of it at once.
+    /// Sets the load of the node. Returns true if other nodes need the change at once.
     pub(super) const fn set_metadata(&mut self, connections: u32, rooms: u32, draining: bool) -> bool {
         let record = &mut self.record;
         let urgent = record.draining != draining;
@@ -96,7 +96,7 @@ impl Presence {
 }
 
 impl Registrar {
-    /// The lease that a session or a room is written with.
+    /// Returns the lease that the record of a session or a room is attached to.
     pub(super) const fn lease_of(&self, subject: &Subject) -> LeaseId {
         match subject {
             Subject::Session(_) => self.node_lease.id(),
@@ -104,18 +104,19 @@ impl Registrar {
         }
     }
 
-    /// Whether the registry may be asked about a session or a room.
+    /// Returns true if requests about a session or a room may be sent.
     pub(super) const fn can_ask(&self, subject: &Subject) -> bool {
         let room = matches!(subject, Subject::Room(_));
         self.node_lease.is_registered() && (!room || self.room_lease.is_registered())
     }
 
-    /// Nothing is read of a store, or registered in it, before it is known which one it is.
+    /// Returns true if the node may read the store or register in it: the node takes part in the store's
+    /// life, or the registrar does not run.
     pub(super) fn may_rely_on_store(&self) -> bool {
         !self.running || self.generation.joined().is_some()
     }
 
-    /// Asks what the leases want to have asked.
+    /// Sends the requests of the leases that are due.
     pub(super) fn poll_leases(&mut self, now: Instant) {
         if !self.may_register() {
             return;
@@ -159,7 +160,7 @@ impl Registrar {
         }
     }
 
-    /// The registry says that a lease is over.
+    /// Handles a report of the registry that a lease is over.
     pub(super) fn handle_lease_not_found(&mut self, now: Instant, id: LeaseId) {
         let Self { node_lease, room_lease, config, rng, .. } = self;
         for lease in [node_lease, room_lease] {
@@ -169,15 +170,15 @@ impl Registrar {
         }
     }
 
-    /// The node's record is not there, or not the one that was written.
+    /// Handles the absence of the node's record, or a foreign write to it.
     pub(super) fn handle_unregistered(&mut self, now: Instant) {
         if self.node_lease.is_registered() {
             self.node_lease.handle_gone(&self.config, now, &mut self.rng);
         }
     }
 
-    /// Writes the node's record if it is what was seen of it, and reads it: what was asked
-    /// before, for a lease that was given up since, does nothing when it is done late.
+    /// Writes the node's record if the record is unchanged since the last read, and reads the record. A late
+    /// registration under a lease that was given up therefore changes nothing.
     fn register(&mut self, now: Instant, ticket: RequestTag) {
         let key = keys::node_key(self.me);
         let put = Put::new(key.clone(), self.presence.record.encode_to_vec(), Some(self.node_lease.id()));
@@ -242,7 +243,7 @@ impl Registrar {
         self.unpark(now);
     }
 
-    /// Writes what is new in the node's record, or makes sure that it is there.
+    /// Writes the changes of the node's record, or confirms that the record exists.
     pub(super) fn refresh(&mut self, now: Instant) {
         let Some(life) = self.presence.life.filter(|_| self.node_lease.is_registered()) else { return };
         if self.presence.refreshing {
@@ -283,7 +284,7 @@ impl Registrar {
         }
     }
 
-    /// If the rooms' lease is over, so are the rooms.
+    /// Gives up all rooms if their lease is over.
     fn lose_rooms(&mut self, now: Instant) {
         if self.room_lease.lost == self.presence.room_losses {
             return;

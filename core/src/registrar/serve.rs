@@ -1,4 +1,4 @@
-//! Serves the table: what is done next for a session or a room, and what comes of it.
+//! Serves the table: selects the next request about a session or a room, and handles the answer.
 
 use alloc::vec::Vec;
 
@@ -11,24 +11,24 @@ use crate::base::plant::Plant;
 use crate::base::time::{Duration, Instant};
 use crate::registry::{Answer, Error, Failure, KeyValue, LeaseId, Request, Response};
 
-/// How often a room's record is looked at after a request of which nobody knows what came,
-/// once the room is given up: after this time, and then after twice as long each time, a
-/// minute in all. etcd gives a request up after seven seconds.
+/// Checks of a room's record after a request with an unknown outcome, once the room is released. The first
+/// check follows after `FIRST_LOOK`, each further one after twice the wait before, all within about a minute.
+/// etcd gives a request up after seven seconds.
 const LOOKS: u32 = 5;
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
-/// What came of a claim.
+/// Outcome of a claim.
 enum ClaimOutcome {
-    /// It is ours, with this epoch.
+    /// This node is the owner, with this epoch.
     Ours(u64),
-    /// The room is another node's.
+    /// Another node is the room's primary.
     Elsewhere(RoomClaim),
     Unavailable,
     Refused,
 }
 
 impl OwnedRecord {
-    /// Whether a claim of it waits that no release comes after.
+    /// Returns true if a claim waits and no release is queued after the claim.
     pub(super) fn is_claimed(&self) -> bool {
         match self.tasks.back() {
             Some(Task::Claim(_)) => true,
@@ -37,7 +37,7 @@ impl OwnedRecord {
         }
     }
 
-    /// What comes next, if anything is to be done now.
+    /// Selects the next action for the record.
     fn next(&mut self, me: crate::base::id::NodeId, subject: &Subject, now: Instant) -> NextTask {
         if let Some(work) = &self.work {
             return if matches!(self.phase, ServicePhase::Waiting(_)) {
@@ -68,7 +68,7 @@ impl OwnedRecord {
                 self.work_on(attempt, Some(claim))
             }
             (None, Some(held)) if self.doubtful => {
-                // Most records are gone when they are doubtful, so that is tried first.
+                // Most uncertain records are gone, so the first attempt assumes an absent record.
                 let goal = Goal::KeepSession { session: held.session, epoch: held.epoch };
                 self.work_on(Attempt::new(goal), None)
             }
@@ -82,7 +82,7 @@ impl OwnedRecord {
             }
             (None, None) if self.looks > 0 => {
                 let wait = FIRST_LOOK * 2_u32.pow(LOOKS - self.looks);
-                // Claims in between make it no earlier.
+                // A claim in between does not bring the check forward.
                 let at = *self.look_at.get_or_insert(now + wait);
                 if now < at {
                     return NextTask::WaitUntil(at);
@@ -100,16 +100,16 @@ impl OwnedRecord {
     }
 }
 
-/// What comes next for an entry.
+/// Next action for an entry.
 enum NextTask {
-    /// To stand in the queue.
+    /// Queue the entry for a request.
     Queue(Priority),
-    /// To answer a claim of what is held.
+    /// Answer a claim of a record that this node owns.
     Answer(Claim, u64),
-    /// To delete the record, if one was held.
+    /// Delete the record if this node owned it.
     Release(Option<Held>),
     WaitUntil(Instant),
-    /// It waits already.
+    /// The entry already waits until a time.
     Wait,
     Nothing,
 }
@@ -124,7 +124,7 @@ impl ClaimAttempt {
     }
 }
 
-/// The generation's key, as a transaction found it whose comparisons did not hold.
+/// Returns the generation's key as read by a transaction whose comparisons did not hold.
 fn found_generation(response: &Response) -> Option<Option<&KeyValue>> {
     match &response.answer {
         Answer::Txn { succeeded: false, answers } => match answers.last()? {
@@ -136,7 +136,7 @@ fn found_generation(response: &Response) -> Option<Option<&KeyValue>> {
 }
 
 impl Registrar {
-    /// Goes on with a session or a room that does not wait for an answer.
+    /// Continues with a session or a room, unless the entry waits for an answer.
     pub(super) fn advance(&mut self, now: Instant, subject: &Subject) {
         loop {
             let Some(entry) = self.table.entries.get_mut(subject) else { return };
@@ -152,7 +152,7 @@ impl Registrar {
                 }
                 NextTask::Release(held) => {
                     self.table.let_go(subject);
-                    // A write that waited for its time is not waited for any more.
+                    // A planned write of the room's record is void now.
                     self.table.set_phase(subject, ServicePhase::Idle);
                     let attempt =
                         held.map(|held| Attempt::held(Goal::Drop, self.me, held.session, held.modified));
@@ -168,7 +168,7 @@ impl Registrar {
         }
     }
 
-    /// Sends as many requests as may be in flight.
+    /// Sends queued requests until the limits are reached.
     pub(super) fn pump(&mut self, now: Instant) {
         while self.node_lease.is_registered()
             && self.generation.open().is_some()
@@ -190,7 +190,7 @@ impl Registrar {
         }
     }
 
-    /// When sessions are registered again, if that is what is waited for.
+    /// Returns the time at which sessions are registered again, if the queue waits for this time.
     pub(super) fn again_deadline(&self) -> Option<Instant> {
         let first = self.table.first().is_some_and(|(lane, _)| lane == Priority::Again);
         (first && self.node_lease.is_registered() && self.now < self.again_at).then_some(self.again_at)
@@ -221,9 +221,8 @@ impl Registrar {
         self.send(now, Purpose::Key { subject: subject.clone(), lease, background }, request);
     }
 
-    /// The answer to a request about a session or a room. It is outdated if it was sent
-    /// under another registration, or with another lease, than there is now: then whatever
-    /// it did may be undone since.
+    /// Handles the answer to a request about a session or a room. `outdated` is true if the request belongs
+    /// to an earlier registration, lease or generation: then its effect may be undone already.
     pub(super) fn handle_answer(
         &mut self,
         now: Instant,
@@ -233,8 +232,8 @@ impl Registrar {
         outcome: Result<Response, Failure>,
     ) {
         self.table.set_phase(subject, ServicePhase::Idle);
-        // What takes a record for absent holds again when the record has come and gone.
-        // Of sessions the watch tells.
+        // A late claim that compares with an absent record succeeds again once a later record was deleted.
+        // For sessions, the watch reports such a record.
         if matches!((&outcome, subject), (Err(Failure::Unknown), Subject::Room(_)))
             && let Some(entry) = self.table.entries.get_mut(subject)
         {
@@ -274,7 +273,7 @@ impl Registrar {
                 work.sent = false;
                 self.refuse(now, subject);
             }
-            // Whatever came of it, the next answer will show.
+            // The next answer will show the outcome.
             Err(Failure::Unavailable | Failure::Unknown) => self.try_later(now, subject),
             Ok(response) => {
                 let Some(asker) = asker else { return self.advance(now, subject) };
@@ -291,7 +290,7 @@ impl Registrar {
             ClaimAnswer::Again => {
                 let Some(work) = &mut entry.work else { return };
                 work.failures = work.failures.saturating_add(1);
-                // Somebody writes the record faster than it can be read.
+                // Another node may write the record faster than this node reads it.
                 if work.failures > 3 { self.try_later(now, subject) } else { self.advance(now, subject) }
             }
             ClaimAnswer::Garbled => {
@@ -333,7 +332,7 @@ impl Registrar {
         }
     }
 
-    /// What a watch told meanwhile may be newer than the answer, which was as of a revision.
+    /// Compares an answer, as of `revision`, with the last report of the watch, which may be newer.
     fn catch_up(&mut self, now: Instant, subject: &Subject, revision: u64) {
         let Some(entry) = self.table.entries.get_mut(subject) else { return };
         let held = entry.held.is_some();
@@ -354,7 +353,7 @@ impl Registrar {
         table.set_phase(subject, ServicePhase::Waiting(at));
     }
 
-    /// A claim is overdue; its deadline is taken out already.
+    /// Handles an overdue claim, whose deadline is removed already.
     pub(super) fn expire_claim(&mut self, now: Instant, serial: u64, subject: &Subject) {
         let Some(entry) = self.table.entries.get_mut(subject) else { return };
         let working = entry.work.as_ref().and_then(|work| work.claim);
@@ -371,7 +370,7 @@ impl Registrar {
         }
     }
 
-    /// The registry refuses what is claimed.
+    /// Answers the claim of an entry as refused by the registry.
     fn refuse(&mut self, now: Instant, subject: &Subject) {
         let work = self.table.entries.get(subject).and_then(|entry| entry.work.as_ref());
         if let Some(claim) = work.and_then(|work| work.claim) {
@@ -380,8 +379,8 @@ impl Registrar {
         }
     }
 
-    /// Sees to it that a claim that was not granted is not done either; or, if something
-    /// had been held before, that it is held again.
+    /// Undoes a claim that was not granted, since the registry may still execute it: deletes the record, or
+    /// restores the session that this node owned before.
     fn undo(&mut self, now: Instant, subject: &Subject) {
         let Some(entry) = self.table.entries.get_mut(subject) else { return };
         let held = entry.held;
@@ -398,8 +397,7 @@ impl Registrar {
         self.resume(now, subject);
     }
 
-    /// What was ours is not any more: nothing is to be done about that which the loss has
-    /// made pointless, but what it may have written is to be deleted.
+    /// Cancels the work on a record that this node lost. A record that this work may have written is deleted.
     pub(super) fn abandon_work(&mut self, now: Instant, subject: &Subject) {
         let Some(entry) = self.table.entries.get_mut(subject) else { return };
         let calling = entry.phase == ServicePhase::Calling;
@@ -415,7 +413,7 @@ impl Registrar {
         self.resume(now, subject);
     }
 
-    /// Goes on after the work of an entry was replaced.
+    /// Continues after the work of an entry was replaced.
     fn resume(&mut self, now: Instant, subject: &Subject) {
         let Some(entry) = self.table.entries.get(subject) else { return };
         if entry.phase != ServicePhase::Calling {
@@ -451,7 +449,7 @@ impl Registrar {
         });
     }
 
-    /// The node was registered afresh: nothing that was held is surely held.
+    /// Marks every owned record as uncertain: the node was registered again.
     pub(super) fn doubt_everything(&mut self, now: Instant) {
         let held: Vec<Subject> = self.held_subjects(|_, _| true);
         for subject in held {
@@ -460,7 +458,7 @@ impl Registrar {
         }
     }
 
-    /// A lease is there that was not.
+    /// Continues with the entries that wait for a lease.
     pub(super) fn unpark(&mut self, now: Instant) {
         while let Some(subject) = self.table.take_parked() {
             self.advance(now, &subject);
@@ -471,7 +469,7 @@ impl Registrar {
         self.held_subjects(|subject, _| matches!(subject, Subject::Room(_)))
     }
 
-    /// The sessions held of which something holds; of their keys, for instance.
+    /// Returns the owned sessions whose key and ownership meet the condition.
     pub(super) fn sessions_held(&self, holds: impl Fn(&[u8], &Held) -> bool) -> Vec<Subject> {
         self.held_subjects(|subject, held| {
             matches!(subject, Subject::Session(_)) && holds(&subject.key(), held)
@@ -484,7 +482,7 @@ impl Registrar {
         held.filter(|(subject, held)| is_wanted(subject, held)).map(|(subject, _)| subject.clone()).collect()
     }
 
-    /// The end: claims are unavailable, and nothing is held.
+    /// Answers all claims as unavailable, and forgets all entries.
     pub(super) fn forget_entries(&mut self) {
         while let Some((_, subject)) = self.table.claims.first_key_value() {
             let subject = subject.clone();

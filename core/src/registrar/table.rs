@@ -1,4 +1,4 @@
-//! The sessions and rooms that a node has or asks for, and who is to be served next.
+//! Table of the sessions and rooms that a node owns or asks for, and the order of their requests.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -8,35 +8,35 @@ use super::keys::{Owner, RoomState, Subject};
 use crate::base::id::SessionId;
 use crate::base::time::Instant;
 
-/// A session or a room.
+/// State of the node about the record of a session or a room.
 #[derive(Debug, Default)]
 pub(super) struct OwnedRecord {
-    /// What is ours, as far as is known.
+    /// Ownership, as far as is known; `None` if this node does not own the record.
     pub(super) held: Option<Held>,
-    /// What is being done about it: most of the time nothing, so it takes no place then.
+    /// Attempt in progress. Boxed, because most entries have none most of the time.
     pub(super) work: Option<Box<ClaimAttempt>>,
-    /// What is to be done after that, in order.
+    /// Tasks after that attempt, in order.
     pub(super) tasks: VecDeque<Task>,
-    /// The record may not be what it was: it is to be looked at.
+    /// True if the record may have changed and has to be checked.
     pub(super) doubtful: bool,
-    /// The newest change of the record that a watch told.
+    /// Newest change of the record that a watch reported.
     pub(super) news: Option<RecordNews>,
-    /// Looks at the record that are still to be made, since a request that nobody knows
-    /// what came of may yet be done; and when the next is due, once that is known.
+    /// Checks of the record still to make, since a request with an unknown outcome may yet be executed; and
+    /// the time of the next check, once known.
     pub(super) looks: u32,
     pub(super) look_at: Option<Instant>,
-    /// Of a room.
+    /// Writes of a room's record; unused for a session.
     pub(super) room: RoomWrites,
     pub(super) phase: ServicePhase,
 }
 
-/// What is held.
+/// Ownership of a record by this node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) epoch: u64,
-    /// The revision that last wrote the record.
+    /// Revision of the last write of the record.
     pub(super) modified: u64,
-    /// Of a session.
+    /// Identifier of the session; unused for a room.
     pub(super) session: SessionId,
 }
 
@@ -44,12 +44,12 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct ClaimAttempt {
     pub(super) attempt: Attempt,
-    /// The claim that it answers.
+    /// Claim to answer at the end of the attempt.
     pub(super) claim: Option<Claim>,
     pub(super) sent: bool,
-    /// The attempt replaces the one that the request in flight is of.
+    /// True if the request in flight belongs to an earlier attempt, which this one replaces.
     pub(super) replaced: bool,
-    /// In a row.
+    /// Failures in a row.
     pub(super) failures: u32,
 }
 
@@ -58,13 +58,13 @@ impl ClaimAttempt {
         Box::new(Self { attempt, claim, sent: false, replaced: false, failures: 0 })
     }
 
-    /// An attempt in place of another, of which a request may be in flight.
+    /// Creates an attempt that replaces another one, whose request may be in flight.
     pub(super) fn instead(attempt: Attempt, in_flight: bool) -> Box<Self> {
         Box::new(Self { attempt, claim: None, sent: false, replaced: in_flight, failures: 0 })
     }
 }
 
-/// What is asked of an entry.
+/// Task for an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Task {
     Claim(Claim),
@@ -75,88 +75,88 @@ pub(super) enum Task {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
     pub(super) serial: u64,
-    /// When it is unavailable.
+    /// Deadline, after which the claim is answered as unavailable.
     pub(super) until: Instant,
-    /// Of a session.
+    /// Token of the answer; like the two identifiers below, for claims of sessions only.
     pub(super) token: u64,
     pub(super) named: Option<SessionId>,
     pub(super) fresh: SessionId,
 }
 
-/// What a watch told last of a record.
+/// Last report of a watch about a record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecordNews {
     pub(super) revision: u64,
-    /// `None` if it was deleted, or cannot be read.
+    /// `None` if the record was deleted or is unreadable.
     pub(super) owner: Option<Owner>,
 }
 
-/// What is written of a room, and when.
+/// Pending writes of a room's record.
 #[derive(Debug, Default)]
 pub(super) struct RoomWrites {
     pub(super) wanted: RoomState,
     pub(super) written: RoomState,
-    /// Not written before, unless the turn changes.
+    /// Earliest time of the next write, unless the turn changes.
     pub(super) next: Instant,
 }
 
 impl RoomWrites {
-    /// Of a room that was claimed just now.
+    /// State of a room that was claimed just now.
     pub(super) fn opened() -> Self {
         Self { wanted: RoomState::OPENED, written: RoomState::OPENED, ..Self::default() }
     }
 }
 
-/// Who is served before whom.
+/// Lane of the queue, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Priority {
-    /// What players wait for.
+    /// Requests that players wait for.
     Urgent,
-    /// Rooms that are checked: nothing is sequenced before.
+    /// Checks of rooms: the node sequences nothing before they end.
     Check,
     /// Sessions that are registered again.
     Again,
 }
 
-/// A place in the queue.
+/// Position in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueuePosition {
     pub(super) lane: Priority,
     order: u64,
 }
 
-/// Whether an entry is waiting to be served.
+/// Waiting state of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ServicePhase {
     #[default]
     Idle,
-    /// In the queue.
+    /// Waits in the queue.
     Ready(QueuePosition),
-    /// For a lease.
+    /// Waits for a lease.
     Parked,
-    /// Until a moment.
+    /// Waits until a time.
     Waiting(Instant),
-    /// For an answer.
+    /// Waits for an answer.
     Calling,
 }
 
-/// All entries, and those of them that can be served.
+/// All entries, with indexes by their waiting state.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// Boxed, as the table has places that nobody is in.
+    /// Boxed, because a B-tree has unused slots.
     pub(super) entries: BTreeMap<Subject, Box<OwnedRecord>>,
     queue: BTreeMap<QueuePosition, Subject>,
     places: u64,
     parked: BTreeSet<Subject>,
     timers: BTreeSet<(Instant, Subject)>,
-    /// Claims by when they are unavailable.
+    /// Claims by their deadlines.
     pub(super) claims: BTreeMap<(Instant, u64), Subject>,
-    /// Entries whose record has to be looked at, rooms apart from sessions.
+    /// Entries whose record has to be checked: rooms, then sessions.
     unchecked_rooms: BTreeSet<Subject>,
     unchecked_sessions: BTreeSet<Subject>,
     pub(super) sessions: usize,
     pub(super) rooms: usize,
-    /// Requests in flight, and those among them that nobody waits for.
+    /// Requests in flight, and the part of them that no player waits for.
     pub(super) in_flight: usize,
     pub(super) background: usize,
 }
@@ -190,7 +190,7 @@ impl Table {
         }
     }
 
-    /// Queues an entry up, unless it waits for an answer or stands no further behind.
+    /// Queues an entry, unless the entry waits for an answer or has a position in the same or a better lane.
     pub(super) fn enqueue(&mut self, subject: &Subject, lane: Priority) {
         match self.entries.get(subject).map(|entry| entry.phase) {
             None | Some(ServicePhase::Calling) => return,
@@ -201,17 +201,17 @@ impl Table {
         self.set_phase(subject, ServicePhase::Ready(QueuePosition { lane, order: self.places }));
     }
 
-    /// Whose turn it is.
+    /// Returns the first entry of the queue, with its lane.
     pub(super) fn first(&self) -> Option<(Priority, &Subject)> {
         self.queue.first_key_value().map(|(place, subject)| (place.lane, subject))
     }
 
-    /// When the next entry has waited long enough.
+    /// Returns the earliest time at which an entry ends its wait.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// An entry that has waited long enough; it waits no more.
+    /// Pops an entry whose waiting time is over.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Subject> {
         let (at, subject) = self.timers.first()?;
         if *at > now {
@@ -222,14 +222,14 @@ impl Table {
         Some(subject)
     }
 
-    /// An entry that waits for a lease; it waits no more.
+    /// Pops an entry that waits for a lease.
     pub(super) fn take_parked(&mut self) -> Option<Subject> {
         let subject = self.parked.first()?.clone();
         self.set_phase(&subject, ServicePhase::Idle);
         Some(subject)
     }
 
-    /// The claim that is unavailable next, if it is time.
+    /// Pops the earliest claim past its deadline.
     pub(super) fn take_overdue(&mut self, now: Instant) -> Option<(u64, Subject)> {
         let ((until, _), _) = self.claims.first_key_value()?;
         if *until > now {
@@ -238,7 +238,7 @@ impl Table {
         self.claims.pop_first().map(|((_, serial), subject)| (serial, subject))
     }
 
-    /// Something is ours: `held`, which has just been seen.
+    /// Records that this node owns a session or a room, as just confirmed by the registry.
     pub(super) fn hold(&mut self, subject: &Subject, held: Held) {
         let Some(entry) = self.entries.get_mut(subject) else { return };
         if entry.held.replace(held).is_none() {
@@ -250,7 +250,7 @@ impl Table {
         self.set_doubtful(subject, false);
     }
 
-    /// What was ours is not any more.
+    /// Records that this node does not own a session or a room any more. Returns the former ownership.
     pub(super) fn let_go(&mut self, subject: &Subject) -> Option<Held> {
         let held = self.entries.get_mut(subject)?.held.take()?;
         match subject {
@@ -275,7 +275,7 @@ impl Table {
         }
     }
 
-    /// Whether every room that is held was seen to be ours.
+    /// Returns true if every held room is confirmed.
     pub(super) fn rooms_are_checked(&self) -> bool {
         self.unchecked_rooms.is_empty()
     }
@@ -284,7 +284,7 @@ impl Table {
         self.unchecked_rooms.len() + self.unchecked_sessions.len()
     }
 
-    /// Forgets an entry of which nothing is held, wanted or on the way.
+    /// Removes an entry that is not owned and has no attempt, task, request or check.
     pub(super) fn tidy(&mut self, subject: &Subject) {
         if self.entries.get(subject).is_some_and(|entry| entry.is_idle()) {
             self.set_phase(subject, ServicePhase::Idle);
@@ -292,7 +292,7 @@ impl Table {
         }
     }
 
-    /// Checks that every entry is where its phase says.
+    /// Checks that every entry is in the index of its phase.
     pub(super) fn audit(&self) -> Result<(), &'static str> {
         let check = |holds: bool, bound| if holds { Ok(()) } else { Err(bound) };
         let (mut ready, mut parked, mut waiting, mut calling, mut claims) = (0, 0, 0, 0, 0);
@@ -328,7 +328,7 @@ impl Table {
 }
 
 impl OwnedRecord {
-    /// What is to be done next. No place is kept for what there is none of.
+    /// Pops the next task. Frees the memory of an empty queue.
     pub(super) fn take_task(&mut self) -> Option<Task> {
         let task = self.tasks.pop_front();
         if self.tasks.is_empty() {
@@ -341,7 +341,8 @@ impl OwnedRecord {
         self.is_unused() && self.looks == 0
     }
 
-    /// Nothing is held, wanted or on the way; its record may be looked at later.
+    /// Returns true if the entry is not owned and has no attempt, task or request. A later check of its
+    /// record may remain.
     pub(super) fn is_unused(&self) -> bool {
         self.held.is_none()
             && self.work.is_none()

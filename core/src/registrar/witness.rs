@@ -1,11 +1,10 @@
-//! The newest write of this node that the registry has acknowledged: the witness that a store
-//! still has everything of this node's.
+//! Checks that a store still has all writes of this node, by the newest write that the registry has
+//! acknowledged (the witness).
 //!
-//! A store that was restored has lost all that came after a revision, the newest write first.
-//! Once it has been written on beyond that revision its own revision tells nothing any more;
-//! but its history does: the key, as of the revision of the write, is then not the one that
-//! was written. It is read after every connection. If that revision is compacted nothing can
-//! be told.
+//! A restored store has lost all writes after a revision, so it has lost the newest write first. Once the
+//! store has new writes beyond that revision, its revision shows nothing any more. Its history still does:
+//! the witness's key, read at the revision of the witness, does not have that write. The node reads the
+//! witness after every connection. If the revision is compacted, the witness proves nothing.
 
 use bytes::Bytes;
 
@@ -15,18 +14,18 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::registry::{Answer, Error, Failure, Range, RegistryOp, Request, Response, Span};
 
-/// The newest acknowledged write, and how it stands with reading it again.
+/// The newest acknowledged write, and the state of its check.
 #[derive(Debug, Default)]
 pub(super) struct Witness {
     newest: Option<Write>,
-    /// When the write is read again, if the store is in doubt.
+    /// Time of the next read of the write; set while the store is in doubt.
     ask_at: Option<Instant>,
-    /// The write that is being read.
+    /// Write whose read is in flight.
     asked: Option<Write>,
     failures: u32,
 }
 
-/// A key, and the revision that a write of it got.
+/// A key, and the revision of a write of that key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Write {
     key: Bytes,
@@ -34,14 +33,14 @@ struct Write {
 }
 
 impl Witness {
-    /// The store has acknowledged a write of this key.
+    /// Handles the acknowledgement of a write of this key.
     pub(super) fn acknowledged(&mut self, key: Bytes, revision: u64) {
         if self.newest.as_ref().is_none_or(|newest| newest.revision < revision) {
             self.newest = Some(Write { key, revision });
         }
     }
 
-    /// The store may have lost something.
+    /// Plans a read of the witness: the store may have lost writes.
     pub(super) fn doubt(&mut self, now: Instant) {
         (self.ask_at, self.failures) = (self.newest.as_ref().map(|_| now), 0);
     }
@@ -62,7 +61,7 @@ impl Witness {
         Some(Request::Range(read))
     }
 
-    /// Returns true if the store has lost the write that was read.
+    /// Returns true if the store has lost the write of the last read.
     fn is_lost(
         &mut self,
         config: &RegistrarConfig,
@@ -86,7 +85,7 @@ impl Witness {
     }
 }
 
-/// The first key that a request writes, if it does what it is sent for.
+/// Returns the first key that a request writes if its comparisons hold.
 pub(super) fn written_key(request: &Request) -> Option<Bytes> {
     match request {
         Request::Put(put) => Some(put.key.clone()),
@@ -99,7 +98,7 @@ pub(super) fn written_key(request: &Request) -> Option<Bytes> {
 }
 
 impl Registrar {
-    /// Reads the witness again, if the store is in doubt.
+    /// Reads the witness again if the store is in doubt.
     pub(super) fn poll_witness(&mut self, now: Instant) {
         if self.running
             && let Some(request) = self.witness.poll(now)

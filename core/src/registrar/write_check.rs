@@ -1,16 +1,15 @@
 //! Checks that the registry takes writes.
 //!
-//! A registry can answer every read and keep every lease alive, and refuse each write: it is
-//! out of space, the rights of the node were taken away, its data is corrupt. A node without
-//! log-ins writes nothing and would not notice; and one to which nobody is sent any more since
-//! it is not ready would not notice the end.
+//! A registry can answer every read and keep every lease alive, and still refuse each write: the registry is
+//! out of space, the node has lost its rights, or the data is corrupt. A node without log-ins writes nothing
+//! and would not notice. A node that is not ready gets no log-ins, so without checks the node would not
+//! notice the end of the problem either.
 //!
-//! A check is a transaction without comparisons, which have therefore held, and with reads
-//! and writes below every prefix of a deployment in the branch for comparisons that have not held. So
-//! nothing is ever written, and no revision made; but a registry checks rights and space
-//! before it chooses a branch, and refuses the check as it refuses a real write. The check
-//! decides: a real write that is refused only brings the next check forward, since it may be
-//! refused for what is in it.
+//! A check is a transaction without comparisons, so its success branch is executed, and that branch is empty.
+//! The failure branch has reads and writes below every prefix of a deployment. So nothing is ever written,
+//! and no revision is made; but a registry checks rights and space before choosing a branch, and refuses the
+//! check exactly as it refuses a real write. Only the check decides. A refused real write brings the next
+//! check forward, since the refusal may be due to the content of that write.
 
 use alloc::vec::Vec;
 
@@ -26,9 +25,9 @@ use crate::registry::{Error, Failure, Put, Range, RegistryOp, Request, Response,
 pub(super) struct WriteCheck {
     asked: bool,
     ask_at: Instant,
-    /// Outcome of the last check, unless it was passed.
+    /// Outcome of the last check, unless that check was passed.
     failure: Option<Failure>,
-    /// When the first of the checks in a row was sent that was not passed.
+    /// Sending time of the first failed check in the current row.
     since: Instant,
 }
 
@@ -37,26 +36,25 @@ impl WriteCheck {
         *self = Self { asked: false, ask_at: now, failure: None, since: now };
     }
 
-    /// Forgets a check that is under way.
+    /// Forgets a check in flight.
     pub(super) const fn forget(&mut self) {
         self.asked = false;
     }
 
-    /// When the next check is due.
+    /// Time of the next check, unless one is in flight.
     pub(super) fn deadline(&self) -> Option<Instant> {
         (!self.asked).then_some(self.ask_at)
     }
 
-    /// Why the registry takes no writes. A refusal counts at once. A check that was not
-    /// answered proves nothing, until no claim could have been answered for as long as one
-    /// may wait.
+    /// Returns the reason for which the registry takes no writes. A refusal counts at once. Unanswered checks
+    /// count after `claim_timeout`, since no claim could have been answered in this time either.
     pub(super) fn failure(&self, config: &RegistrarConfig, now: Instant) -> Option<Failure> {
         self.failure.filter(|failure| {
             matches!(failure, Failure::Refused(_)) || now.since(self.since) >= config.claim_timeout
         })
     }
 
-    /// Takes note of a real write that was refused.
+    /// Brings the next check forward after a refused real write.
     fn doubt(&mut self, now: Instant) {
         if self.failure.is_none() {
             self.ask_at = self.ask_at.min(now);
@@ -74,7 +72,7 @@ impl WriteCheck {
         self.ask_at = sent + (config.write_check - rng.duration(Duration::ZERO..=config.write_check / 10));
         match (outcome, self.failure) {
             (Ok(()), _) => self.failure = None,
-            // While a registry is restarted to get more space, it still has none.
+            // A registry that restarts to get more space is still out of space.
             (Err(Failure::Unavailable | Failure::Unknown), Some(Failure::Refused(_))) => {}
             (Err(failure), known) => {
                 self.failure = Some(failure);
@@ -86,7 +84,7 @@ impl WriteCheck {
     }
 }
 
-/// A transaction that does nothing and is refused wherever a read or a write is.
+/// Returns a transaction that writes nothing and is refused if any read or write is refused.
 fn request() -> Request {
     let both = |key| [RegistryOp::Range(Range::of(Span::one(key))), RegistryOp::Put(Put::new(key, "", None))];
     let failure: Vec<RegistryOp> = keys::PLACES.into_iter().flat_map(both).collect();
@@ -94,7 +92,8 @@ fn request() -> Request {
 }
 
 impl Registrar {
-    /// Why the registry takes no writes, as far as is known; `None` if it does.
+    /// Returns the reason for which the registry takes no writes, as far as is known; `None` if it takes
+    /// them.
     #[must_use]
     pub fn write_failure(&self, now: Instant) -> Option<Failure> {
         self.write_check.failure(&self.config, now).filter(|_| !self.planted.is(Plant::RefusalIgnored))
@@ -113,10 +112,10 @@ impl Registrar {
         write_check.handle_outcome(config, sent, outcome.map(drop), rng);
     }
 
-    /// Brings the next check forward if a real write was refused.
+    /// Brings the next check forward after a refused real write.
     pub(super) fn handle_refusal(&mut self, now: Instant, outcome: &Result<Response, Failure>) {
         match outcome {
-            // Ordinary news of leases and of old revisions.
+            // Normal refusals about leases and old revisions; they say nothing about writes.
             Err(Failure::Refused(
                 Error::LeaseNotFound | Error::LeaseExists | Error::Compacted | Error::FutureRevision,
             ))

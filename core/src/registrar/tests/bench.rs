@@ -1,4 +1,4 @@
-//! One registrar and the registry machine, with every call in the hands of the test.
+//! One registrar and the registry machine; the test controls every request.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -18,7 +18,7 @@ use crate::registry::{
 pub(super) const ME: NodeId = NodeId(0xA);
 pub(super) const OTHER: NodeId = NodeId(0xB);
 
-/// Both clocks, `ms` after the start.
+/// Times of both clocks, `ms` after the start.
 pub(super) fn at(ms: u64) -> Now {
     Now { instant: Instant::from_micros(ms * 1000), wall: Wall(ms) }
 }
@@ -31,16 +31,16 @@ pub(super) fn session(byte: u8) -> SessionId {
     SessionId([byte; 16])
 }
 
-/// What the registry does with a request.
+/// Fate of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It is done and answered.
+    /// The registry executes and answers the request.
     Done,
-    /// It is done, and the answer is lost.
+    /// The registry executes the request, and the answer is lost.
     Unheard,
-    /// It never arrives, and nobody can say so.
+    /// The request is lost, with an unknown outcome.
     Lost,
-    /// It never arrives, and the driver says so.
+    /// The request is lost, and the driver reports the loss.
     Unavailable,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Bench {
     pub(super) now: Now,
     pub(super) decisions: Vec<Decision>,
     pub(super) calls: VecDeque<RegistryCommand>,
-    /// Every request that the registrar made.
+    /// All requests of the registrar so far.
     pub(super) requests: Vec<Request>,
 }
 
@@ -64,7 +64,7 @@ impl Bench {
         Self::of(config, seed, &[])
     }
 
-    /// One that checks tokens with these keys, and has found out which store it is.
+    /// Creates a bench with a node that checks tokens with these keys and knows the store.
     pub(super) fn with_keys(keys: &[u64]) -> Self {
         let mut bench = Self::of(RegistrarConfig::default(), [7; 32], keys);
         while bench.registry.revision() == 1 {
@@ -89,7 +89,7 @@ impl Bench {
         bench
     }
 
-    /// One that has found out which store it is, and has asked for nothing else yet.
+    /// Creates a bench with a node that knows the store and has sent no other request.
     pub(super) fn joined(config: RegistrarConfig) -> Self {
         let mut bench = Self::new(config);
         while bench.registry.revision() == 1 {
@@ -98,7 +98,7 @@ impl Bench {
         bench
     }
 
-    /// One that serves.
+    /// Creates a bench with a node that serves.
     pub(super) fn serving() -> Self {
         let mut bench = Self::new(RegistrarConfig::default());
         bench.settle();
@@ -106,13 +106,13 @@ impl Bench {
         bench
     }
 
-    /// Takes what the registrar has to say.
+    /// Collects the output of the registrar, and audits the registrar.
     pub(super) fn collect(&mut self) {
         self.collect_unchecked();
         self.registrar.audit().unwrap();
     }
 
-    /// As [`Self::collect`], where looking at everything each time would take too long.
+    /// Collects the output without the audit, for calls in a loop.
     pub(super) fn collect_unchecked(&mut self) {
         while let Some(call) = self.registrar.poll_call() {
             if let RegistryCommand::Request { request, .. } = &call {
@@ -125,7 +125,7 @@ impl Bench {
         }
     }
 
-    /// The decisions since the last time.
+    /// Returns the decisions since the last call.
     pub(super) fn take(&mut self) -> Vec<Decision> {
         core::mem::take(&mut self.decisions)
     }
@@ -135,14 +135,14 @@ impl Bench {
         self.collect_unchecked();
     }
 
-    /// Does the oldest call; false if there is none.
+    /// Executes the oldest command. Returns false if there is none.
     pub(super) fn step(&mut self, fate: Fate) -> bool {
         let stepped = self.step_unchecked(fate);
         self.registrar.audit().unwrap();
         stepped
     }
 
-    /// As [`Self::collect_unchecked`].
+    /// Executes the oldest command without the audit.
     pub(super) fn step_unchecked(&mut self, fate: Fate) -> bool {
         let Some(call) = self.calls.pop_front() else { return false };
         match call {
@@ -161,7 +161,7 @@ impl Bench {
         true
     }
 
-    /// Tells what the watches have to tell.
+    /// Passes the output of the watches to the registrar.
     pub(super) fn news(&mut self) {
         while let Some(watched) = self.registry.poll_output() {
             self.registrar.handle_told(self.now, RegistryEvent::Watched(watched));
@@ -169,7 +169,7 @@ impl Bench {
         }
     }
 
-    /// Does everything that is asked now.
+    /// Executes all commands until none is left.
     pub(super) fn settle(&mut self) {
         loop {
             self.news();
@@ -179,7 +179,7 @@ impl Bench {
         }
     }
 
-    /// Lets the time pass, deadline by deadline; every request meets this fate.
+    /// Lets the time pass, deadline by deadline, with this fate for every request.
     pub(super) fn pass(&mut self, ms: u64, fate: Fate) {
         let end = self.now.instant + Duration::from_millis(ms);
         for _ in 0..1_000_000 {
@@ -201,7 +201,7 @@ impl Bench {
         panic!("the registrar never sleeps: {:?}", self.registrar.poll_timeout());
     }
 
-    /// As somebody else.
+    /// Writes a key as another program would, without a lease.
     pub(super) fn put(&mut self, key: &str, value: Bytes) -> u64 {
         let put = Put::new(Bytes::copy_from_slice(key.as_bytes()), value, None);
         self.registry.handle(self.now.instant, &Request::Put(put)).unwrap().revision
@@ -219,7 +219,7 @@ impl Bench {
         self.registry.handle(self.now.instant, request).unwrap()
     }
 
-    /// The watches that the registrar has.
+    /// Returns the identifiers that the registrar's watches can have.
     pub(super) fn watch_ids(&self) -> Vec<WatchId> {
         (100..self.requests.len() as u64 + 110).map(WatchId).collect()
     }

@@ -9,7 +9,7 @@ use crate::registry::{Delete, Request, Span};
 const OTHERS: &str = "/nodes/000000000000000b";
 const NODE: &str = "/nodes/000000000000000a";
 
-/// A node with these keys, on a registry in which another node has those.
+/// Starts a node with the keys `mine`, on a registry with another node that has the keys `others`.
 fn beside(mine: &[u64], others: &[u64]) -> Bench {
     let mut bench = Bench::with_keys(mine);
     let record = v1::NodeRecord { token_keys: others.to_vec(), ..v1::NodeRecord::default() };
@@ -39,7 +39,8 @@ fn keys_are_rotated_while_nodes_run() {
         let bench = beside(mine, others);
         assert!(bench.registrar.may_serve(bench.now.instant), "{mine:?} beside {others:?}");
     }
-    // With the first it has nothing in common, but with one that has.
+    // The node shares no key with the first node, but shares one with a node that shares a key with the
+    // first.
     let mut bench = beside(&[3], &[1, 2]);
     assert!(!bench.registrar.may_serve(bench.now.instant));
     let between = v1::NodeRecord { token_keys: [2, 3].into(), ..v1::NodeRecord::default() };

@@ -1,4 +1,4 @@
-//! A registry that goes back, is emptied, or is another one.
+//! Registries that go back, are emptied, or are replaced.
 
 use bytes::Bytes;
 
@@ -9,7 +9,8 @@ use crate::registry::{Delete, Registry, RegistryConfig, Request, Snapshot, Span}
 
 const KEY: &str = "/generation";
 
-/// One that serves and holds a session and a room; and a copy from before it held them.
+/// Returns a serving bench with a session and a room, a snapshot from before both claims, and the room's
+/// epoch.
 fn holding() -> (Bench, Snapshot, u64) {
     let mut bench = Bench::serving();
     let copy = bench.registry.snapshot();
@@ -22,7 +23,7 @@ fn holding() -> (Bench, Snapshot, u64) {
     (bench, copy, epoch)
 }
 
-/// The reason for which it has begun anew; nothing is held then.
+/// Returns the reason of a new beginning since the last call, and then checks that the node owns nothing.
 fn anew(bench: &mut Bench) -> Option<Anew> {
     let decisions = bench.take();
     let why = decisions.iter().find_map(|d| if let Decision::Anew { why } = d { Some(*why) } else { None });
@@ -34,7 +35,7 @@ fn anew(bench: &mut Bench) -> Option<Anew> {
     why
 }
 
-/// It serves again within the time to live and some seconds, and claims the room with a
+/// Checks that the node serves again within the time to live and some seconds, and claims the room with a
 /// higher epoch.
 fn recovers(bench: &mut Bench, before: u64) {
     bench.pass(20_000, Fate::Done);
@@ -98,7 +99,7 @@ fn a_registry_that_lost_what_it_had_acknowledged_and_was_written_on_is_noticed()
     recovers(&mut bench, epoch);
 }
 
-/// A read that comes later finds no revision that is too low.
+/// A later read would find no revision that is too low.
 #[test]
 fn a_write_with_a_revision_that_was_there_before_shows_that_the_registry_went_back() {
     let (mut bench, copy, epoch) = holding();
@@ -147,7 +148,7 @@ fn a_connection_to_the_same_registry_changes_nothing_though_its_history_is_compa
     }
 }
 
-/// Nobody alive remembers: the base alone keeps epochs apart.
+/// No live node knows the earlier epochs: the base alone keeps epochs apart.
 #[test]
 fn a_node_that_starts_on_a_copy_gives_no_epoch_that_was_given_since_the_copy() {
     let (mut bench, copy, epoch) = holding();
@@ -155,7 +156,7 @@ fn a_node_that_starts_on_a_copy_gives_no_epoch_that_was_given_since_the_copy() {
     fresh.now.wall = Wall(1_800_000_000_000);
     fresh.registry.restore(fresh.now.instant, Some(copy));
     recovers(&mut fresh, epoch);
-    // And the one that remembers follows the base of the store, which is above its own.
+    // A node that knows earlier epochs follows the base of the store, which is above its own.
     bench.registry.restore(bench.now.instant, Some(fresh.registry.snapshot()));
     recovers(&mut bench, fresh.registrar.holds_room(&name("r")).unwrap());
 }
@@ -179,7 +180,7 @@ fn a_member_that_lags_is_not_taken_for_a_registry_that_went_back() {
 #[test]
 fn what_another_life_has_written_is_not_touched_by_a_node_that_has_not_noticed() {
     let (mut bench, _, _) = holding();
-    // Another node has begun anew; this one hears nothing of it but by what it asks.
+    // Another node has begun anew. This node notices only by its own requests.
     for id in bench.watch_ids() {
         bench.registry.unwatch(id);
     }

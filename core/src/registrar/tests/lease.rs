@@ -242,7 +242,7 @@ fn directories_are_read_page_by_page_and_watched_from_the_revision_of_the_read()
     for id in 0x20..0x2A {
         bench.put(&format!("/nodes/{id:016x}"), Bytes::new());
     }
-    // A node comes and one goes while the pages are read.
+    // One node starts and another one stops while the pages are read.
     let mut steps = 0;
     while bench.step(Fate::Done) {
         steps += 1;
@@ -292,7 +292,7 @@ fn nodes_that_lose_their_leases_together_do_not_register_sessions_again_together
         bench.now.instant = bench.now.instant + Duration::from_secs(30);
         bench.registry.handle_timeout(bench.now.instant);
         bench.registrar.handle_timeout(bench.now);
-        // Until the node is registered again, and then until the session is.
+        // Runs until the node is registered again, and then until the session is.
         let mut node_at = None;
         while bench.get("/sessions/player:p").is_none() {
             bench.collect();
@@ -360,7 +360,7 @@ fn many_sessions_are_registered_again_in_batches() {
 #[test]
 fn a_registration_that_is_done_late_does_not_move_the_record_to_a_lease_that_was_given_up() {
     let mut bench = Bench::new(RegistrarConfig::default());
-    // The first lease is granted, and what is written with it is not heard of until later.
+    // The first lease is granted, and the answer to the first write under this lease is late.
     let is_leased = |op: &RegistryOp| matches!(op, RegistryOp::Put(put) if put.lease.is_some());
     let registers =
         |request: &Request| matches!(request, Request::Txn(txn) if txn.success.iter().any(is_leased));
@@ -377,7 +377,7 @@ fn a_registration_that_is_done_late_does_not_move_the_record_to_a_lease_that_was
         .iter()
         .find_map(|op| if let RegistryOp::Put(put) = op { put.lease } else { None })
         .unwrap();
-    // The registry gives that lease its time again and again, as after changes of its leader.
+    // The registry prolongs that lease again and again, as after changes of its leader.
     let pass = |bench: &mut Bench, seconds, fate| {
         for _ in 0..seconds {
             bench.pass(1_000, fate);
@@ -385,7 +385,7 @@ fn a_registration_that_is_done_late_does_not_move_the_record_to_a_lease_that_was
         }
     };
     pass(&mut bench, 12, Fate::Lost);
-    // Another one is granted, and the node serves with it.
+    // Another lease is granted, and the node serves under the new one.
     pass(&mut bench, 20, Fate::Done);
     assert!(bench.registrar.may_serve(bench.now.instant));
     let lease = bench.get(NODE).unwrap().lease;
@@ -393,7 +393,7 @@ fn a_registration_that_is_done_late_does_not_move_the_record_to_a_lease_that_was
     assert_ne!(lease, Some(first));
     bench.ask(&late);
     assert_eq!(bench.get(NODE).unwrap().lease, lease);
-    // Nor does what refreshes it, if it is done when the record was written with another.
+    // A late refresh changes nothing either, if the record was written under another lease meanwhile.
     bench.registrar.set_metadata(bench.now, 1, 1, true);
     bench.collect();
     let refresh = bench.requests.iter().rev().find(|request| registers(request)).unwrap().clone();
@@ -407,7 +407,7 @@ fn a_registration_that_is_done_late_does_not_move_the_record_to_a_lease_that_was
 #[test]
 fn a_lease_that_is_granted_late_is_not_one_that_was_granted_and_has_ended() {
     let mut bench = Bench::joined(RegistrarConfig::default());
-    // Nobody hears of the first ones.
+    // The answers to the first grants are lost.
     bench.pass(20_000, Fate::Lost);
     bench.pass(20_000, Fate::Done);
     assert!(bench.registrar.may_serve(bench.now.instant));
@@ -421,7 +421,7 @@ fn a_lease_that_is_granted_late_is_not_one_that_was_granted_and_has_ended() {
     distinct.sort();
     distinct.dedup();
     assert_eq!(distinct.len(), ids.len(), "{ids:?}");
-    // Its leases end, and then the registry does all that was asked before.
+    // All leases end, and then the registry executes all earlier grants again.
     bench.now.instant = bench.now.instant + Duration::from_secs(300);
     bench.registry.handle_timeout(bench.now.instant);
     let own = bench.registrar.lease();

@@ -1,4 +1,4 @@
-//! Tests of the registrar, alone with a registry that does what it is told.
+//! Tests of the registrar with a registry machine under the control of the test.
 
 mod bench;
 mod deployment;

@@ -1,4 +1,4 @@
-//! Rooms: who is primary, and what is written of a room.
+//! Rooms: their primaries, and the writes of their records.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -64,7 +64,7 @@ fn a_room_of_a_node_that_lives_is_elsewhere() {
     let mut bench = Bench::serving();
     bench.put(OTHERS_NODE, Bytes::new());
     let epoch = bench.put(KEY, others(0));
-    // Whether the news of the node came already or not.
+    // Before and after the news of the node.
     for _ in 0..2 {
         claim(&mut bench);
         while bench.step(Fate::Done) {}
@@ -253,7 +253,7 @@ fn rooms_that_are_ours_go_on_after_the_nodes_lease_was_lost_and_others_do_not() 
     assert_eq!(bench.take().last(), Some(&Decision::NotServing));
     let epoch = bench.put("/rooms/s/state", others(0));
     bench.pass(5_000, Fate::Done);
-    // Before, not after: the room is another's.
+    // The loss is reported before `Serving`: the room has another primary.
     assert_eq!(bench.take(), [Decision::RoomLost { room: name("s"), epoch }, Decision::Serving]);
     assert_eq!(bench.registrar.holds_room(&name("r")), Some(kept));
     bench.registrar.update_room(bench.now, &name("r"), 3, 0, 0);
@@ -296,8 +296,8 @@ fn all_rooms_are_lost_with_their_lease() {
     assert!(bench.registrar.may_serve(at(75_000).instant));
 }
 
-/// A claim is done, the node's record goes, another node takes the room over, the node
-/// registers again, and only then hears of its claim.
+/// A claim is executed, the node's record is deleted, another node claims the room, the node registers again,
+/// and only then gets the answer to its claim.
 #[test]
 fn an_answer_from_before_the_registration_is_not_believed() {
     let backoff_max = Duration::from_millis(200);
@@ -389,13 +389,13 @@ fn a_room_that_nobody_has_is_swept_without_being_claimed() {
     bench.settle();
     assert_eq!(record(&mut bench), None);
     bench.take();
-    // There is nothing, and nothing is put for others to find.
+    // No record exists, and the sweep writes none that other nodes could find.
     bench.registrar.sweep_room(bench.now, &name("r"));
     bench.collect();
     let revision = bench.registry.revision();
     bench.settle();
     assert_eq!(bench.registry.revision(), revision);
-    // A late claim has left a record.
+    // A late claim writes a record.
     bench.ask(&late);
     assert!(record(&mut bench).is_some());
     bench.registrar.sweep_room(bench.now, &name("r"));
@@ -403,7 +403,7 @@ fn a_room_that_nobody_has_is_swept_without_being_claimed() {
     bench.settle();
     assert_eq!(record(&mut bench), None);
     assert_eq!(bench.take(), []);
-    // Not that of a room that is had, nor another node's.
+    // The sweep keeps the record of a room that this node owns, and that of another node's room.
     claim(&mut bench);
     bench.registrar.sweep_room(bench.now, &name("r"));
     bench.settle();

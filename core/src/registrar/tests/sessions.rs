@@ -23,7 +23,7 @@ fn granted(token: u64, id: u8, epoch: u64, resumed: bool, previous: Option<NodeI
     Decision::Session { token, player: name("p"), outcome }
 }
 
-/// Whose session it is by the registry: node, session, epoch.
+/// Owner of the session by the registry: node, session, epoch.
 fn record(bench: &mut Bench) -> Option<(NodeId, u8, u64)> {
     let kv = bench.get(KEY)?;
     let record = v1::SessionRecord::decode(kv.value).unwrap();
@@ -258,7 +258,7 @@ fn a_compacted_watch_is_made_up_for_by_reading() {
     }
     bench.settle();
     bench.take();
-    // Everything that happens now is lost to the watches.
+    // The watches miss every change from here on.
     let ids = bench.watch_ids();
     ids.iter().for_each(|id| bench.registry.unwatch(*id));
     let epoch = bench.put(KEY, session_record(session(5), OTHER, 0, 0));

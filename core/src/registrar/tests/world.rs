@@ -1,4 +1,4 @@
-//! Three nodes and a registry, with everything that may go wrong between them.
+//! Three nodes and a registry, with random faults between them.
 
 mod fault;
 mod oracle;
@@ -24,30 +24,30 @@ use crate::registry::{
 const NODES: usize = 3;
 const PLAYERS: [&str; 3] = ["p", "q", "r"];
 const ROOMS: [&str; 2] = ["x", "y"];
-/// How long things go wrong, and how long they do not then, in microseconds.
+/// Times with faults and then without, in microseconds.
 const TROUBLE: u64 = 150_000_000;
 const QUIET: u64 = 90_000_000;
-/// Unix time at the beginning, in milliseconds.
+/// Unix time at the start, in milliseconds.
 const BEGINNING: u64 = 1_800_000_000_000;
-/// How long a registry that goes back is away, in microseconds, if a node may have been
-/// started meanwhile: such a node knows of nothing, so those that do have to be told first,
-/// or stop by themselves.
+/// Outage before the registry goes back, in microseconds. Without crashes of nodes this is the longest one;
+/// with crashes every outage is this long. A restarted node knows no earlier epoch, so the nodes that know
+/// some have to notice first, or stop by themselves.
 const AWAY: u64 = 11_000_000;
 
-/// A node: its registrar, and how its clock runs.
+/// A node: its registrar, and the state of its clock and its watches.
 struct Node {
     registrar: Registrar,
     id: NodeId,
-    /// How many nodes had this place before.
+    /// Number of earlier nodes at this place.
     life: u64,
     /// Local microseconds for each thousand of the registry's.
     rate: u64,
     paused_until: u64,
-    /// What came during the pause.
+    /// Events that arrived during the pause.
     backlog: VecDeque<RegistryEvent>,
-    /// What its watches tell comes no earlier: their order is kept.
+    /// Earliest time of the next news, which keeps the news in order.
     stream: u64,
-    /// The watches, and up to where they were told.
+    /// Watches, and the revision of the last news of each.
     watches: BTreeMap<WatchId, (Watch, u64)>,
 }
 
@@ -73,12 +73,12 @@ impl Node {
         }
     }
 
-    /// Its clocks, at a time of the registry's.
+    /// Returns the times of the node's clocks at a time of the registry's clock.
     fn now(&self, at: u64) -> Now {
         Now { instant: Instant::from_micros(at * self.rate / 1000), wall: Wall(BEGINNING + at / 1000) }
     }
 
-    /// When it wants to be called, by the registry's clock.
+    /// Returns the node's next deadline by the registry's clock.
     fn deadline(&self) -> Option<u64> {
         if !self.backlog.is_empty() {
             return Some(self.paused_until);
@@ -92,11 +92,11 @@ impl Node {
     }
 }
 
-/// Something on its way.
+/// Something in flight.
 enum Event {
-    /// A request arrives; whether and when it is answered.
+    /// Arrival of a request; `answer` is the time of the answer, if any.
     Arrive { node: usize, life: u64, id: CallId, request: Request, answer: Option<u64>, twice: bool },
-    /// A node is told something.
+    /// Arrival of an event at a node.
     Tell { node: usize, life: u64, told: RegistryEvent },
 }
 
@@ -109,9 +109,9 @@ struct World {
     events: BTreeMap<(u64, u64), Event>,
     order: u64,
     oracle: Oracle,
-    /// What the registry knew once.
+    /// Earlier state of the registry.
     copy: Option<Snapshot>,
-    /// When it goes back; and to nothing?
+    /// Time at which the registry goes back; true if it loses everything.
     goes_back: Option<(u64, bool)>,
 }
 
@@ -139,12 +139,12 @@ impl World {
         }
     }
 
-    /// The registry goes back to what it knew once, or to nothing.
+    /// Restores the last copy of the registry, or wipes the registry.
     fn go_back(&mut self, wiped: bool) {
         let now = Instant::from_micros(self.at);
         self.registry.restore(now, self.copy.clone().filter(|_| !wiped));
         self.oracle.restored();
-        // What was under way ends with the registry's process.
+        // Requests in flight end with the registry's process.
         self.events.retain(|_, event| !matches!(event, Event::Arrive { .. }));
         for place in 0..NODES {
             self.rewatch(place);
@@ -165,7 +165,7 @@ impl World {
         self.rng.range(1..=100) <= percent
     }
 
-    /// Takes what a node has to say.
+    /// Collects the output of a node.
     fn collect(&mut self, place: usize) {
         while let Some(call) = self.nodes[place].registrar.poll_call() {
             let life = self.nodes[place].life;
@@ -240,7 +240,7 @@ impl World {
         }
     }
 
-    /// A node that is not paused hears what it was told first.
+    /// Passes the oldest event of the backlog to a node that is not paused.
     fn tell(&mut self, node: usize) {
         let place = &mut self.nodes[node];
         while let Some(told) = place.backlog.pop_front() {
@@ -256,7 +256,7 @@ impl World {
         }
     }
 
-    /// What the watches have to tell goes on its way.
+    /// Sends the output of the watches to the nodes.
     fn stream(&mut self) {
         while let Some(watched) = self.registry.poll_output() {
             let owner = self.nodes.iter().position(|node| node.watches.contains_key(&watched.id));
@@ -269,7 +269,7 @@ impl World {
         }
     }
 
-    /// A driver's watches break, and are made again from where they were.
+    /// Breaks the watches of a node, and starts them again after the last news of each.
     fn rewatch(&mut self, place: usize) {
         let mine = |event: &Event| matches!(event, Event::Tell { node, told: RegistryEvent::Watched(_), .. } if *node == place);
         self.events.retain(|_, event| !mine(event));
@@ -280,7 +280,7 @@ impl World {
         }
     }
 
-    /// Something goes wrong with a node or the registry, or a node is asked for something.
+    /// Draws faults of a node or of the registry, and commands to a node.
     fn trouble(&mut self) {
         let place = usize::try_from(self.rng.range(0..=NODES as u64 - 1)).unwrap();
         if self.chance(self.faults.pauses) {
@@ -363,7 +363,7 @@ impl World {
         self.collect(place);
     }
 
-    /// Goes on until a moment, with or without trouble.
+    /// Runs the world until a time, with or without faults.
     fn run(&mut self, end: u64, trouble: bool) {
         let mut next_command = self.at;
         let mut next_trouble = self.at + 1_000_000;
@@ -378,7 +378,7 @@ impl World {
             if trouble {
                 next = next.min(next_command).min(next_trouble);
             }
-            // Nobody may believe in a room that somebody else believes in, up to this moment.
+            // No two nodes may serve one room up to this time.
             self.believe(next.max(self.at));
             self.at = self.at.max(next);
             if self.goes_back.is_some_and(|(at, _)| at <= self.at)
@@ -411,7 +411,7 @@ impl World {
         }
     }
 
-    /// At most one node believes to have a room and that it may serve (G6).
+    /// Checks that at most one node is the primary of a room and may serve (G6).
     fn believe(&mut self, at: u64) {
         for room in ROOMS.map(name) {
             let believers: Vec<_> =
@@ -426,7 +426,7 @@ impl World {
         }
     }
 
-    /// After the trouble everything is as the registry says.
+    /// Checks that every node agrees with the registry after the faults.
     fn check_quiet(&mut self) {
         let now = Instant::from_micros(self.at);
         self.oracle.look(&mut self.registry, now);
@@ -457,7 +457,7 @@ impl World {
     }
 }
 
-/// A run; what came of it, to see that it was one.
+/// Runs a seed. Returns the last revision and the number of granted claims.
 fn run(seed: u64) -> (u64, usize) {
     let world = played(seed);
     (world.registry.revision(), world.oracle.granted())
@@ -486,7 +486,7 @@ fn seeds_that_are_run_every_time() {
     assert!(anew > 20, "nodes began anew {anew} times");
 }
 
-/// A store that went back shows an older session of another node before the node knows.
+/// A store that went back shows an older session of another node before the node notices.
 #[test]
 fn a_session_is_not_lost_to_an_older_one() {
     run(13_089_270_498_289_127_036);

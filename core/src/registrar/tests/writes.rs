@@ -11,7 +11,7 @@ use crate::registry::{Error, Request};
 const FULL: Failure = Failure::Refused(Error::NoSpace);
 
 impl Bench {
-    /// Lets the time pass with a registry that refuses whatever has a write in it.
+    /// Lets the time pass with a registry that refuses every request with a write.
     fn pass_refused(&mut self, ms: u64, failure: Failure) {
         let end = self.now.instant + Duration::from_millis(ms);
         loop {
@@ -81,11 +81,11 @@ fn a_refusal_is_known_within_seconds_without_a_claim_and_so_is_its_end() {
     bench.pass(10_000, Fate::Done);
     bench.pass_refused(2_000, FULL);
     assert_eq!(bench.failure(), Some(FULL));
-    // The node lives on, since its leases do.
+    // The node keeps serving, since its leases live.
     bench.pass_refused(120_000, FULL);
     assert_eq!((bench.failure(), bench.take()), (Some(FULL), vec![]));
     assert!(bench.registrar.may_serve(bench.now.instant));
-    // A registry that is restarted with more space does not have it before.
+    // A registry that restarts to get more space is still out of space.
     bench.pass_refused(2_500, Failure::Unavailable);
     assert_eq!(bench.failure(), Some(FULL));
     bench.pass(2_000, Fate::Done);

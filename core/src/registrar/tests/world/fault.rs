@@ -1,52 +1,50 @@
-//! What goes wrong, drawn from the seed.
+//! Faults, drawn from the seed.
 
 use crate::base::rng::Rng;
 
-/// What happens to a request. Times are microseconds from when it is sent.
+/// Fate of a request. Times are microseconds from its sending.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fate {
-    /// It is done and answered, maybe twice.
+    /// The registry executes the request, and answers once or twice.
     Done { twice: bool },
-    /// It is done, and the answer is lost.
+    /// The registry executes the request, and the answer is lost.
     Unheard { told: u64 },
-    /// It is done, but long after it was given up.
+    /// The registry executes the request long after the caller gave it up.
     Late { by: u64, told: u64 },
-    /// It is lost, and nobody knows.
+    /// The request is lost, and the driver reports an unknown outcome.
     Lost { told: u64 },
-    /// The driver knows that it was not done.
+    /// The driver reports that the request was not executed.
     Unavailable,
-    /// It is lost, and the driver never says anything.
+    /// The request is lost, and the driver reports nothing.
     Silent,
 }
 
-/// How often things go wrong. Chances are in percent; those of nodes and of the registry
-/// are drawn each second.
+/// Frequency of faults. Chances are in percent; those of nodes and of the registry are drawn each second.
 #[derive(Clone, Debug)]
 pub(super) struct Faults {
-    /// Requests that do not fare well.
+    /// Requests that meet a fault.
     requests: u64,
-    /// Longest way of a request or an answer, microseconds.
+    /// Longest delay of a request or an answer, in microseconds.
     way: u64,
     pub(super) pauses: u64,
     pub(super) crashes: u64,
     pub(super) outages: u64,
     pub(super) leaders: u64,
     pub(super) compactions: u64,
-    /// Copies that are made of what the registry knows, and returns of it to the last copy, or
-    /// to nothing.
+    /// Copies of the registry's state, and restores of the last copy, or of an empty state.
     pub(super) copies: u64,
     pub(super) restores: u64,
     /// News that are late.
     news: u64,
     pub(super) drift: bool,
-    /// Longest time between commands, microseconds.
+    /// Longest time between commands, in microseconds.
     pub(super) pace: u64,
-    /// Until when the registry cannot be reached.
+    /// End of the registry's outage.
     pub(super) out_until: u64,
 }
 
 impl Faults {
-    /// Every kind is off in some worlds.
+    /// Draws faults. Some kinds are off in each world.
     pub(super) fn new(rng: &mut Rng, more: &mut Rng) -> Self {
         let mut some = |most: u64| if rng.range(0..=2) == 0 { 0 } else { rng.range(0..=most) };
         let goes_back = more.range(0..=1);
@@ -89,7 +87,7 @@ impl Faults {
         rng.range(100..=self.way)
     }
 
-    /// How late news are.
+    /// Draws the delay of news.
     pub(super) fn stream_delay(&self, rng: &mut Rng, at: u64) -> u64 {
         let late = rng.range(1..=100) <= self.news;
         let out = self.out_until.saturating_sub(at);

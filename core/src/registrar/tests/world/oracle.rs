@@ -1,4 +1,4 @@
-//! What must hold, seen from outside.
+//! Checks of the invariants, from outside of the nodes.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -10,32 +10,31 @@ use crate::base::time::Instant;
 use crate::registrar::{Decision, RoomClaim, SessionClaim};
 use crate::registry::{Answer, KeyValue, Range, Registry, Request, Span};
 
-/// Whose a key is: its node and epoch.
+/// Owner of a key: node and epoch.
 type Owned = (NodeId, u64);
 
 #[derive(Default)]
 pub(super) struct Oracle {
-    /// Every epoch that was granted, by session or room.
+    /// All granted epochs, by session or room.
     epochs: BTreeMap<(bool, Name, u64), NodeId>,
-    /// The last sessions granted.
+    /// Last granted session of each player.
     sessions: BTreeMap<Name, SessionId>,
-    /// What each node is known to hold.
+    /// Epoch of each session that a node owns, as last seen.
     held: BTreeMap<(NodeId, Name), u64>,
     rooms: BTreeMap<(NodeId, Name), u64>,
     /// Claims without an answer.
     tokens: BTreeSet<(NodeId, u64)>,
-    /// Answers that are owed, and whether the room was released since the last claim.
+    /// Answers that are due, and a flag that is true if the room was released since the last claim.
     room_claims: BTreeMap<(NodeId, Name), (usize, bool)>,
-    /// The highest epoch that each key ever had, and whose it was.
+    /// Last epoch of each key, and its owner.
     records: BTreeMap<alloc::vec::Vec<u8>, Owned>,
-    /// What the registry says now.
+    /// Owners in the registry now.
     now: BTreeMap<alloc::vec::Vec<u8>, Owned>,
     serving: BTreeMap<NodeId, bool>,
     seen: u64,
     /// Times that a node began anew.
     pub(super) anew: usize,
-    /// The highest epoch that each node was granted of a session or room, in any life of the
-    /// store.
+    /// Highest epoch granted to each node for a session or room, in any life of the store.
     highest: BTreeMap<(NodeId, bool, Name), u64>,
 }
 
@@ -115,19 +114,19 @@ impl Oracle {
         }
     }
 
-    /// The registry is another one: its records may be older.
+    /// Handles a restored registry, which may have older records.
     pub(super) fn restored(&mut self) {
         self.records.clear();
         self.seen = 0;
     }
 
-    /// What a node is granted has a higher epoch than before, in any life of the store.
+    /// Checks that the epochs granted to a node rise, in all lives of the store.
     fn rises(&mut self, key: (NodeId, bool, Name), epoch: u64) {
         let before = self.highest.insert(key, epoch);
         assert!(before.is_none_or(|before| before < epoch), "granted {before:?} before {epoch}");
     }
 
-    /// What a node holds has a growing epoch.
+    /// Checks that the epoch of a session that a node owns never falls.
     pub(super) fn holds(&mut self, node: NodeId, player: Name, epoch: Option<u64>) {
         if let Some(epoch) = epoch {
             let before = self.held.insert((node, player.clone()), epoch);
@@ -135,7 +134,7 @@ impl Oracle {
         }
     }
 
-    /// Looks at every record: epochs of a key never fall, and one epoch has one owner.
+    /// Checks all records: the epochs of a key never fall, and one epoch has one owner.
     pub(super) fn look(&mut self, registry: &mut Registry, now: Instant) {
         if self.seen == registry.revision() {
             return;
