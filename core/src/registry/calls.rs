@@ -1,11 +1,11 @@
-//! Open requests to a registry that several machines share.
+//! Open requests of a machine to a registry that several machines share.
 
 use alloc::collections::{BTreeMap, VecDeque};
 
 use super::{CallId, RegistryCommand, Request, Watch, WatchId};
 
-/// The requests of one machine: those that are not answered yet, by the order in which they were
-/// made, each with what it is for, and the calls that wait to be polled.
+/// Requests of one machine: the open ones in the order of their sending, each with its purpose, and the
+/// commands that wait to be polled.
 #[derive(Debug)]
 pub(crate) struct Calls<T> {
     next: u64,
@@ -15,8 +15,8 @@ pub(crate) struct Calls<T> {
 }
 
 impl<T> Calls<T> {
-    /// No requests. Their identifiers will be `first`, `first + step` and so on: no other
-    /// machine of the node has these.
+    /// Creates an empty set. The requests get the identifiers `first`, `first + step` and so on, which no
+    /// other machine of the node uses.
     pub(crate) fn new(first: u64, step: u64) -> Self {
         Self { next: first, step: step.max(1), open: BTreeMap::new(), queue: VecDeque::new() }
     }
@@ -27,7 +27,7 @@ impl<T> Calls<T> {
         number
     }
 
-    /// Sends a request, which is open until its answer is [taken](Self::take).
+    /// Sends a request. The request is open until its purpose is [taken](Self::take).
     pub(crate) fn send(&mut self, request: Request, purpose: T) {
         let id = CallId(self.number());
         self.open.insert(id, purpose);
@@ -46,38 +46,38 @@ impl<T> Calls<T> {
         self.queue.push_back(RegistryCommand::Unwatch(id));
     }
 
-    /// The purpose of a request that is answered; `None` if it is not open, or not this
-    /// machine's.
+    /// Closes an answered request and returns its purpose; `None` if the request is not open or belongs to
+    /// another machine.
     pub(crate) fn take(&mut self, id: CallId) -> Option<T> {
         self.open.remove(&id)
     }
 
-    /// The request that has been open for longest.
+    /// Returns the purpose of the oldest open request.
     pub(crate) fn oldest(&self) -> Option<&T> {
         self.open.first_key_value().map(|(_, purpose)| purpose)
     }
 
-    /// Gives up the request that has been open for longest: an answer to it is nobody's.
+    /// Gives up the oldest open request; its answer will be ignored.
     pub(crate) fn take_oldest(&mut self) -> Option<T> {
         self.open.pop_first().map(|(_, purpose)| purpose)
     }
 
-    /// Gives up all requests. They may be carried out all the same.
+    /// Gives up all requests. The registry may execute them nevertheless.
     pub(crate) fn forget(&mut self) {
         self.open.clear();
     }
 
-    /// Number of open requests.
+    /// Returns the number of open requests.
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// The next call to the registry.
+    /// Returns the next command for the registry.
     pub(crate) fn poll(&mut self) -> Option<RegistryCommand> {
         self.queue.pop_front()
     }
 
-    /// Returns true if a call waits to be polled.
+    /// Returns true if a command waits to be polled.
     pub(crate) fn is_queued(&self) -> bool {
         !self.queue.is_empty()
     }

@@ -1,51 +1,55 @@
-//! What a registry is told at its start: caps, and where etcd has options of its own.
+//! Configuration of a registry: caps, and the options in which etcds differ.
 
 use crate::base::time::Duration;
 
-/// Configuration of a [`super::Registry`]. [`Default`] is fit for the embedded one;
-/// [`RegistryConfig::etcd`] is etcd as it comes.
+/// Configuration of a [`super::Registry`]. [`Default`] fits the embedded registry; [`RegistryConfig::etcd`]
+/// has etcd's default options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryConfig {
-    /// The newest revision at the start, from 1. Above 1 it counts as compacted: a registry
-    /// that starts empty above every revision of an earlier one is taken for one that has
-    /// forgotten, and its watches are told so.
+    /// Newest revision at the start, from 1. Default: 1. A higher value counts as compacted: an empty
+    /// registry that starts above all revisions of an earlier one then counts as one that has forgotten its
+    /// past, and its watches are notified of the compaction.
     pub base_revision: u64,
-    /// Bytes stored: keys and values of every revision that can still be read, and 256 for
-    /// each version of a key.
+    /// Stored bytes: keys and values of all readable revisions, plus 256 for each version of a key. Default:
+    /// 256 MiB. Above the bound a write compacts the history, if `history` has a bound, or is refused with
+    /// [`super::Error::NoSpace`].
     pub bytes: usize,
-    /// Changes remembered for reads at a revision and for watches; the oldest half is
-    /// compacted when there are more. The changes of the newest compacted revision stay on
-    /// top of them. `None`: all of them, until somebody compacts, as etcd does.
+    /// Changes in the history, for reads at a revision and for watches. Default: 4,096. Above the bound the
+    /// oldest half is compacted. The changes of the newest compacted revision come on top. `None`: all
+    /// changes until a compaction is requested, as in etcd.
     pub history: Option<usize>,
-    /// Leases in all.
+    /// Leases in total. Default: 65,536. Further ones are refused with [`super::Error::NoSpace`].
     pub leases: usize,
-    /// The shortest time to live that a lease gets, in seconds. etcd makes it one and a
-    /// half election timeouts, rounded up: 2 if nothing is set.
+    /// Shortest time to live of a lease, in seconds; shorter ones are raised. Default: 1. etcd's is one and a
+    /// half election timeouts, rounded up: 2 by default.
     pub min_ttl_s: u64,
-    /// What a new leader adds to the full time to live that it gives each lease.
+    /// Time that a new leader adds to the full time to live of each lease. Default: 1 s.
     pub election_timeout: Duration,
-    /// Watches in all.
+    /// Watches in total. Default: 1,024. Further ones are refused with [`super::Error::NoSpace`].
     pub watches: usize,
-    /// Changes that are told at once, but for the rest of the last one's revision.
+    /// Changes in one report of a watch. Default: 1,000. The rest of the last change's revision comes on top.
     pub watch_batch: usize,
-    /// Between two looks at which watches were told nothing since the last one.
+    /// Time between two searches for watches without news, which then get [`super::News::Progress`]. Default:
+    /// 30 s.
     pub progress_interval: Duration,
-    /// Steps or comparisons of a transaction, and of the longest path through those in it.
+    /// Number of steps or comparisons of a transaction, along the longest path through nested transactions.
+    /// Default: 128. Larger transactions are refused with [`super::Error::TooManyOps`].
     pub ops: usize,
-    /// Size of a request that writes: keys, values, and 8 for each step and comparison.
+    /// Size of a request that writes, in bytes: keys, values, and 8 for each step and comparison. Default:
+    /// 1.5 MiB. Larger requests are refused with [`super::Error::TooLarge`].
     pub request_bytes: usize,
-    /// Whether a compaction that is asked for forgets the deletions of its own revision, so
-    /// that a watch from that revision, which is allowed, misses them. etcd did before 3.5.16.
+    /// True if a requested compaction forgets the deletions of its own revision, so that a watch from that
+    /// revision, which is allowed, misses these deletions. Default: false. etcd before 3.5.16 forgets them.
     pub forgets_deletions: bool,
-    /// Whether leases end only in [`super::Registry::handle_timeout`], not when another request
-    /// finds them due: for the registry in the process of its only node, which keeps them alive
-    /// first when both have stood still.
+    /// True if leases end only in [`super::Registry::handle_timeout`], and not when another request finds
+    /// them due. Default: true. Fits a registry in the process of its only node: after a standstill of both,
+    /// the node first keeps its leases alive.
     pub patient: bool,
 }
 
 impl RegistryConfig {
-    /// etcd with its default options, but bounded in leases and watches: the simulated
-    /// one, and the one that is compared to the real one.
+    /// Returns etcd's default options, with bounds for leases and watches. Used for the simulated etcd and
+    /// for the comparison with real ones.
     #[must_use]
     pub const fn etcd() -> Self {
         Self {

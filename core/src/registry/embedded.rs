@@ -1,13 +1,13 @@
-//! The registry in the process that uses it.
+//! Registry in the process that uses it.
 
 use alloc::collections::VecDeque;
 
 use super::{Failure, News, Registry, RegistryCommand, RegistryConfig, RegistryEvent, Watched};
 use crate::base::time::{Deadline, Instant};
 
-/// A [`Registry`] that a node's [`RegistryCommand`]s go to directly: the default of a server that is
-/// alone, and etcd's part in the simulator. Every call is answered at once, and nothing is
-/// ever ambiguous. What it knows is gone when the process is.
+/// A [`Registry`] that gets a node's [`RegistryCommand`]s directly: the default of a single server, and
+/// etcd's part in the simulator. Every command is answered at once, and no outcome is unknown. All data end
+/// with the process.
 #[derive(Debug)]
 pub struct Embedded {
     registry: Registry,
@@ -15,19 +15,19 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// An empty registry.
+    /// Creates an empty registry.
     #[must_use]
     pub fn new(config: RegistryConfig, now: Instant) -> Self {
         Self { registry: Registry::new(config, now), told: VecDeque::new() }
     }
 
-    /// The machine.
+    /// Returns the machine.
     #[must_use]
     pub const fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Takes a call.
+    /// Executes a command.
     pub fn handle_call(&mut self, now: Instant, call: RegistryCommand) {
         match call {
             RegistryCommand::Request { id, request } => {
@@ -48,18 +48,18 @@ impl Embedded {
         }
     }
 
-    /// Time has passed: leases may have ended.
+    /// Handles deadlines that are due: leases may have ended.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.registry.handle_timeout(now);
     }
 
-    /// The next answer, or news of a watch.
+    /// Returns the next answer, or the next news of a watch.
     #[must_use]
     pub fn poll_told(&mut self) -> Option<RegistryEvent> {
         self.told.pop_front().or_else(|| self.registry.poll_output().map(RegistryEvent::Watched))
     }
 
-    /// When [`Self::handle_timeout`] wants to be called.
+    /// Returns the time of the next [`Self::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         self.registry.poll_timeout()

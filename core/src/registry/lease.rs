@@ -1,4 +1,4 @@
-//! Leases: who holds which, until when, and which keys end with them.
+//! Leases: their deadlines and their keys.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,10 @@ use super::{Error, LeaseId, RegistryConfig};
 use crate::base::agenda::{Agenda, Booking};
 use crate::base::time::{Duration, Instant};
 
-/// The longest time to live, in seconds; etcd's.
+/// Longest time to live, in seconds, as in etcd. A grant above it is refused.
 const MAX_TTL_S: u64 = 9_000_000_000;
 
-/// The leases there are.
+/// All leases, with their deadlines.
 #[derive(Clone, Debug)]
 pub(super) struct Leases {
     leases: BTreeMap<LeaseId, Lease>,
@@ -39,7 +39,7 @@ impl Leases {
         self.leases.contains_key(&id)
     }
 
-    /// Makes a lease and returns its time to live, in seconds.
+    /// Grants a lease. Returns its time to live, in seconds.
     pub(super) fn grant(
         &mut self,
         config: &RegistryConfig,
@@ -67,21 +67,21 @@ impl Leases {
         Ok(ttl_s)
     }
 
-    /// Starts the time to live anew and returns it, in seconds.
+    /// Restarts the time to live of a lease, and returns it in seconds.
     pub(super) fn keep_alive(&mut self, now: Instant, id: LeaseId) -> Result<u64, Error> {
         let lease = self.leases.get_mut(&id).ok_or(Error::LeaseNotFound)?;
         lease.extend(&mut self.agenda, id, now + Duration::from_secs(lease.ttl_s));
         Ok(lease.ttl_s)
     }
 
-    /// Gives every lease its whole time to live, and more.
+    /// Restarts the whole time to live of every lease, plus `more`.
     pub(super) fn extend_all(&mut self, now: Instant, more: Duration) {
         for (&id, lease) in &mut self.leases {
             lease.extend(&mut self.agenda, id, now + more + Duration::from_secs(lease.ttl_s));
         }
     }
 
-    /// What is left and what was granted, in seconds, and the keys.
+    /// Returns the time left and the time granted, in seconds, and the keys of a lease.
     pub(super) fn time_to_live(
         &self,
         now: Instant,
@@ -91,14 +91,14 @@ impl Leases {
         Ok((lease.expires.since(now).as_secs(), lease.ttl_s, &lease.keys))
     }
 
-    /// Takes a lease out and returns its keys.
+    /// Removes a lease and returns its keys.
     pub(super) fn remove(&mut self, id: LeaseId) -> Result<BTreeSet<Bytes>, Error> {
         let mut lease = self.leases.remove(&id).ok_or(Error::LeaseNotFound)?;
         self.agenda.cancel(id, &mut lease.booking);
         Ok(lease.keys)
     }
 
-    /// A lease that is over, the one that has been for longest first.
+    /// Returns the lease that has been over for the longest time, if any.
     pub(super) fn expired(&mut self, now: Instant) -> Option<LeaseId> {
         while let Some((booked, id)) = self.agenda.next() {
             if booked > now {
@@ -107,14 +107,14 @@ impl Leases {
             let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.expires > booked) else {
                 return Some(id);
             };
-            // It was kept alive since.
+            // The lease was kept alive since.
             self.agenda.cancel(id, &mut lease.booking);
             self.agenda.book(id, &mut lease.booking, lease.expires);
         }
         None
     }
 
-    /// Notes that a key went from one lease to another.
+    /// Moves a key from one lease to another.
     pub(super) fn moved(&mut self, key: &Bytes, from: Option<LeaseId>, to: Option<LeaseId>) {
         if from == to {
             return;
@@ -127,17 +127,17 @@ impl Leases {
         }
     }
 
-    /// When the next lease may be over.
+    /// Returns the time at which the next lease may be over.
     pub(super) fn next(&self) -> Option<Instant> {
         self.agenda.next().map(|(at, _)| at)
     }
 
-    /// Whether a lease has a key.
+    /// Returns true if a lease has this key.
     pub(super) fn holds(&self, id: LeaseId, key: &Bytes) -> bool {
         self.leases.get(&id).is_some_and(|lease| lease.keys.contains(key))
     }
 
-    /// Keys of all leases, and whether each lease is booked once.
+    /// Checks that the leases have `leased` keys in total, and that each lease is booked once.
     pub(super) fn audit(&self, leased: usize) -> Result<(), &'static str> {
         if self.agenda.len() != self.leases.len() {
             return Err("a lease is booked twice or never");

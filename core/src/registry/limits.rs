@@ -1,14 +1,14 @@
-//! What a request may look like: everything that can be refused without the store.
+//! Limits of the form of a request: all refusals that need no store.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::{Compare, Delete, Error, Put, Range, RegistryConfig, RegistryOp, Request, Span, Txn};
 
-/// What a step or comparison counts beside its keys and values.
+/// Bytes that a step or comparison counts beside its keys and values.
 const OP_BYTES: usize = 8;
 
-/// Checks a request, in the order in which etcd does.
+/// Checks a request, in etcd's order of checks.
 pub(super) fn check(config: &RegistryConfig, request: &Request) -> Result<(), Error> {
     let bytes = match request {
         Request::Range(range) => return check_range(range),
@@ -38,8 +38,8 @@ pub(super) fn check(config: &RegistryConfig, request: &Request) -> Result<(), Er
     if bytes > config.request_bytes { Err(Error::TooLarge) } else { Ok(()) }
 }
 
-/// True if etcd refuses the request when its quota is used up: it counts what both branches
-/// of a transaction put, and nothing of what is nested in them.
+/// Returns true if etcd refuses the request when its quota is used up. etcd counts the puts of both branches
+/// of a transaction, but not those of nested transactions.
 pub(super) fn takes_space(request: &Request) -> bool {
     match request {
         Request::Put(_) | Request::Grant { .. } => true,
@@ -80,9 +80,9 @@ fn check_put(put: &Put) -> Result<(), Error> {
     Ok(())
 }
 
-/// The steps and comparisons of a transaction, and what is in them. A transaction has as
-/// many as its longest list; those in it may have as many as are left. Hence no recursion
-/// here or later is deeper than the cap.
+/// Checks the number of steps and comparisons of a transaction, and each of them. The number is the length of
+/// the longest list; nested transactions may have as many as are left. So no recursion over a transaction,
+/// here or later, is deeper than the cap.
 fn check_txn(txn: &Txn, ops: usize) -> Result<(), Error> {
     let longest = txn.compares.len().max(txn.success.len()).max(txn.failure.len());
     let Some(left) = ops.checked_sub(longest) else { return Err(Error::TooManyOps) };
@@ -95,21 +95,20 @@ fn check_txn(txn: &Txn, ops: usize) -> Result<(), Error> {
     })
 }
 
-/// What the steps of one branch write.
+/// Writes of the steps of one branch.
 #[derive(Default)]
 struct Writes<'a> {
-    /// And whether what was there is to be kept.
+    /// Written keys; true if the key's value or lease is kept.
     puts: BTreeMap<&'a [u8], bool>,
     deletes: Vec<&'a Span>,
 }
 
-/// Collects what is written and refuses keys that are written twice.
+/// Collects the written keys and spans, and refuses keys that are written twice.
 ///
-/// The branches of a transaction exclude each other and may write the same. As in etcd,
-/// two things pass that could have been refused: a key that a transaction among the steps
-/// writes and a later one deletes, and a key within a deletion without end (`\0`). Where
-/// the latter puts with `ignore_value` or `ignore_lease`, and so may find nothing to keep,
-/// etcd crashes; here it is a duplicate key.
+/// The branches of a transaction exclude each other and may write the same keys. As in etcd, two cases pass
+/// that could be refused: a key that a nested transaction writes and a later one deletes, and a key within a
+/// deletion without end (`\0`). In the second case, a put with `ignore_value` or `ignore_lease` may find no
+/// key to keep, which crashes etcd; here it is a duplicate key.
 fn writes(ops: &[RegistryOp]) -> Result<Writes<'_>, Error> {
     let mut all = Writes::default();
     all.deletes.extend(
@@ -155,7 +154,8 @@ impl<'a> Writes<'a> {
     }
 }
 
-/// Only these are answered without being agreed upon, and so may be of any size.
+/// Returns true if a transaction only reads. Such a transaction needs no agreement of the members, so its
+/// size has no limit.
 fn is_read_only(txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).all(|op| matches!(op, RegistryOp::Range(_)))
 }

@@ -1,4 +1,4 @@
-//! The registry as a whole.
+//! The registry as one machine.
 
 use super::lease::Leases;
 use super::limits;
@@ -11,8 +11,8 @@ use crate::base::time::{Deadline, Instant};
 
 /// A registry with the semantics of etcd's v3 API.
 ///
-/// A lease that is over when anything is asked is over for whoever asks; each is ended in
-/// a revision of its own. etcd takes up to a second more.
+/// Before each request the registry ends the leases that are over, each in a revision of its own, unless
+/// [`RegistryConfig::patient`] is set. etcd takes up to a second longer.
 #[derive(Debug)]
 pub struct Registry {
     pub(super) config: RegistryConfig,
@@ -20,11 +20,11 @@ pub struct Registry {
     pub(super) store: Store,
     pub(super) leases: Leases,
     pub(super) watches: Watches,
-    /// True while it refuses all that takes space.
+    /// True while the registry refuses all requests that take space.
     full: bool,
 }
 
-/// What a registry knows at a moment, as a copy of etcd's data is.
+/// State of a registry at one time, like a copy of etcd's data.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     store: Store,
@@ -32,7 +32,7 @@ pub struct Snapshot {
 }
 
 impl Registry {
-    /// An empty registry.
+    /// Creates an empty registry.
     #[must_use]
     pub fn new(config: RegistryConfig, now: Instant) -> Self {
         let store = Store::new(config.base_revision);
@@ -40,52 +40,52 @@ impl Registry {
         Self { config, now, store, leases: Leases::new(), watches, full: false }
     }
 
-    /// The newest revision.
+    /// Returns the newest revision.
     #[must_use]
     pub const fn revision(&self) -> u64 {
         self.store.revision()
     }
 
-    /// The revision of the last compaction, the oldest that can be read and watched from.
+    /// Returns the revision of the last compaction, the oldest that can be read and watched from.
     #[must_use]
     pub const fn compacted(&self) -> Option<u64> {
         self.store.compacted()
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     #[must_use]
     pub const fn keys(&self) -> usize {
         self.store.live()
     }
 
-    /// How many changes are remembered.
+    /// Returns the number of changes in the history.
     #[must_use]
     pub fn history(&self) -> usize {
         self.store.history()
     }
 
-    /// Bytes stored, as [`RegistryConfig::bytes`] counts them.
+    /// Returns the stored bytes, as [`RegistryConfig::bytes`] counts them.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.store.bytes()
     }
 
-    /// How many leases there are.
+    /// Returns the number of leases.
     #[must_use]
     pub fn leases(&self) -> usize {
         self.leases.len()
     }
 
-    /// How many watches there are.
+    /// Returns the number of watches.
     #[must_use]
     pub fn watches(&self) -> usize {
         self.watches.len()
     }
 
-    /// Does what is asked, or nothing of it.
+    /// Executes a request, wholly or not at all.
     ///
     /// # Errors
-    /// Why nothing was done.
+    /// Returns the reason why nothing was executed.
     pub fn handle(&mut self, now: Instant, request: &Request) -> Result<Response, Error> {
         self.observe(now);
         self.expire_between();
@@ -98,14 +98,14 @@ impl Registry {
         Ok(Response { revision: self.store.revision(), answer })
     }
 
-    /// Refuses what takes space from now on, or not any more: etcd does from when its quota is
-    /// used up until its alarm is disarmed.
+    /// Starts or ends the refusal of requests that take space. etcd refuses them from the use of its whole
+    /// quota until its alarm is disarmed.
     pub const fn set_full(&mut self, full: bool) {
         self.full = full;
     }
 
-    /// Starts a watch, in place of any with its identifier. What it has to tell comes by
-    /// [`Self::poll_output`]. One of no key at all is cancelled there.
+    /// Starts a watch, and replaces an earlier watch with the same identifier. News are returned by
+    /// [`Self::poll_output`]. A watch of an empty span is cancelled there.
     ///
     /// # Errors
     /// [`Error::NoSpace`] if there are too many watches.
@@ -115,35 +115,34 @@ impl Registry {
         self.watches.insert(&self.config, &self.store, id, watch)
     }
 
-    /// Ends a watch, silently.
+    /// Ends a watch without further news.
     pub fn unwatch(&mut self, id: WatchId) {
         self.watches.remove(id);
     }
 
-    /// A deadline has come, or may have.
+    /// Handles deadlines that are due. A spurious call is harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.observe(now);
         self.expire();
         self.watches.handle_timeout(&self.config, self.now);
     }
 
-    /// Another member leads: it knows how long leases last, but not since when, so each
-    /// has its whole time to live again, and [`RegistryConfig::election_timeout`] on top. A
-    /// lease that ended meanwhile, while nobody could say so, lives on.
+    /// Handles a change of the leader. The new leader knows the duration of each lease but not its start. So
+    /// each lease gets its whole time to live again, plus [`RegistryConfig::election_timeout`]. A lease that
+    /// was over during the election lives on.
     pub fn handle_leader_change(&mut self, now: Instant) {
         self.observe(now);
         self.leases.extend_all(self.now, self.config.election_timeout);
     }
 
-    /// What it knows now, to be [restored](Self::restore).
+    /// Returns the present state, for a later [`Self::restore`].
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot { store: self.store.clone(), leases: self.leases.clone() }
     }
 
-    /// Goes back to what it knew, or to nothing, as an etcd does that is started on a copy of
-    /// its data, or on none. Leases have their whole time to live again, and watches end in
-    /// silence.
+    /// Goes back to an earlier state, or to an empty one, like an etcd that is started on a copy of its data
+    /// or without data. Leases get their whole time to live again, and watches end without news.
     pub fn restore(&mut self, now: Instant, snapshot: Option<Snapshot>) {
         self.observe(now);
         let nothing = || Snapshot { store: Store::new(0), leases: Leases::new() };
@@ -153,14 +152,14 @@ impl Registry {
         self.watches = Watches::new(&self.config, self.now);
     }
 
-    /// What a watch has to tell; they take turns. A watch whose news nobody fetches costs
-    /// nothing, and is told of a compaction when it has overtaken it.
+    /// Returns the news of the next watch; the watches take turns. Unread news cost no memory. If a
+    /// compaction overtakes a watch, the watch gets [`super::News::Compacted`].
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Watched> {
         self.watches.poll(&self.config, &self.store)
     }
 
-    /// When [`Self::handle_timeout`] wants to be called, and why.
+    /// Returns the time of the next [`Self::handle_timeout`], with the reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if self.watches.is_ready() {
@@ -171,10 +170,10 @@ impl Registry {
         Deadline::earliest(lease, progress)
     }
 
-    /// Checks what must hold after every call; for tests and the simulator.
+    /// Checks the invariants that hold after every call; for tests and the simulator.
     ///
     /// # Errors
-    /// What does not hold.
+    /// Returns the invariant that does not hold.
     pub fn audit(&self) -> Result<(), &'static str> {
         let mut leased = 0;
         self.store.audit(|key, id| {
@@ -238,7 +237,7 @@ impl Registry {
         Ok(Answer::Compact)
     }
 
-    /// Ends a lease and deletes its keys, without making a revision of it yet.
+    /// Ends a lease and deletes its keys, in the open revision.
     fn revoke(&mut self, id: LeaseId) -> Result<(), Error> {
         for key in self.leases.remove(id)? {
             self.delete(&Delete::of(Span::one(key)));
@@ -261,7 +260,7 @@ impl Registry {
         }
     }
 
-    /// Makes sure that so many bytes can be stored, if need be by forgetting history.
+    /// Makes space for this number of bytes, if necessary by compacting the history.
     pub(super) fn make_place(&mut self, bytes: usize) -> Result<(), Error> {
         let fits = |store: &Store| store.bytes().saturating_add(bytes) <= self.config.bytes;
         if !fits(&self.store) && self.config.history.is_some() {

@@ -1,24 +1,23 @@
 //! The registry: etcd's semantics as a machine (design 6).
 //!
-//! [`Request`], [`Response`] and the watches of [`Watch`] are what any registry speaks,
-//! etcd or the machine; [`RegistryCommand`] and [`RegistryEvent`] are what a node says to its registry and
-//! hears from it. [`Registry`] is the machine: the embedded registry, the simulated etcd,
-//! and what the real one is compared to. [`GroupCommit`] groups the requests to a remote one.
+//! [`Request`], [`Response`] and [`Watch`] are the messages of every registry, etcd or the machine.
+//! [`RegistryCommand`] and [`RegistryEvent`] pass between a node and its registry. [`Registry`] is the
+//! machine: the embedded registry, the simulated etcd, and the yardstick for real etcds. [`GroupCommit`]
+//! groups the requests to a remote registry.
 //!
-//! # Where the machine and etcd differ
+//! # Differences between the machine and etcd
 //!
-//! etcd 3.4.23, 3.5.1 and 3.5.16 answer alike, and the machine as they do, but:
+//! etcd 3.4.23, 3.5.1 and 3.5.16 answer alike, and the machine answers as they do, with these exceptions:
 //!
-//! * Before 3.5.16 a compaction forgets the deletions of its own revision; the machine does
-//!   where [`RegistryConfig::forgets_deletions`] says so.
-//! * A transaction that deletes without end (`\0`) and puts with `ignore_value` or
-//!   `ignore_lease` may be the end of an etcd; the machine refuses it as
-//!   [`Error::DuplicateKey`].
+//! * Before 3.5.16 a compaction forgets the deletions of its own revision; the machine forgets them if
+//!   [`RegistryConfig::forgets_deletions`] is set.
+//! * A transaction that deletes without end (`\0`) and puts with `ignore_value` or `ignore_lease` may crash
+//!   an etcd; the machine refuses such a transaction with [`Error::DuplicateKey`].
 //! * etcd takes up to a second to notice that a lease is over.
-//! * etcd that is full refuses every write until an operator says that there is place
-//!   again; the machine, as long as there is none.
-//! * The size of a request is known to etcd to the byte, to the machine within some tens.
-//! * Leases have no negative identifiers and none that the registry chooses.
+//! * A full etcd refuses every write until an operator disarms the alarm; the machine refuses writes only
+//!   while space is missing.
+//! * etcd knows the size of a request to the byte, the machine within some tens of bytes.
+//! * Leases have no negative identifiers, and the registry chooses none.
 
 mod calls;
 mod config;

@@ -1,65 +1,63 @@
-//! What passes between a node and its registry, whichever that is.
+//! Messages between a node and its registry, for every kind of registry.
 
 use core::fmt;
 
 use super::{Error, Request, Response, Watch, WatchId, Watched};
 
-/// A request's identifier, chosen by the node, never twice.
+/// Identifier of a request, chosen by the node and never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
-/// What a node asks.
+/// Command of a node to its registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryCommand {
-    /// A request; every one is answered, with [`Failure::Unknown`] if nothing else can be said
-    /// within the deadline that the driver has for it.
+    /// A request. Every request gets an answer; without a response within the driver's deadline the answer is
+    /// [`Failure::Unknown`].
     Request {
-        /// Comes back with the answer.
+        /// Identifier that the answer repeats.
         id: CallId,
-        /// What is asked.
+        /// The request.
         request: Request,
     },
-    /// Starts a watch. The driver keeps it alive over reconnections: it is made again from
-    /// the revision after the last that was told.
+    /// Starts a watch. The driver keeps the watch alive over reconnections: it starts the watch again after
+    /// the last reported revision.
     Watch {
-        /// Comes back with the news.
+        /// Identifier that the news repeat.
         id: WatchId,
-        /// What is watched.
+        /// Watched keys and options.
         watch: Watch,
     },
-    /// Ends a watch. Nothing is told of it any more.
+    /// Ends a watch. No further news follow.
     Unwatch(WatchId),
 }
 
-/// What a node is told.
+/// Event of the registry for its node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryEvent {
-    /// The outcome of a request.
+    /// Outcome of a request.
     Reply {
-        /// Which.
+        /// Identifier of the request.
         id: CallId,
-        /// What came of it.
+        /// The response, or the failure.
         outcome: Result<Response, Failure>,
     },
-    /// Of a watch.
+    /// News of a watch.
     Watched(Watched),
-    /// There is a connection, and there was none, or another one. What was asked before may
-    /// be answered yet.
+    /// There is a new connection to the registry. Earlier requests may still be answered.
     Connected {
-        /// The identifier of the registry's cluster. If it is another one than before, so is
-        /// the registry.
+        /// Identifier of the registry's cluster. A change means that the registry is another one.
         cluster: u64,
     },
 }
 
-/// Why there is no answer. The three differ in what may have happened.
+/// Reason of a missing response. The three reasons differ in the possible effects of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The registry refused: nothing was done, and nothing will be.
+    /// The registry refused the request: it was not executed, and will not be.
     Refused(Error),
-    /// The request never reached a registry that could do it: nothing was done.
+    /// The request never reached a registry that could execute it: it was not executed.
     Unavailable,
-    /// It was sent and no answer came: it was done, or not, or will be yet.
+    /// The request was sent and no answer arrived: it may have been executed, or may be later.
     Unknown,
 }
 

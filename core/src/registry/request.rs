@@ -1,7 +1,7 @@
-//! What is asked of the registry, in the terms of etcd's v3 API.
+//! Requests to the registry, in the terms of etcd's v3 API.
 //!
-//! Revisions are counted from 1; 0 stands for "the newest" or "now" where a request has
-//! one. They, leases and times to live fit into 63 bits, as etcd's do.
+//! Revisions are counted from 1; in a request, 0 means "the newest" or "now". Revisions, leases and times to
+//! live fit into 63 bits, as in etcd.
 
 use alloc::vec::Vec;
 
@@ -9,30 +9,30 @@ use bytes::Bytes;
 
 use super::LeaseId;
 
-/// A key, or the keys from one (included) to another (excluded), in the order of bytes.
+/// One key, or the keys from one (included) to another (excluded), in byte order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The key, or the first of the span. Not empty.
+    /// The key, or the first key of the span. Must not be empty.
     pub key: Bytes,
-    /// Empty for the one key; a single zero byte for every key from `key` on; else the
-    /// first key that is not in the span any more.
+    /// Empty for a single key; one zero byte for all keys from `key` on; otherwise the first key after the
+    /// span.
     pub end: Bytes,
 }
 
 impl Span {
-    /// One key.
+    /// Returns the span of one key.
     #[must_use]
     pub fn one(key: impl Into<Bytes>) -> Self {
         Self { key: key.into(), end: Bytes::new() }
     }
 
-    /// Every key from this one on.
+    /// Returns the span of all keys from this one on.
     #[must_use]
     pub fn from(key: impl Into<Bytes>) -> Self {
         Self { key: key.into(), end: Bytes::from_static(&[0]) }
     }
 
-    /// Every key that starts with `prefix`; every key there is if it is empty.
+    /// Returns the span of all keys that start with `prefix`; all keys if the prefix is empty.
     #[must_use]
     pub fn prefix(prefix: impl Into<Bytes>) -> Self {
         let key: Bytes = prefix.into();
@@ -49,7 +49,7 @@ impl Span {
         Self::from(key)
     }
 
-    /// Whether a key is in it.
+    /// Returns true if the span contains the key.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
         match self.end.as_ref() {
@@ -60,59 +60,59 @@ impl Span {
     }
 }
 
-/// Any request but a watch.
+/// Request of any kind except a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Reads.
+    /// Reads keys.
     Range(Range),
     /// Writes a key.
     Put(Put),
     /// Deletes keys.
     Delete(Delete),
-    /// Compares, then reads and writes, in one revision.
+    /// Compares, then reads and writes, all in one revision.
     Txn(Txn),
-    /// Forgets what was before a revision; that revision itself can still be read.
+    /// Forgets the history before a revision. The revision itself stays readable.
     Compact {
-        /// Above the last compaction's, and at most the newest.
+        /// Above the last compaction, and at most the newest revision.
         revision: u64,
     },
-    /// Makes a lease.
+    /// Grants a lease.
     Grant {
-        /// Its identifier, chosen by whoever asks, so that asking twice makes one lease.
+        /// Identifier, chosen by the requester, so that a repeated request grants one lease.
         id: LeaseId,
-        /// Seconds, from 1. The registry may grant more.
+        /// Time to live in seconds, from 1. The registry may grant more.
         ttl_s: u64,
     },
     /// Ends a lease and deletes its keys, in one revision.
     Revoke(LeaseId),
-    /// Starts a lease's time to live anew.
+    /// Restarts a lease's time to live.
     KeepAlive(LeaseId),
-    /// Asks what a lease has left.
+    /// Asks for the remaining time of a lease.
     TimeToLive {
         /// The lease.
         id: LeaseId,
-        /// Whether to name its keys.
+        /// True if the answer lists the lease's keys.
         keys: bool,
     },
 }
 
-/// Reads keys, in their order.
+/// Reads keys, in byte order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// Which.
+    /// Keys to read.
     pub span: Span,
-    /// As of which revision; 0 for the newest.
+    /// Revision to read at; 0 for the newest.
     pub revision: u64,
-    /// At most so many; 0 for all.
+    /// Maximum number of keys in the answer; 0 for all.
     pub limit: u64,
-    /// Leaves out the values.
+    /// True if the answer leaves out the values.
     pub keys_only: bool,
-    /// Only counts.
+    /// True if the answer has only the number of keys.
     pub count_only: bool,
 }
 
 impl Range {
-    /// Everything in a span, as of now.
+    /// Returns a read of all keys of a span, at the newest revision.
     #[must_use]
     pub const fn of(span: Span) -> Self {
         Self { span, revision: 0, limit: 0, keys_only: false, count_only: false }
@@ -122,23 +122,22 @@ impl Range {
 /// Writes a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Put {
-    /// Not empty.
+    /// The key. Must not be empty.
     pub key: Bytes,
-    /// Its new value; must be empty with `ignore_value`.
+    /// New value. Must be empty with `ignore_value`.
     pub value: Bytes,
-    /// The lease that the key dies with, in place of any that it had. Must be `None` with
-    /// `ignore_lease`.
+    /// Lease that the key is attached to, instead of any earlier one. Must be `None` with `ignore_lease`.
     pub lease: Option<LeaseId>,
-    /// Whether to answer with what was there.
+    /// True if the answer has the former key and value.
     pub prev: bool,
-    /// Keeps the value. The key must be there.
+    /// Keeps the value. The key must exist.
     pub ignore_value: bool,
-    /// Keeps the lease. The key must be there.
+    /// Keeps the lease. The key must exist.
     pub ignore_lease: bool,
 }
 
 impl Put {
-    /// A plain write.
+    /// Returns a plain write.
     #[must_use]
     pub fn new(key: impl Into<Bytes>, value: impl Into<Bytes>, lease: Option<LeaseId>) -> Self {
         let (key, value) = (key.into(), value.into());
@@ -149,122 +148,124 @@ impl Put {
 /// Deletes keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delete {
-    /// Which.
+    /// Keys to delete.
     pub span: Span,
-    /// Whether to answer with what was there.
+    /// True if the answer has the former keys and values.
     pub prev: bool,
 }
 
 impl Delete {
-    /// Deletes without asking for what was there.
+    /// Returns a deletion without former values in the answer.
     #[must_use]
     pub const fn of(span: Span) -> Self {
         Self { span, prev: false }
     }
 }
 
-/// A transaction: if all comparisons hold, `success` is done, else `failure`; in order,
-/// at once, in one revision.
+/// A transaction: executes `success` if all comparisons hold, otherwise `failure`. The steps are executed in
+/// order, atomically, in one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
-    /// All must hold. None: they do.
+    /// Comparisons, which all must hold. An empty list holds.
     pub compares: Vec<Compare>,
-    /// No key written twice, nested transactions included. At most 128; the longest of the
-    /// three lists here counts, and those of a transaction in it may be as long as is left.
+    /// Steps if the comparisons hold. No key may be written twice, nested transactions included. The longest
+    /// of the three lists counts against the limit of 128 entries; the lists of a nested transaction may use
+    /// the rest.
     pub success: Vec<RegistryOp>,
-    /// As `success`.
+    /// Steps if a comparison does not hold; limited like `success`.
     pub failure: Vec<RegistryOp>,
 }
 
-/// A step of a transaction.
+/// Step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryOp {
-    /// Reads; sees what earlier steps wrote.
+    /// Reads; includes the writes of earlier steps.
     Range(Range),
-    /// Writes.
+    /// Writes a key.
     Put(Put),
-    /// Deletes.
+    /// Deletes keys.
     Delete(Delete),
-    /// A transaction in the transaction.
+    /// Executes a nested transaction.
     Txn(Txn),
 }
 
-/// A comparison of every key in a span, before the whole transaction. A span without a key
-/// is compared like one key that is not there: version, revisions and lease 0, no value.
+/// Comparison of every key in a span, before the whole transaction. A span without keys is compared like one
+/// absent key: version, revisions and lease 0, no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compare {
-    /// Which keys.
+    /// Compared keys.
     pub span: Span,
-    /// How they have to relate to `target`.
+    /// Required relation of each key's property to the target.
     pub relation: Relation,
-    /// What of them, and to what it is compared.
+    /// Compared property, and its reference value.
     pub target: CompareTarget,
 }
 
 impl Compare {
-    /// The key is not there.
+    /// Returns a comparison that holds if the key is absent.
     #[must_use]
     pub fn absent(key: impl Into<Bytes>) -> Self {
         Self { span: Span::one(key), relation: Relation::Equal, target: CompareTarget::Create(0) }
     }
 
-    /// The key was last written at this revision.
+    /// Returns a comparison that holds if the key was last written at this revision.
     #[must_use]
     pub fn unchanged(key: impl Into<Bytes>, modified: u64) -> Self {
         Self { span: Span::one(key), relation: Relation::Equal, target: CompareTarget::Mod(modified) }
     }
 
-    /// The key was last written with this lease.
+    /// Returns a comparison that holds if the key is attached to this lease.
     #[must_use]
     pub fn leased(key: impl Into<Bytes>, lease: LeaseId) -> Self {
         Self { span: Span::one(key), relation: Relation::Equal, target: CompareTarget::Lease(Some(lease)) }
     }
 
-    /// The key was made at this revision and not deleted since, whatever was written.
+    /// Returns a comparison that holds if the key was created at this revision and not deleted since, with or
+    /// without later writes.
     #[must_use]
     pub fn same_life(key: impl Into<Bytes>, created: u64) -> Self {
         Self { span: Span::one(key), relation: Relation::Equal, target: CompareTarget::Create(created) }
     }
 }
 
-/// How what a key has relates to what it is compared to.
+/// Relation of a key's property to a reference value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// The same.
+    /// Equal.
     Equal,
-    /// Not the same.
+    /// Not equal.
     NotEqual,
-    /// The key's is greater.
+    /// The key's property is greater.
     Greater,
-    /// The key's is less.
+    /// The key's property is less.
     Less,
 }
 
-/// What of a key is compared, and to what.
+/// Property of a key, with the reference value for a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CompareTarget {
-    /// How often it was written since it was made.
+    /// Number of writes since the key's creation.
     Version(u64),
-    /// The revision that made it.
+    /// Revision of the key's creation.
     Create(u64),
-    /// The revision that last wrote it.
+    /// Revision of the key's last write.
     Mod(u64),
-    /// Its value. Never holds for a key that is not there.
+    /// Value of the key. Never holds for an absent key.
     Value(Bytes),
-    /// Its lease; `None` for a key without one.
+    /// Lease of the key; `None` for a key without a lease.
     Lease(Option<LeaseId>),
 }
 
-/// Asks to be told of changes.
+/// Subscription to changes of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// Of which keys.
+    /// Watched keys.
     pub span: Span,
-    /// From which revision on, included; 0 for whatever comes after now.
+    /// First revision to report; 0 for all revisions after the present one.
     pub start: u64,
-    /// Whether to tell what was there before a change.
+    /// True if the news include the value before each change.
     pub prev: bool,
-    /// Whether to be told the revision from time to time when there is nothing to tell.
+    /// True if a watch without news regularly reports the revision.
     pub progress: bool,
     /// Leaves out puts.
     pub no_put: bool,
@@ -273,7 +274,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Everything that happens in a span from a revision on.
+    /// Returns a watch of all changes in a span from a revision on.
     #[must_use]
     pub const fn of(span: Span, start: u64) -> Self {
         Self { span, start, prev: false, progress: true, no_put: false, no_delete: false }

@@ -1,105 +1,106 @@
-//! What the registry answers.
+//! Answers of the registry.
 
 use alloc::vec::Vec;
 use core::fmt;
 
 use bytes::Bytes;
 
-/// A lease's identifier: 1 to 2^63 - 1.
+/// Identifier of a lease: 1 to 2^63 - 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
 
-/// A watch's identifier, chosen by whoever watches.
+/// Identifier of a watch, chosen by the watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatchId(pub u64);
 
-/// A key and what is known of it.
+/// A key with its value and metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
     /// The key.
     pub key: Bytes,
-    /// Its value; empty if the request left values out.
+    /// Value of the key; empty if the request left values out.
     pub value: Bytes,
-    /// The revision that made it.
+    /// Revision of the key's creation.
     pub created: u64,
-    /// The revision that last wrote it.
+    /// Revision of the key's last write.
     pub modified: u64,
-    /// How often it was written since it was made, from 1.
+    /// Number of writes since the key's creation, from 1.
     pub version: u64,
-    /// The lease that it dies with.
+    /// Lease that the key is attached to.
     pub lease: Option<LeaseId>,
 }
 
-/// A request's answer.
+/// Response to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The newest revision when the request was done.
+    /// Newest revision after the execution of the request.
     pub revision: u64,
-    /// What it came to.
+    /// Result of the request.
     pub answer: Answer,
 }
 
 impl Response {
-    /// Returns true if a key was written or deleted. The revision is then that of this request,
-    /// above all that the registry had before; leases aside, whose end deletes keys unsaid.
+    /// Returns true if the request itself wrote or deleted a key. The revision is then the request's own,
+    /// above all earlier revisions of the registry. The deletion of keys by the end of a lease does not
+    /// count.
     #[must_use]
     pub fn wrote(&self) -> bool {
         self.answer.wrote()
     }
 }
 
-/// What a request came to.
+/// Result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Of a read.
+    /// Result of a read.
     Range {
-        /// What was asked for, in the order of keys.
+        /// Keys that were read, in byte order.
         kvs: Vec<KeyValue>,
-        /// Whether the limit left some out.
+        /// True if the limit left keys out.
         more: bool,
-        /// How many there are, whatever the limit.
+        /// Number of keys in the span, regardless of the limit.
         count: u64,
     },
-    /// Of a write.
+    /// Result of a write.
     Put {
-        /// What was there, if that was asked for.
+        /// The key before the write, if requested and present.
         prev: Option<KeyValue>,
     },
-    /// Of a deletion.
+    /// Result of a deletion.
     Delete {
-        /// How many.
+        /// Number of deleted keys.
         deleted: u64,
-        /// What was there, if that was asked for.
+        /// The keys before the deletion, if requested.
         prev: Vec<KeyValue>,
     },
-    /// Of a transaction.
+    /// Result of a transaction.
     Txn {
-        /// Whether all comparisons held.
+        /// True if all comparisons held.
         succeeded: bool,
-        /// What each step of the branch that was done came to.
+        /// Result of each step of the executed branch.
         answers: Vec<Self>,
     },
-    /// Of a compaction.
+    /// Result of a compaction.
     Compact,
-    /// Of [`super::Request::Grant`].
+    /// Result of [`super::Request::Grant`].
     Granted {
-        /// The time to live granted, in seconds: at least what was asked for.
+        /// Granted time to live, in seconds: at least the requested one.
         ttl_s: u64,
     },
-    /// Of [`super::Request::Revoke`].
+    /// Result of [`super::Request::Revoke`].
     Revoked,
-    /// Of [`super::Request::KeepAlive`].
+    /// Result of [`super::Request::KeepAlive`].
     KeptAlive {
-        /// The time to live from now on, in seconds.
+        /// Time to live from now on, in seconds.
         ttl_s: u64,
     },
-    /// Of [`super::Request::TimeToLive`].
+    /// Result of [`super::Request::TimeToLive`].
     TimeToLive {
-        /// What is left, in seconds, rounded down.
+        /// Remaining time, in seconds, rounded down.
         left_s: u64,
-        /// What was granted, in seconds.
+        /// Granted time, in seconds.
         granted_s: u64,
-        /// Its keys in order, if they were asked for.
+        /// Keys of the lease in byte order, if requested.
         keys: Vec<Bytes>,
     },
 }
@@ -115,38 +116,38 @@ impl Answer {
     }
 }
 
-/// Why the registry did nothing of what was asked.
+/// Reason for which the registry refused a request wholly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// A key is empty.
     EmptyKey,
     /// A key is written twice in one transaction.
     DuplicateKey,
-    /// More than 128 steps or comparisons in a transaction.
+    /// A transaction has more than 128 steps or comparisons.
     TooManyOps,
-    /// More than 1.5 MiB.
+    /// The request is larger than 1.5 MiB.
     TooLarge,
     /// The revision is compacted.
     Compacted,
-    /// The revision is not there yet.
+    /// The revision is in the future.
     FutureRevision,
-    /// There is no such lease, or not any more.
+    /// The lease does not exist, or not any more.
     LeaseNotFound,
-    /// There is such a lease already.
+    /// The lease exists already.
     LeaseExists,
-    /// The time to live is longer than leases may have.
+    /// The time to live is above the limit.
     LeaseTtlTooLarge,
-    /// A value came with `ignore_value`.
+    /// The request has a value with `ignore_value`.
     ValueProvided,
-    /// A lease came with `ignore_lease`.
+    /// The request has a lease with `ignore_lease`.
     LeaseProvided,
-    /// With `ignore_value` or `ignore_lease`: the key is not there.
+    /// The key is absent, with `ignore_value` or `ignore_lease`.
     KeyNotFound,
-    /// The registry has no place left, be it for data, leases or watches.
+    /// The registry has no space left for data, leases or watches.
     NoSpace,
-    /// The credentials do not allow it.
+    /// The credentials do not permit the request.
     PermissionDenied,
-    /// The data of the registry's members differ: it does nothing until that is repaired.
+    /// The data of the registry's members differ. The registry executes nothing until the data are repaired.
     Corrupt,
 }
 
@@ -174,60 +175,60 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// What a watch is told.
+/// Report of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
-    /// Which watch.
+    /// Identifier of the watch.
     pub id: WatchId,
-    /// Everything up to this revision was told. A watch that has to be made again starts
-    /// from the one after it.
+    /// Newest revision that the watch has reported completely. A watch that is started again starts after
+    /// this revision.
     pub revision: u64,
-    /// What there is to tell.
+    /// Content of the report.
     pub news: News,
 }
 
-/// What there is to tell.
+/// Content of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// The watch runs.
+    /// The watch was started.
     Created,
-    /// Changes, in the order of revisions; those of one revision always together.
+    /// Changes, in the order of revisions. All changes of one revision are in one report.
     Changes(Vec<Change>),
-    /// Nothing, up to the revision.
+    /// No changes up to the revision.
     Progress,
-    /// The watch ended, since its start is compacted: what was between is lost to it, and
-    /// the keys are to be read afresh.
+    /// The watch ended, since its next revision is compacted. The changes in between are lost, and the keys
+    /// have to be read again.
     Compacted {
-        /// The oldest revision that can still be watched from.
+        /// Oldest revision that can still be watched from.
         oldest: u64,
     },
-    /// The watch ended as it was asked to, or the registry refuses it.
+    /// The watch ended on request, or the registry refused it.
     Canceled,
 }
 
-/// A change of a key.
+/// Change of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was written.
+    /// A write.
     Put {
-        /// As it is since.
+        /// The key after the write.
         kv: KeyValue,
-        /// As it was before, if that was asked for, it was there and is not compacted.
+        /// The key before the write, if requested, present and not compacted.
         prev: Option<KeyValue>,
     },
-    /// It was deleted, by whomever, or its lease ended.
+    /// A deletion, by a request or by the end of a lease.
     Delete {
-        /// The key.
+        /// The deleted key.
         key: Bytes,
-        /// The revision that deleted it.
+        /// Revision of the deletion.
         revision: u64,
-        /// As for `Put`.
+        /// The key before the deletion; as for `Put`.
         prev: Option<KeyValue>,
     },
 }
 
 impl Change {
-    /// The key that changed.
+    /// Returns the key of the change.
     #[must_use]
     pub const fn key(&self) -> &Bytes {
         match self {
@@ -236,7 +237,7 @@ impl Change {
         }
     }
 
-    /// The revision of the change.
+    /// Returns the revision of the change.
     #[must_use]
     pub const fn revision(&self) -> u64 {
         match self {

@@ -8,20 +8,20 @@ use bytes::Bytes;
 
 use super::{KeyValue, LeaseId, Span};
 
-/// What a version takes beside its key and value: its place among the key's versions and
-/// in the history, and that of the deletion which may follow it.
+/// Bytes of a version beside its key and value: its slots among the key's versions and in the history, and
+/// those of the deletion that may follow.
 const VERSION_BYTES: usize = 256;
 
-/// Every version of every key that can still be read.
+/// All readable versions of all keys.
 ///
-/// Changes are made one after the other and become a revision together, at the next
-/// [`Store::commit`]; until then only reads of the newest see them.
+/// Changes are made one after the other and become one revision together, at the next [`Store::commit`].
+/// Until then only reads of the newest version see them.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
-    /// No key is without versions. Versions are in the order they were made.
+    /// Versions by key, in the order of their writes. Every key has a version.
     keys: BTreeMap<Bytes, Vec<KeyVersion>>,
     history: VecDeque<KeyChange>,
-    /// The newest.
+    /// The newest revision.
     revision: u64,
     compacted: Option<u64>,
     bytes: usize,
@@ -30,25 +30,25 @@ pub(super) struct Store {
     open: usize,
 }
 
-/// A key as it was left by a change.
+/// State of a key after a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeyVersion {
     pub(super) modified: u64,
     pub(super) created: u64,
     pub(super) version: u64,
     pub(super) lease: Option<LeaseId>,
-    /// `None`: it was deleted.
+    /// `None` if the change was a deletion.
     pub(super) value: Option<Bytes>,
 }
 
-/// An entry of the history.
+/// Entry of the history.
 #[derive(Clone, Debug)]
 pub(super) struct KeyChange {
     pub(super) key: Bytes,
     pub(super) to: KeyVersion,
 }
 
-/// As of when something is read.
+/// Point of the history that a read sees.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum At {
     Newest,
@@ -56,7 +56,7 @@ pub(super) enum At {
 }
 
 impl At {
-    /// As requests say it: 0 is the newest.
+    /// Converts the revision of a request; 0 is the newest.
     pub(super) const fn requested(revision: u64) -> Self {
         if revision == 0 { Self::Newest } else { Self::Revision(revision) }
     }
@@ -74,7 +74,7 @@ impl KeyVersion {
     }
 }
 
-/// What a write will take of the store.
+/// Returns the bytes that a write takes in the store.
 pub(super) const fn cost(key: &[u8], value: usize) -> usize {
     key.len() + value + VERSION_BYTES
 }
@@ -96,7 +96,7 @@ impl Store {
         self.revision
     }
 
-    /// The revision of the last compaction, the oldest that can be read.
+    /// Returns the revision of the last compaction, the oldest that can be read.
     pub(super) const fn compacted(&self) -> Option<u64> {
         self.compacted
     }
@@ -117,19 +117,19 @@ impl Store {
         self.history.len()
     }
 
-    /// A key, unless it is not there.
+    /// Returns a key and its version, if the key exists.
     pub(super) fn get(&self, key: &[u8], at: At) -> Option<(&Bytes, &KeyVersion)> {
         let (key, versions) = self.keys.get_key_value(key)?;
         Some((key, visible(versions, at)?))
     }
 
-    /// Keys that are there, in order.
+    /// Returns the existing keys of a span, in order.
     pub(super) fn range(&self, span: &Span, at: At) -> impl Iterator<Item = (&Bytes, &KeyVersion)> {
         let keys = bounds(span).map(|bounds| self.keys.range::<[u8], _>(bounds));
         keys.into_iter().flatten().filter_map(move |(key, versions)| Some((key, visible(versions, at)?)))
     }
 
-    /// Writes a key. Returns the lease that it had.
+    /// Writes a key. Returns the former lease of the key.
     pub(super) fn put(
         &mut self,
         key: &[u8],
@@ -137,7 +137,7 @@ impl Store {
         lease: Option<LeaseId>,
     ) -> (Bytes, Option<LeaseId>) {
         let modified = self.begin();
-        // What is stored does not keep alive the larger buffer that it may be a part of.
+        // Copies the key, so that the stored key does not keep a larger buffer alive.
         if !self.keys.contains_key(key) {
             self.keys.insert(Bytes::copy_from_slice(key), Vec::with_capacity(1));
         }
@@ -154,7 +154,7 @@ impl Store {
         (key.clone(), leased)
     }
 
-    /// Deletes keys, in order, and shows each of them as it was.
+    /// Deletes keys, in order, and passes the former version of each to `each`.
     pub(super) fn delete(&mut self, span: &Span, mut each: impl FnMut(&Bytes, &KeyVersion)) {
         let modified = self.revision + 1;
         let keys = bounds(span).map(|bounds| self.keys.range_mut::<[u8], _>(bounds));
@@ -169,8 +169,7 @@ impl Store {
         }
     }
 
-    /// Makes what changed since the last commit a revision, if anything did. Returns how
-    /// many changes it has.
+    /// Makes a revision of the changes since the last commit, if there are any. Returns their number.
     pub(super) const fn commit(&mut self) -> usize {
         let changes = self.open;
         self.open = 0;
@@ -178,19 +177,20 @@ impl Store {
         changes
     }
 
-    /// The changes from a revision on, in order.
+    /// Returns the changes from a revision on, in order.
     pub(super) fn since(&self, revision: u64) -> impl Iterator<Item = &KeyChange> {
         let from = self.history.partition_point(|change| change.to.modified < revision);
         self.history.range(from..)
     }
 
-    /// The newest changes.
+    /// Returns the newest changes.
     pub(super) fn newest(&self, changes: usize) -> impl Iterator<Item = &KeyChange> {
         self.history.range(self.history.len().saturating_sub(changes)..)
     }
 
-    /// Forgets what was before a revision, which must not be above the newest; of each key
-    /// all that the revision did but the last, as etcd does; and perhaps what it deleted.
+    /// Forgets the changes before the revision `at`, which must not be above the newest. Of several changes
+    /// of a key in this revision only the last one stays, as in etcd. With `forgets_deletions`, the deletions
+    /// of this revision are forgotten too.
     pub(super) fn compact(&mut self, at: u64, forgets_deletions: bool) {
         self.compacted = Some(at);
         let count = self.history.partition_point(|change| change.to.modified <= at);
@@ -209,7 +209,7 @@ impl Store {
         }
     }
 
-    /// Compacts so far that about `keep` changes stay in the history.
+    /// Compacts the history to about `keep` changes.
     pub(super) fn compact_to(&mut self, keep: usize) {
         let excess = self.history.len().saturating_sub(keep);
         if let Some(change) = self.history.get(excess) {
@@ -220,7 +220,7 @@ impl Store {
         }
     }
 
-    /// Drops the versions of a key that nobody can read any more.
+    /// Drops the versions of a key that can no longer be read.
     fn trim(&mut self, key: &Bytes, at: u64) {
         let Some(versions) = self.keys.get_mut(key) else { return };
         let upto = versions.partition_point(|version| version.modified <= at);
@@ -233,18 +233,18 @@ impl Store {
         }
     }
 
-    /// Whether a change is a write that the key's oldest version comes from.
+    /// Returns true if a change is a write that made the oldest version of its key.
     fn is_still(&self, change: &KeyChange) -> bool {
         change.to.value.is_some() && self.keys.get(&change.key).and_then(|v| v.first()) == Some(&change.to)
     }
 
-    /// The revision of the change that is about to be made.
+    /// Opens a change, and returns its revision.
     const fn begin(&mut self) -> u64 {
         self.open += 1;
         self.revision + 1
     }
 
-    /// Checks what must hold between two requests, with the leases that the keys have.
+    /// Checks the invariants that hold between two requests. `leased` returns true if a lease has a key.
     pub(super) fn audit(&self, mut leased: impl FnMut(&Bytes, LeaseId) -> bool) -> Result<(), &'static str> {
         let mut bytes = 0;
         let mut live = 0;
@@ -272,7 +272,7 @@ impl Store {
     }
 }
 
-/// What of a key's versions is seen, if it is there.
+/// Returns the version of a key that a read at `at` sees, if the key exists then.
 fn visible(versions: &[KeyVersion], at: At) -> Option<&KeyVersion> {
     let seen = match at {
         At::Newest => versions.last(),
@@ -285,7 +285,7 @@ fn visible(versions: &[KeyVersion], at: At) -> Option<&KeyVersion> {
 
 type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
-/// The bounds of a span; `None` if it ends before it begins.
+/// Converts a span to bounds; `None` if the span ends before its first key.
 fn bounds(span: &Span) -> Option<Bounds<'_>> {
     let key = span.key.as_ref();
     let end = match span.end.as_ref() {

@@ -1,5 +1,5 @@
-//! Reads, writes and transactions: checked as a whole against the state before, then done
-//! without a way to fail.
+//! Reads, writes and transactions: all checks use the state before the request, then the execution cannot
+//! fail.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -30,7 +30,7 @@ impl Registry {
         Answer::Range { kvs, more, count: count as u64 }
     }
 
-    /// Whether a read's revision can be read.
+    /// Checks that the revision of a read is readable.
     pub(super) fn check_range(&self, range: &Range) -> Result<(), Error> {
         match range.revision {
             0 => Ok(()),
@@ -40,7 +40,7 @@ impl Registry {
         }
     }
 
-    /// Whether a write's lease is there.
+    /// Checks that the lease of a write exists.
     pub(super) fn check_lease(&self, put: &Put) -> Result<(), Error> {
         match put.lease {
             Some(id) if id.0 != 0 && !self.leases.contains(id) => Err(Error::LeaseNotFound),
@@ -48,7 +48,7 @@ impl Registry {
         }
     }
 
-    /// Whether there is what a write is to keep.
+    /// Checks that the key exists if a write keeps its value or lease.
     pub(super) fn check_kept(&self, put: &Put) -> Result<(), Error> {
         if (put.ignore_value || put.ignore_lease) && self.store.get(&put.key, At::Newest).is_none() {
             return Err(Error::KeyNotFound);
@@ -56,14 +56,14 @@ impl Registry {
         Ok(())
     }
 
-    /// What a write takes of the store.
+    /// Returns the bytes that a write takes in the store.
     pub(super) fn cost(&self, put: &Put) -> usize {
         let kept = if put.ignore_value { self.store.get(&put.key, At::Newest) } else { None };
         let value = kept.and_then(|(_, old)| old.value.as_ref()).unwrap_or(&put.value);
         cost(&put.key, value.len())
     }
 
-    /// Writes. Everything is checked.
+    /// Executes a write that passed all checks.
     pub(super) fn put(&mut self, put: &Put) -> Answer {
         let keeps = put.ignore_value || put.ignore_lease || put.prev;
         let old = if keeps { self.store.get(&put.key, At::Newest) } else { None };
@@ -94,8 +94,8 @@ impl Registry {
         Answer::Delete { deleted, prev }
     }
 
-    /// A transaction. Comparisons, also those of transactions in it, are with the state
-    /// before; so is every check, and only of the branches that are taken.
+    /// Executes a transaction. All comparisons, nested ones included, use the state before the transaction.
+    /// So do all checks, and only of the branches taken.
     pub(super) fn txn(&mut self, txn: &Txn) -> Result<Answer, Error> {
         let mut path = Vec::new();
         self.compare(txn, &mut path);
@@ -114,7 +114,7 @@ impl Registry {
         Ok(self.apply(txn, &mut path.iter()))
     }
 
-    /// Notes which branches are taken, in the order in which they are come by.
+    /// Records which branches are taken, in the order of their execution.
     fn compare(&self, txn: &Txn, path: &mut Vec<bool>) {
         let taken = txn.compares.iter().all(|compare| self.holds(compare));
         path.push(taken);
@@ -152,7 +152,7 @@ fn branch(txn: &Txn, taken: bool) -> &[RegistryOp] {
     if taken { &txn.success } else { &txn.failure }
 }
 
-/// Shows every step that is going to be done.
+/// Passes each step of the branches taken to `check`.
 fn visit(
     txn: &Txn,
     path: &mut Iter<'_, bool>,
@@ -165,7 +165,7 @@ fn visit(
     })
 }
 
-/// How a key relates to a target; `None` if it does not, however it is asked.
+/// Compares a property of a key with a target; `None` if no relation can hold.
 fn compared(key: Option<&KeyVersion>, target: &CompareTarget) -> Option<Ordering> {
     let number = |of: fn(&KeyVersion) -> u64| key.map_or(0, of);
     Some(match target {

@@ -1,4 +1,4 @@
-//! Watches: each is a cursor into the history, not a queue.
+//! Watches. A watch is a cursor into the history, not a queue.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -10,14 +10,14 @@ use super::store::{At, KeyChange, Store};
 use super::{Change as Told, Error, News, RegistryConfig, Watch, WatchId, Watched};
 use crate::base::time::Instant;
 
-/// The watches there are, and which of them have something to tell.
+/// All watches, and the set of those with news.
 #[derive(Debug)]
 pub(super) struct Watches {
     watches: BTreeMap<WatchId, Watcher>,
     ready: BTreeSet<WatchId>,
-    /// Who told something last: the next one is whoever comes after.
+    /// Watch that reported last; the next one in the order of identifiers follows.
     last: WatchId,
-    /// Watches that want to be told of progress.
+    /// Number of watches that report progress.
     progressing: usize,
     progress_due: Instant,
 }
@@ -25,22 +25,22 @@ pub(super) struct Watches {
 #[derive(Debug)]
 struct Watcher {
     watch: Watch,
-    /// Everything before this revision was told, or is not its business.
+    /// Every change before this revision was reported, or does not concern the watch.
     next: u64,
     state: WatchState,
-    /// There may be changes from `next` on.
+    /// True if there may be changes from `next` on.
     behind: bool,
-    /// It was told nothing since progress was last looked at.
+    /// True if the watch reported nothing since the last check of progress.
     silent: bool,
     owed_progress: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WatchState {
-    /// Not confirmed yet.
+    /// Not reported as started yet.
     New,
     Runs,
-    /// Ends without having begun.
+    /// Cancelled before the start.
     Refused,
 }
 
@@ -55,7 +55,7 @@ impl Watches {
         }
     }
 
-    /// Starts a watch in place of any with its identifier.
+    /// Starts a watch, and replaces an earlier watch with the same identifier.
     pub(super) fn insert(
         &mut self,
         config: &RegistryConfig,
@@ -68,7 +68,7 @@ impl Watches {
             return Err(Error::NoSpace);
         }
         if watch.span.key.is_empty() {
-            // As etcd has it: the smallest key there can be.
+            // The smallest possible key, as in etcd.
             watch.span.key = Bytes::from_static(&[0]);
         }
         let is_empty = match watch.span.end.as_ref() {
@@ -95,7 +95,7 @@ impl Watches {
         self.watches.len()
     }
 
-    /// There is a new revision of this many changes.
+    /// Handles a new revision with this number of changes.
     pub(super) fn handle_commit(&mut self, store: &Store, changes: usize) {
         let revision = store.revision();
         for (&id, watcher) in &mut self.watches {
@@ -124,7 +124,7 @@ impl Watches {
         }
     }
 
-    /// When watches are next told that there is nothing to tell.
+    /// Returns the time of the next report of progress.
     pub(super) fn next_progress(&self) -> Option<Instant> {
         (self.progressing > 0).then_some(self.progress_due)
     }
@@ -133,7 +133,7 @@ impl Watches {
         !self.ready.is_empty()
     }
 
-    /// What the next watch in turn has to tell.
+    /// Returns the news of the next watch in turn.
     pub(super) fn poll(&mut self, config: &RegistryConfig, store: &Store) -> Option<Watched> {
         while let Some(id) = self.turn() {
             self.last = id;
@@ -224,7 +224,7 @@ impl Watcher {
         Some(News::Progress)
     }
 
-    /// Moves the cursor on and returns what it came by.
+    /// Moves the cursor, and returns the changes passed.
     fn read(&mut self, config: &RegistryConfig, store: &Store) -> Vec<Told> {
         let mut told = Vec::new();
         for change in store.since(self.next) {
@@ -246,7 +246,7 @@ impl Watcher {
 
 fn tell(change: &KeyChange, prev: bool, store: &Store) -> Told {
     let KeyChange { key, to } = change;
-    // What was there before the whole revision; what made a key had nothing before it.
+    // `prev` is the version before the whole revision. A change that creates a key has none.
     let before = to.modified - 1;
     let is_made = to.value.is_some() && to.created == to.modified;
     let prev = if prev && !is_made && !store.is_compacted(before) {

@@ -1,5 +1,4 @@
-//! Access sets: which keys and leases requests read and write, and so which of them depend
-//! on each other.
+//! Access sets: the keys and leases that requests read and write, and the conflicts between requests.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -31,9 +30,9 @@ pub(super) struct Access {
     pub(super) mode: AccessMode,
 }
 
-/// Lists every access that a request may make, whichever branch of a transaction is taken.
-/// Reads as of a revision are left out, since their results cannot change; so is the failure
-/// branch of a transaction without comparisons, since it is never taken.
+/// Returns all accesses that a request may make, in every branch of a transaction. Reads at a revision are
+/// left out, since their results cannot change. The failure branch of a transaction without comparisons is
+/// left out, since the branch is never taken.
 pub(super) fn accesses(request: &Request) -> Vec<Access> {
     let mut accesses = Vec::new();
     match request {
@@ -88,7 +87,7 @@ fn add_lease(lease: LeaseId, mode: AccessMode, accesses: &mut Vec<Access>) {
     accesses.push(Access { resource: Resource::Lease(lease), mode });
 }
 
-/// The accesses of several requests together.
+/// Accesses of several requests together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AccessSet {
     keys: BTreeMap<Bytes, AccessMode>,

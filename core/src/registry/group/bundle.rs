@@ -1,49 +1,49 @@
-//! Bundles: the members of a group that are done as one transaction, so that a group holds
-//! many members at a low cost for each.
+//! Bundles: members of a group that are executed as one transaction, so that a group holds many members at a
+//! low cost for each.
 //!
-//! A group is a transaction whose steps are bundles. etcd counts steps along a path of nested
-//! transactions, not in all, so a group is two levels deep: most of the fixed cost of a
-//! request is paid once for several hundred members.
+//! A group is a transaction with bundles as steps. etcd counts the steps along a path of nested transactions,
+//! not in total, so a group is two levels deep. Most of the fixed cost of a request is paid once for several
+//! hundred members.
 //!
-//! Members without comparisons are unconditional: the steps of all are one list. Members with
-//! comparisons are shared: the bundle has the comparisons of all. Members are independent of
-//! each other, so if all comparisons hold, each member alone would have succeeded. If one
-//! comparison does not hold, nothing of the bundle is done, and its members are sent again,
-//! each as a nested transaction with an outcome of its own. A nested transaction for each
-//! member costs etcd a fifth to a third more than sharing, but a bundle that fails is paid for
-//! twice: where many fail, [fewer are shared](super::share_limit).
+//! Members without comparisons are unconditional: their steps form one list. Members with comparisons are
+//! shared: the bundle has the comparisons of all. Members are independent of each other, so if all
+//! comparisons hold, each member alone would have succeeded. If one comparison does not hold, nothing of the
+//! bundle is executed. Then its members are sent again, each as a nested transaction with an outcome of its
+//! own. Nested transactions for single members cost etcd a fifth to a third more than sharing, but a failed
+//! bundle is paid for twice. If many bundles fail, [fewer members share one](super::share_limit).
 
 use alloc::vec::Vec;
 
 use crate::registry::{RegistryOp, Request, Txn};
 
-/// Steps that a transaction may have, etcd's `--max-txn-ops`; counted along each path of nested
+/// Maximum number of steps of a transaction (etcd's `--max-txn-ops`), counted along each path of nested
 /// transactions.
 pub(super) const MAX_STEPS: usize = 128;
 
-/// Most bundles in a group.
+/// Maximum number of bundles in a group.
 pub(super) const BUNDLES: usize = 64;
 
-/// Most steps of a bundle along each path. A request with as many of its own goes alone.
+/// Maximum number of steps of a bundle along each path. A request with as many steps of its own is sent
+/// alone.
 pub(super) const WIDTH: usize = MAX_STEPS - BUNDLES;
 
-/// Kind of a bundle, and of a member by the kind of bundle that it can be in.
+/// Kind of a bundle, or of a member: the kind of bundle that the member fits into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum BundleKind {
-    /// Members without comparisons: their steps are done in any case.
+    /// Members without comparisons: their steps are always executed.
     Unconditional,
-    /// Members with comparisons, which all must hold.
+    /// Members with comparisons, all of which must hold.
     Shared,
     /// Each member is a nested transaction of its own.
     Nested,
 }
 
-/// Place that a member takes in a bundle.
+/// Space that a member takes in a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Need {
     pub(super) kind: BundleKind,
     compares: usize,
-    /// Steps if the member succeeds.
+    /// Steps of the success branch.
     ops: usize,
     /// Steps along the longest path, as a nested transaction.
     pub(super) depth: usize,
@@ -63,9 +63,9 @@ impl Need {
     }
 }
 
-/// Returns true if a transaction does the same without its failure branch where its comparisons
-/// hold. etcd also refuses a transaction for steps of the branch that is not taken; a plain read
-/// of a compared span adds no reason that the comparison does not give already.
+/// Returns true if a transaction whose comparisons hold has the same effect without its failure branch. etcd
+/// may refuse a transaction for steps of the branch that is not taken. A plain read of a compared span adds
+/// no reason for a refusal that the comparison does not have.
 fn may_leave_out_failure(txn: &Txn) -> bool {
     let is_flat = txn.success.iter().all(|op| !matches!(op, RegistryOp::Txn(_)));
     is_flat
@@ -87,7 +87,7 @@ pub(super) fn steps(txn: &Txn) -> usize {
     own + nested.max().unwrap_or(0)
 }
 
-/// Members that are done as one transaction.
+/// Members that are executed as one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bundle {
     pub(super) kind: BundleKind,
@@ -126,7 +126,7 @@ impl Bundle {
 pub(super) struct Packer {
     bundles: Vec<Bundle>,
     members: usize,
-    /// Most members of a shared bundle.
+    /// Maximum number of members of a shared bundle.
     shared: usize,
 }
 
@@ -135,8 +135,7 @@ impl Packer {
         Self { bundles: Vec::new(), members: 0, shared }
     }
 
-    /// Adds the next member; returns false if there is no room. The first member always has
-    /// room.
+    /// Adds the next member. Returns false if there is no room; the first member always has room.
     pub(super) fn add(&mut self, need: Need) -> bool {
         let is_lone = need.kind == BundleKind::Shared && self.shared < 2;
         let kind = if is_lone { BundleKind::Nested } else { need.kind };
@@ -157,7 +156,8 @@ impl Packer {
 
     pub(super) fn finish(mut self) -> Vec<Bundle> {
         for bundle in &mut self.bundles {
-            // Sharing with nobody gains nothing; a nested member has its outcome at once.
+            // A single member gains nothing from sharing, and as a nested transaction it gets its outcome at
+            // once.
             if bundle.kind == BundleKind::Shared && bundle.members.len() == 1 {
                 bundle.kind = BundleKind::Nested;
             }

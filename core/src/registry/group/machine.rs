@@ -11,31 +11,29 @@ use super::{
 use crate::base::time::{Deadline, Duration, Instant};
 use crate::registry::{CallId, Failure, Request, Response};
 
-/// Group commit, between a node and the driver of its connection to a remote registry: many
-/// small requests ride in one transaction.
+/// Group commit, between a node and the driver of its connection to a remote registry. Many small requests
+/// are sent in one transaction.
 ///
-/// Requests go in and groups come out, each as one request: usually a transaction of nested
-/// transactions. Responses to groups go in and the outcomes of single requests come out.
+/// The inputs are requests and the responses to groups. The outputs are groups, each as one request (usually
+/// a transaction of nested transactions), and the outcomes of the single requests.
 ///
-/// Requests that do not depend on each other may ride in one group: none writes what another
-/// reads or writes. In whichever order such requests were done one by one, they would find and
-/// answer the same. The registry evaluates the comparisons of nested transactions before any
-/// step is done, so independence is also necessary. What is given up is that each request has a
-/// revision of its own.
+/// Requests that are independent of each other may share a group: none of them writes a key or lease that
+/// another one reads or writes. In every order of execution such requests have the same results. Independence
+/// is also necessary, since the registry evaluates the comparisons of nested transactions before any step.
+/// Members of a group lose one property of single requests: a revision of their own.
 ///
-/// Requests that depend on each other are done in the order in which they came: the later one
-/// waits until the group of the earlier one has ended. The machine does not wait for groups to
-/// fill. Requests gather while as many groups are in flight as may be, so groups are fuller the
-/// more there is to do.
+/// Dependent requests are executed in the order of their arrival: the later one waits until the group of the
+/// earlier one has ended. The machine does not wait for groups to fill. Requests gather while the maximum
+/// number of groups is in flight, so groups are fuller under load.
 ///
-/// An outcome of a group is that of each member. A group without an answer leaves each member
-/// [unknown](Failure::Unknown), since the group may have been done, or will be. A refusal is the
-/// exception: perhaps only one member deserves it, so the members are sent again in groups of
+/// The outcome of a group is the outcome of each member. A group without an answer leaves each member
+/// [unknown](Failure::Unknown), since the registry may have executed the group, or may execute it later. A
+/// refusal is the exception: perhaps only one member caused it, so the members are sent again in groups of
 /// half the size.
 ///
-/// The driver polls groups while it has a connection, and owes each one a response or a failure
-/// within a time of its own. Until then the group holds back the requests that depend on it,
-/// which run out of time if it takes too long.
+/// The driver polls groups while it has a connection. It must report a response or a failure for each group
+/// within a time limit of its own. Until then the group holds back the requests that depend on its members,
+/// and these requests may run out of time.
 #[derive(Debug)]
 pub struct GroupCommit {
     config: GroupConfig,
@@ -48,17 +46,17 @@ pub struct GroupCommit {
     outputs: VecDeque<GroupOutput>,
 }
 
-/// A request without an outcome.
+/// Request without an outcome.
 #[derive(Clone, Copy, Debug)]
 struct OpenRequest {
     asked: Instant,
     due: Instant,
-    /// The time at which it was last sent, if it may have been done.
+    /// Time of the last sending, if the request may have been executed.
     sent: Option<Instant>,
 }
 
 impl GroupCommit {
-    /// A machine without requests.
+    /// Creates a machine without requests.
     #[must_use]
     pub fn new(config: GroupConfig) -> Self {
         Self {
@@ -72,25 +70,25 @@ impl GroupCommit {
         }
     }
 
-    /// Requests that wait to be sent.
+    /// Returns the number of requests that wait to be sent.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.waiting()
     }
 
-    /// Groups that were sent and have not ended.
+    /// Returns the number of groups that were sent and have not ended.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Time from a request to its outcome at most.
+    /// Returns the maximum time from a request to its outcome.
     #[must_use]
     pub const fn patience(&self) -> Duration {
         self.config.patience
     }
 
-    /// Takes a request, of an identifier that no earlier one has had.
+    /// Handles a request with an identifier that no earlier request has had.
     pub fn handle_request(&mut self, now: Instant, id: CallId, request: Request) {
         self.observe(now);
         let due = now + self.config.patience;
@@ -101,11 +99,11 @@ impl GroupCommit {
         }
     }
 
-    /// Takes the response to a group; the response to one that has ended is ignored.
+    /// Handles the response to a group. The response to a group that has ended is ignored.
     ///
     /// # Errors
-    /// If the response is malformed. Each member then has the outcome of
-    /// [`GroupFailure::Lost`], and the connection should be given up.
+    /// Returns an error if the response is malformed. Each member then has the outcome of
+    /// [`GroupFailure::Lost`], and the driver should close the connection.
     pub fn handle_response(
         &mut self,
         now: Instant,
@@ -134,7 +132,7 @@ impl GroupCommit {
         Ok(())
     }
 
-    /// Takes the failure of a group. That of one that has ended is ignored, and counts as
+    /// Handles the failure of a group. The failure of a group that has ended is ignored, and counts as
     /// settled.
     pub fn handle_failure(&mut self, now: Instant, id: GroupId, failure: GroupFailure) -> Aftermath {
         self.observe(now);
@@ -171,8 +169,8 @@ impl GroupCommit {
         Aftermath::Again
     }
 
-    /// Notes that nothing was done of a group's members, and drops those that have their outcome
-    /// already.
+    /// Marks the members of a group as unsent, since nothing was executed, and drops members that have an
+    /// outcome already.
     fn unsend(&mut self, group: &mut Selection) {
         group.members.retain(|member| {
             let open = self.open.get_mut(&member.id);
@@ -180,7 +178,7 @@ impl GroupCommit {
         });
     }
 
-    /// Gives the requests up whose time is over.
+    /// Gives up the requests that have run out of time.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.observe(now);
         let mut overdue = None;
@@ -201,8 +199,8 @@ impl GroupCommit {
         }
     }
 
-    /// Returns the next group to send, if anything can be sent now. The driver polls until
-    /// `None` whenever it has a connection: after requests, responses and failures.
+    /// Returns the next group to send, if one can be sent now. With a connection, the driver polls until
+    /// `None` after every request, response and failure.
     #[must_use]
     pub fn poll_group(&mut self, now: Instant) -> Option<Group> {
         self.observe(now);
@@ -224,7 +222,7 @@ impl GroupCommit {
         self.outputs.pop_front()
     }
 
-    /// Returns the time at which [`Self::handle_timeout`] is to be called, and why.
+    /// Returns the time of the next [`Self::handle_timeout`], with the reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if !self.outputs.is_empty() {
@@ -233,10 +231,10 @@ impl GroupCommit {
         self.due.first().map(|(at, _)| Deadline::new(*at, "the registry has not answered a request"))
     }
 
-    /// Checks what must hold after every call; for tests and the simulator.
+    /// Checks the invariants that hold after every call; for tests and the simulator.
     ///
     /// # Errors
-    /// The condition that does not hold.
+    /// Returns the condition that does not hold.
     pub fn audit(&self) -> Result<(), &'static str> {
         let waits = |request: &OpenRequest| request.sent.is_none();
         if self.open.values().filter(|request| waits(request)).count() != self.queue.waiting() {

@@ -1,4 +1,4 @@
-//! Members of groups: requests, with all that decides what they can be grouped with.
+//! Members of groups: requests, with the properties that decide about their groups.
 
 use alloc::vec::Vec;
 
@@ -6,29 +6,29 @@ use super::access_set::{Access, accesses};
 use super::bundle::{BundleKind, Need, WIDTH};
 use crate::registry::{CallId, Compare, CompareTarget, Delete, Range, RegistryOp, Request, Span, Txn};
 
-/// Most keys that a read may answer with and still be grouped.
+/// Maximum number of keys in the answer to a groupable read.
 const SMALL_READ: u64 = 16;
 
 /// Cost of a step beside its keys and values, in bytes.
 const STEP_BYTES: usize = 32;
 
-/// A request that waits, or is in a group.
+/// Request that waits or is in a group.
 #[derive(Clone, Debug)]
 pub(super) struct GroupMember {
     pub(super) id: CallId,
     pub(super) request: Request,
     pub(super) accesses: Vec<Access>,
-    /// Size, as the bound on the bytes of groups counts it.
+    /// Size in bytes, as counted for [`GroupConfig::bytes`](super::GroupConfig::bytes).
     pub(super) bytes: usize,
-    /// Most keys in the answer.
+    /// Maximum number of keys in the answer.
     pub(super) reads: u64,
     pub(super) need: Need,
-    /// Most members of a group that this one is in.
+    /// Maximum number of members of this member's group.
     pub(super) most: usize,
 }
 
 impl GroupMember {
-    /// A member of groups of at most `most` members.
+    /// Creates a member for groups of at most `most` members.
     pub(super) fn new(id: CallId, request: Request, most: usize) -> Self {
         let need = Need::of(&request);
         Self {
@@ -42,13 +42,12 @@ impl GroupMember {
         }
     }
 
-    /// Has the member be a nested transaction of its own from now on.
+    /// Makes the member a nested transaction of its own from now on.
     pub(super) const fn unshare(&mut self) {
         self.need.kind = BundleKind::Nested;
     }
 
-    /// Returns true if the request changes nothing, so that it can be sent again whatever came
-    /// of it.
+    /// Returns true if the request changes nothing, so that it can be sent again after any failure.
     pub(super) const fn is_read(&self) -> bool {
         matches!(self.request, Request::Range(_) | Request::TimeToLive { .. })
     }
@@ -58,15 +57,15 @@ impl GroupMember {
 pub(super) fn is_groupable(request: &Request) -> bool {
     match request {
         Request::Put(_) | Request::Delete(_) => true,
-        // A transaction that does nothing and checks whether it might is not answered alike as
-        // a step: etcd checks neither space nor rights in nested transactions.
+        // A transaction without effect, which only checks for refusals, gets other answers as a step: etcd
+        // checks neither space nor rights in nested transactions.
         Request::Txn(txn) => !txn.compares.is_empty() || txn.failure.is_empty(),
         Request::Range(range) => range.revision == 0 && reads_of_range(range) <= SMALL_READ,
         _ => false,
     }
 }
 
-/// Returns the most keys that a request may answer with.
+/// Returns the maximum number of keys in the answer to a request.
 fn reads_of(request: &Request) -> u64 {
     match request {
         Request::Range(range) => reads_of_range(range),

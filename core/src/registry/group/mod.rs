@@ -1,8 +1,8 @@
-//! Group commit: many small requests to a remote registry ride in one transaction.
+//! Group commit: sends many small requests to a remote registry in one transaction.
 //!
-//! [`GroupCommit`] says what it does. [`access_set`] tells which requests depend on each other,
-//! [`queue`] chooses the members of the next group, [`bundle`] packs them, and [`transaction`]
-//! makes one request of them and takes its response apart.
+//! [`GroupCommit`] is the machine. [`access_set`] finds the requests that depend on each other, [`queue`]
+//! selects the members of the next group, [`bundle`] packs the members, and [`transaction`] makes one request
+//! of the bundles and splits the response.
 
 mod access_set;
 mod bundle;
@@ -21,51 +21,49 @@ use crate::base::time::{Duration, Instant};
 
 pub use machine::GroupCommit;
 
-/// Upper limit of [`GroupConfig::members`], so that a burst does not become one long
-/// transaction.
+/// Upper limit of [`GroupConfig::members`], so that a burst of requests does not become one long transaction.
 pub const MAX_GROUP_MEMBERS: usize = 1024;
 
 /// Bounds of [`GroupCommit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupConfig {
-    /// Requests that wait to be sent. More are answered with [`Failure::Unavailable`]. Requests
-    /// that are sent again come on top of this.
+    /// Requests that wait to be sent. Further requests are answered with [`Failure::Unavailable`]. Requests
+    /// that are sent again are not counted.
     pub waiting: usize,
-    /// Requests in a group, from 1 to [`MAX_GROUP_MEMBERS`]; 1 sends each request alone.
+    /// Requests in a group, from 1 to [`MAX_GROUP_MEMBERS`]; with 1 each request is sent alone.
     pub members: usize,
-    /// Size of a group in bytes. A larger request goes alone.
+    /// Size of a group in bytes. A larger request is sent alone.
     pub bytes: usize,
-    /// Groups in flight, from 1. Fewer make fuller groups.
+    /// Groups in flight, from 1. Fewer groups in flight are fuller.
     pub in_flight: usize,
-    /// Time from a request to its outcome. A request without one then has
-    /// [`Failure::Unavailable`] if it was not sent, else [`Failure::Unknown`].
+    /// Time from a request to its outcome. After this time an unsent request fails with
+    /// [`Failure::Unavailable`], a sent one with [`Failure::Unknown`].
     pub patience: Duration,
 }
 
-/// A group's identifier, never used twice by a machine.
+/// Identifier of a group, never used twice by a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u64);
 
-/// A group to be sent.
+/// Group to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Comes back with the response or the failure.
+    /// Identifier that the response or the failure repeats.
     pub id: GroupId,
     /// The request to send.
     pub request: Request,
-    /// Requests that ride in it.
+    /// Number of requests in the group.
     pub members: usize,
 }
 
-/// Reason why a group has no response.
+/// Reason of a missing response to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupFailure {
-    /// The registry or the transport gave an outcome over a connection that stays.
+    /// The registry or the transport reported an outcome; the connection is still usable.
     Outcome(Failure),
-    /// The connection is of no use any more, and the group may have been done. Reads are sent
-    /// again.
+    /// The connection is unusable, and the group may have been executed. Groups of reads are sent again.
     Lost,
-    /// Nothing was done, and the group can be sent again, over another connection.
+    /// The group was not executed, and can be sent again over another connection.
     NotDone,
 }
 
@@ -73,11 +71,11 @@ pub enum GroupFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Aftermath {
-    /// Each has the group's failure as its outcome.
+    /// Each member has the group's failure as its outcome.
     Settled,
-    /// All wait to be sent again.
+    /// All members wait to be sent again.
     Again,
-    /// All wait to be sent again, in groups of half the size.
+    /// All members wait to be sent again, in groups of half the size.
     Halved,
 }
 
@@ -86,23 +84,23 @@ pub enum Aftermath {
 pub enum GroupOutput {
     /// The outcome of a request.
     Reply {
-        /// Names the request.
+        /// Identifier of the request.
         id: CallId,
-        /// The response, or the reason why there is none.
+        /// The response, or the reason of its absence.
         outcome: Result<Response, Failure>,
-        /// The time at which the request came.
+        /// Time at which the request was accepted.
         asked: Instant,
     },
-    /// Requests have run out of time after they were sent. The driver should give the connection
-    /// up if it has heard nothing since.
+    /// Requests have run out of time after they were sent. The driver should close the connection if nothing
+    /// was received since.
     Overdue {
-        /// The time at which the last of these requests was sent.
+        /// Latest sending time of these requests.
         sent: Instant,
     },
 }
 
-/// A response is not of the shape of its group's request: the registry, or the transport,
-/// misbehaves.
+/// Refusal of a response with another shape than its group's request, by a fault of the registry or the
+/// transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedResponse;
 

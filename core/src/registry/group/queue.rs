@@ -10,14 +10,14 @@ use super::share_limit::ShareLimit;
 use super::{GroupConfig, GroupId, MAX_GROUP_MEMBERS};
 use crate::registry::{CallId, Request};
 
-/// Most keys that a group of more than one member may answer with, so that its answer is not
-/// larger than what drivers accept.
+/// Maximum number of keys in the answer to a group of several members, so that the answer is not larger than
+/// drivers accept.
 const GROUP_READS: u64 = 2048;
 
-/// Requests passed over in the search for a group's members, so that a search is short.
+/// Maximum number of requests passed over in the search for members, so that a search is short.
 const PASSED_OVER: usize = 256;
 
-/// Members that go together.
+/// Members and bundles of one group.
 #[derive(Debug)]
 pub(super) struct Selection {
     pub(super) id: GroupId,
@@ -25,11 +25,11 @@ pub(super) struct Selection {
     pub(super) bundles: Vec<Bundle>,
 }
 
-/// The queue is full.
+/// Refusal of a request, because the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QueueFull;
 
-/// The requests that wait, and the access sets of the groups in flight.
+/// Waiting requests, and the access sets of the groups in flight.
 #[derive(Debug)]
 pub(super) struct GroupQueue {
     config: GroupConfig,
@@ -52,20 +52,20 @@ impl GroupQueue {
         }
     }
 
-    /// Requests that wait.
+    /// Returns the number of waiting requests.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Groups in flight.
+    /// Returns the number of groups in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Adds a request at the end.
+    /// Appends a request.
     ///
     /// # Errors
-    /// If the queue is full.
+    /// Returns an error if the queue is full.
     pub(super) fn push(&mut self, id: CallId, request: Request) -> Result<(), QueueFull> {
         if self.waiting.len() >= self.config.waiting {
             return Err(QueueFull);
@@ -74,13 +74,13 @@ impl GroupQueue {
         Ok(())
     }
 
-    /// Drops a request that waits; returns true if there was one.
+    /// Removes a waiting request. Returns true if there was one.
     pub(super) fn remove(&mut self, id: CallId) -> bool {
         let at = self.waiting.iter().position(|member| member.id == id);
         at.and_then(|at| self.waiting.remove(at)).is_some()
     }
 
-    /// Takes the next group, if anything can be sent now.
+    /// Removes and returns the next group, if one can be sent now.
     pub(super) fn take(&mut self) -> Option<Selection> {
         if self.in_flight.len() >= self.config.in_flight {
             return None;
@@ -88,8 +88,8 @@ impl GroupQueue {
         let mut members: Vec<GroupMember> = Vec::new();
         let (mut bytes, mut reads, mut most) = (0, 0, self.config.members);
         let mut packer = Packer::new(self.share_limit.size());
-        // Accesses of members and of requests passed over: no later request may overtake or join
-        // those that it conflicts with.
+        // Accesses of members and of requests passed over. A later request that conflicts with any of them
+        // may neither overtake nor join.
         let mut barred = AccessSet::default();
         let mut passed_over = Vec::new();
         while passed_over.len() < PASSED_OVER && members.len() < most {
@@ -129,13 +129,13 @@ impl GroupQueue {
         Some(Selection { id, members, bundles: packer.finish() })
     }
 
-    /// Ends a group, whatever came of it.
+    /// Ends a group, regardless of its outcome.
     pub(super) fn end(&mut self, id: GroupId) {
         self.in_flight.remove(&id);
     }
 
-    /// Notes that a group was answered. Keeps in it the members without an answer, whose shared
-    /// bundles failed, to be sent again as nested transactions.
+    /// Handles the answer to a group. Keeps only the members without an answer: their shared bundles failed,
+    /// and they are sent again as nested transactions.
     pub(super) fn answered(&mut self, group: &mut Selection, has_answer: &[bool]) {
         let has_answer = |at: usize| has_answer.get(at) == Some(&true);
         let shared = || group.bundles.iter().filter(|bundle| bundle.kind == BundleKind::Shared);
@@ -146,14 +146,14 @@ impl GroupQueue {
         group.members.iter_mut().for_each(GroupMember::unshare);
     }
 
-    /// Has the members of a refused group wait again, for groups of half the size: nothing was
-    /// done, and perhaps only one member is to blame, which in the end is alone.
+    /// Queues the members of a refused group again, for groups of half the size. Nothing was executed, and
+    /// perhaps only one member caused the refusal; this member is alone in the end.
     pub(super) fn halve(&mut self, group: Selection) {
         let half = (group.members.len() / 2).max(1);
         self.put_back(group, half);
     }
 
-    /// Has the members of a group of which nothing was done wait again, before all others.
+    /// Queues the members of a group that was not executed again, before all other requests.
     pub(super) fn again(&mut self, group: Selection) {
         self.put_back(group, usize::MAX);
     }

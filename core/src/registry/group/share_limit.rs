@@ -1,16 +1,16 @@
-//! The size of shared bundles, by how often they fail.
+//! Adapts the size of shared bundles to their failures.
 
 use super::bundle::WIDTH;
 
-/// Groups answered until sharing is tried again after it was given up.
+/// Answered groups before sharing is tried again.
 pub(super) const RETRY: u32 = 32;
 
-/// Most members of a shared bundle: halved where more than a quarter of the shared bundles of
-/// a group fail, doubled where none does.
+/// Maximum number of members of a shared bundle. Halved if more than a quarter of a group's shared bundles
+/// fail, doubled if none fails.
 #[derive(Debug)]
 pub(super) struct ShareLimit {
     size: usize,
-    /// Groups answered since nothing is shared.
+    /// Answered groups since sharing was given up.
     unshared: u32,
 }
 
@@ -21,12 +21,12 @@ impl Default for ShareLimit {
 }
 
 impl ShareLimit {
-    /// Most members of a shared bundle; below 2 nothing is shared.
+    /// Returns the maximum number of members of a shared bundle; below 2 there is no sharing.
     pub(super) const fn size(&self) -> usize {
         self.size
     }
 
-    /// Notes that a group was answered, with so many shared bundles of which so many failed.
+    /// Handles the answer to a group with `shared` shared bundles, of which `failed` failed.
     pub(super) fn handle_answered(&mut self, shared: usize, failed: usize) {
         if self.size < 2 {
             self.unshared += 1;

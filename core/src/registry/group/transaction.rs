@@ -1,4 +1,4 @@
-//! The transaction that a group is sent as, and the answers of its members.
+//! Transaction of a group, and the split of its response into the members' responses.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -8,7 +8,7 @@ use super::bundle::{Bundle, BundleKind};
 use super::member::GroupMember;
 use crate::registry::{Answer, RegistryOp, Request, Response, Txn};
 
-/// Builds the request of a group: that of its only member, or a transaction.
+/// Returns the request of a group: that of its only member, or a transaction.
 pub(super) fn request(members: &[GroupMember], bundles: &[Bundle]) -> Request {
     match (members, bundles) {
         ([only], _) => only.request.clone(),
@@ -34,7 +34,7 @@ fn bundle(members: &[GroupMember], bundle: &Bundle) -> Txn {
             Request::Range(range) => made.success.push(RegistryOp::Range(range.clone())),
             Request::Put(put) => made.success.push(RegistryOp::Put(put.clone())),
             Request::Delete(delete) => made.success.push(RegistryOp::Delete(delete.clone())),
-            // These are no steps and go alone.
+            // These requests cannot be steps and are sent alone.
             Request::Compact { .. }
             | Request::Grant { .. }
             | Request::Revoke(_)
@@ -45,11 +45,11 @@ fn bundle(members: &[GroupMember], bundle: &Bundle) -> Txn {
     made
 }
 
-/// Takes the response to a group apart: the response to each member, and none to the members
-/// of a shared bundle that failed.
+/// Splits the response to a group. Returns the response to each member, and `None` for the members of a
+/// failed shared bundle.
 ///
 /// # Errors
-/// If the response is not of the shape of the request.
+/// Returns an error if the response has another shape than the request.
 pub(super) fn responses(
     response: Response,
     members: &[GroupMember],
@@ -73,7 +73,7 @@ pub(super) fn responses(
     Ok(found.responses)
 }
 
-/// The responses found so far.
+/// Responses found so far.
 struct Answers<'a> {
     revision: u64,
     members: &'a [GroupMember],

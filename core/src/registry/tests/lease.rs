@@ -78,7 +78,7 @@ fn leases_that_are_over_end_each_in_its_revision_the_oldest_first() {
     bench.told();
     bench.sleep(9_000);
     bench.ok(Request::KeepAlive(LeaseId(1)));
-    // Booked for 10 s, but over at 19 s: after the one that is over at 15 s.
+    // The lease 1 is booked for 10 s but ends at 19 s, after the lease that ends at 15 s.
     bench.sleep(60_000);
     assert_eq!(bench.news(), ["1 to 7: -c@5 -a@6 -b@7"]);
 }
@@ -148,7 +148,7 @@ fn a_new_leader_gives_every_lease_its_whole_time() {
     bench.grant(1, 10).unwrap();
     bench.grant(2, 20).unwrap();
     bench.now = bench.now + Duration::from_secs(15);
-    // Lease 1 is over, but there was no leader to say so.
+    // Lease 1 is over, but no leader was there to end it.
     bench.registry.handle_leader_change(bench.now);
     bench.registry.audit().unwrap();
     assert_eq!((left(&mut bench, 1), left(&mut bench, 2)), (Ok((11, 10)), Ok((21, 20))));

@@ -1,4 +1,5 @@
-//! Tests of the registry alone; that etcd answers the same is tested from outside.
+//! Tests of the registry machine alone. The conformance tests in `tests/` compare its answers with real
+//! etcds.
 
 mod lease;
 mod random;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use super::*;
 use crate::base::time::{Duration, Instant};
 
-/// A registry that is audited after every call, and its clock.
+/// Registry that is audited after every call, and its clock.
 struct Bench {
     registry: Registry,
     now: Instant,
@@ -40,7 +41,7 @@ impl Bench {
         result
     }
 
-    /// Everything there is, asked without side effects.
+    /// Returns all keys, without side effects.
     fn everything(&self) -> Vec<KeyValue> {
         let Answer::Range { kvs, .. } = self.registry.range(&Range::of(Span::prefix(""))) else {
             unreachable!("a read is answered by a range")
@@ -48,7 +49,7 @@ impl Bench {
         kvs
     }
 
-    /// Does what must succeed and returns the answer.
+    /// Executes a request that must succeed, and returns the answer.
     fn ok(&mut self, request: Request) -> Answer {
         self.handle(request).unwrap().answer
     }
@@ -81,7 +82,7 @@ impl Bench {
         self.registry.audit().unwrap();
     }
 
-    /// All there is to tell.
+    /// Returns all news of the watches.
     fn told(&mut self) -> Vec<Watched> {
         let mut told = Vec::new();
         while let Some(watched) = self.registry.poll_output() {
@@ -91,7 +92,7 @@ impl Bench {
         told
     }
 
-    /// What there is to tell, as short text: watch, revision, news.
+    /// Returns all news as short texts: watch, revision, news.
     fn news(&mut self) -> Vec<alloc::string::String> {
         self.told().iter().map(short).collect()
     }
@@ -123,7 +124,7 @@ fn text(bytes: &Bytes) -> &str {
     core::str::from_utf8(bytes).unwrap()
 }
 
-/// `+key=value` for a write, `-key` for a deletion, and what was there before.
+/// Formats a change: `+key=value` for a write, `-key` for a deletion, and the value before in parentheses.
 fn short(watched: &Watched) -> alloc::string::String {
     use alloc::format;
     use alloc::string::String;

@@ -1,4 +1,4 @@
-//! Any sequence of requests: what always holds.
+//! Invariants under any sequence of requests.
 
 use alloc::collections::BTreeMap;
 
@@ -140,10 +140,10 @@ fn small() -> impl Strategy<Value = RegistryConfig> {
     )
 }
 
-/// What was answered, and what the watches told when they were asked.
+/// Answer to the step's request, and news of the watches if the step fetches them.
 type Outcome = (Option<Result<Response, Error>>, Vec<Watched>);
 
-/// Does a step, audited.
+/// Executes a step, with an audit.
 fn take(bench: &mut Bench, step: &Step) -> Outcome {
     match step {
         Step::Do(request) => return (Some(bench.handle(request.clone())), Vec::new()),
@@ -159,13 +159,13 @@ fn take(bench: &mut Bench, step: &Step) -> Outcome {
     (None, Vec::new())
 }
 
-/// What `bench.handle` asserts is atomicity: a refusal had no effect.
+/// Runs the steps. `bench.handle` checks that refused requests have no effect.
 fn run(config: &RegistryConfig, steps: &[Step]) -> Vec<Outcome> {
     let mut bench = Bench::new(config.clone());
     steps.iter().map(|step| take(&mut bench, step)).collect()
 }
 
-/// Every state there was, by revision.
+/// All states of the registry, by revision.
 type States = BTreeMap<u64, Vec<KeyValue>>;
 
 proptest! {
@@ -204,7 +204,7 @@ proptest! {
         history in prop_oneof![Just(None), Just(Some(6usize))],
         steps in many(step(), 0..80),
     ) {
-        // The watch of everything is read when the others are, and made again as it ends.
+        // The watch of all keys is drained together with the others, and started again after its end.
         const ALL: u64 = 9;
         let mut bench = Bench::new(RegistryConfig { history, watch_batch: 3, ..RegistryConfig::etcd() });
         let mut state: BTreeMap<Bytes, KeyValue> = BTreeMap::new();

@@ -234,7 +234,7 @@ fn a_full_registry_refuses_what_takes_space_and_nothing_else() {
     let op = |key: &'static str| RegistryOp::Put(Put::new(key, "", None));
     let either = [
         Txn { success: vec![op("b")], ..Txn::default() },
-        // It would not be done.
+        // This put would not be executed.
         Txn { failure: vec![op("c")], ..Txn::default() },
     ];
     for txn in either.clone() {
@@ -243,7 +243,7 @@ fn a_full_registry_refuses_what_takes_space_and_nothing_else() {
     assert_eq!(bench.handle(put("a", "2")), Err(Error::NoSpace));
     assert_eq!(bench.handle(Request::Grant { id: LeaseId(1), ttl_s: 5 }), Err(Error::NoSpace));
     bench.handle(Request::Range(Range::of(Span::one("a")))).unwrap();
-    // As etcd, it does not look at what is nested.
+    // Nested transactions are not checked, as in etcd.
     bench
         .handle(Request::Txn(Txn { success: either.map(RegistryOp::Txn).to_vec(), ..Txn::default() }))
         .unwrap();

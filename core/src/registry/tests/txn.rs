@@ -145,7 +145,7 @@ fn only_the_branch_taken_is_checked_against_the_state() {
     assert_eq!(run(&mut bench, vec![both]), Err(Error::KeyNotFound));
     let alone = Put { ignore_value: true, ..leased("b", "", 99) };
     assert_eq!(bench.handle(Request::Put(alone)), Err(Error::LeaseNotFound));
-    // Also the newest revision is still to come where a step before writes it.
+    // The revision of the transaction itself is in the future too, even after a write in an earlier step.
     let own = RegistryOp::Range(Range { revision: 2, ..Range::of(Span::one("x")) });
     assert_eq!(run(&mut bench, vec![op_put("x"), own]), Err(Error::FutureRevision));
 }
@@ -188,10 +188,10 @@ fn no_key_is_written_twice() {
     assert!(is_duplicate(vec![inner(op_delete(Span::one("a"))), inner(op_put("a"))]));
     assert!(!is_duplicate(vec![nested(vec![], vec![op_put("a")], vec![op_put("a")])]));
     assert!(!is_duplicate(vec![nested(vec![], vec![op_delete(Span::one("a"))], vec![op_put("a")])]));
-    // What etcd lets pass.
+    // etcd accepts these.
     assert!(!is_duplicate(vec![inner(op_put("a")), inner(op_delete(Span::one("a")))]));
     assert!(!is_duplicate(vec![op_delete(Span::from("a")), op_put("b")]));
-    // What etcd does not survive.
+    // This one crashes etcd.
     let keeps = RegistryOp::Put(Put { ignore_value: true, ..Put::new("b", "", None) });
     assert!(is_duplicate(vec![op_delete(Span::from("a")), keeps]));
 }

@@ -1,4 +1,4 @@
-//! Watches: from where, what of it, in turn, and their ends.
+//! Watches: their starts, their filters, their order, and their ends.
 
 use super::*;
 

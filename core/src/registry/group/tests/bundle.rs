@@ -1,4 +1,4 @@
-//! Tests of the bundles: which members go as one transaction, within which bounds.
+//! Tests of the bundles: the members of one transaction, and the bounds.
 
 use alloc::string::ToString as _;
 use alloc::vec;
@@ -32,7 +32,7 @@ fn comparisons_are_shared_if_the_failure_branch_may_be_left_out() {
 
 #[test]
 fn members_that_could_be_refused_for_their_failure_branch_are_nested() {
-    // A user that may not read `b` may not do this at all, though `b` would not be read.
+    // etcd refuses this transaction to a user without the right to read `b`, although `b` is not read.
     assert_eq!(kind(Txn { failure: vec![read("b")], ..claim("a") }), BundleKind::Nested);
     assert_eq!(kind(Txn { failure: vec![put("a")], ..claim("a") }), BundleKind::Nested);
     assert_eq!(kind(Txn { compares: vec![], ..claim("a") }), BundleKind::Nested);
@@ -51,12 +51,12 @@ pub(super) fn packed(shared: usize, requests: &[Request]) -> Vec<Bundle> {
     packer.finish()
 }
 
-/// Bundles by kind and members.
+/// Returns the kind and the members of each bundle.
 fn plain(bundles: &[Bundle]) -> Vec<(BundleKind, &[usize])> {
     bundles.iter().map(|bundle| (bundle.kind, &*bundle.members)).collect()
 }
 
-/// One request of each kind, and a second one to share with.
+/// Returns one request of each kind, and a second shared one.
 pub(super) fn mixed() -> Vec<Request> {
     let nested = Txn { failure: vec![put("c")], ..claim("c") };
     [Request::Txn(claim("a")), bare("b"), Request::Txn(nested), Request::Txn(claim("d"))].to_vec()
@@ -102,8 +102,8 @@ fn any_request() -> impl Strategy<Value = Request> {
 }
 
 proptest! {
-    /// etcd accepts the transaction, every member is in one bundle, and only members that may
-    /// share a fate do.
+    /// etcd accepts the transaction, every member is in one bundle, and only members of compatible kinds
+    /// share a bundle.
     #[test]
     fn bundles_are_sound(
         requests in prop::collection::vec(any_request(), 2..600),

@@ -1,4 +1,4 @@
-//! Tests of the machine, alone and before a registry.
+//! Tests of the machine alone, and in front of a registry.
 
 use alloc::collections::BTreeMap;
 use alloc::{format, vec, vec::Vec};
@@ -15,7 +15,7 @@ use crate::registry::{
 
 type Outcome = Result<Response, Failure>;
 
-/// A machine that is audited after every call, and its clock.
+/// Machine that is audited after every call, and its clock.
 struct Bench {
     machine: GroupCommit,
     now: Instant,
@@ -27,7 +27,7 @@ impl Bench {
         Self { machine: GroupCommit::new(config), now: Instant::ZERO, asked: 0 }
     }
 
-    /// Asks; requests are numbered from 0.
+    /// Passes a request to the machine; requests are numbered from 0.
     fn ask(&mut self, request: Request) {
         self.machine.handle_request(self.now, CallId(self.asked), request);
         self.asked += 1;
@@ -62,7 +62,7 @@ impl Bench {
         core::iter::from_fn(|| self.machine.poll_output()).collect()
     }
 
-    /// The outcomes since the last call.
+    /// Returns the outcomes since the last call.
     fn outcomes(&mut self) -> Vec<(u64, Outcome)> {
         let replies = self.outputs().into_iter().filter_map(|output| match output {
             GroupOutput::Reply { id, outcome, .. } => Some((id.0, outcome)),
@@ -71,14 +71,14 @@ impl Bench {
         replies.collect()
     }
 
-    /// Sends the next group to a registry.
+    /// Sends the next group to a registry. Returns false if there is none.
     fn serve(&mut self, registry: &mut Registry) -> bool {
         let Some(group) = self.group() else { return false };
         self.done(&group, registry.handle(self.now, &group.request));
         true
     }
 
-    /// A registry has done a group, or has refused it.
+    /// Reports the registry's outcome of a group to the machine.
     fn done(&mut self, group: &Group, outcome: Result<Response, Error>) {
         match outcome {
             Ok(response) => self.respond(group.id, response).unwrap(),
@@ -118,7 +118,7 @@ fn an_ambiguous_outcome_of_a_group_is_that_of_each_member() {
         assert_eq!(bench.fail(group.id, failure), Aftermath::Settled);
         assert_eq!(bench.outcomes(), [(0, UNKNOWN), (1, UNKNOWN), (2, UNKNOWN)]);
         assert!(bench.group().is_none());
-        // The group has ended: what comes of it later is ignored.
+        // The group has ended: a later response is ignored.
         assert_eq!(bench.respond(group.id, Response { revision: 2, answer: Answer::Revoked }), Ok(()));
         assert_eq!(bench.outcomes(), []);
     }
@@ -134,7 +134,7 @@ fn reads_are_sent_again_over_another_connection() {
     let second = bench.group().unwrap();
     assert_eq!((second.request, second.members), (first.request, 2));
     assert_ne!(second.id, first.id);
-    // Over the same connection the next try would end like this one.
+    // Over the same connection another attempt would probably fail too.
     assert_eq!(bench.fail(second.id, GroupFailure::Outcome(Failure::Unknown)), Aftermath::Settled);
     assert_eq!(bench.outcomes(), [(0, UNKNOWN), (1, UNKNOWN)]);
 }
@@ -190,7 +190,7 @@ fn requests_run_out_of_time_as_they_were_sent_or_not() {
     bench.pass(500);
     let sent = bench.now;
     let group = bench.group().unwrap();
-    // It waits for the first, on which it depends.
+    // This request waits for the first one, which writes the same key.
     bench.ask(write("a"));
     bench.ask(write("b"));
     assert!(bench.group().is_none(), "one is in flight");
@@ -204,7 +204,7 @@ fn requests_run_out_of_time_as_they_were_sent_or_not() {
     bench.pass(500);
     assert_eq!(bench.outputs(), [reply(1, UNAVAILABLE, sent), reply(2, UNAVAILABLE, sent)]);
     assert_eq!((bench.machine.waiting(), bench.machine.in_flight()), (0, 1));
-    // Nobody waits any more: nothing is sent again.
+    // No request waits any more, so nothing is sent again.
     assert_eq!(bench.fail(group.id, GroupFailure::NotDone), Aftermath::Again);
     assert_eq!((bench.group(), bench.machine.in_flight()), (None, 0));
     assert_eq!(bench.machine.poll_timeout(), None);
@@ -264,7 +264,7 @@ fn any_put() -> impl Strategy<Value = Put> {
 }
 
 fn any_compare() -> impl Strategy<Value = Compare> {
-    // Revisions are left out: those differ in groups.
+    // Comparisons of revisions are left out, since revisions differ in groups.
     let target = prop_oneof![
         Just(CompareTarget::Create(0)),
         (0..4u64).prop_map(CompareTarget::Version),
@@ -304,7 +304,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     ]
 }
 
-/// An outcome without revisions: members of a group share theirs.
+/// Returns an outcome without revisions, because the members of a group share one.
 fn without_revisions(outcome: Outcome) -> Result<Answer, Failure> {
     fn plain(answer: Answer) -> Answer {
         let kv = |kv: KeyValue| KeyValue { created: 0, modified: 0, ..kv };
@@ -331,14 +331,14 @@ fn with_lease() -> Registry {
     registry
 }
 
-/// An event in the life of a group.
+/// Event of a run with groups.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Ask,
     Send,
-    /// The registry does it and says so.
+    /// The registry executes and answers the group.
     Do(usize),
-    /// The registry does it, and the answer is lost with the connection.
+    /// The registry executes the group, and the answer is lost with the connection.
     DoSilently(usize),
     Lose(usize),
     NotDone(usize),
@@ -360,8 +360,8 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Grouped requests have the outcomes that they have one after the other, whichever groups
-    /// end first, and leave the same keys behind.
+    /// Grouped requests have the same outcomes as single ones, in any order of the groups' ends, and leave
+    /// the same keys.
     #[test]
     fn grouped_requests_have_the_outcomes_of_one_by_one(
         requests in prop::collection::vec(any_request(), 1..80),
@@ -399,9 +399,8 @@ proptest! {
         prop_assert_eq!(&everything[0], &everything[1]);
     }
 
-    /// Each request has one outcome in time, and the outcome is true: a request with a response
-    /// was done once, one that was refused or unavailable not at all, and one that is unknown at
-    /// most once.
+    /// Each request has one outcome in time, and the outcome is true: a request with a response was executed
+    /// once, a refused or unavailable one not at all, and an unknown one at most once.
     #[test]
     fn outcomes_are_true_whatever_comes_of_groups(
         events in prop::collection::vec(any_event(), 1..150),
@@ -420,8 +419,8 @@ proptest! {
             };
             match event {
                 Event::Ask => {
-                    // The key of its own tells how often a request was done; the other one has
-                    // it depend on every fourth.
+                    // The request's own key counts its executions; the common key makes it depend on every
+                    // fourth request.
                     let id = bench.asked;
                     let own = RegistryOp::Put(Put::new(format!("own/{id}"), "", None));
                     let lease = (id % 7 == 3).then_some(LeaseId(404));

@@ -26,7 +26,7 @@ fn read(key: &str) -> RegistryOp {
     RegistryOp::Range(Range::of(Span::one(key.to_owned())))
 }
 
-/// Writes a key that is not there yet.
+/// Returns a transaction that writes a key if the key is absent.
 fn claim(key: &str) -> Txn {
     Txn { compares: vec![Compare::absent(key.to_owned())], success: vec![put(key)], failure: vec![read(key)] }
 }

@@ -1,4 +1,4 @@
-//! Tests of the queue: which requests go together, in which order, within which bounds.
+//! Tests of the queue: the members, the order and the bounds of groups.
 
 use alloc::collections::BTreeMap;
 use alloc::string::ToString as _;
@@ -33,7 +33,7 @@ fn ids(group: &Selection) -> Vec<u64> {
     group.members.iter().map(|member| member.id.0).collect()
 }
 
-/// Takes groups one after the other, each ended before the next.
+/// Takes groups one after the other; each one ends before the next is taken.
 fn all(queue: &mut GroupQueue) -> Vec<Vec<u64>> {
     let mut taken = Vec::new();
     while let Some(group) = queue.take() {
@@ -53,7 +53,7 @@ fn requests_without_a_key_in_common_go_together_and_others_one_after_the_other()
 fn nothing_overtakes_what_it_depends_on() {
     let span = Request::Delete(Delete::of(Span::prefix("a")));
     let mut queue = queue_of(CONFIG, [put("a1"), span, put("a2"), put("b")]);
-    // The deletion waits for the first write, and the second write for the deletion.
+    // The deletion waits for the first write, and the second write waits for the deletion.
     assert_eq!(all(&mut queue), [vec![0, 3], vec![1], vec![2]]);
 }
 
@@ -102,7 +102,7 @@ fn groups_have_room_for_steps_in_all_their_bundles() {
         let ops = (0..width).map(|i| RegistryOp::Put(Put::new(format!("{name}/{i}"), "", None)));
         Request::Txn(Txn { success: ops.collect(), ..Txn::default() })
     };
-    // Six of ten steps in each of 64 bundles.
+    // Each of the 64 bundles has six requests of ten steps.
     let config = GroupConfig { members: 1024, bytes: 1 << 20, ..CONFIG };
     let mut queue = queue_of(config, (0..400).map(|name| txn(name, 10)));
     assert_eq!(all(&mut queue).iter().map(Vec::len).collect::<Vec<_>>(), [384, 16]);
@@ -119,7 +119,7 @@ fn groups_have_bounded_answers() {
     let read = |prefix: u64, limit: u64| Range { limit, ..Range::of(Span::prefix(format!("{prefix}/"))) };
     let mut queue = queue_of(config, (0..200).map(|prefix| Request::Range(read(prefix, 16))));
     assert_eq!(all(&mut queue).iter().map(Vec::len).collect::<Vec<_>>(), [128, 72]);
-    // An answer without a bound on its keys goes alone.
+    // A request with an unbounded number of keys in its answer is sent alone.
     let unbounded = [
         RegistryOp::Range(read(0, 0)),
         RegistryOp::Delete(Delete { prev: true, ..Delete::of(Span::prefix("0/")) }),
@@ -138,7 +138,7 @@ fn claim(key: &str) -> Request {
     Request::Txn(Txn { compares, success: vec![put], failure: vec![] })
 }
 
-/// The group's bundles by kind, with their members.
+/// Returns the kind and the members of each bundle of the group.
 fn kinds(group: &Selection) -> Vec<(BundleKind, Vec<u64>)> {
     let of = |bundle: &Bundle| bundle.members.iter().map(|at| group.members[*at].id.0).collect();
     group.bundles.iter().map(|bundle| (bundle.kind, of(bundle))).collect()
@@ -181,7 +181,7 @@ fn where_sharing_fails_again_and_again_members_are_nested_at_once() {
             sent.push(nested);
         }
     }
-    // Six times in vain, for the first bundles are of up to 64: 64, 32, 16, 8, 4, 2.
+    // Sharing fails six times, since the first bundles may have 64 members: 64, 32, 16, 8, 4, 2.
     assert_eq!(sent.iter().filter(|nested| !**nested).count(), 6, "{sent:?}");
     assert!(sent.ends_with(&[true; 10]));
 }
@@ -201,7 +201,7 @@ fn a_refused_group_goes_again_in_halves_until_each_is_alone() {
     let mut queue = queue_of(CONFIG, (0..5).map(|i| put(&i.to_string())));
     let mut alone = Vec::new();
     let mut sent = 0;
-    // Only the request 3 is to blame.
+    // Only the request 3 causes the refusal.
     while let Some(group) = queue.take() {
         sent += 1;
         if !ids(&group).contains(&3) {
@@ -265,7 +265,7 @@ enum Step {
     End(usize),
     Halve(usize),
     Again(usize),
-    /// All but the members of shared bundles have an answer.
+    /// Answers all members except those of shared bundles.
     Unshare(usize),
 }
 
@@ -281,8 +281,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Members are independent of each other and of everything in flight, bounds are kept,
-    /// dependent requests end in the order in which they came, and each ends once.
+    /// Members are independent of each other and of all groups in flight, bounds are kept, dependent requests
+    /// end in the order of their arrival, and each request ends once.
     #[test]
     fn groups_are_sound(
         requests in prop::collection::vec(any_request(), 1..60),
@@ -295,7 +295,7 @@ proptest! {
         let mut fresh = requests.iter().cloned().enumerate();
         let mut flying: Vec<Selection> = Vec::new();
         let mut ended: Vec<u64> = Vec::new();
-        // At the end everything is sent and ends.
+        // In the end all requests are sent and end.
         let finish = (0..400).map(|i| if i % 2 == 0 { Step::Take } else { Step::End(i) });
         let pushes = core::iter::repeat_n(Step::Push, requests.len());
         for step in steps.into_iter().chain(pushes).chain(finish) {

@@ -16,7 +16,7 @@ fn members(requests: &[Request]) -> Vec<GroupMember> {
     requests.iter().map(|request| GroupMember::new(CallId(0), request.clone(), 128)).collect()
 }
 
-/// Takes apart the answer to a group of these requests.
+/// Splits the response to a group of these requests.
 fn outcomes(requests: &[Request], answer: Answer) -> Result<Vec<Option<Response>>, MalformedResponse> {
     let response = Response { revision: REVISION, answer };
     responses(response, &members(requests), &packed(64, requests))
@@ -74,8 +74,8 @@ fn each_member_has_its_own_answer() {
 
     let answers = outcomes(&mixed(), said(txn_answer(true, vec![put_answer(); 2]))).unwrap();
     assert_eq!(answers, [&[answered(wrote(true))][..], &others, &[answered(wrote(true))]].concat());
-    // A comparison of a shared bundle did not hold: its members have no answer, and the others
-    // have theirs.
+    // A comparison of a shared bundle did not hold: its members have no answer, and the other members have
+    // theirs.
     let answers = outcomes(&mixed(), said(txn_answer(false, vec![]))).unwrap();
     assert_eq!(answers, [&[None][..], &others, &[None]].concat());
 }
@@ -86,7 +86,7 @@ fn a_group_of_one_bundle_is_that_transaction() {
     let answers = outcomes(&requests, txn_answer(true, vec![put_answer(); 2])).unwrap();
     assert_eq!(answers, [answered(wrote(true)), answered(wrote(true))]);
     assert_eq!(outcomes(&requests, txn_answer(false, vec![])).unwrap(), [None, None]);
-    // Several steps of a member stay together, and one without any has an empty answer.
+    // The steps of a member stay together, and a member without steps has an empty answer.
     let two = Txn { success: vec![put("a"), put("b")], ..claim("a") };
     let none = Txn { success: vec![], ..claim("c") };
     let requests = [two, none].map(Request::Txn);
@@ -102,7 +102,7 @@ fn malformed_answers_are_refused() {
         put_answer(),
         wrote(true),
         txn_answer(true, vec![put_answer(); 3]),
-        // Something may have been done.
+        // The registry may have executed steps.
         wrote(false),
     ] {
         assert_eq!(outcomes(&shared, answer), Err(MalformedResponse));
