@@ -1,10 +1,10 @@
-//! The rules that the repository keeps, as far as a program can check them.
+//! Rules of this repository that a program can check.
 //!
-//! What the compiler and clippy can check is theirs (the lints of `Cargo.toml`,
-//! `clippy.toml`); what is left is here: layout, what the core may name, what the
-//! simulator cannot run, dependencies, and the documentation (`documents`: its links and
-//! commands; `configuration`: its settings; `operations`: its metrics). A rule is a function from a file to what is
-//! wrong with it, so each is tested on a text that breaks it.
+//! Many rules are lints of the compiler and of clippy (`Cargo.toml`, `clippy.toml`). The others are here:
+//! layout, names that the core may use, constructs that the simulator cannot run, dependencies, and the
+//! documentation (`documents`: its links and commands; `configuration`: its settings; `operations`: its
+//! metrics). A rule is a function that returns the errors of a file, so each rule is tested on a text that
+//! breaks it.
 
 #[path = "repo_lint/configuration.rs"]
 mod configuration;
@@ -25,18 +25,18 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Longest source file, in lines.
+/// Maximum length of a source file, in lines.
 const MAX_LINES: usize = 600;
-/// Most packages that a build for this machine may take in, ours included.
+/// Maximum number of packages in a build for this platform, the repository's own included.
 const MAX_PACKAGES: usize = 360;
-/// Directories that are not ours: built, found by fuzzers, git's own.
+/// Directories with files that are not sources: build output, findings of fuzzers, git's own data.
 const SKIPPED: [&str; 5] = ["target", ".git", "artifacts", "coverage", "corpus"];
-/// The crates, by their directories.
+/// Directories of the crates.
 const CRATES: [&str; 6] = ["proto", "core", "io", "sim", "fuzz", "tests"];
 
-/// A text file of the repository.
+/// Text file of the repository.
 struct File {
-    /// Relative to the root, with `/`.
+    /// Path relative to the root, with `/`.
     path: String,
     text: String,
 }
@@ -46,7 +46,7 @@ impl File {
         self.path.ends_with(".rs")
     }
 
-    /// The text up to the module of tests in it. One in a file of its own does not end it.
+    /// Returns the text before the inline module of tests. A module of tests in another file does not count.
     fn without_tests(&self) -> &str {
         let mut at = 0;
         while let Some(found) = self.text[at..].find("#[cfg(test)]\nmod ") {
@@ -59,7 +59,7 @@ impl File {
         &self.text
     }
 
-    /// A complaint for every line of which `wrong` says what is wrong.
+    /// Returns an error for each line for which `wrong` returns a description.
     fn lines(&self, mut wrong: impl FnMut(&str) -> Option<String>) -> Vec<String> {
         self.text
             .lines()
@@ -100,7 +100,7 @@ fn nothing_is_left_over() {
 }
 
 fn left_over(file: &File) -> Vec<String> {
-    // In pieces, so that this file does not break its own rule.
+    // In pieces, so that this file does not break the rule.
     let markers = [
         concat!("TO", "DO"),
         concat!("FIX", "ME"),
@@ -131,7 +131,7 @@ fn machine_bound(file: &File) -> Vec<String> {
     if file.path == "Cargo.lock" {
         wrong.extend(file.lines(|line| {
             let source = line.strip_prefix("source = ")?;
-            // The index that cargo uses by default, and no other.
+            // Only the default index of cargo is allowed.
             (source != concat!("\"registry+https://github.com/rust-lang/crates", ".io-index\""))
                 .then(|| format!("a dependency from {source}"))
         }));
@@ -148,8 +148,8 @@ fn the_core_names_nothing_that_surrounds_it() {
     }
 }
 
-/// The compiler keeps the core from the standard library, but not from declaring that
-/// it links it, nor from a dependency that reads the clock. Tests may do as they like.
+/// The compiler keeps the standard library out of the core, but not a declaration that links it, nor a
+/// dependency that reads the clock. Tests may use both.
 fn impure(file: &File) -> Vec<String> {
     if !file.is_rust() || !file.path.starts_with("core/src/") || file.path.contains("/tests/") {
         return Vec::new();
@@ -178,7 +178,7 @@ fn selects_are_biased() {
     check(unbiased);
 }
 
-/// `tokio::select!` without `biased;` draws on a generator that no seed reaches.
+/// `tokio::select!` without `biased;` draws from a generator that no seed determines.
 fn unbiased(file: &File) -> Vec<String> {
     let mut wrong = Vec::new();
     if !file.is_rust() {
@@ -213,7 +213,7 @@ fn scripts_stop_at_the_first_failure_and_can_be_run() {
     scripts.extend(directory.map(|entry| entry.expect("an entry can be read").path()));
     for script in scripts {
         let text = fs::read_to_string(&script).expect("a script is a text");
-        // Python raises where a shell goes on.
+        // Python stops at an error, other than a shell.
         if !text.starts_with("#!/usr/bin/env python3\n\"\"\"") {
             assert!(text.starts_with("#!/usr/bin/env bash\n#"), "{}: no first comment", script.display());
             assert!(text.contains("\nset -euo pipefail\n"), "{}: goes on after a failure", script.display());
@@ -256,7 +256,7 @@ fn the_core_depends_on_nothing_that_surrounds_it() {
     }
 }
 
-/// The list `allow` of the licences in `deny.toml`.
+/// Returns the list `allow` of the licences in `deny.toml`.
 fn allowed_licences(deny: &str) -> BTreeSet<String> {
     let (_, list) = deny.split_once("\nallow = [").expect("deny.toml lists what is allowed");
     let (list, _) = list.split_once(']').expect("the list ends");
@@ -264,7 +264,7 @@ fn allowed_licences(deny: &str) -> BTreeSet<String> {
 }
 
 fn is_allowed(licence: &str, allowed: &BTreeSet<String>) -> bool {
-    // Lax: old manifests write "MIT/Apache-2.0".
+    // Lax, since old manifests contain "MIT/Apache-2.0".
     spdx::Expression::parse_mode(licence, spdx::ParseMode::LAX)
         .is_ok_and(|licence| licence.evaluate(|needed| allowed.contains(&needed.to_string())))
 }
@@ -278,14 +278,14 @@ fn metadata() -> Value {
 
 fn cargo(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO"));
-    // The answer is read by this program, whatever colours the caller likes.
+    // This program reads the output, so the output must have no colours.
     command.env("CARGO_TERM_COLOR", "never");
     let output = command.args(arguments).current_dir(root()).output().expect("cargo runs");
     assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("cargo writes text")
 }
 
-/// Applies a rule to every text file of the repository.
+/// Applies a rule to all text files of the repository.
 fn check(rule: fn(&File) -> Vec<String>) {
     let wrong: Vec<String> = files().iter().flat_map(rule).collect();
     assert!(wrong.is_empty(), "{} complaints\n{}", wrong.len(), wrong.join("\n"));
@@ -323,7 +323,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository").to_path_buf()
 }
 
-/// Whether `word` stands in `line` and is not the end of a longer name.
+/// Returns true if `line` contains `word` other than as the end of a longer name.
 fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();

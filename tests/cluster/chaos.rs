@@ -1,6 +1,6 @@
-//! Nodes while their etcd is killed, stands still, cannot be reached, changes its leader or
-//! forgets its history: who must not serve says so, who may goes on, and afterwards players
-//! hear each other and nothing is held twice.
+//! Nodes while their etcd is killed, stands still, is unreachable, changes its leader or loses its history.
+//! Nodes that must not serve say so, other nodes go on; afterwards players hear each other, and nothing has
+//! two owners.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,27 +21,27 @@ use tokio::time::timeout;
 use crate::holders::{Holders, look, settled};
 use crate::nodes::{Nodes, Piped, Registry, TTL, endpoints, number, ready, shows};
 
-/// Rooms are lost with the nodes that led them, and not an hour later.
+/// With this setting, rooms end soon after their primaries, and not an hour later.
 const SHORT_ROOM_TTL: &str = "cluster.room_ttl=\"3s\"";
-/// So long that no fault here lasts for longer, however slow the machine is.
+/// No fault lasts longer than this, even on a slow computer.
 const LONG_NODE_TTL: &str = "cluster.node_ttl=\"10m\"";
 const ROOM: &str = "arena";
-/// Players, and the nodes where they are.
+/// Players and the indices of their nodes.
 const PARTY: [(&str, usize); 4] = [("alice", 0), ("bob", 1), ("carol", 0), ("dave", 1)];
 
-/// Players at several nodes who are in one room. The first node leads it.
+/// Players at several nodes in one room. The first node is the room's primary.
 struct Party<R> {
     nodes: Nodes<R>,
     players: Vec<Player>,
     at: BTreeMap<&'static str, usize>,
-    /// How often they have talked.
+    /// Number of conversations so far.
     rounds: usize,
 }
 
-/// Reasons that a node gives while it has no connection to the registry, or no answer over it.
+/// Reasons of a node that has no connection to the registry, or gets no answer.
 const SILENT: [&str; 2] = [NOT_CONFIRMED, "the registry takes no writes, players cannot log in: "];
 
-/// Reason that a node gives while the registry does not answer.
+/// Reason of a node while the registry does not answer.
 const NOT_CONFIRMED: &str = "the registry does not confirm that this node lives: ";
 
 impl<R: Registry> Party<R> {
@@ -53,10 +53,10 @@ impl<R: Registry> Party<R> {
         Self { nodes, players, at: PARTY.into(), rounds: 0 }
     }
 
-    /// A fault, then the check. `fault` brings it about and `end` ends it; for so long that
-    /// the leases of the nodes in `lapsed` run out, and of no other: these say why they do
-    /// not serve, and others serve all the time. Afterwards players hear each other, and
-    /// every session, the room and every lease is held once. Who held what before and after.
+    /// Runs a fault with checks before, during and after. `fault` causes it and `end` ends it. The fault
+    /// lasts until the leases of the nodes in `lapsed` are over, and of no others: these nodes report that
+    /// they do not serve, and the others serve all the time. Afterwards players hear each other, and every
+    /// session, the room and every lease has one owner. Returns the holders before and after.
     async fn survives<T>(
         &mut self,
         lapsed: &[usize],
@@ -85,12 +85,12 @@ impl<R: Registry> Party<R> {
         for (node, (before, after)) in suspensions.into_iter().zip(self.suspensions().await).enumerate() {
             assert_eq!(after > before, lapsed.contains(&node), "node {node}: {after} after {before}");
         }
-        // Whatever has become of it: it has an outcome.
+        // The message has any outcome.
         self.players[0].outcome(meanwhile).await;
         [before, after]
     }
 
-    /// All is well, and not only in passing.
+    /// Checks that all nodes and players work, now and after a conversation.
     async fn check(&mut self) -> Holders {
         for node in &self.nodes.nodes {
             ready(node).await;
@@ -105,8 +105,7 @@ impl<R: Registry> Party<R> {
         holders
     }
 
-    /// Waits until everything is held once, and everybody is in the life of the room that
-    /// etcd knows of.
+    /// Waits until everything has one owner, and all players are in the room's life that etcd has.
     async fn assembled(&mut self) -> Holders {
         let Self { nodes, players, at, .. } = self;
         let assembled = timeout(PATIENCE, async {
@@ -114,7 +113,7 @@ impl<R: Registry> Party<R> {
                 let holders = settled(nodes, ROOM, at).await;
                 for player in &mut *players {
                     let is_in = |seen: &[Event]| in_life(seen) == Some(holders.epoch);
-                    // Who leads the room may have changed since.
+                    // The room may have another primary by now.
                     if timeout(PATIENCE / 100, player.has_seen("the room", is_in)).await.is_err() {
                         continue 'again;
                     }
@@ -132,7 +131,7 @@ impl<R: Registry> Party<R> {
         }
     }
 
-    /// Everybody says something and hears everybody, once and in one order.
+    /// All players send a message, and all hear each message once, in one order.
     async fn talk(&mut self) {
         self.rounds += 1;
         let mut said = Vec::new();
@@ -153,7 +152,7 @@ impl<R: Registry> Party<R> {
         }
     }
 
-    /// Waits until a node says that it does not serve, and what is wrong with the registry.
+    /// Waits until a node reports that it does not serve because of the registry.
     async fn says_why_not(&self, node: usize) {
         let node = &self.nodes.nodes[node];
         eventually("a node to say that it does not serve", async || {
@@ -165,7 +164,7 @@ impl<R: Registry> Party<R> {
         assert_eq!(get(node.admin, "/healthz").await.0, 200, "it lives all the same");
     }
 
-    /// How often each node has stopped serving.
+    /// Returns the number of suspensions of each node.
     async fn suspensions(&self) -> Vec<u64> {
         let mut suspensions = Vec::new();
         for node in &self.nodes.nodes {
@@ -181,7 +180,7 @@ impl<R: Registry> Party<R> {
     }
 }
 
-/// The life of the room that the player is in.
+/// Returns the epoch of the room, if the player is in it.
 fn in_life(seen: &[Event]) -> Option<u64> {
     let life = |event: &Event| match event {
         Event::Joined { epoch, .. } => Some(Some(*epoch)),
@@ -204,11 +203,10 @@ async fn welcomed(player: &mut Player) {
     player.until("a session", is).await;
 }
 
-/// Asks nodes again and again whether they serve those who are there, and are ready for more as
-/// long as the registry answers.
+/// Checks repeatedly that nodes serve their players, and are ready for new ones while the registry answers.
 ///
 /// # Panics
-/// When one does not, or is not.
+/// If a node does not serve, or is not ready for another reason.
 async fn until_not_serving(admins: Vec<SocketAddr>) {
     loop {
         for admin in &admins {
@@ -236,7 +234,7 @@ async fn etcd_pauses_for_longer_than_leases_last() {
     let mut party = Party::gather(Nodes::start_with(2, &[SHORT_ROOM_TTL]).await).await;
     let pause = async |party: &mut Party<Etcd>| party.nodes.etcd.pause();
     let resume = async |party: &mut Party<Etcd>, ()| {
-        // So that they are over by its own clock, too.
+        // After this time the leases are over by etcd's clock too.
         tokio::time::sleep(TTL).await;
         party.nodes.etcd.resume();
     };
@@ -251,7 +249,7 @@ async fn the_port_of_etcd_is_dead_for_longer_than_nodes_are_taken_to_live() {
     let mut party = Party::gather(Nodes::on(Piped::start().await, 2, &[]).await).await;
     let hold = async |party: &mut Party<Piped>| party.nodes.etcd.pipe.hold();
     let open = async |party: &mut Party<Piped>, ()| {
-        // By its clock they are dead, too.
+        // The nodes are dead by etcd's clock too.
         eventually("the nodes to be gone", async || party.nodes.keys("/nodes/").await.is_empty()).await;
         assert_eq!(party.nodes.keys("/sessions/").await, Vec::<String>::new());
         party.nodes.etcd.pipe.open();
@@ -287,7 +285,7 @@ async fn a_room_is_led_by_another_node_when_its_own_cannot_reach_etcd() {
 #[tokio::test]
 async fn an_etcd_of_three_loses_its_leader() {
     let mut cluster = Cluster::start_with(Version::durable(), &[]).await;
-    // It is the first node's.
+    // The first node uses the leader.
     let leader = cluster.leader().await;
     cluster.members.swap(0, leader);
     let mut party = Party::gather(Nodes::on(cluster, 2, &[LONG_NODE_TTL]).await).await;
@@ -300,7 +298,7 @@ async fn an_etcd_of_three_loses_its_leader() {
             } else {
                 member.pause();
             }
-            // The others go on without it, and so does either node.
+            // The other members continue without the leader, and so do both nodes.
             assert_ne!(party.nodes.etcd.leader().await, leader);
             for (node, name) in ["erin", "frank"].into_iter().enumerate() {
                 let mut guest = Player::start(builder(&party.nodes.url(node), name));
@@ -331,7 +329,7 @@ async fn history_is_compacted_while_nodes_do_not_watch() {
     let (name, number) = ("carol", 2);
     let cut = async |party: &mut Party<Piped>| {
         party.nodes.etcd.pipe.cut();
-        // A node that the others do not know, where one of their players comes anew.
+        // A node that the others do not know, to which one of their players moves.
         let direct = endpoints(&[party.nodes.etcd.etcd.url()]);
         ready(party.nodes.add(&[LONG_NODE_TTL, &direct]).await).await;
         let mut anew = Player::start(builder(&party.nodes.url(2), name));

@@ -1,4 +1,4 @@
-//! Nodes whose wall clocks differ, in this process: each reads a clock of its own.
+//! Nodes with different wall clocks, in the test process: each node reads a clock of its own.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use skirmish_tests::{eventually, token};
 
 use crate::nodes::TTL;
 
-/// Longer than any token of the tests is good for.
+/// Longer than the validity of every token in the tests.
 const TWO_DAYS_MS: i64 = 2 * 24 * 3_600 * 1_000;
 
 async fn start(etcd: &Etcd, name: &str, clock: &Clock) -> Running {
@@ -27,7 +27,7 @@ async fn start(etcd: &Etcd, name: &str, clock: &Clock) -> Running {
     Running::build(change, |builder| builder.clock(clock.clone())).await
 }
 
-/// Answer to a client with a good token.
+/// Returns the answer to an upgrade request with a valid token.
 async fn at_the_door(server: &Running) -> String {
     exchange(server.address, upgrade(&format!("X-Game-Token: {}\r\n", token("bob")))).await
 }
@@ -54,7 +54,7 @@ async fn a_node_whose_clock_is_off_lets_nobody_in_says_so_and_serves_again_when_
     for part in ["s ahead of node \"first\"", "s ahead of node \"second\"", "chrony", "rooms.clock_bound"] {
         assert!(body.contains(part), "no {part:?} in {body}");
     }
-    // Two days, give or take what a slow link makes of the measurement.
+    // Two days, with the measurement error of a slow link.
     assert!(body.contains(" 1727") || body.contains(" 1728"), "how far it is off: {body}");
     assert_eq!(metric(third.admin, "skirmish_not_ready{reason=\"clock_off\"}").await, Some(1));
     let answer = at_the_door(&third).await;
@@ -65,7 +65,7 @@ async fn a_node_whose_clock_is_off_lets_nobody_in_says_so_and_serves_again_when_
     eventually("the node to serve again", async || is_ready(&third).await).await;
     assert_eq!(status(&at_the_door(&third).await), 101);
 
-    // It is set wrong while it serves: whoever is there is sent elsewhere.
+    // The clock becomes wrong while the node serves: its players are sent to other nodes.
     let player = Player::join(builder(&third.url(), "alice"), "arena").await;
     clocks[2].set_skew_ms(-TWO_DAYS_MS);
     third.connections(0).await;

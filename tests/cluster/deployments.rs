@@ -25,7 +25,7 @@ async fn a_deployment_with_other_keys_does_not_serve_where_another_is_and_says_w
     assert_eq!(nodes.keys("/nodes/").await, [first]);
     ready(&nodes.nodes[0]).await;
 
-    // It comes as soon as the other is gone.
+    // The node registers as soon as the other one is gone.
     nodes.kill(0).await;
     ready(&nodes.nodes[0]).await;
 }

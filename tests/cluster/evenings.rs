@@ -1,4 +1,4 @@
-//! Matches of players on several nodes, as bots see them (G1 to G5, G8).
+//! Matches between players of several nodes, as seen by bots (G1 to G5, G8).
 
 use skirmish_tests::duel::DUEL;
 use skirmish_tests::eventually;
@@ -14,7 +14,7 @@ async fn bots_on_two_nodes_play_whole_evenings_with_each_other() {
     let arguments = ["bots", "--server", &urls, "--match", "duel", "--players", "20", "--duration", "5s"];
     let more = ["--battle", "500ms", "--json"];
     let arguments = [&arguments[..], &more, &key.options()].concat();
-    // One of the two is at the node that leads their room.
+    // One of the two players is at the primary of their room.
     let together = eventually("players of both nodes to be in one room", async || {
         let mut followed = 0;
         for node in &nodes.nodes {
@@ -46,7 +46,7 @@ async fn bots_that_roam_over_three_nodes_are_told_of_no_match_that_they_have_lef
     assert!(verdicts.iter().all(|guarantee| guarantee["verdict"] == "held"), "{report:#}");
     assert!(report["matches"]["formed"].as_u64() > Some(10), "{report:#}");
     assert!(report["reconnects"].as_u64() > Some(20), "{report:#}");
-    // Six begin at each node; the others come from the nodes before it.
+    // Six players begin at each node; the others come from earlier nodes.
     for node in &nodes.nodes {
         assert!(metric(node.admin, "skirmish_accepted_total").await > Some(10), "{report:#}");
     }

@@ -1,4 +1,4 @@
-//! Descriptors that are kept from players: for other nodes, and for etcd.
+//! Descriptors reserved for other nodes and for etcd.
 
 use skirmish_tests::etcd::Etcd;
 use skirmish_tests::player::{Player, builder};
@@ -6,7 +6,7 @@ use skirmish_tests::process::limited;
 
 use crate::nodes::{Nodes, shows};
 
-/// Connections that say nothing stay.
+/// Keeps silent connections open.
 const PATIENT: &str = "connections.handshake_timeout=\"1h\"";
 
 #[tokio::test]

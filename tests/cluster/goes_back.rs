@@ -1,4 +1,4 @@
-//! Nodes whose etcd is restored from a copy, or wiped, while they run.
+//! Nodes on an etcd that is restored from a copy, or wiped, while they run.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::nodes::{Nodes, ready};
 
 const ROOM: &str = "arena";
 
-/// The epochs of the room in which a player has been, in order.
+/// Returns the room's epochs that a player has joined, in order.
 fn epochs(player: &Player) -> Vec<u64> {
     let epochs = player.seen.iter().filter_map(|event| match event {
         Event::Joined { room, epoch, .. } if room == ROOM => Some(*epoch),
@@ -24,14 +24,14 @@ fn epochs(player: &Player) -> Vec<u64> {
     epochs.collect()
 }
 
-/// How often a player was told that the room is gone.
+/// Returns the number of reports to a player that the room is gone.
 fn gone(seen: &[Event]) -> usize {
     let is_gone =
         |event: &&Event| matches!(event, Event::Left { room, reason: LeftReason::Gone } if room == ROOM);
     seen.iter().filter(is_gone).count()
 }
 
-/// Both are in the room and hear each other.
+/// Both players are in the room and hear each other.
 async fn together(players: &mut [Player; 2], text: &str) {
     let said = [format!("{text} of alice"), format!("{text} of bob")];
     for (player, text) in players.iter().zip(&said) {
@@ -42,8 +42,8 @@ async fn together(players: &mut [Player; 2], text: &str) {
     }
 }
 
-/// The nodes say that the registry is another one, tell their players, and serve again by
-/// themselves: with a higher epoch than ever, and with matches.
+/// Checks that the nodes report another registry, notify their players, and serve again by themselves: with a
+/// higher epoch than before, and with matches.
 async fn begins_anew(nodes: &mut Nodes, players: &mut [Player; 2], round: usize) {
     for node in &nodes.nodes {
         eventually("a node to say what has happened", async || {
@@ -70,7 +70,7 @@ async fn begins_anew(nodes: &mut Nodes, players: &mut [Player; 2], round: usize)
     }
 }
 
-/// A match is formed and played.
+/// Both players find a match and play it.
 async fn plays(players: &mut [Player; 2]) {
     let [alice, bob] = players;
     queue(alice).await;
@@ -89,7 +89,7 @@ async fn an_etcd_that_is_restored_or_wiped_is_noticed_and_play_begins_anew_by_it
     let mut players = [alice, bob];
     together(&mut players, "before").await;
 
-    // A copy with the sessions, the room and the leases of now.
+    // A copy with the present sessions, room and leases.
     nodes.etcd.kill().await;
     let copy = nodes.etcd.copy();
     nodes.etcd.restart().await;

@@ -1,6 +1,6 @@
-//! Who holds which session and which room: by etcd's keys and leases, and by the nodes' own
-//! figures. That a key is there once proves nothing, as it cannot be there twice; what may be
-//! wrong is a node that holds what the key says is another's.
+//! Owners of sessions and rooms, by etcd's keys and leases and by the metrics of the nodes. A key exists only
+//! once, so the keys alone prove nothing: the possible error is a node that serves a session or room although
+//! the key names another node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -13,21 +13,20 @@ use tokio::time::{sleep, timeout};
 
 use crate::nodes::{Nodes, Registry, number};
 
-/// What there is once nothing is held twice.
+/// State of etcd once nothing has two owners.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Holders {
-    /// Of the room.
+    /// Epoch of the room.
     pub(crate) epoch: u64,
-    /// All that etcd has.
+    /// All leases in etcd.
     pub(crate) leases: BTreeSet<LeaseId>,
 }
 
-/// Waits until each player's session is held by its node and no other, the one room that
-/// there is by one node, which the others follow that have players, and until there are two
-/// leases for each node and no more.
+/// Waits until each player's session is owned by the player's node only, the only room is led by one node and
+/// followed by the other nodes with players, and each node has exactly two leases.
 ///
 /// # Panics
-/// If that does not come.
+/// If this state is not reached.
 pub(crate) async fn settled<R: Registry>(
     nodes: &Nodes<R>,
     room: &str,
@@ -50,7 +49,7 @@ pub(crate) async fn settled<R: Registry>(
     }
 }
 
-/// Who holds what now, and what of it is not as [`settled`] wants it.
+/// Returns the present holders, and the differences from the state that [`settled`] expects.
 pub(crate) async fn look<R: Registry>(
     nodes: &Nodes<R>,
     room: &str,
@@ -112,7 +111,7 @@ fn key(kv: &KeyValue) -> String {
     String::from_utf8(kv.key.to_vec()).expect("keys are text")
 }
 
-/// A key, the node that its record names, and its lease.
+/// Returns a key with the node in its record and its lease.
 fn held(kv: &KeyValue) -> (String, (Option<u64>, Option<LeaseId>)) {
     (key(kv), (record_owner(kv).map(|(node, _)| node.0), kv.lease))
 }

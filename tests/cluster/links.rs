@@ -1,4 +1,4 @@
-//! Links between nodes: when nothing passes for a while, and when strangers call.
+//! Links between nodes: silent ones, and connections of strangers.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -20,7 +20,7 @@ use crate::valve::Valve;
 async fn members_on_both_sides_of_a_link_that_is_dead_for_a_while_miss_nothing() {
     let valve = Valve::start().await;
     let mut nodes = Nodes::start(1).await;
-    // The older node dials the younger.
+    // The older node dials the younger one.
     let advertise = format!("cluster.link.advertise=\"{}\"", valve.address());
     let younger = nodes.add(&[&advertise]).await;
     valve.lead_to(younger.link.expect("it takes links"));
@@ -59,19 +59,19 @@ async fn members_on_both_sides_of_a_link_that_is_dead_for_a_while_miss_nothing()
     }
 }
 
-/// How often each node has said that its link is down.
+/// Returns the number of reports of each node that its link is down.
 fn downs(nodes: &Nodes) -> Vec<usize> {
     let [one, other] = &nodes.nodes[..] else { panic!("there are two") };
     let count = |node: &Process, of: &Process| node.count(|line| is_about(line, "link down", &of.node));
     vec![count(one, other), count(other, one)]
 }
 
-/// Sends bytes to where links are taken, and waits until the other side has enough.
+/// Sends bytes to a node's port for links, and reads until the node closes the connection.
 async fn call(node: &Process, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(node.link.expect("it takes links")).await.expect("it listens");
     stream.write_all(bytes).await.expect("a new connection takes a little");
     let mut answer = Vec::new();
-    // An end or a reset.
+    // The connection ends, or is reset.
     let _ = within("the end of a stranger's link", stream.read_to_end(&mut answer)).await;
     answer
 }
@@ -157,7 +157,7 @@ async fn a_configuration_that_lets_strangers_in_is_refused() {
 async fn a_node_that_others_do_not_reach_is_not_ready_until_they_do() {
     let valve = Valve::start().await;
     let mut nodes = Nodes::start(2).await;
-    // The older nodes dial the younger, where it says.
+    // The older nodes dial the address that the younger one advertises.
     let advertise = format!("cluster.link.advertise=\"{}\"", valve.address());
     let youngest = nodes.add(&[&advertise, "cluster.name=\"lonely\""]).await;
     let (lonely, link) = (youngest.node.clone(), youngest.link.expect("it takes links"));
@@ -175,7 +175,7 @@ async fn a_node_that_others_do_not_reach_is_not_ready_until_they_do() {
         let (status, body) = warning().await;
         assert_eq!(status, 200, "one of two others is out of reach: {body}");
         let why = format!("node \"lonely\" ({lonely}), which takes links at \"{}\"", valve.address());
-        // Whoever dials a port behind which nobody is finds it closed or reset.
+        // A dialled port without a server behind it is closed or reset.
         let error = [": closed by the other side; check", ": the connection failed: "];
         assert!(body.contains(&why) && error.iter().any(|error| body.contains(error)), "{body}");
         let says = |line: &Value| line["reason"] == "peer_unreachable";
@@ -189,7 +189,7 @@ async fn a_node_that_others_do_not_reach_is_not_ready_until_they_do() {
         eventually("no warning any more", async || readyz(&nodes, node).await == ready).await;
     }
 
-    // Of two nodes neither is ready without the other, unless that has died.
+    // With two nodes, neither is ready without the other, unless the other one has died.
     nodes.kill(1).await;
     valve.shut();
     for node in 0..2 {

@@ -1,4 +1,4 @@
-//! What log-ins cost etcd, and how often there may be some.
+//! Cost of log-ins for etcd, and their rates.
 
 use skirmish_core::wire::ToClient;
 use skirmish_io::clock::Clock;
@@ -9,16 +9,16 @@ use skirmish_tests::token;
 
 use crate::nodes::Nodes;
 
-/// As many log-ins as a test wants.
+/// A rate that no test reaches.
 const UNLIMITED: &str = "rates.logins={per_second=1000, burst=10000}";
 
-/// The number of the last write that etcd has seen.
+/// Returns the revision of etcd's last write.
 async fn revision(nodes: &Nodes) -> i64 {
     let answer = nodes.etcd.client().await.get("/", None).await.expect("etcd answers");
     answer.header().expect("it has a header").revision()
 }
 
-/// Connects, joins, leaves and says goodbye.
+/// Connects, joins, leaves and disconnects.
 async fn cycle(nodes: &Nodes, player: &str) {
     let mut socket = Socket::open(nodes.nodes[0].address, player).await;
     socket.join("arena").await;
@@ -38,7 +38,7 @@ async fn a_cycle_writes_a_session_and_a_room_and_deletes_them() {
         cycle(&nodes, &format!("player-{number}")).await;
     }
     let written = revision(&nodes).await - before;
-    // The node writes of itself, too: a few times at most.
+    // The node also writes a few times by itself.
     assert!(written <= CYCLES * 4 + 5, "{CYCLES} cycles made {written} revisions");
     assert!(
         written >= CYCLES * 4 - 2,
@@ -59,7 +59,7 @@ async fn a_session_that_goes_on_at_its_node_writes_nothing() {
         assert!(welcome.resumed);
     }
     let written = revision(&nodes).await - before;
-    // What the node writes of itself.
+    // The node writes a few times by itself.
     assert!(written <= 5, "50 resumes made {written} revisions");
     drop(socket);
 }
@@ -87,7 +87,7 @@ async fn a_player_who_logs_in_in_a_loop_is_told_to_wait_and_writes_little() {
     assert!((10..=most).contains(&welcomed) && welcomed + refused == 300, "{welcomed} of {most}");
     let written = revision(&nodes).await - before;
     assert!(written <= i64::try_from(welcomed).unwrap() + 5, "{welcomed} log-ins made {written} revisions");
-    // Nobody else is held up.
+    // Other players can log in.
     Socket::open(nodes.nodes[0].address, "alice").await;
 }
 

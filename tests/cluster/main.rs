@@ -1,5 +1,5 @@
-//! Several nodes, each a process of its own, with a real etcd between them: what players
-//! see of it, also while etcd fails, and what strangers do.
+//! Several nodes, each in a process of its own, with a real etcd: the view of players, also during failures
+//! of etcd, and the actions of strangers.
 
 mod chaos;
 mod clocks;

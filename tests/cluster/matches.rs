@@ -1,4 +1,4 @@
-//! A match forms once, though etcd is away while players search (G8).
+//! A match forms exactly once, even if etcd fails during the search (G8).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,10 +14,10 @@ use skirmish_tests::player::{Player, builder};
 use crate::holders::settled;
 use crate::nodes::{Nodes, TTL, ready};
 
-/// A match that is over is soon forgotten.
+/// Removes finished matches soon.
 const SWEEP: &str = "matchmaking.sweep_interval=\"200ms\"";
 
-/// Both are told of one match, and there is no other; they meet in its room, and part.
+/// Both players get the same match, and there is no other one; they meet in its room and leave.
 async fn one_match(nodes: &Nodes, alice: &mut Player, bob: &mut Player) -> String {
     let found: [Matched; 2] = [matched(alice).await, matched(bob).await];
     for node in &nodes.nodes {
@@ -34,7 +34,7 @@ async fn one_match(nodes: &Nodes, alice: &mut Player, bob: &mut Player) -> Strin
     id
 }
 
-/// The matches that the player was told of.
+/// Returns the matches that the player got.
 fn told(player: &Player) -> BTreeSet<&str> {
     let told = player.seen.iter().filter_map(|event| match event {
         Event::Matched(matched) => Some(matched.r#match.as_str()),
@@ -50,19 +50,20 @@ async fn a_match_forms_once_though_etcd_is_away_while_players_search() {
     let mut alice = Player::start(builder(&nodes.url(0), "alice"));
     let mut bob = Player::start(builder(&nodes.url(1), "bob"));
 
-    // One waits, the other comes meanwhile, and when etcd is back the ticket is gone.
+    // One player waits, the other one starts a search during the pause, and the ticket is gone when etcd is
+    // back.
     queue(&mut alice).await;
     nodes.etcd.pause();
     bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
     for node in &nodes.nodes {
         eventually("a node not to serve", async || get(node.admin, "/readyz").await.0 == 503).await;
     }
-    // So that the nodes' leases are over by its own clock, too.
+    // After this time the nodes' leases are over by etcd's clock too.
     tokio::time::sleep(TTL).await;
     nodes.etcd.resume();
     let first = one_match(&nodes, &mut alice, &mut bob).await;
 
-    // It ends while the match forms, wherever that is.
+    // etcd ends while the match forms, at any point of the formation.
     queue(&mut bob).await;
     alice.client.queue(wish("duel")).await.expect("nothing else is searched for");
     nodes.etcd.kill().await;

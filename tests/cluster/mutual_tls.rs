@@ -1,5 +1,4 @@
-//! Mutual TLS between nodes (row D1): whoever has no certificate of the authority for the
-//! name of nodes is no node.
+//! Mutual TLS between nodes (row D1): a certificate of the authority for the name of nodes is required.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::nodes::{Nodes, is_about, ready, shows};
 
-/// Signs the certificates of nodes.
+/// A certificate authority for nodes.
 struct Authority {
     certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -35,7 +34,7 @@ impl Authority {
         Self { certificate, issuer: Issuer::new(params, key), directory }
     }
 
-    /// The settings of a node with a certificate for a name, which trusts `trusted`.
+    /// Returns the settings of a node with a certificate for a name, which trusts `trusted`.
     fn settings(&self, name: &str, trusted: &Self) -> Vec<String> {
         let key = KeyPair::generate().expect("a key can be made");
         let params = CertificateParams::new(vec![name.to_owned()]).expect("a good name");
@@ -65,7 +64,7 @@ fn borrowed(settings: &[String]) -> Vec<&str> {
     settings.iter().map(String::as_str).collect()
 }
 
-/// Waits until a node has refused a link for a reason that has these words in it.
+/// Waits until a node has refused a link for a reason that contains these words.
 async fn refuses(node: &mut Process, words: &str) {
     let what = format!("a link to be refused for `{words}`");
     let is = |line: &serde_json::Value| {
@@ -87,10 +86,10 @@ async fn nodes_of_one_authority_are_linked_and_nobody_else() {
     bob.say("arena", "and back").await;
     alice.hears(&["and back"]).await;
 
-    // Each of them reaches etcd and says that it is a node. It is younger than ours, so
-    // ours dial it; the last one is made to dial ours below.
+    // Each intruder reaches etcd and registers as a node. The intruders are younger than our nodes, so our
+    // nodes dial them; the last one dials our nodes below.
     let of_another_authority = theirs.settings("skirmish-node", &theirs);
-    // Trusts ours, but ours do not trust it.
+    // The intruder trusts our authority, but our nodes do not trust the intruder's.
     let with_their_certificate = theirs.settings("skirmish-node", &ours);
     let for_another_name = ours.settings("somebody-else", &ours);
     for settings in [of_another_authority, with_their_certificate, for_another_name, Vec::new()] {
@@ -122,7 +121,7 @@ async fn nodes_of_one_authority_are_linked_and_nobody_else() {
 async fn intruders_who_dial_are_refused() {
     let (ours, theirs) = (Authority::new("ours-dialed"), Authority::new("theirs-dialing"));
     let mut nodes = Nodes::start(0).await;
-    // Older than our node, so it dials.
+    // The intruder is older than our node, so the intruder dials.
     let no_certificate_of_ours = theirs.settings("skirmish-node", &ours);
     let for_another_name = ours.settings("somebody-else", &ours);
     nodes.add(&borrowed(&no_certificate_of_ours)).await;
@@ -133,10 +132,10 @@ async fn intruders_who_dial_are_refused() {
     ready(node).await;
     refuses(node, "UnknownIssuer").await;
     refuses(node, "not valid for").await;
-    // The one without TLS sends a frame, which is no TLS.
+    // The node without TLS sends a frame, which is not TLS.
     refuses(node, "InvalidContentType").await;
 
-    // Whoever speaks TLS and shows no certificate at all.
+    // A client with TLS and without a certificate.
     let mut roots = RootCertStore::empty();
     roots.add(ours.certificate.der().clone()).expect("it is a certificate");
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -146,13 +145,13 @@ async fn intruders_who_dial_are_refused() {
         .with_no_client_auth();
     let stream = TcpStream::connect(node.link.expect("it takes links")).await.expect("it listens");
     let name = "skirmish-node".try_into().expect("a name");
-    // In TLS 1.3 this side learns only afterwards that it is refused.
+    // In TLS 1.3 the client learns of the refusal only after the handshake.
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("it is ours");
     let refused = skirmish_tests::within("the refusal", stream.read_u8()).await;
     assert!(refused.is_err(), "{refused:?}");
     refuses(node, "certificate").await;
 
-    // Nor does a client that does not even try get an answer that would help it.
+    // A client without TLS gets no useful answer either.
     let mut stream = TcpStream::connect(node.link.expect("it takes links")).await.expect("it listens");
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("a new connection takes a little");
     let mut answer = Vec::new();

@@ -1,4 +1,4 @@
-//! Nodes with an etcd between them.
+//! Nodes with a common etcd.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use skirmish_tests::pipe::Pipe;
 use skirmish_tests::process::{Process, command};
 use tokio::process::Command;
 
-/// How long nodes are taken to live: as short as may be.
+/// Time to live of nodes: the shortest that is allowed.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
 const NODE_TTL: &str = "cluster.node_ttl=\"3s\"";
-/// So long that nothing can have waited for it.
+/// No test waits for this time.
 const ROOM_TTL: &str = "cluster.room_ttl=\"1h\"";
-/// Links notice quickly that nothing passes.
+/// Makes links notice silence soon.
 const HEARTBEAT: &str = "cluster.heartbeat.interval=\"200ms\"";
-/// Nodes are quick to notice that an etcd is there again.
+/// Makes nodes notice the return of an etcd soon.
 const BACKOFF: &str = "registry.etcd.backoff_max=\"500ms\"";
 
-/// What is between nodes.
+/// Registry of the nodes.
 pub(crate) trait Registry {
-    /// Where a node is to look for it, by the node's number.
+    /// Returns the endpoints for a node, by the node's index.
     fn endpoints(&self, node: usize) -> Vec<String>;
 
-    /// A client of it, whatever keeps nodes away from it.
+    /// Returns a client of the registry, independent of faults between the registry and the nodes.
     async fn client(&self) -> Client;
 }
 
@@ -41,7 +41,7 @@ impl Registry for Etcd {
     }
 }
 
-/// Each node begins with a member of its own, the first with the first.
+/// Each node tries a member of its own first: the first node the first member.
 impl Registry for Cluster {
     fn endpoints(&self, node: usize) -> Vec<String> {
         let mut urls = self.urls();
@@ -55,7 +55,7 @@ impl Registry for Cluster {
     }
 }
 
-/// An etcd behind a pipe, by which nodes reach it.
+/// An etcd that nodes reach through a pipe.
 pub(crate) struct Piped {
     pub(crate) etcd: Etcd,
     pub(crate) pipe: Pipe,
@@ -79,27 +79,26 @@ impl Registry for Piped {
     }
 }
 
-/// The nodes, the oldest first: the older dials the younger.
+/// The nodes, the oldest first. An older node dials a younger one.
 pub(crate) struct Nodes<R = Etcd> {
     pub(crate) etcd: R,
     pub(crate) nodes: Vec<Process>,
 }
 
 impl Nodes {
-    /// Starts nodes and waits until each has a link to every other.
+    /// Starts nodes, and waits until each has a link to every other.
     pub(crate) async fn start(count: usize) -> Self {
         Self::start_with(count, &[]).await
     }
 
-    /// Starts nodes with more keys set, and waits until each has a link to every other.
+    /// Starts nodes with more settings, and waits until each has a link to every other.
     pub(crate) async fn start_with(count: usize, settings: &[&str]) -> Self {
         Self::on(Etcd::start().await, count, settings).await
     }
 }
 
 impl<R: Registry> Nodes<R> {
-    /// Starts nodes on a registry, with more keys set, and waits until each has a link to
-    /// every other.
+    /// Starts nodes on a registry with more settings, and waits until each has a link to every other.
     pub(crate) async fn on(etcd: R, count: usize, settings: &[&str]) -> Self {
         let mut this = Self { etcd, nodes: Vec::new() };
         for _ in 0..count {
@@ -109,12 +108,12 @@ impl<R: Registry> Nodes<R> {
         this
     }
 
-    /// Starts one more node.
+    /// Starts another node.
     pub(crate) async fn add(&mut self, settings: &[&str]) -> &mut Process {
         self.add_as(command(), settings).await
     }
 
-    /// Starts one more node, by a command of one's own.
+    /// Starts another node with a given command.
     pub(crate) async fn add_as(&mut self, command: Command, settings: &[&str]) -> &mut Process {
         let endpoints = endpoints(&self.etcd.endpoints(self.nodes.len()));
         let mut all = vec!["registry.kind=etcd", &endpoints, "cluster.link.address=127.0.0.1:0"];
@@ -136,41 +135,41 @@ impl<R: Registry> Nodes<R> {
         }
     }
 
-    /// For the client library.
+    /// URL of a node for the client library.
     pub(crate) fn url(&self, node: usize) -> String {
         self.nodes[node].url()
     }
 
-    /// Kills a node as nothing can resist.
+    /// Kills a node with a signal that cannot be caught.
     pub(crate) async fn kill(&mut self, node: usize) {
         self.nodes.remove(node).kill().await;
     }
 
-    /// What etcd has below a prefix.
+    /// Returns etcd's records below a prefix.
     pub(crate) async fn records(&self, prefix: &str) -> Vec<KeyValue> {
         let options = GetOptions::new().with_prefix();
         let answer = self.etcd.client().await.get(prefix, Some(options)).await.expect("etcd answers");
         answer.kvs().iter().map(key_value).collect()
     }
 
-    /// The keys that etcd has below a prefix.
+    /// Returns etcd's keys below a prefix.
     pub(crate) async fn keys(&self, prefix: &str) -> Vec<String> {
         let text = |kv: &KeyValue| String::from_utf8(kv.key.to_vec()).expect("keys are text");
         self.records(prefix).await.iter().map(text).collect()
     }
 }
 
-/// The addresses of the registry, as a setting.
+/// Returns a setting with the addresses of the registry.
 pub(crate) fn endpoints(urls: &[String]) -> String {
     format!("registry.etcd.endpoints={urls:?}")
 }
 
-/// Whether a line of the log says this of another node.
+/// Returns true if a log line has this message about another node.
 pub(crate) fn is_about(line: &Value, message: &str, node: &str) -> bool {
     line["message"] == message && line["node"] == node
 }
 
-/// A node's identifier.
+/// Returns a node's identifier.
 pub(crate) fn number(node: &Process) -> u64 {
     u64::from_str_radix(&node.node, 16).expect("a node is a number")
 }
@@ -180,7 +179,7 @@ pub(crate) async fn ready(node: &Process) {
     eventually("a node to be ready", async || get(node.admin, "/readyz").await.0 == 200).await;
 }
 
-/// Waits until a figure of a node is this.
+/// Waits until a metric of a node has this value.
 pub(crate) async fn shows(node: &Process, name: &str, value: u64) {
     let what = format!("{name} to be {value}");
     eventually(&what, async || metric(node.admin, name).await == Some(value)).await;

@@ -1,5 +1,5 @@
-//! An etcd that answers and refuses writes: that its nodes say so, what they say to players,
-//! and that they come back by themselves.
+//! An etcd that answers but refuses writes: the reports of its nodes, their answers to players, and the
+//! recovery without help.
 
 use etcd_client::{
     AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions, ConnectOptions, Error, Permission,
@@ -19,12 +19,12 @@ use skirmish_tests::socket::Socket;
 use crate::nodes::{Nodes, ready};
 
 const ROOM: &str = "arena";
-/// As little space as an etcd is comfortable with.
+/// The smallest quota that an etcd works with.
 const QUOTA: &str = "--quota-backend-bytes=8388608";
 const USER: &str = "registry.etcd.user=\"node\"";
 const PASSWORD: &str = "registry.etcd.password=\"secret\"";
 
-/// The lines of the log about the beginning or the end of a reason.
+/// Returns the number of log lines that begin or end a reason.
 fn lines(node: &Process, reason: &str, text: &str) -> usize {
     let is = |line: &Value| {
         line["reason"] == reason && line["message"].as_str().is_some_and(|message| message.contains(text))
@@ -32,7 +32,8 @@ fn lines(node: &Process, reason: &str, text: &str) -> usize {
     node.count(is)
 }
 
-/// Waits until a node says that it is not ready, and gives this advice; its log has one line.
+/// Waits until a node is not ready and gives this advice. The log must have exactly one line about the
+/// reason.
 async fn refuses(node: &mut Process, reason: &str, advice: &[&str]) {
     let admin = node.admin;
     eventually("a node to say what is wrong and what to do", async || {
@@ -44,7 +45,7 @@ async fn refuses(node: &mut Process, reason: &str, advice: &[&str]) {
     assert_eq!(lines(node, reason, "not ready"), 1);
 }
 
-/// Waits until a node is ready and its log says once that the reason is over.
+/// Waits until a node is ready and its log has one line about the end of the reason.
 async fn recovers(node: &mut Process, reason: &str) {
     ready(node).await;
     let over = |line: &Value| {
@@ -55,14 +56,14 @@ async fn recovers(node: &mut Process, reason: &str) {
     assert_eq!((node.count(over), lines(node, reason, "not ready:")), (1, 1));
 }
 
-/// Answer to a player that logs in.
+/// Returns the answer to a player that logs in.
 async fn told(node: &Process, player: &str) -> ToClient {
     let mut socket = Socket::connect(node.address, player).await;
     socket.send(Kind::Hello, &Hello::default()).await;
     socket.next().await
 }
 
-/// A player who logs in is turned away, and told why.
+/// Checks that a player that logs in is refused, with the reason.
 async fn turns_away(node: &Process, player: &str) {
     match told(node, player).await {
         ToClient::Goodbye(goodbye) => {
@@ -74,7 +75,7 @@ async fn turns_away(node: &Process, player: &str) {
     }
 }
 
-/// Writes until etcd has no space left; the revision by then.
+/// Writes until etcd has no space left. Returns the last revision.
 async fn fill(etcd: &mut Client) -> i64 {
     let mut revision = 0;
     for _ in 0..10_000 {
@@ -90,7 +91,7 @@ async fn fill(etcd: &mut Client) -> i64 {
     panic!("it has no quota");
 }
 
-/// Ends every alarm of a kind, as `etcdctl alarm disarm` does.
+/// Ends all alarms of a kind, like `etcdctl alarm disarm`.
 async fn disarm(etcd: &mut Client, alarm: AlarmType) {
     let alarms = etcd.alarm(AlarmAction::Get, alarm, None).await.expect("anybody may");
     assert!(!alarms.alarms().is_empty());
@@ -116,16 +117,16 @@ async fn runs_out_of_space(version: Version) {
     ];
     refuses(node, "registry_full", &advice).await;
     turns_away(node, "bob").await;
-    // A player that is there plays on.
+    // A player with a session plays on.
     let message = alice.say(ROOM, "on").await;
     assert_eq!(alice.outcome(message).await, Outcome::Acknowledged);
 
-    // Else it goes on after the answer, and there is little to defragment yet.
+    // Otherwise the compaction continues after the answer, and little can be defragmented yet.
     let physical = CompactionOptions::new().with_physical();
     etcd.compact(revision, Some(physical)).await.expect("it is the newest");
     etcd.defragment().await.expect("it can be done");
     disarm(&mut etcd, AlarmType::Nospace).await;
-    // Nobody is sent there who could write anything.
+    // No log-ins are sent to this node, so none writes to the registry.
     recovers(node, "registry_full").await;
     assert!(matches!(told(node, "bob").await, ToClient::Welcome(_)));
     let message = alice.say(ROOM, "still").await;
@@ -150,12 +151,12 @@ async fn an_etcd_with_corrupt_data_is_noticed() {
     recovers(&mut nodes.nodes[0], "registry_corrupt").await;
 }
 
-/// Permission of the nodes' user.
+/// Permission for the nodes' user.
 fn role(may: PermissionType) -> Permission {
     Permission::new(may, "/").with_prefix()
 }
 
-/// A client of etcd that may do everything, once rights are checked.
+/// Returns a client of etcd with all rights, for use with authentication.
 async fn root(etcd: &Etcd) -> Client {
     let options = ConnectOptions::new().with_user("root", "secret");
     Client::connect([etcd.url()], Some(options)).await.expect("root may log in")
@@ -166,7 +167,7 @@ async fn add_user(root: &mut Client, user: &str, role: &str) {
     root.user_grant_role(user, role).await.expect("there is such a role");
 }
 
-/// An etcd with users, which it does not check yet.
+/// Returns an etcd with users, before authentication is enabled.
 async fn with_users() -> (Etcd, Client) {
     let etcd = Etcd::start().await;
     let mut client = etcd.client().await;
@@ -210,7 +211,7 @@ async fn rights_that_are_taken_away_are_noticed() {
     recovers(node, "registry_denied").await;
     assert!(matches!(told(node, "bob").await, ToClient::Welcome(_)));
 
-    // One directory is enough for log-ins to fail.
+    // Log-ins fail even if writes are refused below one prefix only.
     for prefix in ["/generation", "/match/", "/nodes/", "/rooms/"] {
         let permission = Permission::read_write(prefix).with_prefix();
         root.role_grant_permission("node", permission).await.expect("there is such a role");

@@ -11,7 +11,7 @@ use crate::nodes::{Nodes, shows};
 
 const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 
-/// A member of the arena on each node. The first node leads the room.
+/// Returns a member of the arena at each node. The first node is the room's primary.
 async fn members(nodes: &Nodes) -> Vec<Player> {
     let mut players = Vec::new();
     for (node, name) in NAMES.iter().enumerate() {
@@ -22,7 +22,7 @@ async fn members(nodes: &Nodes) -> Vec<Player> {
     players
 }
 
-/// Every player says as many messages; their bodies, and what names them.
+/// All players send this number of messages. Returns the bodies, and the identifiers by player.
 async fn talk(players: &[Player], topic: &str, count: usize) -> (Vec<String>, Vec<Vec<MessageId>>) {
     let mut bodies = Vec::new();
     let mut messages = vec![Vec::new(); players.len()];
@@ -36,7 +36,7 @@ async fn talk(players: &[Player], topic: &str, count: usize) -> (Vec<String>, Ve
     (bodies, messages)
 }
 
-/// Every player has heard this, and all in the same order.
+/// Checks that all players have heard these messages, in the same order.
 async fn hear(players: &mut [Player], topic: &str, bodies: &[String]) {
     let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
     let mut orders: Vec<Vec<String>> = Vec::new();
@@ -81,7 +81,7 @@ async fn when_the_primary_of_a_room_is_killed_members_are_told_and_play_on() {
     hear(&mut players, "before", &bodies).await;
 
     nodes.kill(0).await;
-    // Its players went with it.
+    // The players of the node ended with it.
     drop(players.remove(0));
     for player in &mut players {
         let gone = |event: &Event| {
@@ -106,7 +106,7 @@ async fn when_the_primary_of_a_room_is_killed_members_are_told_and_play_on() {
     leave(players).await;
 }
 
-/// Waits for the answer to a join, past the `Left` of a leave that came before it.
+/// Waits for the answer to a join, and skips the `Left` of an earlier leave.
 async fn admitted(socket: &mut Socket, room: &str) -> Result<v1::Joined, LeftReason> {
     socket
         .until(|message| match message {
@@ -119,7 +119,7 @@ async fn admitted(socket: &mut Socket, room: &str) -> Result<v1::Joined, LeftRea
         .await
 }
 
-/// Joins one room at all sockets at once, and collects the epochs in which they came in.
+/// Joins one room at all sockets at once. Returns the epochs of the answers.
 async fn join_at_once(sockets: &mut [Socket], room: &str) -> Vec<Result<u64, LeftReason>> {
     for socket in sockets.iter_mut() {
         socket.send(v1::Kind::Join, &v1::Join { room: room.to_owned(), history: 0 }).await;
@@ -133,7 +133,7 @@ async fn join_at_once(sockets: &mut [Socket], room: &str) -> Vec<Result<u64, Lef
 
 #[tokio::test]
 async fn no_join_is_told_of_another_that_it_crosses_at_another_node() {
-    // The sockets ask for more than players would.
+    // The sockets send more requests than players would.
     let nodes = Nodes::start_with(3, &["rates.control={per_second=1000, burst=10000}"]).await;
     let mut sockets = Vec::new();
     for number in 0..6 {
@@ -147,7 +147,7 @@ async fn no_join_is_told_of_another_that_it_crosses_at_another_node() {
             socket.send(v1::Kind::Leave, &v1::Leave { room: room.clone() }).await;
         }
     }
-    // The last who leaves crosses those who come.
+    // The leave of the last member crosses the joins of the others.
     for round in 0..60 {
         let leaver = &mut sockets[round % 6];
         leaver.join("again").await;

@@ -1,4 +1,4 @@
-//! Sessions that go from one node to another (G2, G3, G5, G7).
+//! Sessions that move from one node to another (G2, G3, G5, G7).
 
 use skirmish_core::wire::encode;
 use skirmish_io::client::{Event, Outcome};
@@ -15,7 +15,7 @@ use crate::valve::Valve;
 #[tokio::test]
 async fn a_client_that_is_cut_off_goes_on_at_another_node_and_loses_nothing() {
     let nodes = Nodes::start(3).await;
-    // Wherever the room is: where she was, where she goes, and elsewhere.
+    // The primary is alice's first node, her second node, or the third one.
     for primary in 0..3 {
         let room = format!("room-{primary}");
         let bob_name = format!("bob-{primary}");
@@ -27,7 +27,7 @@ async fn a_client_that_is_cut_off_goes_on_at_another_node_and_loses_nothing() {
         bob.say(&room, "b1").await;
         alice.hears(&["a1", "b1"]).await;
 
-        // What is on its way now may arrive or not.
+        // Messages in flight at this point may arrive or not.
         by_alice.push(alice.say(&room, "a2").await);
         bob.say(&room, "b2").await;
         valve.lead_to(nodes.nodes[1].address);
@@ -60,7 +60,7 @@ async fn a_client_that_is_cut_off_goes_on_at_another_node_and_loses_nothing() {
     }
 }
 
-/// Alice in a room that a node leads, with one message in its log; and the cursor after that.
+/// Returns alice in a room that a node leads, with one message in its log, and the cursor after this message.
 async fn member(at: &Process, room: &str) -> (Socket, Resume) {
     let mut socket = Socket::connect(at.address, "alice").await;
     let welcome = socket.hello(None).await;
@@ -73,11 +73,11 @@ async fn member(at: &Process, room: &str) -> (Socket, Resume) {
 
 #[tokio::test]
 async fn a_connection_at_another_node_takes_the_session_over() {
-    // The old connection stays for as long as it likes.
+    // The server waits long for the end of the old connection.
     let settings = ["connections.linger=\"1h\"", "rooms.tombstone_horizon=\"2h\""];
     let nodes = Nodes::start_with(2, &settings).await;
     let [first, second] = &nodes.nodes[..] else { panic!("there are two") };
-    // Somebody else, so that the room is led by the other node.
+    // Another player, so that the other node is the room's primary.
     let mut bob = Socket::open(second.address, "bob").await;
     bob.join("arena").await;
     let (mut old, resume) = member(first, "arena").await;
@@ -87,11 +87,11 @@ async fn a_connection_at_another_node_takes_the_session_over() {
     let welcome = new.hello(Some(resume)).await;
     assert!(welcome.resumed && welcome.session == session, "{welcome:?}");
 
-    // What the old one still writes has no effect.
+    // Frames of the old connection have no effect.
     let forged = encode(Kind::Say, &Metadata::default(), &say("arena", 2, "from the past"));
     let leave = encode(Kind::Leave, &Metadata::default(), &Leave { room: "arena".to_owned() });
     for frame in [forged, leave] {
-        // It may be refused on the way already.
+        // The connection may be refused already.
         let _ = old.try_send(frame).await;
     }
     old.closed(Reason::TakenOver, 1008).await;
@@ -115,7 +115,7 @@ async fn a_player_who_comes_anew_at_another_node_ends_the_old_session() {
     let fresh = new.hello(None).await;
     assert!(!fresh.resumed && fresh.session != resume.session);
     old.closed(Reason::TakenOver, 1008).await;
-    // The old session cannot be resumed anywhere any more.
+    // The old session cannot be resumed at any node any more.
     for node in [first, second] {
         let mut late = Socket::connect(node.address, "alice").await;
         assert!(!late.hello(Some(resume.clone())).await.resumed);

@@ -1,4 +1,4 @@
-//! One trace id in the logs of every node that a message has passed (row T1).
+//! One trace identifier in the logs of all nodes that a message has passed (row T1).
 
 use skirmish_core::wire::ToClient;
 use skirmish_proto::v1::{EntryKind, Kind, Metadata};
@@ -29,7 +29,7 @@ async fn the_trace_of_a_message_is_in_the_logs_of_all_nodes_that_it_passes_and_w
     let mut carol = Socket::open(nodes.nodes[2].address, "carol").await;
     carol.join("arena").await;
 
-    // From a member at another node than the room's primary, and from one that is there.
+    // From a member at another node than the room's primary, and from one at the primary.
     let (bobs, alices) = (trace(0xab), trace(0xef));
     bob.send(Kind::Say, &say("arena", 1, "not traced")).await;
     bob.send_with(Kind::Say, &bobs, &say("arena", 2, "bob's")).await;
@@ -48,7 +48,7 @@ async fn the_trace_of_a_message_is_in_the_logs_of_all_nodes_that_it_passes_and_w
         assert_eq!(seen[0], ("not traced".into(), Metadata::default()));
         assert_eq!(seen[1..], traced);
     }
-    // Each node says what it did, once, and of no other message.
+    // Each node logs each of its steps with the traced messages once, and none of other messages.
     let passed: [&[_]; 3] = [
         &[(0xab, TAKEN), (0xef, TAKEN)],
         &[(0xab, PASSED_ON), (0xab, RECEIVED), (0xef, RECEIVED)],

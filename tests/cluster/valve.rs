@@ -1,5 +1,4 @@
-//! A TCP proxy that can be led elsewhere, cut, and shut so that nothing passes and nobody
-//! is told.
+//! TCP proxy with a changeable target that can cut connections, or silently hold back all bytes.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
-/// The proxy. It forwards until the runtime ends.
+/// The proxy. Runs until the runtime ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Valve(Arc<Shared>);
 
@@ -21,7 +20,7 @@ struct Shared {
 }
 
 impl Valve {
-    /// Starts a proxy that leads nowhere yet.
+    /// Starts a proxy without a target.
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port is free");
         let valve = Self(Arc::new(Shared {
@@ -40,32 +39,32 @@ impl Valve {
         valve
     }
 
-    /// Where it listens.
+    /// Address of the proxy.
     pub(crate) fn address(&self) -> SocketAddr {
         self.0.address
     }
 
-    /// For the client library.
+    /// URL for the client library.
     pub(crate) fn url(&self) -> String {
         format!("ws://{}/", self.0.address)
     }
 
-    /// Leads new connections there.
+    /// Sets the target of new connections.
     pub(crate) fn lead_to(&self, address: SocketAddr) {
         *self.0.to.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
     }
 
-    /// Cuts every connection.
+    /// Cuts all connections.
     pub(crate) fn cut(&self) {
         self.0.cut.notify_waiters();
     }
 
-    /// From now on nothing passes, on old connections and on new ones, which are taken.
+    /// Holds back all bytes from now on, on old and new connections. New connections are still accepted.
     pub(crate) fn shut(&self) {
         self.0.open.send_replace(false);
     }
 
-    /// Lets everything pass again, what waits included.
+    /// Forwards all bytes again, including those held back.
     pub(crate) fn open(&self) {
         self.0.open.send_replace(true);
     }
@@ -78,7 +77,7 @@ impl Valve {
         let _ = (near.set_nodelay(true), far.set_nodelay(true));
         let (from_near, to_near) = tokio::io::split(near);
         let (from_far, to_far) = tokio::io::split(far);
-        // When one of them ends, all four halves are dropped: the connection is cut.
+        // The end of one direction drops all four halves, which cuts the connection.
         tokio::select! {
             biased;
             () = cut => {}
@@ -87,12 +86,12 @@ impl Valve {
         }
     }
 
-    /// Passes on what goes one way, while it is open.
+    /// Forwards one direction while the valve is open.
     async fn pump(&self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
         let mut open = self.0.open.subscribe();
         let mut buffer = vec![0; 4096];
         while let Ok(read @ 1..) = from.read(&mut buffer).await {
-            // Nobody hears of an end while it is shut, either.
+            // A shut valve does not report the end of a connection either.
             let opened = open.wait_for(|open| *open).await.is_ok();
             if !opened || to.write_all(&buffer[..read]).await.is_err() {
                 return;

@@ -1,5 +1,5 @@
-//! Named sequences: where etcd is not what one would expect, where the machine once was
-//! something else, and what is too large or too rare to be generated.
+//! Named sequences: surprising behaviour of etcd, former differences of the machine, and requests that are
+//! too large or too rare for the generator.
 
 use skirmish_core::registry::{
     Answer, Change, Compare, CompareTarget, Delete, Error, LeaseId, Put, Range, RegistryOp, Relation,
@@ -11,7 +11,7 @@ use skirmish_tests::eventually;
 use crate::pair::Pair;
 use crate::real;
 
-/// Runs a sequence on every etcd there is.
+/// Runs a sequence on every installed etcd.
 async fn on_each(sequence: impl AsyncFn(&mut Pair<'_>)) {
     for version in Version::installed() {
         let etcd = Etcd::start_with(version, &[]).await;
@@ -124,8 +124,8 @@ async fn inner_transactions_clash_in_one_order_only() {
     .await;
 }
 
-/// Other than by itself, in a transaction a missing key is found before a missing lease,
-/// and every write is checked before any read.
+/// In a transaction a missing key is found before a missing lease, unlike in a single write, and every write
+/// is checked before any read.
 #[tokio::test]
 async fn what_is_missing_is_found_in_an_order() {
     on_each(async |pair| {
@@ -157,7 +157,7 @@ async fn the_longest_lists_on_a_path_are_128_together() {
     .await;
 }
 
-/// To the byte only etcd knows: it counts what it sends to the other members.
+/// Only etcd knows the limit to the byte: it counts the message to the other members.
 #[tokio::test]
 async fn the_largest_request_has_a_mebibyte_and_a_half() {
     on_each(async |pair| {
@@ -230,7 +230,7 @@ async fn watches_of_nothing_are_refused_and_of_the_empty_key_are_not() {
     .await;
 }
 
-/// More than etcd tells at once.
+/// More changes than etcd sends in one message.
 #[tokio::test]
 async fn a_long_past_is_told_whole() {
     on_each(async |pair| {
@@ -279,8 +279,8 @@ async fn a_lease_revoked_deletes_its_keys_in_order_and_has_none_when_granted_aga
     .await;
 }
 
-/// The one request that the machine refuses and etcd takes: it comes to its end by it, and
-/// again whenever it is started on the same data.
+/// The one request that the machine refuses and etcd accepts: etcd crashes, and crashes again at every start
+/// on the same data.
 #[tokio::test]
 async fn keeping_what_the_transaction_deletes_is_the_end_of_etcd() {
     for version in Version::installed() {

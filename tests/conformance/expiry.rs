@@ -1,4 +1,4 @@
-//! What etcd does by itself, in its own time: leases end, members die and are stopped.
+//! Behaviour of etcd over time: leases end, members die or are paused.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ async fn leases_end_each_in_its_own_revision() {
         pair.ask(Request::Grant { id: LeaseId(3), ttl_s: 2 }).await.unwrap();
         let one = pair.watch(Watch::of(Span::prefix(""), 0)).await;
         pair.sleep(Duration::from_secs(2));
-        // Which of the two goes first is etcd's choice.
+        // etcd may end the two leases in either order.
         let before = pair.revision() - 2;
         let revisions: Vec<_> = pair.told_in_any_order(one).await.iter().map(Change::revision).collect();
         assert_eq!(revisions, [before + 1, before + 2]);

@@ -1,4 +1,4 @@
-//! An etcd whose quota is used up.
+//! An etcd with an exhausted quota.
 
 use etcd_client::{AlarmAction, AlarmType};
 use skirmish_core::registry::{Delete, Error, LeaseId, Put, Range, RegistryOp, Request, Span, Txn};
@@ -25,7 +25,7 @@ async fn without_space_both_refuse_what_takes_some_and_nothing_else() {
         let full = Err(Error::NoSpace);
         assert_eq!(pair.ask(Request::Put(Put::new("a", "", None))).await.map(drop), full);
         assert_eq!(pair.ask(Request::Grant { id: LeaseId(2), ttl_s: 1000 }).await.map(drop), full);
-        // Of a transaction both branches count, whichever is done.
+        // Both branches of a transaction count, regardless of the branch taken.
         let (success, failure) = (vec![put("b")], vec![put("c")]);
         let taken = Txn { success, ..Txn::default() };
         let never = Txn { failure, ..Txn::default() };

@@ -1,4 +1,4 @@
-//! Sequences that collide a lot: few keys, few leases, near revisions.
+//! Generated sequences with many conflicts: few keys, few leases, close revisions.
 
 use bytes::Bytes;
 use proptest::collection::vec as many;
@@ -7,12 +7,12 @@ use skirmish_core::registry::{
     Compare, CompareTarget, Delete, LeaseId, Put, Range, RegistryOp, Relation, Request, Span, Txn, Watch,
 };
 
-/// A step of a sequence. Revisions in it are relative, see [`Revisions`].
+/// Step of a sequence. Its revisions are relative, see [`Revisions`].
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Ask(Request),
     Watch(Watch),
-    /// Ends the watch with this index, modulo how many there are.
+    /// Ends the watch with this index, modulo the number of watches.
     Unwatch(usize),
 }
 
@@ -24,10 +24,10 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the revisions of a step are relative to.
+/// References for the relative revisions of a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Revisions {
-    /// Where the sequence began.
+    /// Revision at the start of the sequence.
     pub(crate) base: u64,
     pub(crate) compacted: u64,
     pub(crate) newest: u64,
@@ -60,7 +60,7 @@ fn rebase_txn(txn: &mut Txn, revisions: Revisions) {
 }
 
 impl Revisions {
-    /// 0 stays; then come those where things change; the others count from the base.
+    /// 0 stays; the next numbers stand for the edges of the readable range; the others count from the base.
     fn rebase(self, revision: &mut u64) {
         *revision = match *revision {
             0 => 0,
@@ -73,8 +73,8 @@ impl Revisions {
     }
 }
 
-/// Whether etcd may come to its end by a request: it checks that there is a value or lease
-/// to be kept before it deletes every key from one on, and does not expect to find nothing.
+/// Returns true if a request may crash etcd: etcd checks the existence of a kept value or lease before it
+/// deletes all keys from one on, and then does not find the key.
 pub(crate) fn crashes_etcd(request: &Request) -> bool {
     fn any(txn: &Txn, is: fn(&RegistryOp) -> bool) -> bool {
         txn.success.iter().chain(&txn.failure).any(|op| match op {
@@ -95,7 +95,7 @@ fn key() -> impl Strategy<Value = Bytes> {
     .prop_map(Bytes::from)
 }
 
-/// Seldom empty, which is refused.
+/// Returns a key; seldom an empty one, which is refused.
 fn asked_key() -> impl Strategy<Value = Bytes> {
     prop_oneof![60 => key(), 1 => Just(Bytes::new())]
 }
@@ -115,7 +115,7 @@ fn lease() -> impl Strategy<Value = LeaseId> {
     prop_oneof![10 => 1..=3u64, 1 => Just(9)].prop_map(LeaseId)
 }
 
-/// See [`Revisions::rebase`].
+/// Returns a relative revision, see [`Revisions::rebase`].
 fn at() -> impl Strategy<Value = u64> {
     prop_oneof![5 => Just(0), 5 => 1..=4u64, 4 => 5..15u64, 2 => 5..45u64]
 }
@@ -128,7 +128,7 @@ fn put() -> impl Strategy<Value = Put> {
     let leases = prop_oneof![12 => Just(None), 6 => lease().prop_map(Some), 1 => Just(Some(LeaseId(0)))];
     (asked_key(), value(), leases, any::<bool>(), rarely(), rarely(), any::<bool>()).prop_map(
         |(key, value, lease, prev, ignore_value, ignore_lease, proper)| {
-            // What is to be kept must not be given, and half of the time is not.
+            // A kept value or lease must not be given; half of the time it is given.
             let value = if ignore_value && proper { Bytes::new() } else { value };
             let lease = if ignore_lease && proper { None } else { lease };
             Put { prev, ignore_value, ignore_lease, ..Put::new(key, value, lease) }
@@ -190,7 +190,7 @@ fn watch() -> impl Strategy<Value = Watch> {
     )
 }
 
-/// Refused for its size.
+/// Returns a request that is refused for its size.
 fn oversize() -> impl Strategy<Value = Request> {
     let large = || Put::new("a", vec![b'x'; 1_600_000], None);
     let reads = |n| vec![RegistryOp::Range(Range::of(Span::one("a"))); n];
@@ -207,7 +207,7 @@ fn oversize() -> impl Strategy<Value = Request> {
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    // Long enough that none is over before its sequence is.
+    // Long enough that no lease ends before its sequence.
     let ttl_s = prop_oneof![10 => 1000..2000u64, 1 => Just(9_000_000_001)];
     prop_oneof![
         60 => range().prop_map(Request::Range),

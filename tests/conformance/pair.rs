@@ -1,4 +1,4 @@
-//! The machine and a real etcd, fed alike.
+//! The machine and a real etcd with the same inputs.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use skirmish_tests::{eventually, http, within};
 
 use crate::real;
 
-/// A sequence on both. A difference is a panic that shows it.
+/// Runs a sequence on both. Panics with the two results at a difference.
 pub(crate) struct Pair<'a> {
     etcd: &'a Etcd,
     client: Client,
@@ -24,7 +24,7 @@ pub(crate) struct Pair<'a> {
     outcomes: Outcomes,
 }
 
-/// How often what came of what.
+/// Number of results of each kind.
 pub(crate) type Outcomes = BTreeMap<String, u64>;
 
 /// A watch on both.
@@ -32,11 +32,11 @@ struct Watched {
     watch: Watch,
     machine: Vec<Item>,
     real: Vec<Item>,
-    /// It began in the past, and etcd may not have looked there yet.
+    /// True for a watch from the past that etcd may not have served so far.
     catching_up: bool,
 }
 
-/// What a watch is told, a change at a time.
+/// News of a watch, change by change.
 #[derive(Debug, PartialEq)]
 enum Item {
     Created,
@@ -46,7 +46,7 @@ enum Item {
 }
 
 impl<'a> Pair<'a> {
-    /// Both without keys and leases, at the same revision, but for one key, `m`.
+    /// Starts both without leases and with only the key `m`, at the same revision, which is compacted.
     pub(crate) async fn new(etcd: &'a Etcd) -> Self {
         let mut pair = Self::fresh(etcd).await;
         pair.put("m", "").await;
@@ -55,7 +55,7 @@ impl<'a> Pair<'a> {
         pair
     }
 
-    /// Both without keys and leases, at the same revision.
+    /// Starts both without keys and leases, at the same revision.
     pub(crate) async fn fresh(etcd: &'a Etcd) -> Self {
         let mut client = etcd.client().await;
         let leases = client.leases().await.expect("etcd answers");
@@ -79,17 +79,17 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Which etcd it is.
+    /// Version of the etcd.
     pub(crate) const fn version(&self) -> Version {
         self.etcd.version()
     }
 
-    /// The newest revision.
+    /// Returns the newest revision.
     pub(crate) fn revision(&self) -> u64 {
         self.machine.revision()
     }
 
-    /// The revision of the last compaction.
+    /// Returns the revision of the last compaction.
     pub(crate) fn compacted(&self) -> u64 {
         self.machine.compacted().expect("there was one at the start")
     }
@@ -102,10 +102,10 @@ impl<'a> Pair<'a> {
         Ok(self.ask(Request::Txn(txn)).await?.answer)
     }
 
-    /// Asks both, and shows what they answer alike.
+    /// Sends a request to both, compares the answers, and returns the answer.
     pub(crate) async fn ask(&mut self, request: Request) -> Result<Response, Error> {
         if let Request::Compact { .. } = request {
-            // What etcd still has to tell must not be compacted under it.
+            // A compaction must not remove changes that etcd still has to report.
             self.caught_up().await;
         }
         let real = within("etcd's answer", real::call(&mut self.client, &request)).await;
@@ -117,7 +117,7 @@ impl<'a> Pair<'a> {
         machine
     }
 
-    /// The machine has no space left, or some again, as etcd has since its alarm was set.
+    /// Sets or ends the lack of space in the machine, like the alarm of etcd.
     pub(crate) const fn set_full(&mut self, full: bool) {
         self.machine.set_full(full);
     }
@@ -164,12 +164,12 @@ impl<'a> Pair<'a> {
         assert_eq!(watched.machine, watched.real[..watched.real.len() - 1], "{:?}", watched.watch);
     }
 
-    /// Watches that there are, also those that have ended by themselves.
+    /// Returns the watches, including those that ended by themselves.
     pub(crate) fn watches(&self) -> Vec<WatchId> {
         self.watches.keys().copied().collect()
     }
 
-    /// Waits until a watch was told by etcd what it was told by the machine, and not more.
+    /// Waits until etcd has reported to a watch exactly the changes that the machine has reported.
     pub(crate) async fn told(&mut self, id: WatchId) -> Vec<Change> {
         loop {
             let watched = &self.watches[&id];
@@ -187,8 +187,8 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// As [`Self::told`], where only the number of changes and what they are of is certain.
-    /// What etcd was told.
+    /// Waits like [`Self::told`], but only for the same number of changes of the same keys. Returns etcd's
+    /// changes.
     pub(crate) async fn told_in_any_order(&mut self, id: WatchId) -> Vec<Change> {
         while self.watches[&id].real.len() < self.watches[&id].machine.len() {
             self.read().await;
@@ -210,8 +210,8 @@ impl<'a> Pair<'a> {
         changes(real)
     }
 
-    /// Makes sure that no watch has more to tell than both have told: writes and deletes
-    /// what each of them watches, and waits until that is told. How often what came of what.
+    /// Checks that no watch has further news: writes and deletes a key of each watch, and waits for these
+    /// changes. Returns the number of results of each kind.
     pub(crate) async fn finish(mut self) -> Outcomes {
         for id in self.watches() {
             let Watched { watch, .. } = &self.watches[&id];
@@ -238,14 +238,14 @@ impl<'a> Pair<'a> {
         self.outcomes
     }
 
-    /// Lets the machine's time pass, after etcd's has.
+    /// Advances the machine's time, after the same real time has passed for etcd.
     pub(crate) fn sleep(&mut self, duration: std::time::Duration) {
         self.now = self.now + duration;
         self.machine.handle_timeout(self.now);
         self.drain();
     }
 
-    /// Waits until etcd has told all that there is to tell, and knows it.
+    /// Waits until etcd has reported the past to every watch.
     async fn caught_up(&mut self) {
         if self.watches.values().any(|watched| watched.catching_up) {
             let address = self.etcd.address();
@@ -284,7 +284,7 @@ impl<'a> Pair<'a> {
         let stream = self.stream.as_mut().expect("there is a watch");
         let message = within("etcd to tell more", stream.message()).await.expect("etcd watches");
         let message = message.expect("etcd does not end a stream");
-        // A watch that is refused has no identifier yet: it is the newest.
+        // A refused watch has no identifier: it is the newest one.
         let id =
             if message.watch_id() < 0 { self.next_watch - 1 } else { real::unsigned(message.watch_id()) };
         if let Some(watched) = self.watches.get_mut(&WatchId(id)) {
@@ -311,7 +311,7 @@ fn outcome(request: &Request, result: &Result<Response, Error>) -> String {
     }
 }
 
-/// Without what depends on how fast the machine is that this runs on.
+/// Removes the parts of an answer that depend on the speed of the computer.
 fn comparable(result: &Result<Response, Error>) -> Result<Response, Error> {
     let mut result = result.clone();
     if let Ok(Response { answer: Answer::TimeToLive { left_s, granted_s, .. }, .. }) = &mut result {

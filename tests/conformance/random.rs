@@ -9,13 +9,13 @@ use skirmish_tests::etcd::{Etcd, Version};
 use crate::generate::{Revisions, Step, crashes_etcd, rebase, step};
 use crate::pair::{Outcomes, Pair};
 
-/// What a run on one etcd does at least.
+/// Minimum number of operations in a run on one etcd.
 const OPERATIONS: u64 = 10_000;
 
-/// Seeds of sequences that once came to something else; they are tried first.
+/// Seeds of sequences with former differences; they are tried first.
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/conformance.txt");
 
-/// What has to come of them, for the comparison to be one.
+/// Results that must occur, so that the comparison is meaningful.
 const OUTCOMES: &[&str] = &[
     "Range",
     "Range: EmptyKey",
@@ -59,7 +59,7 @@ const OUTCOMES: &[&str] = &[
     "Unwatch",
 ];
 
-/// Side by side, since most of the time is etcd's and goes to its disk.
+/// The versions run in parallel, since most of the time is spent on etcd's disk.
 #[test]
 fn generated_sequences_come_to_the_same() {
     std::thread::scope(|scope| {
@@ -82,11 +82,11 @@ fn compare(version: Version) -> Outcomes {
     let etcd = runtime.block_on(Etcd::start_with(version, &[]));
     let all = RefCell::new(Outcomes::new());
     while all.borrow().values().sum::<u64>() < OPERATIONS {
-        // A runner counts its cases once and for all.
+        // A runner counts its cases only once.
         let mut runner = TestRunner::new(Config {
             cases: 50,
             max_shrink_iters: 500,
-            // One that shows only by waiting in vain takes a minute each time.
+            // A case that fails by a timeout takes a minute each time.
             max_shrink_time: 300_000,
             failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
             ..Config::default()

@@ -13,10 +13,10 @@ use skirmish_core::registry::{
 };
 use skirmish_tests::etcd::key_value;
 
-/// Asks etcd.
+/// Sends a request to etcd.
 ///
 /// # Panics
-/// If it answers what the core has no word for.
+/// If etcd's answer has no equivalent in the core.
 pub(crate) async fn call(client: &mut Client, request: &Request) -> Result<Response, Error> {
     send(client, request).await.map_err(|error| refusal(&error))
 }
@@ -40,7 +40,7 @@ async fn send(client: &mut Client, request: &Request) -> Result<Response, Client
             response(got.header(), txn_answer(&got))
         }
         Request::Compact { revision } => {
-            // What is compacted is gone when this is answered, not some time later.
+            // The compacted revisions are removed before the answer, not some time later.
             let options = CompactionOptions::new().with_physical();
             let got = client.compact(signed(*revision), Some(options)).await?;
             response(got.header(), Answer::Compact)
@@ -56,7 +56,7 @@ async fn send(client: &mut Client, request: &Request) -> Result<Response, Client
             response(got.header(), Answer::Revoked)
         }
         Request::KeepAlive(id) => {
-            // The client keeps the first answer to itself.
+            // The client does not pass on the first answer.
             let (mut keeper, mut answers) = client.lease_keep_alive(signed(id.0)).await?;
             keeper.keep_alive().await?;
             let got = answers.message().await?.expect("an answer");
@@ -76,7 +76,7 @@ async fn send(client: &mut Client, request: &Request) -> Result<Response, Client
     })
 }
 
-/// What etcd is asked to watch. The span goes as it is.
+/// Returns etcd's options for a watch. The caller passes the first key of the span itself.
 pub(crate) fn watch_options(id: i64, watch: &Watch) -> WatchOptions {
     let mut options = WatchOptions::new()
         .with_watch_id(id)

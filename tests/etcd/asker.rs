@@ -1,4 +1,4 @@
-//! Asks a registry as a node would.
+//! A program that sends requests to a registry like a node.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use skirmish_tests::{eventually, within};
 
 pub(crate) type Outcome = Result<Response, Failure>;
 
-/// Options that give up and come back sooner than production should.
+/// Returns options with shorter waits than production needs.
 pub(crate) fn options(endpoints: Vec<String>) -> RegistryEtcd {
     RegistryEtcd {
         endpoints,
@@ -26,7 +26,7 @@ pub(crate) fn options(endpoints: Vec<String>) -> RegistryEtcd {
     }
 }
 
-/// Whoever asks a registry.
+/// Sends requests to a registry and collects the answers.
 pub(crate) struct Asker {
     clock: Clock,
     pub(crate) registry: NodeRegistry,
@@ -42,7 +42,7 @@ impl Asker {
         Self::of(clock, NodeRegistry::Remote(remote))
     }
 
-    /// Asks the machine, configured as etcd is.
+    /// Creates an asker of the machine, configured like etcd.
     pub(crate) fn embedded() -> Self {
         let clock = Clock::new();
         let machine = EmbeddedRegistry::new(RegistryConfig::etcd(), clock.now().instant);
@@ -75,13 +75,13 @@ impl Asker {
         self.call(RegistryCommand::Watch { id: WatchId(id), watch });
     }
 
-    /// Waits for something to be told and sorts it.
+    /// Waits for an event of the registry, and sorts all events.
     pub(crate) async fn pump(&mut self) {
         within("the registry to tell something", self.registry.ready()).await;
         self.sort();
     }
 
-    /// Sorts what there is to be told.
+    /// Sorts the events of the registry into outcomes and news.
     pub(crate) fn sort(&mut self) {
         while let Some(told) = self.registry.poll_told() {
             match told {
@@ -94,7 +94,7 @@ impl Asker {
         }
     }
 
-    /// An outcome that is there.
+    /// Removes and returns an outcome, if the request has one.
     pub(crate) fn take(&mut self, id: CallId) -> Option<Outcome> {
         self.outcomes.remove(&id)
     }
@@ -114,7 +114,7 @@ impl Asker {
         self.outcome(id).await
     }
 
-    /// The next news, of whichever watch.
+    /// Returns the next news of any watch.
     pub(crate) async fn news(&mut self) -> Watched {
         self.sort();
         loop {
@@ -125,7 +125,7 @@ impl Asker {
         }
     }
 
-    /// The next news that are changes.
+    /// Returns the next news with changes.
     pub(crate) async fn changes(&mut self) -> Vec<skirmish_core::registry::Change> {
         loop {
             if let News::Changes(changes) = self.news().await.news {
@@ -134,9 +134,9 @@ impl Asker {
         }
     }
 
-    /// What is there now, and the revision.
+    /// Returns the keys below a prefix, and their revision.
     pub(crate) async fn list(&mut self, prefix: &str) -> (u64, Vec<KeyValue>) {
-        // Whatever goes on, some day it answers.
+        // During faults, the registry answers in the end.
         let mut listed = None;
         let request = Request::Range(Range::of(Span::prefix(prefix.to_owned())));
         eventually("a listing", async || {

@@ -1,4 +1,4 @@
-//! Who asks: users and passwords, certificates.
+//! Authentication at etcd: users with passwords, certificates.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ async fn a_user_may_do_what_its_role_allows_and_no_group_suffers_from_another_me
     let watched = asker.news().await;
     assert_eq!((watched.id.0, watched.news), (2, News::Canceled));
 
-    // The token has expired: another is asked for, and nobody notices.
+    // The token has expired. The client gets another one unnoticed.
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     asker.done(put("own/later")).await.unwrap();
     asker.watch(3, Watch::of(Span::prefix("own/"), 0));
@@ -86,7 +86,7 @@ async fn a_user_may_do_what_its_role_allows_and_no_group_suffers_from_another_me
     assert!(error.as_ref().is_some_and(|error| error.contains("authentication failed")), "{error:?}");
 }
 
-/// A certificate authority, and a directory for what it signs.
+/// A certificate authority, and a directory for the signed certificates.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: std::path::PathBuf,
@@ -122,7 +122,7 @@ impl Drop for Authority {
     }
 }
 
-/// A port that speaks TLS, to clients with a certificate only, and passes on to etcd.
+/// Starts a TLS port for clients with a certificate. The port forwards to etcd.
 async fn tls_port(authority: &Authority, etcd: &Etcd) -> String {
     let mut roots = RootCertStore::empty();
     roots.add(authority.issuer.as_ref().der().clone()).expect("it is sound");

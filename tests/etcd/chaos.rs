@@ -1,5 +1,5 @@
-//! Counters and blind writes under faults: every one that was acknowledged is there once,
-//! none that was refused or unavailable is, and those of unknown fate are there at most once.
+//! Counters and blind writes under faults: an acknowledged write was executed once, a refused or unavailable
+//! one never, and one with an unknown outcome at most once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,33 +14,33 @@ use tokio::time::timeout;
 
 use crate::asker::{Asker, Outcome, options};
 
-/// Counters; there are twice as many workers, so that they contend.
+/// Number of counters; twice as many workers contend for them.
 const COUNTERS: u64 = 8;
 const WORKERS: u64 = 2 * COUNTERS;
-/// More workers, that write without reading first, so that there are always writes under way.
+/// Workers that write without reading first, so that writes are always in flight.
 const WRITERS: u64 = 8;
-/// Operations that must succeed when all faults are over.
+/// Operations that must succeed after all faults.
 const AFTERWARDS: usize = 100;
-/// The time that a request has. Faults last longer.
+/// Time limit of a request. Faults last longer.
 const PATIENCE: Duration = Duration::from_millis(700);
 
 fn hasty(endpoints: Vec<String>) -> RegistryEtcd {
     RegistryEtcd { request_timeout: PATIENCE, connect_timeout: PATIENCE, ..options(endpoints) }
 }
 
-/// What a worker waits for.
+/// State of a worker.
 enum Waits {
-    /// Reads its counter.
+    /// The worker reads its counter.
     Reading,
-    /// Does the operation of this number.
+    /// The worker executes the operation of this number.
     Operating(u64),
 }
 
-/// What became of the operations, by their numbers.
+/// Outcomes of the operations, by their numbers.
 #[derive(Debug, Default)]
 struct Record {
     acknowledged: Vec<u64>,
-    /// Refused, not sent, or not done since the counter had moved on.
+    /// Refused, not sent, or void because the counter had moved on.
     not_done: Vec<u64>,
     unknown: Vec<u64>,
     refused: usize,
@@ -77,7 +77,7 @@ impl Load {
         self.waiting.insert(id, (worker, Waits::Reading));
     }
 
-    /// Runs until the faults are over.
+    /// Runs the load until the faults end.
     async fn during<T>(&mut self, faults: impl Future<Output = T>) -> T {
         tokio::pin!(faults);
         loop {
@@ -89,7 +89,7 @@ impl Load {
         }
     }
 
-    /// Runs until there is enough.
+    /// Runs the load until `enough` returns true.
     async fn until(&mut self, mut enough: impl FnMut(&Record) -> bool) {
         while !enough(&self.record) {
             self.turn().await;
@@ -97,7 +97,7 @@ impl Load {
     }
 
     async fn turn(&mut self) {
-        // The patience of whoever waits for the next outcome at all.
+        // Fails if no outcome arrives in time at all.
         self.asker.pump().await;
         let ids: Vec<CallId> = self.waiting.keys().copied().collect();
         for id in ids {
@@ -162,12 +162,11 @@ impl Load {
         }
     }
 
-    /// All is well again: goes on for a while, ends, and holds what it was told against what
-    /// there is.
+    /// Continues for a while after the faults, ends, and compares the outcomes with the keys in the registry.
     async fn check(mut self, url: String) -> Record {
         let enough = self.record.acknowledged.len() + AFTERWARDS;
         self.until(|record| record.acknowledged.len() >= enough).await;
-        // What is still under way has no outcome: it may be done or not.
+        // Operations still in flight have no outcome: each of them may be executed or not.
         let under_way: Vec<u64> = self
             .waiting
             .values()
@@ -182,7 +181,7 @@ impl Load {
         for counter in &counters {
             let index = text(&counter.key).trim_start_matches("counters/");
             let operations = reader.list(&format!("operations/{index}/")).await.1;
-            // One that is written later than the counter was read is of what is under way.
+            // An operation written after the read of its counter was in flight.
             let mut values: Vec<u64> = Vec::new();
             for operation in &operations {
                 assert_eq!(operation.version, 1, "{operation:?} was done twice");
@@ -223,17 +222,17 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("it is text")
 }
 
-/// The number of an operation, the last part of its key.
+/// Returns the number of an operation, the last part of its key.
 fn operation(key: &[u8]) -> u64 {
     text(key).rsplit('/').next().map_or(0, |number| number.parse().expect("a number"))
 }
 
-/// Longer than any request has.
+/// Waits longer than the time limit of a request.
 async fn long() {
     tokio::time::sleep(3 * PATIENCE).await;
 }
 
-/// For as long as some work is under way.
+/// Waits for a time in which some requests are in flight.
 async fn short() {
     tokio::time::sleep(PATIENCE / 4).await;
 }
@@ -319,9 +318,9 @@ async fn a_cluster_that_loses_its_leaders() {
             } else {
                 cluster.members[leader].pause();
             }
-            // Longer than an election takes, though nothing depends on that.
+            // An election takes less time, but nothing depends on this.
             long().await;
-            // The others go on without it.
+            // The other members continue without this one.
         })
         .await;
         let enough = load.record.acknowledged.len() + 20;
@@ -341,7 +340,7 @@ async fn a_cluster_that_loses_its_leaders() {
     assert_eq!(record.refused, 0);
 }
 
-/// A ping that is not answered ends the connection, though nobody asks for anything.
+/// An unanswered ping ends the connection, even without a request.
 #[tokio::test]
 async fn a_dead_link_is_noticed_without_a_request() {
     let etcd = Etcd::start().await;

@@ -1,4 +1,4 @@
-//! Each kind of request, each refusal, leases: as the machine has it.
+//! Each kind of request, each refusal, and leases: etcd answers like the machine.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn when(span: Span, relation: Relation, target: CompareTarget) -> Compare {
     Compare { span, relation, target }
 }
 
-/// Requests of every kind, with every option, and those that are refused.
+/// Returns requests of every kind, with every option, and requests that are refused.
 fn requests() -> Vec<Request> {
     let range = |span| Request::Range(Range::of(span));
     let txn = |compares, success, failure| Request::Txn(Txn { compares, success, failure });
@@ -109,7 +109,7 @@ fn requests() -> Vec<Request> {
     ]
 }
 
-/// What may differ without either being wrong: a second may have passed.
+/// Removes a permitted difference: a second may have passed.
 fn rounded(mut outcome: Outcome) -> Outcome {
     if let Ok(Response { answer: Answer::TimeToLive { left_s, granted_s, .. }, .. }) = &mut outcome {
         assert!(*left_s <= *granted_s && *left_s + 30 >= *granted_s, "{left_s} of {granted_s}");
@@ -164,7 +164,7 @@ async fn leases_live_while_they_are_kept_alive_on_one_stream_and_end_with_their_
         let put = Put::new(format!("leased/{lease}"), "", Some(LeaseId(lease)));
         asker.done(Request::Put(put)).await.unwrap();
     }
-    // Three times their lives long all are kept alive, and some that are not there.
+    // For three times their time to live all leases are kept alive, together with two that do not exist.
     for _ in 0..12 {
         let leases = (1..=LEASES).chain([900, 901]);
         let calls: Vec<_> =
@@ -225,7 +225,7 @@ async fn more_than_may_wait_is_unavailable_at_once() {
     for id in 0..3 {
         asker.watch(id, Watch::of(Span::one("a"), 0));
     }
-    // Without giving the task a turn.
+    // The task gets no time to run before this.
     let refused: Vec<_> = std::iter::from_fn(|| asker.registry.poll_told()).collect();
     let unavailable =
         (10..15).map(|id| RegistryEvent::Reply { id: CallId(id), outcome: Err(Failure::Unavailable) });
@@ -235,7 +235,7 @@ async fn more_than_may_wait_is_unavailable_at_once() {
         asker.outcome(CallId(id)).await.unwrap();
     }
     asker.done(Request::Put(put("a", ""))).await.unwrap();
-    // A watch that ends makes place for another.
+    // A watch that ends makes room for another one.
     asker.call(RegistryCommand::Unwatch(WatchId(0)));
     asker.watch(3, Watch::of(Span::one("a"), 1));
     eventually("the new watch to run", async || {

@@ -1,4 +1,4 @@
-//! Group commit equals one by one.
+//! Group commit has the same results as single requests.
 
 use skirmish_core::registry::{
     Answer, Compare, CompareTarget, Delete, Failure, KeyValue, LeaseId, Put, Range, RegistryOp, Relation,
@@ -10,7 +10,7 @@ use skirmish_tests::etcd::{Etcd, Version};
 
 use crate::asker::{Asker, Outcome, options};
 
-/// Draws requests on few keys, so that they meet often, and now and then one to be refused.
+/// Draws requests on few keys, so that they often conflict, and sometimes a request that is refused.
 struct Draw(Rng);
 
 impl Draw {
@@ -58,7 +58,7 @@ impl Draw {
             2 => Relation::Greater,
             _ => Relation::Less,
         };
-        // Not revisions: those are what groups do not keep.
+        // Comparisons of revisions are left out: revisions differ in groups.
         let target = match self.below(4) {
             0 => CompareTarget::Version(self.below(5)),
             1 => CompareTarget::Value(format!("v{}", self.below(4)).into()),
@@ -87,7 +87,7 @@ impl Draw {
     }
 }
 
-/// Without revisions: members of a group share theirs.
+/// Returns an outcome without revisions, because the members of a group share one.
 fn without_revisions(outcome: Outcome) -> Result<Answer, Failure> {
     fn kv(kv: KeyValue) -> KeyValue {
         KeyValue { created: 0, modified: 0, ..kv }
@@ -116,7 +116,7 @@ async fn what_rides_together_has_the_outcomes_of_one_after_the_other() {
     for version in Version::installed() {
         for groups in [1, 4] {
             let etcd = Etcd::start_with(version, &[]).await;
-            // All are asked at once, and wait for each other.
+            // All requests are sent at once, and wait for each other.
             let request_timeout = std::time::Duration::from_secs(300);
             let options = RegistryEtcd { groups, request_timeout, ..options(vec![etcd.url()]) };
             let mut real = Asker::new(&options);
@@ -147,7 +147,7 @@ async fn what_rides_together_has_the_outcomes_of_one_after_the_other() {
     }
 }
 
-/// One after the other only one of two can find the other's key absent.
+/// Executed in sequence, only one of the two finds the other one's key absent.
 #[tokio::test]
 async fn requests_that_look_at_each_others_keys_do_not_both_win() {
     let etcd = Etcd::start().await;
@@ -171,7 +171,7 @@ async fn requests_that_look_at_each_others_keys_do_not_both_win() {
     }
 }
 
-/// Most find their key absent, some do not, and all know which they are.
+/// Most claims find their key absent, some do not, and each gets its own outcome.
 #[tokio::test]
 async fn whoever_finds_its_key_taken_costs_no_other_its_own() {
     const CLAIMS: usize = 2000;
@@ -195,7 +195,8 @@ async fn whoever_finds_its_key_taken_costs_no_other_its_own() {
             let first = asker.outcome(first).await.unwrap();
             let Answer::Txn { succeeded, answers } = first.answer else { panic!("{first:?}") };
             assert_eq!((succeeded, answers.len()), (!is_taken(i), 1), "{version:?} {i}");
-            // Whoever comes second sees what the first has done, or why it has not.
+            // The second request reads the key that the first one wrote, or the older key that made the first
+            // one fail.
             let second = asker.outcome(second).await.unwrap();
             let Answer::Txn { succeeded: false, answers } = &second.answer else { panic!("{second:?}") };
             let [Answer::Range { kvs, .. }] = &**answers else { panic!("{second:?}") };
@@ -213,8 +214,8 @@ async fn whoever_finds_its_key_taken_costs_no_other_its_own() {
     }
 }
 
-/// All that a group writes has one revision, and every member is told that revision: a
-/// watch from the one after misses nothing and sees nothing twice.
+/// All writes of a group have one revision, and every member gets this revision: a watch from the next one
+/// neither misses nor repeats a change.
 #[tokio::test]
 async fn a_member_is_told_the_revision_of_what_it_wrote() {
     let etcd = Etcd::start().await;

@@ -1,4 +1,4 @@
-//! The shell's registry on real etcds: what a node gets when all is well, and when it is not.
+//! The shell's registry on real etcds, with and without faults.
 
 mod asker;
 mod auth;

@@ -1,4 +1,4 @@
-//! Watches: nothing lost and nothing twice, whatever becomes of connections.
+//! Watches lose and repeat no change when connections break.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use skirmish_tests::pipe::Pipe;
 
 use crate::asker::{Asker, options};
 
-/// Writes a new key until that is acknowledged; written twice it is changed twice.
+/// Writes a new key until the write is acknowledged. A second write of the key is a second change.
 async fn write(asker: &mut Asker, key: String) {
     eventually("a write", async || {
         let put = Request::Put(Put::new(key.clone(), "", None));
@@ -31,7 +31,7 @@ async fn a_watch_survives_restarts_of_etcd_without_a_lost_or_doubled_change() {
         for i in 0..25 {
             write(&mut writer, format!("n/{round}/{i}")).await;
         }
-        // The watcher may be anywhere in between.
+        // The watcher may be at any revision in between.
         etcd.restart().await;
     }
     write(&mut writer, "n/last".to_owned()).await;
@@ -55,7 +55,7 @@ async fn a_watch_survives_restarts_of_etcd_without_a_lost_or_doubled_change() {
             other => panic!("{other:?}"),
         }
     }
-    // A write whose outcome was unknown may have been done twice; that is told as well.
+    // A write with an unknown outcome may have been executed twice; then both changes are reported.
     for kv in kvs {
         assert_eq!(seen.get(&kv.key[..]).copied(), Some(kv.version), "{kv:?}");
     }
@@ -98,7 +98,7 @@ async fn the_changes_of_a_large_revision_come_together() {
     let mut asker = Asker::new(&options(vec![etcd.url()]));
     asker.watch(1, Watch { prev: true, ..Watch::of(Span::prefix("large/"), 0) });
     assert_eq!(asker.news().await.news, News::Created);
-    // With what was there before, more than etcd puts into one message.
+    // Together with the earlier values, this is more than one message of etcd.
     for round in 0..3u8 {
         let put = |i| RegistryOp::Put(Put::new(format!("large/{i:02}"), vec![round; 20_000], None));
         let txn = Txn { success: (0..KEYS).map(put).collect(), ..Txn::default() };
@@ -142,11 +142,11 @@ async fn filters_ends_and_refusals_are_as_asked() {
     }
     assert_eq!(told, BTreeMap::from([(1, vec![false]), (2, vec![true, true])]));
 
-    // Of no key at all.
+    // A watch of no key.
     asker.watch(4, Watch::of(Span { key: "b".into(), end: "a".into() }, 0));
     let watched = asker.news().await;
     assert_eq!((watched.id, watched.news), (WatchId(4), News::Canceled));
-    // From the past on, and again under the same name.
+    // A watch from the past, with an identifier that was used before.
     asker.watch(1, Watch::of(span(), 2));
     assert_eq!(asker.news().await.news, News::Created);
     assert_eq!(asker.changes().await.len(), 3);

@@ -1,11 +1,11 @@
-//! Measures how much later players hear each other while others do their worst.
+//! Measures the delay of messages between players while other clients abuse the server.
 //!
-//! A server runs on a thread of its own with its default limits. Those who disturb are another
-//! process, which leaves the processors to the others: what it costs itself is not measured. Twenty players in rooms of two say something ten times a
-//! second, and time each message until they hear it themselves. First nobody disturbs them, then
-//! 200 connections of the same address flood the server with one kind of thing, each until it is
-//! closed; they have logged in before, one after the other. A kind is a line; all kinds are measured
-//! unless one is named.
+//! A server runs on a thread of its own with its default limits. The abusers are another process with low
+//! priority, so their own use of the processors is not measured. Twenty players in rooms of two send a
+//! message ten times a second, and measure the time until they hear it themselves. First there are no
+//! abusers. Then 200 connections of the same address, logged in one after the other, flood the server with
+//! one kind of input, each until the server closes it. Each kind is a line of the table; without an argument,
+//! all kinds are measured.
 //!
 //! ```sh
 //! cargo run --release -p skirmish-tests --example abuse -- [KIND]
@@ -25,15 +25,15 @@ use skirmish_tests::server::Running;
 use skirmish_tests::socket::{Socket, say, web_socket_frame};
 use tokio::task::JoinSet;
 
-/// Argument of the process of the abusers, before the server's address and the kind.
+/// First argument of the abusers' process, before the server's address and the kind.
 const ABUSE: &str = "--abuse";
 
 const PLAYERS: usize = 20;
 const ABUSERS: usize = 200;
-/// How long players are timed while nobody disturbs them.
+/// Time of the measurement without abusers.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What is sent first, and what is sent again and again.
+/// Bytes to send once, and bytes to send repeatedly.
 type Flood = (Vec<u8>, Vec<u8>);
 
 fn kinds() -> Vec<(&'static str, Flood)> {
@@ -97,7 +97,7 @@ fn measure(kind: &str) {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the abusers start");
-        // They say so when all have logged in.
+        // The process prints a line once all abusers have logged in.
         let output = abusers.stdout.as_mut().expect("it is piped");
         BufReader::new(output).read_line(&mut String::new()).expect("the abusers are ready");
         let start = Instant::now();
@@ -145,7 +145,7 @@ async fn abuse(address: SocketAddr, (first, bytes): Flood) {
     }
 }
 
-/// Has players play until something is over; how long each message took.
+/// Lets players play until a future ends. Returns the delay of each message.
 async fn play(address: SocketAddr, until: impl Future<Output = ()>) -> Vec<Duration> {
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut players = JoinSet::new();

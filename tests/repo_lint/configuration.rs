@@ -1,5 +1,5 @@
-//! Rules for `docs/configuration.md`: it names every setting, with the default that the program
-//! has, and its examples can be loaded.
+//! Rules for `docs/configuration.md`: the page names every setting, with the program's default, and its
+//! examples can be loaded.
 
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ fn page_broken(page: &str) -> Vec<String> {
     wrong
 }
 
-/// Key and default of a row of a table of settings.
+/// Returns the key and the default in a row of a settings table.
 fn row(line: &str) -> Option<(&str, &str)> {
     let mut cells = line.strip_prefix("| `")?.split(" | ");
     let key = cells.next()?.strip_suffix('`')?;
@@ -45,7 +45,7 @@ fn row(line: &str) -> Option<(&str, &str)> {
     key.contains('.').then_some((key, default.trim()))
 }
 
-/// All keys that have a default.
+/// Returns all keys with a default.
 fn keys() -> Vec<String> {
     let text = Config::default().to_toml().expect("the defaults can be written");
     let mut section = "";
@@ -60,7 +60,7 @@ fn keys() -> Vec<String> {
     keys
 }
 
-/// The blocks of TOML in a page.
+/// Returns the TOML blocks of a page.
 fn examples(page: &str) -> Vec<&str> {
     page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }

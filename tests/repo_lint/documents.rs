@@ -1,8 +1,8 @@
 //! Rules for the documents of the repository: README, CONTRIBUTING, SECURITY, CHANGELOG and the
 //! pages of `docs/`.
 //!
-//! Links lead to files and headings that exist, commands name scripts, packages and examples
-//! that exist, excerpts of examples are current, and the README stays short.
+//! Links lead to existing files and headings, commands name existing scripts, packages and examples, excerpts
+//! of examples are current, and the README stays short.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,21 +10,21 @@ use std::path::{Component, Path};
 
 use super::{CRATES, read, root};
 
-/// Longest README, in lines. Everything else belongs into a page of `docs/`.
+/// Maximum length of the README, in lines. Everything else belongs into a page of `docs/`.
 const MAX_README: usize = 150;
-/// Documents that lie in the root.
+/// Documents in the root of the repository.
 const DOCUMENTS: [&str; 4] = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
 /// The two commands that the README promises.
 const PROMISED: [&str; 2] = ["cargo run --release -- serve --dev", "./scripts/test"];
 
-/// A path that a document may link to.
+/// Target of a link in a document.
 enum Target {
     Directory,
-    /// The text, from which the headings are read.
+    /// Text of a file, from which the headings are read.
     File(String),
 }
 
-/// Finds a path of the repository, which is relative to its root.
+/// Finds a path of the repository, relative to its root.
 type Find<'a> = &'a dyn Fn(&str) -> Option<Target>;
 
 #[test]
@@ -64,7 +64,7 @@ fn readme_broken(readme: &str) -> Vec<String> {
         wrong.push(format!("{lines} lines, at most {MAX_README} are allowed: move something to docs/"));
     }
     for command in PROMISED {
-        // Alone or before a comment, so that it can be copied.
+        // Alone or before a comment, so that users can copy the command.
         let is_command = |line: &str| line.split('#').next().is_some_and(|code| code.trim() == command);
         if !parts(readme).any(|(_, part)| matches!(part, Part::Code(line) if is_command(line))) {
             wrong.push(format!("`{command}` is not among the commands"));
@@ -73,7 +73,7 @@ fn readme_broken(readme: &str) -> Vec<String> {
     wrong
 }
 
-/// Links of a document that lead nowhere, each with its line.
+/// Returns the links of a document that lead nowhere, each with its line.
 fn links_broken(path: &str, text: &str, find: Find<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (number, part) in parts(text) {
@@ -82,7 +82,7 @@ fn links_broken(path: &str, text: &str, find: Find<'_>) -> Vec<String> {
             let (file, anchor) =
                 link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
             let resolved = if file.is_empty() { Some(path.to_owned()) } else { resolve(path, file) };
-            // A document that is checked need not be written yet.
+            // The document under test need not exist yet.
             let target = match resolved {
                 Some(resolved) if resolved == path => Some(Target::File(text.to_owned())),
                 Some(resolved) => find(&resolved),
@@ -100,7 +100,7 @@ fn links_broken(path: &str, text: &str, find: Find<'_>) -> Vec<String> {
     wrong
 }
 
-/// Commands of a document that cannot be run, each with its line.
+/// Returns the commands of a document that cannot be run, each with its line.
 fn commands_broken(text: &str, cargo_config: &str, find: Find<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (number, part) in parts(text) {
@@ -137,7 +137,7 @@ fn commands_broken(text: &str, cargo_config: &str, find: Find<'_>) -> Vec<String
     wrong
 }
 
-/// Rust code of a document that is not in the example which the line before it links to.
+/// Returns the Rust code of a document that is missing in the example linked in the line before.
 fn excerpts_broken(path: &str, text: &str, find: Find<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut blocks = text.split("```rust\n");
@@ -157,18 +157,18 @@ fn excerpts_broken(path: &str, text: &str, find: Find<'_>) -> Vec<String> {
     wrong
 }
 
-/// A text without indentation and empty lines.
+/// Returns a text without indentation and empty lines.
 fn trimmed(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect()
 }
 
-/// A line of a document.
+/// Line of a document.
 enum Part<'a> {
     Prose(&'a str),
     Code(&'a str),
 }
 
-/// Lines of a document with their numbers, without the fences of code.
+/// Returns the lines of a document with their numbers, without the fences of code blocks.
 fn parts(text: &str) -> impl Iterator<Item = (usize, Part<'_>)> {
     let mut in_code = false;
     text.lines().enumerate().filter_map(move |(index, line)| {
@@ -180,7 +180,7 @@ fn parts(text: &str) -> impl Iterator<Item = (usize, Part<'_>)> {
     })
 }
 
-/// Targets of the links and of the link definitions in a line.
+/// Returns the targets of the links and of the link definitions in a line.
 fn links(line: &str) -> impl Iterator<Item = &str> {
     let inline = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let is_definition = line.starts_with('[') && !line.starts_with("[^");
@@ -189,7 +189,8 @@ fn links(line: &str) -> impl Iterator<Item = &str> {
     inline.chain(definition).filter_map(|target| target.split_whitespace().next())
 }
 
-/// The path that a relative link of a document stands for; `None` if it leaves the repository.
+/// Returns the path that a relative link of a document leads to; `None` if the path is outside of the
+/// repository.
 fn resolve(document: &str, link: &str) -> Option<String> {
     let mut path: Vec<&str> = document.split('/').collect();
     path.pop();
@@ -204,7 +205,7 @@ fn resolve(document: &str, link: &str) -> Option<String> {
     Some(path.join("/"))
 }
 
-/// Anchors of a document, as GitHub makes them from headings, and those that it sets itself.
+/// Returns the anchors of a document: those that GitHub makes from headings, and explicit ones.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut seen = BTreeMap::new();
     let mut anchors = BTreeSet::new();
@@ -227,7 +228,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 fn slug(heading: &str) -> String {
-    // Of a link the text counts.
+    // Only the text of a link counts.
     let text: String = heading
         .split("](")
         .enumerate()
@@ -258,7 +259,7 @@ mod rules {
 
     const PAGE: &str = "# A page\n\n## Two words\n\n```sh\n# no heading\n```\n## `code`, and (more)\n## Two words\n<a id=\"own\"></a>\n";
 
-    /// A repository with a page, a script, a directory and an example.
+    /// Returns an entry of a repository with a page, a script, a directory and an example.
     fn small(path: &str) -> Option<Target> {
         match path {
             "docs/page.md" => Some(Target::File(PAGE.to_owned())),

@@ -1,17 +1,17 @@
-//! The graph of the core's top modules: few modules, few arrows, and none in a circle.
+//! Graph of the core's top modules: few modules, few arrows, and no cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{File, files};
 
-/// Most modules at the top of the core.
+/// Maximum number of modules at the top of the core.
 const MODULES: usize = 12;
-/// Most pairs of modules of which the first uses the second.
+/// Maximum number of pairs in which the first module uses the second.
 const ARROWS: usize = 40;
-/// Most modules on a way from one that uses others to one that uses none.
+/// Maximum number of modules on a path from a module to one that uses no other.
 const LAYERS: usize = 7;
 
-/// The modules that each module uses.
+/// Modules that each module uses.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
@@ -20,7 +20,7 @@ fn the_modules_of_the_core_are_layers() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The top module of a file of the core that is no test; `None` for other files.
+/// Returns the top module of a file of the core that is not a test; `None` for other files.
 fn module(file: &File) -> Option<&str> {
     let path = file.path.strip_prefix("core/src/")?.strip_suffix(".rs")?;
     let is_test = path.split('/').any(|part| part == "tests" || part == "transitions");
@@ -44,7 +44,7 @@ fn graph(files: &[File]) -> Graph {
     graph
 }
 
-/// The modules that a path of the crate names, which may be a list in braces.
+/// Returns the modules in a path of the crate, which may be a list in braces.
 fn named(path: &str) -> Vec<&str> {
     let list = path.strip_prefix('{').map_or(path, |list| list.split('}').next().unwrap_or(list));
     let parts = if list.len() < path.len() { list.split(',').collect() } else { vec![path] };
@@ -61,7 +61,7 @@ fn wrong(graph: &Graph) -> Vec<String> {
     if arrows > ARROWS {
         wrong.push(format!("{arrows} arrows between modules, at most {ARROWS} are allowed"));
     }
-    // Modules whose layer is known: those that use none of a layer that is not.
+    // Layer of each module; known once the layers of all used modules are known.
     let mut layers: BTreeMap<&str, usize> = BTreeMap::new();
     loop {
         let known: Vec<(&str, usize)> = graph

@@ -1,7 +1,7 @@
 //! Names of types that are declared more than once.
 //!
-//! A search for such a name finds the wrong type. A few are repeated today; the numbers below are
-//! how many, and may only fall.
+//! A search for such a name finds the wrong type. The constants below are the present numbers of repeated
+//! names and their declarations, which may only fall.
 
 use std::collections::BTreeMap;
 
@@ -20,10 +20,10 @@ const IDIOMS: [(&str, &str); 4] = [
     ("Stats", "is written with its module, and is read by metrics only"),
 ];
 
-/// Where types are declared: types of tests are seen by their own file only.
+/// Directories of the checked declarations. Types of tests are visible in their own file only.
 const SOURCES: [&str; 3] = ["core/src/", "io/src/", "sim/src/"];
 
-/// Places of the declarations of a name.
+/// Places of the declarations of each name.
 type Places = BTreeMap<String, Vec<String>>;
 
 #[test]
@@ -39,7 +39,7 @@ fn names_of_types_are_repeated_less_and_less() {
         );
     }
     let repeated = repeated(places);
-    // Seen when the test fails, and with `-- --nocapture`.
+    // Printed if the test fails, and with `-- --nocapture`.
     for (name, places) in &repeated {
         eprintln!("{name}: {}", places.join(", "));
     }
@@ -55,7 +55,7 @@ fn names_of_types_are_repeated_less_and_less() {
     );
 }
 
-/// The repeated names that are no idioms.
+/// Returns the repeated names that are not idioms.
 fn repeated(mut places: Places) -> Places {
     places.retain(|name, places| {
         places.sort_unstable();
@@ -64,8 +64,8 @@ fn repeated(mut places: Places) -> Places {
     places
 }
 
-/// Adds the types that a file declares. Two of one name in one file are variants of one type,
-/// for two targets.
+/// Adds the types that a file declares. Two types with one name in one file are variants of one type for two
+/// targets.
 fn declared(file: &File, places: &mut Places) {
     let is_source = SOURCES.iter().any(|source| file.path.starts_with(source));
     let is_test = file.path.contains("/tests/") || file.path.ends_with("tests.rs");
@@ -82,7 +82,7 @@ fn declared(file: &File, places: &mut Places) {
     }
 }
 
-/// The name of the type that a line declares. An alias that is indented belongs to a trait.
+/// Returns the name of the type that a line declares. An indented alias belongs to a trait.
 fn type_name(line: &str) -> Option<&str> {
     // `pub(in path)` is two words.
     let mut words = line.split_whitespace().skip_while(|word| word.starts_with("pub") || word.ends_with(')'));

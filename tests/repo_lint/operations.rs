@@ -1,4 +1,4 @@
-//! Rules for `docs/operations.md`: it names every metric and every reason not to be ready.
+//! Rules for `docs/operations.md`: the page names every metric and every reason not to be ready.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ async fn the_operations_page_is_that_of_the_program() {
 fn page_broken(page: &str, metrics: &str) -> Vec<String> {
     let rows: Vec<Vec<&str>> =
         page.lines().filter(|line| line.starts_with("| ")).map(|line| line.split('`').collect()).collect();
-    // Every second piece stands between two backticks.
+    // Every second piece was between two backticks.
     let named: BTreeSet<&str> = rows.iter().flat_map(|row| row.iter().skip(1).step_by(2).copied()).collect();
     let first: BTreeSet<&str> = rows.iter().filter(|row| row[0] == "| ").map(|row| row[1]).collect();
     let warnings: Vec<String> = Reason::ALL
@@ -46,7 +46,7 @@ fn page_broken(page: &str, metrics: &str) -> Vec<String> {
     wrong
 }
 
-/// The name of a metric as it is read, without the prefix, from the line that says its type.
+/// Returns the name of a metric, without the prefix, from the line with its type.
 fn metric(line: &str) -> Option<String> {
     let (name, kind) = line.strip_prefix("# TYPE skirmish_")?.split_once(' ')?;
     Some(if kind == "counter" { format!("{name}_total") } else { name.to_owned() })

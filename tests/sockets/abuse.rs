@@ -1,5 +1,4 @@
-//! Whatever costs the server something is counted: whoever floods is closed for it, and nobody
-//! beside it loses anything.
+//! Costs of the server are rated: a flooding client is closed, and other players lose nothing.
 
 use std::time::Duration;
 
@@ -9,13 +8,13 @@ use skirmish_proto::v1::{self, Kind, Metadata, Reason};
 use skirmish_tests::server::Running;
 use skirmish_tests::socket::{Socket, say, web_socket_frame};
 
-/// Rates of which a third of the longest stall is soon over.
+/// Sets a short heartbeat, so that a third of the longest stall, after which a flood is closed, is soon over.
 fn brief(config: &mut Config) {
     config.heartbeat.interval = Duration::from_secs(1);
     config.rates.bytes = RateLimit { per_second: 64 * 1024, burst: 128 * 1024 };
 }
 
-/// A player plays beside somebody who sends `first` and then `bytes` without end.
+/// A player plays while another client sends `first` and then `bytes` without end.
 async fn floods(first: &[u8], bytes: &[u8]) {
     let server = Running::start(brief).await;
     let address = server.address;
@@ -45,7 +44,7 @@ async fn floods(first: &[u8], bytes: &[u8]) {
     server.audit();
 }
 
-/// The same frame many times, each in a message of its own.
+/// Returns the same frame many times, each in a WebSocket message of its own.
 fn messages(frame: &[u8]) -> Vec<u8> {
     web_socket_frame(true, 2, true, frame).repeat(64)
 }

@@ -1,4 +1,4 @@
-//! What operators ask for (rows O1, D4).
+//! The admin endpoints for operators (rows O1, D4).
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -85,7 +85,7 @@ async fn metrics_count_what_happens() {
     assert!(!text.contains("alice") && !text.contains("arena"), "players and rooms are no labels:\n{text}");
 }
 
-/// Connections that have sent half of a request.
+/// Opens connections with half of a request each.
 async fn slow(server: &Running, number: usize) -> Vec<TcpStream> {
     let mut slow = Vec::with_capacity(number);
     for _ in 0..number {
@@ -100,8 +100,8 @@ async fn slow(server: &Running, number: usize) -> Vec<TcpStream> {
 async fn slow_connections_keep_nobody_from_the_probes() {
     let server = Running::start(|_| {}).await;
     for number in [64, 1_000] {
-        // The newest of them are still there when the probe is answered: it has not waited for
-        // their time to be over. Again if this machine has stood still for so long.
+        // The newest connections are still open after the probes, so the probes have not waited for their
+        // time-outs. Repeated in case this computer stood still for that long.
         eventually("a probe before the slow ones are over", async || {
             let slow = slow(&server, number).await;
             assert_eq!(get(server.admin, "/healthz").await, (200, "ok\n".to_owned()));

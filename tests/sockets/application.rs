@@ -1,4 +1,4 @@
-//! Messages of the application: routed by their type, and answered (row W4).
+//! Application messages: routed by their type, and answered (row W4).
 
 use skirmish_core::wire::{ToClient, encode};
 use skirmish_io::client::{CommandError, Error, Event};

@@ -1,4 +1,4 @@
-//! How the program fails: one clear line, the right exit code, no panic, no secret.
+//! Failures of the program: one clear line, the right exit code, no panic, no secret.
 
 use std::process::Output;
 
@@ -8,7 +8,7 @@ use skirmish_tests::process::{KeyFile, Process, key, run};
 use skirmish_tests::{SECRET, eventually};
 use tokio::net::TcpListener;
 
-/// Asserts that it failed with this code and one line.
+/// Checks that the program failed with this code and one line of output. Returns the line.
 fn failed(output: &Output, code: i32) -> String {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{error}");
@@ -27,7 +27,7 @@ async fn a_port_in_use() {
     for (listen, admin, named) in
         [(address.as_str(), free, "listen.address"), (free, address.as_str(), "admin.address")]
     {
-        // Few enough connections for any limit on open files: a lower one is a line of its own.
+        // With so few connections, no low limit on open files adds another line.
         let few = "connections.total=100";
         let output =
             run(&["serve", "--listen", listen, "--admin", admin, "--set", &key(), "--set", few]).await;

@@ -1,5 +1,5 @@
-//! The connection is cut at every message boundary, and within every message: in the end
-//! everything that was said is delivered once, in order (G2, G3, G4, G5).
+//! Cuts of the connection at every message boundary, and within every message: in the end every message is
+//! delivered once, in order (G2, G3, G4, G5).
 
 use std::time::Duration;
 
@@ -10,10 +10,9 @@ use skirmish_tests::proxy::{Edge, Plan, Proxy, Way};
 use skirmish_tests::server::Running;
 use skirmish_tests::{eventually, within};
 
-/// Messages that every exchange has at least on its way up: Hello, Join, three messages
-/// and a property.
+/// Minimum number of messages from the client in an exchange: `Hello`, `Join`, three messages and a property.
 const LEAST_UP: usize = 6;
-/// On its way down: Welcome, Joined, six entries.
+/// Minimum number of messages to the client: `Welcome`, `Joined`, six entries.
 const LEAST_DOWN: usize = 8;
 
 #[tokio::test]
@@ -38,8 +37,7 @@ async fn cut_everywhere(way: Way, least: usize) {
             let plan = Plan { way, at, edge, times: 1 };
             let proxy = Proxy::start(server.address, Some(plan)).await;
             exchange(&server, &proxy, &format!("{way:?}-{at}-{edge:?}")).await;
-            // How many messages there are is up to how they fall together, beyond those
-            // that every exchange has.
+            // Beyond the minimum, the number of messages varies from run to run.
             assert!(proxy.cuts() == 1 || at > least, "{plan:?}: nothing was cut");
         }
     }
@@ -60,8 +58,8 @@ async fn connections_that_are_cut_again_and_again_lose_nothing() {
     server.audit();
 }
 
-/// Alice, whose connection goes through the proxy, and Bob, whose does not, talk in a room
-/// of their own; everything they say and set must arrive.
+/// Alice, connected through the proxy, and Bob, connected directly, talk in a room of their own. All messages
+/// and properties must arrive.
 async fn exchange(server: &Running, proxy: &Proxy, room: &str) {
     let what = format!("exchange {room}");
     within(&what, async {
@@ -112,12 +110,12 @@ async fn a_member_learns_who_is_there_also_if_it_is_cut_before_it_is_told() {
     let server = Running::start(|_| {}).await;
     let _bob = Player::join(builder(&server.url(), "bob"), "arena").await;
     for edge in [Edge::Before, Edge::Within, Edge::After] {
-        // The welcome, that it has joined, and the snapshot with the members.
+        // The `Welcome`, the `Joined`, and the snapshot with the members.
         for at in 1..=3 {
             let proxy = Proxy::start(server.address, Some(Plan { way: Way::Down, at, edge, times: 1 })).await;
             let mut alice = Player::start(builder(&proxy.url(), "alice"));
             alice.client.join("arena", 0).await.expect("a good name");
-            // What she says comes back to her after whatever she is owed.
+            // Her own message comes back after everything that the server owes her.
             let message = alice.say("arena", "who is there?").await;
             assert_eq!(alice.outcome(message).await, Outcome::Acknowledged);
             alice.hears(&["who is there?"]).await;

@@ -1,4 +1,4 @@
-//! The key of a development server: made whole or not at all, and never something else.
+//! Key of a development server: written completely or not at all, and never overwritten.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +8,7 @@ use std::process::Output;
 use skirmish_tests::process::command;
 use skirmish_tests::within;
 
-/// A directory that is removed in the end.
+/// Directory that is removed when it is dropped.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -22,7 +22,7 @@ impl Directory {
         self.0.join(".skirmish/dev.key")
     }
 
-    /// Makes the directory of the key, with `content` as the key.
+    /// Creates the directory of the key, and the key with `content`.
     fn with_key(&self, content: &[u8]) {
         fs::create_dir_all(self.0.join(".skirmish")).expect("a directory");
         fs::write(self.key(), content).expect("a file");
@@ -41,7 +41,7 @@ async fn token(directory: &Path) -> Output {
     within("the end of the program", command.output()).await.expect("the program runs")
 }
 
-/// Asserts that it fails with one line that names the file.
+/// Checks that the program fails with one line that names the file.
 async fn fails(directory: &Directory, says: &str) {
     let output = token(&directory.0).await;
     let error = String::from_utf8(output.stderr).expect("it is text");
@@ -116,7 +116,7 @@ async fn something_else_in_its_place() {
 
 #[tokio::test]
 async fn a_directory_that_cannot_be_written() {
-    // Not even root makes files there.
+    // Even root cannot create files in this directory.
     let directory = Directory(PathBuf::from("/proc/self"));
     let output = token(&directory.0).await;
     std::mem::forget(directory);

@@ -1,5 +1,5 @@
-//! SIGTERM: everybody gets what they are owed, is told when to come back, and the program
-//! ends well; a second signal ends it at once.
+//! SIGTERM: all clients get the rest of their output and the time to come back, and the program ends with
+//! success. A second signal ends the program at once.
 
 use rustix::process::Signal;
 use skirmish_core::wire::ToClient;
@@ -12,7 +12,7 @@ use skirmish_tests::process::Process;
 use skirmish_tests::socket::Socket;
 use tokio::net::TcpStream;
 
-/// Nothing here ends because its time is over.
+/// Settings with time limits that no test reaches.
 const PATIENT: [&str; 5] = [
     "connections.linger=\"1h\"",
     "drain.timeout=\"1h\"",
@@ -41,7 +41,7 @@ async fn a_drain_delivers_what_is_owed_and_ends_well() {
         assert_eq!(talker.said().await.client_seq, client_seq);
     }
 
-    // The one has not read a word of it yet, and keeps the server from ending.
+    // The slow reader has not read any of its messages yet, and keeps the server from ending.
     server.signal(Signal::TERM);
     draining(&server).await;
     assert_eq!(get(server.admin, "/healthz").await.0, 200, "it drains, but it is well");

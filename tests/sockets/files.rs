@@ -1,5 +1,5 @@
-//! Too few open files: said at the start, kept from players before anything else, and over when
-//! there are some again.
+//! Shortage of open files: reported at the start, noticed by new players before anything else, and over as
+//! soon as files are free again.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,11 +15,11 @@ use skirmish_tests::{eventually, token, within};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-/// Nothing here ends because its time is over.
+/// Settings with time limits that no test reaches.
 const PATIENT: [&str; 3] =
     ["connections.handshake_timeout=\"1h\"", "heartbeat.interval=\"1h\"", "rooms.tombstone_horizon=\"24h\""];
 
-/// A player asks to be let in.
+/// Sends the upgrade request of a player.
 async fn knock(address: SocketAddr) -> String {
     exchange(address, upgrade(&format!("X-Game-Token: {}\r\n", token("late")))).await
 }
@@ -68,7 +68,7 @@ async fn the_soft_limit_is_raised() {
     assert_eq!(metric(server.admin, "skirmish_open_files_limit").await, Some(4096));
 }
 
-/// Starts a server that does not start. What it says.
+/// Starts a server that refuses to start. Returns its error message.
 async fn refused(limits: &str, setting: &str) -> String {
     let mut command = limited(limits);
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--set", &key()]);
@@ -110,12 +110,12 @@ async fn probes_and_players_go_on_where_no_file_can_be_opened() {
         silent.push(TcpStream::connect(server.address).await.expect("the server listens"));
     }
     let limit = |current: u64| {
-        // The server has the hard limit of this process.
+        // The server has the same hard limit as this process.
         let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
         let limit = Rlimit { current: Some(current), maximum };
         prlimit(Some(server.pid()), Resource::Nofile, limit).expect("a soft limit can be changed");
     };
-    // Again if a connection that has just been closed was counted, once there is no other.
+    // Repeated if the descriptor of a connection that was closing was counted.
     eventually("no file to be left", async || {
         const SILENT: &str = "skirmish_connections{state=\"unauthenticated\"}";
         eventually("the silent ones", async || metric(server.admin, SILENT).await == Some(16)).await;
@@ -130,7 +130,7 @@ async fn probes_and_players_go_on_where_no_file_can_be_opened() {
 
     for _ in 0..3 {
         assert_eq!(get(server.admin, "/healthz").await, (200, "ok\n".to_owned()));
-        // Said, or the connection just ends: it does not hang.
+        // The server refuses, or closes the connection at once; the request does not hang.
         let answer = knock(server.address).await;
         assert!(answer.is_empty() || status(&answer) == 503, "{answer}");
         let mut silent = TcpStream::connect(server.address).await.expect("the server listens");
@@ -149,7 +149,7 @@ async fn probes_and_players_go_on_where_no_file_can_be_opened() {
     drop(silent);
 }
 
-/// The lowest number that no descriptor of a server has.
+/// Returns the lowest descriptor number that the server does not use.
 fn first_free(server: &Process) -> u64 {
     let list = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it runs");
     let names = list.map(|entry| entry.expect("an entry can be read").file_name());

@@ -1,5 +1,5 @@
-//! What is not the protocol: told, closed with the right code, and nobody else hurt
-//! (rows W2, H2).
+//! Violations of the protocol: reported, closed with the right code, and harmless to other clients (rows W2,
+//! H2).
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use skirmish_proto::v1::{self, Kind, Metadata, Reason};
 use skirmish_tests::server::Running;
 use skirmish_tests::socket::{Socket, say, web_socket_frame};
 
-/// Protocol error.
+/// Close code for a protocol error.
 const PROTOCOL: u16 = 1002;
-/// Unsupported data.
+/// Close code for unsupported data.
 const UNSUPPORTED: u16 = 1003;
-/// Message too big.
+/// Close code for a message that is too big.
 const TOO_BIG: u16 = 1009;
-/// Policy violation.
+/// Close code for a policy violation.
 const POLICY: u16 = 1008;
 
-/// A room with a bystander; somebody else misbehaves in one way; the bystander plays on.
+/// One client in a room misbehaves in one way, and a bystander plays on.
 async fn misbehave(reason: Reason, code: u16, how: impl AsyncFnOnce(&mut Socket)) {
     let server = Running::start(|_| {}).await;
     let mut bystander = Socket::open(server.address, "bystander").await;
@@ -120,7 +120,7 @@ async fn a_message_longer_than_the_largest_frame() {
 #[tokio::test]
 async fn a_length_that_is_only_announced() {
     misbehave(Reason::ProtocolError, TOO_BIG, async |socket| {
-        // The header of a frame of 2^62 bytes.
+        // Header of a frame of 2^62 bytes.
         let header = [0x82, 0x80 | 127, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
         socket.send_raw(&header).await;
     })
@@ -210,7 +210,7 @@ async fn a_stream_that_is_no_web_socket() {
 async fn a_client_within_its_limits_is_not_closed_after_a_stall() {
     let server = Running::start(|_| {}).await;
     let mut socket = Socket::open(server.address, "alice").await;
-    // What 20 requests a second come to in a minute; all of it comes at once.
+    // The requests of a minute at 20 a second, all sent at once.
     let most = 20 * 60;
     let leave = encode(Kind::Leave, &Metadata::default(), &v1::Leave { room: "other".to_owned() });
     let frame = web_socket_frame(true, 2, true, &leave);
@@ -236,7 +236,7 @@ async fn a_message_in_fragments_is_one_message() {
     let (first, rest) = frame.split_at(10);
     let (second, third) = rest.split_at(10);
     socket.send_raw(&web_socket_frame(false, 2, true, first)).await;
-    // A ping may come between two fragments.
+    // A ping is allowed between two fragments.
     socket.send_raw(&[0x89, 0x80, 1, 2, 3, 4]).await;
     socket.send_raw(&web_socket_frame(false, 0, true, second)).await;
     socket.send_raw(&web_socket_frame(true, 0, true, third)).await;
@@ -278,7 +278,7 @@ async fn messages_beyond_the_rate_are_throttled_and_not_lost() {
         for client_seq in from..=LAST as u64 {
             socket.say("arena", client_seq, "again and again").await;
         }
-        // Until the server says: later; or until it has taken all.
+        // Until the server throttles, or has accepted all messages.
         from = u64::MAX;
         while from == u64::MAX && heard.len() < LAST {
             match socket.next().await {

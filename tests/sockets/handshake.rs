@@ -1,4 +1,4 @@
-//! Connections that take too long to say who they are (rows H1, H2).
+//! Connections that are late with the upgrade or with `Hello` (rows H1, H2).
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use skirmish_tests::{token, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A connection that is idle so long is given up.
+/// Sets a short time limit for the handshake.
 fn short(config: &mut Config) {
     config.connections.handshake_timeout = Duration::from_millis(50);
 }
@@ -21,7 +21,7 @@ async fn a_connection_that_sends_nothing_is_dropped() {
     let server = Running::start(short).await;
     let mut stream = TcpStream::connect(server.address).await.expect("the server listens");
     let mut answer = Vec::new();
-    // It ends, or is reset.
+    // The connection ends, or is reset.
     let _ = within("the end of a silent connection", stream.read_to_end(&mut answer)).await;
     assert_eq!(answer, b"");
     server.connections(0).await;
@@ -33,8 +33,8 @@ async fn a_request_that_drips_in_is_dropped() {
     let server = Running::start(short).await;
     let mut stream = TcpStream::connect(server.address).await.expect("the server listens");
     let request = upgrade(&format!("X-Game-Token: {}\r\n", token("alice")));
-    // One byte at a time, and always another one: each shows that the peer lives, and
-    // none may buy it time. Without its end the request would drip in for ever.
+    // Sends byte after byte without end. Each byte shows that the peer lives, but none may extend the
+    // deadline.
     let endless = request.trim_end().bytes().chain(std::iter::repeat(b'a'));
     let mut sent = 0;
     let dripping = async {
@@ -49,14 +49,14 @@ async fn a_request_that_drips_in_is_dropped() {
     within("the server to drop the connection", dripping).await;
     assert!(sent > 0);
     server.connections(0).await;
-    // Unless the drips came so slowly that the deadline was met at once, it is the
-    // deadline and not the length of the request that ended it.
+    // The deadline ended the connection, and not the length of the request, unless the deadline had passed at
+    // once.
     assert_eq!(server.handle.stats().handshake_timeouts, 1);
 }
 
 #[tokio::test]
 async fn a_connection_that_says_no_hello_is_told_and_closed() {
-    // Not as short: the upgrade must come through within it.
+    // Longer, since the upgrade must succeed within this time.
     let server = Running::start(|config| config.connections.handshake_timeout = Duration::from_secs(2)).await;
     let mut socket = Socket::connect(server.address, "alice").await;
     socket.closed(Reason::HandshakeTimeout, 1008).await;
@@ -71,7 +71,7 @@ async fn a_session_has_no_deadline_of_that_kind() {
     let server = Running::start(|config| config.connections.handshake_timeout = Duration::from_secs(2)).await;
     let mut member = Socket::open(server.address, "alice").await;
     member.join("arena").await;
-    // By the time that somebody else has missed it, the member would have, too.
+    // When another client has missed the deadline, the member would have missed it too.
     Socket::connect(server.address, "bob").await.closed(Reason::HandshakeTimeout, 1008).await;
     member.say("arena", 1, "still here").await;
     assert_eq!(member.said().await.body, "still here");

@@ -1,5 +1,4 @@
-//! A log that cannot be written: the server serves on, counts the lines that it loses, and
-//! says so.
+//! A log that cannot be written: the server serves on, counts the lost lines, and reports them.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, PipeReader, Read as _};
@@ -13,13 +12,13 @@ use skirmish_tests::process::Process;
 use skirmish_tests::socket::Socket;
 use skirmish_tests::{eventually, within};
 
-/// The smallest queue there may be: it is full sooner. Many players come from one address.
+/// The smallest allowed queue, which fills soon, and a high rate of log-ins from one address.
 const SMALL: &[&str] =
     &["log.queue_bytes=65536", "rates.logins_per_address={ per_second = 100000, burst = 100000 }"];
 
 const DROPPED: &str = "skirmish_log_lines_dropped_total";
 
-/// Plays while lines are lost, and ends the server well.
+/// Plays while log lines are lost, and ends the server with success.
 async fn goes_on(mut server: Process) {
     let mut alice = Socket::open(server.address, "alice").await;
     alice.join("arena").await;
@@ -34,7 +33,7 @@ async fn goes_on(mut server: Process) {
     assert_eq!(server.exit().await, Some(0));
 }
 
-/// Causes lines until some are dropped.
+/// Causes log lines until some are dropped.
 async fn lines_are_lost(server: &Process) {
     let mut player = 0;
     eventually("lines to be lost", async || {
@@ -77,7 +76,7 @@ async fn nothing_is_written_and_nothing_is_lost_yet() {
     assert_eq!(metric(server.admin, DROPPED).await, Some(0));
 }
 
-/// A pipe for standard error, and its other end, once it was used.
+/// Returns a pipe as standard error, and the reading end after the first use.
 fn unread_pipe() -> (&'static Mutex<Option<PipeReader>>, impl Fn() -> Stdio) {
     let kept: &Mutex<Option<PipeReader>> = Box::leak(Box::default());
     let stderr = || {
@@ -139,7 +138,7 @@ async fn a_stranger_fills_no_log() {
     .await;
     assert!((5..REFUSED).contains(&written), "{written} lines");
     server.logged("how many were suppressed", |line| line["suppressed"].as_u64().is_some()).await;
-    // Somebody else's lines are not suppressed: its own bucket is full. So are a player's.
+    // Another address is not suppressed, since its own bucket is full. Neither is a player.
     let mut alice = Socket::open(server.address, "alice").await;
     alice.join("arena").await;
     server.logged("a session", |line| line["player"] == "alice" && line["message"] == "session opened").await;
@@ -147,7 +146,7 @@ async fn a_stranger_fills_no_log() {
 
 #[tokio::test]
 async fn a_terminal_that_is_gone_ends_nothing() {
-    // As when the window of a terminal is closed: reads and writes fail for good.
+    // As after the closing of a terminal window: reads and writes fail for good.
     let (mut reader, writer) = std::io::pipe().expect("there are pipes");
     let writer = Mutex::new(Some(writer));
     let stderr = || writer.lock().expect("nobody panics").take().map_or_else(Stdio::null, Stdio::from);

@@ -1,4 +1,4 @@
-//! Skirmish over real sockets: what clients, operators and strangers see of it.
+//! Skirmish over real sockets, as seen by clients, operators and strangers.
 
 mod abuse;
 mod admin;

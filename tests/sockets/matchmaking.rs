@@ -1,4 +1,4 @@
-//! Players who search for a match: with the program itself, the client library and bots.
+//! Searches for matches, with the program itself, the client library and bots.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ async fn a_ticket_that_is_taken_back_is_in_no_match() {
     queue(&mut carol).await;
     carol.client.cancel().await.expect("she searches");
     assert_eq!(state(&mut carol).await.0, TicketState::Cancelled);
-    // She would be the one to play with.
+    // Carol would be the opponent if her search still ran.
     queue(&mut alice).await;
     let mut bob = Player::start(builder(&server.url(), "bob"));
     bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
@@ -61,7 +61,7 @@ async fn what_cannot_be_queued_for_is_refused_with_the_reason() {
     let (refused, reason) = state(&mut alice).await;
     assert_eq!(refused, TicketState::Refused);
     assert!(reason.contains("party"), "{reason}");
-    // She can go on.
+    // She can search again.
     queue(&mut alice).await;
 
     let without = Process::start(&[]).await;
@@ -121,7 +121,7 @@ async fn a_search_that_has_ended_is_answered_again_by_its_number() {
     assert_eq!(told(&mut socket).await, (TicketState::None, 4), "that is another one");
     socket.send(v1::Kind::Cancel, &v1::Cancel { search: 5, ..v1::Cancel::default() }).await;
     assert_eq!(told(&mut socket).await, (TicketState::Cancelled, 5));
-    // As if it had been sent before that was heard.
+    // As if the client had sent this `Queue` before it read the answer.
     socket.send(v1::Kind::Queue, &queue(5)).await;
     assert_eq!(told(&mut socket).await, (TicketState::Cancelled, 5));
     socket.send(v1::Kind::Queue, &queue(6)).await;
@@ -136,7 +136,7 @@ async fn a_search_that_has_ended_is_answered_again_by_its_number() {
     assert_eq!((socket.until(answers).await, matched(&mut bob).await.search), (6, number));
 }
 
-/// What the player is told of a ticket next, and of which search.
+/// Returns the next state of a ticket, and the number of its search.
 async fn told(socket: &mut Socket) -> (TicketState, u64) {
     let told = |message| match message {
         ToClient::Queued(queued) => match queued.state() {
@@ -150,7 +150,7 @@ async fn told(socket: &mut Socket) -> (TicketState, u64) {
 
 #[tokio::test]
 async fn who_is_away_when_the_match_forms_is_told_on_return() {
-    // A connection may be lost for long before its player counts as absent.
+    // The connection may be lost for a long time before its player counts as absent.
     let server = Process::start(&[DUEL, "matchmaking.absence_delay=30s"]).await;
     let proxy = Proxy::start(server.address, None).await;
     let mut alice = Player::start(builder(&proxy.url(), "alice"));
@@ -177,7 +177,7 @@ async fn who_is_absent_is_not_matched_until_it_is_back() {
     proxy.block();
     let absent = async || get(server.admin, "/tickets/alice").await.1.contains("absent: alice");
     eventually("alice is absent", absent).await;
-    // Of three the one that is away would be first.
+    // The absent player would be the first of the three.
     for player in [&mut carol, &mut dave] {
         player.client.queue(wish("duel")).await.expect("nothing else is searched for");
     }
@@ -204,7 +204,7 @@ async fn who_does_not_come_is_out_and_who_came_is_told() {
     assert!(over.over && over.r#match == of_alice.r#match && over.fills > of_alice.fills, "{over:?}");
     let left: Vec<_> = over.teams.iter().flat_map(|team| &team.players).collect();
     assert_eq!(left, ["alice"]);
-    // Both are free, and find each other again.
+    // Both players are free, and find each other again.
     queue(&mut alice).await;
     bob.client.queue(wish("duel")).await.expect("the search before has ended");
     let found = [matched(&mut alice).await, matched(&mut bob).await];

@@ -1,4 +1,4 @@
-//! The memory that one address can make a server take.
+//! Memory that clients of one address can make a server use.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use skirmish_tests::process::Process;
 use skirmish_tests::socket::Socket;
 use skirmish_tests::{eventually, http, within};
 
-/// Connections of one address: as many as it may have by default.
+/// Connections of one address: the default maximum.
 const ABUSERS: usize = 256;
 
-/// What each sends without ever reading.
+/// Messages of each connection, which never reads.
 const MESSAGES: u64 = 24;
 
-/// Resident memory of a server, in bytes.
+/// Returns the resident memory of a server, in bytes.
 async fn resident(server: &Process) -> u64 {
     http::metric(server.admin, "skirmish_resident_memory_bytes").await.expect("the server knows it")
 }
 
-/// A name that is none: nearly a frame long, and another one each time.
+/// Returns an invalid name, nearly as long as a frame and different for each number.
 fn name(number: u64) -> String {
     format!("{number}{}", "x".repeat(60_000))
 }
@@ -31,13 +31,13 @@ fn frame<M: prost::Message>(kind: v1::Kind, message: &M) -> bytes::Bytes {
     encode(kind, &v1::Metadata::default(), message)
 }
 
-/// The worst that a connection can ask for, with a room's epoch if it is in one.
+/// Returns one of the most expensive requests, with a room's epoch if the connection is in a room.
 fn abuse(abuser: usize, number: u64, epoch: u64) -> bytes::Bytes {
     match abuser % 4 {
         0 => frame(v1::Kind::Say, &v1::Say { room: name(number), client_seq: 1, ..v1::Say::default() }),
         1 => frame(v1::Kind::Latest, &v1::Latest { room: name(number), ..v1::Latest::default() }),
         2 => frame(v1::Kind::Leave, &v1::Leave { room: name(number) }),
-        // An entry of a clock far ahead: the answer is all of what was written.
+        // An entry with a clock far ahead: the answer contains the whole written entry.
         _ => {
             let stamp = v1::Stamp { wall_ms: 1 << 47, ..v1::Stamp::default() };
             let entry = |n: u64| v1::StateEntry {
@@ -73,7 +73,7 @@ async fn one_address_takes_no_more_than_its_connections_are_bounded_by() {
     let before = resident(&server).await;
     let flood = async |n: usize, socket: &mut Socket, epoch: u64| {
         for number in 0..MESSAGES {
-            // A server that has had enough closes, or reads no more.
+            // The server closes an abusive connection, or stops reading it.
             let sending = socket.try_send(abuse(n, number, epoch));
             if !matches!(tokio::time::timeout(Duration::from_secs(2), sending).await, Ok(Ok(()))) {
                 break;
@@ -81,7 +81,7 @@ async fn one_address_takes_no_more_than_its_connections_are_bounded_by() {
         }
     };
     let mut most = before;
-    // A few at a time, so that this process is not the one that needs the memory.
+    // A few at a time, so that this process needs less memory than the server.
     for (number, group) in sockets.chunks_mut(16).enumerate() {
         let group = group.iter_mut().enumerate();
         let floods = group.map(|(n, (socket, epoch))| flood(number * 16 + n, socket, *epoch));
@@ -91,7 +91,7 @@ async fn one_address_takes_no_more_than_its_connections_are_bounded_by() {
     let bound = (ABUSERS * Config::default().budget().of_connection()) as u64;
     let taken = most.saturating_sub(before);
     assert!(taken <= bound, "{ABUSERS} connections took {taken} bytes of at most {bound}");
-    // And whoever does not abuse it is served as ever.
+    // Well-behaved clients are served as before.
     drop(sockets);
     let mut honest = Socket::open(server.address, "honest").await;
     honest.join("arena").await;
@@ -99,15 +99,15 @@ async fn one_address_takes_no_more_than_its_connections_are_bounded_by() {
     assert_eq!(honest.said().await.body, "still here");
 }
 
-/// Rooms of its own that a player fills.
+/// Number of rooms that a player fills.
 const ROOMS: usize = 8;
 
-/// A name of a room of a player.
+/// Returns the name of a player's room.
 fn room(player: usize, number: usize) -> String {
     format!("room-{player}-{number}")
 }
 
-/// A player who leaves as much as it can in rooms of its own.
+/// Starts a player that leaves as many data as possible in rooms of its own.
 async fn hoard(server: &Process, player: usize) -> Player {
     let body = vec![b'x'; 16_000];
     let hoarder = Player::start(builder(&server.url(), &format!("hoarder-{player}")));
@@ -140,7 +140,7 @@ async fn players_take_no_more_with_rooms_of_their_own_than_they_are_bounded_by()
         http::metric(server.admin, "skirmish_entries_total").await.is_some_and(|entries| entries >= said)
     })
     .await;
-    // Their state is there, too: somebody else is told of it.
+    // The state is complete, too: another player gets it.
     for group in (0..HOARDERS).collect::<Vec<_>>().chunks(ROOMS) {
         let witness = Player::start(builder(&server.url(), "witness"));
         for n in group {
@@ -157,7 +157,7 @@ async fn players_take_no_more_with_rooms_of_their_own_than_they_are_bounded_by()
     let bound = budget.of_address() / ABUSERS as u64 * HOARDERS as u64;
     let taken = resident(&server).await.saturating_sub(before);
     assert!(taken <= bound, "{HOARDERS} players took {taken} bytes of at most {bound}");
-    // Far less would mean that they have not hoarded.
+    // Much less memory would mean that the players stored less than they should.
     assert!(taken >= bound / 8, "{HOARDERS} players took {taken} bytes of at most {bound}");
     drop(hoarders);
 }
@@ -175,7 +175,7 @@ async fn a_name_is_told_back_no_longer_than_names_are() {
         let left = left.await;
         assert_eq!((left.room.len(), left.reason()), (64, v1::LeftReason::NotAMember));
         assert!(left.room.starts_with("7xx"));
-        // Not one of the next kind's, which would be the same answer.
+        // The answers to all kinds are equal; this join separates them.
         socket.join(&format!("room-{kind}")).await;
     }
 }

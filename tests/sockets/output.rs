@@ -1,5 +1,5 @@
-//! Standard output that cannot be written: short commands end quietly or say why, and a server
-//! serves without.
+//! Standard output that cannot be written: short commands end silently or report the reason, and a server
+//! works without.
 
 use std::fs::File;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use skirmish_tests::process::{command, key};
 use skirmish_tests::{eventually, within};
 use tokio::net::TcpStream;
 
-/// Commands that print and end.
+/// Returns commands that print and end.
 fn short() -> Vec<Vec<String>> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let with_key = |text: &str| [words(text), vec!["--set".to_owned(), key()]].concat();
@@ -21,7 +21,7 @@ fn short() -> Vec<Vec<String>> {
     ]
 }
 
-/// Runs a command with this standard output. Its exit code, and what it says.
+/// Runs a command with this standard output. Returns the exit code and the standard error.
 async fn run_into(arguments: &[String], stdout: Stdio) -> (Option<i32>, String) {
     let mut command = command();
     let child = command.args(arguments).stdout(stdout).stderr(Stdio::piped()).spawn();

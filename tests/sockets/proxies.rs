@@ -1,4 +1,4 @@
-//! Who is at the door: clients behind trusted proxies, and strangers of few addresses.
+//! Addresses of clients: behind trusted proxies, and of strangers.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use skirmish_tests::token;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// The proxy that is trusted, and somebody else.
+/// The trusted proxy, and another address.
 const PROXY: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
@@ -29,7 +29,7 @@ fn request(player: &str, headers: &str) -> String {
     upgrade(&format!("{headers}X-Game-Token: {}\r\n", token(player)))
 }
 
-/// A header of version 2 with something behind the addresses.
+/// Returns a header of version 2 with an extension after the addresses.
 fn version_2(command: u8, source: [u8; 4]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend([command, 0x11, 0, 17]);
@@ -43,7 +43,7 @@ fn version_1(source: &str) -> Vec<u8> {
     format!("PROXY TCP4 {source} 127.0.0.1 4711 443\r\n").into_bytes()
 }
 
-/// A connection that was upgraded.
+/// Returns an upgraded connection.
 async fn upgraded(server: &Running, from: Ipv4Addr, request: &[u8]) -> TcpStream {
     let mut stream = connect_from(from, server.address).await;
     stream.write_all(request).await.expect("the server reads");
@@ -104,7 +104,7 @@ async fn a_header_of_a_proxy_may_come_in_pieces_and_is_bounded() {
         assert_eq!(status(&answer), 400, "{what}: {answer}");
         assert!(answer.contains("PROXY protocol"), "{what}: {answer}");
     }
-    // The proxy itself, and whoever it does not know.
+    // A connection of the proxy itself, and clients with an address that the proxy does not know.
     for header in [version_2(0x20, [192, 0, 2, 4]), b"PROXY UNKNOWN\r\n".to_vec(), Vec::new()] {
         let answer = exchange(server.address, [&header[..], request("bob", "").as_bytes()].concat()).await;
         assert_eq!(status(&answer), 101, "{answer}");
@@ -170,7 +170,7 @@ async fn a_header_of_the_request_names_the_client() {
                 held.push(upgraded(&server, PROXY, request.as_bytes()).await);
             }
         }
-        // Whatever stands before is the client's own.
+        // Earlier addresses in the header come from the client itself.
         let lie = request("liar", &format!("{name}: {prefix}198.51.100.1, {prefix}192.0.2.3\r\n"));
         let answer = exchange(server.address, &lie).await;
         assert_eq!(status(&answer), 503, "{lie}\n{answer}");
@@ -212,7 +212,8 @@ async fn silent_sockets_of_five_addresses_keep_nobody_out() {
 async fn a_refusal_is_answered_and_not_reset() {
     let server = Running::start(|config| config.connections.per_address = 1).await;
     let _player = Socket::open(server.address, "alice").await;
-    // More at a time than are given a while to read it, and each with a request under way.
+    // More connections than the server keeps open for reading the refusal, half of them with a request in
+    // flight.
     let mut comers = Vec::new();
     for number in 0..200 {
         let mut stream = TcpStream::connect(server.address).await.expect("the server listens");

@@ -1,4 +1,4 @@
-//! What is refused at the upgrade (rows W1, H2), with which answer.
+//! Refusals at the upgrade (rows W1, H2), with their answers.
 
 use skirmish_io::config::{Auth, Config};
 use skirmish_io::token::Keys;
@@ -12,7 +12,7 @@ fn with_origin(config: &mut Config) {
     config.auth.origins = vec!["https://game.example".to_owned()];
 }
 
-/// The token in the header of programs, and in the one of browsers.
+/// Returns the token in the header for programs, and in the header for browsers.
 fn both_ways(token: &str) -> [String; 2] {
     [format!("X-Game-Token: {token}\r\n"), format!("Sec-WebSocket-Protocol: skirmish.v1, token.{token}\r\n")]
 }
@@ -115,7 +115,7 @@ async fn a_token_that_is_not_good_is_refused_and_not_echoed() {
         let answer = exchange(server.address, upgrade(header)).await;
         assert_eq!(status(&answer), 401, "{header}: {answer}");
     }
-    // It lives on, and takes what is good.
+    // The server still accepts good tokens.
     Socket::open(server.address, "alice").await;
     server.audit();
 }
@@ -178,7 +178,7 @@ async fn more_strangers_than_their_cap_are_refused() {
     assert_eq!(status(&answer), 503, "{answer}");
     drop(strangers);
     server.connections(0).await;
-    // Whoever said hello is no stranger any more.
+    // A client that has sent `Hello` does not count as a stranger any more.
     let mut members = Vec::new();
     for player in ["alice", "bob", "carol"] {
         members.push(Socket::open(server.address, player).await);

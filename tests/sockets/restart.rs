@@ -1,5 +1,4 @@
-//! The server is killed and started again: clients come back by themselves and are told
-//! plainly what was lost.
+//! A kill and a new start of the server: clients reconnect by themselves and are notified of all losses.
 
 use rustix::process::Signal;
 use skirmish_io::client::{ClientState, Event, Outcome};
@@ -19,7 +18,7 @@ async fn after_a_kill_clients_come_back_and_are_told_what_was_lost() {
     assert_eq!(players[0].outcome(acknowledged).await, Outcome::Acknowledged);
     players[1].hears(&["before"]).await;
 
-    // The process stands still: what is sent now is sent, but never acknowledged.
+    // The process is stopped: new messages are sent but never acknowledged.
     server.signal(Signal::STOP);
     let unacknowledged = players[0].say("arena", "into the void").await;
     let address = server.kill().await;
@@ -54,11 +53,11 @@ async fn after_a_kill_clients_come_back_and_are_told_what_was_lost() {
         };
         assert!(!player.until("to be in the room again", joined).await, "a room that is gone is not resumed");
     }
-    // What was sent and not acknowledged is in doubt; what was never sent is sent now.
+    // A sent but unacknowledged message has the outcome unknown; an unsent message is sent now.
     assert_eq!(players[0].outcome(unacknowledged).await, Outcome::Unknown);
     assert_eq!(players[0].outcome(meanwhile).await, Outcome::Acknowledged);
 
-    // Play goes on.
+    // The players continue.
     let after = players[1].say("arena", "after").await;
     assert_eq!(players[1].outcome(after).await, Outcome::Acknowledged);
     players[0].hears(&["after", "said meanwhile"]).await;

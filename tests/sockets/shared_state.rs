@@ -6,7 +6,7 @@ use skirmish_tests::player::{Player, builder};
 use skirmish_tests::proxy::Proxy;
 use skirmish_tests::server::Running;
 
-/// Waits until a player knows the property of another.
+/// Waits until a player knows another player's property.
 async fn knows(who: &Player, whose: &str, name: &str, value: Option<&str>) {
     eventually(&format!("{whose}'s {name} to be {value:?}"), async || {
         let known = who.client.property("arena", whose, name).await.expect("the client plays");
@@ -22,7 +22,7 @@ async fn counts(who: &Player, counter: &str, value: i64) {
     .await;
 }
 
-/// Waits until a player sees exactly these present; in order of their names.
+/// Waits until exactly these players are present for a player; in order of their names.
 async fn sees(who: &Player, present: &[&str]) {
     eventually(&format!("{present:?} to be present"), async || {
         let mut seen = who.client.present("arena").await.expect("the client plays");
@@ -110,7 +110,7 @@ async fn of_latest_messages_the_newest_arrives_also_after_a_cut() {
         bob.client.latest("arena", 0, step, "").await.expect("a good key");
         bob.client.latest("arena", 1, step, "").await.expect("a good key");
     }
-    // The two keys do not replace each other; their order is not promised.
+    // The two keys do not replace each other, and have no common order.
     alice
         .has_seen("the newest of both keys", |seen| {
             [0, 1].iter().all(|key| seen.iter().any(|event| last_of(*key, "3")(event).is_some()))

@@ -1,4 +1,4 @@
-//! Signals that are not for the server: they are logged, and change nothing.
+//! Signals without a meaning for the server are logged, and change nothing.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use skirmish_tests::socket::Socket;
 use skirmish_tests::{eventually, within};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-/// Signals that operators, their tools and the system send, and the names they are logged by.
+/// Signals that operators, their tools and the system send, and their names in the log.
 const IGNORED: [(&str, Signal); 9] = [
     ("SIGHUP", Signal::HUP),
     ("SIGUSR1", Signal::USR1),
@@ -48,7 +48,7 @@ async fn they_are_logged_and_change_nothing() {
     eventually("its last line", async || server.count(|line| line["message"] == "stopped") == 1).await;
 }
 
-/// A file that is removed in the end.
+/// File that is removed when it is dropped.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -65,7 +65,7 @@ impl Drop for Temporary {
 
 #[tokio::test]
 async fn they_do_not_end_a_server_that_starts() {
-    // It starts for as long as nothing is written to its configuration.
+    // The server keeps starting until its configuration is written.
     let file = Temporary::new("config.toml");
     let made = std::process::Command::new("mkfifo").arg(&file.0).status().expect("there is mkfifo");
     assert!(made.success());
@@ -74,7 +74,7 @@ async fn they_do_not_end_a_server_that_starts() {
     command.arg(&file.0).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut server = command.spawn().expect("the program starts");
     let pid = server.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).expect("it runs");
-    // Opened once the server has opened it.
+    // This opening succeeds once the server has opened the file.
     let path = file.0.clone();
     let open = tokio::task::spawn_blocking(move || fs::File::options().write(true).open(path));
     let mut config =

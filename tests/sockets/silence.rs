@@ -1,4 +1,4 @@
-//! A path that is dead, a server that is frozen, and those that only seem so.
+//! Dead paths, frozen servers, and connections that only seem dead.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use skirmish_tests::process::Process;
 use skirmish_tests::proxy::Proxy;
 use skirmish_tests::server::Running;
 
-/// What of the default configuration's bounds the client may use, with the time of a loaded
-/// machine on top: far below the minute that the server's own heartbeats would take.
+/// Time in which a client must give up a dead connection: the bound of the default configuration plus the
+/// delays of a loaded computer. Far below the minute of the server's own heartbeats.
 const SECONDS: Duration = Duration::from_secs(25);
 
 fn is_lost(event: &Event) -> Option<()> {
@@ -19,7 +19,7 @@ fn is_lost(event: &Event) -> Option<()> {
         .then_some(())
 }
 
-/// Waits until the player has given its connection up, which takes seconds.
+/// Waits until the player has given up its connection, which takes seconds.
 async fn given_up(player: &mut Player) {
     let lost = player.until("the connection to be given up", is_lost);
     tokio::time::timeout(SECONDS, lost).await.expect("a dead connection is given up within seconds");
@@ -35,7 +35,7 @@ async fn a_path_that_goes_dead_is_left_within_seconds_by_who_speaks() {
     proxy.silence();
     let lost = alice.say("arena", "into the dead path").await;
     given_up(&mut alice).await;
-    // It comes back over another connection, and nothing is lost.
+    // The client reconnects, and nothing is lost.
     assert_eq!(alice.outcome(lost).await, Outcome::Acknowledged);
     assert_eq!(proxy.accepted(), 2);
 }
@@ -62,7 +62,7 @@ async fn a_frozen_server_is_left_within_seconds() {
 
 #[tokio::test]
 async fn a_quiet_server_is_not_left() {
-    // Its own heartbeats would come too late for a client that only waits.
+    // The server's own heartbeats would be too late for a client that only waits.
     let server = Running::start(|config| {
         config.heartbeat.interval = Duration::from_secs(3600);
         config.rooms.tombstone_horizon = Duration::from_secs(24 * 3600);
@@ -86,7 +86,7 @@ async fn a_quiet_server_is_not_left() {
 async fn a_client_that_stood_still_reads_before_it_judges() {
     let server = Running::start(|_| {}).await;
     let url = server.url();
-    // The client's thread stands still, with its pongs in the socket.
+    // The client's thread stands still, with unread pongs in the socket.
     let client = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {

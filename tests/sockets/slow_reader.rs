@@ -1,5 +1,5 @@
-//! A member that stops reading: it costs constant memory, delays nobody, and is told
-//! what it missed (G5, G11).
+//! A member that stops reading needs constant memory, delays nobody, and gets a snapshot that names the
+//! missing entries (G5, G11).
 
 use skirmish_core::wire::ToClient;
 use skirmish_tests::http::metric;
@@ -8,13 +8,13 @@ use skirmish_tests::socket::Socket;
 
 /// Size of a message, in bytes.
 const BODY: usize = 8 * 1024;
-/// Messages that are said at once.
+/// Messages sent at once.
 const BATCH: u64 = 16;
-/// Batches until the server has touched all memory that it needs for so many members.
+/// Batches before the server has touched all memory for this number of members.
 const WARM: u64 = 32;
-/// Batches in all: 24 MiB of messages, more than a system keeps for one socket.
+/// Number of batches: 24 MiB of messages, more than a system buffers for one socket.
 const BATCHES: u64 = 192;
-/// How much the server's memory may grow after it is warm: a sixth of what is said then.
+/// Allowed growth of the server's memory after the warm-up: a sixth of the messages sent in that time.
 const GROWTH: u64 = 3 << 20;
 
 #[tokio::test]
@@ -22,7 +22,7 @@ async fn a_member_that_stops_reading_costs_constant_memory_and_delays_nobody() {
     let server = Process::start(&[
         "rates.reliable={ per_second = 1000000, burst = 1000000 }",
         "rates.bytes={ per_second = 1000000000, burst = 1000000000 }",
-        // It would be closed for its silence otherwise, on a slow machine.
+        // Without this, a slow computer's server would close the silent member.
         "heartbeat.interval=\"1h\"",
         "rooms.tombstone_horizon=\"24h\"",
         "rooms.window_bytes=262144",
@@ -37,9 +37,8 @@ async fn a_member_that_stops_reading_costs_constant_memory_and_delays_nobody() {
     let mut reader = Socket::open(server.address, "reader").await;
     reader.join("arena").await;
 
-    // Each batch is said once the one before it has arrived, so the members that do read
-    // need no luck to keep up; if they had to wait for the one that does not, this would
-    // never end.
+    // Each batch is sent after the arrival of the one before, so that the reading members keep up without
+    // luck. If they had to wait for the stalled member, the loop would never end.
     let mut warm = None;
     let mut last = 0;
     for batch in 0..BATCHES {
@@ -59,12 +58,12 @@ async fn a_member_that_stops_reading_costs_constant_memory_and_delays_nobody() {
     }
     assert_eq!(metric(server.admin, "skirmish_snapshots_total").await, Some(0), "nobody else fell behind");
     let full = metric(server.admin, "skirmish_resident_memory_bytes").await;
-    // Not every system says.
+    // Not every system reports memory.
     if let (Some(warm), Some(full)) = (warm, full) {
         assert!(full <= warm + GROWTH, "the server's memory grew from {warm} to {full} bytes");
     }
 
-    // Now it reads: entry after entry, and where some are missing, a snapshot says which.
+    // Now the member reads: entry after entry, and a snapshot for each gap.
     let mut cursor = joined.seq;
     let mut missing = 0;
     while cursor < last {
@@ -84,7 +83,7 @@ async fn a_member_that_stops_reading_costs_constant_memory_and_delays_nobody() {
         }
     }
     assert!(missing > BATCHES * BATCH / 4, "only {missing} entries are missing: the reader never stalled");
-    // It is a member like any other again.
+    // It is a normal member again.
     talker.say("arena", BATCHES * BATCH + 1, "welcome back").await;
     assert_eq!(stalled.said().await.body, "welcome back");
 }

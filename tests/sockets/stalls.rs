@@ -1,4 +1,4 @@
-//! A server whose process stands still: what arrives meanwhile counts as it would have.
+//! A server process that stands still: input from this time counts as input in time.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,11 +12,10 @@ use skirmish_tests::{eventually, token, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// How long the process stands still: longer than every deadline of these tests.
+/// Duration of the standstill: longer than every deadline of these tests.
 const STALL: Duration = Duration::from_secs(4);
 
-/// Stops the process, does what peers do meanwhile, lets every deadline pass, and lets the
-/// process go on.
+/// Stops the process, runs `meanwhile`, lets every deadline pass, and continues the process.
 async fn stalled(server: &Process, meanwhile: impl AsyncFnOnce()) {
     server.signal(Signal::STOP);
     meanwhile().await;
@@ -52,7 +51,7 @@ async fn a_hello_sent_while_the_server_stands_still_is_in_time() {
 #[tokio::test]
 async fn an_upgrade_asked_for_while_the_server_stands_still_is_in_time() {
     let server = Process::start(&["connections.handshake_timeout=3s"]).await;
-    // One connection that is accepted already, and one that waits to be.
+    // One connection that the server has accepted, and one that waits for it.
     let mut accepted = TcpStream::connect(server.address).await.expect("the server listens");
     eventually("the connection to be accepted", async || connections(&server).await == 1).await;
     let mut waiting = None;
@@ -69,7 +68,7 @@ async fn an_upgrade_asked_for_while_the_server_stands_still_is_in_time() {
         let mut answer = [0; 12];
         within("the answer", stream.read_exact(&mut answer)).await.expect("the server answers");
         assert_eq!(answer, *b"HTTP/1.1 101");
-        // Its Hello has a round trip to come, whatever time it is by now.
+        // `Hello` has the time of a round trip from now on, however late the upgrade was.
         stream.write_all(&hello()).await.expect("the connection is open");
         let mut rest = vec![0; 4096];
         let read = within("the welcome", async {
@@ -84,13 +83,13 @@ async fn an_upgrade_asked_for_while_the_server_stands_still_is_in_time() {
     assert_eq!(closings(&server, "HANDSHAKE_TIMEOUT"), 0);
 }
 
-/// A `Hello` in a frame of the WebSocket.
+/// Returns a `Hello` in a WebSocket frame.
 fn hello() -> Vec<u8> {
     let frame = skirmish_core::wire::encode(v1::Kind::Hello, &v1::Metadata::default(), &v1::Hello::default());
     skirmish_tests::socket::web_socket_frame(true, 2, true, &frame)
 }
 
-/// Connections that the server counts.
+/// Returns the number of connections by the server's metrics.
 async fn connections(server: &Process) -> u64 {
     let (_, metrics) = skirmish_tests::http::get(server.admin, "/metrics").await;
     let counts = metrics.lines().filter(|line| line.starts_with("skirmish_connections{"));
@@ -103,7 +102,8 @@ async fn a_pong_that_waits_to_be_read_is_no_missed_heartbeat() {
     let server = Process::start(&heartbeat).await;
     let mut socket = Socket::open(server.address, "alice").await;
     for _ in 0..3 {
-        // Two misses are its end: let one be counted, then answer while nobody reads.
+        // Two misses end the connection: one is counted, then the client answers while the server stands
+        // still.
         let unhealthy = |line: &serde_json::Value| line["message"] == "connection misses heartbeats";
         let before = server.count(unhealthy);
         eventually("one miss to be counted", async || server.count(unhealthy) > before).await;
@@ -116,7 +116,7 @@ async fn a_pong_that_waits_to_be_read_is_no_missed_heartbeat() {
     assert_eq!(closings(&server, "HEARTBEAT_TIMEOUT"), 0);
 }
 
-/// A session whose player has come back while the server stood still.
+/// Resumes a session while the server stands still. Returns true if the session was resumed.
 async fn resumed(address: SocketAddr, session: &v1::Welcome) -> bool {
     let mut socket = Socket::connect(address, "alice").await;
     let resume =
@@ -147,7 +147,7 @@ async fn a_server_alone_keeps_its_rooms_however_long_it_stands_still() {
     let mut socket = Socket::open(server.address, "alice").await;
     let epoch = socket.join("arena").await.epoch;
     stalled(&server, async || socket.say("arena", 1, "said meanwhile").await).await;
-    // What was said may be to be said again, but in the same life of the room.
+    // The client may have to send its message again, but in the same life of the room.
     let mut seq = 1;
     loop {
         let said = socket.until(|message| match message {

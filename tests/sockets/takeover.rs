@@ -1,4 +1,4 @@
-//! A connection that is only half open, taken over by a new one (G7).
+//! Take-over of a half-open connection by a new one (G7).
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use skirmish_proto::v1::{Kind, LeftReason, Metadata, Reason, Resume, RoomCursor,
 use skirmish_tests::server::Running;
 use skirmish_tests::socket::{Socket, say};
 
-/// A member of a room with one message in its log, and the cursor after that.
+/// Returns a member of a room with one message in its log, and the cursor after this message.
 async fn member(server: &Running) -> (Socket, Welcome, RoomCursor) {
     let mut socket = Socket::connect(server.address, "alice").await;
     let welcome = socket.hello(None).await;
@@ -27,7 +27,7 @@ async fn resume(server: &Running, welcome: &Welcome, cursor: RoomCursor) -> (Soc
 
 #[tokio::test]
 async fn the_old_connection_can_write_nothing_and_harms_nobody() {
-    // The old connection stays for as long as it likes.
+    // The server waits long for the end of the old connection.
     let server = Running::start(|config| {
         config.connections.linger = Duration::from_secs(3600);
         config.rooms.tombstone_horizon = Duration::from_secs(2 * 3600);
@@ -38,13 +38,13 @@ async fn the_old_connection_can_write_nothing_and_harms_nobody() {
     assert!(again.resumed && again.epoch > welcome.epoch, "{again:?}");
     assert_eq!(again.session, welcome.session);
 
-    // What the old one still writes has no effect: neither a message that the new one has
-    // not sent yet, nor a request that would end the session.
+    // Frames of the old connection have no effect: neither a message number that the new one has not used
+    // yet, nor a request to leave the room.
     let forged = encode(Kind::Say, &Metadata::default(), &say("arena", 2, "from the past"));
     let leave =
         encode(Kind::Leave, &Metadata::default(), &skirmish_proto::v1::Leave { room: "arena".to_owned() });
     for frame in [forged, leave] {
-        // It may be refused on the way already.
+        // The connection may be refused already.
         let _ = old.try_send(frame).await;
     }
     let entries_before = server.handle.stats().entries;
@@ -54,7 +54,7 @@ async fn the_old_connection_can_write_nothing_and_harms_nobody() {
     assert_eq!(entry.seq, cursor.seq + 1, "something else was written");
     assert_eq!(server.handle.stats().entries, entries_before + 1);
 
-    // The old one is told why, and its late end does not harm the new one.
+    // The old connection is notified of the reason, and its late end does not harm the new one.
     old.closed(Reason::TakenOver, 1008).await;
     drop(old);
     server.connections(1).await;
@@ -70,7 +70,7 @@ async fn an_old_connection_that_stays_silent_is_given_up() {
     let server = Running::start(|config| config.connections.linger = Duration::from_millis(100)).await;
     let (old, welcome, cursor) = member(&server).await;
     let (mut new, _) = resume(&server, &welcome, cursor).await;
-    // The old one's peer neither reads nor closes.
+    // The peer of the old connection neither reads nor closes.
     server.connections(1).await;
     new.say("arena", 2, "alone").await;
     assert_eq!(new.said().await.client_seq, 2);
@@ -86,7 +86,7 @@ async fn a_player_who_comes_anew_ends_the_old_session() {
     let fresh = new.hello(None).await;
     assert!(!fresh.resumed && fresh.session != welcome.session);
     old.closed(Reason::TakenOver, 1008).await;
-    // The old session cannot be resumed any more, and says so; its room went with it.
+    // The old session cannot be resumed any more, as the server reports. Its room ended with it.
     let (mut late, welcome) = resume(&server, &welcome, cursor).await;
     assert!(!welcome.resumed);
     let left = late

@@ -12,7 +12,8 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// A server with a certificate of its own, and who trusts it.
+/// Starts a server with a certificate of its own. Returns the server, a client configuration that trusts it,
+/// and its URL.
 async fn start() -> (Running, Arc<ClientConfig>, String) {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key can be made");
     let directory = Directory::new();
@@ -45,7 +46,7 @@ fn trusting(certificate: Option<CertificateDer<'static>>) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// A directory that is removed when it is dropped.
+/// Directory that is removed when it is dropped.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -82,7 +83,7 @@ async fn players_who_trust_the_certificate_play() {
 async fn players_who_do_not_trust_it_send_nothing() {
     let (server, _, url) = start().await;
     let (client, events) = builder(&url, "alice").tls(trusting(None)).start().expect("good settings");
-    // It tries again and again, and never gets as far as an upgrade.
+    // The client tries again and again, and never reaches an upgrade.
     let tried = async || server.handle.stats().accepted >= 3;
     skirmish_tests::eventually("three attempts", tried).await;
     let stats = server.handle.stats();
@@ -93,13 +94,13 @@ async fn players_who_do_not_trust_it_send_nothing() {
 #[tokio::test]
 async fn a_connection_without_tls_is_refused() {
     let (server, tls, url) = start().await;
-    // Whatever TLS answers to a request in plain text is not text.
+    // TLS answers a plain-text request with bytes that are not HTTP.
     let mut stream = tokio::net::TcpStream::connect(server.address).await.expect("the server listens");
     let request = upgrade(&format!("X-Game-Token: {}\r\n", token("alice")));
     tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.expect("it is open");
     let mut answer = Vec::new();
     let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer);
-    // An end or a reset.
+    // The connection ends, or is reset.
     let _ = skirmish_tests::within("the end of the connection", read).await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     server.connections(0).await;

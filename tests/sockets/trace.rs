@@ -11,25 +11,25 @@ use skirmish_tests::socket::{Socket, say};
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// The lines of the connection by which a player opened a session.
+/// Returns the log lines of the connection that opened a player's session.
 fn lines_of<'a>(log: &'a [Value], player: &str) -> Vec<&'a Value> {
     let opened = log.iter().find(|line| line["message"] == "session opened" && line["player"] == player);
     let conn = &opened.expect("the session is in the log")["conn"];
     log.iter().filter(|line| line["conn"] == *conn).collect()
 }
 
-/// The last line is about a connection that the node has forgotten.
+/// Returns true for the last line about a connection that the node has forgotten.
 fn is_of_the_end(line: &Value) -> bool {
     line["message"] == "connection lost, session kept"
 }
 
-/// Alice connects with a trace, and breaks the protocol. The log.
+/// Alice connects with a trace, and breaks the protocol. Returns the log.
 async fn misbehave() -> Vec<Value> {
     let mut server = Process::start(&[]).await;
     let traceparent = format!("00-{TRACE_ID}-00f067aa0ba902b7-01");
     let mut alice = Socket::connect_with(server.address, "alice", &[("traceparent", &traceparent)]).await;
     alice.hello(None).await;
-    // Somebody else, whose lines are not to be confused with hers.
+    // Another player, with log lines that must not be confused with hers.
     let mut bob = Socket::open(server.address, "bob").await;
     bob.join("arena").await;
     alice.send_text("not the protocol").await;

@@ -7,7 +7,8 @@ use skirmish_proto::v1::EntryKind;
 use skirmish_tests::player::{Player, builder};
 use skirmish_tests::server::Running;
 
-/// The turn that begins with an entry: its number, whether time began it, and what was said.
+/// Returns the turn that begins with an entry: its number, true if time ended the turn before, and the
+/// message.
 fn turn(event: &Event) -> Option<(u32, bool, String)> {
     let Event::Entry { turn: Some(turn), kind, body, .. } = event else { return None };
     let said = String::from_utf8(body.to_vec()).expect("it is text");

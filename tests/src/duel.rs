@@ -1,4 +1,4 @@
-//! Players who search for a match of two, and play it.
+//! Players in a queue for matches of two, and their play.
 
 use std::collections::BTreeSet;
 
@@ -6,28 +6,28 @@ use skirmish_io::client::{Event, Matched, Outcome, Queue, TicketState};
 
 use crate::player::Player;
 
-/// A queue for two, that looks often, as a setting.
+/// Setting of a matchmaking queue for two players, with a short interval.
 pub const DUEL: &str = "matchmaking.queues=[{ mode = \"duel\", teams = 2, team_size = 1, regions = [\"local\"], interval = \"10ms\" }]";
 
-/// What whoever searches for any match of a mode asks for.
+/// Returns a search for any match of a mode.
 #[must_use]
 pub fn wish(mode: &str) -> Queue {
     Queue { mode: mode.to_owned(), ..Queue::default() }
 }
 
-/// Queues, and waits until the server has the ticket.
+/// Queues the player, and waits until the server has the ticket.
 ///
 /// # Panics
-/// If the player searches already, or is matched.
+/// If the player has a search already, or gets a match.
 pub async fn queue(player: &mut Player) {
     player.client.queue(wish("duel")).await.expect("nothing else is searched for");
     assert_eq!(state(player).await.0, TicketState::Waiting);
 }
 
-/// What the player is told of its ticket next, and why.
+/// Returns the next state of the player's ticket, with the reason.
 ///
 /// # Panics
-/// If that is a match.
+/// If the player gets a match.
 pub async fn state(player: &mut Player) -> (TicketState, String) {
     let told = |event: &Event| match event {
         Event::Ticket { state: TicketState::Unavailable | TicketState::Lost, .. } => None,
@@ -38,7 +38,7 @@ pub async fn state(player: &mut Player) -> (TicketState, String) {
     player.until("news of the ticket", told).await
 }
 
-/// The match that the player is told of next.
+/// Returns the player's next match.
 pub async fn matched(player: &mut Player) -> Matched {
     let told = |event: &Event| match event {
         Event::Matched(matched) => Some(matched.clone()),
@@ -47,18 +47,16 @@ pub async fn matched(player: &mut Player) -> Matched {
     player.until("a match", told).await
 }
 
-/// Alice and bob were told of the same match of the two, each of its own team; they talk in
-/// its room, and leave.
+/// Checks that alice and bob got the same match, in different teams. Then they talk in its room and leave.
 pub async fn play(alice: &mut Player, bob: &mut Player, found: [&Matched; 2]) {
     meet(alice, bob, found).await;
     part(alice, bob, found[0]).await;
 }
 
-/// Alice and bob were told of the same match of the two, each of its own team; they talk in
-/// its room.
+/// Checks that alice and bob got the same match, in different teams. Then they talk in its room.
 ///
 /// # Panics
-/// If they were not.
+/// If the matches differ, or have other players.
 pub async fn meet(alice: &mut Player, bob: &mut Player, found: [&Matched; 2]) {
     let [one, other] = found;
     assert_eq!((&one.r#match, &one.room, &one.teams), (&other.r#match, &other.room, &other.teams));
@@ -78,10 +76,10 @@ pub async fn meet(alice: &mut Player, bob: &mut Player, found: [&Matched; 2]) {
     bob.hears(&[&body]).await;
 }
 
-/// They leave the room of their match.
+/// Both players leave the room of their match.
 ///
 /// # Panics
-/// If they are not in it.
+/// If a player is not in the room.
 pub async fn part(alice: &mut Player, bob: &mut Player, found: &Matched) {
     for player in [alice, bob] {
         player.client.leave(&found.room).await.expect("a member");

@@ -1,4 +1,4 @@
-//! Real etcds, each a process on ports and with a data directory of its own.
+//! Real etcd processes, each with ports and a data directory of its own.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -15,10 +15,10 @@ use tokio::process::{Child, Command};
 
 use crate::{eventually, within};
 
-/// How long one try to reach an etcd that may not listen yet, or be stopped, may take.
+/// Time limit of one attempt to reach an etcd, which may not listen yet or may be paused.
 const TRY: Duration = Duration::from_secs(2);
 
-/// The etcds that `scripts/etcd` installs.
+/// etcd versions that `scripts/etcd` installs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// 3.4, from Debian.
@@ -30,10 +30,10 @@ pub enum Version {
 }
 
 impl Version {
-    /// Those that are installed, the oldest first.
+    /// Returns the installed versions, the oldest first.
     ///
     /// # Panics
-    /// If none is: that a test has nothing to run against is a failure of the test.
+    /// If no version is installed: a test without an etcd fails.
     #[must_use]
     pub fn installed() -> Vec<Self> {
         let mut versions = vec![Self::V3_4, Self::V3_5, Self::V3_5_16];
@@ -42,21 +42,21 @@ impl Version {
         versions
     }
 
-    /// The oldest that is installed of those that keep what they have acknowledged when they are
-    /// killed: before 3.5.5 one of 3.5 that is alone may forget it.
+    /// Returns the oldest installed version that keeps its acknowledged writes when it is killed. Before
+    /// 3.5.5 a single etcd 3.5 may lose them.
     ///
     /// # Panics
-    /// If none is.
+    /// If no such version is installed.
     #[must_use]
     pub fn durable() -> Self {
         let durable = Self::installed().into_iter().find(|version| *version != Self::V3_5);
         durable.expect("no etcd but 3.5.1, which forgets what it has acknowledged when it is killed")
     }
 
-    /// The newest that is installed.
+    /// Returns the newest installed version.
     ///
     /// # Panics
-    /// If none is.
+    /// If no version is installed.
     #[must_use]
     pub fn newest() -> Self {
         Self::installed().pop().expect("there is one")
@@ -73,7 +73,7 @@ impl Version {
     }
 }
 
-/// An etcd, alone or a member of a [`Cluster`]. Dropped, it is killed and its data removed.
+/// A single etcd, or a member of a [`Cluster`]. Dropping it kills the process and removes the data.
 #[derive(Debug)]
 pub struct Etcd {
     version: Version,
@@ -82,21 +82,21 @@ pub struct Etcd {
     client: SocketAddr,
     peer: SocketAddr,
     name: String,
-    /// What `--initial-cluster` says.
+    /// Value of `--initial-cluster`.
     members: String,
     child: Option<Child>,
 }
 
 impl Etcd {
-    /// Starts the newest etcd there is and waits until it answers.
+    /// Starts the newest installed etcd, and waits until it answers.
     pub async fn start() -> Self {
         Self::start_with(Version::newest(), &[]).await
     }
 
-    /// Starts an etcd, with more options of its command line, and waits until it answers.
+    /// Starts an etcd with more command-line options, and waits until it answers.
     ///
     /// # Panics
-    /// If it does not.
+    /// If the etcd does not answer.
     pub async fn start_with(version: Version, options: &[&str]) -> Self {
         let mut etcd = Self::new(version, options, "single");
         etcd.members = etcd.member();
@@ -123,41 +123,41 @@ impl Etcd {
         format!("{}=http://{}", self.name, self.peer)
     }
 
-    /// Which series it is of.
+    /// Version of this etcd.
     #[must_use]
     pub const fn version(&self) -> Version {
         self.version
     }
 
-    /// Where clients connect.
+    /// Address for clients.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.client
     }
 
-    /// Where clients connect, as they want to be told.
+    /// URL for clients.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.client)
     }
 
-    /// A client of this etcd only.
+    /// Returns a client of this etcd only.
     ///
     /// # Panics
-    /// If it cannot connect.
+    /// If the client cannot connect.
     pub async fn client(&self) -> Client {
         within("a client of etcd", Client::connect([self.url()], None)).await.expect("etcd listens")
     }
 
-    /// Starts the process, which must not run, on the data that it left, and does not wait.
+    /// Starts the process on its existing data, without waiting. The process must not run.
     ///
     /// # Panics
-    /// If there is no process to be had.
+    /// If the process cannot be started.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let log = File::options().create(true).append(true).open(self.log_file()).expect("a log file");
         let mut command = Command::new(self.version.program());
-        // Settings of whoever runs the tests would be options of etcd.
+        // etcd would read options from the environment of the test.
         command.env_clear().current_dir(&self.directory).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log file")).stderr(log);
         let (client, peer) = (self.url(), format!("http://{}", self.peer));
@@ -166,17 +166,17 @@ impl Etcd {
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &self.members, "--initial-cluster-state", "new"]);
         if self.version >= Version::V3_5 {
-            // A kill loses nothing that the operating system has; only its crash would.
+            // After a kill, the operating system still has all writes; only its own crash would lose them.
             command.arg("--unsafe-no-fsync");
         }
         command.args(&self.options);
         self.child = Some(command.spawn().expect("etcd starts"));
     }
 
-    /// Waits until it answers, which takes a majority of the members.
+    /// Waits until the etcd answers, which needs a majority of the members.
     ///
     /// # Panics
-    /// If it does not, or has ended.
+    /// If the etcd does not answer, or has ended.
     pub async fn ready(&mut self) {
         eventually("etcd to answer", async || {
             if let Some(child) = &mut self.child {
@@ -188,7 +188,7 @@ impl Etcd {
         .await;
     }
 
-    /// Whether it answers now.
+    /// Returns true if the etcd answers now.
     pub async fn answers(&self) -> bool {
         let options = ConnectOptions::new().with_connect_timeout(TRY).with_timeout(TRY);
         match Client::connect([self.url()], Some(options)).await {
@@ -197,45 +197,45 @@ impl Etcd {
         }
     }
 
-    /// Whether the process has ended.
+    /// Returns true if the process has ended.
     ///
     /// # Panics
-    /// If it cannot be asked.
+    /// If the state of the process cannot be read.
     pub fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| child.try_wait().expect("a child can be asked").is_some())
     }
 
-    /// Stops the process where it is, as a long pause of its machine would.
+    /// Stops the process, like a long pause of its machine.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets a paused process go on.
+    /// Continues a paused process.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Kills the process as nothing can resist, paused or not. Its data stays.
+    /// Kills the process with a signal that cannot be caught, paused or not. The data stay.
     ///
     /// # Panics
-    /// If it does not end.
+    /// If the process does not end.
     pub async fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             within("the end of etcd", child.kill()).await.expect("a child can be killed");
         }
     }
 
-    /// Starts it again, on the same data and addresses, and waits until it answers.
+    /// Starts the process again on the same data and addresses, and waits until it answers.
     pub async fn restart(&mut self) {
         self.kill().await;
         self.spawn();
         self.ready().await;
     }
 
-    /// Copies its data, while it does not run. Where to.
+    /// Copies the data of a stopped etcd, and returns the path of the copy.
     ///
     /// # Panics
-    /// If it runs, or the data cannot be copied.
+    /// If the process runs, or the data cannot be copied.
     #[must_use]
     pub fn copy(&self) -> PathBuf {
         assert!(self.child.is_none(), "it runs");
@@ -244,10 +244,10 @@ impl Etcd {
         copy
     }
 
-    /// Puts a copy in place of its data, or nothing, while it does not run.
+    /// Replaces the data of a stopped etcd by a copy, or removes them.
     ///
     /// # Panics
-    /// If it runs, or the data cannot be replaced.
+    /// If the process runs, or the data cannot be replaced.
     pub fn put_back(&self, copy: Option<&Path>) {
         assert!(self.child.is_none(), "it runs");
         let data = self.directory.join("data");
@@ -257,7 +257,7 @@ impl Etcd {
         }
     }
 
-    /// What it has logged.
+    /// Returns the log so far.
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
@@ -278,7 +278,7 @@ impl Drop for Etcd {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
             let _ = child.start_kill();
-            // Until it is gone it may write what is being removed.
+            // The process may write to the directory until its end.
             while matches!(child.try_wait(), Ok(None)) {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -287,21 +287,20 @@ impl Drop for Etcd {
     }
 }
 
-/// Three members.
+/// An etcd cluster of three members.
 #[derive(Debug)]
 pub struct Cluster {
-    /// In no particular order; any of them may lead.
+    /// Members in no particular order; any of them may lead.
     pub members: Vec<Etcd>,
 }
 
 impl Cluster {
-    /// Starts three members of the newest etcd there is and waits until each answers.
+    /// Starts three members of the newest installed etcd, and waits until each answers.
     pub async fn start() -> Self {
         Self::start_with(Version::newest(), &[]).await
     }
 
-    /// Starts three members, with more options of their command line, and waits until each
-    /// answers.
+    /// Starts three members with more command-line options, and waits until each answers.
     pub async fn start_with(version: Version, options: &[&str]) -> Self {
         let names = ["one", "two", "three"];
         let mut members: Vec<_> = names.iter().map(|name| Etcd::new(version, options, name)).collect();
@@ -316,16 +315,16 @@ impl Cluster {
         Self { members }
     }
 
-    /// Where clients connect.
+    /// URLs for clients.
     #[must_use]
     pub fn urls(&self) -> Vec<String> {
         self.members.iter().map(Etcd::url).collect()
     }
 
-    /// Waits until a member that answers leads. Its index.
+    /// Waits until a member that answers leads. Returns its index.
     ///
     /// # Panics
-    /// If none does.
+    /// If no member leads.
     pub async fn leader(&self) -> usize {
         let mut leader = None;
         eventually("a leader", async || {
@@ -340,10 +339,10 @@ impl Cluster {
         leader.expect("it was waited for")
     }
 
-    /// A client of a member that answers.
+    /// Returns a client of a member that answers.
     ///
     /// # Panics
-    /// If none does.
+    /// If no member answers.
     pub async fn client(&self) -> Client {
         let mut client = None;
         eventually("a member to answer", async || {
@@ -360,7 +359,7 @@ impl Cluster {
 }
 
 impl Etcd {
-    /// Whether it says that it leads, and answers as only a leader with a majority can.
+    /// Returns true if the member reports itself as leader, and answers a read that needs a majority.
     async fn leads(&self) -> bool {
         let options = ConnectOptions::new().with_connect_timeout(TRY).with_timeout(TRY);
         let Ok(mut client) = Client::connect([self.url()], Some(options)).await else { return false };
@@ -370,10 +369,10 @@ impl Etcd {
     }
 }
 
-/// A key with its value, in the core's words.
+/// Converts a key with its value to the core's type.
 ///
 /// # Panics
-/// If etcd counts downwards.
+/// If etcd sends a negative number.
 #[must_use]
 pub fn key_value(kv: &etcd_client::KeyValue) -> KeyValue {
     let unsigned = |number: i64| u64::try_from(number).expect("etcd counts upwards");
@@ -387,11 +386,11 @@ pub fn key_value(kv: &etcd_client::KeyValue) -> KeyValue {
     }
 }
 
-/// Addresses that were free a moment ago, below those that the system gives to whoever
-/// asks for any, so that only another of these could take them.
+/// Returns addresses that were free a moment ago. Their ports are below those that the system assigns by
+/// itself, so only another test could take them.
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    // All are held until all are known, so that they differ.
+    // All listeners stay open until all ports are known, so that the ports differ.
     let listeners = [(); N].map(|()| {
         let mut ports = std::iter::repeat_with(|| {
             let next = u64::from(std::process::id()) * 64 + NEXT.fetch_add(1, Ordering::Relaxed);

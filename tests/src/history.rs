@@ -1,11 +1,11 @@
-//! What a player may have seen, whatever was cut: the guarantees G3 and G5 from one
-//! player's side, and that outcomes are final.
+//! Checks of a player's events under any cuts: the guarantees G3 and G5 from one player's side, and the
+//! finality of outcomes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use skirmish_io::client::{Event, MessageId, Outcome};
 
-/// What is wrong with a player's history; empty if nothing.
+/// Returns the errors in a player's history; empty if there are none.
 #[must_use]
 pub fn complaints(seen: &[Event]) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -13,13 +13,13 @@ pub fn complaints(seen: &[Event]) -> Vec<String> {
     let mut settled = BTreeSet::new();
     for event in seen {
         match event {
-            // A new membership begins where its snapshot says.
+            // A new membership begins at the cursor of its snapshot.
             Event::Joined { room, resumed: false, .. } => {
                 cursors.remove(room);
             }
             Event::Snapshot { room, cursor, missing, .. } => {
                 if let Some((epoch, seq)) = cursors.get(room) {
-                    // The first and the last entry that must be said to be missing.
+                    // The first and the last entry that the snapshot must name as missing.
                     let owed = (cursor.seq != *seq).then_some((*seq + 1, cursor.seq));
                     if *epoch != cursor.epoch || *missing != owed {
                         wrong.push(format!(
@@ -48,11 +48,11 @@ pub fn complaints(seen: &[Event]) -> Vec<String> {
     wrong
 }
 
-/// Checks that these messages, said in this order by the player, have one outcome each
-/// and all the same.
+/// Checks that each of these messages, sent in this order by the player, has exactly one outcome, the
+/// expected one.
 ///
 /// # Panics
-/// If they have not.
+/// If an outcome differs.
 pub fn assert_outcomes(seen: &[Event], messages: &[MessageId], expected: Outcome) {
     for message in messages {
         let outcomes: Vec<_> = crate::player::outcomes(seen, *message).collect();

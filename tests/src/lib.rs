@@ -1,8 +1,7 @@
-//! What the tests from outside share: servers in this process and in one of their own,
-//! sockets without our client on them, players with it, and a proxy that cuts.
+//! Shared parts of the tests over real sockets: servers in the test process and in processes of their own,
+//! sockets without the client library, players with it, and a proxy that cuts connections.
 //!
-//! A test waits for what must happen, with a deadline that no working machine comes
-//! near, and never for a time to pass.
+//! A test waits for an expected event, with a deadline far above the normal time, and never for a fixed time.
 
 pub mod duel;
 pub mod etcd;
@@ -22,19 +21,19 @@ use skirmish_core::id::Name;
 use skirmish_io::clock::Clock;
 use skirmish_io::token::Keys;
 
-/// How long anything that must happen may take.
+/// Time limit of every expected event.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The secret of every server's only key.
+/// Secret of the only key of each server.
 pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
 
-/// Between two looks at something that cannot be waited for.
+/// Time between two checks of a condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Waits for a future.
 ///
 /// # Panics
-/// If it is not ready within [`PATIENCE`].
+/// If the future is not ready within [`PATIENCE`].
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
@@ -42,10 +41,10 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Looks again and again until `check` holds.
+/// Repeats `check` until it returns true.
 ///
 /// # Panics
-/// If it does not within [`PATIENCE`].
+/// If `check` does not return true within [`PATIENCE`].
 pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     within(what, async {
         while !check().await {
@@ -55,7 +54,7 @@ pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-/// The keys of the servers.
+/// Returns the keys of the servers.
 ///
 /// # Panics
 /// Never: the secret is long enough.
@@ -64,16 +63,16 @@ pub fn keys() -> Keys {
     Keys::from_secret("test", SECRET.as_bytes()).expect("the secret is long enough")
 }
 
-/// A token that the servers take.
+/// Returns a token that the servers accept.
 #[must_use]
 pub fn token(player: &str) -> String {
     signed(&keys(), player, 0)
 }
 
-/// A token for a player, signed `age_seconds` ago and good for a day from then.
+/// Returns a token for a player, signed `age_seconds` ago and valid for a day from then.
 ///
 /// # Panics
-/// If the player's name is none.
+/// If the player's name is invalid.
 #[must_use]
 pub fn signed(keys: &Keys, player: &str, age_seconds: u64) -> String {
     let mut wall = Clock::new().now().wall;

@@ -1,5 +1,4 @@
-//! A proxy that knows nothing of what it passes on: it forwards bytes, holds them back, or
-//! cuts.
+//! Proxy without knowledge of the protocol: forwards bytes, holds them back, or cuts connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,18 +7,18 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What becomes of bytes.
+/// Treatment of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// They are passed on.
+    /// Bytes are forwarded.
     Open,
-    /// They are held back, as on a link that has gone dead: nothing ends, nothing arrives.
+    /// Bytes are held back, as on a dead link: nothing ends, nothing arrives.
     Held,
     /// Connections end, and new ones end at once.
     Cut,
 }
 
-/// The proxy. It works until the runtime ends.
+/// The proxy. Runs until the runtime ends.
 #[derive(Clone, Debug)]
 pub struct Pipe {
     address: SocketAddr,
@@ -30,7 +29,7 @@ impl Pipe {
     /// Starts a proxy to a server.
     ///
     /// # Panics
-    /// If there is no free port.
+    /// If no port is free.
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port is free");
         let address = listener.local_addr().expect("it is bound");
@@ -44,24 +43,24 @@ impl Pipe {
         Self { address, mode }
     }
 
-    /// Where clients connect.
+    /// URL for clients.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Holds back everything, both ways, until [`Self::open`]; connections are accepted, and
-    /// nothing comes of them.
+    /// Holds back all bytes in both directions, until [`Self::open`]. Connections are accepted, but stay
+    /// silent.
     pub fn hold(&self) {
         self.mode.send_replace(Mode::Held);
     }
 
-    /// Cuts all connections, and new ones, until [`Self::open`].
+    /// Cuts all connections, also new ones, until [`Self::open`].
     pub fn cut(&self) {
         self.mode.send_replace(Mode::Cut);
     }
 
-    /// Passes on what comes, and what was held back.
+    /// Forwards all bytes again, including those held back.
     pub fn open(&self) {
         self.mode.send_replace(Mode::Open);
     }
@@ -77,7 +76,7 @@ async fn forward(client: TcpStream, server: SocketAddr, mode: watch::Receiver<Mo
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (from_client, to_client) = tokio::io::split(client);
         let (from_server, to_server) = tokio::io::split(server);
-        // When one of them ends, all four halves are dropped: the connection is cut.
+        // The end of one direction drops all four halves, which cuts the connection.
         tokio::select! {
             biased;
             () = pump(from_client, to_server, mode.clone()) => {}
@@ -91,7 +90,7 @@ async fn forward(client: TcpStream, server: SocketAddr, mode: watch::Receiver<Mo
     }
 }
 
-/// Passes on what goes one way, while that is open, until it ends.
+/// Forwards one direction while the pipe is open, until the direction ends.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

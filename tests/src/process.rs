@@ -1,4 +1,4 @@
-//! The program itself, in a process of its own.
+//! The program `skirmish` in a process of its own.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ use tokio::process::{Child, Command};
 use crate::http::metric;
 use crate::{SECRET, eventually, within};
 
-/// The program, built when it is first asked for.
+/// Path of the program, which is built at the first use.
 ///
-/// Cargo names a binary to tests (`CARGO_BIN_EXE_...`) of its own package only, and these
-/// tests are in another; and where it builds several packages at once, it may give this
-/// one features that the program is not shipped with. So it is built as users build it,
-/// with the profile and into the directory of this test.
+/// Cargo passes the path of a binary (`CARGO_BIN_EXE_...`) only to tests of the binary's own package, and
+/// these tests are in another package. A build of several packages at once may also give the binary features
+/// that the shipped program does not have. So the program is built in the way of users, with the profile and
+/// into the directory of this test.
 ///
 /// # Panics
-/// If it cannot be built.
+/// If the build fails.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(build)
@@ -39,8 +39,8 @@ fn build() -> PathBuf {
     };
     let target = directory.parent().expect("profiles are below the target directory");
     let mut cargo = std::process::Command::new(env!("CARGO"));
-    // What Cargo tells a test of its package: build scripts that look at it would run again,
-    // and all that is built on them.
+    // Variables that Cargo sets for this test's package. With them, build scripts that read such variables
+    // would run again, and so would the builds that depend on the scripts.
     let told = |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|told| name.starts_with(told));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
         cargo.env_remove(name);
@@ -62,14 +62,14 @@ fn build() -> PathBuf {
 /// Runs the program to its end.
 ///
 /// # Panics
-/// If it does not end.
+/// If the program does not end.
 pub async fn run(arguments: &[&str]) -> Output {
     let mut command = command();
     command.args(arguments).stdin(Stdio::null());
     within("the end of the program", command.output()).await.expect("the program runs")
 }
 
-/// The program without the environment of whoever runs the test.
+/// Returns a command for the program with an empty environment.
 #[must_use]
 pub fn command() -> Command {
     let mut command = Command::new(program());
@@ -77,7 +77,7 @@ pub fn command() -> Command {
     command
 }
 
-/// The program, after a shell has set limits: `ulimit -n 256`.
+/// Returns a command for the program under a shell's limits, such as `ulimit -n 256`.
 #[must_use]
 pub fn limited(limits: &str) -> Command {
     let mut command = Command::new("sh");
@@ -86,7 +86,7 @@ pub fn limited(limits: &str) -> Command {
     command
 }
 
-/// The options of `serve` that every test has, and more settings.
+/// Adds `serve` with the options of every test, and more settings.
 fn serve(mut command: Command, address: SocketAddr, admin: SocketAddr, settings: &[&str]) -> Command {
     command.args(["serve", "--log", "debug", "--log-format", "json"]);
     command.args(["--listen", &address.to_string(), "--admin", &admin.to_string(), "--set", &key()]);
@@ -94,29 +94,29 @@ fn serve(mut command: Command, address: SocketAddr, admin: SocketAddr, settings:
     command
 }
 
-/// An address that nobody listens at.
+/// Returns an address without a listener.
 fn free_address() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port is free");
     listener.local_addr().expect("it is bound")
 }
 
-/// A running `skirmish serve`; killed when it is dropped.
+/// A running `skirmish serve`. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Process {
-    /// Where players connect.
+    /// Address for players.
     pub address: SocketAddr,
-    /// Where operators ask.
+    /// Address for operators.
     pub admin: SocketAddr,
-    /// Where other nodes connect, if it takes links.
+    /// Address for other nodes, if links are enabled.
     pub link: Option<SocketAddr>,
-    /// Which node it is.
+    /// Identifier of the node.
     pub node: String,
     child: Child,
     log: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Process {
-    /// Starts a server on free ports, with more keys set (`--set`).
+    /// Starts a server on free ports, with more settings (`--set`).
     pub async fn start(settings: &[&str]) -> Self {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), settings).await
     }
@@ -124,12 +124,12 @@ impl Process {
     /// Starts a server at an address.
     ///
     /// # Panics
-    /// If it does not start to listen.
+    /// If the server does not start to listen.
     pub async fn start_at(address: SocketAddr, settings: &[&str]) -> Self {
         Self::start_command(command(), address, settings).await
     }
 
-    /// Starts a server by a command of one's own that `serve` and its options are passed to.
+    /// Starts a server with a command that gets `serve` and its options as arguments.
     pub async fn start_as(command: Command, settings: &[&str]) -> Self {
         Self::start_command(command, SocketAddr::from(([127, 0, 0, 1], 0)), settings).await
     }
@@ -159,14 +159,14 @@ impl Process {
         process
     }
 
-    /// Starts a server of which nothing can be read: its log goes where it is told.
+    /// Starts a server with its log sent to `stderr`, where this test does not read it.
     ///
     /// # Panics
-    /// If it does not answer on its admin address.
+    /// If the server does not answer at its admin address.
     pub async fn start_unread(stderr: impl Fn() -> Stdio, settings: &[&str]) -> Self {
         loop {
-            // Another process may take them before the server does: then it ends, and others
-            // are tried.
+            // Another process may take these addresses before the server does. Then the server ends, and
+            // other addresses are tried.
             let (address, admin) = (free_address(), free_address());
             let mut command = serve(command(), address, admin, settings);
             let child = command.stderr(stderr()).spawn().expect("the program starts");
@@ -186,29 +186,29 @@ impl Process {
         }
     }
 
-    /// Its process.
+    /// Identifier of the process.
     ///
     /// # Panics
-    /// If it has ended.
+    /// If the process has ended.
     #[must_use]
     pub fn pid(&self) -> Pid {
         let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         id.expect("it runs")
     }
 
-    /// For the client library.
+    /// URL for the client library.
     #[must_use]
     pub fn url(&self) -> String {
         format!("ws://{}/", self.address)
     }
 
-    /// The lines of the log so far.
+    /// Returns the lines of the log so far.
     #[must_use]
     pub fn log(&self) -> Vec<Value> {
         self.lines().clone()
     }
 
-    /// How many lines of the log so far are such.
+    /// Returns the number of log lines so far for which `is` returns true.
     pub fn count(&self, is: impl Fn(&Value) -> bool) -> usize {
         self.lines().iter().filter(|line| is(line)).count()
     }
@@ -224,7 +224,7 @@ impl Process {
     pub async fn logged(&mut self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let mut found = None;
         eventually(what, async || {
-            // Asked first, so that the last lines of a process that has ended are seen.
+            // The state is read first, so that the last lines of an ended process are seen.
             let ended = self.child.try_wait().expect("a child can be asked");
             found = self.lines().iter().find(|line| is(line)).cloned();
             assert!(found.is_some() || ended.is_none(), "{ended:?}: {:#?}", self.log());
@@ -234,10 +234,10 @@ impl Process {
         found.expect("it was waited for")
     }
 
-    /// Opens connections that say nothing, until the server refuses one.
+    /// Opens silent connections until the server refuses one.
     ///
     /// # Panics
-    /// If it does not listen.
+    /// If the server does not listen.
     pub async fn fill(&self) -> Vec<TcpStream> {
         let mut silent = Vec::new();
         eventually("all places to be taken", async || {
@@ -250,7 +250,7 @@ impl Process {
         silent
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     ///
     /// # Panics
     /// If the process has ended.
@@ -258,15 +258,15 @@ impl Process {
         kill_process(self.pid(), signal).expect("a child takes signals");
     }
 
-    /// Waits for the end of the process. Its exit code; `None` if a signal killed it.
+    /// Waits for the end of the process. Returns the exit code; `None` if a signal killed the process.
     ///
     /// # Panics
-    /// If it does not end.
+    /// If the process does not end.
     pub async fn exit(&mut self) -> Option<i32> {
         within("the end of the server", self.child.wait()).await.expect("a child can be waited for").code()
     }
 
-    /// Kills the process as nothing can resist.
+    /// Kills the process with a signal that cannot be caught. Returns the address for players.
     pub async fn kill(mut self) -> SocketAddr {
         self.signal(Signal::KILL);
         assert_eq!(self.exit().await, None);
@@ -274,15 +274,15 @@ impl Process {
     }
 }
 
-/// A file with the secret of the servers, for `skirmish bots`. Dropped, it is removed.
+/// A file with the secret of the servers, for `skirmish bots`. Dropping it removes the file.
 #[derive(Debug)]
 pub struct KeyFile(String);
 
 impl KeyFile {
-    /// Writes one.
+    /// Writes a key file.
     ///
     /// # Panics
-    /// If there is no place for temporary files.
+    /// If no temporary file can be written.
     #[must_use]
     pub fn write() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -292,7 +292,7 @@ impl KeyFile {
         Self(path)
     }
 
-    /// The options that make bots use it.
+    /// Returns the options that pass the key file to bots.
     #[must_use]
     pub fn options(&self) -> [&str; 4] {
         ["--key-file", &self.0, "--key-id", "test"]
@@ -305,15 +305,15 @@ impl Drop for KeyFile {
     }
 }
 
-/// A key of another deployment's servers, as a setting; `beside` the usual one while that is
-/// rotated.
+/// Returns a setting with the key of another deployment; with `beside`, also the usual key, as during a
+/// rotation.
 #[must_use]
 pub fn other_key(beside: bool) -> String {
     let other = "{ id = \"other\", secret = \"another secret, of at least 32 bytes\" }";
     if beside { key().replacen('[', &format!("[{other}, "), 1) } else { format!("auth.keys=[{other}]") }
 }
 
-/// The key of the servers, as a setting.
+/// Returns a setting with the key of the servers.
 #[must_use]
 pub fn key() -> String {
     format!("auth.keys=[{{ id = \"test\", secret = \"{SECRET}\" }}]")

@@ -1,4 +1,4 @@
-//! A proxy between clients and a server that cuts connections at WebSocket messages.
+//! Proxy between clients and a server that cuts connections at WebSocket messages.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-/// Which way a message goes.
+/// Direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// From the client to the server.
@@ -17,31 +17,31 @@ pub enum Way {
     Down,
 }
 
-/// What becomes of the message at which a connection is cut.
+/// Fate of the message at which a connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
-    /// It is lost.
+    /// The message is lost.
     Before,
-    /// Half of its bytes arrive.
+    /// Half of the message's bytes arrive.
     Within,
-    /// It arrives, and nothing after it.
+    /// The message arrives, and nothing after it.
     After,
 }
 
-/// Where connections are cut.
+/// Plan of cuts.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Which messages are counted.
+    /// Direction of the counted messages.
     pub way: Way,
-    /// At which of them, from 1, a connection is cut; counted anew on each connection.
+    /// Number of the message, from 1, at which a connection is cut; counted for each connection.
     pub at: usize,
-    /// What becomes of that message.
+    /// Fate of that message.
     pub edge: Edge,
-    /// How many connections are cut; later ones are left alone.
+    /// Number of connections to cut; later ones are not cut.
     pub times: usize,
 }
 
-/// The proxy. It forwards until the runtime ends.
+/// The proxy. Runs until the runtime ends.
 #[derive(Clone, Debug)]
 pub struct Proxy(Arc<Shared>);
 
@@ -50,9 +50,9 @@ struct Shared {
     address: SocketAddr,
     server: SocketAddr,
     plan: Mutex<Option<Plan>>,
-    /// No connection is let through.
+    /// True while no connection is forwarded.
     blocked: AtomicBool,
-    /// What comes is read and dropped, and nobody is told: the connections so far.
+    /// Number of connections, the oldest ones, whose bytes are read and dropped silently.
     silenced: AtomicUsize,
     accepted: AtomicUsize,
     cut_all: Notify,
@@ -64,7 +64,7 @@ impl Proxy {
     /// Starts a proxy to a server.
     ///
     /// # Panics
-    /// If there is no free port.
+    /// If no port is free.
     pub async fn start(server: SocketAddr, plan: Option<Plan>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port is free");
         let proxy = Self(Arc::new(Shared {
@@ -88,42 +88,42 @@ impl Proxy {
         proxy
     }
 
-    /// For the client library.
+    /// URL for the client library.
     #[must_use]
     pub fn url(&self) -> String {
         format!("ws://{}/", self.0.address)
     }
 
-    /// Cuts every connection, and lets none through until [`Self::unblock`].
+    /// Cuts all connections, and forwards none until [`Self::unblock`].
     pub fn block(&self) {
         self.0.blocked.store(true, SeqCst);
         self.0.cut_all.notify_waiters();
     }
 
-    /// Lets connections through again.
+    /// Forwards connections again.
     pub fn unblock(&self) {
         self.0.blocked.store(false, SeqCst);
     }
 
-    /// Drops what comes over the connections that there are, and tells nobody, as a path does
-    /// that is dead; those that come later are let through.
+    /// Drops all bytes of the present connections silently, like a dead path. Later connections are
+    /// forwarded.
     pub fn silence(&self) {
         self.0.silenced.store(self.0.accepted.load(SeqCst), SeqCst);
     }
 
-    /// Connections that came so far.
+    /// Returns the number of accepted connections so far.
     #[must_use]
     pub fn accepted(&self) -> usize {
         self.0.accepted.load(SeqCst)
     }
 
-    /// Connections cut by the plan so far.
+    /// Returns the number of connections cut by the plan so far.
     #[must_use]
     pub fn cuts(&self) -> usize {
         self.0.cuts.load(SeqCst)
     }
 
-    /// Messages that went this way so far.
+    /// Returns the number of messages in this direction so far.
     #[must_use]
     pub fn messages(&self, way: Way) -> usize {
         self.0.messages[way as usize].load(SeqCst)
@@ -139,7 +139,7 @@ impl Proxy {
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (from_client, to_client) = tokio::io::split(client);
         let (from_server, to_server) = tokio::io::split(server);
-        // When one of them ends, all four halves are dropped: the connection is cut.
+        // The end of one direction drops all four halves, which cuts the connection.
         tokio::select! {
             biased;
             () = cut_all => {}
@@ -148,7 +148,7 @@ impl Proxy {
         }
     }
 
-    /// Passes on what goes one way, until it ends or is cut.
+    /// Forwards one direction until it ends or is cut.
     async fn pump(
         &self,
         number: usize,
@@ -180,7 +180,7 @@ impl Proxy {
             }
             if !from.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {
                 if number <= self.0.silenced.load(SeqCst) {
-                    // Nor is the end of a dead path told.
+                    // A dead path does not report the end either.
                     std::future::pending::<()>().await;
                 }
                 return;
@@ -188,7 +188,7 @@ impl Proxy {
         }
     }
 
-    /// Counts a message, the `count`th of its connection, and says whether to cut there.
+    /// Counts the `count`th message of its connection. Returns the edge if the plan cuts there.
     fn count(&self, way: Way, count: usize) -> Option<Edge> {
         self.0.messages[way as usize].fetch_add(1, SeqCst);
         let mut plan = self.0.plan.lock().unwrap_or_else(PoisonError::into_inner);
@@ -199,7 +199,7 @@ impl Proxy {
     }
 }
 
-/// The length of what comes next, once it is all there: an HTTP head, then frames.
+/// Returns the length of the next unit, once all of it is in the buffer: an HTTP head, then frames.
 fn next_length(buffer: &[u8], upgraded: bool) -> Option<usize> {
     if !upgraded {
         return buffer.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4);

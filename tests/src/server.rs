@@ -1,4 +1,4 @@
-//! A server in this process.
+//! A server in the test process.
 
 use std::net::SocketAddr;
 
@@ -12,26 +12,26 @@ use crate::{eventually, keys, within};
 /// A server that runs on the test's own runtime.
 #[derive(Debug)]
 pub struct Running {
-    /// Where players connect.
+    /// Address for players.
     pub address: SocketAddr,
-    /// Where operators ask.
+    /// Address for operators.
     pub admin: SocketAddr,
-    /// The server from within.
+    /// Handle of the server.
     pub handle: Handle,
     stop: oneshot::Sender<()>,
     done: JoinHandle<()>,
 }
 
 impl Running {
-    /// Starts a server with the default configuration, changed.
+    /// Starts a server with a changed default configuration.
     pub async fn start(change: impl FnOnce(&mut Config)) -> Self {
         Self::build(change, |builder| builder).await
     }
 
-    /// Starts a server with the default configuration, changed, and handlers.
+    /// Starts a server with a changed default configuration and with handlers.
     ///
     /// # Panics
-    /// If it cannot start.
+    /// If the server cannot start.
     pub async fn build(
         change: impl FnOnce(&mut Config),
         with: impl FnOnce(ServerBuilder) -> ServerBuilder,
@@ -52,21 +52,21 @@ impl Running {
         }
     }
 
-    /// For the client library.
+    /// URL for the client library.
     #[must_use]
     pub fn url(&self) -> String {
         format!("ws://{}/", self.address)
     }
 
-    /// Checks that every table of the node is what it should be.
+    /// Checks the invariants of all tables of the node.
     ///
     /// # Panics
-    /// If it is not.
+    /// If an invariant does not hold.
     pub fn audit(&self) {
         self.handle.inspect(|node| node.audit()).expect("the node's tables agree");
     }
 
-    /// Waits until there are this many connections.
+    /// Waits until the server has this number of connections.
     pub async fn connections(&self, number: usize) {
         let what = format!("{number} connections");
         eventually(&what, async || self.handle.stats().connections == number).await;
@@ -75,7 +75,7 @@ impl Running {
     /// Drains the server and waits for its end.
     ///
     /// # Panics
-    /// If it does not end.
+    /// If the server does not end.
     pub async fn stop(self) {
         drop(self.stop);
         within("the end of the server", self.done).await.expect("the server does not panic");

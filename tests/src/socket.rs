@@ -1,4 +1,4 @@
-//! A player's WebSocket without our client on it: frames are made and read by hand.
+//! A player's WebSocket without the client library: the test makes and reads the frames.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::{token, within};
 
-/// Largest frame that is taken.
+/// Largest accepted frame, in bytes.
 const MAX_FRAME: usize = 1 << 20;
 
-/// An upgraded connection. Pings of the server are answered while it is read.
+/// An upgraded connection. Reading it also answers the server's pings.
 #[derive(Debug)]
 pub struct Socket(WebSocketStream<TcpStream>);
 
@@ -33,16 +33,16 @@ impl Socket {
     /// Connects as a player, with more headers.
     ///
     /// # Panics
-    /// If there is no connection.
+    /// If the connection fails.
     pub async fn connect_with(address: SocketAddr, player: &str, headers: &[(&str, &str)]) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server listens");
         Self::upgrade(stream, player, headers).await
     }
 
-    /// Connects as a player whose system takes little that is not read.
+    /// Connects as a player with a small receive buffer.
     ///
     /// # Panics
-    /// If there is no connection.
+    /// If the connection fails.
     pub async fn connect_narrow(address: SocketAddr, player: &str) -> Self {
         let socket = TcpSocket::new_v4().expect("there are sockets");
         socket.set_recv_buffer_size(4 * 1024).expect("the size of a buffer can be set");
@@ -61,14 +61,14 @@ impl Socket {
         Self(upgraded.expect("the server upgrades the connection").0)
     }
 
-    /// Connects, says `Hello` and is welcomed.
+    /// Connects, sends `Hello` and waits for the `Welcome`.
     pub async fn open(address: SocketAddr, player: &str) -> Self {
         let mut socket = Self::connect(address, player).await;
         socket.hello(None).await;
         socket
     }
 
-    /// Says `Hello` and waits for the welcome.
+    /// Sends `Hello` and waits for the `Welcome`.
     pub async fn hello(&mut self, resume: Option<v1::Resume>) -> v1::Welcome {
         self.send(v1::Kind::Hello, &v1::Hello { resume, ..v1::Hello::default() }).await;
         match self.next().await {
@@ -77,7 +77,7 @@ impl Socket {
         }
     }
 
-    /// Joins a room and waits until the server has said so.
+    /// Joins a room and waits for `Joined`.
     pub async fn join(&mut self, room: &str) -> v1::Joined {
         self.send(v1::Kind::Join, &v1::Join { room: room.to_owned(), history: 0 }).await;
         self.until(|message| match message {
@@ -87,7 +87,7 @@ impl Socket {
         .await
     }
 
-    /// Says a reliable message.
+    /// Sends a reliable message.
     pub async fn say(&mut self, room: &str, client_seq: u64, body: impl Into<Bytes>) {
         self.send(v1::Kind::Say, &say(room, client_seq, body)).await;
     }
@@ -112,7 +112,7 @@ impl Socket {
     /// Sends a binary message.
     ///
     /// # Errors
-    /// If the connection is gone.
+    /// If the connection is closed.
     pub async fn try_send(&mut self, message: Bytes) -> Result<(), String> {
         let sent = within("a message to be sent", self.0.send(WsMessage::Binary(message))).await;
         sent.map_err(|error| error.to_string())
@@ -121,15 +121,15 @@ impl Socket {
     /// Sends a text message.
     ///
     /// # Panics
-    /// If the connection is gone.
+    /// If the connection is closed.
     pub async fn send_text(&mut self, text: &str) {
         self.0.send(WsMessage::text(text)).await.expect("the connection is open");
     }
 
-    /// Sends a ping of the WebSocket and waits for its pong; nothing else comes before it.
+    /// Sends a WebSocket ping and waits for the pong, which must be the next message.
     ///
     /// # Panics
-    /// If another message comes.
+    /// If another message arrives.
     pub async fn ping(&mut self, payload: &'static [u8]) {
         self.0.send(WsMessage::Ping(payload.into())).await.expect("the connection is open");
         match within("the pong", self.0.next()).await {
@@ -138,11 +138,10 @@ impl Socket {
         }
     }
 
-    /// Sends a close frame and reads to the end of the connection; the server answers with
-    /// a close frame.
+    /// Sends a close frame and reads to the end of the connection. The server must answer with a close frame.
     ///
     /// # Panics
-    /// If another message comes.
+    /// If another message arrives.
     pub async fn close(&mut self) {
         self.0.send(WsMessage::Close(None)).await.expect("the connection is open");
         match within("the close frame", self.0.next()).await {
@@ -152,17 +151,17 @@ impl Socket {
         self.ended().await;
     }
 
-    /// Sends bytes below the WebSocket.
+    /// Sends bytes below the WebSocket layer.
     ///
     /// # Panics
-    /// If the connection is gone.
+    /// If the connection is closed.
     pub async fn send_raw(&mut self, bytes: &[u8]) {
         let written = within("bytes to be sent", self.0.get_mut().write_all(bytes)).await;
         written.expect("the connection is open");
     }
 
-    /// Sends the same bytes below the WebSocket again and again, as fast as the server takes
-    /// them, until it says goodbye.
+    /// Sends the same bytes below the WebSocket layer again and again, as fast as the server reads, until the
+    /// server sends `Goodbye`.
     ///
     /// # Panics
     /// If the connection ends in another way.
@@ -187,15 +186,15 @@ impl Socket {
         .await
     }
 
-    /// The next message but pings.
+    /// Returns the next message, skipping pings.
     pub async fn next(&mut self) -> ToClient {
         self.next_with_metadata().await.1
     }
 
-    /// The next message but pings, with its metadata.
+    /// Returns the next message with its metadata, skipping pings.
     ///
     /// # Panics
-    /// If there is none.
+    /// If the connection has ended.
     pub async fn next_with_metadata(&mut self) -> (v1::Metadata, ToClient) {
         loop {
             let message = within("a message", self.0.next()).await;
@@ -213,7 +212,7 @@ impl Socket {
         }
     }
 
-    /// Reads until `pick` takes a message.
+    /// Reads until `pick` returns a value.
     pub async fn until<T>(&mut self, mut pick: impl FnMut(ToClient) -> Option<T>) -> T {
         loop {
             if let Some(picked) = pick(self.next().await) {
@@ -222,7 +221,7 @@ impl Socket {
         }
     }
 
-    /// The next entry that is somebody's message.
+    /// Returns the next entry that is a player's message.
     pub async fn said(&mut self) -> v1::Entry {
         self.until(|message| match message {
             ToClient::Entry(entry) if entry.kind() == v1::EntryKind::Say => Some(entry),
@@ -231,11 +230,11 @@ impl Socket {
         .await
     }
 
-    /// Reads to the end of the connection. The goodbye is its last frame, and then there
-    /// is a close frame of this code.
+    /// Reads to the end of the connection. The last frame must be a `Goodbye`, followed by a close frame with
+    /// this code.
     ///
     /// # Panics
-    /// If the server closes it in another way.
+    /// If the server closes the connection in another way.
     pub async fn closed(&mut self, reason: v1::Reason, code: u16) -> v1::Goodbye {
         let goodbye = self
             .until(|message| match message {
@@ -252,19 +251,19 @@ impl Socket {
         goodbye
     }
 
-    /// Reads to the end of the connection, whatever comes before.
+    /// Reads to the end of the connection, and ignores all messages.
     pub async fn ended(&mut self) {
         within("the end of the connection", async { while let Some(Ok(_)) = self.0.next().await {} }).await;
     }
 }
 
-/// A reliable message.
+/// Returns a reliable message.
 pub fn say(room: &str, client_seq: u64, body: impl Into<Bytes>) -> v1::Say {
     v1::Say { room: room.to_owned(), client_seq, body: body.into(), type_url: String::new(), ends_turn: None }
 }
 
-/// The bytes of one WebSocket frame of at most 65,535 bytes, masked as clients must if
-/// `masked`.
+/// Returns the bytes of one WebSocket frame with at most 65,535 bytes of payload. With `masked`, the frame is
+/// masked, as frames of clients must be.
 ///
 /// # Panics
 /// If the payload is longer.
