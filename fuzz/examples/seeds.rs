@@ -1,7 +1,7 @@
 //! Writes the first inputs of the corpora, the same every time:
 //! `cargo run -p skirmish-fuzz --example seeds`.
 //!
-//! They are made by the real encoders, so that a fuzzer starts with what is accepted.
+//! The real encoders make the inputs, so that a fuzzer starts with accepted ones.
 
 use std::fs;
 use std::io;
@@ -27,8 +27,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// One message of every kind between clients and servers that has something to it, and its
-/// encoded form.
+/// Returns one message with content of every kind between clients and servers, in encoded form.
 fn messages() -> Vec<(Kind, Vec<u8>)> {
     let room = || "arena-1".to_owned();
     let type_url = || "game.v1.Move".to_owned();
@@ -204,7 +203,7 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
     ]
 }
 
-/// One message of every kind that searches for matches have.
+/// Returns one message of every kind for searches of matches.
 fn match_messages() -> Vec<(Kind, Vec<u8>)> {
     let mode = || "duel".to_owned();
     let search = 44_798_605_483_128;
@@ -256,7 +255,7 @@ fn match_messages() -> Vec<(Kind, Vec<u8>)> {
     ]
 }
 
-/// Of each message between nodes that has something to it, one.
+/// Returns one message with content of every kind between nodes.
 fn link_messages() -> Vec<(Kind, Vec<u8>)> {
     let room = || "arena".to_owned();
     let session = || Bytes::from_static(&[7; 16]);
@@ -327,7 +326,7 @@ fn link_messages() -> Vec<(Kind, Vec<u8>)> {
     ]
 }
 
-/// For the target `message`: each message of clients, servers and nodes, whole and cut short.
+/// Inputs of the target `message`: each message of clients, servers and nodes, complete and truncated.
 fn payloads(messages: &[(Kind, Vec<u8>)]) -> Vec<Vec<u8>> {
     let mut inputs = Vec::new();
     let kinds: Vec<Kind> = (0..64).filter_map(|number| Kind::try_from(number).ok()).collect();
@@ -343,8 +342,7 @@ fn payloads(messages: &[(Kind, Vec<u8>)]) -> Vec<Vec<u8>> {
     inputs
 }
 
-/// For the target `frame`: each message as a frame; several in a stream; compressed,
-/// sealed, damaged.
+/// Inputs of the target `frame`: each message as a frame; several in a stream; compressed, sealed, damaged.
 fn frames(messages: &[(Kind, Vec<u8>)]) -> Vec<Vec<u8>> {
     let metadata = v1::Metadata {
         trace_id: Bytes::from_static(&[1; 16]),
@@ -363,7 +361,7 @@ fn frames(messages: &[(Kind, Vec<u8>)]) -> Vec<Vec<u8>> {
         seal::answer([2; 32], None, &offer.public(), &[3; 16]).expect("the key of the offer is a good one");
     let sealed = sealer.seal(&large).expect("a plain frame can be sealed");
 
-    // Options and chunk sizes as the target reads them.
+    // Options and chunk sizes in the format of the target.
     let with = |options: u8, sizes: &[u8], stream: &[u8]| {
         let count = u8::try_from(sizes.len()).expect("there are at most 15 sizes");
         [&[options, count], sizes, stream].concat()
@@ -383,7 +381,7 @@ fn frames(messages: &[(Kind, Vec<u8>)]) -> Vec<Vec<u8>> {
     inputs
 }
 
-/// For the target `machine`: steps of every kind, close together and far apart.
+/// Inputs of the target `machine`: steps of every kind, close together and far apart.
 fn steps() -> Vec<Vec<u8>> {
     (0..24_u64)
         .map(|seed| {

@@ -1,4 +1,4 @@
-//! Any bytes, in any chunks, into the frame decoder.
+//! Fuzzes the frame decoder with any bytes, in any chunks.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

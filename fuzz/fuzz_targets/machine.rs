@@ -1,4 +1,4 @@
-//! Any steps in the machine world of the simulator.
+//! Fuzzes the simulator's machine world with any steps.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

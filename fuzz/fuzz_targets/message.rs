@@ -1,4 +1,4 @@
-//! Any payload under any kind into the decoding of messages.
+//! Fuzzes the decoding of messages with any payload under any kind.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,21 +1,21 @@
-//! Corpora on disk, and the program that a target is without libFuzzer.
+//! Corpora on disk, and the main function of a target without libFuzzer.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Where the corpus of a target is committed.
+/// Returns the directory of a target's committed corpus.
 #[must_use]
 pub fn directory(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
 }
 
-/// The files of a directory, or the file itself, in the order of their names.
+/// Returns the files of a directory, or the file itself, in the order of their names.
 ///
 /// # Errors
 ///
-/// The path cannot be read.
+/// If the path cannot be read.
 pub fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
@@ -31,8 +31,8 @@ pub fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Runs a target on the files and directories that the command line names, or on
-/// the committed corpus if it names none.
+/// Runs a target on the files and directories in the command line, or on the committed corpus without
+/// arguments.
 #[must_use]
 pub fn main(name: &str, target: fn(&[u8])) -> ExitCode {
     let mut paths: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -57,7 +57,7 @@ fn replay(paths: &[PathBuf], target: fn(&[u8])) -> io::Result<usize> {
         let found = files(path).map_err(|error| named(path, &error))?;
         for file in found {
             let input = fs::read(&file).map_err(|error| named(&file, &error))?;
-            // Before the run, so that the last line names the input that panics.
+            // Printed before the run, so that the last line names the input that panics.
             say(&file.display().to_string());
             target(&input);
             count += 1;

@@ -1,15 +1,15 @@
 //! Target `frame`: any bytes, in any chunks.
 //!
-//! Input: one byte of options, one byte that says how many chunk sizes follow
-//! (modulo 16), the chunk sizes (used in turn, each plus one), and the stream.
+//! Input: one byte of options, one byte with the number of chunk sizes (modulo 16), the chunk sizes (used in
+//! turn, each plus one), and the stream.
 
 use bytes::Bytes;
 use skirmish_core::wire::{self, Decoder, Frame, WireError, Zstd, seal};
 
-/// Largest frame that the decoders under test take: small enough that a fuzzer
-/// reaches it, large enough that a payload can be compressed.
+/// Largest frame that the decoders under test accept, in bytes: small enough for a fuzzer to reach, large
+/// enough for a payload to be compressed.
 const MAX_FRAME: usize = 4096;
-/// Longest stream; a fuzzer gains nothing from more.
+/// Longest stream, in bytes; longer ones find nothing more.
 const MAX_STREAM: usize = 4 * MAX_FRAME;
 
 const HEADER: usize = 16;
@@ -17,19 +17,19 @@ const TRAILER: usize = 4;
 const FLAG_ZSTD: u16 = 1;
 const FLAG_SEALED: u16 = 2;
 
-/// Option: put the right checksum into every frame whose lengths fit, for no
-/// fuzzer guesses a checksum.
+/// Option: writes the right checksum into every frame with fitting lengths, since no fuzzer guesses a
+/// checksum.
 const REPAIR: u8 = 1;
-/// Option: seal plain frames, open them again, and open them damaged.
+/// Option: seals plain frames, opens them again, and opens them damaged.
 const SEAL: u8 = 2;
 
-/// The stream gives the same frames and the same end in any chunks, and the same
-/// frames as decoding them one by one; encoding gives the bytes back; whatever the
-/// payload claims, inflating stops at the cap; nothing opens that was not sealed.
+/// Checks the frame decoder: the stream gives the same frames and the same end in any chunks, and the same
+/// frames as one-by-one decoding. Encoding restores the bytes. Inflating stops at the cap, regardless of the
+/// payload's claims. Only sealed frames can be opened.
 ///
 /// # Panics
 ///
-/// One of these does not hold.
+/// If one of these conditions does not hold.
 pub fn frame(input: &[u8]) {
     let Some((&options, rest)) = input.split_first() else { return };
     let Some((&count, rest)) = rest.split_first() else { return };
@@ -70,7 +70,7 @@ struct Decoded {
     end: Result<(), WireError>,
 }
 
-/// Feeds the stream in chunks of these sizes; no sizes means all at once.
+/// Decodes the stream in chunks of these sizes; without sizes, in one chunk.
 fn decode(stream: &Bytes, sizes: &[u8]) -> Decoded {
     let mut decoder = Decoder::new(MAX_FRAME);
     let mut frames = Vec::new();
@@ -114,8 +114,8 @@ fn assert_same_frame(one: &Frame, other: &Frame) {
     assert_eq!(one.payload, other.payload);
 }
 
-/// Decodes the frames of the stream one by one, compares them with those of the
-/// stream decoder, and returns the bytes of each.
+/// Decodes the frames of the stream one by one, compares them with those of the stream decoder, and returns
+/// the bytes of each.
 fn one_by_one(stream: &Bytes, decoded: &Decoded) -> Vec<Bytes> {
     let mut raw = Vec::new();
     let mut at = 0;
@@ -133,7 +133,7 @@ fn one_by_one(stream: &Bytes, decoded: &Decoded) -> Vec<Bytes> {
                 return raw;
             }
         }
-        // With bytes missing or to spare it is no frame.
+        // With a byte missing or added, the bytes are not a frame.
         assert!(Frame::decode(bytes.slice(..length - 1), MAX_FRAME).is_err());
         if at + length < stream.len() {
             assert!(Frame::decode(stream.slice(at..at + length + 1), MAX_FRAME).is_err());
@@ -145,7 +145,7 @@ fn one_by_one(stream: &Bytes, decoded: &Decoded) -> Vec<Bytes> {
     raw
 }
 
-/// How long the frame is that starts here, if there is a whole header.
+/// Returns the length of the frame at the start, if its header is complete.
 fn frame_length(bytes: &[u8]) -> Option<usize> {
     let header = bytes.get(..HEADER)?;
     let metadata = u16::from_be_bytes([header[8], header[9]]);
@@ -153,7 +153,7 @@ fn frame_length(bytes: &[u8]) -> Option<usize> {
     Some(HEADER + usize::from(metadata) + usize::try_from(payload).ok()? + TRAILER)
 }
 
-/// Puts the right checksum at the end of every frame whose lengths fit.
+/// Writes the right checksum at the end of every frame with fitting lengths.
 fn repair(stream: &mut [u8]) {
     let mut rest = stream;
     while let Some(length) = frame_length(rest) {
@@ -172,7 +172,7 @@ fn checksum(frame: &mut [u8]) {
     frame[end..].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// A frame from its parts, by the description of the format and not by the encoder.
+/// Builds a frame from its parts, by the description of the format and without the encoder.
 fn assemble(frame: &Frame) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&frame.header);
@@ -183,7 +183,7 @@ fn assemble(frame: &Frame) -> Vec<u8> {
     bytes
 }
 
-/// Encoding what a plain frame says gives a frame that says the same.
+/// Checks that encoding the content of a plain frame gives a frame with the same content.
 fn encoded_again(frame: &Frame) {
     let Ok(metadata) = frame.metadata() else { return };
     let Ok(kind) = frame.message() else { return };
@@ -215,7 +215,8 @@ fn inflated(zstd: &mut Zstd, frame: &Frame) {
     }
 }
 
-/// Sealed and opened it is the same; sealed, damaged and repaired it is refused.
+/// Checks that a sealed frame opens to the same frame, and that a damaged one with a right checksum is
+/// refused.
 fn sealed(frame: &Frame, raw: &Bytes, damage: usize) {
     let (mut client, mut server) = pair();
     let sealed = client.seal(raw).expect("a plain frame can be sealed");
@@ -236,7 +237,7 @@ fn sealed(frame: &Frame, raw: &Bytes, damage: usize) {
     assert!(server.open(closed).is_err(), "a frame opened twice");
 }
 
-/// The client's and the server's seal of one session, the same in every run.
+/// Returns the client's and the server's seal of one session, the same in every run.
 fn pair() -> (seal::Seal, seal::Seal) {
     let offer = seal::Offer::new([1; 32], None);
     let session = [3; 16];

@@ -1,21 +1,21 @@
 //! Target `message`: any payload under any kind.
 //!
-//! Input: one byte for the kind, one byte for the length of the metadata's
-//! `type_url`, the `type_url`, and the payload.
+//! Input: one byte for the kind, one byte for the length of the metadata's `type_url`, the `type_url`, and
+//! the payload.
 
 use bytes::Bytes;
 use skirmish_core::wire::{self, Frame, RoomMessage as R, ToClient, ToNode, ToServer};
 use skirmish_proto::v1;
 
-/// Largest payload; a fuzzer gains nothing from more.
+/// Largest payload, in bytes; larger ones find nothing more.
 const MAX_PAYLOAD: usize = 64 * 1024;
 
-/// What decodes is the same after it was encoded and decoded again, and no side
-/// takes a message that only itself sends.
+/// Checks that a decoded message is the same after another encoding and decoding, and that no side accepts a
+/// message that only this side sends.
 ///
 /// # Panics
 ///
-/// One of these does not hold.
+/// If one of these conditions does not hold.
 pub fn message(input: &[u8]) {
     let [kind, length, rest @ ..] = input else { return };
     let kinds = kinds();
@@ -45,18 +45,18 @@ pub fn message(input: &[u8]) {
     }
 }
 
-/// Every kind there is, in the order of their numbers.
+/// Returns all kinds, in the order of their numbers.
 fn kinds() -> Vec<v1::Kind> {
     (0..64).filter_map(|number| v1::Kind::try_from(number).ok()).collect()
 }
 
 fn decode(bytes: Bytes) -> Frame {
-    // Whatever decodes may be longer when it is encoded again, but not by more
-    // than what stands around it.
+    // A decoded message may be longer when it is encoded again, by less than the size of a frame's other
+    // parts.
     Frame::decode(bytes, 2 * MAX_PAYLOAD).expect("what was encoded is a frame")
 }
 
-/// Whether clients send this kind, by the description of the protocol.
+/// Returns true if clients send this kind, by the description of the protocol.
 fn from_client(kind: v1::Kind) -> bool {
     use v1::Kind as K;
     match kind {
@@ -69,7 +69,7 @@ fn from_client(kind: v1::Kind) -> bool {
     }
 }
 
-/// Whether servers send this kind, by the description of the protocol.
+/// Returns true if servers send this kind, by the description of the protocol.
 fn from_server(kind: v1::Kind) -> bool {
     use v1::Kind as K;
     match kind {
@@ -90,7 +90,7 @@ fn from_server(kind: v1::Kind) -> bool {
     }
 }
 
-/// Whether nodes send each other this kind, by the description of the protocol.
+/// Returns true if nodes send this kind to each other, by the description of the protocol.
 fn from_node(kind: v1::Kind) -> bool {
     use v1::Kind as K;
     match kind {
@@ -169,7 +169,7 @@ fn to_node(message: &ToNode) -> Bytes {
     }
 }
 
-/// The message with the frame that it comes with when it is encoded again.
+/// Returns the message with the frame that a new encoding gives it.
 fn with_frame(message: ToNode, frame: &Bytes) -> ToNode {
     match message {
         ToNode::Room(R::Entry(message, _)) => ToNode::Room(R::Entry(message, frame.clone())),

@@ -1,5 +1,4 @@
-//! Every committed input replays: what a fuzzer found once stays found, with a stable
-//! compiler too.
+//! Replays all committed inputs: a former finding of a fuzzer stays found, with a stable compiler too.
 
 use std::fs;
 use std::path::Path;
