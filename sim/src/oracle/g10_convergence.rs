@@ -1,6 +1,6 @@
-//! G10: once links heal, replicas are equal: their trees' roots, and what can be read
-//! from them. Before that, no node's replica goes back to an older write, which is what
-//! their being equal rests on.
+//! G10: once links heal, replicas are equal: the roots of their trees, and everything that can be
+//! read from them. Before that, no node's replica goes back to an older write. Convergence rests on
+//! this rule.
 
 use std::collections::BTreeMap;
 
@@ -9,25 +9,25 @@ use skirmish_proto::v1;
 
 use super::{Guarantee, RoomNumber, Verdict, broken};
 
-/// The newest writes that each node's replicas have had.
+/// The newest writes that were in each node's replicas.
 #[derive(Debug, Default)]
 pub(super) struct Newest(BTreeMap<(usize, RoomNumber), ReplicaWrites>);
 
-/// Those of one replica.
+/// The newest writes of one replica.
 #[derive(Debug, Default)]
 struct ReplicaWrites {
-    /// Life of the node's process, and life of the room.
+    /// Life of the node's process, and epoch of the room.
     of: (u32, u64),
-    /// The replica's change up to which they are known.
+    /// Number of the replica's last change that was observed.
     change: u64,
-    /// The stamps of what is not removed. Tombstones are dropped some day, and then the
-    /// replica does not know any more how old they were.
+    /// Stamps of the entries that are not removed. Tombstones are dropped some day, and then the
+    /// replica does not know their age any more.
     stamps: BTreeMap<(i32, String, String), Stamp>,
 }
 
 impl Newest {
-    /// Looks at what has changed in the replica that a node has of a room. A client may take
-    /// its own writes back, and is not looked at.
+    /// Observes the changes in a node's replica of a room. Replicas of clients are not observed,
+    /// since a client may take its own writes back.
     pub(super) fn observe(
         &mut self,
         node: (usize, u32),
@@ -68,13 +68,13 @@ impl Newest {
     }
 }
 
-/// What a replica says about one player or one counter, in words.
+/// Statements of a replica about one player or one counter each, in words.
 type Facts = Vec<String>;
 
-/// Compares two replicas; `names` are the counters that are in use.
+/// Compares two replicas. `names` are the counters in use.
 ///
 /// # Errors
-/// If they differ; the verdict says in what.
+/// If the replicas differ; the verdict names the difference.
 pub fn converged(ours: (&str, &Replica), theirs: (&str, &Replica), names: &[String]) -> Verdict {
     let (left, right) = (facts(ours.1, names), facts(theirs.1, names));
     if left != right {
@@ -131,7 +131,7 @@ mod tests {
         Now { instant: Instant::from_micros(ms * 1_000), wall: Wall(1_000 + ms) }
     }
 
-    /// What is seen of a node's replica that hears of the older of two writes last.
+    /// Observes the replica of a node that receives the older of two writes last.
     fn hears_late(planted: Planted) -> Verdict {
         let (mut node, mut client) = (replica(1, planted), replica(2, Planted::default()));
         let mut newest = Newest::default();

@@ -1,4 +1,4 @@
-//! G11: every cap holds, and a reader that is slow delays nobody but itself.
+//! G11: every cap holds, and a slow reader delays nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,12 +6,12 @@ use skirmish_core::id::Cursor;
 
 use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 
-/// How far each member is, and since when somebody was further.
+/// Cursor of each member, and the time since which another member has been ahead.
 #[derive(Debug, Default)]
 pub(super) struct Bounded {
-    /// When somebody first delivered an entry.
+    /// Time of the first delivery of each entry.
     first: BTreeMap<(RoomNumber, Cursor), u64>,
-    /// How far a member is, and since when it has been a member.
+    /// Cursor of each member, and the start of the membership.
     reached: BTreeMap<(Who, RoomNumber), (Cursor, u64)>,
     /// Members that have asked to leave.
     leaving: BTreeSet<(Who, RoomNumber)>,

@@ -1,32 +1,34 @@
-//! G12: a node whose wall clock is off among the nodes that it reaches serves nobody. It may take
-//! a stated time to find out; from then on no player is let in or stays connected, so that no
-//! token is judged, and no write to a room's state is taken, by such a clock.
+//! G12: a node whose wall clock is off among the nodes that it reaches serves nobody. The node has
+//! a stated time to find out. From then on no player is let in or stays connected, so that such a
+//! clock judges no token and stamps no write to a room's state.
 //!
-//! That a node whose clock is right serves again is demanded with L1.
+//! L1 demands that a node whose clock is right serves again.
 
 use std::collections::BTreeMap;
 
 use super::{Guarantee, Verdict, broken};
 
-/// A node as it is seen.
+/// Observed clock of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeClock {
-    /// The node's number, and which life of its process.
+    /// The node's number, and the life of its process.
     pub node: (usize, u32),
-    /// True if its clock surely is off, and it has had what it takes to know: see [`is_off`].
+    /// True if the clock surely is off, and the node has all the information to know this: see
+    /// [`is_off`].
     pub is_off: bool,
-    /// Connections that it has and does not close.
+    /// Connections of the node that it is not closing.
     pub connections: usize,
 }
 
-/// Since when clocks are off.
+/// Times since which clocks have been off.
 #[derive(Debug, Default)]
 pub struct ClocksOracle {
     since: BTreeMap<(usize, u32), u64>,
 }
 
-/// Returns true if a clock surely is off. Of `others` that a node knows of it reaches some, whose clocks
-/// are ahead by so many milliseconds; two clocks may differ by `most`.
+/// Returns true if a clock surely is off. `others` is the number of nodes that the clock's node
+/// knows. `ahead_ms` are the leads, in milliseconds, of the nodes among them that the clock's node
+/// reaches. Two clocks may differ by `most`.
 #[must_use]
 pub fn is_off(ahead_ms: &[i64], others: usize, most: i64) -> bool {
     let beyond = ahead_ms.iter().filter(|ahead| ahead.saturating_abs() > most).count();
@@ -34,15 +36,15 @@ pub fn is_off(ahead_ms: &[i64], others: usize, most: i64) -> bool {
 }
 
 impl ClocksOracle {
-    /// A clock was set, somewhere: how long nodes have had starts anew.
+    /// Starts all times anew, since a clock was set somewhere.
     pub fn forget(&mut self) {
         self.since.clear();
     }
 
-    /// A look at every node that is up.
+    /// Checks every node that is up.
     ///
     /// # Errors
-    /// If one serves players although its clock is off for longer than `within`.
+    /// If a node serves players although its clock has been off for longer than `within`.
     pub fn look(&mut self, at: u64, nodes: &[NodeClock], within: u64) -> Verdict {
         self.since.retain(|node, _| nodes.iter().any(|now| now.node == *node && now.is_off));
         for now in nodes.iter().filter(|now| now.is_off) {
@@ -62,10 +64,11 @@ impl ClocksOracle {
         Ok(())
     }
 
-    /// A node lets a player in, whose clock `is_off` at this moment or not.
+    /// Checks a node that lets a player in. `is_off` says that the node's clock is off at this
+    /// moment.
     ///
     /// # Errors
-    /// If it is off for longer than `within`.
+    /// If the clock has been off for longer than `within`.
     pub fn lets_in(&self, at: u64, node: (usize, u32), is_off: bool, within: u64) -> Verdict {
         match self.since.get(&node).filter(|since| is_off && at - **since > within) {
             None => Ok(()),

@@ -7,13 +7,13 @@ use skirmish_core::id::Cursor;
 
 use super::{DeliveredEntry, Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 
-/// One digest per place, one direction per member: together they make the order.
+/// One digest for each place, and one direction for each member: together they prove the order.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     digests: BTreeMap<(RoomNumber, Cursor), u64>,
     reached: BTreeMap<(Who, RoomNumber), Cursor>,
     newest: BTreeMap<RoomNumber, Cursor>,
-    /// The places where turns begin.
+    /// Places where turns begin.
     turns: BTreeMap<(RoomNumber, Cursor), u32>,
 }
 
@@ -21,7 +21,7 @@ impl Order {
     pub(super) fn observe(&mut self, seen: &Observation) -> Verdict {
         let entry = match seen {
             Observation::Entry(entry) => entry,
-            // A new membership reads from wherever its history begins.
+            // A new membership reads from the start of its own history.
             Observation::Joined { who, room, resumed: false, .. } => {
                 self.reached.remove(&(*who, *room));
                 return Ok(());

@@ -1,8 +1,8 @@
 //! G2: nothing acknowledged is lost while the node lives; nothing refused is applied.
 //!
-//! A message has one of three outcomes. An acknowledged one must reach its sender like
-//! every other member, unless a snapshot says that entries are missing or the
-//! membership ended; a refused one must reach nobody; an unknown one may do either.
+//! A message has one of three outcomes. An acknowledged message must reach its sender like every
+//! other member, unless a snapshot says that entries are missing or the membership ended. A refused
+//! message must reach nobody. An unknown message may do either.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,15 +18,15 @@ struct SentMessage {
     delivered: bool,
 }
 
-/// What was said, and what became of it.
+/// Sent messages with their outcomes.
 #[derive(Debug, Default)]
 pub(super) struct KeptOracle {
     messages: BTreeMap<u64, SentMessage>,
     serials: BTreeMap<(Who, u64), u64>,
     open: BTreeMap<Who, BTreeSet<u64>>,
-    /// Acknowledged, and not delivered to the sender yet.
+    /// Messages that are acknowledged, and not delivered to the sender yet.
     owed: BTreeMap<(Who, RoomNumber), BTreeSet<u64>>,
-    /// Delivered to the sender before its acknowledgement.
+    /// Messages that reached the sender before their acknowledgement.
     returned: BTreeSet<u64>,
 }
 

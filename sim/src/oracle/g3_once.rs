@@ -1,5 +1,5 @@
-//! G3: nothing twice. No message has two places in a log, and of messages of which the
-//! newest counts none comes again or after a newer one.
+//! G3: nothing twice. No message has two places in a log. No latest message comes again, or after a
+//! newer one of the same key.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use skirmish_core::id::Cursor;
 
 use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 
-/// The place of each message, and the newest version of what has versions.
+/// The place of each reliable message, and the newest version of each latest message.
 #[derive(Debug, Default)]
 pub(super) struct Once {
     places: BTreeMap<u64, (RoomNumber, Cursor)>,

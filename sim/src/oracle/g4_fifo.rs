@@ -1,4 +1,4 @@
-//! G4: each sender's messages have the order, in the log, in which they were said.
+//! G4: in the log, each sender's messages keep the order in which they were said.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 pub(super) struct Fifo {
     senders: BTreeMap<u64, Who>,
     logs: BTreeMap<(Who, RoomNumber), BTreeMap<Cursor, u64>>,
-    /// What a reader saw last of each member, without a gap since.
+    /// The sender's number of the last message that a reader got from each member, without a gap
+    /// since.
     counted: BTreeMap<(Who, RoomNumber), BTreeMap<u32, u64>>,
 }
 

@@ -1,4 +1,4 @@
-//! G5: a member gets every entry, or a snapshot that says which are missing.
+//! G5: a member gets every entry, or a snapshot that names the missing entries.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,20 +6,20 @@ use skirmish_core::id::Cursor;
 
 use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 
-/// How far a member is.
+/// Progress of a member in a room's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReadPosition {
-    /// A member that no snapshot has placed yet.
+    /// A member of this epoch without a cursor, since no snapshot has set one yet.
     Unplaced(u64),
-    /// Has everything up to here.
+    /// A member that has every entry up to this cursor.
     At(Cursor),
 }
 
-/// Where every member stands.
+/// Cursors of all members.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
     members: BTreeMap<(Who, RoomNumber), ReadPosition>,
-    /// Those whose last join has not been answered by a snapshot or an entry yet.
+    /// Members whose last join no snapshot or entry has answered yet.
     fresh: BTreeSet<(Who, RoomNumber)>,
 }
 
@@ -92,7 +92,7 @@ impl Gaps {
         };
         let expected = self.fresh.remove(&member);
         let right = match missing {
-            // One that tells nothing, and that nothing asked for, is one too many.
+            // A snapshot without missing entries that answers no join is one too many.
             None => cursor == before && expected,
             Some((from, to)) => cursor.epoch == before.epoch && from == before.seq + 1 && to == cursor.seq,
         };

@@ -1,6 +1,6 @@
-//! G6: one primary. A life of a room is led by one node and by no other ever, nothing is
-//! written by a node whose lease may be over, no two nodes serve a room at once, and
-//! whoever was told of a later life hears nothing of an earlier one.
+//! G6: one primary. Only one node ever leads a life of a room. A node whose lease may be over
+//! writes nothing. No two nodes serve a room at once. A client that was notified of a later life
+//! gets nothing of an earlier one.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
 /// A life of a node.
 type NodeLife = (usize, u32);
 
-/// Who led what, and how far everybody is.
+/// Leader of each life of a room, and the newest life that each client knows.
 #[derive(Debug, Default)]
 pub(super) struct Primary {
     leaders: BTreeMap<(RoomNumber, u64), NodeLife>,

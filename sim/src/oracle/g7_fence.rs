@@ -1,8 +1,8 @@
-//! G7: after a take-over, nothing that comes over the old connection is written.
+//! G7: after a take-over, nothing that arrives over the old connection is written.
 
 use super::{Guarantee, Observation, Verdict, broken};
 
-/// Needs no memory: the world says which connections were taken over.
+/// Oracle without memory, since the world says which connections were taken over.
 #[derive(Debug, Default)]
 pub(super) struct FenceOracle;
 

@@ -1,44 +1,44 @@
-//! L1: after the last fault, within the stated bound, every client is connected, every
-//! room that it wants to be in has it, nothing it said is without an outcome, and it
-//! has everything that others have.
+//! L1: after the last fault, within the stated bound, every client is connected and a member of
+//! each room that the client wants to be in, every message has an outcome, and every client has
+//! every entry that another client has.
 
 use skirmish_core::client::ClientState;
 use skirmish_core::id::Cursor;
 
 use super::{Guarantee, Verdict, broken};
 
-/// What a client has come to.
+/// Progress of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientProgress {
     /// The client's number.
     pub client: usize,
-    /// The state of its machine.
+    /// State of the client's machine.
     pub state: ClientState,
-    /// Messages without outcome, as its application counts.
+    /// Messages without outcome, as the application counts them.
     pub open: usize,
-    /// Messages without outcome, as its machine counts.
+    /// Messages without outcome, as the machine counts them.
     pub outstanding: usize,
-    /// The rooms it wants to be in.
+    /// Rooms that the client wants to be in.
     pub rooms: Vec<RoomProgress>,
 }
 
-/// What a client has come to in one room.
+/// Progress of a client in one room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomProgress {
     /// The room's name.
     pub room: String,
-    /// Whether the client was told that it is a member.
+    /// True if the client was notified that it is a member.
     pub member: bool,
-    /// How far it is.
+    /// The client's cursor.
     pub cursor: Option<Cursor>,
-    /// How far anybody is.
+    /// The furthest cursor of any client.
     pub newest: Option<Cursor>,
 }
 
-/// Whether the client has all that it was promised.
+/// Checks that the client has everything that was promised.
 ///
 /// # Errors
-/// If not: the first thing that it has not.
+/// If something is missing; the verdict names the first such thing.
 pub fn satisfied(standing: &ClientProgress) -> Verdict {
     let client = standing.client;
     if standing.state != ClientState::Connected {
@@ -68,11 +68,11 @@ pub fn satisfied(standing: &ClientProgress) -> Verdict {
     Ok(())
 }
 
-/// A node has had a connection for so long over which nothing comes any more, in
-/// microseconds; its heartbeat has to find that out `within`.
+/// Checks a node's connection over which nothing has arrived for `dead_for` microseconds. The
+/// node's heartbeat has to find this out `within` the given time.
 ///
 /// # Errors
-/// If it has not.
+/// If the heartbeat has not found this out in time.
 pub fn found_out(node: usize, client: usize, dead_for: u64, within: u64) -> Verdict {
     if dead_for > within {
         return unmet(format_args!(
@@ -83,11 +83,11 @@ pub fn found_out(node: usize, client: usize, dead_for: u64, within: u64) -> Verd
     Ok(())
 }
 
-/// A client has taken a connection for alive for so long over which nothing comes any more, in
-/// microseconds; its pings have to find that out `within`.
+/// Checks a client's connection that the client takes for alive, and over which nothing has arrived
+/// for `dead_for` microseconds. The client's pings have to find this out `within` the given time.
 ///
 /// # Errors
-/// If they have not.
+/// If the pings have not found this out in time.
 pub fn deaf_to(client: usize, node: usize, dead_for: u64, within: u64) -> Verdict {
     if dead_for > within {
         return unmet(format_args!(
@@ -98,11 +98,11 @@ pub fn deaf_to(client: usize, node: usize, dead_for: u64, within: u64) -> Verdic
     Ok(())
 }
 
-/// A node gives a client up for its silence, or its session, while something of the client's
-/// waits to be read there, since so many microseconds.
+/// Checks a node that gives a client up for silence, or gives up the client's session. `waits_for`
+/// is the time, in microseconds, for which input of the client has been waiting there to be read.
 ///
 /// # Errors
-/// If something does.
+/// If any input waits.
 pub fn heard_first(node: usize, client: usize, given_up: &str, waits_for: Option<u64>) -> Verdict {
     match waits_for {
         Some(micros) => unmet(format_args!(

@@ -1,12 +1,12 @@
-//! L2: while nothing is wrong with nodes, links and registry, a client is told that a room
-//! is gone only of a membership that it had and named in its resume. A `Join` asks for the
-//! room whatever its life is, so a race between nodes must not show in its answer.
+//! L2: while nothing is wrong with nodes, links and registry, a client is notified that a room is
+//! gone only if the client was a member and named the room in its resume. A `Join` asks for the
+//! room in any of its lives, so a race between nodes must not show in the answer.
 
 use std::collections::BTreeSet;
 
 use super::{Guarantee, Observation, RoomNumber, Verdict, broken};
 
-/// Rooms that a connection has named in its resume and of which it was told nothing yet.
+/// Rooms that a connection has named in its resume, and that were not reported as gone yet.
 #[derive(Debug, Default)]
 pub(super) struct Joins {
     resumed: BTreeSet<(u64, RoomNumber)>,

@@ -1,6 +1,6 @@
-//! The guarantees as oracles: each watches what the clients and the node observably
-//! do, and says when it broke its guarantee. One file per guarantee; none of them
-//! looks into a machine, except where a machine offers a check of its own caps.
+//! Oracles of the guarantees: each watches the observable acts of clients and nodes, and reports a
+//! breach of one guarantee. One file per guarantee. No oracle looks into a machine, except where a
+//! machine offers a check of its own caps.
 
 pub mod g10_convergence;
 mod g11_bounded;
@@ -48,14 +48,14 @@ pub enum Guarantee {
     Bounded,
     /// Nobody is served by a clock that is off.
     Clocks,
-    /// What was promised happens once faults have stopped.
+    /// Every promise is kept once faults have stopped.
     Liveness,
     /// No race between nodes shows in the answer to a join.
     Joins,
 }
 
 impl Guarantee {
-    /// Every one that has an oracle.
+    /// All guarantees that have an oracle.
     pub const ALL: [Self; 13] = [
         Self::Order,
         Self::Kept,
@@ -72,7 +72,7 @@ impl Guarantee {
         Self::Joins,
     ];
 
-    /// Its number.
+    /// Number of the guarantee in `docs/architecture.md`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -92,8 +92,8 @@ impl Guarantee {
         }
     }
 
-    /// The guarantee that a client saw broken, by the fault that it found; liveness where the
-    /// server accuses the client.
+    /// Returns the guarantee that a client found broken, from the client's fault. Without a fault
+    /// the server accuses the client, and the guarantee is liveness.
     pub(crate) fn accused(fault: Option<Fault>) -> Self {
         let Some(fault) = fault else { return Self::Liveness };
         match fault {
@@ -113,7 +113,7 @@ impl Guarantee {
         }
     }
 
-    /// What it promises, in a few words.
+    /// Promise of the guarantee, in a few words.
     #[must_use]
     pub const fn promise(self) -> &'static str {
         match self {
@@ -140,12 +140,12 @@ impl fmt::Display for Guarantee {
     }
 }
 
-/// How a guarantee was broken.
+/// Breach of a guarantee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which.
+    /// The broken guarantee.
     pub guarantee: Guarantee,
-    /// How, in a sentence.
+    /// Description of the breach, in one sentence.
     pub what: String,
 }
 
@@ -155,10 +155,10 @@ impl fmt::Display for Violation {
     }
 }
 
-/// An oracle's answer.
+/// Answer of an oracle.
 pub type Verdict = Result<(), Violation>;
 
-/// A verdict against a guarantee.
+/// Returns a verdict against a guarantee.
 pub(crate) fn broken<T>(guarantee: Guarantee, what: fmt::Arguments<'_>) -> Result<T, Violation> {
     Err(Violation { guarantee, what: what.to_string() })
 }
@@ -168,7 +168,7 @@ pub(crate) fn broken<T>(guarantee: Guarantee, what: fmt::Arguments<'_>) -> Resul
 pub struct Who {
     /// The client's number.
     pub client: usize,
-    /// Which life of its process.
+    /// Number of this life of the client's process.
     pub life: u32,
 }
 
@@ -181,151 +181,151 @@ impl fmt::Display for Who {
 /// A room, by number.
 pub type RoomNumber = u32;
 
-/// What a client or the node observably did.
+/// Observable act of a client or a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observation {
-    /// The application gave the client a reliable message, and the client took it.
+    /// An application gave a reliable message to its client, and the client accepted the message.
     Said {
-        /// Who.
+        /// The sender.
         who: Who,
-        /// Where.
+        /// The message's room.
         room: RoomNumber,
-        /// What the client calls it.
+        /// The client's number of the message.
         message: u64,
-        /// What is in it: no two messages of a run have the same.
+        /// Content of the message, unique in a run.
         serial: u64,
     },
-    /// The client told its application what became of a message.
+    /// A client notified its application of the outcome of a message.
     Outcome {
-        /// Who.
+        /// The sender.
         who: Who,
-        /// What the client calls it.
+        /// The client's number of the message.
         message: u64,
-        /// What became of it.
+        /// Outcome of the message.
         outcome: Outcome,
     },
-    /// The client began a session or went on with one.
+    /// A client began a session or resumed one.
     Session {
-        /// Who.
+        /// The client.
         who: Who,
-        /// Whether it is the session from before.
+        /// True if the session is the one from before.
         resumed: bool,
-        /// Whether there was one before that is lost.
+        /// True if an earlier session was lost.
         lost: bool,
     },
-    /// The client became a member, or learned that it still is one.
+    /// A client became a member, or learned that its membership still exists.
     Joined {
-        /// Who.
+        /// The client.
         who: Who,
-        /// Where.
+        /// The room.
         room: RoomNumber,
-        /// Life of the room.
+        /// Epoch of the room.
         epoch: u64,
-        /// Whether the membership is the one from before.
+        /// True if the membership is the one from before.
         resumed: bool,
     },
-    /// The client has asked to leave: nobody owes it what comes from then on.
+    /// A client asked to leave. From then on, no later entry is owed to the client.
     Leaves {
-        /// Who.
+        /// The client.
         who: Who,
-        /// Where.
+        /// The room.
         room: RoomNumber,
     },
-    /// The client is a member no more.
+    /// A client stopped being a member.
     Left {
-        /// Who.
+        /// The client.
         who: Who,
-        /// Where.
+        /// The room.
         room: RoomNumber,
     },
-    /// The client delivered an entry.
+    /// A client delivered an entry.
     Entry(DeliveredEntry),
-    /// The client delivered a snapshot.
+    /// A client delivered a snapshot.
     Snapshot {
-        /// Who.
+        /// The client.
         who: Who,
-        /// Where.
+        /// The room.
         room: RoomNumber,
-        /// The entry that the snapshot stands after.
+        /// The last entry before the snapshot's place in the log.
         cursor: Cursor,
         /// First and last entry announced as missing.
         missing: Option<(u64, u64)>,
     },
-    /// The client delivered a message of which the newest counts.
+    /// A client delivered a latest message.
     Latest {
-        /// Who.
+        /// The client.
         who: Who,
-        /// Where.
+        /// The room.
         room: RoomNumber,
-        /// Whose message.
+        /// Member that sent the message.
         member: u32,
-        /// Which key.
+        /// Key of the message.
         key: u32,
-        /// Its version.
+        /// Version of the message.
         version: u64,
     },
-    /// The client named a room in the resume of a connection.
+    /// A client named a room in the resume of a connection.
     Resumes {
-        /// Which connection.
+        /// The connection.
         conn: u64,
-        /// Which room.
+        /// The room.
         room: RoomNumber,
     },
-    /// The client was told that a room is gone.
+    /// A client was notified that a room is gone.
     ToldGone {
-        /// Who.
+        /// The client.
         who: Who,
-        /// Over which connection.
+        /// The connection that carried the message.
         conn: u64,
-        /// Which room.
+        /// The room.
         room: RoomNumber,
-        /// Whether nothing has been wrong with nodes, links and registry so far, and no other
+        /// True if nodes, links and registry have worked without a fault so far, and no other
         /// client has the same player.
         healthy: bool,
     },
-    /// The client's process died, or its application ended the session.
+    /// The process of a client died, or its application ended the session.
     Gone {
-        /// Who.
+        /// The client.
         who: Who,
     },
-    /// A node took a frame from a connection that another one has taken over, or one that
-    /// was passed on from there.
+    /// A node received a frame of a connection that another connection had taken over, or a frame
+    /// that was passed on from such a connection.
     Fenced {
-        /// Whose connection.
+        /// Owner of the old connection.
         client: usize,
-        /// What the node had written before, and after.
+        /// The node's count of writes, before the frame and after.
         written: (u64, u64),
     },
     /// A node began to lead a room.
     Leads {
-        /// Which, and in which life.
+        /// The node's number, and the life of its process.
         node: (usize, u32),
-        /// Which room.
+        /// The room.
         room: RoomNumber,
-        /// Which life of the room.
+        /// Epoch of the room.
         epoch: u64,
     },
-    /// A node wrote entries of a room that it leads.
+    /// A node wrote entries of a room that the node leads.
     Appended {
-        /// Which, and in which life.
+        /// The node's number, and the life of its process.
         node: (usize, u32),
-        /// Which room.
+        /// The room.
         room: RoomNumber,
-        /// Which life of the room.
+        /// Epoch of the room.
         epoch: u64,
-        /// Whether its lease surely lives.
+        /// True if the node's lease surely lives.
         serves: bool,
     },
-    /// Who serves a room at this moment: leads it, with a lease that surely lives.
+    /// Nodes that serve a room at this moment: they lead the room, and their leases surely live.
     Serving {
-        /// Which room.
+        /// The room.
         room: RoomNumber,
-        /// A bit for each node.
+        /// One bit for each node.
         nodes: u32,
     },
-    /// The node checked its own caps.
+    /// A node checked its own caps.
     Audit {
-        /// What it found.
+        /// Result of the check.
         result: Result<(), &'static str>,
     },
 }
@@ -333,27 +333,27 @@ pub enum Observation {
 /// A delivered entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveredEntry {
-    /// Who delivered it.
+    /// The client.
     pub who: Who,
-    /// Where.
+    /// The room.
     pub room: RoomNumber,
-    /// Its place.
+    /// Place of the entry in the log.
     pub cursor: Cursor,
-    /// Whom it is about.
+    /// Member that the entry is about.
     pub member: u32,
-    /// The sender's number for it; 0 if it is no message.
+    /// The sender's number of the message; 0 if the entry is no message.
     pub client_seq: u64,
-    /// What was said, if it is a message.
+    /// Content, if the entry is a message.
     pub serial: Option<u64>,
-    /// If the client calls it its own: what it calls it.
+    /// The client's number of the message, if the client takes the message for its own.
     pub own: Option<u64>,
-    /// The turn that begins with it; 0 if none does.
+    /// Number of the turn that begins with the entry; 0 if none does.
     pub turn: u32,
-    /// A hash of all that it says.
+    /// Hash of the whole content.
     pub digest: u64,
 }
 
-/// All oracles that watch from observation to observation.
+/// All oracles that are fed with single observations.
 #[derive(Debug, Default)]
 pub struct Oracles {
     order: g1_order::Order,
@@ -366,23 +366,24 @@ pub struct Oracles {
     newest: g10_convergence::Newest,
     bounded: g11_bounded::Bounded,
     joins: l2_joins::Joins,
-    /// Is told how far clocks are off by whoever knows.
+    /// Oracle of clocks. The world reports the errors of clocks to it.
     pub clocks: g12_clocks::ClocksOracle,
-    /// Is told of the registry's history and of searches by whoever has queues.
+    /// Oracle of matches. A world with queues reports the registry's history and the searches to
+    /// it.
     pub matches: g8_match::Matches,
 }
 
 impl Oracles {
-    /// Oracles of a world with these queues.
+    /// Creates the oracles of a world with these queues.
     #[must_use]
     pub fn new(matchmaking: &MatchmakingConfig) -> Self {
         Self { matches: g8_match::Matches::new(matchmaking), ..Self::default() }
     }
 
-    /// Something was observed at a moment of the world.
+    /// Passes an observation at a moment of the world to the oracles.
     ///
     /// # Errors
-    /// If it breaks a guarantee.
+    /// If the observation breaks a guarantee.
     pub fn observe(&mut self, at: u64, seen: &Observation) -> Verdict {
         self.order.observe(seen)?;
         self.once.observe(seen)?;
@@ -395,20 +396,21 @@ impl Oracles {
         self.bounded.observe(at, seen)
     }
 
-    /// A look at the clients that nothing holds back: each is given with the moment
-    /// since which it has been so, and the time within which it must get what others
-    /// have got.
+    /// Checks the clients that no fault holds back. `free` names each of them with the moment since
+    /// which this has been so. Such a client must get an entry `within` this time after another
+    /// client got it.
     ///
     /// # Errors
-    /// If one of them is behind for longer.
+    /// If one of them has been behind for longer.
     pub fn look(&mut self, at: u64, free: &[(Who, u64)], within: u64) -> Verdict {
         self.bounded.look(at, free, within)
     }
 
-    /// A node, in one of its lives, may have changed the replica that it has of a room's life.
+    /// Checks a node's replica of a room in one epoch, which the node, in this life, may have
+    /// changed.
     ///
     /// # Errors
-    /// If an older write has taken the place of a newer one.
+    /// If an older write has replaced a newer one.
     pub fn replicated(
         &mut self,
         node: (usize, u32),
@@ -419,27 +421,27 @@ impl Oracles {
         self.newest.observe(node, room, epoch, replica)
     }
 
-    /// Everything has come to rest.
+    /// Checks the world after everything has come to rest.
     ///
     /// # Errors
-    /// If something is missing that was promised.
+    /// If something promised is missing.
     pub fn rest(&self) -> Verdict {
         self.kept.rest()
     }
 
-    /// Messages of a client that have no outcome yet.
+    /// Counts the messages of a client that have no outcome yet.
     #[must_use]
     pub fn open_messages(&self, who: Who) -> usize {
         self.kept.open(who)
     }
 
-    /// The newest entry of the room that anybody delivered.
+    /// The newest entry of the room that any client delivered.
     #[must_use]
     pub fn newest(&self, room: RoomNumber) -> Option<Cursor> {
         self.order.newest(room)
     }
 
-    /// Whether the client is a member, as far as it was told.
+    /// Returns true if the client is a member, as far as the client was notified.
     #[must_use]
     pub fn is_member(&self, who: Who, room: RoomNumber) -> bool {
         self.gaps.is_member(who, room)
@@ -448,7 +450,7 @@ impl Oracles {
 
 #[cfg(test)]
 mod build {
-    //! What synthetic histories are made of.
+    //! Parts of synthetic histories.
     use super::*;
 
     pub(crate) const ANN: Who = Who { client: 0, life: 0 };

@@ -1,4 +1,4 @@
-//! Who comes to a match, and how a match changes by that.
+//! Arrivals of players at their matches, and the changes of matches that follow from them.
 
 use std::collections::BTreeSet;
 
@@ -11,23 +11,24 @@ use super::super::Verdict;
 use super::{Matches, is_put, unlike};
 
 impl Matches {
-    /// A client was told that its player has joined the room of a match.
+    /// Observes that a client was notified that its player has joined the room of a match.
     pub fn joined(&mut self, at: u64, player: &Name, room: &str) {
         if let Some(id) = keys::match_of(room) {
             self.came.entry((player.clone(), id.to_owned())).or_insert(at);
         }
     }
 
-    /// All is well from now on: what a node is to write, it has written soon.
+    /// Observes the end of faults: from now on, each node's writes succeed soon.
     pub fn calm(&mut self, at: u64) {
         if !self.is_calm {
-            // What was to be written of those who had come before may have been lost.
+            // Records of earlier arrivals may have been lost.
             self.came.clear();
             (self.is_calm, self.calm_at) = (true, at);
         }
     }
 
-    /// A player whom a match has, which has never come to it for so long, in microseconds.
+    /// Returns a description of a player that has been in a match for `bound` microseconds without
+    /// coming to it.
     #[must_use]
     pub fn overdue(&self, at: u64, bound: u64) -> Option<String> {
         if !self.is_calm {
@@ -41,8 +42,9 @@ impl Matches {
         Some(format!("match {} has {player} for {waited} ms, who never came", notice.r#match))
     }
 
-    /// A match that goes on is what it was but for its teams, has nobody too many, and
-    /// everybody whom it had and who has not left.
+    /// Checks a new version of a match that goes on. Only the teams may change. No team is too
+    /// large, and every player that was in the match and has not left it stays, unless the player
+    /// never came.
     pub(super) fn check_fill(
         &mut self,
         id: &str,

@@ -1,30 +1,31 @@
-//! G8: one match. Told of every revision of the registry, and of what clients ask and are
-//! told, it sees that
+//! G8: one match. The oracle gets every revision of the registry, every request of a client and
+//! every message to a client, and checks that
 //!
-//! * a match forms wholly: one revision consumes all its tickets, which waited, and writes
-//!   the match, its room and a notice for each of its players; the teams are as its queue
-//!   wants them, with every party whole in one of them; and whoever formed it was elected to;
-//! * no match takes the ticket of a player that is absent, as the ticket says;
-//! * free places of a match are filled wholly, too: nobody who is in it is moved or put out,
-//!   and who comes does so as into a new one;
-//! * who is put out of a match has not come to it, and nobody stays in one for long without
-//!   coming;
-//! * a player is in one match at most, and has no ticket while it is in one;
-//! * what ends, ends once: a ticket that has ended never waits again, a match that is over
-//!   leaves no notice behind;
-//! * clients are told what the registry has: a match that was formed with them, an end of
-//!   which there is a ticket;
-//! * a search, which has a number, ends once: whoever was told how its search ended is not
-//!   queued or matched by it any more, and is not told another end of it; a client that
-//!   searches is told the end of that search and of no other one; and a match is said to be
-//!   the answer to a search that one of the player's clients has begun;
-//! * a match is over for whoever has left it: a client that was told that it has left the room of
-//!   a match, or that the match is given up, is not told of that match again. What it was told
-//!   by itself counts, too.
+//! * a match forms wholly: one revision consumes all its tickets, which waited, and writes the
+//!   match, its room and a notice for each of its players; the teams are those that the queue
+//!   wants, every party is whole in one team, and the node that forms the match is the elected
+//!   matcher;
+//! * no match consumes a ticket that marks its player as absent;
+//! * free places of a match are filled wholly, too: no player of the match is moved or put out, and
+//!   each new player is added as to a new match;
+//! * a player that is put out of a match has not come to the match, and no player stays in a match
+//!   for long without coming;
+//! * a player is in one match at most, and has no ticket while in a match;
+//! * an end is final: a ticket that has ended never waits again, and a match that is over leaves no
+//!   notice behind;
+//! * messages to clients agree with the registry: a match that was formed with the client's player,
+//!   an end that a ticket has;
+//! * a search, which has a number, ends once: after a client was notified of the end, no ticket of
+//!   the search waits or is consumed, and no other end of the search is reported to that client; a
+//!   client that searches is notified of the end of this search and of no other search; and a match
+//!   names, as the search that it answers, one that a client of the player has begun;
+//! * a match is over for a client that has left it: after the message that the client has left the
+//!   room of a match, or has given the match up, the client is not notified of that match again.
+//!   Reports of the client's own machine count, too.
 //!
-//! A search of which its client was never told an end may end in a match at any time: the
-//! client has crashed since, or another one of the player has taken its place. The player
-//! hears of the match all the same.
+//! A search without a reported end may end in a match at any time, after a crash of its client, or
+//! after another client of the player has replaced that client. The player is notified of the match
+//! all the same.
 
 mod coming;
 mod parted;
@@ -44,45 +45,45 @@ use super::{Guarantee, Verdict, broken};
 const PAIRS: &str = "/match/pairs/";
 const MATCHER: &str = "/match/matcher/";
 
-/// What the registry has of matches, and what was said.
+/// Matches as the registry has them, and the messages to clients.
 #[derive(Debug, Default)]
 pub struct Matches {
     modes: BTreeMap<String, ModeRules>,
-    /// The newest revision, and when it came.
+    /// The newest revision, and the time of its arrival.
     revision: u64,
     at: u64,
-    /// Whose request that was, if it was one of a node's.
+    /// Node that requested the newest revision, if known.
     author: Option<NodeId>,
-    /// Who is elected, by mode: the revision, and the node.
+    /// Elected matchers by mode: the revision of the election, and the node.
     elected: BTreeMap<String, (u64, NodeId)>,
     tickets: BTreeMap<Name, ObservedTicket>,
-    /// The match of each player that is in one.
+    /// The match of each player in a match.
     notices: BTreeMap<Name, v1::NoticeRecord>,
     /// Matches that are not over.
     live: BTreeSet<String>,
-    /// Matches that were ever formed, as they were with each fill.
+    /// All matches that were ever formed, in each version that a fill made.
     formed: BTreeMap<String, Vec<v1::Matched>>,
-    /// How tickets have ended, by the number of the search.
+    /// Ends of tickets, by player, number of the search and state.
     ended: BTreeSet<(Name, u64, i32)>,
     searches: Searches,
-    /// Matches that clients were told they have left, or given up.
+    /// Matches that clients have left or given up, as they were notified.
     parted: BTreeSet<(usize, String)>,
-    /// Since when players are in their matches, in microseconds of the world's time.
+    /// Times since which players have been in their matches, in microseconds of the world's time.
     since: BTreeMap<Name, (String, u64)>,
-    /// Who was told of having joined which match's room, and when.
+    /// Times at which players were notified that they joined the rooms of matches.
     came: BTreeMap<(Name, String), u64>,
-    /// No fault happens any more, since when.
+    /// True once faults have stopped, with the time in `calm_at`.
     is_calm: bool,
     calm_at: u64,
     counts: MatchCounts,
 }
 
-/// What a queue makes matches of.
+/// Rules of a mode's matches.
 #[derive(Clone, Copy, Debug)]
 struct ModeRules {
     teams: usize,
     team_size: usize,
-    /// Microseconds that a ticket waits.
+    /// Time, in microseconds, that a ticket waits.
     time_out: u64,
     backfill: bool,
 }
@@ -90,38 +91,38 @@ struct ModeRules {
 /// A ticket in the registry.
 #[derive(Debug)]
 struct ObservedTicket {
-    /// Since when it is there, in microseconds of the world's time.
+    /// Time of the ticket's first appearance, in microseconds of the world's time.
     since: u64,
     created: u64,
     record: v1::TicketRecord,
 }
 
-/// What happened how often; for coverage.
+/// Counts of events; for coverage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MatchCounts {
-    /// Elections that another node had won before.
+    /// Elections that replaced another node.
     pub failed_over: u64,
-    /// Tickets that another node took over with the player's session.
+    /// Tickets that another node has taken over together with the player's session.
     pub moved: u64,
-    /// Tickets whose players became absent.
+    /// Tickets that became absent.
     pub absent: u64,
-    /// Tickets whose players were absent and are back.
+    /// Absent tickets whose players returned.
     pub back: u64,
-    /// Players who came to their matches.
+    /// Players that came to their matches.
     pub came: u64,
-    /// Players put out of matches that they did not come to.
+    /// Players that were put out of matches that they did not come to.
     pub missed: u64,
-    /// Matches that were over before they had begun.
+    /// Matches that were over before their start.
     pub over: u64,
     /// Parties in matches.
     pub parties: u64,
-    /// Tickets that timed out beside another one, for one against one; of which each may be too
-    /// good or too bad for the other.
+    /// Tickets of teams of one that timed out beside another waiting ticket. The ratings of the two
+    /// may be too far apart.
     pub passed_over: u64,
 }
 
 impl Matches {
-    /// Of a world with these queues.
+    /// Creates the oracle of a world with these queues.
     #[must_use]
     pub fn new(config: &MatchmakingConfig) -> Self {
         let modes = config.queues.iter().map(|queue| {
@@ -136,50 +137,51 @@ impl Matches {
         Self { modes: modes.collect(), ..Self::default() }
     }
 
-    /// What happened how often.
+    /// Counts of events.
     #[must_use]
     pub const fn counts(&self) -> MatchCounts {
         self.counts
     }
 
-    /// Who is elected to form the matches of a mode.
+    /// Returns the node that is elected as the matcher of a mode.
     #[must_use]
     pub fn elected(&self, mode: &str) -> Option<NodeId> {
         self.elected.get(mode).map(|(_, node)| *node)
     }
 
-    // What clients ask and are told.
+    // Requests of clients, and messages to them.
 
-    /// A client begins a search of this number.
+    /// Observes that a client begins the search of this number.
     ///
     /// # Errors
-    /// If the player has had a search of this number, or the client has one that goes on.
+    /// If a search of the player had this number before, or another search of the client goes on.
     pub fn asked(&mut self, client: usize, player: &Name, search: u64) -> Verdict {
         self.searches.begin(client, player, search)
     }
 
-    /// A client's process is gone, and with it what it knew of its search: another one takes
-    /// its place.
+    /// Forgets a client's search and the matches that the client has left, since its process is
+    /// gone. A new process takes its place.
     pub fn restarted(&mut self, client: usize) {
         self.searches.restarted(client);
         self.parted.retain(|(other, _)| *other != client);
     }
 
-    /// A client was told that a search of its player has ended without a match.
+    /// Observes that a client was notified of the end of one of its player's searches, without a
+    /// match.
     ///
     /// # Errors
-    /// If no ticket of it has ended so, it has ended in another way, or it is not the one that
-    /// goes on.
+    /// If no ticket of the search has ended in this state, the search has ended in another way, or
+    /// another search of the client goes on.
     pub fn ended(&mut self, client: usize, player: &Name, search: u64, state: TicketState) -> Verdict {
         self.ended_before(client, player, search, state)?;
         self.searches.end(client, player, search, SearchEnd::Ticket(state))
     }
 
-    /// A client's application hears, while it searches, of the end of another search of its
-    /// player, which the client was told of before.
+    /// Observes that a client's application is notified, during a search, of the end of another
+    /// search of its player. The client itself was notified of that end before.
     ///
     /// # Errors
-    /// If no ticket of it has ended so.
+    /// If no ticket of the search has ended in this state.
     pub fn ended_before(&self, client: usize, player: &Name, search: u64, state: TicketState) -> Verdict {
         let decided = matches!(state, TicketState::TimedOut | TicketState::PartyLost);
         if decided && !self.ended.contains(&(player.clone(), search, state.into())) {
@@ -190,21 +192,21 @@ impl Matches {
         Ok(())
     }
 
-    /// A client was told of a match.
+    /// Observes that a client was notified of a match.
     ///
     /// # Errors
-    /// If there never was such a match, or not with it, or it is not the answer to the search
-    /// that goes on.
+    /// If such a match, with the player in that team, was never formed, the client has left it, or
+    /// the match does not answer the search that goes on.
     pub fn told(&mut self, client: usize, player: &Name, told: &v1::Matched) -> Verdict {
         self.told_before(client, player, told)?;
         self.searches.end(client, player, told.search, SearchEnd::Match(told.r#match.clone()))
     }
 
-    /// A client's application hears, while it searches, of a match which the client was told
-    /// of before, as the end of another search or of none.
+    /// Observes that a client's application is notified, during a search, of a match that answers
+    /// another search or none. The client itself was notified of that match before.
     ///
     /// # Errors
-    /// If there never was such a match, or not with it.
+    /// If such a match, with the player in that team, was never formed, or the client has left it.
     pub fn told_before(&self, client: usize, player: &Name, told: &v1::Matched) -> Verdict {
         let id = &told.r#match;
         if self.parted.contains(&(client, id.clone())) {
@@ -221,15 +223,15 @@ impl Matches {
         Ok(())
     }
 
-    /// Whether the client that has begun this search was told how it ended.
+    /// Returns true if the client that began this search was notified of its end.
     #[must_use]
     pub fn has_ended(&self, player: &Name, search: u64) -> bool {
         self.searches.has_ended(player, search)
     }
 
-    // What the registry has.
+    // Contents of the registry.
 
-    /// The registry is gone, with all that it knew, and another one is there.
+    /// Forgets the contents of the registry, since another registry has replaced it.
     pub fn forgotten(&mut self) {
         self.elected.clear();
         self.tickets.clear();
@@ -238,20 +240,21 @@ impl Matches {
         self.live.clear();
     }
 
-    /// The registry's next revisions, at a moment of the world, and who has asked for that, if
-    /// it is known: every change under `/match/`, and of matches' rooms.
+    /// Observes the next revisions of the registry at a moment of the world: every change under
+    /// `/match/`, and every change of matches' rooms. `author` is the node that requested the
+    /// changes, if known.
     ///
     /// # Errors
-    /// If one of them breaks the guarantee.
+    /// If a change breaks the guarantee.
     pub fn changed(&mut self, at: u64, author: Option<NodeId>, changes: &[Change]) -> Verdict {
         (self.at, self.author) = (at, author);
         changes.chunk_by(|a, b| a.revision() == b.revision()).try_for_each(|changes| self.commit(changes))
     }
 
-    /// One revision.
+    /// Observes one revision.
     fn commit(&mut self, changes: &[Change]) -> Verdict {
         self.revision = changes.first().map_or(self.revision, Change::revision);
-        // First what a match is made of, as it was until now.
+        // Matches first: they are checked against tickets and notices as of the revision before.
         for change in changes {
             if let (Some(id), Change::Put { kv, .. }) = (named(change, PAIRS), change) {
                 self.form(id, kv, changes)?;
@@ -277,7 +280,7 @@ impl Matches {
 
     fn election(&mut self, mode: &str, change: &Change) -> Verdict {
         let Change::Put { kv, .. } = change else {
-            // Who it was is remembered until another one is.
+            // The node is kept until another one is elected, to count the change.
             if let Some(elected) = self.elected.get_mut(mode) {
                 elected.0 = 0;
             }
@@ -326,8 +329,8 @@ impl Matches {
         Ok(())
     }
 
-    /// Whether a ticket times out that has waited for half of the time beside another one,
-    /// both of players who are alone and want to play one against one.
+    /// Returns true if the ticket times out after more than half of its time beside another waiting
+    /// ticket of the mode. The players of both are present, and the mode has teams of one.
     fn is_passed_over(&self, player: &Name, state: TicketState) -> bool {
         let mode = |ticket: &ObservedTicket| ticket.record.queue.clone().unwrap_or_default().mode;
         let is_there = |ticket: &&ObservedTicket| ticket.record.absent_ms == 0;
@@ -354,7 +357,7 @@ impl Matches {
         let id = notice.r#match.clone();
         let since = self.since.get(&player).filter(|(of, _)| *of == id).map_or(self.at, |(_, since)| *since);
         self.since.insert(player.clone(), (id.clone(), since));
-        // The player has come, or since when it is to come is corrected.
+        // The change marks the player as arrived, or corrects the start of the wait for the player.
         let is_marked = self.notices.get(&player).is_some_and(|before| {
             let v1::NoticeRecord { joined, since_ms, .. } = *before;
             let (comes, stays) = (notice.joined && !joined, notice.joined == joined);
@@ -371,7 +374,7 @@ impl Matches {
         }
         let (fills, search, joined) = (notice.fills, notice.search, notice.joined);
         match self.notices.insert(player.clone(), notice) {
-            // It stays when the match is filled.
+            // A fill of the match rewrites the notice of a player that stays.
             Some(before) if before.r#match != id || before.fills + 1 != fills => unlike(format_args!(
                 "{player} is put into match {id} while it is in match {}",
                 before.r#match
@@ -387,7 +390,8 @@ impl Matches {
         }
     }
 
-    /// What only who forms the matches of a mode may do was done by it.
+    /// Checks that the author, if known, is the elected matcher of the mode. Nobody else may
+    /// perform the act that `what` names.
     fn by_elected(&self, mode: &str, what: std::fmt::Arguments<'_>) -> Verdict {
         let elected = self.elected.get(mode).filter(|(epoch, _)| *epoch > 0).map(|(_, node)| *node);
         match self.author {
@@ -411,14 +415,14 @@ impl Matches {
         }
     }
 
-    // How a match forms.
+    // Forming of a match.
 
     fn form(&mut self, id: &str, kv: &KeyValue, changes: &[Change]) -> Verdict {
         let v1::MatchRecord { r#match, matcher_epoch, .. } = decode(&kv.value);
         let matched = r#match.unwrap_or_default();
         let before = self.formed.get(id).and_then(|formed| formed.last()).cloned();
         match before {
-            // Only when it was formed is corrected.
+            // The change corrects only the time at which the match was formed.
             Some(before) if before == matched && self.live.contains(id) => return Ok(()),
             Some(before) => self.check_fill(id, &before, &matched, changes)?,
             None if matched.r#match != id || matched.fills > 0 => {
@@ -468,7 +472,7 @@ impl Matches {
         }
     }
 
-    /// A match that nobody has heard of has full teams, and a room that is nobody's.
+    /// Checks that a new match has full teams and writes its room.
     fn check_new(&self, id: &str, matched: &v1::Matched, changes: &[Change]) -> Verdict {
         let sizes = matched.teams.iter().map(|team| team.players.len());
         let mode = self.modes.get(&matched.mode);
@@ -481,7 +485,7 @@ impl Matches {
         Ok(())
     }
 
-    /// A player of a match has a notice of it as it is.
+    /// Checks that a player of a match gets a notice of the match in its new version.
     fn check_notice(&self, matched: &v1::Matched, team: usize, player: &Name, changes: &[Change]) -> Verdict {
         let key = keys::notice(player);
         let notice = changes.iter().find(|change| *change.key() == key).and_then(|change| match change {
@@ -499,7 +503,8 @@ impl Matches {
         unlike(format_args!("match {} is written with {player}, but no notice for it", matched.r#match))
     }
 
-    /// A player is put into a match: its ticket is consumed. Returns what it had asked for.
+    /// Checks that the match consumes the waiting ticket of a player that is put into it. Returns
+    /// the player's request.
     fn seat(
         &mut self,
         id: &str,
@@ -554,8 +559,8 @@ impl Matches {
 
     // At rest.
 
-    /// Something that the registry still has although all matches have been played and all
-    /// searches have ended.
+    /// Returns a description of something that the registry still has although all matches have
+    /// been played and all searches have ended.
     #[must_use]
     pub fn left_behind(&self) -> Option<String> {
         let ticket = self.tickets.iter().next();
@@ -572,7 +577,7 @@ impl Matches {
     }
 }
 
-/// What follows a prefix in the key of a change.
+/// Returns the part of a change's key after a prefix.
 fn named<'a>(change: &'a Change, prefix: &str) -> Option<&'a str> {
     std::str::from_utf8(change.key()).ok()?.strip_prefix(prefix)
 }
@@ -581,12 +586,12 @@ const fn is_put(change: &Change) -> bool {
     matches!(change, Change::Put { .. })
 }
 
-/// The number of a ticket's search.
+/// Returns the number of a ticket's search.
 fn number(record: &v1::TicketRecord) -> u64 {
     record.queue.as_ref().map_or(0, |queue| queue.search)
 }
 
-/// Whether a ticket in this state has ended.
+/// Returns true if a ticket in this state has ended.
 const fn is_decided(state: TicketState) -> bool {
     matches!(state, TicketState::TimedOut | TicketState::PartyLost | TicketState::Refused)
 }

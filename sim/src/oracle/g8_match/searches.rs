@@ -1,4 +1,4 @@
-//! Searches of clients, and how they ended as that was told.
+//! Searches of clients, and their ends as clients were notified.
 
 use std::collections::BTreeMap;
 
@@ -11,31 +11,31 @@ use super::unlike;
 /// All searches.
 #[derive(Debug, Default)]
 pub(super) struct Searches {
-    /// Every one that a client has begun, by player and number.
+    /// All searches that clients have begun, by player and number.
     all: BTreeMap<(Name, u64), ObservedSearch>,
-    /// The one of each client that it was not told an end of.
+    /// The search of each client that has no reported end.
     open: BTreeMap<usize, u64>,
 }
 
 /// A search of a player.
 #[derive(Debug)]
 struct ObservedSearch {
-    /// Who has begun it.
+    /// Client that began the search.
     client: usize,
-    /// How it ended, as that was told.
+    /// End of the search, as the client was notified.
     end: Option<SearchEnd>,
 }
 
-/// How a search ended.
+/// End of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SearchEnd {
     Ticket(TicketState),
-    /// With this match.
+    /// The search has ended with this match.
     Match(String),
 }
 
 impl Searches {
-    /// A client begins one.
+    /// Observes that a client begins a search.
     pub(super) fn begin(&mut self, client: usize, player: &Name, number: u64) -> Verdict {
         if let Some(open) = self.open.insert(client, number) {
             return unlike(format_args!("client {client} begins search {number} while {open} goes on"));
@@ -46,12 +46,12 @@ impl Searches {
         }
     }
 
-    /// A client knows nothing any more.
+    /// Forgets the open search of a client, since its new process does not know that search.
     pub(super) fn restarted(&mut self, client: usize) {
         self.open.remove(&client);
     }
 
-    /// A client was told how a search of its player has ended.
+    /// Observes that a client was notified of the end of one of its player's searches.
     pub(super) fn end(&mut self, client: usize, player: &Name, number: u64, end: SearchEnd) -> Verdict {
         if let Some(open) = self.open.get(&client).filter(|open| **open != number) {
             return unlike(format_args!(
@@ -64,8 +64,9 @@ impl Searches {
                 "client {client} was told of search {number} that it has ended, {end:?}, which {player} never had"
             ));
         };
-        // Another client of the player may hear only now of the match that this one has given up,
-        // or how the ticket ended which this one was told is gone.
+        // This message may reach another client of the player late: a match that the searching
+        // client has given up since, or the end of a ticket of which the searching client was
+        // notified only that the ticket is gone.
         let is_late = search.client != client
             && match &search.end {
                 Some(SearchEnd::Ticket(TicketState::GivenUp)) => matches!(end, SearchEnd::Match(_)),
@@ -81,20 +82,21 @@ impl Searches {
             )),
             Some(_) => Ok(()),
             None => {
-                // Whoever else has begun it does not know, and may go on with it.
+                // If another client began the search, that client does not know of the end and may
+                // go on searching.
                 search.end = Some(end).filter(|_| search.client == client);
                 Ok(())
             }
         }
     }
 
-    /// Whether the client that has begun it was told an end of it.
+    /// Returns true if the client that began the search was notified of an end.
     pub(super) fn has_ended(&self, player: &Name, number: u64) -> bool {
         self.all.get(&(player.clone(), number)).is_some_and(|search| search.end.is_some())
     }
 
-    /// A ticket of this search waits, or is consumed: a client has begun it, and was not told
-    /// an end.
+    /// Checks a search whose ticket waits or is consumed: a client must have begun the search, and
+    /// must not have been notified of an end.
     pub(super) fn goes_on(&self, player: &Name, number: u64, what: std::fmt::Arguments<'_>) -> Verdict {
         match self.all.get(&(player.clone(), number)) {
             None => unlike(format_args!("{what} by search {number}, which {player} never had")),

@@ -1,4 +1,4 @@
-//! Histories of the registry that are as they should be, and such that are not.
+//! Correct histories of the registry, and incorrect ones.
 
 use skirmish_core::matchmaking::{QueueConfig, encode};
 
@@ -18,7 +18,7 @@ fn delete(revision: u64, key: impl Into<bytes::Bytes>) -> Change {
     Change::Delete { key: key.into(), revision, prev: None }
 }
 
-/// The number of the search of a player.
+/// Returns the number of a player's search.
 fn number(player: &str) -> u64 {
     player.bytes().map(u64::from).sum()
 }
@@ -47,7 +47,7 @@ fn matched() -> v1::Matched {
     v1::Matched { r#match: "m".into(), mode: "duel".into(), room, teams, ..v1::Matched::default() }
 }
 
-/// All that a match is made of.
+/// All changes that form a match.
 fn whole(revision: u64) -> Vec<Change> {
     let record = v1::MatchRecord { r#match: Some(matched()), matcher_epoch: 1, ..v1::MatchRecord::default() };
     vec![
@@ -81,7 +81,7 @@ fn run(changes: &[Change]) -> Verdict {
 #[test]
 fn a_match_without_any_one_of_its_parts_is_caught() {
     assert_eq!(run(&[queued(), whole(4)].concat()), Ok(()));
-    // Without the match itself, the notices are of none.
+    // Without the match itself, the notices name a match that does not exist.
     for part in 0..whole(4).len() {
         let mut changes = whole(4);
         changes.remove(part);
@@ -146,11 +146,11 @@ fn who_was_told_an_end_is_not_queued_or_matched_by_that_search() {
     let mut all = matches();
     assert_eq!(all.ended(0, &ann, search, TicketState::Cancelled), Ok(()));
     assert!(all.changed(0, None, &queued()).is_err());
-    // By one that nobody has begun neither.
+    // The same holds for a search that no client has begun.
     let queue = QueueConfig::new(name("duel"), 2, 1, vec![name("eu")]);
     let mut all = Matches::new(&MatchmakingConfig::new(vec![queue]));
     assert!(all.changed(0, None, &queued()).is_err());
-    // A client that was started anew has heard of nothing, and the player is matched.
+    // A restarted client knows of no end, and the player is matched.
     let mut all = matches();
     assert_eq!(all.changed(0, None, &queued()), Ok(()));
     all.restarted(0);
@@ -174,7 +174,7 @@ fn a_search_ends_once_and_is_the_one_that_goes_on() {
     let mut all = formed();
     assert_eq!(all.ended(0, &ann, search, TicketState::None), Ok(()));
     assert!(all.told(0, &ann, &told("ann")).is_err(), "it has ended without one");
-    // Of another search than the one that goes on nothing is told.
+    // A client is notified only of the search that goes on.
     let mut all = formed();
     all.restarted(0);
     assert_eq!(all.asked(0, &ann, 7), Ok(()));
@@ -184,7 +184,7 @@ fn a_search_ends_once_and_is_the_one_that_goes_on() {
     assert_eq!(all.asked(0, &ann, 7), Ok(()));
     assert!(all.told(0, &ann, &told("ann")).is_err());
     assert!(all.ended(0, &ann, search, TicketState::None).is_err());
-    // It may be the answer to another one than brought the player there.
+    // The match may answer a later search than the one that brought the player there.
     assert_eq!(all.told(0, &ann, &v1::Matched { search: 7, ..told("ann") }), Ok(()));
     assert!(formed().told(0, &ann, &v1::Matched { search: 7, ..told("ann") }).is_err(), "there is none");
 }
@@ -235,7 +235,7 @@ fn what_clients_are_told_and_never_was_is_caught() {
     assert!(all.told(0, &name("ann"), &v1::Matched { quality: 1, ..told("ann") }).is_err());
 }
 
-/// Cid comes for Bob, who has left.
+/// Cid fills the place of Bob, who has left.
 fn filled(revision: u64) -> Vec<Change> {
     let team = |player: &str| v1::Team { players: vec![player.into()] };
     let matched = v1::Matched { teams: vec![team("ann"), team("cid")], fills: 1, ..matched() };
@@ -296,7 +296,7 @@ fn a_fill_without_any_one_of_its_parts_or_of_a_place_that_is_taken_is_caught() {
 
 #[test]
 fn who_is_put_out_has_not_come_and_nobody_stays_who_has_not() {
-    // Bob is put out, and Ann is all that is left.
+    // Bob is put out, and only Ann is left.
     let out = |over| {
         let teams = vec![v1::Team { players: vec!["ann".into()] }, v1::Team::default()];
         let matched = v1::Matched { teams, fills: 1, over, ..matched() };
@@ -330,7 +330,7 @@ fn who_is_put_out_has_not_come_and_nobody_stays_who_has_not() {
     let mut still = out(true);
     still.remove(1);
     assert!(run(&[until.clone(), still].concat()).is_err(), "he has a notice");
-    // He was told that he is in the room, and it was not written down.
+    // Bob was notified that he is in the room, but his arrival was never recorded.
     let mut all = matches();
     assert_eq!(all.changed(0, None, &until), Ok(()));
     all.calm(1);
@@ -366,7 +366,7 @@ fn two_that_wait_beside_each_other_are_counted() {
         assert_eq!(all.changed(5, None, &queued()), Ok(()));
         assert_eq!(all.changed(5 + wait, None, &[ticket(4, "ann", TicketState::TimedOut)]), Ok(()));
         assert_eq!(all.counts().passed_over, count);
-        // There is nobody any more who waits.
+        // Nobody else waits any more.
         assert_eq!(all.changed(5 + wait, None, &[ticket(5, "bob", TicketState::TimedOut)]), Ok(()));
         assert_eq!(all.counts().passed_over, count);
     }
