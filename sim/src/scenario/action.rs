@@ -1,22 +1,22 @@
-//! What can be done in a scenario.
+//! Actions of scenarios.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::field;
 
-/// One thing that is done.
+/// One step of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// When, in microseconds of the world's time.
+    /// Time of the step, in microseconds of the world's time.
     pub at: u64,
-    /// What.
+    /// The action.
     pub action: Action,
 }
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $variant:ident = $name:literal { $($(#[$field_doc:meta])* $field:ident),* })*) => {
-        /// What can be done.
+        /// Action of a step.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Action {
             $($(#[$doc])* $variant { $($(#[$field_doc])* $field: i64),* },)*
@@ -26,8 +26,8 @@ macro_rules! actions {
             /// The names of all actions.
             pub const NAMES: &[&str] = &[$($name),*];
 
-            /// The action of this name with these numbers (zero where there are too few);
-            /// `None` if there is no such name.
+            /// Returns the action of this name with these numbers; missing numbers are zero. `None`
+            /// if the name is unknown.
             #[must_use]
             pub fn from_numbers(name: &str, numbers: &[i64]) -> Option<Self> {
                 let mut _numbers = numbers.iter().copied();
@@ -37,7 +37,7 @@ macro_rules! actions {
                 }
             }
 
-            /// The action's name.
+            /// Returns the action's name.
             #[must_use]
             pub const fn name(&self) -> &'static str {
                 match self { $(Self::$variant { .. } => $name,)* }
@@ -75,11 +75,12 @@ macro_rules! actions {
 }
 
 impl Action {
-    /// The longest way between two nodes, or to the registry, that counts as whole.
+    /// Longest one-way latency between two nodes, or to the registry, that does not count as a
+    /// fault, in microseconds.
     const LONGEST_WAY_US: i64 = 250_000;
 
-    /// Whether it is a fault of a node, of the registry or of what lies between them, or an
-    /// operator's doing.
+    /// Returns true if the action is a fault of a node, of the registry or of a way between them,
+    /// or an operator's act.
     #[must_use]
     pub const fn hurts_servers(&self) -> bool {
         match *self {
@@ -114,213 +115,212 @@ impl Action {
 
 actions! {
     /// The client connects.
-    Connect = "connect" { /// Which.
+    Connect = "connect" { /// The client.
         client }
     /// The client ends its session.
-    Disconnect = "disconnect" { /// Which.
+    Disconnect = "disconnect" { /// The client.
         client }
     /// The client joins a room.
-    Join = "join" { /// Which.
-        client, /// Which room.
-        room, /// Entries from before.
+    Join = "join" { /// The client.
+        client, /// The room.
+        room, /// Earlier entries to read.
         history }
     /// The client leaves a room.
-    Leave = "leave" { /// Which.
-        client, /// Which room.
+    Leave = "leave" { /// The client.
+        client, /// The room.
         room }
     /// The client says reliable messages.
-    Say = "say" { /// Which.
-        client, /// Which room.
-        room, /// How many.
-        count, /// Bytes in each.
+    Say = "say" { /// The client.
+        client, /// The room.
+        room, /// Number of messages.
+        count, /// Bytes of each message.
         size }
-    /// The client sends a message of which the newest counts.
-    Latest = "latest" { /// Which.
-        client, /// Which room.
-        room, /// Which key.
-        key, /// How many, one after the other.
+    /// The client sends latest messages.
+    Latest = "latest" { /// The client.
+        client, /// The room.
+        room, /// Key of the messages.
+        key, /// Number of messages, one after the other.
         count }
     /// The client sets a property of its player.
-    Set = "set" { /// Which.
-        client, /// Which room.
-        room, /// Which property.
-        name, /// To what.
+    Set = "set" { /// The client.
+        client, /// The room.
+        room, /// The property.
+        name, /// The new value.
         value }
     /// The client removes a property of its player.
-    Unset = "unset" { /// Which.
-        client, /// Which room.
-        room, /// Which property.
+    Unset = "unset" { /// The client.
+        client, /// The room.
+        room, /// The property.
         name }
     /// The client adds to a counter.
-    Add = "add" { /// Which.
-        client, /// Which room.
-        room, /// Which counter.
-        name, /// How much; may be negative.
+    Add = "add" { /// The client.
+        client, /// The room.
+        room, /// The counter.
+        name, /// Amount; may be negative.
         delta }
     /// The client sends an application message, which the node's application echoes.
-    Application = "application" { /// Which.
-        client, /// Bytes.
+    Application = "application" { /// The client.
+        client, /// Bytes of the message.
         size }
     /// The operator kicks the client's player.
-    Kick = "kick" { /// Whose player.
+    Kick = "kick" { /// The client.
         client }
-    /// Nothing passes between the client and a node.
-    Partition = "partition" { /// Which.
+    /// Frames between the client and a node stop.
+    Partition = "partition" { /// The client.
         client, /// 0: both ways; 1: to the node; 2: to the client.
-        way, /// 0: all nodes; else which, from 1.
+        way, /// 0: all nodes; else the node, from 1.
         node }
     /// The partition ends.
-    Heal = "heal" { /// Which.
-        client, /// 0: all nodes; else which, from 1.
+    Heal = "heal" { /// The client.
+        client, /// 0: all nodes; else the node, from 1.
         node }
-    /// The client's way to every node takes this long from now on.
-    Delay = "delay" { /// Which.
-        client, /// Microseconds one way.
+    /// The client's way to every node has this latency from now on.
+    Delay = "delay" { /// The client.
+        client, /// One-way latency, in microseconds.
         latency }
-    /// The connection is reset: both ends learn it, what was under way is lost.
-    Reset = "reset" { /// Whose.
+    /// The connection is reset: both ends are notified, and data under way is lost.
+    Reset = "reset" { /// The client.
         client }
-    /// The connection dies in silence: neither end is told.
-    Vanish = "vanish" { /// Whose.
+    /// The connection dies in silence: neither end is notified.
+    Vanish = "vanish" { /// The client.
         client }
-    /// The client moves to another network: it gives its connection up at once, and what
-    /// it had sent over it reaches the node late.
-    Roam = "roam" { /// Which.
-        client, /// How late, in milliseconds; 0: right behind the take-over.
+    /// The client moves to another network: it gives its connection up at once, and data
+    /// that was sent over the old connection reaches the node late.
+    Roam = "roam" { /// The client.
+        client, /// Delay, in milliseconds; 0: directly after the take-over.
         millis }
     /// The client stops reading.
-    Stall = "stall" { /// Which.
-        client, /// Milliseconds.
+    Stall = "stall" { /// The client.
+        client, /// Duration, in milliseconds.
         millis }
-    /// The client's next reliable messages go out twice each, as from a client that
-    /// sends again at the least doubt. Not where they are sealed: a seal opens once.
-    Repeat = "repeat" { /// Which.
-        client, /// How many.
+    /// The client's next reliable messages are sent twice each, as by a client that sends
+    /// again at the least doubt. No effect on sealed messages, since a seal opens once.
+    Repeat = "repeat" { /// The client.
+        client, /// Number of messages.
         count }
     /// The client reads slowly from now on.
-    Slow = "slow" { /// Which.
-        client, /// Microseconds between two frames; 0 is as fast as they come.
+    Slow = "slow" { /// The client.
+        client, /// Microseconds between two frames; 0: no wait.
         gap }
-    /// The client's process stands still, and then goes on.
-    PauseClient = "pause-client" { /// Which.
-        client, /// Milliseconds.
+    /// The client's process pauses.
+    PauseClient = "pause-client" { /// The client.
+        client, /// Duration, in milliseconds.
         millis }
-    /// The node's process stands still, and then goes on.
-    PauseNode = "pause-node" { /// Milliseconds.
-        millis, /// Which.
+    /// The node's process pauses.
+    PauseNode = "pause-node" { /// Duration, in milliseconds.
+        millis, /// The node.
         node }
-    /// The node dies and is started again with nothing left.
+    /// The node dies and is started again with an empty memory.
     Crash = "crash" { /// Milliseconds until it is started.
-        millis, /// 1: the host is gone, nobody is told; 0: connections are reset.
-        silent, /// Which.
+        millis, /// 1: the host is gone, and no peer is notified; 0: connections are reset.
+        silent, /// The node.
         node }
     /// The node is drained, stopped and started again.
     Drain = "drain" { /// Milliseconds until it is stopped.
-        millis, /// Which.
+        millis, /// The node.
         node }
-    /// The client's process dies and is started again with nothing left.
-    CrashClient = "crash-client" { /// Which.
+    /// The client's process dies and is started again with an empty memory.
+    CrashClient = "crash-client" { /// The client.
         client }
     /// A wall clock jumps.
-    Jump = "jump" { /// 0: the first node's; then the clients', then the other nodes'.
-        process, /// Milliseconds; may be negative.
+    Jump = "jump" { /// 0: the first node; then the clients, then the other nodes.
+        process, /// Size of the jump, in milliseconds; may be negative.
         millis }
-    /// The client gives its connection up and connects to another node; what it had sent
-    /// over it arrives late.
-    Move = "move" { /// Which.
-        client, /// How late, in milliseconds; 0: right behind the take-over.
-        millis, /// Where it goes.
+    /// The client gives its connection up and connects to another node; data that was sent
+    /// over the old connection arrives late.
+    Move = "move" { /// The client.
+        client, /// Delay, in milliseconds; 0: directly after the take-over.
+        millis, /// The new node.
         node }
-    /// Nothing passes between two nodes.
-    CutNodes = "cut-nodes" { /// Which.
-        one, /// And which.
-        other, /// 0: both ways; 1: from the first to the second; 2: the other way.
+    /// Frames between two nodes stop.
+    CutNodes = "cut-nodes" { /// One node.
+        one, /// The other node.
+        other, /// 0: both ways; 1: from `one` to `other`; 2: from `other` to `one`.
         way }
-    /// It passes again.
-    HealNodes = "heal-nodes" { /// Which.
-        one, /// And which.
+    /// Frames between two nodes pass again.
+    HealNodes = "heal-nodes" { /// One node.
+        one, /// The other node.
         other }
-    /// The way between two nodes takes this long from now on.
-    DelayNodes = "delay-nodes" { /// Which.
-        one, /// And which.
-        other, /// Microseconds one way.
+    /// The way between two nodes has this latency from now on.
+    DelayNodes = "delay-nodes" { /// One node.
+        one, /// The other node.
+        other, /// One-way latency, in microseconds.
         latency }
-    /// The links between two nodes are reset: both learn it, what was under way is lost.
-    ResetNodes = "reset-nodes" { /// Which.
-        one, /// And which.
+    /// The links between two nodes are reset: both are notified, and data under way is lost.
+    ResetNodes = "reset-nodes" { /// One node.
+        one, /// The other node.
         other }
-    /// The links between two nodes die in silence: neither is told.
-    VanishNodes = "vanish-nodes" { /// Which.
-        one, /// And which.
+    /// The links between two nodes die in silence: neither node is notified.
+    VanishNodes = "vanish-nodes" { /// One node.
+        one, /// The other node.
         other }
-    /// Nothing passes between a node and the registry.
+    /// Messages between a node and the registry stop.
     CutRegistry = "cut-registry" { /// 0: both ways; 1: to the registry; 2: to the node.
-        way, /// Which.
+        way, /// The node.
         node }
-    /// It passes again.
-    HealRegistry = "heal-registry" { /// Which.
+    /// Messages between a node and the registry pass again.
+    HealRegistry = "heal-registry" { /// The node.
         node }
-    /// The way between a node and the registry takes this long from now on.
-    DelayRegistry = "delay-registry" { /// Microseconds one way.
-        latency, /// Which.
+    /// The way between a node and the registry has this latency from now on.
+    DelayRegistry = "delay-registry" { /// One-way latency, in microseconds.
+        latency, /// The node.
         node }
-    /// What the node's watches tell comes late from now on.
-    LagWatches = "lag-watches" { /// Milliseconds; 0 is as soon as it can.
-        millis, /// Which.
+    /// Events of the node's watches arrive late from now on.
+    LagWatches = "lag-watches" { /// Delay, in milliseconds; 0: none.
+        millis, /// The node.
         node }
-    /// The node's next requests to the registry are done or not, now or only later, and
-    /// nobody says so.
-    BlurRegistry = "blur-registry" { /// How many.
-        count, /// Which.
+    /// The node's next requests to the registry are executed or not, now or later, and are
+    /// never answered.
+    BlurRegistry = "blur-registry" { /// Number of requests.
+        count, /// The node.
         node }
-    /// The registry stands still, and then goes on.
-    PauseRegistry = "pause-registry" { /// Milliseconds.
+    /// The registry pauses.
+    PauseRegistry = "pause-registry" { /// Duration, in milliseconds.
         millis }
-    /// The registry stops and is started again with all that it knew.
+    /// The registry stops and is started again with all its data.
     RestartRegistry = "restart-registry" { /// Milliseconds until it is started.
-        millis, /// 1: nobody is told; 0: connections are reset.
+        millis, /// 1: no node is notified; 0: connections are reset.
         silent }
     /// The registry's leader is gone, and another is elected.
-    ElectRegistry = "elect-registry" { /// Milliseconds that this takes.
+    ElectRegistry = "elect-registry" { /// Duration of the election, in milliseconds.
         millis }
-    /// The registry forgets its history.
-    CompactRegistry = "compact-registry" { /// All but so many of its last revisions.
+    /// The registry's history is compacted.
+    CompactRegistry = "compact-registry" { /// Number of the last revisions to keep.
         keep }
-    /// What the registry knows is copied, to be restored.
+    /// The registry's data is copied, for a later restore.
     CopyRegistry = "copy-registry" {}
-    /// The registry stops and is started again as it was when it was copied last, or with
-    /// nothing.
+    /// The registry stops and is started again from the last copy, or empty.
     ReturnRegistry = "return-registry" { /// Milliseconds until it is started.
-        millis, /// 1: with nothing.
+        millis, /// 1: empty; 0: as it was copied last.
         wiped }
-    /// The registry has no space left, and refuses what takes some.
-    FillRegistry = "fill-registry" { /// Milliseconds until there is some again.
+    /// The registry has no space left, and refuses requests that need space.
+    FillRegistry = "fill-registry" { /// Milliseconds until the registry has space again.
         millis }
     /// The client searches for a match.
-    Queue = "queue" { /// Which.
-        client, /// 0: one against one; 1: two against two, if there is a queue for that.
-        mode, /// 0: alone; else with the party of this number, in which there are two.
+    Queue = "queue" { /// The client.
+        client, /// 0: one against one; 1: two against two, if a queue exists.
+        mode, /// 0: alone; else number of a party of two.
         party, /// The player's rating.
         rating }
     /// The client gives its search up.
-    Cancel = "cancel" { /// Which.
+    Cancel = "cancel" { /// The client.
         client }
     /// The client leaves the room of its match early.
-    LeaveMatch = "leave-match" { /// Which.
+    LeaveMatch = "leave-match" { /// The client.
         client }
-    /// Something happens to the node that forms the matches of a queue.
-    FailMatcher = "fail-matcher" { /// Which queue: see `queue`.
-        mode, /// 0: it crashes; 1: in silence; 2: it stands still; 3: it is cut off from the
-        /// registry; 4: it hears nothing of the registry; 5: of its next requests nobody knows
-        /// what comes of them; 6: its watches lag; 7: what it writes next of a match, or of
-        /// the end of a ticket, is written only when it is gone.
-        how, /// Milliseconds until that is over.
+    /// The matcher of a mode fails.
+    FailMatcher = "fail-matcher" { /// The mode, as in `queue`.
+        mode, /// 0: the node crashes; 1: the node crashes in silence; 2: the node pauses; 3: the
+        /// node is cut off from the registry; 4: nothing from the registry reaches the node;
+        /// 5: the next requests are blurred, as in `blur-registry`; 6: the watches lag; 7: the
+        /// next write of a match, or of a ticket's end, is executed only after the node is gone.
+        how, /// Milliseconds until the fault is over.
         millis }
-    /// The client gives up the match that it was told of.
-    GiveUp = "give-up" { /// Which.
+    /// The client gives up its match.
+    GiveUp = "give-up" { /// The client.
         client }
-    /// A node's wall clock is off from now on, beyond what clocks of nodes may be.
-    SetWrong = "set-wrong" { /// Which.
-        node, /// Milliseconds; may be negative. 0: it is right again.
+    /// A node's wall clock is off from now on, beyond the allowed difference between nodes.
+    SetWrong = "set-wrong" { /// The node.
+        node, /// Error of the clock, in milliseconds; may be negative. 0: the clock is right again.
         millis }
 }

@@ -1,8 +1,8 @@
-//! A scenario: everything that a run depends on, as data.
+//! Scenarios: everything that a run depends on, as data.
 //!
-//! A scenario is drawn from a seed ([`crate::draw`]), printed, parsed back, run, and
-//! made shorter by leaving steps out. Numbers that name a client or a room are taken
-//! modulo how many there are, so every list of steps is a scenario.
+//! A scenario is drawn from a seed ([`crate::draw`]), printed, parsed back, run, and shortened by
+//! leaving steps out. The number of a client or a room is taken modulo the count of them, so every
+//! list of steps is a scenario.
 
 mod action;
 mod shape;
@@ -16,12 +16,12 @@ pub use shape::{MODES, Shape};
 /// The first line of a printed scenario.
 const HEADER: &str = "skirmish-scenario 1";
 
-/// Why a text is not a scenario.
+/// Error of a text that is not a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
-    /// The line, from 1.
+    /// Number of the line, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// Description of the error.
     pub what: String,
 }
 
@@ -36,16 +36,16 @@ impl std::error::Error for ParseError {}
 /// Everything that a run depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// What the machines and the network draw from.
+    /// Seed of the machines and the network.
     pub seed: u64,
     /// Sizes, limits and rates.
     pub shape: Shape,
-    /// What is done, in order of time.
+    /// Steps in order of time.
     pub steps: Vec<Step>,
 }
 
 impl Scenario {
-    /// The same scenario with other steps.
+    /// Returns the same scenario with other steps.
     #[must_use]
     pub fn with_steps(&self, steps: Vec<Step>) -> Self {
         Self { seed: self.seed, shape: self.shape, steps }
@@ -100,7 +100,7 @@ fn number<T: FromStr>(text: &str) -> Result<T, String> {
 }
 
 fn field(word: Option<&str>, name: &str) -> Result<i64, String> {
-    // Scenarios from before there were several nodes name none.
+    // Scenarios that were written for a single node do not name the node.
     if word.is_none() && name == "node" {
         return Ok(0);
     }

@@ -11,7 +11,7 @@ use skirmish_core::config::{
 use skirmish_core::id::Name;
 use skirmish_core::matchmaking::{MatchmakingConfig, Quality, QueueConfig, Widening};
 
-/// Bytes of the largest frame that the workload makes.
+/// Size of the largest frame that the workload makes, in bytes.
 const LARGEST_FRAME: u64 = 2_200;
 
 macro_rules! shape {
@@ -47,82 +47,82 @@ macro_rules! shape {
 }
 
 shape! {
-    /// Clients.
+    /// Number of clients.
     clients = 3;
-    /// Players; client `n` plays player `n` modulo this.
+    /// Number of players; client `n` plays player `n` modulo this number.
     players = 3;
-    /// Rooms that are spoken of.
+    /// Number of rooms.
     rooms = 1;
     /// Length of the phase with faults, in milliseconds.
     chaos_ms = 10_000;
-    /// Time one way over a link, in microseconds.
+    /// One-way latency of a client's way to a node, in microseconds.
     latency_us = 5_000;
-    /// Added at random, up to this many microseconds.
+    /// Largest random addition to `latency_us`, in microseconds.
     jitter_us = 1_000;
     /// Bytes under way from a client to the node before the client is held back.
     pipe_up = 65_536;
     /// Bytes under way from the node to a client before the node is held back.
     pipe_down = 65_536;
-    /// Time from accepting a connection to the end of its upgrade, in microseconds.
+    /// Time from accept to the end of the upgrade, in microseconds.
     upgrade_us = 1_000;
-    /// Wall clocks are off by up to this many milliseconds.
+    /// Largest error of wall clocks, in milliseconds.
     skew_ms = 0;
-    /// 1: whoever closes a connection waits until the other end closes it too, as the
-    /// closing handshake of WebSocket does, and gets what comes meanwhile; 0: it is gone.
+    /// 1: an end that closes a connection keeps reading until the other end closes too, as in
+    /// WebSocket's closing handshake; 0: the connection is gone at once.
     close_waits = 1;
-    /// Clocks run fast or slow by up to this many parts in a million.
+    /// Largest error of the speed of clocks, in parts per million.
     drift_ppm = 0;
-    /// Connections in all.
+    /// Most connections of a node.
     conn_total = 64;
-    /// Connections from one address.
+    /// Most connections from one address.
     conn_per_address = 16;
-    /// Connections without `Hello`.
+    /// Most connections without `Hello`.
     conn_unauthenticated = 16;
-    /// From accepting to `Hello`, in milliseconds.
+    /// Time from accept to `Hello`, in milliseconds.
     handshake_ms = 10_000;
-    /// Time to send what is queued when closing, in milliseconds.
+    /// Time to send queued frames while a connection closes, in milliseconds.
     linger_ms = 5_000;
-    /// Heartbeat interval in milliseconds.
+    /// Heartbeat interval, in milliseconds.
     heartbeat_ms = 15_000;
-    /// Its jitter in percent.
+    /// Jitter of the heartbeat interval, in percent.
     heartbeat_jitter = 10;
     /// Reliable messages per second.
     reliable_rate = 60;
-    /// Reliable messages at once.
+    /// Reliable messages in a burst.
     reliable_burst = 120;
     /// Latest messages per second.
     latest_rate = 120;
-    /// Latest messages at once.
+    /// Latest messages in a burst.
     latest_burst = 240;
-    /// Sessions in all.
+    /// Most sessions of a node.
     session_total = 64;
     /// Life of a session without a connection, in milliseconds.
     session_ttl_ms = 60_000;
-    /// Rooms of a session.
+    /// Most rooms of a session.
     session_rooms = 8;
-    /// Rooms in all.
+    /// Most rooms of a node.
     room_total = 64;
-    /// Members of a room.
+    /// Most members of a room.
     room_members = 64;
-    /// Entries in a log's window.
+    /// Entries in the window of a room's log.
     window_entries = 1_024;
-    /// Bytes in a log's window.
+    /// Bytes in the window of a room's log.
     window_bytes = 262_144;
-    /// Flush interval in milliseconds.
+    /// Flush interval, in milliseconds.
     flush_ms = 0;
     /// 1: clients end turns with some of their messages.
     turns = 0;
-    /// After so many milliseconds a turn ends by itself; 0: never.
+    /// Time after which a turn ends by itself, in milliseconds; 0: never.
     turn_ms = 0;
-    /// Keys of latest messages.
+    /// Keys of latest messages for each member.
     latest_keys = 8;
     /// Names of properties and counters for each player.
     state_entries = 32;
-    /// How far ahead a stamp may be, in milliseconds.
+    /// Longest lead of a stamp, in milliseconds.
     clock_bound_ms = 2_000;
-    /// How long a tombstone is kept, in milliseconds.
+    /// Life of a tombstone, in milliseconds.
     tombstone_ms = 600_000;
-    /// Payloads from this size on are compressed; 0 never.
+    /// Size from which payloads are compressed, in bytes; 0: never.
     compress_from = 1_024;
     /// Shortest back-off of a client, in milliseconds.
     backoff_min_ms = 500;
@@ -130,100 +130,98 @@ shape! {
     backoff_max_ms = 3_000;
     /// A client's deadline for a connection, in milliseconds.
     connect_ms = 10_000;
-    /// Reliable messages that a client keeps.
+    /// Most reliable messages in a client's outbox.
     outbox = 1_024;
-    /// Percent of the clients that take compressed payloads.
+    /// Percent of the clients that accept compressed payloads.
     zstd_percent = 50;
     /// Percent of the clients that ask for sealing.
     seal_percent = 0;
-    /// Nodes.
+    /// Number of nodes.
     nodes = 1;
-    /// 1: the registry is a process of its own; 0: it is in the process of the one node.
-    /// Several nodes have it of its own in any case.
+    /// 1: the registry is a process of its own; 0: the registry is in the process of the only node.
+    /// With several nodes the registry is always a process of its own.
     remote_registry = 0;
-    /// Where there are several nodes, their wall clocks are off by at most so many
-    /// milliseconds.
+    /// Largest error of the nodes' wall clocks if there are several nodes, in milliseconds.
     node_skew_ms = 50;
     /// Percent of a client's dials that go to another node than the one before.
     wander_percent = 0;
-    /// Time one way between nodes, in microseconds.
+    /// One-way latency between nodes, in microseconds.
     node_latency_us = 500;
-    /// Added at random, up to this many microseconds.
+    /// Largest random addition to `node_latency_us`, in microseconds.
     node_jitter_us = 100;
-    /// Bytes under way from a node to another before the node is held back.
+    /// Bytes under way from a node to another before the sending node is held back.
     node_pipe = 1_048_576;
     /// Heartbeat interval of links between nodes, in milliseconds.
     link_heartbeat_ms = 1_000;
-    /// From connecting a link to its `LinkHello`, in milliseconds.
+    /// Time from the connect of a link to its `LinkHello`, in milliseconds.
     link_handshake_ms = 3_000;
     /// Shortest back-off of dials between nodes, in milliseconds.
     link_backoff_min_ms = 100;
-    /// Longest, in milliseconds.
+    /// Longest back-off of dials between nodes, in milliseconds.
     link_backoff_max_ms = 3_000;
-    /// Time one way to the registry, in microseconds.
+    /// One-way latency to the registry, in microseconds.
     registry_latency_us = 500;
-    /// Added at random, up to this many microseconds.
+    /// Largest random addition to `registry_latency_us`, in microseconds.
     registry_jitter_us = 100;
-    /// Time for which a node's driver gathers requests to the registry before it sends them in
-    /// groups, in microseconds; an answer to an earlier group ends it. 0: each request goes alone
-    /// and at once.
+    /// Time for which a node's driver gathers requests to the registry into a group, in
+    /// microseconds. An answer to an earlier group ends the gathering. 0: each request is sent
+    /// alone and at once.
     group_us = 0;
-    /// How long a node waits for the registry's answer, in milliseconds.
+    /// Time-out of a node's requests to the registry, in milliseconds.
     registry_call_ms = 2_000;
-    /// How long either end of a connection to the registry takes to find out that it is
+    /// Time after which either end of a connection to the registry detects that the connection is
     /// dead, in milliseconds.
     registry_keepalive_ms = 5_000;
     /// Time to live of a node's lease, in seconds.
     node_lease_s = 10;
     /// Time to live of the lease of the rooms that a node leads, in seconds.
     room_lease_s = 60;
-    /// Queues for matches: 0 none; 1 one against one; 2 also two against two.
+    /// Queues for matches: 0: none; 1: one against one; 2: also two against two.
     queues = 0;
-    /// 1: places that become free in matches are filled.
+    /// 1: free places of running matches are filled.
     backfill = 0;
-    /// From one round of searches to the next, in milliseconds.
+    /// Time from one round of a matcher to the next, in milliseconds.
     queue_interval_ms = 250;
-    /// How long a ticket waits at most, in milliseconds.
+    /// Longest wait of a ticket, in milliseconds.
     queue_time_out_ms = 10_000;
-    /// How far another's rating may be at first.
+    /// Largest difference of ratings at the start of a search.
     rating_start = 100;
-    /// How fast that widens, a second.
+    /// Growth of the largest difference of ratings, per second.
     rating_per_s = 50;
-    /// How far it may be at most.
+    /// Upper bound of the largest difference of ratings.
     rating_most = 600;
-    /// How long a match's room waits for its first player, in milliseconds.
+    /// Time that a match waits for each of its players to join its room, in milliseconds.
     join_window_ms = 5_000;
-    /// How long a party waits for a player whose ticket is gone, in milliseconds.
+    /// Time that a party waits for a player whose ticket is gone, in milliseconds.
     party_grace_ms = 1_000;
-    /// How long a lost connection may be made up for before the player's ticket says so, in
-    /// milliseconds.
+    /// Time for a reconnect before the player's ticket is marked as absent, in milliseconds.
     absence_delay_ms = 200;
-    /// How long the ticket of a player without a connection is kept, in milliseconds; no longer
-    /// than a session.
+    /// Time that the ticket of a player without a connection is kept, in milliseconds; at most the
+    /// life of a session.
     absence_grace_ms = 10_000;
-    /// From one look at all matches, for those that are over, to the next, in milliseconds.
+    /// Time from one check of all matches for finished ones to the next, in milliseconds.
     sweep_ms = 2_000;
-    /// Keys that matchmaking reads at once.
+    /// Keys that matchmaking reads in one request.
     queue_page = 500;
-    /// Requests that matchmaking has under way at once.
+    /// Requests of matchmaking that are under way at once.
     queue_calls = 64;
-    /// A player plays a match for up to so many milliseconds.
+    /// Longest time that a player plays a match, in milliseconds.
     match_ms = 3_000;
-    /// Frames of a connection a second that are no messages.
+    /// Control frames of a connection per second: all frames but reliable and latest messages.
     control_rate = 1_000_000;
-    /// How many at once.
+    /// Control frames of a connection in a burst.
     control_burst = 1_000_000;
-    /// Bytes of a connection a second.
+    /// Bytes of a connection per second.
     bytes_rate = 1 << 30;
-    /// How many at once.
+    /// Bytes of a connection in a burst.
     bytes_burst = 1 << 30;
 }
 
-/// The modes that there are queues for.
+/// Modes that have queues, in order of their numbers.
 pub const MODES: [&str; 2] = ["duel", "duo"];
 
 impl Shape {
-    /// The node's configuration.
+    /// Returns the configuration of a node.
     #[must_use]
     pub fn node_config(&self) -> Config {
         let large = Rate { per_second: 1_000_000, burst: 1_000_000 };
@@ -264,7 +262,7 @@ impl Shape {
                 flush_interval: Duration::from_millis(self.flush_ms),
                 turn_time: Duration::from_millis(self.turn_ms),
                 latest_keys: small(self.latest_keys),
-                // Place for one of the largest, and little more.
+                // Space for one message of the largest size, and little more.
                 latest_bytes: 20 * 1024,
                 state_entries: size(self.state_entries),
                 clock_bound: Duration::from_millis(self.clock_bound_ms),
@@ -297,7 +295,7 @@ impl Shape {
         }
     }
 
-    /// The configuration of matchmaking.
+    /// Returns the configuration of matchmaking.
     #[must_use]
     pub fn matchmaking(&self) -> MatchmakingConfig {
         let queue = |(mode, team_size): (&str, u8)| QueueConfig {
@@ -306,7 +304,7 @@ impl Shape {
                 per_second: small(self.rating_per_s),
                 most: small(self.rating_most),
             },
-            // Whoever the window lets in is good enough.
+            // Every ticket within the window of ratings is good enough.
             quality: Quality { floor: 0, worst_spread: 800, worst_difference: 200 },
             backfill: self.backfill > 0,
             time_out: Duration::from_millis(self.queue_time_out_ms.max(self.queue_interval_ms)),
@@ -328,24 +326,24 @@ impl Shape {
         }
     }
 
-    /// How long the ticket of an absent player is kept, in milliseconds.
+    /// Returns the time that the ticket of an absent player is kept, in milliseconds.
     fn absence_ms(&self) -> u64 {
         self.absence_grace_ms.min(self.session_ttl_ms).max(1)
     }
 
-    /// How many nodes there are.
+    /// Returns the number of nodes.
     #[must_use]
     pub fn node_count(&self) -> usize {
         size(self.nodes.clamp(1, 5))
     }
 
-    /// Whether the registry is a process of its own.
+    /// Returns true if the registry is a process of its own.
     #[must_use]
     pub fn has_remote_registry(&self) -> bool {
         self.node_count() > 1 || self.remote_registry > 0
     }
 
-    /// A client's configuration; `percent` (below 100) is the client's place in the
+    /// Returns the configuration of a client; `percent` (below 100) is the client's place in the
     /// population.
     #[must_use]
     pub fn client_config(&self, percent: u64) -> ClientConfig {
@@ -355,7 +353,7 @@ impl Shape {
             backoff_max: Duration::from_millis(self.backoff_max_ms),
             connect_timeout: Duration::from_millis(self.connect_ms),
             ping_interval: Duration::from_millis(self.heartbeat_ms / 2),
-            // Time for a round trip in any case.
+            // Leaves time for a round trip in any case.
             ping_timeout: Duration::from_millis(self.heartbeat_ms / 4 + 50)
                 .max(Duration::from_micros((self.latency_us + self.jitter_us) * 4)),
             outbox_messages: size(self.outbox),
@@ -365,11 +363,10 @@ impl Shape {
         }
     }
 
-    /// The bound of L1 in microseconds: within this time after the last fault, whatever
-    /// was broken is found out (heartbeats, deadlines), undone (back-off, life of a
-    /// session) and made up for (`backlog` messages at the reliable rate, and as fast as
-    /// the pipes carry them: what is on its way at once is one pipe full, or one frame if
-    /// that is larger). Doubled for clocks that drift.
+    /// Bound of L1, in microseconds. Within this time after the last fault every breakage is found
+    /// (heartbeats, deadlines), undone (back-off, life of a session) and made up for: `backlog`
+    /// messages are sent at the reliable rate, and as fast as the pipes carry them. One pipe full,
+    /// or one frame if that is larger, is under way at once. Doubled, since clocks may drift.
     #[must_use]
     pub fn liveness_bound(&self, backlog: u64) -> u64 {
         let found_out = self.heartbeat_ms * 5 + self.connect_ms + self.handshake_ms + self.linger_ms;
@@ -384,18 +381,18 @@ impl Shape {
         (found_out + undone + made_up + carried + under_way + among_nodes + matched) * 2 * 1_000
     }
 
-    /// Longest time that a node takes to find out that its wall clock is off, in microseconds, once it
-    /// has links to most of the others: a ping that is on its way is answered, and one more, on
-    /// `slowest` ways. By a clock that may be slow.
+    /// Longest time that a node takes to find out that its wall clock is off, in microseconds, once
+    /// the node has links to most of the others. A ping that is under way is answered, and one
+    /// more, on ways with a latency of `slowest` at most. The node's clock may be slow.
     #[must_use]
     pub fn clock_bound(&self, slowest: u64) -> u64 {
         (self.link_heartbeat_ms * 4_000 + slowest * 8 + 1_000_000) * 2
     }
 
-    /// How long a node may take to find out that nothing comes over a connection any more, in
-    /// microseconds: up to `Hello` it has the deadline for that; then the ping after the last
-    /// one that was answered is sent, and as many are missed as it takes. By a clock that may
-    /// be slow.
+    /// Longest time that a node takes to find out that nothing arrives over a connection any more,
+    /// in microseconds. Before `Hello` the handshake's deadline counts. After that, the ping after
+    /// the last answered one is sent, and then enough pings are missed. The node's clock may be
+    /// slow.
     #[must_use]
     pub fn silence_bound(&self) -> u64 {
         let heartbeat = self.node_config().heartbeat;
@@ -404,9 +401,9 @@ impl Shape {
         (self.handshake_ms + beats) * 1_000 * 1_000_000 / speed_ppm
     }
 
-    /// Longest time that a node takes to find out that the registry takes no writes, in microseconds,
-    /// where nothing else is wrong: a check may be under way, or the connection not be there
-    /// yet, and another is due. By a clock that may be slow.
+    /// Longest time that a node takes to find out that the registry takes no writes, in
+    /// microseconds, if nothing else is wrong: a check may be under way or the connection may be
+    /// missing, and then another check is due. The node's clock may be slow.
     #[must_use]
     pub fn refusal_bound(&self) -> u64 {
         let check = self.node_config().registrar.write_check.as_micros();
@@ -416,8 +413,8 @@ impl Shape {
         (u64::try_from(check).unwrap_or(u64::MAX) + round_trips + calls) * 1_000_000 / speed_ppm
     }
 
-    /// How long a client may take to find out that nothing comes over its connection any more,
-    /// in microseconds. By a clock that may be slow.
+    /// Longest time that a client takes to find out that nothing arrives over its connection any
+    /// more, in microseconds. The client's clock may be slow.
     #[must_use]
     pub fn deafness_bound(&self) -> u64 {
         let longest = self.client_config(0).longest_deafness();
@@ -425,9 +422,9 @@ impl Shape {
         u64::try_from(longest.as_micros()).unwrap_or(u64::MAX).saturating_mul(1_000_000) / speed_ppm
     }
 
-    /// What matchmaking adds to the bound of L1, in milliseconds: a ticket waits as long as
-    /// one may, a party for its player, a room for its first, a match is played and found to
-    /// be over; each of that may have just missed its turn.
+    /// Addition of matchmaking to the bound of L1, in milliseconds: the longest wait of a ticket,
+    /// of a party for its player and of a room for its first player, and the time until a match is
+    /// played and found to be over. Each step may have just missed its turn.
     fn matchmaking_bound(&self) -> u64 {
         let found = self.queue_time_out_ms + self.queue_interval_ms * 2 + self.party_grace_ms;
         let over = self.match_ms + self.join_window_ms + self.sweep_ms * 3;
@@ -435,8 +432,8 @@ impl Shape {
         found + over + 5_000 + (self.registry_call_ms + registry_ms) * 20
     }
 
-    /// How long a match may have a player who never comes, in microseconds, where nothing fails:
-    /// the time to come, and until the match is looked at, by clocks that drift.
+    /// Longest time that a match may keep a player that never comes, in microseconds, if nothing
+    /// fails: the time to come, and the time until the next check of the match. Clocks may drift.
     #[must_use]
     pub fn missed_bound(&self) -> u64 {
         let registry_ms = (self.registry_latency_us + self.registry_jitter_us) / 1_000;
@@ -444,10 +441,10 @@ impl Shape {
         (self.join_window_ms + looked) * 1_100
     }
 
-    /// What several nodes and their registry add to the bound of L1, in milliseconds: a
-    /// dead connection to the registry is found out, the leases of the dead end (twice, if
-    /// a new leader gives them their time again), the living register afresh, links are
-    /// dialed, and rooms are claimed, attached to and entered.
+    /// Addition of several nodes and their registry to the bound of L1, in milliseconds. A dead
+    /// connection to the registry is found, the leases of the dead end (twice, if a new leader of
+    /// the registry renews them), the living nodes register again, links are dialed, and rooms are
+    /// claimed, attached to and entered.
     fn cluster_bound(&self, backlog: u64) -> u64 {
         let registry_ms = (self.registry_latency_us + self.registry_jitter_us) / 1_000;
         let node_ms = (self.node_latency_us + self.node_jitter_us) / 1_000;
