@@ -1,5 +1,5 @@
-//! What clients ask of rooms and are told, as it goes over their connections: a client may
-//! keep from its application that it has to ask again.
+//! Requests of clients about rooms, and the answers, as they pass over connections. The connections
+//! are observed because a client may repeat a request without the knowledge of its application.
 
 use bytes::Bytes;
 use skirmish_core::wire::{Frame, ToClient, ToServer};
@@ -8,9 +8,9 @@ use skirmish_proto::v1::{Kind, LeftReason};
 use super::World;
 use crate::oracle::{Observation, Verdict};
 
-/// A frame of that kind whose payload is neither sealed nor compressed.
+/// Returns a frame of this kind whose payload is neither sealed nor compressed.
 fn plain(frame: &Bytes, kind: Kind) -> Option<Frame> {
-    // Most frames are of other kinds: the header tells without a checksum.
+    // Most frames have other kinds: the header shows this without a checksum.
     let named = frame.get(10..12)?;
     if named != (kind as u16).to_be_bytes() {
         return None;
@@ -19,7 +19,7 @@ fn plain(frame: &Bytes, kind: Kind) -> Option<Frame> {
 }
 
 impl World<'_> {
-    /// A client sends a frame over a connection.
+    /// Observes a frame that a client sends over a connection.
     pub(super) fn note_asked(&mut self, conn: u64, frame: &Bytes) -> Verdict {
         let Some(Ok(ToServer::Hello(hello))) = plain(frame, Kind::Hello).map(|f| ToServer::decode(&f)) else {
             return Ok(());
@@ -31,7 +31,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A frame comes to a client over a connection.
+    /// Observes a frame that arrives at a client over a connection.
     pub(super) fn note_told(&mut self, client: usize, conn: u64, frame: &Bytes) -> Verdict {
         let Some(Ok(ToClient::Left(left))) = plain(frame, Kind::Left).map(|f| ToClient::decode(&f)) else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Drives the clients.
+//! Driver of the clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
@@ -20,7 +20,7 @@ use crate::network::{PipeItem, Way};
 use crate::oracle::{DeliveredEntry, Guarantee, Observation, Verdict, Violation, Who};
 use crate::scenario::Shape;
 
-/// The latest that something held back until a take-over arrives, in microseconds.
+/// Latest arrival of data that is held back until a take-over, in microseconds.
 const MOST_LATE: u64 = 10_000_000;
 
 /// A client's process.
@@ -32,29 +32,29 @@ pub(super) struct ClientProcess {
     pub(super) clock: SkewedClock,
     pub(super) rng: Rng,
     planted: Planted,
-    /// The connection it has or has asked for.
+    /// The connection that the client has or has asked for.
     pub(super) conn: Option<u64>,
-    /// The node that it connects to.
+    /// The node that the client connects to.
     pub(super) home: usize,
-    /// That node does not take it, or asks it to go.
+    /// True if that node refuses the client, or asks the client to leave.
     pub(super) unwelcome: bool,
     pub(super) paused: bool,
-    /// Reads nothing until this moment.
+    /// Time until which the client reads nothing.
     pub(super) stalled_until: u64,
-    /// Reads one frame in this time, in microseconds.
+    /// Time between two frames that the client reads, in microseconds.
     pub(super) read_gap: u64,
-    /// How many of its next reliable messages are sent twice.
+    /// Number of the next reliable messages that are sent twice.
     pub(super) repeat: u64,
-    /// When it was last seen held back by something.
+    /// Time of the last check at which a fault held the client back.
     pub(super) troubled: u64,
-    /// When its process was last seen to read nothing, or it had no connection.
+    /// Time of the last check at which the process read nothing or had no connection.
     pub(super) away: u64,
     wakes: Option<u64>,
     spins: (u64, u32),
     percent: u64,
-    /// Rooms of matches that its application has not gone to yet.
+    /// Rooms of matches that the application has not entered yet.
     pub(super) invited: Vec<String>,
-    /// Matches that the application was told of.
+    /// Matches that the application was notified of.
     pub(super) matches: BTreeSet<String>,
     /// The turns of rooms, as the application knows them.
     pub(super) turns: BTreeMap<String, u32>,
@@ -107,7 +107,7 @@ impl ClientProcess {
     }
 
     pub(super) fn wakes(&self) -> Option<u64> {
-        // While it reads nothing its clock stands still: input comes before time.
+        // The clock of a client that reads nothing stands still: input comes before time.
         self.wakes.filter(|_| !self.is_reading_nothing())
     }
 
@@ -123,7 +123,7 @@ impl ClientProcess {
         self.is_reading_nothing() || self.read_gap > 0
     }
 
-    /// Where it dials next.
+    /// Chooses the node of the next dial.
     pub(super) fn choose(&mut self, shape: &Shape) -> usize {
         let nodes = shape.node_count();
         if nodes > 1 {
@@ -149,14 +149,14 @@ fn player_name(player: u64) -> Name {
     Name::new(&format!("player-{player}")).expect("it is short and has letters, digits and a dash only")
 }
 
-/// Whether the frame is a reliable message that is not sealed.
+/// Returns true if the frame is a reliable message without a seal.
 fn is_plain_say(frame: &Bytes) -> bool {
     let frame = Frame::decode(frame.clone(), usize::MAX);
     frame.is_ok_and(|frame| frame.message() == Ok(Kind::Say) && frame.flags & wire::FLAG_SEALED == 0)
 }
 
 impl World<'_> {
-    /// One input to a client, and everything that follows from it at this moment.
+    /// Gives one input to a client, and executes everything that follows at this moment.
     pub(super) fn client_input<T>(
         &mut self,
         client: usize,
@@ -182,7 +182,7 @@ impl World<'_> {
         self.client_input(client, Client::handle_timeout)
     }
 
-    /// Drains a client: outputs, then frames, until there are neither.
+    /// Drains a client: outputs, then frames, until neither is left.
     pub(super) fn settle_client(&mut self, client: usize) -> Verdict {
         for round in 0.. {
             if round > MAX_ROUNDS {
@@ -207,8 +207,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Asks the client for frames as long as its connection takes them; says whether
-    /// there were any.
+    /// Asks the client for frames as long as its connection accepts them. Returns true if frames
+    /// were sent.
     fn pump_client(&mut self, client: usize) -> Result<bool, Violation> {
         let Some(id) = self.clients[client].conn else { return Ok(false) };
         let mut any = false;
@@ -224,7 +224,7 @@ impl World<'_> {
             any = true;
             let repeat = process.repeat > 0 && is_plain_say(&frame);
             process.repeat -= u64::from(repeat);
-            // What is sent twice counts twice.
+            // A message that is sent twice counts twice.
             let repeat = repeat && process.machine.repeats(now, frame.len());
             self.note_asked(id, &frame)?;
             if repeat {
@@ -234,7 +234,7 @@ impl World<'_> {
         }
     }
 
-    /// The client closes its connection after what it still has to send.
+    /// Closes the client's connection after the client's remaining frames.
     fn hang_up(&mut self, client: usize) -> Verdict {
         self.pump_client(client)?;
         let Some(id) = self.clients[client].conn.take() else { return Ok(()) };
@@ -247,7 +247,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A pipe to the node has room again.
+    /// Notifies a client that a pipe to the node has room again.
     pub(super) fn client_can_write(&mut self, id: u64) -> Verdict {
         let Some(conn) = self.conns.get(&id) else { return Ok(()) };
         let client = conn.client;
@@ -282,7 +282,7 @@ impl World<'_> {
         }
     }
 
-    /// The client gives its connection up, and what it had sent arrives late.
+    /// Gives the client's connection up. Data that was sent over it arrives late.
     pub(super) fn roam(&mut self, client: usize, millis: u64) -> Verdict {
         let Some(id) = self.clients[client].conn.take() else { return Ok(()) };
         self.coverage.hit("client roamed");
@@ -296,7 +296,7 @@ impl World<'_> {
         self.client_input(client, Client::handle_disconnected)
     }
 
-    /// The client's process dies and starts again with nothing.
+    /// Kills the client's process and starts a new one with an empty memory.
     pub(super) fn crash_client(&mut self, client: usize) -> Verdict {
         self.coverage.hit("client crash");
         self.observe(Observation::Gone { who: self.clients[client].who() })?;
@@ -465,9 +465,9 @@ impl World<'_> {
         }))
     }
 
-    /// The connection was closed for a reason. Both sides are honest, so neither ever has
-    /// cause to say that the other broke the protocol; what the client accuses the server
-    /// of tells which guarantee it saw broken.
+    /// Handles the close of a connection for a reason. Both sides are honest, so neither ever has
+    /// cause to accuse the other of breaking the protocol. The client's accusation tells which
+    /// guarantee the client found broken.
     fn closed(&mut self, client: usize, reason: Reason, message: &str, fault: Option<Fault>) -> Verdict {
         match reason {
             Reason::ProtocolError | Reason::Incompatible | Reason::Unauthenticated => self.broken(

@@ -1,4 +1,4 @@
-//! Wall clocks of nodes that are off, and what nodes make of it.
+//! Wrong wall clocks of nodes, and the reaction of the nodes.
 
 use skirmish_core::node::Node;
 
@@ -8,7 +8,7 @@ use crate::oracle::Verdict;
 use crate::oracle::g12_clocks::{NodeClock, is_off};
 
 impl World<'_> {
-    /// Sets the wall clock of a node wrong; 0: right again.
+    /// Sets the error of a node's wall clock; 0: the clock is right again.
     pub(super) fn set_wrong(&mut self, node: usize, millis: i64) {
         self.nodes[node].clock.set_wrong(millis);
         self.oracles.clocks.forget();
@@ -19,7 +19,7 @@ impl World<'_> {
         }
     }
 
-    /// Looks whether a node serves players although its clock is off.
+    /// Checks that no node serves players while its clock is off.
     pub(super) fn look_at_clocks(&mut self) -> Verdict {
         if self.nodes.len() == 1 {
             return Ok(());
@@ -39,7 +39,7 @@ impl World<'_> {
         self.oracles.clocks.look(self.at, &nodes, within)
     }
 
-    /// A node lets a player in.
+    /// Checks a node that lets a player in.
     pub(super) fn lets_in(&self, node: usize) -> Verdict {
         let is_off = self.nodes.len() > 1 && self.is_clock_off(node);
         let life = self.nodes[node].life;
@@ -51,7 +51,7 @@ impl World<'_> {
         self.scenario.shape.clock_bound(slowest)
     }
 
-    /// Returns true if a node's clock surely is off among those that it reaches.
+    /// Returns true if a node's clock surely is off among the nodes that it reaches.
     fn is_clock_off(&self, number: usize) -> bool {
         let process = &self.nodes[number];
         let Some(machine) = process.machine.as_ref() else { return false };
@@ -77,8 +77,8 @@ impl World<'_> {
         linked && !road.is_hurt() && !vanished
     }
 
-    /// By how much clocks may differ, and seem to differ less: a measurement is wrong by what the
-    /// way there and back takes, and by the drift of the clocks since.
+    /// Returns the largest difference of clocks that may still be measured as allowed. A
+    /// measurement is wrong by the time of the round trip and by the drift of the clocks since.
     fn most_apart_ms(&self) -> i64 {
         let shape = &self.scenario.shape;
         let slowest = self.roads.values().map(|road| road.latency + road.jitter).max().unwrap_or(0);

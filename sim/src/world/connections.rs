@@ -13,7 +13,8 @@ use crate::network::{PipeItem, Way};
 use crate::oracle::{Observation, Verdict};
 
 impl World<'_> {
-    /// The player's session has this connection now; another one that it had is fenced.
+    /// Makes this connection the one of the player's session, and fences the session's earlier
+    /// connection.
     pub(super) fn hold(&mut self, node: usize, conn: ConnId, player: Name, epoch: u64) {
         let process = &mut self.nodes[node];
         let Some(&id) = process.ids.get(&conn) else { return };
@@ -35,16 +36,16 @@ impl World<'_> {
         }
     }
 
-    /// What was held back until its connection was taken over arrives now.
+    /// Lets the data arrive that was held back until the take-over of its connection.
     fn release_behind(&mut self, before: u64) {
         let Some(conn) = self.conns.get_mut(&before).filter(|conn| conn.released_by_takeover) else { return };
         conn.held_until = self.at;
-        // It is scheduled for later; that arrival finds what is there then, or nothing.
+        // The arrival that was scheduled for later finds the data of that time, or nothing.
         conn.up.scheduled = false;
         self.schedule_arrival(before, Way::Up, self.at);
     }
 
-    /// Asks the node for frames as long as the connection takes them.
+    /// Asks the node for frames as long as the connection accepts them.
     pub(super) fn pump_node(&mut self, id: u64, closed: &mut VecDeque<ConnId>) {
         let Some(node) = self.conns.get(&id).map(|conn| conn.to) else { return };
         let now = self.nodes[node].clock.now(self.at);
@@ -80,7 +81,7 @@ impl World<'_> {
         }
     }
 
-    /// A pipe to a client has room again.
+    /// Continues to send, since a pipe to a client has room again.
     pub(super) fn node_can_write(&mut self, id: u64) -> Verdict {
         let Some(node) = self.conns.get(&id).filter(|conn| conn.woken).map(|conn| conn.to) else {
             return Ok(());
@@ -97,7 +98,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The node's end of the connection is gone.
+    /// Removes the node's end of the connection.
     pub(super) fn detach(&mut self, node: usize, conn: ConnId) -> Option<u64> {
         let process = &mut self.nodes[node];
         let id = process.ids.remove(&conn)?;
@@ -123,7 +124,7 @@ impl World<'_> {
                 self.node_input(node, |machine, now| machine.handle_closed(now, conn))?;
                 Ok(())
             }
-            // The node's end is gone: its host says so.
+            // The node's end is gone, and the node's host says so.
             (PipeItem::Frame(_), None) => {
                 self.send(id, Way::Down, PipeItem::Reset);
                 Ok(())
@@ -160,7 +161,7 @@ impl World<'_> {
         }
     }
 
-    /// The connection's token has been checked.
+    /// Ends the upgrade of a connection whose token was checked.
     pub(super) fn upgrade(&mut self, id: u64) -> Verdict {
         let Some(conn) = self.conns.get(&id) else { return Ok(()) };
         let node = conn.to;
@@ -193,8 +194,8 @@ impl World<'_> {
                 (before, written(machine, &rooms))
             })?
         } else {
-            // The session is on another node now: in the rooms that it was let into there,
-            // nothing more is written from here.
+            // Another node has the session now. In the rooms that the session has joined there,
+            // nothing more may be written from here.
             let left: Vec<(Arc<str>, u64)> =
                 self.rooms_left(id).into_iter().map(|(room, epoch)| (self.rooms.name(room), epoch)).collect();
             self.node_input(node, |machine, now| {
@@ -210,13 +211,14 @@ impl World<'_> {
     }
 }
 
-/// Grows with everything that clients can write.
+/// Returns a number that grows with every write of clients.
 fn written(machine: &Node, rooms: &[(u64, Arc<str>)]) -> u64 {
     let changes = rooms.iter().filter_map(|(_, room)| machine.replica(room));
     machine.stats().entries + changes.map(skirmish_core::crdt::Replica::change).sum::<u64>()
 }
 
-/// Grows with every entry of these rooms that the node appends in these epochs.
+/// Returns a number that grows with every entry that the node appends to these rooms in these
+/// epochs.
 fn heads(machine: &Node, rooms: &[(Arc<str>, u64)]) -> u64 {
     let led = |(name, epoch): &(Arc<str>, u64)| {
         machine.leads(name).filter(|led| led == epoch).and_then(|_| machine.head(name))
@@ -224,7 +226,7 @@ fn heads(machine: &Node, rooms: &[(Arc<str>, u64)]) -> u64 {
     rooms.iter().filter_map(led).map(|head| head.seq).sum()
 }
 
-/// The address of a client, or of a node among nodes: each has an IPv4 address of its own.
+/// Returns the address of a client, or of a node among nodes: each has an IPv4 address of its own.
 pub(super) fn address(number: usize) -> Address {
     let last = u8::try_from(number).unwrap_or(u8::MAX);
     Address::from(std::net::IpAddr::from([10, 0, 0, last]))

@@ -1,4 +1,4 @@
-//! Does the faults of a scenario, and what operators do.
+//! Execution of a scenario's faults, and of operators' acts.
 
 use skirmish_core::client::{Client, ClientState};
 
@@ -9,7 +9,7 @@ use crate::network::{NetworkPath, PipeItem, Way};
 use crate::oracle::Verdict;
 use crate::scenario::Action;
 
-/// The longest that a fault lasts by itself, in milliseconds.
+/// Longest time that a fault lasts by itself, in milliseconds.
 const LONGEST: u64 = 60_000;
 
 impl World<'_> {
@@ -122,7 +122,7 @@ impl World<'_> {
         }
     }
 
-    /// Faults between nodes, and of their registry.
+    /// Executes faults between nodes, and faults of their registry.
     fn fault_among_nodes(&mut self, action: Action) {
         let latency = |micros| positive(micros).min(5_000_000);
         let millis = |millis| positive(millis).min(LONGEST);
@@ -206,8 +206,8 @@ impl World<'_> {
         self.schedule_arrivals(client, self.at + latency);
     }
 
-    /// Both ends learn that the connection is no more; what was under way is lost from
-    /// some message on.
+    /// Resets the connection: both ends are notified, and all data under way is lost from a random
+    /// item on.
     fn reset(&mut self, client: usize) {
         let Some(id) = self.clients[client].conn else { return };
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -220,7 +220,7 @@ impl World<'_> {
         self.send(id, Way::Down, PipeItem::Reset);
     }
 
-    /// Nothing gets through the connection any more, and neither end is told.
+    /// Kills the connection in silence: neither end is notified.
     fn vanish(&mut self, client: usize) {
         let Some(id) = self.clients[client].conn else { return };
         let at = self.at;
@@ -234,7 +234,7 @@ impl World<'_> {
         usize::try_from(positive(number)).unwrap_or(0) % self.nodes.len()
     }
 
-    /// The nodes that a step means: 0 all, else which, from 1.
+    /// Returns the nodes that a step names: 0 for all, else the node's number, from 1.
     fn nodes_of(&self, number: i64) -> Vec<usize> {
         match positive(number).checked_sub(1) {
             None => (0..self.nodes.len()).collect(),

@@ -1,4 +1,4 @@
-//! A registry that has no space left, and whether its nodes notice.
+//! A registry without space, and the check that its nodes detect it.
 
 use skirmish_core::registry::{Error, Failure};
 
@@ -8,7 +8,7 @@ use crate::oracle::{Guarantee, Verdict};
 use crate::scenario::Action;
 
 impl World<'_> {
-    /// The registry refuses for so long what takes space.
+    /// Makes the registry refuse all requests that need space, for this long.
     pub(super) fn fill_registry(&mut self, millis: u64) {
         let at = self.at;
         let until = at + millis * 1_000;
@@ -21,7 +21,7 @@ impl World<'_> {
         self.schedule(until, WorldEvent::RegistryEmptied);
     }
 
-    /// The registry has space again, if it is time.
+    /// Gives the registry space again, if the time has come.
     pub(super) fn empty_registry(&mut self) -> Verdict {
         let at = self.at;
         let Some(registry) = self.registry.as_mut() else { return Ok(()) };
@@ -31,7 +31,7 @@ impl World<'_> {
         self.all_noticed(since)
     }
 
-    /// The registry has space again at once.
+    /// Gives the registry space again at once.
     pub(super) fn end_fullness(&mut self) -> Verdict {
         let at = self.at;
         if let Some((_, until)) = self.registry.as_mut().and_then(|registry| registry.full.as_mut()) {
@@ -40,8 +40,8 @@ impl World<'_> {
         self.empty_registry()
     }
 
-    /// Every node knows that the registry has had no space since then, if that is long enough
-    /// ago and nothing else can have kept it from knowing.
+    /// Checks that every node has detected the lack of space, if it has lasted long enough and
+    /// nothing else can have hidden it.
     fn all_noticed(&mut self, since: u64) -> Verdict {
         let other = |action: Action| action.hurts_servers() && !matches!(action, Action::FillRegistry { .. });
         if self.at - since < self.scenario.shape.refusal_bound()

@@ -1,4 +1,4 @@
-//! Group commit: the machine that the driver of etcd has, as a node's driver uses it here.
+//! Group commit: the same machine as in the driver of etcd, used here by a node's driver.
 
 use skirmish_core::registry::{
     Aftermath, CallId, Failure, GroupConfig, GroupFailure, GroupId, GroupOutput, RegistryEvent, Request,
@@ -14,19 +14,19 @@ use crate::scenario::Shape;
 
 type RequestOutcome = Result<Response, Failure>;
 
-/// Requests in a group at most, where requests are grouped.
+/// Most requests in a group, if requests are grouped.
 const MEMBERS: usize = 16;
 
-/// Groups in flight at most, where requests are grouped.
+/// Most groups in flight, if requests are grouped.
 const IN_FLIGHT: usize = 2;
 
-/// Requests in flight at most, where each goes alone.
+/// Most requests in flight, if each request is sent alone.
 const ALONE_IN_FLIGHT: usize = 64;
 
-/// Requests of a node that wait at most.
+/// Most waiting requests of a node.
 const WAITING: usize = 16 * 1024;
 
-/// Bytes of a group at most.
+/// Most bytes of a group.
 const BYTES: usize = 512 * 1024;
 
 /// Returns the bounds of the groups of a node.
@@ -36,13 +36,14 @@ pub(super) const fn config(shape: &Shape) -> GroupConfig {
     GroupConfig { waiting: WAITING, members, bytes: BYTES, in_flight, patience }
 }
 
-/// Returns true if at least two of the outcomes, which came at once, are of this kind.
+/// Returns true if at least two of the outcomes, which arrived at once, are of this kind.
 fn several(outcomes: &[(CallId, RequestOutcome)], is_of_kind: impl Fn(&RequestOutcome) -> bool) -> bool {
     outcomes.iter().filter(|(_, outcome)| is_of_kind(outcome)).nth(1).is_some()
 }
 
 impl World<'_> {
-    /// A node asks its registry. The driver gathers requests for a while, or sends each at once.
+    /// Gives a node's request to the driver, which gathers requests for a while or sends each at
+    /// once.
     pub(super) fn ask(&mut self, node: usize, id: CallId, request: Request) {
         let (window, life) = (self.scenario.shape.group_us, self.nodes[node].life);
         let now = self.nodes[node].clock.now(self.at).instant;
@@ -56,7 +57,7 @@ impl World<'_> {
         self.drain_groups(node);
     }
 
-    /// The driver has gathered requests for long enough.
+    /// Sends the groups of a driver that has gathered requests for long enough.
     pub(super) fn gathered(&mut self, node: usize, life: u32) {
         if self.nodes[node].life != life {
             return;
@@ -85,7 +86,7 @@ impl World<'_> {
         }
     }
 
-    /// A group has had no answer in time: the driver gives its connection up.
+    /// Gives the driver's connection up, since a group was not answered in time.
     pub(super) fn group_silent(&mut self, node: usize, life: u32, id: GroupId) -> Verdict {
         if self.nodes[node].life != life {
             return Ok(());
@@ -100,7 +101,7 @@ impl World<'_> {
         }
     }
 
-    /// The answer to a group has come.
+    /// Handles the answer to a group.
     pub(super) fn group_answered(&mut self, node: usize, id: GroupId, outcome: RequestOutcome) -> Verdict {
         let now = self.nodes[node].clock.now(self.at).instant;
         let Some(line) = self.line(node).filter(|line| line.flying.contains(&id)) else { return Ok(()) };
@@ -123,7 +124,8 @@ impl World<'_> {
         self.settle_node(node)
     }
 
-    /// The connection is gone with every group in flight: they were done, or not.
+    /// Ends every group in flight after the loss of the connection. The groups may have been
+    /// executed or not.
     pub(super) fn lose_groups(&mut self, node: usize) -> Verdict {
         let now = self.nodes[node].clock.now(self.at).instant;
         let flying = self.line(node).map(|line| std::mem::take(&mut line.flying));
@@ -137,7 +139,7 @@ impl World<'_> {
         self.settle_node(node)
     }
 
-    /// Requests may have run out of time.
+    /// Ends requests that have run out of time.
     pub(super) fn groups_timeout(&mut self, node: usize) {
         let now = self.nodes[node].clock.now(self.at).instant;
         if let Some(line) = self.line(node) {
@@ -146,13 +148,14 @@ impl World<'_> {
         }
     }
 
-    /// Has the node told what came of its requests.
+    /// Queues the outcomes of a node's requests for the node.
     fn drain_groups(&mut self, node: usize) {
         let mut outcomes = Vec::new();
         while let Some(output) = self.line(node).and_then(|line| line.groups.poll_output()) {
             match output {
                 GroupOutput::Reply { id, outcome, .. } => outcomes.push((id, outcome)),
-                // The end of the group's time, which is about as late, has the connection given up.
+                // The time of the group ends at about this moment, and then the connection is given
+                // up.
                 GroupOutput::Overdue { .. } => self.coverage.hit("registry silent"),
             }
         }

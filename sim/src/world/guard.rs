@@ -1,5 +1,5 @@
-//! What the world remembers to see whether a room has two primaries and a player two
-//! sessions that write.
+//! Memory of the world by which a second primary of a room and a second writing session of a player
+//! are found.
 
 use std::collections::BTreeMap;
 
@@ -11,28 +11,28 @@ use skirmish_proto::v1::Kind;
 use super::World;
 use crate::oracle::{Observation, Verdict};
 
-/// See the module.
+/// State of the module.
 #[derive(Default)]
 pub(super) struct PrimaryWatch {
-    /// How far each node was in the rooms that it led, and in which life.
+    /// Last head of each room on the node that led it, with the node's life.
     heads: BTreeMap<(usize, u64), (u32, Cursor)>,
-    /// Who was let into a room over the newest connection, by room, epoch and member.
+    /// Members that joined over their newest connection, by room, epoch and member.
     seats: BTreeMap<(u64, u64, u32), JoinedMember>,
 }
 
-/// A member that was told so.
+/// A member that was notified of its join.
 #[derive(Clone)]
 struct JoinedMember {
     client: usize,
     player: Name,
-    /// Epoch of the session as its `Welcome` told it: newer connections have higher ones.
+    /// Epoch of the session in its `Welcome`: newer connections have higher ones.
     welcomed: u64,
     /// Epoch of the session in the registry.
     claimed: u64,
 }
 
 impl World<'_> {
-    /// Looks at the rooms that a node has, and at those that it leads, after one of its inputs.
+    /// Observes the rooms of a node, and the rooms that the node leads, after one of its inputs.
     pub(super) fn inspect(&mut self, node: usize) -> Verdict {
         let process = &self.nodes[node];
         let life = process.life;
@@ -62,7 +62,7 @@ impl World<'_> {
         if self.nodes.len() > 1 { self.count_primaries() } else { Ok(()) }
     }
 
-    /// At most one node serves a room at any moment.
+    /// Checks that at most one node serves a room at any moment.
     fn count_primaries(&mut self) -> Verdict {
         for (room, name) in self.rooms.open() {
             let mut serving = 0;
@@ -81,8 +81,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A node sends a frame over a connection: if it tells a member that it is one, what
-    /// older connections of its player write there from now on is too late.
+    /// Observes a frame that a node sends over a connection. A frame that confirms a join fences
+    /// the player's older connections in that room from now on.
     pub(super) fn note_joined(&mut self, id: u64, frame: &Bytes) {
         if self.nodes.len() == 1 {
             return;
@@ -96,7 +96,8 @@ impl World<'_> {
         }
     }
 
-    /// A member was told that it is one. If its connection is sealed, its client says so.
+    /// Records a member that was notified of its join. On a sealed connection the client reports
+    /// the join.
     pub(super) fn note_seat(&mut self, id: u64, room: &str, epoch: u64, member: u32) {
         let Some(conn) = self.conns.get(&id) else { return };
         let player = self.clients[conn.client].player.clone();
@@ -111,7 +112,7 @@ impl World<'_> {
         }
     }
 
-    /// The rooms, with their epochs, that a newer connection of the player was let into.
+    /// Returns the rooms, with their epochs, that a newer connection of the player has joined.
     pub(super) fn rooms_left(&self, id: u64) -> Vec<(u64, u64)> {
         let Some(conn) = self.conns.get(&id).filter(|conn| conn.epoch > 0) else { return Vec::new() };
         let player = &self.clients[conn.client].player;
@@ -123,8 +124,8 @@ impl World<'_> {
         seats.map(|(&(room, epoch, _), _)| (room, epoch)).collect()
     }
 
-    /// A node takes a frame from another. What it passes on for a session that was let in
-    /// elsewhere since is not written.
+    /// Passes a frame from another node to a node. A frame that relays for a session that has
+    /// joined elsewhere since must not be written.
     pub(super) fn link_frame(&mut self, wire: u64, end: usize, link: LinkId, frame: Bytes) -> Verdict {
         let Some(node) = self.wires.get(&wire).map(|wire| wire.ends[end].node) else { return Ok(()) };
         let Some((name, client)) = self.outdated(&frame) else {
@@ -140,7 +141,7 @@ impl World<'_> {
         written.map_or(Ok(()), |written| self.observe(Observation::Fenced { client, written }))
     }
 
-    /// The room and the client of a frame that passes on what was written for a session
+    /// Returns the room and the client of a frame that relays a message which the session sent
     /// before it moved.
     fn outdated(&mut self, frame: &Bytes) -> Option<(String, usize)> {
         let decoded = Frame::decode(frame.clone(), usize::MAX).ok()?;

@@ -1,4 +1,4 @@
-//! The second phase: no fault any more, and L1 and G10 are demanded.
+//! The second phase: faults have stopped, and L1 and G10 are demanded.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +15,12 @@ use crate::oracle::l1_liveness::{ClientProgress, RoomProgress, satisfied};
 use crate::oracle::{Guarantee, Verdict};
 use crate::rooms::room_name;
 
-/// How often the conditions are checked, in microseconds.
+/// Interval of checks of the conditions, in microseconds.
 const CHECK_EVERY: u64 = 50_000;
 
 impl World<'_> {
-    /// Ends every fault, lets one client of each player connect, and waits: first for
-    /// what the faults left behind, then for one more message of everybody.
+    /// Ends every fault, lets one client of each player connect, and waits: first for the messages
+    /// from the time of faults, then for one more message of every client.
     pub(super) fn heal(&mut self) -> Verdict {
         self.history.record(self.at, Actor::World, format_args!("every fault ends"));
         self.healed = Some(self.at);
@@ -86,8 +86,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// One client of each player connects; the others end their sessions, since no two
-    /// can be connected.
+    /// Connects one client of each player. The other clients end their sessions, since only one
+    /// client of a player can be connected.
     fn present(&mut self) -> Result<Vec<usize>, crate::oracle::Violation> {
         let mut chosen: BTreeMap<Name, usize> = BTreeMap::new();
         for (number, client) in self.clients.iter().enumerate() {
@@ -105,7 +105,7 @@ impl World<'_> {
         }
         self.await_goodbyes(&present)?;
         for &client in &present {
-            // Not all at once.
+            // Spreads the connects over time.
             let pause = signed_up_to(&mut self.rng, 50_000).unsigned_abs();
             self.run_until(self.at + pause)?;
             let room = room_name(client as u64 % self.scenario.shape.rooms.max(1));
@@ -121,8 +121,8 @@ impl World<'_> {
         Ok(present)
     }
 
-    /// Waits until nothing is under way any more of clients that are not present: a
-    /// `Hello` that comes late would take over from the client that is.
+    /// Waits until no data of absent clients is under way any more: a late `Hello` would take over
+    /// from the present client.
     fn await_goodbyes(&mut self, present: &[usize]) -> Verdict {
         let end = self.at + self.scenario.shape.liveness_bound(0);
         loop {
@@ -137,8 +137,8 @@ impl World<'_> {
         }
     }
 
-    /// Waits until every condition holds; the first that does not hold when the bound
-    /// is over is the violation.
+    /// Waits until every condition holds. The first condition that still fails when the bound is
+    /// over is the violation.
     fn await_rest(&mut self, present: &[usize]) -> Verdict {
         let backlog = present.iter().map(|&c| self.clients[c].machine.outstanding() as u64).max();
         let bound = self.scenario.shape.liveness_bound(backlog.unwrap_or(0));
@@ -167,7 +167,7 @@ impl World<'_> {
         }
     }
 
-    /// The first condition that is not met.
+    /// Returns the first condition that is not met.
     fn unmet(&mut self, present: &[usize]) -> Verdict {
         for &client in present {
             satisfied(&self.standing(client))?;
@@ -199,8 +199,8 @@ impl World<'_> {
         self.matched(present)
     }
 
-    /// Every record of the registry is of a session or a room that its node has, and every
-    /// player that is here has one.
+    /// Checks that every record of the registry names a session or a room that the record's node
+    /// has, and that every present player has a record.
     fn recorded(&mut self, present: &[usize]) -> Verdict {
         let records = self.records();
         if self.registry.is_some()
@@ -217,8 +217,8 @@ impl World<'_> {
                 Some(player) => node.session_epoch(player),
                 None => node.leads(key.strip_prefix("/rooms/")?.strip_suffix("/state")?),
             });
-            // A session that was registered again after its node's lease was lost has a newer
-            // epoch there than its node goes on with.
+            // A session that was registered again after the loss of its node's lease has a newer
+            // epoch in the registry than the node uses.
             let is_room = key.starts_with("/rooms/");
             if !held.is_some_and(|held| held == epoch || !is_room && held < epoch) {
                 let guarantee = if is_room { Guarantee::Primary } else { Guarantee::Fence };
@@ -231,8 +231,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Every node serves, every room has one primary, and every session is where its
-    /// client is and nowhere else.
+    /// Checks that every node serves, that every room has one primary, and that every session is on
+    /// its client's node and nowhere else.
     fn agreed(&self, present: &[usize]) -> Verdict {
         for node in &self.nodes {
             let now = node.clock.now(self.at).instant;

@@ -1,5 +1,5 @@
-//! Input before time: a node that gives somebody up has read what had come from them. Only
-//! while it stands still can something wait there that nothing else holds back.
+//! Input before time: a node that gives a peer up has read everything that had arrived from that
+//! peer. Only while the node is paused can input wait there that no fault holds back.
 
 use skirmish_core::id::{ConnId, LinkId, Name};
 use skirmish_core::node::LinkClosure;
@@ -11,7 +11,8 @@ use crate::oracle::Verdict;
 use crate::oracle::l1_liveness::heard_first;
 
 impl World<'_> {
-    /// The node closes a connection: for its silence only if nothing of it waits.
+    /// Checks the close of a connection: a close for silence is right only if no input of the
+    /// connection waits.
     pub(super) fn check_heard(&mut self, node: usize, name: ConnId, reason: v1::Reason) -> Verdict {
         if !matches!(reason, v1::Reason::HandshakeTimeout | v1::Reason::HeartbeatTimeout) {
             return Ok(());
@@ -28,7 +29,7 @@ impl World<'_> {
         heard_first(node, conn.client, &format!("{reason:?}"), due.map(|due| self.at - due))
     }
 
-    /// The node drops a link: for its silence only if nothing of it waits.
+    /// Checks the close of a link: a close for silence is right only if no input of the link waits.
     pub(super) fn check_link_heard(&mut self, node: usize, link: LinkId, why: LinkClosure) -> Verdict {
         if !matches!(why, LinkClosure::HandshakeTimeout | LinkClosure::HeartbeatTimeout) {
             return Ok(());
@@ -48,8 +49,8 @@ impl World<'_> {
         heard_first(node, from, &why.to_string(), Some(self.at - due))
     }
 
-    /// A session has ended since its player did not come back: who has come while the node stood
-    /// still has a handshake's time to say so.
+    /// Checks the end of a session whose player did not come back. A player that connected during a
+    /// pause of the node has a handshake's time to resume the session.
     pub(super) fn check_door(&mut self, node: usize, player: &Name) -> Verdict {
         let process = &self.nodes[node];
         let Some(machine) = process.machine.as_ref() else { return Ok(()) };

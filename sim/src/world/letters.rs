@@ -1,4 +1,4 @@
-//! What passes between the nodes and the registry, and when.
+//! Messages between the nodes and the registry, and their arrivals.
 
 use std::collections::BTreeSet;
 
@@ -8,29 +8,29 @@ use super::{World, WorldEvent};
 use crate::network::Way;
 use crate::oracle::Verdict;
 
-/// Something under way.
+/// A message under way.
 #[derive(Debug)]
 pub(super) struct Letter {
-    /// From or to which node.
+    /// Node that sends or receives the letter.
     pub(super) node: usize,
-    /// Over which connection.
+    /// Number of the connection.
     pub(super) session: u64,
     pub(super) content: Content,
-    /// Nothing gets it to its end for now.
+    /// True while a fault holds the letter back.
     held: bool,
-    /// It is behind others that were held back until then.
+    /// Earliest arrival, since letters before this one are held back until then.
     not_before: u64,
 }
 
-/// Names a request and its answer.
+/// Identity of a request and its answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ExchangeId {
     Group(GroupId),
-    /// Keep-alives are never grouped: drivers have a stream of their own for them.
+    /// Keep-alives are never grouped: drivers have a separate stream for them.
     KeepAlive(CallId),
 }
 
-/// What it says.
+/// Content of a letter.
 #[derive(Debug)]
 pub(super) enum Content {
     // To the registry.
@@ -54,7 +54,7 @@ impl Content {
         }
     }
 
-    /// Whose order it keeps, if it does.
+    /// Direction in which the letter keeps its order, if any.
     const fn lane(&self) -> Option<Way> {
         match self {
             Self::Opened | Self::Reply(..) => None,
@@ -67,8 +67,8 @@ impl Content {
 }
 
 impl World<'_> {
-    /// Sends a letter. Those to the registry keep their order, and so does what watches
-    /// tell; replies come as they come.
+    /// Sends a letter. Letters to the registry keep their order, and so do events of watches;
+    /// replies may overtake each other.
     pub(super) fn post(&mut self, node: usize, session: u64, content: Content) {
         let Some(registry) = self.registry.as_mut() else { return };
         let line = &mut self.lines[node];
@@ -92,7 +92,7 @@ impl World<'_> {
         self.schedule(due, WorldEvent::Letter(id));
     }
 
-    /// A letter may have come to its end.
+    /// Delivers a letter, unless it must wait longer.
     pub(super) fn deliver(&mut self, id: u64) -> Verdict {
         let Some(letter) = self.letters.get(&id) else { return Ok(()) };
         if self.at < letter.not_before {
@@ -118,10 +118,10 @@ impl World<'_> {
         }
     }
 
-    /// Something that held letters back is gone: they go on, in their order.
+    /// Schedules the letters again that a fault held back, in their order.
     pub(super) fn schedule_letters(&mut self, at: u64) {
         let mut free = Vec::new();
-        // What keeps its order waits for what was held back before it.
+        // Letters that keep their order wait for the held letters before them.
         let mut lanes = BTreeSet::new();
         for (id, letter) in &mut self.letters {
             let lane = letter.content.lane().map(|lane| (letter.node, lane));

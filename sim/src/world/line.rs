@@ -1,4 +1,4 @@
-//! A node's connection to a registry that is a process of its own, as its driver has it.
+//! A node's connection to a registry in a process of its own, as seen by the node's driver.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,20 +16,20 @@ use crate::network::Way;
 use crate::oracle::Verdict;
 use crate::scenario::Shape;
 
-/// How long the driver waits before it connects again, in microseconds.
+/// Wait of the driver before it connects again, in microseconds.
 const RETRY: u64 = 300_000;
 
-/// The driver's side: requests without an answer, and watches to keep alive.
+/// State of the driver: requests without an answer, and watches to keep alive.
 pub(super) struct RegistryLink {
-    /// The connection that it has or has asked for; 0 for none.
+    /// The connection that the driver has or has asked for; 0 for none.
     pub(super) session: u64,
     pub(super) connected: bool,
     pub(super) groups: GroupCommit,
-    /// Groups that were sent over this connection and have no answer.
+    /// Groups that were sent over this connection and are not answered.
     pub(super) flying: BTreeSet<GroupId>,
     /// True while requests are gathered before groups are sent.
     pub(super) gathers: bool,
-    /// Keep-alives that were sent and have no answer.
+    /// Keep-alives that were sent and are not answered.
     keeps: BTreeSet<CallId>,
     /// Keep-alives that wait for a connection.
     waiting: Vec<(CallId, Request)>,
@@ -54,7 +54,7 @@ impl RegistryLink {
 /// A watch that is kept alive over connections.
 struct KeptWatch {
     watch: Watch,
-    /// Whether the node was told that it runs.
+    /// True if the node was notified that the watch runs.
     told: bool,
 }
 
@@ -66,12 +66,12 @@ impl World<'_> {
         }
     }
 
-    /// The connection that a node's driver has or has asked for, and whether it stands.
+    /// Returns the connection that a node's driver has or has asked for, and true if it stands.
     pub(super) fn session_of(&mut self, node: usize) -> (u64, bool) {
         self.line(node).map_or((0, false), |line| (line.session, line.connected))
     }
 
-    /// A node asks its registry.
+    /// Handles a command of a node to its registry.
     pub(super) fn call_registry(&mut self, node: usize, call: RegistryCommand) {
         self.history.record(self.at, Actor::Node(node), format_args!("asks the registry: {call:?}"));
         let now = self.nodes[node].clock.now(self.at);
@@ -103,7 +103,7 @@ impl World<'_> {
         let impatient = self.rng.range(0..=1) == 0;
         let Some(line) = self.line(node) else { return };
         if !line.connected && impatient {
-            // Some drivers say so at once, others wait for a connection as long as they may.
+            // Some drivers fail at once without a connection, others wait for one.
             let outcome = Err(Failure::Unavailable);
             return self.nodes[node].told.push_back(RegistryEvent::Reply { id, outcome });
         }
@@ -129,7 +129,7 @@ impl World<'_> {
         self.schedule(over, WorldEvent::KeepAliveOver(node, life, id));
     }
 
-    /// The driver waits no longer for the answer to a keep-alive.
+    /// Ends the driver's wait for the answer to a keep-alive.
     pub(super) fn keep_alive_over(&mut self, node: usize, life: u32, id: CallId) -> Verdict {
         if self.nodes[node].life != life {
             return Ok(());
@@ -158,7 +158,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The driver connects to the registry.
+    /// Connects the driver to the registry.
     pub(super) fn dial_registry(&mut self, node: usize) {
         let session = self.next_session;
         let Some(line) = self.line(node) else { return };
@@ -175,7 +175,7 @@ impl World<'_> {
         self.schedule(self.at + wait, WorldEvent::RegistryDialOver(node, session));
     }
 
-    /// The registry has not answered a dial.
+    /// Ends a dial that the registry has not answered.
     pub(super) fn registry_dial_over(&mut self, node: usize, session: u64) -> Verdict {
         let Some(line) = self.line(node) else { return Ok(()) };
         if line.session != session || line.connected {
@@ -184,14 +184,15 @@ impl World<'_> {
         self.lose_registry(node, session)
     }
 
-    /// Tries again to connect.
+    /// Connects again, unless the node has died since.
     pub(super) fn retry_registry(&mut self, node: usize, life: u32) {
         if self.nodes[node].life == life && self.nodes[node].machine.is_some() {
             self.dial_registry(node);
         }
     }
 
-    /// The driver finds its connection dead: what had no answer may be done or not.
+    /// Drops the driver's dead connection. Requests without an answer may have been executed or
+    /// not.
     pub(super) fn lose_registry(&mut self, node: usize, session: u64) -> Verdict {
         let life = self.nodes[node].life;
         let Some(line) = self.line(node) else { return Ok(()) };
@@ -211,7 +212,7 @@ impl World<'_> {
         self.lose_groups(node)
     }
 
-    /// The node's process is gone, and its connection with it.
+    /// Ends the connection of a node whose process is gone.
     pub(super) fn hang_up_registry(&mut self, node: usize, silent: bool) {
         let Some(session) = self.line(node).map(|line| line.session).filter(|session| *session != 0) else {
             return;
@@ -224,7 +225,7 @@ impl World<'_> {
         }
     }
 
-    /// A letter from the registry has come to a node.
+    /// Handles a letter from the registry at a node.
     pub(super) fn read_letter(&mut self, letter: Letter) -> Verdict {
         let Letter { node, session, content, .. } = letter;
         if self.nodes[node].machine.is_none() {
@@ -282,7 +283,7 @@ impl World<'_> {
         self.tell(node, RegistryEvent::Watched(watched))
     }
 
-    /// Whether a letter for a node, or from it, gets through now.
+    /// Returns true if no letter gets through in this direction now.
     pub(super) fn is_line_cut(&self, node: usize, way: Way) -> bool {
         self.lines[node].is_cut(way)
     }

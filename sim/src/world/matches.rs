@@ -1,4 +1,4 @@
-//! Searches for matches: what applications do, and what the oracle of G8 is told.
+//! Searches for matches: acts of applications, and reports to the oracle of G8.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +19,8 @@ use crate::scenario::MODES;
 impl World<'_> {
     // The registry's history.
 
-    /// Has the oracle hear of everything that the registry decides: of the one that is a
-    /// process of its own, or of the one in a node's process, which is new.
+    /// Starts to report all decisions of the registry to the oracle. The registry is a process of
+    /// its own, or the new one in a node's process.
     pub(super) fn watch_matches(&mut self, node: Option<usize>) {
         if self.scenario.shape.queues == 0 {
             return;
@@ -37,14 +37,14 @@ impl World<'_> {
             None => {
                 if let Some(registry) = self.registry.as_mut() {
                     let now = registry.clock.now(self.at).instant;
-                    // There is room for all of them.
+                    // The registry has room for all watches.
                     let _ = registry.machine.watch(now, NEWS, watch);
                 }
             }
         }
     }
 
-    /// Tells the oracle what the registry has decided.
+    /// Reports the registry's decisions to the oracle.
     pub(super) fn read_match_news(&mut self) -> Verdict {
         let mut news = std::mem::take(&mut self.news);
         for node in &mut self.nodes {
@@ -55,9 +55,9 @@ impl World<'_> {
         news.iter().try_for_each(|watched| matches::hear(&mut oracles.matches, *at, |_| author, watched))
     }
 
-    // What applications do.
+    // Acts of applications.
 
-    /// A client's application looks for a match.
+    /// Starts a search for a client's application.
     pub(super) fn queue(&mut self, client: usize, mode: i64, party: i64, rating: i64) -> Verdict {
         let queue = matches::wish(&self.scenario.shape, mode, party, rating);
         let result = self.client_input(client, |machine, now| machine.queue(now, queue))?;
@@ -69,7 +69,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A client hears of its ticket.
+    /// Observes an event about a client's ticket.
     pub(super) fn ticket_told(&mut self, client: usize, search: u64, state: TicketState) -> Verdict {
         if let Some(mark) = matches::mark(state) {
             self.coverage.hit(mark);
@@ -81,21 +81,21 @@ impl World<'_> {
         self.oracles.matches.ended(client, &process.player, search, state)
     }
 
-    /// A client hears of its match; most applications go there.
+    /// Observes an event about a client's match. Most applications go to the match's room.
     pub(super) fn match_told(&mut self, client: usize, matched: v1::Matched) -> Verdict {
         self.coverage.hit("match told");
         let process = &mut self.clients[client];
         let goes = matches::goes(&mut process.rng);
         self.oracles.matches.told(client, &process.player, &matched)?;
-        // When free places are filled, who is in it knows where to go.
+        // After a fill of free places, the application already knows the room.
         if process.matches.insert(matched.r#match) && goes && !matched.over {
             process.invited.push(matched.room);
         }
         Ok(())
     }
 
-    /// The application goes to the room of its match and speaks there; it will leave it
-    /// when it has played. Returns whether there was such a room.
+    /// Lets the application join the room of its match and speak there. The application leaves the
+    /// room once the match is played. Returns true if such a room was open.
     pub(super) fn accept_match(&mut self, client: usize) -> Result<bool, crate::oracle::Violation> {
         let process = &mut self.clients[client];
         let Some(room) = process.invited.pop() else { return Ok(false) };
@@ -112,7 +112,7 @@ impl World<'_> {
         Ok(true)
     }
 
-    /// The application has played its match.
+    /// Leaves the room of a match that the application has played.
     pub(super) fn match_played(&mut self, client: usize, life: u32, room: u64) -> Verdict {
         if self.clients[client].who().life != life {
             return Ok(());
@@ -123,7 +123,7 @@ impl World<'_> {
         }
         let name = self.rooms.name(room);
         match self.leave(client, &name)? {
-            // It has left before.
+            // The application has left before.
             Ok(()) | Err(CommandError::NotInRoom) => Ok(()),
             Err(error) => {
                 self.answered(client, Some(error));
@@ -132,7 +132,7 @@ impl World<'_> {
         }
     }
 
-    /// The application gives up the match that it was told of.
+    /// Gives up the application's match.
     pub(super) fn give_up_match(&mut self, client: usize) -> Verdict {
         let wanted = |world: &Self| -> BTreeSet<String> {
             world.clients[client].machine.rooms().map(str::to_owned).collect()
@@ -147,7 +147,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The application leaves a room.
+    /// Leaves a room.
     pub(super) fn leave(
         &mut self,
         client: usize,
@@ -161,7 +161,7 @@ impl World<'_> {
         Ok(result)
     }
 
-    /// The application leaves the rooms of all its matches.
+    /// Leaves the rooms of all matches of the application.
     pub(super) fn leave_matches(&mut self, client: usize) -> Verdict {
         let life = self.clients[client].who().life;
         for (room, _) in self.rooms.open() {
@@ -172,7 +172,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A node hears what a client sends: perhaps of a search whose end that was told meanwhile.
+    /// Marks a request about a search that has ended while the request was under way to the node.
     pub(super) fn note_search(&mut self, client: usize, frame: &Bytes) {
         let is_of = |kind: Kind| frame.get(10..12) == Some((kind as u16).to_be_bytes().as_slice());
         if !is_of(Kind::Queue) && !is_of(Kind::Cancel) {
@@ -191,7 +191,7 @@ impl World<'_> {
 
     // Faults.
 
-    /// Something happens to the node that forms the matches of a queue.
+    /// Makes the elected matcher of a mode fail.
     pub(super) fn fail_matcher(&mut self, mode: i64, how: i64, millis: u64) {
         let Some(id) = self.oracles.matches.elected(MODES[matches::mode_at(mode)]) else { return };
         let is_it = |machine: &skirmish_core::node::Node| machine.id() == id;
@@ -233,8 +233,8 @@ impl World<'_> {
         }
     }
 
-    /// Whether a request is the last that a node has written as the one that forms the
-    /// matches: then it is done about when the node's lease ends, and the node is gone.
+    /// Returns true if the request is the last write of a matcher that is to fail. Then the request
+    /// is executed about when the node's lease ends, and the node is gone.
     pub(super) fn is_last_match(&mut self, node: usize, author: NodeId, request: &Request) -> bool {
         let Some(registry) = self.registry.as_mut().filter(|_| matches::is_of_matcher(request)) else {
             return false;
@@ -248,7 +248,7 @@ impl World<'_> {
 
     // At rest.
 
-    /// No match has a player for long who never came.
+    /// Checks that no match keeps a player for long that never came.
     pub(super) fn missed(&mut self) -> Verdict {
         match self.oracles.matches.overdue(self.at, self.scenario.shape.missed_bound()) {
             Some(what) => self.broken(Guarantee::Liveness, what),
@@ -256,7 +256,8 @@ impl World<'_> {
         }
     }
 
-    /// Every search has ended, every match is over, and nothing of either is left behind.
+    /// Checks that every search has ended, every match is over, and the registry has no remains of
+    /// either.
     pub(super) fn matched(&mut self, present: &[usize]) -> Verdict {
         let searching = present.iter().copied().find(|client| self.clients[*client].machine.is_searching());
         let nodes: Vec<NodeId> =
@@ -264,12 +265,12 @@ impl World<'_> {
         matches::at_rest(&self.oracles.matches, &self.scenario.shape, searching, &nodes, self.passed_over)
     }
 
-    /// After the last fault, when nothing is left of what was before: every player searches
-    /// for the same.
+    /// Lets every player search for the same match, after the last fault and with no remains of the
+    /// searches before.
     pub(super) fn search_all(&mut self, present: &[usize]) -> Verdict {
         if self.scenario.shape.queues > 0 {
-            // Nodes may be yet to hear that the last matches are over; and what a watch that
-            // lagged told is still under way, with all that it tells behind that.
+            // Nodes may not know yet that the last matches are over. A lagging watch may still have
+            // events under way, and all later ones wait behind them.
             let orders = self.registry.iter().flat_map(|registry| &registry.order);
             let told = orders.map(|order| order.watched).max().unwrap_or(0);
             self.run_until(told.max(self.at + 2_000_000))?;
@@ -282,7 +283,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Last of all, every player searches and ends its session: nothing stays behind of that.
+    /// Lets every player search and then end the session, as the last act of a run: nothing of the
+    /// searches remains.
     pub(super) fn leave_searching(&mut self, present: &[usize]) -> Verdict {
         if self.scenario.shape.queues == 0 {
             return Ok(());
@@ -304,7 +306,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Adds what the oracle has counted to the marks.
+    /// Adds the counts of the oracle to the coverage.
     pub(super) fn retire_match_counts(&mut self) {
         for (mark, count) in matches::marks(&self.oracles.matches.counts()) {
             self.coverage.add(mark, count);

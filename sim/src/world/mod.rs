@@ -1,9 +1,9 @@
-//! The machine world: nodes, their registry and their clients as bare machines, on a
-//! network and on clocks that obey the scenario.
+//! The machine world: nodes, their registry and their clients as bare machines, on a network and on
+//! clocks that obey the scenario.
 //!
-//! Every machine is driven exactly by the contract of the core: one input, outputs
-//! drained, frames taken as far as the connection takes them, and no call again before
-//! another input or the very moment of the deadline that the machine named.
+//! Every machine is driven exactly by the contract of the core: one input, then its outputs are
+//! drained and its frames sent as far as the connection accepts them. The next call is another
+//! input, or a time-out exactly at the machine's deadline.
 
 mod answers;
 mod client;
@@ -49,36 +49,36 @@ use letters::Letter;
 use node::NodeProcess;
 use registry::RegistryProcess;
 
-/// How often the clients that nothing holds back are looked at, in microseconds.
+/// Interval of checks of the clients that no fault holds back, in microseconds.
 const LOOK_EVERY: u64 = 100_000;
 
-/// Most events of a run: far more than any scenario needs.
+/// Most events of a run, far more than any scenario needs. A run that exceeds them breaks G11.
 const MAX_EVENTS: u64 = 20_000_000;
 
 /// Most calls of a machine at one moment of the world, and most rounds of draining it.
 const MAX_ROUNDS: u32 = 10_000;
 
-/// How a run is made.
+/// Options of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunOptions {
-    /// A bug to plant.
+    /// Bug to plant.
     pub plant: Option<Plant>,
-    /// Whether texts and pictures are kept.
+    /// True if texts and pictures are kept.
     pub traced: bool,
 }
 
-/// What came of a run.
+/// Result of a run.
 #[derive(Debug)]
 pub struct RunOutcome {
-    /// Hash of everything that happened.
+    /// Hash of all recorded events.
     pub hash: u64,
-    /// The first guarantee that was broken, and when.
+    /// The first broken guarantee, with the time.
     pub violation: Option<(u64, Violation)>,
     /// Length of the run in microseconds of the world's time.
     pub micros: u64,
-    /// What was visited.
+    /// Counts of the visited situations.
     pub coverage: Coverage,
-    /// What happened, as far as it was kept.
+    /// Events of the run, as far as they were kept.
     pub history: History,
 }
 
@@ -105,18 +105,18 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> RunOutcome {
     }
 }
 
-/// Something that will happen.
+/// Planned event of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum WorldEvent {
     /// The first flight of a connection's pipe may arrive.
     Arrive(u64, Way),
     /// A connection's upgrade has been checked.
     Upgrade(u64),
-    /// A client goes on after a pause.
+    /// A client's process resumes after a pause.
     ClientResumes(usize),
     /// A client reads again.
     ClientReads(usize),
-    /// A node goes on after a pause in this life.
+    /// A node's process resumes after a pause in this life.
     NodeResumes(usize, u32),
     /// A node stops after its drain in this life.
     NodeStops(usize, u32),
@@ -124,28 +124,28 @@ enum WorldEvent {
     NodeStarts(usize),
     /// The first flight from an end of a wire may arrive.
     WireArrives(u64, usize),
-    /// A dial between nodes has had its time.
+    /// The time of a dial between nodes is over.
     DialOver(u64),
     /// A letter to or from the registry may arrive.
     Letter(u64),
-    /// A keep-alive, sent in this life of a node, has had its time.
+    /// The time of a keep-alive, sent in this life of a node, is over.
     KeepAliveOver(usize, u32, CallId),
-    /// A dial of the registry has had its time.
+    /// The time of a dial of the registry is over.
     RegistryDialOver(usize, u64),
-    /// A node connects to the registry again, if it is still in this life.
+    /// A node connects to the registry again, if the node is still in this life.
     RetryRegistry(usize, u32),
-    /// A dead connection between a node and the registry is found out, if it was dead
-    /// since this moment.
+    /// A dead connection between a node and the registry is detected, if it has been dead since
+    /// this moment.
     Silence(usize, u64),
-    /// The registry finds out that the process at the other end of a connection is gone.
+    /// The registry detects that the process at the other end of a connection is gone.
     SessionOver(u64),
-    /// The registry does what it never answered.
+    /// The registry executes a request that it never answers.
     LateRequest(u64),
     /// A node's driver, in this life of the node, has gathered requests for long enough.
     Gathered(usize, u32),
-    /// A group of requests, sent in this life of a node, has had its time.
+    /// The time of a group of requests, sent in this life of a node, is over.
     GroupSilent(usize, u32, GroupId),
-    /// The registry goes on after a pause.
+    /// The registry resumes after a pause.
     RegistryResumes,
     /// The registry is started again.
     RegistryStarts,
@@ -153,15 +153,15 @@ enum WorldEvent {
     LeaderElected,
     /// The registry may have space again.
     RegistryEmptied,
-    /// The clients that nothing holds back are looked at.
+    /// The clients that no fault holds back are checked.
     Look,
-    /// The client's application, in this life, has played a match: it leaves the room.
+    /// The client's application, in this life, has played a match: the client leaves the room.
     MatchPlayed(usize, u32, u64),
-    /// What was wrong between a node and the registry, since it forms matches, is over.
+    /// The fault between a node and the registry, made because the node is a matcher, is over.
     MatcherHeals(usize),
 }
 
-/// Whose deadline it is.
+/// Owner of the next deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextDeadline {
     Step(usize),
@@ -179,13 +179,13 @@ struct World<'a> {
     next_step: usize,
     nodes: Vec<NodeProcess>,
     clients: Vec<ClientProcess>,
-    /// If it is a process of its own.
+    /// Present if the registry is a process of its own.
     registry: Option<RegistryProcess>,
-    /// From each client to each node.
+    /// Paths from each client to each node.
     links: Vec<Vec<NetworkPath>>,
-    /// Between nodes, the one with the lower number first.
+    /// Paths between nodes; the lower number is the first of the key.
     roads: BTreeMap<(usize, usize), NetworkPath>,
-    /// From each node to the registry.
+    /// Paths from each node to the registry.
     lines: Vec<NetworkPath>,
     conns: BTreeMap<u64, Conn>,
     next_conn: u64,
@@ -193,28 +193,28 @@ struct World<'a> {
     next_wire: u64,
     letters: BTreeMap<u64, Letter>,
     next_letter: u64,
-    /// Connections to the registry are counted from 1.
+    /// Number of the next connection to the registry; the first is 1.
     next_session: u64,
-    /// Who has dialed each of them.
+    /// Node that dialed each of the connections to the registry.
     authors: BTreeMap<u64, NodeId>,
-    /// Whose request the registry has done last, if the oracle was not told yet.
+    /// Node whose request the registry has executed last, if the oracle was not notified of it yet.
     author: Option<NodeId>,
     next_serial: u64,
-    /// The epoch and the connection of each player's session that are the newest.
+    /// The newest epoch of each player's session, with its connection.
     newest: BTreeMap<Name, (u64, u64)>,
     guard: PrimaryWatch,
-    /// Whether anything was wrong with nodes, links or registry so far.
+    /// True if any fault of nodes, links or registry has happened so far.
     faulted: bool,
-    /// After the last fault: its moment.
+    /// Time of the last fault, once faults have stopped.
     healed: Option<u64>,
-    /// Clients that learn only after the last fault that they were taken over or kicked:
-    /// their applications connect again.
+    /// Clients that learn only after the last fault of a take-over or kick: their applications
+    /// connect again.
     recalled: Vec<usize>,
     rooms: Rooms,
-    /// Since all players search for the same match, after the last fault: how many tickets had
-    /// timed out beside another one before.
+    /// Count of tickets that had timed out beside another one when, after the last fault, all
+    /// players began to search for the same match.
     passed_over: Option<u64>,
-    /// What the registry's history has that the oracle of matches was not told yet.
+    /// Changes in the registry's history of which the oracle of matches was not notified yet.
     news: Vec<Watched>,
     rng: Rng,
     history: History,
@@ -299,7 +299,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Both phases: safety under faults, then liveness without.
+    /// Runs both phases: safety under faults, then liveness without faults.
     fn live(&mut self) -> Verdict {
         for node in 0..self.nodes.len() {
             self.start_node(node)?;
@@ -312,7 +312,7 @@ impl<'a> World<'a> {
         self.heal()
     }
 
-    /// Lets everything happen that happens up to a moment.
+    /// Executes all events up to a moment.
     fn run_until(&mut self, end: u64) -> Verdict {
         while let Some((at, next)) = self.next() {
             if at > end {
@@ -340,8 +340,8 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// What happens next. At the same moment steps come before arrivals, and arrivals
-    /// before timeouts.
+    /// Returns the next deadline. At the same moment steps are before arrivals, and arrivals before
+    /// time-outs.
     fn next(&self) -> Option<(u64, NextDeadline)> {
         let mut best: Option<(u64, NextDeadline)> = None;
         let mut offer = |at: Option<u64>, next: NextDeadline| {
@@ -390,7 +390,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What cannot break anything by itself.
+    /// Executes an event that cannot break a guarantee by itself.
     fn happen_quietly(&mut self, happening: WorldEvent) {
         match happening {
             WorldEvent::RetryRegistry(node, life) => self.retry_registry(node, life),
@@ -418,8 +418,8 @@ impl<'a> World<'a> {
         Err(Violation { guarantee, what: what.into() })
     }
 
-    /// Looks whether anybody waits for what others have although nothing holds it back, and
-    /// whether a node still has a connection that has long been dead.
+    /// Checks that no client waits too long for entries that others have while no fault holds it
+    /// back, and that no node keeps a connection that has long been dead.
     fn look(&mut self) -> Verdict {
         self.schedule(self.at + LOOK_EVERY, WorldEvent::Look);
         self.forget_rooms();
@@ -454,8 +454,8 @@ impl<'a> World<'a> {
         self.oracles.look(self.at, &free, within)
     }
 
-    /// Looks whether a client takes a connection for alive over which nothing has come for
-    /// longer than it takes to find that out.
+    /// Checks that no client takes a connection for alive over which nothing has arrived for longer
+    /// than the bound of detection.
     fn look_for_the_deaf(&mut self) -> Verdict {
         for (number, client) in self.clients.iter_mut().enumerate() {
             if client.is_troubled() || !client.is_connected() {
@@ -471,12 +471,12 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Something begins to be wrong somewhere; for the picture.
+    /// Records the begin of a fault somewhere; for the picture.
     fn trouble(&mut self, lane: Actor, label: &'static str) {
         self.open_troubles.entry((lane, label)).or_insert(self.at);
     }
 
-    /// It is over.
+    /// Records the end of a fault.
     fn relief(&mut self, lane: Actor, label: &'static str) {
         if let Some(from) = self.open_troubles.remove(&(lane, label))
             && self.history.traced

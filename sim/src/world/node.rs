@@ -1,4 +1,4 @@
-//! Drives the nodes.
+//! Driver of the nodes.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,40 +20,40 @@ use crate::network::{PipeItem, Way};
 use crate::oracle::{Guarantee, Observation, Verdict, Violation};
 use crate::scenario::Shape;
 
-/// A node's process: the machine while it is up, and what stays when it is not.
+/// Process of a node: the machine while the process is up, and the parts that outlive the process.
 pub(super) struct NodeProcess {
     pub(super) number: usize,
     pub(super) machine: Option<Node>,
     pub(super) life: u32,
     pub(super) clock: SkewedClock,
     pub(super) paused: bool,
-    /// When it went on last after a pause.
+    /// Time of the last resume after a pause.
     pub(super) resumed: u64,
-    /// When something was wrong with the process itself the last time that it was looked at.
+    /// Time of the last check at which the process itself had a fault.
     pub(super) troubled: u64,
-    /// While it is down: whether nobody is told.
+    /// True if nobody is notified that the process is down.
     pub(super) silent: bool,
     pub(super) wakes: Option<u64>,
     spins: (u64, u32),
     rng: Rng,
     pub(super) planted: Planted,
     pub(super) ids: BTreeMap<ConnId, u64>,
-    /// Its ends of wires.
+    /// The node's ends of wires.
     pub(super) wires: BTreeMap<LinkId, (u64, usize)>,
     pub(super) registry: Registration,
-    /// What the driver of its registry tells it at this moment.
+    /// Events that the registry's driver has for the node at this moment.
     pub(super) told: VecDeque<RegistryEvent>,
-    /// What would have happened in the process while it stood still.
+    /// Events that were due in the process while it was paused.
     pub(super) deferred: Vec<WorldEvent>,
-    /// The connection that each player's session has here.
+    /// The connection of each player's session on this node.
     pub(super) holders: BTreeMap<Name, ConnId>,
-    /// Connections that were taken over here and are still there.
+    /// Connections that were taken over on this node and still exist.
     pub(super) fenced: Vec<ConnId>,
-    /// What the registry in its process tells the oracle.
+    /// Events that the registry in the process has for the oracle.
     pub(super) news: Vec<Watched>,
 }
 
-/// The registry as a node's process has it.
+/// Registry of a node's process.
 pub(super) enum Registration {
     /// In the process itself.
     Embedded(Box<Embedded>),
@@ -61,7 +61,7 @@ pub(super) enum Registration {
     Remote(Box<RegistryLink>),
 }
 
-/// What a round of outputs leaves to do.
+/// Work that a round of outputs leaves.
 #[derive(Default)]
 struct Todo {
     conns: Vec<u64>,
@@ -101,7 +101,7 @@ impl NodeProcess {
         }
     }
 
-    /// A machine in a new life; to be started.
+    /// Makes a machine in a new life; the caller starts it.
     pub(super) fn start(&mut self, shape: &Shape, at: u64) {
         self.life += 1;
         let seal_key = self.rng.bytes();
@@ -122,7 +122,7 @@ impl NodeProcess {
         if shape.has_remote_registry() {
             return Registration::Remote(Box::new(RegistryLink::new(shape)));
         }
-        // Epochs are revisions: those of one life must not reach the next.
+        // Epochs are revisions: those of one life must not occur in the next.
         let config =
             RegistryConfig { base_revision: u64::from(life.max(1)) << 40, ..RegistryConfig::default() };
         Registration::Embedded(Box::new(Embedded::new(config, clock.now(at).instant)))
@@ -136,17 +136,17 @@ impl NodeProcess {
         self.paused
     }
 
-    /// Whether its machine wants nothing read from a connection.
+    /// Returns true if the machine wants nothing read from the connection.
     pub(super) fn holds(&self, conn: Option<ConnId>) -> bool {
         conn.is_some_and(|conn| self.machine.as_ref().is_some_and(|machine| machine.is_held(conn)))
     }
 
-    /// Whether something is wrong with the process itself.
+    /// Returns true if the process itself has a fault.
     pub(super) fn is_troubled(&self) -> bool {
         self.paused || self.machine.is_none()
     }
 
-    /// The next deadline of the machine, or of the registry in its process or its driver.
+    /// Returns the next deadline of the machine, or of its registry in the process or driver.
     fn due(&self) -> Option<Deadline> {
         let machine = self.machine.as_ref()?.poll_timeout();
         match &self.registry {
@@ -155,7 +155,7 @@ impl NodeProcess {
         }
     }
 
-    /// What its registry tells it next.
+    /// Returns the registry's next event for the node.
     fn poll_told(&mut self) -> Option<RegistryEvent> {
         match &mut self.registry {
             Registration::Embedded(embedded) => loop {
@@ -169,18 +169,18 @@ impl NodeProcess {
     }
 }
 
-/// Where other nodes dial a node.
+/// Returns the address at which other nodes dial a node.
 fn link_address(number: usize) -> String {
     format!("node-{number}")
 }
 
-/// The node that is dialed at an address.
+/// Returns the node that is dialed at an address.
 fn node_at(address: &str) -> Option<usize> {
     address.strip_prefix("node-")?.parse().ok()
 }
 
 impl World<'_> {
-    /// One input to a node, and everything that follows from it at this moment.
+    /// Gives one input to a node, and executes everything that follows at this moment.
     pub(super) fn node_input<T>(
         &mut self,
         node: usize,
@@ -210,7 +210,7 @@ impl World<'_> {
         if is_due(process.machine.as_ref().and_then(Node::poll_timeout)) {
             self.node_input(node, Node::handle_timeout)?;
         }
-        // After the node, which may just renew what would end now.
+        // After the node, which may just renew a lease that would end now.
         match &mut self.nodes[node].registry {
             Registration::Embedded(embedded) if is_due(embedded.poll_timeout()) => {
                 embedded.handle_timeout(now.instant);
@@ -221,7 +221,7 @@ impl World<'_> {
         self.settle_node(node)
     }
 
-    /// Drains a node: outputs, then frames, until there are neither.
+    /// Drains a node: outputs, then frames, until neither is left.
     pub(super) fn settle_node(&mut self, node: usize) -> Verdict {
         let mut closed = VecDeque::new();
         let mut todo = Todo::default();
@@ -248,7 +248,7 @@ impl World<'_> {
             if !idle {
                 continue;
             }
-            // The last input is done with: the next one.
+            // The last input is handled: now the next one.
             let process = &mut self.nodes[node];
             let now = process.clock.now(self.at);
             let told = process.poll_told();
@@ -304,7 +304,7 @@ impl World<'_> {
                     conn.closing = true;
                     conn.woken = true;
                     todo.conns.push(id);
-                    // A connection that is being closed is not held any more.
+                    // Input of a closing connection is not held back any more.
                     self.schedule_arrival(id, Way::Up, self.at);
                 }
             }
@@ -393,7 +393,7 @@ impl World<'_> {
                 todo.echoes.push_back((conn, type_url, payload));
             }
             Event::Misbehaved { conn, what, .. } => {
-                // Every client here is the real one: it never misbehaves.
+                // Every client of the world is honest and never misbehaves.
                 let id = self.nodes[node].ids.get(&conn);
                 let client = id.and_then(|id| self.conns.get(id)).map(|c| c.client);
                 return self.broken(
@@ -414,7 +414,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Adds what a node counted to the marks, at the end of its life.
+    /// Adds a node's counts to the coverage, at the end of its life.
     pub(super) fn retire_node_stats(&mut self, node: usize) {
         if let Some(machine) = self.nodes[node].machine.as_ref() {
             self.coverage.add_stats(&machine.stats());

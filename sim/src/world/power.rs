@@ -1,4 +1,4 @@
-//! Nodes that stand still, die, are drained and are started again.
+//! Nodes that pause, die, are drained and are started again.
 
 use skirmish_core::id::ConnId;
 use skirmish_core::plant::Plant;
@@ -40,7 +40,7 @@ impl World<'_> {
         self.rouse_node(node)
     }
 
-    /// What waited for the node goes on.
+    /// Schedules everything that waited for the node.
     fn rouse_node(&mut self, node: usize) -> Verdict {
         for client in 0..self.clients.len() {
             self.schedule_arrivals(client, self.at);
@@ -59,7 +59,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The node dies with everything it had; it is started again later.
+    /// Kills the node with all its data, and plans its next start.
     pub(super) fn crash_node(&mut self, node: usize, millis: u64, silent: bool) {
         if self.nodes[node].machine.is_none() {
             return;
@@ -87,7 +87,7 @@ impl World<'_> {
         for name in names {
             let Some(id) = self.detach(node, name) else { continue };
             let Some(conn) = self.conns.get_mut(&id) else { continue };
-            // Of what the node had handed over, some had left the host.
+            // Some of the frames that the node had handed over had left the host.
             let keep = self.links[conn.client][node].below(conn.down.len());
             conn.down.truncate(keep);
             if !silent {
@@ -132,7 +132,7 @@ impl World<'_> {
             return Ok(());
         }
         if !self.nodes[node].is_paused() {
-            // What it asks of the registry now is under way when it is gone.
+            // Requests to the registry from this call are under way when the node is gone.
             self.node_input(node, skirmish_core::node::Node::stop)?;
         }
         self.stop_node(node, false);

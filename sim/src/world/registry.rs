@@ -14,51 +14,50 @@ use crate::matches::NEWS;
 use crate::oracle::{Guarantee, Verdict};
 use crate::records;
 
-/// The latest that a request is done of which nobody knew what became of it, in
-/// microseconds.
+/// Longest delay of a request that is executed without an answer, in microseconds.
 const MOST_LATE: u64 = 6_000_000;
 
-/// The registry's process. What it knows outlives it, as etcd's does.
+/// Process of the registry. Its data outlives the process, as etcd's data does.
 pub(super) struct RegistryProcess {
     pub(super) machine: Registry,
     pub(super) clock: SkewedClock,
     pub(super) paused: bool,
-    /// It is being started again; the value says whether nobody is told.
+    /// Present while the registry is being started again; true if nobody is notified.
     pub(super) down: Option<bool>,
-    /// What it knew once.
+    /// The last copy of the data.
     copy: Option<Snapshot>,
-    /// It is started again as it was then, or, if the value says so, with nothing.
+    /// Present if the next start restores the data; true for an empty registry, false for the copy.
     returns: Option<bool>,
-    /// It has no space, since when and until when.
+    /// Present while the registry has no space: since when and until when.
     pub(super) full: Option<(u64, u64)>,
-    /// Nobody leads until this moment.
+    /// Time until which the registry has no leader.
     pub(super) leaderless: u64,
     wakes: Option<u64>,
     spins: (u64, u32),
-    /// The connections that it has, and whose.
+    /// Connections to the registry, with their nodes.
     sessions: BTreeMap<u64, usize>,
-    /// Whose its watches are, and what their nodes call them.
+    /// Watches, with their connections and the nodes' own numbers for them.
     watches: BTreeMap<WatchId, (u64, WatchId)>,
     next_watch: u64,
-    /// Requests whose senders were told that nobody knows.
+    /// Requests that are executed later, after their senders got an unknown outcome or no answer.
     late: BTreeMap<u64, (NodeId, Request)>,
     next_late: u64,
-    /// For each node: when what was sent last arrives, and what else is odd.
+    /// Order of letters, and faults of the registry, for each node.
     pub(super) order: Vec<LetterOrder>,
 }
 
-/// What letters of a node keep to.
+/// Order and faults of one node's letters.
 #[derive(Clone, Copy, Default)]
 pub(super) struct LetterOrder {
-    /// When the last request arrives.
+    /// Arrival time of the last request.
     pub(super) asked: u64,
-    /// When the last news of watches arrive.
+    /// Arrival time of the last event of a watch.
     pub(super) watched: u64,
-    /// How late news of watches come, in microseconds.
+    /// Delay of watch events, in microseconds.
     pub(super) lag: u64,
-    /// How many requests of which nobody will say what came of them.
+    /// Number of the next requests whose outcome is not reported.
     pub(super) blurred: u64,
-    /// The next match that the node forms is its last; then it is down for so many
+    /// Set if the node's next match is its last. The value is the down-time afterwards, in
     /// milliseconds.
     pub(super) last_match: Option<u64>,
 }
@@ -128,7 +127,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Sends out what watches have to tell.
+    /// Sends the events of watches.
     pub(super) fn settle_registry(&mut self) {
         while let Some(registry) = self.registry.as_mut()
             && let Some(watched) = registry.machine.poll_output()
@@ -147,15 +146,14 @@ impl World<'_> {
         }
     }
 
-    /// The sessions and rooms that the registry has, by their keys: whose they are, and in
-    /// which epoch.
+    /// Returns the sessions and rooms of the registry: their keys, owners and epochs.
     pub(super) fn records(&mut self) -> Vec<(String, NodeId, u64)> {
         let Some(registry) = self.registry.as_mut() else { return Vec::new() };
         let now = registry.clock.now(self.at).instant;
         records::all(&mut registry.machine, now)
     }
 
-    /// A letter from a node has come.
+    /// Handles a letter from a node.
     pub(super) fn serve_letter(&mut self, letter: Letter) -> Verdict {
         let Letter { node, session, content, .. } = letter;
         let at = self.at;
@@ -205,7 +203,7 @@ impl World<'_> {
                 let own = WatchId(registry.next_watch);
                 registry.next_watch += 1;
                 registry.watches.insert(own, (session, id));
-                // There is room for all of them.
+                // The registry has room for all watches.
                 let _ = registry.machine.watch(now, own, watch);
             }
             Content::Unwatch(id) => {
@@ -221,12 +219,12 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The node that has dialed a connection.
+    /// Returns the node that dialed a connection.
     pub(super) fn author_of(&self, session: u64) -> NodeId {
         self.authors.get(&session).copied().unwrap_or(NodeId(0))
     }
 
-    /// Nobody says what comes of a request: it is done, or not, or later.
+    /// Blurs a request: it is executed now, later or never, and its outcome is not reported.
     fn blur(&mut self, node: usize, session: u64, asked: ExchangeId, request: Request) {
         let (choice, after) = (self.rng.range(0..=3), self.rng.range(0..=MOST_LATE));
         self.coverage.hit("registry ambiguous");
@@ -246,13 +244,13 @@ impl World<'_> {
                 );
             }
         }
-        // Either the answer says that nobody knows, or there is none.
+        // The answer is "unknown", or missing.
         if after % 2 == 0 {
             self.post(node, session, Content::Reply(asked, Err(Failure::Unknown)));
         }
     }
 
-    /// A request will be done, so many microseconds later.
+    /// Executes a request after this many microseconds.
     pub(super) fn do_late(&mut self, author: NodeId, request: Request, after: u64) {
         let Some(registry) = self.registry.as_mut() else { return };
         let late = registry.next_late;
@@ -261,7 +259,7 @@ impl World<'_> {
         self.schedule(self.at + after, WorldEvent::LateRequest(late));
     }
 
-    /// A request is done of which its sender was told that nobody knows.
+    /// Executes a request whose sender was not notified of the outcome.
     pub(super) fn late_request(&mut self, late: u64) {
         let at = self.at;
         let Some(registry) = self.registry.as_mut() else { return };
@@ -386,7 +384,7 @@ impl World<'_> {
         };
         let now = registry.clock.now(self.at).instant;
         let revision = registry.machine.revision().saturating_sub(keep);
-        // One that is compacted already stays so.
+        // A revision that is compacted already stays compacted.
         let _ = registry.machine.handle(now, &Request::Compact { revision });
         self.coverage.hit("registry compacted");
         self.settle_registry();
@@ -409,15 +407,15 @@ impl World<'_> {
         self.schedule_letters(self.at + latency);
     }
 
-    /// Both ends of a node's connection find out that it is dead, if nothing passes for so
-    /// long.
+    /// Schedules the moment at which both ends of a node's connection detect its death, if nothing
+    /// passes until then.
     fn await_silence(&mut self, node: usize) {
         let since = self.at;
         let wait = self.scenario.shape.registry_keepalive_ms * 1_000;
         self.schedule(since + wait, WorldEvent::Silence(node, since));
     }
 
-    /// Whether nothing has passed between a node and the registry since then.
+    /// Loses a node's connection to the registry if nothing has passed since then.
     pub(super) fn silence(&mut self, node: usize, since: u64) -> Verdict {
         if self.nodes[node].is_paused() {
             self.nodes[node].deferred.push(WorldEvent::Silence(node, since));
@@ -438,7 +436,7 @@ impl World<'_> {
         if session != 0 && (cut || still || unknown) { self.lose_registry(node, session) } else { Ok(()) }
     }
 
-    /// A node's process was gone in silence.
+    /// Ends the connection of a node's process that died in silence.
     pub(super) fn session_over(&mut self, session: u64) {
         if let Some(registry) = self.registry.as_mut() {
             registry.forget_session(session);

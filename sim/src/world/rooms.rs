@@ -1,16 +1,16 @@
-//! Rooms, as the machine world has them.
+//! Rooms of the machine world.
 
 use super::World;
 use super::node::NodeProcess;
 use crate::oracle::RoomNumber;
 
 impl World<'_> {
-    /// The number of a room by its name, for the oracles.
+    /// Returns the number of a room by its name, for the oracles.
     pub(super) fn room(&mut self, name: &str) -> RoomNumber {
         u32::try_from(self.rooms.number(name)).unwrap_or(RoomNumber::MAX)
     }
 
-    /// Stops looking at rooms of matches that nobody has any more.
+    /// Forgets rooms of matches that no node and no client has any more.
     pub(super) fn forget_rooms(&mut self) {
         let Self { rooms, nodes, clients, .. } = self;
         rooms.forget(|_, name| {

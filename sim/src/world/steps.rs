@@ -1,5 +1,5 @@
-//! Does the steps of a scenario: what applications do; [`faults`](super::faults) has the
-//! rest.
+//! Execution of a scenario's steps: acts of applications. [`faults`](super::faults) executes the
+//! other steps.
 
 use bytes::Bytes;
 use skirmish_core::client::CommandError;
@@ -39,14 +39,14 @@ impl World<'_> {
             | Action::LeaveMatch { client }
             | Action::GiveUp { client } => {
                 let client = self.client_at(client);
-                // A process that stands still gives its machine no commands.
+                // A paused process gives its machine no commands.
                 if self.clients[client].paused { Ok(()) } else { self.command(client, action) }
             }
             fault => self.fault(fault),
         }
     }
 
-    /// A command of a client's application.
+    /// Executes a command of a client's application.
     fn command(&mut self, client: usize, action: Action) -> Verdict {
         let room_of = |room: i64| room_name(positive(room) % self.scenario.shape.rooms.max(1));
         let connected = self.clients[client].is_connected();
@@ -76,7 +76,7 @@ impl World<'_> {
                 let mut result = Ok(());
                 for number in 0..positive(count).min(100) {
                     let mut body = number.to_be_bytes().to_vec();
-                    // In some scenarios they are large: rooms have no place for all of them.
+                    // Large messages in some scenarios: rooms have no space for all of them.
                     if self.scenario.seed % LARGE_LATEST == 5 {
                         body.resize(8 * 1024, 0);
                     }
@@ -119,7 +119,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Says reliable messages, each unlike every other of the run.
+    /// Says reliable messages, each with a content that is unique in the run.
     pub(super) fn say(&mut self, client: usize, room: u64, count: u64, size: u64) -> Verdict {
         let name = self.rooms.name(room);
         let ends_turns = self.scenario.shape.turns > 0;

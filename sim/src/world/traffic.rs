@@ -1,4 +1,4 @@
-//! What gets from one end of a connection to the other, and when.
+//! Traffic of connections: sending, and arrivals at the other end.
 
 use bytes::Bytes;
 use skirmish_core::id::ConnId;
@@ -10,7 +10,7 @@ use crate::network::{Conn, PipeItem, Way};
 use crate::oracle::Verdict;
 
 impl World<'_> {
-    /// The client asks for a connection.
+    /// Opens a connection for the client.
     pub(super) fn dial(&mut self, client: usize) {
         let shape = &self.scenario.shape;
         let id = self.next_conn;
@@ -21,7 +21,7 @@ impl World<'_> {
         self.send(id, Way::Up, PipeItem::Open);
     }
 
-    /// Puts something into a pipe; it arrives when the link lets it.
+    /// Puts an item into a pipe. The link decides when the item arrives.
     pub(super) fn send(&mut self, id: u64, way: Way, item: PipeItem) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let link = &mut self.links[conn.client][conn.to];
@@ -35,7 +35,7 @@ impl World<'_> {
         self.schedule_arrival(id, way, 0);
     }
 
-    /// Schedules the arrival of the first flight, unless something holds it back.
+    /// Schedules the arrival of the first flight, unless a fault holds the flight back.
     pub(super) fn schedule_arrival(&mut self, id: u64, way: Way, not_before: u64) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let held = (way == Way::Up && self.nodes[conn.to].holds(conn.node))
@@ -49,8 +49,8 @@ impl World<'_> {
         self.schedule(due.max(not_before), WorldEvent::Arrive(id, way));
     }
 
-    /// Schedules all arrivals of a client's connections again: something that held them
-    /// back is gone.
+    /// Schedules all arrivals of a client's connections again, after the end of a fault that held
+    /// them back.
     pub(super) fn schedule_arrivals(&mut self, client: usize, not_before: u64) {
         let of_client = |(id, conn): (&u64, &Conn)| (conn.client == client).then_some(*id);
         for id in self.conns.iter().filter_map(of_client).collect::<Vec<_>>() {
@@ -59,7 +59,7 @@ impl World<'_> {
         }
     }
 
-    /// The first flight of a pipe has come to its end.
+    /// Handles the arrival of the first flight of a pipe.
     pub(super) fn arrive(&mut self, id: u64, way: Way) -> Verdict {
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
         let (client, node) = (conn.client, conn.to);
@@ -105,7 +105,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Tells the node that it has read all that has come of a connection, if it has held it.
+    /// Notifies the node that all received data of a connection is read, if the node has held the
+    /// connection.
     fn caught_up(&mut self, id: u64) -> Verdict {
         let Some(conn) = self.conns.get(&id) else { return Ok(()) };
         let (node, name) = (conn.to, conn.node);
@@ -131,13 +132,13 @@ impl World<'_> {
         }
     }
 
-    /// Whether something keeps the client from getting what the node sends.
+    /// Returns true if something keeps the node's frames from the client.
     pub(super) fn is_held_back(&self, client: usize) -> bool {
         let process = &self.clients[client];
         let conn = process.conn.and_then(|id| self.conns.get(&id));
         let standing =
             conn.is_some_and(|conn| conn.connected && conn.node.is_some() && conn.vanished.is_none());
-        // A small pipe over a long way is slow: what is under way holds back the rest.
+        // A small pipe over a long way is slow: data under way holds back the rest.
         let full = conn.is_some_and(|conn| !conn.down.is_writable());
         !standing
             || full
@@ -147,7 +148,7 @@ impl World<'_> {
     }
 }
 
-/// Says what a frame is.
+/// Text that names the kind of a frame.
 pub(super) struct Label<'a>(pub(super) &'a Bytes);
 
 impl std::fmt::Display for Label<'_> {

@@ -1,4 +1,4 @@
-//! Byte streams between nodes: what gets from one to the other, and when.
+//! Byte streams between nodes, and their arrivals.
 
 use skirmish_core::id::{LinkId, NodeId};
 use skirmish_core::node::Node;
@@ -9,13 +9,13 @@ use crate::history::{Actor, FramePassage};
 use crate::network::{NetworkPath, PipeItem, Way, Wire};
 use crate::oracle::Verdict;
 
-/// The way from an end of a wire to the other, on the road between two nodes.
+/// Direction from one node to another on the road between them.
 const fn way(from: usize, to: usize) -> Way {
     if from < to { Way::Up } else { Way::Down }
 }
 
 impl World<'_> {
-    /// The road between two nodes; `None` from a node to itself.
+    /// Returns the road between two nodes; `None` from a node to itself.
     pub(super) fn road(&mut self, one: usize, other: usize) -> Option<&mut NetworkPath> {
         self.roads.get_mut(&(one.min(other), one.max(other)))
     }
@@ -24,7 +24,7 @@ impl World<'_> {
         self.roads.get(&(from.min(to), from.max(to))).is_none_or(|road| road.is_cut(way(from, to)))
     }
 
-    /// A node asks for a stream to another.
+    /// Dials another node for a stream.
     pub(super) fn dial_node(&mut self, from: usize, to: usize, dialed: NodeId) {
         let id = self.next_wire;
         self.next_wire += 1;
@@ -37,7 +37,7 @@ impl World<'_> {
         self.schedule(process.clock.world(over), WorldEvent::DialOver(id));
     }
 
-    /// Nobody has answered a dial in time.
+    /// Ends a dial that was not answered in time.
     pub(super) fn dial_over(&mut self, id: u64) -> Verdict {
         let Some(wire) = self.wires.get_mut(&id) else { return Ok(()) };
         let end = &mut wire.ends[0];
@@ -56,7 +56,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Puts something into a wire at one of its ends.
+    /// Puts an item into a wire at one of its ends.
     fn send_wire(&mut self, id: u64, end: usize, item: PipeItem) {
         let Some(wire) = self.wires.get(&id) else { return };
         let (from, to) = (wire.ends[end].node, wire.ends[1 - end].node);
@@ -78,7 +78,7 @@ impl World<'_> {
         self.schedule_wire(id, end, 0);
     }
 
-    /// Schedules the arrival of the first flight from an end, unless something holds it.
+    /// Schedules the arrival of the first flight from an end, unless a fault holds the flight back.
     fn schedule_wire(&mut self, id: u64, end: usize, not_before: u64) {
         let Some(wire) = self.wires.get(&id) else { return };
         let (from, to) = (wire.ends[end].node, wire.ends[1 - end].node);
@@ -89,7 +89,7 @@ impl World<'_> {
         self.schedule(due.max(not_before), WorldEvent::WireArrives(id, end));
     }
 
-    /// Schedules all arrivals again: something that held some of them back is gone.
+    /// Schedules all arrivals again, after a fault that held some of them back has ended.
     pub(super) fn schedule_wires(&mut self, not_before: u64) {
         for id in self.wires.keys().copied().collect::<Vec<_>>() {
             self.schedule_wire(id, 0, not_before);
@@ -97,7 +97,7 @@ impl World<'_> {
         }
     }
 
-    /// The first flight from an end has come to the other.
+    /// Handles the arrival of the first flight from an end at the other end.
     pub(super) fn wire_arrives(&mut self, id: u64, end: usize) -> Verdict {
         let Some(wire) = self.wires.get_mut(&id) else { return Ok(()) };
         let (from, to, vanished) = (wire.ends[end].node, wire.ends[1 - end].node, wire.vanished);
@@ -127,7 +127,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Something has come to an end of a wire.
+    /// Handles an item that arrived at an end of a wire.
     fn take_wire_item(&mut self, id: u64, end: usize, item: PipeItem) -> Verdict {
         let Some(wire) = self.wires.get_mut(&id) else { return Ok(()) };
         let dialed = wire.dialed;
@@ -159,7 +159,7 @@ impl World<'_> {
         }
     }
 
-    /// A node's machine learns of a wire.
+    /// Notifies a node's machine of a wire.
     fn link_up(&mut self, id: u64, end: usize, dialed: Option<NodeId>) -> Verdict {
         let ends = self.wires.get(&id).map(|wire| (wire.ends[end].node, wire.ends[1 - end].node));
         let Some((node, caller)) = ends else { return Ok(()) };
@@ -184,7 +184,7 @@ impl World<'_> {
         self.settle_node(node)
     }
 
-    /// Asks a node for frames as long as the wire takes them.
+    /// Asks a node for frames as long as the wire accepts them.
     pub(super) fn pump_wire(&mut self, id: u64, end: usize) {
         loop {
             let Some(wire) = self.wires.get_mut(&id) else { return };
@@ -203,7 +203,7 @@ impl World<'_> {
         }
     }
 
-    /// A wire has room again.
+    /// Continues to send, since a wire has room again.
     pub(super) fn wire_can_write(&mut self, id: u64, end: usize) -> Verdict {
         let Some(wire) = self.wires.get(&id) else { return Ok(()) };
         let node = wire.ends[end].node;
@@ -214,13 +214,14 @@ impl World<'_> {
         self.settle_node(node)
     }
 
-    /// A node's machine has dropped a link: of what it had sent, some may be lost.
+    /// Closes a wire whose link a node's machine has dropped. Some of the sent frames may be lost.
     pub(super) fn close_link(&mut self, node: usize, link: LinkId) {
         let Some((id, end)) = self.nodes[node].wires.remove(&link) else { return };
         self.drop_end(id, end, Some(PipeItem::Fin));
     }
 
-    /// An end of a wire is gone, and some of what it had sent; the other end is told, or not.
+    /// Closes an end of a wire and loses some of its sent frames. The other end is notified if
+    /// `told` is set.
     fn drop_end(&mut self, id: u64, end: usize, told: Option<PipeItem>) {
         let Some(wire) = self.wires.get_mut(&id) else { return };
         wire.ends[end].open = false;
@@ -236,7 +237,7 @@ impl World<'_> {
         self.forget_wire(id);
     }
 
-    /// A node's process is gone, and its ends of wires with it.
+    /// Closes all ends of wires of a node whose process is gone.
     pub(super) fn lose_wires(&mut self, node: usize, silent: bool) {
         self.nodes[node].wires.clear();
         for id in self.wires.keys().copied().collect::<Vec<_>>() {
@@ -249,7 +250,7 @@ impl World<'_> {
         }
     }
 
-    /// Drops a wire that neither end has any more, and that nobody waits for.
+    /// Drops a wire with two closed ends whose remaining items nobody waits for.
     fn forget_wire(&mut self, id: u64) {
         let over = |wire: &Wire| {
             let untold = |pipe: &crate::network::Pipe| !pipe.is_empty() && !wire.vanished;
@@ -272,7 +273,7 @@ impl World<'_> {
     }
 
     pub(super) fn cut_nodes(&mut self, one: usize, other: usize, way: i64) {
-        // The first and the second of the pair, not of the step, are what a road knows.
+        // A road counts the ways from the lower node number, not from the step's first node.
         let way = if one <= other { way } else { [0, 2, 1][usize::try_from(way.rem_euclid(3)).unwrap_or(0)] };
         let at = self.at;
         let Some(road) = self.road(one, other) else { return };
@@ -298,8 +299,8 @@ impl World<'_> {
         self.schedule_wires(after);
     }
 
-    /// Both nodes learn that what was between them is no more; of what was under way, all
-    /// is lost from some frame on.
+    /// Resets the links between two nodes: both are notified, and all data under way is lost from a
+    /// random frame on.
     pub(super) fn reset_nodes(&mut self, one: usize, other: usize) {
         for id in self.wires_between(one, other) {
             for end in 0..2 {
@@ -313,7 +314,7 @@ impl World<'_> {
         }
     }
 
-    /// Nothing gets through what is between two nodes, and neither is told.
+    /// Kills the links between two nodes in silence: neither node is notified.
     pub(super) fn vanish_nodes(&mut self, one: usize, other: usize) {
         for id in self.wires_between(one, other) {
             if let Some(wire) = self.wires.get_mut(&id) {
@@ -323,7 +324,7 @@ impl World<'_> {
         }
     }
 
-    /// Whether a node has a room whose primary is gone, or is not seen to be.
+    /// Returns true if a node has a room without a known primary.
     fn is_orphaned(&self) -> bool {
         let machines = || self.nodes.iter().filter_map(|node| node.machine.as_ref());
         self.rooms.open().into_iter().any(|(_, room)| {
@@ -332,7 +333,7 @@ impl World<'_> {
         })
     }
 
-    /// Whether two nodes that are up lack a link that carries what they send.
+    /// Returns true if two nodes that are up lack a link that carries their frames.
     pub(super) fn is_apart(&self) -> bool {
         let full = |wire: &Wire| wire.stands() && wire.pipes.iter().any(|pipe| !pipe.is_writable());
         if self.roads.values().any(NetworkPath::is_hurt) || self.wires.values().any(full) {
