@@ -1,14 +1,14 @@
-//! What can happen in a run of the shell world. What the machine world knows too has its
-//! name there.
+//! Actions of a run of the shell world. Actions that the machine world has too have the same names
+//! as there.
 
 use crate::matches::MatcherFailure;
 
-/// Which way a link is cut.
+/// Cut directions of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     Both,
-    /// From the first to the second: from a client to a server, from a server to the
-    /// registry, from the server that is named first.
+    /// From the first end to the second: from a client to a server, from a server to the registry,
+    /// or from the server that is named first.
     Up,
     /// From the second to the first.
     Down,
@@ -24,7 +24,7 @@ impl Cut {
     }
 }
 
-/// What a client's application does. Without a connection most of it is kept for later.
+/// Command of a client's application. Without a connection most of the commands are kept for later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
     Join {
@@ -61,7 +61,8 @@ pub(super) enum Deed {
     Application {
         size: usize,
     },
-    /// Searches for a match, unless it does: the numbers are those of the machine world.
+    /// Searches for a match, unless the client is searching. The numbers are those of the machine
+    /// world.
     Queue {
         mode: i64,
         party: i64,
@@ -71,13 +72,13 @@ pub(super) enum Deed {
     Cancel,
     /// Leaves the rooms of all its matches.
     LeaveMatches,
-    /// Gives up the match that it was told of.
+    /// Gives the player's match up.
     GiveUp,
     /// Ends the session and the process.
     Quit,
 }
 
-/// What happens to a client or its host.
+/// Action on a client or its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClientAction {
     /// The process starts, unless it runs.
@@ -86,57 +87,59 @@ pub(super) enum ClientAction {
     Kill,
     Pause,
     Resume,
-    /// The application takes this many milliseconds for each event; 0 ends that.
+    /// The application spends this many milliseconds on each event; 0 ends this.
     Dawdle(u64),
-    /// Cut off from every server, or from one.
+    /// The client is cut off from every server, or from one.
     Cut(Cut, Option<usize>),
     Mend,
-    /// Its connection is reset.
+    /// The client's connection is reset.
     Reset,
-    /// It gives its connection up and connects to another server.
+    /// The client gives its connection up and connects to another server.
     Move(usize),
-    /// Its wall clock is wrong by this many milliseconds from now on.
+    /// The client's wall clock is wrong by this many milliseconds from now on.
     Skew(i64),
 }
 
-/// What happens to a server or its host.
+/// Action on a server or its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServerAction {
     Start,
     Kill,
-    /// It is told to stop in an orderly way.
+    /// The server is ordered to drain.
     Drain,
     Pause,
     Resume,
-    /// Cut off from everybody.
+    /// The server is cut off from every other host.
     Cut(Cut),
     Mend,
     Skew(i64),
-    /// Cut off from the registry: up is to the registry.
+    /// The server is cut off from the registry; `Up` is the direction to the registry.
     CutRegistry(Cut),
     HealRegistry,
-    /// What its watches tell comes this many milliseconds late; 0 ends that.
+    /// Events of the server's watches are this many milliseconds late; 0 ends this.
     LagWatches(u64),
-    /// So many of its next requests are done or not, now or later, and nobody says so.
+    /// This many of the server's next requests are executed now, later or never, and not answered
+    /// with the outcome.
     BlurRegistry(u32),
 }
 
-/// What happens to the registry, if it has a host of its own.
+/// Action on the registry, if it has a host of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RegistryAction {
-    /// The process starts with all that it knew, unless it runs.
+    /// The process starts with all its data, unless it runs.
     Start,
     Kill,
     Pause,
     Resume,
-    /// Cut off from everybody.
+    /// The registry is cut off from every other host.
     Cut,
     Mend,
-    /// Nobody leads: every request is done or not, now or later, and nobody says so.
+    /// The registry has no leader: requests are executed now, later or never, and their outcome is
+    /// not reported.
     Depose,
-    /// Somebody leads again.
+    /// The registry has a leader again.
     Elect,
-    /// It forgets all but so many of its last revisions.
+    /// The registry compacts its history, up to this many of its last revisions.
     Compact(u64),
 }
 
@@ -146,26 +149,25 @@ pub(super) enum ShellAction {
     Client(usize, ClientAction),
     Server(usize, ServerAction),
     Registry(RegistryAction),
-    /// Nothing passes between two servers.
+    /// The link between two servers is cut.
     CutNodes(usize, usize, Cut),
     HealNodes(usize, usize),
-    /// The server that leads a room dies.
+    /// The primary of a room dies.
     KillPrimary(u32),
-    /// Something happens to the server that forms the matches of a queue, and is over after
-    /// so many milliseconds.
+    /// The matcher of a mode fails for this many milliseconds.
     FailMatcher {
         mode: i64,
         how: MatcherFailure,
         millis: u64,
     },
-    /// Every server starts that does not run.
+    /// Every server starts, unless it runs.
     StartAll,
-    /// An operator ends a player's session.
+    /// An operator kicks a player.
     Kick {
         player: usize,
     },
-    /// Every packet takes a time between the two, in microseconds, and of a thousand this
-    /// many are lost.
+    /// Packets take a time between `low` and `high`, in microseconds, and `loss` of a thousand are
+    /// lost.
     Weather {
         low: u64,
         high: u64,

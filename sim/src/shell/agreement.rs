@@ -1,5 +1,5 @@
-//! What several servers and their registry must have come to when all is well again: every
-//! room has one primary, every session is where its client is, and the registry says so.
+//! Agreement of several servers and their registry once faults have stopped: every room has one
+//! primary, every session is on its client's server, and the registry's records match.
 
 use skirmish_core::id::NodeId;
 use skirmish_core::node::Node;
@@ -15,7 +15,7 @@ fn broken<T>(guarantee: Guarantee, what: String) -> Result<T, Violation> {
 }
 
 impl Hosts {
-    /// The servers; all of them must run.
+    /// Returns the handles of the servers. All servers must run.
     pub(super) fn running(&self) -> Result<Vec<Handle>, Violation> {
         let ledger = self.shared.lock();
         let mut handles = Vec::new();
@@ -28,7 +28,7 @@ impl Hosts {
         Ok(handles)
     }
 
-    /// Where there is a registry on its own host: all agree.
+    /// Checks that all servers agree, if the registry has a host of its own.
     pub(super) fn agreed(&self, present: &[usize]) -> Verdict {
         let (views, records, rooms) = {
             let ledger = self.shared.lock();
@@ -58,8 +58,8 @@ impl Hosts {
         recorded(&records, &servers)
     }
 
-    /// The session of everybody is on the server that its client is connected to, and
-    /// nowhere else.
+    /// Checks that every session is on the server that its client is connected to, and nowhere
+    /// else.
     fn settled(&self, present: &[usize], servers: &[Handle]) -> Verdict {
         for &client in present {
             let (player, home) = {
@@ -79,7 +79,7 @@ impl Hosts {
     }
 }
 
-/// Every record of the registry is of a session or a room that its server has.
+/// Checks that every record of the registry names a session or a room that its server has.
 fn recorded(records: &[(String, NodeId, u64)], servers: &[Handle]) -> Verdict {
     for (key, owner, epoch) in records {
         let held = |node: &Node| match key.strip_prefix("/sessions/player:") {
@@ -88,8 +88,8 @@ fn recorded(records: &[(String, NodeId, u64)], servers: &[Handle]) -> Verdict {
         };
         let of_owner = |server: &Handle| server.inspect(|node| (node.id() == *owner).then(|| held(node)));
         let held = servers.iter().find_map(of_owner).flatten();
-        // A session that was registered again after its server's lease was lost has a newer
-        // epoch there than its server goes on with.
+        // A session that was registered again after the loss of its server's lease has a newer
+        // epoch in the registry than the server uses.
         let is_room = key.starts_with("/rooms/");
         if !held.is_some_and(|held| held == *epoch || !is_room && held < *epoch) {
             let guarantee = if is_room { Guarantee::Primary } else { Guarantee::Fence };

@@ -1,4 +1,4 @@
-//! The clients' hosts, and what happens to them.
+//! Hosts of the clients, and the actions on them.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use super::ledger::{AFTERMATH, Ledger, at};
 use super::player::{self, keys, player_address, player_name, token};
 use super::stage::Hosts;
 
-/// How long a process that goes on after a pause takes until its application knows what
-/// its client does, in microseconds.
+/// Time that a process needs after a pause until its application knows the state of its client, in
+/// microseconds.
 const SETTLES: u64 = 1_000_000;
 
 impl Hosts {
@@ -57,7 +57,7 @@ impl Hosts {
         }
     }
 
-    /// The client finds its connection reset, and what it had sent arrives later.
+    /// Resets the client's connection. Data that the client had sent arrives later.
     fn reset_client(&self, client: usize) {
         if let Some(cable) = self.shared.lock().seats[client].cable.take() {
             cable.pull();
@@ -110,8 +110,8 @@ impl Hosts {
         }
     }
 
-    /// Waits until the application is not in the middle of a command: the ledger must
-    /// know of a message that the client has taken.
+    /// Waits until the application is not in the middle of a command: the ledger must know of each
+    /// message that the client has accepted.
     async fn until_idle(&self, client: usize) {
         let busy = |ledger: &Ledger| {
             let seat = &ledger.seats[client];
@@ -150,7 +150,7 @@ impl Hosts {
             let token = token(&keys, player, issuer.now().wall);
             async move { Ok(token) }
         });
-        // The dialer decides which server it really is.
+        // The dialer decides which server the client really reaches.
         let builder = Client::builder(&format!("ws://{}/", player_address(home)), credentials)
             .config(self.plan.shape.client_config(percent))
             .player(player_name(player).as_str())

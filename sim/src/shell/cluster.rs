@@ -1,5 +1,5 @@
-//! Draws what seeds with several servers, or with a registry that has a host of its own,
-//! have beside the others.
+//! Draws the additional faults of seeds with several servers, or with a registry on a host of its
+//! own.
 
 use skirmish_core::rng::Rng;
 
@@ -11,25 +11,25 @@ use crate::scenario::Shape;
 /// Percent of the seeds whose one server has its registry in its own process.
 const ALONE_PERCENT: u64 = 35;
 
-/// How far the wall clocks of several servers may be apart, in milliseconds.
+/// Largest difference of the wall clocks of several servers, in milliseconds.
 const SERVER_SKEW_MS: u64 = 400;
 
-/// Percent of the seeds whose clocks drift.
+/// Percent of the seeds with drifting clocks.
 const DRIFT_PERCENT: u64 = 40;
 
-/// How fast or slow those are, at most, in parts per million.
+/// Largest drift of the clocks, in parts per million.
 const MOST_DRIFT_PPM: u64 = 20_000;
 
-/// How fast the monotonic clocks are on which leases run, in parts per million.
+/// Drift of the monotonic clocks on which leases run, in parts per million.
 #[derive(Clone, Debug)]
 pub(super) struct Drifts {
     pub(super) servers: Vec<i32>,
-    /// Of the registry, if it has a host of its own.
+    /// Drift of the registry's clock, if the registry has a host of its own.
     pub(super) registry: i32,
 }
 
-/// Lets the clocks of some seeds drift. It draws from a generator of its own, so that what a
-/// seed means without does not depend on it.
+/// Draws the drift of the clocks. The drift has a generator of its own, so that it changes no other
+/// draw of a seed.
 pub(super) fn draw_drifts(seed: u64, shape: &mut Shape) -> Drifts {
     let mut rng = generator(seed, "shell clocks");
     if rng.range(0..=99) < DRIFT_PERCENT {
@@ -43,7 +43,7 @@ pub(super) fn draw_drifts(seed: u64, shape: &mut Shape) -> Drifts {
     Drifts { servers: (0..shape.node_count()).map(|_| drift()).collect(), registry: drift() }
 }
 
-/// Makes a cluster of some seeds.
+/// Turns some seeds into clusters.
 pub(super) fn draw_shape(dice: &mut Rng, shape: &mut Shape) {
     if dice.range(0..=99) < ALONE_PERCENT {
         return;
@@ -51,7 +51,7 @@ pub(super) fn draw_shape(dice: &mut Rng, shape: &mut Shape) {
     let node_lease_s = pick(dice, &[6, 6, 10]);
     let shape_of_all = *shape;
     *shape = Shape {
-        // Take-overs between servers are worth more than those on one.
+        // Take-overs between servers are worth more than those on one server.
         players: if dice.range(0..=1) == 0 { shape.players } else { shape.clients.div_ceil(2) },
         chaos_ms: shape.chaos_ms * pick(dice, &[1, 2, 3]),
         nodes: pick(dice, &[1, 2, 2, 3, 3, 3]),
@@ -71,7 +71,7 @@ pub(super) fn draw_shape(dice: &mut Rng, shape: &mut Shape) {
     };
 }
 
-/// How long a host must be silent before everybody has given it up, in milliseconds.
+/// Returns the time after which every peer has given a silent host up, in milliseconds.
 pub(super) fn unseen(shape: &Shape) -> u64 {
     let clients = shape.heartbeat_ms * 5;
     let others = shape.link_heartbeat_ms * 5;
@@ -83,7 +83,7 @@ pub(super) fn unseen(shape: &Shape) -> u64 {
 }
 
 impl Draft {
-    /// Which server a fault is about.
+    /// Draws the server of a fault.
     pub(super) fn any_server(&mut self) -> usize {
         match self.shape.node_count() as u64 {
             1 => 0,
@@ -91,13 +91,13 @@ impl Draft {
         }
     }
 
-    /// Which server a client is cut off from; `None` for all.
+    /// Draws the server that a client is cut off from; `None` for all.
     pub(super) fn one_server(&mut self) -> Option<usize> {
         let some = self.shape.node_count() > 1 && self.dice.range(0..=1) == 0;
         some.then(|| self.any_server())
     }
 
-    /// The clocks of servers are wrong from the start.
+    /// Sets the clocks of servers wrong from the start.
     pub(super) fn skew_servers(&mut self, first: i64) {
         if self.shape.node_count() == 1 {
             return self.server(0, 0, ServerAction::Skew(first));
@@ -110,13 +110,14 @@ impl Draft {
         }
     }
 
-    /// Whether a kind of fault that one server has, too, is left out: most of what may go
-    /// wrong among several does so only while nothing else does.
+    /// Draws whether to leave out a kind of fault that single servers have, too. Most failures
+    /// among several servers show only while nothing else fails.
     pub(super) fn spares(&mut self) -> bool {
         self.shape.has_remote_registry() && self.dice.range(0..=99) < self.spared_percent
     }
 
-    /// Each kind of fault is in some of the seeds, and there rare or frequent.
+    /// Adds the faults of clusters. Each kind of fault is in some of the seeds, and there rare or
+    /// frequent.
     pub(super) fn cluster_faults(&mut self) {
         if !self.shape.has_remote_registry() {
             return;
@@ -153,8 +154,8 @@ impl Draft {
         }
     }
 
-    /// A client takes over the session of its player, mostly from another server, which does
-    /// not hear of it for a while; and the one that had it goes on.
+    /// A client takes over the session of its player, mostly from another server, which does not
+    /// learn of this for a while. The old client goes on.
     fn overtake(&mut self, at: u64) {
         let (clients, players) = (self.shape.clients, self.shape.players);
         let old = self.dice.range(0..=players - 1);
@@ -190,8 +191,8 @@ impl Draft {
         }
     }
 
-    /// A client moves to another server, and what it has said last comes to the one that it
-    /// left only when it has been let in there.
+    /// A client moves to another server. Its last messages reach the old server only after the new
+    /// server has let the client in.
     fn strand(&mut self, at: u64) {
         let last = self.shape.clients - 1;
         let client = usize::try_from(self.dice.range(0..=last)).unwrap_or(0);
@@ -268,7 +269,7 @@ impl Draft {
     fn restart_registry(&mut self, at: u64) {
         let end = at + self.while_of();
         if self.dice.range(0..=1) == 0 {
-            // Nobody is told.
+            // A silent death: no peer is notified.
             self.registry(at, RegistryAction::Cut);
             self.registry(at, RegistryAction::Pause);
             self.registry(end, RegistryAction::Kill);
@@ -298,7 +299,7 @@ impl Draft {
         pick(&mut self.dice, &[Cut::Both, Cut::Up, Cut::Down])
     }
 
-    /// How long a fault lasts: shorter or longer than leases do.
+    /// Draws the length of a fault: shorter or longer than the life of leases.
     fn while_of(&mut self) -> u64 {
         let most = pick(&mut self.dice, &[200_000, 3_000_000, 20_000_000]);
         self.dice.range(most / 10..=most)

@@ -1,10 +1,10 @@
-//! How clients reach the servers: simulated TCP, made more like the real one.
+//! Way of clients to the servers: simulated TCP, made more like the real one.
 //!
-//! * A simulated dial through a cut link is refused at once. Here it hangs until the
-//!   link is mended or the client gives up, as when no packet is answered.
-//! * A simulated read never spans two flushes and a write always takes everything. Here
-//!   both are chopped into pieces of any size, with turns in between in which nothing
-//!   is taken; and what is written leaves in pieces, so that the server reads pieces.
+//! * A simulated dial through a cut link is refused at once. Here the dial hangs until the link is
+//!   mended or the client gives up, as if no packet were answered.
+//! * A simulated read never spans two flushes, and a simulated write always accepts everything.
+//!   Here both are chopped into pieces of any size, with turns in between that accept nothing.
+//!   Writes leave in pieces, so that the server reads pieces.
 
 use std::io;
 use std::pin::Pin;
@@ -19,19 +19,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::ledger::SharedLedger;
 use super::player::player_address;
 
-/// How often a packet that asks for a connection is sent again.
+/// Interval of the packets that ask for a connection.
 const RETRY: Duration = Duration::from_millis(200);
-/// The largest piece, in bytes.
+/// Largest piece, in bytes.
 const PIECE: usize = 600;
-/// What is written between two flushes leaves in at most this many pieces before the
-/// rest: over a link that was cut, the simulated network takes one round for each.
+/// Most pieces of the data between two flushes, before the rest. Over a link that was cut, the
+/// simulated network needs one round for each piece.
 const PIECES: usize = 2;
 
-/// Dials from one client.
+/// Dialer of one client.
 pub(super) struct SimDialer {
     pub(super) shared: SharedLedger,
     pub(super) client: usize,
-    /// Gives each stream a seed; none if streams are left whole.
+    /// Source of a seed for each stream; `None` if streams are left whole.
     chopping: Option<Arc<Mutex<Rng>>>,
 }
 
@@ -42,7 +42,7 @@ impl SimDialer {
 }
 
 impl Dial for SimDialer {
-    /// Opens a connection to the server that the client goes to at this moment.
+    /// Opens a connection to the server that the client chooses at this moment.
     fn dial(&self, _: &ServerAddress) -> BoxFuture<io::Result<Box<dyn Stream>>> {
         let (shared, client, chopping) = (self.shared.clone(), self.client, self.chopping.clone());
         let server = shared.lock().choose(client);
@@ -63,12 +63,12 @@ impl Dial for SimDialer {
     }
 }
 
-/// What a connection hangs on: it can be pulled out.
+/// Cable of a connection, which can be pulled out.
 #[derive(Clone, Default)]
 pub(super) struct Cable(Arc<Mutex<(bool, Option<Waker>)>>);
 
 impl Cable {
-    /// The client finds its connection reset; what it had sent is still under way.
+    /// Resets the connection at the client. Data that the client had sent is still under way.
     pub(super) fn pull(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.0 = true;
@@ -87,7 +87,7 @@ impl Cable {
     }
 }
 
-/// A stream that can be reset, and whose reads and writes may come in pieces.
+/// Stream that can be reset, with reads and writes that may be in pieces.
 struct CableStream {
     stream: Box<dyn Stream>,
     cable: Cable,
@@ -101,7 +101,7 @@ struct Chop {
 }
 
 impl Chop {
-    /// The length of the next piece; none if it is not this stream's turn.
+    /// Returns the length of the next piece; pending if the stream must wait for a later turn.
     fn piece(&mut self, cx: &Context<'_>) -> Poll<usize> {
         if self.rng.range(0..=7) == 0 {
             cx.waker().wake_by_ref();

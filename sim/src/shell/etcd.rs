@@ -12,10 +12,10 @@ use super::ledger::SharedLedger;
 use super::store::{Ends, Noted, RegistryMessage, RegistryState, ServerMessage};
 use crate::history::Actor;
 
-/// Where the registry is.
+/// Address of the registry.
 pub(super) const REGISTRY: ([u8; 4], u16) = ([10, 0, 2, 1], 2379);
 
-/// One life of the process.
+/// Runs one life of the process.
 pub(super) async fn serve(store: RegistryState, shared: SharedLedger) {
     let endpoint = Endpoint::bind(SocketAddr::from(REGISTRY)).await.expect("the address is free");
     tokio::spawn(keep_time(store.clone(), shared.clone()));
@@ -24,7 +24,7 @@ pub(super) async fn serve(store: RegistryState, shared: SharedLedger) {
     }
 }
 
-/// The server that has an address.
+/// Returns the server that has an address.
 fn server_at(address: IpAddr) -> usize {
     match address {
         IpAddr::V4(v4) => usize::from(v4.octets()[3].saturating_sub(1)),
@@ -32,7 +32,7 @@ fn server_at(address: IpAddr) -> usize {
     }
 }
 
-/// Ends leases, and does late what is to be done late.
+/// Ends leases, and executes late requests at their time.
 async fn keep_time(store: RegistryState, shared: SharedLedger) {
     let clock = store.clock();
     loop {
@@ -47,7 +47,7 @@ async fn keep_time(store: RegistryState, shared: SharedLedger) {
     }
 }
 
-/// Serves a connection until it is gone.
+/// Serves a connection until it is closed.
 async fn attend(
     store: RegistryState,
     shared: SharedLedger,
@@ -79,7 +79,7 @@ async fn attend(
     store.close(session);
 }
 
-/// The next news that leave. Can be dropped at any time.
+/// Returns the next watch event once it may leave. Cancel safe.
 async fn next_news(
     clock: &Clock,
     news: &mut mpsc::UnboundedReceiver<(Instant, Watched)>,

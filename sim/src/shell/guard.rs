@@ -1,6 +1,5 @@
-//! What is remembered to see whether a room has two primaries and a player two sessions
-//! that write. The servers are looked at whenever an application is told something, and
-//! now and then.
+//! Memory by which a second primary of a room and a second writing session of a player are found.
+//! The servers are inspected at every event of an application, and regularly in between.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +9,18 @@ use skirmish_core::id::{Cursor, NodeId};
 use super::ledger::{Ledger, at};
 use crate::oracle::{DeliveredEntry, Observation, RoomNumber, Who};
 
-/// See the module.
+/// State of the module.
 #[derive(Default)]
 pub(super) struct WriteWatch {
-    /// How far each server was in the rooms that it led.
+    /// Last head of each room on each server that led it.
     leads: BTreeMap<(usize, RoomNumber), Lead>,
-    /// Where each player was let in last, by player and room.
+    /// Last join of each player to each room.
     seats: BTreeMap<(usize, RoomNumber), Entrance>,
-    /// By serial: what was said by whoever had no session any more.
+    /// By serial: messages of senders whose session was superseded.
     fenced: BTreeMap<u64, FencedWrite>,
 }
 
-/// A server that leads a room, when it was last looked at.
+/// A server that leads a room, as of the last inspection.
 #[derive(Clone, Copy)]
 struct Lead {
     life: u32,
@@ -29,40 +28,39 @@ struct Lead {
     serves: bool,
 }
 
-/// A member that was told that it is one.
+/// A member that was notified of its join.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Entrance {
     who: Who,
-    /// Epoch of its session: newer ones of a player have higher ones.
+    /// Epoch of the member's session: newer sessions of a player have higher epochs.
     session: u64,
-    /// Life of the room.
+    /// Epoch of the room.
     epoch: u64,
-    /// When it was told: whoever has left in between is another one.
+    /// Time of the notification: a membership after a leave has another time.
     at: u64,
 }
 
-/// Why a message must not be written.
+/// Reason why a message must not be written.
 #[derive(Clone, Copy)]
 struct FencedWrite {
     who: Who,
-    /// The session that it was said in, and since when that is over.
+    /// Session of the message, and the time since which the session is superseded.
     session: u64,
     since: Option<u64>,
-    /// Who has been let into the room since, if it is on another server perhaps.
+    /// Member of the player that has joined the room since, possibly on another server.
     by: Option<Entrance>,
 }
 
-/// What a server says of itself.
+/// State of a server as its node reports it.
 pub(super) struct ServerView {
     pub(super) id: NodeId,
     pub(super) serves: bool,
-    /// For each room that anybody may have: the epoch in which it leads it, and the newest
-    /// entry.
+    /// For each open room: the epoch in which the server leads it, and the newest entry.
     pub(super) rooms: BTreeMap<RoomNumber, (Option<u64>, Option<Cursor>)>,
 }
 
 impl Ledger {
-    /// What the servers say of themselves; `None` for those that do not run.
+    /// Returns the state of each server; `None` for a server that does not run.
     pub(super) fn views(&self) -> Vec<Option<ServerView>> {
         let rooms = self.open_rooms();
         let view = |server: &super::seats::ServerSeat| {
@@ -77,7 +75,7 @@ impl Ledger {
         self.servers.iter().map(view).collect()
     }
 
-    /// Looks at the rooms that servers lead.
+    /// Inspects the rooms that servers lead.
     pub(super) fn sample(&mut self) {
         let views = self.views();
         for (room, _) in self.open_rooms() {
@@ -101,7 +99,7 @@ impl Ledger {
                 if let Some(before) = before
                     && before.head.seq < head.seq
                 {
-                    // It wrote while it served, if it did at either end.
+                    // The server wrote while it served if it served before or after the writing.
                     let serves = serves || before.serves;
                     self.observe(&Observation::Appended { node, room, epoch, serves });
                 }
@@ -111,8 +109,8 @@ impl Ledger {
         }
     }
 
-    /// Whether two servers lack a link, one does not serve, or has a room whose primary is
-    /// gone or is not seen to be.
+    /// Returns true if two servers lack a link, or a server does not serve or has a room without a
+    /// known primary.
     pub(super) fn is_disunited(&self) -> bool {
         let views: Vec<ServerView> = self.views().into_iter().flatten().collect();
         let is_linked = |handle: &skirmish_io::server::Handle| {
@@ -128,9 +126,9 @@ impl Ledger {
             || self.open_rooms().into_iter().any(|(room, _)| lost(room))
     }
 
-    /// The client has its player's session, unless it was told so late. Epochs say who
-    /// was later, but start again with a session that is new where the registry does not
-    /// outlive the server.
+    /// Records that the client has its player's session, unless the client may have been notified
+    /// late. Epochs order the sessions. If the registry does not outlive the server, epochs start
+    /// again with a new session.
     pub(super) fn holds(&mut self, client: usize, epoch: u64) {
         let at = at();
         let seat = &mut self.seats[client];
@@ -146,7 +144,7 @@ impl Ledger {
         }
     }
 
-    /// The client was told that it is a member.
+    /// Records that the client was notified of a join.
     pub(super) fn let_in(&mut self, who: Who, room: RoomNumber, epoch: u64) {
         let seat = &self.seats[who.client];
         let entrance = Entrance { who, session: seat.epoch, epoch, at: at() };
@@ -158,8 +156,9 @@ impl Ledger {
         }
     }
 
-    /// The client says something. Not to be written is what it says after another one has
-    /// got the session of its player; on another server, after that was let into the room.
+    /// Records a message that must not be written: one that is said after another client has got
+    /// the session of the player. With several servers this holds once the other client has joined
+    /// the room.
     pub(super) fn fence(&mut self, who: Who, room: RoomNumber, serial: u64) {
         let seat = &self.seats[who.client];
         let fence = FencedWrite { who, session: seat.epoch, since: seat.superseded, by: None };
@@ -175,8 +174,8 @@ impl Ledger {
         }
     }
 
-    /// G7, as far as it shows from the outside: what was said behind the fence, and before
-    /// its sender has a session again, reaches nobody.
+    /// Checks G7 as far as it shows from the outside: a message behind the fence reaches nobody, if
+    /// its sender has no session again.
     pub(super) fn delivered(&mut self, entry: &DeliveredEntry) {
         let fence = entry.serial.and_then(|serial| self.guard.fenced.get(&serial).copied());
         let Some(FencedWrite { who, session, since, by }) = fence else { return };
@@ -184,7 +183,7 @@ impl Ledger {
         let late = seat.is_late(at());
         let over = by.is_some() || seat.superseded == since;
         let same = seat.life == who.life && seat.epoch == session && over;
-        // The other one has its session still, and is in the room.
+        // The other client still has its session, and is in the room.
         let stands = by.is_none_or(|by| {
             let other = &self.seats[by.who.client];
             other.life == by.who.life

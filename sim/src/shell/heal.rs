@@ -1,4 +1,4 @@
-//! The second phase: no fault any more, and L1 and G10 are demanded.
+//! The second phase: faults have stopped, and L1 and G10 are demanded.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::oracle::g10_convergence::converged;
 use crate::oracle::l1_liveness::{ClientProgress, RoomProgress, satisfied};
 use crate::oracle::{Guarantee, Verdict, Violation};
 
-/// How often the conditions are checked, in microseconds.
+/// Interval of checks of the conditions, in microseconds.
 const CHECK_EVERY: u64 = 200_000;
 
-/// What a client's machine says of itself.
+/// State of a client as its machine reports it.
 struct ClientReport {
     standing: ClientProgress,
     replicas: Vec<(String, Replica)>,
@@ -24,8 +24,8 @@ struct ClientReport {
 }
 
 impl Hosts {
-    /// Ends every fault, lets one client of each player live, and waits: first for what
-    /// the faults left behind, then for one more message of everybody.
+    /// Ends every fault, lets one client of each player live, and waits: first for the messages
+    /// from the time of faults, then for one more message of every client.
     pub(super) async fn heal(&mut self) -> Verdict {
         self.shared.lock().note(Actor::World, format_args!("every fault ends"));
         self.calm();
@@ -39,14 +39,14 @@ impl Hosts {
                 self.order(client, Deed::Say { room, count: 1, size: 16 });
             }
         }
-        // Until the orders are carried out there is nothing to wait for.
+        // Before the orders are executed there is nothing to wait for.
         self.pass_until(at() + 10_000).await?;
         self.await_rest(&present).await?;
         self.leave_searching(&present).await
     }
 
-    /// One client of each player plays; the others' processes end, since no two can be
-    /// connected.
+    /// Starts one client of each player. The processes of the others end, since only one client of
+    /// a player can be connected.
     async fn present(&mut self) -> Result<Vec<usize>, Violation> {
         let mut chosen: BTreeMap<usize, usize> = BTreeMap::new();
         for (client, seat) in self.shared.lock().seats.iter().enumerate() {
@@ -62,7 +62,7 @@ impl Hosts {
             }
         }
         for &client in &present {
-            // Not all at once.
+            // Spreads the starts over time.
             let pause = self.rng.range(0..=50_000);
             self.pass_until(at() + pause).await?;
             self.start_client(client).await;
@@ -72,8 +72,8 @@ impl Hosts {
         Ok(present)
     }
 
-    /// Waits until every condition holds; the first that does not hold when the bound
-    /// is over is the violation.
+    /// Waits until every condition holds. The first condition that still fails when the bound is
+    /// over is the violation.
     async fn await_rest(&mut self, present: &[usize]) -> Verdict {
         let mut backlog = 0;
         for &client in present {
@@ -84,11 +84,11 @@ impl Hosts {
         let end = at() + bound;
         loop {
             self.pass_until(at() + CHECK_EVERY).await?;
-            // It may have been about to end when the faults stopped.
+            // A server may have been about to end when the faults stopped.
             self.start_servers().await;
             for &client in present {
-                // What was still under way of another client took the session over, or an
-                // operator ended it: the application starts again.
+                // A late frame of another client took the session over, or an operator ended the
+                // session: the application starts again.
                 if !self.shared.lock().seats[client].running {
                     self.start_client(client).await;
                     let room = self.room_of(client);
@@ -108,7 +108,7 @@ impl Hosts {
         }
     }
 
-    /// The first condition that is not met.
+    /// Returns the first condition that is not met.
     async fn unmet(&self, present: &[usize]) -> Verdict {
         let mut reports = Vec::new();
         for &client in present {
@@ -145,7 +145,7 @@ impl Hosts {
         self.matched(present, searching)
     }
 
-    /// Asks a client how it is; none if it has ended or not begun.
+    /// Asks a client for its state; `None` if the client has ended or not begun.
     async fn report(&self, client: usize) -> Option<ClientReport> {
         let handle = self.shared.lock().seats[client].client.clone()?;
         let look = |machine: &Machine| {

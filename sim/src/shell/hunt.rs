@@ -15,36 +15,36 @@ use crate::coverage::{Coverage, MARKS};
 use crate::oracle::Guarantee;
 use crate::report::plant_name;
 
-/// Processes at a time, at most.
+/// Most processes at a time.
 const JOBS: usize = 2;
 
-/// A process that takes longer than this much real time hangs.
+/// Real time after which a process counts as hanging.
 const HANGS_AFTER: Duration = Duration::from_secs(300);
-/// How often a process is looked at.
+/// Interval of checks of a process.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What stands before the hash in a process's last words.
+/// Text before the hash in a process's last words.
 const HASH_MARK: &str = "event log ";
 
-/// What stands before what a process has visited.
+/// Text before the coverage that a process prints.
 pub const COVERAGE_MARK: &str = "coverage marks:";
 
-/// Which seeds to run, and how.
+/// Seeds of a hunt, and the way to run them.
 #[derive(Clone, Debug)]
 pub struct ShellHuntPlan {
     /// The first seed.
     pub first: u64,
-    /// How many, at most.
+    /// Most seeds to run.
     pub seeds: u64,
-    /// How many at a time; two at most.
+    /// Processes at a time; two at most.
     pub jobs: usize,
-    /// Whether to go on after a failure.
+    /// True if the hunt continues after a failure.
     pub keep_going: bool,
-    /// A bug to plant.
+    /// Bug to plant.
     pub plant: Option<Plant>,
-    /// Whether every seed is run twice, and not only the first.
+    /// True if every seed is run twice, and not only the first.
     pub check_determinism: bool,
-    /// Where logs of failing seeds go.
+    /// Directory for the logs of failing seeds.
     pub out: PathBuf,
 }
 
@@ -53,30 +53,30 @@ pub struct ShellHuntPlan {
 pub struct ShellFailedSeed {
     /// The seed.
     pub seed: u64,
-    /// The guarantee that it broke; `None` if it failed in another way.
+    /// The broken guarantee; `None` for a failure of another kind.
     pub guarantee: Option<Guarantee>,
-    /// What its process said of it.
+    /// Description of the failure, as its process printed it.
     pub what: String,
-    /// Where all that happened is written down.
+    /// Path of the log of the whole run.
     pub log: PathBuf,
 }
 
-/// What has come of a hunt so far.
+/// Results of a hunt so far.
 #[derive(Clone, Debug, Default)]
 pub struct ShellHuntTally {
     /// Seeds run.
     pub seeds: u64,
     /// Seeds that were run twice with the same event log.
     pub repeated: u64,
-    /// Seconds that passed in their worlds.
+    /// Sum of the seconds that passed in the worlds.
     pub seconds: f64,
-    /// What was visited.
+    /// Sum of the coverage.
     pub coverage: Coverage,
-    /// Those that failed, by seed.
+    /// Failed seeds, by seed.
     pub failures: Vec<ShellFailedSeed>,
 }
 
-/// What a process said at its end.
+/// Last words of a process.
 #[derive(Clone, Debug, PartialEq)]
 struct LastWords {
     good: bool,
@@ -86,18 +86,18 @@ struct LastWords {
     what: String,
 }
 
-/// What came of a seed.
+/// Result of a seed.
 struct Ran {
     seconds: f64,
     coverage: Coverage,
     failure: Option<ShellFailedSeed>,
 }
 
-/// Runs seeds until there are no more, one has failed, or `go_on` says no; `progress`
-/// is told after each.
+/// Runs seeds until all are run, one has failed, or `go_on` returns false. `progress` is called
+/// after each seed.
 ///
 /// # Errors
-/// If processes cannot be started or their logs not written.
+/// If a process cannot be started or its log cannot be written.
 pub fn hunt(
     plan: &ShellHuntPlan,
     go_on: impl Fn() -> bool + Sync,
@@ -165,7 +165,7 @@ fn try_seed(program: &Path, plan: &ShellHuntPlan, seed: u64, twice: bool) -> io:
         failure: what.map(|what| ShellFailedSeed { seed, guarantee: broken(&what), what, log: log.clone() }),
     };
     if !words.good {
-        // Once more, with all that happens: the same, if the run is decided by its seed.
+        // Runs the seed once more with a trace: the result is the same if the seed decides the run.
         let again = run(program, plan, seed, &log, true)?;
         let differs = if again.hash == words.hash { "" } else { " (and its second run differed)" };
         let what = format!("{}{differs}", words.what);
@@ -211,7 +211,7 @@ fn run(program: &Path, plan: &ShellHuntPlan, seed: u64, log: &Path, trace: bool)
     Ok(last_words(&String::from_utf8_lossy(&fs::read(log)?), status))
 }
 
-/// Finds in what a process printed what it came to.
+/// Finds the last words in the output of a process.
 fn last_words(log: &str, status: Option<ExitStatus>) -> LastWords {
     let line = log.lines().rev().find(|line| line.contains(HASH_MARK));
     let hash = line.and_then(|line| Some(line.split_once(HASH_MARK)?.1.trim().to_owned()));
@@ -234,18 +234,18 @@ fn last_words(log: &str, status: Option<ExitStatus>) -> LastWords {
     LastWords { good, hash, seconds, coverage, what }
 }
 
-/// The guarantee that a process has said to be broken.
+/// Returns the guarantee that a process reported as broken.
 fn broken(what: &str) -> Option<Guarantee> {
     let said = what.strip_prefix("broken: ")?;
     Guarantee::ALL.into_iter().find(|guarantee| said.starts_with(&format!("{guarantee}: ")))
 }
 
-/// The marks that a process printed.
+/// Returns the marks that a process printed.
 fn coverage(log: &str) -> Coverage {
     let mut coverage = Coverage::default();
     let Some((_, printed)) = log.rsplit_once(COVERAGE_MARK) else { return coverage };
     for mark in MARKS {
-        // Of the words before it in the name of another mark there is one space only.
+        // Two spaces precede a mark. Words inside the name of another mark follow one space only.
         let count = printed.split_once(&format!("  {mark:<24}")).and_then(|(_, rest)| rest.get(..9));
         coverage.add(mark, count.and_then(|count| count.trim().parse().ok()).unwrap_or(0));
     }

@@ -1,5 +1,5 @@
-//! What is known of a run: what every client's application was told, as the oracles
-//! want it, and the state of every process.
+//! Knowledge of a run: the events of every client's application, in the form for the oracles, and
+//! the state of every process.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -27,42 +27,42 @@ use crate::oracle::{DeliveredEntry, Guarantee, Observation, Oracles, RoomNumber,
 use crate::rooms::Rooms;
 use crate::scenario::Shape;
 
-/// A connection over a link that was cut is tried again with a back-off of up to 10 s,
-/// in microseconds: so long a mended link may still hold something back.
+/// Aftermath of a cut link, in microseconds. Connections over the link are tried again with a
+/// back-off of up to 10 s, so a mended link may still hold data back for this time.
 pub(super) const AFTERMATH: u64 = 12_000_000;
 
-/// The moment, in microseconds since the start of the run.
+/// Returns the time since the start of the run, in microseconds.
 pub(super) fn at() -> u64 {
     u64::try_from(TimeHandle::current().elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The ledger, as all processes share it. Never locked over an await.
+/// The ledger, shared by all processes. Never locked over an await.
 #[derive(Clone)]
 pub(super) struct SharedLedger(Arc<Mutex<Ledger>>);
 
-/// What is known of a run.
+/// Knowledge of a run.
 pub(super) struct Ledger {
     pub(super) history: History,
     pub(super) coverage: Coverage,
     pub(super) oracles: Oracles,
-    /// The first that was found by a client's task.
+    /// The first violation that a client's task found.
     pub(super) violation: Option<Violation>,
     pub(super) seats: Vec<HostedClient>,
     pub(super) servers: Vec<ServerSeat>,
-    /// The registry, if it has a host of its own, and what it knows.
+    /// The registry, if it has a host of its own, and its data.
     pub(super) registry: RegistrySeat,
     pub(super) store: Option<RegistryState>,
-    /// Pairs of servers between which something is cut, the lower number first.
+    /// Pairs of servers with a cut between them, the lower number first.
     pub(super) apart: BTreeSet<(usize, usize)>,
-    /// Packets take longer than usual or are lost.
+    /// True while packets take longer than usual or are lost.
     pub(super) stormy: bool,
-    /// Until when news of a session that has ended may still be under way.
+    /// Time until which notices of an ended session may still be under way.
     pub(super) unsettled_until: u64,
     pub(super) rooms: Rooms,
     pub(super) guard: WriteWatch,
     pub(super) tidings: Tidings,
     pub(super) shape: Shape,
-    /// Percent of the dials that go to another server than the one before.
+    /// Percent of the dials that have another target than the dial before.
     wander_percent: u64,
     next_serial: u64,
     traced: bool,
@@ -111,8 +111,8 @@ impl SharedLedger {
 }
 
 impl Ledger {
-    /// Something happened. A trace is printed at once, so that it is there even if the
-    /// run ends in a panic.
+    /// Records an event. A trace is printed at once, so that it is complete even if the run ends in
+    /// a panic.
     pub(super) fn note(&mut self, lane: Actor, what: fmt::Arguments<'_>) {
         let at = at();
         self.history.record(at, lane, what);
@@ -125,13 +125,13 @@ impl Ledger {
         Who { client, life: self.seats[client].life }
     }
 
-    /// Where a client dials.
+    /// Chooses the server of a client's next dial.
     pub(super) fn choose(&mut self, client: usize) -> usize {
         let count = self.servers.len();
         let seat = &mut self.seats[client];
         if count > 1 {
             let wanders = seat.route.range(0..=99) < self.wander_percent;
-            // Until it is connected it is not welcome.
+            // Until the client is connected, it counts as unwelcome.
             if std::mem::replace(&mut seat.unwelcome, true) || wanders {
                 let step = seat.route.range(1..=count as u64 - 1);
                 seat.home = (seat.home + usize::try_from(step).unwrap_or(1)) % count;
@@ -142,12 +142,12 @@ impl Ledger {
         home
     }
 
-    /// Whether nothing gets from a client to a server.
+    /// Returns true if no data gets from a client to a server.
     pub(super) fn is_blocked(&self, client: usize, server: usize) -> bool {
         self.seats[client].blocked.contains(&server) || self.servers[server].cut.0
     }
 
-    /// The client is connected.
+    /// Records a client's new connection.
     pub(super) fn plug(&mut self, client: usize, server: usize) -> Cable {
         let cable = Cable::default();
         let seat = &mut self.seats[client];
@@ -156,43 +156,43 @@ impl Ledger {
         cable
     }
 
-    /// A room's number; a new one if it was not heard of before.
+    /// Returns a room's number; a new one for an unknown room.
     pub(super) fn room(&mut self, name: &str) -> RoomNumber {
         u32::try_from(self.rooms.number(name)).unwrap_or(RoomNumber::MAX)
     }
 
-    /// All rooms that anybody may have, with their names.
+    /// Returns all open rooms, with their names.
     pub(super) fn open_rooms(&self) -> Vec<(RoomNumber, Arc<str>)> {
         let number = |(number, name): (u64, _)| (u32::try_from(number).unwrap_or(RoomNumber::MAX), name);
         self.rooms.open().into_iter().map(number).collect()
     }
 
-    /// The name of a room.
+    /// Returns the name of a room.
     pub(super) fn room_name(&self, room: RoomNumber) -> Arc<str> {
         self.rooms.name(room.into())
     }
 
-    /// The serial of the next message that is said.
+    /// Returns the serial of the next message.
     pub(super) fn serial(&mut self) -> u64 {
         let serial = self.next_serial;
         self.next_serial += 1;
         serial
     }
 
-    /// The client took a message.
+    /// Records a message that the client has accepted.
     pub(super) fn said(&mut self, who: Who, room: RoomNumber, message: u64, serial: u64) {
         self.note(Actor::Client(who.client), format_args!("says {serial} in room {room} as {message}"));
         self.fence(who, room, serial);
         self.observe(&Observation::Said { who, room, message, serial });
     }
 
-    /// A client's application has asked to leave a room.
+    /// Records a client's request to leave a room.
     pub(super) fn leaves(&mut self, who: Who, room: RoomNumber) {
         self.observe(&Observation::Leaves { who, room });
     }
 
-    /// A client has ended by itself: nothing that its application said may be without an
-    /// outcome.
+    /// Checks a client that has ended by itself: every message that its application said must have
+    /// an outcome.
     pub(super) fn ended(&mut self, who: Who) {
         let open = self.oracles.open_messages(who);
         if open > 0 {
@@ -201,7 +201,7 @@ impl Ledger {
         }
     }
 
-    /// The life of a client's process has ended.
+    /// Ends the life of a client's process.
     pub(super) fn gone(&mut self, client: usize) {
         if !std::mem::take(&mut self.seats[client].running) {
             return;
@@ -220,20 +220,20 @@ impl Ledger {
         self.observe(&Observation::Gone { who });
     }
 
-    /// A server's process has ended, or the run has: adds what it counted to the marks.
+    /// Adds a server's counts to the coverage, at the end of its process or of the run.
     pub(super) fn retire(&mut self, server: usize) {
         if let Some(handle) = self.servers[server].handle.take() {
             self.coverage.add_stats(&handle.stats());
         }
     }
 
-    /// Tells the oracles; the first violation is kept.
+    /// Passes an observation to the oracles. The first violation is kept.
     pub(super) fn observe(&mut self, seen: &Observation) {
         let verdict = self.oracles.observe(at(), seen);
         self.judge(verdict);
     }
 
-    /// Of all violations the first is kept.
+    /// Keeps the violation if it is the first.
     pub(super) fn judge(&mut self, verdict: Verdict) {
         if let Err(violation) = verdict
             && self.violation.is_none()
@@ -243,7 +243,7 @@ impl Ledger {
         }
     }
 
-    /// A look at everybody, as often as nothing else happens.
+    /// Checks all clients and servers, at regular intervals.
     pub(super) fn look(&mut self, within: u64) {
         let at = at();
         let troubled = self.is_troubled();
@@ -281,7 +281,7 @@ impl Ledger {
         self.forget_rooms();
     }
 
-    /// Stops looking at rooms of matches that nobody has any more.
+    /// Forgets rooms of matches that no server and no client has any more.
     fn forget_rooms(&mut self) {
         let Self { rooms, servers, seats, oracles, .. } = self;
         rooms.forget(|number, name| {
@@ -296,7 +296,7 @@ impl Ledger {
         });
     }
 
-    /// Whether something is wrong that may hold any client back.
+    /// Returns true if a fault may hold any client back.
     fn is_troubled(&self) -> bool {
         let registry =
             self.store.as_ref().is_some_and(|store| self.registry.is_troubled() || store.is_troubled());
@@ -307,7 +307,7 @@ impl Ledger {
             || (self.servers.len() > 1 && self.is_disunited())
     }
 
-    /// A client's application was told something.
+    /// Records an event of a client's application.
     pub(super) fn event(&mut self, who: Who, event: Event) {
         self.note(Actor::Client(who.client), format_args!("{event:?}"));
         self.sample();
@@ -392,7 +392,7 @@ impl Ledger {
         self.observe(&seen);
     }
 
-    /// An entry as the oracles take it.
+    /// Returns an entry in the form for the oracles.
     fn digested(&mut self, who: Who, event: Event) -> Option<DeliveredEntry> {
         let Event::Entry {
             room,

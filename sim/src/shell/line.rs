@@ -1,5 +1,5 @@
 //! A server's connection to the registry on its own host: the task behind
-//! [`Remote`](skirmish_io::registry::Remote), as etcd's driver is one.
+//! [`Remote`](skirmish_io::registry::Remote), in the place of etcd's driver.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -20,30 +20,30 @@ use super::store::{RegistryMessage, ServerMessage};
 use crate::history::Actor;
 use crate::scenario::Shape;
 
-/// How long it waits before it connects again.
+/// Wait before the task connects again.
 const RETRY: Duration = Duration::from_millis(300);
 
-/// See the module.
+/// State of the task.
 pub(super) struct RegistryTask {
     node: Backend,
     shared: SharedLedger,
     server: usize,
-    /// The node that it serves.
+    /// The node that the task serves.
     author: NodeId,
     clock: Clock,
     rng: Rng,
-    /// How long it waits for an answer.
+    /// Time-out of a request.
     patience: Duration,
-    /// After so long without a word the connection counts as lost.
+    /// Longest silence of the connection before it counts as lost.
     keepalive: Duration,
     link: Option<RegistryConnection>,
-    /// When it connects.
+    /// Time of the next connect.
     retry: Instant,
     heard: Instant,
     ping: Instant,
-    /// Sent and not answered.
+    /// Requests that were sent and are not answered.
     calls: BTreeMap<CallId, Open>,
-    /// Waiting for a connection.
+    /// Requests that wait for a connection.
     waiting: VecDeque<(CallId, Request, Open)>,
     watches: BTreeMap<WatchId, OpenWatch>,
 }
@@ -51,11 +51,11 @@ pub(super) struct RegistryTask {
 struct RegistryConnection {
     sender: Sender,
     receiver: Receiver,
-    /// The registry has said something.
+    /// True after the registry's first message.
     opened: bool,
 }
 
-/// A request without an answer.
+/// Times of a request without an answer.
 #[derive(Clone, Copy)]
 struct Open {
     since: Instant,
@@ -65,11 +65,11 @@ struct Open {
 /// A watch that is kept alive over connections.
 struct OpenWatch {
     watch: Watch,
-    /// Whether the node was told that it runs.
+    /// True if the node was notified that the watch runs.
     told: bool,
 }
 
-/// What happens next.
+/// Next event of the task.
 enum TaskEvent {
     Called(Option<RegistryCommand>),
     Heard(Option<RegistryMessage>),
@@ -105,7 +105,7 @@ impl RegistryTask {
         }
     }
 
-    /// Runs until there is no node any more.
+    /// Runs until the node is gone.
     pub(super) async fn run(mut self) {
         loop {
             let now = self.clock.now().instant;
@@ -171,7 +171,7 @@ impl RegistryTask {
                     self.calls.insert(id, open);
                     self.ask(RegistryCommand::Request { id, request }).await;
                 } else if impatient {
-                    // Some drivers say so at once, others wait for a connection as long as they may.
+                    // Some drivers fail at once without a connection, others wait for one.
                     self.answer(now, id, open, Err(Failure::Unavailable));
                 } else {
                     self.waiting.push_back((id, request, open));
@@ -252,7 +252,7 @@ impl RegistryTask {
         self.node.tell(watched).await;
     }
 
-    /// Finds out whether the connection still lives.
+    /// Pings the registry, or drops a connection that has been silent for too long.
     async fn keep_alive(&mut self, now: Instant) {
         let Some(opened) = self.link.as_ref().map(|link| link.opened) else { return };
         if self.heard + self.keepalive <= now {
@@ -263,7 +263,7 @@ impl RegistryTask {
         }
     }
 
-    /// Gives up on what has waited for too long.
+    /// Ends requests that have waited for too long.
     fn expire(&mut self, now: Instant) {
         while self.waiting.front().is_some_and(|(.., open)| open.due <= now)
             && let Some((id, _, open)) = self.waiting.pop_front()
@@ -278,7 +278,7 @@ impl RegistryTask {
         }
     }
 
-    /// The connection is dead: what had no answer may be done or not.
+    /// Drops a dead connection. Requests without an answer may have been executed or not.
     fn lose(&mut self, why: &str) {
         if self.link.take().is_none() {
             return;
@@ -298,8 +298,8 @@ impl RegistryTask {
         self.node.answer(id, outcome, now.since(open.since));
     }
 
-    /// Writes down what passes between the node and the registry. The rooms are looked at too:
-    /// a node whose leases come and go may serve for a moment only, and write in it.
+    /// Records a message between the node and the registry, and inspects the rooms: a node whose
+    /// leases begin and end may serve only for a moment, and write in that moment.
     fn note(&self, what: std::fmt::Arguments<'_>) {
         let mut ledger = self.shared.lock();
         ledger.note(Actor::Node(self.server), what);
@@ -307,8 +307,7 @@ impl RegistryTask {
     }
 }
 
-/// The next thing that the registry says; `None` if the connection is gone. Can be dropped
-/// at any time.
+/// Returns the next message of the registry; `None` if the connection is gone. Cancel safe.
 async fn hear(link: &mut Option<RegistryConnection>) -> Option<RegistryMessage> {
     match link {
         None => std::future::pending().await,

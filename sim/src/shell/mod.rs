@@ -1,17 +1,16 @@
-//! The shell world: servers and the client library of the shell, compiled with
-//! `--cfg madsim`, as processes on simulated hosts: real tasks, timers, WebSocket
-//! handshakes, links, kills and restarts, on a simulated runtime and network. One server
-//! has its registry in the process, or it is on a host of its own, and there are up to
-//! three of them.
+//! The shell world: servers and the client library of the shell, compiled with `--cfg madsim`, as
+//! processes on simulated hosts: real tasks, timers, WebSocket handshakes, links, kills and
+//! restarts, on a simulated runtime and network. One server has its registry in the process. Or the
+//! registry has a host of its own, and there are up to three servers.
 //!
-//! It checks the same guarantees as the machine world, from what the applications of
-//! the clients are told, and covers what bare machines have none of: the driver loops,
-//! the order of their wake-ups, queues between tasks, cancellation. What the simulated
-//! network does not do like a real one is written at [`dial`] and [`stage`].
+//! The world checks the same guarantees as the machine world, from the events of the clients'
+//! applications. It covers parts that bare machines do not have: the driver loops, the order of
+//! their wake-ups, queues between tasks, cancellation. The differences between the simulated
+//! network and a real one are described at [`dial`] and [`stage`].
 //!
-//! A run is wholly decided by its seed if it is the only one of its process: the
-//! runtime's libraries keep some state for the whole process. [`hunt`] therefore starts
-//! one process for each run.
+//! The seed decides a run wholly only if the run is the first of its process: the runtime's
+//! libraries keep some state for the whole process. [`hunt`] therefore starts one process for each
+//! run.
 
 mod act;
 mod agreement;
@@ -42,8 +41,7 @@ use crate::world::{RunOptions, RunOutcome};
 use ledger::SharedLedger;
 use stage::Hosts;
 
-/// Runs the scenario of a seed. Only the first run of a process is the one that the seed
-/// stands for.
+/// Runs the scenario of a seed. Only the first run of a process is reproducible from the seed.
 #[must_use]
 pub fn run(seed: u64, options: RunOptions) -> RunOutcome {
     let plan = Arc::new(plan::draw(seed));
@@ -51,7 +49,7 @@ pub fn run(seed: u64, options: RunOptions) -> RunOutcome {
     let (shared, micros, result) = runtime.block_on(async {
         let shared = SharedLedger::new(&plan, options.traced);
         let result = Hosts::new(plan, shared.clone(), options.plant).live().await;
-        // Says of two runs whether as many packets were sent.
+        // The count of packets shows a difference between two runs.
         let packets = madsim::net::NetSim::current().stat().msg_count;
         shared.lock().note(Actor::World, format_args!("the end, after {packets} packets"));
         (shared.clone(), ledger::at(), result)
