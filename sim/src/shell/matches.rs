@@ -1,5 +1,5 @@
-//! Searches for matches: what applications do, what the oracle of G8 is told, and how the
-//! server fails that forms the matches.
+//! Searches for matches: acts of applications, reports to the oracle of G8, and failures of
+//! matchers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,18 +24,18 @@ use crate::matches::{self, MatcherFailure};
 use crate::oracle::{Guarantee, RoomNumber, Verdict, Violation, Who};
 use crate::scenario::MODES;
 
-/// What is remembered to mark what the registry tells of matches.
+/// Memory by which changes of matches in the registry are marked for coverage.
 #[derive(Default)]
 pub(super) struct Tidings {
-    /// When matches that go on were formed, by their keys.
+    /// Times at which the running matches were formed, by their keys.
     formed: BTreeMap<Bytes, u64>,
-    /// The keys of rooms that a server leads.
+    /// Keys of rooms that a server leads.
     led: BTreeSet<Bytes>,
 }
 
 impl Tidings {
-    /// The mark of a change, at a moment of the world. A match counts as abandoned if nobody
-    /// is in its room after so many microseconds.
+    /// Returns the mark of a change at a moment of the world. A match counts as abandoned if no
+    /// server leads its room after `window` microseconds.
     fn mark(&mut self, at: u64, change: &Change, window: u64) -> Option<&'static str> {
         let key = change.key();
         let is_matcher = |mode: &&str| Name::new(mode).is_ok_and(|mode| *key == keys::matcher(&mode));
@@ -68,10 +68,10 @@ impl Tidings {
     }
 }
 
-// What applications do.
+// Acts of applications.
 
-/// Searches for a match, unless the application does already: an end that it has not heard
-/// of yet would be taken for that of its next search.
+/// Searches for a match, unless the application is searching already: an end that the application
+/// has not heard of yet would be taken for the end of its next search.
 pub(super) async fn search(
     shared: &SharedLedger,
     who: Who,
@@ -111,7 +111,7 @@ pub(super) async fn leave(shared: &SharedLedger, who: Who, client: &Client) -> R
     for (number, name) in rooms {
         match client.leave(&name).await {
             Ok(()) => shared.lock().leaves(who, u32::try_from(number).unwrap_or(RoomNumber::MAX)),
-            // It never was there, or has left before.
+            // The client never was there, or has left before.
             Err(Error::Command(CommandError::NotInRoom)) => {}
             Err(error) => return Err(error),
         }
@@ -119,7 +119,7 @@ pub(super) async fn leave(shared: &SharedLedger, who: Who, client: &Client) -> R
     Ok(())
 }
 
-/// Gives up the match that was told.
+/// Gives up the client's match.
 pub(super) async fn give_up(shared: &SharedLedger, who: Who, client: &Client) -> Result<(), Error> {
     let rooms = || client.inspect(|machine| machine.rooms().map(str::to_owned).collect::<BTreeSet<_>>());
     let before = rooms().await?;
@@ -132,7 +132,7 @@ pub(super) async fn give_up(shared: &SharedLedger, who: Who, client: &Client) ->
     Ok(())
 }
 
-/// Goes to the room of a match, speaks there, and leaves it when the match is played.
+/// Joins the room of a match, speaks there, and leaves the room when the match is played.
 pub(super) async fn play(shared: SharedLedger, who: Who, room: RoomNumber, plays: u64) {
     let order = |deed| {
         let ledger = shared.lock();
@@ -150,8 +150,8 @@ pub(super) async fn play(shared: SharedLedger, who: Who, room: RoomNumber, plays
 }
 
 impl Ledger {
-    /// The oracle hears what its watch of the registry has told; later, while it may be told
-    /// of a search of which the oracle does not know yet.
+    /// Passes the news of the oracle's watch to the oracle. They wait while a search may have a
+    /// number that the oracle does not know yet.
     pub(super) fn hear(&mut self, store: &RegistryState) {
         if self.seats.iter().any(|seat| seat.asking) {
             return;
@@ -169,14 +169,14 @@ impl Ledger {
         }
     }
 
-    /// A client has asked to be let into a room.
+    /// Records that a client has asked to join a room.
     pub(super) fn enters(&mut self, room: RoomNumber) {
         if u64::from(room) >= self.rooms.plain() {
             self.coverage.hit("match joined");
         }
     }
 
-    /// A client's application hears of its ticket.
+    /// Handles an event about a client's ticket.
     pub(super) fn ticket_told(&mut self, who: Who, search: u64, state: TicketState) {
         if let Some(mark) = matches::mark(state) {
             self.coverage.hit(mark);
@@ -196,13 +196,13 @@ impl Ledger {
         self.judge(verdict);
     }
 
-    /// Whether the application hears only now, while it searches, what its client was told of
-    /// another search before: that has waited for it.
+    /// Returns true if the event was waiting for the application while the application began
+    /// another search.
     fn is_late(&self, who: Who, search: u64) -> bool {
         self.seats[who.client].search.is_some_and(|own| own != search)
     }
 
-    /// A client's application hears of its match; most go there.
+    /// Handles an event about a client's match. Most applications go to the match's room.
     pub(super) fn match_told(&mut self, who: Who, matched: v1::Matched) {
         self.coverage.hit("match told");
         let (room, late) = (self.room(&matched.room), self.is_late(who, matched.search));
@@ -212,7 +212,7 @@ impl Ledger {
         }
         let goes = matches::goes(&mut seat.whims);
         let plays = seat.whims.range(0..=self.shape.match_ms * 1_000);
-        // When free places are filled, who is in it knows where to go.
+        // After a fill of free places, the application already knows the room.
         if seat.matches.insert(matched.r#match.clone()) && goes {
             seat.invited.push((room, plays));
         }
@@ -226,14 +226,14 @@ impl Ledger {
         self.judge(verdict);
     }
 
-    /// Adds what the oracle has counted to the marks.
+    /// Adds the counts of the oracle to the coverage.
     pub(super) fn retire_match_counts(&mut self) {
         for (mark, count) in matches::marks(&self.oracles.matches.counts()) {
             self.coverage.add(mark, count);
         }
     }
 
-    /// The nodes that run.
+    /// Returns the running nodes, by server.
     fn nodes(&self) -> impl Iterator<Item = (usize, NodeId)> {
         let id = |server: &super::seats::ServerSeat| Some(server.handle.as_ref()?.inspect(|node| node.id()));
         self.servers.iter().enumerate().filter_map(move |(number, server)| Some((number, id(server)?)))
@@ -243,7 +243,7 @@ impl Ledger {
 impl Hosts {
     // Faults.
 
-    /// Something happens to the server that forms the matches of a queue, and is over later.
+    /// Makes the matcher of a mode fail for a time.
     pub(super) fn fail_matcher(&mut self, mode: i64, how: MatcherFailure, millis: u64) {
         let matcher = {
             let ledger = self.shared.lock();
@@ -294,7 +294,7 @@ impl Hosts {
         }
     }
 
-    /// Whoever has written its last match dies.
+    /// Kills servers that have written their last match, and plans their next start.
     pub(super) fn fell_doomed(&mut self) {
         let doomed = self.shared.lock().store.as_ref().map(RegistryState::take_doomed).unwrap_or_default();
         for (server, millis) in doomed {
@@ -305,8 +305,8 @@ impl Hosts {
 
     // At rest.
 
-    /// Every search has ended, and its application knows; every match is over, and nothing of
-    /// either is left behind.
+    /// Checks that every search has ended and its application knows this, that every match is over,
+    /// and that the registry has no remains of either.
     pub(super) fn matched(&self, present: &[usize], searching: Option<usize>) -> Verdict {
         let ledger = self.shared.lock();
         let untold = present.iter().copied().find(|client| ledger.seats[*client].search.is_some());
@@ -315,14 +315,14 @@ impl Hosts {
         matches::at_rest(&ledger.oracles.matches, shape, searching.or(untold), &nodes, self.passed_over)
     }
 
-    /// After the last fault, when nothing is left of what was before: every player searches
-    /// for the same.
+    /// Lets every player search for the same match, after the last fault and with no remains of the
+    /// searches before.
     pub(super) async fn search_all(&mut self, present: &[usize]) -> Verdict {
         if self.plan.shape.queues == 0 {
             return Ok(());
         }
-        // Servers may be yet to hear that the last matches are over; and what a watch that
-        // lagged told is still under way, with all that it tells behind that.
+        // Servers may not know yet that the last matches are over. A lagging watch may still have
+        // events under way, and all later ones wait behind them.
         self.pass_until(at() + 2_000_000).await?;
         while self.shared.lock().store.as_ref().is_some_and(RegistryState::is_lagging) {
             self.pass_until(at() + 100_000).await?;
@@ -334,7 +334,8 @@ impl Hosts {
         Ok(())
     }
 
-    /// Last of all, every player searches and ends its session: nothing stays behind of that.
+    /// Lets every player search and then end the session, as the last act of a run: nothing of the
+    /// searches remains.
     pub(super) async fn leave_searching(&mut self, present: &[usize]) -> Verdict {
         if self.plan.shape.queues == 0 {
             return Ok(());

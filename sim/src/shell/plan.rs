@@ -1,4 +1,4 @@
-//! What will happen in a run of the shell world: drawn from the seed, as data.
+//! Plan of a run of the shell world: drawn from the seed, as data.
 
 use skirmish_core::rng::Rng;
 
@@ -8,24 +8,24 @@ use super::queues;
 use crate::draw::generator;
 use crate::scenario::Shape;
 
-/// A run: its sizes, and its steps by time.
+/// Plan of a run: sizes, and steps by time.
 #[derive(Debug)]
 pub(super) struct RunPlan {
     pub(super) seed: u64,
     pub(super) shape: Shape,
     /// Events that may wait for a client's application.
     pub(super) event_capacity: usize,
-    /// Whether what clients read and write is chopped into small pieces.
+    /// True if reads and writes of clients are chopped into small pieces.
     pub(super) chopped: bool,
-    /// Whether applications wait for their first connection before they do anything.
+    /// True if applications wait for their first connection before their first command.
     pub(super) patient: bool,
     pub(super) drifts: Drifts,
-    /// When, in microseconds, and what.
+    /// Steps with their times, in microseconds.
     pub(super) steps: Vec<(u64, ShellAction)>,
 }
 
 impl RunPlan {
-    /// The player of a client.
+    /// Returns the player of a client.
     pub(super) fn player(&self, client: usize) -> usize {
         client % usize::try_from(self.shape.players).unwrap_or(1).max(1)
     }
@@ -34,7 +34,7 @@ impl RunPlan {
         usize::try_from(self.shape.clients).unwrap_or(1)
     }
 
-    /// How many servers there are.
+    /// Returns the number of servers.
     pub(super) fn servers(&self) -> usize {
         self.shape.node_count()
     }
@@ -44,11 +44,11 @@ impl RunPlan {
     }
 }
 
-/// The plan of a seed.
+/// Draws the plan of a seed.
 pub(super) fn draw(seed: u64) -> RunPlan {
     let mut rng = generator(seed, "shell");
     let mut shape = draw_shape(&mut rng);
-    // From a generator of its own: what a seed means with one server does not depend on it.
+    // A separate generator, so that runs with one server do not depend on these draws.
     let mut dice = generator(seed, "shell cluster");
     cluster::draw_shape(&mut dice, &mut shape);
     let spared_percent = pick(&mut dice, &[0, 40, 80]);
@@ -94,8 +94,8 @@ fn draw_shape(rng: &mut Rng) -> Shape {
         session_ttl_ms,
         window_entries: pick(rng, &[4, 32, 1_024]),
         flush_ms: pick(rng, &[0, 0, 20]),
-        // Longer than a member can be away: until its connection is given up, which a
-        // pause of the server puts off, and then for the life of its session.
+        // Longer than a member can be away: until its connection is given up, which a pause of the
+        // server delays, and then for the life of its session.
         tombstone_ms: (session_ttl_ms + heartbeat_ms * 5 + 60_000) * 2,
         compress_from: pick(rng, &[0, 64]),
         backoff_min_ms,
@@ -107,15 +107,15 @@ fn draw_shape(rng: &mut Rng) -> Shape {
     }
 }
 
-/// Steps that are being drawn.
+/// Plan that is being drawn.
 pub(super) struct Draft {
     pub(super) steps: Vec<(u64, ShellAction)>,
     pub(super) end: u64,
     pub(super) shape: Shape,
     pub(super) rng: Rng,
-    /// For what only several servers, or a registry with a host of its own, need.
+    /// Generator of the draws that only clusters need.
     pub(super) dice: Rng,
-    /// Percent of the kinds of fault that are left out there.
+    /// Percent of the kinds of fault that are left out in clusters.
     pub(super) spared_percent: u64,
 }
 
@@ -126,7 +126,7 @@ impl Draft {
             self.client(start, client, ClientAction::Start);
             let room = self.room();
             self.client(start + 1_000, client, ClientAction::Do(Deed::Join { room, history: 0 }));
-            // One application says something all the time, another hardly anything.
+            // One application sends messages all the time, another hardly any.
             let gap = pick(&mut self.rng, &[20_000, 200_000, 1_000_000]);
             let mut at = start + 2_000;
             while at < self.end {
@@ -156,7 +156,7 @@ impl Draft {
         }
     }
 
-    /// Each kind of fault is in about half of the seeds, and there rare or frequent.
+    /// Adds faults. Each kind of fault is in about half of the seeds, and there rare or frequent.
     fn faults(&mut self) {
         let kinds: [fn(&mut Self, u64); 10] = [
             Self::cut_client,
@@ -209,8 +209,8 @@ impl Draft {
         self.start_client(back, client);
     }
 
-    /// The host is gone and nobody is told: the process must not die before those who
-    /// wait for it have given up, since its death would show.
+    /// The host is gone, and no peer is notified. The process must not die before its peers have
+    /// given it up, since its death would show.
     fn vanish_client(&mut self, at: u64) {
         let client = self.any_client();
         let gone = at + self.shape.heartbeat_ms * 5_000 + self.shape.linger_ms * 1_000;
@@ -239,7 +239,7 @@ impl Draft {
         match self.rng.range(0..=2) {
             0 => self.server(at, server, ServerAction::Drain),
             1 => self.server(at, server, ServerAction::Kill),
-            // The host is gone and nobody is told.
+            // The host is gone, and no peer is notified.
             _ => {
                 self.server(at, server, ServerAction::Cut(Cut::Both));
                 self.server(at, server, ServerAction::Pause);
@@ -277,7 +277,7 @@ impl Draft {
             let player = usize::try_from(self.rng.range(0..=players - 1)).unwrap_or(0);
             self.steps.push((at, ShellAction::Kick { player }));
         } else {
-            // The clock is set right or wrong.
+            // A wall clock is set right or wrong.
             let (client, skew) = (self.any_client(), self.skew());
             self.client(at, client, ClientAction::Skew(skew));
         }
@@ -324,7 +324,7 @@ impl Draft {
         i64::try_from(self.rng.range(0..=self.shape.skew_ms * 2)).unwrap_or(0) - most
     }
 
-    /// How long a fault lasts: shorter or longer than a heartbeat takes to notice it.
+    /// Draws the length of a fault: shorter or longer than a heartbeat needs to detect it.
     fn span(&mut self) -> u64 {
         let most = pick(&mut self.rng, &[20_000, 1_000_000, 8_000_000]);
         self.rng.range(most / 10..=most)
@@ -360,7 +360,8 @@ mod tests {
             let most = i32::try_from(plan.shape.drift_ppm).unwrap();
             assert!(of(plan).iter().all(|drift| drift.abs() <= most), "{:?}", plan.drifts);
         }
-        // The registry's clock is fast and a server's slow: that one relies on its lease too long.
+        // The registry's clock is fast and a server's slow: this server relies on its lease too
+        // long.
         let apart = |plan: &&&RunPlan| {
             plan.drifts.registry > 15_000 && plan.drifts.servers.iter().any(|drift| *drift < -15_000)
         };

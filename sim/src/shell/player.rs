@@ -1,5 +1,5 @@
-//! A client's process: the client library, and an application that does as the plan
-//! says and tells the ledger what it is told.
+//! A client's process: the client library, and an application that executes the plan and records
+//! its events in the ledger.
 
 use std::net::SocketAddr;
 
@@ -19,40 +19,40 @@ use super::matches;
 use crate::history::Actor;
 use crate::oracle::Who;
 
-/// Where players reach a server.
+/// Returns the address of a server for players.
 pub(super) fn player_address(server: usize) -> SocketAddr {
     SocketAddr::from((server_host(server), 9500))
 }
 
-/// Where other servers reach it.
+/// Returns the address of a server for other servers.
 pub(super) fn link_address(server: usize) -> SocketAddr {
     SocketAddr::from((server_host(server), 9700))
 }
 
-/// The address of its host.
+/// Returns the IP address of a server's host.
 pub(super) fn server_host(server: usize) -> [u8; 4] {
     [10, 0, 0, u8::try_from(server + 1).unwrap_or(u8::MAX)]
 }
 
-/// How long a token is good: longer than any run, however wrong the clocks are.
+/// Life of a token: longer than any run, with any error of the clocks.
 const TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The keys that tokens are signed and checked with.
+/// Returns the keys by which tokens are signed and checked.
 pub(super) fn keys(seed: &Seed) -> Keys {
     Keys::from_secret("sim", seed).expect("a seed is as long as a secret must be")
 }
 
-/// The name of a player.
+/// Returns the name of a player.
 pub(super) fn player_name(player: usize) -> Name {
     Name::new(&format!("player-{player}")).expect("it is short and has letters, digits and a dash only")
 }
 
-/// A token for a player.
+/// Returns a token for a player.
 pub(super) fn token(keys: &Keys, player: usize, wall: Wall) -> String {
     keys.sign(&player_name(player), TOKEN_LIFE, wall, None).expect("the key is there and can sign")
 }
 
-/// One life of the process, until its client has ended.
+/// Runs one life of the process, until its client has ended.
 pub(super) async fn live(
     shared: SharedLedger,
     who: Who,
@@ -85,7 +85,7 @@ pub(super) async fn live(
     ledger.gone(who.client);
 }
 
-/// Takes events for as long as there are any.
+/// Handles events until no more follow.
 async fn watch(shared: &SharedLedger, who: Who, events: &mut Events) {
     while let Some(event) = events.next_event().await {
         until_idle(shared, who).await;
@@ -104,15 +104,15 @@ async fn watch(shared: &SharedLedger, who: Who, events: &mut Events) {
     }
 }
 
-/// Waits until no command is being carried out: what follows from one must not be noted
-/// before the command is.
+/// Waits until no command is being executed: the effects of a command must not be recorded before
+/// the command.
 async fn until_idle(shared: &SharedLedger, who: Who) {
     while shared.lock().seats[who.client].busy {
         sleep(Duration::from_micros(1)).await;
     }
 }
 
-/// Does what it is ordered to do.
+/// Executes the orders.
 async fn play(shared: SharedLedger, who: Who, client: Client, mut orders: mpsc::UnboundedReceiver<Deed>) {
     while let Some(deed) = orders.recv().await {
         shared.lock().seats[who.client].busy = true;

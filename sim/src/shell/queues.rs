@@ -1,5 +1,5 @@
-//! Draws what seeds with queues for matches have beside the others: what the machine world
-//! draws, as it is done here, and more parties.
+//! Draws the steps of seeds with queues for matches: the draws of the machine world, translated to
+//! the shell world, and more parties.
 
 use skirmish_core::rng::Rng;
 
@@ -9,13 +9,12 @@ use crate::draw::{generator, matches};
 use crate::matches::MatcherFailure;
 use crate::scenario::{Action, Shape, Step};
 
-/// Percent of those seeds that have queues whose registry has a host of its own: its history
-/// is what the oracle is told, and one in a server's process does not show it.
+/// Percent of the seeds with queues, among those with a registry on a host of its own. The oracle
+/// needs the registry's history, and a registry in a server's process does not show it.
 const QUEUES_PERCENT: u64 = 62;
 
-/// Gives some seeds queues, clients enough for them, and the steps of their searches. It
-/// draws from a generator of its own, so that what a seed means without queues does not
-/// depend on it.
+/// Gives some seeds queues, enough clients for them, and the steps of their searches. The draws
+/// have a generator of their own, so that they change no other draw of a seed.
 pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<(u64, ShellAction)>) {
     let mut rng = generator(seed, "shell matches");
     if !shape.has_remote_registry() || rng.range(0..=99) >= QUEUES_PERCENT {
@@ -31,8 +30,9 @@ pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<(u64, ShellActi
     steps.extend(drawn.into_iter().filter_map(|step| Some((step.at, act(step.action)?))));
 }
 
-/// Now and then four give up what they do and search at about the same time for two against
-/// two, as two parties or as one and two who are alone: by chance they hardly ever do.
+/// Adds steps in which four players end their matches and searches, and then search for two against
+/// two at about the same time, as two parties or as one party and two single players. Chance alone
+/// hardly ever brings this about.
 fn gather(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
     let gap = pick(rng, &[6_000_000, 15_000_000]);
     let mut at = rng.range(500_000..=gap);
@@ -50,8 +50,8 @@ fn gather(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// In some seeds players leave their matches, or give them up, just when they have no
-/// connection, come back at another server, and search for others.
+/// Adds to some seeds steps in which players leave their matches or give them up just when they
+/// have no connection, come back at another server, and search for other matches.
 fn part(seed: u64, shape: &mut Shape, steps: &mut Vec<Step>) {
     let mut rng = generator(seed, "shell partings");
     if rng.range(0..=99) >= 40 {
@@ -70,7 +70,7 @@ fn part(seed: u64, shape: &mut Shape, steps: &mut Vec<Step>) {
             let node = i64::try_from(rng.range(0..=shape.nodes.max(1) - 1)).unwrap_or(0);
             steps.push(Step { at: out, action: Action::Move { client, millis: 0, node } });
             let parts = pick(&mut rng, &[Action::LeaveMatch { client }, Action::GiveUp { client }]);
-            // The connection is gone, or going.
+            // The connection is gone, or being closed.
             let after = pick(&mut rng, &[0, 10, 1_000, 50_000]);
             steps.push(Step { at: out + after, action: parts });
             steps.push(Step { at: out + after + rng.range(1_000..=1_000_000), action: queue });
@@ -79,7 +79,7 @@ fn part(seed: u64, shape: &mut Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// What an action of the machine world is here, if there is a like.
+/// Returns the shell world's action for an action of the machine world, if there is one.
 fn act(action: Action) -> Option<ShellAction> {
     let size = |number: i64| usize::try_from(number).unwrap_or(0);
     let small = |number: i64| u32::try_from(number).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The processes of a run and their hosts: how they are, and what is wrong with them.
+//! The processes of a run and their hosts: their states and their faults.
 
 use std::collections::BTreeSet;
 
@@ -17,51 +17,51 @@ use crate::oracle::RoomNumber;
 pub(super) struct HostedClient {
     pub(super) player: usize,
     pub(super) life: u32,
-    /// From the start of the process until it is killed or its client has ended.
+    /// True from the start of the process until it is killed or its client has ended.
     pub(super) running: bool,
     pub(super) paused: bool,
-    /// The application is in the middle of a command.
+    /// True while the application executes a command.
     pub(super) busy: bool,
-    /// What the application takes for each event, in milliseconds.
+    /// Time that the application spends on each event, in milliseconds.
     pub(super) dawdles: u64,
     pub(super) skew_ms: i64,
-    /// The servers that nothing gets to from the client.
+    /// Servers that no data of the client reaches.
     pub(super) blocked: BTreeSet<usize>,
-    /// The servers that nothing gets from to the client.
+    /// Servers whose data does not reach the client.
     pub(super) deaf: BTreeSet<usize>,
     pub(super) state: ClientState,
     pub(super) client: Option<Client>,
     pub(super) clock: Option<Clock>,
     pub(super) orders: Option<mpsc::UnboundedSender<Deed>>,
-    /// When something last held it back.
+    /// Time of the last check at which a fault held the client back.
     pub(super) troubled: u64,
-    /// Until when its application may be told late what its client knows.
+    /// Time until which the application may be notified late of its client's events.
     pub(super) late_until: u64,
-    /// Until when something that is over may still hold it back.
+    /// Time until which a fault that is over may still hold the client back.
     pub(super) shaken_until: u64,
-    /// What its connection was given while the link was bad comes in one by one, at the
-    /// latency of the link each: a habit of the simulated network.
+    /// True while data that the connection accepted over a bad link arrives item by item, each with
+    /// the latency of the link: a habit of the simulated network.
     pub(super) backlogged: bool,
-    /// The server that it dials next, and the one that it was connected to last.
+    /// Server of the next dial, and the server of the last connection.
     pub(super) home: usize,
     pub(super) reached: usize,
-    /// That server did not let it in.
+    /// True if that server refused the client.
     pub(super) unwelcome: bool,
     pub(super) route: Rng,
-    /// Whether and how long its application plays a match.
+    /// Generator of the application's decisions to play a match, and for how long.
     pub(super) whims: Rng,
-    /// Its application has just asked for a match, and not learned the number of the search.
+    /// True while the application has asked for a match and does not know the number of the search.
     pub(super) asking: bool,
-    /// The search of its application that goes on, as far as it was told.
+    /// Number of the application's search, until the application is notified of the end.
     pub(super) search: Option<u64>,
-    /// Matches that the application was told of.
+    /// Matches that the application was notified of.
     pub(super) matches: BTreeSet<String>,
-    /// Rooms of matches that it will go to, and for how many microseconds.
+    /// Rooms of matches that the application will join, with the playing times in microseconds.
     pub(super) invited: Vec<(RoomNumber, u64)>,
     pub(super) cable: Option<Cable>,
-    /// The epoch of its last session.
+    /// Epoch of the client's last session.
     pub(super) epoch: u64,
-    /// Since when another client of the player has the session.
+    /// Time since which another client of the player has the session.
     pub(super) superseded: Option<u64>,
 }
 
@@ -100,12 +100,12 @@ impl HostedClient {
         }
     }
 
-    /// Whether the application may not know yet what its client does.
+    /// Returns true if the application may not know its client's state yet.
     pub(super) fn is_late(&self, at: u64) -> bool {
         self.paused || self.dawdles > 0 || at < self.late_until
     }
 
-    /// Whether something holds the client back now.
+    /// Returns true if a fault holds the client back now.
     pub(super) fn is_held(&self) -> bool {
         self.paused || !self.deaf.is_empty() || !self.blocked.is_empty() || self.dawdles > 0
     }
@@ -119,21 +119,21 @@ pub(super) struct ServerSeat {
     pub(super) clock: Option<Clock>,
     pub(super) stop: Option<oneshot::Sender<()>>,
     pub(super) paused: bool,
-    /// Nothing gets to the host, nothing gets from it.
+    /// True if no data gets to the host; true if no data gets from the host.
     pub(super) cut: (bool, bool),
-    /// Nothing gets from the host to the registry, or the other way.
+    /// True if no data gets from the host to the registry, or in the other direction.
     pub(super) off_registry: bool,
     pub(super) skew_ms: i64,
 }
 
 impl ServerSeat {
-    /// Whether something is wrong with it now.
+    /// Returns true if the server has a fault now.
     pub(super) fn is_troubled(&self) -> bool {
         self.handle.is_none() || self.paused || self.cut.0 || self.cut.1 || self.off_registry
     }
 }
 
-/// The registry's process and its host, if it has one.
+/// The registry's process and its host, if the registry has a host of its own.
 #[derive(Default)]
 pub(super) struct RegistrySeat {
     pub(super) running: bool,
@@ -142,7 +142,7 @@ pub(super) struct RegistrySeat {
 }
 
 impl RegistrySeat {
-    /// Whether something is wrong with it now.
+    /// Returns true if the registry has a fault now.
     pub(super) const fn is_troubled(&self) -> bool {
         !self.running || self.paused || self.cut
     }

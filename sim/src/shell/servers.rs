@@ -1,4 +1,4 @@
-//! The servers' hosts and the registry's, and what happens to them.
+//! Hosts of the servers and of the registry, and the actions on them.
 
 use madsim::time::{Duration, sleep};
 use skirmish_core::id::NodeId;
@@ -20,7 +20,7 @@ use super::stage::Hosts;
 use crate::history::Actor;
 use crate::scenario::Shape;
 
-/// Requests to the registry and watches of it that a server may have under way.
+/// Most requests to the registry, and most watches, that a server has under way.
 const REQUESTS: usize = 256;
 const WATCHES: usize = 64;
 
@@ -32,7 +32,7 @@ impl Hosts {
             ServerAction::Kill => self.kill_server(server).await,
             ServerAction::Drain => {
                 if let Some(stop) = self.shared.lock().servers[server].stop.take() {
-                    // A server that has ended already needs not be told.
+                    // A server that has already ended ignores the order.
                     let _ = stop.send(());
                 }
             }
@@ -181,7 +181,7 @@ impl Hosts {
         }
     }
 
-    /// Nothing is wrong with the registry any more, but that it may not run.
+    /// Ends all faults of the registry, but does not start the process.
     pub(super) fn calm_registry(&self) {
         self.mend_registry();
         self.resume_registry();
@@ -220,7 +220,7 @@ impl Hosts {
         if running {
             return;
         }
-        // It is killed even if it has ended by itself: its sockets live on otherwise.
+        // The kill is needed even after an orderly end, since the sockets would live on.
         self.stop_host(&self.servers[server]).await;
         let (stop, stopped) = oneshot::channel();
         let clock = Clock::drifting(self.plan.drifts.servers[server]);
@@ -237,8 +237,8 @@ impl Hosts {
             clock.set_skew_ms(seat.skew_ms);
             (seat.life, remote)
         };
-        // Epochs count from the incarnation where the registry is in the process: those of
-        // one life must not reach the next.
+        // Epochs count from the incarnation if the registry is in the process: those of one life
+        // must not occur in the next.
         let incarnation = u64::from(life) << 32 | server as u64;
         let mut builder = Server::builder(config(&self.plan, server))
             .keys(keys(&self.secret))
@@ -294,7 +294,7 @@ impl Hosts {
         sleep(Duration::from_micros(500)).await;
     }
 
-    /// Kills the server that leads a room.
+    /// Kills the primary of a room.
     pub(super) async fn kill_primary(&mut self, room: u32) {
         let primary = {
             let ledger = self.shared.lock();
@@ -313,7 +313,7 @@ fn echo(message: ApplicationMessage, server: &Handle) {
     server.send(message.conn, &message.type_url, &message.payload);
 }
 
-/// A server's configuration.
+/// Returns a server's configuration.
 pub(super) fn config(plan: &RunPlan, server: usize) -> Config {
     let shape = &plan.shape;
     let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
@@ -349,7 +349,7 @@ pub(super) fn config(plan: &RunPlan, server: usize) -> Config {
     config
 }
 
-/// What the machine world makes of a shape, in the words of a configuration.
+/// Returns the machine world's settings of matchmaking as a section of a configuration.
 fn matchmaking(shape: &Shape) -> Matchmaking {
     let core = shape.matchmaking();
     let queue = |queue: &QueueConfig| {

@@ -1,10 +1,10 @@
-//! The hosts, and what happens to them.
+//! The hosts, and the actions on them.
 //!
-//! The simulated runtime has habits that real hosts do not have; what follows from them:
-//! * A kill closes the sockets of the process in an orderly way and runs its destructors.
-//!   A host that vanishes is cut off and paused first, until everybody has given it up.
+//! The simulated runtime has habits that real hosts do not have. Their consequences:
+//! * A kill closes the sockets of the process in an orderly way and runs its destructors. A host
+//!   that vanishes is cut off and paused first, until every peer has given it up.
 //! * A restart does not reset the network: the process is always killed before.
-//! * The old life of a process may take a few more steps: a new one starts later.
+//! * The old life of a process may execute a few more steps: a new one starts later.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,13 +26,13 @@ use crate::history::Actor;
 use crate::oracle::Verdict;
 use crate::scenario::Shape;
 
-/// How often everybody is looked at, in microseconds.
+/// Interval of checks of all clients and servers, in microseconds.
 const LOOK_EVERY: u64 = 100_000;
 
 /// Latency after the last fault, in microseconds.
 const CALM_US: u64 = 500;
 
-/// The hosts of a run.
+/// Hosts of a run.
 pub(super) struct Hosts {
     pub(super) plan: Arc<RunPlan>,
     pub(super) shared: SharedLedger,
@@ -40,21 +40,22 @@ pub(super) struct Hosts {
     pub(super) runtime: Runtime,
     pub(super) net: Arc<NetSim>,
     pub(super) servers: Vec<NodeHandle>,
-    /// The registry's, if it has one.
+    /// Host of the registry, if it has one of its own.
     pub(super) registry: Option<NodeHandle>,
     pub(super) hosts: Vec<NodeHandle>,
     pub(super) planted: Planted,
     pub(super) secret: Seed,
-    /// Tickets that had timed out beside their like before all searched for the same.
+    /// Count of tickets that had timed out beside another one when all players began to search for
+    /// the same match.
     pub(super) passed_over: Option<u64>,
     next_look: u64,
-    /// What will happen because of something that has, by when, and in which order.
+    /// Actions that follow from events of the run, by time and order.
     later: BTreeMap<(u64, u64), ShellAction>,
     scheduled: u64,
 }
 
 impl Hosts {
-    /// The hosts, with nothing running on them.
+    /// Creates the hosts, without processes.
     pub(super) fn new(plan: Arc<RunPlan>, shared: SharedLedger, plant: Option<Plant>) -> Self {
         let runtime = Runtime::current();
         let host = |name: String, ip: [u8; 4]| {
@@ -88,7 +89,7 @@ impl Hosts {
         }
     }
 
-    /// Both phases: safety under faults, then liveness without.
+    /// Runs both phases: safety under faults, then liveness without faults.
     pub(super) async fn live(mut self) -> Verdict {
         let Shape { latency_us, jitter_us, .. } = self.plan.shape;
         self.weather(latency_us, latency_us + jitter_us, 0);
@@ -104,7 +105,7 @@ impl Hosts {
         self.heal().await
     }
 
-    /// Lets the time pass up to a moment, and looks at everybody now and then.
+    /// Lets time pass up to a moment, with the checks at their intervals.
     pub(super) async fn pass_until(&mut self, end: u64) -> Verdict {
         loop {
             let now = at();
@@ -118,7 +119,7 @@ impl Hosts {
             if at() >= self.next_look {
                 self.next_look = at() + LOOK_EVERY;
                 let shape = &self.plan.shape;
-                // To another server and back it is as far again.
+                // The way to another server and back is as long again.
                 let ways = if self.plan.servers() > 1 { 24 } else { 8 };
                 let slowest = shape.latency_us + shape.jitter_us;
                 ledger.look(shape.flush_ms * 2_000 + slowest * ways + 1_000_000);
@@ -132,7 +133,7 @@ impl Hosts {
         }
     }
 
-    /// Something will happen because of what has happened.
+    /// Plans an action that follows from an event of the run.
     pub(super) fn schedule(&mut self, at: u64, act: ShellAction) {
         self.scheduled += 1;
         self.later.insert((at, self.scheduled), act);
@@ -149,7 +150,7 @@ impl Hosts {
     async fn act(&mut self, act: ShellAction) {
         match act {
             ShellAction::Client(client, ClientAction::Do(deed)) => {
-                // Whoever is not running does nothing.
+                // A client without a process ignores orders.
                 if let Some(orders) = &self.shared.lock().seats[client].orders {
                     let _ = orders.send(deed);
                 }
@@ -203,10 +204,10 @@ impl Hosts {
         }
     }
 
-    /// Everything is well again.
+    /// Ends every fault.
     pub(super) fn calm(&mut self) {
-        // What bad links have held back comes in at the latency of each packet, one after
-        // the other: that is not to count against the bound.
+        // Data that bad links have held back arrives packet by packet, each with the packet's
+        // latency. This time must not count against the bound.
         self.backlog_all();
         self.weather(CALM_US, CALM_US * 2, 0);
         self.shared.lock().stormy = false;
@@ -240,7 +241,7 @@ impl Hosts {
         });
     }
 
-    /// Makes a host ready for a new process.
+    /// Prepares a host for a new process.
     pub(super) async fn stop_host(&self, host: &NodeHandle) {
         self.runtime.kill(host.id());
         sleep(Duration::from_micros(500)).await;
@@ -248,7 +249,7 @@ impl Hosts {
     }
 
     pub(super) fn spawn(&self, host: &NodeHandle, life: impl Future<Output = ()> + Send + 'static) {
-        // A node that was restarted is reached by its new handle only.
+        // A restarted node is reached by its new handle only.
         if let Some(host) = self.runtime.get_node(host.id()) {
             drop(host.spawn(life));
         }

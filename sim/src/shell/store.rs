@@ -1,5 +1,5 @@
-//! The registry that has a host of its own: what it knows, and what is wrong with it. As
-//! etcd's, it outlives the process.
+//! The registry on a host of its own: its data and its faults. As with etcd, the data outlives the
+//! process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,22 +16,21 @@ use tokio::sync::{Notify, mpsc};
 use crate::matches::{self, NEWS};
 use crate::records;
 
-/// The latest that a request is done of which nobody knew what became of it, in
-/// microseconds.
+/// Longest delay of a request that is executed without an answer, in microseconds.
 const MOST_LATE: u64 = 6_000_000;
 
-/// What a server says to the registry.
+/// Message of a server to the registry.
 #[derive(Debug)]
 pub(super) enum ServerMessage {
     Call {
-        /// The node whose call it is.
+        /// Node that makes the call.
         author: NodeId,
         call: RegistryCommand,
     },
     Ping,
 }
 
-/// What the registry says to a server.
+/// Message of the registry to a server.
 #[derive(Debug)]
 pub(super) enum RegistryMessage {
     Opened,
@@ -40,7 +39,7 @@ pub(super) enum RegistryMessage {
     Pong,
 }
 
-/// What it knows. Never locked over an await.
+/// Data of the registry. Never locked over an await.
 #[derive(Clone)]
 pub(super) struct RegistryState(Arc<Mutex<RegistryData>>, Arc<Notify>);
 
@@ -48,30 +47,30 @@ struct RegistryData {
     machine: Registry,
     clock: Clock,
     rng: Rng,
-    /// Nobody leads.
+    /// True while the registry has no leader.
     leaderless: bool,
-    /// By server: what is odd about what it is told.
+    /// Faults of the connections, by server.
     oddities: Vec<Oddity>,
     sessions: BTreeMap<u64, ServerConnection>,
     next_session: u64,
-    /// Whose its watches are, and what their nodes call them.
+    /// Watches, with their connections and the nodes' own numbers for them.
     watches: BTreeMap<WatchId, (u64, WatchId)>,
     next_watch: u64,
-    /// Requests of which nobody said what came of them, by when they are done, and whose.
+    /// Requests whose outcome was never reported, by the time of their execution, with the nodes
+    /// that sent them.
     late: BTreeMap<(Instant, u64), (NodeId, Request)>,
     next_late: u64,
-    /// For the oracle, if there is one that watches.
+    /// Records for the oracle, if it watches the registry.
     news: Option<WatchedRecords>,
-    /// Servers that have written their last match, and for how many milliseconds they are
-    /// down then.
+    /// Servers that have written their last match, with their down-times in milliseconds.
     doomed: Vec<(usize, u64)>,
 }
 
-/// A connection that a server has.
+/// A server's connection.
 struct ServerConnection {
     server: usize,
     replies: mpsc::UnboundedSender<RegistryMessage>,
-    /// News, and when they leave.
+    /// Watch events, with the times at which they leave.
     news: mpsc::UnboundedSender<(Instant, Watched)>,
     last: Instant,
 }
@@ -83,43 +82,43 @@ struct Oddity {
     last_match: Option<LastMatch>,
 }
 
-/// The next match that a server forms is its last.
+/// Fault of a server: the next match that it forms is its last.
 #[derive(Clone, Copy)]
 pub(super) struct LastMatch {
-    /// How long after that it is done.
+    /// Delay until the request is executed.
     pub(super) after: Duration,
-    /// For how many milliseconds the server is down.
+    /// Down-time of the server, in milliseconds.
     pub(super) down_ms: u64,
 }
 
-/// A connection, as who serves it has it.
+/// The serving task's ends of a connection.
 pub(super) struct Ends {
     pub(super) session: u64,
     pub(super) replies: mpsc::UnboundedReceiver<RegistryMessage>,
     pub(super) news: mpsc::UnboundedReceiver<(Instant, Watched)>,
 }
 
-/// What the oracle's watch has told.
+/// Events of the oracle's watch.
 #[derive(Default)]
 pub(super) struct WatchedRecords {
     pub(super) watched: Vec<Watched>,
-    /// By revision: whose request it was.
+    /// Nodes that made the requests, by revision.
     pub(super) authors: BTreeMap<u64, NodeId>,
 }
 
-/// What is worth a note.
+/// An event that is recorded in the history.
 pub(super) struct Noted {
     pub(super) mark: Option<&'static str>,
     pub(super) text: String,
 }
 
 impl RegistryState {
-    /// Nothing yet. `watched`: whether the oracle is to hear of matches.
+    /// Creates an empty registry. `watched` is true if the oracle watches matches.
     pub(super) fn new(servers: usize, clock: Clock, rng: Rng, watched: bool) -> Self {
         let now = clock.now().instant;
         let mut machine = Registry::new(RegistryConfig::etcd(), now);
         if watched {
-            // There is room for it.
+            // The registry has room for this watch.
             let _ = machine.watch(now, NEWS, matches::watch());
         }
         let inner = RegistryData {
@@ -156,13 +155,13 @@ impl RegistryState {
         self.lock().machine.audit()
     }
 
-    /// Whether something is wrong that is not wrong with the host.
+    /// Returns true if the registry has a fault that is not one of its host.
     pub(super) fn is_troubled(&self) -> bool {
         let inner = self.lock();
         inner.leaderless || inner.oddities.iter().any(|odd| odd.lag > Duration::ZERO || odd.blurred > 0)
     }
 
-    /// A server has connected.
+    /// Opens a connection of a server.
     pub(super) fn open(&self, server: usize) -> Ends {
         let mut inner = self.lock();
         let session = inner.next_session;
@@ -174,7 +173,7 @@ impl RegistryState {
         Ends { session, replies: replies_end, news: news_end }
     }
 
-    /// A connection is gone.
+    /// Closes a connection.
     pub(super) fn close(&self, session: u64) {
         let mut inner = self.lock();
         inner.sessions.remove(&session);
@@ -186,7 +185,7 @@ impl RegistryState {
         }
     }
 
-    /// The process is gone, and starts again if that is what `starts` says.
+    /// Closes all connections of the old process, as a new one starts.
     pub(super) fn restart(&self) {
         let sessions: Vec<u64> = self.lock().sessions.keys().copied().collect();
         for session in sessions {
@@ -195,14 +194,14 @@ impl RegistryState {
         self.elected();
     }
 
-    /// A server says something.
+    /// Handles a message of a server.
     pub(super) fn take(&self, session: u64, ask: ServerMessage) -> Option<Noted> {
         let noted = self.lock().take(session, ask);
         self.1.notify_one();
         noted
     }
 
-    /// Lets the time pass; says when it is to be called again.
+    /// Executes the work that is due. Returns the time of the next call.
     pub(super) fn tick(&self) -> (Instant, Vec<Noted>) {
         self.lock().tick()
     }
@@ -212,26 +211,24 @@ impl RegistryState {
         self.1.notified().await;
     }
 
-    /// The sessions and rooms that it has, by their keys: whose they are, and in which
-    /// epoch.
+    /// Returns the sessions and rooms of the registry: their keys, owners and epochs.
     pub(super) fn records(&self) -> Vec<(String, NodeId, u64)> {
         let mut inner = self.lock();
         let now = inner.clock.now().instant;
         records::all(&mut inner.machine, now)
     }
 
-    /// What the oracle's watch has told since this was asked last.
+    /// Takes the events of the oracle's watch since the last call.
     pub(super) fn heard(&self) -> WatchedRecords {
         self.lock().news.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Servers that have written their last match, and for how many milliseconds they are
-    /// down then.
+    /// Takes the servers that have written their last match, with their down-times in milliseconds.
     pub(super) fn take_doomed(&self) -> Vec<(usize, u64)> {
         std::mem::take(&mut self.lock().doomed)
     }
 
-    /// Whether news of watches are still under way because they lag.
+    /// Returns true if lagging watch events are still under way.
     pub(super) fn is_lagging(&self) -> bool {
         let inner = self.lock();
         let now = inner.clock.now().instant;
@@ -252,7 +249,7 @@ impl RegistryState {
         self.1.notify_one();
     }
 
-    /// There is a new leader, which gives every lease its time again.
+    /// Elects a new leader, which renews every lease.
     fn elected(&self) {
         let mut inner = self.lock();
         let now = inner.clock.now().instant;
@@ -264,9 +261,9 @@ impl RegistryState {
         let mut inner = self.lock();
         let now = inner.clock.now().instant;
         let revision = inner.machine.revision().saturating_sub(keep);
-        // Nothing is forgotten of which the oracle has not heard.
+        // No event that the oracle has not got is compacted.
         inner.settle();
-        // One that is compacted already stays so.
+        // A revision that is compacted already stays compacted.
         let _ = inner.machine.handle(now, &Request::Compact { revision });
         inner.settle();
         self.1.notify_one();
@@ -284,7 +281,7 @@ impl RegistryState {
         self.lock().oddities[server].last_match = Some(last);
     }
 
-    /// Nothing is odd any more.
+    /// Ends all faults.
     pub(super) fn calm(&self) {
         {
             let mut inner = self.lock();
@@ -341,7 +338,7 @@ impl RegistryData {
                 let own = WatchId(self.next_watch);
                 self.next_watch += 1;
                 self.watches.insert(own, (session, id));
-                // There is room for all of them.
+                // The registry has room for all watches.
                 let _ = self.machine.watch(now, own, watch);
                 None
             }
@@ -352,8 +349,8 @@ impl RegistryData {
         }
     }
 
-    /// Whether a request is the last of a server that forms matches: then it is done late, and
-    /// the server is not to hear of it.
+    /// Returns true if the request is the last write of a server that forms matches. Then the
+    /// request is executed late, and the server gets no answer.
     fn is_last_match(&mut self, now: Instant, server: usize, author: NodeId, request: &Request) -> bool {
         let last = &mut self.oddities[server].last_match;
         let Some(LastMatch { after, down_ms }) = last.take_if(|_| matches::is_of_matcher(request)) else {
@@ -364,7 +361,7 @@ impl RegistryData {
         true
     }
 
-    /// Does what a node asks.
+    /// Executes a node's request.
     fn handle(&mut self, now: Instant, author: NodeId, request: &Request) -> Result<Response, Error> {
         let before = self.machine.revision();
         let outcome = self.machine.handle(now, request);
@@ -388,7 +385,7 @@ impl RegistryData {
         }
     }
 
-    /// Nobody says what comes of a request: it is done, or not, or later.
+    /// Blurs a request: it is executed now, later or never, and its outcome is not reported.
     fn blur(&mut self, now: Instant, session: u64, author: NodeId, id: CallId, request: Request) -> Noted {
         let (choice, after) = (self.rng.range(0..=3), self.rng.range(0..=MOST_LATE));
         let text = match choice {
@@ -403,7 +400,7 @@ impl RegistryData {
                 format!("does {id:?} and does not say so, {request:?}: {outcome:?}")
             }
         };
-        // Either the answer says that nobody knows, or there is none.
+        // The answer is "unknown", or missing.
         if after % 2 == 0 {
             self.reply(session, RegistryMessage::Reply(id, Err(Failure::Unknown)));
         }
@@ -412,7 +409,7 @@ impl RegistryData {
 
     fn reply(&self, session: u64, say: RegistryMessage) {
         if let Some(session) = self.sessions.get(&session) {
-            // If this fails the connection is just going.
+            // If the send fails, the connection is being closed.
             let _ = session.replies.send(say);
         }
     }
@@ -439,7 +436,7 @@ impl RegistryData {
         (due.unwrap_or(far).min(late.unwrap_or(far)), notes)
     }
 
-    /// Sends out what watches have to tell.
+    /// Sends the events of watches.
     fn settle(&mut self) {
         let now = self.clock.now().instant;
         while let Some(watched) = self.machine.poll_output() {
@@ -449,7 +446,7 @@ impl RegistryData {
             }
             let Some(&(of, id)) = self.watches.get(&watched.id) else { continue };
             let Some(session) = self.sessions.get_mut(&of) else { continue };
-            // They keep their order.
+            // Events of a connection keep their order.
             session.last = session.last.max(now + self.oddities[session.server].lag);
             let _ = session.news.send((session.last, Watched { id, ..watched }));
         }
