@@ -1,8 +1,7 @@
-//! Draws what scenarios with several nodes, or with a registry of its own, have beside
-//! the others.
+//! Draws the additional parts of scenarios with several nodes, or with a registry in a process of
+//! its own.
 //!
-//! It draws from a generator of its own, so that what a seed means with one node does not
-//! depend on it.
+//! The draws have a generator of their own, so that they change no other draw of a seed.
 
 use skirmish_core::rng::Rng;
 
@@ -36,7 +35,7 @@ const FAULTS: &[(&str, u64)] = &[
     ("drain", 1),
 ];
 
-/// Makes a cluster of some seeds' scenarios; says whether of this one's.
+/// Turns the scenarios of some seeds into clusters. Returns true if this seed's is one.
 pub(super) fn draw_shape(seed: u64, shape: &mut Shape) -> bool {
     let mut rng = generator(seed, "cluster shape");
     let rng = &mut rng;
@@ -91,7 +90,7 @@ pub(super) fn draw_steps(seed: u64, shape: &Shape, steps: &mut Vec<Step>) {
     steps.sort_by_key(|step| step.at);
 }
 
-/// A fault of the one node may be any node's.
+/// Moves a fault of the only node to any node.
 fn at_some_node(rng: &mut Rng, shape: &Shape, action: Action) -> Action {
     let some = below(rng, shape.nodes);
     match action {
@@ -137,8 +136,8 @@ fn draw_action(rng: &mut Rng, shape: &Shape, name: &'static str) -> Action {
     Action::from_numbers(name, &numbers).expect("the table above names actions only")
 }
 
-/// Most faults end by themselves; some need a step for it, and some need something that
-/// is under way.
+/// Adds the end of a fault that does not end by itself, and data that is under way at a fault that
+/// needs some.
 fn follow_up(rng: &mut Rng, steps: &mut Vec<Step>, at: u64, end: u64, action: Action) {
     let then = match action {
         Action::Move { client, .. } => {

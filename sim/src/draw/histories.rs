@@ -1,20 +1,19 @@
-//! Draws histories that are rare although each of their steps is common: some bugs show
-//! only where several things come together within moments, which steps that are drawn one
-//! by one hardly ever do.
+//! Draws histories that are rare although each of their steps is common: some bugs show only if
+//! several events happen within moments. Steps that are drawn one by one hardly ever do so.
 //!
-//! A seed has few of them or none. They draw from generators of their own, so that what a
-//! seed without them means does not depend on it.
+//! A seed has few histories or none. Histories draw from generators of their own, so that they
+//! change no other draw of a seed.
 
 use skirmish_core::rng::Rng;
 
 use super::{below, chance, generator, pick, scale, signed};
 use crate::scenario::{Action, Shape, Step};
 
-/// A history, the percentage of seeds that have it among those that can, and how it is drawn.
+/// A history, the percentage of seeds with it among those that can have it, and its function.
 struct DrawnHistory {
     name: &'static str,
     percent: u64,
-    /// Whether a world of this shape can have it.
+    /// Returns true if a world of this shape can have the history.
     fits: fn(&Shape) -> bool,
     draw: fn(&mut Rng, &mut Shape, &mut Vec<Step>),
 }
@@ -56,15 +55,15 @@ const HISTORIES: &[DrawnHistory] = &[
     DrawnHistory {
         name: "clocks off",
         percent: 25,
-        // The times of matches are as wrong as the clock of the node that forms them.
+        // The times of matches are as wrong as the clock of their matcher.
         fits: |shape| shape.nodes > 1 && shape.queues == 0,
         draw: clocks_off,
     },
-    // It takes out what is wrong with clocks of nodes.
+    // Removes the steps that change clocks of nodes, so the history is drawn after them.
     DrawnHistory {
         name: "registry goes back",
         percent: 25,
-        // What becomes of matches in a registry that is lost is nobody's to say.
+        // No rule says how matches end in a registry that is lost.
         fits: |shape| shape.has_remote_registry() && shape.queues == 0,
         draw: registry_goes_back,
     },
@@ -81,9 +80,9 @@ const HISTORIES: &[DrawnHistory] = &[
         fits: Shape::has_remote_registry,
         draw: registry_full,
     },
-    // What it adds comes after everything else.
+    // Its steps follow all others.
     DrawnHistory { name: "suspensions", percent: 20, fits: |shape| shape.nodes > 1, draw: suspensions },
-    // The last one: it takes every fault out.
+    // Last, since its function removes every fault.
     DrawnHistory {
         name: "joins cross",
         percent: 15,
@@ -92,7 +91,7 @@ const HISTORIES: &[DrawnHistory] = &[
     },
 ];
 
-/// Gives some seeds some of the histories.
+/// Gives some of the histories to some seeds.
 pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<Step>) {
     for history in HISTORIES.iter().filter(|history| (history.fits)(shape)).collect::<Vec<_>>() {
         let mut rng = generator(seed, history.name);
@@ -103,9 +102,10 @@ pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<Step>) {
     steps.sort_by_key(|step| step.at);
 }
 
-/// The registry is restored from a copy, or wiped. A node that starts meanwhile knows of
-/// nothing, so then the registry is away until those that do have stopped by themselves. Wall
-/// clocks of nodes do not jump: they are all that keeps epochs apart if nobody is left.
+/// The registry is restored from a copy, or wiped. A node that starts meanwhile has no memory of
+/// earlier epochs, so in this case the registry is away until all older nodes have stopped by
+/// themselves. Wall clocks of nodes do not jump: nothing else keeps epochs apart if no older node
+/// is left.
 fn registry_goes_back(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     let clients = signed(shape.clients);
     steps.retain(|step| match step.action {
@@ -123,15 +123,15 @@ fn registry_goes_back(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
         let millis = signed(least + scale(rng, 1, 5_000));
         let wiped = signed(rng.range(0..=1));
         steps.push(Step { at, action: Action::ReturnRegistry { millis, wiped } });
-        // The end of all faults must not cut it short.
+        // The end of all faults must not cut the return short.
         shape.chaos_ms = shape.chaos_ms.max(at / 1_000 + millis.unsigned_abs());
         at += scale(rng, 1_000_000, 30_000_000);
     }
     shape.chaos_ms = shape.chaos_ms.max(at / 1_000);
 }
 
-/// Wall clocks of nodes are off by more than they may, from the start or from some moment on, for
-/// a while or until everything is healed.
+/// Wall clocks of nodes are off by more than the bound, from the start or from some moment on, for
+/// a while or until all faults end.
 fn clocks_off(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     shape.chaos_ms = shape.chaos_ms.max(15_000);
     for _ in 0..rng.range(1..=3) {
@@ -144,15 +144,15 @@ fn clocks_off(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
             let at = at + scale(rng, 1_000, 20_000_000);
             steps.push(Step { at, action: Action::SetWrong { node, millis: 0 } });
         }
-        // Somebody is there to be turned away.
+        // A client that the node must turn away.
         let client = below(rng, shape.clients);
         let at = at + scale(rng, 100_000, 10_000_000);
         steps.push(Step { at, action: Action::Move { client, millis: 0, node } });
     }
 }
 
-/// Players are gone without a word: their connections die in silence, and they neither come
-/// back soon nor can say goodbye. Only the nodes' heartbeats can tell.
+/// Players leave without a word: their connections die in silence, and the players neither come
+/// back soon nor can say goodbye. Only the nodes' heartbeats can detect this.
 fn silent_ends(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     shape.heartbeat_ms = pick(rng, &[500, 500, 2_000]);
     shape.handshake_ms = 2_000;
@@ -171,8 +171,8 @@ fn silent_ends(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// A player writes the same property from two devices: from one while it is cut off, later
-/// from the other, and the older write arrives last.
+/// A player writes the same property from two devices: first from one that is cut off, later from
+/// the other. The older write arrives last.
 fn two_devices(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     shape.players = shape.players.min(shape.clients / 2);
     for _ in 0..rng.range(2..=6) {
@@ -198,11 +198,11 @@ fn two_devices(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// Everybody leaves a room and comes back at about the time that it takes nodes to hear of
-/// it, so that a node asks, or tells, of a life of the room that is over where it comes to.
+/// All members leave a room and come back after about the time in which nodes learn of the leaves.
+/// A node then asks or speaks of a life of the room that is over at the receiver.
 fn rooms_come_and_go(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     if chance(rng, 70) {
-        // What a node learns of the registry is ahead of what it hears from another node.
+        // A node's news from the registry is ahead of its news from another node.
         shape.node_latency_us = scale(rng, 5_000, 200_000);
         shape.registry_latency_us = scale(rng, 50, 1_000);
         shape.registry_jitter_us = pick(rng, &[0, shape.registry_latency_us]);
@@ -232,8 +232,8 @@ fn rooms_come_and_go(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// Links between nodes break when something has just been said, and then nothing more is,
-/// which would bring up what is missing.
+/// Links between nodes break just after messages, and no later messages follow that would show the
+/// missing ones.
 fn links_break(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     let far = shape.node_latency_us + shape.node_jitter_us + shape.latency_us + shape.jitter_us;
     for _ in 0..rng.range(3..=10) {
@@ -253,9 +253,9 @@ fn links_break(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// A node does not hear from the registry for about as long as its lease lasts, while clients
-/// speak in the rooms that it leads: it does not serve, and then it does again. It is the
-/// last that happens, so that nothing more is said that would bring up what is missing.
+/// The registry is silent to a node for about as long as the node's lease lasts, while clients
+/// speak in the rooms that the node leads: the node is suspended, and then serves again. The
+/// history is the last of a run, so that no later messages show the missing ones.
 fn suspensions(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     shape.node_lease_s = 3;
     shape.room_lease_s = 18;
@@ -265,7 +265,7 @@ fn suspensions(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     shape.chaos_ms += 10_000;
     let lasts = rng.range(lease * 2 / 3..=lease * 2);
     let node = below(rng, shape.nodes);
-    // Mostly the registry hears it, and it stays registered.
+    // Mostly the registry hears the node, and the node stays registered.
     let way = pick(rng, &[0, 1, 2, 2, 2]);
     steps.push(Step { at, action: Action::CutRegistry { way, node } });
     steps.push(Step { at: at + lasts, action: Action::HealRegistry { node } });
@@ -278,8 +278,8 @@ fn suspensions(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// The registry has no space left for a while. Mostly nothing else is wrong with nodes and
-/// registry, so that every node must notice.
+/// The registry has no space left for a while. Mostly nodes and registry have no other fault, so
+/// that every node must detect this.
 fn registry_full(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     if chance(rng, 70) {
         steps.retain(|step| !step.action.hurts_servers());
@@ -294,8 +294,8 @@ fn registry_full(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     shape.chaos_ms = shape.chaos_ms.max(at / 1_000);
 }
 
-/// Clients send all that their limits allow while a node, or the way to it, stands still: what
-/// they have sent is read at once, long after it was sent.
+/// Clients send as much as their limits allow while a node is paused or the way to the node is cut.
+/// All data is read at once, long after it was sent.
 fn backlogs(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     shape.heartbeat_ms = pick(rng, &[2_000, 5_000]);
     shape.control_rate = pick(rng, &[10, 30]);
@@ -327,8 +327,8 @@ fn backlogs(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// A client speaks and moves on to another node. What it has said before is late: on its
-/// way to the node that it has left, which is the last to hear that it has, or from there.
+/// A client says messages and moves to another node. The messages are late: on their way to the old
+/// node, which is the last node to learn of the move, or on their way from there.
 fn slow_farewells(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     for _ in 0..rng.range(2..=8) {
         let at = rng.range(0..=shape.chaos_ms * 1_000);
@@ -352,8 +352,7 @@ fn slow_farewells(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// The node that forms the matches is held up for about as long as its lease lasts, when
-/// there is just a match to form.
+/// The matcher is held up for about as long as its lease lasts, just when a match can be formed.
 fn matchers_held_up(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     let lease_ms = shape.node_lease_s * 1_000;
     for _ in 0..rng.range(2..=5) {
@@ -370,9 +369,9 @@ fn matchers_held_up(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// A player searches through a node that does not reach the registry then, until its lease is
-/// over; meanwhile the search ends through another node, and the player is gone. What the
-/// first one has missed is compacted before it is back, or is told late.
+/// A player searches through a node that is then cut off from the registry, until its lease is
+/// over. Meanwhile the search ends through another node, and the player leaves. The changes that
+/// the first node has missed are compacted before the node is back, or arrive late.
 fn searches_end_elsewhere(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     shape.node_lease_s = 3;
     shape.room_lease_s = shape.room_lease_s.max(3);
@@ -409,11 +408,11 @@ fn searches_end_elsewhere(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step
     }
 }
 
-/// Players leave their matches, or give them up, just when they have no connection, and search
-/// for others; they come back at another node, in another session, or while nobody knows what
-/// comes of requests to the registry.
+/// Players leave their matches or give them up just when they have no connection, and search for
+/// other matches. They come back at another node, in another session, or while outcomes of requests
+/// to the registry are unknown.
 fn matches_left(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
-    // Nobody is gone because the match is played.
+    // No player leaves because the match is played.
     shape.match_ms = shape.match_ms.max(20_000);
     shape.join_window_ms = shape.join_window_ms.max(10_000);
     for _ in 0..rng.range(1..=4) {
@@ -461,8 +460,8 @@ fn matches_left(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// Nobody says what comes of requests to the registry just when sessions, rooms and tickets
-/// are claimed.
+/// Outcomes of requests to the registry are unknown just when sessions, rooms and tickets are
+/// claimed.
 fn doubtful_claims(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     let percent = pick(rng, &[10, 30, 60]);
     let on_the_way = (shape.latency_us + shape.jitter_us) * 2 + shape.registry_latency_us;
@@ -483,9 +482,8 @@ fn doubtful_claims(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     steps.append(&mut blurs);
 }
 
-/// Everybody joins a room at once, at several nodes, and whoever comes again crosses the last
-/// who leaves. Nothing is wrong with nodes, links and registry; their answers only take unlike
-/// times.
+/// All clients join a room at once, at several nodes, and clients that join again cross the last
+/// ones that leave. Nodes, links and registry have no fault; only their latencies differ.
 fn joins_cross(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     steps.retain(|step| !step.action.hurts_servers());
     shape.players = shape.clients;
@@ -518,7 +516,7 @@ fn joins_cross(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     }
 }
 
-/// Two of several nodes.
+/// Draws two of several nodes.
 fn two_nodes(rng: &mut Rng, shape: &Shape) -> (i64, i64) {
     let one = below(rng, shape.nodes);
     (one, (one + 1 + below(rng, shape.nodes - 1)) % signed(shape.nodes))

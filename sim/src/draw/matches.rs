@@ -1,7 +1,6 @@
-//! Draws what scenarios with queues for matches have beside the others.
+//! Draws the additional parts of scenarios with queues for matches.
 //!
-//! It draws from a generator of its own, so that what a seed means without queues does not
-//! depend on it.
+//! The draws have a generator of their own, so that they change no other draw of a seed.
 
 use skirmish_core::rng::Rng;
 
@@ -17,8 +16,8 @@ const MAX_STEPS: usize = 600;
 const KINDS: &[(&str, u64)] =
     &[("queue", 12), ("cancel", 3), ("leave-match", 2), ("fail-matcher", 1), ("move", 1)];
 
-/// Gives some seeds queues, and enough clients for them; says how many there were before,
-/// if this seed is one.
+/// Gives some seeds queues, and enough clients for them. Returns the number of clients before;
+/// `None` for seeds without queues.
 pub(super) fn draw_shape(seed: u64, shape: &mut Shape) -> Option<u64> {
     let mut rng = generator(seed, "match shape");
     let before = chance(&mut rng, QUEUES_PERCENT).then(|| give_queues(&mut rng, shape))?;
@@ -28,7 +27,7 @@ pub(super) fn draw_shape(seed: u64, shape: &mut Shape) -> Option<u64> {
     Some(before)
 }
 
-/// Gives a scenario queues, and enough clients for them; says how many there were before.
+/// Gives a scenario queues, and enough clients for them. Returns the number of clients before.
 pub(crate) fn give_queues(rng: &mut Rng, shape: &mut Shape) -> u64 {
     let before = shape.clients;
     let queues = pick(rng, &[1, 2]);
@@ -39,7 +38,7 @@ pub(crate) fn give_queues(rng: &mut Rng, shape: &mut Shape) -> u64 {
         queues,
         clients,
         players,
-        // Caps of whole tables are as low as they were drawn, but everybody gets in.
+        // Caps of whole tables stay as low as they were drawn, but let every client in.
         session_total: shape.session_total.max(players),
         conn_total: shape.conn_total.max(clients),
         room_members: shape.room_members.max(queues * 2),
@@ -61,7 +60,8 @@ pub(crate) fn give_queues(rng: &mut Rng, shape: &mut Shape) -> u64 {
     before
 }
 
-/// Adds the steps of searches for matches; `before`: how many clients have others already.
+/// Adds the steps of searches for matches; `before` is the number of clients that already have
+/// other steps.
 pub(crate) fn draw_steps(rng: &mut Rng, before: u64, shape: &Shape, steps: &mut Vec<Step>) {
     let end = shape.chaos_ms * 1_000;
     for client in 0..shape.clients {
@@ -105,7 +105,7 @@ pub(crate) fn draw_steps(rng: &mut Rng, before: u64, shape: &Shape, steps: &mut 
     steps.sort_by_key(|step| step.at);
 }
 
-/// A client searches; often enough another one does at about the same time.
+/// Adds a search of a client, and often a search of another client at about the same time.
 fn search(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>, at: u64, client: u64) {
     let mode = below(rng, shape.queues);
     let party = if mode == 1 && chance(rng, 50) { signed(rng.range(1..=2)) } else { 0 };

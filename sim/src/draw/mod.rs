@@ -1,8 +1,8 @@
 //! Draws a scenario from a seed.
 //!
-//! Swarm testing: each seed switches whole kinds of workload and of fault off and
-//! gives the others wildly different rates and limits, so that some seeds go deep into
-//! what an average of everything would never reach.
+//! Swarm testing: each seed switches whole kinds of workload and of fault off, and gives the others
+//! wildly different rates and limits. Some seeds therefore reach states that an average of
+//! everything would never reach.
 
 mod cluster;
 mod histories;
@@ -15,12 +15,11 @@ use crate::scenario::{Action, Scenario, Shape, Step};
 /// Most steps of a drawn scenario.
 const MAX_STEPS: usize = 2_000;
 
-/// The longest that the steps of a scenario from bytes last, in microseconds: beyond that
-/// they come all at once. Time in which nothing is done finds little, and costs a fuzzer
-/// its speed.
+/// Longest time of the steps of a scenario from bytes, in microseconds. Steps beyond this are
+/// executed all at once. Time without steps finds little, and slows a fuzzer down.
 const MAX_TIME: u64 = 300_000_000;
 
-/// The scenario of a seed.
+/// Returns the scenario of a seed.
 #[must_use]
 pub fn draw(seed: u64) -> Scenario {
     let mut rng = generator(seed, "scenario");
@@ -38,8 +37,8 @@ pub fn draw(seed: u64) -> Scenario {
     Scenario { seed, shape, steps }
 }
 
-/// The scenario that arbitrary bytes stand for: the first eight are the seed of its
-/// shape, and each six that follow are a step.
+/// Returns the scenario of arbitrary bytes: the first eight are the seed of its shape, and each six
+/// that follow are a step.
 #[must_use]
 pub fn from_bytes(bytes: &[u8]) -> Scenario {
     let (head, tail) = bytes.split_at(bytes.len().min(8));
@@ -78,7 +77,7 @@ pub fn from_bytes(bytes: &[u8]) -> Scenario {
             "fail-matcher" => [a.into(), b.into(), i64::from(c) * 50, 0],
             _ => [a.into(), b.into(), i64::from(c) % 32, d.into()],
         };
-        // These need conditions that bytes do not keep: see `histories`.
+        // These actions need conditions that bytes do not meet: see `histories`.
         let is_drawn = !matches!(name, "return-registry" | "set-wrong");
         if let Some(action) = Action::from_numbers(name, &numbers).filter(|_| is_drawn) {
             steps.push(Step { at, action });
@@ -88,7 +87,7 @@ pub fn from_bytes(bytes: &[u8]) -> Scenario {
     Scenario { seed, shape, steps }
 }
 
-/// A generator for one purpose of a seed.
+/// Returns a generator for one purpose of a seed.
 #[must_use]
 pub fn generator(seed: u64, purpose: &str) -> Rng {
     let mut bytes = [0; 32];
@@ -108,7 +107,7 @@ fn chance(rng: &mut Rng, percent: u64) -> bool {
     rng.range(0..=99) < percent
 }
 
-/// The number of one of so many things.
+/// Draws the number of one of `count` things.
 fn below(rng: &mut Rng, count: u64) -> i64 {
     signed(rng.range(0..=count.max(1) - 1))
 }
@@ -117,7 +116,7 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A number between the two, small ones as likely as large ones.
+/// Draws a number between the two, with small numbers as likely as large ones.
 fn scale(rng: &mut Rng, low: u64, high: u64) -> u64 {
     let doublings = u64::from((high / low.max(1)).max(1).ilog2());
     let base = low.max(1) << rng.range(0..=doublings);
@@ -133,7 +132,7 @@ fn draw_turns(seed: u64, shape: &mut Shape) {
     }
 }
 
-/// Has some seeds' requests to the registry done in groups, from a generator of their own.
+/// Lets the requests of some seeds travel to the registry in groups, from a generator of their own.
 fn draw_groups(seed: u64, shape: &mut Shape) {
     let mut rng = generator(seed, "groups");
     if shape.has_remote_registry() && chance(&mut rng, 40) {
@@ -189,7 +188,7 @@ fn draw_shape(rng: &mut Rng) -> Shape {
     let longest = shape.node_config().longest_absence();
     shape.tombstone_ms =
         u64::try_from(longest.as_millis()).unwrap_or(u64::MAX) + pick(rng, &[1, 1_000, 60_000]);
-    // Caps of whole tables are rarely small: while they are, little else happens.
+    // Caps of whole tables are rarely small: with a small cap, little else happens.
     match rng.range(0..=19) {
         0 => shape.session_total = shape.players,
         1 => shape.room_total = 1,
@@ -202,7 +201,7 @@ fn draw_shape(rng: &mut Rng) -> Shape {
     shape
 }
 
-/// A kind of step that a seed has, and how often.
+/// A kind of step of a seed, and its frequency.
 struct StepKind {
     name: &'static str,
     weight: u64,
@@ -297,10 +296,10 @@ fn draw_steps(rng: &mut Rng, shape: &Shape) -> Vec<Step> {
     steps
 }
 
-/// Most faults end by themselves; a partition needs a step for it.
+/// Adds the end of a fault that does not end by itself.
 fn follow_up(rng: &mut Rng, steps: &mut Vec<Step>, at: u64, end: u64, action: Action) {
     if let Action::Roam { client, .. } = action {
-        // So that something is under way.
+        // Messages that are under way at the roam.
         let say = Action::Say { client, room: 0, count: 3, size: 16 };
         steps.push(Step { at: at.saturating_sub(1), action: say });
     }
