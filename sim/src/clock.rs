@@ -5,39 +5,38 @@ use skirmish_core::time::{Instant, Now, Wall};
 /// Unix time at the world's beginning, in milliseconds.
 const BEGINNING: i64 = 1_800_000_000_000;
 
-/// What a process's monotonic clock shows when the process starts.
+/// Reading of a process's monotonic clock at the start of the process.
 const FIRST_INSTANT: i64 = 1_000_000;
 
-/// The clocks of a process, both wrong in their own way: the monotonic one drifts, the
-/// wall clock is off and jumps as well.
+/// The clocks of a process, each with its own error: the monotonic clock drifts, and the wall clock
+/// is off and jumps as well.
 #[derive(Clone, Copy, Debug)]
 pub struct SkewedClock {
     started: i64,
     drift_ppm: i64,
     wall_offset_ms: i64,
-    /// If the wall clock is kept right from outside: how far it may be off, in milliseconds.
+    /// Largest error, in milliseconds, of a wall clock that is kept right from outside.
     kept_within: Option<i64>,
-    /// Milliseconds that a wall clock is off which should be right.
+    /// Error, in milliseconds, of a wall clock that should be right.
     wrong_ms: i64,
 }
 
 impl SkewedClock {
-    /// Clocks of a process that starts at `started` (world time, microseconds).
+    /// Creates the clocks of a process that starts at `started` (world time, microseconds).
     #[must_use]
     pub fn new(started: u64, drift_ppm: i64, wall_offset_ms: i64) -> Self {
         Self { started: signed(started), drift_ppm, wall_offset_ms, kept_within: None, wrong_ms: 0 }
     }
 
-    /// The same clocks, but the wall clock does not drift and is never off by more than so
-    /// many milliseconds.
+    /// Returns the same clocks with a wall clock that does not drift and is never off by more than
+    /// this many milliseconds.
     #[must_use]
     pub fn kept_within(self, millis: u64) -> Self {
         let most = signed(millis);
         Self { wall_offset_ms: self.wall_offset_ms.clamp(-most, most), kept_within: Some(most), ..self }
     }
 
-    /// The clocks after the process was started again: the machine's wall clock stays
-    /// as it was.
+    /// Returns the clocks after a restart of the process: the machine's wall clock keeps its error.
     #[must_use]
     pub fn restarted(self, at: u64) -> Self {
         if self.kept_within.is_some() {
@@ -47,7 +46,7 @@ impl SkewedClock {
         Self { started: signed(at), wall_offset_ms: self.wall_offset_ms + shown / 1_000, ..self }
     }
 
-    /// What the clocks show at a moment of the world.
+    /// Returns the readings of the clocks at a moment of the world.
     #[must_use]
     pub fn now(&self, at: u64) -> Now {
         let elapsed = self.elapsed(signed(at) - self.started);
@@ -56,7 +55,7 @@ impl SkewedClock {
         Now { instant: Instant::from_micros(unsigned(FIRST_INSTANT + elapsed)), wall: Wall(unsigned(wall)) }
     }
 
-    /// The first moment of the world at which the monotonic clock shows `instant`.
+    /// Returns the first moment of the world at which the monotonic clock shows `instant`.
     #[must_use]
     pub fn world(&self, instant: Instant) -> u64 {
         let target = signed(instant.as_micros()).saturating_sub(FIRST_INSTANT).max(0);
@@ -77,7 +76,8 @@ impl SkewedClock {
         self.wall_offset_ms = self.wall_offset_ms.saturating_add(millis).clamp(-most, most);
     }
 
-    /// Sets the wall clock wrong by so many milliseconds, however right it is kept; 0 ends that.
+    /// Sets the wall clock wrong by this many milliseconds, even if it is kept right from outside;
+    /// 0 ends this.
     pub fn set_wrong(&mut self, millis: i64) {
         self.wrong_ms = millis;
     }

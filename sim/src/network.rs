@@ -1,8 +1,8 @@
-//! The network: ordered pipes that hold a bounded number of bytes, over links that
-//! can be cut, slow or silent.
+//! The network: ordered pipes that hold a bounded number of bytes, over links that can be cut, slow
+//! or silent.
 //!
-//! A connection is like TCP: frames are neither lost nor reordered while it lives. A
-//! partition holds them back; they go on when it ends. What dies is the connection.
+//! A connection is like TCP: no frame is lost or reordered while the connection lives. A partition
+//! holds frames back until the partition ends. Only a connection can die.
 
 use std::collections::VecDeque;
 
@@ -10,18 +10,18 @@ use bytes::Bytes;
 use skirmish_core::id::{ConnId, LinkId, NodeId};
 use skirmish_core::rng::Rng;
 
-/// Which way.
+/// Direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
-    /// From whoever asked for the connection: from a client to a node, from a node to the
-    /// registry, from the node that dialed to the other.
+    /// From the end that dialed: from a client to a node, from a node to the registry, or from the
+    /// dialing node to the other.
     Up,
-    /// Back to whoever asked for it.
+    /// Back to the end that dialed.
     Down,
 }
 
 impl Way {
-    /// The way back.
+    /// Returns the opposite direction.
     #[must_use]
     pub const fn back(self) -> Self {
         match self {
@@ -31,16 +31,16 @@ impl Way {
     }
 }
 
-/// What travels.
+/// Item in a pipe.
 #[derive(Clone, Debug)]
 pub enum PipeItem {
     /// Up: the request for a connection. Down: the end of its upgrade.
     Open,
     /// A frame.
     Frame(Bytes),
-    /// The sender has closed; nothing follows.
+    /// The sender has closed; no item follows.
     Fin,
-    /// The connection is no more.
+    /// The connection was reset.
     Reset,
 }
 
@@ -53,14 +53,14 @@ impl PipeItem {
     }
 }
 
-/// Something under way.
+/// An item under way.
 #[derive(Clone, Debug)]
 pub struct Flight {
-    /// What.
+    /// The item.
     pub item: PipeItem,
-    /// When it was sent.
+    /// Time of the sending.
     pub sent: u64,
-    /// When it arrives, if nothing holds it back.
+    /// Time of the arrival, if no fault holds the item back.
     pub due: u64,
 }
 
@@ -71,7 +71,7 @@ pub struct Pipe {
     bytes: usize,
     capacity: usize,
     last_due: u64,
-    /// Whether an arrival is scheduled for the first flight.
+    /// True if an arrival is scheduled for the first flight.
     pub scheduled: bool,
 }
 
@@ -80,53 +80,53 @@ impl Pipe {
         Self { flights: VecDeque::new(), bytes: 0, capacity, last_due: 0, scheduled: false }
     }
 
-    /// Whether a writer may write: like a socket, it takes a whole frame while it holds
-    /// less than its capacity.
+    /// Returns true if a writer may write. Like a socket, the pipe accepts a whole frame as long as
+    /// its content is smaller than its capacity.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.bytes < self.capacity
     }
 
-    /// Bytes that are in it.
+    /// Bytes in the pipe.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Puts something in, to arrive at `due` or behind what is in already.
+    /// Adds an item that arrives at `due`, or after the items before it.
     pub fn push(&mut self, item: PipeItem, sent: u64, due: u64) {
         self.last_due = self.last_due.max(due);
         self.bytes += item.len();
         self.flights.push_back(Flight { item, sent, due: self.last_due });
     }
 
-    /// When the first flight arrives, if nothing holds it back.
+    /// Returns the time of the first flight's arrival, if no fault holds the flight back.
     #[must_use]
     pub fn due(&self) -> Option<u64> {
         self.flights.front().map(|flight| flight.due)
     }
 
-    /// Takes the first flight out.
+    /// Removes the first flight and returns it.
     pub fn pop(&mut self) -> Option<Flight> {
         let flight = self.flights.pop_front()?;
         self.bytes -= flight.item.len();
         Some(flight)
     }
 
-    /// Loses everything behind the first `keep` flights.
+    /// Drops everything behind the first `keep` flights.
     pub fn truncate(&mut self, keep: usize) {
         while self.flights.len() > keep {
             self.bytes -= self.flights.pop_back().map_or(0, |flight| flight.item.len());
         }
     }
 
-    /// Flights in it.
+    /// Number of flights in the pipe.
     #[must_use]
     pub fn len(&self) -> usize {
         self.flights.len()
     }
 
-    /// Whether nothing is in it.
+    /// Returns true if the pipe is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.flights.is_empty()
@@ -136,40 +136,40 @@ impl Pipe {
 /// A connection between a client and a node.
 #[derive(Clone, Debug)]
 pub struct Conn {
-    /// Whose.
+    /// Number of the client.
     pub client: usize,
-    /// To which node.
+    /// Number of the node.
     pub to: usize,
-    /// To the node.
+    /// Pipe to the node.
     pub up: Pipe,
-    /// To the client.
+    /// Pipe to the client.
     pub down: Pipe,
-    /// Whether the client still has its end.
+    /// True if the client still has its end.
     pub client_open: bool,
-    /// Whether the client was told that the connection stands.
+    /// True if the client was notified that the connection stands.
     pub connected: bool,
-    /// What the node calls it, while the node has its end.
+    /// The node's identifier of the connection, while the node has its end.
     pub node: Option<ConnId>,
-    /// When it came to the node, if the node stood still then and let it wait at the door.
+    /// Time of the arrival at the node, if the connection arrived during a pause and had to wait.
     pub waited: Option<u64>,
-    /// The epoch of the session that it has, or had last.
+    /// Epoch of the connection's current or last session.
     pub epoch: u64,
-    /// Whether the node has asked to close it after what is left to send.
+    /// True if the node closes the connection after its remaining frames.
     pub closing: bool,
-    /// Whether the node has closed its direction and waits for the client to do the same.
+    /// True if the node has closed its direction and waits for the client to do the same.
     pub fin_sent: bool,
-    /// Whether the node said that it has something to send.
+    /// True if the node has reported frames to send.
     pub woken: bool,
-    /// Nothing that the client sent arrives before.
+    /// Time before which no data of the client arrives.
     pub held_until: u64,
-    /// What is held goes on as soon as another connection has taken over.
+    /// True if held data passes as soon as another connection has taken over.
     pub released_by_takeover: bool,
-    /// Since when nothing gets through any more, in silence.
+    /// Time since which nothing gets through, in silence.
     pub vanished: Option<u64>,
 }
 
 impl Conn {
-    /// A connection that the client has just asked for.
+    /// Creates a connection that the client has just dialed.
     #[must_use]
     pub fn new(client: usize, to: usize, up: u64, down: u64) -> Self {
         Self {
@@ -191,7 +191,7 @@ impl Conn {
         }
     }
 
-    /// One of its pipes.
+    /// Returns the pipe of a direction.
     pub fn pipe(&mut self, way: Way) -> &mut Pipe {
         match way {
             Way::Up => &mut self.up,
@@ -209,29 +209,29 @@ fn capacity(bytes: u64) -> usize {
 pub struct WireEnd {
     /// The node at this end.
     pub node: usize,
-    /// Whether its process has the end.
+    /// True if the process of the node has this end.
     pub open: bool,
-    /// What its machine calls it, if it knows of it.
+    /// The machine's identifier of the link, if the machine knows of the link.
     pub link: Option<LinkId>,
-    /// Whether its machine said that it has something to send.
+    /// True if the machine has reported frames to send.
     pub woken: bool,
 }
 
 /// A byte stream between two nodes.
 #[derive(Clone, Debug)]
 pub struct Wire {
-    /// The end of the node that dialed, and the other.
+    /// End of the node that dialed, and the other end.
     pub ends: [WireEnd; 2],
-    /// Whom it meant.
+    /// Node that the dial was meant for.
     pub dialed: NodeId,
-    /// What each end has sent.
+    /// Pipes from each end.
     pub pipes: [Pipe; 2],
-    /// Whether nothing gets through any more, in silence.
+    /// True if nothing gets through any more, in silence.
     pub vanished: bool,
 }
 
 impl Wire {
-    /// A stream that a node has just asked for.
+    /// Creates a stream that a node has just dialed.
     #[must_use]
     pub fn new(from: usize, to: usize, dialed: NodeId, bytes: u64) -> Self {
         let end = |node, open| WireEnd { node, open, link: None, woken: false };
@@ -239,36 +239,36 @@ impl Wire {
         Self { ends: [end(from, true), end(to, false)], dialed, pipes: [pipe(), pipe()], vanished: false }
     }
 
-    /// Whether both machines know of it and it carries what they send.
+    /// Returns true if both machines know the link and the wire carries their frames.
     #[must_use]
     pub fn stands(&self) -> bool {
         self.ends.iter().all(|end| end.link.is_some()) && !self.vanished
     }
 }
 
-/// What lies between a client and a node, two nodes, or a node and the registry; their
-/// connections go over it.
+/// Path between a client and a node, two nodes, or a node and the registry, under all their
+/// connections.
 #[derive(Clone, Debug)]
 pub struct NetworkPath {
-    /// Nothing gets through on the way up, and since when.
+    /// Time since which nothing gets through on the way up.
     pub up_cut: Option<u64>,
-    /// Nothing gets through on the way down, and since when.
+    /// Time since which nothing gets through on the way down.
     pub down_cut: Option<u64>,
-    /// Time one way, in microseconds.
+    /// One-way latency, in microseconds.
     pub latency: u64,
-    /// Added at random, up to this.
+    /// Largest random addition to the latency, in microseconds.
     pub jitter: u64,
     rng: Rng,
 }
 
 impl NetworkPath {
-    /// A link in order.
+    /// Creates a path without faults.
     #[must_use]
     pub fn new(latency: u64, jitter: u64, rng: Rng) -> Self {
         Self { up_cut: None, down_cut: None, latency, jitter, rng }
     }
 
-    /// Whether nothing passes this way.
+    /// Returns true if nothing passes in this direction.
     #[must_use]
     pub fn is_cut(&self, way: Way) -> bool {
         match way {
@@ -277,13 +277,13 @@ impl NetworkPath {
         }
     }
 
-    /// Whether something is held back, one way or the other.
+    /// Returns true if a cut holds data back in one direction or the other.
     #[must_use]
     pub const fn is_hurt(&self) -> bool {
         self.up_cut.is_some() || self.down_cut.is_some()
     }
 
-    /// Cuts it at a moment: 0 both ways, 1 up, 2 down.
+    /// Cuts the path at a moment: 0 in both directions, 1 up, 2 down.
     pub fn cut(&mut self, way: i64, at: u64) {
         if way.rem_euclid(3) != 2 {
             self.up_cut.get_or_insert(at);
@@ -299,12 +299,12 @@ impl NetworkPath {
         self.down_cut = None;
     }
 
-    /// How long the next flight takes.
+    /// Draws the time of the next flight on its way.
     pub fn travel(&mut self) -> u64 {
         self.latency + self.rng.range(0..=self.jitter)
     }
 
-    /// A random number up to `most`.
+    /// Draws a number up to `most`.
     pub fn below(&mut self, most: usize) -> usize {
         usize::try_from(self.rng.range(0..=most as u64)).unwrap_or(0)
     }
