@@ -1,6 +1,5 @@
-//! Searches for matches, as both worlds have them: what applications ask for, what the
-//! oracle of G8 is told, how the node fails that forms the matches, and what must have come
-//! of it all when everything is well again.
+//! Searches for matches, common to both worlds: requests of applications, reports to the oracle of
+//! G8, failures of matchers, and the state of matchmaking that is demanded after the last fault.
 
 use skirmish_core::id::NodeId;
 use skirmish_core::matchmaking::keys;
@@ -12,22 +11,22 @@ use crate::oracle::g8_match::{MatchCounts, Matches};
 use crate::oracle::{Guarantee, Verdict, broken};
 use crate::scenario::{MODES, Shape};
 
-/// The oracle's watch of the registry.
+/// Identifier of the oracle's watch of the registry.
 pub(crate) const NEWS: WatchId = WatchId(u64::MAX);
 
-/// One in so many players never goes to the room of its match.
+/// One in so many players never joins the room of its match.
 const ABSENT: u64 = 8;
 
-/// The oracle's watch: of everything under `/match/`, and of the rooms of matches. They lie
-/// in one span, so that what is written in one revision is told together.
+/// Returns the oracle's watch: of everything under `/match/`, and of the rooms of matches. One span
+/// covers both, so that all changes of a revision are reported together.
 pub(crate) fn watch() -> Watch {
     let rooms = Span::prefix(format!("/rooms/{}", keys::room_of("")));
     let span = Span { end: rooms.end, ..Span::prefix("/match/") };
     Watch { progress: false, ..Watch::of(span, 0) }
 }
 
-/// The oracle hears what its watch tells, at a moment of the world, and by revision who has
-/// asked for that, if it is known.
+/// Passes events of the oracle's watch to the oracle, at a moment of the world. `author` returns
+/// the node that requested a revision, if known.
 pub(crate) fn hear(
     matches: &mut Matches,
     at: u64,
@@ -45,13 +44,14 @@ pub(crate) fn hear(
     }
 }
 
-/// What an application asks for, by the numbers of [`Action::Queue`](crate::scenario::Action).
+/// Returns the request of an application, by the numbers of
+/// [`Action::Queue`](crate::scenario::Action).
 pub(crate) fn wish(shape: &Shape, mode: i64, party: i64, rating: i64) -> v1::Queue {
     let mode = mode_at(mode) % usize::try_from(shape.queues).unwrap_or(1).clamp(1, MODES.len());
     let alone = party <= 0 || mode == 0;
     v1::Queue {
         mode: MODES[mode].to_owned(),
-        // Parties of one name have different keys.
+        // Parties of the same name have different keys.
         party: if alone { String::new() } else { "party".to_owned() },
         party_key: if alone { bytes::Bytes::new() } else { party.to_be_bytes().to_vec().into() },
         party_size: if alone { 0 } else { 2 },
@@ -60,12 +60,12 @@ pub(crate) fn wish(shape: &Shape, mode: i64, party: i64, rating: i64) -> v1::Que
     }
 }
 
-/// Whether an application goes to the room of its match.
+/// Draws true if an application joins the room of its match.
 pub(crate) fn goes(rng: &mut Rng) -> bool {
     rng.range(1..=ABSENT) > 1
 }
 
-/// Whether a client that is told this of its ticket searches no more.
+/// Returns true if a client in search ends its search after this event about its ticket.
 pub(crate) const fn is_end(state: TicketState) -> bool {
     !matches!(
         state,
@@ -73,7 +73,7 @@ pub(crate) const fn is_end(state: TicketState) -> bool {
     )
 }
 
-/// The mark of what a client is told of its ticket.
+/// Returns the mark of an event about a client's ticket.
 pub(crate) const fn mark(state: TicketState) -> Option<&'static str> {
     match state {
         TicketState::TimedOut => Some("search timed out"),
@@ -85,7 +85,7 @@ pub(crate) const fn mark(state: TicketState) -> Option<&'static str> {
     }
 }
 
-/// What the oracle has counted, as marks.
+/// Returns the counts of the oracle as marks.
 pub(crate) const fn marks(counts: &MatchCounts) -> [(&'static str, u64); 8] {
     [
         ("matcher failed over", counts.failed_over),
@@ -99,33 +99,33 @@ pub(crate) const fn marks(counts: &MatchCounts) -> [(&'static str, u64); 8] {
     ]
 }
 
-/// How the node fails that forms the matches of a queue.
+/// Failure of a matcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MatcherFailure {
-    /// It crashes.
+    /// The node crashes.
     Crash,
-    /// It is gone, and nobody is told.
+    /// The node dies in silence.
     Vanish,
-    /// It stands still.
+    /// The node pauses.
     Pause,
-    /// It is cut off from the registry.
+    /// The node is cut off from the registry.
     Cut,
-    /// It hears nothing of the registry.
+    /// Messages of the registry do not reach the node.
     Deafen,
-    /// Of its next requests nobody knows what comes of them.
+    /// The next requests are executed now, later or never, and their outcome is not reported.
     Blur,
-    /// Its watches lag.
+    /// The node's watches lag.
     Lag,
-    /// What it writes next of a match, or of the end of a ticket, is written only when it is
+    /// The node's next write of a match, or of a ticket's end, is executed only after the node is
     /// gone.
     LastMatch,
 }
 
 impl MatcherFailure {
-    /// How many requests [`Self::Blur`] is about.
+    /// Number of requests that [`Self::Blur`] affects.
     pub(crate) const BLURRED: u32 = 3;
 
-    /// By its number in [`Action::FailMatcher`](crate::scenario::Action).
+    /// Returns the failure of a number in [`Action::FailMatcher`](crate::scenario::Action).
     pub(crate) const fn numbered(how: i64) -> Self {
         match how % 8 {
             ..=0 => Self::Crash,
@@ -140,12 +140,12 @@ impl MatcherFailure {
     }
 }
 
-/// The mode by its number in an action.
+/// Returns the index of a mode in [`MODES`], by its number in an action.
 pub(crate) fn mode_at(number: i64) -> usize {
     usize::try_from(number.max(0)).unwrap_or(0) % MODES.len()
 }
 
-/// Returns true if only the node that forms the matches writes this: a match, or the end of a
+/// Returns true if the request makes a write that only a matcher makes: a match, or the end of a
 /// ticket. The request may be that of a group.
 pub(crate) fn is_of_matcher(request: &Request) -> bool {
     matches!(request, Request::Txn(txn) if txn.success.iter().any(is_op_of_matcher))
@@ -160,16 +160,16 @@ fn is_op_of_matcher(op: &RegistryOp) -> bool {
     }
 }
 
-/// After how many microseconds the last that a matcher writes is done: about when the lease
-/// of its node ends.
+/// Draws the delay of a matcher's last write, in microseconds: the write is executed about when the
+/// lease of the matcher's node ends.
 pub(crate) fn lateness(rng: &mut Rng, shape: &Shape) -> u64 {
     let lease = shape.node_lease_s * 1_000_000;
     rng.range(lease * 3 / 5..=lease * 2)
 }
 
-/// Every search has ended, every match is over, nothing of either is left behind, and one of
-/// these nodes forms the matches of each queue. `searching` is a client that searches still;
-/// `passed_over` what the oracle had counted before all began to look for the same.
+/// Checks that every search has ended, every match is over, the registry has no remains of either,
+/// and one of `nodes` is the matcher of each mode. `searching` is a client that still searches.
+/// `passed_over` is the oracle's count before all players began to search for the same match.
 pub(crate) fn at_rest(
     matches: &Matches,
     shape: &Shape,
@@ -191,7 +191,7 @@ pub(crate) fn at_rest(
     if let Some(what) = matches.left_behind() {
         return broken(Guarantee::Match, format_args!("{what}"));
     }
-    // Where tickets hardly wait, it may be over before they are seen.
+    // Tickets with a short time-out may end before the matcher sees them.
     let counts = shape.queue_time_out_ms >= 5_000;
     match passed_over.filter(|before| counts && matches.counts().passed_over > *before) {
         Some(_) => {

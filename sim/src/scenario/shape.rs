@@ -432,8 +432,8 @@ impl Shape {
         found + over + 5_000 + (self.registry_call_ms + registry_ms) * 20
     }
 
-    /// Longest time that a match may keep a player that never comes, in microseconds, if nothing
-    /// fails: the time to come, and the time until the next check of the match. Clocks may drift.
+    /// Longest time that a match may keep a player that never joins, in microseconds, if nothing
+    /// fails: the time to join, and the time until the next check of the match. Clocks may drift.
     #[must_use]
     pub fn missed_bound(&self) -> u64 {
         let registry_ms = (self.registry_latency_us + self.registry_jitter_us) / 1_000;

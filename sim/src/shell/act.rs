@@ -118,8 +118,8 @@ pub(super) enum ServerAction {
     HealRegistry,
     /// Events of the server's watches are this many milliseconds late; 0 ends this.
     LagWatches(u64),
-    /// This many of the server's next requests are executed now, later or never, and not answered
-    /// with the outcome.
+    /// This many of the server's next requests are executed now, later or never, and their
+    /// outcome is not reported.
     BlurRegistry(u32),
 }
 

@@ -56,7 +56,7 @@ pub(super) struct Ledger {
     pub(super) apart: BTreeSet<(usize, usize)>,
     /// True while packets take longer than usual or are lost.
     pub(super) stormy: bool,
-    /// Time until which notices of an ended session may still be under way.
+    /// Time until which messages about an ended session may still be under way.
     pub(super) unsettled_until: u64,
     pub(super) rooms: Rooms,
     pub(super) guard: WriteWatch,

@@ -34,8 +34,8 @@ pub(super) struct Tidings {
 }
 
 impl Tidings {
-    /// Returns the mark of a change at a moment of the world. A match counts as abandoned if no
-    /// server leads its room after `window` microseconds.
+    /// Returns the mark of a change at a moment of the world. A match counts as abandoned if it
+    /// ends more than `window` microseconds after it was formed, and no server leads its room.
     fn mark(&mut self, at: u64, change: &Change, window: u64) -> Option<&'static str> {
         let key = change.key();
         let is_matcher = |mode: &&str| Name::new(mode).is_ok_and(|mode| *key == keys::matcher(&mode));

@@ -248,7 +248,7 @@ impl World<'_> {
 
     // At rest.
 
-    /// Checks that no match keeps a player for long that never came.
+    /// Checks that no match keeps a player for long that never joined.
     pub(super) fn missed(&mut self) -> Verdict {
         match self.oracles.matches.overdue(self.at, self.scenario.shape.missed_bound()) {
             Some(what) => self.broken(Guarantee::Liveness, what),

@@ -471,7 +471,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Records the begin of a fault somewhere; for the picture.
+    /// Records the start of a fault somewhere; for the picture.
     fn trouble(&mut self, lane: Actor, label: &'static str) {
         self.open_troubles.entry((lane, label)).or_insert(self.at);
     }

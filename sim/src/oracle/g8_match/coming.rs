@@ -44,7 +44,7 @@ impl Matches {
 
     /// Checks a new version of a match that goes on. Only the teams may change. No team is too
     /// large, and every player that was in the match and has not left it stays, unless the player
-    /// never came.
+    /// never joined.
     pub(super) fn check_fill(
         &mut self,
         id: &str,

@@ -8,8 +8,8 @@
 //! * no match consumes a ticket that marks its player as absent;
 //! * free places of a match are filled wholly, too: no player of the match is moved or put out, and
 //!   each new player is added as to a new match;
-//! * a player that is put out of a match has not come to the match, and no player stays in a match
-//!   for long without coming;
+//! * a player that is put out of a match has not joined its room, and no player stays in a match for
+//!   long without joining;
 //! * a player is in one match at most, and has no ticket while in a match;
 //! * an end is final: a ticket that has ended never waits again, and a match that is over leaves no
 //!   notice behind;
@@ -108,9 +108,9 @@ pub struct MatchCounts {
     pub absent: u64,
     /// Absent tickets whose players returned.
     pub back: u64,
-    /// Players that came to their matches.
+    /// Players that joined the rooms of their matches.
     pub came: u64,
-    /// Players that were put out of matches that they did not come to.
+    /// Players that were put out of matches, since they had not joined the rooms.
     pub missed: u64,
     /// Matches that were over before their start.
     pub over: u64,
