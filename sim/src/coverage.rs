@@ -1,7 +1,7 @@
-//! Coverage marks: how often a run went where it is interesting to go.
+//! Coverage marks: counts of a run's visits to interesting situations.
 //!
-//! A path that a whole hunt never took is a hole in the workload; the marks make it
-//! show, since the list of marks is fixed and zeros are printed.
+//! A situation that a whole hunt never visited is a hole in the workload. The list of marks is
+//! fixed and zeros are printed, so the hole shows.
 
 use std::fmt;
 
@@ -121,7 +121,7 @@ pub const MARKS: &[&str] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
     visits: [u64; MARKS.len()],
-    /// In how many of the runs that were added.
+    /// Number of the added runs with a visit.
     runs: [u64; MARKS.len()],
 }
 
@@ -146,7 +146,7 @@ impl Coverage {
         }
     }
 
-    /// Counts what a node has counted in one life.
+    /// Adds the counts of a node in one life.
     pub fn add_stats(&mut self, stats: &Stats) {
         for (mark, times) in [
             ("session resumed", stats.resumes),
@@ -167,7 +167,7 @@ impl Coverage {
         }
     }
 
-    /// Adds another run's counts.
+    /// Adds the counts of another run.
     pub fn merge(&mut self, other: &Self) {
         for (ours, theirs) in self.visits.iter_mut().zip(other.visits) {
             *ours += theirs;
@@ -177,7 +177,7 @@ impl Coverage {
         }
     }
 
-    /// The marks, their counts, and in how many of the runs that were added there were any.
+    /// Returns the marks, their counts, and the numbers of added runs with a visit.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         let counts = self.visits.into_iter().zip(self.runs);
         MARKS.iter().zip(counts).map(|(mark, (visits, runs))| (*mark, visits, runs))

@@ -1,12 +1,11 @@
-//! What happened in a run: a running hash of all of it and, on demand, the text and
-//! the picture.
+//! Events of a run: a running hash of all of them and, on demand, the text and the picture.
 
 use std::fmt;
 use std::hash::Hasher as _;
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// Whose doing something is.
+/// Origin of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Actor {
     /// The scenario and the network.
@@ -30,52 +29,52 @@ impl fmt::Display for Actor {
     }
 }
 
-/// One thing that happened.
+/// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// When, in microseconds of the world's time.
+    /// Time, in microseconds of the world's time.
     pub at: u64,
-    /// Whose doing.
+    /// Origin of the event.
     pub lane: Actor,
-    /// What.
+    /// Description of the event.
     pub text: String,
 }
 
-/// A frame that got from one process to another.
+/// A frame that passed from one process to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FramePassage {
-    /// Who sent it.
+    /// Sender.
     pub from: Actor,
-    /// Who got it.
+    /// Receiver.
     pub to: Actor,
-    /// When it was sent.
+    /// Time of the sending.
     pub sent: u64,
-    /// When it arrived.
+    /// Time of the arrival.
     pub arrived: u64,
-    /// What it was.
+    /// Description of the frame.
     pub label: String,
 }
 
-/// A time during which something was wrong with a link or a process.
+/// Duration of a fault of a link or a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// Where.
+    /// Lane in which the fault is drawn.
     pub lane: Actor,
-    /// Since when.
+    /// Start of the fault.
     pub from: u64,
-    /// Until when.
+    /// End of the fault.
     pub to: u64,
-    /// What.
+    /// Name of the fault.
     pub label: &'static str,
 }
 
-/// Everything that happened, in order.
+/// All events, in order.
 #[derive(Debug, Default)]
 pub struct History {
     hasher: Hash,
-    /// Whether texts and pictures are kept.
+    /// True if texts and pictures are kept.
     pub traced: bool,
-    /// What happened, if traced.
+    /// Events, if traced.
     pub records: Vec<Record>,
     /// Frames that arrived, if traced.
     pub passages: Vec<FramePassage>,
@@ -84,35 +83,35 @@ pub struct History {
 }
 
 impl History {
-    /// An empty history.
+    /// Creates an empty history.
     #[must_use]
     pub fn new(traced: bool) -> Self {
         Self { traced, ..Self::default() }
     }
 
-    /// Something happened.
+    /// Records an event.
     pub fn record(&mut self, at: u64, lane: Actor, what: fmt::Arguments<'_>) {
         self.hasher.0.write_u64(at);
-        // A hash takes every text.
+        // A hash accepts every text.
         let _ = fmt::Write::write_fmt(&mut self.hasher, format_args!("{lane} {what}\n"));
         if self.traced {
             self.records.push(Record { at, lane, text: what.to_string() });
         }
     }
 
-    /// A frame was sent or arrived: what is in it is part of the history.
+    /// Adds the content of a frame that was sent or has arrived to the hash.
     pub fn frame(&mut self, bytes: &[u8]) {
         self.hasher.0.write(bytes);
     }
 
-    /// The hash of everything so far.
+    /// Returns the hash of everything so far.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.hasher.0.finish()
     }
 }
 
-/// A hash that text can be written to.
+/// Hash that text can be written to.
 #[derive(Default)]
 struct Hash(Xxh3);
 

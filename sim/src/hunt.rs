@@ -11,18 +11,18 @@ use crate::draw::draw;
 use crate::oracle::Violation;
 use crate::world::{RunOptions, run};
 
-/// Which seeds to run, and how.
+/// Seeds of a hunt, and the way to run them.
 #[derive(Clone, Copy, Debug)]
 pub struct HuntPlan {
     /// The first seed.
     pub first: u64,
-    /// How many, at most.
+    /// Most seeds to run.
     pub seeds: u64,
-    /// How many at a time.
+    /// Seeds that run at the same time.
     pub jobs: usize,
-    /// Whether to go on after a failure.
+    /// True if the hunt continues after a failure.
     pub keep_going: bool,
-    /// A bug to plant.
+    /// Bug to plant.
     pub plant: Option<Plant>,
 }
 
@@ -31,27 +31,27 @@ pub struct HuntPlan {
 pub struct FailedSeed {
     /// The seed.
     pub seed: u64,
-    /// When, in microseconds of the world's time.
+    /// Time of the failure, in microseconds of the world's time.
     pub at: u64,
-    /// What.
+    /// The broken guarantee.
     pub violation: Violation,
 }
 
-/// What has come of a hunt so far.
+/// Results of a hunt so far.
 #[derive(Clone, Debug, Default)]
 pub struct HuntTally {
     /// Seeds run.
     pub seeds: u64,
-    /// Microseconds that passed in their worlds.
+    /// Sum of the microseconds that passed in the worlds.
     pub micros: u64,
-    /// Those that failed, by seed.
+    /// Failed seeds, by seed.
     pub failures: Vec<FailedSeed>,
-    /// What was visited.
+    /// Sum of the coverage.
     pub coverage: Coverage,
 }
 
-/// A seed that is being run: if that panics, as a machine does at a broken invariant, the seed
-/// is named.
+/// A seed that is being run. If the run panics, as a machine does at a broken invariant, the seed
+/// is printed.
 struct RunningSeed {
     seed: u64,
 }
@@ -64,8 +64,8 @@ impl Drop for RunningSeed {
     }
 }
 
-/// Runs seeds until there are no more, one has failed, or `go_on` says no; `progress`
-/// is told after each.
+/// Runs seeds until all are run, one has failed, or `go_on` returns false. `progress` is called
+/// after each seed.
 pub fn hunt(
     plan: &HuntPlan,
     go_on: impl Fn() -> bool + Sync,

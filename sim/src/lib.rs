@@ -1,9 +1,9 @@
-//! The simulator of Skirmish: it draws a scenario from a seed, runs the real machines
-//! through it on a simulated network and simulated clocks, and checks the guarantees.
+//! The simulator of Skirmish draws a scenario from a seed, runs the real machines through the
+//! scenario on a simulated network and simulated clocks, and checks the guarantees.
 //!
-//! [`draw`] makes a [`scenario`] from a seed; [`world`] runs it and tells the
-//! [`oracle`]s what can be observed; [`shrink`] leaves out what a failure does not
-//! need; [`report`] and [`picture`] show it. [`hunt`] does so for many seeds.
+//! [`draw`] makes a [`scenario`] from a seed. [`world`] runs the scenario and reports observations
+//! to the [`oracle`]s. [`shrink`] leaves out the steps that a failure does not need. [`report`] and
+//! [`picture`] show the failure. [`hunt`] repeats this for many seeds.
 
 pub mod clock;
 pub mod coverage;

@@ -54,7 +54,7 @@ enum SimCommand {
     ///
     /// Exit code 0: every bug is caught; 1: at least one is not.
     Plants {
-        /// Which bugs [default: all].
+        /// Bugs to plant [default: all].
         #[arg(value_name = "NAME", value_parser = plant_of)]
         plants: Vec<Plant>,
         /// Gives up on a bug after this many seeds of the machine world.
@@ -74,7 +74,7 @@ enum SimCommand {
 
 #[derive(Args)]
 struct HuntArgs {
-    /// How many seeds [default: 1000, or as many as fit into --minutes].
+    /// Number of seeds [default: 1000, or as many as fit into --minutes].
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     /// The first seed: a number, or a commit hash [default: 0].
@@ -86,7 +86,7 @@ struct HuntArgs {
     /// Plants a bug; see `plants`.
     #[arg(long, value_name = "NAME", value_parser = plant_of)]
     plant: Option<Plant>,
-    /// What is simulated.
+    /// Kind of world.
     #[arg(long, value_enum, default_value_t = WorldKind::Machine)]
     world: WorldKind,
     /// Seeds run at a time [default: one for each processor].
@@ -98,7 +98,7 @@ struct HuntArgs {
     /// In the shell world: runs every seed twice, and not only the first.
     #[arg(long)]
     check_determinism: bool,
-    /// Where the report of a failing seed goes.
+    /// Directory for the report of a failing seed.
     #[arg(long, default_value = "target/sim", value_name = "DIR")]
     out: PathBuf,
 }
@@ -114,7 +114,7 @@ struct ReplayArgs {
     /// Plants a bug; see `plants`.
     #[arg(long, value_name = "NAME", value_parser = plant_of)]
     plant: Option<Plant>,
-    /// What is simulated.
+    /// Kind of world.
     #[arg(long, value_enum, default_value_t = WorldKind::Machine, conflicts_with_all = ["schedule", "shrink", "html"])]
     world: WorldKind,
     /// Prints everything that happens.
@@ -128,7 +128,7 @@ struct ReplayArgs {
     html: Option<PathBuf>,
 }
 
-/// What is simulated.
+/// Kind of simulated world.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum WorldKind {
     /// Bare machines: fast.
@@ -162,7 +162,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A number, or the first 64 bits of a commit hash.
+/// Parses a number, or the first 64 bits of a commit hash.
 fn seed(text: &str) -> Result<u64, String> {
     if let Ok(number) = text.parse() {
         return Ok(number);
@@ -291,7 +291,7 @@ fn conclude(outcome: &RunOutcome) {
     }
 }
 
-/// Says after how many seeds each planted bug is caught, and whether all are.
+/// Prints the number of seeds until each planted bug is caught. Returns true if all are caught.
 fn catch(plants: &[Plant], seeds: u64, jobs: usize) -> bool {
     let mut all = true;
     outln!("{:<24}{:>10}  caught by", "planted bug", "seeds");
@@ -311,7 +311,8 @@ fn catch(plants: &[Plant], seeds: u64, jobs: usize) -> bool {
     all
 }
 
-/// The first seed that breaks a guarantee of the planted bug's with it, and none without it.
+/// Returns the first seed that breaks one of the planted bug's guarantees with the bug, and none
+/// without it.
 fn first_caught(plant: Plant, seeds: u64, jobs: usize) -> Option<FailedSeed> {
     let (mut first, mut others) = (0, 0);
     let mut progress = ProgressLine::new();
@@ -331,8 +332,8 @@ fn first_caught(plant: Plant, seeds: u64, jobs: usize) -> Option<FailedSeed> {
     None
 }
 
-/// How far the hunt for a planted bug is: how many seeds were run, and how many of them broke
-/// guarantees that are not the bug's.
+/// Returns the progress of the hunt for a planted bug: the number of seeds, and the number of seeds
+/// that broke other guarantees than the bug's.
 fn hunted(plant: Plant, seeds: u64, others: u64) -> String {
     let others = if others == 0 { String::new() } else { format!(", {others} broke something else") };
     format!("{}: {seeds} seeds{others}", plant_name(plant))

@@ -1,6 +1,5 @@
-//! One HTML page of a run: a lane for each process, time downwards,
-//! messages as arrows, what was wrong shaded, the violation marked. No script, nothing
-//! loaded from anywhere.
+//! One HTML page of a run: a lane for each process, time downwards, messages as arrows, faults
+//! shaded, the violation marked. The page has no script and loads nothing.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -9,7 +8,7 @@ use crate::history::{Actor, FramePassage, Record};
 use crate::scenario::Scenario;
 use crate::world::RunOutcome;
 
-/// Most moments that are drawn: the last ones before the violation.
+/// Most moments that are drawn, counted back from the violation.
 const MAX_MOMENTS: usize = 1_500;
 
 const LANE_WIDTH: usize = 230;
@@ -81,7 +80,7 @@ const STYLE: &str = "body{font:14px system-ui,sans-serif;margin:24px;color:#222;
 line.violation{stroke:#b00020;stroke-width:2}text.violation{fill:#b00020;font-weight:bold}\
 pre{background:#f6f6f6;padding:12px}";
 
-/// Where moments are on the page: nothing is drawn to scale where nothing happens.
+/// Places of moments on the page: time without events is not drawn to scale.
 struct Scale {
     first: u64,
     moments: Vec<(u64, usize)>,
@@ -116,7 +115,7 @@ impl Scale {
         self.moments.last().map_or(TOP, |(_, y)| *y)
     }
 
-    /// Moments that are written beside the lanes: not too close to each other.
+    /// Returns the moments that are printed beside the lanes, at a minimum distance.
     fn ticks(&self) -> Vec<(usize, u64)> {
         let mut ticks: Vec<(usize, u64)> = Vec::new();
         for &(at, y) in &self.moments {
@@ -128,13 +127,13 @@ impl Scale {
     }
 }
 
-/// What passages have in common that look the same on the page.
+/// Returns a key that is equal for passages that look the same on the page.
 const fn way(passage: &FramePassage) -> (Actor, Actor, u64, u64) {
     (passage.from, passage.to, passage.sent, passage.arrived)
 }
 
-/// One arrow for passages of the same way. It is written beside the lane at the outer
-/// end: what that one sends to the right, what it gets to the left.
+/// Draws one arrow for passages of the same way. The label is beside the lane at the outer end: to
+/// the right for a sent frame, to the left for a received one.
 fn arrow(svg: &mut String, scale: &Scale, lanes: &Lanes, together: &[&FramePassage]) {
     let Some(passage) = together.first() else { return };
     let (Some(from), Some(to)) = (lanes.place(passage.from), lanes.place(passage.to)) else { return };
@@ -172,8 +171,7 @@ fn mark(svg: &mut String, scale: &Scale, lanes: &Lanes, record: &Record) {
     }
 }
 
-/// The lanes of the page: the registry, if it is a process of its own, the nodes, the
-/// clients.
+/// Lanes of the page: the registry, if it is a process of its own, the nodes, the clients.
 struct Lanes {
     names: Vec<String>,
     nodes: usize,

@@ -1,11 +1,11 @@
-//! Which guarantees planted bugs break.
+//! Guarantees that planted bugs break.
 
 use skirmish_core::plant::Plant;
 
 use crate::oracle::Guarantee;
 
-/// The guarantees that a planted bug breaks. Who breaks one of them has caught it: that
-/// something else breaks says nothing of the oracle that the bug is there to test.
+/// Returns the guarantees that a planted bug breaks. A breach of one of them catches the bug. A
+/// breach of another guarantee does not show that the bug's oracle works.
 #[must_use]
 pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
     match plant {
@@ -49,7 +49,7 @@ pub const fn broken_by(plant: Plant) -> &'static [Guarantee] {
     }
 }
 
-/// The numbers of those guarantees, to be read.
+/// Returns the numbers of those guarantees as a text.
 #[must_use]
 pub fn codes(plant: Plant) -> String {
     broken_by(plant).iter().map(|guarantee| guarantee.code()).collect::<Vec<_>>().join(" or ")

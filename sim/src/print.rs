@@ -1,20 +1,20 @@
 //! Prints to standard output.
 //!
-//! `println!` panics when whoever reads the output has gone (`cargo sim show 3 | head`);
-//! here the program ends then, as programs do that the signal SIGPIPE ends.
+//! `println!` panics if the reader of the output has gone (`cargo sim show 3 | head`). Here the
+//! program ends instead, like programs that the signal SIGPIPE ends.
 
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
 use std::process;
 
-/// What a shell says of a program that SIGPIPE has ended.
+/// Exit code that a shell reports for a program ended by SIGPIPE.
 const ENDED_BY_SIGPIPE: i32 = 128 + 13;
 
-/// The simulator's exit code when it could not do what it was asked for.
+/// Exit code after an error.
 const FAILED: i32 = 2;
 
-/// Prints a text. If nobody reads it any more, the program ends with exit code 141; if it
-/// cannot be written for another reason, that is said on standard error, and the code is 2.
+/// Prints a text. Without a reader, the program ends with exit code 141. After any other error, the
+/// program prints the error to standard error and ends with exit code 2.
 pub fn text(text: fmt::Arguments<'_>) {
     if let Err(error) = std::io::stdout().lock().write_fmt(text) {
         if error.kind() == ErrorKind::BrokenPipe {

@@ -1,4 +1,4 @@
-//! What a person reads about a failing seed.
+//! Report on a failing seed, for people.
 
 use std::fmt;
 
@@ -11,28 +11,28 @@ use crate::scenario::Scenario;
 use crate::shrink::shrink;
 use crate::world::{RunOptions, RunOutcome, run};
 
-/// Most scenarios that are run to make a failing one shorter.
+/// Most runs of scenarios to shorten a failing one.
 const SHRINK_RUNS: usize = 400;
 
-/// Everything there is to say about a failure.
+/// Report on a failure.
 #[derive(Debug)]
 pub struct FailureReport {
     /// The seed.
     pub seed: u64,
     /// The planted bug, if any.
     pub plant: Option<Plant>,
-    /// What broke, in the scenario of the seed.
+    /// The broken guarantee, in the scenario of the seed.
     pub violation: Violation,
-    /// Steps before and after it was made shorter.
+    /// Numbers of steps before and after the shortening.
     pub steps: (usize, usize),
     /// The shortest scenario that breaks the same guarantee.
     pub scenario: Scenario,
-    /// A run of it, with texts and picture.
+    /// Outcome of the shortest scenario, with texts and picture.
     pub outcome: RunOutcome,
 }
 
 impl FailureReport {
-    /// Runs the scenario of a seed; if it fails, makes it shorter and reports.
+    /// Runs the scenario of a seed. If the scenario fails, shortens it and returns the report.
     #[must_use]
     pub fn of_seed(seed: u64, plant: Option<Plant>) -> Option<Self> {
         let full = draw(seed);
@@ -44,7 +44,7 @@ impl FailureReport {
         Some(Self { seed, plant, violation, steps, scenario, outcome })
     }
 
-    /// The page that shows it: self-contained HTML.
+    /// Returns the failure as a page: self-contained HTML.
     #[must_use]
     pub fn page(&self) -> String {
         picture::page(&self.scenario, &self.outcome)
@@ -66,7 +66,7 @@ impl fmt::Display for FailureReport {
     }
 }
 
-/// The name of a planted bug on the command line: `duplicate-applied`.
+/// Returns the name of a planted bug on the command line: `duplicate-applied`.
 #[must_use]
 pub fn plant_name(plant: Plant) -> String {
     let mut name = String::new();
@@ -79,10 +79,10 @@ pub fn plant_name(plant: Plant) -> String {
     name
 }
 
-/// The planted bug of a name.
+/// Returns the planted bug of a name.
 ///
 /// # Errors
-/// If there is none: all names there are.
+/// If the name is unknown; the error lists all names.
 pub fn plant_of(name: &str) -> Result<Plant, String> {
     Plant::ALL.into_iter().find(|plant| plant_name(*plant) == name).ok_or_else(|| {
         let names: Vec<String> = Plant::ALL.into_iter().map(plant_name).collect();

@@ -13,10 +13,10 @@ use skirmish_sim::world::RunOptions;
 use crate::terminal::{ProgressLine, Stopwatch, bold, green, red};
 use crate::{HuntArgs, ReplayArgs, conclude};
 
-/// Seeds if nothing else limits the hunt: each takes a process.
+/// Seeds of a hunt without another limit. Each seed needs a process.
 const SEEDS: u64 = 100;
 
-/// Bugs that the first seeds show here, too.
+/// Bugs that the first seeds of the shell world catch, too.
 const PLANTS: [Plant; 12] = [
     Plant::AcknowledgedUnlogged,
     Plant::GapUnannounced,
@@ -32,8 +32,8 @@ const PLANTS: [Plant; 12] = [
     Plant::SearchForgotten,
 ];
 
-/// Gives up on a bug after so many seeds: several times as many as the latest was caught
-/// after when this was chosen.
+/// Seeds after which the hunt for a bug ends. When this number was chosen, the bug that was caught
+/// last needed a small part of them.
 const PLANT_SEEDS: u64 = 300;
 
 pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
@@ -80,8 +80,8 @@ pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
     Ok(tally.failures.is_empty())
 }
 
-/// Says after how many seeds each of these bugs is caught that the first seeds show, planted
-/// in the shell's servers and clients, and whether all are.
+/// Prints, for each of these bugs that the first seeds catch, the number of seeds until the bug is
+/// caught, planted in the shell's servers and clients. Returns true if all are caught.
 pub(crate) fn catch(plants: &[Plant], jobs: usize) -> Result<bool, String> {
     let mut all = true;
     outln!("{:<24}{:>10}  caught by, in the shell world", "planted bug", "seeds");
@@ -98,8 +98,8 @@ pub(crate) fn catch(plants: &[Plant], jobs: usize) -> Result<bool, String> {
     Ok(all)
 }
 
-/// The first seed that breaks a guarantee of the planted bug's with it, and none without it;
-/// and what it breaks.
+/// Returns the first seed that breaks one of the planted bug's guarantees with the bug, and none
+/// without it, together with a description of the breach.
 fn first_caught(plant: Plant, jobs: usize) -> Result<Option<(u64, String)>, String> {
     let mut progress = ProgressLine::new();
     let (mut first, mut others) = (0, 0);

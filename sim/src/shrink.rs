@@ -1,21 +1,20 @@
-//! Makes a failing scenario shorter: leaves steps out as long as the same guarantee
-//! breaks.
+//! Shortens a failing scenario: leaves out steps as long as the same guarantee breaks.
 
 use crate::oracle::Guarantee;
 use crate::scenario::{Scenario, Step};
 use crate::world::{RunOptions, run};
 
-/// A scenario made shorter.
+/// A shortened scenario.
 #[derive(Clone, Debug)]
 pub struct Shrunk {
-    /// The shortest that was found.
+    /// The shortest scenario that was found.
     pub scenario: Scenario,
-    /// How many scenarios were run to find it.
+    /// Number of scenarios that were run to find the shortest one.
     pub runs: usize,
 }
 
-/// Leaves out steps, many at a time first, until no single one can be left out or
-/// `max_runs` scenarios were run.
+/// Leaves out steps, many at a time first, until no single step can be left out or `max_runs`
+/// scenarios were run.
 #[must_use]
 pub fn shrink(scenario: &Scenario, options: RunOptions, guarantee: Guarantee, max_runs: usize) -> Shrunk {
     let options = RunOptions { traced: false, ..options };
@@ -28,7 +27,7 @@ pub fn shrink(scenario: &Scenario, options: RunOptions, guarantee: Guarantee, ma
     let mut best = scenario.clone();
     let mut budget = max_runs;
     let Some(at) = fails(&best) else { return Shrunk { scenario: best, runs: 1 } };
-    // What is behind the failure had no part in it.
+    // Steps after the failure had no part in it.
     let cut = Scenario {
         shape: crate::scenario::Shape { chaos_ms: best.shape.chaos_ms.min(at / 1_000 + 1), ..best.shape },
         ..best.with_steps(best.steps.iter().copied().filter(|step| step.at <= at).collect())
@@ -50,7 +49,7 @@ pub fn shrink(scenario: &Scenario, options: RunOptions, guarantee: Guarantee, ma
                 from += size;
             }
         }
-        // The last round repeats as long as it finds something.
+        // The last round repeats as long as a step can be left out.
         if size > 1 || !shorter {
             size /= 2;
         }

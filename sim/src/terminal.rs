@@ -1,19 +1,19 @@
-//! Colours, progress and the stopwatch: what only a person in front of a terminal needs.
+//! Colours, progress and the stopwatch, for people in front of a terminal.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-/// Bold, on a terminal.
+/// Returns the text in bold, on a terminal.
 pub(crate) fn bold(text: &str) -> String {
     coloured("1", text)
 }
 
-/// Green, on a terminal.
+/// Returns the text in green, on a terminal.
 pub(crate) fn green(text: &str) -> String {
     coloured("1;32", text)
 }
 
-/// Red, on a terminal.
+/// Returns the text in red, on a terminal.
 pub(crate) fn red(text: &str) -> String {
     coloured("1;31", text)
 }
@@ -22,25 +22,25 @@ fn coloured(code: &str, text: &str) -> String {
     if std::io::stdout().is_terminal() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// Wall time, for people and for `--minutes`; nothing that is simulated sees it.
+/// Wall time, for people and for `--minutes`. No simulated part sees it.
 pub(crate) struct Stopwatch {
     started: Instant,
     limit: Option<Duration>,
 }
 
 impl Stopwatch {
-    /// Starts, with a limit in minutes.
+    /// Starts the stopwatch, with a limit in minutes.
     pub(crate) fn start(minutes: Option<f64>) -> Self {
         let limit = minutes.and_then(|minutes| Duration::try_from_secs_f64(minutes * 60.0).ok());
         Self { started: now(), limit }
     }
 
-    /// Seconds since the start; a little more than none.
+    /// Seconds since the start; always more than zero.
     pub(crate) fn seconds(&self) -> f64 {
         self.elapsed().as_secs_f64().max(1e-6)
     }
 
-    /// Whether the limit is reached.
+    /// Returns true if the limit is reached.
     pub(crate) fn is_over(&self) -> bool {
         self.limit.is_some_and(|limit| self.elapsed() >= limit)
     }
@@ -55,14 +55,14 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// One line that says how far it is, on a terminal only.
+/// One line of progress, on a terminal only.
 pub(crate) struct ProgressLine {
     shown: Option<Instant>,
     terminal: bool,
 }
 
 impl ProgressLine {
-    /// Nothing shown yet.
+    /// Creates an empty line.
     pub(crate) fn new() -> Self {
         Self { shown: None, terminal: std::io::stderr().is_terminal() }
     }
@@ -78,7 +78,7 @@ impl ProgressLine {
         }
     }
 
-    /// Takes the line away.
+    /// Clears the line.
     pub(crate) fn clear(&self) {
         if self.terminal && self.shown.is_some() {
             eprint!("\r\x1b[2K");

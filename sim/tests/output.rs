@@ -1,4 +1,4 @@
-//! What the program does when nobody reads what it prints.
+//! End of the program after the loss of its reader.
 
 use std::process::{Command, Stdio};
 

@@ -1,4 +1,4 @@
-//! The same seed gives the same run, whatever ran before it in the process.
+//! The same seed gives the same run, after any other runs in the process.
 
 use skirmish_sim::draw::draw;
 use skirmish_sim::scenario::Scenario;

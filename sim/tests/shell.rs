@@ -29,7 +29,7 @@ fn hunt(name: &str, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), said)
 }
 
-/// How often a mark was visited, as was printed last.
+/// Returns the last printed number of visits to a mark.
 fn visits(said: &str, mark: &str) -> u64 {
     let printed = said.rsplit_once(&format!("  {mark:<24}")).and_then(|(_, rest)| rest.get(..9));
     printed.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
@@ -41,7 +41,7 @@ fn the_same_seed_gives_the_same_trace_in_two_processes() {
     for (seed, trace) in (0..).zip(&traces) {
         assert_eq!(*trace, replay(seed), "seed {seed}");
     }
-    // One server, and several with a registry on its own host.
+    // One server, and several servers with a registry on its own host.
     assert!(traces.iter().any(|trace| !trace.contains("asks the registry")));
     assert!(traces.iter().any(|trace| trace.contains("node 2    asks the registry")));
 }
@@ -111,7 +111,7 @@ fn searches_go_through_fail_over_and_moves() {
     }
 }
 
-/// The seeds of a hunt that failed, and what was said of each.
+/// Returns the failed seeds of a hunt, with their descriptions.
 fn failures(said: &str) -> Vec<(u64, &str)> {
     let failed = said.lines().filter_map(|line| line.strip_prefix("failed:")?.trim_start().split_once("  "));
     failed.filter_map(|(seed, what)| Some((seed.parse().ok()?, what))).collect()
@@ -140,7 +140,7 @@ fn bugs_of_a_cluster_and_of_matchmaking_are_caught() {
             if failures.iter().any(|(_, what)| is_of_plant(what)) {
                 break;
             }
-            // What broke first is another guarantee: that is not to have caught it.
+            // The first broken guarantee is another one, and so the bug is not caught yet.
             from = failures.last().map_or(300, |(seed, _)| seed + 1);
             assert!(from < 300, "{name} is not caught as {}: {said}", plants::codes(plant));
         }
