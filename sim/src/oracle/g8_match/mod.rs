@@ -1,31 +1,27 @@
-//! G8: one match. The oracle gets every revision of the registry, every request of a client and
-//! every message to a client, and checks that
+//! G8: one match. The oracle gets every revision of the registry, every request of a client and every
+//! message to a client, and checks that
 //!
-//! * a match forms wholly: one revision consumes all its tickets, which waited, and writes the
-//!   match, its room and a notice for each of its players; the teams are those that the queue
-//!   wants, every party is whole in one team, and the node that forms the match is the elected
-//!   matcher;
+//! * a match forms wholly: one revision consumes all its tickets, which waited, and writes the match, its
+//!   room and a notice for each of its players; the teams are those that the queue wants, every party is
+//!   whole in one team, and the node that forms the match is the elected matcher;
 //! * no match consumes a ticket that marks its player as absent;
-//! * free places of a match are filled wholly, too: no player of the match is moved or put out, and
-//!   each new player is added as to a new match;
-//! * a player that is put out of a match has not joined its room, and no player stays in a match for
-//!   long without joining;
+//! * free places of a match are filled wholly, too: no player of the match is moved or put out, and each
+//!   new player is added as to a new match;
+//! * a player that is put out of a match has not joined its room, and no player stays long without joining;
 //! * a player is in one match at most, and has no ticket while in a match;
-//! * an end is final: a ticket that has ended never waits again, and a match that is over leaves no
-//!   notice behind;
-//! * messages to clients agree with the registry: a match that was formed with the client's player,
-//!   an end that a ticket has;
-//! * a search, which has a number, ends once: after a client was notified of the end, no ticket of
-//!   the search waits or is consumed, and no other end of the search is reported to that client; a
-//!   client that searches is notified of the end of this search and of no other search; and a match
-//!   names, as the search that it answers, one that a client of the player has begun;
-//! * a match is over for a client that has left it: after the message that the client has left the
-//!   room of a match, or has given the match up, the client is not notified of that match again.
-//!   Reports of the client's own machine count, too.
+//! * an end is final: an ended ticket never waits again, and a match that is over leaves no notice;
+//! * messages to clients agree with the registry: a match that was formed with the client's player, an
+//!   end that a ticket has;
+//! * a search, which has a number, ends once: after a client was notified of the end, no ticket of the
+//!   search waits or is consumed, and no other end of the search is reported to that client; a client
+//!   that searches is notified of the end of this search and of no other search; and a match names, as
+//!   the search that it answers, one that a client of the player has begun;
+//! * a match is over for a client that has left it: after the message that the client has left the room
+//!   of a match, or has given the match up, the client is not notified of that match again. Reports of
+//!   the client's own machine count, too.
 //!
-//! A search without a reported end may end in a match at any time, after a crash of its client, or
-//! after another client of the player has replaced that client. The player is notified of the match
-//! all the same.
+//! A search without a reported end may end in a match at any time, after a crash of its client or
+//! after another client of the player has replaced that client. The player is still notified of the match.
 
 mod coming;
 mod parted;
@@ -116,8 +112,8 @@ pub struct MatchCounts {
     pub over: u64,
     /// Parties in matches.
     pub parties: u64,
-    /// Tickets of teams of one that timed out beside another waiting ticket. The ratings of the two
-    /// may be too far apart.
+    /// Tickets of teams of one that timed out beside another waiting ticket. The ratings of the two may
+    /// be too far apart.
     pub passed_over: u64,
 }
 
@@ -159,15 +155,14 @@ impl Matches {
         self.searches.begin(client, player, search)
     }
 
-    /// Forgets a client's search and the matches that the client has left, since its process is
-    /// gone. A new process takes its place.
+    /// Forgets a client's search and the matches that the client has left, since its process is gone. A
+    /// new process takes its place.
     pub fn restarted(&mut self, client: usize) {
         self.searches.restarted(client);
         self.parted.retain(|(other, _)| *other != client);
     }
 
-    /// Observes that a client was notified of the end of one of its player's searches, without a
-    /// match.
+    /// Observes that a client was notified of the end of one of its player's searches, without a match.
     ///
     /// # Errors
     /// If no ticket of the search has ended in this state, the search has ended in another way, or
@@ -177,8 +172,8 @@ impl Matches {
         self.searches.end(client, player, search, SearchEnd::Ticket(state))
     }
 
-    /// Observes that a client's application is notified, during a search, of the end of another
-    /// search of its player. The client itself was notified of that end before.
+    /// Observes that a client's application is notified, during a search, of the end of another search of
+    /// its player. The client itself was notified of that end before.
     ///
     /// # Errors
     /// If no ticket of the search has ended in this state.
@@ -195,15 +190,15 @@ impl Matches {
     /// Observes that a client was notified of a match.
     ///
     /// # Errors
-    /// If such a match, with the player in that team, was never formed, the client has left it, or
-    /// the match does not answer the search that goes on.
+    /// If such a match, with the player in that team, was never formed, the client has left it, or the
+    /// match does not answer the search that goes on.
     pub fn told(&mut self, client: usize, player: &Name, told: &v1::Matched) -> Verdict {
         self.told_before(client, player, told)?;
         self.searches.end(client, player, told.search, SearchEnd::Match(told.r#match.clone()))
     }
 
-    /// Observes that a client's application is notified, during a search, of a match that answers
-    /// another search or none. The client itself was notified of that match before.
+    /// Observes that a client's application is notified, during a search, of a match that answers another
+    /// search or none. The client itself was notified of that match before.
     ///
     /// # Errors
     /// If such a match, with the player in that team, was never formed, or the client has left it.
@@ -241,8 +236,8 @@ impl Matches {
     }
 
     /// Observes the next revisions of the registry at a moment of the world: every change under
-    /// `/match/`, and every change of matches' rooms. `author` is the node that requested the
-    /// changes, if known.
+    /// `/match/`, and every change of matches' rooms. `author` is the node that requested the changes, if
+    /// known.
     ///
     /// # Errors
     /// If a change breaks the guarantee.
@@ -390,8 +385,8 @@ impl Matches {
         }
     }
 
-    /// Checks that the author, if known, is the elected matcher of the mode. Nobody else may
-    /// perform the act that `what` names.
+    /// Checks that the author, if known, is the elected matcher of the mode. Nobody else may perform the
+    /// act that `what` names.
     fn by_elected(&self, mode: &str, what: std::fmt::Arguments<'_>) -> Verdict {
         let elected = self.elected.get(mode).filter(|(epoch, _)| *epoch > 0).map(|(_, node)| *node);
         match self.author {
@@ -503,8 +498,8 @@ impl Matches {
         unlike(format_args!("match {} is written with {player}, but no notice for it", matched.r#match))
     }
 
-    /// Checks that the match consumes the waiting ticket of a player that is put into it. Returns
-    /// the player's request.
+    /// Checks that the match consumes the waiting ticket of a player that is put into it. Returns the
+    /// player's request.
     fn seat(
         &mut self,
         id: &str,
@@ -559,8 +554,8 @@ impl Matches {
 
     // At rest.
 
-    /// Returns a description of something that the registry still has although all matches have
-    /// been played and all searches have ended.
+    /// Returns a description of something that the registry still has although all matches have been
+    /// played and all searches have ended.
     #[must_use]
     pub fn left_behind(&self) -> Option<String> {
         let ticket = self.tickets.iter().next();
