@@ -5,23 +5,23 @@ use core::borrow::Borrow;
 
 use super::{Crdt, Version};
 
-/// What one replica added to a counter and took away from it so far. Both only grow.
+/// Sums that one replica has added to a counter and subtracted from it. Both sums only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// The sum of what it added.
+    /// Sum of all additions.
     pub plus: u64,
-    /// The sum of what it took away.
+    /// Sum of all subtractions.
     pub minus: u64,
 }
 
 impl Share {
-    /// What the replica contributes.
+    /// Returns the contribution of the replica to the counter: `plus` - `minus`.
     #[must_use]
     pub fn value(self) -> i128 {
         i128::from(self.plus) - i128::from(self.minus)
     }
 
-    /// The share after `delta` more; `None` if it does not fit.
+    /// Returns the share with `delta` added; `None` if a sum would exceed 64 bits.
     #[must_use]
     pub fn plus(self, delta: i64) -> Option<Self> {
         let amount = delta.unsigned_abs();
@@ -32,7 +32,7 @@ impl Share {
         })
     }
 
-    /// Whether joining `other` would raise it.
+    /// Returns true if joining `other` would raise this share.
     #[must_use]
     pub fn would_grow(self, other: Self) -> bool {
         self.join(other) != self
@@ -47,13 +47,13 @@ impl Share {
     }
 }
 
-/// PN counters by key: each replica raises its own share of a counter, shares merge by
-/// the maximum, and the value is the sum. A delta holds only the shares that changed.
+/// PN counters by key: each replica raises only its own share of a counter, shares merge by the
+/// maximum, and the value is the sum of all shares. A delta holds only the shares that changed.
 ///
-/// The version counts, for each replica, the amounts in its shares.
+/// The version counts, for each replica, the amounts in the shares of that replica.
 ///
-/// Shares are never removed: what was counted stays counted. Whoever owns the counters
-/// bounds how many there are.
+/// Merging never removes a share. The number of counters is not bounded here: the owner of this
+/// value bounds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter<K> {
     shares: BTreeMap<K, BTreeMap<u64, Share>>,
@@ -61,7 +61,7 @@ pub struct Counter<K> {
 }
 
 impl<K: Ord> Counter<K> {
-    /// Raises the share of `replica` to at least `share`. Returns whether it changed.
+    /// Raises the share of `replica` to at least `share`. Returns true if the counter changed.
     pub fn apply(&mut self, key: K, replica: u64, share: Share) -> bool {
         let known = self.shares.entry(key).or_default().entry(replica);
         let mut new = false;
@@ -72,7 +72,7 @@ impl<K: Ord> Counter<K> {
         raise(ours, &mut self.version, replica, share) | new
     }
 
-    /// Drops the share of a replica as if there had never been one.
+    /// Drops the share of a replica as if that share had never existed.
     pub fn evict<Q: Ord + ?Sized>(&mut self, key: &Q, replica: u64)
     where
         K: Borrow<Q>,
@@ -84,7 +84,7 @@ impl<K: Ord> Counter<K> {
         }
     }
 
-    /// Whether any replica has a share of the counter.
+    /// Returns true if any replica has a share of the counter.
     pub fn contains<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -92,8 +92,8 @@ impl<K: Ord> Counter<K> {
         self.shares.contains_key(key)
     }
 
-    /// Like [`Self::apply`], for whoever holds the key in borrowed form; `own` is asked
-    /// for the key only if it is new.
+    /// Like [`Self::apply`], for callers that have the key in borrowed form. `own` is called for an
+    /// owned key only if the replica has no share of the counter yet.
     pub fn apply_with<Q: Ord + ?Sized>(
         &mut self,
         key: &Q,
@@ -110,7 +110,8 @@ impl<K: Ord> Counter<K> {
         }
     }
 
-    /// What `replica` contributed to a counter; `None` if it never did.
+    /// Returns the share of `replica` in a counter; `None` if the replica never wrote to that
+    /// counter.
     pub fn share<Q: Ord + ?Sized>(&self, key: &Q, replica: u64) -> Option<Share>
     where
         K: Borrow<Q>,
@@ -118,7 +119,7 @@ impl<K: Ord> Counter<K> {
         self.shares.get(key)?.get(&replica).copied()
     }
 
-    /// The value of a counter; 0 if nobody ever touched it.
+    /// Returns the value of a counter; 0 if no replica has a share of the counter.
     pub fn value<Q: Ord + ?Sized>(&self, key: &Q) -> i128
     where
         K: Borrow<Q>,
@@ -126,7 +127,7 @@ impl<K: Ord> Counter<K> {
         self.shares.get(key).map_or(0, sum)
     }
 
-    /// The counters and their values, in the order of the keys.
+    /// Returns the counters and their values, in the order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&K, i128)> {
         self.shares.iter().map(|(key, shares)| (key, sum(shares)))
     }
@@ -154,7 +155,7 @@ impl<K: Ord + Clone> Crdt for Counter<K> {
     }
 }
 
-/// Raises one share, and the version by as much.
+/// Raises one share, and the version by the same amount. Returns true if the share grew.
 fn raise(ours: &mut Share, version: &mut Version, replica: u64, share: Share) -> bool {
     let joined = ours.join(share);
     let grown = joined.weight() - ours.weight();

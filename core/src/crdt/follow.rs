@@ -1,4 +1,4 @@
-//! How a client's replica follows its server's, where the two do not simply merge.
+//! Operations by which a client's replica follows the server's replica instead of merging.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -9,11 +9,12 @@ use super::index::Slot;
 use super::{KeyBuf, MAX_WALL_MS, Replica, Stamp, StateKey};
 use crate::base::time::Now;
 
-/// Where the counts of fresh stamps start after a refusal: above those that a clock at
-/// the same millisecond got to by itself.
+/// Count from which new stamps start after a refusal. A clock that only counts up within one
+/// millisecond does not reach this number, so the new stamps are above all earlier stamps of that
+/// millisecond.
 const RESTAMPED: u32 = 1 << 31;
 
-/// What a server's form of an entry has: the stamp, or what is counted.
+/// The server's form of an entry: the stamp, or the sums of a counter's share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heard {
     stamp: Option<Stamp>,
@@ -27,30 +28,32 @@ impl Heard {
     }
 }
 
-/// What a client's replica has forgotten at its server's word.
+/// Kinds of entries that [`Replica::forget_unheard`] has forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Forgotten {
-    /// Entries that the server does not have.
+    /// True if the server did not have some of the entries.
     pub(crate) unheard: bool,
-    /// Entries that it has in an older form, which is to be asked for.
+    /// True if the server had some of the entries in an older form. The client has to ask for this
+    /// form.
     pub(crate) older: bool,
 }
 
 impl Replica {
-    /// Tells the replica what time it is at the server, so that its stamps follow the
-    /// server's clock. For clients.
+    /// Passes the time of the server to the replica, so that stamps follow the server's clock. For
+    /// clients.
     pub fn observe_wall(&mut self, now: Now, server_wall_ms: u64) {
         self.now = now;
         self.clock.follow(now, server_wall_ms);
     }
 
-    /// A server refused entries of `owner` because our clock was ahead. Takes
-    /// `server_wall_ms` as the present, stamps the owner's properties that lie beyond
-    /// `latest_ms` afresh, in their order, and returns
-    /// all entries of the owner, for sending: they may all have been in the batch.
+    /// Stamps entries of `owner` anew after a server has refused entries because our clock was
+    /// ahead. Takes `server_wall_ms` as the present time. The owner's properties with stamps beyond
+    /// `latest_ms` get new stamps, in their order. Returns all entries of the owner, for sending,
+    /// since the refused batch may have held any of them.
     ///
-    /// The fresh stamps are the latest that the server takes, because it may have taken
-    /// an older write of the same entry with a stamp up to that.
+    /// The new stamps are the latest that the server accepts. The server may have accepted an older
+    /// write of the same entry, with a stamp up to that time, and the new write has to win over the
+    /// old one.
     pub fn restamp(
         &mut self,
         now: Now,
@@ -82,10 +85,14 @@ impl Replica {
         own.iter().copied().chain(counters).filter_map(|slot| self.entry(slot)).collect()
     }
 
-    /// Forgets entries of others in these buckets that the server does not have, or
-    /// has in an older form: `heard` is what it sent since it was asked for them. For clients, whose server is where what others write comes from. What
-    /// it has no word of, not even a tombstone, was removed so long ago that it forgot; what
-    /// it has older was heard from a server that has died with it.
+    /// Forgets entries of other players, in the buckets `leaves`, that the server does not have or
+    /// has in an older form. `heard` holds the entries that the server has sent since the client
+    /// asked for these buckets.
+    ///
+    /// For clients: writes of others reach a client only through its server. If the server has no
+    /// entry at all, not even a tombstone, the entry was removed so long ago that the server has
+    /// dropped the tombstone. If the server has an older form, the newer form came from a server
+    /// that has died, and was lost there.
     pub(crate) fn forget_unheard(
         &mut self,
         leaves: &[u32],
@@ -115,18 +122,20 @@ impl Replica {
         forgotten
     }
 
-    /// Whether our form of an entry has something that the server's has not.
+    /// Returns true if our form of an entry has a later stamp or a larger sum than the server's
+    /// form.
     fn is_newer(&self, slot: Slot, theirs: &Heard) -> bool {
         let Some(ours) = self.entry(slot) else { return false };
         ours.stamp.map(Stamp::from) > theirs.stamp || ours.plus > theirs.plus || ours.minus > theirs.minus
     }
 
-    /// Gives up entries that a server has no place for. Nobody else has them.
+    /// Drops entries that the server has no place for. No other replica has them.
     pub(crate) fn give_up(&mut self, entries: &[v1::StateEntry]) {
         for entry in entries {
             let known = KeyBuf::of(entry).ok().and_then(|key| self.index.find(&key));
             let Some(slot) = known else { continue };
-            // What was written since is another entry, with an answer of its own.
+            // An entry that was written again since then is a different entry and gets its own
+            // answer.
             if self.entry(slot).as_ref() == Some(entry) {
                 self.evict(slot);
             }

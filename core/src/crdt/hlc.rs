@@ -1,31 +1,31 @@
 //! Hybrid logical clocks.
 //!
-//! A stamp is close to the wall clock, and later than every believable stamp that its maker had
-//! seen, whatever the wall clock does. So "the last writer wins" means about what
-//! players think it means, and an answer always beats what it answers.
+//! A stamp is close to the wall clock. It is also later than every believable stamp that its writer
+//! had seen, even if the wall clock stands still or is set back. So "the last writer wins" agrees
+//! with the order that players see, and a reply always wins over the write that it replies to.
 
 use skirmish_proto::v1;
 
 use crate::base::time::{Duration, Now};
 
-/// Latest time that a stamp can name (Unix time in ms; the year 10889). Beyond it an
-/// entry is malformed, so that no stamp can exhaust the clocks.
+/// Latest time of a stamp, Unix time in ms (the year 10889). An entry with a later time is
+/// malformed, so that no stamp can exhaust the clocks.
 pub const MAX_WALL_MS: u64 = 1 << 48;
 
-/// When and by whom something was written. Totally ordered, by the fields in their
-/// order.
+/// Time and writer of a write. Stamps are totally ordered, by the fields in their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
-    /// Unix time in milliseconds, at least that of every believable stamp the writer had seen.
+    /// Unix time in milliseconds. Not below the time of any believable stamp that the writer had
+    /// seen.
     pub wall_ms: u64,
-    /// Tells apart what was written within the same `wall_ms`.
+    /// Number that distinguishes writes with the same `wall_ms`.
     pub count: u32,
-    /// The writer.
+    /// Replica that made the write.
     pub replica: u64,
 }
 
 impl Stamp {
-    /// The earliest stamp of a replica after this one, whichever replica's that is.
+    /// Returns the earliest stamp of `replica` after this stamp, which may be of any replica.
     fn next(self, replica: u64) -> Self {
         match self.count.checked_add(1) {
             Some(count) => Self { count, replica, ..self },
@@ -33,7 +33,7 @@ impl Stamp {
         }
     }
 
-    /// The time part as one number, for [`super::Version`].
+    /// Returns the time and the count as one number, for [`super::Version`].
     pub(super) fn as_u128(self) -> u128 {
         u128::from(self.wall_ms) << 32 | u128::from(self.count)
     }
@@ -51,46 +51,46 @@ impl From<v1::Stamp> for Stamp {
     }
 }
 
-/// A stamp was more than the clock bound ahead of the clock.
+/// Error of a stamp that is more than the clock bound ahead of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooFarAhead;
 
-/// A hybrid logical clock. Its stamps only grow, until [`Self::turn_back`].
+/// A hybrid logical clock. Its stamps only grow, except after [`Self::turn_back`].
 #[derive(Clone, Debug)]
 pub struct Hlc {
     replica: u64,
     bound_ms: u64,
-    /// The latest stamp made or observed.
+    /// Latest stamp that was made or observed.
     last: Stamp,
-    /// The highest reading of the own wall clock. Stamps are bounded against this and
-    /// not against `last`: else every stamp that is a little ahead, and accepted, would
-    /// let the next one be ahead a little more. And not against the reading of the
-    /// moment: a clock that was set back would refuse what was written before.
+    /// Highest reading of the own wall clock. The bound of stamps counts from this reading. It
+    /// cannot count from `last`: each accepted stamp that is a little ahead would let the next one
+    /// be ahead a little more. It cannot count from the present reading: a clock that was set back
+    /// would refuse stamps that it had accepted.
     highest_ms: u64,
-    /// What to add to the own wall clock to get the one that is followed.
+    /// Difference from the own wall clock to the clock that is followed.
     offset_ms: i64,
 }
 
 impl Hlc {
-    /// The clock of `replica`, which refuses stamps more than `bound` ahead of it.
+    /// Creates the clock of `replica`, which refuses stamps more than `bound` ahead.
     #[must_use]
     pub fn new(replica: u64, bound: Duration) -> Self {
         Self { replica, bound_ms: millis(bound), last: Stamp::default(), highest_ms: 0, offset_ms: 0 }
     }
 
-    /// The replica that the stamps name.
+    /// Returns the replica that the stamps name.
     #[must_use]
     pub const fn replica(&self) -> u64 {
         self.replica
     }
 
-    /// The wall clock, corrected by [`Self::follow`]: Unix time in milliseconds.
+    /// Returns the wall clock, corrected by [`Self::follow`]: Unix time in milliseconds.
     #[must_use]
     pub fn wall_ms(&self, now: Now) -> u64 {
         now.wall.0.saturating_add_signed(self.offset_ms).min(MAX_WALL_MS)
     }
 
-    /// A stamp for a write of our own, later than all that were made or observed.
+    /// Returns a stamp for an own write, later than all stamps that were made or observed.
     pub fn tick(&mut self, now: Now) -> Stamp {
         let wall_ms = self.read(now);
         self.last = if wall_ms > self.last.wall_ms {
@@ -101,17 +101,17 @@ impl Hlc {
         self.last
     }
 
-    /// Whether a stamp is believable.
+    /// Checks that a stamp is believable.
     ///
     /// # Errors
-    /// If it is more than the bound ahead of the highest reading of our wall clock.
+    /// If the stamp is more than the bound ahead of the highest reading of our wall clock.
     pub fn check(&mut self, now: Now, stamp: Stamp) -> Result<(), TooFarAhead> {
         self.read(now);
         if stamp.wall_ms > self.highest_ms.saturating_add(self.bound_ms) { Err(TooFarAhead) } else { Ok(()) }
     }
 
-    /// A stamp for a write of our own that is to win over one with the stamp `known`, however
-    /// far ahead that is.
+    /// Returns a stamp for an own write that wins over a write with the stamp `known`, however far
+    /// ahead `known` is.
     pub fn tick_over(&mut self, now: Now, known: Option<Stamp>) -> Stamp {
         let stamp = self.tick(now);
         match known {
@@ -120,30 +120,32 @@ impl Hlc {
         }
     }
 
-    /// Takes note of a stamp made elsewhere: ours will be later. One that is not
-    /// [believed](Self::check) is ignored: whoever has made it had a wrong clock, which must not
-    /// become that of everybody.
+    /// Takes note of a stamp from another replica: later stamps of this clock will be above it. A
+    /// stamp that is not [believed](Self::check) is ignored: the writer had a wrong clock, and that
+    /// clock must not spread to all replicas.
     pub fn observe(&mut self, now: Now, stamp: Stamp) {
         if self.check(now, stamp).is_ok() {
             self.last = self.last.max(stamp);
         }
     }
 
-    /// Follows another wall clock, which shows `wall_ms` now. Stamps do not go back.
+    /// Follows another wall clock, which shows `wall_ms` now. Later stamps are still above all
+    /// earlier ones.
     pub fn follow(&mut self, now: Now, wall_ms: u64) {
         let difference = i128::from(wall_ms.min(MAX_WALL_MS)) - i128::from(now.wall.0);
         self.offset_ms = i64::try_from(difference).unwrap_or(i64::MIN);
         self.highest_ms = wall_ms.min(MAX_WALL_MS);
     }
 
-    /// Turns the clock back to `wall_ms`, but not to before `known`. For a replica whose
-    /// clock was ahead and whose stamps of that time nobody accepted.
+    /// Turns the clock back to `wall_ms`, but not to before `known`. For a replica whose clock was
+    /// ahead, if nobody has accepted the stamps of that time.
     pub fn turn_back(&mut self, now: Now, wall_ms: u64, known: Stamp) {
         self.follow(now, wall_ms);
         self.last = known;
     }
 
-    /// The highest reading of the own wall clock, and the latest stamp that is believed.
+    /// Returns the highest reading of the own wall clock, and the latest time that [`Self::check`]
+    /// accepts.
     pub fn believes(&mut self, now: Now) -> (u64, u64) {
         self.read(now);
         (self.highest_ms, self.highest_ms.saturating_add(self.bound_ms).min(MAX_WALL_MS))
@@ -156,7 +158,7 @@ impl Hlc {
     }
 }
 
-/// Whole milliseconds, as far as they fit.
+/// Returns the whole milliseconds of a duration, `u64::MAX` at most.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! What a replica keeps about each entry beside its state, and how entries are found.
+//! Data of each entry beside its value, and the look-up of entries.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::hash::{BuildHasher as _, Hasher as _};
@@ -11,11 +11,12 @@ use crate::base::keyed_hasher::KeyedHasher;
 use crate::base::rng::Seed;
 use crate::base::slab::Slab;
 
-/// The place of an entry, by which its state is kept: a number is compared faster than
-/// a name. The places of entries that are gone find nothing.
+/// Place of an entry, used as the key of its value: numbers compare faster than names. The place of
+/// an entry that was removed finds nothing.
 pub(super) use crate::base::slab::Key as Slot;
 
-/// All entries of a replica, tombstones too. Whoever owns it bounds how many are put in.
+/// All entries of a replica, tombstones included. The number is not bounded here: the owner of the
+/// index bounds it.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
     entries: Slab<Meta>,
@@ -26,21 +27,22 @@ pub(super) struct Index {
     buckets: BTreeSet<(u8, Slot)>,
 }
 
-/// What is kept about an entry.
+/// Data of one entry beside its value.
 #[derive(Clone, Debug)]
 pub(super) struct Meta {
     pub(super) key: StateKey,
     pub(super) key_hash: u64,
-    /// What it adds to its leaf of the Merkle tree.
+    /// Summand of the entry in its leaf of the Merkle tree.
     pub(super) hash: u64,
-    /// The number of its last change.
+    /// Number of the last change of the entry.
     pub(super) change: u64,
-    /// Until when it is kept, in wall time, if it is a tombstone.
+    /// For a tombstone: the last millisecond of wall time at which the entry is kept.
     pub(super) kept_ms: Option<u64>,
 }
 
 impl Index {
-    /// An empty index. Strangers choose the keys, so their hash is keyed from the seed.
+    /// Creates an empty index. Strangers choose the keys, so the hash of keys is keyed from the
+    /// seed.
     pub(super) fn new(seed: Seed) -> Self {
         Self {
             entries: Slab::new(usize::MAX),
@@ -72,12 +74,12 @@ impl Index {
         self.entries.get(slot).map(|meta| &meta.key)
     }
 
-    /// Whether a change is the last of an entry.
+    /// Returns true if a change is the last change of an entry.
     pub(super) fn is_last(&self, change: u64, slot: Slot) -> bool {
         self.entries.get(slot).is_some_and(|meta| meta.change == change)
     }
 
-    /// Adds an entry that is not there yet.
+    /// Adds an entry; the index must not have its key yet.
     ///
     /// # Errors
     /// [`StateError::TooMany`] at 2^32 entries.
@@ -94,7 +96,7 @@ impl Index {
         Ok(slot)
     }
 
-    /// Drops an entry.
+    /// Removes an entry.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Meta> {
         let meta = self.entries.remove(slot)?;
         let hash = hash(&self.hasher, meta.key.as_bytes());
@@ -106,15 +108,15 @@ impl Index {
         Some(meta)
     }
 
-    /// The entries whose keys start so, in the order of their keys, which is the same in
-    /// all replicas.
+    /// Returns the entries with this prefix of the key, in the order of the keys, which is the same
+    /// in all replicas.
     pub(super) fn starting_with(&self, prefix: KeyBuf) -> impl Iterator<Item = (&StateKey, Slot)> {
         let from = (core::ops::Bound::Included(prefix.as_bytes()), core::ops::Bound::Unbounded);
         let entries = self.in_order.range::<[u8], _>(from).map(|(key, slot)| (key, *slot));
         entries.take_while(move |(key, _)| key.as_bytes().starts_with(prefix.as_bytes()))
     }
 
-    /// The entries in a bucket.
+    /// Returns the entries in a bucket.
     pub(super) fn in_bucket(&self, bucket: u8) -> impl Iterator<Item = Slot> {
         let first = (bucket, Slot { slot: 0, generation: 0 });
         self.buckets.range(first..).take_while(move |(other, _)| *other == bucket).map(|(_, slot)| *slot)

@@ -7,7 +7,7 @@ use skirmish_proto::v1;
 
 use super::StateError;
 
-/// Longest owner, and longest name of an entry, in bytes.
+/// Maximum length of an owner, and of the name of an entry, in bytes.
 pub const MAX_NAME: usize = 64;
 
 /// The canonical encoding of an entry's name: the domain (1 byte, the number in
@@ -29,7 +29,8 @@ impl Borrow<[u8]> for StateKey {
 }
 
 impl StateKey {
-    /// The key of an entry from the wire; `None` if it has a name that is not one.
+    /// Returns the key of an entry from the wire; `None` if the domain, the owner or the name is
+    /// invalid.
     pub(crate) fn of(entry: &v1::StateEntry) -> Option<Self> {
         KeyBuf::of(entry).ok().map(|key| Self::from(key.as_bytes()))
     }
@@ -76,13 +77,13 @@ impl KeyBuf {
         }
     }
 
-    /// What the keys of everything that `owner` has in a domain start with. Such keys
-    /// are next to each other in their order.
+    /// Returns the common prefix of the keys of an owner in a domain. Such keys are adjacent in
+    /// their order.
     pub(super) fn owner(domain: v1::Domain, owner: &str) -> Result<Self, StateError> {
         Self::new(domain, owner, "")
     }
 
-    /// What the keys of everything in a domain start with.
+    /// Returns the common prefix of the keys of a domain.
     pub(super) fn domain(domain: v1::Domain) -> Self {
         let mut key = Self { bytes: [0; Self::MAX], len: 0 };
         key.push(&[domain as u8]);
@@ -102,7 +103,7 @@ impl KeyBuf {
             return Err(StateError::Malformed);
         }
         let mut key = Self::domain(domain);
-        // It fits, as was just checked.
+        // The checks above bound the length, so the key fits.
         key.push(&[owner.len() as u8]);
         key.push(owner.as_bytes());
         key.push(name.as_bytes());
@@ -115,19 +116,19 @@ impl KeyBuf {
     }
 }
 
-/// What a key says.
+/// Fields of a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parts<'a> {
     pub(super) domain: v1::Domain,
     pub(super) owner: &'a str,
     pub(super) name: &'a str,
-    /// 0 if it is no share.
+    /// Replica of a counter's share; 0 for other entries.
     pub(super) replica: u64,
 }
 
 impl<'a> Parts<'a> {
-    /// Of a key; the key of a whole counter is that of a share without its replica, so
-    /// it must not come here.
+    /// Splits a key into its fields. The key MUST NOT be that of a whole counter, which is the key
+    /// of a share without its replica: the last 8 bytes would be taken for a replica.
     pub(super) fn of(key: &'a [u8]) -> Self {
         let domain = key.first().map_or(0, |&domain| i32::from(domain));
         let domain = v1::Domain::try_from(domain).unwrap_or_default();
@@ -140,7 +141,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Owner and name of a key without replica.
+/// Returns the owner and the name of a key without replica.
 pub(super) fn owner_and_name(key: &[u8]) -> (&str, &str) {
     let text = |bytes| core::str::from_utf8(bytes).unwrap_or_default();
     match key {
@@ -152,12 +153,12 @@ pub(super) fn owner_and_name(key: &[u8]) -> (&str, &str) {
     }
 }
 
-/// The key of the counter that a share belongs to.
+/// Returns the key of the counter that a share belongs to.
 pub(super) fn counter_of(key: &[u8]) -> &[u8] {
     key.split_last_chunk::<8>().map_or(key, |(counter, _)| counter)
 }
 
-/// Whether an entry has what its domain asks for, and nothing else.
+/// Checks that an entry has the fields that its domain requires, and no others.
 pub(super) fn check_form(entry: &v1::StateEntry) -> Result<(), StateError> {
     let stamp_is_sound = entry.stamp.as_ref().is_some_and(|stamp| stamp.wall_ms <= super::MAX_WALL_MS);
     let sound = match entry.domain() {

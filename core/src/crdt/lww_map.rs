@@ -6,21 +6,21 @@ use core::borrow::Borrow;
 
 use super::{Crdt, Stamp, Version};
 
-/// A map whose keys are each decided by the newest write: a value, or the removal
-/// (a tombstone). A delta is a map that holds only what changed.
+/// A map that keeps the newest write of each key: a value, or the removal (a tombstone). A delta is
+/// a map that holds only the changes.
 ///
-/// Two writes with the same stamp come only from a writer that misbehaves; then a
-/// removal beats a value, and the greater value beats the smaller, so that replicas
-/// converge all the same.
+/// Two writes with the same stamp are made only by a writer that breaks the protocol. Then a
+/// removal wins over a value, and the greater value wins over the smaller one, so that replicas
+/// converge nevertheless.
 ///
-/// Not bounded by itself: whoever owns it bounds what is put in.
+/// The size is not bounded here: the owner of the map bounds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LwwMap<K, V> {
     entries: BTreeMap<K, Register<V>>,
     version: Version,
 }
 
-/// The newest write of a key; `None` is a tombstone.
+/// Newest write of a key; a value of `None` is a tombstone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Register<V> {
     stamp: Stamp,
@@ -28,7 +28,7 @@ struct Register<V> {
 }
 
 impl<V: Ord> Register<V> {
-    /// Whether a write beats this one.
+    /// Returns true if a write wins over this one.
     fn loses_to(&self, stamp: Stamp, value: Option<&V>) -> bool {
         self.stamp < stamp
             || self.stamp == stamp
@@ -41,7 +41,7 @@ impl<V: Ord> Register<V> {
 }
 
 impl<K: Ord, V: Ord> LwwMap<K, V> {
-    /// Writes a value, or with `None` the removal. Returns whether the write won.
+    /// Writes a value, or, with `None`, a removal. Returns true if the write won.
     pub fn apply(&mut self, key: K, stamp: Stamp, value: Option<V>) -> bool {
         self.version.raise(stamp.replica, stamp.as_u128());
         match self.entries.entry(key) {
@@ -59,7 +59,7 @@ impl<K: Ord, V: Ord> LwwMap<K, V> {
         }
     }
 
-    /// Whether [`Self::apply`] would change anything.
+    /// Returns true if [`Self::apply`] would change anything.
     pub fn would_change<Q: Ord + ?Sized>(&self, key: &Q, stamp: Stamp, value: Option<&V>) -> bool
     where
         K: Borrow<Q>,
@@ -67,9 +67,9 @@ impl<K: Ord, V: Ord> LwwMap<K, V> {
         self.entries.get(key).is_none_or(|register| register.loses_to(stamp, value))
     }
 
-    /// Puts an entry in place of whatever was there, whichever is newer. This is no
-    /// merge: it is for a write that was taken back before anybody else accepted it.
-    /// Returns whether anything changed.
+    /// Replaces the known write of a key, even if the known write is newer. This is not a merge: it
+    /// is for a write that was taken back before any other replica accepted it. Returns true if
+    /// anything changed.
     pub(super) fn replace(&mut self, key: K, stamp: Stamp, value: Option<V>) -> bool {
         self.version.raise(stamp.replica, stamp.as_u128());
         let register = Register { stamp, value };
@@ -87,8 +87,8 @@ impl<K: Ord, V: Ord> LwwMap<K, V> {
         }
     }
 
-    /// Drops a tombstone. Older writes of the key are new again after this; see
-    /// [`super::tombstone`] for when that is sound.
+    /// Drops a tombstone. After this, an older write of the key is accepted again;
+    /// [`super::tombstone`] explains when that is sound.
     pub fn forget<Q: Ord + ?Sized>(&mut self, key: &Q)
     where
         K: Borrow<Q>,
@@ -98,7 +98,7 @@ impl<K: Ord, V: Ord> LwwMap<K, V> {
         }
     }
 
-    /// Drops a key as if it had never been written, value or tombstone.
+    /// Drops a key, with a value or a tombstone, as if it had never been written.
     pub fn evict<Q: Ord + ?Sized>(&mut self, key: &Q)
     where
         K: Borrow<Q>,
@@ -106,7 +106,7 @@ impl<K: Ord, V: Ord> LwwMap<K, V> {
         self.entries.remove(key);
     }
 
-    /// The value of a key that is there.
+    /// Returns the value of a key; `None` if the key is unknown or removed.
     pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
@@ -114,7 +114,7 @@ impl<K: Ord, V: Ord> LwwMap<K, V> {
         self.entries.get(key)?.value.as_ref()
     }
 
-    /// The newest write of a key; a value of `None` is a tombstone.
+    /// Returns the newest write of a key; a value of `None` is a tombstone.
     pub fn write<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(Stamp, Option<&V>)>
     where
         K: Borrow<Q>,
@@ -122,12 +122,12 @@ impl<K: Ord, V: Ord> LwwMap<K, V> {
         self.entries.get(key).map(|register| (register.stamp, register.value.as_ref()))
     }
 
-    /// The keys that are there and their values, in the order of the keys.
+    /// Returns the keys that have a value, with their values, in the order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().filter_map(|(key, register)| Some((key, register.value.as_ref()?)))
     }
 
-    /// The newest writes of all keys, tombstones too, in the order of the keys.
+    /// Returns the newest writes of all keys, tombstones included, in the order of the keys.
     pub fn iter_writes(&self) -> impl Iterator<Item = (&K, Stamp, Option<&V>)> {
         self.entries.iter().map(|(key, register)| (key, register.stamp, register.value.as_ref()))
     }

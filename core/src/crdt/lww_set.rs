@@ -4,18 +4,18 @@ use core::borrow::Borrow;
 
 use super::{Crdt, LwwMap, Stamp, Version};
 
-/// An LWW element set: the newest write of an element decides whether it is in (row
-/// M5). A delta is a set that holds only what changed.
+/// An LWW element set: the newest write of an element decides whether the set contains the element
+/// (row M5). A delta is a set that holds only the changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LwwSet<E>(LwwMap<E, ()>);
 
 impl<E: Ord> LwwSet<E> {
-    /// Puts an element in or takes it out. Returns whether the write won.
+    /// Adds or removes an element. Returns true if the write won.
     pub fn apply(&mut self, element: E, stamp: Stamp, present: bool) -> bool {
         self.0.apply(element, stamp, present.then_some(()))
     }
 
-    /// Whether an element is in.
+    /// Returns true if the set contains an element.
     pub fn contains<Q: Ord + ?Sized>(&self, element: &Q) -> bool
     where
         E: Borrow<Q>,
@@ -23,17 +23,17 @@ impl<E: Ord> LwwSet<E> {
         self.0.get(element).is_some()
     }
 
-    /// The elements that are in, in their order.
+    /// Returns the elements that the set contains, in their order.
     pub fn iter(&self) -> impl Iterator<Item = &E> {
         self.0.iter().map(|(element, ())| element)
     }
 
-    /// The set as the map that it is.
+    /// Returns the map that holds the set.
     pub(super) const fn as_map(&self) -> &LwwMap<E, ()> {
         &self.0
     }
 
-    /// The set as the map that it is.
+    /// Returns the map that holds the set.
     pub(super) const fn as_map_mut(&mut self) -> &mut LwwMap<E, ()> {
         &mut self.0
     }

@@ -1,4 +1,5 @@
-//! Entries from elsewhere: whether a replica takes them, and that it does.
+//! Merging of entries from other replicas: first the judgement of each entry, then the merge of the
+//! batch.
 
 use alloc::collections::BTreeSet;
 
@@ -11,27 +12,29 @@ use super::{KeyBuf, Replica, Share, Stamp, StateError, StateKey};
 use crate::base::plant::Plant;
 use crate::base::time::Now;
 
-/// Entries that an owner may have for each of its names. A counter has a share for every
-/// session that has written it.
+/// Maximum number of entries of an owner for each name that the owner may have. A name needs more
+/// than one entry only for a counter, which has a share for every session that has written it. At
+/// the bound, a batch is refused with [`StateError::TooMany`].
 const SHARES: usize = 2;
 
-/// What an entry from elsewhere is to a replica.
+/// Judgement of an entry from another replica.
 #[derive(Clone, Copy, Debug)]
 struct JudgedEntry {
-    /// Where we have it.
+    /// Place of our form of the entry; `None` if the entry is unknown here.
     known: Option<Slot>,
     verdict: MergeVerdict,
 }
 
-/// Where entries come from, and so what may be believed.
+/// Source of entries, which decides how far they are believed.
 #[derive(Clone, Copy, Debug)]
 enum EntrySource<'a> {
-    /// From a server that knows better: everything.
+    /// A server that knows better, such as the primary. All entries are believed.
     Server,
-    /// From a server that follows this one and knows only what its clients wrote and what it
-    /// heard here, perhaps long ago: everything but what may have been removed since.
+    /// A server that follows this one. The follower knows only the writes of its clients and the
+    /// entries that it received from here, perhaps long ago. All entries are believed, except those
+    /// that may have been removed since then.
     Follower,
-    /// From the client of this player: what the player owns.
+    /// The client of this player. Only entries of this player are believed.
     Client(&'a str),
 }
 
@@ -44,20 +47,21 @@ impl<'a> EntrySource<'a> {
     }
 }
 
-/// What an entry does.
+/// Effect of an entry on the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MergeVerdict {
-    /// Nothing.
+    /// No effect.
     Skip,
-    /// It is merged.
+    /// The entry is merged.
     Take,
-    /// It is old and unknown, and is removed wherever it still is.
+    /// The entry is old and unknown here. A new tombstone removes the entry from all replicas that
+    /// still have it.
     Bury,
-    /// What we have is newer, and is told again.
+    /// Our form is newer and is sent again.
     Remind,
 }
 
-/// What has to fit for a batch to be merged.
+/// Space that a batch needs before it can be merged.
 #[derive(Debug, Default)]
 struct Demand {
     /// Keys of new entries.
@@ -67,14 +71,14 @@ struct Demand {
 }
 
 impl Replica {
-    /// Merges entries from elsewhere, all or none. Returns whether anything changed.
+    /// Merges entries from another replica, all or none. Returns true if anything changed.
     ///
-    /// With a `writer`, they come from the client of that player, and may change only the
-    /// properties and counters that the player owns. Without, they come from a server, and
-    /// are believed, clock included.
+    /// With a `writer`, the entries are from the client of that player. Such entries may change
+    /// only properties and counters of the player. Without a `writer`, the entries are from a
+    /// server; they are believed, stamps included.
     ///
     /// # Errors
-    /// See [`StateError`]; nothing was merged then.
+    /// See [`StateError`]; no entry was merged then.
     pub fn merge(
         &mut self,
         now: Now,
@@ -85,13 +89,14 @@ impl Replica {
     }
 
     /// Merges entries from a server that follows this one, all or none; see [`Self::merge`].
-    /// What it has may have been removed here while it was cut off, so long ago that the
-    /// tombstones are gone: that is removed there too. What it has in an older form than we
-    /// do counts as changed, so that it hears of it: it may have been told of a removal too
-    /// late to keep it.
+    ///
+    /// The follower may have entries that were removed here while the follower was cut off, so long
+    /// ago that the tombstones are dropped. Such entries are removed at the follower too. If the
+    /// follower has an older form of an entry, our form counts as changed, so that the follower
+    /// receives our form: the follower may have received a removal too late to keep the tombstone.
     ///
     /// # Errors
-    /// See [`StateError`]; nothing was merged then.
+    /// See [`StateError`]; no entry was merged then.
     pub fn merge_from_follower(&mut self, now: Now, entries: &[v1::StateEntry]) -> Result<bool, StateError> {
         self.merge_from(now, EntrySource::Follower, entries)
     }
@@ -116,8 +121,8 @@ impl Replica {
         let collected = self.make_room(now, names, demand.entries.len())?;
         match (entries, judged) {
             ([entry], Some(judged)) if !collected => self.take(now, judged, entry)?,
-            // What was dropped to make room, and what comes first in a batch, may change
-            // what the rest does.
+            // Tombstones that were dropped to make room, and earlier entries of the batch, may
+            // change the verdict on later entries.
             _ => {
                 for entry in entries {
                     let judged = self.judge(&KeyBuf::of(entry)?, source, entry);
@@ -155,16 +160,17 @@ impl Replica {
         Ok(judged)
     }
 
-    /// Returns true if an entry that does nothing is older than ours only since ours is stamped
-    /// further ahead of our clock than is believed.
+    /// Returns true if our form of a skipped entry is newer, but is stamped further ahead of our
+    /// clock than the bound of [`Hlc::check`](super::Hlc::check) allows.
     fn is_behind_the_future(&mut self, now: Now, judged: JudgedEntry, entry: &v1::StateEntry) -> bool {
         let ours = judged.known.and_then(|slot| self.stamp_of(slot, entry.domain()));
         let (Some(ours), Some(stamp)) = (ours, entry.stamp.map(Stamp::from)) else { return false };
         stamp < ours && self.clock.check(now, ours).is_err()
     }
 
-    /// Counts an entry that is new. A server's counts whatever it does; a client's, whose
-    /// names are counted too, if it does something.
+    /// Counts an entry that is unknown here. An entry from a server counts with any verdict. An
+    /// entry from a client counts, with its name, only if the verdict is not
+    /// [`MergeVerdict::Skip`].
     fn count(&self, demand: &mut Demand, key: &KeyBuf, judged: JudgedEntry, source: EntrySource<'_>) {
         let is_client = source.client().is_some();
         if judged.known.is_some() || is_client && judged.verdict == MergeVerdict::Skip {
@@ -224,7 +230,7 @@ impl Replica {
         })
     }
 
-    /// The stamp of our form of an entry.
+    /// Returns the stamp of our form of an entry.
     pub(super) fn stamp_of(&self, slot: Slot, domain: v1::Domain) -> Option<Stamp> {
         match domain {
             v1::Domain::Presence => self.presence.as_map().write(&slot).map(|(stamp, _)| stamp),
@@ -260,7 +266,7 @@ impl Replica {
             }
             (Some(stamp), _) => {
                 self.clock.observe(now, stamp);
-                // What is kept must not keep the whole frame that it came in.
+                // A copy, since a slice would keep the whole received frame in memory.
                 let value = (!entry.removed).then(|| Bytes::copy_from_slice(&entry.value));
                 self.write_property(slot, stamp, value, replace);
             }
@@ -268,8 +274,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Makes sure that `new` more entries fit, and so many more names of an owner. Returns
-    /// whether tombstones had to be collected for it.
+    /// Makes room for `new` more entries and for a number of new names of an owner. Returns true if
+    /// tombstones had to be collected for this.
     pub(super) fn make_room(
         &mut self,
         now: Now,
@@ -292,7 +298,7 @@ impl Replica {
         self.len().saturating_add(new) <= self.limits.entries && names.is_none_or(fits)
     }
 
-    /// Entries of an owner, presence aside.
+    /// Returns the number of entries of an owner, without presence.
     fn owned(&self, owner: &str) -> usize {
         [v1::Domain::Property, v1::Domain::Counter]
             .map(|domain| self.entries_of(domain, owner).count())
@@ -300,12 +306,12 @@ impl Replica {
             .sum()
     }
 
-    /// Names of an owner, presence aside.
+    /// Returns the number of names of an owner, without presence.
     fn names(&self, owner: &str) -> usize {
         let properties = self.entries_of(v1::Domain::Property, owner).count();
         let mut last: &[u8] = &[];
         let shares = self.entries_of(v1::Domain::Counter, owner).map(|(key, _)| counter_of(key.as_bytes()));
-        // Shares of one counter stand together.
+        // Shares of one counter are adjacent.
         let counters = shares.filter(|counter| core::mem::replace(&mut last, *counter) != *counter).count();
         properties + counters
     }

@@ -1,16 +1,16 @@
 //! A room's replicated state: presence, properties, counters (row M5, guarantee G10).
 //!
-//! Every replica may change its copy at any time, also while cut off. Replicas send
-//! each other what changed (a *delta*: a value of the same type that holds only that)
-//! and merge it. Merging is commutative, associative and idempotent, and loses nothing,
-//! so deltas may come late, twice, and in any order; see [`Crdt`].
+//! Every replica may change its copy at any time, also while it is cut off from the others.
+//! Replicas send deltas to each other and merge them. A *delta* is a value of the same type that
+//! holds only the changes. Merging is commutative, associative and idempotent, and loses nothing,
+//! so deltas may arrive late, twice, and in any order; see [`Crdt`].
 //!
-//! * [`LwwSet`], [`LwwMap`] and [`Counter`] are the types, good for any keys and values.
-//!   [`Hlc`] makes the stamps by which the last writer wins.
-//! * [`Replica`] is one copy of a room's state made of them, with caps, rights of
-//!   writers, a log of changes to send from, and forgetting of what was removed.
-//! * [`merkle`] is how two replicas find what differs after they were apart, and
-//!   [`Replica::reconcile`] the conversation by which they do.
+//! * [`LwwSet`], [`LwwMap`] and [`Counter`] are the types, for any keys and values. [`Hlc`] makes
+//!   the stamps by which the last writer wins.
+//! * [`Replica`] is one copy of a room's state. To these types it adds caps, rights of writers, a
+//!   log of changes for readers, and the collection of tombstones.
+//! * [`merkle`] is the hash tree that finds the differences between two replicas that were apart.
+//!   [`Replica::reconcile`] makes the messages of such a comparison.
 
 mod changes;
 mod counter;
@@ -46,32 +46,32 @@ pub(crate) use follow::{Forgotten, Heard};
 use key::KeyBuf;
 pub(crate) use key::StateKey;
 
-/// State that replicas change apart and merge. The values of a type form a
-/// join-semilattice: [`Self::merge`] is commutative, associative and idempotent, and
-/// its result is at least either operand.
+/// State that replicas change independently and merge. The values of a type form a
+/// join-semilattice: [`Self::merge`] is commutative, associative and idempotent, and the result is
+/// at least either operand.
 pub trait Crdt {
-    /// Takes in what `other`, a whole state or a delta, has and this has not. Returns
-    /// whether anything changed.
+    /// Merges `other`, a whole state or a delta. Returns true if anything changed.
     fn merge(&mut self, other: &Self) -> bool;
 
-    /// What has been seen of each replica's writes. Never goes back.
+    /// Returns how far the writes of each replica have been seen. The numbers never decrease.
     fn version(&self) -> &Version;
 }
 
-/// Why entries were not written or merged; of a batch, none was.
+/// Reason for not writing or merging an entry; then no entry of the batch was written or merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateError {
     /// A stamp is further ahead of our clock than the bound: the writer's clock is wrong.
     ClockTooFarAhead,
-    /// The known write of an entry was stamped further ahead of our clock than the bound, by
-    /// another server whose clock was wrong: no write wins over it before that time.
+    /// The known write of the entry is stamped further ahead of our clock than the bound: another
+    /// server with a wrong clock made the stamp. No write of a client wins over that entry before
+    /// that time.
     BehindTheFuture,
-    /// An entry would change what the writer does not own.
+    /// An entry would change state that the writer does not own.
     NotOwner,
     /// There would be more entries than a cap allows, or a counter's share does not fit
     /// into 64 bits.
     TooMany,
-    /// An entry, or a step of a walk, breaks the rules of `state.proto`.
+    /// An entry, or a step of a reconciliation, breaks the rules of `state.proto`.
     Malformed,
 }
 

@@ -17,23 +17,25 @@ use crate::base::plant::{Plant, Planted};
 use crate::base::rng::Seed;
 use crate::base::time::{Deadline, Duration, Now};
 
-/// Longest value of a property, in bytes.
+/// Maximum length of the value of a property, in bytes.
 pub const MAX_VALUE: usize = 1024;
 
 /// Caps of a replica.
 #[derive(Clone, Debug)]
 pub struct ReplicaLimits {
-    /// Names of one owner: its properties, its tombstones of properties, and the counters
-    /// that it has shares of. It may have twice as many entries, as each of its sessions has
-    /// a share of its own. Holds for what is written here or comes from a client; what comes
-    /// from another server was checked there.
+    /// Maximum number of names of one owner: properties, tombstones of properties, and counters of
+    /// which the owner has shares. The owner may have twice as many entries, since each of its
+    /// sessions has its own share of a counter. The cap holds for local writes and for entries from
+    /// a client. Entries from another server were checked there.
     pub entries_per_owner: usize,
-    /// Entries in all, tombstones too. A client's must exceed its server's by
-    /// `entries_per_owner`, for what it writes while it is cut off.
+    /// Maximum number of entries in all, tombstones included. The cap of a client must exceed the
+    /// cap of its server by `entries_per_owner`, for the writes that the client makes while it is
+    /// cut off.
     pub entries: usize,
-    /// How far ahead of our clock a client's stamp may be.
+    /// Maximum time that the stamp of a client may be ahead of our clock. A batch with a later
+    /// stamp is refused.
     pub clock_bound: Duration,
-    /// How long a tombstone is kept; see [`super::tombstone`].
+    /// Time for which a tombstone is kept; see [`super::tombstone`].
     pub tombstone_horizon: Duration,
     /// The bug planted here, if any.
     pub planted: Planted,
@@ -41,28 +43,29 @@ pub struct ReplicaLimits {
 
 /// One replica of a room's state.
 ///
-/// Counters' shares stay for as long as the room does: what was counted stays counted.
+/// Shares of counters stay until the room ends, also after their owner has left.
 #[derive(Clone, Debug)]
 pub struct Replica {
     pub(super) limits: ReplicaLimits,
     pub(super) clock: Hlc,
     pub(super) presence: LwwSet<Slot>,
     pub(super) properties: LwwMap<Slot, Bytes>,
-    /// By the key of a share without its replica.
+    /// Shares, by their key without the replica.
     pub(super) counters: Counter<StateKey>,
-    /// Every entry of the three.
+    /// All entries of presence, properties and counters.
     pub(super) index: Index,
     pub(super) merkle: Merkle,
     pub(super) changes: ChangeLog,
     pub(super) graveyard: Graveyard,
-    /// The last time that we were told.
+    /// Time of the last call that passed a time.
     pub(super) now: Now,
 }
 
 impl Replica {
-    /// An empty replica. `replica` names it in stamps and in shares of counters, and is
-    /// no other's, in this room, ever. Strangers choose the names of entries: `seed` keeps
-    /// them from choosing such that are slow to find, so they must not know it.
+    /// Creates an empty replica. `replica` is its number in stamps and in shares of counters; no
+    /// other replica of this room may ever have the same number. Strangers choose the names of
+    /// entries, and `seed` prevents them from choosing names that are slow to find, so strangers
+    /// must not know the seed.
     #[must_use]
     pub fn new(replica: u64, limits: ReplicaLimits, seed: Seed) -> Self {
         Self {
@@ -81,27 +84,27 @@ impl Replica {
 
     // Reads.
 
-    /// Whether a player is there.
+    /// Returns true if a player is present.
     #[must_use]
     pub fn is_present(&self, player: &str) -> bool {
         let slot = KeyBuf::presence(player).ok().and_then(|key| self.index.find(&key));
         slot.is_some_and(|slot| self.presence.contains(&slot))
     }
 
-    /// The players that are there, in an order that is the same everywhere.
+    /// Returns the players that are present, in an order that is the same in all replicas.
     pub fn present(&self) -> impl Iterator<Item = &str> {
         let entries = self.index.starting_with(KeyBuf::domain(v1::Domain::Presence));
         entries.filter(|(_, slot)| self.presence.contains(slot)).map(|(key, _)| key.parts().owner)
     }
 
-    /// A property that is set.
+    /// Returns the value of a property; `None` if the property is not set.
     #[must_use]
     pub fn property(&self, owner: &str, name: &str) -> Option<&Bytes> {
         self.properties.get(&self.index.find(&KeyBuf::property(owner, name).ok()?)?)
     }
 
-    /// The properties that are set: owner, name, value, in an order that is the same
-    /// everywhere.
+    /// Returns the properties that are set: owner, name, value, in an order that is the same in all
+    /// replicas.
     pub fn properties(&self) -> impl Iterator<Item = (&str, &str, &Bytes)> {
         self.index.starting_with(KeyBuf::domain(v1::Domain::Property)).filter_map(|(key, slot)| {
             let parts = key.parts();
@@ -109,7 +112,8 @@ impl Replica {
         })
     }
 
-    /// A counter: the sum over all owners, clamped to 64 bits; 0 if nobody ever touched it.
+    /// Returns the value of a counter: the sum over all owners, clamped to 64 bits; 0 if no replica
+    /// has a share of the counter.
     #[must_use]
     pub fn counter(&self, name: &str) -> i64 {
         let shares = self.counters.iter().filter(|(key, _)| owner_and_name(key.as_bytes()).1 == name);
@@ -117,7 +121,7 @@ impl Replica {
         i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
     }
 
-    /// What has been seen of the writes of each replica to presence and properties.
+    /// Returns how far the writes of each replica to presence and properties have been seen.
     #[must_use]
     pub fn version(&self) -> Version {
         let mut version = self.properties.version().clone();
@@ -125,19 +129,19 @@ impl Replica {
         version
     }
 
-    /// Entries in all, tombstones too.
+    /// Returns the number of entries in all, tombstones included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What an owner has in a domain, in the order of the keys.
+    /// Returns the entries of an owner in a domain, in the order of the keys.
     pub(super) fn entries_of(
         &self,
         domain: v1::Domain,
@@ -153,23 +157,25 @@ impl Replica {
 
     // Changes.
 
-    /// The number of the last change, local or merged. Grows with each; 0 at first.
+    /// Returns the number of the last change, local or merged. Starts at 0 and grows with each
+    /// change.
     #[must_use]
     pub const fn change(&self) -> u64 {
         self.changes.last()
     }
 
-    /// The number of the newest change that was a removal and is forgotten. A reader that had
-    /// not got that far does not hear of it, and has to walk the tree.
+    /// Returns the number of the newest removal that is forgotten. A reader that has not read that
+    /// far misses the removal, and has to reconcile.
     #[must_use]
     pub const fn forgotten(&self) -> u64 {
         self.changes.forgotten()
     }
 
-    /// The entries that changed after change number `after`, oldest change first, each
-    /// once, in its newest form: as many as `max_bytes` hold when encoded, but at least
-    /// one. With them, the change number that the reader has reached and passes as
-    /// `after` next time. None: there is nothing newer.
+    /// Returns the entries that changed after change number `after`: oldest change first, each
+    /// entry once, in its newest form. Returns as many entries as fit into `max_bytes` when
+    /// encoded, but at least one. An empty list means that there are no later changes. The second
+    /// value is the number of the last change that was read; the reader passes this number as
+    /// `after` next time.
     ///
     /// A reader may be too far behind for removals: see [`Self::forgotten`].
     #[must_use]
@@ -190,7 +196,7 @@ impl Replica {
         (entries, reached.max(self.changes.last()))
     }
 
-    /// An entry as it goes over the wire.
+    /// Returns an entry in the form of the wire.
     pub(super) fn entry(&self, slot: Slot) -> Option<v1::StateEntry> {
         let key = self.index.key(slot)?;
         let parts = key.parts();
@@ -236,9 +242,9 @@ impl Replica {
         }
     }
 
-    /// When [`Self::collect`] has something to do next, judged by the time that was told
-    /// last. The wall clock may run differently; then there is nothing to do yet, and
-    /// after the call there is a new deadline.
+    /// Returns the next time for a call of [`Self::collect`], calculated from the last time that
+    /// was passed. The wall clock may run at another rate. Then the call may find no tombstone to
+    /// drop, and there is a new deadline after the call.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let due_ms = self.graveyard.next_due_ms()?;
@@ -247,14 +253,14 @@ impl Replica {
         Some(Deadline::new(self.now.instant + Duration::from_millis(wait_ms), "tombstones are to be dropped"))
     }
 
-    /// For the refusal of a client's stamp: what time it is by the clock that stamps are
-    /// bounded against, and the latest stamp that is believed, both Unix time in ms.
+    /// Returns the values for the refusal of a client's stamp, both Unix time in ms: the reading of
+    /// the clock by which stamps are bounded, and the latest stamp that is believed.
     pub fn believes(&mut self, now: Now) -> (u64, u64) {
         self.clock.believes(now)
     }
 }
 
-/// What an entry takes in a message that holds many.
+/// Returns the size of an entry in a message that holds many entries, in bytes.
 pub(super) fn framed_len(entry: &v1::StateEntry) -> usize {
     // Tag and length: 4 bytes suffice for an entry of legal size.
     entry.encoded_len().saturating_add(4)

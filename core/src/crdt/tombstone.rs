@@ -1,40 +1,44 @@
-//! When a tombstone may be forgotten.
+//! Rules for dropping tombstones.
 //!
 //! # The rule
 //!
-//! A tombstone is dropped once both its stamp and the moment that it was learned of are
-//! more than the *horizon* in the past, by the own wall clock. Nobody is asked; replicas
-//! drop it at different moments. (The stamp alone would not do: the tombstone of a
-//! writer whose clock is far behind would be gone before it was passed on.)
+//! A tombstone is dropped once its stamp and the moment of its arrival are both more than the
+//! *horizon* in the past, by the own wall clock. Replicas do not agree on this; they drop a
+//! tombstone at different moments. (The stamp alone does not suffice: the tombstone of a writer
+//! whose clock is far behind would be dropped before it was passed on.)
 //!
-//! # Why replicas still converge
+//! # Convergence of replicas
 //!
-//! The Merkle tree does not see tombstones: a removed entry hashes like one that never
-//! was (see [`super::merkle`]). So dropping one changes no hash, and a replica that has
-//! dropped it compares equal to one that has not. An unknown tombstone whose stamp is
-//! past the horizon when it comes in is passed over, so that replicas do not teach each
-//! other the same one for ever. Whatever else happens,
-//! replicas that exchange what differs end up equal: dropping a tombstone only means
-//! that an older write of the key, if one comes in, is news again.
+//! The Merkle tree does not see tombstones: a removed entry has no hash, as if it had never been
+//! written (see [`super::merkle`]). So dropping a tombstone changes no hash, and a replica that has
+//! dropped a tombstone compares equal to a replica that still has the same one. A replica ignores
+//! an unknown tombstone whose stamp is past the horizon on arrival, so that two replicas do not
+//! send the same tombstone to each other for ever. In all other cases, replicas that exchange their
+//! differences end up equal: after a tombstone is dropped, an older write of the key is accepted
+//! again if it arrives.
 //!
-//! # Why what was removed stays removed
+//! # Removed entries stay removed
 //!
-//! For such an older write to come in, some replica must have missed the removal for
-//! the whole horizon. The horizon is longer than a session lives without a connection,
-//! and a client whose session is gone starts afresh, so no client comes back with one
-//! in good faith. For all others, a server that is given an unknown entry by a client
-//! compares its stamp with the newest tombstone it ever dropped: if it is not later,
-//! it may be what that tombstone removed, and the server *buries* it, by writing a new
-//! tombstone in its place, which also reaches whoever else still has it. So does a room's
-//! primary with what a node says that follows the room: that node may have been cut off
-//! for any time, and is given the clients' entries before it knows of the removals. Where
-//! the primary still has the tombstone, it says so again: the node may have passed over it
-//! when it came in. A
-//! server that never dropped a tombstone (a new one, say) believes everything; so does a
-//! client that hears from its server, and a node that hears from the primary, which has
-//! to learn what was written long ago. A client
-//! whose clock is further behind than the horizon may have its first write buried; the
-//! tombstone brings its clock forward, and the next one is heard.
+//! An older write of the key can arrive only if some replica has missed the removal for the whole
+//! horizon. The horizon is longer than a session lives without a connection, and a client whose
+//! session has ended starts afresh, so no well-behaved client sends such a write.
+//!
+//! Other clients are handled by the server. When a client sends an entry that is unknown, the
+//! server compares the stamp of the entry with the newest tombstone that was ever dropped here. If
+//! the stamp is not later, that tombstone may have removed the entry. The server then *buries* the
+//! entry: it writes a new tombstone in the place of the entry. The new tombstone also reaches every
+//! other replica that still has the entry.
+//!
+//! The primary of a room treats entries from a follower in the same way: the follower may have been
+//! cut off for any time, and receives entries from clients before it learns of the removals. If the
+//! primary still has the tombstone, the primary sends that tombstone again, since the follower may
+//! have ignored it on arrival.
+//!
+//! A server that has never dropped a tombstone (a new server, for example) believes all entries. So
+//! does a client that receives from its server, and a node that receives from the primary: these
+//! have to learn entries that were written long ago. If the clock of a client is further behind
+//! than the horizon, the first write of the client may be buried. The new tombstone brings the
+//! client's clock forward, and the next write is accepted.
 
 use alloc::collections::BTreeMap;
 
@@ -47,9 +51,9 @@ use crate::base::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) struct Graveyard {
     horizon_ms: u64,
-    /// Stamps, by the last millisecond of the wall clock that the tombstone is kept.
+    /// Stamps, by the last millisecond of the wall clock at which the tombstone is kept.
     tombstones: BTreeMap<(u64, Slot), Stamp>,
-    /// The newest stamp of a tombstone that was dropped.
+    /// Newest stamp of the tombstones that were dropped.
     dropped: Stamp,
 }
 
@@ -58,25 +62,25 @@ impl Graveyard {
         Self { horizon_ms: millis(horizon), tombstones: BTreeMap::new(), dropped: Stamp::default() }
     }
 
-    /// Learns of a tombstone. Returns until when it is kept.
+    /// Adds a tombstone. Returns the last millisecond at which the tombstone is kept.
     pub(super) fn insert(&mut self, stamp: Stamp, slot: Slot, wall_ms: u64) -> u64 {
         let kept_ms = stamp.wall_ms.max(wall_ms).saturating_add(self.horizon_ms);
         self.tombstones.insert((kept_ms, slot), stamp);
         kept_ms
     }
 
-    /// The entry was written again.
+    /// Removes the tombstone of an entry that was written again or evicted.
     pub(super) fn remove(&mut self, kept_ms: u64, slot: Slot) {
         self.tombstones.remove(&(kept_ms, slot));
     }
 
-    /// Whether a stamp is past the horizon.
+    /// Returns true if a stamp is past the horizon.
     pub(super) fn is_past(&self, stamp: Stamp, wall_ms: u64) -> bool {
         stamp.wall_ms.saturating_add(self.horizon_ms) < wall_ms
     }
 
-    /// Takes the tombstone that is due first, if it may be dropped, or with `any` in any
-    /// case.
+    /// Removes and returns the earliest tombstone that may be dropped; with `any`, the earliest
+    /// tombstone even if it is not due.
     pub(super) fn take(&mut self, wall_ms: u64, any: bool) -> Option<Slot> {
         if !any && self.next_due_ms()? >= wall_ms {
             return None;
@@ -86,12 +90,12 @@ impl Graveyard {
         Some(slot)
     }
 
-    /// Whether an unknown entry of this stamp may be what a dropped tombstone removed.
+    /// Returns true if a dropped tombstone may have removed an unknown entry with this stamp.
     pub(super) fn may_have_removed(&self, stamp: Stamp) -> bool {
         stamp <= self.dropped
     }
 
-    /// The last millisecond that the tombstone that is due first is kept.
+    /// Returns the last millisecond at which the earliest tombstone is kept.
     pub(super) fn next_due_ms(&self) -> Option<u64> {
         self.tombstones.keys().next().map(|&(kept_ms, _)| kept_ms)
     }

@@ -1,32 +1,34 @@
-//! Vector clocks: how much of what each replica wrote has been seen.
+//! Vector clocks, which record how far the writes of each replica have been seen.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-/// A vector clock: for each replica that ever wrote, how far its writes have been
-/// seen. What the numbers count is up to the type (stamps for the last-writer-wins
-/// types, amounts for the counter); they only grow. A replica that is not named counts
-/// as 0. Partially ordered: neither of two versions need be the later one.
+/// A vector clock: for each replica that ever wrote, a number that says how far the writes of the
+/// replica have been seen. The type decides the unit of the numbers (stamps for the
+/// last-writer-wins types, amounts for the counter); the numbers only grow. A replica that is not
+/// named counts as 0. Versions are partially ordered: two versions can differ without one being
+/// later.
 ///
-/// Bounded: beyond [`Self::MAX_REPLICAS`] the smallest number is forgotten, which is of
-/// the replica that has written least, or not for longest.
+/// Bounded: beyond [`Self::MAX_REPLICAS`] the smallest number is forgotten. The replica of the
+/// smallest number has written least, or has not written for the longest time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Version(
-    /// In the order of the replicas.
+    /// Pairs of replica and number, in the order of the replicas.
     Vec<(u64, u128)>,
 );
 
 impl Version {
-    /// Replicas that are remembered.
+    /// Maximum number of replicas in a version. At the bound, the smallest number is forgotten.
     pub const MAX_REPLICAS: usize = 512;
 
-    /// How far the writes of `replica` have been seen.
+    /// Returns the number of `replica`: how far the writes of the replica have been seen.
     #[must_use]
     pub fn seen(&self, replica: u64) -> u128 {
         self.place(replica).ok().and_then(|place| self.0.get(place)).map_or(0, |&(_, seen)| seen)
     }
 
-    /// Raises the number of `replica` to `to`, if it is lower. Returns whether it was.
+    /// Raises the number of `replica` to `to`, if the number is lower. Returns true if the number
+    /// was raised.
     pub fn raise(&mut self, replica: u64, to: u128) -> bool {
         if to == 0 {
             return false;
@@ -47,18 +49,19 @@ impl Version {
         true
     }
 
-    /// Takes the greater number of both for each replica. Returns whether any grew.
+    /// Takes the greater number of the two versions for each replica. Returns true if any number
+    /// grew.
     pub fn join(&mut self, other: &Self) -> bool {
         other.0.iter().fold(false, |grew, &(replica, to)| self.raise(replica, to) | grew)
     }
 
-    /// Whether everything that `other` has seen has been seen here too.
+    /// Returns true if all writes that `other` has seen have been seen here too.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         other.0.iter().all(|&(replica, to)| self.seen(replica) >= to)
     }
 
-    /// Where a replica is, or would be.
+    /// Returns the position of a replica, or the position at which the replica would be inserted.
     fn place(&self, replica: u64) -> Result<usize, usize> {
         self.0.binary_search_by_key(&replica, |&(replica, _)| replica)
     }

@@ -1,20 +1,20 @@
-//! The conversation by which two replicas find what differs, and exchange it.
+//! Reconciliation: two replicas find their differences and exchange the differing entries.
 //!
-//! Each message is an answer to the one before and is made from that and the state
-//! alone; nothing is remembered between them.
+//! Each message answers the message before, and is made from that message and the state alone;
+//! nothing is remembered between messages.
 //!
-//! 1. The client sends its root. If it differs,
+//! 1. The client sends its root. If the root of the server differs,
 //! 2. the server answers with its 16 nodes of level 1,
-//! 3. the client with its leaves under those that differ,
-//! 4. the server with its entries in the buckets that differ, the numbers of those
+//! 3. the client answers with its leaves under the nodes that differ,
+//! 4. the server answers with its entries in the buckets that differ, and with the numbers of these
 //!    buckets (`leaves`), and
-//! 5. the client with its own entries of those buckets.
+//! 5. the client answers with its own entries of these buckets.
 //!
-//! An answer holds whole buckets until it has [`ANSWER_BYTES`], at least one. Buckets
-//! that did not fit go back as nodes of level 2 in the same message, and the roles
-//! change: so the walk goes on by itself, at the speed of the slower side, until all
-//! are done. Each message settles a bucket at least, or is the first to ask for it: a
-//! walk is at most `4 + 2 * 256` messages long, however the other side behaves.
+//! An answer holds whole buckets, at least one, until [`ANSWER_BYTES`] are reached. Buckets that do
+//! not fit go back as nodes of level 2 in the same message, and the roles change. So a
+//! reconciliation continues until all buckets are settled, at the speed of the slower side. Each
+//! message settles at least one bucket, or is the first message that asks for that bucket: a
+//! reconciliation has at most `4 + 2 * 256` messages, whatever the other side sends.
 
 use alloc::vec::Vec;
 
@@ -24,28 +24,28 @@ use super::merkle::{FAN_OUT, LEAVES};
 use super::replica::framed_len;
 use super::{Replica, StateError};
 
-/// An answer takes no further bucket once its entries have this many bytes. Together
-/// with the last bucket it may be more; see [`split`].
+/// Bytes of entries at which an answer takes no further bucket. With the last bucket an answer may
+/// exceed this size; see [`split`].
 pub const ANSWER_BYTES: usize = 32 * 1024;
 
-/// What to send in answer to a step.
+/// Answer to a step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReconcileAnswer {
-    /// The next step; `room` and `epoch` are left for the caller to fill in.
+    /// Next step. The caller fills in `room` and `epoch`.
     pub reconcile: Option<v1::Reconcile>,
-    /// Entries, to be sent before the step, in one message or (see [`split`]) several.
+    /// Entries, to be sent before the step, in one message or in several (see [`split`]).
     pub entries: Vec<v1::StateEntry>,
 }
 
 impl ReconcileAnswer {
-    /// Leaves out what others own. For a client, which may not write it.
+    /// Drops entries of other owners, and presence. For clients, which may not write these entries.
     pub fn keep_owner(&mut self, owner: &str) {
         self.entries.retain(|entry| entry.owner == owner && entry.domain() != v1::Domain::Presence);
     }
 }
 
-/// Cuts entries into runs of at most about `max_bytes` each when encoded, of one entry
-/// at least.
+/// Splits entries into runs of about `max_bytes` at most when encoded. A run has at least one
+/// entry.
 pub fn split(entries: &[v1::StateEntry], max_bytes: usize) -> impl Iterator<Item = &[v1::StateEntry]> {
     let mut rest = entries;
     core::iter::from_fn(move || {
@@ -62,24 +62,24 @@ pub fn split(entries: &[v1::StateEntry], max_bytes: usize) -> impl Iterator<Item
 }
 
 impl Replica {
-    /// The hash of the Merkle root: equal if and only if what can be seen in two replicas
-    /// is equal, as far as 64 bits tell.
+    /// Returns the hash of the Merkle root. Two roots are equal if and only if the visible entries
+    /// of the two replicas are equal, as far as 64 bits can tell.
     #[must_use]
     pub fn root(&self) -> u64 {
         self.merkle.root()
     }
 
-    /// The first step of a walk: our root.
+    /// Returns the first step of a reconciliation: our root.
     #[must_use]
     pub fn start_reconcile(&self) -> v1::Reconcile {
         step(0, [v1::MerkleNode { index: 0, hash: self.root() }].into(), Vec::new())
     }
 
-    /// Answers a step.
+    /// Returns the answer to a step.
     ///
     /// # Errors
-    /// [`StateError::Malformed`] if there is no such level or node, if nodes or leaves are
-    /// not in ascending order, or if there are leaves at another level than 2.
+    /// [`StateError::Malformed`] if there is no such level or node, if nodes or leaves are not in
+    /// ascending order, or if there are leaves at another level than 2.
     pub fn reconcile(&self, theirs: &v1::Reconcile) -> Result<ReconcileAnswer, StateError> {
         check(theirs)?;
         let differing = |ours: &dyn Fn(usize) -> u64| -> Vec<usize> {
@@ -103,8 +103,8 @@ impl Replica {
         Ok(ReconcileAnswer { reconcile, entries: Vec::new() })
     }
 
-    /// Answers at the leaves: `asked` are buckets that the other side has sent us and wants
-    /// from us, `differing` such that neither has sent.
+    /// Returns the answer at the leaves. `asked` are buckets whose entries the other side has sent
+    /// and asks for. `differing` are buckets that differ and that neither side has sent.
     fn exchange(&self, asked: &[u32], differing: &[usize]) -> ReconcileAnswer {
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -131,7 +131,7 @@ impl Replica {
         ReconcileAnswer { reconcile: more.then(|| step(2, open, leaves)), entries }
     }
 
-    /// Appends the entries of a bucket, tombstones too; returns their size.
+    /// Appends the entries of a bucket, tombstones included. Returns their size in bytes.
     fn put_bucket(&self, index: usize, entries: &mut Vec<v1::StateEntry>) -> usize {
         let Ok(bucket) = u8::try_from(index) else { return 0 };
         let mut bytes = 0;

@@ -1,4 +1,4 @@
-//! Writing to a replica: our own writes, and the only places where its state changes.
+//! Writes to a replica: local writes, and the only functions that change the state.
 
 use alloc::vec::Vec;
 
@@ -12,11 +12,7 @@ use super::{KeyBuf, MAX_VALUE, Replica, Share, Stamp, StateError, StateKey};
 use crate::base::time::Now;
 
 impl Replica {
-    /// Says that a player is there, or is not. Says nothing new if that is known.
-    ///
-    /// # Errors
-    /// [`StateError::TooMany`] at the cap of entries; [`StateError::Malformed`] if the
-    /// name is empty or too long.
+    /// Sets or clears the presence of a player. Has no effect if the presence does not change.
     pub fn set_present(&mut self, now: Now, player: &str, present: bool) -> Result<(), StateError> {
         self.now = now;
         let key = KeyBuf::presence(player)?;
@@ -31,11 +27,11 @@ impl Replica {
         Ok(())
     }
 
-    /// Sets a property; `None` removes it.
+    /// Sets a property; `None` removes the property.
     ///
     /// # Errors
-    /// [`StateError::TooMany`] at a cap; [`StateError::Malformed`] if a name or the value
-    /// is too long, or the owner empty.
+    /// [`StateError::TooMany`] at a cap; [`StateError::Malformed`] if the owner is empty, or the
+    /// owner, the name or the value is too long.
     pub fn set_property(
         &mut self,
         now: Now,
@@ -60,12 +56,13 @@ impl Replica {
         Ok(())
     }
 
-    /// Adds to a counter, or takes away, in the name of `owner`.
+    /// Adds `delta`, which may be negative, to the share that this replica has of the counter of
+    /// `owner`.
     ///
     /// # Errors
-    /// [`StateError::TooMany`] at a cap, and when the sum of what was added, or taken away,
-    /// would exceed 64 bits; [`StateError::Malformed`] if a name is too long, or the owner
-    /// empty.
+    /// [`StateError::TooMany`] at a cap, and if the sum of all additions, or of all subtractions,
+    /// would exceed 64 bits; [`StateError::Malformed`] if the owner is empty, or the owner or the
+    /// name is too long.
     pub fn add(&mut self, now: Now, owner: &str, name: &str, delta: i64) -> Result<(), StateError> {
         self.now = now;
         let replica = self.clock.replica();
@@ -81,7 +78,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Removes all properties of a player that has left for good. Its shares of counters
+    /// Removes all properties of a player that has left for good. The player's shares of counters
     /// stay.
     pub fn remove_owner(&mut self, now: Now, owner: &str) {
         self.now = now;
@@ -93,8 +90,8 @@ impl Replica {
         }
     }
 
-    // The only places where the state changes; each keeps the rest up to date. With
-    // `replace` a write wins whatever its stamp.
+    // The only functions that change the state. Each of them keeps the index, the tree, the log of
+    // changes and the tombstones up to date. With `replace`, a write wins with any stamp.
 
     pub(super) fn write_presence(&mut self, slot: Slot, stamp: Stamp, present: bool, replace: bool) {
         let hash = self.hash_of(slot, stamp, present.then_some(&[]));
@@ -130,7 +127,7 @@ impl Replica {
         }
     }
 
-    /// Drops an entry as if it had never been.
+    /// Drops an entry as if the entry had never been written.
     pub(super) fn evict(&mut self, slot: Slot) {
         let Some(meta) = self.index.remove(slot) else { return };
         let parts = meta.key.parts();
@@ -147,20 +144,20 @@ impl Replica {
         }
     }
 
-    /// Has readers hear of an entry as if it had changed.
+    /// Sends an entry to the readers again, as if the entry had changed.
     pub(super) fn repeat(&mut self, slot: Slot) {
         let Some(meta) = self.index.get_mut(slot) else { return };
         meta.change = self.changes.append(slot);
         self.changes.tidy(self.index.len(), |change, slot| self.index.is_last(change, slot));
     }
 
-    /// What a write adds to the Merkle tree; a tombstone nothing.
+    /// Returns the summand of a write in the Merkle tree; 0 for a tombstone.
     fn hash_of(&self, slot: Slot, stamp: Stamp, value: Option<&[u8]>) -> u64 {
         let key_hash = self.index.get(slot).map_or(0, |meta| meta.key_hash);
         value.map_or(0, |value| stamped_hash(key_hash, stamp, value))
     }
 
-    /// Keeps tree, log of changes and tombstones up to date after an entry changed.
+    /// Updates the tree, the log of changes and the tombstones after an entry changed.
     fn record(&mut self, slot: Slot, hash: u64, tombstone: Option<Stamp>) {
         let Some(meta) = self.index.get_mut(slot) else { return };
         self.merkle.change(bucket(meta.key_hash), meta.hash, hash);

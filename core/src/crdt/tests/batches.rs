@@ -1,4 +1,4 @@
-//! A batch of one is judged once, others twice: it makes no difference.
+//! A batch with one entry is judged once, a longer batch twice: the outcome is the same.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -11,15 +11,15 @@ use super::{at, limits, property};
 use crate::base::time::Duration;
 use crate::crdt::{Replica, ReplicaLimits, StateError};
 
-/// Something that comes from elsewhere, and when.
+/// An entry that arrives, with its source and time.
 #[derive(Clone, Debug)]
 struct Arrival {
-    /// Time that passes before.
+    /// Time that passes before the arrival.
     pass_ms: u64,
-    /// Whether it comes from the owner's client, from another's, or from a server.
+    /// Source of the entry: a server (`None`), or the client of player 0 or 1, the owner or not.
     writer: Option<u8>,
     entry: v1::StateEntry,
-    /// Which of the two comes first, it or the one that does nothing.
+    /// True if the entry is before the entry without effect in a batch of both.
     first: bool,
 }
 
@@ -55,7 +55,7 @@ fn arrival() -> impl Strategy<Value = Arrival> {
     )
 }
 
-/// All that can be seen of a replica.
+/// Returns everything that callers can see of a replica.
 fn seen(r: &Replica) -> impl PartialEq + core::fmt::Debug {
     let properties: Vec<_> =
         r.properties().map(|(owner, name, value)| format!("{owner}.{name}={value:?}")).collect();
@@ -71,9 +71,9 @@ fn what_does_nothing_needs_no_room() {
     r.merge(at(700_000), None, &[property("ann", "a", 700_000, Some("x"))]).unwrap();
     let forgotten = [property("bob", "a", 0, None)];
     assert_eq!(r.merge(at(700_000), Some("bob"), &forgotten), Ok(false));
-    // Nor does it matter whose it is.
+    // The owner of the entry makes no difference.
     assert_eq!(r.merge(at(700_000), Some("ann"), &forgotten), Ok(false));
-    // What comes from a server is counted before it is judged.
+    // An entry from a server is counted before it is judged.
     assert_eq!(r.merge(at(700_000), None, &forgotten), Err(StateError::TooMany));
     assert_eq!(
         r.merge(at(700_000), Some("bob"), &[property("bob", "a", 700_000, None)]),
@@ -88,8 +88,7 @@ proptest! {
     fn an_entry_alone_does_what_it_does_in_a_batch(
         arrivals in proptest::collection::vec(arrival(), 0..60),
     ) {
-        // Few places and a near horizon: room has to be made, and what was dropped comes
-        // again.
+        // Low caps and a short horizon: room has to be made, and dropped entries arrive again.
         let limits = ReplicaLimits {
             entries_per_owner: 3,
             entries: 6,

@@ -1,5 +1,5 @@
-//! Replicas that are written to, skewed, cut off, and told things late and twice, end
-//! up equal.
+//! Replicas end up equal after writes, clock skews, partitions, and messages that arrive late or
+//! twice.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -11,7 +11,7 @@ use skirmish_proto::v1;
 use super::{Walk, replica, skewed, walk};
 use crate::crdt::Replica;
 
-/// Something that happens.
+/// One action of a run.
 #[derive(Clone, Debug)]
 enum Step {
     Set {
@@ -40,12 +40,12 @@ enum Step {
         name: u8,
         delta: i8,
     },
-    /// Some of the changes of one replica are sent; they stay under way.
+    /// Sends some changes of one replica. The message stays in flight.
     Send {
         replica: usize,
         after: u64,
     },
-    /// A message that is under way, or was, arrives; messages may arrive again.
+    /// Delivers a message that was sent. The same message may be delivered again.
     Arrive {
         replica: usize,
         message: usize,
@@ -81,7 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(replica, message)| Step::Arrive { replica, message: message.index(1 << 16) }),
         1 => (r(), r()).prop_map(|(replica, with)| Step::Walk { replica, with }),
         1 => r().prop_map(|replica| Step::Collect { replica }),
-        // Now and then past the horizon of 600 s.
+        // Sometimes longer than the horizon of 600 s.
         1 => prop_oneof![0..5_u32, 0..700_000_u32].prop_map(|ms| Step::Pass { ms }),
     ]
 }
@@ -157,7 +157,8 @@ impl World {
         }
     }
 
-    /// Pairwise walks until a round of them finds nothing.
+    /// Reconciles all pairs until one round finds no difference. Returns the number of the rounds
+    /// before.
     fn settle(&mut self) -> usize {
         for round in 0.. {
             let mut quiet = true;
@@ -203,8 +204,8 @@ proptest! {
         }
     }
 
-    /// Replicas that are in touch within the horizon never bring back what was removed,
-    /// whenever each of them collects.
+    /// Replicas that exchange messages within the horizon never restore a removed entry, whenever
+    /// each of them collects tombstones.
     #[test]
     fn what_was_removed_stays_removed(
         skews in proptest::collection::vec(-2_000..2_000_i64, REPLICAS),
@@ -218,7 +219,7 @@ proptest! {
         let mut world = World::new(&skews);
         world.run(&Step::Set { replica: 0, owner: 0, name: 0, value: 1 });
         world.settle();
-        // Later than every skew, so that it is the newest write by the clocks too.
+        // A delay longer than every skew, so that the removal is the newest write by all clocks.
         world.run(&Step::Pass { ms: 5_000 });
         world.run(&Step::Remove { replica: 1, owner: 0, name: 0 });
         for steps in &rounds {
@@ -233,7 +234,7 @@ proptest! {
         }
     }
 
-    /// Collecting at different times leaves no difference for a walk to find.
+    /// Collecting tombstones at different times leaves no difference for a reconciliation to find.
     #[test]
     fn collection_is_invisible(
         steps in proptest::collection::vec(step(), 0..60),
@@ -254,8 +255,8 @@ proptest! {
         prop_assert_eq!(world.settle(), 0);
     }
 
-    /// Replicas told the same things in any order have the same tree, and the tree of a
-    /// replica that was changed step by step is that of one told only the outcome.
+    /// Replicas that merge the same entries in any order have the same tree. A replica that was
+    /// changed step by step has the same tree as a replica that merged only the final entries.
     #[test]
     fn the_tree_depends_only_on_the_state(steps in proptest::collection::vec(step(), 0..60)) {
         let mut world = World::new(&[0; REPLICAS]);

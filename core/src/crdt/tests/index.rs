@@ -1,4 +1,4 @@
-//! The index and the log of changes, against plain models of them.
+//! Comparison of the index and the log of changes with plain models.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -17,7 +17,7 @@ fn key(n: u8) -> KeyBuf {
 }
 
 proptest! {
-    /// Entries are found in every way as long as they are there, and no longer.
+    /// Every look-up finds an entry until the entry is removed, and not after that.
     #[test]
     fn an_entry_is_found_by_key_by_owner_and_by_bucket(
         steps in proptest::collection::vec((any::<bool>(), 0..24_u8), 0..120),
@@ -59,8 +59,8 @@ proptest! {
         }
     }
 
-    /// Of each entry the log has the last change, whatever was cleared away, and the log
-    /// is about as long as there are entries.
+    /// The log keeps the last change of each entry, also after stale lines were removed, and is not
+    /// much longer than the number of entries.
     #[test]
     fn the_log_has_the_last_change_of_each_entry(
         slots in proptest::collection::vec(0..8_u32, 0..300),

@@ -1,4 +1,4 @@
-//! The laws of a join-semilattice, for every type by one helper.
+//! Laws of a join-semilattice, checked for every type by one helper.
 
 use alloc::vec::Vec;
 use core::fmt::Debug;
@@ -13,7 +13,7 @@ fn joined<T: Crdt + Clone>(a: &T, b: &T) -> T {
     joined
 }
 
-/// Every law, for three values.
+/// Checks every law with three values.
 fn holds<T: Crdt + Clone + PartialEq + Debug>(a: &T, b: &T, c: &T) -> Result<(), TestCaseError> {
     let ab = joined(a, b);
     prop_assert_eq!(&ab, &joined(b, a), "commutative");
@@ -32,7 +32,7 @@ fn holds<T: Crdt + Clone + PartialEq + Debug>(a: &T, b: &T, c: &T) -> Result<(),
     Ok(())
 }
 
-/// A value made of writes is the join of the deltas of its writes, in any order.
+/// Checks that a value made by writes equals the join of the deltas of these writes, in any order.
 fn deltas_add_up<T, W>(writes: &[W], apply: impl Fn(&mut T, &W) -> bool) -> Result<(), TestCaseError>
 where
     T: Crdt + Default + Clone + PartialEq + Debug,
@@ -53,7 +53,7 @@ where
 
 type Write = (u8, Stamp, Option<u8>);
 
-/// Few keys, stamps and values, so that they collide, equal stamps with unequal values
+/// Few keys, stamps and values, so that they collide. Equal stamps with different values are
 /// included.
 fn writes() -> impl Strategy<Value = Vec<Write>> {
     let stamp = (0..4_u64, 0..2_u32, 0..3_u64);

@@ -16,12 +16,12 @@ use super::{ReconcileAnswer, Replica, ReplicaLimits};
 use crate::base::plant::Planted;
 use crate::base::time::{Duration, Instant, Now, Wall};
 
-/// Both clocks, `ms` after the start.
+/// Returns both clocks, `ms` after the start.
 fn at(ms: u64) -> Now {
     Now { instant: Instant::from_micros(ms * 1000), wall: Wall(1_000_000 + ms) }
 }
 
-/// Both clocks, the wall clock being `skew_ms` off.
+/// Returns both clocks, with the wall clock off by `skew_ms`.
 fn skewed(ms: u64, skew_ms: i64) -> Now {
     let now = at(ms);
     Now { wall: Wall(now.wall.0.saturating_add_signed(skew_ms)), ..now }
@@ -53,7 +53,7 @@ fn property(owner: &str, name: &str, wall_ms: u64, value: Option<&'static str>) 
     }
 }
 
-/// What a walk took.
+/// Cost of a reconciliation.
 #[derive(Debug, Default, PartialEq)]
 struct Walk {
     messages: usize,
@@ -62,7 +62,7 @@ struct Walk {
     largest: usize,
 }
 
-/// One walk that `a` starts with `b`, both trusting each other.
+/// Runs one reconciliation that `a` starts with `b`. Both trust each other.
 fn walk(now: (Now, Now), a: &mut Replica, b: &mut Replica) -> Walk {
     let mut walk = Walk::default();
     let mut step = Some(a.start_reconcile());

@@ -54,7 +54,7 @@ fn a_client_changes_only_what_its_player_owns() {
         ..v1::StateEntry::default()
     };
     assert_eq!(server.merge(at(5), Some("ann"), &[share]), Err(StateError::NotOwner));
-    // What says nothing new does no harm: a client may answer a walk with all it has.
+    // Known entries do no harm: a client may answer a reconciliation with all its entries.
     let known = everything(&server);
     assert_eq!(server.merge(at(5), Some("ann"), &known), Ok(false));
 }
@@ -119,7 +119,7 @@ fn caps_are_never_passed() {
     assert_eq!(r.merge(at(0), Some("bob"), &two), Ok(true));
     assert_eq!(r.set_present(at(0), "bob", true), Err(StateError::TooMany));
     assert_eq!(r.merge(at(0), None, &[property("cat", "a", 0, Some("x"))]), Err(StateError::TooMany));
-    // What is there can change, and a removed entry makes room after the horizon.
+    // Existing entries can change, and a removed entry makes room after the horizon.
     r.set_property(at(1), "ann", "a", None).unwrap();
     r.add(at(1), "ann", "kills", 1).unwrap();
     assert_eq!(r.set_property(at(2), "ann", "c", Some(RED)), Err(StateError::TooMany));
@@ -187,7 +187,7 @@ fn changes_are_conflated_and_come_in_order() {
     let (entries, reached) = r.changes_since(0, usize::MAX);
     assert_eq!((names(&entries), reached), (vec!["b".to_string(), "a".to_string(), "c".to_string()], 4));
     assert_eq!(r.changes_since(4, usize::MAX), (vec![], 4));
-    // At least one at a time, however small the budget.
+    // At least one entry at a time, with any budget.
     let mut seen = Vec::new();
     let mut after = 0;
     loop {
@@ -216,7 +216,7 @@ fn a_tombstone_is_dropped_past_the_horizon_and_no_sooner() {
     r.collect(at(600_011));
     assert_eq!((r.len(), r.poll_timeout(), everything(&r)), (0, None, vec![]));
     assert_eq!(r.root(), root, "collecting is not seen in the tree");
-    // The tombstone itself, from whoever still has it, is not news.
+    // The tombstone itself, from a replica that still has it, changes nothing.
     assert_eq!(r.merge(at(600_012), None, &[property("ann", "a", 10, None)]), Ok(false));
     assert_eq!(r.len(), 0);
 }
@@ -258,7 +258,7 @@ fn what_was_dropped_is_buried_when_a_client_brings_it_back() {
     client.merge(at(700_002), None, &everything(&server)).unwrap();
     assert_eq!(client.property("ann", "a"), None);
     assert_eq!(client.root(), server.root());
-    // News from the same client are believed.
+    // New entries from the same client are believed.
     assert_eq!(server.merge(at(700_003), Some("ann"), &[property("ann", "b", 700_003, Some("x"))]), Ok(true));
     assert_eq!(server.property("ann", "b"), Some(&Bytes::from_static(b"x")));
 }
@@ -271,7 +271,8 @@ fn what_was_dropped_is_buried_when_a_follower_brings_it_back() {
     primary.set_present(at(0), "ann", true).unwrap();
     let mut follower = replica(2);
     follower.merge(at(0), None, &everything(&primary)).unwrap();
-    // It is cut off while both are removed, and for so long that the removals are forgotten.
+    // The follower is cut off while both entries are removed, and for so long that the tombstones
+    // are dropped.
     primary.set_property(at(10), "ann", "a", None).unwrap();
     primary.set_present(at(10), "ann", false).unwrap();
     primary.collect(at(700_000));
@@ -281,7 +282,7 @@ fn what_was_dropped_is_buried_when_a_follower_brings_it_back() {
     follower.merge(at(700_002), None, &everything(&primary)).unwrap();
     assert_eq!((follower.property("ann", "a"), follower.is_present("ann")), (None, false));
     assert_eq!(follower.root(), primary.root());
-    // News are believed.
+    // New entries are believed.
     assert_eq!(
         primary.merge_from_follower(at(700_003), &[property("ann", "b", 700_003, Some("x"))]),
         Ok(true)
@@ -299,8 +300,8 @@ fn a_follower_that_brings_what_is_older_is_told_what_is_newer() {
     primary.set_property(at(10), "ann", "a", None).unwrap();
     primary.set_property(at(10), "ann", "b", Some(RED)).unwrap();
     primary.set_present(at(10), "ann", false).unwrap();
-    // Removals have been told to it long ago, or were too old for it to keep; and then a client
-    // brought back what it had written.
+    // The follower has received the removals long ago, or they were too old to be kept. Then a
+    // client sent its old writes to the follower again.
     let mut follower = replica(2);
     follower.merge(at(20), None, &before).unwrap();
     let told = primary.change();
@@ -309,7 +310,7 @@ fn a_follower_that_brings_what_is_older_is_told_what_is_newer() {
     assert_eq!(follower.root(), primary.root());
     assert_eq!((follower.property("ann", "a"), follower.property("ann", "b")), (None, Some(&RED)));
     assert!(!follower.is_present("ann"));
-    // What it says of that is nothing new, and does not go round for ever.
+    // The answer of the follower changes nothing, so the entries do not circulate for ever.
     let told = primary.change();
     assert_eq!(primary.merge_from_follower(at(21), &everything(&follower)), Ok(false));
     assert_eq!(primary.change(), told);
@@ -325,7 +326,7 @@ fn old_entries_are_news_to_a_new_replica() {
     let mut client = replica(2);
     client.merge(at(5_000_000), None, &everything(&server)).unwrap();
     assert_eq!(client.properties().count(), 1);
-    // And to a server that was started again, from the client.
+    // The same holds for a server that was started again and receives the entries from the client.
     let mut restarted = replica(3);
     assert_eq!(restarted.merge(at(5_000_000), Some("ann"), &everything(&client)), Ok(true));
     assert_eq!(restarted.root(), server.root());
@@ -345,7 +346,7 @@ fn a_player_that_left_for_good_leaves_only_what_was_counted() {
     assert_eq!(r.counter("kills"), 6);
 }
 
-/// An entry of a property, as it is sent.
+/// Returns an entry of a property in the form of the wire.
 fn entry(replica: &Replica, owner: &str, name: &str) -> v1::StateEntry {
     let is_it = |entry: &v1::StateEntry| entry.owner == owner && entry.name == name;
     everything(replica).into_iter().find(is_it).unwrap()
@@ -367,14 +368,14 @@ fn a_client_whose_clock_is_ahead_stamps_afresh_and_is_heard() {
     assert_eq!(server.merge(at(5), Some("ann"), &again), Ok(true));
     assert_eq!((server.property("ann", "old"), server.property("ann", "a")), (None, Some(&RED)));
     assert_eq!((server.counter("kills"), server.root()), (1, client.root()));
-    // From now on its stamps follow the server's clock.
+    // From now on the stamps of the client follow the server's clock.
     client.set_property(skewed(6, 3_600_000), "ann", "a", Some(BLUE)).unwrap();
     assert_eq!(server.merge(at(7), Some("ann"), &everything(&client)), Ok(true));
     assert_eq!(server.property("ann", "a"), Some(&BLUE));
 }
 
-/// A server whose clock was an hour ahead has written, and another one, whose clock is right, has
-/// heard of it.
+/// A server with a clock an hour ahead has written entries. Another server, with the right clock,
+/// has merged them.
 #[test]
 fn what_a_wrong_clock_has_stamped_keeps_nothing_else_from_being_written() {
     let (mut wrong, mut server, mut client) = (replica(1), replica(2), replica(3));
@@ -392,7 +393,8 @@ fn what_a_wrong_clock_has_stamped_keeps_nothing_else_from_being_written() {
     client.merge(at(3), None, &everything(&server)).unwrap();
     assert_eq!(client.property("ann", "kept"), Some(&BLUE));
 
-    // To write what the wrong clock has written is hopeless for as long, and it is said.
+    // Until that time the client cannot overwrite an entry of the wrong clock, and the error says
+    // so.
     client.set_property(at(4), "ann", "lost", Some(BLUE)).unwrap();
     let lost = entry(&client, "ann", "lost");
     assert_eq!(server.merge(at(4), Some("ann"), &[lost]), Err(StateError::ClockTooFarAhead));
@@ -405,7 +407,7 @@ fn what_a_wrong_clock_has_stamped_keeps_nothing_else_from_being_written() {
     assert!(server.merge(at(6), Some("ann"), &[kept]).is_ok());
 }
 
-/// A client that starts a new session takes its own entries along into a new replica.
+/// A client that starts a new session copies its own entries into a new replica.
 #[test]
 fn entries_taken_along_are_stamped_afresh_too() {
     let (mut server, mut old, mut new) = (replica(1), replica(2), replica(3));
@@ -437,7 +439,7 @@ fn a_walk_ships_only_buckets_that_differ() {
     let walk = walk((at(2), at(2)), &mut a, &mut b);
     assert_eq!(a.root(), b.root());
     assert_eq!((walk.messages, walk.buckets.len()), (5 - 1, 3), "{walk:?}");
-    // Two entries in a bucket on average; both sides send theirs.
+    // A bucket has two entries on average; both sides send theirs.
     assert!(walk.entries <= 3 * 2 * 10, "{walk:?}");
 }
 
@@ -454,7 +456,7 @@ fn a_walk_through_large_replicas_goes_in_bounded_steps() {
     assert_eq!(a.root(), b.root());
     assert_eq!(a.properties().count(), 1500);
     assert!(walk.messages > 20, "{walk:?}");
-    // The budget, and one bucket of about six more on top of it.
+    // The budget, and one bucket with about six more entries on top.
     assert!(walk.largest <= ANSWER_BYTES / 1024 + 25, "{walk:?}");
 }
 
@@ -487,8 +489,8 @@ fn entries_split_by_size() {
     assert_eq!(split(&[], 0).count(), 0);
 }
 
-/// The figures that a client in another language can check itself against; computed
-/// from the description in [`merkle`], step by step.
+/// Figures for checking a client in another language, computed from the description in [`merkle`],
+/// step by step.
 #[test]
 fn the_tree_is_what_is_described() {
     use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};

@@ -1,4 +1,5 @@
-//! One server and clients that may write only their own, with clocks hours wrong.
+//! One server, and clients that may write only their own entries, with clocks that are wrong by
+//! hours.
 
 use alloc::format;
 use alloc::string::String;
@@ -30,13 +31,13 @@ enum Step {
     RemoveOwner {
         client: usize,
     },
-    /// The client sends its changes after this one; they may be lost.
+    /// The client sends its changes after change `after`. The message may be lost.
     Up {
         client: usize,
         after: u64,
         lost: bool,
     },
-    /// The server sends its changes after this one.
+    /// The server sends its changes after change `after`.
     Down {
         client: usize,
         after: u64,
@@ -129,7 +130,8 @@ impl Star {
         at(self.ms + 10_000_000)
     }
 
-    /// The client's entries arrive; if the server refuses the stamps, fresh ones.
+    /// Delivers the client's entries. If the server refuses the stamps, delivers freshly stamped
+    /// entries.
     fn up(&mut self, client: usize, entries: &[v1::StateEntry]) {
         let now = self.server_now();
         let (replica, skew_ms) = &mut self.clients[client];
@@ -145,7 +147,7 @@ impl Star {
         }
     }
 
-    /// A walk that the client starts. Returns how many messages it took.
+    /// Runs a reconciliation that the client starts. Returns the number of messages.
     fn walk(&mut self, client: usize) -> usize {
         let mut step = Some(self.clients[client].0.start_reconcile());
         let mut messages = 0;
@@ -187,7 +189,7 @@ proptest! {
             prop_assert_eq!(client.counter("n"), star.server.counter("n"));
             prop_assert!(client.properties().eq(star.server.properties()));
         }
-        // And everybody is heard again.
+        // Afterwards the server accepts writes of every client.
         for client in 0..CLIENTS {
             star.run(&Step::Set { client, name: 9, value: Some(1) });
             star.run(&Step::Up { client, after: 0, lost: false });
