@@ -1,4 +1,4 @@
-//! What the application asks of the client.
+//! Commands of the application.
 
 use alloc::string::String;
 
@@ -14,16 +14,16 @@ use crate::base::time::Now;
 use crate::matchmaking::keys;
 use crate::wire;
 
-/// Application messages that wait to be sent.
+/// Application messages that may wait to be sent. At the bound, [`Client::send`] returns
+/// [`CommandError::OutboxFull`].
 const MAX_APPLICATION: usize = 64;
 
 impl Client {
-    /// Wants to be in a room; also while there is no connection. `history` is how many
-    /// entries from before the first join to deliver. Idempotent.
+    /// Joins a room, now or once there is a connection. `history` is the number of entries from
+    /// before the first join to deliver. Idempotent.
     ///
     /// # Errors
-    /// [`CommandError::BadName`], [`CommandError::TooManyRooms`],
-    /// [`CommandError::Undrained`].
+    /// [`CommandError::BadName`], [`CommandError::TooManyRooms`], [`CommandError::Undrained`].
     pub fn join(&mut self, now: Now, room: &str, history: u32) -> Result<(), CommandError> {
         self.ready(now)?;
         Name::new(room).map_err(|_| CommandError::BadName)?;
@@ -38,7 +38,8 @@ impl Client {
             }
             return Ok(());
         }
-        // Rooms that are being left count on their own: the server gets to the leaves first.
+        // Rooms that are being left have a cap of their own, since the server receives the `Leave`
+        // before the `Join`.
         if wanted >= self.limits.rooms || self.rooms.len() >= 2 * self.limits.rooms {
             return Err(CommandError::TooManyRooms);
         }
@@ -53,10 +54,10 @@ impl Client {
         Ok(())
     }
 
-    /// Leaves a room. Messages to it that were never sent are refused at once; entries
-    /// may still come until [`Event::Left`](super::Event::Left). To leave the room of a match is
-    /// to leave the match: the event comes when the server has taken that in, and until then the
-    /// server is told on every connection.
+    /// Leaves a room. Messages to the room that were never sent are refused at once. Entries may
+    /// still arrive until [`Event::Left`](super::Event::Left). Leaving the room of a match also
+    /// leaves the match: the client sends `Leave` on every connection until the server has
+    /// answered, and only then [`Event::Left`](super::Event::Left) follows.
     ///
     /// # Errors
     /// [`CommandError::NotInRoom`], [`CommandError::Undrained`].
@@ -73,7 +74,8 @@ impl Client {
             RoomPhase::Wanted { .. } | RoomPhase::Joining => (false, false),
         };
         room.phase = RoomPhase::Leaving { sent, live, again: false };
-        // The player may be in a match whose room it has not asked for, and is not to be.
+        // The room of a match is left at the server even if no `Join` was sent: the player may be
+        // in the match.
         if !room.asked && keys::match_of(name).is_none() {
             room.close(name, v1::LeftReason::Asked, outputs);
             rooms.remove(name);
@@ -81,13 +83,14 @@ impl Client {
         Ok(())
     }
 
-    /// A reliable message to everybody in the room, this client included. Kept until it is
-    /// acknowledged, up to `outbox_messages` and `outbox_bytes`, also while there is no
-    /// connection. Its fate comes as [`Event::Outcome`](super::Event::Outcome).
+    /// Sends a reliable message to all members of the room, this client included. The message is
+    /// kept until it is acknowledged, also while there is no connection. `outbox_messages` and
+    /// `outbox_bytes` bound the messages that are kept. [`Event::Outcome`](super::Event::Outcome)
+    /// reports the fate of the message.
     ///
     /// # Errors
-    /// [`CommandError::NotInRoom`], [`CommandError::OutboxFull`],
-    /// [`CommandError::TooLarge`], [`CommandError::Undrained`].
+    /// [`CommandError::NotInRoom`], [`CommandError::OutboxFull`], [`CommandError::TooLarge`],
+    /// [`CommandError::Undrained`].
     pub fn say(
         &mut self,
         now: Now,
@@ -98,9 +101,9 @@ impl Client {
         self.put_out(now, room, body, type_url, None)
     }
 
-    /// A message as [`Self::say`] sends it, with which a turn of the room ends and the next
-    /// one begins, if it is the room's turn when the message is appended; else it is one
-    /// like any other. Turn 0 is before the first.
+    /// Sends a message like [`Self::say`]. If `turn` is the room's turn when the message is
+    /// appended, the message ends that turn, and the next turn begins. Otherwise it is an ordinary
+    /// message. Turn 0 is the time before the first turn.
     ///
     /// # Errors
     /// As [`Self::say`].
@@ -139,8 +142,8 @@ impl Client {
         Ok(id)
     }
 
-    /// A message of which only the newest by key counts. While it cannot be sent, the
-    /// newest is kept.
+    /// Sends a latest message: only the newest by key counts. While the message cannot be sent,
+    /// only the newest of each key is kept.
     ///
     /// # Errors
     /// [`CommandError::NotInRoom`], [`CommandError::BadKey`], [`CommandError::TooLarge`],
@@ -164,8 +167,8 @@ impl Client {
         Ok(())
     }
 
-    /// Sets or (with `None`) removes a property of the player in the room's state; at once
-    /// in the client's replica, and at everybody else's when the connection allows.
+    /// Sets a property of the player in the room's state, or, with `None`, removes the property.
+    /// The client's replica changes at once, the other replicas once the connection allows.
     ///
     /// # Errors
     /// [`CommandError::NotInRoom`], [`CommandError::BadName`], [`CommandError::TooLarge`],
@@ -185,7 +188,7 @@ impl Client {
         room.replicated.set_property(clock, &config.player, name, value, names)
     }
 
-    /// Adds to (or takes away from) the player's share of a counter in the room's state.
+    /// Adds `delta`, which may be negative, to the player's share of a counter in the room's state.
     ///
     /// # Errors
     /// As for [`Self::set_property`].
@@ -198,13 +201,12 @@ impl Client {
         room.replicated.add(clock, &config.player, counter, delta, names)
     }
 
-    /// A message to the server's application; sent once or, if the connection is lost
-    /// before, not at all. `type_url` routes it, and may not be empty.
+    /// Sends a message to the server's application. The message is sent once, or not at all if the
+    /// connection is lost before. The server routes it by `type_url`, which must not be empty.
     ///
     /// # Errors
-    /// [`CommandError::NotConnected`], [`CommandError::BadName`],
-    /// [`CommandError::TooLarge`], [`CommandError::OutboxFull`],
-    /// [`CommandError::Undrained`].
+    /// [`CommandError::NotConnected`], [`CommandError::BadName`], [`CommandError::TooLarge`],
+    /// [`CommandError::OutboxFull`], [`CommandError::Undrained`].
     pub fn send(&mut self, now: Now, type_url: &str, payload: Bytes) -> Result<(), CommandError> {
         self.ready(now)?;
         if type_url.is_empty() {

@@ -1,4 +1,4 @@
-//! What a client is told at its start.
+//! Configuration of a client.
 
 use alloc::string::String;
 
@@ -8,51 +8,57 @@ use crate::base::time::Duration;
 /// is set.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Name and version of the program, for the server's logs. At most 64 bytes are
-    /// sent.
+    /// Name and version of the program, for the server's logs. Default `skirmish/` and the version
+    /// of this crate. At most 64 bytes are sent.
     pub agent: String,
-    /// The player that the token names: whose properties and counters this client
-    /// writes to a room's state. Without it they are refused as
+    /// Player that the token names, the owner of the properties and counters that this client
+    /// writes to a room's state. Empty by default; then these writes are refused as
     /// [`BadName`](super::CommandError::BadName).
     pub player: String,
-    /// Shortest wait before another dial (row R1).
+    /// Minimum wait before another dial (row R1). Default 500 ms.
     pub backoff_min: Duration,
-    /// Longest wait before another dial, unless the server asks for a longer one.
+    /// Maximum wait before another dial, unless the server asks for a longer wait. Default 3 s.
     pub backoff_max: Duration,
-    /// Each of the two steps to being connected may take this long: the dial with its
-    /// upgrade, and `Hello` until every room has been answered.
+    /// Maximum time for each of the two steps of connecting: first the dial with the upgrade, then
+    /// the time from `Hello` until the server has answered for every room. Default 10 s. Then the
+    /// connection is given up.
     pub connect_timeout: Duration,
-    /// Silence after which the client pings the server; while it waits for an answer, after a
-    /// second, or twice the measured round-trip time-out (RFC 6298) if that is longer. At
-    /// least a second makes sense: the server counts pings among its control frames.
+    /// Silence after which the client pings the server. Default 5 s. While the client waits for an
+    /// answer, the silence is 1 s, or twice the round-trip time-out (RFC 6298; 1 s before the first
+    /// measurement) if that is longer, but never longer than this setting. Values below 1 s make no
+    /// sense, since the server counts pings among the client's control frames.
     pub ping_interval: Duration,
-    /// How long nothing at all may come after a ping before the connection is given up: this,
-    /// or four measured round-trip time-outs if that is longer, at most four times this.
+    /// Maximum silence after a ping; then the connection is given up. Default 2 s. The silence is
+    /// four round-trip time-outs instead if that is longer, up to four times this setting.
     pub ping_timeout: Duration,
-    /// Reliable messages without an outcome that are kept, over all rooms.
+    /// Maximum number of reliable messages without an outcome, over all rooms. Default 1,024. At
+    /// the bound, `say` returns [`OutboxFull`](super::CommandError::OutboxFull).
     pub outbox_messages: usize,
-    /// Their bodies and type names, in bytes.
+    /// Maximum size of these messages (bodies and type names), in bytes. Default 1 MiB. Beyond it,
+    /// `say` returns [`OutboxFull`](super::CommandError::OutboxFull).
     pub outbox_bytes: usize,
-    /// Outputs that may wait for `poll_output` before further input is refused: a frame
-    /// closes the connection, a command is an error, a timeout does nothing. A single
-    /// input may pass this by the outcomes of the messages that it settles and a few
+    /// Outputs that may wait for `poll_output`. Default 1,024. At the bound, a received frame
+    /// closes the connection, a command returns an error, and a time-out has no effect. A single
+    /// input may exceed the bound by the outcomes of the messages that it settles, and by a few
     /// events for each room.
     pub events: usize,
-    /// Whether to join a room again that was gone, or whose session was lost.
+    /// True to join a room again after the room was gone or the session was lost. Default true.
     pub rejoin: bool,
-    /// Largest frame taken, and largest payload after inflating, in bytes.
+    /// Maximum size of a received frame, and of an inflated payload, in bytes. Default 64 KiB. A
+    /// larger one closes the connection.
     pub max_frame: usize,
-    /// Whether the server may compress.
+    /// True to let the server compress frames. Default true.
     pub accept_zstd: bool,
-    /// Whether payloads are sealed; a server that cannot is
+    /// True to seal payloads. Default false. A server that cannot seal is
     /// [`Incompatible`](skirmish_proto::v1::Reason::Incompatible).
     pub seal: bool,
-    /// With [`Self::seal`]: the server's static public key, which only the right server
-    /// has the other half of.
+    /// With [`Self::seal`]: the static public key of the server. Only the right server has the
+    /// secret half of this key.
     pub pinned: Option<[u8; 32]>,
-    /// Entries of one room's state that are kept: more than the server's rooms may have, which
-    /// is `2 * members * (state_entries + 1)` of its configuration, 16,896 by default, and what
-    /// this client adds while it is cut off. A room with more is
+    /// Maximum number of entries of one room's state at this client. Default 65,536. A room of the
+    /// server may have `2 * members * (state_entries + 1)` entries by the server's configuration
+    /// (16,896 by default). The maximum must be larger, since this client adds entries while it is
+    /// cut off. A room with more entries is
     /// [`Incompatible`](skirmish_proto::v1::Reason::Incompatible).
     pub state_entries: usize,
 }

@@ -1,4 +1,4 @@
-//! What the server says of a room.
+//! Messages of the server about a room.
 
 use alloc::string::String;
 
@@ -13,7 +13,7 @@ use crate::base::plant::Plant;
 use crate::base::time::{Duration, Now};
 use crate::room::Turn;
 
-/// The longest wait that a `Throttle` may ask for.
+/// Longest wait that a `Throttle` may ask for. A longer wait is cut to this one.
 const LONGEST_THROTTLE: Duration = Duration::from_secs(60);
 
 impl Client {
@@ -60,8 +60,8 @@ impl Client {
             Keep::Everything
         };
         room.replicated.joined(clock, &config.player, &identity, joined.epoch, keep);
-        // A new membership in a log that the client knows: the cursor stays, so that the
-        // snapshot that follows tells what was missed.
+        // A new membership in a log that the client knows keeps the cursor, so that the snapshot
+        // that follows can report the entries that were missed.
         if !same_log {
             room.cursor = Some(Cursor { epoch: joined.epoch, seq: joined.seq });
             room.fresh = true;
@@ -88,8 +88,8 @@ impl Client {
         room.awaited = false;
         let gone = matches!(reason, LeftReason::Unspecified | LeftReason::Gone | LeftReason::NotAMember);
         let keep = match room.phase {
-            // The membership is over, or a join was refused; the match may go on, and a join
-            // that is sent now would be taken for answered by what answers the leave.
+            // The membership is over, or a join was refused, but the match may go on. A `Join` that
+            // is sent now would seem to be answered by the answer to the `Leave`.
             RoomPhase::Leaving { sent, again, .. } if !left.answers_leave => {
                 room.phase = RoomPhase::Leaving { sent, live: false, again };
                 true
@@ -98,8 +98,8 @@ impl Client {
                 room.end(name, again, outputs);
                 again
             }
-            // What is said of the membership of before is no answer to the join, and
-            // neither is that a message named a room which the session was not in.
+            // A `Left` of the earlier membership does not answer the join. Neither does a `Left`
+            // after a message that named a room without membership.
             RoomPhase::Wanted { .. } | RoomPhase::Joining if stale || reason == LeftReason::NotAMember => {
                 true
             }
@@ -150,7 +150,8 @@ impl Client {
             outputs.outcomes(&entry.room, acknowledged, Outcome::Acknowledged);
             message = room.outbox.seen(entry.client_seq);
         }
-        // Only now: an entry that is a fault was not delivered, and is asked for again.
+        // The cursor moves only here: an entry that is a fault was not delivered, and has to be
+        // sent again.
         let cursor = Cursor { seq: entry.seq, ..cursor };
         room.cursor = Some(cursor);
         room.fresh = false;
@@ -186,12 +187,13 @@ impl Client {
             return Err(Fault::SnapshotWentBack);
         }
         if snapshot.seq == cursor.seq && !room.fresh && matches!(room.phase, RoomPhase::Leaving { .. }) {
-            // Of a join that was answered twice, the second time to who leaves: there is nothing
-            // new in it.
+            // The server has answered a join twice, and the client leaves meanwhile: the second
+            // answer has no news.
             return Ok(());
         }
         let missing = match snapshot.missing_from {
-            // The cursor knows better than the server what was delivered.
+            // The client's cursor is more exact than the server about the entries that were
+            // delivered.
             _ if !room.fresh && snapshot.seq > cursor.seq => Some((cursor.seq + 1, snapshot.seq)),
             from if from > 0 && from <= snapshot.seq && room.fresh => Some((from, snapshot.seq)),
             _ => None,

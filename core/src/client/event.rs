@@ -1,4 +1,4 @@
-//! What a client tells its driver, and how it refuses a command.
+//! Outputs of a client, and reasons for refusing a command.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -14,32 +14,34 @@ use crate::base::id::Cursor;
 use crate::base::time::Duration;
 use crate::room::Turn;
 
-/// Names a reliable message until its outcome is known; unique in the client's life.
+/// Identifier of a reliable message until the outcome is known; unique in the client's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u64);
 
-/// Fate of a reliable message. Every message that was taken gets exactly one.
+/// Fate of a reliable message. Every message that the client has accepted gets exactly one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The server has sequenced it (G2 holds for it from now on).
+    /// The server has sequenced the message (G2 holds for the message from now on).
     Acknowledged,
-    /// It was certainly not applied: it was never sent.
+    /// The message was certainly not applied, since it was never sent.
     Refused,
-    /// It was sent, and whether it was applied cannot be known: the session or the room
-    /// is gone.
+    /// The message was sent, but the session or the room is gone, so nobody can tell if the message
+    /// was applied.
     Unknown,
 }
 
-/// Why a command was refused. Nothing of it was kept.
+/// Reason for refusing a command. A refused command has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandError {
     /// The client has not joined the room, or is leaving it.
     NotInRoom,
-    /// As many messages wait as may (`outbox_messages`, `outbox_bytes`).
+    /// The number or the size of the waiting messages is at its cap: `outbox_messages`,
+    /// `outbox_bytes`, or 64 messages to the server's application.
     OutboxFull,
-    /// The body, the value or the type name is longer than the server takes.
+    /// The body, the value or the type name is longer than the server accepts.
     TooLarge,
-    /// The name of the room, property or counter, or the configured player, is not one.
+    /// The name of the room, property or counter, or of the configured player, is not valid, or the
+    /// type of an application message is empty.
     BadName,
     /// The client is in as many rooms as the server allows.
     TooManyRooms,
@@ -47,15 +49,15 @@ pub enum CommandError {
     BadKey,
     /// The player has as many names in the room's state as the server allows.
     StateFull,
-    /// There is a search for a match already.
+    /// The client already searches for a match.
     Searching,
-    /// There is no search for a match.
+    /// The client does not search for a match.
     NotSearching,
-    /// There is no match that could be given up.
+    /// The player has no match to give up.
     NotMatched,
-    /// Application messages need a connection.
+    /// There is no connection, which messages to the server's application need.
     NotConnected,
-    /// More outputs wait than [`ClientConfig::events`](super::ClientConfig::events): the
+    /// As many outputs wait as [`ClientConfig::events`](super::ClientConfig::events) allows: the
     /// driver does not poll them.
     Undrained,
 }
@@ -81,34 +83,35 @@ impl fmt::Display for CommandError {
 
 impl core::error::Error for CommandError {}
 
-/// Why writes to a room's state are undone.
+/// Reason for undoing writes to a room's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateRefusal {
-    /// The room's state has no place for them.
+    /// The room's state has no place for the entries.
     Full,
-    /// The state has writes of the same names that are stamped in the future, by a server whose
-    /// clock was off. Until then none wins over them; a counter, or another name, is taken.
+    /// The state has writes of the same entries that another server, with a wrong clock, has
+    /// stamped in the future. Until that time no write of this client wins over them. Counters and
+    /// other names are still accepted.
     Superseded,
 }
 
-/// What the driver must do or may want to know.
+/// Action or event for the driver.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// Open a connection, upgrade included, and answer with `handle_connected` or
     /// `handle_disconnected`.
     Dial,
-    /// Close the connection (or give up the dial) after sending what `poll_transmit`
-    /// still has. The client has forgotten it: whatever happens on it from now on is not
-    /// to be reported.
+    /// Close the connection (or give up the dial) after sending the frames that `poll_transmit`
+    /// still returns. The client has forgotten the connection, so the driver must not report
+    /// anything more about it.
     Hangup,
-    /// Something happened.
+    /// An event for the application.
     Event(Event),
 }
 
-/// What happened.
+/// Event for the application.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The client is in another state.
+    /// The client has changed its state.
     StateChanged {
         /// The state before.
         from: ClientState,
@@ -117,172 +120,174 @@ pub enum Event {
     },
     /// The server welcomed the client.
     Session {
-        /// Counts the connections of the session.
+        /// Epoch of the connection; higher for every newer connection of the session.
         epoch: u64,
-        /// The session is the one from before, with its memberships.
+        /// True if the earlier session goes on, with its memberships.
         resumed: bool,
-        /// There was a session before and it is gone: every membership ended (each is
-        /// told with [`Self::Left`]), and what was sent without acknowledgement is
-        /// [`Outcome::Unknown`].
+        /// True if there was an earlier session, and the session is gone. Every membership has
+        /// ended (reported by [`Self::Left`]), and every message that was sent and not acknowledged
+        /// is [`Outcome::Unknown`].
         lost: bool,
     },
     /// The client is a member of the room.
     Joined {
         /// The room.
         room: String,
-        /// The life of the room.
+        /// Epoch of the room.
         epoch: u64,
-        /// The client's number in it.
+        /// Number of the client as a member of the room.
         member: u32,
-        /// It is the membership from before; entries go on where they stopped. If not,
-        /// the members and the place in the log come with a [`Self::Snapshot`].
+        /// True if the earlier membership goes on; the entries continue after the last delivered
+        /// one. If false, a [`Self::Snapshot`] follows with the members and the cursor.
         resumed: bool,
     },
-    /// The client is not a member of the room. If it was not asked for and
-    /// [`ClientConfig::rejoin`](super::ClientConfig::rejoin) is set, [`Self::Joined`]
-    /// follows where the reason is that the room was gone.
+    /// The client is not a member of the room. [`Self::Joined`] follows if the room was gone, the
+    /// application has not left the room, and [`ClientConfig::rejoin`](super::ClientConfig::rejoin)
+    /// is set.
     Left {
         /// The room.
         room: String,
-        /// Why.
+        /// Reason.
         reason: v1::LeftReason,
     },
-    /// An entry of the room's log: each exactly once, in order, without a gap that a
-    /// [`Self::Snapshot`] does not announce (G1, G3, G5).
+    /// An entry of the room's log. Every entry is delivered exactly once, in order, without a gap
+    /// that a [`Self::Snapshot`] does not announce (G1, G3, G5).
     Entry {
         /// The room.
         room: String,
         /// The entry's place in the log.
         cursor: Cursor,
-        /// What it is.
+        /// Kind of the entry.
         kind: v1::EntryKind,
-        /// The member it is about.
+        /// Member that the entry is about.
         member: u32,
-        /// Set if it is a message of this client.
+        /// Identifier of the message, if it is one of this client.
         message: Option<MessageId>,
-        /// The sender's count of its messages.
+        /// Number of the message among those of its sender.
         client_seq: u64,
-        /// The server's clock, Unix milliseconds.
+        /// Time of the server's clock, Unix milliseconds.
         at_ms: u64,
         /// The message.
         body: Bytes,
-        /// What the message is.
+        /// Type of the message.
         type_url: String,
-        /// The member's player, for joins and leaves.
+        /// Player of the member, for joins and leaves.
         player: String,
-        /// The turn that begins with it, if one does.
+        /// Turn that begins with this entry, if any.
         turn: Option<Turn>,
     },
-    /// The room as of an entry; stands in for entries that cannot be had any more.
+    /// State of the room at an entry. Replaces entries that the server does not have any more.
     Snapshot {
         /// The room.
         room: String,
-        /// Entries go on after this one.
+        /// Cursor after which entries continue.
         cursor: Cursor,
-        /// The first and the last entry that were missed, if any were.
+        /// First and last entry that were missed, if any.
         missing: Option<(u64, u64)>,
-        /// Who is in the room.
+        /// Members of the room.
         members: Vec<v1::Member>,
-        /// The turn of the room, 0 if there was none yet. What follows may be in it already.
+        /// Turn of the room; 0 if there was none yet. Entries that follow may already belong to
+        /// this turn.
         turn: Turn,
     },
-    /// A latest message that is newer than every one delivered before of this member and
-    /// key.
+    /// A latest message that is newer than all earlier ones of this member and key.
     Latest {
         /// The room.
         room: String,
-        /// Whose it is.
+        /// Member that sent the message.
         member: u32,
-        /// The sender's key.
+        /// Key that the sender has chosen.
         key: u32,
-        /// Grows with every newer message.
+        /// Version of the message; newer messages have higher versions.
         version: u64,
         /// The message.
         body: Bytes,
-        /// What the message is.
+        /// Type of the message.
         type_url: String,
     },
-    /// The fate of a reliable message.
+    /// Outcome of a reliable message.
     Outcome {
         /// The room.
         room: String,
         /// The message.
         message: MessageId,
-        /// Its fate.
+        /// Outcome.
         outcome: Outcome,
     },
-    /// The room's replicated state was changed by somebody else.
+    /// Another replica has changed the room's replicated state.
     State {
         /// The room.
         room: String,
     },
-    /// The room's state does not take writes of this client; they are undone.
+    /// The server does not accept writes of this client to the room's state. The writes are undone.
     StateRefused {
         /// The room.
         room: String,
-        /// The names of the properties and counters.
+        /// Names of the properties and counters.
         names: Vec<String>,
-        /// Why.
+        /// Reason.
         why: StateRefusal,
     },
-    /// The server did not take messages for now. Reliable ones are sent again by
-    /// themselves; of latest ones some were dropped.
+    /// The server did not accept messages for now. The client sends the reliable ones again; some
+    /// of the latest ones were dropped.
     Throttled {
         /// The room.
         room: String,
-        /// Which messages.
+        /// Class of the messages.
         class: v1::Class,
-        /// When they are taken again.
+        /// Time until the server accepts such messages again.
         retry_after: Duration,
     },
-    /// What has become of a search for a match: of the one that goes on, or, while none
-    /// does, of one of an earlier life of this client or of another client of the player.
+    /// State of a search for a match. While a search goes on, only this search is reported. While
+    /// none does, the event is about a search of an earlier life of this client, or of another
+    /// client of the player.
     Ticket {
         /// The number of the search.
         search: u64,
-        /// The state; each but waiting, unavailable and lost is the end of the search. That
-        /// of the search that goes on is asked for again by itself when it is lost; one of
-        /// an earlier life or of another client is gone unless that client comes back.
+        /// State. Every state except waiting, unavailable and lost ends the search. If the ticket
+        /// of the present search is lost, the client asks for the ticket again. The lost ticket of
+        /// an earlier life or of another client is gone, unless that client returns.
         state: v1::TicketState,
-        /// The queue.
+        /// Mode of the queue.
         mode: String,
-        /// For people: why it was refused.
+        /// Reason of a refusal, for people.
         reason: String,
     },
-    /// A match was found, or the player is still in one. It ends the search that goes on; while
-    /// none does, it is told that the player is in one, and when free places are filled. The
-    /// room in it is to be joined, or the match to be given up.
+    /// The player is in a match; or, if `over` is set, the match is over before it has begun. The
+    /// match ends the present search. While no search goes on, this event reports the match that
+    /// the player is in, and later the places in the match that were filled. The application joins
+    /// the room of the match, or gives the match up.
     Matched(v1::Matched),
-    /// The match is over for the player: the server has taken in that the player has given it
-    /// up, or the player has not joined its room in time. A search finds another.
+    /// The match is over for the player: the server has recorded that the player has given the
+    /// match up, or the player has not joined the room in time. A search finds another match.
     GivenUp {
-        /// The name of the match.
+        /// Name of the match.
         matched: String,
     },
-    /// A message of the application.
+    /// A message of the server's application.
     Application {
-        /// What it is.
+        /// Type of the message.
         type_url: String,
         /// The message.
         payload: Bytes,
     },
-    /// The server did not understand a frame, and ignored it.
+    /// The server did not understand a frame, and has ignored it.
     Unsupported {
-        /// The frame's kind; 0 for a message of the application.
+        /// Kind of the frame; 0 for a message of the application.
         kind: u32,
-        /// The type of a message of the application that has no handler there.
+        /// Type of a message of the application for which the server has no handler.
         type_url: String,
     },
-    /// The connection is being closed: by the server's `Goodbye`, or because the server
-    /// broke the protocol, or (unspecified) because the driver did not poll events. What
-    /// comes next is told by [`Self::StateChanged`]: to `Disconnected`, and a dial
-    /// follows; to `Idle`, and none does.
+    /// The connection is being closed: by the server's `Goodbye`, or because the server broke the
+    /// protocol, or (unspecified) because the driver did not poll events. A [`Self::StateChanged`]
+    /// follows. After a change to `Disconnected` the client dials again, after a change to `Idle`
+    /// it does not.
     Closed {
-        /// Why.
+        /// Reason.
         reason: v1::Reason,
-        /// The same for people.
+        /// Explanation for people.
         message: String,
-        /// The fault that this client found; `None` if the server said goodbye.
+        /// Fault that this client has found; `None` if the server sent `Goodbye`.
         fault: Option<Fault>,
     },
 }
@@ -300,7 +305,7 @@ impl Outputs {
         self.0.push_back(Output::Event(event));
     }
 
-    /// The fate of some messages of a room.
+    /// Appends the outcome of messages of a room.
     pub(super) fn outcomes(
         &mut self,
         room: &str,

@@ -7,7 +7,7 @@ use skirmish_proto::v1;
 use crate::crdt::StateError;
 use crate::wire::WireError;
 
-/// A fault for which the client closed its connection: of the server, but for
+/// Fault for which the client has closed its connection. All faults are the server's, except
 /// [`Self::NotPolled`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -15,7 +15,7 @@ pub enum Fault {
     Wire(WireError),
     /// The first frame of the server has a version that this client does not know.
     UnknownVersion,
-    /// A seal was offered, and the server has none.
+    /// The client offered a seal, and the server has none.
     NoSeal,
     /// The server resumes a session that this client did not ask for.
     ResumedUnasked,
@@ -39,14 +39,14 @@ pub enum Fault {
     SnapshotWentBack,
     /// State of a room that cannot be merged.
     State(StateError),
-    /// More events wait for the driver of this client than may
-    /// ([`ClientConfig::events`](super::ClientConfig::events)).
+    /// As many events wait for the driver of this client as
+    /// [`ClientConfig::events`](super::ClientConfig::events) allows.
     NotPolled,
 }
 
 impl Fault {
-    /// The reason with which the connection is closed. After `REASON_INCOMPATIBLE` the client
-    /// does not dial again: the server would have the same fault.
+    /// Returns the reason with which the connection is closed. After `REASON_INCOMPATIBLE` the
+    /// client does not dial again, since the server would cause the same fault again.
     #[must_use]
     pub const fn reason(&self) -> v1::Reason {
         match self {

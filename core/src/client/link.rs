@@ -19,16 +19,18 @@ use crate::matchmaking::keys;
 use crate::wire;
 use crate::wire::seal::{Offer, Seal};
 
-/// Heartbeats of a server that answers no pings that may stay out before the client gives the
-/// connection up: one more than the server waits for, who can tell the reason.
+/// Heartbeat intervals of silence after which the client gives a connection up, if the server
+/// answers no pings. One interval more than the server itself waits for, since the server can send
+/// a reason when it closes the connection.
 pub(super) const SILENT_HEARTBEATS: u32 = 4;
-/// Pings that wait for their answer to be sent; of more, the oldest are forgotten.
+/// Nonces of pings that may wait for their answers to be sent; at the bound, the oldest nonce is
+/// dropped.
 const MAX_PONGS: usize = 8;
 
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct OpenConnection {
-    /// `Hello` was sent.
+    /// True once `Hello` was sent.
     pub(super) greeted: bool,
     pub(super) welcomed: bool,
     pub(super) offer: Option<Offer>,
@@ -68,13 +70,13 @@ impl OpenConnection {
     }
 }
 
-/// A session, as the last `Welcome` told it.
+/// The session, as described by the last `Welcome`.
 #[derive(Debug)]
 pub(super) struct WelcomedSession {
     pub(super) id: SessionId,
     pub(super) epoch: u64,
     pub(super) replica: u64,
-    /// How long the server remembers removals.
+    /// Time for which the server keeps tombstones.
     pub(super) horizon: Duration,
     pub(super) clock: ServerClock,
 }
@@ -82,9 +84,9 @@ pub(super) struct WelcomedSession {
 /// The server's wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServerClock {
-    /// What it showed.
+    /// Reading of the clock, Unix milliseconds.
     pub(super) wall_ms: u64,
-    /// When.
+    /// Time of the reading, by the client's monotonic clock.
     pub(super) heard: Instant,
 }
 
@@ -95,22 +97,22 @@ impl ServerClock {
     }
 }
 
-/// Whether dialling again would not help, or would fight the player's other device.
+/// Returns true if dialling again would not help, or would fight the player's other device.
 fn is_final(reason: v1::Reason) -> bool {
     use v1::Reason;
     matches!(reason, Reason::TakenOver | Reason::Kicked | Reason::Unauthenticated | Reason::Incompatible)
 }
 
 impl Client {
-    /// Wants to be connected: dials, cutting a back-off short, unless the server has said that
-    /// this player logs in too often and when to come back. Does nothing if that is under way
-    /// already, or if more outputs wait than may.
+    /// Connects: dials, and cuts a back-off short, unless the server has refused the client until a
+    /// later time. Has no effect if the client is connected or connects already, or if as many
+    /// outputs wait as [`ClientConfig::events`](super::ClientConfig::events) allows.
     pub fn connect(&mut self, now: Now) {
         self.observe(now);
         if self.is_congested() {
             return;
         }
-        // The application's impatience is no reason to be refused again.
+        // An impatient application is no reason to be refused again.
         let is_limited = self.limited_until.is_some_and(|until| now.instant < until);
         if self.state == ClientState::Disconnected && is_limited {
             return;
@@ -119,8 +121,8 @@ impl Client {
         self.dial();
     }
 
-    /// Says goodbye, which ends the session, and goes to [`ClientState::Idle`] for good: every
-    /// message without an outcome gets one, every room is left.
+    /// Sends `Goodbye`, which ends the session, and changes to [`ClientState::Idle`] for good.
+    /// Every message without an outcome gets one, and every room is left.
     pub fn disconnect(&mut self, now: Now) {
         self.observe(now);
         let goodbye = v1::Goodbye { reason: v1::Reason::ClientLeft.into(), ..v1::Goodbye::default() };
@@ -135,7 +137,7 @@ impl Client {
         self.stop();
     }
 
-    /// The connection that was dialled is open, upgrade included.
+    /// Reports that the dialled connection is open, upgrade included.
     pub fn handle_connected(&mut self, now: Now) {
         self.observe(now);
         if self.state == ClientState::Connecting {
@@ -145,14 +147,15 @@ impl Client {
         }
     }
 
-    /// The connection is gone, or the dial failed.
+    /// Reports that the connection is lost, or that the dial failed.
     pub fn handle_disconnected(&mut self, now: Now) {
         self.observe(now);
         self.farewell = None;
         self.lose(Duration::ZERO);
     }
 
-    /// The dial failed: the server refused the connection, and said when to come back.
+    /// Reports that the dial failed because the server refused the connection, and named the time
+    /// until another dial.
     pub fn handle_refused(&mut self, now: Now, retry_after: Duration) {
         self.observe(now);
         self.farewell = None;
@@ -164,7 +167,8 @@ impl Client {
         self.limited_until = (!retry_after.is_zero()).then_some(self.now + retry_after);
     }
 
-    /// One whole frame of the connection. A frame that breaks the protocol closes it.
+    /// Receives one whole frame of the connection. A frame that breaks the protocol closes the
+    /// connection.
     pub fn handle_frame(&mut self, now: Now, frame: Bytes) {
         self.observe(now);
         let Some(link) = &mut self.link else { return };
@@ -175,7 +179,7 @@ impl Client {
         }
     }
 
-    /// The server said goodbye.
+    /// Handles the server's `Goodbye`.
     pub(super) fn goodbye(&mut self, goodbye: v1::Goodbye) {
         let reason = goodbye.reason();
         self.outputs.event(Event::Closed { reason, message: goodbye.message, fault: None });
@@ -205,7 +209,7 @@ impl Client {
         }
     }
 
-    /// When the state itself wants something done.
+    /// Returns the deadline of the present state.
     pub(super) fn state_deadline(&self) -> Option<Deadline> {
         let timeout = self.entered + self.config.connect_timeout;
         match self.state {
@@ -220,7 +224,7 @@ impl Client {
         }
     }
 
-    /// Does what the state wants done, if it is due.
+    /// Executes the deadline of the present state, if it is due.
     pub(super) fn expire(&mut self, now: Now) {
         if self.state_deadline().is_none_or(|deadline| now.instant < deadline.at) {
             return;
@@ -244,7 +248,7 @@ impl Client {
         }
     }
 
-    /// Returns true if nothing has come over the connection for too long.
+    /// Returns true if the connection was silent for too long.
     fn is_dead(&mut self, now: Instant) -> bool {
         let Self { link, config, planted, .. } = self;
         let Some(link) = link else { return false };
@@ -264,7 +268,7 @@ impl Client {
         }
     }
 
-    /// The connection is gone; the client comes back after the back-off.
+    /// Drops the connection. The client dials again after the back-off.
     fn lose(&mut self, retry_after: Duration) {
         if self.state.after(StateTransition::Lost).is_none() {
             return;
@@ -275,7 +279,7 @@ impl Client {
         self.step(StateTransition::Lost);
     }
 
-    /// The connection is given up and the client does not come back by itself.
+    /// Gives the connection up. The client does not dial again by itself.
     fn stop(&mut self) {
         if !matches!(self.state, ClientState::Idle | ClientState::Disconnected) {
             self.outputs.push(Output::Hangup);
@@ -294,10 +298,10 @@ impl Client {
         }
     }
 
-    /// The session is over and nobody wants another one.
+    /// Ends the session; no other one is wanted.
     fn end_session(&mut self, reason: v1::LeftReason) {
         self.session = None;
-        // The player may be in it yet, which the next session is told.
+        // The player may still be in the match; the next session will be sent the match again.
         self.search.forget_match();
         let forgets = self.planted.is(Plant::LeaveForgotten);
         for (name, mut room) in core::mem::take(&mut self.rooms) {
@@ -308,12 +312,12 @@ impl Client {
         }
     }
 
-    /// The server does not know the session any more: memberships are gone, and rooms
-    /// that are wanted are joined anew.
+    /// Handles the loss of the session at the server: memberships are gone, and wanted rooms are
+    /// joined anew.
     pub(super) fn lose_session(&mut self) {
         let Self { rooms, outputs, config, now, planted, .. } = self;
         rooms.retain(|name, room| {
-            // What the `Hello` has asked for is asked of the new session.
+            // Joins in the `Hello` are requests to the new session.
             room.asked = room.greeted;
             room.stale = room.awaited;
             room.awaited = false;

@@ -1,8 +1,8 @@
 //! Liveness of a connection: the pings of the client (row R1).
 //!
-//! A dead path and a frozen server are told from silence: after a while without a frame the
-//! client sends a `Ping`, and if no frame at all has come for a few round trips after that, it
-//! gives the connection up. Any frame counts, not only the `Pong`: a server that throttles, or
+//! The client detects a dead path or a frozen server by silence. After some time without a frame
+//! the client sends a `Ping`. If no frame arrives for a few round trips after that, the client
+//! gives the connection up. Every frame counts, not only the `Pong`: a server that throttles, or
 //! whose room waits for the registry, still answers.
 
 use core::fmt;
@@ -10,44 +10,44 @@ use core::fmt;
 use super::ClientConfig;
 use crate::base::time::{Duration, Instant, LATE};
 
-/// Silence after which a client that waits for an answer pings, at the least.
+/// Minimum silence after which a client that waits for an answer sends a ping.
 const IMPATIENCE: Duration = Duration::from_secs(1);
-/// Round-trip time-out before any was measured (RFC 6298, section 2.1).
+/// Round-trip time-out before the first measurement (RFC 6298, section 2.1).
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Round-trip time-outs that the answer to a ping may take.
 const TIMEOUTS: u32 = 4;
-/// What that is at most, in [`ClientConfig::ping_timeout`]s.
+/// Maximum time for the answer to a ping, in multiples of [`ClientConfig::ping_timeout`].
 const MOST_TIMEOUTS: u32 = 4;
 
-/// States of a connection, by the frames that come over it.
+/// States of a connection, by the frames that it delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pulse {
-    /// Something has come lately.
+    /// A frame has arrived lately.
     Lively,
-    /// A ping is to be sent.
+    /// A ping waits to be sent.
     Asking,
-    /// A ping was sent, and nothing has come since.
+    /// A ping was sent, and no frame has arrived since.
     Asked,
-    /// Nothing has come for too long.
+    /// No frame has arrived for too long.
     Dead,
 }
 
 /// Events that move a connection from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionEvent {
-    /// Nothing has come for a while.
+    /// No frame has arrived for some time.
     Silent,
-    /// The ping was handed to the connection.
+    /// The ping was passed to the connection.
     Sent,
-    /// A frame has come.
+    /// A frame has arrived.
     Heard,
-    /// The time for an answer is over, but this side stood still: it asks again.
+    /// The time for an answer is over, but this side stood still, so it sends another ping.
     Late,
     /// The time for an answer is over.
     Over,
 }
 
-/// Every transition there is. A step that has no row for a state does nothing in it.
+/// All transitions. A step without a row for a state has no effect in that state.
 pub(super) const TRANSITIONS: [(Pulse, ConnectionEvent, Pulse); 8] = [
     (Pulse::Lively, ConnectionEvent::Silent, Pulse::Asking),
     (Pulse::Asking, ConnectionEvent::Sent, Pulse::Asked),
@@ -71,29 +71,29 @@ impl fmt::Display for Pulse {
     }
 }
 
-/// The liveness of one connection.
+/// Liveness of one connection.
 #[derive(Debug)]
 pub(super) struct Liveness {
     pulse: Pulse,
-    /// `None` if the server answers pings; else the pings of the server are awaited for this long.
+    /// `None` if the server answers pings; else the silence after which the connection is dead.
     unasked: Option<Duration>,
-    /// When the last frame came.
+    /// Time at which the last frame arrived.
     heard: Instant,
-    /// Since when something was sent and nothing has come.
+    /// Time at which the first frame since the last received one was sent.
     waits: Option<Instant>,
-    /// While a ping is out: until when something must come.
+    /// While a ping has no answer: the deadline for a frame.
     until: Instant,
     nonce: u64,
-    /// When the ping of that nonce was sent.
+    /// Time at which the ping with this nonce was sent.
     sent: Option<Instant>,
-    /// True once the silence was put down to this side's own lateness.
+    /// True once the silence was attributed to a late call of this side.
     excused: bool,
     /// Smoothed round trip, and its deviation.
     rtt: Option<(Duration, Duration)>,
 }
 
 impl Liveness {
-    /// Of a connection that was opened just now.
+    /// Creates the liveness of a connection that was just opened.
     pub(super) const fn new(now: Instant) -> Self {
         Self {
             pulse: Pulse::Lively,
@@ -108,12 +108,12 @@ impl Liveness {
         }
     }
 
-    /// The server does not answer pings, but sends something within `silence`.
+    /// Expects a server that does not answer pings, but sends at least one frame within `silence`.
     pub(super) const fn expect(&mut self, silence: Duration) {
         self.unasked = Some(silence);
     }
 
-    /// The smoothed round trip.
+    /// Returns the smoothed round trip.
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.rtt.map(|(smoothed, _)| smoothed)
     }
@@ -124,7 +124,7 @@ impl Liveness {
         to.is_some()
     }
 
-    /// A frame has come.
+    /// Resets the silence when a frame has arrived.
     pub(super) fn handle_frame(&mut self, now: Instant) {
         self.heard = now;
         self.waits = None;
@@ -132,7 +132,7 @@ impl Liveness {
         self.step(ConnectionEvent::Heard);
     }
 
-    /// It was the answer to a ping.
+    /// Measures the round trip by the answer to a ping.
     pub(super) fn handle_pong(&mut self, now: Instant, nonce: u64) {
         let Some(sent) = self.sent.filter(|_| nonce == self.nonce) else { return };
         self.sent = None;
@@ -147,12 +147,12 @@ impl Liveness {
         });
     }
 
-    /// A frame was handed to the connection that the server may have something to say to.
+    /// Notes that a frame was passed to the connection that the server may answer.
     pub(super) fn handle_sent(&mut self, now: Instant) {
         self.waits.get_or_insert(now);
     }
 
-    /// The ping to be sent, if one is.
+    /// Returns the nonce of a ping to be sent, if any.
     pub(super) fn take_ping(&mut self, config: &ClientConfig, now: Instant) -> Option<u64> {
         if !self.step(ConnectionEvent::Sent) {
             return None;
@@ -163,7 +163,7 @@ impl Liveness {
         Some(self.nonce)
     }
 
-    /// When something is due.
+    /// Returns the next deadline.
     pub(super) fn deadline(&self, config: &ClientConfig) -> Instant {
         match (self.unasked, self.pulse) {
             (Some(_), _) if self.excused => self.until,
@@ -176,7 +176,7 @@ impl Liveness {
         }
     }
 
-    /// A deadline may have come. Returns true if the connection is dead.
+    /// Handles a deadline. Returns true if the connection is dead.
     pub(super) fn handle_timeout(&mut self, config: &ClientConfig, now: Instant) -> bool {
         let due = self.deadline(config);
         if now < due {
@@ -196,11 +196,11 @@ impl Liveness {
     }
 
     fn ask(&mut self, config: &ClientConfig, now: Instant) {
-        // A connection that does not take the ping at once is given twice the time in all.
+        // A connection that does not accept the ping at once gets twice the time in all.
         self.until = now + self.patience(config) * 2;
     }
 
-    /// RFC 6298, section 2.
+    /// Returns the round-trip time-out by RFC 6298, section 2.
     fn timeout(&self) -> Duration {
         self.rtt.map_or(FIRST_TIMEOUT, |(smoothed, deviation)| smoothed + deviation * 4)
     }
@@ -216,8 +216,9 @@ impl Liveness {
 }
 
 impl ClientConfig {
-    /// The longest that a connection over which nothing comes any more goes unnoticed while the
-    /// client itself runs: silence, and a ping that the connection does not even take.
+    /// Returns the longest time for which a silent connection goes unnoticed while the client
+    /// itself runs: the silence before the ping, and the time for a ping that the connection does
+    /// not even accept.
     #[must_use]
     pub fn longest_deafness(&self) -> Duration {
         self.ping_interval + self.ping_timeout * (MOST_TIMEOUTS * 2)
@@ -236,8 +237,8 @@ mod tests {
         ClientConfig::default()
     }
 
-    /// Runs to each deadline exactly; sends the ping when there is one if `writable`. The
-    /// moment of its end.
+    /// Runs to each deadline exactly, and sends the ping if `writable`. Returns the time at which
+    /// the connection is dead.
     fn end(liveness: &mut Liveness, writable: bool) -> Instant {
         loop {
             let now = liveness.deadline(&config());

@@ -1,22 +1,21 @@
-//! The player's side: one connection at a time to a server, a session that outlives it,
-//! and the rooms that the session is in (rows R1, R2).
+//! The client: one connection at a time to a server, a session that outlives the connection, and
+//! the rooms of the session (rows R1, R2).
 //!
-//! The states and every way between them are the table in `state.rs`; its snapshot is
-//! `transitions.txt`. What the client guarantees towards the application, as far as it is
-//! the client's to guarantee:
+//! The states and the transitions between them are the table in `state.rs`; its snapshot is
+//! `transitions.txt`. The client guarantees to the application, as far as a client alone can:
 //!
-//! * Entries of a room are delivered each once, in order, without a gap that a snapshot
-//!   does not announce (G1, G3, G5). A server that sends something else is hung up on,
-//!   and the session resumed from the last entry delivered.
-//! * Reliable messages of a room are sent in the order in which they were said, and sent
-//!   again in that order until they are acknowledged (G2, G4). Each gets exactly one
+//! * The entries of a room are delivered once each, in order, without a gap that a snapshot does
+//!   not announce (G1, G3, G5). If a server breaks this, the client closes the connection and
+//!   resumes the session from the last delivered entry.
+//! * Reliable messages of a room are sent in the order of the calls of [`Client::say`], and are
+//!   sent again in that order until they are acknowledged (G2, G4). Each message gets exactly one
 //!   [`Outcome`].
-//! * Properties and counters may be changed at any time; replicas are reconciled when the
-//!   client is back (G10).
-//! * Everything that waits is bounded (G11).
+//! * Properties and counters may be changed at any time; replicas are reconciled after each
+//!   `Joined` (G10).
+//! * Every queue is bounded (G11).
 //!
-//! Frames to be sent are computed from this state when `poll_transmit` asks for the next
-//! one; there is no queue of frames.
+//! Frames are made from this state when `poll_transmit` asks for the next one; there is no queue of
+//! frames.
 
 mod commands;
 mod config;
@@ -63,36 +62,38 @@ use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::crdt::Replica;
 use crate::wire::Zstd;
 
-/// The machine. Driven as the crate's documentation says; `poll_transmit` is to be asked
-/// after every input and command for as long as the connection takes frames.
+/// The client as a machine. The driver follows the contract at the head of this crate's
+/// documentation. After every input and command, it calls `poll_transmit` for as long as the
+/// connection takes frames.
 #[derive(Debug)]
 pub struct Client {
     config: ClientConfig,
     rng: Rng,
-    /// Keeps names in rooms' states from being chosen to collide.
+    /// Seed of the hashes of names in the states of rooms, so that strangers cannot choose names
+    /// that collide.
     names_seed: Seed,
     planted: Planted,
-    /// The latest time heard of.
+    /// Latest time that the driver has passed.
     now: Instant,
     state: ClientState,
-    /// When the state was entered.
+    /// Time at which the state was entered.
     entered: Instant,
-    /// When the back-off is over.
+    /// End of the back-off.
     retry_at: Option<Instant>,
-    /// The server wants no connection before.
+    /// Earliest time for a dial, if the server has named one.
     limited_until: Option<Instant>,
     backoff: Backoff,
     /// The connection, while it is open.
     link: Option<OpenConnection>,
-    /// The session, which survives connections.
+    /// The session, which outlives connections.
     session: Option<WelcomedSession>,
     limits: Limits,
     rooms: BTreeMap<String, ClientRoom>,
-    /// The room that sent last: the others come first.
+    /// Name of the room that sent last. The other rooms send before it sends again.
     served: String,
-    /// The last frame of a connection that the client has hung up on.
+    /// Last frame of a connection that the client has closed.
     farewell: Option<Bytes>,
-    /// No state is sent before.
+    /// Earliest time for the next frame of state.
     state_at: Option<Instant>,
     next_message: u64,
     search: Search,
@@ -102,7 +103,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that is [`ClientState::Idle`]. The seed is what jitter and keys are drawn from.
+    /// Creates a client that is [`ClientState::Idle`]. The seed is the source of jitter and keys.
     #[must_use]
     pub fn new(config: ClientConfig, seed: Seed) -> Self {
         let mut rng = Rng::new(seed);
@@ -139,52 +140,53 @@ impl Client {
         self.search.plant(planted);
     }
 
-    /// The state.
+    /// Returns the state.
     #[must_use]
     pub fn state(&self) -> ClientState {
         self.state
     }
 
-    /// The replica of a room's state; `None` before the first `Welcome`, and for rooms
-    /// that were not joined.
+    /// Returns the replica of a room's state; `None` before the first `Welcome`, and for rooms that
+    /// were not joined.
     #[must_use]
     pub fn replica(&self, room: &str) -> Option<&Replica> {
         self.rooms.get(room)?.replicated.replica()
     }
 
-    /// The rooms that the client is in or wants to be in, in the order of their names.
+    /// Returns the rooms that the client is in or wants to be in, in the order of their names.
     pub fn rooms(&self) -> impl Iterator<Item = &str> {
         self.rooms.iter().filter(|(_, room)| room.is_wanted()).map(|(name, _)| name.as_str())
     }
 
-    /// The last entry of the room that was delivered or skipped by a snapshot.
+    /// Returns the last entry of the room that was delivered or skipped by a snapshot.
     #[must_use]
     pub fn cursor(&self, room: &str) -> Option<Cursor> {
         self.rooms.get(room)?.cursor
     }
 
-    /// Reliable messages without an outcome, over all rooms.
+    /// Returns the number of reliable messages without an outcome, over all rooms.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.rooms.values().map(|room| room.outbox.len()).sum()
     }
 
-    /// The round trip: smoothed over the client's own pings, or as the server measured it last.
+    /// Returns the round-trip time: smoothed over the client's own pings, or else the last
+    /// measurement of the server.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
         let link = self.link.as_ref()?;
         link.liveness.rtt().or(link.rtt)
     }
 
-    /// What happened, and what is to be done. To be polled until there is nothing more
-    /// after every input and command.
+    /// Returns the next output: an event, or an action for the driver. After every input and
+    /// command, the driver calls this method until it returns `None`.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop()
     }
 
-    /// When `handle_timeout` is to be called, and why. Never reports frames that wait to
-    /// be sent: those wait for the socket.
+    /// Returns the time for the next call of `handle_timeout`, with the reason. Frames that wait
+    /// for the socket have no deadline.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if self.outputs.len() > 0 {
@@ -198,7 +200,7 @@ impl Client {
         Deadline::earliest(self.state_deadline(), Deadline::earliest(self.send_deadline(), replicas))
     }
 
-    /// A deadline has come, or may have.
+    /// Executes all deadlines that have passed. A spurious call is harmless.
     pub fn handle_timeout(&mut self, now: Now) {
         self.observe(now);
         if self.is_congested() {
@@ -218,12 +220,12 @@ impl Client {
         self.now = self.now.max(now.instant);
     }
 
-    /// Whether the driver has left so much unpolled that nothing may be added.
+    /// Returns true if the driver has left so many outputs unpolled that none may be added.
     fn is_congested(&self) -> bool {
         self.outputs.len() >= self.config.events
     }
 
-    /// Makes a transition of the table; without a row for it, nothing.
+    /// Makes a transition of the table. Has no effect if the table has no row for it.
     fn step(&mut self, step: StateTransition) {
         if let Some(to) = self.state.after(step) {
             let from = core::mem::replace(&mut self.state, to);
@@ -232,8 +234,8 @@ impl Client {
         }
     }
 
-    /// The server's wall clock: what it said at the `Welcome`, and the time since then by
-    /// the monotonic clock. The client's own wall clock may be wrong and may jump.
+    /// Returns the server's wall clock: its last reading, plus the time since then by the monotonic
+    /// clock. The client's own wall clock may be wrong and may jump.
     fn server_clock(&self, now: Now) -> Now {
         match &self.session {
             Some(session) => session.clock.at(now),
@@ -241,7 +243,7 @@ impl Client {
         }
     }
 
-    /// The room after the one of that name, and after the last the first.
+    /// Returns the next room after the name `after`; after the last room, the first.
     fn next_room(&self, after: &str) -> Option<String> {
         self.rooms
             .range::<str, _>((Bound::Excluded(after), Bound::Unbounded))

@@ -18,31 +18,31 @@ pub(super) struct OutboxMessage {
 }
 
 impl OutboxMessage {
-    /// What it counts for against the cap of bytes.
+    /// Returns the bytes that count against the cap.
     pub(super) fn size(&self) -> usize {
         self.body.len() + self.type_url.len()
     }
 }
 
-/// The server acknowledged a message that it was never sent.
+/// Error of an acknowledgement of a message that was never sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NeverSent;
 
-/// Messages in the order in which they were said, which is the order in which they are
-/// sent, sent again and acknowledged (G4). The first has the number `acknowledged + 1`;
-/// so messages that were never sent have no number of their own, and move to a new
-/// membership by setting `acknowledged`.
+/// Messages in the order in which the application has passed them, which is the order of sending,
+/// of sending again, and of acknowledgement (G4). The first message has the number `acknowledged +
+/// 1`. So messages that were never sent have no number of their own, and setting `acknowledged`
+/// moves them to a new membership.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     messages: VecDeque<OutboxMessage>,
     bytes: usize,
-    /// `client_seq` up to which the server acknowledged.
+    /// Highest `client_seq` that the server has acknowledged.
     acknowledged: u64,
-    /// How many of `messages`, from the first, were ever sent in this membership.
+    /// Number of messages, from the first, that were ever sent in this membership.
     sent: usize,
-    /// How many of `messages`, from the first, were sent and need not be sent again.
+    /// Number of messages, from the first, that were sent and need not be sent again.
     in_flight: usize,
-    /// Nothing is sent before: the server throttles.
+    /// Earliest time for the next message, since the server throttles.
     pub(super) retry_at: Option<Instant>,
     /// Acknowledged messages whose entry was not delivered yet, with their numbers.
     unseen: VecDeque<(u64, MessageId)>,
@@ -65,13 +65,13 @@ impl Outbox {
         self.in_flight
     }
 
-    /// The caller checks the caps, which are over all rooms.
+    /// Appends a message. The caller checks the caps, which count all rooms.
     pub(super) fn push(&mut self, message: OutboxMessage) {
         self.bytes += message.size();
         self.messages.push_back(message);
     }
 
-    /// The next message to be sent and its `client_seq`.
+    /// Returns the next message to be sent, with its `client_seq`.
     pub(super) fn send_next(&mut self, now: Instant) -> Option<(u64, &OutboxMessage)> {
         if self.retry_at.is_some_and(|at| now < at) {
             return None;
@@ -82,9 +82,9 @@ impl Outbox {
         Some((self.acknowledged + self.in_flight as u64, message))
     }
 
-    /// Every message up to the number has its outcome; returns them. Numbers that are
-    /// acknowledged already do nothing. `remember` bounds how many are remembered for
-    /// [`Self::seen`].
+    /// Acknowledges every message up to `client_seq`, and returns the messages. A number that is
+    /// acknowledged already has no effect. `remember` bounds the number of messages that are kept
+    /// for [`Self::seen`].
     pub(super) fn acknowledge(
         &mut self,
         client_seq: u64,
@@ -107,7 +107,7 @@ impl Outbox {
         }))
     }
 
-    /// The entry of an own message is delivered: which message it is.
+    /// Returns the own message to which a delivered entry belongs.
     pub(super) fn seen(&mut self, client_seq: u64) -> Option<MessageId> {
         while let Some((seq, id)) = self.unseen.front().copied() {
             if seq > client_seq {
@@ -121,15 +121,16 @@ impl Outbox {
         None
     }
 
-    /// The server takes `expected` next, and not before `retry_at`. A notice that
-    /// acknowledgements have overtaken changes nothing but the wait.
+    /// Goes back to the message `expected`, which the server accepts next, and not before
+    /// `retry_at`. If acknowledgements have overtaken the notice, only the wait changes.
     pub(super) fn go_back(&mut self, expected: u64, retry_at: Instant) {
         let keep = expected.saturating_sub(self.acknowledged + 1);
         self.in_flight = self.in_flight.min(usize::try_from(keep).unwrap_or(usize::MAX));
         self.retry_at = Some(retry_at);
     }
 
-    /// Another connection, the same membership: everything unacknowledged goes out again.
+    /// Marks all unacknowledged messages for sending again, on another connection of the same
+    /// membership.
     pub(super) fn resend(&mut self, backwards: bool) {
         self.in_flight = 0;
         self.retry_at = None;
@@ -138,8 +139,8 @@ impl Outbox {
         }
     }
 
-    /// A new membership, whose next message is `client_seq + 1`. Messages that were sent
-    /// in the old one are settled before ([`Self::settle_sent`]).
+    /// Starts a new membership, whose next message is `client_seq + 1`. The caller settles the
+    /// messages that were sent in the old membership before ([`Self::settle_sent`]).
     pub(super) fn renumber(&mut self, client_seq: u64) {
         self.acknowledged = client_seq;
         self.in_flight = 0;
@@ -147,7 +148,7 @@ impl Outbox {
         self.unseen.clear();
     }
 
-    /// Takes out the messages that were ever sent: their outcome is unknown.
+    /// Removes and returns the messages that were ever sent: their outcome is unknown.
     pub(super) fn settle_sent(&mut self) -> impl Iterator<Item = MessageId> + '_ {
         let count = core::mem::take(&mut self.sent);
         self.in_flight = 0;
@@ -158,7 +159,7 @@ impl Outbox {
         })
     }
 
-    /// Takes out the messages that were never sent: they are refused.
+    /// Removes and returns the messages that were never sent: they are refused.
     pub(super) fn settle_unsent(&mut self) -> impl Iterator<Item = MessageId> + '_ {
         let Self { messages, bytes, sent, .. } = self;
         messages.drain(*sent..).map(move |message| {
@@ -167,8 +168,8 @@ impl Outbox {
         })
     }
 
-    /// Takes out the messages that were never sent and whose body is larger than the
-    /// server takes.
+    /// Removes and returns the messages that were never sent and have a larger body than the server
+    /// accepts.
     pub(super) fn settle_larger(&mut self, body_bytes: usize) -> impl Iterator<Item = MessageId> + '_ {
         let Self { messages, bytes, sent, .. } = self;
         let mut index = *sent;
@@ -285,8 +286,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, a message is sent under one number in a membership, in the
-        /// order said, and leaves the outbox once.
+        /// In all runs, a message is sent under one number in a membership, in the order of the
+        /// calls, and leaves the outbox once.
         #[test]
         fn order_and_numbers_never_change(steps in prop::collection::vec((0u8..6, 0u64..12), 0..60)) {
             let mut outbox = Outbox::default();

@@ -12,18 +12,19 @@ pub(super) enum RateClass {
     Control,
 }
 
-/// How fast a connection has sent, and may.
+/// Token buckets of a connection, one for each class and one for the bytes.
 #[derive(Debug)]
 pub(super) struct Pacer {
     reliable: Bucket,
     latest: Bucket,
     control: Bucket,
     bytes: Bucket,
-    /// The largest frame, in bytes: there is place for one before one is made.
+    /// Size of the largest frame, in bytes. A frame is made only if the bucket of bytes has tokens
+    /// for this size.
     frame: u32,
-    /// When it was looked at.
+    /// Time of the last look.
     now: Instant,
-    /// The next moment at which something may be sent that may not be sent yet.
+    /// Next time at which a frame may be sent that may not be sent yet.
     until: Option<Instant>,
 }
 
@@ -40,19 +41,21 @@ impl Pacer {
         }
     }
 
-    /// Before the server has named its limits.
+    /// Creates a pacer with the default limits, for the time before the server has named its
+    /// limits.
     pub(super) fn usual(now: Instant) -> Self {
         let usual = Config::default();
         Self::new(&usual.rates, usual.frames.frame_bytes, now)
     }
 
-    /// Looks for something to send at this moment.
+    /// Starts a search for a frame to send at this time.
     pub(super) fn look(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.until = None;
     }
 
-    /// Whether a frame of a class may be sent. If not, [`Self::until`] says when to look again.
+    /// Returns true if a frame of a class may be sent. If not, [`Self::until`] returns the time for
+    /// the next look.
     pub(super) fn takes(&mut self, class: RateClass) -> bool {
         let (now, frame) = (self.now, self.frame);
         let wait = self.bytes.wait(now, frame).max(self.bucket(class).wait(now, 1));
@@ -63,23 +66,23 @@ impl Pacer {
         false
     }
 
-    /// A frame of a class is sent, after [`Self::takes`] has said that it may.
+    /// Counts a frame of a class that is sent, after [`Self::takes`] has returned true.
     pub(super) fn take(&mut self, class: RateClass) {
         let now = self.now;
         self.bucket(class).drain(now, 1);
     }
 
-    /// A frame of so many bytes is sent, of whatever class.
+    /// Counts the bytes of a sent frame of any class.
     pub(super) fn sent(&mut self, now: Instant, bytes: usize) {
         self.bytes.drain(now, u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
-    /// When to look again.
+    /// Returns the time for the next look.
     pub(super) const fn until(&self) -> Option<Instant> {
         self.until
     }
 
-    /// Time has passed.
+    /// Clears the time for the next look once it has passed.
     pub(super) fn release(&mut self, now: Instant) {
         self.until = self.until.filter(|until| *until > now);
     }

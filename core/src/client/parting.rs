@@ -1,10 +1,10 @@
-//! Matches that are over for the application, which the server may not know yet.
+//! Matches that are over for the application, while the server may not know this yet.
 //!
-//! A server that has not heard of it tells the player of the match again, wherever the player
-//! comes. So the room of a match is being left until a [`Left`](v1::Left) answers the `Leave`,
-//! over connections and sessions; rooms of which the application was told at the end of its
-//! session that it has left them are kept here for that, and so are matches that were given up.
-//! Meanwhile the application does not hear of those matches.
+//! Until the server knows, it sends the match to the player again, on every connection to any node.
+//! So the client sends `Leave` for the room of a match, over connections and sessions, until a
+//! [`Left`](v1::Left) answers the `Leave`. This module keeps two lists: rooms that the end of a
+//! session left before such an answer, and matches that were given up. Meanwhile the application
+//! gets no events about these matches.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -18,24 +18,26 @@ use super::{Client, CommandError};
 use crate::base::time::Now;
 use crate::matchmaking::keys;
 
-/// Rooms, and matches, that wait for the server's word; of more, the oldest are forgotten. Only
-/// the newest can be of a match that goes on: a player is in one.
+/// Maximum number of rooms, and of matches, that wait for the answer of the server; at the bound,
+/// the oldest is dropped. Only the newest can belong to a live match, since a player is in one
+/// match at a time.
 const MOST: usize = 8;
 
-/// What the server is to be told.
+/// Requests that the server has not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct Parting {
-    /// Rooms of matches, left.
+    /// Rooms of matches that were left.
     rooms: VecDeque<(String, Sent)>,
-    /// Matches, given up, each with the number of its search.
+    /// Matches that were given up, each with the number of its search.
     matches: VecDeque<(String, u64, Sent)>,
 }
 
-/// Whether this connection has carried it.
+/// True if the request was sent on this connection.
 type Sent = bool;
 
 impl Parting {
-    /// The application was told that it has left this room, and the server may not know.
+    /// Notes that the application was notified of leaving this room, while the server may not know
+    /// yet.
     pub(super) fn left(&mut self, room: &str) {
         if keys::match_of(room).is_some() && !self.takes(room) {
             self.rooms.push_back((room.into(), false));
@@ -49,7 +51,7 @@ impl Parting {
         self.rooms.iter().any(|(name, _)| name == room)
     }
 
-    /// The room is left by other means.
+    /// Removes a room that is left in another way. Returns true if the room was here.
     pub(super) fn take_room(&mut self, room: &str) -> bool {
         let before = self.rooms.len();
         self.rooms.retain(|(name, _)| name != room);
@@ -63,20 +65,20 @@ impl Parting {
         }
     }
 
-    /// The server has it that the match is given up. Returns whether that was waited for.
+    /// Removes a match that the server knows to be given up. Returns true if the match was here.
     pub(super) fn given_up(&mut self, id: &str) -> bool {
         let before = self.matches.len();
         self.matches.retain(|(given, _, _)| given != id);
         self.matches.len() < before
     }
 
-    /// A new connection has carried nothing yet.
+    /// Marks all requests as not sent, for a new connection.
     pub(super) fn reconnect(&mut self) {
         self.rooms.iter_mut().for_each(|(_, sent)| *sent = false);
         self.matches.iter_mut().for_each(|(_, _, sent)| *sent = false);
     }
 
-    /// The next frame.
+    /// Returns the next frame.
     pub(super) fn next_frame(&mut self) -> Option<Bytes> {
         if let Some((room, sent)) = self.rooms.iter_mut().find(|(_, sent)| !sent) {
             *sent = true;
@@ -89,14 +91,15 @@ impl Parting {
 }
 
 impl Client {
-    /// Gives up the match that was told last, whether the player is in its room or not; also
-    /// while there is no connection. If it is in the room, it leaves that. The server is told on
-    /// every connection until it has taken that in, which [`Event::GivenUp`](super::Event::GivenUp)
-    /// says; from then on a search finds another match. A search that is begun before the
-    /// match is given up may end with [`TicketState::None`](v1::TicketState::None).
+    /// Gives up the last match that was reported, also while there is no connection. The player may
+    /// be in the room of the match or not; a player in the room leaves it. The request is sent on
+    /// every connection until the server has answered, which
+    /// [`Event::GivenUp`](super::Event::GivenUp) reports. From then on a search finds another
+    /// match. A search that begins before this may end with
+    /// [`TicketState::None`](v1::TicketState::None).
     ///
     /// # Errors
-    /// [`CommandError::NotMatched`] if no match was told, or it was left or given up;
+    /// [`CommandError::NotMatched`] if no match was reported, or the match was left or given up;
     /// [`CommandError::Undrained`].
     pub fn give_up_match(&mut self, now: Now) -> Result<(), CommandError> {
         self.ready(now)?;
@@ -111,13 +114,13 @@ impl Client {
         }
     }
 
-    /// Whether the room is being left.
+    /// Returns true if the client is leaving the room.
     fn is_leaving(&self, room: &str) -> bool {
         let leaves = |room: &super::room::ClientRoom| matches!(room.phase, RoomPhase::Leaving { .. });
         self.parting.takes(room) || self.rooms.get(room).is_some_and(leaves)
     }
 
-    /// Whether the match is over for the application, and the server may not know yet.
+    /// Returns true if the match is over for the application, while the server may not know yet.
     pub(super) fn is_parting(&self, matched: &v1::Matched) -> bool {
         self.is_leaving(&matched.room) || self.parting.matches.iter().any(|(id, _, _)| *id == matched.r#match)
     }

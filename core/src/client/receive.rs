@@ -1,4 +1,4 @@
-//! Frames from the server: decoding, the handshake, and who takes what.
+//! Frames from the server: decoding, the handshake, and dispatch by message.
 
 use bytes::Bytes;
 use skirmish_proto::v1;
@@ -14,7 +14,7 @@ use crate::base::time::{Duration, Now};
 use crate::config::{Config, Rate, Rates};
 use crate::wire::{self, Frame, ToClient, WireError};
 
-/// What the server takes: what the last `Welcome` said; before the first, what is usual.
+/// Limits of the server, as named by the last `Welcome`; the defaults before the first.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) frame_bytes: usize,
@@ -22,10 +22,10 @@ pub(super) struct Limits {
     pub(super) rooms: usize,
     pub(super) latest_keys: u32,
     pub(super) state_entries: usize,
-    /// Reliable messages that may be on their way. What is beyond half of what the server
-    /// takes at once would as a rule only be throttled and sent again.
+    /// Maximum number of reliable messages in flight: half of the number that the server accepts at
+    /// once. More would mostly be throttled and sent again.
     pub(super) in_flight: usize,
-    /// How fast frames may be sent.
+    /// Rates of the frames that the client may send.
     pub(super) rates: Rates,
 }
 
@@ -45,11 +45,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The most rooms and keys that are kept, whatever the server allows.
+    /// Upper bounds of the numbers of rooms and keys, whatever the server allows.
     const MAX_ROOMS: usize = 64;
     const MAX_LATEST_KEYS: u32 = 256;
 
-    /// A limit that the server leaves out is the usual one.
+    /// Reads the limits of the server. A limit that the server leaves out gets its default.
     fn new(limits: &v1::Limits) -> Self {
         let usual = Self::default();
         let or = |limit: u32, usual: usize| match limit {
@@ -80,7 +80,7 @@ impl Limits {
     }
 }
 
-/// A rate of which the server leaves a part out is the usual one.
+/// Returns a rate, or the default if the server leaves a part of the rate out.
 fn rate(per_second: u32, burst: u32, usual: Rate) -> Rate {
     if per_second == 0 || burst == 0 { usual } else { Rate { per_second, burst } }
 }
@@ -89,7 +89,8 @@ fn window(burst: u32) -> usize {
     usize::try_from(burst / 2).unwrap_or(usize::MAX).clamp(1, 128)
 }
 
-/// Bounds of what the server may say its heartbeat is.
+/// Bounds of the server's heartbeat interval, in milliseconds; a value beyond a bound is set to
+/// that bound.
 const HEARTBEAT: (u32, u32) = (100, 3_600_000);
 
 impl Client {
@@ -134,7 +135,8 @@ impl Client {
         Ok(())
     }
 
-    /// The message of a frame; `None` if the server is newer and this client does not know it.
+    /// Decodes the message of a frame; `None` if the server is newer and this client does not know
+    /// the kind.
     fn decode(&mut self, bytes: Bytes) -> Result<Option<ToClient>, Fault> {
         let Some(link) = &mut self.link else { return Ok(None) };
         let welcomed = link.welcomed;
@@ -152,7 +154,7 @@ impl Client {
             return Ok(None);
         }
         decoded.map(Some).map_err(|error| match error {
-            // Only the first answer can tell another version from nonsense.
+            // Only the first frame can tell another version from garbage.
             WireError::UnknownVersion(_) if !welcomed => Fault::UnknownVersion,
             error => error.into(),
         })
@@ -175,7 +177,7 @@ impl Client {
         let limits = Limits::new(&welcome.limits.unwrap_or_default());
         link.pacer = Pacer::new(&limits.rates, limits.frame_bytes, now.instant);
         let lost = self.session.is_some() && !welcome.resumed;
-        // A ticket that is lost may have told of a higher one.
+        // A lost ticket may have named a higher epoch.
         let known = self.session.as_ref().filter(|_| welcome.resumed).map_or(0, |session| session.epoch);
         let (shortest, longest) = HEARTBEAT;
         let heartbeat = match welcome.heartbeat_ms {
@@ -207,7 +209,7 @@ impl Client {
         Ok(())
     }
 
-    /// Makes what was kept fit what the server said it takes.
+    /// Adapts the kept messages and replicas to the limits and the clock of the server.
     fn adapt(&mut self, now: Now) {
         let clock = self.server_clock(now);
         let Some(identity) = self.identity() else { return };
@@ -223,7 +225,7 @@ impl Client {
         }
     }
 
-    /// How replicas of this session are made.
+    /// Returns the parameters of the replicas of this session; `None` without a session.
     pub(super) fn identity(&self) -> Option<ReplicaIdentity> {
         let session = self.session.as_ref()?;
         let (names, entries) = (self.limits.state_entries, self.config.state_entries);
@@ -237,7 +239,7 @@ impl Client {
         ))
     }
 
-    /// Connected, once the server has answered for every room of the resume.
+    /// Changes to connected once the server has answered for every room of the resume.
     fn finish_sync(&mut self) {
         let welcomed = self.link.as_ref().is_some_and(|link| link.welcomed);
         if self.state == ClientState::Syncing && welcomed && !self.rooms.values().any(|room| room.awaited) {

@@ -1,5 +1,5 @@
-//! A room's replicated state at the client: the replica, and what of it the server has
-//! yet to be told.
+//! A room's replicated state at the client: the replica, and the entries of it that the server has
+//! not received yet.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -16,26 +16,27 @@ use crate::base::rng::Seed;
 use crate::base::time::{Deadline, Duration, Now};
 use crate::crdt::{Forgotten, Heard, MAX_VALUE, Replica, ReplicaLimits, StateError, StateKey};
 
-/// Answers of the walk that wait to be sent. The walk is a dialogue, so there is one, or
-/// the server does not keep to it; then the walk starts again from the root.
+/// Maximum number of steps of a reconciliation that wait to be sent. A reconciliation is a
+/// dialogue, so there is one step, unless the server breaks the rules. At the bound, the
+/// reconciliation starts again from the root.
 const MAX_STEPS: usize = 8;
-/// Longest time that a stamp of others may be ahead of the server's clock for this client's to
-/// follow it.
-/// Entries further ahead, of a server whose clock was wrong, are merged as any.
+/// Longest time that a stamp of another writer may be ahead of the server's clock so that this
+/// client's clock follows the stamp. Entries further ahead are from a server with a wrong clock;
+/// they are merged like others.
 const CLOCK_BOUND: Duration = Duration::from_secs(2);
 
-/// How a replica of a client is made.
+/// Parameters of a client's replica.
 #[derive(Clone, Debug)]
 pub(super) struct ReplicaIdentity {
     /// `Welcome.replica`.
     pub(super) replica: u64,
     pub(super) limits: ReplicaLimits,
-    /// Keeps names from being chosen to collide.
+    /// Seed of the hashes of names, so that strangers cannot choose names that collide.
     pub(super) seed: Seed,
 }
 
 impl ReplicaIdentity {
-    /// `names`: how many the server allows each player.
+    /// Creates the parameters. `names` is the number of names that the server allows each player.
     pub(super) fn new(
         replica: u64,
         names: usize,
@@ -55,41 +56,42 @@ impl ReplicaIdentity {
     }
 }
 
-/// What a room's copy of the state keeps when the client is a member again.
+/// Part of a replica that the client keeps when it is a member again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// The same life of the room, not long ago.
+    /// The whole replica: the room has the same epoch, and the absence was short.
     Everything,
-    /// Another life of the room, which may know nothing yet.
+    /// Own entries only: the room has another epoch, and may know nothing yet.
     Own,
-    /// Away for longer than tombstones are remembered: only what the client wrote
-    /// meanwhile.
+    /// Own entries that were not sent: the absence was longer than tombstones are kept.
     Unsent,
 }
 
-/// The replica and its place in the exchange with the server.
+/// The replica, and the progress of its exchange with the server.
 #[derive(Debug, Default)]
 pub(super) struct Replicated {
     replica: Option<(ReplicaIdentity, Replica)>,
-    /// The life of the room that it is a replica of, once one is known.
+    /// Epoch of the room that the replica belongs to, once it is known.
     epoch: Option<u64>,
-    /// Writes from before the first `Welcome`, which names the replica.
+    /// Writes from before the first `Welcome`, which names the number of the replica.
     early_properties: BTreeMap<String, Option<Bytes>>,
     early_counters: BTreeMap<String, i64>,
     /// Number of the last change that was sent.
     sent: u64,
-    /// Entries that the walk found missing at the server.
+    /// Own entries to be sent beside the newest changes: the reconciliation found them missing at
+    /// the server, or they were stamped anew.
     owed: VecDeque<v1::StateEntry>,
-    /// Steps of the walk to be sent.
+    /// Steps of the reconciliation that wait to be sent.
     steps: VecDeque<v1::Reconcile>,
-    /// The walk is to be started.
+    /// True if a reconciliation has to start.
     walk: bool,
-    /// Entries that the server sent since the last step of the walk went out.
+    /// Entries that the server has sent since the last received step of a reconciliation, or since
+    /// the join.
     heard: BTreeMap<StateKey, Heard>,
 }
 
 impl Replicated {
-    /// Whether the replica is of another life of the room than this.
+    /// Returns true if the replica belongs to another epoch of the room.
     pub(super) fn is_of_another_life(&self, epoch: u64) -> bool {
         self.epoch.is_some_and(|known| known != epoch)
     }
@@ -102,9 +104,9 @@ impl Replicated {
         self.replica.as_mut().map(|(_, replica)| replica)
     }
 
-    /// When [`Self::collect`] has something to do. Nothing is dropped while the server has not
-    /// been sent all: on a connection that takes nothing a removal may be older than tombstones
-    /// become, and the server would never hear of it.
+    /// Returns the time for the next call of [`Self::collect`]. No tombstone is dropped before the
+    /// server was sent all changes: while a connection accepts no frames, a removal can become
+    /// older than tombstones are kept, and the server would never receive this removal.
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let is_sent = |replica: &&Replica| self.owed.is_empty() && self.sent >= replica.change();
         self.replica().filter(is_sent)?.poll_timeout()
@@ -117,16 +119,15 @@ impl Replicated {
         }
     }
 
-    /// The first `Welcome` was received: the replica is made, with what was written
-    /// before.
+    /// Creates the replica after the first `Welcome`, with the writes from before.
     pub(super) fn open(&mut self, now: Now, player: &str, identity: &ReplicaIdentity) {
         if self.replica.is_some() {
             return;
         }
         let mut replica = Replica::new(identity.replica, identity.limits.clone(), identity.seed);
         replica.observe_wall(now, now.wall.0);
-        // The names were checked and counted when they were written; a server that allows
-        // fewer than it is usual gets as many as it allows.
+        // The names were checked and counted when they were written. A server that allows fewer
+        // names than the default gets as many as it allows.
         for (name, value) in core::mem::take(&mut self.early_properties) {
             let _ = replica.set_property(now, player, &name, value);
         }
@@ -183,8 +184,8 @@ impl Replicated {
         self.early_properties.len() + self.early_counters.len()
     }
 
-    /// The client is a member (again): what the copy keeps, and a walk to find what
-    /// differs from the server's.
+    /// Starts a membership: keeps a part of the replica, and schedules a reconciliation to find the
+    /// differences from the server's replica.
     pub(super) fn joined(
         &mut self,
         now: Now,
@@ -210,12 +211,13 @@ impl Replicated {
         if keep != Keep::Everything {
             entries.retain(|entry| is_own(entry, player));
         }
-        // They fitted into a replica with the same caps; if the caps have become smaller,
-        // the server would not take them either.
+        // The entries did fit into a replica with the same caps. If the caps have become smaller,
+        // the server would not accept the entries either.
         let _ = new.merge(now, None, &entries);
     }
 
-    /// What was about to be sent on a connection that is lost; the walk finds it again.
+    /// Drops the entries and steps that were to be sent on a lost connection; the next
+    /// reconciliation finds them again.
     pub(super) fn disconnected(&mut self) {
         self.owed.clear();
         self.steps.clear();
@@ -223,11 +225,11 @@ impl Replicated {
         self.heard.clear();
     }
 
-    /// Merges what the server sent; true if something changed.
+    /// Merges entries that the server has sent. Returns true if anything changed.
     pub(super) fn merge(&mut self, now: Now, entries: &[v1::StateEntry]) -> Result<bool, StateError> {
         let Some((identity, replica)) = &mut self.replica else { return Ok(false) };
         let changed = replica.merge(now, None, entries)?;
-        // A server that sends more than it may have is not believed about what it has not.
+        // A server that sends more entries than it may have is not believed about missing entries.
         if self.heard.len() <= identity.limits.entries {
             let heard = |entry: &v1::StateEntry| Some((StateKey::of(entry)?, Heard::of(entry)));
             self.heard.extend(entries.iter().filter_map(heard));
@@ -235,7 +237,8 @@ impl Replicated {
         Ok(changed)
     }
 
-    /// The server took this client's stamps for the future.
+    /// Stamps entries anew after the server has refused the client's stamps as too far in the
+    /// future.
     pub(super) fn refused(&mut self, now: Now, player: &str, refusal: &v1::State) {
         if let Some((_, replica)) = &mut self.replica {
             let entries = replica.restamp(now, player, refusal.wall_ms, refusal.latest_ms);
@@ -244,7 +247,7 @@ impl Replicated {
         }
     }
 
-    /// The server has no place for these entries.
+    /// Drops entries that the server has no place for.
     pub(super) fn give_up(&mut self, entries: &[v1::StateEntry]) {
         if let Some((_, replica)) = &mut self.replica {
             replica.give_up(entries);
@@ -253,7 +256,7 @@ impl Replicated {
         }
     }
 
-    /// Takes a step of the walk.
+    /// Handles a step of the reconciliation. Returns true if entries were forgotten.
     pub(super) fn reconcile(&mut self, player: &str, step: &v1::Reconcile) -> Result<bool, StateError> {
         let Some((identity, replica)) = &mut self.replica else { return Ok(false) };
         if step.level == 0 && step.nodes.is_empty() {
@@ -281,8 +284,8 @@ impl Replicated {
         Ok(forgotten.unheard || forgotten.older)
     }
 
-    /// Entries to be sent beside the newest changes. If there are more than the replica
-    /// may have, some are there twice; then everything of the player's is sent anew.
+    /// Queues entries to be sent beside the newest changes. If the queue has more entries than the
+    /// replica may have, some are queued twice; then all entries of the player are sent anew.
     fn owe(&mut self, entries: Vec<v1::StateEntry>) {
         self.owed.extend(entries);
         let most = self.replica.as_ref().map_or(0, |(identity, _)| identity.limits.entries);
@@ -292,7 +295,7 @@ impl Replicated {
         }
     }
 
-    /// Entries to be sent now, of about `max_bytes`; empty if there are none.
+    /// Returns the entries to be sent now, about `max_bytes` of them; empty if there are none.
     pub(super) fn next_entries(&mut self, player: &str, max_bytes: usize) -> Vec<v1::StateEntry> {
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -309,7 +312,7 @@ impl Replicated {
         let Some((_, replica)) = &self.replica else { return entries };
         while self.sent < replica.change() {
             let (mut changes, reached) = replica.changes_since(self.sent, max_bytes);
-            // Without progress there is nothing newer that could be sent.
+            // Without progress there is no newer change that could be sent.
             self.sent = if reached > self.sent { reached } else { replica.change() };
             changes.retain(|entry| is_own(entry, player));
             if !changes.is_empty() {
@@ -319,8 +322,8 @@ impl Replicated {
         entries
     }
 
-    /// The step of the walk to be sent now. Asked for when no entries are left to be
-    /// sent, so that the walk does not find what is on its way.
+    /// Returns the step of the reconciliation to be sent now. Called when no entries are left to be
+    /// sent, so that the reconciliation does not find entries that are in flight.
     pub(super) fn next_step(&mut self) -> Option<v1::Reconcile> {
         if let Some(step) = self.steps.pop_front() {
             return Some(step);
@@ -330,7 +333,7 @@ impl Replicated {
     }
 }
 
-/// Whether the player's client may write the entry.
+/// Returns true if the player's client may write the entry.
 fn is_own(entry: &v1::StateEntry, player: &str) -> bool {
     entry.owner == player && entry.domain() != v1::Domain::Presence
 }

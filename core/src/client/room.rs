@@ -1,4 +1,4 @@
-//! A room as the client sees it: whether it is in, how far it has got, and what waits.
+//! A room at the client: the phase of the membership, the cursor, and the messages that wait.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -12,21 +12,22 @@ use super::replicated::Replicated;
 use crate::base::id::Cursor;
 use crate::base::time::Instant;
 
-/// Latest messages whose version is remembered: more than a room of the usual size has
-/// members times keys.
+/// Maximum number of latest messages whose version is remembered; more than members times keys of a
+/// room of the default size. At the bound, the smallest version is forgotten; see [`Versions`].
 const MAX_VERSIONS: usize = 4_096;
 
-/// How far the client is with being in a room.
+/// Phase of the client's membership in a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RoomPhase {
-    /// To be joined, not before the time, if there is one.
+    /// The room waits to be joined, not before the time, if there is one.
     Wanted { not_before: Option<Instant> },
     /// `Join` was sent on this connection.
     Joining,
-    /// A member in this session; `live` once the server has said so on this connection.
+    /// The client is a member in this session. `live` is true once the server has confirmed this on
+    /// this connection.
     Member { live: bool },
-    /// To be left. `sent`: `Leave` was sent on this connection; `live`: the server had
-    /// said on this connection that the client is a member; `again`: to be joined after.
+    /// The room is being left. `sent`: `Leave` was sent on this connection. `live`: the server had
+    /// confirmed the membership on this connection. `again`: the room is joined again afterwards.
     Leaving { sent: bool, live: bool, again: bool },
 }
 
@@ -34,31 +35,33 @@ pub(super) enum RoomPhase {
 #[derive(Debug)]
 pub(super) struct ClientRoom {
     pub(super) phase: RoomPhase,
-    /// How many entries from before the join to ask for.
+    /// Number of entries from before the join to ask for.
     pub(super) history: u32,
-    /// The server may believe that this session is a member, because a `Join` was sent in it.
+    /// True if the server may count this session as a member, because a `Join` was sent in this
+    /// session.
     pub(super) asked: bool,
-    /// Asked for in the `Hello` of this connection, which has no answer yet.
+    /// True if the `Hello` of this connection has a join for the room, without an answer yet.
     pub(super) greeted: bool,
-    /// Named in the `Resume` of this connection and not answered yet.
+    /// True if the `Resume` of this connection names the room, without an answer yet.
     pub(super) awaited: bool,
-    /// Named in a `Resume` that found the session lost: a `Left` may follow that is about
-    /// the membership of then.
+    /// True if a `Resume` that found the session lost named the room: a `Left` about the earlier
+    /// membership may follow.
     pub(super) stale: bool,
-    /// The client's number in the room.
+    /// Number of the client as a member of the room.
     pub(super) member: u32,
-    /// The last entry delivered.
+    /// Last delivered entry.
     pub(super) cursor: Option<Cursor>,
-    /// A member anew, and nothing delivered yet: the snapshot may set the cursor anywhere.
+    /// True for a new membership without a delivered entry: the snapshot may set the cursor
+    /// anywhere.
     pub(super) fresh: bool,
-    /// Since when the room's state may have changed without the client hearing of it.
+    /// Time since which the room's state may have changed without the client's knowledge.
     pub(super) away_since: Option<Instant>,
     pub(super) outbox: Outbox,
     /// Latest messages to be sent, by key.
     pub(super) latest: BTreeMap<u32, (Bytes, String)>,
     pub(super) versions: Versions,
     pub(super) replicated: Replicated,
-    /// Which kind of message is tried first when the room may send again.
+    /// Index of the kind of message that is tried first when the room sends again.
     pub(super) lane: usize,
 }
 
@@ -83,23 +86,23 @@ impl ClientRoom {
         }
     }
 
-    /// Whether the application is in the room as far as it knows, or will be.
+    /// Returns true if the application is in the room as far as it knows, or will be.
     pub(super) fn is_wanted(&self) -> bool {
         !matches!(self.phase, RoomPhase::Leaving { again: false, .. })
     }
 
-    /// Whether the server has said on this connection that the client is a member, and
-    /// so entries of the room are to be expected.
+    /// Returns true if the server has confirmed the membership on this connection, so that entries
+    /// of the room are expected.
     pub(super) fn is_live(&self) -> bool {
         matches!(self.phase, RoomPhase::Member { live: true } | RoomPhase::Leaving { live: true, .. })
     }
 
-    /// Whether messages to the room may be sent now.
+    /// Returns true if messages to the room may be sent now.
     pub(super) fn is_open(&self) -> bool {
         self.phase == RoomPhase::Member { live: true }
     }
 
-    /// When the room may be joined, if that is not yet.
+    /// Returns the time from which the room may be joined, if it has to wait.
     pub(super) fn not_before(&self) -> Option<Instant> {
         match self.phase {
             RoomPhase::Wanted { not_before } => not_before,
@@ -111,7 +114,7 @@ impl ClientRoom {
         matches!(self.phase, RoomPhase::Wanted { not_before } if not_before.is_none_or(|at| at <= now))
     }
 
-    /// What asks the server for it.
+    /// Returns the request to join the room.
     pub(super) fn join(&mut self, name: &str) -> v1::Join {
         self.phase = RoomPhase::Joining;
         self.asked = true;
@@ -122,7 +125,7 @@ impl ClientRoom {
         self.cursor.map_or(0, |cursor| cursor.epoch)
     }
 
-    /// The connection is lost; the session may live on.
+    /// Handles the loss of the connection; the session may live on.
     pub(super) fn disconnected(&mut self, now: Instant) {
         if self.is_live() {
             self.away_since = Some(now);
@@ -139,8 +142,8 @@ impl ClientRoom {
         self.replicated.disconnected();
     }
 
-    /// The membership is gone and the room is wanted none the less: what was sent has an
-    /// unknown outcome, what was not waits for the next membership.
+    /// Handles the loss of a membership in a room that is still wanted. Messages that were sent
+    /// have an unknown outcome; messages that were not sent wait for the next membership.
     pub(super) fn rejoin(
         &mut self,
         now: Instant,
@@ -153,28 +156,28 @@ impl ClientRoom {
         self.outbox.retry_at = None;
         self.replicated.disconnected();
         self.awaited = false;
-        // What was delivered must not be delivered again, should it be the same log.
+        // Delivered entries must not be delivered again if the log is the same.
         if self.cursor.is_some() {
             self.history = 0;
         }
         self.phase = RoomPhase::Wanted { not_before };
     }
 
-    /// Every message gets its outcome.
+    /// Gives every message its outcome.
     pub(super) fn settle(&mut self, name: &str, outputs: &mut Outputs) {
         outputs.outcomes(name, self.outbox.settle_sent(), Outcome::Unknown);
         outputs.outcomes(name, self.outbox.settle_unsent(), Outcome::Refused);
         self.latest.clear();
     }
 
-    /// The room is to be forgotten.
+    /// Reports the end of the membership, before the room is forgotten.
     pub(super) fn close(&mut self, name: &str, reason: v1::LeftReason, outputs: &mut Outputs) {
         self.settle(name, outputs);
         outputs.event(Event::Left { room: String::from(name), reason });
     }
 
-    /// The room was left, as asked; if it is to be joined `again`, as a new one, with what
-    /// was said since.
+    /// Reports that the room was left on request. With `again`, the room starts anew, and keeps the
+    /// messages and writes that were made since the request.
     pub(super) fn end(&mut self, name: &str, again: bool, outputs: &mut Outputs) {
         outputs.outcomes(name, self.outbox.settle_sent(), Outcome::Unknown);
         outputs.event(Event::Left { room: String::from(name), reason: v1::LeftReason::Asked });
@@ -191,11 +194,12 @@ impl ClientRoom {
     }
 }
 
-/// The newest version delivered, by member and key.
+/// Newest delivered version, by member and key.
 #[derive(Debug, Default)]
 pub(super) struct Versions {
     newest: BTreeMap<(u32, u32), u64>,
-    /// Versions up to this one were forgotten: nothing that is not newer counts as new.
+    /// Highest version that was forgotten. For an unknown member and key, a version up to this one
+    /// does not count as new.
     forgotten: u64,
 }
 
@@ -205,7 +209,7 @@ impl Versions {
         self.forgotten = 0;
     }
 
-    /// Whether the version is newer than every one before of this member and key.
+    /// Returns true if the version is newer than all earlier ones of this member and key.
     pub(super) fn grows(&mut self, member: u32, key: u32, version: u64) -> bool {
         if let Some(newest) = self.newest.get_mut(&(member, key)) {
             let newer = version > *newest;

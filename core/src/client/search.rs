@@ -1,16 +1,17 @@
 //! The search for a match.
 //!
-//! The wish stays with the client until the server has said how it ended, and is sent anew
-//! on every connection: the server knows a ticket that is there, or a match that was found
-//! meanwhile, and says so. So a search survives a change of the connection, and of the node.
+//! The client keeps the request until the server has reported the end of the search, and sends the
+//! request again on every connection. The server knows an existing ticket, or a match that was
+//! found meanwhile, and reports it. So a search survives a change of the connection, and of the
+//! node.
 //!
-//! What the server says and what is sent anew may cross. So each search has a number, and
-//! only what is told of that number is about it; the rules are at the head of `match.proto`.
-//! The first number of a client's life is drawn from its seed, and each search has the next
-//! one: that of a life before, or of another client of the player, is another number.
+//! Answers of the server may cross requests that are sent again. So each search has a number, and
+//! only answers with this number are about the search; the rules are at the head of `match.proto`.
+//! The first number of a client's life is drawn from its seed, and each search has the next number.
+//! So a search of an earlier life, or of another client of the player, has another number.
 //!
-//! While no search goes on, the application hears of what is not this client's own: a
-//! ticket of an earlier life may wait yet, or the player may be in a match.
+//! While no search goes on, the application is also notified of searches and matches that are not
+//! this client's: a ticket of an earlier life may still wait, or the player may be in a match.
 
 use alloc::string::String;
 
@@ -24,45 +25,47 @@ use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
 use crate::base::time::Now;
 
-/// Regions, attributes or conditions of a ticket, at most.
+/// Maximum number of regions, of attributes or of conditions of a ticket. With more,
+/// [`Client::queue`] returns [`CommandError::TooLarge`].
 const MAX_ITEMS: usize = 8;
 
-/// First numbers of clients are drawn from as many. Of two lives of a player's clients that
-/// search a thousand times each, one in 10^11 pairs would have numbers in common.
+/// Number of possible first numbers of a client. If two lives of a player's clients make a thousand
+/// searches each, they have numbers in common with a chance of about 1 in 10^11.
 const FIRST_NUMBERS: u64 = 1 << 48;
 
-/// Why a search has ended that was answered with a match which the player is leaving.
+/// Reason for the end of a search that was answered with a match that the player is leaving.
 const PARTING: &str = "the player is leaving the match that it is in";
 
-/// What the client wants of the matchmaking, and what it was told.
+/// State of the search, and the answers of the server.
 #[derive(Debug)]
 pub(super) struct Search {
-    /// The number of this life's first search.
+    /// Number of the first search of this life.
     first: u64,
-    /// The number of the next one.
+    /// Number of the next search.
     next: u64,
-    /// The search that has no end yet.
+    /// Request of the search that goes on.
     wish: Option<v1::Queue>,
-    /// Whether this connection has carried it.
+    /// True if the request was sent on this connection.
     sent: bool,
-    /// The session's epoch in the last [`TicketState::Lost`] of this connection, or 0.
+    /// Epoch of the session in the last [`TicketState::Lost`] of this connection, or 0.
     lost: u64,
-    /// Whether it is to be taken back, and whether this connection has carried that.
+    /// `Some` if the search was cancelled; true if the `Cancel` was sent on this connection.
     cancel: Option<bool>,
-    /// The match that has answered it although it is to be taken back.
+    /// Name of the match that has answered the search although the search was cancelled.
     crossed: String,
-    /// The match that was told last.
+    /// Name of the match that was reported last.
     matched: String,
-    /// Room of that match; empty if the match is over. And the number that it was told with last.
+    /// Room of that match; empty if the match is over.
     room: String,
+    /// Number of the search that the match was last reported with.
     answers: u64,
-    /// How often its teams have changed.
+    /// Number of changes of the teams of that match.
     fills: u32,
     planted: Planted,
 }
 
 impl Search {
-    /// Without a search. The seed is the client's.
+    /// Creates the state without a search. The seed is the client's.
     pub(super) fn new(seed: Seed) -> Self {
         let first = Rng::new(seed).range(1..=FIRST_NUMBERS);
         Self {
@@ -87,8 +90,8 @@ impl Search {
         self.planted = planted;
     }
 
-    /// A new connection has carried nothing yet. Of a search that was given up it need not
-    /// carry more than that: asked for anew, it could end in a match once more.
+    /// Prepares the requests for a new connection. For a cancelled search only the `Cancel` is sent
+    /// again: a repeated request could end in a match once more.
     pub(super) fn reconnect(&mut self) {
         let forgets = self.sent && self.planted.is(Plant::SearchForgotten);
         self.sent = self.cancel.is_some() || forgets;
@@ -96,7 +99,7 @@ impl Search {
         self.lost = 0;
     }
 
-    /// The next frame.
+    /// Returns the next frame.
     pub(super) fn next_frame(&mut self) -> Option<Bytes> {
         let wish = self.wish.as_ref()?;
         if !self.sent {
@@ -111,23 +114,23 @@ impl Search {
         None
     }
 
-    /// The number of the search that goes on.
+    /// Returns the number of the search that goes on.
     fn number(&self) -> Option<u64> {
         self.wish.as_ref().map(|wish| wish.search)
     }
 
-    /// Whether what is told of a search is about the one that goes on.
+    /// Returns true if an answer with this number is about the search that goes on.
     fn is_about(&self, search: u64) -> bool {
         let number = self.number();
         number == Some(search) || (number.is_some() && self.planted.is(Plant::SearchUnnumbered))
     }
 
-    /// Whether a search was one of this life of the client.
+    /// Returns true if a search belongs to this life of the client.
     fn is_own(&self, search: u64) -> bool {
         (self.first..self.next).contains(&search)
     }
 
-    /// The ticket is lost: it is asked for again, unless the search was given up.
+    /// Handles the loss of the ticket: the request is sent again, unless the search was cancelled.
     const fn lose(&mut self, session_epoch: u64) {
         self.lost = session_epoch;
         self.sent = self.cancel.is_some();
@@ -139,12 +142,13 @@ impl Search {
         self.crossed.clear();
     }
 
-    /// The match that was told last, its room, and the number that it was told with.
+    /// Returns the match that was reported last, its room, and the number of the search that it was
+    /// last reported with.
     pub(super) fn live(&self) -> Option<(&str, &str, u64)> {
         (!self.room.is_empty()).then_some((&self.matched, &self.room, self.answers))
     }
 
-    /// The room is left: if it is that match's, the player is in none.
+    /// Forgets the match if this room is the room of the match.
     pub(super) fn leave(&mut self, room: &str) {
         if self.room == room {
             self.forget_match();
@@ -158,14 +162,14 @@ impl Search {
 }
 
 impl Client {
-    /// Searches for a match, also while there is no connection. How that ends is told by
-    /// [`Event::Matched`], or by [`Event::Ticket`] with a state that is an end, with the number
-    /// of the search, which this returns. One that is in `queue` is of no account.
+    /// Searches for a match, also while there is no connection. Returns the number of the search; a
+    /// number in `queue` is ignored. The end of the search is reported with this number, by
+    /// [`Event::Matched`], or by [`Event::Ticket`] with a state that is an end.
     ///
     /// # Errors
-    /// [`CommandError::Searching`] if there is a search already, [`CommandError::BadName`] if
-    /// the mode is not a name, [`CommandError::TooLarge`] for more than 8 regions, attributes
-    /// or conditions, [`CommandError::Undrained`].
+    /// [`CommandError::Searching`] if a search goes on already, [`CommandError::BadName`] if the
+    /// mode is not a name, [`CommandError::TooLarge`] for more than 8 regions, attributes or
+    /// conditions, [`CommandError::Undrained`].
     pub fn queue(&mut self, now: Now, mut queue: v1::Queue) -> Result<u64, CommandError> {
         self.ready(now)?;
         Name::new(&queue.mode).map_err(|_| CommandError::BadName)?;
@@ -184,8 +188,8 @@ impl Client {
         Ok(number)
     }
 
-    /// Gives the search up, and with it the match that it may have ended with meanwhile: what
-    /// comes of it is told by [`Event::Ticket`] with a state that is an end.
+    /// Cancels the search, and gives up the match that the search may have ended with meanwhile.
+    /// The end is reported by [`Event::Ticket`] with a state that is an end.
     ///
     /// # Errors
     /// [`CommandError::NotSearching`], [`CommandError::Undrained`].
@@ -198,13 +202,14 @@ impl Client {
         Ok(())
     }
 
-    /// Whether a search goes on.
+    /// Returns true if a search goes on.
     #[must_use]
     pub const fn is_searching(&self) -> bool {
         self.search.wish.is_some()
     }
 
-    /// The number of the search that goes on; no other search of the player has it.
+    /// Returns the number of the search that goes on; no other search of the player has this
+    /// number.
     #[must_use]
     pub fn search(&self) -> Option<u64> {
         self.search.number()
@@ -233,7 +238,8 @@ impl Client {
                 | TicketState::None => self.search.end(),
                 TicketState::Lost => {
                     self.search.lose(session_epoch);
-                    // A node that had the session before knows less than is to be told now.
+                    // A node that had the session before knows a lower epoch than the client has to
+                    // send now.
                     if let Some(session) = &mut self.session {
                         session.epoch = session.epoch.max(session_epoch);
                     }
@@ -246,10 +252,11 @@ impl Client {
         self.outputs.event(Event::Ticket { search, state, mode: queued.mode, reason: queued.reason });
     }
 
-    /// A match is told until it is over, so it may be known. It is an answer all the same to
-    /// the search of its number. One of another number is none to the search that goes on:
-    /// the server has not heard of that yet. Nor is one that is left or given up, of which the
-    /// server has not heard either.
+    /// Handles a match. The server sends a match until the match is over, so the match may be known
+    /// already. With the number of the present search, the match answers this search in any case.
+    /// With another number it does not: the server has not received the present search yet. A match
+    /// that the player is leaving or has given up is not reported, since the server may not know
+    /// this yet.
     pub(super) fn matched(&mut self, matched: v1::Matched) {
         let (parting, answers) = (self.is_parting(&matched), self.search.is_about(matched.search));
         if answers && self.search.cancel.is_some() {

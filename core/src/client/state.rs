@@ -1,41 +1,41 @@
-//! The five states of a client and every way between them.
+//! The five states of a client, and all transitions between them.
 
 use core::fmt;
 
-/// Where a client is on its way to the server (row R1).
+/// State of a client on its way to the server (row R1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClientState {
-    /// Not connected, and not about to be, unless told to.
+    /// Not connected; dials only on command.
     Idle,
     /// Dialling, upgrade included.
     Connecting,
-    /// `Hello` goes out; `Welcome` and the answer for each room of a resume come in.
+    /// `Hello` is sent; `Welcome` and the answer for each room of a resume are received.
     Syncing,
-    /// In session. Only now frames other than the handshake are sent and the silence of
-    /// the server is watched.
+    /// In session. Only in this state the client sends frames other than the handshake, and watches
+    /// the silence of the server.
     Connected,
-    /// The connection is lost, or a dial failed; waits out the back-off.
+    /// The connection is lost, or a dial failed; the client waits for the end of the back-off.
     Disconnected,
 }
 
-/// What moves a client from one state to another.
+/// Cause of a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StateTransition {
-    /// The client wants to be connected, and nothing keeps it from dialling.
+    /// The client has to connect, and nothing prevents the dial.
     Dial,
     /// The connection is open.
     Established,
-    /// The server welcomed the client and answered for every room.
+    /// The server has sent `Welcome`, and has answered for every room.
     Synced,
-    /// The connection is lost, whoever's doing it is.
+    /// The connection is lost, for any reason.
     Lost,
-    /// The back-off is over, or is cut short.
+    /// The back-off is over, or was cut short.
     BackoffOver,
-    /// The application, or a reason that a dial would not cure, ends the connection.
+    /// The application ends the connection, or a reason that another dial would not remove.
     Stop,
 }
 
-/// Every transition there is. A step that has no row for a state does nothing in it.
+/// All transitions. A step without a row for a state has no effect in that state.
 pub(super) const TRANSITIONS: [(ClientState, StateTransition, ClientState); 11] = [
     (ClientState::Idle, StateTransition::Dial, ClientState::Connecting),
     (ClientState::Connecting, StateTransition::Established, ClientState::Syncing),
@@ -51,7 +51,7 @@ pub(super) const TRANSITIONS: [(ClientState, StateTransition, ClientState); 11] 
 ];
 
 impl ClientState {
-    /// The state after the step; `None` if the step does nothing here.
+    /// Returns the state after the step; `None` if the step has no effect in this state.
     pub(super) fn after(self, step: StateTransition) -> Option<Self> {
         TRANSITIONS.iter().find(|(from, by, _)| *from == self && *by == step).map(|(_, _, to)| *to)
     }

@@ -1,5 +1,4 @@
-//! The next frame for the connection, computed from what the client wants when the
-//! connection takes one.
+//! Frames for the connection, made from the state of the client when the connection takes one.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -17,15 +16,16 @@ use crate::wire::MAX_JOINS;
 use crate::wire::seal::Offer;
 use crate::wire::{self, encode};
 
-/// Between two frames of state, over all rooms: changes are gathered meanwhile, and the
-/// server, which closes connections that send many, sees at most 20 a second.
+/// Minimum time between two frames of state, over all rooms. Changes are collected meanwhile, and
+/// the server, which closes connections that send many control frames, receives at most 20 a
+/// second.
 const STATE_INTERVAL: Duration = Duration::from_millis(50);
-/// Size of a frame of state, about.
+/// Approximate size of a frame of state, in bytes.
 const STATE_BYTES: usize = 16 * 1024;
-/// Longest name and version for the server's logs, in bytes.
+/// Maximum length of the name and version for the server's logs, in bytes. A longer text is cut.
 const MAX_AGENT: usize = 64;
 
-/// Kinds of messages that a room takes turns with.
+/// Kinds of messages between which a room alternates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
     Reliable,
@@ -35,22 +35,22 @@ enum Lane {
 
 const LANES: [Lane; 3] = [Lane::Reliable, Lane::Latest, Lane::State];
 
-/// What a room has to know to send.
+/// Parameters for the next frame of a room.
 struct RoomSend<'a> {
     now: Instant,
     name: &'a str,
     player: &'a str,
-    /// Whether another reliable message may be on its way.
+    /// True if another reliable message may be in flight.
     reliable: bool,
-    /// Whether another latest message may be sent.
+    /// True if another latest message may be sent.
     latest: bool,
-    /// Whether it is time for state.
+    /// True if a frame of state may be sent.
     state: bool,
     state_bytes: usize,
 }
 
 impl Client {
-    /// The next frame for the connection; `None` if there is nothing to be sent now.
+    /// Returns the next frame for the connection; `None` if no frame can be sent now.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Now) -> Option<Bytes> {
         self.observe(now);
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// When something may be sent that may not be sent yet.
+    /// Returns the time at which the next delayed frame may be sent.
     pub(super) fn send_deadline(&self) -> Option<Deadline> {
         if self.state != ClientState::Connected {
             return None;
@@ -93,7 +93,7 @@ impl Client {
         earliest(self.state_at, "state may be sent", deadline)
     }
 
-    /// Lets go what had to wait.
+    /// Ends the delays that are over.
     pub(super) fn release(&mut self, now: Instant) {
         let over = |at: &mut Option<Instant>| {
             if at.is_some_and(|at| at <= now) {
@@ -141,8 +141,8 @@ impl Client {
         Some(frame)
     }
 
-    /// The next frame that the server may have something to say to; a control frame if one may
-    /// be sent.
+    /// Returns the next frame that the server may answer: a control frame if `control` allows one,
+    /// otherwise a message of a room.
     fn request(&mut self, now: Instant, control: bool) -> Option<Bytes> {
         if control
             && let Some(frame) =
@@ -154,7 +154,8 @@ impl Client {
         self.room_message(now)
     }
 
-    /// The harness sends a reliable message twice, if the limits have place for it: that counts.
+    /// For a harness that sends a reliable message twice: counts the second one, if the limits have
+    /// place for it. Returns true if they have.
     #[cfg(feature = "plant")]
     pub fn repeats(&mut self, now: Now, bytes: usize) -> bool {
         let takes = self.takes(RateClass::Reliable);
@@ -193,8 +194,9 @@ impl Client {
                 .collect(),
             epoch: session.epoch,
         });
-        // What is to be sealed is asked for when it can be; but a session that is resumed goes on
-        // only with the rooms that are named, and without its match if that is not.
+        // With a seal, joins wait until they can be sealed, since `Hello` is not sealed. One
+        // exception: a resumed session keeps only the rooms that `Hello` names, and loses its match
+        // if the match's room is not named, so a join that was sent before is repeated here.
         let (seals, resumes) = (self.config.seal, resume.is_some());
         let at_once = |room: &ClientRoom| room.may_be_joined(now) && (!seals || resumes && room.asked);
         let mut joins: Vec<_> = self.rooms.iter_mut().filter(|(_, room)| at_once(room)).collect();
@@ -224,7 +226,8 @@ impl Client {
         plain(v1::Kind::Hello, &hello)
     }
 
-    /// Leaves before joins, since the server counts the rooms of a session.
+    /// Returns the next `Leave` or `Join`. Leaves are first, since the server counts the rooms of a
+    /// session.
     fn membership(&mut self, now: Instant) -> Option<Bytes> {
         for (name, room) in &mut self.rooms {
             if let RoomPhase::Leaving { sent: sent @ false, .. } = &mut room.phase {
@@ -245,8 +248,8 @@ impl Client {
         Some(wire::encode_bytes(v1::Kind::Application, &metadata, &payload))
     }
 
-    /// One frame of the next room that has one: rooms take turns, and within a room the
-    /// kinds of messages do.
+    /// Returns one frame of the next room that has a frame. Rooms alternate, and within a room the
+    /// kinds of messages alternate.
     fn room_message(&mut self, now: Instant) -> Option<Bytes> {
         let in_flight: usize = self.rooms.values().map(|room| room.outbox.in_flight()).sum();
         let (reliable_next, latest_next) = (self.takes(RateClass::Reliable), self.takes(RateClass::Latest));

@@ -41,7 +41,7 @@ fn a_throttle_goes_back_to_the_number_expected_and_waits() {
     assert_eq!(script.said(), []);
     assert_eq!(script.sleep_to_deadline(), "the throttle is over");
     assert_eq!(script.said(), [(2, "y".into()), (3, "z".into())]);
-    // A notice that was overtaken by an acknowledgement sends nothing twice.
+    // A `Throttle` that an acknowledgement has overtaken causes no message to be sent twice.
     script.entry(12, 1, 3);
     throttle(&mut script, 2, 0);
     script.sleep(Duration::from_millis(1));
@@ -147,7 +147,7 @@ fn rooms_take_turns() {
 #[test]
 fn application_messages_need_a_connection() {
     let mut script = Script::connected();
-    // The server closes the connection for more than the limit of a body.
+    // The server closes the connection for a body above the limit.
     let largest = crate::config::Config::default().frames.body_bytes;
     let too_large = Bytes::from(alloc::vec![0; largest + 1]);
     assert_eq!(script.client.send(script.now, "t", too_large), Err(CommandError::TooLarge));

@@ -20,14 +20,14 @@ use crate::base::time::{Duration, Instant, Now, Wall};
 use crate::wire::{self, Frame, ToServer, WireError, encode};
 
 const SESSION: [u8; 16] = [7; 16];
-/// What the server's clock shows when the test begins; the client's own is wrong.
+/// Reading of the server's clock when the test begins; the client's own clock is wrong.
 const SERVER_WALL: u64 = 1_700_000_000_000;
 
 /// A client, its driver and its clock.
 struct Script {
     client: Client,
     now: Now,
-    /// Outputs since they were asked for last.
+    /// Outputs since the last request for them.
     outputs: Vec<Output>,
 }
 
@@ -37,7 +37,7 @@ impl Script {
         Self { client: Client::new(config, [3; 32]), now, outputs: Vec::new() }
     }
 
-    /// A client that is connected in a fresh session.
+    /// Creates a client that is connected in a fresh session.
     fn connected() -> Self {
         let mut script = Self::new(config());
         script.connect();
@@ -46,7 +46,7 @@ impl Script {
         script
     }
 
-    /// A client that is in the room "a", as member 1 of epoch 5, at entry 10.
+    /// Creates a client that is in the room "a", as member 1 of epoch 5, at entry 10.
     fn in_room() -> Self {
         let mut script = Self::connected();
         script.client.join(script.now, "a", 0).unwrap();
@@ -58,7 +58,7 @@ impl Script {
         script
     }
 
-    /// Lets state be exchanged, which the script does not look at.
+    /// Exchanges state that the test does not check.
     fn settle_state(&mut self) {
         for _ in 0..4 {
             let _ = self.sent();
@@ -71,7 +71,7 @@ impl Script {
         self.established();
     }
 
-    /// The dial succeeds.
+    /// Makes the dial succeed.
     fn established(&mut self) {
         self.drain();
         assert_eq!(self.client.state(), ClientState::Connecting);
@@ -79,7 +79,7 @@ impl Script {
         self.drain();
     }
 
-    /// Takes the `Hello` and answers it.
+    /// Receives the `Hello` and answers it.
     fn welcome(&mut self, resumed: bool) -> v1::Hello {
         let hello = self.hello();
         self.tell(v1::Kind::Welcome, &welcome(resumed));
@@ -93,7 +93,7 @@ impl Script {
         }
     }
 
-    /// The connection is cut, and after the back-off another one is there.
+    /// Cuts the connection, and opens another one after the back-off.
     fn cut(&mut self) {
         self.client.handle_disconnected(self.now);
         self.drain();
@@ -106,7 +106,7 @@ impl Script {
         self.established();
     }
 
-    /// A frame from the server.
+    /// Delivers a frame from the server.
     fn tell(&mut self, kind: v1::Kind, message: &impl Message) {
         self.client.handle_frame(self.now, encode(kind, &v1::Metadata::default(), message));
         self.drain();
@@ -123,7 +123,7 @@ impl Script {
         self.tell(v1::Kind::Snapshot, &snapshot);
     }
 
-    /// An entry of the room "a"; member 1 is the client.
+    /// Delivers an entry of the room "a"; member 1 is the client.
     fn entry(&mut self, seq: u64, member: u32, client_seq: u64) {
         self.tell(v1::Kind::Entry, &entry(5, seq, member, client_seq));
     }
@@ -139,14 +139,14 @@ impl Script {
         id
     }
 
-    /// Everything the client wants to send now.
+    /// Returns all messages that the client sends now.
     fn sent(&mut self) -> Vec<ToServer> {
         core::iter::from_fn(|| self.client.poll_transmit(self.now))
             .map(|frame| ToServer::decode(&Frame::decode(frame, 1 << 20).unwrap()).unwrap())
             .collect()
     }
 
-    /// The numbers and bodies of the reliable messages it wants to send now.
+    /// Returns the numbers and bodies of the reliable messages that the client sends now.
     fn said(&mut self) -> Vec<(u64, String)> {
         let text = |body: &Bytes| String::from_utf8(body.to_vec()).unwrap();
         self.sent()
@@ -164,14 +164,14 @@ impl Script {
         self.drain();
     }
 
-    /// Sleeps exactly until the reported deadline; returns its reason.
+    /// Sleeps exactly until the reported deadline. Returns its reason.
     fn sleep_to_deadline(&mut self) -> &'static str {
         let deadline = self.client.poll_timeout().expect("a deadline");
         self.sleep(deadline.at - self.now.instant);
         deadline.reason
     }
 
-    /// Polls outputs; until then one is due now.
+    /// Polls all outputs; while outputs are queued, a deadline is due now.
     fn drain(&mut self) {
         while let Some(output) = self.client.poll_output() {
             self.outputs.push(output);
@@ -205,8 +205,8 @@ impl Script {
         })
     }
 
-    /// The fault for which the client has closed the connection. The event says the same for
-    /// people, and for the application that asks only for the reason.
+    /// Returns the fault for which the client has closed the connection. The event also has a text
+    /// for people, and the reason for applications that need no more.
     fn fault(&mut self) -> Option<Fault> {
         self.events().into_iter().find_map(|event| match event {
             Event::Closed { reason, message, fault: Some(fault) } => {

@@ -1,4 +1,4 @@
-//! Matches that the player has left or given up, until the server says that it knows.
+//! Matches that the player has left or given up, until the server confirms that.
 
 use alloc::vec;
 
@@ -9,7 +9,7 @@ use crate::client::CommandError;
 
 const ROOM: &str = "match:m1";
 
-/// A client that is in the room of its match "m1".
+/// Creates a client that is in the room of its match "m1".
 fn in_match() -> Script {
     let mut script = told();
     script.client.join(script.now, ROOM, 0).unwrap();
@@ -20,7 +20,7 @@ fn in_match() -> Script {
     script
 }
 
-/// A client that was told of the match "m1", the answer to its search 7.
+/// Creates a client that was sent the match "m1", the answer to its search 7.
 fn told() -> Script {
     let mut script = Script::connected();
     script.tell(v1::Kind::Matched, &matched("m1", 7));
@@ -49,7 +49,7 @@ impl Script {
         self.tell(v1::Kind::Snapshot, &snapshot);
     }
 
-    /// The server says that the client is not in the room of the match.
+    /// Delivers a `Left` of the room of the match.
     fn is_out(&mut self, reason: v1::LeftReason, answers_leave: bool) {
         self.tell(v1::Kind::Left, &v1::Left { room: ROOM.into(), reason: reason.into(), answers_leave });
     }
@@ -60,7 +60,7 @@ impl Script {
         self.tell(v1::Kind::Queued, &queued);
     }
 
-    /// Why the application has heard that it is out of the room, each time.
+    /// Returns the reason of each `Left` event of the room.
     fn outs(&mut self) -> Vec<v1::LeftReason> {
         let left = |event| match event {
             Event::Left { room, reason } => Some(reason).filter(|_| room == ROOM),
@@ -69,7 +69,7 @@ impl Script {
         self.events().into_iter().filter_map(left).collect()
     }
 
-    /// The server tells of the match once more, and the application hears nothing of it.
+    /// Checks that the application is not notified when the server sends the match once more.
     fn hears_no_more_of_it(&mut self) {
         self.events();
         self.tell(v1::Kind::Matched, &matched("m1", 7));
@@ -89,7 +89,7 @@ fn a_leave_is_said_on_every_connection_until_it_is_answered() {
         let hello = script.welcome(resumed);
         assert_eq!((hello.resume.unwrap().rooms, hello.joins), (vec![], vec![]));
         assert_eq!(script.sent(), [leave()]);
-        // What is said of the membership is no answer.
+        // A `Left` about the membership is no answer.
         script.is_out(v1::LeftReason::Gone, false);
         script.is_out(v1::LeftReason::NotAMember, false);
         assert_eq!(script.outs(), []);
@@ -105,7 +105,7 @@ fn a_leave_is_said_on_every_connection_until_it_is_answered() {
     script.cut();
     script.welcome(true);
     assert_eq!(script.sent(), []);
-    // From then on what the server tells is told.
+    // From then on a match that the server sends is reported.
     script.tell(v1::Kind::Matched, &matched("m1", 7));
     assert!(script.events().contains(&Event::Matched(matched("m1", 7))));
 }
@@ -123,7 +123,7 @@ fn a_room_of_a_match_that_was_never_asked_for_is_left_at_the_server_too() {
     assert_eq!(script.sent(), [leave()]);
     script.is_out(v1::LeftReason::Asked, true);
     assert_eq!(script.outs(), [v1::LeftReason::Asked]);
-    // Of another room nobody knows.
+    // The leave of a room without a match is not kept.
     script.client.handle_disconnected(script.now);
     script.client.join(script.now, "a", 0).unwrap();
     script.client.leave(script.now, "a").unwrap();
@@ -142,7 +142,7 @@ fn a_room_that_was_left_with_the_session_is_left_in_the_next_one() {
             script.tell(v1::Kind::Goodbye, &v1::Goodbye { reason, ..v1::Goodbye::default() });
             assert_eq!(script.outs(), [v1::LeftReason::Kicked]);
         } else {
-            // Nobody hears its goodbye.
+            // The `Goodbye` of the client is lost.
             script.client.handle_disconnected(script.now);
             script.client.disconnect(script.now);
             script.drain();
@@ -161,7 +161,7 @@ fn a_room_that_was_left_with_the_session_is_left_in_the_next_one() {
         script.sent();
         script.is_out(v1::LeftReason::NotAMember, true);
         assert_eq!(script.outs(), [], "it was told before");
-        // One that it comes back to is joined after that.
+        // A room that the application joins again is joined after the answer.
         script.client.disconnect(script.now);
         script.drain();
         script.connect();
@@ -196,7 +196,7 @@ fn a_room_that_is_asked_for_is_named_when_the_session_is_resumed() {
             script.client.join(script.now, room, 0).unwrap();
             script.client.rooms.get_mut(room).unwrap().asked = true;
         }
-        // As after a `Welcome`; what is sealed is another test's.
+        // The state after a `Welcome`; another test covers the sealing.
         let (id, heard) = (crate::base::id::SessionId(SESSION), script.now.instant);
         let clock = super::super::link::ServerClock { wall_ms: SERVER_WALL, heard };
         let second = Duration::from_secs(1);
@@ -252,7 +252,7 @@ fn whoever_gives_up_the_match_whose_room_it_is_in_leaves_that() {
     let events = script.events();
     assert!(events.contains(&Event::GivenUp { matched: "m1".into() }), "{events:?}");
     assert!(events.contains(&Event::Left { room: ROOM.into(), reason: v1::LeftReason::Asked }));
-    // One that was left is no more to be given up.
+    // A match that was left cannot be given up.
     let mut script = in_match();
     script.client.leave(script.now, ROOM).unwrap();
     assert_eq!(script.client.give_up_match(script.now), Err(CommandError::NotMatched));
@@ -269,7 +269,7 @@ fn a_search_that_is_given_up_does_not_end_in_a_match() {
     script.client.cancel(script.now).unwrap();
     assert_eq!(script.sent(), [ToServer::Cancel(v1::Cancel { search, r#match: String::new() })]);
     script.events();
-    // They cross, and at another node nothing is known of the number.
+    // The messages cross, and another node does not know the number.
     let named = ToServer::Cancel(v1::Cancel { search, r#match: "m1".into() });
     script.tell(v1::Kind::Matched, &matched("m1", search));
     assert_eq!((script.events(), script.sent()), (vec![], vec![named.clone()]));

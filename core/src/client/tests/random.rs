@@ -1,4 +1,4 @@
-//! Anything the server, the network, the application and the clock may do, in any order.
+//! Random actions of the server, the network, the application and the clock, in any order.
 
 use alloc::collections::BTreeMap;
 use alloc::vec;
@@ -20,14 +20,14 @@ enum Op {
     Add(u8, i64),
     Established,
     Lost,
-    /// What it takes to be welcomed, with a resumed session or a lost one.
+    /// All steps up to `Welcome`, with a resumed session or a lost one.
     Up(bool),
-    /// The server answers for a room as it should: the membership of before, or a new one
+    /// The server answers for a room as it should: with the earlier membership, or with a new one
     /// in this epoch.
     Joined(u8, bool, u64),
-    /// The next entry of a room; of the client's own, if it has sent one.
+    /// The next entry of a room: the client's own, if asked for and the client has sent one.
     Entry(u8, bool),
-    /// A frame with small numbers, so that many fit.
+    /// A frame with small numbers, so that many frames fit the state.
     Frame(u8, u8, u64, u64, u64, bool),
     Garbage(Vec<u8>),
     Transmit(u8),
@@ -111,7 +111,7 @@ fn frame(kind: u8, room: u8, epoch: u64, seq: u64, n: u64, flag: bool) -> Bytes 
     }
 }
 
-/// A server that keeps to the protocol, as far as one that remembers nothing can.
+/// Acts as a server that follows the protocol, as far as a server without memory can.
 fn polite(client: &mut Client, now: Now, op: &Op) {
     fn tell(client: &mut Client, now: Now, kind: v1::Kind, message: &impl Message) {
         client.handle_frame(now, encode(kind, &v1::Metadata::default(), message));
@@ -152,13 +152,13 @@ fn name(room: u8) -> String {
     String::from(["a", "b", "c"][usize::from(room) % 3])
 }
 
-/// What may never happen, checked after every step.
+/// Invariants, checked after every step.
 #[derive(Default)]
 struct Oracle {
-    /// Messages said, with their outcome.
+    /// Accepted messages, with their outcome.
     messages: BTreeMap<MessageId, Option<Outcome>>,
     state: Option<ClientState>,
-    /// The last entry or snapshot of each room, in this membership.
+    /// Last entry or snapshot of each room, in this membership.
     cursors: BTreeMap<String, crate::base::id::Cursor>,
 }
 
@@ -269,7 +269,7 @@ fn run(ops: Vec<Op>) {
             oracle.observe(output);
         }
         oracle.check(&script.client);
-        // What is due has been done, or will never be: a driver must not spin.
+        // A due deadline was executed, or never will be: a driver must not spin.
         let due = script.client.poll_timeout().filter(|deadline| deadline.at <= script.now.instant);
         if due.is_some() {
             script.client.handle_timeout(script.now);
@@ -297,7 +297,7 @@ proptest! {
         run(ops);
     }
 
-    /// Commands and frames without a poll between them: what waits stays bounded.
+    /// Commands and frames without a poll between them: the queue of outputs stays bounded.
     #[test]
     fn unpolled_outputs_are_bounded(ops in prop::collection::vec(op(), 0..400)) {
         let mut client = Client::new(ClientConfig { outbox_messages: 16, events: 20, ..config() }, [1; 32]);

@@ -60,7 +60,7 @@ fn a_refusal_that_crosses_a_leave_is_no_answer_to_the_next_join() {
     assert_eq!(script.sent(), [ToServer::Leave(v1::Leave { room: "a".into() })]);
     script.client.join(script.now, "a", 0).unwrap();
     assert_eq!(script.sent(), [], "the leave is not answered");
-    // Of the first join.
+    // The answer to the first join.
     script.left(v1::LeftReason::RoomFull);
     assert_eq!(script.sent(), []);
     assert_eq!(script.events(), []);
@@ -97,7 +97,7 @@ fn entries_of_another_epoch_or_of_rooms_left_are_not_delivered() {
 fn an_entry_that_closes_the_connection_was_not_delivered() {
     let mut script = Script::in_room();
     script.events();
-    // It acknowledges what was never said.
+    // The entry acknowledges a message that was never sent.
     script.entry(11, 1, 7);
     assert_eq!(script.fault(), Some(Fault::NeverSent));
     assert_eq!(delivered(&script.events()), []);
@@ -176,7 +176,7 @@ fn a_lost_session_ends_memberships_and_rooms_are_joined_anew() {
     let unknown = Event::Outcome { room: "a".into(), message: sent, outcome: Outcome::Unknown };
     assert!(events.contains(&unknown));
     assert!(matches!(script.sent().as_slice(), [ToServer::Join(_)]));
-    // The server's word about the old membership is no answer to the join.
+    // A `Left` about the old membership is no answer to the join.
     script.left(v1::LeftReason::Gone);
     assert_eq!(script.sent(), []);
     script.joined(5, 14, 0, false);

@@ -9,7 +9,7 @@ fn wish() -> v1::Queue {
     v1::Queue { mode: "duel".into(), ..v1::Queue::default() }
 }
 
-/// What is sent of a search.
+/// Returns the request that is sent for a search.
 fn asks(search: u64) -> ToServer {
     ToServer::Queue(v1::Queue { search, ..wish() })
 }
@@ -18,7 +18,7 @@ fn gives_up(search: u64) -> ToServer {
     ToServer::Cancel(v1::Cancel { search, ..v1::Cancel::default() })
 }
 
-/// A client that searches, and the number of the search.
+/// Creates a client that searches. Returns the client and the number of the search.
 fn searching() -> (Script, u64) {
     let mut script = Script::connected();
     let search = script.search();
@@ -93,8 +93,8 @@ fn a_ticket_that_is_lost_is_asked_for_again_on_the_connection_that_was_told() {
     assert_eq!(script.sent(), [ToServer::Queue(v1::Queue { search, session_epoch, ..wish() })]);
     script.tell(v1::Kind::Queued, &lost(search - 1, session_epoch + 1));
     assert_eq!(script.sent(), [], "that is no search of its own that goes on");
-    // What was told on one connection is not answered on the next, but named by the resume.
-    // A `Welcome` since then does not make it less.
+    // An epoch that was received on one connection is not sent with the `Queue` on the next one,
+    // but with the `Resume`. A `Welcome` in between does not lower the epoch.
     for _ in 0..2 {
         script.cut();
         assert_eq!(script.welcome(true).resume.map(|resume| resume.epoch), Some(session_epoch));
@@ -114,7 +114,7 @@ fn every_search_has_a_number_of_its_own_also_in_another_life() {
     let second = script.search();
     assert_eq!(second, first + 1);
     let mut other = Client::new(config(), [4; 32]);
-    // The application does not choose.
+    // The application does not choose the number.
     other.queue(script.now, v1::Queue { search: first, ..wish() }).unwrap();
     let third = other.search().unwrap();
     assert!(third.abs_diff(first) > 1_000, "{first} and {third}");
@@ -126,10 +126,11 @@ fn what_is_told_of_other_searches_is_no_answer_to_the_one_that_goes_on() {
     let (mut script, first) = searching();
     script.client.cancel(script.now).unwrap();
     script.sent();
-    // They cross: the ticket had timed out.
+    // The messages cross: the ticket had timed out.
     script.ticket(first, TicketState::TimedOut);
     let second = script.search();
-    // What is said again to that, and of a search of another client of the player.
+    // Repeated answers to the first search, and an answer to a search of another client of the
+    // player.
     for search in [first, second + 7, 0] {
         for state in [TicketState::None, TicketState::Cancelled, TicketState::TimedOut] {
             assert_eq!(script.ticket(search, state), []);
@@ -162,7 +163,7 @@ fn a_search_that_was_given_up_is_not_begun_anew_on_the_next_connection() {
     assert_eq!(script.sent(), [gives_up(first)]);
     script.ticket(first, TicketState::None);
     assert!(!script.client.is_searching());
-    // The next one is asked for again.
+    // The next search is requested again.
     script.search();
 }
 

@@ -37,7 +37,8 @@ fn rooms_that_are_wanted_ride_with_the_hello() {
     assert_eq!((script.client.state(), script.sent()), (ClientState::Connected, Vec::new()));
     script.joined(5, 10, 0, false);
     script.settle_state();
-    // Of a connection that is lost before the answer nothing is known.
+    // If the connection is lost before the answer, the membership is unknown, so the join is sent
+    // again.
     script.client.join(script.now, "b", 0).unwrap();
     script.cut();
     let hello = script.hello();
@@ -87,7 +88,7 @@ fn what_a_hello_has_asked_for_is_the_new_sessions_when_the_old_one_is_lost() {
             script.client.leave(script.now, "a").unwrap();
             script.drain();
         }
-        // The server has let the client in, so it is to be told.
+        // The server has let the client in, so a `Leave` is necessary.
         assert_eq!(script.sent(), [ToServer::Leave(v1::Leave { room: "a".into() })]);
         script.events();
         script.left(v1::LeftReason::Asked);
@@ -144,7 +145,7 @@ fn a_dead_path_is_left_within_seconds_where_the_server_answers_pings() {
     script.tell(v1::Kind::Welcome, &v1::Welcome { answers_pings: true, ..welcome(false) });
     let ping = |nonce, rtt_us| [ToServer::Ping(v1::Ping { nonce, rtt_us })];
     let _ = script.sent();
-    // Answered: by the pong, and by anything else.
+    // Answered by the pong, and by any other frame.
     assert_eq!(script.sleep_to_deadline(), "the server is silent");
     assert_eq!(script.sent(), ping(1, 0));
     script.sleep(Duration::from_millis(100));
@@ -154,14 +155,14 @@ fn a_dead_path_is_left_within_seconds_where_the_server_answers_pings() {
     assert_eq!(script.sent(), ping(2, 100_000));
     script.tell(v1::Kind::Left, &v1::Left { room: "b".into(), ..v1::Left::default() });
     assert_eq!(script.client.state(), ClientState::Connected);
-    // Unanswered: within seconds.
+    // Not answered: the connection is dead within seconds.
     let since = script.now.instant;
     assert_eq!(script.sleep_to_deadline(), "the server is silent");
     assert_eq!(script.sent(), ping(3, 100_000));
     assert_eq!(script.sleep_to_deadline(), "the server is silent");
     assert_eq!(script.client.state(), ClientState::Disconnected);
     assert_eq!(script.now.instant.since(since), Duration::from_secs(7));
-    // The next connection is measured anew.
+    // The round trip of the next connection is measured anew.
     script.reconnect();
     script.hello();
     script.tell(v1::Kind::Welcome, &v1::Welcome { answers_pings: true, epoch: 2, ..welcome(true) });
@@ -276,7 +277,7 @@ fn malformed_frames_and_frames_out_of_turn_break_the_protocol() {
         script.drain();
         assert!(script.outputs.contains(&Output::Hangup));
         assert_eq!(script.fault(), Some(fault));
-        // A close that the server would repeat is no reason to dial again.
+        // After a fault that the server would cause again, the client does not dial again.
         let is_final = fault.reason() == v1::Reason::Incompatible;
         assert_eq!(
             script.client.state(),
@@ -351,13 +352,13 @@ fn whoever_logs_in_too_often_waits_as_long_as_the_server_says() {
     script.tell(v1::Kind::Goodbye, &limited());
     let wait = script.client.poll_timeout().unwrap().at - script.now.instant;
     assert!(wait >= Duration::from_secs(20) && wait <= Duration::from_secs(23), "{wait:?}");
-    // An impatient application does not shorten it.
+    // An impatient application does not shorten the wait.
     script.sleep(Duration::from_secs(19));
     script.client.connect(script.now);
     script.drain();
     assert_eq!(script.client.state(), ClientState::Disconnected);
     script.reconnect();
-    // Refused before the upgrade it waits likewise.
+    // A client that is refused before the upgrade waits as well.
     let mut script = Script::connected();
     script.client.handle_disconnected(script.now);
     script.drain();

@@ -17,13 +17,13 @@ fn server() -> Replica {
     Replica::new(1, limits(), [0; 32])
 }
 
-/// The server's time when it is `now` for the client.
+/// Returns the server's time at the client's `now`.
 fn clock(script: &Script) -> Now {
     let elapsed = script.now.instant.since(Instant::from_micros(1_000_000)).as_millis();
     Now { instant: script.now.instant, wall: Wall(SERVER_WALL + u64::try_from(elapsed).unwrap()) }
 }
 
-/// Exchanges state until neither side has more to say.
+/// Exchanges state until neither side has more to send.
 fn exchange(script: &mut Script, server: &mut Replica, epoch: u64) {
     for _ in 0..40 {
         for message in script.sent() {
@@ -99,12 +99,12 @@ fn a_removal_is_not_forgotten_before_it_was_sent() {
     script.joined(5, 0, 0, false);
     script.snapshot(5, 0, 0);
     exchange(&mut script, &mut server, 5);
-    // The connection takes nothing for longer than the horizon.
+    // The connection accepts no frames for longer than the horizon.
     script.client.set_property(script.now, "a", "colour", None).unwrap();
     script.sleep(Duration::from_millis(1_500));
     exchange(&mut script, &mut server, 5);
     assert_eq!(server.property("alice", "colour"), None);
-    // Then it is.
+    // The removal is sent, so now the tombstone is dropped.
     script.sleep(Duration::from_millis(1_500));
     assert_eq!(script.client.replica("a").unwrap().len(), 0);
 }
@@ -132,7 +132,7 @@ fn a_new_epoch_gets_what_the_player_owns_and_forgets_the_rest() {
     assert_eq!(new.counter("kills"), 4);
 }
 
-/// The walk of the join went nowhere; a resume starts another.
+/// Exchanges state after a resume, since the reconciliation of the join got no answer.
 fn exchange_after_rejoin(script: &mut Script, server: &mut Replica, epoch: u64) {
     script.cut();
     script.welcome(true);
@@ -180,7 +180,7 @@ fn frames_of_state_keep_their_distance() {
     assert_ne!(silence, Some("output is queued"));
 }
 
-/// What a server has no word of, not even a tombstone, was removed long ago.
+/// An entry that the server does not have, not even as a tombstone, was removed long ago.
 #[test]
 fn a_walk_forgets_what_others_wrote_and_the_server_has_forgotten() {
     let mut old = server();
@@ -200,7 +200,8 @@ fn what_only_a_server_that_died_had_newer_gives_way_to_what_the_next_one_has() {
     let mut server = server();
     let mut script = Script::in_room();
     server.set_present(clock(&script), "bob", true).unwrap();
-    // Another server saw bob go, told its own client, and died before it told anybody else.
+    // Another server noticed that bob left, notified its own client, and died before it notified
+    // any other node.
     let mut dead = Replica::new(2, limits(), [0; 32]);
     let (known, _) = server.changes_since(0, usize::MAX);
     dead.merge(clock(&script), None, &known).unwrap();
