@@ -1,16 +1,16 @@
-//! One agenda for all deadlines of a node: no timer per connection.
+//! Queue of all deadlines of a node, which replaces a timer for each connection.
 
 use alloc::collections::BTreeSet;
 
 use crate::base::time::Instant;
 
-/// Deadlines of things, each of which has at most one. A thing notes when it is booked
-/// and books only what is earlier; one that is booked too early is looked at, and books
-/// again. So the common case, a deadline that moves later, costs nothing.
+/// Deadlines of things, at most one for each thing. A thing keeps the time of its booking, and
+/// books again only for an earlier time. A thing that is booked too early is examined when it is
+/// due, and books again. So the common case, a deadline that moves later, costs nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Agenda<T>(BTreeSet<(Instant, T)>);
 
-/// When a thing is booked.
+/// Time for which a thing is booked, if it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Booking(Option<Instant>);
 
@@ -32,19 +32,20 @@ impl<T: Ord + Copy> Agenda<T> {
         booking.0 = Some(at);
     }
 
-    /// Forgets `thing`.
+    /// Removes the booking of `thing`.
     pub(crate) fn cancel(&mut self, thing: T, booking: &mut Booking) {
         if let Some(at) = booking.0.take() {
             self.0.remove(&(at, thing));
         }
     }
 
-    /// The earliest booking.
+    /// Returns the earliest booking.
     pub(crate) fn next(&self) -> Option<(Instant, T)> {
         self.0.first().copied()
     }
 
-    /// Takes out the earliest thing that is due; its booking is to be [`Booking::clear`]ed.
+    /// Removes and returns the earliest thing that is due. The caller then calls [`Booking::clear`]
+    /// on its booking.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<T> {
         if self.next()?.0 > now {
             return None;
@@ -52,14 +53,14 @@ impl<T: Ord + Copy> Agenda<T> {
         self.0.pop_first().map(|(_, thing)| thing)
     }
 
-    /// Bookings there are.
+    /// Returns the number of bookings.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 }
 
 impl Booking {
-    /// The agenda has taken the thing out.
+    /// Notes that the agenda has removed the thing.
     pub(crate) const fn clear(&mut self) {
         self.0 = None;
     }

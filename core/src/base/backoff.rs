@@ -1,13 +1,13 @@
-//! Waits before the next attempt.
+//! Growing random waits between attempts.
 
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
 
-/// The longest wait that a server may ask for.
+/// Longest wait that a server may ask for. A longer one is cut to this wait.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Exponential back-off with full jitter above its minimum: those who lost the same server at
-/// the same moment do not come back at the same moment.
+/// Exponential back-off with full jitter above its minimum: clients that lost the same server at
+/// the same moment do not return at the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spread {
     min: Duration,
@@ -15,14 +15,14 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// The first wait is from `min` to twice that, no wait is over `max`; a `max` below
-    /// `min` counts as `min`.
+    /// Creates waits from `min` to `max`. The first wait is from `min` to twice that, and no wait
+    /// is longer than `max`. A `max` below `min` counts as `min`.
     #[must_use]
     pub fn new(min: Duration, max: Duration) -> Self {
         Self { min, max: max.max(min) }
     }
 
-    /// The wait after so many failures in a row, from 1.
+    /// Returns the wait after a number of failures in a row, counted from 1.
     pub fn after(self, failures: u32, rng: &mut Rng) -> Duration {
         rng.duration(self.min..=self.ceiling(failures))
     }
@@ -40,14 +40,15 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The waits of a [`Spread`] of these bounds.
+    /// Creates a back-off with the waits of a [`Spread`] of these bounds.
     #[must_use]
     pub fn new(min: Duration, max: Duration) -> Self {
         Self { spread: Spread::new(min, max), failures: 0 }
     }
 
-    /// The wait from now on; the next one may be twice as long. `retry_after` is what the
-    /// server asked for, up to a minute: waited at least, and the jitter comes on top.
+    /// Returns the wait from now on; the next one may be twice as long. `retry_after` is the wait
+    /// that the server has asked for, a minute at most. The result is at least this long, with the
+    /// jitter on top.
     pub fn next(&mut self, rng: &mut Rng, retry_after: Duration) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let wait = self.spread.after(self.failures, rng);
@@ -55,7 +56,7 @@ impl Backoff {
         if asked > min { asked + (wait - min) } else { wait }
     }
 
-    /// An attempt has succeeded: the next trouble is a new one.
+    /// Starts again with the shortest wait, after an attempt has succeeded.
     pub const fn reset(&mut self) {
         self.failures = 0;
     }

@@ -1,79 +1,84 @@
-//! Values of a configuration that do not fit.
+//! Errors of configuration values.
 
 use alloc::borrow::Cow;
 use core::fmt;
 
 use crate::base::time::Duration;
 
-/// Bytes that a frame may need beside the body of its message.
+/// Maximum size of a frame beside the body of its message, in bytes.
 pub(crate) const FRAME_OVERHEAD: usize = 2048;
-/// Shortest time of a turn that has one.
+/// Shortest time of a turn that ends by itself. A shorter one is refused, except zero, which turns
+/// the time off.
 pub(crate) const SHORTEST_TURN: Duration = Duration::from_millis(100);
-/// Bytes of a snapshot for each member.
+/// Size of a snapshot for each member, in bytes.
 pub(crate) const MEMBER_BYTES: usize = 80;
 
-/// A value of a configuration that does not fit.
+/// Error of a configuration value that does not meet a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The key of the value as the configuration file has it, such as `rooms.window_bytes`; for
-    /// a value that no file sets, its place in [`Config`](crate::config::Config).
+    /// Key of the value in the configuration file, such as `rooms.window_bytes`; for a value that
+    /// no file sets, its path in [`Config`](crate::config::Config).
     pub key: Cow<'static, str>,
-    /// The condition that the value does not meet.
+    /// Condition that the value does not meet.
     pub problem: Problem,
 }
 
-/// A condition that a value of a configuration does not meet.
+/// Condition that a configuration value does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// It must be at least this number.
+    /// The value must be at least this number.
     Least(u64),
-    /// It must be at most this number.
+    /// The value must be at most this number.
     Most(u64),
-    /// It must be from the first number to the second.
+    /// The value must be from the first number to the second.
     Range(u64, u64),
-    /// It must have from the first number of elements to the second.
+    /// The list must have from the first number of elements to the second.
     Count(u64, u64),
-    /// It must not be zero.
+    /// The value must not be zero.
     Zero,
-    /// It must be at least this time.
+    /// The value must be at least this time.
     LeastTime(Duration),
-    /// It must be whole seconds: leases have no others.
+    /// The value must be whole seconds, since leases have no fractions.
     WholeSeconds,
-    /// It must be at least the value of this key.
+    /// The value must be at least the value of this key.
     LeastOf(&'static str),
-    /// It must be above the value of this key.
+    /// The value must be above the value of this key.
     AboveOf(&'static str),
-    /// It must be at most the value of this key.
+    /// The value must be at most the value of this key.
     MostOf(&'static str),
-    /// It must be at least the bytes of this key, with room for what is around them
+    /// The value must be at least the bytes of this key, plus the overhead of a frame
     /// ([`Config::FRAME_OVERHEAD`](crate::config::Config::FRAME_OVERHEAD)).
     RoomFor(&'static str),
-    /// It must be unique: an element before it has the same value.
+    /// The value must be unique: an earlier element has the same value.
     Repeated,
-    /// A lease must outlive requests without an answer.
+    /// The value must be at most a third of the times of leases: a lease must outlive requests
+    /// without an answer.
     ThirdOfLeases,
-    /// A match must have from the first number of players to the second.
+    /// The number of players of a match must be from the first number to the second.
     MatchSize(u64, u64),
-    /// All players of a match, as many as this, meet in one room.
+    /// The value must be at least this number, the players of a match: all of them meet in one
+    /// room.
     MatchInRoom(u64),
-    /// A matcher must know twice the players of a match, as many as this.
+    /// The value must be at least this number, twice the players of a match: a matcher must know as
+    /// many tickets.
     TwoMatches(u64),
-    /// A turn that ends by itself has a shortest time.
+    /// The value must be zero, or at least the shortest time of a turn.
     Turn,
-    /// Tombstones must outlive the longest absence of a member.
+    /// The value must be longer than the longest absence of a member: tombstones must outlive it.
     Horizon,
-    /// A snapshot that names as many members as may be in a room must fit into a frame.
+    /// The value must have place for a snapshot that names as many members as a room may have.
     Snapshot,
 }
 
 impl ConfigError {
-    /// The error of a part, as an error of the whole that has the part at this key.
+    /// Returns the error of a part as an error of the whole. `part` is the key of the part in the
+    /// whole.
     pub(crate) fn within(self, part: fmt::Arguments<'_>) -> Self {
         Self { key: Cow::Owned(alloc::format!("{part}.{}", self.key)), ..self }
     }
 }
 
-/// Returns an error of the key if the condition is not met.
+/// Returns an error for the key if the condition does not hold.
 pub(crate) fn check(
     holds: bool,
     key: impl Into<Cow<'static, str>>,

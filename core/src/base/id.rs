@@ -1,4 +1,4 @@
-//! Names and numbers that identify things.
+//! Identifiers: names and numbers.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -7,17 +7,17 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use subtle::ConstantTimeEq as _;
 
-/// Longest name of a player or a room, in bytes.
+/// Maximum length of the name of a player or a room, in bytes.
 pub const MAX_NAME: usize = 64;
 
-/// Why a text is not a name.
+/// Reason why a text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
-    /// It is empty.
+    /// The text is empty.
     Empty,
-    /// It is longer than [`MAX_NAME`] bytes.
+    /// The text is longer than [`MAX_NAME`] bytes.
     TooLong,
-    /// It has a character that is none of `A-Z a-z 0-9 . _ : -`.
+    /// The text has a character that is none of `A-Z a-z 0-9 . _ : -`.
     BadCharacter,
 }
 
@@ -33,15 +33,15 @@ impl fmt::Display for NameError {
 
 impl core::error::Error for NameError {}
 
-/// A valid name: 1 to [`MAX_NAME`] bytes of `A-Z a-z 0-9 . _ : -`. Cheap to clone.
+/// Valid name: 1 to [`MAX_NAME`] bytes of `A-Z a-z 0-9 . _ : -`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// Checks and takes a name.
+    /// Creates a name from a valid text.
     ///
     /// # Errors
-    /// If it is empty, too long, or has a character that names do not have.
+    /// If the text is empty, is too long, or has a character that names must not have.
     pub fn new(name: &str) -> Result<Self, NameError> {
         if name.is_empty() {
             return Err(NameError::Empty);
@@ -55,7 +55,7 @@ impl Name {
         Ok(Self(name.into()))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -80,8 +80,8 @@ impl From<Name> for String {
     }
 }
 
-/// A connection of a node. Never used twice, so that a late event of a closed
-/// connection cannot reach the one that has its place now.
+/// Connection of a node. An identifier is never used twice, so a late event of a closed connection
+/// cannot reach the connection that has its slot now.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     pub(crate) slot: u32,
@@ -89,8 +89,8 @@ pub struct ConnId {
 }
 
 impl ConnId {
-    /// The connection's place in the node's table: small and dense, and reused after
-    /// the connection is gone. For indexing tables that are kept beside the node.
+    /// Returns the connection's slot in the node's table, as an index of tables that are kept
+    /// beside the node. Slots are small and dense, and are reused once a connection is gone.
     #[must_use]
     pub const fn slot(self) -> usize {
         self.slot as usize
@@ -109,7 +109,7 @@ impl fmt::Display for ConnId {
     }
 }
 
-/// A node of a cluster: a number that no other start of any node has ever had.
+/// Node of a cluster: a number that no other start of any node has ever had.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 
@@ -125,7 +125,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// A link of a node to another. Never used twice.
+/// Link of a node to another node. An identifier is never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId {
     pub(crate) slot: u32,
@@ -144,19 +144,19 @@ impl fmt::Display for LinkId {
     }
 }
 
-/// A session's identifier: 16 unguessable bytes. Whoever has it (and the player's
-/// token) can resume the session, so it is never logged and compares in constant time.
+/// Identifier of a session: 16 unguessable bytes. It resumes the session, together with the
+/// player's token. So it is never logged, and comparisons take constant time.
 #[derive(Clone, Copy)]
 pub struct SessionId(pub(crate) [u8; 16]);
 
 impl SessionId {
-    /// An identifier from the wire; `None` if it is not 16 bytes long.
+    /// Returns an identifier from the wire; `None` if it is not 16 bytes long.
     #[must_use]
     pub fn from_wire(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
-    /// The bytes, for the wire.
+    /// Returns the bytes, for the wire.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -177,15 +177,14 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// A network address that caps are counted for: an IPv6 address, or an IPv4 address
-/// mapped into it.
+/// Network address to which caps apply: an IPv6 address, or an IPv4 address mapped into IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub [u8; 16]);
 
 impl Address {
-    /// The part of an address that caps are counted for: a whole IPv4 address, however it is
-    /// written (mapped, or behind the NAT64 prefix of RFC 6052), or the leading bits of an
-    /// IPv6 address, since a subscriber has all that follow.
+    /// Returns the part of an address to which caps apply. This is a whole IPv4 address in any form
+    /// (mapped, or behind the NAT64 prefix of RFC 6052), or the leading bits of an IPv6 address,
+    /// since a subscriber owns all addresses that begin with these bits.
     #[must_use]
     pub fn counted(self, ipv6_prefix: u8) -> Self {
         let address = Ipv6Addr::from(self.0);
@@ -216,12 +215,12 @@ impl fmt::Display for Address {
     }
 }
 
-/// An entry's place in a room's log: the life of the room, and the entry's number in
-/// it, from 1. Ordered, and names one entry for ever.
+/// Position of an entry in a room's log: the epoch of the room, and the number of the entry in that
+/// epoch, from 1. Cursors are ordered, and a cursor names the same entry for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor {
-    /// Which life of the room.
+    /// Epoch of the room.
     pub epoch: u64,
-    /// Which entry of it; 0 is before the first.
+    /// Number of the entry in the epoch; 0 is before the first entry.
     pub seq: u64,
 }

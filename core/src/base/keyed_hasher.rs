@@ -1,4 +1,4 @@
-//! Hashers of tables that strangers fill.
+//! Hashers of tables whose keys strangers choose.
 
 use core::hash::BuildHasher;
 
@@ -6,7 +6,7 @@ use siphasher::sip::SipHasher13;
 
 use super::rng::Seed;
 
-/// A hasher keyed from the node's seed: strangers cannot choose names that collide.
+/// Hasher keyed from the node's seed, so that strangers cannot choose names that collide.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyedHasher([u8; 16]);
 

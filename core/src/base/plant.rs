@@ -1,102 +1,102 @@
-//! Bugs that can be planted, to show that the oracles of the simulator bite.
+//! Bugs that can be planted, to show that the oracles of the simulator find them.
 //!
-//! Without the feature `plant` there are none, and every site compiles to nothing.
+//! Without the feature `plant` there are no bugs, and every check for one compiles to nothing.
 
-/// A bug to plant; one variant per bug, named for what is wrong.
+/// Bug to plant; one variant for each bug, named after the wrong behaviour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Plant {
-    /// The node applies a message again that it has applied before (G3).
+    /// The node applies a message that it has already applied (G3).
     DuplicateApplied,
-    /// The node tells a resuming session that a message more is in the log than is (G2).
+    /// The node reports one more message to a resuming session as logged than the log has (G2).
     AcknowledgedUnlogged,
     /// A connection that was taken over can still write (G7).
     OldConnectionWrites,
-    /// A member that fell out of the window goes on without a snapshot (G5).
+    /// A member whose cursor fell out of the window continues without a snapshot (G5).
     GapUnannounced,
     /// A room that is opened again uses the epoch of its last life (G1).
     EpochReused,
-    /// Latest messages of a member who lags are queued instead of conflated (G11).
+    /// Latest messages are queued for a slow member instead of replaced by newer ones (G11).
     Unconflated,
-    /// A write to the state counts by arrival, not by stamp (G10).
+    /// A write to the state wins by arrival, not by stamp (G10).
     ArrivalWins,
     /// A resume starts one entry late (G5).
     ResumeOffByOne,
-    /// Missed heartbeats close nothing (L1).
+    /// Missed heartbeats close no connection (L1).
     HeartbeatBlind,
-    /// The client gives up after its first back-off (L1).
+    /// The client does not dial again after its first back-off (L1).
     BackoffForever,
-    /// The client sends what is unacknowledged again in reverse order (G4).
+    /// The client sends unacknowledged messages again in reverse order (G4).
     ResentBackwards,
     /// Tombstones are collected at once (G10).
     TombstoneForgotten,
-    /// A reader that lags keeps the room from waking the members after it (G11).
+    /// A slow reader prevents the room from waking the members after it (G11).
     SlowReaderStalls,
-    /// A node that may have lost its leases goes on serving (G6).
+    /// A node that may have lost its leases continues to serve (G6).
     LeaseAssumed,
-    /// A room is claimed whoever its record says has it (G6).
+    /// A room is claimed even if its record names another node (G6).
     ClaimUncompared,
-    /// A claim, or the write of a ticket, without an answer is taken for one that was not done
-    /// (G8).
+    /// A claim, or the write of a ticket, that has no answer counts as not executed (G8).
     UnknownIsFailure,
-    /// What happens between a read of a directory and its watch is not told (L1).
+    /// Changes between a read of a directory and the start of its watch are lost (L1).
     WatchFromNow,
-    /// Nodes take each other's messages about a room in whichever epoch (G6).
+    /// Nodes accept each other's messages about a room in any epoch (G6).
     EpochUncompared,
-    /// A room takes messages from a node that had the session before (G7).
+    /// A room accepts messages from a node that had the session before (G7).
     SessionEpochUncompared,
-    /// Messages that a link lost are not asked for again (L1).
+    /// Messages that a link has lost are not requested again (L1).
     RelayForgotten,
-    /// Messages that the room's primary did not take are not asked for again (L1).
+    /// Messages that the room's primary has not accepted are not requested again (L1).
     HoldIgnored,
-    /// A room whose primary is dead is followed for ever (L1).
+    /// A follower follows a dead primary for ever (L1).
     DeadFollowed,
-    /// A matcher writes without comparing the key by which it was elected (G8).
+    /// A matcher writes without comparing the key of its election (G8).
     MatcherUnfenced,
-    /// A match forms although one of its tickets has changed, or is gone (G8).
+    /// A match forms although one of its tickets has changed or is gone (G8).
     TicketUncompared,
-    /// A node whose watch of notices and tickets was ended does not watch again (L1).
+    /// A node whose watch of notices and tickets has ended does not start another one (L1).
     NoticeUnwatched,
-    /// The ticket of a session that has ended stays (G8).
+    /// The ticket of an ended session stays (G8).
     TicketForgotten,
-    /// A client does not ask again on its next connection (L1).
+    /// A client does not request its search again on the next connection (L1).
     SearchForgotten,
-    /// A client takes the end of any search for that of the one that goes on (G8).
+    /// A client takes the end of any search for the end of its present search (G8).
     SearchUnnumbered,
-    /// A search that is asked for again when its end was told already begins anew (G8).
+    /// A request for a search whose end was already sent starts the search anew (G8).
     SearchReopened,
-    /// A ticket that was lost with its node's lease is queued again without the player's word
-    /// that it searches yet (G8).
+    /// A ticket that was lost with its node's lease is queued again without a confirmation that the
+    /// player still searches (G8).
     LapseIgnored,
-    /// A matcher puts players into matches whose connections are known to be lost (G8).
+    /// A matcher puts players into matches although their connections are known to be lost (G8).
     AbsentMatched,
-    /// A node answers a join with what a race between nodes made of it (L2).
+    /// A node answers a join with the error that a race between nodes has caused (L2).
     JoinRaceTold,
-    /// After the node stood still, deadlines are judged before what arrived meanwhile (L1).
+    /// After a pause, a node judges deadlines before the frames that arrived meanwhile (L1).
     TimeoutsFirst,
     /// A connection with a backlog is closed instead of read slowly (L1).
     BacklogPunished,
-    /// A registry that was restored or wiped is taken for the one that it was (G6).
+    /// A registry that was restored or wiped counts as the same registry (G6).
     GenerationIgnored,
-    /// The client does not notice that nothing comes any more (L1).
+    /// The client does not notice a silent connection (L1).
     ClientBlind,
-    /// A room keeps latest messages that it has no place for (G11).
+    /// A room keeps latest messages beyond its cap (G11).
     LatestUnbounded,
-    /// The match goes on of a player who leaves its room where the node knows no membership (G8).
+    /// A match goes on after the player leaves its room, if the node has no membership of the
+    /// player there (G8).
     LeaveUnheard,
-    /// A client forgets that it leaves the room of a match when its session is lost (G8).
+    /// A client whose session is lost forgets that it is leaving the room of a match (G8).
     LeaveForgotten,
-    /// Who does not come to its match stays in it (L1).
+    /// A player that does not join the room of its match stays in the match (L1).
     NoShowKept,
-    /// That a player has come to its match is not written down (G8).
+    /// The registry does not record that a player has joined the room of its match (G8).
     JoinUnmarked,
     /// A node does not notice that the registry refuses every write (L1).
     RefusalIgnored,
-    /// A node does not compare its wall clock with those of the others (G12).
+    /// A node does not compare its wall clock with the clocks of other nodes (G12).
     ClockUncompared,
 }
 
 impl Plant {
-    /// Every bug there is.
+    /// All bugs.
     pub const ALL: [Self; 43] = [
         Self::DuplicateApplied,
         Self::AcknowledgedUnlogged,
@@ -144,26 +144,26 @@ impl Plant {
     ];
 }
 
-/// The bug planted in a machine, if any.
+/// Bug planted in a machine, if any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Planted(#[cfg(feature = "plant")] Option<Plant>);
 
 impl Planted {
-    /// A machine with this bug.
+    /// Creates the value for a machine with this bug.
     #[cfg(feature = "plant")]
     #[must_use]
     pub const fn with(plant: Plant) -> Self {
         Self(Some(plant))
     }
 
-    /// Whether this is the bug.
+    /// Returns true if this is the planted bug.
     #[cfg(feature = "plant")]
     #[must_use]
     pub fn is(self, plant: Plant) -> bool {
         self.0 == Some(plant)
     }
 
-    /// Whether this is the bug: there is none in this build.
+    /// Returns false: this build has no planted bugs.
     #[cfg(not(feature = "plant"))]
     #[must_use]
     pub const fn is(self, _plant: Plant) -> bool {

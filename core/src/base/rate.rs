@@ -1,13 +1,13 @@
-//! How fast somebody may send: a token bucket.
+//! Limits of rates, as token buckets.
 
 use crate::base::time::{Duration, Instant};
 
-/// A token bucket: `per_second` on average, `burst` at once.
+/// Parameters of a token bucket: `per_second` on average, `burst` at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Refill per second.
+    /// Tokens added per second.
     pub per_second: u32,
-    /// Size of the bucket.
+    /// Maximum number of tokens in the bucket.
     pub burst: u32,
 }
 
@@ -15,7 +15,7 @@ pub struct Rate {
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     rate: Rate,
-    /// In millionths: a rate of one a second adds one of them each microsecond.
+    /// Tokens in millionths: a rate of one token a second adds one millionth each microsecond.
     millionths: u64,
     refilled: Instant,
 }
@@ -23,17 +23,17 @@ pub struct Bucket {
 const TOKEN: u64 = 1_000_000;
 
 impl Bucket {
-    /// A full bucket.
+    /// Creates a full bucket.
     #[must_use]
     pub const fn new(rate: Rate, now: Instant) -> Self {
         Self { rate, millionths: rate.burst as u64 * TOKEN, refilled: now }
     }
 
-    /// Takes `tokens`, or nothing.
+    /// Removes `tokens` from the bucket, or none.
     ///
     /// # Errors
-    /// If there are not so many: the time until there will be. The time for more than
-    /// the bucket can hold is that of a full bucket.
+    /// If the bucket has fewer tokens. The error is the time until it will have enough; for more
+    /// tokens than the bucket can hold, the time until it is full.
     pub fn take(&mut self, now: Instant, tokens: u32) -> Result<(), Duration> {
         let wait = self.wait(now, tokens);
         if wait.is_zero() {
@@ -43,14 +43,14 @@ impl Bucket {
         Err(wait)
     }
 
-    /// Takes `tokens`, or as many as there are.
+    /// Removes `tokens` from the bucket, or all if it has fewer.
     pub fn drain(&mut self, now: Instant, tokens: u32) {
         self.refill(now);
         self.millionths = self.millionths.saturating_sub(u64::from(tokens) * TOKEN);
     }
 
-    /// The time until there are `tokens`, and zero if there are. The time for more than the
-    /// bucket can hold is that of a full bucket.
+    /// Returns the time until the bucket has `tokens`; zero if it has enough now. For more tokens
+    /// than the bucket can hold, this is the time until it is full.
     #[must_use]
     pub fn wait(&mut self, now: Instant, tokens: u32) -> Duration {
         self.refill(now);

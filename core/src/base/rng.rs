@@ -6,28 +6,28 @@ use core::time::Duration;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
-/// A seed: the only source of randomness that a machine has.
+/// Seed, the only source of randomness of a machine.
 pub type Seed = [u8; 32];
 
-/// A generator that is the same on every platform and cannot be predicted from its
-/// output, so that session identifiers can be drawn from it.
+/// Random generator. Its output is the same on every platform, and cannot be predicted from earlier
+/// output, so session identifiers can be drawn from it.
 #[derive(Clone, Debug)]
 pub struct Rng(ChaCha8Rng);
 
 impl Rng {
-    /// A generator for this seed.
+    /// Creates the generator for this seed.
     #[must_use]
     pub fn new(seed: Seed) -> Self {
         Self(ChaCha8Rng::from_seed(seed))
     }
 
-    /// A seed for a child, drawn from this generator.
+    /// Returns a seed for a child, drawn from this generator.
     #[must_use]
     pub fn split(&mut self) -> Seed {
         self.bytes()
     }
 
-    /// `N` random bytes.
+    /// Returns `N` random bytes.
     #[must_use]
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
@@ -35,14 +35,14 @@ impl Rng {
         bytes
     }
 
-    /// A random number.
+    /// Returns a random number.
     #[must_use]
     pub fn u64(&mut self) -> u64 {
         self.0.next_u64()
     }
 
-    /// A number in the range, both ends included. The bias of at most
-    /// `range length / 2^64` does not matter for what machines draw.
+    /// Returns a number in the range, both ends included. The bias is at most `range length /
+    /// 2^64`, which does not matter to machines.
     #[must_use]
     pub fn range(&mut self, range: RangeInclusive<u64>) -> u64 {
         let (low, high) = range.into_inner();
@@ -51,7 +51,7 @@ impl Rng {
         low.saturating_add(u64::try_from(offset).unwrap_or(u64::MAX))
     }
 
-    /// A duration in the range, in whole microseconds, both ends included.
+    /// Returns a duration in the range, in whole microseconds, both ends included.
     #[must_use]
     pub fn duration(&mut self, range: RangeInclusive<Duration>) -> Duration {
         let micros = |d: &Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);

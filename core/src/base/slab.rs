@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-/// A place in a [`Slab`]. Never used twice, so that a stale key finds nothing.
+/// Place in a [`Slab`]. A key is never used twice, so a stale key finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) slot: u32,
@@ -19,7 +19,7 @@ pub(crate) struct Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// An empty table that takes up to `cap` values, and at most 2^32 - 1.
+    /// Creates an empty table for up to `cap` values, and at most 2^32.
     pub(crate) const fn new(cap: usize) -> Self {
         Self { slots: Vec::new(), free: Vec::new(), len: 0, cap }
     }
@@ -73,7 +73,7 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    /// The keys that are in use, by slot.
+    /// Returns the keys that are in use, by slot.
     pub(crate) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         let used = self.slots.iter().zip(0..).filter(|((_, value), _)| value.is_some());
         used.map(|((generation, _), slot)| Key { slot, generation: *generation })

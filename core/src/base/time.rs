@@ -4,28 +4,28 @@ use core::fmt;
 use core::ops::{Add, Sub};
 pub use core::time::Duration;
 
-/// A point on the driver's monotonic clock, in microseconds since a moment that
-/// the driver chose. Not related to any wall clock, and never to another machine's.
+/// Point on the driver's monotonic clock, in microseconds since a moment that the driver has
+/// chosen. The clock has no relation to any wall clock, or to the clock of another machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
 impl Instant {
-    /// The moment the driver counts from.
+    /// Moment from which the driver counts.
     pub const ZERO: Self = Self(0);
 
-    /// The instant `micros` microseconds after [`Self::ZERO`].
+    /// Returns the instant `micros` microseconds after [`Self::ZERO`].
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since [`Self::ZERO`].
+    /// Returns the microseconds since [`Self::ZERO`].
     #[must_use]
     pub const fn as_micros(self) -> u64 {
         self.0
     }
 
-    /// The time from `earlier` to `self`; zero if `earlier` is later.
+    /// Returns the time from `earlier` to `self`; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
@@ -54,41 +54,41 @@ impl fmt::Display for Instant {
     }
 }
 
-/// Lateness from which on a deadline is taken to have passed while its driver stood still:
-/// far above what a timer or a busy process is late by.
+/// Lateness beyond which a deadline counts as missed because the driver stood still. Far above the
+/// lateness of a timer or of a busy process.
 pub const LATE: Duration = Duration::from_millis(250);
 
-/// A reading of a wall clock: Unix time in milliseconds. May be wrong, and may jump;
-/// used for hybrid logical clocks and for what people read, never to order or to wait.
+/// Reading of a wall clock: Unix time in milliseconds. The reading may be wrong, and may jump. It
+/// serves for hybrid logical clocks and for people, never for ordering or waiting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wall(pub u64);
 
-/// Both clocks, read together. The argument of every input.
+/// Both clocks, read together. Every input takes this argument.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// The monotonic clock.
+    /// Monotonic clock.
     pub instant: Instant,
-    /// The wall clock.
+    /// Wall clock.
     pub wall: Wall,
 }
 
-/// When a machine wants its `handle_timeout` called, and why.
+/// Time at which a machine wants its `handle_timeout` called, with the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline {
-    /// The moment; it may be past, and then it is due.
+    /// Moment of the call. A moment in the past is due now.
     pub at: Instant,
-    /// What is due then, in a few words, for logs and for puzzled developers.
+    /// Reason of the deadline in a few words, for logs and for developers.
     pub reason: &'static str,
 }
 
 impl Deadline {
-    /// A deadline with its reason.
+    /// Creates a deadline with its reason.
     #[must_use]
     pub const fn new(at: Instant, reason: &'static str) -> Self {
         Self { at, reason }
     }
 
-    /// The earlier of two deadlines.
+    /// Returns the earlier of two deadlines.
     #[must_use]
     pub fn earliest(a: Option<Self>, b: Option<Self>) -> Option<Self> {
         match (a, b) {
