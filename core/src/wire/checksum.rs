@@ -17,13 +17,13 @@ fn by_table(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum: u32, byte| TABLE[(sum as u8 ^ byte) as usize] ^ (sum >> 8))
 }
 
-/// The checksum's change by each value of a byte.
+/// Change of the checksum for each value of a byte.
 #[cfg(any(test, not(feature = "crc32c")))]
 static TABLE: [u32; 256] = table();
 
 #[cfg(any(test, not(feature = "crc32c")))]
 const fn table() -> [u32; 256] {
-    /// The polynomial, least bit first.
+    /// Polynomial, least bit first.
     const POLYNOMIAL: u32 = 0x82F6_3B78;
     let mut table = [0; 256];
     let mut byte = 0;

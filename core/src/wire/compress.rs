@@ -9,17 +9,17 @@ use zstd_safe::{CCtx, DCtx};
 use super::frame::Header;
 use super::{FLAG_SEALED, FLAG_ZSTD, Frame, TRAILER_LEN, WireError, encode};
 
-/// zstd's fastest regular level: payloads are small, and a level above saves little on
-/// them.
+/// Compression level: zstd's fastest regular one. A higher level would save little, since payloads
+/// are small.
 const LEVEL: i32 = 1;
 
-/// Compression contexts, shared by all connections of a node. Each is made when it is
-/// first needed, and kept; no state passes from one frame to the next.
+/// Compression contexts, shared by all connections of a node. Each context is created on first use,
+/// and kept. No state passes from one frame to the next.
 #[derive(Default)]
 pub struct Zstd {
     deflate: Option<CCtx<'static>>,
     inflate: Option<DCtx<'static>>,
-    /// Where a payload is compressed to before its size is known.
+    /// Buffer for a compressed payload whose size is not known yet.
     scratch: Vec<u8>,
 }
 
@@ -33,9 +33,9 @@ impl fmt::Debug for Zstd {
 }
 
 impl Zstd {
-    /// The same frame with its payload compressed, or `None` if that would not make it
-    /// smaller. `frame` is what [`super::encode()`] made; one that is compressed or sealed
-    /// already gives `None`. The same frame gives the same bytes.
+    /// Returns the frame with its payload compressed, or `None` if that would not make the frame
+    /// smaller. `frame` is the result of [`super::encode()`]; a frame that is already compressed or
+    /// sealed gives `None`. Equal frames give equal bytes.
     #[must_use]
     pub fn deflate(&mut self, frame: &Bytes) -> Option<Bytes> {
         let header = Header::of_encoded(frame).filter(|header| header.flags == 0)?;
@@ -57,17 +57,17 @@ impl Zstd {
         Some(encode::finish(buffer))
     }
 
-    /// Inflates the payload if the flag is set, and passes every other frame through.
+    /// Inflates the payload if the flag is set. Returns any other frame unchanged.
     ///
-    /// The size of the content stands in the zstd frame; it is compared with
-    /// `max_payload` before anything is allocated, and the content goes into a buffer of
-    /// exactly that size. So neither a lying size nor a large window nor a bomb gets more
-    /// memory than `max_payload`.
+    /// The zstd frame states the size of its content. The size is compared with `max_payload`
+    /// before any allocation, and the content is written into a buffer of exactly that size. So a
+    /// false size, a large window or a decompression bomb cannot cause an allocation above
+    /// `max_payload`.
     ///
     /// # Errors
-    /// If the payload is still sealed, is not exactly one zstd frame with its content size,
-    /// needs a dictionary, has a window larger than `max_payload` allows, or would be larger
-    /// than `max_payload`.
+    /// If the payload is still sealed, is not exactly one zstd frame with its content size, needs a
+    /// dictionary, has a window larger than `max_payload` allows, or would be larger than
+    /// `max_payload`.
     pub fn inflate(&mut self, frame: Frame, max_payload: usize) -> Result<Frame, WireError> {
         if frame.flags & FLAG_SEALED != 0 {
             return Err(WireError::StillSealed);
@@ -85,7 +85,7 @@ impl Zstd {
             _ => return Err(WireError::InflatedTooLong(announced)),
         };
         head.check(max_payload)?;
-        // One frame and nothing after it: further frames could be of any number and no content.
+        // Only one frame is allowed: further frames could be many, without content.
         match zstd_safe::find_frame_compressed_size(source) {
             Ok(len) if len == source.len() => {}
             Ok(_) => return Err(WireError::TrailingCompression),
@@ -102,15 +102,15 @@ impl Zstd {
 
 /// First four bytes of a zstd frame.
 const MAGIC: u32 = 0xFD2F_B528;
-/// First four bytes of a skippable frame, but for the last four bits.
+/// First four bytes of a skippable frame, without the last four bits.
 const SKIPPABLE: u32 = 0x184D_2A50;
 /// Smallest window of zstd, in bytes.
 const MIN_WINDOW: u64 = 1024;
 
-/// What the head of a zstd frame says beside the content size (RFC 8878, section 3.1.1.1).
+/// Fields of the head of a zstd frame, without the content size (RFC 8878, section 3.1.1.1).
 struct Head {
     dictionary: bool,
-    /// In bytes; `None` if it is the content.
+    /// Size of the window, in bytes; `None` if the window is the content.
     window: Option<u64>,
 }
 
@@ -122,8 +122,8 @@ impl Head {
             magic if magic & !0xF == SKIPPABLE => return Err(WireError::SkippableCompression),
             _ => return Err(WireError::BadCompression),
         }
-        // Two bits are the length of a dictionary's number, and one says that the window is the
-        // content.
+        // Two bits state the length of a dictionary's number, and one bit states that the window is
+        // the content.
         let dictionary = descriptor & 0b11 != 0;
         if descriptor & 0b10_0000 != 0 {
             return Ok(Self { dictionary, window: None });

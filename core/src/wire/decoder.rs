@@ -1,41 +1,41 @@
-//! Frames from a byte stream.
+//! Decoding of frames from a byte stream.
 
 use bytes::{Bytes, BytesMut};
 
 use super::frame::Header;
 use super::{Frame, HEADER_LEN, WireError};
 
-/// Incremental decoder for a byte stream; any chunking gives the same frames, and a
-/// fatal error becomes the state.
+/// Incremental decoder for a byte stream. Any chunking gives the same frames. A fatal error becomes
+/// the state of the decoder.
 ///
-/// Push a chunk, then poll until there is no frame left, then push the next. A frame
-/// that lies wholly in one chunk is a slice of it; only one that spans chunks is
-/// copied. Every field of a header is checked as soon as its bytes are there, and the
-/// memory held follows the bytes that came (at most twice as many, and at most twice
-/// `max_frame`), never a length that was only announced.
+/// The caller pushes a chunk, polls until no frame is left, and then pushes the next chunk. A frame
+/// that lies wholly in one chunk is a slice of the chunk; only a frame that spans chunks is copied.
+/// Every field of a header is checked as soon as its bytes have arrived. The allocated memory is
+/// bounded by the received bytes (at most twice as many, and at most twice `max_frame`), never by
+/// an announced length.
 #[derive(Debug)]
 pub struct Decoder {
     max_frame: usize,
-    /// What is not read yet of the last chunk.
+    /// Unread rest of the last chunk.
     chunk: Bytes,
-    /// The front of a frame that began in an earlier chunk.
+    /// Front of a frame that began in an earlier chunk.
     partial: BytesMut,
     failed: Option<WireError>,
 }
 
 impl Decoder {
-    /// A decoder at the start of a stream of frames of at most `max_frame` bytes each.
+    /// Creates a decoder at the start of a stream of frames of at most `max_frame` bytes each.
     #[must_use]
     pub fn new(max_frame: usize) -> Self {
         Self { max_frame, chunk: Bytes::new(), partial: BytesMut::new(), failed: None }
     }
 
-    /// Takes the next bytes of the stream.
+    /// Accepts the next bytes of the stream.
     ///
     /// # Errors
-    /// The fatal error, if there was one; [`WireError::NotDrained`] if
-    /// [`Self::poll_frame`] has not returned `None` since the last push: then the chunk is
-    /// not taken and the decoder is as before.
+    /// The fatal error, if there was one; [`WireError::NotDrained`] if [`Self::poll_frame`] has not
+    /// returned `None` since the last push: then the decoder refuses the chunk, and does not
+    /// change.
     pub fn push(&mut self, chunk: Bytes) -> Result<(), WireError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -47,17 +47,17 @@ impl Decoder {
         Ok(())
     }
 
-    /// The next whole frame; `None` if more bytes are needed.
+    /// Returns the next whole frame; `None` if more bytes are needed.
     ///
     /// # Errors
-    /// If what comes next is not a frame; see [`Frame::decode`]. The stream has lost its
-    /// frame boundaries then, so every later call returns the same error.
+    /// If the next bytes are not a frame; see [`Frame::decode`]. Then the frame boundaries of the
+    /// stream are lost, so every later call returns the same error.
     pub fn poll_frame(&mut self) -> Result<Option<Frame>, WireError> {
         self.poll(Frame::cut)
     }
 
-    /// The bytes of the next frame, whose header is sound; the rest of it is left for
-    /// [`Frame::decode`] to check.
+    /// Returns the bytes of the next frame. Only the header is checked; [`Frame::decode`] checks
+    /// the rest.
     ///
     /// # Errors
     /// As for [`Self::poll_frame`].
@@ -110,7 +110,7 @@ impl Decoder {
         Ok(Some((core::mem::take(&mut self.partial).freeze(), header)))
     }
 
-    /// Moves bytes from the chunk to the partial frame until that has `len` bytes.
+    /// Moves bytes from the chunk to the partial frame until the partial frame has `len` bytes.
     fn gather(&mut self, len: usize) {
         let missing = len.saturating_sub(self.partial.len()).min(self.chunk.len());
         self.partial.extend_from_slice(&self.chunk.split_to(missing));
@@ -140,7 +140,8 @@ mod tests {
     #[test]
     fn a_wrong_header_is_refused_before_anything_is_kept() {
         let good = Head::write(Kind::Say as u16, 0, 0, 0);
-        // A byte of the header, its wrong value, and after how many bytes it shows.
+        // Index of a byte of the header, a wrong value for it, and the number of bytes after which
+        // the error is found.
         for (byte, value, at) in [
             (1, 0, 2),      // magic
             (4, 1, 6),      // version

@@ -1,13 +1,13 @@
-//! Every way a frame can be wrong.
+//! Errors of frames.
 
 use core::fmt;
 
 use skirmish_proto::v1::Kind;
 
-/// Who is at fault for an error.
+/// Side that is at fault for an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultSide {
-    /// The peer broke the protocol, or something between the peers changed the bytes.
+    /// The peer broke the protocol, or the bytes were changed between the peers.
     Misbehaved,
     /// The peer speaks a version of the protocol, or uses a feature of it, that this
     /// side does not know.
@@ -16,22 +16,22 @@ pub enum FaultSide {
     Caller,
 }
 
-/// How a frame can be wrong; one variant per way.
+/// Error of a frame, or of its decoding or encoding; one variant for each cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireError {
     /// The first four bytes are not the magic number.
     BadMagic,
     /// The version is not [`super::VERSION`].
     UnknownVersion(u16),
-    /// Flags are set that have no meaning; the value is all flags.
+    /// Flags without a meaning are set; the value is all flags.
     ReservedFlags(u16),
     /// The metadata is longer than [`super::MAX_METADATA`].
     MetadataTooLong(u16),
-    /// The kind is none of the protocol's.
+    /// The protocol has no such kind.
     UnknownKind(u16),
-    /// The whole frame would be this long, which is more than this side takes.
+    /// The whole frame would have this length, which is more than this side accepts.
     FrameTooLong(u64),
-    /// The bytes end before the frame does.
+    /// The bytes end before the frame ends.
     Truncated,
     /// Bytes follow the frame in a buffer that should hold exactly one.
     TrailingBytes,
@@ -41,20 +41,20 @@ pub enum WireError {
     BadMetadata,
     /// The payload is not the message that the kind names.
     BadPayload(Kind),
-    /// A field of fixed or limited size has another size. The name is the message and
-    /// the field.
+    /// A field of fixed or limited size has another size. The value names the message and the
+    /// field.
     BadFieldLength(&'static str),
-    /// A repeated field has more elements than a message may carry. The name is the
-    /// message and the field.
+    /// A repeated field has more elements than a message may carry. The value names the message and
+    /// the field.
     TooManyItems(&'static str),
-    /// An application message does not say of what type it is.
+    /// An application message does not state its type.
     NoTypeUrl,
     /// A message of this kind is never sent in this direction.
     WrongDirection(Kind),
-    /// The payload is sealed where it must not be (any more): no seal was agreed, or the
-    /// frame was not opened first.
+    /// The payload is sealed where it must not be: no seal was agreed, or the frame was not opened
+    /// before.
     StillSealed,
-    /// The payload is compressed where it must not be (any more).
+    /// The payload is compressed where it must not be, or must not be any more.
     StillCompressed,
     /// The payload is not one intact zstd frame.
     BadCompression,
@@ -64,24 +64,24 @@ pub enum WireError {
     TrailingCompression,
     /// The zstd frame needs a dictionary.
     CompressionDictionary,
-    /// The zstd frame has a window of this many bytes, which is more than this side takes.
+    /// The zstd frame has a window of this many bytes, which is more than this side accepts.
     CompressionWindow(u64),
-    /// The zstd frame does not say how long its content is.
+    /// The zstd frame does not state the size of its content.
     NoContentSize,
-    /// The payload would inflate to this many bytes, which is more than this side takes.
+    /// The payload would inflate to this many bytes, which is more than this side accepts.
     InflatedTooLong(u64),
-    /// A seal was agreed and the frame is not sealed.
+    /// A seal was agreed, but the frame is not sealed.
     NotSealed,
-    /// The sealed payload, its header or its metadata was changed, or the frame was lost,
-    /// repeated or moved, or it was sealed with another key.
+    /// The sealed payload, the header or the metadata was changed; or the frame was lost, repeated
+    /// or moved; or another key has sealed it.
     NotAuthentic,
     /// A public key is not 32 bytes long.
     BadPublicKey,
-    /// A public key is a point of small order: the secret would not depend on the other key.
+    /// A public key is a point of small order: the shared secret would not depend on the other key.
     WeakPublicKey,
     /// All the nonces of this direction are used up.
     SealExhausted,
-    /// What should be compressed or sealed is not a frame that this side encoded, or was
+    /// The input of compression or sealing is not a frame that this side has encoded, or was
     /// compressed or sealed already in an order that does not work.
     NotAFrame,
     /// More bytes were pushed before all frames of the last push were polled.
@@ -89,7 +89,7 @@ pub enum WireError {
 }
 
 impl WireError {
-    /// Who is at fault.
+    /// Returns the side that is at fault.
     #[must_use]
     pub const fn fault(&self) -> FaultSide {
         match self {

@@ -1,4 +1,4 @@
-//! The layout of a frame, and decoding one that is whole.
+//! Layout of a frame, and decoding of one whole frame.
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
@@ -18,35 +18,35 @@ pub const FLAG_SEALED: u16 = 1 << 1;
 pub const HEADER_LEN: usize = 16;
 /// Length of the checksum at the end, in bytes.
 pub const TRAILER_LEN: usize = 4;
-/// Most bytes of metadata.
+/// Maximum size of the metadata, in bytes. A longer one is refused with
+/// [`WireError::MetadataTooLong`].
 pub const MAX_METADATA: usize = 1024;
 
-/// A frame whose header, length and checksum are right; its payload may still be
-/// sealed or compressed.
+/// Frame whose header, length and checksum are right. The payload may still be sealed or
+/// compressed.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Number of the [`Kind`] of message that the payload is; see [`Self::message`].
+    /// Number of the [`Kind`] of the payload's message; see [`Self::message`].
     pub kind: u16,
-    /// [`FLAG_ZSTD`] and [`FLAG_SEALED`], as far as they still hold for `payload`.
+    /// [`FLAG_ZSTD`] and [`FLAG_SEALED`], as far as they still apply to `payload`.
     pub flags: u16,
-    /// The encoded `Metadata`; at most [`MAX_METADATA`] bytes, empty if there is none.
+    /// Encoded `Metadata`; at most [`MAX_METADATA`] bytes, empty if there is none.
     pub metadata: Bytes,
-    /// The payload.
+    /// Payload.
     pub payload: Bytes,
-    /// The header of this frame. Opening and inflating rewrite it, so that it always
-    /// describes `payload` as it is.
+    /// Header of this frame. Opening and inflating rewrite the header, so that it always describes
+    /// `payload` as it is now.
     pub header: [u8; HEADER_LEN],
 }
 
 impl Frame {
-    /// Decodes a buffer that holds exactly one frame (a WebSocket message) of at most
-    /// `max_frame` bytes. Metadata and payload are slices of the buffer; nothing is
-    /// copied.
+    /// Decodes a buffer that holds exactly one frame (a WebSocket message) of at most `max_frame`
+    /// bytes. Metadata and payload are slices of the buffer; nothing is copied.
     ///
     /// # Errors
-    /// If the header is malformed or not of this version, the frame is too long, the
-    /// buffer is shorter or longer than the frame, or the checksum is wrong; whatever
-    /// comes first in the frame is reported.
+    /// If the header is malformed or not of this version, the frame is too long, the buffer is
+    /// shorter or longer than the frame, or the checksum is wrong. The first error in the order of
+    /// the bytes is reported.
     pub fn decode(bytes: Bytes, max_frame: usize) -> Result<Self, WireError> {
         let Some(header) = Header::check(&bytes, max_frame)? else { return Err(WireError::Truncated) };
         match bytes.len().cmp(&header.frame_len()) {
@@ -56,8 +56,8 @@ impl Frame {
         }
     }
 
-    /// Checks the checksum of one whole frame and cuts the frame into its parts. `bytes`
-    /// is as long as its `header` says.
+    /// Checks the checksum of one whole frame, and splits the frame into its parts. `bytes` has the
+    /// length that `header` states.
     pub(super) fn cut(mut bytes: Bytes, header: &Header) -> Result<Self, WireError> {
         let Some((summed, trailer)) = bytes.split_last_chunk::<TRAILER_LEN>() else {
             return Err(WireError::Truncated);
@@ -72,7 +72,7 @@ impl Frame {
         Ok(Self { kind: header.kind, flags: header.flags, metadata, payload: bytes, header: header.bytes })
     }
 
-    /// Which message the payload is.
+    /// Returns the kind of the payload's message.
     ///
     /// # Errors
     /// If this side does not know the kind.
@@ -80,11 +80,11 @@ impl Frame {
         Kind::try_from(i32::from(self.kind)).map_err(|_| WireError::UnknownKind(self.kind))
     }
 
-    /// The decoded metadata; all empty if the frame has none. A trace that is none is left out:
-    /// what only observes is no reason to refuse a frame.
+    /// Returns the decoded metadata; all fields are empty if the frame has no metadata. A malformed
+    /// trace is dropped: a trace is only for observation, and is no reason to refuse a frame.
     ///
     /// # Errors
-    /// If it is not a `Metadata`, or its `type_url` is too long.
+    /// If the bytes are not a `Metadata`, or the `type_url` is too long.
     pub fn metadata(&self) -> Result<Metadata, WireError> {
         if self.metadata.is_empty() {
             return Ok(Metadata::default());
@@ -99,8 +99,8 @@ impl Frame {
         Ok(metadata)
     }
 
-    /// The frame with another payload and without `flag`, after what the flag stood for
-    /// was undone.
+    /// Returns the frame with another payload and without `flag`, after the payload was opened or
+    /// inflated.
     pub(super) fn with_payload(mut self, payload: Bytes, flag: u16) -> Result<Self, WireError> {
         let len = u32::try_from(payload.len()).map_err(|_| WireError::FrameTooLong(payload.len() as u64))?;
         self.flags &= !flag;
@@ -118,7 +118,7 @@ const OFFSET_METADATA_LEN: usize = 8;
 const OFFSET_KIND: usize = 10;
 const OFFSET_PAYLOAD_LEN: usize = 12;
 
-/// A header that was found right.
+/// Header that has passed the checks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     pub(super) kind: u16,
@@ -129,8 +129,8 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Checks as much of a header as there is at the front of `bytes`, field by field;
-    /// `None` if what is there is right and more is needed.
+    /// Checks the part of a header at the front of `bytes`, field by field. Returns `None` if this
+    /// part is right and more bytes are needed.
     ///
     /// A header that passes describes a frame of at most `max_frame` bytes.
     #[inline]
@@ -141,8 +141,8 @@ impl Header {
         }
     }
 
-    /// The header of one whole frame that this side encoded; `None` if it is something else.
-    /// The checksum is not looked at.
+    /// Returns the header of one whole frame that this side has encoded; `None` if the bytes are
+    /// something else. The checksum is not checked.
     pub(super) fn of_encoded(frame: &[u8]) -> Option<Self> {
         Self::check(frame, frame.len()).ok().flatten().filter(|header| header.frame_len() == frame.len())
     }
@@ -176,7 +176,7 @@ impl Header {
         Ok(())
     }
 
-    /// The header of a frame that is to be sent.
+    /// Returns the header of a frame to be sent.
     pub(super) fn write(kind: u16, flags: u16, metadata_len: u16, payload_len: u32) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..OFFSET_VERSION].copy_from_slice(&MAGIC.to_be_bytes());
@@ -188,17 +188,17 @@ impl Header {
         bytes
     }
 
-    /// Where the payload begins.
+    /// Returns the offset at which the payload begins.
     pub(super) const fn payload_start(&self) -> usize {
         HEADER_LEN + self.metadata_len
     }
 
-    /// Where the payload ends.
+    /// Returns the offset at which the payload ends.
     pub(super) const fn payload_end(&self) -> usize {
         self.payload_start() + self.payload_len
     }
 
-    /// Length of the whole frame.
+    /// Returns the length of the whole frame.
     pub(super) const fn frame_len(&self) -> usize {
         self.payload_end() + TRAILER_LEN
     }

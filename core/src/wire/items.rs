@@ -1,14 +1,15 @@
-//! Bounds on repeated fields, checked before anything is decoded.
+//! Bounds on repeated fields, checked before the payload is decoded.
 //!
-//! An element that takes two bytes on the wire takes up to two hundred in memory, so a
-//! cap on the size of a frame alone would not bound what decoding it allocates.
+//! An element of two bytes on the wire takes up to two hundred bytes in memory, so a cap on the
+//! size of a frame alone would not bound the memory that decoding allocates.
 
-/// Most elements that a repeated field of messages may have.
+/// Maximum number of elements of a repeated field of messages. With more, the message is refused
+/// with [`TooManyItems`](super::WireError::TooManyItems).
 pub(crate) const MAX_ITEMS: usize = 4096;
 
-/// How often the field at the end of `path` occurs in an encoded message; the fields
-/// before it are messages, the first of them in `message`. `None` if the encoding is
-/// malformed, or has groups (which proto3 has not).
+/// Counts the occurrences of the field at the end of `path` in an encoded message. The earlier
+/// fields of the path are messages, and the first of them is in `message`. Returns `None` if the
+/// encoding is malformed, or has groups, which proto3 does not have.
 pub(super) fn count(mut message: &[u8], path: &[u64]) -> Option<usize> {
     let (wanted, rest) = path.split_first()?;
     let mut count = 0;
@@ -42,7 +43,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     for shift in (0..70).step_by(7) {
         let (byte, rest) = bytes.split_first()?;
         *bytes = rest;
-        // Of a tenth byte only the lowest bit fits; the decoder judges the rest of it.
+        // Only the lowest bit of a tenth byte fits; the decoder checks the other bits.
         value |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             return Some(value);

@@ -1,4 +1,4 @@
-//! Frames to messages, between nodes.
+//! Decoding of frames from other nodes.
 
 use bytes::Bytes;
 use skirmish_proto::v1::{self, Kind};
@@ -8,7 +8,7 @@ use super::message::{
 };
 use super::{Frame, WireError};
 
-/// A message from another node. Bodies are slices of the buffer that was received.
+/// A message from another node. Bodies are slices of the received buffer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ToNode {
     /// The first frame of a link.
@@ -26,19 +26,19 @@ pub enum ToNode {
 pub enum RoomMessage {
     /// Asks for the tail of the room's log.
     Attach(v1::Attach),
-    /// Says from where the tail comes.
+    /// States the position from which the tail starts.
     Attached(v1::Attached),
-    /// Ends the tail.
+    /// Ends the tail of a room's log, since the follower has no members left.
     Detach(v1::Detach),
-    /// Asks for a membership for a session, or to go on with its membership.
+    /// Asks to make a session a member, or to resume its membership.
     Enter(v1::Enter),
-    /// Answers `Enter`.
+    /// Answers an `Enter`.
     Entered(v1::Entered),
     /// A reliable message of a member.
     Relay(v1::Relay),
-    /// Refuses a reliable message for now.
+    /// The primary has not accepted a relayed message.
     Hold(v1::Hold),
-    /// Ends a membership.
+    /// A member leaves, or the session is not at that node any more.
     Exit(v1::Exit),
     /// Tells that a membership has ended.
     Exited(v1::Exited),
@@ -86,8 +86,7 @@ impl ToNode {
     /// [`super::ToServer::decode`].
     ///
     /// # Errors
-    /// As for [`super::ToServer::decode`]; kinds that nodes do not send each other are
-    /// refused.
+    /// As for [`super::ToServer::decode`]. Kinds that nodes do not send to each other are refused.
     pub fn decode(frame: &Frame, bytes: Bytes) -> Result<Self, WireError> {
         check_plain(frame)?;
         let kind = frame.message()?;

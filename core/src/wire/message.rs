@@ -1,4 +1,4 @@
-//! Frames to messages, by kind and direction (row W4).
+//! Decoding of frames to messages, by kind and direction (row W4).
 
 use alloc::string::String;
 
@@ -9,32 +9,32 @@ use skirmish_proto::v1::{self, Kind};
 use super::items::{self, MAX_ITEMS};
 use super::{FLAG_SEALED, FLAG_ZSTD, Frame, WireError};
 
-/// Longest `type_url`, in bytes.
+/// Maximum length of a `type_url`, in bytes. A longer one is refused.
 pub const MAX_TYPE_URL: usize = 256;
-/// Longest `Hello.agent`, in bytes. Of a longer one the beginning counts.
+/// Maximum length of `Hello.agent`, in bytes. A longer text is cut.
 const MAX_AGENT: usize = 64;
-/// Most rooms in `Hello.joins`.
+/// Maximum number of rooms in `Hello.joins`. With more, the `Hello` is refused.
 pub(crate) const MAX_JOINS: usize = 16;
-/// Longest `Goodbye.message`, in bytes.
+/// Maximum length of `Goodbye.message`, in bytes. A longer one is refused.
 const MAX_GOODBYE: usize = 256;
 const KEY_LEN: usize = 32;
 pub(super) const SESSION_LEN: usize = 16;
 
-/// A message from a client. Bodies are slices of the buffer that was received.
+/// A message from a client. Bodies are slices of the received buffer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ToServer {
     /// A message of the application.
     Application {
-        /// What the payload is; 1 to [`MAX_TYPE_URL`] bytes.
+        /// Type of the payload; 1 to [`MAX_TYPE_URL`] bytes.
         type_url: String,
-        /// The message, encoded as the application encodes it.
+        /// The message in the application's own encoding.
         payload: Bytes,
     },
     /// Opens a session or resumes one.
     Hello(v1::Hello),
     /// The last frame of the connection.
     Goodbye(v1::Goodbye),
-    /// Asks whether the connection carries anything.
+    /// Asks for a sign of life.
     Ping(v1::Ping),
     /// Answers a ping.
     Pong(v1::Pong),
@@ -44,26 +44,26 @@ pub enum ToServer {
     Leave(v1::Leave),
     /// A reliable message to a room.
     Say(v1::Say),
-    /// A message of which only the newest counts.
+    /// A latest message to a room.
     Latest(v1::Latest),
     /// Entries of a room's replicated state.
     State(v1::State),
-    /// One step of comparing replicas.
+    /// One step of a reconciliation.
     Reconcile(v1::Reconcile),
     /// Asks for a match.
     Queue(v1::Queue),
-    /// Takes the ticket back.
+    /// Takes the ticket back, or gives a match up.
     Cancel(v1::Cancel),
 }
 
 impl ToServer {
-    /// Decodes the payload by the frame's kind. Checked are the encoding, the lengths that
-    /// the protocol fixes, and that no repeated field has more than 4,096 elements; what
-    /// names and numbers mean is up to whom they are for.
+    /// Decodes the payload by the frame's kind. Checks the encoding, the lengths that the protocol
+    /// fixes, and that no repeated field has more than 4,096 elements. The receiver of the message
+    /// judges the meaning of names and numbers.
     ///
     /// # Errors
-    /// If the payload is still sealed or compressed, only servers send this kind, or the
-    /// payload or the metadata is not what the protocol says.
+    /// If the payload is still sealed or compressed, only servers send this kind, or the payload or
+    /// the metadata does not follow the protocol.
     pub fn decode(frame: &Frame) -> Result<Self, WireError> {
         check_plain(frame)?;
         let metadata = frame.metadata()?;
@@ -108,21 +108,21 @@ impl ToServer {
     }
 }
 
-/// A message from a server. Bodies are slices of the buffer that was received.
+/// A message from a server. Bodies are slices of the received buffer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ToClient {
     /// A message of the application.
     Application {
-        /// What the payload is; 1 to [`MAX_TYPE_URL`] bytes.
+        /// Type of the payload; 1 to [`MAX_TYPE_URL`] bytes.
         type_url: String,
-        /// The message, encoded as the application encodes it.
+        /// The message in the application's own encoding.
         payload: Bytes,
     },
-    /// Answers a hello.
+    /// Answers a `Hello`.
     Welcome(v1::Welcome),
     /// The last frame of the connection.
     Goodbye(v1::Goodbye),
-    /// Asks whether the client lives.
+    /// Asks for a sign of life.
     Ping(v1::Ping),
     /// Answers the client's ping.
     Pong(v1::Pong),
@@ -134,21 +134,21 @@ pub enum ToClient {
     Entry(v1::Entry),
     /// Acknowledges reliable messages.
     Ack(v1::Ack),
-    /// A message was not taken.
+    /// The server has not accepted messages for now.
     Throttle(v1::Throttle),
-    /// Stands in for entries that the member cannot get.
+    /// Replaces entries that the member cannot get.
     Snapshot(v1::Snapshot),
-    /// A message of which only the newest counts.
+    /// A latest message of a member.
     Latest(v1::Latest),
     /// Entries of a room's replicated state.
     State(v1::State),
-    /// One step of comparing replicas.
+    /// One step of a reconciliation.
     Reconcile(v1::Reconcile),
-    /// What has become of the player's ticket.
+    /// State of the player's ticket.
     Queued(v1::Queued),
     /// The player's match.
     Matched(v1::Matched),
-    /// A frame was not understood.
+    /// The server has not understood a frame.
     Unsupported(v1::Unsupported),
 }
 
@@ -156,8 +156,7 @@ impl ToClient {
     /// Decodes the payload by the frame's kind; see [`ToServer::decode`].
     ///
     /// # Errors
-    /// As for [`ToServer::decode`]; here it is the kinds that only clients send that are
-    /// refused.
+    /// As for [`ToServer::decode`], except that the kinds that only clients send are refused.
     pub fn decode(frame: &Frame) -> Result<Self, WireError> {
         check_plain(frame)?;
         let metadata = frame.metadata()?;
@@ -234,7 +233,7 @@ fn hello(frame: &Frame) -> Result<v1::Hello, WireError> {
     check_items(frame, &[2, 2], "Resume.rooms")?;
     check_count(frame, &[7], MAX_JOINS, "Hello.joins")?;
     let mut hello: v1::Hello = body(frame)?;
-    // It is for logs only.
+    // The agent is for logs only, so a long one is cut, not refused.
     while hello.agent.len() > MAX_AGENT {
         hello.agent.pop();
     }

@@ -1,13 +1,17 @@
-//! Bytes to messages and back: frames, compression, sealing (rows W2 to W5).
+//! Conversion of bytes to messages and back: frames, compression, sealing (rows W2 to W5).
 //!
-//! A received buffer becomes a [`Frame`] ([`Frame::decode`] for a buffer that is
-//! one frame, [`Decoder`] for a byte stream), is opened ([`seal::Seal::open`]) and
-//! inflated ([`Zstd::inflate`]) if its flags say so, and is decoded by its kind
-//! ([`ToServer`], [`ToClient`]). A sent message takes the way back: [`encode()`],
-//! [`Zstd::deflate`], [`seal::Seal::seal`]. The payload of a plain frame, and every
-//! `bytes` field in it, stays a slice of the buffer that was received.
+//! A received buffer is converted in these steps:
 //!
-//! The layout of a frame is the head of `proto/skirmish/v1/frame.proto`.
+//! 1. [`Frame::decode`] makes a [`Frame`] of a buffer with one frame; [`Decoder`] makes frames of a
+//!    byte stream.
+//! 2. [`seal::Seal::open`] opens a sealed frame, and [`Zstd::inflate`] inflates a compressed one.
+//! 3. [`ToServer`], [`ToClient`] or [`ToNode`] decodes the payload by the frame's kind.
+//!
+//! A message that is sent takes the reverse steps: [`encode()`], [`Zstd::deflate`],
+//! [`seal::Seal::seal`]. The payload of a plain frame, and every `bytes` field in the payload,
+//! stays a slice of the received buffer.
+//!
+//! The layout of a frame is described at the head of `proto/skirmish/v1/frame.proto`.
 
 mod checksum;
 mod compress;

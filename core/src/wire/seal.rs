@@ -1,26 +1,25 @@
 //! Sealed payloads: authenticated encryption with a key agreed in the session (row W3).
 //!
-//! # What it protects
+//! # Protection
 //!
-//! A connection already runs over TLS. A seal protects payloads from whoever ends that
-//! TLS on the way: a proxy, a load balancer or a content delivery network.
+//! A connection already runs over TLS. A seal protects payloads from a party that ends the TLS on
+//! the way: a proxy, a load balancer or a content delivery network.
 //!
-//! * Such a party, if it only reads, learns kinds, sizes, times and metadata of the
-//!   frames, and what stands in `Hello` and `Welcome` (token and session identifier among
-//!   it), but no other payload.
-//! * If the client has pinned the server's static key, neither can an active one read or
-//!   change anything, nor lose, repeat, reorder or insert a frame in the middle of the
-//!   connection unnoticed. Without the pinned key it can: it agrees on one key with each
-//!   side.
-//! * Recorded traffic stays unreadable when the static key leaks later, since both sides
-//!   also use keys that live for one connection.
+//! * A party that only reads learns the kinds, sizes, times and metadata of the frames, and the
+//!   content of `Hello` and `Welcome` (token and session identifier included), but no other
+//!   payload.
+//! * If the client has pinned the server's static key, an active party cannot read or change a
+//!   payload either. Nor can it drop, repeat, reorder or insert a frame in the middle of the
+//!   connection unnoticed. Without a pinned key it can, by agreeing on a key with each side.
+//! * Recorded traffic stays unreadable if the static key leaks later, since both sides also use
+//!   keys that exist for one connection only.
 //!
-//! It does not hide metadata, nor that frames are sent; does not tell a connection that
-//! was cut off from one that ended; and does not authenticate the client, which is the
-//! token's job. Since compression comes before, the size of a frame can tell something of
-//! secrets that are mixed with text of an attacker's choice in one payload.
+//! A seal hides neither the metadata nor the existence of frames. A seal cannot distinguish a
+//! connection that was cut off from one that ended. The client is not authenticated by the seal;
+//! that is the task of the token. Payloads are compressed before they are sealed, so the size of a
+//! frame can leak secrets that share a payload with text that an attacker has chosen.
 //!
-//! # How
+//! # Agreement and encryption
 //!
 //! Both sides draw an ephemeral X25519 key. `Hello.seal_key` and `Welcome.seal_key` carry
 //! the public halves. All payloads after the `Welcome` are sealed.
@@ -34,13 +33,13 @@
 //!              session identifier, 32 bytes)
 //! ```
 //!
-//! `direction` is one byte, `C` for what the client sends and `S` for what the server
-//! sends; `pinned` is one byte, 1 or 0. A shared secret of zeros only is refused.
+//! `direction` is one byte, `C` for frames of the client and `S` for frames of the server.
+//! `pinned` is one byte, 1 or 0. A shared secret of zeros only is refused.
 //!
 //! A payload is sealed with ChaCha20-Poly1305. The tag of 16 bytes follows the ciphertext
 //! and counts as payload. The nonce is the number of frames sealed in this direction
-//! before, as 12 bytes big-endian; it is not sent, because the transport keeps the order.
-//! The associated data are the header as it is sent, and the metadata.
+//! before, as 12 bytes big-endian. The nonce is not sent, because the transport keeps the order.
+//! The associated data are the header in its sent form, and the metadata.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -56,18 +55,18 @@ use zeroize::Zeroizing;
 use super::frame::Header;
 use super::{FLAG_SEALED, Frame, HEADER_LEN, TRAILER_LEN, WireError, encode};
 
-/// How many bytes a seal adds to a frame.
+/// Bytes that a seal adds to a frame.
 pub const OVERHEAD: usize = 16;
 
 const SALT: &[u8] = b"skirmish.v1 seal";
 
-/// The public half of a server's static secret: what clients pin.
+/// Returns the public half of a server's static secret, for clients to pin.
 #[must_use]
 pub fn public_key(statik: [u8; 32]) -> [u8; 32] {
     PublicKey::from(&StaticSecret::from(statik)).to_bytes()
 }
 
-/// The client's side of the agreement, before the `Welcome`.
+/// Client's side of the agreement, before the `Welcome`.
 pub struct Offer {
     ephemeral: StaticSecret,
     public: [u8; 32],
@@ -81,7 +80,7 @@ impl fmt::Debug for Offer {
 }
 
 impl Offer {
-    /// An offer. `ephemeral` is 32 random bytes, for this connection only; `pinned` is the
+    /// Creates an offer. `ephemeral` is 32 random bytes, for this connection only; `pinned` is the
     /// server's static public key, if the client has it.
     #[must_use]
     pub fn new(ephemeral: [u8; 32], pinned: Option<[u8; 32]>) -> Self {
@@ -90,7 +89,7 @@ impl Offer {
         Self { ephemeral, public, pinned }
     }
 
-    /// What goes into `Hello.seal_key`.
+    /// Returns the value for `Hello.seal_key`.
     #[must_use]
     pub const fn public(&self) -> [u8; 32] {
         self.public
@@ -99,7 +98,7 @@ impl Offer {
     /// Finishes the agreement with `Welcome.seal_key` and `Welcome.session`.
     ///
     /// # Errors
-    /// If the server's key is not 32 bytes long, or it or the pinned one has small order.
+    /// If the server's key is not 32 bytes long, or if this key or the pinned key has small order.
     pub fn finish(self, server_public: &[u8], session: &[u8]) -> Result<Seal, WireError> {
         let server_public = parse_public(server_public)?;
         let agreed = contributory(self.ephemeral.diffie_hellman(&server_public.into()))?;
@@ -112,11 +111,11 @@ impl Offer {
     }
 }
 
-/// The server's side: answers an offer. Returns `Welcome.seal_key` and the seal.
+/// Answers an offer, on the server's side. Returns `Welcome.seal_key` and the seal.
 ///
-/// `ephemeral` is 32 random bytes, for this connection only. `statik` is the server's
-/// static secret, given if and only if `Hello.seal_pinned` is set; a server that has none
-/// refuses such a `Hello`. `session` is `Welcome.session`.
+/// `ephemeral` is 32 random bytes, for this connection only. `statik` is the server's static
+/// secret, given if and only if `Hello.seal_pinned` is set; a server without such a secret refuses
+/// this `Hello`. `session` is `Welcome.session`.
 ///
 /// # Errors
 /// If the client's key is not 32 bytes long or has small order.
@@ -141,8 +140,8 @@ pub fn answer(
     Ok((server, Seal::new(keys.key(Direction::ToClient, session), keys.key(Direction::ToServer, session))))
 }
 
-/// The two directions' keys and counters of one connection. A frame that does not open is
-/// fatal: it becomes the state, and nothing opens any more.
+/// Keys and counters of one connection, for both directions. A frame that does not open is a fatal
+/// error: the error becomes the state, and no later frame opens.
 pub struct Seal {
     sealing: Sequence,
     opening: Sequence,
@@ -165,13 +164,13 @@ impl Seal {
         Self { sealing: sequence(sealing), opening: sequence(opening), failed: None }
     }
 
-    /// The same frame with its payload sealed (after compression, if any), [`OVERHEAD`]
-    /// bytes longer. `frame` is what [`super::encode()`] or [`super::Zstd::deflate`] made.
-    /// Sealed frames must be sent in the order in which they were sealed, each once.
+    /// Returns the frame with its payload sealed (after compression, if any), [`OVERHEAD`] bytes
+    /// longer. `frame` is the result of [`super::encode()`] or [`super::Zstd::deflate`]. Sealed
+    /// frames must be sent in the order in which they were sealed, once each.
     ///
     /// # Errors
-    /// [`WireError::NotAFrame`] if `frame` is something else, or is sealed already; then no
-    /// nonce is used. [`WireError::SealExhausted`] after 2^64 - 1 frames.
+    /// [`WireError::NotAFrame`] if `frame` is something else, or is sealed already; then no nonce
+    /// is used. [`WireError::SealExhausted`] after 2^64 - 1 frames.
     pub fn seal(&mut self, frame: &Bytes) -> Result<Bytes, WireError> {
         let header = Header::of_encoded(frame)
             .filter(|header| header.flags & FLAG_SEALED == 0)
@@ -192,10 +191,10 @@ impl Seal {
         Ok(encode::finish(buffer))
     }
 
-    /// Opens a sealed frame, in place if nobody else holds its buffer.
+    /// Opens a sealed frame, in place if its buffer has no other owner.
     ///
     /// # Errors
-    /// If the frame is not sealed, or not the next one that the peer sealed, unchanged.
+    /// If the frame is not sealed, is not the next one that the peer has sealed, or was changed.
     pub fn open(&mut self, frame: Frame) -> Result<Frame, WireError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -206,7 +205,7 @@ impl Seal {
     }
 }
 
-/// One direction: its key, and how many nonces of it are used.
+/// One direction: the key, and the number of used nonces.
 struct Sequence {
     cipher: ChaCha20Poly1305,
     used: u64,
@@ -218,7 +217,7 @@ impl Sequence {
         let tag = self
             .cipher
             .encrypt_inout_detached(&nonce, associated, payload.into())
-            // The cipher takes 256 GiB in one piece, more than a length field can say.
+            // The cipher accepts 256 GiB in one piece, more than a length field can state.
             .map_err(|_| WireError::NotAFrame)?;
         Ok(tag.into())
     }
@@ -258,10 +257,10 @@ enum Direction {
     ToClient,
 }
 
-/// What both sides know after the exchange.
+/// Values that both sides know after the exchange.
 struct Agreement {
     agreed: SharedSecret,
-    /// With the server's static key, and that key.
+    /// Secret shared with the server's static key, and that key.
     pinned: Option<(SharedSecret, [u8; 32])>,
     client: [u8; 32],
     server: [u8; 32],
@@ -283,8 +282,8 @@ impl Agreement {
             Direction::ToServer => b"C",
             Direction::ToClient => b"S",
         };
-        // All parts but the last have a fixed length, given the flag, so that no two
-        // agreements give the same text.
+        // All parts except the last have a fixed length, given the flag, so no two agreements have
+        // the same text.
         let info =
             [direction, &[u8::from(self.pinned.is_some())][..], &self.client, &self.server, statik, session];
         let mut key = Zeroizing::new([0; 32]);

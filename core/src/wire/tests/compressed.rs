@@ -4,7 +4,7 @@ use zstd_safe::CCtx;
 
 use super::*;
 
-/// A frame whose payload claims to be zstd.
+/// Returns a frame whose flag says that the payload is zstd.
 fn zstd_frame(payload: &[u8]) -> Frame {
     let header = Header::write(Kind::Say as u16, FLAG_ZSTD, 0, u32::try_from(payload.len()).unwrap());
     Frame::decode(raw(header, payload), usize::MAX).unwrap()
@@ -79,7 +79,7 @@ fn a_bomb_is_refused_with_its_true_size_and_with_a_false_one() {
     let mut bomb = compress(&alloc::vec![0; 8 << 20]);
     assert!(bomb.len() < 2048);
     assert_eq!(inflate(&bomb, MAX), Err(WireError::InflatedTooLong(8 << 20)));
-    // The content size takes the 4 bytes after the frame's descriptor (and its window).
+    // The content size is in the 4 bytes after the frame's descriptor and window.
     let size = bomb.windows(4).position(|bytes| bytes == (8u32 << 20).to_le_bytes()).unwrap();
     bomb[size..size + 4].copy_from_slice(&1000u32.to_le_bytes());
     assert!(matches!(inflate(&bomb, MAX), Err(WireError::CompressionWindow(_))));

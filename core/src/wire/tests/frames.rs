@@ -4,8 +4,8 @@ use skirmish_proto::v1;
 
 use super::*;
 
-/// Everything a decoder makes of a stream that is cut at these lengths (the last length
-/// again and again): the frames, and how it ended.
+/// Decodes a stream that is cut at these lengths; the last length is repeated. Returns the frames,
+/// and the result at the end.
 fn drive(stream: &[u8], lengths: &[usize], max_frame: usize) -> (Vec<Frame>, Result<(), WireError>) {
     let mut decoder = Decoder::new(max_frame);
     let mut frames = Vec::new();

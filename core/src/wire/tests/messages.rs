@@ -31,7 +31,7 @@ fn every_kind_has_its_directions() {
         if kind == Application {
             continue;
         }
-        // Empty messages are valid but for `Welcome`, which must have a session.
+        // Empty messages are valid, except `Welcome`, which must have a session.
         let message = v1::Welcome { session: Bytes::from_static(&[1; 16]), ..Default::default() };
         let at_server = if kind == Welcome { to_server(kind, &message) } else { to_server(kind, &()) };
         let at_client = if kind == Welcome { to_client(kind, &message) } else { to_client(kind, &()) };

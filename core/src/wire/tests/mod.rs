@@ -1,4 +1,4 @@
-//! What the parts of the module promise together.
+//! Tests of the whole module.
 
 mod compressed;
 mod frames;
@@ -17,15 +17,14 @@ use super::*;
 
 const MAX: usize = 64 * 1024;
 
-/// A frame with any header fields, and the checksum that fits it.
+/// Returns a frame with any header fields, and the right checksum.
 fn raw(header: [u8; HEADER_LEN], rest: &[u8]) -> Bytes {
     let mut bytes = header.to_vec();
     bytes.extend_from_slice(rest);
     encode::finish(bytes)
 }
 
-/// The same bytes with one bit flipped and, as somebody who means it would do, the
-/// checksum put right.
+/// Returns the bytes with one bit flipped and, as an attacker would do, the checksum corrected.
 fn flip(frame: &Bytes, bit: usize) -> Bytes {
     let mut bytes = frame[..frame.len() - TRAILER_LEN].to_vec();
     bytes[bit / 8] ^= 1 << (bit % 8);

@@ -6,7 +6,7 @@ use super::*;
 const SESSION: [u8; 16] = [9; 16];
 const STATIC: [u8; 32] = [3; 32];
 
-/// The two ends of a connection: client, server.
+/// Returns the two ends of a connection: client, server.
 fn pair(pinned: bool) -> (Seal, Seal) {
     let offer = Offer::new([1; 32], pinned.then(|| public_key(STATIC)));
     let (key, server) = answer([2; 32], pinned.then_some(STATIC), &offer.public(), &SESSION).unwrap();
@@ -46,8 +46,8 @@ proptest! {
         }
     }
 
-    /// Of frames 0..5, in any order and number, those open that come as they were sent, and
-    /// after the first that does not, none.
+    /// Frames 0..5 are delivered in any order and number. Frames open as long as they arrive in the
+    /// order of sending; after the first one out of order, no frame opens.
     #[test]
     fn lost_repeated_and_moved_frames_do_not_open(order in vec(0usize..5, 1..8)) {
         let (mut client, mut server) = pair(false);
@@ -113,7 +113,7 @@ fn whoever_shares_the_buffer_keeps_its_bytes() {
     assert_eq!(sealed, before);
 }
 
-/// Everything both sides put into the agreement counts.
+/// Every input of both sides changes the agreement.
 #[test]
 fn sides_that_do_not_agree_do_not_understand_each_other() {
     let pinned = Some(public_key(STATIC));
@@ -163,8 +163,8 @@ fn only_frames_are_sealed_and_each_once() {
     assert!(server.open(decode(next)).is_ok(), "a refused frame uses no nonce");
 }
 
-/// The bytes were computed by another implementation of the derivation and the cipher,
-/// written from the description at the head of `seal.rs` on top of OpenSSL.
+/// Compares with bytes of another implementation of the derivation and the cipher, which was
+/// written on top of OpenSSL from the description at the head of `seal.rs`.
 #[test]
 fn the_seal_is_that_of_its_description() {
     let offer = Offer::new([1; 32], Some(public_key([3; 32])));
