@@ -14,7 +14,6 @@ use crate::base::keyed_hasher::KeyedHasher;
 use crate::base::rng::Seed;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::{Duration, Instant};
-use crate::hosting::Seated;
 
 /// A session's place in the [`Sessions`] table.
 pub(crate) type SessionKey = Key;
@@ -184,8 +183,7 @@ impl Membership {
     }
 
     /// Begins to read: the log from where the room says, and the state from its beginning.
-    pub(crate) const fn begin(&mut self, seated: Seated) {
-        let Seated { number, seq, resumed, forgotten } = seated;
+    pub(crate) const fn begin(&mut self, number: u32, seq: u64, resumed: bool, forgotten: u64) {
         self.number = number;
         (self.start, self.seq) = (seq, seq);
         (self.latest, self.change, self.forgotten) = (0, 0, forgotten);

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use skirmish_proto::v1;
 
 use super::common::Common;
-use super::{Context, Effect, Input, Next};
+use super::{NextRole, RoomContext, RoomEffect, RoomInput};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::Instant;
@@ -49,48 +49,53 @@ impl Claiming {
     }
 
     /// Asks the registry, if it is time.
-    pub(super) fn ask(&mut self, common: &Common, cx: &mut Context<'_>) {
+    pub(super) fn ask(&mut self, common: &Common, cx: &mut RoomContext<'_>) {
         if self.ask_at.is_some_and(|at| at <= cx.now.instant) {
             self.ask_at = None;
-            common.emit(cx, Effect::Claim);
+            common.emit(cx, RoomEffect::Claim);
         }
     }
 
-    pub(super) fn handle(&mut self, common: &mut Common, cx: &mut Context<'_>, input: Input) -> Next {
+    pub(super) fn handle(
+        &mut self,
+        common: &mut Common,
+        cx: &mut RoomContext<'_>,
+        input: RoomInput,
+    ) -> NextRole {
         match input {
-            Input::Depart { session, .. } => drop(common.depart(cx, session)),
-            Input::Led { epoch } => return Next::Lead { epoch },
-            Input::LedBy { node, epoch } => return Next::Follow { node, epoch },
-            Input::Unavailable => return Next::Close(v1::LeftReason::Gone),
-            Input::Unclaimed => return Next::Close(v1::LeftReason::Limit),
-            Input::Close(reason) => return Next::Close(reason),
-            Input::Unlinked { link, .. } => self.early.retain(|early| early.link != link),
-            Input::From { link, message, .. } => self.take(common, cx, link, message),
-            Input::Timeout => self.ask(common, cx),
+            RoomInput::Depart { session, .. } => drop(common.depart(cx, session)),
+            RoomInput::Led { epoch } => return NextRole::Lead { epoch },
+            RoomInput::LedBy { node, epoch } => return NextRole::Follow { node, epoch },
+            RoomInput::Unavailable => return NextRole::Close(v1::LeftReason::Gone),
+            RoomInput::Unclaimed => return NextRole::Close(v1::LeftReason::Limit),
+            RoomInput::Close(reason) => return NextRole::Close(reason),
+            RoomInput::Unlinked { link, .. } => self.early.retain(|early| early.link != link),
+            RoomInput::From { link, message, .. } => self.take(common, cx, link, message),
+            RoomInput::Timeout => self.ask(common, cx),
             // Every session waits for the registry, and there is no primary yet.
-            Input::Arrive(_)
-            | Input::Redirect { .. }
-            | Input::Epoch { .. }
-            | Input::Presence { .. }
-            | Input::Lost
-            | Input::PrimaryGone
-            | Input::Linked { .. }
-            | Input::PlacesKnown
-            | Input::Leased => {}
+            RoomInput::Arrive(_)
+            | RoomInput::Redirect { .. }
+            | RoomInput::Epoch { .. }
+            | RoomInput::Presence { .. }
+            | RoomInput::Lost
+            | RoomInput::PrimaryGone
+            | RoomInput::Linked { .. }
+            | RoomInput::PlacesKnown
+            | RoomInput::Leased => {}
         }
-        Next::Stay
+        NextRole::Stay
     }
 
-    fn take(&mut self, common: &Common, cx: &mut Context<'_>, link: Key, message: RoomMessage) {
+    fn take(&mut self, common: &Common, cx: &mut RoomContext<'_>, link: Key, message: RoomMessage) {
         match message {
             RoomMessage::Attach(attach) if !cx.planted.is(Plant::JoinRaceTold) => {
                 self.early.retain(|kept| kept.link != link);
                 self.early.push(EarlyAttach { link, attach });
-                common.emit(cx, Effect::Read { link });
+                common.emit(cx, RoomEffect::Read { link });
             }
             RoomMessage::Detach(_) => {
                 self.early.retain(|early| early.link != link);
-                common.emit(cx, Effect::Unread { link });
+                common.emit(cx, RoomEffect::Unread { link });
             }
             RoomMessage::Attach(v1::Attach { epoch, .. })
             | RoomMessage::Enter(v1::Enter { epoch, .. })

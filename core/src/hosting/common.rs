@@ -2,9 +2,9 @@
 
 use skirmish_proto::v1;
 
-use super::local::{Local, Locals};
+use super::local::{LocalSession, LocalSessions};
 use super::reader::Readers;
-use super::{Arrival, Context, Effect, Passage};
+use super::{Arrival, Passage, RoomContext, RoomEffect};
 use crate::base::id::{Cursor, Name};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
@@ -16,35 +16,35 @@ use crate::wire::{self, Trace};
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) room: Room,
-    pub(crate) locals: Locals,
+    pub(crate) locals: LocalSessions,
     pub(crate) readers: Readers,
 }
 
 impl Common {
     pub(super) fn new(room: Room) -> Self {
-        Self { room, locals: Locals::default(), readers: Readers::default() }
+        Self { room, locals: LocalSessions::default(), readers: Readers::default() }
     }
 
-    pub(super) fn emit(&self, cx: &mut Context<'_>, effect: Effect) {
+    pub(super) fn emit(&self, cx: &mut RoomContext<'_>, effect: RoomEffect) {
         cx.effects.push(self.room.name(), effect);
     }
 
     /// Sends a message over a link.
     pub(super) fn tell(
         &self,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         link: Key,
         kind: v1::Kind,
         metadata: &v1::Metadata,
         message: &impl prost::Message,
     ) {
-        self.emit(cx, Effect::Tell { link, frame: wire::encode(kind, metadata, message) });
+        self.emit(cx, RoomEffect::Tell { link, frame: wire::encode(kind, metadata, message) });
     }
 
     /// Sends a message without metadata over a link.
     pub(super) fn tell_plain(
         &self,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         link: Key,
         kind: v1::Kind,
         message: &impl prost::Message,
@@ -55,7 +55,7 @@ impl Common {
     /// Tells a node that a member, or everybody with number 0, is out of the room in an epoch.
     pub(super) fn tell_exited(
         &self,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         link: Key,
         epoch: u64,
         member: u32,
@@ -67,33 +67,33 @@ impl Common {
     }
 
     /// Refuses the message of a node that takes this one for the primary in an epoch.
-    pub(super) fn refuse_epoch(&self, cx: &mut Context<'_>, link: Key, epoch: u64) {
+    pub(super) fn refuse_epoch(&self, cx: &mut RoomContext<'_>, link: Key, epoch: u64) {
         cx.effects.counts.refused_epochs += 1;
         self.tell_exited(cx, link, epoch, 0, v1::LeftReason::Gone);
     }
 
     /// Returns true if a message of another node is about this life of the room.
-    pub(super) fn is_epoch(&self, cx: &Context<'_>, epoch: u64) -> bool {
+    pub(super) fn is_epoch(&self, cx: &RoomContext<'_>, epoch: u64) -> bool {
         self.room.epoch() == epoch || cx.planted.is(Plant::EpochUncompared)
     }
 
     /// Reports a message that has passed the room, if it is traced.
-    pub(super) fn passes(&self, cx: &mut Context<'_>, metadata: &v1::Metadata, passage: Passage) {
+    pub(super) fn passes(&self, cx: &mut RoomContext<'_>, metadata: &v1::Metadata, passage: Passage) {
         if let Some(trace) = Trace::from_metadata(metadata) {
-            self.emit(cx, Effect::Passed { passage, trace });
+            self.emit(cx, RoomEffect::Passed { passage, trace });
         }
     }
 
     // What readers may see.
 
     /// Lets members and links read everything that was applied.
-    pub(super) fn release(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn release(&mut self, cx: &mut RoomContext<'_>) {
         self.room.release();
         cx.effects.marks.wake = true;
     }
 
     /// Has the members' connections notice that a player of the room came or went.
-    pub(super) fn set_present(&mut self, cx: &mut Context<'_>, player: &Name, present: bool) {
+    pub(super) fn set_present(&mut self, cx: &mut RoomContext<'_>, player: &Name, present: bool) {
         if self.room.state.set_present(cx.now, player.as_str(), present).is_err() {
             cx.effects.counts.state_full += 1;
         }
@@ -102,7 +102,7 @@ impl Common {
     }
 
     /// Collects tombstones, and releases the entries whose interval is over.
-    pub(super) fn timeout(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn timeout(&mut self, cx: &mut RoomContext<'_>) {
         let now = cx.now;
         if self.room.state.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {
             self.room.state.collect(now);
@@ -121,13 +121,13 @@ impl Common {
     // Sessions of this node.
 
     /// Adds a session on its way in.
-    pub(super) fn arrive(&mut self, cx: &mut Context<'_>, arrival: Arrival) {
+    pub(super) fn arrive(&mut self, cx: &mut RoomContext<'_>, arrival: Arrival) {
         let attempt = cx.next_attempt();
-        self.locals.push(Local::new(arrival, attempt));
+        self.locals.push(LocalSession::new(arrival, attempt));
     }
 
     /// Names the cursor that a session on its way in goes on from.
-    pub(super) fn redirect(&mut self, cx: &mut Context<'_>, session: Key, resume: Cursor) {
+    pub(super) fn redirect(&mut self, cx: &mut RoomContext<'_>, session: Key, resume: Cursor) {
         match self.locals.get_mut(session) {
             Some(local) => local.resume = Some(resume),
             None => cx.bugs.found("a session that is not in the room has another cursor"),
@@ -135,7 +135,7 @@ impl Common {
     }
 
     /// Takes out a session.
-    pub(super) fn depart(&mut self, cx: &mut Context<'_>, session: Key) -> Option<Local> {
+    pub(super) fn depart(&mut self, cx: &mut RoomContext<'_>, session: Key) -> Option<LocalSession> {
         let local = self.locals.remove(session);
         if local.is_none() {
             cx.bugs.found("a session leaves a room that it is not in");
@@ -144,8 +144,8 @@ impl Common {
     }
 
     /// Ends the membership of a session of this node, and tells its client why.
-    pub(super) fn expel(&mut self, cx: &mut Context<'_>, session: Key, reason: v1::LeftReason) {
+    pub(super) fn expel(&mut self, cx: &mut RoomContext<'_>, session: Key, reason: v1::LeftReason) {
         self.locals.remove(session);
-        self.emit(cx, Effect::Expel { session, reason });
+        self.emit(cx, RoomEffect::Expel { session, reason });
     }
 }

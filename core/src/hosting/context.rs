@@ -6,28 +6,28 @@ use crate::base::plant::Planted;
 use crate::base::rng::Rng;
 use crate::base::time::Now;
 use crate::config::Config;
-use crate::hosting::Effects;
+use crate::hosting::RoomEffects;
 use crate::room::{Room, RoomConfig};
 use crate::wire::Zstd;
 
 /// Arguments that every input of a [`Hosted`](super::Hosted) has.
-pub(crate) struct Context<'a> {
+pub(crate) struct RoomContext<'a> {
     pub(crate) now: Now,
     pub(crate) config: &'a Config,
     /// True if the leases of the node surely live at this moment.
     pub(crate) leased: bool,
-    pub(crate) places: &'a dyn Places,
+    pub(crate) places: &'a dyn KeptPlaces,
     /// Counter that numbers entries into rooms and requests for tails, over all rooms of the node.
     pub(crate) attempts: &'a mut u64,
     pub(crate) rng: &'a mut Rng,
     pub(crate) zstd: &'a mut Zstd,
     pub(crate) bugs: &'a mut Bugs,
-    pub(crate) effects: &'a mut Effects,
+    pub(crate) effects: &'a mut RoomEffects,
     pub(crate) planted: Planted,
 }
 
-/// Places of rooms that are kept for the players of matches.
-pub(crate) trait Places {
+/// KeptPlaces of rooms that are kept for the players of matches.
+pub(crate) trait KeptPlaces {
     /// Returns true if the players with a kept place in the room are not known yet.
     fn are_awaited(&self, room: &Name) -> bool;
 
@@ -36,7 +36,7 @@ pub(crate) trait Places {
     fn kept_from(&self, room: &Name, player: &Name, members: &mut dyn Iterator<Item = &Name>) -> usize;
 }
 
-impl Context<'_> {
+impl RoomContext<'_> {
     /// The next number of an entry or of a request for a tail.
     pub(super) const fn next_attempt(&mut self) -> u64 {
         *self.attempts += 1;

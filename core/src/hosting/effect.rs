@@ -1,4 +1,4 @@
-//! Effects of a room on the rest of its node.
+//! RoomEffects of a room on the rest of its node.
 
 use alloc::collections::VecDeque;
 
@@ -22,7 +22,7 @@ pub enum Passage {
 
 /// An effect of a room, carried out by its node.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Effect {
+pub(crate) enum RoomEffect {
     /// The registry is asked for the primary of the room.
     Claim,
     /// The registry forgets this node as the primary of the room.
@@ -92,18 +92,18 @@ pub(crate) struct Hold {
 }
 
 /// An effect, and the room that has it.
-pub(crate) type OfRoom = (Key, Name, Effect);
+pub(crate) type OfRoom = (Key, Name, RoomEffect);
 
 /// Queue of effects, and the marks that one input leaves on its room.
 #[derive(Debug)]
-pub(crate) struct Effects {
+pub(crate) struct RoomEffects {
     queue: VecDeque<OfRoom>,
     room: Key,
     pub(crate) marks: Marks,
     pub(crate) counts: RoomCounts,
 }
 
-/// Effects of one input that need no order.
+/// RoomEffects of one input that need no order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Marks {
     /// Members on this node, and links, may read more.
@@ -134,7 +134,7 @@ pub(crate) struct RoomCounts {
     pub(crate) joins_retried: u64,
 }
 
-impl Effects {
+impl RoomEffects {
     /// An empty queue.
     pub(crate) fn new() -> Self {
         Self {
@@ -152,7 +152,7 @@ impl Effects {
     }
 
     /// Adds an effect of the room of this name, whose input was begun.
-    pub(super) fn push(&mut self, name: &Name, effect: Effect) {
+    pub(super) fn push(&mut self, name: &Name, effect: RoomEffect) {
         self.queue.push_back((self.room, name.clone(), effect));
     }
 

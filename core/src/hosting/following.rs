@@ -6,8 +6,8 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::common::Common;
-use super::local::{Granted, Local};
-use super::{ATTACH_TIMEOUT, Context, Departure, Effect, Hold, Input, Next, Passage, Seated};
+use super::local::{Granted, LocalSession};
+use super::{ATTACH_TIMEOUT, Departure, Hold, NextRole, Passage, RoomContext, RoomEffect, RoomInput, Seated};
 use crate::base::id::{Name, NodeId, SessionId};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
@@ -68,26 +68,31 @@ impl Following {
 
     // Inputs.
 
-    pub(super) fn handle(&mut self, common: &mut Common, cx: &mut Context<'_>, input: Input) -> Next {
+    pub(super) fn handle(
+        &mut self,
+        common: &mut Common,
+        cx: &mut RoomContext<'_>,
+        input: RoomInput,
+    ) -> NextRole {
         match input {
-            Input::Depart { session, departure } => self.depart(common, cx, session, departure),
-            Input::Epoch { session, epoch } => match common.locals.get_mut(session) {
+            RoomInput::Depart { session, departure } => self.depart(common, cx, session, departure),
+            RoomInput::Epoch { session, epoch } => match common.locals.get_mut(session) {
                 Some(local) => {
                     (local.epoch, local.waits) = (epoch, true);
                     self.enter_waiting(common, cx);
                 }
                 None => cx.bugs.found("the epoch rises of a session that is not in the room"),
             },
-            Input::Presence { session, present } => {
+            RoomInput::Presence { session, present } => {
                 match common.locals.get(session).map(|local| local.player.clone()) {
                     Some(player) => common.set_present(cx, &player, present),
                     None => cx.bugs.found("a session that is not in the room comes or goes"),
                 }
                 common.release(cx);
             }
-            Input::Linked { link } => self.ask(common, cx, link),
-            Input::Unlinked { link, .. } => self.unlinked(common, cx, link),
-            Input::From { link, node, message, metadata } => {
+            RoomInput::Linked { link } => self.ask(common, cx, link),
+            RoomInput::Unlinked { link, .. } => self.unlinked(common, cx, link),
+            RoomInput::From { link, node, message, metadata } => {
                 if node == self.primary && common.is_epoch(cx, message.epoch()) {
                     return self.take(common, cx, link, message, &metadata);
                 }
@@ -96,37 +101,37 @@ impl Following {
                     common.refuse_epoch(cx, link, message.epoch());
                 }
             }
-            Input::PrimaryGone => return Next::Over(v1::LeftReason::Gone),
-            Input::Close(reason) => return Next::Close(reason),
-            Input::Timeout => self.tail_overdue(common, cx),
+            RoomInput::PrimaryGone => return NextRole::Over(v1::LeftReason::Gone),
+            RoomInput::Close(reason) => return NextRole::Close(reason),
+            RoomInput::Timeout => self.tail_overdue(common, cx),
             // Late answers of the registry, and news for a primary.
-            Input::Arrive(_)
-            | Input::Redirect { .. }
-            | Input::Led { .. }
-            | Input::LedBy { .. }
-            | Input::Unavailable
-            | Input::Unclaimed
-            | Input::Lost
-            | Input::PlacesKnown
-            | Input::Leased => {}
+            RoomInput::Arrive(_)
+            | RoomInput::Redirect { .. }
+            | RoomInput::Led { .. }
+            | RoomInput::LedBy { .. }
+            | RoomInput::Unavailable
+            | RoomInput::Unclaimed
+            | RoomInput::Lost
+            | RoomInput::PlacesKnown
+            | RoomInput::Leased => {}
         }
-        Next::Stay
+        NextRole::Stay
     }
 
     /// Takes the message of the primary about this life of the room.
     fn take(
         &mut self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         link: Key,
         message: RoomMessage,
         metadata: &v1::Metadata,
-    ) -> Next {
+    ) -> NextRole {
         match message {
             RoomMessage::Attached(attached) => self.attached(common, cx, link, attached),
             RoomMessage::Entered(entered) => self.entered(common, cx, link, &entered),
             RoomMessage::Hold(hold) => Self::held(common, cx, &hold),
-            RoomMessage::Exited(exited) if exited.member == 0 => return Next::Over(exited.reason()),
+            RoomMessage::Exited(exited) if exited.member == 0 => return NextRole::Over(exited.reason()),
             RoomMessage::Exited(exited) => Self::expel_member(common, cx, exited.member, exited.reason()),
             RoomMessage::Entry(entry, frame) => self.entry(common, cx, link, &entry, metadata, frame),
             RoomMessage::Latest(latest, frame) => Self::latest(common, cx, &latest, metadata, frame),
@@ -144,13 +149,13 @@ impl Following {
             }
             RoomMessage::Detach(_) | RoomMessage::Exit(_) => {}
         }
-        Next::Stay
+        NextRole::Stay
     }
 
     // The tail.
 
     /// Asks for the tail over a link.
-    fn ask(&mut self, common: &Common, cx: &mut Context<'_>, link: Key) {
+    fn ask(&mut self, common: &Common, cx: &mut RoomContext<'_>, link: Key) {
         self.link = Some(link);
         self.attach = cx.next_attempt();
         self.detach(cx);
@@ -164,19 +169,19 @@ impl Following {
     }
 
     /// Waits for the tail from now on.
-    fn detach(&mut self, cx: &mut Context<'_>) {
+    fn detach(&mut self, cx: &mut RoomContext<'_>) {
         self.tail = Tail::Detached { until: cx.now.instant + ATTACH_TIMEOUT };
         cx.effects.marks.book = true;
     }
 
-    fn unlinked(&mut self, common: &mut Common, cx: &mut Context<'_>, link: Key) {
+    fn unlinked(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, link: Key) {
         if common.readers.end(link) {
             self.detach(cx);
         }
         self.link = self.link.filter(|open| *open != link);
     }
 
-    fn attached(&mut self, common: &mut Common, cx: &mut Context<'_>, link: Key, attached: v1::Attached) {
+    fn attached(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, link: Key, attached: v1::Attached) {
         if self.attach != attached.number && !cx.planted.is(Plant::JoinRaceTold) {
             return;
         }
@@ -196,16 +201,16 @@ impl Following {
             // Sessions that were members before go on; those that wait come in.
             common.locals.iter_mut().for_each(|local| local.waits = true);
             common.readers.begin(link, 0, 0);
-            common.emit(cx, Effect::Read { link });
+            common.emit(cx, RoomEffect::Read { link });
         }
         self.enter_waiting(common, cx);
     }
 
     /// Expels members of this node that are none any more: they left with an entry that is not in
     /// the window now, of which the tail does not tell.
-    fn expel_strangers(common: &mut Common, cx: &mut Context<'_>) {
+    fn expel_strangers(common: &mut Common, cx: &mut RoomContext<'_>) {
         let room = &common.room;
-        let is_stranger = |local: &&Local| local.number > 0 && room.member(local.number).is_none();
+        let is_stranger = |local: &&LocalSession| local.number > 0 && room.member(local.number).is_none();
         let strangers: Vec<Key> =
             common.locals.iter().filter(is_stranger).map(|local| local.session).collect();
         for session in strangers {
@@ -215,12 +220,12 @@ impl Following {
 
     /// Expels the sessions that want to come in, if they have waited for the tail for too long: they
     /// try again.
-    fn tail_overdue(&mut self, common: &mut Common, cx: &mut Context<'_>) {
+    fn tail_overdue(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
         if self.deadline().is_some_and(|until| until <= cx.now.instant) {
             self.detach(cx);
             let overdue = common.locals.take(|local| local.waits && local.number == 0);
             for local in overdue {
-                common.emit(cx, Effect::Expel { session: local.session, reason: v1::LeftReason::Gone });
+                common.emit(cx, RoomEffect::Expel { session: local.session, reason: v1::LeftReason::Gone });
             }
         }
     }
@@ -228,7 +233,7 @@ impl Following {
     fn entry(
         &self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         link: Key,
         entry: &v1::Entry,
         metadata: &v1::Metadata,
@@ -240,7 +245,7 @@ impl Following {
         }
         let head = common.room.log().head();
         if entry.seq > head + 1 {
-            return common.emit(cx, Effect::Gap { link });
+            return common.emit(cx, RoomEffect::Gap { link });
         }
         if entry.seq == head + 1 {
             common.room.follow(entry, frame, cx.zstd);
@@ -256,7 +261,7 @@ impl Following {
 
     fn latest(
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         latest: &v1::Latest,
         metadata: &v1::Metadata,
         frame: Bytes,
@@ -273,7 +278,7 @@ impl Following {
     // Members of this node.
 
     /// Asks the primary to let the waiting sessions in.
-    pub(super) fn enter_waiting(&self, common: &mut Common, cx: &mut Context<'_>) {
+    pub(super) fn enter_waiting(&self, common: &mut Common, cx: &mut RoomContext<'_>) {
         // Else the primary is asked when the tail is received.
         let Some(link) = self.way() else { return };
         for session in common.locals.waiting() {
@@ -281,7 +286,7 @@ impl Following {
         }
     }
 
-    fn enter(common: &mut Common, cx: &mut Context<'_>, link: Key, session: Key) {
+    fn enter(common: &mut Common, cx: &mut RoomContext<'_>, link: Key, session: Key) {
         let epoch = common.room.epoch();
         let Some(local) = common.locals.get_mut(session) else {
             return cx.bugs.found("a session that waits for a room is not in it");
@@ -303,14 +308,14 @@ impl Following {
     }
 
     /// Takes the answer of the primary to a session that enters.
-    fn entered(&self, common: &mut Common, cx: &mut Context<'_>, link: Key, entered: &v1::Entered) {
+    fn entered(&self, common: &mut Common, cx: &mut RoomContext<'_>, link: Key, entered: &v1::Entered) {
         let Some(id) = SessionId::from_wire(&entered.session) else { return };
         let Some(local) = common.locals.iter_mut().find(|local| local.id == id) else {
             // The session left the room meanwhile, or is not on this node any more.
             if let (Ok(player), true) = (Name::new(&entered.player), entered.member > 0) {
                 let exit = self.exit_of(common, entered.member, entered.session_epoch, false);
                 let session = entered.session.clone();
-                common.emit(cx, Effect::Unwanted { link, session, player, exit });
+                common.emit(cx, RoomEffect::Unwanted { link, session, player, exit });
             }
             return;
         };
@@ -330,7 +335,7 @@ impl Following {
 
     /// Lets sessions in, or go on, once the tail has come as far as the primary had when it granted
     /// the membership.
-    fn activate(common: &mut Common, cx: &mut Context<'_>) {
+    fn activate(common: &mut Common, cx: &mut RoomContext<'_>) {
         let Common { room, locals, .. } = common;
         let head = room.log().head();
         let first = room.log().first();
@@ -344,7 +349,7 @@ impl Following {
             if local.number == granted.number {
                 // Messages that were sent and did not arrive are to be sent again.
                 if local.relayed > client_seq && !cx.planted.is(Plant::RelayForgotten) {
-                    effects.push(Effect::Resend { session, expected: client_seq + 1 });
+                    effects.push(RoomEffect::Resend { session, expected: client_seq + 1 });
                 }
             } else {
                 local.number = granted.number;
@@ -352,7 +357,7 @@ impl Following {
                 let seq = local.start(before, first, granted.at);
                 let (number, resumed) = (granted.number, granted.resumed);
                 let seated = Seated { number, seq, resumed, forgotten: room.state.forgotten() };
-                effects.push(Effect::Seated { session, seated });
+                effects.push(RoomEffect::Seated { session, seated });
             }
             if !cx.planted.is(Plant::RelayForgotten) {
                 local.relayed = client_seq;
@@ -368,7 +373,7 @@ impl Following {
     }
 
     /// Has a member send again what the primary did not take.
-    fn held(common: &mut Common, cx: &mut Context<'_>, hold: &v1::Hold) {
+    fn held(common: &mut Common, cx: &mut RoomContext<'_>, hold: &v1::Hold) {
         if cx.planted.is(Plant::HoldIgnored) {
             return;
         }
@@ -377,17 +382,17 @@ impl Following {
         local.relayed = hold.expected.saturating_sub(1);
         let session = local.session;
         let (client_seq, expected, retry_after_ms) = (hold.expected, hold.expected, hold.retry_after_ms);
-        common.emit(cx, Effect::Hold { session, hold: Hold { client_seq, expected, retry_after_ms } });
+        common.emit(cx, RoomEffect::Hold { session, hold: Hold { client_seq, expected, retry_after_ms } });
     }
 
-    fn expel_member(common: &mut Common, cx: &mut Context<'_>, number: u32, reason: v1::LeftReason) {
+    fn expel_member(common: &mut Common, cx: &mut RoomContext<'_>, number: u32, reason: v1::LeftReason) {
         // A member of another node, or one that has left here already.
         let Some(local) = common.locals.of_member(number) else { return };
         let session = local.session;
         common.expel(cx, session, reason);
     }
 
-    fn depart(&self, common: &mut Common, cx: &mut Context<'_>, session: Key, departure: Departure) {
+    fn depart(&self, common: &mut Common, cx: &mut RoomContext<'_>, session: Key, departure: Departure) {
         let Some(local) = common.depart(cx, session).filter(|local| local.number > 0) else { return };
         common.set_present(cx, &local.player, false);
         // A primary without a link to this node takes all members here for away.

@@ -10,7 +10,7 @@ use crate::wire::RoomMessage;
 /// An input of a room.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "messages are given by value, once, and none is kept")]
-pub(crate) enum Input {
+pub(crate) enum RoomInput {
     /// A session of this node asks for a membership.
     Arrive(Arrival),
     /// A session of this node gives its membership up, or takes it to another node.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use skirmish_proto::v1;
 
 use super::common::Common;
-use super::{Context, Departure, Effect, Input, Next, Seated};
+use super::{Departure, NextRole, RoomContext, RoomEffect, RoomInput, Seated};
 use crate::base::id::{Name, NodeId, SessionId};
 use crate::base::slab::Key;
 use crate::base::time::Instant;
@@ -54,7 +54,7 @@ impl Leading {
     // Getters.
 
     /// The gate: returns true if the room may be changed now. No other code decides it.
-    pub(super) const fn may_serve(cx: &Context<'_>) -> bool {
+    pub(super) const fn may_serve(cx: &RoomContext<'_>) -> bool {
         cx.leased
     }
 
@@ -64,7 +64,7 @@ impl Leading {
     }
 
     /// Time of the next deadline. While the leases may have ended, nobody is let go and no turn
-    /// ends: [`Input::Leased`] has these looked at.
+    /// ends: [`RoomInput::Leased`] has these looked at.
     pub(super) fn deadline(&self, common: &Common, leased: bool) -> Option<Instant> {
         let expiry = self.away.first().map(|(until, _)| *until);
         [expiry, common.room.turn_ends_at()].into_iter().flatten().min().filter(|_| leased)
@@ -79,11 +79,16 @@ impl Leading {
 
     // Inputs.
 
-    pub(super) fn handle(&mut self, common: &mut Common, cx: &mut Context<'_>, input: Input) -> Next {
+    pub(super) fn handle(
+        &mut self,
+        common: &mut Common,
+        cx: &mut RoomContext<'_>,
+        input: RoomInput,
+    ) -> NextRole {
         match input {
-            Input::Depart { session, departure } => self.depart(common, cx, session, departure),
-            Input::Epoch { session, epoch } => self.raise(common, cx, session, epoch),
-            Input::Presence { session, present } => {
+            RoomInput::Depart { session, departure } => self.depart(common, cx, session, departure),
+            RoomInput::Epoch { session, epoch } => self.raise(common, cx, session, epoch),
+            RoomInput::Presence { session, present } => {
                 let player = common.locals.get(session).map(|local| local.player.clone());
                 match player {
                     Some(player) => common.set_present(cx, &player, present),
@@ -91,52 +96,52 @@ impl Leading {
                 }
                 self.changed(common, cx);
             }
-            Input::Unlinked { link, node } => {
+            RoomInput::Unlinked { link, node } => {
                 if common.readers.end(link) {
                     self.members_away(common, cx, node);
                 }
             }
-            Input::From { link, node, message, metadata } => {
+            RoomInput::From { link, node, message, metadata } => {
                 self.take(common, cx, link, node, message, &metadata);
             }
-            Input::PlacesKnown => {
+            RoomInput::PlacesKnown => {
                 // Sessions on other nodes are let in when those ask again.
                 Self::attach_again(common, cx);
                 self.seat_waiting(common, cx);
             }
-            Input::Leased => {
+            RoomInput::Leased => {
                 Self::attach_again(common, cx);
                 self.expire_away(common, cx);
                 self.seat_waiting(common, cx);
                 cx.effects.marks.book = true;
             }
-            Input::Timeout => {
+            RoomInput::Timeout => {
                 self.end_turn(common, cx);
                 self.expire_away(common, cx);
             }
-            Input::Lost => {
+            RoomInput::Lost => {
                 cx.effects.counts.rooms_lost += 1;
-                return Next::Over(v1::LeftReason::Gone);
+                return NextRole::Over(v1::LeftReason::Gone);
             }
-            Input::Close(reason) => return Next::Close(reason),
+            RoomInput::Close(reason) => return NextRole::Close(reason),
             // Late answers of the registry, and links to a node that the room does not follow.
-            Input::Arrive(_)
-            | Input::Redirect { .. }
-            | Input::Led { .. }
-            | Input::LedBy { .. }
-            | Input::Unavailable
-            | Input::Unclaimed
-            | Input::PrimaryGone
-            | Input::Linked { .. } => {}
+            RoomInput::Arrive(_)
+            | RoomInput::Redirect { .. }
+            | RoomInput::Led { .. }
+            | RoomInput::LedBy { .. }
+            | RoomInput::Unavailable
+            | RoomInput::Unclaimed
+            | RoomInput::PrimaryGone
+            | RoomInput::Linked { .. } => {}
         }
-        Next::Stay
+        NextRole::Stay
     }
 
     /// Takes the message of a follower.
     fn take(
         &mut self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         link: Key,
         node: NodeId,
         message: RoomMessage,
@@ -153,7 +158,7 @@ impl Leading {
             RoomMessage::Attach(attach) => self.attach(common, cx, link, &attach),
             RoomMessage::Detach(_) => {
                 common.readers.end(link);
-                common.emit(cx, Effect::Unread { link });
+                common.emit(cx, RoomEffect::Unread { link });
                 // The node has said of each member that it goes; any other is away.
                 self.members_away(common, cx, node);
             }
@@ -181,7 +186,7 @@ impl Leading {
     // What readers may see.
 
     /// Lets readers see a change: at once, or at the end of the flush interval.
-    pub(super) fn changed(&self, common: &mut Common, cx: &mut Context<'_>) {
+    pub(super) fn changed(&self, common: &mut Common, cx: &mut RoomContext<'_>) {
         let interval = cx.config.rooms.flush_interval;
         // The window must not lose an entry that was not released.
         if interval.is_zero() || common.room.is_window_full() {
@@ -193,17 +198,17 @@ impl Leading {
     }
 
     /// Has the registry note the number of members and the turn.
-    pub(super) fn record(&self, common: &Common, cx: &mut Context<'_>) {
+    pub(super) fn record(&self, common: &Common, cx: &mut RoomContext<'_>) {
         let members = common.room.members().len();
         // Nothing is written about a room that is given up now.
         if members > 0 {
             let turn = common.room.turn();
             let players = u32::try_from(members).unwrap_or(u32::MAX);
-            common.emit(cx, Effect::Record { players, turn: turn.number, turn_ends_ms: turn.ends_ms });
+            common.emit(cx, RoomEffect::Record { players, turn: turn.number, turn_ends_ms: turn.ends_ms });
         }
     }
 
-    fn end_turn(&self, common: &mut Common, cx: &mut Context<'_>) {
+    fn end_turn(&self, common: &mut Common, cx: &mut RoomContext<'_>) {
         let is_over = common.room.turn_ends_at().is_some_and(|at| at <= cx.now.instant);
         if is_over && Self::may_serve(cx) {
             common.room.end_turn(cx.now, cx.zstd);
@@ -214,7 +219,7 @@ impl Leading {
     }
 
     /// Notes that another turn has begun.
-    pub(super) fn turned(&self, common: &Common, cx: &mut Context<'_>) {
+    pub(super) fn turned(&self, common: &Common, cx: &mut RoomContext<'_>) {
         cx.effects.marks.book = true;
         self.record(common, cx);
     }
@@ -222,9 +227,15 @@ impl Leading {
     // Followers.
 
     /// Sends the tail of the room to a node, from where the node has it or afresh.
-    pub(super) fn attach(&self, common: &mut Common, cx: &mut Context<'_>, link: Key, attach: &v1::Attach) {
+    pub(super) fn attach(
+        &self,
+        common: &mut Common,
+        cx: &mut RoomContext<'_>,
+        link: Key,
+        attach: &v1::Attach,
+    ) {
         if !common.is_epoch(cx, attach.epoch) {
-            common.emit(cx, Effect::Unread { link });
+            common.emit(cx, RoomEffect::Unread { link });
             return common.refuse_epoch(cx, link, attach.epoch);
         }
         let log = common.room.log();
@@ -237,12 +248,12 @@ impl Leading {
         };
         common.readers.begin(link, attached.seq, attach.number);
         // Before anything is sent: a link that ends then takes leave of every room that it reads.
-        common.emit(cx, Effect::Read { link });
+        common.emit(cx, RoomEffect::Read { link });
         common.tell_plain(cx, link, v1::Kind::Attached, &attached);
     }
 
     /// Tells followers that the room goes on after a while without a primary.
-    fn attach_again(common: &Common, cx: &mut Context<'_>) {
+    fn attach_again(common: &Common, cx: &mut RoomContext<'_>) {
         let (room, epoch) = (common.room.name().as_str(), common.room.epoch());
         for (link, reader) in common.readers.iter() {
             let number = reader.attach;
@@ -255,7 +266,7 @@ impl Leading {
     fn enter(
         &mut self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         link: Key,
         node: NodeId,
         enter: &v1::Enter,
@@ -290,11 +301,11 @@ impl Leading {
         }
         common.tell_plain(cx, link, v1::Kind::Entered, &entered);
         // The registry will say so, too: the player is on that node now.
-        common.emit(cx, Effect::Superseded { player, epoch: enter.session_epoch });
+        common.emit(cx, RoomEffect::Superseded { player, epoch: enter.session_epoch });
     }
 
     /// Lets the member of another node go.
-    fn exit(&mut self, common: &mut Common, cx: &mut Context<'_>, node: NodeId, exit: &v1::Exit) {
+    fn exit(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, node: NodeId, exit: &v1::Exit) {
         let Some(member) = common.room.member(exit.member) else { return };
         if member.seat.epoch != exit.session_epoch || !self.is_there(exit.member, node) {
             return;
@@ -310,7 +321,7 @@ impl Leading {
     }
 
     /// Marks the members away whose sessions were on a node.
-    fn members_away(&mut self, common: &mut Common, cx: &mut Context<'_>, node: NodeId) {
+    fn members_away(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, node: NodeId) {
         let there = common.room.members().iter().filter(|member| self.is_there(member.number, node));
         let members: Vec<_> = there.map(|member| (member.number, member.player.clone())).collect();
         for (number, player) in members {
@@ -323,7 +334,7 @@ impl Leading {
     // Coming in.
 
     /// Lets the waiting sessions of this node in.
-    pub(super) fn seat_waiting(&mut self, common: &mut Common, cx: &mut Context<'_>) {
+    pub(super) fn seat_waiting(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
         if Self::may_serve(cx) && !cx.places.are_awaited(common.room.name()) {
             for session in common.locals.waiting() {
                 self.seat(common, cx, session);
@@ -331,7 +342,7 @@ impl Leading {
         }
     }
 
-    fn seat(&mut self, common: &mut Common, cx: &mut Context<'_>, session: Key) {
+    fn seat(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, session: Key) {
         // An entrant before this one may have ended another session of its player.
         let Some(local) = common.locals.get_mut(session) else { return };
         local.waits = false;
@@ -355,14 +366,14 @@ impl Leading {
         let room = &common.room;
         let seq = local.start(before, room.log().first(), room.released());
         let seated = Seated { number, seq, resumed, forgotten: room.state.forgotten() };
-        common.emit(cx, Effect::Seated { session, seated });
+        common.emit(cx, RoomEffect::Seated { session, seated });
     }
 
     /// Makes an entrant a member, or lets it go on as the one that it was.
     fn admit(
         &mut self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         entrant: Entrant,
     ) -> Result<Admitted, v1::LeftReason> {
         self.end_other_sessions(common, cx, &entrant)?;
@@ -383,7 +394,7 @@ impl Leading {
                 let before = self.place(number, place);
                 if let Some(Place::Here(session)) = before.filter(|before| *before != place) {
                     common.locals.remove(session);
-                    common.emit(cx, Effect::Drop { session });
+                    common.emit(cx, RoomEffect::Drop { session });
                 }
                 Admitted { number, resumed: true, before: common.room.released() }
             }
@@ -410,7 +421,7 @@ impl Leading {
     fn end_other_sessions(
         &mut self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         entrant: &Entrant,
     ) -> Result<(), v1::LeftReason> {
         let Entrant { seat, place, player, .. } = entrant;
@@ -432,7 +443,7 @@ impl Leading {
                     // The whole session is about to end, and its client is told so.
                     Place::There(_) => {
                         common.locals.remove(session);
-                        common.emit(cx, Effect::Drop { session });
+                        common.emit(cx, RoomEffect::Drop { session });
                     }
                     Place::Here(_) | Place::Away(_) => common.expel(cx, session, v1::LeftReason::Gone),
                 }
@@ -443,7 +454,7 @@ impl Leading {
     }
 
     /// Registers the new epoch of a session of this node as that of its member.
-    fn raise(&mut self, common: &mut Common, cx: &mut Context<'_>, session: Key, epoch: u64) {
+    fn raise(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, session: Key, epoch: u64) {
         let Some(local) = common.locals.get_mut(session) else {
             return cx.bugs.found("the epoch rises of a session that is not in the room");
         };
@@ -457,7 +468,7 @@ impl Leading {
 
     // Going.
 
-    fn depart(&mut self, common: &mut Common, cx: &mut Context<'_>, session: Key, departure: Departure) {
+    fn depart(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, session: Key, departure: Departure) {
         let Some(local) = common.depart(cx, session).filter(|local| local.number > 0) else { return };
         match departure {
             Departure::Leaves => self.remove_member(common, cx, local.number),
@@ -469,14 +480,14 @@ impl Leading {
     }
 
     /// Keeps a member without a session for as long as sessions are kept.
-    fn set_away(&mut self, cx: &mut Context<'_>, number: u32) {
+    fn set_away(&mut self, cx: &mut RoomContext<'_>, number: u32) {
         self.place(number, Place::Away(cx.now.instant + cx.config.sessions.ttl));
         cx.effects.marks.book = true;
     }
 
     /// Removes a member. While the room may not be changed, the member is only marked, and goes when
     /// it may again.
-    fn remove_member(&mut self, common: &mut Common, cx: &mut Context<'_>, number: u32) {
+    fn remove_member(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, number: u32) {
         cx.effects.marks.book = true;
         let Some(member) = common.room.member(number) else {
             // Else the deadline of the member would stay for ever.
@@ -499,7 +510,7 @@ impl Leading {
     }
 
     /// Ends the memberships of players that were away for too long.
-    fn expire_away(&mut self, common: &mut Common, cx: &mut Context<'_>) {
+    fn expire_away(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
         while let Some((until, number)) = self.away.first().copied()
             && until <= cx.now.instant
             && Self::may_serve(cx)
@@ -508,12 +519,12 @@ impl Leading {
             let player = common.room.member(number).map(|member| member.player.clone());
             self.remove_member(common, cx, number);
             if let Some(player) = player {
-                common.emit(cx, Effect::Expired { player });
+                common.emit(cx, RoomEffect::Expired { player });
             }
         }
     }
 
-    // Places.
+    // KeptPlaces.
 
     /// Notes the place of a member's session. Returns the place before.
     fn place(&mut self, number: u32, place: Place) -> Option<Place> {

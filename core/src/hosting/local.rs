@@ -9,7 +9,7 @@ use crate::hosting::Arrival;
 
 /// A session of this node.
 #[derive(Clone, Debug)]
-pub(crate) struct Local {
+pub(crate) struct LocalSession {
     pub(crate) session: Key,
     pub(crate) id: SessionId,
     pub(crate) epoch: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Granted {
     pub(crate) at: u64,
 }
 
-impl Local {
+impl LocalSession {
     /// A session on its way in.
     pub(super) fn new(arrival: Arrival, attempt: u64) -> Self {
         let Arrival { session, id, epoch, player, resume, history, until } = arrival;
@@ -79,9 +79,9 @@ impl Local {
 
 /// The sessions of this node in a room, in the order in which they came.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Locals(Vec<Local>);
+pub(crate) struct LocalSessions(Vec<LocalSession>);
 
-impl Locals {
+impl LocalSessions {
     pub(crate) const fn len(&self) -> usize {
         self.0.len()
     }
@@ -90,24 +90,24 @@ impl Locals {
         self.0.is_empty()
     }
 
-    pub(crate) fn iter(&self) -> core::slice::Iter<'_, Local> {
+    pub(crate) fn iter(&self) -> core::slice::Iter<'_, LocalSession> {
         self.0.iter()
     }
 
-    pub(super) fn iter_mut(&mut self) -> core::slice::IterMut<'_, Local> {
+    pub(super) fn iter_mut(&mut self) -> core::slice::IterMut<'_, LocalSession> {
         self.0.iter_mut()
     }
 
-    pub(super) fn get(&self, session: Key) -> Option<&Local> {
+    pub(super) fn get(&self, session: Key) -> Option<&LocalSession> {
         self.0.iter().find(|local| local.session == session)
     }
 
-    pub(super) fn get_mut(&mut self, session: Key) -> Option<&mut Local> {
+    pub(super) fn get_mut(&mut self, session: Key) -> Option<&mut LocalSession> {
         self.0.iter_mut().find(|local| local.session == session)
     }
 
     /// The session of a member.
-    pub(super) fn of_member(&mut self, number: u32) -> Option<&mut Local> {
+    pub(super) fn of_member(&mut self, number: u32) -> Option<&mut LocalSession> {
         self.0.iter_mut().find(|local| local.number == number && number > 0)
     }
 
@@ -116,26 +116,26 @@ impl Locals {
         self.0.iter().filter(|local| local.waits).map(|local| local.session).collect()
     }
 
-    pub(super) fn push(&mut self, local: Local) {
+    pub(super) fn push(&mut self, local: LocalSession) {
         self.0.push(local);
     }
 
-    pub(super) fn remove(&mut self, session: Key) -> Option<Local> {
+    pub(super) fn remove(&mut self, session: Key) -> Option<LocalSession> {
         let at = self.0.iter().position(|local| local.session == session)?;
         Some(self.0.remove(at))
     }
 
     /// Takes out the sessions that a test chooses.
-    pub(super) fn take(&mut self, chosen: impl Fn(&Local) -> bool) -> Self {
+    pub(super) fn take(&mut self, chosen: impl Fn(&LocalSession) -> bool) -> Self {
         let (taken, kept) = core::mem::take(&mut self.0).into_iter().partition(chosen);
         self.0 = kept;
         Self(taken)
     }
 }
 
-impl IntoIterator for Locals {
-    type Item = Local;
-    type IntoIter = alloc::vec::IntoIter<Local>;
+impl IntoIterator for LocalSessions {
+    type Item = LocalSession;
+    type IntoIter = alloc::vec::IntoIter<LocalSession>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()

@@ -6,19 +6,19 @@ use skirmish_proto::v1;
 use super::common::Common;
 use super::leading::{self, Leading};
 use super::{
-    CONGESTED_RETRY_MS, Context, Following, Hosted, Passage, Role, RoomCounts, STATE_FRAME_BYTES,
+    CONGESTED_RETRY_MS, Following, Hosted, Passage, Role, RoomContext, RoomCounts, STATE_FRAME_BYTES,
     SUSPENDED_RETRY_MS,
 };
 use crate::base::id::{Name, NodeId};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::crdt::StateError;
-use crate::room::{Judged, Order, Posted};
+use crate::room::{Judged, Posted, SayOrder};
 use crate::wire::{self, plain_trace};
 
 /// The verdict on a reliable message of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum SayVerdict {
     /// The message is the next of its member: [`Hosted::take`] takes it.
     Next,
     /// The message is in the log, which is to be acknowledged.
@@ -38,22 +38,28 @@ impl Hosted {
     /// to the primary takes another message.
     pub(crate) fn judge(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         number: u32,
         say: &v1::Say,
         takes_more: bool,
-    ) -> Verdict {
+    ) -> SayVerdict {
         let Self { common, role } = self;
         match role {
-            Role::Claiming(_) => Verdict::Nobody,
+            Role::Claiming(_) => SayVerdict::Nobody,
             Role::Leading(leading) => leading.judge(common, cx, number, say),
             Role::Following(following) => following.judge(common, cx, number, say, takes_more),
         }
     }
 
-    /// Takes a reliable message that was judged to be [the next](Verdict::Next): appends it, or
+    /// Takes a reliable message that was judged to be [the next](SayVerdict::Next): appends it, or
     /// sends it to the primary.
-    pub(crate) fn take(&mut self, cx: &mut Context<'_>, number: u32, say: v1::Say, metadata: &v1::Metadata) {
+    pub(crate) fn take(
+        &mut self,
+        cx: &mut RoomContext<'_>,
+        number: u32,
+        say: v1::Say,
+        metadata: &v1::Metadata,
+    ) {
         let Self { common, role } = self;
         match role {
             Role::Claiming(_) => cx.bugs.found("a message is taken of a room that is being claimed"),
@@ -68,7 +74,7 @@ impl Hosted {
     /// the primary takes another message. Returns false if the board is full.
     pub(crate) fn take_latest(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         number: u32,
         latest: v1::Latest,
         metadata: &v1::Metadata,
@@ -99,7 +105,7 @@ impl Hosted {
     /// As for [`Replica::merge`](crate::crdt::Replica::merge); then nothing was merged.
     pub(crate) fn write(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         player: &Name,
         entries: &[v1::StateEntry],
     ) -> Result<(), StateError> {
@@ -160,20 +166,20 @@ impl Hosted {
 
 impl Leading {
     /// Judges a reliable message of a member.
-    fn judge(&self, common: &mut Common, cx: &mut Context<'_>, number: u32, say: &v1::Say) -> Verdict {
-        let Some(judged) = common.room.judge(number, say) else { return Verdict::Nobody };
+    fn judge(&self, common: &mut Common, cx: &mut RoomContext<'_>, number: u32, say: &v1::Say) -> SayVerdict {
+        let Some(judged) = common.room.judge(number, say) else { return SayVerdict::Nobody };
         let expected = match judged {
             Judged::Gap { expected } => expected,
             Judged::Next | Judged::Full | Judged::Duplicate => say.client_seq,
         };
-        let held = |retry_after_ms| Verdict::Held { expected, retry_after_ms };
+        let held = |retry_after_ms| SayVerdict::Held { expected, retry_after_ms };
         match judged {
             Judged::Duplicate => {
                 cx.effects.counts.duplicates += 1;
-                Verdict::Known
+                SayVerdict::Known
             }
             _ if !Self::may_serve(cx) => held(SUSPENDED_RETRY_MS),
-            Judged::Next => Verdict::Next,
+            Judged::Next => SayVerdict::Next,
             Judged::Gap { .. } => held(0),
             Judged::Full => {
                 cx.effects.counts.throttled += 1;
@@ -186,7 +192,7 @@ impl Leading {
     fn append(
         &self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         number: u32,
         say: v1::Say,
         metadata: &v1::Metadata,
@@ -204,7 +210,7 @@ impl Leading {
     pub(super) fn take_relay(
         &self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         link: Key,
         node: NodeId,
         relay: v1::Relay,
@@ -222,16 +228,16 @@ impl Leading {
         let taken = member.client_seq;
         let say = v1::Say { room, client_seq, body, type_url, ends_turn };
         match self.judge(common, cx, number, &say) {
-            Verdict::Next => self.append(common, cx, number, say, metadata),
-            Verdict::Held { retry_after_ms, .. } => {
+            SayVerdict::Next => self.append(common, cx, number, say, metadata),
+            SayVerdict::Held { retry_after_ms, .. } => {
                 let (room, expected) = (say.room, taken + 1);
                 let hold = v1::Hold { room, epoch, member: number, expected, retry_after_ms };
                 common.tell_plain(cx, link, v1::Kind::Hold, &hold);
             }
             // The follower sends each message once, until it enters anew; then it knows how far the
             // log goes.
-            Verdict::Known => {}
-            Verdict::Passed | Verdict::Nobody => {
+            SayVerdict::Known => {}
+            SayVerdict::Passed | SayVerdict::Nobody => {
                 cx.bugs.found("a member vanished while its message was taken")
             }
         }
@@ -241,7 +247,7 @@ impl Leading {
     pub(super) fn take_latest(
         &self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         node: NodeId,
         latest: v1::Latest,
         metadata: &v1::Metadata,
@@ -257,7 +263,7 @@ impl Leading {
     fn post(
         &self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         number: u32,
         latest: v1::Latest,
         metadata: &v1::Metadata,
@@ -281,32 +287,32 @@ impl Following {
     fn judge(
         &self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         number: u32,
         say: &v1::Say,
         takes_more: bool,
-    ) -> Verdict {
+    ) -> SayVerdict {
         let in_log = common.room.member(number).map_or(0, |member| member.client_seq);
-        let Some(local) = common.locals.of_member(number) else { return Verdict::Nobody };
+        let Some(local) = common.locals.of_member(number) else { return SayVerdict::Nobody };
         // A `Hold` may have come late, after the message that it asks for was taken.
         local.relayed = local.relayed.max(in_log);
-        match Order::of(local.relayed, say.client_seq) {
-            Order::Duplicate if say.client_seq <= in_log => {
+        match SayOrder::of(local.relayed, say.client_seq) {
+            SayOrder::Duplicate if say.client_seq <= in_log => {
                 cx.effects.counts.duplicates += 1;
-                Verdict::Known
+                SayVerdict::Known
             }
-            Order::Duplicate => Verdict::Passed,
-            Order::Gap { expected } => Verdict::Held { expected, retry_after_ms: 0 },
-            Order::Next => {
+            SayOrder::Duplicate => SayVerdict::Passed,
+            SayOrder::Gap { expected } => SayVerdict::Held { expected, retry_after_ms: 0 },
+            SayOrder::Next => {
                 let expected = say.client_seq;
                 if local.waits || self.way().is_none() {
-                    return Verdict::Held { expected, retry_after_ms: SUSPENDED_RETRY_MS };
+                    return SayVerdict::Held { expected, retry_after_ms: SUSPENDED_RETRY_MS };
                 }
                 if !takes_more {
                     cx.effects.counts.throttled += 1;
-                    return Verdict::Held { expected, retry_after_ms: CONGESTED_RETRY_MS };
+                    return SayVerdict::Held { expected, retry_after_ms: CONGESTED_RETRY_MS };
                 }
-                Verdict::Next
+                SayVerdict::Next
             }
         }
     }
@@ -315,7 +321,7 @@ impl Following {
     fn relay(
         &self,
         common: &mut Common,
-        cx: &mut Context<'_>,
+        cx: &mut RoomContext<'_>,
         number: u32,
         say: v1::Say,
         metadata: &v1::Metadata,

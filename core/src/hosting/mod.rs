@@ -5,7 +5,7 @@
 //! room's primary ([`Claiming`]). Then the node is the primary ([`Leading`]), or it follows the
 //! node that is ([`Following`]). Each role has state of its own, and that state ends with the role.
 //!
-//! [`Hosted`] changes itself only. [`Hosted::handle`] takes an [`Input`] and queues [`Effect`]s:
+//! [`Hosted`] changes itself only. [`Hosted::handle`] takes an [`RoomInput`] and queues [`RoomEffect`]s:
 //! frames for links, requests to the registry, news for sessions. Messages of members have
 //! methods of their own (`member`), as they are many and have typed answers.
 
@@ -24,20 +24,20 @@ use skirmish_proto::v1;
 
 pub(crate) use claiming::Claiming;
 pub(crate) use common::Common;
-pub(crate) use context::{Context, Places};
+pub(crate) use context::{KeptPlaces, RoomContext};
 pub use effect::Passage;
-pub(crate) use effect::{Effect, Effects, Hold, RoomCounts, Seated};
+pub(crate) use effect::{Hold, RoomCounts, RoomEffect, RoomEffects, Seated};
 pub(crate) use following::Following;
-pub(crate) use input::{Arrival, Departure, Input};
+pub(crate) use input::{Arrival, Departure, RoomInput};
 pub(crate) use leading::Leading;
-pub(crate) use member::Verdict;
+pub(crate) use member::SayVerdict;
 
 use crate::base::id::{Name, NodeId};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::config::Config;
-use crate::hosting::local::Locals;
+use crate::hosting::local::LocalSessions;
 use crate::room::Room;
 
 /// Time for which sessions wait for the tail of a room before they are told that the room is
@@ -83,7 +83,7 @@ pub(crate) enum Role {
 
 /// The consequence of an input for the role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+enum NextRole {
     /// The role goes on.
     Stay,
     /// The node is the primary in an epoch.
@@ -99,7 +99,7 @@ enum Next {
 
 impl Hosted {
     /// A room that is claimed for the first session that comes.
-    pub(crate) fn new(cx: &mut Context<'_>, name: Name) -> Self {
+    pub(crate) fn new(cx: &mut RoomContext<'_>, name: Name) -> Self {
         let role = Role::Claiming(Claiming::at(cx.now.instant));
         Self { common: Common::new(cx.new_room(name)), role }
     }
@@ -153,7 +153,7 @@ impl Hosted {
         }
     }
 
-    /// Time of the next [`Input::Timeout`], if the leases of the node live or not.
+    /// Time of the next [`RoomInput::Timeout`], if the leases of the node live or not.
     pub(crate) fn deadline(&self, leased: bool) -> Option<Instant> {
         let role = match &self.role {
             Role::Claiming(claiming) => claiming.deadline(),
@@ -170,24 +170,24 @@ impl Hosted {
     // Inputs.
 
     /// Takes an input.
-    pub(crate) fn handle(&mut self, cx: &mut Context<'_>, input: Input) {
+    pub(crate) fn handle(&mut self, cx: &mut RoomContext<'_>, input: RoomInput) {
         let Self { common, role } = self;
         let next = match input {
-            Input::Arrive(arrival) => {
+            RoomInput::Arrive(arrival) => {
                 common.arrive(cx, arrival);
                 match role {
                     Role::Claiming(claiming) => claiming.ask(common, cx),
                     Role::Leading(leading) => leading.seat_waiting(common, cx),
                     Role::Following(following) => following.enter_waiting(common, cx),
                 }
-                Next::Stay
+                NextRole::Stay
             }
-            Input::Redirect { session, resume } => {
+            RoomInput::Redirect { session, resume } => {
                 common.redirect(cx, session, resume);
-                Next::Stay
+                NextRole::Stay
             }
             input => {
-                if matches!(input, Input::Timeout) {
+                if matches!(input, RoomInput::Timeout) {
                     common.timeout(cx);
                     cx.effects.marks.book = true;
                 }
@@ -199,23 +199,23 @@ impl Hosted {
             }
         };
         match next {
-            Next::Stay => {}
-            Next::Lead { epoch } => self.lead(cx, epoch),
-            Next::Follow { node, epoch } => self.follow(cx, node, epoch),
-            Next::Close(reason) => return self.close(cx, reason),
-            Next::Over(reason) => return self.restart(cx, reason),
+            NextRole::Stay => {}
+            NextRole::Lead { epoch } => self.lead(cx, epoch),
+            NextRole::Follow { node, epoch } => self.follow(cx, node, epoch),
+            NextRole::Close(reason) => return self.close(cx, reason),
+            NextRole::Over(reason) => return self.restart(cx, reason),
         }
         if self.is_idle() {
             self.close(cx, v1::LeftReason::Gone);
         }
     }
 
-    fn lead(&mut self, cx: &mut Context<'_>, epoch: u64) {
+    fn lead(&mut self, cx: &mut RoomContext<'_>, epoch: u64) {
         let epoch = if cx.planted.is(Plant::EpochReused) { 1 } else { epoch };
         let Self { common, role } = self;
         let before = core::mem::replace(role, Role::Leading(Leading::default()));
         common.room.start(epoch);
-        common.emit(cx, Effect::Opened { epoch });
+        common.emit(cx, RoomEffect::Opened { epoch });
         let (Role::Leading(leading), Role::Claiming(claiming)) = (role, before) else {
             return cx.bugs.found("a room is led that was not being claimed");
         };
@@ -225,7 +225,7 @@ impl Hosted {
         leading.seat_waiting(common, cx);
     }
 
-    fn follow(&mut self, cx: &mut Context<'_>, node: NodeId, epoch: u64) {
+    fn follow(&mut self, cx: &mut RoomContext<'_>, node: NodeId, epoch: u64) {
         let Self { common, role } = self;
         common.room.start(epoch);
         let following = Following::new(node, cx.now.instant + ATTACH_TIMEOUT);
@@ -236,24 +236,24 @@ impl Hosted {
         };
         for early in claiming.finish() {
             common.refuse_epoch(cx, early.link, early.attach.epoch);
-            common.emit(cx, Effect::Unread { link: early.link });
+            common.emit(cx, RoomEffect::Unread { link: early.link });
         }
-        common.emit(cx, Effect::Follow { node });
+        common.emit(cx, RoomEffect::Follow { node });
     }
 
     // The end of a life of the room.
 
     /// Closes the room here.
-    fn close(&mut self, cx: &mut Context<'_>, reason: v1::LeftReason) {
+    fn close(&mut self, cx: &mut RoomContext<'_>, reason: v1::LeftReason) {
         self.end(cx, reason);
         cx.effects.marks.closed = true;
     }
 
     /// Ends the role: tells everybody who depends on it, and nothing is left of its state.
-    fn end(&mut self, cx: &mut Context<'_>, reason: v1::LeftReason) {
+    fn end(&mut self, cx: &mut RoomContext<'_>, reason: v1::LeftReason) {
         let Self { common, role } = self;
         for local in core::mem::take(&mut common.locals) {
-            common.emit(cx, Effect::Expel { session: local.session, reason });
+            common.emit(cx, RoomEffect::Expel { session: local.session, reason });
         }
         let readers = common.readers.take();
         let epoch = common.room.epoch();
@@ -261,22 +261,22 @@ impl Hosted {
             Role::Claiming(claiming) => {
                 for early in claiming.finish() {
                     common.tell_exited(cx, early.link, early.attach.epoch, 0, v1::LeftReason::Gone);
-                    common.emit(cx, Effect::Unread { link: early.link });
+                    common.emit(cx, RoomEffect::Unread { link: early.link });
                 }
             }
             Role::Leading(_) => {
                 cx.effects.counts.members -= common.room.members().len();
                 for link in readers {
                     common.tell_exited(cx, link, epoch, 0, reason);
-                    common.emit(cx, Effect::Unread { link });
+                    common.emit(cx, RoomEffect::Unread { link });
                 }
-                common.emit(cx, Effect::Release);
-                common.emit(cx, Effect::Closed { epoch });
+                common.emit(cx, RoomEffect::Release);
+                common.emit(cx, RoomEffect::Closed { epoch });
             }
             Role::Following(following) => {
-                common.emit(cx, Effect::Unfollow { node: following.primary() });
+                common.emit(cx, RoomEffect::Unfollow { node: following.primary() });
                 if let Some(link) = following.link() {
-                    common.emit(cx, Effect::Unread { link });
+                    common.emit(cx, RoomEffect::Unread { link });
                     let room = common.room.name().as_str().into();
                     common.tell_plain(cx, link, v1::Kind::Detach, &v1::Detach { room, epoch });
                 }
@@ -286,10 +286,10 @@ impl Hosted {
 
     /// Ends the life of the room. Sessions that have asked for a membership in any life of it claim
     /// the next, after a pause that grows; the room is closed if there are none.
-    fn restart(&mut self, cx: &mut Context<'_>, reason: v1::LeftReason) {
+    fn restart(&mut self, cx: &mut RoomContext<'_>, reason: v1::LeftReason) {
         let now = cx.now.instant;
         let retries = !cx.planted.is(Plant::JoinRaceTold);
-        let joins: Locals =
+        let joins: LocalSessions =
             self.common.locals.take(|local| retries && local.is_new_join() && local.until > now);
         self.end(cx, reason);
         let Some(retries) = joins.iter().map(|local| local.retries).max() else {

@@ -13,7 +13,7 @@ use crate::base::id::{ConnId, Name, SessionId};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
-use crate::hosting::Input;
+use crate::hosting::RoomInput;
 use crate::matchmaking::keys;
 use crate::node::connection::Phase;
 use crate::registrar::{Anew, Decision, SessionClaim};
@@ -190,7 +190,7 @@ impl Node {
         s.epoch = epoch;
         let rooms: Vec<Key> = s.memberships.iter().map(|membership| membership.room).collect();
         for room in rooms {
-            self.room_input(now, room, Input::Epoch { session, epoch });
+            self.room_input(now, room, RoomInput::Epoch { session, epoch });
         }
     }
 
@@ -300,7 +300,7 @@ impl Node {
             self.desk.begin_anew(now);
         }
         for room in self.rooms.keys() {
-            self.late_room_input(now, room, Input::Close(v1::LeftReason::Gone));
+            self.late_room_input(now, room, RoomInput::Close(v1::LeftReason::Gone));
         }
         for key in self.sessions.keys().collect::<Vec<_>>() {
             let conn = self.sessions.get(key).and_then(|session| session.conn);
@@ -325,7 +325,7 @@ impl Node {
     }
 }
 
-/// Rooms of matches that a client is in or wants to be in.
+/// RoomTable of matches that a client is in or wants to be in.
 fn named_matches(hello: &v1::Hello) -> Vec<Name> {
     let resumed = hello.resume.iter().flat_map(|resume| &resume.rooms).map(|cursor| &cursor.room);
     let named = resumed.chain(hello.joins.iter().map(|join| &join.room));

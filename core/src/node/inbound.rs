@@ -15,7 +15,7 @@ use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::crdt::{self, ReconcileAnswer, StateError};
-use crate::hosting::{Hosted, STATE_FRAME_BYTES, Verdict};
+use crate::hosting::{Hosted, STATE_FRAME_BYTES, SayVerdict};
 use crate::node::connection::{Connection, Phase};
 use crate::session::{Membership, SessionKey};
 use crate::wire::{self, Frame, ToServer, WireError};
@@ -218,7 +218,7 @@ impl Node {
         match hosted.judge(&mut cx, number, &say, takes_more) {
             // Only a message that is taken costs: those under way behind one that was not taken must
             // not use up what that one waits for.
-            Verdict::Next => match connection.buckets.reliable.take(now.instant, 1) {
+            SayVerdict::Next => match connection.buckets.reliable.take(now.instant, 1) {
                 Ok(()) => {
                     hosted.take(&mut cx, number, say, metadata);
                     return self.settle_room(now, room);
@@ -228,11 +228,11 @@ impl Node {
                     membership.hold(client_seq, client_seq, millis(wait));
                 }
             },
-            Verdict::Held { expected, retry_after_ms } => {
+            SayVerdict::Held { expected, retry_after_ms } => {
                 membership.hold(client_seq, expected, retry_after_ms);
             }
-            Verdict::Known => membership.acknowledge = true,
-            Verdict::Passed | Verdict::Nobody => return,
+            SayVerdict::Known => membership.acknowledge = true,
+            SayVerdict::Passed | SayVerdict::Nobody => return,
         }
         self.settle_room(now, room);
         self.wake(key);

@@ -12,7 +12,7 @@ use crate::base::id::{ConnId, Cursor, Name};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
-use crate::hosting::Input;
+use crate::hosting::RoomInput;
 use crate::node::connection::{AdmittedPlayer, Connection, Phase};
 use crate::session::{Joined, Membership, SessionKey};
 use crate::wire;
@@ -229,7 +229,7 @@ impl Node {
     }
 
     /// Goes on with the rooms of a resumed session from the cursors that the client names.
-    /// It is a member of those rooms and no others. Rooms that this node does not know of
+    /// It is a member of those rooms and no others. RoomTable that this node does not know of
     /// are those of a session that was on another. A room that is not among those `named`, with
     /// a cursor or to be joined, is left, and with it the match whose room it is.
     pub(super) fn resume_rooms(
@@ -294,7 +294,7 @@ impl Node {
             session.memberships = kept;
         }
         for (room, resume) in redirected {
-            self.room_input(now, room, Input::Redirect { session, resume });
+            self.room_input(now, room, RoomInput::Redirect { session, resume });
         }
         let ended_rooms: Vec<Key> = ended.iter().map(|membership| membership.room).collect();
         for membership in ended {

@@ -14,7 +14,7 @@ use crate::base::id::{Address, LinkId, NodeId};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Instant, LATE, Now, Wall};
-use crate::hosting::Input;
+use crate::hosting::RoomInput;
 use crate::node::heartbeat::{Beat, Heartbeat};
 use crate::node::link::{Caller, Link};
 use crate::wire::{self, Frame, ToNode};
@@ -24,7 +24,7 @@ use crate::wire::{self, Frame, ToNode};
 pub(super) struct Peer {
     /// The link to it, once both have said `LinkHello`.
     pub(super) link: Option<Key>,
-    /// Rooms that it is the primary of and this node follows.
+    /// RoomTable that it is the primary of and this node follows.
     pub(super) rooms: BTreeSet<Key>,
     /// What its record in the registry calls it; empty as long as that was not read.
     pub(super) name: String,
@@ -84,7 +84,7 @@ impl Node {
             if self.planted.is(Plant::DeadFollowed) {
                 continue;
             }
-            self.late_room_input(now, room, Input::PrimaryGone);
+            self.late_room_input(now, room, RoomInput::PrimaryGone);
         }
         if let Some(link) = peer.link {
             self.drop_link(now, link, LinkClosure::NodeGone);
@@ -249,7 +249,7 @@ impl Node {
         let rooms: Vec<Key> =
             self.peers.get(&from).map_or_else(Vec::new, |peer| peer.rooms.iter().copied().collect());
         for room in rooms {
-            self.late_room_input(now, room, Input::Linked { link: key });
+            self.late_room_input(now, room, RoomInput::Linked { link: key });
         }
     }
 
@@ -276,7 +276,7 @@ impl Node {
         let rooms: BTreeSet<Key> = followed.into_iter().flatten().copied().chain(link.rooms()).collect();
         for room in rooms {
             // A room that was closed with its node stays among those that the link reads.
-            self.late_room_input(now, room, Input::Unlinked { link: key, node });
+            self.late_room_input(now, room, RoomInput::Unlinked { link: key, node });
         }
         // A link may go because its node is dead.
         let Some(peer) = self.peers.get_mut(&node) else { return };

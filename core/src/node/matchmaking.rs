@@ -6,7 +6,7 @@ use super::{Event, Node};
 use crate::base::id::Name;
 use crate::base::plant::Plant;
 use crate::base::time::Now;
-use crate::hosting::Input;
+use crate::hosting::RoomInput;
 use crate::matchmaking::{desk, keys, matcher};
 use crate::registry::{CallId, RegistryEvent, WatchId};
 use crate::session::{self, SessionKey};
@@ -164,7 +164,7 @@ impl Node {
                 }
                 desk::DeskDecision::PlacesKnown { room } => {
                     if let Some(room) = self.rooms.named(room.as_str()) {
-                        self.room_input(now, room, Input::PlacesKnown);
+                        self.room_input(now, room, RoomInput::PlacesKnown);
                     }
                 }
             }

@@ -6,7 +6,7 @@
 //!
 //! The registry names the primary of a room (`claims`, `rooms`): in one that another node
 //! leads, the message is sent to that node over its link, which appends it, and its entry comes
-//! back with the tail of the log ([`hosting`](crate::hosting)).
+//! back with the tail of the log (`hosting`).
 
 mod admission;
 mod audit;
@@ -62,7 +62,7 @@ use crate::wire;
 use admission::Admission;
 use links::Peer;
 use matchmaking::ASKERS;
-use rooms::Rooms;
+use rooms::RoomTable;
 
 pub use link_closure::LinkClosure;
 pub use metering::Overhead;
@@ -87,7 +87,7 @@ pub struct Node {
     logins: Logins<Name>,
     logins_by_address: Logins<Address>,
     sessions: Sessions,
-    rooms: Rooms,
+    rooms: RoomTable,
     id: NodeId,
     registrar: Registrar,
     desk: Desk,
@@ -165,7 +165,7 @@ impl Node {
             logins: Logins::new(config.rates.logins, config.sessions.total),
             logins_by_address: Logins::new(config.rates.logins_per_address, config.connections.total),
             sessions: Sessions::new(rng.split(), config.sessions.total),
-            rooms: Rooms::new(config.rooms.total, rng.split()),
+            rooms: RoomTable::new(config.rooms.total, rng.split()),
             agenda: Agenda::new(),
             outputs: VecDeque::new(),
             draining: None,

@@ -20,7 +20,8 @@ use crate::base::slab::{Key, Slab};
 use crate::base::time::Now;
 use crate::config::Config;
 use crate::hosting::{
-    Arrival, Context, Departure, Effect, Effects, Hosted, Input, Places, Role, RoomCounts, join_deadline,
+    Arrival, Departure, Hosted, KeptPlaces, Role, RoomContext, RoomCounts, RoomEffect, RoomEffects,
+    RoomInput, Seated, join_deadline,
 };
 use crate::matchmaking::{Desk, keys};
 use crate::registrar::RoomClaim;
@@ -29,10 +30,10 @@ use crate::wire::{self, RoomMessage, Zstd};
 
 /// The rooms of a node, by key and by name, and the effects that are to be carried out.
 #[derive(Debug)]
-pub(super) struct Rooms {
+pub(super) struct RoomTable {
     slab: Slab<Placed>,
     by_name: HashMap<Name, Key, KeyedHasher>,
-    effects: Effects,
+    effects: RoomEffects,
     attempts: u64,
 }
 
@@ -53,10 +54,10 @@ pub(super) struct Surroundings<'a> {
     pub(super) planted: Planted,
 }
 
-impl Rooms {
+impl RoomTable {
     pub(super) fn new(total: usize, seed: Seed) -> Self {
         let by_name = HashMap::with_hasher(KeyedHasher::new(seed));
-        Self { slab: Slab::new(total), by_name, effects: Effects::new(), attempts: 0 }
+        Self { slab: Slab::new(total), by_name, effects: RoomEffects::new(), attempts: 0 }
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -97,12 +98,15 @@ impl Rooms {
         room: Key,
         leased: bool,
         around: Surroundings<'a>,
-    ) -> Option<(&'a mut Hosted, Context<'a>)> {
+    ) -> Option<(&'a mut Hosted, RoomContext<'a>)> {
         let Self { slab, effects, attempts, .. } = self;
         let hosted = &mut slab.get_mut(room)?.hosted;
         effects.begin(room);
         let Surroundings { config, places, rng, zstd, bugs, planted } = around;
-        Some((hosted, Context { now, config, leased, places, attempts, rng, zstd, bugs, effects, planted }))
+        Some((
+            hosted,
+            RoomContext { now, config, leased, places, attempts, rng, zstd, bugs, effects, planted },
+        ))
     }
 
     /// Adds a room that is not in the table. `None` if the table is full.
@@ -110,7 +114,7 @@ impl Rooms {
         let Self { slab, by_name, effects, attempts } = self;
         let Surroundings { config, places, rng, zstd, bugs, planted } = around;
         let leased = false;
-        let mut cx = Context { now, config, leased, places, attempts, rng, zstd, bugs, effects, planted };
+        let mut cx = RoomContext { now, config, leased, places, attempts, rng, zstd, bugs, effects, planted };
         let hosted = Hosted::new(&mut cx, name.clone());
         let room = slab.insert(Placed { hosted, booking: Booking::default() })?;
         by_name.insert(name.clone(), room);
@@ -132,7 +136,7 @@ impl Rooms {
     }
 }
 
-impl Places for Desk {
+impl KeptPlaces for Desk {
     fn are_awaited(&self, room: &Name) -> bool {
         self.awaits_places(room)
     }
@@ -150,7 +154,7 @@ impl Node {
         &mut self,
         now: Now,
         room: Key,
-        call: impl FnOnce(&mut Hosted, &mut Context<'_>) -> R,
+        call: impl FnOnce(&mut Hosted, &mut RoomContext<'_>) -> R,
     ) -> Option<R> {
         let leased = self.registrar.may_serve(now.instant);
         let Self { rooms, config, desk, rng, zstd, bugs, planted, .. } = self;
@@ -162,14 +166,14 @@ impl Node {
     }
 
     /// Gives an input to a room that is in the table.
-    pub(super) fn room_input(&mut self, now: Now, room: Key, input: Input) {
+    pub(super) fn room_input(&mut self, now: Now, room: Key, input: RoomInput) {
         if self.with_room(now, room, |hosted, cx| hosted.handle(cx, input)).is_none() {
             self.bugs.found("an input is for a room that is not in the table");
         }
     }
 
     /// Gives an input to a room that may be gone.
-    pub(super) fn late_room_input(&mut self, now: Now, room: Key, input: Input) {
+    pub(super) fn late_room_input(&mut self, now: Now, room: Key, input: RoomInput) {
         let _gone = self.with_room(now, room, |hosted, cx| hosted.handle(cx, input));
     }
 
@@ -196,88 +200,89 @@ impl Node {
         }
     }
 
-    fn carry_out(&mut self, now: Now, room: Key, name: &Name, effect: Effect) {
+    fn carry_out(&mut self, now: Now, room: Key, name: &Name, effect: RoomEffect) {
         match effect {
-            Effect::Claim => {
+            RoomEffect::Claim => {
                 if self.registrar.claim_room(now, name).is_err() {
-                    self.late_room_input(now, room, Input::Unclaimed);
+                    self.late_room_input(now, room, RoomInput::Unclaimed);
                 }
             }
-            Effect::Release => self.registrar.release_room(now, name),
-            Effect::Record { players, turn, turn_ends_ms } => {
+            RoomEffect::Release => self.registrar.release_room(now, name),
+            RoomEffect::Record { players, turn, turn_ends_ms } => {
                 self.registrar.update_room(now, name, players, turn, turn_ends_ms);
             }
-            Effect::Opened { epoch } => self.event(Event::RoomOpened { room: name.clone(), epoch }),
-            Effect::Closed { epoch } => {
+            RoomEffect::Opened { epoch } => self.event(Event::RoomOpened { room: name.clone(), epoch }),
+            RoomEffect::Closed { epoch } => {
                 self.desk.unhost(name);
                 self.event(Event::RoomClosed { room: name.clone(), epoch });
             }
-            Effect::Tell { link, frame } => self.tell(now, link, frame),
-            Effect::Read { link } => {
+            RoomEffect::Tell { link, frame } => self.tell(now, link, frame),
+            RoomEffect::Read { link } => {
                 if let Some(reading) = self.links.get_mut(link) {
                     reading.read(room);
                     self.wake_link(link);
                 }
             }
-            Effect::Unread { link } => {
+            RoomEffect::Unread { link } => {
                 if let Some(link) = self.links.get_mut(link) {
                     link.forget(room);
                 }
             }
-            Effect::Gap { link } => self.drop_link(now, link, LinkClosure::Gap),
-            Effect::Follow { node } => {
+            RoomEffect::Gap { link } => self.drop_link(now, link, LinkClosure::Gap),
+            RoomEffect::Follow { node } => {
                 let peer = self.peer(now, node);
                 peer.rooms.insert(room);
                 if let Some(link) = peer.link {
-                    self.late_room_input(now, room, Input::Linked { link });
+                    self.late_room_input(now, room, RoomInput::Linked { link });
                 }
             }
-            Effect::Unfollow { node } => {
+            RoomEffect::Unfollow { node } => {
                 // A room may end because its node is dead.
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.rooms.remove(&room);
                 }
             }
-            Effect::Seated { session, seated } => {
+            RoomEffect::Seated { session, seated } => {
                 let Some(membership) = self.membership_in(session, room) else { return };
-                membership.begin(seated);
+                let Seated { number, seq, resumed, forgotten } = seated;
+                membership.begin(number, seq, resumed, forgotten);
                 self.wake_session(session);
                 if let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) {
                     self.join_match(now, &player, name);
                 }
             }
-            Effect::Hold { session, hold } => {
+            RoomEffect::Hold { session, hold } => {
                 if let Some(membership) = self.membership_in(session, room) {
                     membership.hold(hold.client_seq, hold.expected, hold.retry_after_ms);
                     self.wake_session(session);
                 }
             }
-            Effect::Resend { session, expected } => {
+            RoomEffect::Resend { session, expected } => {
                 if let Some(membership) = self.membership_in(session, room) {
                     membership.resend(expected);
                     self.wake_session(session);
                 }
             }
-            Effect::Expel { session, reason } => {
+            RoomEffect::Expel { session, reason } => {
                 self.drop_membership(session, room);
                 if let Some(conn) = self.sessions.get(session).and_then(|session| session.conn) {
                     self.left(now, conn.key(), name.as_str(), reason, false);
                 }
             }
-            Effect::Drop { session } => self.drop_membership(session, room),
-            Effect::Superseded { player, epoch } => self.session_lost(now, &player, epoch),
-            Effect::Unwanted { link, session, player, exit } => {
+            RoomEffect::Drop { session } => self.drop_membership(session, room),
+            RoomEffect::Superseded { player, epoch } => self.session_lost(now, &player, epoch),
+            RoomEffect::Unwanted { link, session, player, exit } => {
                 let here = self.sessions.of_player(&player).and_then(|key| self.sessions.get(key));
                 let is_here = here.is_some_and(|here| SessionId::from_wire(&session) == Some(here.id));
                 let exit = v1::Exit { away: !is_here, ..exit };
                 self.tell(now, link, wire::encode(v1::Kind::Exit, &v1::Metadata::default(), &exit));
             }
-            Effect::Expired { player } => {
+            RoomEffect::Expired { player } => {
                 if self.makes_matches() {
                     self.desk.expire_match(now, &player, name);
                 }
             }
-            Effect::Passed { passage, trace } => {
+            RoomEffect::Passed { passage, trace } => {
                 self.event(Event::Passed { room: name.clone(), passage, trace });
             }
         }
@@ -300,7 +305,7 @@ impl Node {
         if let Some(placed) = self.rooms.slab.get_mut(room) {
             placed.booking.clear();
         }
-        self.room_input(now, room, Input::Timeout);
+        self.room_input(now, room, RoomInput::Timeout);
     }
 
     // Sessions that come and go.
@@ -350,7 +355,7 @@ impl Node {
         s.memberships.reserve_exact(1);
         s.memberships.push(Membership::new(room));
         let arrival = Arrival { session, id, epoch, player, resume, history, until };
-        self.room_input(now, room, Input::Arrive(arrival));
+        self.room_input(now, room, RoomInput::Arrive(arrival));
         true
     }
 
@@ -401,14 +406,14 @@ impl Node {
             self.desk.leave_match(now, &player, &name);
         }
         let departure = Departure::Leaves;
-        self.room_input(now, membership.room, Input::Depart { session, departure });
+        self.room_input(now, membership.room, RoomInput::Depart { session, departure });
     }
 
     /// Hands the membership of a session over to another node, or to the session that takes the
     /// place of this one: the player stays a member.
     pub(super) fn hand_over(&mut self, now: Now, session: SessionKey, membership: &Membership) {
         let departure = Departure::Moves;
-        self.room_input(now, membership.room, Input::Depart { session, departure });
+        self.room_input(now, membership.room, RoomInput::Depart { session, departure });
     }
 
     /// Tells the rooms of a session that its client has connected, or has lost its connection.
@@ -418,7 +423,7 @@ impl Node {
         };
         let rooms: Vec<Key> = s.memberships.iter().filter(|m| m.number > 0).map(|m| m.room).collect();
         for room in rooms {
-            self.room_input(now, room, Input::Presence { session, present });
+            self.room_input(now, room, RoomInput::Presence { session, present });
         }
     }
 
@@ -438,15 +443,15 @@ impl Node {
         let input = match *outcome {
             RoomClaim::Primary { .. } if self.clock_is_off() => {
                 self.registrar.release_room(now, name);
-                Input::Unavailable
+                RoomInput::Unavailable
             }
             RoomClaim::Primary { epoch } => {
                 // The room asks for kept places at once.
                 self.host(now, name);
-                Input::Led { epoch }
+                RoomInput::Led { epoch }
             }
-            RoomClaim::Elsewhere { node, epoch } => Input::LedBy { node, epoch },
-            RoomClaim::Unavailable => Input::Unavailable,
+            RoomClaim::Elsewhere { node, epoch } => RoomInput::LedBy { node, epoch },
+            RoomClaim::Unavailable => RoomInput::Unavailable,
         };
         self.room_input(now, room, input);
     }
@@ -454,14 +459,14 @@ impl Node {
     /// Ends a room of which another node is the primary now, or which the registry does not know.
     pub(super) fn room_lost(&mut self, now: Now, name: &Name) {
         if let Some(room) = self.rooms.by_name.get(name).copied() {
-            self.room_input(now, room, Input::Lost);
+            self.room_input(now, room, RoomInput::Lost);
         }
     }
 
     /// Tells every room that the leases live again.
     pub(super) fn serve_again(&mut self, now: Now) {
         for room in self.rooms.keys() {
-            self.late_room_input(now, room, Input::Leased);
+            self.late_room_input(now, room, RoomInput::Leased);
         }
     }
 
@@ -478,7 +483,7 @@ impl Node {
     ) {
         let Ok(name) = Name::new(message.room()) else { return };
         if let Some(room) = self.rooms.by_name.get(&name).copied() {
-            return self.room_input(now, room, Input::From { link, node, message, metadata });
+            return self.room_input(now, room, RoomInput::From { link, node, message, metadata });
         }
         // The node waits for an answer to these; the others are about a room that is gone.
         if let RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) = message {
@@ -492,7 +497,7 @@ impl Node {
 
     /// The next frame of a room for the node at the other end of a link.
     pub(super) fn next_of_room(&mut self, link: Key, room: Key) -> Option<bytes::Bytes> {
-        let Rooms { slab, effects, .. } = &mut self.rooms;
+        let RoomTable { slab, effects, .. } = &mut self.rooms;
         slab.get_mut(room)?.hosted.next_for(link, &mut effects.counts)
     }
 

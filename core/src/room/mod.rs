@@ -43,7 +43,7 @@ pub use latest::{LatestBoard, Posted};
 pub use log::Log;
 pub use machine::{Applied, Machine, MachineConfig, Member, Seat};
 pub use op::{Input, Op};
-pub(crate) use order::Order;
+pub(crate) use order::SayOrder;
 pub use recently_left::RecentlyLeft;
 pub use turn::Turn;
 
@@ -254,12 +254,12 @@ impl Room {
     /// Compares a reliable message with those that the room has. `None` if nobody is the member.
     #[must_use]
     pub fn judge(&self, number: u32, say: &v1::Say) -> Option<Judged> {
-        let order = Order::of(self.member(number)?.client_seq, say.client_seq);
+        let order = SayOrder::of(self.member(number)?.client_seq, say.client_seq);
         Some(match order {
-            Order::Gap { expected } => Judged::Gap { expected },
-            Order::Duplicate if !self.planted.is(Plant::DuplicateApplied) => Judged::Duplicate,
+            SayOrder::Gap { expected } => Judged::Gap { expected },
+            SayOrder::Duplicate if !self.planted.is(Plant::DuplicateApplied) => Judged::Duplicate,
             _ if self.would_lose(self.size(say.body.len() + say.type_url.len())) => Judged::Full,
-            Order::Next | Order::Duplicate => Judged::Next,
+            SayOrder::Next | SayOrder::Duplicate => Judged::Next,
         })
     }
 

@@ -2,7 +2,7 @@
 
 /// The place of a reliable message in the sequence of its member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum SayOrder {
     /// The message is the next.
     Next,
     /// The message was taken before.
@@ -14,7 +14,7 @@ pub(crate) enum Order {
     },
 }
 
-impl Order {
+impl SayOrder {
     /// Compares the number of a message with that of the last one taken. No other code decides which
     /// `client_seq` is the next.
     pub(crate) const fn of(taken: u64, client_seq: u64) -> Self {
