@@ -49,9 +49,9 @@
 //!
 //! So at each listing that leaves a ticket without a place, fewer tickets are ahead of that ticket.
 //! All tickets with places are ahead of it, and before the next listing half of them leave, or five
-//! seconds pass. A ticket with `n` players ahead of it has a place after at most `n / (tickets / 2
-//! - team_size + 1) + 2` listings, if the players with places find matches. No later ticket makes
-//! it wait for longer. The guarantees of matches ([`Engine`](super::Engine)) hold among the tickets
+//! seconds pass. A ticket with `n` players ahead of it has a place after at most
+//! `n / (tickets / 2 - team_size + 1) + 2` listings, if the players with places find matches. No
+//! later ticket makes it wait for longer. The guarantees of matches ([`Engine`](super::Engine)) hold among the tickets
 //! with places. If so many of those find no match that hardly any leave, the other tickets wait
 //! until these time out.
 //!
