@@ -12,7 +12,7 @@ use crate::base::time::Instant;
 use crate::wire::RoomMessage;
 
 /// State of a room that is being claimed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Claiming {
     /// `Attach` messages that came meanwhile: one for each link.
     early: Vec<EarlyAttach>,

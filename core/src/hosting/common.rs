@@ -13,7 +13,7 @@ use crate::room::Room;
 use crate::wire::{self, Trace};
 
 /// The room, the sessions of this node in it, and the links over which other nodes read it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Common {
     pub(crate) room: Room,
     pub(crate) locals: LocalSessions,

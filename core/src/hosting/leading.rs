@@ -15,7 +15,7 @@ use crate::room::{Member, Seat};
 use crate::wire::RoomMessage;
 
 /// State of a room's primary, beside the room.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Leading {
     places: BTreeMap<u32, Place>,
     /// Members without a session, by the time until which they are kept.

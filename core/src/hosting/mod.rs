@@ -19,6 +19,8 @@ mod leading;
 mod local;
 mod member;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use skirmish_proto::v1;
 
@@ -64,14 +66,14 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// A room on this node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Hosted {
     common: Common,
     role: Role,
 }
 
 /// The role of a node in a room.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Role {
     /// The registry is asked for the room's primary.
     Claiming(Claiming),

@@ -7,7 +7,7 @@ use crate::base::plant::{Plant, Planted};
 
 /// The newest message of every sender and key. A reader is a number, the version it has
 /// got so far, so that what a slow reader missed is replaced and never queued.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LatestBoard {
     version: u64,
     slots: BTreeMap<(u32, u32), u64>,
@@ -29,7 +29,7 @@ pub enum Posted {
     Full,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Message {
     member: u32,
     frame: Bytes,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 /// The newest entries of a log, each as the frame that goes to every member: encoded
 /// once, shared by all. Bounded in entries and in bytes; the oldest make place.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Log {
     entries: VecDeque<Entry>,
     /// The number of `entries[0]`; the next number while there is none.
@@ -15,7 +15,7 @@ pub struct Log {
     max_bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     plain: Bytes,
     zstd: Option<Bytes>,

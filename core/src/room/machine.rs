@@ -60,7 +60,7 @@ pub enum Applied {
 }
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     /// Ordered by number, since numbers only grow.
     members: Vec<Member>,

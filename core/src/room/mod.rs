@@ -68,7 +68,7 @@ pub enum Judged {
 }
 
 /// A room.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Room {
     name: Name,
     epoch: u64,

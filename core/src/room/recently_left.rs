@@ -10,7 +10,7 @@ use crate::base::time::Duration;
 /// a newer session took over could let the older one in again once the newer has left. It
 /// hears of it, or stops, long before these are forgotten; or, if what it has missed is
 /// compacted, it registers the older one anew, which then is the newest there is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RecentlyLeft {
     /// Log time until which each is remembered, the player, and the epoch.
     players: VecDeque<(u64, Name, u64)>,

@@ -1,0 +1,5 @@
+//! A room on a node, driven by hand.
+
+mod roles;
+mod search;
+mod sites;

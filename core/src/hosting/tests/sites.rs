@@ -1,0 +1,580 @@
+//! Nodes with one room each, as little of them as the room can tell: no connections, no frames of
+//! clients, and one key of a registry.
+//!
+//! Every message is under way until a test delivers it, first in, first out on each way.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt::Write as _;
+
+use bytes::Bytes;
+use skirmish_proto::v1;
+
+use crate::base::bug::Bugs;
+use crate::base::id::{Name, NodeId, SessionId};
+use crate::base::plant::Planted;
+use crate::base::rng::Rng;
+use crate::base::slab::Key;
+use crate::base::time::{Duration, Instant, Now, Wall};
+use crate::config::Config;
+use crate::hosting::{
+    Arrival, Departure, Hosted, KeptPlaces, Role, RoomContext, RoomCounts, RoomEffect, RoomEffects,
+    RoomInput, SayVerdict, join_deadline,
+};
+use crate::wire::{Frame, RoomMessage, ToNode, Zstd, encode};
+
+/// A room whose places are kept for nobody.
+struct NoPlaces;
+
+impl KeptPlaces for NoPlaces {
+    fn are_awaited(&self, _: &Name) -> bool {
+        false
+    }
+
+    fn kept_from(&self, _: &Name, _: &Name, _: &mut dyn Iterator<Item = &Name>) -> usize {
+        0
+    }
+}
+
+/// A request to the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    Claim,
+    Release,
+}
+
+/// News of the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    Led(u64),
+    LedBy(NodeId, u64),
+    /// Another node may be the primary from now on.
+    Lost,
+    /// A node is not named any more.
+    Gone(NodeId),
+}
+
+/// The player of a node, with a session that never ends.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Player {
+    /// True if the player wants to be in the room.
+    pub(super) wants: bool,
+    /// True if the session is in the room, or on its way in.
+    pub(super) is_local: bool,
+    /// Number of the member; 0 while there is none.
+    pub(super) number: u32,
+    /// Epoch in which the session is a member.
+    pub(super) epoch: u64,
+    /// Messages of the membership that were given to the room, and those that the player has to say.
+    pub(super) said: u64,
+    pub(super) to_say: u64,
+    /// The last reason for which the session was expelled.
+    pub(super) expelled: Option<v1::LeftReason>,
+}
+
+/// A node.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    pub(super) hosted: Option<Hosted>,
+    pub(super) leased: bool,
+    /// Epoch and newest entry of the room since the leases may have ended, if the node is its primary.
+    ended_at: Option<(u64, u64)>,
+    pub(super) player: Player,
+    /// The node that the room follows.
+    follows: Option<NodeId>,
+    /// Links over which the room is read, or that wait for it.
+    reads: BTreeSet<Key>,
+    attempts: u64,
+    rng: Rng,
+}
+
+/// All nodes, the registry, and everything that is under way.
+#[derive(Clone, Debug)]
+pub(super) struct Sites {
+    pub(super) sites: Vec<Site>,
+    pub(super) now: Now,
+    /// The primary that the registry names, and the epoch.
+    pub(super) record: Option<(NodeId, u64)>,
+    revision: u64,
+    pub(super) requests: Vec<VecDeque<Request>>,
+    pub(super) news: Vec<VecDeque<News>>,
+    /// Frames from a node to another.
+    pub(super) frames: BTreeMap<(usize, usize), VecDeque<Bytes>>,
+    /// Generation of the open link between two nodes, the smaller first; `None` if it is cut.
+    pub(super) links: BTreeMap<(usize, usize), Option<u32>>,
+    generations: u32,
+    pub(super) planted: Planted,
+    /// Entries of all logs, by epoch and number: replicas agree.
+    entries: BTreeMap<(u64, u64), Bytes>,
+}
+
+pub(super) fn node(site: usize) -> NodeId {
+    NodeId(site as u64 + 1)
+}
+
+fn site_of(node: NodeId) -> usize {
+    usize::try_from(node.0).unwrap() - 1
+}
+
+fn session() -> Key {
+    Key { slot: 0, generation: 0 }
+}
+
+pub(super) fn config() -> Config {
+    let mut config = Config::default();
+    config.frames.compress_from = 0;
+    config
+}
+
+impl Sites {
+    pub(super) fn new(count: usize, planted: Planted) -> Self {
+        let site = |at: usize| Site {
+            hosted: None,
+            leased: true,
+            ended_at: None,
+            player: Player::default(),
+            follows: None,
+            reads: BTreeSet::new(),
+            attempts: 0,
+            rng: Rng::new([at as u8 + 1; 32]),
+        };
+        let pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
+        Self {
+            sites: (0..count).map(site).collect(),
+            now: Now { instant: Instant::ZERO, wall: Wall(1_700_000_000_000) },
+            record: None,
+            revision: 1,
+            requests: alloc::vec![VecDeque::new(); count],
+            news: alloc::vec![VecDeque::new(); count],
+            frames: BTreeMap::new(),
+            links: pairs.map(|pair| (pair, Some(0))).collect(),
+            generations: 0,
+            planted,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    /// State of everything, as text: equal for states that behave alike.
+    pub(super) fn fingerprint(&self) -> String {
+        let mut text = String::new();
+        for site in &self.sites {
+            let Site { hosted, leased, player, follows, reads, attempts, .. } = site;
+            write!(text, "{leased} {player:?} {follows:?} {reads:?} {attempts}").unwrap();
+            if let Some(hosted) = hosted {
+                let room = hosted.room();
+                let (epoch, head, released) = (room.epoch(), room.log().head(), room.released());
+                let (change, members) = (room.state.change(), room.members());
+                let (role, locals) = (hosted.role(), &hosted.common.locals);
+                let readers = &hosted.common.readers;
+                write!(
+                    text,
+                    "{epoch} {head} {released} {change} {members:?} {role:?} {locals:?} {readers:?}"
+                )
+                .unwrap();
+            }
+        }
+        let Self { now, record, revision, requests, news, frames, links, .. } = self;
+        write!(text, "{now:?} {record:?} {revision} {requests:?} {news:?} {frames:?} {links:?}").unwrap();
+        text
+    }
+
+    // Inputs.
+
+    fn link(&self, from: usize, to: usize) -> Option<Key> {
+        let generation = (*self.links.get(&(from.min(to), from.max(to)))?)?;
+        Some(Key { slot: to as u32, generation })
+    }
+
+    /// Calls the room of a node, if there is one, and carries its effects out.
+    fn call<R>(&mut self, at: usize, call: impl FnOnce(&mut Hosted, &mut RoomContext<'_>) -> R) -> Option<R> {
+        let (config, mut bugs, mut zstd) = (config(), Bugs::new(), Zstd::default());
+        let mut effects = RoomEffects::new();
+        effects.counts = RoomCounts { members: 1000, ..RoomCounts::default() };
+        let Site { hosted, leased, attempts, rng, .. } = &mut self.sites[at];
+        effects.begin(Key { slot: at as u32, generation: 0 });
+        let mut cx = RoomContext {
+            now: self.now,
+            config: &config,
+            leased: *leased,
+            places: &NoPlaces,
+            attempts,
+            rng,
+            zstd: &mut zstd,
+            bugs: &mut bugs,
+            effects: &mut effects,
+            planted: self.planted,
+        };
+        let result = call(hosted.as_mut()?, &mut cx);
+        if effects.marks.closed {
+            *hosted = None;
+        }
+        while let Some((_, _, effect)) = effects.poll() {
+            self.carry_out(at, effect);
+        }
+        self.read(at);
+        Some(result)
+    }
+
+    fn input(&mut self, at: usize, input: RoomInput) {
+        let _closed = self.call(at, |hosted, cx| hosted.handle(cx, input));
+    }
+
+    fn carry_out(&mut self, at: usize, effect: RoomEffect) {
+        let Site { player, hosted, .. } = &mut self.sites[at];
+        match effect {
+            RoomEffect::Claim => {
+                // The answer to a claim that is under way answers this one, too.
+                let is_asked = self.requests[at].contains(&Request::Claim);
+                let is_answer = |news: &News| matches!(news, News::Led(_) | News::LedBy(..));
+                if !is_asked && !self.news[at].iter().any(is_answer) {
+                    self.requests[at].push_back(Request::Claim);
+                }
+            }
+            RoomEffect::Release => self.requests[at].push_back(Request::Release),
+            RoomEffect::Tell { link, frame } => self.send(at, link, frame),
+            RoomEffect::Read { link } => drop(self.sites[at].reads.insert(link)),
+            RoomEffect::Unread { link } => drop(self.sites[at].reads.remove(&link)),
+            RoomEffect::Gap { .. } => panic!("a link has lost an entry"),
+            RoomEffect::Follow { node } => {
+                self.sites[at].follows = Some(node);
+                if let Some(link) = self.link(at, site_of(node)) {
+                    self.input(at, RoomInput::Linked { link });
+                }
+            }
+            RoomEffect::Unfollow { .. } => self.sites[at].follows = None,
+            RoomEffect::Seated { seated, .. } => {
+                assert_eq!((player.number, player.is_local), (0, true), "seated twice, or after it has left");
+                player.number = seated.number;
+                player.epoch = hosted.as_ref().unwrap().room().epoch();
+            }
+            RoomEffect::Hold { hold, .. } => player.said = player.said.min(hold.expected - 1),
+            RoomEffect::Resend { expected, .. } => player.said = player.said.min(expected - 1),
+            RoomEffect::Expel { reason, .. } => {
+                player.expelled = Some(reason);
+                (player.is_local, player.number, player.said) = (false, 0, 0);
+            }
+            RoomEffect::Drop { .. } => panic!("a session is dropped that no other has replaced"),
+            RoomEffect::Unwanted { link, exit, .. } => {
+                let exit = encode(v1::Kind::Exit, &v1::Metadata::default(), &exit);
+                self.send(at, link, exit);
+            }
+            RoomEffect::Record { .. }
+            | RoomEffect::Opened { .. }
+            | RoomEffect::Closed { .. }
+            | RoomEffect::Superseded { .. }
+            | RoomEffect::Expired { .. }
+            | RoomEffect::Passed { .. } => {}
+        }
+    }
+
+    fn send(&mut self, at: usize, link: Key, frame: Bytes) {
+        let to = link.slot as usize;
+        // The link may have ended since.
+        if self.link(at, to) == Some(link) {
+            self.frames.entry((at, to)).or_default().push_back(frame);
+        }
+    }
+
+    /// Has every link read the room as far as it goes.
+    fn read(&mut self, at: usize) {
+        let mut counts = RoomCounts::default();
+        for link in self.sites[at].reads.clone() {
+            while let Some(frame) =
+                self.sites[at].hosted.as_mut().and_then(|hosted| hosted.next_for(link, &mut counts))
+            {
+                self.send(at, link, frame);
+            }
+        }
+    }
+
+    // Steps.
+
+    pub(super) fn join(&mut self, at: usize) {
+        self.sites[at].player.wants = true;
+        self.arrive(at);
+    }
+
+    /// Has the player of a node ask for a membership again, who was expelled.
+    pub(super) fn arrive(&mut self, at: usize) {
+        let (config, mut bugs, mut zstd) = (config(), Bugs::new(), Zstd::default());
+        let mut effects = RoomEffects::new();
+        let Site { hosted, leased, player, attempts, rng, .. } = &mut self.sites[at];
+        player.is_local = true;
+        player.expelled = None;
+        if hosted.is_none() {
+            let mut cx = RoomContext {
+                now: self.now,
+                config: &config,
+                leased: *leased,
+                places: &NoPlaces,
+                attempts,
+                rng,
+                zstd: &mut zstd,
+                bugs: &mut bugs,
+                effects: &mut effects,
+                planted: self.planted,
+            };
+            *hosted = Some(Hosted::new(&mut cx, Name::new("arena").unwrap()));
+        }
+        let arrival = Arrival {
+            session: session(),
+            id: SessionId([at as u8 + 1; 16]),
+            epoch: 7,
+            player: Name::new(["ann", "bob", "cid"][at]).unwrap(),
+            resume: None,
+            history: 0,
+            until: join_deadline(self.now),
+        };
+        self.input(at, RoomInput::Arrive(arrival));
+    }
+
+    pub(super) fn leave(&mut self, at: usize) {
+        let player = &mut self.sites[at].player;
+        player.wants = false;
+        (player.number, player.said) = (0, 0);
+        if core::mem::take(&mut player.is_local) {
+            let departure = Departure::Leaves;
+            self.input(at, RoomInput::Depart { session: session(), departure });
+        }
+    }
+
+    /// Has the member of a node say its next message, or say it again.
+    pub(super) fn say(&mut self, at: usize) {
+        let Player { number, said, .. } = self.sites[at].player;
+        let client_seq = said + 1;
+        let say = v1::Say { room: "arena".into(), client_seq, ..v1::Say::default() };
+        let verdict = self.call(at, |hosted, cx| {
+            let verdict = hosted.judge(cx, number, &say, true);
+            if verdict == SayVerdict::Next {
+                hosted.take(cx, number, say, &v1::Metadata::default());
+            }
+            verdict
+        });
+        match verdict.unwrap() {
+            SayVerdict::Next | SayVerdict::Known | SayVerdict::Passed => {
+                self.sites[at].player.said = client_seq;
+            }
+            // It is said again later.
+            SayVerdict::Held { expected, .. } => {
+                assert!(expected <= client_seq, "the room asks for the future")
+            }
+            SayVerdict::Nobody => panic!("the session is a member, and the room does not know it"),
+        }
+    }
+
+    /// Has the registry take the next request of a node.
+    pub(super) fn take_request(&mut self, at: usize) {
+        let news = match self.requests[at].pop_front().unwrap() {
+            Request::Release => {
+                self.record = self.record.filter(|(primary, _)| *primary != node(at));
+                return;
+            }
+            Request::Claim => match self.record.filter(|(primary, _)| *primary != node(at)) {
+                Some((primary, epoch)) => News::LedBy(primary, epoch),
+                None => {
+                    self.revision += 1;
+                    self.record = Some((node(at), self.revision));
+                    News::Led(self.revision)
+                }
+            },
+        };
+        self.news[at].push_back(news);
+    }
+
+    /// Gives a node the next news of the registry.
+    pub(super) fn take_news(&mut self, at: usize) {
+        let news = self.news[at].pop_front().unwrap();
+        let Some(hosted) = &self.sites[at].hosted else {
+            if matches!(news, News::Led(_)) {
+                self.requests[at].push_back(Request::Release);
+            }
+            return;
+        };
+        let is_claimed = matches!(hosted.role(), Role::Claiming(_));
+        let input = match news {
+            News::Led(epoch) if is_claimed => RoomInput::Led { epoch },
+            News::LedBy(node, epoch) if is_claimed => RoomInput::LedBy { node, epoch },
+            News::Led(_) | News::LedBy(..) => return,
+            News::Lost => RoomInput::Lost,
+            News::Gone(gone) if self.sites[at].follows == Some(gone) => RoomInput::PrimaryGone,
+            News::Gone(_) => return,
+        };
+        self.input(at, input);
+    }
+
+    /// Gives a node the next frame of another.
+    pub(super) fn take_frame(&mut self, from: usize, to: usize) {
+        let bytes = self.frames.get_mut(&(from, to)).unwrap().pop_front().unwrap();
+        let frame = Frame::decode(bytes.clone(), config().links.frame_bytes).unwrap();
+        let ToNode::Room(message) = ToNode::decode(&frame, bytes).unwrap() else {
+            panic!("a room has sent a frame that is about no room");
+        };
+        let link = self.link(to, from).unwrap();
+        if self.sites[to].hosted.is_none() {
+            if let Some(exited) = refusal(&message) {
+                self.send(to, link, exited);
+            }
+            return;
+        }
+        let metadata = frame.metadata().unwrap();
+        self.input(to, RoomInput::From { link, node: node(from), message, metadata });
+    }
+
+    /// Cuts the link between two nodes: everything under way over it is lost.
+    pub(super) fn cut(&mut self, one: usize, other: usize) {
+        let ends = [(one, other), (other, one)];
+        let links = ends.map(|(at, to)| self.link(at, to).unwrap());
+        self.links.insert((one, other), None);
+        for ((at, to), link) in ends.into_iter().zip(links) {
+            self.frames.remove(&(at, to));
+            self.sites[at].reads.remove(&link);
+            self.input(at, RoomInput::Unlinked { link, node: node(to) });
+        }
+    }
+
+    /// Connects two nodes anew.
+    pub(super) fn connect(&mut self, one: usize, other: usize) {
+        self.generations += 1;
+        self.links.insert((one, other), Some(self.generations));
+        for (at, to) in [(one, other), (other, one)] {
+            if self.sites[at].follows == Some(node(to))
+                && let Some(link) = self.link(at, to)
+            {
+                self.input(at, RoomInput::Linked { link });
+            }
+        }
+    }
+
+    /// Lets the leases of a node end, as far as the node knows.
+    pub(super) fn lapse(&mut self, at: usize) {
+        self.sites[at].leased = false;
+    }
+
+    /// Lets the leases of a node end in the registry, which then names another primary if asked.
+    pub(super) fn expire(&mut self, at: usize) {
+        assert!(!self.sites[at].leased, "a lease ends before its node takes it for over");
+        self.record = self.record.filter(|(primary, _)| *primary != node(at));
+        for (other, news) in self.news.iter_mut().enumerate() {
+            news.push_back(if other == at { News::Lost } else { News::Gone(node(at)) });
+        }
+    }
+
+    /// Gives a node new leases, which knows by then whether its rooms are its own.
+    pub(super) fn lease(&mut self, at: usize) {
+        while self.news[at].contains(&News::Lost) {
+            self.take_news(at);
+        }
+        self.sites[at].leased = true;
+        self.input(at, RoomInput::Leased);
+    }
+
+    /// Time of the next deadline of a node's room.
+    pub(super) fn deadline(&self, at: usize) -> Option<Instant> {
+        let site = &self.sites[at];
+        site.hosted.as_ref()?.deadline(site.leased)
+    }
+
+    /// Lets time pass until the next deadline of a node's room.
+    pub(super) fn time_out(&mut self, at: usize) {
+        let due = self.deadline(at).unwrap().max(self.now.instant);
+        self.pass(due - self.now.instant);
+        self.input(at, RoomInput::Timeout);
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now.instant = self.now.instant + time;
+        self.now.wall.0 += u64::try_from(time.as_millis()).unwrap();
+    }
+
+    /// Lets everything arrive that is under way.
+    pub(super) fn settle(&mut self) {
+        loop {
+            let frame = self.frames.iter().find(|(_, queue)| !queue.is_empty()).map(|(way, _)| *way);
+            let request = self.requests.iter().position(|queue| !queue.is_empty());
+            let news = self.news.iter().position(|queue| !queue.is_empty());
+            match (request, news, frame) {
+                (Some(at), _, _) => self.take_request(at),
+                (_, Some(at), _) => self.take_news(at),
+                (_, _, Some((from, to))) => self.take_frame(from, to),
+                (None, None, None) => break,
+            }
+            self.check();
+        }
+    }
+
+    /// The verdict on a message of a node's member.
+    pub(super) fn judge(&mut self, at: usize, client_seq: u64, takes_more: bool) -> SayVerdict {
+        let number = self.sites[at].player.number;
+        let say = v1::Say { room: "arena".into(), client_seq, ..v1::Say::default() };
+        self.call(at, |hosted, cx| hosted.judge(cx, number, &say, takes_more)).unwrap()
+    }
+
+    // Checks.
+
+    /// Checks everything that holds after each step.
+    pub(super) fn check(&mut self) {
+        let is_primary = |site: &&Site| site.leased && site.hosted.as_ref().is_some_and(Hosted::is_primary);
+        assert!(self.sites.iter().filter(is_primary).count() <= 1, "two nodes may change the room");
+        let nodes = self.sites.len();
+        for site in &mut self.sites {
+            let Some(hosted) = &site.hosted else {
+                assert!(!site.player.is_local, "a session is in a room that is closed");
+                continue;
+            };
+            hosted.audit(&config(), 1, nodes).unwrap();
+            let (room, number) = (hosted.room(), site.player.number);
+            let led = Some((room.epoch(), room.log().head())).filter(|_| hosted.is_primary() && !site.leased);
+            let before = core::mem::replace(&mut site.ended_at, led);
+            let is_changed =
+                before.zip(led).is_some_and(|(before, now)| before.0 == now.0 && before.1 < now.1);
+            assert!(!is_changed, "a node changes the room whose lease may have ended");
+            if number > 0 {
+                assert_eq!(site.player.epoch, room.epoch(), "a member is in another life of the room");
+            }
+            for seq in room.log().first()..=room.log().head() {
+                let frame = room.log().get(seq, false).unwrap();
+                let known = self.entries.entry((room.epoch(), seq)).or_insert_with(|| frame.clone());
+                assert_eq!(known, frame, "two nodes have different entries at one place");
+            }
+        }
+    }
+
+    /// Returns the epochs in which players are members.
+    pub(super) fn lives(&self) -> Vec<u64> {
+        let member = |site: &Site| {
+            let room = site.hosted.as_ref()?.room();
+            room.member(site.player.number).map(|_| site.player.epoch)
+        };
+        self.sites.iter().filter_map(member).collect()
+    }
+
+    /// Returns the numbers of a member's messages in the log of the primary, in order.
+    pub(super) fn in_log(&self, player: usize) -> Vec<u64> {
+        let (epoch, number) = (self.sites[player].player.epoch, self.sites[player].player.number);
+        let of_life = self.entries.range((epoch, 0)..(epoch + 1, 0));
+        let entries = of_life.map(|(_, frame)| {
+            let bytes = frame.clone();
+            let frame = Frame::decode(bytes.clone(), config().links.frame_bytes).unwrap();
+            match ToNode::decode(&frame, bytes).unwrap() {
+                ToNode::Room(RoomMessage::Entry(entry, _)) => entry,
+                other => panic!("the log has {other:?}"),
+            }
+        });
+        let is_own = |entry: &v1::Entry| entry.kind() == v1::EntryKind::Say && entry.member == number;
+        entries.filter(is_own).map(|entry| entry.client_seq).collect()
+    }
+}
+
+/// The answer of a node to a message about a room that it does not have.
+fn refusal(message: &RoomMessage) -> Option<Bytes> {
+    match message {
+        RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) => {
+            let room = message.room().to_string();
+            let (epoch, reason) = (message.epoch(), v1::LeftReason::Gone.into());
+            let exited = v1::Exited { room, epoch, member: 0, reason };
+            Some(encode(v1::Kind::Exited, &v1::Metadata::default(), &exited))
+        }
+        _ => None,
+    }
+}
