@@ -112,7 +112,7 @@ impl HeartbeatConfig {
 /// Rates at which a connection may send, by class of frame. Excess reliable and latest messages are
 /// throttled, and the client is notified. Excess of any class is read slowly. A connection that
 /// continues beyond its limits is closed; a connection within its limits is never closed for its
-/// rate, even after stalls (`core/src/node/meter.rs`).
+/// rate, even after stalls (`core/src/node/connections/meter.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
     /// Rate of reliable messages.

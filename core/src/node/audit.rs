@@ -11,20 +11,11 @@ impl Node {
     pub fn audit(&self) -> Result<(), &'static str> {
         let check = |holds: bool, bound| if holds { Ok(()) } else { Err(bound) };
         let config = &self.config;
-        check(self.connections.len() <= config.connections.total, "connections")?;
+        self.connections.audit(config)?;
         check(self.sessions.len() <= config.sessions.total, "sessions")?;
         self.rooms.audit(config.rooms.total)?;
-        self.admission.audit(&config.connections, self.connections.len())?;
         check(self.logins.len() <= config.sessions.total, "players whose log-ins are counted")?;
-        check(
-            self.logins_by_address.len() <= config.connections.total,
-            "addresses whose log-ins are counted",
-        )?;
-        let things = self.connections.len()
-            + self.sessions.len()
-            + self.rooms.len()
-            + self.links.len()
-            + self.peers.len();
+        let things = self.sessions.len() + self.rooms.len() + self.links.len() + self.peers.len();
         check(self.agenda.len() <= things, "agenda")?;
         let mut members = 0;
         for hosted in self.rooms.iter() {
@@ -40,9 +31,7 @@ impl Node {
             link.audit(config.links.frame_bytes)?;
             check(link.rooms().count() <= self.rooms.len(), "rooms read over a link")?;
         }
-        for connection in self.connections.keys().filter_map(|key| self.connections.get(key)) {
-            connection.audit(config.frames.frame_bytes)?;
-            let Some(session) = connection.session.and_then(|key| self.sessions.get(key)) else { continue };
+        for session in self.sessions.keys().filter_map(|key| self.sessions.get(key)) {
             check(session.memberships.len() <= config.sessions.rooms, "rooms of a session")?;
         }
         Ok(())

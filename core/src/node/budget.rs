@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{connection, link};
+use super::{connections as clients, link};
 use crate::base::id::MAX_NAME;
 use crate::config::Config;
 use crate::crdt::MAX_VALUE;
@@ -85,7 +85,7 @@ impl Budget {
         // One frame that is read, another of which parts have come and the buffer that grew
         // for it, and one that is written or was queued last.
         let frame = frames.frame_bytes * 4;
-        let connection = CONNECTION + shell.connection + connection::CONTROL_BYTES + frame;
+        let connection = CONNECTION + shell.connection + clients::CONTROL_BYTES + frame;
         let hello = shell.head + frames.frame_bytes;
         let session = SESSION + sessions.rooms * MEMBER;
         let log = rooms.window_bytes + frames.body_bytes + Config::FRAME_OVERHEAD;
@@ -175,7 +175,7 @@ mod tests {
         let usual = total(|_| {});
         let one = |change: fn(&mut Config)| total(change) - usual;
         assert_eq!(one(|c| c.connections.unauthenticated += 1), 64 * 1024);
-        assert!(one(|c| c.connections.total += 1) > connection::CONTROL_BYTES as u64);
+        assert!(one(|c| c.connections.total += 1) > clients::CONTROL_BYTES as u64);
         assert!(one(|c| c.links.total += 1) > link::CONTROL_BYTES as u64);
         assert_eq!(one(|c| c.rooms.window_bytes += 1), 20_000);
         assert_eq!(one(|c| c.rooms.state_entries += 1), 320_000 * (1024 + 128 + 512));

@@ -1,6 +1,5 @@
 //! Sessions in the registry: from `Hello` to `Welcome`, and when another node takes one.
 
-use alloc::boxed::Box;
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
 
@@ -15,13 +14,10 @@ use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::hosting::RoomInput;
 use crate::matchmaking::keys;
-use crate::node::connection::Phase;
+use crate::node::connections::UNAVAILABLE;
 use crate::registrar::{Anew, Decision, SessionClaim};
 use crate::session::{Session, SessionKey, replica_of, told};
-use crate::wire::{self, seal};
-
-/// What a client is told whose session cannot be claimed now.
-pub(super) const UNAVAILABLE: &str = "the registry of sessions does not answer";
+use crate::wire;
 
 /// Goodbye to a client whose session the registry refused to write.
 const REFUSED: &str = "the registry of sessions refuses writes";
@@ -33,20 +29,14 @@ const REPLACED: &str = "the registry of sessions was restored, wiped or replaced
 pub(super) const TAKEN_OVER: &str = "a newer connection of the player took over";
 
 impl Node {
-    pub(super) fn hello(&mut self, now: Now, key: Key, hello: v1::Hello) {
+    pub(super) fn hello(&mut self, now: Now, key: Key, player: &Name, hello: v1::Hello) {
         let resume = hello.resume.as_ref();
         if resume.is_some_and(|resume| resume.rooms.len() > self.config.sessions.rooms) {
             let what = "a resume names more rooms than a session may be in";
             return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
         }
         let named = resume.and_then(|resume| SessionId::from_wire(&resume.session));
-        let Some(connection) = self.connections.get_mut(key) else {
-            return self.bugs.found("a connection vanished while its Hello was read");
-        };
-        let Some(player) = connection.player() else {
-            return self.bugs.found("a Hello is read of a connection that no player has");
-        };
-        if let Err(wait) = self.logins.take(now.instant, &player) {
+        if let Err(wait) = self.logins.take(now.instant, player) {
             self.stats.logins_limited += 1;
             let what = "the player logs in too often (rates.logins): wait for retry_after_ms";
             return self.close_until(now, key, v1::Reason::RateLimited, what, wait);
@@ -54,12 +44,12 @@ impl Node {
         // A session that this node has goes on without asking anybody.
         let existing = self
             .sessions
-            .of_player(&player)
+            .of_player(player)
             .filter(|existing| self.sessions.get(*existing).is_some_and(|session| Some(session.id) == named));
         let newest = resume.map_or(0, |resume| resume.epoch);
         // Only this node tells of the epoch with which it has registered the session anew;
         // but one between may be that of a node that had it before.
-        let told = self.registrar.holds_session(&player).map(told);
+        let told = self.registrar.holds_session(player).map(told);
         match existing.and_then(|existing| Some((existing, self.sessions.get(existing)?.welcomed()))) {
             Some((session, welcomed)) if newest <= welcomed || Some(newest) == told => {
                 return self.welcome(now, key, session, true, hello);
@@ -68,14 +58,9 @@ impl Node {
             Some((session, _)) => self.replace_session(now, session, true),
             None => {}
         }
-        self.change_phase(key, |connection| match core::mem::replace(&mut connection.phase, Phase::Open) {
-            Phase::Greeting { until, identity } => {
-                connection.phase = Phase::Claiming { until, identity, hello: Box::new(hello) };
-            }
-            other => connection.phase = other,
-        });
+        self.connections.start_claiming(&mut self.bugs, key, hello);
         let fresh = SessionId(self.rng.bytes());
-        if self.registrar.claim_session(now, token(key), &player, named, fresh).is_err() {
+        if self.registrar.claim_session(now, token(key), player, named, fresh).is_err() {
             let what = "too many sessions wait for the registry";
             self.close(now, key, v1::Reason::Overloaded, what);
         }
@@ -105,10 +90,7 @@ impl Node {
     }
 
     fn session_claimed(&mut self, now: Now, key: Key, player: &Name, outcome: &SessionClaim) {
-        let hello = self.connections.get_mut(key).and_then(|connection| match &mut connection.phase {
-            Phase::Claiming { hello, .. } => Some(core::mem::take(&mut **hello)),
-            _ => None,
-        });
+        let hello = self.connections.take_hello(key);
         let SessionClaim::Granted { id, epoch, resumed, .. } = *outcome else {
             if !self.planted.is(Plant::UnknownIsFailure) {
                 self.give_session_up(now, player);
@@ -197,7 +179,7 @@ impl Node {
     /// Opens a connection for a session and says so.
     fn welcome(&mut self, now: Now, key: Key, session: SessionKey, resumed: bool, hello: v1::Hello) {
         let conn = ConnId::from_key(key);
-        let number = self.connections.get(key).map_or(0, |connection| connection.number);
+        let number = self.connections.number(key).unwrap_or(0);
         let Some(s) = self.sessions.get_mut(session) else {
             return self.bugs.found("a session that is gone is welcomed");
         };
@@ -218,15 +200,8 @@ impl Node {
             self.stats.takeovers += 1;
             self.cut_off(now, old);
         }
-        self.change_phase(key, |connection| connection.phase = Phase::Open);
-        let Some(connection) = self.connections.get_mut(key) else {
-            return self.bugs.found("a connection vanished while it was welcomed");
-        };
-        connection.session = Some(session);
-        connection.heartbeat =
-            crate::node::heartbeat::Heartbeat::new(&self.config.heartbeat, now.instant, &mut self.rng);
-        connection.accept_zstd = hello.accept_zstd;
-        self.book_connection(key);
+        let (connections, mut cx) = self.connections(now);
+        connections.open(&mut cx, key, session, hello.accept_zstd);
         self.event(if is_new {
             Event::SessionOpened { conn, player, epoch }
         } else {
@@ -236,19 +211,17 @@ impl Node {
         let named = named_matches(&hello);
         self.arrive(now, &name, registered, resumed.then(|| named.clone()));
         self.set_present(now, session, true);
-        let mut seal_key = Bytes::new();
+        let (mut seal_key, mut seal) = (Bytes::new(), None);
         if !hello.seal_key.is_empty() {
             let statik = if hello.seal_pinned { self.seal_key } else { None };
             if hello.seal_pinned && statik.is_none() {
                 let what = "the server has no static key for sealing";
                 return self.misbehaved(now, key, v1::Reason::Incompatible, what.into());
             }
-            match seal::answer(self.rng.bytes(), statik, &hello.seal_key, id.as_bytes()) {
-                Ok((public, seal)) => {
+            match wire::seal::answer(self.rng.bytes(), statik, &hello.seal_key, id.as_bytes()) {
+                Ok((public, agreed)) => {
                     seal_key = Bytes::copy_from_slice(&public);
-                    if let Some(connection) = self.connections.get_mut(key) {
-                        connection.seal = Some(Box::new(seal));
-                    }
+                    seal = Some(agreed);
                 }
                 Err(error) => {
                     return self.misbehaved(now, key, v1::Reason::ProtocolError, error.to_string());
@@ -268,9 +241,7 @@ impl Node {
             replica,
             answers_pings: true,
         };
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.welcome = Some(wire::encode(v1::Kind::Welcome, &v1::Metadata::default(), &welcome));
-        }
+        self.connections.welcome(&mut self.bugs, key, &welcome, seal);
         if let Some(resume) = hello.resume {
             self.resume_rooms(now, key, session, resumed, &resume.rooms, &named);
         }

@@ -8,7 +8,6 @@ use skirmish_proto::v1;
 
 use super::{Event, Node, Refusal};
 use crate::base::id::NodeId;
-use crate::base::slab::Key;
 use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::config::Config;
 use crate::node::clocks::{ClockVerdict, Clocks, Difference};
@@ -85,9 +84,8 @@ impl Node {
             return;
         }
         self.stats.clock_stops += 1;
-        for key in self.connections.keys().collect::<alloc::vec::Vec<Key>>() {
-            self.close_until(now, key, v1::Reason::Draining, OFF, RETRY_AFTER);
-        }
+        let (connections, mut cx) = self.connections(now);
+        connections.close_all(&mut cx, v1::Reason::Draining, OFF, RETRY_AFTER);
     }
 
     /// The registry names another node, whose clock is to be measured if a link can lead there

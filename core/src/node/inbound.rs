@@ -1,24 +1,20 @@
 //! What comes in: a frame to its session and its room.
 
-use alloc::string::{String, ToString as _};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 use skirmish_proto::v1;
-use subtle::ConstantTimeEq as _;
 
-use super::metering::Class;
 use super::rooms::Surroundings;
 use super::{Event, Node, Trace, Wrong};
 use crate::base::id::{ConnId, Name};
-use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::crdt::{self, ReconcileAnswer, StateError};
 use crate::hosting::{Hosted, STATE_FRAME_BYTES, SayVerdict};
-use crate::node::connection::{Connection, Phase};
 use crate::session::{Membership, SessionKey};
-use crate::wire::{self, Frame, ToServer, WireError};
+use crate::wire::{self, ToServer};
 
 /// Longest name of a message, in bytes.
 pub(super) const MAX_TYPE_URL: usize = 256;
@@ -26,145 +22,40 @@ pub(super) const MAX_TYPE_URL: usize = 256;
 /// How often a sender of latest messages is told that some were dropped.
 const LATEST_THROTTLE: Duration = Duration::from_secs(1);
 
-/// What a frame says.
-struct Decoded {
-    message: ToServer,
-    metadata: v1::Metadata,
-    /// Bytes of the frame with its payload inflated.
-    inflated: usize,
-}
-
 impl Node {
-    pub(super) fn take_frame(&mut self, now: Now, key: Key, bytes: Bytes) {
-        // The node may have given it up, and the driver has not heard so yet.
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let fenced = connection.is_closing() && !self.planted.is(Plant::OldConnectionWrites);
-        if fenced || matches!(connection.phase, Phase::Upgrading { .. }) {
-            return;
-        }
-        self.stats.frames_in += 1;
-        self.stats.bytes_in += bytes.len() as u64;
-        if connection.heartbeat.handle_frame(&self.config.heartbeat) {
-            self.stats.unhealthy -= 1;
-        }
-        let length = bytes.len() as u64;
-        if !self.charge(now, key, Class::Bytes, length) {
-            return;
-        }
-        match self.decode(key, bytes) {
-            Ok(decoded) => {
-                let more = (decoded.inflated as u64).saturating_sub(length);
-                if more == 0 || self.charge(now, key, Class::Bytes, more) {
-                    self.dispatch(now, key, decoded.message, decoded.metadata);
-                }
-            }
-            Err(WireError::UnknownKind(kind)) if self.is_open(key) => {
-                if self.charge(now, key, Class::Control, 1) {
-                    self.unsupported(
-                        now,
-                        key,
-                        v1::Unsupported { kind: kind.into(), type_url: String::new() },
-                    );
-                }
-            }
-            Err(error) => {
-                let reason = match error.fault() {
-                    wire::FaultSide::Incompatible => v1::Reason::Incompatible,
-                    wire::FaultSide::Misbehaved | wire::FaultSide::Caller => v1::Reason::ProtocolError,
-                };
-                let wrong = match error {
-                    WireError::FrameTooLong(_)
-                    | WireError::InflatedTooLong(_)
-                    | WireError::MetadataTooLong(_)
-                    | WireError::TooManyItems(_) => Wrong::Size,
-                    _ => Wrong::Protocol,
-                };
-                self.wronged(now, key, reason, error.to_string(), wrong);
-            }
-        }
-    }
-
-    fn is_open(&self, key: Key) -> bool {
-        self.connections.get(key).is_some_and(Connection::is_open)
-    }
-
-    /// Tells a client that something it has sent was not understood.
-    pub(super) fn unsupported(&mut self, now: Now, key: Key, what: v1::Unsupported) {
-        self.stats.unsupported += 1;
-        self.answer(now, key, wire::encode(v1::Kind::Unsupported, &v1::Metadata::default(), &what));
-    }
-
     /// A message larger than the limits of the `Welcome`.
     fn too_large(&mut self, now: Now, key: Key) {
         let what = "a message larger than the limits allow";
         self.wronged(now, key, v1::Reason::ProtocolError, what.into(), Wrong::Size);
     }
 
-    fn decode(&mut self, key: Key, bytes: Bytes) -> Result<Decoded, WireError> {
-        let mut frame = Frame::decode(bytes, self.config.frames.frame_bytes)?;
-        if let Some(seal) = self.connections.get_mut(key).and_then(|c| c.seal.as_mut()) {
-            frame = seal.open(frame)?;
-        }
-        let frame = self.zstd.inflate(frame, self.config.frames.frame_bytes)?;
-        let inflated = wire::HEADER_LEN + frame.metadata.len() + frame.payload.len() + wire::TRAILER_LEN;
-        Ok(Decoded { message: ToServer::decode(&frame)?, metadata: frame.metadata()?, inflated })
-    }
-
-    fn dispatch(&mut self, now: Now, key: Key, message: ToServer, metadata: v1::Metadata) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return self.bugs.found("a connection vanished while it was read");
-        };
-        if let Phase::Greeting { identity, .. } = &connection.phase {
-            let ToServer::Hello(hello) = message else {
-                let what = "the first frame must be Hello";
-                return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
-            };
-            let same = hello.token.is_empty() || bool::from(hello.token.ct_eq(&identity.token));
-            if !same {
-                let what = "the token in Hello is not that of the upgrade";
-                return self.misbehaved(now, key, v1::Reason::Unauthenticated, what.into());
-            }
-            return self.hello(now, key, hello);
-        }
-        if matches!(connection.phase, Phase::Claiming { .. }) {
-            let what = "a frame before the Welcome";
-            return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
-        }
-        let Some(session) = connection.session else {
-            return self.bugs.found("an open connection has no session");
-        };
-        let class = match &message {
-            ToServer::Say(_) => Some(Class::Reliable),
-            ToServer::Latest(_) => Some(Class::Latest),
-            ToServer::Pong(pong) if connection.heartbeat.handle_pong(now.instant, pong.nonce) => None,
-            _ => Some(Class::Control),
-        };
-        if class.is_some_and(|class| !self.charge(now, key, class, 1)) {
-            return;
-        }
+    /// Carries out a message of a session.
+    pub(super) fn dispatch(
+        &mut self,
+        now: Now,
+        key: Key,
+        session: SessionKey,
+        message: ToServer,
+        metadata: &v1::Metadata,
+    ) {
         match message {
-            ToServer::Hello(_) => {
-                self.misbehaved(now, key, v1::Reason::ProtocolError, "a second Hello".into());
+            ToServer::Hello(_) | ToServer::Ping(_) | ToServer::Pong(_) => {
+                self.bugs.found("a message of a connection has come to its session");
             }
-            ToServer::Ping(ping) => {
-                let pong = v1::Pong { nonce: ping.nonce };
-                self.answer(now, key, wire::encode(v1::Kind::Pong, &v1::Metadata::default(), &pong));
-            }
-            ToServer::Pong(_) => {}
             ToServer::Goodbye(_) => {
                 self.end_session(now, session, v1::Reason::ClientLeft);
                 self.close(now, key, v1::Reason::ClientLeft, "");
             }
             ToServer::Join(join) => self.join(now, key, session, &join),
             ToServer::Leave(leave) => self.leave(now, key, session, &leave.room),
-            ToServer::Say(say) => self.say(now, key, session, say, &metadata),
-            ToServer::Latest(latest) => self.latest(now, key, session, latest, &metadata),
+            ToServer::Say(say) => self.say(now, key, session, say, metadata),
+            ToServer::Latest(latest) => self.latest(now, key, session, latest, metadata),
             ToServer::State(state) => self.state(now, key, session, &state),
             ToServer::Reconcile(step) => self.reconcile(now, key, session, &step),
             ToServer::Queue(queue) => self.queue(now, session, queue),
             ToServer::Cancel(cancel) => self.cancel(now, session, cancel),
             ToServer::Application { type_url, payload } => {
-                self.application(now, key, session, type_url, payload, &metadata);
+                self.application(now, key, session, type_url, payload, metadata);
             }
         }
     }
@@ -197,9 +88,6 @@ impl Node {
         let Self {
             connections, sessions, rooms, links, config, desk, rng, zstd, bugs, planted, stats, ..
         } = self;
-        let Some(connection) = connections.get_mut(key) else {
-            return bugs.found("a connection vanished while it was read");
-        };
         let membership = sessions.get_mut(session).and_then(|session| {
             let is_named =
                 |m: &&mut Membership| rooms.get(m.room).is_some_and(|h| h.room().name().as_str() == say.room);
@@ -218,7 +106,7 @@ impl Node {
         match hosted.judge(&mut cx, number, &say, takes_more) {
             // Only a message that is taken costs: those under way behind one that was not taken must
             // not use up what that one waits for.
-            SayVerdict::Next => match connection.buckets.reliable.take(now.instant, 1) {
+            SayVerdict::Next => match connections.take_reliable(cx.bugs, now.instant, key) {
                 Ok(()) => {
                     hosted.take(&mut cx, number, say, metadata);
                     return self.settle_room(now, room);
@@ -264,14 +152,11 @@ impl Node {
         let Some(at) = self.membership(session, &latest.room) else {
             return self.left(now, key, &latest.room, v1::LeftReason::NotAMember, false);
         };
-        let Self { connections, sessions, stats, .. } = self;
-        let Some(connection) = connections.get_mut(key) else {
-            return self.bugs.found("a connection vanished while it was read");
-        };
+        let Self { connections, sessions, stats, bugs, .. } = self;
         let Some(membership) = sessions.get_mut(session).and_then(|s| s.memberships.get_mut(at)) else {
             return self.bugs.found("a membership vanished while a message was read");
         };
-        if let Err(wait) = connection.buckets.latest.take(now.instant, 1) {
+        if let Err(wait) = connections.take_latest(bugs, now.instant, key) {
             stats.throttled += 1;
             if membership.drop_latest(now.instant, millis(wait), LATEST_THROTTLE) {
                 self.wake(key);
@@ -418,10 +303,10 @@ impl Node {
         let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) else {
             return self.bugs.found("a session vanished while its connection was read");
         };
-        let Some(connection) = self.connections.get(key) else {
+        let Some(of_connection) = self.connections.trace(key) else {
             return self.bugs.found("a connection vanished while it was read");
         };
-        let trace = Trace::from_metadata(metadata).unwrap_or(connection.trace);
+        let trace = Trace::from_metadata(metadata).unwrap_or(of_connection);
         self.event(Event::Application { conn: ConnId::from_key(key), player, type_url, payload, trace });
     }
 
@@ -433,31 +318,6 @@ impl Node {
         let session = self.sessions.get(session)?;
         let key = session.memberships.get(at)?.room;
         (self.rooms.get(key)?.room().epoch() == epoch).then(|| (key, session.player.clone()))
-    }
-
-    /// Answers a request of the connection. Whoever lets answers pile up is closed.
-    pub(super) fn answer(&mut self, now: Now, key: Key, frame: Bytes) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return self.bugs.found("an answer is for a connection that is not in the table");
-        };
-        if connection.queue_answer(frame) {
-            self.wake(key);
-        } else {
-            let what = "requests without reading the answers";
-            self.misbehaved(now, key, v1::Reason::RateLimited, what.into());
-        }
-    }
-}
-
-impl Connection {
-    /// The identity that the upgrade admitted, taken out.
-    pub(super) fn player(&self) -> Option<Name> {
-        match &self.phase {
-            Phase::Greeting { identity, .. } | Phase::Claiming { identity, .. } => {
-                Some(identity.player.clone())
-            }
-            Phase::Upgrading { .. } | Phase::Open | Phase::Closing { .. } => None,
-        }
     }
 }
 

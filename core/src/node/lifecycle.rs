@@ -1,116 +1,19 @@
-//! How connections, sessions and memberships begin and end.
+//! Beginnings and ends of sessions and memberships.
 
-use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
 use super::claims::TAKEN_OVER;
-use super::{Event, Identity, Node, Output, Timer, Trace, Wrong, inbound};
+use super::{Event, Node, Timer, Trace};
 use crate::base::id::{ConnId, Cursor, Name};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
-use crate::base::time::{Duration, Now};
+use crate::base::time::Now;
 use crate::hosting::RoomInput;
-use crate::node::connection::{AdmittedPlayer, Connection, Phase};
 use crate::session::{Joined, Membership, SessionKey};
-use crate::wire;
 
 impl Node {
-    // Connections.
-
-    pub(super) fn admit(&mut self, key: Key, identity: Identity) {
-        // The node may have given it up, and the driver has not heard so yet.
-        let Some(connection) = self.connections.get(key) else { return };
-        if !matches!(connection.phase, Phase::Upgrading { .. }) {
-            return;
-        }
-        if let Some(session) = self.sessions.of_player(&identity.player)
-            && let Some(session) = self.sessions.get_mut(session)
-        {
-            session
-                .knocking
-                .retain(|conn| self.connections.get(conn.key()).is_some_and(Connection::is_greeting));
-            session.knocking.push(ConnId::from_key(key));
-        }
-        self.change_phase(key, |connection| {
-            // As was checked above.
-            let Phase::Upgrading { until } = connection.phase else { return };
-            connection.trace = identity.trace;
-            let identity = Box::new(AdmittedPlayer { player: identity.player, token: identity.token });
-            connection.phase = Phase::Greeting { until, identity };
-        });
-    }
-
-    /// The peer broke the protocol or its limits: says how, and closes the connection.
-    pub(super) fn misbehaved(&mut self, now: Now, key: Key, reason: v1::Reason, what: String) {
-        self.wronged(now, key, reason, what, Wrong::Protocol);
-    }
-
-    /// [`Self::misbehaved`], with what is wrong.
-    pub(super) fn wronged(&mut self, now: Now, key: Key, reason: v1::Reason, what: String, wrong: Wrong) {
-        if self.connections.get(key).is_none_or(|connection| connection.is_closing()) {
-            return;
-        }
-        self.stats.protocol_errors += 1;
-        self.close(now, key, reason, &what);
-        self.event(Event::Misbehaved { conn: ConnId::from_key(key), what, wrong });
-    }
-
-    /// Starts to close a connection. Its input is ignored from now on. Its session, if it
-    /// still is the newest connection of one, loses it when the connection is gone.
-    pub(super) fn close(&mut self, now: Now, key: Key, reason: v1::Reason, message: &str) {
-        let retry_after = match reason {
-            v1::Reason::Draining => self.draining.unwrap_or_default(),
-            _ => Duration::ZERO,
-        };
-        self.close_until(now, key, reason, message, retry_after);
-    }
-
-    /// Starts to close a connection whose client is to come back after a while.
-    pub(super) fn close_until(
-        &mut self,
-        now: Now,
-        key: Key,
-        reason: v1::Reason,
-        message: &str,
-        retry_after: Duration,
-    ) {
-        if self.connections.get(key).is_none_or(|connection| connection.is_closing()) {
-            return;
-        }
-        self.stats.closing += 1;
-        let goodbye = v1::Goodbye {
-            reason: reason.into(),
-            message: message.into(),
-            retry_after_ms: inbound::millis(retry_after),
-        };
-        let until = now.instant + self.config.connections.linger;
-        self.change_phase(key, |connection| {
-            let owed = reason == v1::Reason::Draining && connection.is_open();
-            connection.start_closing(until, Some(goodbye), owed);
-            connection.woken = true;
-        });
-        self.outputs.push_back(Output::Close(ConnId::from_key(key), reason));
-        self.book_connection(key);
-    }
-
-    /// The connection is gone; its session, if it was the newest connection of one, waits
-    /// to be resumed.
-    pub(super) fn forget_connection(&mut self, now: Now, key: Key) {
-        // The driver may tell of a connection that the node has given up.
-        let Some(mut connection) = self.connections.remove(key) else { return };
-        self.agenda.cancel(Timer::Connection(key), &mut connection.booking);
-        self.stats.closing -= usize::from(connection.is_closing());
-        let unhealthy = connection.heartbeat.missed() >= self.config.heartbeat.unhealthy_after;
-        self.stats.unhealthy -= usize::from(unhealthy);
-        self.give_place_up(&connection);
-        if let Some(session) = connection.session {
-            self.detach(now, session, ConnId::from_key(key), connection.trace);
-        }
-    }
-
     // Sessions.
 
     /// Fences a connection that was taken over: it is no connection of the session any
@@ -120,12 +23,10 @@ impl Node {
         if self.planted.is(Plant::OldConnectionWrites) {
             return;
         }
-        if let Some(connection) = self.connections.get_mut(old.key()) {
-            connection.session = None;
-        }
+        self.connections.part_from_session(&mut self.bugs, old.key());
     }
 
-    fn detach(&mut self, now: Now, key: SessionKey, conn: ConnId, trace: Trace) {
+    pub(super) fn detach(&mut self, now: Now, key: SessionKey, conn: ConnId, trace: Trace) {
         let Some(session) = self.sessions.get_mut(key).filter(|session| session.conn == Some(conn)) else {
             return;
         };
@@ -194,8 +95,8 @@ impl Node {
         };
         self.agenda.cancel(Timer::Session(key), &mut session.booking);
         self.stats.detached -= usize::from(session.conn.is_none());
-        if let Some(connection) = session.conn.and_then(|conn| self.connections.get_mut(conn.key())) {
-            connection.session = None;
+        if let Some(conn) = session.conn {
+            self.connections.part_from_session(&mut self.bugs, conn.key());
         }
         self.depart(now, &session.player, handed_over || goes_on);
         self.event(Event::SessionEnded { player: session.player, reason });
@@ -209,27 +110,8 @@ impl Node {
         self.sessions.get(session)?.memberships.iter().position(named)
     }
 
-    /// Tells a client that it is not in a room. Of what is no name only the front is told, cut
-    /// to the length of a name.
-    pub(super) fn left(
-        &mut self,
-        now: Now,
-        key: Key,
-        room: &str,
-        reason: v1::LeftReason,
-        answers_leave: bool,
-    ) {
-        let left = v1::Left { room: shown(room), reason: reason.into(), answers_leave };
-        let frame = wire::encode(v1::Kind::Left, &v1::Metadata::default(), &left);
-        // Many messages may be under way for a room that is gone; one answer is enough.
-        if self.connections.get(key).is_some_and(|connection| connection.last_queued() == Some(&frame)) {
-            return;
-        }
-        self.answer(now, key, frame);
-    }
-
     /// Goes on with the rooms of a resumed session from the cursors that the client names.
-    /// It is a member of those rooms and no others. RoomTable that this node does not know of
+    /// It is a member of those rooms and no others. Rooms that this node does not know of
     /// are those of a session that was on another. A room that is not among those `named`, with
     /// a cursor or to be joined, is left, and with it the match whose room it is.
     pub(super) fn resume_rooms(
@@ -315,27 +197,5 @@ impl Node {
                 self.left(now, key, &cursor.room, v1::LeftReason::Gone, false);
             }
         }
-    }
-}
-
-/// The front of a text from outside, at most as long as a name.
-fn shown(text: &str) -> String {
-    let longest = text.len().min(crate::base::id::MAX_NAME);
-    (0..=longest).rev().find_map(|end| text.get(..end)).unwrap_or_default().into()
-}
-
-#[cfg(test)]
-mod tests {
-    use alloc::borrow::ToOwned as _;
-
-    use super::shown;
-
-    #[test]
-    fn no_more_than_a_name_is_shown_of_what_a_client_sent() {
-        assert_eq!(shown("arena"), "arena");
-        assert_eq!(shown(""), "");
-        assert_eq!(shown(&"x".repeat(60_000)).len(), 64);
-        assert_eq!(shown(&"\u{1F600}".repeat(20)).len(), 64);
-        assert_eq!(shown(&("x".to_owned() + &"\u{1F600}".repeat(20))).len(), 61);
     }
 }

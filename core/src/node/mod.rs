@@ -8,13 +8,14 @@
 //! leads, the message is sent to that node over its link, which appends it, and its entry comes
 //! back with the tail of the log (`hosting`).
 
-mod admission;
 mod audit;
 pub mod budget;
 mod claims;
 mod clock;
 pub mod clocks;
-mod connection;
+mod connection_inputs;
+mod connections;
+mod cx;
 mod event;
 pub mod heartbeat;
 mod inbound;
@@ -24,8 +25,6 @@ mod link_closure;
 mod links;
 mod logins;
 mod matchmaking;
-mod meter;
-mod metering;
 mod outbound;
 mod reach;
 mod rooms;
@@ -51,7 +50,7 @@ use crate::config::Config;
 use crate::crdt::Replica;
 use crate::matchmaking::{Desk, Matcher};
 use crate::node::clocks::Clocks;
-use crate::node::connection::{Allowances, Connection};
+use crate::node::connections::{Connections, Source};
 use crate::node::link::{Caller, Link};
 use crate::node::logins::Logins;
 use crate::registrar::Registrar;
@@ -59,18 +58,15 @@ use crate::registry::{LeaseId, RegistryEvent};
 use crate::session::Sessions;
 use crate::wire;
 
-use admission::Admission;
 use links::Peer;
 use matchmaking::ASKERS;
 use rooms::RoomTable;
 
-pub use link_closure::LinkClosure;
-pub use metering::Overhead;
-
 pub use crate::hosting::Passage;
 pub use crate::wire::Trace;
-pub(crate) use admission::Source;
+pub use connections::Overhead;
 pub use event::{Event, Identity, Output, Refusal, Stats, Wrong};
+pub use link_closure::LinkClosure;
 pub use reach::Unreachable;
 
 /// A node: one shard of a process, single-threaded.
@@ -81,11 +77,9 @@ pub struct Node {
     planted: Planted,
     seal_key: Option<[u8; 32]>,
     zstd: wire::Zstd,
-    allowances: Allowances,
-    connections: Slab<Connection>,
-    admission: Admission,
+    connections: Connections,
+    /// Log-ins by player.
     logins: Logins<Name>,
-    logins_by_address: Logins<Address>,
     sessions: Sessions,
     rooms: RoomTable,
     id: NodeId,
@@ -109,7 +103,7 @@ pub struct Node {
     bugs: Bugs,
 }
 
-/// What the agenda has deadlines of.
+/// Kinds of deadlines whose things have one each, in the order in which equal deadlines are met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Connection(Key),
@@ -159,11 +153,8 @@ impl Node {
             planted: Planted::default(),
             seal_key,
             zstd: wire::Zstd::default(),
-            allowances: Allowances::new(&config),
-            connections: Slab::new(config.connections.total),
-            admission: Admission::default(),
+            connections: Connections::new(&config),
             logins: Logins::new(config.rates.logins, config.sessions.total),
-            logins_by_address: Logins::new(config.rates.logins_per_address, config.connections.total),
             sessions: Sessions::new(rng.split(), config.sessions.total),
             rooms: RoomTable::new(config.rooms.total, rng.split()),
             agenda: Agenda::new(),
@@ -195,9 +186,25 @@ impl Node {
     pub fn stats(&self) -> Stats {
         let own = &self.stats;
         let of_rooms = self.rooms.counts();
+        let of_connections = self.connections.stats();
         Stats {
             connections: self.connections.len(),
-            unauthenticated: self.admission.waiting(),
+            unauthenticated: self.connections.unauthenticated(),
+            closing: of_connections.closing,
+            unhealthy: of_connections.unhealthy,
+            accepted: of_connections.accepted,
+            refused: of_connections.refused,
+            logins_limited: own.logins_limited + of_connections.logins_limited,
+            displaced: of_connections.displaced,
+            frames_in: of_connections.frames_in,
+            bytes_in: of_connections.bytes_in,
+            frames_out: of_connections.frames_out,
+            bytes_out: of_connections.bytes_out,
+            unsupported: of_connections.unsupported,
+            pauses: of_connections.pauses,
+            protocol_errors: of_connections.protocol_errors,
+            heartbeat_timeouts: of_connections.heartbeat_timeouts,
+            handshake_timeouts: of_connections.handshake_timeouts,
             sessions: self.sessions.len(),
             rooms: self.rooms.len(),
             links: self.links.len(),
@@ -228,13 +235,13 @@ impl Node {
     /// The smoothed round trip of a connection; `None` before its first pong.
     #[must_use]
     pub fn rtt(&self, conn: ConnId) -> Option<Duration> {
-        self.connections.get(conn.key())?.heartbeat.rtt()
+        self.connections.rtt(conn.key())
     }
 
     /// The trace that a connection belongs to.
     #[must_use]
     pub fn trace(&self, conn: ConnId) -> Option<Trace> {
-        Some(self.connections.get(conn.key())?.trace)
+        self.connections.trace(conn.key())
     }
 
     /// A room's state as the node has it.
@@ -304,7 +311,7 @@ impl Node {
     /// If a cap is reached; then there is no state for it, and the driver drops it.
     pub fn handle_accept(&mut self, now: Now, address: Address) -> Result<ConnId, Refusal> {
         let now = self.begin(now);
-        self.accept(now, Source::Client(address.counted(self.config.connections.ipv6_prefix)))
+        self.accept(now, Source::Client(address))
     }
 
     /// The upgrade's checks passed. Ignored if the connection is being closed already.
@@ -339,7 +346,7 @@ impl Node {
     /// stood still, and what it asks for may need a round trip yet.
     pub fn handle_timeout(&mut self, now: Now) {
         let now = self.begin(now);
-        while let Some(timer) = self.agenda.take_due(now.instant) {
+        while let Some(timer) = self.take_due(now.instant) {
             match timer {
                 Timer::Connection(key) => self.connection_timeout(now, key),
                 Timer::Session(key) => self.session_timeout(now, key),
@@ -365,10 +372,8 @@ impl Node {
         if self.draining.replace(retry_after).is_some() {
             return;
         }
-        let connections: alloc::vec::Vec<Key> = self.connections.keys().collect();
-        for key in connections {
-            self.close(now, key, v1::Reason::Draining, "the server is about to stop");
-        }
+        let (connections, mut cx) = self.connections(now);
+        connections.close_all(&mut cx, v1::Reason::Draining, "the server is about to stop", retry_after);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         self.registrar.set_metadata(now, count(self.connections.len()), count(self.rooms.len()), true);
         self.consult_registrar(now);
@@ -402,7 +407,7 @@ impl Node {
     pub fn refuse_application(&mut self, now: Now, conn: ConnId, type_url: &str) {
         let now = self.begin(now);
         let kind = v1::Kind::Application as u32;
-        if self.connections.get(conn.key()).is_some_and(Connection::is_open) {
+        if self.connections.is_open(conn.key()) {
             self.unsupported(now, conn.key(), v1::Unsupported { kind, type_url: type_url.into() });
         }
     }
@@ -410,17 +415,14 @@ impl Node {
     /// Sends an application message to a connection. False, and nothing is kept, if the
     /// connection is gone, its queue is full, or the message is too large.
     pub fn send(&mut self, now: Now, conn: ConnId, type_url: &str, payload: &[u8]) -> bool {
-        self.begin(now);
+        let now = self.begin(now);
         if payload.len() > self.config.frames.body_bytes || type_url.len() > inbound::MAX_TYPE_URL {
             return false;
         }
         let metadata = v1::Metadata { type_url: String::from(type_url), ..v1::Metadata::default() };
-        let Some(connection) = self.connections.get_mut(conn.key()).filter(|c| c.is_open()) else {
-            return false;
-        };
-        let queued = connection.queue_message(wire::encode_bytes(v1::Kind::Application, &metadata, payload));
-        self.wake(conn.key());
-        queued
+        let frame = wire::encode_bytes(v1::Kind::Application, &metadata, payload);
+        let (connections, mut cx) = self.connections(now);
+        connections.send(&mut cx, conn.key(), frame)
     }
 
     // Polls.
@@ -454,7 +456,7 @@ impl Node {
         if !self.outputs.is_empty() || self.bugs.has_news() {
             return Some(Deadline::new(self.now, "output is queued"));
         }
-        let booked = self.agenda.next().map(|(at, timer)| Deadline::new(at, timer.reason()));
+        let booked = self.next_timer().map(|(at, timer)| Deadline::new(at, timer.reason()));
         let own = Deadline::earliest(booked, self.registrar.poll_timeout());
         let own = Deadline::earliest(own, self.clock_deadline());
         if !self.makes_matches() {
@@ -470,42 +472,34 @@ impl Node {
         self.outputs.push_back(Output::Event(event));
     }
 
-    /// Tells the driver that there is something to transmit, unless it knows.
-    fn wake(&mut self, key: Key) {
-        wake(&mut self.connections, &mut self.outputs, key);
+    /// Returns the earliest deadline of a timer. Among equals, connections come first.
+    fn next_timer(&self) -> Option<(Instant, Timer)> {
+        let connection = self.connections.next_timer().map(|(at, key)| (at, Timer::Connection(key)));
+        [connection, self.agenda.next()].into_iter().flatten().min()
+    }
+
+    /// Takes out the timer with the earliest deadline, if the deadline has come.
+    fn take_due(&mut self, now: Instant) -> Option<Timer> {
+        match self.next_timer()?.1 {
+            Timer::Connection(_) => self.connections.take_due(now).map(Timer::Connection),
+            Timer::Session(_) | Timer::Room(_) | Timer::Link(_) | Timer::Peer(_) => self.agenda.take_due(now),
+        }
     }
 
     /// Wakes the members of a room whose sessions are on this node.
     fn wake_members(&mut self, room: Key) {
-        let Self { rooms, sessions, connections, outputs, planted, .. } = self;
+        let Self { rooms, sessions, connections, outputs, bugs, planted, .. } = self;
         let Some(hosted) = rooms.get(room) else {
             return self.bugs.found("a room that is not in the table is read");
         };
         for session in hosted.locals() {
             let Some(conn) = sessions.get(session).and_then(|session| session.conn) else { continue };
-            let was_woken = wake(connections, outputs, conn.key());
+            let was_woken = connections.wake(bugs, outputs, conn.key());
             if was_woken && planted.is(Plant::SlowReaderStalls) {
                 break;
             }
         }
     }
-
-    fn book_connection(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            let at = connection.deadline();
-            self.agenda.book(Timer::Connection(key), &mut connection.booking, at);
-        }
-    }
-}
-
-/// Returns whether the driver knew already.
-fn wake(connections: &mut Slab<Connection>, outputs: &mut VecDeque<Output>, key: Key) -> bool {
-    let Some(connection) = connections.get_mut(key) else { return false };
-    let was_woken = core::mem::replace(&mut connection.woken, true);
-    if !was_woken {
-        outputs.push_back(Output::Wake(ConnId::from_key(key)));
-    }
-    was_woken
 }
 
 impl ConnId {

@@ -5,13 +5,12 @@ use alloc::string::String;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use super::{Node, Output};
-use crate::base::id::ConnId;
+use super::Node;
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::hosting::STATE_FRAME_BYTES;
-use crate::node::connection::Phase;
+use crate::node::connections::NextFrame;
 use crate::room::Room;
 use crate::session::{Membership, SessionKey};
 use crate::wire;
@@ -25,62 +24,21 @@ enum Next {
 
 impl Node {
     pub(super) fn next_frame(&mut self, now: Now, key: Key) -> Option<Bytes> {
-        let frame = self.next_plain(key);
-        let connection = self.connections.get_mut(key)?;
-        let Some((frame, sealable)) = frame else {
-            connection.woken = false;
-            return None;
-        };
-        let frame = match connection.seal.as_mut().filter(|_| sealable) {
-            None => frame,
-            Some(seal) => match seal.seal(&frame) {
-                Ok(sealed) => sealed,
-                Err(_) => {
-                    // The counter is used up; a new connection agrees on a new key.
-                    connection.seal = None;
-                    connection.welcome = None;
-                    self.close(now, key, v1::Reason::Overloaded, "the key of the connection is used up");
-                    return None;
-                }
-            },
-        };
-        self.stats.frames_out += 1;
-        self.stats.bytes_out += frame.len() as u64;
-        Some(frame)
-    }
-
-    /// The next frame before sealing, and whether it may be sealed.
-    fn next_plain(&mut self, key: Key) -> Option<(Bytes, bool)> {
-        let connection = self.connections.get_mut(key)?;
-        if let Some(welcome) = connection.welcome.take() {
-            return Some((welcome, false));
-        }
-        let was_held = connection.is_held();
-        if let Some(frame) = connection.next_queued() {
-            if was_held && !connection.is_held() {
-                self.outputs.push_back(Output::Resume(ConnId::from_key(key)));
+        let frame = match self.connections.next_frame(&mut self.outputs, key)? {
+            NextFrame::Clear(frame) => return Some(self.connections.count_out(frame)),
+            NextFrame::Own(frame) => Some(frame),
+            NextFrame::Session { session, accept_zstd } => {
+                let frame = self.next_of_session(session, accept_zstd);
+                frame.or_else(|| self.connections.take_goodbye(key))
             }
-            return Some((frame, true));
-        }
-        let session = match &connection.phase {
-            Phase::Open | Phase::Closing { owed: true, .. } => connection.session,
-            Phase::Upgrading { .. }
-            | Phase::Greeting { .. }
-            | Phase::Claiming { .. }
-            | Phase::Closing { .. } => None,
+            NextFrame::Last => self.connections.take_goodbye(key),
         };
-        if let Some(frame) = session.and_then(|session| self.next_of_session(key, session)) {
-            return Some((frame, true));
-        }
-        match &mut self.connections.get_mut(key)?.phase {
-            Phase::Closing { goodbye, .. } => goodbye.take().map(|frame| (frame, true)),
-            Phase::Upgrading { .. } | Phase::Greeting { .. } | Phase::Claiming { .. } | Phase::Open => None,
-        }
+        let (connections, mut cx) = self.connections(now);
+        connections.transmit(&mut cx, key, frame)
     }
 
-    fn next_of_session(&mut self, key: Key, session: SessionKey) -> Option<Bytes> {
-        let Self { connections, sessions, rooms, stats, planted, .. } = self;
-        let accept_zstd = connections.get(key)?.accept_zstd;
+    fn next_of_session(&mut self, session: SessionKey, accept_zstd: bool) -> Option<Bytes> {
+        let Self { sessions, rooms, stats, planted, .. } = self;
         let session = sessions.get_mut(session)?;
         let count = session.memberships.len();
         for turn in 0..count {

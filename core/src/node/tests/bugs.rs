@@ -4,9 +4,9 @@ use super::*;
 
 /// Breaks an invariant, always at the same place: a session is gone that its connection has.
 fn break_an_invariant(world: &mut World, conn: ConnId) {
-    let session = world.node.connections.get_mut(conn.key()).unwrap().session.take();
+    let session = world.node.connections.swap_session(conn.key(), None);
     world.send(conn, v1::Kind::Ping, &v1::Ping::default());
-    world.node.connections.get_mut(conn.key()).unwrap().session = session;
+    world.node.connections.swap_session(conn.key(), session);
 }
 
 fn told(world: &World) -> Vec<&Event> {
@@ -25,7 +25,7 @@ fn a_broken_invariant_is_counted_told_once_and_gone_on_from() {
     let told = told(&world);
     let [Event::Bug { what, place }] = told[..] else { panic!("{told:?}") };
     assert_eq!(*what, "an open connection has no session");
-    assert!(place.file().ends_with("inbound.rs"), "{place}");
+    assert!(place.file().ends_with("intake.rs"), "{place}");
     world.send(conn, v1::Kind::Ping, &v1::Ping::default());
     let pongs = world.received(conn).into_iter().filter(|m| matches!(m, ToClient::Pong(_))).count();
     assert_eq!(pongs, 1, "it goes on");

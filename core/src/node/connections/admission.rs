@@ -9,35 +9,48 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::cmp::Reverse;
 
-use super::{Event, Node, Output, Refusal};
+use super::Connections;
+use super::connection::{Connection, Phase};
+use crate::base::bug::Bugs;
 use crate::base::id::{Address, ConnId};
 use crate::base::slab::Key;
-use crate::base::time::{Instant, Now};
+use crate::base::time::Instant;
 use crate::config::ConnectionLimits;
-use crate::node::connection::{Connection, Phase};
+use crate::node::cx::Cx;
+use crate::node::{Event, Output, Refusal};
 
-/// Whom a connection is counted for.
+/// The address that a connection is counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
-    /// The client, by the part of its address that counts.
+    /// The client.
     Client(Address),
-    /// A trusted proxy that has not said yet who its client is. It has no cap of its own.
+    /// A trusted proxy that has not named its client yet. A proxy has no cap of its own.
     Proxy(Address),
 }
 
-/// How far a connection is on its way to `Hello`, in the order in which they make room.
+impl Source {
+    /// Returns the source with the part of its address that counts.
+    fn counted(self, ipv6_prefix: u8) -> Self {
+        match self {
+            Self::Client(address) => Self::Client(address.counted(ipv6_prefix)),
+            Self::Proxy(address) => Self::Proxy(address.counted(ipv6_prefix)),
+        }
+    }
+}
+
+/// Stages of a connection on its way to a session, in the order in which they make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
-    /// It is silent, or its upgrade is being checked.
+enum Stage {
+    /// The connection is silent, or its upgrade is being checked.
     Upgrading,
-    /// It has not said `Hello`.
+    /// The client has not said `Hello`.
     Greeting,
     /// The registry is asked for its session.
     Claiming,
 }
 
 impl Stage {
-    /// The stage of a connection; `None` if it does not wait.
+    /// Returns the stage of a connection; `None` if it does not wait.
     const fn of(connection: &Connection) -> Option<Self> {
         match connection.phase {
             Phase::Upgrading { .. } => Some(Self::Upgrading),
@@ -76,12 +89,16 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Connections that have not said `Hello`.
+    /// Number of connections that wait for a session.
     pub(super) const fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Whether one more connection of a source may come, and which one has to go for it.
+    /// Finds a place for one more connection of a source. Returns the connection that has to make
+    /// room for it, if one has to.
+    ///
+    /// # Errors
+    /// If there is no place.
     fn find_place(
         &self,
         caps: &ConnectionLimits,
@@ -104,13 +121,13 @@ impl Admission {
         // It is there: both tables are kept together, which `audit` checks.
         let first = self.tallies.get(biggest).and_then(|tally| tally.waiting.first_key_value());
         let Some(((stage, _), (key, since))) = first else { return Err(refusal) };
-        // Among equals whoever came first goes on, unless it does not: else a crowd that
-        // comes at once would push out each other, and nobody would get in.
+        // Among equals the first to come stays, unless it stalls: else the connections of a crowd
+        // that comes at once would push each other out, and none would get in.
         let stalls = *stage < Stage::Claiming && now.since(*since) >= caps.handshake_timeout / 2;
         if *most >= own + 2 || stalls { Ok(Some(*key)) } else { Err(refusal) }
     }
 
-    /// Changes what is known of a source.
+    /// Changes the tally of a source, and its rank with it.
     fn update<R>(&mut self, source: Source, change: impl FnOnce(&mut Tally) -> R) -> R {
         let tally = self.tallies.entry(source).or_default();
         if let Some(rank) = tally.rank(source) {
@@ -137,8 +154,8 @@ impl Admission {
         });
     }
 
-    /// Forgets a connection. When it came, if it still waited.
-    fn remove(&mut self, connection: &Connection) -> Option<Instant> {
+    /// Forgets a connection. Returns the time at which it came, if it still waited.
+    pub(super) fn remove(&mut self, connection: &Connection) -> Option<Instant> {
         self.update(connection.source, |tally| {
             tally.connections -= 1;
             let (_, since) = tally.waiting.remove(&(Stage::of(connection)?, connection.number))?;
@@ -146,7 +163,7 @@ impl Admission {
         })
     }
 
-    /// A connection changes its stage, or does not wait any more.
+    /// Moves a connection to another stage, or out of those that wait.
     fn advance(&mut self, source: Source, number: u64, from: Stage, to: Option<Stage>) {
         self.update(source, |tally| {
             if let Some(place) = tally.waiting.remove(&(from, number))
@@ -158,6 +175,9 @@ impl Admission {
     }
 
     /// Checks that the tables agree with each other and with the caps.
+    ///
+    /// # Errors
+    /// Names the bound that does not hold.
     pub(super) fn audit(&self, caps: &ConnectionLimits, connections: usize) -> Result<(), &'static str> {
         let check = |holds: bool, bound| if holds { Ok(()) } else { Err(bound) };
         check(self.waiting <= caps.unauthenticated, "unauthenticated connections")?;
@@ -178,107 +198,97 @@ impl Admission {
     }
 }
 
-impl Node {
-    /// A trusted proxy has connected for a client, of which nothing is known yet. It counts
-    /// for the proxy, which has no cap of its own, until [`Self::handle_address`].
+impl Connections {
+    /// Accepts a connection. The connection may take the place of another that has no session.
     ///
     /// # Errors
-    /// If a cap is reached; then there is no state for it, and the driver drops it.
-    pub fn handle_proxied(&mut self, now: Now, proxy: Address) -> Result<ConnId, Refusal> {
-        let now = self.begin(now);
-        self.accept(now, Source::Proxy(proxy.counted(self.config.connections.ipv6_prefix)))
+    /// If a cap is reached, or the address connects too often: then nothing is kept of it.
+    pub(crate) fn accept(&mut self, cx: &mut Cx<'_>, source: Source) -> Result<Key, Refusal> {
+        let caps = &cx.config.connections;
+        let source = source.counted(caps.ipv6_prefix);
+        let full = self.table.len() >= caps.total;
+        let place = self.admission.find_place(caps, cx.now.instant, source, full);
+        match place.and_then(|place| self.take_login(cx.now.instant, source).map(|()| place)) {
+            Ok(None) => {}
+            Ok(Some(displaced)) => self.displace(cx, displaced),
+            Err(refusal) => return Err(self.refuse(refusal)),
+        }
+        let number = self.stats.accepted + 1;
+        let connection = Connection::new(number, cx.config, &self.allowances, source, cx.now.instant, cx.rng);
+        let Some(key) = self.table.insert(connection) else {
+            cx.bugs.found("a place that was found for a connection is none");
+            return Err(self.refuse(Refusal::Full));
+        };
+        self.stats.accepted += 1;
+        if let Some(connection) = self.table.get(key) {
+            self.admission.insert(key, connection, cx.now.instant);
+        }
+        self.book(key);
+        Ok(key)
     }
 
-    /// A proxy has said whom a connection is for: it counts for that address from now on.
+    /// Counts a connection that is refused, and returns the reason.
+    pub(crate) const fn refuse(&mut self, refusal: Refusal) -> Refusal {
+        self.stats.refused += 1;
+        refusal
+    }
+
+    /// Counts a connection for the address that its proxy has named.
     ///
     /// # Errors
-    /// If the address has as many connections as it may, or logs in too fast: the connection still counts for the
-    /// proxy, and the driver closes it.
-    pub fn handle_address(&mut self, now: Now, conn: ConnId, client: Address) -> Result<(), Refusal> {
-        let now = self.begin(now);
-        let caps = &self.config.connections;
-        let source = Source::Client(client.counted(caps.ipv6_prefix));
-        let key = conn.key();
-        if self.connections.get(key).is_none_or(|connection| connection.source == source) {
+    /// If the address has as many connections as it may, or connects too often: the connection
+    /// still counts for the proxy.
+    pub(crate) fn count_for(&mut self, cx: &mut Cx<'_>, key: Key, client: Address) -> Result<(), Refusal> {
+        let caps = &cx.config.connections;
+        let source = Source::Client(client).counted(caps.ipv6_prefix);
+        // The node may have given it up, and the driver has not heard so yet.
+        if self.table.get(key).is_none_or(|connection| connection.source == source) {
             return Ok(());
         }
         let of_address = self.admission.tallies.get(&source).map_or(0, |tally| tally.connections);
         if of_address >= caps.per_address {
-            self.stats.refused += 1;
-            return Err(Refusal::AddressFull);
+            return Err(self.refuse(Refusal::AddressFull));
         }
-        if let Err(refusal) = self.take_login(now, source) {
-            self.stats.refused += 1;
-            return Err(refusal);
+        if let Err(refusal) = self.take_login(cx.now.instant, source) {
+            return Err(self.refuse(refusal));
         }
-        let Some(connection) = self.connections.get_mut(key) else {
-            self.bugs.found("a connection vanished while its address was counted");
+        let Some(connection) = self.table.get_mut(key) else {
+            cx.bugs.found("a connection vanished while its address was counted");
             return Ok(());
         };
         let since = self.admission.remove(connection);
         connection.source = source;
-        self.admission.insert(key, connection, since.unwrap_or(now.instant));
+        self.admission.insert(key, connection, since.unwrap_or(cx.now.instant));
         Ok(())
     }
 
-    pub(super) fn accept(&mut self, now: Now, source: Source) -> Result<ConnId, Refusal> {
-        let caps = &self.config.connections;
-        let full = self.connections.len() >= caps.total;
-        let place = match self.draining {
-            Some(_) => Err(Refusal::Draining),
-            None => self.clock_is_right(),
-        };
-        let place = place.and_then(|()| self.admission.find_place(caps, now.instant, source, full));
-        let place = place.and_then(|place| self.take_login(now, source).map(|()| place));
-        match place {
-            Ok(None) => {}
-            Ok(Some(displaced)) => self.displace(now, displaced),
-            Err(refusal) => {
-                self.stats.refused += 1;
-                return Err(refusal);
-            }
-        }
-        let number = self.stats.accepted + 1;
-        let connection =
-            Connection::new(number, &self.config, &self.allowances, source, now.instant, &mut self.rng);
-        let Some(key) = self.connections.insert(connection) else {
-            self.bugs.found("a place that was found for a connection is none");
-            self.stats.refused += 1;
-            return Err(Refusal::Full);
-        };
-        self.stats.accepted += 1;
-        if let Some(connection) = self.connections.get(key) {
-            self.admission.insert(key, connection, now.instant);
-        }
-        self.book_connection(key);
-        Ok(ConnId::from_key(key))
-    }
-
     /// Counts a log-in of an address, if the address is the client's.
-    fn take_login(&mut self, now: Now, source: Source) -> Result<(), Refusal> {
+    fn take_login(&mut self, now: Instant, source: Source) -> Result<(), Refusal> {
         let Source::Client(address) = source else { return Ok(()) };
-        let taken = self.logins_by_address.take(now.instant, &address);
+        let taken = self.logins.take(now, &address);
         self.stats.logins_limited += u64::from(taken.is_err());
         taken.map_err(Refusal::TooFast)
     }
 
-    /// A connection that has not said `Hello` makes room for another.
-    fn displace(&mut self, now: Now, key: Key) {
-        let Some(connection) = self.connections.get(key) else {
-            return self.bugs.found("a connection that makes room is not in the table");
+    /// Drops a connection that has no session, to make room for another.
+    fn displace(&mut self, cx: &mut Cx<'_>, key: Key) {
+        let Some(connection) = self.table.get(key) else {
+            return cx.bugs.found("a connection that makes room is not in the table");
         };
         let (Source::Client(address) | Source::Proxy(address)) = connection.source;
         self.stats.displaced += 1;
         let conn = ConnId::from_key(key);
-        self.event(Event::Displaced { conn, address });
-        self.outputs.push_back(Output::Abort(conn));
-        self.forget_connection(now, key);
+        cx.event(Event::Displaced { conn, address });
+        cx.out.push_back(Output::Abort(conn));
+        if self.forget(cx, key).is_some() {
+            cx.bugs.found("a connection that makes room has a session");
+        }
     }
 
-    /// Changes the phase of a connection.
-    pub(super) fn change_phase(&mut self, key: Key, change: impl FnOnce(&mut Connection)) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return self.bugs.found("the phase changes of a connection that is not in the table");
+    /// Changes the phase of a connection, and its place among those that wait.
+    pub(super) fn change_phase(&mut self, bugs: &mut Bugs, key: Key, change: impl FnOnce(&mut Connection)) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return bugs.found("the phase changes of a connection that is not in the table");
         };
         let before = Stage::of(connection);
         change(connection);
@@ -288,10 +298,5 @@ impl Node {
         {
             self.admission.advance(connection.source, connection.number, before, after);
         }
-    }
-
-    /// A connection is gone.
-    pub(super) fn give_place_up(&mut self, connection: &Connection) {
-        self.admission.remove(connection);
     }
 }
