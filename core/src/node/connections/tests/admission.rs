@@ -114,3 +114,28 @@ fn a_proxied_connection_counts_for_its_client_once_that_is_named() {
     world.input(|connections, cx| connections.forget(cx, first));
     world.accept_from(1).unwrap();
 }
+
+#[test]
+fn a_proxied_connection_keeps_its_age_and_counts_as_a_login_of_its_client() {
+    let mut world = World::new(|config| {
+        config.connections.unauthenticated = 1;
+        config.rates.logins_per_address = Rate { per_second: 1, burst: 1 };
+    });
+    let proxied = |world: &mut World| {
+        let proxy = Source::Proxy(Address([9; 16]));
+        world.input(|connections, cx| connections.accept(cx, proxy))
+    };
+    let count_for = |world: &mut World, key, client| {
+        world.input(|connections, cx| connections.count_for(cx, key, Address([client; 16])))
+    };
+    let key = proxied(&mut world).unwrap();
+    world.advance(world.config.connections.handshake_timeout / 2);
+    assert_eq!(count_for(&mut world, key, 1), Ok(()));
+    assert_eq!(world.accept_from(1), Err(Refusal::TooFast(SECOND)));
+    // It stalls, however lately its client was named.
+    let key = proxied(&mut world).unwrap();
+    assert_eq!(count_for(&mut world, key, 1), Err(Refusal::TooFast(SECOND)));
+    assert_eq!((world.stats().displaced, world.stats().logins_limited, world.stats().refused), (1, 2, 2));
+    world.input(|connections, cx| connections.forget(cx, key));
+    assert_eq!(count_for(&mut world, key, 2), Ok(()), "it is gone");
+}

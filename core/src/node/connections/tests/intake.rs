@@ -78,7 +78,8 @@ fn a_message_of_an_open_connection_is_passed_to_its_session() {
         panic!("{input:?}");
     };
     assert_eq!((session, joined), (SESSION, join()));
-    assert_eq!(world.stats().frames_in, 1);
+    let length = encode(v1::Kind::Join, &v1::Metadata::default(), &join()).len() as u64;
+    assert_eq!((world.stats().frames_in, world.stats().bytes_in), (1, length));
     assert!(world.outputs().is_empty());
 }
 
@@ -243,7 +244,10 @@ fn a_fast_connection_is_paused_and_read_on_and_a_flood_is_closed() {
     assert!(world.send(key, v1::Kind::Join, &join()).is_some());
     assert_eq!(world.stats().pauses, 1, "it is one pause");
     world.outputs();
-    world.advance(SECOND);
+    // Two requests too many are made up for at four a second.
+    world.advance(SECOND / 2);
+    assert!(world.outputs().is_empty());
+    world.advance(SECOND / 2);
     assert_eq!(world.outputs(), [Output::Resume(ConnId::from_key(key))]);
     assert!(!world.connections.is_held(key) && world.connections.is_behind(key));
     let now = world.now.instant;
@@ -269,9 +273,12 @@ fn fragments_are_charged_as_bytes() {
     };
     assert!(!fragments(&mut world, 64));
     assert!(fragments(&mut world, 1));
-    world.close(key, v1::Reason::Kicked);
-    assert!(!fragments(&mut world, u32::MAX), "nothing is charged that is being closed");
-    assert_eq!(world.stats().protocol_errors, 0);
+    fragments(&mut world, u32::MAX);
+    assert_eq!(closed_for(&mut world).1, "far more bytes than the limits allow");
+    fragments(&mut world, u32::MAX);
+    world.input(|connections, cx| connections.forget(cx, key));
+    fragments(&mut world, u32::MAX);
+    assert!(world.outputs().is_empty(), "nothing is charged that is being closed or is gone");
 }
 
 #[test]
@@ -307,4 +314,40 @@ fn a_sealed_connection_reads_sealed_frames_only() {
     assert!(matches!(input, Some(ClientInput::Message { message: ToServer::Join(_), .. })), "{input:?}");
     assert!(world.send_frame(key, frame).is_none());
     assert_eq!(closed_for(&mut world).1, "the frame is not sealed");
+}
+
+#[test]
+fn pongs_that_answer_pings_are_free_and_what_is_not_understood_is_not() {
+    let mut world = World::new(|config| config.rates.control = Rate { per_second: 1, burst: 1 });
+    let key = world.open();
+    for nonce in 1..=5 {
+        let due = world.connections.table.get(key).unwrap().heartbeat.due();
+        world.advance(due - world.now.instant);
+        world.send(key, v1::Kind::Pong, &v1::Pong { nonce });
+        assert!(!world.connections.is_held(key));
+    }
+    world.send(key, v1::Kind::Pong, &v1::Pong { nonce: 5 });
+    assert!(!world.connections.is_held(key));
+    world.send(key, v1::Kind::Pong, &v1::Pong { nonce: 5 });
+    assert!(world.connections.is_held(key), "it answers none");
+    let mut world = World::new(|config| config.rates.control = Rate { per_second: 1, burst: 1 });
+    let key = world.open();
+    for held in [false, true] {
+        world.send_frame(key, of_unknown_kind());
+        assert_eq!(world.connections.is_held(key), held);
+    }
+}
+
+/// A connection that is being closed is read, and charged nothing.
+#[cfg(feature = "plant")]
+#[test]
+fn a_planted_bug_has_a_closing_connection_read() {
+    let mut world = World::new(|config| config.rates.control = Rate { per_second: 1, burst: 1 });
+    world.planted = Planted::with(crate::base::plant::Plant::OldConnectionWrites);
+    let key = world.open();
+    world.close(key, v1::Reason::TakenOver);
+    for _ in 0..1_000 {
+        assert!(world.send(key, v1::Kind::Join, &join()).is_some());
+    }
+    assert_eq!(world.stats().pauses, 0);
 }

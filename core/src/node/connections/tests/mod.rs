@@ -33,6 +33,7 @@ struct World {
     out: VecDeque<Output>,
     bugs: Bugs,
     now: Now,
+    planted: Planted,
 }
 
 impl World {
@@ -47,13 +48,14 @@ impl World {
             out: VecDeque::new(),
             bugs: Bugs::new(),
             now: Now::default(),
+            planted: Planted::default(),
         }
     }
 
     /// Gives the machine one input, and checks its bounds.
     fn input<R>(&mut self, input: impl FnOnce(&mut Connections, &mut Cx<'_>) -> R) -> R {
-        let Self { connections, config, rng, out, bugs, now } = self;
-        let mut cx = Cx { now: *now, config, rng, out, bugs, planted: Planted::default() };
+        let Self { connections, config, rng, out, bugs, now, planted } = self;
+        let mut cx = Cx { now: *now, config, rng, out, bugs, planted: *planted };
         let result = input(connections, &mut cx);
         connections.audit(config).unwrap();
         result

@@ -139,3 +139,18 @@ fn a_connection_that_is_gone_tells_the_session_that_it_belonged_to() {
     assert!(world.outputs().is_empty());
     assert_eq!((world.connections.len(), world.connections.next_timer()), (0, None));
 }
+
+#[test]
+fn a_connection_that_is_being_closed_is_not_held() {
+    let mut world = World::new(|_| {});
+    let key = world.open();
+    let pong = encode(v1::Kind::Pong, &v1::Metadata::default(), &v1::Pong::default());
+    while !world.connections.is_held(key) {
+        world.input(|connections, cx| connections.answer(cx, key, pong.clone()));
+    }
+    world.close(key, v1::Reason::Draining);
+    assert!(!world.connections.is_held(key));
+    world.outputs();
+    world.received(key);
+    assert!(world.outputs().is_empty(), "it is not resumed");
+}

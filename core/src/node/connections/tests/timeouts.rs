@@ -154,3 +154,51 @@ fn the_earliest_deadline_comes_first_and_one_that_moves_is_met_once() {
     let linger = world.config.connections.linger;
     assert_eq!(world.connections.next_timer(), Some((now + linger, second)));
 }
+
+#[test]
+fn the_end_of_a_pause_ends_no_phase_and_a_closing_connection_is_not_resumed() {
+    for closes in [false, true] {
+        let mut world = World::new(|_| {});
+        let key = world.admit();
+        let overhead = Overhead { controls: 120, fragments: 0 };
+        world.input(|connections, cx| connections.handle_overhead(cx, key, overhead));
+        assert!(world.connections.is_held(key));
+        if closes {
+            world.close(key, v1::Reason::Kicked);
+            assert!(!world.connections.is_held(key));
+        }
+        world.outputs();
+        world.advance(SECOND);
+        let resumed = if closes { Vec::new() } else { [Output::Resume(ConnId::from_key(key))].into() };
+        assert_eq!(world.outputs(), resumed);
+    }
+}
+
+#[test]
+fn a_phase_is_excused_anew_after_the_one_before() {
+    let mut world = World::new(|_| {});
+    let key = world.accept();
+    let (handshake, linger) = (world.config.connections.handshake_timeout, world.config.connections.linger);
+    world.now.instant = world.now.instant + handshake * 2;
+    world.fire();
+    world.advance(handshake);
+    assert_eq!(closed(&world.outputs()), [v1::Reason::HandshakeTimeout]);
+    world.now.instant = world.now.instant + linger * 2;
+    world.fire();
+    assert!(world.outputs().is_empty());
+    world.advance(linger);
+    assert_eq!(world.outputs(), [Output::Abort(ConnId::from_key(key))]);
+}
+
+#[test]
+fn the_heartbeat_of_a_session_begins_when_it_is_open() {
+    let mut world = World::new(|_| {});
+    let key = world.claim();
+    let interval = world.config.heartbeat.interval;
+    world.advance(interval / 2);
+    world.input(|connections, cx| connections.open(cx, key, SESSION, false));
+    world.advance(interval * 4 / 5);
+    assert!(world.outputs().is_empty());
+    world.advance(interval / 5);
+    assert_eq!(world.outputs(), [Output::Wake(ConnId::from_key(key))]);
+}

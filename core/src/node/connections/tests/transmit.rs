@@ -57,6 +57,11 @@ fn the_driver_is_woken_once_until_it_has_found_nothing() {
     assert_eq!(world.outputs(), [Output::Wake(ConnId::from_key(key))]);
     assert_eq!(world.transmit(key), Some(pong(1)));
     assert!(wake(&mut world), "the driver asks on");
+    assert!(world.outputs().is_empty());
+    assert_eq!(world.transmit(key), None);
+    answer(&mut world, key, pong(2));
+    assert_eq!(world.outputs(), [Output::Wake(ConnId::from_key(key))]);
+    assert_eq!(world.transmit(key), Some(pong(2)));
     assert_eq!(world.transmit(key), None);
     assert!(!wake(&mut world));
 }
