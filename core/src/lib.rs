@@ -51,7 +51,6 @@ pub mod node;
 pub mod registrar;
 pub mod registry;
 pub mod room;
-mod session;
 #[cfg(test)]
 mod transitions;
 pub mod wire;

@@ -26,7 +26,7 @@ pub(crate) struct RoomContext<'a> {
     pub(crate) planted: Planted,
 }
 
-/// KeptPlaces of rooms that are kept for the players of matches.
+/// Places of rooms that are kept for the players of matches.
 pub(crate) trait KeptPlaces {
     /// Returns true if the players with a kept place in the room are not known yet.
     fn are_awaited(&self, room: &Name) -> bool;

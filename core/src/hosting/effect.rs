@@ -1,4 +1,4 @@
-//! RoomEffects of a room on the rest of its node.
+//! Effects of a room on the rest of its node.
 
 use alloc::collections::VecDeque;
 
@@ -103,7 +103,7 @@ pub(crate) struct RoomEffects {
     pub(crate) counts: RoomCounts,
 }
 
-/// RoomEffects of one input that need no order.
+/// Effects of one input that need no order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Marks {
     /// Members on this node, and links, may read more.

@@ -524,7 +524,7 @@ impl Leading {
         }
     }
 
-    // KeptPlaces.
+    // Places.
 
     /// Notes the place of a member's session. Returns the place before.
     fn place(&mut self, number: u32, place: Place) -> Option<Place> {

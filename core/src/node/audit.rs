@@ -12,10 +12,9 @@ impl Node {
         let check = |holds: bool, bound| if holds { Ok(()) } else { Err(bound) };
         let config = &self.config;
         self.connections.audit(config)?;
-        check(self.sessions.len() <= config.sessions.total, "sessions")?;
+        self.sessions.audit(config)?;
         self.rooms.audit(config.rooms.total)?;
-        check(self.logins.len() <= config.sessions.total, "players whose log-ins are counted")?;
-        let things = self.sessions.len() + self.rooms.len() + self.links.len() + self.peers.len();
+        let things = self.rooms.len() + self.links.len() + self.peers.len();
         check(self.agenda.len() <= things, "agenda")?;
         let mut members = 0;
         for hosted in self.rooms.iter() {
@@ -30,9 +29,6 @@ impl Node {
         for link in self.links.keys().filter_map(|key| self.links.get(key)) {
             link.audit(config.links.frame_bytes)?;
             check(link.rooms().count() <= self.rooms.len(), "rooms read over a link")?;
-        }
-        for session in self.sessions.keys().filter_map(|key| self.sessions.get(key)) {
-            check(session.memberships.len() <= config.sessions.rooms, "rooms of a session")?;
         }
         Ok(())
     }

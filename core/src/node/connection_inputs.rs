@@ -90,13 +90,10 @@ impl Node {
     }
 
     pub(super) fn admit(&mut self, key: Key, identity: Identity) {
-        let session = self.sessions.of_player(&identity.player);
         let Self { connections, sessions, bugs, .. } = self;
-        if connections.admit(bugs, key, identity)
-            && let Some(session) = session.and_then(|session| sessions.get_mut(session))
-        {
-            session.knocking.retain(|conn| connections.is_greeting(conn.key()));
-            session.knocking.push(ConnId::from_key(key));
+        let player = identity.player.clone();
+        if connections.admit(bugs, key, identity) {
+            sessions.knock(&player, ConnId::from_key(key), |conn| connections.is_greeting(conn.key()));
         }
     }
 

@@ -12,8 +12,7 @@ use crate::base::id::{ConnId, Name};
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::crdt::{self, ReconcileAnswer, StateError};
-use crate::hosting::{Hosted, STATE_FRAME_BYTES, SayVerdict};
-use crate::session::{Membership, SessionKey};
+use crate::hosting::{Hold, Hosted, STATE_FRAME_BYTES, SayVerdict};
 use crate::wire::{self, ToServer};
 
 /// Longest name of a message, in bytes.
@@ -34,7 +33,7 @@ impl Node {
         &mut self,
         now: Now,
         key: Key,
-        session: SessionKey,
+        session: Key,
         message: ToServer,
         metadata: &v1::Metadata,
     ) {
@@ -80,7 +79,7 @@ impl Node {
         }
     }
 
-    fn say(&mut self, now: Now, key: Key, session: SessionKey, say: v1::Say, metadata: &v1::Metadata) {
+    fn say(&mut self, now: Now, key: Key, session: Key, say: v1::Say, metadata: &v1::Metadata) {
         if say.body.len() > self.config.frames.body_bytes || say.type_url.len() > MAX_TYPE_URL {
             return self.too_large(now, key);
         }
@@ -88,15 +87,11 @@ impl Node {
         let Self {
             connections, sessions, rooms, links, config, desk, rng, zstd, bugs, planted, stats, ..
         } = self;
-        let membership = sessions.get_mut(session).and_then(|session| {
-            let is_named =
-                |m: &&mut Membership| rooms.get(m.room).is_some_and(|h| h.room().name().as_str() == say.room);
-            session.memberships.iter_mut().find(is_named)
-        });
-        let Some(membership) = membership else {
+        let is_named = |room| rooms.get(room).is_some_and(|hosted| hosted.room().name().as_str() == say.room);
+        let Some(membership) = sessions.membership_if(session, is_named) else {
             return self.left(now, key, &say.room, v1::LeftReason::NotAMember, false);
         };
-        let (room, number, client_seq) = (membership.room, membership.number, say.client_seq);
+        let (room, number, client_seq) = (membership.room(), membership.number(), say.client_seq);
         let around = Surroundings { config, places: desk, rng, zstd, bugs, planted: *planted };
         let Some((hosted, mut cx)) = rooms.enter(now, room, leased, around) else {
             return self.bugs.found("a room that a session is in is not in the table");
@@ -113,13 +108,14 @@ impl Node {
                 }
                 Err(wait) => {
                     stats.throttled += 1;
-                    membership.hold(client_seq, client_seq, millis(wait));
+                    let expected = client_seq;
+                    membership.hold(Hold { client_seq, expected, retry_after_ms: millis(wait) });
                 }
             },
             SayVerdict::Held { expected, retry_after_ms } => {
-                membership.hold(client_seq, expected, retry_after_ms);
+                membership.hold(Hold { client_seq, expected, retry_after_ms });
             }
-            SayVerdict::Known => membership.acknowledge = true,
+            SayVerdict::Known => membership.acknowledge(),
             SayVerdict::Passed | SayVerdict::Nobody => return,
         }
         self.settle_room(now, room);
@@ -133,14 +129,7 @@ impl Node {
         upstream.is_none_or(|link| self.links.get(link).is_some_and(super::link::Link::takes_more))
     }
 
-    fn latest(
-        &mut self,
-        now: Now,
-        key: Key,
-        session: SessionKey,
-        latest: v1::Latest,
-        metadata: &v1::Metadata,
-    ) {
+    fn latest(&mut self, now: Now, key: Key, session: Key, latest: v1::Latest, metadata: &v1::Metadata) {
         let limits = (&self.config.frames, &self.config.rooms);
         if latest.body.len() > limits.0.body_bytes || latest.type_url.len() > MAX_TYPE_URL {
             return self.too_large(now, key);
@@ -149,12 +138,11 @@ impl Node {
             let what = "a latest message with a key that the limits do not allow";
             return self.misbehaved(now, key, v1::Reason::ProtocolError, what.into());
         }
-        let Some(at) = self.membership(session, &latest.room) else {
+        let Self { connections, sessions, rooms, stats, bugs, .. } = self;
+        let is_named =
+            |room| rooms.get(room).is_some_and(|hosted| hosted.room().name().as_str() == latest.room);
+        let Some(membership) = sessions.membership_if(session, is_named) else {
             return self.left(now, key, &latest.room, v1::LeftReason::NotAMember, false);
-        };
-        let Self { connections, sessions, stats, bugs, .. } = self;
-        let Some(membership) = sessions.get_mut(session).and_then(|s| s.memberships.get_mut(at)) else {
-            return self.bugs.found("a membership vanished while a message was read");
         };
         if let Err(wait) = connections.take_latest(bugs, now.instant, key) {
             stats.throttled += 1;
@@ -163,14 +151,14 @@ impl Node {
             }
             return;
         }
-        let (room, number) = (membership.room, membership.number);
+        let (room, number) = (membership.room(), membership.number());
         let takes_more = self.takes_more(room);
         let taken = self
             .with_room(now, room, |hosted, cx| hosted.take_latest(cx, number, latest, metadata, takes_more));
         match taken {
             Some(true) => {}
             Some(false) => {
-                let membership = self.sessions.get_mut(session).and_then(|s| s.memberships.get_mut(at));
+                let membership = self.sessions.membership(session, room);
                 let wait = millis(LATEST_THROTTLE);
                 if membership.is_some_and(|m| m.drop_latest(now.instant, wait, LATEST_THROTTLE)) {
                     self.wake(key);
@@ -180,7 +168,7 @@ impl Node {
         }
     }
 
-    fn state(&mut self, now: Now, key: Key, session: SessionKey, state: &v1::State) {
+    fn state(&mut self, now: Now, key: Key, session: Key, state: &v1::State) {
         let Some((room, player)) = self.state_of(session, &state.room, state.epoch) else { return };
         match self.write(now, room, &player, &state.entries) {
             Ok(()) => {}
@@ -259,7 +247,7 @@ impl Node {
         }
     }
 
-    fn reconcile(&mut self, now: Now, key: Key, session: SessionKey, step: &v1::Reconcile) {
+    fn reconcile(&mut self, now: Now, key: Key, session: Key, step: &v1::Reconcile) {
         let Some((room, _)) = self.state_of(session, &step.room, step.epoch) else { return };
         let Some(hosted) = self.rooms.get(room) else {
             return self.bugs.found("a room that a session is in is not in the table");
@@ -292,7 +280,7 @@ impl Node {
         &mut self,
         now: Now,
         key: Key,
-        session: SessionKey,
+        session: Key,
         type_url: String,
         payload: Bytes,
         metadata: &v1::Metadata,
@@ -300,7 +288,7 @@ impl Node {
         if payload.len() > self.config.frames.body_bytes || type_url.len() > MAX_TYPE_URL {
             return self.too_large(now, key);
         }
-        let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) else {
+        let Some(player) = self.sessions.get(session).map(|session| session.player().clone()) else {
             return self.bugs.found("a session vanished while its connection was read");
         };
         let Some(of_connection) = self.connections.trace(key) else {
@@ -313,11 +301,12 @@ impl Node {
     /// A room of a session, if the epoch is the room's, and the session's player. Messages
     /// of another epoch are late: what they are about is gone, and the client is told so
     /// by other means.
-    fn state_of(&self, session: SessionKey, room: &str, epoch: u64) -> Option<(Key, Name)> {
-        let at = self.membership(session, room)?;
+    fn state_of(&self, session: Key, room: &str, epoch: u64) -> Option<(Key, Name)> {
+        let key = self.rooms.named(room)?;
         let session = self.sessions.get(session)?;
-        let key = session.memberships.get(at)?.room;
-        (self.rooms.get(key)?.room().epoch() == epoch).then(|| (key, session.player.clone()))
+        let is_in = session.memberships().iter().any(|membership| membership.room() == key);
+        let is_epoch = self.rooms.get(key)?.room().epoch() == epoch;
+        (is_in && is_epoch).then(|| (key, session.player().clone()))
     }
 }
 

@@ -4,14 +4,14 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
-use super::claims::TAKEN_OVER;
-use super::{Event, Node, Timer, Trace};
+use super::handshake::TAKEN_OVER;
+use super::sessions::{Door, EndedSession, Membership};
+use super::{Event, Node, Trace};
 use crate::base::id::{ConnId, Cursor, Name};
 use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::hosting::RoomInput;
-use crate::session::{Joined, Membership, SessionKey};
 
 impl Node {
     // Sessions.
@@ -26,33 +26,41 @@ impl Node {
         self.connections.part_from_session(&mut self.bugs, old.key());
     }
 
-    pub(super) fn detach(&mut self, now: Now, key: SessionKey, conn: ConnId, trace: Trace) {
-        let Some(session) = self.sessions.get_mut(key).filter(|session| session.conn == Some(conn)) else {
-            return;
-        };
-        session.conn = None;
-        self.stats.detached += 1;
-        let player = session.player.clone();
-        self.start_expiry(now, key);
+    /// Parts a session from a connection that is gone: it waits to be resumed, and not for ever.
+    pub(super) fn detach(&mut self, now: Now, session: Key, conn: ConnId, trace: Trace) {
+        let expires = now.instant + self.config.sessions.ttl;
+        // The session may have a newer connection.
+        let Some(player) = self.sessions.detach(&mut self.bugs, session, conn, expires) else { return };
         self.lose(now, &player);
-        self.set_present(now, key, false);
+        self.set_present(now, session, false);
         self.event(Event::ConnectionLost { conn, player, trace });
     }
 
-    /// A session without a connection waits to be resumed, and not for ever.
-    pub(super) fn start_expiry(&mut self, now: Now, key: SessionKey) {
-        let expires = now.instant + self.config.sessions.ttl;
-        let Some(session) = self.sessions.get_mut(key) else {
-            return self.bugs.found("a session that is gone is to expire");
-        };
-        session.expires = Some(expires);
-        session.excused = false;
-        self.agenda.book(Timer::Session(key), &mut session.booking, expires);
+    pub(super) fn session_timeout(&mut self, now: Now, key: Key) {
+        let Self { sessions, connections, config, bugs, planted, .. } = self;
+        let is_greeting = |conn: ConnId| connections.is_greeting(conn.key());
+        let door = Door { is_greeting: &is_greeting, has_strangers: connections.unauthenticated() > 0 };
+        if sessions.is_over(bugs, now.instant, config, *planted, key, door) {
+            self.end_session(now, key, v1::Reason::Unspecified);
+        }
+    }
+
+    /// Ends the session of a player that another node has: nothing that comes here for the session
+    /// counts any more.
+    pub(super) fn session_lost(&mut self, now: Now, player: &Name, epoch: u64) {
+        let Some(key) = self.sessions.of_player(player) else { return };
+        let Some(session) = self.sessions.get(key).filter(|session| session.epoch() < epoch) else { return };
+        let conn = session.conn();
+        self.end_local_session(now, key, v1::Reason::TakenOver, true);
+        if let Some(conn) = conn {
+            self.sessions.count_takeover();
+            self.close(now, conn.key(), v1::Reason::TakenOver, TAKEN_OVER);
+        }
     }
 
     /// Ends a session: it leaves its rooms and cannot be resumed.
-    pub(super) fn end_session(&mut self, now: Now, key: SessionKey, reason: v1::Reason) {
-        let Some(player) = self.sessions.get(key).map(|session| session.player.clone()) else {
+    pub(super) fn end_session(&mut self, now: Now, key: Key, reason: v1::Reason) {
+        let Some(player) = self.sessions.get(key).map(|session| session.player().clone()) else {
             return self.bugs.found("a session that is gone is to end");
         };
         self.end_local_session(now, key, reason, false);
@@ -71,17 +79,8 @@ impl Node {
     /// another node, or to a session that takes its place here, its memberships wait to be
     /// taken up there; else it leaves its rooms. The player's match goes on if another session
     /// of the player has taken over.
-    pub(super) fn end_local_session(
-        &mut self,
-        now: Now,
-        key: SessionKey,
-        reason: v1::Reason,
-        handed_over: bool,
-    ) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return self.bugs.found("a session that is gone is to be forgotten");
-        };
-        let memberships = core::mem::take(&mut session.memberships);
+    pub(super) fn end_local_session(&mut self, now: Now, key: Key, reason: v1::Reason, handed_over: bool) {
+        let memberships = self.sessions.take_memberships(key);
         let goes_on = reason == v1::Reason::TakenOver;
         for membership in memberships {
             if handed_over {
@@ -90,25 +89,17 @@ impl Node {
                 self.vacate(now, key, &membership, !goes_on);
             }
         }
-        let Some(mut session) = self.sessions.remove(key) else {
-            return self.bugs.found("a session vanished while it left its rooms");
+        let Some(EndedSession { player, conn }) = self.sessions.remove(key) else {
+            return self.bugs.found("a session that is gone is to be forgotten");
         };
-        self.agenda.cancel(Timer::Session(key), &mut session.booking);
-        self.stats.detached -= usize::from(session.conn.is_none());
-        if let Some(conn) = session.conn {
+        if let Some(conn) = conn {
             self.connections.part_from_session(&mut self.bugs, conn.key());
         }
-        self.depart(now, &session.player, handed_over || goes_on);
-        self.event(Event::SessionEnded { player: session.player, reason });
+        self.depart(now, &player, handed_over || goes_on);
+        self.event(Event::SessionEnded { player, reason });
     }
 
     // Memberships.
-
-    /// The place of a room among the memberships of a session.
-    pub(super) fn membership(&self, session: SessionKey, room: &str) -> Option<usize> {
-        let named = |m: &Membership| self.rooms.get(m.room).is_some_and(|h| h.room().name().as_str() == room);
-        self.sessions.get(session)?.memberships.iter().position(named)
-    }
 
     /// Goes on with the rooms of a resumed session from the cursors that the client names.
     /// It is a member of those rooms and no others. Rooms that this node does not know of
@@ -118,26 +109,23 @@ impl Node {
         &mut self,
         now: Now,
         key: Key,
-        session: SessionKey,
+        session: Key,
         resumed: bool,
         cursors: &[v1::RoomCursor],
         named: &[Name],
     ) {
-        let memberships = match self.sessions.get_mut(session) {
-            Some(session) if resumed => core::mem::take(&mut session.memberships),
-            _ => Vec::new(),
-        };
+        let memberships = if resumed { self.sessions.take_memberships(session) } else { Vec::new() };
         let mut kept = Vec::new();
         let mut ended = Vec::new();
         let mut redirected = Vec::new();
         let mut gone: Vec<&v1::RoomCursor> = cursors.iter().collect();
         for mut membership in memberships {
-            let Some(hosted) = self.rooms.get(membership.room) else {
+            let Some(hosted) = self.rooms.get(membership.room()) else {
                 self.bugs.found("a session is in a room that is not in the table");
                 continue;
             };
             let name = hosted.room().name().as_str();
-            if membership.number == 0 {
+            if !membership.is_seated() {
                 // On its way in: from where the client is now. Into a room that it does not
                 // name it asks to be let in again, if it still wants to.
                 let Some(cursor) = cursors.iter().find(|cursor| cursor.room == name) else {
@@ -145,7 +133,7 @@ impl Node {
                     continue;
                 };
                 let resume = Cursor { epoch: cursor.epoch, seq: cursor.seq };
-                redirected.push((membership.room, resume));
+                redirected.push((membership.room(), resume));
                 gone.retain(|cursor| cursor.room != name);
                 kept.push(membership);
                 continue;
@@ -157,33 +145,21 @@ impl Node {
                 continue;
             };
             gone.retain(|cursor| cursor.room != name);
-            // Nothing beyond what may be read was ever sent, so a larger number is a lie
-            // that harms only who tells it.
-            let late = u64::from(self.planted.is(Plant::ResumeOffByOne));
-            membership.seq = (cursor.seq + late).min(hosted.room().released());
-            membership.latest = 0;
-            membership.change = hosted.room().state.change();
-            membership.forgotten = hosted.room().state.forgotten();
-            membership.joined = Some(Joined { resumed: true });
-            // If nothing was delivered yet, the snapshot of the join may be lost too.
-            membership.welcome_snapshot = cursor.seq <= membership.start;
-            membership.acknowledge = false;
-            membership.throttle = None;
-            membership.throttled = None;
+            membership.resume(hosted.room(), cursor.seq, self.planted);
             kept.push(membership);
         }
-        if let Some(session) = self.sessions.get_mut(session).filter(|_| resumed) {
-            session.memberships = kept;
+        if resumed {
+            self.sessions.keep_memberships(session, kept);
         }
         for (room, resume) in redirected {
             self.room_input(now, room, RoomInput::Redirect { session, resume });
         }
-        let ended_rooms: Vec<Key> = ended.iter().map(|membership| membership.room).collect();
+        let ended_rooms: Vec<Key> = ended.iter().map(Membership::room).collect();
         for membership in ended {
-            let room = self.rooms.get(membership.room).map(|hosted| hosted.room().name());
+            let room = self.rooms.get(membership.room()).map(|hosted| hosted.room().name());
             let is_named = room.is_some_and(|room| named.contains(room));
             // Who was on its way in may not know that it may come, and comes again.
-            self.vacate(now, session, &membership, membership.number > 0 && !is_named);
+            self.vacate(now, session, &membership, membership.is_seated() && !is_named);
         }
         for cursor in gone {
             let name = Name::new(&cursor.room).ok().filter(|name| {

@@ -24,7 +24,7 @@ use crate::wire::{self, Frame, ToNode};
 pub(super) struct Peer {
     /// The link to it, once both have said `LinkHello`.
     pub(super) link: Option<Key>,
-    /// RoomTable that it is the primary of and this node follows.
+    /// Rooms that it is the primary of and this node follows.
     pub(super) rooms: BTreeSet<Key>,
     /// What its record in the registry calls it; empty as long as that was not read.
     pub(super) name: String,

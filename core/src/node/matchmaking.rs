@@ -5,11 +5,12 @@ use skirmish_proto::v1;
 use super::{Event, Node};
 use crate::base::id::Name;
 use crate::base::plant::Plant;
+use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::hosting::RoomInput;
 use crate::matchmaking::{desk, keys, matcher};
+use crate::node::sessions::{client_epoch, revision};
 use crate::registry::{CallId, RegistryEvent, WatchId};
-use crate::session::{self, SessionKey};
 use crate::wire;
 
 /// Machines of a node that share its registry; each numbers its calls and watches in
@@ -39,13 +40,13 @@ impl Node {
         !self.config.matchmaking.queues.is_empty()
     }
 
-    pub(super) fn queue(&mut self, now: Now, session: SessionKey, mut queue: v1::Queue) {
+    pub(super) fn queue(&mut self, now: Now, session: Key, mut queue: v1::Queue) {
         let Some(session) = self.sessions.get(session) else {
             return self.bugs.found("a session vanished while it was read");
         };
-        let (player, epoch) = (session.player.clone(), session.registered);
+        let (player, epoch) = (session.player().clone(), session.registered());
         if self.makes_matches() {
-            queue.session_epoch = session::revision(queue.session_epoch);
+            queue.session_epoch = revision(queue.session_epoch);
             return self.desk.queue(now, &player, epoch, queue);
         }
         let reason = "this server makes no matches".into();
@@ -55,8 +56,8 @@ impl Node {
         self.tell_ticket(now, &player, &queued);
     }
 
-    pub(super) fn cancel(&mut self, now: Now, session: SessionKey, cancel: v1::Cancel) {
-        let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) else {
+    pub(super) fn cancel(&mut self, now: Now, session: Key, cancel: v1::Cancel) {
+        let Some(player) = self.sessions.get(session).map(|session| session.player().clone()) else {
             return self.bugs.found("a session vanished while it was read");
         };
         let v1::Cancel { search, r#match } = cancel;
@@ -148,7 +149,7 @@ impl Node {
         while let Some(decision) = self.desk.poll_decision() {
             match decision {
                 desk::DeskDecision::Ticket { player, queued } => {
-                    let session_epoch = session::told(queued.session_epoch);
+                    let session_epoch = client_epoch(queued.session_epoch);
                     self.tell_ticket(now, &player, &v1::Queued { session_epoch, ..queued });
                 }
                 desk::DeskDecision::Matched { player, matched } => {
@@ -157,8 +158,7 @@ impl Node {
                 }
                 desk::DeskDecision::Left { player, room, was_in } => {
                     let reason = if was_in { v1::LeftReason::Asked } else { v1::LeftReason::NotAMember };
-                    let session = self.sessions.of_player(&player).and_then(|key| self.sessions.get(key));
-                    if let Some(conn) = session.and_then(|session| session.conn) {
+                    if let Some(conn) = self.sessions.conn_of(&player) {
                         self.left(now, conn.key(), room.as_str(), reason, true);
                     }
                 }
@@ -205,8 +205,7 @@ impl Node {
 
     /// Sends a frame to a player, if it is connected here: else it is told when it comes.
     fn tell_player(&mut self, now: Now, player: &Name, frame: bytes::Bytes) {
-        let session = self.sessions.of_player(player).and_then(|key| self.sessions.get(key));
-        if let Some(conn) = session.and_then(|session| session.conn) {
+        if let Some(conn) = self.sessions.conn_of(player) {
             self.answer(now, conn.key(), frame);
         }
     }

@@ -10,13 +10,14 @@
 
 mod audit;
 pub mod budget;
-mod claims;
 mod clock;
 pub mod clocks;
 mod connection_inputs;
 mod connections;
 mod cx;
+mod decisions;
 mod event;
+mod handshake;
 pub mod heartbeat;
 mod inbound;
 mod lifecycle;
@@ -28,9 +29,9 @@ mod matchmaking;
 mod outbound;
 mod reach;
 mod rooms;
+mod sessions;
 #[cfg(test)]
 mod tests;
-mod timeouts;
 mod view;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -52,15 +53,14 @@ use crate::matchmaking::{Desk, Matcher};
 use crate::node::clocks::Clocks;
 use crate::node::connections::{Connections, Source};
 use crate::node::link::{Caller, Link};
-use crate::node::logins::Logins;
 use crate::registrar::Registrar;
 use crate::registry::{LeaseId, RegistryEvent};
-use crate::session::Sessions;
 use crate::wire;
 
 use links::Peer;
 use matchmaking::ASKERS;
 use rooms::RoomTable;
+use sessions::Sessions;
 
 pub use crate::hosting::Passage;
 pub use crate::wire::Trace;
@@ -78,8 +78,6 @@ pub struct Node {
     seal_key: Option<[u8; 32]>,
     zstd: wire::Zstd,
     connections: Connections,
-    /// Log-ins by player.
-    logins: Logins<Name>,
     sessions: Sessions,
     rooms: RoomTable,
     id: NodeId,
@@ -154,8 +152,7 @@ impl Node {
             seal_key,
             zstd: wire::Zstd::default(),
             connections: Connections::new(&config),
-            logins: Logins::new(config.rates.logins, config.sessions.total),
-            sessions: Sessions::new(rng.split(), config.sessions.total),
+            sessions: Sessions::new(&config, rng.split()),
             rooms: RoomTable::new(config.rooms.total, rng.split()),
             agenda: Agenda::new(),
             outputs: VecDeque::new(),
@@ -187,6 +184,7 @@ impl Node {
         let own = &self.stats;
         let of_rooms = self.rooms.counts();
         let of_connections = self.connections.stats();
+        let of_sessions = self.sessions.stats();
         Stats {
             connections: self.connections.len(),
             unauthenticated: self.connections.unauthenticated(),
@@ -194,7 +192,11 @@ impl Node {
             unhealthy: of_connections.unhealthy,
             accepted: of_connections.accepted,
             refused: of_connections.refused,
-            logins_limited: own.logins_limited + of_connections.logins_limited,
+            logins_limited: of_sessions.logins_limited + of_connections.logins_limited,
+            detached: of_sessions.detached,
+            takeovers: of_sessions.takeovers,
+            resumes: of_sessions.resumes,
+            deliveries: of_sessions.deliveries,
             displaced: of_connections.displaced,
             frames_in: of_connections.frames_in,
             bytes_in: of_connections.bytes_in,
@@ -214,8 +216,8 @@ impl Node {
             conflated: of_rooms.conflated,
             throttled: own.throttled + of_rooms.throttled,
             duplicates: of_rooms.duplicates,
-            expiries: own.expiries + of_rooms.expiries,
-            snapshots: own.snapshots + of_rooms.snapshots,
+            expiries: of_sessions.expiries + of_rooms.expiries,
+            snapshots: of_sessions.snapshots + of_rooms.snapshots,
             state_full: own.state_full + of_rooms.state_full,
             rooms_lost: of_rooms.rooms_lost,
             fenced: of_rooms.fenced,
@@ -393,7 +395,7 @@ impl Node {
         let Some(key) = Name::new(player).ok().and_then(|name| self.sessions.of_player(&name)) else {
             return false;
         };
-        let conn = self.sessions.get(key).and_then(|session| session.conn);
+        let conn = self.sessions.conn(key);
         self.end_session(now, key, v1::Reason::Kicked);
         if let Some(conn) = conn {
             self.close(now, conn.key(), v1::Reason::Kicked, "removed by an operator or by the application");
@@ -472,17 +474,19 @@ impl Node {
         self.outputs.push_back(Output::Event(event));
     }
 
-    /// Returns the earliest deadline of a timer. Among equals, connections come first.
+    /// Returns the earliest deadline of a timer. Among equals, connections come first, then sessions.
     fn next_timer(&self) -> Option<(Instant, Timer)> {
         let connection = self.connections.next_timer().map(|(at, key)| (at, Timer::Connection(key)));
-        [connection, self.agenda.next()].into_iter().flatten().min()
+        let session = self.sessions.next_timer().map(|(at, key)| (at, Timer::Session(key)));
+        [connection, session, self.agenda.next()].into_iter().flatten().min()
     }
 
     /// Takes out the timer with the earliest deadline, if the deadline has come.
     fn take_due(&mut self, now: Instant) -> Option<Timer> {
         match self.next_timer()?.1 {
             Timer::Connection(_) => self.connections.take_due(now).map(Timer::Connection),
-            Timer::Session(_) | Timer::Room(_) | Timer::Link(_) | Timer::Peer(_) => self.agenda.take_due(now),
+            Timer::Session(_) => self.sessions.take_due(now).map(Timer::Session),
+            Timer::Room(_) | Timer::Link(_) | Timer::Peer(_) => self.agenda.take_due(now),
         }
     }
 
@@ -493,7 +497,7 @@ impl Node {
             return self.bugs.found("a room that is not in the table is read");
         };
         for session in hosted.locals() {
-            let Some(conn) = sessions.get(session).and_then(|session| session.conn) else { continue };
+            let Some(conn) = sessions.conn(session) else { continue };
             let was_woken = connections.wake(bugs, outputs, conn.key());
             if was_woken && planted.is(Plant::SlowReaderStalls) {
                 break;

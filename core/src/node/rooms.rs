@@ -21,11 +21,11 @@ use crate::base::time::Now;
 use crate::config::Config;
 use crate::hosting::{
     Arrival, Departure, Hosted, KeptPlaces, Role, RoomContext, RoomCounts, RoomEffect, RoomEffects,
-    RoomInput, Seated, join_deadline,
+    RoomInput, join_deadline,
 };
 use crate::matchmaking::{Desk, keys};
+use crate::node::sessions::Membership;
 use crate::registrar::RoomClaim;
-use crate::session::{Joined, Membership, SessionKey};
 use crate::wire::{self, RoomMessage, Zstd};
 
 /// The rooms of a node, by key and by name, and the effects that are to be carried out.
@@ -243,37 +243,36 @@ impl Node {
                 }
             }
             RoomEffect::Seated { session, seated } => {
-                let Some(membership) = self.membership_in(session, room) else { return };
-                let Seated { number, seq, resumed, forgotten } = seated;
-                membership.begin(number, seq, resumed, forgotten);
+                let Some(membership) = self.sessions.membership(session, room) else { return };
+                membership.begin(seated);
                 self.wake_session(session);
-                if let Some(player) = self.sessions.get(session).map(|session| session.player.clone()) {
+                if let Some(player) = self.sessions.get(session).map(|session| session.player().clone()) {
                     self.join_match(now, &player, name);
                 }
             }
             RoomEffect::Hold { session, hold } => {
-                if let Some(membership) = self.membership_in(session, room) {
-                    membership.hold(hold.client_seq, hold.expected, hold.retry_after_ms);
+                if let Some(membership) = self.sessions.membership(session, room) {
+                    membership.hold(hold);
                     self.wake_session(session);
                 }
             }
             RoomEffect::Resend { session, expected } => {
-                if let Some(membership) = self.membership_in(session, room) {
+                if let Some(membership) = self.sessions.membership(session, room) {
                     membership.resend(expected);
                     self.wake_session(session);
                 }
             }
             RoomEffect::Expel { session, reason } => {
-                self.drop_membership(session, room);
-                if let Some(conn) = self.sessions.get(session).and_then(|session| session.conn) {
+                let _ended = self.sessions.end_membership(session, room);
+                if let Some(conn) = self.sessions.conn(session) {
                     self.left(now, conn.key(), name.as_str(), reason, false);
                 }
             }
-            RoomEffect::Drop { session } => self.drop_membership(session, room),
+            RoomEffect::Drop { session } => drop(self.sessions.end_membership(session, room)),
             RoomEffect::Superseded { player, epoch } => self.session_lost(now, &player, epoch),
             RoomEffect::Unwanted { link, session, player, exit } => {
                 let here = self.sessions.of_player(&player).and_then(|key| self.sessions.get(key));
-                let is_here = here.is_some_and(|here| SessionId::from_wire(&session) == Some(here.id));
+                let is_here = here.is_some_and(|here| SessionId::from_wire(&session) == Some(here.id()));
                 let exit = v1::Exit { away: !is_here, ..exit };
                 self.tell(now, link, wire::encode(v1::Kind::Exit, &v1::Metadata::default(), &exit));
             }
@@ -310,17 +309,14 @@ impl Node {
 
     // Sessions that come and go.
 
-    pub(super) fn join(&mut self, now: Now, key: Key, session: SessionKey, join: &v1::Join) {
+    pub(super) fn join(&mut self, now: Now, key: Key, session: Key, join: &v1::Join) {
         let Ok(name) = Name::new(&join.room) else {
             return self.left(now, key, &join.room, v1::LeftReason::BadName, false);
         };
-        if let Some(at) = self.membership(session, &join.room) {
-            // The client did not hear the answer to its first Join, or forgot.
-            let membership = self.sessions.get_mut(session).and_then(|s| s.memberships.get_mut(at));
-            if let Some(membership) = membership.filter(|membership| membership.number > 0) {
-                membership.joined = Some(Joined { resumed: true });
-                membership.welcome_snapshot = true;
-            }
+        if let Some(membership) =
+            self.rooms.named(&join.room).and_then(|room| self.sessions.membership(session, room))
+        {
+            membership.join_again();
             return self.wake(key);
         }
         if !self.come_in(now, session, &name, None, join.history) {
@@ -332,7 +328,7 @@ impl Node {
     pub(super) fn come_in(
         &mut self,
         now: Now,
-        session: SessionKey,
+        session: Key,
         name: &Name,
         resume: Option<Cursor>,
         history: u32,
@@ -341,19 +337,16 @@ impl Node {
             self.bugs.found("a session that is gone comes into a room");
             return false;
         };
-        if s.memberships.len() >= self.config.sessions.rooms {
+        let most = self.config.sessions.rooms;
+        if s.memberships().len() >= most {
             return false;
         }
-        let (id, epoch, player) = (s.id, s.epoch, s.player.clone());
+        let (id, epoch, player) = (s.id(), s.epoch(), s.player().clone());
         let until = join_deadline(now);
         let Some(room) = self.open_room(now, name) else { return false };
-        let Some(s) = self.sessions.get_mut(session) else {
-            self.bugs.found("a session vanished while a room was opened");
-            return false;
-        };
-        // Most sessions are in one room: no place is kept for more.
-        s.memberships.reserve_exact(1);
-        s.memberships.push(Membership::new(room));
+        if !self.sessions.begin_membership(session, room, most) {
+            self.bugs.found("a session that may be in one more room is not let into it");
+        }
         let arrival = Arrival { session, id, epoch, player, resume, history, until };
         self.room_input(now, room, RoomInput::Arrive(arrival));
         true
@@ -369,16 +362,12 @@ impl Node {
         rooms.open(now, name, around)
     }
 
-    pub(super) fn leave(&mut self, now: Now, key: Key, session: SessionKey, room: &str) {
-        let membership = self.membership(session, room);
-        let Some(s) = self.sessions.get_mut(session) else {
+    pub(super) fn leave(&mut self, now: Now, key: Key, session: Key, room: &str) {
+        let Some(player) = self.sessions.get(session).map(|session| session.player().clone()) else {
             return self.bugs.found("a session that is gone leaves a room");
         };
-        let player = s.player.clone();
-        let left = membership.map(|at| s.memberships.remove(at));
-        if let Some(membership) = &left {
-            self.vacate(now, session, membership, false);
-        }
+        let membership = self.rooms.named(room).and_then(|room| self.sessions.end_membership(session, room));
+        let left = membership.inspect(|membership| self.vacate(now, session, membership, false));
         if self.leave_match(now, &player, room, left.is_some()) {
             return;
         }
@@ -391,37 +380,32 @@ impl Node {
 
     /// Ends a membership that a session had. If the room is a match's and the player is out of
     /// that, `ends_match`.
-    pub(super) fn vacate(
-        &mut self,
-        now: Now,
-        session: SessionKey,
-        membership: &Membership,
-        ends_match: bool,
-    ) {
-        let (Some(s), Some(hosted)) = (self.sessions.get(session), self.rooms.get(membership.room)) else {
+    pub(super) fn vacate(&mut self, now: Now, session: Key, membership: &Membership, ends_match: bool) {
+        let (Some(s), Some(hosted)) = (self.sessions.get(session), self.rooms.get(membership.room())) else {
             return self.bugs.found("a session that is gone, or is in a room that is, leaves it");
         };
         if ends_match && self.makes_matches() {
-            let (player, name) = (s.player.clone(), hosted.room().name().clone());
+            let (player, name) = (s.player().clone(), hosted.room().name().clone());
             self.desk.leave_match(now, &player, &name);
         }
         let departure = Departure::Leaves;
-        self.room_input(now, membership.room, RoomInput::Depart { session, departure });
+        self.room_input(now, membership.room(), RoomInput::Depart { session, departure });
     }
 
     /// Hands the membership of a session over to another node, or to the session that takes the
     /// place of this one: the player stays a member.
-    pub(super) fn hand_over(&mut self, now: Now, session: SessionKey, membership: &Membership) {
+    pub(super) fn hand_over(&mut self, now: Now, session: Key, membership: &Membership) {
         let departure = Departure::Moves;
-        self.room_input(now, membership.room, RoomInput::Depart { session, departure });
+        self.room_input(now, membership.room(), RoomInput::Depart { session, departure });
     }
 
     /// Tells the rooms of a session that its client has connected, or has lost its connection.
-    pub(super) fn set_present(&mut self, now: Now, session: SessionKey, present: bool) {
+    pub(super) fn set_present(&mut self, now: Now, session: Key, present: bool) {
         let Some(s) = self.sessions.get(session) else {
             return self.bugs.found("a session that is gone comes or goes");
         };
-        let rooms: Vec<Key> = s.memberships.iter().filter(|m| m.number > 0).map(|m| m.room).collect();
+        let seated = s.memberships().iter().filter(|membership| membership.is_seated());
+        let rooms: Vec<Key> = seated.map(Membership::room).collect();
         for room in rooms {
             self.room_input(now, room, RoomInput::Presence { session, present });
         }
@@ -516,23 +500,9 @@ impl Node {
         }
     }
 
-    // Memberships.
-
-    /// The membership of a session in a room; `None` if it has ended.
-    fn membership_in(&mut self, session: SessionKey, room: Key) -> Option<&mut Membership> {
-        self.sessions.get_mut(session)?.memberships.iter_mut().find(|membership| membership.room == room)
-    }
-
-    fn drop_membership(&mut self, session: SessionKey, room: Key) {
-        // The whole session may have ended.
-        if let Some(session) = self.sessions.get_mut(session) {
-            session.memberships.retain(|membership| membership.room != room);
-        }
-    }
-
     /// Wakes the connection of a session, if it has one.
-    fn wake_session(&mut self, session: SessionKey) {
-        if let Some(conn) = self.sessions.get(session).and_then(|session| session.conn) {
+    fn wake_session(&mut self, session: Key) {
+        if let Some(conn) = self.sessions.conn(session) {
             self.wake(conn.key());
         }
     }

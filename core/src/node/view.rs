@@ -72,7 +72,7 @@ impl Node {
     #[must_use]
     pub fn session_epoch(&self, player: &str) -> Option<u64> {
         let key = self.sessions.of_player(&Name::new(player).ok()?)?;
-        Some(self.sessions.get(key)?.epoch)
+        Some(self.sessions.get(key)?.epoch())
     }
 
     /// Why a player's ticket has no match yet, for people; `None` if this node does not form

@@ -42,6 +42,12 @@ impl LatestBoard {
         Self { version: 0, slots: BTreeMap::new(), messages: BTreeMap::new(), bytes: 0, most_bytes, planted }
     }
 
+    /// The version of the newest message that was put up; 0 before the first.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
     /// The version that the next message will have.
     #[must_use]
     pub const fn next_version(&self) -> u64 {

@@ -12,11 +12,11 @@ use crate::base::agenda::Booking;
 use crate::base::id::Name;
 use crate::base::rate::Bucket;
 use crate::base::rng::Rng;
+use crate::base::slab::Key;
 use crate::base::time::Instant;
 use crate::config::Config;
 use crate::node::Trace;
 use crate::node::heartbeat::Heartbeat;
-use crate::session::SessionKey;
 use crate::wire;
 use crate::wire::seal::Seal;
 
@@ -39,7 +39,7 @@ pub(super) struct Connection {
     /// Whether there was a pause, and the driver has not read since all that had come.
     pub(super) behind: bool,
     /// The session that this connection is, or was, the newest of.
-    pub(super) session: Option<SessionKey>,
+    pub(super) session: Option<Key>,
     /// The `Welcome`, which goes out before everything else and is never sealed.
     pub(super) welcome: Option<Bytes>,
     pub(super) queue: ControlQueue,

@@ -14,7 +14,6 @@ use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::node::Wrong;
 use crate::node::cx::Cx;
-use crate::session::SessionKey;
 use crate::wire::{self, Frame, ToServer, WireError};
 
 /// Input of a client that concerns more than its connection.
@@ -23,7 +22,7 @@ pub(crate) enum ClientInput {
     /// The first frame of an admitted player.
     Hello { player: Name, hello: v1::Hello },
     /// A message of the session that the connection has.
-    Message { session: SessionKey, message: ToServer, metadata: v1::Metadata },
+    Message { session: Key, message: ToServer, metadata: v1::Metadata },
 }
 
 /// The content of a frame.

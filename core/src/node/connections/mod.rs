@@ -33,7 +33,6 @@ use crate::node::heartbeat::Heartbeat;
 use crate::node::inbound::millis;
 use crate::node::logins::Logins;
 use crate::node::{Event, Identity, Output, Trace, Wrong};
-use crate::session::SessionKey;
 use crate::wire;
 use crate::wire::seal::Seal;
 
@@ -92,7 +91,7 @@ pub(crate) struct ConnectionStats {
 /// connection by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LostConnection {
-    pub(crate) session: SessionKey,
+    pub(crate) session: Key,
     pub(crate) conn: ConnId,
     pub(crate) trace: Trace,
 }
@@ -212,7 +211,7 @@ impl Connections {
     }
 
     /// Opens a connection for a session.
-    pub(crate) fn open(&mut self, cx: &mut Cx<'_>, key: Key, session: SessionKey, accept_zstd: bool) {
+    pub(crate) fn open(&mut self, cx: &mut Cx<'_>, key: Key, session: Key, accept_zstd: bool) {
         self.change_phase(cx.bugs, key, |connection| {
             connection.phase = Phase::Open;
             connection.session = Some(session);
@@ -347,7 +346,7 @@ impl Connections {
 
     /// Gives a connection another session, or none, and returns the one that it had.
     #[cfg(test)]
-    pub(crate) fn swap_session(&mut self, key: Key, session: Option<SessionKey>) -> Option<SessionKey> {
+    pub(crate) fn swap_session(&mut self, key: Key, session: Option<Key>) -> Option<Key> {
         let connection = self.table.get_mut(key).expect("the connection is in the table");
         core::mem::replace(&mut connection.session, session)
     }

@@ -12,7 +12,6 @@ use crate::base::id::ConnId;
 use crate::base::slab::Key;
 use crate::node::Output;
 use crate::node::cx::Cx;
-use crate::session::SessionKey;
 
 /// Sources of the next frame of a connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub(crate) enum NextFrame {
     Clear(Bytes),
     /// The cursors of the session, and after them the connection's
     /// [last frame](Connections::take_goodbye).
-    Session { session: SessionKey, accept_zstd: bool },
+    Session { session: Key, accept_zstd: bool },
     /// Nothing but the connection's [last frame](Connections::take_goodbye).
     Last,
 }

@@ -21,7 +21,7 @@ use crate::node::Refusal;
 use crate::wire::{Frame, ToClient, encode};
 
 /// The session of every connection that is opened.
-const SESSION: SessionKey = Key { slot: 5, generation: 6 };
+const SESSION: Key = Key { slot: 5, generation: 6 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
