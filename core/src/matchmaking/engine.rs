@@ -12,10 +12,10 @@ use super::formed::{Backfill, Binding, Chosen, Formed, QueueOutput};
 use super::players::Players;
 use super::pool::Pool;
 use super::quality::{Part, quality};
+use super::queue_order::QueueOrder;
 use super::search::{Began, Effort, SearchOutcome, SearchRun, SearchView, Waiting};
 use super::ticket::{Reach, Ticket, TicketRefusal, Vacancy};
 use super::tree::TreeEntry;
-use super::turn::QueueOrder;
 use crate::base::config_error::ConfigError;
 use crate::base::id::Name;
 use crate::base::slab::{Key, Slab};
@@ -304,7 +304,7 @@ impl Engine {
             return Some(Deadline::new(self.now, "searches are left in this round"));
         }
         let next = self.next_round().map(|at| Deadline::new(at, "the next round of searches"));
-        let oldest = self.order.first_key_value().map(|(turn, _)| turn.queued);
+        let oldest = self.order.first_key_value().map(|(order, _)| order.queued);
         let time_out =
             oldest.map(|queued| Deadline::new(queued + self.config.time_out, "the oldest ticket times out"));
         Deadline::earliest(next, time_out)
@@ -371,7 +371,7 @@ impl Engine {
                 tree.insert(TreeEntry::new(key, rank, *latency, class), &self.tickets);
             }
         }
-        self.order.insert(waiting.turn(), key);
+        self.order.insert(waiting.queue_order(), key);
         self.notice(waiting.ticket.queued);
         Ok(())
     }
@@ -388,7 +388,7 @@ impl Engine {
         for player in waiting.ticket.players() {
             self.players.remove(player);
         }
-        self.order.remove(&waiting.turn());
+        self.order.remove(&waiting.queue_order());
         self.classes.leave(waiting.class);
         self.change();
         self.tickets.remove(key)
@@ -399,8 +399,8 @@ impl Engine {
     fn time_out(&mut self) -> u32 {
         let mut given_up = 0;
         while given_up < self.config.work.step {
-            let Some((turn, key)) = self.order.first_key_value() else { break };
-            if turn.queued + self.config.time_out > self.now {
+            let Some((order, key)) = self.order.first_key_value() else { break };
+            if order.queued + self.config.time_out > self.now {
                 break;
             }
             let key = *key;
@@ -432,9 +432,9 @@ impl Engine {
         let round = self.round.as_mut()?;
         let from = round.passed.take().map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.order.range((from, Bound::Unbounded)).next();
-        match next.filter(|(turn, _)| turn.queued <= round.started) {
-            Some((turn, key)) => {
-                round.passed = Some(turn.clone());
+        match next.filter(|(order, _)| order.queued <= round.started) {
+            Some((order, key)) => {
+                round.passed = Some(order.clone());
                 Some(*key)
             }
             None => {

@@ -67,24 +67,24 @@
 //! The same inputs give the same outputs. Tickets that arrive between two steps may arrive in any
 //! order: ties are broken by name.
 
+mod assemble;
 mod class;
 mod config;
 pub mod desk;
 mod engine;
 mod explain;
-mod fill;
 mod formed;
 pub mod keys;
 pub mod matcher;
 mod players;
 mod pool;
 mod quality;
+mod queue_order;
 mod record;
 mod search;
 mod settings;
 mod ticket;
 mod tree;
-mod turn;
 
 #[cfg(test)]
 mod tests;

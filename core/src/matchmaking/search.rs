@@ -3,13 +3,13 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::assemble::{Assembled, Assembly, Kept, Position};
 use super::class::{TicketClass, TicketClasses};
 use super::config::QueueConfig;
-use super::fill::{Fill, Filled, Kept, Position};
 use super::pool::{Nearest, Passed, Pool};
+use super::queue_order::QueueOrder;
 use super::ticket::{Reach, Ticket, Vacancy};
 use super::tree::{Names, TreeEntry, TreeRank};
-use super::turn::QueueOrder;
 use crate::base::id::Name;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Instant;
@@ -40,7 +40,7 @@ impl Waiting {
         (self.ticket.rating, self.ticket.queued)
     }
 
-    pub(super) fn turn(&self) -> QueueOrder {
+    pub(super) fn queue_order(&self) -> QueueOrder {
         QueueOrder::new(self.ticket.queued, &self.ticket.leader)
     }
 }
@@ -109,7 +109,7 @@ enum SearchStage {
     /// Gathers the candidates of one size.
     Gather(u8, Passed),
     /// Fills the teams.
-    Fill(Position),
+    Assemble(Position),
 }
 
 impl SearchRun {
@@ -207,14 +207,14 @@ impl SearchView<'_> {
                     Found::Cut => return Region::Cut,
                     Found::None => SearchStage::Gather(self.largest(anchor), Passed::default()),
                 },
-                SearchStage::Gather(0, _) => SearchStage::Fill(Position::default()),
+                SearchStage::Gather(0, _) => SearchStage::Assemble(Position::default()),
                 SearchStage::Gather(size, passed) => {
                     if !self.gather(anchor, *size, passed, &mut search.kept, effort) {
                         return Region::Cut;
                     }
                     SearchStage::Gather(*size - 1, Passed::default())
                 }
-                SearchStage::Fill(position) => {
+                SearchStage::Assemble(position) => {
                     let ticket = &anchor.waiting.ticket;
                     let own = Kept {
                         key: anchor.key,
@@ -224,15 +224,15 @@ impl SearchView<'_> {
                         class: anchor.waiting.class,
                         waits: true,
                     };
-                    let mut fill = Fill::new(self, own, &search.kept);
-                    let filled = fill.run(core::mem::take(position), effort);
-                    search.best = search.best.max(fill.best);
-                    match filled {
-                        Filled::Teams(teams) => {
+                    let mut assembly = Assembly::new(self, own, &search.kept);
+                    let assembled = assembly.run(core::mem::take(position), effort);
+                    search.best = search.best.max(assembly.best);
+                    match assembled {
+                        Assembled::Teams(teams) => {
                             return Region::Found(SearchOutcome::Match(anchor.region, teams));
                         }
-                        Filled::Nothing => return Region::Nothing,
-                        Filled::Cut(at) => {
+                        Assembled::Nothing => return Region::Nothing,
+                        Assembled::Cut(at) => {
                             *position = at;
                             return Region::Cut;
                         }

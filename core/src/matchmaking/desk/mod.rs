@@ -44,11 +44,11 @@
 //! the player is out of it: see `quit`.
 
 mod absence;
-mod anew;
-mod coming;
+mod late_matches;
 mod places;
 mod player;
 mod quit;
+mod replaced_registry;
 mod request;
 mod view;
 mod watch;

@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1::{self, TicketState};
 
+use super::backfill::{Backfilling, Offers};
 use super::book::{Book, Due, GroupKey, GroupPlace};
 use super::consuming::read;
-use super::filling::{Filling, Offers};
 use super::forming::Forming;
 use super::sweep::{Running, Sweep};
 use super::task::{MatcherTask, TaskKind, TicketEnd};
@@ -414,7 +414,7 @@ impl Keeper {
             match output {
                 QueueOutput::Match(formed) => self.form(&formed),
                 QueueOutput::TimedOut(leader) => self.time_out(&leader),
-                QueueOutput::Backfill(backfill) => self.fill(&backfill),
+                QueueOutput::Backfill(backfill) => self.backfill(&backfill),
             }
         }
         self.settle();
@@ -446,17 +446,18 @@ impl Keeper {
         self.backlog.push_back(MatcherTask::new(TaskKind::Form(forming)));
     }
 
-    fn fill(&mut self, backfill: &Backfill) {
+    fn backfill(&mut self, backfill: &Backfill) {
         let running = self.offers.withdraw(&backfill.vacancy.room);
         let (Office::Leads(fence), Some(running)) = (&self.office, running) else { return };
         self.serial += 1;
-        let Some(filling) = Filling::new(backfill, &running, &self.book, fence, self.now.wall, self.serial)
+        let Some(backfilling) =
+            Backfilling::new(backfill, &running, &self.book, fence, self.now.wall, self.serial)
         else {
             return self.give_back(core::iter::once(&backfill.chosen.ticket.leader));
         };
-        self.book.engage(&filling.part.key, filling.serial);
+        self.book.engage(&backfilling.part.key, backfilling.serial);
         self.forming += 1;
-        self.backlog.push_back(MatcherTask::new(TaskKind::Fill(filling)));
+        self.backlog.push_back(MatcherTask::new(TaskKind::Backfill(backfilling)));
     }
 
     /// Offers the free places of a running match, in place of an earlier offer of the match.
@@ -548,12 +549,12 @@ impl Keeper {
                 Request::Range(Range { revision: *revision, limit, ..Range::of(span) })
             }
             TaskKind::Form(forming) => Request::Txn((*forming.txn).clone()),
-            TaskKind::Fill(filling) => Request::Txn((*filling.txn).clone()),
+            TaskKind::Backfill(backfilling) => Request::Txn((*backfilling.txn).clone()),
             TaskKind::End(end) => Request::Txn(end.txn(self.fence()?)),
             TaskKind::SweepPage(request) => request.clone(),
             TaskKind::SweepPair(pair) => Request::Txn(pair.look()),
             TaskKind::SweepEnd { txn, .. } | TaskKind::SweepDate(txn) => Request::Txn(txn.clone()),
-            TaskKind::SweepMissed(missed) => Request::Txn(missed.txn.clone()),
+            TaskKind::SweepAttendance(update) => Request::Txn(update.txn.clone()),
         })
     }
 }

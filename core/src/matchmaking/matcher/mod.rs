@@ -80,12 +80,12 @@
 //! rules. The conditions of all players hold, also of those that have left, and the mean rating is
 //! that at the time of forming.
 
+mod attendance;
+mod backfill;
 mod book;
 mod consuming;
-mod filling;
 mod forming;
 mod keeper;
-mod missing;
 mod replies;
 mod sweep;
 mod task;

@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::MatcherDecision;
+use super::attendance::AttendanceUpdate;
+use super::backfill::Backfilling;
 use super::consuming::ConsumeOutcome;
-use super::filling::Filling;
 use super::forming::Forming;
 use super::keeper::{Keeper, LIST_AGAIN, Office};
-use super::missing::Missed;
 use super::sweep::{Finding, SweptMatch};
 use super::task::{MatcherTask, TaskKind, TicketEnd};
 use crate::base::plant::Plant;
@@ -62,8 +62,8 @@ impl Keeper {
             (TaskKind::Form(forming), Answer::Txn { succeeded, answers }) => {
                 self.decided(forming, *succeeded, answers);
             }
-            (TaskKind::Fill(filling), Answer::Txn { succeeded, answers }) => {
-                self.filled(filling, *succeeded, answers);
+            (TaskKind::Backfill(backfilling), Answer::Txn { succeeded, answers }) => {
+                self.backfilled(backfilling, *succeeded, answers);
             }
             (TaskKind::End(end), Answer::Txn { succeeded, answers }) => self.ended(end, *succeeded, answers),
             (TaskKind::SweepPage(_), Answer::Range { kvs, more, .. }) => {
@@ -80,8 +80,8 @@ impl Keeper {
                 self.sweep_on();
             }
             (TaskKind::SweepDate(_), Answer::Txn { .. }) => self.sweep_on(),
-            (TaskKind::SweepMissed(missed), Answer::Txn { succeeded, .. }) => {
-                self.missed(*missed, *succeeded)
+            (TaskKind::SweepAttendance(update), Answer::Txn { succeeded, .. }) => {
+                self.attended(*update, *succeeded)
             }
             // The answer does not fit the request: it counts as no answer.
             (what, _) => self.retry(MatcherTask::new(what)),
@@ -97,15 +97,15 @@ impl Keeper {
             | TaskKind::SweepPair(_)
             | TaskKind::SweepEnd { .. }
             | TaskKind::SweepDate(_)
-            | TaskKind::SweepMissed(_) => {
+            | TaskKind::SweepAttendance(_) => {
                 self.rest();
             }
             // No transaction of this size is accepted, and no repetition would be.
             TaskKind::Form(forming) if is_too_large(failure) => self.refuse(&forming),
             // The match is offered again if the next sweep finds its free places.
-            TaskKind::Fill(filling) if is_too_large(failure) => {
+            TaskKind::Backfill(backfilling) if is_too_large(failure) => {
                 self.forming = self.forming.saturating_sub(1);
-                self.book.release(&filling.part.key, filling.serial, true);
+                self.book.release(&backfilling.part.key, backfilling.serial, true);
                 self.settle();
             }
             // The pages that were read so far cannot be completed.
@@ -300,17 +300,17 @@ impl Keeper {
         self.settle();
     }
 
-    fn filled(&mut self, filling: Filling, succeeded: bool, answers: &[Answer]) {
+    fn backfilled(&mut self, backfilling: Backfilling, succeeded: bool, answers: &[Answer]) {
         let Office::Leads(fence) = &self.office else { return };
-        let verdict = filling.judge(fence, succeeded, answers);
+        let verdict = backfilling.judge(fence, succeeded, answers);
         self.forming = self.forming.saturating_sub(1);
-        let (key, serial) = (filling.part.key.clone(), filling.serial);
+        let (key, serial) = (backfilling.part.key.clone(), backfilling.serial);
         let unchanged = match verdict {
             ConsumeOutcome::Deposed => return self.depose(),
             ConsumeOutcome::Formed => {
                 self.stats.filled += 1;
-                let (mode, players) = (self.mode().clone(), filling.players().cloned().collect());
-                let Filling { id, team, explanation, .. } = filling;
+                let (mode, players) = (self.mode().clone(), backfilling.players().cloned().collect());
+                let Backfilling { id, team, explanation, .. } = backfilling;
                 self.decisions.push_back(MatcherDecision::Filled { id, mode, team, players, explanation });
                 false
             }
@@ -337,17 +337,17 @@ impl Keeper {
                 self.withdraw(&room);
                 self.ask_later(MatcherTask::new(TaskKind::SweepEnd { id, abandoned, txn }));
             }
-            Finding::Missed(missed) => {
+            Finding::Attendance(update) => {
                 self.withdraw(&room);
-                self.ask_later(MatcherTask::new(TaskKind::SweepMissed(missed)));
+                self.ask_later(MatcherTask::new(TaskKind::SweepAttendance(update)));
             }
             Finding::Told => self.sweep_on(),
             Finding::Ahead(txn) => self.ask_later(MatcherTask::new(TaskKind::SweepDate(txn))),
         }
     }
 
-    fn missed(&mut self, missed: Missed, succeeded: bool) {
-        let Missed { id, players, over, .. } = missed;
+    fn attended(&mut self, update: AttendanceUpdate, succeeded: bool) {
+        let AttendanceUpdate { id, players, over, .. } = update;
         if succeeded && !players.is_empty() {
             self.stats.missed += players.len() as u64;
             let mode = self.mode().clone();

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::Fence;
+use super::attendance::AttendanceUpdate;
 use super::consuming::{MatchedPlayer, notify, read};
-use super::missing::Missed;
 use crate::base::id::Name;
 use crate::base::time::{Duration, Instant, Wall};
 use crate::matchmaking::config::QueueConfig;
@@ -60,7 +60,7 @@ pub(super) enum Finding {
     /// The match is over: the transaction that ends it, and true if the match was abandoned.
     Over(Txn, bool),
     /// Some players are late or have left before the match began, or the match begins.
-    Missed(Box<Missed>),
+    Attendance(Box<AttendanceUpdate>),
     /// The match is over, and its players are still to be notified.
     Told,
     /// By this node's clock, a waiting time of the match starts in the future: the transaction sets
@@ -161,8 +161,8 @@ impl SweptMatch {
             if is_ahead {
                 return Finding::Ahead(self.date(fence, wall, &there));
             }
-            if let Some(missed) = self.settle(fence, wall, window, rules, &there) {
-                return Finding::Missed(Box::new(missed));
+            if let Some(update) = self.attendance_update(fence, wall, window, rules, &there) {
+                return Finding::Attendance(Box::new(update));
             }
             let room = room.filter(|_| claimed).map(|kv| kv.created);
             return Finding::Lives(Box::new(Running { pair: self, room, there }));

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::Fence;
+use super::attendance::AttendanceUpdate;
+use super::backfill::Backfilling;
 use super::book::GroupKey;
 use super::consuming::read;
-use super::filling::Filling;
 use super::forming::Forming;
-use super::missing::Missed;
 use super::sweep::SweptMatch;
 use crate::base::id::Name;
 use crate::matchmaking::keys;
@@ -38,7 +38,7 @@ pub(super) enum TaskKind {
         again: bool,
     },
     Form(Forming),
-    Fill(Filling),
+    Backfill(Backfilling),
     End(TicketEnd),
     SweepPage(Request),
     SweepPair(SweptMatch),
@@ -48,7 +48,7 @@ pub(super) enum TaskKind {
         txn: Txn,
     },
     SweepDate(Txn),
-    SweepMissed(Box<Missed>),
+    SweepAttendance(Box<AttendanceUpdate>),
 }
 
 /// The end of a ticket without a match.

@@ -1,7 +1,7 @@
 //! Tests of the rules, of fairness, and of invariants.
 
+mod arrivals;
 mod brute;
-mod coming;
 mod explaining;
 mod fairness;
 mod rules;

@@ -1,13 +1,13 @@
 //! Tests of desks and matchers together, on one registry.
 
 mod absence;
+mod attendance;
+mod backfill;
 mod clients;
 mod cluster;
 mod crossing;
 mod crowd;
-mod filling;
 mod largest;
-mod missing;
 mod network;
 mod oracle;
 mod random;

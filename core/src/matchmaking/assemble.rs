@@ -1,4 +1,4 @@
-//! Fills the teams of a match around one ticket: a depth-first search over candidates,
+//! Assembles the teams of a match around one ticket: a depth-first search over candidates,
 //! complete, and resumable at any point.
 
 use alloc::vec;
@@ -37,9 +37,9 @@ pub(super) struct Position {
     next: usize,
 }
 
-/// Outcome of the filling.
+/// Outcome of an assembly.
 #[derive(Debug)]
-pub(super) enum Filled {
+pub(super) enum Assembled {
     /// Teams of a match, the anchor in the first.
     Teams(Vec<Vec<Key>>),
     /// The candidates contain no legal match.
@@ -83,9 +83,9 @@ struct Level {
     next: usize,
 }
 
-/// One search for a legal set of candidates.
+/// Search for a legal set of candidates around one ticket.
 #[derive(Debug)]
-pub(super) struct Fill<'a> {
+pub(super) struct Assembly<'a> {
     view: &'a SearchView<'a>,
     config: &'a QueueConfig,
     most_spread: u32,
@@ -98,7 +98,7 @@ pub(super) struct Fill<'a> {
     pub(super) best: Option<u16>,
 }
 
-impl<'a> Fill<'a> {
+impl<'a> Assembly<'a> {
     pub(super) fn new(view: &'a SearchView<'a>, anchor: Kept, kept: &[Kept]) -> Self {
         let SearchView { config, now, .. } = *view;
         let candidate = |kept: &Kept| {
@@ -126,16 +126,16 @@ impl<'a> Fill<'a> {
     /// A legal set has a lowest rating. For each possible lowest rating, from the anchor's own
     /// downwards, the search considers the candidates whose windows include it. So picks can
     /// disagree only about the upper ends of their windows.
-    pub(super) fn run(&mut self, from: Position, effort: &mut Effort) -> Filled {
+    pub(super) fn run(&mut self, from: Position, effort: &mut Effort) -> Assembled {
         let enough = self.config.players();
         let all: u32 = self.list.iter().filter(|c| c.kept.waits).map(|c| u32::from(c.kept.size)).sum();
         if all + u32::from(self.anchor.kept.size) < enough {
-            return Filled::Nothing;
+            return Assembled::Nothing;
         }
         let Position { low: first, mut begun, mut path, mut next } = from;
         for (index, low) in self.lows().into_iter().enumerate().skip(first) {
             if effort.is_spent() {
-                return Filled::Cut(Position { low: index, begun, path, next });
+                return Assembled::Cut(Position { low: index, begun, path, next });
             }
             // A resumed search is not charged again: with a small limit of effort it would never
             // advance.
@@ -147,20 +147,20 @@ impl<'a> Fill<'a> {
             if let Some(teams) =
                 self.resume(&mut levels, &core::mem::take(&mut path), core::mem::take(&mut next))
             {
-                return Filled::Teams(teams);
+                return Assembled::Teams(teams);
             }
             match self.descend(&mut levels, effort) {
-                Descent::Done(teams) => return Filled::Teams(teams),
+                Descent::Done(teams) => return Assembled::Teams(teams),
                 Descent::Exhausted => {}
                 Descent::Cut => {
                     let picks = levels.iter().filter_map(|level| level.pick);
                     let path = picks.filter_map(|pick| u16::try_from(pick).ok()).collect();
                     let next = levels.last().map_or(0, |level| level.next);
-                    return Filled::Cut(Position { low: index, begun: true, path, next });
+                    return Assembled::Cut(Position { low: index, begun: true, path, next });
                 }
             }
         }
-        Filled::Nothing
+        Assembled::Nothing
     }
 
     /// Returns the lowest ratings that a set can have, highest first.

@@ -177,7 +177,7 @@ fn oldest(engine: &Engine, now: Instant) -> Option<Name> {
 
 /// Returns the oldest such ticket that is later in the order than `passed`.
 fn oldest_after(engine: &Engine, now: Instant, passed: Option<&Ticket>) -> Option<Name> {
-    let turn = |ticket: &Ticket| (ticket.queued, ticket.leader.clone());
+    let order = |ticket: &Ticket| (ticket.queued, ticket.leader.clone());
     let all: Vec<Ticket> = engine.tickets().cloned().collect();
     let config = engine.config();
     let has_match = |with: &usize| {
@@ -186,7 +186,7 @@ fn oldest_after(engine: &Engine, now: Instant, passed: Option<&Ticket>) -> Optio
             brute::exists(&only, now, &within_reach(config, now, region, &all, *with), 0)
         })
     };
-    let is_to_come = |with: &usize| passed.is_none_or(|passed| turn(&all[*with]) > turn(passed));
+    let is_to_come = |with: &usize| passed.is_none_or(|passed| order(&all[*with]) > order(passed));
     (0..all.len()).filter(is_to_come).find(has_match).map(|with| all[with].leader.clone())
 }
 

@@ -32,15 +32,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_by_age_and_then_by_name(turns in proptest::collection::vec((0..2_u64, "[a-bA.:-]{1,20}"), 2..20)) {
+        fn is_by_age_and_then_by_name(orders in proptest::collection::vec((0..2_u64, "[a-bA.:-]{1,20}"), 2..20)) {
             let key = |(micros, name): &(u64, alloc::string::String)| {
                 (Instant::from_micros(*micros), Name::new(name).unwrap())
             };
-            let plain: Vec<(Instant, Name)> = turns.iter().map(key).collect();
+            let plain: Vec<(Instant, Name)> = orders.iter().map(key).collect();
             for one in &plain {
                 for other in &plain {
-                    let turns = [one, other].map(|(queued, name)| QueueOrder::new(*queued, name));
-                    prop_assert_eq!(turns[0].cmp(&turns[1]), one.cmp(other));
+                    let orders = [one, other].map(|(queued, name)| QueueOrder::new(*queued, name));
+                    prop_assert_eq!(orders[0].cmp(&orders[1]), one.cmp(other));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Late players: those that have not joined their match in time.
+//! Attendance of the players of a match: late players are removed, and the match begins.
 
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
@@ -17,9 +17,9 @@ use crate::matchmaking::record::encode;
 use crate::matchmaking::settings::MAX_FORMED_PLAYERS;
 use crate::registry::{Compare, Put, RegistryOp, Txn};
 
-/// Change of a match with late players, or of a match that begins.
+/// Update of a match that has late players, or that begins.
 #[derive(Clone, Debug)]
-pub(super) struct Missed {
+pub(super) struct AttendanceUpdate {
     pub(super) id: alloc::string::String,
     /// Removed players; empty if the match only begins.
     pub(super) players: Vec<Name>,
@@ -45,14 +45,14 @@ impl SweptMatch {
 
     /// Returns the change that follows from the players that are `there`, if some of them are late,
     /// or if others have left before the match began; `None` if nothing follows.
-    pub(super) fn settle(
+    pub(super) fn attendance_update(
         &self,
         fence: &Fence,
         wall: Wall,
         window: Duration,
         rules: &QueueConfig,
         there: &[MatchedPlayer],
-    ) -> Option<Missed> {
+    ) -> Option<AttendanceUpdate> {
         let late: Vec<&MatchedPlayer> = Self::late(fence, wall, window, there).collect();
         let is_late = |player: &Name| late.iter().any(|seat| seat.player == *player);
         let stay: Vec<&MatchedPlayer> = there.iter().filter(|seat| !is_late(&seat.player)).collect();
@@ -96,6 +96,6 @@ impl SweptMatch {
         }
         txn.success.push(RegistryOp::Put(Put::new(pair, encode(&record), None)));
         let over = record.r#match.as_ref().is_some_and(|matched: &v1::Matched| matched.over);
-        Some(Missed { id: self.id.clone(), players, over, txn })
+        Some(AttendanceUpdate { id: self.id.clone(), players, over, txn })
     }
 }

@@ -1,4 +1,4 @@
-//! Free places of running matches: offers, and their filling.
+//! Backfill of free places of running matches: offers, and the transactions that fill them.
 //!
 //! The sweep finds free places: those of players of a team without a notice of the match. They are
 //! offered to the engine as long as the sweep finds them, one team of a match at a time.
@@ -100,7 +100,7 @@ impl Running {
 /// transaction consumes the ticket and writes the match and all its notices, or has no effect. A
 /// repeated transaction only reports if an earlier one has succeeded.
 #[derive(Clone, Debug)]
-pub(super) struct Filling {
+pub(super) struct Backfilling {
     pub(super) serial: u64,
     pub(super) id: String,
     pub(super) team: u8,
@@ -112,7 +112,7 @@ pub(super) struct Filling {
     pub(super) txn: Box<Txn>,
 }
 
-impl Filling {
+impl Backfilling {
     /// Returns the transaction; `None` if the ticket is not known, or if the match has changed
     /// since the sweep read it.
     pub(super) fn new(
@@ -142,7 +142,7 @@ impl Filling {
         let team = matched.teams.get_mut(usize::from(vacancy.team))?;
         team.players.extend(part.seats.iter().map(|seat| seat.player.to_string()));
         let rule = &binding.rule;
-        let mut filling = Self {
+        let mut backfilling = Self {
             serial,
             id: running.pair.id.clone(),
             team: vacancy.team,
@@ -155,8 +155,8 @@ impl Filling {
             record: encode(&record),
             txn: Box::default(),
         };
-        *filling.txn = filling.write(running, record.r#match.as_ref()?, fence)?;
-        Some(filling)
+        *backfilling.txn = backfilling.write(running, record.r#match.as_ref()?, fence)?;
+        Some(backfilling)
     }
 
     /// Returns the added players.
