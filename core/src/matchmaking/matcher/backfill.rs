@@ -14,9 +14,9 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::book::Book;
 use super::consuming::{ConsumeOutcome, MatchedGroup, MatchedPlayer, consume, judge, notify};
 use super::sweep::Running;
+use super::waiting_tickets::WaitingTickets;
 use crate::base::id::Name;
 use crate::base::time::{Instant, Wall};
 use crate::matchmaking::config::QueueConfig;
@@ -118,13 +118,13 @@ impl Backfilling {
     pub(super) fn new(
         backfill: &Backfill,
         running: &Running,
-        book: &Book,
+        waiting: &WaitingTickets,
         fence: &Fence,
         wall: Wall,
         serial: u64,
     ) -> Option<Self> {
         let Backfill { vacancy, chosen, quality, binding } = backfill;
-        let part = MatchedGroup::of(&chosen.ticket, book, wall)?;
+        let part = MatchedGroup::of(&chosen.ticket, waiting, wall)?;
         // A player that has left and queued again since the sweep: the match has one more free
         // place.
         if part.seats.iter().any(|seat| running.is_there(seat.player.as_str())) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::book::{Book, GroupKey, WaitingTicket};
+use super::waiting_tickets::{GroupKey, WaitingTicket, WaitingTickets};
 use crate::base::id::Name;
 use crate::base::plant::Plant;
 use crate::base::time::Wall;
@@ -54,12 +54,12 @@ pub(super) enum ConsumeOutcome {
 impl MatchedGroup {
     /// Returns the group of the engine's ticket; `None` if one of the group's tickets is not known.
     /// The players' time in the match starts now.
-    pub(super) fn of(group: &engine::Ticket, book: &Book, wall: Wall) -> Option<Self> {
-        let key = book.key_of(&group.leader)?.clone();
+    pub(super) fn of(group: &engine::Ticket, waiting: &WaitingTickets, wall: Wall) -> Option<Self> {
+        let key = waiting.key_of(&group.leader)?.clone();
         let seat = |player: &Name| {
-            let WaitingTicket { modified, record, .. } = book.ticket(player)?;
+            let WaitingTicket { modified, record, .. } = waiting.ticket(player)?;
             let search = record.queue.as_ref().map_or(0, |queue| queue.search);
-            let waited_ms = book.credit_ms(wall.0.saturating_sub(record.queued_ms));
+            let waited_ms = waiting.credit_ms(wall.0.saturating_sub(record.queued_ms));
             let (player, since_ms) = (player.clone(), wall.0);
             Some(MatchedPlayer { player, modified: *modified, search, joined: false, since_ms, waited_ms })
         };

@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use skirmish_proto::v1;
 
 use super::Fence;
-use super::book::{Book, GroupKey};
 use super::consuming::{ConsumeOutcome, MatchedGroup, consume, judge, notify};
+use super::waiting_tickets::{GroupKey, WaitingTickets};
 use crate::base::id::Name;
 use crate::base::time::Wall;
 use crate::matchmaking::formed::{Chosen, Formed, Widths};
@@ -39,7 +39,7 @@ impl Forming {
     /// Returns the transaction of a match; `None` if one of its tickets is not known.
     pub(super) fn new(
         formed: &Formed,
-        book: &Book,
+        waiting: &WaitingTickets,
         fence: &Fence,
         wall: Wall,
         serial: u64,
@@ -47,7 +47,7 @@ impl Forming {
         backfill: bool,
     ) -> Option<Self> {
         let parts: Vec<MatchedGroup> =
-            formed.tickets().map(|ticket| MatchedGroup::of(ticket, book, wall)).collect::<Option<_>>()?;
+            formed.tickets().map(|ticket| MatchedGroup::of(ticket, waiting, wall)).collect::<Option<_>>()?;
         let team =
             |team: &Vec<Chosen>| team.iter().flat_map(|chosen| chosen.ticket.players()).cloned().collect();
         let teams: Vec<Vec<Name>> = formed.teams.iter().map(team).collect();

@@ -82,15 +82,15 @@
 
 mod attendance;
 mod backfill;
-mod book;
 mod consuming;
 mod forming;
-mod keeper;
+mod mode_matcher;
 mod replies;
 mod sweep;
 mod task;
 #[cfg(test)]
 mod tests;
+mod waiting_tickets;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -99,7 +99,7 @@ use core::fmt;
 use bytes::Bytes;
 use skirmish_proto::v1::TicketState;
 
-use self::keeper::Keeper;
+use self::mode_matcher::ModeMatcher;
 use super::explain::Why;
 use super::keys;
 use super::settings::MatchmakingConfig;
@@ -112,7 +112,7 @@ use crate::registry::{Compare, LeaseId, RegistryCommand, RegistryEvent};
 /// Forms matches, while elected. See the [module](self).
 #[derive(Debug)]
 pub struct Matcher {
-    keepers: Vec<Keeper>,
+    modes: Vec<ModeMatcher>,
 }
 
 /// A decision of a matcher, for logs: the registry contains it already.
@@ -293,15 +293,15 @@ impl Matcher {
         let mut rng = Rng::new(seed);
         let count = config.queues.len() as u64;
         let ids = |index: u64| (first_call + index * call_step, call_step * count.max(1));
-        let keeper = |(queue, index)| Keeper::new(config, queue, node, rng.split(), ids(index));
-        let keepers = config.queues.iter().zip(0..).filter_map(keeper).collect();
-        Self { keepers }
+        let mode = |(queue, index)| ModeMatcher::new(config, queue, node, rng.split(), ids(index));
+        let modes = config.queues.iter().zip(0..).filter_map(mode).collect();
+        Self { modes }
     }
 
     /// Plants a bug.
     #[cfg(feature = "plant")]
     pub(crate) fn plant(&mut self, planted: Planted) {
-        self.keepers.iter_mut().for_each(|keeper| keeper.planted = planted);
+        self.modes.iter_mut().for_each(|mode| mode.planted = planted);
     }
 
     // Getters.
@@ -310,7 +310,7 @@ impl Matcher {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut all = Stats::default();
-        for stats in self.keepers.iter().map(Keeper::stats) {
+        for stats in self.modes.iter().map(ModeMatcher::stats) {
             all.elected += stats.elected;
             all.elections += stats.elections;
             all.tickets += stats.tickets;
@@ -329,14 +329,14 @@ impl Matcher {
 
     /// Returns the modes for which this node is the matcher.
     pub fn elected(&self) -> impl Iterator<Item = &Name> {
-        self.keepers.iter().filter(|keeper| keeper.is_elected()).map(Keeper::mode)
+        self.modes.iter().filter(|mode| mode.is_elected()).map(ModeMatcher::mode)
     }
 
     /// Explains why a player has no match yet; `None` if this matcher knows no waiting ticket of
     /// the player.
     #[must_use]
     pub fn explain(&self, now: Instant, player: &Name) -> Option<Standing> {
-        self.keepers.iter().find_map(|keeper| keeper.explain(now, player))
+        self.modes.iter().find_map(|mode| mode.explain(now, player))
     }
 
     /// Checks the bounds, and that the tables agree with each other.
@@ -344,20 +344,20 @@ impl Matcher {
     /// # Errors
     /// The first check that fails.
     pub fn audit(&self) -> Result<(), &'static str> {
-        self.keepers.iter().try_for_each(Keeper::audit)
+        self.modes.iter().try_for_each(ModeMatcher::audit)
     }
 
     // Commands.
 
     /// Starts the matcher, together with [`Self::set_lease`]. Nothing happens before both calls.
     pub fn start(&mut self, now: Now) {
-        self.keepers.iter_mut().for_each(|keeper| keeper.handle_timeout(now));
+        self.modes.iter_mut().for_each(|mode| mode.handle_timeout(now));
     }
 
     /// Sets the lease of elections; `None` while the node holds none. A change of the lease ends
     /// every election at once.
     pub fn set_lease(&mut self, now: Now, lease: Option<LeaseId>) {
-        self.keepers.iter_mut().for_each(|keeper| keeper.set_lease(now, lease));
+        self.modes.iter_mut().for_each(|mode| mode.set_lease(now, lease));
     }
 
     // Inputs.
@@ -365,14 +365,14 @@ impl Matcher {
     /// Handles an answer or a report of the registry.
     pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
         let mut told = Some(told);
-        for keeper in &mut self.keepers {
-            told = told.and_then(|told| keeper.handle_told(now, told));
+        for mode in &mut self.modes {
+            told = told.and_then(|told| mode.handle_told(now, told));
         }
     }
 
     /// Handles the deadlines that are due.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.keepers.iter_mut().for_each(|keeper| keeper.handle_timeout(now));
+        self.modes.iter_mut().for_each(|mode| mode.handle_timeout(now));
     }
 
     // Outputs.
@@ -380,18 +380,18 @@ impl Matcher {
     /// Returns the next command for the registry.
     #[must_use]
     pub fn poll_call(&mut self) -> Option<RegistryCommand> {
-        self.keepers.iter_mut().find_map(Keeper::poll_call)
+        self.modes.iter_mut().find_map(ModeMatcher::poll_call)
     }
 
     /// Returns the next decision.
     #[must_use]
     pub fn poll_decision(&mut self) -> Option<MatcherDecision> {
-        self.keepers.iter_mut().find_map(Keeper::poll_decision)
+        self.modes.iter_mut().find_map(ModeMatcher::poll_decision)
     }
 
     /// Returns the time at which to call [`Self::handle_timeout`], and the reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        self.keepers.iter().map(Keeper::poll_timeout).fold(None, Deadline::earliest)
+        self.modes.iter().map(ModeMatcher::poll_timeout).fold(None, Deadline::earliest)
     }
 }

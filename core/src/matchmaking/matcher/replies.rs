@@ -9,7 +9,7 @@ use super::attendance::AttendanceUpdate;
 use super::backfill::Backfilling;
 use super::consuming::ConsumeOutcome;
 use super::forming::Forming;
-use super::keeper::{Keeper, LIST_AGAIN, Office};
+use super::mode_matcher::{LIST_AGAIN, Leadership, ModeMatcher};
 use super::sweep::{Finding, SweptMatch};
 use super::task::{MatcherTask, TaskKind, TicketEnd};
 use crate::base::plant::Plant;
@@ -23,7 +23,7 @@ const fn is_too_large(failure: Failure) -> bool {
     matches!(failure, Failure::Refused(Error::TooManyOps | Error::TooLarge))
 }
 
-impl Keeper {
+impl ModeMatcher {
     /// Handles an event of this matcher; returns any other event.
     pub(super) fn handle_told(&mut self, now: Now, told: RegistryEvent) -> Option<RegistryEvent> {
         match told {
@@ -105,7 +105,7 @@ impl Keeper {
             // The match is offered again if the next sweep finds its free places.
             TaskKind::Backfill(backfilling) if is_too_large(failure) => {
                 self.forming = self.forming.saturating_sub(1);
-                self.book.release(&backfilling.part.key, backfilling.serial, true);
+                self.waiting.release(&backfilling.part.key, backfilling.serial, true);
                 self.settle();
             }
             // The pages that were read so far cannot be completed.
@@ -148,7 +148,7 @@ impl Keeper {
                 self.stop();
             }
             self.key_watch = watch;
-            self.office = Office::Follows;
+            self.leadership = Leadership::Follows;
         } else if epoch != Some(kv.created) {
             self.lead(kv.created, lease);
         }
@@ -187,7 +187,7 @@ impl Keeper {
         });
         if after.is_some() {
             self.ask(MatcherTask::new(TaskKind::List { revision, from: after, again }));
-        } else if !again && self.book.lacks_members() {
+        } else if !again && self.waiting.lacks_members() {
             self.ask(MatcherTask::new(TaskKind::List { revision, from: None, again: true }));
         } else {
             self.watch_tickets(revision);
@@ -200,7 +200,7 @@ impl Keeper {
         self.stats.listings += 1;
         self.listed = true;
         self.list_at = self.now.instant + LIST_AGAIN;
-        self.book.end_listing(self.now);
+        self.waiting.end_listing(self.now);
         self.queue_watch = Some(self.calls.watch(Watch::of(keys::tickets(), revision + 1)));
     }
 
@@ -213,7 +213,7 @@ impl Keeper {
                         Change::Put { kv, .. } => self.note(kv),
                         Change::Delete { key, .. } => {
                             if let Some((Kind::Ticket, player)) = keys::owner(key) {
-                                self.book.set(self.now, &player, None);
+                                self.waiting.set(self.now, &player, None);
                             }
                         }
                     }
@@ -242,7 +242,7 @@ impl Keeper {
         }
         let mode = record.queue.as_ref().map(|queue| queue.mode.as_str());
         let waits = record.state() == TicketState::Waiting && mode == Some(self.mode().as_str());
-        self.book.set(self.now, &player, waits.then_some((kv, record)));
+        self.waiting.set(self.now, &player, waits.then_some((kv, record)));
     }
 
     fn ended(&mut self, end: TicketEnd, succeeded: bool, answers: &[Answer]) {
@@ -261,7 +261,7 @@ impl Keeper {
         *left = left.saturating_sub(1);
         if *left == 0 {
             self.ending.remove(&end.serial);
-            self.book.release(&end.key, end.serial, false);
+            self.waiting.release(&end.key, end.serial, false);
             self.settle();
         }
     }
@@ -276,7 +276,7 @@ impl Keeper {
     // Matches.
 
     fn decided(&mut self, forming: Forming, succeeded: bool, answers: &[Answer]) {
-        let Office::Leads(fence) = &self.office else { return };
+        let Leadership::Leads(fence) = &self.leadership else { return };
         let verdict = forming.judge(fence, succeeded, answers);
         self.forming = self.forming.saturating_sub(1);
         let groups: Vec<_> = forming.groups().cloned().collect();
@@ -295,13 +295,13 @@ impl Keeper {
         };
         for key in groups {
             let unchanged = same.as_ref().is_some_and(|same| same.contains(&key));
-            self.book.release(&key, forming.serial, unchanged);
+            self.waiting.release(&key, forming.serial, unchanged);
         }
         self.settle();
     }
 
     fn backfilled(&mut self, backfilling: Backfilling, succeeded: bool, answers: &[Answer]) {
-        let Office::Leads(fence) = &self.office else { return };
+        let Leadership::Leads(fence) = &self.leadership else { return };
         let verdict = backfilling.judge(fence, succeeded, answers);
         self.forming = self.forming.saturating_sub(1);
         let (key, serial) = (backfilling.part.key.clone(), backfilling.serial);
@@ -319,14 +319,14 @@ impl Keeper {
                 same.contains(&key)
             }
         };
-        self.book.release(&key, serial, unchanged);
+        self.waiting.release(&key, serial, unchanged);
         self.settle();
     }
 
     // The sweep.
 
     fn swept(&mut self, pair: SweptMatch, answers: &[Answer]) {
-        let Office::Leads(fence) = &self.office else { return };
+        let Leadership::Leads(fence) = &self.leadership else { return };
         let (id, room) = (pair.id.clone(), pair.room.clone());
         match pair.judge(fence, self.now.wall, self.config.join_window, &self.rules, answers) {
             Finding::Lives(running) => {

@@ -39,7 +39,7 @@ pub(super) enum GroupKey {
 
 /// Tickets of a mode, by player and by group.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(super) struct WaitingTickets {
     time_out: Duration,
     grace: Duration,
     /// Time for which the ticket of an absent player is kept.
@@ -105,13 +105,13 @@ pub(super) struct WaitingGroup {
 /// Current place of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum GroupPlace {
-    /// In the book: the group is not complete, or has just changed.
+    /// Outside the engine: the group is not complete, or has just changed.
     Out,
     /// In the engine, as the ticket of this leader.
     Engine(Name),
     /// In the transaction with this number.
     Busy(u64),
-    /// In the book: tickets of the group have changed, and the watch has not reported the change
+    /// Outside the engine: tickets of the group have changed, and the watch has not reported the change
     /// yet.
     Awaited,
 }
@@ -136,7 +136,7 @@ impl GroupKey {
     }
 }
 
-impl Book {
+impl WaitingTickets {
     pub(super) fn new(rules: &QueueConfig, config: &MatchmakingConfig) -> Self {
         Self {
             time_out: rules.time_out,
@@ -281,7 +281,7 @@ impl Book {
 
     /// Removes a group from its places.
     fn displace(&mut self, key: &GroupKey) {
-        self.book(key, None);
+        self.set_deadline(key, None);
         self.dirty.remove(key);
         let Some(group) = self.groups.remove(key) else { return };
         self.places -= group.places();
@@ -351,14 +351,14 @@ impl Book {
     /// Takes a group that has changed.
     pub(super) fn take_dirty(&mut self) -> Option<GroupKey> {
         let key = self.dirty.pop_first()?;
-        self.book(&key, None);
+        self.set_deadline(&key, None);
         Some(key)
     }
 
     /// Removes a group without tickets.
     pub(super) fn drop_empty(&mut self, key: &GroupKey) {
         if self.groups.get(key).is_some_and(|group| group.members.is_empty()) {
-            self.book(key, None);
+            self.set_deadline(key, None);
             if let Some(group) = self.groups.remove(key) {
                 self.ages.remove(&(group.age, key.clone()));
             }
@@ -380,12 +380,12 @@ impl Book {
         members.iter().all(|(_, ticket)| ticket.absent.is_none()).then_some(members)
     }
 
-    /// Keeps a group in the book for now, and sets its deadline.
+    /// Keeps a group outside the engine for now, and sets its deadline.
     pub(super) fn keep(&mut self, key: &GroupKey) {
         let Some(group) = self.groups.get(key) else { return };
         let tickets = group.members.iter().filter_map(|name| self.tickets.get(name));
         let at = tickets.map(|ticket| self.end_of(ticket)).chain(group.lost_at).min();
-        self.book(key, at);
+        self.set_deadline(key, at);
     }
 
     /// Returns the time at which a ticket ends without a match.
@@ -407,7 +407,7 @@ impl Book {
 
     /// Marks a group as being in a transaction.
     pub(super) fn engage(&mut self, key: &GroupKey, serial: u64) {
-        self.book(key, None);
+        self.set_deadline(key, None);
         if let Some(group) = self.groups.get_mut(key) {
             (group.place, group.touched) = (GroupPlace::Busy(serial), false);
         }
@@ -429,7 +429,7 @@ impl Book {
         }
     }
 
-    fn book(&mut self, key: &GroupKey, at: Option<Instant>) {
+    fn set_deadline(&mut self, key: &GroupKey, at: Option<Instant>) {
         let Some(group) = self.groups.get_mut(key) else { return };
         if let Some(old) = group.deadline.take() {
             self.deadlines.remove(&(old, key.clone()));
@@ -450,7 +450,7 @@ impl Book {
         if at > now {
             return None;
         }
-        self.book(&key, None);
+        self.set_deadline(&key, None);
         let group = self.groups.get(&key)?;
         let lost = group.lost_at.is_some_and(|at| at <= now);
         let state = if lost { TicketState::PartyLost } else { TicketState::TimedOut };
@@ -469,8 +469,8 @@ impl Book {
         check(self.ages.len() == self.groups.len(), "a group is not in the order of age")?;
         let members: usize = self.groups.values().map(|group| group.members.len()).sum();
         check(members == self.tickets.len(), "a ticket is in no group, or in two")?;
-        let booked = self.groups.values().filter(|group| group.deadline.is_some()).count();
-        check(booked == self.deadlines.len(), "a group is booked twice, or is gone")
+        let armed = self.groups.values().filter(|group| group.deadline.is_some()).count();
+        check(armed == self.deadlines.len(), "a deadline belongs to no group, or to two")
     }
 }
 

@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 use skirmish_proto::v1::{self, TicketState};
 
 use super::backfill::{Backfilling, Offers};
-use super::book::{Book, Due, GroupKey, GroupPlace};
 use super::consuming::read;
 use super::forming::Forming;
 use super::sweep::{Running, Sweep};
 use super::task::{MatcherTask, TaskKind, TicketEnd};
+use super::waiting_tickets::{Due, GroupKey, GroupPlace, WaitingTickets};
 use super::{Fence, MatcherDecision, Standing, Stats};
 use crate::base::backoff::Spread;
 use crate::base::id::{Name, NodeId};
@@ -38,13 +38,13 @@ pub(super) const LIST_AGAIN: Duration = Duration::from_secs(5);
 
 /// Forms the matches of one mode, while elected.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct ModeMatcher {
     pub(super) config: MatchmakingConfig,
     pub(super) rules: QueueConfig,
     pub(super) node: NodeId,
     pub(super) now: Now,
     pub(super) lease: Option<LeaseId>,
-    pub(super) office: Office,
+    pub(super) leadership: Leadership,
     /// True if the key of elections is being read, or must be.
     pub(super) claiming: bool,
     pub(super) key_watch: Option<WatchId>,
@@ -53,7 +53,7 @@ pub(super) struct Keeper {
     pub(super) listed: bool,
     /// Time of the next listing, if some tickets have no place.
     pub(super) list_at: Instant,
-    pub(super) book: Book,
+    pub(super) waiting: WaitingTickets,
     engine: Engine,
     pub(super) calls: Calls<MatcherTask>,
     pub(super) rng: Rng,
@@ -78,7 +78,7 @@ pub(super) struct Keeper {
 
 /// Role of this node in its mode.
 #[derive(Debug)]
-pub(super) enum Office {
+pub(super) enum Leadership {
     /// None, or not known yet.
     None,
     /// Another node is the matcher.
@@ -87,7 +87,7 @@ pub(super) enum Office {
     Leads(Fence),
 }
 
-impl Keeper {
+impl ModeMatcher {
     /// Returns the matcher of a mode; `None` if the queue's configuration is not valid.
     pub(super) fn new(
         config: &MatchmakingConfig,
@@ -103,7 +103,7 @@ impl Keeper {
         rules.limits.attributes = rules.limits.attributes.max(MAX_ITEMS);
         rules.limits.tickets = config.tickets;
         let engine = Engine::new(rules.clone()).ok()?;
-        let book = Book::new(&rules, config);
+        let waiting = WaitingTickets::new(&rules, config);
         let backoff = Spread::new(config.backoff_min, config.backoff_max);
         Some(Self {
             config: config.clone(),
@@ -111,13 +111,13 @@ impl Keeper {
             node,
             now: Now::default(),
             lease: None,
-            office: Office::None,
+            leadership: Leadership::None,
             claiming: false,
             key_watch: None,
             queue_watch: None,
             listed: false,
             list_at: Instant::ZERO,
-            book,
+            waiting,
             engine,
             calls: Calls::new(first_call, call_step),
             rng: Rng::new(seed),
@@ -143,7 +143,7 @@ impl Keeper {
     }
 
     pub(super) const fn fence(&self) -> Option<&Fence> {
-        if let Office::Leads(fence) = &self.office { Some(fence) } else { None }
+        if let Leadership::Leads(fence) = &self.leadership { Some(fence) } else { None }
     }
 
     pub(super) const fn is_elected(&self) -> bool {
@@ -153,17 +153,17 @@ impl Keeper {
     pub(super) fn stats(&self) -> Stats {
         Stats {
             elected: self.is_elected().into(),
-            tickets: self.book.len(),
+            tickets: self.waiting.len(),
             under_way: self.calls.len(),
             ..self.stats
         }
     }
 
     pub(super) fn explain(&self, now: Instant, player: &Name) -> Option<Standing> {
-        let key = self.book.key_of(player)?;
-        let group = self.book.group(key)?;
+        let key = self.waiting.key_of(player)?;
+        let group = self.waiting.group(key)?;
         if let GroupPlace::Out = group.place
-            && let Some((absent, since, until)) = self.book.absent(key, player)
+            && let Some((absent, since, until)) = self.waiting.absent(key, player)
         {
             let (away, left) = (now.since(since), until.since(now));
             return Some(Standing::Absent { player: absent.clone(), away, left });
@@ -180,7 +180,7 @@ impl Keeper {
 
     pub(super) fn audit(&self) -> Result<(), &'static str> {
         self.engine.audit()?;
-        self.book.audit()?;
+        self.waiting.audit()?;
         if self.calls.len() > self.config.calls {
             return Err("the matcher has too many requests under way");
         }
@@ -211,7 +211,7 @@ impl Keeper {
             self.settle();
             self.sweep_on_time();
             for _ in 0..STEP {
-                let Some(Due { key, state, players }) = self.book.take_due(now.instant) else { break };
+                let Some(Due { key, state, players }) = self.waiting.take_due(now.instant) else { break };
                 self.end(key, state, &players);
             }
             if self.can_search() && self.engine.poll_timeout().is_some_and(|next| next.at <= now.instant) {
@@ -240,9 +240,9 @@ impl Keeper {
             return retry;
         }
         let search = if self.can_search() { self.engine.poll_timeout() } else { None };
-        let due = self.book.next().map(|at| Deadline::new(at, "a ticket times out, or a party is lost"));
+        let due = self.waiting.next().map(|at| Deadline::new(at, "a ticket times out, or a party is lost"));
         let sweep = self.sweep.next.map(|at| Deadline::new(at, "matches that are over are looked for"));
-        let list = self.listed && self.book.has_place_again();
+        let list = self.listed && self.waiting.has_place_again();
         let list = list.then(|| Deadline::new(self.list_at, "tickets that had no place are looked for"));
         [search, due, sweep, list].into_iter().fold(retry, Deadline::earliest)
     }
@@ -270,7 +270,7 @@ impl Keeper {
         let mode = self.mode().clone();
         self.decisions.push_back(MatcherDecision::Elected { mode: mode.clone(), epoch });
         self.stats.elections += 1;
-        self.office = Office::Leads(Fence { mode, epoch, lease, planted: self.planted });
+        self.leadership = Leadership::Leads(Fence { mode, epoch, lease, planted: self.planted });
         self.sweep.next = Some(self.now.instant + self.config.sweep_interval);
         self.reload();
         self.ask(MatcherTask::list());
@@ -287,7 +287,7 @@ impl Keeper {
         if self.is_elected() {
             self.decisions.push_back(MatcherDecision::Deposed { mode: self.mode().clone() });
         }
-        self.office = Office::None;
+        self.leadership = Leadership::None;
         self.claiming = false;
         if let Some(watch) = self.key_watch.take() {
             self.calls.unwatch(watch);
@@ -304,7 +304,7 @@ impl Keeper {
             self.calls.unwatch(watch);
         }
         self.listed = false;
-        self.book = Book::new(&self.rules, &self.config);
+        self.waiting = WaitingTickets::new(&self.rules, &self.config);
         if let Ok(engine) = Engine::new(self.rules.clone()) {
             self.engine = engine;
         }
@@ -322,36 +322,36 @@ impl Keeper {
 
     /// Passes changed groups to the engine, or takes them back.
     pub(super) fn settle(&mut self) {
-        while let Some(leader) = self.book.take_displaced() {
+        while let Some(leader) = self.waiting.take_displaced() {
             self.engine.remove(&leader);
         }
-        while let Some(key) = self.book.take_dirty() {
+        while let Some(key) = self.waiting.take_dirty() {
             self.settle_group(key);
         }
-        let is_due = self.book.has_place_again() && self.list_at <= self.now.instant;
-        if self.listed && (is_due || self.book.is_half_empty()) {
+        let is_due = self.waiting.has_place_again() && self.list_at <= self.now.instant;
+        if self.listed && (is_due || self.waiting.is_half_empty()) {
             if let Some(watch) = self.queue_watch.take() {
                 self.calls.unwatch(watch);
             }
             self.listed = false;
-            self.book.begin_listing();
+            self.waiting.begin_listing();
             self.ask(MatcherTask::list());
         }
     }
 
     fn settle_group(&mut self, key: GroupKey) {
-        let Some(group) = self.book.group_mut(&key) else { return };
+        let Some(group) = self.waiting.group_mut(&key) else { return };
         if let GroupPlace::Engine(leader) = &group.place {
             self.engine.remove(leader);
             group.place = GroupPlace::Out;
         }
         let is_free = group.place == GroupPlace::Out;
         let returns = core::mem::take(&mut group.returns);
-        self.book.drop_empty(&key);
+        self.waiting.drop_empty(&key);
         if !is_free {
             return;
         }
-        let Some(members) = self.book.complete(&key) else { return self.book.keep(&key) };
+        let Some(members) = self.waiting.complete(&key) else { return self.waiting.keep(&key) };
         let parts: Vec<(&Name, &v1::Queue)> = members
             .iter()
             .filter_map(|(name, ticket)| Some((*name, ticket.record.queue.as_ref()?)))
@@ -367,11 +367,11 @@ impl Keeper {
         let taken = if returns { self.engine.restore(now, ticket) } else { self.engine.insert(now, ticket) };
         match taken {
             Ok(()) => {
-                if let Some(group) = self.book.group_mut(&key) {
+                if let Some(group) = self.waiting.group_mut(&key) {
                     group.place = GroupPlace::Engine(leader);
                 }
             }
-            Err(TicketRefusal::Full) => self.book.keep(&key),
+            Err(TicketRefusal::Full) => self.waiting.keep(&key),
             Err(_) => self.end(key, TicketState::Refused, &players),
         }
     }
@@ -380,9 +380,9 @@ impl Keeper {
     pub(super) fn end(&mut self, key: GroupKey, state: TicketState, players: &[Name]) {
         self.serial += 1;
         let serial = self.serial;
-        self.book.engage(&key, serial);
+        self.waiting.engage(&key, serial);
         let end = |player: &Name| {
-            let ticket = self.book.ticket(player)?;
+            let ticket = self.waiting.ticket(player)?;
             let record = v1::TicketRecord { state: state.into(), ..ticket.record.clone() };
             let (key, player) = (key.clone(), player.clone());
             Some(MatcherTask::new(TaskKind::End(TicketEnd {
@@ -396,7 +396,7 @@ impl Keeper {
         };
         let ends: Vec<MatcherTask> = players.iter().filter_map(end).collect();
         if ends.is_empty() {
-            return self.book.release(&key, serial, false);
+            return self.waiting.release(&key, serial, false);
         }
         self.ending.insert(serial, ends.len());
         self.backlog.extend(ends);
@@ -421,26 +421,26 @@ impl Keeper {
     }
 
     fn time_out(&mut self, leader: &Name) {
-        let Some(key) = self.book.key_of(leader).cloned() else { return };
-        let members = self.book.complete(&key).unwrap_or_default();
+        let Some(key) = self.waiting.key_of(leader).cloned() else { return };
+        let members = self.waiting.complete(&key).unwrap_or_default();
         let players: Vec<Name> = members.into_iter().map(|(name, _)| name.clone()).collect();
         self.end(key, TicketState::TimedOut, &players);
     }
 
     fn form(&mut self, formed: &Formed) {
-        let Office::Leads(fence) = &self.office else { return };
+        let Leadership::Leads(fence) = &self.leadership else { return };
         self.serial += 1;
         self.matches += 1;
         // The first two parts are unique as long as the registry keeps its data, and the third
         // makes the name unique even after that.
         let id = format!("{:x}-{:x}-{:016x}", fence.epoch, self.matches, self.rng.u64());
         let Some(forming) =
-            Forming::new(formed, &self.book, fence, self.now.wall, self.serial, id, self.rules.backfill)
+            Forming::new(formed, &self.waiting, fence, self.now.wall, self.serial, id, self.rules.backfill)
         else {
             return self.give_back(formed.tickets().map(|ticket| &ticket.leader));
         };
         for key in forming.groups() {
-            self.book.engage(key, forming.serial);
+            self.waiting.engage(key, forming.serial);
         }
         self.forming += 1;
         self.backlog.push_back(MatcherTask::new(TaskKind::Form(forming)));
@@ -448,14 +448,14 @@ impl Keeper {
 
     fn backfill(&mut self, backfill: &Backfill) {
         let running = self.offers.withdraw(&backfill.vacancy.room);
-        let (Office::Leads(fence), Some(running)) = (&self.office, running) else { return };
+        let (Leadership::Leads(fence), Some(running)) = (&self.leadership, running) else { return };
         self.serial += 1;
         let Some(backfilling) =
-            Backfilling::new(backfill, &running, &self.book, fence, self.now.wall, self.serial)
+            Backfilling::new(backfill, &running, &self.waiting, fence, self.now.wall, self.serial)
         else {
             return self.give_back(core::iter::once(&backfill.chosen.ticket.leader));
         };
-        self.book.engage(&backfilling.part.key, backfilling.serial);
+        self.waiting.engage(&backfilling.part.key, backfilling.serial);
         self.forming += 1;
         self.backlog.push_back(MatcherTask::new(TaskKind::Backfill(backfilling)));
     }
@@ -482,10 +482,10 @@ impl Keeper {
 
     fn give_back<'a>(&mut self, leaders: impl Iterator<Item = &'a Name>) {
         for leader in leaders {
-            let Some(key) = self.book.key_of(leader).cloned() else { continue };
+            let Some(key) = self.waiting.key_of(leader).cloned() else { continue };
             self.serial += 1;
-            self.book.engage(&key, self.serial);
-            self.book.release(&key, self.serial, true);
+            self.waiting.engage(&key, self.serial);
+            self.waiting.release(&key, self.serial, true);
         }
     }
 
