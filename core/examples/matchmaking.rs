@@ -1,4 +1,4 @@
-//! Measures the cost of the pairing engine as its queue grows. Prints a line of CSV for each size,
+//! Measures the cost of the matching engine as its queue grows. Prints a line of CSV for each size,
 //! each measured in its own process. `matchmaking [TICKETS...]`.
 //!
 //! Matches are 5 against 5. Half of the parties are single players, a quarter are pairs, 15 % have

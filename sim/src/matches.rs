@@ -153,8 +153,8 @@ pub(crate) fn is_of_matcher(request: &Request) -> bool {
 
 fn is_op_of_matcher(op: &RegistryOp) -> bool {
     match op {
-        RegistryOp::Put(put) => put.ignore_lease || keys::pairs().contains(&put.key),
-        RegistryOp::Delete(delete) => keys::pairs().contains(&delete.span.key),
+        RegistryOp::Put(put) => put.ignore_lease || keys::matches().contains(&put.key),
+        RegistryOp::Delete(delete) => keys::matches().contains(&delete.span.key),
         RegistryOp::Range(_) => false,
         RegistryOp::Txn(txn) => txn.success.iter().any(is_op_of_matcher),
     }

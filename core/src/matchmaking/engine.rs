@@ -1,4 +1,4 @@
-//! The pairing engine of one queue.
+//! The matching engine of one queue.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};

@@ -23,7 +23,7 @@ use crate::registry::Span;
 
 const QUEUE: &str = "/match/queue/";
 const PLAYERS: &str = "/match/players/";
-const PAIRS: &str = "/match/pairs/";
+const MATCHES: &str = "/match/pairs/";
 const MATCHER: &str = "/match/matcher/";
 const DESKS: &str = "/match/desks/";
 
@@ -59,14 +59,14 @@ pub fn notices_and_tickets() -> Span {
 
 /// Returns the key of the match with the name `id`.
 #[must_use]
-pub fn pair(id: &str) -> Bytes {
-    format!("{PAIRS}{id}").into()
+pub fn match_key(id: &str) -> Bytes {
+    format!("{MATCHES}{id}").into()
 }
 
 /// Returns the span of all matches.
 #[must_use]
-pub fn pairs() -> Span {
-    Span::prefix(PAIRS)
+pub fn matches() -> Span {
+    Span::prefix(MATCHES)
 }
 
 /// Returns the key of the matcher of a mode.
@@ -145,7 +145,8 @@ mod tests {
             (Some("1-1"), None, None)
         );
         assert!(tickets().contains(&ticket(&ann)) && !tickets().contains(&notice(&ann)));
-        for other in [pair("1-1"), matcher(&ann), desk(NodeId(7)), session(&ann), room(&room_of("1-1"))] {
+        for other in [match_key("1-1"), matcher(&ann), desk(NodeId(7)), session(&ann), room(&room_of("1-1"))]
+        {
             assert_eq!(owner(&other), None);
             assert!(!span.contains(&other), "{other:?}");
         }

@@ -40,7 +40,7 @@ impl Tidings {
         let key = change.key();
         let is_matcher = |mode: &&str| Name::new(mode).is_ok_and(|mode| *key == keys::matcher(&mode));
         match change {
-            Change::Put { kv, .. } if keys::pairs().contains(key) => {
+            Change::Put { kv, .. } if keys::matches().contains(key) => {
                 let is_new = kv.created == kv.modified;
                 if is_new {
                     self.formed.insert(key.clone(), at);
@@ -48,7 +48,7 @@ impl Tidings {
                 let fills = decode::<v1::MatchRecord>(&kv.value).r#match.unwrap_or_default().fills;
                 (!is_new && fills > 0).then_some("match filled")
             }
-            Change::Delete { .. } if keys::pairs().contains(key) => {
+            Change::Delete { .. } if keys::matches().contains(key) => {
                 let formed = self.formed.remove(key)?;
                 let id = std::str::from_utf8(key).ok()?.rsplit('/').next()?;
                 let led = self.led.contains(&keys::room(&keys::room_of(id)));

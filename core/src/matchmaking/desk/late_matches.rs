@@ -32,7 +32,7 @@ impl Player {
         }
         // The search that ended with the match by the last message, or else that of the notice.
         let id = matched.r#match.clone();
-        let ended = self.ended.as_ref().filter(|ended| ended.pair.as_deref() == Some(&*id));
+        let ended = self.ended.as_ref().filter(|ended| ended.match_id.as_deref() == Some(&*id));
         let search = ended.map_or(notice.record.search, |ended| ended.queued.search);
         let queued =
             v1::Queued { mode: matched.mode.clone(), reason: MATCH_OVER.to_string(), ..none(search) };
@@ -51,14 +51,14 @@ impl Player {
     /// notice of the match is gone, and the player has neither joined the room nor given the match
     /// up.
     pub(super) fn is_late(&mut self) -> Option<DeskDecision> {
-        let MatchInfo::Known(matched) = &self.pair else { return None };
+        let MatchInfo::Known(matched) = &self.match_info else { return None };
         let is_told = matches!(self.told, LastNotice::Matched(_)) && !matched.over;
         let is_in = self.room.as_ref().is_some_and(|room| room.as_str() == matched.room);
         if !is_told || is_in || self.absence.is_some() || !self.quits.is_empty() {
             return None;
         }
         let (id, mode) = (matched.r#match.clone(), matched.mode.clone());
-        let ended = self.ended.as_mut().filter(|ended| ended.pair.as_deref() == Some(&*id));
+        let ended = self.ended.as_mut().filter(|ended| ended.match_id.as_deref() == Some(&*id));
         let search = ended.as_ref().map_or(0, |ended| ended.queued.search);
         let (state, reason) = (TicketState::GivenUp.into(), TOO_LATE.to_string());
         let queued = v1::Queued { state, mode, reason, r#match: id, ..none(search) };

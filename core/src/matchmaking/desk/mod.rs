@@ -162,7 +162,7 @@ enum Asked {
     Player {
         name: Name,
         serial: u64,
-        pair: Option<String>,
+        match_id: Option<String>,
     },
     /// Reads the match of a room.
     Roster {
@@ -333,7 +333,9 @@ impl Desk {
             RegistryEvent::Reply { id, outcome } => match self.calls.take(id) {
                 None => return,
                 Some(Asked::Base) => self.based(outcome),
-                Some(Asked::Player { name, serial, pair }) => self.answered(&name, serial, pair, outcome),
+                Some(Asked::Player { name, serial, match_id }) => {
+                    self.answered(&name, serial, match_id, outcome)
+                }
                 Some(Asked::Roster { room, serial }) => self.roster_answered(&room, serial, outcome),
             },
             RegistryEvent::Watched(watched) => self.watched(&watched),
@@ -395,7 +397,7 @@ impl Desk {
         &mut self,
         name: &Name,
         serial: u64,
-        pair: Option<String>,
+        match_id: Option<String>,
         outcome: Result<Response, Failure>,
     ) {
         let Some(player) = self.players.get_mut(name).filter(|player| player.asked == Some(serial)) else {
@@ -419,7 +421,7 @@ impl Desk {
             }
         };
         player.doubt &= !fences;
-        let news = revision >= self.base.revision && player.read(revision, &answers, pair);
+        let news = revision >= self.base.revision && player.read(revision, &answers, match_id);
         if succeeded {
             player.failures = 0;
         } else if news {
@@ -541,11 +543,11 @@ impl Desk {
                 NextAction::Tell(decision) => {
                     self.decisions.push_back(decision);
                 }
-                NextAction::Ask(txn, pair) => {
+                NextAction::Ask(txn, match_id) => {
                     self.asked += 1;
                     self.stats.asked += 1;
                     player.asked = Some(self.asked);
-                    let asked = Asked::Player { name: name.clone(), serial: self.asked, pair };
+                    let asked = Asked::Player { name: name.clone(), serial: self.asked, match_id };
                     return self.calls.send(Request::Txn(txn), asked);
                 }
                 NextAction::Wait => {

@@ -77,7 +77,7 @@ impl Roster {
     fn request(&self) -> Txn {
         let read = |key| RegistryOp::Range(Range::of(Span::one(key)));
         let success = match self.stage {
-            ReadStage::Match => Vec::from([read(keys::pair(&self.id))]),
+            ReadStage::Match => Vec::from([read(keys::match_key(&self.id))]),
             _ => self.players.iter().map(|name| read(keys::notice(name))).collect(),
         };
         Txn { success, ..Txn::default() }

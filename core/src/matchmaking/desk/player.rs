@@ -54,7 +54,7 @@ pub(super) struct Player {
     /// Mode of a match that was over before it had begun, and the waiting time, in milliseconds,
     /// with which the player's next search of that mode starts.
     pub(super) credit: Option<(String, u64)>,
-    pub(super) pair: MatchInfo,
+    pub(super) match_info: MatchInfo,
     /// Last message to the player.
     pub(super) told: LastNotice,
     /// End of the last numbered search, as sent to the player.
@@ -140,7 +140,7 @@ impl Player {
             returned: None,
             quits: Vec::new(),
             credit: None,
-            pair: MatchInfo::Unread,
+            match_info: MatchInfo::Unread,
             told: LastNotice::Nothing,
             ended: None,
             parting: false,
@@ -190,12 +190,12 @@ impl Player {
     }
 
     /// Repeats the end of a search if the player asks for the search again. The search does not
-    /// start again. `pair` is the match of the player; the end of a search with this match is not
-    /// repeated, since the match itself is the answer.
-    fn answer_again(&mut self, context: Context, pair: Option<&str>) -> Option<DeskDecision> {
+    /// start again. `match_id` is the match of the player; the end of a search with this match is
+    /// not repeated, since the match itself is the answer.
+    fn answer_again(&mut self, context: Context, match_id: Option<&str>) -> Option<DeskDecision> {
         let ended = self.ended.as_deref()?;
         let asked = self.wish.search().is_some_and(|search| ended.is_of(search));
-        let is_told = pair.is_some() && ended.pair.as_deref() == pair;
+        let is_told = match_id.is_some() && ended.match_id.as_deref() == match_id;
         if !asked || is_told || context.planted.is(Plant::SearchReopened) {
             return None;
         }
@@ -205,16 +205,16 @@ impl Player {
     }
 
     /// Ends the wish, and remembers the end of the search if the search has a number.
-    pub(super) fn end(&mut self, queued: v1::Queued, pair: Option<&str>) {
+    pub(super) fn end(&mut self, queued: v1::Queued, match_id: Option<&str>) {
         self.wish = Wish::Nothing;
         if queued.search != 0 {
-            self.ended = Some(Box::new(Ended { queued, pair: pair.map(String::from) }));
+            self.ended = Some(Box::new(Ended { queued, match_id: match_id.map(String::from) }));
         }
     }
 
-    /// Takes the state from an answer; `pair` is the match that was read. Returns true if the state
-    /// has changed.
-    pub(super) fn read(&mut self, revision: u64, answers: &[Answer], pair: Option<String>) -> bool {
+    /// Takes the state from an answer; `match_id` is the match that was read. Returns true if the
+    /// state has changed.
+    pub(super) fn read(&mut self, revision: u64, answers: &[Answer], match_id: Option<String>) -> bool {
         let known = self.view.as_ref().map_or(self.missed, |view| view.read.max(view.heard));
         if revision < known {
             return false;
@@ -234,9 +234,9 @@ impl Player {
             ticket: ticket.map(TicketView::of).map(Box::new),
             notice: notice.map(Notice::of),
         };
-        if let Some(id) = pair {
+        if let Some(id) = match_id {
             let known = next().and_then(|kv| decode::<v1::MatchRecord>(&kv.value).r#match);
-            self.pair = known
+            self.match_info = known
                 .filter(|known| known.r#match == id)
                 .map_or(MatchInfo::Absent(id), |known| MatchInfo::Known(Box::new(known)));
         }
@@ -330,7 +330,7 @@ impl Player {
 
     /// Forgets the match: the player is in none.
     fn leave(&mut self) {
-        self.pair = MatchInfo::Unread;
+        self.match_info = MatchInfo::Unread;
         self.returned = None;
         self.forget_match();
     }
@@ -357,7 +357,7 @@ impl Player {
             return NextAction::Tell(decision);
         }
         let mut over = self.is_out(notice);
-        match &self.pair {
+        match &self.match_info {
             MatchInfo::Known(matched) if matched.r#match == *id && matched.fills >= notice.record.fills => {
                 let told = LastNotice::Matched(matched.fills);
                 if !over && matched.over {

@@ -226,7 +226,7 @@ impl Player {
     fn is_answer(&self, notice: &Notice, search: u64) -> bool {
         let id = Some(notice.record.r#match.as_str());
         let was_told =
-            self.ended.as_ref().is_some_and(|ended| ended.is_of(search) && ended.pair.as_deref() == id);
+            self.ended.as_ref().is_some_and(|ended| ended.is_of(search) && ended.match_id.as_deref() == id);
         search == 0 || search == notice.record.search || was_told
     }
 
@@ -290,7 +290,7 @@ impl Player {
                 let state = TicketState::GivenUp.into();
                 let queued = v1::Queued { state, search, r#match: id.clone(), ..v1::Queued::default() };
                 if search != 0 && quit.hit {
-                    self.ended = Some(Ended { queued: queued.clone(), pair: Some(id) }.into());
+                    self.ended = Some(Ended { queued: queued.clone(), match_id: Some(id) }.into());
                 }
                 Some(DeskDecision::Ticket { player, queued })
             }

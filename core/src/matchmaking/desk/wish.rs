@@ -30,7 +30,7 @@ pub(super) struct Ended {
     /// Message about the end. If the search ended with a match, it is sent once the match is over.
     pub(super) queued: v1::Queued,
     /// Name of the match.
-    pub(super) pair: Option<String>,
+    pub(super) match_id: Option<String>,
 }
 
 impl Wish {

@@ -68,7 +68,7 @@ impl SweptMatch {
             return None;
         }
         let mut txn = Txn { compares: self.unchanged(fence), ..Txn::default() };
-        let pair = keys::pair(&self.id);
+        let key = keys::match_key(&self.id);
         for MatchedPlayer { player, modified, .. } in there {
             txn.compares.push(Compare::unchanged(keys::notice(player), *modified));
         }
@@ -94,7 +94,7 @@ impl SweptMatch {
             txn.success.extend(late.iter().map(|seat| delete(keys::notice(&seat.player))));
             notify(&mut txn, record.r#match.as_ref()?, stay.into_iter());
         }
-        txn.success.push(RegistryOp::Put(Put::new(pair, encode(&record), None)));
+        txn.success.push(RegistryOp::Put(Put::new(key, encode(&record), None)));
         let over = record.r#match.as_ref().is_some_and(|matched: &v1::Matched| matched.over);
         Some(AttendanceUpdate { id: self.id.clone(), players, over, txn })
     }

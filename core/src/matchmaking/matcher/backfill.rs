@@ -37,14 +37,14 @@ impl Offers {
     /// Returns the offer of a match with free places. The rating window of the offer widens since
     /// the places were first found.
     pub(super) fn offer(&mut self, rules: &QueueConfig, now: Instant, running: Running) -> Option<Vacancy> {
-        let room = running.pair.room.clone();
+        let room = running.swept.room.clone();
         let before = self.0.remove(&room);
         running.room?;
         let (team, places) = running.free(rules)?;
-        let v1::MatchRecord { region, rating, attributes, conditions, .. } = &running.pair.record;
+        let v1::MatchRecord { region, rating, attributes, conditions, .. } = &running.swept.record;
         let traits = record::traits(attributes, conditions).ok()?;
         let region = Name::new(region).ok()?;
-        let same = before.filter(|(before, _)| before.pair.id == running.pair.id);
+        let same = before.filter(|(before, _)| before.swept.id == running.swept.id);
         let offered = same.map_or(now, |(_, since)| since);
         let rating = *rating;
         let barred = running.left();
@@ -69,14 +69,14 @@ impl Running {
 
     /// Returns the players that have left the match, now or earlier.
     fn left(&self) -> Vec<Name> {
-        let teams = self.pair.record.r#match.iter().flat_map(|matched| &matched.teams);
+        let teams = self.swept.record.r#match.iter().flat_map(|matched| &matched.teams);
         let left = teams.flat_map(|team| &team.players).filter(|player| !self.is_there(player));
-        left.chain(&self.pair.record.left).filter_map(|player| Name::new(player).ok()).collect()
+        left.chain(&self.swept.record.left).filter_map(|player| Name::new(player).ok()).collect()
     }
 
     /// Returns the teams with their current players.
     fn teams(&self) -> Vec<v1::Team> {
-        let teams = self.pair.record.r#match.iter().flat_map(|matched| &matched.teams);
+        let teams = self.swept.record.r#match.iter().flat_map(|matched| &matched.teams);
         let left = |team: &v1::Team| {
             let players = team.players.iter().filter(|player| self.is_there(player));
             v1::Team { players: players.cloned().collect() }
@@ -130,7 +130,7 @@ impl Backfilling {
         if part.seats.iter().any(|seat| running.is_there(seat.player.as_str())) {
             return None;
         }
-        let mut record = running.pair.record.clone();
+        let mut record = running.swept.record.clone();
         let mut together = record::traits(&record.attributes, &record.conditions).ok()?;
         together.join(&chosen.ticket.traits);
         record::write_traits(&together, &mut record);
@@ -144,7 +144,7 @@ impl Backfilling {
         let rule = &binding.rule;
         let mut backfilling = Self {
             serial,
-            id: running.pair.id.clone(),
+            id: running.swept.id.clone(),
             team: vacancy.team,
             explanation: format!(
                 "closeness {quality} of 1000 in {}: {rule}; {}",
@@ -165,17 +165,17 @@ impl Backfilling {
     }
 
     fn write(&self, running: &Running, matched: &v1::Matched, fence: &Fence) -> Option<Txn> {
-        let pair = keys::pair(&self.id);
-        let compares = vec![Compare::unchanged(pair.clone(), running.pair.modified)];
+        let key = keys::match_key(&self.id);
+        let compares = vec![Compare::unchanged(key.clone(), running.swept.modified)];
         let mut txn = Txn { compares, ..Txn::default() };
-        consume(&mut txn, fence, pair.clone(), core::slice::from_ref(&self.part));
+        consume(&mut txn, fence, key.clone(), core::slice::from_ref(&self.part));
         // A node leads the room, and has led it since the sweep.
-        txn.compares.push(Compare::same_life(keys::room(running.pair.room.as_str()), running.room?));
+        txn.compares.push(Compare::same_life(keys::room(running.swept.room.as_str()), running.room?));
         for MatchedPlayer { player, modified, .. } in &running.there {
             txn.compares.push(Compare::unchanged(keys::notice(player), *modified));
         }
         notify(&mut txn, matched, running.there.iter().chain(&self.part.seats));
-        txn.success.push(RegistryOp::Put(Put::new(pair, self.record.clone(), None)));
+        txn.success.push(RegistryOp::Put(Put::new(key, self.record.clone(), None)));
         Some(txn)
     }
 

@@ -67,12 +67,12 @@ impl MatchedGroup {
     }
 }
 
-/// Adds the groups to a transaction that writes the match `pair`: the transaction compares their
-/// tickets and deletes them. If a comparison fails, the transaction reads the state that [`judge`]
-/// needs.
-pub(super) fn consume(txn: &mut Txn, fence: &Fence, pair: Bytes, parts: &[MatchedGroup]) {
+/// Adds the groups to a transaction that writes the match at `match_key`: the transaction compares
+/// their tickets and deletes them. If a comparison fails, the transaction reads the state that
+/// [`judge`] needs.
+pub(super) fn consume(txn: &mut Txn, fence: &Fence, match_key: Bytes, parts: &[MatchedGroup]) {
     fence.guard(&mut txn.compares);
-    txn.failure.extend([read(fence.key()), read(pair)]);
+    txn.failure.extend([read(fence.key()), read(match_key)]);
     for MatchedPlayer { player, modified, .. } in parts.iter().flat_map(|part| &part.seats) {
         let ticket = keys::ticket(player);
         if !fence.planted.is(Plant::TicketUncompared) {
@@ -109,8 +109,8 @@ pub(super) fn judge(
         _ => None,
     });
     let mut next = || found.next().flatten();
-    let (matcher, pair) = (next(), next());
-    if pair.is_some_and(is_written) {
+    let (matcher, written) = (next(), next());
+    if written.is_some_and(is_written) {
         return ConsumeOutcome::Formed;
     }
     if matcher.is_none_or(|kv| kv.created != fence.epoch) {

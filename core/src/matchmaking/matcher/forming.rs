@@ -84,9 +84,9 @@ impl Forming {
     }
 
     fn write(&self, fence: &Fence, wall: Wall) -> Txn {
-        let pair = keys::pair(&self.id);
-        let mut txn = Txn { compares: vec![Compare::absent(pair.clone())], ..Txn::default() };
-        consume(&mut txn, fence, pair.clone(), &self.parts);
+        let key = keys::match_key(&self.id);
+        let mut txn = Txn { compares: vec![Compare::absent(key.clone())], ..Txn::default() };
+        consume(&mut txn, fence, key.clone(), &self.parts);
         let room = keys::room_of(&self.id);
         // No node leads the room until the first player joins. The lease deletes the record if this
         // node and the players are gone before.
@@ -109,7 +109,7 @@ impl Forming {
         let (matched, matcher_epoch) = (Some(matched), fence.epoch);
         let record =
             v1::MatchRecord { r#match: matched, formed_ms: wall.0, matcher_epoch, ..self.open.clone() };
-        txn.success.push(RegistryOp::Put(Put::new(pair, encode(&record), None)));
+        txn.success.push(RegistryOp::Put(Put::new(key, encode(&record), None)));
         txn
     }
 

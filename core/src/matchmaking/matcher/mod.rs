@@ -1,7 +1,7 @@
 //! The matcher of each mode: the one node that forms the mode's matches (rows K1, K2; G8).
 //!
 //! A node's matcher campaigns for every mode. While elected, the matcher knows the mode's tickets
-//! by a listing and a watch, passes them to the pairing [`Engine`](super::Engine), and writes the
+//! by a listing and a watch, passes them to the matching [`Engine`](super::Engine), and writes the
 //! matches that the engine finds. Every transaction compares the key by which the matcher was
 //! elected, so a deposed matcher that does not know of its deposition writes nothing. Every
 //! transaction also compares the tickets, so a change that the matcher has not seen yet makes the

@@ -465,7 +465,7 @@ impl ModeMatcher {
         if !self.rules.backfill {
             return;
         }
-        let (room, now) = (running.pair.room.clone(), self.now.instant);
+        let (room, now) = (running.swept.room.clone(), self.now.instant);
         self.engine.withdraw_vacancy(&room);
         if let Some(vacancy) = self.offers.offer(&self.rules, now, running)
             && self.engine.offer_vacancy(now, vacancy).is_err()
@@ -552,7 +552,7 @@ impl ModeMatcher {
             TaskKind::Backfill(backfilling) => Request::Txn((*backfilling.txn).clone()),
             TaskKind::End(end) => Request::Txn(end.txn(self.fence()?)),
             TaskKind::SweepPage(request) => request.clone(),
-            TaskKind::SweepPair(pair) => Request::Txn(pair.look()),
+            TaskKind::SweepMatch(swept) => Request::Txn(swept.look()),
             TaskKind::SweepEnd { txn, .. } | TaskKind::SweepDate(txn) => Request::Txn(txn.clone()),
             TaskKind::SweepAttendance(update) => Request::Txn(update.txn.clone()),
         })

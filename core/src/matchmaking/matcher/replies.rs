@@ -71,7 +71,7 @@ impl ModeMatcher {
                 self.sweep.take(&mode, kvs, *more);
                 self.sweep_on();
             }
-            (TaskKind::SweepPair(pair), Answer::Txn { answers, .. }) => self.swept(pair, answers),
+            (TaskKind::SweepMatch(swept), Answer::Txn { answers, .. }) => self.swept(swept, answers),
             (TaskKind::SweepEnd { id, abandoned, .. }, Answer::Txn { succeeded, .. }) => {
                 if *succeeded {
                     self.stats.swept += 1;
@@ -94,7 +94,7 @@ impl ModeMatcher {
         self.stats.failed += 1;
         match task.what {
             TaskKind::SweepPage(_)
-            | TaskKind::SweepPair(_)
+            | TaskKind::SweepMatch(_)
             | TaskKind::SweepEnd { .. }
             | TaskKind::SweepDate(_)
             | TaskKind::SweepAttendance(_) => {
@@ -325,10 +325,10 @@ impl ModeMatcher {
 
     // The sweep.
 
-    fn swept(&mut self, pair: SweptMatch, answers: &[Answer]) {
+    fn swept(&mut self, swept: SweptMatch, answers: &[Answer]) {
         let Leadership::Leads(fence) = &self.leadership else { return };
-        let (id, room) = (pair.id.clone(), pair.room.clone());
-        match pair.judge(fence, self.now.wall, self.config.join_window, &self.rules, answers) {
+        let (id, room) = (swept.id.clone(), swept.room.clone());
+        match swept.judge(fence, self.now.wall, self.config.join_window, &self.rules, answers) {
             Finding::Lives(running) => {
                 self.offer(*running);
                 self.sweep_on();
@@ -358,8 +358,8 @@ impl ModeMatcher {
 
     /// Continues the sweep with the next match or the next page, or ends it.
     fn sweep_on(&mut self) {
-        if let Some(pair) = self.sweep.next_pair() {
-            self.ask_later(MatcherTask::new(TaskKind::SweepPair(pair)));
+        if let Some(swept) = self.sweep.next_match() {
+            self.ask_later(MatcherTask::new(TaskKind::SweepMatch(swept)));
         } else if let Some(request) = self.sweep.next_page() {
             self.ask_later(MatcherTask::new(TaskKind::SweepPage(request)));
         } else {

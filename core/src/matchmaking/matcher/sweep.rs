@@ -45,7 +45,7 @@ pub(super) struct SweptMatch {
 /// A running match, as the sweep has read it.
 #[derive(Clone, Debug)]
 pub(super) struct Running {
-    pub(super) pair: SweptMatch,
+    pub(super) swept: SweptMatch,
     /// Revision that created the room's record, if a node leads the room.
     pub(super) room: Option<u64>,
     /// Players that are in the match, with their notices.
@@ -77,7 +77,7 @@ impl Sweep {
     }
 
     fn page(&self) -> Request {
-        let mut span = keys::pairs();
+        let mut span = keys::matches();
         if let Some(from) = &self.from {
             span.key = from.clone();
         }
@@ -95,7 +95,7 @@ impl Sweep {
     }
 
     /// Returns the next match.
-    pub(super) fn next_pair(&mut self) -> Option<SweptMatch> {
+    pub(super) fn next_match(&mut self) -> Option<SweptMatch> {
         self.todo.pop_front()
     }
 
@@ -165,11 +165,11 @@ impl SweptMatch {
                 return Finding::Attendance(Box::new(update));
             }
             let room = room.filter(|_| claimed).map(|kv| kv.created);
-            return Finding::Lives(Box::new(Running { pair: self, room, there }));
+            return Finding::Lives(Box::new(Running { swept: self, room, there }));
         }
-        let pair = keys::pair(&self.id);
+        let key = keys::match_key(&self.id);
         let mut compares = self.unchanged(fence);
-        let mut success = Vec::from([delete(pair)]);
+        let mut success = Vec::from([delete(key)]);
         for MatchedPlayer { player, modified, .. } in there {
             let key = keys::notice(&player);
             compares.push(Compare::unchanged(key.clone(), modified));
@@ -201,14 +201,14 @@ impl SweptMatch {
         if let Some(matched) = &self.record.r#match {
             notify(&mut txn, matched, ahead.iter());
         }
-        txn.success.push(RegistryOp::Put(Put::new(keys::pair(&self.id), encode(&record), None)));
+        txn.success.push(RegistryOp::Put(Put::new(keys::match_key(&self.id), encode(&record), None)));
         Txn { compares, ..txn }
     }
 
     /// Returns the comparisons that the match is unchanged, and that this node is still the
     /// matcher.
     pub(super) fn unchanged(&self, fence: &Fence) -> Vec<Compare> {
-        let mut compares = Vec::from([Compare::unchanged(keys::pair(&self.id), self.modified)]);
+        let mut compares = Vec::from([Compare::unchanged(keys::match_key(&self.id), self.modified)]);
         fence.guard(&mut compares);
         compares
     }

@@ -41,7 +41,7 @@ pub(super) enum TaskKind {
     Backfill(Backfilling),
     End(TicketEnd),
     SweepPage(Request),
-    SweepPair(SweptMatch),
+    SweepMatch(SweptMatch),
     SweepEnd {
         id: String,
         abandoned: bool,

@@ -79,17 +79,17 @@ fn conditions_must_be_met_both_ways() {
     let french = || Value::Text("fr".to_string());
     let a = || wants(speaks(ticket("a", 1500, at(0)), "en"), Test::Is(french()));
     let b = speaks(ticket("b", 1500, at(0)), "fr");
-    let pair = |one: Ticket, other: Ticket| {
+    let matches = |one: Ticket, other: Ticket| {
         let mut engine = engine(config(2, 1), &[one, other]);
         matches(&run(&mut engine, at(0), secs(60))).len()
     };
-    assert_eq!(pair(a(), b.clone()), 1);
-    assert_eq!(pair(a(), speaks(b.clone(), "de")), 0);
-    assert_eq!(pair(a(), ticket("b", 1500, at(0))), 0, "no attribute is no match");
-    assert_eq!(pair(a(), wants(b.clone(), Test::Is(french()))), 0, "b wants what a is not");
+    assert_eq!(matches(a(), b.clone()), 1);
+    assert_eq!(matches(a(), speaks(b.clone(), "de")), 0);
+    assert_eq!(matches(a(), ticket("b", 1500, at(0))), 0, "no attribute is no match");
+    assert_eq!(matches(a(), wants(b.clone(), Test::Is(french()))), 0, "b wants what a is not");
     let both = Test::OneOf(vec![french(), Value::Text("en".to_string())]);
-    assert_eq!(pair(a(), wants(b.clone(), both)), 1);
-    assert_eq!(pair(a(), wants(b, Test::Between(0, 9))), 0, "a text is in no range");
+    assert_eq!(matches(a(), wants(b.clone(), both)), 1);
+    assert_eq!(matches(a(), wants(b, Test::Between(0, 9))), 0, "a text is in no range");
 }
 
 #[test]

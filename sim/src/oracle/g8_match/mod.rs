@@ -38,7 +38,7 @@ use skirmish_proto::v1::{self, TicketState};
 use self::searches::{SearchEnd, Searches};
 use super::{Guarantee, Verdict, broken};
 
-const PAIRS: &str = "/match/pairs/";
+const MATCHES: &str = "/match/pairs/";
 const MATCHER: &str = "/match/matcher/";
 
 /// Matches as the registry has them, and the messages to clients.
@@ -251,7 +251,7 @@ impl Matches {
         self.revision = changes.first().map_or(self.revision, Change::revision);
         // Matches first: they are checked against tickets and notices as of the revision before.
         for change in changes {
-            if let (Some(id), Change::Put { kv, .. }) = (named(change, PAIRS), change) {
+            if let (Some(id), Change::Put { kv, .. }) = (named(change, MATCHES), change) {
                 self.form(id, kv, changes)?;
             }
         }
@@ -266,7 +266,7 @@ impl Matches {
             }
         }
         for change in changes {
-            if let (Some(id), Change::Delete { .. }) = (named(change, PAIRS), change) {
+            if let (Some(id), Change::Delete { .. }) = (named(change, MATCHES), change) {
                 self.over(id)?;
             }
         }
@@ -364,7 +364,7 @@ impl Matches {
             self.notices.insert(player, notice);
             return Ok(());
         }
-        if !changes.iter().any(|change| *change.key() == keys::pair(&id)) {
+        if !changes.iter().any(|change| *change.key() == keys::match_key(&id)) {
             return unlike(format_args!("{player} has a notice of match {id}, but the match does not form"));
         }
         let (fills, search, joined) = (notice.fills, notice.search, notice.joined);
@@ -567,8 +567,8 @@ impl Matches {
             let notice = self.notices.iter().next();
             notice.map(|(player, of)| format!("{player} is in match {}", of.r#match))
         };
-        let pair = || self.live.iter().next().map(|id| format!("match {id} is not over"));
-        ticket.or_else(notice).or_else(pair)
+        let live = || self.live.iter().next().map(|id| format!("match {id} is not over"));
+        ticket.or_else(notice).or_else(live)
     }
 }
 

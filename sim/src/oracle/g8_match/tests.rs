@@ -56,7 +56,7 @@ fn whole(revision: u64) -> Vec<Change> {
         notice(revision, "ann", 0),
         notice(revision, "bob", 1),
         put(revision, keys::room(&matched().room), encode(&v1::RoomRecord::default())),
-        put(revision, keys::pair("m"), encode(&record)),
+        put(revision, keys::match_key("m"), encode(&record)),
     ]
 }
 
@@ -125,7 +125,7 @@ fn who_is_in_a_match_is_neither_queued_nor_in_another() {
     let mut other = whole(5);
     other.retain(is_put);
     assert!(run(&[queued(), whole(4), other].concat()).is_err());
-    let over = |revision| delete(revision, keys::pair("m"));
+    let over = |revision| delete(revision, keys::match_key("m"));
     assert!(run(&[queued(), whole(4), vec![over(5)]].concat()).is_err());
     let left = [delete(5, keys::notice(&name("ann"))), delete(6, keys::notice(&name("bob"))), over(7)];
     assert_eq!(run(&[queued(), whole(4), left.to_vec()].concat()), Ok(()));
@@ -254,7 +254,7 @@ fn filled(revision: u64) -> Vec<Change> {
         delete(revision, keys::ticket(&name("cid"))),
         notice("ann", 0),
         notice("cid", 1),
-        put(revision, keys::pair("m"), encode(&record)),
+        put(revision, keys::match_key("m"), encode(&record)),
     ]
 }
 
@@ -311,7 +311,7 @@ fn who_is_put_out_has_not_come_and_nobody_stays_who_has_not() {
         vec![
             put(6, keys::notice(&name("ann")), encode(&ann)),
             delete(6, keys::notice(&name("bob"))),
-            put(6, keys::pair("m"), encode(&record)),
+            put(6, keys::match_key("m"), encode(&record)),
         ]
     };
     let until = [queued(), whole(4)].concat();
@@ -353,7 +353,7 @@ fn what_is_left_behind_is_named() {
     assert!(all.left_behind().is_some());
     assert_eq!(all.changed(0, None, &whole(4)), Ok(()));
     assert!(all.left_behind().is_some());
-    let gone = [keys::notice(&name("ann")), keys::notice(&name("bob")), keys::pair("m")];
+    let gone = [keys::notice(&name("ann")), keys::notice(&name("bob")), keys::match_key("m")];
     assert_eq!(all.changed(0, None, &gone.map(|key| delete(5, key))), Ok(()));
     assert_eq!(all.left_behind(), None);
 }
@@ -377,7 +377,7 @@ fn what_is_ended_by_who_is_not_elected_is_caught() {
     let [me, other] = [Some(NodeId(7)), Some(NodeId(8))];
     let ended = [ticket(4, "ann", TicketState::TimedOut)];
     let gone = ["ann", "bob"].map(|player| delete(5, keys::notice(&name(player))));
-    let over = [gone.to_vec(), vec![delete(5, keys::pair("m"))]].concat();
+    let over = [gone.to_vec(), vec![delete(5, keys::match_key("m"))]].concat();
     for (author, holds) in [(me, true), (None, true), (other, false)] {
         let mut all = matches();
         assert_eq!(all.changed(0, None, &queued()), Ok(()));

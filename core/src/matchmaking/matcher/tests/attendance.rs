@@ -43,7 +43,7 @@ fn form(c: &mut Cluster, players: &[&str], mode: &str) -> v1::Matched {
 }
 
 fn record(c: &mut Cluster, id: &str) -> Option<v1::MatchRecord> {
-    c.get(keys::pair(id)).map(|kv| decode(&kv.value))
+    c.get(keys::match_key(id)).map(|kv| decode(&kv.value))
 }
 
 fn players(matched: &v1::Matched) -> Vec<String> {

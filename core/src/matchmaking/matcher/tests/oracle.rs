@@ -138,7 +138,7 @@ impl Oracle {
                     let comes = notice.joined
                         && before.is_some_and(|b| v1::NoticeRecord { joined: true, ..b } == notice);
                     assert!(
-                        comes || find(&keys::pair(&notice.r#match)).is_some(),
+                        comes || find(&keys::match_key(&notice.r#match)).is_some(),
                         "{player} has a notice of no match"
                     );
                 }
@@ -161,7 +161,7 @@ impl Oracle {
             let Change::Put { kv, prev } = change else { continue };
             if kv.key.starts_with(b"/match/pairs/") {
                 match prev {
-                    None => self.pair(kv, find),
+                    None => self.form(kv, find),
                     // The rest of the record may change alone: its times, and the mark that the
                     // match has begun.
                     Some(before) => {
@@ -177,7 +177,7 @@ impl Oracle {
 
     /// Checks that a match is formed as a whole: all tickets waited, and all notices are of this
     /// revision.
-    fn pair<'a>(&mut self, kv: &KeyValue, find: impl Fn(&Bytes) -> Option<&'a Change>) {
+    fn form<'a>(&mut self, kv: &KeyValue, find: impl Fn(&Bytes) -> Option<&'a Change>) {
         let record: v1::MatchRecord = decode(&kv.value);
         let matched = record.r#match.unwrap();
         self.formed += 1;

@@ -218,7 +218,7 @@ impl World {
         }
         assert!(alone == 0 || free.is_empty(), "{free:?} have free places, and {waiting:?} wait");
         // Every match has a player, and every notice has a match.
-        for kv in self.c.list(keys::pairs()) {
+        for kv in self.c.list(keys::matches()) {
             let record: v1::MatchRecord = decode(&kv.value);
             let id = record.r#match.unwrap().r#match;
             assert!(live.values().any(|matched| matched.r#match == id), "{id} is over");

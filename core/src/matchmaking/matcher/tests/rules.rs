@@ -340,10 +340,10 @@ fn who_was_away_hears_of_its_match_and_it_ends_when_all_have_left() {
     c.leave("ann");
     run(&mut c, 150);
     assert_eq!(c.notice("ann"), None);
-    assert!(c.notice("bob").is_some() && c.get(keys::pair(&matched.r#match)).is_some());
+    assert!(c.notice("bob").is_some() && c.get(keys::match_key(&matched.r#match)).is_some());
     c.leave("bob");
     run(&mut c, 32);
-    assert_eq!((c.notice("bob"), c.get(keys::pair(&matched.r#match))), (None, None));
+    assert_eq!((c.notice("bob"), c.get(keys::match_key(&matched.r#match))), (None, None));
     // The room belongs to its primary.
     assert!(c.get(keys::room(&matched.room)).is_some());
 }
@@ -358,7 +358,7 @@ fn a_match_that_nobody_comes_to_is_ended() {
     assert!(c.notice("ann").is_some());
     run(&mut c, 40);
     assert_eq!((c.notice("ann"), c.notice("bob")), (None, None));
-    assert_eq!((c.get(keys::pair(&matched.r#match)), c.get(keys::room(&matched.room))), (None, None));
+    assert_eq!((c.get(keys::match_key(&matched.r#match)), c.get(keys::room(&matched.room))), (None, None));
     c.queue("ann", alone("duel"));
     run(&mut c, 1);
     assert!(c.ticket("ann").is_some());
@@ -555,14 +555,14 @@ fn a_match_from_a_time_to_come_is_ended_too() {
     c.queue("bob", alone("duel"));
     run(&mut c, 2);
     // The record is as if written by a clock that was an hour ahead.
-    let pair = keys::pair(&c.player("bob").matched.clone().unwrap().r#match);
-    let record: v1::MatchRecord = decode(&c.get(pair.clone()).unwrap().value);
+    let key = keys::match_key(&c.player("bob").matched.clone().unwrap().r#match);
+    let record: v1::MatchRecord = decode(&c.get(key.clone()).unwrap().value);
     let ahead = v1::MatchRecord { formed_ms: record.formed_ms + 3_600_000, ..record };
-    c.ask(&Request::Put(Put::new(pair.clone(), encode(&ahead), None)));
+    c.ask(&Request::Put(Put::new(key.clone(), encode(&ahead), None)));
     run(&mut c, 120);
     assert!(c.notice("ann").is_some());
     run(&mut c, 70);
-    assert_eq!((c.notice("ann"), c.notice("bob"), c.get(pair)), (None, None, None));
+    assert_eq!((c.notice("ann"), c.notice("bob"), c.get(key)), (None, None, None));
 }
 
 #[test]
