@@ -25,7 +25,7 @@ const QUEUE: &str = "/match/queue/";
 const PLAYERS: &str = "/match/players/";
 const MATCHES: &str = "/match/pairs/";
 const MATCHER: &str = "/match/matcher/";
-const DESKS: &str = "/match/desks/";
+const TICKET_FENCES: &str = "/match/desks/";
 
 /// Prefix of the names of match rooms; the name of the match follows.
 const ROOM: &str = "match:";
@@ -78,8 +78,8 @@ pub fn matcher(mode: &Name) -> Bytes {
 /// Returns the key that a node writes to make its earlier requests void. Every write of a ticket by
 /// the node compares the revision of this key.
 #[must_use]
-pub fn desk(node: NodeId) -> Bytes {
-    format!("{DESKS}{node}").into()
+pub fn ticket_fence(node: NodeId) -> Bytes {
+    format!("{TICKET_FENCES}{node}").into()
 }
 
 /// Returns the key of a player's session.
@@ -145,7 +145,8 @@ mod tests {
             (Some("1-1"), None, None)
         );
         assert!(tickets().contains(&ticket(&ann)) && !tickets().contains(&notice(&ann)));
-        for other in [match_key("1-1"), matcher(&ann), desk(NodeId(7)), session(&ann), room(&room_of("1-1"))]
+        for other in
+            [match_key("1-1"), matcher(&ann), ticket_fence(NodeId(7)), session(&ann), room(&room_of("1-1"))]
         {
             assert_eq!(owner(&other), None);
             assert!(!span.contains(&other), "{other:?}");

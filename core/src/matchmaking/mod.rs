@@ -70,12 +70,12 @@
 mod assemble;
 mod class;
 mod config;
-pub mod desk;
 mod engine;
 mod explain;
 mod formed;
 pub mod keys;
 pub mod matcher;
+pub mod player_tickets;
 mod players;
 mod pool;
 mod quality;
@@ -93,11 +93,11 @@ pub use config::{
     Limits, MAX_MATCH_PLAYERS, MAX_RATING, MAX_REGIONS, MAX_TEAM_SIZE, MAX_TEAMS, PERFECT, Quality,
     QueueConfig, Widening, WorkLimits,
 };
-pub use desk::Desk;
 pub use engine::{Engine, Stats};
 pub use explain::{Seen, WaitReason, Why, Width};
 pub use formed::{Backfill, Binding, Chosen, Formed, QueueOutput, Rule, Used};
 pub use matcher::Matcher;
+pub use player_tickets::PlayerTickets;
 pub use record::{Refused, decode, encode};
 pub use settings::{MAX_FORMED_PLAYERS, MatchmakingConfig};
 pub use ticket::{Condition, Test, Ticket, TicketRefusal, Traits, Vacancy, Value};

@@ -13,7 +13,7 @@ use crate::base::time::Duration;
 /// tickets of the match end as `REFUSED`, since the same match would be found and refused again.
 pub const MAX_FORMED_PLAYERS: u32 = 63;
 
-/// Configuration of a node's matchmaking: of its [`Desk`](super::Desk) and its
+/// Configuration of a node's matchmaking: of its [`PlayerTickets`](super::PlayerTickets) and its
 /// [`Matcher`](super::Matcher). All nodes of a cluster must have the same configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MatchmakingConfig {
@@ -45,8 +45,8 @@ pub struct MatchmakingConfig {
     /// default 50,000. If more players wait, the matcher knows those who came first. The others
     /// wait in the registry until these are gone. See [`matcher`](super::matcher).
     pub tickets: usize,
-    /// Maximum number of open requests of a desk, or of a matcher for each mode; at least 3,
-    /// default 64.
+    /// Maximum number of open requests of the player tickets, or of a matcher for each mode; at least
+    /// 3, default 64.
     pub calls: usize,
     /// Maximum number of keys in one read; default 500.
     pub page: u32,

@@ -40,7 +40,7 @@ impl Node {
     fn begin_anew(&mut self, now: Now, why: Anew) {
         self.event(Event::Anew { why });
         if self.makes_matches() {
-            self.desk.begin_anew(now);
+            self.player_tickets.begin_anew(now);
         }
         for room in self.rooms.keys() {
             self.late_room_input(now, room, RoomInput::Close(v1::LeftReason::Gone));

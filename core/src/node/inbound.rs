@@ -85,14 +85,25 @@ impl Node {
         }
         let leased = self.registrar.may_serve(now.instant);
         let Self {
-            connections, sessions, rooms, links, config, desk, rng, zstd, bugs, planted, stats, ..
+            connections,
+            sessions,
+            rooms,
+            links,
+            config,
+            player_tickets,
+            rng,
+            zstd,
+            bugs,
+            planted,
+            stats,
+            ..
         } = self;
         let is_named = |room| rooms.get(room).is_some_and(|hosted| hosted.room().name().as_str() == say.room);
         let Some(membership) = sessions.membership_if(session, is_named) else {
             return self.left(now, key, &say.room, v1::LeftReason::NotAMember, false);
         };
         let (room, number, client_seq) = (membership.room(), membership.number(), say.client_seq);
-        let around = Surroundings { config, places: desk, rng, zstd, bugs, planted: *planted };
+        let around = Surroundings { config, places: player_tickets, rng, zstd, bugs, planted: *planted };
         let Some((hosted, mut cx)) = rooms.enter(now, room, leased, around) else {
             return self.bugs.found("a room that a session is in is not in the table");
         };

@@ -8,7 +8,7 @@ use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::Now;
 use crate::hosting::RoomInput;
-use crate::matchmaking::{desk, keys, matcher};
+use crate::matchmaking::{keys, matcher, player_tickets};
 use crate::node::sessions::{client_epoch, revision};
 use crate::registry::{CallId, RegistryEvent, WatchId};
 use crate::wire;
@@ -30,7 +30,7 @@ impl Node {
         };
         match id % ASKERS {
             0 => self.registrar.handle_told(now, told),
-            1 => self.desk.handle_told(now, told),
+            1 => self.player_tickets.handle_told(now, told),
             _ => self.matcher.handle_told(now, told),
         }
     }
@@ -47,7 +47,7 @@ impl Node {
         let (player, epoch) = (session.player().clone(), session.registered());
         if self.makes_matches() {
             queue.session_epoch = revision(queue.session_epoch);
-            return self.desk.queue(now, &player, epoch, queue);
+            return self.player_tickets.queue(now, &player, epoch, queue);
         }
         let reason = "this server makes no matches".into();
         let state = v1::TicketState::Refused.into();
@@ -63,11 +63,11 @@ impl Node {
         let v1::Cancel { search, r#match } = cancel;
         let named = if r#match.is_empty() { None } else { Some(Name::new(&r#match)) };
         let state = match named {
-            None if self.makes_matches() => return self.desk.cancel(now, &player, search),
+            None if self.makes_matches() => return self.player_tickets.cancel(now, &player, search),
             // There is no such match.
             None | Some(Err(_)) => v1::TicketState::None,
             Some(Ok(id)) if self.makes_matches() => {
-                if self.desk.give_up(now, &player, &id, search) {
+                if self.player_tickets.give_up(now, &player, &id, search) {
                     return;
                 }
                 v1::TicketState::Unavailable
@@ -93,22 +93,22 @@ impl Node {
     ) {
         match resumed {
             _ if !self.makes_matches() => {}
-            Some(rooms) => self.desk.resume(now, player, session_epoch, rooms),
-            None => self.desk.arrive(now, player, session_epoch),
+            Some(rooms) => self.player_tickets.resume(now, player, session_epoch, rooms),
+            None => self.player_tickets.arrive(now, player, session_epoch),
         }
     }
 
     /// The player's session is a member of a room.
     pub(super) fn join_match(&mut self, now: Now, player: &Name, room: &Name) {
         if self.makes_matches() {
-            self.desk.join_match(now, player, room);
+            self.player_tickets.join_match(now, player, room);
         }
     }
 
     /// A player's connection is lost; its session waits to be resumed.
     pub(super) fn lose(&mut self, now: Now, player: &Name) {
         if self.makes_matches() {
-            self.desk.lose(now, player);
+            self.player_tickets.lose(now, player);
         }
     }
 
@@ -118,20 +118,20 @@ impl Node {
         let is_of_match = self.makes_matches() && keys::match_of(room).is_some();
         let name = Name::new(room).ok().filter(|_| is_of_match);
         let heard = member || !self.planted.is(Plant::LeaveUnheard);
-        name.is_some_and(|name| heard && self.desk.leave(now, player, &name, member))
+        name.is_some_and(|name| heard && self.player_tickets.leave(now, player, &name, member))
     }
 
     /// A player's session is not here any more.
     pub(super) fn depart(&mut self, now: Now, player: &Name, moved: bool) {
         if self.makes_matches() {
-            self.desk.depart(now, player, moved);
+            self.player_tickets.depart(now, player, moved);
         }
     }
 
     /// The node is the primary of a room, which may keep places for the players of a match.
     pub(super) fn host(&mut self, now: Now, room: &Name) {
         if self.makes_matches() {
-            self.desk.host(now, room);
+            self.player_tickets.host(now, room);
         }
     }
 
@@ -143,26 +143,26 @@ impl Node {
         let lease = self.registrar.lease();
         if lease != self.matchmaking_lease {
             self.matchmaking_lease = lease;
-            self.desk.set_lease(now, lease);
+            self.player_tickets.set_lease(now, lease);
             self.matcher.set_lease(now, lease);
         }
-        while let Some(decision) = self.desk.poll_decision() {
+        while let Some(decision) = self.player_tickets.poll_decision() {
             match decision {
-                desk::DeskDecision::Ticket { player, queued } => {
+                player_tickets::PlayerTicketsDecision::Ticket { player, queued } => {
                     let session_epoch = client_epoch(queued.session_epoch);
                     self.tell_ticket(now, &player, &v1::Queued { session_epoch, ..queued });
                 }
-                desk::DeskDecision::Matched { player, matched } => {
+                player_tickets::PlayerTicketsDecision::Matched { player, matched } => {
                     let frame = wire::encode(v1::Kind::Matched, &v1::Metadata::default(), &matched);
                     self.tell_player(now, &player, frame);
                 }
-                desk::DeskDecision::Left { player, room, was_in } => {
+                player_tickets::PlayerTicketsDecision::Left { player, room, was_in } => {
                     let reason = if was_in { v1::LeftReason::Asked } else { v1::LeftReason::NotAMember };
                     if let Some(conn) = self.sessions.conn_of(&player) {
                         self.left(now, conn.key(), room.as_str(), reason, true);
                     }
                 }
-                desk::DeskDecision::PlacesKnown { room } => {
+                player_tickets::PlayerTicketsDecision::PlacesKnown { room } => {
                     if let Some(room) = self.rooms.named(room.as_str()) {
                         self.room_input(now, room, RoomInput::PlacesKnown);
                     }
@@ -191,7 +191,7 @@ impl Node {
             };
             self.event(event);
         }
-        while let Some(call) = self.desk.poll_call() {
+        while let Some(call) = self.player_tickets.poll_call() {
             self.outputs.push_back(super::Output::Registry(call));
         }
         while let Some(call) = self.matcher.poll_call() {

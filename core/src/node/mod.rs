@@ -49,7 +49,7 @@ use crate::base::slab::{Key, Slab};
 use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::config::Config;
 use crate::crdt::Replica;
-use crate::matchmaking::{Desk, Matcher};
+use crate::matchmaking::{Matcher, PlayerTickets};
 use crate::node::clocks::Clocks;
 use crate::node::connections::{Connections, Source};
 use crate::node::link::{Caller, Link};
@@ -82,7 +82,7 @@ pub struct Node {
     rooms: RoomTable,
     id: NodeId,
     registrar: Registrar,
-    desk: Desk,
+    player_tickets: PlayerTickets,
     matcher: Matcher,
     /// The lease that those two know.
     matchmaking_lease: Option<LeaseId>,
@@ -142,7 +142,7 @@ impl Node {
             link_address: record.link.clone(),
             id,
             registrar: Registrar::new(config.registrar.clone(), id, record, rng.split(), 0, ASKERS),
-            desk: Desk::new(config.matchmaking.clone(), id, rng.split(), 1, ASKERS),
+            player_tickets: PlayerTickets::new(config.matchmaking.clone(), id, rng.split(), 1, ASKERS),
             matcher: Matcher::new(&config.matchmaking, id, rng.split(), 2, ASKERS),
             matchmaking_lease: None,
             links: Slab::new(config.links.total),
@@ -171,7 +171,7 @@ impl Node {
         self.planted = planted;
         self.bugs.plant(planted);
         self.registrar.plant(planted);
-        self.desk.plant(planted);
+        self.player_tickets.plant(planted);
         self.matcher.plant(planted);
         self.clocks.plant(planted);
     }
@@ -259,7 +259,7 @@ impl Node {
         let now = self.begin(now);
         self.registrar.start(now);
         if self.makes_matches() {
-            self.desk.start(now);
+            self.player_tickets.start(now);
             self.matcher.start(now);
         }
         self.consult_registrar(now);
@@ -359,7 +359,7 @@ impl Node {
         }
         self.registrar.handle_timeout(now);
         if self.makes_matches() {
-            self.desk.handle_timeout(now);
+            self.player_tickets.handle_timeout(now);
             self.matcher.handle_timeout(now);
         }
         self.consult_registrar(now);
@@ -464,7 +464,7 @@ impl Node {
         if !self.makes_matches() {
             return own;
         }
-        let matches = Deadline::earliest(self.desk.poll_timeout(), self.matcher.poll_timeout());
+        let matches = Deadline::earliest(self.player_tickets.poll_timeout(), self.matcher.poll_timeout());
         Deadline::earliest(own, matches)
     }
 

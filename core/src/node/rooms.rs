@@ -23,7 +23,7 @@ use crate::hosting::{
     Arrival, Departure, Hosted, KeptPlaces, Role, RoomContext, RoomCounts, RoomEffect, RoomEffects,
     RoomInput, join_deadline,
 };
-use crate::matchmaking::{Desk, keys};
+use crate::matchmaking::{PlayerTickets, keys};
 use crate::node::sessions::Membership;
 use crate::registrar::RoomClaim;
 use crate::wire::{self, RoomMessage, Zstd};
@@ -47,7 +47,7 @@ struct Placed {
 /// Parts of a node that its rooms use.
 pub(super) struct Surroundings<'a> {
     pub(super) config: &'a Config,
-    pub(super) places: &'a Desk,
+    pub(super) places: &'a PlayerTickets,
     pub(super) rng: &'a mut Rng,
     pub(super) zstd: &'a mut Zstd,
     pub(super) bugs: &'a mut Bugs,
@@ -136,7 +136,7 @@ impl RoomTable {
     }
 }
 
-impl KeptPlaces for Desk {
+impl KeptPlaces for PlayerTickets {
     fn are_awaited(&self, room: &Name) -> bool {
         self.awaits_places(room)
     }
@@ -157,8 +157,8 @@ impl Node {
         call: impl FnOnce(&mut Hosted, &mut RoomContext<'_>) -> R,
     ) -> Option<R> {
         let leased = self.registrar.may_serve(now.instant);
-        let Self { rooms, config, desk, rng, zstd, bugs, planted, .. } = self;
-        let around = Surroundings { config, places: desk, rng, zstd, bugs, planted: *planted };
+        let Self { rooms, config, player_tickets, rng, zstd, bugs, planted, .. } = self;
+        let around = Surroundings { config, places: player_tickets, rng, zstd, bugs, planted: *planted };
         let (hosted, mut cx) = rooms.enter(now, room, leased, around)?;
         let result = call(hosted, &mut cx);
         self.settle_room(now, room);
@@ -213,7 +213,7 @@ impl Node {
             }
             RoomEffect::Opened { epoch } => self.event(Event::RoomOpened { room: name.clone(), epoch }),
             RoomEffect::Closed { epoch } => {
-                self.desk.unhost(name);
+                self.player_tickets.unhost(name);
                 self.event(Event::RoomClosed { room: name.clone(), epoch });
             }
             RoomEffect::Tell { link, frame } => self.tell(now, link, frame),
@@ -278,7 +278,7 @@ impl Node {
             }
             RoomEffect::Expired { player } => {
                 if self.makes_matches() {
-                    self.desk.expire_match(now, &player, name);
+                    self.player_tickets.expire_match(now, &player, name);
                 }
             }
             RoomEffect::Passed { passage, trace } => {
@@ -357,8 +357,8 @@ impl Node {
         if let Some(room) = self.rooms.by_name.get(name) {
             return Some(*room);
         }
-        let Self { rooms, config, desk, rng, zstd, bugs, planted, .. } = self;
-        let around = Surroundings { config, places: desk, rng, zstd, bugs, planted: *planted };
+        let Self { rooms, config, player_tickets, rng, zstd, bugs, planted, .. } = self;
+        let around = Surroundings { config, places: player_tickets, rng, zstd, bugs, planted: *planted };
         rooms.open(now, name, around)
     }
 
@@ -386,7 +386,7 @@ impl Node {
         };
         if ends_match && self.makes_matches() {
             let (player, name) = (s.player().clone(), hosted.room().name().clone());
-            self.desk.leave_match(now, &player, &name);
+            self.player_tickets.leave_match(now, &player, &name);
         }
         let departure = Departure::Leaves;
         self.room_input(now, membership.room(), RoomInput::Depart { session, departure });

@@ -151,7 +151,7 @@ mod tests {
         let name = Name::new("n").unwrap();
         let rooms = [Subject::Room(name.clone()).key(), Subject::Session(name.clone()).key()];
         let others = [node_key(NodeId(1)), matches::ticket(&name), matches::notice(&name)];
-        let more = [matches::match_key("1"), matches::matcher(&name), matches::desk(NodeId(1))];
+        let more = [matches::match_key("1"), matches::matcher(&name), matches::ticket_fence(NodeId(1))];
         for key in rooms.into_iter().chain(others).chain(more) {
             assert_eq!(everything().filter(|span| span.contains(&key)).count(), 1, "{key:?}");
         }

@@ -8,8 +8,8 @@ use skirmish_proto::v1::{self, TicketState};
 use super::cluster::{Cluster, Event, Frame, KEEP_ALIVE, Player, name};
 use crate::base::id::Name;
 use crate::base::time::Duration;
-use crate::matchmaking::desk::DeskDecision;
 use crate::matchmaking::keys;
+use crate::matchmaking::player_tickets::PlayerTicketsDecision;
 use crate::matchmaking::record::{decode, encode};
 use crate::registry::{Delete, Put, Request, Span};
 
@@ -44,7 +44,7 @@ impl Cluster {
                 self.schedule(delay, Event::Moved { node, life, player, epoch });
             }
         }
-        self.nodes[index].desk.arrive(now, &player, epoch);
+        self.nodes[index].player_tickets.arrive(now, &player, epoch);
         let client = self.players.entry(player.clone()).or_default();
         (client.home, client.connection) = (Some(index), client.connection + 1);
         client.line.clear();
@@ -89,10 +89,10 @@ impl Cluster {
         // Without its session the connection is being closed.
         let Some(epoch) = node.sessions.get(player).copied() else { return };
         match frame {
-            Frame::Queue(queue) => node.desk.queue(now, player, epoch, queue),
-            Frame::Cancel(search) => node.desk.cancel(now, player, search),
-            Frame::Leave(room) => node.desk.leave_match(now, player, &room),
-            Frame::Join(room) => node.desk.join_match(now, player, &room),
+            Frame::Queue(queue) => node.player_tickets.queue(now, player, epoch, queue),
+            Frame::Cancel(search) => node.player_tickets.cancel(now, player, search),
+            Frame::Leave(room) => node.player_tickets.leave_match(now, player, &room),
+            Frame::Join(room) => node.player_tickets.join_match(now, player, &room),
         }
         self.drain(index);
     }
@@ -103,7 +103,7 @@ impl Cluster {
         let home = self.players.get_mut(&player).and_then(|client| client.home.take());
         if let Some(index) = home {
             // A paused node detects the loss later, as if the connection were lost then.
-            self.nodes[index].desk.lose(now, &player);
+            self.nodes[index].player_tickets.lose(now, &player);
             self.drain(index);
         }
     }
@@ -119,7 +119,7 @@ impl Cluster {
         if !self.nodes[index].cut && !self.nodes[index].paused {
             self.ask(&Request::Delete(Delete::of(Span::one(keys::session(&player)))));
         }
-        self.nodes[index].desk.depart(now, &player, false);
+        self.nodes[index].player_tickets.depart(now, &player, false);
         self.drain(index);
     }
 
@@ -177,10 +177,10 @@ impl Cluster {
         self.ask(&Request::Put(Put::new(keys::room(room), encode(&record), None)));
     }
 
-    pub(super) fn deliver(&mut self, index: usize, decision: DeskDecision) {
-        let (DeskDecision::Ticket { player, .. }
-        | DeskDecision::Matched { player, .. }
-        | DeskDecision::Left { player, .. }) = &decision
+    pub(super) fn deliver(&mut self, index: usize, decision: PlayerTicketsDecision) {
+        let (PlayerTicketsDecision::Ticket { player, .. }
+        | PlayerTicketsDecision::Matched { player, .. }
+        | PlayerTicketsDecision::Left { player, .. }) = &decision
         else {
             return;
         };
@@ -190,7 +190,7 @@ impl Cluster {
         }
         let searches = client.wish.as_ref().map(|wish| wish.search);
         match decision {
-            DeskDecision::Ticket { player, queued } => {
+            PlayerTicketsDecision::Ticket { player, queued } => {
                 let state = queued.state();
                 client.heard.push(state);
                 if state == TicketState::Lost && searches == Some(queued.search) && !client.cancel {
@@ -207,7 +207,7 @@ impl Cluster {
                 }
                 client.last = queued;
             }
-            DeskDecision::Matched { player, matched } => {
+            PlayerTicketsDecision::Matched { player, matched } => {
                 self.oracle.heard(&player, &matched);
                 if searches == Some(matched.search) {
                     (client.wish, client.cancel) = (None, false);
@@ -218,7 +218,7 @@ impl Cluster {
                 client.matched = Some(matched).filter(|matched| !matched.over);
             }
             // No client here waits for that.
-            DeskDecision::Left { .. } | DeskDecision::PlacesKnown { .. } => {}
+            PlayerTicketsDecision::Left { .. } | PlayerTicketsDecision::PlacesKnown { .. } => {}
         }
     }
 }

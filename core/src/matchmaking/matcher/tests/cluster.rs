@@ -1,4 +1,4 @@
-//! Nodes with a desk and a matcher each, their players, and one registry between them.
+//! Nodes with player tickets and a matcher each, their players, and one registry between them.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
@@ -11,7 +11,7 @@ use super::oracle::Oracle;
 use crate::base::id::{Name, NodeId};
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant, Now, Wall};
-use crate::matchmaking::desk::Desk;
+use crate::matchmaking::player_tickets::PlayerTickets;
 use crate::matchmaking::record::{decode, encode};
 use crate::matchmaking::{Matcher, MatchmakingConfig, keys};
 use crate::registry::{
@@ -59,7 +59,7 @@ pub(super) struct Cluster {
 pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) life: u64,
-    pub(super) desk: Desk,
+    pub(super) player_tickets: PlayerTickets,
     pub(super) matcher: Matcher,
     /// The lease, in the node's view.
     pub(super) lease: Option<LeaseId>,
@@ -192,7 +192,7 @@ impl Cluster {
         Node {
             id,
             life: self.lives,
-            desk: Desk::new(self.config.clone(), id, seed, first, 2),
+            player_tickets: PlayerTickets::new(self.config.clone(), id, seed, first, 2),
             matcher: Matcher::new(&self.config, id, self.rng.split(), first + 1, 2),
             lease: None,
             believed_until: self.now,
@@ -210,7 +210,7 @@ impl Cluster {
     pub(super) fn begin(&mut self, index: usize) {
         let now = self.time();
         let node = &mut self.nodes[index];
-        node.desk.start(now);
+        node.player_tickets.start(now);
         node.matcher.start(now);
         self.keep_alive(index);
         self.drain(index);
@@ -327,7 +327,7 @@ impl Cluster {
         };
         if lost {
             node.lease = None;
-            node.desk.set_lease(now, None);
+            node.player_tickets.set_lease(now, None);
             node.matcher.set_lease(now, None);
         }
         if !node.cut {
@@ -346,7 +346,7 @@ impl Cluster {
         self.ask(&Request::Grant { id, ttl_s: TTL.as_secs() });
         self.nodes[index].lease = Some(id);
         self.register_sessions(index, true);
-        self.nodes[index].desk.set_lease(now, Some(id));
+        self.nodes[index].player_tickets.set_lease(now, Some(id));
         self.nodes[index].matcher.set_lease(now, Some(id));
     }
 
@@ -373,7 +373,7 @@ impl Cluster {
     pub(super) fn lose_session(&mut self, player: &Name, index: usize) {
         let now = self.time();
         self.nodes[index].sessions.remove(player);
-        self.nodes[index].desk.depart(now, player, true);
+        self.nodes[index].player_tickets.depart(now, player, true);
         if let Some(client) = self.players.get_mut(player).filter(|client| client.home == Some(index)) {
             client.home = None;
         }

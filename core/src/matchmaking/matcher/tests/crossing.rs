@@ -1,5 +1,5 @@
-//! A real client and the desks of two nodes: frames that the client sends on a new connection cross
-//! the messages that it receives there.
+//! A real client and the player tickets of two nodes: frames that the client sends on a new
+//! connection cross the messages that it receives there.
 
 use alloc::vec::Vec;
 
@@ -93,11 +93,11 @@ impl Ann {
         let now = c.time();
         for message in core::mem::take(&mut self.under_way) {
             let node = c.player("ann").home.unwrap();
-            let desk = &mut c.nodes[node].desk;
+            let tickets = &mut c.nodes[node].player_tickets;
             match message {
                 ToServer::Queue(queue) => c.ask_for("ann", queue),
                 ToServer::Cancel(cancel) => c.take_back("ann", cancel.search),
-                ToServer::Leave(leave) => desk.leave_match(now, &name("ann"), &name(&leave.room)),
+                ToServer::Leave(leave) => tickets.leave_match(now, &name("ann"), &name(&leave.room)),
                 _ => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Tests of desks and matchers together, on one registry.
+//! Tests of player tickets and matchers together, on one registry.
 
 mod absence;
 mod attendance;

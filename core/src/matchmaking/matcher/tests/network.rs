@@ -20,7 +20,8 @@ impl Cluster {
 
     pub(super) fn next(&self) -> Option<Instant> {
         let nodes = self.nodes.iter().filter(|node| !node.paused);
-        let timeouts = nodes.flat_map(|node| [node.desk.poll_timeout(), node.matcher.poll_timeout()]);
+        let timeouts =
+            nodes.flat_map(|node| [node.player_tickets.poll_timeout(), node.matcher.poll_timeout()]);
         let registry = self.registry.poll_timeout();
         let deadlines = timeouts.chain([registry]).flatten().map(|deadline| deadline.at);
         deadlines.chain(self.events.keys().next().map(|(at, _)| *at)).min()
@@ -48,8 +49,8 @@ impl Cluster {
         if node.paused {
             return;
         }
-        if node.desk.poll_timeout().is_some_and(|next| next.at <= now.instant) {
-            node.desk.handle_timeout(now);
+        if node.player_tickets.poll_timeout().is_some_and(|next| next.at <= now.instant) {
+            node.player_tickets.handle_timeout(now);
         }
         if node.matcher.poll_timeout().is_some_and(|next| next.at <= now.instant) {
             node.matcher.handle_timeout(now);
@@ -106,8 +107,8 @@ impl Cluster {
     pub(super) fn tell(&mut self, index: usize, told: RegistryEvent) {
         let now = self.time();
         let node = &mut self.nodes[index];
-        // Desk and matcher each handle their own events.
-        node.desk.handle_told(now, told.clone());
+        // PlayerTickets and matcher each handle their own events.
+        node.player_tickets.handle_told(now, told.clone());
         node.matcher.handle_told(now, told);
         self.drain(index);
     }
@@ -116,16 +117,18 @@ impl Cluster {
     pub(super) fn drain(&mut self, index: usize) {
         loop {
             let node = &mut self.nodes[index];
-            let Some(call) = node.desk.poll_call().or_else(|| node.matcher.poll_call()) else { break };
+            let Some(call) = node.player_tickets.poll_call().or_else(|| node.matcher.poll_call()) else {
+                break;
+            };
             self.send(index, call);
         }
         let node = &mut self.nodes[index];
         node.decisions.extend(core::iter::from_fn(|| node.matcher.poll_decision()));
-        while let Some(decision) = self.nodes[index].desk.poll_decision() {
+        while let Some(decision) = self.nodes[index].player_tickets.poll_decision() {
             self.deliver(index, decision);
         }
         let node = &self.nodes[index];
-        node.desk.audit().unwrap();
+        node.player_tickets.audit().unwrap();
         node.matcher.audit().unwrap();
     }
 

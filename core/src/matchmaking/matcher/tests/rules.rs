@@ -274,7 +274,7 @@ fn a_search_moves_to_another_node_and_keeps_its_time() {
     let after = c.ticket("ann").unwrap();
     assert_eq!((after.queued_ms, after.node), (before.queued_ms, c.nodes[1].id.0));
     assert!(after.session_epoch > before.session_epoch);
-    assert_eq!(c.nodes[0].desk.stats().players, 0);
+    assert_eq!(c.nodes[0].player_tickets.stats().players, 0);
     // The same holds if the client has forgotten its search.
     c.player("ann").wish = None;
     c.connect("ann", 0);
@@ -286,7 +286,7 @@ fn a_search_moves_to_another_node_and_keeps_its_time() {
     // The end of the session ends the ticket.
     c.end_session("ann");
     run(&mut c, 1);
-    assert_eq!((c.ticket("ann"), c.nodes[0].desk.stats().players), (None, 0));
+    assert_eq!((c.ticket("ann"), c.nodes[0].player_tickets.stats().players), (None, 0));
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn who_has_missed_what_is_compacted_reads_all_again() {
     }
     run(&mut c, 3);
     assert!(c.nodes[leader].matcher.stats().listings > listings);
-    assert!(c.nodes.iter().all(|node| node.desk.stats().rebased > 1));
+    assert!(c.nodes.iter().all(|node| node.player_tickets.stats().rebased > 1));
     c.queue("bob", alone("duel"));
     run(&mut c, 3);
     assert!(c.player("ann").matched.is_some() && c.player("bob").matched.is_some());

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
-use super::{Asked, Desk, DeskDecision};
+use super::{Asked, PlayerTickets, PlayerTicketsDecision};
 use crate::base::id::Name;
 use crate::base::time::{Deadline, Instant, Now};
 use crate::matchmaking::keys;
@@ -45,7 +45,7 @@ struct Roster {
     capacity: usize,
     players: BTreeSet<Name>,
     /// Newest reported changes of notices, which an answer to the open request may not include.
-    heard: BTreeMap<Name, u64>,
+    reported: BTreeMap<Name, u64>,
     /// Revision at which the notices were read; earlier changes are included.
     read: u64,
 }
@@ -69,7 +69,7 @@ impl Roster {
             is_known: false,
             capacity: 0,
             players: BTreeSet::new(),
-            heard: BTreeMap::new(),
+            reported: BTreeMap::new(),
             read: 0,
         }
     }
@@ -85,13 +85,13 @@ impl Roster {
 
     /// Returns true if a reported change of a player is newer than a read at `revision`.
     fn is_newer(&self, player: &Name, revision: u64) -> bool {
-        self.heard.get(player).is_some_and(|at| *at > revision)
+        self.reported.get(player).is_some_and(|at| *at > revision)
     }
 }
 
 impl Rosters {
     /// Notes a change of a player's notice, which now names the match `id` or none.
-    fn hear(&mut self, player: &Name, revision: u64, id: Option<&str>) {
+    fn take_change(&mut self, player: &Name, revision: u64, id: Option<&str>) {
         let room = id.and_then(|id| Name::new(&keys::room_of(id)).ok());
         let room = room.filter(|room| self.by_room.contains_key(room));
         let before = self.rooms.get(player).cloned();
@@ -105,7 +105,7 @@ impl Rosters {
                 continue;
             }
             if roster.stage != ReadStage::Done {
-                roster.heard.insert(player.clone(), revision);
+                roster.reported.insert(player.clone(), revision);
             }
             if comes {
                 roster.players.insert(player.clone());
@@ -143,9 +143,9 @@ impl Rosters {
     }
 }
 
-impl Desk {
+impl PlayerTickets {
     /// Notes that the node is the primary of a room. If the name is that of a match's room, no
-    /// player must be admitted until [`DeskDecision::PlacesKnown`].
+    /// player must be admitted until [`PlayerTicketsDecision::PlacesKnown`].
     pub fn host(&mut self, now: Now, room: &Name) {
         self.now = now;
         if let Some(id) = keys::match_of(room.as_str()) {
@@ -188,20 +188,20 @@ impl Desk {
         let Rosters { by_room, line, retries, .. } = &mut self.rosters;
         for (room, roster) in by_room.iter_mut().filter(|(_, roster)| roster.read < revision) {
             (roster.stage, roster.asked) = (ReadStage::Match, None);
-            roster.heard.clear();
+            roster.reported.clear();
             line.insert(room.clone());
         }
         retries.retain(|(_, room)| !line.contains(room));
     }
 
     /// Notes a change of a notice.
-    pub(super) fn hear_of_notice(&mut self, player: &Name, change: &Change) {
+    pub(super) fn take_notice_change(&mut self, player: &Name, change: &Change) {
         let notice = match change {
             Change::Put { kv, .. } => Some(decode::<v1::NoticeRecord>(&kv.value)),
             Change::Delete { .. } => None,
         };
         let id = notice.as_ref().map(|notice| notice.r#match.as_str());
-        self.rosters.hear(player, change.revision(), id);
+        self.rosters.take_change(player, change.revision(), id);
     }
 
     /// Sends the due reads, as far as the number of requests permits.
@@ -251,7 +251,7 @@ impl Desk {
                 let stays = |name: &&Name| roster.is_newer(name, revision) || there.contains(*name);
                 let players = roster.players.iter().filter(stays).cloned().collect();
                 (roster.stage, roster.read) = (ReadStage::Done, revision);
-                roster.heard.clear();
+                roster.reported.clear();
                 self.rosters.set(room, players);
             }
         }
@@ -274,7 +274,7 @@ impl Desk {
             self.rosters.line.insert(room.clone());
         }
         if !core::mem::replace(&mut roster.is_known, true) {
-            self.decisions.push_back(DeskDecision::PlacesKnown { room: room.clone() });
+            self.decisions.push_back(PlayerTicketsDecision::PlacesKnown { room: room.clone() });
         }
         self.rosters.set(room, players);
     }

@@ -37,10 +37,10 @@ impl Player {
     }
 
     /// Returns a transaction that reads the player's state. If the outcome of a write is in doubt,
-    /// the transaction first writes the node's desk key: an earlier write of a ticket then has been
+    /// the transaction first writes the node's ticket fence: an earlier write of a ticket then has been
     /// executed, or never will be.
     pub(super) fn look(&self, context: Context, match_id: Option<&str>) -> Txn {
-        let key = keys::desk(context.node);
+        let key = keys::ticket_fence(context.node);
         let fence = context.lease.filter(|_| self.doubt).map(|lease| Put::new(key, "", Some(lease)));
         let mut success: Vec<RegistryOp> = fence.into_iter().map(RegistryOp::Put).collect();
         success.extend(self.reads(context, match_id));
@@ -50,7 +50,7 @@ impl Player {
     fn reads(&self, context: Context, match_id: Option<&str>) -> Vec<RegistryOp> {
         let name = &self.name;
         let mut keys = vec![keys::session(name), keys::ticket(name), keys::notice(name)];
-        keys.push(keys::desk(context.node));
+        keys.push(keys::ticket_fence(context.node));
         keys.extend(match_id.map(keys::match_key));
         keys.into_iter().map(|key| RegistryOp::Range(Range::of(Span::one(key)))).collect()
     }

@@ -1,7 +1,7 @@
 //! Players without a connection, whose sessions wait to be resumed.
 
 use super::player::Player;
-use super::{Desk, STEP};
+use super::{PlayerTickets, STEP};
 use crate::base::id::Name;
 use crate::base::time::{Deadline, Instant, Now};
 
@@ -16,7 +16,7 @@ pub(super) struct Absence {
     is_due: bool,
 }
 
-impl Desk {
+impl PlayerTickets {
     /// Notes that the player's connection is lost, and that its session waits to be resumed. Until
     /// the player arrives again, its ticket must not be matched.
     pub fn lose(&mut self, now: Now, player: &Name) {
@@ -50,7 +50,7 @@ impl Desk {
             if let Some(absence) = self.players.get_mut(&player).and_then(|entry| entry.absence.as_mut()) {
                 absence.is_due = true;
             }
-            self.look_at(&player);
+            self.put_in_line(&player);
         }
     }
 

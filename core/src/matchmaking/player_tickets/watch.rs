@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Asked, Desk};
+use super::{Asked, PlayerTickets};
 use crate::base::plant::Plant;
 use crate::base::time::Instant;
 use crate::matchmaking::keys::{self, Kind};
@@ -18,7 +18,7 @@ pub(super) struct Base {
     pub(super) retry: Option<Instant>,
 }
 
-impl Desk {
+impl PlayerTickets {
     /// Reads the revision from which to watch. After the answer, the older state of players is read
     /// again.
     pub(super) fn rebase(&mut self) {
@@ -45,7 +45,7 @@ impl Desk {
             stale.push(player.name.clone());
         }
         self.reread_rosters(revision);
-        stale.iter().for_each(|name| self.look_at(name));
+        stale.iter().for_each(|name| self.put_in_line(name));
     }
 
     pub(super) fn watched(&mut self, watched: &Watched) {
@@ -70,11 +70,11 @@ impl Desk {
     fn changed(&mut self, change: &Change) {
         let Some((kind, name)) = keys::owner(change.key()) else { return };
         if kind == Kind::Notice {
-            self.hear_of_notice(&name, change);
+            self.take_notice_change(&name, change);
         }
         let Some(player) = self.players.get_mut(&name) else { return };
-        if player.hear(kind, change) {
-            self.look_at(&name);
+        if player.take_change(kind, change) {
+            self.put_in_line(&name);
         }
     }
 }
@@ -94,7 +94,7 @@ mod tests {
         let answers = [none(), none(), none(), none()];
         // The request was executed at revision 16, before the change that the watch has reported.
         let gone = Change::Delete { key: keys::notice(&name), revision: 17, prev: None };
-        assert!(!player.hear(Kind::Notice, &gone));
+        assert!(!player.take_change(Kind::Notice, &gone));
         assert!(!player.read(16, &answers, None));
         assert_eq!(player.view, None);
         assert!(player.read(17, &answers, None));

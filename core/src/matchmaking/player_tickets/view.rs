@@ -15,8 +15,8 @@ pub(super) struct View {
     /// Revision of the read; earlier changes are included.
     pub(super) read: u64,
     /// Revision of the newest reported change.
-    pub(super) heard: u64,
-    /// Revision of the last write of the node's desk key.
+    pub(super) reported: u64,
+    /// Revision of the last write of the node's ticket fence.
     pub(super) fence: u64,
     pub(super) session: Option<SessionView>,
     pub(super) ticket: Option<Box<TicketView>>,
@@ -41,6 +41,15 @@ pub(super) struct TicketView {
 pub(super) struct Notice {
     pub(super) modified: u64,
     pub(super) record: v1::NoticeRecord,
+}
+
+/// Knowledge of the match that the player's notice names.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum MatchInfo {
+    Unread,
+    Known(Box<v1::Matched>),
+    /// No match has this name.
+    Absent(String),
 }
 
 impl View {

@@ -1,14 +1,14 @@
-//! Start of the desk after the registry was replaced.
+//! Start of the player tickets after the registry was replaced.
 
 use alloc::vec::Vec;
 
-use super::Desk;
+use super::PlayerTickets;
 use super::places::Rosters;
 use crate::base::id::Name;
 use crate::base::time::Now;
 
-impl Desk {
-    /// Starts again with another registry, of which the desk knows nothing. No player is here, this
+impl PlayerTickets {
+    /// Starts again with another registry, of which nothing is known. No player is here, this
     /// node is the primary of no room, and answers to open requests are ignored.
     pub fn begin_anew(&mut self, now: Now) {
         self.now = now;

@@ -6,10 +6,10 @@ use alloc::string::ToString as _;
 use skirmish_proto::v1;
 use skirmish_proto::v1::TicketState;
 
-use super::DeskDecision;
-use super::player::{LastNotice, MATCH_OVER, MatchInfo, NextAction, Player};
+use super::PlayerTicketsDecision;
+use super::player::{LastMessage, MATCH_OVER, NextAction, Player};
 use super::request::none;
-use super::view::Notice;
+use super::view::{MatchInfo, Notice};
 use super::wish::Wish;
 
 /// Reason given to a player that has not joined the room of its match within
@@ -25,8 +25,8 @@ impl Player {
             // No connection would receive the message.
             return Some(NextAction::Rest);
         }
-        let told = LastNotice::Matched(matched.fills);
-        if self.told == told {
+        let message = LastMessage::Matched(matched.fills);
+        if self.last_message == message {
             self.credit = Some((matched.mode, notice.record.waited_ms));
             return None;
         }
@@ -42,19 +42,19 @@ impl Player {
         if wish.search().is_some_and(|wished| wished != search) {
             self.wish = wish;
         }
-        (self.told, self.adopts) = (told, false);
+        (self.last_message, self.adopts) = (message, false);
         let matched = v1::Matched { team: notice.record.team, search, ..matched };
-        Some(NextAction::Tell(DeskDecision::Matched { player: self.name.clone(), matched }))
+        Some(NextAction::Tell(PlayerTicketsDecision::Matched { player: self.name.clone(), matched }))
     }
 
     /// Returns the decision that the player was removed from its match for not joining in time: the
     /// notice of the match is gone, and the player has neither joined the room nor given the match
     /// up.
-    pub(super) fn is_late(&mut self) -> Option<DeskDecision> {
+    pub(super) fn is_late(&mut self) -> Option<PlayerTicketsDecision> {
         let MatchInfo::Known(matched) = &self.match_info else { return None };
-        let is_told = matches!(self.told, LastNotice::Matched(_)) && !matched.over;
+        let is_notified = matches!(self.last_message, LastMessage::Matched(_)) && !matched.over;
         let is_in = self.room.as_ref().is_some_and(|room| room.as_str() == matched.room);
-        if !is_told || is_in || self.absence.is_some() || !self.quits.is_empty() {
+        if !is_notified || is_in || self.absence.is_some() || !self.quits.is_empty() {
             return None;
         }
         let (id, mode) = (matched.r#match.clone(), matched.mode.clone());
@@ -65,8 +65,8 @@ impl Player {
         if let Some(ended) = ended {
             ended.queued = queued.clone();
         }
-        self.told = LastNotice::Nothing;
-        Some(DeskDecision::Ticket { player: self.name.clone(), queued })
+        self.last_message = LastMessage::Nothing;
+        Some(PlayerTicketsDecision::Ticket { player: self.name.clone(), queued })
     }
 
     /// Adds the waiting time of a failed match to the search that is about to be queued, if both

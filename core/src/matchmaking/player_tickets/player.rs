@@ -8,11 +8,11 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1::{self, TicketState};
 
-use super::DeskDecision;
+use super::PlayerTicketsDecision;
 use super::absence::Absence;
 use super::quit::{Quit, QuitAnswer as Quitting};
 use super::request::{none, record};
-use super::view::{Notice, SessionView, TicketView, View};
+use super::view::{MatchInfo, Notice, SessionView, TicketView, View};
 use super::wish::{Ended, Wish};
 use crate::base::id::{Name, NodeId};
 use crate::base::plant::{Plant, Planted};
@@ -56,7 +56,7 @@ pub(super) struct Player {
     pub(super) credit: Option<(String, u64)>,
     pub(super) match_info: MatchInfo,
     /// Last message to the player.
-    pub(super) told: LastNotice,
+    pub(super) last_message: LastMessage,
     /// End of the last numbered search, as sent to the player.
     pub(super) ended: Option<Box<Ended>>,
     /// True if the session has ended here, and only its ticket and its match are left.
@@ -65,8 +65,8 @@ pub(super) struct Player {
     pub(super) moved: bool,
     /// Number of the open request.
     pub(super) asked: Option<u64>,
-    /// Place of the player in the desk's line.
-    pub(super) turn: Option<u64>,
+    /// Place of the player in line.
+    pub(super) line_number: Option<u64>,
     /// True if the open request writes a ticket.
     pub(super) puts: bool,
     /// True if the open request makes earlier requests void.
@@ -80,7 +80,7 @@ pub(super) struct Player {
 
 /// Last message to a player.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LastNotice {
+pub(super) enum LastMessage {
     Nothing,
     Unavailable,
     Waiting,
@@ -92,27 +92,18 @@ pub(super) enum LastNotice {
     Matched(u32),
 }
 
-/// Knowledge of the match that the player's notice names.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum MatchInfo {
-    Unread,
-    Known(Box<v1::Matched>),
-    /// No match has this name.
-    Absent(String),
-}
-
 /// Next action for a player.
 #[derive(Debug)]
 pub(super) enum NextAction {
     /// Nothing, until a change.
     Rest,
     /// Notify the player; another action may follow.
-    Tell(DeskDecision),
+    Tell(PlayerTicketsDecision),
     /// Send a request to the registry; with the name of the match that it reads, if any.
     Ask(Txn, Option<String>),
     /// Read the state again after a wait: this node may not write for the player now.
     Wait,
-    /// Remove the player from the desk.
+    /// Remove the player.
     Forget,
 }
 
@@ -141,12 +132,12 @@ impl Player {
             quits: Vec::new(),
             credit: None,
             match_info: MatchInfo::Unread,
-            told: LastNotice::Nothing,
+            last_message: LastMessage::Nothing,
             ended: None,
             parting: false,
             moved: false,
             asked: None,
-            turn: None,
+            line_number: None,
             puts: false,
             fences: false,
             doubt: false,
@@ -192,16 +183,16 @@ impl Player {
     /// Repeats the end of a search if the player asks for the search again. The search does not
     /// start again. `match_id` is the match of the player; the end of a search with this match is
     /// not repeated, since the match itself is the answer.
-    fn answer_again(&mut self, context: Context, match_id: Option<&str>) -> Option<DeskDecision> {
+    fn answer_again(&mut self, context: Context, match_id: Option<&str>) -> Option<PlayerTicketsDecision> {
         let ended = self.ended.as_deref()?;
         let asked = self.wish.search().is_some_and(|search| ended.is_of(search));
-        let is_told = match_id.is_some() && ended.match_id.as_deref() == match_id;
-        if !asked || is_told || context.planted.is(Plant::SearchReopened) {
+        let is_notified = match_id.is_some() && ended.match_id.as_deref() == match_id;
+        if !asked || is_notified || context.planted.is(Plant::SearchReopened) {
             return None;
         }
         let queued = ended.queued.clone();
         self.wish = Wish::Nothing;
-        Some(DeskDecision::Ticket { player: self.name.clone(), queued })
+        Some(PlayerTicketsDecision::Ticket { player: self.name.clone(), queued })
     }
 
     /// Ends the wish, and remembers the end of the search if the search has a number.
@@ -215,7 +206,7 @@ impl Player {
     /// Takes the state from an answer; `match_id` is the match that was read. Returns true if the
     /// state has changed.
     pub(super) fn read(&mut self, revision: u64, answers: &[Answer], match_id: Option<String>) -> bool {
-        let known = self.view.as_ref().map_or(self.missed, |view| view.read.max(view.heard));
+        let known = self.view.as_ref().map_or(self.missed, |view| view.read.max(view.reported));
         if revision < known {
             return false;
         }
@@ -228,7 +219,7 @@ impl Player {
         let fence = next().map_or(0, |kv| kv.modified);
         let view = View {
             read: revision,
-            heard: 0,
+            reported: 0,
             fence,
             session: session.map(SessionView::of),
             ticket: ticket.map(TicketView::of).map(Box::new),
@@ -249,7 +240,7 @@ impl Player {
     }
 
     /// Takes a reported change into the view. Returns true if the change is new to it.
-    pub(super) fn hear(&mut self, kind: Kind, change: &Change) -> bool {
+    pub(super) fn take_change(&mut self, kind: Kind, change: &Change) -> bool {
         let Some(view) = &mut self.view else {
             self.missed = self.missed.max(change.revision());
             return false;
@@ -257,7 +248,7 @@ impl Player {
         if change.revision() <= view.read {
             return false;
         }
-        view.heard = change.revision();
+        view.reported = change.revision();
         let kv = match change {
             Change::Put { kv, .. } => Some(kv),
             Change::Delete { .. } => None,
@@ -318,14 +309,14 @@ impl Player {
     }
 
     /// Returns the decision that notifies the player of its ticket's state.
-    pub(super) fn tell(&self, wall: Wall, state: TicketState, reason: &str) -> DeskDecision {
-        DeskDecision::Ticket { player: self.name.clone(), queued: self.queued(wall, state, reason) }
+    pub(super) fn tell(&self, wall: Wall, state: TicketState, reason: &str) -> PlayerTicketsDecision {
+        PlayerTicketsDecision::Ticket { player: self.name.clone(), queued: self.queued(wall, state, reason) }
     }
 
     /// Notifies the player of the end of its search.
     fn tell_end(&mut self, queued: v1::Queued) -> NextAction {
         self.end(queued.clone(), None);
-        NextAction::Tell(DeskDecision::Ticket { player: self.name.clone(), queued })
+        NextAction::Tell(PlayerTicketsDecision::Ticket { player: self.name.clone(), queued })
     }
 
     /// Forgets the match: the player is in none.
@@ -336,8 +327,8 @@ impl Player {
     }
 
     fn forget_match(&mut self) {
-        if matches!(self.told, LastNotice::Matched(_)) {
-            self.told = LastNotice::Nothing;
+        if matches!(self.last_message, LastMessage::Matched(_)) {
+            self.last_message = LastMessage::Nothing;
         }
     }
 
@@ -359,14 +350,14 @@ impl Player {
         let mut over = self.is_out(notice);
         match &self.match_info {
             MatchInfo::Known(matched) if matched.r#match == *id && matched.fills >= notice.record.fills => {
-                let told = LastNotice::Matched(matched.fills);
+                let message = LastMessage::Matched(matched.fills);
                 if !over && matched.over {
                     let (matched, notice) = (matched.clone(), notice.clone());
                     match self.end_match(*matched, &notice) {
                         Some(next) => return next,
                         None => over = true,
                     }
-                } else if !over && (self.told != told || self.wish != Wish::Nothing) {
+                } else if !over && (self.last_message != message || self.wish != Wish::Nothing) {
                     // The match is the answer to every search of the player.
                     let asked = self.wish.search().filter(|search| *search != 0);
                     let search = asked.unwrap_or(notice.record.search);
@@ -375,8 +366,11 @@ impl Player {
                     let (mode, reason) = (matched.mode.clone(), MATCH_OVER.to_string());
                     let queued = v1::Queued { mode, reason, ..none(search) };
                     self.end(queued, Some(id));
-                    (self.told, self.adopts) = (told, false);
-                    return NextAction::Tell(DeskDecision::Matched { player: self.name.clone(), matched });
+                    (self.last_message, self.adopts) = (message, false);
+                    return NextAction::Tell(PlayerTicketsDecision::Matched {
+                        player: self.name.clone(),
+                        matched,
+                    });
                 }
             }
             // The notice names a match that does not exist, and nothing else would delete the
@@ -439,10 +433,10 @@ impl Player {
         if is_other || wanted.absent_ms != written {
             return self.put(context, view, ticket.modified, &wanted);
         }
-        if self.told == LastNotice::Waiting {
+        if self.last_message == LastMessage::Waiting {
             return NextAction::Rest;
         }
-        self.told = LastNotice::Waiting;
+        self.last_message = LastMessage::Waiting;
         NextAction::Tell(self.tell(context.wall, TicketState::Waiting, ""))
     }
 
@@ -453,14 +447,17 @@ impl Player {
         self.adopts = false;
         let state = ticket.record.state();
         let is_other = self.wish.is_of_other(ticket.search());
-        if is_other || self.told == LastNotice::Ended(ticket.modified) || state == TicketState::Unspecified {
+        if is_other
+            || self.last_message == LastMessage::Ended(ticket.modified)
+            || state == TicketState::Unspecified
+        {
             return self.remove(context, view, ticket);
         }
         if self.absence.is_some() {
             // No connection would receive the message.
             return NextAction::Rest;
         }
-        self.told = LastNotice::Ended(ticket.modified);
+        self.last_message = LastMessage::Ended(ticket.modified);
         let reason = match state {
             TicketState::Refused => "the players do not fit together into a match of this mode",
             TicketState::TimedOut if ticket.record.absent_ms > 0 => {
@@ -486,7 +483,7 @@ impl Player {
             Wish::Cancel { found, .. } => {
                 // The end of a search at another node is not known here.
                 let state = if *found { TicketState::Cancelled } else { TicketState::None };
-                self.told = LastNotice::Nothing;
+                self.last_message = LastMessage::Nothing;
                 let queued = self.queued(context.wall, state, "");
                 self.tell_end(queued)
             }
@@ -541,7 +538,7 @@ impl Player {
             return self.ask_again(context, epoch);
         }
         let key = keys::ticket(&self.name);
-        let fence = Compare::unchanged(keys::desk(context.node), view.fence);
+        let fence = Compare::unchanged(keys::ticket_fence(context.node), view.fence);
         let mut compares = vec![Compare::unchanged(key.clone(), modified), fence];
         unmatched(&mut compares, &self.name);
         let put = Put::new(key, encode(wanted), context.lease);
@@ -565,29 +562,29 @@ impl Player {
 
     /// Asks the player, once, to confirm that it is here and still searches.
     fn ask_again(&mut self, context: Context, session_epoch: u64) -> NextAction {
-        if self.told == LastNotice::Lost(session_epoch) {
+        if self.last_message == LastMessage::Lost(session_epoch) {
             return NextAction::Rest;
         }
-        self.told = LastNotice::Lost(session_epoch);
+        self.last_message = LastMessage::Lost(session_epoch);
         let reason = "the session was registered anew, and with it the ticket has to be";
         let queued = v1::Queued { session_epoch, ..self.queued(context.wall, TicketState::Lost, reason) };
-        NextAction::Tell(DeskDecision::Ticket { player: self.name.clone(), queued })
+        NextAction::Tell(PlayerTicketsDecision::Ticket { player: self.name.clone(), queued })
     }
 
     /// Notes that the player has sent a `Queue` with the epoch of the last `Lost` message that it
     /// received; 0 if it received none.
     pub(super) fn handle_answer(&mut self, session_epoch: u64) {
-        if self.told == LastNotice::Lost(session_epoch) {
-            (self.vouched, self.told) = (session_epoch, LastNotice::Nothing);
+        if self.last_message == LastMessage::Lost(session_epoch) {
+            (self.vouched, self.last_message) = (session_epoch, LastMessage::Nothing);
         }
     }
 
     /// Notifies the player, once, that its ticket cannot be written for now.
     fn stall(&mut self, context: Context, next: NextAction) -> NextAction {
-        if self.told == LastNotice::Unavailable {
+        if self.last_message == LastMessage::Unavailable {
             return next;
         }
-        self.told = LastNotice::Unavailable;
+        self.last_message = LastMessage::Unavailable;
         let reason = "the registry does not let this node queue the player yet";
         NextAction::Tell(self.tell(context.wall, TicketState::Unavailable, reason))
     }

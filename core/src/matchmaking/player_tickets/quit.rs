@@ -3,7 +3,7 @@
 //! A player leaves a match for good: by leaving its room, by giving the match up, or because its
 //! session has ended or was resumed without the room. Then the player's notice is deleted. The
 //! player is notified when the registry confirms the deletion, not before. From then on any node
-//! that is asked, or this one after a restart, knows of no match. Until then the desk keeps the
+//! that is asked, or this one after a restart, knows of no match. Until then the node keeps the
 //! quit and repeats it over lost answers, and the player repeats its request at another node.
 
 use alloc::string::{String, ToString as _};
@@ -11,11 +11,11 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1::{self, TicketState};
 
-use super::player::{LastNotice, Player};
+use super::player::{LastMessage, Player};
 use super::request::none;
 use super::view::{Notice, TicketView, View};
 use super::wish::{Ended, Wish};
-use super::{Desk, DeskDecision};
+use super::{PlayerTickets, PlayerTicketsDecision};
 use crate::base::id::Name;
 use crate::base::time::Now;
 use crate::matchmaking::keys;
@@ -54,7 +54,7 @@ pub(super) enum QuitAnswer {
     GivenUp { search: u64 },
 }
 
-impl Desk {
+impl PlayerTickets {
     /// Notes, like [`Self::arrive`], that a session was resumed. Of the rooms of matches, the
     /// session keeps only `rooms`.
     pub fn resume(&mut self, now: Now, player: &Name, session_epoch: u64, rooms: Vec<Name>) {
@@ -64,24 +64,24 @@ impl Desk {
     pub(super) fn come(&mut self, now: Now, player: &Name, session_epoch: u64, rooms: Option<Vec<Name>>) {
         self.now = now;
         if let Some(entry) = self.enter(player, session_epoch) {
-            entry.told = LastNotice::Nothing;
+            entry.last_message = LastMessage::Nothing;
             entry.returned = rooms;
             self.end_absence(player);
-            self.look_at(player);
+            self.put_in_line(player);
             self.drive();
         }
     }
 
     /// Gives up a match for the player. When the registry confirms it, a decision with the number
-    /// of a search notifies the player. Returns false if the desk has no place for the quit: then
+    /// of a search notifies the player. Returns false if there is no place for the quit: then
     /// no decision follows.
     pub fn give_up(&mut self, now: Now, player: &Name, id: &Name, search: u64) -> bool {
         self.quit(now, player, QuitMatch::Match(id.to_string()), QuitAnswer::GivenUp { search })
     }
 
     /// Takes the player out of the match of a room that it leaves. When the registry confirms it,
-    /// [`DeskDecision::Left`] follows. Returns false if the room is not that of a match, or if the
-    /// desk has no place for the quit: then no decision follows.
+    /// [`PlayerTicketsDecision::Left`] follows. Returns false if the room is not that of a match, or if
+    /// there is no place for the quit: then no decision follows.
     pub fn leave(&mut self, now: Now, player: &Name, room: &Name, member: bool) -> bool {
         let Some(id) = keys::match_of(room.as_str()) else { return false };
         self.quit(now, player, QuitMatch::Match(id.into()), QuitAnswer::Left { member })
@@ -93,7 +93,7 @@ impl Desk {
         if let Some(entry) = self.players.get_mut(player).filter(|_| keys::match_of(room.as_str()).is_some())
         {
             entry.join(room);
-            self.look_at(player);
+            self.put_in_line(player);
             self.drive();
         }
     }
@@ -117,7 +117,7 @@ impl Desk {
         if let Some(entry) = self.enter(player, 0) {
             entry.parting = true;
             entry.quit(QuitMatch::Match(id.into()), QuitAnswer::Nothing);
-            self.look_at(player);
+            self.put_in_line(player);
             self.drive();
         }
     }
@@ -131,7 +131,7 @@ impl Desk {
             entry.room = None;
         }
         let kept = entry.quit(what, answer);
-        self.look_at(player);
+        self.put_in_line(player);
         self.drive();
         kept
     }
@@ -206,7 +206,7 @@ impl Player {
         }
     }
 
-    /// Returns true if the player may have a notice in the registry, as far as the desk knows.
+    /// Returns true if the player may have a notice in the registry, as far as this node knows.
     pub(super) fn may_be_in_match(&self) -> bool {
         self.view.as_ref().is_none_or(|view| view.notice.is_some())
     }
@@ -258,7 +258,7 @@ impl Player {
 
     /// Completes the quits of matches that the player is no longer in: all but that of the notice.
     /// Returns the next message that follows.
-    pub(super) fn settle_quit(&mut self, notice: Option<&Notice>) -> Option<DeskDecision> {
+    pub(super) fn settle_quit(&mut self, notice: Option<&Notice>) -> Option<PlayerTicketsDecision> {
         let mut at = 0;
         while let Some(quit) = self.quits.get(at) {
             let hit = notice.filter(|notice| self.hits(quit, notice));
@@ -277,14 +277,14 @@ impl Player {
         None
     }
 
-    fn answer_quit(&mut self, quit: Quit) -> Option<DeskDecision> {
+    fn answer_quit(&mut self, quit: Quit) -> Option<PlayerTicketsDecision> {
         let player = self.name.clone();
         match (quit.answer, quit.what) {
             (QuitAnswer::Nothing, _) => None,
             (QuitAnswer::Left { member }, QuitMatch::Match(id)) => {
                 let was_in = member || quit.hit;
                 let room = Name::new(&keys::room_of(&id)).ok()?;
-                Some(DeskDecision::Left { player, room, was_in })
+                Some(PlayerTicketsDecision::Left { player, room, was_in })
             }
             (QuitAnswer::GivenUp { search }, QuitMatch::Match(id)) => {
                 let state = TicketState::GivenUp.into();
@@ -292,12 +292,12 @@ impl Player {
                 if search != 0 && quit.hit {
                     self.ended = Some(Ended { queued: queued.clone(), match_id: Some(id) }.into());
                 }
-                Some(DeskDecision::Ticket { player, queued })
+                Some(PlayerTicketsDecision::Ticket { player, queued })
             }
             (QuitAnswer::Left { .. } | QuitAnswer::GivenUp { .. }, QuitMatch::Search(search)) => {
                 let ended = self.ended.as_ref().filter(|ended| ended.is_of(search));
                 let queued = ended.map_or_else(|| none(search), |ended| ended.queued.clone());
-                Some(DeskDecision::Ticket { player, queued })
+                Some(PlayerTicketsDecision::Ticket { player, queued })
             }
             (QuitAnswer::Left { .. } | QuitAnswer::GivenUp { .. }, QuitMatch::Joined) => None,
         }

@@ -1,9 +1,9 @@
 //! The tickets and notices of a node's own players (rows K1, K2).
 //!
-//! For each player the desk knows the state in the registry (session, ticket, notice) and the wish
-//! of the player. One transaction at a time removes a difference between the two. The transaction
+//! For each player, [`PlayerTickets`] knows the state in the registry (session, ticket, notice) and
+//! the wish of the player. One transaction at a time removes a difference between the two. The transaction
 //! compares the known state, and answers with the state after it. So a transaction with unknown
-//! outcome is sent again, and the desk never guesses. One watch reports the changes that others
+//! outcome is sent again, and nothing is guessed. One watch reports the changes that others
 //! make to tickets and notices.
 //!
 //! # Rules
@@ -33,8 +33,8 @@
 //! # Searches that have ended
 //!
 //! Messages cross: when the end of a search is sent, the player may already have sent its `Queue`
-//! or `Cancel` again at the start of its connection. So while a session is here, the desk keeps the
-//! last end that it has sent to the player, with the number of the search. One end suffices: a
+//! or `Cancel` again at the start of its connection. So while a session is here, the last end
+//! that was sent to the player is kept, with the number of the search. One end suffices: a
 //! client has one search at a time, and its frames keep their order. A request for that search is
 //! answered with the same end and starts no search. When another session of the player arrives, or
 //! the session returns from another node, the end is dropped. There the search may have started
@@ -62,7 +62,7 @@ use alloc::vec::Vec;
 use skirmish_proto::v1::{self, TicketState};
 
 use self::places::Rosters;
-use self::player::{Context, LastNotice as Heard, NextAction, Player};
+use self::player::{Context, LastMessage, NextAction, Player};
 use self::request::none;
 use self::watch::Base;
 use self::wish::Wish;
@@ -80,7 +80,7 @@ const STEP: usize = 256;
 
 /// The tickets of a node's players. See the [module](self).
 #[derive(Debug)]
-pub struct Desk {
+pub struct PlayerTickets {
     config: MatchmakingConfig,
     node: NodeId,
     now: Now,
@@ -89,7 +89,7 @@ pub struct Desk {
     players: BTreeMap<Name, Box<Player>>,
     /// Players to attend to, in order.
     line: BTreeMap<u64, Name>,
-    turn: u64,
+    line_number: u64,
     retries: BTreeSet<(Instant, Name)>,
     /// Absences to be written, with their times.
     absences: BTreeSet<(Instant, Name)>,
@@ -101,14 +101,14 @@ pub struct Desk {
     backoff: Spread,
     asked: u64,
     base: Base,
-    decisions: VecDeque<DeskDecision>,
+    decisions: VecDeque<PlayerTicketsDecision>,
     stats: Stats,
     planted: Planted,
 }
 
-/// A decision of the desk.
+/// A decision about the tickets of this node's players.
 #[derive(Clone, Debug, PartialEq)]
-pub enum DeskDecision {
+pub enum PlayerTicketsDecision {
     /// Notifies the player of its ticket.
     Ticket {
         /// The player.
@@ -171,9 +171,9 @@ enum Asked {
     },
 }
 
-impl Desk {
-    /// Returns a desk of `node`. Its requests and watches have the identifiers
-    /// `first_call + n * call_step`.
+impl PlayerTickets {
+    /// Returns the tickets of the players of `node`. Their requests and watches have the
+    /// identifiers `first_call + n * call_step`.
     #[must_use]
     pub fn new(config: MatchmakingConfig, node: NodeId, seed: Seed, first_call: u64, call_step: u64) -> Self {
         let backoff = Spread::new(config.backoff_min, config.backoff_max);
@@ -184,7 +184,7 @@ impl Desk {
             lease: None,
             players: BTreeMap::new(),
             line: BTreeMap::new(),
-            turn: 0,
+            line_number: 0,
             retries: BTreeSet::new(),
             absences: BTreeSet::new(),
             rosters: Rosters::default(),
@@ -219,14 +219,14 @@ impl Desk {
     /// The first check that fails.
     pub fn audit(&self) -> Result<(), &'static str> {
         let check = |holds: bool, error: &'static str| if holds { Ok(()) } else { Err(error) };
-        check(self.players.len() <= self.config.players, "the desk has too many players")?;
-        check(self.calls.len() <= self.config.calls, "the desk has too many requests under way")?;
+        check(self.players.len() <= self.config.players, "too many players have tickets")?;
+        check(self.calls.len() <= self.config.calls, "too many requests for players are under way")?;
         let retrying = self.players.values().filter(|player| player.retry.is_some()).count();
-        check(self.retries.len() == retrying, "the desk's retries differ from its players")?;
+        check(self.retries.len() == retrying, "the retries of tickets differ from the players")?;
         let absences = self.players.values().filter(|player| player.is_absence_awaited()).count();
-        check(self.absences.len() == absences, "the desk's absences differ from its players")?;
-        let in_line = self.players.values().filter(|player| player.turn.is_some()).count();
-        check(self.line.len() == in_line, "the desk's line differs from its players")
+        check(self.absences.len() == absences, "the absences differ from the players")?;
+        let in_line = self.players.values().filter(|player| player.line_number.is_some()).count();
+        check(self.line.len() == in_line, "the line of players differs from the players")
     }
 
     // Commands.
@@ -246,7 +246,7 @@ impl Desk {
         self.lease = lease;
         let waiting: Vec<Name> =
             self.players.values().filter(|player| player.is_waiting()).map(|p| p.name.clone()).collect();
-        waiting.iter().for_each(|name| self.look_at(name));
+        waiting.iter().for_each(|name| self.put_in_line(name));
         self.drive();
     }
 
@@ -267,16 +267,16 @@ impl Desk {
         if !same {
             entry.wish = Wish::Queue { queue: Box::new(queue), queued_ms: now.wall.0 };
         }
-        let stands = match entry.told {
-            Heard::Ended(_) => true,
+        let stands = match entry.last_message {
+            LastMessage::Ended(_) => true,
             // `Lost` may have crossed this `Queue`, and will be answered.
-            Heard::Lost(_) => same,
+            LastMessage::Lost(_) => same,
             _ => false,
         };
         if !stands {
-            entry.told = Heard::Nothing;
+            entry.last_message = LastMessage::Nothing;
         }
-        self.look_at(player);
+        self.put_in_line(player);
         self.drive();
     }
 
@@ -287,9 +287,11 @@ impl Desk {
         let entry = self.players.get_mut(player).filter(|entry| !entry.parting);
         let said = entry.map_or_else(|| Some(none(search)), |entry| entry.cancel(search));
         if let Some(queued) = said {
-            return self.decisions.push_back(DeskDecision::Ticket { player: player.clone(), queued });
+            return self
+                .decisions
+                .push_back(PlayerTicketsDecision::Ticket { player: player.clone(), queued });
         }
-        self.look_at(player);
+        self.put_in_line(player);
         self.drive();
     }
 
@@ -320,7 +322,7 @@ impl Desk {
             // A ticket may have been written.
             entry.view = None;
         }
-        self.look_at(player);
+        self.put_in_line(player);
         self.drive();
     }
 
@@ -356,7 +358,7 @@ impl Desk {
                 break;
             }
             self.stop_waiting(&name);
-            self.look_at(&name);
+            self.put_in_line(&name);
         }
         self.write_absences();
         self.drive();
@@ -372,7 +374,7 @@ impl Desk {
 
     /// Returns the next decision.
     #[must_use]
-    pub fn poll_decision(&mut self) -> Option<DeskDecision> {
+    pub fn poll_decision(&mut self) -> Option<PlayerTicketsDecision> {
         self.decisions.pop_front()
     }
 
@@ -429,7 +431,7 @@ impl Desk {
             player.failures = player.failures.saturating_add(1);
         }
         if succeeded || (news && player.failures <= 1) {
-            return self.look_at(name);
+            return self.put_in_line(name);
         }
         self.wait(name);
     }
@@ -443,8 +445,8 @@ impl Desk {
         if player.takes_back() {
             player.view = None;
         }
-        if player.is_waiting() && player.told != Heard::Unavailable {
-            player.told = Heard::Unavailable;
+        if player.is_waiting() && player.last_message != LastMessage::Unavailable {
+            player.last_message = LastMessage::Unavailable;
             let reason = "the registry does not answer";
             let decision = player.tell(self.now.wall, TicketState::Unavailable, reason);
             self.decisions.push_back(decision);
@@ -452,8 +454,8 @@ impl Desk {
         self.wait(name);
     }
 
-    /// Returns the player's entry for this session; makes it if there is none and the desk has a
-    /// place.
+    /// Returns the player's entry for this session; makes it if there is none and a place is
+    /// free.
     fn enter(&mut self, name: &Name, epoch: u64) -> Option<&mut Player> {
         if !self.players.contains_key(name) {
             if self.players.len() >= self.config.players {
@@ -474,8 +476,8 @@ impl Desk {
     fn forget(&mut self, name: &Name) {
         self.stop_waiting(name);
         self.end_absence(name);
-        if let Some(turn) = self.players.remove(name).and_then(|player| player.turn) {
-            self.line.remove(&turn);
+        if let Some(number) = self.players.remove(name).and_then(|player| player.line_number) {
+            self.line.remove(&number);
         }
     }
 
@@ -483,16 +485,16 @@ impl Desk {
         let state = TicketState::Refused.into();
         let (mode, reason, search) = (queue.mode.clone(), refused.to_string(), queue.search);
         let queued = v1::Queued { state, mode, reason, search, ..v1::Queued::default() };
-        self.decisions.push_back(DeskDecision::Ticket { player: player.clone(), queued });
+        self.decisions.push_back(PlayerTicketsDecision::Ticket { player: player.clone(), queued });
     }
 
     /// Puts a player in line, unless an open request or a wait is to end first.
-    fn look_at(&mut self, name: &Name) {
+    fn put_in_line(&mut self, name: &Name) {
         let Some(player) = self.players.get_mut(name) else { return };
-        if player.turn.is_none() && player.asked.is_none() && player.retry.is_none() {
-            self.turn += 1;
-            player.turn = Some(self.turn);
-            self.line.insert(self.turn, name.clone());
+        if player.line_number.is_none() && player.asked.is_none() && player.retry.is_none() {
+            self.line_number += 1;
+            player.line_number = Some(self.line_number);
+            self.line.insert(self.line_number, name.clone());
         }
     }
 
@@ -534,7 +536,7 @@ impl Desk {
             Context { wall: self.now.wall, node: self.node, lease: self.lease, planted: self.planted };
         loop {
             let Some(player) = self.players.get_mut(name) else { return };
-            player.turn = None;
+            player.line_number = None;
             if player.asked.is_some() || player.retry.is_some() {
                 return;
             }
