@@ -200,7 +200,7 @@ impl Registry {
             Request::Put(put) => {
                 self.check_lease(put)?;
                 self.check_kept(put)?;
-                self.make_place(self.cost(put))?;
+                self.make_space(self.cost(put))?;
                 Ok(self.put(put))
             }
             Request::Delete(delete) => Ok(self.delete(delete)),
@@ -261,7 +261,7 @@ impl Registry {
     }
 
     /// Makes space for this number of bytes, if necessary by compacting the history.
-    pub(super) fn make_place(&mut self, bytes: usize) -> Result<(), Error> {
+    pub(super) fn make_space(&mut self, bytes: usize) -> Result<(), Error> {
         let fits = |store: &Store| store.bytes().saturating_add(bytes) <= self.config.bytes;
         if !fits(&self.store) && self.config.history.is_some() {
             self.store.compact_to(1);

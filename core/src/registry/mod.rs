@@ -26,7 +26,7 @@ mod group;
 mod lease;
 mod limits;
 mod machine;
-mod port;
+mod protocol;
 mod request;
 mod response;
 mod store;
@@ -43,7 +43,7 @@ pub use group::{
     MalformedResponse,
 };
 pub use machine::{Registry, Snapshot};
-pub use port::{CallId, Failure, RegistryCommand, RegistryEvent};
+pub use protocol::{CallId, Failure, RegistryCommand, RegistryEvent};
 pub use request::{
     Compare, CompareTarget, Delete, Put, Range, RegistryOp, Relation, Request, Span, Txn, Watch,
 };

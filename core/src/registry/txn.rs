@@ -110,7 +110,7 @@ impl Registry {
             RegistryOp::Range(range) => self.check_range(range),
             RegistryOp::Put(_) | RegistryOp::Delete(_) | RegistryOp::Txn(_) => Ok(()),
         })?;
-        self.make_place(bytes)?;
+        self.make_space(bytes)?;
         Ok(self.apply(txn, &mut path.iter()))
     }
 

@@ -7,7 +7,7 @@ use core::ops::Bound;
 use bytes::Bytes;
 
 use super::store::{At, KeyChange, Store};
-use super::{Change as Told, Error, News, RegistryConfig, Watch, WatchId, Watched};
+use super::{Change, Error, News, RegistryConfig, Watch, WatchId, Watched};
 use crate::base::time::Instant;
 
 /// All watches, and the set of those with news.
@@ -135,7 +135,7 @@ impl Watches {
 
     /// Returns the news of the next watch in turn.
     pub(super) fn poll(&mut self, config: &RegistryConfig, store: &Store) -> Option<Watched> {
-        while let Some(id) = self.turn() {
+        while let Some(id) = self.next_ready() {
             self.last = id;
             let Some(watcher) = self.watches.get_mut(&id) else {
                 self.ready.remove(&id);
@@ -159,7 +159,7 @@ impl Watches {
         None
     }
 
-    fn turn(&self) -> Option<WatchId> {
+    fn next_ready(&self) -> Option<WatchId> {
         let mut after = self.ready.range((Bound::Excluded(self.last), Bound::Unbounded));
         after.next().or_else(|| self.ready.first()).copied()
     }
@@ -225,26 +225,26 @@ impl Watcher {
     }
 
     /// Moves the cursor, and returns the changes passed.
-    fn read(&mut self, config: &RegistryConfig, store: &Store) -> Vec<Told> {
-        let mut told = Vec::new();
+    fn read(&mut self, config: &RegistryConfig, store: &Store) -> Vec<Change> {
+        let mut changes = Vec::new();
         for change in store.since(self.next) {
             let revision = change.to.modified;
-            if told.len() >= config.watch_batch && revision >= self.next {
+            if changes.len() >= config.watch_batch && revision >= self.next {
                 self.next = revision;
-                return told;
+                return changes;
             }
             self.next = revision + 1;
             if self.wants(change) {
-                told.push(tell(change, self.watch.prev, store));
+                changes.push(report(change, self.watch.prev, store));
             }
         }
         self.next = self.next.max(store.revision() + 1);
         self.behind = false;
-        told
+        changes
     }
 }
 
-fn tell(change: &KeyChange, prev: bool, store: &Store) -> Told {
+fn report(change: &KeyChange, prev: bool, store: &Store) -> Change {
     let KeyChange { key, to } = change;
     // `prev` is the version before the whole revision. A change that creates a key has none.
     let before = to.modified - 1;
@@ -255,7 +255,7 @@ fn tell(change: &KeyChange, prev: bool, store: &Store) -> Told {
         None
     };
     match to.value {
-        Some(_) => Told::Put { kv: to.to_kv(key, false), prev },
-        None => Told::Delete { key: key.clone(), revision: to.modified, prev },
+        Some(_) => Change::Put { kv: to.to_kv(key, false), prev },
+        None => Change::Delete { key: key.clone(), revision: to.modified, prev },
     }
 }
