@@ -46,8 +46,8 @@ impl Node {
     /// A node of another deployment that uses the same registry, and keeps this one from
     /// serving: its identifier and its name.
     #[must_use]
-    pub fn stranger(&self) -> Option<(NodeId, &str)> {
-        self.registrar.stranger().map(|(id, record)| (id, record.name.as_str()))
+    pub fn foreign_node(&self) -> Option<(NodeId, &str)> {
+        self.registrar.foreign_node().map(|(id, record)| (id, record.name.as_str()))
     }
 
     /// How many other nodes it knows of.

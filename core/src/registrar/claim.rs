@@ -88,7 +88,7 @@ impl Attempt {
     pub(super) fn held(goal: Goal, me: NodeId, session: SessionId, modified: u64) -> Self {
         let mut attempt = Self { seen: modified, ..Self::new(goal) };
         match goal {
-            Goal::TakeSession { .. } => attempt.succeed(Some(me), Some(session)),
+            Goal::TakeSession { .. } => attempt.choose_session(Some(me), Some(session)),
             Goal::KeepSession { epoch, .. } | Goal::WriteRoom { epoch, .. } => attempt.epoch = epoch,
             Goal::TakeRoom | Goal::CheckRoom { .. } | Goal::Drop => {}
         }
@@ -168,7 +168,7 @@ impl Attempt {
         if kv.is_some() && owner.is_none() {
             *garbage += 1;
         }
-        self.look(asker, kv, owner, lives)
+        self.judge_record(asker, kv, owner, lives)
     }
 
     /// Handles a comparison that held.
@@ -189,7 +189,7 @@ impl Attempt {
     }
 
     /// Handles a comparison that did not hold, with the record found.
-    fn look(
+    fn judge_record(
         &mut self,
         asker: Asker,
         kv: Option<&KeyValue>,
@@ -216,7 +216,7 @@ impl Attempt {
         // cannot be here: the comparison with its revision failed.
         if let Some(owner) = ours
             && kv.lease == Some(asker.lease)
-            && self.is_fruit(owner, asker.generation.base)
+            && self.is_own_result(owner, asker.generation.base)
         {
             self.session = owner.session.unwrap_or(self.session);
             return ClaimAnswer::Ours { epoch: owner.epoch, modified: kv.modified };
@@ -224,7 +224,7 @@ impl Attempt {
         let others = owner.filter(|owner| owner.node != asker.node);
         match (self.goal, ours, others) {
             (Goal::TakeSession { .. }, ..) => {
-                self.succeed(owner.map(|owner| owner.node), owner.and_then(|owner| owner.session));
+                self.choose_session(owner.map(|owner| owner.node), owner.and_then(|owner| owner.session));
                 ClaimAnswer::Again
             }
             (Goal::KeepSession { session, epoch }, Some(owner), _) => {
@@ -260,7 +260,7 @@ impl Attempt {
     }
 
     /// Returns true if a record of this node can be the result of this attempt.
-    fn is_fruit(&self, owner: Owner, base: u64) -> bool {
+    fn is_own_result(&self, owner: Owner, base: u64) -> bool {
         // A claim with an earlier base is made again: its epoch may have been given before.
         let claimed = owner.claimed == Some(base);
         match self.goal {
@@ -277,7 +277,7 @@ impl Attempt {
     }
 
     /// Selects the session to write: the present one if the claim names it, otherwise a fresh one.
-    fn succeed(&mut self, owner: Option<NodeId>, session: Option<SessionId>) {
+    fn choose_session(&mut self, owner: Option<NodeId>, session: Option<SessionId>) {
         if let Goal::TakeSession { named, fresh } = self.goal {
             self.session = session.filter(|session| named == Some(*session)).unwrap_or(fresh);
             self.previous = owner;

@@ -29,8 +29,8 @@ pub fn key_fingerprint(id: &str, material: &[u8]) -> u64 {
 impl Registrar {
     /// Returns the node of another deployment that keeps this node from registering.
     #[must_use]
-    pub fn stranger(&self) -> Option<(NodeId, &v1::NodeRecord)> {
-        let id = self.stranger?;
+    pub fn foreign_node(&self) -> Option<(NodeId, &v1::NodeRecord)> {
+        let id = self.foreign_node?;
         Some((id, self.directory.get(id)?))
     }
 
@@ -38,7 +38,7 @@ impl Registrar {
     pub(super) fn may_register(&self) -> bool {
         let keys = &self.presence.record().token_keys;
         self.may_rely_on_store()
-            && (!self.running || keys.is_empty() || self.nodes.was_read() && self.stranger.is_none())
+            && (!self.running || keys.is_empty() || self.nodes.was_read() && self.foreign_node.is_none())
     }
 
     /// Compares again the keys of the nodes that registered before this one.
@@ -52,10 +52,10 @@ impl Registrar {
         let belongs = |(_, _, other): (NodeId, u64, &v1::NodeRecord)| {
             other.token_keys.iter().any(|key| keys.contains(key))
         };
-        let is_strange = !keys.is_empty() && !before().any(belongs);
+        let is_foreign = !keys.is_empty() && !before().any(belongs);
         let oldest = before().min_by_key(|(_, created, _)| *created);
-        self.stranger = oldest.filter(|_| is_strange).map(|(id, ..)| id);
-        if self.stranger.is_some() && self.node_lease.is_registered() {
+        self.foreign_node = oldest.filter(|_| is_foreign).map(|(id, ..)| id);
+        if self.foreign_node.is_some() && self.node_lease.is_registered() {
             // Both nodes registered at the same time; the earlier registration stays.
             for lease in [self.node_lease.id(), self.room_lease.id()] {
                 self.send(now, Purpose::Stray, Request::Revoke(lease));

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use prost::Message as _;
 use skirmish_proto::v1;
 
-use super::follow::Page;
+use super::directory_watch::Page;
 use super::keys;
 use crate::base::id::NodeId;
 use crate::registry::{Change, KeyValue};
@@ -58,13 +58,13 @@ impl Directory {
             (page.covers(&key) && !page.has(&key) && known.modified <= page.revision).then_some(*id)
         };
         let gone: Vec<NodeId> = self.nodes.iter().filter_map(gone).collect();
-        let mut turns = Vec::new();
+        let mut changes = Vec::new();
         for id in gone {
             self.nodes.remove(&id);
-            turns.push(NodeChange::Down(id));
+            changes.push(NodeChange::Down(id));
         }
-        turns.extend(page.kvs.iter().filter_map(|kv| self.put(kv, garbage)));
-        turns
+        changes.extend(page.kvs.iter().filter_map(|kv| self.put(kv, garbage)));
+        changes
     }
 
     /// Handles a change. Counts unreadable keys and records in `garbage`.

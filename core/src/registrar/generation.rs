@@ -98,7 +98,7 @@ pub(super) struct Generation {
     /// End of the time that the last confirmation of the life covers.
     confirmed: Instant,
     /// Changes of the key so far. Requests sent before the last change are outdated.
-    turns: u64,
+    key_changes: u64,
     /// Highest revision of the store in this life.
     seen: u64,
     /// Upper bound of the epochs given so far, as far as is known.
@@ -159,8 +159,8 @@ impl Generation {
         (now < self.confirmed).then_some(self.confirmed)
     }
 
-    pub(super) const fn turns(&self) -> u64 {
-        self.turns
+    pub(super) const fn key_changes(&self) -> u64 {
+        self.key_changes
     }
 
     pub(super) const fn seen(&self) -> u64 {
@@ -188,7 +188,7 @@ impl Generation {
     }
 
     /// Plans a read of the key as soon as possible.
-    pub(super) fn look(&mut self, now: Instant) {
+    pub(super) fn plan_read(&mut self, now: Instant) {
         (self.unread, self.ask_at) = (true, now);
     }
 
@@ -262,7 +262,7 @@ impl Generation {
         }
         if self.known != Some(found) {
             // The action that follows from the change is due soon.
-            (self.turns, self.ask_at) = (self.turns + 1, self.ask_at.min(now));
+            (self.key_changes, self.ask_at) = (self.key_changes + 1, self.ask_at.min(now));
         }
         self.known = Some(found);
         if self.mine != Some(found.life) {
@@ -340,7 +340,7 @@ impl Registrar {
         if certain {
             self.begin_anew(now, Anew::Revision { had: pending.seen, has: had });
         } else {
-            self.generation.look(now);
+            self.generation.plan_read(now);
         }
         true
     }
@@ -395,7 +395,7 @@ impl Registrar {
     }
 
     /// Handles news of the watch of the key. Returns false if the news belong to another watch.
-    pub(super) fn handle_generation_news(&mut self, now: Instant, id: WatchId, news: &News) -> bool {
+    pub(super) fn handle_generation_watch(&mut self, now: Instant, id: WatchId, news: &News) -> bool {
         if self.generation.watch != Some(id) {
             return false;
         }
@@ -427,7 +427,7 @@ impl Registrar {
             return self.begin_anew(now, Anew::Cluster);
         }
         self.generation.raise = true;
-        self.generation.look(now);
+        self.generation.plan_read(now);
         self.witness.doubt(now);
     }
 
@@ -445,7 +445,7 @@ impl Registrar {
         for watch in watches.into_iter().flatten() {
             self.calls.unwatch(watch);
         }
-        self.stranger = None;
+        self.foreign_node = None;
         for id in self.directory.forget() {
             if id != self.me {
                 self.decisions.push_back(Decision::NodeDown { id });
@@ -464,12 +464,12 @@ impl Registrar {
         let generation = &mut self.generation;
         (generation.asked, generation.confirmed) = (false, Instant::ZERO);
         (generation.raise, generation.returned) = (true, why != Anew::Life);
-        generation.turns += 1;
+        generation.key_changes += 1;
         if why != Anew::Life {
             (generation.closed_until, generation.absent, generation.known) = (None, false, None);
         }
-        generation.look(now);
-        self.settle(now);
+        generation.plan_read(now);
+        self.report_serving(now);
         self.decisions.push_back(Decision::Anew { why });
     }
 }

@@ -19,10 +19,10 @@
 //! # Leases
 //!
 //! The node's record and its sessions are attached to one lease, its rooms to another one that lasts longer.
-//! `holder.rs` has the machine and `transitions.txt` its graph. A lease surely lives from the time at which
-//! its last acknowledged request (grant or keep-alive) was *sent*, for its time to live less a margin. After
-//! that time the node stops ([`Decision::NotServing`]), even with requests in flight, and keeps asking: if
-//! the lease still lives, nothing is lost.
+//! `lease_machine.rs` has the machine and `transitions.txt` its graph. A lease surely lives from the time at
+//! which its last acknowledged request (grant or keep-alive) was *sent*, for its time to live less a margin.
+//! After that time the node stops ([`Decision::NotServing`]), even with requests in flight, and keeps asking:
+//! if the lease still lives, nothing is lost.
 //!
 //! After the end of its lease, the node registers everything again under a new lease, in this order. First
 //! the node writes its own record. Then it checks every held room, because another node could claim the room
@@ -47,12 +47,12 @@ mod claim;
 mod config;
 mod deployment;
 mod directory;
+mod directory_events;
+mod directory_watch;
 mod event;
-mod follow;
 mod generation;
-mod holder;
 mod keys;
-mod news;
+mod lease_machine;
 mod pending;
 mod presence;
 mod serve;
@@ -69,15 +69,15 @@ use skirmish_proto::v1;
 pub use self::config::RegistrarConfig;
 pub use self::deployment::key_fingerprint;
 pub use self::event::{Anew, Decision, Full, RegistrarStats, RoomClaim, SessionClaim};
-pub use self::holder::LeaseState;
 pub use self::keys::{node_key, record_owner};
+pub use self::lease_machine::LeaseState;
 
 use self::claim::{Attempt, Goal};
 use self::directory::Directory;
-use self::follow::Follow;
+use self::directory_watch::DirectoryWatch;
 use self::generation::Generation;
-use self::holder::Holder;
 use self::keys::{RoomState, Subject};
+use self::lease_machine::LeaseMachine;
 use self::pending::{Pending, Purpose};
 use self::presence::Presence;
 use self::table::{Claim, Table, Task};
@@ -105,15 +105,15 @@ pub struct Registrar {
     decisions: VecDeque<Decision>,
     generation: Generation,
     witness: Witness,
-    node_lease: Holder,
-    room_lease: Holder,
+    node_lease: LeaseMachine,
+    room_lease: LeaseMachine,
     presence: Presence,
     write_check: WriteCheck,
     directory: Directory,
     /// Node of another deployment that registered before this node.
-    stranger: Option<NodeId>,
-    nodes: Follow,
-    sessions: Follow,
+    foreign_node: Option<NodeId>,
+    nodes: DirectoryWatch,
+    sessions: DirectoryWatch,
     table: Table,
     /// Sessions are not registered again before this time.
     again_at: Instant,
@@ -135,8 +135,8 @@ impl Registrar {
         call_step: u64,
     ) -> Self {
         Self {
-            node_lease: Holder::new(config.node_ttl),
-            room_lease: Holder::new(config.room_ttl),
+            node_lease: LeaseMachine::new(config.node_ttl),
+            room_lease: LeaseMachine::new(config.room_ttl),
             config,
             me: node,
             rng: Rng::new(seed),
@@ -151,9 +151,9 @@ impl Registrar {
             presence: Presence::new(record),
             write_check: WriteCheck::default(),
             directory: Directory::default(),
-            stranger: None,
-            nodes: Follow::new(keys::NODES),
-            sessions: Follow::new(keys::SESSIONS),
+            foreign_node: None,
+            nodes: DirectoryWatch::new(keys::NODES),
+            sessions: DirectoryWatch::new(keys::SESSIONS),
             table: Table::default(),
             again_at: Instant::ZERO,
             next_claim: 0,
@@ -297,7 +297,7 @@ impl Registrar {
     ) -> Result<(), Full> {
         let now = self.observe(now);
         let subject = Subject::Session(player.clone());
-        self.make_place(&subject)?;
+        self.reserve_claim(&subject)?;
         let claim =
             Claim { serial: self.next_claim, until: now + self.config.claim_timeout, token, named, fresh };
         self.claim(now, &subject, claim);
@@ -320,7 +320,7 @@ impl Registrar {
         if self.table.entries.get(&subject).is_some_and(|entry| entry.is_claimed()) {
             return Ok(());
         }
-        self.make_place(&subject)?;
+        self.reserve_claim(&subject)?;
         let none = SessionId([0; 16]);
         let until = now + self.config.claim_timeout;
         let claim = Claim { serial: self.next_claim, until, token: 0, named: None, fresh: none };
@@ -484,7 +484,7 @@ impl Registrar {
         self.now
     }
 
-    fn make_place(&mut self, subject: &Subject) -> Result<(), Full> {
+    fn reserve_claim(&mut self, subject: &Subject) -> Result<(), Full> {
         let is_new = !self.table.entries.contains_key(subject);
         if self.table.claims.len() >= self.config.claims
             || is_new && self.table.entries.len() >= self.config.keys
@@ -528,11 +528,11 @@ impl Registrar {
             self.handle_refusal(now, &outcome);
         }
         let is_from_before = self.is_from_before(now, &pending, &outcome);
-        let Pending { purpose, sent, registration, turns, writes, .. } = pending;
+        let Pending { purpose, sent, registration, key_changes, writes, .. } = pending;
         if is_from_before {
-            if let Purpose::Lease(which, ticket) = purpose {
+            if let Purpose::Lease(which, tag) = purpose {
                 // The lease of this keep-alive may be one that came back with a restored store.
-                self.handle_lease(now, which, (ticket, sent), Err(Failure::Unknown));
+                self.handle_lease(now, which, (tag, sent), Err(Failure::Unknown));
             }
             return;
         }
@@ -542,8 +542,8 @@ impl Registrar {
             self.witness.acknowledged(key, response.revision);
         }
         match purpose {
-            Purpose::Lease(which, ticket) => self.handle_lease(now, which, (ticket, sent), outcome),
-            Purpose::Register(ticket) => self.handle_registered(now, (ticket, sent), outcome),
+            Purpose::Lease(which, tag) => self.handle_lease(now, which, (tag, sent), outcome),
+            Purpose::Register(tag) => self.handle_registered(now, (tag, sent), outcome),
             Purpose::Refresh => self.handle_refreshed(now, registration, outcome),
             Purpose::Stray | Purpose::WriteCheck => {}
             Purpose::Generation => self.handle_generation(now, sent, outcome),
@@ -553,7 +553,7 @@ impl Registrar {
                 self.table.in_flight -= 1;
                 self.table.background -= usize::from(background);
                 let outdated = registration != self.presence.registration()
-                    || turns != self.generation.turns()
+                    || key_changes != self.generation.key_changes()
                     || lease != self.lease_of(&subject);
                 self.handle_answer(now, &subject, lease, outdated, outcome);
             }
@@ -568,11 +568,11 @@ impl Registrar {
         self.poll_leases(now);
         self.poll_directories(now);
         self.pump(now);
-        self.settle(now);
+        self.report_serving(now);
     }
 
     /// Reports a change between serving and not serving.
-    fn settle(&mut self, now: Instant) {
+    fn report_serving(&mut self, now: Instant) {
         let serving = self.running
             && self.node_lease.surely_lives(now)
             && self.room_lease.surely_lives(now)

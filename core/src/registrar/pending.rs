@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::holder::RequestTag;
 use super::keys::Subject;
+use super::lease_machine::RequestTag;
 use crate::base::time::Instant;
 use crate::registry::LeaseId;
 
@@ -16,7 +16,7 @@ pub(super) enum Which {
     Room,
 }
 
-/// Selects one of the two followed directories.
+/// Selects one of the two watched directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Topic {
     Nodes,
@@ -56,7 +56,7 @@ pub(super) struct Pending {
     /// Highest revision of the store that was known at the sending time.
     pub(super) seen: u64,
     /// Changes of the generation's key that were known at the sending time.
-    pub(super) turns: u64,
+    pub(super) key_changes: u64,
     /// First key that the request writes if its comparisons hold.
     pub(super) writes: Option<Bytes>,
 }

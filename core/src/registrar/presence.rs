@@ -5,8 +5,8 @@ use alloc::vec;
 use prost::Message as _;
 use skirmish_proto::v1;
 
-use super::holder::RequestTag;
 use super::keys::{self, Subject};
+use super::lease_machine::RequestTag;
 use super::pending::{Pending, Purpose, Which};
 use super::witness::written_key;
 use super::{Decision, Registrar, generation};
@@ -122,16 +122,16 @@ impl Registrar {
             return;
         }
         let Self { node_lease, config, rng, .. } = self;
-        if let Some((ask, ticket)) = node_lease.poll(config, now, rng) {
+        if let Some((ask, tag)) = node_lease.poll(config, now, rng) {
             match node_lease.request(ask) {
-                Some(request) => self.send(now, Purpose::Lease(Which::Node, ticket), request),
-                None => self.register(now, ticket),
+                Some(request) => self.send(now, Purpose::Lease(Which::Node, tag), request),
+                None => self.register(now, tag),
             }
         }
         let Self { room_lease, config, rng, .. } = self;
-        if let Some((ask, ticket)) = room_lease.poll(config, now, rng) {
+        if let Some((ask, tag)) = room_lease.poll(config, now, rng) {
             match room_lease.request(ask) {
-                Some(request) => self.send(now, Purpose::Lease(Which::Room, ticket), request),
+                Some(request) => self.send(now, Purpose::Lease(Which::Room, tag), request),
                 None => {
                     room_lease.handle_registered(rng);
                     self.unpark(now);
@@ -179,7 +179,7 @@ impl Registrar {
 
     /// Writes the node's record if the record is unchanged since the last read, and reads the record. A late
     /// registration under a lease that was given up therefore changes nothing.
-    fn register(&mut self, now: Instant, ticket: RequestTag) {
+    fn register(&mut self, now: Instant, tag: RequestTag) {
         let key = keys::node_key(self.me);
         let put = Put::new(key.clone(), self.presence.record.encode_to_vec(), Some(self.node_lease.id()));
         let read = || RegistryOp::Range(Range::of(Span::one(key.clone())));
@@ -194,7 +194,7 @@ impl Registrar {
         self.presence.dirty = false;
         self.presence.refreshed = now;
         let request = Request::Txn(Txn { compares, success, failure });
-        self.send(now, Purpose::Register(ticket), request);
+        self.send(now, Purpose::Register(tag), request);
     }
 
     pub(super) fn handle_registered(
@@ -308,8 +308,8 @@ impl Registrar {
     pub(super) fn send(&mut self, now: Instant, purpose: Purpose, request: Request) {
         self.stats.requests += 1;
         let registration = self.presence.registration;
-        let (seen, turns) = (self.generation.seen(), self.generation.turns());
+        let (seen, key_changes) = (self.generation.seen(), self.generation.key_changes());
         let writes = written_key(&request);
-        self.calls.send(request, Pending { purpose, sent: now, registration, seen, turns, writes });
+        self.calls.send(request, Pending { purpose, sent: now, registration, seen, key_changes, writes });
     }
 }

@@ -12,10 +12,10 @@ use crate::base::time::{Duration, Instant};
 use crate::registry::{Answer, Error, Failure, KeyValue, LeaseId, Request, Response};
 
 /// Checks of a room's record after a request with an unknown outcome, once the room is released. The first
-/// check follows after `FIRST_LOOK`, each further one after twice the wait before, all within about a minute.
-/// etcd gives a request up after seven seconds.
-const LOOKS: u32 = 5;
-const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// check follows after `FIRST_RECHECK`, each further one after twice the wait before, all within about a
+/// minute. etcd gives a request up after seven seconds.
+const RECHECKS: u32 = 5;
+const FIRST_RECHECK: Duration = Duration::from_secs(2);
 
 /// Outcome of a claim.
 enum ClaimOutcome {
@@ -80,14 +80,14 @@ impl OwnedRecord {
                 let goal = Goal::WriteRoom { epoch: held.epoch, state: wanted };
                 self.work_on(Attempt::held(goal, me, held.session, held.modified), None)
             }
-            (None, None) if self.looks > 0 => {
-                let wait = FIRST_LOOK * 2_u32.pow(LOOKS - self.looks);
+            (None, None) if self.rechecks > 0 => {
+                let wait = FIRST_RECHECK * 2_u32.pow(RECHECKS - self.rechecks);
                 // A claim in between does not bring the check forward.
-                let at = *self.look_at.get_or_insert(now + wait);
+                let at = *self.recheck_at.get_or_insert(now + wait);
                 if now < at {
                     return NextTask::WaitUntil(at);
                 }
-                (self.looks, self.look_at) = (self.looks - 1, None);
+                (self.rechecks, self.recheck_at) = (self.rechecks - 1, None);
                 self.work_on(Attempt::new(Goal::Drop), None)
             }
             (None, _) => NextTask::Nothing,
@@ -237,7 +237,7 @@ impl Registrar {
         if matches!((&outcome, subject), (Err(Failure::Unknown), Subject::Room(_)))
             && let Some(entry) = self.table.entries.get_mut(subject)
         {
-            (entry.looks, entry.look_at) = (LOOKS, None);
+            (entry.rechecks, entry.recheck_at) = (RECHECKS, None);
         }
         if matches!(outcome, Err(Failure::Refused(Error::LeaseNotFound))) {
             self.handle_lease_not_found(now, lease);
@@ -336,7 +336,7 @@ impl Registrar {
     fn catch_up(&mut self, now: Instant, subject: &Subject, revision: u64) {
         let Some(entry) = self.table.entries.get_mut(subject) else { return };
         let held = entry.held.is_some();
-        match entry.news.take_if(|news| news.revision > revision).map(|news| news.owner) {
+        match entry.report.take_if(|report| report.revision > revision).map(|report| report.owner) {
             Some(Some(owner)) if owner.node != self.me => self.lose(now, subject, owner.epoch),
             Some(_) if held => self.table.set_doubtful(subject, true),
             Some(Some(_)) => entry.work = Some(ClaimAttempt::new(Attempt::new(Goal::Drop), None)),

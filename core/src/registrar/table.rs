@@ -20,11 +20,11 @@ pub(super) struct OwnedRecord {
     /// True if the record may have changed and has to be checked.
     pub(super) doubtful: bool,
     /// Newest change of the record that a watch reported.
-    pub(super) news: Option<RecordNews>,
+    pub(super) report: Option<RecordReport>,
     /// Checks of the record still to make, since a request with an unknown outcome may yet be executed; and
     /// the time of the next check, once known.
-    pub(super) looks: u32,
-    pub(super) look_at: Option<Instant>,
+    pub(super) rechecks: u32,
+    pub(super) recheck_at: Option<Instant>,
     /// Writes of a room's record; unused for a session.
     pub(super) room: RoomWrites,
     pub(super) phase: ServicePhase,
@@ -85,7 +85,7 @@ pub(super) struct Claim {
 
 /// Last report of a watch about a record.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RecordNews {
+pub(super) struct RecordReport {
     pub(super) revision: u64,
     /// `None` if the record was deleted or is unreadable.
     pub(super) owner: Option<Owner>,
@@ -338,7 +338,7 @@ impl OwnedRecord {
     }
 
     fn is_idle(&self) -> bool {
-        self.is_unused() && self.looks == 0
+        self.is_unused() && self.rechecks == 0
     }
 
     /// Returns true if the entry is not owned and has no attempt, task or request. A later check of its

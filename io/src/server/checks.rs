@@ -71,7 +71,7 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
 
 /// Returns a detail if a node of another deployment keeps this node from registering.
 fn registry_shared(shard: &Shard) -> Option<Cow<'static, str>> {
-    let (node, name) = shard.node.stranger()?;
+    let (node, name) = shard.node.foreign_node()?;
     Some(format!("node {name:?} ({node})").into())
 }
 

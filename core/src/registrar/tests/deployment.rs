@@ -22,7 +22,7 @@ fn beside(mine: &[u64], others: &[u64]) -> Bench {
 fn a_node_that_has_no_key_in_common_with_those_before_it_does_not_register_until_they_are_gone() {
     let mut bench = beside(&[1, 2], &[3]);
     assert!(!bench.registrar.may_serve(bench.now.instant) && bench.get(NODE).is_none());
-    assert_eq!(bench.registrar.stranger().map(|(id, _)| id), Some(OTHER));
+    assert_eq!(bench.registrar.foreign_node().map(|(id, _)| id), Some(OTHER));
     assert_eq!(bench.registry.leases(), 0);
     bench.registrar.claim_session(bench.now, 1, &name("p"), None, session(1)).unwrap();
     bench.collect();
@@ -30,7 +30,7 @@ fn a_node_that_has_no_key_in_common_with_those_before_it_does_not_register_until
     assert!(bench.get("/sessions/player:p").is_none());
     bench.ask(&Request::Delete(Delete::of(Span::one(OTHERS))));
     bench.pass(3_000, Fate::Done);
-    assert!(bench.registrar.may_serve(bench.now.instant) && bench.registrar.stranger().is_none());
+    assert!(bench.registrar.may_serve(bench.now.instant) && bench.registrar.foreign_node().is_none());
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn keys_are_rotated_while_nodes_run() {
 }
 
 #[test]
-fn a_node_is_not_disturbed_by_strangers_who_come_later() {
+fn a_node_is_not_disturbed_by_foreign_nodes_that_come_later() {
     let mut bench = Bench::with_keys(&[1]);
     bench.pass(1_000, Fate::Done);
     let record = v1::NodeRecord { token_keys: [2].into(), ..v1::NodeRecord::default() };

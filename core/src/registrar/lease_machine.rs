@@ -93,7 +93,7 @@ impl fmt::Display for LeaseState {
     }
 }
 
-/// Request that a holder needs.
+/// Request that the lease needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     Grant,
@@ -103,13 +103,13 @@ pub(super) enum Ask {
     Revoke,
 }
 
-/// Identifier of a holder's request.
+/// Identifier of a request about the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestTag(u64);
 
 /// State machine of one lease. At most one request is in flight.
 #[derive(Debug)]
-pub(super) struct Holder {
+pub(super) struct LeaseMachine {
     state: LeaseState,
     id: LeaseId,
     ttl: Duration,
@@ -123,13 +123,13 @@ pub(super) struct Holder {
     ask_at: Instant,
     /// Request in flight.
     asked: Option<RequestTag>,
-    tickets: u64,
+    tags: u64,
     failures: u32,
     /// Leases that ended before they were released.
     pub(super) lost: u64,
 }
 
-impl Holder {
+impl LeaseMachine {
     pub(super) const fn new(ttl: Duration) -> Self {
         Self {
             state: LeaseState::Idle,
@@ -140,7 +140,7 @@ impl Holder {
             until: Instant::ZERO,
             ask_at: Instant::ZERO,
             asked: None,
-            tickets: 0,
+            tags: 0,
             failures: 0,
             lost: 0,
         }
@@ -166,8 +166,8 @@ impl Holder {
     }
 
     /// Returns true if the request is the one in flight.
-    pub(super) fn awaits(&self, ticket: RequestTag) -> bool {
-        self.asked == Some(ticket)
+    pub(super) fn awaits(&self, tag: RequestTag) -> bool {
+        self.asked == Some(tag)
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
@@ -245,13 +245,13 @@ impl Holder {
             LeaseState::Renewing | LeaseState::Suspended => Ask::KeepAlive,
             LeaseState::Ending => Ask::Revoke,
         };
-        self.tickets += 1;
-        let ticket = RequestTag(self.tickets);
-        self.asked = Some(ticket);
-        Some((ask, ticket))
+        self.tags += 1;
+        let tag = RequestTag(self.tags);
+        self.asked = Some(tag);
+        Some((ask, tag))
     }
 
-    /// Returns the request for a need of this holder; `None` for [`Ask::Register`], which the caller builds.
+    /// Returns the request for a need of the lease; `None` for [`Ask::Register`], which the caller builds.
     pub(super) fn request(&self, ask: Ask) -> Option<Request> {
         match ask {
             Ask::Grant => Some(Request::Grant { id: self.id, ttl_s: self.ttl.as_secs() }),
@@ -267,11 +267,11 @@ impl Holder {
         &mut self,
         config: &RegistrarConfig,
         now: Instant,
-        (ticket, sent): (RequestTag, Instant),
+        (tag, sent): (RequestTag, Instant),
         outcome: Result<&Response, Failure>,
         rng: &mut Rng,
     ) {
-        if self.asked != Some(ticket) {
+        if self.asked != Some(tag) {
             return;
         }
         self.asked = None;

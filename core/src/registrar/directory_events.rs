@@ -1,19 +1,19 @@
-//! Handles reads and watches of the registry's directories: nodes that start and stop, sessions that are
-//! taken over.
+//! Handles events of the watched directories: nodes that start and stop, sessions that are taken
+//! over.
 
 use super::claim::{Attempt, Goal};
 use super::directory::NodeChange;
-use super::follow::{Follow, Page};
+use super::directory_watch::{DirectoryWatch, Page};
 use super::keys::{self, Owner, Subject};
 use super::pending::{Purpose, Topic};
-use super::table::{ClaimAttempt, RecordNews as Newest, ServicePhase};
+use super::table::{ClaimAttempt, RecordReport, ServicePhase};
 use super::{Decision, Registrar};
 use crate::base::plant::Plant;
 use crate::base::time::Instant;
 use crate::registry::{Change, Failure, KeyValue, News, Response, Watched};
 
 impl Registrar {
-    const fn follow_mut(&mut self, topic: Topic) -> &mut Follow {
+    const fn directory_watch_mut(&mut self, topic: Topic) -> &mut DirectoryWatch {
         match topic {
             Topic::Nodes => &mut self.nodes,
             Topic::Sessions => &mut self.sessions,
@@ -25,13 +25,14 @@ impl Registrar {
         if !self.may_rely_on_store() {
             return;
         }
-        for (topic, follow) in [(Topic::Nodes, &mut self.nodes), (Topic::Sessions, &mut self.sessions)] {
-            if let Some(request) = follow.poll(&self.config, now) {
+        for (topic, directory) in [(Topic::Nodes, &mut self.nodes), (Topic::Sessions, &mut self.sessions)] {
+            if let Some(request) = directory.poll(&self.config, now) {
                 self.stats.requests += 1;
                 let registration = self.presence.registration();
-                let (seen, turns) = (self.generation.seen(), self.generation.turns());
+                let (seen, key_changes) = (self.generation.seen(), self.generation.key_changes());
                 let purpose = Purpose::Read(topic);
-                let pending = super::Pending { purpose, sent: now, registration, seen, turns, writes: None };
+                let pending =
+                    super::Pending { purpose, sent: now, registration, seen, key_changes, writes: None };
                 self.calls.send(request, pending);
             }
         }
@@ -39,17 +40,17 @@ impl Registrar {
 
     pub(super) fn handle_page(&mut self, now: Instant, topic: Topic, outcome: Result<Response, Failure>) {
         let Self { nodes, sessions, config, rng, .. } = self;
-        let follow = match topic {
+        let directory = match topic {
             Topic::Nodes => nodes,
             Topic::Sessions => sessions,
         };
-        let Some((page, watch)) = follow.handle_outcome(config, now, outcome, rng) else { return };
+        let Some((page, watch)) = directory.handle_outcome(config, now, outcome, rng) else { return };
         if let Some(mut watch) = watch {
             if self.planted.is(Plant::WatchFromNow) {
                 watch.start = 0;
             }
             let id = self.calls.watch(watch);
-            self.follow_mut(topic).handle_watching(id);
+            self.directory_watch_mut(topic).handle_watching(id);
         }
         match topic {
             Topic::Nodes => self.handle_nodes(now, &page),
@@ -59,7 +60,7 @@ impl Registrar {
 
     pub(super) fn handle_watched(&mut self, now: Instant, watched: Watched) {
         let Watched { id, news, revision } = watched;
-        if self.handle_generation_news(now, id, &news) {
+        if self.handle_generation_watch(now, id, &news) {
             return;
         }
         let Self { nodes, sessions, config, rng, .. } = self;
@@ -81,8 +82,8 @@ impl Registrar {
     }
 
     fn handle_nodes(&mut self, now: Instant, page: &Page) {
-        for turn in self.directory.handle_page(page, &mut self.stats.garbage) {
-            self.tell(turn);
+        for change in self.directory.handle_page(page, &mut self.stats.garbage) {
+            self.report_node(change);
         }
         let key = keys::node_key(self.me);
         if page.covers(&key) && !page.has(&key) {
@@ -92,8 +93,8 @@ impl Registrar {
     }
 
     fn handle_node_change(&mut self, now: Instant, change: &Change) {
-        if let Some(turn) = self.directory.handle_change(change, &mut self.stats.garbage) {
-            self.tell(turn);
+        if let Some(node_change) = self.directory.handle_change(change, &mut self.stats.garbage) {
+            self.report_node(node_change);
         }
         if let Change::Delete { key, revision, .. } = change
             && *key == keys::node_key(self.me)
@@ -110,8 +111,8 @@ impl Registrar {
         }
     }
 
-    fn tell(&mut self, turn: NodeChange) {
-        let decision = match turn {
+    fn report_node(&mut self, change: NodeChange) {
+        let decision = match change {
             NodeChange::Up(id) | NodeChange::Down(id) if id == self.me => return,
             NodeChange::Up(id) => match self.directory.get(id) {
                 Some(record) => Decision::NodeUp { id, record: record.clone() },
@@ -165,8 +166,8 @@ impl Registrar {
             }
             return;
         };
-        if entry.news.is_none_or(|news| news.revision < revision) {
-            entry.news = Some(Newest { revision, owner });
+        if entry.report.is_none_or(|report| report.revision < revision) {
+            entry.report = Some(RecordReport { revision, owner });
         }
         let Some(held) = entry.held.filter(|held| held.modified < revision) else { return };
         let idle = entry.work.is_none();
@@ -188,7 +189,7 @@ impl Registrar {
     pub(super) fn lose(&mut self, now: Instant, subject: &Subject, epoch: u64) {
         let held = self.table.entries.get(subject).and_then(|entry| entry.held);
         if held.is_some_and(|held| epoch <= held.epoch) {
-            return self.generation.look(now);
+            return self.generation.plan_read(now);
         }
         if self.table.let_go(subject).is_some() {
             self.say_lost(subject, epoch);

@@ -1,4 +1,4 @@
-//! Follows a directory of the registry: reads all pages as of one revision, and watches from the revision
+//! Watch of a directory of the registry: reads all pages as of one revision, and watches from the revision
 //! after that one.
 
 use bytes::Bytes;
@@ -10,18 +10,18 @@ use crate::registry::{
     Answer, Error, Failure, KeyValue, News, Range, Request, Response, Span, Watch, WatchId,
 };
 
-/// State of a followed directory. At most one read is in flight.
+/// Watch of a directory. At most one read is in flight.
 #[derive(Debug)]
-pub(super) struct Follow {
+pub(super) struct DirectoryWatch {
     span: Span,
-    state: FollowState,
+    state: DirectoryWatchState,
     failures: u32,
     /// True if the directory was read to its end since the last stop.
     read: bool,
 }
 
 #[derive(Debug)]
-enum FollowState {
+enum DirectoryWatchState {
     Idle,
     /// Reads from the key `from` on, as of `revision` (0: not known yet), at the time `at`.
     Reading {
@@ -53,31 +53,33 @@ impl Page {
     }
 }
 
-impl Follow {
+impl DirectoryWatch {
     pub(super) fn new(prefix: &'static str) -> Self {
         let span = Span::prefix(Bytes::from_static(prefix.as_bytes()));
-        Self { span, state: FollowState::Idle, failures: 0, read: false }
+        Self { span, state: DirectoryWatchState::Idle, failures: 0, read: false }
     }
 
     /// Reads the directory from its beginning.
     pub(super) fn start(&mut self, at: Instant) {
-        self.state = FollowState::Reading { from: self.span.key.clone(), revision: 0, at, asked: false };
+        self.state =
+            DirectoryWatchState::Reading { from: self.span.key.clone(), revision: 0, at, asked: false };
     }
 
     /// Stops. Returns the watch that the caller has to end, if any.
     pub(super) fn stop(&mut self) -> Option<WatchId> {
         self.read = false;
-        let before = core::mem::replace(&mut self.state, FollowState::Idle);
-        if let FollowState::Watching(id) = before { Some(id) } else { None }
+        let before = core::mem::replace(&mut self.state, DirectoryWatchState::Idle);
+        if let DirectoryWatchState::Watching(id) = before { Some(id) } else { None }
     }
 
     pub(super) const fn deadline(&self) -> Option<Instant> {
-        if let FollowState::Reading { at, asked: false, .. } = self.state { Some(at) } else { None }
+        if let DirectoryWatchState::Reading { at, asked: false, .. } = self.state { Some(at) } else { None }
     }
 
     /// Returns the read of the next page, if the read is due.
     pub(super) fn poll(&mut self, config: &RegistrarConfig, now: Instant) -> Option<Request> {
-        let FollowState::Reading { from, revision, at, asked: asked @ false } = &mut self.state else {
+        let DirectoryWatchState::Reading { from, revision, at, asked: asked @ false } = &mut self.state
+        else {
             return None;
         };
         if now < *at {
@@ -97,7 +99,7 @@ impl Follow {
         outcome: Result<Response, Failure>,
         rng: &mut Rng,
     ) -> Option<(Page, Option<Watch>)> {
-        let FollowState::Reading { from, revision, at, asked } = &mut self.state else { return None };
+        let DirectoryWatchState::Reading { from, revision, at, asked } = &mut self.state else { return None };
         if !core::mem::take(asked) {
             return None;
         }
@@ -127,7 +129,7 @@ impl Follow {
 
     /// Handles the start of the watch.
     pub(super) fn handle_watching(&mut self, id: WatchId) {
-        self.state = FollowState::Watching(id);
+        self.state = DirectoryWatchState::Watching(id);
         self.read = true;
     }
 
@@ -146,7 +148,7 @@ impl Follow {
         news: &News,
         rng: &mut Rng,
     ) -> bool {
-        if !matches!(self.state, FollowState::Watching(mine) if mine == id) {
+        if !matches!(self.state, DirectoryWatchState::Watching(mine) if mine == id) {
             return false;
         }
         if matches!(news, News::Compacted { .. } | News::Canceled) {
