@@ -10,11 +10,13 @@ use prost::Message as _;
 use skirmish_proto::v1;
 
 use super::event::CommandError;
-use crate::base::id::MAX_NAME;
+
 use crate::base::plant::Planted;
 use crate::base::rng::Seed;
 use crate::base::time::{Deadline, Duration, Now};
-use crate::crdt::{Forgotten, Heard, MAX_VALUE, Replica, ReplicaLimits, StateError, StateKey};
+use crate::crdt::{
+    Forgotten, MAX_STATE_NAME, MAX_VALUE, Replica, ReplicaLimits, ServerForm, StateError, StateKey,
+};
 
 /// Maximum number of steps of a reconciliation that wait to be sent. A reconciliation is a
 /// dialogue, so there is one step, unless the server breaks the rules. At the bound, the
@@ -84,10 +86,10 @@ pub(super) struct Replicated {
     /// Steps of the reconciliation that wait to be sent.
     steps: VecDeque<v1::Reconcile>,
     /// True if a reconciliation has to start.
-    walk: bool,
+    must_reconcile: bool,
     /// Entries that the server has sent since the last received step of a reconciliation, or since
     /// the join.
-    heard: BTreeMap<StateKey, Heard>,
+    server_forms: BTreeMap<StateKey, ServerForm>,
 }
 
 impl Replicated {
@@ -196,7 +198,7 @@ impl Replicated {
     ) {
         self.disconnected();
         self.epoch = Some(epoch);
-        self.walk = true;
+        self.must_reconcile = true;
         if keep == Keep::Everything
             && self.replica.as_ref().is_some_and(|(id, _)| id.replica == identity.replica)
         {
@@ -221,8 +223,8 @@ impl Replicated {
     pub(super) fn disconnected(&mut self) {
         self.owed.clear();
         self.steps.clear();
-        self.walk = false;
-        self.heard.clear();
+        self.must_reconcile = false;
+        self.server_forms.clear();
     }
 
     /// Merges entries that the server has sent. Returns true if anything changed.
@@ -230,9 +232,9 @@ impl Replicated {
         let Some((identity, replica)) = &mut self.replica else { return Ok(false) };
         let changed = replica.merge(now, None, entries)?;
         // A server that sends more entries than it may have is not believed about missing entries.
-        if self.heard.len() <= identity.limits.entries {
-            let heard = |entry: &v1::StateEntry| Some((StateKey::of(entry)?, Heard::of(entry)));
-            self.heard.extend(entries.iter().filter_map(heard));
+        if self.server_forms.len() <= identity.limits.entries {
+            let form = |entry: &v1::StateEntry| Some((StateKey::of(entry)?, ServerForm::of(entry)));
+            self.server_forms.extend(entries.iter().filter_map(form));
         }
         Ok(changed)
     }
@@ -243,7 +245,7 @@ impl Replicated {
         if let Some((_, replica)) = &mut self.replica {
             let entries = replica.restamp(now, player, refusal.wall_ms, refusal.latest_ms);
             self.owe(entries);
-            self.walk = true;
+            self.must_reconcile = true;
         }
     }
 
@@ -252,7 +254,7 @@ impl Replicated {
         if let Some((_, replica)) = &mut self.replica {
             replica.give_up(entries);
             self.owed.retain(|owed| !entries.contains(owed));
-            self.walk = true;
+            self.must_reconcile = true;
         }
     }
 
@@ -260,17 +262,17 @@ impl Replicated {
     pub(super) fn reconcile(&mut self, player: &str, step: &v1::Reconcile) -> Result<bool, StateError> {
         let Some((identity, replica)) = &mut self.replica else { return Ok(false) };
         if step.level == 0 && step.nodes.is_empty() {
-            self.walk = true;
+            self.must_reconcile = true;
             return Ok(false);
         }
         let answer = replica.reconcile(step)?;
-        let believed = self.heard.len() <= identity.limits.entries;
+        let believed = self.server_forms.len() <= identity.limits.entries;
         let forgotten = match believed {
-            true => replica.forget_unheard(&step.leaves, &self.heard, player),
+            true => replica.forget_lost(&step.leaves, &self.server_forms, player),
             false => Forgotten::default(),
         };
-        self.walk |= forgotten.older;
-        self.heard.clear();
+        self.must_reconcile |= forgotten.older;
+        self.server_forms.clear();
         let own = answer.entries.into_iter().filter(|entry| is_own(entry, player)).collect();
         self.owe(own);
         if let Some(step) = answer.reconcile {
@@ -278,10 +280,10 @@ impl Replicated {
                 self.steps.push_back(step);
             } else {
                 self.steps.clear();
-                self.walk = true;
+                self.must_reconcile = true;
             }
         }
-        Ok(forgotten.unheard || forgotten.older)
+        Ok(forgotten.absent || forgotten.older)
     }
 
     /// Queues entries to be sent beside the newest changes. If the queue has more entries than the
@@ -328,8 +330,8 @@ impl Replicated {
         if let Some(step) = self.steps.pop_front() {
             return Some(step);
         }
-        let walk = core::mem::take(&mut self.walk);
-        self.replica().filter(|_| walk).map(Replica::start_reconcile)
+        let must = core::mem::take(&mut self.must_reconcile);
+        self.replica().filter(|_| must).map(Replica::start_reconcile)
     }
 }
 
@@ -339,7 +341,7 @@ fn is_own(entry: &v1::StateEntry, player: &str) -> bool {
 }
 
 fn check_names(player: &str, name: &str) -> Result<(), CommandError> {
-    let fits = |name: &str| !name.is_empty() && name.len() <= MAX_NAME;
+    let fits = |name: &str| !name.is_empty() && name.len() <= MAX_STATE_NAME;
     (fits(player) && fits(name)).then_some(()).ok_or(CommandError::BadName)
 }
 

@@ -8,7 +8,7 @@ use skirmish_proto::v1;
 use super::StateError;
 
 /// Maximum length of an owner, and of the name of an entry, in bytes.
-pub const MAX_NAME: usize = 64;
+pub const MAX_STATE_NAME: usize = 64;
 
 /// The canonical encoding of an entry's name: the domain (1 byte, the number in
 /// `state.proto`), the length of the owner (1 byte), the owner, the name, and, for a
@@ -52,7 +52,7 @@ pub(super) struct KeyBuf {
 }
 
 impl KeyBuf {
-    const MAX: usize = 2 + 2 * MAX_NAME + 8;
+    const MAX: usize = 2 + 2 * MAX_STATE_NAME + 8;
 
     pub(super) fn presence(player: &str) -> Result<Self, StateError> {
         Self::new(v1::Domain::Presence, player, "")
@@ -99,7 +99,7 @@ impl KeyBuf {
     }
 
     fn new(domain: v1::Domain, owner: &str, name: &str) -> Result<Self, StateError> {
-        if owner.is_empty() || owner.len() > MAX_NAME || name.len() > MAX_NAME {
+        if owner.is_empty() || owner.len() > MAX_STATE_NAME || name.len() > MAX_STATE_NAME {
             return Err(StateError::Malformed);
         }
         let mut key = Self::domain(domain);

@@ -13,8 +13,8 @@
 //!   [`Replica::reconcile`] makes the messages of such a comparison.
 
 mod changes;
+mod client_replica;
 mod counter;
-mod follow;
 mod hlc;
 mod index;
 mod key;
@@ -22,10 +22,10 @@ mod lww_map;
 mod lww_set;
 mod merge;
 pub mod merkle;
+mod reconciliation;
 mod replica;
 pub mod tombstone;
 mod version;
-mod walk;
 mod writes;
 
 #[cfg(test)]
@@ -35,14 +35,14 @@ use core::fmt;
 
 pub use counter::{Counter, Share};
 pub use hlc::{Hlc, MAX_WALL_MS, Stamp, TooFarAhead};
-pub use key::MAX_NAME;
+pub use key::MAX_STATE_NAME;
 pub use lww_map::LwwMap;
 pub use lww_set::LwwSet;
+pub use reconciliation::{ANSWER_BYTES, ReconcileAnswer, split};
 pub use replica::{MAX_VALUE, Replica, ReplicaLimits};
 pub use version::Version;
-pub use walk::{ANSWER_BYTES, ReconcileAnswer, split};
 
-pub(crate) use follow::{Forgotten, Heard};
+pub(crate) use client_replica::{Forgotten, ServerForm};
 use key::KeyBuf;
 pub(crate) use key::StateKey;
 

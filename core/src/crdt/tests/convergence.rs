@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use skirmish_proto::v1;
 
-use super::{Walk, replica, skewed, walk};
+use super::{ReconciliationCost, reconcile, replica, skewed};
 use crate::crdt::Replica;
 
 /// One action of a run.
@@ -50,7 +50,7 @@ enum Step {
         replica: usize,
         message: usize,
     },
-    Walk {
+    Reconcile {
         replica: usize,
         with: usize,
     },
@@ -79,7 +79,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (r(), 0..20_u64).prop_map(|(replica, after)| Step::Send { replica, after }),
         6 => (r(), any::<prop::sample::Index>())
             .prop_map(|(replica, message)| Step::Arrive { replica, message: message.index(1 << 16) }),
-        1 => (r(), r()).prop_map(|(replica, with)| Step::Walk { replica, with }),
+        1 => (r(), r()).prop_map(|(replica, with)| Step::Reconcile { replica, with }),
         1 => r().prop_map(|replica| Step::Collect { replica }),
         // Sometimes longer than the horizon of 600 s.
         1 => prop_oneof![0..5_u32, 0..700_000_u32].prop_map(|ms| Step::Pass { ms }),
@@ -99,11 +99,11 @@ impl World {
         Self { replicas, skews: skews.to_vec(), messages: Vec::new(), ms: 1_000_000 }
     }
 
-    fn walk(&mut self, a: usize, b: usize) -> Walk {
+    fn reconcile(&mut self, a: usize, b: usize) -> ReconciliationCost {
         let (low, high) = (a.min(b), a.max(b));
         let now = (skewed(self.ms, self.skews[low]), skewed(self.ms, self.skews[high]));
         let (left, right) = self.replicas.split_at_mut(high);
-        walk(now, &mut left[low], &mut right[0])
+        reconcile(now, &mut left[low], &mut right[0])
     }
 
     fn run(&mut self, step: &Step) {
@@ -144,9 +144,9 @@ impl World {
                 let now = now(self, *replica);
                 self.replicas[*replica].merge(now, None, &message).unwrap();
             }
-            Step::Walk { replica, with } => {
+            Step::Reconcile { replica, with } => {
                 if replica != with {
-                    self.walk(*replica, *with);
+                    self.reconcile(*replica, *with);
                 }
             }
             Step::Collect { replica } => {
@@ -164,13 +164,13 @@ impl World {
             let mut quiet = true;
             for a in 0..self.replicas.len() {
                 for b in 0..a {
-                    quiet &= self.walk(a, b).messages == 1;
+                    quiet &= self.reconcile(a, b).messages == 1;
                 }
             }
             if quiet {
                 return round;
             }
-            assert!(round < 4, "walks go on finding something");
+            assert!(round < 4, "reconciliations go on finding something");
         }
         unreachable!()
     }
@@ -211,7 +211,7 @@ proptest! {
         skews in proptest::collection::vec(-2_000..2_000_i64, REPLICAS),
         rounds in proptest::collection::vec(
             proptest::collection::vec(step().prop_filter("no writes", |step| {
-                matches!(step, Step::Send { .. } | Step::Walk { .. } | Step::Collect { .. })
+                matches!(step, Step::Send { .. } | Step::Reconcile { .. } | Step::Collect { .. })
             }), 0..6),
             1..8,
         ),

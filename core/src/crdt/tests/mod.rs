@@ -55,7 +55,7 @@ fn property(owner: &str, name: &str, wall_ms: u64, value: Option<&'static str>) 
 
 /// Cost of a reconciliation.
 #[derive(Debug, Default, PartialEq)]
-struct Walk {
+struct ReconciliationCost {
     messages: usize,
     entries: usize,
     buckets: alloc::collections::BTreeSet<u32>,
@@ -63,22 +63,22 @@ struct Walk {
 }
 
 /// Runs one reconciliation that `a` starts with `b`. Both trust each other.
-fn walk(now: (Now, Now), a: &mut Replica, b: &mut Replica) -> Walk {
-    let mut walk = Walk::default();
+fn reconcile(now: (Now, Now), a: &mut Replica, b: &mut Replica) -> ReconciliationCost {
+    let mut cost = ReconciliationCost::default();
     let mut step = Some(a.start_reconcile());
     let (mut from, mut to) = ((now.0, a), (now.1, b));
     while let Some(message) = step.take() {
-        walk.messages += 1;
-        assert!(walk.messages <= 4 + 2 * 256, "the walk does not end");
-        walk.buckets.extend(&message.leaves);
+        cost.messages += 1;
+        assert!(cost.messages <= 4 + 2 * 256, "the reconciliation does not end");
+        cost.buckets.extend(&message.leaves);
         let ReconcileAnswer { reconcile, entries } = to.1.reconcile(&message).expect("a step of our own");
-        walk.entries += entries.len();
-        walk.largest = walk.largest.max(entries.len());
+        cost.entries += entries.len();
+        cost.largest = cost.largest.max(entries.len());
         for run in super::split(&entries, 4096) {
             from.1.merge(from.0, None, run).expect("entries of our own");
         }
         step = reconcile;
         core::mem::swap(&mut from, &mut to);
     }
-    walk
+    cost
 }

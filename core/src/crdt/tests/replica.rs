@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use super::{at, limits, property, replica, skewed, walk};
+use super::{at, limits, property, reconcile, replica, skewed};
 use crate::base::time::Now;
 use crate::crdt::{ANSWER_BYTES, MAX_WALL_MS, Replica, ReplicaLimits, StateError, merkle, split};
 
@@ -422,8 +422,8 @@ fn a_walk_between_equal_replicas_is_one_message() {
     let (mut a, mut b) = (replica(1), replica(2));
     a.set_present(at(0), "ann", true).unwrap();
     b.merge(at(0), None, &everything(&a)).unwrap();
-    let walk = walk((at(1), at(1)), &mut a, &mut b);
-    assert_eq!((walk.messages, walk.entries), (1, 0));
+    let cost = reconcile((at(1), at(1)), &mut a, &mut b);
+    assert_eq!((cost.messages, cost.entries), (1, 0));
 }
 
 #[test]
@@ -436,11 +436,11 @@ fn a_walk_ships_only_buckets_that_differ() {
     a.set_property(at(1), "player7", "name", Some(BLUE)).unwrap();
     b.set_property(at(1), "player9", "name", None).unwrap();
     b.add(at(1), "player11", "kills", 1).unwrap();
-    let walk = walk((at(2), at(2)), &mut a, &mut b);
+    let cost = reconcile((at(2), at(2)), &mut a, &mut b);
     assert_eq!(a.root(), b.root());
-    assert_eq!((walk.messages, walk.buckets.len()), (5 - 1, 3), "{walk:?}");
+    assert_eq!((cost.messages, cost.buckets.len()), (5 - 1, 3), "{cost:?}");
     // A bucket has two entries on average; both sides send theirs.
-    assert!(walk.entries <= 3 * 2 * 10, "{walk:?}");
+    assert!(cost.entries <= 3 * 2 * 10, "{cost:?}");
 }
 
 #[test]
@@ -452,12 +452,12 @@ fn a_walk_through_large_replicas_goes_in_bounded_steps() {
         let replica = if n % 3 == 0 { &mut a } else { &mut b };
         replica.set_property(at(0), &format!("player{n}"), "x", Some(value.clone())).unwrap();
     }
-    let walk = walk((at(1), at(1)), &mut a, &mut b);
+    let cost = reconcile((at(1), at(1)), &mut a, &mut b);
     assert_eq!(a.root(), b.root());
     assert_eq!(a.properties().count(), 1500);
-    assert!(walk.messages > 20, "{walk:?}");
+    assert!(cost.messages > 20, "{cost:?}");
     // The budget, and one bucket with about six more entries on top.
-    assert!(walk.largest <= ANSWER_BYTES / 1024 + 25, "{walk:?}");
+    assert!(cost.largest <= ANSWER_BYTES / 1024 + 25, "{cost:?}");
 }
 
 #[test]

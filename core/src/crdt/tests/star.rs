@@ -148,7 +148,7 @@ impl Star {
     }
 
     /// Runs a reconciliation that the client starts. Returns the number of messages.
-    fn walk(&mut self, client: usize) -> usize {
+    fn reconcile(&mut self, client: usize) -> usize {
         let mut step = Some(self.clients[client].0.start_reconcile());
         let mut messages = 0;
         while let Some(message) = step.take() {
@@ -178,11 +178,11 @@ proptest! {
             star.run(step);
         }
         for round in 0.. {
-            let quiet = (0..CLIENTS).fold(true, |quiet, client| (star.walk(client) == 1) & quiet);
+            let quiet = (0..CLIENTS).fold(true, |quiet, client| (star.reconcile(client) == 1) & quiet);
             if quiet {
                 break;
             }
-            prop_assert!(round < 6, "walks go on finding something");
+            prop_assert!(round < 6, "reconciliations go on finding something");
         }
         for (client, _) in &star.clients {
             prop_assert_eq!(client.root(), star.server.root());
@@ -193,7 +193,7 @@ proptest! {
         for client in 0..CLIENTS {
             star.run(&Step::Set { client, name: 9, value: Some(1) });
             star.run(&Step::Up { client, after: 0, lost: false });
-            star.walk(client);
+            star.reconcile(client);
             let heard = star.server.property(&player(client), "9").is_some();
             prop_assert!(heard, "player{} is not heard", client);
         }

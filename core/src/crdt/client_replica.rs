@@ -16,23 +16,23 @@ const RESTAMPED: u32 = 1 << 31;
 
 /// The server's form of an entry: the stamp, or the sums of a counter's share.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct ServerForm {
     stamp: Option<Stamp>,
     plus: u64,
     minus: u64,
 }
 
-impl Heard {
+impl ServerForm {
     pub(crate) fn of(entry: &v1::StateEntry) -> Self {
         Self { stamp: entry.stamp.map(Stamp::from), plus: entry.plus, minus: entry.minus }
     }
 }
 
-/// Kinds of entries that [`Replica::forget_unheard`] has forgotten.
+/// Kinds of entries that [`Replica::forget_lost`] has forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Forgotten {
     /// True if the server did not have some of the entries.
-    pub(crate) unheard: bool,
+    pub(crate) absent: bool,
     /// True if the server had some of the entries in an older form. The client has to ask for this
     /// form.
     pub(crate) older: bool,
@@ -86,17 +86,17 @@ impl Replica {
     }
 
     /// Forgets entries of other players, in the buckets `leaves`, that the server does not have or
-    /// has in an older form. `heard` holds the entries that the server has sent since the client
+    /// has in an older form. `server_forms` holds the entries that the server has sent since the client
     /// asked for these buckets.
     ///
     /// For clients: writes of others reach a client only through its server. If the server has no
     /// entry at all, not even a tombstone, the entry was removed so long ago that the server has
     /// dropped the tombstone. If the server has an older form, the newer form came from a server
     /// that has died, and was lost there.
-    pub(crate) fn forget_unheard(
+    pub(crate) fn forget_lost(
         &mut self,
         leaves: &[u32],
-        heard: &BTreeMap<StateKey, Heard>,
+        server_forms: &BTreeMap<StateKey, ServerForm>,
         owner: &str,
     ) -> Forgotten {
         let mut forgotten = Forgotten::default();
@@ -108,8 +108,8 @@ impl Replica {
                 if parts.owner == owner && parts.domain != v1::Domain::Presence {
                     continue;
                 }
-                match heard.get(key) {
-                    None => forgotten.unheard = true,
+                match server_forms.get(key) {
+                    None => forgotten.absent = true,
                     Some(theirs) if self.is_newer(slot, theirs) => forgotten.older = true,
                     Some(_) => continue,
                 }
@@ -124,7 +124,7 @@ impl Replica {
 
     /// Returns true if our form of an entry has a later stamp or a larger sum than the server's
     /// form.
-    fn is_newer(&self, slot: Slot, theirs: &Heard) -> bool {
+    fn is_newer(&self, slot: Slot, theirs: &ServerForm) -> bool {
         let Some(ours) = self.entry(slot) else { return false };
         ours.stamp.map(Stamp::from) > theirs.stamp || ours.plus > theirs.plus || ours.minus > theirs.minus
     }
