@@ -310,7 +310,7 @@ impl RoomLimits {
         use Problem::{Least, Range};
         check(self.total > 0, "rooms.total", Least(1))?;
         // No list in a frame has more items.
-        let most = crate::wire::items::MAX_ITEMS;
+        let most = crate::wire::repeated_fields::MAX_ITEMS;
         check((1..=most).contains(&self.members), "rooms.members", Range(1, most as u64))?;
         check(self.window_entries > 0, "rooms.window_entries", Least(1))?;
         check(self.window_bytes > 0, "rooms.window_bytes", Least(1))?;

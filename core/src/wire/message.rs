@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use skirmish_proto::v1::{self, Kind};
 
-use super::items::{self, MAX_ITEMS};
+use super::repeated_fields::{self, MAX_ITEMS};
 use super::{FLAG_SEALED, FLAG_ZSTD, Frame, WireError};
 
 /// Maximum length of a `type_url`, in bytes. A longer one is refused.
@@ -302,7 +302,7 @@ pub(super) fn check_items(frame: &Frame, path: &[u64], field: &'static str) -> R
 }
 
 fn check_count(frame: &Frame, path: &[u64], most: usize, field: &'static str) -> Result<(), WireError> {
-    match items::count(&frame.payload, path) {
+    match repeated_fields::count(&frame.payload, path) {
         None => Err(malformed(frame)),
         Some(count) if count > most => Err(WireError::TooManyItems(field)),
         Some(_) => Ok(()),

@@ -19,9 +19,9 @@ mod decoder;
 mod encode;
 mod error;
 mod frame;
-pub(crate) mod items;
 mod link;
 mod message;
+pub(crate) mod repeated_fields;
 pub mod seal;
 #[cfg(test)]
 mod tests;
