@@ -44,7 +44,7 @@ impl Client {
             return Err(CommandError::TooManyRooms);
         }
         let mut new = ClientRoom::new(history);
-        if self.parting.take_room(room) {
+        if self.pending_leaves.take_room(room) {
             new.phase = RoomPhase::Leaving { sent: false, live: false, again: true };
         }
         if let Some(identity) = self.identity() {

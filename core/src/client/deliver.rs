@@ -77,7 +77,7 @@ impl Client {
     pub(super) fn left(&mut self, now: Now, left: v1::Left) {
         use v1::LeftReason;
 
-        if left.answers_leave && self.parting.take_room(&left.room) {
+        if left.answers_leave && self.pending_leaves.take_room(&left.room) {
             return;
         }
         let Self { rooms, outputs, config, .. } = self;

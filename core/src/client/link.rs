@@ -307,7 +307,7 @@ impl Client {
         for (name, mut room) in core::mem::take(&mut self.rooms) {
             room.close(&name, reason, &mut self.outputs);
             if !forgets {
-                self.parting.left(&name);
+                self.pending_leaves.left(&name);
             }
         }
     }

@@ -26,7 +26,7 @@ mod link;
 mod liveness;
 mod outbox;
 mod pacer;
-mod parting;
+mod pending_leaves;
 mod receive;
 mod replicated;
 mod room;
@@ -49,7 +49,7 @@ pub use self::state::ClientState;
 
 use self::event::Outputs;
 use self::link::{OpenConnection, WelcomedSession};
-use self::parting::Parting;
+use self::pending_leaves::PendingLeaves;
 use self::receive::Limits;
 use self::room::ClientRoom;
 use self::search::Search;
@@ -97,7 +97,7 @@ pub struct Client {
     state_at: Option<Instant>,
     next_message: u64,
     search: Search,
-    parting: Parting,
+    pending_leaves: PendingLeaves,
     outputs: Outputs,
     zstd: Zstd,
 }
@@ -127,7 +127,7 @@ impl Client {
             farewell: None,
             state_at: None,
             next_message: 1,
-            parting: Parting::default(),
+            pending_leaves: PendingLeaves::default(),
             outputs: Outputs::default(),
             zstd: Zstd::default(),
         }

@@ -10,7 +10,6 @@ use prost::Message as _;
 use skirmish_proto::v1;
 
 use super::event::CommandError;
-
 use crate::base::plant::Planted;
 use crate::base::rng::Seed;
 use crate::base::time::{Deadline, Duration, Now};

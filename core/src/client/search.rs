@@ -34,7 +34,7 @@ const MAX_ITEMS: usize = 8;
 const FIRST_NUMBERS: u64 = 1 << 48;
 
 /// Reason for the end of a search that was answered with a match that the player is leaving.
-const PARTING: &str = "the player is leaving the match that it is in";
+const LEAVING: &str = "the player is leaving the match that it is in";
 
 /// State of the search, and the answers of the server.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Search {
     /// Number of the next search.
     next: u64,
     /// Request of the search that goes on.
-    wish: Option<v1::Queue>,
+    request: Option<v1::Queue>,
     /// True if the request was sent on this connection.
     sent: bool,
     /// Epoch of the session in the last [`TicketState::Lost`] of this connection, or 0.
@@ -71,7 +71,7 @@ impl Search {
         Self {
             first,
             next: first,
-            wish: None,
+            request: None,
             sent: false,
             lost: 0,
             cancel: None,
@@ -101,14 +101,14 @@ impl Search {
 
     /// Returns the next frame.
     pub(super) fn next_frame(&mut self) -> Option<Bytes> {
-        let wish = self.wish.as_ref()?;
+        let request = self.request.as_ref()?;
         if !self.sent {
             self.sent = true;
-            return Some(plain(v1::Kind::Queue, &v1::Queue { session_epoch: self.lost, ..wish.clone() }));
+            return Some(plain(v1::Kind::Queue, &v1::Queue { session_epoch: self.lost, ..request.clone() }));
         }
         if self.cancel == Some(false) {
             self.cancel = Some(true);
-            let cancel = v1::Cancel { search: wish.search, r#match: self.crossed.clone() };
+            let cancel = v1::Cancel { search: request.search, r#match: self.crossed.clone() };
             return Some(plain(v1::Kind::Cancel, &cancel));
         }
         None
@@ -116,7 +116,7 @@ impl Search {
 
     /// Returns the number of the search that goes on.
     fn number(&self) -> Option<u64> {
-        self.wish.as_ref().map(|wish| wish.search)
+        self.request.as_ref().map(|request| request.search)
     }
 
     /// Returns true if an answer with this number is about the search that goes on.
@@ -137,7 +137,7 @@ impl Search {
     }
 
     fn end(&mut self) {
-        self.wish = None;
+        self.request = None;
         self.cancel = None;
         self.crossed.clear();
     }
@@ -177,13 +177,13 @@ impl Client {
         if most > MAX_ITEMS {
             return Err(CommandError::TooLarge);
         }
-        if self.search.wish.is_some() {
+        if self.search.request.is_some() {
             return Err(CommandError::Searching);
         }
         let number = self.search.next;
         queue.search = number;
         self.search.next += 1;
-        self.search.wish = Some(queue);
+        self.search.request = Some(queue);
         self.search.sent = false;
         Ok(number)
     }
@@ -195,7 +195,7 @@ impl Client {
     /// [`CommandError::NotSearching`], [`CommandError::Undrained`].
     pub fn cancel(&mut self, now: Now) -> Result<(), CommandError> {
         self.ready(now)?;
-        if self.search.wish.is_none() {
+        if self.search.request.is_none() {
             return Err(CommandError::NotSearching);
         }
         self.search.cancel.get_or_insert(false);
@@ -205,7 +205,7 @@ impl Client {
     /// Returns true if a search goes on.
     #[must_use]
     pub const fn is_searching(&self) -> bool {
-        self.search.wish.is_some()
+        self.search.request.is_some()
     }
 
     /// Returns the number of the search that goes on; no other search of the player has this
@@ -221,7 +221,7 @@ impl Client {
         let is_given_up = state == TicketState::GivenUp;
         if is_given_up {
             let is_live = self.search.live().is_some_and(|(id, ..)| id == queued.r#match);
-            if self.parting.given_up(&queued.r#match) || self.search.is_about(search) || is_live {
+            if self.pending_leaves.given_up(&queued.r#match) || self.search.is_about(search) || is_live {
                 self.outputs.event(Event::GivenUp { matched: queued.r#match });
             }
             if is_live {
@@ -246,7 +246,7 @@ impl Client {
                 }
                 TicketState::Unspecified | TicketState::Waiting | TicketState::Unavailable => {}
             }
-        } else if self.search.wish.is_some() || self.search.is_own(search) || is_given_up {
+        } else if self.search.request.is_some() || self.search.is_own(search) || is_given_up {
             return;
         }
         self.outputs.event(Event::Ticket { search, state, mode: queued.mode, reason: queued.reason });
@@ -258,7 +258,7 @@ impl Client {
     /// that the player is leaving or has given up is not reported, since the server may not know
     /// this yet.
     pub(super) fn matched(&mut self, matched: v1::Matched) {
-        let (parting, answers) = (self.is_parting(&matched), self.search.is_about(matched.search));
+        let (leaving, answers) = (self.is_leaving_match(&matched), self.search.is_about(matched.search));
         if answers && self.search.cancel.is_some() {
             if self.search.crossed != matched.r#match {
                 self.search.crossed = matched.r#match;
@@ -266,11 +266,11 @@ impl Client {
             }
             return;
         }
-        if parting {
+        if leaving {
             if answers {
                 self.search.end();
                 let (search, state, mode) = (matched.search, TicketState::None, matched.mode);
-                let reason = String::from(PARTING);
+                let reason = String::from(LEAVING);
                 self.outputs.event(Event::Ticket { search, state, mode, reason });
             }
             return;
@@ -279,7 +279,7 @@ impl Client {
             self.search.end();
         } else {
             let known = self.search.matched == matched.r#match && self.search.fills >= matched.fills;
-            if self.search.wish.is_some() || known {
+            if self.search.request.is_some() || known {
                 return;
             }
         }

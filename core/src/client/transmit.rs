@@ -178,7 +178,7 @@ impl Client {
 
     fn hello(&mut self, now: Instant) -> Bytes {
         self.search.reconnect();
-        self.parting.reconnect();
+        self.pending_leaves.reconnect();
         let seal = self.config.seal.then(|| Offer::new(self.rng.bytes(), self.config.pinned));
         let resume = self.session.as_ref().map(|session| v1::Resume {
             session: Bytes::copy_from_slice(session.id.as_bytes()),
@@ -235,7 +235,7 @@ impl Client {
                 return Some(plain(v1::Kind::Leave, &v1::Leave { room: name.clone() }));
             }
         }
-        if let Some(frame) = self.parting.next_frame() {
+        if let Some(frame) = self.pending_leaves.next_frame() {
             return Some(frame);
         }
         let (name, room) = self.rooms.iter_mut().find(|(_, room)| room.may_be_joined(now))?;

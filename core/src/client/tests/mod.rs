@@ -1,7 +1,7 @@
 //! Scripts of hand-made server frames.
 
 mod messages;
-mod parting;
+mod pending_leaves;
 mod random;
 mod rooms;
 mod search;

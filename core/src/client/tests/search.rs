@@ -5,13 +5,13 @@ use skirmish_proto::v1::TicketState;
 use super::*;
 use crate::client::CommandError;
 
-fn wish() -> v1::Queue {
+fn request() -> v1::Queue {
     v1::Queue { mode: "duel".into(), ..v1::Queue::default() }
 }
 
 /// Returns the request that is sent for a search.
 fn asks(search: u64) -> ToServer {
-    ToServer::Queue(v1::Queue { search, ..wish() })
+    ToServer::Queue(v1::Queue { search, ..request() })
 }
 
 fn gives_up(search: u64) -> ToServer {
@@ -28,7 +28,7 @@ fn searching() -> (Script, u64) {
 impl Script {
     /// Begins a search, and returns its number.
     fn search(&mut self) -> u64 {
-        self.client.queue(self.now, wish()).unwrap();
+        self.client.queue(self.now, request()).unwrap();
         let search = self.client.search().unwrap();
         assert_eq!(self.sent(), [asks(search)]);
         search
@@ -53,7 +53,7 @@ impl Script {
 #[test]
 fn a_search_is_sent_again_on_every_connection_until_it_has_ended() {
     let (mut script, search) = searching();
-    assert_eq!(script.client.queue(script.now, wish()), Err(CommandError::Searching));
+    assert_eq!(script.client.queue(script.now, request()), Err(CommandError::Searching));
     assert_eq!(script.ticket(search, TicketState::Waiting).len(), 1);
     script.cut();
     script.welcome(true);
@@ -90,7 +90,7 @@ fn a_ticket_that_is_lost_is_asked_for_again_on_the_connection_that_was_told() {
     };
     let session_epoch = 1 << 20;
     script.tell(v1::Kind::Queued, &lost(search, session_epoch));
-    assert_eq!(script.sent(), [ToServer::Queue(v1::Queue { search, session_epoch, ..wish() })]);
+    assert_eq!(script.sent(), [ToServer::Queue(v1::Queue { search, session_epoch, ..request() })]);
     script.tell(v1::Kind::Queued, &lost(search - 1, session_epoch + 1));
     assert_eq!(script.sent(), [], "that is no search of its own that goes on");
     // An epoch that was received on one connection is not sent with the `Queue` on the next one,
@@ -115,7 +115,7 @@ fn every_search_has_a_number_of_its_own_also_in_another_life() {
     assert_eq!(second, first + 1);
     let mut other = Client::new(config(), [4; 32]);
     // The application does not choose the number.
-    other.queue(script.now, v1::Queue { search: first, ..wish() }).unwrap();
+    other.queue(script.now, v1::Queue { search: first, ..request() }).unwrap();
     let third = other.search().unwrap();
     assert!(third.abs_diff(first) > 1_000, "{first} and {third}");
     assert!(first != 0 && third != 0);

@@ -25,7 +25,7 @@ const MOST: usize = 8;
 
 /// Requests that the server has not answered yet.
 #[derive(Debug, Default)]
-pub(super) struct Parting {
+pub(super) struct PendingLeaves {
     /// Rooms of matches that were left.
     rooms: VecDeque<(String, Sent)>,
     /// Matches that were given up, each with the number of its search.
@@ -35,7 +35,7 @@ pub(super) struct Parting {
 /// True if the request was sent on this connection.
 type Sent = bool;
 
-impl Parting {
+impl PendingLeaves {
     /// Notes that the application was notified of leaving this room, while the server may not know
     /// yet.
     pub(super) fn left(&mut self, room: &str) {
@@ -106,7 +106,7 @@ impl Client {
         let known = self.search.live().filter(|(_, room, _)| !self.is_leaving(room));
         let (id, room, search) = known.ok_or(CommandError::NotMatched)?;
         let (id, room) = (String::from(id), String::from(room));
-        self.parting.give_up(id, search);
+        self.pending_leaves.give_up(id, search);
         self.search.forget_match();
         match self.leave(now, &room) {
             Ok(()) | Err(CommandError::NotInRoom) => Ok(()),
@@ -117,11 +117,12 @@ impl Client {
     /// Returns true if the client is leaving the room.
     fn is_leaving(&self, room: &str) -> bool {
         let leaves = |room: &super::room::ClientRoom| matches!(room.phase, RoomPhase::Leaving { .. });
-        self.parting.takes(room) || self.rooms.get(room).is_some_and(leaves)
+        self.pending_leaves.takes(room) || self.rooms.get(room).is_some_and(leaves)
     }
 
     /// Returns true if the match is over for the application, while the server may not know yet.
-    pub(super) fn is_parting(&self, matched: &v1::Matched) -> bool {
-        self.is_leaving(&matched.room) || self.parting.matches.iter().any(|(id, _, _)| *id == matched.r#match)
+    pub(super) fn is_leaving_match(&self, matched: &v1::Matched) -> bool {
+        self.is_leaving(&matched.room)
+            || self.pending_leaves.matches.iter().any(|(id, _, _)| *id == matched.r#match)
     }
 }

@@ -213,9 +213,9 @@ fn a_match_is_given_up_on_every_connection_until_that_is_answered() {
     let mut script = told();
     script.client.give_up_match(script.now).unwrap();
     assert_eq!(script.client.give_up_match(script.now), Err(CommandError::NotMatched));
-    let wish = v1::Queue { mode: "duel".into(), ..v1::Queue::default() };
-    let search = script.client.queue(script.now, wish.clone()).unwrap();
-    let asks = ToServer::Queue(v1::Queue { search, ..wish });
+    let request = v1::Queue { mode: "duel".into(), ..v1::Queue::default() };
+    let search = script.client.queue(script.now, request.clone()).unwrap();
+    let asks = ToServer::Queue(v1::Queue { search, ..request });
     assert_eq!(script.sent(), [cancel(), asks.clone()]);
     for _ in 0..2 {
         script.cut();
@@ -263,8 +263,8 @@ fn whoever_gives_up_the_match_whose_room_it_is_in_leaves_that() {
 #[test]
 fn a_search_that_is_given_up_does_not_end_in_a_match() {
     let mut script = Script::connected();
-    let wish = v1::Queue { mode: "duel".into(), ..v1::Queue::default() };
-    let search = script.client.queue(script.now, wish).unwrap();
+    let request = v1::Queue { mode: "duel".into(), ..v1::Queue::default() };
+    let search = script.client.queue(script.now, request).unwrap();
     script.sent();
     script.client.cancel(script.now).unwrap();
     assert_eq!(script.sent(), [ToServer::Cancel(v1::Cancel { search, r#match: String::new() })]);
@@ -294,8 +294,8 @@ fn a_search_that_is_given_up_does_not_end_in_a_match() {
 #[test]
 fn a_search_that_is_answered_with_the_match_that_is_left_has_ended() {
     let mut script = in_match();
-    let wish = v1::Queue { mode: "duel".into(), ..v1::Queue::default() };
-    let search = script.client.queue(script.now, wish).unwrap();
+    let request = v1::Queue { mode: "duel".into(), ..v1::Queue::default() };
+    let search = script.client.queue(script.now, request).unwrap();
     script.sent();
     script.client.leave(script.now, ROOM).unwrap();
     script.events();
