@@ -133,8 +133,8 @@ impl Driven {
                     _ => {}
                 }
             }
-            let Some(told) = self.registry.poll_told() else { return sent };
-            self.node.handle_told(now, told);
+            let Some(event) = self.registry.poll_event() else { return sent };
+            self.node.handle_registry_event(now, event);
         }
     }
 }

@@ -199,7 +199,7 @@ impl Client {
     async fn told(&mut self) -> (CallId, Result<Answer, String>) {
         loop {
             self.registry.ready().await;
-            if let Some(RegistryEvent::Reply { id, outcome }) = self.registry.poll_told() {
+            if let Some(RegistryEvent::Reply { id, outcome }) = self.registry.poll_event() {
                 let answer = outcome.map(|response| response.answer).map_err(|failure| failure.to_string());
                 return (id, answer);
             }

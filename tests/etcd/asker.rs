@@ -83,8 +83,8 @@ impl Asker {
 
     /// Sorts the events of the registry into outcomes and news.
     pub(crate) fn sort(&mut self) {
-        while let Some(told) = self.registry.poll_told() {
-            match told {
+        while let Some(event) = self.registry.poll_event() {
+            match event {
                 RegistryEvent::Reply { id, outcome } => {
                     assert!(self.outcomes.insert(id, outcome).is_none(), "{id:?}")
                 }

@@ -226,7 +226,7 @@ async fn more_than_may_wait_is_unavailable_at_once() {
         asker.watch(id, Watch::of(Span::one("a"), 0));
     }
     // The task gets no time to run before this.
-    let refused: Vec<_> = std::iter::from_fn(|| asker.registry.poll_told()).collect();
+    let refused: Vec<_> = std::iter::from_fn(|| asker.registry.poll_event()).collect();
     let unavailable =
         (10..15).map(|id| RegistryEvent::Reply { id: CallId(id), outcome: Err(Failure::Unavailable) });
     let canceled = RegistryEvent::Watched(Watched { id: WatchId(2), revision: 0, news: News::Canceled });

@@ -76,7 +76,7 @@ pub enum Output {
     /// forgotten it.
     Abort(ConnId),
     /// Ask the registry; every request is answered with
-    /// [`Node::handle_told`](super::Node::handle_told).
+    /// [`Node::handle_registry_event`](super::Node::handle_registry_event).
     Registry(RegistryCommand),
     /// Connect to another node, and call `handle_link` or `handle_dial_failed`.
     Dial {

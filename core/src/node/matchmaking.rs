@@ -19,8 +19,8 @@ pub(super) const ASKERS: u64 = 3;
 
 impl Node {
     /// Gives what the registry tells to the machine that asked.
-    pub(super) fn pass_on(&mut self, now: Now, told: RegistryEvent) {
-        let id = match &told {
+    pub(super) fn pass_on(&mut self, now: Now, event: RegistryEvent) {
+        let id = match &event {
             RegistryEvent::Reply { id: CallId(id), .. } => *id,
             RegistryEvent::Watched(watched) => {
                 let WatchId(id) = watched.id;
@@ -29,9 +29,9 @@ impl Node {
             RegistryEvent::Connected { .. } => 0,
         };
         match id % ASKERS {
-            0 => self.registrar.handle_told(now, told),
-            1 => self.player_tickets.handle_told(now, told),
-            _ => self.matcher.handle_told(now, told),
+            0 => self.registrar.handle_event(now, event),
+            1 => self.player_tickets.handle_event(now, event),
+            _ => self.matcher.handle_event(now, event),
         }
     }
 

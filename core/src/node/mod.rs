@@ -266,9 +266,9 @@ impl Node {
     }
 
     /// What the registry answers, or tells unasked.
-    pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
+    pub fn handle_registry_event(&mut self, now: Now, event: RegistryEvent) {
         let now = self.begin(now);
-        self.pass_on(now, told);
+        self.pass_on(now, event);
         self.consult_registrar(now);
     }
 

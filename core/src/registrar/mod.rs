@@ -396,9 +396,9 @@ impl Registrar {
     // Inputs.
 
     /// Handles an event of the registry.
-    pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
+    pub fn handle_event(&mut self, now: Now, event: RegistryEvent) {
         let now = self.observe(now);
-        match told {
+        match event {
             RegistryEvent::Reply { id, outcome } => {
                 if let Some(pending) = self.calls.take(id) {
                     self.handle_outcome(now, pending, outcome);

@@ -11,14 +11,14 @@ use crate::base::time::{Deadline, Instant};
 #[derive(Debug)]
 pub struct Embedded {
     registry: Registry,
-    told: VecDeque<RegistryEvent>,
+    events: VecDeque<RegistryEvent>,
 }
 
 impl Embedded {
     /// Creates an empty registry.
     #[must_use]
     pub fn new(config: RegistryConfig, now: Instant) -> Self {
-        Self { registry: Registry::new(config, now), told: VecDeque::new() }
+        Self { registry: Registry::new(config, now), events: VecDeque::new() }
     }
 
     /// Returns the machine.
@@ -32,12 +32,12 @@ impl Embedded {
         match call {
             RegistryCommand::Request { id, request } => {
                 let outcome = self.registry.handle(now, &request).map_err(Failure::Refused);
-                self.told.push_back(RegistryEvent::Reply { id, outcome });
+                self.events.push_back(RegistryEvent::Reply { id, outcome });
             }
             RegistryCommand::Watch { id, watch } => {
                 if self.registry.watch(now, id, watch).is_err() {
                     let revision = self.registry.revision();
-                    self.told.push_back(RegistryEvent::Watched(Watched {
+                    self.events.push_back(RegistryEvent::Watched(Watched {
                         id,
                         revision,
                         news: News::Canceled,
@@ -55,8 +55,8 @@ impl Embedded {
 
     /// Returns the next answer, or the next news of a watch.
     #[must_use]
-    pub fn poll_told(&mut self) -> Option<RegistryEvent> {
-        self.told.pop_front().or_else(|| self.registry.poll_output().map(RegistryEvent::Watched))
+    pub fn poll_event(&mut self) -> Option<RegistryEvent> {
+        self.events.pop_front().or_else(|| self.registry.poll_output().map(RegistryEvent::Watched))
     }
 
     /// Returns the time of the next [`Self::handle_timeout`].

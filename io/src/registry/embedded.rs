@@ -14,7 +14,7 @@ use super::{RegistryCounters, Status};
 #[derive(Debug)]
 pub struct EmbeddedRegistry {
     machine: Registry,
-    told: VecDeque<RegistryEvent>,
+    events: VecDeque<RegistryEvent>,
     counters: RegistryCounters,
     since: Instant,
 }
@@ -25,7 +25,7 @@ impl EmbeddedRegistry {
     pub fn new(config: RegistryConfig, now: Instant) -> Self {
         Self {
             machine: Registry::new(config, now),
-            told: VecDeque::new(),
+            events: VecDeque::new(),
             counters: RegistryCounters::default(),
             since: now,
         }
@@ -38,12 +38,12 @@ impl EmbeddedRegistry {
                 let outcome = self.machine.handle(now, &request).map_err(Failure::Refused);
                 self.counters.calls += 1;
                 self.counters.refused += u64::from(outcome.is_err());
-                self.told.push_back(RegistryEvent::Reply { id, outcome });
+                self.events.push_back(RegistryEvent::Reply { id, outcome });
             }
             RegistryCommand::Watch { id, watch } => {
                 if self.machine.watch(now, id, watch).is_err() {
                     let revision = self.machine.revision();
-                    self.told.push_back(RegistryEvent::Watched(Watched {
+                    self.events.push_back(RegistryEvent::Watched(Watched {
                         id,
                         revision,
                         news: News::Canceled,
@@ -55,8 +55,8 @@ impl EmbeddedRegistry {
     }
 
     /// Returns the next event for the node.
-    pub fn poll_told(&mut self) -> Option<RegistryEvent> {
-        self.told.pop_front().or_else(|| {
+    pub fn poll_event(&mut self) -> Option<RegistryEvent> {
+        self.events.pop_front().or_else(|| {
             let watched = self.machine.poll_output()?;
             self.counters.news += 1;
             Some(RegistryEvent::Watched(watched))
@@ -65,14 +65,14 @@ impl EmbeddedRegistry {
 
     /// Returns true if an answer is queued.
     #[must_use]
-    pub fn has_told(&self) -> bool {
-        !self.told.is_empty()
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Returns the next deadline for [`Self::handle_timeout`], with its reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let queued = (!self.told.is_empty()).then_some(Deadline::new(Instant::ZERO, "answers are queued"));
+        let queued = (!self.events.is_empty()).then_some(Deadline::new(Instant::ZERO, "answers are queued"));
         Deadline::earliest(queued, self.machine.poll_timeout())
     }
 
@@ -112,7 +112,7 @@ mod tests {
     fn answers_in_the_same_turn_and_ends_leases_by_its_timeouts() {
         let start = Instant::from_micros(1);
         let mut registry = EmbeddedRegistry::new(RegistryConfig::default(), start);
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         let request = |id, request| RegistryCommand::Request { id: CallId(id), request };
         let key = Bytes::from_static(b"k");
         for call in [
@@ -122,11 +122,11 @@ mod tests {
             request(3, Request::Revoke(LeaseId(8))),
         ] {
             registry.handle(start, call);
-            told.extend(std::iter::from_fn(|| registry.poll_told()));
+            events.extend(std::iter::from_fn(|| registry.poll_event()));
         }
-        let kinds: Vec<_> = told
+        let kinds: Vec<_> = events
             .iter()
-            .map(|told| match told {
+            .map(|event| match event {
                 RegistryEvent::Reply { id, outcome } => (id.0, outcome.is_ok()),
                 RegistryEvent::Watched(watched) => (watched.id.0, true),
                 RegistryEvent::Connected { .. } => (0, true),
@@ -141,8 +141,8 @@ mod tests {
             now = now.max(due.at);
             assert!(now <= start + Duration::from_secs(4));
             registry.handle_timeout(now);
-            if let Some(told) = registry.poll_told() {
-                break told;
+            if let Some(event) = registry.poll_event() {
+                break event;
             }
         };
         let RegistryEvent::Watched(Watched { news: News::Changes(changes), .. }) = news else {

@@ -3,7 +3,7 @@
 //!
 //! The driver of a node drives the node's registry in the same loop. The driver passes the node's
 //! [`RegistryCommand`]s on with [`NodeRegistry::handle`], and gives the node the events of
-//! [`NodeRegistry::poll_told`]. The driver sleeps until [`NodeRegistry::poll_timeout`] or
+//! [`NodeRegistry::poll_event`]. The driver sleeps until [`NodeRegistry::poll_timeout`] or
 //! [`NodeRegistry::ready`], and calls [`NodeRegistry::handle_timeout`] at the deadline.
 //!
 //! ```
@@ -16,8 +16,8 @@
 //! let mut registry = NodeRegistry::Embedded(Box::new(EmbeddedRegistry::new(RegistryConfig::default(), now)));
 //! let request = Request::Put(Put::new("key", "value", None));
 //! registry.handle(now, RegistryCommand::Request { id: CallId(1), request });
-//! let told = registry.poll_told();
-//! assert!(matches!(told, Some(RegistryEvent::Reply { id: CallId(1), outcome: Ok(_) })));
+//! let event = registry.poll_event();
+//! assert!(matches!(event, Some(RegistryEvent::Reply { id: CallId(1), outcome: Ok(_) })));
 //! ```
 
 mod embedded;
@@ -57,10 +57,10 @@ impl NodeRegistry {
 
     /// Returns the next event for the node. Call until `None`.
     #[must_use]
-    pub fn poll_told(&mut self) -> Option<RegistryEvent> {
+    pub fn poll_event(&mut self) -> Option<RegistryEvent> {
         match self {
-            Self::Embedded(embedded) => embedded.poll_told(),
-            Self::Remote(remote) => remote.poll_told(),
+            Self::Embedded(embedded) => embedded.poll_event(),
+            Self::Remote(remote) => remote.poll_event(),
         }
     }
 
@@ -85,7 +85,7 @@ impl NodeRegistry {
     /// Waits for an event that [`Self::handle_timeout`] does not cause. Cancel-safe.
     pub async fn ready(&mut self) {
         match self {
-            Self::Embedded(embedded) if embedded.has_told() => {}
+            Self::Embedded(embedded) if embedded.has_event() => {}
             Self::Embedded(_) => std::future::pending().await,
             Self::Remote(remote) => remote.ready().await,
         }

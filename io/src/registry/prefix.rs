@@ -31,9 +31,9 @@ impl Prefix {
     }
 
     /// Removes the prefix from the keys of an event.
-    pub(super) fn strip(&self, told: RegistryEvent) -> RegistryEvent {
-        match told {
-            _ if self.0.is_empty() => told,
+    pub(super) fn strip(&self, event: RegistryEvent) -> RegistryEvent {
+        match event {
+            _ if self.0.is_empty() => event,
             RegistryEvent::Reply { id, outcome } => RegistryEvent::Reply {
                 id,
                 outcome: outcome
@@ -48,7 +48,7 @@ impl Prefix {
                 };
                 RegistryEvent::Watched(Watched { id, revision, news })
             }
-            RegistryEvent::Connected { .. } => told,
+            RegistryEvent::Connected { .. } => event,
         }
     }
 
@@ -157,13 +157,13 @@ mod tests {
     use super::*;
 
     /// Returns the events that follow these calls, each passed through the prefix.
-    fn told(store: &mut Embedded, prefix: &Prefix, calls: &[RegistryCommand]) -> Vec<RegistryEvent> {
-        let mut told = Vec::new();
+    fn events(store: &mut Embedded, prefix: &Prefix, calls: &[RegistryCommand]) -> Vec<RegistryEvent> {
+        let mut events = Vec::new();
         for call in calls {
             store.handle_call(Instant::from_micros(1), prefix.add(call.clone()));
-            told.extend(std::iter::from_fn(|| store.poll_told()).map(|told| prefix.strip(told)));
+            events.extend(std::iter::from_fn(|| store.poll_event()).map(|event| prefix.strip(event)));
         }
-        told
+        events
     }
 
     #[test]
@@ -195,25 +195,25 @@ mod tests {
             request(6, range(Span::prefix(""))),
             request(7, Request::Delete(Delete { prev: true, span: all })),
         ];
-        let plain = told(&mut embedded(), &Prefix::default(), &calls);
+        let plain = events(&mut embedded(), &Prefix::default(), &calls);
         for prefix in ["/a", "/a/b", "/zz"] {
-            assert_eq!(told(&mut embedded(), &Prefix::new(prefix), &calls), plain, "{prefix}");
+            assert_eq!(events(&mut embedded(), &Prefix::new(prefix), &calls), plain, "{prefix}");
         }
         // Side by side, no deployment reads, compares or deletes the keys of another.
         let mut store = embedded();
-        told(&mut store, &Prefix::new("/b"), &calls[1..4]);
-        let answers = |told: Vec<RegistryEvent>| {
-            let answer = |told| match told {
+        events(&mut store, &Prefix::new("/b"), &calls[1..4]);
+        let answers = |events: Vec<RegistryEvent>| {
+            let answer = |event| match event {
                 RegistryEvent::Reply {
                     outcome: Ok(Response { answer: Answer::Range { kvs, .. }, .. }),
                     ..
                 } => Some(kvs.into_iter().map(|kv| (kv.key, kv.version)).collect::<Vec<_>>()),
                 _ => None,
             };
-            told.into_iter().filter_map(answer).collect::<Vec<_>>()
+            events.into_iter().filter_map(answer).collect::<Vec<_>>()
         };
-        assert_eq!(answers(told(&mut store, &Prefix::new("/a"), &calls)), answers(plain));
-        let left = answers(told(&mut store, &Prefix::new("/b"), &calls[4..5]));
+        assert_eq!(answers(events(&mut store, &Prefix::new("/a"), &calls)), answers(plain));
+        let left = answers(events(&mut store, &Prefix::new("/b"), &calls[4..5]));
         assert_eq!(left, [[(Bytes::from("/nodes/a"), 2), (Bytes::from("/nodes/c"), 1)]]);
     }
 

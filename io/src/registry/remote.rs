@@ -26,7 +26,7 @@ pub struct Remote {
     news: Receiver<Watched>,
     shared: SharedStatus,
     /// Events that need no answer of the backend.
-    told: VecDeque<RegistryEvent>,
+    events: VecDeque<RegistryEvent>,
     /// Requests without an outcome; at most `most_requests`.
     requests: usize,
     most_requests: usize,
@@ -73,8 +73,8 @@ pub struct Remote {
 ///     backend.connected(clock.now().instant, 1);
 ///     while let Some(call) = backend.next_call().await {
 ///         store.handle_call(clock.now().instant, call);
-///         while let Some(told) = store.poll_told() {
-///             match told {
+///         while let Some(event) = store.poll_event() {
+///             match event {
 ///                 RegistryEvent::Reply { id, outcome } => backend.answer(id, outcome, Duration::ZERO),
 ///                 RegistryEvent::Watched(watched) => backend.tell(watched).await,
 ///                 RegistryEvent::Connected { .. } => {}
@@ -143,7 +143,7 @@ impl Remote {
             replies,
             news,
             shared,
-            told: VecDeque::new(),
+            events: VecDeque::new(),
             requests: 0,
             most_requests: requests,
             most_watches: watches,
@@ -170,11 +170,11 @@ impl Remote {
         self.end_watches();
         match self.prefix.add(call) {
             RegistryCommand::Request { id, request } => {
-                let told = RegistryEvent::Reply { id, outcome: Err(Failure::Unavailable) };
+                let event = RegistryEvent::Reply { id, outcome: Err(Failure::Unavailable) };
                 if self.requests >= self.most_requests
                     || self.calls.try_send(RegistryCommand::Request { id, request }).is_err()
                 {
-                    self.told.push_back(told);
+                    self.events.push_back(event);
                 } else {
                     self.requests += 1;
                 }
@@ -185,24 +185,24 @@ impl Remote {
     }
 
     /// Returns the next event for the node.
-    pub fn poll_told(&mut self) -> Option<RegistryEvent> {
+    pub fn poll_event(&mut self) -> Option<RegistryEvent> {
         self.end_watches();
         let (connections, cluster) = self.shared.connections();
         if connections > self.connections {
             self.connections = connections;
             return Some(RegistryEvent::Connected { cluster });
         }
-        if let Some(told) = self.told.pop_front() {
-            return Some(told);
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
         }
-        if let Ok(told) = self.replies.try_recv() {
-            return Some(self.replied(told));
+        if let Ok(event) = self.replies.try_recv() {
+            return Some(self.replied(event));
         }
         loop {
             match self.news.try_recv() {
                 Ok(watched) => {
-                    if let Some(told) = self.rename(watched) {
-                        return Some(told);
+                    if let Some(event) = self.rename(watched) {
+                        return Some(event);
                     }
                 }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
@@ -212,15 +212,15 @@ impl Remote {
 
     /// Waits until there is an event for the node. Cancel-safe.
     pub async fn ready(&mut self) {
-        while self.told.is_empty() && self.shared.connections().0 == self.connections {
-            let told = tokio::select! {
+        while self.events.is_empty() && self.shared.connections().0 == self.connections {
+            let event = tokio::select! {
                 biased;
                 () = self.shared.woken() => None,
-                Some(told) = self.replies.recv() => Some(self.replied(told)),
+                Some(event) = self.replies.recv() => Some(self.replied(event)),
                 Some(watched) = self.news.recv() => self.rename(watched),
                 else => std::future::pending().await,
             };
-            self.told.extend(told);
+            self.events.extend(event);
         }
     }
 
@@ -236,9 +236,9 @@ impl Remote {
         self.shared.counters()
     }
 
-    fn replied(&mut self, told: RegistryEvent) -> RegistryEvent {
+    fn replied(&mut self, event: RegistryEvent) -> RegistryEvent {
         self.requests = self.requests.saturating_sub(1);
-        self.prefix.strip(told)
+        self.prefix.strip(event)
     }
 
     fn watch(&mut self, id: WatchId, watch: Watch) {
@@ -248,7 +248,7 @@ impl Remote {
         if self.watches.len() + self.ending.len() >= self.most_watches
             || self.calls.try_send(RegistryCommand::Watch { id: name, watch }).is_err()
         {
-            self.told.push_back(RegistryEvent::Watched(Watched { id, revision: 0, news: News::Canceled }));
+            self.events.push_back(RegistryEvent::Watched(Watched { id, revision: 0, news: News::Canceled }));
             return;
         }
         self.watches.insert(id, name);
@@ -257,7 +257,7 @@ impl Remote {
 
     fn unwatch(&mut self, id: WatchId) {
         // Queued news of this watch are removed, too.
-        self.told.retain(|told| !matches!(told, RegistryEvent::Watched(watched) if watched.id == id));
+        self.events.retain(|event| !matches!(event, RegistryEvent::Watched(watched) if watched.id == id));
         if let Some(name) = self.watches.remove(&id) {
             self.named.remove(&name);
             self.ending.push_back(name);
@@ -319,20 +319,20 @@ mod tests {
             remote.handle(call);
         }
         let unavailable = RegistryEvent::Reply { id: CallId(2), outcome: Err(Failure::Unavailable) };
-        assert_eq!(remote.poll_told(), Some(unavailable));
+        assert_eq!(remote.poll_event(), Some(unavailable));
         assert!(
-            matches!(remote.poll_told(), Some(RegistryEvent::Watched(w)) if w.id == WatchId(2) && w.news == News::Canceled)
+            matches!(remote.poll_event(), Some(RegistryEvent::Watched(w)) if w.id == WatchId(2) && w.news == News::Canceled)
         );
-        assert_eq!(remote.poll_told(), None);
+        assert_eq!(remote.poll_event(), None);
         assert_eq!(backend.next_call().await, Some(request(1)));
         backend.answer(CallId(1), Err(Failure::Unknown), Duration::from_millis(3));
         remote.ready().await;
-        assert!(matches!(remote.poll_told(), Some(RegistryEvent::Reply { id: CallId(1), .. })));
+        assert!(matches!(remote.poll_event(), Some(RegistryEvent::Reply { id: CallId(1), .. })));
         let counters = remote.counters();
         assert_eq!((counters.calls, counters.unknown, counters.latency_us), (1, 1, 3_000));
         // The place is free again.
         remote.handle(request(3));
-        assert_eq!(remote.poll_told(), None);
+        assert_eq!(remote.poll_event(), None);
     }
 
     #[tokio::test]
@@ -346,8 +346,8 @@ mod tests {
         assert_eq!(backend.next_call().await, Some(RegistryCommand::Unwatch(first)));
         let second = name(&mut backend).await;
         backend.tell(news(second, News::Progress)).await;
-        assert_eq!(remote.poll_told(), Some(RegistryEvent::Watched(news(WatchId(5), News::Progress))));
-        assert_eq!(remote.poll_told(), None);
+        assert_eq!(remote.poll_event(), Some(RegistryEvent::Watched(news(WatchId(5), News::Progress))));
+        assert_eq!(remote.poll_event(), None);
     }
 
     #[tokio::test]
@@ -357,8 +357,8 @@ mod tests {
         backend.connected(Instant::from_micros(3), 9);
         assert!(remote.status().connected);
         remote.ready().await;
-        assert_eq!(remote.poll_told(), Some(RegistryEvent::Connected { cluster: 9 }));
-        assert_eq!(remote.poll_told(), None);
+        assert_eq!(remote.poll_event(), Some(RegistryEvent::Connected { cluster: 9 }));
+        assert_eq!(remote.poll_event(), None);
         backend.failed(Instant::from_micros(5), "gone".to_owned());
         let status = remote.status();
         assert_eq!(

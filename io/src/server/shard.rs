@@ -432,9 +432,9 @@ impl Shard {
             while let Some(output) = self.node.poll_output() {
                 self.carry_out(now, output);
             }
-            let Some(told) = self.registry.poll_told() else { break };
-            self.asked = self.asked.saturating_sub(usize::from(matches!(told, RegistryEvent::Reply { .. })));
-            self.node.handle_told(now, told);
+            let Some(event) = self.registry.poll_event() else { break };
+            self.asked = self.asked.saturating_sub(usize::from(matches!(event, RegistryEvent::Reply { .. })));
+            self.node.handle_registry_event(now, event);
         }
         let sleeps_too_long = match (self.due(), self.armed) {
             (Some(due), Some(armed)) => due < armed,

@@ -134,8 +134,8 @@ async fn a_registry_that_is_given_is_asked() {
         let mut asked = Some(asked);
         while let Some(call) = backend.next_call().await {
             store.handle_call(clock.now().instant, call);
-            while let Some(told) = store.poll_told() {
-                match told {
+            while let Some(event) = store.poll_event() {
+                match event {
                     RegistryEvent::Reply { id, outcome } => backend.answer(id, outcome, Duration::ZERO),
                     RegistryEvent::Watched(watched) => backend.tell(watched).await,
                     RegistryEvent::Connected { .. } => {}

@@ -154,7 +154,7 @@ impl World<'_> {
 
     fn tell(&mut self, node: usize, told: RegistryEvent) -> Verdict {
         self.history.record(self.at, Actor::Node(node), format_args!("is told: {told:?}"));
-        self.node_input(node, |machine, now| machine.handle_told(now, told))?;
+        self.node_input(node, |machine, now| machine.handle_registry_event(now, told))?;
         Ok(())
     }
 

@@ -156,12 +156,12 @@ impl NodeProcess {
     }
 
     /// Returns the registry's next event for the node.
-    fn poll_told(&mut self) -> Option<RegistryEvent> {
+    fn poll_event(&mut self) -> Option<RegistryEvent> {
         match &mut self.registry {
             Registration::Embedded(embedded) => loop {
-                match embedded.poll_told()? {
+                match embedded.poll_event()? {
                     RegistryEvent::Watched(watched) if watched.id == NEWS => self.news.push(watched),
-                    told => return Some(told),
+                    event => return Some(event),
                 }
             },
             Registration::Remote(_) => self.told.pop_front(),
@@ -251,10 +251,10 @@ impl World<'_> {
             // The last input is handled: now the next one.
             let process = &mut self.nodes[node];
             let now = process.clock.now(self.at);
-            let told = process.poll_told();
+            let event = process.poll_event();
             let Some(machine) = process.machine.as_mut() else { break };
-            if let Some(told) = told {
-                machine.handle_told(now, told);
+            if let Some(event) = event {
+                machine.handle_registry_event(now, event);
             } else if let Some(conn) = closed.pop_front() {
                 machine.handle_closed(now, conn);
             } else if let Some((conn, type_url, payload)) = todo.echoes.pop_front() {

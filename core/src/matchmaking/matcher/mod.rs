@@ -363,10 +363,10 @@ impl Matcher {
     // Inputs.
 
     /// Handles an answer or a report of the registry.
-    pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
-        let mut told = Some(told);
+    pub fn handle_event(&mut self, now: Now, event: RegistryEvent) {
+        let mut event = Some(event);
         for mode in &mut self.modes {
-            told = told.and_then(|told| mode.handle_told(now, told));
+            event = event.and_then(|event| mode.handle_event(now, event));
         }
     }
 

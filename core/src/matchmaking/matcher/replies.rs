@@ -25,8 +25,8 @@ const fn is_too_large(failure: Failure) -> bool {
 
 impl ModeMatcher {
     /// Handles an event of this matcher; returns any other event.
-    pub(super) fn handle_told(&mut self, now: Now, told: RegistryEvent) -> Option<RegistryEvent> {
-        match told {
+    pub(super) fn handle_event(&mut self, now: Now, event: RegistryEvent) -> Option<RegistryEvent> {
+        match event {
             RegistryEvent::Reply { id, outcome } => {
                 let Some(task) = self.calls.take(id) else {
                     return Some(RegistryEvent::Reply { id, outcome });
@@ -45,7 +45,7 @@ impl ModeMatcher {
                 self.now = now;
                 self.queue_news(&watched.news);
             }
-            told @ (RegistryEvent::Watched(_) | RegistryEvent::Connected { .. }) => return Some(told),
+            event @ (RegistryEvent::Watched(_) | RegistryEvent::Connected { .. }) => return Some(event),
         }
         self.drive();
         None

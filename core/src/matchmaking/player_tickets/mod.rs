@@ -329,9 +329,9 @@ impl PlayerTickets {
     // Inputs.
 
     /// Handles an answer or a report of the registry.
-    pub fn handle_told(&mut self, now: Now, told: RegistryEvent) {
+    pub fn handle_event(&mut self, now: Now, event: RegistryEvent) {
         self.now = now;
-        match told {
+        match event {
             RegistryEvent::Reply { id, outcome } => match self.calls.take(id) {
                 None => return,
                 Some(Asked::Base) => self.based(outcome),

@@ -182,7 +182,7 @@ impl Cluster {
         self.deaf = None;
         for (index, told) in core::mem::take(&mut self.unheard) {
             let now = self.time(index);
-            self.node(index).handle_told(now, told);
+            self.node(index).handle_registry_event(now, told);
         }
         self.settle();
     }
@@ -238,7 +238,7 @@ impl Cluster {
         let told = self.under_way.as_mut().unwrap().told.get_mut(&index).unwrap().pop_front().unwrap();
         let now = self.time(index);
         if let Some(node) = &mut self.nodes[index] {
-            node.handle_told(now, told);
+            node.handle_registry_event(now, told);
         }
         self.settle();
     }
@@ -273,7 +273,7 @@ impl Cluster {
         let request = Request::Range(Range::of(Span::one(Bytes::from_static(key.as_bytes()))));
         self.registry
             .handle_call(self.now.instant, RegistryCommand::Request { id: CallId(u64::MAX), request });
-        match self.registry.poll_told() {
+        match self.registry.poll_event() {
             Some(RegistryEvent::Reply {
                 outcome: Ok(Response { answer: Answer::Range { kvs, .. }, .. }),
                 ..
@@ -299,7 +299,7 @@ impl Cluster {
                     self.output(index, output);
                 }
             }
-            while let Some(told) = self.registry.poll_told() {
+            while let Some(told) = self.registry.poll_event() {
                 idle = false;
                 let (start, told) = match told {
                     RegistryEvent::Reply { id, outcome } => {
@@ -323,7 +323,7 @@ impl Cluster {
                 let now = self.time(index);
                 if let Some(node) = self.nodes[index].as_mut().filter(|_| !self.unregistered.contains(&index))
                 {
-                    node.handle_told(now, told);
+                    node.handle_registry_event(now, told);
                 }
             }
             if idle {
@@ -365,7 +365,7 @@ impl Cluster {
                 if self.unregistered.contains(&index) {
                     if let RegistryCommand::Request { id, .. } = call {
                         let outcome = Err(Failure::Unknown);
-                        self.node(index).handle_told(now, RegistryEvent::Reply { id, outcome });
+                        self.node(index).handle_registry_event(now, RegistryEvent::Reply { id, outcome });
                     }
                     return;
                 }

@@ -79,8 +79,8 @@ impl World {
                     other => panic!("a node that is alone wants {other:?}"),
                 }
             }
-            let Some(told) = self.registry.poll_told() else { break };
-            self.node.handle_told(self.now, told);
+            let Some(event) = self.registry.poll_event() else { break };
+            self.node.handle_registry_event(self.now, event);
         }
         self.node.audit().unwrap();
     }

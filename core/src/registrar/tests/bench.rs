@@ -131,7 +131,7 @@ impl Bench {
     }
 
     pub(super) fn tell(&mut self, id: CallId, outcome: Result<Response, Failure>) {
-        self.registrar.handle_told(self.now, RegistryEvent::Reply { id, outcome });
+        self.registrar.handle_event(self.now, RegistryEvent::Reply { id, outcome });
         self.collect_unchecked();
     }
 
@@ -164,7 +164,7 @@ impl Bench {
     /// Passes the output of the watches to the registrar.
     pub(super) fn news(&mut self) {
         while let Some(watched) = self.registry.poll_output() {
-            self.registrar.handle_told(self.now, RegistryEvent::Watched(watched));
+            self.registrar.handle_event(self.now, RegistryEvent::Watched(watched));
             self.collect_unchecked();
         }
     }

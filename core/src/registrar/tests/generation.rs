@@ -71,12 +71,12 @@ fn a_registry_that_was_emptied_or_replaced_is_noticed() {
 
     let (mut bench, _, epoch) = holding();
     let config = RegistryConfig { base_revision: 5_000, ..RegistryConfig::etcd() };
-    bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 7 });
+    bench.registrar.handle_event(bench.now, RegistryEvent::Connected { cluster: 7 });
     bench.collect();
     bench.settle();
     assert_eq!(anew(&mut bench), None, "the first cluster that it hears of");
     bench.registry = Registry::new(config, bench.now.instant);
-    bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 8 });
+    bench.registrar.handle_event(bench.now, RegistryEvent::Connected { cluster: 8 });
     bench.collect();
     bench.settle();
     assert_eq!(anew(&mut bench), Some(Anew::Cluster));
@@ -123,7 +123,7 @@ fn the_newest_write_is_looked_for_in_the_history_of_a_registry_that_was_written_
     while bench.registry.revision() <= revision {
         bench.put("/other", Bytes::new());
     }
-    bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 1 });
+    bench.registrar.handle_event(bench.now, RegistryEvent::Connected { cluster: 1 });
     bench.collect();
     assert!(bench.step(Fate::Unavailable), "it is asked again");
     bench.pass(2_000, Fate::Done);
@@ -140,7 +140,7 @@ fn a_connection_to_the_same_registry_changes_nothing_though_its_history_is_compa
             let revision = bench.registry.revision();
             bench.ask(&Request::Compact { revision });
         }
-        bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 1 });
+        bench.registrar.handle_event(bench.now, RegistryEvent::Connected { cluster: 1 });
         bench.pass(4_000, Fate::Done);
         assert_eq!(bench.registrar.holds_room(&name("r")), Some(epoch));
         assert_eq!(anew(&mut bench), None);

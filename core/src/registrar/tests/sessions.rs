@@ -267,7 +267,7 @@ fn a_compacted_watch_is_made_up_for_by_reading() {
     for id in ids {
         let news = crate::registry::News::Compacted { oldest };
         let watched = crate::registry::Watched { id, revision: oldest, news };
-        bench.registrar.handle_told(bench.now, RegistryEvent::Watched(watched));
+        bench.registrar.handle_event(bench.now, RegistryEvent::Watched(watched));
         bench.collect();
     }
     bench.pass(1_000, Fate::Done);

@@ -97,7 +97,7 @@ enum Event {
     /// Arrival of a request; `answer` is the time of the answer, if any.
     Arrive { node: usize, life: u64, id: CallId, request: Request, answer: Option<u64>, twice: bool },
     /// Arrival of an event at a node.
-    Tell { node: usize, life: u64, told: RegistryEvent },
+    Deliver { node: usize, life: u64, event: RegistryEvent },
 }
 
 struct World {
@@ -192,8 +192,11 @@ impl World {
         let there = self.at + self.faults.delay(&mut self.rng);
         let back = there + self.faults.delay(&mut self.rng);
         let fate = self.faults.fate(&mut self.rng, self.at);
-        let fail =
-            |failure| Event::Tell { node, life, told: RegistryEvent::Reply { id, outcome: Err(failure) } };
+        let fail = |failure| Event::Deliver {
+            node,
+            life,
+            event: RegistryEvent::Reply { id, outcome: Err(failure) },
+        };
         let mut arrive = None;
         match fate {
             Fate::Done { twice } => arrive = Some((there, Some(back), twice)),
@@ -222,17 +225,17 @@ impl World {
                 self.oracle.look(&mut self.registry, now);
                 if let Some(at) = answer {
                     for _ in 0..=usize::from(twice) {
-                        let told = RegistryEvent::Reply { id, outcome: outcome.clone() };
-                        self.schedule(at, Event::Tell { node, life, told });
+                        let event = RegistryEvent::Reply { id, outcome: outcome.clone() };
+                        self.schedule(at, Event::Deliver { node, life, event });
                     }
                 }
             }
-            Event::Tell { node, life, told } => {
+            Event::Deliver { node, life, event } => {
                 let place = &mut self.nodes[node];
                 if place.life != life {
                     return;
                 }
-                place.backlog.push_back(told);
+                place.backlog.push_back(event);
                 if place.paused_until <= self.at {
                     self.tell(node);
                 }
@@ -243,14 +246,14 @@ impl World {
     /// Passes the oldest event of the backlog to a node that is not paused.
     fn tell(&mut self, node: usize) {
         let place = &mut self.nodes[node];
-        while let Some(told) = place.backlog.pop_front() {
-            if let RegistryEvent::Watched(Watched { id, revision, .. }) = &told {
+        while let Some(event) = place.backlog.pop_front() {
+            if let RegistryEvent::Watched(Watched { id, revision, .. }) = &event {
                 match place.watches.get_mut(id) {
                     Some((_, up_to)) => *up_to = *revision,
                     None => continue,
                 }
             }
-            place.registrar.handle_told(place.now(self.at), told);
+            place.registrar.handle_event(place.now(self.at), event);
             self.collect(node);
             return;
         }
@@ -265,15 +268,15 @@ impl World {
             let place = &mut self.nodes[node];
             place.stream = place.stream.max(self.at + delay);
             let (at, life) = (place.stream, place.life);
-            self.schedule(at, Event::Tell { node, life, told: RegistryEvent::Watched(watched) });
+            self.schedule(at, Event::Deliver { node, life, event: RegistryEvent::Watched(watched) });
         }
     }
 
     /// Breaks the watches of a node, and starts them again after the last news of each.
     fn rewatch(&mut self, place: usize) {
-        let mine = |event: &Event| matches!(event, Event::Tell { node, told: RegistryEvent::Watched(_), .. } if *node == place);
+        let mine = |event: &Event| matches!(event, Event::Deliver { node, event: RegistryEvent::Watched(_), .. } if *node == place);
         self.events.retain(|_, event| !mine(event));
-        self.nodes[place].backlog.retain(|told| !matches!(told, RegistryEvent::Watched(_)));
+        self.nodes[place].backlog.retain(|event| !matches!(event, RegistryEvent::Watched(_)));
         for (id, (watch, up_to)) in self.nodes[place].watches.clone() {
             let watch = Watch { start: up_to + 1, ..watch };
             self.registry.watch(Instant::from_micros(self.at), id, watch).unwrap();

@@ -141,8 +141,8 @@ fn checks_go_on_after_a_new_generation() {
         bench.collect();
     }
     bench.calls.clear();
-    bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 1 });
-    bench.registrar.handle_told(bench.now, RegistryEvent::Connected { cluster: 2 });
+    bench.registrar.handle_event(bench.now, RegistryEvent::Connected { cluster: 1 });
+    bench.registrar.handle_event(bench.now, RegistryEvent::Connected { cluster: 2 });
     bench.collect();
     bench.pass(30_000, Fate::Done);
     assert!(bench.requests.iter().rev().take(40).any(has_write));

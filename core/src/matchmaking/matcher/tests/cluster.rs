@@ -102,11 +102,11 @@ pub(super) enum Event {
         call: RegistryCommand,
         fate: Fate,
     },
-    Told {
+    Registry {
         node: usize,
         life: u64,
         link: Option<u64>,
-        told: RegistryEvent,
+        event: RegistryEvent,
     },
     KeepAlive {
         node: usize,
@@ -271,8 +271,8 @@ impl Cluster {
         if self.rng.range(0..=1) == 0 {
             self.wake(index);
         }
-        for told in take(&mut self.nodes[index].inbox) {
-            self.tell(index, told);
+        for event in take(&mut self.nodes[index].inbox) {
+            self.tell(index, event);
         }
         self.wake(index);
     }

@@ -66,12 +66,12 @@ impl Cluster {
     pub(super) fn happen(&mut self, event: Event) {
         match event {
             Event::Call { node, life, call, fate } => self.call(node, life, call, fate),
-            Event::Told { node, life, link, told } => {
+            Event::Registry { node, life, link, event } => {
                 let there = &mut self.nodes[node];
                 if there.life != life || link.is_some_and(|link| link != there.link) {
                     return;
                 }
-                if let RegistryEvent::Watched(watched) = &told {
+                if let RegistryEvent::Watched(watched) = &event {
                     match watched.news {
                         News::Compacted { .. } | News::Canceled => drop(there.watches.remove(&watched.id)),
                         _ => {
@@ -82,9 +82,9 @@ impl Cluster {
                     }
                 }
                 if there.paused {
-                    return there.inbox.push(told);
+                    return there.inbox.push(event);
                 }
-                self.tell(node, told);
+                self.tell(node, event);
             }
             Event::KeepAlive { node, life } if self.nodes[node].life == life => self.keep_alive(node),
             Event::Moved { node, life, player, epoch } if self.nodes[node].life == life => {
@@ -104,12 +104,12 @@ impl Cluster {
         }
     }
 
-    pub(super) fn tell(&mut self, index: usize, told: RegistryEvent) {
+    pub(super) fn tell(&mut self, index: usize, event: RegistryEvent) {
         let now = self.time();
         let node = &mut self.nodes[index];
-        // PlayerTickets and matcher each handle their own events.
-        node.player_tickets.handle_told(now, told.clone());
-        node.matcher.handle_told(now, told);
+        // Player tickets and matcher each handle their own events.
+        node.player_tickets.handle_event(now, event.clone());
+        node.matcher.handle_event(now, event);
         self.drain(index);
     }
 
@@ -160,17 +160,17 @@ impl Cluster {
         let cut = self.nodes[index].cut;
         let fail = |failure| RegistryEvent::Reply { id, outcome: Err(failure) };
         if is(faults.refused) {
-            let told = fail(Failure::Unavailable);
-            return self.schedule(delay, Event::Told { node: index, life, link: None, told });
+            let event = fail(Failure::Unavailable);
+            return self.schedule(delay, Event::Registry { node: index, life, link: None, event });
         }
         if cut || is(faults.lost_request) {
-            let (timeout, told) = (millis(&mut self.rng, 900), fail(Failure::Unknown));
-            return self.schedule(timeout, Event::Told { node: index, life, link: None, told });
+            let (timeout, event) = (millis(&mut self.rng, 900), fail(Failure::Unknown));
+            return self.schedule(timeout, Event::Registry { node: index, life, link: None, event });
         }
         if is(faults.late) {
             self.late = true;
-            let (timeout, told) = (millis(&mut self.rng, 500), fail(Failure::Unknown));
-            self.schedule(timeout, Event::Told { node: index, life, link: None, told });
+            let (timeout, event) = (millis(&mut self.rng, 500), fail(Failure::Unknown));
+            self.schedule(timeout, Event::Registry { node: index, life, link: None, event });
             let late = timeout + millis(&mut self.rng, 8000);
             return self.schedule(late, Event::Call { node: index, life, call, fate: Fate::Late });
         }
@@ -195,8 +195,8 @@ impl Cluster {
                 if fate != Fate::Late {
                     let most = if fate == Fate::LostReply { 900 } else { 3 };
                     let delay = self.rng.duration(Duration::from_micros(100)..=Duration::from_millis(most));
-                    let told = RegistryEvent::Reply { id, outcome };
-                    self.schedule(delay, Event::Told { node: index, life, link: None, told });
+                    let event = RegistryEvent::Reply { id, outcome };
+                    self.schedule(delay, Event::Registry { node: index, life, link: None, event });
                 }
             }
             RegistryCommand::Watch { id, watch } => {
@@ -227,8 +227,8 @@ impl Cluster {
             let node = &mut self.nodes[index];
             node.watch_at = node.watch_at.max(self.now + delay);
             let (at, life, link) = (node.watch_at, node.life, Some(node.link));
-            let told = RegistryEvent::Watched(watched);
-            self.schedule(at - self.now, Event::Told { node: index, life, link, told });
+            let event = RegistryEvent::Watched(watched);
+            self.schedule(at - self.now, Event::Registry { node: index, life, link, event });
         }
     }
 }
