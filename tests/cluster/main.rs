@@ -1,10 +1,10 @@
 //! Several nodes, each in a process of its own, with a real etcd: the view of players, also during failures
 //! of etcd, and the actions of strangers.
 
+mod bot_matches;
 mod chaos;
 mod clocks;
 mod deployments;
-mod evenings;
 mod files;
 mod goes_back;
 mod holders;

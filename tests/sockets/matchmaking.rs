@@ -236,7 +236,7 @@ async fn operators_are_told_why_a_ticket_waits() {
 }
 
 #[tokio::test]
-async fn bots_play_whole_evenings() {
+async fn bots_play_whole_matches() {
     let arguments = ["bots", "--match", "duel", "--players", "20", "--duration", "5s", "--battle", "500ms"];
     let more = ["--cancel-rate", "0.2", "--disconnect-rate", "0.1", "--json"];
     let output = run(&arguments).await;

@@ -18,10 +18,10 @@ mod battle;
 mod body;
 mod churn;
 mod cuts;
-mod evening;
 mod gather;
 mod interrupt;
 mod local;
+mod match_mode;
 mod options;
 mod player;
 mod process;
@@ -36,8 +36,8 @@ mod world;
 use std::io;
 use std::sync::Arc;
 
-pub use evening::{MatchOptions, MatchReport};
 pub use interrupt::Interrupts;
+pub use match_mode::{MatchOptions, MatchReport};
 pub use options::{MessageClass, Mode, Options, SchedulePhase};
 pub use report::{GuaranteeReport, Latencies, Report, ServerReport, Verdict};
 
@@ -135,7 +135,7 @@ pub fn run<I: Interrupts>(options: Options, interrupts: impl FnOnce() -> I) -> R
 async fn conduct(options: Options, interruption: Arc<Interruption>) -> Result<Report, Error> {
     let swarm = swarm::Swarm::new(options, interruption)?;
     if swarm.options.matches.queue.is_some() {
-        return evening::run(&swarm).await;
+        return match_mode::run(&swarm).await;
     }
     match swarm.options.mode {
         Mode::Battle | Mode::Idle => battle::run(&swarm).await,

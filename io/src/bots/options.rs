@@ -8,7 +8,7 @@ use skirmish_core::id::MAX_NAME;
 
 use super::Error;
 use super::body::Tag;
-use super::evening::MatchOptions;
+use super::match_mode::MatchOptions;
 
 /// Drives many players through the real client over real sockets, and checks the guarantees that
 /// they see.
@@ -131,7 +131,7 @@ pub struct Options {
     #[arg(long)]
     pub json: bool,
 
-    /// Whole evenings.
+    /// Options of the match mode.
     #[command(flatten)]
     pub matches: MatchOptions,
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use skirmish_core::time::Duration;
 
 use super::churn::Churned;
-use super::evening::MatchReport;
+use super::match_mode::MatchReport;
 use super::options::{MessageClass, Mode, Options};
 use super::stats::Stats;
 use super::verdict::{Breaches, CheckedGuarantee, Counts, Findings};

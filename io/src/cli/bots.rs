@@ -10,7 +10,7 @@ Examples:
   skirmish bots --players 1000 --rate 2 --duration 30s --disconnect-rate 0.01
       Battles in rooms of ten, on a server in this process; connections are cut.
   skirmish bots --match duel --players 200 --duration 30s
-      Whole evenings: queue, battle for five seconds, leave, and queue again.
+      Matches: players queue, battle for five seconds, leave, and queue again.
   skirmish bots --match squads --players 500 --party-share 40 --cancel-rate 0.1
       Two teams of five; of ten players four come in parties of two, and every tenth
       search is given up.
@@ -24,7 +24,7 @@ was queued to that when the last of its players was told, and so also counts how
 player that was cut off was away. Queues search every 250 ms (`interval`), so half of that
 is spent waiting for the next search on average.
 
-Verdict: G1 to G5 in every room, and in whole evenings G8: nobody is in two live matches,
+Verdict: G1 to G5 in every room, and in match mode G8: nobody is in two live matches,
 all players of a match are told the same teams, each is in exactly one of them, parties
 stay together, whoever has left a match is not told of it again, and every ticket has an
 end. Each is `held`, `BROKEN`, or `unknown`: something was under way still when --patience

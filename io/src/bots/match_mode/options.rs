@@ -12,7 +12,7 @@ use crate::config::QueueSection;
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Matches")]
 pub struct MatchOptions {
-    /// Play whole evenings: queue for a match of this mode, join its room, battle, leave, and
+    /// Play matches: queue for a match of this mode, join its room, battle, leave, and
     /// queue again. Replaces --mode. Such as `duel` and `squads`, which a server for
     /// development has; the server in this process has any mode.
     #[arg(long = "match", value_name = "MODE", conflicts_with_all = ["mode", "room_size", "class", "history"])]

@@ -13,11 +13,11 @@ use super::world::SharedMatchMode;
 use crate::client::{Act, Event, Machine, MessageId, Outcome};
 
 #[derive(Debug)]
-pub(super) struct Stay {
+pub(super) struct MatchStay {
     bot: u32,
     id: String,
     pub room: String,
-    step: StayStep,
+    step: MatchStayStep,
     /// Time from the join to the first message.
     first: Duration,
     /// Due time of the next message; `None` before the join.
@@ -31,21 +31,21 @@ pub(super) struct Stay {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StayStep {
+enum MatchStayStep {
     Join,
     Joining,
     Talk,
     Leaving,
 }
 
-impl Stay {
+impl MatchStay {
     /// Creates a stay in a match, with the first message due `first` after the join.
     pub(super) fn new(bot: u32, matched: &Matched, first: Duration) -> Self {
         Self {
             bot,
             id: matched.r#match.clone(),
             room: matched.room.clone(),
-            step: StayStep::Join,
+            step: MatchStayStep::Join,
             first,
             due: None,
             look: None,
@@ -57,21 +57,21 @@ impl Stay {
     /// Returns the time of the next action.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.step {
-            StayStep::Talk => [self.due, self.look].into_iter().flatten().min(),
-            StayStep::Join | StayStep::Joining | StayStep::Leaving => self.look,
+            MatchStayStep::Talk => [self.due, self.look].into_iter().flatten().min(),
+            MatchStayStep::Join | MatchStayStep::Joining | MatchStayStep::Leaving => self.look,
         }
     }
 
     /// Returns the battle's checker, and the bot's place there; `None` once the battle is over.
     fn checker<'a>(&self, shared: &'a mut SharedMatchMode) -> Option<(&'a mut Checker, u32)> {
-        let fight = shared.fights.get_mut(&self.id).filter(|fight| !fight.is_over())?;
-        let place = fight.place(self.bot)?;
-        Some((&mut fight.checker, place))
+        let battle = shared.battles.get_mut(&self.id).filter(|battle| !battle.is_over())?;
+        let place = battle.place(self.bot)?;
+        Some((&mut battle.checker, place))
     }
 
     /// Returns the place of another bot, or an unused place if that bot is not in the match.
     fn place_of(&self, shared: &SharedMatchMode, bot: u32) -> u32 {
-        shared.fights.get(&self.id).and_then(|fight| fight.place(bot)).unwrap_or(u32::MAX)
+        shared.battles.get(&self.id).and_then(|battle| battle.place(bot)).unwrap_or(u32::MAX)
     }
 
     /// Notes that the bot is connected again.
@@ -86,13 +86,13 @@ impl Stay {
         if let Some((checker, place)) = self.checker(shared) {
             checker.left(place);
         }
-        if self.step == StayStep::Leaving {
+        if self.step == MatchStayStep::Leaving {
             return true;
         }
         // If the room was gone, the client joins again by itself.
         shared.trouble.get_or_insert_with(|| format!("left the room of its match: {reason:?}"));
         if !matches!(reason, LeftReason::Gone | LeftReason::NotAMember | LeftReason::Unspecified) {
-            self.step = StayStep::Join;
+            self.step = MatchStayStep::Join;
         }
         false
     }
@@ -127,8 +127,8 @@ impl Stay {
                 if let Some((checker, place)) = self.checker(shared) {
                     checker.joined(place, resumed);
                 }
-                if self.step == StayStep::Joining {
-                    self.step = StayStep::Talk;
+                if self.step == MatchStayStep::Joining {
+                    self.step = MatchStayStep::Talk;
                     self.due = Some(now.instant + self.first);
                 }
             }
@@ -162,20 +162,20 @@ impl Stay {
         now: Now,
         machine: &mut Machine,
     ) -> Act {
-        let until = shared.fights.get(&self.id).map_or(now.instant, |fight| fight.until);
+        let until = shared.battles.get(&self.id).map_or(now.instant, |battle| battle.until);
         let latest = until + options.patience;
         let last = !matches!(shared.stage, BattleStage::Play { .. });
         match self.step {
-            StayStep::Join => {
-                self.step = StayStep::Joining;
+            MatchStayStep::Join => {
+                self.step = MatchStayStep::Joining;
                 self.look = Some(latest);
                 if let Err(error) = machine.join(now, &self.room, 0) {
                     shared.trouble.get_or_insert_with(|| format!("cannot join: {error}"));
                 }
                 return Act::Commanded;
             }
-            StayStep::Leaving => return Act::Nothing,
-            StayStep::Talk => {
+            MatchStayStep::Leaving => return Act::Nothing,
+            MatchStayStep::Talk => {
                 let due = self.due.filter(|due| *due < until && !last);
                 if let Some(due) = due {
                     self.look = Some(until);
@@ -191,22 +191,22 @@ impl Stay {
                 let talked = last || until <= now.instant;
                 if talked
                     && self.outstanding.is_empty()
-                    && let Some(fight) = shared.fights.get_mut(&self.id)
+                    && let Some(battle) = shared.battles.get_mut(&self.id)
                 {
-                    fight.done(self.bot);
+                    battle.done(self.bot);
                 }
             }
-            StayStep::Joining => {}
+            MatchStayStep::Joining => {}
         }
-        shared.end_fight(&self.id, latest <= now.instant);
-        if shared.fights.get(&self.id).is_some_and(|fight| !fight.is_over()) {
+        shared.end_battle(&self.id, latest <= now.instant);
+        if shared.battles.get(&self.id).is_some_and(|battle| !battle.is_over()) {
             return Act::Nothing;
         }
-        if self.step == StayStep::Joining && latest > now.instant {
+        if self.step == MatchStayStep::Joining && latest > now.instant {
             // A bot that is not in the room yet cannot leave it.
             return Act::Nothing;
         }
-        self.step = StayStep::Leaving;
+        self.step = MatchStayStep::Leaving;
         self.look = None;
         if let Err(error) = machine.leave(now, &self.room) {
             shared.trouble.get_or_insert_with(|| format!("cannot leave: {error}"));

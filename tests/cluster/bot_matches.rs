@@ -8,7 +8,7 @@ use skirmish_tests::process::{KeyFile, run};
 use crate::nodes::Nodes;
 
 #[tokio::test]
-async fn bots_on_two_nodes_play_whole_evenings_with_each_other() {
+async fn bots_on_two_nodes_play_whole_matches_with_each_other() {
     let nodes = Nodes::start_with(2, &[DUEL]).await;
     let (urls, key) = (format!("{},{}", nodes.url(0), nodes.url(1)), KeyFile::write());
     let arguments = ["bots", "--server", &urls, "--match", "duel", "--players", "20", "--duration", "5s"];

@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::cuts::{next_cut, uniform};
 use super::super::world::BattleStage;
-use super::stay::Stay;
+use super::stay::MatchStay;
 use super::world::{MatchModeState, SharedMatchMode};
 use crate::client::{Act, App, ClientState, DialError, Event, Machine};
 
@@ -31,7 +31,7 @@ pub(super) struct MatchPlayer {
     cut: Option<Instant>,
     step: MatchActivity,
     /// Stay in the current or the last match.
-    stay: Option<Stay>,
+    stay: Option<MatchStay>,
 }
 
 /// Current activity of a bot.
@@ -181,7 +181,7 @@ impl MatchPlayer {
         let options = &self.world.options;
         shared.told(self.index, matched, now.instant, now.instant + options.matches.battle);
         let first = self.rng.duration(Duration::ZERO..=options.interval());
-        self.stay = Some(Stay::new(self.index, matched, first));
+        self.stay = Some(MatchStay::new(self.index, matched, first));
         self.set_step(shared, MatchActivity::Play);
     }
 }
@@ -277,7 +277,7 @@ impl App for MatchPlayer {
             MatchActivity::Gather | MatchActivity::Gone => None,
             MatchActivity::Rest { until } => Some(until),
             MatchActivity::Search { give_up, .. } => give_up,
-            MatchActivity::Play => self.stay.as_ref().and_then(Stay::deadline),
+            MatchActivity::Play => self.stay.as_ref().and_then(MatchStay::deadline),
         };
         [next, self.cut].into_iter().flatten().min()
     }

@@ -1,4 +1,4 @@
-//! The match mode, or whole evenings: players queue, are matched, battle in the match's room,
+//! The match mode: players queue for matches, are matched, battle in the match's room,
 //! leave, and queue again.
 //!
 //! Each player acts on its own. Only the players of one match wait for each other, at the end of
@@ -6,7 +6,7 @@
 //! checked to the end in every room. The `ledger` checks G8 across all matches. At the end of the
 //! run every player that still searches takes its ticket back, and must be notified of the outcome.
 
-mod fight;
+mod battle;
 mod ledger;
 mod options;
 mod player;

@@ -6,7 +6,7 @@ use super::super::verdict::{Checker, Findings};
 
 /// A battle. The players are numbered by their place in the battle.
 #[derive(Debug)]
-pub(super) struct Fight {
+pub(super) struct MatchBattle {
     /// Bots of the battle, in the order of their places.
     bots: Vec<u32>,
     /// True for each bot that has sent all its messages and has their outcomes.
@@ -17,7 +17,7 @@ pub(super) struct Fight {
     over: bool,
 }
 
-impl Fight {
+impl MatchBattle {
     /// Creates a battle of these bots that lasts until `until`.
     pub(super) fn new(bots: Vec<u32>, until: Instant) -> Self {
         let players = u32::try_from(bots.len()).unwrap_or(u32::MAX);
@@ -72,45 +72,45 @@ mod tests {
     use super::*;
 
     /// Bots 7 and 9. Both are in the room, and 7 has sent a message.
-    fn fight() -> Fight {
-        let mut fight = Fight::new(vec![7, 9], Instant::from_micros(1));
+    fn battle() -> MatchBattle {
+        let mut battle = MatchBattle::new(vec![7, 9], Instant::from_micros(1));
         for place in 0..2 {
-            fight.checker.connected(place);
-            fight.checker.joined(place, false);
-            fight.checker.snapshot(place, Cursor { epoch: 1, seq: 0 }, None);
+            battle.checker.connected(place);
+            battle.checker.joined(place, false);
+            battle.checker.snapshot(place, Cursor { epoch: 1, seq: 0 }, None);
         }
-        delivers(&mut fight, 0);
-        fight.checker.acknowledged(0, 1);
-        fight.checker.sequenced(0, Cursor { epoch: 1, seq: 1 });
-        fight
+        delivers(&mut battle, 0);
+        battle.checker.acknowledged(0, 1);
+        battle.checker.sequenced(0, Cursor { epoch: 1, seq: 1 });
+        battle
     }
 
-    fn delivers(fight: &mut Fight, place: u32) {
+    fn delivers(battle: &mut MatchBattle, place: u32) {
         let cursor = Cursor { epoch: 1, seq: 1 };
-        fight.checker.delivered(place, Delivery { cursor, hash: 1, said: Some((0, 1)) });
+        battle.checker.delivered(place, Delivery { cursor, hash: 1, said: Some((0, 1)) });
     }
 
     #[test]
     fn it_is_settled_when_all_are_done_and_nobody_is_behind() {
-        let mut fight = fight();
-        assert_eq!((fight.place(9), fight.place(8)), (Some(1), None));
-        fight.done(7);
-        delivers(&mut fight, 1);
-        assert!(!fight.is_settled(), "bot 9 is not done");
-        fight.done(9);
-        assert!(fight.is_settled());
-        let (Findings { breaches, unknown, .. }, open) = fight.end(|_| true);
+        let mut battle = battle();
+        assert_eq!((battle.place(9), battle.place(8)), (Some(1), None));
+        battle.done(7);
+        delivers(&mut battle, 1);
+        assert!(!battle.is_settled(), "bot 9 is not done");
+        battle.done(9);
+        assert!(battle.is_settled());
+        let (Findings { breaches, unknown, .. }, open) = battle.end(|_| true);
         assert!(breaches.iter().chain([&unknown]).all(|found| found.count == 0), "{breaches:?} {unknown:?}");
-        assert_eq!((open, fight.is_over()), (0, true));
+        assert_eq!((open, battle.is_over()), (0, true));
     }
 
     #[test]
     fn who_is_behind_holds_it_up_and_nobody_knows_what_it_never_gets() {
-        let mut fight = fight();
-        fight.done(7);
-        fight.done(9);
-        assert!(!fight.is_settled(), "bot 9 is behind");
-        let (Findings { breaches, unknown, counts }, open) = fight.end(|_| true);
+        let mut battle = battle();
+        battle.done(7);
+        battle.done(9);
+        assert!(!battle.is_settled(), "bot 9 is behind");
+        let (Findings { breaches, unknown, counts }, open) = battle.end(|_| true);
         assert!(breaches.iter().all(|breaches| breaches.count == 0), "{breaches:?}");
         assert_eq!((unknown.count, counts.lost, open), (1, 0, 1));
     }

@@ -11,7 +11,7 @@ use super::super::options::Options;
 use super::super::stats::Stats;
 use super::super::verdict::Findings;
 use super::super::world::BattleStage;
-use super::fight::Fight;
+use super::battle::MatchBattle;
 use super::ledger::{MatchLedger, Rules};
 
 /// Shared by all bots and the conducting task. There is one thread, so no task waits for the lock.
@@ -28,7 +28,7 @@ pub(super) struct SharedMatchMode {
     pub ledger: MatchLedger,
     pub bots: Vec<MatchBot>,
     /// Battles that at least one player has not left.
-    pub fights: BTreeMap<String, Fight>,
+    pub battles: BTreeMap<String, MatchBattle>,
     /// Number of battles so far.
     pub rooms: u32,
     /// Breaches and counters of the battles that are over.
@@ -70,7 +70,7 @@ impl MatchModeState {
             stats: Stats::new(),
             ledger: MatchLedger::new(rules, options.players),
             bots: vec![MatchBot::default(); options.players as usize],
-            fights: BTreeMap::new(),
+            battles: BTreeMap::new(),
             rooms: 0,
             found: Findings::default(),
             unsettled: 0,
@@ -104,11 +104,11 @@ impl SharedMatchMode {
     /// Notes that a bot was notified of its match. The first notified bot begins the battle.
     pub(super) fn told(&mut self, bot: u32, matched: &Matched, now: Instant, until: Instant) {
         if let Some(bots) = self.ledger.told(bot, matched, now) {
-            let mut fight = Fight::new(bots, until);
+            let mut battle = MatchBattle::new(bots, until);
             // A bot that has given the match up does not join.
-            let absent = fight.bots().iter().copied().filter(|bot| self.ledger.has_parted(*bot, matched));
-            absent.collect::<Vec<_>>().into_iter().for_each(|bot| fight.done(bot));
-            self.fights.insert(matched.r#match.clone(), fight);
+            let absent = battle.bots().iter().copied().filter(|bot| self.ledger.has_left(*bot, matched));
+            absent.collect::<Vec<_>>().into_iter().for_each(|bot| battle.done(bot));
+            self.battles.insert(matched.r#match.clone(), battle);
             self.rooms += 1;
         }
     }
@@ -116,36 +116,36 @@ impl SharedMatchMode {
     /// Notes that a bot has given a match up, and does not join.
     pub(super) fn gave_up(&mut self, bot: u32, id: &str) {
         if self.ledger.gave_up(bot, id) {
-            self.fights.remove(id);
+            self.battles.remove(id);
         }
-        if let Some(fight) = self.fights.get_mut(id) {
-            fight.done(bot);
+        if let Some(battle) = self.battles.get_mut(id) {
+            battle.done(bot);
         }
-        self.end_fight(id, false);
+        self.end_battle(id, false);
     }
 
     /// Ends the battle if it is settled, or if `at_once`. Then every player may leave.
-    pub(super) fn end_fight(&mut self, id: &str, at_once: bool) {
-        let Self { bots, fights, found, unsettled, .. } = self;
-        let Some(fight) = fights.get_mut(id) else { return };
-        if fight.is_over() || !(at_once || fight.is_settled()) {
+    pub(super) fn end_battle(&mut self, id: &str, at_once: bool) {
+        let Self { bots, battles, found, unsettled, .. } = self;
+        let Some(battle) = battles.get_mut(id) else { return };
+        if battle.is_over() || !(at_once || battle.is_settled()) {
             return;
         }
-        let (findings, open) = fight.end(|bot| bots[bot as usize].connected);
+        let (findings, open) = battle.end(|bot| bots[bot as usize].connected);
         for (all, broken) in found.breaches.iter_mut().zip(findings.breaches) {
             all.merge(broken);
         }
         found.unknown.merge(findings.unknown);
         found.counts.merge(findings.counts);
         *unsettled += open;
-        let wakers = fight.bots().iter().filter_map(|bot| bots[*bot as usize].waker.as_ref());
+        let wakers = battle.bots().iter().filter_map(|bot| bots[*bot as usize].waker.as_ref());
         wakers.for_each(Waker::wake_by_ref);
     }
 
     /// Notes that a bot has left its match.
     pub(super) fn left(&mut self, bot: u32) {
         if let Some(id) = self.ledger.left(bot) {
-            self.fights.remove(&id);
+            self.battles.remove(&id);
         }
     }
 }

@@ -19,8 +19,8 @@ use super::super::verdict::Breaches;
 #[derive(Debug)]
 pub(super) struct MatchLedger {
     rules: Rules,
-    seats: Vec<SearchingBot>,
-    pairs: BTreeMap<String, ReportedMatch>,
+    searchers: Vec<SearchingBot>,
+    matches: BTreeMap<String, ReportedMatch>,
     breaches: Breaches,
     pub tally: MatchTally,
 }
@@ -45,9 +45,9 @@ struct SearchingBot {
     /// True if the bot has taken the ticket back.
     cancelling: bool,
     /// The bot's match.
-    pair: Option<String>,
+    match_id: Option<String>,
     /// Matches that the bot has left or given up.
-    parted: BTreeSet<String>,
+    left: BTreeSet<String>,
 }
 
 /// A match of which at least one bot was notified.
@@ -105,8 +105,8 @@ impl MatchLedger {
     pub(super) fn new(rules: Rules, players: u32) -> Self {
         Self {
             rules,
-            seats: vec![SearchingBot::default(); players as usize],
-            pairs: BTreeMap::new(),
+            searchers: vec![SearchingBot::default(); players as usize],
+            matches: BTreeMap::new(),
             breaches: Breaches::default(),
             tally: MatchTally::new(),
         }
@@ -114,30 +114,30 @@ impl MatchLedger {
 
     /// Returns the number of bots that search.
     pub(super) fn searching(&self) -> u32 {
-        count(self.seats.iter().filter(|seat| seat.search.is_some()))
+        count(self.searchers.iter().filter(|searcher| searcher.search.is_some()))
     }
 
     /// Returns the number of matches that at least one player has not left.
     pub(super) fn live(&self) -> usize {
-        self.pairs.len()
+        self.matches.len()
     }
 
     /// Notes the beginning of a search with this number.
     pub(super) fn queued(&mut self, bot: u32, search: u64, now: Instant) {
-        let seat = &mut self.seats[bot as usize];
-        (seat.search, seat.cancelling) = (Some((search, now)), false);
+        let searcher = &mut self.searchers[bot as usize];
+        (searcher.search, searcher.cancelling) = (Some((search, now)), false);
     }
 
     /// Notes that the bot takes its ticket back.
     pub(super) fn cancels(&mut self, bot: u32) {
-        self.seats[bot as usize].cancelling = true;
+        self.searchers[bot as usize].cancelling = true;
     }
 
     /// Checks the notification that the bot's search with this number has ended without a match.
     pub(super) fn ended(&mut self, bot: u32, search: u64, state: TicketState, now: Instant) {
         let measured = self.tally.measures(now);
-        let seat = &mut self.seats[bot as usize];
-        let open = seat.search.map(|(number, _)| number);
+        let searcher = &mut self.searchers[bot as usize];
+        let open = searcher.search.map(|(number, _)| number);
         if open != Some(search) {
             self.breaches.add(|| {
                 format!("player {bot} heard that search {search} is {state:?}, and searches by {open:?}")
@@ -145,12 +145,12 @@ impl MatchLedger {
             return;
         }
         let is_asked = matches!(state, TicketState::Cancelled | TicketState::GivenUp | TicketState::None);
-        if is_asked && !seat.cancelling {
+        if is_asked && !searcher.cancelling {
             let what =
                 || format!("player {bot} heard that its ticket is {state:?}, which it did not ask for");
             self.breaches.add(what);
         }
-        (seat.search, seat.cancelling) = (None, false);
+        (searcher.search, searcher.cancelling) = (None, false);
         if measured {
             let counter = match state {
                 TicketState::TimedOut => &mut self.tally.timed_out,
@@ -166,44 +166,44 @@ impl MatchLedger {
     /// notified.
     pub(super) fn told(&mut self, bot: u32, matched: &Matched, now: Instant) -> Option<Vec<u32>> {
         let id = &matched.r#match;
-        if self.has_parted(bot, matched) {
+        if self.has_left(bot, matched) {
             self.breaches.add(|| format!("player {bot} was told of match {id}, which it had left"));
-            self.seats[bot as usize].search = None;
+            self.searchers[bot as usize].search = None;
             return None;
         }
-        let shrunk = self.pairs.get(id).is_some_and(|pair| is_within(&matched.teams, &pair.teams));
+        let shrunk = self.matches.get(id).is_some_and(|reported| is_within(&matched.teams, &reported.teams));
         if matched.fills > 0 && !shrunk {
             self.breaches.add(|| {
                 format!("match {id} was filled: the queue has `backfill`, of which bots cannot judge")
             });
             return None;
         }
-        if matched.fills > 0 && self.seats[bot as usize].pair.as_ref() == Some(id) {
+        if matched.fills > 0 && self.searchers[bot as usize].match_id.as_ref() == Some(id) {
             // Players that did not join are left out of the match.
             return None;
         }
-        let first = !self.pairs.contains_key(id);
+        let first = !self.matches.contains_key(id);
         if first {
             self.meet(matched, now);
         }
-        let Self { rules, seats, pairs, breaches, tally } = self;
-        let pair = pairs.get_mut(id)?;
-        let is_same = pair.teams == matched.teams || matched.fills > 0;
-        if !is_same || pair.room != matched.room || matched.mode != rules.mode {
+        let Self { rules, searchers, matches, breaches, tally } = self;
+        let reported = matches.get_mut(id)?;
+        let is_same = reported.teams == matched.teams || matched.fills > 0;
+        if !is_same || reported.room != matched.room || matched.mode != rules.mode {
             breaches.add(|| format!("player {bot} was told of another match {id} than others"));
         }
         let team = usize::try_from(matched.team).ok().and_then(|team| matched.teams.get(team));
         if !team.is_some_and(|team| team.players.iter().any(|name| rules.bot(name) == Some(bot))) {
             breaches.add(|| format!("player {bot} is not in its team {} of match {id}", matched.team));
         }
-        let seat = &mut seats[bot as usize];
-        if seat.pair.as_ref() != Some(id) {
-            let other = &seat.pair;
+        let searcher = &mut searchers[bot as usize];
+        if searcher.match_id.as_ref() != Some(id) {
+            let other = &searcher.match_id;
             breaches.add(|| format!("player {bot} was told of match {id} and is in {other:?}"));
-            seat.pair = Some(id.clone());
+            searcher.match_id = Some(id.clone());
         }
-        seat.cancelling = false;
-        match seat.search.take() {
+        searcher.cancelling = false;
+        match searcher.search.take() {
             Some((search, since)) if search == matched.search => {
                 if tally.measures(now) {
                     tally.players += 1;
@@ -215,17 +215,17 @@ impl MatchLedger {
                 format!("match {id} is told player {bot} of search {search}, and it searches by {open:?}")
             }),
         }
-        if pair.told.insert(bot) && pair.told.len() == pair.bots.len() && tally.measures(now) {
+        if reported.told.insert(bot) && reported.told.len() == reported.bots.len() && tally.measures(now) {
             tally.formed += 1;
-            record(&mut tally.all_told, now.since(pair.youngest));
+            record(&mut tally.all_told, now.since(reported.youngest));
         }
-        first.then(|| pair.bots.clone())
+        first.then(|| reported.bots.clone())
     }
 
     /// Adds a match of which no bot was notified before: all of its players are in the match from
     /// now on.
     fn meet(&mut self, matched: &Matched, now: Instant) {
-        let Self { rules, seats, pairs, breaches, .. } = self;
+        let Self { rules, searchers, matches, breaches, .. } = self;
         let id = &matched.r#match;
         let (teams, size) = rules.shape;
         let shaped = matched.teams.len() == usize::from(teams)
@@ -238,7 +238,7 @@ impl MatchLedger {
             breaches.add(|| format!("somebody is in match {id} twice"));
         }
         let mut bots: Vec<u32> = names.iter().filter_map(|name| rules.bot(name)).collect();
-        bots.retain(|bot| (*bot as usize) < seats.len());
+        bots.retain(|bot| (*bot as usize) < searchers.len());
         bots.sort_unstable();
         bots.dedup();
         for team in &matched.teams {
@@ -250,75 +250,75 @@ impl MatchLedger {
             }
         }
         let mut youngest = None;
-        let parted: BTreeSet<u32> =
-            bots.iter().copied().filter(|bot| seats[*bot as usize].parted.contains(id)).collect();
-        for bot in bots.iter().filter(|bot| !parted.contains(bot)) {
-            let seat = &mut seats[*bot as usize];
-            if let Some(other) = seat.pair.replace(id.clone()) {
+        let left: BTreeSet<u32> =
+            bots.iter().copied().filter(|bot| searchers[*bot as usize].left.contains(id)).collect();
+        for bot in bots.iter().filter(|bot| !left.contains(bot)) {
+            let searcher = &mut searchers[*bot as usize];
+            if let Some(other) = searcher.match_id.replace(id.clone()) {
                 breaches.add(|| format!("player {bot} is in two live matches, {other} and {id}"));
             }
-            if seat.search.is_none() {
+            if searcher.search.is_none() {
                 breaches.add(|| format!("player {bot} is in match {id} and has no ticket"));
             }
-            youngest = youngest.max(seat.search.map(|(_, since)| since));
+            youngest = youngest.max(searcher.search.map(|(_, since)| since));
         }
-        let pair = ReportedMatch {
+        let reported = ReportedMatch {
             room: matched.room.clone(),
             teams: matched.teams.clone(),
             bots,
-            told: parted.clone(),
-            left: parted,
+            told: left.clone(),
+            left,
             youngest: youngest.unwrap_or(now),
         };
-        pairs.insert(id.clone(), pair);
+        matches.insert(id.clone(), reported);
     }
 
     /// Notes that the bot has left its match. Returns the match's identifier if it is over: every
     /// player was notified of the match and has left.
     pub(super) fn left(&mut self, bot: u32) -> Option<String> {
-        let id = self.seats[bot as usize].pair.take()?;
-        self.parts(bot, &id).then_some(id)
+        let id = self.searchers[bot as usize].match_id.take()?;
+        self.note_left(bot, &id).then_some(id)
     }
 
     /// Notes that the bot has given a match up. Returns true if the match is over.
     pub(super) fn gave_up(&mut self, bot: u32, id: &str) -> bool {
-        let seat = &mut self.seats[bot as usize];
-        if seat.pair.as_deref() == Some(id) {
-            seat.pair = None;
+        let searcher = &mut self.searchers[bot as usize];
+        if searcher.match_id.as_deref() == Some(id) {
+            searcher.match_id = None;
         }
-        self.parts(bot, id)
+        self.note_left(bot, id)
     }
 
-    fn parts(&mut self, bot: u32, id: &str) -> bool {
-        self.seats[bot as usize].parted.insert(id.to_owned());
-        let Some(pair) = self.pairs.get_mut(id) else { return false };
-        pair.told.insert(bot);
-        pair.left.insert(bot);
-        let is_over = pair.left.len() >= pair.bots.len();
+    fn note_left(&mut self, bot: u32, id: &str) -> bool {
+        self.searchers[bot as usize].left.insert(id.to_owned());
+        let Some(reported) = self.matches.get_mut(id) else { return false };
+        reported.told.insert(bot);
+        reported.left.insert(bot);
+        let is_over = reported.left.len() >= reported.bots.len();
         if is_over {
-            self.pairs.remove(id);
+            self.matches.remove(id);
         }
         is_over
     }
 
     /// Returns true if the bot has left the match, or given it up.
-    pub(super) fn has_parted(&self, bot: u32, matched: &Matched) -> bool {
-        self.seats.get(bot as usize).is_some_and(|seat| seat.parted.contains(&matched.r#match))
+    pub(super) fn has_left(&self, bot: u32, matched: &Matched) -> bool {
+        self.searchers.get(bot as usize).is_some_and(|searcher| searcher.left.contains(&matched.r#match))
     }
 
     /// Returns all breaches, once every player has had its last notification, or the players'
     /// patience is over; and the unknown cases. A player without a notification may still get one.
     pub(super) fn finish(&mut self) -> (Breaches, Breaches) {
-        let Self { seats, pairs, breaches, .. } = self;
+        let Self { searchers, matches, breaches, .. } = self;
         let mut unknown = Breaches::default();
-        for (bot, seat) in (0_u32..).zip(seats.iter()) {
-            if seat.search.is_some() {
+        for (bot, searcher) in (0_u32..).zip(searchers.iter()) {
+            if searcher.search.is_some() {
                 unknown.add(|| format!("player {bot} has not heard what became of its ticket"));
             }
         }
-        for (id, pair) in pairs.iter() {
-            for bot in pair.bots.iter().filter(|bot| !pair.told.contains(bot)) {
-                let waits = seats.get(*bot as usize).is_some_and(|seat| seat.search.is_some());
+        for (id, reported) in matches.iter() {
+            for bot in reported.bots.iter().filter(|bot| !reported.told.contains(bot)) {
+                let waits = searchers.get(*bot as usize).is_some_and(|searcher| searcher.search.is_some());
                 if !waits {
                     breaches.add(|| format!("player {bot} never heard of its match {id}"));
                 }
@@ -389,7 +389,7 @@ mod tests {
 
     /// Notifies the bot of a match, as the answer to its current search.
     fn tell(ledger: &mut MatchLedger, bot: u32, matched: &Matched, at: Instant) {
-        let search = ledger.seats[bot as usize].search.map_or(0, |(search, _)| search);
+        let search = ledger.searchers[bot as usize].search.map_or(0, |(search, _)| search);
         ledger.told(bot, &Matched { search, ..matched.clone() }, at);
     }
 
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_evening_passes_and_is_measured() {
+    fn clean_matches_pass_and_are_measured() {
         let mut ledger = ledger();
         tell_all(&mut ledger, "a");
         assert_eq!((ledger.tally.formed, ledger.tally.players), (1, 4));
@@ -538,7 +538,7 @@ mod tests {
         let mut told = self::ledger();
         tell_all(&mut told, "a");
         told.ended(4, search_of(4), TicketState::TimedOut, ms(200));
-        told.pairs.get_mut("a").expect("it is there").told.remove(&1);
+        told.matches.get_mut("a").expect("it is there").told.remove(&1);
         breaks(told, "player 1 never heard of its match a");
     }
 
