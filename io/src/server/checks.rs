@@ -11,7 +11,7 @@ use skirmish_core::time::{Duration, Instant};
 
 use super::readiness::Reason;
 use super::shard::Shard;
-use super::{DRIVER_PULSE, descriptors, journal};
+use super::{DRIVER_PULSE, descriptors, logging};
 use crate::log_queue::LogQueue;
 use crate::registry::Status;
 
@@ -63,9 +63,9 @@ pub(super) fn run(shard: &mut Shard, now: Instant) {
     shard.readiness.set(now, Reason::OutOfFiles, out_of_files);
     let log_lost = shard.log.as_ref().and_then(LogQueue::trouble).map(|trouble| trouble.to_string().into());
     shard.readiness.set(now, Reason::LogLost, log_lost);
-    journal::suppressed(shard, now);
+    logging::suppressed(shard, now);
     while let Some(change) = shard.readiness.poll_change(now) {
-        journal::readiness(&change);
+        logging::readiness(&change);
     }
 }
 

@@ -17,7 +17,7 @@ use super::peer::{HeaderError, Said, read_header};
 use super::shard::{Over, Received, Shard};
 use super::socket::{Socket, SocketInput};
 use super::stream::ServerStream;
-use super::{HandleInner, journal, trace};
+use super::{HandleInner, logging, trace};
 #[cfg(not(madsim))]
 use crate::config::ProxyProtocol;
 
@@ -84,7 +84,7 @@ async fn handshake(
     conn: ConnId,
     peer: IpAddr,
 ) -> Option<(ServerStream, Vec<u8>)> {
-    let fail = |error: &dyn std::fmt::Display| journal::failed(&server.shared.lock(), conn, error);
+    let fail = |error: &dyn std::fmt::Display| logging::failed(&server.shared.lock(), conn, error);
     let (stream, mut client) = introduced(server, stream, conn, peer).await?;
     let named = !server.proxies.reads_head_of(client);
     let refusal = if named { identify(server, conn, client) } else { None };
@@ -141,7 +141,7 @@ async fn handshake(
         let trace = accepted.trace.unwrap_or_else(|| trace::fresh(&mut shard.rng));
         let identity = Identity { player: accepted.player, token: accepted.token, trace };
         shard.upgraded(now, conn, identity);
-        journal::upgraded(shard, address, conn, trace);
+        logging::upgraded(shard, address, conn, trace);
     });
     Some((stream, head.rest()))
 }
@@ -167,7 +167,7 @@ async fn introduced(
                 Ok(None) if protocol == ProxyProtocol::Accept => return Some((stream, peer)),
                 Ok(None) => RefusedRequest::bad_request("a PROXY protocol header is missing"),
                 Err(HeaderError::Io(error)) => {
-                    journal::failed(&server.shared.lock(), conn, &error);
+                    logging::failed(&server.shared.lock(), conn, &error);
                     return None;
                 }
                 Err(error @ HeaderError::Malformed(_)) => RefusedRequest::bad_request(error.to_string()),
@@ -199,7 +199,7 @@ async fn introduced(
 fn identify(server: &HandleInner, conn: ConnId, client: IpAddr) -> Option<Refusal> {
     let identified = |shard: &mut Shard, now: Now| {
         let refusal = shard.identify(now, conn, client).err()?;
-        journal::refused_at_accept(shard, now.instant, client, refusal);
+        logging::refused_at_accept(shard, now.instant, client, refusal);
         Some(refusal)
     };
     server.shared.command(identified)
@@ -221,7 +221,7 @@ fn note_refusal(server: &HandleInner, conn: ConnId, address: IpAddr, refused: &R
     let now = server.shared.clock().now().instant;
     let mut shard = server.shared.lock();
     shard.counters.refused_upgrade(refused.status());
-    journal::refused_at_upgrade(&mut shard, now, address, conn, refused);
+    logging::refused_at_upgrade(&mut shard, now, address, conn, refused);
 }
 
 /// Sends a last answer. Closing a socket with unread input would reset the connection, and the peer

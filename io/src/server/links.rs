@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::accept::{Accepted, Acceptor};
 use super::stream::ServerStream;
-use super::{Handle, journal};
+use super::{Handle, logging};
 use crate::turns::within;
 
 /// Size of one read from a link, in bytes.
@@ -67,7 +67,7 @@ pub(super) async fn serve(listener: Option<TcpListener>, server: Handle) {
                     Some(link) => {
                         tokio::spawn(accepted_link(server.clone(), stream, link));
                     }
-                    None => server.0.shared.command(|shard, now| journal::link_refused(shard, now.instant, address)),
+                    None => server.0.shared.command(|shard, now| logging::link_refused(shard, now.instant, address)),
                 }
             }
         }
@@ -85,11 +85,11 @@ async fn dial(server: Handle, node: NodeId, address: String) {
             let link = server.0.shared.command(|shard, now| shard.link(now, node, address.clone()));
             match link {
                 Some(link) => serve_link(&server, stream, link).await,
-                None => journal::dial_failed(node, &address, &"there is no place for another link"),
+                None => logging::dial_failed(node, &address, &"there is no place for another link"),
             }
         }
         Err(error) => {
-            journal::dial_failed(node, &address, &error);
+            logging::dial_failed(node, &address, &error);
             server.0.shared.command(|shard, now| {
                 shard.link_errors.insert(node, error.to_string());
                 shard.node.handle_dial_failed(now, node);
@@ -134,7 +134,7 @@ async fn serve_link(server: &Handle, stream: ServerStream, link: LinkId) {
 /// Reports that a link's task has ended.
 fn over(server: &Handle, link: LinkId, end: &LinkEnd) {
     server.0.shared.command(|shard, now| {
-        journal::link_over(shard, now.instant, link, end);
+        logging::link_over(shard, now.instant, link, end);
         shard.unlink(now, link, end.to_string());
     });
 }

@@ -41,8 +41,8 @@ mod checks;
 mod connection;
 mod descriptors;
 mod http;
-mod journal;
 mod links;
+mod logging;
 #[cfg_attr(madsim, allow(dead_code, reason = "the admin listener is not simulated"))]
 mod metrics;
 mod overhead;
@@ -269,7 +269,7 @@ async fn accept(listener: TcpListener, server: &Handle) {
             // One at a time, and each briefly: the next connection waits for the same descriptor.
             server.0.shared.command(|shard, now| {
                 shard.counters.refused_for_files += 1;
-                journal::refused_for_files(shard, now.instant, peer);
+                logging::refused_for_files(shard, now.instant, peer);
             });
             let told = refusals.tell(server, stream, Refusal::Full);
             let _ = crate::turns::within(SCARCE_REFUSAL_TIMEOUT, told).await;
@@ -282,7 +282,7 @@ async fn accept(listener: TcpListener, server: &Handle) {
             }
             Err(refusal) => {
                 server.0.shared.command(|shard, now| {
-                    journal::refused_at_accept(shard, now.instant, peer, refusal);
+                    logging::refused_at_accept(shard, now.instant, peer, refusal);
                 });
                 refusals.turn_away(server, stream, refusal).await;
             }
@@ -348,13 +348,13 @@ impl Handle {
         let ApplicationMessage { conn, player, trace, .. } = &message;
         match self.0.routes.find(&message.type_url) {
             Some(handler) => {
-                let trace_id = journal::TraceId(*trace);
+                let trace_id = logging::TraceId(*trace);
                 let span = info_span!("application", %trace_id, %conn, %player);
                 span.in_scope(|| handler.handle(message, self));
             }
             None => {
                 self.0.shared.command(|shard, now| {
-                    journal::unrouted(shard, now.instant, &message);
+                    logging::unrouted(shard, now.instant, &message);
                     shard.counters.unrouted += 1;
                     shard.node.refuse_application(now, message.conn, &message.type_url);
                 });

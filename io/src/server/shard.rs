@@ -14,7 +14,7 @@ use skirmish_core::time::{Deadline, Duration, Instant, Now};
 use super::application::ApplicationMessage;
 use super::audit::Audit;
 use super::checks::Lateness;
-use super::journal;
+use super::logging;
 use super::metrics::ShardCounters;
 use super::readiness::Readiness;
 use super::socket::{Closing, Lingering, Lost, SendProgress, Socket, SocketInput};
@@ -261,7 +261,7 @@ impl Shard {
         let caught_up = behind && matches!(input, Ok(None));
         let answers = socket.is_unflushed();
         if let Ok(Some(SocketInput::Violation(_, _, Some(error)))) | Err(Lost(Some(error))) = &input {
-            journal::failed(self, conn, error);
+            logging::failed(self, conn, error);
         }
         if answers {
             self.enqueue(conn);
@@ -456,7 +456,7 @@ impl Shard {
                 }
             }
             Output::Close(conn, reason) => {
-                journal::closing(self, now.instant, conn, reason);
+                logging::closing(self, now.instant, conn, reason);
                 if let Some(slot) = self.slot(conn) {
                     slot.closing = Some(Closing { reason, wrong: Wrong::Protocol });
                     // The task may still be at the upgrade.
@@ -465,7 +465,7 @@ impl Shard {
                 self.enqueue(conn);
             }
             Output::Abort(conn) => {
-                journal::aborted(self, conn);
+                logging::aborted(self, conn);
                 // The task finds no slot of its own and ends.
                 if let Some(slot) = self.slot(conn) {
                     slot.wake();
@@ -486,7 +486,7 @@ impl Shard {
                 }
             }
             Output::CloseLink(link, why) => {
-                journal::link_dropped(self, now.instant, link, why);
+                logging::link_dropped(self, now.instant, link, why);
                 // The task finds no slot of its own and ends.
                 let Some(slot) = self.links.remove(&link) else { return };
                 if let Some(node) = slot.dialed {
@@ -497,7 +497,7 @@ impl Shard {
                 }
             }
             Output::Event(Event::Displaced { conn, address }) => {
-                journal::displaced(self, now.instant, conn, address);
+                logging::displaced(self, now.instant, conn, address);
             }
             Output::Event(event) => {
                 // The node has emitted `Close` before.
@@ -506,7 +506,7 @@ impl Shard {
                 {
                     closing.wrong = wrong;
                 }
-                if let Some(message) = journal::event(self, now.instant, event) {
+                if let Some(message) = logging::event(self, now.instant, event) {
                     self.mail.push(message);
                 }
             }

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
-use super::journal;
+use super::logging;
 use super::stream::{NonBlocking, ServerStream};
 
 /// Budget of a connection in one round of the writer, in bytes. The next frame is sent in the next
@@ -357,5 +357,5 @@ fn close(Closing { reason, wrong }: Closing) -> Message {
         | Reason::Kicked => CloseCode::Policy,
         Reason::Overloaded | Reason::RegistryReplaced => CloseCode::Again,
     };
-    Message::Close(Some(CloseFrame { code, reason: journal::name(reason).into() }))
+    Message::Close(Some(CloseFrame { code, reason: logging::name(reason).into() }))
 }
