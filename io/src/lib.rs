@@ -12,6 +12,6 @@ pub mod clock;
 pub mod config;
 pub mod log_queue;
 pub mod registry;
+mod rounds;
 pub mod server;
 pub mod token;
-mod turns;

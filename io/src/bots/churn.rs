@@ -110,8 +110,8 @@ async fn cycles(swarm: &Swarm, worker: u32, tally: &Mutex<ChurnTally>) {
     let options = &swarm.options;
     let own = (options.players / options.inflight).max(1);
     for count in 0_u64.. {
-        let turn = u32::try_from(count % u64::from(own)).unwrap_or_default();
-        let player = turn * options.inflight + worker;
+        let place = u32::try_from(count % u64::from(own)).unwrap_or_default();
+        let player = place * options.inflight + worker;
         let mut rng = swarm.rng(count << 32 | u64::from(worker));
         let begin = swarm.clock.now().instant;
         let mut cycle = Cycle::new(options.room(player), begin + options.patience);

@@ -238,12 +238,12 @@ impl Endpoint {
         Ok(self)
     }
 
-    /// Dials the target with number `turn`, modulo the number of targets, and upgrades to a
+    /// Dials the target with this number, modulo the number of targets, and upgrades to a
     /// WebSocket with the token in `X-Game-Token`.
-    pub(super) fn open(&self, turn: usize) -> BoxFuture<Result<ClientSocket, DialError>> {
+    pub(super) fn open(&self, number: usize) -> BoxFuture<Result<ClientSocket, DialError>> {
         let this = self.clone();
         Box::pin(async move {
-            let target = turn.checked_rem(this.targets.len()).and_then(|place| this.targets.get(place));
+            let target = number.checked_rem(this.targets.len()).and_then(|place| this.targets.get(place));
             let target = target.ok_or_else(|| DialError::Url(String::new()))?;
             let token = match &this.credentials.0 {
                 CredentialSource::Fixed(token) => HeaderValue::from_str(token),

@@ -12,7 +12,7 @@ use super::dial::{BoxFuture, Endpoint};
 use super::error::DialError;
 use super::socket::{ClientSocket, Gone, TrackedSocket};
 use crate::clock::Clock;
-use crate::turns::{before, turns};
+use crate::rounds::{before, rounds};
 
 /// Frames received from the socket in one pass before other tasks run.
 const FRAMES: usize = 64;
@@ -69,8 +69,8 @@ pub trait App {
 pub struct Driver {
     machine: Machine,
     endpoint: Endpoint,
-    /// Number of dials: each dial is to the next target.
-    turn: usize,
+    /// Target of the next dial, modulo the number of targets.
+    next_target: usize,
     clock: Clock,
     connection: ConnectionState,
     timer: LazyTimer,
@@ -83,7 +83,7 @@ struct Reading {
     since: Instant,
     /// Number of times that the reading has begun.
     begun: u8,
-    turns: BoxFuture<()>,
+    rounds: BoxFuture<()>,
 }
 
 enum ConnectionState {
@@ -99,11 +99,11 @@ impl Driver {
     pub fn new(endpoint: Endpoint, config: ClientConfig, seed: Seed, clock: Clock) -> Self {
         let mut machine = Machine::new(config, seed);
         machine.connect(clock.now());
-        let turn = endpoint.first(seed);
+        let next_target = endpoint.first(seed);
         Self {
             machine,
             endpoint,
-            turn,
+            next_target,
             clock,
             connection: ConnectionState::None,
             timer: LazyTimer::default(),
@@ -175,8 +175,8 @@ impl Driver {
                 Output::Event(event) => app.event(now, event),
                 // The rest of the last connection is of no interest any more.
                 Output::Dial => {
-                    self.connection = ConnectionState::Dialing(self.endpoint.open(self.turn));
-                    self.turn = self.turn.wrapping_add(1);
+                    self.connection = ConnectionState::Dialing(self.endpoint.open(self.next_target));
+                    self.next_target = self.next_target.wrapping_add(1);
                 }
                 Output::Hangup => {
                     self.connection = match std::mem::replace(&mut self.connection, ConnectionState::None) {
@@ -200,10 +200,10 @@ impl Driver {
         let begin = |begun| Reading {
             since: now.instant,
             begun,
-            turns: Box::pin(turns(before(due.at, now.instant, 0))),
+            rounds: Box::pin(rounds(before(due.at, now.instant, 0))),
         };
         let reading = self.reading.get_or_insert_with(|| begin(1));
-        while reading.turns.as_mut().poll(cx).is_ready() {
+        while reading.rounds.as_mut().poll(cx).is_ready() {
             // Unless the process stood still once more.
             if now.instant.since(reading.since) <= LATE || reading.begun >= READINGS {
                 self.reading = None;

@@ -33,12 +33,12 @@ pub(super) async fn serve(listener: TcpListener, server: Handle) {
         let Accepted { stream, scarce, .. } = acceptor.next(&server, || places.end_oldest()).await;
         if scarce {
             // Answered here and briefly, so that no other task gets the descriptor in between.
-            let _ = crate::turns::within(SCARCE_TIMEOUT, answer(stream, &server)).await;
+            let _ = crate::rounds::within(SCARCE_TIMEOUT, answer(stream, &server)).await;
             continue;
         }
         let asked = server.clone();
         let request = async move {
-            let _ = crate::turns::within(TIMEOUT, answer(stream, &asked)).await;
+            let _ = crate::rounds::within(TIMEOUT, answer(stream, &asked)).await;
         };
         places.spawn(request).await;
         server.0.shared.lock().counters.admin_dropped = places.ended();

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::accept::{Accepted, Acceptor};
 use super::stream::ServerStream;
 use super::{Handle, logging};
-use crate::turns::within;
+use crate::rounds::within;
 
 /// Size of one read from a link, in bytes.
 const READ_BUFFER: usize = 16 * 1024;
@@ -220,7 +220,7 @@ impl Future for LinkTask<'_> {
     type Output = LinkEnd;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LinkEnd> {
-        match self.turn(cx) {
+        match self.pass(cx) {
             Ok(()) => Poll::Pending,
             Err(end) => Poll::Ready(end),
         }
@@ -242,8 +242,8 @@ impl<'a> LinkTask<'a> {
         }
     }
 
-    /// Does one round of work, and makes sure that the task is woken for the rest.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), LinkEnd> {
+    /// Makes one pass over the work, and makes sure that the task is woken for the rest.
+    fn pass(&mut self, cx: &mut Context<'_>) -> Result<(), LinkEnd> {
         self.server.0.shared.lock().link_orders(self.link, cx.waker()).ok_or(LinkEnd::Dropped)?;
         let has_read = self.read(cx)?;
         // Bytes that the socket did not accept last time are written first.
@@ -268,13 +268,13 @@ impl<'a> LinkTask<'a> {
 
     /// Gives the node the frames that have arrived. Returns true if there were any bytes.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkEnd> {
-        for turn in 0..READ_BUDGET {
+        for round in 0..READ_BUDGET {
             self.input.reserve(READ_BUFFER);
             match pin!(self.stream.read_buf(&mut self.input)).poll(cx) {
                 Poll::Ready(Ok(0)) => return Err(LinkEnd::Closed),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Err(LinkEnd::Failed(error)),
-                Poll::Pending => return Ok(turn > 0),
+                Poll::Pending => return Ok(round > 0),
             }
             self.decoder.push(self.input.split().freeze()).map_err(LinkEnd::Rubbish)?;
             while let Some(frame) = self.decoder.poll_bytes().map_err(LinkEnd::Rubbish)? {

@@ -272,7 +272,7 @@ async fn accept(listener: TcpListener, server: &Handle) {
                 logging::refused_for_files(shard, now.instant, peer);
             });
             let told = refusals.tell(server, stream, Refusal::Full);
-            let _ = crate::turns::within(SCARCE_REFUSAL_TIMEOUT, told).await;
+            let _ = crate::rounds::within(SCARCE_REFUSAL_TIMEOUT, told).await;
             continue;
         }
         let proxied = server.0.proxies.names_clients(peer);

@@ -86,7 +86,7 @@ impl Refusals {
         }
         let server = server.clone();
         let told = async move {
-            let _ = crate::turns::within(TIMEOUT, server.0.refusals.tell(&server, stream, refusal)).await;
+            let _ = crate::rounds::within(TIMEOUT, server.0.refusals.tell(&server, stream, refusal)).await;
         };
         self.places().start(told);
         // Lets the answer be sent before the next connection is accepted.

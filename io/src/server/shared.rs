@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::log_queue::LogQueue;
 use crate::registry::NodeRegistry;
-use crate::turns::{before, turns};
+use crate::rounds::{before, rounds};
 
 /// Maximum number of times that the driver reads all input again because time passed while it read.
 const READINGS: usize = 3;
@@ -195,7 +195,7 @@ impl SharedShard {
                 shard.due().map(|due| due.max(shard.driven)).map(|due| (due, shard.sockets()))
             };
             let Some((due, sockets)) = due.filter(|(due, _)| *due <= now.instant) else { break };
-            turns(before(due, now.instant, sockets)).await;
+            rounds(before(due, now.instant, sockets)).await;
             let after = self.clock.now();
             if after.instant.since(now.instant) <= LATE {
                 break;

@@ -13,7 +13,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::outcome::{EtcdFailure, judge, text};
 use crate::config::RegistryEtcd;
-use crate::turns::within;
+use crate::rounds::within;
 
 /// Time without traffic after which the operating system probes an idle connection.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(30);

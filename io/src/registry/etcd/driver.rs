@@ -21,7 +21,7 @@ use super::send::{SendFault, send};
 use super::watch::EtcdWatches;
 use crate::clock::Clock;
 use crate::registry::Backend;
-use crate::turns::{before, turns};
+use crate::rounds::{before, rounds};
 
 /// Maximum number of calls received in one round.
 const CALLS: usize = 512;
@@ -110,7 +110,7 @@ impl EtcdDriver {
             let now = self.clock.now().instant;
             if let Some(at) = self.due().filter(|at| *at <= now) {
                 // An answer that has already arrived is handled before its time runs out.
-                turns(before(at, now, 0)).await;
+                rounds(before(at, now, 0)).await;
                 for _ in 0..EVENTS {
                     match self.event(&mut calls, false).await {
                         Some(DriverEvent::Due) => break,

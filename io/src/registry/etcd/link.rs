@@ -14,7 +14,7 @@ use super::request::{signed, watch_options};
 use super::response::{WatchMessage, heard, unsigned};
 use super::send::LARGEST_ANSWER;
 use super::watch::WatchRequest;
-use crate::turns::within;
+use crate::rounds::within;
 
 /// State of the connection.
 pub(super) enum EtcdLink {

@@ -12,7 +12,7 @@ use skirmish_core::registry::{Answer, Error, Failure, Request, Response};
 use super::outcome::{EtcdFailure, judge, text};
 use super::request::{delete_options, put_options, range_options, signed, transaction};
 use super::response::{self, Nonsense, revision, unsigned};
-use crate::turns::within;
+use crate::rounds::within;
 
 /// Largest answer, in bytes.
 pub(super) const LARGEST_ANSWER: usize = 64 * 1024 * 1024;

@@ -1,7 +1,7 @@
 //! Input before time: input that has arrived is read before a deadline is judged.
 //!
 //! A process that was stopped, or ran on a stopped host, finds its timers due and its sockets full
-//! at once, and a runtime may serve the timers first. [`turns`] lets the runtime poll every socket,
+//! at once, and a runtime may serve the timers first. [`rounds`] lets the runtime poll every socket,
 //! and lets every woken task run. The number of rounds is fixed, and each round is bounded by the
 //! budgets of the tasks: endless input delays no deadline any longer.
 
@@ -17,16 +17,16 @@ use tokio::time::{sleep, timeout};
 /// first one wakes, such as the driver of a connection that many requests share, or the task of a
 /// connection that was just accepted; and one more, since the runtime polls the future of `block_on`
 /// before the tasks.
-pub(crate) const TURNS: usize = 3;
+pub(crate) const ROUNDS: usize = 3;
 /// Rounds before a late deadline is judged: for a longer chain of such tasks.
-pub(crate) const TURNS_LATE: usize = 5;
+pub(crate) const ROUNDS_LATE: usize = 5;
 /// Maximum number of sockets that tokio reports in one round.
 const EVENTS: usize = 1024;
 
 /// Returns the number of rounds to wait before a deadline is judged that was due at `due`, with so
 /// many sockets.
 pub(crate) fn before(due: Instant, now: Instant, sockets: usize) -> usize {
-    if now.since(due) > LATE { TURNS_LATE + sockets / EVENTS } else { TURNS }
+    if now.since(due) > LATE { ROUNDS_LATE + sockets / EVENTS } else { ROUNDS }
 }
 
 /// Waits for whole rounds of the runtime. In each round the runtime asks the system for the ready
@@ -36,7 +36,7 @@ pub(crate) fn before(due: Instant, now: Instant, sockets: usize) -> usize {
 /// This is the way in which tokio's current-thread scheduler serves a task that yields: the task is
 /// woken after the driver of sockets was polled, and is queued behind the tasks that the driver has
 /// woken. The tests of this module fail if that changes.
-pub(crate) async fn turns(count: usize) {
+pub(crate) async fn rounds(count: usize) {
     for _ in 0..count {
         tokio::task::yield_now().await;
     }
@@ -50,7 +50,7 @@ pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Result<F::O
     let mut future = pin!(future);
     let patience = async {
         sleep(limit).await;
-        turns(TURNS_LATE).await;
+        rounds(ROUNDS_LATE).await;
     };
     tokio::select! {
         biased;
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn whatever_had_arrived_is_read_in_one_turn() {
+    async fn whatever_had_arrived_is_read_in_one_round() {
         const SOCKETS: usize = 200;
         static READ: AtomicUsize = AtomicUsize::new(0);
         let mut peers = Vec::new();
@@ -98,11 +98,11 @@ mod tests {
         }
         // In a task, like every driver: the runtime polls the future of `block_on` before the tasks.
         let driver = tokio::spawn(async move {
-            turns(TURNS).await;
+            rounds(ROUNDS).await;
             for round in 1..=20 {
                 // Nothing is read meanwhile, as when the process stands still.
                 peers.iter_mut().for_each(|peer| peer.write_all(&[1]).unwrap());
-                turns(1).await;
+                rounds(1).await;
                 assert_eq!(READ.load(Relaxed), round * SOCKETS);
             }
         });
