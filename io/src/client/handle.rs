@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::dial::{Credentials, Dial, Endpoint};
 use super::driver::{Act, App, Driver};
 use super::error::Error;
-use super::queue::{Events, Feed, queue};
+use super::event_queue::{Events, Feed, event_queue};
 use crate::clock::Clock;
 
 /// Commands that may wait for the task.
@@ -428,7 +428,7 @@ impl ClientBuilder {
             }
         };
         let clock = self.clock.unwrap_or_default();
-        let (feed, events) = queue(self.event_capacity);
+        let (feed, events) = event_queue(self.event_capacity);
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let mut driver = Driver::new(endpoint, self.config, seed, clock);
         #[cfg(feature = "plant")]
@@ -444,7 +444,7 @@ impl ClientBuilder {
 
 impl std::fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("ClientBuilder")
             .field("url", &self.url)
             .field("nodes", &self.nodes)
             .field("config", &self.config)

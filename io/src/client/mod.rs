@@ -85,15 +85,15 @@
 mod dial;
 mod driver;
 mod error;
+mod event_queue;
 mod handle;
-mod queue;
 mod socket;
 
 pub use dial::{BoxFuture, Credentials, Dial, Endpoint, ServerAddress, Stream, Tcp};
 pub use driver::{Act, App, Driver};
 pub use error::{DialError, Error};
+pub use event_queue::Events;
 pub use handle::{Client, ClientBuilder};
-pub use queue::Events;
 pub use skirmish_core::client::{
     Client as Machine, ClientConfig, ClientState, CommandError, Event, MessageId, Outcome, StateRefusal,
 };

@@ -34,13 +34,13 @@ pub(super) struct Gone;
 
 /// A socket with the state of its write side.
 pub(super) struct TrackedSocket {
-    socket: Pin,
+    socket: PinnedSocket,
     unflushed: bool,
     closing: bool,
 }
 
 /// Boxed, so that a client without a connection is small.
-type Pin = std::pin::Pin<Box<ClientSocket>>;
+type PinnedSocket = std::pin::Pin<Box<ClientSocket>>;
 
 impl TrackedSocket {
     pub(super) fn new(socket: ClientSocket) -> Self {

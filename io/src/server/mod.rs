@@ -366,7 +366,7 @@ impl Handle {
 impl fmt::Debug for HandleInner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { routes, policy, .. } = self;
-        f.debug_struct("Inner").field("routes", routes).field("policy", policy).finish_non_exhaustive()
+        f.debug_struct("HandleInner").field("routes", routes).field("policy", policy).finish_non_exhaustive()
     }
 }
 

@@ -11,17 +11,17 @@ use super::error::DialError;
 
 /// The events of a client, in order. Reading them lets the client read on from its socket.
 #[derive(Debug)]
-pub struct Events(Arc<SharedCommands>);
+pub struct Events(Arc<SharedEvents>);
 
 /// The task's end of the queue.
 #[derive(Debug)]
-pub(super) struct Feed(Arc<SharedCommands>);
+pub(super) struct Feed(Arc<SharedEvents>);
 
 #[derive(Debug)]
-struct SharedCommands(Mutex<CommandQueue>);
+struct SharedEvents(Mutex<EventQueue>);
 
 #[derive(Debug)]
-struct CommandQueue {
+struct EventQueue {
     events: VecDeque<Event>,
     capacity: usize,
     /// Waker of the task that waits for an event.
@@ -36,8 +36,8 @@ struct CommandQueue {
 }
 
 /// Creates a queue that is full at `capacity` events.
-pub(super) fn queue(capacity: usize) -> (Feed, Events) {
-    let queue = CommandQueue {
+pub(super) fn event_queue(capacity: usize) -> (Feed, Events) {
+    let queue = EventQueue {
         events: VecDeque::new(),
         capacity: capacity.max(1),
         reader: None,
@@ -46,12 +46,12 @@ pub(super) fn queue(capacity: usize) -> (Feed, Events) {
         ended: false,
         error: None,
     };
-    let shared = Arc::new(SharedCommands(Mutex::new(queue)));
+    let shared = Arc::new(SharedEvents(Mutex::new(queue)));
     (Feed(Arc::clone(&shared)), Events(shared))
 }
 
-impl SharedCommands {
-    fn lock(&self) -> MutexGuard<'_, CommandQueue> {
+impl SharedEvents {
+    fn lock(&self) -> MutexGuard<'_, EventQueue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,7 +144,7 @@ impl Drop for Feed {
     }
 }
 
-impl CommandQueue {
+impl EventQueue {
     /// Wakes the task once half of the queue is free, so that the task reads in batches.
     fn make_place(&mut self) {
         if self.events.len() <= self.capacity / 2
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_has_no_place_until_half_of_it_was_read() {
-        let (feed, mut events) = queue(4);
+        let (feed, mut events) = event_queue(4);
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..4 {
             assert!(feed.poll_place(&mut cx).is_ready());
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn events_come_in_order_then_the_end() {
-        let (feed, mut events) = queue(4);
+        let (feed, mut events) = event_queue(4);
         let mut cx = Context::from_waker(Waker::noop());
         feed.push(event("a"));
         feed.push(event("b"));
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn without_a_reader_events_are_forgotten_and_never_block() {
-        let (feed, events) = queue(1);
+        let (feed, events) = event_queue(1);
         let mut cx = Context::from_waker(Waker::noop());
         feed.push(event("a"));
         assert!(feed.poll_place(&mut cx).is_pending());
