@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::http::{HeadError, RefusedRequest, read_head};
 #[cfg(not(madsim))]
-use super::peer::{HeaderError, Said, read_header};
+use super::peer::{HeaderError, ProxyHeader, read_header};
 use super::shard::{Over, Received, Shard};
 use super::socket::{Socket, SocketInput};
 use super::stream::ServerStream;
@@ -162,8 +162,8 @@ async fn introduced(
         }
         (protocol @ (ProxyProtocol::Accept | ProxyProtocol::Require), true) => {
             match read_header(&mut stream).await {
-                Ok(Some(Said::Client(client))) => return Some((stream, client)),
-                Ok(Some(Said::Nobody)) => return Some((stream, peer)),
+                Ok(Some(ProxyHeader::Client(client))) => return Some((stream, client)),
+                Ok(Some(ProxyHeader::Nobody)) => return Some((stream, peer)),
                 Ok(None) if protocol == ProxyProtocol::Accept => return Some((stream, peer)),
                 Ok(None) => RefusedRequest::bad_request("a PROXY protocol header is missing"),
                 Err(HeaderError::Io(error)) => {

@@ -6,7 +6,7 @@
 
 mod forwarded;
 #[cfg_attr(madsim, allow(dead_code, reason = "the PROXY protocol is not simulated"))]
-mod protocol;
+mod proxy_protocol;
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ use super::http::MAX_HEADERS;
 use crate::config::{ForwardedHeader, Listen, Network, ProxyProtocol};
 
 #[cfg(not(madsim))]
-pub(super) use protocol::{HeaderError, Said, read_header};
+pub(super) use proxy_protocol::{HeaderError, ProxyHeader, read_header};
 
 /// The trusted proxies, and the headers by which they name clients.
 #[derive(Clone, Debug, Default)]

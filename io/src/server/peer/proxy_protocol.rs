@@ -17,7 +17,7 @@ const LONGEST_V2: usize = 4 * 1024;
 
 /// Content of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum ProxyHeader {
     /// The address of the client.
     Client(IpAddr),
     /// No client: the proxy speaks for itself, or does not know its client.
@@ -44,14 +44,14 @@ impl fmt::Display for HeaderError {
 }
 
 /// Reads a header of version 1, with its line end.
-fn version_1(line: &[u8]) -> Result<Said, &'static str> {
+fn version_1(line: &[u8]) -> Result<ProxyHeader, &'static str> {
     let line = line.strip_suffix(b"\r\n").ok_or("the line does not end")?;
     let line = std::str::from_utf8(line).map_err(|_| "it is not text")?;
     let line = line.strip_prefix("PROXY ").ok_or("it does not begin with `PROXY `")?;
     let mut words = line.split(' ');
     let family = words.next();
     if family == Some("UNKNOWN") {
-        return Ok(Said::Nobody);
+        return Ok(ProxyHeader::Nobody);
     }
     let (Some(source), Some(target), Some(from), Some(to), None) =
         (words.next(), words.next(), words.next(), words.next(), words.next())
@@ -68,7 +68,7 @@ fn version_1(line: &[u8]) -> Result<Said, &'static str> {
         _ => return Err("the protocol must be TCP4, TCP6 or UNKNOWN"),
     };
     let (source, _) = both.ok_or("an address is none")?;
-    Ok(Said::Client(source.to_canonical()))
+    Ok(ProxyHeader::Client(source.to_canonical()))
 }
 
 /// Returns the number of bytes after the fixed part of a header of version 2.
@@ -89,11 +89,11 @@ fn length_of_version_2(fixed: &[u8; FIXED]) -> Result<usize, &'static str> {
 
 /// Reads a header of version 2: the fixed part, and the rest. Ignores everything after the
 /// addresses.
-fn version_2(fixed: &[u8; FIXED], rest: &[u8]) -> Result<Said, &'static str> {
+fn version_2(fixed: &[u8; FIXED], rest: &[u8]) -> Result<ProxyHeader, &'static str> {
     let [.., version_and_command, family, _, _] = fixed;
     match version_and_command & 0xf {
         // LOCAL: a check by the proxy itself.
-        0 => return Ok(Said::Nobody),
+        0 => return Ok(ProxyHeader::Nobody),
         1 => {}
         _ => return Err("the command must be LOCAL or PROXY"),
     }
@@ -102,14 +102,14 @@ fn version_2(fixed: &[u8; FIXED], rest: &[u8]) -> Result<Said, &'static str> {
         // TCP over IPv4: two addresses and two ports.
         0x11 => {
             let source: [u8; 4] = *rest.first_chunk().filter(|_| rest.len() >= 12).ok_or(short)?;
-            Ok(Said::Client(Ipv4Addr::from(source).into()))
+            Ok(ProxyHeader::Client(Ipv4Addr::from(source).into()))
         }
         0x21 => {
             let source: [u8; 16] = *rest.first_chunk().filter(|_| rest.len() >= 36).ok_or(short)?;
-            Ok(Said::Client(IpAddr::from(Ipv6Addr::from(source)).to_canonical()))
+            Ok(ProxyHeader::Client(IpAddr::from(Ipv6Addr::from(source)).to_canonical()))
         }
         // Unspecified, UDP, and sockets of Unix.
-        0x00 | 0x12 | 0x22 | 0x31 | 0x32 => Ok(Said::Nobody),
+        0x00 | 0x12 | 0x22 | 0x31 | 0x32 => Ok(ProxyHeader::Nobody),
         _ => Err("the address family is none"),
     }
 }
@@ -139,7 +139,7 @@ mod reading {
     /// Reads a header, and no byte after it. Returns `None`, and has read nothing, if the peer
     /// sends anything else: neither TLS nor a request that could be an upgrade begins like a
     /// header. Waits as long as the peer does: the caller has the deadline.
-    pub(crate) async fn read_header(stream: &mut TcpStream) -> Result<Option<Said>, HeaderError> {
+    pub(crate) async fn read_header(stream: &mut TcpStream) -> Result<Option<ProxyHeader>, HeaderError> {
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
@@ -151,7 +151,7 @@ mod reading {
         }
     }
 
-    async fn read_version_1(stream: &mut TcpStream) -> Result<Said, HeaderError> {
+    async fn read_version_1(stream: &mut TcpStream) -> Result<ProxyHeader, HeaderError> {
         let mut line = Vec::with_capacity(LONGEST_V1);
         while line.len() < LONGEST_V1 {
             let mut ahead = [0; LONGEST_V1];
@@ -171,7 +171,7 @@ mod reading {
         Err(HeaderError::Malformed("the line is longer than 107 bytes"))
     }
 
-    async fn read_version_2(stream: &mut TcpStream) -> Result<Said, HeaderError> {
+    async fn read_version_2(stream: &mut TcpStream) -> Result<ProxyHeader, HeaderError> {
         let mut fixed = [0; FIXED];
         stream.read_exact(&mut fixed).await?;
         let mut rest = vec![0; length_of_version_2(&fixed)?];
@@ -186,8 +186,8 @@ mod tests {
 
     use super::*;
 
-    fn client(address: &str) -> Result<Said, &'static str> {
-        Ok(Said::Client(address.parse().unwrap()))
+    fn client(address: &str) -> Result<ProxyHeader, &'static str> {
+        Ok(ProxyHeader::Client(address.parse().unwrap()))
     }
 
     #[test]
@@ -196,8 +196,8 @@ mod tests {
             ("PROXY TCP4 192.0.2.1 198.51.100.1 4711 443\r\n", client("192.0.2.1")),
             ("PROXY TCP6 2001:db8::1 2001:db8::2 4711 443\r\n", client("2001:db8::1")),
             ("PROXY TCP6 ::ffff:192.0.2.1 ::1 4711 443\r\n", client("192.0.2.1")),
-            ("PROXY UNKNOWN\r\n", Ok(Said::Nobody)),
-            ("PROXY UNKNOWN ffff:f:f:f:f:f:f:f ffff:f:f:f:f:f:f:f 65535 65535\r\n", Ok(Said::Nobody)),
+            ("PROXY UNKNOWN\r\n", Ok(ProxyHeader::Nobody)),
+            ("PROXY UNKNOWN ffff:f:f:f:f:f:f:f ffff:f:f:f:f:f:f:f 65535 65535\r\n", Ok(ProxyHeader::Nobody)),
         ] {
             assert_eq!(version_1(line.as_bytes()), said, "{line}");
         }
@@ -230,7 +230,7 @@ mod tests {
         (fixed, rest.to_vec())
     }
 
-    fn read_2(command: u8, family: u8, rest: &[u8]) -> Result<Said, &'static str> {
+    fn read_2(command: u8, family: u8, rest: &[u8]) -> Result<ProxyHeader, &'static str> {
         let (fixed, rest) = header_2(command, family, rest);
         assert_eq!(length_of_version_2(&fixed)?, rest.len());
         version_2(&fixed, &rest)
@@ -245,10 +245,10 @@ mod tests {
         assert_eq!(read_2(0x21, 0x21, &v6), client("2001:db8::1"));
         let with_more = [&v4[..], &[0xee, 0, 2, 1, 2, 0x20, 0, 99]].concat();
         assert_eq!(read_2(0x21, 0x11, &with_more), client("192.0.2.1"), "whatever follows is left out");
-        assert_eq!(read_2(0x20, 0x11, &v4), Ok(Said::Nobody), "LOCAL");
-        assert_eq!(read_2(0x20, 0x00, &[]), Ok(Said::Nobody), "LOCAL");
-        assert_eq!(read_2(0x21, 0x00, &[]), Ok(Said::Nobody), "unspecified");
-        assert_eq!(read_2(0x21, 0x31, &[0; 216]), Ok(Said::Nobody), "Unix");
+        assert_eq!(read_2(0x20, 0x11, &v4), Ok(ProxyHeader::Nobody), "LOCAL");
+        assert_eq!(read_2(0x20, 0x00, &[]), Ok(ProxyHeader::Nobody), "LOCAL");
+        assert_eq!(read_2(0x21, 0x00, &[]), Ok(ProxyHeader::Nobody), "unspecified");
+        assert_eq!(read_2(0x21, 0x31, &[0; 216]), Ok(ProxyHeader::Nobody), "Unix");
         for (command, family, rest) in [
             (0x21, 0x11, &v4[..11]),
             (0x21, 0x21, &v6[..35]),
