@@ -138,7 +138,7 @@ impl EtcdDriver {
         let now = self.clock.now().instant;
         match event {
             DriverEvent::Landed(id, result) => self.land(now, id, result),
-            DriverEvent::Link(happening) => self.happen(now, happening),
+            DriverEvent::Link(event) => self.handle_event(now, event),
             DriverEvent::Calls(0) | DriverEvent::Gone => return false,
             DriverEvent::Calls(_) => {
                 for call in calls.drain(..) {
@@ -167,7 +167,7 @@ impl EtcdDriver {
                 }
                 Err(_) => DriverEvent::Gone,
             },
-            happening = link.happening(watches.to_say(), keeps.to_send(), listening) => DriverEvent::Link(happening),
+            event = link.next_event(watches.to_send(), keeps.to_send(), listening) => DriverEvent::Link(event),
             count = node.calls.recv_many(calls, CALLS) => DriverEvent::Calls(count),
             () = std::future::ready(()), if !waits => DriverEvent::Due,
             () = sleep_until(clock, wake) => DriverEvent::Due,
@@ -244,11 +244,12 @@ impl EtcdDriver {
     fn launch(&mut self, now: Instant) {
         let EtcdLink::Up(up) = &mut self.link else { return };
         if matches!(up.watching, WatchesStream::None)
-            && let Some(say) = self.watches.to_say()
+            && let Some(request) = self.watches.to_send()
         {
-            up.watching = WatchesStream::open(&up.client, say, std::mem::take(&mut up.stale), self.patience);
+            up.watching =
+                WatchesStream::open(&up.client, request, std::mem::take(&mut up.stale), self.patience);
             if matches!(up.watching, WatchesStream::Opening(_)) {
-                self.watches.handle_said();
+                self.watches.handle_sent();
             }
         }
         if matches!(up.keeping, Keeping::None)
@@ -267,7 +268,7 @@ impl EtcdDriver {
     /// Handles the result of a group.
     fn land(&mut self, now: Instant, id: GroupId, result: Result<Response, SendFault>) {
         let Some(flight) = self.flying.remove(&id) else { return };
-        let (wrong, said, text) = match result {
+        let (wrong, from_etcd, text) = match result {
             Ok(response) => {
                 match self.groups.handle_response(now, id, response) {
                     Ok(()) => self.heard = now,
@@ -275,18 +276,20 @@ impl EtcdDriver {
                 }
                 return self.settle(now);
             }
-            Err(SendFault::Wrong { wrong, said, text }) => (wrong, said, text),
+            Err(SendFault::Wrong { wrong, from_etcd, text }) => (wrong, from_etcd, text),
             Err(SendFault::Silence) => {
                 (EtcdFailure::Outcome(Failure::Unknown), false, "no answer in time".to_owned())
             }
         };
-        if said {
+        if from_etcd {
             self.heard = now;
         }
         let failure = match wrong {
             EtcdFailure::NotDone => GroupFailure::NotDone,
             // The next endpoint may be better, if there is one.
-            EtcdFailure::Outcome(Failure::Unknown) if !said || self.dialer.len() > 1 => GroupFailure::Lost,
+            EtcdFailure::Outcome(Failure::Unknown) if !from_etcd || self.dialer.len() > 1 => {
+                GroupFailure::Lost
+            }
             EtcdFailure::Outcome(failure) => GroupFailure::Outcome(failure),
         };
         debug!(members = flight.members, ?failure, error = text, "a group came to nothing");
@@ -308,8 +311,8 @@ impl EtcdDriver {
         }
     }
 
-    fn happen(&mut self, now: Instant, happening: LinkEvent) {
-        match happening {
+    fn handle_event(&mut self, now: Instant, event: LinkEvent) {
+        match event {
             LinkEvent::Dialed(Ok((client, cluster))) => {
                 let endpoint = if let EtcdLink::Dialing(endpoint, _) = &self.link { endpoint } else { "" };
                 info!(endpoint, watches = self.watches.len(), "connected to the registry");
@@ -329,7 +332,7 @@ impl EtcdDriver {
                     up.watching = WatchesStream::Open(sender, stream);
                 }
             }
-            LinkEvent::Said => self.watches.handle_said(),
+            LinkEvent::WatchSent => self.watches.handle_sent(),
             LinkEvent::Heard(heard) => {
                 self.heard = now;
                 self.node.shared.news();

@@ -69,7 +69,7 @@ pub(super) enum LinkEvent {
     /// The stream of watches is open.
     WatchOpen(WatchRequestSender, Box<WatchResponseStream>),
     /// The request on the stream of watches was sent.
-    Said,
+    WatchSent,
     /// The stream of watches has sent a message.
     Heard(WatchMessage),
     /// The stream of keep-alives is open; `None` if there is no such lease.
@@ -83,12 +83,12 @@ pub(super) enum LinkEvent {
 }
 
 impl EtcdLink {
-    /// Waits for the next event. `say` is the next request for the stream of watches, `keep` the
+    /// Waits for the next event. `request` is the next request for the stream of watches, `keep` the
     /// next lease to keep alive. Messages of watches are received only if `listening`. Cancel-safe:
     /// nothing is lost, and nothing happens without an event.
-    pub(super) async fn happening(
+    pub(super) async fn next_event(
         &mut self,
-        say: Option<&WatchRequest>,
+        request: Option<&WatchRequest>,
         keep: Option<LeaseId>,
         listening: bool,
     ) -> LinkEvent {
@@ -99,8 +99,8 @@ impl EtcdLink {
                 let Up { watching, keeping, .. } = up.as_mut();
                 tokio::select! {
                     biased;
-                    happening = keeping.happening(keep) => happening,
-                    happening = watching.happening(say, listening) => happening,
+                    event = keeping.next_event(keep) => event,
+                    event = watching.next_event(request, listening) => event,
                 }
             }
         }
@@ -109,8 +109,8 @@ impl EtcdLink {
 
 impl WatchesStream {
     /// Opens the stream with a first request, and with a fresh token if the last one was stale.
-    pub(super) fn open(client: &Client, say: &WatchRequest, stale: bool, patience: Duration) -> Self {
-        let WatchRequest::Create { number, start, watch } = say else { return Self::None };
+    pub(super) fn open(client: &Client, request: &WatchRequest, stale: bool, patience: Duration) -> Self {
+        let WatchRequest::Create { number, start, watch } = request else { return Self::None };
         let (key, options) = watch_options(watch, *number, *start);
         let client = client.clone();
         let opening = async move {
@@ -132,7 +132,7 @@ impl WatchesStream {
         }))
     }
 
-    async fn happening(&mut self, say: Option<&WatchRequest>, listening: bool) -> LinkEvent {
+    async fn next_event(&mut self, request: Option<&WatchRequest>, listening: bool) -> LinkEvent {
         match self {
             Self::None => pending().await,
             Self::Opening(opening) => match opening.as_mut().await {
@@ -142,8 +142,8 @@ impl WatchesStream {
             Self::Open(sender, stream) => {
                 tokio::select! {
                     biased;
-                    said = speak(sender, say) => match said {
-                        Ok(()) => LinkEvent::Said,
+                    sent = send_request(sender, request) => match sent {
+                        Ok(()) => LinkEvent::WatchSent,
                         Err(error) => LinkEvent::Broken(text(&error)),
                     },
                     message = stream.message(), if listening => match message {
@@ -160,11 +160,11 @@ impl WatchesStream {
     }
 }
 
-async fn speak(
+async fn send_request(
     sender: &mut WatchRequestSender,
-    say: Option<&WatchRequest>,
+    request: Option<&WatchRequest>,
 ) -> Result<(), etcd_client::Error> {
-    match say {
+    match request {
         None => pending().await,
         Some(WatchRequest::Cancel { number }) => sender.cancel(*number).await,
         Some(WatchRequest::Create { number, start, watch }) => {
@@ -191,7 +191,7 @@ impl Keeping {
         Self::Opening(lease, Box::pin(opening))
     }
 
-    async fn happening(&mut self, keep: Option<LeaseId>) -> LinkEvent {
+    async fn next_event(&mut self, keep: Option<LeaseId>) -> LinkEvent {
         match self {
             Self::None => pending().await,
             Self::Opening(lease, opening) => match opening.as_mut().await {

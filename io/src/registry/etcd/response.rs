@@ -190,7 +190,7 @@ mod tests {
         let fault = SendFault::from(Nonsense);
         assert!(matches!(
             fault,
-            SendFault::Wrong { wrong: EtcdFailure::Outcome(Failure::Unknown), said: false, .. }
+            SendFault::Wrong { wrong: EtcdFailure::Outcome(Failure::Unknown), from_etcd: false, .. }
         ));
     }
 }

@@ -25,7 +25,7 @@ pub(super) enum SendFault {
         /// Meaning of the error for the request.
         wrong: EtcdFailure,
         /// True if etcd itself has sent the error, so that the connection works.
-        said: bool,
+        from_etcd: bool,
         /// Text for people.
         text: String,
     },
@@ -35,15 +35,19 @@ pub(super) enum SendFault {
 
 impl From<etcd_client::Error> for SendFault {
     fn from(error: etcd_client::Error) -> Self {
-        let said = matches!(&error, etcd_client::Error::GRpcStatus(status)
+        let from_etcd = matches!(&error, etcd_client::Error::GRpcStatus(status)
             if status.message().starts_with("etcdserver: ") || status.message().starts_with("grpc: "));
-        Self::Wrong { wrong: judge(&error), said, text: text(&error) }
+        Self::Wrong { wrong: judge(&error), from_etcd, text: text(&error) }
     }
 }
 
 impl From<Nonsense> for SendFault {
     fn from(nonsense: Nonsense) -> Self {
-        Self::Wrong { wrong: EtcdFailure::Outcome(Failure::Unknown), said: false, text: nonsense.to_string() }
+        Self::Wrong {
+            wrong: EtcdFailure::Outcome(Failure::Unknown),
+            from_etcd: false,
+            text: nonsense.to_string(),
+        }
     }
 }
 
@@ -96,5 +100,5 @@ async fn send_one(mut kv: KvClient, mut lease: LeaseClient, request: Request) ->
 
 fn refused(error: Error) -> SendFault {
     let text = error.to_string();
-    SendFault::Wrong { wrong: EtcdFailure::Outcome(Failure::Refused(error)), said: true, text }
+    SendFault::Wrong { wrong: EtcdFailure::Outcome(Failure::Refused(error)), from_etcd: true, text }
 }

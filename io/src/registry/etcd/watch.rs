@@ -24,7 +24,7 @@ pub(super) struct EtcdWatches {
     /// to no watch.
     numbers: BTreeMap<i64, WatchId>,
     last_number: i64,
-    say: VecDeque<WatchRequest>,
+    requests: VecDeque<WatchRequest>,
     /// Numbers of watches that the stream has not confirmed, in the order of the requests.
     creating: VecDeque<i64>,
     /// True if the node logs in at the registry with a token, which may expire.
@@ -72,11 +72,12 @@ impl EtcdWatches {
     pub(super) fn remove(&mut self, id: WatchId) {
         let Some(Wanted { number, .. }) = self.watches.remove(&id) else { return };
         self.numbers.remove(&number);
-        let said = self.say.len();
-        self.say
-            .retain(|say| !matches!(say, WatchRequest::Create { number: unsaid, .. } if *unsaid == number));
-        if self.say.len() == said {
-            self.say.push_back(WatchRequest::Cancel { number });
+        let before = self.requests.len();
+        self.requests.retain(
+            |request| !matches!(request, WatchRequest::Create { number: unsent, .. } if *unsent == number),
+        );
+        if self.requests.len() == before {
+            self.requests.push_back(WatchRequest::Cancel { number });
         }
     }
 
@@ -84,14 +85,14 @@ impl EtcdWatches {
     pub(super) fn restart(&mut self) {
         self.numbers.clear();
         self.creating.clear();
-        self.say.clear();
+        self.requests.clear();
         for (&id, wanted) in &mut self.watches {
             wanted.held.clear();
             self.last_number += 1;
             wanted.number = self.last_number;
             self.numbers.insert(wanted.number, id);
             let (number, start) = (wanted.number, wanted.next);
-            self.say.push_back(WatchRequest::Create { number, start, watch: wanted.watch.clone() });
+            self.requests.push_back(WatchRequest::Create { number, start, watch: wanted.watch.clone() });
         }
     }
 
@@ -101,13 +102,13 @@ impl EtcdWatches {
     }
 
     /// Returns the next request to send.
-    pub(super) fn to_say(&self) -> Option<&WatchRequest> {
-        self.say.front()
+    pub(super) fn to_send(&self) -> Option<&WatchRequest> {
+        self.requests.front()
     }
 
     /// Notes that the next request was sent.
-    pub(super) fn handle_said(&mut self) {
-        if let Some(WatchRequest::Create { number, .. }) = self.say.pop_front() {
+    pub(super) fn handle_sent(&mut self) {
+        if let Some(WatchRequest::Create { number, .. }) = self.requests.pop_front() {
             self.creating.push_back(number);
         }
     }
@@ -148,7 +149,7 @@ impl EtcdWatches {
         self.last_number += 1;
         let number = self.last_number;
         self.numbers.insert(number, id);
-        self.say.push_back(WatchRequest::Create { number, start, watch });
+        self.requests.push_back(WatchRequest::Create { number, start, watch });
         number
     }
 }

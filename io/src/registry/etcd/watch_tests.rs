@@ -22,14 +22,14 @@ fn put(key: &'static str, modified: u64) -> Change {
 
 /// Sends all requests. Returns the numbers and starts of the created watches, and the numbers of
 /// the cancelled ones.
-fn say_all(watches: &mut EtcdWatches) -> (Vec<(i64, u64)>, Vec<i64>) {
+fn send_all(watches: &mut EtcdWatches) -> (Vec<(i64, u64)>, Vec<i64>) {
     let (mut created, mut cancelled) = (Vec::new(), Vec::new());
-    while let Some(say) = watches.to_say() {
-        match say {
+    while let Some(request) = watches.to_send() {
+        match request {
             WatchRequest::Create { number, start, .. } => created.push((*number, *start)),
             WatchRequest::Cancel { number } => cancelled.push(*number),
         }
-        watches.handle_said();
+        watches.handle_sent();
     }
     (created, cancelled)
 }
@@ -46,7 +46,7 @@ fn changed(number: i64, fragment: bool, changes: Vec<Change>) -> WatchMessage {
 fn running() -> (EtcdWatches, i64) {
     let mut watches = EtcdWatches::default();
     watches.add(A, Watch::of(Span::prefix(""), 0));
-    let (asked, _) = say_all(&mut watches);
+    let (asked, _) = send_all(&mut watches);
     let [(number, 0)] = asked[..] else { panic!("{asked:?}") };
     let told = watches.handle_heard(created(number, 10)).unwrap();
     assert_eq!(told, Watched { id: A, revision: 10, news: News::Created });
@@ -59,7 +59,7 @@ fn a_broken_stream_is_resumed_after_what_was_told_and_confirmed_once() {
     let told = watches.handle_heard(changed(number, false, vec![put("a", 11), put("b", 12)])).unwrap();
     assert_eq!((told.revision, told.news), (12, News::Changes(vec![put("a", 11), put("b", 12)])));
     watches.restart();
-    let (asked, _) = say_all(&mut watches);
+    let (asked, _) = send_all(&mut watches);
     let [(again, 13)] = asked[..] else { panic!("{asked:?}") };
     assert_ne!(again, number);
     assert_eq!(watches.handle_heard(created(again, 20)), None);
@@ -74,9 +74,9 @@ fn one_that_never_ran_starts_from_where_it_was_to() {
     let mut watches = EtcdWatches::default();
     watches.add(A, Watch::of(Span::one("a"), 0));
     watches.add(WatchId(71), Watch::of(Span::one("b"), 5));
-    say_all(&mut watches);
+    send_all(&mut watches);
     watches.restart();
-    let (asked, _) = say_all(&mut watches);
+    let (asked, _) = send_all(&mut watches);
     assert_eq!(asked.iter().map(|(_, start)| *start).collect::<Vec<_>>(), [0, 5]);
     let told = watches.handle_heard(created(asked[1].0, 30)).unwrap();
     assert_eq!((told.id, told.revision), (WatchId(71), 4));
@@ -95,7 +95,7 @@ fn changes_of_one_revision_are_never_parted() {
     // If the stream breaks in between, the whole revision is sent again.
     assert_eq!(watches.handle_heard(changed(number, true, vec![put("f", 14)])), None);
     watches.restart();
-    let (asked, _) = say_all(&mut watches);
+    let (asked, _) = send_all(&mut watches);
     assert_eq!(asked[0].1, 14);
     watches.handle_heard(created(asked[0].0, 20));
     let told = watches.handle_heard(changed(asked[0].0, false, vec![put("f", 14), put("g", 14)])).unwrap();
@@ -110,7 +110,7 @@ fn progress_is_told_and_never_goes_back() {
     assert_eq!((told.revision, told.news), (15, News::Progress));
     assert_eq!(watches.handle_heard(progress(12)), None);
     watches.restart();
-    assert_eq!(say_all(&mut watches).0[0].1, 16);
+    assert_eq!(send_all(&mut watches).0[0].1, 16);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn compaction_and_refusal_end_a_watch() {
     // A watch that is refused at once has no number in the answer.
     watches.add(A, Watch::of(Span::one("a"), 0));
     watches.add(WatchId(71), Watch::of(Span::one("b"), 0));
-    say_all(&mut watches);
+    send_all(&mut watches);
     let refused = WatchMessage { number: -1, created: true, canceled: true, ..WatchMessage::default() };
     let told = watches.handle_heard(refused).unwrap();
     assert_eq!((told.id, told.news), (A, News::Canceled));
@@ -135,11 +135,11 @@ fn compaction_and_refusal_end_a_watch() {
 fn an_ended_watch_is_cancelled_if_it_was_begun_and_silent_from_then_on() {
     let (mut watches, number) = running();
     watches.remove(A);
-    assert_eq!(say_all(&mut watches), (vec![], vec![number]));
+    assert_eq!(send_all(&mut watches), (vec![], vec![number]));
     assert_eq!(watches.handle_heard(changed(number, false, vec![put("a", 11)])), None);
     watches.add(A, Watch::of(Span::one("a"), 0));
     watches.remove(A);
-    assert_eq!(watches.to_say(), None);
+    assert_eq!(watches.to_send(), None);
 }
 
 #[test]
@@ -147,11 +147,11 @@ fn with_a_token_a_refusal_is_believed_the_second_time() {
     let mut watches = EtcdWatches::new(true);
     watches.add(A, Watch::of(Span::one("a"), 0));
     let refused = |number| WatchMessage { number, created: true, canceled: true, ..WatchMessage::default() };
-    let (asked, _) = say_all(&mut watches);
+    let (asked, _) = send_all(&mut watches);
     assert_eq!(watches.handle_heard(refused(asked[0].0)), None);
     assert!(watches.take_stale() && !watches.take_stale());
     watches.restart();
-    let (asked, _) = say_all(&mut watches);
+    let (asked, _) = send_all(&mut watches);
     let told = watches.handle_heard(refused(asked[0].0)).unwrap();
     assert_eq!((told.news, watches.take_stale()), (News::Canceled, false));
 }
