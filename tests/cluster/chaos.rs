@@ -18,7 +18,7 @@ use skirmish_tests::{PATIENCE, eventually};
 
 use tokio::time::timeout;
 
-use crate::holders::{Holders, look, settled};
+use crate::holders::{Holders, holders_now, settled};
 use crate::nodes::{Nodes, Piped, Registry, TTL, endpoints, number, ready, shows};
 
 /// With this setting, rooms end soon after their primaries, and not an hour later.
@@ -99,7 +99,7 @@ impl<R: Registry> Party<R> {
         }
         let holders = self.assembled().await;
         self.talk().await;
-        let (now, wrong) = look(&self.nodes, ROOM, &self.at).await;
+        let (now, wrong) = holders_now(&self.nodes, ROOM, &self.at).await;
         assert_eq!(wrong, Vec::<String>::new());
         assert_eq!(now, holders);
         holders
@@ -124,7 +124,7 @@ impl<R: Registry> Party<R> {
         match assembled.await {
             Ok(holders) => holders,
             Err(_) => {
-                let (now, wrong) = look(nodes, ROOM, at).await;
+                let (now, wrong) = holders_now(nodes, ROOM, at).await;
                 let seen: Vec<_> = players.iter().map(|player| &player.seen).collect();
                 panic!("waited {PATIENCE:?} for all to be in the room: {now:?} {wrong:?} {seen:#?}")
             }

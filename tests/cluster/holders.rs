@@ -36,7 +36,7 @@ pub(crate) async fn settled<R: Registry>(
     let settled = timeout(PATIENCE, async {
         loop {
             let holders;
-            (holders, wrong) = look(nodes, room, players).await;
+            (holders, wrong) = holders_now(nodes, room, players).await;
             if wrong.is_empty() {
                 return holders;
             }
@@ -50,7 +50,7 @@ pub(crate) async fn settled<R: Registry>(
 }
 
 /// Returns the present holders, and the differences from the state that [`settled`] expects.
-pub(crate) async fn look<R: Registry>(
+pub(crate) async fn holders_now<R: Registry>(
     nodes: &Nodes<R>,
     room: &str,
     players: &BTreeMap<&str, usize>,

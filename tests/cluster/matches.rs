@@ -35,12 +35,12 @@ async fn one_match(nodes: &Nodes, alice: &mut Player, bob: &mut Player) -> Strin
 }
 
 /// Returns the matches that the player got.
-fn told(player: &Player) -> BTreeSet<&str> {
-    let told = player.seen.iter().filter_map(|event| match event {
+fn match_ids(player: &Player) -> BTreeSet<&str> {
+    let ids = player.seen.iter().filter_map(|event| match event {
         Event::Matched(matched) => Some(matched.r#match.as_str()),
         _ => None,
     });
-    told.collect()
+    ids.collect()
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn a_match_forms_once_though_etcd_is_away_while_players_search() {
     let second = one_match(&nodes, &mut alice, &mut bob).await;
 
     for player in [&alice, &bob] {
-        assert_eq!(told(player), BTreeSet::from([first.as_str(), second.as_str()]));
+        assert_eq!(match_ids(player), BTreeSet::from([first.as_str(), second.as_str()]));
     }
 }
 
@@ -133,6 +133,6 @@ async fn a_match_that_was_left_or_given_up_without_a_connection_is_over() {
         assert_eq!((counted(&alice), counted(&bob)), (1, 1), "in round {round}");
     }
     for player in [&alice, &bob] {
-        assert_eq!(told(player).len(), 8);
+        assert_eq!(match_ids(player).len(), 8);
     }
 }

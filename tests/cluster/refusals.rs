@@ -57,7 +57,7 @@ async fn recovers(node: &mut Process, reason: &str) {
 }
 
 /// Returns the answer to a player that logs in.
-async fn told(node: &Process, player: &str) -> ToClient {
+async fn login_answer(node: &Process, player: &str) -> ToClient {
     let mut socket = Socket::connect(node.address, player).await;
     socket.send(Kind::Hello, &Hello::default()).await;
     socket.next().await
@@ -65,7 +65,7 @@ async fn told(node: &Process, player: &str) -> ToClient {
 
 /// Checks that a player that logs in is refused, with the reason.
 async fn turns_away(node: &Process, player: &str) {
-    match told(node, player).await {
+    match login_answer(node, player).await {
         ToClient::Goodbye(goodbye) => {
             assert_eq!(goodbye.reason(), Reason::Overloaded);
             assert!(goodbye.message.contains("refuses writes"), "{goodbye:?}");
@@ -128,7 +128,7 @@ async fn runs_out_of_space(version: Version) {
     disarm(&mut etcd, AlarmType::Nospace).await;
     // No log-ins are sent to this node, so none writes to the registry.
     recovers(node, "registry_full").await;
-    assert!(matches!(told(node, "bob").await, ToClient::Welcome(_)));
+    assert!(matches!(login_answer(node, "bob").await, ToClient::Welcome(_)));
     let message = alice.say(ROOM, "still").await;
     assert_eq!(alice.outcome(message).await, Outcome::Acknowledged);
 }
@@ -201,7 +201,7 @@ async fn rights_that_are_taken_away_are_noticed() {
     let mut root = root(&etcd).await;
     let mut nodes = Nodes::on(etcd, 1, &[USER, PASSWORD]).await;
     let node = &mut nodes.nodes[0];
-    assert!(matches!(told(node, "alice").await, ToClient::Welcome(_)));
+    assert!(matches!(login_answer(node, "alice").await, ToClient::Welcome(_)));
 
     let advice = ["permission denied", "etcdctl role grant-permission", "registry.etcd.user"];
     root.role_grant_permission("node", role(PermissionType::Read)).await.expect("there is such a role");
@@ -209,7 +209,7 @@ async fn rights_that_are_taken_away_are_noticed() {
     turns_away(node, "bob").await;
     root.role_grant_permission("node", role(PermissionType::Readwrite)).await.expect("there is such a role");
     recovers(node, "registry_denied").await;
-    assert!(matches!(told(node, "bob").await, ToClient::Welcome(_)));
+    assert!(matches!(login_answer(node, "bob").await, ToClient::Welcome(_)));
 
     // Log-ins fail even if writes are refused below one prefix only.
     for prefix in ["/generation", "/match/", "/nodes/", "/rooms/"] {

@@ -91,7 +91,7 @@ async fn a_deletion_without_end_does_not_clash_and_a_key_changes_twice_in_a_revi
         let watch = pair.watch(Watch { prev: true, ..Watch::of(Span::prefix(""), 0) }).await;
         pair.txn(all(vec![op_delete(Span::from("a")), op_put("b")])).await.unwrap();
         pair.txn(all(vec![op_put("b"), op_delete(Span::from("a")), op_get(Span::one("b"))])).await.unwrap();
-        let told = pair.told(watch).await;
+        let told = pair.changes(watch).await;
         assert_eq!(told.len(), 5, "m and b, b; b, b: {told:?}");
         let newest = pair.revision();
         for back in 0..3 {
@@ -185,7 +185,7 @@ async fn a_compaction_forgets_the_deletions_of_its_own_revision_before_3_5_16() 
         pair.put("c", "1").await;
         pair.ask(Request::Compact { revision: both }).await.unwrap();
         let watch = pair.watch(Watch::of(Span::prefix(""), both)).await;
-        let told = pair.told(watch).await;
+        let told = pair.changes(watch).await;
         let told = if pair.version() < Version::V3_5_16 {
             told.as_slice()
         } else {
@@ -224,8 +224,8 @@ async fn watches_of_nothing_are_refused_and_of_the_empty_key_are_not() {
         let every = pair.watch(Watch::of(span("", "\0"), 0)).await;
         pair.put("\0", "1").await;
         pair.put("a", "1").await;
-        assert_eq!(pair.told(smallest).await.len(), 1);
-        assert_eq!(pair.told(every).await.len(), 2);
+        assert_eq!(pair.changes(smallest).await.len(), 1);
+        assert_eq!(pair.changes(every).await.len(), 2);
     })
     .await;
 }
@@ -245,10 +245,10 @@ async fn a_long_past_is_told_whole() {
             pair.put("a", "2").await;
         }
         let watch = pair.watch(Watch { prev: true, ..Watch::of(Span::prefix(""), start) }).await;
-        assert_eq!(pair.told(watch).await.len(), 1220);
+        assert_eq!(pair.changes(watch).await.len(), 1220);
         let delete = Delete { prev: true, ..Delete::of(Span { key: "0".into(), end: "1".into() }) };
         pair.ask(Request::Delete(delete)).await.unwrap();
-        assert_eq!(pair.told(watch).await.len(), 1320);
+        assert_eq!(pair.changes(watch).await.len(), 1320);
     })
     .await;
 }
@@ -267,7 +267,7 @@ async fn a_lease_revoked_deletes_its_keys_in_order_and_has_none_when_granted_aga
         pair.ask(keys.clone()).await.unwrap();
         let watch = pair.watch(Watch { prev: true, ..Watch::of(Span::prefix(""), 0) }).await;
         pair.ask(Request::Revoke(id)).await.unwrap();
-        assert_eq!(pair.told(watch).await.len(), 3);
+        assert_eq!(pair.changes(watch).await.len(), 3);
         pair.put("a", "").await;
         pair.ask(grant).await.unwrap();
         pair.ask(keys.clone()).await.unwrap();

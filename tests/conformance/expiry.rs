@@ -22,7 +22,7 @@ async fn a_lease_that_is_over_deletes_its_keys_in_order_and_in_one_revision() {
         pair.put("b", "stays").await;
         let watch = pair.watch(Watch { prev: true, ..Watch::of(Span::prefix(""), 0) }).await;
         pair.sleep(Duration::from_secs(2));
-        let told = pair.told(watch).await;
+        let told = pair.changes(watch).await;
         let [Change::Delete { key: first, .. }, Change::Delete { key: second, .. }] = told.as_slice() else {
             panic!("{told:?}")
         };
@@ -51,7 +51,7 @@ async fn leases_end_each_in_its_own_revision() {
         pair.sleep(Duration::from_secs(2));
         // etcd may end the two leases in either order.
         let before = pair.revision() - 2;
-        let revisions: Vec<_> = pair.told_in_any_order(one).await.iter().map(Change::revision).collect();
+        let revisions: Vec<_> = pair.changes_in_any_order(one).await.iter().map(Change::revision).collect();
         assert_eq!(revisions, [before + 1, before + 2]);
     }
 }

@@ -148,7 +148,7 @@ impl<'a> Pair<'a> {
 
     /// Ends a watch on both.
     pub(crate) async fn unwatch(&mut self, id: WatchId) {
-        self.told(id).await;
+        self.changes(id).await;
         let watched = &self.watches[&id];
         if matches!(watched.real.last(), Some(Item::Canceled | Item::Compacted(_))) {
             return;
@@ -170,7 +170,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Waits until etcd has reported to a watch exactly the changes that the machine has reported.
-    pub(crate) async fn told(&mut self, id: WatchId) -> Vec<Change> {
+    pub(crate) async fn changes(&mut self, id: WatchId) -> Vec<Change> {
         loop {
             let watched = &self.watches[&id];
             let both = watched.machine.len().min(watched.real.len());
@@ -187,9 +187,9 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Waits like [`Self::told`], but only for the same number of changes of the same keys. Returns etcd's
+    /// Waits like [`Self::changes`], but only for the same number of changes of the same keys. Returns etcd's
     /// changes.
-    pub(crate) async fn told_in_any_order(&mut self, id: WatchId) -> Vec<Change> {
+    pub(crate) async fn changes_in_any_order(&mut self, id: WatchId) -> Vec<Change> {
         while self.watches[&id].real.len() < self.watches[&id].machine.len() {
             self.read().await;
         }
@@ -227,7 +227,7 @@ impl<'a> Pair<'a> {
             }
         }
         for id in self.watches() {
-            self.told(id).await;
+            self.changes(id).await;
             let name = match self.watches[&id].machine.last() {
                 Some(Item::Compacted(_)) => "Watch: Compacted",
                 Some(Item::Canceled) => "Watch: Canceled",
@@ -257,7 +257,7 @@ impl<'a> Pair<'a> {
             .await;
         }
         for id in self.watches() {
-            self.told(id).await;
+            self.changes(id).await;
         }
         self.watches.values_mut().for_each(|watched| watched.catching_up = false);
     }

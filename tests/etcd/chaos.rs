@@ -84,7 +84,7 @@ impl Load {
             tokio::select! {
                 biased;
                 done = &mut faults => return done,
-                () = self.turn() => {}
+                () = self.step() => {}
             }
         }
     }
@@ -92,11 +92,11 @@ impl Load {
     /// Runs the load until `enough` returns true.
     async fn until(&mut self, mut enough: impl FnMut(&Record) -> bool) {
         while !enough(&self.record) {
-            self.turn().await;
+            self.step().await;
         }
     }
 
-    async fn turn(&mut self) {
+    async fn step(&mut self) {
         // Fails if no outcome arrives in time at all.
         self.asker.pump().await;
         let ids: Vec<CallId> = self.waiting.keys().copied().collect();

@@ -44,8 +44,8 @@ async fn a_ticket_that_is_taken_back_is_in_no_match() {
     bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
     let found = [matched(&mut alice).await, matched(&mut bob).await];
     play(&mut alice, &mut bob, found.each_ref()).await;
-    let told = carol.leave().await;
-    assert!(!told.iter().any(|event| matches!(event, Event::Matched(_))), "{told:#?}");
+    let seen = carol.leave().await;
+    assert!(!seen.iter().any(|event| matches!(event, Event::Matched(_))), "{seen:#?}");
 }
 
 #[tokio::test]
@@ -116,16 +116,16 @@ async fn a_search_that_has_ended_is_answered_again_by_its_number() {
     let mut socket = Socket::open(server.address, "alice").await;
     let queue = |search| Queue { search, ..wish("duel") };
     socket.send(v1::Kind::Queue, &queue(5)).await;
-    assert_eq!(told(&mut socket).await, (TicketState::Waiting, 5));
+    assert_eq!(ticket_state(&mut socket).await, (TicketState::Waiting, 5));
     socket.send(v1::Kind::Cancel, &v1::Cancel { search: 4, ..v1::Cancel::default() }).await;
-    assert_eq!(told(&mut socket).await, (TicketState::None, 4), "that is another one");
+    assert_eq!(ticket_state(&mut socket).await, (TicketState::None, 4), "that is another one");
     socket.send(v1::Kind::Cancel, &v1::Cancel { search: 5, ..v1::Cancel::default() }).await;
-    assert_eq!(told(&mut socket).await, (TicketState::Cancelled, 5));
+    assert_eq!(ticket_state(&mut socket).await, (TicketState::Cancelled, 5));
     // As if the client had sent this `Queue` before it read the answer.
     socket.send(v1::Kind::Queue, &queue(5)).await;
-    assert_eq!(told(&mut socket).await, (TicketState::Cancelled, 5));
+    assert_eq!(ticket_state(&mut socket).await, (TicketState::Cancelled, 5));
     socket.send(v1::Kind::Queue, &queue(6)).await;
-    assert_eq!(told(&mut socket).await, (TicketState::Waiting, 6));
+    assert_eq!(ticket_state(&mut socket).await, (TicketState::Waiting, 6));
     let mut bob = Player::start(builder(&server.url(), "bob"));
     bob.client.queue(wish("duel")).await.expect("nothing else is searched for");
     let number = bob.client.search().await.expect("it runs").expect("he searches");
@@ -137,15 +137,15 @@ async fn a_search_that_has_ended_is_answered_again_by_its_number() {
 }
 
 /// Returns the next state of a ticket, and the number of its search.
-async fn told(socket: &mut Socket) -> (TicketState, u64) {
-    let told = |message| match message {
+async fn ticket_state(socket: &mut Socket) -> (TicketState, u64) {
+    let state = |message| match message {
         ToClient::Queued(queued) => match queued.state() {
             TicketState::Unavailable | TicketState::Lost => None,
             state => Some((state, queued.search)),
         },
         _ => None,
     };
-    socket.until(told).await
+    socket.until(state).await
 }
 
 #[tokio::test]

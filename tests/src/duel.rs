@@ -29,22 +29,22 @@ pub async fn queue(player: &mut Player) {
 /// # Panics
 /// If the player gets a match.
 pub async fn state(player: &mut Player) -> (TicketState, String) {
-    let told = |event: &Event| match event {
+    let ticket_state = |event: &Event| match event {
         Event::Ticket { state: TicketState::Unavailable | TicketState::Lost, .. } => None,
         Event::Ticket { state, reason, .. } => Some((*state, reason.clone())),
         Event::Matched(matched) => panic!("nobody was there to play with: {matched:?}"),
         _ => None,
     };
-    player.until("news of the ticket", told).await
+    player.until("news of the ticket", ticket_state).await
 }
 
 /// Returns the player's next match.
 pub async fn matched(player: &mut Player) -> Matched {
-    let told = |event: &Event| match event {
+    let found = |event: &Event| match event {
         Event::Matched(matched) => Some(matched.clone()),
         _ => None,
     };
-    player.until("a match", told).await
+    player.until("a match", found).await
 }
 
 /// Checks that alice and bob got the same match, in different teams. Then they talk in its room and leave.
