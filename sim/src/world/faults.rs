@@ -148,13 +148,13 @@ impl World<'_> {
             Action::LagWatches { millis: lag, node } => {
                 let node = self.node_at(node);
                 if let Some(registry) = self.registry.as_mut() {
-                    registry.order[node].lag = millis(lag) * 1_000;
+                    registry.node_messages[node].lag = millis(lag) * 1_000;
                 }
             }
             Action::BlurRegistry { count, node } => {
                 let node = self.node_at(node);
                 if let Some(registry) = self.registry.as_mut() {
-                    registry.order[node].blurred = positive(count).min(20);
+                    registry.node_messages[node].blurred = positive(count).min(20);
                 }
             }
             Action::PauseRegistry { millis: pause } => self.pause_registry(millis(pause)),

@@ -6,7 +6,7 @@ use skirmish_core::registry::{
 };
 use skirmish_core::time::Duration;
 
-use super::letters::{Content, ExchangeId};
+use super::registry_messages::{ExchangeId, MessageContent};
 use super::{World, WorldEvent};
 use crate::history::Actor;
 use crate::oracle::{Guarantee, Verdict};
@@ -81,7 +81,11 @@ impl World<'_> {
         {
             line.flying.insert(group.id);
             let session = line.session;
-            self.post(node, session, Content::Request(ExchangeId::Group(group.id), group.request));
+            self.send_message(
+                node,
+                session,
+                MessageContent::Request(ExchangeId::Group(group.id), group.request),
+            );
             self.schedule(over, WorldEvent::GroupSilent(node, life, group.id));
         }
     }

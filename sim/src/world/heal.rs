@@ -62,8 +62,8 @@ impl World<'_> {
         self.end_leaderless();
         self.end_fullness()?;
         if let Some(registry) = self.registry.as_mut() {
-            for order in &mut registry.order {
-                (order.lag, order.blurred, order.last_match) = (0, 0, None);
+            for messages in &mut registry.node_messages {
+                (messages.lag, messages.blurred, messages.last_match) = (0, 0, None);
             }
         }
         for line in &mut self.lines {

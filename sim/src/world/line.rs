@@ -8,8 +8,8 @@ use skirmish_core::registry::{
 };
 use skirmish_core::time::Duration;
 
-use super::letters::{Content, ExchangeId, Letter};
 use super::node::Registration;
+use super::registry_messages::{ExchangeId, MessageContent, UndeliveredMessage};
 use super::{World, WorldEvent, groups};
 use crate::history::Actor;
 use crate::network::Way;
@@ -85,7 +85,7 @@ impl World<'_> {
                 line.watches.insert(id, KeptWatch { watch: watch.clone(), told: false });
                 let session = line.connected.then_some(line.session);
                 if let Some(session) = session {
-                    self.post(node, session, Content::Watch(id, watch));
+                    self.send_message(node, session, MessageContent::Watch(id, watch));
                 }
             }
             RegistryCommand::Unwatch(id) => {
@@ -93,7 +93,7 @@ impl World<'_> {
                 line.watches.remove(&id);
                 let session = line.connected.then_some(line.session);
                 if let Some(session) = session {
-                    self.post(node, session, Content::Unwatch(id));
+                    self.send_message(node, session, MessageContent::Unwatch(id));
                 }
             }
         }
@@ -120,7 +120,7 @@ impl World<'_> {
         if line.connected {
             line.keeps.insert(id);
             let session = line.session;
-            self.post(node, session, Content::Request(ExchangeId::KeepAlive(id), request));
+            self.send_message(node, session, MessageContent::Request(ExchangeId::KeepAlive(id), request));
         } else {
             line.waiting.push((id, request));
         }
@@ -170,7 +170,7 @@ impl World<'_> {
         if let Some(machine) = &self.nodes[node].machine {
             self.authors.insert(session, machine.id());
         }
-        self.post(node, session, Content::Dial);
+        self.send_message(node, session, MessageContent::Dial);
         let wait = self.scenario.shape.registry_keepalive_ms * 1_000;
         self.schedule(self.at + wait, WorldEvent::RegistryDialOver(node, session));
     }
@@ -204,7 +204,7 @@ impl World<'_> {
         let keeps = std::mem::take(&mut line.keeps);
         self.coverage.hit("registry lost");
         self.history.record(self.at, Actor::Node(node), format_args!("has lost the registry"));
-        self.post(node, session, Content::Close);
+        self.send_message(node, session, MessageContent::Close);
         self.schedule(self.at + RETRY, WorldEvent::RetryRegistry(node, life));
         for id in keeps {
             self.tell(node, RegistryEvent::Reply { id, outcome: Err(Failure::Unknown) })?;
@@ -221,45 +221,49 @@ impl World<'_> {
             let wait = self.scenario.shape.registry_keepalive_ms * 1_000;
             self.schedule(self.at + wait, WorldEvent::SessionOver(session));
         } else {
-            self.post(node, session, Content::Close);
+            self.send_message(node, session, MessageContent::Close);
         }
     }
 
-    /// Handles a letter from the registry at a node.
-    pub(super) fn read_letter(&mut self, letter: Letter) -> Verdict {
-        let Letter { node, session, content, .. } = letter;
+    /// Handles a message from the registry at a node.
+    pub(super) fn read_message(&mut self, message: UndeliveredMessage) -> Verdict {
+        let UndeliveredMessage { node, session, content, .. } = message;
         if self.nodes[node].machine.is_none() {
             return Ok(());
         }
         let Some(line) = self.line(node).filter(|line| line.session == session) else { return Ok(()) };
         match content {
-            Content::Opened => {
+            MessageContent::Opened => {
                 line.connected = true;
                 let watches: Vec<_> =
                     line.watches.iter().map(|(id, kept)| (*id, kept.watch.clone())).collect();
                 let waiting = std::mem::take(&mut line.waiting);
                 line.keeps.extend(waiting.iter().map(|(id, _)| *id));
                 for (id, watch) in watches {
-                    self.post(node, session, Content::Watch(id, watch));
+                    self.send_message(node, session, MessageContent::Watch(id, watch));
                 }
                 for (id, request) in waiting {
-                    self.post(node, session, Content::Request(ExchangeId::KeepAlive(id), request));
+                    self.send_message(
+                        node,
+                        session,
+                        MessageContent::Request(ExchangeId::KeepAlive(id), request),
+                    );
                 }
                 self.launch(node);
                 self.tell(node, RegistryEvent::Connected { cluster: 1 })
             }
-            Content::Reply(ExchangeId::Group(id), outcome) => self.group_answered(node, id, outcome),
-            Content::Reply(ExchangeId::KeepAlive(id), outcome) => {
+            MessageContent::Reply(ExchangeId::Group(id), outcome) => self.group_answered(node, id, outcome),
+            MessageContent::Reply(ExchangeId::KeepAlive(id), outcome) => {
                 let told = RegistryEvent::Reply { id, outcome };
                 if line.keeps.remove(&id) { self.tell(node, told) } else { Ok(()) }
             }
-            Content::Watched(watched) => self.watched(node, watched),
-            Content::Reset => self.lose_registry(node, session),
-            Content::Dial
-            | Content::Request(..)
-            | Content::Watch(..)
-            | Content::Unwatch(_)
-            | Content::Close => Ok(()),
+            MessageContent::Watched(watched) => self.watched(node, watched),
+            MessageContent::Reset => self.lose_registry(node, session),
+            MessageContent::Dial
+            | MessageContent::Request(..)
+            | MessageContent::Watch(..)
+            | MessageContent::Unwatch(_)
+            | MessageContent::Close => Ok(()),
         }
     }
 
@@ -283,7 +287,7 @@ impl World<'_> {
         self.tell(node, RegistryEvent::Watched(watched))
     }
 
-    /// Returns true if no letter gets through in this direction now.
+    /// Returns true if no message gets through in this direction now.
     pub(super) fn is_line_cut(&self, node: usize, way: Way) -> bool {
         self.lines[node].is_cut(way)
     }

@@ -214,11 +214,11 @@ impl World<'_> {
             MatcherFailure::Deafen => self.cut_registry(node, 2),
             MatcherFailure::Blur | MatcherFailure::Lag | MatcherFailure::LastMatch => {
                 if let Some(registry) = self.registry.as_mut() {
-                    let order = &mut registry.order[node];
+                    let messages = &mut registry.node_messages[node];
                     match failure {
-                        MatcherFailure::Blur => order.blurred = MatcherFailure::BLURRED.into(),
-                        MatcherFailure::Lag => order.lag = millis * 1_000,
-                        _ => order.last_match = Some(millis),
+                        MatcherFailure::Blur => messages.blurred = MatcherFailure::BLURRED.into(),
+                        MatcherFailure::Lag => messages.lag = millis * 1_000,
+                        _ => messages.last_match = Some(millis),
                     }
                 }
             }
@@ -229,7 +229,7 @@ impl World<'_> {
     pub(super) fn heal_matcher(&mut self, node: usize) {
         self.heal_registry(node);
         if let Some(registry) = self.registry.as_mut() {
-            registry.order[node].lag = 0;
+            registry.node_messages[node].lag = 0;
         }
     }
 
@@ -239,7 +239,7 @@ impl World<'_> {
         let Some(registry) = self.registry.as_mut().filter(|_| matches::is_of_matcher(request)) else {
             return false;
         };
-        let Some(millis) = registry.order[node].last_match.take() else { return false };
+        let Some(millis) = registry.node_messages[node].last_match.take() else { return false };
         let after = matches::lateness(&mut self.rng, &self.scenario.shape);
         self.do_late(author, request.clone(), after);
         self.crash_node(node, millis, true);
@@ -271,8 +271,8 @@ impl World<'_> {
         if self.scenario.shape.queues > 0 {
             // Nodes may not know yet that the last matches are over. A lagging watch may still have
             // events under way, and all later ones wait behind them.
-            let orders = self.registry.iter().flat_map(|registry| &registry.order);
-            let told = orders.map(|order| order.watched).max().unwrap_or(0);
+            let messages = self.registry.iter().flat_map(|registry| &registry.node_messages);
+            let told = messages.map(|messages| messages.watched).max().unwrap_or(0);
             self.run_until(told.max(self.at + 2_000_000))?;
             self.oracles.matches.calm(self.at);
             self.passed_over = Some(self.oracles.matches.counts().passed_over);

@@ -15,12 +15,12 @@ mod groups;
 mod guard;
 mod heal;
 mod heard;
-mod letters;
 mod line;
 mod matches;
 mod node;
 mod power;
 mod registry;
+mod registry_messages;
 mod rooms;
 mod steps;
 mod traffic;
@@ -45,9 +45,9 @@ use crate::rooms::Rooms;
 use crate::scenario::Scenario;
 use client::ClientProcess;
 use guard::PrimaryWatch;
-use letters::Letter;
 use node::NodeProcess;
 use registry::RegistryProcess;
+use registry_messages::UndeliveredMessage;
 
 /// Interval of checks of the clients that no fault holds back, in microseconds.
 const LOOK_EVERY: u64 = 100_000;
@@ -126,8 +126,8 @@ enum WorldEvent {
     WireArrives(u64, usize),
     /// The time of a dial between nodes is over.
     DialOver(u64),
-    /// A letter to or from the registry may arrive.
-    Letter(u64),
+    /// A message to or from the registry may arrive.
+    RegistryMessageArrives(u64),
     /// The time of a keep-alive, sent in this life of a node, is over.
     KeepAliveOver(usize, u32, CallId),
     /// The time of a dial of the registry is over.
@@ -191,8 +191,8 @@ struct World<'a> {
     next_conn: u64,
     wires: BTreeMap<u64, Wire>,
     next_wire: u64,
-    letters: BTreeMap<u64, Letter>,
-    next_letter: u64,
+    registry_messages: BTreeMap<u64, UndeliveredMessage>,
+    next_registry_message: u64,
     /// Number of the next connection to the registry; the first is 1.
     next_session: u64,
     /// Node that dialed each of the connections to the registry.
@@ -277,8 +277,8 @@ impl<'a> World<'a> {
             next_conn: 1,
             wires: BTreeMap::new(),
             next_wire: 1,
-            letters: BTreeMap::new(),
-            next_letter: 1,
+            registry_messages: BTreeMap::new(),
+            next_registry_message: 1,
             next_session: 1,
             authors: BTreeMap::new(),
             author: None,
@@ -375,7 +375,7 @@ impl<'a> World<'a> {
             WorldEvent::NodeStarts(node) => self.start_node(node),
             WorldEvent::WireArrives(wire, end) => self.wire_arrives(wire, end),
             WorldEvent::DialOver(wire) => self.dial_over(wire),
-            WorldEvent::Letter(letter) => self.deliver(letter),
+            WorldEvent::RegistryMessageArrives(message) => self.deliver_message(message),
             WorldEvent::KeepAliveOver(node, life, call) => self.keep_alive_over(node, life, call),
             WorldEvent::RegistryDialOver(node, session) => self.registry_dial_over(node, session),
             WorldEvent::Silence(node, since) => self.silence(node, since),

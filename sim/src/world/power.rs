@@ -46,7 +46,7 @@ impl World<'_> {
             self.schedule_arrivals(client, self.at);
         }
         self.schedule_wires(self.at);
-        self.schedule_letters(self.at);
+        self.schedule_registry_messages(self.at);
         for happening in std::mem::take(&mut self.nodes[node].deferred) {
             self.schedule(self.at, happening);
         }

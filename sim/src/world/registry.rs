@@ -6,7 +6,7 @@ use skirmish_core::id::NodeId;
 use skirmish_core::registry::{Failure, Registry, RegistryConfig, Request, Snapshot, WatchId, Watched};
 use skirmish_core::time::Deadline;
 
-use super::letters::{Content, ExchangeId, Letter};
+use super::registry_messages::{ExchangeId, MessageContent, UndeliveredMessage};
 use super::{MAX_ROUNDS, World, WorldEvent};
 use crate::clock::SkewedClock;
 use crate::history::Actor;
@@ -42,13 +42,13 @@ pub(super) struct RegistryProcess {
     /// Requests that are executed later, after their senders got an unknown outcome or no answer.
     late: BTreeMap<u64, (NodeId, Request)>,
     next_late: u64,
-    /// Order of letters, and faults of the registry, for each node.
-    pub(super) order: Vec<LetterOrder>,
+    /// Order of messages, and faults of the registry, for each node.
+    pub(super) node_messages: Vec<NodeMessages>,
 }
 
-/// Order and faults of one node's letters.
+/// Order and faults of one node's messages.
 #[derive(Clone, Copy, Default)]
-pub(super) struct LetterOrder {
+pub(super) struct NodeMessages {
     /// Arrival time of the last request.
     pub(super) asked: u64,
     /// Arrival time of the last event of a watch.
@@ -81,7 +81,7 @@ impl RegistryProcess {
             next_watch: 1,
             late: BTreeMap::new(),
             next_late: 1,
-            order: vec![LetterOrder::default(); nodes],
+            node_messages: vec![NodeMessages::default(); nodes],
         }
     }
 
@@ -138,7 +138,7 @@ impl World<'_> {
             }
             let Some(&(session, id)) = registry.watches.get(&watched.id) else { continue };
             let Some(&node) = registry.sessions.get(&session) else { continue };
-            self.post(node, session, Content::Watched(Watched { id, ..watched }));
+            self.send_message(node, session, MessageContent::Watched(Watched { id, ..watched }));
         }
         if let Some(registry) = self.registry.as_mut() {
             let due: Option<Deadline> = registry.machine.poll_timeout();
@@ -153,21 +153,21 @@ impl World<'_> {
         records::all(&mut registry.machine, now)
     }
 
-    /// Handles a letter from a node.
-    pub(super) fn serve_letter(&mut self, letter: Letter) -> Verdict {
-        let Letter { node, session, content, .. } = letter;
+    /// Handles a message from a node.
+    pub(super) fn serve_message(&mut self, message: UndeliveredMessage) -> Verdict {
+        let UndeliveredMessage { node, session, content, .. } = message;
         let at = self.at;
         let Some(registry) = self.registry.as_mut() else { return Ok(()) };
         if let Some(silent) = registry.down {
-            if !silent && !matches!(content, Content::Close) {
-                self.post(node, session, Content::Reset);
+            if !silent && !matches!(content, MessageContent::Close) {
+                self.send_message(node, session, MessageContent::Reset);
             }
             return Ok(());
         }
         let now = registry.clock.now(at).instant;
         let known = registry.sessions.contains_key(&session);
         let author = self.author_of(session);
-        if let Content::Request(_, request) = &content
+        if let MessageContent::Request(_, request) = &content
             && known
             && self.is_last_match(node, author, request)
         {
@@ -175,16 +175,16 @@ impl World<'_> {
         }
         let Some(registry) = self.registry.as_mut() else { return Ok(()) };
         match content {
-            Content::Dial => {
+            MessageContent::Dial => {
                 registry.sessions.insert(session, node);
-                self.post(node, session, Content::Opened);
+                self.send_message(node, session, MessageContent::Opened);
             }
-            Content::Close => registry.forget_session(session),
-            _ if !known => self.post(node, session, Content::Reset),
-            Content::Request(asked, request) => {
-                let order = &mut registry.order[node];
-                let blurred = order.blurred > 0;
-                order.blurred = order.blurred.saturating_sub(1);
+            MessageContent::Close => registry.forget_session(session),
+            _ if !known => self.send_message(node, session, MessageContent::Reset),
+            MessageContent::Request(asked, request) => {
+                let messages = &mut registry.node_messages[node];
+                let blurred = messages.blurred > 0;
+                messages.blurred = messages.blurred.saturating_sub(1);
                 if blurred || at < registry.leaderless {
                     self.blur(node, session, asked, request);
                 } else {
@@ -195,10 +195,10 @@ impl World<'_> {
                         Actor::Registry,
                         format_args!("answers node {node}'s {asked:?}: {outcome:?}"),
                     );
-                    self.post(node, session, Content::Reply(asked, outcome));
+                    self.send_message(node, session, MessageContent::Reply(asked, outcome));
                 }
             }
-            Content::Watch(id, watch) => {
+            MessageContent::Watch(id, watch) => {
                 registry.watches.retain(|_, (of, called)| (*of, *called) != (session, id));
                 let own = WatchId(registry.next_watch);
                 registry.next_watch += 1;
@@ -206,14 +206,17 @@ impl World<'_> {
                 // The registry has room for all watches.
                 let _ = registry.machine.watch(now, own, watch);
             }
-            Content::Unwatch(id) => {
+            MessageContent::Unwatch(id) => {
                 let own = registry.watches.iter().find(|(_, of)| **of == (session, id)).map(|(own, _)| *own);
                 if let Some(own) = own {
                     registry.watches.remove(&own);
                     registry.machine.unwatch(own);
                 }
             }
-            Content::Opened | Content::Reply(..) | Content::Watched(_) | Content::Reset => {}
+            MessageContent::Opened
+            | MessageContent::Reply(..)
+            | MessageContent::Watched(_)
+            | MessageContent::Reset => {}
         }
         self.settle_registry();
         Ok(())
@@ -246,7 +249,7 @@ impl World<'_> {
         }
         // The answer is "unknown", or missing.
         if after % 2 == 0 {
-            self.post(node, session, Content::Reply(asked, Err(Failure::Unknown)));
+            self.send_message(node, session, MessageContent::Reply(asked, Err(Failure::Unknown)));
         }
     }
 
@@ -291,7 +294,7 @@ impl World<'_> {
         let Some(registry) = self.registry.as_mut().filter(|registry| registry.paused) else { return };
         registry.paused = false;
         self.relief(Actor::Registry, "paused");
-        self.schedule_letters(self.at);
+        self.schedule_registry_messages(self.at);
     }
 
     pub(super) fn stop_registry(&mut self, millis: u64, silent: bool) {
@@ -307,14 +310,14 @@ impl World<'_> {
         self.coverage.hit("registry restarted");
         if paused {
             self.relief(Actor::Registry, "paused");
-            self.schedule_letters(self.at);
+            self.schedule_registry_messages(self.at);
         }
         self.trouble(Actor::Registry, "down");
         for (session, node) in sessions {
             if silent {
                 self.await_silence(node);
             } else {
-                self.post(node, session, Content::Reset);
+                self.send_message(node, session, MessageContent::Reset);
             }
         }
         self.schedule(self.at + millis * 1_000, WorldEvent::RegistryStarts);
@@ -404,7 +407,7 @@ impl World<'_> {
         self.lines[node].heal();
         self.relief(Actor::Node(node), "cut off from the registry");
         let latency = self.lines[node].latency;
-        self.schedule_letters(self.at + latency);
+        self.schedule_registry_messages(self.at + latency);
     }
 
     /// Schedules the moment at which both ends of a node's connection detect its death, if nothing
