@@ -143,7 +143,7 @@ impl World<'_> {
             Action::HealRegistry { node } => self.heal_registry(self.node_at(node)),
             Action::DelayRegistry { latency: micros, node } => {
                 let node = self.node_at(node);
-                self.lines[node].latency = latency(micros);
+                self.registry_paths[node].latency = latency(micros);
             }
             Action::LagWatches { millis: lag, node } => {
                 let node = self.node_at(node);

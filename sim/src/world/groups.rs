@@ -47,11 +47,11 @@ impl World<'_> {
     pub(super) fn ask(&mut self, node: usize, id: CallId, request: Request) {
         let (window, life) = (self.scenario.shape.group_us, self.nodes[node].life);
         let now = self.nodes[node].clock.now(self.at).instant;
-        let Some(line) = self.line(node) else { return };
-        line.groups.handle_request(now, id, request);
+        let Some(link) = self.registry_link(node) else { return };
+        link.groups.handle_request(now, id, request);
         if window == 0 {
             self.launch(node);
-        } else if !std::mem::replace(&mut line.gathers, true) {
+        } else if !std::mem::replace(&mut link.gathers, true) {
             self.schedule(self.at + window, WorldEvent::Gathered(node, life));
         }
         self.drain_groups(node);
@@ -65,8 +65,8 @@ impl World<'_> {
         if self.nodes[node].is_paused() {
             return self.nodes[node].deferred.push(WorldEvent::Gathered(node, life));
         }
-        if let Some(line) = self.line(node) {
-            line.gathers = false;
+        if let Some(link) = self.registry_link(node) {
+            link.gathers = false;
             self.launch(node);
         }
     }
@@ -76,11 +76,11 @@ impl World<'_> {
         let process = &self.nodes[node];
         let (now, life) = (process.clock.now(self.at).instant, process.life);
         let over = process.clock.world(now + Duration::from_millis(self.scenario.shape.registry_call_ms));
-        while let Some(line) = self.line(node).filter(|line| line.connected)
-            && let Some(group) = line.groups.poll_group(now)
+        while let Some(link) = self.registry_link(node).filter(|link| link.connected)
+            && let Some(group) = link.groups.poll_group(now)
         {
-            line.flying.insert(group.id);
-            let session = line.session;
+            link.flying.insert(group.id);
+            let session = link.session;
             self.send_message(
                 node,
                 session,
@@ -99,7 +99,7 @@ impl World<'_> {
             self.nodes[node].deferred.push(WorldEvent::GroupSilent(node, life, id));
             return Ok(());
         }
-        match self.line(node).filter(|line| line.flying.contains(&id)).map(|line| line.session) {
+        match self.registry_link(node).filter(|link| link.flying.contains(&id)).map(|link| link.session) {
             Some(session) => self.lose_registry(node, session),
             None => Ok(()),
         }
@@ -108,16 +108,18 @@ impl World<'_> {
     /// Handles the answer to a group.
     pub(super) fn group_answered(&mut self, node: usize, id: GroupId, outcome: RequestOutcome) -> Verdict {
         let now = self.nodes[node].clock.now(self.at).instant;
-        let Some(line) = self.line(node).filter(|line| line.flying.contains(&id)) else { return Ok(()) };
-        line.flying.remove(&id);
+        let Some(link) = self.registry_link(node).filter(|link| link.flying.contains(&id)) else {
+            return Ok(());
+        };
+        link.flying.remove(&id);
         match outcome {
             Ok(response) => {
-                if let Err(malformed) = line.groups.handle_response(now, id, response) {
+                if let Err(malformed) = link.groups.handle_response(now, id, response) {
                     return self.broken(Guarantee::Once, format!("node {node}'s {id:?}: {malformed}"));
                 }
             }
             Err(failure) => {
-                let aftermath = line.groups.handle_failure(now, id, GroupFailure::Outcome(failure));
+                let aftermath = link.groups.handle_failure(now, id, GroupFailure::Outcome(failure));
                 if aftermath == Aftermath::Halved {
                     self.coverage.hit("group halved");
                 }
@@ -132,11 +134,11 @@ impl World<'_> {
     /// executed or not.
     pub(super) fn lose_groups(&mut self, node: usize) -> Verdict {
         let now = self.nodes[node].clock.now(self.at).instant;
-        let flying = self.line(node).map(|line| std::mem::take(&mut line.flying));
+        let flying = self.registry_link(node).map(|link| std::mem::take(&mut link.flying));
         for id in flying.into_iter().flatten() {
-            if let Some(line) = self.line(node) {
+            if let Some(link) = self.registry_link(node) {
                 // Reads wait for the next connection.
-                let _ = line.groups.handle_failure(now, id, GroupFailure::Lost);
+                let _ = link.groups.handle_failure(now, id, GroupFailure::Lost);
             }
             self.drain_groups(node);
         }
@@ -146,8 +148,8 @@ impl World<'_> {
     /// Ends requests that have run out of time.
     pub(super) fn groups_timeout(&mut self, node: usize) {
         let now = self.nodes[node].clock.now(self.at).instant;
-        if let Some(line) = self.line(node) {
-            line.groups.handle_timeout(now);
+        if let Some(link) = self.registry_link(node) {
+            link.groups.handle_timeout(now);
             self.drain_groups(node);
         }
     }
@@ -155,7 +157,7 @@ impl World<'_> {
     /// Queues the outcomes of a node's requests for the node.
     fn drain_groups(&mut self, node: usize) {
         let mut outcomes = Vec::new();
-        while let Some(output) = self.line(node).and_then(|line| line.groups.poll_output()) {
+        while let Some(output) = self.registry_link(node).and_then(|link| link.groups.poll_output()) {
             match output {
                 GroupOutput::Reply { id, outcome, .. } => outcomes.push((id, outcome)),
                 // The time of the group ends at about this moment, and then the connection is given

@@ -66,8 +66,8 @@ impl World<'_> {
                 (messages.lag, messages.blurred, messages.last_match) = (0, 0, None);
             }
         }
-        for line in &mut self.lines {
-            line.latency = shape.registry_latency_us;
+        for path in &mut self.registry_paths {
+            path.latency = shape.registry_latency_us;
         }
         for road in self.roads.values_mut() {
             road.latency = shape.node_latency_us;

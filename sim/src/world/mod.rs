@@ -15,11 +15,11 @@ mod groups;
 mod guard;
 mod heal;
 mod heard;
-mod line;
 mod matches;
 mod node;
 mod power;
 mod registry;
+mod registry_link;
 mod registry_messages;
 mod rooms;
 mod steps;
@@ -186,7 +186,7 @@ struct World<'a> {
     /// Paths between nodes; the lower number is the first of the key.
     roads: BTreeMap<(usize, usize), NetworkPath>,
     /// Paths from each node to the registry.
-    lines: Vec<NetworkPath>,
+    registry_paths: Vec<NetworkPath>,
     conns: BTreeMap<u64, Conn>,
     next_conn: u64,
     wires: BTreeMap<u64, Wire>,
@@ -242,13 +242,13 @@ impl<'a> World<'a> {
             }
         }
         let mut nodes = Vec::new();
-        let mut lines = Vec::new();
+        let mut registry_paths = Vec::new();
         let mut roads = BTreeMap::new();
         for (number, clock) in node_clocks.into_iter().enumerate() {
             nodes.push(NodeProcess::new(shape, number, clock, rng.split(), planted));
             let link =
                 |latency, jitter, rng: &mut Rng| NetworkPath::new(latency, jitter, Rng::new(rng.split()));
-            lines.push(link(shape.registry_latency_us, shape.registry_jitter_us, &mut rng));
+            registry_paths.push(link(shape.registry_latency_us, shape.registry_jitter_us, &mut rng));
             for other in 0..number {
                 roads.insert((other, number), link(shape.node_latency_us, shape.node_jitter_us, &mut rng));
             }
@@ -272,7 +272,7 @@ impl<'a> World<'a> {
             registry,
             links,
             roads,
-            lines,
+            registry_paths,
             conns: BTreeMap::new(),
             next_conn: 1,
             wires: BTreeMap::new(),

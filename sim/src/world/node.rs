@@ -11,7 +11,7 @@ use skirmish_core::rng::{Rng, Seed};
 use skirmish_core::time::{Deadline, Now};
 use skirmish_proto::v1;
 
-use super::line::RegistryLink;
+use super::registry_link::RegistryLink;
 use super::{MAX_ROUNDS, World, WorldEvent};
 use crate::clock::SkewedClock;
 use crate::history::Actor;
@@ -151,7 +151,7 @@ impl NodeProcess {
         let machine = self.machine.as_ref()?.poll_timeout();
         match &self.registry {
             Registration::Embedded(embedded) => Deadline::earliest(machine, embedded.poll_timeout()),
-            Registration::Remote(line) => Deadline::earliest(machine, line.groups.poll_timeout()),
+            Registration::Remote(link) => Deadline::earliest(machine, link.groups.poll_timeout()),
         }
     }
 
@@ -215,7 +215,7 @@ impl World<'_> {
             Registration::Embedded(embedded) if is_due(embedded.poll_timeout()) => {
                 embedded.handle_timeout(now.instant);
             }
-            Registration::Remote(line) if is_due(line.groups.poll_timeout()) => self.groups_timeout(node),
+            Registration::Remote(link) if is_due(link.groups.poll_timeout()) => self.groups_timeout(node),
             Registration::Embedded(_) | Registration::Remote(_) => {}
         }
         self.settle_node(node)
@@ -272,7 +272,7 @@ impl World<'_> {
         let result = machine.audit();
         let driver = match &process.registry {
             Registration::Embedded(_) => Ok(()),
-            Registration::Remote(line) => line.groups.audit(),
+            Registration::Remote(link) => link.groups.audit(),
         };
         self.observe(Observation::Audit { result })?;
         self.observe(Observation::Audit { result: driver })?;

@@ -4,8 +4,8 @@ use skirmish_core::id::ConnId;
 use skirmish_core::plant::Plant;
 use skirmish_core::time::Duration;
 
-use super::line::RegistryLink;
 use super::node::Registration;
+use super::registry_link::RegistryLink;
 use super::{World, WorldEvent};
 use crate::history::Actor;
 use crate::network::{PipeItem, Way};

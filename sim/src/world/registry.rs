@@ -397,16 +397,16 @@ impl World<'_> {
         if self.registry.is_none() {
             return;
         }
-        self.lines[node].cut(way, self.at);
+        self.registry_paths[node].cut(way, self.at);
         self.coverage.hit("registry cut off");
         self.trouble(Actor::Node(node), "cut off from the registry");
         self.await_silence(node);
     }
 
     pub(super) fn heal_registry(&mut self, node: usize) {
-        self.lines[node].heal();
+        self.registry_paths[node].heal();
         self.relief(Actor::Node(node), "cut off from the registry");
-        let latency = self.lines[node].latency;
+        let latency = self.registry_paths[node].latency;
         self.schedule_registry_messages(self.at + latency);
     }
 
@@ -424,8 +424,8 @@ impl World<'_> {
             self.nodes[node].deferred.push(WorldEvent::Silence(node, since));
             return Ok(());
         }
-        let line = &self.lines[node];
-        let cut = [line.up_cut, line.down_cut].into_iter().flatten().any(|at| at <= since);
+        let path = &self.registry_paths[node];
+        let cut = [path.up_cut, path.down_cut].into_iter().flatten().any(|at| at <= since);
         let (session, connected) = self.session_of(node);
         let Some(registry) = self.registry.as_mut() else { return Ok(()) };
         let still = registry.paused || registry.down.is_some();

@@ -71,8 +71,8 @@ impl World<'_> {
     /// replies may overtake each other.
     pub(super) fn send_message(&mut self, node: usize, session: u64, content: MessageContent) {
         let Some(registry) = self.registry.as_mut() else { return };
-        let line = &mut self.lines[node];
-        let mut due = self.at + line.travel();
+        let path = &mut self.registry_paths[node];
+        let mut due = self.at + path.travel();
         let messages = &mut registry.node_messages[node];
         match &content {
             MessageContent::Opened | MessageContent::Reply(..) => {}
@@ -106,7 +106,7 @@ impl World<'_> {
             Way::Up => self.registry.as_ref().is_some_and(|registry| registry.paused),
             Way::Down => self.nodes[node].is_paused(),
         };
-        if stands_still || self.is_line_cut(node, way) {
+        if stands_still || self.is_registry_cut(node, way) {
             if let Some(message) = self.registry_messages.get_mut(&id) {
                 message.held = true;
             }

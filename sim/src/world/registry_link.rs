@@ -59,16 +59,16 @@ struct KeptWatch {
 }
 
 impl World<'_> {
-    pub(super) fn line(&mut self, node: usize) -> Option<&mut RegistryLink> {
+    pub(super) fn registry_link(&mut self, node: usize) -> Option<&mut RegistryLink> {
         match &mut self.nodes[node].registry {
-            Registration::Remote(line) => Some(line.as_mut()),
+            Registration::Remote(link) => Some(link.as_mut()),
             Registration::Embedded(_) => None,
         }
     }
 
     /// Returns the connection that a node's driver has or has asked for, and true if it stands.
     pub(super) fn session_of(&mut self, node: usize) -> (u64, bool) {
-        self.line(node).map_or((0, false), |line| (line.session, line.connected))
+        self.registry_link(node).map_or((0, false), |link| (link.session, link.connected))
     }
 
     /// Handles a command of a node to its registry.
@@ -81,17 +81,17 @@ impl World<'_> {
         match call {
             RegistryCommand::Request { id, request } => self.call(node, id, request),
             RegistryCommand::Watch { id, watch } => {
-                let Some(line) = self.line(node) else { return };
-                line.watches.insert(id, KeptWatch { watch: watch.clone(), told: false });
-                let session = line.connected.then_some(line.session);
+                let Some(link) = self.registry_link(node) else { return };
+                link.watches.insert(id, KeptWatch { watch: watch.clone(), told: false });
+                let session = link.connected.then_some(link.session);
                 if let Some(session) = session {
                     self.send_message(node, session, MessageContent::Watch(id, watch));
                 }
             }
             RegistryCommand::Unwatch(id) => {
-                let Some(line) = self.line(node) else { return };
-                line.watches.remove(&id);
-                let session = line.connected.then_some(line.session);
+                let Some(link) = self.registry_link(node) else { return };
+                link.watches.remove(&id);
+                let session = link.connected.then_some(link.session);
                 if let Some(session) = session {
                     self.send_message(node, session, MessageContent::Unwatch(id));
                 }
@@ -101,8 +101,8 @@ impl World<'_> {
 
     fn call(&mut self, node: usize, id: CallId, request: Request) {
         let impatient = self.rng.range(0..=1) == 0;
-        let Some(line) = self.line(node) else { return };
-        if !line.connected && impatient {
+        let Some(link) = self.registry_link(node) else { return };
+        if !link.connected && impatient {
             // Some drivers fail at once without a connection, others wait for one.
             let outcome = Err(Failure::Unavailable);
             return self.nodes[node].told.push_back(RegistryEvent::Reply { id, outcome });
@@ -116,13 +116,13 @@ impl World<'_> {
     fn keep_alive(&mut self, node: usize, id: CallId, request: Request) {
         let life = self.nodes[node].life;
         let wait = Duration::from_millis(self.scenario.shape.registry_call_ms);
-        let Some(line) = self.line(node) else { return };
-        if line.connected {
-            line.keeps.insert(id);
-            let session = line.session;
+        let Some(link) = self.registry_link(node) else { return };
+        if link.connected {
+            link.keeps.insert(id);
+            let session = link.session;
             self.send_message(node, session, MessageContent::Request(ExchangeId::KeepAlive(id), request));
         } else {
-            line.waiting.push((id, request));
+            link.waiting.push((id, request));
         }
         let process = &self.nodes[node];
         let over = process.clock.world(process.clock.now(self.at).instant + wait);
@@ -138,12 +138,12 @@ impl World<'_> {
             self.nodes[node].deferred.push(WorldEvent::KeepAliveOver(node, life, id));
             return Ok(());
         }
-        let Some(line) = self.line(node) else { return Ok(()) };
-        let waiting = line.waiting.len();
-        line.waiting.retain(|(call, _)| *call != id);
-        let failure = if line.waiting.len() < waiting {
+        let Some(link) = self.registry_link(node) else { return Ok(()) };
+        let waiting = link.waiting.len();
+        link.waiting.retain(|(call, _)| *call != id);
+        let failure = if link.waiting.len() < waiting {
             Failure::Unavailable
-        } else if line.keeps.remove(&id) {
+        } else if link.keeps.remove(&id) {
             self.coverage.hit("registry silent");
             Failure::Unknown
         } else {
@@ -161,11 +161,11 @@ impl World<'_> {
     /// Connects the driver to the registry.
     pub(super) fn dial_registry(&mut self, node: usize) {
         let session = self.next_session;
-        let Some(line) = self.line(node) else { return };
-        if line.session != 0 {
+        let Some(link) = self.registry_link(node) else { return };
+        if link.session != 0 {
             return;
         }
-        line.session = session;
+        link.session = session;
         self.next_session += 1;
         if let Some(machine) = &self.nodes[node].machine {
             self.authors.insert(session, machine.id());
@@ -177,8 +177,8 @@ impl World<'_> {
 
     /// Ends a dial that the registry has not answered.
     pub(super) fn registry_dial_over(&mut self, node: usize, session: u64) -> Verdict {
-        let Some(line) = self.line(node) else { return Ok(()) };
-        if line.session != session || line.connected {
+        let Some(link) = self.registry_link(node) else { return Ok(()) };
+        if link.session != session || link.connected {
             return Ok(());
         }
         self.lose_registry(node, session)
@@ -195,13 +195,13 @@ impl World<'_> {
     /// not.
     pub(super) fn lose_registry(&mut self, node: usize, session: u64) -> Verdict {
         let life = self.nodes[node].life;
-        let Some(line) = self.line(node) else { return Ok(()) };
-        if line.session != session {
+        let Some(link) = self.registry_link(node) else { return Ok(()) };
+        if link.session != session {
             return Ok(());
         }
-        line.session = 0;
-        line.connected = false;
-        let keeps = std::mem::take(&mut line.keeps);
+        link.session = 0;
+        link.connected = false;
+        let keeps = std::mem::take(&mut link.keeps);
         self.coverage.hit("registry lost");
         self.history.record(self.at, Actor::Node(node), format_args!("has lost the registry"));
         self.send_message(node, session, MessageContent::Close);
@@ -214,7 +214,8 @@ impl World<'_> {
 
     /// Ends the connection of a node whose process is gone.
     pub(super) fn hang_up_registry(&mut self, node: usize, silent: bool) {
-        let Some(session) = self.line(node).map(|line| line.session).filter(|session| *session != 0) else {
+        let Some(session) = self.registry_link(node).map(|link| link.session).filter(|session| *session != 0)
+        else {
             return;
         };
         if silent {
@@ -231,14 +232,16 @@ impl World<'_> {
         if self.nodes[node].machine.is_none() {
             return Ok(());
         }
-        let Some(line) = self.line(node).filter(|line| line.session == session) else { return Ok(()) };
+        let Some(link) = self.registry_link(node).filter(|link| link.session == session) else {
+            return Ok(());
+        };
         match content {
             MessageContent::Opened => {
-                line.connected = true;
+                link.connected = true;
                 let watches: Vec<_> =
-                    line.watches.iter().map(|(id, kept)| (*id, kept.watch.clone())).collect();
-                let waiting = std::mem::take(&mut line.waiting);
-                line.keeps.extend(waiting.iter().map(|(id, _)| *id));
+                    link.watches.iter().map(|(id, kept)| (*id, kept.watch.clone())).collect();
+                let waiting = std::mem::take(&mut link.waiting);
+                link.keeps.extend(waiting.iter().map(|(id, _)| *id));
                 for (id, watch) in watches {
                     self.send_message(node, session, MessageContent::Watch(id, watch));
                 }
@@ -255,7 +258,7 @@ impl World<'_> {
             MessageContent::Reply(ExchangeId::Group(id), outcome) => self.group_answered(node, id, outcome),
             MessageContent::Reply(ExchangeId::KeepAlive(id), outcome) => {
                 let told = RegistryEvent::Reply { id, outcome };
-                if line.keeps.remove(&id) { self.tell(node, told) } else { Ok(()) }
+                if link.keeps.remove(&id) { self.tell(node, told) } else { Ok(()) }
             }
             MessageContent::Watched(watched) => self.watched(node, watched),
             MessageContent::Reset => self.lose_registry(node, session),
@@ -268,27 +271,27 @@ impl World<'_> {
     }
 
     fn watched(&mut self, node: usize, watched: Watched) -> Verdict {
-        let Some(line) = self.line(node) else { return Ok(()) };
-        let Some(kept) = line.watches.get_mut(&watched.id) else { return Ok(()) };
+        let Some(link) = self.registry_link(node) else { return Ok(()) };
+        let Some(kept) = link.watches.get_mut(&watched.id) else { return Ok(()) };
         kept.watch.start = watched.revision + 1;
         match watched.news {
             News::Created if std::mem::replace(&mut kept.told, true) => return Ok(()),
             News::Created | News::Changes(_) | News::Progress => {}
             News::Compacted { .. } => {
                 self.coverage.hit("watch compacted");
-                if let Some(line) = self.line(node) {
-                    line.watches.remove(&watched.id);
+                if let Some(link) = self.registry_link(node) {
+                    link.watches.remove(&watched.id);
                 }
             }
             News::Canceled => {
-                line.watches.remove(&watched.id);
+                link.watches.remove(&watched.id);
             }
         }
         self.tell(node, RegistryEvent::Watched(watched))
     }
 
     /// Returns true if no message gets through in this direction now.
-    pub(super) fn is_line_cut(&self, node: usize, way: Way) -> bool {
-        self.lines[node].is_cut(way)
+    pub(super) fn is_registry_cut(&self, node: usize, way: Way) -> bool {
+        self.registry_paths[node].is_cut(way)
     }
 }
