@@ -64,7 +64,7 @@ pub struct Flight {
     pub due: u64,
 }
 
-/// One direction of a connection: the sender's buffer, the wire, the reader's buffer.
+/// One direction of a connection: the sender's buffer, the network, the reader's buffer.
 #[derive(Clone, Debug)]
 pub struct Pipe {
     flights: VecDeque<Flight>,
@@ -204,9 +204,9 @@ fn capacity(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
 }
 
-/// One end of a [`Wire`].
+/// One end of a [`NodeLink`].
 #[derive(Clone, Debug)]
-pub struct WireEnd {
+pub struct NodeLinkEnd {
     /// The node at this end.
     pub node: usize,
     /// True if the process of the node has this end.
@@ -217,11 +217,11 @@ pub struct WireEnd {
     pub woken: bool,
 }
 
-/// A byte stream between two nodes.
+/// A link between two nodes, as a byte stream.
 #[derive(Clone, Debug)]
-pub struct Wire {
+pub struct NodeLink {
     /// End of the node that dialed, and the other end.
-    pub ends: [WireEnd; 2],
+    pub ends: [NodeLinkEnd; 2],
     /// Node that the dial was meant for.
     pub dialed: NodeId,
     /// Pipes from each end.
@@ -230,16 +230,16 @@ pub struct Wire {
     pub vanished: bool,
 }
 
-impl Wire {
-    /// Creates a stream that a node has just dialed.
+impl NodeLink {
+    /// Creates a link that a node has just dialed.
     #[must_use]
     pub fn new(from: usize, to: usize, dialed: NodeId, bytes: u64) -> Self {
-        let end = |node, open| WireEnd { node, open, link: None, woken: false };
+        let end = |node, open| NodeLinkEnd { node, open, link: None, woken: false };
         let pipe = || Pipe::new(capacity(bytes));
         Self { ends: [end(from, true), end(to, false)], dialed, pipes: [pipe(), pipe()], vanished: false }
     }
 
-    /// Returns true if both machines know the link and the wire carries their frames.
+    /// Returns true if both machines know the link and the stream carries their frames.
     #[must_use]
     pub fn stands(&self) -> bool {
         self.ends.iter().all(|end| end.link.is_some()) && !self.vanished

@@ -47,7 +47,7 @@ impl World<'_> {
     }
 
     fn clock_bound(&self) -> u64 {
-        let slowest = self.roads.values().map(|road| road.latency + road.jitter).max().unwrap_or(0);
+        let slowest = self.node_paths.values().map(|path| path.latency + path.jitter).max().unwrap_or(0);
         self.scenario.shape.clock_bound(slowest)
     }
 
@@ -68,20 +68,20 @@ impl World<'_> {
             return false;
         };
         let pair = (number.min(other), number.max(other));
-        let Some(road) = self.roads.get(&pair) else { return false };
+        let Some(path) = self.node_paths.get(&pair) else { return false };
         let linked = machine.is_linked(peer.id()) && peer.is_linked(machine.id());
-        let vanished = self.wires.values().any(|wire| {
-            let ends = (wire.ends[0].node, wire.ends[1].node);
-            wire.vanished && (ends.0.min(ends.1), ends.0.max(ends.1)) == pair
+        let vanished = self.node_links.values().any(|node_link| {
+            let ends = (node_link.ends[0].node, node_link.ends[1].node);
+            node_link.vanished && (ends.0.min(ends.1), ends.0.max(ends.1)) == pair
         });
-        linked && !road.is_hurt() && !vanished
+        linked && !path.is_hurt() && !vanished
     }
 
     /// Returns the largest difference of clocks that may still be measured as allowed. A
     /// measurement is wrong by the time of the round trip and by the drift of the clocks since.
     fn most_apart_ms(&self) -> i64 {
         let shape = &self.scenario.shape;
-        let slowest = self.roads.values().map(|road| road.latency + road.jitter).max().unwrap_or(0);
+        let slowest = self.node_paths.values().map(|path| path.latency + path.jitter).max().unwrap_or(0);
         let wrong = slowest * 4 / 1_000 + shape.link_heartbeat_ms / 2 + 100;
         i64::try_from(shape.clock_bound_ms + wrong).unwrap_or(i64::MAX)
     }

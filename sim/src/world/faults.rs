@@ -24,13 +24,13 @@ impl World<'_> {
                 Ok(())
             }
             Action::Heal { client, node } => {
-                self.heal_link(self.client_at(client), node);
+                self.heal_path(self.client_at(client), node);
                 Ok(())
             }
             Action::Delay { client, latency } => {
                 let client = self.client_at(client);
-                for link in &mut self.links[client] {
-                    link.latency = positive(latency).min(5_000_000);
+                for path in &mut self.client_paths[client] {
+                    path.latency = positive(latency).min(5_000_000);
                 }
                 Ok(())
             }
@@ -133,8 +133,8 @@ impl World<'_> {
             Action::HealNodes { one, other } => self.heal_nodes(self.node_at(one), self.node_at(other)),
             Action::DelayNodes { one, other, latency: micros } => {
                 let (one, other) = (self.node_at(one), self.node_at(other));
-                if let Some(road) = self.road(one, other) {
-                    road.latency = latency(micros);
+                if let Some(path) = self.node_path(one, other) {
+                    path.latency = latency(micros);
                 }
             }
             Action::ResetNodes { one, other } => self.reset_nodes(self.node_at(one), self.node_at(other)),
@@ -182,7 +182,7 @@ impl World<'_> {
     fn partition(&mut self, client: usize, way: i64, node: i64) {
         self.coverage.hit("partition");
         for node in self.nodes_of(node) {
-            self.links[client][node].cut(way, self.at);
+            self.client_paths[client][node].cut(way, self.at);
         }
         if way.rem_euclid(3) != 2 {
             self.trouble(Actor::Client(client), "cut off: to the node");
@@ -192,14 +192,14 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn heal_link(&mut self, client: usize, node: i64) {
+    pub(super) fn heal_path(&mut self, client: usize, node: i64) {
         let mut latency = 0;
         for node in self.nodes_of(node) {
-            let link = &mut self.links[client][node];
-            link.heal();
-            latency = link.latency;
+            let path = &mut self.client_paths[client][node];
+            path.heal();
+            latency = path.latency;
         }
-        if !self.links[client].iter().any(NetworkPath::is_hurt) {
+        if !self.client_paths[client].iter().any(NetworkPath::is_hurt) {
             self.relief(Actor::Client(client), "cut off: to the node");
             self.relief(Actor::Client(client), "cut off: from the node");
         }
@@ -211,10 +211,10 @@ impl World<'_> {
     fn reset(&mut self, client: usize) {
         let Some(id) = self.clients[client].conn else { return };
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let link = &mut self.links[client][conn.to];
-        let keep = link.below(conn.up.len());
+        let path = &mut self.client_paths[client][conn.to];
+        let keep = path.below(conn.up.len());
         conn.up.truncate(keep);
-        let keep = link.below(conn.down.len());
+        let keep = path.below(conn.down.len());
         conn.down.truncate(keep);
         self.send(id, Way::Up, PipeItem::Reset);
         self.send(id, Way::Down, PipeItem::Reset);

@@ -126,8 +126,10 @@ impl World<'_> {
 
     /// Passes a frame from another node to a node. A frame that relays for a session that has
     /// joined elsewhere since must not be written.
-    pub(super) fn link_frame(&mut self, wire: u64, end: usize, link: LinkId, frame: Bytes) -> Verdict {
-        let Some(node) = self.wires.get(&wire).map(|wire| wire.ends[end].node) else { return Ok(()) };
+    pub(super) fn link_frame(&mut self, node_link: u64, end: usize, link: LinkId, frame: Bytes) -> Verdict {
+        let Some(node) = self.node_links.get(&node_link).map(|node_link| node_link.ends[end].node) else {
+            return Ok(());
+        };
         let Some((name, client)) = self.outdated(&frame) else {
             self.node_input(node, |machine, now| machine.handle_link_frame(now, link, frame))?;
             return Ok(());

@@ -26,12 +26,12 @@ impl World<'_> {
         self.healed = Some(self.at);
         self.heal_registry_and_nodes()?;
         for client in 0..self.clients.len() {
-            for link in &mut self.links[client] {
-                link.latency = self.scenario.shape.latency_us;
+            for path in &mut self.client_paths[client] {
+                path.latency = self.scenario.shape.latency_us;
             }
             self.clients[client].read_gap = 0;
             self.clients[client].stalled_until = 0;
-            self.heal_link(client, 0);
+            self.heal_path(client, 0);
             self.unstall(client)?;
             self.resume_client(client)?;
         }
@@ -69,8 +69,8 @@ impl World<'_> {
         for path in &mut self.registry_paths {
             path.latency = shape.registry_latency_us;
         }
-        for road in self.roads.values_mut() {
-            road.latency = shape.node_latency_us;
+        for path in self.node_paths.values_mut() {
+            path.latency = shape.node_latency_us;
         }
         for node in 0..self.nodes.len() {
             self.set_wrong(node, 0);

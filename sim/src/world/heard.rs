@@ -23,7 +23,7 @@ impl World<'_> {
         };
         let held = conn.up.scheduled
             || conn.vanished.is_some()
-            || self.links[conn.client][node].is_cut(Way::Up)
+            || self.client_paths[conn.client][node].is_cut(Way::Up)
             || self.nodes[node].resumed != self.at;
         let due = conn.up.due().map(|due| due.max(conn.held_until)).filter(|due| !held && *due < self.at);
         heard_first(node, conn.client, &format!("{reason:?}"), due.map(|due| self.at - due))
@@ -34,16 +34,17 @@ impl World<'_> {
         if !matches!(why, LinkClosure::HandshakeTimeout | LinkClosure::HeartbeatTimeout) {
             return Ok(());
         }
-        let Some((wire, end)) = self.nodes[node].wires.get(&link).copied() else { return Ok(()) };
-        let Some((from, due)) = self.wires.get(&wire).and_then(|wire| {
+        let Some((node_link, end)) = self.nodes[node].node_links.get(&link).copied() else { return Ok(()) };
+        let Some((from, due)) = self.node_links.get(&node_link).and_then(|node_link| {
             let from = 1 - end;
-            let held = wire.vanished || wire.pipes[from].scheduled || self.nodes[node].resumed != self.at;
-            let due = wire.pipes[from].due().filter(|due| !held && *due < self.at);
-            Some((wire.ends[from].node, due?))
+            let held =
+                node_link.vanished || node_link.pipes[from].scheduled || self.nodes[node].resumed != self.at;
+            let due = node_link.pipes[from].due().filter(|due| !held && *due < self.at);
+            Some((node_link.ends[from].node, due?))
         }) else {
             return Ok(());
         };
-        if self.is_road_cut(from, node) {
+        if self.is_node_path_cut(from, node) {
             return Ok(());
         }
         heard_first(node, from, &why.to_string(), Some(self.at - due))

@@ -17,6 +17,7 @@ mod heal;
 mod heard;
 mod matches;
 mod node;
+mod node_links;
 mod power;
 mod registry;
 mod registry_link;
@@ -24,7 +25,6 @@ mod registry_messages;
 mod rooms;
 mod steps;
 mod traffic;
-mod wires;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -38,7 +38,7 @@ use crate::clock::SkewedClock;
 use crate::coverage::Coverage;
 use crate::draw::generator;
 use crate::history::{Actor, History, Trouble};
-use crate::network::{Conn, NetworkPath, Way, Wire};
+use crate::network::{Conn, NetworkPath, NodeLink, Way};
 use crate::oracle::l1_liveness::{deaf_to, found_out};
 use crate::oracle::{Guarantee, Observation, Oracles, Verdict, Violation};
 use crate::rooms::Rooms;
@@ -122,8 +122,8 @@ enum WorldEvent {
     NodeStops(usize, u32),
     /// A node is started again.
     NodeStarts(usize),
-    /// The first flight from an end of a wire may arrive.
-    WireArrives(u64, usize),
+    /// The first flight from an end of a link between nodes may arrive.
+    NodeLinkArrives(u64, usize),
     /// The time of a dial between nodes is over.
     DialOver(u64),
     /// A message to or from the registry may arrive.
@@ -182,15 +182,16 @@ struct World<'a> {
     /// Present if the registry is a process of its own.
     registry: Option<RegistryProcess>,
     /// Paths from each client to each node.
-    links: Vec<Vec<NetworkPath>>,
+    client_paths: Vec<Vec<NetworkPath>>,
     /// Paths between nodes; the lower number is the first of the key.
-    roads: BTreeMap<(usize, usize), NetworkPath>,
+    node_paths: BTreeMap<(usize, usize), NetworkPath>,
     /// Paths from each node to the registry.
     registry_paths: Vec<NetworkPath>,
     conns: BTreeMap<u64, Conn>,
     next_conn: u64,
-    wires: BTreeMap<u64, Wire>,
-    next_wire: u64,
+    /// Links between nodes, by number.
+    node_links: BTreeMap<u64, NodeLink>,
+    next_node_link: u64,
     registry_messages: BTreeMap<u64, UndeliveredMessage>,
     next_registry_message: u64,
     /// Number of the next connection to the registry; the first is 1.
@@ -243,22 +244,23 @@ impl<'a> World<'a> {
         }
         let mut nodes = Vec::new();
         let mut registry_paths = Vec::new();
-        let mut roads = BTreeMap::new();
+        let mut node_paths = BTreeMap::new();
         for (number, clock) in node_clocks.into_iter().enumerate() {
             nodes.push(NodeProcess::new(shape, number, clock, rng.split(), planted));
-            let link =
+            let path =
                 |latency, jitter, rng: &mut Rng| NetworkPath::new(latency, jitter, Rng::new(rng.split()));
-            registry_paths.push(link(shape.registry_latency_us, shape.registry_jitter_us, &mut rng));
+            registry_paths.push(path(shape.registry_latency_us, shape.registry_jitter_us, &mut rng));
             for other in 0..number {
-                roads.insert((other, number), link(shape.node_latency_us, shape.node_jitter_us, &mut rng));
+                node_paths
+                    .insert((other, number), path(shape.node_latency_us, shape.node_jitter_us, &mut rng));
             }
         }
         let mut clients = Vec::new();
-        let mut links = Vec::new();
+        let mut client_paths = Vec::new();
         for (number, clock) in client_clocks.into_iter().enumerate() {
             clients.push(ClientProcess::new(shape, number, clock, rng.split(), planted));
-            let link = |_| NetworkPath::new(shape.latency_us, shape.jitter_us, Rng::new(rng.split()));
-            links.push((0..count).map(link).collect());
+            let path = |_| NetworkPath::new(shape.latency_us, shape.jitter_us, Rng::new(rng.split()));
+            client_paths.push((0..count).map(path).collect());
         }
         let registry = shape.has_remote_registry().then(|| RegistryProcess::new(registry_clock, count));
         Self {
@@ -270,13 +272,13 @@ impl<'a> World<'a> {
             nodes,
             clients,
             registry,
-            links,
-            roads,
+            client_paths,
+            node_paths,
             registry_paths,
             conns: BTreeMap::new(),
             next_conn: 1,
-            wires: BTreeMap::new(),
-            next_wire: 1,
+            node_links: BTreeMap::new(),
+            next_node_link: 1,
             registry_messages: BTreeMap::new(),
             next_registry_message: 1,
             next_session: 1,
@@ -373,8 +375,8 @@ impl<'a> World<'a> {
             WorldEvent::NodeResumes(node, life) => self.resume_node(node, life),
             WorldEvent::NodeStops(node, life) => self.stop_drained(node, life),
             WorldEvent::NodeStarts(node) => self.start_node(node),
-            WorldEvent::WireArrives(wire, end) => self.wire_arrives(wire, end),
-            WorldEvent::DialOver(wire) => self.dial_over(wire),
+            WorldEvent::NodeLinkArrives(node_link, end) => self.node_link_arrives(node_link, end),
+            WorldEvent::DialOver(node_link) => self.dial_over(node_link),
             WorldEvent::RegistryMessageArrives(message) => self.deliver_message(message),
             WorldEvent::KeepAliveOver(node, life, call) => self.keep_alive_over(node, life, call),
             WorldEvent::RegistryDialOver(node, session) => self.registry_dial_over(node, session),
@@ -446,10 +448,11 @@ impl<'a> World<'a> {
             }
         }
         let shape = &self.scenario.shape;
-        let slowest = |links: &mut dyn Iterator<Item = &NetworkPath>| {
-            links.map(|link| link.latency + link.jitter).max().unwrap_or(0)
+        let slowest = |paths: &mut dyn Iterator<Item = &NetworkPath>| {
+            paths.map(|path| path.latency + path.jitter).max().unwrap_or(0)
         };
-        let slowest = slowest(&mut self.links.iter().flatten()) + slowest(&mut self.roads.values()) * 2;
+        let slowest =
+            slowest(&mut self.client_paths.iter().flatten()) + slowest(&mut self.node_paths.values()) * 2;
         let within = shape.flush_ms * 2_000 + slowest * 8 + 1_000_000;
         self.oracles.look(self.at, &free, within)
     }
@@ -463,7 +466,7 @@ impl<'a> World<'a> {
                 continue;
             }
             let Some(conn) = client.conn.and_then(|id| self.conns.get(&id)) else { continue };
-            let Some(deaf) = conn.vanished.or(self.links[number][conn.to].down_cut) else { continue };
+            let Some(deaf) = conn.vanished.or(self.client_paths[number][conn.to].down_cut) else { continue };
             let dead_for = self.at.saturating_sub(deaf.max(client.away));
             let within = self.scenario.shape.deafness_bound() + LOOK_EVERY;
             deaf_to(number, conn.to, dead_for, within)?;

@@ -38,8 +38,8 @@ pub(super) struct NodeProcess {
     rng: Rng,
     pub(super) planted: Planted,
     pub(super) ids: BTreeMap<ConnId, u64>,
-    /// The node's ends of wires.
-    pub(super) wires: BTreeMap<LinkId, (u64, usize)>,
+    /// The node's ends of links.
+    pub(super) node_links: BTreeMap<LinkId, (u64, usize)>,
     pub(super) registry: Registration,
     /// Events that the registry's driver has for the node at this moment.
     pub(super) told: VecDeque<RegistryEvent>,
@@ -91,7 +91,7 @@ impl NodeProcess {
             rng: Rng::new(seed),
             planted,
             ids: BTreeMap::new(),
-            wires: BTreeMap::new(),
+            node_links: BTreeMap::new(),
             registry: Self::registration(shape, 0, clock, 0),
             told: VecDeque::new(),
             deferred: Vec::new(),
@@ -242,8 +242,8 @@ impl World<'_> {
             for id in conns {
                 self.pump_node(id, &mut closed);
             }
-            for (wire, end) in links {
-                self.pump_wire(wire, end);
+            for (node_link, end) in links {
+                self.pump_node_link(node_link, end);
             }
             if !idle {
                 continue;
@@ -322,10 +322,10 @@ impl World<'_> {
                 }
             }
             Output::WakeLink(link) => {
-                if let Some(&(wire, end)) = self.nodes[node].wires.get(&link) {
-                    todo.links.push((wire, end));
-                    if let Some(wire) = self.wires.get_mut(&wire) {
-                        wire.ends[end].woken = true;
+                if let Some(&(node_link, end)) = self.nodes[node].node_links.get(&link) {
+                    todo.links.push((node_link, end));
+                    if let Some(node_link) = self.node_links.get_mut(&node_link) {
+                        node_link.ends[end].woken = true;
                     }
                 }
             }

@@ -45,7 +45,7 @@ impl World<'_> {
         for client in 0..self.clients.len() {
             self.schedule_arrivals(client, self.at);
         }
-        self.schedule_wires(self.at);
+        self.schedule_node_links(self.at);
         self.schedule_registry_messages(self.at);
         for happening in std::mem::take(&mut self.nodes[node].deferred) {
             self.schedule(self.at, happening);
@@ -53,8 +53,8 @@ impl World<'_> {
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
             self.node_can_write(id)?;
         }
-        for (wire, end) in self.nodes[node].wires.values().copied().collect::<Vec<_>>() {
-            self.wire_can_write(wire, end)?;
+        for (node_link, end) in self.nodes[node].node_links.values().copied().collect::<Vec<_>>() {
+            self.node_link_can_write(node_link, end)?;
         }
         Ok(())
     }
@@ -88,14 +88,14 @@ impl World<'_> {
             let Some(id) = self.detach(node, name) else { continue };
             let Some(conn) = self.conns.get_mut(&id) else { continue };
             // Some of the frames that the node had handed over had left the host.
-            let keep = self.links[conn.client][node].below(conn.down.len());
+            let keep = self.client_paths[conn.client][node].below(conn.down.len());
             conn.down.truncate(keep);
             if !silent {
                 self.send(id, Way::Down, PipeItem::Reset);
             }
             self.forget_if_over(id);
         }
-        self.lose_wires(node, silent);
+        self.lose_node_links(node, silent);
     }
 
     pub(super) fn start_node(&mut self, node: usize) -> Verdict {

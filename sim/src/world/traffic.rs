@@ -21,16 +21,16 @@ impl World<'_> {
         self.send(id, Way::Up, PipeItem::Open);
     }
 
-    /// Puts an item into a pipe. The link decides when the item arrives.
+    /// Puts an item into a pipe. The path decides when the item arrives.
     pub(super) fn send(&mut self, id: u64, way: Way, item: PipeItem) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let link = &mut self.links[conn.client][conn.to];
+        let path = &mut self.client_paths[conn.client][conn.to];
         if let PipeItem::Frame(frame) = &item {
             let lane = if way == Way::Up { Actor::Client(conn.client) } else { Actor::Node(conn.to) };
             self.history.record(self.at, lane, format_args!("sends on {id}: {}", Label(frame)));
             self.history.frame(frame);
         }
-        let due = self.at + link.travel();
+        let due = self.at + path.travel();
         conn.pipe(way).push(item, self.at, due);
         self.schedule_arrival(id, way, 0);
     }
@@ -40,7 +40,7 @@ impl World<'_> {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let held = (way == Way::Up && self.nodes[conn.to].holds(conn.node))
             || conn.vanished.is_some()
-            || self.links[conn.client][conn.to].is_cut(way)
+            || self.client_paths[conn.client][conn.to].is_cut(way)
             || (way == Way::Down && self.clients[conn.client].is_reading_nothing());
         let not_before = if way == Way::Up { not_before.max(conn.held_until) } else { not_before };
         let pipe = conn.pipe(way);
@@ -73,7 +73,7 @@ impl World<'_> {
             Way::Up => self.nodes[node].is_paused() || self.nodes[node].holds(conn.node),
             Way::Down => self.clients[client].is_reading_nothing(),
         };
-        if conn.vanished.is_some() || paused || self.links[client][node].is_cut(way) {
+        if conn.vanished.is_some() || paused || self.client_paths[client][node].is_cut(way) {
             return Ok(());
         }
         let Some(flight) = conn.pipe(way).pop() else { return Ok(()) };
@@ -142,7 +142,7 @@ impl World<'_> {
         let full = conn.is_some_and(|conn| !conn.down.is_writable());
         !standing
             || full
-            || conn.is_some_and(|conn| self.links[client][conn.to].is_hurt())
+            || conn.is_some_and(|conn| self.client_paths[client][conn.to].is_hurt())
             || process.is_troubled()
             || !process.is_connected()
     }
