@@ -355,7 +355,7 @@ impl World<'_> {
             }
             Event::Joined { room, epoch, resumed, member } => {
                 if let Some(conn) = self.clients[client].conn {
-                    self.note_seat(conn, &room, epoch, member);
+                    self.note_joined(conn, &room, epoch, member);
                 }
                 self.coverage.hit(if resumed { "join resumed" } else { "joined" });
                 let player = self.clients[client].player.clone();

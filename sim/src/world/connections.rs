@@ -60,7 +60,7 @@ impl World<'_> {
             let waits = self.scenario.shape.close_waits > 0 && conn.client_open;
             match self.nodes[node].machine.as_mut().and_then(|machine| machine.poll_transmit(now, name)) {
                 Some(frame) => {
-                    self.note_joined(id, &frame);
+                    self.note_joined_frame(id, &frame);
                     self.send(id, Way::Down, PipeItem::Frame(frame));
                 }
                 None => {

@@ -12,13 +12,13 @@ mod connections;
 mod faults;
 mod fullness;
 mod groups;
-mod guard;
 mod heal;
 mod heard;
 mod matches;
 mod node;
+mod node_faults;
 mod node_links;
-mod power;
+mod primary_watch;
 mod registry;
 mod registry_link;
 mod registry_messages;
@@ -44,8 +44,8 @@ use crate::oracle::{Guarantee, Observation, Oracles, Verdict, Violation};
 use crate::rooms::Rooms;
 use crate::scenario::Scenario;
 use client::ClientProcess;
-use guard::PrimaryWatch;
 use node::NodeProcess;
+use primary_watch::PrimaryWatch;
 use registry::RegistryProcess;
 use registry_messages::UndeliveredMessage;
 
@@ -203,7 +203,7 @@ struct World<'a> {
     next_serial: u64,
     /// The newest epoch of each player's session, with its connection.
     newest: BTreeMap<Name, (u64, u64)>,
-    guard: PrimaryWatch,
+    primary_watch: PrimaryWatch,
     /// True if any fault of nodes, links or registry has happened so far.
     faulted: bool,
     /// Time of the last fault, once faults have stopped.
@@ -286,7 +286,7 @@ impl<'a> World<'a> {
             author: None,
             next_serial: 1,
             newest: BTreeMap::new(),
-            guard: PrimaryWatch::default(),
+            primary_watch: PrimaryWatch::default(),
             faulted: false,
             healed: None,
             recalled: Vec::new(),
@@ -328,8 +328,8 @@ impl<'a> World<'a> {
             match next {
                 NextDeadline::Step(index) => self.step(index)?,
                 NextDeadline::Queued => {
-                    if let Some(Reverse((_, _, happening))) = self.queue.pop() {
-                        self.happen(happening)?;
+                    if let Some(Reverse((_, _, event))) = self.queue.pop() {
+                        self.handle_event(event)?;
                     }
                 }
                 NextDeadline::NodeTimeout(node) => self.node_timeout(node)?,
@@ -366,8 +366,8 @@ impl<'a> World<'a> {
         best
     }
 
-    fn happen(&mut self, happening: WorldEvent) -> Verdict {
-        match happening {
+    fn handle_event(&mut self, event: WorldEvent) -> Verdict {
+        match event {
             WorldEvent::Arrive(conn, way) => self.arrive(conn, way),
             WorldEvent::Upgrade(conn) => self.upgrade(conn),
             WorldEvent::ClientResumes(client) => self.resume_client(client),
@@ -386,15 +386,15 @@ impl<'a> World<'a> {
             WorldEvent::RegistryEmptied => self.empty_registry(),
             WorldEvent::MatchPlayed(client, life, room) => self.match_played(client, life, room),
             other => {
-                self.happen_quietly(other);
+                self.handle_quiet_event(other);
                 Ok(())
             }
         }
     }
 
     /// Executes an event that cannot break a guarantee by itself.
-    fn happen_quietly(&mut self, happening: WorldEvent) {
-        match happening {
+    fn handle_quiet_event(&mut self, event: WorldEvent) {
+        match event {
             WorldEvent::RetryRegistry(node, life) => self.retry_registry(node, life),
             WorldEvent::Gathered(node, life) => self.gathered(node, life),
             WorldEvent::SessionOver(session) => self.session_over(session),
@@ -407,9 +407,9 @@ impl<'a> World<'a> {
         }
     }
 
-    fn schedule(&mut self, at: u64, happening: WorldEvent) {
+    fn schedule(&mut self, at: u64, event: WorldEvent) {
         self.order += 1;
-        self.queue.push(Reverse((at.max(self.at), self.order, happening)));
+        self.queue.push(Reverse((at.max(self.at), self.order, event)));
     }
 
     fn observe(&mut self, seen: Observation) -> Verdict {

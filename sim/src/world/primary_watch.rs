@@ -17,7 +17,7 @@ pub(super) struct PrimaryWatch {
     /// Last head of each room on the node that led it, with the node's life.
     heads: BTreeMap<(usize, u64), (u32, Cursor)>,
     /// Members that joined over their newest connection, by room, epoch and member.
-    seats: BTreeMap<(u64, u64, u32), JoinedMember>,
+    joined: BTreeMap<(u64, u64, u32), JoinedMember>,
 }
 
 /// A member that was notified of its join.
@@ -45,11 +45,11 @@ impl World<'_> {
                 self.oracles.replicated((node, life), number, head.epoch, replica)?;
             }
             let (Some(epoch), Some(head)) = (machine.leads(&name), head) else {
-                self.guard.heads.remove(&(node, room));
+                self.primary_watch.heads.remove(&(node, room));
                 continue;
             };
             let serves = machine.is_serving(now);
-            let before = self.guard.heads.insert((node, room), (life, head));
+            let before = self.primary_watch.heads.insert((node, room), (life, head));
             let before = before.filter(|(of, cursor)| *of == life && cursor.epoch == epoch);
             let room = u32::try_from(room).unwrap_or(u32::MAX);
             if before.is_none() {
@@ -83,7 +83,7 @@ impl World<'_> {
 
     /// Observes a frame that a node sends over a connection. A frame that confirms a join fences
     /// the player's older connections in that room from now on.
-    pub(super) fn note_joined(&mut self, id: u64, frame: &Bytes) {
+    pub(super) fn note_joined_frame(&mut self, id: u64, frame: &Bytes) {
         if self.nodes.len() == 1 {
             return;
         }
@@ -92,23 +92,23 @@ impl World<'_> {
             return;
         }
         if let Ok(ToClient::Joined(joined)) = ToClient::decode(&frame) {
-            self.note_seat(id, &joined.room, joined.epoch, joined.member);
+            self.note_joined(id, &joined.room, joined.epoch, joined.member);
         }
     }
 
     /// Records a member that was notified of its join. On a sealed connection the client reports
     /// the join.
-    pub(super) fn note_seat(&mut self, id: u64, room: &str, epoch: u64, member: u32) {
+    pub(super) fn note_joined(&mut self, id: u64, room: &str, epoch: u64, member: u32) {
         let Some(conn) = self.conns.get(&id) else { return };
         let player = self.clients[conn.client].player.clone();
         let claimed =
             self.nodes[conn.to].machine.as_ref().and_then(|node| node.session_epoch(player.as_str()));
         let Some(claimed) = claimed else { return };
         let room = self.rooms.number(room);
-        let seat = JoinedMember { client: conn.client, player, welcomed: conn.epoch, claimed };
-        let known = self.guard.seats.entry((room, epoch, member)).or_insert_with(|| seat.clone());
-        if seat.welcomed > known.welcomed {
-            *known = seat;
+        let joined = JoinedMember { client: conn.client, player, welcomed: conn.epoch, claimed };
+        let known = self.primary_watch.joined.entry((room, epoch, member)).or_insert_with(|| joined.clone());
+        if joined.welcomed > known.welcomed {
+            *known = joined;
         }
     }
 
@@ -119,9 +119,9 @@ impl World<'_> {
         if self.newest.get(player).is_none_or(|newest| newest.0 <= conn.epoch) {
             return Vec::new();
         }
-        let left = |seat: &JoinedMember| seat.player == *player && seat.welcomed > conn.epoch;
-        let seats = self.guard.seats.iter().filter(|(_, seat)| left(seat));
-        seats.map(|(&(room, epoch, _), _)| (room, epoch)).collect()
+        let left = |joined: &JoinedMember| joined.player == *player && joined.welcomed > conn.epoch;
+        let joined = self.primary_watch.joined.iter().filter(|(_, joined)| left(joined));
+        joined.map(|(&(room, epoch, _), _)| (room, epoch)).collect()
     }
 
     /// Passes a frame from another node to a node. A frame that relays for a session that has
@@ -154,7 +154,7 @@ impl World<'_> {
             return None;
         };
         let room = self.rooms.number(&relay.room);
-        let seat = self.guard.seats.get(&(room, relay.epoch, relay.member))?;
-        (seat.claimed > relay.session_epoch).then_some((relay.room, seat.client))
+        let joined = self.primary_watch.joined.get(&(room, relay.epoch, relay.member))?;
+        (joined.claimed > relay.session_epoch).then_some((relay.room, joined.client))
     }
 }

@@ -47,8 +47,8 @@ impl World<'_> {
         }
         self.schedule_node_links(self.at);
         self.schedule_registry_messages(self.at);
-        for happening in std::mem::take(&mut self.nodes[node].deferred) {
-            self.schedule(self.at, happening);
+        for event in std::mem::take(&mut self.nodes[node].deferred) {
+            self.schedule(self.at, event);
         }
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
             self.node_can_write(id)?;
