@@ -5,9 +5,9 @@ use skirmish_core::id::NodeId;
 use skirmish_core::node::Node;
 use skirmish_io::server::Handle;
 
-use super::guard::ServerView;
+use super::hosts::Hosts;
 use super::player::player_name;
-use super::stage::Hosts;
+use super::write_watch::ServerView;
 use crate::oracle::{Guarantee, Verdict, Violation};
 
 fn broken<T>(guarantee: Guarantee, what: String) -> Result<T, Violation> {
@@ -32,8 +32,8 @@ impl Hosts {
     pub(super) fn agreed(&self, present: &[usize]) -> Verdict {
         let (views, records, rooms) = {
             let ledger = self.shared.lock();
-            let Some(store) = &ledger.store else { return Ok(()) };
-            (ledger.views(), store.records(), ledger.open_rooms())
+            let Some(registry_state) = &ledger.registry_state else { return Ok(()) };
+            (ledger.views(), registry_state.records(), ledger.open_rooms())
         };
         for (number, view) in views.iter().enumerate() {
             if !view.as_ref().is_some_and(|view| view.serves) {
@@ -64,7 +64,7 @@ impl Hosts {
         for &client in present {
             let (player, home) = {
                 let ledger = self.shared.lock();
-                (player_name(ledger.seats[client].player), ledger.seats[client].reached)
+                (player_name(ledger.clients[client].player), ledger.clients[client].reached)
             };
             let has = |server: &Handle| server.inspect(|node| node.session_epoch(player.as_str()).is_some());
             let with: Vec<usize> = (0..servers.len()).filter(|number| has(&servers[*number])).collect();

@@ -7,11 +7,11 @@ use skirmish_io::client::{Client, Credentials};
 use skirmish_io::clock::Clock;
 use tokio::sync::mpsc;
 
-use super::act::{ClientAction, Cut};
+use super::actions::{ClientAction, Cut};
 use super::dial::SimDialer;
+use super::hosts::Hosts;
 use super::ledger::{AFTERMATH, Ledger, at};
 use super::player::{self, keys, player_address, player_name, token};
-use super::stage::Hosts;
 
 /// Time that a process needs after a pause until its application knows the state of its client, in
 /// microseconds.
@@ -25,16 +25,16 @@ impl Hosts {
             ClientAction::Kill => self.kill_client(client).await,
             ClientAction::Pause => {
                 self.until_idle(client).await;
-                self.shared.lock().seats[client].paused = true;
-                self.runtime.pause(self.hosts[client].id());
+                self.shared.lock().clients[client].paused = true;
+                self.runtime.pause(self.clients[client].id());
             }
             ClientAction::Resume => self.resume_client(client),
             ClientAction::Dawdle(millis) => {
-                let seat = &mut self.shared.lock().seats[client];
-                if seat.dawdles > 0 {
-                    seat.late_until = at() + AFTERMATH;
+                let process = &mut self.shared.lock().clients[client];
+                if process.dawdles > 0 {
+                    process.late_until = at() + AFTERMATH;
                 }
-                seat.dawdles = millis;
+                process.dawdles = millis;
             }
             ClientAction::Cut(cut, from) => self.cut_client(client, cut, from),
             ClientAction::Mend => self.mend_client(client),
@@ -43,54 +43,54 @@ impl Hosts {
                 {
                     let mut ledger = self.shared.lock();
                     ledger.coverage.hit("client moved");
-                    let seat = &mut ledger.seats[client];
-                    (seat.home, seat.unwelcome) = (server, false);
+                    let process = &mut ledger.clients[client];
+                    (process.home, process.unwelcome) = (server, false);
                 }
                 self.reset_client(client);
             }
             ClientAction::Skew(skew_ms) => {
                 let mut ledger = self.shared.lock();
-                let seat = &mut ledger.seats[client];
-                seat.skew_ms = skew_ms;
-                seat.clock.iter().for_each(|clock| clock.set_skew_ms(skew_ms));
+                let process = &mut ledger.clients[client];
+                process.skew_ms = skew_ms;
+                process.clock.iter().for_each(|clock| clock.set_skew_ms(skew_ms));
             }
         }
     }
 
     /// Resets the client's connection. Data that the client had sent arrives later.
     fn reset_client(&self, client: usize) {
-        if let Some(cable) = self.shared.lock().seats[client].cable.take() {
+        if let Some(cable) = self.shared.lock().clients[client].cable.take() {
             cable.pull();
         }
     }
 
     fn cut_client(&self, client: usize, cut: Cut, from: Option<usize>) {
-        let host = self.hosts[client].id();
+        let host = self.clients[client].id();
         let mut ledger = self.shared.lock();
         ledger.coverage.hit("partition");
-        let seat = &mut ledger.seats[client];
-        seat.backlogged = true;
+        let process = &mut ledger.clients[client];
+        process.backlogged = true;
         for (number, server) in self.servers.iter().enumerate() {
             if from.is_some_and(|from| from != number) {
                 continue;
             }
             if cut.is_up() {
-                seat.blocked.insert(number);
+                process.blocked.insert(number);
                 self.net.clog_link(host, server.id());
             }
             if cut.is_down() {
-                seat.deaf.insert(number);
+                process.deaf.insert(number);
                 self.net.clog_link(server.id(), host);
             }
         }
     }
 
     pub(super) fn mend_client(&self, client: usize) {
-        let host = self.hosts[client].id();
+        let host = self.clients[client].id();
         let mut ledger = self.shared.lock();
-        let seat = &mut ledger.seats[client];
-        seat.blocked.clear();
-        seat.deaf.clear();
+        let process = &mut ledger.clients[client];
+        process.blocked.clear();
+        process.deaf.clear();
         for server in &self.servers {
             self.net.unclog_link(host, server.id());
             self.net.unclog_link(server.id(), host);
@@ -99,14 +99,14 @@ impl Hosts {
 
     pub(super) fn resume_client(&self, client: usize) {
         let was_paused = {
-            let seat = &mut self.shared.lock().seats[client];
-            if seat.paused {
-                seat.late_until = seat.late_until.max(at() + SETTLES);
+            let process = &mut self.shared.lock().clients[client];
+            if process.paused {
+                process.late_until = process.late_until.max(at() + SETTLES);
             }
-            std::mem::take(&mut seat.paused)
+            std::mem::take(&mut process.paused)
         };
         if was_paused {
-            self.runtime.resume(self.hosts[client].id());
+            self.runtime.resume(self.clients[client].id());
         }
     }
 
@@ -114,8 +114,8 @@ impl Hosts {
     /// message that the client has accepted.
     async fn until_idle(&self, client: usize) {
         let busy = |ledger: &Ledger| {
-            let seat = &ledger.seats[client];
-            seat.busy && seat.running && !seat.paused
+            let process = &ledger.clients[client];
+            process.busy && process.running && !process.paused
         };
         while busy(&self.shared.lock()) {
             sleep(Duration::from_micros(20)).await;
@@ -124,22 +124,22 @@ impl Hosts {
 
     /// Starts a client's process, unless it runs.
     pub(super) async fn start_client(&mut self, client: usize) {
-        if self.shared.lock().seats[client].running {
+        if self.shared.lock().clients[client].running {
             return;
         }
-        self.stop_host(&self.hosts[client]).await;
+        self.stop_host(&self.clients[client]).await;
         let seed = self.rng.split();
         let chopping = self.plan.chopped.then(|| self.rng.split());
         let percent = self.rng.range(0..=99);
         let clock = Clock::new();
-        let (orders, inbox) = mpsc::unbounded_channel();
+        let (commands, inbox) = mpsc::unbounded_channel();
         let (who, home) = {
             let mut ledger = self.shared.lock();
             let who = ledger.who(client);
-            let seat = &mut ledger.seats[client];
-            (seat.running, seat.paused, seat.orders) = (true, false, Some(orders));
-            clock.set_skew_ms(seat.skew_ms);
-            (who, seat.home)
+            let process = &mut ledger.clients[client];
+            (process.running, process.paused, process.commands) = (true, false, Some(commands));
+            clock.set_skew_ms(process.skew_ms);
+            (who, process.home)
         };
         let dialer = SimDialer::new(self.shared.clone(), client, chopping);
         let keys = Arc::new(keys(&self.secret));
@@ -160,13 +160,13 @@ impl Hosts {
             .event_capacity(self.plan.event_capacity)
             .plant(self.planted);
         let life = player::live(self.shared.clone(), who, builder, clock, self.plan.patient, inbox);
-        self.spawn(&self.hosts[client], life);
+        self.spawn(&self.clients[client], life);
     }
 
     /// Kills a client's process.
     pub(super) async fn kill_client(&mut self, client: usize) {
         self.until_idle(client).await;
-        self.runtime.kill(self.hosts[client].id());
+        self.runtime.kill(self.clients[client].id());
         let mut ledger = self.shared.lock();
         ledger.coverage.hit("client crash");
         ledger.gone(client);

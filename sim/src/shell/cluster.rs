@@ -3,7 +3,7 @@
 
 use skirmish_core::rng::Rng;
 
-use super::act::{ClientAction, Cut, Deed, RegistryAction, ServerAction, ShellAction};
+use super::actions::{ClientAction, ClientCommand, Cut, RegistryAction, ServerAction, ShellAction};
 use super::plan::{Draft, pick};
 use crate::draw::generator;
 use crate::scenario::Shape;
@@ -167,7 +167,7 @@ impl Draft {
         let (here, there) = (self.any_server(), self.any_server());
         let last = self.shape.rooms - 1;
         let room = u32::try_from(self.dice.range(0..=last)).unwrap_or(0);
-        let join = ClientAction::Do(Deed::Join { room, history: 0 });
+        let join = ClientAction::Do(ClientCommand::Join { room, history: 0 });
         self.client(at, new, ClientAction::Kill);
         self.client(at, old, ClientAction::Move(here));
         self.client(at + 1_000, old, ClientAction::Start);
@@ -186,7 +186,7 @@ impl Draft {
         self.client(then + 2_000, new, join);
         let mut at = then;
         while at < over {
-            self.client(at, old, ClientAction::Do(Deed::Say { room, count: 1, size: 8 }));
+            self.client(at, old, ClientAction::Do(ClientCommand::Say { room, count: 1, size: 8 }));
             at += self.dice.range(20_000..=400_000);
         }
     }
@@ -200,13 +200,13 @@ impl Draft {
         let rooms = self.shape.rooms - 1;
         let room = u32::try_from(self.dice.range(0..=rooms)).unwrap_or(0);
         self.client(at, client, ClientAction::Move(here));
-        self.client(at, client, ClientAction::Do(Deed::Join { room, history: 0 }));
+        self.client(at, client, ClientAction::Do(ClientCommand::Join { room, history: 0 }));
         let then = at + 2_000_000;
         self.server(then, here, ServerAction::LagWatches(6_000));
         self.client(then, client, ClientAction::Cut(Cut::Up, Some(here)));
-        self.client(then + 1_000, client, ClientAction::Do(Deed::Say { room, count: 3, size: 8 }));
+        self.client(then + 1_000, client, ClientAction::Do(ClientCommand::Say { room, count: 3, size: 8 }));
         self.client(then + 20_000, client, ClientAction::Move(there));
-        self.client(then + 30_000, client, ClientAction::Do(Deed::Say { room, count: 1, size: 8 }));
+        self.client(then + 30_000, client, ClientAction::Do(ClientCommand::Say { room, count: 1, size: 8 }));
         let over = then + pick(&mut self.dice, &[100_000, 600_000, 3_000_000]);
         self.client(over, client, ClientAction::Mend);
         self.server(over + 3_000_000, here, ServerAction::LagWatches(0));

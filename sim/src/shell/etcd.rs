@@ -9,18 +9,18 @@ use skirmish_io::clock::Clock;
 use tokio::sync::mpsc;
 
 use super::ledger::SharedLedger;
-use super::store::{Ends, Noted, RegistryMessage, RegistryState, ServerMessage};
+use super::registry_state::{Ends, Noted, RegistryMessage, RegistryState, ServerMessage};
 use crate::history::Actor;
 
 /// Address of the registry.
 pub(super) const REGISTRY: ([u8; 4], u16) = ([10, 0, 2, 1], 2379);
 
 /// Runs one life of the process.
-pub(super) async fn serve(store: RegistryState, shared: SharedLedger) {
+pub(super) async fn serve(registry_state: RegistryState, shared: SharedLedger) {
     let endpoint = Endpoint::bind(SocketAddr::from(REGISTRY)).await.expect("the address is free");
-    tokio::spawn(keep_time(store.clone(), shared.clone()));
+    tokio::spawn(keep_time(registry_state.clone(), shared.clone()));
     while let Ok((sender, receiver, from)) = endpoint.accept1().await {
-        tokio::spawn(attend(store.clone(), shared.clone(), server_at(from.ip()), sender, receiver));
+        tokio::spawn(attend(registry_state.clone(), shared.clone(), server_at(from.ip()), sender, receiver));
     }
 }
 
@@ -33,15 +33,15 @@ fn server_at(address: IpAddr) -> usize {
 }
 
 /// Ends leases, and executes late requests at their time.
-async fn keep_time(store: RegistryState, shared: SharedLedger) {
-    let clock = store.clock();
+async fn keep_time(registry_state: RegistryState, shared: SharedLedger) {
+    let clock = registry_state.clock();
     loop {
-        let (wake, notes) = store.tick();
+        let (wake, notes) = registry_state.tick();
         notes.into_iter().for_each(|noted| note(&shared, &noted));
-        shared.lock().hear(&store);
+        shared.lock().pass_oracle_events(&registry_state);
         tokio::select! {
             biased;
-            () = store.changed() => {}
+            () = registry_state.changed() => {}
             () = tokio::time::sleep_until(clock.deadline(wake)) => {}
         }
     }
@@ -49,24 +49,24 @@ async fn keep_time(store: RegistryState, shared: SharedLedger) {
 
 /// Serves a connection until it is closed.
 async fn attend(
-    store: RegistryState,
+    registry_state: RegistryState,
     shared: SharedLedger,
     server: usize,
     sender: Sender,
     mut receiver: Receiver,
 ) {
-    let Ends { session, mut replies, mut news } = store.open(server);
-    let clock = store.clock();
+    let Ends { session, mut replies, mut news } = registry_state.open(server);
+    let clock = registry_state.clock();
     let mut held = None;
     loop {
         let say = tokio::select! {
             biased;
             asked = receiver.recv() => {
                 let Ok(asked) = asked.map(|payload| payload.downcast::<ServerMessage>()) else { break };
-                if let Some(noted) = asked.ok().and_then(|asked| store.take(session, *asked)) {
+                if let Some(noted) = asked.ok().and_then(|asked| registry_state.take(session, *asked)) {
                     note(&shared, &noted);
                 }
-                shared.lock().hear(&store);
+                shared.lock().pass_oracle_events(&registry_state);
                 continue;
             }
             Some(say) = replies.recv() => say,
@@ -76,7 +76,7 @@ async fn attend(
             break;
         }
     }
-    store.close(session);
+    registry_state.close(session);
 }
 
 /// Returns the next watch event once it may leave. Cancel safe.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use skirmish_core::crdt::Replica;
 use skirmish_io::client::Machine;
 
-use super::act::Deed;
+use super::actions::ClientCommand;
+use super::hosts::Hosts;
 use super::ledger::{AFTERMATH, at};
-use super::stage::Hosts;
 use crate::history::Actor;
 use crate::oracle::g10_convergence::converged;
 use crate::oracle::l1_liveness::{ClientProgress, RoomProgress, satisfied};
@@ -36,10 +36,10 @@ impl Hosts {
         self.search_all(&present).await?;
         for &client in &present {
             for room in 0..self.rooms() {
-                self.order(client, Deed::Say { room, count: 1, size: 16 });
+                self.send_command(client, ClientCommand::Say { room, count: 1, size: 16 });
             }
         }
-        // Before the orders are executed there is nothing to wait for.
+        // Before the commands are executed there is nothing to wait for.
         self.pass_until(at() + 10_000).await?;
         self.await_rest(&present).await?;
         self.leave_searching(&present).await
@@ -49,9 +49,9 @@ impl Hosts {
     /// a player can be connected.
     async fn present(&mut self) -> Result<Vec<usize>, Violation> {
         let mut chosen: BTreeMap<usize, usize> = BTreeMap::new();
-        for (client, seat) in self.shared.lock().seats.iter().enumerate() {
-            let best = chosen.entry(seat.player).or_insert(client);
-            if seat.running {
+        for (client, process) in self.shared.lock().clients.iter().enumerate() {
+            let best = chosen.entry(process.player).or_insert(client);
+            if process.running {
                 *best = client;
             }
         }
@@ -67,7 +67,7 @@ impl Hosts {
             self.pass_until(at() + pause).await?;
             self.start_client(client).await;
             let room = self.room_of(client);
-            self.order(client, Deed::Join { room, history: 0 });
+            self.send_command(client, ClientCommand::Join { room, history: 0 });
         }
         Ok(present)
     }
@@ -89,10 +89,10 @@ impl Hosts {
             for &client in present {
                 // A late frame of another client took the session over, or an operator ended the
                 // session: the application starts again.
-                if !self.shared.lock().seats[client].running {
+                if !self.shared.lock().clients[client].running {
                     self.start_client(client).await;
                     let room = self.room_of(client);
-                    self.order(client, Deed::Join { room, history: 0 });
+                    self.send_command(client, ClientCommand::Join { room, history: 0 });
                 }
             }
             match self.unmet(present).await {
@@ -147,7 +147,7 @@ impl Hosts {
 
     /// Asks a client for its state; `None` if the client has ended or not begun.
     async fn report(&self, client: usize) -> Option<ClientReport> {
-        let handle = self.shared.lock().seats[client].client.clone()?;
+        let handle = self.shared.lock().clients[client].client.clone()?;
         let look = |machine: &Machine| {
             let rooms: Vec<String> = machine.rooms().map(str::to_owned).collect();
             let replica = |room: &String| Some((room.clone(), machine.replica(room)?.clone()));
@@ -170,10 +170,10 @@ impl Hosts {
         Some(ClientReport { standing, replicas, searching })
     }
 
-    pub(super) fn order(&self, client: usize, deed: Deed) {
-        if let Some(orders) = &self.shared.lock().seats[client].orders {
-            // A client that has just ended needs no orders.
-            let _ = orders.send(deed);
+    pub(super) fn send_command(&self, client: usize, command: ClientCommand) {
+        if let Some(commands) = &self.shared.lock().clients[client].commands {
+            // A client that has just ended needs no commands.
+            let _ = commands.send(command);
         }
     }
 

@@ -14,12 +14,12 @@ use skirmish_proto::v1::{EntryKind, Reason};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::dial::Cable;
-use super::guard::WriteWatch;
-use super::matches::Tidings;
+use super::matches::MatchMarks;
 use super::plan::RunPlan;
-use super::seats::{HostedClient, RegistrySeat, ServerSeat};
+use super::processes::{HostedClient, HostedRegistry, HostedServer};
+use super::registry_state::RegistryState;
 use super::servers::config;
-use super::store::RegistryState;
+use super::write_watch::WriteWatch;
 use crate::coverage::Coverage;
 use crate::draw::generator;
 use crate::history::{Actor, History};
@@ -47,11 +47,11 @@ pub(super) struct Ledger {
     pub(super) oracles: Oracles,
     /// The first violation that a client's task found.
     pub(super) violation: Option<Violation>,
-    pub(super) seats: Vec<HostedClient>,
-    pub(super) servers: Vec<ServerSeat>,
+    pub(super) clients: Vec<HostedClient>,
+    pub(super) servers: Vec<HostedServer>,
     /// The registry, if it has a host of its own, and its data.
-    pub(super) registry: RegistrySeat,
-    pub(super) store: Option<RegistryState>,
+    pub(super) registry: HostedRegistry,
+    pub(super) registry_state: Option<RegistryState>,
     /// Pairs of servers with a cut between them, the lower number first.
     pub(super) apart: BTreeSet<(usize, usize)>,
     /// True while packets take longer than usual or are lost.
@@ -59,8 +59,8 @@ pub(super) struct Ledger {
     /// Time until which messages about an ended session may still be under way.
     pub(super) unsettled_until: u64,
     pub(super) rooms: Rooms,
-    pub(super) guard: WriteWatch,
-    pub(super) tidings: Tidings,
+    pub(super) write_watch: WriteWatch,
+    pub(super) match_marks: MatchMarks,
     pub(super) shape: Shape,
     /// Percent of the dials that have another target than the dial before.
     wander_percent: u64,
@@ -71,14 +71,19 @@ pub(super) struct Ledger {
 impl SharedLedger {
     pub(super) fn new(plan: &RunPlan, traced: bool) -> Self {
         let mut routes = generator(plan.seed, "shell routes");
-        let mut whims = generator(plan.seed, "shell whims");
+        let mut decisions = generator(plan.seed, "shell whims");
         let last = plan.servers() as u64 - 1;
-        let mut seat = |client| {
+        let mut process = |client| {
             let home = if last == 0 { 0 } else { routes.range(0..=last) };
             let home = usize::try_from(home).unwrap_or(0);
-            HostedClient::new(plan.player(client), home, Rng::new(routes.split()), Rng::new(whims.split()))
+            HostedClient::new(
+                plan.player(client),
+                home,
+                Rng::new(routes.split()),
+                Rng::new(decisions.split()),
+            )
         };
-        let store = plan.shape.has_remote_registry().then(|| {
+        let registry_state = plan.shape.has_remote_registry().then(|| {
             let rng = generator(plan.seed, "shell registry");
             let clock = Clock::drifting(plan.drifts.registry);
             RegistryState::new(plan.servers(), clock, rng, plan.shape.queues > 0)
@@ -88,16 +93,16 @@ impl SharedLedger {
             coverage: Coverage::default(),
             oracles: Oracles::new(&config(plan, 0).core().matchmaking),
             violation: None,
-            seats: (0..plan.clients()).map(&mut seat).collect(),
-            servers: (0..plan.servers()).map(|_| ServerSeat::default()).collect(),
-            registry: RegistrySeat::default(),
-            store,
+            clients: (0..plan.clients()).map(&mut process).collect(),
+            servers: (0..plan.servers()).map(|_| HostedServer::default()).collect(),
+            registry: HostedRegistry::default(),
+            registry_state,
             apart: BTreeSet::new(),
             stormy: false,
             unsettled_until: 0,
             rooms: Rooms::new(plan.shape.rooms),
-            guard: WriteWatch::default(),
-            tidings: Tidings::default(),
+            write_watch: WriteWatch::default(),
+            match_marks: MatchMarks::default(),
             shape: plan.shape,
             wander_percent: plan.shape.wander_percent,
             next_serial: 1,
@@ -122,37 +127,37 @@ impl Ledger {
     }
 
     pub(super) fn who(&self, client: usize) -> Who {
-        Who { client, life: self.seats[client].life }
+        Who { client, life: self.clients[client].life }
     }
 
     /// Chooses the server of a client's next dial.
     pub(super) fn choose(&mut self, client: usize) -> usize {
         let count = self.servers.len();
-        let seat = &mut self.seats[client];
+        let process = &mut self.clients[client];
         if count > 1 {
-            let wanders = seat.route.range(0..=99) < self.wander_percent;
+            let wanders = process.route.range(0..=99) < self.wander_percent;
             // Until the client is connected, it counts as unwelcome.
-            if std::mem::replace(&mut seat.unwelcome, true) || wanders {
-                let step = seat.route.range(1..=count as u64 - 1);
-                seat.home = (seat.home + usize::try_from(step).unwrap_or(1)) % count;
+            if std::mem::replace(&mut process.unwelcome, true) || wanders {
+                let step = process.route.range(1..=count as u64 - 1);
+                process.home = (process.home + usize::try_from(step).unwrap_or(1)) % count;
             }
         }
-        let home = seat.home;
+        let home = process.home;
         self.note(Actor::Client(client), format_args!("dials server {home}"));
         home
     }
 
     /// Returns true if no data gets from a client to a server.
     pub(super) fn is_blocked(&self, client: usize, server: usize) -> bool {
-        self.seats[client].blocked.contains(&server) || self.servers[server].cut.0
+        self.clients[client].blocked.contains(&server) || self.servers[server].cut.0
     }
 
     /// Records a client's new connection.
     pub(super) fn plug(&mut self, client: usize, server: usize) -> Cable {
         let cable = Cable::default();
-        let seat = &mut self.seats[client];
-        (seat.reached, seat.unwelcome) = (server, false);
-        seat.cable = Some(cable.clone());
+        let process = &mut self.clients[client];
+        (process.reached, process.unwelcome) = (server, false);
+        process.cable = Some(cable.clone());
         cable
     }
 
@@ -203,19 +208,19 @@ impl Ledger {
 
     /// Ends the life of a client's process.
     pub(super) fn gone(&mut self, client: usize) {
-        if !std::mem::take(&mut self.seats[client].running) {
+        if !std::mem::take(&mut self.clients[client].running) {
             return;
         }
         let who = self.who(client);
-        let seat = &mut self.seats[client];
-        seat.life += 1;
-        seat.busy = false;
-        seat.state = skirmish_core::client::ClientState::Idle;
-        (seat.client, seat.clock, seat.orders, seat.cable) = (None, None, None, None);
-        (seat.superseded, seat.epoch) = (None, u64::MAX);
-        (seat.asking, seat.search) = (false, None);
-        seat.matches.clear();
-        seat.invited.clear();
+        let process = &mut self.clients[client];
+        process.life += 1;
+        process.busy = false;
+        process.state = skirmish_core::client::ClientState::Idle;
+        (process.client, process.clock, process.commands, process.cable) = (None, None, None, None);
+        (process.superseded, process.epoch) = (None, u64::MAX);
+        (process.asking, process.search) = (false, None);
+        process.matches.clear();
+        process.invited.clear();
         self.oracles.matches.restarted(client);
         self.observe(&Observation::Gone { who });
     }
@@ -248,20 +253,20 @@ impl Ledger {
         let at = at();
         let troubled = self.is_troubled();
         let mut free = Vec::new();
-        for (client, seat) in self.seats.iter_mut().enumerate() {
-            let held = seat.is_held() || troubled;
+        for (client, process) in self.clients.iter_mut().enumerate() {
+            let held = process.is_held() || troubled;
             if held {
-                seat.shaken_until = at + AFTERMATH;
+                process.shaken_until = at + AFTERMATH;
             }
             if held
-                || seat.backlogged
-                || at < seat.shaken_until
-                || !seat.running
-                || seat.state != skirmish_core::client::ClientState::Connected
+                || process.backlogged
+                || at < process.shaken_until
+                || !process.running
+                || process.state != skirmish_core::client::ClientState::Connected
             {
-                seat.troubled = at;
+                process.troubled = at;
             } else {
-                free.push((Who { client, life: seat.life }, seat.troubled));
+                free.push((Who { client, life: process.life }, process.troubled));
             }
         }
         let verdict = self.oracles.look(at, &free, within);
@@ -272,9 +277,9 @@ impl Ledger {
             self.history.frame(format!("{at} {:?}", handle.stats()).as_bytes());
             self.observe(&Observation::Audit { result });
         }
-        if let Some(store) = &self.store {
-            let result = store.audit();
-            self.history.frame(&store.revision().to_be_bytes());
+        if let Some(registry_state) = &self.registry_state {
+            let result = registry_state.audit();
+            self.history.frame(&registry_state.revision().to_be_bytes());
             self.observe(&Observation::Audit { result });
         }
         self.sample();
@@ -283,27 +288,29 @@ impl Ledger {
 
     /// Forgets rooms of matches that no server and no client has any more.
     fn forget_rooms(&mut self) {
-        let Self { rooms, servers, seats, oracles, .. } = self;
+        let Self { rooms, servers, clients, oracles, .. } = self;
         rooms.forget(|number, name| {
             let room = u32::try_from(number).unwrap_or(RoomNumber::MAX);
-            let at_server = |server: &ServerSeat| {
+            let at_server = |server: &HostedServer| {
                 server.handle.as_ref().is_some_and(|handle| handle.inspect(|node| node.head(name).is_some()))
             };
-            let member = |(client, seat): (usize, &HostedClient)| {
-                oracles.is_member(Who { client, life: seat.life }, room)
+            let member = |(client, process): (usize, &HostedClient)| {
+                oracles.is_member(Who { client, life: process.life }, room)
             };
-            servers.iter().any(at_server) || seats.iter().enumerate().any(member)
+            servers.iter().any(at_server) || clients.iter().enumerate().any(member)
         });
     }
 
     /// Returns true if a fault may hold any client back.
     fn is_troubled(&self) -> bool {
-        let registry =
-            self.store.as_ref().is_some_and(|store| self.registry.is_troubled() || store.is_troubled());
+        let registry = self
+            .registry_state
+            .as_ref()
+            .is_some_and(|state| self.registry.is_troubled() || state.is_troubled());
         self.stormy
             || registry
             || !self.apart.is_empty()
-            || self.servers.iter().any(ServerSeat::is_troubled)
+            || self.servers.iter().any(HostedServer::is_troubled)
             || (self.servers.len() > 1 && self.is_disunited())
     }
 
@@ -313,9 +320,9 @@ impl Ledger {
         self.sample();
         let seen = match event {
             Event::StateChanged { to, .. } => {
-                let seat = &mut self.seats[who.client];
-                seat.state = to;
-                seat.backlogged &= to != skirmish_core::client::ClientState::Connected;
+                let process = &mut self.clients[who.client];
+                process.state = to;
+                process.backlogged &= to != skirmish_core::client::ClientState::Connected;
                 return;
             }
             Event::Session { epoch, resumed, lost } => {
@@ -328,7 +335,7 @@ impl Ledger {
             Event::Joined { room, epoch, resumed, .. } => {
                 self.coverage.hit(if resumed { "join resumed" } else { "joined" });
                 let room = self.room(&room);
-                self.let_in(who, room, epoch);
+                self.note_joined(who, room, epoch);
                 Observation::Joined { who, room, epoch, resumed }
             }
             Event::Left { room, reason } => {
@@ -367,7 +374,7 @@ impl Ledger {
                 return;
             }
             Event::Closed { reason, .. } => {
-                self.seats[who.client].unwelcome |= reason == Reason::Draining;
+                self.clients[who.client].unwelcome |= reason == Reason::Draining;
                 return;
             }
             entry @ Event::Entry { .. } => {

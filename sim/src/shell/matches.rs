@@ -13,12 +13,12 @@ use skirmish_core::registry::{Change, News};
 use skirmish_io::client::{Client, Error};
 use skirmish_proto::v1::{self, TicketState};
 
-use super::act::{Cut, Deed, ServerAction, ShellAction};
+use super::actions::{ClientCommand, Cut, ServerAction, ShellAction};
 use super::cluster::unseen;
+use super::hosts::Hosts;
 use super::ledger::{AFTERMATH, Ledger, SharedLedger, at};
 use super::player::player_name;
-use super::stage::Hosts;
-use super::store::{LastMatch, RegistryState, WatchedRecords};
+use super::registry_state::{LastMatch, OracleEvents, RegistryState};
 use crate::history::Actor;
 use crate::matches::{self, MatcherFailure};
 use crate::oracle::{Guarantee, RoomNumber, Verdict, Violation, Who};
@@ -26,14 +26,14 @@ use crate::scenario::MODES;
 
 /// Memory by which changes of matches in the registry are marked for coverage.
 #[derive(Default)]
-pub(super) struct Tidings {
+pub(super) struct MatchMarks {
     /// Times at which the running matches were formed, by their keys.
     formed: BTreeMap<Bytes, u64>,
     /// Keys of rooms that a server leads.
     led: BTreeSet<Bytes>,
 }
 
-impl Tidings {
+impl MatchMarks {
     /// Returns the mark of a change at a moment of the world. A match counts as abandoned if it
     /// ends more than `window` microseconds after it was formed, and no server leads its room.
     fn mark(&mut self, at: u64, change: &Change, window: u64) -> Option<&'static str> {
@@ -82,19 +82,19 @@ pub(super) async fn search(
 ) -> Result<(), Error> {
     let wish = {
         let mut ledger = shared.lock();
-        if ledger.seats[who.client].search.is_some() {
+        if ledger.clients[who.client].search.is_some() {
             return Err(CommandError::Searching.into());
         }
-        ledger.seats[who.client].asking = true;
+        ledger.clients[who.client].asking = true;
         matches::wish(&ledger.shape, mode, party, rating)
     };
     let result = client.queue(wish).await;
     let mut ledger = shared.lock();
-    let seat = &mut ledger.seats[who.client];
-    seat.asking = false;
+    let process = &mut ledger.clients[who.client];
+    process.asking = false;
     let search = result?;
-    seat.search = Some(search);
-    let player = player_name(seat.player);
+    process.search = Some(search);
+    let player = player_name(process.player);
     ledger.coverage.hit("search begun");
     let verdict = ledger.oracles.matches.asked(who.client, &player, search);
     ledger.judge(verdict);
@@ -134,33 +134,33 @@ pub(super) async fn give_up(shared: &SharedLedger, who: Who, client: &Client) ->
 
 /// Joins the room of a match, speaks there, and leaves the room when the match is played.
 pub(super) async fn play(shared: SharedLedger, who: Who, room: RoomNumber, plays: u64) {
-    let order = |deed| {
+    let send_command = |command| {
         let ledger = shared.lock();
         if ledger.who(who.client) == who
-            && let Some(orders) = &ledger.seats[who.client].orders
+            && let Some(commands) = &ledger.clients[who.client].commands
         {
-            // A client that has just ended needs no orders.
-            let _ = orders.send(deed);
+            // A client that has just ended needs no commands.
+            let _ = commands.send(command);
         }
     };
-    order(Deed::Join { room, history: 0 });
-    order(Deed::Say { room, count: 2, size: 16 });
+    send_command(ClientCommand::Join { room, history: 0 });
+    send_command(ClientCommand::Say { room, count: 2, size: 16 });
     sleep(Duration::from_micros(plays)).await;
-    order(Deed::Leave { room });
+    send_command(ClientCommand::Leave { room });
 }
 
 impl Ledger {
-    /// Passes the news of the oracle's watch to the oracle. They wait while a search may have a
+    /// Passes the events of the oracle's watch to the oracle. They wait while a search may have a
     /// number that the oracle does not know yet.
-    pub(super) fn hear(&mut self, store: &RegistryState) {
-        if self.seats.iter().any(|seat| seat.asking) {
+    pub(super) fn pass_oracle_events(&mut self, registry_state: &RegistryState) {
+        if self.clients.iter().any(|process| process.asking) {
             return;
         }
-        let WatchedRecords { watched, authors } = store.heard();
+        let OracleEvents { watched, authors } = registry_state.take_oracle_events();
         let (at, window) = (at(), self.shape.join_window_ms * 1_000);
         for watched in watched {
             if let News::Changes(changes) = &watched.news {
-                let marks = changes.iter().filter_map(|change| self.tidings.mark(at, change, window));
+                let marks = changes.iter().filter_map(|change| self.match_marks.mark(at, change, window));
                 marks.for_each(|mark| self.coverage.hit(mark));
             }
             let author = |revision| authors.get(&revision).copied();
@@ -185,12 +185,12 @@ impl Ledger {
             return;
         }
         let late = self.is_late(who, search);
-        let seat = &mut self.seats[who.client];
-        let player = player_name(seat.player);
+        let process = &mut self.clients[who.client];
+        let player = player_name(process.player);
         let verdict = if late {
             self.oracles.matches.ended_before(who.client, &player, search, state)
         } else {
-            seat.search = None;
+            process.search = None;
             self.oracles.matches.ended(who.client, &player, search, state)
         };
         self.judge(verdict);
@@ -199,24 +199,24 @@ impl Ledger {
     /// Returns true if the event was waiting for the application while the application began
     /// another search.
     fn is_late(&self, who: Who, search: u64) -> bool {
-        self.seats[who.client].search.is_some_and(|own| own != search)
+        self.clients[who.client].search.is_some_and(|own| own != search)
     }
 
     /// Handles an event about a client's match. Most applications go to the match's room.
     pub(super) fn match_told(&mut self, who: Who, matched: v1::Matched) {
         self.coverage.hit("match told");
         let (room, late) = (self.room(&matched.room), self.is_late(who, matched.search));
-        let seat = &mut self.seats[who.client];
+        let process = &mut self.clients[who.client];
         if !late {
-            seat.search = None;
+            process.search = None;
         }
-        let goes = matches::goes(&mut seat.whims);
-        let plays = seat.whims.range(0..=self.shape.match_ms * 1_000);
+        let goes = matches::goes(&mut process.decisions);
+        let plays = process.decisions.range(0..=self.shape.match_ms * 1_000);
         // After a fill of free places, the application already knows the room.
-        if seat.matches.insert(matched.r#match.clone()) && goes {
-            seat.invited.push((room, plays));
+        if process.matches.insert(matched.r#match.clone()) && goes {
+            process.invited.push((room, plays));
         }
-        let player = player_name(seat.player);
+        let player = player_name(process.player);
         let matches = &mut self.oracles.matches;
         let verdict = if late {
             matches.told_before(who.client, &player, &matched)
@@ -235,7 +235,8 @@ impl Ledger {
 
     /// Returns the running nodes, by server.
     fn nodes(&self) -> impl Iterator<Item = (usize, NodeId)> {
-        let id = |server: &super::seats::ServerSeat| Some(server.handle.as_ref()?.inspect(|node| node.id()));
+        let id =
+            |server: &super::processes::HostedServer| Some(server.handle.as_ref()?.inspect(|node| node.id()));
         self.servers.iter().enumerate().filter_map(move |(number, server)| Some((number, id(server)?)))
     }
 }
@@ -289,15 +290,16 @@ impl Hosts {
             MatcherFailure::LastMatch => {
                 let after = Duration::from_micros(matches::lateness(&mut self.rng, &self.plan.shape));
                 let last = LastMatch { after, down_ms: millis };
-                self.shared.lock().store.iter().for_each(|store| store.last_match(server, last));
+                self.shared.lock().registry_state.iter().for_each(|state| state.last_match(server, last));
             }
         }
     }
 
     /// Kills servers that have written their last match, and plans their next start.
-    pub(super) fn fell_doomed(&mut self) {
-        let doomed = self.shared.lock().store.as_ref().map(RegistryState::take_doomed).unwrap_or_default();
-        for (server, millis) in doomed {
+    pub(super) fn kill_after_last_matches(&mut self) {
+        let state = self.shared.lock().registry_state.clone();
+        let servers = state.as_ref().map(RegistryState::take_servers_to_kill).unwrap_or_default();
+        for (server, millis) in servers {
             self.schedule(at(), ShellAction::Server(server, ServerAction::Kill));
             self.schedule(at() + millis * 1_000, ShellAction::Server(server, ServerAction::Start));
         }
@@ -309,7 +311,7 @@ impl Hosts {
     /// and that the registry has no remains of either.
     pub(super) fn matched(&self, present: &[usize], searching: Option<usize>) -> Verdict {
         let ledger = self.shared.lock();
-        let untold = present.iter().copied().find(|client| ledger.seats[*client].search.is_some());
+        let untold = present.iter().copied().find(|client| ledger.clients[*client].search.is_some());
         let nodes: Vec<NodeId> = ledger.nodes().map(|(_, id)| id).collect();
         let shape = &self.plan.shape;
         matches::at_rest(&ledger.oracles.matches, shape, searching.or(untold), &nodes, self.passed_over)
@@ -324,12 +326,12 @@ impl Hosts {
         // Servers may not know yet that the last matches are over. A lagging watch may still have
         // events under way, and all later ones wait behind them.
         self.pass_until(at() + 2_000_000).await?;
-        while self.shared.lock().store.as_ref().is_some_and(RegistryState::is_lagging) {
+        while self.shared.lock().registry_state.as_ref().is_some_and(RegistryState::is_lagging) {
             self.pass_until(at() + 100_000).await?;
         }
         self.passed_over = Some(self.shared.lock().oracles.matches.counts().passed_over);
         for &client in present {
-            self.order(client, Deed::Queue { mode: 0, party: 0, rating: 1_500 });
+            self.send_command(client, ClientCommand::Queue { mode: 0, party: 0, rating: 1_500 });
         }
         Ok(())
     }
@@ -341,11 +343,11 @@ impl Hosts {
             return Ok(());
         }
         for (&client, rating) in present.iter().zip(0..) {
-            self.order(client, Deed::Queue { mode: 0, party: 0, rating: rating * 1_000 });
+            self.send_command(client, ClientCommand::Queue { mode: 0, party: 0, rating: rating * 1_000 });
         }
         self.pass_until(at() + 1_000_000).await?;
         for &client in present {
-            self.order(client, Deed::Quit);
+            self.send_command(client, ClientCommand::Quit);
         }
         let end = at() + self.plan.shape.liveness_bound(0) + AFTERMATH;
         loop {

@@ -6,31 +6,31 @@
 //! The world checks the same guarantees as the machine world, from the events of the clients'
 //! applications. It covers parts that bare machines do not have: the driver loops, the order of
 //! their wake-ups, queues between tasks, cancellation. The differences between the simulated
-//! network and a real one are described at [`dial`] and [`stage`].
+//! network and a real one are described at [`dial`] and [`hosts`].
 //!
 //! The seed decides a run wholly only if the run is the first of its process: the runtime's
 //! libraries keep some state for the whole process. [`hunt`] therefore starts one process for each
 //! run.
 
-mod act;
+mod actions;
 mod agreement;
 mod clients;
 mod cluster;
 mod dial;
 mod etcd;
-mod guard;
 mod heal;
+mod hosts;
 pub mod hunt;
 mod ledger;
 mod matches;
 mod plan;
 mod player;
+mod processes;
 mod queues;
 mod registry_link;
-mod seats;
+mod registry_state;
 mod servers;
-mod stage;
-mod store;
+mod write_watch;
 
 use std::sync::Arc;
 
@@ -38,8 +38,8 @@ use madsim::runtime::Runtime;
 
 use crate::history::Actor;
 use crate::world::{RunOptions, RunOutcome};
+use hosts::Hosts;
 use ledger::SharedLedger;
-use stage::Hosts;
 
 /// Runs the scenario of a seed. Only the first run of a process is reproducible from the seed.
 #[must_use]

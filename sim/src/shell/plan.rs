@@ -2,7 +2,7 @@
 
 use skirmish_core::rng::Rng;
 
-use super::act::{ClientAction, Cut, Deed, ServerAction, ShellAction};
+use super::actions::{ClientAction, ClientCommand, Cut, ServerAction, ShellAction};
 use super::cluster::{self, Drifts};
 use super::queues;
 use crate::draw::generator;
@@ -125,34 +125,38 @@ impl Draft {
             let start = self.rng.range(0..=1_000_000);
             self.client(start, client, ClientAction::Start);
             let room = self.room();
-            self.client(start + 1_000, client, ClientAction::Do(Deed::Join { room, history: 0 }));
+            self.client(start + 1_000, client, ClientAction::Do(ClientCommand::Join { room, history: 0 }));
             // One application sends messages all the time, another hardly any.
             let gap = pick(&mut self.rng, &[20_000, 200_000, 1_000_000]);
             let mut at = start + 2_000;
             while at < self.end {
-                let deed = self.deed();
-                self.client(at, client, ClientAction::Do(deed));
+                let command = self.command();
+                self.client(at, client, ClientAction::Do(command));
                 at += self.rng.range(gap / 4..=gap * 2);
             }
         }
     }
 
-    fn deed(&mut self) -> Deed {
+    fn command(&mut self) -> ClientCommand {
         let room = self.room();
         match self.rng.range(0..=99) {
-            0..=54 => Deed::Say {
+            0..=54 => ClientCommand::Say {
                 room,
                 count: pick(&mut self.rng, &[1, 1, 1, 3, 12]),
                 size: pick(&mut self.rng, &[8, 8, 100, 3_000]),
             },
-            55..=69 => Deed::Latest { room, key: self.small(4), count: pick(&mut self.rng, &[1, 5]) },
-            70..=77 => Deed::Set { room, name: self.small(4), value: self.small(1_000) },
-            78..=81 => Deed::Unset { room, name: self.small(4) },
-            82..=89 => Deed::Add { room, name: self.small(4), delta: i64::from(self.small(20)) - 10 },
-            90..=93 => Deed::Join { room, history: pick(&mut self.rng, &[0, 3, 100]) },
-            94..=95 => Deed::Leave { room },
-            96..=98 => Deed::Application { size: pick(&mut self.rng, &[0, 500]) },
-            _ => Deed::Quit,
+            55..=69 => {
+                ClientCommand::Latest { room, key: self.small(4), count: pick(&mut self.rng, &[1, 5]) }
+            }
+            70..=77 => ClientCommand::Set { room, name: self.small(4), value: self.small(1_000) },
+            78..=81 => ClientCommand::Unset { room, name: self.small(4) },
+            82..=89 => {
+                ClientCommand::Add { room, name: self.small(4), delta: i64::from(self.small(20)) - 10 }
+            }
+            90..=93 => ClientCommand::Join { room, history: pick(&mut self.rng, &[0, 3, 100]) },
+            94..=95 => ClientCommand::Leave { room },
+            96..=98 => ClientCommand::Application { size: pick(&mut self.rng, &[0, 500]) },
+            _ => ClientCommand::Quit,
         }
     }
 
@@ -286,7 +290,7 @@ impl Draft {
     fn start_client(&mut self, at: u64, client: usize) {
         let room = self.room();
         self.client(at, client, ClientAction::Start);
-        self.client(at + 1_000, client, ClientAction::Do(Deed::Join { room, history: 3 }));
+        self.client(at + 1_000, client, ClientAction::Do(ClientCommand::Join { room, history: 3 }));
     }
 
     pub(super) fn client(&mut self, at: u64, client: usize, what: ClientAction) {
@@ -377,10 +381,13 @@ mod tests {
             |is: fn(&ShellAction) -> bool| with.iter().flat_map(|plan| &plan.steps).any(|(_, act)| is(act));
         assert!(any(|act| matches!(
             act,
-            ShellAction::Client(_, ClientAction::Do(Deed::Queue { party: 1.., .. }))
+            ShellAction::Client(_, ClientAction::Do(ClientCommand::Queue { party: 1.., .. }))
         )));
-        assert!(any(|act| matches!(act, ShellAction::Client(_, ClientAction::Do(Deed::Cancel)))));
-        assert!(any(|act| matches!(act, ShellAction::Client(_, ClientAction::Do(Deed::LeaveMatches)))));
+        assert!(any(|act| matches!(act, ShellAction::Client(_, ClientAction::Do(ClientCommand::Cancel)))));
+        assert!(any(|act| matches!(
+            act,
+            ShellAction::Client(_, ClientAction::Do(ClientCommand::LeaveMatches))
+        )));
         assert!(any(|act| matches!(
             act,
             ShellAction::FailMatcher { how: crate::matches::MatcherFailure::LastMatch, .. }

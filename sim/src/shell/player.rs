@@ -13,7 +13,7 @@ use skirmish_io::clock::Clock;
 use skirmish_io::token::Keys;
 use tokio::sync::mpsc;
 
-use super::act::Deed;
+use super::actions::ClientCommand;
 use super::ledger::SharedLedger;
 use super::matches;
 use crate::history::Actor;
@@ -59,7 +59,7 @@ pub(super) async fn live(
     builder: ClientBuilder,
     clock: Clock,
     patient: bool,
-    orders: mpsc::UnboundedReceiver<Deed>,
+    commands: mpsc::UnboundedReceiver<ClientCommand>,
 ) {
     let connected = if patient { builder.connect().await } else { builder.start() };
     let (client, mut events) = match connected {
@@ -72,10 +72,10 @@ pub(super) async fn live(
     };
     {
         let mut ledger = shared.lock();
-        let seat = &mut ledger.seats[who.client];
-        (seat.client, seat.clock) = (Some(client.clone()), Some(clock));
+        let process = &mut ledger.clients[who.client];
+        (process.client, process.clock) = (Some(client.clone()), Some(clock));
     }
-    tokio::spawn(play(shared.clone(), who, client, orders));
+    tokio::spawn(play(shared.clone(), who, client, commands));
     watch(&shared, who, &mut events).await;
     until_idle(&shared, who).await;
     let mut ledger = shared.lock();
@@ -92,8 +92,8 @@ async fn watch(shared: &SharedLedger, who: Who, events: &mut Events) {
         let (dawdles, invited) = {
             let mut ledger = shared.lock();
             ledger.event(who, event);
-            let seat = &mut ledger.seats[who.client];
-            (seat.dawdles, std::mem::take(&mut seat.invited))
+            let process = &mut ledger.clients[who.client];
+            (process.dawdles, std::mem::take(&mut process.invited))
         };
         for (room, plays) in invited {
             tokio::spawn(matches::play(shared.clone(), who, room, plays));
@@ -107,40 +107,50 @@ async fn watch(shared: &SharedLedger, who: Who, events: &mut Events) {
 /// Waits until no command is being executed: the effects of a command must not be recorded before
 /// the command.
 async fn until_idle(shared: &SharedLedger, who: Who) {
-    while shared.lock().seats[who.client].busy {
+    while shared.lock().clients[who.client].busy {
         sleep(Duration::from_micros(1)).await;
     }
 }
 
-/// Executes the orders.
-async fn play(shared: SharedLedger, who: Who, client: Client, mut orders: mpsc::UnboundedReceiver<Deed>) {
-    while let Some(deed) = orders.recv().await {
-        shared.lock().seats[who.client].busy = true;
-        let result = carry_out(&shared, who, &client, deed).await;
+/// Executes the commands.
+async fn play(
+    shared: SharedLedger,
+    who: Who,
+    client: Client,
+    mut commands: mpsc::UnboundedReceiver<ClientCommand>,
+) {
+    while let Some(command) = commands.recv().await {
+        shared.lock().clients[who.client].busy = true;
+        let result = execute(&shared, who, &client, command).await;
         let mut ledger = shared.lock();
         let lane = Actor::Client(who.client);
         match result {
-            Ok(()) => ledger.note(lane, format_args!("{deed:?}")),
-            Err(error) => ledger.note(lane, format_args!("{deed:?} is refused: {error}")),
+            Ok(()) => ledger.note(lane, format_args!("{command:?}")),
+            Err(error) => ledger.note(lane, format_args!("{command:?} is refused: {error}")),
         }
-        ledger.seats[who.client].busy = false;
+        ledger.clients[who.client].busy = false;
     }
 }
 
-async fn carry_out(shared: &SharedLedger, who: Who, client: &Client, deed: Deed) -> Result<(), Error> {
+async fn execute(
+    shared: &SharedLedger,
+    who: Who,
+    client: &Client,
+    command: ClientCommand,
+) -> Result<(), Error> {
     let room_name = |room| shared.lock().room_name(room);
-    match deed {
-        Deed::Join { room, history } => {
+    match command {
+        ClientCommand::Join { room, history } => {
             client.join(&room_name(room), history).await?;
             shared.lock().enters(room);
             Ok(())
         }
-        Deed::Leave { room } => {
+        ClientCommand::Leave { room } => {
             client.leave(&room_name(room)).await?;
             shared.lock().leaves(who, room);
             Ok(())
         }
-        Deed::Say { room, count, size } => {
+        ClientCommand::Say { room, count, size } => {
             for _ in 0..count {
                 let serial = shared.lock().serial();
                 let mut body = serial.to_be_bytes().to_vec();
@@ -150,30 +160,30 @@ async fn carry_out(shared: &SharedLedger, who: Who, client: &Client, deed: Deed)
             }
             Ok(())
         }
-        Deed::Latest { room, key, count } => {
+        ClientCommand::Latest { room, key, count } => {
             for number in 0..count {
                 let body = Bytes::copy_from_slice(&number.to_be_bytes());
                 client.latest(&room_name(room), key, body, "sim.v1.Position").await?;
             }
             Ok(())
         }
-        Deed::Set { room, name, value } => {
+        ClientCommand::Set { room, name, value } => {
             let value = Bytes::from(value.to_string());
             client.set_property(&room_name(room), &format!("property-{name}"), Some(value)).await
         }
-        Deed::Unset { room, name } => {
+        ClientCommand::Unset { room, name } => {
             client.set_property(&room_name(room), &format!("property-{name}"), None).await
         }
-        Deed::Add { room, name, delta } => {
+        ClientCommand::Add { room, name, delta } => {
             client.add(&room_name(room), &format!("counter-{name}"), delta).await
         }
-        Deed::Application { size } => client.send("sim.v1.Echo", vec![7; size]).await,
-        Deed::Queue { mode, party, rating } => {
+        ClientCommand::Application { size } => client.send("sim.v1.Echo", vec![7; size]).await,
+        ClientCommand::Queue { mode, party, rating } => {
             matches::search(shared, who, client, mode, party, rating).await
         }
-        Deed::Cancel => client.cancel().await,
-        Deed::GiveUp => matches::give_up(shared, who, client).await,
-        Deed::LeaveMatches => matches::leave(shared, who, client).await,
-        Deed::Quit => client.disconnect().await,
+        ClientCommand::Cancel => client.cancel().await,
+        ClientCommand::GiveUp => matches::give_up(shared, who, client).await,
+        ClientCommand::LeaveMatches => matches::leave(shared, who, client).await,
+        ClientCommand::Quit => client.disconnect().await,
     }
 }

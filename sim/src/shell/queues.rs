@@ -3,7 +3,7 @@
 
 use skirmish_core::rng::Rng;
 
-use super::act::{ClientAction, Deed, ShellAction};
+use super::actions::{ClientAction, ClientCommand, ShellAction};
 use super::plan::pick;
 use crate::draw::{generator, matches};
 use crate::matches::MatcherFailure;
@@ -86,16 +86,20 @@ fn act(action: Action) -> Option<ShellAction> {
     Some(match action {
         Action::Connect { client } => ShellAction::Client(size(client), ClientAction::Start),
         Action::Join { client, room, history } => {
-            let deed = Deed::Join { room: small(room), history: small(history) };
-            ShellAction::Client(size(client), ClientAction::Do(deed))
+            let command = ClientCommand::Join { room: small(room), history: small(history) };
+            ShellAction::Client(size(client), ClientAction::Do(command))
         }
         Action::Queue { client, mode, party, rating } => {
-            ShellAction::Client(size(client), ClientAction::Do(Deed::Queue { mode, party, rating }))
+            ShellAction::Client(size(client), ClientAction::Do(ClientCommand::Queue { mode, party, rating }))
         }
-        Action::Cancel { client } => ShellAction::Client(size(client), ClientAction::Do(Deed::Cancel)),
-        Action::GiveUp { client } => ShellAction::Client(size(client), ClientAction::Do(Deed::GiveUp)),
+        Action::Cancel { client } => {
+            ShellAction::Client(size(client), ClientAction::Do(ClientCommand::Cancel))
+        }
+        Action::GiveUp { client } => {
+            ShellAction::Client(size(client), ClientAction::Do(ClientCommand::GiveUp))
+        }
         Action::LeaveMatch { client } => {
-            ShellAction::Client(size(client), ClientAction::Do(Deed::LeaveMatches))
+            ShellAction::Client(size(client), ClientAction::Do(ClientCommand::LeaveMatches))
         }
         Action::Move { client, node, .. } => {
             ShellAction::Client(size(client), ClientAction::Move(size(node)))

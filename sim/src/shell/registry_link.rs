@@ -16,7 +16,7 @@ use skirmish_io::registry::Backend;
 
 use super::etcd::REGISTRY;
 use super::ledger::SharedLedger;
-use super::store::{RegistryMessage, ServerMessage};
+use super::registry_state::{RegistryMessage, ServerMessage};
 use crate::history::Actor;
 use crate::scenario::Shape;
 

@@ -10,13 +10,13 @@ use skirmish_io::registry::{NodeRegistry, Remote};
 use skirmish_io::server::{ApplicationMessage, Handle, Server};
 use tokio::sync::oneshot;
 
-use super::act::{Cut, RegistryAction, ServerAction};
+use super::actions::{Cut, RegistryAction, ServerAction};
 use super::etcd;
+use super::hosts::Hosts;
 use super::ledger::{AFTERMATH, at};
 use super::plan::RunPlan;
 use super::player::{keys, link_address, player_address};
 use super::registry_link::RegistryTask;
-use super::stage::Hosts;
 use crate::history::Actor;
 use crate::scenario::Shape;
 
@@ -43,36 +43,36 @@ impl Hosts {
             ServerAction::Resume => self.resume_server(server),
             ServerAction::Cut(cut) => {
                 self.backlog_all();
-                let seat = &mut self.shared.lock().servers[server].cut;
+                let cut_ways = &mut self.shared.lock().servers[server].cut;
                 if cut.is_up() {
-                    seat.0 = true;
+                    cut_ways.0 = true;
                     self.net.clog_node_in(host);
                 }
                 if cut.is_down() {
-                    seat.1 = true;
+                    cut_ways.1 = true;
                     self.net.clog_node_out(host);
                 }
             }
             ServerAction::Mend => self.mend_server(server),
             ServerAction::Skew(skew_ms) => {
-                let seat = &mut self.shared.lock().servers[server];
-                seat.skew_ms = skew_ms;
-                seat.clock.iter().for_each(|clock| clock.set_skew_ms(skew_ms));
+                let process = &mut self.shared.lock().servers[server];
+                process.skew_ms = skew_ms;
+                process.clock.iter().for_each(|clock| clock.set_skew_ms(skew_ms));
             }
             ServerAction::CutRegistry(cut) => self.cut_registry(server, cut),
             ServerAction::HealRegistry => self.heal_registry(server),
             ServerAction::LagWatches(millis) => {
-                self.shared.lock().store.iter().for_each(|store| store.lag(server, millis));
+                self.shared.lock().registry_state.iter().for_each(|state| state.lag(server, millis));
             }
             ServerAction::BlurRegistry(count) => {
-                self.shared.lock().store.iter().for_each(|store| store.blur(server, count));
+                self.shared.lock().registry_state.iter().for_each(|state| state.blur(server, count));
             }
         }
     }
 
     pub(super) async fn act_on_registry(&mut self, what: RegistryAction) {
         let Some(host) = self.registry.as_ref().map(madsim::runtime::NodeHandle::id) else { return };
-        let Some(store) = self.shared.lock().store.clone() else { return };
+        let Some(registry_state) = self.shared.lock().registry_state.clone() else { return };
         match what {
             RegistryAction::Start => self.start_registry().await,
             RegistryAction::Kill => {
@@ -95,14 +95,14 @@ impl Hosts {
             RegistryAction::Mend => self.mend_registry(),
             RegistryAction::Depose => {
                 self.shared.lock().coverage.hit("registry leader lost");
-                store.depose();
+                registry_state.depose();
             }
-            RegistryAction::Elect => store.elect(),
+            RegistryAction::Elect => registry_state.elect(),
             RegistryAction::Compact(keep) => {
                 let mut ledger = self.shared.lock();
                 if !ledger.registry.is_troubled() {
                     ledger.coverage.hit("registry compacted");
-                    store.compact(keep);
+                    registry_state.compact(keep);
                 }
             }
         }
@@ -186,22 +186,22 @@ impl Hosts {
         self.mend_registry();
         self.resume_registry();
         (0..self.servers.len()).for_each(|server| self.heal_registry(server));
-        let store = self.shared.lock().store.clone();
-        store.iter().for_each(super::store::RegistryState::calm);
+        let registry_state = self.shared.lock().registry_state.clone();
+        registry_state.iter().for_each(super::registry_state::RegistryState::calm);
     }
 
     /// Starts the registry, if it has a host of its own, unless it runs.
     pub(super) async fn start_registry(&mut self) {
-        let store = {
+        let registry_state = {
             let mut ledger = self.shared.lock();
             let runs = std::mem::replace(&mut ledger.registry.running, true);
             ledger.registry.paused &= runs;
-            ledger.store.clone().filter(|_| !runs)
+            ledger.registry_state.clone().filter(|_| !runs)
         };
-        let (Some(store), Some(host)) = (store, &self.registry) else { return };
+        let (Some(registry_state), Some(host)) = (registry_state, &self.registry) else { return };
         self.stop_host(host).await;
-        store.restart();
-        self.spawn(host, etcd::serve(store, self.shared.clone()));
+        registry_state.restart();
+        self.spawn(host, etcd::serve(registry_state, self.shared.clone()));
     }
 
     /// Starts every server that does not run.
@@ -224,18 +224,18 @@ impl Hosts {
         self.stop_host(&self.servers[server]).await;
         let (stop, stopped) = oneshot::channel();
         let clock = Clock::drifting(self.plan.drifts.servers[server]);
-        let (life, store) = {
+        let (life, remote) = {
             let mut ledger = self.shared.lock();
-            let remote = ledger.store.is_some();
+            let remote = ledger.registry_state.is_some();
             if !remote {
                 ledger.unsettled_until = at() + AFTERMATH;
             }
-            let seat = &mut ledger.servers[server];
-            seat.life += 1;
-            seat.paused = false;
-            (seat.stop, seat.clock) = (Some(stop), Some(clock.clone()));
-            clock.set_skew_ms(seat.skew_ms);
-            (seat.life, remote)
+            let process = &mut ledger.servers[server];
+            process.life += 1;
+            process.paused = false;
+            (process.stop, process.clock) = (Some(stop), Some(clock.clone()));
+            clock.set_skew_ms(process.skew_ms);
+            (process.life, remote)
         };
         // Epochs count from the incarnation if the registry is in the process: those of one life
         // must not occur in the next.
@@ -247,7 +247,7 @@ impl Hosts {
             .clock(clock.clone())
             .fallback(echo)
             .plant(self.planted);
-        let line = store.then(|| {
+        let link = remote.then(|| {
             let (remote, backend) = Remote::new(REQUESTS, WATCHES);
             let rng = Rng::new(self.rng.split());
             (
@@ -264,9 +264,9 @@ impl Hosts {
         });
         let shared = self.shared.clone();
         self.spawn(&self.servers[server], async move {
-            if let Some((remote, line)) = line {
+            if let Some((remote, task)) = link {
                 builder = builder.registry(NodeRegistry::Remote(remote));
-                tokio::spawn(line.run());
+                tokio::spawn(task.run());
             }
             let bound = builder.bind().await.expect("the address is free and the configuration good");
             let handle = bound.handle();

@@ -50,7 +50,7 @@ struct RegistryData {
     /// True while the registry has no leader.
     leaderless: bool,
     /// Faults of the connections, by server.
-    oddities: Vec<Oddity>,
+    connection_faults: Vec<ConnectionFaults>,
     sessions: BTreeMap<u64, ServerConnection>,
     next_session: u64,
     /// Watches, with their connections and the nodes' own numbers for them.
@@ -61,9 +61,9 @@ struct RegistryData {
     late: BTreeMap<(Instant, u64), (NodeId, Request)>,
     next_late: u64,
     /// Records for the oracle, if it watches the registry.
-    news: Option<WatchedRecords>,
+    oracle_events: Option<OracleEvents>,
     /// Servers that have written their last match, with their down-times in milliseconds.
-    doomed: Vec<(usize, u64)>,
+    servers_to_kill: Vec<(usize, u64)>,
 }
 
 /// A server's connection.
@@ -76,7 +76,7 @@ struct ServerConnection {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Oddity {
+struct ConnectionFaults {
     lag: Duration,
     blurred: u32,
     last_match: Option<LastMatch>,
@@ -100,7 +100,7 @@ pub(super) struct Ends {
 
 /// Events of the oracle's watch.
 #[derive(Default)]
-pub(super) struct WatchedRecords {
+pub(super) struct OracleEvents {
     pub(super) watched: Vec<Watched>,
     /// Nodes that made the requests, by revision.
     pub(super) authors: BTreeMap<u64, NodeId>,
@@ -126,15 +126,15 @@ impl RegistryState {
             clock,
             rng,
             leaderless: false,
-            oddities: vec![Oddity::default(); servers],
+            connection_faults: vec![ConnectionFaults::default(); servers],
             sessions: BTreeMap::new(),
             next_session: 1,
             watches: BTreeMap::new(),
             next_watch: 1,
             late: BTreeMap::new(),
             next_late: 1,
-            news: watched.then(WatchedRecords::default),
-            doomed: Vec::new(),
+            oracle_events: watched.then(OracleEvents::default),
+            servers_to_kill: Vec::new(),
         };
         Self(Arc::new(Mutex::new(inner)), Arc::new(Notify::new()))
     }
@@ -158,7 +158,8 @@ impl RegistryState {
     /// Returns true if the registry has a fault that is not one of its host.
     pub(super) fn is_troubled(&self) -> bool {
         let inner = self.lock();
-        inner.leaderless || inner.oddities.iter().any(|odd| odd.lag > Duration::ZERO || odd.blurred > 0)
+        inner.leaderless
+            || inner.connection_faults.iter().any(|faults| faults.lag > Duration::ZERO || faults.blurred > 0)
     }
 
     /// Opens a connection of a server.
@@ -219,13 +220,13 @@ impl RegistryState {
     }
 
     /// Takes the events of the oracle's watch since the last call.
-    pub(super) fn heard(&self) -> WatchedRecords {
-        self.lock().news.as_mut().map(std::mem::take).unwrap_or_default()
+    pub(super) fn take_oracle_events(&self) -> OracleEvents {
+        self.lock().oracle_events.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Takes the servers that have written their last match, with their down-times in milliseconds.
-    pub(super) fn take_doomed(&self) -> Vec<(usize, u64)> {
-        std::mem::take(&mut self.lock().doomed)
+    pub(super) fn take_servers_to_kill(&self) -> Vec<(usize, u64)> {
+        std::mem::take(&mut self.lock().servers_to_kill)
     }
 
     /// Returns true if lagging watch events are still under way.
@@ -270,23 +271,23 @@ impl RegistryState {
     }
 
     pub(super) fn lag(&self, server: usize, millis: u64) {
-        self.lock().oddities[server].lag = Duration::from_millis(millis);
+        self.lock().connection_faults[server].lag = Duration::from_millis(millis);
     }
 
     pub(super) fn blur(&self, server: usize, count: u32) {
-        self.lock().oddities[server].blurred = count;
+        self.lock().connection_faults[server].blurred = count;
     }
 
     pub(super) fn last_match(&self, server: usize, last: LastMatch) {
-        self.lock().oddities[server].last_match = Some(last);
+        self.lock().connection_faults[server].last_match = Some(last);
     }
 
     /// Ends all faults.
     pub(super) fn calm(&self) {
         {
             let mut inner = self.lock();
-            inner.oddities.fill(Oddity::default());
-            inner.doomed.clear();
+            inner.connection_faults.fill(ConnectionFaults::default());
+            inner.servers_to_kill.clear();
         }
         self.elect();
     }
@@ -321,9 +322,9 @@ impl RegistryData {
                 Some(Noted { mark: None, text })
             }
             RegistryCommand::Request { id, request } => {
-                let odd = &mut self.oddities[server];
-                let blurred = odd.blurred > 0;
-                odd.blurred = odd.blurred.saturating_sub(1);
+                let faults = &mut self.connection_faults[server];
+                let blurred = faults.blurred > 0;
+                faults.blurred = faults.blurred.saturating_sub(1);
                 if blurred || self.leaderless {
                     Some(self.blur(now, session, author, id, request))
                 } else {
@@ -352,12 +353,12 @@ impl RegistryData {
     /// Returns true if the request is the last write of a server that forms matches. Then the
     /// request is executed late, and the server gets no answer.
     fn is_last_match(&mut self, now: Instant, server: usize, author: NodeId, request: &Request) -> bool {
-        let last = &mut self.oddities[server].last_match;
+        let last = &mut self.connection_faults[server].last_match;
         let Some(LastMatch { after, down_ms }) = last.take_if(|_| matches::is_of_matcher(request)) else {
             return false;
         };
         self.do_late(now + after, author, request.clone());
-        self.doomed.push((server, down_ms));
+        self.servers_to_kill.push((server, down_ms));
         true
     }
 
@@ -366,8 +367,8 @@ impl RegistryData {
         let before = self.machine.revision();
         let outcome = self.machine.handle(now, request);
         let after = self.machine.revision();
-        if let Some(news) = self.news.as_mut().filter(|_| before < after) {
-            news.authors.insert(after, author);
+        if let Some(events) = self.oracle_events.as_mut().filter(|_| before < after) {
+            events.authors.insert(after, author);
         }
         outcome
     }
@@ -441,13 +442,13 @@ impl RegistryData {
         let now = self.clock.now().instant;
         while let Some(watched) = self.machine.poll_output() {
             if watched.id == NEWS {
-                self.news.iter_mut().for_each(|news| news.watched.push(watched.clone()));
+                self.oracle_events.iter_mut().for_each(|events| events.watched.push(watched.clone()));
                 continue;
             }
             let Some(&(of, id)) = self.watches.get(&watched.id) else { continue };
             let Some(session) = self.sessions.get_mut(&of) else { continue };
             // Events of a connection keep their order.
-            session.last = session.last.max(now + self.oddities[session.server].lag);
+            session.last = session.last.max(now + self.connection_faults[session.server].lag);
             let _ = session.news.send((session.last, Watched { id, ..watched }));
         }
     }

@@ -15,7 +15,7 @@ pub(super) struct WriteWatch {
     /// Last head of each room on each server that led it.
     leads: BTreeMap<(usize, RoomNumber), Lead>,
     /// Last join of each player to each room.
-    seats: BTreeMap<(usize, RoomNumber), Entrance>,
+    joins: BTreeMap<(usize, RoomNumber), PlayerJoin>,
     /// By serial: messages of senders whose session was superseded.
     fenced: BTreeMap<u64, FencedWrite>,
 }
@@ -28,9 +28,9 @@ struct Lead {
     serves: bool,
 }
 
-/// A member that was notified of its join.
+/// A join of which the member was notified.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Entrance {
+struct PlayerJoin {
     who: Who,
     /// Epoch of the member's session: newer sessions of a player have higher epochs.
     session: u64,
@@ -48,7 +48,7 @@ struct FencedWrite {
     session: u64,
     since: Option<u64>,
     /// Member of the player that has joined the room since, possibly on another server.
-    by: Option<Entrance>,
+    by: Option<PlayerJoin>,
 }
 
 /// State of a server as its node reports it.
@@ -63,7 +63,7 @@ impl Ledger {
     /// Returns the state of each server; `None` for a server that does not run.
     pub(super) fn views(&self) -> Vec<Option<ServerView>> {
         let rooms = self.open_rooms();
-        let view = |server: &super::seats::ServerSeat| {
+        let view = |server: &super::processes::HostedServer| {
             let now = server.clock.as_ref()?.now().instant;
             Some(server.handle.as_ref()?.inspect(|node| ServerView {
                 id: node.id(),
@@ -86,12 +86,12 @@ impl Ledger {
                     Some((epoch?, head?, view.serves))
                 });
                 let Some((epoch, head, serves)) = led else {
-                    self.guard.leads.remove(&(server, room));
+                    self.write_watch.leads.remove(&(server, room));
                     continue;
                 };
                 let node = (server, self.servers[server].life);
                 let lead = Lead { life: node.1, head, serves };
-                let before = self.guard.leads.insert((server, room), lead);
+                let before = self.write_watch.leads.insert((server, room), lead);
                 let before = before.filter(|lead| lead.life == node.1 && lead.head.epoch == epoch);
                 if before.is_none() {
                     self.observe(&Observation::Leads { node, room, epoch });
@@ -131,28 +131,28 @@ impl Ledger {
     /// again with a new session.
     pub(super) fn holds(&mut self, client: usize, epoch: u64) {
         let at = at();
-        let seat = &mut self.seats[client];
-        (seat.superseded, seat.epoch) = (None, epoch);
-        let (player, late) = (seat.player, seat.is_late(at));
+        let process = &mut self.clients[client];
+        (process.superseded, process.epoch) = (None, epoch);
+        let (player, late) = (process.player, process.is_late(at));
         if late || at < self.unsettled_until {
             return;
         }
-        for (other, seat) in self.seats.iter_mut().enumerate() {
-            if other != client && seat.player == player && seat.running && seat.epoch < epoch {
-                seat.superseded.get_or_insert(at);
+        for (other, process) in self.clients.iter_mut().enumerate() {
+            if other != client && process.player == player && process.running && process.epoch < epoch {
+                process.superseded.get_or_insert(at);
             }
         }
     }
 
     /// Records that the client was notified of a join.
-    pub(super) fn let_in(&mut self, who: Who, room: RoomNumber, epoch: u64) {
-        let seat = &self.seats[who.client];
-        let entrance = Entrance { who, session: seat.epoch, epoch, at: at() };
-        let known = self.guard.seats.entry((seat.player, room)).or_insert(entrance);
-        let again = Entrance { at: known.at, ..entrance } == *known;
-        let newer = known.session <= entrance.session || self.seats[known.who.client].life != known.who.life;
+    pub(super) fn note_joined(&mut self, who: Who, room: RoomNumber, epoch: u64) {
+        let process = &self.clients[who.client];
+        let join = PlayerJoin { who, session: process.epoch, epoch, at: at() };
+        let known = self.write_watch.joins.entry((process.player, room)).or_insert(join);
+        let again = PlayerJoin { at: known.at, ..join } == *known;
+        let newer = known.session <= join.session || self.clients[known.who.client].life != known.who.life;
         if newer && !again {
-            *known = entrance;
+            *known = join;
         }
     }
 
@@ -160,36 +160,36 @@ impl Ledger {
     /// the session of the player. With several servers this holds once the other client has joined
     /// the room.
     pub(super) fn fence(&mut self, who: Who, room: RoomNumber, serial: u64) {
-        let seat = &self.seats[who.client];
-        let fence = FencedWrite { who, session: seat.epoch, since: seat.superseded, by: None };
+        let process = &self.clients[who.client];
+        let fence = FencedWrite { who, session: process.epoch, since: process.superseded, by: None };
         if self.servers.len() == 1 {
             if fence.since.is_some() {
-                self.guard.fenced.insert(serial, fence);
+                self.write_watch.fenced.insert(serial, fence);
             }
             return;
         }
-        let newest = self.guard.seats.get(&(seat.player, room)).copied();
-        if let Some(by) = newest.filter(|by| by.who != who && by.session > seat.epoch) {
-            self.guard.fenced.insert(serial, FencedWrite { by: Some(by), ..fence });
+        let newest = self.write_watch.joins.get(&(process.player, room)).copied();
+        if let Some(by) = newest.filter(|by| by.who != who && by.session > process.epoch) {
+            self.write_watch.fenced.insert(serial, FencedWrite { by: Some(by), ..fence });
         }
     }
 
     /// Checks G7 as far as it shows from the outside: a message behind the fence reaches nobody, if
     /// its sender has no session again.
     pub(super) fn delivered(&mut self, entry: &DeliveredEntry) {
-        let fence = entry.serial.and_then(|serial| self.guard.fenced.get(&serial).copied());
+        let fence = entry.serial.and_then(|serial| self.write_watch.fenced.get(&serial).copied());
         let Some(FencedWrite { who, session, since, by }) = fence else { return };
-        let seat = &self.seats[who.client];
-        let late = seat.is_late(at());
-        let over = by.is_some() || seat.superseded == since;
-        let same = seat.life == who.life && seat.epoch == session && over;
+        let process = &self.clients[who.client];
+        let late = process.is_late(at());
+        let over = by.is_some() || process.superseded == since;
+        let same = process.life == who.life && process.epoch == session && over;
         // The other client still has its session, and is in the room.
         let stands = by.is_none_or(|by| {
-            let other = &self.seats[by.who.client];
+            let other = &self.clients[by.who.client];
             other.life == by.who.life
                 && other.epoch == by.session
                 && other.state == ClientState::Connected
-                && self.guard.seats.get(&(seat.player, entry.room)) == Some(&by)
+                && self.write_watch.joins.get(&(process.player, entry.room)) == Some(&by)
                 && entry.cursor.epoch == by.epoch
         });
         if same && stands && !late {

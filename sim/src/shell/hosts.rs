@@ -16,7 +16,7 @@ use madsim::time::{Duration, sleep};
 use skirmish_core::plant::{Plant, Planted};
 use skirmish_core::rng::{Rng, Seed};
 
-use super::act::{ClientAction, ShellAction};
+use super::actions::{ClientAction, ShellAction};
 use super::etcd::REGISTRY;
 use super::ledger::{AFTERMATH, SharedLedger, at};
 use super::plan::RunPlan;
@@ -42,7 +42,7 @@ pub(super) struct Hosts {
     pub(super) servers: Vec<NodeHandle>,
     /// Host of the registry, if it has one of its own.
     pub(super) registry: Option<NodeHandle>,
-    pub(super) hosts: Vec<NodeHandle>,
+    pub(super) clients: Vec<NodeHandle>,
     pub(super) planted: Planted,
     pub(super) secret: Seed,
     /// Count of tickets that had timed out beside another one when all players began to search for
@@ -64,7 +64,7 @@ impl Hosts {
         let servers =
             (0..plan.servers()).map(|server| host(format!("server-{server}"), server_host(server))).collect();
         let registry = plan.shape.has_remote_registry().then(|| host("registry".to_owned(), REGISTRY.0));
-        let hosts = (0..plan.clients())
+        let clients = (0..plan.clients())
             .map(|client| {
                 host(format!("client-{client}"), [10, 0, 1, u8::try_from(client + 1).unwrap_or(255)])
             })
@@ -77,7 +77,7 @@ impl Hosts {
             rng,
             servers,
             registry,
-            hosts,
+            clients,
             runtime,
             net: NetSim::current(),
             planted: plant.map_or_else(Planted::default, Planted::with),
@@ -140,7 +140,7 @@ impl Hosts {
     }
 
     async fn act_later(&mut self) {
-        self.fell_doomed();
+        self.kill_after_last_matches();
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= at()) {
             let act = entry.remove();
             self.act(act).await;
@@ -149,10 +149,10 @@ impl Hosts {
 
     async fn act(&mut self, act: ShellAction) {
         match act {
-            ShellAction::Client(client, ClientAction::Do(deed)) => {
-                // A client without a process ignores orders.
-                if let Some(orders) = &self.shared.lock().seats[client].orders {
-                    let _ = orders.send(deed);
+            ShellAction::Client(client, ClientAction::Do(command)) => {
+                // A client without a process ignores commands.
+                if let Some(commands) = &self.shared.lock().clients[client].commands {
+                    let _ = commands.send(command);
                 }
             }
             ShellAction::Client(client, what) => {
@@ -220,18 +220,18 @@ impl Hosts {
                 self.heal_nodes(other, server);
             }
         }
-        for client in 0..self.hosts.len() {
+        for client in 0..self.clients.len() {
             self.mend_client(client);
             self.resume_client(client);
-            let seat = &mut self.shared.lock().seats[client];
-            if std::mem::take(&mut seat.dawdles) > 0 {
-                seat.late_until = at() + AFTERMATH;
+            let process = &mut self.shared.lock().clients[client];
+            if std::mem::take(&mut process.dawdles) > 0 {
+                process.late_until = at() + AFTERMATH;
             }
         }
     }
 
     pub(super) fn backlog_all(&self) {
-        self.shared.lock().seats.iter_mut().for_each(|seat| seat.backlogged = true);
+        self.shared.lock().clients.iter_mut().for_each(|process| process.backlogged = true);
     }
 
     fn weather(&self, low: u64, high: u64, loss: u32) {

@@ -9,7 +9,7 @@ use skirmish_io::clock::Clock;
 use skirmish_io::server::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::act::Deed;
+use super::actions::ClientCommand;
 use super::dial::Cable;
 use crate::oracle::RoomNumber;
 
@@ -32,7 +32,7 @@ pub(super) struct HostedClient {
     pub(super) state: ClientState,
     pub(super) client: Option<Client>,
     pub(super) clock: Option<Clock>,
-    pub(super) orders: Option<mpsc::UnboundedSender<Deed>>,
+    pub(super) commands: Option<mpsc::UnboundedSender<ClientCommand>>,
     /// Time of the last check at which a fault held the client back.
     pub(super) troubled: u64,
     /// Time until which the application may be notified late of its client's events.
@@ -49,7 +49,7 @@ pub(super) struct HostedClient {
     pub(super) unwelcome: bool,
     pub(super) route: Rng,
     /// Generator of the application's decisions to play a match, and for how long.
-    pub(super) whims: Rng,
+    pub(super) decisions: Rng,
     /// True while the application has asked for a match and does not know the number of the search.
     pub(super) asking: bool,
     /// Number of the application's search, until the application is notified of the end.
@@ -66,7 +66,7 @@ pub(super) struct HostedClient {
 }
 
 impl HostedClient {
-    pub(super) fn new(player: usize, home: usize, route: Rng, whims: Rng) -> Self {
+    pub(super) fn new(player: usize, home: usize, route: Rng, decisions: Rng) -> Self {
         Self {
             player,
             life: 0,
@@ -80,7 +80,7 @@ impl HostedClient {
             state: ClientState::Idle,
             client: None,
             clock: None,
-            orders: None,
+            commands: None,
             troubled: 0,
             late_until: 0,
             shaken_until: 0,
@@ -89,7 +89,7 @@ impl HostedClient {
             reached: home,
             unwelcome: false,
             route,
-            whims,
+            decisions,
             asking: false,
             search: None,
             matches: BTreeSet::new(),
@@ -113,7 +113,7 @@ impl HostedClient {
 
 /// A server's process and its host.
 #[derive(Default)]
-pub(super) struct ServerSeat {
+pub(super) struct HostedServer {
     pub(super) life: u32,
     pub(super) handle: Option<Handle>,
     pub(super) clock: Option<Clock>,
@@ -126,7 +126,7 @@ pub(super) struct ServerSeat {
     pub(super) skew_ms: i64,
 }
 
-impl ServerSeat {
+impl HostedServer {
     /// Returns true if the server has a fault now.
     pub(super) fn is_troubled(&self) -> bool {
         self.handle.is_none() || self.paused || self.cut.0 || self.cut.1 || self.off_registry
@@ -135,13 +135,13 @@ impl ServerSeat {
 
 /// The registry's process and its host, if the registry has a host of its own.
 #[derive(Default)]
-pub(super) struct RegistrySeat {
+pub(super) struct HostedRegistry {
     pub(super) running: bool,
     pub(super) paused: bool,
     pub(super) cut: bool,
 }
 
-impl RegistrySeat {
+impl HostedRegistry {
     /// Returns true if the registry has a fault now.
     pub(super) const fn is_troubled(&self) -> bool {
         !self.running || self.paused || self.cut

@@ -26,7 +26,7 @@ impl Cut {
 
 /// Command of a client's application. Without a connection most of the commands are kept for later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(super) enum ClientCommand {
     Join {
         room: u32,
         history: u32,
@@ -83,7 +83,7 @@ pub(super) enum Deed {
 pub(super) enum ClientAction {
     /// The process starts, unless it runs.
     Start,
-    Do(Deed),
+    Do(ClientCommand),
     Kill,
     Pause,
     Resume,
