@@ -93,7 +93,7 @@ pub(crate) const fn marks(counts: &MatchCounts) -> [(&'static str, u64); 8] {
         ("party matched", counts.parties),
         ("player absent", counts.absent),
         ("absent player back", counts.back),
-        ("player came", counts.came),
+        ("player came", counts.arrived),
         ("player missed", counts.missed),
         ("match not begun", counts.over),
     ]

@@ -282,7 +282,7 @@ fn suspensions(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
 /// that every node must detect this.
 fn registry_full(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
     if chance(rng, 70) {
-        steps.retain(|step| !step.action.hurts_servers());
+        steps.retain(|step| !step.action.disturbs_servers());
     }
     let mut at = 0;
     for _ in 0..rng.range(1..=2) {
@@ -485,7 +485,7 @@ fn doubtful_claims(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
 /// All clients join a room at once, at several nodes, and clients that join again cross the last
 /// ones that leave. Nodes, links and registry have no fault; only their latencies differ.
 fn joins_cross(rng: &mut Rng, shape: &mut Shape, steps: &mut Vec<Step>) {
-    steps.retain(|step| !step.action.hurts_servers());
+    steps.retain(|step| !step.action.disturbs_servers());
     shape.players = shape.clients;
     shape.session_total = shape.session_total.max(shape.players);
     shape.node_latency_us = scale(rng, 50, 10_000);

@@ -82,7 +82,7 @@ impl Action {
     /// Returns true if the action is a fault of a node, of the registry or of a way between them,
     /// or an operator's act.
     #[must_use]
-    pub const fn hurts_servers(&self) -> bool {
+    pub const fn disturbs_servers(&self) -> bool {
         match *self {
             Self::DelayNodes { latency, .. } | Self::DelayRegistry { latency, .. } => {
                 latency > Self::LONGEST_WAY_US

@@ -62,10 +62,10 @@ impl World<'_> {
         }
         let waits = self.conns.values().find_map(|conn| {
             let greets = conn.to == node && conn.node.is_some() && conn.epoch == 0 && !conn.closing;
-            let came = conn.waited.filter(|_| greets && conn.client_open && conn.vanished.is_none())?;
-            (self.clients[conn.client].player == *player).then_some((conn.client, came))
+            let arrived = conn.waited.filter(|_| greets && conn.client_open && conn.vanished.is_none())?;
+            (self.clients[conn.client].player == *player).then_some((conn.client, arrived))
         });
-        let Some((client, came)) = waits else { return Ok(()) };
-        heard_first(node, client, "its session", Some(self.at - came))
+        let Some((client, arrived)) = waits else { return Ok(()) };
+        heard_first(node, client, "its session", Some(self.at - arrived))
     }
 }

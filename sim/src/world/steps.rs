@@ -18,7 +18,7 @@ impl World<'_> {
         self.next_step = index + 1;
         let Some(step) = self.scenario.steps.get(index) else { return Ok(()) };
         self.history.record(self.at, Actor::World, format_args!("step {index}: {}", step.action));
-        self.faulted |= step.action.hurts_servers();
+        self.faulted |= step.action.disturbs_servers();
         self.act(step.action)
     }
 

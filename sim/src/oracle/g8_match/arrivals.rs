@@ -14,7 +14,7 @@ impl Matches {
     /// Observes that a client was notified that its player has joined the room of a match.
     pub fn joined(&mut self, at: u64, player: &Name, room: &str) {
         if let Some(id) = keys::match_of(room) {
-            self.came.entry((player.clone(), id.to_owned())).or_insert(at);
+            self.arrived.entry((player.clone(), id.to_owned())).or_insert(at);
         }
     }
 
@@ -22,7 +22,7 @@ impl Matches {
     pub fn calm(&mut self, at: u64) {
         if !self.is_calm {
             // Records of earlier arrivals may have been lost.
-            self.came.clear();
+            self.arrived.clear();
             (self.is_calm, self.calm_at) = (true, at);
         }
     }
@@ -76,11 +76,11 @@ impl Matches {
                 if is_filled || !is_out || notice.joined {
                     return unlike(format_args!("{player} is put out of its team of match {id}"));
                 }
-                if let Some(came) =
-                    self.is_calm.then(|| self.came.get(&(name.clone(), id.to_owned()))).flatten()
+                if let Some(arrived) =
+                    self.is_calm.then(|| self.arrived.get(&(name.clone(), id.to_owned()))).flatten()
                 {
                     return unlike(format_args!(
-                        "{player} is put out of match {id} as who did not come, and has joined its room at {came} us"
+                        "{player} is put out of match {id} as who did not come, and has joined its room at {arrived} us"
                     ));
                 }
                 self.counts.missed += 1;

@@ -13,7 +13,7 @@ impl Matches {
     pub fn left(&mut self, client: usize, room: &str, reason: v1::LeftReason) -> bool {
         let is_out = matches!(reason, v1::LeftReason::Asked | v1::LeftReason::Kicked);
         let id = keys::match_of(room).filter(|id| is_out && self.formed.contains_key(*id));
-        id.is_some_and(|id| self.parted.insert((client, id.to_owned())))
+        id.is_some_and(|id| self.left.insert((client, id.to_owned())))
     }
 
     /// Observes that a client was notified that it has given up a match.
@@ -24,7 +24,7 @@ impl Matches {
         if !self.formed.contains_key(id) {
             return unlike(format_args!("client {client} has given up match {id}, which was never formed"));
         }
-        self.parted.insert((client, id.to_owned()));
+        self.left.insert((client, id.to_owned()));
         Ok(())
     }
 }

@@ -23,8 +23,8 @@
 //! A search without a reported end may end in a match at any time, after a crash of its client or
 //! after another client of the player has replaced that client. The player is still notified of the match.
 
-mod coming;
-mod parted;
+mod arrivals;
+mod left;
 mod searches;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,11 +63,11 @@ pub struct Matches {
     ended: BTreeSet<(Name, u64, i32)>,
     searches: Searches,
     /// Matches that clients have left or given up, as they were notified.
-    parted: BTreeSet<(usize, String)>,
+    left: BTreeSet<(usize, String)>,
     /// Times since which players have been in their matches, in microseconds of the world's time.
     since: BTreeMap<Name, (String, u64)>,
     /// Times at which players were notified that they joined the rooms of matches.
-    came: BTreeMap<(Name, String), u64>,
+    arrived: BTreeMap<(Name, String), u64>,
     /// True once faults have stopped, with the time in `calm_at`.
     is_calm: bool,
     calm_at: u64,
@@ -105,7 +105,7 @@ pub struct MatchCounts {
     /// Absent tickets whose players returned.
     pub back: u64,
     /// Players that joined the rooms of their matches.
-    pub came: u64,
+    pub arrived: u64,
     /// Players that were put out of matches, since they had not joined the rooms.
     pub missed: u64,
     /// Matches that were over before their start.
@@ -159,7 +159,7 @@ impl Matches {
     /// new process takes its place.
     pub fn restarted(&mut self, client: usize) {
         self.searches.restarted(client);
-        self.parted.retain(|(other, _)| *other != client);
+        self.left.retain(|(other, _)| *other != client);
     }
 
     /// Observes that a client was notified of the end of one of its player's searches, without a match.
@@ -204,7 +204,7 @@ impl Matches {
     /// If such a match, with the player in that team, was never formed, or the client has left it.
     pub fn told_before(&self, client: usize, player: &Name, told: &v1::Matched) -> Verdict {
         let id = &told.r#match;
-        if self.parted.contains(&(client, id.clone())) {
+        if self.left.contains(&(client, id.clone())) {
             return unlike(format_args!("client {client} was told of match {id}, which it had left"));
         }
         let Some(formed) = self.formed.get(id) else {
@@ -360,7 +360,7 @@ impl Matches {
             is_news && *before == v1::NoticeRecord { joined, since_ms, ..notice.clone() }
         });
         if is_marked {
-            self.counts.came += u64::from(notice.joined);
+            self.counts.arrived += u64::from(notice.joined);
             self.notices.insert(player, notice);
             return Ok(());
         }
@@ -449,7 +449,7 @@ impl Matches {
                 if !is_new && self.notices.get(&player).is_some_and(|of| of.r#match == id) {
                     continue;
                 }
-                let wish = self.seat(id, &player, &matched.mode, changes)?;
+                let wish = self.consume_ticket(id, &player, &matched.mode, changes)?;
                 if !wish.party.is_empty() {
                     let party =
                         parties.entry((wish.party, wish.party_key, wish.party_size)).or_insert((index, 0));
@@ -500,7 +500,7 @@ impl Matches {
 
     /// Checks that the match consumes the waiting ticket of a player that is put into it. Returns the
     /// player's request.
-    fn seat(
+    fn consume_ticket(
         &mut self,
         id: &str,
         player: &Name,
