@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skirmish_core::id::Cursor;
 
-use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
+use super::{ClientLife, Guarantee, Observation, RoomNumber, Verdict, broken};
 
 /// Cursor of each member, and the time since which another member has been ahead.
 #[derive(Debug, Default)]
@@ -12,9 +12,9 @@ pub(super) struct Bounded {
     /// Time of the first delivery of each entry.
     first: BTreeMap<(RoomNumber, Cursor), u64>,
     /// Cursor of each member, and the start of the membership.
-    reached: BTreeMap<(Who, RoomNumber), (Cursor, u64)>,
+    reached: BTreeMap<(ClientLife, RoomNumber), (Cursor, u64)>,
     /// Members that have asked to leave.
-    leaving: BTreeSet<(Who, RoomNumber)>,
+    leaving: BTreeSet<(ClientLife, RoomNumber)>,
 }
 
 impl Bounded {
@@ -25,44 +25,46 @@ impl Bounded {
             }
             Observation::Entry(entry) => {
                 self.first.entry((entry.room, entry.cursor)).or_insert(at);
-                if let Some(reached) = self.reached.get_mut(&(entry.who, entry.room)) {
+                if let Some(reached) = self.reached.get_mut(&(entry.client_life, entry.room)) {
                     reached.0 = entry.cursor;
                 }
                 Ok(())
             }
-            Observation::Snapshot { who, room, cursor, .. } => {
-                self.reached.insert((who, room), (cursor, at));
+            Observation::Snapshot { client_life, room, cursor, .. } => {
+                self.reached.insert((client_life, room), (cursor, at));
                 Ok(())
             }
-            Observation::Joined { who, room, .. } => {
-                self.leaving.remove(&(who, room));
-                if let Some(reached) = self.reached.get_mut(&(who, room)) {
+            Observation::Joined { client_life, room, .. } => {
+                self.leaving.remove(&(client_life, room));
+                if let Some(reached) = self.reached.get_mut(&(client_life, room)) {
                     reached.1 = at;
                 }
                 Ok(())
             }
-            Observation::Leaves { who, room } => {
-                self.leaving.insert((who, room));
+            Observation::Leaves { client_life, room } => {
+                self.leaving.insert((client_life, room));
                 Ok(())
             }
-            Observation::Left { who, room } => {
-                self.leaving.remove(&(who, room));
-                self.reached.remove(&(who, room));
+            Observation::Left { client_life, room } => {
+                self.leaving.remove(&(client_life, room));
+                self.reached.remove(&(client_life, room));
                 Ok(())
             }
-            Observation::Session { who, resumed: false, .. } | Observation::Gone { who } => {
-                self.leaving.retain(|(member, _)| *member != who);
-                self.reached.retain(|(member, _), _| *member != who);
+            Observation::Session { client_life, resumed: false, .. } | Observation::Gone { client_life } => {
+                self.leaving.retain(|(member, _)| *member != client_life);
+                self.reached.retain(|(member, _), _| *member != client_life);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn look(&mut self, at: u64, free: &[(Who, u64)], within: u64) -> Verdict {
+    pub(super) fn look(&mut self, at: u64, free: &[(ClientLife, u64)], within: u64) -> Verdict {
         let owed = self.reached.iter().filter(|(member, _)| !self.leaving.contains(member));
-        for (&(who, room), &(cursor, member_since)) in owed {
-            let Some(&(_, free_since)) = free.iter().find(|(other, _)| *other == who) else { continue };
+        for (&(client_life, room), &(cursor, member_since)) in owed {
+            let Some(&(_, free_since)) = free.iter().find(|(other, _)| *other == client_life) else {
+                continue;
+            };
             let next = Cursor { epoch: cursor.epoch, seq: cursor.seq + 1 };
             let Some(&first) = self.first.get(&(room, next)) else { continue };
             let since = first.max(free_since).max(member_since);
@@ -70,7 +72,7 @@ impl Bounded {
                 return broken(
                     Guarantee::Bounded,
                     format_args!(
-                        "nothing holds {who} back, but it has waited {} ms for {next:?} of room {room}, which \
+                        "nothing holds {client_life} back, but it has waited {} ms for {next:?} of room {room}, which \
                          others have",
                         (at - since) / 1_000
                     ),
@@ -96,9 +98,9 @@ mod tests {
     #[test]
     fn a_member_that_waits_for_what_others_have_is_caught() {
         let mut bounded = Bounded::default();
-        for who in [ANN, BOB] {
-            assert!(bounded.observe(0, &joined(who, false)).is_ok());
-            assert!(bounded.observe(0, &snapshot(who, 0, None)).is_ok());
+        for client_life in [ANN, BOB] {
+            assert!(bounded.observe(0, &joined(client_life, false)).is_ok());
+            assert!(bounded.observe(0, &snapshot(client_life, 0, None)).is_ok());
         }
         assert!(bounded.observe(10, &Observation::Entry(entry(ANN, 1, 1))).is_ok());
         assert!(bounded.look(60, &[(BOB, 0)], 50).is_ok());
@@ -106,7 +108,7 @@ mod tests {
         assert!(bounded.look(61, &[(BOB, 20)], 50).is_ok());
         assert!(bounded.look(61, &[], 50).is_ok());
         let room = entry(BOB, 1, 1).room;
-        assert!(bounded.observe(61, &Observation::Leaves { who: BOB, room }).is_ok());
+        assert!(bounded.observe(61, &Observation::Leaves { client_life: BOB, room }).is_ok());
         assert!(bounded.look(61, &[(BOB, 0)], 50).is_ok(), "it does not want it any more");
         assert!(bounded.observe(61, &joined(BOB, true)).is_ok());
         assert!(bounded.look(112, &[(BOB, 0)], 50).is_err());

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use skirmish_core::id::Cursor;
 
-use super::{DeliveredEntry, Guarantee, Observation, RoomNumber, Verdict, Who, broken};
+use super::{ClientLife, DeliveredEntry, Guarantee, Observation, RoomNumber, Verdict, broken};
 
 /// One digest for each place, and one direction for each member: together they prove the order.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     digests: BTreeMap<(RoomNumber, Cursor), u64>,
-    reached: BTreeMap<(Who, RoomNumber), Cursor>,
+    reached: BTreeMap<(ClientLife, RoomNumber), Cursor>,
     newest: BTreeMap<RoomNumber, Cursor>,
     /// Places where turns begin.
     turns: BTreeMap<(RoomNumber, Cursor), u32>,
@@ -22,8 +22,8 @@ impl Order {
         let entry = match seen {
             Observation::Entry(entry) => entry,
             // A new membership reads from the start of its own history.
-            Observation::Joined { who, room, resumed: false, .. } => {
-                self.reached.remove(&(*who, *room));
+            Observation::Joined { client_life, room, resumed: false, .. } => {
+                self.reached.remove(&(*client_life, *room));
                 return Ok(());
             }
             _ => return Ok(()),
@@ -35,15 +35,18 @@ impl Order {
                 Guarantee::Order,
                 format_args!(
                     "{} delivered another entry at {place:?} of room {} than somebody before",
-                    entry.who, entry.room
+                    entry.client_life, entry.room
                 ),
             );
         }
-        let reached = self.reached.entry((entry.who, entry.room)).or_default();
+        let reached = self.reached.entry((entry.client_life, entry.room)).or_default();
         if place <= *reached {
             return broken(
                 Guarantee::Order,
-                format_args!("{} delivered {place:?} of room {} after {:?}", entry.who, entry.room, *reached),
+                format_args!(
+                    "{} delivered {place:?} of room {} after {:?}",
+                    entry.client_life, entry.room, *reached
+                ),
             );
         }
         *reached = place;
@@ -122,9 +125,9 @@ mod tests {
     #[test]
     fn the_same_order_for_all_passes() {
         let mut order = Order::default();
-        for who in [ANN, BOB] {
+        for client_life in [ANN, BOB] {
             for seq in 1..5 {
-                assert!(order.observe(&Observation::Entry(entry(who, seq, seq))).is_ok());
+                assert!(order.observe(&Observation::Entry(entry(client_life, seq, seq))).is_ok());
             }
         }
     }

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skirmish_core::client::Outcome;
 
-use super::{Guarantee, Observation, RoomNumber, Verdict, Violation, Who, broken};
+use super::{ClientLife, Guarantee, Observation, RoomNumber, Verdict, Violation, broken};
 
 #[derive(Debug)]
 struct SentMessage {
-    who: Who,
+    client_life: ClientLife,
     room: RoomNumber,
     outcome: Option<Outcome>,
     delivered: bool,
@@ -22,10 +22,10 @@ struct SentMessage {
 #[derive(Debug, Default)]
 pub(super) struct KeptOracle {
     messages: BTreeMap<u64, SentMessage>,
-    serials: BTreeMap<(Who, u64), u64>,
-    open: BTreeMap<Who, BTreeSet<u64>>,
+    serials: BTreeMap<(ClientLife, u64), u64>,
+    open: BTreeMap<ClientLife, BTreeSet<u64>>,
     /// Messages that are acknowledged, and not delivered to the sender yet.
-    owed: BTreeMap<(Who, RoomNumber), BTreeSet<u64>>,
+    owed: BTreeMap<(ClientLife, RoomNumber), BTreeSet<u64>>,
     /// Messages that reached the sender before their acknowledgement.
     returned: BTreeSet<u64>,
 }
@@ -33,38 +33,42 @@ pub(super) struct KeptOracle {
 impl KeptOracle {
     pub(super) fn observe(&mut self, seen: &Observation) -> Verdict {
         match *seen {
-            Observation::Said { who, room, message, serial } => {
-                self.messages.insert(serial, SentMessage { who, room, outcome: None, delivered: false });
-                self.serials.insert((who, message), serial);
-                self.open.entry(who).or_default().insert(serial);
+            Observation::Said { client_life, room, message, serial } => {
+                self.messages
+                    .insert(serial, SentMessage { client_life, room, outcome: None, delivered: false });
+                self.serials.insert((client_life, message), serial);
+                self.open.entry(client_life).or_default().insert(serial);
                 Ok(())
             }
-            Observation::Outcome { who, message, outcome } => self.decided(who, message, outcome),
+            Observation::Outcome { client_life, message, outcome } => {
+                self.decided(client_life, message, outcome)
+            }
             Observation::Entry(entry) => match entry.serial {
                 Some(serial) => self.delivered(&entry, serial),
                 None => Ok(()),
             },
-            Observation::Snapshot { who, room, missing: Some(_), .. } | Observation::Left { who, room } => {
-                self.owed.remove(&(who, room));
+            Observation::Snapshot { client_life, room, missing: Some(_), .. }
+            | Observation::Left { client_life, room } => {
+                self.owed.remove(&(client_life, room));
                 Ok(())
             }
-            Observation::Joined { who, room, resumed: false, .. } => {
-                self.owed.remove(&(who, room));
+            Observation::Joined { client_life, room, resumed: false, .. } => {
+                self.owed.remove(&(client_life, room));
                 Ok(())
             }
-            Observation::Session { who, resumed: false, .. } | Observation::Gone { who } => {
-                self.owed.retain(|(owner, _), _| *owner != who);
+            Observation::Session { client_life, resumed: false, .. } | Observation::Gone { client_life } => {
+                self.owed.retain(|(owner, _), _| *owner != client_life);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn decided(&mut self, who: Who, id: u64, outcome: Outcome) -> Verdict {
-        let Some(&serial) = self.serials.get(&(who, id)) else {
+    fn decided(&mut self, client_life: ClientLife, id: u64, outcome: Outcome) -> Verdict {
+        let Some(&serial) = self.serials.get(&(client_life, id)) else {
             return broken(
                 Guarantee::Kept,
-                format_args!("{who} told the outcome of {id}, which was never said"),
+                format_args!("{client_life} told the outcome of {id}, which was never said"),
             );
         };
         let Some(message) = self.messages.get_mut(&serial) else { return Ok(()) };
@@ -72,19 +76,19 @@ impl KeptOracle {
             return broken(
                 Guarantee::Kept,
                 format_args!(
-                    "{who} told that message {serial} was {before:?}, and then that it was {outcome:?}"
+                    "{client_life} told that message {serial} was {before:?}, and then that it was {outcome:?}"
                 ),
             );
         }
         if outcome == Outcome::Refused && message.delivered {
             return broken(
                 Guarantee::Kept,
-                format_args!("message {serial} of {who} was refused and delivered"),
+                format_args!("message {serial} of {client_life} was refused and delivered"),
             );
         }
-        self.open.entry(who).or_default().remove(&serial);
+        self.open.entry(client_life).or_default().remove(&serial);
         if outcome == Outcome::Acknowledged && !self.returned.contains(&serial) {
-            self.owed.entry((who, message.room)).or_default().insert(serial);
+            self.owed.entry((client_life, message.room)).or_default().insert(serial);
         }
         Ok(())
     }
@@ -93,14 +97,14 @@ impl KeptOracle {
         let Some(message) = self.messages.get_mut(&serial) else {
             return broken(
                 Guarantee::Kept,
-                format_args!("{} delivered message {serial}, which nobody said", entry.who),
+                format_args!("{} delivered message {serial}, which nobody said", entry.client_life),
             );
         };
         message.delivered = true;
         if message.outcome == Some(Outcome::Refused) {
             return broken(
                 Guarantee::Kept,
-                format_args!("message {serial} of {} was refused and delivered", message.who),
+                format_args!("message {serial} of {} was refused and delivered", message.client_life),
             );
         }
         if message.room != entry.room {
@@ -113,26 +117,26 @@ impl KeptOracle {
             );
         }
         if let Some(own) = entry.own
-            && self.serials.get(&(entry.who, own)) != Some(&serial)
+            && self.serials.get(&(entry.client_life, own)) != Some(&serial)
         {
             return broken(
                 Guarantee::Kept,
-                format_args!("{} took message {serial} for its own message {own}", entry.who),
+                format_args!("{} took message {serial} for its own message {own}", entry.client_life),
             );
         }
-        if message.who != entry.who {
+        if message.client_life != entry.client_life {
             return Ok(());
         }
         self.returned.insert(serial);
-        let Some(owed) = self.owed.get_mut(&(entry.who, entry.room)) else { return Ok(()) };
+        let Some(owed) = self.owed.get_mut(&(entry.client_life, entry.room)) else { return Ok(()) };
         owed.remove(&serial);
         match owed.first() {
             Some(&earlier) if earlier < serial => {
-                let who = entry.who;
+                let client_life = entry.client_life;
                 broken(
                     Guarantee::Kept,
                     format_args!(
-                        "message {earlier} of {who} was acknowledged, but {serial} came in its place"
+                        "message {earlier} of {client_life} was acknowledged, but {serial} came in its place"
                     ),
                 )
             }
@@ -141,19 +145,21 @@ impl KeptOracle {
     }
 
     pub(super) fn rest(&self) -> Verdict {
-        self.owed.iter().find_map(|(&(who, room), owed)| Some((who, room, *owed.first()?))).map_or(
-            Ok(()),
-            |(who, room, serial)| {
+        self.owed
+            .iter()
+            .find_map(|(&(client_life, room), owed)| Some((client_life, room, *owed.first()?)))
+            .map_or(Ok(()), |(client_life, room, serial)| {
                 Err(Violation {
                     guarantee: Guarantee::Kept,
-                    what: format!("message {serial} of {who} in room {room} was acknowledged and is nowhere"),
+                    what: format!(
+                        "message {serial} of {client_life} in room {room} was acknowledged and is nowhere"
+                    ),
                 })
-            },
-        )
+            })
     }
 
-    pub(super) fn open(&self, who: Who) -> usize {
-        self.open.get(&who).map_or(0, BTreeSet::len)
+    pub(super) fn open(&self, client_life: ClientLife) -> usize {
+        self.open.get(&client_life).map_or(0, BTreeSet::len)
     }
 }
 
@@ -163,7 +169,7 @@ mod tests {
     use super::*;
 
     fn outcome(message: u64, outcome: Outcome) -> Observation {
-        Observation::Outcome { who: ANN, message, outcome }
+        Observation::Outcome { client_life: ANN, message, outcome }
     }
 
     fn run(history: &[Observation]) -> Verdict {

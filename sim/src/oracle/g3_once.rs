@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use skirmish_core::id::Cursor;
 
-use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
+use super::{ClientLife, Guarantee, Observation, RoomNumber, Verdict, broken};
 
 /// The place of each reliable message, and the newest version of each latest message.
 #[derive(Debug, Default)]
 pub(super) struct Once {
     places: BTreeMap<u64, (RoomNumber, Cursor)>,
-    versions: BTreeMap<(Who, RoomNumber), BTreeMap<(u32, u32), u64>>,
+    versions: BTreeMap<(ClientLife, RoomNumber), BTreeMap<(u32, u32), u64>>,
 }
 
 impl Once {
@@ -32,17 +32,17 @@ impl Once {
                     ),
                 )
             }
-            Observation::Joined { who, room, resumed: false, .. } => {
-                self.versions.remove(&(who, room));
+            Observation::Joined { client_life, room, resumed: false, .. } => {
+                self.versions.remove(&(client_life, room));
                 Ok(())
             }
-            Observation::Latest { who, room, member, key, version } => {
-                let versions = self.versions.entry((who, room)).or_default();
+            Observation::Latest { client_life, room, member, key, version } => {
+                let versions = self.versions.entry((client_life, room)).or_default();
                 match versions.insert((member, key), version) {
                     Some(before) if before >= version => broken(
                         Guarantee::Once,
                         format_args!(
-                            "{who} delivered version {version} of key {key} of member {member} in room \
+                            "{client_life} delivered version {version} of key {key} of member {member} in room \
                              {room} after {before}"
                         ),
                     ),
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn an_older_or_equal_latest_is_caught() {
-        let latest = |version| Observation::Latest { who: ANN, room: 0, member: 2, key: 0, version };
+        let latest = |version| Observation::Latest { client_life: ANN, room: 0, member: 2, key: 0, version };
         let mut once = Once::default();
         assert!(once.observe(&latest(3)).is_ok());
         assert!(once.observe(&latest(4)).is_ok());

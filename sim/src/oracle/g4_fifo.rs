@@ -4,34 +4,34 @@ use std::collections::BTreeMap;
 
 use skirmish_core::id::Cursor;
 
-use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
+use super::{ClientLife, Guarantee, Observation, RoomNumber, Verdict, broken};
 
 /// Each sender's messages by place. Serials grow, so they are the order of saying.
 #[derive(Debug, Default)]
 pub(super) struct Fifo {
-    senders: BTreeMap<u64, Who>,
-    logs: BTreeMap<(Who, RoomNumber), BTreeMap<Cursor, u64>>,
+    senders: BTreeMap<u64, ClientLife>,
+    logs: BTreeMap<(ClientLife, RoomNumber), BTreeMap<Cursor, u64>>,
     /// The sender's number of the last message that a reader got from each member, without a gap
     /// since.
-    counted: BTreeMap<(Who, RoomNumber), BTreeMap<u32, u64>>,
+    counted: BTreeMap<(ClientLife, RoomNumber), BTreeMap<u32, u64>>,
 }
 
 impl Fifo {
     pub(super) fn observe(&mut self, seen: &Observation) -> Verdict {
         match *seen {
-            Observation::Said { who, serial, .. } => {
-                self.senders.insert(serial, who);
+            Observation::Said { client_life, serial, .. } => {
+                self.senders.insert(serial, client_life);
                 Ok(())
             }
-            Observation::Snapshot { who, room, .. }
-            | Observation::Left { who, room }
-            | Observation::Joined { who, room, resumed: false, .. } => {
-                self.counted.remove(&(who, room));
+            Observation::Snapshot { client_life, room, .. }
+            | Observation::Left { client_life, room }
+            | Observation::Joined { client_life, room, resumed: false, .. } => {
+                self.counted.remove(&(client_life, room));
                 Ok(())
             }
             Observation::Entry(entry) => {
                 let Some(serial) = entry.serial else { return Ok(()) };
-                let counted = self.counted.entry((entry.who, entry.room)).or_default();
+                let counted = self.counted.entry((entry.client_life, entry.room)).or_default();
                 if let Some(before) = counted.insert(entry.member, entry.client_seq)
                     && entry.client_seq != before + 1
                 {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skirmish_core::id::Cursor;
 
-use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
+use super::{ClientLife, Guarantee, Observation, RoomNumber, Verdict, broken};
 
 /// Progress of a member in a room's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,37 +18,39 @@ enum ReadPosition {
 /// Cursors of all members.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
-    members: BTreeMap<(Who, RoomNumber), ReadPosition>,
+    members: BTreeMap<(ClientLife, RoomNumber), ReadPosition>,
     /// Members whose last join no snapshot or entry has answered yet.
-    fresh: BTreeSet<(Who, RoomNumber)>,
+    fresh: BTreeSet<(ClientLife, RoomNumber)>,
 }
 
 impl Gaps {
     pub(super) fn observe(&mut self, seen: &Observation) -> Verdict {
         match *seen {
-            Observation::Joined { who, room, epoch, resumed } => self.joined((who, room), epoch, resumed),
-            Observation::Snapshot { who, room, cursor, missing } => {
-                self.snapshot((who, room), cursor, missing)
+            Observation::Joined { client_life, room, epoch, resumed } => {
+                self.joined((client_life, room), epoch, resumed)
             }
-            Observation::Entry(entry) => self.entry((entry.who, entry.room), entry.cursor),
-            Observation::Left { who, room } => {
-                self.members.remove(&(who, room));
+            Observation::Snapshot { client_life, room, cursor, missing } => {
+                self.snapshot((client_life, room), cursor, missing)
+            }
+            Observation::Entry(entry) => self.entry((entry.client_life, entry.room), entry.cursor),
+            Observation::Left { client_life, room } => {
+                self.members.remove(&(client_life, room));
                 Ok(())
             }
-            Observation::Session { who, resumed: false, .. } | Observation::Gone { who } => {
-                self.members.retain(|(member, _), _| *member != who);
+            Observation::Session { client_life, resumed: false, .. } | Observation::Gone { client_life } => {
+                self.members.retain(|(member, _), _| *member != client_life);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn is_member(&self, who: Who, room: RoomNumber) -> bool {
-        self.members.contains_key(&(who, room))
+    pub(super) fn is_member(&self, client_life: ClientLife, room: RoomNumber) -> bool {
+        self.members.contains_key(&(client_life, room))
     }
 
-    fn joined(&mut self, member: (Who, RoomNumber), epoch: u64, resumed: bool) -> Verdict {
-        let (who, room) = member;
+    fn joined(&mut self, member: (ClientLife, RoomNumber), epoch: u64, resumed: bool) -> Verdict {
+        let (client_life, room) = member;
         self.fresh.insert(member);
         if !resumed {
             self.members.insert(member, ReadPosition::Unplaced(epoch));
@@ -68,21 +70,21 @@ impl Gaps {
         }
         broken(
             Guarantee::Gaps,
-            format_args!("{who} resumed room {room} in epoch {epoch}, but was a member in {before}"),
+            format_args!("{client_life} resumed room {room} in epoch {epoch}, but was a member in {before}"),
         )
     }
 
     fn snapshot(
         &mut self,
-        member: (Who, RoomNumber),
+        member: (ClientLife, RoomNumber),
         cursor: Cursor,
         missing: Option<(u64, u64)>,
     ) -> Verdict {
-        let (who, room) = member;
+        let (client_life, room) = member;
         let Some(reading) = self.members.get_mut(&member) else {
             return broken(
                 Guarantee::Gaps,
-                format_args!("{who} got a snapshot of room {room} without joining"),
+                format_args!("{client_life} got a snapshot of room {room} without joining"),
             );
         };
         let before = std::mem::replace(reading, ReadPosition::At(cursor));
@@ -102,13 +104,13 @@ impl Gaps {
         broken(
             Guarantee::Gaps,
             format_args!(
-                "{who} was at {before:?} of room {room}; the snapshot at {cursor:?} says that {missing:?} is missing"
+                "{client_life} was at {before:?} of room {room}; the snapshot at {cursor:?} says that {missing:?} is missing"
             ),
         )
     }
 
-    fn entry(&mut self, member: (Who, RoomNumber), cursor: Cursor) -> Verdict {
-        let (who, room) = member;
+    fn entry(&mut self, member: (ClientLife, RoomNumber), cursor: Cursor) -> Verdict {
+        let (client_life, room) = member;
         match self.members.get_mut(&member) {
             Some(ReadPosition::At(at)) if at.epoch == cursor.epoch && at.seq + 1 == cursor.seq => {
                 *at = cursor;
@@ -117,7 +119,7 @@ impl Gaps {
             }
             other => broken(
                 Guarantee::Gaps,
-                format_args!("{who} delivered {cursor:?} of room {room} standing at {other:?}"),
+                format_args!("{client_life} delivered {cursor:?} of room {room} standing at {other:?}"),
             ),
         }
     }
@@ -162,8 +164,13 @@ mod tests {
         assert!(run(&[got(1)]).is_err());
         assert!(run(&[joined(ANN, false), got(1)]).is_err());
         assert!(
-            run(&[joined(ANN, false), snapshot(ANN, 0, None), Observation::Gone { who: ANN }, got(1)])
-                .is_err()
+            run(&[
+                joined(ANN, false),
+                snapshot(ANN, 0, None),
+                Observation::Gone { client_life: ANN },
+                got(1)
+            ])
+            .is_err()
         );
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Guarantee, Observation, RoomNumber, Verdict, Who, broken};
+use super::{ClientLife, Guarantee, Observation, RoomNumber, Verdict, broken};
 
 /// A life of a node.
 type NodeLife = (usize, u32);
@@ -13,7 +13,7 @@ type NodeLife = (usize, u32);
 #[derive(Debug, Default)]
 pub(super) struct Primary {
     leaders: BTreeMap<(RoomNumber, u64), NodeLife>,
-    newest: BTreeMap<(Who, RoomNumber), u64>,
+    newest: BTreeMap<(ClientLife, RoomNumber), u64>,
 }
 
 impl Primary {
@@ -37,8 +37,8 @@ impl Primary {
                 let names: Vec<u32> = (0..u32::BITS).filter(|node| nodes & (1 << node) != 0).collect();
                 broken(Guarantee::Primary, format_args!("nodes {names:?} serve room {room} at the same time"))
             }
-            Observation::Joined { who, room, epoch, .. } => self.told(who, room, epoch),
-            Observation::Entry(entry) => self.told(entry.who, entry.room, entry.cursor.epoch),
+            Observation::Joined { client_life, room, epoch, .. } => self.told(client_life, room, epoch),
+            Observation::Entry(entry) => self.told(entry.client_life, entry.room, entry.cursor.epoch),
             _ => Ok(()),
         }
     }
@@ -54,15 +54,15 @@ impl Primary {
         )
     }
 
-    fn told(&mut self, who: Who, room: RoomNumber, epoch: u64) -> Verdict {
-        let newest = self.newest.entry((who, room)).or_default();
+    fn told(&mut self, client_life: ClientLife, room: RoomNumber, epoch: u64) -> Verdict {
+        let newest = self.newest.entry((client_life, room)).or_default();
         if epoch >= *newest {
             *newest = epoch;
             return Ok(());
         }
         broken(
             Guarantee::Primary,
-            format_args!("{who} was told of epoch {epoch} of room {room} after {newest}"),
+            format_args!("{client_life} was told of epoch {epoch} of room {room} after {newest}"),
         )
     }
 }

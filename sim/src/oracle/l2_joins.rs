@@ -19,7 +19,7 @@ impl Joins {
                 self.resumed.insert((conn, room));
                 Ok(())
             }
-            Observation::ToldGone { who, conn, room, healthy } => {
+            Observation::ToldGone { client_life, conn, room, healthy } => {
                 let resumed = self.resumed.remove(&(conn, room));
                 if !healthy || resumed {
                     return Ok(());
@@ -27,7 +27,7 @@ impl Joins {
                 broken(
                     Guarantee::Joins,
                     format_args!(
-                        "{who} was told that room {room} is gone, which it had asked to be let into"
+                        "{client_life} was told that room {room} is gone, which it had asked to be let into"
                     ),
                 )
             }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     fn gone(conn: u64, healthy: bool) -> Observation {
-        Observation::ToldGone { who: ANN, conn, room: 0, healthy }
+        Observation::ToldGone { client_life: ANN, conn, room: 0, healthy }
     }
 
     #[test]

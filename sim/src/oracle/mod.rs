@@ -165,14 +165,14 @@ pub(crate) fn broken<T>(guarantee: Guarantee, what: fmt::Arguments<'_>) -> Resul
 
 /// One life of one client's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Who {
+pub struct ClientLife {
     /// The client's number.
     pub client: usize,
     /// Number of this life of the client's process.
     pub life: u32,
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for ClientLife {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "client {} (life {})", self.client, self.life)
     }
@@ -187,7 +187,7 @@ pub enum Observation {
     /// An application gave a reliable message to its client, and the client accepted the message.
     Said {
         /// The sender.
-        who: Who,
+        client_life: ClientLife,
         /// The message's room.
         room: RoomNumber,
         /// The client's number of the message.
@@ -198,7 +198,7 @@ pub enum Observation {
     /// A client notified its application of the outcome of a message.
     Outcome {
         /// The sender.
-        who: Who,
+        client_life: ClientLife,
         /// The client's number of the message.
         message: u64,
         /// Outcome of the message.
@@ -207,7 +207,7 @@ pub enum Observation {
     /// A client began a session or resumed one.
     Session {
         /// The client.
-        who: Who,
+        client_life: ClientLife,
         /// True if the session is the one from before.
         resumed: bool,
         /// True if an earlier session was lost.
@@ -216,7 +216,7 @@ pub enum Observation {
     /// A client became a member, or learned that its membership still exists.
     Joined {
         /// The client.
-        who: Who,
+        client_life: ClientLife,
         /// The room.
         room: RoomNumber,
         /// Epoch of the room.
@@ -227,14 +227,14 @@ pub enum Observation {
     /// A client asked to leave. From then on, no later entry is owed to the client.
     Leaves {
         /// The client.
-        who: Who,
+        client_life: ClientLife,
         /// The room.
         room: RoomNumber,
     },
     /// A client stopped being a member.
     Left {
         /// The client.
-        who: Who,
+        client_life: ClientLife,
         /// The room.
         room: RoomNumber,
     },
@@ -243,7 +243,7 @@ pub enum Observation {
     /// A client delivered a snapshot.
     Snapshot {
         /// The client.
-        who: Who,
+        client_life: ClientLife,
         /// The room.
         room: RoomNumber,
         /// The last entry before the snapshot's place in the log.
@@ -254,7 +254,7 @@ pub enum Observation {
     /// A client delivered a latest message.
     Latest {
         /// The client.
-        who: Who,
+        client_life: ClientLife,
         /// The room.
         room: RoomNumber,
         /// Member that sent the message.
@@ -274,7 +274,7 @@ pub enum Observation {
     /// A client was notified that a room is gone.
     ToldGone {
         /// The client.
-        who: Who,
+        client_life: ClientLife,
         /// The connection that carried the message.
         conn: u64,
         /// The room.
@@ -286,7 +286,7 @@ pub enum Observation {
     /// The process of a client died, or its application ended the session.
     Gone {
         /// The client.
-        who: Who,
+        client_life: ClientLife,
     },
     /// A node received a frame of a connection that another connection had taken over, or a frame
     /// that was passed on from such a connection.
@@ -334,7 +334,7 @@ pub enum Observation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveredEntry {
     /// The client.
-    pub who: Who,
+    pub client_life: ClientLife,
     /// The room.
     pub room: RoomNumber,
     /// Place of the entry in the log.
@@ -402,7 +402,7 @@ impl Oracles {
     ///
     /// # Errors
     /// If one of them has been behind for longer.
-    pub fn look(&mut self, at: u64, free: &[(Who, u64)], within: u64) -> Verdict {
+    pub fn look(&mut self, at: u64, free: &[(ClientLife, u64)], within: u64) -> Verdict {
         self.bounded.look(at, free, within)
     }
 
@@ -431,8 +431,8 @@ impl Oracles {
 
     /// Counts the messages of a client that have no outcome yet.
     #[must_use]
-    pub fn open_messages(&self, who: Who) -> usize {
-        self.kept.open(who)
+    pub fn open_messages(&self, client_life: ClientLife) -> usize {
+        self.kept.open(client_life)
     }
 
     /// The newest entry of the room that any client delivered.
@@ -443,8 +443,8 @@ impl Oracles {
 
     /// Returns true if the client is a member, as far as the client was notified.
     #[must_use]
-    pub fn is_member(&self, who: Who, room: RoomNumber) -> bool {
-        self.gaps.is_member(who, room)
+    pub fn is_member(&self, client_life: ClientLife, room: RoomNumber) -> bool {
+        self.gaps.is_member(client_life, room)
     }
 }
 
@@ -453,36 +453,36 @@ mod build {
     //! Parts of synthetic histories.
     use super::*;
 
-    pub(crate) const ANN: Who = Who { client: 0, life: 0 };
-    pub(crate) const BOB: Who = Who { client: 1, life: 0 };
+    pub(crate) const ANN: ClientLife = ClientLife { client: 0, life: 0 };
+    pub(crate) const BOB: ClientLife = ClientLife { client: 1, life: 0 };
 
     pub(crate) fn at(seq: u64) -> Cursor {
         Cursor { epoch: 1, seq }
     }
 
-    pub(crate) fn entry(who: Who, seq: u64, serial: u64) -> DeliveredEntry {
+    pub(crate) fn entry(client_life: ClientLife, seq: u64, serial: u64) -> DeliveredEntry {
         DeliveredEntry {
-            who,
+            client_life,
             room: 0,
             cursor: at(seq),
             member: 1,
             client_seq: serial,
             serial: Some(serial),
-            own: (who == ANN).then_some(serial),
+            own: (client_life == ANN).then_some(serial),
             turn: 0,
             digest: serial,
         }
     }
 
     pub(crate) fn said(serial: u64) -> Observation {
-        Observation::Said { who: ANN, room: 0, message: serial, serial }
+        Observation::Said { client_life: ANN, room: 0, message: serial, serial }
     }
 
-    pub(crate) fn joined(who: Who, resumed: bool) -> Observation {
-        Observation::Joined { who, room: 0, epoch: 1, resumed }
+    pub(crate) fn joined(client_life: ClientLife, resumed: bool) -> Observation {
+        Observation::Joined { client_life, room: 0, epoch: 1, resumed }
     }
 
-    pub(crate) fn snapshot(who: Who, seq: u64, missing: Option<(u64, u64)>) -> Observation {
-        Observation::Snapshot { who, room: 0, cursor: at(seq), missing }
+    pub(crate) fn snapshot(client_life: ClientLife, seq: u64, missing: Option<(u64, u64)>) -> Observation {
+        Observation::Snapshot { client_life, room: 0, cursor: at(seq), missing }
     }
 }

@@ -133,13 +133,13 @@ impl Hosts {
         let percent = self.rng.range(0..=99);
         let clock = Clock::new();
         let (commands, inbox) = mpsc::unbounded_channel();
-        let (who, home) = {
+        let (client_life, home) = {
             let mut ledger = self.shared.lock();
-            let who = ledger.who(client);
+            let client_life = ledger.client_life(client);
             let process = &mut ledger.clients[client];
             (process.running, process.paused, process.commands) = (true, false, Some(commands));
             clock.set_skew_ms(process.skew_ms);
-            (who, process.home)
+            (client_life, process.home)
         };
         let dialer = SimDialer::new(self.shared.clone(), client, chopping);
         let keys = Arc::new(keys(&self.secret));
@@ -159,7 +159,7 @@ impl Hosts {
             .dialer(Arc::new(dialer))
             .event_capacity(self.plan.event_capacity)
             .plant(self.planted);
-        let life = player::live(self.shared.clone(), who, builder, clock, self.plan.patient, inbox);
+        let life = player::live(self.shared.clone(), client_life, builder, clock, self.plan.patient, inbox);
         self.spawn(&self.clients[client], life);
     }
 

@@ -158,14 +158,15 @@ impl Hosts {
         };
         let (rooms, cursors, replicas, (state, outstanding, searching)) = handle.inspect(look).await.ok()?;
         let mut ledger = self.shared.lock();
-        let who = ledger.who(client);
+        let client_life = ledger.client_life(client);
         let mut places = Vec::new();
         for (room, cursor) in rooms.into_iter().zip(cursors) {
             let number = ledger.room(&room);
-            let (member, newest) = (ledger.oracles.is_member(who, number), ledger.oracles.newest(number));
+            let (member, newest) =
+                (ledger.oracles.is_member(client_life, number), ledger.oracles.newest(number));
             places.push(RoomProgress { room, member, cursor, newest });
         }
-        let open = ledger.oracles.open_messages(who);
+        let open = ledger.oracles.open_messages(client_life);
         let standing = ClientProgress { client, state, open, outstanding, rooms: places };
         Some(ClientReport { standing, replicas, searching })
     }

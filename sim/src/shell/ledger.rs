@@ -23,7 +23,9 @@ use super::write_watch::WriteWatch;
 use crate::coverage::Coverage;
 use crate::draw::generator;
 use crate::history::{Actor, History};
-use crate::oracle::{DeliveredEntry, Guarantee, Observation, Oracles, RoomNumber, Verdict, Violation, Who};
+use crate::oracle::{
+    ClientLife, DeliveredEntry, Guarantee, Observation, Oracles, RoomNumber, Verdict, Violation,
+};
 use crate::rooms::Rooms;
 use crate::scenario::Shape;
 
@@ -126,8 +128,8 @@ impl Ledger {
         }
     }
 
-    pub(super) fn who(&self, client: usize) -> Who {
-        Who { client, life: self.clients[client].life }
+    pub(super) fn client_life(&self, client: usize) -> ClientLife {
+        ClientLife { client, life: self.clients[client].life }
     }
 
     /// Chooses the server of a client's next dial.
@@ -185,23 +187,26 @@ impl Ledger {
     }
 
     /// Records a message that the client has accepted.
-    pub(super) fn said(&mut self, who: Who, room: RoomNumber, message: u64, serial: u64) {
-        self.note(Actor::Client(who.client), format_args!("says {serial} in room {room} as {message}"));
-        self.fence(who, room, serial);
-        self.observe(&Observation::Said { who, room, message, serial });
+    pub(super) fn said(&mut self, client_life: ClientLife, room: RoomNumber, message: u64, serial: u64) {
+        self.note(
+            Actor::Client(client_life.client),
+            format_args!("says {serial} in room {room} as {message}"),
+        );
+        self.fence(client_life, room, serial);
+        self.observe(&Observation::Said { client_life, room, message, serial });
     }
 
     /// Records a client's request to leave a room.
-    pub(super) fn leaves(&mut self, who: Who, room: RoomNumber) {
-        self.observe(&Observation::Leaves { who, room });
+    pub(super) fn leaves(&mut self, client_life: ClientLife, room: RoomNumber) {
+        self.observe(&Observation::Leaves { client_life, room });
     }
 
     /// Checks a client that has ended by itself: every message that its application said must have
     /// an outcome.
-    pub(super) fn ended(&mut self, who: Who) {
-        let open = self.oracles.open_messages(who);
+    pub(super) fn ended(&mut self, client_life: ClientLife) {
+        let open = self.oracles.open_messages(client_life);
         if open > 0 {
-            let what = format!("{who} has ended without telling the outcome of {open} messages");
+            let what = format!("{client_life} has ended without telling the outcome of {open} messages");
             self.judge(Err(Violation { guarantee: Guarantee::Kept, what }));
         }
     }
@@ -211,7 +216,7 @@ impl Ledger {
         if !std::mem::take(&mut self.clients[client].running) {
             return;
         }
-        let who = self.who(client);
+        let client_life = self.client_life(client);
         let process = &mut self.clients[client];
         process.life += 1;
         process.busy = false;
@@ -222,7 +227,7 @@ impl Ledger {
         process.matches.clear();
         process.invited.clear();
         self.oracles.matches.restarted(client);
-        self.observe(&Observation::Gone { who });
+        self.observe(&Observation::Gone { client_life });
     }
 
     /// Adds a server's counts to the coverage, at the end of its process or of the run.
@@ -266,7 +271,7 @@ impl Ledger {
             {
                 process.troubled = at;
             } else {
-                free.push((Who { client, life: process.life }, process.troubled));
+                free.push((ClientLife { client, life: process.life }, process.troubled));
             }
         }
         let verdict = self.oracles.look(at, &free, within);
@@ -295,7 +300,7 @@ impl Ledger {
                 server.handle.as_ref().is_some_and(|handle| handle.inspect(|node| node.head(name).is_some()))
             };
             let member = |(client, process): (usize, &HostedClient)| {
-                oracles.is_member(Who { client, life: process.life }, room)
+                oracles.is_member(ClientLife { client, life: process.life }, room)
             };
             servers.iter().any(at_server) || clients.iter().enumerate().any(member)
         });
@@ -315,12 +320,12 @@ impl Ledger {
     }
 
     /// Records an event of a client's application.
-    pub(super) fn event(&mut self, who: Who, event: Event) {
-        self.note(Actor::Client(who.client), format_args!("{event:?}"));
+    pub(super) fn event(&mut self, client_life: ClientLife, event: Event) {
+        self.note(Actor::Client(client_life.client), format_args!("{event:?}"));
         self.sample();
         let seen = match event {
             Event::StateChanged { to, .. } => {
-                let process = &mut self.clients[who.client];
+                let process = &mut self.clients[client_life.client];
                 process.state = to;
                 process.backlogged &= to != skirmish_core::client::ClientState::Connected;
                 return;
@@ -329,31 +334,31 @@ impl Ledger {
                 if !resumed {
                     self.coverage.hit("session opened");
                 }
-                self.holds(who.client, epoch);
-                Observation::Session { who, resumed, lost }
+                self.holds(client_life.client, epoch);
+                Observation::Session { client_life, resumed, lost }
             }
             Event::Joined { room, epoch, resumed, .. } => {
                 self.coverage.hit(if resumed { "join resumed" } else { "joined" });
                 let room = self.room(&room);
-                self.note_joined(who, room, epoch);
-                Observation::Joined { who, room, epoch, resumed }
+                self.note_joined(client_life, room, epoch);
+                Observation::Joined { client_life, room, epoch, resumed }
             }
             Event::Left { room, reason } => {
-                if self.oracles.matches.left(who.client, &room, reason) {
+                if self.oracles.matches.left(client_life.client, &room, reason) {
                     self.coverage.hit("match left");
                 }
-                Observation::Left { who, room: self.room(&room) }
+                Observation::Left { client_life, room: self.room(&room) }
             }
             Event::Snapshot { room, cursor, missing, .. } => {
                 self.coverage.hit(match missing {
                     Some(_) => "snapshot with loss",
                     None => "snapshot without loss",
                 });
-                Observation::Snapshot { who, room: self.room(&room), cursor, missing }
+                Observation::Snapshot { client_life, room: self.room(&room), cursor, missing }
             }
             Event::Latest { room, member, key, version, .. } => {
                 self.coverage.hit("latest delivered");
-                Observation::Latest { who, room: self.room(&room), member, key, version }
+                Observation::Latest { client_life, room: self.room(&room), member, key, version }
             }
             Event::Outcome { message, outcome, .. } => {
                 self.coverage.hit(match outcome {
@@ -361,33 +366,34 @@ impl Ledger {
                     Outcome::Refused => "refused",
                     Outcome::Unknown => "unknown",
                 });
-                Observation::Outcome { who, message: message.0, outcome }
+                Observation::Outcome { client_life, message: message.0, outcome }
             }
             Event::Closed {
                 reason: reason @ (Reason::ProtocolError | Reason::Incompatible | Reason::Unauthenticated),
                 message,
                 fault,
             } => {
-                let what =
-                    format!("{who} was disconnected, though both sides are honest: {reason:?}, {message}");
+                let what = format!(
+                    "{client_life} was disconnected, though both sides are honest: {reason:?}, {message}"
+                );
                 self.judge(Err(Violation { guarantee: Guarantee::accused(fault), what }));
                 return;
             }
             Event::Closed { reason, .. } => {
-                self.clients[who.client].unwelcome |= reason == Reason::Draining;
+                self.clients[client_life.client].unwelcome |= reason == Reason::Draining;
                 return;
             }
             entry @ Event::Entry { .. } => {
-                let Some(entry) = self.digested(who, entry) else { return };
+                let Some(entry) = self.digested(client_life, entry) else { return };
                 self.coverage.hit("entry");
                 self.delivered(&entry);
                 Observation::Entry(entry)
             }
-            Event::Ticket { search, state, .. } => return self.ticket_told(who, search, state),
-            Event::Matched(matched) => return self.match_told(who, matched),
+            Event::Ticket { search, state, .. } => return self.ticket_told(client_life, search, state),
+            Event::Matched(matched) => return self.match_told(client_life, matched),
             Event::GivenUp { matched } => {
                 self.coverage.hit("match given up");
-                let verdict = self.oracles.matches.given_up(who.client, &matched);
+                let verdict = self.oracles.matches.given_up(client_life.client, &matched);
                 return self.judge(verdict);
             }
             Event::State { .. }
@@ -400,7 +406,7 @@ impl Ledger {
     }
 
     /// Returns an entry in the form for the oracles.
-    fn digested(&mut self, who: Who, event: Event) -> Option<DeliveredEntry> {
+    fn digested(&mut self, client_life: ClientLife, event: Event) -> Option<DeliveredEntry> {
         let Event::Entry {
             room,
             cursor,
@@ -428,7 +434,7 @@ impl Ledger {
         }
         let head = || body.get(..8).and_then(|head| head.try_into().ok()).map_or(0, u64::from_be_bytes);
         Some(DeliveredEntry {
-            who,
+            client_life,
             room: self.room(&room),
             cursor,
             member,

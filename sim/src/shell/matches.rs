@@ -21,7 +21,7 @@ use super::player::player_name;
 use super::registry_state::{LastMatch, OracleEvents, RegistryState};
 use crate::history::Actor;
 use crate::matches::{self, MatcherFailure};
-use crate::oracle::{Guarantee, RoomNumber, Verdict, Violation, Who};
+use crate::oracle::{ClientLife, Guarantee, RoomNumber, Verdict, Violation};
 use crate::scenario::MODES;
 
 /// Memory by which changes of matches in the registry are marked for coverage.
@@ -74,7 +74,7 @@ impl MatchMarks {
 /// has not heard of yet would be taken for the end of its next search.
 pub(super) async fn search(
     shared: &SharedLedger,
-    who: Who,
+    client_life: ClientLife,
     client: &Client,
     mode: i64,
     party: i64,
@@ -82,27 +82,31 @@ pub(super) async fn search(
 ) -> Result<(), Error> {
     let wish = {
         let mut ledger = shared.lock();
-        if ledger.clients[who.client].search.is_some() {
+        if ledger.clients[client_life.client].search.is_some() {
             return Err(CommandError::Searching.into());
         }
-        ledger.clients[who.client].asking = true;
+        ledger.clients[client_life.client].asking = true;
         matches::wish(&ledger.shape, mode, party, rating)
     };
     let result = client.queue(wish).await;
     let mut ledger = shared.lock();
-    let process = &mut ledger.clients[who.client];
+    let process = &mut ledger.clients[client_life.client];
     process.asking = false;
     let search = result?;
     process.search = Some(search);
     let player = player_name(process.player);
     ledger.coverage.hit("search begun");
-    let verdict = ledger.oracles.matches.asked(who.client, &player, search);
+    let verdict = ledger.oracles.matches.asked(client_life.client, &player, search);
     ledger.judge(verdict);
     Ok(())
 }
 
 /// Leaves the rooms of all matches.
-pub(super) async fn leave(shared: &SharedLedger, who: Who, client: &Client) -> Result<(), Error> {
+pub(super) async fn leave(
+    shared: &SharedLedger,
+    client_life: ClientLife,
+    client: &Client,
+) -> Result<(), Error> {
     let rooms = {
         let ledger = shared.lock();
         let plain = ledger.rooms.plain();
@@ -110,7 +114,7 @@ pub(super) async fn leave(shared: &SharedLedger, who: Who, client: &Client) -> R
     };
     for (number, name) in rooms {
         match client.leave(&name).await {
-            Ok(()) => shared.lock().leaves(who, u32::try_from(number).unwrap_or(RoomNumber::MAX)),
+            Ok(()) => shared.lock().leaves(client_life, u32::try_from(number).unwrap_or(RoomNumber::MAX)),
             // The client never was there, or has left before.
             Err(Error::Command(CommandError::NotInRoom)) => {}
             Err(error) => return Err(error),
@@ -120,24 +124,28 @@ pub(super) async fn leave(shared: &SharedLedger, who: Who, client: &Client) -> R
 }
 
 /// Gives up the client's match.
-pub(super) async fn give_up(shared: &SharedLedger, who: Who, client: &Client) -> Result<(), Error> {
+pub(super) async fn give_up(
+    shared: &SharedLedger,
+    client_life: ClientLife,
+    client: &Client,
+) -> Result<(), Error> {
     let rooms = || client.inspect(|machine| machine.rooms().map(str::to_owned).collect::<BTreeSet<_>>());
     let before = rooms().await?;
     client.give_up_match().await?;
     for room in before.difference(&rooms().await?) {
         let mut ledger = shared.lock();
         let room = ledger.room(room);
-        ledger.leaves(who, room);
+        ledger.leaves(client_life, room);
     }
     Ok(())
 }
 
 /// Joins the room of a match, speaks there, and leaves the room when the match is played.
-pub(super) async fn play(shared: SharedLedger, who: Who, room: RoomNumber, plays: u64) {
+pub(super) async fn play(shared: SharedLedger, client_life: ClientLife, room: RoomNumber, plays: u64) {
     let send_command = |command| {
         let ledger = shared.lock();
-        if ledger.who(who.client) == who
-            && let Some(commands) = &ledger.clients[who.client].commands
+        if ledger.client_life(client_life.client) == client_life
+            && let Some(commands) = &ledger.clients[client_life.client].commands
         {
             // A client that has just ended needs no commands.
             let _ = commands.send(command);
@@ -177,36 +185,36 @@ impl Ledger {
     }
 
     /// Handles an event about a client's ticket.
-    pub(super) fn ticket_told(&mut self, who: Who, search: u64, state: TicketState) {
+    pub(super) fn ticket_told(&mut self, client_life: ClientLife, search: u64, state: TicketState) {
         if let Some(mark) = matches::mark(state) {
             self.coverage.hit(mark);
         }
         if !matches::is_end(state) {
             return;
         }
-        let late = self.is_late(who, search);
-        let process = &mut self.clients[who.client];
+        let late = self.is_late(client_life, search);
+        let process = &mut self.clients[client_life.client];
         let player = player_name(process.player);
         let verdict = if late {
-            self.oracles.matches.ended_before(who.client, &player, search, state)
+            self.oracles.matches.ended_before(client_life.client, &player, search, state)
         } else {
             process.search = None;
-            self.oracles.matches.ended(who.client, &player, search, state)
+            self.oracles.matches.ended(client_life.client, &player, search, state)
         };
         self.judge(verdict);
     }
 
     /// Returns true if the event was waiting for the application while the application began
     /// another search.
-    fn is_late(&self, who: Who, search: u64) -> bool {
-        self.clients[who.client].search.is_some_and(|own| own != search)
+    fn is_late(&self, client_life: ClientLife, search: u64) -> bool {
+        self.clients[client_life.client].search.is_some_and(|own| own != search)
     }
 
     /// Handles an event about a client's match. Most applications go to the match's room.
-    pub(super) fn match_told(&mut self, who: Who, matched: v1::Matched) {
+    pub(super) fn match_told(&mut self, client_life: ClientLife, matched: v1::Matched) {
         self.coverage.hit("match told");
-        let (room, late) = (self.room(&matched.room), self.is_late(who, matched.search));
-        let process = &mut self.clients[who.client];
+        let (room, late) = (self.room(&matched.room), self.is_late(client_life, matched.search));
+        let process = &mut self.clients[client_life.client];
         if !late {
             process.search = None;
         }
@@ -219,9 +227,9 @@ impl Ledger {
         let player = player_name(process.player);
         let matches = &mut self.oracles.matches;
         let verdict = if late {
-            matches.told_before(who.client, &player, &matched)
+            matches.told_before(client_life.client, &player, &matched)
         } else {
-            matches.told(who.client, &player, &matched)
+            matches.told(client_life.client, &player, &matched)
         };
         self.judge(verdict);
     }

@@ -17,7 +17,7 @@ use super::actions::ClientCommand;
 use super::ledger::SharedLedger;
 use super::matches;
 use crate::history::Actor;
-use crate::oracle::Who;
+use crate::oracle::ClientLife;
 
 /// Returns the address of a server for players.
 pub(super) fn player_address(server: usize) -> SocketAddr {
@@ -55,7 +55,7 @@ pub(super) fn token(keys: &Keys, player: usize, wall: Wall) -> String {
 /// Runs one life of the process, until its client has ended.
 pub(super) async fn live(
     shared: SharedLedger,
-    who: Who,
+    client_life: ClientLife,
     builder: ClientBuilder,
     clock: Clock,
     patient: bool,
@@ -66,37 +66,37 @@ pub(super) async fn live(
         Ok(started) => started,
         Err(error) => {
             let mut ledger = shared.lock();
-            ledger.note(Actor::Client(who.client), format_args!("does not get to play: {error}"));
-            return ledger.gone(who.client);
+            ledger.note(Actor::Client(client_life.client), format_args!("does not get to play: {error}"));
+            return ledger.gone(client_life.client);
         }
     };
     {
         let mut ledger = shared.lock();
-        let process = &mut ledger.clients[who.client];
+        let process = &mut ledger.clients[client_life.client];
         (process.client, process.clock) = (Some(client.clone()), Some(clock));
     }
-    tokio::spawn(play(shared.clone(), who, client, commands));
-    watch(&shared, who, &mut events).await;
-    until_idle(&shared, who).await;
+    tokio::spawn(play(shared.clone(), client_life, client, commands));
+    watch(&shared, client_life, &mut events).await;
+    until_idle(&shared, client_life).await;
     let mut ledger = shared.lock();
-    ledger.ended(who);
+    ledger.ended(client_life);
     let error = events.take_error();
-    ledger.note(Actor::Client(who.client), format_args!("has ended, error: {error:?}"));
-    ledger.gone(who.client);
+    ledger.note(Actor::Client(client_life.client), format_args!("has ended, error: {error:?}"));
+    ledger.gone(client_life.client);
 }
 
 /// Handles events until no more follow.
-async fn watch(shared: &SharedLedger, who: Who, events: &mut Events) {
+async fn watch(shared: &SharedLedger, client_life: ClientLife, events: &mut Events) {
     while let Some(event) = events.next_event().await {
-        until_idle(shared, who).await;
+        until_idle(shared, client_life).await;
         let (dawdles, invited) = {
             let mut ledger = shared.lock();
-            ledger.event(who, event);
-            let process = &mut ledger.clients[who.client];
+            ledger.event(client_life, event);
+            let process = &mut ledger.clients[client_life.client];
             (process.dawdles, std::mem::take(&mut process.invited))
         };
         for (room, plays) in invited {
-            tokio::spawn(matches::play(shared.clone(), who, room, plays));
+            tokio::spawn(matches::play(shared.clone(), client_life, room, plays));
         }
         if dawdles > 0 {
             sleep(Duration::from_millis(dawdles)).await;
@@ -106,8 +106,8 @@ async fn watch(shared: &SharedLedger, who: Who, events: &mut Events) {
 
 /// Waits until no command is being executed: the effects of a command must not be recorded before
 /// the command.
-async fn until_idle(shared: &SharedLedger, who: Who) {
-    while shared.lock().clients[who.client].busy {
+async fn until_idle(shared: &SharedLedger, client_life: ClientLife) {
+    while shared.lock().clients[client_life.client].busy {
         sleep(Duration::from_micros(1)).await;
     }
 }
@@ -115,26 +115,26 @@ async fn until_idle(shared: &SharedLedger, who: Who) {
 /// Executes the commands.
 async fn play(
     shared: SharedLedger,
-    who: Who,
+    client_life: ClientLife,
     client: Client,
     mut commands: mpsc::UnboundedReceiver<ClientCommand>,
 ) {
     while let Some(command) = commands.recv().await {
-        shared.lock().clients[who.client].busy = true;
-        let result = execute(&shared, who, &client, command).await;
+        shared.lock().clients[client_life.client].busy = true;
+        let result = execute(&shared, client_life, &client, command).await;
         let mut ledger = shared.lock();
-        let lane = Actor::Client(who.client);
+        let lane = Actor::Client(client_life.client);
         match result {
             Ok(()) => ledger.note(lane, format_args!("{command:?}")),
             Err(error) => ledger.note(lane, format_args!("{command:?} is refused: {error}")),
         }
-        ledger.clients[who.client].busy = false;
+        ledger.clients[client_life.client].busy = false;
     }
 }
 
 async fn execute(
     shared: &SharedLedger,
-    who: Who,
+    client_life: ClientLife,
     client: &Client,
     command: ClientCommand,
 ) -> Result<(), Error> {
@@ -147,7 +147,7 @@ async fn execute(
         }
         ClientCommand::Leave { room } => {
             client.leave(&room_name(room)).await?;
-            shared.lock().leaves(who, room);
+            shared.lock().leaves(client_life, room);
             Ok(())
         }
         ClientCommand::Say { room, count, size } => {
@@ -156,7 +156,7 @@ async fn execute(
                 let mut body = serial.to_be_bytes().to_vec();
                 body.resize(size.max(8), b'x');
                 let message = client.say(&room_name(room), body, "sim.v1.Said").await?;
-                shared.lock().said(who, room, message.0, serial);
+                shared.lock().said(client_life, room, message.0, serial);
             }
             Ok(())
         }
@@ -179,11 +179,11 @@ async fn execute(
         }
         ClientCommand::Application { size } => client.send("sim.v1.Echo", vec![7; size]).await,
         ClientCommand::Queue { mode, party, rating } => {
-            matches::search(shared, who, client, mode, party, rating).await
+            matches::search(shared, client_life, client, mode, party, rating).await
         }
         ClientCommand::Cancel => client.cancel().await,
-        ClientCommand::GiveUp => matches::give_up(shared, who, client).await,
-        ClientCommand::LeaveMatches => matches::leave(shared, who, client).await,
+        ClientCommand::GiveUp => matches::give_up(shared, client_life, client).await,
+        ClientCommand::LeaveMatches => matches::leave(shared, client_life, client).await,
         ClientCommand::Quit => client.disconnect().await,
     }
 }

@@ -7,7 +7,7 @@ use skirmish_core::client::ClientState;
 use skirmish_core::id::{Cursor, NodeId};
 
 use super::ledger::{Ledger, at};
-use crate::oracle::{DeliveredEntry, Observation, RoomNumber, Who};
+use crate::oracle::{ClientLife, DeliveredEntry, Observation, RoomNumber};
 
 /// State of the module.
 #[derive(Default)]
@@ -31,7 +31,7 @@ struct Lead {
 /// A join of which the member was notified.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct PlayerJoin {
-    who: Who,
+    client_life: ClientLife,
     /// Epoch of the member's session: newer sessions of a player have higher epochs.
     session: u64,
     /// Epoch of the room.
@@ -43,7 +43,7 @@ struct PlayerJoin {
 /// Reason why a message must not be written.
 #[derive(Clone, Copy)]
 struct FencedWrite {
-    who: Who,
+    client_life: ClientLife,
     /// Session of the message, and the time since which the session is superseded.
     session: u64,
     since: Option<u64>,
@@ -145,12 +145,13 @@ impl Ledger {
     }
 
     /// Records that the client was notified of a join.
-    pub(super) fn note_joined(&mut self, who: Who, room: RoomNumber, epoch: u64) {
-        let process = &self.clients[who.client];
-        let join = PlayerJoin { who, session: process.epoch, epoch, at: at() };
+    pub(super) fn note_joined(&mut self, client_life: ClientLife, room: RoomNumber, epoch: u64) {
+        let process = &self.clients[client_life.client];
+        let join = PlayerJoin { client_life, session: process.epoch, epoch, at: at() };
         let known = self.write_watch.joins.entry((process.player, room)).or_insert(join);
         let again = PlayerJoin { at: known.at, ..join } == *known;
-        let newer = known.session <= join.session || self.clients[known.who.client].life != known.who.life;
+        let newer = known.session <= join.session
+            || self.clients[known.client_life.client].life != known.client_life.life;
         if newer && !again {
             *known = join;
         }
@@ -159,9 +160,9 @@ impl Ledger {
     /// Records a message that must not be written: one that is said after another client has got
     /// the session of the player. With several servers this holds once the other client has joined
     /// the room.
-    pub(super) fn fence(&mut self, who: Who, room: RoomNumber, serial: u64) {
-        let process = &self.clients[who.client];
-        let fence = FencedWrite { who, session: process.epoch, since: process.superseded, by: None };
+    pub(super) fn fence(&mut self, client_life: ClientLife, room: RoomNumber, serial: u64) {
+        let process = &self.clients[client_life.client];
+        let fence = FencedWrite { client_life, session: process.epoch, since: process.superseded, by: None };
         if self.servers.len() == 1 {
             if fence.since.is_some() {
                 self.write_watch.fenced.insert(serial, fence);
@@ -169,7 +170,7 @@ impl Ledger {
             return;
         }
         let newest = self.write_watch.joins.get(&(process.player, room)).copied();
-        if let Some(by) = newest.filter(|by| by.who != who && by.session > process.epoch) {
+        if let Some(by) = newest.filter(|by| by.client_life != client_life && by.session > process.epoch) {
             self.write_watch.fenced.insert(serial, FencedWrite { by: Some(by), ..fence });
         }
     }
@@ -178,22 +179,22 @@ impl Ledger {
     /// its sender has no session again.
     pub(super) fn delivered(&mut self, entry: &DeliveredEntry) {
         let fence = entry.serial.and_then(|serial| self.write_watch.fenced.get(&serial).copied());
-        let Some(FencedWrite { who, session, since, by }) = fence else { return };
-        let process = &self.clients[who.client];
+        let Some(FencedWrite { client_life, session, since, by }) = fence else { return };
+        let process = &self.clients[client_life.client];
         let late = process.is_late(at());
         let over = by.is_some() || process.superseded == since;
-        let same = process.life == who.life && process.epoch == session && over;
+        let same = process.life == client_life.life && process.epoch == session && over;
         // The other client still has its session, and is in the room.
         let stands = by.is_none_or(|by| {
-            let other = &self.clients[by.who.client];
-            other.life == by.who.life
+            let other = &self.clients[by.client_life.client];
+            other.life == by.client_life.life
                 && other.epoch == by.session
                 && other.state == ClientState::Connected
                 && self.write_watch.joins.get(&(process.player, entry.room)) == Some(&by)
                 && entry.cursor.epoch == by.epoch
         });
         if same && stands && !late {
-            self.observe(&Observation::Fenced { client: who.client, written: (0, 1) });
+            self.observe(&Observation::Fenced { client: client_life.client, written: (0, 1) });
         }
     }
 }

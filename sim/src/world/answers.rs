@@ -41,7 +41,7 @@ impl World<'_> {
         }
         let shape = &self.scenario.shape;
         let healthy = !self.faulted && shape.players >= shape.clients;
-        let (who, room) = (self.clients[client].who(), self.room(&left.room));
-        self.observe(Observation::ToldGone { who, conn, room, healthy })
+        let (client_life, room) = (self.clients[client].client_life(), self.room(&left.room));
+        self.observe(Observation::ToldGone { client_life, conn, room, healthy })
     }
 }

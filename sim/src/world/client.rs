@@ -17,7 +17,7 @@ use super::{MAX_ROUNDS, World};
 use crate::clock::SkewedClock;
 use crate::history::Actor;
 use crate::network::{PipeItem, Way};
-use crate::oracle::{DeliveredEntry, Guarantee, Observation, Verdict, Violation, Who};
+use crate::oracle::{ClientLife, DeliveredEntry, Guarantee, Observation, Verdict, Violation};
 use crate::scenario::Shape;
 
 /// Latest arrival of data that is held back until a take-over, in microseconds.
@@ -102,8 +102,8 @@ impl ClientProcess {
         }
     }
 
-    pub(super) fn who(&self) -> Who {
-        Who { client: self.number, life: self.life }
+    pub(super) fn client_life(&self) -> ClientLife {
+        ClientLife { client: self.number, life: self.life }
     }
 
     pub(super) fn wakes(&self) -> Option<u64> {
@@ -299,7 +299,7 @@ impl World<'_> {
     /// Kills the client's process and starts a new one with an empty memory.
     pub(super) fn crash_client(&mut self, client: usize) -> Verdict {
         self.coverage.hit("client crash");
-        self.observe(Observation::Gone { who: self.clients[client].who() })?;
+        self.observe(Observation::Gone { client_life: self.clients[client].client_life() })?;
         if let Some(id) = self.clients[client].conn.take() {
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.client_open = false;
@@ -344,14 +344,14 @@ impl World<'_> {
 
     fn client_event(&mut self, client: usize, event: Event) -> Verdict {
         self.history.record(self.at, Actor::Client(client), format_args!("{event:?}"));
-        let who = self.clients[client].who();
+        let client_life = self.clients[client].client_life();
         match event {
             Event::StateChanged { .. } => Ok(()),
             Event::Session { resumed, lost, .. } => {
                 if lost {
                     self.coverage.hit("session lost");
                 }
-                self.observe(Observation::Session { who, resumed, lost })
+                self.observe(Observation::Session { client_life, resumed, lost })
             }
             Event::Joined { room, epoch, resumed, member } => {
                 if let Some(conn) = self.clients[client].conn {
@@ -361,7 +361,7 @@ impl World<'_> {
                 let player = self.clients[client].player.clone();
                 self.oracles.matches.joined(self.at, &player, &room);
                 let room = self.room(&room);
-                self.observe(Observation::Joined { who, room, epoch, resumed })
+                self.observe(Observation::Joined { client_life, room, epoch, resumed })
             }
             Event::Left { room, reason } => {
                 if matches!(reason, LeftReason::RoomFull | LeftReason::Limit) {
@@ -371,7 +371,7 @@ impl World<'_> {
                     self.coverage.hit("match left");
                 }
                 let room = self.room(&room);
-                self.observe(Observation::Left { who, room })
+                self.observe(Observation::Left { client_life, room })
             }
             Event::Snapshot { room, cursor, missing, .. } => {
                 self.coverage.hit(match missing {
@@ -379,12 +379,12 @@ impl World<'_> {
                     None => "snapshot without loss",
                 });
                 let room = self.room(&room);
-                self.observe(Observation::Snapshot { who, room, cursor, missing })
+                self.observe(Observation::Snapshot { client_life, room, cursor, missing })
             }
             Event::Latest { room, member, key, version, .. } => {
                 self.coverage.hit("latest delivered");
                 let room = self.room(&room);
-                self.observe(Observation::Latest { who, room, member, key, version })
+                self.observe(Observation::Latest { client_life, room, member, key, version })
             }
             Event::Outcome { message, outcome, .. } => {
                 self.coverage.hit(match outcome {
@@ -392,7 +392,7 @@ impl World<'_> {
                     Outcome::Refused => "refused",
                     Outcome::Unknown => "unknown",
                 });
-                self.observe(Observation::Outcome { who, message: message.0, outcome })
+                self.observe(Observation::Outcome { client_life, message: message.0, outcome })
             }
             Event::State { .. } => {
                 self.coverage.hit("state changed");
@@ -414,11 +414,11 @@ impl World<'_> {
             }
             Event::Application { .. } | Event::Unsupported { .. } => Ok(()),
             Event::Closed { reason, message, fault } => self.closed(client, reason, &message, fault),
-            entry @ Event::Entry { .. } => self.entry(who, entry),
+            entry @ Event::Entry { .. } => self.entry(client_life, entry),
         }
     }
 
-    fn entry(&mut self, who: Who, event: Event) -> Verdict {
+    fn entry(&mut self, client_life: ClientLife, event: Event) -> Verdict {
         let Event::Entry {
             room,
             cursor,
@@ -443,7 +443,7 @@ impl World<'_> {
         }
         if turn > 0 {
             self.coverage.hit(if kind == EntryKind::Turn { "turn over" } else { "turn ended" });
-            self.clients[who.client].turns.insert(room.clone(), turn);
+            self.clients[client_life.client].turns.insert(room.clone(), turn);
         }
         for bytes in [&body[..], type_url.as_bytes(), player.as_bytes()] {
             digest.write_u64(bytes.len() as u64);
@@ -453,7 +453,7 @@ impl World<'_> {
             .then(|| body.get(..8).and_then(|head| head.try_into().ok()).map_or(0, u64::from_be_bytes));
         let room = self.room(&room);
         self.observe(Observation::Entry(DeliveredEntry {
-            who,
+            client_life,
             room,
             cursor,
             member,

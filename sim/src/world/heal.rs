@@ -292,7 +292,7 @@ impl World<'_> {
         let places = wanted.map(|(number, room)| {
             let number = u32::try_from(number).unwrap_or(u32::MAX);
             RoomProgress {
-                member: self.oracles.is_member(process.who(), number),
+                member: self.oracles.is_member(process.client_life(), number),
                 cursor: process.machine.cursor(&room),
                 newest: self.oracles.newest(number),
                 room: room.to_string(),
@@ -301,7 +301,7 @@ impl World<'_> {
         ClientProgress {
             client,
             state: process.machine.state(),
-            open: self.oracles.open_messages(process.who()),
+            open: self.oracles.open_messages(process.client_life()),
             outstanding: process.machine.outstanding(),
             rooms: places.collect(),
         }

@@ -99,7 +99,7 @@ impl World<'_> {
     pub(super) fn accept_match(&mut self, client: usize) -> Result<bool, crate::oracle::Violation> {
         let process = &mut self.clients[client];
         let Some(room) = process.invited.pop() else { return Ok(false) };
-        let (now, life) = (process.clock.now(self.at), process.who().life);
+        let (now, life) = (process.clock.now(self.at), process.client_life().life);
         let plays = process.rng.range(0..=self.scenario.shape.match_ms * 1_000);
         let result = process.machine.join(now, &room, 0);
         let number = self.rooms.number(&room);
@@ -114,7 +114,7 @@ impl World<'_> {
 
     /// Leaves the room of a match that the application has played.
     pub(super) fn match_played(&mut self, client: usize, life: u32, room: u64) -> Verdict {
-        if self.clients[client].who().life != life {
+        if self.clients[client].client_life().life != life {
             return Ok(());
         }
         if self.clients[client].paused {
@@ -140,8 +140,8 @@ impl World<'_> {
         let before = wanted(self);
         let result = self.client_input(client, Client::give_up_match)?;
         for room in before.difference(&wanted(self)) {
-            let (who, room) = (self.clients[client].who(), self.room(room));
-            self.observe(Observation::Leaves { who, room })?;
+            let (client_life, room) = (self.clients[client].client_life(), self.room(room));
+            self.observe(Observation::Leaves { client_life, room })?;
         }
         self.answered(client, result.err());
         Ok(())
@@ -155,15 +155,15 @@ impl World<'_> {
     ) -> Result<Result<(), CommandError>, crate::oracle::Violation> {
         let result = self.client_input(client, |machine, now| machine.leave(now, room))?;
         if result.is_ok() && !self.clients[client].machine.rooms().any(|wanted| wanted == room) {
-            let (who, room) = (self.clients[client].who(), self.room(room));
-            self.observe(Observation::Leaves { who, room })?;
+            let (client_life, room) = (self.clients[client].client_life(), self.room(room));
+            self.observe(Observation::Leaves { client_life, room })?;
         }
         Ok(result)
     }
 
     /// Leaves the rooms of all matches of the application.
     pub(super) fn leave_matches(&mut self, client: usize) -> Verdict {
-        let life = self.clients[client].who().life;
+        let life = self.clients[client].client_life().life;
         for (room, _) in self.rooms.open() {
             if room >= self.rooms.plain() {
                 self.match_played(client, life, room)?;

@@ -444,7 +444,7 @@ impl<'a> World<'a> {
             if troubled {
                 client.troubled = self.at;
             } else {
-                free.push((client.who(), client.troubled));
+                free.push((client.client_life(), client.troubled));
             }
         }
         let shape = &self.scenario.shape;

@@ -136,11 +136,11 @@ impl World<'_> {
             } else {
                 process.machine.say(now, &name, body.into(), "sim.v1.Said")
             };
-            let who = process.who();
+            let client_life = process.client_life();
             match said {
                 Ok(message) => {
                     let room = u32::try_from(room).unwrap_or(u32::MAX);
-                    self.observe(Observation::Said { who, room, message: message.0, serial })?;
+                    self.observe(Observation::Said { client_life, room, message: message.0, serial })?;
                 }
                 Err(error) => self.answered(client, Some(error)),
             }
