@@ -90,12 +90,12 @@ impl History {
     }
 
     /// Records an event.
-    pub fn record(&mut self, at: u64, lane: Actor, what: fmt::Arguments<'_>) {
+    pub fn record(&mut self, at: u64, lane: Actor, text: fmt::Arguments<'_>) {
         self.hasher.0.write_u64(at);
         // A hash accepts every text.
-        let _ = fmt::Write::write_fmt(&mut self.hasher, format_args!("{lane} {what}\n"));
+        let _ = fmt::Write::write_fmt(&mut self.hasher, format_args!("{lane} {text}\n"));
         if self.traced {
-            self.records.push(Record { at, lane, text: what.to_string() });
+            self.records.push(Record { at, lane, text: text.to_string() });
         }
     }
 

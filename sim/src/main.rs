@@ -300,7 +300,7 @@ fn catch(plants: &[Plant], seeds: u64, jobs: usize) -> bool {
         match first_caught(plant, seeds, jobs) {
             Some(failure) => {
                 let (seed, violation) = (failure.seed + 1, &failure.violation);
-                outln!("{name:<24}{seed:>10}  {}: {}", violation.guarantee.code(), violation.what);
+                outln!("{name:<24}{seed:>10}  {}: {}", violation.guarantee.code(), violation.description);
             }
             None => {
                 all = false;

@@ -188,8 +188,8 @@ pub(crate) fn at_rest(
             return broken(Guarantee::Liveness, format_args!("nobody forms the matches of {mode}"));
         }
     }
-    if let Some(what) = matches.left_behind() {
-        return broken(Guarantee::Match, format_args!("{what}"));
+    if let Some(description) = matches.left_behind() {
+        return broken(Guarantee::Match, format_args!("{description}"));
     }
     // Tickets with a short time-out may end before the matcher sees them.
     let counts = shape.queue_time_out_ms >= 5_000;

@@ -54,8 +54,8 @@ pub fn page(scenario: &Scenario, outcome: &RunOutcome) -> String {
     if let Some((at, violation)) = &outcome.violation {
         let y = scale.y(*at);
         let _ = write!(svg, "<line class=violation x1={LEFT} y1={y} x2={width} y2={y} />");
-        let what = escape(&violation.to_string());
-        let _ = write!(svg, "<text class=violation x={LEFT} y={}>{what}</text>", y + 18);
+        let description = escape(&violation.to_string());
+        let _ = write!(svg, "<text class=violation x={LEFT} y={}>{description}</text>", y + 18);
     }
     let verdict = outcome
         .violation

@@ -56,7 +56,7 @@ impl fmt::Display for FailureReport {
         let (at, violation) =
             self.outcome.violation.as_ref().map_or((0, &self.violation), |(at, violation)| (*at, violation));
         writeln!(f, "seed {} breaks {}", self.seed, violation.guarantee)?;
-        writeln!(f, "  {}", violation.what)?;
+        writeln!(f, "  {}", violation.description)?;
         writeln!(f, "  after {}.{:06} s of the world's time", at / 1_000_000, at % 1_000_000)?;
         writeln!(f, "shortest schedule found: {} of {} steps", self.steps.1, self.steps.0)?;
         for step in &self.scenario.steps {

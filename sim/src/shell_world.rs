@@ -64,7 +64,7 @@ pub(crate) fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
     );
     outln!("{COVERAGE_MARK}\n{}", tally.coverage);
     for failure in &tally.failures {
-        outln!("{} {:>20}  {}", red("failed:"), failure.seed, failure.what);
+        outln!("{} {:>20}  {}", red("failed:"), failure.seed, failure.description);
         outln!("{} {:>20}  {}", bold("log:   "), "", failure.log.display());
         let plant = args.plant.map_or_else(String::new, |plant| format!(" --plant {}", plant_name(plant)));
         outln!(
@@ -88,7 +88,7 @@ pub(crate) fn catch(plants: &[Plant], jobs: usize) -> Result<bool, String> {
     for plant in PLANTS.into_iter().filter(|plant| plants.contains(plant)) {
         let name = plant_name(plant);
         match first_caught(plant, jobs)? {
-            Some((seed, what)) => outln!("{name:<24}{:>10}  {what}", seed + 1),
+            Some((seed, description)) => outln!("{name:<24}{:>10}  {description}", seed + 1),
             None => {
                 all = false;
                 outln!("{name:<24}{PLANT_SEEDS:>10}  {} as {}", red("not caught"), plants::codes(plant));
@@ -126,7 +126,7 @@ fn first_caught(plant: Plant, jobs: usize) -> Result<Option<(u64, String)>, Stri
         }
         let without = ShellHuntPlan { first: failure.seed, seeds: 1, plant: None, ..plan };
         if hunt(&without, || true, |_| ()).map_err(|error| error.to_string())?.failures.is_empty() {
-            return Ok(Some((failure.seed, failure.what)));
+            return Ok(Some((failure.seed, failure.description)));
         }
     }
     Ok(None)

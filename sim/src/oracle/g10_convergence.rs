@@ -151,7 +151,7 @@ mod tests {
     fn a_replica_that_goes_back_is_caught() {
         assert!(hears_late(Planted::default()).is_ok());
         let verdict = hears_late(Planted::with(Plant::ArrivalWins)).unwrap_err();
-        assert!(verdict.what.contains("ann.colour"), "{}", verdict.what);
+        assert!(verdict.description.contains("ann.colour"), "{}", verdict.description);
     }
 
     #[test]
@@ -173,6 +173,6 @@ mod tests {
         assert!(converged(("node", &one), ("client", &two), &[]).is_ok());
         one.set_property(now(1), "ann", "colour", Some("red".into())).unwrap();
         let verdict = converged(("node", &one), ("client", &two), &[]).unwrap_err();
-        assert!(verdict.what.contains("ann.colour"), "{}", verdict.what);
+        assert!(verdict.description.contains("ann.colour"), "{}", verdict.description);
     }
 }

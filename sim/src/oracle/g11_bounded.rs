@@ -20,8 +20,8 @@ pub(super) struct Bounded {
 impl Bounded {
     pub(super) fn observe(&mut self, at: u64, seen: &Observation) -> Verdict {
         match *seen {
-            Observation::Audit { result: Err(what) } => {
-                broken(Guarantee::Bounded, format_args!("a cap was passed: {what}"))
+            Observation::Audit { result: Err(description) } => {
+                broken(Guarantee::Bounded, format_args!("a cap was passed: {description}"))
             }
             Observation::Entry(entry) => {
                 self.first.entry((entry.room, entry.cursor)).or_insert(at);
@@ -72,8 +72,8 @@ impl Bounded {
                 return broken(
                     Guarantee::Bounded,
                     format_args!(
-                        "nothing holds {client_life} back, but it has waited {} ms for {next:?} of room {room}, which \
-                         others have",
+                        "nothing holds {client_life} back, but it has waited {} ms for {next:?} of room {room}, \
+                         which others have",
                         (at - since) / 1_000
                     ),
                 );

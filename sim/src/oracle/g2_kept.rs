@@ -76,7 +76,8 @@ impl KeptOracle {
             return broken(
                 Guarantee::Kept,
                 format_args!(
-                    "{client_life} told that message {serial} was {before:?}, and then that it was {outcome:?}"
+                    "{client_life} told that message {serial} was {before:?}, and then that it \
+                     was {outcome:?}"
                 ),
             );
         }
@@ -151,7 +152,7 @@ impl KeptOracle {
             .map_or(Ok(()), |(client_life, room, serial)| {
                 Err(Violation {
                     guarantee: Guarantee::Kept,
-                    what: format!(
+                    description: format!(
                         "message {serial} of {client_life} in room {room} was acknowledged and is nowhere"
                     ),
                 })

@@ -42,8 +42,8 @@ impl Once {
                     Some(before) if before >= version => broken(
                         Guarantee::Once,
                         format_args!(
-                            "{client_life} delivered version {version} of key {key} of member {member} in room \
-                             {room} after {before}"
+                            "{client_life} delivered version {version} of key {key} of member {member} in \
+                             room {room} after {before}"
                         ),
                     ),
                     _ => Ok(()),

@@ -104,7 +104,8 @@ impl Gaps {
         broken(
             Guarantee::Gaps,
             format_args!(
-                "{client_life} was at {before:?} of room {room}; the snapshot at {cursor:?} says that {missing:?} is missing"
+                "{client_life} was at {before:?} of room {room}; the snapshot at {cursor:?} says that \
+                 {missing:?} is missing"
             ),
         )
     }

@@ -113,8 +113,8 @@ pub fn heard_first(node: usize, client: usize, given_up: &str, waits_for: Option
     }
 }
 
-fn unmet(what: std::fmt::Arguments<'_>) -> Verdict {
-    broken(Guarantee::Liveness, what)
+fn unmet(description: std::fmt::Arguments<'_>) -> Verdict {
+    broken(Guarantee::Liveness, description)
 }
 
 #[cfg(test)]

@@ -146,12 +146,12 @@ pub struct Violation {
     /// The broken guarantee.
     pub guarantee: Guarantee,
     /// Description of the breach, in one sentence.
-    pub what: String,
+    pub description: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.guarantee, self.what)
+        write!(f, "{}: {}", self.guarantee, self.description)
     }
 }
 
@@ -159,8 +159,8 @@ impl fmt::Display for Violation {
 pub type Verdict = Result<(), Violation>;
 
 /// Returns a verdict against a guarantee.
-pub(crate) fn broken<T>(guarantee: Guarantee, what: fmt::Arguments<'_>) -> Result<T, Violation> {
-    Err(Violation { guarantee, what: what.to_string() })
+pub(crate) fn broken<T>(guarantee: Guarantee, description: fmt::Arguments<'_>) -> Result<T, Violation> {
+    Err(Violation { guarantee, description: description.to_string() })
 }
 
 /// One life of one client's process.

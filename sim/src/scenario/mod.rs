@@ -22,12 +22,12 @@ pub struct ParseError {
     /// Number of the line, from 1.
     pub line: usize,
     /// Description of the error.
-    pub what: String,
+    pub description: String,
 }
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.what)
+        write!(f, "line {}: {}", self.line, self.description)
     }
 }
 
@@ -66,7 +66,7 @@ impl FromStr for Scenario {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut scenario = Self { seed: 0, shape: Shape::default(), steps: Vec::new() };
         for (index, line) in text.lines().enumerate() {
-            let error = |what: String| ParseError { line: index + 1, what };
+            let error = |description: String| ParseError { line: index + 1, description };
             if index == 0 && line != HEADER {
                 return Err(error(format!("a scenario begins with \"{HEADER}\"")));
             }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
         let error = format!("{HEADER}\nseed 1\nat 5 say client=0 room=0").parse::<Scenario>();
-        assert_eq!(error, Err(ParseError { line: 3, what: "count=... is missing".into() }));
+        assert_eq!(error, Err(ParseError { line: 3, description: "count=... is missing".into() }));
         assert!("seed 1".parse::<Scenario>().is_err());
     }
 

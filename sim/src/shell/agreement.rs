@@ -10,8 +10,8 @@ use super::player::player_name;
 use super::write_watch::ServerView;
 use crate::oracle::{Guarantee, Verdict, Violation};
 
-fn broken<T>(guarantee: Guarantee, what: String) -> Result<T, Violation> {
-    Err(Violation { guarantee, what })
+fn broken<T>(guarantee: Guarantee, description: String) -> Result<T, Violation> {
+    Err(Violation { guarantee, description })
 }
 
 impl Hosts {
@@ -47,10 +47,10 @@ impl Hosts {
             let primaries = of_room().filter(|(led, _)| led.is_some()).count();
             if primaries != usize::from(!epochs.is_empty()) || epochs.iter().any(|epoch| *epoch != epochs[0])
             {
-                let what = format!(
+                let description = format!(
                     "{name} has {primaries} primaries, and its epoch is {epochs:?} at those who have it"
                 );
-                return broken(Guarantee::Primary, what);
+                return broken(Guarantee::Primary, description);
             }
         }
         let servers = self.running()?;
@@ -69,10 +69,10 @@ impl Hosts {
             let has = |server: &Handle| server.inspect(|node| node.session_epoch(player.as_str()).is_some());
             let with: Vec<usize> = (0..servers.len()).filter(|number| has(&servers[*number])).collect();
             if with != [home] {
-                let what = format!(
+                let description = format!(
                     "{player} is connected to server {home}, but servers {with:?} have a session of it"
                 );
-                return broken(Guarantee::Fence, what);
+                return broken(Guarantee::Fence, description);
             }
         }
         Ok(())
@@ -93,8 +93,9 @@ fn recorded(records: &[(String, NodeId, u64)], servers: &[Handle]) -> Verdict {
         let is_room = key.starts_with("/rooms/");
         if !held.is_some_and(|held| held == *epoch || !is_room && held < *epoch) {
             let guarantee = if is_room { Guarantee::Primary } else { Guarantee::Fence };
-            let what = format!("{key} is {owner}'s by the registry, in epoch {epoch}; there it is {held:?}");
-            return broken(guarantee, what);
+            let description =
+                format!("{key} is {owner}'s by the registry, in epoch {epoch}; there it is {held:?}");
+            return broken(guarantee, description);
         }
     }
     Ok(())

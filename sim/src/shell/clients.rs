@@ -18,8 +18,8 @@ use super::player::{self, keys, player_address, player_name, token};
 const SETTLES: u64 = 1_000_000;
 
 impl Hosts {
-    pub(super) async fn act_on_client(&mut self, client: usize, what: ClientAction) {
-        match what {
+    pub(super) async fn act_on_client(&mut self, client: usize, action: ClientAction) {
+        match action {
             ClientAction::Start => self.start_client(client).await,
             ClientAction::Do(_) => {}
             ClientAction::Kill => self.kill_client(client).await,

@@ -291,8 +291,8 @@ impl Draft {
         self.registry(at, RegistryAction::Compact(keep));
     }
 
-    fn registry(&mut self, at: u64, what: RegistryAction) {
-        self.steps.push((at, ShellAction::Registry(what)));
+    fn registry(&mut self, at: u64, action: RegistryAction) {
+        self.steps.push((at, ShellAction::Registry(action)));
     }
 
     fn any_cut(&mut self) -> Cut {

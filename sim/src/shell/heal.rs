@@ -100,8 +100,9 @@ impl Hosts {
                 Err(unmet) if at() >= end => {
                     // A broken promise explains more than a missing message.
                     self.shared.lock().oracles.rest()?;
-                    let what = format!("{} ms after the last fault, {}", bound / 1_000, unmet.what);
-                    return Err(Violation { what, ..unmet });
+                    let description =
+                        format!("{} ms after the last fault, {}", bound / 1_000, unmet.description);
+                    return Err(Violation { description, ..unmet });
                 }
                 Err(_) => {}
             }
@@ -113,8 +114,8 @@ impl Hosts {
         let mut reports = Vec::new();
         for &client in present {
             let Some(report) = self.report(client).await else {
-                let what = format!("client {client} does not answer its application");
-                return Err(Violation { guarantee: Guarantee::Liveness, what });
+                let description = format!("client {client} does not answer its application");
+                return Err(Violation { guarantee: Guarantee::Liveness, description });
             };
             satisfied(&report.standing)?;
             reports.push(report);
@@ -135,8 +136,8 @@ impl Hosts {
                     verdict?;
                 }
                 if !any {
-                    let what = format!("no server has {room}");
-                    return Err(Violation { guarantee: Guarantee::Convergence, what });
+                    let description = format!("no server has {room}");
+                    return Err(Violation { guarantee: Guarantee::Convergence, description });
                 }
             }
         }

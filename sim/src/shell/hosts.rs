@@ -155,17 +155,17 @@ impl Hosts {
                     let _ = commands.send(command);
                 }
             }
-            ShellAction::Client(client, what) => {
-                self.shared.lock().note(Actor::Client(client), format_args!("# {what:?}"));
-                self.act_on_client(client, what).await;
+            ShellAction::Client(client, action) => {
+                self.shared.lock().note(Actor::Client(client), format_args!("# {action:?}"));
+                self.act_on_client(client, action).await;
             }
-            ShellAction::Server(server, what) => {
-                self.shared.lock().note(Actor::Node(server), format_args!("# {what:?}"));
-                self.act_on_server(server, what).await;
+            ShellAction::Server(server, action) => {
+                self.shared.lock().note(Actor::Node(server), format_args!("# {action:?}"));
+                self.act_on_server(server, action).await;
             }
-            ShellAction::Registry(what) => {
-                self.shared.lock().note(Actor::Registry, format_args!("# {what:?}"));
-                self.act_on_registry(what).await;
+            ShellAction::Registry(action) => {
+                self.shared.lock().note(Actor::Registry, format_args!("# {action:?}"));
+                self.act_on_registry(action).await;
             }
             other => {
                 self.shared.lock().note(Actor::World, format_args!("# {other:?}"));

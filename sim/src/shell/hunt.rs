@@ -56,7 +56,7 @@ pub struct ShellFailedSeed {
     /// The broken guarantee; `None` for a failure of another kind.
     pub guarantee: Option<Guarantee>,
     /// Description of the failure, as its process printed it.
-    pub what: String,
+    pub description: String,
     /// Path of the log of the whole run.
     pub log: PathBuf,
 }
@@ -83,7 +83,7 @@ struct LastWords {
     hash: Option<String>,
     seconds: f64,
     coverage: Coverage,
-    what: String,
+    description: String,
 }
 
 /// Result of a seed.
@@ -159,24 +159,30 @@ pub fn hunt(
 fn try_seed(program: &Path, plan: &ShellHuntPlan, seed: u64, twice: bool) -> io::Result<Ran> {
     let log = plan.out.join(format!("shell-seed-{seed}.log"));
     let words = run(program, plan, seed, &log, false)?;
-    let ran = |words: LastWords, what: Option<String>| Ran {
+    let ran = |words: LastWords, description: Option<String>| Ran {
         seconds: words.seconds,
         coverage: words.coverage,
-        failure: what.map(|what| ShellFailedSeed { seed, guarantee: broken(&what), what, log: log.clone() }),
+        failure: description.map(|description| ShellFailedSeed {
+            seed,
+            guarantee: broken(&description),
+            description,
+            log: log.clone(),
+        }),
     };
     if !words.good {
         // Runs the seed once more with a trace: the result is the same if the seed decides the run.
         let again = run(program, plan, seed, &log, true)?;
         let differs = if again.hash == words.hash { "" } else { " (and its second run differed)" };
-        let what = format!("{}{differs}", words.what);
-        return Ok(ran(words, Some(what)));
+        let description = format!("{}{differs}", words.description);
+        return Ok(ran(words, Some(description)));
     }
     if twice {
         let again = run(program, plan, seed, &log, false)?;
         if again.hash != words.hash {
             let or_none = |words: &LastWords| words.hash.clone().unwrap_or_else(|| "none".to_owned());
-            let what = format!("not deterministic: event logs {} and {}", or_none(&words), or_none(&again));
-            return Ok(ran(words, Some(what)));
+            let description =
+                format!("not deterministic: event logs {} and {}", or_none(&words), or_none(&again));
+            return Ok(ran(words, Some(description)));
         }
     }
     fs::remove_file(&log)?;
@@ -216,7 +222,7 @@ fn last_words(log: &str, status: Option<ExitStatus>) -> LastWords {
     let line = log.lines().rev().find(|line| line.contains(HASH_MARK));
     let hash = line.and_then(|line| Some(line.split_once(HASH_MARK)?.1.trim().to_owned()));
     let seconds = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
-    let what = match status {
+    let description = match status {
         None => format!("no end after {} s of real time", HANGS_AFTER.as_secs()),
         Some(_) => {
             let telling = |line: &&str| line.starts_with("broken:") || line.contains("panicked at");
@@ -231,12 +237,12 @@ fn last_words(log: &str, status: Option<ExitStatus>) -> LastWords {
         }
     };
     let (good, coverage) = (status.is_some_and(|status| status.success()), coverage(log));
-    LastWords { good, hash, seconds, coverage, what }
+    LastWords { good, hash, seconds, coverage, description }
 }
 
 /// Returns the guarantee that a process reported as broken.
-fn broken(what: &str) -> Option<Guarantee> {
-    let said = what.strip_prefix("broken: ")?;
+fn broken(description: &str) -> Option<Guarantee> {
+    let said = description.strip_prefix("broken: ")?;
     Guarantee::ALL.into_iter().find(|guarantee| said.starts_with(&format!("{guarantee}: ")))
 }
 
@@ -266,7 +272,7 @@ mod tests {
     #[test]
     fn the_guarantee_that_a_process_names_is_known() {
         for guarantee in Guarantee::ALL {
-            let violation = Violation { guarantee, what: "it: broke".to_owned() };
+            let violation = Violation { guarantee, description: "it: broke".to_owned() };
             assert_eq!(broken(&format!("broken: {violation} (at 1.000000 s)")), Some(guarantee));
         }
         assert_eq!(broken("thread 'main' panicked at x.rs:1:1: G1"), None);

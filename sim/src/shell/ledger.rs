@@ -120,11 +120,11 @@ impl SharedLedger {
 impl Ledger {
     /// Records an event. A trace is printed at once, so that it is complete even if the run ends in
     /// a panic.
-    pub(super) fn note(&mut self, lane: Actor, what: fmt::Arguments<'_>) {
+    pub(super) fn note(&mut self, lane: Actor, text: fmt::Arguments<'_>) {
         let at = at();
-        self.history.record(at, lane, what);
+        self.history.record(at, lane, text);
         if self.traced {
-            crate::outln!("{:>5}.{:06}  {:<9} {what}", at / 1_000_000, at % 1_000_000, lane.to_string());
+            crate::outln!("{:>5}.{:06}  {:<9} {text}", at / 1_000_000, at % 1_000_000, lane.to_string());
         }
     }
 
@@ -206,8 +206,9 @@ impl Ledger {
     pub(super) fn ended(&mut self, client_life: ClientLife) {
         let open = self.oracles.open_messages(client_life);
         if open > 0 {
-            let what = format!("{client_life} has ended without telling the outcome of {open} messages");
-            self.judge(Err(Violation { guarantee: Guarantee::Kept, what }));
+            let description =
+                format!("{client_life} has ended without telling the outcome of {open} messages");
+            self.judge(Err(Violation { guarantee: Guarantee::Kept, description }));
         }
     }
 
@@ -373,10 +374,10 @@ impl Ledger {
                 message,
                 fault,
             } => {
-                let what = format!(
+                let description = format!(
                     "{client_life} was disconnected, though both sides are honest: {reason:?}, {message}"
                 );
-                self.judge(Err(Violation { guarantee: Guarantee::accused(fault), what }));
+                self.judge(Err(Violation { guarantee: Guarantee::accused(fault), description }));
                 return;
             }
             Event::Closed { reason, .. } => {

@@ -266,7 +266,7 @@ impl Hosts {
             ledger.note(Actor::Node(server), format_args!("forms the matches, and is made to fail"));
         }
         let (begin, end) = (at(), at() + millis * 1_000);
-        let mut then = |at, what| self.schedule(at, ShellAction::Server(server, what));
+        let mut then = |at, action| self.schedule(at, ShellAction::Server(server, action));
         match how {
             MatcherFailure::Crash => {
                 then(begin, ServerAction::Kill);
@@ -276,7 +276,7 @@ impl Hosts {
                 then(begin, ServerAction::Cut(Cut::Both));
                 then(begin, ServerAction::Pause);
                 let gone = begin + millis.max(unseen(&self.plan.shape)) * 1_000;
-                let mut then = |at, what| self.schedule(at, ShellAction::Server(server, what));
+                let mut then = |at, action| self.schedule(at, ShellAction::Server(server, action));
                 then(gone, ServerAction::Kill);
                 then(gone + 1_000, ServerAction::Mend);
                 then(gone + 2_000, ServerAction::Start);
@@ -362,9 +362,9 @@ impl Hosts {
             self.pass_until(at() + 100_000).await?;
             let left = self.shared.lock().oracles.matches.left_behind();
             match left {
-                Some(what) if at() >= end => {
-                    let what = format!("all sessions have ended, and {what}");
-                    return Err(Violation { guarantee: Guarantee::Match, what });
+                Some(description) if at() >= end => {
+                    let description = format!("all sessions have ended, and {description}");
+                    return Err(Violation { guarantee: Guarantee::Match, description });
                 }
                 Some(_) => {}
                 None => return Ok(()),

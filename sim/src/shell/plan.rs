@@ -293,12 +293,12 @@ impl Draft {
         self.client(at + 1_000, client, ClientAction::Do(ClientCommand::Join { room, history: 3 }));
     }
 
-    pub(super) fn client(&mut self, at: u64, client: usize, what: ClientAction) {
-        self.steps.push((at, ShellAction::Client(client, what)));
+    pub(super) fn client(&mut self, at: u64, client: usize, action: ClientAction) {
+        self.steps.push((at, ShellAction::Client(client, action)));
     }
 
-    pub(super) fn server(&mut self, at: u64, server: usize, what: ServerAction) {
-        self.steps.push((at, ShellAction::Server(server, what)));
+    pub(super) fn server(&mut self, at: u64, server: usize, action: ServerAction) {
+        self.steps.push((at, ShellAction::Server(server, action)));
     }
 
     pub(super) fn clients(&self) -> usize {

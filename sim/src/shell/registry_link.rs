@@ -300,9 +300,9 @@ impl RegistryTask {
 
     /// Records a message between the node and the registry, and inspects the rooms: a node whose
     /// leases begin and end may serve only for a moment, and write in that moment.
-    fn note(&self, what: std::fmt::Arguments<'_>) {
+    fn note(&self, text: std::fmt::Arguments<'_>) {
         let mut ledger = self.shared.lock();
-        ledger.note(Actor::Node(self.server), what);
+        ledger.note(Actor::Node(self.server), text);
         ledger.sample();
     }
 }

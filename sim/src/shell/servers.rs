@@ -25,9 +25,9 @@ const REQUESTS: usize = 256;
 const WATCHES: usize = 64;
 
 impl Hosts {
-    pub(super) async fn act_on_server(&mut self, server: usize, what: ServerAction) {
+    pub(super) async fn act_on_server(&mut self, server: usize, action: ServerAction) {
         let host = self.servers[server].id();
-        match what {
+        match action {
             ServerAction::Start => self.start_server(server).await,
             ServerAction::Kill => self.kill_server(server).await,
             ServerAction::Drain => {
@@ -70,10 +70,10 @@ impl Hosts {
         }
     }
 
-    pub(super) async fn act_on_registry(&mut self, what: RegistryAction) {
+    pub(super) async fn act_on_registry(&mut self, action: RegistryAction) {
         let Some(host) = self.registry.as_ref().map(madsim::runtime::NodeHandle::id) else { return };
         let Some(registry_state) = self.shared.lock().registry_state.clone() else { return };
-        match what {
+        match action {
             RegistryAction::Start => self.start_registry().await,
             RegistryAction::Kill => {
                 self.runtime.kill(host);

@@ -55,10 +55,10 @@ impl World<'_> {
             let failure = node.machine.as_ref().and_then(|machine| machine.registry_failure(now));
             if failure != Some(Failure::Refused(Error::NoSpace)) {
                 let (number, millis) = (node.number, (self.at - since) / 1_000);
-                let what = format!(
+                let description = format!(
                     "the registry has had no space for {millis} ms, and node {number} has it that {failure:?}"
                 );
-                return self.broken(Guarantee::Liveness, what);
+                return self.broken(Guarantee::Liveness, description);
             }
         }
         self.coverage.hit("registry full noticed");

@@ -159,7 +159,7 @@ impl World<'_> {
                     let millis = bound / 1_000;
                     return self.broken(
                         unmet.guarantee,
-                        format!("{} ms after the last fault, {}", millis, unmet.what),
+                        format!("{} ms after the last fault, {}", millis, unmet.description),
                     );
                 }
                 Err(_) => {}
@@ -240,14 +240,15 @@ impl World<'_> {
                 return self.broken(Guarantee::Liveness, format!("node {} does not serve", node.number));
             }
             if let Some(failure) = node.machine.as_ref().and_then(|machine| machine.registry_failure(now)) {
-                let what = format!("node {} takes the registry for one that fails: {failure}", node.number);
-                return self.broken(Guarantee::Liveness, what);
+                let description =
+                    format!("node {} takes the registry for one that fails: {failure}", node.number);
+                return self.broken(Guarantee::Liveness, description);
             }
             let clock = node.machine.as_ref().map(skirmish_core::node::Node::clock);
             if clock != Some(clocks::ClockVerdict::Agrees) {
-                let what =
+                let description =
                     format!("node {} lets nobody in, since it takes its clock for {clock:?}", node.number);
-                return self.broken(Guarantee::Liveness, what);
+                return self.broken(Guarantee::Liveness, description);
             }
         }
         for (_, room) in self.rooms.open() {

@@ -251,7 +251,7 @@ impl World<'_> {
     /// Checks that no match keeps a player for long that never joined.
     pub(super) fn missed(&mut self) -> Verdict {
         match self.oracles.matches.overdue(self.at, self.scenario.shape.missed_bound()) {
-            Some(what) => self.broken(Guarantee::Liveness, what),
+            Some(description) => self.broken(Guarantee::Liveness, description),
             None => Ok(()),
         }
     }
@@ -297,9 +297,9 @@ impl World<'_> {
             self.client_input(client, Client::disconnect)?;
         }
         let end = self.at + self.scenario.shape.liveness_bound(0);
-        while let Some(what) = self.oracles.matches.left_behind() {
+        while let Some(description) = self.oracles.matches.left_behind() {
             if self.at >= end {
-                return self.broken(Guarantee::Match, format!("all sessions have ended, and {what}"));
+                return self.broken(Guarantee::Match, format!("all sessions have ended, and {description}"));
             }
             self.run_until(self.at + 100_000)?;
         }

@@ -416,8 +416,8 @@ impl<'a> World<'a> {
         self.oracles.observe(self.at, &seen)
     }
 
-    fn broken(&self, guarantee: Guarantee, what: impl Into<String>) -> Verdict {
-        Err(Violation { guarantee, what: what.into() })
+    fn broken(&self, guarantee: Guarantee, description: impl Into<String>) -> Verdict {
+        Err(Violation { guarantee, description: description.into() })
     }
 
     /// Checks that no client waits too long for entries that others have while no fault holds it

@@ -80,7 +80,8 @@ impl Matches {
                     self.is_calm.then(|| self.arrived.get(&(name.clone(), id.to_owned()))).flatten()
                 {
                     return unlike(format_args!(
-                        "{player} is put out of match {id} as who did not come, and has joined its room at {arrived} us"
+                        "{player} is put out of match {id} as who did not come, and has joined its \
+                         room at {arrived} us"
                     ));
                 }
                 self.counts.missed += 1;

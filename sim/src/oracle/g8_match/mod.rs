@@ -386,13 +386,13 @@ impl Matches {
     }
 
     /// Checks that the author, if known, is the elected matcher of the mode. Nobody else may perform the
-    /// act that `what` names.
-    fn by_elected(&self, mode: &str, what: std::fmt::Arguments<'_>) -> Verdict {
+    /// act that `description` names.
+    fn by_elected(&self, mode: &str, description: std::fmt::Arguments<'_>) -> Verdict {
         let elected = self.elected.get(mode).filter(|(epoch, _)| *epoch > 0).map(|(_, node)| *node);
         match self.author {
-            Some(author) if elected != Some(author) => {
-                unlike(format_args!("{what} by {author}, which is not elected for {mode}: {elected:?} is"))
-            }
+            Some(author) if elected != Some(author) => unlike(format_args!(
+                "{description} by {author}, which is not elected for {mode}: {elected:?} is"
+            )),
             _ => Ok(()),
         }
     }
@@ -591,8 +591,8 @@ const fn is_decided(state: TicketState) -> bool {
     matches!(state, TicketState::TimedOut | TicketState::PartyLost | TicketState::Refused)
 }
 
-fn unlike(what: std::fmt::Arguments<'_>) -> Verdict {
-    broken(Guarantee::Match, what)
+fn unlike(description: std::fmt::Arguments<'_>) -> Verdict {
+    broken(Guarantee::Match, description)
 }
 
 #[cfg(test)]

@@ -97,11 +97,17 @@ impl Searches {
 
     /// Checks a search whose ticket waits or is consumed: a client must have begun the search, and
     /// must not have been notified of an end.
-    pub(super) fn goes_on(&self, player: &Name, number: u64, what: std::fmt::Arguments<'_>) -> Verdict {
+    pub(super) fn goes_on(
+        &self,
+        player: &Name,
+        number: u64,
+        description: std::fmt::Arguments<'_>,
+    ) -> Verdict {
         match self.all.get(&(player.clone(), number)) {
-            None => unlike(format_args!("{what} by search {number}, which {player} never had")),
+            None => unlike(format_args!("{description} by search {number}, which {player} never had")),
             Some(ObservedSearch { client, end: Some(end) }) => unlike(format_args!(
-                "{what} by search {number}, of which client {client} was told that it has ended: {end:?}"
+                "{description} by search {number}, of which client {client} was told that it has ended: \
+                 {end:?}"
             )),
             Some(_) => Ok(()),
         }

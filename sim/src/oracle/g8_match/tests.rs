@@ -343,7 +343,7 @@ fn who_is_put_out_has_not_come_and_nobody_stays_who_has_not() {
     assert_eq!(all.overdue(109, 9), None);
     assert!(all.overdue(110, 9).is_some());
     assert_eq!(all.changed(110, None, &[came]), Ok(()));
-    assert!(all.overdue(110, 9).is_some_and(|what| what.contains("ann")));
+    assert!(all.overdue(110, 9).is_some_and(|description| description.contains("ann")));
 }
 
 #[test]
