@@ -215,7 +215,7 @@ fn hunt_seeds(args: &HuntArgs) -> Result<bool, String> {
         outln!("{} no guarantee broken", green("ok:"));
         return Ok(true);
     };
-    tell(first.seed, args.plant, &args.out)?;
+    report_failure(first.seed, args.plant, &args.out)?;
     Ok(false)
 }
 
@@ -227,7 +227,7 @@ fn table(failures: &[FailedSeed]) {
 }
 
 /// Reports a failing seed on the terminal and in files.
-fn tell(seed: u64, plant: Option<Plant>, out: &Path) -> Result<(), String> {
+fn report_failure(seed: u64, plant: Option<Plant>, out: &Path) -> Result<(), String> {
     let report = FailureReport::of_seed(seed, plant)
         .ok_or_else(|| format!("seed {seed} failed and does not fail again: the run is not deterministic"))?;
     let text = report.to_string();

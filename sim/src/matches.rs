@@ -27,7 +27,7 @@ pub(crate) fn watch() -> Watch {
 
 /// Passes events of the oracle's watch to the oracle, at a moment of the world. `author` returns
 /// the node that requested a revision, if known.
-pub(crate) fn hear(
+pub(crate) fn observe_watched(
     matches: &mut Matches,
     at: u64,
     author: impl Fn(u64) -> Option<NodeId>,
@@ -61,7 +61,7 @@ pub(crate) fn wish(shape: &Shape, mode: i64, party: i64, rating: i64) -> v1::Que
 }
 
 /// Draws true if an application joins the room of its match.
-pub(crate) fn goes(rng: &mut Rng) -> bool {
+pub(crate) fn joins_match(rng: &mut Rng) -> bool {
     rng.range(1..=ABSENT) > 1
 }
 

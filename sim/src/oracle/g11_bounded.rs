@@ -59,7 +59,7 @@ impl Bounded {
         }
     }
 
-    pub(super) fn look(&mut self, at: u64, free: &[(ClientLife, u64)], within: u64) -> Verdict {
+    pub(super) fn check(&mut self, at: u64, free: &[(ClientLife, u64)], within: u64) -> Verdict {
         let owed = self.reached.iter().filter(|(member, _)| !self.leaving.contains(member));
         for (&(client_life, room), &(cursor, member_since)) in owed {
             let Some(&(_, free_since)) = free.iter().find(|(other, _)| *other == client_life) else {
@@ -103,16 +103,16 @@ mod tests {
             assert!(bounded.observe(0, &snapshot(client_life, 0, None)).is_ok());
         }
         assert!(bounded.observe(10, &Observation::Entry(entry(ANN, 1, 1))).is_ok());
-        assert!(bounded.look(60, &[(BOB, 0)], 50).is_ok());
-        assert!(bounded.look(61, &[(BOB, 0)], 50).is_err());
-        assert!(bounded.look(61, &[(BOB, 20)], 50).is_ok());
-        assert!(bounded.look(61, &[], 50).is_ok());
+        assert!(bounded.check(60, &[(BOB, 0)], 50).is_ok());
+        assert!(bounded.check(61, &[(BOB, 0)], 50).is_err());
+        assert!(bounded.check(61, &[(BOB, 20)], 50).is_ok());
+        assert!(bounded.check(61, &[], 50).is_ok());
         let room = entry(BOB, 1, 1).room;
         assert!(bounded.observe(61, &Observation::Leaves { client_life: BOB, room }).is_ok());
-        assert!(bounded.look(61, &[(BOB, 0)], 50).is_ok(), "it does not want it any more");
+        assert!(bounded.check(61, &[(BOB, 0)], 50).is_ok(), "it does not want it any more");
         assert!(bounded.observe(61, &joined(BOB, true)).is_ok());
-        assert!(bounded.look(112, &[(BOB, 0)], 50).is_err());
+        assert!(bounded.check(112, &[(BOB, 0)], 50).is_err());
         assert!(bounded.observe(62, &Observation::Entry(entry(BOB, 1, 1))).is_ok());
-        assert!(bounded.look(900, &[(BOB, 0)], 50).is_ok());
+        assert!(bounded.check(900, &[(BOB, 0)], 50).is_ok());
     }
 }

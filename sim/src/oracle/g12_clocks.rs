@@ -45,7 +45,7 @@ impl ClocksOracle {
     ///
     /// # Errors
     /// If a node serves players although its clock has been off for longer than `within`.
-    pub fn look(&mut self, at: u64, nodes: &[NodeClock], within: u64) -> Verdict {
+    pub fn check(&mut self, at: u64, nodes: &[NodeClock], within: u64) -> Verdict {
         self.since.retain(|node, _| nodes.iter().any(|now| now.node == *node && now.is_off));
         for now in nodes.iter().filter(|now| now.is_off) {
             let since = *self.since.entry(now.node).or_insert(at);
@@ -112,24 +112,24 @@ mod tests {
     #[test]
     fn whoever_serves_for_longer_than_it_may_is_caught() {
         let mut clocks = ClocksOracle::default();
-        assert!(clocks.look(100, &[standing(true, 1)], 50).is_ok());
-        assert!(clocks.look(150, &[standing(true, 1)], 50).is_ok());
+        assert!(clocks.check(100, &[standing(true, 1)], 50).is_ok());
+        assert!(clocks.check(150, &[standing(true, 1)], 50).is_ok());
         assert!(clocks.lets_in(150, NODE, true, 50).is_ok());
         assert!(clocks.lets_in(151, NODE, true, 50).is_err());
         assert!(clocks.lets_in(151, NODE, false, 50).is_ok());
-        assert!(clocks.look(151, &[standing(true, 0)], 50).is_ok());
-        assert!(clocks.look(151, &[standing(true, 1)], 50).is_err());
+        assert!(clocks.check(151, &[standing(true, 0)], 50).is_ok());
+        assert!(clocks.check(151, &[standing(true, 1)], 50).is_err());
     }
 
     #[test]
     fn time_in_which_it_could_not_know_does_not_count() {
         let mut clocks = ClocksOracle::default();
-        assert!(clocks.look(100, &[standing(true, 1)], 50).is_ok());
-        assert!(clocks.look(120, &[standing(false, 1)], 50).is_ok());
-        assert!(clocks.look(151, &[standing(true, 1)], 50).is_ok());
+        assert!(clocks.check(100, &[standing(true, 1)], 50).is_ok());
+        assert!(clocks.check(120, &[standing(false, 1)], 50).is_ok());
+        assert!(clocks.check(151, &[standing(true, 1)], 50).is_ok());
         clocks.forget();
-        assert!(clocks.look(202, &[standing(true, 1)], 50).is_ok());
-        assert!(clocks.look(260, &[], 50).is_ok());
+        assert!(clocks.check(202, &[standing(true, 1)], 50).is_ok());
+        assert!(clocks.check(260, &[], 50).is_ok());
         assert!(clocks.lets_in(300, NODE, true, 50).is_ok());
     }
 }

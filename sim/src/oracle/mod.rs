@@ -402,8 +402,8 @@ impl Oracles {
     ///
     /// # Errors
     /// If one of them has been behind for longer.
-    pub fn look(&mut self, at: u64, free: &[(ClientLife, u64)], within: u64) -> Verdict {
-        self.bounded.look(at, free, within)
+    pub fn check(&mut self, at: u64, free: &[(ClientLife, u64)], within: u64) -> Verdict {
+        self.bounded.check(at, free, within)
     }
 
     /// Checks a node's replica of a room in one epoch, which the node, in this life, may have

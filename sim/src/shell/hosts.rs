@@ -27,7 +27,7 @@ use crate::oracle::Verdict;
 use crate::scenario::Shape;
 
 /// Interval of checks of all clients and servers, in microseconds.
-const LOOK_EVERY: u64 = 100_000;
+const CHECK_INTERVAL: u64 = 100_000;
 
 /// Latency after the last fault, in microseconds.
 const CALM_US: u64 = 500;
@@ -48,7 +48,7 @@ pub(super) struct Hosts {
     /// Count of tickets that had timed out beside another one when all players began to search for
     /// the same match.
     pub(super) passed_over: Option<u64>,
-    next_look: u64,
+    next_check: u64,
     /// Actions that follow from events of the run, by time and order.
     later: BTreeMap<(u64, u64), ShellAction>,
     scheduled: u64,
@@ -83,7 +83,7 @@ impl Hosts {
             planted: plant.map_or_else(Planted::default, Planted::with),
             secret,
             passed_over: None,
-            next_look: LOOK_EVERY,
+            next_check: CHECK_INTERVAL,
             later: BTreeMap::new(),
             scheduled: 0,
         }
@@ -110,19 +110,19 @@ impl Hosts {
         loop {
             let now = at();
             let later = self.later.keys().next().map_or(u64::MAX, |(at, _)| *at);
-            let next = end.min(self.next_look).min(later);
+            let next = end.min(self.next_check).min(later);
             if next > now {
                 sleep(Duration::from_micros(next - now)).await;
             }
             self.act_later().await;
             let mut ledger = self.shared.lock();
-            if at() >= self.next_look {
-                self.next_look = at() + LOOK_EVERY;
+            if at() >= self.next_check {
+                self.next_check = at() + CHECK_INTERVAL;
                 let shape = &self.plan.shape;
                 // The way to another server and back is as long again.
                 let ways = if self.plan.servers() > 1 { 24 } else { 8 };
                 let slowest = shape.latency_us + shape.jitter_us;
-                ledger.look(shape.flush_ms * 2_000 + slowest * ways + 1_000_000);
+                ledger.check(shape.flush_ms * 2_000 + slowest * ways + 1_000_000);
             }
             if let Some(violation) = ledger.violation.clone() {
                 return Err(violation);

@@ -21,7 +21,7 @@ const JOBS: usize = 2;
 /// Real time after which a process counts as hanging.
 const HANGS_AFTER: Duration = Duration::from_secs(300);
 /// Interval of checks of a process.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Text before the hash in a process's last words.
 const HASH_MARK: &str = "event log ";
@@ -211,8 +211,8 @@ fn run(program: &Path, plan: &ShellHuntPlan, seed: u64, log: &Path, trace: bool)
             child.wait()?;
             break None;
         }
-        thread::sleep(LOOK_EVERY);
-        waited += LOOK_EVERY;
+        thread::sleep(CHECK_INTERVAL);
+        waited += CHECK_INTERVAL;
     };
     Ok(last_words(&String::from_utf8_lossy(&fs::read(log)?), status))
 }

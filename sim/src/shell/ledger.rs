@@ -255,7 +255,7 @@ impl Ledger {
     }
 
     /// Checks all clients and servers, at regular intervals.
-    pub(super) fn look(&mut self, within: u64) {
+    pub(super) fn check(&mut self, within: u64) {
         let at = at();
         let troubled = self.is_troubled();
         let mut free = Vec::new();
@@ -275,7 +275,7 @@ impl Ledger {
                 free.push((ClientLife { client, life: process.life }, process.troubled));
             }
         }
-        let verdict = self.oracles.look(at, &free, within);
+        let verdict = self.oracles.check(at, &free, within);
         self.judge(verdict);
         for server in 0..self.servers.len() {
             let Some(handle) = self.servers[server].handle.clone() else { continue };

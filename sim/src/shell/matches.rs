@@ -172,7 +172,7 @@ impl Ledger {
                 marks.for_each(|mark| self.coverage.hit(mark));
             }
             let author = |revision| authors.get(&revision).copied();
-            let verdict = matches::hear(&mut self.oracles.matches, at, author, &watched);
+            let verdict = matches::observe_watched(&mut self.oracles.matches, at, author, &watched);
             self.judge(verdict);
         }
     }
@@ -218,7 +218,7 @@ impl Ledger {
         if !late {
             process.search = None;
         }
-        let goes = matches::goes(&mut process.decisions);
+        let goes = matches::joins_match(&mut process.decisions);
         let plays = process.decisions.range(0..=self.shape.match_ms * 1_000);
         // After a fill of free places, the application already knows the room.
         if process.matches.insert(matched.r#match.clone()) && goes {

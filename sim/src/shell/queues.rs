@@ -26,7 +26,7 @@ pub(super) fn draw(seed: u64, shape: &mut Shape, steps: &mut Vec<(u64, ShellActi
     if shape.queues > 1 {
         gather(&mut rng, shape, &mut drawn);
     }
-    part(seed, shape, &mut drawn);
+    leave_matches(seed, shape, &mut drawn);
     steps.extend(drawn.into_iter().filter_map(|step| Some((step.at, act(step.action)?))));
 }
 
@@ -52,7 +52,7 @@ fn gather(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
 
 /// Adds to some seeds steps in which players leave their matches or give them up just when they
 /// have no connection, come back at another server, and search for other matches.
-fn part(seed: u64, shape: &mut Shape, steps: &mut Vec<Step>) {
+fn leave_matches(seed: u64, shape: &mut Shape, steps: &mut Vec<Step>) {
     let mut rng = generator(seed, "shell partings");
     if rng.range(0..=99) >= 40 {
         return;

@@ -357,7 +357,7 @@ impl RegistryData {
         let Some(LastMatch { after, down_ms }) = last.take_if(|_| matches::is_of_matcher(request)) else {
             return false;
         };
-        self.do_late(now + after, author, request.clone());
+        self.execute_late(now + after, author, request.clone());
         self.servers_to_kill.push((server, down_ms));
         true
     }
@@ -373,7 +373,7 @@ impl RegistryData {
         outcome
     }
 
-    fn do_late(&mut self, at: Instant, author: NodeId, request: Request) {
+    fn execute_late(&mut self, at: Instant, author: NodeId, request: Request) {
         self.late.insert((at, self.next_late), (author, request));
         self.next_late += 1;
     }
@@ -393,7 +393,7 @@ impl RegistryData {
             0 => format!("does not do {id:?}, {request:?}"),
             1 => {
                 let text = format!("will do {id:?} after {after} us, {request:?}");
-                self.do_late(now + Duration::from_micros(after), author, request);
+                self.execute_late(now + Duration::from_micros(after), author, request);
                 text
             }
             _ => {

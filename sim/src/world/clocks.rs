@@ -20,7 +20,7 @@ impl World<'_> {
     }
 
     /// Checks that no node serves players while its clock is off.
-    pub(super) fn look_at_clocks(&mut self) -> Verdict {
+    pub(super) fn check_clocks(&mut self) -> Verdict {
         if self.nodes.len() == 1 {
             return Ok(());
         }
@@ -36,7 +36,7 @@ impl World<'_> {
             });
         }
         let within = self.clock_bound();
-        self.oracles.clocks.look(self.at, &nodes, within)
+        self.oracles.clocks.check(self.at, &nodes, within)
     }
 
     /// Checks a node that lets a player in.

@@ -52,7 +52,8 @@ impl World<'_> {
         }
         let author = self.author.take();
         let Self { oracles, at, .. } = self;
-        news.iter().try_for_each(|watched| matches::hear(&mut oracles.matches, *at, |_| author, watched))
+        news.iter()
+            .try_for_each(|watched| matches::observe_watched(&mut oracles.matches, *at, |_| author, watched))
     }
 
     // Acts of applications.
@@ -85,7 +86,7 @@ impl World<'_> {
     pub(super) fn match_told(&mut self, client: usize, matched: v1::Matched) -> Verdict {
         self.coverage.hit("match told");
         let process = &mut self.clients[client];
-        let goes = matches::goes(&mut process.rng);
+        let goes = matches::joins_match(&mut process.rng);
         self.oracles.matches.told(client, &process.player, &matched)?;
         // After a fill of free places, the application already knows the room.
         if process.matches.insert(matched.r#match) && goes && !matched.over {
@@ -241,7 +242,7 @@ impl World<'_> {
         };
         let Some(millis) = registry.node_messages[node].last_match.take() else { return false };
         let after = matches::lateness(&mut self.rng, &self.scenario.shape);
-        self.do_late(author, request.clone(), after);
+        self.execute_late(author, request.clone(), after);
         self.crash_node(node, millis, true);
         true
     }

@@ -50,7 +50,7 @@ use registry::RegistryProcess;
 use registry_messages::UndeliveredMessage;
 
 /// Interval of checks of the clients that no fault holds back, in microseconds.
-const LOOK_EVERY: u64 = 100_000;
+const CHECK_INTERVAL: u64 = 100_000;
 
 /// Most events of a run, far more than any scenario needs. A run that exceeds them breaks G11.
 const MAX_EVENTS: u64 = 20_000_000;
@@ -154,7 +154,7 @@ enum WorldEvent {
     /// The registry may have space again.
     RegistryEmptied,
     /// The clients that no fault holds back are checked.
-    Look,
+    Check,
     /// The client's application, in this life, has played a match: the client leaves the room.
     MatchPlayed(usize, u32, u64),
     /// The fault between a node and the registry, made because the node is a matcher, is over.
@@ -306,7 +306,7 @@ impl<'a> World<'a> {
         for node in 0..self.nodes.len() {
             self.start_node(node)?;
         }
-        self.schedule(LOOK_EVERY, WorldEvent::Look);
+        self.schedule(CHECK_INTERVAL, WorldEvent::Check);
         self.watch_matches(None);
         let last_step = self.scenario.steps.last().map_or(0, |step| step.at);
         let end = (self.scenario.shape.chaos_ms * 1_000).max(last_step);
@@ -382,7 +382,7 @@ impl<'a> World<'a> {
             WorldEvent::RegistryDialOver(node, session) => self.registry_dial_over(node, session),
             WorldEvent::Silence(node, since) => self.silence(node, since),
             WorldEvent::GroupSilent(node, life, group) => self.group_silent(node, life, group),
-            WorldEvent::Look => self.look(),
+            WorldEvent::Check => self.check(),
             WorldEvent::RegistryEmptied => self.empty_registry(),
             WorldEvent::MatchPlayed(client, life, room) => self.match_played(client, life, room),
             other => {
@@ -422,8 +422,8 @@ impl<'a> World<'a> {
 
     /// Checks that no client waits too long for entries that others have while no fault holds it
     /// back, and that no node keeps a connection that has long been dead.
-    fn look(&mut self) -> Verdict {
-        self.schedule(self.at + LOOK_EVERY, WorldEvent::Look);
+    fn check(&mut self) -> Verdict {
+        self.schedule(self.at + CHECK_INTERVAL, WorldEvent::Check);
         self.forget_rooms();
         for node in self.nodes.iter_mut().filter(|node| node.is_troubled()) {
             node.troubled = self.at;
@@ -432,10 +432,10 @@ impl<'a> World<'a> {
             let has = conn.node.is_some() && !conn.closing;
             let Some(vanished) = conn.vanished.filter(|_| has) else { continue };
             let dead_for = self.at.saturating_sub(vanished.max(self.nodes[conn.to].troubled));
-            found_out(conn.to, conn.client, dead_for, self.scenario.shape.silence_bound() + LOOK_EVERY)?;
+            found_out(conn.to, conn.client, dead_for, self.scenario.shape.silence_bound() + CHECK_INTERVAL)?;
         }
-        self.look_for_the_deaf()?;
-        self.look_at_clocks()?;
+        self.check_deaf_clients()?;
+        self.check_clocks()?;
         let troubled_nodes = self.nodes.iter().any(NodeProcess::is_troubled) || self.is_apart();
         let mut free = Vec::new();
         for number in 0..self.clients.len() {
@@ -454,12 +454,12 @@ impl<'a> World<'a> {
         let slowest =
             slowest(&mut self.client_paths.iter().flatten()) + slowest(&mut self.node_paths.values()) * 2;
         let within = shape.flush_ms * 2_000 + slowest * 8 + 1_000_000;
-        self.oracles.look(self.at, &free, within)
+        self.oracles.check(self.at, &free, within)
     }
 
     /// Checks that no client takes a connection for alive over which nothing has arrived for longer
     /// than the bound of detection.
-    fn look_for_the_deaf(&mut self) -> Verdict {
+    fn check_deaf_clients(&mut self) -> Verdict {
         for (number, client) in self.clients.iter_mut().enumerate() {
             if client.is_troubled() || !client.is_connected() {
                 client.away = self.at;
@@ -468,7 +468,7 @@ impl<'a> World<'a> {
             let Some(conn) = client.conn.and_then(|id| self.conns.get(&id)) else { continue };
             let Some(deaf) = conn.vanished.or(self.client_paths[number][conn.to].down_cut) else { continue };
             let dead_for = self.at.saturating_sub(deaf.max(client.away));
-            let within = self.scenario.shape.deafness_bound() + LOOK_EVERY;
+            let within = self.scenario.shape.deafness_bound() + CHECK_INTERVAL;
             deaf_to(number, conn.to, dead_for, within)?;
         }
         Ok(())

@@ -235,7 +235,7 @@ impl World<'_> {
         let Some(registry) = self.registry.as_mut() else { return };
         match choice {
             0 => {}
-            1 => self.do_late(author, request, after),
+            1 => self.execute_late(author, request, after),
             _ => {
                 let now = registry.clock.now(self.at).instant;
                 let outcome = registry.machine.handle(now, &request);
@@ -254,7 +254,7 @@ impl World<'_> {
     }
 
     /// Executes a request after this many microseconds.
-    pub(super) fn do_late(&mut self, author: NodeId, request: Request, after: u64) {
+    pub(super) fn execute_late(&mut self, author: NodeId, request: Request, after: u64) {
         let Some(registry) = self.registry.as_mut() else { return };
         let late = registry.next_late;
         registry.next_late += 1;
