@@ -84,7 +84,7 @@ where
         Ok(cli) => cli,
         Err(error) => {
             // Help and version arrive here too, and are no errors.
-            let printed = output::told(error.print().and_then(|()| std::io::stdout().flush()));
+            let printed = output::printed(error.print().and_then(|()| std::io::stdout().flush()));
             return match (error.exit_code(), printed) {
                 (0, printed) => end(printed),
                 (code, _) => ExitCode::from(u8::try_from(code).unwrap_or(2)),

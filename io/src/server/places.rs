@@ -72,7 +72,7 @@ mod tests {
         let mut places = Places::new(2);
         let (alive, mut ends) = mpsc::unbounded_channel::<u32>();
         for number in 0..5 {
-            let alive = Told(number, alive.clone());
+            let alive = Alive(number, alive.clone());
             places
                 .spawn(async move {
                     let _alive = alive;
@@ -97,9 +97,9 @@ mod tests {
     }
 
     /// Sends its number when it is dropped.
-    struct Told(u32, mpsc::UnboundedSender<u32>);
+    struct Alive(u32, mpsc::UnboundedSender<u32>);
 
-    impl Drop for Told {
+    impl Drop for Alive {
         fn drop(&mut self) {
             let _ = self.1.send(self.0);
         }

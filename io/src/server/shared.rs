@@ -156,7 +156,7 @@ impl SharedShard {
     }
 
     /// Waits until the registry has an event.
-    async fn told(&self) {
+    async fn registry_ready(&self) {
         // A new future for each poll, since the lock is not held between polls. The registry
         // remembers the waker.
         poll_fn(|cx| pin!(self.lock().registry.ready()).poll(cx)).await;
@@ -186,7 +186,7 @@ impl SharedShard {
 
     /// Returns the current time after everything that had arrived by then was given to the node.
     /// Deadlines up to this time may be judged.
-    async fn heard(&self) -> Now {
+    async fn time_after_input(&self) -> Now {
         let mut now = self.clock.now();
         for _ in 0..READINGS {
             let due = {
@@ -209,7 +209,7 @@ impl SharedShard {
     /// shard.
     pub(super) async fn drive(&self) {
         loop {
-            let now = self.heard().await;
+            let now = self.time_after_input().await;
             let deadline = {
                 let mut shard = self.lock();
                 shard.drive(now.instant);
@@ -237,7 +237,7 @@ impl SharedShard {
             tokio::select! {
                 biased;
                 () = self.rearm.notified() => {}
-                () = self.told() => {}
+                () = self.registry_ready() => {}
                 () = tokio::time::sleep_until(self.clock.deadline(deadline)) => {}
             }
         }
