@@ -9,7 +9,7 @@ use skirmish_io::clock::Clock;
 use tokio::sync::mpsc;
 
 use super::ledger::SharedLedger;
-use super::registry_state::{Ends, Noted, RegistryMessage, RegistryState, ServerMessage};
+use super::registry_state::{ConnectionEnds, HistoryNote, RegistryMessage, RegistryState, ServerMessage};
 use crate::history::Actor;
 
 /// Address of the registry.
@@ -55,7 +55,7 @@ async fn attend(
     sender: Sender,
     mut receiver: Receiver,
 ) {
-    let Ends { session, mut replies, mut news } = registry_state.open(server);
+    let ConnectionEnds { session, mut replies, mut news } = registry_state.open(server);
     let clock = registry_state.clock();
     let mut held = None;
     loop {
@@ -95,7 +95,7 @@ async fn next_news(
     Some(held.take()?.1)
 }
 
-fn note(shared: &SharedLedger, noted: &Noted) {
+fn note(shared: &SharedLedger, noted: &HistoryNote) {
     let mut ledger = shared.lock();
     if let Some(mark) = noted.mark {
         ledger.coverage.hit(mark);

@@ -78,7 +78,7 @@ pub struct ShellHuntTally {
 
 /// Last words of a process.
 #[derive(Clone, Debug, PartialEq)]
-struct LastWords {
+struct ProcessResult {
     good: bool,
     hash: Option<String>,
     seconds: f64,
@@ -87,7 +87,7 @@ struct LastWords {
 }
 
 /// Result of a seed.
-struct Ran {
+struct SeedResult {
     seconds: f64,
     coverage: Coverage,
     failure: Option<ShellFailedSeed>,
@@ -120,11 +120,11 @@ pub fn hunt(
                     }
                     let twice = index == 0 || plan.check_determinism;
                     match try_seed(program, plan, plan.first.wrapping_add(index), twice) {
-                        Ok(ran) => {
-                            if ran.failure.is_some() && !plan.keep_going {
+                        Ok(seed_result) => {
+                            if seed_result.failure.is_some() && !plan.keep_going {
                                 stop.store(true, Ordering::Relaxed);
                             }
-                            if results.send((ran, twice)).is_err() {
+                            if results.send((seed_result, twice)).is_err() {
                                 break;
                             }
                         }
@@ -138,7 +138,7 @@ pub fn hunt(
         }
         drop(results);
         let mut all = ShellHuntTally::default();
-        for (Ran { seconds, coverage, failure }, twice) in tally {
+        for (SeedResult { seconds, coverage, failure }, twice) in tally {
             all.seeds += 1;
             all.coverage.merge(&coverage);
             all.repeated += u64::from(twice && failure.is_none());
@@ -156,12 +156,12 @@ pub fn hunt(
 }
 
 /// Runs a seed, perhaps twice.
-fn try_seed(program: &Path, plan: &ShellHuntPlan, seed: u64, twice: bool) -> io::Result<Ran> {
+fn try_seed(program: &Path, plan: &ShellHuntPlan, seed: u64, twice: bool) -> io::Result<SeedResult> {
     let log = plan.out.join(format!("shell-seed-{seed}.log"));
-    let words = run(program, plan, seed, &log, false)?;
-    let ran = |words: LastWords, description: Option<String>| Ran {
-        seconds: words.seconds,
-        coverage: words.coverage,
+    let result = run(program, plan, seed, &log, false)?;
+    let seed_result = |result: ProcessResult, description: Option<String>| SeedResult {
+        seconds: result.seconds,
+        coverage: result.coverage,
         failure: description.map(|description| ShellFailedSeed {
             seed,
             guarantee: broken(&description),
@@ -169,28 +169,34 @@ fn try_seed(program: &Path, plan: &ShellHuntPlan, seed: u64, twice: bool) -> io:
             log: log.clone(),
         }),
     };
-    if !words.good {
+    if !result.good {
         // Runs the seed once more with a trace: the result is the same if the seed decides the run.
         let again = run(program, plan, seed, &log, true)?;
-        let differs = if again.hash == words.hash { "" } else { " (and its second run differed)" };
-        let description = format!("{}{differs}", words.description);
-        return Ok(ran(words, Some(description)));
+        let differs = if again.hash == result.hash { "" } else { " (and its second run differed)" };
+        let description = format!("{}{differs}", result.description);
+        return Ok(seed_result(result, Some(description)));
     }
     if twice {
         let again = run(program, plan, seed, &log, false)?;
-        if again.hash != words.hash {
-            let or_none = |words: &LastWords| words.hash.clone().unwrap_or_else(|| "none".to_owned());
+        if again.hash != result.hash {
+            let or_none = |result: &ProcessResult| result.hash.clone().unwrap_or_else(|| "none".to_owned());
             let description =
-                format!("not deterministic: event logs {} and {}", or_none(&words), or_none(&again));
-            return Ok(ran(words, Some(description)));
+                format!("not deterministic: event logs {} and {}", or_none(&result), or_none(&again));
+            return Ok(seed_result(result, Some(description)));
         }
     }
     fs::remove_file(&log)?;
-    Ok(ran(words, None))
+    Ok(seed_result(result, None))
 }
 
 /// Runs a seed in a process of its own.
-fn run(program: &Path, plan: &ShellHuntPlan, seed: u64, log: &Path, trace: bool) -> io::Result<LastWords> {
+fn run(
+    program: &Path,
+    plan: &ShellHuntPlan,
+    seed: u64,
+    log: &Path,
+    trace: bool,
+) -> io::Result<ProcessResult> {
     let file = File::create(log)?;
     let mut command = Command::new(program);
     command.args(["replay", "--world", "shell", &seed.to_string()]);
@@ -214,11 +220,11 @@ fn run(program: &Path, plan: &ShellHuntPlan, seed: u64, log: &Path, trace: bool)
         thread::sleep(CHECK_INTERVAL);
         waited += CHECK_INTERVAL;
     };
-    Ok(last_words(&String::from_utf8_lossy(&fs::read(log)?), status))
+    Ok(process_result(&String::from_utf8_lossy(&fs::read(log)?), status))
 }
 
 /// Finds the last words in the output of a process.
-fn last_words(log: &str, status: Option<ExitStatus>) -> LastWords {
+fn process_result(log: &str, status: Option<ExitStatus>) -> ProcessResult {
     let line = log.lines().rev().find(|line| line.contains(HASH_MARK));
     let hash = line.and_then(|line| Some(line.split_once(HASH_MARK)?.1.trim().to_owned()));
     let seconds = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
@@ -237,7 +243,7 @@ fn last_words(log: &str, status: Option<ExitStatus>) -> LastWords {
         }
     };
     let (good, coverage) = (status.is_some_and(|status| status.success()), coverage(log));
-    LastWords { good, hash, seconds, coverage, description }
+    ProcessResult { good, hash, seconds, coverage, description }
 }
 
 /// Returns the guarantee that a process reported as broken.
@@ -265,8 +271,8 @@ mod tests {
 
     #[test]
     fn last_words_are_understood() {
-        let words = last_words("12.5 s of the world's time, event log 00ff\nbroken: G1 (x): y\n", None);
-        assert_eq!((words.hash.as_deref(), words.seconds, words.good), (Some("00ff"), 12.5, false));
+        let result = process_result("12.5 s of the world's time, event log 00ff\nbroken: G1 (x): y\n", None);
+        assert_eq!((result.hash.as_deref(), result.seconds, result.good), (Some("00ff"), 12.5, false));
     }
 
     #[test]

@@ -42,9 +42,9 @@ pub(super) struct RegistryTask {
     heard: Instant,
     ping: Instant,
     /// Requests that were sent and are not answered.
-    calls: BTreeMap<CallId, Open>,
+    calls: BTreeMap<CallId, UnansweredRequest>,
     /// Requests that wait for a connection.
-    waiting: VecDeque<(CallId, Request, Open)>,
+    waiting: VecDeque<(CallId, Request, UnansweredRequest)>,
     watches: BTreeMap<WatchId, OpenWatch>,
 }
 
@@ -57,7 +57,7 @@ struct RegistryConnection {
 
 /// Times of a request without an answer.
 #[derive(Clone, Copy)]
-struct Open {
+struct UnansweredRequest {
     since: Instant,
     due: Instant,
 }
@@ -165,7 +165,7 @@ impl RegistryTask {
         self.note(format_args!("asks the registry: {call:?}"));
         match call {
             RegistryCommand::Request { id, request } => {
-                let open = Open { since: now, due: now + self.patience };
+                let open = UnansweredRequest { since: now, due: now + self.patience };
                 let impatient = self.rng.range(0..=1) == 0;
                 if opened {
                     self.calls.insert(id, open);
@@ -270,7 +270,7 @@ impl RegistryTask {
         {
             self.answer(now, id, open, Err(Failure::Unavailable));
         }
-        let over = |(id, open): (&CallId, &Open)| (open.due <= now).then_some((*id, *open));
+        let over = |(id, open): (&CallId, &UnansweredRequest)| (open.due <= now).then_some((*id, *open));
         for (id, open) in self.calls.iter().filter_map(over).collect::<Vec<_>>() {
             self.calls.remove(&id);
             self.shared.lock().coverage.hit("registry silent");
@@ -293,7 +293,7 @@ impl RegistryTask {
         }
     }
 
-    fn answer(&self, now: Instant, id: CallId, open: Open, outcome: Result<Response, Failure>) {
+    fn answer(&self, now: Instant, id: CallId, open: UnansweredRequest, outcome: Result<Response, Failure>) {
         self.note(format_args!("is told of {id:?}: {outcome:?}"));
         self.node.answer(id, outcome, now.since(open.since));
     }

@@ -92,7 +92,7 @@ pub(super) struct LastMatch {
 }
 
 /// The serving task's ends of a connection.
-pub(super) struct Ends {
+pub(super) struct ConnectionEnds {
     pub(super) session: u64,
     pub(super) replies: mpsc::UnboundedReceiver<RegistryMessage>,
     pub(super) news: mpsc::UnboundedReceiver<(Instant, Watched)>,
@@ -107,7 +107,7 @@ pub(super) struct OracleEvents {
 }
 
 /// An event that is recorded in the history.
-pub(super) struct Noted {
+pub(super) struct HistoryNote {
     pub(super) mark: Option<&'static str>,
     pub(super) text: String,
 }
@@ -163,7 +163,7 @@ impl RegistryState {
     }
 
     /// Opens a connection of a server.
-    pub(super) fn open(&self, server: usize) -> Ends {
+    pub(super) fn open(&self, server: usize) -> ConnectionEnds {
         let mut inner = self.lock();
         let session = inner.next_session;
         inner.next_session += 1;
@@ -171,7 +171,7 @@ impl RegistryState {
             (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let _ = replies.send(RegistryMessage::Opened);
         inner.sessions.insert(session, ServerConnection { server, replies, news, last: Instant::ZERO });
-        Ends { session, replies: replies_end, news: news_end }
+        ConnectionEnds { session, replies: replies_end, news: news_end }
     }
 
     /// Closes a connection.
@@ -196,14 +196,14 @@ impl RegistryState {
     }
 
     /// Handles a message of a server.
-    pub(super) fn take(&self, session: u64, ask: ServerMessage) -> Option<Noted> {
+    pub(super) fn take(&self, session: u64, ask: ServerMessage) -> Option<HistoryNote> {
         let noted = self.lock().take(session, ask);
         self.1.notify_one();
         noted
     }
 
     /// Executes the work that is due. Returns the time of the next call.
-    pub(super) fn tick(&self) -> (Instant, Vec<Noted>) {
+    pub(super) fn tick(&self) -> (Instant, Vec<HistoryNote>) {
         self.lock().tick()
     }
 
@@ -294,7 +294,7 @@ impl RegistryState {
 }
 
 impl RegistryData {
-    fn take(&mut self, session: u64, ask: ServerMessage) -> Option<Noted> {
+    fn take(&mut self, session: u64, ask: ServerMessage) -> Option<HistoryNote> {
         let now = self.clock.now().instant;
         let server = self.sessions.get(&session)?.server;
         let noted = match ask {
@@ -315,11 +315,11 @@ impl RegistryData {
         server: usize,
         author: NodeId,
         call: RegistryCommand,
-    ) -> Option<Noted> {
+    ) -> Option<HistoryNote> {
         match call {
             RegistryCommand::Request { id, request } if self.is_last_match(now, server, author, &request) => {
                 let text = format!("server {server} has written its last match: {id:?}, {request:?}");
-                Some(Noted { mark: None, text })
+                Some(HistoryNote { mark: None, text })
             }
             RegistryCommand::Request { id, request } => {
                 let faults = &mut self.connection_faults[server];
@@ -331,7 +331,7 @@ impl RegistryData {
                     let outcome = self.handle(now, author, &request).map_err(Failure::Refused);
                     let text = format!("answers server {server}'s {id:?}, {request:?}: {outcome:?}");
                     self.reply(session, RegistryMessage::Reply(id, outcome));
-                    Some(Noted { mark: None, text })
+                    Some(HistoryNote { mark: None, text })
                 }
             }
             RegistryCommand::Watch { id, watch } => {
@@ -387,7 +387,14 @@ impl RegistryData {
     }
 
     /// Blurs a request: it is executed now, later or never, and its outcome is not reported.
-    fn blur(&mut self, now: Instant, session: u64, author: NodeId, id: CallId, request: Request) -> Noted {
+    fn blur(
+        &mut self,
+        now: Instant,
+        session: u64,
+        author: NodeId,
+        id: CallId,
+        request: Request,
+    ) -> HistoryNote {
         let (choice, after) = (self.rng.range(0..=3), self.rng.range(0..=MOST_LATE));
         let text = match choice {
             0 => format!("does not do {id:?}, {request:?}"),
@@ -405,7 +412,7 @@ impl RegistryData {
         if after % 2 == 0 {
             self.reply(session, RegistryMessage::Reply(id, Err(Failure::Unknown)));
         }
-        Noted { mark: Some("registry ambiguous"), text }
+        HistoryNote { mark: Some("registry ambiguous"), text }
     }
 
     fn reply(&self, session: u64, say: RegistryMessage) {
@@ -415,20 +422,20 @@ impl RegistryData {
         }
     }
 
-    fn tick(&mut self) -> (Instant, Vec<Noted>) {
+    fn tick(&mut self) -> (Instant, Vec<HistoryNote>) {
         let now = self.clock.now().instant;
         let mut notes = Vec::new();
         let revision = self.machine.revision();
         self.machine.handle_timeout(now);
         if self.machine.revision() > revision {
-            notes.push(Noted { mark: Some("lease ended"), text: "leases end".to_owned() });
+            notes.push(HistoryNote { mark: Some("lease ended"), text: "leases end".to_owned() });
         }
         while !self.leaderless
             && let Some(entry) = self.late.first_entry().filter(|entry| entry.key().0 <= now)
         {
             let (author, request) = entry.remove();
             let outcome = self.handle(now, author, &request);
-            notes.push(Noted { mark: None, text: format!("does late: {request:?}: {outcome:?}") });
+            notes.push(HistoryNote { mark: None, text: format!("does late: {request:?}: {outcome:?}") });
         }
         self.settle();
         let late = self.late.keys().next().map(|(at, _)| *at).filter(|_| !self.leaderless);

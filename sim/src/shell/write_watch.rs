@@ -13,7 +13,7 @@ use crate::oracle::{ClientLife, DeliveredEntry, Observation, RoomNumber};
 #[derive(Default)]
 pub(super) struct WriteWatch {
     /// Last head of each room on each server that led it.
-    leads: BTreeMap<(usize, RoomNumber), Lead>,
+    leads: BTreeMap<(usize, RoomNumber), LedRoom>,
     /// Last join of each player to each room.
     joins: BTreeMap<(usize, RoomNumber), PlayerJoin>,
     /// By serial: messages of senders whose session was superseded.
@@ -22,7 +22,7 @@ pub(super) struct WriteWatch {
 
 /// A server that leads a room, as of the last inspection.
 #[derive(Clone, Copy)]
-struct Lead {
+struct LedRoom {
     life: u32,
     head: Cursor,
     serves: bool,
@@ -90,7 +90,7 @@ impl Ledger {
                     continue;
                 };
                 let node = (server, self.servers[server].life);
-                let lead = Lead { life: node.1, head, serves };
+                let lead = LedRoom { life: node.1, head, serves };
                 let before = self.write_watch.leads.insert((server, room), lead);
                 let before = before.filter(|lead| lead.life == node.1 && lead.head.epoch == epoch);
                 if before.is_none() {
