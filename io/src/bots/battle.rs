@@ -7,7 +7,7 @@ use skirmish_core::time::Duration;
 use tokio::time::sleep;
 
 use super::gather::{Arrivals, gather};
-use super::interrupt::{TICK, Waited, interruptible, until};
+use super::interrupt::{TICK, WaitEnd, interruptible, until};
 use super::options::Mode;
 use super::player::BattlePlayer;
 use super::process::{MonitoredServer, own_cpu};
@@ -93,7 +93,7 @@ async fn play(swarm: &Swarm, world: &Arc<BattleState>, progress: &Progress, usag
         world.enter(BattleStage::Play { from: start, to });
         progress.stage("warm up", 1);
         if interruptible(&swarm.interruption, sleep(from - swarm.clock.now().instant)).await
-            == Waited::Interrupted
+            == WaitEnd::Interrupted
         {
             world.lock().stats.window = Some((from, from));
             return;
@@ -136,7 +136,7 @@ async fn play(swarm: &Swarm, world: &Arc<BattleState>, progress: &Progress, usag
 
     let now = swarm.clock.now().instant;
     usage.measured = now.since(begin);
-    usage.interrupted = waited == Waited::Interrupted;
+    usage.interrupted = waited == WaitEnd::Interrupted;
     usage.server_cpu =
         swarm.watched.and_then(MonitoredServer::cpu).zip(cpu).map(|(end, begin)| end.saturating_sub(begin));
     usage.bots_cpu = own_cpu().saturating_sub(own);

@@ -10,7 +10,7 @@ use skirmish_proto::v1::LeftReason;
 use tokio::time::sleep;
 
 use super::Error;
-use super::interrupt::{TICK, Waited, interruptible};
+use super::interrupt::{TICK, WaitEnd, interruptible};
 use super::process::{MonitoredServer, own_cpu};
 use super::progress::Progress;
 use super::report::{Report, Usage};
@@ -19,7 +19,7 @@ use super::swarm::Swarm;
 use crate::client::{Act, App, DialError, Event, Machine};
 
 /// Results of a churn.
-pub(super) struct Churned {
+pub(super) struct ChurnResults {
     /// Whole cycles that ended in the window.
     pub whole: u64,
     /// Failed cycles that ended in the window.
@@ -32,13 +32,13 @@ pub(super) struct Churned {
 
 /// The results, and a switch for measuring.
 struct ChurnTally {
-    churned: Churned,
+    churned: ChurnResults,
     measuring: bool,
     ever: u64,
 }
 
 impl ChurnTally {
-    fn add(&mut self, cycle: Cycle, took: Duration) {
+    fn add(&mut self, cycle: ChurnCycle, took: Duration) {
         self.ever += 1;
         if self.measuring && cycle.whole {
             self.churned.whole += 1;
@@ -55,7 +55,7 @@ impl ChurnTally {
 /// Runs a churn: `inflight` workers, each with one cycle after the other.
 pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
     let options = &swarm.options;
-    let churned = Churned { whole: 0, failed: 0, took: histogram(), trouble: None };
+    let churned = ChurnResults { whole: 0, failed: 0, took: histogram(), trouble: None };
     let tally = Arc::new(Mutex::new(ChurnTally { churned, measuring: false, ever: 0 }));
     let lock = || tally.lock().unwrap_or_else(PoisonError::into_inner);
     let progress = Progress::new(0);
@@ -84,7 +84,7 @@ pub(super) async fn run(swarm: &Swarm) -> Result<Report, Error> {
         .await;
         lock().measuring = false;
         usage.measured = swarm.clock.now().instant.since(begin);
-        usage.interrupted = waited == Waited::Interrupted;
+        usage.interrupted = waited == WaitEnd::Interrupted;
         usage.server_cpu = swarm
             .watched
             .and_then(MonitoredServer::cpu)
@@ -114,7 +114,7 @@ async fn cycles(swarm: &Swarm, worker: u32, tally: &Mutex<ChurnTally>) {
         let player = place * options.inflight + worker;
         let mut rng = swarm.rng(count << 32 | u64::from(worker));
         let begin = swarm.clock.now().instant;
-        let mut cycle = Cycle::new(options.room(player), begin + options.patience);
+        let mut cycle = ChurnCycle::new(options.room(player), begin + options.patience);
         let mut driver = swarm.driver(player, &mut rng);
         let result = poll_fn(|cx| driver.poll(cx, &mut cycle)).await;
         let end = swarm.clock.now().instant;
@@ -132,7 +132,7 @@ async fn cycles(swarm: &Swarm, worker: u32, tally: &Mutex<ChurnTally>) {
 }
 
 /// One cycle, from connect to close.
-struct Cycle {
+struct ChurnCycle {
     room: String,
     step: ChurnStep,
     /// Time at which the cycle is given up.
@@ -153,7 +153,7 @@ enum ChurnStep {
     Closed,
 }
 
-impl Cycle {
+impl ChurnCycle {
     const fn new(room: String, until: Instant) -> Self {
         Self { room, step: ChurnStep::Join, until, whole: false, trouble: None }
     }
@@ -166,7 +166,7 @@ impl Cycle {
     }
 }
 
-impl App for Cycle {
+impl App for ChurnCycle {
     fn event(&mut self, _now: Now, event: Event) {
         match event {
             Event::Joined { .. } if self.step == ChurnStep::AwaitJoined => self.step = ChurnStep::Leave,

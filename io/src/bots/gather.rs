@@ -7,7 +7,7 @@ use skirmish_core::rng::Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
-use super::interrupt::{Waited, interruptible, until};
+use super::interrupt::{WaitEnd, interruptible, until};
 use super::progress::Progress;
 use super::swarm::Swarm;
 use crate::client::Driver;
@@ -68,7 +68,7 @@ pub(super) async fn gather(
         }
     })
     .await;
-    if waited == Waited::Interrupted {
+    if waited == WaitEnd::Interrupted {
         return Err(Error::Interrupted);
     }
     let Arrivals { arrived, trouble, .. } = arrivals();

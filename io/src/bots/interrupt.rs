@@ -12,7 +12,7 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 
 /// End of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waited {
+pub(super) enum WaitEnd {
     Done,
     Interrupted,
 }
@@ -38,12 +38,12 @@ impl Interruption {
 }
 
 /// Waits for `work`, or for an interruption.
-pub(super) async fn interruptible(interruption: &Interruption, work: impl Future<Output = ()>) -> Waited {
+pub(super) async fn interruptible(interruption: &Interruption, work: impl Future<Output = ()>) -> WaitEnd {
     let work = pin!(work);
     tokio::select! {
         biased;
-        () = interruption.0.notified() => Waited::Interrupted,
-        () = work => Waited::Done,
+        () = interruption.0.notified() => WaitEnd::Interrupted,
+        () = work => WaitEnd::Done,
     }
 }
 

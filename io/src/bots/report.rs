@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use skirmish_core::time::Duration;
 
-use super::churn::Churned;
+use super::churn::ChurnResults;
 use super::match_mode::MatchReport;
 use super::options::{MessageClass, Mode, Options};
 use super::stats::Stats;
@@ -276,7 +276,7 @@ impl Report {
         }));
     }
 
-    pub(super) fn of_churn(options: &Options, churned: &Churned, usage: &Usage) -> Self {
+    pub(super) fn of_churn(options: &Options, churned: &ChurnResults, usage: &Usage) -> Self {
         let mut report = Self::empty(options, usage, churned.whole);
         report.cycles = churned.whole;
         report.cycles_failed = churned.failed;

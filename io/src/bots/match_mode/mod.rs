@@ -24,7 +24,7 @@ pub use options::MatchOptions;
 pub use report::MatchReport;
 
 use super::gather::{Arrivals, gather};
-use super::interrupt::{TICK, Waited, interruptible, until};
+use super::interrupt::{TICK, WaitEnd, interruptible, until};
 use super::process::{MonitoredServer, own_cpu};
 use super::progress::Progress;
 use super::report::{Report, Usage};
@@ -125,7 +125,7 @@ async fn play(swarm: &Swarm, world: &MatchModeState, progress: &Progress) -> Usa
     .await;
     let now = swarm.clock.now().instant;
     usage.measured = now.since(from);
-    usage.interrupted = waited == Waited::Interrupted;
+    usage.interrupted = waited == WaitEnd::Interrupted;
     if let Some((cpu, own)) = before {
         usage.server_cpu = swarm
             .watched
