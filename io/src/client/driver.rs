@@ -10,7 +10,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::dial::{BoxFuture, Endpoint};
 use super::error::DialError;
-use super::socket::{ClientSocket, Gone, TrackedSocket};
+use super::socket::{ClientSocket, SocketGone, TrackedSocket};
 use crate::clock::Clock;
 use crate::rounds::{before, rounds};
 
@@ -252,7 +252,7 @@ impl Driver {
                     self.machine.handle_frame(now, frame);
                     self.drain(now, app);
                 }
-                Poll::Ready(Err(Gone)) => {
+                Poll::Ready(Err(SocketGone)) => {
                     self.lost(now, app);
                     return true;
                 }
@@ -291,7 +291,7 @@ impl Driver {
             ConnectionState::None | ConnectionState::Dialing(_) => false,
             ConnectionState::Open(link) => match link.poll_send(cx, next) {
                 Poll::Pending | Poll::Ready(Ok(())) => false,
-                Poll::Ready(Err(Gone)) => {
+                Poll::Ready(Err(SocketGone)) => {
                     self.lost(now, app);
                     true
                 }

@@ -30,7 +30,7 @@ pub(super) fn config(max_frame: usize) -> WebSocketConfig {
 
 /// The socket is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gone;
+pub(super) struct SocketGone;
 
 /// A socket with the state of its write side.
 pub(super) struct TrackedSocket {
@@ -49,7 +49,7 @@ impl TrackedSocket {
 
     /// Returns the next message. A text message is returned as its bytes: the machine refuses it
     /// like any data that is no frame.
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Gone>> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, SocketGone>> {
         loop {
             match ready!(self.socket.as_mut().poll_next(cx)) {
                 Some(Ok(Message::Binary(frame))) => return Poll::Ready(Ok(frame)),
@@ -58,9 +58,9 @@ impl TrackedSocket {
                 Some(Ok(_)) => self.unflushed = true,
                 Some(Err(error)) => {
                     tracing::debug!(%error, "connection broke");
-                    return Poll::Ready(Err(Gone));
+                    return Poll::Ready(Err(SocketGone));
                 }
-                None => return Poll::Ready(Err(Gone)),
+                None => return Poll::Ready(Err(SocketGone)),
             }
         }
     }
@@ -71,20 +71,20 @@ impl TrackedSocket {
         &mut self,
         cx: &mut Context<'_>,
         mut next: impl FnMut() -> Option<Bytes>,
-    ) -> Poll<Result<(), Gone>> {
+    ) -> Poll<Result<(), SocketGone>> {
         loop {
             if ready!(self.socket.as_mut().poll_ready(cx)).is_err() {
-                return Poll::Ready(Err(Gone));
+                return Poll::Ready(Err(SocketGone));
             }
             let Some(frame) = next() else { break };
             self.unflushed = true;
             if self.socket.as_mut().start_send(Message::Binary(frame)).is_err() {
-                return Poll::Ready(Err(Gone));
+                return Poll::Ready(Err(SocketGone));
             }
         }
         if self.unflushed {
             if ready!(self.socket.as_mut().poll_flush(cx)).is_err() {
-                return Poll::Ready(Err(Gone));
+                return Poll::Ready(Err(SocketGone));
             }
             self.unflushed = false;
         }

@@ -21,7 +21,7 @@ const BACKOFF: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Acceptor {
     listener: TcpListener,
-    spare: Spare,
+    spare: SpareDescriptor,
     /// True if the last attempt failed.
     failing: bool,
 }
@@ -39,7 +39,7 @@ pub(super) struct Accepted {
 
 impl Acceptor {
     pub(super) fn new(listener: TcpListener) -> Self {
-        let mut spare = Spare::default();
+        let mut spare = SpareDescriptor::default();
         spare.keep(&listener);
         Self { listener, spare, failing: false }
     }
@@ -121,10 +121,10 @@ fn is_out_of_files(error: &io::Error) -> bool {
 /// has a low number. That number is free again even if the limit was lowered since.
 #[cfg(all(unix, not(madsim)))]
 #[derive(Debug, Default)]
-struct Spare(Option<std::os::fd::OwnedFd>);
+struct SpareDescriptor(Option<std::os::fd::OwnedFd>);
 
 #[cfg(all(unix, not(madsim)))]
-impl Spare {
+impl SpareDescriptor {
     /// Opens the spare descriptor, if one is left.
     fn keep(&mut self, listener: &TcpListener) {
         use std::os::fd::AsFd as _;
@@ -142,10 +142,10 @@ impl Spare {
 /// No spare descriptor on this platform.
 #[cfg(not(all(unix, not(madsim))))]
 #[derive(Debug, Default)]
-struct Spare;
+struct SpareDescriptor;
 
 #[cfg(not(all(unix, not(madsim))))]
-impl Spare {
+impl SpareDescriptor {
     const fn keep(&mut self, _: &TcpListener) {}
 
     const fn give_up(&mut self) -> bool {

@@ -252,7 +252,7 @@ impl ServerBuilder {
         #[cfg(not(madsim))]
         let tls = super::tls::acceptor(&config.tls).map_err(StartError::File)?;
         #[cfg(not(madsim))]
-        let mutual_tls = super::tls::Mutual::new(&config.cluster.tls).map_err(StartError::File)?;
+        let mutual_tls = super::tls::MutualTls::new(&config.cluster.tls).map_err(StartError::File)?;
         let listener = listen("listen.address", config.listen.address).await?;
         let admin = match config.admin.enabled {
             true => Some(listen("admin.address", config.admin.address).await?),

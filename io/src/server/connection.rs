@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::http::{HeadError, RefusedRequest, read_head};
 #[cfg(not(madsim))]
 use super::peer::{HeaderError, ProxyHeader, read_header};
-use super::shard::{Over, Received, Shard};
+use super::shard::{ConnectionOver, Received, Shard};
 use super::socket::{Socket, SocketInput};
 use super::stream::ServerStream;
 use super::{HandleInner, logging, trace};
@@ -255,14 +255,14 @@ impl Future for ConnectionTask<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.read(cx).and_then(|()| self.server.0.shared.lock().wait(self.conn, cx)) {
             Ok(()) => Poll::Pending,
-            Err(Over) => Poll::Ready(()),
+            Err(ConnectionOver) => Poll::Ready(()),
         }
     }
 }
 
 impl ConnectionTask<'_> {
     /// Gives the node the messages that have arrived.
-    fn read(&self, cx: &Context<'_>) -> Result<(), Over> {
+    fn read(&self, cx: &Context<'_>) -> Result<(), ConnectionOver> {
         let mut start: Option<Instant> = None;
         for _ in 0..READ_BUDGET {
             let Received { input, overhead, caught_up } = self.server.0.shared.lock().receive(self.conn)?;

@@ -35,7 +35,7 @@ const WRITE_BUDGET: usize = 8;
 /// Settings of links.
 pub(super) struct Settings {
     #[cfg(not(madsim))]
-    pub(super) tls: Option<super::tls::Mutual>,
+    pub(super) tls: Option<super::tls::MutualTls>,
     /// True if a link over an address that is not loopback may be without TLS.
     #[cfg_attr(madsim, allow(dead_code, reason = "TLS is not simulated"))]
     pub(super) insecure: bool,

@@ -17,7 +17,7 @@ use super::checks::Lateness;
 use super::logging;
 use super::metrics::ShardCounters;
 use super::readiness::Readiness;
-use super::socket::{Closing, Lingering, Lost, SendProgress, Socket, SocketInput};
+use super::socket::{Closing, Lingering, SendProgress, Socket, SocketInput, SocketLost};
 use crate::log_queue::LogQueue;
 use crate::registry::NodeRegistry;
 
@@ -52,7 +52,7 @@ pub(super) struct Shard {
     pub(super) stopping: bool,
     /// True if nothing drives the node any more.
     abandoned: bool,
-    slots: Vec<Slot>,
+    slots: Vec<ConnectionSlot>,
     /// Connections that wait for the writer, in the order in which they were queued.
     outbox: VecDeque<ConnId>,
     writer: Option<Waker>,
@@ -77,7 +77,7 @@ pub(super) struct Shard {
 
 /// Data of a connection, at index [`ConnId::slot`].
 #[derive(Debug, Default)]
-struct Slot {
+struct ConnectionSlot {
     conn: Option<ConnId>,
     /// Address of the peer, or of the client that a proxy named.
     address: Option<IpAddr>,
@@ -108,7 +108,7 @@ impl Received {
 
 /// The connection is over: its task ends.
 #[derive(Debug)]
-pub(super) struct Over;
+pub(super) struct ConnectionOver;
 
 /// Relation of a connection to the shard's writer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -197,10 +197,10 @@ impl Shard {
             false => self.node.handle_accept(now, peer.into())?,
         };
         if self.slots.len() <= conn.slot() {
-            self.slots.resize_with(conn.slot() + 1, Slot::default);
+            self.slots.resize_with(conn.slot() + 1, ConnectionSlot::default);
         }
         if let Some(slot) = self.slots.get_mut(conn.slot()) {
-            *slot = Slot { conn: Some(conn), address: Some(peer), ..Slot::default() };
+            *slot = ConnectionSlot { conn: Some(conn), address: Some(peer), ..ConnectionSlot::default() };
         }
         Ok(conn)
     }
@@ -246,10 +246,10 @@ impl Shard {
     ///
     /// # Errors
     /// The connection is over.
-    pub(super) fn receive(&mut self, conn: ConnId) -> Result<Received, Over> {
+    pub(super) fn receive(&mut self, conn: ConnId) -> Result<Received, ConnectionOver> {
         let (held, behind) = (self.node.is_held(conn), self.node.is_behind(conn));
-        let slot = self.slot(conn).ok_or(Over)?;
-        let socket = slot.socket.as_mut().ok_or(Over)?;
+        let slot = self.slot(conn).ok_or(ConnectionOver)?;
+        let socket = slot.socket.as_mut().ok_or(ConnectionOver)?;
         if slot.closing.is_some() || !socket.is_open() {
             return Ok(Received::NOTHING);
         }
@@ -260,13 +260,13 @@ impl Shard {
         let overhead = socket.overhead();
         let caught_up = behind && matches!(input, Ok(None));
         let answers = socket.is_unflushed();
-        if let Ok(Some(SocketInput::Violation(_, _, Some(error)))) | Err(Lost(Some(error))) = &input {
+        if let Ok(Some(SocketInput::Violation(_, _, Some(error)))) | Err(SocketLost(Some(error))) = &input {
             logging::failed(self, conn, error);
         }
         if answers {
             self.enqueue(conn);
         }
-        input.map(|input| Received { input, overhead, caught_up }).map_err(|_| Over)
+        input.map(|input| Received { input, overhead, caught_up }).map_err(|_| ConnectionOver)
     }
 
     /// Does the rest of the work of a connection's task after reading: waits until a full socket
@@ -274,17 +274,17 @@ impl Shard {
     ///
     /// # Errors
     /// The connection is over.
-    pub(super) fn wait(&mut self, conn: ConnId, cx: &Context<'_>) -> Result<(), Over> {
-        let slot = self.slot(conn).ok_or(Over)?;
+    pub(super) fn wait(&mut self, conn: ConnId, cx: &Context<'_>) -> Result<(), ConnectionOver> {
+        let slot = self.slot(conn).ok_or(ConnectionOver)?;
         slot.register(cx);
-        let socket = slot.socket.as_mut().ok_or(Over)?;
+        let socket = slot.socket.as_mut().ok_or(ConnectionOver)?;
         if socket.is_closed() {
             match socket.linger() {
                 Lingering::Waiting => {}
                 Lingering::Budget => slot.wake(),
-                Lingering::Over => return Err(Over),
+                Lingering::Over => return Err(ConnectionOver),
             }
-        } else if slot.sending == SendState::Blocked && socket.flush().map_err(|_| Over)? {
+        } else if slot.sending == SendState::Blocked && socket.flush().map_err(|_| ConnectionOver)? {
             slot.sending = SendState::Idle;
             self.enqueue(conn);
         }
@@ -302,7 +302,7 @@ impl Shard {
     /// Frees the slot of a connection when its task has ended.
     pub(super) fn closed(&mut self, now: Now, conn: ConnId) {
         if let Some(slot) = self.slot(conn) {
-            *slot = Slot::default();
+            *slot = ConnectionSlot::default();
         }
         self.node.handle_closed(now, conn);
     }
@@ -469,7 +469,7 @@ impl Shard {
                 // The task finds no slot of its own and ends.
                 if let Some(slot) = self.slot(conn) {
                     slot.wake();
-                    *slot = Slot::default();
+                    *slot = ConnectionSlot::default();
                 }
             }
             Output::Registry(call) => {
@@ -525,12 +525,12 @@ impl Shard {
         due.map(|deadline| deadline.at)
     }
 
-    fn slot(&mut self, conn: ConnId) -> Option<&mut Slot> {
+    fn slot(&mut self, conn: ConnId) -> Option<&mut ConnectionSlot> {
         self.slots.get_mut(conn.slot()).filter(|slot| slot.conn == Some(conn))
     }
 }
 
-impl Slot {
+impl ConnectionSlot {
     /// Keeps the waker of the connection's task.
     fn register(&mut self, cx: &Context<'_>) {
         remember(&mut self.waker, cx.waker());

@@ -104,9 +104,9 @@ pub(super) enum Lingering {
 
 /// The connection is lost, and nothing is left to do for it.
 #[derive(Debug)]
-pub(super) struct Lost(pub(super) Option<WsError>);
+pub(super) struct SocketLost(pub(super) Option<WsError>);
 
-impl From<WsError> for Lost {
+impl From<WsError> for SocketLost {
     fn from(error: WsError) -> Self {
         match error {
             WsError::ConnectionClosed | WsError::AlreadyClosed => Self(None),
@@ -144,7 +144,7 @@ impl Socket {
     ///
     /// # Errors
     /// The connection is lost.
-    pub(super) fn receive(&mut self) -> Result<Option<SocketInput>, Lost> {
+    pub(super) fn receive(&mut self) -> Result<Option<SocketInput>, SocketLost> {
         if self.drained && !self.web.get_ref().may_be_readable() {
             return Ok(None);
         }
@@ -200,12 +200,12 @@ impl Socket {
         conn: ConnId,
         closing: Option<Closing>,
         scratch: &mut Vec<u8>,
-    ) -> Result<SendProgress, Lost> {
+    ) -> Result<SendProgress, SocketLost> {
         if self.unflushed && !self.flush()? {
             return Ok(SendProgress::Blocked);
         }
         if self.peer_closed {
-            return Err(Lost(None));
+            return Err(SocketLost(None));
         }
         scratch.clear();
         let mut sent = SendProgress::Budget;
@@ -230,7 +230,7 @@ impl Socket {
         }
     }
 
-    fn close(&mut self, closing: Closing) -> Result<SendProgress, Lost> {
+    fn close(&mut self, closing: Closing) -> Result<SendProgress, SocketLost> {
         match self.web.write(close(closing)) {
             Ok(()) => {}
             // The WebSocket has kept the frame all the same.
@@ -250,7 +250,7 @@ impl Socket {
     ///
     /// # Errors
     /// The connection is lost.
-    pub(super) fn flush(&mut self) -> Result<bool, Lost> {
+    pub(super) fn flush(&mut self) -> Result<bool, SocketLost> {
         // Twice: an answer that found no space in the WebSocket's buffer is written there only
         // after the buffer was sent.
         for _ in 0..2 {

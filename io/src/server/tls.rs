@@ -36,13 +36,13 @@ pub(super) fn acceptor(tls: &Tls) -> Result<Option<TlsAcceptor>, String> {
 
 /// Mutual TLS between nodes: each side has a certificate of the one authority, valid for the one
 /// name.
-pub(super) struct Mutual {
+pub(super) struct MutualTls {
     acceptor: TlsAcceptor,
     connector: TlsConnector,
     name: ServerName<'static>,
 }
 
-impl Mutual {
+impl MutualTls {
     /// Loads the files for mutual TLS; `None` if it is not configured.
     ///
     /// # Errors

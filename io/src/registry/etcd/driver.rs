@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::connect::Dialer;
 use super::lease::{KeepAlive, KeepAlives};
-use super::link::{EtcdLink, KeepAliveAnswer, Keeping, LinkEvent, Up, WatchesStream};
+use super::link::{EtcdConnection, EtcdLink, KeepAliveAnswer, KeepAlivesStream, LinkEvent, WatchesStream};
 use super::outcome::EtcdFailure;
 use super::send::{SendFault, send};
 use super::watch::EtcdWatches;
@@ -32,7 +32,7 @@ const EVENTS: usize = 4096;
 /// Lifetime from which on a connection that breaks is replaced at once.
 const LASTING: Duration = Duration::from_secs(5);
 
-type Landing = std::pin::Pin<Box<dyn Future<Output = (GroupId, Result<Response, SendFault>)> + Send>>;
+type GroupSending = std::pin::Pin<Box<dyn Future<Output = (GroupId, Result<Response, SendFault>)> + Send>>;
 
 pub(super) struct EtcdDriver {
     clock: Clock,
@@ -45,7 +45,7 @@ pub(super) struct EtcdDriver {
     node: Backend,
     link: EtcdLink,
     groups: GroupCommit,
-    flights: FuturesUnordered<Landing>,
+    flights: FuturesUnordered<GroupSending>,
     flying: BTreeMap<GroupId, SentGroup>,
     keeps: KeepAlives,
     watches: EtcdWatches,
@@ -252,10 +252,10 @@ impl EtcdDriver {
                 self.watches.handle_sent();
             }
         }
-        if matches!(up.keeping, Keeping::None)
+        if matches!(up.keeping, KeepAlivesStream::None)
             && let Some(lease) = self.keeps.to_send()
         {
-            up.keeping = Keeping::open(&up.client, lease, self.patience);
+            up.keeping = KeepAlivesStream::open(&up.client, lease, self.patience);
         }
         while let Some(group) = self.groups.poll_group(now) {
             self.node.shared.sent(group.members);
@@ -321,9 +321,14 @@ impl EtcdDriver {
                 self.heard = now;
                 self.watches.restart();
                 self.keeps.restart();
-                let (watching, keeping) = (WatchesStream::None, Keeping::None);
-                self.link =
-                    EtcdLink::Up(Box::new(Up { client, since: now, stale: false, watching, keeping }));
+                let (watching, keeping) = (WatchesStream::None, KeepAlivesStream::None);
+                self.link = EtcdLink::Up(Box::new(EtcdConnection {
+                    client,
+                    since: now,
+                    stale: false,
+                    watching,
+                    keeping,
+                }));
             }
             LinkEvent::Dialed(Err(error)) => self.lose_by(now, error.text, error.refusal),
             LinkEvent::Broken(error) => self.lose(now, error),
@@ -349,8 +354,9 @@ impl EtcdDriver {
                 self.heard = now;
                 let none = stream.is_none();
                 if let EtcdLink::Up(up) = &mut self.link {
-                    up.keeping =
-                        stream.map_or(Keeping::None, |(keeper, stream)| Keeping::Open(keeper, stream));
+                    up.keeping = stream.map_or(KeepAlivesStream::None, |(keeper, stream)| {
+                        KeepAlivesStream::Open(keeper, stream)
+                    });
                 }
                 if none && let Some(keep) = self.keeps.take_first(lease) {
                     self.answer_keep(now, keep, Err(Failure::Refused(Error::LeaseNotFound)));
@@ -408,7 +414,7 @@ impl EtcdDriver {
     fn restart_keeping(&mut self) {
         self.keeps.restart();
         if let EtcdLink::Up(up) = &mut self.link {
-            up.keeping = Keeping::None;
+            up.keeping = KeepAlivesStream::None;
         }
     }
 

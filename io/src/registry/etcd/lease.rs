@@ -28,7 +28,7 @@ pub(super) struct KeepAlives {
 
 /// An answer to a keep-alive that was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OutOfStep;
+pub(super) struct UnexpectedAnswer;
 
 impl KeepAlives {
     pub(super) const fn new(patience: Duration) -> Self {
@@ -56,10 +56,10 @@ impl KeepAlives {
     /// # Errors
     /// If the answer is for another lease than the oldest sent keep-alive. The stream is then of no
     /// use, and the keep-alive still has no answer.
-    pub(super) fn handle_answer(&mut self, lease: LeaseId) -> Result<KeepAlive, OutOfStep> {
+    pub(super) fn handle_answer(&mut self, lease: LeaseId) -> Result<KeepAlive, UnexpectedAnswer> {
         match self.sent.front() {
-            Some(keep) if keep.lease == lease => self.sent.pop_front().ok_or(OutOfStep),
-            _ => Err(OutOfStep),
+            Some(keep) if keep.lease == lease => self.sent.pop_front().ok_or(UnexpectedAnswer),
+            _ => Err(UnexpectedAnswer),
         }
     }
 
@@ -126,10 +126,10 @@ mod tests {
             kept.handle_sent(at(5));
         }
         assert_eq!(kept.handle_answer(A).map(|keep| keep.id), Ok(CallId(1)));
-        assert_eq!(kept.handle_answer(A), Err(OutOfStep));
+        assert_eq!(kept.handle_answer(A), Err(UnexpectedAnswer));
         assert_eq!(kept.handle_answer(B).map(|keep| keep.id), Ok(CallId(2)), "it waited on");
         let mut kept = KeepAlives::new(PATIENCE);
-        assert_eq!(kept.handle_answer(A), Err(OutOfStep));
+        assert_eq!(kept.handle_answer(A), Err(UnexpectedAnswer));
         kept.push(at(0), CallId(4), B);
         assert_eq!(kept.take_first(A), None);
         assert_eq!(kept.take_first(B).map(|keep| keep.id), Some(CallId(4)));

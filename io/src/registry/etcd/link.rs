@@ -23,17 +23,17 @@ pub(super) enum EtcdLink {
     /// A connection to the named endpoint is being opened.
     Dialing(String, Dialing),
     /// A connection is open.
-    Up(Box<Up>),
+    Up(Box<EtcdConnection>),
 }
 
 /// An open connection.
-pub(super) struct Up {
+pub(super) struct EtcdConnection {
     pub(super) client: Box<Client>,
     pub(super) since: Instant,
     /// True if the stream of watches needs a fresh token.
     pub(super) stale: bool,
     pub(super) watching: WatchesStream,
-    pub(super) keeping: Keeping,
+    pub(super) keeping: KeepAlivesStream,
 }
 
 type Opening<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
@@ -46,7 +46,7 @@ pub(super) enum WatchesStream {
 }
 
 /// The stream of keep-alives.
-pub(super) enum Keeping {
+pub(super) enum KeepAlivesStream {
     None,
     Opening(LeaseId, Opening<Option<(LeaseKeeper, Box<LeaseKeepAliveStream>)>>),
     Open(LeaseKeeper, Box<LeaseKeepAliveStream>),
@@ -96,7 +96,7 @@ impl EtcdLink {
             Self::Down(_) => pending().await,
             Self::Dialing(_, dialing) => LinkEvent::Dialed(dialing.as_mut().await),
             Self::Up(up) => {
-                let Up { watching, keeping, .. } = up.as_mut();
+                let EtcdConnection { watching, keeping, .. } = up.as_mut();
                 tokio::select! {
                     biased;
                     event = keeping.next_event(keep) => event,
@@ -149,7 +149,7 @@ impl WatchesStream {
                     message = stream.message(), if listening => match message {
                         Ok(Some(response)) => match heard(response) {
                             Ok(heard) => LinkEvent::Heard(heard),
-                            Err(nonsense) => LinkEvent::Broken(nonsense.to_string()),
+                            Err(malformed) => LinkEvent::Broken(malformed.to_string()),
                         },
                         Ok(None) => LinkEvent::Broken("the stream of watches has ended".to_owned()),
                         Err(error) => LinkEvent::Broken(text(&error)),
@@ -174,7 +174,7 @@ async fn send_request(
     }
 }
 
-impl Keeping {
+impl KeepAlivesStream {
     /// Opens the stream with a keep-alive. The library keeps the answer to itself, so the
     /// keep-alive has to be sent once more on the open stream.
     pub(super) fn open(client: &Client, lease: LeaseId, patience: Duration) -> Self {

@@ -10,7 +10,7 @@ use skirmish_core::registry::{Answer, Change, KeyValue, LeaseId, Response};
 /// An answer with a missing part or an impossible value. etcd sends no such answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the registry's answer makes no sense")]
-pub(super) struct Nonsense;
+pub(super) struct MalformedAnswer;
 
 /// Converts a number of etcd. No such number is below zero.
 pub(super) fn unsigned(number: i64) -> u64 {
@@ -22,8 +22,8 @@ fn lease(lease: i64) -> Option<LeaseId> {
 }
 
 /// Returns the revision in a header.
-pub(super) fn revision(header: Option<&PbResponseHeader>) -> Result<u64, Nonsense> {
-    header.map(|header| unsigned(header.revision)).ok_or(Nonsense)
+pub(super) fn revision(header: Option<&PbResponseHeader>) -> Result<u64, MalformedAnswer> {
+    header.map(|header| unsigned(header.revision)).ok_or(MalformedAnswer)
 }
 
 fn key_value(kv: PbKeyValue) -> KeyValue {
@@ -56,13 +56,13 @@ fn delete_answer(response: PbDeleteResponse) -> Answer {
     }
 }
 
-fn txn_answer(response: PbTxnResponse) -> Result<Answer, Nonsense> {
+fn txn_answer(response: PbTxnResponse) -> Result<Answer, MalformedAnswer> {
     let answers = response.responses.into_iter().map(step_answer).collect::<Result<_, _>>()?;
     Ok(Answer::Txn { succeeded: response.succeeded, answers })
 }
 
-fn step_answer(response: PbResponseOp) -> Result<Answer, Nonsense> {
-    match response.response.ok_or(Nonsense)? {
+fn step_answer(response: PbResponseOp) -> Result<Answer, MalformedAnswer> {
+    match response.response.ok_or(MalformedAnswer)? {
         PbTxnOpResponse::ResponseRange(range) => Ok(range_answer(range)),
         PbTxnOpResponse::ResponsePut(put) => Ok(put_answer(put)),
         PbTxnOpResponse::ResponseDeleteRange(delete) => Ok(delete_answer(delete)),
@@ -70,28 +70,30 @@ fn step_answer(response: PbResponseOp) -> Result<Answer, Nonsense> {
     }
 }
 
-pub(super) fn range(response: etcd::GetResponse) -> Result<Response, Nonsense> {
+pub(super) fn range(response: etcd::GetResponse) -> Result<Response, MalformedAnswer> {
     let revision = revision(response.0.header.as_ref())?;
     Ok(Response { revision, answer: range_answer(response.0) })
 }
 
-pub(super) fn put(response: etcd::PutResponse) -> Result<Response, Nonsense> {
+pub(super) fn put(response: etcd::PutResponse) -> Result<Response, MalformedAnswer> {
     let revision = revision(response.0.header.as_ref())?;
     Ok(Response { revision, answer: put_answer(response.0) })
 }
 
-pub(super) fn delete(response: etcd::DeleteResponse) -> Result<Response, Nonsense> {
+pub(super) fn delete(response: etcd::DeleteResponse) -> Result<Response, MalformedAnswer> {
     let revision = revision(response.0.header.as_ref())?;
     Ok(Response { revision, answer: delete_answer(response.0) })
 }
 
-pub(super) fn txn(response: etcd::TxnResponse) -> Result<Response, Nonsense> {
+pub(super) fn txn(response: etcd::TxnResponse) -> Result<Response, MalformedAnswer> {
     let revision = revision(response.0.header.as_ref())?;
     Ok(Response { revision, answer: txn_answer(response.0)? })
 }
 
 /// Returns the remaining time of a lease; `None` if there is no such lease.
-pub(super) fn time_to_live(response: etcd::LeaseTimeToLiveResponse) -> Result<Option<Response>, Nonsense> {
+pub(super) fn time_to_live(
+    response: etcd::LeaseTimeToLiveResponse,
+) -> Result<Option<Response>, MalformedAnswer> {
     let response = response.0;
     let revision = revision(response.header.as_ref())?;
     if response.ttl < 0 {
@@ -123,7 +125,7 @@ pub(super) struct WatchMessage {
     pub(super) changes: Vec<Change>,
 }
 
-pub(super) fn heard(response: etcd::WatchResponse) -> Result<WatchMessage, Nonsense> {
+pub(super) fn heard(response: etcd::WatchResponse) -> Result<WatchMessage, MalformedAnswer> {
     let response = response.0;
     Ok(WatchMessage {
         number: response.watch_id,
@@ -136,13 +138,13 @@ pub(super) fn heard(response: etcd::WatchResponse) -> Result<WatchMessage, Nonse
     })
 }
 
-fn change(event: PbEvent) -> Result<Change, Nonsense> {
-    let kv = event.kv.ok_or(Nonsense)?;
+fn change(event: PbEvent) -> Result<Change, MalformedAnswer> {
+    let kv = event.kv.ok_or(MalformedAnswer)?;
     let prev = event.prev_kv.map(key_value);
     match event.r#type {
         0 => Ok(Change::Put { kv: key_value(kv), prev }),
         1 => Ok(Change::Delete { key: kv.key.into(), revision: unsigned(kv.mod_revision), prev }),
-        _ => Err(Nonsense),
+        _ => Err(MalformedAnswer),
     }
 }
 
@@ -185,9 +187,9 @@ mod tests {
     #[test]
     fn an_answer_that_makes_no_sense_leaves_the_request_unknown() {
         let no_step = PbResponseOp { response: None };
-        assert_eq!(txn(response(vec![nested(true, vec![no_step])])), Err(Nonsense));
-        assert_eq!(txn(etcd::TxnResponse(PbTxnResponse::default())), Err(Nonsense), "no header");
-        let fault = SendFault::from(Nonsense);
+        assert_eq!(txn(response(vec![nested(true, vec![no_step])])), Err(MalformedAnswer));
+        assert_eq!(txn(etcd::TxnResponse(PbTxnResponse::default())), Err(MalformedAnswer), "no header");
+        let fault = SendFault::from(MalformedAnswer);
         assert!(matches!(
             fault,
             SendFault::Wrong { wrong: EtcdFailure::Outcome(Failure::Unknown), from_etcd: false, .. }

@@ -11,7 +11,7 @@ use skirmish_core::registry::{Answer, Error, Failure, Request, Response};
 
 use super::outcome::{EtcdFailure, judge, text};
 use super::request::{delete_options, put_options, range_options, signed, transaction};
-use super::response::{self, Nonsense, revision, unsigned};
+use super::response::{self, MalformedAnswer, revision, unsigned};
 use crate::rounds::within;
 
 /// Largest answer, in bytes.
@@ -41,12 +41,12 @@ impl From<etcd_client::Error> for SendFault {
     }
 }
 
-impl From<Nonsense> for SendFault {
-    fn from(nonsense: Nonsense) -> Self {
+impl From<MalformedAnswer> for SendFault {
+    fn from(malformed: MalformedAnswer) -> Self {
         Self::Wrong {
             wrong: EtcdFailure::Outcome(Failure::Unknown),
             from_etcd: false,
-            text: nonsense.to_string(),
+            text: malformed.to_string(),
         }
     }
 }
