@@ -88,7 +88,7 @@ impl Node {
             connections,
             sessions,
             rooms,
-            links,
+            peers,
             config,
             player_tickets,
             rng,
@@ -107,8 +107,7 @@ impl Node {
         let Some((hosted, mut cx)) = rooms.enter(now, room, leased, around) else {
             return self.bugs.found("a room that a session is in is not in the table");
         };
-        let takes_more =
-            hosted.upstream().is_none_or(|link| links.get(link).is_some_and(super::link::Link::takes_more));
+        let takes_more = hosted.upstream().is_none_or(|link| peers.takes_more(link));
         match hosted.judge(&mut cx, number, &say, takes_more) {
             // Only a message that is taken costs: those under way behind one that was not taken must
             // not use up what that one waits for.
@@ -137,7 +136,7 @@ impl Node {
     /// primary.
     fn takes_more(&self, room: Key) -> bool {
         let upstream = self.rooms.get(room).and_then(Hosted::upstream);
-        upstream.is_none_or(|link| self.links.get(link).is_some_and(super::link::Link::takes_more))
+        upstream.is_none_or(|link| self.peers.takes_more(link))
     }
 
     fn latest(&mut self, now: Now, key: Key, session: Key, latest: v1::Latest, metadata: &v1::Metadata) {

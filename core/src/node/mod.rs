@@ -21,20 +21,18 @@ mod handshake;
 pub mod heartbeat;
 mod inbound;
 mod lifecycle;
-mod link;
-mod link_closure;
 mod links;
 mod logins;
 mod matchmaking;
 mod outbound;
-mod reach;
+mod peers;
 mod rooms;
 mod sessions;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::string::String;
 
 use bytes::Bytes;
@@ -45,20 +43,19 @@ use crate::base::bug::{Bug, Bugs};
 use crate::base::id::{Address, ConnId, LinkId, Name, NodeId};
 use crate::base::plant::{Plant, Planted};
 use crate::base::rng::{Rng, Seed};
-use crate::base::slab::{Key, Slab};
+use crate::base::slab::Key;
 use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::config::Config;
 use crate::crdt::Replica;
 use crate::matchmaking::{Matcher, PlayerTickets};
 use crate::node::clocks::Clocks;
 use crate::node::connections::{Connections, Source};
-use crate::node::link::{Caller, Link};
 use crate::registrar::Registrar;
 use crate::registry::{LeaseId, RegistryEvent};
 use crate::wire;
 
-use links::Peer;
 use matchmaking::ASKERS;
+use peers::{Caller, Peers, PeersTimer};
 use rooms::RoomTable;
 use sessions::Sessions;
 
@@ -66,8 +63,7 @@ pub use crate::hosting::Passage;
 pub use crate::wire::Trace;
 pub use connections::Overhead;
 pub use event::{Event, Identity, Output, Refusal, Stats, Wrong};
-pub use link_closure::LinkClosure;
-pub use reach::Unreachable;
+pub use peers::{LinkClosure, Unreachable};
 
 /// A node: one shard of a process, single-threaded.
 #[derive(Debug)]
@@ -86,8 +82,7 @@ pub struct Node {
     matcher: Matcher,
     /// The lease that those two know.
     matchmaking_lease: Option<LeaseId>,
-    links: Slab<Link>,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: Peers,
     clocks: Clocks,
     /// Where this node takes links, as its record says; empty if it takes none.
     link_address: String,
@@ -107,8 +102,7 @@ enum Timer {
     Connection(Key),
     Session(Key),
     Room(Key),
-    Link(Key),
-    Peer(NodeId),
+    Peers(PeersTimer),
 }
 
 impl Timer {
@@ -117,8 +111,7 @@ impl Timer {
             Self::Connection(_) => "a connection's handshake, heartbeat, pause or linger",
             Self::Session(_) => "a session without a connection expires",
             Self::Room(_) => "a room flushes, forgets tombstones or members, or waits for its tail",
-            Self::Link(_) => "a link's handshake or heartbeat",
-            Self::Peer(_) => "another node is dialed",
+            Self::Peers(timer) => timer.reason(),
         }
     }
 }
@@ -145,8 +138,7 @@ impl Node {
             player_tickets: PlayerTickets::new(config.matchmaking.clone(), id, rng.split(), 1, ASKERS),
             matcher: Matcher::new(&config.matchmaking, id, rng.split(), 2, ASKERS),
             matchmaking_lease: None,
-            links: Slab::new(config.links.total),
-            peers: BTreeMap::new(),
+            peers: Peers::new(id, config.links.total),
             clocks: clock::clocks(&config),
             planted: Planted::default(),
             seal_key,
@@ -209,7 +201,9 @@ impl Node {
             handshake_timeouts: of_connections.handshake_timeouts,
             sessions: self.sessions.len(),
             rooms: self.rooms.len(),
-            links: self.links.len(),
+            links: self.peers.links(),
+            link_frames_in: self.peers.stats().frames_in,
+            link_frames_out: self.peers.stats().frames_out,
             members: of_rooms.members,
             entries: of_rooms.entries,
             latest: of_rooms.latest,
@@ -353,8 +347,7 @@ impl Node {
                 Timer::Connection(key) => self.connection_timeout(now, key),
                 Timer::Session(key) => self.session_timeout(now, key),
                 Timer::Room(key) => self.room_timeout(now, key),
-                Timer::Link(key) => self.link_timeout(now, key),
-                Timer::Peer(node) => self.peer_timeout(now, node),
+                Timer::Peers(timer) => self.peers_timeout(now, timer),
             }
         }
         self.registrar.handle_timeout(now);
@@ -478,7 +471,8 @@ impl Node {
     fn next_timer(&self) -> Option<(Instant, Timer)> {
         let connection = self.connections.next_timer().map(|(at, key)| (at, Timer::Connection(key)));
         let session = self.sessions.next_timer().map(|(at, key)| (at, Timer::Session(key)));
-        [connection, session, self.agenda.next()].into_iter().flatten().min()
+        let peers = self.peers.next_timer().map(|(at, timer)| (at, Timer::Peers(timer)));
+        [connection, session, self.agenda.next(), peers].into_iter().flatten().min()
     }
 
     /// Takes out the timer with the earliest deadline, if the deadline has come.
@@ -486,7 +480,8 @@ impl Node {
         match self.next_timer()?.1 {
             Timer::Connection(_) => self.connections.take_due(now).map(Timer::Connection),
             Timer::Session(_) => self.sessions.take_due(now).map(Timer::Session),
-            Timer::Room(_) | Timer::Link(_) | Timer::Peer(_) => self.agenda.take_due(now),
+            Timer::Room(_) => self.agenda.take_due(now),
+            Timer::Peers(_) => self.peers.take_due(now).map(Timer::Peers),
         }
     }
 

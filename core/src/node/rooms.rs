@@ -217,31 +217,16 @@ impl Node {
                 self.event(Event::RoomClosed { room: name.clone(), epoch });
             }
             RoomEffect::Tell { link, frame } => self.tell(now, link, frame),
-            RoomEffect::Read { link } => {
-                if let Some(reading) = self.links.get_mut(link) {
-                    reading.read(room);
-                    self.wake_link(link);
-                }
-            }
-            RoomEffect::Unread { link } => {
-                if let Some(link) = self.links.get_mut(link) {
-                    link.forget(room);
-                }
-            }
+            RoomEffect::Read { link } => self.peers.read(&mut self.outputs, link, room),
+            RoomEffect::Unread { link } => self.peers.unread(link, room),
             RoomEffect::Gap { link } => self.drop_link(now, link, LinkClosure::Gap),
             RoomEffect::Follow { node } => {
-                let peer = self.peer(now, node);
-                peer.rooms.insert(room);
-                if let Some(link) = peer.link {
+                self.peers.follow(now.instant, node, room);
+                if let Some(link) = self.peers.link_to(node) {
                     self.late_room_input(now, room, RoomInput::Linked { link });
                 }
             }
-            RoomEffect::Unfollow { node } => {
-                // A room may end because its node is dead.
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.rooms.remove(&room);
-                }
-            }
+            RoomEffect::Unfollow { node } => self.peers.unfollow(node, room),
             RoomEffect::Seated { session, seated } => {
                 let Some(membership) = self.sessions.membership(session, room) else { return };
                 membership.begin(seated);
@@ -487,16 +472,12 @@ impl Node {
 
     /// Wakes the links over which a room is read.
     fn wake_readers(&mut self, room: Key) {
-        let Self { rooms, links, outputs, .. } = self;
+        let Self { rooms, peers, outputs, .. } = self;
         let Some(hosted) = rooms.get(room) else {
             return self.bugs.found("a room that is not in the table is read over links");
         };
         for key in hosted.readers() {
-            if let Some(link) = links.get_mut(key)
-                && link.mark(room)
-            {
-                super::links::wake(link, key, outputs);
-            }
+            peers.mark(outputs, key, room);
         }
     }
 

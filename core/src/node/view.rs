@@ -53,13 +53,13 @@ impl Node {
     /// How many other nodes it knows of.
     #[must_use]
     pub fn peers(&self) -> usize {
-        self.peers.len()
+        self.peers.nodes()
     }
 
     /// What another node calls itself in the registry, if that is known.
     #[must_use]
     pub fn peer_name(&self, node: NodeId) -> Option<&str> {
-        Some(self.peers.get(&node)?.name.as_str()).filter(|name| !name.is_empty())
+        self.peers.name(node).filter(|name| !name.is_empty())
     }
 
     /// How many rooms it follows, which other nodes lead. Looks at every room.
@@ -90,7 +90,7 @@ impl Node {
     /// Whether there is a link to another node that both have greeted over.
     #[must_use]
     pub fn is_linked(&self, node: NodeId) -> bool {
-        self.peers.get(&node).is_some_and(|peer| peer.link.is_some())
+        self.peers.link_to(node).is_some()
     }
 
     fn hosted(&self, room: &str) -> Option<&Hosted> {

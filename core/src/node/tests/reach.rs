@@ -68,13 +68,14 @@ fn a_link_that_is_dropped_while_a_tail_is_granted_over_it_does_not_read_the_room
     let ann = cluster.join(0, "ann");
     let now = cluster.time(0);
     let node = cluster.node(0);
-    let link = node.peers[&NodeId(2)].link.unwrap();
+    let link = node.peers.link_to(NodeId(2)).unwrap();
     // The other side has stopped to read.
-    while node.links.get_mut(link).unwrap().queue(Bytes::from_static(b"unread")) {}
+    node.tell(now, link, Bytes::from(vec![0; peers::CONTROL_BYTES]));
+    assert!(node.peers.is_up(link));
     let attach = v1::Attach { room: "arena".into(), epoch: ann.epoch, seq: 0, number: 1 };
     let message = wire::RoomMessage::Attach(attach);
     node.take_room_message(now, link, NodeId(2), message, v1::Metadata::default());
-    assert!(node.links.get(link).is_none());
+    assert!(!node.peers.is_up(link));
     let room = node.rooms.named("arena").unwrap();
     assert_eq!(node.rooms.get(room).unwrap().readers().count(), 0);
 }

@@ -1,0 +1,253 @@
+//! Another node: the link to it, the rooms that are followed there, and the next dial.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+
+use crate::base::agenda::Booking;
+use crate::base::slab::Key;
+use crate::base::time::Instant;
+
+/// Another node, as long as the registry names it or rooms are followed there.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// The link to the node, once both have said `LinkHello`.
+    link: Option<Key>,
+    /// Rooms that the node is the primary of and this node follows.
+    rooms: BTreeSet<Key>,
+    /// The node's name in the registry; empty as long as its record was not read.
+    name: String,
+    /// Address to dial; `None` if the other side dials, or takes no links.
+    address: Option<String>,
+    /// The next dial, or, while a dial is under way, the moment to give that up.
+    dial_at: Option<Instant>,
+    booking: Booking,
+    /// Dials in a row that failed.
+    failures: u32,
+    /// Start of the time without a link that works, unless one does.
+    unlinked: Instant,
+}
+
+/// Next step towards a node whose dial has become due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum DialStep {
+    /// Dial this address.
+    Dial(String),
+    /// The dial was put off until then.
+    Later(Instant),
+    /// No dial is needed.
+    Nothing,
+}
+
+impl Peer {
+    /// A node of which only the number is known.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            link: None,
+            rooms: BTreeSet::new(),
+            name: String::new(),
+            address: None,
+            dial_at: None,
+            booking: Booking::default(),
+            failures: 0,
+            unlinked: now,
+        }
+    }
+
+    // Getters.
+
+    /// The open link to the node.
+    pub(super) const fn link(&self) -> Option<Key> {
+        self.link
+    }
+
+    /// The node's name in the registry; may be empty.
+    pub(super) const fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Start of the time without a link that works; means nothing while one does.
+    pub(super) const fn unlinked(&self) -> Instant {
+        self.unlinked
+    }
+
+    /// The rooms that are followed at the node.
+    pub(super) const fn rooms(&self) -> &BTreeSet<Key> {
+        &self.rooms
+    }
+
+    // Rooms.
+
+    /// Notes that a room is followed at the node.
+    pub(super) fn follow(&mut self, room: Key) {
+        self.rooms.insert(room);
+    }
+
+    /// Notes that a room is not followed at the node any more.
+    pub(super) fn unfollow(&mut self, room: Key) {
+        self.rooms.remove(&room);
+    }
+
+    // Dials.
+
+    /// Reads the node's record in the registry: its name, and the address to dial if this side
+    /// is to dial. Returns true if the first dial is due now.
+    pub(super) fn handle_record(&mut self, name: &str, address: Option<String>) -> bool {
+        self.name.clear();
+        self.name.push_str(name);
+        self.address = address;
+        self.address.is_some() && self.link.is_none() && self.dial_at.is_none()
+    }
+
+    /// Sets the next dial. Returns the booking in the agenda.
+    pub(super) const fn dial_at(&mut self, at: Instant) -> &mut Booking {
+        self.dial_at = Some(at);
+        &mut self.booking
+    }
+
+    /// The booking in the agenda.
+    pub(super) const fn booking(&mut self) -> &mut Booking {
+        &mut self.booking
+    }
+
+    /// Decides on a dial that may have become due.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> DialStep {
+        self.booking.clear();
+        match self.dial_at.take() {
+            Some(at) if at > now => DialStep::Later(at),
+            Some(_) if self.link.is_none() => self.address.clone().map_or(DialStep::Nothing, DialStep::Dial),
+            Some(_) | None => DialStep::Nothing,
+        }
+    }
+
+    /// Notes that a dial failed, or that a link is gone. Returns the number of failures in a row
+    /// if this side is to dial again.
+    pub(super) fn handle_failure(&mut self) -> Option<u32> {
+        if self.link.is_some() || self.address.is_none() {
+            return None;
+        }
+        self.failures = self.failures.saturating_add(1);
+        Some(self.failures)
+    }
+
+    // Links.
+
+    /// Notes the open link to the node, and forgets the dial. Returns the link that it replaces.
+    pub(super) const fn linked(&mut self, link: Key) -> Option<Key> {
+        self.failures = 0;
+        self.dial_at = None;
+        self.link.replace(link)
+    }
+
+    /// Notes that a link is gone. Returns true if it was the open link to the node.
+    pub(super) fn lose(&mut self, link: Key) -> bool {
+        let is_lost = self.link == Some(link);
+        if is_lost {
+            self.link = None;
+        }
+        is_lost
+    }
+
+    /// Notes the moment from which on no link works.
+    pub(super) const fn set_unlinked(&mut self, now: Instant) {
+        self.unlinked = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: Key = Key { slot: 1, generation: 0 };
+    const NEWER: Key = Key { slot: 2, generation: 0 };
+
+    const fn at(micros: u64) -> Instant {
+        Instant::from_micros(micros)
+    }
+
+    /// A node that this one dials.
+    fn dialed() -> Peer {
+        let mut peer = Peer::new(at(0));
+        assert!(peer.handle_record("two", Some("two:1".into())));
+        peer
+    }
+
+    #[test]
+    fn a_record_leads_to_a_dial_unless_one_is_set_or_a_link_is_open() {
+        let mut peer = dialed();
+        assert_eq!(peer.name(), "two");
+        peer.dial_at(at(5));
+        assert!(!peer.handle_record("zwei", Some("two:2".into())), "the dial is set");
+        assert_eq!(peer.name(), "zwei");
+        assert_eq!(peer.handle_timeout(at(5)), DialStep::Dial("two:2".into()), "to the newest address");
+        peer.linked(LINK);
+        assert!(!peer.handle_record("zwei", Some("two:2".into())), "the link is open");
+        peer.lose(LINK);
+        assert!(!peer.handle_record("zwei", None), "the other side dials");
+    }
+
+    #[test]
+    fn a_dial_is_made_when_it_is_due_and_once() {
+        let mut peer = dialed();
+        peer.dial_at(at(5));
+        assert_eq!(peer.handle_timeout(at(4)), DialStep::Later(at(5)));
+        peer.dial_at(at(5));
+        assert_eq!(peer.handle_timeout(at(5)), DialStep::Dial("two:1".into()));
+        assert_eq!(peer.handle_timeout(at(6)), DialStep::Nothing, "no other is set");
+    }
+
+    #[test]
+    fn no_node_is_dialed_to_which_a_link_is_open_or_that_dials_itself() {
+        let mut peer = dialed();
+        peer.linked(LINK);
+        peer.dial_at(at(5));
+        assert_eq!(peer.handle_timeout(at(5)), DialStep::Nothing);
+        let mut peer = Peer::new(at(0));
+        peer.dial_at(at(5));
+        assert_eq!(peer.handle_timeout(at(5)), DialStep::Nothing);
+    }
+
+    #[test]
+    fn an_open_link_forgets_the_dial() {
+        let mut peer = dialed();
+        peer.dial_at(at(5));
+        peer.linked(LINK);
+        peer.lose(LINK);
+        assert_eq!(peer.handle_timeout(at(5)), DialStep::Nothing);
+    }
+
+    #[test]
+    fn failures_count_in_a_row_and_only_where_this_side_dials() {
+        let mut peer = dialed();
+        assert_eq!((peer.handle_failure(), peer.handle_failure()), (Some(1), Some(2)));
+        peer.linked(LINK);
+        assert_eq!(peer.handle_failure(), None, "a link is open");
+        peer.lose(LINK);
+        assert_eq!(peer.handle_failure(), Some(1), "a link has worked meanwhile");
+        peer.failures = u32::MAX;
+        assert_eq!(peer.handle_failure(), Some(u32::MAX));
+        peer.handle_record("two", None);
+        assert_eq!(peer.handle_failure(), None, "the other side dials");
+    }
+
+    #[test]
+    fn only_the_newest_link_is_the_open_one() {
+        let mut peer = dialed();
+        assert_eq!(peer.linked(LINK), None);
+        assert_eq!(peer.linked(NEWER), Some(LINK));
+        assert!(!peer.lose(LINK));
+        assert_eq!(peer.link(), Some(NEWER));
+        assert!(peer.lose(NEWER));
+        assert_eq!(peer.link(), None);
+    }
+
+    #[test]
+    fn rooms_are_followed_each_once() {
+        let mut peer = dialed();
+        for room in [NEWER, LINK, NEWER] {
+            peer.follow(room);
+        }
+        assert!(peer.rooms().iter().eq(&[LINK, NEWER]));
+        peer.unfollow(NEWER);
+        assert!(peer.rooms().iter().eq(&[LINK]));
+    }
+}

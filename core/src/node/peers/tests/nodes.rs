@@ -1,0 +1,141 @@
+//! Other nodes: dials, followed rooms, and reach.
+
+use super::*;
+
+#[test]
+fn the_node_with_the_lower_number_dials() {
+    let mut bench = Bench::new();
+    for node in [LOWER, HIGHER] {
+        bench.record(node);
+        assert_eq!(bench.outputs(), [Output::Event(Event::NodeUp { node })]);
+    }
+    bench.call(|peers, cx| peers.handle_record(cx, NodeId(7), &v1::NodeRecord::default()));
+    bench.out.clear();
+    bench.advance(Duration::ZERO);
+    let address = String::from("node-6:1");
+    assert_eq!(bench.outputs(), [Output::Dial { node: HIGHER, address }], "node 7 takes no links");
+    assert_eq!((bench.peers.nodes(), bench.peers.name(LOWER)), (3, Some("name")));
+    assert_eq!(bench.peers.name(NodeId(9)), None);
+}
+
+#[test]
+fn a_dial_of_which_nothing_is_heard_is_made_again() {
+    let mut bench = Bench::acquainted();
+    let patience = bench.config.links.handshake_timeout * 2;
+    bench.advance(patience - Duration::from_micros(1));
+    assert_eq!(bench.dialed(), []);
+    bench.advance(Duration::from_micros(1));
+    assert_eq!(bench.dialed(), [HIGHER]);
+}
+
+#[test]
+fn a_dial_that_fails_is_made_again_after_a_back_off() {
+    let mut bench = Bench::acquainted();
+    let (least, most) = (bench.config.links.backoff_min, bench.config.links.backoff_max);
+    let mut waits = Vec::new();
+    for _ in 0..40 {
+        bench.call(|peers, cx| peers.handle_dial_failed(cx, HIGHER));
+        let (due, timer) = bench.peers.next_timer().unwrap();
+        assert_eq!(timer, PeersTimer::Dial(HIGHER));
+        waits.push(due - bench.now.instant);
+        bench.advance(due - bench.now.instant);
+        assert_eq!(bench.dialed(), [HIGHER]);
+    }
+    assert!(waits[0] >= least && waits[0] <= least * 2, "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait >= least && *wait <= most), "{waits:?}");
+    assert!(waits.iter().any(|wait| *wait > most / 2), "{waits:?}");
+    let before = bench.peers.next_timer();
+    // The other side dials, or nobody knows the node.
+    for node in [LOWER, NodeId(9)] {
+        bench.call(|peers, cx| peers.handle_dial_failed(cx, node));
+    }
+    assert_eq!(bench.peers.next_timer(), before);
+}
+
+#[test]
+fn only_the_last_back_off_counts() {
+    let mut bench = Bench::acquainted();
+    for _ in 0..10 {
+        bench.call(|peers, cx| peers.handle_dial_failed(cx, HIGHER));
+    }
+    let (due, _) = bench.peers.next_timer().unwrap();
+    bench.advance(due - bench.now.instant);
+    assert_eq!(bench.dialed(), [HIGHER], "nothing is due for nothing");
+}
+
+#[test]
+fn a_node_that_the_registry_does_not_name_any_more_is_forgotten_with_its_dial() {
+    let mut bench = Bench::acquainted();
+    let link = bench.link(HIGHER);
+    for slot in [2, 1] {
+        bench.peers.follow(bench.now.instant, HIGHER, room(slot));
+        bench.peers.read(&mut bench.out, link, room(slot));
+    }
+    bench.effects();
+    let forgotten = bench.call(|peers, cx| peers.forget_node(cx, HIGHER)).unwrap();
+    assert_eq!(forgotten, ForgottenNode { rooms: vec![room(1), room(2)], link: Some(link) });
+    assert_eq!(bench.call(|peers, cx| peers.forget_node(cx, HIGHER)), None);
+    bench.call(|peers, cx| peers.drop_link(cx, link, LinkClosure::NodeGone));
+    assert_eq!(bench.closed(), [(link, LinkClosure::NodeGone)]);
+    let rooms = [room(1), room(2)];
+    assert_eq!(bench.effects(), [unlinked(HIGHER, link, &rooms, false)], "it is not known as a node");
+    assert_eq!(bench.peers.next_timer(), None, "nobody is dialed");
+}
+
+#[test]
+fn a_node_is_forgotten_while_it_is_dialed() {
+    let mut bench = Bench::acquainted();
+    let forgotten = bench.call(|peers, cx| peers.forget_node(cx, HIGHER));
+    assert_eq!(forgotten, Some(ForgottenNode { rooms: vec![], link: None }));
+    bench.advance(Duration::from_secs(60));
+    assert_eq!(bench.dialed(), []);
+}
+
+#[test]
+fn a_node_is_known_once_a_room_is_followed_there_and_is_told_its_rooms() {
+    let mut bench = Bench::new();
+    bench.peers.follow(bench.now.instant, LOWER, room(1));
+    bench.peers.follow(bench.now.instant, LOWER, room(2));
+    assert_eq!((bench.peers.nodes(), bench.peers.name(LOWER)), (1, Some("")));
+    bench.peers.unfollow(LOWER, room(1));
+    bench.peers.unfollow(NodeId(9), room(2));
+    assert_eq!(bench.peers.rooms_at(LOWER), [room(2)]);
+    assert_eq!(bench.peers.rooms_at(NodeId(9)), []);
+}
+
+#[test]
+fn a_node_is_in_reach_while_its_link_works_both_ways() {
+    let mut bench = Bench::acquainted();
+    bench.peers.follow(bench.now.instant, LOWER, room(1));
+    let start = bench.now.instant;
+    let reach = |bench: &Bench| -> Vec<_> { bench.peers.unlinked(bench.now.instant).collect() };
+    bench.now.instant = start + Duration::from_secs(1);
+    let second = Duration::from_secs(1);
+    assert_eq!(reach(&bench), [(LOWER, second), (HIGHER, second)]);
+    let dialed = bench.link(HIGHER);
+    let called = bench.link(LOWER);
+    assert_eq!(reach(&bench), [(LOWER, second)], "it may not hear this node");
+    bench.frame(called, v1::Kind::Ping, &v1::Ping::default());
+    assert_eq!(reach(&bench), []);
+    bench.now.instant = start + second * 2;
+    bench.call(|peers, cx| peers.forget_link(cx, dialed));
+    bench.now.instant = start + second * 5;
+    assert_eq!(reach(&bench), [(HIGHER, second * 3)], "since the link went");
+    // A link that is replaced before it works leaves the moment as it is.
+    bench.connect(Caller::Dialed(HIGHER));
+    bench.now.instant = start + second * 6;
+    assert_eq!(reach(&bench), [(HIGHER, second * 4)]);
+}
+
+#[test]
+fn a_link_that_took_over_and_does_not_work_counts_from_the_takeover() {
+    let mut bench = Bench::acquainted();
+    let start = bench.now.instant;
+    let first = bench.link(LOWER);
+    bench.frame(first, v1::Kind::Ping, &v1::Ping::default());
+    bench.now.instant = start + Duration::from_secs(2);
+    bench.link(LOWER);
+    bench.now.instant = start + Duration::from_secs(3);
+    let reach: Vec<_> = bench.peers.unlinked(bench.now.instant).collect();
+    assert!(reach.contains(&(LOWER, Duration::from_secs(1))), "{reach:?}");
+}
