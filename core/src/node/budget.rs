@@ -1,8 +1,8 @@
 //! The memory that a node may need at most, computed from its configuration.
 //!
-//! Each item is a number of things and the bytes that one of them is bounded by: what a
-//! stranger can make a node keep, rounded up by the structures around it. Memory of the
-//! kernel, such as the buffers of sockets, is not in it.
+//! Each item is a number of things and an upper bound of the bytes of one thing: the memory that a
+//! stranger can make a node keep, rounded up by the structures around it. Memory of the kernel,
+//! such as socket buffers, is not counted.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -13,20 +13,20 @@ use crate::base::id::MAX_NAME;
 use crate::config::Config;
 use crate::crdt::MAX_VALUE;
 
-/// Bytes of a connection's, a session's, a room's and a member's own structures, with their
-/// places in tables and agendas.
+/// Bytes of the structures of one connection, session, room or member, with their places in tables
+/// and agendas.
 const CONNECTION: usize = 6 * 1024;
 const SESSION: usize = 1024;
 const ROOM: usize = 4 * 1024;
 const MEMBER: usize = 1024;
-/// Bytes around an entry of a log, a latest message, an entry of a state.
+/// Bytes around one log entry, latest message or state entry.
 const ENTRY: usize = 256;
 const LATEST: usize = 512;
 const STATE: usize = 512;
-/// Bytes of a ticket that its matcher knows.
+/// Bytes of one ticket at its matcher.
 const TICKET: usize = 2 * 1024;
 
-/// The memory that the shell adds.
+/// Memory that the shell adds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shell {
     /// Bytes of a connection's buffers beside frames.
@@ -35,18 +35,18 @@ pub struct Shell {
     pub head: usize,
     /// Bytes of a link's buffers beside frames.
     pub link: usize,
-    /// Bytes of a registry in the process, or of what is under way to another.
+    /// Bytes of an embedded registry, or of the requests to an external one that are under way.
     pub registry: usize,
 }
 
-/// So many things of so many bytes each.
+/// Item of the budget: a number of things, and the bytes of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// The things.
+    /// Name of the things.
     pub what: &'static str,
-    /// How many there may be.
+    /// Highest number of the things.
     pub count: usize,
-    /// Bytes that each may take.
+    /// Highest number of bytes of each.
     pub each: usize,
 }
 
@@ -55,7 +55,7 @@ impl Item {
         Self { what, count, each }
     }
 
-    /// Bytes of all of them.
+    /// Returns the bytes of all things together.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         (self.count as u64).saturating_mul(self.each as u64)
@@ -69,7 +69,7 @@ impl fmt::Display for Item {
     }
 }
 
-/// The most memory that a node may need.
+/// Upper bound of a node's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     items: Vec<Item>,
@@ -78,12 +78,12 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The budget of a configuration.
+    /// Computes the budget of a configuration.
     #[must_use]
     pub fn new(config: &Config, shell: Shell) -> Self {
         let Config { connections, sessions, rooms, frames, links, matchmaking, .. } = config;
-        // One frame that is read, another of which parts have come and the buffer that grew
-        // for it, and one that is written or was queued last.
+        // One frame that is read, one that has arrived in part with the buffer that grew for it,
+        // and one that is written or was queued last.
         let frame = frames.frame_bytes * 4;
         let connection = CONNECTION + shell.connection + clients::CONTROL_BYTES + frame;
         let hello = shell.head + frames.frame_bytes;
@@ -112,7 +112,7 @@ impl Budget {
         Self { items, connection, address }
     }
 
-    /// Items of the budget, the largest first.
+    /// Returns the items of the budget, the largest first.
     #[must_use]
     pub fn items(&self) -> Vec<Item> {
         let mut items = self.items.clone();
@@ -120,27 +120,27 @@ impl Budget {
         items
     }
 
-    /// All of it, in bytes.
+    /// Returns the bytes of all items together.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.items.iter().fold(0, |sum, item| sum.saturating_add(item.bytes()))
     }
 
-    /// Bytes of one connection, without its session and rooms.
+    /// Returns the bytes of one connection, without its session and rooms.
     #[must_use]
     pub const fn of_connection(&self) -> usize {
         self.connection
     }
 
-    /// Bytes of all connections of one address, with their sessions, each in as many rooms of
-    /// its own as it may be.
+    /// Returns the bytes of all connections of one address, with their sessions, each in the
+    /// highest number of rooms, which have no other members.
     #[must_use]
     pub const fn of_address(&self) -> u64 {
         self.address
     }
 }
 
-/// A number of bytes, for people.
+/// Number of bytes, formatted for people.
 #[derive(Clone, Copy, Debug)]
 pub struct Size(pub u64);
 
@@ -149,7 +149,7 @@ impl fmt::Display for Size {
         const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
         let mut size = self.0;
         let mut unit = 0;
-        // Rounded up: it is a bound.
+        // Rounded up, since the number is a bound.
         while size >= 10 * 1024 && unit + 1 < UNITS.len() {
             size = size.div_ceil(1024);
             unit += 1;

@@ -1,8 +1,9 @@
-//! The wall clock of a node: it is compared with those of the other nodes, and while it is off
-//! the node serves nobody.
+//! Effects of the comparison of wall clocks: while the wall clock of a node is off, the node
+//! accepts no clients.
 //!
-//! Rooms that it leads go on for members at other nodes, as while it drains: what it stamps
-//! there is [reckoned](Clocks::reckon) from when its clock was right. It leads no new ones.
+//! Members at other nodes go on using the rooms that this node leads, as during a drain. Stamps in
+//! those rooms are [reckoned](Clocks::reckon) from the time when the clock was right. The node does
+//! not become the primary of more rooms.
 
 use skirmish_proto::v1;
 
@@ -12,17 +13,17 @@ use crate::base::time::{Deadline, Duration, Instant, Now};
 use crate::config::Config;
 use crate::node::clocks::{ClockVerdict, Clocks, Difference};
 
-/// Longest wait of a node that starts for the clocks of others, however long the registry names
-/// the dead: time for several dials. A node that lives may not know the one that starts yet.
+/// Longest wait of a starting node for the clocks of other nodes, independent of the lifetime of dead
+/// nodes' records: time for several dials. A living node may not know the starting one yet.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 
-/// When clients of a node whose clock is off are to come back: by then they are sent elsewhere.
+/// Time after which clients of a node whose clock is off return. Other nodes accept them by then.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Message to clients of a node whose clock is off.
 const OFF: &str = "the clock of this server is off";
 
-/// The clock of a node that starts.
+/// Creates the clocks of a starting node.
 pub(super) fn clocks(config: &Config) -> Clocks {
     Clocks::new(config.rooms.clock_bound, config.registrar.node_ttl.min(LONGEST_PATIENCE))
 }
@@ -30,29 +31,29 @@ pub(super) fn clocks(config: &Config) -> Clocks {
 impl Node {
     // Getters.
 
-    /// The verdict on the node's wall clock: while it does not agree with the others, the node lets
-    /// nobody in.
+    /// Returns the verdict on the node's wall clock. The node accepts clients only while its clock
+    /// agrees with the others.
     #[must_use]
     pub const fn clock(&self) -> ClockVerdict {
         self.clocks.verdict()
     }
 
-    /// Differences of the wall clocks of the other nodes that were measured.
+    /// Returns the measured differences of the other nodes' wall clocks.
     pub fn clock_differences(&self, now: Instant) -> impl Iterator<Item = Difference> {
         self.clocks.differences(now)
     }
 
-    /// The other nodes whose wall clocks were not measured.
+    /// Returns the other nodes whose wall clocks were not measured.
     pub fn unmeasured_clocks(&self) -> impl Iterator<Item = NodeId> {
         self.clocks.unmeasured()
     }
 
     // Commands.
 
-    /// Looks at the clock once more, before a token is checked by it.
+    /// Judges the clock once more, before a token is checked by this clock.
     ///
     /// # Errors
-    /// If the node lets nobody in.
+    /// If the node accepts no clients.
     pub fn check_clock(&mut self, now: Now) -> Result<(), Refusal> {
         self.begin(now);
         self.clock_is_right()
@@ -60,7 +61,7 @@ impl Node {
 
     // Inputs.
 
-    /// Begins an input: reads the clocks. What the input stamps it stamps by the time returned.
+    /// Begins an input: reads the clocks. Returns the time for all stamps of this input.
     pub(super) fn begin(&mut self, now: Now) -> Now {
         self.now = self.now.max(now.instant);
         let acquainted = self.registrar.knows_nodes();
@@ -70,7 +71,7 @@ impl Node {
         self.clocks.reckon(now)
     }
 
-    /// Something may have become known of the other nodes.
+    /// Judges the clock again, after an input that may have changed the known nodes.
     pub(super) fn reconsider_clock(&mut self, now: Now) {
         let acquainted = self.registrar.knows_nodes();
         if let Some(verdict) = self.clocks.reconsider(now.instant, acquainted) {
@@ -88,8 +89,8 @@ impl Node {
         connections.close_all(&mut cx, v1::Reason::Draining, OFF, RETRY_AFTER);
     }
 
-    /// The registry names another node, whose clock is to be measured if a link can lead there
-    /// and it is not an earlier life of this one.
+    /// Expects a measurement of another node's clock, if a link between the two nodes is possible
+    /// and the other node is not an earlier start of this one.
     pub(super) fn expect_clock(&mut self, node: NodeId, record: &v1::NodeRecord) {
         let own = &self.link_address;
         let dialed = if self.id < node { &record.link } else { own };

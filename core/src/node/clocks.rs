@@ -1,28 +1,30 @@
-//! Wall clocks of a cluster's nodes, compared.
+//! Comparison of the wall clocks of a cluster's nodes.
 //!
-//! Tokens, stamps of a room's state and the times that clients are told all come from the wall
-//! clock of the node that a player is at. So nodes compare their wall clocks over their links,
-//! and a node whose clock is off serves nobody. Each node judges itself only.
+//! Tokens, stamps of a room's state and the times that clients receive all use the wall clock of
+//! the player's node. So nodes compare their wall clocks over their links, and a node whose clock
+//! is off accepts no clients. Each node judges only its own clock.
 //!
-//! # What is measured
+//! # Measurement
 //!
-//! The answer to a ping names the wall clock of the peer. The peer read it between the sending of
-//! the ping and the arrival of the answer, so it is known for the middle of that time, give or
-//! take half of the round trip. It is kept as the difference to this node's *monotonic* clock:
-//! when this node's own wall clock is set, the very next input shows it, without another
-//! measurement. The error of a measurement grows with its age, as two monotonic clocks may drift apart, and a new
-//! one takes the place of the old one if its error is smaller, or if the two contradict each
-//! other: then the peer's clock was set.
+//! The answer to a ping names the wall clock of the peer. The peer read this clock between the
+//! sending of the ping and the arrival of the answer, so the reading counts for the middle of that
+//! time, plus or minus half of the round trip. The reading is kept as a difference to this node's
+//! *monotonic* clock: when this node's own wall clock is set, the very next input shows the change,
+//! without another measurement. The error of a measurement grows with age, as two monotonic clocks
+//! may drift apart. A new measurement replaces the old one if its error is smaller, or if the two
+//! contradict each other, since then the peer's clock was set.
 //!
-//! # Who is off
+//! # Verdict
 //!
-//! A node is off if at least as many of the others differ from it by more than the bound as do
-//! not, itself included. A tie is off: nobody can tell who is right. Nodes that cannot be measured are left
-//! out, once [`Clocks::new`]'s `patience` has passed since the node knows the others: a registry may name
-//! nodes that have been dead for long.
+//! A node is off if the others that differ from it by more than the bound are at least as many as
+//! those that do not, the node itself included. A tie is off, since a tie does not show the right
+//! side. Nodes that cannot be measured are left out when the `patience` of [`Clocks::new`] has
+//! passed since the node knows the others: a registry may name nodes that have been dead for a long
+//! time.
 //!
-//! To a node that is off, nodes that the registry does not name any more still count for that `patience`:
-//! when a registry has lost all leases, it finds itself alone until the others are registered again.
+//! Nodes that the registry does not name any more still count for that `patience`, but only against
+//! a node that is off already: when a registry has lost all leases, a node is alone until the
+//! others are registered again.
 
 use alloc::collections::BTreeMap;
 
@@ -30,29 +32,28 @@ use crate::base::id::NodeId;
 use crate::base::plant::{Plant, Planted};
 use crate::base::time::{Duration, Instant, Now, Wall};
 
-/// Drift of two monotonic clocks apart at most, per mille of the time that has passed: far more
-/// than any that works.
+/// Highest drift of two monotonic clocks, per mille of the time that has passed: far more than that
+/// of any working clock.
 const DRIFT_PER_MILLE: i64 = 30;
 
 /// Error of two readings that count whole milliseconds, in microseconds.
 const GRAIN_US: i64 = 1_000;
 
-/// Longest time from one judgement to the next input that makes another.
+/// Longest time between two judgements, if there are inputs.
 const JUDGE_AGAIN: Duration = Duration::from_secs(1);
 
-/// Measurements of nodes that are gone which are kept at most; of more, a node that is gone does
-/// not count.
+/// Cap on the measurements of removed nodes; more of them are not kept, and do not count.
 const MOST_GONE: usize = 64;
 
-/// The node's clock, compared with the others'.
+/// Verdict of the comparison on the node's own wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClockVerdict {
     /// Not every other node was measured yet.
     #[default]
     Unknown,
-    /// Most of the nodes that were measured agree with it.
+    /// Most of the measured nodes agree with this node.
     Agrees,
-    /// It is off.
+    /// The clock is off.
     Off,
 }
 
@@ -63,9 +64,9 @@ pub struct Difference {
     pub node: NodeId,
     /// Milliseconds that the other clock is ahead; negative if it is behind.
     pub ahead_ms: i64,
-    /// Error of that at most, in milliseconds.
+    /// Highest error of that number, in milliseconds.
     pub error_ms: i64,
-    /// True if it surely is more than the bound.
+    /// True if the difference surely is more than the bound.
     pub is_beyond: bool,
 }
 
@@ -74,7 +75,7 @@ pub struct Difference {
 struct Sample {
     /// The other's wall clock less this node's monotonic clock, in microseconds.
     base: i64,
-    /// Error of that at most when it is new, in microseconds.
+    /// Highest error of `base` at the time of the measurement, in microseconds.
     error: i64,
     taken: Instant,
 }
@@ -85,40 +86,40 @@ impl Sample {
         self.error.saturating_add(age / 1_000 * DRIFT_PER_MILLE)
     }
 
-    /// Returns true if both may be right.
+    /// Returns true if both samples may be right.
     fn fits(&self, other: &Self, now: Instant) -> bool {
         let apart = self.base.saturating_sub(other.base).saturating_abs();
         apart <= self.error_at(now).saturating_add(other.error_at(now))
     }
 }
 
-/// The machine. It holds one measurement for each node that it is told of.
+/// The machine that compares a node's wall clock with those of others. It holds one measurement for
+/// each known node.
 #[derive(Debug)]
 pub struct Clocks {
-    /// Difference from which on a clock is off, in microseconds.
+    /// Smallest difference of a clock that is off, in microseconds.
     bound: i64,
     patience: Duration,
     others: BTreeMap<NodeId, Option<Sample>>,
-    /// Nodes that were removed, and when.
+    /// Removed nodes, with the time of the removal.
     gone: BTreeMap<NodeId, (Sample, Instant)>,
     verdict: ClockVerdict,
-    /// Since when the node is registered and knows the others.
+    /// Time since which the node is registered and knows the others.
     acquainted: Option<Instant>,
-    /// The wall clock as it was read last.
+    /// Last reading of the wall clock.
     wall: Wall,
-    /// The wall clock less the monotonic one, in microseconds, as it was read last.
+    /// Difference of the wall clock and the monotonic one at the last reading, in microseconds.
     base: i64,
-    /// The same when the clock was judged last, and when that was.
+    /// `base` and the time of the last judgement.
     judged: Option<(i64, Instant)>,
-    /// The same when the clock was last known to be right.
+    /// `base` at the last time when the clock was right.
     right: Option<i64>,
     planted: Planted,
 }
 
 impl Clocks {
-    /// A node's clock, with no other node to compare it with. Two clocks may differ by `bound`;
-    /// nodes that were not measured are waited for until `patience` has passed since the node
-    /// knows of them.
+    /// Creates the clocks of a node that knows no others yet. Two clocks may differ by `bound`. The
+    /// node waits for the measurements of others until `patience` has passed since it knows them.
     #[must_use]
     pub fn new(bound: Duration, patience: Duration) -> Self {
         Self {
@@ -144,30 +145,30 @@ impl Clocks {
 
     // Getters.
 
-    /// The verdict on the clock.
+    /// Returns the verdict on the clock.
     #[must_use]
     pub const fn verdict(&self) -> ClockVerdict {
         self.verdict
     }
 
-    /// The node's own wall clock as it was read last, right or not.
+    /// Returns the last reading of the node's own wall clock, right or not.
     #[must_use]
     pub const fn wall(&self) -> Wall {
         self.wall
     }
 
-    /// Number of other nodes that it is told of.
+    /// Returns the number of other nodes that are known.
     #[must_use]
     pub fn others(&self) -> usize {
         self.others.len()
     }
 
-    /// Others that were not measured.
+    /// Returns the other nodes that were not measured.
     pub fn unmeasured(&self) -> impl Iterator<Item = NodeId> {
         self.others.iter().filter(|(_, sample)| sample.is_none()).map(|(node, _)| *node)
     }
 
-    /// The differences to the nodes that were measured.
+    /// Returns the differences to the measured nodes.
     pub fn differences(&self, now: Instant) -> impl Iterator<Item = Difference> {
         self.measured().map(move |(node, sample)| Difference {
             node,
@@ -177,9 +178,9 @@ impl Clocks {
         })
     }
 
-    /// The time with the wall clock that state is stamped with: the node's own, unless that is
-    /// off; then the one that it would show had it not been set, or, if it never was right, the
-    /// middle one of the others.
+    /// Returns the time with the wall clock for stamps of state: the node's own clock, unless that
+    /// is off. Then it is the time that the clock would show if nobody had set it or, if the clock
+    /// never was right, the median of the others.
     #[must_use]
     pub fn reckon(&self, now: Now) -> Now {
         let Some(right) = self.right.filter(|_| self.verdict == ClockVerdict::Off) else { return now };
@@ -189,13 +190,13 @@ impl Clocks {
 
     // Inputs.
 
-    /// There is another node, whose clock can be measured.
+    /// Adds another node whose clock can be measured.
     pub fn add(&mut self, node: NodeId) {
         let kept = self.gone.remove(&node).map(|(sample, _)| sample);
         self.others.entry(node).or_insert(kept);
     }
 
-    /// The other node is gone.
+    /// Removes another node.
     pub fn remove(&mut self, now: Instant, node: NodeId) {
         let Some(sample) = self.others.remove(&node).flatten() else { return };
         self.expire(now);
@@ -205,7 +206,7 @@ impl Clocks {
         self.judged = None;
     }
 
-    /// A node that was pinged at `sent` has answered with its wall clock.
+    /// Takes the answer of a node that was pinged at `sent`, with that node's wall clock.
     pub fn measure(&mut self, now: Instant, node: NodeId, sent: Instant, wall: Wall) {
         let Some(kept) = self.others.get_mut(&node).filter(|_| wall.0 > 0) else { return };
         let half = signed(now.since(sent).as_micros()) / 2;
@@ -221,8 +222,8 @@ impl Clocks {
         }
     }
 
-    /// Reads the node's clocks. `acquainted`: the node is registered, and knows which others
-    /// are. Returns the verdict if it is another one now.
+    /// Reads the node's clocks. `acquainted` is true if the node is registered and knows the other
+    /// registered nodes. Returns the verdict if it has changed.
     pub fn observe(&mut self, now: Now, acquainted: bool) -> Option<ClockVerdict> {
         self.wall = now.wall;
         self.base = signed(u128::from(now.wall.0) * 1_000)
@@ -230,7 +231,7 @@ impl Clocks {
         self.reconsider(now.instant, acquainted)
     }
 
-    /// As [`Self::observe`], by the wall clock as it was read last.
+    /// Judges as [`Self::observe`] does, by the last reading of the wall clock.
     pub fn reconsider(&mut self, now: Instant, acquainted: bool) -> Option<ClockVerdict> {
         if self.verdict == ClockVerdict::Unknown && !self.is_known(now, acquainted) {
             return None;
@@ -254,7 +255,7 @@ impl Clocks {
 
     // Polls.
 
-    /// When [`Self::observe`] decides by itself.
+    /// Returns the time at which [`Self::observe`] decides without the missing measurements.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let since = self.acquainted.filter(|_| self.verdict == ClockVerdict::Unknown)?;
@@ -271,7 +272,7 @@ impl Clocks {
         all || now.since(since) >= self.patience || self.planted.is(Plant::ClockUncompared)
     }
 
-    /// The nodes that were measured, and those that are gone.
+    /// Returns the measured nodes and the removed ones.
     fn measured(&self) -> impl Iterator<Item = (NodeId, &Sample)> {
         let others = self.others.iter().filter_map(|(node, sample)| Some((*node, sample.as_ref()?)));
         others.chain(self.gone.iter().map(|(node, (sample, _))| (*node, sample)))
@@ -294,7 +295,8 @@ impl Clocks {
         }
     }
 
-    /// Returns true if at least as many of these differ from this node as do not, itself included.
+    /// Returns true if the nodes that differ from this one are at least as many as those that do
+    /// not, this node included.
     fn outvoted<'a>(&self, samples: impl Iterator<Item = &'a Sample>, now: Instant) -> bool {
         let (mut beyond, mut within) = (0_usize, 1_usize);
         for sample in samples {
@@ -307,15 +309,15 @@ impl Clocks {
         beyond >= within
     }
 
-    /// Returns true if another's clock surely is further off than the bound. A clock that is off has to
-    /// come nearer than one that is not may go, so that it is not judged now so, now so.
+    /// Returns true if another node's clock surely differs by more than the bound. For a node that
+    /// is off the bound is a quarter smaller, so that the verdict does not flap.
     fn is_beyond(&self, sample: &Sample, now: Instant) -> bool {
         let most = if self.verdict == ClockVerdict::Off { self.bound - self.bound / 4 } else { self.bound };
         let apart = sample.base.saturating_sub(self.base).saturating_abs();
         apart.saturating_sub(sample.error_at(now)) > most
     }
 
-    /// The middle one of the others' clocks.
+    /// Returns the median of the others' clocks.
     fn middle(&self) -> Option<i64> {
         let mut bases: alloc::vec::Vec<i64> = self.measured().map(|(_, sample)| sample.base).collect();
         bases.sort_unstable();
@@ -338,7 +340,7 @@ mod tests {
     const HOUR_MS: i64 = 3_600_000;
     const BEGINNING: i64 = 1_700_000_000_000;
 
-    /// The time after so many milliseconds, by a wall clock that is off.
+    /// Returns the time after `ms` milliseconds, by a wall clock that is off by `off_ms`.
     fn at(ms: u64, off_ms: i64) -> Now {
         let wall = BEGINNING + i64::try_from(ms).unwrap() + off_ms;
         Now { instant: Instant::from_micros(ms * 1_000), wall: Wall(u64::try_from(wall).unwrap()) }
@@ -350,7 +352,7 @@ mod tests {
         clocks
     }
 
-    /// The node's ping has come back after `rtt` milliseconds.
+    /// Measures a node by a ping whose answer arrives after `rtt` milliseconds.
     fn measure(clocks: &mut Clocks, ms: u64, node: u64, off_ms: i64, rtt: u64) {
         let answered = at(ms - rtt / 2, off_ms).wall;
         let (now, sent) = (at(ms, 0).instant, at(ms - rtt, 0).instant);
@@ -398,7 +400,7 @@ mod tests {
 
     #[test]
     fn the_majority_is_right_and_a_tie_is_off() {
-        // Others of four that are an hour ahead.
+        // Number of the four others that are an hour ahead.
         for (ahead, verdict) in [(0, ClockVerdict::Agrees), (2, ClockVerdict::Agrees), (3, ClockVerdict::Off)]
         {
             let mut clocks = named(4);
@@ -444,7 +446,7 @@ mod tests {
     #[test]
     fn a_slow_answer_is_not_taken_for_a_difference() {
         let mut clocks = named(1);
-        // The peer answers at once, and the answer is on its way for a minute.
+        // The peer answers at once, but the answer needs a minute to arrive.
         let (sent, wall) = (at(1_000, 0).instant, at(1_000, 0).wall);
         clocks.measure(at(61_000, 0).instant, NodeId(1), sent, wall);
         assert_eq!(clocks.observe(at(61_000, 0), true), Some(ClockVerdict::Agrees));
@@ -490,7 +492,7 @@ mod tests {
         clocks.remove(at(300, 0).instant, NodeId(2));
         assert_eq!((clocks.others(), clocks.differences(at(300, 0).instant).count()), (0, 2));
         assert_eq!(clocks.observe(at(10_299, 0), true), None);
-        // One is there again, and needs no measurement; the other has had its time.
+        // One node is registered again and needs no measurement; the time of the other one is over.
         clocks.add(NodeId(2));
         assert_eq!(clocks.observe(at(20_000, 0), true), None);
         clocks.remove(at(20_000, 0).instant, NodeId(2));
@@ -505,7 +507,7 @@ mod tests {
         let mut clocks = named(2);
         (1..=2).for_each(|node| measure(&mut clocks, 100, node, 0, 2));
         assert_eq!(clocks.observe(at(100, 0), true), Some(ClockVerdict::Agrees));
-        // They have started anew, with other clocks.
+        // Both nodes have started anew, with other clocks.
         for node in 1..=2 {
             clocks.remove(at(200, 0).instant, NodeId(node));
             clocks.add(NodeId(node + 10));

@@ -1,4 +1,4 @@
-//! What a node tells its driver.
+//! Outputs, events and counters of a node, for its driver.
 
 use alloc::string::String;
 use core::panic::Location;
@@ -14,18 +14,19 @@ use crate::node::clocks::ClockVerdict;
 use crate::registrar::Anew;
 use crate::registry::RegistryCommand;
 
-/// Why a connection is refused before there is any state for it.
+/// Reasons to refuse a connection before the node keeps any state for that connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The node has as many connections as it may.
+    /// The node has reached its cap on connections.
     Full,
-    /// The address has as many connections as it may.
+    /// The address has reached its cap on connections.
     AddressFull,
-    /// Too many connections have not said `Hello` yet, and no address has more than this one.
+    /// Too many connections have not said `Hello` yet, and no address has more of them than this
+    /// one.
     TooManyUnauthenticated,
     /// The node is about to stop.
     Draining,
-    /// The address connects too often; the time until it may again.
+    /// The address connects too often. The field is the time until its next connection is allowed.
     TooFast(Duration),
     /// The node has not compared its wall clock with those of the others yet.
     ClockUnknown,
@@ -51,69 +52,69 @@ impl core::fmt::Display for Refusal {
 
 impl core::error::Error for Refusal {}
 
-/// Whom the upgrade's token named.
+/// Player that the token of an upgrade proves, with that token.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The player.
     pub player: Name,
-    /// The token itself: if `Hello` has one, it must be the same.
+    /// The token itself. A token in `Hello` must be the same.
     pub token: Bytes,
     /// The trace that the upgrade named, or a fresh one.
     pub trace: Trace,
 }
 
-/// What the driver must do.
+/// Tasks for the driver.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Ask `poll_transmit` for this connection until it has nothing or the socket is full.
+    /// Call `poll_transmit` for this connection until that returns `None` or the socket is full.
     Wake(ConnId),
     /// The connection [is not held](super::Node::is_held) any more: read on.
     Resume(ConnId),
-    /// Send what `poll_transmit` still has, close the connection, and call
-    /// `handle_closed`. Its input is ignored from now on.
+    /// Send the frames that `poll_transmit` still returns, close the connection, and call
+    /// `handle_closed`. The node ignores further input of the connection.
     Close(ConnId, v1::Reason),
-    /// Drop the connection at once: it did not let itself be closed, and the node has
-    /// forgotten it.
+    /// Drop the connection at once: its orderly close took too long, and the node has forgotten the
+    /// connection.
     Abort(ConnId),
-    /// Ask the registry; every request is answered with
+    /// Send a request to the registry; every request is answered with
     /// [`Node::handle_registry_event`](super::Node::handle_registry_event).
     Registry(RegistryCommand),
     /// Connect to another node, and call `handle_link` or `handle_dial_failed`.
     Dial {
-        /// Which.
+        /// The node to dial.
         node: NodeId,
-        /// Where: "host:port", as that node says.
+        /// Address from that node's record in the registry: "host:port".
         address: String,
     },
-    /// Ask `poll_link_transmit` for this link until it has nothing or the socket is full.
+    /// Call `poll_link_transmit` for this link until that returns `None` or the socket is full.
     WakeLink(LinkId),
     /// Drop the link at once, for this reason; the node has forgotten it.
     CloseLink(LinkId, LinkClosure),
-    /// Tell whoever wants to know.
+    /// Report an event.
     Event(Event),
 }
 
-/// What is wrong with what a peer has sent, as far as the close code of its WebSocket tells.
+/// Kinds of violations by a peer, as far as the close code of the WebSocket tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// It is larger than the limits.
+    /// A message is larger than the limits.
     Size,
-    /// It is no binary message.
+    /// A message is not binary.
     Type,
     /// Anything else.
     Protocol,
 }
 
-/// What happened: for logs, metrics, the audit, and the application.
+/// Events for logs, metrics, the audit, and the application.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A player has a new session.
     SessionOpened {
-        /// Its connection.
+        /// Connection of the session.
         conn: ConnId,
-        /// Its player.
+        /// Player of the session.
         player: Name,
-        /// Its epoch.
+        /// Epoch of the session.
         epoch: u64,
     },
     /// A session has a new connection.
@@ -122,31 +123,31 @@ pub enum Event {
         conn: ConnId,
         /// The session's player.
         player: Name,
-        /// Its new epoch.
+        /// New epoch of the session.
         epoch: u64,
     },
-    /// A session is gone, and its memberships with it. `REASON_UNSPECIFIED` if it
-    /// was without a connection for too long.
+    /// A session has ended, and its memberships with it. The reason is `REASON_UNSPECIFIED` if the
+    /// session was without a connection for too long.
     SessionEnded {
-        /// Its player.
+        /// Player of the session.
         player: Name,
-        /// Why.
+        /// Reason for the end.
         reason: v1::Reason,
     },
-    /// A session has lost its connection; it is kept for a while.
+    /// A session has lost its connection. The node keeps the session for a while.
     ConnectionLost {
         /// The connection.
         conn: ConnId,
         /// The session's player.
         player: Name,
-        /// The trace that the connection belonged to; the node has forgotten it.
+        /// Trace of the connection, which the node has forgotten.
         trace: Trace,
     },
     /// A connection that had not said `Hello` was dropped, since another needed its place.
     Displaced {
         /// The connection.
         conn: ConnId,
-        /// The address that it was counted for.
+        /// Address that the connection was counted for.
         address: Address,
     },
     /// A connection misses heartbeats.
@@ -158,132 +159,132 @@ pub enum Event {
     Misbehaved {
         /// The connection.
         conn: ConnId,
-        /// How.
+        /// Description of the violation.
         what: String,
-        /// What kind of wrong that is.
+        /// Kind of the violation.
         wrong: Wrong,
     },
     /// A room was made.
     RoomOpened {
-        /// Its name.
+        /// Name of the room.
         room: Name,
-        /// Which life of it this is.
+        /// Epoch of the room.
         epoch: u64,
     },
-    /// The last member left a room, and it is gone.
+    /// The last member left a room, and the room is closed.
     RoomClosed {
-        /// Its name.
+        /// Name of the room.
         room: Name,
-        /// Which life of it this was.
+        /// Epoch of the room.
         epoch: u64,
     },
-    /// The registry confirms that this node lives: it serves the rooms that it leads.
+    /// The registry confirms that this node lives. The node serves the rooms that it leads.
     Serving,
-    /// The registry has not confirmed for so long that this node lives that another might
-    /// take its rooms: it takes nothing for them until it hears.
+    /// The registry has not confirmed for a long time that this node lives, and another node might
+    /// claim its rooms. Until the next confirmation this node accepts nothing for these rooms.
     NotServing,
-    /// The registry was restored, wiped or replaced: every session and every room of this
-    /// node is over, and it begins anew.
+    /// The registry was restored, wiped or replaced. Every session and every room of this node is
+    /// over, and the node starts anew.
     Anew {
-        /// What shows it.
+        /// Evidence that the registry's data is not the known one.
         why: Anew,
     },
-    /// The node has compared its wall clock with those of the others: while it does not agree
-    /// with them, the node lets nobody in.
+    /// The node has compared its wall clock with those of the others. It accepts no clients while
+    /// its clock does not agree with theirs.
     ClockJudged {
         /// The verdict on the node's clock.
         verdict: ClockVerdict,
     },
     /// The registry names another node.
     NodeUp {
-        /// Which.
+        /// The other node.
         node: NodeId,
     },
-    /// The registry does not name a node any more: it is dead.
+    /// The registry does not name a node any more: that node is dead.
     NodeDown {
-        /// Which.
+        /// The dead node.
         node: NodeId,
     },
     /// This node forms the matches of a mode from now on.
     Elected {
         /// The mode.
         mode: Name,
-        /// The revision at which it was elected.
+        /// Revision of the registry at which this node was elected.
         epoch: u64,
     },
-    /// It does not any more.
+    /// This node does not form the matches of a mode any more.
     Deposed {
         /// The mode.
         mode: Name,
     },
-    /// This node has filled free places of a match that goes on.
+    /// This node has filled free places of a match in progress.
     MatchFilled {
-        /// Its name.
+        /// Name of the match.
         id: String,
         /// The mode.
         mode: Name,
         /// The team.
         team: u8,
-        /// How many come.
+        /// Number of players added.
         players: usize,
-        /// What let them.
+        /// Description of the rule that let the players in.
         explanation: String,
     },
     /// This node has formed a match.
     MatchFormed {
-        /// Its name.
+        /// Name of the match.
         id: String,
         /// The mode.
         mode: Name,
-        /// How many play.
+        /// Number of players.
         players: usize,
-        /// Per mille.
+        /// Quality of the match, per mille.
         quality: u16,
-        /// What let it form.
+        /// Description of the rules that let the match form.
         explanation: String,
     },
     /// A ticket has ended without a match.
     TicketEnded {
-        /// Whose.
+        /// Player of the ticket.
         player: Name,
         /// The mode.
         mode: Name,
-        /// How.
+        /// Last state of the ticket.
         state: v1::TicketState,
     },
-    /// Players are out of a match since they did not come.
+    /// Players were removed from a match since they did not join its room.
     PlayersMissed {
         /// The match's name.
         id: String,
         /// The mode.
         mode: Name,
-        /// How many did not come.
+        /// Number of players that did not join.
         players: usize,
-        /// Too few came: the match is over before it has begun.
+        /// True if too few players joined: the match is over before its start.
         over: bool,
     },
     /// A match is over.
     MatchEnded {
-        /// Its name.
+        /// Name of the match.
         id: String,
-        /// Whether it was since nobody had its room; else all players had left it.
+        /// True if no node had the room of the match; false if all players had left the match.
         abandoned: bool,
     },
     /// A link is up.
     LinkUp {
-        /// Where it leads.
+        /// Node at the other end.
         node: NodeId,
     },
     /// A link is gone.
     LinkDown {
-        /// Where it led.
+        /// Node at the other end.
         node: NodeId,
     },
     /// A traced message of a room has passed this node (row T1).
     Passed {
         /// The room.
         room: Name,
-        /// What was done with it.
+        /// Treatment of the message.
         passage: Passage,
         /// The trace.
         trace: Trace,
@@ -294,19 +295,19 @@ pub enum Event {
         conn: ConnId,
         /// The sender.
         player: Name,
-        /// What the payload is.
+        /// Type of the payload.
         type_url: String,
         /// The message.
         payload: Bytes,
-        /// The trace it belongs to.
+        /// Trace of the message.
         trace: Trace,
     },
-    /// The node has found an invariant of its own broken, for the first time at this place. It
-    /// goes on without the step that has found it.
+    /// The node has found one of its own invariants broken, for the first time at this place. It
+    /// skips the step that found the bug, and continues.
     Bug {
         /// The broken invariant.
         what: &'static str,
-        /// The place in the source that has found it.
+        /// Place in the source that found the broken invariant.
         place: &'static Location<'static>,
     },
 }
@@ -330,76 +331,77 @@ pub struct Stats {
     pub rooms: usize,
     /// Gauge: members of rooms that this node leads.
     pub members: usize,
-    /// Gauge: links that are up or on their way.
+    /// Gauge: links that are up or being set up.
     pub links: usize,
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections refused for a cap.
+    /// Connections refused because of a cap.
     pub refused: u64,
-    /// Log-ins refused for their rate, by address or by player.
+    /// Log-ins refused because of their rate, by address or by player.
     pub logins_limited: u64,
-    /// Connections dropped before their `Hello`, since another needed their place.
+    /// Connections dropped before their `Hello` to make room for others.
     pub displaced: u64,
-    /// Frames taken.
+    /// Frames received.
     pub frames_in: u64,
-    /// Their bytes.
+    /// Bytes of the frames received.
     pub bytes_in: u64,
-    /// Frames handed out.
+    /// Frames sent: handed to the driver.
     pub frames_out: u64,
-    /// Their bytes.
+    /// Bytes of the frames sent.
     pub bytes_out: u64,
     /// Reliable messages appended.
     pub entries: u64,
-    /// Entries handed out, one for each member.
+    /// Entries sent, counted for each member.
     pub deliveries: u64,
     /// Snapshots for members that fell out of a window.
     pub snapshots: u64,
-    /// Latest messages taken.
+    /// Latest messages accepted.
     pub latest: u64,
-    /// Latest messages that replaced one.
+    /// Latest messages that replaced an older one.
     pub conflated: u64,
-    /// Frames of a kind or type that is not known here.
+    /// Frames of an unknown kind or type.
     pub unsupported: u64,
-    /// Messages not taken for their rate.
+    /// Messages refused because of their rate.
     pub throttled: u64,
-    /// Pauses of connections that were faster than their limits.
+    /// Pauses of connections that exceeded their limits.
     pub pauses: u64,
-    /// Reliable messages that came again.
+    /// Reliable messages received again.
     pub duplicates: u64,
-    /// Connections closed because a newer one of the player came.
+    /// Connections closed because a newer connection of the player took the session over.
     pub takeovers: u64,
     /// Sessions resumed.
     pub resumes: u64,
-    /// Sessions that ended because nobody resumed them.
+    /// Sessions that ended because no client resumed them.
     pub expiries: u64,
     /// Connections closed for breaking the protocol.
     pub protocol_errors: u64,
     /// Connections closed for missing heartbeats.
     pub heartbeat_timeouts: u64,
-    /// Connections closed for not saying `Hello` in time.
+    /// Connections closed for not sending `Hello` in time.
     pub handshake_timeouts: u64,
-    /// Writes to a room's state that were refused for their clock.
+    /// Writes to a room's state that were refused because of their clock.
     pub clock_refusals: u64,
-    /// Writes to a room's state that found it full.
+    /// Writes to a room's state that were refused because the state was full.
     pub state_full: u64,
-    /// Rooms that another node took, or that vanished from the registry.
+    /// Rooms that another node claimed, or that vanished from the registry.
     pub rooms_lost: u64,
-    /// Times that this node had to stop serving until the registry answered again.
+    /// Suspensions: times that this node stopped serving until the registry answered again.
     pub suspensions: u64,
-    /// Times that this node had to turn everybody away since its wall clock was off.
+    /// Times that this node closed all connections since its wall clock was off.
     pub clock_stops: u64,
-    /// Messages that another node passed on for a session which it had lost.
+    /// Messages relayed by another node for a session that this other node had lost.
     pub fenced: u64,
     /// Requests of other nodes for a room that this node does not lead in that epoch.
     pub refused_epochs: u64,
-    /// Joins that asked the registry again, as the room's life had ended before they were in it.
+    /// Joins that asked the registry again, since the room's epoch had ended before the player was
+    /// a member.
     pub joins_retried: u64,
     /// Matches that this node has formed.
     pub matches: u64,
-    /// Frames taken from links.
+    /// Frames received from links.
     pub link_frames_in: u64,
-    /// Frames handed out to links.
+    /// Frames sent on links: handed to the driver.
     pub link_frames_out: u64,
-    /// Invariants of the node itself that were found broken: none, if the program is right.
+    /// Broken invariants found in the node itself; 0 in a correct program.
     pub bugs: u64,
 }

@@ -1,10 +1,10 @@
-//! Liveness of a connection (row H1): who does not answer pings is gone.
+//! Liveness of a connection (row H1): a peer that does not answer pings is gone.
 
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant, LATE};
 use crate::config;
 
-/// The heartbeat of one connection.
+/// Heartbeat of one connection.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
     due: Instant,
@@ -14,29 +14,29 @@ pub struct Heartbeat {
     answered: u64,
     waiting: bool,
     missed: u8,
-    /// Whether a miss was put down to this side's own lateness since the last frame.
+    /// True if a miss was excused by this side's own lateness since the last frame.
     excused: bool,
     rtt_us: u32,
 }
 
-/// What to do when a heartbeat is due.
+/// Action of a heartbeat at its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beat {
-    /// It is not due yet.
+    /// The deadline is not reached yet.
     Early,
     /// Send a ping with this nonce.
     Ping {
-        /// Comes back in the pong.
+        /// Number that the pong must return.
         nonce: u64,
-        /// The connection has just become unhealthy.
+        /// True if the connection has just become unhealthy.
         unhealthy: bool,
     },
-    /// Too many were missed: close the connection.
+    /// Too many pings were missed: close the connection.
     Dead,
 }
 
 impl Heartbeat {
-    /// A heartbeat whose first ping is due one jittered interval from now.
+    /// Creates a heartbeat. The first ping is due one jittered interval from now.
     #[must_use]
     pub fn new(config: &config::HeartbeatConfig, now: Instant, rng: &mut Rng) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl Heartbeat {
         }
     }
 
-    /// When the next ping is due.
+    /// Returns the deadline of the next ping.
     #[must_use]
     pub const fn due(&self) -> Instant {
         self.due
@@ -62,21 +62,21 @@ impl Heartbeat {
         self.due = now;
     }
 
-    /// Pings in a row that were not answered within their interval.
+    /// Returns the number of successive pings that were not answered within their interval.
     #[must_use]
     pub const fn missed(&self) -> u8 {
         self.missed
     }
 
-    /// The smoothed round trip (RFC 6298, alpha 1/8); `None` before the first pong.
+    /// Returns the smoothed round trip (RFC 6298, alpha 1/8); `None` before the first pong.
     #[must_use]
     pub const fn rtt(&self) -> Option<Duration> {
         if self.rtt_us == 0 { None } else { Some(Duration::from_micros(self.rtt_us as u64)) }
     }
 
-    /// The time of a ping may have come. A ping without an answer is no miss if this call is
-    /// [`LATE`], once in a silence: this side stood still, and may have sent the ping just
-    /// before that.
+    /// Sends the next ping if its time has come. A ping without an answer is no miss if this call
+    /// is [`LATE`], once in a silence: this side stood still, and may have sent the ping just
+    /// before.
     pub fn handle_timeout(&mut self, config: &config::HeartbeatConfig, now: Instant, rng: &mut Rng) -> Beat {
         if now < self.due {
             return Beat::Early;
@@ -98,7 +98,7 @@ impl Heartbeat {
         Beat::Ping { nonce: self.nonce, unhealthy }
     }
 
-    /// Any frame came: the peer lives. Returns whether the connection had been unhealthy.
+    /// Handles any frame: the peer lives. Returns true if the connection had been unhealthy.
     pub fn handle_frame(&mut self, config: &config::HeartbeatConfig) -> bool {
         let was_unhealthy = self.missed >= config.unhealthy_after;
         self.missed = 0;
@@ -106,8 +106,8 @@ impl Heartbeat {
         was_unhealthy
     }
 
-    /// A pong came. One that answers an older ping, or none, says nothing about the
-    /// round trip. Returns whether a ping was left for it to answer.
+    /// Handles a pong. A pong that answers an older ping, or none, does not change the round trip.
+    /// Returns true if there was a ping without an answer before.
     pub fn handle_pong(&mut self, now: Instant, nonce: u64) -> bool {
         let owed = self.answered < self.nonce;
         self.answered += u64::from(owed);
@@ -190,7 +190,7 @@ mod tests {
             let beat = heartbeat.handle_timeout(&config, now, &mut rng);
             (heartbeat.missed(), beat == Beat::Dead)
         };
-        // The first ping; then one excuse, however often it stands still.
+        // The first ping; then one excuse, after any number of standstills.
         let said: [_; 5] = core::array::from_fn(|_| late(&mut heartbeat));
         assert_eq!(said, [(0, false), (0, false), (1, false), (2, false), (3, true)]);
         heartbeat.handle_frame(&config);

@@ -16,8 +16,8 @@ use crate::hosting::RoomInput;
 impl Node {
     // Sessions.
 
-    /// Fences a connection that was taken over: it is no connection of the session any
-    /// more, so nothing that it still sends is written.
+    /// Fences a connection that was taken over. The connection is parted from its session, so
+    /// nothing that the client still sends on this connection is written.
     pub(super) fn cut_off(&mut self, now: Now, old: ConnId) {
         self.close(now, old.key(), v1::Reason::TakenOver, TAKEN_OVER);
         if self.planted.is(Plant::OldConnectionWrites) {
@@ -26,7 +26,8 @@ impl Node {
         self.connections.part_from_session(&mut self.bugs, old.key());
     }
 
-    /// Parts a session from a connection that is gone: it waits to be resumed, and not for ever.
+    /// Parts a session from a closed connection. The session waits to be resumed, for the
+    /// time-to-live of sessions at most.
     pub(super) fn detach(&mut self, now: Now, session: Key, conn: ConnId, trace: Trace) {
         let expires = now.instant + self.config.sessions.ttl;
         // The session may have a newer connection.
@@ -45,8 +46,8 @@ impl Node {
         }
     }
 
-    /// Ends the session of a player that another node has: nothing that comes here for the session
-    /// counts any more.
+    /// Ends the session of a player whose session another node owns now. The node ignores further
+    /// input for the ended session.
     pub(super) fn session_lost(&mut self, now: Now, player: &Name, epoch: u64) {
         let Some(key) = self.sessions.of_player(player) else { return };
         let Some(session) = self.sessions.get(key).filter(|session| session.epoch() < epoch) else { return };
@@ -58,7 +59,7 @@ impl Node {
         }
     }
 
-    /// Ends a session: it leaves its rooms and cannot be resumed.
+    /// Ends a session. The player leaves all rooms, and the session cannot be resumed.
     pub(super) fn end_session(&mut self, now: Now, key: Key, reason: v1::Reason) {
         let Some(player) = self.sessions.get(key).map(|session| session.player().clone()) else {
             return self.bugs.found("a session that is gone is to end");
@@ -67,18 +68,18 @@ impl Node {
         self.give_session_up(now, &player);
     }
 
-    /// Has the registry forget the session of a player who has none here any more. Whoever
-    /// claims it at the moment gets it, or else gives it up.
+    /// Releases a player's session in the registry, unless the player has a session here or a claim
+    /// of one is under way. That claim decides then: if it fails, the session is released as well.
     pub(super) fn give_session_up(&mut self, now: Now, player: &Name) {
         if self.sessions.of_player(player).is_none() && !self.registrar.claims_session(player) {
             self.registrar.release_session(now, player);
         }
     }
 
-    /// Forgets a session; the registry does not hear of it. If it was `handed_over` to
-    /// another node, or to a session that takes its place here, its memberships wait to be
-    /// taken up there; else it leaves its rooms. The player's match goes on if another session
-    /// of the player has taken over.
+    /// Forgets a session without a change in the registry. If the session was `handed_over` to
+    /// another node, or to a session that replaces it here, its memberships are kept for the new
+    /// owner; else the player leaves the rooms. The player's match continues if another session of
+    /// the player has taken over.
     pub(super) fn end_local_session(&mut self, now: Now, key: Key, reason: v1::Reason, handed_over: bool) {
         let memberships = self.sessions.take_memberships(key);
         let goes_on = reason == v1::Reason::TakenOver;
@@ -101,10 +102,10 @@ impl Node {
 
     // Memberships.
 
-    /// Goes on with the rooms of a resumed session from the cursors that the client names.
-    /// It is a member of those rooms and no others. Rooms that this node does not know of
-    /// are those of a session that was on another. A room that is not among those `named`, with
-    /// a cursor or to be joined, is left, and with it the match whose room it is.
+    /// Continues the rooms of a resumed session from the client's cursors. The session is a member
+    /// of those rooms and no others. Rooms that are unknown here belonged to the session on another
+    /// node. The player leaves every room that is not among those `named`, with a cursor or to be
+    /// joined, and leaves the room's match with the room.
     pub(super) fn resume_rooms(
         &mut self,
         now: Now,
@@ -126,8 +127,8 @@ impl Node {
             };
             let name = hosted.room().name().as_str();
             if !membership.is_seated() {
-                // On its way in: from where the client is now. Into a room that it does not
-                // name it asks to be let in again, if it still wants to.
+                // A session that is still being admitted continues from the client's new cursor. If
+                // the client names no cursor for that room, it has to ask for admission again.
                 let Some(cursor) = cursors.iter().find(|cursor| cursor.room == name) else {
                     ended.push(membership);
                     continue;
@@ -158,7 +159,8 @@ impl Node {
         for membership in ended {
             let room = self.rooms.get(membership.room()).map(|hosted| hosted.room().name());
             let is_named = room.is_some_and(|room| named.contains(room));
-            // Who was on its way in may not know that it may come, and comes again.
+            // A client whose session was being admitted may not know that it may join, and joins
+            // again.
             self.vacate(now, session, &membership, membership.is_seated() && !is_named);
         }
         for cursor in gone {

@@ -1,4 +1,4 @@
-//! Matchmaking, for the players of this node and, if it is elected, for all.
+//! Matchmaking for the players of this node and, if this node is elected, for all players.
 
 use skirmish_proto::v1;
 
@@ -13,12 +13,12 @@ use crate::node::sessions::{client_epoch, revision};
 use crate::registry::{CallId, RegistryEvent, WatchId};
 use crate::wire;
 
-/// Machines of a node that share its registry; each numbers its calls and watches in
-/// steps of this.
+/// Number of a node's machines that share its connection to the registry. Each numbers calls and
+/// watches in steps of this number.
 pub(super) const ASKERS: u64 = 3;
 
 impl Node {
-    /// Gives what the registry tells to the machine that asked.
+    /// Passes an event of the registry to the machine that asked.
     pub(super) fn pass_on(&mut self, now: Now, event: RegistryEvent) {
         let id = match &event {
             RegistryEvent::Reply { id: CallId(id), .. } => *id,
@@ -35,7 +35,7 @@ impl Node {
         }
     }
 
-    /// Whether there is anything to be queued for.
+    /// Returns true if there are queues.
     pub(super) fn makes_matches(&self) -> bool {
         !self.config.matchmaking.queues.is_empty()
     }
@@ -82,8 +82,9 @@ impl Node {
         self.tell_ticket(now, &player, &queued);
     }
 
-    /// A player has a session here, or a new connection of it: it is told what there is. One
-    /// that was resumed goes on with these rooms of matches.
+    /// Starts matchmaking for a player with a new session here, or with a new connection of a
+    /// session: the player is told the current state. For a resumed session `resumed` has the rooms
+    /// of matches that the client names.
     pub(super) fn arrive(
         &mut self,
         now: Now,
@@ -98,22 +99,22 @@ impl Node {
         }
     }
 
-    /// The player's session is a member of a room.
+    /// Handles a player's join of a match's room.
     pub(super) fn join_match(&mut self, now: Now, player: &Name, room: &Name) {
         if self.makes_matches() {
             self.player_tickets.join_match(now, player, room);
         }
     }
 
-    /// A player's connection is lost; its session waits to be resumed.
+    /// Handles the loss of a player's connection. The session waits to be resumed.
     pub(super) fn lose(&mut self, now: Now, player: &Name) {
         if self.makes_matches() {
             self.player_tickets.lose(now, player);
         }
     }
 
-    /// The player asks to leave a room. If the matchmaking has to say so first, it answers when
-    /// it has.
+    /// Handles a player's request to leave a match's room. Returns true if the matchmaking has to
+    /// record the leave first; then the answer follows later, as a decision.
     pub(super) fn leave_match(&mut self, now: Now, player: &Name, room: &str, member: bool) -> bool {
         let is_of_match = self.makes_matches() && keys::match_of(room).is_some();
         let name = Name::new(room).ok().filter(|_| is_of_match);
@@ -121,21 +122,21 @@ impl Node {
         name.is_some_and(|name| heard && self.player_tickets.leave(now, player, &name, member))
     }
 
-    /// A player's session is not here any more.
+    /// Handles the end of a player's session on this node.
     pub(super) fn depart(&mut self, now: Now, player: &Name, moved: bool) {
         if self.makes_matches() {
             self.player_tickets.depart(now, player, moved);
         }
     }
 
-    /// The node is the primary of a room, which may keep places for the players of a match.
+    /// Handles a new primary role in a room, which may keep places for the players of a match.
     pub(super) fn host(&mut self, now: Now, room: &Name) {
         if self.makes_matches() {
             self.player_tickets.host(now, room);
         }
     }
 
-    /// Lets the machines of matchmaking do what follows from the last input.
+    /// Executes the decisions of the matchmaking machines that follow from the last input.
     pub(super) fn consult_matchmaking(&mut self, now: Now) {
         if !self.makes_matches() {
             return;
@@ -203,7 +204,8 @@ impl Node {
         self.tell_player(now, player, wire::encode(v1::Kind::Queued, &v1::Metadata::default(), queued));
     }
 
-    /// Sends a frame to a player, if it is connected here: else it is told when it comes.
+    /// Sends a frame to a player that is connected here. Other players learn of it when they
+    /// connect.
     fn tell_player(&mut self, now: Now, player: &Name, frame: bytes::Bytes) {
         if let Some(conn) = self.sessions.conn_of(player) {
             self.answer(now, conn.key(), frame);

@@ -1,12 +1,13 @@
 //! A whole server node: connections, sessions and rooms as one state machine.
 //!
-//! A reliable message takes this way: [`Node::handle_frame`] (`inbound`) finds its
-//! session and its room, [`Room::say`](crate::room::Room::say) appends it, the members' connections are woken,
-//! and [`Node::poll_transmit`] (`outbound`) reads it from the log for each of them.
+//! A reliable message passes these steps: [`Node::handle_frame`] (`inbound`) finds the session and
+//! the room, [`Room::say`](crate::room::Room::say) appends the message, the members' connections
+//! are woken, and [`Node::poll_transmit`] (`outbound`) reads the entry from the log for each
+//! member.
 //!
-//! The registry names the primary of a room (`claims`, `rooms`): in one that another node
-//! leads, the message is sent to that node over its link, which appends it, and its entry comes
-//! back with the tail of the log (`hosting`).
+//! The registry names the primary of a room (`decisions`, `rooms`). If another node is the primary,
+//! the message is relayed to that node over its link. That node appends it, and the entry returns
+//! with the tail of the log (`hosting`).
 
 mod audit;
 pub mod budget;
@@ -80,23 +81,24 @@ pub struct Node {
     registrar: Registrar,
     player_tickets: PlayerTickets,
     matcher: Matcher,
-    /// The lease that those two know.
+    /// Lease last passed to `player_tickets` and `matcher`.
     matchmaking_lease: Option<LeaseId>,
     peers: Peers,
     clocks: Clocks,
-    /// Where this node takes links, as its record says; empty if it takes none.
+    /// Address at which this node accepts links, as in its record; empty if the node accepts none.
     link_address: String,
     agenda: Agenda<Timer>,
     outputs: VecDeque<Output>,
-    /// `Retry-After` of a node that is about to stop.
+    /// `Retry-After` of a node that drains; `None` before the drain.
     draining: Option<Duration>,
-    /// The time of the last input: when queued output was due.
+    /// Time of the last input: the deadline of queued outputs.
     now: Instant,
     stats: Stats,
     bugs: Bugs,
 }
 
-/// Kinds of deadlines whose things have one each, in the order in which equal deadlines are met.
+/// Kinds of deadlines, for things that have one deadline each. Equal deadlines are met in this
+/// order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Connection(Key),
@@ -117,11 +119,11 @@ impl Timer {
 }
 
 impl Node {
-    /// A node.
+    /// Creates a node.
     ///
-    /// `id` is a number that no other start of any node has ever had, and `record` is what
-    /// other nodes read of this one in the registry. `seal_key` is the static X25519 secret
-    /// that clients may have pinned. To be [started](Self::start) before anything else.
+    /// `id` is a number that no other start of any node has ever had. `record` is the record of
+    /// this node in the registry, for other nodes. `seal_key` is the static X25519 secret that
+    /// clients may have pinned. [`Self::start`] must be the first call.
     #[must_use]
     pub fn new(
         config: Config,
@@ -157,7 +159,7 @@ impl Node {
         }
     }
 
-    /// Plants a bug. Before the first input.
+    /// Plants a bug. Must be called before the first input.
     #[cfg(feature = "plant")]
     pub fn plant(&mut self, planted: Planted) {
         self.planted = planted;
@@ -170,7 +172,7 @@ impl Node {
 
     // Getters.
 
-    /// Gauges and counters.
+    /// Returns gauges and counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let own = &self.stats;
@@ -222,25 +224,25 @@ impl Node {
         }
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The smoothed round trip of a connection; `None` before its first pong.
+    /// Returns the smoothed round trip of a connection; `None` before its first pong.
     #[must_use]
     pub fn rtt(&self, conn: ConnId) -> Option<Duration> {
         self.connections.rtt(conn.key())
     }
 
-    /// The trace that a connection belongs to.
+    /// Returns the trace of a connection.
     #[must_use]
     pub fn trace(&self, conn: ConnId) -> Option<Trace> {
         self.connections.trace(conn.key())
     }
 
-    /// A room's state as the node has it.
+    /// Returns this node's replica of a room's state.
     #[must_use]
     pub fn replica(&self, room: &str) -> Option<&Replica> {
         Some(&self.rooms.get(self.rooms.named(room)?)?.room().state)
@@ -248,7 +250,7 @@ impl Node {
 
     // Inputs.
 
-    /// Registers the node. The first input.
+    /// Registers the node. Must be the first input.
     pub fn start(&mut self, now: Now) {
         let now = self.begin(now);
         self.registrar.start(now);
@@ -259,87 +261,91 @@ impl Node {
         self.consult_registrar(now);
     }
 
-    /// What the registry answers, or tells unasked.
+    /// Handles an answer or an unasked event of the registry.
     pub fn handle_registry_event(&mut self, now: Now, event: RegistryEvent) {
         let now = self.begin(now);
         self.pass_on(now, event);
         self.consult_registrar(now);
     }
 
-    /// A link to another node that this one has dialed is connected. `None` if there is no
-    /// place for it; the driver drops it.
+    /// Accepts a link that this node has dialed. Returns `None` if the table of links is full; then
+    /// the driver drops the link.
     pub fn handle_link(&mut self, now: Now, dialed: NodeId) -> Option<LinkId> {
         let now = self.begin(now);
         self.link_up(now, Caller::Dialed(dialed))
     }
 
-    /// Somebody has connected to where links are taken. It may take the place of another
-    /// that has not said which node it is. `None` if there is no place for it.
+    /// Accepts a link that another node has dialed. The new link may displace one whose node has
+    /// not named itself. Returns `None` if the table of links is full; then the driver drops the
+    /// link.
     pub fn handle_caller(&mut self, now: Now, address: Address) -> Option<LinkId> {
         let now = self.begin(now);
         self.link_up(now, Caller::Stranger(address.counted(self.config.connections.ipv6_prefix)))
     }
 
-    /// A link to another node could not be connected.
+    /// Handles a failed dial of another node.
     pub fn handle_dial_failed(&mut self, now: Now, node: NodeId) {
         let now = self.begin(now);
         self.dial_failed(now, node);
     }
 
-    /// One whole frame from another node.
+    /// Handles one whole frame from another node.
     pub fn handle_link_frame(&mut self, now: Now, link: LinkId, frame: Bytes) {
         let now = self.begin(now);
         self.take_link_frame(now, link.key(), frame);
         self.consult_registrar(now);
     }
 
-    /// A link is gone.
+    /// Handles the end of a link.
     pub fn handle_link_closed(&mut self, now: Now, link: LinkId) {
         let now = self.begin(now);
         self.forget_link(now, link.key());
         self.consult_registrar(now);
     }
 
-    /// A connection was accepted; nothing is known of it but its address. The time for
-    /// its handshake starts to run. It may take the place of another that has not said `Hello`.
+    /// Accepts a connection of which only the address is known, and starts the deadline of its
+    /// handshake. The new connection may displace one that has not said `Hello`.
     ///
     /// # Errors
-    /// If a cap is reached; then there is no state for it, and the driver drops it.
+    /// If a cap is reached. Then the node keeps no state for the connection, and the driver drops
+    /// it.
     pub fn handle_accept(&mut self, now: Now, address: Address) -> Result<ConnId, Refusal> {
         let now = self.begin(now);
         self.accept(now, Source::Client(address))
     }
 
-    /// The upgrade's checks passed. Ignored if the connection is being closed already.
+    /// Handles an upgrade that passed its checks. Ignored if the connection is being closed
+    /// already.
     pub fn handle_upgraded(&mut self, now: Now, conn: ConnId, identity: Identity) {
         self.begin(now);
         self.admit(conn.key(), identity);
     }
 
-    /// One whole frame. Ignored if the connection is being closed.
+    /// Handles one whole frame of a client. Ignored if the connection is being closed.
     pub fn handle_frame(&mut self, now: Now, conn: ConnId, frame: Bytes) {
         let now = self.begin(now);
         self.take_frame(now, conn.key(), frame);
         self.consult_registrar(now);
     }
 
-    /// Something came that is no frame, such as a text message. Closes the connection.
+    /// Handles a message that is no frame, such as a text message: closes the connection.
     pub fn handle_violation(&mut self, now: Now, conn: ConnId, what: &'static str, wrong: Wrong) {
         let now = self.begin(now);
         self.wronged(now, conn.key(), v1::Reason::ProtocolError, what.into(), wrong);
         self.consult_registrar(now);
     }
 
-    /// The connection is gone.
+    /// Handles the end of a connection.
     pub fn handle_closed(&mut self, now: Now, conn: ConnId) {
         let now = self.begin(now);
         self.forget_connection(now, conn.key());
         self.consult_registrar(now);
     }
 
-    /// Time has passed, and all that had arrived until `now` was given. A deadline that
-    /// somebody else should have met, and that is found [late](crate::base::time::LATE), is put off once: the node
-    /// stood still, and what it asks for may need a round trip yet.
+    /// Executes all deadlines up to `now`. The driver must have handed in everything that had
+    /// arrived until then. A deadline for an action of a peer that is found
+    /// [late](crate::base::time::LATE) is put off once: this node stood still, and the peer may
+    /// still need a round trip.
     pub fn handle_timeout(&mut self, now: Now) {
         let now = self.begin(now);
         while let Some(timer) = self.take_due(now.instant) {
@@ -360,8 +366,8 @@ impl Node {
 
     // Commands.
 
-    /// Refuses new connections and closes those there are, each after it was sent what it
-    /// is owed; tells them to come back, here or elsewhere, after `retry_after`.
+    /// Refuses new connections and closes all others. Each client first receives the frames that
+    /// are owed to it, and then is told to return, here or to another node, after `retry_after`.
     pub fn drain(&mut self, now: Now, retry_after: Duration) {
         let now = self.begin(now);
         if self.draining.replace(retry_after).is_some() {
@@ -374,15 +380,15 @@ impl Node {
         self.consult_registrar(now);
     }
 
-    /// Gives up what the node has in the registry, so that others need not wait until its
-    /// leases end. The last command.
+    /// Releases everything that the node owns in the registry, so that other nodes need not wait
+    /// until its leases end. Must be the last command.
     pub fn stop(&mut self, now: Now) {
         let now = self.begin(now);
         self.registrar.stop(now);
         self.consult_registrar(now);
     }
 
-    /// Ends the session of a player. False if there is none.
+    /// Ends the session of a player. Returns false if the player has no session here.
     pub fn kick(&mut self, now: Now, player: &str) -> bool {
         let now = self.begin(now);
         let Some(key) = Name::new(player).ok().and_then(|name| self.sessions.of_player(&name)) else {
@@ -397,8 +403,8 @@ impl Node {
         true
     }
 
-    /// Tells a client that nobody handles application messages of a type here. The connection
-    /// stays open.
+    /// Tells a client that this server does not handle application messages of a type. The
+    /// connection stays open.
     pub fn refuse_application(&mut self, now: Now, conn: ConnId, type_url: &str) {
         let now = self.begin(now);
         let kind = v1::Kind::Application as u32;
@@ -407,8 +413,8 @@ impl Node {
         }
     }
 
-    /// Sends an application message to a connection. False, and nothing is kept, if the
-    /// connection is gone, its queue is full, or the message is too large.
+    /// Sends an application message to a connection. Returns false, and keeps nothing, if the
+    /// connection is closed, its queue is full, or the message is too large.
     pub fn send(&mut self, now: Now, conn: ConnId, type_url: &str, payload: &[u8]) -> bool {
         let now = self.begin(now);
         if payload.len() > self.config.frames.body_bytes || type_url.len() > inbound::MAX_TYPE_URL {
@@ -422,7 +428,7 @@ impl Node {
 
     // Polls.
 
-    /// The next thing to do.
+    /// Returns the next task for the driver.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         let Self { outputs, bugs, .. } = self;
@@ -430,22 +436,22 @@ impl Node {
         outputs.pop_front().or_else(|| bugs.poll().map(bug))
     }
 
-    /// The next frame for a connection. To be asked for only while its socket takes more:
-    /// what is not asked for stays where it is and costs nothing.
+    /// Returns the next frame for a connection. The driver should ask only while the socket accepts
+    /// more: a frame that was not asked for stays in its log and costs nothing.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Now, conn: ConnId) -> Option<Bytes> {
         self.now = self.now.max(now.instant);
         self.next_frame(now, conn.key())
     }
 
-    /// The next frame for a link. As [`Self::poll_transmit`].
+    /// Returns the next frame for a link, as [`Self::poll_transmit`] does for a connection.
     #[must_use]
     pub fn poll_link_transmit(&mut self, now: Now, link: LinkId) -> Option<Bytes> {
         self.now = self.now.max(now.instant);
         self.next_link_frame(link.key())
     }
 
-    /// When [`Self::handle_timeout`] wants to be called, and why.
+    /// Returns the deadline of the next [`Self::handle_timeout`], with the reason.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         if !self.outputs.is_empty() || self.bugs.has_news() {
@@ -461,7 +467,7 @@ impl Node {
         Deadline::earliest(own, matches)
     }
 
-    // What the parts share.
+    // Shared by the parts.
 
     fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));

@@ -1,4 +1,4 @@
-//! What can be seen of a node from outside: for operators, simulation and debugging.
+//! Views of a node for operators, simulation and debugging.
 
 use alloc::string::{String, ToString as _};
 
@@ -9,85 +9,87 @@ use crate::hosting::{Hosted, Role};
 use crate::registry::Failure;
 
 impl Node {
-    /// Its number.
+    /// Returns the number of this node.
     #[must_use]
     pub const fn id(&self) -> NodeId {
         self.id
     }
 
-    /// The epoch in which this node is the primary of a room, if it is.
+    /// Returns the epoch in which this node is the primary of a room; `None` if it is not the
+    /// primary.
     #[must_use]
     pub fn leads(&self, room: &str) -> Option<u64> {
         let hosted = self.hosted(room)?;
         hosted.is_primary().then(|| hosted.room().epoch())
     }
 
-    /// The newest entry of a room's log, as this node has it.
+    /// Returns the cursor of the newest entry in this node's copy of a room's log.
     #[must_use]
     pub fn head(&self, room: &str) -> Option<Cursor> {
         let room = self.hosted(room)?.room();
         Some(Cursor { epoch: room.epoch(), seq: room.log().head() })
     }
 
-    /// Whether the node takes what is for the rooms that it leads: the registry has confirmed
-    /// lately enough that it lives.
+    /// Returns true if the node accepts messages for the rooms that it leads: the registry has
+    /// confirmed recently that the node lives.
     #[must_use]
     pub fn is_serving(&self, now: Instant) -> bool {
         self.registrar.may_serve(now)
     }
 
-    /// Why the registry takes no writes, as the checks of the last seconds have shown; `None`
-    /// if it does. Players who log in are turned away meanwhile.
+    /// Returns the reason for which the registry accepts no writes, found by the checks of the last
+    /// seconds; `None` if the registry accepts them. Without writes, the node refuses players that
+    /// log in.
     #[must_use]
     pub fn registry_failure(&self, now: Instant) -> Option<Failure> {
         self.registrar.write_failure(now)
     }
 
-    /// A node of another deployment that uses the same registry, and keeps this one from
-    /// serving: its identifier and its name.
+    /// Returns the identifier and the name of a node of another deployment that uses the same
+    /// registry. Such a node keeps this one from serving.
     #[must_use]
     pub fn foreign_node(&self) -> Option<(NodeId, &str)> {
         self.registrar.foreign_node().map(|(id, record)| (id, record.name.as_str()))
     }
 
-    /// How many other nodes it knows of.
+    /// Returns the number of other nodes that are known.
     #[must_use]
     pub fn peers(&self) -> usize {
         self.peers.nodes()
     }
 
-    /// What another node calls itself in the registry, if that is known.
+    /// Returns the name of another node from its record in the registry, if that is known.
     #[must_use]
     pub fn peer_name(&self, node: NodeId) -> Option<&str> {
         self.peers.name(node).filter(|name| !name.is_empty())
     }
 
-    /// How many rooms it follows, which other nodes lead. Looks at every room.
+    /// Returns the number of rooms that this node follows and others lead. Reads every room.
     #[must_use]
     pub fn rooms_followed(&self) -> usize {
         self.rooms.iter().filter(|hosted| matches!(hosted.role(), Role::Following(_))).count()
     }
 
-    /// The epoch of the session that a player has here, if there is one.
+    /// Returns the epoch of a player's session on this node; `None` if there is none.
     #[must_use]
     pub fn session_epoch(&self, player: &str) -> Option<u64> {
         let key = self.sessions.of_player(&Name::new(player).ok()?)?;
         Some(self.sessions.get(key)?.epoch())
     }
 
-    /// Why a player's ticket has no match yet, for people; `None` if this node does not form
-    /// the matches of its mode, or there is no ticket.
+    /// Explains, for people, the missing match of a player's ticket; `None` if this node does not
+    /// form the matches of the ticket's mode, or there is no ticket.
     #[must_use]
     pub fn explain(&self, now: Instant, player: &Name) -> Option<String> {
         Some(self.matcher.explain(now, player)?.to_string())
     }
 
-    /// The modes that this node forms the matches of.
+    /// Returns the modes for which this node is the matcher.
     pub fn elected(&self) -> impl Iterator<Item = &Name> {
         self.matcher.elected()
     }
 
-    /// Whether there is a link to another node that both have greeted over.
+    /// Returns true if a link to another node is up, with the greetings of both.
     #[must_use]
     pub fn is_linked(&self, node: NodeId) -> bool {
         self.peers.link_to(node).is_some()
