@@ -1,4 +1,4 @@
-//! Inputs about connections, and what the node does when a connection asks for more than itself.
+//! Inputs about connections, and the effects of connections on the rest of the node.
 
 use alloc::string::String;
 
@@ -16,15 +16,15 @@ use crate::wire;
 impl Node {
     // Getters.
 
-    /// Whether a connection was held, and [`Self::handle_drained`] waits for the driver to have
-    /// read all that has come.
+    /// Returns true if a connection was held and the driver must still call
+    /// [`Self::handle_drained`], when everything that had arrived is read.
     #[must_use]
     pub fn is_behind(&self, conn: ConnId) -> bool {
         self.connections.is_behind(conn.key())
     }
 
-    /// Whether a connection must not be read. The driver looks before each input of a
-    /// connection, and is told by [`Output::Resume`](super::Output::Resume) when it may read on.
+    /// Returns true if a connection must not be read. The driver checks this before each input of a
+    /// connection; [`Output::Resume`](super::Output::Resume) says that reading may continue.
     #[must_use]
     pub fn is_held(&self, conn: ConnId) -> bool {
         self.connections.is_held(conn.key())
@@ -32,29 +32,30 @@ impl Node {
 
     // Inputs.
 
-    /// A trusted proxy has connected for a client, of which nothing is known yet. It counts
-    /// for the proxy, which has no cap of its own, until [`Self::handle_address`].
+    /// Accepts a connection of a trusted proxy, whose client is not known yet. The connection
+    /// counts for the proxy, which has no cap of its own, until [`Self::handle_address`].
     ///
     /// # Errors
-    /// If a cap is reached; then there is no state for it, and the driver drops it.
+    /// If a cap is reached. Then the node keeps no state for the connection, and the driver drops
+    /// it.
     pub fn handle_proxied(&mut self, now: Now, proxy: Address) -> Result<ConnId, Refusal> {
         let now = self.begin(now);
         self.accept(now, Source::Proxy(proxy))
     }
 
-    /// A proxy has said whom a connection is for: it counts for that address from now on.
+    /// Counts a proxied connection for the address of its client, which the proxy has named now.
     ///
     /// # Errors
-    /// If the address has as many connections as it may, or logs in too fast: the connection still counts for the
-    /// proxy, and the driver closes it.
+    /// If the address has reached its cap on connections, or logs in too often. The connection
+    /// still counts for the proxy, and the driver closes it.
     pub fn handle_address(&mut self, now: Now, conn: ConnId, client: Address) -> Result<(), Refusal> {
         let now = self.begin(now);
         let (connections, mut cx) = self.connections(now);
         connections.count_for(&mut cx, conn.key(), client)
     }
 
-    /// The WebSocket of a connection has taken something that is no message. Ignored if the
-    /// connection is being closed.
+    /// Charges a connection for WebSocket frames that are no messages. Ignored if the connection is
+    /// being closed.
     pub fn handle_overhead(&mut self, now: Now, conn: ConnId, overhead: Overhead) {
         let now = self.begin(now);
         let (connections, mut cx) = self.connections(now);
@@ -62,8 +63,8 @@ impl Node {
         self.consult_registrar(now);
     }
 
-    /// Everything that has come of a connection is read, and it [is not held](Self::is_held).
-    /// To be called if the connection [is behind](Self::is_behind).
+    /// Notes that everything that had arrived on a connection is read. The driver must call this
+    /// when the connection [is behind](Self::is_behind) and [is not held](Self::is_held).
     pub fn handle_drained(&mut self, now: Now, conn: ConnId) {
         let now = self.begin(now);
         self.connections.handle_drained(now.instant, conn.key());
@@ -126,25 +127,25 @@ impl Node {
 
     // Effects on connections.
 
-    /// Tells the driver that there is something to transmit, unless the driver knows.
+    /// Tells the driver of frames to transmit, unless the driver knows already.
     pub(super) fn wake(&mut self, key: Key) {
         self.connections.wake(&mut self.bugs, &mut self.outputs, key);
     }
 
-    /// Answers a request of the connection. A peer that lets answers pile up is closed.
+    /// Sends an answer to a request. A connection whose queue of answers is full is closed.
     pub(super) fn answer(&mut self, now: Now, key: Key, frame: Bytes) {
         let (connections, mut cx) = self.connections(now);
         connections.answer(&mut cx, key, frame);
     }
 
-    /// Tells a client that something it has sent was not understood.
+    /// Tells a client that one of its messages is unsupported.
     pub(super) fn unsupported(&mut self, now: Now, key: Key, what: v1::Unsupported) {
         let (connections, mut cx) = self.connections(now);
         connections.unsupported(&mut cx, key, what);
     }
 
-    /// Tells a client that it is not in a room. Of a text that is no name only the front is sent,
-    /// cut to the length of a name.
+    /// Tells a client that it is no member of a room. Of a text that is no valid name only the
+    /// front is sent, at most as long as a name.
     pub(super) fn left(
         &mut self,
         now: Now,
@@ -160,19 +161,20 @@ impl Node {
         connections.answer_once(&mut cx, key, frame);
     }
 
-    /// Closes a connection whose peer broke the protocol or its limits, and says how.
+    /// Closes a connection whose peer broke the protocol or its limits, and tells the peer the
+    /// reason.
     pub(super) fn misbehaved(&mut self, now: Now, key: Key, reason: v1::Reason, what: String) {
         self.wronged(now, key, reason, what, Wrong::Protocol);
     }
 
-    /// [`Self::misbehaved`], with the kind of wrong.
+    /// [`Self::misbehaved`], with the kind of the violation.
     pub(super) fn wronged(&mut self, now: Now, key: Key, reason: v1::Reason, what: String, wrong: Wrong) {
         let (connections, mut cx) = self.connections(now);
         connections.punish(&mut cx, key, Offence::new(reason, what).with(wrong));
     }
 
-    /// Starts to close a connection. Its input is ignored from now on. Its session, if it
-    /// still is the newest connection of one, loses it when the connection is gone.
+    /// Starts to close a connection, and ignores its further input. A session of which this
+    /// connection is still the newest is detached when the connection is gone.
     pub(super) fn close(&mut self, now: Now, key: Key, reason: v1::Reason, message: &str) {
         let retry_after = match reason {
             v1::Reason::Draining => self.draining.unwrap_or_default(),
@@ -181,7 +183,7 @@ impl Node {
         self.close_until(now, key, reason, message, retry_after);
     }
 
-    /// Starts to close a connection whose client is to come back after a while.
+    /// Starts to close a connection whose client should return after `retry_after`.
     pub(super) fn close_until(
         &mut self,
         now: Now,
@@ -196,7 +198,7 @@ impl Node {
 
     // Effects of connections.
 
-    /// Parts a session from a connection that is gone, if the session has no newer one.
+    /// Detaches a session from a closed connection, if the session has no newer one.
     fn connection_lost(&mut self, now: Now, lost: LostConnection) {
         let LostConnection { session, conn, trace } = lost;
         self.detach(now, session, conn, trace);

@@ -18,10 +18,10 @@ use crate::node::sessions::{Attachment, Known};
 use crate::registrar::SessionClaim;
 use crate::wire;
 
-/// Goodbye to a client whose session the registry refused to write.
+/// Text of the `Goodbye` to a client whose session the registry refused to write.
 const REFUSED: &str = "the registry of sessions refuses writes";
 
-/// Goodbye to a connection that is not its session's newest.
+/// Text of the `Goodbye` to a connection that is not the newest of its session.
 pub(super) const TAKEN_OVER: &str = "a newer connection of the player took over";
 
 impl Node {
@@ -58,7 +58,7 @@ impl Node {
                 self.give_session_up(now, player);
             }
             let (message, retry_after) = match outcome {
-                // It is known by then whether writes are taken again.
+                // By then the next check has shown if the registry accepts writes again.
                 SessionClaim::Refused => (REFUSED, self.config.registrar.write_check),
                 _ => (UNAVAILABLE, Duration::ZERO),
             };
@@ -79,7 +79,7 @@ impl Node {
         }
         match hello {
             Some(hello) => self.welcome(now, key, session, resumed, hello),
-            // The connection has gone meanwhile; the player may come back.
+            // The connection was closed meanwhile; the player may return.
             None if same.is_none() => {
                 let expires = now.instant + self.config.sessions.ttl;
                 self.sessions.start_expiry(&mut self.bugs, session, expires);
@@ -90,7 +90,8 @@ impl Node {
         }
     }
 
-    /// Ends a session of which there is a newer one, or which `goes_on` from elsewhere.
+    /// Ends a session that a newer one replaces. `goes_on` is true if it is the same session,
+    /// continued elsewhere.
     fn replace_session(&mut self, now: Now, session: Key, goes_on: bool) {
         let old = self.sessions.conn(session);
         self.end_local_session(now, session, v1::Reason::TakenOver, goes_on);
@@ -100,15 +101,15 @@ impl Node {
         }
     }
 
-    /// Registers the new claim of a session that is here. The primaries of its rooms must know of the
-    /// epoch that the session writes with from now on.
+    /// Registers the new claim of a session that is on this node. From now on the session writes
+    /// with this epoch, which the primaries of its rooms must know.
     fn raise_epoch(&mut self, now: Now, session: Key, epoch: u64) {
         for room in self.sessions.raise(&mut self.bugs, session, epoch) {
             self.room_input(now, room, RoomInput::Epoch { session, epoch });
         }
     }
 
-    /// Opens a connection for a session and says so.
+    /// Gives a session to a connection, and sends the `Welcome`.
     fn welcome(&mut self, now: Now, key: Key, session: Key, resumed: bool, hello: v1::Hello) {
         let conn = ConnId::from_key(key);
         let number = self.connections.number(key).unwrap_or(0);
@@ -119,8 +120,8 @@ impl Node {
         let held = self.registrar.holds_session(&player);
         let attached = self.sessions.attach(&mut self.bugs, session, conn, number, held, resumed);
         let Some(Attachment { old, is_new, registered, epoch }) = attached else {
-            // The client dials a connection when it has given up the one before, whose `Hello` may be
-            // late.
+            // A client dials only after it has given up its last connection, whose `Hello` may
+            // arrive late.
             return self.close(now, key, v1::Reason::TakenOver, TAKEN_OVER);
         };
         let name = player.clone();
@@ -178,14 +179,14 @@ impl Node {
     }
 }
 
-/// Rooms of matches that a client is in or wants to be in.
+/// Returns the rooms of matches that a client is in or wants to join.
 fn named_matches(hello: &v1::Hello) -> Vec<Name> {
     let resumed = hello.resume.iter().flat_map(|resume| &resume.rooms).map(|cursor| &cursor.room);
     let named = resumed.chain(hello.joins.iter().map(|join| &join.room));
     named.filter(|room| keys::match_of(room).is_some()).filter_map(|room| Name::new(room).ok()).collect()
 }
 
-/// A connection as a token of the registrar, and back.
+/// Returns a connection as a token of the registrar; [`key_of`] is the inverse.
 const fn token(key: Key) -> u64 {
     (key.slot as u64) << 32 | key.generation as u64
 }

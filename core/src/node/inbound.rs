@@ -1,4 +1,4 @@
-//! What comes in: a frame to its session and its room.
+//! Input of clients: passes each frame to the session and the room that it is for.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,20 +15,20 @@ use crate::crdt::{self, ReconcileAnswer, StateError};
 use crate::hosting::{Hold, Hosted, STATE_FRAME_BYTES, SayVerdict};
 use crate::wire::{self, ToServer};
 
-/// Longest name of a message, in bytes.
+/// Longest type name of a message, in bytes.
 pub(super) const MAX_TYPE_URL: usize = 256;
 
-/// How often a sender of latest messages is told that some were dropped.
+/// Shortest time between two reports to a sender that latest messages were dropped.
 const LATEST_THROTTLE: Duration = Duration::from_secs(1);
 
 impl Node {
-    /// A message larger than the limits of the `Welcome`.
+    /// Closes a connection for a message larger than the limits of the `Welcome`.
     fn too_large(&mut self, now: Now, key: Key) {
         let what = "a message larger than the limits allow";
         self.wronged(now, key, v1::Reason::ProtocolError, what.into(), Wrong::Size);
     }
 
-    /// Carries out a message of a session.
+    /// Executes a message of a session.
     pub(super) fn dispatch(
         &mut self,
         now: Now,
@@ -109,8 +109,8 @@ impl Node {
         };
         let takes_more = hosted.upstream().is_none_or(|link| peers.takes_more(link));
         match hosted.judge(&mut cx, number, &say, takes_more) {
-            // Only a message that is taken costs: those under way behind one that was not taken must
-            // not use up what that one waits for.
+            // Only an accepted message is charged. Messages under way behind a refused one must not
+            // use up the tokens for which that one waits.
             SayVerdict::Next => match connections.take_reliable(cx.bugs, now.instant, key) {
                 Ok(()) => {
                     hosted.take(&mut cx, number, say, metadata);
@@ -132,8 +132,8 @@ impl Node {
         self.wake(key);
     }
 
-    /// Returns true if the link takes another message over which a room's messages go to its
-    /// primary.
+    /// Returns true if a room's primary is this node, or if the link to the primary accepts another
+    /// message.
     fn takes_more(&self, room: Key) -> bool {
         let upstream = self.rooms.get(room).and_then(Hosted::upstream);
         upstream.is_none_or(|link| self.peers.takes_more(link))
@@ -212,7 +212,7 @@ impl Node {
         })
     }
 
-    /// Tells a client that its clock is ahead.
+    /// Tells a client that its clock is ahead of the room's.
     fn refuse_clock(&mut self, now: Now, key: Key, room: Key, state: &v1::State, entries: &[v1::StateEntry]) {
         let Some((wall_ms, latest_ms)) = self.with_room(now, room, |hosted, cx| hosted.believes(cx.now))
         else {
@@ -225,8 +225,8 @@ impl Node {
         self.answer(now, key, wire::encode(v1::Kind::State, &v1::Metadata::default(), &refused));
     }
 
-    /// Some of a client's entries find no place, or writes from the future: takes the others,
-    /// and names these.
+    /// Writes the acceptable entries of a message whose state entries were refused in part, and
+    /// names the refused ones: they find no place, or the room has a later write.
     fn refuse_state(&mut self, now: Now, key: Key, room: Key, player: &Name, state: &v1::State) {
         let (mut full, mut superseded, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
         for entry in &state.entries {
@@ -308,9 +308,9 @@ impl Node {
         self.event(Event::Application { conn: ConnId::from_key(key), player, type_url, payload, trace });
     }
 
-    /// A room of a session, if the epoch is the room's, and the session's player. Messages
-    /// of another epoch are late: what they are about is gone, and the client is told so
-    /// by other means.
+    /// Returns the room of a session, if the session is a member and the epoch is the room's, with
+    /// the session's player. Messages of another epoch are late: their room is gone, and the client
+    /// learns that by other means.
     fn state_of(&self, session: Key, room: &str, epoch: u64) -> Option<(Key, Name)> {
         let key = self.rooms.named(room)?;
         let session = self.sessions.get(session)?;
@@ -320,7 +320,7 @@ impl Node {
     }
 }
 
-/// Milliseconds, rounded up, so that nobody comes back too early.
+/// Returns milliseconds, rounded up, so that no client returns too early.
 pub(super) fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u32::MAX)
 }

@@ -1,5 +1,4 @@
-//! How often somebody may log in: a token bucket for each, in a table that does not grow
-//! beyond its bound.
+//! Rate limit of log-ins: one token bucket for each player or address, in a table of bounded size.
 
 use alloc::collections::BTreeMap;
 
@@ -7,21 +6,21 @@ use crate::base::rate::Bucket;
 use crate::base::time::{Duration, Instant};
 use crate::config::Rate;
 
-/// Log-ins by player or by address. Whoever is not in the table has a full bucket; a bucket
-/// that is surely full again is taken out. When the table is full, the bucket that was asked
-/// longest ago makes room.
+/// Log-ins by player or by address. A key without an entry has a full bucket, so a bucket that is
+/// surely full again is removed. When the table is full, the bucket with the oldest attempt is
+/// removed.
 #[derive(Debug)]
 pub(crate) struct Logins<K> {
     rate: Rate,
     most: usize,
     buckets: BTreeMap<K, (Bucket, u64)>,
-    /// Who was asked for when, in that order.
+    /// Last attempts with their keys, in order of time.
     asked: BTreeMap<u64, (Instant, K)>,
     next: u64,
 }
 
 impl<K: Clone + Ord> Logins<K> {
-    /// An empty table of at most so many buckets.
+    /// Creates an empty table of at most `most` buckets.
     pub(crate) const fn new(rate: Rate, most: usize) -> Self {
         Self { rate, most, buckets: BTreeMap::new(), asked: BTreeMap::new(), next: 0 }
     }
@@ -30,10 +29,10 @@ impl<K: Clone + Ord> Logins<K> {
         self.buckets.len()
     }
 
-    /// Counts a log-in.
+    /// Charges one log-in.
     ///
     /// # Errors
-    /// If there were too many: the time until there may be another.
+    /// If there were too many log-ins; the error is the time until the next is allowed.
     pub(crate) fn take(&mut self, now: Instant, who: &K) -> Result<(), Duration> {
         self.forget_full(now);
         let mut bucket = match self.buckets.remove(who) {
@@ -57,7 +56,7 @@ impl<K: Clone + Ord> Logins<K> {
         taken
     }
 
-    /// Takes out the buckets that have had the time to fill up.
+    /// Removes the buckets that surely are full again.
     fn forget_full(&mut self, now: Instant) {
         let refill = Duration::from_secs(u64::from(self.rate.burst.div_ceil(self.rate.per_second.max(1))));
         while let Some(first) = self.asked.first_entry()
@@ -98,7 +97,7 @@ mod tests {
         for who in ["ann", "ann", "ann", "bob"] {
             logins.take(at(0), &who).unwrap();
         }
-        // Refused attempts count: whoever hammers is not forgotten.
+        // Refused attempts count as well: a key with many attempts is not forgotten.
         assert!(logins.take(at(1), &"ann").is_err());
         for number in 0..1_000 {
             logins.take(at(2), &["cid", "dan"][number % 2]).ok();

@@ -1,8 +1,7 @@
-//! The rooms of a node: their table, and the effects that they have on everything else.
+//! The rooms of a node: their table, and the effects of rooms on the rest of the node.
 //!
-//! A room changes itself only ([`Hosted`]). Each input of a room is given to it here, and what
-//! follows from it is carried out here: frames go to links, requests to the registry, news to
-//! sessions.
+//! A room changes only itself ([`Hosted`]). This module passes each input to its room and executes
+//! the effects: frames to links, requests to the registry, events to sessions.
 
 use alloc::vec::Vec;
 
@@ -28,7 +27,7 @@ use crate::node::sessions::Membership;
 use crate::registrar::RoomClaim;
 use crate::wire::{self, RoomMessage, Zstd};
 
-/// The rooms of a node, by key and by name, and the effects that are to be carried out.
+/// The rooms of a node, by key and by name, and the effects that are still to be executed.
 #[derive(Debug)]
 pub(super) struct RoomTable {
     slab: Slab<Placed>,
@@ -72,13 +71,13 @@ impl RoomTable {
         Some(&self.slab.get(room)?.hosted)
     }
 
-    /// The room, to plant a state in it.
+    /// Returns a room, so that a test can plant a state.
     #[cfg(test)]
     pub(super) fn get_mut(&mut self, room: Key) -> Option<&mut Hosted> {
         Some(&mut self.slab.get_mut(room)?.hosted)
     }
 
-    /// The room of a name.
+    /// Returns the key of the room with a name.
     pub(super) fn named(&self, name: &str) -> Option<Key> {
         self.by_name.get(&Name::new(name).ok()?).copied()
     }
@@ -91,7 +90,7 @@ impl RoomTable {
         self.slab.keys().filter_map(|key| self.get(key))
     }
 
-    /// A room, and the context of its next input. `None` if the room is gone.
+    /// Returns a room and the context of its next input; `None` if the room is gone.
     pub(super) fn enter<'a>(
         &'a mut self,
         now: Now,
@@ -109,7 +108,7 @@ impl RoomTable {
         ))
     }
 
-    /// Adds a room that is not in the table. `None` if the table is full.
+    /// Adds a room that is not in the table. Returns `None` if the table is full.
     fn open(&mut self, now: Now, name: &Name, around: Surroundings<'_>) -> Option<Key> {
         let Self { slab, by_name, effects, attempts } = self;
         let Surroundings { config, places, rng, zstd, bugs, planted } = around;
@@ -149,7 +148,7 @@ impl KeptPlaces for PlayerTickets {
 impl Node {
     // Inputs of rooms.
 
-    /// Calls a room, and carries its effects out. `None` if the room is gone.
+    /// Calls a room, and executes the effects. Returns `None` if the room is gone.
     pub(super) fn with_room<R>(
         &mut self,
         now: Now,
@@ -165,19 +164,19 @@ impl Node {
         Some(result)
     }
 
-    /// Gives an input to a room that is in the table.
+    /// Passes an input to a room that is in the table.
     pub(super) fn room_input(&mut self, now: Now, room: Key, input: RoomInput) {
         if self.with_room(now, room, |hosted, cx| hosted.handle(cx, input)).is_none() {
             self.bugs.found("an input is for a room that is not in the table");
         }
     }
 
-    /// Gives an input to a room that may be gone.
+    /// Passes an input to a room that may be gone.
     pub(super) fn late_room_input(&mut self, now: Now, room: Key, input: RoomInput) {
         let _gone = self.with_room(now, room, |hosted, cx| hosted.handle(cx, input));
     }
 
-    /// Carries out the effects of an input of a room, and of the inputs that follow from it.
+    /// Executes the effects of an input of a room, and those of the inputs that follow.
     pub(super) fn settle_room(&mut self, now: Now, room: Key) {
         let marks = self.rooms.effects.marks;
         if marks.closed {
@@ -274,7 +273,7 @@ impl Node {
 
     // Deadlines.
 
-    /// Books the next deadline of a room.
+    /// Arms the next deadline of a room.
     fn book_room(&mut self, room: Key) {
         let leased = self.registrar.may_serve(self.now);
         let Some(Placed { hosted, booking }) = self.rooms.slab.get_mut(room) else {
@@ -292,7 +291,7 @@ impl Node {
         self.room_input(now, room, RoomInput::Timeout);
     }
 
-    // Sessions that come and go.
+    // Joins and leaves of sessions.
 
     pub(super) fn join(&mut self, now: Now, key: Key, session: Key, join: &v1::Join) {
         let Ok(name) = Name::new(&join.room) else {
@@ -309,7 +308,7 @@ impl Node {
         }
     }
 
-    /// Starts a session's way into a room. False if there is no place.
+    /// Begins the admission of a session to a room. Returns false if there is no place.
     pub(super) fn come_in(
         &mut self,
         now: Now,
@@ -337,7 +336,8 @@ impl Node {
         true
     }
 
-    /// The room of this name, which is new if it is not in the table; `None` if there is no place.
+    /// Returns the room with this name, and opens it if the table does not have it; `None` if there
+    /// is no place.
     fn open_room(&mut self, now: Now, name: &Name) -> Option<Key> {
         if let Some(room) = self.rooms.by_name.get(name) {
             return Some(*room);
@@ -357,14 +357,14 @@ impl Node {
             return;
         }
         let reason = if left.is_some() { v1::LeftReason::Asked } else { v1::LeftReason::NotAMember };
-        // A match that nobody looks after here may go on.
+        // A match that no node here watches may continue elsewhere.
         let is_known = !self.makes_matches() || keys::match_of(room).is_none();
         let answers = is_known || self.planted.is(Plant::LeaveUnheard);
         self.left(now, key, room, reason, answers);
     }
 
-    /// Ends a membership that a session had. If the room is a match's and the player is out of
-    /// that, `ends_match`.
+    /// Ends a membership of a session. `ends_match` is true if the player also leaves the match of
+    /// the room, if there is one.
     pub(super) fn vacate(&mut self, now: Now, session: Key, membership: &Membership, ends_match: bool) {
         let (Some(s), Some(hosted)) = (self.sessions.get(session), self.rooms.get(membership.room())) else {
             return self.bugs.found("a session that is gone, or is in a room that is, leaves it");
@@ -377,8 +377,8 @@ impl Node {
         self.room_input(now, membership.room(), RoomInput::Depart { session, departure });
     }
 
-    /// Hands the membership of a session over to another node, or to the session that takes the
-    /// place of this one: the player stays a member.
+    /// Hands a session's membership over to another node, or to the session that replaces this one.
+    /// The player stays a member.
     pub(super) fn hand_over(&mut self, now: Now, session: Key, membership: &Membership) {
         let departure = Departure::Moves;
         self.room_input(now, membership.room(), RoomInput::Depart { session, departure });
@@ -398,7 +398,7 @@ impl Node {
 
     // The registry.
 
-    /// Takes the answer of the registry to a claim.
+    /// Handles the registry's answer to a claim of a room.
     pub(super) fn room_claimed(&mut self, now: Now, name: &Name, outcome: &RoomClaim) {
         let room = self.rooms.by_name.get(name).copied();
         let role = room.and_then(|room| self.rooms.get(room)).map(Hosted::role);
@@ -425,14 +425,14 @@ impl Node {
         self.room_input(now, room, input);
     }
 
-    /// Ends a room of which another node is the primary now, or which the registry does not know.
+    /// Ends a room that another node has claimed, or that the registry does not know.
     pub(super) fn room_lost(&mut self, now: Now, name: &Name) {
         if let Some(room) = self.rooms.by_name.get(name).copied() {
             self.room_input(now, room, RoomInput::Lost);
         }
     }
 
-    /// Tells every room that the leases live again.
+    /// Tells every room that the leases are confirmed again.
     pub(super) fn serve_again(&mut self, now: Now) {
         for room in self.rooms.keys() {
             self.late_room_input(now, room, RoomInput::Leased);
@@ -441,7 +441,7 @@ impl Node {
 
     // Other nodes.
 
-    /// Gives a message of another node to its room.
+    /// Passes a message of another node to its room.
     pub(super) fn take_room_message(
         &mut self,
         now: Now,
@@ -454,7 +454,7 @@ impl Node {
         if let Some(room) = self.rooms.by_name.get(&name).copied() {
             return self.room_input(now, room, RoomInput::From { link, node, message, metadata });
         }
-        // The node waits for an answer to these; the others are about a room that is gone.
+        // The node waits for an answer to these messages; the others are about a room that is gone.
         if let RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) = message {
             self.rooms.effects.counts.refused_epochs += 1;
             let (epoch, reason) = (message.epoch(), v1::LeftReason::Gone.into());
@@ -464,13 +464,13 @@ impl Node {
         }
     }
 
-    /// The next frame of a room for the node at the other end of a link.
+    /// Returns the next frame of a room for the node at the other end of a link.
     pub(super) fn next_of_room(&mut self, link: Key, room: Key) -> Option<bytes::Bytes> {
         let RoomTable { slab, effects, .. } = &mut self.rooms;
         slab.get_mut(room)?.hosted.next_for(link, &mut effects.counts)
     }
 
-    /// Wakes the links over which a room is read.
+    /// Wakes the links of the room's readers.
     fn wake_readers(&mut self, room: Key) {
         let Self { rooms, peers, outputs, .. } = self;
         let Some(hosted) = rooms.get(room) else {
@@ -481,7 +481,7 @@ impl Node {
         }
     }
 
-    /// Wakes the connection of a session, if it has one.
+    /// Wakes the connection of a session, if the session has one.
     fn wake_session(&mut self, session: Key) {
         if let Some(conn) = self.sessions.conn(session) {
             self.wake(conn.key());

@@ -1,31 +1,31 @@
-//! Latest messages: by sender and key, the newest replaces the one before.
+//! Latest messages: the newest message of a sender and key replaces the one before.
 
 use alloc::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::base::plant::{Plant, Planted};
 
-/// The newest message of every sender and key. A reader is a number, the version it has
-/// got so far, so that what a slow reader missed is replaced and never queued.
+/// Newest message of every sender and key. A reader is only a number, the version that it has read
+/// up to. So a slow reader skips replaced messages, and nothing is queued for it.
 #[derive(Clone, Debug)]
 pub struct LatestBoard {
     version: u64,
     slots: BTreeMap<(u32, u32), u64>,
     messages: BTreeMap<u64, Message>,
-    /// Bytes of those, and how many there may be.
+    /// Bytes of those messages. The cap is `most_bytes`.
     bytes: usize,
     most_bytes: usize,
     planted: Planted,
 }
 
-/// What became of a message that was put up.
+/// Result of putting a message up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {
-    /// It is the first of its member and key.
+    /// The message is the first of its member and key.
     New,
-    /// It took the place of an older one.
+    /// The message replaced an older one.
     Replaced,
-    /// It was dropped: the board has no place for so many bytes.
+    /// The message was dropped: with it the board would exceed its bytes.
     Full,
 }
 
@@ -36,25 +36,25 @@ struct Message {
 }
 
 impl LatestBoard {
-    /// An empty board for so many bytes of messages.
+    /// Creates an empty board for at most `most_bytes` bytes of messages.
     #[must_use]
     pub const fn new(most_bytes: usize, planted: Planted) -> Self {
         Self { version: 0, slots: BTreeMap::new(), messages: BTreeMap::new(), bytes: 0, most_bytes, planted }
     }
 
-    /// The version of the newest message that was put up; 0 before the first.
+    /// Returns the version of the newest message; 0 before the first.
     #[must_use]
     pub const fn version(&self) -> u64 {
         self.version
     }
 
-    /// The version that the next message will have.
+    /// Returns the version of the next message.
     #[must_use]
     pub const fn next_version(&self) -> u64 {
         self.version + 1
     }
 
-    /// Puts a message up; the one of the same member and key goes.
+    /// Puts a message up, in place of the older one of the same member and key.
     pub fn put(&mut self, member: u32, key: u32, frame: Bytes) -> Posted {
         let old = self.slots.get(&(member, key)).and_then(|version| self.messages.get(version));
         let freed = old.map_or(0, |message| message.frame.len());
@@ -77,15 +77,15 @@ impl LatestBoard {
         }
     }
 
-    /// The oldest message after version `after` that is not of `reader` itself, and its
-    /// version.
+    /// Returns the oldest message after version `after` that another member than `reader` has sent,
+    /// with its version.
     #[must_use]
     pub fn next(&self, after: u64, reader: u32) -> Option<(u64, &Bytes)> {
         let newer = self.messages.range(after.checked_add(1)?..);
         newer.filter(|(_, message)| message.member != reader).map(|(version, m)| (*version, &m.frame)).next()
     }
 
-    /// Forgets what the member put up.
+    /// Removes all messages of a member.
     pub fn remove_member(&mut self, member: u32) {
         let old = self.slots.range((member, 0)..=(member, u32::MAX));
         let old: alloc::vec::Vec<_> = old.map(|(slot, version)| (*slot, *version)).collect();
@@ -95,19 +95,19 @@ impl LatestBoard {
         }
     }
 
-    /// Messages that are kept.
+    /// Returns the number of messages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.messages.len()
     }
 
-    /// Bytes of those, counted anew.
+    /// Returns the bytes of all messages, counted anew.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.messages.values().map(|message| message.frame.len()).sum()
     }
 
-    /// Whether there is no message.
+    /// Returns true if there is no message.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(board.put(1, 0, frame(6)), Posted::New);
         assert_eq!(board.put(2, 0, frame(5)), Posted::Full);
         assert_eq!(board.put(2, 0, frame(4)), Posted::New);
-        // In place of its own older one there is that one's place.
+        // A message that replaces an older one may use the older one's bytes.
         assert_eq!(board.put(1, 0, frame(7)), Posted::Full);
         assert_eq!(board.put(1, 0, frame(2)), Posted::Replaced);
         assert_eq!(board.put(2, 0, frame(8)), Posted::Replaced);

@@ -1,10 +1,10 @@
-//! The window of a room's log that is still there to be read.
+//! The window of a room's log: the entries that can still be read.
 
 use alloc::collections::VecDeque;
 use bytes::Bytes;
 
-/// The newest entries of a log, each as the frame that goes to every member: encoded
-/// once, shared by all. Bounded in entries and in bytes; the oldest make place.
+/// Newest entries of a log, each as the frame for all members, which is encoded once. Bounded in
+/// entries and in bytes; the oldest entries are dropped first.
 #[derive(Clone, Debug)]
 pub struct Log {
     entries: VecDeque<Entry>,
@@ -28,27 +28,27 @@ impl Entry {
 }
 
 impl Log {
-    /// An empty log whose first entry will be number 1.
+    /// Creates an empty log whose first entry will be number 1.
     #[must_use]
     pub const fn new(max_entries: usize, max_bytes: usize) -> Self {
         Self { entries: VecDeque::new(), first: 1, bytes: 0, max_entries, max_bytes }
     }
 
-    /// The number of the newest entry; 0 before there was any.
+    /// Returns the number of the newest entry; 0 before the first.
     #[must_use]
     pub fn head(&self) -> u64 {
         self.first + self.entries.len() as u64 - 1
     }
 
-    /// The number of the oldest entry in the window; `head() + 1` if the window is empty.
+    /// Returns the number of the oldest entry in the window; `head() + 1` if the window is empty.
     #[must_use]
     pub const fn first(&self) -> u64 {
         self.first
     }
 
-    /// Appends the next entry: its frame, and the same frame compressed if that is
-    /// smaller. Forgets the oldest while the window is over its bounds; the newest
-    /// entry always stays. Returns the bytes that the entry takes.
+    /// Appends the next entry: the frame, and the compressed frame if that is smaller. Drops the
+    /// oldest entries while the window exceeds its bounds; the newest entry always stays. Returns
+    /// the bytes of the new entry.
     pub fn append(&mut self, plain: Bytes, zstd: Option<Bytes>) -> usize {
         let entry = Entry { plain, zstd };
         let bytes = entry.bytes();
@@ -63,20 +63,20 @@ impl Log {
         bytes
     }
 
-    /// Returns true if so many entries of so many bytes fit into the window.
+    /// Returns true if a window of `entries` entries and `bytes` bytes is within the bounds.
     #[must_use]
     pub const fn fits(&self, entries: usize, bytes: usize) -> bool {
         entries <= self.max_entries && bytes <= self.max_bytes
     }
 
-    /// Starts afresh, empty, after entry `seq`.
+    /// Restarts, empty, after entry `seq`.
     pub fn restart(&mut self, seq: u64) {
         self.entries.clear();
         self.bytes = 0;
         self.first = seq + 1;
     }
 
-    /// The frame of entry `seq`, if it is in the window.
+    /// Returns the frame of entry `seq`, if the window has that entry.
     #[must_use]
     pub fn get(&self, seq: u64, accept_zstd: bool) -> Option<&Bytes> {
         let index = usize::try_from(seq.checked_sub(self.first)?).ok()?;
@@ -84,8 +84,8 @@ impl Log {
         Some(entry.zstd.as_ref().filter(|_| accept_zstd).unwrap_or(&entry.plain))
     }
 
-    /// Whether the window is within its bounds. Holds after every [`Self::append`] unless
-    /// the newest entry alone is larger.
+    /// Returns true if the window is within its bounds. Always true after [`Self::append`], unless
+    /// the newest entry alone is too large.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
         self.fits(self.entries.len(), self.bytes)

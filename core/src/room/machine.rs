@@ -1,8 +1,7 @@
-//! The state that a room's ops make: members, the numbers of their messages, the turn.
+//! The state that the ops of a room make: members, the numbers of their messages, and the turn.
 //!
-//! [`Machine::apply`] is a function of that state and an op. It reads no clock and draws
-//! nothing: every replica that applies the same ops has the same state and makes the same
-//! entries.
+//! [`Machine::apply`] is a function of that state and an op. It reads no clock and uses no
+//! randomness: all replicas that apply the same ops have the same state and make the same entries.
 
 use alloc::vec::Vec;
 
@@ -16,17 +15,17 @@ use crate::base::id::{Name, SessionId};
 use crate::base::plant::{Plant, Planted};
 use crate::base::time::Duration;
 
-/// A session that a member has a place for.
+/// Session that occupies a member's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seat {
     /// The session.
     pub session: SessionId,
-    /// Epoch of the session; one with a lower epoch cannot write.
+    /// Epoch of the session; a session with a lower epoch cannot write.
     pub epoch: u64,
 }
 
 impl Seat {
-    /// The seat of a member whose session only the room's primary knows.
+    /// Seat of a member whose session is known only at the room's primary.
     pub const UNKNOWN: Self = Self { session: SessionId([0; 16]), epoch: 0 };
 }
 
@@ -39,56 +38,56 @@ pub struct Member {
     pub player: Name,
     /// Session of the player.
     pub seat: Seat,
-    /// The highest `client_seq` of the member in the log.
+    /// Highest `client_seq` of the member in the log.
     pub client_seq: u64,
 }
 
-/// An op that was applied.
+/// Result of applying an op.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// It changed nothing that members see, and makes no entry.
+    /// The op changed nothing that members see, and makes no entry.
     Silent,
-    /// It makes an entry.
+    /// The op makes an entry.
     Entry {
-        /// It has ended a turn.
+        /// True if the op has ended a turn.
         turned: bool,
     },
-    /// A player has become the member of this number; it makes an entry.
+    /// A player has become the member with this number, with an entry.
     Joined(u32),
-    /// A player is no member any more; it makes an entry.
+    /// A player is no member any more, with an entry.
     Left(Name),
 }
 
-/// The machine.
+/// State machine of a room.
 #[derive(Clone, Debug)]
 pub struct Machine {
     /// Ordered by number, since numbers only grow.
     members: Vec<Member>,
     next_member: u32,
     turn: Turn,
-    /// Duration of a turn; zero: turns do not end by themselves.
+    /// Duration of a turn; zero if turns do not end by themselves.
     turn_time: Duration,
     recently_left: RecentlyLeft,
-    /// Number and log time of the op that was applied last.
+    /// Number and log time of the last op applied.
     applied: (u64, u64),
     planted: Planted,
 }
 
-/// Rules that all replicas of a room have in common.
+/// Rules that are the same for all replicas of a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineConfig {
-    /// Duration of a turn; zero: turns do not end by themselves.
+    /// Duration of a turn; zero if turns do not end by themselves.
     pub turn_time: Duration,
-    /// Time for which players are remembered that have left.
+    /// Time for which players that left are remembered.
     pub remember: Duration,
-    /// Players that have left who are remembered at most.
+    /// Cap on the remembered players that left; beyond the cap, the first that left are forgotten.
     pub remembered: usize,
     /// A bug, for the simulator.
     pub planted: Planted,
 }
 
 impl Machine {
-    /// The machine of a room without ops.
+    /// Creates the machine of a room without ops.
     #[must_use]
     pub fn new(config: MachineConfig) -> Self {
         Self {
@@ -104,37 +103,37 @@ impl Machine {
 
     // Getters.
 
-    /// The members, by number.
+    /// Returns the members, by number.
     #[must_use]
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// The member of a number.
+    /// Returns the member with a number.
     #[must_use]
     pub fn member(&self, number: u32) -> Option<&Member> {
         self.members.get(self.place_of(number).ok()?)
     }
 
-    /// The turn.
+    /// Returns the turn.
     #[must_use]
     pub const fn turn(&self) -> Turn {
         self.turn
     }
 
-    /// Number of the op that was applied last; 0 before the first.
+    /// Returns the number of the last op applied; 0 before the first.
     #[must_use]
     pub const fn applied(&self) -> u64 {
         self.applied.0
     }
 
-    /// Log time of an op that is appended by this wall clock.
+    /// Returns the log time of an op that is appended at this wall clock.
     #[must_use]
     pub fn log_time(&self, wall_ms: u64) -> u64 {
         self.applied.1.max(wall_ms)
     }
 
-    /// Players that have left and are remembered.
+    /// Returns the players that left and are remembered.
     #[must_use]
     pub const fn recently_left(&self) -> &RecentlyLeft {
         &self.recently_left
@@ -142,10 +141,10 @@ impl Machine {
 
     // Inputs.
 
-    /// Applies the next op, and writes the entry that it makes into `entry`, but for the room's
-    /// name and epoch and the entry's number.
+    /// Applies the next op, and writes its entry into `entry`, except the room's name and epoch and
+    /// the entry's number.
     ///
-    /// An op about a member that is not there, and a message that the log has already, change
+    /// An op about a member that does not exist, and a message that is in the log already, change
     /// nothing.
     pub fn apply(&mut self, op: Op, entry: &mut v1::Entry) -> Applied {
         let Op { number, at_ms, input } = op;
@@ -226,8 +225,8 @@ impl Machine {
         }
     }
 
-    /// Follows from where the room's primary says: with these members and in this turn. Returns
-    /// the members that are none any more.
+    /// Restarts from the primary's state, with these members and in this turn. Returns the members
+    /// that were removed.
     pub(super) fn follow_from(&mut self, mut members: Vec<Member>, turn: Turn) -> Vec<Member> {
         members.sort_by_key(|member| member.number);
         members.dedup_by_key(|member| member.number);
@@ -252,7 +251,7 @@ impl Machine {
     }
 }
 
-/// The entry is about a member's coming or going.
+/// Returns true if the entry is a join or a leave.
 fn name(entry: &mut v1::Entry, kind: v1::EntryKind, number: u32, player: &Name) {
     entry.kind = kind.into();
     entry.member = number;

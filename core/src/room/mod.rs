@@ -1,19 +1,19 @@
-//! A room: one log, and its members as cursors into it.
+//! A room: one log, with members as cursors into that log.
 //!
-//! [`Room`] decides what is in the log and in which order, recognises a message that
-//! comes a second time, and says how far members may read. Who is connected, and what
-//! goes to whom when, is [`node`](crate::node)'s.
+//! [`Room`] decides the content and the order of the log, recognises a message that is sent again,
+//! and limits the entries that members may read. Connections, and the frames that they receive,
+//! belong to [`node`](crate::node).
 //!
-//! Every change is an [`Op`] on its way through the room: *appended*, which gives it its number
-//! and its log time; *committed*, which a lone primary does at once; *applied* by the
-//! [`Machine`], which makes the entry; and *released*, which lets members read the entry:
+//! Every change is an [`Op`], which passes four steps: *appended*, with its number and its log
+//! time; *committed*, at once by a lone primary; *applied* by the [`Machine`], which makes the
+//! entry; and *released*, so that members may read the entry:
 //!
 //! ```text
 //! say, join, leave, seat, end_turn -> append = commit -> Machine::apply -> log -> release
 //! ```
 //!
-//! The window of the log never loses an entry that was not released: a message that would push
-//! one out is not taken.
+//! The window of the log never loses an entry that was not released: a message that would push such
+//! an entry out is refused.
 
 mod latest;
 mod log;
@@ -47,23 +47,23 @@ pub(crate) use order::SayOrder;
 pub use recently_left::RecentlyLeft;
 pub use turn::Turn;
 
-/// Bytes of an entry's frame beside its content and the room's name at most: header, trailer,
-/// trace, and numbers.
+/// Highest number of bytes of an entry's frame beside its content and the room's name: header,
+/// trailer, trace, and numbers.
 const AROUND_CONTENT: usize = 192;
 
-/// A reliable message of a member, compared with those that the room has.
+/// Comparison of a reliable message with the messages that the room has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judged {
-    /// It is the next: [`Room::say`] may append it.
+    /// The message is the next: [`Room::say`] may append it.
     Next,
-    /// It is in the log already.
+    /// The message is in the log already.
     Duplicate,
-    /// Messages before it are missing; this number is expected.
+    /// Messages before this one are missing.
     Gap {
         /// The `client_seq` expected.
         expected: u64,
     },
-    /// It is the next, and there is no place for it until what was appended before is released.
+    /// The message is the next, but finds no place until the entries appended before are released.
     Full,
 }
 
@@ -74,17 +74,17 @@ pub struct Room {
     epoch: u64,
     machine: Machine,
     log: Log,
-    /// Entries up to this one may be read: applied, and out of the flush interval.
+    /// Last entry that members may read: applied, and out of the flush interval.
     released: u64,
-    /// Bytes of the entries after that one.
+    /// Bytes of the entries after `released`.
     unreleased: usize,
-    /// Newest messages of the latest class.
+    /// Newest latest messages.
     pub latest: LatestBoard,
-    /// Presence, properties, counters.
+    /// State of the room: presence, properties, counters.
     pub state: Replica,
-    /// Time at which the turn is over, by the clock of the room's primary.
+    /// Deadline of the turn, by the clock of the room's primary.
     turn_ends_at: Option<Instant>,
-    /// Time at which the messages gathered so far are to be released.
+    /// Deadline for the release of the messages gathered so far.
     flush_at: Option<Instant>,
     compress_from: usize,
     scratch: v1::Entry,
@@ -94,22 +94,22 @@ pub struct Room {
 /// Arguments of a new room.
 #[derive(Debug)]
 pub struct RoomConfig<'a> {
-    /// Caps and times.
+    /// Caps and times of rooms.
     pub limits: &'a RoomLimits,
-    /// Entries from this size on are compressed; 0 never.
+    /// Smallest entry that is compressed, in bytes; 0 for no compression.
     pub compress_from: usize,
-    /// Time for which players are remembered that have left.
+    /// Time for which players that left are remembered.
     pub remember: Duration,
-    /// The replica that the server writes the room's state as.
+    /// Replica as which the server writes the room's state.
     pub replica: u64,
-    /// Keeps the room's names from being chosen to collide.
+    /// Seed for the hashes of the room's names, so that clients cannot choose names that collide.
     pub seed: Seed,
     /// A bug, for the simulator.
     pub planted: Planted,
 }
 
 impl Room {
-    /// An empty room in its epoch.
+    /// Creates an empty room in its epoch.
     #[must_use]
     pub fn new(name: Name, epoch: u64, config: &RoomConfig<'_>) -> Self {
         let limits = config.limits;
@@ -144,7 +144,7 @@ impl Room {
         }
     }
 
-    /// Names the epoch of a room that has no entry yet.
+    /// Sets the epoch of a room that has no entry yet.
     pub fn start(&mut self, epoch: u64) {
         self.epoch = epoch;
         self.scratch.epoch = epoch;
@@ -152,87 +152,88 @@ impl Room {
 
     // Getters.
 
-    /// The room's name.
+    /// Returns the room's name.
     #[must_use]
     pub const fn name(&self) -> &Name {
         &self.name
     }
 
-    /// Which life of the room this is.
+    /// Returns the room's epoch.
     #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// The window of the log.
+    /// Returns the window of the log.
     #[must_use]
     pub const fn log(&self) -> &Log {
         &self.log
     }
 
-    /// Entries up to this one may be read.
+    /// Returns the number of the last entry that members may read.
     #[must_use]
     pub const fn released(&self) -> u64 {
         self.released
     }
 
-    /// The members, by number.
+    /// Returns the members, by number.
     #[must_use]
     pub fn members(&self) -> &[Member] {
         self.machine.members()
     }
 
-    /// The member of this number.
+    /// Returns the member with this number.
     #[must_use]
     pub fn member(&self, number: u32) -> Option<&Member> {
         self.machine.member(number)
     }
 
-    /// Players that have left and are remembered.
+    /// Returns the players that left and are remembered.
     #[must_use]
     pub const fn recently_left(&self) -> &RecentlyLeft {
         self.machine.recently_left()
     }
 
-    /// Returns true if a session of this epoch is older than one with which its player has left
+    /// Returns true if a session of this epoch is older than the one with which its player left
     /// recently.
     #[must_use]
     pub fn has_outlived(&self, now: Now, player: &Name, epoch: u64) -> bool {
         self.recently_left().is_older(self.machine.log_time(now.wall.0), player, epoch)
     }
 
-    /// The turn.
+    /// Returns the turn.
     #[must_use]
     pub const fn turn(&self) -> Turn {
         self.machine.turn()
     }
 
-    /// Time at which the turn is over, and [`Self::end_turn`] is to be called.
+    /// Returns the deadline of the turn, at which [`Self::end_turn`] must be called.
     #[must_use]
     pub const fn turn_ends_at(&self) -> Option<Instant> {
         self.turn_ends_at
     }
 
-    /// Time at which [`Self::release`] is to be called for the entries appended.
+    /// Returns the deadline of the appended entries, at which [`Self::release`] must be called.
     #[must_use]
     pub const fn flush_at(&self) -> Option<Instant> {
         self.flush_at
     }
 
-    /// Returns true if a reader that has got everything up to `seq` needs a snapshot to go on.
+    /// Returns true if a reader that has received everything up to `seq` needs a snapshot to
+    /// continue.
     #[must_use]
     pub const fn has_lost(&self, seq: u64) -> bool {
         seq + 1 < self.log.first()
     }
 
-    /// Returns true if the next entry, however small, could push one out of the window that was
-    /// not released.
+    /// Returns true if the next entry, of any size, could push an unreleased entry out of the
+    /// window.
     #[must_use]
     pub fn is_window_full(&self) -> bool {
         self.would_lose(self.size(0))
     }
 
-    /// The snapshot that moves a reader to `seq`.
+    /// Returns the snapshot that moves a reader to `seq`.
     #[must_use]
     pub fn snapshot(&self, number: u32, seq: u64, missing_from: u64) -> v1::Snapshot {
         let member = |m: &Member| v1::Member { member: m.number, player: String::from(m.player.clone()) };
@@ -249,9 +250,10 @@ impl Room {
         }
     }
 
-    // The log, of the room's primary.
+    // The log, at the room's primary.
 
-    /// Compares a reliable message with those that the room has. `None` if nobody is the member.
+    /// Compares a reliable message with the messages that the room has. Returns `None` if there is
+    /// no such member.
     #[must_use]
     pub fn judge(&self, number: u32, say: &v1::Say) -> Option<Judged> {
         let order = SayOrder::of(self.member(number)?.client_seq, say.client_seq);
@@ -263,8 +265,8 @@ impl Room {
         })
     }
 
-    /// Appends a reliable message that is [the next](Judged::Next) of its member. Returns true
-    /// if it has ended a turn.
+    /// Appends a reliable message that is [the next](Judged::Next) of its member. Returns true if
+    /// the message has ended a turn.
     pub fn say(
         &mut self,
         now: Now,
@@ -278,8 +280,8 @@ impl Room {
         matches!(self.append(now, input, metadata, zstd), Applied::Entry { turned: true })
     }
 
-    /// Makes a player a member, and returns its number. Changes of membership are
-    /// released at once, so that nobody is told of members whose join it has yet to read.
+    /// Makes a player a member, and returns the member's number. Joins and leaves are released at
+    /// once, so that no member hears of another one whose join it has not read.
     pub fn join(&mut self, now: Now, player: Name, seat: Seat, zstd: &mut wire::Zstd) -> Option<u32> {
         self.release();
         let joined = self.append(now, Input::Join { player, seat }, &v1::Metadata::default(), zstd);
@@ -290,7 +292,7 @@ impl Room {
         }
     }
 
-    /// Lets a member go. Nothing if it is not a member.
+    /// Removes a member. Does nothing if there is no such member.
     pub fn leave(&mut self, now: Now, number: u32, zstd: &mut wire::Zstd) {
         self.release();
         let left = self.append(now, Input::Leave { member: number }, &v1::Metadata::default(), zstd);
@@ -301,12 +303,12 @@ impl Room {
         }
     }
 
-    /// The session of a member has another epoch.
+    /// Sets another epoch for the session of a member.
     pub fn seat(&mut self, now: Now, number: u32, seat: Seat, zstd: &mut wire::Zstd) {
         self.append(now, Input::Seat { member: number, seat }, &v1::Metadata::default(), zstd);
     }
 
-    /// The time of the turn is over.
+    /// Ends the turn at its deadline.
     pub fn end_turn(&mut self, now: Now, zstd: &mut wire::Zstd) {
         if self.is_window_full() {
             self.release();
@@ -314,7 +316,7 @@ impl Room {
         self.append(now, Input::EndTurn, &v1::Metadata::default(), zstd);
     }
 
-    /// Appends an op, which a lone primary commits at once, and applies it.
+    /// Appends an op, commits it at once, as a lone primary may, and applies it.
     fn append(&mut self, now: Now, input: Input, metadata: &v1::Metadata, zstd: &mut wire::Zstd) -> Applied {
         let op = Op { number: self.machine.applied() + 1, at_ms: self.machine.log_time(now.wall.0), input };
         let at_ms = op.at_ms;
@@ -333,15 +335,14 @@ impl Room {
         applied
     }
 
-    /// Bytes that an entry with so many bytes of content takes in the log at most.
+    /// Returns the highest number of bytes in the log of an entry with so many bytes of content.
     fn size(&self, content: usize) -> usize {
         let frame = content + self.name.as_str().len() + AROUND_CONTENT;
-        // Beside its compressed frame, which is kept if it is smaller.
+        // Counted with the compressed frame, which is kept only if it is smaller.
         if self.compress_from > 0 && frame >= self.compress_from { 2 * frame } else { frame }
     }
 
-    /// Returns true if an entry of so many bytes could push one out of the window that was not
-    /// released.
+    /// Returns true if an entry of so many bytes could push an unreleased entry out of the window.
     fn would_lose(&self, bytes: usize) -> bool {
         let unreleased = self.log.head() - self.released;
         let entries = usize::try_from(unreleased).unwrap_or(usize::MAX);
@@ -352,20 +353,19 @@ impl Room {
         if self.compress_from > 0 && frame.len() >= self.compress_from { zstd.deflate(frame) } else { None }
     }
 
-    /// Something changed. Starts to gather, if it has not yet: what is there goes out at
-    /// `at`.
+    /// Schedules the release of a change for `at`, unless a release is scheduled already.
     pub fn gather_until(&mut self, at: Instant) {
         self.flush_at.get_or_insert(at);
     }
 
-    /// Lets members read everything that was applied.
+    /// Lets members read all applied entries.
     pub fn release(&mut self) {
         self.flush_at = None;
         self.released = self.log.head();
         self.unreleased = 0;
     }
 
-    /// A latest message of a member.
+    /// Puts a latest message of a member up.
     pub fn put_latest(&mut self, number: u32, latest: v1::Latest, metadata: &v1::Metadata) -> Posted {
         let key = latest.key;
         let version = self.latest.next_version();
@@ -373,9 +373,9 @@ impl Room {
         self.latest.put(number, key, wire::encode(v1::Kind::Latest, metadata, &message))
     }
 
-    // The tail, of a node that follows the primary.
+    // The tail, at a node that follows the primary.
 
-    /// Takes an entry that the room's primary has made, and its frame; it must be the next.
+    /// Takes an entry of the room's primary, with its frame. The entry must be the next.
     pub fn follow(&mut self, entry: &v1::Entry, frame: Bytes, zstd: &mut wire::Zstd) {
         self.machine.follow(entry);
         if entry.kind() == v1::EntryKind::Leave {
@@ -386,8 +386,7 @@ impl Room {
         self.release();
     }
 
-    /// Starts afresh after entry `seq`, with these members and in this turn, as the room's
-    /// primary says.
+    /// Restarts after entry `seq`, with the members and the turn that the room's primary names.
     pub fn follow_from(&mut self, seq: u64, members: Vec<Member>, turn: Turn) {
         for member in self.machine.follow_from(members, turn) {
             self.latest.remove_member(member.number);
@@ -396,7 +395,7 @@ impl Room {
         self.release();
     }
 
-    /// A latest message as the room's primary passes it on.
+    /// Puts a latest message up that the room's primary has passed on.
     pub fn follow_latest(&mut self, number: u32, key: u32, frame: Bytes) -> Posted {
         self.latest.put(number, key, frame)
     }

@@ -1,9 +1,10 @@
-//! Inputs of a room, in the order in which they count.
+//! Inputs of a room, in the order in which they are applied.
 //!
-//! Whatever changes a room's members, their messages or its turn is an op. Ops have numbers
-//! from 1 on, within the room's epoch, and times that never go back: the room's log time. An
-//! op is *appended* by the room's primary, *committed* once it cannot be lost any more, and
-//! then *applied* by the [machine](super::machine). A lone primary commits what it appends.
+//! Every change of a room's members, of their messages or of its turn is an op. Ops have numbers
+//! from 1 on, within the room's epoch, and times that never go back: the room's log time. An op is
+//! *appended* by the room's primary, *committed* once it cannot be lost any more, and then
+//! *applied* by the [machine](super::machine). A lone primary commits an op as soon as it appends
+//! it.
 
 use alloc::string::String;
 
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use super::machine::Seat;
 use crate::base::id::Name;
 
-/// An op.
+/// Numbered change of a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Op {
     /// Number of the op, from 1 in the room's epoch.
@@ -37,7 +38,7 @@ pub enum Input {
         body: Bytes,
         /// Type of the payload.
         type_url: String,
-        /// Number of the turn that the message is to end, if it is still that turn.
+        /// Number of the turn that the message is to end. Ignored unless that is the current turn.
         ends_turn: Option<u32>,
     },
     /// A player becomes a member.
@@ -47,7 +48,7 @@ pub enum Input {
         /// Session of the player.
         seat: Seat,
     },
-    /// A member goes.
+    /// A member leaves.
     Leave {
         /// Number of the member.
         member: u32,
@@ -57,9 +58,9 @@ pub enum Input {
     Seat {
         /// Number of the member.
         member: u32,
-        /// The session from now on.
+        /// Session with the new epoch.
         seat: Seat,
     },
-    /// The time of the turn is over.
+    /// The deadline of the turn has passed.
     EndTurn,
 }

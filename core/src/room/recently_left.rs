@@ -1,32 +1,31 @@
-//! Players that left a room recently: an older session of such a player does not come in after
-//! that.
+//! Players that left a room recently. An older session of such a player is not admitted afterwards.
 
 use alloc::collections::VecDeque;
 
 use crate::base::id::Name;
 use crate::base::time::Duration;
 
-/// Players that left, with the epochs of their sessions. A node that has not heard that
-/// a newer session took over could let the older one in again once the newer has left. It
-/// hears of it, or stops, long before these are forgotten; or, if what it has missed is
-/// compacted, it registers the older one anew, which then is the newest there is.
+/// Players that left, with the epochs of their sessions. A node that has not heard of a newer
+/// session could let the older one in again after the newer one has left. Such a node hears of the
+/// newer session, or stops, long before these players are forgotten. If the registry has compacted
+/// the missed change, the node registers the older session anew, which then is the newest.
 #[derive(Clone, Debug)]
 pub struct RecentlyLeft {
-    /// Log time until which each is remembered, the player, and the epoch.
+    /// Log time until which a player is remembered, the player, and the epoch.
     players: VecDeque<(u64, Name, u64)>,
     remember_ms: u64,
     most: usize,
 }
 
 impl RecentlyLeft {
-    /// Nobody. Players are remembered for `remember`; of more than `most` the first that left
-    /// are forgotten.
+    /// Creates an empty list. Players are remembered for `remember`, at most `most` of them: the
+    /// first that left are forgotten first.
     pub(super) fn new(remember: Duration, most: usize) -> Self {
         let remember_ms = u64::try_from(remember.as_millis()).unwrap_or(u64::MAX);
         Self { players: VecDeque::new(), remember_ms, most }
     }
 
-    /// A player leaves at a log time.
+    /// Adds a player that leaves at a log time.
     pub(super) fn add(&mut self, at_ms: u64, player: Name, epoch: u64) {
         self.players.retain(|(until, known, _)| *until > at_ms && *known != player);
         self.players.push_back((at_ms.saturating_add(self.remember_ms), player, epoch));
@@ -35,19 +34,19 @@ impl RecentlyLeft {
         }
     }
 
-    /// Returns true if a session of this epoch is older than the one that left recently.
+    /// Returns true if `epoch` is older than the epoch with which the player left recently.
     #[must_use]
     pub fn is_older(&self, at_ms: u64, player: &Name, epoch: u64) -> bool {
         self.players.iter().any(|(until, known, left)| *until > at_ms && known == player && *left > epoch)
     }
 
-    /// Number of players remembered.
+    /// Returns the number of players remembered.
     #[must_use]
     pub fn len(&self) -> usize {
         self.players.len()
     }
 
-    /// Returns true if nobody is remembered.
+    /// Returns true if no player is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.players.is_empty()

@@ -1,23 +1,23 @@
-//! The turns of a room: counted from 1, each ended by a message or by its time.
+//! The turns of a room: counted from 1, each ended by a message or by its deadline.
 //!
-//! Whose turn it is, and what may be done in it, is the application's. The room sees to it
-//! that all members see the same turns end at the same entries of the log.
+//! The application decides which player may act in a turn, and in which way. The room makes all
+//! members see the same turns end at the same entries of the log.
 
 use crate::base::time::Duration;
 
-/// A turn, as members are told of it.
+/// Turn of a room, as sent to members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// 0 before the first.
+    /// Number of the turn; 0 before the first.
     pub number: u32,
-    /// Log time at which the turn ends by itself, Unix milliseconds; 0: it lasts until a
-    /// message ends it.
+    /// Log time at which the turn ends by itself, in Unix milliseconds; 0 if only a message ends
+    /// the turn.
     pub ends_ms: u64,
 }
 
 impl Turn {
-    /// The turn after this one, which begins at a log time and lasts for `time`; zero: it does
-    /// not end by itself.
+    /// Returns the turn after this one, which begins at log time `at_ms` and lasts for `time`. With
+    /// a zero `time` the turn does not end by itself.
     pub(super) fn next(self, at_ms: u64, time: Duration) -> Self {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let ends_ms = if time.is_zero() { 0 } else { at_ms.saturating_add(millis) };

@@ -1,10 +1,10 @@
 //! Places in the connection table: caps by address, and shares of the places for connections
 //! that have not said `Hello`.
 //!
-//! These places are few, and a stranger can take one by connecting. While all are taken, a
-//! connection from an address that has fewer than its share of them takes the place of the
-//! oldest one of the address that has most. So nobody keeps others out who has fewer
-//! addresses than there are places, and a crowd that comes at once does not push itself out.
+//! These places are few, and a stranger can take one by connecting. While all are taken, a new
+//! connection from an address below its share displaces the oldest connection of the address with
+//! most. So players cannot be kept out by a stranger with fewer addresses than there are places,
+//! and the connections of a sudden crowd do not displace each other.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::cmp::Reverse;

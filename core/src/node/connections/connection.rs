@@ -29,23 +29,23 @@ pub(super) struct Connection {
     pub(super) trace: Trace,
     pub(super) phase: Phase,
     pub(super) booking: Booking,
-    /// Whether the deadline of the phase was put off already, since the node had stood still.
+    /// True if the deadline of the phase was put off already, since the node had stood still.
     excused: bool,
     pub(super) heartbeat: Heartbeat,
     pub(super) buckets: Buckets,
     meters: Meters,
     /// End of the pause, before which the connection is not read.
     pub(super) paused: Option<Instant>,
-    /// Whether there was a pause, and the driver has not read since all that had come.
+    /// True from a pause until the driver has read everything that had arrived.
     pub(super) behind: bool,
-    /// The session that this connection is, or was, the newest of.
+    /// The session of which this connection is, or was, the newest.
     pub(super) session: Option<Key>,
     /// The `Welcome`, which goes out before everything else and is never sealed.
     pub(super) welcome: Option<Bytes>,
     pub(super) queue: ControlQueue,
-    /// Whether the driver knows that there is something to transmit.
+    /// True if the driver knows that there is something to transmit.
     pub(super) woken: bool,
-    /// Whether the client takes compressed payloads.
+    /// True if the client accepts compressed payloads.
     pub(super) accept_zstd: bool,
     pub(super) seal: Option<Box<Seal>>,
 }

@@ -28,8 +28,8 @@
 use crate::base::time::{Duration, Instant};
 use crate::config::Rate;
 
-/// How many times its limit a connection with a backlog is read at. A client that sends all
-/// that it may has caught up after a third of the stall.
+/// Factor of its limit at which a connection with a backlog is read. A client that sends as much as
+/// its limits allow has caught up after a third of the stall.
 pub(crate) const CATCH_UP: u64 = 4;
 
 /// Shortest pause. The driver's timer is no finer than a millisecond, so a pause gathers what
@@ -43,7 +43,7 @@ const CLOCK_TOLERANCE: u64 = 16;
 /// One token, in the unit of the levels.
 const TOKEN: i64 = 1_000_000;
 
-/// What a class of frames is allowed.
+/// Limits of a class of frames, as refills and bounds of the two levels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowance {
     /// Refill of the pace, in millionths of a token per microsecond.
@@ -74,14 +74,14 @@ impl Allowance {
     }
 }
 
-/// What a charge means for the connection.
+/// Consequence of a charge for the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Charge {
-    /// It is read on.
+    /// The connection is read on.
     Within,
-    /// It is not read for so long.
+    /// The connection is not read for this time.
     Pause(Duration),
-    /// The client is not within its limits: the connection is closed.
+    /// The client exceeds its limits: the connection is closed.
     Spent,
 }
 

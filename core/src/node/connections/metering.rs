@@ -27,7 +27,7 @@ pub struct Overhead {
 }
 
 impl Overhead {
-    /// Whether there was none.
+    /// Returns true if there was no overhead.
     #[must_use]
     pub const fn is_none(self) -> bool {
         self.controls == 0 && self.fragments == 0

@@ -57,11 +57,11 @@ pub(super) struct SessionStats {
 /// The session of a player that says `Hello`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    /// The session that the `Hello` names is here, and goes on without a question to the registry.
+    /// The named session is here, and continues without a request to the registry.
     Here(Key),
-    /// The session that the `Hello` names is here, but was on another node since.
+    /// The named session is here, but was on another node in the meantime.
     Outdated(Key),
-    /// The registry is asked.
+    /// The node has to ask the registry.
     No,
 }
 

@@ -122,7 +122,7 @@ fn pings_are_answered_and_pongs_measure_the_round_trip() {
     assert!(world.connections.rtt(key).is_some_and(|rtt| rtt >= Duration::from_millis(40)));
 }
 
-/// A frame of a kind that nobody knows, with the checksum that fits.
+/// A frame of an unknown kind, with the right checksum.
 fn of_unknown_kind() -> Bytes {
     let mut frame = encode(v1::Kind::Ping, &v1::Metadata::default(), &v1::Ping::default()).to_vec();
     frame.truncate(frame.len() - TRAILER_LEN);

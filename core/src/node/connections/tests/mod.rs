@@ -25,7 +25,7 @@ const SESSION: Key = Key { slot: 5, generation: 6 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The connections, and all that a node shares with them.
+/// The connections, and everything that a node shares with them.
 struct World {
     connections: Connections,
     config: Config,
@@ -109,7 +109,7 @@ impl World {
         self.input(|connections, cx| connections.handle_frame(cx, key, frame))
     }
 
-    /// Asks for the next frame as a node does whose sessions have nothing.
+    /// Asks for the next frame, as a node whose sessions have no frames.
     fn transmit(&mut self, key: Key) -> Option<Bytes> {
         self.input(|connections, cx| {
             let frame = match connections.next_frame(cx.out, key)? {
@@ -169,7 +169,7 @@ fn closed(outputs: &[Output]) -> Vec<v1::Reason> {
     outputs.iter().filter_map(reason).collect()
 }
 
-/// Returns the offences that the outputs tell of.
+/// Returns the offences among the outputs.
 fn offences(outputs: &[Output]) -> Vec<(&str, Wrong)> {
     outputs
         .iter()

@@ -1,4 +1,4 @@
-//! Frames that go out.
+//! Output frames.
 
 use super::*;
 use crate::wire::seal;
