@@ -16,7 +16,7 @@ use crate::wire::RoomMessage;
 pub(crate) struct Claiming {
     /// `Attach` messages that came meanwhile: one for each link.
     early: Vec<EarlyAttach>,
-    /// Time at which the registry is to be asked; `None`: it is asked.
+    /// Time of the next request to the registry; `None` while a request is open.
     ask_at: Option<Instant>,
 }
 
@@ -38,7 +38,7 @@ impl Claiming {
         self.early.len()
     }
 
-    /// Time at which the registry is to be asked.
+    /// Returns the time of the next request to the registry.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         self.ask_at
     }

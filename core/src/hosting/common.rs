@@ -52,7 +52,8 @@ impl Common {
         self.tell(cx, link, kind, &v1::Metadata::default(), message);
     }
 
-    /// Tells a node that a member, or everybody with number 0, is out of the room in an epoch.
+    /// Tells a node that a member, or every member if the number is 0, is out of the room in an
+    /// epoch.
     pub(super) fn tell_exited(
         &self,
         cx: &mut RoomContext<'_>,
@@ -66,7 +67,7 @@ impl Common {
         self.tell_plain(cx, link, v1::Kind::Exited, &exited);
     }
 
-    /// Refuses the message of a node that takes this one for the primary in an epoch.
+    /// Refuses a message of a node that assumes this one to be the primary in an epoch.
     pub(super) fn refuse_epoch(&self, cx: &mut RoomContext<'_>, link: Key, epoch: u64) {
         cx.effects.counts.refused_epochs += 1;
         self.tell_exited(cx, link, epoch, 0, v1::LeftReason::Gone);
@@ -84,7 +85,7 @@ impl Common {
         }
     }
 
-    // What readers may see.
+    // Visibility for readers.
 
     /// Lets members and links read everything that was applied.
     pub(super) fn release(&mut self, cx: &mut RoomContext<'_>) {
@@ -112,7 +113,7 @@ impl Common {
         }
     }
 
-    /// Time at which [`Self::timeout`] has something to do.
+    /// Returns the time of the next [`Self::timeout`].
     pub(super) fn deadline(&self) -> Option<Instant> {
         let collect = self.room.state.poll_timeout().map(|deadline| deadline.at);
         [self.room.flush_at(), collect].into_iter().flatten().min()
@@ -126,7 +127,7 @@ impl Common {
         self.locals.push(LocalSession::new(arrival, attempt));
     }
 
-    /// Names the cursor that a session on its way in goes on from.
+    /// Sets the cursor from which a session on its way in continues.
     pub(super) fn redirect(&mut self, cx: &mut RoomContext<'_>, session: Key, resume: Cursor) {
         match self.locals.get_mut(session) {
             Some(local) => local.resume = Some(resume),
@@ -143,7 +144,7 @@ impl Common {
         local
     }
 
-    /// Ends the membership of a session of this node, and tells its client why.
+    /// Ends the membership of a session of this node, and tells the client the reason.
     pub(super) fn expel(&mut self, cx: &mut RoomContext<'_>, session: Key, reason: v1::LeftReason) {
         self.locals.remove(session);
         self.emit(cx, RoomEffect::Expel { session, reason });

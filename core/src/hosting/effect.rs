@@ -58,8 +58,8 @@ pub(crate) enum RoomEffect {
     Drop { session: Key },
     /// A player has a session with this epoch on another node.
     Superseded { player: Name, epoch: u64 },
-    /// A member was granted to a session that does not want it: `exit` is sent to the primary,
-    /// and says whether the session is on this node still.
+    /// A membership was granted to a session that does not want it. The node sends `exit` to the
+    /// primary, with the information whether the session still is on this node.
     Unwanted { link: Key, session: Bytes, player: Name, exit: v1::Exit },
     /// The membership of an absent player has expired.
     Expired { player: Name },

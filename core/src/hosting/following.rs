@@ -1,4 +1,4 @@
-//! A room that another node is the primary of: its tail, and the members here.
+//! A room of another primary: its tail, and the members on this node.
 
 use alloc::vec::Vec;
 
@@ -96,7 +96,7 @@ impl Following {
                 if node == self.primary && common.is_epoch(cx, message.epoch()) {
                     return self.take(common, cx, link, message, &metadata);
                 }
-                // The node waits for an answer to these; the others are late.
+                // The node waits for an answer to these messages; the others are late.
                 if let RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) = message {
                     common.refuse_epoch(cx, link, message.epoch());
                 }
@@ -143,7 +143,7 @@ impl Following {
                     cx.effects.marks.book = true;
                 }
             }
-            // The primary takes this node for the primary.
+            // The primary assumes that this node is the primary.
             RoomMessage::Attach(_) | RoomMessage::Enter(_) | RoomMessage::Relay(_) => {
                 common.refuse_epoch(cx, link, common.room.epoch());
             }
@@ -240,7 +240,8 @@ impl Following {
         frame: Bytes,
     ) {
         if self.tail != Tail::Attached && !cx.planted.is(Plant::JoinRaceTold) {
-            // Sent before the primary heard that everybody here had left; somebody came again.
+            // Sent before the primary heard that all sessions here had left; a session has joined
+            // again since.
             return;
         }
         let head = common.room.log().head();
@@ -252,7 +253,7 @@ impl Following {
             common.passes(cx, metadata, Passage::Followed);
             cx.effects.marks.wake = true;
             Self::activate(common, cx);
-            // The member did not ask to go: its player came in with a newer session.
+            // The member did not ask to leave: its player has joined with a newer session.
             if entry.kind() == v1::EntryKind::Leave {
                 Self::expel_member(common, cx, entry.member, v1::LeftReason::Gone);
             }
@@ -320,7 +321,7 @@ impl Following {
             return;
         };
         if local.attempt != entered.attempt {
-            // The session left since, and comes again: that has an answer of its own.
+            // The session has left since and joins again; that join has an answer of its own.
             return;
         }
         if entered.member == 0 {
@@ -347,7 +348,7 @@ impl Following {
             let session = local.session;
             let client_seq = room.member(granted.number).map_or(0, |member| member.client_seq);
             if local.number == granted.number {
-                // Messages that were sent and did not arrive are to be sent again.
+                // Messages that were sent and did not arrive are sent again.
                 if local.relayed > client_seq && !cx.planted.is(Plant::RelayForgotten) {
                     effects.push(RoomEffect::Resend { session, expected: client_seq + 1 });
                 }
@@ -395,7 +396,7 @@ impl Following {
     fn depart(&self, common: &mut Common, cx: &mut RoomContext<'_>, session: Key, departure: Departure) {
         let Some(local) = common.depart(cx, session).filter(|local| local.number > 0) else { return };
         common.set_present(cx, &local.player, false);
-        // A primary without a link to this node takes all members here for away.
+        // A primary without a link to this node marks all members here away.
         if let Some(link) = self.link {
             let away = departure == Departure::Moves;
             let exit = self.exit_of(common, local.number, local.epoch, away);

@@ -1,5 +1,4 @@
-//! A room of which this node is the primary: places of the members' sessions, and who comes and
-//! goes.
+//! A room of which this node is the primary: places of the members' sessions, joins and leaves.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -18,7 +17,7 @@ use crate::wire::RoomMessage;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Leading {
     places: BTreeMap<u32, Place>,
-    /// Members without a session, by the time until which they are kept.
+    /// Members without a session, by the time until which they are members.
     away: BTreeSet<(Instant, u32)>,
 }
 
@@ -29,7 +28,7 @@ pub(super) enum Place {
     Here(Key),
     /// On another node, over its link.
     There(NodeId),
-    /// Nowhere: its node or its link is gone, or another node has the session and has not said so
+    /// Unknown: the node or the link is gone, or another node owns the session and has not said so
     /// yet. The member is kept until then.
     Away(Instant),
 }
@@ -46,7 +45,7 @@ struct Entrant {
 struct Admitted {
     number: u32,
     resumed: bool,
-    /// The last entry before the membership, or the last there is if the session was a member.
+    /// Entry before the membership, or the newest entry if the session was a member already.
     before: u64,
 }
 
@@ -63,8 +62,8 @@ impl Leading {
         self.places.get(&number) == Some(&Place::There(node))
     }
 
-    /// Time of the next deadline. While the leases may have ended, nobody is let go and no turn
-    /// ends: [`RoomInput::Leased`] has these looked at.
+    /// Returns the time of the next deadline. While the leases may have ended, no member is removed
+    /// and no turn ends; [`RoomInput::Leased`] makes up for both.
     pub(super) fn deadline(&self, common: &Common, leased: bool) -> Option<Instant> {
         let expiry = self.away.first().map(|(until, _)| *until);
         [expiry, common.room.turn_ends_at()].into_iter().flatten().min().filter(|_| leased)
@@ -105,7 +104,7 @@ impl Leading {
                 self.take(common, cx, link, node, message, &metadata);
             }
             RoomInput::PlacesKnown => {
-                // Sessions on other nodes are let in when those ask again.
+                // Sessions on other nodes are let in when those nodes ask again.
                 Self::attach_again(common, cx);
                 self.seat_waiting(common, cx);
             }
@@ -137,7 +136,7 @@ impl Leading {
         NextRole::Stay
     }
 
-    /// Takes the message of a follower.
+    /// Handles a message of a follower.
     fn take(
         &mut self,
         common: &mut Common,
@@ -159,7 +158,7 @@ impl Leading {
             RoomMessage::Detach(_) => {
                 common.readers.end(link);
                 common.emit(cx, RoomEffect::Unread { link });
-                // The node has said of each member that it goes; any other is away.
+                // The node has reported every member that leaves; all others are away.
                 self.members_away(common, cx, node);
             }
             RoomMessage::Enter(enter) => self.enter(common, cx, link, node, &enter),
@@ -174,7 +173,7 @@ impl Leading {
                     cx.effects.marks.book = true;
                 }
             }
-            // Late: about a life of the room that this node followed.
+            // Late: about an epoch of the room in which this node was a follower.
             RoomMessage::Attached(_)
             | RoomMessage::Entered(_)
             | RoomMessage::Hold(_)
@@ -183,7 +182,7 @@ impl Leading {
         }
     }
 
-    // What readers may see.
+    // Visibility for readers.
 
     /// Lets readers see a change: at once, or at the end of the flush interval.
     pub(super) fn changed(&self, common: &mut Common, cx: &mut RoomContext<'_>) {
@@ -200,7 +199,7 @@ impl Leading {
     /// Has the registry note the number of members and the turn.
     pub(super) fn record(&self, common: &Common, cx: &mut RoomContext<'_>) {
         let members = common.room.members().len();
-        // Nothing is written about a room that is given up now.
+        // Nothing is written about a room that is being given up.
         if members > 0 {
             let turn = common.room.turn();
             let players = u32::try_from(members).unwrap_or(u32::MAX);
@@ -247,7 +246,8 @@ impl Leading {
             afresh(common, attach.number)
         };
         common.readers.begin(link, attached.seq, attach.number);
-        // Before anything is sent: a link that ends then takes leave of every room that it reads.
+        // Before anything is sent, since the end of a link ends the reading of every room over that
+        // link.
         common.emit(cx, RoomEffect::Read { link });
         common.tell_plain(cx, link, v1::Kind::Attached, &attached);
     }
@@ -275,7 +275,8 @@ impl Leading {
             return;
         };
         if !Self::may_serve(cx) || cx.places.are_awaited(common.room.name()) {
-            // The follower asks again when it is attached again, which it is told then.
+            // The follower asks again after the next `Attached`, which it receives when sessions
+            // can be let in.
             return;
         }
         let entrant = Entrant {
@@ -300,11 +301,11 @@ impl Leading {
             Err(reason) => entered.reason = reason.into(),
         }
         common.tell_plain(cx, link, v1::Kind::Entered, &entered);
-        // The registry will say so, too: the player is on that node now.
+        // The registry will report that as well: the player is on that node now.
         common.emit(cx, RoomEffect::Superseded { player, epoch: enter.session_epoch });
     }
 
-    /// Lets the member of another node go.
+    /// Removes a member of another node.
     fn exit(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, node: NodeId, exit: &v1::Exit) {
         let Some(member) = common.room.member(exit.member) else { return };
         if member.seat.epoch != exit.session_epoch || !self.is_there(exit.member, node) {
@@ -320,7 +321,7 @@ impl Leading {
         }
     }
 
-    /// Marks the members away whose sessions were on a node.
+    /// Marks members away whose sessions were on a node.
     fn members_away(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, node: NodeId) {
         let there = common.room.members().iter().filter(|member| self.is_there(member.number, node));
         let members: Vec<_> = there.map(|member| (member.number, member.player.clone())).collect();
@@ -369,7 +370,7 @@ impl Leading {
         common.emit(cx, RoomEffect::Seated { session, seated });
     }
 
-    /// Makes an entrant a member, or lets it go on as the one that it was.
+    /// Makes an entrant a member, or lets an earlier member continue.
     fn admit(
         &mut self,
         common: &mut Common,
@@ -384,8 +385,8 @@ impl Leading {
         let is_full = members.len() + kept >= cx.config.rooms.members;
         let known = members.iter().find(|member| member.seat.session == seat.session);
         let admitted = match known.map(|member| (member.number, member.seat)) {
-            // A newer connection of the session is known already. The entrant will hear of that
-            // from the registry, or may ask again when the other has gone.
+            // A newer connection of the session is known already. The entrant hears of that from
+            // the registry, or may ask again when the newer one is gone.
             Some((_, old)) if old.epoch > seat.epoch => return Err(v1::LeftReason::Gone),
             Some((number, old)) => {
                 if old != seat {
@@ -440,7 +441,7 @@ impl Leading {
         for (number, _) in others {
             if let Some(Place::Here(session)) = self.places.get(&number).copied() {
                 match place {
-                    // The whole session is about to end, and its client is told so.
+                    // The whole session is about to end, which its client is told.
                     Place::There(_) => {
                         common.locals.remove(session);
                         common.emit(cx, RoomEffect::Drop { session });
@@ -485,8 +486,8 @@ impl Leading {
         cx.effects.marks.book = true;
     }
 
-    /// Removes a member. While the room may not be changed, the member is only marked, and goes when
-    /// it may again.
+    /// Removes a member. While the room may not be changed, the member is only marked, and removed
+    /// later.
     fn remove_member(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, number: u32) {
         cx.effects.marks.book = true;
         let Some(member) = common.room.member(number) else {

@@ -23,11 +23,11 @@ pub(crate) enum SayVerdict {
     Next,
     /// The message is in the log, which is to be acknowledged.
     Known,
-    /// The message is on its way to the primary.
+    /// The message was sent to the primary.
     Passed,
-    /// The message is not taken: those from `expected` on are to be sent after a time.
+    /// The message is refused: messages from `expected` on are to be sent after a time.
     Held { expected: u64, retry_after_ms: u32 },
-    /// Nobody is the member: the client does not know the answer to its `Join` yet.
+    /// There is no such member: the client does not know the answer to its `Join` yet.
     Nobody,
 }
 
@@ -85,7 +85,7 @@ impl Hosted {
         match role {
             Role::Leading(leading) => leading.post(common, cx, number, latest, metadata),
             Role::Following(following) => {
-                // The newest counts: one that does not fit is not missed.
+                // Only the newest counts, so a message that does not fit is no loss.
                 if let Some(link) = following.link().filter(|_| takes_more) {
                     let latest = v1::Latest { member: number, epoch: common.room.epoch(), ..latest };
                     common.passes(cx, metadata, Passage::Relayed);
@@ -121,10 +121,10 @@ impl Hosted {
 
     // Other nodes.
 
-    /// The next frame of the room for the node at the other end of a link, if there is any.
+    /// Returns the next frame of the room for the node at the other end of a link, if there is one.
     pub(crate) fn next_for(&mut self, link: Key, counts: &mut RoomCounts) -> Option<Bytes> {
         let is_primary = self.is_primary();
-        // A link hears of a room before the room is read over it.
+        // A link is marked for a room before the room has the reader.
         let mut reader = *self.common.readers.get_mut(link)?;
         let frame = if is_primary { self.next_entry(&mut reader, counts) } else { None };
         let frame = frame.or_else(|| {
@@ -220,7 +220,7 @@ impl Leading {
         let Some(member) = common.room.member(relay.member) else { return };
         let is_there = member.seat.epoch == relay.session_epoch && self.is_there(relay.member, node);
         if !is_there && !cx.planted.is(Plant::SessionEpochUncompared) {
-            // Another node has the session now.
+            // Another node owns the session now.
             cx.effects.counts.fenced += 1;
             return;
         }
@@ -234,8 +234,8 @@ impl Leading {
                 let hold = v1::Hold { room, epoch, member: number, expected, retry_after_ms };
                 common.tell_plain(cx, link, v1::Kind::Hold, &hold);
             }
-            // The follower sends each message once, until it enters anew; then it knows how far the
-            // log goes.
+            // The follower sends each message once, until it enters again. With the answer it
+            // learns the head of the log.
             SayVerdict::Known => {}
             SayVerdict::Passed | SayVerdict::Nobody => {
                 cx.bugs.found("a member vanished while its message was taken")
@@ -294,7 +294,7 @@ impl Following {
     ) -> SayVerdict {
         let in_log = common.room.member(number).map_or(0, |member| member.client_seq);
         let Some(local) = common.locals.of_member(number) else { return SayVerdict::Nobody };
-        // A `Hold` may have come late, after the message that it asks for was taken.
+        // A `Hold` may arrive late, after the refused message was accepted.
         local.relayed = local.relayed.max(in_log);
         match SayOrder::of(local.relayed, say.client_seq) {
             SayOrder::Duplicate if say.client_seq <= in_log => {
@@ -339,8 +339,8 @@ impl Following {
     }
 }
 
-/// Merges entries all at once, or else one by one: an entry for which there is no place keeps no
-/// other out, as the sender does not send it again. Returns true if anything has changed.
+/// Merges entries all at once, or else one by one: an entry without a place does not block the
+/// others, as the sender does not send them again. Returns true if anything has changed.
 pub(super) fn merge_all(
     merge: &mut dyn FnMut(&[v1::StateEntry]) -> Result<bool, StateError>,
     entries: &[v1::StateEntry],

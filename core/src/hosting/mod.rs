@@ -2,12 +2,12 @@
 //! that are members.
 //!
 //! A node has a room because a session of the node asks for a membership. The registry names the
-//! room's primary ([`Claiming`]). Then the node is the primary ([`Leading`]), or it follows the
-//! node that is ([`Following`]). Each role has state of its own, and that state ends with the role.
+//! room's primary ([`Claiming`]). Then this node is the primary ([`Leading`]), or it follows the
+//! primary ([`Following`]). Each role has its own state, which ends with the role.
 //!
-//! [`Hosted`] changes itself only. [`Hosted::handle`] takes an [`RoomInput`] and queues [`RoomEffect`]s:
-//! frames for links, requests to the registry, news for sessions. Messages of members have
-//! methods of their own (`member`), as they are many and have typed answers.
+//! [`Hosted`] changes only itself. [`Hosted::handle`] takes an [`RoomInput`] and queues
+//! [`RoomEffect`]s: frames for links, requests to the registry, events for sessions. Messages of
+//! members have their own methods (`member`), as they are many and have typed answers.
 
 mod claiming;
 mod common;
@@ -251,7 +251,7 @@ impl Hosted {
         cx.effects.marks.closed = true;
     }
 
-    /// Ends the role: tells everybody who depends on it, and nothing is left of its state.
+    /// Ends the role and its state, and notifies all sessions and nodes that depend on it.
     fn end(&mut self, cx: &mut RoomContext<'_>, reason: v1::LeftReason) {
         let Self { common, role } = self;
         for local in core::mem::take(&mut common.locals) {

@@ -79,7 +79,7 @@ proptest! {
         inputs in prop::collection::vec((input(), 0..50_u64), 0..60),
     ) {
         let (mut one, mut other, mut follower) = (machine(), machine(), machine());
-        // The same entry, whatever was in the other before.
+        // The same entry, even if the buffer held another one before.
         let mut left_over = v1::Entry { turn: 99, player: "nobody".to_string(), ..v1::Entry::default() };
         let mut at_ms = 0;
         for (number, (input, later)) in inputs.into_iter().enumerate() {
@@ -167,7 +167,7 @@ fn a_message_is_judged_once_and_applied_once() {
     let number = room.join(at(0), player(0), seat(0, 1), zstd).unwrap();
     assert_eq!(room.judge(number, &say(2, 3)), Some(Judged::Gap { expected: 1 }));
     for _ in 0..2 {
-        // The second is one that came in spite of the judgement: it makes no entry.
+        // The second message was applied in spite of the judgement: it makes no entry.
         assert!(!room.say(at(1), number, say(1, 3), &v1::Metadata::default(), zstd));
         assert_eq!((room.log().head(), room.judge(number, &say(1, 3))), (2, Some(Judged::Duplicate)));
     }

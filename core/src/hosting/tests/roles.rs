@@ -8,7 +8,7 @@ use super::sites::Sites;
 use crate::base::plant::Planted;
 use crate::hosting::{ATTACH_TIMEOUT, Role, SayVerdict};
 
-/// Nodes of which the first is the primary of the room, and all have a member in it.
+/// Nodes with a member each; the first is the primary of the room.
 fn room_on(count: usize) -> Sites {
     let mut sites = Sites::new(count, Planted::default());
     for at in 0..count {
@@ -70,7 +70,7 @@ fn a_session_that_waits_for_a_tail_is_expelled_in_time_and_a_member_is_not() {
     assert_eq!(sites.deadline(1), Some(until));
     sites.time_out(1);
     assert_eq!((sites.sites[1].player.is_local, sites.sites[1].player.expelled), (true, None));
-    // Another who comes meanwhile has no membership to wait with.
+    // Another session that arrives meanwhile has no membership to wait with.
     let mut sites = Sites::new(2, Planted::default());
     sites.join(0);
     sites.settle();
@@ -87,7 +87,7 @@ fn a_life_that_ends_takes_its_members_and_leaves_those_who_want_any_life() {
     let mut sites = Sites::new(2, Planted::default());
     sites.join(0);
     sites.settle();
-    // The member of the second node is on its way in when the room ends.
+    // The member of the second node is being admitted when the room ends.
     sites.join(1);
     while !matches!(sites.sites[1].hosted.as_ref().unwrap().role(), Role::Following(_)) {
         if sites.requests[1].is_empty() { sites.take_news(1) } else { sites.take_request(1) }

@@ -4,8 +4,8 @@
 //! The search tries every order of the messages under way (first in, first out on each way), of the
 //! players' requests, and of a few faults, and visits each state once. After every step at most one
 //! node may change the room (G6), logs agree (G1) and every bound holds (G11). At the end, once
-//! nothing is under way and deadlines have passed, every player who wants to be in the room is in it,
-//! all of them in one life of the room, and every message is in the log once, in order (G3, G4).
+//! nothing is under way and deadlines have passed, all players that want to be in the room are in
+//! it, in the same epoch, and every message is in the log once, in order (G3, G4).
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -20,11 +20,11 @@ use crate::base::plant::Planted;
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// A player asks for the next of its requests.
+    /// A player sends its next request.
     Ask(usize),
-    /// A player that was expelled asks to come in again.
+    /// A player whose session was expelled asks for a membership again.
     Return(usize),
-    /// A member says a message.
+    /// A member sends a message.
     Say(usize),
     Request(usize),
     News(usize),
@@ -50,7 +50,7 @@ enum Wish {
 struct Case {
     /// Requests of the player at each node, in order.
     wishes: &'static [&'static [Wish]],
-    /// Most cut links, lapsed leases, and deadlines before the end.
+    /// Highest number of cut links, of lapsed leases, and of deadlines before the end.
     cuts: usize,
     lapses: usize,
     time_outs: usize,
@@ -185,13 +185,14 @@ impl SearchState {
         self.sites.check();
     }
 
-    /// Lets everything arrive and time pass, in one order, until every player is where it wants to be.
+    /// Delivers everything and lets time pass, in one order, until every player is in the room or
+    /// out of it, as it wants.
     fn finish(mut self, case: &Case) {
         let none = Case { cuts: 0, lapses: 0, time_outs: 0, ..*case };
         for _ in 0..400 {
             let mut steps = self.steps(&none);
             steps.retain(|step| !matches!(step, Step::Expire(_)));
-            // A message that is refused is said again after everything else.
+            // A refused message is sent again after everything else.
             steps.sort_by_key(|step| matches!(step, Step::Say(_)));
             if let Some(step) = steps.first() {
                 self.take(case, *step);
@@ -226,13 +227,13 @@ impl SearchState {
     }
 }
 
-/// Visits every state, at most so many. Returns their number, and whether these were all.
+/// Visits every state, up to a limit. Returns the number of states, and true if these were all.
 fn search(case: Case, most: usize) -> (usize, bool) {
     let mut visited: BTreeSet<u128> = BTreeSet::new();
     let mut open = Vec::from([SearchState::new(case)]);
     while let Some(state) = open.pop() {
         let steps = state.steps(&case);
-        // States without anything under way are ends, but for faults that may come.
+        // States without anything under way are ends, except for faults that are still possible.
         if steps.iter().all(|step| matches!(step, Step::Cut(..) | Step::Lapse(_) | Step::TimeOut(_))) {
             state.clone().finish(&case);
         }

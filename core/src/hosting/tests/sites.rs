@@ -24,7 +24,7 @@ use crate::hosting::{
 };
 use crate::wire::{Frame, RoomMessage, ToNode, Zstd, encode};
 
-/// A room whose places are kept for nobody.
+/// Places of a room that keeps none.
 struct NoPlaces;
 
 impl KeptPlaces for NoPlaces {
@@ -44,7 +44,7 @@ pub(super) enum Request {
     Release,
 }
 
-/// News of the registry.
+/// Event of the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
     Led(u64),
@@ -66,7 +66,7 @@ pub(super) struct Player {
     pub(super) number: u32,
     /// Epoch in which the session is a member.
     pub(super) epoch: u64,
-    /// Messages of the membership that were given to the room, and those that the player has to say.
+    /// Messages of the membership passed to the room, and those that the player has yet to send.
     pub(super) said: u64,
     pub(super) to_say: u64,
     /// The last reason for which the session was expelled.
@@ -83,7 +83,7 @@ pub(super) struct Site {
     pub(super) player: Player,
     /// The node that the room follows.
     follows: Option<NodeId>,
-    /// Links over which the room is read, or that wait for it.
+    /// Links over which the room is read, or that are marked for a reader.
     reads: BTreeSet<Key>,
     attempts: u64,
     rng: Rng,
@@ -155,7 +155,7 @@ impl Sites {
         }
     }
 
-    /// State of everything, as text: equal for states that behave alike.
+    /// State of everything, as text. Equal texts mean equal behaviour.
     pub(super) fn fingerprint(&self) -> String {
         let mut text = String::new();
         for site in &self.sites {
@@ -186,7 +186,7 @@ impl Sites {
         Some(Key { slot: to as u32, generation })
     }
 
-    /// Calls the room of a node, if there is one, and carries its effects out.
+    /// Calls the room of a node, if there is one, and executes the effects.
     fn call<R>(&mut self, at: usize, call: impl FnOnce(&mut Hosted, &mut RoomContext<'_>) -> R) -> Option<R> {
         let (config, mut bugs, mut zstd) = (config(), Bugs::new(), Zstd::default());
         let mut effects = RoomEffects::new();
@@ -224,7 +224,7 @@ impl Sites {
         let Site { player, hosted, .. } = &mut self.sites[at];
         match effect {
             RoomEffect::Claim => {
-                // The answer to a claim that is under way answers this one, too.
+                // The answer to a claim that is under way serves for this claim, too.
                 let is_asked = self.requests[at].contains(&Request::Claim);
                 let is_answer = |news: &News| matches!(news, News::Led(_) | News::LedBy(..));
                 if !is_asked && !self.news[at].iter().any(is_answer) {
@@ -276,7 +276,7 @@ impl Sites {
         }
     }
 
-    /// Has every link read the room as far as it goes.
+    /// Sends every frame of the room over every link.
     fn read(&mut self, at: usize) {
         let mut counts = RoomCounts::default();
         for link in self.sites[at].reads.clone() {
@@ -295,7 +295,7 @@ impl Sites {
         self.arrive(at);
     }
 
-    /// Has the player of a node ask for a membership again, who was expelled.
+    /// Has the player of a node, whose session was expelled, ask for a membership again.
     pub(super) fn arrive(&mut self, at: usize) {
         let (config, mut bugs, mut zstd) = (config(), Bugs::new(), Zstd::default());
         let mut effects = RoomEffects::new();
@@ -355,7 +355,7 @@ impl Sites {
             SayVerdict::Next | SayVerdict::Known | SayVerdict::Passed => {
                 self.sites[at].player.said = client_seq;
             }
-            // It is said again later.
+            // The message is sent again later.
             SayVerdict::Held { expected, .. } => {
                 assert!(expected <= client_seq, "the room asks for the future")
             }
@@ -460,7 +460,7 @@ impl Sites {
         }
     }
 
-    /// Gives a node new leases, which knows by then whether its rooms are its own.
+    /// Gives a node new leases. The node knows by then which rooms are its own.
     pub(super) fn lease(&mut self, at: usize) {
         while self.news[at].contains(&News::Lost) {
             self.take_news(at);

@@ -1,4 +1,4 @@
-//! Who gets one of the places for connections that have not said `Hello`.
+//! Places for connections that have not said `Hello`.
 
 use alloc::collections::BTreeMap;
 
@@ -20,13 +20,13 @@ fn address(number: u8) -> Address {
 
 fn accept(world: &mut World, number: u8) -> Result<ConnId, Refusal> {
     let accepted = world.node.handle_accept(world.now, address(number));
-    // One after the other, so that there is an oldest.
+    // One after the other, so that one of them is the oldest.
     world.now.instant = world.now.instant + Duration::from_micros(1);
     world.node.audit().unwrap();
     accepted
 }
 
-/// Connections that made room, since it was asked last.
+/// Returns the connections that were displaced since the last call.
 fn displaced(world: &mut World) -> Vec<ConnId> {
     let mut displaced = vec![];
     let mut aborted = vec![];
@@ -57,7 +57,7 @@ fn silent_connections_of_few_addresses_keep_nobody_out() {
         accept(&mut world, newcomer).expect("a new address gets in");
         assert_eq!(displaced(&mut world).len(), 1);
     }
-    // Whoever has most cannot push out others.
+    // The address with most connections displaces no other.
     assert_eq!(accept(&mut world, 0), Err(Refusal::TooManyUnauthenticated));
     assert_eq!(world.node.stats().unauthenticated, 1_024);
 }
@@ -89,7 +89,7 @@ fn a_crowd_that_comes_at_once_does_not_push_itself_out() {
         assert_eq!(accept(&mut world, number), Err(Refusal::TooManyUnauthenticated));
     }
     assert_eq!(displaced(&mut world), []);
-    // Those that do not go on make room after half of the time they have.
+    // Connections that make no progress are displaced after half of their time.
     let half = world.node.config().connections.handshake_timeout / 2;
     world.now.instant = world.now.instant + half;
     for number in 100..150 {
@@ -116,7 +116,7 @@ fn a_client_behind_a_trusted_proxy_counts_for_its_own_address() {
         assert_eq!(world.node.handle_accept(world.now, address(client)), Err(Refusal::AddressFull));
         world.node.handle_closed(world.now, third);
     }
-    // A proxy has no cap before it has said whom it connects for.
+    // A proxy has no cap before it has named the client of a connection.
     for _ in 0..10 {
         world.node.handle_proxied(world.now, proxy).unwrap();
     }
@@ -141,8 +141,8 @@ fn an_address_is_what_one_subscriber_has() {
 }
 
 proptest! {
-    /// Whoever comes from an address that has fewer than its share is let in, whatever
-    /// happened before; the places of those that hold no more than their share stay theirs.
+    /// A connection is accepted if its address has fewer connections than its share, after any
+    /// sequence of steps. Addresses with no more than their share keep their places.
     #[test]
     fn an_address_below_its_share_is_let_in(
         places in 1_usize..12,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Breaks an invariant, always at the same place: a session is gone that its connection has.
+/// Breaks an invariant, always at the same place: a connection has lost its session.
 fn break_an_invariant(world: &mut World, conn: ConnId) {
     let session = world.node.connections.swap_session(conn.key(), None);
     world.send(conn, v1::Kind::Ping, &v1::Ping::default());

@@ -68,7 +68,7 @@ fn a_clock_that_is_set_wrong_sends_everybody_elsewhere_before_anything_is_stampe
     let now = cluster.time(0);
     cluster.node(0).handle_closed(now, alice.conn);
     cluster.advance(Duration::from_secs(1));
-    // The room goes on for whoever is at another node; what is stamped there is right.
+    // The room continues for members at other nodes, and stamps there are right.
     let stamps = cluster.node(1).replica("arena").unwrap().changes_since(0, 1 << 20).0;
     let latest = stamps.iter().filter_map(|entry| entry.stamp).map(|stamp| stamp.wall_ms).max();
     assert!(latest.is_some_and(|latest| latest <= cluster.now.wall.0), "{stamps:?}");
@@ -99,7 +99,7 @@ fn of_two_nodes_that_differ_neither_serves_and_a_node_without_a_link_is_waited_f
     cluster.kill(1);
     cluster.advance(Duration::from_secs(1));
     cluster.kill(0);
-    // The registry names both dead ones yet. One of them is an earlier life of this one.
+    // The registry still names both dead nodes. One of them is an earlier start of this node.
     cluster.start(0, 7);
     assert_eq!(verdicts(&cluster), [ClockVerdict::Unknown]);
     assert_eq!(cluster.node(0).unmeasured_clocks().collect::<Vec<_>>(), [NodeId(2)]);
@@ -141,7 +141,7 @@ fn whoever_writes_what_a_write_from_the_future_hides_is_told() {
         }],
         ..v1::State::default()
     };
-    // As a node whose clock was an hour ahead has passed it on.
+    // As relayed by a node whose clock was an hour ahead.
     let future = write(now.wall.0 + 3_600_000, b"red");
     let room = world.node.rooms.named("arena").unwrap();
     world.node.rooms.get_mut(room).unwrap().room_mut().state.merge(now, None, &future.entries).unwrap();
@@ -168,7 +168,7 @@ fn a_node_that_others_do_not_know_yet_is_not_kept_waiting_for_as_long_as_the_dea
     config.registrar.room_ttl = HOUR;
     let mut cluster = Cluster::unstarted(2, config);
     cluster.start(0, 1);
-    // It hears no more of the registry, and so not of the other.
+    // The first node hears no more of the registry, and so not of the second.
     cluster.unregistered = vec![0];
     cluster.start(1, 2);
     assert_eq!(cluster.node(1).clock(), ClockVerdict::Unknown);

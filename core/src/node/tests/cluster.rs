@@ -7,55 +7,54 @@ use crate::registry::{
     Answer, CallId, Failure, KeyValue, Range, RegistryCommand, Request, Response, Span, WatchId, Watched,
 };
 
-/// Nodes that share a registry, and links that carry everything at once unless they are
-/// cut.
+/// Nodes that share a registry, and links that deliver everything at once unless they are cut.
 pub(super) struct Cluster {
     config: Config,
     pub(super) nodes: Vec<Option<Node>>,
     registry: Embedded,
     pub(super) now: Now,
-    /// Milliseconds that the wall clock of each node is off.
+    /// Offset of each node's wall clock, in milliseconds.
     pub(super) off: Vec<i64>,
     /// Both ends of each link.
     wires: BTreeMap<(usize, LinkId), (usize, LinkId)>,
     /// Pairs of nodes that do not reach each other.
     pub(super) cut: Vec<(usize, usize)>,
-    /// Whether frames on links vanish.
+    /// True if frames on links vanish.
     pub(super) swallow: bool,
-    /// The node whose frames on links are held back, and those.
+    /// Node whose frames on links are held back, in `held_back`.
     pub(super) slow: Option<usize>,
     held_back: Vec<(usize, LinkId, Bytes)>,
     /// Nodes that do not reach the registry.
     pub(super) unregistered: Vec<usize>,
-    /// Whether what is asked of the registry is held back, and that.
+    /// True if requests to the registry are held back, in `calls`.
     pub(super) slow_registry: bool,
     calls: Vec<(usize, RegistryCommand)>,
-    /// The node that is not told yet what the registry answers, and that.
+    /// Node for which answers of the registry are held back, in `unheard`.
     pub(super) deaf: Option<usize>,
     unheard: Vec<(usize, RegistryEvent)>,
-    /// Messages under way, if they arrive by hand only.
+    /// Messages under way, if a test delivers each of them.
     pub(super) under_way: Option<UnderWay>,
-    /// Starts of nodes: each is a client of the registry of its own.
+    /// Numbers of the nodes' starts: for the registry each start is a client of its own.
     starts: Vec<u64>,
-    /// A bug of every node.
+    /// Bug that is planted in every node.
     #[cfg_attr(not(feature = "plant"), allow(dead_code, reason = "none can be planted"))]
     planted: Planted,
     pub(super) events: Vec<(usize, Event)>,
     pub(super) closed: Vec<(usize, ConnId, v1::Reason)>,
 }
 
-/// Messages of nodes and registry that nobody has got yet, each way first in, first out.
+/// Undelivered messages of nodes and registry; each way is first in, first out.
 #[derive(Default)]
 pub(super) struct UnderWay {
     /// From a node to the registry.
     pub(super) calls: BTreeMap<usize, VecDeque<RegistryCommand>>,
     /// From the registry to a node.
     pub(super) told: BTreeMap<usize, VecDeque<RegistryEvent>>,
-    /// To a node, over a link that it has.
+    /// To a node, over one of its links.
     pub(super) frames: BTreeMap<(usize, LinkId), VecDeque<Bytes>>,
 }
 
-/// Identifiers of calls and watches that a client of the registry has.
+/// Number of identifiers of calls and watches for one client of the registry.
 const IDS: u64 = 1 << 32;
 
 impl Cluster {
@@ -72,12 +71,12 @@ impl Cluster {
         for index in 0..count {
             cluster.start(index, index as u64 + 1);
         }
-        // The links are dialed.
+        // Time to dial the links.
         cluster.advance(Duration::from_secs(1));
         cluster
     }
 
-    /// Nodes that are still to be started.
+    /// Nodes that are started later.
     pub(super) fn unstarted(count: usize, config: Config) -> Self {
         config.validate().unwrap();
         Self {
@@ -104,7 +103,7 @@ impl Cluster {
         }
     }
 
-    /// The clocks of a node.
+    /// Returns the clocks of a node.
     pub(super) fn time(&self, node: usize) -> Now {
         Now { wall: Wall(self.now.wall.0.saturating_add_signed(self.off[node])), ..self.now }
     }
@@ -124,7 +123,7 @@ impl Cluster {
         self.settle();
     }
 
-    /// The node is gone from one moment to the next.
+    /// Kills a node, without any message of the node.
     pub(super) fn kill(&mut self, index: usize) {
         self.nodes[index] = None;
         let dead: Vec<_> = self.wires.keys().copied().filter(|(node, _)| *node == index).collect();
@@ -143,7 +142,7 @@ impl Cluster {
         }
     }
 
-    /// Links between two nodes are lost, and there is no other for now.
+    /// Cuts the links between two nodes, and keeps them from connecting again.
     pub(super) fn cut(&mut self, a: usize, b: usize) {
         self.cut.push((a.min(b), a.max(b)));
         let ends: Vec<_> =
@@ -159,7 +158,7 @@ impl Cluster {
         self.settle();
     }
 
-    /// What was held back arrives.
+    /// Delivers all frames that were held back.
     pub(super) fn release(&mut self) {
         self.slow = None;
         for (to, link, frame) in core::mem::take(&mut self.held_back) {
@@ -169,7 +168,7 @@ impl Cluster {
         self.settle();
     }
 
-    /// The first of what was held back arrives.
+    /// Delivers the first frame that was held back.
     pub(super) fn release_next(&mut self) {
         let (to, link, frame) = self.held_back.remove(0);
         let now = self.time(to);
@@ -177,7 +176,7 @@ impl Cluster {
         self.settle();
     }
 
-    /// What was held back of the registry's answers is told.
+    /// Delivers the registry's answers that were held back.
     pub(super) fn hear(&mut self) {
         self.deaf = None;
         for (index, told) in core::mem::take(&mut self.unheard) {
@@ -187,14 +186,14 @@ impl Cluster {
         self.settle();
     }
 
-    /// The node gives up what it has in the registry.
+    /// Stops a node, which releases its records in the registry.
     pub(super) fn stop(&mut self, index: usize) {
         let now = self.time(index);
         self.node(index).stop(now);
         self.settle();
     }
 
-    /// What was held back of the registry is asked.
+    /// Delivers the requests to the registry that were held back.
     pub(super) fn ask(&mut self) {
         self.slow_registry = false;
         for (index, call) in core::mem::take(&mut self.calls) {
@@ -203,7 +202,7 @@ impl Cluster {
         self.settle();
     }
 
-    /// What was held back of the registry is asked; what is asked then is held back again.
+    /// Delivers the requests to the registry that were held back; later ones are held back again.
     pub(super) fn ask_once(&mut self) {
         self.slow_registry = false;
         for (index, call) in core::mem::take(&mut self.calls) {
@@ -213,7 +212,8 @@ impl Cluster {
         self.settle();
     }
 
-    /// The registry gets the next call of a node; `lost`: the node does not get the answer.
+    /// Delivers the next call of a node to the registry. With `lost` the node does not receive the
+    /// answer.
     pub(super) fn deliver_call(&mut self, index: usize, lost: bool) {
         let calls = self.under_way.as_mut().unwrap().calls.get_mut(&index).unwrap();
         let call = calls.pop_front().unwrap();
@@ -233,7 +233,7 @@ impl Cluster {
         }
     }
 
-    /// A node is told the next of what the registry has for it.
+    /// Delivers the registry's next event to a node.
     pub(super) fn deliver_told(&mut self, index: usize) {
         let told = self.under_way.as_mut().unwrap().told.get_mut(&index).unwrap().pop_front().unwrap();
         let now = self.time(index);
@@ -243,7 +243,7 @@ impl Cluster {
         self.settle();
     }
 
-    /// A node gets the next frame of a link.
+    /// Delivers the next frame of a link to a node.
     pub(super) fn deliver_frame(&mut self, index: usize, link: LinkId) {
         let frames = self.under_way.as_mut().unwrap().frames.get_mut(&(index, link)).unwrap();
         let frame = frames.pop_front().unwrap();
@@ -259,8 +259,8 @@ impl Cluster {
         self.unregistered.clear();
     }
 
-    /// These nodes do not reach the registry until their leases are over, and then all do
-    /// but `still` and are registered anew.
+    /// Keeps nodes from the registry until their leases have ended. Then all except `still` reach
+    /// the registry and register anew.
     pub(super) fn lapse(&mut self, nodes: &[usize], still: &[usize]) {
         self.unregistered = nodes.to_vec();
         self.advance(Duration::from_secs(15));
@@ -268,7 +268,7 @@ impl Cluster {
         self.advance(Duration::from_secs(8));
     }
 
-    /// What the registry has under a key, when nothing is under way.
+    /// Returns the registry's value of a key, when nothing is under way.
     pub(super) fn get(&mut self, key: &'static str) -> Option<KeyValue> {
         let request = Request::Range(Range::of(Span::one(Bytes::from_static(key.as_bytes()))));
         self.registry
@@ -335,7 +335,7 @@ impl Cluster {
         }
     }
 
-    /// The registry gets a call of a node.
+    /// Passes a call of a node to the registry.
     fn call(&mut self, index: usize, call: RegistryCommand) {
         let base = self.starts[index] * IDS;
         let call = match call {
@@ -405,7 +405,7 @@ impl Cluster {
         }
     }
 
-    /// Sleeps exactly to each reported deadline on the way.
+    /// Advances the time, with a stop at each reported deadline.
     pub(super) fn advance(&mut self, by: Duration) {
         let end = self.now.instant + by;
         loop {
@@ -445,7 +445,7 @@ impl Cluster {
         member
     }
 
-    /// A connection that has said nothing yet.
+    /// Accepts a connection that has sent nothing yet.
     pub(super) fn accept(&mut self, node: usize, player: &str) -> Member {
         let now = self.time(node);
         let conn = self.node(node).handle_accept(now, Address([0; 16])).unwrap();
@@ -489,7 +489,7 @@ impl Cluster {
         messages
     }
 
-    /// The bodies that a member has got since it looked last, in order.
+    /// Returns the bodies that a member has received since the last call, in order.
     pub(super) fn heard(&mut self, member: &mut Member) -> Vec<String> {
         let messages = self.received(member);
         member.learn(&messages);
@@ -501,12 +501,12 @@ pub(super) struct Member {
     pub(super) node: usize,
     pub(super) conn: ConnId,
     pub(super) session: Bytes,
-    /// What the `Welcome` said of the session's epoch.
+    /// Epoch of the session in its `Welcome`.
     pub(super) welcomed: u64,
     pub(super) epoch: u64,
     pub(super) seq: u64,
     pub(super) said: u64,
-    /// What came with the `Welcome`.
+    /// Messages received with the `Welcome`.
     pub(super) told: Vec<ToClient>,
 }
 

@@ -1,16 +1,15 @@
 //! Every order in which messages can arrive, in the small: a few nodes, one room, one key of the
 //! registry.
 //!
-//! Real nodes and the real registry; what is under way arrives by hand. A search tries every
-//! order of arrivals (first in, first out on each way), of what players ask, and of a fault or
-//! two, until nothing is under way any more. Orders of steps that do not depend on each other, as
-//! they happen at different places, are tried once: a step that is tried later in the same state
-//! *sleeps* until a step comes that it depends on (Godefroid, *Partial-Order Methods for the
+//! The nodes and the registry are real; the search delivers the messages under way. It tries every
+//! order of deliveries (first in, first out on each way), of players' requests, and of a fault or
+//! two, until nothing is under way any more. Steps that do not depend on each other, since they
+//! change different places, are tried in one order only: a step that is tried later in the same
+//! state *sleeps* until a dependent step is taken (Godefroid, *Partial-Order Methods for the
 //! Verification of Concurrent Systems*, 1996).
 //!
-//! After every step the room has at most one primary (G6) and every bound holds (G11). At the
-//! end, once time has passed, every player who wants to be in the room is in it, and all of them
-//! in the same life of it.
+//! After every step the room has at most one primary (G6) and every bound holds (G11). At the end,
+//! after some time, all players that want to be in the room are in it, in the same epoch.
 
 use super::cluster::{Cluster, Member, UnderWay};
 use super::*;
@@ -18,22 +17,22 @@ use super::*;
 /// A step of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// A player asks for the next of what it wants.
+    /// A player sends its next request.
     Ask(usize),
-    /// The registry gets the next call of a node.
+    /// The registry receives the next call of a node.
     Call(usize),
-    /// As [`Self::Call`], and the node does not get the answer.
+    /// As [`Self::Call`], but the node does not receive the answer.
     Lose(usize),
-    /// A node is told the next of what the registry has for it.
+    /// A node receives the registry's next event.
     Told(usize),
-    /// A node gets the next frame of a link.
+    /// A node receives the next frame of a link.
     Frame(usize, LinkId),
     /// All links between two nodes are lost, and dialed again.
     Cut(usize, usize),
 }
 
 impl Step {
-    /// The place that it changes: a node, or the registry. `None`: several.
+    /// Returns the place that the step changes: a node, or the registry. `None` for several places.
     fn place(self) -> Option<usize> {
         match self {
             Self::Ask(node) | Self::Told(node) | Self::Frame(node, _) => Some(node),
@@ -57,7 +56,7 @@ enum Wish {
     Leave,
 }
 
-/// A case to search.
+/// One case of the search.
 #[derive(Clone, Copy)]
 struct Case {
     /// Requests of the player at each node, in order.
@@ -66,19 +65,19 @@ struct Case {
     lost: usize,
     /// Links that may be lost.
     cuts: usize,
-    /// Steps after which the rest happens in one order only.
+    /// Number of steps after which the other steps are taken in one order only.
     depth: usize,
     planted: Planted,
 }
 
 impl Case {
-    /// Without a fault, and to the end.
+    /// A case without faults, searched to the end.
     fn of(wishes: &'static [&'static [Wish]]) -> Self {
         Self { wishes, lost: 0, cuts: 0, depth: usize::MAX, planted: Planted::default() }
     }
 }
 
-/// A cluster, and how far it is.
+/// A cluster, with the number of requests and faults so far.
 struct Run {
     case: Case,
     cluster: Cluster,
@@ -100,7 +99,7 @@ impl Run {
         Self { case, cluster, members, asked: nobody, lost: 0, cuts: 0, told }
     }
 
-    /// The steps that are possible, in an order that is always the same.
+    /// Returns the possible steps, in a fixed order.
     fn steps(&self) -> Vec<Step> {
         let under_way = self.cluster.under_way.as_ref().unwrap();
         let mut steps = Vec::new();
@@ -166,7 +165,7 @@ impl Run {
         }
     }
 
-    /// Nothing is held up any more, and time passes.
+    /// Delivers everything that is under way, and lets time pass.
     fn finish(mut self) {
         while let Some(step) =
             self.steps().into_iter().find(|step| !matches!(step, Step::Lose(_) | Step::Cut(..)))
@@ -198,10 +197,10 @@ impl Run {
     }
 }
 
-/// Tries every order. Returns how many there were.
+/// Tries every order. Returns the number of orders.
 fn search(case: Case) -> usize {
     let mut tried = 0;
-    // A state is the way to it; beside it what sleeps there.
+    // A state is named by the steps that lead there, with the steps that sleep in it.
     let mut open: Vec<(Vec<Step>, Vec<Step>)> = Vec::from([(Vec::new(), Vec::new())]);
     while let Some((mut way, mut sleeping)) = open.pop() {
         let mut run = Run::new(case);

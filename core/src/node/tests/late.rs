@@ -1,11 +1,11 @@
-//! Deadlines that the node finds late: it stood still, and blames nobody for that once.
+//! Deadlines that the node finds late. The node stood still, so peers are excused once.
 
 use super::*;
 
 const STALL: Duration = Duration::from_secs(40);
 
 impl World {
-    /// The process stands still for so long; nothing arrives meanwhile.
+    /// Lets the process stand still for a time in which nothing arrives.
     fn stand_still(&mut self, time: Duration) {
         self.now.instant = self.now.instant + time;
         self.node.handle_timeout(self.now);
@@ -14,7 +14,7 @@ impl World {
         self.settle();
     }
 
-    /// A player had a session, and its connection is gone.
+    /// Opens a session for a player, and closes the connection.
     fn away(&mut self, player: &str) -> v1::Resume {
         let conn = self.accept(player);
         let (welcome, _) = self.hello(conn, None);
@@ -31,7 +31,7 @@ fn a_handshake_has_its_time_once_more_after_the_node_stood_still() {
     assert_eq!(world.closed, []);
     let (welcome, _) = world.hello(late, None);
     assert!(!welcome.resumed);
-    // Once: a node that is always late gives nobody time for ever.
+    // Only once: a node that is always late does not extend deadlines for ever.
     world.stand_still(STALL);
     assert_eq!(world.closed, [(silent, v1::Reason::HandshakeTimeout)]);
 }
@@ -47,7 +47,7 @@ fn a_session_waits_once_for_who_may_be_at_the_door() {
     let again = world.accept("alice");
     let (back, _) = world.hello(again, Some(resume(welcome.epoch)));
     assert!(back.resumed);
-    // It is gone for good when it is late twice.
+    // The session ends if the player is late twice.
     world.node.handle_closed(world.now, again);
     world.stand_still(world.node.config().sessions.ttl * 2);
     world.stand_still(STALL);
@@ -63,7 +63,8 @@ fn a_session_does_not_end_between_the_upgrade_and_the_hello_of_its_player() {
     let again = world.accept("alice");
     world.advance(Duration::from_millis(5));
     assert!(world.hello(again, Some(resume)).0.resumed);
-    // Who knocks and says nothing keeps it no longer than a handshake.
+    // A client that sends nothing after its upgrade keeps the session for one handshake timeout
+    // only.
     world.node.handle_closed(world.now, again);
     world.advance(ttl - Duration::from_millis(1));
     world.accept("alice");
@@ -100,7 +101,7 @@ fn messages_of_the_application_leave_place_for_answers() {
     let conn = world.accept("alice");
     world.hello(conn, None);
     while world.node.send(world.now, conn, "game.Event", b"news") {}
-    // A ping that has come, and one more that was on the way.
+    // One ping arrives, and another one was under way.
     for nonce in 0..2 {
         world.send(conn, v1::Kind::Ping, &v1::Ping { nonce, rtt_us: 0 });
     }
@@ -129,7 +130,7 @@ fn a_session_waits_once_for_who_is_being_upgraded() {
     world.advance(Duration::from_millis(5));
     world.upgrade(again, "alice");
     assert!(world.hello(again, Some(resume)).0.resumed);
-    // A stranger who is there for ever, or another each time, keeps it no longer than once.
+    // A stranger's connection keeps the session once, even if others follow.
     world.node.handle_closed(world.now, again);
     let handshake = world.node.config().connections.handshake_timeout;
     world.advance(ttl - Duration::from_millis(1));
@@ -157,7 +158,7 @@ fn a_session_waits_for_who_came_while_the_node_stood_still_however_often() {
 fn a_session_waits_for_each_connection_at_the_door_not_only_the_newest() {
     let mut world = World::new(|_| {});
     let resume = world.away("alice");
-    // It has waited for a stranger, which is done once.
+    // The session has waited once for a stranger, and does not do so again.
     let (ttl, handshake) =
         (world.node.config().sessions.ttl, world.node.config().connections.handshake_timeout);
     world.advance(ttl - Duration::from_millis(1));

@@ -1,4 +1,4 @@
-//! What happens at a limit: said once, or again, and nothing is lost.
+//! Effects of limits: each is reported once or repeated, and no message is lost.
 
 use super::*;
 use crate::config::Rate;
@@ -116,7 +116,7 @@ fn whoever_lags_behind_forgotten_removals_is_asked_to_walk_the_tree() {
     for _ in 0..30 {
         world.advance(Duration::from_secs(5));
         for conn in [a.conn, b.conn] {
-            // Any frame is a sign of life; nothing is read.
+            // Any frame proves that the peer lives, although it reads nothing.
             world.send(conn, v1::Kind::Pong, &v1::Pong::default());
         }
     }
@@ -145,7 +145,7 @@ fn whoever_only_connects_to_the_port_of_links_keeps_no_node_out() {
         }
     }
     assert_eq!((closed.len(), closed[0]), (total * 2 + 1 - total / 4, first), "the first one first");
-    // What this node dials has the other places, and does not make room for strangers.
+    // Dialed links use the other places, and are not displaced by strangers.
     for node in 0..total - total / 4 {
         world.node.handle_link(world.now, NodeId(100 + node as u64)).expect("there is a place");
     }
@@ -166,7 +166,7 @@ fn a_player_who_logs_in_too_often_is_told_when_to_come_back() {
     let [ToClient::Goodbye(goodbye)] = &messages[..] else { panic!("no Goodbye: {messages:?}") };
     assert_eq!((goodbye.reason(), goodbye.retry_after_ms), (v1::Reason::RateLimited, 500));
     assert_eq!(world.node.stats().logins_limited, 1);
-    // The session of before goes on, and so does everybody else.
+    // The session before continues, and so do those of all other players.
     assert!(world.closed.iter().filter(|(_, reason)| *reason == v1::Reason::TakenOver).count() == 2);
     let other = world.accept("bob");
     world.hello(other, None);

@@ -1,4 +1,4 @@
-//! Players on several nodes look for a match.
+//! Players on several nodes search for a match.
 
 use super::cluster::{Cluster, Member};
 use super::*;
@@ -11,13 +11,13 @@ fn cluster() -> Cluster {
     let name = |name| Name::new(name).unwrap();
     config.matchmaking.queues = vec![QueueConfig::new(name("duel"), 2, 1, vec![name("eu")])];
     let mut cluster = Cluster::with(3, config);
-    // Somebody is elected.
+    // Time for the election of a matcher.
     cluster.advance(Duration::from_secs(1));
     cluster
 }
 
-/// A match of Ann and Bob at the first two nodes, and the name of its room, which takes so
-/// many members.
+/// Returns a match of ann and bob at the first two nodes, and the name of its room for `members`
+/// members.
 fn pair(members: usize, backfill: bool) -> (Cluster, [Member; 2], String) {
     let mut config = Config::default();
     let name = |name| Name::new(name).unwrap();
@@ -35,7 +35,7 @@ fn pair(members: usize, backfill: bool) -> (Cluster, [Member; 2], String) {
     (cluster, both, room)
 }
 
-/// Whether the member is let into a room.
+/// Returns true if the member is let into a room.
 fn joins(cluster: &mut Cluster, member: &Member, room: &str) -> bool {
     cluster.send(member, v1::Kind::Join, &v1::Join { room: room.into(), history: 0 });
     cluster.advance(Duration::from_millis(100));
@@ -53,7 +53,8 @@ fn queue(cluster: &mut Cluster, member: &Member) {
     cluster.send(member, v1::Kind::Queue, &queue);
 }
 
-/// A search with a number, as asked for anew after a `Queued` with this epoch; 0 for none.
+/// Queues with the number of a search, as a client does after a `Queued` with this epoch; 0 for
+/// none.
 fn search(cluster: &mut Cluster, member: &Member, session_epoch: u64) {
     let latencies = vec![v1::RegionLatency { region: "eu".into(), millis: 20 }];
     let queue =
@@ -61,7 +62,7 @@ fn search(cluster: &mut Cluster, member: &Member, session_epoch: u64) {
     cluster.send(member, v1::Kind::Queue, &queue);
 }
 
-/// The epoch with which a member is told that its ticket is lost.
+/// Returns the epoch of the `Queued` that tells a member that its ticket is lost.
 fn lost(messages: &[ToClient]) -> Option<u64> {
     messages.iter().find_map(|m| match m {
         ToClient::Queued(queued) if queued.state() == v1::TicketState::Lost => Some(queued.session_epoch),
@@ -103,7 +104,7 @@ fn two_on_different_nodes_are_matched_and_meet_in_a_room() {
         let messages = cluster.received(member);
         assert!(messages.iter().any(|m| matches!(m, ToClient::Joined(_))), "{messages:?}");
     }
-    // Nobody is in two matches: the next ticket has to wait until this one is left.
+    // A player is in one match at most: the next ticket has to wait until ann has left this one.
     queue(&mut cluster, &ann);
     assert_eq!(matched(&cluster.received(&ann)).map(|m| m.r#match), Some(ours.r#match.clone()));
     cluster.send(&ann, v1::Kind::Leave, &v1::Leave { room: ours.room });
@@ -139,7 +140,7 @@ fn whoever_ends_its_session_in_a_match_is_in_it_no_more() {
         assert_eq!(cluster.get("/sessions/player:ann"), None);
         assert_eq!(cluster.get("/match/players/ann"), None);
         assert!(cluster.get("/match/players/bob").is_some(), "he plays on");
-        // Back, she searches anew.
+        // When ann returns, she searches anew.
         let ann = cluster.connect(2, "ann", None);
         queue(&mut cluster, &ann);
         assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Waiting]);
@@ -156,7 +157,8 @@ fn whoever_says_goodbye_as_soon_as_it_has_moved_leaves_no_ticket() {
     let moved = cluster.accept(2, "ann");
     cluster.slow_registry = true;
     cluster.send(&moved, v1::Kind::Hello, &v1::Hello { resume: ann.resume(), ..v1::Hello::default() });
-    // The node there reads the record, and claims it; what it asks then is not answered yet.
+    // The node reads the session's record, and claims it. The answers to its next requests are held
+    // back.
     cluster.ask_once();
     cluster.ask_once();
     assert!(matches!(&cluster.received(&moved)[..], [ToClient::Welcome(welcome)] if welcome.resumed));
@@ -235,7 +237,7 @@ fn who_is_gone_before_its_session_has_moved_is_absent_too() {
     queue(&mut cluster, &bob);
     cluster.advance(Duration::from_secs(5));
     assert_eq!(matched(&cluster.received(&bob)), None, "nobody is there");
-    // Nothing is left when the session has ended, which nobody came back to.
+    // The ticket ends with the session, which no client resumed.
     cluster.advance(Config::default().sessions.ttl);
     assert_eq!(cluster.get("/match/queue/ann"), None);
 }
@@ -243,7 +245,7 @@ fn who_is_gone_before_its_session_has_moved_is_absent_too() {
 #[test]
 fn a_match_s_room_keeps_places_for_its_players() {
     for (members, others) in [(2, 0), (3, 1)] {
-        // Whoever comes first has the room, be it a player of the match or not.
+        // The first player to join opens the room, whether as a player of the match or not.
         for order in
             [["ann", "cid", "dan", "bob"], ["cid", "dan", "ann", "bob"], ["cid", "bob", "dan", "ann"]]
         {
@@ -276,7 +278,7 @@ fn a_place_is_free_when_its_player_has_left_unless_it_is_to_be_filled() {
         let cid = cluster.connect(2, "cid", None);
         assert_eq!(joins(&mut cluster, &cid, &room), !backfill);
         if backfill {
-            // It is filled by who is sent there.
+            // Only players that the backfill has chosen are let in.
             queue(&mut cluster, &cid);
             cluster.advance(Duration::from_secs(40));
             assert_eq!(matched(&cluster.received(&cid)).map(|m| m.room), Some(room.clone()));
@@ -333,7 +335,7 @@ fn a_ticket_that_was_lost_with_the_lease_is_back_when_its_player_says_so() {
         search(&mut cluster, &ann, epoch);
         cluster.advance(Duration::from_secs(1));
         assert_eq!(states(&cluster.received(&ann)), [v1::TicketState::Waiting]);
-        // Who was told of it comes back to the session as to one that was nowhere else.
+        // After that answer the client resumes like a client whose session was never elsewhere.
         ann.welcomed = ann.welcomed.max(epoch);
         let (now, conn) = (cluster.now, ann.conn);
         let before = cluster.get("/sessions/player:ann").map(|kv| kv.modified);
@@ -351,7 +353,7 @@ fn a_ticket_that_was_lost_with_the_lease_is_back_when_its_player_says_so() {
 fn a_node_that_had_the_session_before_does_not_speak_of_tickets_from_memory() {
     let mut cluster = cluster();
     let ann = cluster.connect(0, "ann", None);
-    // Node 1 has the session, of which neither ann nor node 0 hears.
+    // The session moves to node 1, but neither ann nor node 0 hears of that.
     cluster.unregistered = vec![0];
     let unheard = cluster.connect(1, "ann", ann.resume());
     let now = cluster.now;
@@ -365,7 +367,7 @@ fn a_node_that_had_the_session_before_does_not_speak_of_tickets_from_memory() {
     search(&mut cluster, &ann, epoch);
     cluster.advance(Duration::from_secs(1));
     assert!(cluster.get("/match/queue/ann").is_some());
-    // Ann comes to node 1 and gives the search up.
+    // Ann connects to node 1 and gives the search up.
     let now = cluster.now;
     cluster.node(0).handle_closed(now, ann.conn);
     let resume = v1::Resume { epoch, ..ann.resume().unwrap() };

@@ -1,11 +1,11 @@
-//! What costs is counted, and a backlog is read slowly.
+//! Costly input is charged, and a backlog is read slowly.
 
 use super::*;
 use crate::config::Rate;
 use crate::wire::Zstd;
 
-/// Reads on from a connection that was held, as a driver does: whether it is still open after
-/// `count` inputs, and how long they took.
+/// Reads `count` inputs from a connection that was held, as a driver does. Returns true if the
+/// connection is still open, and the time that the inputs took.
 fn read(
     world: &mut World,
     conn: ConnId,
@@ -38,7 +38,7 @@ fn a_client_within_its_limits_is_read_slowly_after_a_stall_and_not_closed() {
     let mut world = World::new(|_| {});
     let a = world.player("a");
     world.advance(Duration::from_secs(6));
-    // 20 a second for the six seconds, of 30 that are allowed.
+    // 20 requests a second for the six seconds; 30 a second are allowed.
     let (open, took) = read(&mut world, a.conn, 120, |world| leave(world, a.conn));
     assert!(open, "{:?}", world.events);
     assert!(took > Duration::ZERO && took < Duration::from_secs(2), "{took:?}");
@@ -51,8 +51,8 @@ fn a_client_within_its_limits_is_read_slowly_after_a_stall_and_not_closed() {
     assert!(world.closed.is_empty());
 }
 
-/// What a client can do to cost the node something, and how many of it are within the limits
-/// for a second.
+/// Input of a client that costs the node something: its name, the number of inputs a second that
+/// the limits allow, and the input.
 type Abuse = (&'static str, u32, fn(&mut World, ConnId));
 
 const ABUSES: &[Abuse] = &[
@@ -102,7 +102,7 @@ fn whatever_costs_the_node_something_is_counted() {
         });
         let a = world.player("a");
         world.received(a.conn);
-        // Far more than within the longest stall, which is four seconds.
+        // Far more than the limits allow for the longest stall, which is four seconds.
         let (open, took) = read(&mut world, a.conn, 100_000, |world| {
             abuse(world, a.conn);
         });
@@ -118,7 +118,7 @@ fn whatever_costs_the_node_something_is_counted() {
             world.advance(Duration::from_secs(1) / *per_second);
             abuse(&mut world, a.conn);
             world.received(a.conn);
-            // A sign of life, and free: it answers a ping.
+            // This pong answers a ping, so it is free, and keeps the connection alive.
             let nonce = world.now.instant.since(Instant::ZERO).as_secs() / 15;
             if world.node.stats().unhealthy > 0 {
                 world.send(a.conn, v1::Kind::Pong, &v1::Pong { nonce });
@@ -159,7 +159,7 @@ fn a_connection_that_is_not_read_is_not_taken_for_dead() {
     });
     let a = world.accept("a");
     world.hello(a, None);
-    // All that a client may have sent in the longest stall, and not more.
+    // As many bytes as a client may send in the longest stall, and no more.
     for _ in 0..5 {
         let payload = vec![0; 16_000];
         let metadata = v1::Metadata { type_url: "t".into(), ..v1::Metadata::default() };

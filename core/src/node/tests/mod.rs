@@ -30,7 +30,7 @@ use crate::base::time::Wall;
 use crate::registry::{Embedded, RegistryConfig};
 use crate::wire::{Frame, ToClient, encode};
 
-/// All that a node has to do when nobody is there.
+/// Deadlines of a node without connections.
 const RENEWALS: [&str; 3] = ["a keep-alive is due", "the generation is looked at", "writes are checked"];
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -85,7 +85,7 @@ impl World {
         self.node.audit().unwrap();
     }
 
-    /// Sleeps exactly to each reported deadline on the way.
+    /// Advances the time, with a stop at each reported deadline.
     fn advance(&mut self, by: Duration) {
         let end = self.now.instant + by;
         let due = |world: &Self| Deadline::earliest(world.node.poll_timeout(), world.registry.poll_timeout());
@@ -129,7 +129,7 @@ impl World {
         messages
     }
 
-    /// Says `Hello`, and returns the `Welcome` and what follows it.
+    /// Sends `Hello`, and returns the `Welcome` and the messages after it.
     fn hello(&mut self, conn: ConnId, resume: Option<v1::Resume>) -> (v1::Welcome, Vec<ToClient>) {
         self.send(conn, v1::Kind::Hello, &v1::Hello { resume, ..v1::Hello::default() });
         let mut messages = self.received(conn);
@@ -137,7 +137,7 @@ impl World {
         (welcome, messages)
     }
 
-    /// A connected player in room "arena".
+    /// Connects a player and joins room "arena".
     fn player(&mut self, player: &str) -> Player {
         let conn = self.accept(player);
         let (welcome, _) = self.hello(conn, None);
@@ -178,7 +178,7 @@ fn say(client_seq: u64, body: &str) -> v1::Say {
     }
 }
 
-/// The bodies of the reliable messages among these, with their sequence numbers.
+/// Returns the bodies of the reliable messages, with their sequence numbers.
 fn said(messages: &[ToClient]) -> Vec<(u64, String)> {
     let body = |message: &ToClient| match message {
         ToClient::Entry(e) if e.kind() == v1::EntryKind::Say => {
@@ -424,7 +424,7 @@ fn caps_refuse_before_there_is_any_state() {
     accept(&mut world, 1).unwrap();
     assert_eq!(accept(&mut world, 1), Err(Refusal::AddressFull));
     accept(&mut world, 2).unwrap();
-    // The first address has more than its share: another takes a place of its.
+    // The first address has more than its share: another address displaces one of its connections.
     accept(&mut world, 3).unwrap();
     assert_eq!(accept(&mut world, 2), Err(Refusal::TooManyUnauthenticated));
     assert_eq!(accept(&mut world, 4), Err(Refusal::TooManyUnauthenticated));
@@ -537,7 +537,7 @@ fn rooms_of_a_hello_are_joined_behind_the_welcome() {
     };
     assert_eq!(left(&messages), Some(("yard".into(), v1::LeftReason::Limit)));
 
-    // Rooms that the resume does not name have made place before.
+    // The player has left the rooms that the resume does not name, and may join others instead.
     world.node.handle_closed(world.now, conn);
     world.settle();
     let conn = world.accept("a");

@@ -1,11 +1,10 @@
-//! A match ends for a player that has left it or given it up, wherever that is said, and for
-//! nobody else.
+//! A match ends for a player that has left or given it up, at any node, and for no other player.
 
 use super::cluster::{Cluster, Member};
 use super::*;
 use crate::matchmaking::{QueueConfig, decode};
 
-/// Ann at node 0 and Bob at node 1, who are matched.
+/// Ann at node 0 and bob at node 1, matched with each other.
 struct Duel {
     cluster: Cluster,
     ann: Member,
@@ -13,7 +12,7 @@ struct Duel {
     matched: v1::Matched,
 }
 
-/// The number of the search of a player.
+/// Number of the player's search.
 const SEARCH: u64 = 7;
 
 impl Duel {
@@ -33,7 +32,7 @@ impl Duel {
         Self { cluster, ann, bob, matched }
     }
 
-    /// Bob and Ann are in the room: he has it, and she follows.
+    /// Ann and bob are in the room: bob's node is the primary, and ann's node follows.
     fn joined() -> Self {
         let mut duel = Self::new();
         let join = v1::Join { room: duel.matched.room.clone(), history: 0 };
@@ -52,13 +51,13 @@ impl Duel {
         self.cluster.get(key).map(|kv| decode(&kv.value))
     }
 
-    /// Ann's connection is lost.
+    /// Closes ann's connection.
     fn lose(&mut self) {
         let (now, conn) = (self.cluster.now, self.ann.conn);
         self.cluster.node(self.ann.node).handle_closed(now, conn);
     }
 
-    /// Ann resumes her session at a node, and names these rooms, with a cursor or to join them.
+    /// Resumes ann's session at a node, and names these rooms, with a cursor or as joins.
     fn resume(&mut self, node: usize, cursors: &[&str], joins: &[&str]) -> Vec<ToClient> {
         self.lose();
         let cursor =
@@ -92,7 +91,8 @@ impl Duel {
         queued(&self.cluster.received(&self.ann))
     }
 
-    /// The match is over for Ann at every node, also in another session, and goes on for Bob.
+    /// Checks that the match is over for ann at every node, also in another session, and continues
+    /// for bob.
     fn is_over(&mut self) {
         assert_eq!(self.notice("/match/players/ann"), None);
         assert!(self.notice("/match/players/bob").is_some(), "he plays on");
@@ -131,7 +131,7 @@ fn queued(messages: &[ToClient]) -> Vec<v1::Queued> {
     messages.iter().filter_map(of).collect()
 }
 
-/// The answers to a `Leave`.
+/// Returns the reasons of the answers to a `Leave`.
 fn answers(messages: &[ToClient]) -> Vec<v1::LeftReason> {
     let of = |m: &ToClient| match m {
         ToClient::Left(left) if left.answers_leave => Some(left.reason()),
@@ -145,12 +145,13 @@ fn whoever_leaves_a_match_where_it_is_no_member_is_in_it_no_more() {
     for node in [0, 1, 2] {
         let mut duel = Duel::joined();
         let room = duel.matched.room.clone();
-        // It comes back with the room, which it could have; the node knows of none after that.
+        // The client resumes with the room, as it may. After the leave, no membership is known at
+        // the node.
         duel.resume(node, &[&room], &[]);
         assert_eq!(answers(&duel.leave()), [v1::LeftReason::Asked]);
         assert_eq!(answers(&duel.leave()), [v1::LeftReason::NotAMember], "it may not have heard");
         duel.is_over();
-        // One that never came has no membership anywhere.
+        // A player that never joined has no membership anywhere.
         let mut duel = Duel::new();
         duel.resume(node, &[], &[]);
         assert_eq!(answers(&duel.leave()), [v1::LeftReason::Asked]);
@@ -175,7 +176,7 @@ fn a_session_that_names_the_room_is_in_the_match_yet() {
         for joins in [false, true] {
             let mut duel = Duel::joined();
             let room = duel.matched.room.clone();
-            // It may not have heard that it has joined.
+            // The client may not have heard of its join.
             let told =
                 if joins { duel.resume(node, &[], &[&room]) } else { duel.resume(node, &[&room], &[]) };
             assert!(matched(&told).is_some(), "{told:?}");
@@ -197,7 +198,7 @@ fn whoever_has_never_come_hears_of_its_match_again() {
         }
         assert!(duel.notice("/match/players/ann").is_some_and(|notice| !notice.joined));
     }
-    // One that has asked to come, and was not told that it has, names the room again.
+    // A client that has sent a join, but has not received the answer, names the room again.
     let mut duel = Duel::new();
     duel.cluster.slow_registry = true;
     let room = duel.matched.room.clone();
@@ -228,7 +229,7 @@ fn a_leave_is_answered_when_the_registry_has_it() {
     let left = duel.cluster.received(&duel.bob);
     let leaves = |m: &ToClient| matches!(m, ToClient::Entry(e) if e.kind() == v1::EntryKind::Leave);
     assert!(left.iter().any(leaves), "the others hear of it at once");
-    // Nobody knows what came of the first request.
+    // The outcome of the first request is unknown.
     duel.cluster.unregistered = vec![0];
     duel.cluster.ask();
     assert_eq!(answers(&duel.cluster.received(&duel.ann)), []);
@@ -236,7 +237,7 @@ fn a_leave_is_answered_when_the_registry_has_it() {
     duel.cluster.advance(Duration::from_secs(6));
     assert_eq!(answers(&duel.cluster.received(&duel.ann)), [v1::LeftReason::Asked]);
     duel.is_over();
-    // Of another room it is answered at once.
+    // A leave of another room is answered at once.
     duel.cluster.slow_registry = true;
     duel.cluster.send(&duel.ann, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
     assert_eq!(answers(&duel.cluster.received(&duel.ann)), [v1::LeftReason::NotAMember]);
@@ -264,7 +265,7 @@ fn a_match_is_given_up_by_its_name_or_the_number_of_its_search_at_any_node() {
             duel.is_over();
         }
     }
-    // Without a number: whatever there is.
+    // Without a number, any search is cancelled.
     let mut duel = Duel::joined();
     assert_eq!(
         duel.cancel(0, "").iter().map(v1::Queued::state).collect::<Vec<_>>(),
@@ -286,7 +287,7 @@ fn a_match_that_is_given_up_and_the_next_search_do_not_cross() {
             duel.cluster.send(&ann, v1::Kind::Hello, &hello);
             duel.cluster.ask_once();
             duel.cluster.ask_once();
-            // Nothing of what the registry has is known here yet.
+            // The node does not know the registry's records of the player yet.
             let r#match = if id { duel.matched.r#match.clone() } else { String::new() };
             duel.cluster.send(&ann, v1::Kind::Cancel, &v1::Cancel { search: SEARCH, r#match });
             queue(&mut duel.cluster, &ann, SEARCH + 1);
@@ -302,10 +303,10 @@ fn a_match_that_is_given_up_and_the_next_search_do_not_cross() {
 
 #[test]
 fn a_session_that_ends_after_it_has_moved_leaves_its_match() {
-    // By a `Goodbye`, by an operator, or since nobody comes back.
+    // Ends the session by a `Goodbye`, by an operator, or because no client resumes it.
     for how in 0..3 {
         let mut duel = Duel::joined();
-        // The room is lost meanwhile, and she is in none when her session ends.
+        // The room is lost meanwhile, so ann's session is in no room when it ends.
         let room = duel.matched.room.clone();
         duel.cluster.swallow = true;
         duel.resume(2, &[&room], &[]);

@@ -1,4 +1,4 @@
-//! Joins that cross something at another node.
+//! Joins that cross another message of a node.
 
 use super::cluster::{Cluster, Member};
 use super::*;
@@ -11,7 +11,7 @@ fn leave(cluster: &mut Cluster, member: &Member) {
     cluster.send(member, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
 }
 
-/// What a member was told of its membership since it looked last.
+/// Returns the answers about a member's membership since the last call.
 fn told(cluster: &mut Cluster, member: &Member) -> Vec<Result<u64, v1::LeftReason>> {
     let messages = cluster.received(member);
     let of_membership = messages.iter().filter_map(|message| match message {
@@ -59,7 +59,7 @@ fn a_join_whose_enter_crosses_the_end_of_the_room_gets_into_its_next_life() {
     let bob = cluster.connect(1, "bob", None);
     cluster.slow = Some(1);
     ask(&mut cluster, &bob);
-    // The tail is attached; the Enter is on its way.
+    // The tail is attached, and the `Enter` is under way.
     cluster.release_next();
     leave(&mut cluster, &ann);
     cluster.release();

@@ -1,4 +1,4 @@
-//! A node that is fed anything: it never panics, and no bound is ever passed.
+//! Random input for a node, which never panics and never exceeds a bound.
 
 use proptest::collection::vec as many;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::crdt::Replica;
 
-/// One input, drawn so that it often hits.
+/// One input. The distribution makes it likely that the input refers to something that exists.
 #[derive(Clone, Debug)]
 enum Step {
     Accept { player: u8 },
@@ -52,7 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the driver remembers of a connection.
+/// The driver's notes on a connection.
 struct Link {
     conn: ConnId,
     session: Bytes,
@@ -239,7 +239,7 @@ proptest! {
     }
 }
 
-/// The replica of a room that nobody is in is gone with it.
+/// The replica of a room without members ends with the room.
 #[test]
 fn a_closed_room_leaves_no_state() {
     let mut world = World::new(|_| {});

@@ -1,11 +1,11 @@
-//! Nodes that the registry names and no link leads to.
+//! Nodes that are in the registry but have no link.
 
 use super::cluster::Cluster;
 use super::*;
 
 const BOUND: Duration = Duration::from_secs(5);
 
-/// What each of the nodes cannot reach, by index.
+/// Returns the unreachable nodes of each node, by index.
 fn unreachable(cluster: &mut Cluster) -> Vec<Vec<u64>> {
     let now = cluster.now.instant;
     let numbers = |node: &Option<Node>| {
@@ -40,7 +40,7 @@ fn a_node_whose_links_are_lost_is_found_out_after_the_bound_and_not_when_they_ar
 fn a_link_over_which_nothing_comes_back_is_none() {
     let mut cluster = Cluster::new(2);
     cluster.advance(Duration::from_secs(2));
-    // New connections are made and carry nothing: neither side may take them for links.
+    // New connections open but carry nothing: neither side may count them as links.
     cluster.swallow = true;
     cluster.advance(Duration::from_secs(20));
     assert_eq!(unreachable(&mut cluster), [vec![2], vec![1]]);
@@ -69,7 +69,7 @@ fn a_link_that_is_dropped_while_a_tail_is_granted_over_it_does_not_read_the_room
     let now = cluster.time(0);
     let node = cluster.node(0);
     let link = node.peers.link_to(NodeId(2)).unwrap();
-    // The other side has stopped to read.
+    // The other side does not read any more.
     node.tell(now, link, Bytes::from(vec![0; peers::CONTROL_BYTES]));
     assert!(node.peers.is_up(link));
     let attach = v1::Attach { room: "arena".into(), epoch: ann.epoch, seq: 0, number: 1 };

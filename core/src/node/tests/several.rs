@@ -34,7 +34,7 @@ fn a_session_goes_on_at_another_node_and_the_old_connection_is_closed() {
     cluster.heard(&mut ann);
     let resume = bob.resume();
     cluster.say(&mut ann, "two");
-    // bob's first connection has not read "two"; the second goes on where he was.
+    // Bob's first connection has not read "two". The second one continues from bob's cursor.
     let mut moved = cluster.connect(2, "bob", resume);
     assert_eq!(moved.session, bob.session);
     moved.said = 1;
@@ -47,7 +47,7 @@ fn a_session_goes_on_at_another_node_and_the_old_connection_is_closed() {
             .iter()
             .any(|(node, conn, reason)| { (*node, *conn, *reason) == (1, bob.conn, v1::Reason::TakenOver) })
     );
-    // What still comes over the old connection is not written.
+    // Messages that still arrive over the old connection are not written.
     bob.said = 2;
     cluster.say(&mut bob, "late");
     assert_eq!(cluster.heard(&mut ann), Vec::<String>::new());
@@ -61,7 +61,7 @@ fn members_are_told_plainly_when_the_primary_of_their_room_dies() {
     cluster.heard(&mut bob);
     cluster.kill(0);
     drop(ann);
-    // For as long as the registry names the dead node, nobody takes its place.
+    // The dead node stays the primary for as long as the registry names that node.
     cluster.say(&mut bob, "anybody?");
     let held = cluster.received(&bob);
     assert!(held.iter().any(|m| matches!(m, ToClient::Throttle(_))), "{held:?}");
@@ -115,7 +115,8 @@ fn a_node_that_the_registry_does_not_confirm_takes_nothing_and_goes_on_when_it_d
         matches!(&messages[..], [ToClient::Throttle(throttle)] if throttle.expected == 1),
         "{messages:?}"
     );
-    // By the registry's clock its leases may have ended; nobody has taken the room.
+    // By the registry's clock the node's leases may have ended, but no other node has claimed the
+    // room.
     cluster.heal();
     cluster.advance(Duration::from_secs(5));
     assert_eq!(cluster.events.last(), Some(&(0, Event::Serving)));
@@ -190,7 +191,7 @@ fn a_primary_that_hears_of_a_newer_session_from_its_node_fences_the_older_one() 
     let mut old = cluster.join(0, "ann");
     cluster.join(0, "bob");
     cluster.unregistered.push(0);
-    // The newest connection comes into the room at another node, and leaves it.
+    // The newest connection joins the room at another node, and leaves again.
     let new = cluster.join(1, "ann");
     cluster.send(&new, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
     let fenced = (0, old.conn, v1::Reason::TakenOver);
@@ -224,7 +225,7 @@ fn what_answers_who_wanted_in_before_does_not_let_him_in_again() {
     let join = v1::Join { room: "arena".into(), history: 0 };
     cluster.slow = Some(0);
     cluster.send(&bob, v1::Kind::Join, &join);
-    // With him bob is asked for once more.
+    // With dan's request, bob's is sent once more.
     cluster.send(&dan, v1::Kind::Join, &join);
     let joined = |messages: &[ToClient]| {
         messages.iter().rev().find_map(|message| match message {
@@ -253,7 +254,7 @@ fn what_answers_who_wanted_in_before_does_not_let_him_in_again() {
 fn who_comes_back_while_he_is_on_his_way_in_is_let_in_once() {
     let mut cluster = Cluster::new(1);
     let ann = cluster.connect(0, "ann", None);
-    // Longer than the node may serve without the registry, shorter than its leases live.
+    // Longer than the node may serve without the registry, but shorter than its leases last.
     cluster.unregistered.push(0);
     cluster.advance(Duration::from_millis(9_500));
     cluster.send(&ann, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
@@ -279,7 +280,7 @@ fn an_older_session_that_has_not_heard_of_a_newer_one_is_told_to_ask_again() {
     cluster.join(2, "ann");
     cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
     let messages = cluster.received(&old);
-    // What a client that waits for the answer to a join takes for one.
+    // The client takes this message for an answer to its join.
     let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
     assert!(messages.iter().any(gone), "{messages:?}");
 }
@@ -300,7 +301,7 @@ fn who_is_no_member_any_more_when_the_tail_begins_afresh_is_told_so() {
     for n in 0..3 {
         cluster.say(&mut ann, &alloc::format!("{n}"));
     }
-    // The primary answers nobody who comes in, but its tail can be read.
+    // The primary answers no joins, but its tail can be read.
     cluster.unregistered.push(0);
     until(&mut cluster, &(0, Event::NotServing));
     cluster.cut.clear();
@@ -353,14 +354,14 @@ fn a_claim_that_comes_to_nothing_leaves_no_session_that_ended_meanwhile() {
 #[test]
 fn an_older_session_does_not_come_back_when_the_newer_one_has_left() {
     let mut config = Config::default();
-    // However short sessions are, a node may go on for as long as its lease lasts.
+    // Sessions may be short, but a node may serve for as long as its lease lasts.
     config.sessions.ttl = Duration::from_secs(1);
     let mut cluster = Cluster::with(3, config);
     cluster.join(0, "bob");
     cluster.join(1, "cid");
     let old = cluster.join(1, "ann");
     cluster.received(&old);
-    // Its node does not hear that another has the session.
+    // The node of the old session does not hear of the new one.
     cluster.unregistered.push(1);
     let new = cluster.join(2, "ann");
     cluster.send(&new, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
@@ -371,7 +372,7 @@ fn an_older_session_does_not_come_back_when_the_newer_one_has_left() {
     let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
     assert!(messages.iter().any(gone), "{messages:?}");
     assert_eq!(cluster.node(0).stats().members, 2);
-    // The newer one may.
+    // The newer session is let in.
     cluster.send(&new, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
     assert_eq!(cluster.node(0).stats().members, 3);
 }
@@ -383,7 +384,7 @@ fn a_hello_that_is_late_does_not_take_the_session_from_a_newer_connection() {
     let mut bob = cluster.join(0, "bob");
     let now = cluster.now;
     cluster.node(0).handle_closed(now, ann.conn);
-    // Ann has given this connection up with its Hello on the way, before she dialled again.
+    // Ann has given this connection up, with its `Hello` under way, before the next dial.
     let late = cluster.accept(0, "ann");
     let mut newer = Member { said: 0, ..cluster.connect(0, "ann", ann.resume()) };
     let resume = v1::Resume { rooms: vec![], ..ann.resume().unwrap() };
@@ -396,7 +397,7 @@ fn a_hello_that_is_late_does_not_take_the_session_from_a_newer_connection() {
     cluster.heard(&mut bob);
     cluster.say(&mut newer, "here");
     assert_eq!(cluster.heard(&mut bob), ["here"]);
-    // Of another session it is the newest that counts.
+    // For another session, only the order of the `Hello`s counts.
     let other = cluster.accept(0, "ann");
     let newest = cluster.connect(0, "ann", newer.resume());
     cluster.send(&other, v1::Kind::Hello, &v1::Hello::default());
@@ -409,7 +410,8 @@ fn a_hello_that_is_late_does_not_take_the_session_from_a_newer_connection() {
 fn a_node_that_registers_a_session_anew_does_not_know_where_it_was() {
     let mut cluster = Cluster::new(2);
     let ann = cluster.connect(0, "ann", None);
-    // It is at node 1 while node 0 does not reach the registry, until both leases are over.
+    // The session is at node 1, while node 0 does not reach the registry until both leases have
+    // ended.
     cluster.unregistered = vec![0];
     let elsewhere = cluster.connect(1, "ann", ann.resume());
     let now = cluster.now;
@@ -427,7 +429,7 @@ fn a_room_out_of_reach_does_not_keep_a_session_that_has_moved_from_its_other_roo
     let mut cluster = Cluster::new(3);
     cluster.join(1, "bob");
     let ann = cluster.join(0, "ann");
-    // Both nodes live, and the link between them does not.
+    // Both nodes live, but the link between them is cut.
     cluster.cut(1, 2);
     cluster.advance(Duration::from_secs(5));
     let moved = cluster.connect(2, "ann", ann.resume());
@@ -437,7 +439,7 @@ fn a_room_out_of_reach_does_not_keep_a_session_that_has_moved_from_its_other_roo
     while !told {
         cluster.advance(Duration::from_millis(500));
         told = cluster.received(&moved).iter().any(gone);
-        // It has to be told in time for what came before it: the claims, and the way back.
+        // The client must be told early enough, with the time for the claims and for the way back.
         let patience = crate::client::ClientConfig::default().connect_timeout;
         assert!(cluster.now.instant.since(at) <= patience * 2 / 3, "a client would have hung up");
     }

@@ -3,7 +3,8 @@
 use super::cluster::{Cluster, Member};
 use super::*;
 
-/// The turns that began, as members were told: number, end, and by which message.
+/// Returns the turns that began, as sent to members: number, end, and the number of the ending
+/// message.
 fn turns(messages: &[ToClient]) -> Vec<(u32, u64, u64)> {
     let began = messages.iter().filter_map(|message| match message {
         ToClient::Entry(entry) if entry.turn > 0 => Some((entry.turn, entry.turn_ends_ms, entry.client_seq)),
@@ -18,14 +19,14 @@ fn timed() -> Config {
     config
 }
 
-/// A message that ends a turn.
+/// Sends a message that ends a turn.
 fn ends(cluster: &mut Cluster, member: &mut Member, turn: u32) {
     member.said += 1;
     let message = v1::Say { ends_turn: Some(turn), ..say(member.said, "done") };
     cluster.send(member, v1::Kind::Say, &message);
 }
 
-/// What the registry holds of the room.
+/// Returns the room's record in the registry.
 fn record(cluster: &mut Cluster) -> v1::RoomRecord {
     let kv = cluster.get("/rooms/arena/state").expect("the room has a record");
     v1::RoomRecord::decode(kv.value).unwrap()
@@ -39,9 +40,9 @@ fn a_turn_is_ended_once_whoever_ends_it_and_all_see_it_at_the_same_entry() {
     ends(&mut cluster, &mut ann, 0);
     let ann_heard = cluster.received(&ann);
     assert_eq!(turns(&ann_heard), [(1, start + 5_000, 1)]);
-    // It is not turn 0 any more: a message like any other.
+    // Turn 0 is over, so this is a message like any other.
     ends(&mut cluster, &mut ann, 0);
-    // The other end of the link ends it as well.
+    // A member at the other node ends a turn as well.
     ends(&mut cluster, &mut bob, 1);
     let bob_heard = cluster.received(&bob);
     assert_eq!(turns(&bob_heard), [(1, start + 5_000, 1), (2, start + 5_000, 1)]);
@@ -62,7 +63,7 @@ fn time_ends_a_turn_once_it_has_begun() {
     let heard = cluster.received(&bob);
     let (numbers, by): (Vec<u32>, Vec<u64>) = turns(&heard).iter().map(|(turn, _, by)| (*turn, *by)).unzip();
     assert_eq!((numbers, by), (vec![1, 2, 3], vec![1, 0, 0]));
-    // The wall clock of this cluster loses what is less than a millisecond at every step.
+    // The wall clock of this cluster drops fractions of a millisecond at every step.
     let ends: Vec<u64> = turns(&heard).iter().map(|(_, ends_ms, _)| *ends_ms).collect();
     assert!(ends.windows(2).all(|pair| (4_900..=5_000).contains(&(pair[1] - pair[0]))), "{ends:?}");
     let by_time = |m: &ToClient| matches!(m, ToClient::Entry(e) if e.kind() == v1::EntryKind::Turn);
@@ -79,7 +80,7 @@ fn without_a_time_turns_last_until_they_are_ended() {
     assert_eq!(turns(&cluster.received(&ann)), [(1, 0, 1)]);
 }
 
-/// The turn that a player is told of when it comes into the room.
+/// Returns the turn that a player receives when joining the room.
 fn told_on_coming(cluster: &mut Cluster, node: usize, player: &str) -> Option<(u32, u64)> {
     let member = cluster.connect(node, player, None);
     cluster.send(&member, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
