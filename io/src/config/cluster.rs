@@ -124,11 +124,11 @@ impl Cluster {
         }
     }
 
-    /// Returns the core's settings for the registry.
-    pub(super) fn registrar(&self) -> core::RegistrarConfig {
+    /// Returns the core's settings for a registry whose requests take at most this time.
+    pub(super) fn registrar(&self, request_timeout: Duration) -> core::RegistrarConfig {
         let usual = core::RegistrarConfig::default();
         // A lease must outlive two requests to prolong it that get no answer.
-        let call_timeout = usual.call_timeout.min(self.node_ttl / 3);
+        let call_timeout = request_timeout.min(self.node_ttl / 3);
         core::RegistrarConfig { node_ttl: self.node_ttl, room_ttl: self.room_ttl, call_timeout, ..usual }
     }
 }
@@ -265,6 +265,17 @@ mod tests {
         assert!(key == "cluster.link.address" && problem.contains("registry.kind"), "{key}: {problem}");
         config.registry.kind = RegistryKind::Etcd;
         assert_eq!(config.validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_request_takes_as_long_as_the_registry_allows_and_a_lease_outlives_two() {
+        let mut config = Config::default();
+        let call_timeout = |config: &Config| config.core().registrar.call_timeout;
+        assert_eq!(call_timeout(&config), config.registry.etcd.request_timeout);
+        config.registry.etcd.request_timeout = Duration::from_secs(3);
+        assert_eq!(call_timeout(&config), Duration::from_secs(3));
+        config.cluster.node_ttl = Duration::from_secs(6);
+        assert_eq!(call_timeout(&config), Duration::from_secs(2));
     }
 
     #[test]
