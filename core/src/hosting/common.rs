@@ -102,7 +102,7 @@ impl Common {
         cx.effects.marks.book = true;
     }
 
-    /// Collects tombstones, and releases the entries whose interval is over.
+    /// Collects tombstones, and releases entries at the end of their interval.
     pub(super) fn timeout(&mut self, cx: &mut RoomContext<'_>) {
         let now = cx.now;
         if self.room.state.poll_timeout().is_some_and(|deadline| deadline.at <= now.instant) {

@@ -43,7 +43,7 @@ impl RoomContext<'_> {
         *self.attempts
     }
 
-    /// An empty room whose epoch is not known yet.
+    /// Creates an empty room with an unknown epoch.
     pub(super) fn new_room(&mut self, name: Name) -> Room {
         let Config { rooms, frames, sessions, registrar, .. } = self.config;
         let config = RoomConfig {

@@ -35,13 +35,13 @@ pub(crate) enum RoomEffect {
     Closed { epoch: u64 },
     /// A frame is sent over a link.
     Tell { link: Key, frame: Bytes },
-    /// The room is read over a link, or waits for it: the room hears of the link's end.
+    /// The room is read over a link, or waits for the link. The room hears of the link's end.
     Read { link: Key },
     /// The room is not read over a link any more.
     Unread { link: Key },
     /// A link has lost an entry of the room's tail.
     Gap { link: Key },
-    /// The room follows a node: it hears of links to that node.
+    /// The room follows a node. The room hears of links to that node.
     Follow { node: NodeId },
     /// The room does not follow that node any more.
     Unfollow { node: NodeId },
@@ -74,7 +74,7 @@ pub(crate) struct Seated {
     pub(crate) number: u32,
     /// The entry after which the member reads on.
     pub(crate) seq: u64,
-    /// True if the session goes on as the member that it was.
+    /// True if the session continues an earlier membership.
     pub(crate) resumed: bool,
     /// Number of removals that the room's state has forgotten.
     pub(crate) forgotten: u64,
@@ -151,7 +151,7 @@ impl RoomEffects {
         self.marks = Marks::default();
     }
 
-    /// Adds an effect of the room of this name, whose input was begun.
+    /// Adds an effect of the room with this name, after the begin of its input.
     pub(super) fn push(&mut self, name: &Name, effect: RoomEffect) {
         self.queue.push_back((self.room, name.clone(), effect));
     }

@@ -373,7 +373,7 @@ impl Following {
         }
     }
 
-    /// Has a member send again what the primary did not take.
+    /// Has a member send its refused messages again.
     fn held(common: &mut Common, cx: &mut RoomContext<'_>, hold: &v1::Hold) {
         if cx.planted.is(Plant::HoldIgnored) {
             return;

@@ -225,7 +225,7 @@ impl Leading {
 
     // Followers.
 
-    /// Sends the tail of the room to a node, from where the node has it or afresh.
+    /// Sends the tail of the room to a node, from the node's cursor or afresh.
     pub(super) fn attach(
         &self,
         common: &mut Common,
@@ -252,7 +252,7 @@ impl Leading {
         common.tell_plain(cx, link, v1::Kind::Attached, &attached);
     }
 
-    /// Tells followers that the room goes on after a while without a primary.
+    /// Tells followers that the room continues after a time without a primary.
     fn attach_again(common: &Common, cx: &mut RoomContext<'_>) {
         let (room, epoch) = (common.room.name().as_str(), common.room.epoch());
         for (link, reader) in common.readers.iter() {
@@ -321,7 +321,7 @@ impl Leading {
         }
     }
 
-    /// Marks members away whose sessions were on a node.
+    /// Marks members away if their sessions were on a node.
     fn members_away(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, node: NodeId) {
         let there = common.room.members().iter().filter(|member| self.is_there(member.number, node));
         let members: Vec<_> = there.map(|member| (member.number, member.player.clone())).collect();

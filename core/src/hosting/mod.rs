@@ -119,7 +119,7 @@ impl Hosted {
         &mut self.common.room
     }
 
-    /// Returns the wall clock that the room's state goes by, and the latest stamp that it takes, in
+    /// Returns the wall clock for the room's state, and the latest stamp that the room accepts, in
     /// Unix milliseconds.
     pub(crate) fn believes(&mut self, now: Now) -> (u64, u64) {
         self.common.room.state.believes(now)

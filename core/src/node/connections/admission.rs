@@ -38,19 +38,19 @@ impl Source {
     }
 }
 
-/// Stages of a connection on its way to a session, in the order in which they make room.
+/// Stages of a connection before its session is open, in the order in which connections make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// The connection is silent, or its upgrade is being checked.
     Upgrading,
     /// The client has not said `Hello`.
     Greeting,
-    /// The registry is asked for its session.
+    /// The registry is asked for the session.
     Claiming,
 }
 
 impl Stage {
-    /// Returns the stage of a connection; `None` if it does not wait.
+    /// Returns the stage of a connection; `None` if the connection does not wait.
     const fn of(connection: &Connection) -> Option<Self> {
         match connection.phase {
             Phase::Upgrading { .. } => Some(Self::Upgrading),
@@ -76,8 +76,9 @@ impl Tally {
     }
 }
 
-/// Connections that wait, the number of the first of them, and the source. The last in this
-/// order makes room: the source with most, or of those the one whose first is the oldest.
+/// Waiting connections of a source: their number, the number of the first, and the source. The last
+/// in this order makes room: the source with most connections or, among equals, the source with the
+/// oldest first connection.
 type Rank = (usize, Reverse<u64>, Source);
 
 /// The connections, by source. As large as the connection table at most.
@@ -89,13 +90,13 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Number of connections that wait for a session.
+    /// Returns the number of connections that wait for a session.
     pub(super) const fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// Finds a place for one more connection of a source. Returns the connection that has to make
-    /// room for it, if one has to.
+    /// room, if one has to.
     ///
     /// # Errors
     /// If there is no place.
@@ -118,16 +119,16 @@ impl Admission {
         };
         let own = own.map_or(0, |tally| tally.waiting.len());
         let Some((most, _, biggest)) = self.ranking.last() else { return Err(refusal) };
-        // It is there: both tables are kept together, which `audit` checks.
+        // The source is in the table: both tables change together, which `audit` checks.
         let first = self.tallies.get(biggest).and_then(|tally| tally.waiting.first_key_value());
         let Some(((stage, _), (key, since))) = first else { return Err(refusal) };
-        // Among equals the first to come stays, unless it stalls: else the connections of a crowd
-        // that comes at once would push each other out, and none would get in.
+        // Among equals the first connection stays, unless it stalls. Else the connections of a
+        // sudden crowd would displace each other, and none would be admitted.
         let stalls = *stage < Stage::Claiming && now.since(*since) >= caps.handshake_timeout / 2;
         if *most >= own + 2 || stalls { Ok(Some(*key)) } else { Err(refusal) }
     }
 
-    /// Changes the tally of a source, and its rank with it.
+    /// Changes the tally and the rank of a source.
     fn update<R>(&mut self, source: Source, change: impl FnOnce(&mut Tally) -> R) -> R {
         let tally = self.tallies.entry(source).or_default();
         if let Some(rank) = tally.rank(source) {
@@ -154,7 +155,7 @@ impl Admission {
         });
     }
 
-    /// Forgets a connection. Returns the time at which it came, if it still waited.
+    /// Forgets a connection. Returns the time of its accept, if the connection still waited.
     pub(super) fn remove(&mut self, connection: &Connection) -> Option<Instant> {
         self.update(connection.source, |tally| {
             tally.connections -= 1;
@@ -202,7 +203,7 @@ impl Connections {
     /// Accepts a connection. The connection may take the place of another that has no session.
     ///
     /// # Errors
-    /// If a cap is reached, or the address connects too often: then nothing is kept of it.
+    /// If a cap is reached, or the address connects too often. Then the connection leaves no state.
     pub(crate) fn accept(&mut self, cx: &mut Cx<'_>, source: Source) -> Result<Key, Refusal> {
         let caps = &cx.config.connections;
         let source = source.counted(caps.ipv6_prefix);
@@ -236,12 +237,12 @@ impl Connections {
     /// Counts a connection for the address that its proxy has named.
     ///
     /// # Errors
-    /// If the address has as many connections as it may, or connects too often: the connection
+    /// If the address has reached its cap on connections, or connects too often. The connection
     /// still counts for the proxy.
     pub(crate) fn count_for(&mut self, cx: &mut Cx<'_>, key: Key, client: Address) -> Result<(), Refusal> {
         let caps = &cx.config.connections;
         let source = Source::Client(client).counted(caps.ipv6_prefix);
-        // The node may have given it up, and the driver has not heard so yet.
+        // The node may have dropped the connection, and the driver does not know that yet.
         if self.table.get(key).is_none_or(|connection| connection.source == source) {
             return Ok(());
         }
@@ -285,7 +286,7 @@ impl Connections {
         }
     }
 
-    /// Changes the phase of a connection, and its place among those that wait.
+    /// Changes the phase of a connection, and its place among the waiting ones.
     pub(super) fn change_phase(&mut self, bugs: &mut Bugs, key: Key, change: impl FnOnce(&mut Connection)) {
         let Some(connection) = self.table.get_mut(key) else {
             return bugs.found("the phase changes of a connection that is not in the table");

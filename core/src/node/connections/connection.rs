@@ -1,4 +1,4 @@
-//! One connection, from its acceptance to its end.
+//! One connection, from accept to close.
 
 use alloc::boxed::Box;
 
@@ -40,10 +40,10 @@ pub(super) struct Connection {
     pub(super) behind: bool,
     /// The session of which this connection is, or was, the newest.
     pub(super) session: Option<Key>,
-    /// The `Welcome`, which goes out before everything else and is never sealed.
+    /// The `Welcome`, which is sent before all other frames and never sealed.
     pub(super) welcome: Option<Bytes>,
     pub(super) queue: ControlQueue,
-    /// True if the driver knows that there is something to transmit.
+    /// True if the driver knows of frames to transmit.
     pub(super) woken: bool,
     /// True if the client accepts compressed payloads.
     pub(super) accept_zstd: bool,
@@ -147,7 +147,7 @@ impl Connection {
         self.meters.of_mut(class).charge(allowances.of(class), now, tokens, self.behind)
     }
 
-    /// The driver has read everything that had come.
+    /// Notes that the driver has read all received input.
     pub(super) fn caught_up(&mut self, allowances: &Allowances, now: Instant) {
         self.behind = false;
         self.meters.caught_up(allowances, now);
@@ -170,8 +170,8 @@ impl Connection {
         }
     }
 
-    /// Puts the deadline of the phase off until `later`. False if it was put off before, or the
-    /// phase has no deadline of its own.
+    /// Postpones the deadline of the phase until `later`. Returns false if it was postponed before,
+    /// or the phase has no deadline of its own.
     pub(super) const fn excuse(&mut self, later: Instant) -> bool {
         if self.excused {
             return false;

@@ -37,7 +37,7 @@ impl Connections {
     /// Reads a frame. Returns the input that the node is to carry out, if the frame is more than a
     /// matter of the connection. Ignored if the connection is being closed.
     pub(crate) fn handle_frame(&mut self, cx: &mut Cx<'_>, key: Key, frame: Bytes) -> Option<ClientInput> {
-        // The node may have given it up, and the driver has not heard so yet.
+        // The node may have dropped the connection, and the driver does not know that yet.
         let connection = self.table.get_mut(key)?;
         let fenced = connection.is_closing() && !cx.planted.is(Plant::OldConnectionWrites);
         if fenced || matches!(connection.phase, Phase::Upgrading { .. }) {
@@ -104,7 +104,7 @@ impl Connections {
         match &connection.phase {
             Phase::Greeting { identity, .. } => return greet(identity, message).map(Some),
             Phase::Claiming { .. } => return protocol_error("a frame before the Welcome"),
-            // Of those that are being closed only a planted bug has one read.
+            // A closing connection is read only with a planted bug.
             Phase::Upgrading { .. } | Phase::Open | Phase::Closing { .. } => {}
         }
         let Some(session) = connection.session else {
@@ -132,7 +132,7 @@ impl Connections {
         }
     }
 
-    /// Tells a client that a message of its was not understood.
+    /// Tells a client that one of its messages is unsupported.
     pub(crate) fn unsupported(&mut self, cx: &mut Cx<'_>, key: Key, what: v1::Unsupported) {
         self.stats.unsupported += 1;
         self.answer(cx, key, wire::encode(v1::Kind::Unsupported, &v1::Metadata::default(), &what));

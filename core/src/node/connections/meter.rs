@@ -1,4 +1,4 @@
-//! Limits of a connection, judged by when its frames are read.
+//! Limits of a connection, judged by the times at which the node reads its frames.
 //!
 //! A client is within a limit of `R` per second and `B` at once if in no span of `t` seconds
 //! it *sends* more than `B + R * t`. The node sees when it *reads*: after a stall of the path,
@@ -32,12 +32,12 @@ use crate::config::Rate;
 /// its limits allow has caught up after a third of the stall.
 pub(crate) const CATCH_UP: u64 = 4;
 
-/// Shortest pause. The driver's timer is no finer than a millisecond, so a pause gathers what
-/// several frames need.
+/// Shortest pause. The driver's timer has a resolution of a millisecond, so one pause collects the
+/// waits of several frames.
 pub(crate) const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
-/// The patience is refilled faster than the limit by one part in so many: clocks of clients and
-/// nodes differ.
+/// Inverse of the fraction by which the patience is refilled faster than the limit, since clocks of
+/// clients and nodes differ.
 const CLOCK_TOLERANCE: u64 = 16;
 
 /// One token, in the unit of the levels.
@@ -58,7 +58,7 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    /// The allowance for a limit, with stalls of at most `stall`.
+    /// Returns the allowance for a limit, with stalls of at most `stall`.
     #[must_use]
     pub(crate) fn new(limit: Rate, stall: Duration) -> Self {
         let per_second = u64::from(limit.per_second);
@@ -66,7 +66,7 @@ impl Allowance {
         let catch_up = per_second * CATCH_UP;
         Self {
             catch_up,
-            // A pause must not outlast what it gathers.
+            // A pause must not be longer than the wait of its frames.
             pace: burst.max(product(catch_up, micros(SHORTEST_PAUSE * 2))),
             patience_rate: per_second * (CLOCK_TOLERANCE + 1),
             patience: burst.saturating_add(product(per_second, micros(stall))),
@@ -94,14 +94,14 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Full levels.
+    /// Creates full levels.
     #[must_use]
     pub(crate) const fn new(allowance: &Allowance, now: Instant) -> Self {
         Self { pace: allowance.pace, patience: allowance.patience, refilled: now }
     }
 
-    /// Charges for `tokens` that were read. `behind`: the connection has been paused, and not
-    /// everything that had come was read since.
+    /// Charges for `tokens` that were read. `behind` is true if the connection was paused, and has
+    /// not been read to the end since.
     pub(crate) fn charge(
         &mut self,
         allowance: &Allowance,
@@ -123,7 +123,7 @@ impl Meter {
         Charge::Pause(Duration::from_micros(debt) + SHORTEST_PAUSE)
     }
 
-    /// Everything that had come was read: the connection is not behind any more.
+    /// Notes that all received input was read: the connection is not behind any more.
     pub(crate) fn caught_up(&mut self, allowance: &Allowance, now: Instant) {
         self.refill(allowance, now, false);
     }
@@ -160,7 +160,7 @@ mod tests {
         Instant::from_micros(us)
     }
 
-    /// Reads frames as a driver does, and says when the connection was closed.
+    /// Reads frames as a driver does, and returns the time at which the connection was closed.
     ///
     /// `arrivals` are moments at which a frame can be read first; `pauses` are spans in which
     /// the node itself reads nothing.
@@ -194,8 +194,7 @@ mod tests {
         Ok(reads)
     }
 
-    /// The moments at which a client that sends all that it may, in whatever gaps it likes,
-    /// sends.
+    /// Returns the times at which a client sends that uses its limits fully, with any gaps.
     fn compliant(limit: Rate, gaps: &[u64]) -> Vec<u64> {
         let mut bucket = crate::base::rate::Bucket::new(limit, at(0));
         let (mut now, mut sent) = (0, Vec::new());
@@ -249,15 +248,15 @@ mod tests {
     }
 
     proptest! {
-        /// The proof at the head of this file, tried.
+        /// Test of the proof at the head of this file.
         #[test]
         fn a_client_within_its_limits_is_never_closed(
             per_second in 1u32..2_000,
             burst in 1u32..300,
             gaps in prop::collection::vec(prop_oneof![4 => Just(0), 1 => 0u64..3_000_000], 1..900),
             stall_ms in 10u64..8_000,
-            // Of the path: when each stall begins after the last one's end, and for how much of
-            // the longest it lasts, in percent.
+            // Stalls of the path: the start of each after the end of the last, and the duration as
+            // a percentage of the longest stall.
             path in prop::collection::vec((0u64..6_000_000, 0u64..=100), 0..20),
             node in prop::collection::vec((0u64..6_000_000, 0u64..=100), 0..20),
             drift in 0u64..=50,
@@ -274,7 +273,8 @@ mod tests {
                     (start, at)
                 }).collect::<Vec<_>>()
             };
-            // Together they delay nothing by more than the longest stall: each by half.
+            // Stalls of path and node together must not exceed the longest stall, so each gets half
+            // of it.
             let path = spans(&path, stall / 2);
             let node = spans(&node, stall / 2);
             let held = |sent: u64| path.iter().find(|(start, end)| (*start..*end).contains(&sent)).map_or(sent, |(_, end)| *end);
@@ -285,8 +285,7 @@ mod tests {
         }
     }
 
-    /// The spans, without those that would stand still for longer than `longest` with the ones
-    /// before.
+    /// Returns the spans, without those that together with earlier ones would exceed `longest`.
     fn merge(spans: &[(u64, u64)], longest: u64) -> Vec<(u64, u64)> {
         let mut merged: Vec<(u64, u64)> = Vec::new();
         for &(start, end) in spans {

@@ -34,7 +34,7 @@ impl Overhead {
     }
 }
 
-/// Classes of frames whose rate is limited, and bytes.
+/// Classes of rate-limited frames, and bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     Reliable,
@@ -54,7 +54,7 @@ impl Class {
     }
 }
 
-/// A value for each class of frames whose rate is limited.
+/// One value for each rate-limited class of frames.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Classes<T> {
     reliable: T,
@@ -104,7 +104,7 @@ impl Allowances {
 }
 
 impl Meters {
-    /// Full meters.
+    /// Creates full meters.
     pub(super) const fn new(allowances: &Allowances, now: Instant) -> Self {
         Self {
             reliable: Meter::new(&allowances.reliable, now),
@@ -114,7 +114,7 @@ impl Meters {
         }
     }
 
-    /// The driver has read everything that had come.
+    /// Notes that the driver has read all received input.
     pub(super) fn caught_up(&mut self, allowances: &Allowances, now: Instant) {
         self.reliable.caught_up(&allowances.reliable, now);
         self.latest.caught_up(&allowances.latest, now);
@@ -135,9 +135,9 @@ impl Connections {
         self.table.get(key).is_some_and(Connection::is_held)
     }
 
-    /// The driver has read everything that has come of a connection.
+    /// Notes that the driver has read all received input of a connection.
     pub(crate) fn handle_drained(&mut self, now: Instant, key: Key) {
-        // The node may have given it up, and the driver has not heard so yet.
+        // The node may have dropped the connection, and the driver does not know that yet.
         if let Some(connection) = self.table.get_mut(key) {
             connection.caught_up(&self.allowances, now);
         }
@@ -145,7 +145,7 @@ impl Connections {
 
     /// Charges a connection for frames of its WebSocket that are no message.
     pub(crate) fn handle_overhead(&mut self, cx: &mut Cx<'_>, key: Key, overhead: Overhead) {
-        // The node may have given it up, and the driver has not heard so yet.
+        // The node may have dropped the connection, and the driver does not know that yet.
         if self.table.get(key).is_none_or(Connection::is_closing) {
             return;
         }
@@ -165,11 +165,11 @@ impl Connections {
         Ok(())
     }
 
-    /// Charges a connection for input that was read from it, accepted or refused. Pauses the
-    /// connection if it is faster than its limits.
+    /// Charges a connection for input that was read, accepted or refused. Pauses the connection if
+    /// it exceeds its limits.
     ///
     /// # Errors
-    /// If no stall can explain that the connection is faster than its limits.
+    /// If no stall can explain the excess.
     pub(super) fn charge(
         &mut self,
         cx: &mut Cx<'_>,
@@ -182,7 +182,7 @@ impl Connections {
             return Ok(());
         };
         if connection.is_closing() {
-            // Only a planted bug has it read.
+            // A closed connection is read only with a planted bug.
             return Ok(());
         }
         match connection.charge(&self.allowances, cx.now.instant, class, tokens) {
@@ -201,7 +201,7 @@ impl Connections {
     /// Counts a reliable message that is to be appended.
     ///
     /// # Errors
-    /// If the connection sends too many: the time until it may send another.
+    /// If the connection sends too many messages; the error is the time until the next is allowed.
     pub(crate) fn take_reliable(&mut self, bugs: &mut Bugs, now: Instant, key: Key) -> Result<(), Duration> {
         self.take(bugs, now, key, |connection| &mut connection.buckets.reliable)
     }

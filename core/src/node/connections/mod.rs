@@ -1,5 +1,4 @@
-//! Connections of a node with its clients: one machine, from the acceptance of a connection to
-//! its end.
+//! Connections of a node with its clients: one machine for their lives from accept to close.
 //!
 //! The machine admits connections, reads their frames as far as their limits allow, keeps their
 //! deadlines, and queues the frames that no cursor of a session stands for. It knows sessions by
@@ -47,7 +46,7 @@ pub(crate) use transmit::NextFrame;
 
 pub use metering::Overhead;
 
-/// Goodbye to a client whose session cannot be claimed now.
+/// Text of the `Goodbye` to a client if its session cannot be claimed now.
 pub(crate) const UNAVAILABLE: &str = "the registry of sessions does not answer";
 
 /// The connections of a node, those included that have no session yet.
@@ -87,8 +86,8 @@ pub(crate) struct ConnectionStats {
     pub(crate) handshake_timeouts: u64,
 }
 
-/// A connection that is gone, and the session that it belonged to. The session may have a newer
-/// connection by now.
+/// Loss of a connection, with the session that the connection belonged to. The session may have a
+/// newer connection by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LostConnection {
     pub(crate) session: Key,
@@ -119,7 +118,7 @@ impl Offence {
 }
 
 impl Connections {
-    /// No connections.
+    /// Creates the machine, without connections.
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             table: Slab::new(config.connections.total),
@@ -134,38 +133,39 @@ impl Connections {
 
     // Getters.
 
-    /// Number of connections.
+    /// Returns the number of connections.
     pub(crate) const fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// Number of connections without a session that is open.
+    /// Returns the number of connections without an open session.
     pub(crate) const fn unauthenticated(&self) -> usize {
         self.admission.waiting()
     }
 
-    /// Gauges and counters.
+    /// Returns gauges and counters.
     pub(crate) const fn stats(&self) -> &ConnectionStats {
         &self.stats
     }
 
-    /// Returns the smoothed round trip of a connection; `None` before its first pong, or if it is
-    /// gone.
+    /// Returns the smoothed round trip of a connection; `None` before the first pong, or if the
+    /// connection is gone.
     pub(crate) fn rtt(&self, key: Key) -> Option<Duration> {
         self.table.get(key)?.heartbeat.rtt()
     }
 
-    /// Returns the trace that a connection belongs to; `None` if it is gone.
+    /// Returns the trace of a connection; `None` if the connection is gone.
     pub(crate) fn trace(&self, key: Key) -> Option<Trace> {
         Some(self.table.get(key)?.trace)
     }
 
-    /// Returns the number of a connection among those accepted; `None` if it is gone.
+    /// Returns the number of a connection among all accepted ones; `None` if the connection is
+    /// gone.
     pub(crate) fn number(&self, key: Key) -> Option<u64> {
         Some(self.table.get(key)?.number)
     }
 
-    /// Returns true if the player of a connection is known, and its `Hello` is awaited or being
+    /// Returns true if the player of a connection is known, and the `Hello` is awaited or being
     /// served.
     pub(crate) fn is_greeting(&self, key: Key) -> bool {
         self.table.get(key).is_some_and(Connection::is_greeting)
@@ -173,10 +173,10 @@ impl Connections {
 
     // The way to a session.
 
-    /// Notes the player that the upgrade of a connection has admitted. False if the connection is
-    /// gone, or is not being upgraded.
+    /// Notes the player that the upgrade of a connection has admitted. Returns false if the
+    /// connection is gone, or is not in its upgrade.
     pub(crate) fn admit(&mut self, bugs: &mut Bugs, key: Key, identity: Identity) -> bool {
-        // The node may have given it up, and the driver has not heard so yet.
+        // The node may have dropped the connection, and the driver does not know that yet.
         let Some(Phase::Upgrading { until }) = self.table.get(key).map(|connection| &connection.phase) else {
             return false;
         };
@@ -201,8 +201,8 @@ impl Connections {
         });
     }
 
-    /// Takes the `Hello` of a connection whose session was claimed. `None` if the connection has
-    /// gone meanwhile, or is being closed.
+    /// Takes the `Hello` of a connection after the claim of its session. Returns `None` if the
+    /// connection is gone or is being closed.
     pub(crate) fn take_hello(&mut self, key: Key) -> Option<v1::Hello> {
         match &mut self.table.get_mut(key)?.phase {
             Phase::Claiming { hello, .. } => Some(core::mem::take(&mut **hello)),
@@ -221,8 +221,8 @@ impl Connections {
         self.book(key);
     }
 
-    /// Sends a connection's `Welcome` before everything else, and seals what follows if the client
-    /// has asked for that.
+    /// Sends the `Welcome` of a connection before all other frames, and seals the later ones if the
+    /// client has asked for a seal.
     pub(crate) fn welcome(&mut self, bugs: &mut Bugs, key: Key, welcome: &v1::Welcome, seal: Option<Seal>) {
         let Some(connection) = self.table.get_mut(key) else {
             return bugs.found("a connection vanished while it was welcomed");
@@ -231,7 +231,8 @@ impl Connections {
         connection.seal = seal.map(Box::new);
     }
 
-    /// Parts a connection from its session, whose input it does not carry any more.
+    /// Parts a connection from its session. Input of the connection does not reach that session any
+    /// more.
     pub(crate) fn part_from_session(&mut self, bugs: &mut Bugs, key: Key) {
         let Some(connection) = self.table.get_mut(key) else {
             return bugs.found("a connection that is not in the table has a session");
@@ -241,8 +242,8 @@ impl Connections {
 
     // The end.
 
-    /// Closes a connection whose peer broke the protocol or its limits, and says how. Ignored if
-    /// the connection is gone or is being closed.
+    /// Closes a connection after a violation of the protocol or the limits, and tells the peer the
+    /// reason. Ignored if the connection is gone or is being closed.
     pub(crate) fn punish(&mut self, cx: &mut Cx<'_>, key: Key, offence: Offence) {
         if self.table.get(key).is_none_or(Connection::is_closing) {
             return;
@@ -253,13 +254,13 @@ impl Connections {
         cx.event(Event::Misbehaved { conn: ConnId::from_key(key), what, wrong });
     }
 
-    /// [Closes](Self::close_until) a connection whose client may come back at once.
+    /// [Closes](Self::close_until) a connection, and lets the client return at once.
     pub(crate) fn close(&mut self, cx: &mut Cx<'_>, key: Key, reason: v1::Reason, message: &str) {
         self.close_until(cx, key, reason, message, Duration::ZERO);
     }
 
-    /// Starts to close a connection whose client is to come back after a while. Its input is
-    /// ignored from now on. Ignored if the connection is gone or is being closed.
+    /// Starts to close a connection, lets the client return after a time, and ignores further
+    /// input. Ignored if the connection is gone or is being closed.
     pub(crate) fn close_until(
         &mut self,
         cx: &mut Cx<'_>,
@@ -296,9 +297,9 @@ impl Connections {
         }
     }
 
-    /// Forgets a connection that is gone. Returns the session that it belonged to, if any.
+    /// Forgets a closed connection. Returns the session of the connection, if there was one.
     pub(crate) fn forget(&mut self, cx: &Cx<'_>, key: Key) -> Option<LostConnection> {
-        // The driver may tell of a connection that the node has given up.
+        // The driver may report the end of a connection that the node has dropped.
         let mut connection = self.table.remove(key)?;
         self.agenda.cancel(key, &mut connection.booking);
         self.stats.closing -= usize::from(connection.is_closing());
@@ -309,11 +310,11 @@ impl Connections {
         Some(LostConnection { session, conn: ConnId::from_key(key), trace })
     }
 
-    // What the parts share.
+    // Shared by the parts.
 
-    /// Books the next deadline of a connection.
+    /// Arms the next deadline of a connection.
     fn book(&mut self, key: Key) {
-        // It may have been forgotten since.
+        // The connection may be gone since.
         if let Some(connection) = self.table.get_mut(key) {
             let at = connection.deadline();
             self.agenda.book(key, &mut connection.booking, at);
@@ -344,7 +345,7 @@ impl Connections {
         Ok(())
     }
 
-    /// Gives a connection another session, or none, and returns the one that it had.
+    /// Gives a connection another session, or none, and returns the one before.
     #[cfg(test)]
     pub(crate) fn swap_session(&mut self, key: Key, session: Option<Key>) -> Option<Key> {
         let connection = self.table.get_mut(key).expect("the connection is in the table");

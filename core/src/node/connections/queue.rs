@@ -1,4 +1,4 @@
-//! Frames that wait in a connection: a bounded queue.
+//! Bounded queue of the frames that wait in a connection.
 
 use alloc::collections::VecDeque;
 
@@ -14,7 +14,8 @@ const CONTROL_QUEUE: usize = 64;
 const BACKED_UP: usize = CONTROL_QUEUE / 2;
 
 /// Number of queued bytes from which on no other frame is queued: with the last one, the queue
-/// holds at most a frame more. A peer whose answers exceed that is closed; an application is told.
+/// holds at most one frame more. Beyond that, a peer is closed for too many answers, and an
+/// application is told of the full queue.
 pub(crate) const CONTROL_BYTES: usize = 256 * 1024;
 
 /// Frames that no cursor stands for; at most [`CONTROL_QUEUE`], and [`CONTROL_BYTES`] with a frame
@@ -34,7 +35,7 @@ impl ControlQueue {
         self.backed_up
     }
 
-    /// Queues an answer to a request. False if the queue is full.
+    /// Queues an answer to a request. Returns false if the queue is full.
     pub(super) fn push_answer(&mut self, frame: Bytes) -> bool {
         self.backed_up |= self.has_piled_up();
         self.push(frame)
@@ -47,7 +48,7 @@ impl ControlQueue {
         has_place && self.push(frame)
     }
 
-    /// Queues a frame. False if the queue is full.
+    /// Queues a frame. Returns false if the queue is full.
     pub(super) fn push(&mut self, frame: Bytes) -> bool {
         let fits = self.frames.len() < CONTROL_QUEUE && self.bytes < CONTROL_BYTES;
         if fits {
@@ -66,7 +67,7 @@ impl ControlQueue {
         Some(frame)
     }
 
-    /// Returns the frame that was queued last.
+    /// Returns the newest queued frame.
     pub(super) fn last(&self) -> Option<&Bytes> {
         self.frames.back()
     }
@@ -117,7 +118,7 @@ mod tests {
     fn the_queue_is_bounded_in_frames_and_in_bytes() {
         let mut queue = ControlQueue::default();
         assert_eq!(fill(&mut queue, 1, ControlQueue::push), CONTROL_QUEUE);
-        // A frame is queued while there are fewer bytes than the bound, however large it is.
+        // A frame of any size is queued while the queued bytes are below the bound.
         let mut queue = ControlQueue::default();
         assert_eq!(fill(&mut queue, CONTROL_BYTES / 4 + 1, ControlQueue::push), 4);
         assert_eq!(queue.audit(0), Err("queue of a connection"));
@@ -140,7 +141,7 @@ mod tests {
             for _ in 0..half {
                 assert!(queue.push_answer(frame(len)) && !queue.is_backed_up());
             }
-            // Nobody asked for a message.
+            // A message of the application answers no request.
             assert!(queue.push_message(frame(len)) && !queue.is_backed_up());
             assert!(queue.push_answer(frame(len)) && queue.is_backed_up());
             assert!(queue.pop().is_some() && queue.is_backed_up());

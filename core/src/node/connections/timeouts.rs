@@ -25,7 +25,7 @@ impl Connections {
         self.agenda.take_due(now)
     }
 
-    /// Does all that is due of a connection that was [taken out](Self::take_due).
+    /// Executes all due actions of a connection that was [taken out](Self::take_due).
     pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>, key: Key) -> Option<LostConnection> {
         let Some(connection) = self.table.get_mut(key) else {
             cx.bugs.found("a connection that is not in the table is due");
@@ -53,7 +53,7 @@ impl Connections {
         let Some(connection) = self.table.get_mut(key) else {
             return cx.bugs.found("the heart of a connection beats that is not in the table");
         };
-        // Answers of a connection that is paused are not read.
+        // Answers are not read while the connection is paused.
         if connection.paused.is_some() && connection.heartbeat.handle_frame(&cx.config.heartbeat) {
             self.stats.unhealthy -= 1;
         }
@@ -63,7 +63,7 @@ impl Connections {
                 let rtt = connection.heartbeat.rtt().unwrap_or_default();
                 let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
                 let ping = v1::Ping { nonce, rtt_us };
-                // A queue that is full is not read, and the miss will tell.
+                // A full queue drops the ping: then the peer does not read, and the miss counts.
                 connection.queue.push(wire::encode(v1::Kind::Ping, &v1::Metadata::default(), &ping));
                 if unhealthy {
                     self.stats.unhealthy += 1;
@@ -83,7 +83,7 @@ impl Connections {
         }
     }
 
-    /// Ends a phase whose deadline, `due`, has come. A deadline that is found late is put off once.
+    /// Ends a phase at its deadline, `due`. A deadline that is found late is put off once.
     fn end_phase(&mut self, cx: &mut Cx<'_>, key: Key, due: Instant) -> Option<LostConnection> {
         let Some(connection) = self.table.get_mut(key) else {
             cx.bugs.found("a phase ends of a connection that is not in the table");

@@ -1,4 +1,4 @@
-//! Output of connections: frames that wait in them, and frames that others have for them.
+//! Output of connections: queued frames, and frames from the cursors of sessions.
 
 use alloc::collections::VecDeque;
 
@@ -18,7 +18,7 @@ use crate::node::cx::Cx;
 pub(crate) enum NextFrame {
     /// A frame that waited in the connection.
     Own(Bytes),
-    /// The `Welcome`, which is sent as it is, even if the connection has a seal.
+    /// The `Welcome`, which is sent unsealed, even if the connection has a seal.
     Clear(Bytes),
     /// The cursors of the session, and after them the connection's
     /// [last frame](Connections::take_goodbye).
@@ -28,8 +28,8 @@ pub(crate) enum NextFrame {
 }
 
 impl Connections {
-    /// Tells the driver that there is something to transmit, unless the driver knows. Returns
-    /// true if the driver knew.
+    /// Tells the driver of frames to transmit, unless the driver knows already. Returns true if the
+    /// driver knew.
     #[inline]
     pub(crate) fn wake(&mut self, bugs: &mut Bugs, out: &mut VecDeque<Output>, key: Key) -> bool {
         let Some(connection) = self.table.get_mut(key) else {
@@ -64,8 +64,8 @@ impl Connections {
         }
     }
 
-    /// Queues a message of the application, and wakes the connection. False if the connection is
-    /// not open, or its queue is full.
+    /// Queues a message of the application, and wakes the connection. Returns false if the
+    /// connection is not open, or its queue is full.
     pub(crate) fn send(&mut self, cx: &mut Cx<'_>, key: Key, frame: Bytes) -> bool {
         let Some(connection) = self.table.get_mut(key).filter(|connection| connection.is_open()) else {
             return false;
@@ -137,8 +137,8 @@ impl Connections {
         }
     }
 
-    /// Closes a connection whose counter of sealed frames is at its end: a new connection agrees
-    /// on a new key.
+    /// Closes a connection at the end of its counter of sealed frames: a new connection agrees on a
+    /// new key.
     #[cold]
     fn key_used_up(&mut self, cx: &mut Cx<'_>, key: Key) {
         if let Some(connection) = self.table.get_mut(key) {
@@ -148,7 +148,7 @@ impl Connections {
         self.close(cx, key, v1::Reason::Overloaded, "the key of the connection is used up");
     }
 
-    /// Counts a frame that goes out as it is.
+    /// Counts a frame that is sent unsealed.
     #[inline]
     pub(crate) const fn count_out(&mut self, frame: Bytes) -> Bytes {
         self.stats.frames_out += 1;

@@ -44,8 +44,9 @@ pub(in crate::node) struct Membership {
 
 /// Window of the reliable messages that a member may send.
 ///
-/// A message that is not taken closes the window: messages from a number on are to be sent again
-/// after a time. Messages that were under way behind it find the window closed; that is said once.
+/// A refused message closes the window: messages from a number on are to be sent again after a
+/// time. Messages that were under way behind the refused one find the window closed, which is
+/// reported once.
 #[derive(Clone, Copy, Debug, Default)]
 struct SendWindow {
     /// `Throttle` to send: the number expected, and milliseconds to wait.
@@ -115,7 +116,8 @@ impl Membership {
 
     // Changes.
 
-    /// Begins to read: the log from where the room says, and the state from its beginning.
+    /// Begins to read: the log from the cursor that the room names, and the state from its
+    /// beginning.
     pub(in crate::node) const fn begin(&mut self, seated: Seated) {
         let Seated { number, seq, resumed, forgotten } = seated;
         self.number = number;
@@ -125,7 +127,8 @@ impl Membership {
         self.welcome_snapshot = true;
     }
 
-    /// Answers a `Join` of a member: its client did not hear the answer to an earlier one, or forgot.
+    /// Answers a `Join` of a member whose client has not received, or has forgotten, the answer to
+    /// an earlier one.
     pub(in crate::node) const fn join_again(&mut self) {
         if self.is_seated() {
             self.joined = Some(true);
@@ -181,7 +184,7 @@ impl Membership {
 
     // Frames.
 
-    /// The next frame that the member is owed. The order: how it became a member, refusals, the log,
+    /// Returns the next frame for the member. The order: the answer to the join, refusals, the log,
     /// latest messages, the state.
     #[inline]
     pub(super) fn next(&mut self, room: &Room, accept_zstd: bool, planted: Planted) -> Option<Owed> {
@@ -189,10 +192,10 @@ impl Membership {
             return None;
         }
         if planted.is(Plant::GapUnannounced) {
-            // The planted bug goes on with the oldest entry, and says nothing.
+            // The planted bug continues with the oldest entry, without a report.
             self.seq = self.seq.max(room.log().first() - 1);
         }
-        // Most frames are entries, and most questions come when there is nothing.
+        // Most frames are entries, and most calls find no frame.
         if !self.owes_notice() && !room.has_lost(self.seq) {
             if self.seq < room.released() {
                 return self.next_entry(room, accept_zstd);

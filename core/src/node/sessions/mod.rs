@@ -1,8 +1,8 @@
 //! The sessions of a node: a player's presence on the server, with a connection or without (rows S1,
 //! R2).
 //!
-//! A session outlives its connections. Each connection that takes the session raises its epoch, and
-//! only the newest may write (guarantee G7).
+//! A session outlives its connections. Each connection that takes the session raises the session's
+//! epoch, and only the newest may write (guarantee G7).
 
 mod membership;
 mod session;
@@ -75,14 +75,14 @@ pub(super) struct EndedSession {
 /// Connections that may bring the player of a session back.
 #[derive(Clone, Copy)]
 pub(super) struct Door<'a> {
-    /// Returns true if a connection's player is known and its `Hello` is awaited.
+    /// Returns true if a connection's player is known and the `Hello` is awaited.
     pub(super) is_greeting: &'a dyn Fn(ConnId) -> bool,
-    /// True if there are connections whose player is not known yet.
+    /// True if there are connections of unknown players.
     pub(super) has_strangers: bool,
 }
 
 impl Sessions {
-    /// An empty table.
+    /// Creates an empty table.
     pub(super) fn new(config: &Config, seed: Seed) -> Self {
         Self {
             slab: Slab::new(config.sessions.total),
@@ -115,17 +115,17 @@ impl Sessions {
         self.by_player.get(player).copied()
     }
 
-    /// The connection of a session, if the session is here and has one.
+    /// Returns the connection of a session, if the session is here and has one.
     pub(super) fn conn(&self, session: Key) -> Option<ConnId> {
         self.slab.get(session)?.conn()
     }
 
-    /// The connection of a player's session, if there is one.
+    /// Returns the connection of a player's session, if there is one.
     pub(super) fn conn_of(&self, player: &Name) -> Option<ConnId> {
         self.conn(self.of_player(player)?)
     }
 
-    /// Time of the next deadline, and its session.
+    /// Returns the time of the next deadline, with the session.
     pub(super) fn next_timer(&self) -> Option<(Instant, Key)> {
         self.agenda.next()
     }
@@ -142,7 +142,7 @@ impl Sessions {
         taken
     }
 
-    /// Notes a connection whose upgrade has named a player.
+    /// Notes a connection after its upgrade has named the player.
     pub(super) fn knock(&mut self, player: &Name, conn: ConnId, is_greeting: impl Fn(ConnId) -> bool) {
         let session = self.of_player(player);
         if let Some(session) = session.and_then(|session| self.slab.get_mut(session)) {
@@ -151,8 +151,8 @@ impl Sessions {
         }
     }
 
-    /// Finds the session that a `Hello` names, whose client has heard of epoch `newest`. The node has
-    /// registered the player's session at a revision, if it has.
+    /// Finds the session that a `Hello` names, for a client that knows epoch `newest`. `registered`
+    /// is the revision at which the node has registered the player's session, if it has.
     pub(super) fn find(
         &self,
         player: &Name,
@@ -182,7 +182,8 @@ impl Sessions {
         Some(key)
     }
 
-    /// Registers a claim of a session at a higher revision. Returns the rooms that must know of it.
+    /// Registers a claim of a session at a higher revision. Returns the rooms that must hear of the
+    /// claim.
     pub(super) fn raise(&mut self, bugs: &mut Bugs, session: Key, epoch: u64) -> Vec<Key> {
         let Some(session) = self.slab.get_mut(session) else {
             bugs.found("the epoch rises of a session that is gone");
@@ -213,15 +214,15 @@ impl Sessions {
         Some(attachment)
     }
 
-    /// Notes that a session's connection is closed since a newer one of its player came.
+    /// Counts a connection that was closed because a newer one of its player took the session over.
     pub(super) const fn count_takeover(&mut self) {
         self.stats.takeovers += 1;
     }
 
     // Without a connection.
 
-    /// Takes a session from a connection that is gone. Returns the player; `None` if the session has
-    /// a newer connection, or has ended.
+    /// Takes a session from a closed connection. Returns the player; `None` if the session has a
+    /// newer connection, or has ended.
     pub(super) fn detach(
         &mut self,
         bugs: &mut Bugs,
@@ -249,13 +250,13 @@ impl Sessions {
         self.agenda.book(key, &mut session.booking, expires);
     }
 
-    /// Takes out a session whose deadline has come.
+    /// Takes out the next session with a passed deadline.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Key> {
         self.agenda.take_due(now)
     }
 
-    /// Looks at a session whose deadline has come. Returns true if the session is to end. The end is
-    /// put off, by a handshake, while a connection may bring the player.
+    /// Judges a session at its deadline. Returns true if the session must end. The end is postponed
+    /// by one handshake timeout while a connection may bring the player.
     pub(super) fn is_over(
         &mut self,
         bugs: &mut Bugs,
@@ -274,8 +275,9 @@ impl Sessions {
         let later = if at > now {
             Some(at)
         } else {
-            // A connection says its Hello in bounded time. The player may also be a stranger yet, or
-            // could not come while the node stood still: either excuses once, both together each time.
+            // A connection sends its `Hello` in bounded time. The player may also be on a
+            // connection without a name yet, or could not arrive while the node stood still. Either
+            // reason excuses once; both together excuse each time.
             let at_the_door = session.knocking.iter().any(|conn| (door.is_greeting)(*conn));
             let (late, strangers) = (now.since(at) > LATE, door.has_strangers);
             let excused = (late || strangers) && !core::mem::replace(&mut session.excused, true);
@@ -292,7 +294,7 @@ impl Sessions {
         later.is_none()
     }
 
-    /// Forgets a session, whose memberships were [taken](Self::take_memberships).
+    /// Forgets a session. Its memberships must be [taken](Self::take_memberships) before.
     pub(super) fn remove(&mut self, session: Key) -> Option<EndedSession> {
         let mut ended = self.slab.remove(session)?;
         self.by_player.remove(ended.player());
@@ -303,7 +305,7 @@ impl Sessions {
 
     // Memberships.
 
-    /// Begins a membership in a room. Returns false if the session is in as many rooms as it may be.
+    /// Begins a membership in a room. Returns false if the session has reached its cap on rooms.
     pub(super) fn begin_membership(&mut self, session: Key, room: Key, most: usize) -> bool {
         let Some(session) = self.slab.get_mut(session) else { return false };
         let fits = session.memberships.len() < most;
@@ -336,7 +338,7 @@ impl Sessions {
         }
     }
 
-    /// The membership of a session in a room; `None` if it has ended.
+    /// Returns the membership of a session in a room; `None` if it has ended.
     pub(super) fn membership(&mut self, session: Key, room: Key) -> Option<&mut Membership> {
         self.slab.get_mut(session)?.memberships.iter_mut().find(|membership| membership.room == room)
     }
@@ -350,7 +352,7 @@ impl Sessions {
         self.slab.get_mut(session)?.memberships.iter_mut().find(|membership| is_room(membership.room))
     }
 
-    /// The next frame that a session is owed. `room` looks rooms up.
+    /// Returns the next frame for a session. `room` looks rooms up.
     pub(super) fn next_frame<'a>(
         &mut self,
         session: Key,

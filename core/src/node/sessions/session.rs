@@ -20,7 +20,7 @@ pub(in crate::node) struct Session {
     player: Name,
     /// Revision at which this node claimed the session: fences other nodes.
     epoch: u64,
-    /// Revision at which the session was registered when its newest connection came: that of the
+    /// Revision at which the session was registered when it got its newest connection: that of the
     /// claim, or a later one if the node's lease had ended in between.
     registered: u64,
     /// Number of connections that the session had on this node, [`ATTACHES`] at most: the newest
@@ -33,14 +33,14 @@ pub(in crate::node) struct Session {
     /// Time at which the session ends, while it has no connection.
     pub(super) expires: Option<Instant>,
     pub(super) booking: Booking,
-    /// Connections whose upgrade has named the player: each may bring a resume. Those that
-    /// have said their `Hello` or are gone are removed when another comes.
+    /// Connections after an upgrade for this player: each may bring a resume. Connections that have
+    /// sent `Hello` or are gone are removed when another is added.
     pub(super) knocking: Vec<ConnId>,
     /// True if the end was put off once since the session lost its connection.
     pub(super) excused: bool,
     /// Identifier of the replica as which the player writes the state of rooms.
     replica: u64,
-    /// Rooms of the session, those included that it is on its way into; at most `sessions.rooms`.
+    /// Rooms of the session, including those with an admission under way; at most `sessions.rooms`.
     pub(super) memberships: Vec<Membership>,
     /// Index of the membership that is served next, so that no room starves another.
     pub(super) served: usize,
@@ -110,12 +110,12 @@ impl Session {
         &self.memberships
     }
 
-    /// The rooms of the session.
+    /// Returns the rooms of the session.
     pub(in crate::node) fn rooms(&self) -> Vec<Key> {
         self.memberships.iter().map(|membership| membership.room).collect()
     }
 
-    /// Epoch that the client was told last.
+    /// Returns the epoch in the last `Welcome` of the client.
     pub(super) const fn welcomed(&self) -> u64 {
         client_epoch(self.epoch).saturating_add(self.attached)
     }
@@ -127,8 +127,9 @@ impl Session {
         self.epoch = epoch;
     }
 
-    /// Gives the session to a connection, the node's `number`-th, now that it is registered at this
-    /// revision, if it is. `None` if the session has a newer connection: the `Hello` came late.
+    /// Gives the session to a connection, the node's `number`-th, with the revision at which the
+    /// session is registered now, if it is. Returns `None` if the session has a newer connection:
+    /// the `Hello` arrived late.
     pub(super) fn attach(
         &mut self,
         conn: ConnId,

@@ -1,4 +1,4 @@
-//! Frames that come in.
+//! Input frames.
 
 use super::*;
 use crate::config::Rate;
@@ -9,7 +9,7 @@ fn join() -> v1::Join {
     v1::Join { room: "arena".into(), history: 0 }
 }
 
-/// A message whose payload compresses well.
+/// A message with a payload that compresses well.
 fn say() -> v1::Say {
     v1::Say { room: "arena".into(), client_seq: 1, body: alloc::vec![0; 4_000].into(), ..v1::Say::default() }
 }

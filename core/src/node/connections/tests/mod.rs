@@ -1,4 +1,4 @@
-//! Connections without a node: each decision of the machine.
+//! Connections without a node: one test for each decision of the machine.
 
 mod admission;
 mod intake;
@@ -74,7 +74,7 @@ impl World {
         self.input(|connections, cx| connections.accept(cx, Source::Client(Address([address; 16]))))
     }
 
-    /// Accepts a connection and admits a player whose token is "token".
+    /// Accepts a connection, and admits a player with the token "token".
     fn admit(&mut self) -> Key {
         let key = self.accept();
         let player = Name::new("ann").unwrap();
@@ -83,14 +83,14 @@ impl World {
         key
     }
 
-    /// A connection whose session is claimed.
+    /// Opens a connection until the claim of its session.
     fn claim(&mut self) -> Key {
         let key = self.admit();
         self.input(|connections, cx| connections.start_claiming(cx.bugs, key, v1::Hello::default()));
         key
     }
 
-    /// A connection that is open for [`SESSION`].
+    /// Opens a connection for [`SESSION`].
     fn open(&mut self) -> Key {
         let key = self.claim();
         self.input(|connections, cx| connections.open(cx, key, SESSION, false));
@@ -109,7 +109,7 @@ impl World {
         self.input(|connections, cx| connections.handle_frame(cx, key, frame))
     }
 
-    /// Asks for the next frame, as a node whose sessions have no frames.
+    /// Asks for the next frame, as a node without frames of sessions does.
     fn transmit(&mut self, key: Key) -> Option<Bytes> {
         self.input(|connections, cx| {
             let frame = match connections.next_frame(cx.out, key)? {
@@ -121,7 +121,7 @@ impl World {
         })
     }
 
-    /// Returns every message that goes out.
+    /// Returns every message that is sent.
     fn received(&mut self, key: Key) -> Vec<ToClient> {
         let mut messages = Vec::new();
         while let Some(frame) = self.transmit(key) {
@@ -130,8 +130,8 @@ impl World {
         messages
     }
 
-    /// Fires the deadlines until a time has passed, each when it is due, and returns the
-    /// connections that are lost.
+    /// Fires the deadlines until a time has passed, each at its time, and returns the lost
+    /// connections.
     fn advance(&mut self, by: Duration) -> Vec<LostConnection> {
         let end = self.now.instant + by;
         let mut lost = Vec::new();

@@ -15,7 +15,7 @@ fn answer(world: &mut World, key: Key, frame: Bytes) {
     world.input(|connections, cx| connections.answer(cx, key, frame));
 }
 
-/// Opens a connection whose peer has agreed on a seal, and returns the peer's side of it.
+/// Opens a sealed connection, and returns the seal of the peer.
 fn sealed(world: &mut World) -> (Key, Seal) {
     let offer = seal::Offer::new([1; 32], None);
     let (public, agreed) = seal::answer([2; 32], None, &offer.public(), &[3; 16]).unwrap();
