@@ -28,7 +28,7 @@ pub(crate) struct EarlyAttach {
 }
 
 impl Claiming {
-    /// A claim that is made at a time.
+    /// Creates a claim that asks the registry at a time.
     pub(super) const fn at(ask_at: Instant) -> Self {
         Self { early: Vec::new(), ask_at: Some(ask_at) }
     }

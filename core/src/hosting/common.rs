@@ -121,13 +121,13 @@ impl Common {
 
     // Sessions of this node.
 
-    /// Adds a session on its way in.
+    /// Adds a session that is being admitted.
     pub(super) fn arrive(&mut self, cx: &mut RoomContext<'_>, arrival: Arrival) {
         let attempt = cx.next_attempt();
         self.locals.push(LocalSession::new(arrival, attempt));
     }
 
-    /// Sets the cursor from which a session on its way in continues.
+    /// Sets the cursor from which a session continues that is being admitted.
     pub(super) fn redirect(&mut self, cx: &mut RoomContext<'_>, session: Key, resume: Cursor) {
         match self.locals.get_mut(session) {
             Some(local) => local.resume = Some(resume),

@@ -37,7 +37,7 @@ pub(crate) trait KeptPlaces {
 }
 
 impl RoomContext<'_> {
-    /// The next number of an entry or of a request for a tail.
+    /// Returns the next number for an entry into a room or for a request for a tail.
     pub(super) const fn next_attempt(&mut self) -> u64 {
         *self.attempts += 1;
         *self.attempts

@@ -72,7 +72,7 @@ pub(crate) enum RoomEffect {
 pub(crate) struct Seated {
     /// Number of the member.
     pub(crate) number: u32,
-    /// The entry after which the member reads on.
+    /// Entry after which the member reads.
     pub(crate) seq: u64,
     /// True if the session continues an earlier membership.
     pub(crate) resumed: bool,
@@ -156,7 +156,7 @@ impl RoomEffects {
         self.queue.push_back((self.room, name.clone(), effect));
     }
 
-    /// The oldest effect.
+    /// Takes out the oldest effect.
     pub(crate) fn poll(&mut self) -> Option<OfRoom> {
         self.queue.pop_front()
     }

@@ -42,23 +42,23 @@ impl Following {
 
     // Getters.
 
-    /// The primary.
+    /// Returns the primary.
     pub(super) const fn primary(&self) -> NodeId {
         self.primary
     }
 
-    /// The open link to the primary.
+    /// Returns the open link to the primary.
     pub(super) const fn link(&self) -> Option<Key> {
         self.link
     }
 
-    /// The link over which messages of members are sent to the primary: once the tail is received,
-    /// so that each message is sent over one link.
+    /// Returns the link for messages of members to the primary: only once the tail is received, so
+    /// that each message is sent over one link.
     pub(super) fn way(&self) -> Option<Key> {
         self.link.filter(|_| self.tail == Tail::Attached)
     }
 
-    /// Time at which sessions have waited for the tail for long enough.
+    /// Returns the time at which sessions have waited for the tail for long enough.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match self.tail {
             Tail::Attached => None,
@@ -198,7 +198,7 @@ impl Following {
             cx.effects.marks.wake = true;
         }
         if is_first {
-            // Sessions that were members before go on; those that wait come in.
+            // Sessions that were members before continue; those that wait are admitted.
             common.locals.iter_mut().for_each(|local| local.waits = true);
             common.readers.begin(link, 0, 0);
             common.emit(cx, RoomEffect::Read { link });
@@ -218,8 +218,7 @@ impl Following {
         }
     }
 
-    /// Expels the sessions that want to come in, if they have waited for the tail for too long: they
-    /// try again.
+    /// Expels the sessions that have waited for the tail for too long, so that they try again.
     fn tail_overdue(&mut self, common: &mut Common, cx: &mut RoomContext<'_>) {
         if self.deadline().is_some_and(|until| until <= cx.now.instant) {
             self.detach(cx);
@@ -334,8 +333,8 @@ impl Following {
         Self::activate(common, cx);
     }
 
-    /// Lets sessions in, or go on, once the tail has come as far as the primary had when it granted
-    /// the membership.
+    /// Admits or continues waiting sessions, once the tail has reached the entry that the primary
+    /// had when it granted the membership.
     fn activate(common: &mut Common, cx: &mut RoomContext<'_>) {
         let Common { room, locals, .. } = common;
         let head = room.log().head();

@@ -17,7 +17,7 @@ pub(crate) enum RoomInput {
     Depart { session: Key, departure: Departure },
     /// A session of this node is registered with another epoch.
     Epoch { session: Key, epoch: u64 },
-    /// A session of this node on its way in has another cursor.
+    /// A session of this node has another cursor while it is being admitted.
     Redirect { session: Key, resume: Cursor },
     /// The client of a session of this node connects, or its connection is lost.
     Presence { session: Key, present: bool },
@@ -27,13 +27,13 @@ pub(crate) enum RoomInput {
     LedBy { node: NodeId, epoch: u64 },
     /// The registry did not say which node is the primary, or this node declines to be it.
     Unavailable,
-    /// The registry cannot be asked: too many requests are open.
+    /// The registry cannot be asked, since too many requests are open.
     Unclaimed,
     /// The registry does not name this node the primary any more.
     Lost,
     /// The registry does not name the node any more that the room follows.
     PrimaryGone,
-    /// A link to the node is open that the room follows.
+    /// A link is open to the node that the room follows.
     Linked { link: Key },
     /// A link has ended.
     Unlinked { link: Key, node: NodeId },
@@ -43,9 +43,9 @@ pub(crate) enum RoomInput {
     PlacesKnown,
     /// The leases of the node live again.
     Leased,
-    /// The room is to be closed.
+    /// The room must be closed.
     Close(v1::LeftReason),
-    /// A deadline of the room has come.
+    /// A deadline of the room has passed.
     Timeout,
 }
 
@@ -69,6 +69,6 @@ pub(crate) struct Arrival {
 pub(crate) enum Departure {
     /// The player leaves the room.
     Leaves,
-    /// The session goes to another node: the player stays a member.
+    /// The session moves to another node, and the player stays a member.
     Moves,
 }

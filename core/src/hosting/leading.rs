@@ -417,8 +417,8 @@ impl Leading {
         Ok(admitted)
     }
 
-    /// Ends the memberships of older sessions of the entrant's player: a player has one session. An
-    /// older session cannot come in behind a newer one.
+    /// Ends the memberships of older sessions of the entrant's player, since a player has one
+    /// session. An older session is not admitted after a newer one.
     fn end_other_sessions(
         &mut self,
         common: &mut Common,
@@ -547,7 +547,8 @@ impl Leading {
     }
 }
 
-/// The tail of a room from as far back as its window reaches, for the `Attach` of this number.
+/// Returns the tail of a room, from the first entry of its window on, for the `Attach` of this
+/// number.
 pub(super) fn afresh(common: &Common, number: u64) -> v1::Attached {
     let room = &common.room;
     let member = |member: &Member| v1::TailMember {

@@ -1,4 +1,4 @@
-//! Sessions of this node that are members of a room, or on their way in.
+//! Sessions of this node that are members of a room, or are being admitted.
 
 use alloc::vec::Vec;
 
@@ -14,7 +14,7 @@ pub(crate) struct LocalSession {
     pub(crate) id: SessionId,
     pub(crate) epoch: u64,
     pub(crate) player: Name,
-    /// Number of the member; 0 while the session is on its way in.
+    /// Number of the member; 0 while the session is being admitted.
     pub(crate) number: u32,
     /// True if the session waits for the room's primary to let it in, or to let it go on.
     pub(crate) waits: bool,
@@ -44,7 +44,7 @@ pub(crate) struct Granted {
 }
 
 impl LocalSession {
-    /// A session on its way in.
+    /// Creates a session that is being admitted.
     pub(super) fn new(arrival: Arrival, attempt: u64) -> Self {
         let Arrival { session, id, epoch, player, resume, history, until } = arrival;
         Self {
@@ -69,15 +69,15 @@ impl LocalSession {
         self.number == 0 && self.resume.is_none()
     }
 
-    /// The entry after which the member reads, if the membership begins after entry `before`, the
-    /// log goes back to entry `first`, and nothing after entry `last` may be read.
+    /// Returns the entry after which the member reads, if the membership begins after entry
+    /// `before`, entry `first` is the oldest in the log, and no entry after `last` may be read.
     pub(super) fn start(&self, before: u64, first: u64, last: u64) -> u64 {
         let start = before.saturating_sub(self.history.into()).max(first - 1);
         self.resume.map_or(start, |cursor| cursor.seq.min(last))
     }
 }
 
-/// The sessions of this node in a room, in the order in which they came.
+/// The sessions of this node in a room, in the order of their arrival.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LocalSessions(Vec<LocalSession>);
 
@@ -106,12 +106,12 @@ impl LocalSessions {
         self.0.iter_mut().find(|local| local.session == session)
     }
 
-    /// The session of a member.
+    /// Returns the session of a member.
     pub(super) fn of_member(&mut self, number: u32) -> Option<&mut LocalSession> {
         self.0.iter_mut().find(|local| local.number == number && number > 0)
     }
 
-    /// The sessions that wait.
+    /// Returns the waiting sessions.
     pub(super) fn waiting(&self) -> Vec<Key> {
         self.0.iter().filter(|local| local.waits).map(|local| local.session).collect()
     }

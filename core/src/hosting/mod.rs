@@ -86,7 +86,7 @@ pub(crate) enum Role {
 /// The consequence of an input for the role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextRole {
-    /// The role goes on.
+    /// The role continues.
     Stay,
     /// The node is the primary in an epoch.
     Lead { epoch: u64 },
@@ -100,7 +100,7 @@ enum NextRole {
 }
 
 impl Hosted {
-    /// A room that is claimed for the first session that comes.
+    /// Creates a room that is claimed for its first session.
     pub(crate) fn new(cx: &mut RoomContext<'_>, name: Name) -> Self {
         let role = Role::Claiming(Claiming::at(cx.now.instant));
         Self { common: Common::new(cx.new_room(name)), role }
@@ -108,12 +108,12 @@ impl Hosted {
 
     // Getters.
 
-    /// The room.
+    /// Returns the room.
     pub(crate) const fn room(&self) -> &Room {
         &self.common.room
     }
 
-    /// The room, to plant a state in it.
+    /// Returns the room, so that a test can plant a state.
     #[cfg(test)]
     pub(crate) const fn room_mut(&mut self) -> &mut Room {
         &mut self.common.room
@@ -125,12 +125,12 @@ impl Hosted {
         self.common.room.state.believes(now)
     }
 
-    /// The role.
+    /// Returns the role.
     pub(crate) const fn role(&self) -> &Role {
         &self.role
     }
 
-    /// Sessions of this node that are members, or on their way in.
+    /// Returns the sessions of this node that are members or are being admitted.
     pub(crate) fn locals(&self) -> impl Iterator<Item = Key> + '_ {
         self.common.locals.iter().map(|local| local.session)
     }
@@ -155,7 +155,8 @@ impl Hosted {
         }
     }
 
-    /// Time of the next [`RoomInput::Timeout`], if the leases of the node live or not.
+    /// Returns the time of the next [`RoomInput::Timeout`]. `leased` is true if the leases of the
+    /// node are confirmed.
     pub(crate) fn deadline(&self, leased: bool) -> Option<Instant> {
         let role = match &self.role {
             Role::Claiming(claiming) => claiming.deadline(),

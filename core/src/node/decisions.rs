@@ -12,7 +12,7 @@ use crate::registrar::{Anew, Decision};
 const REPLACED: &str = "the registry of sessions was restored, wiped or replaced";
 
 impl Node {
-    /// Carries out a decision of the registrar.
+    /// Executes a decision of the registrar.
     fn decide(&mut self, now: Now, decision: Decision) {
         match decision {
             Decision::Serving => {
@@ -54,8 +54,7 @@ impl Node {
         }
     }
 
-    /// Carries out the decisions of the registrar, and outputs its requests, until there are no more
-    /// of either.
+    /// Executes the decisions of the registrar and outputs its requests, until both are used up.
     pub(super) fn consult_registrar(&mut self, now: Now) {
         while let Some(decision) = self.registrar.poll_decision() {
             self.decide(now, decision);

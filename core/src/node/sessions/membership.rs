@@ -17,7 +17,7 @@ use crate::wire;
 #[derive(Debug)]
 pub(in crate::node) struct Membership {
     pub(super) room: Key,
-    /// Number of the member; 0 while the session is on its way in.
+    /// Number of the member; 0 while the session is being admitted.
     number: u32,
     /// Entry after which the member began to read.
     start: u64,
@@ -79,7 +79,7 @@ pub(super) enum Owed {
 }
 
 impl Membership {
-    /// A membership on its way in.
+    /// Creates a membership that is being admitted.
     pub(super) const fn new(room: Key) -> Self {
         Self {
             room,
@@ -104,12 +104,12 @@ impl Membership {
         self.room
     }
 
-    /// Number of the member; 0 while the session is on its way in.
+    /// Returns the number of the member; 0 while the session is being admitted.
     pub(in crate::node) const fn number(&self) -> u32 {
         self.number
     }
 
-    /// Returns true if the session is a member, not on its way in.
+    /// Returns true if the session is a member already.
     pub(in crate::node) const fn is_seated(&self) -> bool {
         self.number > 0
     }
