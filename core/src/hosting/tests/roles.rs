@@ -82,8 +82,9 @@ fn a_session_that_waits_for_a_tail_is_expelled_in_time_and_a_member_is_not() {
     assert!(sites.sites[1].hosted.is_none(), "nobody needs the room any more");
 }
 
-#[test]
-fn a_life_that_ends_takes_its_members_and_leaves_those_who_want_any_life() {
+/// Two nodes: the first is the primary and has a member, and the member of the second is on its way
+/// in.
+fn one_on_its_way() -> Sites {
     let mut sites = Sites::new(2, Planted::default());
     sites.join(0);
     sites.settle();
@@ -92,6 +93,12 @@ fn a_life_that_ends_takes_its_members_and_leaves_those_who_want_any_life() {
     while !matches!(sites.sites[1].hosted.as_ref().unwrap().role(), Role::Following(_)) {
         if sites.requests[1].is_empty() { sites.take_news(1) } else { sites.take_request(1) }
     }
+    sites
+}
+
+#[test]
+fn a_life_that_ends_takes_its_members_and_leaves_those_who_want_any_life() {
+    let mut sites = one_on_its_way();
     sites.leave(0);
     sites.settle();
     assert!(sites.sites[0].hosted.is_none());
@@ -103,4 +110,14 @@ fn a_life_that_ends_takes_its_members_and_leaves_those_who_want_any_life() {
     assert!(sites.sites[1].hosted.as_ref().unwrap().is_primary());
     let lives: Vec<u64> = sites.lives();
     assert_eq!(lives, [3], "another life of the room");
+}
+
+#[test]
+fn a_join_is_not_tried_anew_for_ever() {
+    let mut sites = one_on_its_way();
+    sites.pass(ATTACH_TIMEOUT);
+    sites.leave(0);
+    sites.settle();
+    assert_eq!(sites.sites[1].player.expelled, Some(v1::LeftReason::Gone));
+    assert!(sites.sites[1].hosted.is_none());
 }
