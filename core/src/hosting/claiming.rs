@@ -63,6 +63,10 @@ impl Claiming {
         input: RoomInput,
     ) -> NextRole {
         match input {
+            RoomInput::Epoch { session, epoch } => match common.locals.get_mut(session) {
+                Some(local) => local.epoch = epoch,
+                None => cx.bugs.found("the epoch rises of a session that is not in the room"),
+            },
             RoomInput::Depart { session, .. } => drop(common.depart(cx, session)),
             RoomInput::Led { epoch } => return NextRole::Lead { epoch },
             RoomInput::LedBy { node, epoch } => return NextRole::Follow { node, epoch },
@@ -75,7 +79,6 @@ impl Claiming {
             // Every session waits for the registry, and there is no primary yet.
             RoomInput::Arrive(_)
             | RoomInput::Redirect { .. }
-            | RoomInput::Epoch { .. }
             | RoomInput::Presence { .. }
             | RoomInput::Lost
             | RoomInput::PrimaryGone

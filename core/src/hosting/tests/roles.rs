@@ -121,3 +121,20 @@ fn a_join_is_not_tried_anew_for_ever() {
     assert_eq!(sites.sites[1].player.expelled, Some(v1::LeftReason::Gone));
     assert!(sites.sites[1].hosted.is_none());
 }
+
+#[test]
+fn a_session_that_is_registered_anew_enters_with_its_new_epoch_in_every_role() {
+    let mut sites = room_on(2);
+    let seat = |sites: &Sites, number| {
+        sites.sites[0].hosted.as_ref().unwrap().room().member(number).unwrap().seat.epoch
+    };
+    sites.raise(0, 8);
+    sites.raise(1, 9);
+    sites.settle();
+    assert_eq!((seat(&sites, 1), seat(&sites, 2)), (8, 9), "at the primary and at a follower");
+    let mut sites = Sites::new(1, Planted::default());
+    sites.join(0);
+    sites.raise(0, 8);
+    sites.settle();
+    assert_eq!(seat(&sites, 1), 8, "while the room is claimed");
+}

@@ -329,6 +329,11 @@ impl Sites {
         self.input(at, RoomInput::Arrive(arrival));
     }
 
+    /// Registers the session of a node with another epoch.
+    pub(super) fn raise(&mut self, at: usize, epoch: u64) {
+        self.input(at, RoomInput::Epoch { session: session(), epoch });
+    }
+
     pub(super) fn leave(&mut self, at: usize) {
         let player = &mut self.sites[at].player;
         player.wants = false;
