@@ -63,10 +63,6 @@ impl Claiming {
         input: RoomInput,
     ) -> NextRole {
         match input {
-            RoomInput::Epoch { session, epoch } => match common.locals.get_mut(session) {
-                Some(local) => local.epoch = epoch,
-                None => cx.bugs.found("the epoch rises of a session that is not in the room"),
-            },
             RoomInput::Depart { session, .. } => drop(common.depart(cx, session)),
             RoomInput::Led { epoch } => return NextRole::Lead { epoch },
             RoomInput::LedBy { node, epoch } => return NextRole::Follow { node, epoch },
@@ -76,9 +72,10 @@ impl Claiming {
             RoomInput::Unlinked { link, .. } => self.early.retain(|early| early.link != link),
             RoomInput::From { link, message, .. } => self.take(common, cx, link, message),
             RoomInput::Timeout => self.ask(common, cx),
-            // Every session waits for the registry, and there is no primary yet.
+            // Taken before the role is asked, or about a primary, of which there is none yet.
             RoomInput::Arrive(_)
             | RoomInput::Redirect { .. }
+            | RoomInput::Epoch { .. }
             | RoomInput::Presence { .. }
             | RoomInput::Lost
             | RoomInput::PrimaryGone

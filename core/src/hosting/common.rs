@@ -135,6 +135,22 @@ impl Common {
         }
     }
 
+    /// Sets the epoch of a session, in every role: the session enters and writes with this epoch.
+    pub(super) fn raise(&mut self, cx: &mut RoomContext<'_>, session: Key, epoch: u64) {
+        match self.locals.get_mut(session) {
+            Some(local) => local.epoch = epoch,
+            None => cx.bugs.found("the epoch rises of a session that is not in the room"),
+        }
+    }
+
+    /// Sets the presence of the player of a session.
+    pub(super) fn set_local_present(&mut self, cx: &mut RoomContext<'_>, session: Key, present: bool) {
+        match self.locals.get(session).map(|local| local.player.clone()) {
+            Some(player) => self.set_present(cx, &player, present),
+            None => cx.bugs.found("a session that is not in the room comes or goes"),
+        }
+    }
+
     /// Takes out a session.
     pub(super) fn depart(&mut self, cx: &mut RoomContext<'_>, session: Key) -> Option<LocalSession> {
         let local = self.locals.remove(session);

@@ -76,20 +76,6 @@ impl Following {
     ) -> NextRole {
         match input {
             RoomInput::Depart { session, departure } => self.depart(common, cx, session, departure),
-            RoomInput::Epoch { session, epoch } => match common.locals.get_mut(session) {
-                Some(local) => {
-                    (local.epoch, local.waits) = (epoch, true);
-                    self.enter_waiting(common, cx);
-                }
-                None => cx.bugs.found("the epoch rises of a session that is not in the room"),
-            },
-            RoomInput::Presence { session, present } => {
-                match common.locals.get(session).map(|local| local.player.clone()) {
-                    Some(player) => common.set_present(cx, &player, present),
-                    None => cx.bugs.found("a session that is not in the room comes or goes"),
-                }
-                common.release(cx);
-            }
             RoomInput::Linked { link } => self.ask(common, cx, link),
             RoomInput::Unlinked { link, .. } => self.unlinked(common, cx, link),
             RoomInput::From { link, node, message, metadata } => {
@@ -104,9 +90,11 @@ impl Following {
             RoomInput::PrimaryGone => return NextRole::Over(v1::LeftReason::Gone),
             RoomInput::Close(reason) => return NextRole::Close(reason),
             RoomInput::Timeout => self.tail_overdue(common, cx),
-            // Late answers of the registry, and news for a primary.
+            // Taken before the role is asked, late answers of the registry, and news for a primary.
             RoomInput::Arrive(_)
             | RoomInput::Redirect { .. }
+            | RoomInput::Epoch { .. }
+            | RoomInput::Presence { .. }
             | RoomInput::Led { .. }
             | RoomInput::LedBy { .. }
             | RoomInput::Unavailable
@@ -284,6 +272,14 @@ impl Following {
         for session in common.locals.waiting() {
             Self::enter(common, cx, link, session);
         }
+    }
+
+    /// Asks the primary to let a session go on that was registered anew.
+    pub(super) fn enter_again(&self, common: &mut Common, cx: &mut RoomContext<'_>, session: Key) {
+        if let Some(local) = common.locals.get_mut(session) {
+            local.waits = true;
+        }
+        self.enter_waiting(common, cx);
     }
 
     fn enter(common: &mut Common, cx: &mut RoomContext<'_>, link: Key, session: Key) {

@@ -86,15 +86,6 @@ impl Leading {
     ) -> NextRole {
         match input {
             RoomInput::Depart { session, departure } => self.depart(common, cx, session, departure),
-            RoomInput::Epoch { session, epoch } => self.raise(common, cx, session, epoch),
-            RoomInput::Presence { session, present } => {
-                let player = common.locals.get(session).map(|local| local.player.clone());
-                match player {
-                    Some(player) => common.set_present(cx, &player, present),
-                    None => cx.bugs.found("a session that is not in the room comes or goes"),
-                }
-                self.changed(common, cx);
-            }
             RoomInput::Unlinked { link, node } => {
                 if common.readers.end(link) {
                     self.members_away(common, cx, node);
@@ -123,9 +114,12 @@ impl Leading {
                 return NextRole::Over(v1::LeftReason::Gone);
             }
             RoomInput::Close(reason) => return NextRole::Close(reason),
-            // Late answers of the registry, and links to a node that the room does not follow.
+            // Taken before the role is asked, late answers of the registry, and links to a node that
+            // the room does not follow.
             RoomInput::Arrive(_)
             | RoomInput::Redirect { .. }
+            | RoomInput::Epoch { .. }
+            | RoomInput::Presence { .. }
             | RoomInput::Led { .. }
             | RoomInput::LedBy { .. }
             | RoomInput::Unavailable
@@ -454,13 +448,12 @@ impl Leading {
         Ok(())
     }
 
-    /// Registers the new epoch of a session of this node as that of its member.
-    fn raise(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, session: Key, epoch: u64) {
-        let Some(local) = common.locals.get_mut(session) else {
-            return cx.bugs.found("the epoch rises of a session that is not in the room");
+    /// Registers the epoch of a session of this node as that of its member.
+    pub(super) fn reseat(&mut self, common: &mut Common, cx: &mut RoomContext<'_>, session: Key) {
+        let Some(local) = common.locals.get(session) else {
+            return cx.bugs.found("a session that is not in the room is registered anew");
         };
-        local.epoch = epoch;
-        let (number, seat) = (local.number, Seat { session: local.id, epoch });
+        let (number, seat) = (local.number, Seat { session: local.id, epoch: local.epoch });
         if common.room.member(number).is_some() {
             common.room.seat(cx.now, number, seat, cx.zstd);
             self.place(number, Place::Here(session));

@@ -189,6 +189,23 @@ impl Hosted {
                 common.redirect(cx, session, resume);
                 NextRole::Stay
             }
+            RoomInput::Epoch { session, epoch } => {
+                common.raise(cx, session, epoch);
+                match role {
+                    Role::Claiming(_) => {}
+                    Role::Leading(leading) => leading.reseat(common, cx, session),
+                    Role::Following(following) => following.enter_again(common, cx, session),
+                }
+                NextRole::Stay
+            }
+            RoomInput::Presence { session, present } => {
+                common.set_local_present(cx, session, present);
+                match role {
+                    Role::Leading(leading) => leading.changed(common, cx),
+                    Role::Claiming(_) | Role::Following(_) => common.release(cx),
+                }
+                NextRole::Stay
+            }
             input => {
                 if matches!(input, RoomInput::Timeout) {
                     common.timeout(cx);

@@ -43,6 +43,8 @@ enum Wish {
     Join,
     Leave,
     Say,
+    /// The session is registered anew, with a higher epoch.
+    Renew,
 }
 
 /// A case to search.
@@ -148,6 +150,7 @@ impl SearchState {
                     Wish::Join => sites.join(at),
                     Wish::Leave => sites.leave(at),
                     Wish::Say => sites.sites[at].player.to_say += 1,
+                    Wish::Renew => sites.raise(at, sites.sites[at].player.session_epoch + 1),
                 }
             }
             Step::Return(at) => {
@@ -222,6 +225,8 @@ impl SearchState {
             if player.number > 0 {
                 let said: Vec<u64> = (1..=player.said).collect();
                 assert_eq!(self.sites.in_log(at), said, "messages in the log");
+                let known = self.sites.seat_epoch(at);
+                assert_eq!(known, Some(player.session_epoch), "the primary knows an older session");
             }
         }
     }
@@ -257,6 +262,7 @@ const JOIN: &[Wish] = &[Wish::Join];
 const JOIN_AND_LEAVE: &[Wish] = &[Wish::Join, Wish::Leave];
 const JOIN_AND_SAY: &[Wish] = &[Wish::Join, Wish::Say];
 const JOIN_AND_SAY_TWICE: &[Wish] = &[Wish::Join, Wish::Say, Wish::Say];
+const JOIN_AND_RENEW: &[Wish] = &[Wish::Join, Wish::Renew];
 const COME_AGAIN: &[Wish] = &[Wish::Join, Wish::Leave, Wish::Join];
 
 /// Asserts that a case has more than so many states, and that all were visited.
@@ -275,6 +281,11 @@ fn players_who_join_a_new_room_at_once_meet() {
 fn a_leave_that_crosses_a_join_ends_the_room_or_does_not() {
     exhaust(Case { cuts: 1, time_outs: 1, ..Case::of(&[JOIN_AND_LEAVE, JOIN]) }, 5_000);
     exhaust(Case { time_outs: 1, ..Case::of(&[COME_AGAIN, JOIN]) }, 5_000);
+}
+
+#[test]
+fn a_session_that_is_registered_anew_is_known_by_its_newest_epoch() {
+    exhaust(Case { cuts: 1, ..Case::of(&[JOIN_AND_RENEW, JOIN_AND_RENEW]) }, 1_000);
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub(super) struct Player {
     pub(super) number: u32,
     /// Epoch in which the session is a member.
     pub(super) epoch: u64,
+    /// Epoch of the session itself.
+    pub(super) session_epoch: u64,
     /// Messages of the membership passed to the room, and those that the player has yet to send.
     pub(super) said: u64,
     pub(super) to_say: u64,
@@ -320,7 +322,7 @@ impl Sites {
         let arrival = Arrival {
             session: session(),
             id: SessionId([at as u8 + 1; 16]),
-            epoch: 7,
+            epoch: player.session_epoch,
             player: Name::new(["ann", "bob", "cid"][at]).unwrap(),
             resume: None,
             history: 0,
@@ -331,6 +333,11 @@ impl Sites {
 
     /// Registers the session of a node with another epoch.
     pub(super) fn raise(&mut self, at: usize, epoch: u64) {
+        let player = &mut self.sites[at].player;
+        player.session_epoch = epoch;
+        if !player.is_local {
+            return;
+        }
         self.input(at, RoomInput::Epoch { session: session(), epoch });
     }
 
@@ -543,6 +550,14 @@ impl Sites {
                 assert_eq!(known, frame, "two nodes have different entries at one place");
             }
         }
+    }
+
+    /// Returns the epoch of a player's session as the room's primary knows it.
+    pub(super) fn seat_epoch(&self, player: usize) -> Option<u64> {
+        let number = self.sites[player].player.number;
+        let leads = |site: &&Site| site.hosted.as_ref().is_some_and(Hosted::is_primary);
+        let room = self.sites.iter().find(leads)?.hosted.as_ref()?.room();
+        Some(room.member(number)?.seat.epoch)
     }
 
     /// Returns the epochs in which players are members.
