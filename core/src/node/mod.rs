@@ -18,6 +18,7 @@ mod connections;
 mod cx;
 mod decisions;
 mod event;
+mod frame_queue;
 mod handshake;
 pub mod heartbeat;
 mod inbound;

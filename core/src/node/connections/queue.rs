@@ -1,8 +1,8 @@
 //! Bounded queue of the frames that wait in a connection.
 
-use alloc::collections::VecDeque;
-
 use bytes::Bytes;
+
+use crate::node::frame_queue::FrameQueue;
 
 /// Most frames in the queue of a connection: answers to requests, which are rate limited, and
 /// messages of the application. Nothing that a session reads by its cursors is in the queue.
@@ -22,8 +22,7 @@ pub(crate) const CONTROL_BYTES: usize = 256 * 1024;
 /// more.
 #[derive(Debug, Default)]
 pub(super) struct ControlQueue {
-    frames: VecDeque<Bytes>,
-    bytes: usize,
+    frames: FrameQueue<CONTROL_QUEUE, CONTROL_BYTES>,
     /// So many answers wait for the peer to read that no more requests are read.
     backed_up: bool,
 }
@@ -44,44 +43,36 @@ impl ControlQueue {
     /// Queues a message of the application. False if the queue is three quarters full: the rest is
     /// for answers, as the peer cannot be blamed for frames that it has not asked for.
     pub(super) fn push_message(&mut self, frame: Bytes) -> bool {
-        let has_place = self.frames.len() < CONTROL_QUEUE / 4 * 3 && self.bytes < CONTROL_BYTES / 4 * 3;
-        has_place && self.push(frame)
+        self.frames.is_below(CONTROL_QUEUE / 4 * 3, CONTROL_BYTES / 4 * 3) && self.push(frame)
     }
 
     /// Queues a frame. Returns false if the queue is full.
     pub(super) fn push(&mut self, frame: Bytes) -> bool {
-        let fits = self.frames.len() < CONTROL_QUEUE && self.bytes < CONTROL_BYTES;
-        if fits {
-            self.bytes += frame.len();
-            self.frames.push_back(frame);
-        }
-        fits
+        self.frames.push(frame)
     }
 
     /// Takes out the frame that was queued first.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        let frame = self.frames.pop_front()?;
-        self.bytes -= frame.len();
+        let frame = self.frames.pop()?;
         self.backed_up &= self.has_piled_up();
         Some(frame)
     }
 
     /// Returns the newest queued frame.
     pub(super) fn last(&self) -> Option<&Bytes> {
-        self.frames.back()
+        self.frames.last()
     }
 
     /// Drops every frame, and the memory of the queue. Requests are not read after that.
     pub(super) fn clear(&mut self) {
-        self.frames = VecDeque::new();
-        self.bytes = 0;
+        self.frames = FrameQueue::default();
     }
 
     /// Returns true if the queue holds half of its bound, in frames or in bytes.
     #[inline]
     fn has_piled_up(&self) -> bool {
-        self.frames.len() >= BACKED_UP || self.bytes >= CONTROL_BYTES / 2
+        !self.frames.is_below(BACKED_UP, CONTROL_BYTES / 2)
     }
 
     /// Checks the bounds of the queue, if no frame is larger than `largest` bytes.
@@ -89,11 +80,7 @@ impl ControlQueue {
     /// # Errors
     /// Names the bound that does not hold.
     pub(super) fn audit(&self, largest: usize) -> Result<(), &'static str> {
-        let bytes: usize = self.frames.iter().map(Bytes::len).sum();
-        if self.frames.len() > CONTROL_QUEUE || bytes > CONTROL_BYTES + largest {
-            return Err("queue of a connection");
-        }
-        if bytes != self.bytes { Err("bytes in the queue of a connection") } else { Ok(()) }
+        self.frames.audit(largest, "queue of a connection", "bytes in the queue of a connection")
     }
 }
 
@@ -151,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_come_out_in_order_and_free_their_bytes() {
+    fn a_queue_that_is_cleared_is_empty() {
         let mut queue = ControlQueue::default();
         for len in 1..4 {
             assert!(queue.push(frame(len)));
@@ -159,8 +146,6 @@ mod tests {
         assert_eq!(queue.last(), Some(&frame(3)));
         assert_eq!(queue.pop(), Some(frame(1)));
         queue.audit(3).unwrap();
-        queue.bytes += 1;
-        assert_eq!(queue.audit(3), Err("bytes in the queue of a connection"));
         queue.clear();
         queue.audit(0).unwrap();
         assert_eq!((queue.pop(), queue.last()), (None, None));

@@ -1,8 +1,8 @@
 //! Frames that wait for a link.
 
-use alloc::collections::VecDeque;
-
 use bytes::Bytes;
+
+use crate::node::frame_queue::FrameQueue;
 
 /// Most frames that may wait for a link, beside the rooms that are read over it. A link whose
 /// queue is full is dropped, and both sides start afresh on the next.
@@ -18,41 +18,27 @@ const RELAY_BYTES: usize = 8 * 1024 * 1024;
 
 /// The frames that wait for a link, in order.
 #[derive(Debug, Default)]
-pub(super) struct LinkQueue {
-    frames: VecDeque<Bytes>,
-    bytes: usize,
-}
+pub(super) struct LinkQueue(FrameQueue<CONTROL_QUEUE, CONTROL_BYTES>);
 
 impl LinkQueue {
     /// Returns true if messages of members may be relayed over the link.
     pub(super) fn takes_more(&self) -> bool {
-        self.frames.len() < RELAY_QUEUE && self.bytes < RELAY_BYTES
+        self.0.is_below(RELAY_QUEUE, RELAY_BYTES)
     }
 
     /// Queues a frame. False if the peer is too far behind.
     pub(super) fn push(&mut self, frame: Bytes) -> bool {
-        let fits = self.frames.len() < CONTROL_QUEUE && self.bytes < CONTROL_BYTES;
-        if fits {
-            self.bytes += frame.len();
-            self.frames.push_back(frame);
-        }
-        fits
+        self.0.push(frame)
     }
 
     /// Takes out the oldest frame.
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        let frame = self.frames.pop_front()?;
-        self.bytes -= frame.len();
-        Some(frame)
+        self.0.pop()
     }
 
     /// Checks the bounds of the queue, if no frame is larger than `largest` bytes.
     pub(super) fn audit(&self, largest: usize) -> Result<(), &'static str> {
-        let bytes: usize = self.frames.iter().map(Bytes::len).sum();
-        if self.frames.len() > CONTROL_QUEUE || bytes > CONTROL_BYTES + largest {
-            return Err("queue of a link");
-        }
-        if bytes != self.bytes { Err("bytes in the queue of a link") } else { Ok(()) }
+        self.0.audit(largest, "queue of a link", "bytes in the queue of a link")
     }
 }
 
@@ -67,17 +53,6 @@ mod tests {
             assert!(queue.push(frame.clone()));
         }
         queue
-    }
-
-    #[test]
-    fn frames_come_out_in_order_and_free_their_bytes() {
-        let mut queue = LinkQueue::default();
-        assert!(queue.push(Bytes::from_static(b"one")) && queue.push(Bytes::from_static(b"two!")));
-        assert_eq!(queue.bytes, 7);
-        assert_eq!(queue.pop(), Some(Bytes::from_static(b"one")));
-        assert_eq!(queue.bytes, 4);
-        assert_eq!(queue.pop(), Some(Bytes::from_static(b"two!")));
-        assert_eq!((queue.pop(), queue.bytes), (None, 0));
     }
 
     #[test]
@@ -99,18 +74,5 @@ mod tests {
             assert!(!queue.takes_more());
             assert!(queue.push(Bytes::from_static(b"x")), "only relayed messages wait");
         }
-    }
-
-    #[test]
-    fn the_audit_counts_bytes_anew() {
-        let mut queue = filled(3, 5);
-        assert_eq!(queue.audit(0), Ok(()));
-        queue.bytes += 1;
-        assert_eq!(queue.audit(0), Err("bytes in the queue of a link"));
-        queue.frames.clear();
-        queue.frames.push_back(Bytes::from(alloc::vec![0; CONTROL_BYTES + 3]));
-        queue.bytes = CONTROL_BYTES + 3;
-        assert_eq!(queue.audit(2), Err("queue of a link"));
-        assert_eq!(queue.audit(3), Ok(()), "the last frame may go beyond the bound");
     }
 }
