@@ -129,9 +129,9 @@ impl Common {
 
     /// Sets the cursor from which a session continues that is being admitted.
     pub(super) fn redirect(&mut self, cx: &mut RoomContext<'_>, session: Key, resume: Cursor) {
-        match self.locals.get_mut(session) {
-            Some(local) => local.resume = Some(resume),
-            None => cx.bugs.found("a session that is not in the room has another cursor"),
+        match self.locals.get_mut(session).and_then(LocalSession::admission) {
+            Some(admission) => admission.resume = Some(resume),
+            None => cx.bugs.found("a session that is not being admitted has another cursor"),
         }
     }
 

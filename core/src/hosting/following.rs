@@ -288,7 +288,7 @@ impl Following {
             return cx.bugs.found("a session that waits for a room is not in it");
         };
         local.granted = None;
-        if local.number == 0 && local.resume.is_some_and(|cursor| cursor.epoch != epoch) {
+        if local.resume().is_some_and(|cursor| cursor.epoch != epoch) {
             return common.expel(cx, session, v1::LeftReason::Gone);
         }
         let enter = v1::Enter {
@@ -297,7 +297,7 @@ impl Following {
             session: Bytes::copy_from_slice(local.id.as_bytes()),
             session_epoch: local.epoch,
             player: local.player.as_str().into(),
-            resume: local.number > 0 || local.resume.is_some(),
+            resume: local.number > 0 || local.resume().is_some(),
             attempt: local.attempt,
         };
         common.tell_plain(cx, link, v1::Kind::Enter, &enter);
@@ -348,9 +348,8 @@ impl Following {
                     effects.push(RoomEffect::Resend { session, expected: client_seq + 1 });
                 }
             } else {
-                local.number = granted.number;
                 let before = if granted.resumed { granted.at } else { granted.at.saturating_sub(1) };
-                let seq = local.start(before, first, granted.at);
+                let seq = local.seat(granted.number, before, first, granted.at);
                 let (number, resumed) = (granted.number, granted.resumed);
                 let seated = Seated { number, seq, resumed, forgotten: room.state.forgotten() };
                 effects.push(RoomEffect::Seated { session, seated });

@@ -341,14 +341,14 @@ impl Leading {
         // An entrant before this one may have ended another session of its player.
         let Some(local) = common.locals.get_mut(session) else { return };
         local.waits = false;
-        if local.resume.is_some_and(|cursor| cursor.epoch != common.room.epoch()) {
+        if local.resume().is_some_and(|cursor| cursor.epoch != common.room.epoch()) {
             return common.expel(cx, session, v1::LeftReason::Gone);
         }
         let entrant = Entrant {
             seat: Seat { session: local.id, epoch: local.epoch },
             place: Place::Here(session),
             player: local.player.clone(),
-            resume: local.resume.is_some(),
+            resume: local.resume().is_some(),
         };
         let Admitted { number, resumed, before } = match self.admit(common, cx, entrant) {
             Ok(admitted) => admitted,
@@ -357,9 +357,8 @@ impl Leading {
         let Some(local) = common.locals.get_mut(session) else {
             return cx.bugs.found("a session vanished while it came in");
         };
-        local.number = number;
         let room = &common.room;
-        let seq = local.start(before, room.log().first(), room.released());
+        let seq = local.seat(number, before, room.log().first(), room.released());
         let seated = Seated { number, seq, resumed, forgotten: room.state.forgotten() };
         common.emit(cx, RoomEffect::Seated { session, seated });
     }

@@ -1,5 +1,6 @@
 //! Sessions of this node that are members of a room, or are being admitted.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::base::id::{Cursor, Name, SessionId};
@@ -20,18 +21,26 @@ pub(crate) struct LocalSession {
     pub(crate) waits: bool,
     /// Number of the entry into the room: an answer with another number is late.
     pub(crate) attempt: u64,
-    /// Place in the log to go on from, as the member that the session was.
-    pub(crate) resume: Option<Cursor>,
-    /// Number of entries before the membership to deliver.
-    pub(crate) history: u32,
-    /// Time until which a join is tried anew.
-    pub(crate) until: Instant,
-    /// Number of times that the join was tried anew.
-    pub(crate) retries: u32,
+    /// The way of the session into the room, until the session is a member. Boxed, since most
+    /// sessions of most rooms are members.
+    admission: Option<Box<Admission>>,
     /// Answer of the primary, another node, that has not taken effect yet.
     pub(crate) granted: Option<Granted>,
     /// Highest `client_seq` sent to the primary, another node.
     pub(crate) relayed: u64,
+}
+
+/// The way of a session into a room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admission {
+    /// Place in the log to go on from, as the member that the session was.
+    pub(super) resume: Option<Cursor>,
+    /// Number of entries before the membership to deliver.
+    history: u32,
+    /// Time until which a join is tried anew.
+    until: Instant,
+    /// Number of times that the join was tried anew.
+    pub(super) retries: u32,
 }
 
 /// Answer of a primary to a session that enters.
@@ -55,25 +64,37 @@ impl LocalSession {
             number: 0,
             waits: true,
             attempt,
-            resume,
-            history,
-            until,
-            retries: 0,
+            admission: Some(Box::new(Admission { resume, history, until, retries: 0 })),
             granted: None,
             relayed: 0,
         }
     }
 
-    /// Returns true if the session asks for a membership in any life of the room.
-    pub(super) const fn is_new_join(&self) -> bool {
-        self.number == 0 && self.resume.is_none()
+    /// Returns the place in the log to go on from, if the session is being admitted as the member
+    /// that it was.
+    pub(super) fn resume(&self) -> Option<Cursor> {
+        self.admission.as_ref()?.resume
     }
 
-    /// Returns the entry after which the member reads, if the membership begins after entry
-    /// `before`, entry `first` is the oldest in the log, and no entry after `last` may be read.
-    pub(super) fn start(&self, before: u64, first: u64, last: u64) -> u64 {
-        let start = before.saturating_sub(self.history.into()).max(first - 1);
-        self.resume.map_or(start, |cursor| cursor.seq.min(last))
+    /// Returns the way into the room, while the session is being admitted.
+    pub(super) fn admission(&mut self) -> Option<&mut Admission> {
+        self.admission.as_deref_mut()
+    }
+
+    /// Returns true if the session asks for a membership in any life of the room, and still may.
+    pub(super) fn may_join_again(&self, now: Instant) -> bool {
+        self.admission.as_ref().is_some_and(|admission| admission.resume.is_none() && admission.until > now)
+    }
+
+    /// Makes the session a member of this number. Returns the entry after which the member reads, if
+    /// the membership begins after entry `before`, entry `first` is the oldest in the log, and no
+    /// entry after `last` may be read.
+    pub(super) fn seat(&mut self, number: u32, before: u64, first: u64, last: u64) -> u64 {
+        self.number = number;
+        let admission = self.admission.take();
+        let history = admission.as_ref().map_or(0, |admission| admission.history);
+        let start = before.saturating_sub(history.into()).max(first - 1);
+        admission.and_then(|admission| admission.resume).map_or(start, |cursor| cursor.seq.min(last))
     }
 }
 
@@ -117,6 +138,10 @@ impl LocalSessions {
     }
 
     pub(super) fn push(&mut self, local: LocalSession) {
+        if self.0.len() == self.0.capacity() {
+            // Rooms are many and small: a doubled capacity would mostly stay unused.
+            self.0.reserve_exact(self.0.len() / 4 + 1);
+        }
         self.0.push(local);
     }
 

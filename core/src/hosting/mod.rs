@@ -39,7 +39,7 @@ use crate::base::plant::Plant;
 use crate::base::slab::Key;
 use crate::base::time::{Duration, Instant, Now};
 use crate::config::Config;
-use crate::hosting::local::LocalSessions;
+use crate::hosting::local::{LocalSession, LocalSessions};
 use crate::room::Room;
 
 /// Time for which sessions wait for the tail of a room before they are told that the room is
@@ -309,10 +309,10 @@ impl Hosted {
     fn restart(&mut self, cx: &mut RoomContext<'_>, reason: v1::LeftReason) {
         let now = cx.now.instant;
         let retries = !cx.planted.is(Plant::JoinRaceTold);
-        let joins: LocalSessions =
-            self.common.locals.take(|local| retries && local.is_new_join() && local.until > now);
+        let mut joins: LocalSessions = self.common.locals.take(|local| retries && local.may_join_again(now));
         self.end(cx, reason);
-        let Some(retries) = joins.iter().map(|local| local.retries).max() else {
+        let tries = |local: &mut LocalSession| local.admission().map(|admission| admission.retries);
+        let Some(retries) = joins.iter_mut().filter_map(tries).max() else {
             cx.effects.marks.closed = true;
             return;
         };
@@ -321,7 +321,9 @@ impl Hosted {
         let pause = cx.rng.duration(pause / 2..=pause);
         self.common = Common::new(cx.new_room(self.common.room.name().clone()));
         for mut local in joins {
-            local.retries += 1;
+            if let Some(admission) = local.admission() {
+                admission.retries += 1;
+            }
             local.waits = true;
             local.granted = None;
             self.common.locals.push(local);
