@@ -80,7 +80,8 @@ impl Action {
     const LONGEST_WAY_US: i64 = 250_000;
 
     /// Returns true if the action is a fault of a node, of the registry or of a way between them,
-    /// or an operator's act.
+    /// or an operator's act, in every cluster. [`Shape::is_disturbed_by`](super::Shape) adds the
+    /// latencies that are a fault in some clusters.
     #[must_use]
     pub const fn disturbs_servers(&self) -> bool {
         match *self {

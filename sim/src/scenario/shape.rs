@@ -11,6 +11,8 @@ use skirmish_core::config::{
 use skirmish_core::id::Name;
 use skirmish_core::matchmaking::{MatchmakingConfig, Quality, QueueConfig, Widening};
 
+use super::Action;
+
 /// Size of the largest frame that the workload makes, in bytes.
 const LARGEST_FRAME: u64 = 2_200;
 
@@ -401,6 +403,25 @@ impl Shape {
         (self.handshake_ms + beats) * 1_000 * 1_000_000 / speed_ppm
     }
 
+    /// Returns true if an action is a fault of the servers in this cluster, or an operator's act.
+    ///
+    /// A way to the registry that [`Action::disturbs_servers`] permits is a fault where requests do
+    /// not outlast it: a request is gathered, waits for a group that is on its way and back, and is
+    /// then on its own way and back, four ways in all. A node that gives each request up before
+    /// has no registry that works.
+    #[must_use]
+    pub fn is_disturbed_by(&self, action: Action) -> bool {
+        let outlasts_calls = match action {
+            Action::DelayRegistry { latency, .. } => {
+                let way = u64::try_from(latency).unwrap_or(0) + self.registry_jitter_us;
+                let speed_ppm = 1_000_000 - self.drift_ppm.min(500_000);
+                self.group_us + way * 4 > self.registry_call_ms * 1_000 * speed_ppm / 1_000_000
+            }
+            _ => false,
+        };
+        outlasts_calls || action.disturbs_servers()
+    }
+
     /// Longest time that a node takes to find out that the registry takes no writes, in
     /// microseconds, if nothing else is wrong: a check may be under way or the connection may be
     /// missing, and then another check is due. The node's clock may be slow.
@@ -469,4 +490,23 @@ fn size(number: u64) -> usize {
 
 fn small(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_answers_after_the_node_has_given_up_is_a_fault() {
+        let shape =
+            Shape { registry_call_ms: 500, registry_jitter_us: 1_000, group_us: 20_000, ..Shape::default() };
+        let delayed = |latency| Action::DelayRegistry { latency, node: 0 };
+        assert!(!shape.is_disturbed_by(delayed(119_000)));
+        assert!(shape.is_disturbed_by(delayed(119_001)));
+        let patient = Shape { registry_call_ms: 5_000, ..shape };
+        assert!(!patient.is_disturbed_by(delayed(119_001)));
+        let hasty = Shape { drift_ppm: 100_000, ..shape };
+        assert!(hasty.is_disturbed_by(delayed(107_000)), "the clock of the node may be fast");
+        assert!(!shape.is_disturbed_by(Action::DelayNodes { latency: 119_001, one: 0, other: 1 }));
+    }
 }

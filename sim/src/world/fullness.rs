@@ -43,9 +43,10 @@ impl World<'_> {
     /// Checks that every node has detected the lack of space, if it has lasted long enough and
     /// nothing else can have hidden it.
     fn all_noticed(&mut self, since: u64) -> Verdict {
+        let shape = &self.scenario.shape;
         let other =
-            |action: Action| action.disturbs_servers() && !matches!(action, Action::FillRegistry { .. });
-        if self.at - since < self.scenario.shape.refusal_bound()
+            |action: Action| shape.is_disturbed_by(action) && !matches!(action, Action::FillRegistry { .. });
+        if self.at - since < shape.refusal_bound()
             || self.scenario.steps.iter().any(|step| other(step.action))
         {
             return Ok(());

@@ -18,7 +18,7 @@ impl World<'_> {
         self.next_step = index + 1;
         let Some(step) = self.scenario.steps.get(index) else { return Ok(()) };
         self.history.record(self.at, Actor::World, format_args!("step {index}: {}", step.action));
-        self.faulted |= step.action.disturbs_servers();
+        self.faulted |= self.scenario.shape.is_disturbed_by(step.action);
         self.act(step.action)
     }
 
