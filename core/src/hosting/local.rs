@@ -23,7 +23,7 @@ pub(crate) struct LocalSession {
     pub(crate) attempt: u64,
     /// The way of the session into the room, until the session is a member. Boxed, since most
     /// sessions of most rooms are members.
-    admission: Option<Box<Admission>>,
+    admission: Option<Box<WayInto>>,
     /// Answer of the primary, another node, that has not taken effect yet.
     pub(crate) granted: Option<Granted>,
     /// Highest `client_seq` sent to the primary, another node.
@@ -32,7 +32,7 @@ pub(crate) struct LocalSession {
 
 /// The way of a session into a room.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Admission {
+pub(super) struct WayInto {
     /// Place in the log to go on from, as the member that the session was.
     pub(super) resume: Option<Cursor>,
     /// Number of entries before the membership to deliver.
@@ -64,7 +64,7 @@ impl LocalSession {
             number: 0,
             waits: true,
             attempt,
-            admission: Some(Box::new(Admission { resume, history, until, retries: 0 })),
+            admission: Some(Box::new(WayInto { resume, history, until, retries: 0 })),
             granted: None,
             relayed: 0,
         }
@@ -77,7 +77,7 @@ impl LocalSession {
     }
 
     /// Returns the way into the room, while the session is being admitted.
-    pub(super) fn admission(&mut self) -> Option<&mut Admission> {
+    pub(super) fn admission(&mut self) -> Option<&mut WayInto> {
         self.admission.as_deref_mut()
     }
 

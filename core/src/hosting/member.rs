@@ -23,7 +23,7 @@ pub(crate) enum SayVerdict {
     Next,
     /// The message is in the log, which is to be acknowledged.
     Known,
-    /// The message was sent to the primary.
+    /// The message was taken, or sent to the primary, and is not in the log yet.
     Passed,
     /// The message is refused: messages from `expected` on are to be sent after a time.
     Held { expected: u64, retry_after_ms: u32 },
@@ -170,7 +170,7 @@ impl Leading {
         let Some(judged) = common.room.judge(number, say) else { return SayVerdict::Nobody };
         let expected = match judged {
             Judged::Gap { expected } => expected,
-            Judged::Next | Judged::Full | Judged::Duplicate => say.client_seq,
+            Judged::Next | Judged::Full | Judged::Duplicate | Judged::Pending => say.client_seq,
         };
         let held = |retry_after_ms| SayVerdict::Held { expected, retry_after_ms };
         match judged {
@@ -178,6 +178,7 @@ impl Leading {
                 cx.effects.counts.duplicates += 1;
                 SayVerdict::Known
             }
+            Judged::Pending => SayVerdict::Passed,
             _ if !Self::may_serve(cx) => held(SUSPENDED_RETRY_MS),
             Judged::Next => SayVerdict::Next,
             Judged::Gap { .. } => held(0),
@@ -190,25 +191,21 @@ impl Leading {
     }
 
     fn append(
-        &self,
+        &mut self,
         common: &mut Common,
         cx: &mut RoomContext<'_>,
         number: u32,
         say: v1::Say,
         metadata: &v1::Metadata,
     ) {
-        let turned = common.room.say(cx.now, number, say, &plain_trace(metadata), cx.zstd);
-        cx.effects.counts.entries += 1;
+        common.room.say(cx.now, number, say, plain_trace(metadata));
         common.passes(cx, metadata, Passage::Taken);
-        self.changed(common, cx);
-        if turned {
-            self.turned(common, cx);
-        }
+        self.commit(common, cx);
     }
 
     /// Takes a reliable message that another node has sent for its member.
     pub(super) fn take_relay(
-        &self,
+        &mut self,
         common: &mut Common,
         cx: &mut RoomContext<'_>,
         link: Key,
@@ -217,7 +214,7 @@ impl Leading {
         metadata: &v1::Metadata,
     ) {
         // The member may have left meanwhile.
-        let Some(member) = common.room.member(relay.member) else { return };
+        let Some(member) = common.room.future_member(relay.member) else { return };
         let is_there = member.seat.epoch == relay.session_epoch && self.is_there(relay.member, node);
         if !is_there && !cx.planted.is(Plant::SessionEpochUncompared) {
             // Another node owns the session now.
@@ -236,10 +233,8 @@ impl Leading {
             }
             // The follower sends each message once, until it enters again. With the answer it
             // learns the head of the log.
-            SayVerdict::Known => {}
-            SayVerdict::Passed | SayVerdict::Nobody => {
-                cx.bugs.found("a member vanished while its message was taken")
-            }
+            SayVerdict::Known | SayVerdict::Passed => {}
+            SayVerdict::Nobody => cx.bugs.found("a member vanished while its message was taken"),
         }
     }
 

@@ -9,9 +9,11 @@
 //! [`RoomEffect`]s: frames for links, requests to the registry, events for sessions. Messages of
 //! members have their own methods (`member`), as they are many and have typed answers.
 
+mod admission;
 mod claiming;
 mod common;
 mod context;
+mod departure;
 mod effect;
 mod following;
 mod input;

@@ -52,10 +52,18 @@ pub enum Applied {
         /// True if the op has ended a turn.
         turned: bool,
     },
-    /// A player has become the member with this number, with an entry.
-    Joined(u32),
+    /// A player has become a member, with an entry.
+    Joined {
+        /// Number of the member.
+        number: u32,
+    },
     /// A player is no member any more, with an entry.
-    Left(Name),
+    Left {
+        /// Number of the member that the player was.
+        number: u32,
+        /// The player.
+        player: Name,
+    },
 }
 
 /// State machine of a room.
@@ -121,6 +129,11 @@ impl Machine {
         self.turn
     }
 
+    /// Returns the number of the next player that joins.
+    pub(super) const fn next_member(&self) -> u32 {
+        self.next_member
+    }
+
     /// Returns the number of the last op applied; 0 before the first.
     #[must_use]
     pub const fn applied(&self) -> u64 {
@@ -176,14 +189,14 @@ impl Machine {
                 self.next_member += 1;
                 name(entry, v1::EntryKind::Join, number, &player);
                 self.members.push(Member { number, player, seat, client_seq: 0 });
-                Applied::Joined(number)
+                Applied::Joined { number }
             }
             Input::Leave { member } => {
                 let Ok(place) = self.place_of(member) else { return Applied::Silent };
                 let Member { number, player, seat, .. } = self.members.remove(place);
                 name(entry, v1::EntryKind::Leave, number, &player);
                 self.recently_left.add(at_ms, player.clone(), seat.epoch);
-                Applied::Left(player)
+                Applied::Left { number, player }
             }
             Input::Seat { member, seat } => {
                 if let Some(member) = self.member_mut(member) {
@@ -191,7 +204,8 @@ impl Machine {
                 }
                 Applied::Silent
             }
-            Input::EndTurn => {
+            Input::EndTurn { turn } if turn != self.turn.number => Applied::Silent,
+            Input::EndTurn { .. } => {
                 entry.kind = v1::EntryKind::Turn.into();
                 self.begin_turn(entry);
                 Applied::Entry { turned: true }

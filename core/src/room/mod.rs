@@ -5,12 +5,14 @@
 //! belong to [`node`](crate::node).
 //!
 //! Every change is an [`Op`], which passes four steps: *appended*, with its number and its log
-//! time; *committed*, at once by a lone primary; *applied* by the [`Machine`], which makes the
-//! entry; and *released*, so that members may read the entry:
+//! time; *committed*, once it cannot be lost any more; *applied* by the [`Machine`], which makes
+//! the entry; and *released*, so that members may read the entry:
 //!
 //! ```text
-//! say, join, leave, seat, end_turn -> append = commit -> Machine::apply -> log -> release
+//! say, join, leave, seat, end_turn -> append -> commit_next -> Machine::apply -> log -> release
 //! ```
+//!
+//! The primary of the room appends and decides the commit; a lone primary commits at once.
 //!
 //! The window of the log never loses an entry that was not released: a message that would push such
 //! an entry out is refused.
@@ -20,11 +22,13 @@ mod log;
 mod machine;
 mod op;
 mod order;
+mod pending;
 mod recently_left;
 #[cfg(test)]
 mod tests;
 mod turn;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -38,12 +42,14 @@ use crate::base::time::{Duration, Instant, Now};
 use crate::config::RoomLimits;
 use crate::crdt::{Replica, ReplicaLimits};
 use crate::wire;
+use pending::{PendingOp, PendingOps};
 
 pub use latest::{LatestBoard, Posted};
 pub use log::Log;
 pub use machine::{Applied, Machine, MachineConfig, Member, Seat};
 pub use op::{Input, Op};
 pub(crate) use order::SayOrder;
+pub use pending::FutureMember;
 pub use recently_left::RecentlyLeft;
 pub use turn::Turn;
 
@@ -58,6 +64,8 @@ pub enum Judged {
     Next,
     /// The message is in the log already.
     Duplicate,
+    /// The message is appended already, and not committed yet: its entry will acknowledge it.
+    Pending,
     /// Messages before this one are missing.
     Gap {
         /// The `client_seq` expected.
@@ -73,6 +81,8 @@ pub struct Room {
     name: Name,
     epoch: u64,
     machine: Machine,
+    /// Ops that are appended and not committed.
+    pending: PendingOps,
     log: Log,
     /// Last entry that members may read: applied, and out of the flush interval.
     released: u64,
@@ -131,6 +141,7 @@ impl Room {
             name,
             epoch,
             machine: Machine::new(machine),
+            pending: PendingOps::default(),
             log: Log::new(limits.window_entries, limits.window_bytes),
             released: 0,
             unreleased: 0,
@@ -186,6 +197,29 @@ impl Room {
     #[must_use]
     pub fn member(&self, number: u32) -> Option<&Member> {
         self.machine.member(number)
+    }
+
+    /// Returns the number of the newest op that is appended.
+    #[must_use]
+    pub fn appended(&self) -> u64 {
+        self.machine.applied() + self.pending.len() as u64
+    }
+
+    /// Returns the number of the newest op that is applied.
+    #[must_use]
+    pub const fn applied(&self) -> u64 {
+        self.machine.applied()
+    }
+
+    /// Returns a member as it will be once all ops are applied; `None` if there will be none.
+    #[must_use]
+    pub fn future_member(&self, number: u32) -> Option<FutureMember<'_>> {
+        self.pending.member(&self.machine, number)
+    }
+
+    /// Returns the members as they will be once all ops are applied, by number.
+    pub fn future_members(&self) -> impl Iterator<Item = FutureMember<'_>> {
+        self.pending.members(&self.machine)
     }
 
     /// Returns the players that left and are remembered.
@@ -256,83 +290,95 @@ impl Room {
     /// no such member.
     #[must_use]
     pub fn judge(&self, number: u32, say: &v1::Say) -> Option<Judged> {
-        let order = SayOrder::of(self.member(number)?.client_seq, say.client_seq);
-        Some(match order {
+        let appended = self.future_member(number)?.client_seq;
+        Some(match SayOrder::of(appended, say.client_seq) {
             SayOrder::Gap { expected } => Judged::Gap { expected },
-            SayOrder::Duplicate if !self.planted.is(Plant::DuplicateApplied) => Judged::Duplicate,
+            SayOrder::Duplicate if !self.planted.is(Plant::DuplicateApplied) => {
+                let applied = self.member(number).map_or(0, |member| member.client_seq);
+                if say.client_seq <= applied { Judged::Duplicate } else { Judged::Pending }
+            }
             _ if self.would_lose(self.size(say.body.len() + say.type_url.len())) => Judged::Full,
             SayOrder::Next | SayOrder::Duplicate => Judged::Next,
         })
     }
 
-    /// Appends a reliable message that is [the next](Judged::Next) of its member. Returns true if
-    /// the message has ended a turn.
-    pub fn say(
-        &mut self,
-        now: Now,
-        number: u32,
-        say: v1::Say,
-        metadata: &v1::Metadata,
-        zstd: &mut wire::Zstd,
-    ) -> bool {
+    /// Appends a reliable message that is [the next](Judged::Next) of its member.
+    pub fn say(&mut self, now: Now, number: u32, say: v1::Say, metadata: v1::Metadata) {
         let v1::Say { client_seq, body, type_url, ends_turn, .. } = say;
-        let input = Input::Say { member: number, client_seq, body, type_url, ends_turn };
-        matches!(self.append(now, input, metadata, zstd), Applied::Entry { turned: true })
+        self.append(now, Input::Say { member: number, client_seq, body, type_url, ends_turn }, metadata);
     }
 
-    /// Makes a player a member, and returns the member's number. Joins and leaves are released at
-    /// once, so that no member hears of another one whose join it has not read.
-    pub fn join(&mut self, now: Now, player: Name, seat: Seat, zstd: &mut wire::Zstd) -> Option<u32> {
-        self.release();
-        let joined = self.append(now, Input::Join { player, seat }, &v1::Metadata::default(), zstd);
-        self.release();
-        match joined {
-            Applied::Joined(number) => Some(number),
-            Applied::Silent | Applied::Entry { .. } | Applied::Left(_) => None,
-        }
+    /// Makes a player a member once the op is applied. Returns the number of the member.
+    pub fn join(&mut self, now: Now, player: Name, seat: Seat) -> u32 {
+        let number = self.pending.next_member(&self.machine);
+        self.append(now, Input::Join { player, seat }, v1::Metadata::default());
+        number
     }
 
-    /// Removes a member. Does nothing if there is no such member.
-    pub fn leave(&mut self, now: Now, number: u32, zstd: &mut wire::Zstd) {
-        self.release();
-        let left = self.append(now, Input::Leave { member: number }, &v1::Metadata::default(), zstd);
-        self.release();
-        if let Applied::Left(player) = left {
-            self.latest.remove_member(number);
-            self.state.remove_owner(now, player.as_str());
-        }
+    /// Removes a member once the op is applied.
+    pub fn leave(&mut self, now: Now, number: u32) {
+        self.append(now, Input::Leave { member: number }, v1::Metadata::default());
     }
 
-    /// Sets another epoch for the session of a member.
-    pub fn seat(&mut self, now: Now, number: u32, seat: Seat, zstd: &mut wire::Zstd) {
-        self.append(now, Input::Seat { member: number, seat }, &v1::Metadata::default(), zstd);
+    /// Sets another epoch for the session of a member, once the op is applied.
+    pub fn seat(&mut self, now: Now, number: u32, seat: Seat) {
+        self.append(now, Input::Seat { member: number, seat }, v1::Metadata::default());
     }
 
-    /// Ends the turn at its deadline.
-    pub fn end_turn(&mut self, now: Now, zstd: &mut wire::Zstd) {
+    /// Ends the turn at its deadline, once the op is applied.
+    pub fn end_turn(&mut self, now: Now) {
         if self.is_window_full() {
             self.release();
         }
-        self.append(now, Input::EndTurn, &v1::Metadata::default(), zstd);
+        if !self.pending.ends_turn() {
+            let turn = self.turn().number;
+            self.append(now, Input::EndTurn { turn }, v1::Metadata::default());
+        }
     }
 
-    /// Appends an op, commits it at once, as a lone primary may, and applies it.
-    fn append(&mut self, now: Now, input: Input, metadata: &v1::Metadata, zstd: &mut wire::Zstd) -> Applied {
-        let op = Op { number: self.machine.applied() + 1, at_ms: self.machine.log_time(now.wall.0), input };
+    fn append(&mut self, now: Now, input: Input, metadata: v1::Metadata) {
+        let log_time = self.machine.log_time(now.wall.0);
+        let at_ms = self.pending.newest_ms().map_or(log_time, |newest| newest.max(log_time));
+        let op = Op { number: self.appended() + 1, at_ms, input };
+        let metadata = (metadata != v1::Metadata::default()).then(|| Box::new(metadata));
+        self.pending.push(PendingOp { op, metadata });
+    }
+
+    /// Commits the oldest op that is appended, and applies it; `None` if there is none. The caller
+    /// decides that the op cannot be lost any more.
+    ///
+    /// Joins and leaves are released at once, so that no member hears of another one whose join it
+    /// has not read.
+    pub fn commit_next(&mut self, now: Now, zstd: &mut wire::Zstd) -> Option<Applied> {
+        let PendingOp { op, metadata } = self.pending.pop()?;
         let at_ms = op.at_ms;
+        let is_membership = matches!(op.input, Input::Join { .. } | Input::Leave { .. });
+        if is_membership || self.pushes_out(0, self.size(op.input.content())) {
+            self.release();
+        }
         let applied = self.machine.apply(op, &mut self.scratch);
         if applied == Applied::Silent {
-            return applied;
+            return Some(applied);
         }
         if self.scratch.turn > 0 {
             let lasts = self.scratch.turn_ends_ms.checked_sub(at_ms).map(Duration::from_millis);
             self.turn_ends_at = lasts.map(|lasts| now.instant + lasts);
         }
         self.scratch.seq = self.log.head() + 1;
-        let frame = wire::encode(v1::Kind::Entry, metadata, &self.scratch);
+        let frame = match &metadata {
+            Some(metadata) => wire::encode(v1::Kind::Entry, metadata, &self.scratch),
+            None => wire::encode(v1::Kind::Entry, &v1::Metadata::default(), &self.scratch),
+        };
         let compressed = self.compressed(&frame, zstd);
         self.unreleased += self.log.append(frame, compressed);
-        applied
+        if let Applied::Left { number, player } = &applied {
+            self.latest.remove_member(*number);
+            self.state.remove_owner(now, player.as_str());
+        }
+        if is_membership {
+            self.release();
+        }
+        Some(applied)
     }
 
     /// Returns the highest number of bytes in the log of an entry with so many bytes of content.
@@ -342,10 +388,18 @@ impl Room {
         if self.compress_from > 0 && frame >= self.compress_from { 2 * frame } else { frame }
     }
 
-    /// Returns true if an entry of so many bytes could push an unreleased entry out of the window.
+    /// Returns true if an entry of so many bytes, behind those of the pending ops, could push an
+    /// unreleased entry out of the window.
     fn would_lose(&self, bytes: usize) -> bool {
-        let unreleased = self.log.head() - self.released;
-        let entries = usize::try_from(unreleased).unwrap_or(usize::MAX);
+        let pending: usize = self.pending.contents().map(|content| self.size(content)).sum();
+        self.pushes_out(self.pending.len(), pending + bytes)
+    }
+
+    /// Returns true if an entry behind `pending` others, all of `bytes` bytes, could push an
+    /// unreleased entry out of the window.
+    fn pushes_out(&self, pending: usize, bytes: usize) -> bool {
+        let unreleased = usize::try_from(self.log.head() - self.released).unwrap_or(usize::MAX);
+        let entries = unreleased.saturating_add(pending);
         entries > 0 && !self.log.fits(entries.saturating_add(1), self.unreleased + bytes)
     }
 

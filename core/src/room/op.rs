@@ -61,6 +61,20 @@ pub enum Input {
         /// Session with the new epoch.
         seat: Seat,
     },
-    /// The deadline of the turn has passed.
-    EndTurn,
+    /// The deadline of a turn has passed. Makes no entry if that turn has ended.
+    EndTurn {
+        /// Number of the turn.
+        turn: u32,
+    },
+}
+
+impl Input {
+    /// Returns the number of bytes that the entry takes from the input.
+    pub(super) fn content(&self) -> usize {
+        match self {
+            Self::Say { body, type_url, .. } => body.len() + type_url.len(),
+            Self::Join { player, .. } => player.as_str().len(),
+            Self::Leave { .. } | Self::Seat { .. } | Self::EndTurn { .. } => 0,
+        }
+    }
 }

@@ -54,6 +54,18 @@ fn say(client_seq: u64, bytes: usize) -> v1::Say {
     v1::Say { client_seq, body: vec![7; bytes].into(), ..v1::Say::default() }
 }
 
+/// Commits and applies everything that is appended.
+fn commit(room: &mut Room, now: Now) -> Vec<Applied> {
+    let zstd = &mut Zstd::default();
+    core::iter::from_fn(|| room.commit_next(now, zstd)).collect()
+}
+
+fn join(room: &mut Room, now: Now, player: Name, seat: Seat) -> u32 {
+    let number = room.join(now, player, seat);
+    assert_eq!(commit(room, now), [Applied::Joined { number }]);
+    number
+}
+
 /// Decodes an entry of the log.
 fn entry(room: &Room, seq: u64) -> v1::Entry {
     let frame = Frame::decode(room.log().get(seq, false).unwrap().clone(), 1 << 20).unwrap();
@@ -69,7 +81,7 @@ fn input() -> impl Strategy<Value = Input> {
         2 => (0..4_u8).prop_map(|n| Input::Join { player: player(n), seat: seat(n, 1) }),
         1 => member.clone().prop_map(|member| Input::Leave { member }),
         1 => (member, 2..9_u64).prop_map(|(member, epoch)| Input::Seat { member, seat: seat(9, epoch) }),
-        1 => Just(Input::EndTurn),
+        1 => (0..3_u32).prop_map(|turn| Input::EndTurn { turn }),
     ]
 }
 
@@ -111,8 +123,7 @@ proptest! {
     ) {
         let limits = |limits: &mut RoomLimits| (limits.window_entries, limits.window_bytes) = window;
         let mut room = room(limits, &name, compress_from);
-        let zstd = &mut Zstd::default();
-        let number = room.join(at(0), player(0), seat(0, 1), zstd).unwrap();
+        let number = join(&mut room, at(0), player(0), seat(0, 1));
         let trace = v1::Metadata {
             trace_id: vec![1; 16].into(), span_id: vec![2; 8].into(), trace_flags: 1, ..v1::Metadata::default()
         };
@@ -120,19 +131,21 @@ proptest! {
         for (step, size) in steps {
             match step {
                 0 => room.release(),
-                1 => room.end_turn(at(1), zstd),
+                1 => room.end_turn(at(1)),
                 2 => {
-                    let guest = room.join(at(1), player(1), seat(1, 1), zstd).unwrap();
-                    room.leave(at(1), guest, zstd);
+                    let guest = room.join(at(1), player(1), seat(1, 1));
+                    room.leave(at(1), guest);
                 }
+                3 => drop(commit(&mut room, at(1))),
                 _ => {
                     let message = say(said + 1, size);
                     match room.judge(number, &message).unwrap() {
                         Judged::Next => {
-                            room.say(at(1), number, message, &trace, zstd);
+                            room.say(at(1), number, message, trace.clone());
                             said += 1;
                         }
                         Judged::Full => {
+                            commit(&mut room, at(1));
                             room.release();
                             prop_assert_eq!(room.judge(number, &message), Some(Judged::Next));
                         }
@@ -148,12 +161,13 @@ proptest! {
 #[test]
 fn log_time_never_goes_back_and_a_turn_lasts_as_long_as_it_should() {
     let mut room = room(|limits| limits.turn_time = Duration::from_secs(30), "arena", 0);
-    let zstd = &mut Zstd::default();
-    room.join(at(5_000), player(0), seat(0, 1), zstd).unwrap();
+    join(&mut room, at(5_000), player(0), seat(0, 1));
     assert_eq!(entry(&room, 1).at_ms, 1_005_000);
     // The wall clock was set back by an hour.
     let set_back = Now { wall: Wall(1_000), ..at(6_000) };
-    room.end_turn(set_back, zstd);
+    room.end_turn(set_back);
+    room.end_turn(set_back);
+    assert_eq!(commit(&mut room, set_back), [Applied::Entry { turned: true }], "once");
     let ended = entry(&room, 2);
     assert_eq!((ended.at_ms, ended.turn, ended.turn_ends_ms), (1_005_000, 1, 1_035_000));
     assert_eq!(room.turn_ends_at(), Some(at(36_000).instant));
@@ -162,27 +176,95 @@ fn log_time_never_goes_back_and_a_turn_lasts_as_long_as_it_should() {
 #[test]
 fn a_message_is_judged_once_and_applied_once() {
     let mut room = room(|_| {}, "arena", 0);
-    let zstd = &mut Zstd::default();
     assert_eq!(room.judge(1, &say(1, 3)), None, "nobody is a member");
-    let number = room.join(at(0), player(0), seat(0, 1), zstd).unwrap();
+    let number = join(&mut room, at(0), player(0), seat(0, 1));
     assert_eq!(room.judge(number, &say(2, 3)), Some(Judged::Gap { expected: 1 }));
-    for _ in 0..2 {
-        // The second message was applied in spite of the judgement: it makes no entry.
-        assert!(!room.say(at(1), number, say(1, 3), &v1::Metadata::default(), zstd));
-        assert_eq!((room.log().head(), room.judge(number, &say(1, 3))), (2, Some(Judged::Duplicate)));
-    }
+    room.say(at(1), number, say(1, 3), v1::Metadata::default());
+    assert_eq!(room.judge(number, &say(1, 3)), Some(Judged::Pending));
+    assert_eq!(room.judge(number, &say(2, 3)), Some(Judged::Next), "it follows what is appended");
+    // The second message is appended in spite of the judgement: it makes no entry.
+    room.say(at(1), number, say(1, 3), v1::Metadata::default());
+    assert_eq!(commit(&mut room, at(1)), [Applied::Entry { turned: false }, Applied::Silent]);
+    assert_eq!((room.log().head(), room.judge(number, &say(1, 3))), (2, Some(Judged::Duplicate)));
     assert_eq!((room.released(), room.member(number).map(|member| member.client_seq)), (1, Some(1)));
 }
 
 #[test]
 fn a_session_that_was_outrun_is_known_after_its_player_has_left() {
     let mut room = room(|_| {}, "arena", 0);
-    let zstd = &mut Zstd::default();
-    let number = room.join(at(0), player(0), seat(0, 4), zstd).unwrap();
-    room.seat(at(1), number, seat(0, 6), zstd);
+    let number = join(&mut room, at(0), player(0), seat(0, 4));
+    room.seat(at(1), number, seat(0, 6));
+    assert_eq!(commit(&mut room, at(1)), [Applied::Silent]);
     assert_eq!((room.log().head(), room.member(number).map(|member| member.seat)), (1, Some(seat(0, 6))));
-    room.leave(at(2), number, zstd);
+    room.leave(at(2), number);
+    commit(&mut room, at(2));
     let outlived = |ms, epoch| room.has_outlived(at(ms), &player(0), epoch);
     assert_eq!([outlived(3, 5), outlived(3, 6), outlived(60_002, 5)], [true, false, false]);
     assert_eq!(entry(&room, 2).player, String::from(player(0)));
+}
+
+#[test]
+fn what_is_appended_is_looked_through_and_shows_to_nobody_before_it_is_committed() {
+    let mut room = room(|_| {}, "arena", 0);
+    let ann = join(&mut room, at(0), player(0), seat(0, 1));
+    room.say(at(1), ann, say(1, 3), v1::Metadata::default());
+    room.seat(at(1), ann, seat(0, 4));
+    let bob = room.join(at(2), player(1), seat(1, 2));
+    room.say(at(2), bob, say(1, 3), v1::Metadata::default());
+    room.leave(at(3), ann);
+    let cid = room.join(at(3), player(2), seat(2, 3));
+    assert_eq!((ann, bob, cid, room.applied(), room.appended()), (1, 2, 3, 1, 7));
+    let known = |room: &Room| {
+        let known = |member: FutureMember<'_>| (member.number, member.seat, member.client_seq);
+        room.future_members().map(known).collect::<Vec<_>>()
+    };
+    let future = [(bob, seat(1, 2), 1), (cid, seat(2, 3), 0)];
+    assert_eq!(known(&room), future);
+    assert_eq!(room.future_member(ann), None);
+    assert_eq!((room.members().len(), room.log().head()), (1, 1));
+    assert_eq!(room.member(ann).map(|member| (member.seat, member.client_seq)), Some((seat(0, 1), 0)));
+    // One after the other, each with its entry.
+    let mut half = room.clone();
+    assert_eq!(half.commit_next(at(4), &mut Zstd::default()), Some(Applied::Entry { turned: false }));
+    assert_eq!((half.applied(), half.log().head(), known(&half)), (2, 2, future.to_vec()));
+    commit(&mut room, at(4));
+    assert_eq!((room.applied(), room.log().head()), (7, 6));
+    assert_eq!(room.members().iter().map(|member| member.number).collect::<Vec<_>>(), [bob, cid]);
+    assert_eq!(known(&room), future);
+}
+
+proptest! {
+    #[test]
+    fn the_future_is_what_applying_makes_of_it(
+        inputs in prop::collection::vec(input(), 0..40),
+        early in 0..40_usize,
+    ) {
+        let mut room = room(|_| {}, "arena", 0);
+        for input in inputs {
+            match input {
+                Input::Say { member, client_seq, .. } => {
+                    if let Some(Judged::Next) = room.judge(member, &say(client_seq, 3)) {
+                        room.say(at(1), member, say(client_seq, 3), v1::Metadata::default());
+                    }
+                }
+                Input::Join { player, seat } => drop(room.join(at(1), player, seat)),
+                Input::Leave { member } => room.leave(at(1), member),
+                Input::Seat { member, seat } => room.seat(at(1), member, seat),
+                Input::EndTurn { .. } => room.end_turn(at(1)),
+            }
+        }
+        let future = |room: &Room| {
+            let known = |m: FutureMember<'_>| (m.number, m.player.clone(), m.seat, m.client_seq);
+            room.future_members().map(known).collect::<Vec<_>>()
+        };
+        let expected = future(&room);
+        for _ in 0..early {
+            room.commit_next(at(2), &mut Zstd::default());
+        }
+        prop_assert_eq!(&future(&room), &expected);
+        commit(&mut room, at(2));
+        let applied: Vec<_> =
+            room.members().iter().map(|m| (m.number, m.player.clone(), m.seat, m.client_seq)).collect();
+        prop_assert_eq!(applied, expected);
+    }
 }
