@@ -10,7 +10,7 @@ fn main() {
     let plain = Metadata::default();
     let hello = Hello { agent: "my-client/1".into(), ..Hello::default() };
     dump("Hello", &encode(Kind::Hello, &plain, &hello));
-    let join = Join { room: "arena".into(), history: 0 };
+    let join = Join { room: "arena".into(), history: 0, request: 1 };
     dump("Join", &encode(Kind::Join, &plain, &join));
     let say = Say {
         room: "arena".into(),

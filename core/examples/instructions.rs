@@ -112,7 +112,11 @@ impl Driven {
         self.node.handle_upgraded(now, conn, identity);
         self.node.handle_frame(now, conn, frame(Kind::Hello, &Hello::default()));
         self.drive(now);
-        self.node.handle_frame(now, conn, frame(Kind::Join, &Join { room: "arena".into(), history: 0 }));
+        self.node.handle_frame(
+            now,
+            conn,
+            frame(Kind::Join, &Join { room: "arena".into(), history: 0, request: 1 }),
+        );
         self.drive(now);
         conn
     }

@@ -58,14 +58,14 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
                 token: Bytes::from_static(b"token"),
                 resume: Some(v1::Resume {
                     session: Bytes::from_static(&[7; 16]),
-                    rooms: vec![v1::RoomCursor { room: room(), epoch: 2, seq: 41 }],
+                    rooms: vec![v1::RoomCursor { room: room(), epoch: 2, seq: 41, request: 3 }],
                     epoch: 4_097,
                 }),
                 seal_key: Bytes::from_static(&[8; 32]),
                 seal_pinned: true,
                 accept_zstd: true,
                 agent: "fuzz/1".into(),
-                joins: vec![v1::Join { room: room(), history: 3 }],
+                joins: vec![v1::Join { room: room(), history: 3, request: 3 }],
             }
             .encode_to_vec(),
         ),
@@ -111,16 +111,24 @@ fn messages() -> Vec<(Kind, Vec<u8>)> {
         ),
         (Kind::Ping, v1::Ping { nonce: 77, rtt_us: 1_200 }.encode_to_vec()),
         (Kind::Pong, v1::Pong { nonce: 77 }.encode_to_vec()),
-        (Kind::Join, v1::Join { room: room(), history: 10 }.encode_to_vec()),
+        (Kind::Join, v1::Join { room: room(), history: 10, request: 3 }.encode_to_vec()),
         (
             Kind::Joined,
-            v1::Joined { room: room(), epoch: 2, member: 4, resumed: true, client_seq: 6, seq: 41 }
-                .encode_to_vec(),
+            v1::Joined {
+                room: room(),
+                epoch: 2,
+                member: 4,
+                resumed: true,
+                client_seq: 6,
+                seq: 41,
+                request: 3,
+            }
+            .encode_to_vec(),
         ),
-        (Kind::Leave, v1::Leave { room: room() }.encode_to_vec()),
+        (Kind::Leave, v1::Leave { room: room(), request: 3 }.encode_to_vec()),
         (
             Kind::Left,
-            v1::Left { room: room(), reason: v1::LeftReason::Kicked.into(), answers_leave: true }
+            v1::Left { room: room(), reason: v1::LeftReason::Kicked.into(), answers_leave: true, request: 4 }
                 .encode_to_vec(),
         ),
         (

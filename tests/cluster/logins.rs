@@ -22,7 +22,7 @@ async fn revision(nodes: &Nodes) -> i64 {
 async fn cycle(nodes: &Nodes, player: &str) {
     let mut socket = Socket::open(nodes.nodes[0].address, player).await;
     socket.join("arena").await;
-    socket.send(Kind::Leave, &Leave { room: "arena".to_owned() }).await;
+    socket.send(Kind::Leave, &Leave { room: "arena".to_owned(), request: 0 }).await;
     let left = |message| matches!(message, ToClient::Left(_)).then_some(());
     socket.until(left).await;
     socket.send(Kind::Goodbye, &Goodbye::default()).await;

@@ -122,7 +122,7 @@ async fn admitted(socket: &mut Socket, room: &str) -> Result<v1::Joined, LeftRea
 /// Joins one room at all sockets at once. Returns the epochs of the answers.
 async fn join_at_once(sockets: &mut [Socket], room: &str) -> Vec<Result<u64, LeftReason>> {
     for socket in sockets.iter_mut() {
-        socket.send(v1::Kind::Join, &v1::Join { room: room.to_owned(), history: 0 }).await;
+        socket.send(v1::Kind::Join, &v1::Join { room: room.to_owned(), history: 0, request: 0 }).await;
     }
     let mut epochs = Vec::new();
     for socket in sockets {
@@ -144,18 +144,18 @@ async fn no_join_is_told_of_another_that_it_crosses_at_another_node() {
         let epochs = join_at_once(&mut sockets, &room).await;
         assert!(epochs.iter().all(|epoch| epoch.is_ok() && *epoch == epochs[0]), "{room}: {epochs:?}");
         for socket in &mut sockets {
-            socket.send(v1::Kind::Leave, &v1::Leave { room: room.clone() }).await;
+            socket.send(v1::Kind::Leave, &v1::Leave { room: room.clone(), request: 0 }).await;
         }
     }
     // The leave of the last member crosses the joins of the others.
     for round in 0..60 {
         let leaver = &mut sockets[round % 6];
         leaver.join("again").await;
-        leaver.send(v1::Kind::Leave, &v1::Leave { room: "again".to_owned() }).await;
+        leaver.send(v1::Kind::Leave, &v1::Leave { room: "again".to_owned(), request: 0 }).await;
         let epochs = join_at_once(&mut sockets, "again").await;
         assert!(epochs.iter().all(Result::is_ok), "round {round}: {epochs:?}");
         for socket in &mut sockets {
-            socket.send(v1::Kind::Leave, &v1::Leave { room: "again".to_owned() }).await;
+            socket.send(v1::Kind::Leave, &v1::Leave { room: "again".to_owned(), request: 0 }).await;
         }
     }
 }

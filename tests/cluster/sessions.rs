@@ -67,7 +67,7 @@ async fn member(at: &Process, room: &str) -> (Socket, Resume) {
     socket.join(room).await;
     socket.say(room, 1, "first").await;
     let entry = socket.said().await;
-    let cursor = RoomCursor { room: room.to_owned(), epoch: entry.epoch, seq: entry.seq };
+    let cursor = RoomCursor { room: room.to_owned(), epoch: entry.epoch, seq: entry.seq, request: 0 };
     (socket, Resume { session: welcome.session, epoch: welcome.epoch, rooms: vec![cursor] })
 }
 
@@ -89,7 +89,7 @@ async fn a_connection_at_another_node_takes_the_session_over() {
 
     // Frames of the old connection have no effect.
     let forged = encode(Kind::Say, &Metadata::default(), &say("arena", 2, "from the past"));
-    let leave = encode(Kind::Leave, &Metadata::default(), &Leave { room: "arena".to_owned() });
+    let leave = encode(Kind::Leave, &Metadata::default(), &Leave { room: "arena".to_owned(), request: 0 });
     for frame in [forged, leave] {
         // The connection may be refused already.
         let _ = old.try_send(frame).await;

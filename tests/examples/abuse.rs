@@ -39,7 +39,7 @@ type Flood = (Vec<u8>, Vec<u8>);
 fn kinds() -> Vec<(&'static str, Flood)> {
     let messages = |frame: &[u8]| (Vec::new(), web_socket_frame(true, 2, true, frame).repeat(64));
     let none = Metadata::default();
-    let leave = v1::Leave { room: "elsewhere".to_owned() };
+    let leave = v1::Leave { room: "elsewhere".to_owned(), request: 0 };
     let inflating = encode(Kind::Say, &none, &say("elsewhere", 1, vec![0; 16_000]));
     let latest = v1::Latest { room: "den".to_owned(), ..v1::Latest::default() };
     vec![

@@ -51,7 +51,7 @@ fn messages(frame: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn requests() {
-    let leave = v1::Leave { room: "elsewhere".to_owned() };
+    let leave = v1::Leave { room: "elsewhere".to_owned(), request: 0 };
     floods(&[], &messages(&encode(Kind::Leave, &Metadata::default(), &leave))).await;
 }
 
@@ -105,7 +105,8 @@ async fn fragments_without_end() {
 
 #[tokio::test]
 async fn fragments_of_good_messages() {
-    let frame = encode(Kind::Leave, &Metadata::default(), &v1::Leave { room: "elsewhere".to_owned() });
+    let frame =
+        encode(Kind::Leave, &Metadata::default(), &v1::Leave { room: "elsewhere".to_owned(), request: 0 });
     let mut message = web_socket_frame(false, 2, true, &[]);
     for byte in &frame[..] {
         message.extend(web_socket_frame(false, 0, true, std::slice::from_ref(byte)));

@@ -65,7 +65,7 @@ async fn a_kind_that_is_not_known_is_answered_and_its_connection_stays() {
     let server = start().await;
     let mut socket = Socket::open(server.address, "alice").await;
     for kind in [7, 9_999, u16::MAX] {
-        let leave = v1::Leave { room: "of a kind of its own".to_owned() };
+        let leave = v1::Leave { room: "of a kind of its own".to_owned(), request: 0 };
         let mut frame = encode(v1::Kind::Leave, &v1::Metadata::default(), &leave).to_vec();
         frame[10..12].copy_from_slice(&kind.to_be_bytes());
         let sum = crc32c::crc32c(&frame[..frame.len() - 4]);

@@ -212,12 +212,13 @@ async fn a_client_within_its_limits_is_not_closed_after_a_stall() {
     let mut socket = Socket::open(server.address, "alice").await;
     // The requests of a minute at 20 a second, all sent at once.
     let most = 20 * 60;
-    let leave = encode(Kind::Leave, &Metadata::default(), &v1::Leave { room: "other".to_owned() });
+    let leave =
+        encode(Kind::Leave, &Metadata::default(), &v1::Leave { room: "other".to_owned(), request: 0 });
     let frame = web_socket_frame(true, 2, true, &leave);
     for _ in 0..most {
         socket.send_raw(&frame).await;
     }
-    socket.send(Kind::Leave, &v1::Leave { room: "last".to_owned() }).await;
+    socket.send(Kind::Leave, &v1::Leave { room: "last".to_owned(), request: 0 }).await;
     let last = socket.until(|message| match message {
         ToClient::Left(left) => (left.room == "last").then_some(()),
         ToClient::Goodbye(goodbye) => panic!("{goodbye:?}"),
@@ -248,7 +249,7 @@ async fn a_message_in_fragments_is_one_message() {
 async fn the_first_frame_must_be_hello() {
     let server = Running::start(|_| {}).await;
     let mut socket = Socket::connect(server.address, "alice").await;
-    socket.send(Kind::Join, &v1::Join { room: "arena".to_owned(), history: 0 }).await;
+    socket.send(Kind::Join, &v1::Join { room: "arena".to_owned(), history: 0, request: 0 }).await;
     socket.closed(Reason::ProtocolError, PROTOCOL).await;
     let stats = server.handle.stats();
     assert_eq!((stats.rooms, stats.sessions), (0, 0));

@@ -36,7 +36,7 @@ fn abuse(abuser: usize, number: u64, epoch: u64) -> bytes::Bytes {
     match abuser % 4 {
         0 => frame(v1::Kind::Say, &v1::Say { room: name(number), client_seq: 1, ..v1::Say::default() }),
         1 => frame(v1::Kind::Latest, &v1::Latest { room: name(number), ..v1::Latest::default() }),
-        2 => frame(v1::Kind::Leave, &v1::Leave { room: name(number) }),
+        2 => frame(v1::Kind::Leave, &v1::Leave { room: name(number), request: 0 }),
         // An entry with a clock far ahead: the answer contains the whole written entry.
         _ => {
             let stamp = v1::Stamp { wall_ms: 1 << 47, ..v1::Stamp::default() };

@@ -108,7 +108,7 @@ async fn a_pong_that_waits_to_be_read_is_no_missed_heartbeat() {
         let before = server.count(unhealthy);
         eventually("one miss to be counted", async || server.count(unhealthy) > before).await;
         stalled(&server, async || {
-            socket.send(v1::Kind::Join, &v1::Join { room: "arena".to_owned(), history: 0 }).await;
+            socket.send(v1::Kind::Join, &v1::Join { room: "arena".to_owned(), history: 0, request: 0 }).await;
         })
         .await;
         socket.join("arena").await;

@@ -14,7 +14,7 @@ async fn member(server: &Running) -> (Socket, Welcome, RoomCursor) {
     socket.join("arena").await;
     socket.say("arena", 1, "first").await;
     let entry = socket.said().await;
-    (socket, welcome, RoomCursor { room: "arena".to_owned(), epoch: entry.epoch, seq: entry.seq })
+    (socket, welcome, RoomCursor { room: "arena".to_owned(), epoch: entry.epoch, seq: entry.seq, request: 0 })
 }
 
 async fn resume(server: &Running, welcome: &Welcome, cursor: RoomCursor) -> (Socket, Welcome) {
@@ -41,8 +41,11 @@ async fn the_old_connection_can_write_nothing_and_harms_nobody() {
     // Frames of the old connection have no effect: neither a message number that the new one has not used
     // yet, nor a request to leave the room.
     let forged = encode(Kind::Say, &Metadata::default(), &say("arena", 2, "from the past"));
-    let leave =
-        encode(Kind::Leave, &Metadata::default(), &skirmish_proto::v1::Leave { room: "arena".to_owned() });
+    let leave = encode(
+        Kind::Leave,
+        &Metadata::default(),
+        &skirmish_proto::v1::Leave { room: "arena".to_owned(), request: 0 },
+    );
     for frame in [forged, leave] {
         // The connection may be refused already.
         let _ = old.try_send(frame).await;

@@ -79,7 +79,7 @@ impl Socket {
 
     /// Joins a room and waits for `Joined`.
     pub async fn join(&mut self, room: &str) -> v1::Joined {
-        self.send(v1::Kind::Join, &v1::Join { room: room.to_owned(), history: 0 }).await;
+        self.send(v1::Kind::Join, &v1::Join { room: room.to_owned(), history: 0, request: 0 }).await;
         self.until(|message| match message {
             ToClient::Joined(joined) if joined.room == room => Some(joined),
             _ => None,

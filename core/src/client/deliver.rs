@@ -6,15 +6,21 @@ use skirmish_proto::v1;
 
 use super::event::{Outcome, StateRefusal};
 use super::replicated::Keep;
-use super::room::RoomPhase;
+use super::room::{RequestKind, RoomPhase, RoomRequest};
 use super::{Client, Event, Fault};
 use crate::base::id::Cursor;
 use crate::base::plant::Plant;
 use crate::base::time::{Duration, Now};
+use crate::matchmaking::keys;
 use crate::room::Turn;
 
 /// Longest wait that a `Throttle` may ask for. A longer wait is cut to this one.
 const LONGEST_THROTTLE: Duration = Duration::from_secs(60);
+
+/// Returns true if an answer that names a request answers this one.
+const fn is_answered(request: &RoomRequest, named: u64) -> bool {
+    named != 0 && request.number == named
+}
 
 impl Client {
     pub(super) fn joined(&mut self, now: Now, joined: v1::Joined) -> Result<(), Fault> {
@@ -23,8 +29,12 @@ impl Client {
         let Self { rooms, outputs, config, planted, .. } = self;
         let Some(room) = rooms.get_mut(&joined.room) else { return Ok(()) };
         let name = &joined.room;
-        room.awaited = false;
-        room.stale = false;
+        let Some(request) = room.request.as_mut().filter(|request| is_answered(request, joined.request))
+        else {
+            // The answer to an earlier request.
+            return Ok(());
+        };
+        request.answered = true;
         let (was_member, was_live) = match room.phase {
             RoomPhase::Leaving { .. } => return Ok(()),
             RoomPhase::Member { live } => (true, live),
@@ -77,33 +87,33 @@ impl Client {
     pub(super) fn left(&mut self, now: Now, left: v1::Left) {
         use v1::LeftReason;
 
-        if left.answers_leave && self.pending_leaves.take_room(&left.room) {
+        if self.pending_leaves.take_answered(left.request) {
             return;
         }
         let Self { rooms, outputs, config, .. } = self;
         let Some(room) = rooms.get_mut(&left.room) else { return };
         let name = &left.room;
         let reason = left.reason();
-        let stale = core::mem::take(&mut room.stale);
-        room.awaited = false;
+        let answers = room.request.is_some_and(|request| is_answered(&request, left.request));
+        // A message was of no member: news only if the client is one, as far as it knows.
+        let answers_message = left.request == 0 && room.is_open();
+        if !answers && !answers_message {
+            return;
+        }
+        let request = room.request.take();
         let gone = matches!(reason, LeftReason::Unspecified | LeftReason::Gone | LeftReason::NotAMember);
+        let answers_leave = request.is_some_and(|request| request.kind == RequestKind::Leave);
         let keep = match room.phase {
-            // The membership is over, or a join was refused, but the match may go on. A `Join` that
-            // is sent now would seem to be answered by the answer to the `Leave`.
-            RoomPhase::Leaving { sent, again, .. } if !left.answers_leave => {
-                room.phase = RoomPhase::Leaving { sent, live: false, again };
+            // The membership is over, or a join was refused, but the match of the room may go on.
+            RoomPhase::Leaving { again, .. } if !answers_leave && keys::match_of(name).is_some() => {
+                room.phase = RoomPhase::Leaving { sent: false, live: false, again };
                 true
             }
             RoomPhase::Leaving { again, .. } => {
                 room.end(name, again, outputs);
                 again
             }
-            // A `Left` of the earlier membership does not answer the join. Neither does a `Left`
-            // after a message that named a room without membership.
-            RoomPhase::Wanted { .. } | RoomPhase::Joining if stale || reason == LeftReason::NotAMember => {
-                true
-            }
-            RoomPhase::Wanted { .. } if gone => true,
+            RoomPhase::Wanted { .. } => true,
             RoomPhase::Joining if gone => {
                 let not_before = now.instant + config.backoff_min;
                 room.phase = RoomPhase::Wanted { not_before: Some(not_before) };
@@ -114,7 +124,7 @@ impl Client {
                 outputs.event(Event::Left { room: name.clone(), reason });
                 true
             }
-            RoomPhase::Wanted { .. } | RoomPhase::Joining | RoomPhase::Member { .. } => {
+            RoomPhase::Joining | RoomPhase::Member { .. } => {
                 room.close(name, reason, outputs);
                 false
             }
@@ -122,7 +132,7 @@ impl Client {
         if !keep {
             rooms.remove(&left.room);
         }
-        if left.answers_leave {
+        if answers_leave {
             self.search.leave(&left.room);
         }
     }

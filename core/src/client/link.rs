@@ -9,7 +9,7 @@ use skirmish_proto::v1;
 use super::event::Outcome;
 use super::liveness::Liveness;
 use super::pacer::Pacer;
-use super::room::RoomPhase;
+use super::room::{RequestKind, RoomPhase};
 use super::state::{ClientState, StateTransition};
 use super::{Client, Event, Fault, Output};
 use crate::base::id::SessionId;
@@ -317,14 +317,13 @@ impl Client {
     pub(super) fn lose_session(&mut self) {
         let Self { rooms, outputs, config, now, planted, .. } = self;
         rooms.retain(|name, room| {
-            // Joins in the `Hello` are requests to the new session.
-            room.asked = room.greeted;
-            room.stale = room.awaited;
-            room.awaited = false;
+            // A join in the `Hello` is a request to the new session; all others were to the old one.
+            room.request = room.request.filter(|request| request.kind == RequestKind::Join);
+            room.asked = room.request.is_some();
             let left = |reason| Event::Left { room: name.clone(), reason };
             match room.phase {
                 RoomPhase::Wanted { .. } | RoomPhase::Joining => true,
-                RoomPhase::Leaving { .. } if room.greeted => true,
+                RoomPhase::Leaving { .. } if room.asked => true,
                 RoomPhase::Member { .. } if config.rejoin => {
                     room.rejoin(*now, name, None, outputs);
                     outputs.event(left(v1::LeftReason::Gone));

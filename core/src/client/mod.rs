@@ -51,7 +51,7 @@ use self::event::Outputs;
 use self::link::{OpenConnection, WelcomedSession};
 use self::pending_leaves::PendingLeaves;
 use self::receive::Limits;
-use self::room::ClientRoom;
+use self::room::{ClientRoom, RequestCounter};
 use self::search::Search;
 use self::state::StateTransition;
 use crate::base::backoff::Backoff;
@@ -98,6 +98,7 @@ pub struct Client {
     next_message: u64,
     search: Search,
     pending_leaves: PendingLeaves,
+    requests: RequestCounter,
     outputs: Outputs,
     zstd: Zstd,
 }
@@ -128,6 +129,7 @@ impl Client {
             state_at: None,
             next_message: 1,
             pending_leaves: PendingLeaves::default(),
+            requests: RequestCounter::default(),
             outputs: Outputs::default(),
             zstd: Zstd::default(),
         }

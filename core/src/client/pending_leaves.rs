@@ -12,7 +12,7 @@ use alloc::string::String;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
-use super::room::RoomPhase;
+use super::room::{RequestCounter, RoomPhase};
 use super::transmit::plain;
 use super::{Client, CommandError};
 use crate::base::time::Now;
@@ -26,8 +26,9 @@ const MOST: usize = 8;
 /// Requests that the server has not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct PendingLeaves {
-    /// Rooms of matches that were left.
-    rooms: VecDeque<(String, Sent)>,
+    /// Rooms of matches that were left, each with the number of the `Leave` on this connection; 0
+    /// if none was sent.
+    rooms: VecDeque<(String, u64)>,
     /// Matches that were given up, each with the number of its search.
     matches: VecDeque<(String, u64, Sent)>,
 }
@@ -40,7 +41,7 @@ impl PendingLeaves {
     /// yet.
     pub(super) fn left(&mut self, room: &str) {
         if keys::match_of(room).is_some() && !self.takes(room) {
-            self.rooms.push_back((room.into(), false));
+            self.rooms.push_back((room.into(), 0));
             if self.rooms.len() > MOST {
                 self.rooms.pop_front();
             }
@@ -55,6 +56,13 @@ impl PendingLeaves {
     pub(super) fn take_room(&mut self, room: &str) -> bool {
         let before = self.rooms.len();
         self.rooms.retain(|(name, _)| name != room);
+        self.rooms.len() < before
+    }
+
+    /// Removes the room whose `Leave` of this number is answered. Returns true if the room was here.
+    pub(super) fn take_answered(&mut self, request: u64) -> bool {
+        let before = self.rooms.len();
+        self.rooms.retain(|(_, number)| *number != request || request == 0);
         self.rooms.len() < before
     }
 
@@ -74,15 +82,15 @@ impl PendingLeaves {
 
     /// Marks all requests as not sent, for a new connection.
     pub(super) fn reconnect(&mut self) {
-        self.rooms.iter_mut().for_each(|(_, sent)| *sent = false);
+        self.rooms.iter_mut().for_each(|(_, number)| *number = 0);
         self.matches.iter_mut().for_each(|(_, _, sent)| *sent = false);
     }
 
     /// Returns the next frame.
-    pub(super) fn next_frame(&mut self) -> Option<Bytes> {
-        if let Some((room, sent)) = self.rooms.iter_mut().find(|(_, sent)| !sent) {
-            *sent = true;
-            return Some(plain(v1::Kind::Leave, &v1::Leave { room: room.clone() }));
+    pub(super) fn next_frame(&mut self, requests: &mut RequestCounter) -> Option<Bytes> {
+        if let Some((room, number)) = self.rooms.iter_mut().find(|(_, number)| *number == 0) {
+            *number = requests.next_number();
+            return Some(plain(v1::Kind::Leave, &v1::Leave { room: room.clone(), request: *number }));
         }
         let (id, search, sent) = self.matches.iter_mut().find(|(_, _, sent)| !sent)?;
         *sent = true;

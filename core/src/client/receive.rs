@@ -7,6 +7,7 @@ use super::event::Outcome;
 use super::link::{SILENT_HEARTBEATS, ServerClock, WelcomedSession};
 use super::pacer::Pacer;
 use super::replicated::ReplicaIdentity;
+use super::room::ClientRoom;
 use super::state::{ClientState, StateTransition};
 use super::{Client, Event, Fault};
 use crate::base::id::SessionId;
@@ -203,7 +204,6 @@ impl Client {
         if lost {
             self.lose_session();
         }
-        self.rooms.values_mut().for_each(|room| room.greeted = false);
         self.adapt(now);
         self.finish_sync();
         Ok(())
@@ -242,7 +242,8 @@ impl Client {
     /// Changes to connected once the server has answered for every room of the resume.
     fn finish_sync(&mut self) {
         let welcomed = self.link.as_ref().is_some_and(|link| link.welcomed);
-        if self.state == ClientState::Syncing && welcomed && !self.rooms.values().any(|room| room.awaited) {
+        if self.state == ClientState::Syncing && welcomed && !self.rooms.values().any(ClientRoom::is_resuming)
+        {
             self.step(StateTransition::Synced);
         }
     }

@@ -31,6 +31,39 @@ pub(super) enum RoomPhase {
     Leaving { sent: bool, live: bool, again: bool },
 }
 
+/// Type of a request for a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RequestKind {
+    Join,
+    /// The room is named by the `Resume` of the `Hello`.
+    Resume,
+    Leave,
+}
+
+/// The newest request for a room on this connection. The number stays after the answer `Joined`,
+/// since it names the membership, and goes with the answer `Left`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RoomRequest {
+    pub(super) number: u64,
+    pub(super) kind: RequestKind,
+    pub(super) answered: bool,
+}
+
+/// Counter of a client's requests for rooms, over all rooms, connections and sessions.
+#[derive(Debug, Default)]
+pub(super) struct RequestCounter(u64);
+
+impl RequestCounter {
+    pub(super) fn next(&mut self, kind: RequestKind) -> RoomRequest {
+        RoomRequest { number: self.next_number(), kind, answered: false }
+    }
+
+    pub(super) const fn next_number(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
 /// A room that the client is in, wants to be in, or is leaving.
 #[derive(Debug)]
 pub(super) struct ClientRoom {
@@ -40,13 +73,8 @@ pub(super) struct ClientRoom {
     /// True if the server may count this session as a member, because a `Join` was sent in this
     /// session.
     pub(super) asked: bool,
-    /// True if the `Hello` of this connection has a join for the room, without an answer yet.
-    pub(super) greeted: bool,
-    /// True if the `Resume` of this connection names the room, without an answer yet.
-    pub(super) awaited: bool,
-    /// True if a `Resume` that found the session lost named the room: a `Left` about the earlier
-    /// membership may follow.
-    pub(super) stale: bool,
+    /// The request that an answer of the server must name.
+    pub(super) request: Option<RoomRequest>,
     /// Number of the client as a member of the room.
     pub(super) member: u32,
     /// Last delivered entry.
@@ -71,9 +99,7 @@ impl ClientRoom {
             phase: RoomPhase::Wanted { not_before: None },
             history,
             asked: false,
-            greeted: false,
-            awaited: false,
-            stale: false,
+            request: None,
             member: 0,
             cursor: None,
             fresh: false,
@@ -114,11 +140,35 @@ impl ClientRoom {
         matches!(self.phase, RoomPhase::Wanted { not_before } if not_before.is_none_or(|at| at <= now))
     }
 
+    /// Returns true if the server has not answered the resume of the room yet.
+    pub(super) fn is_resuming(&self) -> bool {
+        self.request.is_some_and(|request| request.kind == RequestKind::Resume && !request.answered)
+    }
+
     /// Returns the request to join the room.
-    pub(super) fn join(&mut self, name: &str) -> v1::Join {
+    pub(super) fn join(&mut self, name: &str, requests: &mut RequestCounter) -> v1::Join {
         self.phase = RoomPhase::Joining;
         self.asked = true;
-        v1::Join { room: String::from(name), history: self.history }
+        let request = requests.next(RequestKind::Join);
+        self.request = Some(request);
+        v1::Join { room: String::from(name), history: self.history, request: request.number }
+    }
+
+    /// Returns the request to continue in the room from the cursor; `None` without a cursor.
+    pub(super) fn resume(&mut self, name: &str, requests: &mut RequestCounter) -> Option<v1::RoomCursor> {
+        let Cursor { epoch, seq } = self.cursor?;
+        let request = requests.next(RequestKind::Resume);
+        self.request = Some(request);
+        Some(v1::RoomCursor { room: String::from(name), epoch, seq, request: request.number })
+    }
+
+    /// Returns the request to leave the room, if it was not sent on this connection.
+    pub(super) fn next_leave(&mut self, name: &str, requests: &mut RequestCounter) -> Option<v1::Leave> {
+        let RoomPhase::Leaving { sent: sent @ false, .. } = &mut self.phase else { return None };
+        *sent = true;
+        let request = requests.next(RequestKind::Leave);
+        self.request = Some(request);
+        Some(v1::Leave { room: String::from(name), request: request.number })
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -130,9 +180,7 @@ impl ClientRoom {
         if self.is_live() {
             self.away_since = Some(now);
         }
-        self.greeted = false;
-        self.awaited = false;
-        self.stale = false;
+        self.request = None;
         self.phase = match self.phase {
             RoomPhase::Wanted { .. } | RoomPhase::Joining => RoomPhase::Wanted { not_before: None },
             RoomPhase::Member { .. } => RoomPhase::Member { live: false },
@@ -155,7 +203,7 @@ impl ClientRoom {
         outputs.outcomes(name, self.outbox.settle_sent(), Outcome::Unknown);
         self.outbox.retry_at = None;
         self.replicated.disconnected();
-        self.awaited = false;
+        self.request = None;
         // Delivered entries must not be delivered again if the log is the same.
         if self.cursor.is_some() {
             self.history = 0;

@@ -179,6 +179,7 @@ impl Client {
     fn hello(&mut self, now: Instant) -> Bytes {
         self.search.reconnect();
         self.pending_leaves.reconnect();
+        let requests = &mut self.requests;
         let seal = self.config.seal.then(|| Offer::new(self.rng.bytes(), self.config.pinned));
         let resume = self.session.as_ref().map(|session| v1::Resume {
             session: Bytes::copy_from_slice(session.id.as_bytes()),
@@ -186,11 +187,7 @@ impl Client {
                 .rooms
                 .iter_mut()
                 .filter(|(_, room)| matches!(room.phase, RoomPhase::Member { .. }))
-                .filter_map(|(name, room)| {
-                    let cursor = room.cursor?;
-                    room.awaited = true;
-                    Some(v1::RoomCursor { room: name.clone(), epoch: cursor.epoch, seq: cursor.seq })
-                })
+                .filter_map(|(name, room)| room.resume(name, requests))
                 .collect(),
             epoch: session.epoch,
         });
@@ -201,10 +198,7 @@ impl Client {
         let at_once = |room: &ClientRoom| room.may_be_joined(now) && (!seals || resumes && room.asked);
         let mut joins: Vec<_> = self.rooms.iter_mut().filter(|(_, room)| at_once(room)).collect();
         joins.sort_by_key(|(name, _)| keys::match_of(name).is_none());
-        let joins = joins.into_iter().take(MAX_JOINS).map(|(name, room)| {
-            room.greeted = true;
-            room.join(name)
-        });
+        let joins = joins.into_iter().take(MAX_JOINS).map(|(name, room)| room.join(name, requests));
         let joins = joins.collect();
         let mut agent = self.config.agent.clone();
         while agent.len() > MAX_AGENT {
@@ -229,17 +223,15 @@ impl Client {
     /// Returns the next `Leave` or `Join`. Leaves are first, since the server counts the rooms of a
     /// session.
     fn membership(&mut self, now: Instant) -> Option<Bytes> {
-        for (name, room) in &mut self.rooms {
-            if let RoomPhase::Leaving { sent: sent @ false, .. } = &mut room.phase {
-                *sent = true;
-                return Some(plain(v1::Kind::Leave, &v1::Leave { room: name.clone() }));
-            }
+        let Self { rooms, requests, pending_leaves, .. } = self;
+        if let Some(leave) = rooms.iter_mut().find_map(|(name, room)| room.next_leave(name, requests)) {
+            return Some(plain(v1::Kind::Leave, &leave));
         }
-        if let Some(frame) = self.pending_leaves.next_frame() {
+        if let Some(frame) = pending_leaves.next_frame(requests) {
             return Some(frame);
         }
-        let (name, room) = self.rooms.iter_mut().find(|(_, room)| room.may_be_joined(now))?;
-        Some(plain(v1::Kind::Join, &room.join(name)))
+        let (name, room) = rooms.iter_mut().find(|(_, room)| room.may_be_joined(now))?;
+        Some(plain(v1::Kind::Join, &room.join(name, requests)))
     }
 
     fn application(&mut self) -> Option<Bytes> {

@@ -13,6 +13,17 @@ use crate::base::slab::Key;
 use crate::base::time::{Duration, Now};
 use crate::wire;
 
+/// Message of a client that a `Left` answers, with the number of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// A message of a session that is not a member.
+    Message,
+    /// A `Join`, or the resume of a room, that is refused, or whose membership has ended.
+    Join(u64),
+    /// A `Leave`.
+    Leave(u64),
+}
+
 impl Node {
     // Getters.
 
@@ -152,9 +163,14 @@ impl Node {
         key: Key,
         room: &str,
         reason: v1::LeftReason,
-        answers_leave: bool,
+        answered: Answered,
     ) {
-        let left = v1::Left { room: shown(room), reason: reason.into(), answers_leave };
+        let (request, answers_leave) = match answered {
+            Answered::Message => (0, false),
+            Answered::Join(request) => (request, false),
+            Answered::Leave(request) => (request, true),
+        };
+        let left = v1::Left { room: shown(room), reason: reason.into(), answers_leave, request };
         let frame = wire::encode(v1::Kind::Left, &v1::Metadata::default(), &left);
         // Many messages may be under way for a room that is gone; one answer is enough.
         let (connections, mut cx) = self.connections(now);

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use skirmish_proto::v1;
 
+use super::connection_inputs::Answered;
 use super::rooms::Surroundings;
 use super::{Event, Node, Trace, Wrong};
 use crate::base::id::{ConnId, Name};
@@ -46,7 +47,7 @@ impl Node {
                 self.close(now, key, v1::Reason::ClientLeft, "");
             }
             ToServer::Join(join) => self.join(now, key, session, &join),
-            ToServer::Leave(leave) => self.leave(now, key, session, &leave.room),
+            ToServer::Leave(leave) => self.leave(now, key, session, &leave),
             ToServer::Say(say) => self.say(now, key, session, say, metadata),
             ToServer::Latest(latest) => self.latest(now, key, session, latest, metadata),
             ToServer::State(state) => self.state(now, key, session, &state),
@@ -100,7 +101,7 @@ impl Node {
         } = self;
         let is_named = |room| rooms.get(room).is_some_and(|hosted| hosted.room().name().as_str() == say.room);
         let Some(membership) = sessions.membership_if(session, is_named) else {
-            return self.left(now, key, &say.room, v1::LeftReason::NotAMember, false);
+            return self.left(now, key, &say.room, v1::LeftReason::NotAMember, Answered::Message);
         };
         let (room, number, client_seq) = (membership.room(), membership.number(), say.client_seq);
         let around = Surroundings { config, places: player_tickets, rng, zstd, bugs, planted: *planted };
@@ -152,7 +153,7 @@ impl Node {
         let is_named =
             |room| rooms.get(room).is_some_and(|hosted| hosted.room().name().as_str() == latest.room);
         let Some(membership) = sessions.membership_if(session, is_named) else {
-            return self.left(now, key, &latest.room, v1::LeftReason::NotAMember, false);
+            return self.left(now, key, &latest.room, v1::LeftReason::NotAMember, Answered::Message);
         };
         if let Err(wait) = connections.take_latest(bugs, now.instant, key) {
             stats.throttled += 1;

@@ -4,7 +4,9 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1;
 
+use super::connection_inputs::Answered;
 use super::handshake::TAKEN_OVER;
+use super::rooms::WayIn;
 use super::sessions::{Door, EndedSession, Membership};
 use super::{Event, Node, Trace};
 use crate::base::id::{ConnId, Cursor, Name};
@@ -134,6 +136,7 @@ impl Node {
                     continue;
                 };
                 let resume = Cursor { epoch: cursor.epoch, seq: cursor.seq };
+                membership.redirect(cursor.request);
                 redirected.push((membership.room(), resume));
                 gone.retain(|cursor| cursor.room != name);
                 kept.push(membership);
@@ -146,7 +149,7 @@ impl Node {
                 continue;
             };
             gone.retain(|cursor| cursor.room != name);
-            membership.resume(hosted.room(), cursor.seq, self.planted);
+            membership.resume(hosted.room(), cursor.seq, cursor.request, self.planted);
             kept.push(membership);
         }
         if resumed {
@@ -169,10 +172,12 @@ impl Node {
                 resumed && !known.is_some_and(|room| ended_rooms.contains(&room))
             });
             let comes = name.is_some_and(|name| {
-                self.come_in(now, session, &name, Some(Cursor { epoch: cursor.epoch, seq: cursor.seq }), 0)
+                let resume = Cursor { epoch: cursor.epoch, seq: cursor.seq };
+                let way_in = WayIn { resume: Some(resume), history: 0, request: cursor.request };
+                self.come_in(now, session, &name, way_in)
             });
             if !comes {
-                self.left(now, key, &cursor.room, v1::LeftReason::Gone, false);
+                self.left(now, key, &cursor.room, v1::LeftReason::Gone, Answered::Join(cursor.request));
             }
         }
     }

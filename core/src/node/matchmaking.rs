@@ -2,6 +2,7 @@
 
 use skirmish_proto::v1;
 
+use super::connection_inputs::Answered;
 use super::{Event, Node};
 use crate::base::id::Name;
 use crate::base::plant::Plant;
@@ -115,11 +116,12 @@ impl Node {
 
     /// Handles a player's request to leave a match's room. Returns true if the matchmaking has to
     /// record the leave first; then the answer follows later, as a decision.
-    pub(super) fn leave_match(&mut self, now: Now, player: &Name, room: &str, member: bool) -> bool {
-        let is_of_match = self.makes_matches() && keys::match_of(room).is_some();
-        let name = Name::new(room).ok().filter(|_| is_of_match);
+    pub(super) fn leave_match(&mut self, now: Now, player: &Name, leave: &v1::Leave, member: bool) -> bool {
+        let is_of_match = self.makes_matches() && keys::match_of(&leave.room).is_some();
+        let name = Name::new(&leave.room).ok().filter(|_| is_of_match);
+        let request = leave.request;
         let heard = member || !self.planted.is(Plant::LeaveUnheard);
-        name.is_some_and(|name| heard && self.player_tickets.leave(now, player, &name, member))
+        name.is_some_and(|name| heard && self.player_tickets.leave(now, player, &name, request, member))
     }
 
     /// Handles the end of a player's session on this node.
@@ -157,10 +159,10 @@ impl Node {
                     let frame = wire::encode(v1::Kind::Matched, &v1::Metadata::default(), &matched);
                     self.tell_player(now, &player, frame);
                 }
-                player_tickets::PlayerTicketsDecision::Left { player, room, was_in } => {
+                player_tickets::PlayerTicketsDecision::Left { player, room, request, was_in } => {
                     let reason = if was_in { v1::LeftReason::Asked } else { v1::LeftReason::NotAMember };
                     if let Some(conn) = self.sessions.conn_of(&player) {
-                        self.left(now, conn.key(), room.as_str(), reason, true);
+                        self.left(now, conn.key(), room.as_str(), reason, Answered::Leave(request));
                     }
                 }
                 player_tickets::PlayerTicketsDecision::PlacesKnown { room } => {

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 use skirmish_proto::v1;
 
+use super::connection_inputs::Answered;
 use super::{Event, LinkClosure, Node, Timer};
 use crate::base::agenda::Booking;
 use crate::base::bug::Bugs;
@@ -51,6 +52,17 @@ pub(super) struct Surroundings<'a> {
     pub(super) zstd: &'a mut Zstd,
     pub(super) bugs: &'a mut Bugs,
     pub(super) planted: Planted,
+}
+
+/// The way in which a session comes into a room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WayIn {
+    /// Last entry delivered, if the session was a member.
+    pub(super) resume: Option<Cursor>,
+    /// Number of entries from before the join to deliver.
+    pub(super) history: u32,
+    /// Number of the client's request.
+    pub(super) request: u64,
 }
 
 impl RoomTable {
@@ -247,9 +259,10 @@ impl Node {
                 }
             }
             RoomEffect::Expel { session, reason } => {
-                let _ended = self.sessions.end_membership(session, room);
+                let ended = self.sessions.end_membership(session, room);
+                let answered = ended.map_or(Answered::Message, |ended| Answered::Join(ended.request()));
                 if let Some(conn) = self.sessions.conn(session) {
-                    self.left(now, conn.key(), name.as_str(), reason, false);
+                    self.left(now, conn.key(), name.as_str(), reason, answered);
                 }
             }
             RoomEffect::Drop { session } => drop(self.sessions.end_membership(session, room)),
@@ -295,28 +308,24 @@ impl Node {
 
     pub(super) fn join(&mut self, now: Now, key: Key, session: Key, join: &v1::Join) {
         let Ok(name) = Name::new(&join.room) else {
-            return self.left(now, key, &join.room, v1::LeftReason::BadName, false);
+            let answered = Answered::Join(join.request);
+            return self.left(now, key, &join.room, v1::LeftReason::BadName, answered);
         };
         if let Some(membership) =
             self.rooms.named(&join.room).and_then(|room| self.sessions.membership(session, room))
         {
-            membership.join_again();
+            membership.join_again(join.request);
             return self.wake(key);
         }
-        if !self.come_in(now, session, &name, None, join.history) {
-            self.left(now, key, &join.room, v1::LeftReason::Limit, false);
+        let way_in = WayIn { resume: None, history: join.history, request: join.request };
+        if !self.come_in(now, session, &name, way_in) {
+            self.left(now, key, &join.room, v1::LeftReason::Limit, Answered::Join(join.request));
         }
     }
 
     /// Begins the admission of a session to a room. Returns false if there is no place.
-    pub(super) fn come_in(
-        &mut self,
-        now: Now,
-        session: Key,
-        name: &Name,
-        resume: Option<Cursor>,
-        history: u32,
-    ) -> bool {
+    pub(super) fn come_in(&mut self, now: Now, session: Key, name: &Name, way_in: WayIn) -> bool {
+        let WayIn { resume, history, request } = way_in;
         let Some(s) = self.sessions.get(session) else {
             self.bugs.found("a session that is gone comes into a room");
             return false;
@@ -328,7 +337,7 @@ impl Node {
         let (id, epoch, player) = (s.id(), s.epoch(), s.player().clone());
         let until = join_deadline(now);
         let Some(room) = self.open_room(now, name) else { return false };
-        if !self.sessions.begin_membership(session, room, most) {
+        if !self.sessions.begin_membership(session, room, request, most) {
             self.bugs.found("a session that may be in one more room is not let into it");
         }
         let arrival = Arrival { session, id, epoch, player, resume, history, until };
@@ -347,20 +356,21 @@ impl Node {
         rooms.open(now, name, around)
     }
 
-    pub(super) fn leave(&mut self, now: Now, key: Key, session: Key, room: &str) {
+    pub(super) fn leave(&mut self, now: Now, key: Key, session: Key, leave: &v1::Leave) {
+        let (room, request) = (leave.room.as_str(), leave.request);
         let Some(player) = self.sessions.get(session).map(|session| session.player().clone()) else {
             return self.bugs.found("a session that is gone leaves a room");
         };
         let membership = self.rooms.named(room).and_then(|room| self.sessions.end_membership(session, room));
         let left = membership.inspect(|membership| self.vacate(now, session, membership, false));
-        if self.leave_match(now, &player, room, left.is_some()) {
+        if self.leave_match(now, &player, leave, left.is_some()) {
             return;
         }
         let reason = if left.is_some() { v1::LeftReason::Asked } else { v1::LeftReason::NotAMember };
         // A match that no node here watches may continue elsewhere.
         let is_known = !self.makes_matches() || keys::match_of(room).is_none();
         let answers = is_known || self.planted.is(Plant::LeaveUnheard);
-        self.left(now, key, room, reason, answers);
+        self.left(now, key, room, reason, if answers { Answered::Leave(request) } else { Answered::Message });
     }
 
     /// Ends a membership of a session. `ends_match` is true if the player also leaves the match of

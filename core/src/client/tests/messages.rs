@@ -122,10 +122,9 @@ fn rooms_take_turns() {
     let mut script = Script::in_room();
     script.client.join(script.now, "b", 0).unwrap();
     script.sent();
-    script.tell(
-        v1::Kind::Joined,
-        &v1::Joined { room: "b".into(), epoch: 1, member: 1, ..v1::Joined::default() },
-    );
+    let request = script.request("b");
+    let joined = v1::Joined { room: "b".into(), epoch: 1, member: 1, request, ..v1::Joined::default() };
+    script.tell(v1::Kind::Joined, &joined);
     script.settle_state();
     for room in ["a", "a", "a", "b", "b"] {
         script.client.say(script.now, room, Bytes::new(), "").unwrap();

@@ -8,7 +8,9 @@ mod search;
 mod session;
 mod shared_state;
 
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString as _};
+use alloc::vec;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -29,12 +31,14 @@ struct Script {
     now: Now,
     /// Outputs since the last request for them.
     outputs: Vec<Output>,
+    /// Numbers of the client's requests, by room.
+    requests: BTreeMap<String, Vec<u64>>,
 }
 
 impl Script {
     fn new(config: ClientConfig) -> Self {
         let now = Now { instant: Instant::from_micros(1_000_000), wall: Wall(5) };
-        Self { client: Client::new(config, [3; 32]), now, outputs: Vec::new() }
+        Self { client: Client::new(config, [3; 32]), now, outputs: Vec::new(), requests: BTreeMap::new() }
     }
 
     /// Creates a client that is connected in a fresh session.
@@ -50,7 +54,7 @@ impl Script {
     fn in_room() -> Self {
         let mut script = Self::connected();
         script.client.join(script.now, "a", 0).unwrap();
-        assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 0 })]);
+        assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 0, request: 0 })]);
         script.joined(5, 10, 0, false);
         script.snapshot(5, 10, 0);
         script.settle_state();
@@ -114,7 +118,9 @@ impl Script {
 
     fn joined(&mut self, epoch: u64, seq: u64, client_seq: u64, resumed: bool) {
         let room = String::from("a");
-        self.tell(v1::Kind::Joined, &v1::Joined { room, epoch, member: 1, resumed, client_seq, seq });
+        let request = self.request("a");
+        let joined = v1::Joined { room, epoch, member: 1, resumed, client_seq, seq, request };
+        self.tell(v1::Kind::Joined, &joined);
     }
 
     fn snapshot(&mut self, epoch: u64, seq: u64, client_seq: u64) {
@@ -129,8 +135,14 @@ impl Script {
     }
 
     fn left(&mut self, reason: v1::LeftReason) {
+        self.refused(reason, self.request("a"));
+    }
+
+    /// Delivers a `Left` of the room "a" that answers the request of a number.
+    fn refused(&mut self, reason: v1::LeftReason, request: u64) {
         let answers_leave = reason == v1::LeftReason::Asked;
-        self.tell(v1::Kind::Left, &v1::Left { room: "a".into(), reason: reason.into(), answers_leave });
+        let left = v1::Left { room: "a".into(), reason: reason.into(), answers_leave, request };
+        self.tell(v1::Kind::Left, &left);
     }
 
     fn say(&mut self, text: &'static str) -> MessageId {
@@ -139,11 +151,39 @@ impl Script {
         id
     }
 
-    /// Returns all messages that the client sends now.
+    /// Returns all messages that the client sends now, with their numbers of requests taken out.
     fn sent(&mut self) -> Vec<ToServer> {
-        core::iter::from_fn(|| self.client.poll_transmit(self.now))
+        let mut sent: Vec<ToServer> = core::iter::from_fn(|| self.client.poll_transmit(self.now))
             .map(|frame| ToServer::decode(&Frame::decode(frame, 1 << 20).unwrap()).unwrap())
-            .collect()
+            .collect();
+        for message in &mut sent {
+            self.take_numbers(message);
+        }
+        sent
+    }
+
+    /// Takes the numbers of requests out of a message. Each is higher than all before.
+    fn take_numbers(&mut self, message: &mut ToServer) {
+        let newest = self.requests.values().flatten().copied().max().unwrap_or(0);
+        let taken: Vec<(String, &mut u64)> = match message {
+            ToServer::Join(join) => vec![(join.room.clone(), &mut join.request)],
+            ToServer::Leave(leave) => vec![(leave.room.clone(), &mut leave.request)],
+            ToServer::Hello(hello) => {
+                let joins = hello.joins.iter_mut().map(|join| (join.room.clone(), &mut join.request));
+                let cursors = hello.resume.iter_mut().flat_map(|resume| &mut resume.rooms);
+                cursors.map(|cursor| (cursor.room.clone(), &mut cursor.request)).chain(joins).collect()
+            }
+            _ => Vec::new(),
+        };
+        for (room, number) in taken {
+            assert!(*number > newest, "request {number} after {newest}");
+            self.requests.entry(room).or_default().push(core::mem::take(number));
+        }
+    }
+
+    /// Returns the number of the newest request for a room; 0 if there was none.
+    fn request(&self, room: &str) -> u64 {
+        self.requests.get(room).and_then(|numbers| numbers.last()).copied().unwrap_or(0)
     }
 
     /// Returns the numbers and bodies of the reliable messages that the client sends now.

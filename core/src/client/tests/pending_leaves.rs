@@ -34,7 +34,7 @@ fn matched(id: &str, search: u64) -> v1::Matched {
 }
 
 fn leave() -> ToServer {
-    ToServer::Leave(v1::Leave { room: ROOM.into() })
+    ToServer::Leave(v1::Leave { room: ROOM.into(), request: 0 })
 }
 
 fn cancel() -> ToServer {
@@ -43,15 +43,18 @@ fn cancel() -> ToServer {
 
 impl Script {
     fn joins(&mut self, room: &str) {
-        let joined = v1::Joined { room: room.into(), epoch: 5, member: 1, ..v1::Joined::default() };
+        let request = self.request(room);
+        let joined = v1::Joined { room: room.into(), epoch: 5, member: 1, request, ..v1::Joined::default() };
         self.tell(v1::Kind::Joined, &joined);
         let snapshot = v1::Snapshot { room: room.into(), epoch: 5, ..v1::Snapshot::default() };
         self.tell(v1::Kind::Snapshot, &snapshot);
     }
 
-    /// Delivers a `Left` of the room of the match.
+    /// Delivers a `Left` of the room of the match, which answers the newest request or none.
     fn is_out(&mut self, reason: v1::LeftReason, answers_leave: bool) {
-        self.tell(v1::Kind::Left, &v1::Left { room: ROOM.into(), reason: reason.into(), answers_leave });
+        let request = if answers_leave { self.request(ROOM) } else { 0 };
+        let left = v1::Left { room: ROOM.into(), reason: reason.into(), answers_leave, request };
+        self.tell(v1::Kind::Left, &left);
     }
 
     fn given_up(&mut self, search: u64) {
@@ -180,7 +183,7 @@ fn a_room_that_is_joined_again_is_left_first() {
     assert_eq!(script.welcome(false).joins, []);
     assert_eq!(script.sent(), [leave()]);
     script.is_out(v1::LeftReason::NotAMember, true);
-    assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: ROOM.into(), history: 0 })]);
+    assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: ROOM.into(), history: 0, request: 0 })]);
 }
 
 #[test]

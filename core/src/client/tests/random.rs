@@ -61,20 +61,25 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn frame(kind: u8, room: u8, epoch: u64, seq: u64, n: u64, flag: bool) -> Bytes {
+/// Makes a frame. Messages about the room answer the client's newest request for it, or, if `flag`
+/// is not set, the message of a client that is no member.
+fn frame(client: &Client, kind: u8, room: u8, epoch: u64, seq: u64, n: u64, flag: bool) -> Bytes {
     fn plain(kind: v1::Kind, message: &impl Message) -> Bytes {
         encode(kind, &v1::Metadata::default(), message)
     }
     let room = name(room);
+    let request = client.rooms.get(&room).and_then(|room| room.request).filter(|_| flag);
+    let request = request.map_or(0, |request| request.number);
     let small = u32::try_from(n).unwrap();
     match kind {
         0 => plain(v1::Kind::Welcome, &v1::Welcome { resumed: flag && n > 0, ..welcome(false) }),
         1 => {
-            plain(v1::Kind::Joined, &v1::Joined { room, epoch, member: 1, resumed: flag, client_seq: n, seq })
+            let joined = v1::Joined { room, epoch, member: 1, resumed: flag, client_seq: n, seq, request };
+            plain(v1::Kind::Joined, &joined)
         }
         2 => plain(
             v1::Kind::Left,
-            &v1::Left { room, reason: i32::try_from(seq).unwrap(), answers_leave: false },
+            &v1::Left { room, reason: i32::try_from(seq).unwrap(), answers_leave: false, request },
         ),
         3 | 4 => plain(v1::Kind::Entry, &v1::Entry { room, ..entry(epoch, seq, small, n) }),
         5 => plain(v1::Kind::Ack, &v1::Ack { room, epoch, client_seq: n }),
@@ -132,7 +137,8 @@ fn polite(client: &mut Client, now: Now, op: &Op) {
             let client_seq = known.outbox.acknowledged();
             let epoch = if resumed { cursor.epoch } else { epoch };
             let seq = if epoch == cursor.epoch { cursor.seq } else { 0 };
-            let joined = v1::Joined { room, epoch, member: 1, resumed, client_seq, seq };
+            let request = known.request.map_or(0, |request| request.number);
+            let joined = v1::Joined { room, epoch, member: 1, resumed, client_seq, seq, request };
             tell(client, now, v1::Kind::Joined, &joined);
         }
         Op::Entry(room, own) => {
@@ -244,7 +250,8 @@ fn run(ops: Vec<Op>) {
             Op::Lost => client.handle_disconnected(*now),
             Op::Up(_) | Op::Joined(..) | Op::Entry(..) => polite(client, *now, &op),
             Op::Frame(kind, room, epoch, seq, n, flag) => {
-                client.handle_frame(*now, frame(kind, room, epoch, seq, n, flag));
+                let frame = frame(client, kind, room, epoch, seq, n, flag);
+                client.handle_frame(*now, frame);
             }
             Op::Garbage(bytes) => client.handle_frame(*now, Bytes::from(bytes)),
             Op::Transmit(frames) => {
@@ -312,7 +319,8 @@ proptest! {
                 Op::Lost => client.handle_disconnected(now),
                 Op::Up(_) | Op::Joined(..) | Op::Entry(..) => polite(&mut client, now, &op),
                 Op::Frame(kind, room, epoch, seq, n, flag) => {
-                    client.handle_frame(now, frame(kind, room, epoch, seq, n, flag));
+                    let frame = frame(&client, kind, room, epoch, seq, n, flag);
+                    client.handle_frame(now, frame);
                 }
                 Op::Timeout(micros) => {
                     now.instant = now.instant + Duration::from_micros(micros);

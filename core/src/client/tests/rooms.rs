@@ -1,5 +1,7 @@
 //! Memberships, and the delivery of entries.
 
+use alloc::vec;
+
 use super::super::CommandError;
 use super::*;
 use crate::base::id::Cursor;
@@ -57,18 +59,69 @@ fn a_refusal_that_crosses_a_leave_is_no_answer_to_the_next_join() {
     script.client.join(script.now, "a", 0).unwrap();
     script.sent();
     script.client.leave(script.now, "a").unwrap();
-    assert_eq!(script.sent(), [ToServer::Leave(v1::Leave { room: "a".into() })]);
+    assert_eq!(script.sent(), [ToServer::Leave(v1::Leave { room: "a".into(), request: 0 })]);
     script.client.join(script.now, "a", 0).unwrap();
     assert_eq!(script.sent(), [], "the leave is not answered");
-    // The answer to the first join.
-    script.left(v1::LeftReason::RoomFull);
+    let [join, leave] = script.requests["a"][..] else { panic!("{:?}", script.requests) };
+    script.refused(v1::LeftReason::RoomFull, join);
     assert_eq!(script.sent(), []);
     assert_eq!(script.events(), []);
-    let answer = v1::Left { room: "a".into(), answers_leave: true, ..v1::Left::default() };
-    script.tell(v1::Kind::Left, &answer);
-    assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 0 })]);
+    script.refused(v1::LeftReason::Asked, leave);
+    assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 0, request: 0 })]);
     let asked = Event::Left { room: "a".into(), reason: v1::LeftReason::Asked };
     assert_eq!(script.events(), [asked], "no refusal");
+}
+
+#[test]
+fn answers_to_earlier_requests_are_ignored_wherever_they_cross() {
+    // An answer that is late after a leave and another join.
+    let mut script = Script::in_room();
+    script.client.leave(script.now, "a").unwrap();
+    script.sent();
+    script.left(v1::LeftReason::Asked);
+    script.client.join(script.now, "a", 0).unwrap();
+    script.sent();
+    let [join, leave, again] = script.requests["a"][..] else { panic!("{:?}", script.requests) };
+    script.events();
+    for request in [join, leave, 0, again + 1] {
+        for reason in [v1::LeftReason::Gone, v1::LeftReason::Kicked, v1::LeftReason::NotAMember] {
+            script.refused(reason, request);
+        }
+        let joined = v1::Joined { room: "a".into(), epoch: 5, member: 1, request, ..v1::Joined::default() };
+        script.tell(v1::Kind::Joined, &joined);
+        assert_eq!((script.events(), script.sent()), (vec![], vec![]), "{request}");
+    }
+    script.joined(5, 10, 0, false);
+    assert!(matches!(script.events()[..], [Event::Joined { .. }]));
+    // The end of the membership names the request for it; that of another one changes nothing.
+    script.refused(v1::LeftReason::Kicked, join);
+    assert_eq!(script.events(), []);
+    script.refused(v1::LeftReason::Kicked, again);
+    assert!(matches!(script.events()[..], [Event::Left { reason: v1::LeftReason::Kicked, .. }]));
+}
+
+#[test]
+fn a_membership_that_ends_before_the_leave_is_sent_needs_none() {
+    let mut script = Script::in_room();
+    script.client.leave(script.now, "a").unwrap();
+    script.drain();
+    script.events();
+    script.left(v1::LeftReason::Gone);
+    assert_eq!(script.events(), [Event::Left { room: "a".into(), reason: v1::LeftReason::Asked }]);
+    assert_eq!((script.sent(), script.client.rooms().count()), (vec![], 0));
+}
+
+#[test]
+fn a_message_to_a_room_without_membership_ends_the_membership_only_of_a_member() {
+    let mut script = Script::in_room();
+    script.refused(v1::LeftReason::NotAMember, 0);
+    assert!(script.events().contains(&Event::Left { room: "a".into(), reason: v1::LeftReason::NotAMember }));
+    assert!(matches!(script.sent()[..], [ToServer::Join(_)]));
+    // Other messages of the earlier membership are answered as well.
+    script.refused(v1::LeftReason::NotAMember, 0);
+    assert_eq!((script.events(), script.sent()), (vec![], vec![]));
+    script.joined(5, 12, 0, false);
+    assert!(matches!(script.events()[..], [Event::Joined { .. }]));
 }
 
 #[test]
@@ -112,7 +165,7 @@ fn a_room_that_is_gone_is_joined_again_in_its_new_epoch() {
     let unsent = script.say("unsent");
     script.left(v1::LeftReason::Gone);
     assert_eq!(script.outcomes(), [(sent, Outcome::Unknown)]);
-    assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 0 })]);
+    assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 0, request: 0 })]);
     script.joined(6, 0, 0, false);
     script.snapshot(6, 0, 0);
     assert_eq!(script.said(), [(1, "unsent".into())]);
@@ -148,12 +201,12 @@ fn leaving_ends_with_the_servers_word_and_may_be_followed_by_another_join() {
     let mut script = Script::in_room();
     script.client.leave(script.now, "a").unwrap();
     assert_eq!(script.client.leave(script.now, "a"), Err(CommandError::NotInRoom));
-    assert_eq!(script.sent(), [ToServer::Leave(v1::Leave { room: "a".into() })]);
+    assert_eq!(script.sent(), [ToServer::Leave(v1::Leave { room: "a".into(), request: 0 })]);
     script.client.join(script.now, "a", 3).unwrap();
     let id = script.say("again");
     assert_eq!(script.sent(), []);
     script.left(v1::LeftReason::Asked);
-    assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 3 })]);
+    assert_eq!(script.sent(), [ToServer::Join(v1::Join { room: "a".into(), history: 3, request: 0 })]);
     script.joined(5, 8, 4, false);
     assert_eq!(script.said(), [(5, "again".into())]);
     script.tell(v1::Kind::Ack, &v1::Ack { room: "a".into(), epoch: 5, client_seq: 5 });
@@ -177,7 +230,8 @@ fn a_lost_session_ends_memberships_and_rooms_are_joined_anew() {
     assert!(events.contains(&unknown));
     assert!(matches!(script.sent().as_slice(), [ToServer::Join(_)]));
     // A `Left` about the old membership is no answer to the join.
-    script.left(v1::LeftReason::Gone);
+    let [_, resume, _] = script.requests["a"][..] else { panic!("{:?}", script.requests) };
+    script.refused(v1::LeftReason::Gone, resume);
     assert_eq!(script.sent(), []);
     script.joined(5, 14, 0, false);
     script.snapshot(5, 14, 0);

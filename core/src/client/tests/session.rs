@@ -33,7 +33,7 @@ fn rooms_that_are_wanted_ride_with_the_hello() {
     script.client.join(script.now, "a", 3).unwrap();
     script.connect();
     let hello = script.welcome(false);
-    assert_eq!(hello.joins, [v1::Join { room: "a".into(), history: 3 }]);
+    assert_eq!(hello.joins, [v1::Join { room: "a".into(), history: 3, request: 0 }]);
     assert_eq!((script.client.state(), script.sent()), (ClientState::Connected, Vec::new()));
     script.joined(5, 10, 0, false);
     script.settle_state();
@@ -43,10 +43,10 @@ fn rooms_that_are_wanted_ride_with_the_hello() {
     script.cut();
     let hello = script.hello();
     assert_eq!(hello.resume.unwrap().rooms.len(), 1);
-    assert_eq!(hello.joins, [v1::Join { room: "b".into(), history: 0 }]);
+    assert_eq!(hello.joins, [v1::Join { room: "b".into(), history: 0, request: 0 }]);
     script.cut();
     let hello = script.welcome(true);
-    assert_eq!(hello.joins, [v1::Join { room: "b".into(), history: 0 }]);
+    assert_eq!(hello.joins, [v1::Join { room: "b".into(), history: 0, request: 0 }]);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn what_a_hello_has_asked_for_is_the_new_sessions_when_the_old_one_is_lost() {
             script.drain();
         }
         // The server has let the client in, so a `Leave` is necessary.
-        assert_eq!(script.sent(), [ToServer::Leave(v1::Leave { room: "a".into() })]);
+        assert_eq!(script.sent(), [ToServer::Leave(v1::Leave { room: "a".into(), request: 0 })]);
         script.events();
         script.left(v1::LeftReason::Asked);
         assert!(matches!(&script.events()[..], [Event::Left { reason: v1::LeftReason::Asked, .. }]));
@@ -114,7 +114,7 @@ fn a_resume_names_the_session_and_the_cursors_and_waits_for_the_answers() {
     let hello = script.welcome(true);
     let resume = hello.resume.unwrap();
     assert_eq!(resume.session, Bytes::from_static(&SESSION));
-    assert_eq!(resume.rooms, [v1::RoomCursor { room: "a".into(), epoch: 5, seq: 11 }]);
+    assert_eq!(resume.rooms, [v1::RoomCursor { room: "a".into(), epoch: 5, seq: 11, request: 0 }]);
     assert_eq!(script.client.state(), ClientState::Syncing);
     assert_eq!(script.sent(), []);
     script.joined(5, 11, 0, true);

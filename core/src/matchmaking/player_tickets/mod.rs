@@ -130,6 +130,8 @@ pub enum PlayerTicketsDecision {
         player: Name,
         /// The room.
         room: Name,
+        /// Number of the client's newest request to leave the room.
+        request: u64,
         /// True if the session was a member, or the player was in the match.
         was_in: bool,
     },

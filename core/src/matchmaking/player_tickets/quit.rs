@@ -48,8 +48,9 @@ pub(super) enum QuitMatch {
 pub(super) enum QuitAnswer {
     /// No message: the player did not ask.
     Nothing,
-    /// The player has left the room. `member` is true if the session was a member.
-    Left { member: bool },
+    /// The player has left the room. `member` is true if the session was a member. `request` is the
+    /// number of the client's newest request to leave.
+    Left { request: u64, member: bool },
     /// The match is given up, by a `Cancel` of this number.
     GivenUp { search: u64 },
 }
@@ -82,9 +83,9 @@ impl PlayerTickets {
     /// Takes the player out of the match of a room that it leaves. When the registry confirms it,
     /// [`PlayerTicketsDecision::Left`] follows. Returns false if the room is not that of a match, or if
     /// there is no place for the quit: then no decision follows.
-    pub fn leave(&mut self, now: Now, player: &Name, room: &Name, member: bool) -> bool {
+    pub fn leave(&mut self, now: Now, player: &Name, room: &Name, request: u64, member: bool) -> bool {
         let Some(id) = keys::match_of(room.as_str()) else { return false };
-        self.quit(now, player, QuitMatch::Match(id.into()), QuitAnswer::Left { member })
+        self.quit(now, player, QuitMatch::Match(id.into()), QuitAnswer::Left { request, member })
     }
 
     /// Notes that the player's session is a member of a room, which may be that of its match.
@@ -141,8 +142,17 @@ impl Player {
     /// Adds a quit. Returns false if the maximum number of quits wait for the registry.
     pub(super) fn quit(&mut self, what: QuitMatch, answer: QuitAnswer) -> bool {
         let quit = Quit { what, answer, hit: false };
-        if self.quits.iter().any(|known| known.what == quit.what && known.answer == answer) {
-            return true;
+        for known in self.quits.iter_mut().filter(|known| known.what == quit.what) {
+            if known.answer == answer {
+                return true;
+            }
+            // A client that leaves again, over another connection, waits for one answer.
+            if let (QuitAnswer::Left { member: before, .. }, QuitAnswer::Left { request, member }) =
+                (known.answer, answer)
+            {
+                known.answer = QuitAnswer::Left { request, member: before || member };
+                return true;
+            }
         }
         let has_place = self.quits.len() < MOST;
         if has_place {
@@ -281,10 +291,10 @@ impl Player {
         let player = self.name.clone();
         match (quit.answer, quit.what) {
             (QuitAnswer::Nothing, _) => None,
-            (QuitAnswer::Left { member }, QuitMatch::Match(id)) => {
+            (QuitAnswer::Left { request, member }, QuitMatch::Match(id)) => {
                 let was_in = member || quit.hit;
                 let room = Name::new(&keys::room_of(&id)).ok()?;
-                Some(PlayerTicketsDecision::Left { player, room, was_in })
+                Some(PlayerTicketsDecision::Left { player, room, request, was_in })
             }
             (QuitAnswer::GivenUp { search }, QuitMatch::Match(id)) => {
                 let state = TicketState::GivenUp.into();

@@ -17,6 +17,8 @@ use crate::wire;
 #[derive(Debug)]
 pub(in crate::node) struct Membership {
     pub(super) room: Key,
+    /// Number of the client's newest request for the room, to join it or to continue in it.
+    request: u64,
     /// Number of the member; 0 while the session is being admitted.
     number: u32,
     /// Entry after which the member began to read.
@@ -79,10 +81,11 @@ pub(super) enum Owed {
 }
 
 impl Membership {
-    /// Creates a membership that is being admitted.
-    pub(super) const fn new(room: Key) -> Self {
+    /// Creates a membership that is being admitted, for the client's request of this number.
+    pub(super) const fn new(room: Key, request: u64) -> Self {
         Self {
             room,
+            request,
             number: 0,
             start: 0,
             seq: 0,
@@ -102,6 +105,11 @@ impl Membership {
 
     pub(in crate::node) const fn room(&self) -> Key {
         self.room
+    }
+
+    /// Returns the number of the client's newest request for the room, to join it or to continue.
+    pub(in crate::node) const fn request(&self) -> u64 {
+        self.request
     }
 
     /// Returns the number of the member; 0 while the session is being admitted.
@@ -128,16 +136,23 @@ impl Membership {
     }
 
     /// Answers a `Join` of a member whose client has not received, or has forgotten, the answer to
-    /// an earlier one.
-    pub(in crate::node) const fn join_again(&mut self) {
+    /// an earlier one. While the session is being admitted, the answer will name this `Join`.
+    pub(in crate::node) const fn join_again(&mut self, request: u64) {
+        self.request = request;
         if self.is_seated() {
             self.joined = Some(true);
             self.welcome_snapshot = true;
         }
     }
 
+    /// Names the request with which a client resumes a room while its session is being admitted.
+    pub(in crate::node) const fn redirect(&mut self, request: u64) {
+        self.request = request;
+    }
+
     /// Goes on from a client's place in the log.
-    pub(in crate::node) fn resume(&mut self, room: &Room, seq: u64, planted: Planted) {
+    pub(in crate::node) fn resume(&mut self, room: &Room, seq: u64, request: u64, planted: Planted) {
+        self.request = request;
         // Nothing beyond the released entries was ever sent: a larger number is a lie that harms
         // only its author.
         let late = u64::from(planted.is(Plant::ResumeOffByOne));
@@ -234,7 +249,7 @@ impl Membership {
         if let Some(resumed) = self.joined.take() {
             let early = u64::from(planted.is(Plant::AcknowledgedUnlogged) && resumed);
             let (room, member, seq, client_seq) = (name(), self.number, self.seq, client_seq() + early);
-            let joined = v1::Joined { room, epoch, member, resumed, client_seq, seq };
+            let joined = v1::Joined { room, epoch, member, resumed, client_seq, seq, request: self.request };
             self.acknowledge = false;
             return Some(Owed::Other(plain(v1::Kind::Joined, &joined)));
         }

@@ -306,13 +306,13 @@ impl Sessions {
     // Memberships.
 
     /// Begins a membership in a room. Returns false if the session has reached its cap on rooms.
-    pub(super) fn begin_membership(&mut self, session: Key, room: Key, most: usize) -> bool {
+    pub(super) fn begin_membership(&mut self, session: Key, room: Key, request: u64, most: usize) -> bool {
         let Some(session) = self.slab.get_mut(session) else { return false };
         let fits = session.memberships.len() < most;
         if fits {
             // Most sessions are in one room: no place is kept for more.
             session.memberships.reserve_exact(1);
-            session.memberships.push(Membership::new(room));
+            session.memberships.push(Membership::new(room, request));
         }
         fits
     }

@@ -88,9 +88,9 @@ fn the_end_of_a_session_is_put_off_while_its_player_may_be_at_the_door() {
 #[test]
 fn a_session_is_in_as_many_rooms_as_it_may_be() {
     let (mut sessions, key, _) = table();
-    assert!(sessions.begin_membership(key, ROOM, 1));
+    assert!(sessions.begin_membership(key, ROOM, 1, 1));
     let other = Key { slot: 8, generation: 1 };
-    assert!(!sessions.begin_membership(key, other, 1) && sessions.begin_membership(key, other, 2));
+    assert!(!sessions.begin_membership(key, other, 2, 1) && sessions.begin_membership(key, other, 3, 2));
     assert!(sessions.membership(key, ROOM).is_some_and(|membership| !membership.is_seated()));
     assert_eq!(sessions.end_membership(key, ROOM).map(|membership| membership.room()), Some(ROOM));
     assert!(sessions.end_membership(key, ROOM).is_none() && sessions.membership(key, ROOM).is_none());

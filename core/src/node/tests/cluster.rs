@@ -460,7 +460,7 @@ impl Cluster {
 
     pub(super) fn join(&mut self, node: usize, player: &str) -> Member {
         let mut member = self.connect(node, player, None);
-        self.send(&member, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+        self.send(&member, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
         let messages = self.received(&member);
         assert!(matches!(&messages[0], ToClient::Joined(_)), "{messages:?}");
         member.learn(&messages);
@@ -523,7 +523,7 @@ impl Member {
     }
 
     pub(super) fn resume(&self) -> Option<v1::Resume> {
-        let room = v1::RoomCursor { room: "arena".into(), epoch: self.epoch, seq: self.seq };
+        let room = v1::RoomCursor { room: "arena".into(), epoch: self.epoch, seq: self.seq, request: 0 };
         Some(v1::Resume { session: self.session.clone(), rooms: vec![room], epoch: self.welcomed })
     }
 }

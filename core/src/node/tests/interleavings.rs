@@ -133,11 +133,15 @@ impl Run {
                 let member = &self.members[node];
                 match wish {
                     Wish::Join => {
-                        let join = v1::Join { room: "arena".into(), history: 0 };
+                        let join = v1::Join { room: "arena".into(), history: 0, request: 0 };
                         self.cluster.send(member, v1::Kind::Join, &join);
                     }
                     Wish::Leave => {
-                        self.cluster.send(member, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+                        self.cluster.send(
+                            member,
+                            v1::Kind::Leave,
+                            &v1::Leave { room: "arena".into(), request: 0 },
+                        );
                     }
                 }
             }

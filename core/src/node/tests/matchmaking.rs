@@ -37,7 +37,7 @@ fn pair(members: usize, backfill: bool) -> (Cluster, [Member; 2], String) {
 
 /// Returns true if the member is let into a room.
 fn joins(cluster: &mut Cluster, member: &Member, room: &str) -> bool {
-    cluster.send(member, v1::Kind::Join, &v1::Join { room: room.into(), history: 0 });
+    cluster.send(member, v1::Kind::Join, &v1::Join { room: room.into(), history: 0, request: 0 });
     cluster.advance(Duration::from_millis(100));
     let answers = cluster.received(member);
     let is_full =
@@ -100,14 +100,14 @@ fn two_on_different_nodes_are_matched_and_meet_in_a_room() {
     assert_eq!((&ours.r#match, &ours.room, &ours.teams), (&theirs.r#match, &theirs.room, &theirs.teams));
     assert_ne!(ours.team, theirs.team);
     for member in [&mut ann, &mut bob] {
-        cluster.send(member, v1::Kind::Join, &v1::Join { room: ours.room.clone(), history: 0 });
+        cluster.send(member, v1::Kind::Join, &v1::Join { room: ours.room.clone(), history: 0, request: 0 });
         let messages = cluster.received(member);
         assert!(messages.iter().any(|m| matches!(m, ToClient::Joined(_))), "{messages:?}");
     }
     // A player is in one match at most: the next ticket has to wait until ann has left this one.
     queue(&mut cluster, &ann);
     assert_eq!(matched(&cluster.received(&ann)).map(|m| m.r#match), Some(ours.r#match.clone()));
-    cluster.send(&ann, v1::Kind::Leave, &v1::Leave { room: ours.room });
+    cluster.send(&ann, v1::Kind::Leave, &v1::Leave { room: ours.room, request: 0 });
     cluster.advance(Duration::from_secs(1));
     cluster.received(&ann);
     queue(&mut cluster, &ann);
@@ -125,7 +125,7 @@ fn whoever_ends_its_session_in_a_match_is_in_it_no_more() {
         cluster.advance(Duration::from_secs(2));
         let room = matched(&cluster.received(&ann)).expect("ann is told").room;
         for member in [&mut ann, &mut bob] {
-            cluster.send(member, v1::Kind::Join, &v1::Join { room: room.clone(), history: 0 });
+            cluster.send(member, v1::Kind::Join, &v1::Join { room: room.clone(), history: 0, request: 0 });
             cluster.received(member);
         }
         assert!(cluster.get("/match/players/ann").is_some());
@@ -272,7 +272,7 @@ fn a_place_is_free_when_its_player_has_left_unless_it_is_to_be_filled() {
     for backfill in [false, true] {
         let (mut cluster, [ann, bob], room) = pair(2, backfill);
         assert!(joins(&mut cluster, &ann, &room) && joins(&mut cluster, &bob, &room));
-        cluster.send(&bob, v1::Kind::Leave, &v1::Leave { room: room.clone() });
+        cluster.send(&bob, v1::Kind::Leave, &v1::Leave { room: room.clone(), request: 0 });
         cluster.advance(Duration::from_secs(1));
         cluster.received(&bob);
         let cid = cluster.connect(2, "cid", None);

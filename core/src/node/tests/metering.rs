@@ -29,7 +29,7 @@ fn read(
 }
 
 fn leave(world: &mut World, conn: ConnId) {
-    world.send(conn, v1::Kind::Leave, &v1::Leave { room: "nowhere".into() });
+    world.send(conn, v1::Kind::Leave, &v1::Leave { room: "nowhere".into(), request: 0 });
     world.received(conn);
 }
 
@@ -187,7 +187,7 @@ fn a_client_whose_answers_are_not_read_is_held_and_not_closed() {
     let mut sent = 0;
     while !world.node.is_held(a.conn) {
         let room = sent.to_string();
-        world.send(a.conn, v1::Kind::Leave, &v1::Leave { room });
+        world.send(a.conn, v1::Kind::Leave, &v1::Leave { room, request: 0 });
         sent += 1;
     }
     world.advance(Duration::from_secs(20));

@@ -13,6 +13,7 @@ mod parting;
 mod races;
 mod random;
 mod reach;
+mod requests;
 mod sealed;
 mod several;
 mod turns;
@@ -141,7 +142,7 @@ impl World {
     fn player(&mut self, player: &str) -> Player {
         let conn = self.accept(player);
         let (welcome, _) = self.hello(conn, None);
-        self.send(conn, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+        self.send(conn, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
         let messages = self.received(conn);
         let ToClient::Joined(joined) = &messages[0] else { panic!("no Joined: {messages:?}") };
         Player { conn, session: welcome.session, epoch: joined.epoch, said: 0 }
@@ -163,7 +164,7 @@ struct Player {
 
 impl Player {
     fn resume(&self, seq: u64) -> v1::Resume {
-        let room = v1::RoomCursor { room: "arena".into(), epoch: self.epoch, seq };
+        let room = v1::RoomCursor { room: "arena".into(), epoch: self.epoch, seq, request: 0 };
         v1::Resume { session: self.session.clone(), rooms: vec![room], ..v1::Resume::default() }
     }
 }
@@ -292,7 +293,7 @@ fn a_late_joiner_gets_the_history_it_asks_for() {
     }
     let b = world.accept("b");
     world.hello(b, None);
-    world.send(b, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 2 });
+    world.send(b, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 2, request: 0 });
     let messages = world.received(b);
     assert!(
         matches!(&messages[1], ToClient::Snapshot(s) if s.missing_from == 0 && s.seq == 4),
@@ -360,9 +361,9 @@ fn a_session_is_kept_for_its_time_and_not_longer() {
 fn a_room_that_is_opened_again_has_another_epoch() {
     let mut world = World::new(|_| {});
     let a = world.player("a");
-    world.send(a.conn, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+    world.send(a.conn, v1::Kind::Leave, &v1::Leave { room: "arena".into(), request: 0 });
     world.received(a.conn);
-    world.send(a.conn, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    world.send(a.conn, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
     let messages = world.received(a.conn);
     assert!(matches!(&messages[0], ToClient::Joined(joined) if joined.epoch > a.epoch));
 }
@@ -519,7 +520,7 @@ fn the_token_in_hello_must_be_that_of_the_upgrade() {
 fn rooms_of_a_hello_are_joined_behind_the_welcome() {
     let mut world = World::new(|config| config.sessions.rooms = 2);
     let conn = world.accept("a");
-    let joins = ["arena", "hall", "yard"].map(|room| v1::Join { room: room.into(), history: 0 });
+    let joins = ["arena", "hall", "yard"].map(|room| v1::Join { room: room.into(), history: 0, request: 0 });
     let hello = v1::Hello { joins: joins.to_vec(), ..v1::Hello::default() };
     world.send(conn, v1::Kind::Hello, &hello);
     let messages = world.received(conn);

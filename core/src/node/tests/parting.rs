@@ -35,7 +35,7 @@ impl Duel {
     /// Ann and bob are in the room: bob's node is the primary, and ann's node follows.
     fn joined() -> Self {
         let mut duel = Self::new();
-        let join = v1::Join { room: duel.matched.room.clone(), history: 0 };
+        let join = v1::Join { room: duel.matched.room.clone(), history: 0, request: 0 };
         for member in [&mut duel.bob, &mut duel.ann] {
             duel.cluster.send(member, v1::Kind::Join, &join);
             let messages = duel.cluster.received(member);
@@ -60,11 +60,16 @@ impl Duel {
     /// Resumes ann's session at a node, and names these rooms, with a cursor or as joins.
     fn resume(&mut self, node: usize, cursors: &[&str], joins: &[&str]) -> Vec<ToClient> {
         self.lose();
-        let cursor =
-            |room: &&str| v1::RoomCursor { room: (*room).into(), epoch: self.ann.epoch, seq: self.ann.seq };
+        let cursor = |room: &&str| v1::RoomCursor {
+            room: (*room).into(),
+            epoch: self.ann.epoch,
+            seq: self.ann.seq,
+            request: 0,
+        };
         let rooms = cursors.iter().map(cursor).collect();
         let (session, epoch) = (self.ann.session.clone(), self.ann.welcomed);
-        let joins = joins.iter().map(|room| v1::Join { room: (*room).into(), history: 0 }).collect();
+        let joins =
+            joins.iter().map(|room| v1::Join { room: (*room).into(), history: 0, request: 0 }).collect();
         let resume = Some(v1::Resume { session, rooms, epoch });
         let mut ann = self.cluster.accept(node, "ann");
         self.cluster.send(&ann, v1::Kind::Hello, &v1::Hello { resume, joins, ..v1::Hello::default() });
@@ -79,7 +84,7 @@ impl Duel {
     }
 
     fn leave(&mut self) -> Vec<ToClient> {
-        let leave = v1::Leave { room: self.matched.room.clone() };
+        let leave = v1::Leave { room: self.matched.room.clone(), request: 0 };
         self.cluster.send(&self.ann, v1::Kind::Leave, &leave);
         self.cluster.received(&self.ann)
     }
@@ -202,7 +207,7 @@ fn whoever_has_never_come_hears_of_its_match_again() {
     let mut duel = Duel::new();
     duel.cluster.slow_registry = true;
     let room = duel.matched.room.clone();
-    duel.cluster.send(&duel.ann, v1::Kind::Join, &v1::Join { room: room.clone(), history: 0 });
+    duel.cluster.send(&duel.ann, v1::Kind::Join, &v1::Join { room: room.clone(), history: 0, request: 0 });
     duel.lose();
     duel.cluster.ask();
     assert!(matched(&duel.resume(0, &[], &[&room])).is_some());
@@ -239,7 +244,7 @@ fn a_leave_is_answered_when_the_registry_has_it() {
     duel.is_over();
     // A leave of another room is answered at once.
     duel.cluster.slow_registry = true;
-    duel.cluster.send(&duel.ann, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+    duel.cluster.send(&duel.ann, v1::Kind::Leave, &v1::Leave { room: "arena".into(), request: 0 });
     assert_eq!(answers(&duel.cluster.received(&duel.ann)), [v1::LeftReason::NotAMember]);
 }
 

@@ -4,11 +4,11 @@ use super::cluster::{Cluster, Member};
 use super::*;
 
 fn ask(cluster: &mut Cluster, member: &Member) {
-    cluster.send(member, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    cluster.send(member, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
 }
 
 fn leave(cluster: &mut Cluster, member: &Member) {
-    cluster.send(member, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+    cluster.send(member, v1::Kind::Leave, &v1::Leave { room: "arena".into(), request: 0 });
 }
 
 /// Returns the answers about a member's membership since the last call.

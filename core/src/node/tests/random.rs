@@ -125,6 +125,7 @@ fn apply(world: &mut World, links: &mut Vec<Link>, step: &Step) {
                     room: room_name(room),
                     epoch: other.epochs[usize::from(room)],
                     seq,
+                    request: seq,
                 };
                 Some(v1::Resume {
                     session: other.session.clone(),
@@ -137,12 +138,12 @@ fn apply(world: &mut World, links: &mut Vec<Link>, step: &Step) {
         }
         Step::Join { conn, room, history } => {
             let Some(i) = at(conn, links) else { return };
-            let join = v1::Join { room: room_name(*room), history: *history };
+            let join = v1::Join { room: room_name(*room), history: *history, request: 0 };
             world.send(links[i].conn, v1::Kind::Join, &join);
         }
         Step::Leave { conn, room } => {
             let Some(i) = at(conn, links) else { return };
-            world.send(links[i].conn, v1::Kind::Leave, &v1::Leave { room: room_name(*room) });
+            world.send(links[i].conn, v1::Kind::Leave, &v1::Leave { room: room_name(*room), request: 0 });
         }
         Step::Say { conn, room, ahead, size } => {
             let Some(i) = at(conn, links) else { return };

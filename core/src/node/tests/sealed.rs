@@ -12,8 +12,11 @@ fn sealed_sessions_exchange_sealed_frames() {
     let messages = world.received(conn);
     let ToClient::Welcome(welcome) = &messages[0] else { panic!("{messages:?}") };
     let mut seal = offer.finish(&welcome.seal_key, &welcome.session).unwrap();
-    let join =
-        encode(v1::Kind::Join, &v1::Metadata::default(), &v1::Join { room: "arena".into(), history: 0 });
+    let join = encode(
+        v1::Kind::Join,
+        &v1::Metadata::default(),
+        &v1::Join { room: "arena".into(), history: 0, request: 0 },
+    );
     world.node.handle_frame(world.now, conn, seal.seal(&join).unwrap());
     world.settle();
     let frame = world.node.poll_transmit(world.now, conn).unwrap();

@@ -70,7 +70,7 @@ fn members_are_told_plainly_when_the_primary_of_their_room_dies() {
     let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
     assert!(told.iter().any(gone), "{told:?}");
     let before = bob.epoch;
-    cluster.send(&bob, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    cluster.send(&bob, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
     let messages = cluster.received(&bob);
     bob.learn(&messages);
     assert!(bob.epoch > before);
@@ -193,11 +193,11 @@ fn a_primary_that_hears_of_a_newer_session_from_its_node_fences_the_older_one() 
     cluster.unregistered.push(0);
     // The newest connection joins the room at another node, and leaves again.
     let new = cluster.join(1, "ann");
-    cluster.send(&new, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+    cluster.send(&new, v1::Kind::Leave, &v1::Leave { room: "arena".into(), request: 0 });
     let fenced = (0, old.conn, v1::Reason::TakenOver);
     assert!(cluster.closed.contains(&fenced), "{:?}", cluster.closed);
     let before = cluster.node(0).stats().entries;
-    cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
     old.said = 0;
     cluster.say(&mut old, "late");
     assert_eq!(cluster.node(0).stats().entries, before);
@@ -210,8 +210,8 @@ fn who_goes_while_he_is_on_his_way_in_leaves_no_member_behind() {
     cluster.join(1, "cid");
     let bob = cluster.connect(1, "bob", None);
     cluster.slow = Some(0);
-    cluster.send(&bob, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
-    cluster.send(&bob, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+    cluster.send(&bob, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
+    cluster.send(&bob, v1::Kind::Leave, &v1::Leave { room: "arena".into(), request: 0 });
     cluster.release();
     assert_eq!(cluster.node(0).stats().members, 2);
 }
@@ -222,7 +222,7 @@ fn what_answers_who_wanted_in_before_does_not_let_him_in_again() {
     cluster.join(0, "ann");
     cluster.join(1, "cid");
     let (mut bob, dan) = (cluster.connect(1, "bob", None), cluster.connect(1, "dan", None));
-    let join = v1::Join { room: "arena".into(), history: 0 };
+    let join = v1::Join { room: "arena".into(), history: 0, request: 0 };
     cluster.slow = Some(0);
     cluster.send(&bob, v1::Kind::Join, &join);
     // With dan's request, bob's is sent once more.
@@ -240,7 +240,7 @@ fn what_answers_who_wanted_in_before_does_not_let_him_in_again() {
         }
     };
     cluster.say(&mut bob, "before");
-    cluster.send(&bob, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+    cluster.send(&bob, v1::Kind::Leave, &v1::Leave { room: "arena".into(), request: 0 });
     cluster.send(&bob, v1::Kind::Join, &join);
     cluster.release();
     let messages = cluster.received(&bob);
@@ -257,14 +257,14 @@ fn who_comes_back_while_he_is_on_his_way_in_is_let_in_once() {
     // Longer than the node may serve without the registry, but shorter than its leases last.
     cluster.unregistered.push(0);
     cluster.advance(Duration::from_millis(9_500));
-    cluster.send(&ann, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    cluster.send(&ann, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
     let resume = v1::Resume { rooms: vec![], ..ann.resume().unwrap() };
     let ann = cluster.connect(0, "ann", Some(resume));
     cluster.heal();
     cluster.advance(Duration::from_secs(4));
     assert_eq!(cluster.node(0).stats().members, 0, "he has not asked again");
     cluster.received(&ann);
-    cluster.send(&ann, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    cluster.send(&ann, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
     let messages = cluster.received(&ann);
     let snapshots = messages.iter().filter(|m| matches!(m, ToClient::Snapshot(_))).count();
     assert_eq!((cluster.node(0).stats().members, snapshots), (1, 1), "{messages:?}");
@@ -278,7 +278,7 @@ fn an_older_session_that_has_not_heard_of_a_newer_one_is_told_to_ask_again() {
     let old = cluster.connect(1, "ann", None);
     cluster.unregistered.push(1);
     cluster.join(2, "ann");
-    cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
     let messages = cluster.received(&old);
     // The client takes this message for an answer to its join.
     let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
@@ -364,16 +364,16 @@ fn an_older_session_does_not_come_back_when_the_newer_one_has_left() {
     // The node of the old session does not hear of the new one.
     cluster.unregistered.push(1);
     let new = cluster.join(2, "ann");
-    cluster.send(&new, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+    cluster.send(&new, v1::Kind::Leave, &v1::Leave { room: "arena".into(), request: 0 });
     cluster.received(&old);
     cluster.advance(Duration::from_secs(3));
-    cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    cluster.send(&old, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
     let messages = cluster.received(&old);
     let gone = |m: &ToClient| matches!(m, ToClient::Left(left) if left.reason() == v1::LeftReason::Gone);
     assert!(messages.iter().any(gone), "{messages:?}");
     assert_eq!(cluster.node(0).stats().members, 2);
     // The newer session is let in.
-    cluster.send(&new, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    cluster.send(&new, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
     assert_eq!(cluster.node(0).stats().members, 3);
 }
 

@@ -83,7 +83,7 @@ fn without_a_time_turns_last_until_they_are_ended() {
 /// Returns the turn that a player receives when joining the room.
 fn told_on_coming(cluster: &mut Cluster, node: usize, player: &str) -> Option<(u32, u64)> {
     let member = cluster.connect(node, player, None);
-    cluster.send(&member, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    cluster.send(&member, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
     cluster.received(&member).iter().find_map(|message| match message {
         ToClient::Snapshot(snapshot) => Some((snapshot.turn, snapshot.turn_ends_ms)),
         _ => None,

@@ -6,7 +6,7 @@ use crate::node::connections::metering::Overhead;
 use crate::wire::{TRAILER_LEN, ToServer, Zstd, seal};
 
 fn join() -> v1::Join {
-    v1::Join { room: "arena".into(), history: 0 }
+    v1::Join { room: "arena".into(), history: 0, request: 0 }
 }
 
 /// A message with a payload that compresses well.

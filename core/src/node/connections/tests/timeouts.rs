@@ -94,11 +94,11 @@ fn any_frame_is_a_sign_of_life() {
     let interval = world.config.heartbeat.interval;
     world.advance(interval * 3);
     assert_eq!(world.stats().unhealthy, 1);
-    world.send(key, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0 });
+    world.send(key, v1::Kind::Join, &v1::Join { room: "arena".into(), history: 0, request: 0 });
     assert_eq!(world.stats().unhealthy, 0);
     for _ in 0..10 {
         world.advance(interval / 2);
-        world.send(key, v1::Kind::Leave, &v1::Leave { room: "arena".into() });
+        world.send(key, v1::Kind::Leave, &v1::Leave { room: "arena".into(), request: 0 });
     }
     assert_eq!(closed(&world.outputs()), []);
 }
