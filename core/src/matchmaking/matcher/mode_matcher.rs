@@ -325,9 +325,11 @@ impl ModeMatcher {
         while let Some(leader) = self.waiting.take_displaced() {
             self.engine.remove(&leader);
         }
-        while let Some(key) = self.waiting.take_dirty() {
-            self.settle_group(key);
-        }
+        // Every changed group leaves the engine before one of them enters: a player may have moved
+        // from one to another, and one may have the place of another.
+        let changed: Vec<GroupKey> = core::iter::from_fn(|| self.waiting.take_dirty()).collect();
+        changed.iter().for_each(|key| self.take_out(key));
+        changed.into_iter().for_each(|key| self.settle_group(key));
         let is_due = self.waiting.has_place_again() && self.list_at <= self.now.instant;
         if self.listed && (is_due || self.waiting.is_half_empty()) {
             if let Some(watch) = self.queue_watch.take() {
@@ -339,12 +341,18 @@ impl ModeMatcher {
         }
     }
 
-    fn settle_group(&mut self, key: GroupKey) {
-        let Some(group) = self.waiting.group_mut(&key) else { return };
+    /// Takes a changed group out of the engine.
+    fn take_out(&mut self, key: &GroupKey) {
+        let Some(group) = self.waiting.group_mut(key) else { return };
         if let GroupPlace::Engine(leader) = &group.place {
             self.engine.remove(leader);
             group.place = GroupPlace::Out;
         }
+    }
+
+    /// Passes a changed group to the engine, if the group is complete.
+    fn settle_group(&mut self, key: GroupKey) {
+        let Some(group) = self.waiting.group_mut(&key) else { return };
         let is_free = group.place == GroupPlace::Out;
         let returns = core::mem::take(&mut group.returns);
         self.waiting.drop_empty(&key);

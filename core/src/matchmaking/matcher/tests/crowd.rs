@@ -10,7 +10,9 @@ use skirmish_proto::v1;
 use super::clients::{alone, party};
 use super::cluster::{Cluster, name};
 use crate::base::time::Duration;
-use crate::matchmaking::{MatchmakingConfig, QueueConfig};
+use crate::matchmaking::record::encode;
+use crate::matchmaking::{MatchmakingConfig, QueueConfig, keys};
+use crate::registry::{Delete, Put, RegistryOp, Request, Span, Txn};
 
 /// Number of places of a matcher.
 const PLACES: u64 = 8;
@@ -162,4 +164,26 @@ fn who_finds_nobody_does_not_keep_the_free_places_from_others() {
     let before = listings(&c);
     c.run(Duration::from_secs(30));
     assert_eq!(listings(&c), before);
+}
+
+/// In one report of the registry, a place becomes free and is taken. By name, the group that takes
+/// the place is before the group that frees it.
+#[test]
+fn a_ticket_takes_the_place_of_one_that_is_gone_at_the_same_time() {
+    let mut c = cluster();
+    // No two of these fit together.
+    let rated = |n: u32| v1::Queue { rating: 10_000 * n, ..alone("duel") };
+    for n in 0..8 {
+        arrive(&mut c, &format!("z{n}"), rated(n));
+    }
+    c.run(Duration::from_secs(1));
+    let (gone, ann) = (keys::ticket(&name("z7")), keys::ticket(&name("ann")));
+    let record = v1::TicketRecord { queue: Some(rated(6)), ..c.ticket("z6").unwrap() };
+    let success = vec![
+        RegistryOp::Delete(Delete::of(Span::one(gone))),
+        RegistryOp::Put(Put::new(ann, encode(&record), None)),
+    ];
+    c.ask(&Request::Txn(Txn { success, ..Txn::default() }));
+    c.run(Duration::from_secs(1));
+    assert!(c.player("z6").matched.is_some(), "{:?}", c.nodes[0].matcher.explain(c.now, &name("ann")));
 }

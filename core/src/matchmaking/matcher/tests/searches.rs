@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use skirmish_proto::v1::{self, TicketState as S};
 
-use super::clients::alone;
+use super::clients::{alone, party};
 use super::cluster::{Cluster, Frame, TTL, name};
 use super::rules::{cluster, run};
 use crate::matchmaking::keys;
@@ -286,4 +286,22 @@ fn another_search_is_told_that_it_has_to_answer_too() {
     let search = c.queue("ann", alone("duo"));
     run(&mut c, 1);
     assert_eq!(news(&mut c), (vec![S::Lost, S::Waiting], search));
+}
+
+#[test]
+fn a_player_that_leaves_its_party_searches_on_alone() {
+    let mut c = cluster(1, &[("ann", 0), ("bob", 0)]);
+    c.queue("ann", party("duo", "p", 2));
+    c.queue("bob", party("duo", "p", 2));
+    run(&mut c, 1);
+    // By key, a player without a party is before every party.
+    c.queue("ann", alone("duo"));
+    run(&mut c, 1);
+    c.queue("ann", party("duo", "a", 2));
+    c.queue("bob", party("duo", "a", 2));
+    run(&mut c, 1);
+    c.queue("bob", alone("duo"));
+    run(&mut c, 2);
+    assert_eq!(c.heard("ann"), [S::Waiting; 3]);
+    assert_eq!(c.heard("bob"), [S::Waiting; 3]);
 }
